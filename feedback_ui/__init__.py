@@ -1,0 +1,1 @@
+"""The web pages. A page a file; presenters beside them know nothing of Gradio, and nothing here knows torch."""

@@ -1,0 +1,22 @@
+"""The Data page: how much of everything there is, people's judgments and simulated ones apart."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from feedback_ui import presenters
+from feedback_ui.theme import QUIET
+from storage.database import Database
+from storage.stats import stats
+
+
+class DataPage:
+    def __init__(self, store: Database):
+        self.store = store
+        self.overview = gr.HTML(elem_id="data-overview", min_height=240)
+
+    def wire(self, app: gr.Blocks, tab: gr.Tab) -> None:
+        gr.on([app.load, tab.select], self.show, outputs=self.overview, **QUIET)
+
+    def show(self) -> str:
+        return presenters.overview(stats(self.store))

@@ -1,0 +1,160 @@
+"""The Training page: start a round, follow it, read its result.
+
+Everything shown comes from rows, so a reload or a second window shows the same. Nothing is trained here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import charts, presenters, run_view
+from feedback_ui.form import RoundForm
+from feedback_ui.theme import QUIET
+from rlhf import pairs
+from rlhf.config import ConfigError, RoundConfig
+from rlhf.jobs import Jobs, RoundError
+from storage import runs
+from storage.database import Database, StoreError
+from storage.records import Run
+
+POLL_S = 2
+REFUSALS = (ConfigError, RoundError, StoreError)
+"""Errors whose message is for the reader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a browser shows now, as far as it decides whether to send anything."""
+
+    run_id: str
+    status: str
+    runs: int
+    points: int
+
+
+class TrainingPage:
+    def __init__(self, store: Database, jobs: Jobs, *, default_config: RoundConfig):
+        self.store = store
+        self.jobs = jobs
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=1, min_width=300, elem_id="round-form"):
+                self.form = RoundForm(default_config)
+                self.material = gr.HTML(elem_id="pairs-available", min_height=48)
+                self.start = gr.Button("Start round", variant="primary", elem_id="start-round")
+                self.refusal = gr.HTML(elem_id="start-refusal")
+            with gr.Column(scale=2, min_width=320, elem_id="run-view"):
+                self._run_view()
+        self.drawn = gr.State(None)
+        self.timer = gr.Timer(POLL_S)
+        self.followed: list[Component] = [
+            self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
+            self.figures, self.log_box, self.drawn, *self.plots.values(),
+        ]  # fmt: skip
+
+    def _run_view(self) -> None:
+        with gr.Row(equal_height=True):
+            self.picker = gr.Dropdown([], label="Run", elem_id="run-picker", scale=3, min_width=200)
+            self.cancel = gr.Button("Cancel", elem_id="cancel-run", visible=False, scale=1, min_width=90)
+            self.resume = gr.Button("Resume", elem_id="resume-run", visible=False, scale=1, min_width=90)
+        self.progress = gr.HTML(elem_id="run-progress", min_height=130)
+        self.result = gr.HTML(elem_id="run-result")
+        self.plots: dict[str, gr.Plot] = {}
+        with gr.Column(visible=False, elem_id="run-plots") as self.figures:
+            for heading, group in (("Reward model", charts.REWARD_CHARTS), ("PPO", charts.PPO_CHARTS)):
+                gr.HTML(f"<h3>{heading}</h3>")
+                for left, right in zip(group[::2], group[1::2], strict=True):
+                    with gr.Row():
+                        self._plot(left)
+                        self._plot(right)
+        self.samples = gr.HTML(elem_id="run-samples")
+        with gr.Accordion("Log", open=False, visible=False, elem_id="log-box") as self.log_box:
+            self.log = gr.Textbox(show_label=False, lines=14, max_lines=14, interactive=False, elem_id="run-log", elem_classes="rl-log")
+
+    def _plot(self, chart: charts.Chart) -> None:
+        self.plots[chart.metric] = gr.Plot(
+            show_label=False, container=False, min_width=240, elem_classes="rl-plot", elem_id=f"plot-{chart.metric.replace('/', '-')}"
+        )
+
+    def wire(self, app: gr.Blocks, tab: gr.Tab) -> None:
+        gr.on([app.load, tab.select], self.open, self.picker, [self.material, *self.followed], **QUIET)
+        self.timer.tick(self.follow, [self.picker, self.drawn], self.followed, **QUIET)
+        self.picker.input(self.show, self.picker, self.followed, **QUIET)
+        self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET)
+        self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
+        self.resume.click(self.resume_round, self.picker, [self.refusal, *self.followed], **QUIET)
+
+    # ---- acts
+
+    def start_round(self, values: dict[Component, Any]) -> dict[Component, Any]:
+        try:
+            run = self.jobs.start(self.form.read(values))
+        except REFUSALS as error:
+            return self._refused(error)
+        return {self.refusal: "", **self.show(run.id)}
+
+    def cancel_round(self, run_id: str | None) -> dict[Component, Any]:
+        try:
+            self.jobs.cancel(run_id)
+        except REFUSALS as error:
+            return self._refused(error)
+        return {self.refusal: "", **self.show(run_id)}
+
+    def resume_round(self, run_id: str | None) -> dict[Component, Any]:
+        try:
+            run = self.jobs.resume(run_id)
+        except REFUSALS as error:
+            return self._refused(error)
+        return {self.refusal: "", **self.show(run.id)}
+
+    def _refused(self, error: Exception) -> dict[Component, Any]:
+        return {self.refusal: presenters.notice(str(error), "bad")}
+
+    # ---- what is shown
+
+    def open(self, chosen: str | None) -> dict[Component, Any]:
+        """Someone came to the page: the run they looked at, or else the active one, or else the newest."""
+        derived = pairs.of_store(self.store, include_simulated=True)
+        return {self.material: presenters.pairs_available(derived), **self.show(chosen or self._opening_run())}
+
+    def follow(self, chosen: str | None, drawn: Drawn | None) -> dict[Component, Any]:
+        """A tick. What has not changed is not sent again, so that nothing on the page moves."""
+        run_id = chosen or self._opening_run()
+        if run_id is None:
+            return gr.skip()
+        run = runs.get(self.store, run_id)
+        if not run_view.is_active(run) and drawn == self._drawn(run):
+            return gr.skip()
+        return self.show(run_id, drawn)
+
+    def show(self, run_id: str | None, drawn: Drawn | None = None) -> dict[Component, Any]:
+        """One run, whole; but its plots only if they have gained points since `drawn`."""
+        if run_id is None:
+            return {self.progress: run_view.progress(None)}
+        run = runs.get(self.store, run_id)
+        drawn_now = self._drawn(run)
+        update: dict[Component, Any] = {
+            self.picker: gr.Dropdown(run_view.choices(runs.all_runs(self.store)), value=run_id),
+            self.progress: run_view.progress(run),
+            self.result: run_view.result(run),
+            self.samples: run_view.samples(runs.samples(self.store, run_id)),
+            self.log: self.jobs.log_tail(run_id),
+            self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
+            self.resume: gr.Button(visible=run_view.is_resumable(run)),
+            self.figures: gr.Column(visible=True),
+            self.log_box: gr.Accordion(visible=True),
+            self.drawn: drawn_now,
+        }
+        if drawn is None or (drawn.run_id, drawn.points) != (run_id, drawn_now.points):
+            metrics = runs.metrics(self.store, run_id)
+            update |= {self.plots[chart.metric]: charts.figure(chart, metrics) for chart in charts.CHARTS}
+        return update
+
+    def _drawn(self, run: Run) -> Drawn:
+        return Drawn(run.id, run.status, len(runs.all_runs(self.store)), len(runs.metrics(self.store, run.id)))
+
+    def _opening_run(self) -> str | None:
+        return run_view.opening_run(runs.all_runs(self.store))

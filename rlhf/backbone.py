@@ -1,0 +1,181 @@
+"""One frozen base model in memory; adapters by name over it, heads beside it.
+
+The policy, the reference (no adapter) and the reward model are three ways of reading the same weights. The only
+module that imports peft. Leaves out what is done with logits (`sampling`, `rollout`) and with scores (`reward`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from rlhf.config import AdapterConfig
+from rlhf.weights import ModelError
+from storage.records import Message
+
+
+class Output(NamedTuple):
+    logits: Float[Tensor, "b keep vocab"]
+    hidden: Float[Tensor, "b keep d"]
+
+
+class Backbone:
+    """A causal language model whose own weights never change."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device | str = "cpu"):
+        self.base = model.to(device).eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.device = torch.device(device)
+        self.hidden_size: int = model.config.get_text_config().hidden_size
+        self.eos_id: int = tokenizer.eos_token_id
+        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self._peft: PeftModel | None = None
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto", dtype: torch.dtype = torch.float32) -> Backbone:
+        """Reads a folder of safetensors.
+
+        Raises:
+            ModelError: the weights are damaged, of an unknown architecture, or come without a chat template.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        except Exception as error:
+            # transformers and safetensors raise many kinds for a file that is cut off or of another shape.
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(f"{folder}: cannot be read as a causal language model ({reason}). Fetch it again.") from error
+        if tokenizer.chat_template is None:
+            raise ModelError(f"{folder}: its tokenizer has no chat template. Use an instruct or chat model.")
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"{folder}: its tokenizer has no end-of-sequence token, so answers could not end.")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(model, tokenizer, device)
+
+    @property
+    def model(self) -> PreTrainedModel | PeftModel:
+        return self._peft or self.base
+
+    @property
+    def adapters(self) -> list[str]:
+        return list(self._peft.peft_config) if self._peft else []
+
+    def add_adapter(self, name: str, config: AdapterConfig, *, seed: int) -> None:
+        """Puts a fresh LoRA adapter (B = 0, so nothing changes yet) over the chosen layers."""
+        depth = self.base.config.get_text_config().num_hidden_layers
+        layers = list(range(depth - config.top_layers, depth)) if 0 < config.top_layers < depth else None
+        lora = LoraConfig(
+            r=config.rank, lora_alpha=config.alpha, target_modules="all-linear", layers_to_transform=layers,
+            lora_dropout=0.0, task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            if self._peft is None:
+                self._peft = get_peft_model(self.base, lora, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, lora)
+        self._peft.eval()
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Reads an adapter that `save_adapter` wrote.
+
+        Raises:
+            ModelError: the folder is missing or damaged.
+        """
+        try:
+            if self._peft is None:
+                self._peft = PeftModel.from_pretrained(self.base, folder, adapter_name=name)
+            else:
+                self._peft.load_adapter(folder, adapter_name=name)
+        except Exception as error:
+            raise ModelError(f"{folder}: the adapter cannot be read ({type(error).__name__}). Resume or repeat its run.") from error
+        self._peft.eval()
+
+    def save_adapter(self, name: str, folder: Path) -> None:
+        """Writes `adapter_model.safetensors` and its config straight into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._peft.save_pretrained(folder, selected_adapters=[name], save_embedding_layers=False)
+        # PEFT gives every adapter but "default" a folder of its own inside the one that was asked for.
+        for file in (folder / name).iterdir():
+            file.replace(folder / file.name)
+        (folder / name).rmdir()
+
+    def delete_adapter(self, name: str) -> None:
+        self._peft.delete_adapter(name)
+
+    def parameters(self, adapter: str) -> dict[str, torch.nn.Parameter]:
+        """The weights of one adapter, by name."""
+        return {name: p for name, p in self._peft.named_parameters() if f".{adapter}." in name}
+
+    @contextmanager
+    def using(self, adapter: str | None) -> Iterator[None]:
+        """Inside, the model reads through this adapter; through none when it is None."""
+        if adapter is not None:
+            self._peft.set_adapter(adapter)
+            yield
+        elif self._peft is None:
+            yield
+        else:
+            with self._peft.disable_adapter():
+                yield
+
+    def forward(
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, keep: int
+    ) -> Output:
+        """Logits and last hidden states of the last `keep` positions.
+
+        Positions are counted over real tokens only, so left padding changes nothing.
+        """
+        out = self.model(
+            input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False,
+            logits_to_keep=keep, output_hidden_states=True,
+        )
+        return Output(out.logits, out.hidden_states[-1][:, -keep:])
+
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, up to where the assistant's answer begins."""
+        return self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+
+    def encode_answer(self, text: str) -> list[int]:
+        """Token ids of an answer's text, without its end."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def positions(mask: Bool[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+    """0, 1, 2, ... over the real tokens; padding gets 0."""
+    return (mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
+    """Ids and mask of rows of different lengths, padded on the left."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        if row:
+            ids[i, width - len(row) :] = torch.tensor(row)
+            mask[i, width - len(row) :] = True
+    return ids, mask
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad_id: int, width: int | None = None) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
+    """Ids and mask of rows of different lengths, padded on the right."""
+    width = max(len(row) for row in rows) if width is None else width
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[i, : len(row)] = True
+    return ids, mask

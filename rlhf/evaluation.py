@@ -1,0 +1,140 @@
+"""How good a round is: held-out accuracy of the reward model, win rate of the policy, each with a 95% interval.
+
+Measured on prompts that nothing was learned from. Statistics are scipy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from rlhf.backbone import Backbone
+from rlhf.judges import Judge
+from rlhf.pairs import PreferencePair
+from rlhf.reward import RewardModel
+from rlhf.sampling import generator, sample
+from storage.records import Prompt, Sampling
+
+CONFIDENCE = 0.95
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A fraction with its 95% interval and the number of cases behind it."""
+
+    value: float
+    low: float
+    high: float
+    cases: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One sampled answer to a held-out prompt."""
+
+    prompt_id: int
+    ids: list[int]
+    text: str
+    finish_reason: str
+
+
+def proportion(successes: int, cases: int) -> Estimate | None:
+    """A fraction of independent cases, with Wilson's interval; None when there are no cases."""
+    if cases == 0:
+        return None
+    interval = stats.binomtest(successes, cases).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(successes / cases, float(interval.low), float(interval.high), cases)
+
+
+def mean_by_prompt(values: dict[int, list[float]], *, seed: int = 0) -> Estimate | None:
+    """The mean over prompts of each prompt's mean; the interval resamples prompts (percentile bootstrap).
+
+    Answers to one prompt resemble each other, so prompts, not answers, are the cases.
+    """
+    means = np.array([np.mean(v) for v in values.values()])
+    if len(means) == 0:
+        return None
+    if len(means) == 1 or np.ptp(means) == 0:
+        return Estimate(float(means.mean()), float(means.mean()), float(means.mean()), len(means))
+    interval = stats.bootstrap(
+        (means,), np.mean, confidence_level=CONFIDENCE, method="percentile", n_resamples=9999, rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return Estimate(float(means.mean()), float(interval.low), float(interval.high), len(means))
+
+
+def pair_scores(
+    backbone: Backbone, model: RewardModel, pairs: Sequence[PreferencePair], tick: Callable[[], None] = lambda: None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The reward model's scores of the chosen and of the rejected answers."""
+    rows = [
+        model.row(prompt, backbone.encode_answer(text))
+        for p in pairs
+        for prompt in [backbone.encode(p.prompt)]
+        for text in (p.chosen, p.rejected)
+    ]
+    scores = model.score(rows, tick=tick) if rows else torch.empty(0)
+    return scores[0::2], scores[1::2]
+
+
+def accuracy_on_votes(chosen: torch.Tensor, rejected: torch.Tensor) -> Estimate | None:
+    """How often the reward model prefers what the annotator preferred."""
+    return proportion(int((chosen > rejected).sum()), len(chosen))
+
+
+def accuracy_on_rule(
+    pairs: Sequence[PreferencePair], chosen: torch.Tensor, rejected: torch.Tensor, judge: Judge
+) -> Estimate | None:
+    """How often the reward model prefers what the declared rule prefers; pairs that the rule ties are left out."""
+    agree = cases = 0
+    for pair, c, r in zip(pairs, chosen.tolist(), rejected.tolist(), strict=True):
+        difference = judge.score(pair.chosen) - judge.score(pair.rejected)
+        if difference:
+            cases += 1
+            agree += (c > r) == (difference > 0)
+    return proportion(agree, cases)
+
+
+def answers(
+    backbone: Backbone,
+    adapter: str | None,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    per_prompt: int,
+    seed: int,
+    tick: Callable[[], None] = lambda: None,
+) -> list[Answer]:
+    """`per_prompt` answers to each prompt, through one adapter or the base alone, in the order of the prompts."""
+    asked = [p for p in prompts for _ in range(per_prompt)]
+    drawn = []
+    with backbone.using(adapter):
+        for start in range(0, len(asked), BATCH_SIZE):
+            batch = asked[start : start + BATCH_SIZE]
+            rng = generator(backbone.device, seed, start)
+            drawn += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, tick)
+    return [Answer(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(asked, drawn, strict=True)]
+
+
+def win_rate(tuned: Sequence[Answer], base: Sequence[Answer], value: Callable[[Answer], float]) -> Estimate | None:
+    """How often the tuned policy's answer has the higher value, over all pairs of answers to one prompt; a tie is half."""
+    by_prompt: dict[int, list[float]] = {}
+    ours, theirs = _values(tuned, value), _values(base, value)
+    for prompt_id, values in ours.items():
+        by_prompt[prompt_id] = [0.5 + 0.5 * np.sign(a - b) for a in values for b in theirs[prompt_id]]
+    return mean_by_prompt(by_prompt)
+
+
+def _values(drawn: Sequence[Answer], value: Callable[[Answer], float]) -> dict[int, list[float]]:
+    by_prompt: dict[int, list[float]] = {}
+    for answer in drawn:
+        by_prompt.setdefault(answer.prompt_id, []).append(value(answer))
+    return by_prompt

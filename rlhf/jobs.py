@@ -1,0 +1,130 @@
+"""Starts, cancels, resumes and reaps rounds. Each is a process of its own; no torch here.
+
+A run's row is written first and its process started after, so nothing that was asked for is ever unknown.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import psutil
+
+from rlhf import pairs
+from rlhf.config import RoundConfig, check
+from storage import runs
+from storage.database import Database, DataFolder, StoreError
+from storage.records import Run
+
+HEARTBEAT_S = 3.0
+"""How often a worker says that it lives."""
+
+STALE_S = 30.0
+"""Silence after which a worker is taken for dead, in seconds."""
+
+RECORDED = ("torch", "transformers", "trl", "peft", "datasets")
+
+LOG_TAIL_BYTES = 64 * 1024
+
+
+class RoundError(Exception):
+    """A round cannot be started, resumed or cancelled; the message says why and what to do."""
+
+
+class Jobs:
+    """The rounds of one store."""
+
+    def __init__(self, store: Database, folder: DataFolder):
+        self.store, self.folder = store, folder
+
+    def start(self, config: RoundConfig) -> Run:
+        """Writes the run's row and starts its worker.
+
+        Raises:
+            RoundError: a round is running already.
+            NotEnoughPairs: there is too little to learn from.
+            ConfigError: the options do not go together.
+        """
+        run = self.create(config)
+        self._spawn(run.id)
+        return runs.get(self.store, run.id)
+
+    def create(self, config: RoundConfig) -> Run:
+        """Writes a queued run's row, once everything that can be checked without a model is checked."""
+        check(config)
+        pairs.require(pairs.of_store(self.store, include_simulated=config.include_simulated), config.reward.min_pairs)
+        self.reap()
+        with self.store.atomic():
+            if active := runs.active(self.store):
+                raise RoundError(f"{active.id} is {active.status}: wait for it, or cancel it first.")
+            run_id = f"r{datetime.now(UTC):%m%d-%H%M}-{secrets.token_hex(2)}"
+            versions = {name: version(name) for name in RECORDED}
+            return runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions)
+
+    def resume(self, run_id: str) -> Run:
+        """Goes on from the last checkpoint of a run that failed, was cancelled or was lost.
+
+        Raises:
+            RoundError: it is in no such state, or another round is running.
+        """
+        self.requeue(run_id)
+        self._spawn(run_id)
+        return runs.get(self.store, run_id)
+
+    def requeue(self, run_id: str) -> None:
+        self.reap()
+        with self.store.atomic():
+            if active := runs.active(self.store):
+                raise RoundError(f"{active.id} is {active.status}: wait for it, or cancel it first.")
+            try:
+                runs.requeue(self.store, run_id)
+            except StoreError as error:
+                raise RoundError(str(error)) from error
+
+    def cancel(self, run_id: str) -> None:
+        """Asks the worker to stop; it does so within seconds, and the run can be resumed."""
+        runs.request_cancel(self.store, run_id)
+
+    def reap(self) -> list[str]:
+        """Marks as lost the runs whose worker died without a word. Returns their ids."""
+        for run in runs.all_runs(self.store):
+            if run.status == "running" and run.pid and not _alive(run.pid, run.id):
+                # A worker that just ended has written its status already: look again before judging.
+                if runs.get(self.store, run.id).status == "running":
+                    runs.finish(self.store, run.id, "lost", error="the worker process died; resume goes on from its last checkpoint")
+        return runs.mark_stale_lost(self.store, STALE_S)
+
+    def log_tail(self, run_id: str, lines: int = 40) -> str:
+        """The end of the worker's log."""
+        try:
+            with self.folder.run_log(run_id).open("rb") as file:
+                file.seek(0, os.SEEK_END)
+                file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
+                return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+        except FileNotFoundError:
+            return ""
+
+    def _spawn(self, run_id: str) -> None:
+        log = self.folder.run_log(run_id)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rlhf.worker", "--data", str(self.folder.root), run_id],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )
+        # The worker outlives this process on purpose: it is never waited for here, only through its row.
+        process.returncode = 0
+        runs.set_pid(self.store, run_id, process.pid)
+
+
+def _alive(pid: int, run_id: str) -> bool:
+    """Whether that process is still this run's worker: numbers are used again after a restart."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and run_id in process.cmdline()
+    except psutil.Error:
+        return False

@@ -1,0 +1,83 @@
+"""Declared rules that simulated annotators judge by, and that a tuned policy can be measured with.
+
+A rule gives every answer a number; the higher one is better and equal ones tie. Nothing here is a reward model.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from storage.records import Tiers
+
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+
+
+class JudgeError(ValueError):
+    """A rule is unknown or lacks what it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A rule by name. `words` is the list that the `lexical` rule counts."""
+
+    name: str
+    words: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.name not in JUDGES:
+            raise JudgeError(f"--judge {self.name}: choose one of {', '.join(JUDGES)}")
+        if self.name == "lexical" and not self.words:
+            raise JudgeError("--judge lexical needs --words, such as --words please,thanks")
+
+    def score(self, answer: str) -> float:
+        """Higher is better under the rule; the unit is the rule's own."""
+        return JUDGES[self.name](answer, self.words)
+
+    def prefer(self, answers: Sequence[str]) -> list[list[int]]:
+        """Tiers of indexes into `answers`, best first; equal scores share a tier."""
+        scores = [self.score(a) for a in answers]
+        return [[i for i, s in enumerate(scores) if s == level] for level in sorted(set(scores), reverse=True)]
+
+    def to_json(self, flip: float) -> str:
+        return json.dumps({"judge": self.name, "words": list(self.words), "flip": flip})
+
+    @classmethod
+    def from_json(cls, text: str) -> Judge:
+        rule = json.loads(text)
+        return cls(rule["judge"], tuple(rule["words"]))
+
+
+def with_flips(tiers: Tiers, flip: float, rng: random.Random) -> Tiers:
+    """The same tiers, or with probability `flip` in reverse: an annotator's slip."""
+    return tuple(reversed(tiers)) if rng.random() < flip else tiers
+
+
+@cache
+def _vader():
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer()
+
+
+def sentiment(answer: str, words: Sequence[str]) -> float:
+    """VADER's compound score, -1 (negative) to 1 (positive) (Hutto and Gilbert 2014)."""
+    return _vader().polarity_scores(answer)["compound"]
+
+
+def concise(answer: str, words: Sequence[str]) -> float:
+    """Fewer words are better; an empty answer is worst."""
+    return -float(len(WORD.findall(answer)) or 10**6)
+
+
+def lexical(answer: str, words: Sequence[str]) -> float:
+    """How many of the answer's words are on the list."""
+    wanted = {w.lower() for w in words}
+    return float(sum(w.lower() in wanted for w in WORD.findall(answer)))
+
+
+JUDGES = {"sentiment": sentiment, "concise": concise, "lexical": lexical}

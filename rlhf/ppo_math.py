@@ -1,0 +1,143 @@
+"""The formulas of PPO on token sequences, pure and by themselves. Masks are true on response tokens.
+
+Sources: Schulman 2015 (GAE, arXiv 1506.02438), Schulman 2017 (PPO, 1707.06347), Ziegler 2019 (1909.08593).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def token_logprobs(logits: Float[Tensor, "b t vocab"], ids: Int[Tensor, "b t"], temperature: float) -> Float[Tensor, "b t"]:
+    """Log-probability of each token under softmax(logits / temperature), in nats."""
+    scaled = logits.float() / temperature
+    return scaled.gather(-1, ids[..., None])[..., 0] - scaled.logsumexp(-1)
+
+
+def entropy(logits: Float[Tensor, "b t vocab"], temperature: float) -> Float[Tensor, "b t"]:
+    """Entropy of softmax(logits / temperature), in nats."""
+    logprobs = (logits.float() / temperature).log_softmax(-1)
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def masked_mean(x: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, ""]:
+    """Mean over the tokens that the mask holds."""
+    return (x * mask).sum() / mask.sum()
+
+
+def whiten(x: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, shift_mean: bool = True) -> Float[Tensor, "b t"]:
+    """Scales to standard deviation 1 over the masked tokens, and to mean 0 unless `shift_mean` is off.
+
+    Values outside the mask come back as 0.
+    """
+    mean = masked_mean(x, mask)
+    variance = masked_mean((x - mean) ** 2, mask)
+    whitened = (x - mean) * torch.rsqrt(variance + 1e-8)
+    return (whitened if shift_mean else whitened + mean) * mask
+
+
+def rewards_with_kl(
+    scores: Float[Tensor, " b"],
+    logprobs: Float[Tensor, "b t"],
+    ref_logprobs: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    kl_coef: float,
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b t"]]:
+    """`rewards = -kl_coef * kl`, plus the score at the last response token (Ziegler 2019, section 2).
+
+    Returns:
+        rewards, and the per-token KL estimate `logprobs - ref_logprobs` in nats (k1); both 0 outside the mask.
+    """
+    kl = (logprobs - ref_logprobs) * mask
+    rewards = -kl_coef * kl
+    last = mask.sum(-1) - 1
+    rewards[torch.arange(len(scores)), last] += scores
+    return rewards, kl
+
+
+def gae(
+    rewards: Float[Tensor, "b t"], values: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, gamma: float, lam: float
+) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b t"]]:
+    """Generalised advantage estimation (Schulman 2015, eq. 16): A_t = delta_t + gamma lam A_{t+1}.
+
+    A response ends at its last masked token: the value after it is 0.
+
+    Returns:
+        advantages, and returns = advantages + values; both 0 outside the mask.
+    """
+    values = values * mask
+    advantages = torch.zeros_like(rewards)
+    following = torch.zeros_like(rewards[:, 0])
+    next_value = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        following = (delta + gamma * lam * following) * mask[:, t]
+        advantages[:, t] = following
+        next_value = values[:, t]
+    return advantages, (advantages + values) * mask
+
+
+class PolicyLoss(NamedTuple):
+    loss: Float[Tensor, ""]
+    clipfrac: Float[Tensor, ""]
+    """Fraction of tokens whose ratio was clipped."""
+    approxkl: Float[Tensor, ""]
+    """Half the mean squared log-ratio to the policy that sampled, in nats."""
+    ratio: Float[Tensor, ""]
+
+
+def policy_loss(
+    logprobs: Float[Tensor, "b t"],
+    old_logprobs: Float[Tensor, "b t"],
+    advantages: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    *,
+    clip: float,
+) -> PolicyLoss:
+    """The clipped surrogate, negated (Schulman 2017, eq. 7)."""
+    # Outside the mask the log-ratio is of padding: 0 there keeps exp() finite.
+    log_ratio = (logprobs - old_logprobs) * mask
+    ratio = log_ratio.exp()
+    plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return PolicyLoss(
+        loss=masked_mean(torch.maximum(plain, clipped), mask),
+        clipfrac=masked_mean((clipped > plain).float(), mask).detach(),
+        approxkl=masked_mean(0.5 * log_ratio**2, mask).detach(),
+        ratio=masked_mean(ratio, mask).detach(),
+    )
+
+
+def value_loss(
+    values: Float[Tensor, "b t"],
+    old_values: Float[Tensor, "b t"],
+    returns: Float[Tensor, "b t"],
+    mask: Bool[Tensor, "b t"],
+    *,
+    clip: float,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Half the squared error, the worse of plain and clipped around the old value (Huang et al. 2024, detail 13).
+
+    Returns:
+        the loss, and the fraction of tokens where the clipped error was the worse.
+    """
+    clipped = old_values + (values - old_values).clamp(-clip, clip)
+    plain_error, clipped_error = (values - returns) ** 2, (clipped - returns) ** 2
+    loss = 0.5 * masked_mean(torch.maximum(plain_error, clipped_error), mask)
+    return loss, masked_mean((clipped_error > plain_error).float(), mask).detach()
+
+
+def adapted_kl_coef(kl_coef: float, kl: float, *, target: float, completions: int, horizon: int) -> float:
+    """The next step's KL coefficient (Ziegler 2019, section 2.2); unchanged when target is 0.
+
+    Args:
+        kl: mean KL per completion of this step, in nats.
+        completions: how many completions this step held.
+    """
+    if target == 0:
+        return kl_coef
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return kl_coef * (1 + error * completions / horizon)

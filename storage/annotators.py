@@ -1,0 +1,53 @@
+"""Annotators: who judges. A person and a rule never share a name, so that their judgments never mix silently."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from storage.database import Database, StoreError, now
+from storage.records import Annotator, AnnotatorKind
+
+
+def ensure(store: Database, name: str, kind: AnnotatorKind = "human", rule: str | None = None) -> Annotator:
+    """The annotator of this name, made at its first use. A simulated one needs the rule that it judges by.
+
+    Raises:
+        StoreError: the name is empty, or belongs to the other kind or to another rule; or kind and rule disagree.
+    """
+    name = name.strip()
+    if not name:
+        raise StoreError("An annotator needs a name: type one.")
+    if (kind == "simulated") != bool(rule):
+        raise StoreError(f"{name}: a simulated annotator needs a rule, and a human one has none.")
+    with store.atomic():
+        row = store.row("SELECT * FROM annotators WHERE name = ?", [name])
+        if row is None:
+            values = {"name": name, "kind": kind, "rule": rule, "created_at": now()}
+            return Annotator(store.insert("annotators", values), name, kind, rule)
+    known = _from_row(row)
+    if known.kind != kind:
+        raise StoreError(f"{name} is a {known.kind} annotator and cannot become {kind}: choose another name.")
+    if known.rule != rule:
+        raise StoreError(f"{name} judges by {known.rule}, not {rule}: choose another name for the new rule.")
+    return known
+
+
+def get(store: Database, annotator_id: int) -> Annotator:
+    """One annotator.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    row = store.row("SELECT * FROM annotators WHERE id = ?", [annotator_id])
+    if row is None:
+        raise StoreError(f"There is no annotator {annotator_id} in {store.path}: enter your name again.")
+    return _from_row(row)
+
+
+def all_annotators(store: Database) -> list[Annotator]:
+    """Every annotator, oldest first."""
+    return [_from_row(row) for row in store.rows("SELECT * FROM annotators ORDER BY id")]
+
+
+def _from_row(row: sqlite3.Row) -> Annotator:
+    return Annotator(row["id"], row["name"], row["kind"], row["rule"])

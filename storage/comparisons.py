@@ -1,0 +1,83 @@
+"""Comparisons: two or more completions of one prompt that somebody is to judge.
+
+Who gets which next is in `storage.queue`; what they said is in `storage.judgments`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from storage import completions, prompts
+from storage.database import Database, StoreError, now, to_json
+from storage.records import Comparison
+
+FEWEST, MOST = 2, 9
+"""Completions that one comparison may hold; nine still have a digit key each."""
+
+
+def add(store: Database, prompt_id: int, completion_ids: Sequence[int], *, purpose: str) -> int:
+    """Makes a comparison and returns its id.
+
+    Raises:
+        StoreError: not 2 to 9 different completions of this prompt.
+    """
+    ids = list(completion_ids)
+    if not FEWEST <= len(ids) <= MOST or len(set(ids)) != len(ids):
+        raise StoreError(f"A comparison needs {FEWEST} to {MOST} different completions, not {ids}.")
+    with store.atomic() as connection:
+        of_prompt = store.value(
+            "SELECT count(*) FROM completions WHERE prompt_id = ? AND id IN (SELECT value FROM json_each(?))",
+            [prompt_id, to_json(ids)],
+        )
+        if of_prompt != len(ids):
+            raise StoreError(f"Only {of_prompt} of the completions {ids} answer prompt {prompt_id}: compare its own.")
+        comparison_id = store.insert("comparisons", {"prompt_id": prompt_id, "purpose": purpose, "created_at": now()})
+        connection.conn.executemany(
+            "INSERT INTO comparison_completions (comparison_id, position, completion_id) VALUES (?, ?, ?)",
+            [(comparison_id, position, completion_id) for position, completion_id in enumerate(ids)],
+        )
+    return comparison_id
+
+
+def get(store: Database, comparison_id: int) -> Comparison:
+    """One comparison with its prompt and completions.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    found = many(store, [comparison_id])
+    if not found:
+        raise StoreError(f"There is no comparison {comparison_id} in {store.path}: reload the page.")
+    return found[0]
+
+
+def many(store: Database, comparison_ids: Sequence[int]) -> list[Comparison]:
+    """Comparisons by id, oldest first, in three queries however many there are."""
+    rows = store.rows(
+        "SELECT * FROM comparisons WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        [to_json(list(comparison_ids))],
+    ).fetchall()
+    prompt_of = prompts.many(store, [row["prompt_id"] for row in rows])
+    completions_of = completions.of_comparisons(store, comparison_ids)
+    return [
+        Comparison(row["id"], prompt_of[row["prompt_id"]], tuple(completions_of[row["id"]]), row["purpose"])
+        for row in rows
+    ]
+
+
+def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
+    """The oldest comparisons, at most `limit`, on which no simulated annotator's judgment stands."""
+    rows = store.rows(
+        "SELECT c.id FROM comparisons c WHERE NOT EXISTS (SELECT 1 FROM standing_judgments s "
+        "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT ?",
+        [limit],
+    )
+    return many(store, [row["id"] for row in rows])
+
+
+def prompt_usage(store: Database) -> dict[int, int]:
+    """How many comparisons each prompt has, by prompt id; prompts without any are there with 0."""
+    rows = store.rows(
+        "SELECT p.id, count(c.id) FROM prompts p LEFT JOIN comparisons c ON c.prompt_id = p.id GROUP BY p.id"
+    )
+    return {row[0]: row[1] for row in rows}

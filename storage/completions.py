@@ -1,0 +1,68 @@
+"""Completions: what a policy version answered, and how it was drawn."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from storage.database import Database, now, to_json
+from storage.records import Completion, Sampling
+
+
+def add(
+    store: Database,
+    *,
+    prompt_id: int,
+    policy_version_id: int,
+    text: str,
+    sampling: Sampling,
+    seed: int | None,
+    finish_reason: str,
+    latency_s: float,
+) -> int:
+    """Keeps one completion and returns its id. `latency_s` is in seconds.
+
+    Raises:
+        StoreError: there is no such prompt or policy version.
+    """
+    return store.insert(
+        "completions",
+        {
+            "prompt_id": prompt_id,
+            "policy_version_id": policy_version_id,
+            "text": text,
+            "sampling": asdict(sampling),
+            "seed": seed,
+            "finish_reason": finish_reason,
+            "latency_s": latency_s,
+            "created_at": now(),
+        },
+    )
+
+
+def of_comparisons(store: Database, comparison_ids: Iterable[int]) -> dict[int, list[Completion]]:
+    """The completions of each comparison, in the order in which it was made, in one query."""
+    found = defaultdict(list)
+    for row in store.rows(
+        "SELECT link.comparison_id, c.* FROM comparison_completions link JOIN completions c ON c.id = link.completion_id "
+        "WHERE link.comparison_id IN (SELECT value FROM json_each(?)) ORDER BY link.comparison_id, link.position",
+        [to_json(sorted(set(comparison_ids)))],
+    ):
+        found[row["comparison_id"]].append(_from_row(row))
+    return dict(found)
+
+
+def _from_row(row: sqlite3.Row) -> Completion:
+    return Completion(
+        row["id"],
+        row["prompt_id"],
+        row["policy_version_id"],
+        row["text"],
+        Sampling(**json.loads(row["sampling"])),
+        row["seed"],
+        row["finish_reason"],
+        row["latency_s"],
+    )

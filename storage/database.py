@@ -1,0 +1,206 @@
+"""Opens the SQLite file: one connection per thread, WAL, foreign keys, migrations, transactions.
+
+The tables themselves are in `migrations`; what may be done with them is in the module named after each family.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlite_utils
+
+from storage.migrations import migrations
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+class StoreError(Exception):
+    """The store cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """Where everything that must last is kept: two folders are two separate worlds."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "rankloop.db"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def run(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def run_log(self, run_id: str) -> Path:
+        return self.run(run_id) / "log.txt"
+
+
+def now() -> str:
+    """The present moment in UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _switch_to_wal(raw: sqlite3.Connection) -> None:
+    # SQLite does not wait for its busy timeout here, so two processes that open a new store at once would collide.
+    give_up_at = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.01)
+
+
+class Database:
+    """A store that any thread may use; each thread gets a connection of its own.
+
+    Raises:
+        StoreError: the file is no database, cannot be written, or was made by a newer version.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self._local = threading.local()
+        self._open: dict[threading.Thread, sqlite3.Connection] = {}
+        self._open_lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._migrate()
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise StoreError(
+                f"{self.path}: {error}. Check the folder's permissions, or name another with --data."
+            ) from error
+        except StoreError:
+            self.close()
+            raise
+
+    def _migrate(self) -> None:
+        connection = self.connection
+        if not migrations.pending(connection) and not self.unknown_migrations():
+            return
+        if unknown := self.unknown_migrations():
+            raise StoreError(
+                f"{self.path} was written by a newer rankloop (it has {', '.join(unknown)}): "
+                "upgrade rankloop, or name another folder with --data."
+            )
+        # Two processes may open a new store at once; the write lock lets one migrate and the other find it done.
+        with self.atomic():
+            migrations.apply(connection)
+
+    def unknown_migrations(self) -> list[str]:
+        """Migrations that the file has and this version does not: the file is from the future."""
+        known = {migration.name for migration in migrations._migrations}
+        return [applied.name for applied in migrations.applied(self.connection) if applied.name not in known]
+
+    @property
+    def connection(self) -> sqlite_utils.Database:
+        """This thread's connection."""
+        database = getattr(self._local, "database", None)
+        if database is None:
+            database = self._local.database = sqlite_utils.Database(self._connect())
+        return database
+
+    def _connect(self) -> sqlite3.Connection:
+        raw = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
+        with self._open_lock:
+            # Web servers retire idle threads and start new ones all day: their connections must not pile up.
+            for thread in [thread for thread in self._open if not thread.is_alive()]:
+                self._open.pop(thread).close()
+            self._open[threading.current_thread()] = raw
+        raw.row_factory = sqlite3.Row
+        _switch_to_wal(raw)
+        # A judgment that was acknowledged must outlive a power cut, not only a crash of the process.
+        raw.execute("PRAGMA synchronous=FULL")
+        raw.execute("PRAGMA foreign_keys=ON")
+        return raw
+
+    @contextmanager
+    def atomic(self) -> Iterator[sqlite_utils.Database]:
+        """One human act, one transaction. Takes the write lock at once, so that it never fails half-way for it.
+
+        Raises:
+            StoreError: the disk is full, or another process held the lock for `BUSY_TIMEOUT_MS`; nothing was written.
+        """
+        connection = self.connection
+        if connection.conn.in_transaction:
+            yield connection
+            return
+        try:
+            connection.conn.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.conn.commit()
+        except sqlite3.OperationalError as error:
+            connection.conn.rollback()
+            raise StoreError(
+                f"{self.path}: {error}. Nothing was saved: check the disk's free space, the folder's permissions "
+                "and what else has the file open, then try again."
+            ) from error
+        except BaseException:
+            connection.conn.rollback()
+            raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Reads inside see the store as it was at one moment, whatever others write meanwhile. Writes fail."""
+        connection = self.connection.conn
+        if connection.in_transaction:
+            yield
+            return
+        connection.execute("BEGIN")
+        # Without this a write would seem to succeed, and vanish in the rollback below.
+        connection.execute("PRAGMA query_only=ON")
+        try:
+            yield
+        finally:
+            connection.execute("PRAGMA query_only=OFF")
+            connection.rollback()
+
+    def rows(self, sql: str, parameters: Sequence | dict = ()) -> sqlite3.Cursor:
+        return self.connection.conn.execute(sql, parameters)
+
+    def row(self, sql: str, parameters: Sequence | dict = ()) -> sqlite3.Row | None:
+        return self.connection.conn.execute(sql, parameters).fetchone()
+
+    def value(self, sql: str, parameters: Sequence | dict = ()) -> Any:
+        row = self.row(sql, parameters)
+        return None if row is None else row[0]
+
+    def insert(self, table: str, values: dict[str, Any]) -> int:
+        """Inserts one row and returns its id. Lists and dicts become JSON.
+
+        Raises:
+            StoreError: the row breaks a rule of its table, or names a row that is not there.
+        """
+        encoded = {key: to_json(v) if isinstance(v, (dict, list, tuple)) else v for key, v in values.items()}
+        with self.atomic() as connection:
+            try:
+                return connection[table].insert(encoded).last_pk
+            except sqlite3.IntegrityError as error:
+                raise StoreError(f"{table}: {error}. Check the ids and values of {encoded}.") from error
+
+    def close(self) -> None:
+        """Closes every thread's connection."""
+        with self._open_lock:
+            while self._open:
+                self._open.popitem()[1].close()
+        self._local = threading.local()

@@ -1,0 +1,152 @@
+"""Policy versions: who answered. A base model, a base model under a tuned adapter, or a model from elsewhere.
+
+The weights themselves are files; the store only keeps where they are.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+
+from storage.database import Database, StoreError, now
+from storage.records import PolicyKind, PolicyVersion
+
+
+def ensure_base(store: Database, base_model: str) -> PolicyVersion:
+    """The version for a base model as it comes: a hub id or a local folder. Made at its first use."""
+    with store.atomic():
+        row = store.row("SELECT * FROM policy_versions WHERE kind = 'base' AND base_model = ?", [base_model])
+        if row is not None:
+            return _from_row(row)
+        name = _free_name(store, re.split(r"[/\\]", base_model.rstrip("/\\"))[-1] or base_model)
+        return _insert(store, name=name, kind="base", base_model=base_model)
+
+
+def ensure_external(store: Database, name: str) -> PolicyVersion:
+    """The version for a model that is not run here, known by its name alone. Made at its first use.
+
+    Raises:
+        StoreError: the name belongs to a base or tuned version.
+    """
+    with store.atomic():
+        known = _find(store, name)
+        if known is None:
+            return _insert(store, name=name, kind="external", base_model=name)
+    if known.kind != "external":
+        raise StoreError(f"{name} is a {known.kind} version of this store: give the external model another name.")
+    return known
+
+
+def register_tuned(
+    store: Database, *, name: str, base_model: str, adapter_path: Path | str, run_id: str
+) -> PolicyVersion:
+    """Writes down what a run made. The adapter's path is kept relative to the data folder, so that the folder can move.
+
+    A relative `adapter_path` is taken from the data folder. Saying the same thing twice returns the first version.
+
+    Raises:
+        StoreError: the name is taken, the adapter lies outside the data folder, or there is no such run.
+    """
+    relative = _inside_data_folder(store, Path(adapter_path))
+    with store.atomic():
+        known = _find(store, name)
+        if known is None:
+            return _insert(store, name=name, kind="tuned", base_model=base_model, adapter_path=relative, run_id=run_id)
+    if (known.base_model, known.adapter_path, known.run_id) != (base_model, relative, run_id):
+        raise StoreError(f"There is a policy version {name} already: choose another name.")
+    return known
+
+
+def adapter_folder(store: Database, version: PolicyVersion) -> Path | None:
+    """Where the version's adapter lies now; None for a version without one."""
+    return None if version.adapter_path is None else store.path.parent / version.adapter_path
+
+
+def all_versions(store: Database) -> list[PolicyVersion]:
+    """Every version, oldest first."""
+    return [_from_row(row) for row in store.rows("SELECT * FROM policy_versions ORDER BY id")]
+
+
+def by_name(store: Database, name: str) -> PolicyVersion:
+    """The version of this name.
+
+    Raises:
+        StoreError: there is none; the message names those that there are.
+    """
+    version = _find(store, name)
+    if version is None:
+        known = ", ".join(version.name for version in all_versions(store)) or "none yet"
+        raise StoreError(f"There is no policy version {name}. Choose one of: {known}.")
+    return version
+
+
+def latest_tuned(store: Database, base_model: str) -> PolicyVersion | None:
+    """The newest tuned version over this base model; None before the first."""
+    row = store.row(
+        "SELECT * FROM policy_versions WHERE kind = 'tuned' AND base_model = ? ORDER BY id DESC LIMIT 1", [base_model]
+    )
+    return None if row is None else _from_row(row)
+
+
+def _find(store: Database, name: str) -> PolicyVersion | None:
+    row = store.row("SELECT * FROM policy_versions WHERE name = ?", [name])
+    return None if row is None else _from_row(row)
+
+
+def _free_name(store: Database, wanted: str) -> str:
+    name, attempt = wanted, 1
+    while _find(store, name) is not None:
+        attempt += 1
+        name = f"{wanted}-{attempt}"
+    return name
+
+
+def _inside_data_folder(store: Database, path: Path) -> str:
+    root = store.path.parent
+    if path.is_relative_to(root):
+        path = path.relative_to(root)
+    elif path.is_absolute():
+        path = Path(path.resolve())
+        if not path.is_relative_to(root.resolve()):
+            raise StoreError(f"{path} is outside the data folder {root}: save the adapter under it.")
+        path = path.relative_to(root.resolve())
+    if ".." in path.parts:
+        raise StoreError(f"{path} leads out of the data folder {root}: save the adapter under it.")
+    return path.as_posix()
+
+
+def _insert(
+    store: Database,
+    *,
+    name: str,
+    kind: PolicyKind,
+    base_model: str,
+    adapter_path: str | None = None,
+    run_id: str | None = None,
+) -> PolicyVersion:
+    version = PolicyVersion(0, name, kind, base_model, adapter_path, run_id, now())
+    new_id = store.insert(
+        "policy_versions",
+        {
+            "name": name,
+            "kind": kind,
+            "base_model": base_model,
+            "adapter_path": adapter_path,
+            "run_id": run_id,
+            "created_at": version.created_at,
+        },
+    )
+    return PolicyVersion(new_id, name, kind, base_model, adapter_path, run_id, version.created_at)
+
+
+def _from_row(row: sqlite3.Row) -> PolicyVersion:
+    return PolicyVersion(
+        row["id"],
+        row["name"],
+        row["kind"],
+        row["base_model"],
+        row["adapter_path"],
+        row["run_id"],
+        row["created_at"],
+    )

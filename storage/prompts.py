@@ -1,0 +1,157 @@
+"""Prompts: what the policy is asked. Kept once each, and split for good into training and held-out ones.
+
+Reading them from files is in `storage.exchange`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from storage.database import Database, StoreError, now, to_json
+from storage.records import Message, Prompt, Split
+
+HELDOUT_ONE_IN = 6
+"""One prompt in this many is held out when nobody says which split it belongs to."""
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class NewPrompt:
+    """A prompt that the store has not numbered yet. Without a split, its own text decides."""
+
+    messages: Sequence[Message]
+    kind: str = "imported"
+    split: Split | None = None
+
+
+def problem(messages: Any) -> str | None:
+    """What keeps these messages from being a prompt, in words; None if nothing does."""
+    if not isinstance(messages, (list, tuple)) or not messages:
+        return "messages must be a list with at least one message"
+    for turn, message in enumerate(messages):
+        if not isinstance(message, dict):
+            return "each message must be an object with role and content"
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            return f"role must be one of {', '.join(ROLES)}, not {role!r}"
+        if role == "system" and turn > 0:
+            return "a system message may only come first"
+        if not isinstance(content, str):
+            return "content must be text"
+        if not content.strip():
+            return "a message is empty"
+        if not is_storable(content):
+            return "the text has half a surrogate pair, which UTF-8 cannot hold"
+    if messages[-1]["role"] != "user":
+        return "the last message must be the user's"
+    return None
+
+
+def is_storable(text: str) -> bool:
+    """Whether the text can be written as UTF-8: JSON may spell half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def digest(messages: Sequence[Message]) -> str:
+    """SHA-256, in hex, of the roles and contents: the same conversation has the same digest anywhere."""
+    turns = [[message["role"], message["content"]] for message in messages]
+    return hashlib.sha256(to_json(turns).encode()).hexdigest()
+
+
+def split_of(prompt_digest: str) -> Split:
+    """The split that a digest falls in. Never changes for a prompt, whatever else the store holds."""
+    return "heldout" if int(prompt_digest[:8], 16) % HELDOUT_ONE_IN == 0 else "train"
+
+
+def add(store: Database, prompts: Iterable[NewPrompt], *, source: str) -> int:
+    """Adds the prompts that are not there yet, all or none, and returns how many that were.
+
+    Raises:
+        StoreError: one of them is no prompt; none was added.
+    """
+    rows = [_new_row(prompt, source) for prompt in prompts]
+    with store.atomic() as connection:
+        return sum(
+            connection.conn.execute(
+                "INSERT INTO prompts (messages, kind, split, source, digest, created_at) "
+                "VALUES (:messages, :kind, :split, :source, :digest, :created_at) ON CONFLICT (digest) DO NOTHING",
+                row,
+            ).rowcount
+            for row in rows
+        )
+
+
+def load_starter(store: Database) -> int:
+    """Adds the packaged starter prompts and returns how many were new; a second time, none."""
+    lines = resources.files("storage").joinpath("starter_prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    starters = [json.loads(line) for line in lines if line.strip()]
+    return add(
+        store,
+        [
+            NewPrompt(({"role": "user", "content": starter["text"]},), starter["kind"], starter["split"])
+            for starter in starters
+        ],
+        source="starter",
+    )
+
+
+def get(store: Database, prompt_id: int) -> Prompt:
+    """One prompt.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    row = store.row("SELECT * FROM prompts WHERE id = ?", [prompt_id])
+    if row is None:
+        raise StoreError(f"There is no prompt {prompt_id}: reload the page, or check the data folder.")
+    return from_row(row)
+
+
+def many(store: Database, prompt_ids: Iterable[int]) -> dict[int, Prompt]:
+    """Prompts by id, in one query. Ids that are not there are left out."""
+    ids = to_json(sorted(set(prompt_ids)))
+    return {
+        row["id"]: from_row(row)
+        for row in store.rows("SELECT * FROM prompts WHERE id IN (SELECT value FROM json_each(?))", [ids])
+    }
+
+
+def of_split(store: Database, split: Split | None = None) -> list[Prompt]:
+    """The prompts of one split, or all of them, oldest first."""
+    return [
+        from_row(row)
+        for row in store.rows(
+            "SELECT * FROM prompts WHERE :split IS NULL OR split = :split ORDER BY id", {"split": split}
+        )
+    ]
+
+
+def from_row(row: sqlite3.Row) -> Prompt:
+    return Prompt(row["id"], tuple(json.loads(row["messages"])), row["kind"], row["split"])
+
+
+def _new_row(prompt: NewPrompt, source: str) -> dict[str, str]:
+    if reason := problem(prompt.messages):
+        raise StoreError(f"Not a prompt: {reason}. Correct it and add the prompts again; none was added.")
+    if prompt.split not in (None, "train", "heldout"):
+        raise StoreError(f"Unknown split {prompt.split!r}: use train or heldout. No prompt was added.")
+    key = digest(prompt.messages)
+    return {
+        "messages": to_json([{"role": m["role"], "content": m["content"]} for m in prompt.messages]),
+        "kind": prompt.kind,
+        "split": prompt.split or split_of(key),
+        "source": source,
+        "digest": key,
+        "created_at": now(),
+    }

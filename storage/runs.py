@@ -1,0 +1,270 @@
+"""Runs: the row of one training round, its metrics and its samples before and after.
+
+A run's row is written before its process starts; the worker then writes here and pages read. Starting, stopping and
+reaping processes is `rlhf.jobs`' work.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from storage.database import Database, StoreError, now, to_json
+from storage.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
+
+_ACTIVE = ", ".join(f"'{status}'" for status in ACTIVE_STATUSES)
+
+
+def create(store: Database, run_id: str, *, config: dict, seed: int, versions: dict) -> Run:
+    """Writes a queued run.
+
+    Raises:
+        StoreError: there is a run of this id.
+    """
+    with store.atomic():
+        if store.row("SELECT 1 FROM runs WHERE id = ?", [run_id]):
+            raise StoreError(f"There is a run {run_id} already: choose another name, or resume it.")
+        values = {"id": run_id, "status": "queued", "config": config, "seed": seed, "versions": versions}
+        store.insert("runs", {**values, "created_at": now()})
+        return get(store, run_id)
+
+
+def get(store: Database, run_id: str) -> Run:
+    """One run.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    row = store.row("SELECT * FROM runs WHERE id = ?", [run_id])
+    if row is None:
+        raise StoreError(f"There is no run {run_id} in {store.path}: check its name on the training page.")
+    return _from_row(row)
+
+
+def all_runs(store: Database) -> list[Run]:
+    """Every run, newest first."""
+    return [_from_row(row) for row in store.rows("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC")]
+
+
+def active(store: Database) -> Run | None:
+    """The run that is under way, or else the one that waits to start; None if there is neither."""
+    row = store.row(
+        f"SELECT * FROM runs WHERE status IN ({_ACTIVE}) ORDER BY status = 'running' DESC, created_at, rowid LIMIT 1"
+    )
+    return None if row is None else _from_row(row)
+
+
+def mark_started(store: Database, run_id: str, pid: int) -> None:
+    """Says that process `pid` works on the run now. What an earlier attempt left behind is cleared.
+
+    A cancel that was asked for while this attempt was queued is kept: the worker will find it at its first step.
+    """
+    _update(
+        store,
+        run_id,
+        "status = 'running', pid = :pid, started_at = :now, heartbeat_at = :now, finished_at = NULL, error = NULL, "
+        "result = NULL, cancel_requested = CASE status WHEN 'queued' THEN cancel_requested ELSE 0 END",
+        pid=pid,
+    )
+
+
+def beat(store: Database, run_id: str) -> None:
+    """Says that the worker is alive."""
+    _update(store, run_id, "heartbeat_at = :now")
+
+
+def set_stage(store: Database, run_id: str, stage: str, progress: float, eta_s: float | None) -> None:
+    """Says what the worker does, how far the whole round is (0 to 1) and how many seconds are left. Also a beat."""
+    _update(
+        store,
+        run_id,
+        "stage = :stage, progress = :progress, eta_s = :eta_s, heartbeat_at = :now",
+        stage=stage,
+        progress=progress,
+        eta_s=eta_s,
+    )
+
+
+def set_snapshot(store: Database, run_id: str, snapshot: dict) -> None:
+    """Says which data the run trains on."""
+    _update(store, run_id, "snapshot = :snapshot", snapshot=to_json(snapshot))
+
+
+def finish(
+    store: Database, run_id: str, status: RunStatus, *, error: str | None = None, result: dict | None = None
+) -> None:
+    """Ends the run.
+
+    Raises:
+        StoreError: the status is not one that a run ends with.
+    """
+    if status in ACTIVE_STATUSES:
+        raise StoreError(f"A run cannot finish as {status}: use done, failed, cancelled or lost.")
+    _update(
+        store,
+        run_id,
+        "status = :status, finished_at = :now, error = :error, result = :result, eta_s = NULL, "
+        "progress = CASE :status WHEN 'done' THEN 1.0 ELSE progress END",
+        status=status,
+        error=error,
+        result=None if result is None else to_json(result),
+    )
+
+
+def request_cancel(store: Database, run_id: str) -> None:
+    """Asks the worker to stop at its next step. A run that has ended stays as it is."""
+    _update(store, run_id, f"cancel_requested = CASE WHEN status IN ({_ACTIVE}) THEN 1 ELSE cancel_requested END")
+
+
+def cancel_requested(store: Database, run_id: str) -> bool:
+    """Whether the worker should stop."""
+    return bool(store.value("SELECT cancel_requested FROM runs WHERE id = ?", [run_id]))
+
+
+def mark_stale_lost(store: Database, older_than_s: float) -> list[str]:
+    """Turns active runs lost whose last sign of life is more than this many seconds ago. Returns their ids.
+
+    A queued run's sign of life is its being queued: a process that never came up is lost too.
+    """
+    limit = (datetime.now(UTC) - timedelta(seconds=older_than_s)).isoformat(timespec="milliseconds")
+    with store.atomic() as connection:
+        rows = connection.conn.execute(
+            "UPDATE runs SET status = 'lost', finished_at = :now, eta_s = NULL, error = :error "
+            f"WHERE status IN ({_ACTIVE}) AND coalesce(heartbeat_at, created_at) < :limit RETURNING id",
+            {
+                "now": now(),
+                "limit": limit,
+                "error": "The worker stopped without a word. Its log may say why; resume it.",
+            },
+        ).fetchall()
+    return sorted(row["id"] for row in rows)
+
+
+def requeue(store: Database, run_id: str) -> Run:
+    """Queues an ended run again, to go on from its last checkpoint.
+
+    Raises:
+        StoreError: the run is done or under way.
+    """
+    with store.atomic():
+        run = get(store, run_id)
+        if run.status not in RESUMABLE_STATUSES:
+            raise StoreError(
+                f"Run {run_id} is {run.status}; only a run that is {' or '.join(RESUMABLE_STATUSES)} can be resumed."
+            )
+        _update(
+            store,
+            run_id,
+            "status = 'queued', heartbeat_at = :now, pid = NULL, finished_at = NULL, error = NULL, result = NULL, "
+            "cancel_requested = 0",
+        )
+        return get(store, run_id)
+
+
+def log_metrics(store: Database, run_id: str, step: int, values: Mapping[str, float]) -> None:
+    """Keeps figures of one step; a figure that is there already is replaced. NaN and infinities are left out."""
+    finite = [(run_id, name, step, float(value)) for name, value in values.items() if math.isfinite(value)]
+    with store.atomic() as connection:
+        connection.conn.executemany(
+            "INSERT INTO metrics (run_id, name, step, value) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (run_id, name, step) DO UPDATE SET value = excluded.value",
+            finite,
+        )
+
+
+def drop_metrics_from(store: Database, run_id: str, prefix: str, step: int) -> None:
+    """Forgets figures at `step` and later whose name starts with `prefix`: a resumed run writes them again."""
+    with store.atomic() as connection:
+        connection.conn.execute(
+            "DELETE FROM metrics WHERE run_id = :run_id AND step >= :step AND substr(name, 1, length(:prefix)) = :prefix",
+            {"run_id": run_id, "prefix": prefix, "step": step},
+        )
+
+
+def metrics(store: Database, run_id: str) -> list[Metric]:
+    """Every figure of a run, by name and step."""
+    rows = store.rows("SELECT name, step, value FROM metrics WHERE run_id = ? ORDER BY name, step", [run_id])
+    return [Metric(row["name"], row["step"], row["value"]) for row in rows]
+
+
+def save_sample(
+    store: Database, run_id: str, prompt_id: int, *, before: str, score_before: float | None = None
+) -> None:
+    """Keeps how a prompt was answered before training; a resumed run may say it again."""
+    with store.atomic() as connection:
+        connection.conn.execute(
+            "INSERT INTO run_samples (run_id, prompt_id, before, score_before) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (run_id, prompt_id) DO UPDATE SET before = excluded.before, score_before = excluded.score_before",
+            [run_id, prompt_id, before, score_before],
+        )
+
+
+def set_sample_after(
+    store: Database, run_id: str, prompt_id: int, *, after: str, score_after: float | None = None
+) -> None:
+    """Keeps how the same prompt was answered after training.
+
+    Raises:
+        StoreError: the prompt has no sample from before.
+    """
+    with store.atomic() as connection:
+        changed = connection.conn.execute(
+            "UPDATE run_samples SET after = ?, score_after = ? WHERE run_id = ? AND prompt_id = ?",
+            [after, score_after, run_id, prompt_id],
+        ).rowcount
+    if not changed:
+        raise StoreError(f"Run {run_id} has no sample of prompt {prompt_id} from before: save that first.")
+
+
+def samples(store: Database, run_id: str) -> list[RunSample]:
+    """The fixed prompts of a run with their answers, by prompt id."""
+    rows = store.rows(
+        "SELECT s.*, p.messages FROM run_samples s JOIN prompts p ON p.id = s.prompt_id "
+        "WHERE s.run_id = ? ORDER BY s.prompt_id",
+        [run_id],
+    )
+    return [
+        RunSample(
+            json.loads(row["messages"])[-1]["content"],
+            row["before"],
+            row["after"],
+            row["score_before"],
+            row["score_after"],
+        )
+        for row in rows
+    ]
+
+
+def _update(store: Database, run_id: str, assignments: str, **values: Any) -> None:
+    with store.atomic() as connection:
+        changed = connection.conn.execute(
+            f"UPDATE runs SET {assignments} WHERE id = :run_id", {"run_id": run_id, "now": now(), **values}
+        ).rowcount
+    if not changed:
+        raise StoreError(f"There is no run {run_id} in {store.path}: check its name on the training page.")
+
+
+def _from_row(row: sqlite3.Row) -> Run:
+    return Run(
+        id=row["id"],
+        status=row["status"],
+        config=json.loads(row["config"]),
+        seed=row["seed"],
+        versions=json.loads(row["versions"]),
+        snapshot=None if row["snapshot"] is None else json.loads(row["snapshot"]),
+        stage=row["stage"],
+        progress=row["progress"],
+        eta_s=row["eta_s"],
+        cancel_requested=bool(row["cancel_requested"]),
+        pid=row["pid"],
+        heartbeat_at=row["heartbeat_at"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        error=row["error"],
+        result=None if row["result"] is None else json.loads(row["result"]),
+    )

@@ -1,0 +1,88 @@
+import pytest
+
+from storage import prompts
+from storage.database import StoreError
+from storage.exchange import prompts_jsonl
+from storage.exchange.prompts_jsonl import RowError
+from storage.prompts import NewPrompt
+
+
+def user(text):
+    return ({"role": "user", "content": text},)
+
+
+def read(tmp_path, content):
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return prompts_jsonl.read(path)
+
+
+def test_reads_both_shapes(tmp_path, store):
+    found, errors = read(
+        tmp_path,
+        '{"prompt": "Why?", "kind": "explain", "split": "heldout", "extra": 1}\r\n'
+        "\n   \n"
+        '{"messages": [{"role": "system", "content": "Be brief.", "x": 1}, {"role": "user", "content": "Hi 👋"}]}',
+    )
+    assert errors == []
+    assert found == [
+        NewPrompt(user("Why?"), "explain", "heldout"),
+        NewPrompt(({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi 👋"}), "imported", None),
+    ]
+    assert prompts.add(store, found, source="prompts.jsonl") == 2
+
+
+def test_bad_rows_are_told_by_line_and_good_ones_kept(tmp_path, store):
+    rows = [
+        b'{"prompt": "good"}',
+        b"not json",
+        b'["prompt"]',
+        b'{"prompt": "  "}',
+        b'{"messages": [{"role": "bot", "content": "Hi"}]}',
+        b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}',
+        b'{"prompt": "x", "split": "test"}',
+        b'{"prompt": "caf\xe9"}',
+        b"",
+        b'{"prompt": 3}',
+        b'{"text": "x"}',
+        b'{"prompt": "x", "messages": []}',
+        b'{"messages": []}',
+        b'{"prompt": "x", "kind": 3}',
+        b'{"prompt": "x", "split": ["train"]}',
+        b'{"prompt": "half \\ud83d"}',
+        b"[" * 100_000,
+        b'{"prompt": ' + b"1" * 5_000 + b"}",
+        b'{"prompt": "good too"}',
+    ]
+    found, errors = read(tmp_path, b"\n".join(rows))
+    assert [prompt.messages for prompt in found] == [user("good"), user("good too")]
+    assert errors == [
+        RowError(2, "not JSON"),
+        RowError(3, "not a JSON object"),
+        RowError(4, "a message is empty"),
+        RowError(5, "role must be one of system, user, assistant, not 'bot'"),
+        RowError(6, "the last message must be the user's"),
+        RowError(7, "split must be train or heldout, not 'test'"),
+        RowError(8, "not UTF-8 text"),
+        RowError(10, "prompt must be text; use messages for a conversation"),
+        RowError(11, "needs either prompt or messages"),
+        RowError(12, "needs either prompt or messages"),
+        RowError(13, "messages must be a list with at least one message"),
+        RowError(14, "kind must be a word"),
+        RowError(15, "split must be train or heldout, not ['train']"),
+        RowError(16, "the text has half a surrogate pair, which UTF-8 cannot hold"),
+        RowError(17, "not JSON"),
+        RowError(18, "not JSON"),
+    ]
+    assert prompts.add(store, found, source="prompts.jsonl") == 2
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    found, errors = read(tmp_path, b'\xef\xbb\xbf{"prompt": "Why?"}\n')
+    assert (found, errors) == ([NewPrompt(user("Why?"))], [])
+
+
+def test_an_empty_file_has_none_and_a_missing_one_is_told(tmp_path):
+    assert read(tmp_path, "") == ([], [])
+    with pytest.raises(StoreError, match="nowhere.jsonl cannot be read"):
+        prompts_jsonl.read(tmp_path / "nowhere.jsonl")
