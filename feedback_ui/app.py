@@ -7,7 +7,7 @@ import gradio as gr
 from feedback_ui import compare
 from feedback_ui.data import DataPage
 from feedback_ui.demo import DemoPage
-from feedback_ui.theme import launch_options
+from feedback_ui.theme import html, launch_options
 from feedback_ui.training import TrainingPage
 from rlhf.client import PolicyClient
 from rlhf.config import RoundConfig
@@ -28,6 +28,7 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_conf
         return annotators.ensure(store, LOCAL_ANNOTATOR)
 
     with gr.Blocks(title="rankloop", analytics_enabled=False) as app:
+        html("<h1>rankloop</h1>", elem_id="title")
         with gr.Tabs(elem_id="pages"):
             with gr.Tab("Compare", id="compare"):
                 compare.build(store, client, annotator_of=annotator_of)

@@ -13,7 +13,7 @@ from storage.records import Metric
 LINE = "#4f83b5"
 TEXT = "#85807a"
 GRID = "rgba(133, 128, 122, .22)"
-HEIGHT = 190
+HEIGHT = 205
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,36 @@ def figure(chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
         line,
         layout={
             "height": HEIGHT,
-            "margin": {"l": 46, "r": 10, "t": 34, "b": 26},
-            "title": {"text": f"<b>{chart.title}</b>{last} <span style='font-size:11px'>{chart.unit}</span>",
-                      "font": {"size": 13}, "x": 0, "xanchor": "left", "y": 0.97, "yanchor": "top"},
+            "margin": {"l": 46, "r": 10, "t": 34, "b": 38},
+            "title": {
+                "text": f"<b>{chart.title}</b>{last} <span style='font-size:11px'>{chart.unit}</span>",
+                "font": {"size": 13},
+                "x": 0,
+                "xanchor": "left",
+                "y": 0.97,
+                "yanchor": "top",
+            },
             "font": {"color": TEXT, "size": 11, "family": "system-ui, sans-serif"},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
-            "xaxis": {"showgrid": False, "zeroline": False, "linecolor": GRID, "fixedrange": True,
-                      "showticklabels": bool(points), "tickformat": "d", "nticks": 6},
-            "yaxis": {"gridcolor": GRID, "zeroline": False, "tickformat": chart.tickformat, "fixedrange": True,
-                      "showticklabels": bool(points), "nticks": 5},
+            "xaxis": {
+                "showgrid": False,
+                "zeroline": False,
+                "linecolor": GRID,
+                "fixedrange": True,
+                "showticklabels": bool(points),
+                "tickformat": "d",
+                "nticks": 6,
+                "title": {"text": "step", "font": {"size": 10}, "standoff": 4},
+            },
+            "yaxis": {
+                "gridcolor": GRID,
+                "zeroline": False,
+                "tickformat": chart.tickformat,
+                "fixedrange": True,
+                "showticklabels": bool(points),
+                "nticks": 5,
+            },
             "showlegend": False,
             "hovermode": "x",
             "uirevision": chart.metric,

@@ -98,7 +98,7 @@ class Desk:
         try:
             status = self.client.status()
         except PolicyServerDown as error:
-            return presenters.server_down_note(str(error))
+            return presenters.server_down_note(error)
         return presenters.waiting_note(
             ready=status.ready,
             filling=status.filling,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from feedback_ui import presenters
-from feedback_ui.theme import QUIET
+from feedback_ui.theme import QUIET, html
 from storage.database import Database
 from storage.stats import stats
 
@@ -13,7 +13,7 @@ from storage.stats import stats
 class DataPage:
     def __init__(self, store: Database):
         self.store = store
-        self.overview = gr.HTML(elem_id="data-overview", min_height=240)
+        self.overview = html(elem_id="data-overview")
 
     def wire(self, app: gr.Blocks, tab: gr.Tab) -> None:
         gr.on([app.load, tab.select], self.show, outputs=self.overview, **QUIET)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from feedback_ui import presenters
-from feedback_ui.theme import QUIET
+from feedback_ui.theme import QUIET, html
 from rlhf.client import PolicyClient, PolicyServerDown
 from storage import policies
 from storage.database import Database
@@ -21,16 +24,15 @@ EXAMPLES = (
     "Write a kind reply to a neighbour whose dog barks at night.",
 )
 PAINT_S = 0.08
-"""Least time between two repaints of a pane; text that comes faster is shown together."""
-NO_TUNED = "No tuned version exists yet. Train one on the Training page; until then only the base model answers."
-NO_BASE = "The policy server has no base model yet. It may still be loading: reload this page in a moment."
+"""Least time between two repaints; text that comes faster is shown together."""
 
 
 class DemoPage:
     def __init__(self, store: Database, client: PolicyClient):
         self.store = store
         self.client = client
-        self.notice = gr.HTML(elem_id="demo-notice")
+        self.base = gr.State(None)
+        self.notice = html(elem_id="demo-notice", elem_classes="rl-optional")
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=300):
                 self.prompt = gr.Textbox(
@@ -39,89 +41,123 @@ class DemoPage:
                 gr.Examples([[text] for text in EXAMPLES], self.prompt, label="Examples", elem_id="demo-examples")
             with gr.Column(scale=2, min_width=260):
                 self.version = gr.Dropdown([], label="Tuned version", elem_id="demo-version")
-                self.temperature = gr.Slider(0, 1.5, 0.7, step=0.1, label="Temperature", elem_id="demo-temperature")
-                self.max_tokens = gr.Slider(16, 256, 96, step=16, label="Longest answer, in tokens", elem_id="demo-tokens")
-        with gr.Row():
-            self.ask = gr.Button("Answer", variant="primary", elem_id="demo-ask", scale=2)
-            self.stop = gr.Button("Stop", elem_id="demo-stop", interactive=False, scale=1)
-        self.base = gr.State(None)
+                self.temperature = gr.Slider(
+                    0, 1.5, 0.7, step=0.1, label="Temperature", elem_id="demo-temperature", buttons=[]
+                )
+                self.max_tokens = gr.Slider(
+                    16, 256, 96, step=16, label="Longest answer, in tokens", elem_id="demo-tokens", buttons=[]
+                )
+        with gr.Row(elem_id="demo-bar"):
+            self.ask = gr.Button("Answer", variant="primary", elem_id="demo-ask", min_width=140, scale=0)
+            self.stop = gr.Button("Stop", elem_id="demo-stop", interactive=False, min_width=100, scale=0)
         with gr.Row(equal_height=True):
             with gr.Column(min_width=300, elem_classes="rl-pane"):
-                self.base_title = gr.HTML("<h3>Base</h3>")
-                self.base_answer = gr.HTML(elem_id="demo-base", min_height=160)
+                html("<h3 class='rl-heading'>Base</h3>")
+                self.base_pane = html(elem_id="demo-base")
             with gr.Column(min_width=300, elem_classes="rl-pane"):
-                self.tuned_title = gr.HTML("<h3>Tuned</h3>")
-                self.tuned_answer = gr.HTML(elem_id="demo-tuned", min_height=160)
+                html("<h3 class='rl-heading'>Tuned</h3>")
+                self.tuned_pane = html(elem_id="demo-tuned")
 
     def wire(self, app: gr.Blocks, tab: gr.Tab) -> None:
+        buttons = [self.stop, self.ask]
         gr.on(
             [app.load, tab.select],
             self.refresh,
-            inputs=self.version,
-            outputs=[self.notice, self.version, self.base, self.ask],
+            self.version,
+            [self.notice, self.version, self.base, self.ask],
             **QUIET,
         )
-        asked = [self.ask.click, self.prompt.submit]
-        sampling = [self.prompt, self.temperature, self.max_tokens]
-        gr.on(asked, self.begin, outputs=[self.stop, self.ask], **QUIET)
-        streams = [
-            gr.on(
-                asked,
-                self.stream,
-                inputs=[model, *sampling],
-                outputs=pane,
-                show_progress="hidden",
-                api_visibility="private",
-                concurrency_limit=8,
-            )
-            for model, pane in ((self.base, self.base_answer), (self.version, self.tuned_answer))
-        ]
-        for stream in streams:
-            stream.then(self.end, outputs=[self.stop, self.ask], **QUIET)
-        self.stop.click(self.end, outputs=[self.stop, self.ask], cancels=streams, **QUIET)
+        asked = gr.on([self.ask.click, self.prompt.submit], self.begin, outputs=buttons, **QUIET)
+        # One event for both panes: the browser runs the events of one click one after another.
+        answering = asked.then(
+            self.answer,
+            [self.base, self.version, self.prompt, self.temperature, self.max_tokens],
+            [self.base_pane, self.tuned_pane],
+            show_progress="hidden",
+            api_visibility="private",
+            concurrency_limit=8,
+        )
+        answering.then(self.end, outputs=buttons, **QUIET)
+        self.stop.click(self.end, outputs=buttons, cancels=answering, **QUIET)
 
-    def refresh(self, chosen: str | None) -> dict[Any, Any]:
+    def refresh(self, chosen: str | None) -> dict[Component, Any]:
         """Which models can answer now. A choice that is still served is kept."""
         try:
             base, tuned = presenters.served_versions(self.client.models(), policies.all_versions(self.store))
         except PolicyServerDown as error:
-            return {self.notice: presenters.notice(f"The policy server does not answer. {error}", "bad"), self.ask: off()}
-        said = NO_BASE if base is None else "" if tuned else NO_TUNED
-        value = chosen if chosen in tuned else tuned[0] if tuned else None
+            return {self.notice: presenters.notice(presenters.sentence(error), "bad"), self.ask: off()}
         return {
-            self.notice: presenters.notice(said),
+            self.notice: presenters.notice(presenters.missing_versions(base, tuned)),
             self.base: base,
-            self.version: gr.Dropdown(tuned, value=value, interactive=bool(tuned)),
+            self.version: gr.Dropdown(
+                tuned, value=chosen if chosen in tuned else next(iter(tuned), None), interactive=bool(tuned)
+            ),
             self.ask: gr.Button(interactive=base is not None),
         }
 
-    def begin(self) -> dict[Any, Any]:
+    def begin(self) -> dict[Component, Any]:
         return {self.stop: gr.Button(interactive=True), self.ask: off()}
 
-    def end(self) -> dict[Any, Any]:
+    def end(self) -> dict[Component, Any]:
         return {self.stop: off(), self.ask: gr.Button(interactive=True)}
 
-    def stream(self, model: str | None, prompt: str, temperature: float, max_tokens: int) -> Iterator[str]:
-        """One pane, repainted while its model writes."""
-        if not prompt.strip() or model is None:
-            yield ""
+    def answer(
+        self, base: str | None, tuned: str | None, prompt: str, temperature: float, max_tokens: float
+    ) -> Iterator[dict[Component, str]]:
+        """Both panes, repainted while the models write."""
+        models = {pane: model for pane, model in ((self.base_pane, base), (self.tuned_pane, tuned)) if model}
+        if not prompt.strip() or not models:
             return
-        yield presenters.answer("", writing=True)
-        text, painted = "", 0.0
+        yield {pane: presenters.answer("", writing=True) for pane in models}
+        conversation = [{"role": "user", "content": prompt}]
+        streams = {
+            pane: self.client.stream(model, conversation, temperature=temperature, max_tokens=int(max_tokens))
+            for pane, model in models.items()
+        }
+        texts, painted = dict.fromkeys(models, ""), 0.0
+        for pane, said in merged(streams):
+            if isinstance(said, PolicyServerDown):
+                yield {pane: presenters.answer_cut_short(texts.pop(pane), said)}
+            elif said is None:
+                yield {pane: presenters.answer(texts.pop(pane))}
+            else:
+                texts[pane] += said
+                if (at := time.monotonic()) - painted > PAINT_S:
+                    painted = at
+                    yield {pane: presenters.answer(text, writing=True) for pane, text in texts.items()}
+
+
+def merged(streams: Mapping[Any, Iterator[str]]) -> Iterator[tuple[Any, str | PolicyServerDown | None]]:
+    """What several streams say, as it comes: each one's deltas, then None, or the error that ended it.
+
+    Closing this closes them: a model that nobody listens to stops writing at its next word.
+    """
+    inbox: SimpleQueue[tuple[Any, str | PolicyServerDown | None]] = SimpleQueue()
+    stopped = Event()
+
+    def pump(name: Any, deltas: Iterator[str]) -> None:
+        end: PolicyServerDown | None = None
         try:
-            deltas = self.client.stream(
-                model, [{"role": "user", "content": prompt}], temperature=temperature, max_tokens=int(max_tokens)
-            )
             with closing(deltas):
                 for delta in deltas:
-                    text += delta
-                    if (at := time.monotonic()) - painted > PAINT_S:
-                        painted = at
-                        yield presenters.answer(text, writing=True)
+                    if stopped.is_set():
+                        return
+                    inbox.put((name, delta))
         except PolicyServerDown as error:
-            yield (presenters.answer(text) if text else "") + presenters.notice(str(error), "bad")
-            return
-        yield presenters.answer(text)
+            end = error
+        finally:
+            inbox.put((name, end))
+
+    for item in streams.items():
+        Thread(target=pump, args=item, name=f"rl-demo-{item[0]}", daemon=True).start()
+    try:
+        left = len(streams)
+        while left:
+            name, said = inbox.get()
+            left -= not isinstance(said, str)
+            yield name, said
+    finally:
+        stopped.set()
 
 
 def off() -> gr.Button:

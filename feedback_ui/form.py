@@ -16,7 +16,7 @@ MAIN = ("include-simulated", "min-pairs", "reward-epochs", "ppo-steps", "ppo-kl-
 OWN = "as started"
 """The preset list's name for the configuration that the program was started with, where that is none of the presets."""
 
-ABBREVIATIONS = {"ppo": "PPO", "kl": "KL", "coef": "coefficient", "lam": "lambda", "eos": "EOS"}
+PLAIN_WORDS = {"min": "fewest", "ppo": "PPO", "kl": "KL", "coef": "coefficient", "lam": "lambda", "eos": "EOS"}
 
 
 class RoundForm:
@@ -28,13 +28,26 @@ class RoundForm:
         if named is None:
             self.presets = {OWN: default_config} | self.presets
         self.preset = gr.Dropdown(
-            list(self.presets), value=named or OWN, label="Preset", info=f"`{DEFAULT_PRESET}` suits two CPU cores", elem_id="preset"
+            list(self.presets),
+            value=named or OWN,
+            label="Preset",
+            info=f"`{DEFAULT_PRESET}` suits two CPU cores",
+            elem_id="preset",
         )
         every = {option.name: option for option in options(default_config)}
         self.fields = {name: _field(every[name]) for name in MAIN if name in every}
+        self.others = [option for name, option in every.items() if name not in self.fields]
+
+    def place_others(self) -> None:
+        """The options that are seldom changed, folded away."""
         with gr.Accordion("All options", open=False, elem_id="all-options"):
-            self.fields |= {name: _field(option) for name, option in every.items() if name not in self.fields}
-        self.components: set[Component] = {self.preset, *self.fields.values()}
+            self.fields |= {option.name: _field(option) for option in self.others}
+
+    @property
+    def components(self) -> set[Component]:
+        return {self.preset, *self.fields.values()}
+
+    def wire(self) -> None:
         self.preset.input(self.show_preset, self.preset, list(self.fields.values()), **QUIET)
 
     def show_preset(self, preset: str) -> dict[Component, Any]:
@@ -53,7 +66,7 @@ class RoundForm:
 
 def title(name: str) -> str:
     """`ppo-kl-coef` -> `PPO KL coefficient`."""
-    words = " ".join(ABBREVIATIONS.get(word, word) for word in name.split("-"))
+    words = " ".join(PLAIN_WORDS.get(word, word) for word in name.split("-"))
     return words[:1].upper() + words[1:]
 
 

@@ -17,9 +17,11 @@ from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
 ALLOWED_TAGS = frozenset(
-    "a p br hr em strong s code pre blockquote ul ol li h1 h2 h3 h4 h5 h6 table thead tbody tr th td".split()
+    {"a", "p", "br", "hr", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li"}
+    | {"h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"}
 )
-ALLOWED_ATTRIBUTES = {"a": {"href"}, "ol": {"start"}}
+# Without "*", nh3 lets a title through on every tag.
+ALLOWED_ATTRIBUTES: dict[str, set[str]] = {"*": set(), "a": {"href"}, "ol": {"start"}}
 SCHEMES = {"http", "https"}
 LINK_REL = "noopener noreferrer nofollow"
 

@@ -31,6 +31,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def sentence(error: Exception) -> str:
+    """An error's message as a reader's sentence. A name or an address at its start stays as it is."""
+    said = str(error).strip() or type(error).__name__
+    if said.split()[0].isalpha():
+        said = said[0].upper() + said[1:]
+    return said if said.endswith((".", "!", "?")) else said + "."
+
+
 def judged_so_far(count: int) -> str:
     return "Nothing judged yet" if not count else f"{count:,} judged"
 
@@ -78,8 +86,8 @@ def waiting_note(*, ready: bool, filling: bool, seconds_per_comparison: float | 
     return f"{said} This page fills by itself."
 
 
-def server_down_note(message: str) -> str:
-    return f"The policy server does not answer, so no new answers are written. {message} This page keeps trying."
+def server_down_note(error: Exception) -> str:
+    return f"{sentence(error)} Until then no new answers are written; this page keeps trying."
 
 
 # ---- Demo
@@ -92,6 +100,20 @@ def answer(text: str, *, writing: bool = False) -> str:
     if not body:
         body = "<p class='rl-muted'>Writing…</p>" if writing else "<p class='rl-muted'>The answer is empty.</p>"
     return f'<div class="rl-prose" dir="auto"{state}>{body}</div>'
+
+
+def answer_cut_short(text: str, error: Exception) -> str:
+    """What had come before the policy server went away, and why no more comes."""
+    return (answer(text) if text else "") + notice(sentence(error), "bad")
+
+
+def missing_versions(base: str | None, tuned: Sequence[str]) -> str:
+    """What to do when a model to compare is not there; empty when all is well."""
+    if base is None:
+        return "The policy server has no base model yet. It may still be loading: come back in a moment."
+    if not tuned:
+        return "No tuned version exists yet. Train one on the Training page; until then only the base model answers."
+    return ""
 
 
 def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) -> tuple[str | None, list[str]]:
@@ -113,7 +135,9 @@ def pairs_available(derived: Sequence[PreferencePair]) -> str:
     if not derived:
         return notice("No preference pairs yet: judge some comparisons on the Compare page first.")
     said = f"{counted(people, 'preference pair')} from people"
-    return notice(f"{said}, {simulated:,} from simulated annotators (used only if included)." if simulated else f"{said}.")
+    return notice(
+        f"{said}, {simulated:,} from simulated annotators (used only if included)." if simulated else f"{said}."
+    )
 
 
 # ---- small pieces of HTML that pages share
@@ -134,7 +158,10 @@ def figures(pairs: Mapping[str, str]) -> str:
 
 # ---- Data
 
-NOTHING_YET = "Nothing is stored yet. Import prompts or start with the packaged ones; comparisons appear once the model has answered."
+NOTHING_YET = (
+    "Nothing is stored yet. Import prompts or start with the packaged ones; "
+    "comparisons appear once the model has answered."
+)
 
 
 def overview(stats: Mapping[str, Any]) -> str:

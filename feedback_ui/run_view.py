@@ -96,7 +96,9 @@ def steps(run: Run) -> str:
 
 def bar(run: Run) -> str:
     fraction = 1.0 if run.status == "done" else min(max(run.progress, 0.0), 1.0)
-    return f'<progress class="rl-progress" max="1" value="{fraction:.3f}" aria-label="Progress of the round"></progress>'
+    return (
+        f'<progress class="rl-progress" max="1" value="{fraction:.3f}" aria-label="Progress of the round"></progress>'
+    )
 
 
 def error(run: Run) -> str:
@@ -109,7 +111,11 @@ def error(run: Run) -> str:
 
 
 def simulated_mark(run: Run) -> str:
-    return '<span class="rl-mark" data-testid="simulated-mark">simulated judgments included</span>' if learns_from_simulated(run) else ""
+    return (
+        '<span class="rl-mark" data-testid="simulated-mark">simulated judgments included</span>'
+        if learns_from_simulated(run)
+        else ""
+    )
 
 
 # ---- result
@@ -179,12 +185,15 @@ def samples(rows: Sequence[RunSample]) -> str:
 
 def _sample(row: RunSample) -> str:
     after = render(row.after) if row.after is not None else '<p class="rl-muted">Not answered yet.</p>'
+    before_and_after = _answer("Before", row.score_before, render(row.before)) + _answer(
+        "After", row.score_after, after
+    )
     return (
-        f'<article class="rl-sample"><div class="rl-asked rl-prose" dir="auto">{render(row.prompt)}</div><div class="rl-pair">'
-        f'<div><h4>Before{_score(row.score_before)}</h4><div class="rl-prose" dir="auto">{render(row.before)}</div></div>'
-        f'<div><h4>After{_score(row.score_after)}</h4><div class="rl-prose" dir="auto">{after}</div></div></div></article>'
+        f'<article class="rl-sample"><div class="rl-asked rl-prose" dir="auto">{render(row.prompt)}</div>'
+        f'<div class="rl-pair">{before_and_after}</div></article>'
     )
 
 
-def _score(score: float | None) -> str:
-    return "" if score is None else f' <span class="rl-muted">score {score:+.2f}</span>'
+def _answer(title: str, score: float | None, html: str) -> str:
+    scored = "" if score is None else f' <span class="rl-muted">score {score:+.2f}</span>'
+    return f'<div><h4>{title}{scored}</h4><div class="rl-prose" dir="auto">{html}</div></div>'

@@ -5,6 +5,7 @@ Ink on paper; colour only where it means something. Nothing is fetched from else
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,23 @@ from gradio.themes.utils import colors, sizes
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How an event behaves that only reads or writes a few rows: at once, without a spinner, for the page alone."""
 
+html = partial(gr.HTML, apply_default_css=False)
+"""HTML that looks as our own style sheet says, without Gradio's prose rules over it."""
+
 ASSETS = Path(__file__).parent / "assets"
 
-FONT = ("Inter", "ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Liberation Sans", "Arial", "sans-serif")
+FONT = (
+    "Inter",
+    "ui-sans-serif",
+    "system-ui",
+    "-apple-system",
+    "Segoe UI",
+    "Roboto",
+    "Helvetica Neue",
+    "Liberation Sans",
+    "Arial",
+    "sans-serif",
+)
 MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Consolas", "Liberation Mono", "monospace")
 
 INK = colors.Color(
@@ -61,6 +76,8 @@ def theme() -> gr.themes.Base:
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_400",
         block_title_text_weight="500",
+        block_title_text_color="*neutral_800",
+        block_title_text_color_dark="*neutral_200",
         border_color_primary="*neutral_200",
         border_color_primary_dark="*neutral_800",
         panel_border_width="0px",
@@ -68,6 +85,7 @@ def theme() -> gr.themes.Base:
         input_background_fill_dark="*neutral_950",
         input_border_color="*neutral_300",
         input_border_color_dark="*neutral_700",
+        input_border_width="1px",
         input_shadow="none",
         input_shadow_focus="none",
         input_border_color_focus="*primary_500",

@@ -13,7 +13,7 @@ from gradio.components import Component
 
 from feedback_ui import charts, presenters, run_view
 from feedback_ui.form import RoundForm
-from feedback_ui.theme import QUIET
+from feedback_ui.theme import QUIET, html
 from rlhf import pairs
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.jobs import Jobs, RoundError
@@ -22,7 +22,10 @@ from storage.database import Database, StoreError
 from storage.records import Run
 
 POLL_S = 2
-REFUSALS = (ConfigError, RoundError, StoreError)
+BRING_INTO_VIEW = "() => document.querySelector('#start-refusal .rl-bad, #run-bar').scrollIntoView({block: 'nearest'})"
+"""On a phone the run starts below the form: without this, Start would seem to do nothing."""
+
+REFUSALS = (ConfigError, RoundError, pairs.NotEnoughPairs, StoreError)
 """Errors whose message is for the reader."""
 
 
@@ -42,10 +45,11 @@ class TrainingPage:
         self.jobs = jobs
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="round-form"):
+                self.material = html(elem_id="pairs-available")
                 self.form = RoundForm(default_config)
-                self.material = gr.HTML(elem_id="pairs-available", min_height=48)
                 self.start = gr.Button("Start round", variant="primary", elem_id="start-round")
-                self.refusal = gr.HTML(elem_id="start-refusal")
+                self.refusal = html(elem_id="start-refusal", elem_classes="rl-optional")
+                self.form.place_others()
             with gr.Column(scale=2, min_width=320, elem_id="run-view"):
                 self._run_view()
         self.drawn = gr.State(None)
@@ -56,34 +60,43 @@ class TrainingPage:
         ]  # fmt: skip
 
     def _run_view(self) -> None:
-        with gr.Row(equal_height=True):
-            self.picker = gr.Dropdown([], label="Run", elem_id="run-picker", scale=3, min_width=200)
+        with gr.Row(elem_id="run-bar"):
+            self.picker = gr.Dropdown([], label="Run", visible=False, elem_id="run-picker", scale=3, min_width=200)
             self.cancel = gr.Button("Cancel", elem_id="cancel-run", visible=False, scale=1, min_width=90)
             self.resume = gr.Button("Resume", elem_id="resume-run", visible=False, scale=1, min_width=90)
-        self.progress = gr.HTML(elem_id="run-progress", min_height=130)
-        self.result = gr.HTML(elem_id="run-result")
+        self.progress = html(elem_id="run-progress")
+        self.result = html(elem_id="run-result", elem_classes="rl-optional")
         self.plots: dict[str, gr.Plot] = {}
         with gr.Column(visible=False, elem_id="run-plots") as self.figures:
             for heading, group in (("Reward model", charts.REWARD_CHARTS), ("PPO", charts.PPO_CHARTS)):
-                gr.HTML(f"<h3>{heading}</h3>")
+                html(f"<h3 class='rl-heading'>{heading}</h3>")
                 for left, right in zip(group[::2], group[1::2], strict=True):
                     with gr.Row():
                         self._plot(left)
                         self._plot(right)
-        self.samples = gr.HTML(elem_id="run-samples")
+        self.samples = html(elem_id="run-samples", elem_classes="rl-optional")
         with gr.Accordion("Log", open=False, visible=False, elem_id="log-box") as self.log_box:
-            self.log = gr.Textbox(show_label=False, lines=14, max_lines=14, interactive=False, elem_id="run-log", elem_classes="rl-log")
+            self.log = gr.Textbox(
+                show_label=False, lines=14, max_lines=14, interactive=False, elem_id="run-log", elem_classes="rl-log"
+            )
 
     def _plot(self, chart: charts.Chart) -> None:
         self.plots[chart.metric] = gr.Plot(
-            show_label=False, container=False, min_width=240, elem_classes="rl-plot", elem_id=f"plot-{chart.metric.replace('/', '-')}"
+            show_label=False,
+            container=False,
+            min_width=240,
+            elem_classes="rl-plot",
+            elem_id=f"plot-{chart.metric.replace('/', '-')}",
         )
 
     def wire(self, app: gr.Blocks, tab: gr.Tab) -> None:
+        self.form.wire()
         gr.on([app.load, tab.select], self.open, self.picker, [self.material, *self.followed], **QUIET)
         self.timer.tick(self.follow, [self.picker, self.drawn], self.followed, **QUIET)
         self.picker.input(self.show, self.picker, self.followed, **QUIET)
-        self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET)
+        self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET).then(
+            None, js=BRING_INTO_VIEW
+        )
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
         self.resume.click(self.resume_round, self.picker, [self.refusal, *self.followed], **QUIET)
 
@@ -111,7 +124,7 @@ class TrainingPage:
         return {self.refusal: "", **self.show(run.id)}
 
     def _refused(self, error: Exception) -> dict[Component, Any]:
-        return {self.refusal: presenters.notice(str(error), "bad")}
+        return {self.refusal: presenters.notice(presenters.sentence(error), "bad")}
 
     # ---- what is shown
 
@@ -137,14 +150,14 @@ class TrainingPage:
         run = runs.get(self.store, run_id)
         drawn_now = self._drawn(run)
         update: dict[Component, Any] = {
-            self.picker: gr.Dropdown(run_view.choices(runs.all_runs(self.store)), value=run_id),
+            self.picker: gr.Dropdown(run_view.choices(runs.all_runs(self.store)), value=run_id, visible=True),
             self.progress: run_view.progress(run),
             self.result: run_view.result(run),
             self.samples: run_view.samples(runs.samples(self.store, run_id)),
             self.log: self.jobs.log_tail(run_id),
             self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
             self.resume: gr.Button(visible=run_view.is_resumable(run)),
-            self.figures: gr.Column(visible=True),
+            self.figures: gr.Column(visible=run_view.is_active(run) or drawn_now.points > 0),
             self.log_box: gr.Accordion(visible=True),
             self.drawn: drawn_now,
         }

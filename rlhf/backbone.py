@@ -6,6 +6,7 @@ module that imports peft. Leaves out what is done with logits (`sampling`, `roll
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,15 +41,19 @@ class Backbone:
         self._peft: PeftModel | None = None
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto", dtype: torch.dtype = torch.float32) -> Backbone:
+    def load(cls, folder: Path, device: str = "auto", dtype: str = "auto") -> Backbone:
         """Reads a folder of safetensors.
 
         Raises:
             ModelError: the weights are damaged, of an unknown architecture, or come without a chat template.
         """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if dtype == "auto":
+            dtype = "bfloat16" if computes_in_bfloat16(device) else "float32"
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
         except Exception as error:
             # transformers and safetensors raise many kinds for a file that is cut off or of another shape.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -57,8 +62,6 @@ class Backbone:
             raise ModelError(f"{folder}: its tokenizer has no chat template. Use an instruct or chat model.")
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{folder}: its tokenizer has no end-of-sequence token, so answers could not end.")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model, tokenizer, device)
 
     @property
@@ -71,10 +74,8 @@ class Backbone:
 
     def add_adapter(self, name: str, config: AdapterConfig, *, seed: int) -> None:
         """Puts a fresh LoRA adapter (B = 0, so nothing changes yet) over the chosen layers."""
-        depth = self.base.config.get_text_config().num_hidden_layers
-        layers = list(range(depth - config.top_layers, depth)) if 0 < config.top_layers < depth else None
         lora = LoraConfig(
-            r=config.rank, lora_alpha=config.alpha, target_modules="all-linear", layers_to_transform=layers,
+            r=config.rank, lora_alpha=config.alpha, target_modules=self._linears(config.top_layers),
             lora_dropout=0.0, task_type="CAUSAL_LM",
         )
         with torch.random.fork_rng():
@@ -84,6 +85,14 @@ class Backbone:
             else:
                 self._peft.add_adapter(name, lora)
         self._peft.eval()
+
+    def _linears(self, top_layers: int) -> list[str]:
+        """Names of the linear maps inside the last `top_layers` decoder layers; of all layers when that is 0."""
+        depth = self.base.config.get_text_config().num_hidden_layers
+        first = max(0, depth - top_layers) if top_layers else 0
+        # Adapters that are there already have wrapped the original map under this name.
+        names = (n.removesuffix(".base_layer") for n, m in self.base.named_modules() if isinstance(m, torch.nn.Linear) and ".lora_" not in n)
+        return [n for n in names if (layer := re.search(r"\.(\d+)\.", n)) and int(layer[1]) >= first]
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Reads an adapter that `save_adapter` wrote.
@@ -151,6 +160,13 @@ class Backbone:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def computes_in_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is faster than float32 there, and not emulated."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.cpu.get_cpu_capability() in ("AVX512_BF16", "AMX") or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def positions(mask: Bool[Tensor, "b t"]) -> Int[Tensor, "b t"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 import openai
 
 from storage.records import Message
@@ -37,7 +37,7 @@ class PolicyClient:
     def __init__(self, base_url: str, api_key: str = "unused", timeout_s: float = 120.0):
         self.base_url = base_url.rstrip("/")
         self._openai = openai.OpenAI(
-            base_url=self.base_url, api_key=api_key, max_retries=0, timeout=httpx.Timeout(timeout_s, connect=3.0)
+            base_url=self.base_url, api_key=api_key, max_retries=0, timeout=openai.Timeout(timeout_s, connect=3.0)
         )
 
     def models(self) -> list[str]:
@@ -86,7 +86,7 @@ class PolicyClient:
             PolicyServerDown: nothing answers.
         """
         with _mapped(self.base_url):
-            reply = httpx.get(self.base_url.removesuffix("/v1") + "/status", timeout=3.0)
+            reply = httpx2.get(self.base_url.removesuffix("/v1") + "/status", timeout=3.0)
             reply.raise_for_status()
             return ServerStatus(**reply.json())
 
@@ -103,7 +103,7 @@ class _mapped:
     def __exit__(self, kind, error, traceback) -> None:
         if isinstance(error, openai.APIStatusError):
             raise PolicyServerDown(f"{self.base_url} refused ({error.status_code}): {error.message}") from error
-        if isinstance(error, (openai.OpenAIError, httpx.HTTPError, ValueError, TypeError)):
+        if isinstance(error, (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError)):
             raise PolicyServerDown(
                 f"no answer from the policy server at {self.base_url} ({type(error).__name__}). It is restarted within "
                 "seconds if rankloop started it; otherwise check --endpoint."

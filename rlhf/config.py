@@ -57,7 +57,7 @@ class PPOConfig:
     """Passes over each step's batch."""
     max_new_tokens: int = 48
     """Longest completion sampled while training, in tokens."""
-    temperature: float = 1.0
+    temperature: float = 0.7
     """Sampling temperature; it divides the logits in both log-probability passes too."""
     learning_rate: float = 3e-4
     """Adam step size of the policy."""
@@ -107,6 +107,8 @@ class RoundConfig:
     """Learn from simulated judgments as well as from people's."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
+    dtype: str = "auto"
+    """Of the frozen base weights: `float32`, `bfloat16`, or `auto` for bfloat16 where the processor computes in it."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

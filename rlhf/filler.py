@@ -30,8 +30,6 @@ QUEUE_TARGET = 24
 LARGEST_BATCH = 8
 """Comparisons written at once; small, so that the first are there soon and the server stays responsive."""
 
-IDENTICAL_RETRIES = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Drawn:

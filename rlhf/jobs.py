@@ -16,6 +16,7 @@ import psutil
 
 from rlhf import pairs
 from rlhf.config import RoundConfig, check
+from rlhf.environment import engine_environment
 from storage import runs
 from storage.database import Database, DataFolder, StoreError
 from storage.records import Run
@@ -23,7 +24,7 @@ from storage.records import Run
 HEARTBEAT_S = 3.0
 """How often a worker says that it lives."""
 
-STALE_S = 30.0
+STALE_S = 60.0
 """Silence after which a worker is taken for dead, in seconds."""
 
 RECORDED = ("torch", "transformers", "trl", "peft", "datasets")
@@ -50,7 +51,7 @@ class Jobs:
             ConfigError: the options do not go together.
         """
         run = self.create(config)
-        self._spawn(run.id)
+        self.spawn(run.id)
         return runs.get(self.store, run.id)
 
     def create(self, config: RoundConfig) -> Run:
@@ -59,8 +60,7 @@ class Jobs:
         pairs.require(pairs.of_store(self.store, include_simulated=config.include_simulated), config.reward.min_pairs)
         self.reap()
         with self.store.atomic():
-            if active := runs.active(self.store):
-                raise RoundError(f"{active.id} is {active.status}: wait for it, or cancel it first.")
+            self._refuse_second()
             run_id = f"r{datetime.now(UTC):%m%d-%H%M}-{secrets.token_hex(2)}"
             versions = {name: version(name) for name in RECORDED}
             return runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions)
@@ -72,18 +72,21 @@ class Jobs:
             RoundError: it is in no such state, or another round is running.
         """
         self.requeue(run_id)
-        self._spawn(run_id)
+        self.spawn(run_id)
         return runs.get(self.store, run_id)
 
     def requeue(self, run_id: str) -> None:
         self.reap()
         with self.store.atomic():
-            if active := runs.active(self.store):
-                raise RoundError(f"{active.id} is {active.status}: wait for it, or cancel it first.")
+            self._refuse_second()
             try:
                 runs.requeue(self.store, run_id)
             except StoreError as error:
                 raise RoundError(str(error)) from error
+
+    def _refuse_second(self) -> None:
+        if active := runs.active(self.store):
+            raise RoundError(f"{active.id} is {active.status}: wait for it, or cancel it first.")
 
     def cancel(self, run_id: str) -> None:
         """Asks the worker to stop; it does so within seconds, and the run can be resumed."""
@@ -108,17 +111,18 @@ class Jobs:
         except FileNotFoundError:
             return ""
 
-    def _spawn(self, run_id: str) -> None:
+    def spawn(self, run_id: str) -> None:
+        """Starts the worker of a run whose row is there."""
         log = self.folder.run_log(run_id)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "rlhf.worker", "--data", str(self.folder.root), run_id],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                env=engine_environment(),
             )
         # The worker outlives this process on purpose: it is never waited for here, only through its row.
         process.returncode = 0
-        runs.set_pid(self.store, run_id, process.pid)
 
 
 def _alive(pid: int, run_id: str) -> bool:

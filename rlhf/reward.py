@@ -1,7 +1,8 @@
 """The reward model: a LoRA adapter and a scalar head on the same base, fitted to preference pairs by TRL.
 
-Reads prompt + answer + end-of-sequence and scores at that last real token, whether or not the model ended the answer
-itself, so that a score never depends on the token limit. Leaves out where pairs come from (`pairs`).
+Reads prompt + answer + end-of-sequence, whether or not the model ended the answer itself, so that a score never depends
+on the token limit alone. The head reads the mean of the hidden states over the answer: with a few hundred votes that is
+learned sooner than a summary in the last token (docs/decisions.md). Leaves out where pairs come from (`pairs`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from datasets import Dataset
@@ -34,8 +36,17 @@ Report = Callable[[int, int, dict[str, float], "RewardModel"], None]
 """Called with the update just made, their total number, its figures, and the model as it stands."""
 
 
+class Row(NamedTuple):
+    """What the reward model reads for one answer."""
+
+    ids: list[int]
+    """Prompt, answer, and exactly one end-of-sequence token."""
+    start: int
+    """Where the answer begins."""
+
+
 class RewardModel(nn.Module):
-    """`scores = (head(hidden at the last real token) - mean) / std`, on a shared backbone."""
+    """`scores = (head(mean hidden state over the answer) - mean) / std`, on a shared backbone."""
 
     def __init__(self, backbone: Backbone, *, seed: int):
         super().__init__()
@@ -50,33 +61,37 @@ class RewardModel(nn.Module):
         # Not a submodule: the backbone belongs to everyone.
         object.__setattr__(self, "backbone", backbone)
 
-    def raw(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, " b"]:
+    def raw(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Scores before normalisation, for right-padded rows, through whatever adapter is in use."""
         decoder = self.backbone.base.base_model
         out = decoder(input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False)
-        last = mask.sum(-1) - 1
-        hidden = out.last_hidden_state[torch.arange(len(ids), device=ids.device), last]
-        return self.head(hidden.float())[:, 0]
+        answer = mask & (torch.arange(ids.shape[1], device=ids.device) >= starts[:, None])
+        hidden = (out.last_hidden_state.float() * answer[..., None]).sum(1) / answer.sum(1, keepdim=True)
+        return self.head(hidden)[:, 0]
 
-    def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> list[int]:
-        """What is read: the answer ends with exactly one end-of-sequence token."""
+    def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> Row:
         eos = self.backbone.eos_id
-        return [*prompt_ids, *(answer_ids[:-1] if answer_ids and answer_ids[-1] == eos else answer_ids), eos]
+        answer = list(answer_ids[:-1] if answer_ids and answer_ids[-1] == eos else answer_ids)
+        return Row([*prompt_ids, *answer, eos], len(prompt_ids))
+
+    def batch(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+        """ids [b, t], mask [b, t] and starts [b] on the backbone's device."""
+        ids, mask = pad_right([r.ids for r in rows], self.backbone.pad_id)
+        return tuple(x.to(self.backbone.device) for x in (ids, mask, torch.tensor([r.start for r in rows])))
 
     @torch.no_grad()
-    def score(self, rows: Sequence[Sequence[int]], *, batch_size: int = 32, tick: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
+    def score(self, rows: Sequence[Row], *, batch_size: int = 32, tick: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
         """Normalised scores of rows made by `row`. Rows of like length are read together."""
         scores = torch.empty(len(rows))
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         with self.backbone.using(ADAPTER):
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
-                ids, mask = (x.to(self.backbone.device) for x in pad_right([rows[i] for i in batch], self.backbone.pad_id))
-                scores[batch] = self.raw(ids, mask).cpu()
+                scores[batch] = self.raw(*self.batch([rows[i] for i in batch])).cpu()
                 tick()
         return (scores - self.mean) / self.std
 
-    def normalise(self, rows: Sequence[Sequence[int]], tick: Callable[[], None] = lambda: None) -> None:
+    def normalise(self, rows: Sequence[Row], tick: Callable[[], None] = lambda: None) -> None:
         """Sets mean and std so that these reference samples score 0 on average, with standard deviation 1."""
         self.mean, self.std = 0.0, 1.0
         scores = self.score(rows, tick=tick)
@@ -117,9 +132,21 @@ class _Trainable(PreTrainedModel):
         self.reward_model = model
 
     def forward(
-        self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], **unused
+        self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], starts: Int[Tensor, " b"], **unused
     ) -> SequenceClassifierOutput:
-        return SequenceClassifierOutput(logits=self.reward_model.raw(input_ids, attention_mask.bool())[:, None])
+        return SequenceClassifierOutput(logits=self.reward_model.raw(input_ids, attention_mask.bool(), starts)[:, None])
+
+
+class _Collator:
+    """Puts a batch of pairs into rows, chosen ones first, as TRL's loss expects them."""
+
+    def __init__(self, model: RewardModel):
+        self.model = model
+
+    def __call__(self, examples: Sequence[dict]) -> dict[str, Tensor]:
+        rows = [Row(e[f"{side}_ids"], e["start"]) for side in ("chosen", "rejected") for e in examples]
+        ids, mask, starts = self.model.batch(rows)
+        return {"input_ids": ids, "attention_mask": mask.long(), "starts": starts}
 
 
 class _Reporter(TrainerCallback):
@@ -140,8 +167,9 @@ def fit(
     model = RewardModel(backbone, seed=seed)
     rows = [
         {
-            "chosen_ids": model.row(prompt, backbone.encode_answer(pair.chosen)),
-            "rejected_ids": model.row(prompt, backbone.encode_answer(pair.rejected)),
+            "chosen_ids": model.row(prompt, backbone.encode_answer(pair.chosen)).ids,
+            "rejected_ids": model.row(prompt, backbone.encode_answer(pair.rejected)).ids,
+            "start": len(prompt),
         }
         for pair in pairs
         for prompt in [backbone.encode(pair.prompt)]
@@ -163,6 +191,7 @@ def fit(
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        remove_unused_columns=False,
     )
     with backbone.using(ADAPTER):
         trainer = RewardTrainer(
@@ -170,6 +199,7 @@ def fit(
             args=arguments,
             train_dataset=Dataset.from_list(rows),
             processing_class=copy.deepcopy(backbone.tokenizer),
+            data_collator=_Collator(model),
             callbacks=[_Reporter(report, model)],
         )
         trainer.remove_callback(PrinterCallback)

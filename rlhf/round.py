@@ -44,7 +44,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
 
     snapshot = take_snapshot(store, run_id, config, home)
     progress.plan(work(config, len(snapshot), len(heldout)))
-    backbone = Backbone.load(weights.resolve(config.model), config.device)
+    backbone = Backbone.load(weights.resolve(config.model), config.device, config.dtype)
 
     before = answer_before(store, run_id, config, backbone, heldout, home, progress)
     model = fit_reward(config, backbone, snapshot, prompts.of_split(store, "train"), home, progress)
@@ -197,7 +197,7 @@ def register(
     progress.stage("register", 1)
     target = folder.run(run_id) / "policy"
     backbone.save_adapter(POLICY, target)
-    base = policies.ensure_base(store, config.model)
+    base = policies.ensure_base(store, config.model, name=weights.display_name(config.model))
     version = policies.register_tuned(
         store, name=f"{base.name}-{run_id}", base_model=config.model, adapter_path=str(target.relative_to(folder.root)), run_id=run_id
     )

@@ -6,7 +6,7 @@ ratio is only right for tokens drawn from the distribution whose log-probabiliti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +25,14 @@ class Sampled(NamedTuple):
     """`stop` when the model ended the answer, `length` when the token limit did."""
 
 
+class Step(NamedTuple):
+    """One position of a batch that is being drawn."""
+
+    tokens: Int[Tensor, " b"]
+    open_rows: Bool[Tensor, " b"]
+    """Which rows had not ended before this token; the others hold padding."""
+
+
 def generator(device: torch.device, *key: int) -> torch.Generator:
     """A random stream of its own for each key, so that a resumed run draws what an unbroken one would have."""
     seed = 0
@@ -36,10 +44,10 @@ def generator(device: torch.device, *key: int) -> torch.Generator:
 @torch.inference_mode()
 def stream(
     backbone: Backbone, prompts: Sequence[Sequence[int]], sampling: Sampling, rng: torch.Generator
-) -> Iterator[tuple[Int[Tensor, " b"], Bool[Tensor, " b"]]]:
-    """Yields, for each new position, the tokens drawn and which rows are still open *before* that token.
+) -> Iterator[Step]:
+    """Draws position by position, until every row has ended or the limit is reached.
 
-    A row's end-of-sequence token is yielded while it is open; after it the row yields padding.
+    A row's end-of-sequence token belongs to the row; after it the row holds padding, even where both share an id.
     """
     ids, mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
     cache = DynamicCache(config=backbone.base.config)
@@ -52,7 +60,7 @@ def stream(
         )
         token = draw(out.logits[:, -1].float(), sampling, rng)
         token = torch.where(open_rows, token, backbone.pad_id)
-        yield token, open_rows
+        yield Step(token, open_rows)
         open_rows = open_rows & (token != backbone.eos_id)
         if not open_rows.any():
             return
@@ -76,6 +84,16 @@ def draw(logits: Float[Tensor, "b vocab"], sampling: Sampling, rng: torch.Genera
     return torch.multinomial(logits.softmax(-1), 1, generator=rng)[:, 0]
 
 
+def gather(steps: Iterable[Step], rows: int, eos_id: int, tick: Callable[[], None] = lambda: None) -> list[Sampled]:
+    """Puts the steps of a batch together into its answers; `tick` is called at every position."""
+    ids: list[list[int]] = [[] for _ in range(rows)]
+    for step in steps:
+        for i in step.open_rows.nonzero()[:, 0].tolist():
+            ids[i].append(int(step.tokens[i]))
+        tick()
+    return [Sampled(row, "stop" if row and row[-1] == eos_id else "length") for row in ids]
+
+
 def sample(
     backbone: Backbone,
     prompts: Sequence[Sequence[int]],
@@ -83,10 +101,5 @@ def sample(
     rng: torch.Generator,
     tick: Callable[[], None] = lambda: None,
 ) -> list[Sampled]:
-    """Answers each prompt once with whatever adapter is in use; `tick` is called at every position."""
-    rows: list[list[int]] = [[] for _ in prompts]
-    for token, open_rows in stream(backbone, prompts, sampling, rng):
-        for i in open_rows.nonzero()[:, 0].tolist():
-            rows[i].append(int(token[i]))
-        tick()
-    return [Sampled(row, "stop" if row and row[-1] == backbone.eos_id else "length") for row in rows]
+    """Answers each prompt once with whatever adapter is in use."""
+    return gather(stream(backbone, prompts, sampling, rng), len(prompts), backbone.eos_id, tick)

@@ -9,15 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import secrets
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import uvicorn
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
@@ -27,87 +30,15 @@ from rlhf import weights
 from rlhf.backbone import Backbone
 from rlhf.client import PolicyClient
 from rlhf.config import DEFAULT_MODEL
-from rlhf.filler import Drawn, EndpointGenerator, Filler
-from rlhf.sampling import generator, sample, stream
+from rlhf.filler import EndpointGenerator, Filler
+from rlhf.speakers import Speakers
 from storage import policies
 from storage.database import Database, DataFolder, StoreError
-from storage.records import PolicyVersion, Prompt, Sampling
+from storage.records import Sampling
 
 log = logging.getLogger("rankloop.serve")
 
 LONGEST_ANSWER = 1024
-
-
-class Policies:
-    """Base and tuned policies by name over one backbone, read by one thread at a time."""
-
-    def __init__(self, store: Database, folder: DataFolder, model: str, backbone: Backbone):
-        self.store, self.folder, self.model, self.backbone = store, folder, model, backbone
-        self.base = policies.ensure_base(store, model)
-        # The adapter in use is a state of the backbone: whoever reads it must hold this.
-        self.lock = threading.Lock()
-
-    def versions(self) -> list[PolicyVersion]:
-        """Those that this backbone can speak as."""
-        return [v for v in policies.all_versions(self.store) if v.id == self.base.id or (v.kind == "tuned" and v.base_model == self.model)]
-
-    def named(self, name: str) -> PolicyVersion:
-        for version in self.versions():
-            if version.name == name:
-                return version
-        raise KeyError(name)
-
-    def adapter(self, version: PolicyVersion) -> str | None:
-        """The adapter of a version, loaded when it is first asked for. Call with the lock held."""
-        if version.adapter_path is None:
-            return None
-        if version.name not in self.backbone.adapters:
-            self.backbone.load_adapter(version.name, policies.adapter_folder(self.store, version))
-        return version.name
-
-    def draw(
-        self, asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, tick: Callable[[], None] = lambda: None
-    ) -> list[Drawn]:
-        """Answers for the queue, those of one policy in one batch."""
-        drawn: dict[int, Drawn] = {}
-        for policy_id in {policy.id for policy, _ in asked}:
-            mine = [i for i, (policy, _) in enumerate(asked) if policy.id == policy_id]
-            started = time.monotonic()
-            prompts = [self.backbone.encode(asked[i][1].messages) for i in mine]
-            with self.lock, self.backbone.using(self.adapter(asked[mine[0]][0])):
-                sampled = sample(self.backbone, prompts, sampling, generator(self.backbone.device, seed, policy_id), tick)
-            latency = time.monotonic() - started
-            for i, s in zip(mine, sampled, strict=True):
-                drawn[i] = Drawn(self.backbone.decode(s.ids), s.finish_reason, latency)
-        return [drawn[i] for i in range(len(asked))]
-
-    def speak(self, version: PolicyVersion, messages: Sequence[dict], sampling: Sampling, seed: int) -> Iterator[tuple[str, str | None]]:
-        """Pieces of one answer with None, and at last an empty piece with the finish reason.
-
-        The lock is taken for each token, so that several answers and the queue advance side by side.
-        """
-        prompt = self.backbone.encode(messages)
-        with self.lock:
-            adapter = self.adapter(version)
-        tokens = stream(self.backbone, [prompt], sampling, generator(self.backbone.device, seed))
-        ids: list[int] = []
-        said, reason = "", "length"
-        while True:
-            with self.lock, self.backbone.using(adapter):
-                step = next(tokens, None)
-            if step is None:
-                break
-            token = int(step[0][0])
-            if token == self.backbone.eos_id:
-                reason = "stop"
-                break
-            ids.append(token)
-            text = self.backbone.tokenizer.decode(ids, skip_special_tokens=True)
-            # A character of several tokens decodes to U+FFFD until its last one is there.
-            if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(said):
-                yield text[len(said) :], None
-                said = text
-        yield "", reason
 
 
 class ChatMessage(BaseModel):
@@ -127,7 +58,7 @@ class ChatRequest(BaseModel):
     stream: bool = False
 
 
-def build_server(speakers: Policies, filler: Filler) -> FastAPI:
+def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
     """The HTTP face of the policies and the filler."""
 
     @asynccontextmanager
@@ -181,12 +112,21 @@ def _events(head: dict, pieces: Iterator[tuple[str, str | None]]) -> Iterator[st
     yield "data: [DONE]\n\n"
 
 
+def end_with(parent: int) -> None:
+    """Ends this process when its parent is gone, however it went: a killed web process leaves no server behind."""
+    while psutil.pid_exists(parent):
+        time.sleep(1.0)
+    log.info("the web process is gone")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rlhf.serve", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the store")
     parser.add_argument("--port", type=int, required=True, help="TCP port on 127.0.0.1")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="`default`, a local folder, or a hub id")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--parent", type=int, help="process id to end with")
     parser.add_argument("--endpoint", help="collect answers from this OpenAI-compatible endpoint instead (ends in /v1)")
     parser.add_argument("--endpoint-model", help="the model to ask there")
     arguments = parser.parse_args()
@@ -198,13 +138,15 @@ def main() -> int:
     except (StoreError, weights.ModelError) as error:
         log.error("%s", error)
         return 2
-    speakers = Policies(store, folder, arguments.model, backbone)
+    speakers = Speakers(store, arguments.model, backbone)
     if arguments.endpoint:
         generate = EndpointGenerator(PolicyClient(arguments.endpoint), arguments.endpoint_model)
         collector = policies.ensure_external(store, arguments.endpoint_model)
     else:
         generate, collector = speakers.draw, None
     app = build_server(speakers, Filler(store, generate, arguments.model, collector))
+    if arguments.parent:
+        threading.Thread(target=end_with, args=(arguments.parent,), daemon=True).start()
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
     return 0

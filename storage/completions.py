@@ -47,7 +47,8 @@ def of_comparisons(store: Database, comparison_ids: Iterable[int]) -> dict[int, 
     """The completions of each comparison, in the order in which it was made, in one query."""
     found = defaultdict(list)
     for row in store.rows(
-        "SELECT link.comparison_id, c.* FROM comparison_completions link JOIN completions c ON c.id = link.completion_id "
+        "SELECT link.comparison_id, c.* "
+        "FROM comparison_completions link JOIN completions c ON c.id = link.completion_id "
         "WHERE link.comparison_id IN (SELECT value FROM json_each(?)) ORDER BY link.comparison_id, link.position",
         [to_json(sorted(set(comparison_ids)))],
     ):

@@ -59,14 +59,15 @@ def save(
         if standing_row is not None:
             return _from_row(standing_row)
         checked = _checked_tiers(tiers, presentation.order)
-        _check_verdict(verdict, checked, presentation.order, skip_reason)
+        reason = None if skip_reason is None else skip_reason.strip()
+        _check_verdict(verdict, checked, presentation.order, reason)
         return _insert(
             store,
             presentation,
             verdict,
             tiers=checked,
             all_bad=all_bad,
-            skip_reason=skip_reason and skip_reason.strip(),
+            skip_reason=reason,
         )
 
 
@@ -140,7 +141,8 @@ def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> I
     last_id = 0
     while rows := store.rows(
         "SELECT s.*, a.name AS annotator_name, a.rule AS annotator_rule, c.prompt_id "
-        "FROM standing_judgments s JOIN annotators a ON a.id = s.annotator_id JOIN comparisons c ON c.id = s.comparison_id "
+        "FROM standing_judgments s "
+        "JOIN annotators a ON a.id = s.annotator_id JOIN comparisons c ON c.id = s.comparison_id "
         "WHERE s.id > ? AND s.verdict = 'rank' AND s.annotator_kind IN (SELECT value FROM json_each(?)) "
         "ORDER BY s.id LIMIT ?",
         [last_id, to_json(list(kinds)), PAGE_ROWS],
@@ -180,7 +182,7 @@ def _check_verdict(verdict: str, tiers: Tiers, shown: Sequence[int], skip_reason
         raise BadJudgment(f"{ranked} of {len(shown)} completions are ranked: place the others too, or skip.")
     if verdict == "rank" and skip_reason is not None:
         raise BadJudgment("A ranking has no skip reason: rank or skip, not both.")
-    if verdict == "skip" and not (skip_reason or "").strip():
+    if verdict == "skip" and not skip_reason:
         raise BadJudgment("A skip needs a reason: choose one.")
 
 

@@ -13,14 +13,17 @@ from storage.database import Database, StoreError, now
 from storage.records import PolicyKind, PolicyVersion
 
 
-def ensure_base(store: Database, base_model: str) -> PolicyVersion:
-    """The version for a base model as it comes: a hub id or a local folder. Made at its first use."""
+def ensure_base(store: Database, base_model: str, *, name: str | None = None) -> PolicyVersion:
+    """The version for a base model as it comes, known by its hub id or local folder. Made at its first use.
+
+    The last part of `base_model` is its name, unless another is given.
+    """
     with store.atomic():
         row = store.row("SELECT * FROM policy_versions WHERE kind = 'base' AND base_model = ?", [base_model])
         if row is not None:
             return _from_row(row)
-        name = _free_name(store, re.split(r"[/\\]", base_model.rstrip("/\\"))[-1] or base_model)
-        return _insert(store, name=name, kind="base", base_model=base_model)
+        wanted = name or re.split(r"[/\\]", base_model.rstrip("/\\"))[-1] or base_model
+        return _insert(store, name=_free_name(store, wanted), kind="base", base_model=base_model)
 
 
 def ensure_external(store: Database, name: str) -> PolicyVersion:

@@ -129,12 +129,8 @@ def many(store: Database, prompt_ids: Iterable[int]) -> dict[int, Prompt]:
 
 def of_split(store: Database, split: Split | None = None) -> list[Prompt]:
     """The prompts of one split, or all of them, oldest first."""
-    return [
-        from_row(row)
-        for row in store.rows(
-            "SELECT * FROM prompts WHERE :split IS NULL OR split = :split ORDER BY id", {"split": split}
-        )
-    ]
+    rows = store.rows("SELECT * FROM prompts WHERE ?1 IS NULL OR split = ?1 ORDER BY id", [split])
+    return [from_row(row) for row in rows]
 
 
 def from_row(row: sqlite3.Row) -> Prompt:

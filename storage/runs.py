@@ -16,6 +16,8 @@ from typing import Any
 from storage.database import Database, StoreError, now, to_json
 from storage.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
 
+LOST = "The worker stopped without a word. Its log may say why; resume the run to go on from its last checkpoint."
+
 _ACTIVE = ", ".join(f"'{status}'" for status in ACTIVE_STATUSES)
 
 
@@ -138,7 +140,7 @@ def mark_stale_lost(store: Database, older_than_s: float) -> list[str]:
             {
                 "now": now(),
                 "limit": limit,
-                "error": "The worker stopped without a word. Its log may say why; resume it.",
+                "error": LOST,
             },
         ).fetchall()
     return sorted(row["id"] for row in rows)
@@ -180,7 +182,8 @@ def drop_metrics_from(store: Database, run_id: str, prefix: str, step: int) -> N
     """Forgets figures at `step` and later whose name starts with `prefix`: a resumed run writes them again."""
     with store.atomic() as connection:
         connection.conn.execute(
-            "DELETE FROM metrics WHERE run_id = :run_id AND step >= :step AND substr(name, 1, length(:prefix)) = :prefix",
+            "DELETE FROM metrics "
+            "WHERE run_id = :run_id AND step >= :step AND substr(name, 1, length(:prefix)) = :prefix",
             {"run_id": run_id, "prefix": prefix, "step": step},
         )
 
@@ -198,7 +201,8 @@ def save_sample(
     with store.atomic() as connection:
         connection.conn.execute(
             "INSERT INTO run_samples (run_id, prompt_id, before, score_before) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (run_id, prompt_id) DO UPDATE SET before = excluded.before, score_before = excluded.score_before",
+            "ON CONFLICT (run_id, prompt_id) "
+            "DO UPDATE SET before = excluded.before, score_before = excluded.score_before",
             [run_id, prompt_id, before, score_before],
         )
 

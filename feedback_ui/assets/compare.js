@@ -50,7 +50,6 @@ function paint(view) {
   const empty = view.state !== "comparison";
   find(".rl-empty").hidden = !empty;
   find(".rl-work").hidden = empty;
-  find(".rl-actions").hidden = false;
   if (empty) {
     shown = null;
     find(".rl-empty h2").textContent = view.title;
@@ -157,10 +156,19 @@ async function send(act) {
     problem(reply.problem ?? "");
     const done = reply.problem ?? reply.says ?? act.says;
     noteSaved(reply.problem ? "" : done);
-    announce(`${done}. ${shown ? "Next comparison." : "No comparison is waiting."}`);
+    const then = act.name === "judge" && (shown ? "Next comparison." : "No comparison is waiting.");
+    announce(`${done}. ${then || ""}`);
     toTop();
   } catch {
+    if (act.name === "undo") {
+      // A second undo would take back one more: look at what the server has instead of asking again.
+      unsent = null;
+      problem("The server did not answer, so the undo may not have happened. Looking again…");
+      poll = setTimeout(load, POLL_MS);
+      return;
+    }
     setState("unsent");
+    closeSkip();
     problem(`Not saved: the server did not answer. Your choice (${act.says}) is kept here.`, true);
   } finally {
     busy = false;
@@ -182,15 +190,15 @@ function undo() {
 function openSkip() {
   if (root.dataset.state !== "ready") return;
   find(".rl-skip").hidden = false;
-  byTest("skip").setAttribute("aria-expanded", "true");
+  find(".rl-actions").hidden = true;
   find(".rl-skip [data-reason]").focus({ preventScroll: true });
 }
 
 function closeSkip() {
   find(".rl-skip").hidden = true;
   find(".rl-other").hidden = true;
+  find(".rl-actions").hidden = false;
   byTest("skip-text").value = "";
-  byTest("skip").setAttribute("aria-expanded", "false");
 }
 
 function otherReason() {
@@ -209,7 +217,7 @@ function pickReason(number) {
 const ACTS = {
   help: toggleHelp,
   retry: () => { if (unsent && !busy) send(unsent); },
-  skip: () => (find(".rl-skip").hidden ? openSkip() : closeSkip()),
+  skip: openSkip,
   other: otherReason,
   "close-skip": () => { closeSkip(); root.focus({ preventScroll: true }); },
   undo,
@@ -256,7 +264,7 @@ function onKey(event) {
     return pickReason(Number(key));
   }
   const choice = KEYS[key];
-  if (!choice || (skipping && choice !== "skip")) return;
+  if (!choice || skipping) return;
   event.preventDefault();
   if (ACTS[choice]) ACTS[choice]();
   else judge(choice);

@@ -1,4 +1,4 @@
-"""Prompts from a JSONL file: one object a line, `{"prompt": "..."}` or `{"messages": [...]}`, with kind and split or not.
+"""Prompts from a JSONL file: on each line `{"prompt": "..."}` or `{"messages": [...]}`, with kind and split or not.
 
 A bad line costs only itself; the caller adds the good ones with `storage.prompts.add`.
 """

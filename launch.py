@@ -1,0 +1,337 @@
+"""rankloop's command line and composition root: opens the store, starts the engine's processes, builds the app.
+
+Each verb is one function below. What they do is elsewhere; here it is only put together and said on the terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from rlhf import report, weights
+from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, ConfigError, Option, RoundConfig, options, with_options
+from rlhf.environment import engine_environment
+from rlhf.jobs import Jobs, RoundError
+from rlhf.judges import JUDGES, Judge, JudgeError
+from rlhf.pairs import NotEnoughPairs
+from rlhf.weights import ModelError
+from storage import prompts, runs
+from storage.database import Database, DataFolder, StoreError
+from storage.exchange import prompts_jsonl, trl
+from storage.records import ACTIVE_STATUSES, Run, Sampling
+from storage.stats import stats
+
+HOST = "127.0.0.1"
+PORT = 7860
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done; the message says why and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit status: 0 done, 1 not well, 2 refused, 130 interrupted."""
+    given = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        return given.verb(given)
+    except (UsageError, StoreError, ConfigError, JudgeError, ModelError, NotEnoughPairs, RoundError, OSError) as error:
+        print(f"rankloop: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+def serve(given: argparse.Namespace) -> int:
+    """The app and the policy server, until Ctrl-C."""
+    from feedback_ui.app import build_app, launch_options
+    from rlhf.client import PolicyClient
+    from rlhf.doctor import free_port
+    from rlhf.supervisor import PolicyServer
+
+    if bool(given.endpoint) != bool(given.endpoint_model):
+        raise UsageError("--endpoint and --endpoint-model go together")
+    if not (port := free_port(given.port)).ok:
+        raise UsageError(f"port {port.found}: {port.remedy}")
+    folder, store = open_store(given.data)
+    fetch_weights(given.model)
+    server_options = ["--model", given.model, "--device", given.device]
+    if given.endpoint:
+        server_options += ["--endpoint", given.endpoint, "--endpoint-model", given.endpoint_model]
+    server = PolicyServer(folder.root, folder.logs / "policy-server.log", server_options)
+    jobs = Jobs(store, folder)
+    jobs.reap()
+    config = with_options(PRESETS[DEFAULT_PRESET], {"model": given.model, "device": given.device})
+    app = build_app(store, jobs, PolicyClient(server.base_url), default_config=config)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server.start()
+    try:
+        app.launch(server_name=HOST, server_port=given.port, prevent_thread_lock=True, quiet=True, **launch_options())
+        print(f"rankloop is at http://{HOST}:{given.port}  (data in {folder.root}; Ctrl-C stops it)", flush=True)
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print("\nstopping", file=sys.stderr)
+        return 0
+    finally:
+        app.close()
+        server.stop()
+
+
+def import_(given: argparse.Namespace) -> int:
+    """Prompts from a JSONL file; wrong rows are named and left out."""
+    _, store = open_store(given.data)
+    found, errors = prompts_jsonl.read(given.file)
+    for error in errors:
+        print(f"{given.file}:{error.line}: {error.reason}", file=sys.stderr)
+    if errors and given.strict:
+        raise UsageError(f"{len(errors)} wrong rows, nothing imported (--strict)")
+    added = prompts.add(store, found, source=str(given.file.name))
+    print(f"{added} prompts added, {len(found) - added} known already, {len(errors)} wrong rows left out")
+    return 1 if errors else 0
+
+
+def export(given: argparse.Namespace) -> int:
+    """Preference pairs for TRL."""
+    _, store = open_store(given.data)
+    written = trl.write(store, given.file, include_simulated=given.include_simulated)
+    print(f"{written} preference pairs written to {given.file}")
+    return 0
+
+
+def simulate(given: argparse.Namespace) -> int:
+    """Simulated annotators judge by a declared rule; missing comparisons are generated first."""
+    judge = Judge(given.judge, tuple(w.strip() for w in given.words.split(",") if w.strip()))
+    if not 0 <= given.flip <= 0.5:
+        raise UsageError(f"--flip {given.flip}: must be between 0 and 0.5")
+    if given.judgments < 1 or given.annotators < 1 or given.max_new_tokens < 1:
+        raise UsageError("--judgments, --annotators and --max-new-tokens must be at least 1")
+    _, store = open_store(given.data)
+    fetch_weights(given.model)
+
+    from rlhf.backbone import Backbone
+    from rlhf.simulate import Plan, SimulationError
+    from rlhf.simulate import simulate as run
+    from rlhf.speakers import Speakers
+
+    speakers = Speakers(store, given.model, Backbone.load(weights.resolve(given.model), given.device))
+    sampling = Sampling(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
+    plan = Plan(judge, given.judgments, given.annotators, given.flip, given.seed, sampling)
+    with tqdm(total=given.judgments, unit="judgment", desc="simulated judgments") as bar:
+        try:
+            ties = run(store, speakers.draw, speakers.base, plan, progress=lambda done, total: bar.update(done - bar.n))
+        except SimulationError as error:
+            raise UsageError(str(error)) from error
+    print(f"{given.judgments} simulated judgments by the rule {judge.name!r} added ({ties} ties); human data is untouched")
+    return 0
+
+
+def train(given: argparse.Namespace) -> int:
+    """One round, followed until it ends. Ctrl-C cancels it and leaves it resumable."""
+    folder, store = open_store(given.data)
+    jobs = Jobs(store, folder)
+    if given.resume:
+        jobs.requeue(given.resume)
+        run_id = given.resume
+    else:
+        run_id = jobs.create(chosen_config(given)).id
+    fetch_weights(RoundConfig.from_dict(runs.get(store, run_id).config).model)
+    print(f"run {run_id}", flush=True)
+    if given.debug:
+        from rlhf.worker import work
+
+        with round_bar() as show:
+            work(store, folder, run_id, show)
+    else:
+        jobs.spawn(run_id)
+        follow(store, jobs, run_id)
+    run = runs.get(store, run_id)
+    print(report.table(run, runs.metrics(store, run_id)) if run.status == "done" else ended_badly(run, jobs))
+    return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
+
+
+def runs_(given: argparse.Namespace) -> int:
+    """The runs so far, or one of them in full."""
+    folder, store = open_store(given.data)
+    Jobs(store, folder).reap()
+    if given.run_id:
+        run = runs.get(store, given.run_id)
+        print(report.table(run, runs.metrics(store, run.id)) if run.result else ended_badly(run, Jobs(store, folder)))
+        return 0
+    print(report.overview(runs.all_runs(store)))
+    return 0
+
+
+def stats_(given: argparse.Namespace) -> int:
+    """How much of everything is in the store."""
+    _, store = open_store(given.data)
+    figures = stats(store)
+    print(json.dumps(figures, indent=2) if given.json else report.figures(figures))
+    return 0
+
+
+def doctor(given: argparse.Namespace) -> int:
+    """Whether everything that is needed is there, and what to do where it is not."""
+    from rlhf.doctor import checks
+
+    well = True
+    for check in checks(DataFolder(given.data), given.model, given.port):
+        well &= check.ok
+        print(f"{'ok  ' if check.ok else 'FIX '} {check.name}: {check.found}" + (f"\n      -> {check.remedy}" if not check.ok else ""))
+    return 0 if well else 1
+
+
+def open_store(data: Path) -> tuple[DataFolder, Database]:
+    """The folder's store, with the starter prompts in it if it was empty."""
+    folder = DataFolder(data.absolute())
+    store = Database(folder.database)
+    if not stats(store)["prompts"]:
+        prompts.load_starter(store)
+    return folder, store
+
+
+def fetch_weights(model: str) -> None:
+    """Makes the model ready in a process of its own, so that this one stays small."""
+    if model == DEFAULT_MODEL and weights.is_intact(weights.default_folder()):
+        return
+    if subprocess.run([sys.executable, "-m", "rlhf.weights", model], env=engine_environment()).returncode:
+        raise UsageError("the model is not ready: see the line above")
+
+
+def chosen_config(given: argparse.Namespace) -> RoundConfig:
+    """The preset with what was said on the command line."""
+    said = {o.name: getattr(given, o.name.replace("-", "_"), None) for o in options(PRESETS[given.preset])}
+    return with_options(PRESETS[given.preset], {name: value for name, value in said.items() if value is not None})
+
+
+def follow(store: Database, jobs: Jobs, run_id: str) -> None:
+    """Shows a run's progress until it ends; Ctrl-C asks it to stop and waits for that."""
+    with round_bar() as show:
+        while True:
+            try:
+                run = runs.get(store, run_id)
+                show(run.stage or "starting", run.progress, run.eta_s)
+                if run.status not in ACTIVE_STATUSES:
+                    return
+                time.sleep(1.0)
+                jobs.reap()
+            except KeyboardInterrupt:
+                tqdm.write("cancelling: the run stops within seconds and can be resumed")
+                jobs.cancel(run_id)
+
+
+class round_bar:
+    """A terminal bar over a whole round: stage, fraction, time left."""
+
+    def __enter__(self) -> Callable[[str, float, float | None], None]:
+        self.bar = tqdm(total=100, bar_format="{desc:<9}|{bar:30}| {n:3.0f}% [{elapsed}{postfix}]")
+        return self.show
+
+    def show(self, stage: str, fraction: float, eta_s: float | None) -> None:
+        self.bar.set_description_str(stage, refresh=False)
+        self.bar.set_postfix_str(f"about {eta_s / 60:.1f} min left" if eta_s is not None else "", refresh=False)
+        self.bar.n = 100 * fraction
+        self.bar.refresh()
+
+    def __exit__(self, *error) -> None:
+        self.bar.close()
+
+
+def ended_badly(run: Run, jobs: Jobs) -> str:
+    """What is known of a run that has no result, and how to go on."""
+    lines = [f"{run.id}: {run.status}" + (f" in stage {run.stage}" if run.stage else "")]
+    if run.error:
+        lines.append(run.error)
+    if tail := jobs.log_tail(run.id, 5):
+        lines.append(f"log ({jobs.folder.run_log(run.id)}) ends in:\n{tail}")
+    if run.status not in ACTIVE_STATUSES:
+        lines.append(f"go on with: rankloop train --data {jobs.folder.root} --resume {run.id}")
+    return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every verb with its options, units and defaults."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder that holds everything that lasts")
+    engine = argparse.ArgumentParser(add_help=False)
+    engine.add_argument("--model", default=DEFAULT_MODEL, help="`default` (packaged SmolLM2-135M-Instruct), a local folder, or a hub id")
+    engine.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the model computes")
+
+    parser = argparse.ArgumentParser(prog="rankloop", description="People rank a model's answers; their judgments tune it.")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
+
+    def verb(name: str, run: Callable, parents: Iterable[argparse.ArgumentParser] = ()) -> argparse.ArgumentParser:
+        summary = run.__doc__.splitlines()[0]
+        added = verbs.add_parser(
+            name, parents=[common, *parents], help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        added.set_defaults(verb=run)
+        return added
+
+    p = verb("serve", serve, [engine])
+    p.add_argument("--port", type=int, default=PORT, help="TCP port on 127.0.0.1")
+    p.add_argument("--endpoint", metavar="URL", help="collect answers from this OpenAI-compatible endpoint instead (ends in /v1)")
+    p.add_argument("--endpoint-model", metavar="NAME", help="the model to ask there")
+
+    p = verb("import", import_)
+    p.add_argument("file", type=Path, help='JSONL rows of {"prompt": ...} or {"messages": [...]}, with optional kind and split')
+    p.add_argument("--strict", action="store_true", help="import nothing if any row is wrong")
+
+    p = verb("export", export)
+    p.add_argument("file", type=Path, help="JSONL file to write")
+    p.add_argument("--include-simulated", action="store_true", help="simulated judgments too, marked as such")
+
+    p = verb("simulate", simulate, [engine])
+    p.add_argument("--judge", required=True, choices=list(JUDGES), help="rule to judge by")
+    p.add_argument("--words", default="", metavar="A,B,...", help="words that the lexical rule counts")
+    p.add_argument("--judgments", type=int, default=600, help="how many to add, one per comparison")
+    p.add_argument("--annotators", type=int, default=5, help="how many simulated annotators share them")
+    p.add_argument("--flip", type=float, default=0.1, help="probability that a judgment is turned round, 0 to 0.5")
+    p.add_argument("--seed", type=int, default=0, help="seed of the answers and of the flips")
+    p.add_argument("--temperature", type=float, default=0.7, help="sampling temperature of the answers that are missing")
+    p.add_argument("--max-new-tokens", type=int, default=48, help="longest answer, in tokens")
+
+    p = verb("train", train)
+    p.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS), help="named set of the options below")
+    p.add_argument("--resume", metavar="RUN_ID", help="go on with this run from its last checkpoint; its own options stay")
+    p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
+    group = p.add_argument_group("options of the round (defaults are the laptop preset's)")
+    for option in options(PRESETS[DEFAULT_PRESET]):
+        _add_option(group, option)
+
+    p = verb("runs", runs_)
+    p.add_argument("run_id", nargs="?", help="one run in full")
+
+    p = verb("stats", stats_)
+    p.add_argument("--json", action="store_true", help="machine-readable")
+
+    p = verb("doctor", doctor, [engine])
+    p.add_argument("--port", type=int, default=PORT, help="TCP port to look at")
+    return parser
+
+
+def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
+    kind = {"action": argparse.BooleanOptionalAction} if option.type is bool else {"type": option.type, "metavar": option.type.__name__}
+    text = option.help.replace("`", "").replace("%", "%%")
+    group.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=f"{text} [{option.default}]".replace("[None]", "[off]"), **kind)
+
+
+def _with_default_verb(arguments: list[str]) -> list[str]:
+    """`rankloop --port 8000` means `rankloop serve --port 8000`."""
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        return ["serve", *arguments]
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Looks at everything a round needs and says what to do about each thing that is wrong. Changes nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+
+from rlhf import weights
+from rlhf.config import DEFAULT_MODEL
+from storage.database import Database, DataFolder, StoreError
+
+NEEDED_MEMORY_GIB = 4.0
+NEEDED_DISK_GIB = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at; `remedy` is empty when it is well."""
+
+    name: str
+    found: str
+    remedy: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.remedy
+
+
+def checks(folder: DataFolder, model: str, port: int) -> Iterator[Check]:
+    """Each check in turn, the cheap ones first."""
+    yield python()
+    yield torch()
+    yield memory()
+    yield disk(folder)
+    yield model_weights(model)
+    yield store(folder)
+    yield free_port(port)
+
+
+def python() -> Check:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Check("Python", found, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer and run `make clean run`")
+
+
+def torch() -> Check:
+    try:
+        installed = importlib.metadata.version("torch")
+        import torch as engine
+    except Exception as error:
+        return Check("torch", f"cannot be imported ({type(error).__name__}: {error})", "run `make install`")
+    device = engine.cuda.get_device_name(0) if engine.cuda.is_available() else f"CPU, {engine.get_num_threads()} threads"
+    return Check("torch", f"{installed}; device: {device}")
+
+
+def memory() -> Check:
+    free = psutil.virtual_memory().available / 2**30
+    return Check("free memory", f"{free:.1f} GiB", "" if free >= NEEDED_MEMORY_GIB else f"close programs: a round needs {NEEDED_MEMORY_GIB:.0f} GiB")
+
+
+def disk(folder: DataFolder) -> Check:
+    place = next(p for p in (folder.root, *folder.root.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free / 2**30
+    return Check("free disk", f"{free:.1f} GiB at {place}", "" if free >= NEEDED_DISK_GIB else f"free some space, or name another disk with --data: {NEEDED_DISK_GIB:.0f} GiB are needed")
+
+
+def model_weights(model: str) -> Check:
+    if model == DEFAULT_MODEL:
+        found = weights.default_folder()
+        if weights.is_intact(found):
+            return Check("weights", f"{found}, every sha256 right")
+        state = "damaged" if found.exists() else "not fetched yet"
+        return Check("weights", f"{found}: {state}", "run `rankloop serve`, which fetches them (93 MB)")
+    try:
+        return Check("weights", str(weights.resolve(model)))
+    except weights.ModelError as error:
+        return Check("weights", model, str(error))
+
+
+def store(folder: DataFolder) -> Check:
+    if not folder.database.exists():
+        return Check("store", f"{folder.database}: none yet; the first start makes it")
+    try:
+        opened = Database(folder.database)
+        problem = opened.value("PRAGMA quick_check")
+        version = opened.value("SELECT name FROM _sqlite_migrations ORDER BY id DESC LIMIT 1")
+        opened.close()
+    except StoreError as error:
+        return Check("store", str(folder.database), str(error))
+    return Check("store", f"{folder.database} at {version}", "" if problem == "ok" else f"the file is damaged ({problem}): restore a backup")
+
+
+def free_port(port: int) -> Check:
+    with socket.socket() as probe:
+        # As the web server does: a port in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return Check("port", f"{port}: {error.strerror}", f"stop what uses it, or choose another: rankloop serve --port {port + 1}")
+    return Check("port", f"{port} is free")

@@ -1,0 +1,88 @@
+"""Simulated annotators: they judge by a declared rule, slip now and then, and are marked as simulated everywhere."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rlhf.filler import Generator, least_used, pairing, write_comparisons
+from rlhf.judges import Judge, with_flips
+from storage import annotators, comparisons, judgments, policies
+from storage.database import Database
+from storage.records import Comparison, PolicyVersion, Sampling
+
+COMPARISONS_PER_BATCH = 32
+ATTEMPTS = 3
+
+
+class SimulationError(Exception):
+    """Nothing can be judged; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    judge: Judge
+    judgments: int
+    annotators: int
+    flip: float
+    """Probability that an annotator turns a judgment round, 0 to 1."""
+    seed: int
+    sampling: Sampling
+
+
+def simulate(
+    store: Database,
+    generate: Generator,
+    base: PolicyVersion,
+    plan: Plan,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    tick: Callable[[], None] = lambda: None,
+) -> int:
+    """Adds `plan.judgments` simulated judgments, each on a comparison that no simulated annotator has judged.
+
+    Comparisons that are missing are generated, on the prompts that have the fewest. What was judged when an
+    interruption comes stays judged. Returns the number of ties under the rule.
+    """
+    judges = [
+        annotators.ensure(store, f"sim-{plan.judge.name}-{plan.seed}-{i + 1}", kind="simulated", rule=plan.judge.to_json(plan.flip))
+        for i in range(plan.annotators)
+    ]
+    rng = random.Random(plan.seed)
+    done = ties = 0
+    while done < plan.judgments:
+        found = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
+        if not found:
+            _write_more(store, generate, base, plan, done, tick)
+            continue
+        with store.atomic():
+            for comparison in found:
+                tiers = judged(comparison, plan, rng)
+                ties += len(tiers) == 1
+                judgments.add_simulated(store, comparison.id, judges[done % len(judges)].id, tiers=tiers, rng=rng)
+                done += 1
+        progress(done, plan.judgments)
+    return ties
+
+
+def judged(comparison: Comparison, plan: Plan, rng: random.Random) -> tuple[tuple[int, ...], ...]:
+    """The tiers that this rule gives, turned round with the probability of a slip."""
+    ids = [c.id for c in comparison.completions]
+    preferred = plan.judge.prefer([c.text for c in comparison.completions])
+    return with_flips(tuple(tuple(ids[i] for i in tier) for tier in preferred), plan.flip, rng)
+
+
+def _write_more(
+    store: Database, generate: Generator, base: PolicyVersion, plan: Plan, done: int, tick: Callable[[], None]
+) -> None:
+    count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
+    tuned = policies.latest_tuned(store, base.base_model)
+    chosen = [(prompt, *pairing(base, tuned, done + i)) for i, prompt in enumerate(least_used(store, count))]
+    if not chosen:
+        raise SimulationError("there are no prompts: run `rankloop import` first")
+    for attempt in range(ATTEMPTS):
+        seed = (plan.seed * 1_000_003 + done) * ATTEMPTS + attempt
+        if write_comparisons(store, generate, chosen, sampling=plan.sampling, seed=seed, tick=tick):
+            return
+    raise SimulationError(f"the model gave {ATTEMPTS} batches of identical or empty answers: raise --temperature or --max-new-tokens")

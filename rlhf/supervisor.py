@@ -1,0 +1,85 @@
+"""Keeps the policy server alive from the web process: starts it, restarts it when it dies, stops it at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlhf.environment import engine_environment
+
+log = logging.getLogger("rankloop.supervisor")
+
+QUICK_DEATH_S = 20.0
+"""A server that lived shorter than this is not restarted at once."""
+
+LONGEST_PAUSE_S = 60.0
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class PolicyServer:
+    """The policy server's process and the thread that watches it."""
+
+    def __init__(self, data: Path, log_file: Path, options: Sequence[str]):
+        self.port = free_port()
+        self.log_file = log_file
+        self._command = [
+            sys.executable, "-m", "rlhf.serve", "--data", str(data), "--port", str(self.port), "--parent", str(os.getpid()), *options,
+        ]
+        self._over = threading.Event()
+        self._process: subprocess.Popen | None = None
+        self._thread = threading.Thread(target=self._watch, name="policy-server-watch", daemon=True)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> None:
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        self._spawn()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the server; kills it if it does not go within seconds."""
+        self._over.set()
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._thread.join(timeout=2)
+
+    def _spawn(self) -> None:
+        with self.log_file.open("ab") as output:
+            # A session of its own: Ctrl-C in the terminal is for the web process, which then stops this one in order.
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                env=engine_environment(),
+            )
+
+    def _watch(self) -> None:
+        pause = 1.0
+        started = time.monotonic()
+        while not self._over.wait(0.5):
+            code = self._process.poll()
+            if code is None:
+                continue
+            pause = 1.0 if time.monotonic() - started > QUICK_DEATH_S else min(2 * pause, LONGEST_PAUSE_S)
+            log.warning("the policy server ended with %s; starting it again in %.0f s (log: %s)", code, pause, self.log_file)
+            if self._over.wait(pause):
+                return
+            started = time.monotonic()
+            self._spawn()

@@ -1,0 +1,111 @@
+"""A store with comparisons to judge, and fakes at the two process seams: the worker and the policy server."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import feedback_ui
+from feedback_ui.compare import Desk
+from rlhf.client import PolicyServerDown, ServerStatus
+from storage import annotators, comparisons, completions, policies, prompts
+from storage.records import Sampling
+
+
+class FakeServer:
+    """A policy server with verbs: it fills, falls over, and says what it is told to say."""
+
+    def __init__(self, answers: dict[str, list[str]] | None = None):
+        self.answers = answers or {}
+        self.down: str | None = None
+        self.now = ServerStatus(ready=True, filling=False, seconds_per_comparison=None, note="")
+
+    def fill(self, seconds_per_comparison: float | None) -> None:
+        self.now = ServerStatus(True, True, seconds_per_comparison, "")
+
+    def fall_over(self, message: str) -> None:
+        self.down = message
+
+    def models(self) -> list[str]:
+        self._answer()
+        return list(self.answers)
+
+    def status(self) -> ServerStatus:
+        self._answer()
+        return self.now
+
+    def stream(self, model, messages, *, temperature, max_tokens) -> Iterator[str]:
+        self._answer()
+        yield from self.answers[model]
+
+    def _answer(self) -> None:
+        if self.down:
+            raise PolicyServerDown(self.down)
+
+
+@pytest.fixture(autouse=True)
+def event_loop():
+    """Gradio asks for this thread's loop when a page is built, and would leave one open for each."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield loop
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+@pytest.fixture
+def server():
+    return FakeServer()
+
+
+@pytest.fixture
+def local(store):
+    return annotators.ensure(store, "local")
+
+
+@pytest.fixture
+def desk(store, server):
+    return Desk(store, server)
+
+
+@pytest.fixture
+def waiting(store):
+    """Two comparisons that wait, each of a "good" and a "bad" completion."""
+    conversation = (
+        {"role": "user", "content": "My bread is flat."},
+        {"role": "assistant", "content": "How long did it rise?"},
+        {"role": "user", "content": "Two hours. <b>Why?</b>"},
+    )
+    prompts.add(
+        store,
+        [
+            prompts.NewPrompt(({"role": "user", "content": "Why does bread rise?"},), kind="explain", split="train"),
+            prompts.NewPrompt(conversation, kind="dialogue", split="train"),
+        ],
+        source="test",
+    )
+    base = policies.ensure_base(store, "SecretModel")
+    return [_comparison(store, prompt, base) for prompt in prompts.of_split(store)]
+
+
+def _comparison(store, prompt, version):
+    ids = [
+        completions.add(
+            store,
+            prompt_id=prompt.id,
+            policy_version_id=version.id,
+            text=f"{quality} answer {prompt.id}",
+            sampling=Sampling(),
+            seed=0,
+            finish_reason="stop",
+            latency_s=0.1,
+        )
+        for quality in ("good", "bad")
+    ]
+    return comparisons.get(store, comparisons.add(store, prompt.id, ids, purpose="collect"))
+
+
+@pytest.fixture
+def assets() -> Path:
+    return Path(feedback_ui.__file__).parent / "assets"

@@ -1,0 +1,263 @@
+"""The pages' handlers, called as Gradio calls them, and what importing them costs."""
+
+import inspect
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import gradio as gr
+import pytest
+
+from feedback_ui.app import build_app, launch_options
+from feedback_ui.demo import merged
+from rlhf.client import PolicyServerDown
+from rlhf.config import PRESETS, RoundConfig, options
+from rlhf.jobs import RoundError
+from storage import policies, runs
+
+
+class FakeJobs:
+    """Rounds without processes: a test moves them on by writing rows, as a worker would."""
+
+    def __init__(self, store):
+        self.store = store
+        self.started: list[RoundConfig] = []
+        self.refusal: Exception | None = None
+
+    def refuse(self, error):
+        self.refusal = error
+
+    def start(self, config):
+        if self.refusal:
+            raise self.refusal
+        self.started.append(config)
+        return runs.create(self.store, f"r{len(self.started)}", config=config.to_dict(), seed=config.seed, versions={})
+
+    def cancel(self, run_id):
+        runs.request_cancel(self.store, run_id)
+
+    def resume(self, run_id):
+        return runs.requeue(self.store, run_id)
+
+    def log_tail(self, run_id, lines=40):
+        return f"log of {run_id}"
+
+
+@pytest.fixture
+def jobs(store):
+    return FakeJobs(store)
+
+
+@pytest.fixture
+def app(store, jobs, server):
+    return build_app(store, jobs, server, default_config=RoundConfig())
+
+
+def page(app, name):
+    """The page object behind a Blocks, found through the handlers that it wired."""
+    owners = (getattr(fn.fn, "__self__", None) for fn in app.fns.values() if fn.fn)
+    return next(owner for owner in owners if type(owner).__name__ == name)
+
+
+@pytest.fixture
+def training(app):
+    return page(app, "TrainingPage")
+
+
+@pytest.fixture
+def demo(app):
+    return page(app, "DemoPage")
+
+
+def filled_in(training, **changes):
+    """The form's values as Gradio hands them over, with some typed anew."""
+    form = training.form
+    values = {form.preset: form.preset.value} | {field: field.value for field in form.fields.values()}
+    return values | {form.fields[name.replace("_", "-")]: value for name, value in changes.items()}
+
+
+def test_importing_the_pages_does_not_import_torch():
+    code = "import sys, feedback_ui.app; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_launch_options_are_accepted_by_launch_and_mount():
+    assert set(launch_options()) <= set(inspect.signature(gr.Blocks.launch).parameters)
+    assert set(launch_options()) <= set(inspect.signature(gr.mount_gradio_app).parameters)
+
+
+def test_the_look_names_no_other_host(assets):
+    for file in assets.iterdir():
+        text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "//fonts" not in text and "http://" not in text and "https://" not in text, file
+    assert launch_options()["theme"]._stylesheets == []
+
+
+def test_every_option_of_a_round_is_in_the_form_with_its_help(training):
+    shown = training.form.fields
+    assert set(shown) == {option.name for option in options(RoundConfig())}
+    assert all(shown[option.name].info == option.help for option in options(RoundConfig()))
+
+
+def test_the_form_says_what_its_preset_says(training):
+    assert training.form.read(filled_in(training)) == RoundConfig()
+
+
+def test_choosing_a_preset_fills_the_form(training):
+    form = training.form
+    values = {form.preset: "tiny", **form.show_preset("tiny")}
+    assert form.read(values) == PRESETS["tiny"]
+
+
+def test_a_configuration_of_ones_own_stands_first(store, jobs, server):
+    own = replace(RoundConfig(), seed=7)
+    form = page(build_app(store, jobs, server, default_config=own), "TrainingPage").form
+    assert form.preset.value == "as started"
+    assert form.presets["as started"] == own
+
+
+def test_start_starts_what_the_form_says_and_shows_it(training, jobs):
+    shown = training.start_round(filled_in(training, ppo_steps=3, include_simulated=True))
+    (config,) = jobs.started
+    assert (config.ppo.steps, config.include_simulated) == (3, True)
+    assert shown[training.drawn].run_id == "r1"
+    assert "Waiting to start" in shown[training.progress]
+    assert shown[training.refusal] == ""
+
+
+@pytest.mark.parametrize("error", [RoundError("3 pairs, need 50"), RoundError("r9 is running: wait for it")])
+def test_a_refused_start_says_why(training, jobs, error):
+    jobs.refuse(error)
+    shown = training.start_round(filled_in(training))
+    assert str(error) in shown[training.refusal]
+    assert training.progress not in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must not be negative")]
+)
+def test_a_form_that_makes_no_sense_says_why(training, jobs, typed, said):
+    assert said in training.start_round(filled_in(training, **typed))[training.refusal]
+    assert jobs.started == []
+
+
+def test_cancel_and_resume(training, store):
+    training.start_round(filled_in(training))
+    shown = training.cancel_round("r1")
+    assert runs.get(store, "r1").cancel_requested
+    assert "Stopping" in shown[training.progress]
+    runs.finish(store, "r1", "cancelled")
+    assert training.show("r1")[training.resume].visible
+    assert training.resume_round("r1")[training.cancel].visible
+
+
+def test_without_runs_only_the_empty_state_is_shown(training):
+    shown = training.open(None)
+    assert "No round has been run yet" in shown[training.progress]
+    assert training.picker not in shown
+
+
+def test_a_reload_shows_the_active_run(training, store):
+    for run_id, end in (("old", "done"), ("now", None)):
+        runs.create(store, run_id, config={}, seed=0, versions={})
+        if end:
+            runs.finish(store, run_id, end)
+    assert training.open(None)[training.drawn].run_id == "now"
+    assert training.open("old")[training.drawn].run_id == "old"
+
+
+def test_a_tick_sends_nothing_when_nothing_has_changed(training, store):
+    runs.create(store, "r", config={}, seed=0, versions={})
+    runs.finish(store, "r", "done")
+    drawn = training.show("r")[training.drawn]
+    assert training.progress not in training.follow("r", drawn)
+
+
+def test_a_tick_draws_a_plot_again_only_for_new_points(training, store):
+    runs.create(store, "r", config={}, seed=0, versions={})
+    plots = set(training.plots.values())
+    drawn = training.show("r")[training.drawn]
+    assert not plots & set(training.follow("r", drawn))
+    runs.log_metrics(store, "r", 1, {"reward/loss": 0.6})
+    assert plots <= set(training.follow("r", drawn))
+
+
+# ---- Demo
+
+
+def test_the_newest_tuned_version_is_chosen(demo, store, server):
+    policies.ensure_base(store, "Base")
+    runs.create(store, "r", config={}, seed=0, versions={})
+    for name in ("t1", "t2"):
+        policies.register_tuned(store, name=name, base_model="Base", adapter_path=f"runs/r/{name}", run_id="r")
+    server.answers = {"Base": [], "t1": [], "t2": []}
+    shown = demo.refresh(None)
+    assert (shown[demo.base], shown[demo.version].value) == ("Base", "t2")
+    assert demo.refresh("t1")[demo.version].value == "t1"
+    assert shown[demo.notice] == ""
+
+
+def test_without_a_tuned_version_the_page_says_where_to_train_one(demo, store, server):
+    policies.ensure_base(store, "Base")
+    server.answers = {"Base": []}
+    assert "Train one on the Training page" in demo.refresh(None)[demo.notice]
+
+
+def test_a_server_that_is_down_is_said_in_words(demo, server):
+    server.fall_over("no answer at :1")
+    shown = demo.refresh(None)
+    assert "No answer at :1." in shown[demo.notice]
+    assert not shown[demo.ask].interactive
+
+
+def final(demo, *arguments):
+    panes = {}
+    for update in demo.answer(*arguments):
+        panes |= update
+    return panes
+
+
+def test_both_panes_end_with_the_whole_answer_made_safe(demo, server):
+    server.answers = {"Base": ["**a", "b** ", "<img src=x>"], "t": ["${x}"]}
+    panes = final(demo, "Base", "t", "Hi", 0.7, 32)
+    assert "<strong>ab</strong> &lt;img src=x&gt;" in panes[demo.base_pane]
+    assert "${x}" in panes[demo.tuned_pane]
+    assert "aria-busy" not in panes[demo.base_pane] + panes[demo.tuned_pane]
+
+
+def test_a_server_that_goes_away_leaves_what_it_had_written(demo, server):
+    def broken(model, messages, **_):
+        yield "Half an"
+        raise PolicyServerDown("connection lost")
+
+    server.stream = broken
+    panes = final(demo, "Base", None, "Hi", 0.7, 32)
+    assert "Half an" in panes[demo.base_pane] and "Connection lost." in panes[demo.base_pane]
+    assert demo.tuned_pane not in panes
+
+
+def test_an_empty_prompt_asks_nobody(demo, server):
+    server.fall_over("must not be asked")
+    assert final(demo, "Base", "t", "  ", 0.7, 32) == {}
+
+
+def test_streams_are_heard_side_by_side_and_closed_when_nobody_listens():
+    closed = []
+
+    def endless(name):
+        try:
+            while True:
+                yield name
+        finally:
+            closed.append(name)
+
+    heard = merged({"a": endless("a"), "b": endless("b")})
+    names = set()
+    while names != {"a", "b"}:
+        names.add(next(heard)[0])
+    heard.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("rl-demo"):
+            thread.join(5)
+    assert sorted(closed) == ["a", "b"]

@@ -1,0 +1,204 @@
+"""Records to words: pure functions, checked against what a reader should see."""
+
+import pytest
+
+from feedback_ui import charts, presenters, run_view
+from rlhf.pairs import PreferencePair
+from storage.records import Metric, PolicyVersion, Run, RunSample
+
+
+def a_run(**changes):
+    values = {
+        "id": "r1", "status": "running", "config": {}, "seed": 0, "versions": {}, "snapshot": None, "stage": "ppo",
+        "progress": 0.425, "eta_s": 660.0, "cancel_requested": False, "pid": 1, "heartbeat_at": None,
+        "created_at": "2026-11-02T10:00:00.000+00:00", "started_at": "2026-11-02T10:00:00.000+00:00",
+        "finished_at": None, "error": None, "result": None,
+    }  # fmt: skip
+    return Run(**values | changes)
+
+
+def a_pair(kind):
+    return PreferencePair(({"role": "user", "content": "p"},), "yes", "no", 1.0, "train", kind, 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "1 s"), (20, "20 s"), (89, "89 s"), (90, "2 min"), (660, "11 min"), (5400, "1 h 30 min"), (7200, "2 h")],
+)
+def test_durations(seconds, said):
+    assert presenters.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ((True, True, 20.0, ""), "The model is writing new answers: about 20 s. This page fills by itself."),
+        ((True, True, None, ""), "The model is writing new answers. This page fills by itself."),
+        ((False, False, None, ""), "The model is being loaded. This page fills by itself."),
+        ((False, False, None, "Downloading the model."), "Downloading the model. This page fills by itself."),
+        ((True, False, None, "Paused while a round trains."), "Paused while a round trains."),
+    ],
+)
+def test_waiting_notes(status, said):
+    assert (
+        presenters.waiting_note(
+            **dict(zip(("ready", "filling", "seconds_per_comparison", "note"), status, strict=True))
+        )
+        == said
+    )
+
+
+def test_pairs_from_people_and_simulated_ones_are_told_apart():
+    html = presenters.pairs_available([a_pair("human"), a_pair("human"), a_pair("simulated")])
+    assert "2 preference pairs from people, 1 from simulated annotators (used only if included)." in html
+    assert "judge some comparisons" in presenters.pairs_available([])
+
+
+def test_versions_to_compare_are_those_served_newest_first():
+    versions = [
+        PolicyVersion(i, name, kind, "m", None, None, "")
+        for i, (name, kind) in enumerate(
+            [("base", "base"), ("t1", "tuned"), ("t2", "tuned"), ("gone", "tuned"), ("x", "external")]
+        )
+    ]
+    assert presenters.served_versions(["t1", "base", "t2", "x"], versions) == ("base", ["t2", "t1"])
+    assert presenters.served_versions([], versions) == (None, [])
+
+
+def test_notices_are_escaped():
+    assert "&lt;b&gt;" in presenters.notice("<b>", "bad")
+    assert presenters.notice("") == ""
+
+
+def test_an_error_reads_as_a_sentence():
+    assert presenters.sentence(ValueError("no answer from x")) == "No answer from x."
+    assert presenters.sentence(ValueError("")) == "ValueError."
+    assert presenters.sentence(ValueError("r9 is running: wait")) == "r9 is running: wait."
+    assert presenters.sentence(ValueError("http://127.0.0.1/v1 refused.")) == "http://127.0.0.1/v1 refused."
+
+
+def test_the_overview_keeps_people_and_rules_apart():
+    stats = {
+        "prompts": 241, "completions": 1600, "comparisons": 8, "judgments": {"human": 1204, "simulated": 31},
+        "annotators": {"human": 1, "simulated": 2}, "runs": {"done": 1}, "policy_versions": 2, "queue_depth": 5,
+    }  # fmt: skip
+    html = presenters.overview(stats)
+    assert "<dt>by people</dt><dd>1,204</dd>" in html
+    assert "<dt>simulated</dt><dd>31</dd>" in html
+    assert "1,235" not in html
+    assert presenters.NOTHING_YET in presenters.overview(stats | {"prompts": 0})
+
+
+def test_stages_before_the_current_one_are_done():
+    html = run_view.steps(a_run(stage="ppo"))
+    states = [part.split('"')[0] for part in html.split('<li class="rl-')[1:]]
+    assert states == ["done", "done", "now", "todo", "todo"]
+    assert html.count('aria-current="step"') == 1
+
+
+def test_a_finished_run_has_every_stage_done_and_says_how_long():
+    run = a_run(status="done", stage="register", finished_at="2026-11-02T10:14:00.000+00:00")
+    assert run_view.steps(run).count("rl-done") == 5
+    assert run_view.remark(run) == "took 14 min"
+
+
+def test_progress_says_what_is_left():
+    html = run_view.progress(a_run())
+    assert "42%, about 11 min left" in html
+    assert 'value="0.425"' in html
+    assert "time left not known yet" in run_view.progress(a_run(eta_s=None))
+
+
+def test_a_cancel_that_is_under_way_shows():
+    assert run_view.status(a_run(cancel_requested=True)) == "Stopping"
+    assert run_view.status(a_run(status="cancelled", cancel_requested=True)) == "Cancelled"
+
+
+def test_errors_are_shown_as_text():
+    assert "out of &lt;i&gt;memory" in run_view.progress(a_run(status="failed", error="out of <i>memory"))
+    assert "Resume goes on" in run_view.progress(a_run(status="lost"))
+
+
+def test_without_runs_the_page_says_what_to_do():
+    assert run_view.NO_RUNS in run_view.progress(None)
+
+
+@pytest.mark.parametrize(
+    ("status", "active", "resumable"),
+    [("queued", True, False), ("running", True, False), ("done", False, False),
+     ("failed", False, True), ("cancelled", False, True), ("lost", False, True)],
+)  # fmt: skip
+def test_what_can_be_done_with_a_run(status, active, resumable):
+    run = a_run(status=status)
+    assert (run_view.is_active(run), run_view.is_resumable(run)) == (active, resumable)
+
+
+def test_the_page_opens_on_the_active_run_or_the_newest():
+    old, new = (
+        a_run(id="old", status="done", created_at="2026-01-01"),
+        a_run(id="new", status="failed", created_at="2026-02-01"),
+    )
+    assert run_view.opening_run([old, new]) == "new"
+    assert run_view.opening_run([a_run(id="active", created_at="2025-01-01"), new, old]) == "active"
+    assert run_view.opening_run([]) is None
+    assert [run_id for _, run_id in run_view.choices([old, new])] == ["new", "old"]
+
+
+RESULT = {
+    "heldout_accuracy": {"value": 0.714, "low": 0.62, "high": 0.79, "pairs": 118},
+    "win_rate": {"value": 0.5, "low": 0.41, "high": 0.59, "prompts": 40},
+    "kl": 3.416, "minutes": 14.2, "peak_memory_gib": 2.31, "policy_version": "tuned-1",
+}  # fmt: skip
+
+
+def test_the_result_shows_every_figure_with_its_interval():
+    html = run_view.result(a_run(status="done", result=RESULT))
+    for figure in (
+        "71% (62% to 79%)",
+        "50% (41% to 59%)",
+        "3.42 nats",
+        "14 min",
+        "2.3 GiB",
+        "tuned-1",
+        "118 preference pairs",
+    ):
+        assert figure in html
+    assert "simulated" not in html
+
+
+def test_a_result_that_rests_on_simulated_judgments_is_marked():
+    html = run_view.result(a_run(status="done", result=RESULT, config={"include_simulated": True}))
+    assert 'data-testid="simulated-mark"' in html
+    assert "also learned from simulated judgments" in html
+
+
+def test_a_result_with_missing_figures_shows_the_others():
+    html = run_view.result(a_run(status="done", result={"kl": 0.0, "heldout_accuracy": {"value": 0.6}}))
+    assert "0.00 nats" in html
+    assert "<dd>60%</dd>" in html
+    assert "Win rate" not in html
+    assert run_view.result(a_run()) == ""
+
+
+def test_samples_are_rendered_safely():
+    html = run_view.samples(
+        [RunSample("<script>p", "**b**", "<img src=x>", -0.5, 1.0), RunSample("q", "r", None, None, None)]
+    )
+    assert "<script" not in html and "<img" not in html
+    assert "<strong>b</strong>" in html
+    assert "score -0.50" in html and "score +1.00" in html
+    assert "Not answered yet." in html
+    assert run_view.samples([]) == ""
+
+
+def test_a_chart_draws_its_metric_in_order_of_steps():
+    metrics = [Metric("reward/loss", 2, 0.5), Metric("reward/loss", 1, 0.7), Metric("objective/kl", 1, 9.0)]
+    figure = charts.figure(charts.REWARD_CHARTS[0], metrics)
+    assert (list(figure.data[0].x), list(figure.data[0].y)) == ([1, 2], [0.7, 0.5])
+    assert "0.5" in figure.layout.title.text
+
+
+def test_an_empty_chart_has_the_size_of_a_full_one():
+    empty = charts.figure(charts.CHARTS[0], [])
+    assert len(empty.data[0].x) == 0
+    assert empty.layout.height == charts.figure(charts.CHARTS[0], [Metric("reward/loss", 1, 0.7)]).layout.height
