@@ -5,7 +5,7 @@ Everything shown comes from rows, so a reload or a second window shows the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -35,6 +35,7 @@ class Drawn:
 
     run_id: str
     status: str
+    stopping: bool
     runs: int
     points: int
 
@@ -144,30 +145,34 @@ class TrainingPage:
         return self.show(run_id, drawn)
 
     def show(self, run_id: str | None, drawn: Drawn | None = None) -> dict[Component, Any]:
-        """One run, whole; but its plots only if they have gained points since `drawn`."""
+        """One run. Against `drawn`, only what may have moved: an open list or a plot is left in peace."""
         if run_id is None:
             return {self.progress: run_view.progress(None)}
         run = runs.get(self.store, run_id)
-        drawn_now = self._drawn(run)
+        now = self._drawn(run)
         update: dict[Component, Any] = {
-            self.picker: gr.Dropdown(run_view.choices(runs.all_runs(self.store)), value=run_id, visible=True),
             self.progress: run_view.progress(run),
             self.result: run_view.result(run),
             self.samples: run_view.samples(runs.samples(self.store, run_id)),
             self.log: self.jobs.log_tail(run_id),
-            self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
-            self.resume: gr.Button(visible=run_view.is_resumable(run)),
-            self.figures: gr.Column(visible=run_view.is_active(run) or drawn_now.points > 0),
-            self.log_box: gr.Accordion(visible=True),
-            self.drawn: drawn_now,
+            self.drawn: now,
         }
-        if drawn is None or (drawn.run_id, drawn.points) != (run_id, drawn_now.points):
+        if drawn is None or replace(drawn, points=now.points) != now:
+            update |= {
+                self.picker: gr.Dropdown(run_view.choices(runs.all_runs(self.store)), value=run_id, visible=True),
+                self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
+                self.resume: gr.Button(visible=run_view.is_resumable(run)),
+                self.figures: gr.Column(visible=run_view.is_active(run) or now.points > 0),
+                self.log_box: gr.Accordion(visible=True),
+            }
+        if drawn is None or (drawn.run_id, drawn.points) != (run_id, now.points):
             metrics = runs.metrics(self.store, run_id)
             update |= {self.plots[chart.metric]: charts.figure(chart, metrics) for chart in charts.CHARTS}
         return update
 
     def _drawn(self, run: Run) -> Drawn:
-        return Drawn(run.id, run.status, len(runs.all_runs(self.store)), len(runs.metrics(self.store, run.id)))
+        points = len(runs.metrics(self.store, run.id))
+        return Drawn(run.id, run.status, run.cancel_requested, len(runs.all_runs(self.store)), points)
 
     def _opening_run(self) -> str | None:
         return run_view.opening_run(runs.all_runs(self.store))

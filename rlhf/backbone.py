@@ -72,10 +72,12 @@ class Backbone:
     def adapters(self) -> list[str]:
         return list(self._peft.peft_config) if self._peft else []
 
-    def add_adapter(self, name: str, config: AdapterConfig, *, seed: int) -> None:
-        """Puts a fresh LoRA adapter (B = 0, so nothing changes yet) over the chosen layers."""
+    def add_adapter(self, name: str, config: AdapterConfig, *, seed: int, depth: int | None = None) -> None:
+        """Puts a fresh LoRA adapter (B = 0, so nothing changes yet) over the last layers of the first `depth`."""
+        depth = self.depth if depth is None else depth
+        first = max(0, depth - config.top_layers) if config.top_layers else 0
         lora = LoraConfig(
-            r=config.rank, lora_alpha=config.alpha, target_modules=self._linears(config.top_layers),
+            r=config.rank, lora_alpha=config.alpha, target_modules=self._linears(range(first, depth)),
             lora_dropout=0.0, task_type="CAUSAL_LM",
         )
         with torch.random.fork_rng():
@@ -86,13 +88,16 @@ class Backbone:
                 self._peft.add_adapter(name, lora)
         self._peft.eval()
 
-    def _linears(self, top_layers: int) -> list[str]:
-        """Names of the linear maps inside the last `top_layers` decoder layers; of all layers when that is 0."""
-        depth = self.base.config.get_text_config().num_hidden_layers
-        first = max(0, depth - top_layers) if top_layers else 0
+    @property
+    def depth(self) -> int:
+        """How many decoder layers there are."""
+        return self.base.config.get_text_config().num_hidden_layers
+
+    def _linears(self, layers: range) -> list[str]:
+        """Names of the linear maps inside these decoder layers."""
         # Adapters that are there already have wrapped the original map under this name.
         names = (n.removesuffix(".base_layer") for n, m in self.base.named_modules() if isinstance(m, torch.nn.Linear) and ".lora_" not in n)
-        return [n for n in names if (layer := re.search(r"\.(\d+)\.", n)) and int(layer[1]) >= first]
+        return [n for n in names if (layer := re.search(r"\.(\d+)\.", n)) and int(layer[1]) in layers]
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Reads an adapter that `save_adapter` wrote.
@@ -149,6 +154,21 @@ class Backbone:
             logits_to_keep=keep, output_hidden_states=True,
         )
         return Output(out.logits, out.hidden_states[-1][:, -keep:])
+
+    def hidden(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, depth: int) -> Float[Tensor, "b t d"]:
+        """The residual stream after the first `depth` decoder layers, through the adapter in use."""
+        decoder = self.base.base_model
+        name, layers = next((n, m) for n, m in decoder.named_children() if isinstance(m, torch.nn.ModuleList) and len(m) == self.depth)
+        seen: list[Tensor] = []
+        # Taken before the final norm, which belongs to the last layer and would distort a middle one.
+        hook = layers[depth - 1].register_forward_hook(lambda _, __, out: seen.append(out[0] if isinstance(out, tuple) else out))
+        setattr(decoder, name, layers[:depth])
+        try:
+            decoder(input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False)
+        finally:
+            setattr(decoder, name, layers)
+            hook.remove()
+        return seen[0]
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, up to where the assistant's answer begins."""

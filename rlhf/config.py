@@ -32,9 +32,13 @@ class AdapterConfig:
 @dataclass(frozen=True, slots=True)
 class RewardConfig:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    depth: float = 0.4
+    """Fraction of the decoder layers that the reward model reads through; judging needs no next-token layers."""
+    probe_l2: float = 0.03
+    """L2 penalty of the linear probe that the head starts from, per squared weight on standardised features."""
     epochs: int = 2
-    """Passes over the preference pairs."""
-    batch_size: int = 16
+    """Passes over the preference pairs after the probe; 0 keeps the probe on the frozen base."""
+    batch_size: int = 8
     """Preference pairs per update."""
     learning_rate: float = 2e-4
     """Adam step size of the reward model."""

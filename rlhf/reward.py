@@ -32,6 +32,9 @@ ADAPTER = "reward"
 HEAD_FILE = "head.safetensors"
 SCALE_FILE = "scale.json"
 
+READ_BATCH = 32
+"""Rows read at once when nothing is learned."""
+
 Report = Callable[[int, int, dict[str, float], "RewardModel"], None]
 """Called with the update just made, their total number, its figures, and the model as it stands."""
 
@@ -48,8 +51,9 @@ class Row(NamedTuple):
 class RewardModel(nn.Module):
     """`scores = (head(mean hidden state over the answer) - mean) / std`, on a shared backbone."""
 
-    def __init__(self, backbone: Backbone, *, seed: int):
+    def __init__(self, backbone: Backbone, config: RewardConfig, *, seed: int):
         super().__init__()
+        self.depth = depth_of(backbone, config)
         d = backbone.hidden_size
         self.head = nn.Linear(d, 1, device=backbone.device)
         # Stiennon 2020, appendix B: a head drawn from N(0, 1/(d+1)) starts with scores of about unit scale.
@@ -61,13 +65,15 @@ class RewardModel(nn.Module):
         # Not a submodule: the backbone belongs to everyone.
         object.__setattr__(self, "backbone", backbone)
 
-    def raw(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Scores before normalisation, for right-padded rows, through whatever adapter is in use."""
-        decoder = self.backbone.base.base_model
-        out = decoder(input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False)
+    def features(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """Mean hidden state over the answer's tokens, for right-padded rows, through whatever adapter is in use."""
         answer = mask & (torch.arange(ids.shape[1], device=ids.device) >= starts[:, None])
-        hidden = (out.last_hidden_state.float() * answer[..., None]).sum(1) / answer.sum(1, keepdim=True)
-        return self.head(hidden)[:, 0]
+        hidden = self.backbone.hidden(ids, mask, depth=self.depth).float()
+        return (hidden * answer[..., None]).sum(1) / answer.sum(1, keepdim=True)
+
+    def raw(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Scores before normalisation."""
+        return self.head(self.features(ids, mask, starts))[:, 0]
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> Row:
         eos = self.backbone.eos_id
@@ -80,16 +86,42 @@ class RewardModel(nn.Module):
         return tuple(x.to(self.backbone.device) for x in (ids, mask, torch.tensor([r.start for r in rows])))
 
     @torch.no_grad()
-    def score(self, rows: Sequence[Row], *, batch_size: int = 32, tick: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
-        """Normalised scores of rows made by `row`. Rows of like length are read together."""
-        scores = torch.empty(len(rows))
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    def score(self, rows: Sequence[Row], *, tick: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
+        """Normalised scores of rows made by `row`."""
         with self.backbone.using(ADAPTER):
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
-                scores[batch] = self.raw(*self.batch([rows[i] for i in batch])).cpu()
-                tick()
-        return (scores - self.mean) / self.std
+            return (self._read(rows, self.raw, tick) - self.mean) / self.std
+
+    def _read(self, rows: Sequence[Row], what: Callable[..., Tensor], tick: Callable[[], None]) -> Tensor:
+        """`what` of every row, in order. Rows of like length are read together."""
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+        parts = []
+        for start in range(0, len(order), READ_BATCH):
+            parts.append(what(*self.batch([rows[i] for i in order[start : start + READ_BATCH]])).cpu())
+            tick()
+        return torch.cat(parts)[torch.tensor(order).argsort()] if parts else torch.empty(0)
+
+    @torch.no_grad()
+    def probe(self, chosen: Sequence[Row], rejected: Sequence[Row], *, l2: float, tick: Callable[[], None] = lambda: None) -> None:
+        """Starts the head from the logistic regression on the frozen base's features.
+
+        A head that starts at random would bend the features before it knows what for (Kumar 2022, arXiv 2202.10054).
+        """
+        with self.backbone.using(None):
+            features = self._read([*chosen, *rejected], self.features, tick)
+        scale = features.std(0).clamp(min=1e-6)
+        difference = (features[: len(chosen)] - features[len(chosen) :]) / scale
+        weight = torch.zeros(difference.shape[1], requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            value = -nn.functional.logsigmoid(difference @ weight).mean() + l2 * weight.square().sum()
+            value.backward()
+            return value
+
+        with torch.enable_grad():
+            optimizer.step(loss)
+        self.head.weight.copy_((weight / scale)[None])
 
     def normalise(self, rows: Sequence[Row], tick: Callable[[], None] = lambda: None) -> None:
         """Sets mean and std so that these reference samples score 0 on average, with standard deviation 1."""
@@ -105,8 +137,8 @@ class RewardModel(nn.Module):
         (folder / SCALE_FILE).write_text(json.dumps({"mean": self.mean, "std": self.std}))
 
     @classmethod
-    def load(cls, backbone: Backbone, folder: Path) -> RewardModel:
-        model = cls(backbone, seed=0)
+    def load(cls, backbone: Backbone, config: RewardConfig, folder: Path) -> RewardModel:
+        model = cls(backbone, config, seed=0)
         backbone.load_adapter(ADAPTER, folder)
         model.head.load_state_dict(load_file(folder / HEAD_FILE))
         scale = json.loads((folder / SCALE_FILE).read_text())
@@ -116,6 +148,11 @@ class RewardModel(nn.Module):
     @staticmethod
     def is_saved(folder: Path) -> bool:
         return (folder / SCALE_FILE).is_file()
+
+
+def depth_of(backbone: Backbone, config: RewardConfig) -> int:
+    """How many decoder layers the reward model reads through."""
+    return max(1, min(backbone.depth, round(config.depth * backbone.depth)))
 
 
 class _Trainable(PreTrainedModel):
@@ -160,20 +197,29 @@ class _Reporter(TrainerCallback):
 
 
 def fit(
-    backbone: Backbone, pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int, scratch: Path, report: Report
+    backbone: Backbone, pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int, scratch: Path, report: Report,
+    tick: Callable[[], None] = lambda: None,
 ) -> RewardModel:
-    """Trains the adapter and the head on preference pairs: loss = -log sigmoid(chosen - rejected) (Stiennon 2020, eq. 1)."""
-    backbone.add_adapter(ADAPTER, config.adapter, seed=seed)
-    model = RewardModel(backbone, seed=seed)
-    rows = [
-        {
-            "chosen_ids": model.row(prompt, backbone.encode_answer(pair.chosen)).ids,
-            "rejected_ids": model.row(prompt, backbone.encode_answer(pair.rejected)).ids,
-            "start": len(prompt),
-        }
+    """A probe, then adapter and head on preference pairs: loss = -log sigmoid(chosen - rejected) (Stiennon 2020, eq. 1)."""
+    backbone.add_adapter(ADAPTER, config.adapter, seed=seed, depth=depth_of(backbone, config))
+    model = RewardModel(backbone, config, seed=seed)
+    encoded = [
+        (model.row(prompt, backbone.encode_answer(pair.chosen)), model.row(prompt, backbone.encode_answer(pair.rejected)))
         for pair in pairs
         for prompt in [backbone.encode(pair.prompt)]
     ]
+    model.probe([c for c, _ in encoded], [r for _, r in encoded], l2=config.probe_l2, tick=tick)
+    if config.epochs:
+        _fine_tune(model, encoded, config, seed=seed, scratch=scratch, report=report)
+    return model
+
+
+def _fine_tune(
+    model: RewardModel, encoded: Sequence[tuple[Row, Row]], config: RewardConfig, *, seed: int, scratch: Path, report: Report
+) -> None:
+    """Adapter and head together, by TRL's trainer."""
+    backbone = model.backbone
+    rows = [{"chosen_ids": c.ids, "rejected_ids": r.ids, "start": c.start} for c, r in encoded]
     arguments = TRLRewardConfig(
         output_dir=str(scratch),
         num_train_epochs=config.epochs,
@@ -205,4 +251,3 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     backbone.base.eval()
-    return model

@@ -104,10 +104,10 @@ def fit_reward(
     """The reward model, normalised on fresh answers of the base model to training prompts."""
     if RewardModel.is_saved(home / "reward"):
         progress.skip("reward")
-        return RewardModel.load(backbone, home / "reward")
+        return RewardModel.load(backbone, config.reward, home / "reward")
     learned_from, measured_on = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
     updates = config.reward.epochs * -(-len(learned_from) // config.reward.batch_size)
-    progress.stage("reward", updates + 4)
+    progress.stage("reward", updates + -(-2 * len(learned_from) // reward.READ_BATCH))
 
     def report(step: int, total: int, figures: dict[str, float], model: RewardModel) -> None:
         progress.log(step, figures)
@@ -116,7 +116,7 @@ def fit_reward(
             progress.log(step, {"reward/heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected).value})
         progress.tick()
 
-    model = reward.fit(backbone, learned_from, config.reward, seed=config.seed, scratch=home / "scratch", report=report)
+    model = reward.fit(backbone, learned_from, config.reward, seed=config.seed, scratch=home / "scratch", report=report, tick=progress.tick)
     asked = [backbone.encode(p.messages) for p in train[: config.reward.reference_samples]]
     with backbone.using(None):
         drawn = sample(backbone, asked, ppo_sampling(config), generator(backbone.device, config.seed, 1), lambda: None)

@@ -44,14 +44,14 @@ class FakeServer:
             raise PolicyServerDown(self.down)
 
 
-@pytest.fixture(autouse=True)
-def event_loop():
-    """Gradio asks for this thread's loop when a page is built, and would leave one open for each."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield loop
-    asyncio.set_event_loop(None)
-    loop.close()
+@pytest.fixture
+def build():
+    """Calls a function inside a running event loop: Gradio opens one and never closes it where there is none."""
+
+    async def called(function, *arguments, **options):
+        return function(*arguments, **options)
+
+    return lambda *arguments, **options: asyncio.run(called(*arguments, **options))
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_a_full_queue_does_not_need_the_server(desk, local, server, waiting):
     assert desk.next_for(local)["state"] == "comparison"
 
 
-def test_server_functions_know_who_asks(store, server, waiting):
+def test_server_functions_know_who_asks(build, store, server, waiting):
     """Called as Gradio's /component_server calls them: one payload, and the request by its annotation."""
     asked = []
 
@@ -145,8 +145,11 @@ def test_server_functions_know_who_asks(store, server, waiting):
         asked.append(request)
         return annotators.ensure(store, "local")
 
-    with gr.Blocks(analytics_enabled=False):
-        component = compare.build(store, server, annotator_of=annotator_of)
+    def page():
+        with gr.Blocks(analytics_enabled=False):
+            return compare.build(store, server, annotator_of=annotator_of)
+
+    component = build(page)
     request = SimpleNamespace()
 
     def call(name, payload):

@@ -50,8 +50,8 @@ def jobs(store):
 
 
 @pytest.fixture
-def app(store, jobs, server):
-    return build_app(store, jobs, server, default_config=RoundConfig())
+def app(build, store, jobs, server):
+    return build(build_app, store, jobs, server, default_config=RoundConfig())
 
 
 def page(app, name):
@@ -110,9 +110,9 @@ def test_choosing_a_preset_fills_the_form(training):
     assert form.read(values) == PRESETS["tiny"]
 
 
-def test_a_configuration_of_ones_own_stands_first(store, jobs, server):
+def test_a_configuration_of_ones_own_stands_first(build, store, jobs, server):
     own = replace(RoundConfig(), seed=7)
-    form = page(build_app(store, jobs, server, default_config=own), "TrainingPage").form
+    form = page(build(build_app, store, jobs, server, default_config=own), "TrainingPage").form
     assert form.preset.value == "as started"
     assert form.presets["as started"] == own
 
@@ -181,6 +181,16 @@ def test_a_tick_draws_a_plot_again_only_for_new_points(training, store):
     assert not plots & set(training.follow("r", drawn))
     runs.log_metrics(store, "r", 1, {"reward/loss": 0.6})
     assert plots <= set(training.follow("r", drawn))
+
+
+def test_a_tick_leaves_the_open_list_of_runs_in_peace(training, store):
+    runs.create(store, "r", config={}, seed=0, versions={})
+    drawn = training.show("r")[training.drawn]
+    assert training.picker not in training.follow("r", drawn)
+    runs.finish(store, "r", "failed")
+    shown = training.follow("r", drawn)
+    assert "failed" in shown[training.picker].choices[0][0]
+    assert shown[training.resume].visible
 
 
 # ---- Demo

@@ -1,0 +1,47 @@
+"""A language model small enough for every test: two layers over bytes, written to disk like a real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def tokenizer(*, pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
+    """One token a byte, and the specials of a chat."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>" if pad_is_eos else "<|pad|>",
+        additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
+    )
+    made.chat_template = TEMPLATE
+    return made
+
+
+def model(vocabulary: int, *, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.2,
+    )
+    return AutoModelForCausalLM.from_config(config)
+
+
+def write(folder: Path, *, pad_is_eos: bool = False) -> Path:
+    """A folder that `--model` takes."""
+    tok = tokenizer(pad_is_eos=pad_is_eos)
+    net = model(len(tok))
+    net.config.eos_token_id, net.config.pad_token_id = tok.eos_token_id, tok.pad_token_id
+    net.save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return folder
