@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -52,8 +53,11 @@ class Backbone:
         if dtype == "auto":
             dtype = "bfloat16" if computes_in_bfloat16(device) else "float32"
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True)
+            # Refused outright: left open, transformers asks on the terminal whether to run a model's own code.
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+            )
         except Exception as error:
             # transformers and safetensors raise many kinds for a file that is cut off or of another shape.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -82,10 +86,13 @@ class Backbone:
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            if self._peft is None:
-                self._peft = get_peft_model(self.base, lora, adapter_name=name)
-            else:
-                self._peft.add_adapter(name, lora)
+            self._place(name, lora)
+
+    def _place(self, name: str, config: PeftConfig) -> None:
+        if self._peft is None:
+            self._peft = get_peft_model(self.base, config, adapter_name=name)
+        else:
+            self._peft.add_adapter(name, config)
         self._peft.eval()
 
     @property
@@ -96,23 +103,27 @@ class Backbone:
     def _linears(self, layers: range) -> list[str]:
         """Names of the linear maps inside these decoder layers."""
         # Adapters that are there already have wrapped the original map under this name.
-        names = (n.removesuffix(".base_layer") for n, m in self.base.named_modules() if isinstance(m, torch.nn.Linear) and ".lora_" not in n)
+        linears = (n for n, m in self.base.named_modules() if isinstance(m, torch.nn.Linear) and ".lora_" not in n)
+        names = (n.removesuffix(".base_layer") for n in linears)
         return [n for n in names if (layer := re.search(r"\.(\d+)\.", n)) and int(layer[1]) in layers]
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Reads an adapter that `save_adapter` wrote.
+        """Reads an adapter that `save_adapter` wrote. One that cannot be read leaves nothing behind.
 
         Raises:
-            ModelError: the folder is missing or damaged.
+            ModelError: the folder is missing or damaged, or the adapter is for another model.
         """
         try:
-            if self._peft is None:
-                self._peft = PeftModel.from_pretrained(self.base, folder, adapter_name=name)
-            else:
-                self._peft.load_adapter(folder, adapter_name=name)
+            # Not by PEFT's own loader: it places an untrained adapter first, and falls back to pickle.
+            weights = load_file(folder / "adapter_model.safetensors", device=str(self.device))
+            self._place(name, PeftConfig.from_pretrained(folder))
+            result = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
+            if wrong := [*result.unexpected_keys, *(key for key in result.missing_keys if f".{name}." in key)]:
+                raise ValueError(f"{wrong[0]} has no counterpart")
         except Exception as error:
+            if name in self.adapters:
+                self.delete_adapter(name)
             raise ModelError(f"{folder}: the adapter cannot be read ({type(error).__name__}). Resume or repeat its run.") from error
-        self._peft.eval()
 
     def save_adapter(self, name: str, folder: Path) -> None:
         """Writes `adapter_model.safetensors` and its config straight into `folder`."""
@@ -124,7 +135,12 @@ class Backbone:
         (folder / name).rmdir()
 
     def delete_adapter(self, name: str) -> None:
-        self._peft.delete_adapter(name)
+        """Takes an adapter off; with the last one goes PEFT itself, which cannot be without any."""
+        if self.adapters == [name]:
+            self._peft.unload()
+            self._peft = None
+        else:
+            self._peft.delete_adapter(name)
 
     def parameters(self, adapter: str) -> dict[str, torch.nn.Parameter]:
         """The weights of one adapter, by name."""

@@ -6,6 +6,7 @@ place: a field, with its unit in the line under it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -140,6 +141,10 @@ PRESETS: dict[str, RoundConfig] = {
 }
 
 
+CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("auto", "float32", "bfloat16")}
+"""What an option of text may be, where that is not everything."""
+
+
 class ConfigError(ValueError):
     """An option does not exist or cannot hold that value; the message says which and why."""
 
@@ -179,13 +184,28 @@ def check(config: RoundConfig) -> None:
     """Raises ConfigError with cause and remedy if the figures do not go together."""
     for option in options(config):
         value = option.default
-        if option.type in (int, float) and value is not None and not option.optional and value < 0:
+        if value is None and option.optional:
+            continue
+        if not isinstance(value, (int, float) if option.type is float else option.type) or isinstance(value, bool) != (option.type is bool):
+            raise ConfigError(f"--{option.name} {value!r}: must be {option.type.__name__}")
+        if option.type in (int, float) and not math.isfinite(value):
+            raise ConfigError(f"--{option.name} {value}: must be finite")
+        if option.type in (int, float) and not option.optional and value < 0:
             raise ConfigError(f"--{option.name} {value}: must not be negative")
-    for name in ("reward-batch-size", "reward-epochs", "ppo-steps", "ppo-batch-size", "ppo-minibatch-size", "ppo-epochs",
-                 "ppo-max-new-tokens", "evaluation-completions-per-prompt", "evaluation-max-new-tokens", "ppo-temperature",
+        if value not in (known := CHOICES.get(option.name, (value,))):
+            raise ConfigError(f"--{option.name} {value}: choose one of {', '.join(known)}")
+    for name in ("reward-batch-size", "reward-reference-samples", "reward-depth", "ppo-steps", "ppo-batch-size", "ppo-minibatch-size",
+                 "ppo-epochs", "ppo-max-new-tokens", "evaluation-completions-per-prompt", "evaluation-max-new-tokens", "ppo-temperature",
                  "reward-adapter-rank", "ppo-adapter-rank", "min-pairs"):
         if not next(o.default for o in options(config) if o.name == name):
             raise ConfigError(f"--{name} 0: must be greater than 0")
+    for name, value in {"reward-depth": config.reward.depth, "ppo-gamma": config.ppo.gamma, "ppo-lam": config.ppo.lam}.items():
+        if value > 1:
+            raise ConfigError(f"--{name} {value}: must be at most 1")
+    if config.seed >= 2**32:
+        raise ConfigError(f"--seed {config.seed}: must be below 2^32, as numpy's seeds are")
+    if config.ppo.kl_target and not config.ppo.kl_horizon:
+        raise ConfigError("--ppo-kl-horizon 0: must be greater than 0, or set --ppo-kl-target 0 to keep the coefficient fixed")
     if config.ppo.batch_size % config.ppo.minibatch_size:
         raise ConfigError(
             f"--ppo-batch-size {config.ppo.batch_size} is no multiple of --ppo-minibatch-size {config.ppo.minibatch_size}"

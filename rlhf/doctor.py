@@ -60,13 +60,15 @@ def torch() -> Check:
 
 def memory() -> Check:
     free = psutil.virtual_memory().available / 2**30
-    return Check("free memory", f"{free:.1f} GiB", "" if free >= NEEDED_MEMORY_GIB else f"close programs: a round needs {NEEDED_MEMORY_GIB:.0f} GiB")
+    remedy = "" if free >= NEEDED_MEMORY_GIB else f"close programs: a round needs {NEEDED_MEMORY_GIB:.0f} GiB"
+    return Check("free memory", f"{free:.1f} GiB", remedy)
 
 
 def disk(folder: DataFolder) -> Check:
     place = next(p for p in (folder.root, *folder.root.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free / 2**30
-    return Check("free disk", f"{free:.1f} GiB at {place}", "" if free >= NEEDED_DISK_GIB else f"free some space, or name another disk with --data: {NEEDED_DISK_GIB:.0f} GiB are needed")
+    short = f"free some space, or name another disk with --data: {NEEDED_DISK_GIB:.0f} GiB are needed"
+    return Check("free disk", f"{free:.1f} GiB at {place}", "" if free >= NEEDED_DISK_GIB else short)
 
 
 def model_weights(model: str) -> Check:
@@ -77,7 +79,9 @@ def model_weights(model: str) -> Check:
         state = "damaged" if found.exists() else "not fetched yet"
         return Check("weights", f"{found}: {state}", "run `rankloop serve`, which fetches them (93 MB)")
     try:
-        return Check("weights", str(weights.resolve(model)))
+        # A hub model that is not here yet is no fault, and fetching gigabytes is no check.
+        found = weights.resolve(model, fetch=False)
+        return Check("weights", f"{model}: on the hub, fetched when first used" if found is None else str(found))
     except weights.ModelError as error:
         return Check("weights", model, str(error))
 
@@ -92,7 +96,11 @@ def store(folder: DataFolder) -> Check:
         opened.close()
     except StoreError as error:
         return Check("store", str(folder.database), str(error))
-    return Check("store", f"{folder.database} at {version}", "" if problem == "ok" else f"the file is damaged ({problem}): restore a backup")
+    except Exception as error:
+        # SQLite's own errors, for a file that opens and is damaged further in.
+        return Check("store", f"{folder.database}: {error}", "the file is damaged: restore a backup, or name another folder with --data")
+    remedy = "" if problem == "ok" else f"the file is damaged ({problem}): restore a backup"
+    return Check("store", f"{folder.database} at {version}", remedy)
 
 
 def free_port(port: int) -> Check:
@@ -101,6 +109,8 @@ def free_port(port: int) -> Check:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except OverflowError:
+            return Check("port", f"{port}: no TCP port", "choose one from 1024 to 65535")
         except OSError as error:
             return Check("port", f"{port}: {error.strerror}", f"stop what uses it, or choose another: rankloop serve --port {port + 1}")
     return Check("port", f"{port} is free")

@@ -99,7 +99,8 @@ def accuracy_on_rule(
         difference = judge.score(pair.chosen) - judge.score(pair.rejected)
         if difference:
             cases += 1
-            agree += (c > r) == (difference > 0)
+            # A tie of the reward model agrees with neither side.
+            agree += (c - r) * difference > 0
     return proportion(agree, cases)
 
 

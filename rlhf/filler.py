@@ -10,7 +10,8 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,7 +86,7 @@ def write_comparisons(
     with store.atomic():
         for (prompt, first, second), a, b in zip(chosen, drawn[0::2], drawn[1::2], strict=True):
             # Two identical answers cannot be told apart, and an empty one cannot be read.
-            if a.text == b.text or not a.text.strip() or not b.text.strip():
+            if a.text.strip() == b.text.strip() or not a.text.strip() or not b.text.strip():
                 continue
             ids = [
                 completions.add(
@@ -99,11 +100,16 @@ def write_comparisons(
     return written
 
 
-def least_used(store: Database, count: int) -> list[Prompt]:
-    """The prompts with the fewest comparisons so far, in the order they were added."""
+def least_used(store: Database, count: int, tried: Mapping[int, int]) -> list[Prompt]:
+    """The prompts with the fewest comparisons so far, in the order they were added.
+
+    Args:
+        tried: how often each prompt was asked lately. One that always gets the same answer twice never gets a
+            comparison; without this it would stay first in line for good.
+    """
     usage = comparisons.prompt_usage(store)
     every = prompts.of_split(store)
-    ranked = sorted(every, key=lambda p: (usage.get(p.id, 0), p.id))
+    ranked = sorted(every, key=lambda p: (max(usage.get(p.id, 0), tried.get(p.id, 0)), p.id))
     return [ranked[i % len(ranked)] for i in range(count)] if ranked else []
 
 
@@ -115,6 +121,7 @@ class Filler:
         self.seconds_per_comparison: float | None = None
         self.filling = False
         self.note = ""
+        self._tried: Counter[int] = Counter()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="filler", daemon=True)
 
@@ -134,9 +141,10 @@ class Filler:
                 if missing <= 0:
                     self._over.wait(1.0)
                     continue
-                self._fill(min(batch, missing))
+                self.note = self._fill(min(batch, missing))
                 batch = min(2 * batch, LARGEST_BATCH)
-                self.note = ""
+            except InterruptedError:
+                return
             except PolicyServerDown as error:
                 self.note = str(error)
                 self._over.wait(5.0)
@@ -146,12 +154,13 @@ class Filler:
                 self.note = f"{type(error).__name__}: {error}"
                 self._over.wait(5.0)
 
-    def _fill(self, count: int) -> None:
-        found = least_used(self.store, count)
+    def _fill(self, count: int) -> str:
+        """Writes up to `count` comparisons; returns what a person should know of it, if anything."""
+        found = least_used(self.store, count, self._tried)
         if not found:
-            self.note = "There are no prompts yet: import some."
             self._over.wait(2.0)
-            return
+            return "There are no prompts yet: import some."
+        self._tried.update(p.id for p in found)
         base = self.collector or policies.ensure_base(self.store, self.base_model)
         tuned = None if self.collector else policies.latest_tuned(self.store, self.base_model)
         total = sum(comparisons.prompt_usage(self.store).values())
@@ -160,8 +169,10 @@ class Filler:
         written = write_comparisons(
             self.store, self.generate, chosen, sampling=COLLECTING, seed=secrets.randbelow(2**31), tick=self._check
         )
-        if written:
-            self.seconds_per_comparison = (time.monotonic() - started) / written
+        if not written:
+            return "The model answered every prompt of the last batch twice alike, or not at all."
+        self.seconds_per_comparison = (time.monotonic() - started) / written
+        return ""
 
     def _check(self) -> None:
         if self._over.is_set():

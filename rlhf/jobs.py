@@ -94,12 +94,18 @@ class Jobs:
 
     def reap(self) -> list[str]:
         """Marks as lost the runs whose worker died without a word. Returns their ids."""
+        lost = []
         for run in runs.all_runs(self.store):
-            if run.status == "running" and run.pid and not _alive(run.pid, run.id):
-                # A worker that just ended has written its status already: look again before judging.
-                if runs.get(self.store, run.id).status == "running":
-                    runs.finish(self.store, run.id, "lost", error="the worker process died; resume goes on from its last checkpoint")
-        return runs.mark_stale_lost(self.store, STALE_S)
+            if run.status != "running" or not run.pid:
+                continue
+            if _alive(run):
+                # Silent is not dead: the machine slept, or the store was locked.
+                runs.beat(self.store, run.id)
+            # A worker that just ended has written its status already: look again before judging.
+            elif runs.get(self.store, run.id).status == "running":
+                runs.finish(self.store, run.id, "lost", error="the worker process died; resume goes on from its last checkpoint")
+                lost.append(run.id)
+        return lost + runs.mark_stale_lost(self.store, STALE_S)
 
     def log_tail(self, run_id: str, lines: int = 40) -> str:
         """The end of the worker's log."""
@@ -125,10 +131,15 @@ class Jobs:
         process.returncode = 0
 
 
-def _alive(pid: int, run_id: str) -> bool:
-    """Whether that process is still this run's worker: numbers are used again after a restart."""
+def _alive(run: Run) -> bool:
+    """Whether the run's process is still its worker: numbers are used again after a restart.
+
+    A worker has the run's id among its arguments; `train --debug` works in a process that is older than the run's start.
+    """
     try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and run_id in process.cmdline()
+        process = psutil.Process(run.pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return run.id in process.cmdline() or process.create_time() < datetime.fromisoformat(run.started_at).timestamp()
     except psutil.Error:
         return False

@@ -66,28 +66,35 @@ def require(pairs: list[PreferencePair], min_pairs: int) -> None:
     """
     if len(pairs) < min_pairs:
         raise NotEnoughPairs(
-            f"{len(pairs)} preference pairs, need {min_pairs}: judge {min_pairs - len(pairs)} more comparisons, "
-            f"or pass --min-pairs {max(1, len(pairs))}. Ties and skips give no pair; simulated judgments count only "
+            f"{len(pairs)} preference pairs, need {min_pairs}: judge {min_pairs - len(pairs)} more comparisons"
+            f"{f', or pass --min-pairs {len(pairs)}' if pairs else ''}. Ties and skips give no pair; simulated judgments count only "
             "with --include-simulated."
         )
     if not any(p.split == "train" for p in pairs):
         raise NotEnoughPairs("every preference pair is on a held-out prompt: judge some comparisons on training prompts.")
 
 
-def write_snapshot(pairs: list[PreferencePair], folder: Path) -> dict:
-    """Freezes the pairs into `folder` and returns the manifest for the run's row."""
+def write_snapshot(pairs: list[PreferencePair], folder: Path) -> None:
+    """Freezes the pairs into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in pairs)
     temporary = folder / (SNAPSHOT + ".part")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(_jsonl(pairs))
     temporary.replace(folder / SNAPSHOT)
+
+
+def manifest(pairs: list[PreferencePair]) -> dict:
+    """What the run's row says of its pairs; `sha256` is that of the snapshot's file."""
     return {
         "pairs": len(pairs),
         "train": sum(p.split == "train" for p in pairs),
         "heldout": sum(p.split == "heldout" for p in pairs),
         "simulated": sum(p.annotator_kind == "simulated" for p in pairs),
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "sha256": hashlib.sha256(_jsonl(pairs)).hexdigest(),
     }
+
+
+def _jsonl(pairs: list[PreferencePair]) -> bytes:
+    return "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in pairs).encode()
 
 
 def read_snapshot(folder: Path) -> list[PreferencePair]:

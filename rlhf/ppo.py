@@ -146,8 +146,9 @@ class PPO:
         }
         save_file(moments, part / "optimizer.safetensors")
         (part / STATE_FILE).write_text(json.dumps({"step_done": self.step_done, "kl_coef": self.kl_coef}))
-        shutil.rmtree(old, ignore_errors=True)
+        # Where an earlier save was cut short there is only the old one: it goes once the new one has its name.
         if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         part.rename(folder)
         shutil.rmtree(old, ignore_errors=True)

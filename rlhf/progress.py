@@ -65,6 +65,10 @@ class Progress:
             Cancelled: somebody asked for it; looked up once a second.
         """
         self._ticks += 1
+        self.check()
+
+    def check(self) -> None:
+        """As `tick`, where the work done is no part of what the stage was reckoned at."""
         if time.monotonic() - self._written >= WRITE_EVERY_S:
             self._write()
 

@@ -13,6 +13,7 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
     result = run.result or {}
     rule = f"the rule {result['rule']!r}" if result.get("rule") else "the rule"
     seconds = {m.name.removeprefix("time/"): m.value for m in metrics if m.name.startswith("time/")}
+    stages = ", ".join(f"{stage} {spent / 60:.1f}" for stage, spent in seconds.items())
     snapshot = run.snapshot or {}
     rows = [
         ("run", f"{run.id} ({run.status})"),
@@ -23,7 +24,7 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
         (f"win rate over the base under {rule}", estimate(result.get("win_rate"), "held-out prompts")),
         ("win rate over the base under the reward model (a proxy)", estimate(result.get("win_rate_by_reward_model"), "held-out prompts")),
         ("KL to the base, per held-out completion", f"{result['kl']:.2f} nats" if "kl" in result else None),
-        ("time", f"{result['minutes']:.1f} min (" + ", ".join(f"{k} {v / 60:.1f}" for k, v in seconds.items()) + ")" if "minutes" in result else None),
+        ("time", f"{result['minutes']:.1f} min ({stages})" if "minutes" in result else None),
         ("peak memory", f"{result['peak_memory_gib']:.1f} GiB" if "peak_memory_gib" in result else None),
         ("policy version", result.get("policy_version")),
     ]

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import RewardConfig as TRLRewardConfig
 from trl import RewardTrainer
 
-from rlhf.backbone import Backbone, pad_right, positions
+from rlhf.backbone import Backbone, pad_right
 from rlhf.config import RewardConfig
 from rlhf.pairs import PreferencePair
 
@@ -128,7 +128,8 @@ class RewardModel(nn.Module):
         self.mean, self.std = 0.0, 1.0
         scores = self.score(rows, tick=tick)
         self.mean = float(scores.mean())
-        self.std = float(scores.std(unbiased=False).clamp(min=1e-6))
+        # Samples that all score alike have no scale to take.
+        self.std = float(scores.std(unbiased=False)) if scores.std(unbiased=False) > 1e-6 else 1.0
 
     def save(self, folder: Path) -> None:
         """Adapter, head and scale; the scale is written last, so its presence means that all is there."""

@@ -11,6 +11,7 @@ import resource
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rlhf import evaluation, pairs, reward, weights
 from rlhf.backbone import Backbone
@@ -22,7 +23,7 @@ from rlhf.progress import Progress
 from rlhf.reward import RewardModel
 from rlhf.rollout import POLICY, sequence_kl
 from rlhf.sampling import generator, sample
-from storage import annotators, policies, prompts, runs
+from storage import judgments, policies, prompts, runs
 from storage.database import Database, DataFolder
 from storage.records import PolicyVersion, Prompt, Sampling
 
@@ -40,15 +41,14 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     """
     config = RoundConfig.from_dict(runs.get(store, run_id).config)
     home = folder.run(run_id)
-    heldout = prompts.of_split(store, "heldout")
-
     snapshot = take_snapshot(store, run_id, config, home)
+    train, heldout = take_prompts(store, home)
     progress.plan(work(config, len(snapshot), len(heldout)))
     backbone = Backbone.load(weights.resolve(config.model), config.device, config.dtype)
 
     before = answer_before(store, run_id, config, backbone, heldout, home, progress)
-    model = fit_reward(config, backbone, snapshot, prompts.of_split(store, "train"), home, progress)
-    tune_policy(store, config, backbone, model, home, progress)
+    model = fit_reward(config, backbone, snapshot, train, home, progress)
+    tune_policy(store, config, backbone, model, train, home, progress)
     result = evaluate(store, run_id, config, backbone, model, snapshot, heldout, before, progress)
     version = register(store, folder, run_id, config, backbone, progress)
 
@@ -64,8 +64,26 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, home: Path)
         with store.snapshot():
             found = pairs.of_store(store, include_simulated=config.include_simulated)
         pairs.require(found, config.reward.min_pairs)
-        runs.set_snapshot(store, run_id, pairs.write_snapshot(found, home))
-    return pairs.read_snapshot(home)
+        pairs.write_snapshot(found, home)
+    frozen = pairs.read_snapshot(home)
+    runs.set_snapshot(store, run_id, pairs.manifest(frozen))
+    return frozen
+
+
+def take_prompts(store: Database, home: Path) -> tuple[list[Prompt], list[Prompt]]:
+    """The training and held-out prompts of this run; a resumed run asks those it began with, whatever was imported since."""
+    file = home / "prompts.json"
+    if not file.is_file():
+        write_whole(file, [p.id for p in prompts.of_split(store)])
+    frozen = set(json.loads(file.read_text()))
+    return tuple([p for p in prompts.of_split(store, split) if p.id in frozen] for split in ("train", "heldout"))
+
+
+def write_whole(file: Path, value: Any) -> None:
+    """Writes JSON so that a kill leaves the whole file or none."""
+    part = file.with_name(file.name + ".part")
+    part.write_text(json.dumps(value))
+    part.replace(file)
 
 
 def work(config: RoundConfig, n_pairs: int, n_heldout: int) -> dict[str, float]:
@@ -92,9 +110,9 @@ def answer_before(
         return [Answer(**row) for row in json.loads(file.read_text())]
     progress.stage("snapshot", answer_ticks(config, len(heldout)))
     before = answer_heldout(config, backbone, None, heldout, progress)
-    file.write_text(json.dumps([asdict(a) for a in before]))
     for prompt, answer in shown(config, heldout, before):
         runs.save_sample(store, run_id, prompt.id, before=answer.text)
+    write_whole(file, [asdict(a) for a in before])
     return before
 
 
@@ -112,24 +130,24 @@ def fit_reward(
     def report(step: int, total: int, figures: dict[str, float], model: RewardModel) -> None:
         progress.log(step, figures)
         if measured_on and (step == total or step % max(1, total // 4) == 0):
-            chosen, rejected = evaluation.pair_scores(backbone, model, measured_on)
+            chosen, rejected = evaluation.pair_scores(backbone, model, measured_on, progress.check)
             progress.log(step, {"reward/heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected).value})
         progress.tick()
 
     model = reward.fit(backbone, learned_from, config.reward, seed=config.seed, scratch=home / "scratch", report=report, tick=progress.tick)
-    asked = [backbone.encode(p.messages) for p in train[: config.reward.reference_samples]]
+    asked = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.reference_samples)]
     with backbone.using(None):
-        drawn = sample(backbone, asked, ppo_sampling(config), generator(backbone.device, config.seed, 1), lambda: None)
-    model.normalise([model.row(p, s.ids) for p, s in zip(asked, drawn, strict=True)])
+        drawn = sample(backbone, asked, ppo_sampling(config), generator(backbone.device, config.seed, 1), progress.check)
+    model.normalise([model.row(p, s.ids) for p, s in zip(asked, drawn, strict=True)], progress.check)
     model.save(home / "reward")
     return model
 
 
 def tune_policy(
-    store: Database, config: RoundConfig, backbone: Backbone, model: RewardModel, home: Path, progress: Progress
+    store: Database, config: RoundConfig, backbone: Backbone, model: RewardModel, train: list[Prompt], home: Path, progress: Progress
 ) -> PPO:
     """PPO on the training prompts, with a checkpoint after every step."""
-    asked = [backbone.encode(p.messages) for p in prompts.of_split(store, "train")]
+    asked = [backbone.encode(p.messages) for p in train]
     trainer = PPO(backbone, model, asked, config.ppo, seed=config.seed)
     trainer.load(home / "checkpoint")
     minibatches = -(-config.ppo.batch_size // config.ppo.minibatch_size)
@@ -173,7 +191,8 @@ def evaluate(
         batch_size=config.ppo.minibatch_size, tick=progress.tick,
     )
     for (prompt, was), (_, is_now) in zip(shown(config, heldout, before), shown(config, heldout, after), strict=True):
-        runs.set_sample_after(store, run_id, prompt.id, after=is_now.text, score_before=by_score[id(was)], score_after=by_score[id(is_now)])
+        runs.save_sample(store, run_id, prompt.id, before=was.text, score_before=by_score[id(was)])
+        runs.set_sample_after(store, run_id, prompt.id, after=is_now.text, score_after=by_score[id(is_now)])
 
     figures = {
         "heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected),
@@ -184,7 +203,7 @@ def evaluate(
         figures["win_rate"] = evaluation.win_rate(after, before, lambda a: judge.score(a.text))
     return {
         "rule": judge.name if judge else None,
-        "kl": float(kl.mean()),
+        **({"kl": float(kl.mean())} if after else {}),
         "pairs": {"train": len(snapshot) - len(measured_on), "heldout": len(measured_on)},
         **{name: e.to_dict() for name, e in figures.items() if e is not None},
     }
@@ -207,10 +226,11 @@ def register(
 
 def declared_rule(store: Database, snapshot: list[pairs.PreferencePair]) -> Judge | None:
     """The one rule that all simulated annotators behind this snapshot judge by; None if there is no such rule."""
-    if not any(p.annotator_kind == "simulated" for p in snapshot):
+    behind = {p.judgment_id for p in snapshot if p.annotator_kind == "simulated"}
+    if not behind:
         return None
-    rules = {a.rule for a in annotators.all_annotators(store) if a.kind == "simulated"}
-    judges = {Judge.from_json(rule) for rule in rules}
+    judged = judgments.standing(store, kinds=("simulated",))
+    judges = {Judge.from_json(rule) for rule in {j.annotator.rule for j in judged if j.judgment.id in behind}}
     return judges.pop() if len(judges) == 1 else None
 
 

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -92,14 +93,17 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
         sampling = Sampling(temperature=request.temperature, top_p=request.top_p, max_new_tokens=request.max_tokens)
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         pieces = speakers.speak(version, [m.model_dump() for m in request.messages], sampling, seed)
+        try:
+            # Drawn before anything is sent, so that a damaged adapter is told as an error and not as a broken stream.
+            pieces = chain([next(pieces)], pieces)
+        except weights.ModelError as error:
+            raise HTTPException(503, str(error)) from error
         head = {"id": f"chatcmpl-{secrets.token_hex(8)}", "created": int(time.time()), "model": version.name}
         if request.stream:
             return StreamingResponse(_events(head, pieces), media_type="text/event-stream")
-        text, reason = "", None
-        for piece, reason in pieces:
-            text += piece
-        message = {"role": "assistant", "content": text.strip()}
-        return head | {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": reason}]}
+        said = list(pieces)
+        message = {"role": "assistant", "content": "".join(piece for piece, _ in said).strip()}
+        return head | {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": said[-1][1]}]}
 
     return app
 
@@ -114,8 +118,13 @@ def _events(head: dict, pieces: Iterator[tuple[str, str | None]]) -> Iterator[st
 
 def end_with(parent: int) -> None:
     """Ends this process when its parent is gone, however it went: a killed web process leaves no server behind."""
-    while psutil.pid_exists(parent):
-        time.sleep(1.0)
+    try:
+        process = psutil.Process(parent)
+        # A zombie is gone, and so is a process whose number another one has now.
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(1.0)
+    except psutil.NoSuchProcess:
+        pass
     log.info("the web process is gone")
     os.kill(os.getpid(), signal.SIGTERM)
 

