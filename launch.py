@@ -33,6 +33,9 @@ from storage.stats import stats
 HOST = "127.0.0.1"
 PORT = 7860
 
+REAP_S = 5.0
+"""How often the served store is searched for runs whose worker died, in seconds."""
+
 
 class UsageError(Exception):
     """What was asked for cannot be done; the message says why and what to do."""
@@ -79,13 +82,22 @@ def serve(given: argparse.Namespace) -> int:
         app.launch(server_name=HOST, server_port=given.port, prevent_thread_lock=True, quiet=True, **launch_options())
         print(f"rankloop is at http://{HOST}:{given.port}  (data in {folder.root}; Ctrl-C stops it)", flush=True)
         while True:
-            time.sleep(3600)
+            time.sleep(REAP_S)
+            reap(jobs)
     except KeyboardInterrupt:
         print("\nstopping", file=sys.stderr)
         return 0
     finally:
         app.close()
         server.stop()
+
+
+def reap(jobs: Jobs) -> None:
+    """Marks the runs whose worker died. A look that fails, as at a full disk, is no reason to stop serving."""
+    try:
+        jobs.reap()
+    except Exception as error:
+        logging.warning("runs not looked at: %s", error)
 
 
 def import_(given: argparse.Namespace) -> int:

@@ -38,7 +38,7 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_conf
                 demo = DemoPage(store, client)
             with gr.Tab("Data", id="data") as data_tab:
                 data = DataPage(store)
-        training.wire(app, training_tab)
-        demo.wire(app, demo_tab)
-        data.wire(app, data_tab)
+        training.wire(training_tab)
+        demo.wire(demo_tab)
+        data.wire(data_tab)
     return app

@@ -15,8 +15,8 @@ class DataPage:
         self.store = store
         self.overview = html(elem_id="data-overview")
 
-    def wire(self, app: gr.Blocks, tab: gr.Tab) -> None:
-        gr.on([app.load, tab.select], self.show, outputs=self.overview, **QUIET)
+    def wire(self, tab: gr.Tab) -> None:
+        tab.select(self.show, outputs=self.overview, **QUIET)
 
     def show(self) -> str:
         return presenters.overview(stats(self.store))

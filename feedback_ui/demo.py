@@ -58,15 +58,9 @@ class DemoPage:
                 html("<h3 class='rl-heading'>Tuned</h3>")
                 self.tuned_pane = html(elem_id="demo-tuned")
 
-    def wire(self, app: gr.Blocks, tab: gr.Tab) -> None:
+    def wire(self, tab: gr.Tab) -> None:
         buttons = [self.stop, self.ask]
-        gr.on(
-            [app.load, tab.select],
-            self.refresh,
-            self.version,
-            [self.notice, self.version, self.base, self.ask],
-            **QUIET,
-        )
+        tab.select(self.refresh, self.version, [self.notice, self.version, self.base, self.ask], **QUIET)
         asked = gr.on([self.ask.click, self.prompt.submit], self.begin, outputs=buttons, **QUIET)
         # One event for both panes: the browser runs the events of one click one after another.
         answering = asked.then(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -23,8 +24,10 @@ class RoundForm:
     """A preset, the options over it, and the way back to a `RoundConfig`."""
 
     def __init__(self, default_config: RoundConfig):
-        self.presets = dict(PRESETS)
-        named = next((name for name, preset in PRESETS.items() if preset == default_config), None)
+        # The policy server speaks for one model on one device: a preset that named another could not be compared.
+        here = {"model": default_config.model, "device": default_config.device}
+        self.presets = {name: replace(preset, **here) for name, preset in PRESETS.items()}
+        named = next((name for name, preset in self.presets.items() if preset == default_config), None)
         if named is None:
             self.presets = {OWN: default_config} | self.presets
         self.preset = gr.Dropdown(

@@ -54,7 +54,7 @@ class TrainingPage:
             with gr.Column(scale=2, min_width=320, elem_id="run-view"):
                 self._run_view()
         self.drawn = gr.State(None)
-        self.timer = gr.Timer(POLL_S)
+        self.timer = gr.Timer(POLL_S, active=False)
         self.followed: list[Component] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
             self.figures, self.log_box, self.drawn, *self.plots.values(),
@@ -90,9 +90,9 @@ class TrainingPage:
             elem_id=f"plot-{chart.metric.replace('/', '-')}",
         )
 
-    def wire(self, app: gr.Blocks, tab: gr.Tab) -> None:
+    def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
-        gr.on([app.load, tab.select], self.open, self.picker, [self.material, *self.followed], **QUIET)
+        tab.select(self.open, self.picker, [self.material, self.timer, *self.followed], **QUIET)
         self.timer.tick(self.follow, [self.picker, self.drawn], self.followed, **QUIET)
         self.picker.input(self.show, self.picker, self.followed, **QUIET)
         self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET).then(
@@ -130,9 +130,16 @@ class TrainingPage:
     # ---- what is shown
 
     def open(self, chosen: str | None) -> dict[Component, Any]:
-        """Someone came to the page: the run they looked at, or else the active one, or else the newest."""
+        """Someone came to the page: the run they looked at, or else the active one, or else the newest.
+
+        Before that nothing of a run is sent: someone who only judges is told no policy's name.
+        """
         derived = pairs.of_store(self.store, include_simulated=True)
-        return {self.material: presenters.pairs_available(derived), **self.show(chosen or self._opening_run())}
+        return {
+            self.material: presenters.pairs_available(derived),
+            self.timer: gr.Timer(active=True),
+            **self.show(chosen or self._opening_run()),
+        }
 
     def follow(self, chosen: str | None, drawn: Drawn | None) -> dict[Component, Any]:
         """A tick. What has not changed is not sent again, so that nothing on the page moves."""
@@ -142,7 +149,14 @@ class TrainingPage:
         run = runs.get(self.store, run_id)
         if not run_view.is_active(run) and drawn == self._drawn(run):
             return gr.skip()
-        return self.show(run_id, drawn)
+        update = self.show(run_id, drawn)
+        if chosen and self.picker in update:
+            # A tick that was under way while another run was started or picked must not pick the old one again.
+            update[self.picker] = gr.Dropdown(self._choices())
+        return update
+
+    def _choices(self) -> list[tuple[str, str]]:
+        return run_view.choices(runs.all_runs(self.store))
 
     def show(self, run_id: str | None, drawn: Drawn | None = None) -> dict[Component, Any]:
         """One run. Against `drawn`, only what may have moved: an open list or a plot is left in peace."""
@@ -159,7 +173,7 @@ class TrainingPage:
         }
         if drawn is None or replace(drawn, points=now.points) != now:
             update |= {
-                self.picker: gr.Dropdown(run_view.choices(runs.all_runs(self.store)), value=run_id, visible=True),
+                self.picker: gr.Dropdown(self._choices(), value=run_id, visible=True),
                 self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
                 self.resume: gr.Button(visible=run_view.is_resumable(run)),
                 self.figures: gr.Column(visible=run_view.is_active(run) or now.points > 0),

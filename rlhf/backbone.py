@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from rlhf.config import AdapterConfig
 from rlhf.weights import ModelError
 from storage.records import Message
+
+
+UNSETTLED = ""
+"""In place of an adapter's name: which one is in use is to be said anew."""
 
 
 class Output(NamedTuple):
@@ -40,6 +44,10 @@ class Backbone:
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self._peft: PeftModel | None = None
+        # What the model reads through now, what it was told to inside `using`, and PEFT's way of reading through nothing.
+        self._in_use: str | None = None
+        self._told: list[str | None] = []
+        self._off = ExitStack()
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto", dtype: str = "auto") -> Backbone:
@@ -89,11 +97,13 @@ class Backbone:
             self._place(name, lora)
 
     def _place(self, name: str, config: PeftConfig) -> None:
+        self._off.close()
         if self._peft is None:
             self._peft = get_peft_model(self.base, config, adapter_name=name)
         else:
             self._peft.add_adapter(name, config)
         self._peft.eval()
+        self._in_use = UNSETTLED
 
     @property
     def depth(self) -> int:
@@ -136,6 +146,8 @@ class Backbone:
 
     def delete_adapter(self, name: str) -> None:
         """Takes an adapter off; with the last one goes PEFT itself, which cannot be without any."""
+        self._off.close()
+        self._in_use = UNSETTLED
         if self.adapters == [name]:
             self._peft.unload()
             self._peft = None
@@ -148,15 +160,28 @@ class Backbone:
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
-        """Inside, the model reads through this adapter; through none when it is None."""
+        """Inside, the model reads through this adapter; through none when it is None. Outside, through what was used last.
+
+        Only a change costs anything: PEFT's switches walk through every module, which takes as long as drawing a token.
+        """
+        self._switch(adapter)
+        self._told.append(adapter)
+        try:
+            yield
+        finally:
+            self._told.pop()
+            if self._told:
+                self._switch(self._told[-1])
+
+    def _switch(self, adapter: str | None) -> None:
+        if adapter == self._in_use:
+            return
+        self._off.close()
         if adapter is not None:
             self._peft.set_adapter(adapter)
-            yield
-        elif self._peft is None:
-            yield
-        else:
-            with self._peft.disable_adapter():
-                yield
+        elif self._peft is not None:
+            self._off.enter_context(self._peft.disable_adapter())
+        self._in_use = adapter
 
     def forward(
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, keep: int

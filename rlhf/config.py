@@ -35,13 +35,13 @@ class RewardConfig:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     depth: float = 0.4
     """Fraction of the decoder layers that the reward model reads through; judging needs no next-token layers."""
-    probe_l2: float = 0.03
+    probe_l2: float = 1.0
     """L2 penalty of the linear probe that the head starts from, per squared weight on standardised features."""
-    epochs: int = 2
+    epochs: int = 1
     """Passes over the preference pairs after the probe; 0 keeps the probe on the frozen base."""
-    batch_size: int = 8
+    batch_size: int = 16
     """Preference pairs per update."""
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-4
     """Adam step size of the reward model."""
     min_pairs: int = 50
     """Fewest preference pairs that a round accepts."""

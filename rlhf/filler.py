@@ -10,7 +10,6 @@ import logging
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -78,15 +77,16 @@ def pairing(base: PolicyVersion, tuned: PolicyVersion | None, index: int) -> tup
 def write_comparisons(
     store: Database, generate: Generator, chosen: Sequence[tuple[Prompt, PolicyVersion, PolicyVersion]], *,
     sampling: Sampling, seed: int, tick: Callable[[], None] = lambda: None,
-) -> int:
-    """Draws two answers for each and stores the comparisons whose answers differ. Returns how many there are."""
+) -> list[Prompt]:
+    """Draws two answers for each and stores the comparisons whose answers differ. Returns the prompts of the others."""
     asked = [(policy, prompt) for prompt, first, second in chosen for policy in (first, second)]
     drawn = generate(asked, sampling, seed, tick)
-    written = 0
+    dropped = []
     with store.atomic():
         for (prompt, first, second), a, b in zip(chosen, drawn[0::2], drawn[1::2], strict=True):
             # Two identical answers cannot be told apart, and an empty one cannot be read.
             if a.text.strip() == b.text.strip() or not a.text.strip() or not b.text.strip():
+                dropped.append(prompt)
                 continue
             ids = [
                 completions.add(
@@ -96,21 +96,25 @@ def write_comparisons(
                 for policy, d in ((first, a), (second, b))
             ]
             comparisons.add(store, prompt.id, ids, purpose="versus" if first.id != second.id else "collect")
-            written += 1
-    return written
+    return dropped
 
 
-def least_used(store: Database, count: int, tried: Mapping[int, int]) -> list[Prompt]:
+def least_used(store: Database, count: int, places: Mapping[int, int]) -> list[Prompt]:
     """The prompts with the fewest comparisons so far, in the order they were added.
 
     Args:
-        tried: how often each prompt was asked lately. One that always gets the same answer twice never gets a
-            comparison; without this it would stay first in line for good.
+        places: by prompt id, the number of comparisons it is taken to have at least; see `send_back`.
     """
     usage = comparisons.prompt_usage(store)
     every = prompts.of_split(store)
-    ranked = sorted(every, key=lambda p: (max(usage.get(p.id, 0), tried.get(p.id, 0)), p.id))
+    ranked = sorted(every, key=lambda p: (max(usage.get(p.id, 0), places.get(p.id, 0)), p.id))
     return [ranked[i % len(ranked)] for i in range(count)] if ranked else []
+
+
+def send_back(store: Database, places: dict[int, int], dropped: Sequence[Prompt]) -> None:
+    """Sends prompts to the end of the line: one that is always answered alike would stay first in it for good."""
+    last = max([*comparisons.prompt_usage(store).values(), *places.values()], default=0)
+    places.update({prompt.id: last + 1 for prompt in dropped})
 
 
 class Filler:
@@ -121,7 +125,7 @@ class Filler:
         self.seconds_per_comparison: float | None = None
         self.filling = False
         self.note = ""
-        self._tried: Counter[int] = Counter()
+        self._places: dict[int, int] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="filler", daemon=True)
 
@@ -156,22 +160,22 @@ class Filler:
 
     def _fill(self, count: int) -> str:
         """Writes up to `count` comparisons; returns what a person should know of it, if anything."""
-        found = least_used(self.store, count, self._tried)
+        found = least_used(self.store, count, self._places)
         if not found:
             self._over.wait(2.0)
             return "There are no prompts yet: import some."
-        self._tried.update(p.id for p in found)
         base = self.collector or policies.ensure_base(self.store, self.base_model)
         tuned = None if self.collector else policies.latest_tuned(self.store, self.base_model)
         total = sum(comparisons.prompt_usage(self.store).values())
         chosen = [(prompt, *pairing(base, tuned, total + i)) for i, prompt in enumerate(found)]
         started = time.monotonic()
-        written = write_comparisons(
+        dropped = write_comparisons(
             self.store, self.generate, chosen, sampling=COLLECTING, seed=secrets.randbelow(2**31), tick=self._check
         )
-        if not written:
+        send_back(self.store, self._places, dropped)
+        if len(dropped) == len(chosen):
             return "The model answered every prompt of the last batch twice alike, or not at all."
-        self.seconds_per_comparison = (time.monotonic() - started) / written
+        self.seconds_per_comparison = (time.monotonic() - started) / (len(chosen) - len(dropped))
         return ""
 
     def _check(self) -> None:

@@ -24,9 +24,9 @@ POLICY = "policy"
 class Reading(NamedTuple):
     """What one forward pass says about the response tokens."""
 
+    logits: Float[Tensor, "b t vocab"]
     logprobs: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"]
-    entropy: Float[Tensor, "b t"]
 
 
 class Rollout(NamedTuple):
@@ -70,11 +70,9 @@ def forward(
 
 
 def read(backbone: Backbone, value_head: nn.Module, part: Rollout, temperature: float) -> Reading:
-    """Log-probabilities, values and entropy of the response tokens, through the adapter in use."""
+    """Logits, log-probabilities and values at the response tokens, through the adapter in use."""
     out = forward(backbone, part.prompts, part.prompt_mask, part.responses, part.mask)
-    with torch.no_grad():
-        spread = entropy(out.logits, temperature)
-    return Reading(token_logprobs(out.logits, part.responses, temperature), value_head(out.hidden.float())[..., 0], spread)
+    return Reading(out.logits, token_logprobs(out.logits, part.responses, temperature), value_head(out.hidden.float())[..., 0])
 
 
 @torch.no_grad()
@@ -101,7 +99,8 @@ def collect(
         prompt_ids, prompt_mask, responses, mask, blank, blank.clone(), blank.clone(), blank.clone(),
         scores.to(backbone.device), torch.tensor([s.finish_reason == "stop" for s in sampled], device=backbone.device),
     )
-    for rows in torch.arange(len(prompts), device=backbone.device).split(minibatch_size):
+    # Rows of like length are read together: less padding.
+    for rows in rollout.prompt_mask.sum(-1).argsort(stable=True).split(minibatch_size):
         part = rollout.take(rows)
         width = part.responses.shape[1]
         with backbone.using(POLICY):
@@ -112,7 +111,7 @@ def collect(
         tick()
         rollout.logprobs[rows, :width] = ours.logprobs * part.mask
         rollout.values[rows, :width] = ours.values * part.mask
-        rollout.entropy[rows, :width] = ours.entropy * part.mask
+        rollout.entropy[rows, :width] = entropy(ours.logits, sampling.temperature) * part.mask
         rollout.ref_logprobs[rows, :width] = token_logprobs(theirs.logits, part.responses, sampling.temperature) * part.mask
     return rollout
 

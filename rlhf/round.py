@@ -93,8 +93,8 @@ def work(config: RoundConfig, n_pairs: int, n_heldout: int) -> dict[str, float]:
     ppo_tokens = config.ppo.batch_size * (prompt + answer)
     return {
         "snapshot": evaluated * DECODE_COST,
-        "reward": 2 * n_pairs * (prompt + answer) * config.reward.epochs * 3,
-        "ppo": config.ppo.steps * (config.ppo.batch_size * answer * DECODE_COST + ppo_tokens * (3 + 3 * config.ppo.epochs)),
+        "reward": 2 * n_pairs * (prompt + answer) * (1 + 4 * config.reward.epochs) * config.reward.depth,
+        "ppo": config.ppo.steps * (config.ppo.batch_size * answer * DECODE_COST + ppo_tokens * (3 + 2 * config.ppo.epochs)),
         "evaluate": evaluated * (DECODE_COST + 4),
         "register": 1,
     }

@@ -23,8 +23,9 @@ from typing import Literal
 
 import psutil
 import uvicorn
-from fastapi import FastAPI, HTTPException
-from fastapi.responses import StreamingResponse
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from rlhf import weights
@@ -69,6 +70,16 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
         filler.stop()
 
     app = FastAPI(title="rankloop policy server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    # OpenAI's clients show an error's words only where their own server has them.
+    @app.exception_handler(HTTPException)
+    def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": {"message": error.detail}}, error.status_code)
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+        return JSONResponse({"error": {"message": wrong}}, 400)
 
     @app.get("/status")
     def status() -> dict:
@@ -140,6 +151,8 @@ def main() -> int:
     parser.add_argument("--endpoint-model", help="the model to ask there")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
+    if arguments.parent:
+        threading.Thread(target=end_with, args=(arguments.parent,), daemon=True).start()
     folder = DataFolder(arguments.data)
     try:
         store = Database(folder.database)
@@ -154,8 +167,6 @@ def main() -> int:
     else:
         generate, collector = speakers.draw, None
     app = build_server(speakers, Filler(store, generate, arguments.model, collector))
-    if arguments.parent:
-        threading.Thread(target=end_with, args=(arguments.parent,), daemon=True).start()
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
     return 0

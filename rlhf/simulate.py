@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlhf.filler import Generator, least_used, pairing, write_comparisons
+from rlhf.filler import Generator, least_used, pairing, send_back, write_comparisons
 from rlhf.judges import Judge, with_flips
 from storage import annotators, comparisons, judgments, policies
 from storage.database import Database, StoreError
@@ -60,12 +59,12 @@ def simulate(
             f"the annotators of seed {plan.seed} judge by other words, or slip more or less often: choose another --seed"
         ) from error
     rng = random.Random(plan.seed)
-    tried: Counter[int] = Counter()
+    places: dict[int, int] = {}
     done = ties = 0
     while done < plan.judgments:
         found = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
         if not found:
-            _write_more(store, generate, base, plan, done, tried, tick)
+            _write_more(store, generate, base, plan, done, places, tick)
             continue
         with store.atomic():
             for comparison in found:
@@ -85,17 +84,18 @@ def judged(comparison: Comparison, plan: Plan, rng: random.Random) -> tuple[tupl
 
 
 def _write_more(
-    store: Database, generate: Generator, base: PolicyVersion, plan: Plan, done: int, tried: Counter[int], tick: Callable[[], None]
+    store: Database, generate: Generator, base: PolicyVersion, plan: Plan, done: int, places: dict[int, int], tick: Callable[[], None]
 ) -> None:
     count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
     tuned = policies.latest_tuned(store, base.base_model)
     for attempt in range(ATTEMPTS):
-        found = least_used(store, count, tried)
+        found = least_used(store, count, places)
         if not found:
             raise SimulationError("there are no prompts: run `rankloop import` first")
-        tried.update(p.id for p in found)
         chosen = [(prompt, *pairing(base, tuned, done + i)) for i, prompt in enumerate(found)]
         seed = (plan.seed * 1_000_003 + done) * ATTEMPTS + attempt
-        if write_comparisons(store, generate, chosen, sampling=plan.sampling, seed=seed, tick=tick):
+        dropped = write_comparisons(store, generate, chosen, sampling=plan.sampling, seed=seed, tick=tick)
+        send_back(store, places, dropped)
+        if len(dropped) < len(chosen):
             return
     raise SimulationError(f"the model gave {ATTEMPTS} batches of identical or empty answers: raise --temperature or --max-new-tokens")

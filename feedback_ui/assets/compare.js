@@ -52,6 +52,7 @@ function paint(view) {
   find(".rl-work").hidden = empty;
   if (empty) {
     shown = null;
+    delete root.dataset.presentation;
     find(".rl-empty h2").textContent = view.title;
     find(".rl-empty p").textContent = view.note;
     setState("empty");

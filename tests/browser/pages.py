@@ -1,0 +1,124 @@
+"""The program's pages as a person uses them, over Playwright."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Dialog, Locator, Page, Request, Response, expect
+
+from rlhf.config import PRESETS
+
+ANSWER_SLOTS = ("answer-a", "answer-b")
+
+
+class ComparePage:
+    """One comparison after another."""
+
+    def __init__(self, page: Page, url: str):
+        self.page = page
+        self.root = page.get_by_test_id("compare")
+        page.goto(url)
+
+    def by(self, test_id: str) -> Locator:
+        return self.root.get_by_test_id(test_id)
+
+    def ready(self) -> int:
+        """Waits until a comparison can be judged; the id of its presentation."""
+        expect(self.root).to_have_attribute("data-state", "ready", timeout=20_000)
+        return self.presentation()
+
+    def presentation(self) -> int:
+        return int(self.root.get_attribute("data-presentation"))
+
+    def answers(self) -> list[str]:
+        return [self.by(slot).locator(".rl-text").inner_text() for slot in ANSWER_SLOTS]
+
+    def count(self) -> int:
+        text = self.by("judged-count").inner_text()
+        return 0 if text == "Nothing judged yet" else int(text.removesuffix(" judged").replace(",", ""))
+
+    def judge(self, *, button: str | None = None, key: str | None = None) -> int:
+        """One act; waits for the comparison after it and returns that one's presentation."""
+        before = self.ready()
+        if button:
+            self.by(button).click()
+        else:
+            self.page.keyboard.press(key)
+        expect(self.root).not_to_have_attribute("data-presentation", str(before), timeout=10_000)
+        return self.ready()
+
+
+class TrainingPage:
+    """The form, and the run that is followed."""
+
+    def __init__(self, page: Page):
+        self.page = page
+        self.status = page.get_by_test_id("run-status")
+        self.cancel = page.locator("#cancel-run")
+        self.resume = page.locator("#resume-run")
+        self.open()
+
+    def open(self) -> None:
+        self.page.get_by_role("tab", name="Training").click()
+        expect(self.page.locator("#pairs-available")).to_contain_text("pair", timeout=15_000)
+
+    def choose_preset(self, name: str) -> None:
+        self.page.locator("#preset input").click()
+        self.page.get_by_role("option", name=name).click()
+        # The server fills the form: what is typed before that would be typed over.
+        expect(self.option("ppo-steps")).to_have_value(str(PRESETS[name].ppo.steps))
+
+    def option(self, name: str) -> Locator:
+        return self.page.locator(f"#option-{name} input")
+
+    def fill(self, **options: float) -> None:
+        for name, value in options.items():
+            box = self.option(name.replace("_", "-"))
+            box.fill(str(value))
+            box.press("Tab")
+
+    def start(self) -> None:
+        self.page.locator("#start-round").click()
+
+    def expect_status(self, status: str, *, within_s: float) -> None:
+        expect(self.status).to_have_text(status, timeout=1000 * within_s)
+
+    def expect_progress(self, *, within_s: float) -> None:
+        """Some part of the round is done."""
+        self.page.wait_for_function(
+            "() => document.querySelector('#run-progress progress')?.value > 0", timeout=1000 * within_s
+        )
+
+
+class Traffic:
+    """Everything that a page asked for and got, and whether anything ran that should not."""
+
+    def __init__(self, page: Page):
+        self.requests: list[Request] = []
+        self.responses: list[Response] = []
+        self.dialogs: list[str] = []
+        page.on("request", lambda request: self.requests.append(request))
+        page.on("response", lambda response: self.responses.append(response))
+        page.on("dialog", self._dismiss)
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    def hosts(self) -> set[str]:
+        """Where requests went; what a page has in itself (`data:`, `blob:`) goes nowhere."""
+        urls = (urlsplit(request.url) for request in self.requests)
+        return {url.hostname for url in urls if url.scheme not in ("data", "blob")}
+
+    def replies(self, part: str = "") -> dict[str, str]:
+        """The text of what came back, by address; streams that never end are left out."""
+        return {
+            response.url: response.text()
+            for response in self.responses
+            if part in response.url and "/heartbeat/" not in response.url and _is_text(response)
+        }
+
+
+def _is_text(response: Response) -> bool:
+    kind = response.headers.get("content-type", "")
+    return response.ok and any(word in kind for word in ("json", "html", "text", "javascript")) and "event-stream" not in kind

@@ -1,0 +1,226 @@
+"""The real program as a process of its own, with verbs; what it shows is in `pages`.
+
+Tests speak to it as people do: through its port, its signals and its data folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from json import dumps, loads
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+from storage import annotators, comparisons, completions, judgments, policies, presentations, prompts, queue
+from storage.database import Database, DataFolder, now
+from storage.records import Comparison, Judgment, Sampling
+
+ROOT = Path(__file__).parents[2]
+
+HOST = "127.0.0.1"
+
+SECRET_MODELS = ("Zarquon-7B-teacher", "Vogsphere-9B-pupil")
+"""Who wrote the comparisons that a test puts in; conspicuous, so that a leak can be looked for."""
+
+FIRST_SECRET_ID = 73_519_400
+"""Ids of policies and completions begin here: a number that nothing else on the page or the wire has."""
+
+
+def eventually(condition: Callable[[], Any], what: str, *, within_s: float = 30.0, every_s: float = 0.1) -> Any:
+    """What the condition gives once it gives something."""
+    give_up_at = time.monotonic() + within_s
+    while not (found := condition()):
+        assert time.monotonic() < give_up_at, f"not within {within_s:.0f} s: {what}"
+        time.sleep(every_s)
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+class Program:
+    """`python launch.py serve` over a data folder of its own."""
+
+    def __init__(self, data: Path, model: Path, *options: str):
+        self.folder, self.model, self.options = DataFolder(data), model, options
+        self.store = Database(self.folder.database)
+        self.process: subprocess.Popen | None = None
+        self.url = ""
+
+    def start(self) -> Program:
+        """Starts it, and waits until it serves. A second start is a restart over the same folder."""
+        port = free_port()
+        self.url = f"http://{HOST}:{port}"
+        command = [
+            sys.executable, "launch.py", "serve", "--data", str(self.folder.root), "--model", str(self.model), "--port", str(port),
+        ]  # fmt: skip
+        with (self.folder.root / "web.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                [*command, *self.options], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                # Whoever runs the tests in the background of a script hands down an ignored Ctrl-C.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )  # fmt: skip
+        eventually(self._serves, f"{self.url} serves", within_s=60)
+        return self
+
+    def _serves(self) -> bool:
+        assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log()}"
+        try:
+            return httpx2.get(self.url, timeout=5.0).is_success
+        except httpx2.HTTPError:
+            return False
+
+    def log(self) -> str:
+        return (self.folder.root / "web.log").read_text(errors="replace")
+
+    def policy_log(self) -> str:
+        return (self.folder.logs / "policy-server.log").read_text(errors="replace")
+
+    def kill(self) -> None:
+        """As `kill -9` does."""
+        self.process.kill()
+        self.process.wait()
+
+    def interrupt(self, *, within_s: float) -> int:
+        """As Ctrl-C does; its exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout=within_s)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout=25)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def end(self) -> None:
+        """Stops it and every run that it started; nothing is left behind a test."""
+        self.stop()
+        for process in psutil.process_iter(["cmdline"]):
+            if str(self.folder.root) in (process.info["cmdline"] or []):
+                process.kill()
+        self.store.close()
+
+    def policy_server(self) -> psutil.Process | None:
+        """Its policy server, if one is up."""
+        children = psutil.Process(self.process.pid).children()
+        return next((child for child in children if "rlhf.serve" in child.cmdline()), None)
+
+    # ---- what is in its store
+
+    def put_in(self, a: str, b: str, *, question: str | None = None) -> Comparison:
+        """A comparison of two answers, each from a model whose name must not be told."""
+        question = question or f"Question {comparison_numbers()}?"
+        prompts.add(self.store, [prompts.NewPrompt(({"role": "user", "content": question},), split="train")], source="test")
+        prompt = next(p for p in prompts.of_split(self.store) if p.text == question)
+        ids = [
+            completions.add(
+                self.store, prompt_id=prompt.id, policy_version_id=policy_id, text=text, sampling=Sampling(), seed=0,
+                finish_reason="stop", latency_s=0.1,
+            )
+            for policy_id, text in zip(self._secret_policies(prompt.id), (a, b), strict=True)
+        ]  # fmt: skip
+        return comparisons.get(self.store, comparisons.add(self.store, prompt.id, ids, purpose="versus"))
+
+    def _secret_policies(self, prompt_id: int) -> list[int]:
+        ids = [FIRST_SECRET_ID + i for i in range(len(SECRET_MODELS))]
+        if not {version.id for version in policies.all_versions(self.store)}.issuperset(ids):
+            for policy_id, name in zip(ids, SECRET_MODELS, strict=True):
+                version = {"id": policy_id, "name": name, "kind": "external", "base_model": name, "created_at": now()}
+                self.store.insert("policy_versions", version)
+            # Whatever is added after a high id gets a higher one.
+            self.store.insert("completions", {
+                "id": FIRST_SECRET_ID, "prompt_id": prompt_id, "policy_version_id": ids[0], "text": "unused", "sampling": {},
+                "seed": 0, "finish_reason": "stop", "latency_s": 0.0, "created_at": now(),
+            })  # fmt: skip
+        return ids
+
+    def clear_queue(self) -> None:
+        """Judges whatever waits, so that a test begins with what it puts in."""
+        annotator = annotators.ensure(self.store, "local")
+        while found := queue.next_presentation(self.store, annotator.id):
+            _, shown = found
+            judgments.save(self.store, shown.id, annotator.id, verdict="rank", tiers=(shown.order,))
+
+    def judged(self) -> int:
+        return judgments.count(self.store, annotators.ensure(self.store, "local").id)
+
+    def last_judgment(self) -> Judgment:
+        row = dict(self.store.row("SELECT * FROM standing_judgments ORDER BY id DESC LIMIT 1"))
+        tiers = tuple(tuple(tier) for tier in loads(row["tiers"]))
+        read = {field.name: row.get(field.name) for field in fields(Judgment)}
+        return Judgment(**read | {"tiers": tiers, "all_bad": bool(row["all_bad"])})
+
+    def texts_in_order(self, presentation_id: int) -> list[tuple[int, str]]:
+        """The completions of a presentation, slot by slot, as the store has them."""
+        shown = presentations.get(self.store, presentation_id)
+        texts = {c.id: c.text for c in comparisons.get(self.store, shown.comparison_id).completions}
+        return [(completion_id, texts[completion_id]) for completion_id in shown.order]
+
+
+comparison_numbers = count(1).__next__
+
+
+class Endpoint:
+    """An OpenAI-compatible endpoint that answers as often as it is allowed to, and is overloaded otherwise."""
+
+    def __init__(self) -> None:
+        self.allowed = 0
+        self._lock = threading.Lock()
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                status, reply = endpoint._answer()
+                body = dumps(reply).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *said) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        self.url = f"http://{HOST}:{self._server.server_port}/v1"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return ("--endpoint", self.url, "--endpoint-model", "distant")
+
+    def allow(self, answers: int) -> None:
+        with self._lock:
+            self.allowed = answers
+
+    def _answer(self) -> tuple[int, dict]:
+        with self._lock:
+            if not self.allowed:
+                return 503, {"error": {"message": "overloaded"}}
+            self.allowed -= 1
+            text = f"Distant answer {self.allowed}."
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        return 200, {"id": "x", "object": "chat.completion", "created": 0, "model": "distant", "choices": [choice]}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,99 @@
+"""The whole loop, as a person goes through it: judge, train, compare the versions; and rounds that are broken off."""
+
+import pytest
+from playwright.sync_api import expect
+
+from storage import prompts, runs
+from tests.browser.pages import ComparePage, TrainingPage
+from tests.browser.program import eventually
+
+pytestmark = pytest.mark.slow
+
+ROUND_S = 120.0
+"""Patience with a tiny round, most of which is imports."""
+
+
+@pytest.fixture
+def judged_program(new_program):
+    """A program with four comparisons to judge and three prompts to be measured on."""
+    program = new_program()
+    for i in range(4):
+        program.put_in(f"First answer {i}.", f"Second answer {i}.")
+    questions = [prompts.NewPrompt(({"role": "user", "content": f"Held out {i}?"},), split="heldout") for i in range(3)]
+    prompts.add(program.store, questions, source="test")
+    return program.start()
+
+
+def judge_all(program, page, judgments=4):
+    compare = ComparePage(page, program.url)
+    for _ in range(judgments - 1):
+        compare.judge(button="choose-a")
+    compare.ready()
+    compare.page.keyboard.press("2")
+    eventually(lambda: program.judged() == judgments, "every judgment is stored")
+
+
+def test_judge_train_and_compare(judged_program, page):
+    program = judged_program
+    judge_all(program, page)
+
+    training = TrainingPage(page)
+    expect(page.locator("#pairs-available")).to_contain_text("4 preference pairs from people")
+    training.start()
+    expect(page.locator("#start-refusal")).to_contain_text("50")
+    training.choose_preset("tiny")
+    training.fill(min_pairs=3, ppo_steps=100)
+    training.start()
+    training.expect_progress(within_s=ROUND_S)
+    expect(training.status).to_have_text("Running")
+    page.reload()
+    training.open()
+    expect(training.status).to_have_text("Running")
+    training.expect_status("Done", within_s=ROUND_S)
+    expect(page.get_by_test_id("result")).to_contain_text("Policy version")
+    for plot in ("reward-loss", "objective-scores", "objective-kl"):
+        expect(page.locator(f"#plot-{plot} .scatterlayer .js-line")).to_be_attached()
+    expect(page.get_by_test_id("samples").locator(".rl-sample")).to_have_count(2)
+    (run,) = runs.all_runs(program.store)
+    assert run.config["reward"]["min_pairs"] == 3
+    assert run.config["model"] == str(program.model)
+
+    training.choose_preset("tiny")
+    training.fill(ppo_steps=2000)
+    training.start()
+    expect(training.cancel).to_be_visible()
+    training.expect_status("Running", within_s=ROUND_S)
+    training.expect_progress(within_s=ROUND_S)
+    training.cancel.click()
+    training.expect_status("Cancelled", within_s=ROUND_S)
+    expect(training.resume).to_be_visible()
+
+    page.get_by_role("tab", name="Demo").click()
+    expect(page.locator("#demo-version input")).to_have_value(run.result["policy_version"])
+    page.locator("#demo-prompt textarea").fill("Say something.")
+    page.locator("#demo-ask").click()
+    for pane in ("#demo-base", "#demo-tuned"):
+        expect(page.locator(f"{pane} .rl-prose:not([aria-busy])")).to_be_visible(timeout=30_000)
+        assert page.locator(f"{pane} .rl-prose").inner_text().strip() not in ("", "The answer is empty.")
+
+
+def test_a_round_outlives_a_restart_of_the_program(judged_program, page):
+    program = judged_program
+    judge_all(program, page)
+    training = TrainingPage(page)
+    training.choose_preset("tiny")
+    training.fill(ppo_steps=2000)
+    training.start()
+    training.expect_status("Running", within_s=ROUND_S)
+    program.kill()
+    program.start()
+    page.goto(program.url)
+    training.open()
+    training.expect_status("Running", within_s=30)
+    eventually(
+        lambda: any(m.name == "objective/scores" for m in runs.metrics(program.store, runs.active(program.store).id)),
+        "the run goes on", within_s=ROUND_S,
+    )  # fmt: skip
+    expect(page.locator("#plot-objective-scores .scatterlayer .js-line")).to_be_attached(timeout=20_000)
+    training.cancel.click()
+    training.expect_status("Cancelled", within_s=ROUND_S)

@@ -1,0 +1,88 @@
+"""Processes die, are stopped and come back; no judgment and no annotator's time is lost with them."""
+
+import json
+import re
+import time
+
+import psutil
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.pages import ComparePage
+from tests.browser.program import eventually
+
+pytestmark = pytest.mark.slow
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_acknowledged_judgment_survives_kill_9(new_program, page):
+    program = new_program()
+    for i in range(3):
+        program.put_in(f"First {i}.", f"Second {i}.")
+    compare = ComparePage(page, program.start().url)
+    compare.judge(button="choose-a")
+    shown = compare.ready()
+    eventually(lambda: "policy server ready" in program.policy_log(), "the policy server is up", within_s=60)
+    server = program.policy_server()
+    with page.expect_response(lambda reply: "component_server" in reply.url):
+        compare.by("choose-b").click()
+    program.kill()
+    killed_at = time.monotonic()
+    assert program.judged() == 2
+    better, worse = (program.texts_in_order(shown)[slot][0] for slot in (1, 0))
+    assert program.last_judgment().tiers == ((better,), (worse,))
+    eventually(lambda: gone(server), "the orphaned policy server ends by itself", within_s=10)
+    assert time.monotonic() - killed_at < 6
+
+    compare = ComparePage(page, program.start().url)
+    compare.ready()
+    assert compare.count() == 2
+    compare.judge(key="1")
+    assert compare.count() == program.judged() == 3
+    assert json.loads(program.store.row("SELECT tiers FROM judgments ORDER BY id LIMIT 1 OFFSET 1")[0]) == [[better], [worse]]
+
+
+def test_ctrl_c_stops_the_policy_server_too(new_program):
+    program = new_program().start()
+    server = eventually(program.policy_server, "a policy server")
+    assert program.interrupt(within_s=15) == 0
+    assert gone(server)
+    assert "Traceback" not in program.log()
+
+
+def test_a_killed_policy_server_comes_back_and_judging_goes_on_meanwhile(new_program, page):
+    program = new_program()
+    for i in range(4):
+        program.put_in(f"First {i}.", f"Second {i}.")
+    compare = ComparePage(page, program.start().url)
+    compare.ready()
+    server = eventually(program.policy_server, "a policy server")
+    server.kill()
+    for _ in range(3):
+        compare.judge(button="choose-a")
+    assert program.judged() == 3
+    eventually(lambda: (new := program.policy_server()) and new.pid != server.pid, "the policy server is started again", within_s=15)
+    # Alone, it writes what is missing.
+    eventually(
+        lambda: program.store.value("SELECT count(*) FROM comparisons") > 4, "the new policy server fills the queue", within_s=60
+    )
+
+
+def test_an_empty_queue_says_how_long_and_fills_by_itself(new_program, endpoint, page):
+    endpoint.allow(2)
+    program = new_program(*endpoint.options)
+    compare = ComparePage(page, program.start().url)
+    expect(compare.by("empty-state")).to_contain_text("No comparison is waiting")
+    compare.ready()
+    assert sorted(compare.answers()) == ["Distant answer 0.", "Distant answer 1."]
+    compare.by("choose-a").click()
+    expect(compare.by("empty-state")).to_contain_text(
+        re.compile(r"The model is writing new answers: about \d+ s\. This page fills by itself\.")
+    )
+    assert compare.count() == 1
+    endpoint.allow(100)
+    compare.ready()
+    assert compare.by("empty-state").is_hidden()

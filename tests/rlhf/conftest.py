@@ -1,0 +1,54 @@
+"""A tiny model on disk, and a small world of judged comparisons, for everything that learns or speaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from learning import Judged
+
+from rlhf.backbone import Backbone
+from storage.database import DataFolder
+
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny models lose time to a second thread, and sums in one order are the same bits every time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def eos_pad_folder(tmp_path_factory) -> Path:
+    """The same, with one token for the end and for padding, as the default model has it."""
+    return tiny.write(tmp_path_factory.mktemp("models") / "tiny-eos-pad", pad_is_eos=True)
+
+
+@pytest.fixture
+def backbone(tiny_folder) -> Backbone:
+    return Backbone.load(tiny_folder, "cpu", "float32")
+
+
+@pytest.fixture
+def eos_pad_backbone(eos_pad_folder) -> Backbone:
+    return Backbone.load(eos_pad_folder, "cpu", "float32")
+
+
+@pytest.fixture
+def empty_world(store, tiny_folder) -> Judged:
+    return Judged(store, DataFolder(store.path.parent), tiny_folder)
+
+
+@pytest.fixture
+def judged(empty_world) -> Judged:
+    return empty_world.fill()

@@ -1,0 +1,124 @@
+"""Options: each has a help line and a way there and back, and figures that do not go together are refused by name."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from rlhf.config import PRESETS, ConfigError, RoundConfig, check, options, with_options
+
+
+def named(config=None):
+    return {o.name: o for o in options(config or RoundConfig())}
+
+
+def test_every_option_has_a_name_of_its_own_and_a_help_line_with_an_end():
+    every = options(RoundConfig())
+    assert len({o.name for o in every}) == len(every) > 30
+    for option in every:
+        assert option.help.strip() and option.help.endswith("."), option.name
+        assert "\n" not in option.help, option.name
+        assert option.type in (int, float, str, bool), option.name
+
+
+def test_names_are_those_of_the_command_line():
+    found = named()
+    assert {"seed", "min-pairs", "ppo-kl-coef", "ppo-adapter-rank", "reward-adapter-top-layers", "evaluation-max-new-tokens"} <= set(found)
+    assert found["ppo-missing-eos-score"].optional and found["ppo-missing-eos-score"].type is float
+    assert not found["ppo-kl-coef"].optional
+    assert found["ppo-kl-coef"].help == "Reward units per nat of KL to the reference."
+    assert found["include-simulated"].type is bool
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_options_go_there_and_back(preset):
+    config = PRESETS[preset]
+    assert with_options(RoundConfig(), {o.name: o.default for o in options(config)}) == config
+
+
+def test_every_single_option_reaches_its_own_field():
+    """Each set alone to another value, and nothing else moves."""
+    before = {o.name: o.default for o in options(RoundConfig())}
+    others = {"model": "x", "device": "cpu", "dtype": "float32", "seed": 7, "include-simulated": True, "ppo-minibatch-size": 8,
+              "ppo-missing-eos-score": -1.0, "reward-depth": 0.9, "ppo-gamma": 0.5, "ppo-lam": 0.5, "ppo-whiten-rewards": True}
+    for option in options(RoundConfig()):
+        value = others.get(option.name, option.default * 2 if option.default else option.type(3))
+        after = {o.name: o.default for o in options(with_options(RoundConfig(), {option.name: value}))}
+        assert {n for n in after if after[n] != before[n]} == {option.name}
+        assert after[option.name] == value
+
+
+def test_a_configuration_survives_its_row():
+    config = with_options(PRESETS["tiny"], {"ppo-missing-eos-score": -1.5, "reward-adapter-rank": 3, "model": "a/b"})
+    assert RoundConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_row_of_another_version_is_refused_by_name():
+    values = RoundConfig().to_dict()
+    values["ppo"]["banana"] = 1
+    with pytest.raises(ConfigError, match="PPOConfig has no banana"):
+        RoundConfig.from_dict(values)
+    with pytest.raises(ConfigError, match="RoundConfig has no apple, pear"):
+        RoundConfig.from_dict({"pear": 1, "apple": 2})
+
+
+def test_fields_that_a_row_lacks_have_their_defaults():
+    assert RoundConfig.from_dict({"seed": 3, "ppo": {"steps": 2}}) == with_options(RoundConfig(), {"seed": 3, "ppo-steps": 2})
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ({"ppo-banana": 1}, "unknown option 'ppo-banana'"),
+        ({"ppo-kl-coef": -0.1}, "--ppo-kl-coef -0.1: must not be negative"),
+        ({"seed": -1}, "--seed -1: must not be negative"),
+        ({"seed": 2**32}, "--seed 4294967296: must be below 2\\^32"),
+        ({"ppo-steps": 0}, "--ppo-steps 0: must be greater than 0"),
+        ({"ppo-temperature": 0.0}, "--ppo-temperature 0: must be greater than 0"),
+        ({"min-pairs": 0}, "--min-pairs 0"),
+        ({"reward-reference-samples": 0}, "--reward-reference-samples 0"),
+        ({"reward-depth": 0.0}, "--reward-depth 0"),
+        ({"reward-depth": 1.5}, "--reward-depth 1.5: must be at most 1"),
+        ({"ppo-gamma": 1.01}, "--ppo-gamma 1.01: must be at most 1"),
+        ({"ppo-lam": 2.0}, "--ppo-lam 2.0: must be at most 1"),
+        ({"ppo-kl-horizon": 0}, "--ppo-kl-horizon 0"),
+        ({"ppo-batch-size": 10, "ppo-minibatch-size": 4}, "--ppo-batch-size 10 is no multiple of --ppo-minibatch-size 4"),
+        ({"ppo-kl-coef": float("nan")}, "--ppo-kl-coef nan: must be finite"),
+        ({"ppo-missing-eos-score": float("inf")}, "must be finite"),
+        ({"ppo-steps": "many"}, "--ppo-steps 'many': must be int"),
+        ({"ppo-steps": 2.5}, "--ppo-steps 2.5: must be int"),
+        ({"ppo-steps": True}, "must be int"),
+        ({"ppo-steps": None}, "--ppo-steps None: must be int"),
+        ({"include-simulated": 1}, "must be bool"),
+        ({"device": "tpu"}, "--device tpu: choose one of auto, cpu, cuda"),
+        ({"dtype": "float8"}, "--dtype float8: choose one of auto, float32, bfloat16"),
+    ],
+)
+def test_what_does_not_go_is_refused_by_name(values, said):
+    with pytest.raises(ConfigError, match=said):
+        with_options(RoundConfig(), values)
+
+
+def test_what_may_be_off_may_be_off():
+    config = with_options(RoundConfig(), {"ppo-missing-eos-score": None, "ppo-kl-target": 0.0, "ppo-kl-horizon": 0, "reward-epochs": 0,
+                                          "ppo-kl-coef": 0, "ppo-adapter-top-layers": 0})
+    assert config.ppo.kl_coef == 0
+    assert with_options(config, {"ppo-missing-eos-score": -2.0}).ppo.missing_eos_score == -2
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_presets_are_sound(preset):
+    check(PRESETS[preset])
+
+
+def test_a_change_leaves_the_preset_alone():
+    before = replace(PRESETS["laptop"])
+    with_options(PRESETS["laptop"], {"ppo-steps": 99, "reward-adapter-rank": 1})
+    assert PRESETS["laptop"] == before
+
+
+def test_the_face_of_the_floor_needs_no_torch():
+    code = "import sys, rlhf.config, rlhf.jobs, rlhf.client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

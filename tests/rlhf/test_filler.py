@@ -1,0 +1,290 @@
+"""The queue of comparisons: who meets whom, which prompts come first, and that nothing ends the filling for good."""
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from learning import user
+
+from rlhf import filler as module
+from rlhf.client import PolicyClient, PolicyServerDown
+from rlhf.filler import COLLECTING, Drawn, EndpointGenerator, Filler, least_used, pairing, send_back, write_comparisons
+from storage import comparisons, policies, prompts, queue, runs
+from storage.records import PolicyVersion, Prompt, Sampling
+
+
+def version(n, kind="tuned"):
+    return PolicyVersion(n, f"v{n}", kind, "m", None, None, "2026-01-01")
+
+
+class FakeModel:
+    """Answers with verbs: it says what it is told to, always something new otherwise, and fails on demand."""
+
+    def __init__(self):
+        self.asked = []
+        self.says: dict[str, str] = {}
+        self.fails: list[Exception] = []
+        self.n = 0
+
+    def __call__(self, asked, sampling, seed, tick=lambda: None):
+        if self.fails:
+            raise self.fails.pop(0)
+        self.asked.append(asked)
+        tick()
+        drawn = []
+        for _, prompt in asked:
+            self.n += 1
+            drawn.append(Drawn(self.says.get(prompt.text, f"answer {self.n}"), "stop", 0.1))
+        return drawn
+
+
+@pytest.fixture
+def model():
+    return FakeModel()
+
+
+@pytest.fixture
+def asked(store):
+    def add(*texts):
+        prompts.add(store, [prompts.NewPrompt(user(t), "test", "train") for t in texts], source="test")
+        return prompts.of_split(store)
+
+    return add
+
+
+@contextmanager
+def running(filler):
+    """Pauses are a hundredth as long, so that a test of them takes no seconds."""
+    wait = filler._over.wait
+    filler._over.wait = lambda seconds: wait(seconds / 100)
+    filler.start()
+    try:
+        yield filler
+    finally:
+        filler.stop()
+
+
+def until(what, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.01)
+
+
+def test_the_tuned_policy_meets_the_base_every_second_time():
+    base, tuned = version(1, "base"), version(2)
+    assert pairing(base, None, 0) == pairing(base, None, 1) == (base, base)
+    assert [pairing(base, tuned, i) for i in range(3)] == [(tuned, base), (tuned, tuned), (tuned, base)]
+
+
+def test_comparisons_hold_what_was_drawn(store, asked, model):
+    prompt = asked("Q")[0]
+    base, other = policies.ensure_base(store, "m"), policies.ensure_external(store, "x")
+    sampling = Sampling(temperature=0.5, max_new_tokens=7)
+    assert write_comparisons(store, model, [(prompt, other, base), (prompt, base, base)], sampling=sampling, seed=11) == []
+    first, second = comparisons.many(store, [1, 2])
+    assert (first.purpose, second.purpose) == ("versus", "collect")
+    assert [(c.text, c.policy_version_id) for c in first.completions] == [("answer 1", other.id), ("answer 2", base.id)]
+    assert [c.text for c in second.completions] == ["answer 3", "answer 4"]
+    assert first.completions[0].sampling == sampling and first.completions[0].seed == 11
+
+
+def test_answers_that_cannot_be_told_apart_or_read_are_dropped(store, asked):
+    every = asked("same", "space", "empty", "blank", "good")
+    texts = iter(["a", "a", "b", " b\n", "", "c", "d", "  ", "e", "f"])
+
+    def generate(asked, sampling, seed, tick):
+        return [Drawn(next(texts), "stop", 0.1) for _ in asked]
+
+    base = policies.ensure_base(store, "m")
+    assert write_comparisons(store, generate, [(p, base, base) for p in every], sampling=COLLECTING, seed=0) == every[:4]
+    assert [c.text for c in comparisons.get(store, 1).completions] == ["e", "f"]
+    assert store.value("SELECT count(*) FROM completions") == 2
+
+
+def test_prompts_with_the_fewest_comparisons_come_first(store, asked, model):
+    one, two, three = asked("one", "two", "three")
+    base = policies.ensure_base(store, "m")
+    write_comparisons(store, model, [(one, base, base), (three, base, base), (three, base, base)], sampling=COLLECTING, seed=0)
+    assert least_used(store, 3, {}) == [two, one, three]
+    assert least_used(store, 5, {}) == [two, one, three, two, one]
+    places = {}
+    send_back(store, places, [two])
+    assert least_used(store, 3, places) == [one, three, two], "one that is asked in vain does not stay first in line"
+    send_back(store, places, [one])
+    assert least_used(store, 3, places) == [three, two, one]
+
+
+def test_without_prompts_nothing_is_asked(store):
+    assert least_used(store, 3, {}) == []
+
+
+def test_the_queue_is_filled_to_its_target_and_no_further(store, asked, model):
+    asked(*(f"Q{i}" for i in range(5)))
+    with running(Filler(store, model, "m")) as filler:
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET and not filler.filling)
+        assert filler.note == "" and filler.seconds_per_comparison > 0
+        calls = len(model.asked)
+        time.sleep(0.1)
+        assert len(model.asked) == calls
+    batches = [len(a) // 2 for a in model.asked]
+    assert batches == [1, 2, 4, 8, 8, 1], "the first is there soon"
+    usage = comparisons.prompt_usage(store)
+    assert sorted(usage.values()) == [4, 5, 5, 5, 5]
+
+
+def test_once_there_is_a_tuned_policy_it_is_in_every_comparison(store, asked, model):
+    asked("Q")
+    runs.create(store, "r1", config={}, seed=0, versions={})
+    policies.register_tuned(store, name="m-r1", base_model="m", adapter_path="runs/r1/policy", run_id="r1")
+    with running(Filler(store, model, "m")):
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+    kinds = [tuple(policy.kind for policy, _ in batch[i : i + 2]) for batch in model.asked for i in range(0, len(batch), 2)]
+    assert kinds.count(("tuned", "base")) == kinds.count(("tuned", "tuned")) == 12
+
+
+def test_no_prompts_are_said_and_prompts_that_come_are_taken(store, asked, model):
+    with running(Filler(store, model, "m")) as filler:
+        until(lambda: filler.note)
+        assert filler.note == "There are no prompts yet: import some."
+        asked("Q")
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET and filler.note == "")
+
+
+def test_failures_are_told_and_do_not_end_the_filling(store, asked, model):
+    asked("Q")
+    model.fails = [ZeroDivisionError("first"), PolicyServerDown("second"), KeyError("third")]
+    notes = []
+    real = module.Filler.__setattr__
+
+    class Watched(Filler):
+        def __setattr__(self, name, value):
+            if name == "note":
+                notes.append(value)
+            real(self, name, value)
+
+    with running(Watched(store, model, "m")) as filler:
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET and filler.note == "")
+    assert [n for n in notes if n] == ["ZeroDivisionError: first", "second", "KeyError: 'third'"]
+
+
+def test_prompts_that_always_get_the_same_answer_do_not_starve_the_rest(store, asked, model):
+    stubborn = [f"Say {i}" for i in range(module.LARGEST_BATCH + 2)]
+    asked(*stubborn, "Q1", "Q2")
+    model.says = {text: "as you wish" for text in stubborn}
+    with running(Filler(store, model, "m")) as filler:
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+    assert filler.seconds_per_comparison is not None
+
+
+def test_a_model_that_says_one_thing_only_is_told(store, asked, model):
+    asked("Q")
+    model.says = {"Q": "yes"}
+    with running(Filler(store, model, "m")) as filler:
+        until(lambda: filler.note)
+        assert "alike" in filler.note
+
+
+def test_a_stop_breaks_off_a_batch_in_the_middle(store, asked, caplog):
+    asked("Q")
+    began, stopping = threading.Event(), threading.Event()
+
+    def generate(asked, sampling, seed, tick):
+        began.set()
+        stopping.wait(5)
+        tick()
+        raise AssertionError("the tick ends it")
+
+    with running(Filler(store, generate, "m")) as filler:
+        began.wait(5)
+        filler._over.set()
+        stopping.set()
+    assert not filler._thread.is_alive()
+    assert caplog.text == "", "an ordered end is no failure"
+    assert queue.depth(store) == 0
+
+
+# An endpoint that is not ours.
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.asked.append((self.path, body))
+        status, reply = self.server.replies[min(len(self.server.asked), len(self.server.replies)) - 1]
+        data = json.dumps(reply).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+def says(text, reason="stop"):
+    message = {"role": "assistant", "content": text}
+    return 200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m",
+                 "choices": [{"index": 0, "message": message, "finish_reason": reason}]}
+
+
+@pytest.fixture
+def endpoint():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    server.asked, server.replies = [], [says("hello")]
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    server.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_endpoint_is_asked_once_for_each_answer(endpoint):
+    endpoint.replies = [says("one"), says("two", "length")]
+    ticks = []
+    asked = [(version(1, "external"), Prompt(i, user(f"Q{i}"), "test", "train")) for i in range(2)]
+    drawn = EndpointGenerator(PolicyClient(endpoint.url), "their-model")(
+        asked, Sampling(temperature=0.3, top_p=0.9, max_new_tokens=17), 40, lambda: ticks.append(1)
+    )
+    assert [(d.text, d.finish_reason) for d in drawn] == [("one", "stop"), ("two", "length")]
+    assert all(d.latency_s > 0 for d in drawn) and len(ticks) == 2
+    path, body = endpoint.asked[1]
+    assert path == "/v1/chat/completions"
+    assert body == {"model": "their-model", "messages": [{"role": "user", "content": "Q1"}], "temperature": 0.3, "top_p": 0.9,
+                    "max_tokens": 17, "seed": 41}
+
+
+@pytest.mark.parametrize(
+    "reply, said",
+    [((500, {"error": {"message": "out of order"}}), "refused \\(500\\)"), ((200, {"choices": []}), "answered without a choice"),
+     ((404, {"error": {"message": "no such model"}}), "no such model")],
+)
+def test_what_an_endpoint_does_wrong_is_told(endpoint, reply, said):
+    endpoint.replies = [reply]
+    generate = EndpointGenerator(PolicyClient(endpoint.url), "their-model")
+    with pytest.raises(PolicyServerDown, match=said) as caught:
+        generate([(version(1), Prompt(1, user("Q"), "test", "train"))], COLLECTING, 0)
+    assert endpoint.url in str(caught.value)
+
+
+def test_an_endpoint_that_is_not_there_is_told():
+    with pytest.raises(PolicyServerDown, match="no answer from the policy server at http://127.0.0.1:9/v1"):
+        EndpointGenerator(PolicyClient("http://127.0.0.1:9/v1"), "m")([(version(1), Prompt(1, user("Q"), "test", "train"))], COLLECTING, 0)
+
+
+def test_answers_of_an_endpoint_are_marked_as_its_own(store, asked, endpoint):
+    asked("Q1", "Q2")
+    endpoint.replies = [says(f"answer {i}") for i in range(2 * module.QUEUE_TARGET)]
+    collector = policies.ensure_external(store, "their-model")
+    generate = EndpointGenerator(PolicyClient(endpoint.url), "their-model")
+    with running(Filler(store, generate, "m", collector)):
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+    found = comparisons.many(store, list(range(1, 25)))
+    assert {c.policy_version_id for f in found for c in f.completions} == {collector.id}
+    assert {f.purpose for f in found} == {"collect"}

@@ -1,0 +1,141 @@
+"""How far a round is, by a clock that stands still until it is told to go."""
+
+import pytest
+
+from rlhf import progress as module
+from rlhf.progress import Cancelled, Progress
+from storage import runs
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def go(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def progress(store, clock):
+    runs.create(store, "r1", config={}, seed=0, versions={})
+    runs.mark_started(store, "r1", 1)
+    made = Progress(store, "r1")
+    made.plan({"first": 30, "second": 10, "third": 60})
+    return made
+
+
+def row(progress):
+    return runs.get(progress.store, "r1")
+
+
+def test_fractions_follow_the_plan(progress, clock):
+    progress.stage("first", 10)
+    assert (row(progress).stage, row(progress).progress) == ("first", 0.0)
+    for _ in range(5):
+        progress.tick()
+    clock.go(1)
+    progress.tick()
+    assert row(progress).progress == pytest.approx(0.3 * 0.6)
+    progress.stage("third", 4)
+    assert row(progress).progress == pytest.approx(0.4)
+    for _ in range(9):
+        clock.go(1)
+        progress.tick()
+    assert row(progress).progress == pytest.approx(1.0), "more ticks than were reckoned with do not go beyond the stage"
+
+
+def test_a_row_is_written_once_a_second(progress, clock):
+    written = []
+    progress.on_change = lambda *what: written.append(what)
+    progress.stage("first", 1000)
+    for _ in range(100):
+        clock.go(0.05)
+        progress.tick()
+    assert 4 <= len(written) - 1 <= 5
+
+
+def test_time_left_comes_from_the_pace(progress, clock):
+    progress.stage("first", 10)
+    assert progress.eta_s() is None
+    for _ in range(5):
+        clock.go(4)
+        progress.tick()
+    # 15% took 20 s; 85% are left.
+    assert progress.eta_s() == pytest.approx(20 / 0.15 * 0.85)
+    assert row(progress).eta_s == pytest.approx(20 / 0.15 * 0.85)
+
+
+def test_what_an_earlier_attempt_did_is_no_pace(progress, clock):
+    progress.skip("first")
+    progress.stage("second", 10, done=5)
+    assert progress.fraction() == pytest.approx(0.35)
+    clock.go(10)
+    progress.tick()
+    # 1% in 10 s, 64% left
+    assert progress.eta_s() == pytest.approx(640)
+
+
+def test_a_check_does_no_work(progress, clock):
+    progress.stage("first", 10)
+    clock.go(5)
+    for _ in range(50):
+        progress.check()
+    assert progress.fraction() == 0.0
+    runs.request_cancel(progress.store, "r1")
+    clock.go(1)
+    with pytest.raises(Cancelled):
+        progress.check()
+
+
+def test_a_cancel_arrives_within_a_second_of_ticks(progress, clock):
+    progress.stage("first", 10)
+    runs.request_cancel(progress.store, "r1")
+    progress.tick()
+    clock.go(1)
+    with pytest.raises(Cancelled):
+        progress.tick()
+
+
+def test_a_cancel_arrives_between_stages(progress):
+    runs.request_cancel(progress.store, "r1")
+    with pytest.raises(Cancelled):
+        progress.stage("first", 10)
+
+
+def test_seconds_add_up_over_attempts(progress, clock):
+    progress.stage("first", 10)
+    clock.go(3)
+    progress.stage("second", 10)
+    clock.go(4)
+    progress.close_stage()
+    assert progress.seconds() == {"time/first": 3, "time/second": 4}
+    again = Progress(progress.store, "r1")
+    again.skip("first")
+    again.stage("second", 10, done=5)
+    clock.go(2)
+    again.close_stage()
+    again.close_stage()
+    assert again.seconds() == {"time/first": 3, "time/second": 6}
+
+
+def test_a_beat_comes_with_every_written_tick(progress, clock):
+    progress.stage("first", 10)
+    before = row(progress).heartbeat_at
+    clock.go(2)
+    progress.tick()
+    assert row(progress).heartbeat_at >= before
+
+
+def test_figures_are_kept_by_step(progress):
+    progress.log(3, {"objective/kl": 0.5, "val/ratio": float("nan")})
+    assert [(m.name, m.step, m.value) for m in runs.metrics(progress.store, "r1")] == [("objective/kl", 3, 0.5)]

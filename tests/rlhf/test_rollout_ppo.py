@@ -1,0 +1,408 @@
+"""Experience and the loop over it, with a reward that is a program, so that what should be learned is known."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.testing import assert_close
+
+import rlhf.ppo as ppo_module
+from rlhf.backbone import Backbone, pad_left
+from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
+from rlhf.ppo import PPO
+from rlhf.reward import ADAPTER, RewardModel, Row
+from rlhf.rollout import POLICY, collect, forward, score, sequence_kl
+from rlhf.sampling import Sampled, generator
+from storage.records import Sampling
+
+CPU = torch.device("cpu")
+PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14], [15], [16, 17], [18, 19, 20], [21], [22, 23]]
+CONFIG = PPOConfig(
+    adapter=AdapterConfig(rank=8, alpha=16), steps=3, batch_size=8, minibatch_size=4, epochs=2, max_new_tokens=8, temperature=0.7,
+    learning_rate=5e-3, kl_coef=0.05, kl_target=6.0,
+)
+
+
+WANTED = range(0, 64)
+
+
+class ByteReward:
+    """Scores an answer by the share of some bytes in it."""
+
+    def row(self, prompt_ids, answer_ids) -> Row:
+        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+
+    def score(self, rows, *, tick=lambda: None):
+        return torch.tensor([sum(i in WANTED for i in r.ids[r.start :]) / len(r.ids[r.start :]) for r in rows])
+
+
+def trainer(folder: Path, config: PPOConfig = CONFIG, seed: int = 0, learned_reward: bool = False) -> PPO:
+    backbone = Backbone.load(folder, "cpu", "float32")
+    if not learned_reward:
+        return PPO(backbone, ByteReward(), PROMPTS, config, seed=seed)
+    settings = RewardConfig(adapter=AdapterConfig(rank=2), depth=1.0)
+    backbone.add_adapter(ADAPTER, settings.adapter, seed=9)
+    return PPO(backbone, RewardModel(backbone, settings, seed=9), PROMPTS, config, seed=seed)
+
+
+def taken(ppo: PPO, n: int = 8, temperature: float = 0.7):
+    return collect(
+        ppo.backbone, ppo.reward_model, ppo.value_head, [PROMPTS[i % len(PROMPTS)] for i in range(n)],
+        Sampling(temperature=temperature, max_new_tokens=8), generator(CPU, 5), minibatch_size=4,
+    )
+
+
+def scrambled(ppo: PPO) -> PPO:
+    """As after some training: the policy is not the reference any more, and values are not 0."""
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in ppo.policy.items():
+            if ".lora_B." in name:
+                p.copy_(0.1 * torch.randn(p.shape, generator=rng))
+        ppo.value_head.weight.copy_(0.1 * torch.randn(ppo.value_head.weight.shape, generator=rng))
+    return ppo
+
+
+def read_alone(backbone, prompt, answer, temperature):
+    """Log-probabilities of an answer's tokens by the plain definition, without padding."""
+    ids = torch.tensor([[*prompt, *answer]])
+    with torch.no_grad():
+        logits = backbone.base(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+    return (logits / temperature).log_softmax(-1)[torch.arange(len(answer)), torch.tensor(answer)]
+
+
+def test_what_was_collected_is_what_a_plain_forward_reads(tiny_folder):
+    ppo = scrambled(trainer(tiny_folder))
+    rollout = taken(ppo)
+    reference = Backbone.load(tiny_folder, "cpu", "float32")
+    lengths = rollout.mask.sum(-1).tolist()
+    assert not torch.allclose(rollout.logprobs, rollout.ref_logprobs, atol=1e-2)
+    for i, n in enumerate(lengths):
+        prompt, answer = PROMPTS[i % len(PROMPTS)], rollout.responses[i, :n].tolist()
+        assert rollout.prompts[i][rollout.prompt_mask[i]].tolist() == prompt
+        with ppo.backbone.using(POLICY):
+            assert_close(rollout.logprobs[i, :n], read_alone(ppo.backbone, prompt, answer, 0.7), atol=1e-5, rtol=0)
+        assert_close(rollout.ref_logprobs[i, :n], read_alone(reference, prompt, answer, 0.7), atol=1e-5, rtol=0)
+        for field in (rollout.logprobs, rollout.ref_logprobs, rollout.values, rollout.entropy):
+            assert torch.equal(field[i, n:], torch.zeros(field.shape[1] - n)), "0 outside the mask"
+        assert rollout.finished[i] == (answer[-1] == ppo.backbone.eos_id)
+        assert rollout.scores[i] == pytest.approx(sum(a in WANTED for a in answer) / n)
+
+
+def test_the_value_of_a_token_is_read_before_it_is_seen(tiny_folder):
+    ppo = scrambled(trainer(tiny_folder))
+    rollout = taken(ppo, 1)
+    ids = torch.cat([rollout.prompts, rollout.responses], 1)
+    with ppo.backbone.using(POLICY), torch.no_grad():
+        hidden = ppo.backbone.base(input_ids=ids, output_hidden_states=True).hidden_states[-1][0]
+        expected = ppo.value_head(hidden)[:, 0]
+    start = rollout.prompts.shape[1] - 1
+    assert_close(rollout.values[0], expected[start : start + rollout.values.shape[1]], atol=1e-5, rtol=0)
+
+
+def test_taking_rows_leaves_out_columns_that_only_others_need(tiny_folder):
+    rollout = taken(trainer(tiny_folder))
+    part = rollout.take(torch.tensor([2, 0]))
+    assert part.prompts.shape == (2, 3)
+    assert part.responses.shape[1] == rollout.mask[[2, 0]].sum(-1).max()
+    assert part.prompts[part.prompt_mask].tolist() == [15, 5, 6, 7]
+    assert torch.equal(part.scores, rollout.scores[[2, 0]])
+
+
+def test_forward_speaks_of_the_response_tokens_only(backbone):
+    prompts, prompt_mask = pad_left([[5, 6], [7]], backbone.pad_id)
+    responses, mask = torch.tensor([[8, 9, 10], [11, 12, 13]]), torch.ones(2, 3, dtype=torch.bool)
+    with torch.no_grad():
+        out = forward(backbone, prompts, prompt_mask, responses, mask)
+    assert out.logits.shape[:2] == out.hidden.shape[:2] == (2, 3)
+
+
+@pytest.mark.parametrize("minibatch_size", [8, 2])
+def test_the_ratio_is_1_before_the_first_update(tiny_folder, monkeypatch, minibatch_size):
+    ppo = scrambled(trainer(tiny_folder, replace(CONFIG, minibatch_size=minibatch_size)))
+    seen = []
+    real = ppo_module.policy_loss
+
+    def spy(new, old, advantages, mask, *, clip):
+        seen.append((new.detach()[mask], old[mask]))
+        return real(new, old, advantages, mask, clip=clip)
+
+    monkeypatch.setattr(ppo_module, "policy_loss", spy)
+    ppo.step()
+    assert len(seen) == 2 * 8 // minibatch_size
+    assert_close(seen[0][0].exp() / seen[0][1].exp(), torch.ones_like(seen[0][0]), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(seen[-1][0], seen[-1][1], atol=1e-3), "later ones have moved"
+
+
+def test_advantages_are_whitened_over_the_batch_and_rewards_end_in_the_score(tiny_folder, monkeypatch):
+    ppo = trainer(tiny_folder)
+    seen = {}
+
+    def spy(rollout, advantages, returns, tick=None):
+        seen.update(rollout=rollout, advantages=advantages, returns=returns)
+        return {}
+
+    monkeypatch.setattr(ppo, "update", spy)
+    figures = ppo.step()
+    rollout, advantages = seen["rollout"], seen["advantages"][seen["rollout"].mask]
+    assert_close(advantages.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+    assert_close(advantages.std(unbiased=False), torch.tensor(1.0), atol=1e-3, rtol=0)
+    # The policy is the reference and values are 0: each return is the score, decayed by lambda once a token.
+    for i, n in enumerate(rollout.mask.sum(-1).tolist()):
+        expected = rollout.scores[i] * 0.95 ** torch.arange(n - 1, -1, -1)
+        assert_close(seen["returns"][i, :n], expected, atol=1e-5, rtol=0)
+    assert figures["objective/scores"] == pytest.approx(float(rollout.scores.mean()))
+    assert figures["objective/kl"] == pytest.approx(0, abs=1e-5)
+    assert figures["val/response_length"] == pytest.approx(float(rollout.mask.sum(-1).float().mean()))
+    # KL 0 is below the target: the error is clipped to -.2, over 8 completions of a horizon of 2000.
+    assert ppo.kl_coef == pytest.approx(0.05 * (1 - 0.2 * 8 / 2000))
+    assert figures["objective/kl_coef"] == 0.05
+
+
+def test_gradient_clipping_changes_the_step(tiny_folder):
+    def moved(max_grad_norm):
+        ppo = trainer(tiny_folder, replace(CONFIG, epochs=1, minibatch_size=8, max_grad_norm=max_grad_norm))
+        before = {n: p.detach().clone() for n, p in ppo.policy.items()}
+        norm = ppo.step()["policy/grad_norm"]
+        return max(float((p.detach() - before[n]).abs().max()) for n, p in ppo.policy.items()), norm
+
+    free, norm = moved(1e9)
+    # Adam forgets the scale of a gradient down to its eps of 1e-5: far below it, the step shrinks with the gradient.
+    held, same_norm = moved(1e-9)
+    assert norm == same_norm > 1e-3, "the norm is told as it was before clipping"
+    assert free == pytest.approx(CONFIG.learning_rate, rel=0.05)
+    assert held < 1e-3 * free
+
+
+def test_ppo_learns_what_the_reward_asks_for_and_leaves_the_reference_alone(tiny_folder):
+    config = replace(
+        CONFIG, batch_size=64, minibatch_size=16, max_new_tokens=4, temperature=1.0, learning_rate=2e-2, value_learning_rate=1e-2,
+        kl_coef=0.01, kl_target=0.0,
+    )
+    ppo = trainer(tiny_folder, config)
+    base = {n: p.clone() for n, p in ppo.backbone.base.state_dict().items() if ".lora_" not in n}
+    figures = [ppo.step() for _ in range(16)]
+    scores = [f["objective/scores"] for f in figures]
+    assert sum(scores[:2]) / 2 < 0.3 and sum(scores[-2:]) / 2 > 0.5, scores
+    assert figures[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
+    assert figures[-1]["objective/kl"] > 1
+    assert figures[-1]["policy/entropy_avg"] < figures[0]["policy/entropy_avg"]
+    for name, value in ppo.backbone.base.state_dict().items():
+        if ".lora_" not in name:
+            assert torch.equal(value, base[name]), name
+    rollout = taken(ppo)
+    reference = Backbone.load(tiny_folder, "cpu", "float32")
+    n = int(rollout.mask[0].sum())
+    assert_close(rollout.ref_logprobs[0, :n], read_alone(reference, PROMPTS[0], rollout.responses[0, :n].tolist(), 0.7), atol=1e-5, rtol=0)
+
+
+def test_kl_of_whole_answers_is_the_sum_over_their_tokens(tiny_folder):
+    ppo = scrambled(trainer(tiny_folder))
+    rollout = taken(ppo)
+    lengths = rollout.mask.sum(-1).tolist()
+    answers = [rollout.responses[i, :n].tolist() for i, n in enumerate(lengths)]
+    asked = [PROMPTS[i % len(PROMPTS)] for i in range(8)]
+    found = sequence_kl(ppo.backbone, asked, answers, 0.7, batch_size=3)
+    assert_close(found, (rollout.logprobs - rollout.ref_logprobs).sum(-1), atol=1e-4, rtol=0)
+    assert found.mean() > 0
+
+
+def test_a_kl_penalty_holds_the_policy_back(tiny_folder):
+    def final_kl(kl_coef):
+        ppo = trainer(tiny_folder, replace(CONFIG, batch_size=32, minibatch_size=16, learning_rate=1e-2, kl_coef=kl_coef, kl_target=0.0))
+        return [ppo.step() for _ in range(6)][-1]["objective/kl"]
+
+    assert final_kl(2.0) < 0.5 * final_kl(0.0)
+
+
+def test_only_the_policy_learns_beside_a_learned_reward(tiny_folder):
+    ppo = trainer(tiny_folder, learned_reward=True)
+    reward = {n: p.clone() for n, p in ppo.backbone.parameters(ADAPTER).items()}
+    head = ppo.reward_model.head.weight.clone()
+    policy = {n: p.clone() for n, p in ppo.policy.items()}
+    ppo.step()
+    assert all(torch.equal(p, reward[n]) for n, p in ppo.backbone.parameters(ADAPTER).items())
+    assert torch.equal(ppo.reward_model.head.weight, head)
+    assert all(not torch.equal(p, policy[n]) for n, p in ppo.policy.items() if ".lora_B." in n)
+    assert ppo.value_head.weight.abs().max() > 0
+
+
+# Checkpoints.
+
+
+def everything(ppo: PPO) -> dict[str, torch.Tensor]:
+    found = {n: p.detach().clone() for n, p in ppo.policy.items()}
+    found |= {f"value.{n}": p.clone() for n, p in ppo.value_head.state_dict().items()}
+    for index, state in ppo.optimizer.state_dict()["state"].items():
+        found |= {f"optimizer.{index}.{n}": v.clone() for n, v in state.items()}
+    return found
+
+
+@pytest.mark.parametrize("learned_reward", [False, True])
+def test_a_resumed_step_is_the_unbroken_one_bit_for_bit(tiny_folder, tmp_path, learned_reward):
+    unbroken = trainer(tiny_folder, learned_reward=learned_reward)
+    unbroken.step()
+    unbroken.save(tmp_path / "checkpoint")
+    expected_figures = [unbroken.step(), unbroken.step()]
+
+    resumed = trainer(tiny_folder, learned_reward=learned_reward)
+    torch.manual_seed(12345)
+    assert resumed.load(tmp_path / "checkpoint")
+    assert resumed.step_done == 1
+    figures = [resumed.step(), resumed.step()]
+
+    assert figures == expected_figures
+    assert resumed.kl_coef == unbroken.kl_coef
+    expected, found = everything(unbroken), everything(resumed)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_there_is_nothing_to_load_before_the_first_save(tiny_folder, tmp_path):
+    ppo = trainer(tiny_folder)
+    assert ppo.load(tmp_path / "checkpoint") is False
+    assert ppo.step_done == 0
+
+
+class Kill(BaseException):
+    """As if the process had died there."""
+
+
+def killed_at(monkeypatch, operation: int):
+    """Dies before the given one of the moves and removals that a save makes."""
+    calls = [0]
+
+    def counted(real):
+        def wrapper(*args, **kwargs):
+            calls[0] += 1
+            if calls[0] == operation:
+                raise Kill
+            return real(*args, **kwargs)
+
+        return wrapper
+
+    monkeypatch.setattr(ppo_module.shutil, "rmtree", counted(shutil.rmtree))
+    monkeypatch.setattr(Path, "rename", counted(Path.rename))
+
+
+@pytest.mark.parametrize("second", [None, 1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("first", [1, 2, 3, 4, 5])
+def test_a_save_that_is_cut_short_leaves_a_checkpoint(tiny_folder, tmp_path, monkeypatch, first, second):
+    """At any point, and once more at any point of the next save: what is loaded is the last step or the one before."""
+    folder = tmp_path / "checkpoint"
+    ppo = trainer(tiny_folder)
+    ppo.step_done = 1
+    ppo.save(folder)
+    steps = 1
+    for operation in (first, second):
+        if operation is None:
+            break
+        ppo.step_done += 1
+        with monkeypatch.context() as patch:
+            killed_at(patch, operation)
+            try:
+                ppo.save(folder)
+            except Kill:
+                pass
+        fresh = PPO.__new__(PPO)
+        fresh.__dict__.update(ppo.__dict__)
+        assert fresh.load(folder), f"nothing is left after a kill at operation {operation}"
+        assert fresh.step_done in (steps, ppo.step_done)
+        steps = ppo.step_done = fresh.step_done
+    ppo.step_done += 1
+    ppo.save(folder)
+    assert ppo.load(folder) and ppo.step_done == steps + 1
+    assert [f.name for f in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_checkpoint_holds_no_pickle(tiny_folder, tmp_path):
+    ppo = trainer(tiny_folder)
+    ppo.step()
+    ppo.save(tmp_path / "checkpoint")
+    assert {f.suffix for f in (tmp_path / "checkpoint").iterdir()} <= {".safetensors", ".json", ".md"}
+    assert load_file(tmp_path / "checkpoint" / "optimizer.safetensors")
+
+
+# What each step asks.
+
+
+def test_every_pass_asks_every_prompt_once_in_an_order_of_its_own(tiny_folder):
+    ppo = trainer(tiny_folder, replace(CONFIG, batch_size=4))
+    asked = [i for step in range(7) for i in ppo.batch_indexes(step)]
+    passes = [asked[k * 7 : k * 7 + 7] for k in range(4)]
+    assert all(sorted(p) == list(range(7)) for p in passes)
+    assert len({tuple(p) for p in passes}) == 4
+    assert ppo.batch_indexes(3) == trainer(tiny_folder, replace(CONFIG, batch_size=4)).batch_indexes(3)
+    assert [trainer(tiny_folder, replace(CONFIG, batch_size=4), seed=1).batch_indexes(s) for s in range(3)] != [
+        ppo.batch_indexes(s) for s in range(3)
+    ]
+
+
+def test_a_batch_larger_than_the_prompts_asks_them_again(tiny_folder):
+    ppo = trainer(tiny_folder, replace(CONFIG, batch_size=20, minibatch_size=20))
+    assert [ppo.batch_indexes(0).count(i) for i in range(7)].count(3) == 6
+
+
+def test_an_answer_that_never_ended_gets_the_score_for_that():
+    byte_reward = ByteReward()
+    sampled = [Sampled([1, 200], "stop"), Sampled([1, 2], "length")]
+    assert score(byte_reward, [[5], [6]], sampled, -3.0).tolist() == [0.5, -3.0]
+    assert score(byte_reward, [[5], [6]], sampled, 0.0).tolist() == [0.5, 0.0]
+    assert score(byte_reward, [[5], [6]], sampled, None).tolist() == [0.5, 1.0]
+
+
+def test_missing_eos_score_reaches_the_rollout(tiny_folder):
+    ppo = trainer(tiny_folder, replace(CONFIG, missing_eos_score=-7.0, max_new_tokens=2))
+    figures = ppo.step()
+    assert figures["objective/scores"] == pytest.approx(-7 * (1 - figures["val/finished"]), abs=1)
+
+
+def test_whitened_rewards_keep_their_mean(tiny_folder, monkeypatch):
+    seen = []
+    real = ppo_module.gae
+
+    def spy(rewards, values, mask, **options):
+        seen.append(rewards[mask])
+        return real(rewards, values, mask, **options)
+
+    monkeypatch.setattr(ppo_module, "gae", spy)
+    for whiten_rewards in (False, True):
+        scrambled(trainer(tiny_folder, replace(CONFIG, whiten_rewards=whiten_rewards))).step()
+    plain, whitened = seen
+    assert_close(whitened.std(unbiased=False), torch.tensor(1.0), atol=1e-3, rtol=0)
+    assert_close(whitened.mean(), plain.mean(), atol=1e-5, rtol=0)
+    assert abs(plain.std(unbiased=False) - 1) > 0.1
+
+
+def test_a_model_whose_end_is_its_padding_is_tuned_alike(eos_pad_folder, tmp_path):
+    ppo = trainer(eos_pad_folder, replace(CONFIG, max_new_tokens=16, batch_size=32, minibatch_size=8))
+    eos = ppo.backbone.eos_id
+    assert eos == ppo.backbone.pad_id
+    ppo.backbone.base.lm_head.register_forward_hook(
+        lambda _, __, out: out.index_add(-1, torch.tensor([eos]), torch.full((*out.shape[:-1], 1), 4.0))
+    )
+    rollout = taken(ppo, 32)
+    assert rollout.finished.any()
+    for i in rollout.finished.nonzero()[:, 0].tolist():
+        n = int(rollout.mask[i].sum())
+        assert rollout.responses[i, n - 1] == eos and eos not in rollout.responses[i, : n - 1].tolist()
+    figures = ppo.step()
+    assert all(torch.isfinite(torch.tensor(v)) for v in figures.values())
+    assert 0 < figures["val/finished"] < 1
+
+
+def test_ticks_come_all_the_way_through_a_step(tiny_folder):
+    ticks = []
+    trainer(tiny_folder).step(lambda: ticks.append(1))
+    # 8 positions at most, 2 minibatches read twice, 2 epochs of 2 updates
+    assert 4 + 4 < len(ticks) <= 8 + 4 + 4
+
+
+def test_the_value_head_starts_at_0(tiny_folder):
+    ppo = trainer(tiny_folder)
+    assert isinstance(ppo.value_head, nn.Linear) and ppo.value_head.weight.abs().sum() == 0 and ppo.value_head.bias == 0

@@ -1,0 +1,158 @@
+"""What is drawn: the right frequencies, the right ends, and the same again from the same key."""
+
+import pytest
+import torch
+from scipy import stats
+from torch.testing import assert_close
+
+from rlhf.backbone import pad_left
+from rlhf.ppo_math import token_logprobs
+from rlhf.sampling import Sampled, Step, draw, gather, generator, sample, stream
+from storage.records import Sampling
+
+CPU = torch.device("cpu")
+# p at temperature 1: .5, .25, .125, .125
+LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
+
+
+def drawn(sampling, n=20_000, key=1):
+    return draw(LOGITS.expand(n, -1), sampling, generator(CPU, key)).bincount(minlength=4)
+
+
+def fits(counts, p):
+    p = torch.tensor(p, dtype=torch.float64)
+    return stats.chisquare(counts.double(), p / p.sum() * counts.sum()).pvalue > 0.001
+
+
+@pytest.mark.parametrize("temperature, p", [(1.0, [4, 2, 1, 1]), (0.5, [16, 4, 1, 1]), (2.0, [2, 2**0.5, 1, 1])])
+def test_tokens_come_as_often_as_softmax_says(temperature, p):
+    assert fits(drawn(Sampling(temperature=temperature)), p)
+
+
+def test_the_check_above_can_fail():
+    assert not fits(drawn(Sampling(temperature=1.1)), [4, 2, 1, 1])
+
+
+def test_top_k_keeps_the_likeliest():
+    counts = drawn(Sampling(top_k=2))
+    assert counts[2:].sum() == 0 and fits(counts[:2], [2, 1])
+    assert drawn(Sampling(top_k=1))[0] == 20_000
+    assert fits(drawn(Sampling(top_k=99)), [4, 2, 1, 1])
+
+
+def test_top_p_keeps_the_fewest_that_hold_the_mass():
+    # .5 and .25 together hold .75 >= .7; a nucleus of .5 is the first alone
+    counts = drawn(Sampling(top_p=0.7))
+    assert counts[2:].sum() == 0 and fits(counts[:2], [2, 1])
+    assert drawn(Sampling(top_p=0.5))[0] == 20_000
+    assert drawn(Sampling(top_p=1e-6))[0] == 20_000, "one token is always left"
+
+
+def test_temperature_0_takes_the_likeliest():
+    assert draw(torch.tensor([[0.1, 3.0, 2.9]]), Sampling(temperature=0), generator(CPU, 0)).tolist() == [1]
+
+
+def test_a_model_is_sampled_from_its_own_distribution(backbone):
+    prompt = [5, 6, 7, 8]
+    ids, mask = pad_left([prompt], backbone.pad_id)
+    with torch.no_grad():
+        p = (backbone.forward(ids, mask, keep=1).logits[0, 0] / 0.7).softmax(-1).double()
+    found = sample(backbone, [prompt] * 3000, Sampling(temperature=0.7, max_new_tokens=1), generator(CPU, 4))
+    counts = torch.tensor([s.ids[0] for s in found]).bincount(minlength=len(p)).double()
+    common = p * 3000 >= 5
+    observed = [*counts[common].tolist(), float(counts[~common].sum())]
+    expected = [*(p[common] * 3000).tolist(), float(p[~common].sum() * 3000)]
+    assert len(observed) > 20
+    assert stats.chisquare(observed, expected).pvalue > 0.001
+
+
+def favour(backbone, token, by):
+    """Raises one token's logit everywhere, so that rows end early or never."""
+    backbone.base.lm_head.register_forward_hook(lambda _, __, out: out.index_add(-1, torch.tensor([token]), torch.full((*out.shape[:-1], 1), by)))
+
+
+@pytest.mark.parametrize("model", ["backbone", "eos_pad_backbone"])
+def test_the_first_end_token_ends_a_row_and_belongs_to_it(model, request):
+    backbone = request.getfixturevalue(model)
+    assert (backbone.eos_id == backbone.pad_id) == (model == "eos_pad_backbone")
+    favour(backbone, backbone.eos_id, 4.0)
+    found = sample(backbone, [[5, 6, 7]] * 64, Sampling(max_new_tokens=12), generator(CPU, 1))
+    ended = [s for s in found if s.finish_reason == "stop"]
+    assert 10 < len(ended), "most rows end early"
+    assert len({len(s.ids) for s in ended}) > 3, "and at different lengths"
+    for s in ended:
+        assert s.ids[-1] == backbone.eos_id and backbone.eos_id not in s.ids[:-1]
+    for s in found:
+        if s.finish_reason == "length":
+            assert len(s.ids) == 12 and backbone.eos_id not in s.ids
+
+
+def test_a_batch_stops_when_its_last_row_has_ended(backbone):
+    favour(backbone, backbone.eos_id, 1e4)
+    steps = list(stream(backbone, [[5], [6]], Sampling(max_new_tokens=9), generator(CPU, 0)))
+    assert len(steps) == 1
+    assert gather(steps, 2, backbone.eos_id) == [Sampled([backbone.eos_id], "stop")] * 2
+
+
+def test_an_end_on_the_last_position_is_a_stop():
+    steps = [Step(torch.tensor([7, 7]), torch.tensor([True, True])), Step(torch.tensor([2, 9]), torch.tensor([True, True]))]
+    ticks = []
+    assert gather(steps, 2, 2, lambda: ticks.append(1)) == [Sampled([7, 2], "stop"), Sampled([7, 9], "length")]
+    assert len(ticks) == 2
+
+
+def test_the_padding_after_the_end_is_no_part_of_a_row():
+    # Ends on its first token, which is also the padding.
+    steps = [Step(torch.tensor([2, 5]), torch.tensor([True, True])), Step(torch.tensor([2, 5]), torch.tensor([False, True]))]
+    assert gather(steps, 2, 2) == [Sampled([2], "stop"), Sampled([5, 5], "length")]
+
+
+def test_drawing_with_a_cache_reads_what_one_whole_forward_reads(backbone):
+    """Rows of different lengths in one batch, position by position, against each row alone at once."""
+    seen = []
+    backbone.base.lm_head.register_forward_hook(lambda _, __, out: seen.append(out[:, -1].detach().clone()))
+    rows = [[5, 6, 7, 8, 9, 10], [11, 12], [13]]
+    found = sample(backbone, rows, Sampling(max_new_tokens=6), generator(CPU, 2))
+    cached = torch.stack(seen, dim=1)
+    for i, (prompt, s) in enumerate(zip(rows, found, strict=True)):
+        ids, mask = pad_left([[*prompt, *s.ids]], backbone.pad_id)
+        with torch.no_grad():
+            alone = backbone.forward(ids, mask, keep=len(s.ids) + 1).logits[:, :-1]
+        assert_close(cached[i : i + 1, : len(s.ids)], alone, atol=1e-5, rtol=1e-5)
+        drawn_ids = torch.tensor([s.ids])
+        assert_close(
+            token_logprobs(cached[i : i + 1, : len(s.ids)], drawn_ids, 1.0), token_logprobs(alone, drawn_ids, 1.0), atol=1e-5, rtol=0
+        )
+
+
+def test_greedy_answers_do_not_depend_on_the_company(backbone):
+    rows = [[5, 6, 7, 8, 9, 10], [11, 12], [13]]
+    greedy = Sampling(temperature=0, max_new_tokens=8)
+    together = sample(backbone, rows, greedy, generator(CPU, 0))
+    assert together == [sample(backbone, [row], greedy, generator(CPU, 0))[0] for row in rows]
+    assert len({tuple(s.ids) for s in together}) == 3
+
+
+def test_the_same_key_draws_the_same_and_another_key_does_not(backbone):
+    def ids(*key):
+        return [s.ids for s in sample(backbone, [[5, 6]] * 4, Sampling(max_new_tokens=8), generator(CPU, *key))]
+
+    torch.manual_seed(1)
+    first = ids(3, 0)
+    torch.manual_seed(2)
+    assert ids(3, 0) == first
+    assert ids(3, 1) != first and ids(4, 0) != first and ids(3) != first and ids(3, 0, 0) != first
+
+
+def test_keys_do_not_collide():
+    seeds = {generator(CPU, *key).initial_seed() for key in [(a, b, c) for a in range(8) for b in range(40) for c in range(4)]}
+    assert len(seeds) == 8 * 40 * 4
+    assert generator(CPU, 2**31 - 1, 10**6, 3).initial_seed() >= 0
+
+
+def test_the_stream_can_be_left_at_any_token(backbone):
+    tokens = stream(backbone, [[5, 6]], Sampling(max_new_tokens=50), generator(CPU, 0))
+    next(tokens)
+    tokens.close()
+    assert not torch.is_inference_mode_enabled()
+    assert backbone.base.lm_head.weight.is_inference() is False

@@ -1,0 +1,68 @@
+"""What tests of learning share: an adapter that says something, and a small world of judged comparisons."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rlhf.backbone import Backbone
+from rlhf.config import PRESETS, RoundConfig, with_options
+from storage import annotators, comparisons, completions, judgments, policies, prompts
+from storage.database import Database, DataFolder
+from storage.records import Message, Prompt, Sampling
+
+
+def user(text: str) -> tuple[Message, ...]:
+    return ({"role": "user", "content": text},)
+
+
+def scramble(backbone: Backbone, adapter: str, *, seed: int = 0, scale: float = 0.1) -> None:
+    """Makes an adapter say something: its B matrices are 0 at first."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in backbone.parameters(adapter).items():
+            if ".lora_B." in name:
+                parameter.copy_(scale * torch.randn(parameter.shape, generator=rng))
+
+
+@dataclass
+class Judged:
+    """A store in which a rule judged comparisons of a tiny model's would-be answers."""
+
+    store: Database
+    folder: DataFolder
+    model: Path
+
+    def prompt(self, text: str, split: str) -> Prompt:
+        prompts.add(self.store, [prompts.NewPrompt(user(text), "test", split)], source="test")
+        return next(p for p in prompts.of_split(self.store) if p.text == text)
+
+    def comparison(self, prompt: Prompt, first: str, second: str) -> tuple[int, list[int]]:
+        base = policies.ensure_base(self.store, str(self.model))
+        ids = [
+            completions.add(
+                self.store, prompt_id=prompt.id, policy_version_id=base.id, text=text, sampling=Sampling(), seed=0,
+                finish_reason="stop", latency_s=0.1,
+            )
+            for text in (first, second)
+        ]
+        return comparisons.add(self.store, prompt.id, ids, purpose="collect"), ids
+
+    def judge(self, prompt: Prompt, better: str, worse: str, *, rule: str = "sentiment", name: str = "sim") -> None:
+        text = json.dumps({"judge": rule, "words": ["yes"] if rule == "lexical" else [], "flip": 0.0})
+        annotator = annotators.ensure(self.store, name, kind="simulated", rule=text)
+        comparison, (first, second) = self.comparison(prompt, better, worse)
+        judgments.add_simulated(self.store, comparison, annotator.id, tiers=((first,), (second,)))
+
+    def fill(self, train: int = 6, heldout: int = 3) -> Judged:
+        for i in range(train + heldout):
+            prompt = self.prompt(f"Question {i}?", "train" if i < train else "heldout")
+            self.judge(prompt, f"good {i}", f"bad {i}")
+        return self
+
+    def config(self, **options) -> RoundConfig:
+        values = {"model": str(self.model), "device": "cpu", "dtype": "float32", "include_simulated": True} | options
+        return with_options(PRESETS["tiny"], {name.replace("_", "-"): value for name, value in values.items()})
