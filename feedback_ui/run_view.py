@@ -131,16 +131,21 @@ def interval(figure: Any) -> str:
     return f"{value} ({figure['low']:.0%} to {figure['high']:.0%})"
 
 
+ESTIMATES = {
+    "heldout_accuracy": "Held-out accuracy",
+    "heldout_accuracy_on_rule": "Accuracy on the rule",
+    "win_rate": "Win rate under the rule",
+    "win_rate_by_reward_model": "Win rate by reward model",
+}
+"""Figures with an interval, in the order they are shown."""
+
+
 def result(run: Run | None) -> str:
     """The figures of a finished round; empty before."""
     if run is None or not run.result:
         return ""
     r = run.result
-    shown: dict[str, str] = {}
-    if accuracy := r.get("heldout_accuracy"):
-        shown["Held-out accuracy"] = interval(accuracy)
-    if win_rate := r.get("win_rate"):
-        shown["Win rate over base"] = interval(win_rate)
+    shown = {title: interval(r[key]) for key, title in ESTIMATES.items() if r.get(key)}
     if (kl := r.get("kl")) is not None:
         shown["KL to base"] = f"{kl:.2f} nats"
     if (minutes := r.get("minutes")) is not None:
@@ -159,17 +164,22 @@ def reading(run: Run) -> str:
     """What the figures rest on, so that nobody reads more into them."""
     r = run.result or {}
     parts = []
-    if pairs := _part(r.get("heldout_accuracy"), "pairs"):
+    if pairs := _cases(r.get("heldout_accuracy")):
         parts.append(f"Accuracy is of the reward model on {pairs} preference pairs that it did not learn from.")
-    if prompts := _part(r.get("win_rate"), "prompts"):
-        parts.append(f"The win rate is by the reward model's score on {prompts} held-out prompts, not by people.")
+    if prompts := _cases(r.get("win_rate")):
+        parts.append(f"Tuned and base were compared on {prompts} held-out prompts by the declared rule {r.get('rule')!r}.")
+    if prompts := _cases(r.get("win_rate_by_reward_model")):
+        parts.append(
+            f"The win rate by the reward model, on {prompts} held-out prompts, is a proxy: the policy was paid by that score. "
+            "People's blind comparison is the measure."
+        )
     if learns_from_simulated(run):
         parts.append("This round also learned from simulated judgments.")
     return " ".join(parts)
 
 
-def _part(figure: Any, key: str) -> Any:
-    return figure.get(key) if isinstance(figure, dict) else None
+def _cases(figure: Any) -> int | None:
+    return figure.get("cases") if isinstance(figure, dict) else None
 
 
 # ---- samples

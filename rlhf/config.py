@@ -52,7 +52,7 @@ class RewardConfig:
 @dataclass(frozen=True, slots=True)
 class PPOConfig:
     adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(top_layers=10))
-    steps: int = 12
+    steps: int = 10
     """PPO steps: each samples, scores and learns from one batch."""
     batch_size: int = 64
     """Completions sampled per step."""
@@ -64,7 +64,7 @@ class PPOConfig:
     """Longest completion sampled while training, in tokens."""
     temperature: float = 0.7
     """Sampling temperature; it divides the logits in both log-probability passes too."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Adam step size of the policy."""
     value_learning_rate: float = 1e-3
     """Adam step size of the value head."""
@@ -84,7 +84,7 @@ class PPOConfig:
     """Reward units per nat of KL to the reference."""
     kl_target: float = 6.0
     """KL per completion, in nats, that the adaptive controller steers to; 0 keeps the coefficient fixed."""
-    kl_horizon: int = 2000
+    kl_horizon: int = 500
     """Completions over which the controller adapts (Ziegler 2019, section 2.2)."""
     whiten_rewards: bool = False
     """Scale each batch's rewards to standard deviation 1, without moving their mean."""

@@ -27,6 +27,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.background import BackgroundTask
 
 from rlhf import weights
 from rlhf.backbone import Backbone
@@ -106,13 +107,15 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
         pieces = speakers.speak(version, [m.model_dump() for m in request.messages], sampling, seed)
         try:
             # Drawn before anything is sent, so that a damaged adapter is told as an error and not as a broken stream.
-            pieces = chain([next(pieces)], pieces)
+            first = next(pieces)
         except weights.ModelError as error:
             raise HTTPException(503, str(error)) from error
         head = {"id": f"chatcmpl-{secrets.token_hex(8)}", "created": int(time.time()), "model": version.name}
         if request.stream:
-            return StreamingResponse(_events(head, pieces), media_type="text/event-stream")
-        said = list(pieces)
+            # A reader may leave at any piece; the speaker must hear of it, for the filler waits while anybody chats.
+            left = BackgroundTask(pieces.close)
+            return StreamingResponse(_events(head, chain([first], pieces)), media_type="text/event-stream", background=left)
+        said = [first, *pieces]
         message = {"role": "assistant", "content": "".join(piece for piece, _ in said).strip()}
         return head | {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": said[-1][1]}]}
 

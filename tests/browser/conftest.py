@@ -1,27 +1,14 @@
 """Real Chromium before the real program. Left out, with the reason, where either cannot be had."""
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[test]'")
 
-from playwright.sync_api import sync_playwright
-
+from tests.browser import chromium
 from tests.browser.program import Endpoint, Program
 from tests.support import tiny
-
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-
-def chromium() -> str | None:
-    """The system's Chromium; `CHROMIUM` names another."""
-    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def pytest_collection_modifyitems(items):
@@ -29,17 +16,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if here in item.path.parents:
             item.add_marker("browser")
-            if chromium() is None:
+            if chromium.path() is None:
                 item.add_marker(pytest.mark.skip(reason="no chromium here: apt-get install chromium, or set CHROMIUM"))
 
 
 @pytest.fixture(scope="module")
 def browser():
     """One Chromium a module: Playwright's event loop must not live on beside tests that run one of their own."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_ARGUMENTS)
-        yield launched
-        launched.close()
+    with chromium.opened() as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -76,14 +61,20 @@ def endpoint():
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory, tiny_model):
-    """A program that several tests share. Its endpoint never answers, so nothing is queued that no test put in."""
-    silent = Endpoint()
-    program = Program(tmp_path_factory.mktemp("served") / "data", tiny_model, *silent.options)
+def silent():
+    """An endpoint that never answers, and the one way out of the program that tests share."""
+    made = Endpoint()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory, tiny_model, silent):
+    """A program that several tests share. Nothing is queued that no test put in."""
+    program = Program(tmp_path_factory.mktemp("served") / "data", tiny_model, *silent.options, environment=silent.as_proxy)
     program.put_in("First answer.", "Second answer.")
     yield program.start()
     program.end()
-    silent.close()
 
 
 @pytest.fixture

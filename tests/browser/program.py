@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
@@ -56,8 +56,9 @@ def free_port() -> int:
 class Program:
     """`python launch.py serve` over a data folder of its own."""
 
-    def __init__(self, data: Path, model: Path, *options: str):
+    def __init__(self, data: Path, model: Path, *options: str, environment: Mapping[str, str] | None = None):
         self.folder, self.model, self.options = DataFolder(data), model, options
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
         self.store = Database(self.folder.database)
         self.process: subprocess.Popen | None = None
         self.url = ""
@@ -72,7 +73,7 @@ class Program:
         with (self.folder.root / "web.log").open("ab") as output:
             self.process = subprocess.Popen(
                 [*command, *self.options], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=self.environment,
                 # Whoever runs the tests in the background of a script hands down an ignored Ctrl-C.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
@@ -89,8 +90,11 @@ class Program:
     def log(self) -> str:
         return (self.folder.root / "web.log").read_text(errors="replace")
 
-    def policy_log(self) -> str:
-        return (self.folder.logs / "policy-server.log").read_text(errors="replace")
+    def until_answering(self) -> psutil.Process:
+        """Waits until the policy server has loaded its model; its process."""
+        policy_log = self.folder.logs / "policy-server.log"
+        eventually(lambda: "policy server ready" in policy_log.read_text(errors="replace"), "the policy server is ready", within_s=60)
+        return self.policy_server()
 
     def kill(self) -> None:
         """As `kill -9` does."""
@@ -183,6 +187,7 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.allowed = 0
+        self.asked_as_proxy: list[str] = []
         self._lock = threading.Lock()
         endpoint = self
 
@@ -197,6 +202,12 @@ class Endpoint:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def do_GET(self) -> None:
+                endpoint.asked_as_proxy.append(f"{self.command} {self.path}")
+                self.send_error(502)
+
+            do_CONNECT = do_HEAD = do_GET
+
             def log_message(self, *said) -> None:
                 pass
 
@@ -207,6 +218,13 @@ class Endpoint:
     @property
     def options(self) -> tuple[str, ...]:
         return ("--endpoint", self.url, "--endpoint-model", "distant")
+
+    @property
+    def as_proxy(self) -> dict[str, str]:
+        """An environment whose requests to the outside come here, where they are written down and refused."""
+        proxy = self.url.removesuffix("/v1")
+        names = {name: proxy for name in ("http_proxy", "https_proxy", "all_proxy")} | {"no_proxy": f"{HOST},localhost"}
+        return names | {name.upper(): value for name, value in names.items()}
 
     def allow(self, answers: int) -> None:
         with self._lock:

@@ -108,3 +108,10 @@ def test_the_component_has_no_other_functions_than_its_own(program, function):
     reply = httpx2.post(f"{program.url}/gradio_api/component_server", json=asked)
     assert reply.status_code >= 400
     assert b"SQLite format" not in reply.content
+
+
+def test_the_program_asks_nothing_of_the_outside(program, silent, page):
+    ComparePage(page, program.url)
+    program.until_answering()
+    assert silent.asked_as_proxy == []
+    assert httpx2.get(f"{program.url}/config").json()["analytics_enabled"] is False

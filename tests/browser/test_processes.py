@@ -25,8 +25,7 @@ def test_an_acknowledged_judgment_survives_kill_9(new_program, page):
     compare = ComparePage(page, program.start().url)
     compare.judge(button="choose-a")
     shown = compare.ready()
-    eventually(lambda: "policy server ready" in program.policy_log(), "the policy server is up", within_s=60)
-    server = program.policy_server()
+    server = program.until_answering()
     with page.expect_response(lambda reply: "component_server" in reply.url):
         compare.by("choose-b").click()
     program.kill()
@@ -47,7 +46,7 @@ def test_an_acknowledged_judgment_survives_kill_9(new_program, page):
 
 def test_ctrl_c_stops_the_policy_server_too(new_program):
     program = new_program().start()
-    server = eventually(program.policy_server, "a policy server")
+    server = program.until_answering()
     assert program.interrupt(within_s=15) == 0
     assert gone(server)
     assert "Traceback" not in program.log()

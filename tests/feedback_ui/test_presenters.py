@@ -145,8 +145,9 @@ def test_the_page_opens_on_the_active_run_or_the_newest():
 
 
 RESULT = {
-    "heldout_accuracy": {"value": 0.714, "low": 0.62, "high": 0.79, "pairs": 118},
-    "win_rate": {"value": 0.5, "low": 0.41, "high": 0.59, "prompts": 40},
+    "heldout_accuracy": {"value": 0.714, "low": 0.62, "high": 0.79, "cases": 118},
+    "win_rate": {"value": 0.5, "low": 0.41, "high": 0.59, "cases": 40}, "rule": "sentiment",
+    "win_rate_by_reward_model": {"value": 0.81, "low": 0.7, "high": 0.9, "cases": 40},
     "kl": 3.416, "minutes": 14.2, "peak_memory_gib": 2.31, "policy_version": "tuned-1",
 }  # fmt: skip
 
@@ -161,6 +162,9 @@ def test_the_result_shows_every_figure_with_its_interval():
         "2.3 GiB",
         "tuned-1",
         "118 preference pairs",
+        "40 held-out prompts by the declared rule",
+        "81% (70% to 90%)",
+        "is a proxy",
     ):
         assert figure in html
     assert "simulated" not in html

@@ -1,0 +1,81 @@
+"""Pictures of the pages of a running program: `python benchmarks/screenshots.py --url http://127.0.0.1:7860`.
+
+Writes compare.png, phone.png, training.png and demo.png. It reads and asks, and judges nothing. For pictures worth
+showing there must be a comparison waiting, a finished round and a tuned version that is served.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser import chromium
+from tests.browser.pages import ComparePage, TrainingPage
+
+DESK = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+QUESTION = "I always feel nervous before giving a talk at work. What should I do?"
+ANSWERED_WITHIN_MS = 180_000
+"""Patience with two answers written on a CPU."""
+
+
+def opened(browser: Browser, viewport: dict[str, int]) -> Page:
+    return browser.new_context(viewport=viewport, device_scale_factor=2).new_page()
+
+
+def compare(page: Page, url: str) -> None:
+    ComparePage(page, url).ready()
+
+
+def training(page: Page, url: str) -> None:
+    page.goto(url)
+    TrainingPage(page)
+    expect(page.get_by_test_id("run-status")).to_be_visible()
+    # Plotly draws after its data has come.
+    page.wait_for_timeout(1500)
+
+
+def demo(page: Page, url: str, question: str = QUESTION) -> None:
+    page.goto(url)
+    page.get_by_role("tab", name="Demo").click()
+    expect(page.locator("#demo-version input")).not_to_have_value("", timeout=20_000)
+    page.locator("#demo-prompt textarea").fill(question)
+    page.locator("#demo-ask").click()
+    for pane in ("#demo-base", "#demo-tuned"):
+        expect(page.locator(f"{pane} .rl-prose:not([aria-busy])")).to_be_visible(timeout=ANSWERED_WITHIN_MS)
+
+
+PICTURES = {"compare": (compare, DESK), "phone": (compare, PHONE), "training": (training, DESK), "demo": (demo, DESK)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:7860", help="where the program serves")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder for the pictures")
+    parser.add_argument("--only", choices=list(PICTURES), action="append", help="this picture alone; may be given again")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    with chromium.opened() as browser:
+        for name in given.only or PICTURES:
+            show, viewport = PICTURES[name]
+            page = opened(browser, viewport)
+            try:
+                show(page, given.url)
+            except AssertionError as error:
+                print(f"{name}: {str(error).splitlines()[0]}", file=sys.stderr)
+                failed += 1
+                continue
+            file = given.out / f"{name}.png"
+            page.screenshot(path=file, animations="disabled")
+            print(f"{file} ({file.stat().st_size / 1024:.0f} KiB)")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,472 @@
+"""A whole round: what it leaves, that it goes on after any death with the same figures, and how it is started and stopped."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from learning import Judged
+
+from rlhf import jobs as jobs_module
+from rlhf import progress, worker
+from rlhf.backbone import Backbone
+from rlhf.config import ConfigError
+from rlhf.jobs import Jobs, RoundError
+from rlhf.pairs import NotEnoughPairs
+from rlhf.progress import Cancelled
+from rlhf.round import declared_rule, take_snapshot
+from rlhf.worker import work
+from storage import policies, prompts, runs
+from storage.database import Database, DataFolder
+
+STAGES = ["snapshot", "reward", "ppo", "evaluate", "register"]
+
+
+class Killed(BaseException):
+    """As a kill -9: nothing gets to write how it ended."""
+
+
+@pytest.fixture
+def jobs(judged):
+    return Jobs(judged.store, judged.folder)
+
+
+def run(jobs, run_id, on_change=None):
+    work(jobs.store, jobs.folder, run_id, on_change)
+    return runs.get(jobs.store, run_id)
+
+
+def figures(jobs, run_id):
+    """Everything that a run ends with and that does not depend on when or how fast it ran."""
+    done = runs.get(jobs.store, run_id)
+    assert done.status == "done", done.error
+    result = {k: v for k, v in done.result.items() if k not in ("minutes", "peak_memory_gib", "policy_version")}
+    metrics = [m for m in runs.metrics(jobs.store, run_id) if not m.name.startswith("time/")]
+    adapter = (jobs.folder.run(run_id) / "policy" / "adapter_model.safetensors").read_bytes()
+    return result, metrics, runs.samples(jobs.store, run_id), done.snapshot, adapter
+
+
+def test_a_round_leaves_a_finished_row_a_version_figures_and_samples(judged, jobs):
+    created = jobs.create(judged.config(seed=3))
+    assert created.status == "queued" and created.seed == 3
+    assert set(created.versions) == {"torch", "transformers", "trl", "peft", "datasets"}
+    seen = []
+    done = run(jobs, created.id, lambda stage, fraction, eta: seen.append((stage, fraction)))
+
+    assert (done.status, done.progress, done.error, done.eta_s) == ("done", 1.0, None, None)
+    assert done.snapshot == {"pairs": 9, "train": 6, "heldout": 3, "simulated": 9, "sha256": done.snapshot["sha256"]}
+    assert list(dict.fromkeys(stage for stage, _ in seen)) == STAGES
+    fractions = [f for _, f in seen]
+    assert fractions == sorted(fractions) and fractions[0] == 0.0 and fractions[-1] < 1.0
+
+    version = policies.latest_tuned(judged.store, str(judged.model))
+    assert version.name == f"tiny-{created.id}" == done.result["policy_version"] and version.run_id == created.id
+    backbone = Backbone.load(judged.model, "cpu", "float32")
+    backbone.load_adapter("v", policies.adapter_folder(judged.store, version))
+    assert any(p.abs().max() > 0 for n, p in backbone.parameters("v").items() if ".lora_B." in n), "B starts at 0 and must have moved"
+
+    result = done.result
+    assert result["rule"] == "sentiment" and result["pairs"] == {"train": 6, "heldout": 3}
+    for name, cases in {"heldout_accuracy": 3, "heldout_accuracy_on_rule": 3, "win_rate": 3, "win_rate_by_reward_model": 3}.items():
+        assert result[name]["cases"] == cases and 0 <= result[name]["low"] <= result[name]["value"] <= result[name]["high"] <= 1
+    assert result["minutes"] > 0 and result["peak_memory_gib"] > 0
+
+    metrics = {(m.name, m.step) for m in runs.metrics(judged.store, created.id)}
+    for name in ("objective/scores", "objective/kl", "objective/kl_coef", "loss/policy_avg", "loss/value_avg", "policy/clipfrac_avg",
+                 "policy/entropy_avg", "policy/approxkl_avg", "val/ratio", "val/response_length", "val/explained_variance"):
+        assert {step for n, step in metrics if n == name} == {1, 2}, name
+    assert {n for n, step in metrics if n.startswith("time/")} == {f"time/{s}" for s in STAGES}
+    assert {"reward/loss", "reward/accuracy", "reward/heldout_accuracy"} <= {n for n, _ in metrics}
+
+    samples = runs.samples(judged.store, created.id)
+    assert [s.prompt for s in samples] == ["Question 6?", "Question 7?"]
+    assert all(None not in (s.before, s.after, s.score_before, s.score_after) for s in samples)
+
+
+def test_the_same_seed_gives_the_same_figures_and_another_others(judged, jobs):
+    ids = [jobs.create(judged.config(seed=seed)).id for seed in (1,)]
+    run(jobs, ids[0])
+    for seed in (1, 2):
+        ids.append(jobs.create(judged.config(seed=seed)).id)
+        run(jobs, ids[-1])
+    first, second, other = (figures(jobs, i) for i in ids)
+    assert first == second
+    assert first[4] != other[4] and first[0] != other[0]
+
+
+@pytest.mark.parametrize(
+    "stage, nth", [("snapshot", 1), ("snapshot", 4), ("reward", 1), ("reward", 3), ("ppo", 1), ("ppo", 3), ("ppo", 20), ("ppo", 31),
+                   ("evaluate", 1), ("evaluate", 9), ("register", 1)],
+)
+def test_a_round_that_was_killed_anywhere_ends_with_the_figures_of_an_unbroken_one(judged, jobs, monkeypatch, stage, nth):
+    unbroken = jobs.create(judged.config(seed=5)).id
+    run(jobs, unbroken)
+    broken = jobs.create(judged.config(seed=5)).id
+    monkeypatch.setattr(progress, "WRITE_EVERY_S", 0.0)
+    seen = []
+
+    def kill(now, fraction, eta):
+        seen.append(now)
+        if seen.count(stage) == nth and now == stage:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(jobs, broken, kill)
+    assert runs.get(judged.store, broken).status == "running"
+    runs.finish(judged.store, broken, "lost")
+    # What happens meanwhile is none of this round's business.
+    judged.prompt("Another held-out question?", "heldout")
+    judged.judge(judged.prompt("Another question?", "train"), "good", "bad")
+    judged.judge(judged.prompt("One more?", "train"), "yes", "no", rule="lexical", name="somebody else")
+    jobs.requeue(broken)
+    run(jobs, broken)
+    assert figures(jobs, broken) == figures(jobs, unbroken)
+    folder = {f.name for f in judged.folder.run(broken).iterdir()}
+    assert not {n for n in folder if n.endswith((".part", ".old"))}
+
+
+def test_a_finished_stage_is_not_done_again(judged, jobs, monkeypatch):
+    run_id = jobs.create(judged.config()).id
+
+    def stop(stage, fraction, eta):
+        if stage == "evaluate":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(jobs, run_id, stop)
+    cancelled = runs.get(judged.store, run_id)
+    assert (cancelled.status, cancelled.error) == ("cancelled", None)
+    for name in ("fit", "normalise"):
+        monkeypatch.setattr("rlhf.reward." + ("fit" if name == "fit" else "RewardModel.normalise"), None)
+    monkeypatch.setattr("rlhf.ppo.PPO.step", None)
+    jobs.requeue(run_id)
+    assert run(jobs, run_id).status == "done"
+
+
+def test_a_store_without_held_out_prompts_gives_what_can_be_known(empty_world):
+    jobs = Jobs(empty_world.store, empty_world.folder)
+    empty_world.fill(train=6, heldout=0)
+    done = run(jobs, jobs.create(empty_world.config()).id)
+    assert done.status == "done" and done.result["pairs"] == {"train": 6, "heldout": 0}
+    assert not {"kl", "win_rate", "heldout_accuracy"} & set(done.result), "nothing was measured, and nothing is said"
+
+
+def test_one_training_prompt_is_enough_to_take_a_scale_from(empty_world):
+    jobs = Jobs(empty_world.store, empty_world.folder)
+    prompt = empty_world.prompt("The only one?", "train")
+    for i in range(4):
+        empty_world.judge(prompt, f"good {i}", f"bad {i}")
+    run_id = jobs.create(empty_world.config()).id
+    run(jobs, run_id)
+    scores = [m.value for m in runs.metrics(empty_world.store, run_id) if m.name == "objective/scores"]
+    assert all(abs(s) < 50 for s in scores), "scores are of unit scale, not divided by nothing"
+
+
+def test_the_declared_rule_is_that_of_the_judgments_behind_the_snapshot(judged, jobs):
+    run_id = jobs.create(judged.config()).id
+    snapshot = take_snapshot(judged.store, run_id, judged.config(), judged.folder.run(run_id))
+    assert declared_rule(judged.store, snapshot).name == "sentiment"
+    judged.judge(judged.prompt("Later?", "train"), "yes", "no", rule="lexical", name="later")
+    assert declared_rule(judged.store, snapshot).name == "sentiment"
+    both = take_snapshot(judged.store, run_id, judged.config(), judged.folder.run("another"))
+    assert declared_rule(judged.store, both) is None, "two rules are no one rule"
+    assert declared_rule(judged.store, []) is None
+
+
+def test_a_snapshot_that_was_frozen_before_a_kill_reaches_the_row(judged, jobs, monkeypatch):
+    run_id = jobs.create(judged.config()).id
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "set_snapshot", die)
+        with pytest.raises(Killed):
+            take_snapshot(judged.store, run_id, judged.config(), judged.folder.run(run_id))
+    take_snapshot(judged.store, run_id, judged.config(), judged.folder.run(run_id))
+    assert runs.get(judged.store, run_id).snapshot["pairs"] == 9
+
+
+# Starting.
+
+
+def test_too_few_pairs_are_refused_with_numbers_before_there_is_a_row(judged, jobs):
+    with pytest.raises(NotEnoughPairs, match="9 preference pairs, need 20: judge 11 more"):
+        jobs.create(judged.config(min_pairs=20))
+    with pytest.raises(NotEnoughPairs, match="0 preference pairs"):
+        jobs.create(judged.config(include_simulated=False))
+    assert runs.all_runs(judged.store) == []
+
+
+def test_options_that_do_not_go_together_are_refused_before_there_is_a_row(judged, jobs):
+    from dataclasses import replace
+
+    config = judged.config()
+    with pytest.raises(ConfigError):
+        jobs.create(replace(config, ppo=replace(config.ppo, minibatch_size=3)))
+    assert runs.all_runs(judged.store) == []
+
+
+def test_a_second_round_is_refused_while_one_waits_or_runs(judged, jobs):
+    first = jobs.create(judged.config()).id
+    with pytest.raises(RoundError, match=f"{first} is queued"):
+        jobs.create(judged.config())
+    runs.mark_started(judged.store, first, os.getpid())
+    with pytest.raises(RoundError, match=f"{first} is running: wait for it, or cancel it first"):
+        jobs.create(judged.config())
+    runs.finish(judged.store, first, "failed")
+    second = jobs.create(judged.config()).id
+    with pytest.raises(RoundError, match=f"{second} is queued"):
+        jobs.requeue(first)
+
+
+def test_a_round_that_is_done_cannot_be_resumed(judged, jobs):
+    run_id = jobs.create(judged.config()).id
+    runs.finish(judged.store, run_id, "done", result={})
+    with pytest.raises(RoundError, match="is done"):
+        jobs.requeue(run_id)
+
+
+# Stopping and dying.
+
+
+def test_a_cancel_that_was_asked_for_before_the_start_is_kept(judged, jobs):
+    run_id = jobs.create(judged.config()).id
+    jobs.cancel(run_id)
+    with pytest.raises(Cancelled):
+        run(jobs, run_id)
+    assert runs.get(judged.store, run_id).status == "cancelled"
+    jobs.requeue(run_id)
+    assert run(jobs, run_id).status == "done"
+
+
+def test_a_failure_is_kept_with_its_text_and_can_be_resumed(judged, jobs, tmp_path, monkeypatch):
+    model = shutil.copytree(judged.model, tmp_path / "model")
+    run_id = jobs.create(judged.config(model=str(model))).id
+    (model / "model.safetensors").unlink()
+    monkeypatch.setattr(sys, "argv", ["worker", "--data", str(judged.folder.root), run_id])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert worker.main() == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    failed = runs.get(judged.store, run_id)
+    assert failed.status == "failed" and failed.error.startswith(f"ModelError: {model}: no *.safetensors")
+    shutil.copy(judged.model / "model.safetensors", model)
+    jobs.requeue(run_id)
+    assert run(jobs, run_id).status == "done"
+
+
+def test_an_engine_that_cannot_be_imported_is_a_failure_with_its_text(judged, jobs, monkeypatch):
+    run_id = jobs.create(judged.config()).id
+    monkeypatch.setitem(sys.modules, "rlhf.round", None)
+    with pytest.raises(ImportError):
+        run(jobs, run_id)
+    failed = runs.get(judged.store, run_id)
+    assert failed.status == "failed" and "rlhf.round" in failed.error
+
+
+def process(*arguments):
+    return subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(600)", *arguments], stdout=subprocess.PIPE)
+
+
+def started(jobs, config, pid):
+    run_id = jobs.create(config).id
+    runs.mark_started(jobs.store, run_id, pid)
+    return run_id
+
+
+def silent(jobs, run_id):
+    with jobs.store.atomic() as connection:
+        connection.conn.execute("UPDATE runs SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id = ?", [run_id])
+
+
+def test_a_run_whose_process_is_gone_is_lost(judged, jobs):
+    dead = process()
+    run_id = started(jobs, judged.config(), dead.pid)
+    dead.kill()
+    # A zombie first, then no process at all.
+    until(lambda: jobs.reap() == [run_id])
+    assert jobs.reap() == []
+    assert runs.get(judged.store, run_id).status == "lost" and "resume" in runs.get(judged.store, run_id).error
+    dead.communicate()
+    jobs.requeue(run_id)
+    runs.mark_started(judged.store, run_id, dead.pid)
+    assert jobs.reap() == [run_id]
+
+
+def test_a_number_that_another_process_has_now_is_no_worker(judged, jobs):
+    run_id = started(jobs, judged.config(), 0)
+    time.sleep(0.1)
+    stranger = process()
+    try:
+        with judged.store.atomic() as connection:
+            connection.conn.execute("UPDATE runs SET pid = ? WHERE id = ?", [stranger.pid, run_id])
+        assert jobs.reap() == [run_id]
+    finally:
+        stranger.kill()
+        stranger.communicate()
+
+
+def test_a_worker_that_lives_is_not_lost_however_silent(judged, jobs):
+    """As after the machine slept: the process is there, its last beat is old."""
+    run_id = jobs.create(judged.config()).id
+    alive = process(run_id)
+    try:
+        runs.mark_started(judged.store, run_id, alive.pid)
+        silent(jobs, run_id)
+        assert jobs.reap() == [] and runs.get(judged.store, run_id).status == "running"
+    finally:
+        alive.kill()
+        alive.communicate()
+
+
+def test_a_round_inside_an_older_process_is_not_lost(judged, jobs):
+    """As with `train --debug`: the run's id is not among the arguments of the process."""
+    run_id = started(jobs, judged.config(), os.getpid())
+    silent(jobs, run_id)
+    assert jobs.reap() == [] and runs.get(judged.store, run_id).status == "running"
+
+
+def test_a_worker_that_never_came_up_is_lost_after_a_while(judged, jobs, monkeypatch):
+    run_id = jobs.create(judged.config()).id
+    assert jobs.reap() == []
+    monkeypatch.setattr(jobs_module, "STALE_S", -1.0)
+    assert jobs.reap() == [run_id]
+
+
+def test_heartbeats_go_on_after_one_that_failed(judged, jobs, monkeypatch):
+    from storage.database import StoreError
+
+    run_id = started(jobs, judged.config(), os.getpid())
+    monkeypatch.setattr(worker, "HEARTBEAT_S", 0.01)
+    beats, real = [], runs.beat
+
+    def beat(store, run_id):
+        beats.append(run_id)
+        if len(beats) == 1:
+            raise StoreError("locked")
+        real(store, run_id)
+
+    monkeypatch.setattr(runs, "beat", beat)
+    silent(jobs, run_id)
+    with worker.heartbeat(judged.store, run_id):
+        until(lambda: runs.get(judged.store, run_id).heartbeat_at > "2021")
+    count = len(beats)
+    time.sleep(0.05)
+    assert len(beats) == count, "and end with the round"
+
+
+def test_the_end_of_a_log_is_read_without_the_rest(judged, jobs):
+    assert jobs.log_tail("nobody") == ""
+    log = judged.folder.run_log("r1")
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"".join(b"line %d\n" % i for i in range(20_000)) + b"caf\xe9\n")
+    assert jobs.log_tail("r1", 2) == "line 19999\ncaf\N{REPLACEMENT CHARACTER}"
+
+
+# Real processes.
+
+
+def until(what, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def process_world(judged, monkeypatch) -> Judged:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return judged
+
+
+@pytest.fixture
+def long_config(process_world):
+    """Enough steps to be caught in the middle of."""
+    return process_world.config(seed=4, ppo_steps=14, ppo_batch_size=16, ppo_max_new_tokens=24)
+
+
+def ended(store, run_id, seconds=120):
+    return until(lambda: (r := runs.get(store, run_id)).status not in ("queued", "running") and r, seconds)
+
+
+def steps(store, run_id):
+    return max((m.step for m in runs.metrics(store, run_id) if m.name == "objective/kl"), default=0)
+
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_of_ppo_is_lost_and_resumes_to_the_same_bits(process_world, jobs, long_config):
+    store = process_world.store
+    unbroken = jobs.start(long_config).id
+    assert ended(store, unbroken).status == "done", jobs.log_tail(unbroken)
+
+    broken = jobs.start(long_config).id
+    until(lambda: steps(store, broken) >= 3, 120)
+    with pytest.raises(RoundError, match="is running"):
+        jobs.start(long_config)
+    pid = runs.get(store, broken).pid
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: jobs.reap() == [broken], 10)
+    lost = runs.get(store, broken)
+    assert lost.status == "lost" and 3 <= steps(store, broken) < 14
+    assert runs.active(store) is None
+
+    jobs.resume(broken)
+    assert ended(store, broken).status == "done", jobs.log_tail(broken)
+    assert figures(jobs, broken) == figures(jobs, unbroken)
+
+
+@pytest.mark.slow
+def test_a_cancel_stops_the_worker_within_seconds_and_sigterm_does_the_same(process_world, jobs, long_config):
+    store = process_world.store
+    run_id = jobs.start(long_config).id
+    until(lambda: steps(store, run_id) >= 1, 120)
+    asked = time.monotonic()
+    jobs.cancel(run_id)
+    assert ended(store, run_id, 10).status == "cancelled"
+    assert time.monotonic() - asked < 10
+    done = steps(store, run_id)
+
+    jobs.resume(run_id)
+    until(lambda: steps(store, run_id) > done, 120)
+    os.kill(runs.get(store, run_id).pid, signal.SIGTERM)
+    cancelled = ended(store, run_id, 10)
+    assert (cancelled.status, cancelled.error) == ("cancelled", None)
+    assert "cancelled; resume goes on from the last checkpoint" in jobs.log_tail(run_id)
+    assert done < steps(store, run_id) < 14
+
+
+@pytest.mark.slow
+def test_a_worker_outlives_the_process_that_started_it(process_world):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from rlhf.jobs import Jobs; from rlhf.config import RoundConfig; from storage.database import Database, DataFolder\n"
+        "import json; folder = DataFolder(Path(sys.argv[1])); store = Database(folder.database)\n"
+        "print(Jobs(store, folder).start(RoundConfig.from_dict(json.loads(sys.argv[2]))).id)"
+    )
+    import json
+
+    config = json.dumps(process_world.config().to_dict())
+    parent = subprocess.run(
+        [sys.executable, "-c", code, str(process_world.folder.root), config], capture_output=True, text=True, check=True, timeout=60
+    )
+    run_id = parent.stdout.strip()
+    assert ended(process_world.store, run_id).status == "done"
+    assert policies.latest_tuned(process_world.store, str(process_world.model)).run_id == run_id
+
+
+@pytest.mark.slow
+def test_a_round_can_be_run_by_hand(process_world, jobs):
+    run_id = jobs.create(process_world.config()).id
+    command = [sys.executable, "-m", "rlhf.worker", "--data", str(process_world.folder.root), run_id]
+    by_hand = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert by_hand.returncode == 0, by_hand.stderr
+    assert f"done: tiny-{run_id}" in by_hand.stderr
+    assert prompts.of_split(process_world.store, "heldout")
+    assert Database(DataFolder(process_world.folder.root).database).row("SELECT 1 FROM policy_versions WHERE run_id = ?", [run_id])
