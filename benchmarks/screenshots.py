@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 from tests.browser import chromium
 from tests.browser.pages import ComparePage, TrainingPage
@@ -67,7 +67,7 @@ def main() -> int:
             page = opened(browser, viewport)
             try:
                 show(page, given.url)
-            except AssertionError as error:
+            except (AssertionError, Error) as error:
                 print(f"{name}: {str(error).splitlines()[0]}", file=sys.stderr)
                 failed += 1
                 continue

@@ -23,7 +23,6 @@ from rlhf.config import AdapterConfig
 from rlhf.weights import ModelError
 from storage.records import Message
 
-
 UNSETTLED = ""
 """In place of an adapter's name: which one is in use is to be said anew."""
 

@@ -15,7 +15,7 @@ from rlhf import weights
 from rlhf.config import DEFAULT_MODEL
 from storage.database import Database, DataFolder, StoreError
 
-NEEDED_MEMORY_GIB = 4.0
+NEEDED_MEMORY_GIB = 10.0
 NEEDED_DISK_GIB = 3.0
 
 

@@ -6,9 +6,13 @@ import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[test]'")
 
+from playwright.sync_api import expect
+
 from tests.browser import chromium
 from tests.browser.program import Endpoint, Program
 from tests.support import tiny
+
+expect.set_options(timeout=20_000)
 
 
 def pytest_collection_modifyitems(items):

@@ -77,7 +77,7 @@ class Program:
                 # Whoever runs the tests in the background of a script hands down an ignored Ctrl-C.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )  # fmt: skip
-        eventually(self._serves, f"{self.url} serves", within_s=60)
+        eventually(self._serves, f"{self.url} serves", within_s=120)
         return self
 
     def _serves(self) -> bool:
@@ -93,7 +93,7 @@ class Program:
     def until_answering(self) -> psutil.Process:
         """Waits until the policy server has loaded its model; its process."""
         policy_log = self.folder.logs / "policy-server.log"
-        eventually(lambda: "policy server ready" in policy_log.read_text(errors="replace"), "the policy server is ready", within_s=60)
+        eventually(lambda: "policy server ready" in policy_log.read_text(errors="replace"), "the policy server is ready", within_s=120)
         return self.policy_server()
 
     def kill(self) -> None:

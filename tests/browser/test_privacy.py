@@ -8,6 +8,8 @@ from storage import prompts, runs
 from tests.browser.pages import ComparePage, Traffic, TrainingPage
 from tests.browser.program import FIRST_SECRET_ID, SECRET_MODELS
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = (
     "<script>window.ran = 1; alert(1)</script>",
     "<img src=x onerror='window.ran = 2; alert(2)'>",

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 
 import psutil
 import pytest
@@ -29,12 +28,10 @@ def test_an_acknowledged_judgment_survives_kill_9(new_program, page):
     with page.expect_response(lambda reply: "component_server" in reply.url):
         compare.by("choose-b").click()
     program.kill()
-    killed_at = time.monotonic()
     assert program.judged() == 2
     better, worse = (program.texts_in_order(shown)[slot][0] for slot in (1, 0))
     assert program.last_judgment().tiers == ((better,), (worse,))
-    eventually(lambda: gone(server), "the orphaned policy server ends by itself", within_s=10)
-    assert time.monotonic() - killed_at < 6
+    eventually(lambda: gone(server), "the orphaned policy server ends by itself", within_s=8)
 
     compare = ComparePage(page, program.start().url)
     compare.ready()

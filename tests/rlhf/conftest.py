@@ -13,7 +13,6 @@ from rlhf.backbone import Backbone
 from storage.database import DataFolder
 
 
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Tiny models lose time to a second thread, and sums in one order are the same bits every time."""

@@ -274,7 +274,7 @@ def test_what_an_endpoint_does_wrong_is_told(endpoint, reply, said):
 
 
 def test_an_endpoint_that_is_not_there_is_told():
-    with pytest.raises(PolicyServerDown, match="no answer from the policy server at http://127.0.0.1:9/v1"):
+    with pytest.raises(PolicyServerDown, match=r"no answer from the policy server at http://127\.0\.0\.1:9/v1"):
         EndpointGenerator(PolicyClient("http://127.0.0.1:9/v1"), "m")([(version(1), Prompt(1, user("Q"), "test", "train"))], COLLECTING, 0)
 
 

@@ -1,6 +1,7 @@
 """Experience and the loop over it, with a reward that is a program, so that what should be learned is known."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,10 +306,8 @@ def test_a_save_that_is_cut_short_leaves_a_checkpoint(tiny_folder, tmp_path, mon
         ppo.step_done += 1
         with monkeypatch.context() as patch:
             killed_at(patch, operation)
-            try:
+            with suppress(Kill):
                 ppo.save(folder)
-            except Kill:
-                pass
         fresh = PPO.__new__(PPO)
         fresh.__dict__.update(ppo.__dict__)
         assert fresh.load(folder), f"nothing is left after a kill at operation {operation}"

@@ -88,7 +88,9 @@ def test_an_answer_comes_whole_or_in_pieces_and_is_the_same(server):
     whole = server.says("tiny", seed=4)
     assert whole.text and whole.finish_reason in ("stop", "length")
     with openai.OpenAI(base_url=server.client.base_url, api_key="x", max_retries=0) as raw:
-        chunks = list(raw.chat.completions.create(model="tiny", messages=list(user("Hello")), temperature=1, max_tokens=30, seed=4, stream=True))
+        chunks = list(
+            raw.chat.completions.create(model="tiny", messages=list(user("Hello")), temperature=1, max_tokens=30, seed=4, stream=True)
+        )
     pieces = [c.choices[0].delta.content for c in chunks if c.choices[0].delta.content]
     assert len(pieces) > 3
     assert "".join(pieces).strip() == whole.text
@@ -186,7 +188,7 @@ def test_a_reader_who_leaves_frees_the_server(server):
 def test_nothing_listens_is_told_with_what_to_do():
     client = PolicyClient("http://127.0.0.1:9/v1")
     for ask in (client.models, client.status, lambda: next(client.stream("m", user("Q"), temperature=1.0, max_tokens=5))):
-        with pytest.raises(PolicyServerDown, match="no answer from the policy server at http://127.0.0.1:9/v1") as caught:
+        with pytest.raises(PolicyServerDown, match=r"no answer from the policy server at http://127\.0\.0\.1:9/v1") as caught:
             ask()
         assert "--endpoint" in str(caught.value)
 
@@ -329,9 +331,10 @@ def test_a_server_that_dies_is_started_again(tmp_path, monkeypatch):
 def test_a_server_that_dies_at_once_is_not_started_in_a_loop(tmp_path):
     kept = Sleeper(tmp_path, "print('no luck')")
     kept.start()
-    time.sleep(4)
+    until(lambda: "no luck" in kept.log_file.read_text(), 10)
+    time.sleep(1.8)
     kept.stop()
-    assert (tmp_path / "logs" / "server.log").read_text().count("no luck") <= 2
+    assert kept.log_file.read_text().count("no luck") == 1
 
 
 def test_a_server_that_will_not_go_is_killed(tmp_path):

@@ -1,0 +1,83 @@
+"""The packaged default model itself: what every other test takes a tiny one for. Fetches it if it is not there yet."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from learning import user
+from torch.testing import assert_close
+
+import rlhf.ppo as ppo_module
+from rlhf import weights
+from rlhf.backbone import Backbone, pad_left
+from rlhf.config import PRESETS, AdapterConfig, RewardConfig
+from rlhf.evaluation import pair_scores
+from rlhf.pairs import PreferencePair
+from rlhf.ppo import PPO
+from rlhf.reward import fit
+from rlhf.rollout import POLICY
+from rlhf.sampling import generator, sample
+from storage.records import Sampling
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return Backbone.load(weights.resolve("default"), "cpu", "float32")
+
+
+def logits(backbone, rows):
+    ids, mask = pad_left(rows, backbone.pad_id)
+    with torch.no_grad():
+        return backbone.forward(ids, mask, keep=4).logits
+
+
+def test_what_the_other_tests_take_for_granted_is_so(backbone):
+    assert weights.is_intact(weights.default_folder())
+    assert backbone.eos_id == backbone.pad_id
+    assert backbone.depth == 30 and backbone.hidden_size == 576
+    assert sum(p.numel() for p in backbone.base.parameters()) == pytest.approx(134.5e6, rel=0.01)
+
+
+def test_it_answers(backbone):
+    greedy = Sampling(temperature=0, max_new_tokens=24)
+    answers = sample(backbone, [backbone.encode(user(q)) for q in ("What is the capital of France?", "Say hello.")], greedy,
+                     generator(torch.device("cpu"), 0))
+    assert "Paris" in backbone.decode(answers[0].ids)
+    assert answers[0].finish_reason == "stop" and answers[0].ids[-1] == backbone.eos_id
+
+
+def test_left_padding_changes_nothing(backbone):
+    short, long = backbone.encode(user("Hi.")), backbone.encode(user("Tell me a long story about a dragon and a small village."))
+    # Against the logits' own scale of tens; padding is the end token here.
+    assert_close(logits(backbone, [short, long])[:1], logits(backbone, [short]), atol=2e-3, rtol=1e-4)
+
+
+def test_one_reward_fit_and_two_ppo_steps(backbone, tmp_path, monkeypatch):
+    asked = backbone.encode(user("How are you?"))
+    plain = logits(backbone, [asked])
+    pairs = [PreferencePair(user(f"How are you, {n}?"), "I feel great, thank you!", "Bad. Go away.", 1.0, "train", "human", i)
+             for i, n in enumerate(["Ann", "Bob", "Cyd", "Dan"])]
+    settings = RewardConfig(adapter=AdapterConfig(rank=4), batch_size=2, epochs=1)
+    model = fit(backbone, pairs, settings, seed=0, scratch=tmp_path, report=lambda *_: None)
+    chosen, rejected = pair_scores(backbone, model, pairs)
+    assert (chosen > rejected).all()
+
+    seen = []
+    real = ppo_module.policy_loss
+
+    def spy(new, old, advantages, mask, *, clip):
+        seen.append((new.detach()[mask], old[mask]))
+        return real(new, old, advantages, mask, clip=clip)
+
+    monkeypatch.setattr(ppo_module, "policy_loss", spy)
+    config = replace(PRESETS["laptop"].ppo, batch_size=4, minibatch_size=2, max_new_tokens=8)
+    ppo = PPO(backbone, model, [asked, backbone.encode(user("Tell me a joke about two cats."))], config, seed=0)
+    figures = [ppo.step(), ppo.step()]
+    assert_close(seen[0][0].exp() / seen[0][1].exp(), torch.ones_like(seen[0][0]), atol=1e-3, rtol=0)
+    assert figures[0]["objective/kl"] == pytest.approx(0, abs=1e-3)
+    assert all(torch.isfinite(torch.tensor(v)) for f in figures for v in f.values())
+    assert all(p.abs().max() > 0 for n, p in backbone.parameters(POLICY).items() if ".lora_B." in n)
+    with backbone.using(None):
+        assert torch.equal(logits(backbone, [asked]), plain), "the reference is the base, bit for bit"

@@ -1,0 +1,377 @@
+"""The command line, verb by verb, as somebody at a terminal meets it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from learning import Judged
+
+import launch
+from rlhf import doctor, jobs, weights
+from rlhf.config import PRESETS, options
+from storage import prompts, runs
+from storage.database import Database, DataFolder
+
+VERBS = ["serve", "import", "export", "simulate", "train", "runs", "stats", "doctor"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def world(store, model) -> Judged:
+    return Judged(store, DataFolder(store.path.parent), model)
+
+
+@pytest.fixture
+def data(store) -> str:
+    return str(store.path.parent)
+
+
+def help_of(capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        launch.main([*arguments, "--help"])
+    assert caught.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_names_every_verb(capsys):
+    text = help_of(capsys)
+    assert all(f" {verb} " in text for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    "verb, said",
+    [
+        ("serve", ["TCP port on 127.0.0.1", "(default: 7860)", "--endpoint URL"]),
+        ("import", ["JSONL rows", "--strict"]),
+        ("export", ["JSONL file to write", "marked as such"]),
+        ("simulate", ["probability that a judgment is turned round, 0 to 0.5", "longest answer, in tokens", "{sentiment,concise,lexical}"]),
+        ("train", ["Reward units per nat of KL to the reference. [0.05]", "in tokens. [48]", "in nats", "--no-include-simulated", "[off]"]),
+        ("runs", ["one run in full"]),
+        ("stats", ["machine-readable"]),
+        ("doctor", ["TCP port"]),
+    ],
+)
+def test_each_verbs_help_says_what_and_in_which_unit(capsys, verb, said):
+    text = help_of(capsys, verb)
+    assert "folder that holds everything that lasts" in text
+    for part in said:
+        assert part in text
+
+
+def test_every_option_of_a_round_is_on_the_command_line_with_its_help(capsys):
+    text = help_of(capsys, "train").replace("- ", "-")
+    for option in options(PRESETS["laptop"]):
+        assert f"--{option.name} " in text or f"--{option.name}," in text, option.name
+        assert option.help.replace("`", "").replace(" ", "") in text.replace(" ", ""), option.name
+
+
+def test_serving_is_what_happens_when_no_verb_is_said(monkeypatch):
+    served = []
+    monkeypatch.setattr(launch, "serve", lambda given: served.append(given.port) or 0)
+    launch.serve.__doc__ = "Serves."
+    assert launch.main([]) == 0 and launch.main(["--port", "8001"]) == 0 and launch.main(["serve", "--port", "8002"]) == 0
+    assert served == [7860, 8001, 8002]
+
+
+def test_an_unknown_verb_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        launch.main(["dance"])
+    assert caught.value.code == 2 and "dance" in capsys.readouterr().err
+
+
+# What is in the store.
+
+
+def test_stats_as_json(capsys, data, store, world):
+    world.fill(2, 1)
+    assert launch.main(["stats", "--data", data, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert set(figures) == {"prompts", "completions", "comparisons", "judgments", "annotators", "runs", "policy_versions", "queue_depth"}
+    assert figures["judgments"] == {"human": 0, "simulated": 3} and figures["prompts"] == 3
+
+
+def test_stats_as_text(capsys, data, world):
+    world.fill(2, 1)
+    assert launch.main(["stats", "--data", data]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["judgments,", "simulated", "3"] in lines and ["queue", "depth", "3"] in lines
+
+
+def test_a_new_folder_gets_the_starter_prompts(capsys, tmp_path):
+    assert launch.main(["stats", "--data", str(tmp_path / "new"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prompts"] >= 200
+
+
+def test_import_takes_the_good_rows_and_names_the_bad_ones(capsys, tmp_path, data, store, world):
+    world.prompt("Known?", "train")
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"prompt": "New?"}\nnot json\n\n{"prompt": "Known?"}\n{"prompt": ""}\n')
+    assert launch.main(["import", "--data", data, str(file)]) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [f"{file}:2: not JSON", f"{file}:5: a message is empty"]
+    assert said.out.strip() == "1 prompts added, 1 known already, 2 wrong rows left out"
+    assert [p.text for p in prompts.of_split(store)] == ["Known?", "New?"]
+
+
+def test_strict_import_takes_nothing_when_a_row_is_bad(capsys, tmp_path, data, store, world):
+    world.prompt("Known?", "train")
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"prompt": "New?"}\nnot json\n')
+    assert launch.main(["import", "--data", data, "--strict", str(file)]) == 2
+    assert f"{file}:2: not JSON" in capsys.readouterr().err
+    assert [p.text for p in prompts.of_split(store)] == ["Known?"]
+    file.write_text('{"prompt": "New?"}\n')
+    assert launch.main(["import", "--data", data, "--strict", str(file)]) == 0
+
+
+def test_import_of_a_file_that_is_not_there(capsys, tmp_path, data):
+    assert launch.main(["import", "--data", data, str(tmp_path / "nowhere.jsonl")]) == 2
+    assert "nowhere.jsonl cannot be read" in capsys.readouterr().err
+
+
+def test_export_leaves_simulated_judgments_out_unless_asked(capsys, tmp_path, data, world):
+    world.fill(2, 1)
+    file = tmp_path / "pairs.jsonl"
+    assert launch.main(["export", "--data", data, str(file)]) == 0
+    assert "0 preference pairs" in capsys.readouterr().out and file.read_text() == ""
+    assert launch.main(["export", "--data", data, "--include-simulated", str(file)]) == 0
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(rows) == 3 and {r["annotator_kind"] for r in rows} == {"simulated"}
+    assert rows[0]["chosen"] == [{"role": "assistant", "content": "good 0"}]
+
+
+def test_a_store_of_a_newer_version_is_left_alone(capsys, data, store):
+    with store.atomic() as connection:
+        connection.conn.execute("INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('rankloop', 'm999_future', '')")
+    assert launch.main(["stats", "--data", data]) == 2
+    said = capsys.readouterr().err
+    assert "written by a newer rankloop" in said and "m999_future" in said and "upgrade" in said
+
+
+def test_a_file_that_is_no_store_is_refused(capsys, tmp_path):
+    (tmp_path / "rankloop.db").write_bytes(b"something else entirely" * 100)
+    assert launch.main(["stats", "--data", str(tmp_path)]) == 2
+    assert "rankloop.db" in capsys.readouterr().err
+
+
+# Simulated judgments and rounds.
+
+
+def test_simulated_judgments_are_added_and_counted(capsys, data, store, model, world):
+    for i in range(3):
+        world.prompt(f"Q{i}", "train")
+    command = ["simulate", "--data", data, "--model", str(model), "--judge", "concise", "--judgments", "5", "--max-new-tokens", "8",
+               "--temperature", "1.2", "--device", "cpu"]
+    assert launch.main(command) == 0
+    assert "5 simulated judgments by the rule 'concise' added" in capsys.readouterr().out
+    assert launch.main([*command, "--flip", "0.3"]) == 2
+    assert "--seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options_, said",
+    [(["--judge", "lexical"], "--words"), (["--judge", "concise", "--flip", "0.7"], "--flip 0.7"),
+     (["--judge", "concise", "--judgments", "0"], "at least 1")],
+)
+def test_a_simulation_that_makes_no_sense_is_refused(capsys, data, options_, said):
+    assert launch.main(["simulate", "--data", data, *options_]) == 2
+    assert said in capsys.readouterr().err
+
+
+def train(data, model, *more):
+    return launch.main(["train", "--data", data, "--preset", "tiny", "--model", str(model), "--device", "cpu", "--dtype", "float32",
+                        "--include-simulated", *more])
+
+
+def test_a_round_in_this_process(capsys, data, store, model, world):
+    world.fill()
+    assert train(data, model, "--debug", "--ppo-steps", "1", "--seed", "9") == 0
+    said = capsys.readouterr().out
+    run = runs.all_runs(store)[0]
+    assert run.status == "done" and run.seed == 9 and run.config["ppo"]["steps"] == 1 and run.config["ppo"]["batch_size"] == 8
+    assert f"run {run.id}" in said
+    for part in ("preference pairs", "6 to learn from, 3 held out; 9 of them simulated", "under the reward model (a proxy)", "nats",
+                 "win rate over the base under the rule 'sentiment'", "policy version", f"tiny-{run.id}"):
+        assert part in said
+    assert launch.main(["runs", "--data", data]) == 0
+    assert run.id in (overview := capsys.readouterr().out) and "done" in overview and "100%" in overview
+    assert launch.main(["runs", "--data", data, run.id]) == 0
+    assert f"tiny-{run.id}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_round_in_a_process_of_its_own(capsys, data, store, model, world, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    world.fill()
+    assert train(data, model, "--ppo-steps", "1") == 0
+    assert runs.all_runs(store)[0].status == "done" and "policy version" in capsys.readouterr().out
+
+
+def test_a_round_on_too_little_is_refused_with_numbers(capsys, data, store, model, world):
+    world.fill(2, 1)
+    assert train(data, model) == 2
+    assert "rankloop: 3 preference pairs, need 4: judge 1 more" in capsys.readouterr().err
+    assert runs.all_runs(store) == []
+
+
+def test_options_out_of_range_are_refused_by_name(capsys, data, model, world):
+    world.fill()
+    assert train(data, model, "--ppo-kl-coef", "-1") == 2
+    assert "--ppo-kl-coef -1.0: must not be negative" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train(data, model, "--ppo-steps", "many")
+
+
+def test_a_second_round_is_refused(capsys, data, store, model, world):
+    world.fill()
+    waiting = jobs.Jobs(store, world.folder).create(world.config())
+    assert train(data, model) == 2
+    assert f"{waiting.id} is queued: wait for it" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there(capsys, data, world):
+    world.fill(1, 0)
+    assert launch.main(["runs", "--data", data, "r-nowhere"]) == 2
+    assert "There is no run r-nowhere" in capsys.readouterr().err
+    assert launch.main(["runs", "--data", data]) == 0
+    assert "no runs yet" in capsys.readouterr().out
+
+
+def test_a_run_that_ended_badly_says_why_and_how_to_go_on(capsys, data, store, world):
+    world.fill()
+    run = jobs.Jobs(store, world.folder).create(world.config())
+    runs.mark_started(store, run.id, os.getpid())
+    runs.set_stage(store, run.id, "ppo", 0.4, None)
+    runs.finish(store, run.id, "failed", error="RuntimeError: out of luck")
+    log = world.folder.run_log(run.id)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("the last words\n")
+    assert launch.main(["runs", "--data", data, run.id]) == 0
+    said = capsys.readouterr().out
+    assert f"{run.id}: failed in stage ppo" in said and "RuntimeError: out of luck" in said and "the last words" in said
+    assert f"rankloop train --data {data} --resume {run.id}" in said
+
+
+# Before anything runs.
+
+
+@pytest.fixture
+def busy_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def test_a_port_in_use_is_told_with_another_one(data, busy_port):
+    served = subprocess.run(
+        [sys.executable, "launch.py", "serve", "--data", data, "--port", str(busy_port)], capture_output=True, text=True, timeout=120,
+        cwd=Path(launch.__file__).parent,
+    )
+    assert served.returncode == 2
+    assert served.stderr.splitlines()[-1] == (
+        f"rankloop: port {busy_port}: Address already in use: stop what uses it, or choose another: rankloop serve --port {busy_port + 1}"
+    )
+
+
+def checks(capsys, data, model, *more):
+    status = launch.main(["doctor", "--data", data, "--model", str(model), *more])
+    return status, capsys.readouterr().out
+
+
+@pytest.fixture
+def modest(monkeypatch):
+    """Needs that this machine meets."""
+    monkeypatch.setattr(doctor, "NEEDED_MEMORY_GIB", 0.0)
+    monkeypatch.setattr(doctor, "NEEDED_DISK_GIB", 0.0)
+
+
+def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    status, said = checks(capsys, data, model, "--port", str(free))
+    assert status == 0, said
+    assert [line.split(":")[0] for line in said.splitlines()] == [
+        "ok   Python", "ok   torch", "ok   free memory", "ok   free disk", "ok   weights", "ok   store", "ok   port",
+    ]
+    assert "m001_loop" in said
+
+
+def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):
+    status, said = checks(capsys, str(tmp_path / "not" / "yet"), model, "--port", "0")
+    assert status == 0 and "none yet" in said
+    assert not (tmp_path / "not").exists()
+
+
+def test_doctor_names_each_fault_and_what_to_do(capsys, tmp_path, store, data, model, busy_port, monkeypatch):
+    monkeypatch.setattr(doctor, "NEEDED_MEMORY_GIB", 10**6)
+    monkeypatch.setattr(doctor, "NEEDED_DISK_GIB", 10**9)
+    broken = shutil.copytree(model, tmp_path / "broken")
+    (broken / "model.safetensors").unlink()
+    store.close()
+    file = Path(data) / "rankloop.db"
+    whole = file.read_bytes()
+    for page in range(3, len(whole) // 4096):
+        whole = whole[: page * 4096] + b"Z" * 4096 + whole[(page + 1) * 4096 :]
+    file.write_bytes(whole)
+    status, said = checks(capsys, data, broken, "--port", str(busy_port))
+    assert status == 1
+    faults = [line for line in said.splitlines() if line.startswith("FIX")]
+    assert [f.split(":")[0] for f in faults] == ["FIX  free memory", "FIX  free disk", "FIX  weights", "FIX  store", "FIX  port"]
+    assert said.count("\n      -> ") == 5
+    assert "close programs" in said and "no *.safetensors" in said and "malformed" in said
+
+
+def test_a_store_that_opens_and_is_damaged_further_in_is_found_out(store, data):
+    prompts.add(store, [prompts.NewPrompt([{"role": "user", "content": f"Q{i} " * 200}], "test", "train") for i in range(200)], source="t")
+    store.close()
+    file = Path(data) / "rankloop.db"
+    whole = file.read_bytes()
+    assert len(whole) > 60 * 4096
+    file.write_bytes(whole[: 50 * 4096] + b"Z" * 4096 * 6 + whole[56 * 4096 :])
+    check = doctor.store(DataFolder(Path(data)))
+    assert not check.ok and "restore a backup" in check.remedy
+
+
+def test_doctor_knows_what_is_no_port(capsys, data, model, modest):
+    status, said = checks(capsys, data, model, "--port", "70000")
+    assert status == 1 and "70000: no TCP port" in said
+
+
+def test_doctor_tells_weights_that_are_missing_from_damaged_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANKLOOP_CACHE", str(tmp_path))
+    assert "not fetched yet" in doctor.model_weights("default").found
+    weights.default_folder().mkdir(parents=True)
+    assert "damaged" in doctor.model_weights("default").found
+    assert not doctor.model_weights("default").ok
+
+
+def test_doctor_fetches_nothing(monkeypatch):
+    asked = {}
+
+    def download(model, **options):
+        asked.update(options)
+        raise __import__("huggingface_hub").errors.LocalEntryNotFoundError("not here")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    check = doctor.model_weights("org/name")
+    assert check.ok and "fetched when first used" in check.found
+    assert asked["local_files_only"] is True
+
+
+def test_the_store_of_another_thread_can_be_looked_at(data):
+    """Doctor opens the store while the program serves it."""
+    other = Database(Path(data) / "rankloop.db")
+    assert doctor.store(DataFolder(Path(data))).ok
+    other.close()
