@@ -57,8 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(given: argparse.Namespace) -> int:
     """The app and the policy server, until Ctrl-C."""
-    from feedback_ui.app import build_app, launch_options
-    from rlhf.client import PolicyClient
     from rlhf.doctor import free_port
     from rlhf.supervisor import PolicyServer
 
@@ -71,25 +69,34 @@ def serve(given: argparse.Namespace) -> int:
     server_options = ["--model", given.model, "--device", given.device]
     if given.endpoint:
         server_options += ["--endpoint", given.endpoint, "--endpoint-model", given.endpoint_model]
-    server = PolicyServer(folder.root, folder.logs / "policy-server.log", server_options)
-    jobs = Jobs(store, folder)
-    jobs.reap()
-    config = with_options(PRESETS[DEFAULT_PRESET], {"model": given.model, "device": given.device})
-    app = build_app(store, jobs, PolicyClient(server.base_url), default_config=config)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = PolicyServer(folder.root, folder.logs / "policy-server.log", server_options)
+    # First of all: it loads the model while this process loads the pages.
     server.start()
     try:
-        app.launch(server_name=HOST, server_port=given.port, prevent_thread_lock=True, quiet=True, **launch_options())
-        print(f"rankloop is at http://{HOST}:{given.port}  (data in {folder.root}; Ctrl-C stops it)", flush=True)
-        while True:
-            time.sleep(REAP_S)
-            reap(jobs)
+        return serve_pages(given, Jobs(store, folder), server.base_url)
     except KeyboardInterrupt:
         print("\nstopping", file=sys.stderr)
         return 0
     finally:
-        app.close()
         server.stop()
+
+
+def serve_pages(given: argparse.Namespace, jobs: Jobs, base_url: str) -> int:
+    """The web app, until KeyboardInterrupt."""
+    from feedback_ui.app import build_app, launch_options
+    from rlhf.client import PolicyClient
+
+    config = with_options(PRESETS[DEFAULT_PRESET], {"model": given.model, "device": given.device})
+    app = build_app(jobs.store, jobs, PolicyClient(base_url), default_config=config)
+    try:
+        app.launch(server_name=HOST, server_port=given.port, prevent_thread_lock=True, quiet=True, **launch_options())
+        print(f"rankloop is at http://{HOST}:{given.port}  (data in {jobs.folder.root}; Ctrl-C stops it)", flush=True)
+        while True:
+            reap(jobs)
+            time.sleep(REAP_S)
+    finally:
+        app.close()
 
 
 def reap(jobs: Jobs) -> None:

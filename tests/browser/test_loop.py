@@ -42,7 +42,7 @@ def test_judge_train_and_compare(judged_program, page):
     training.start()
     expect(page.locator("#start-refusal")).to_contain_text("50")
     training.choose_preset("tiny")
-    training.fill(min_pairs=3, ppo_steps=100)
+    training.fill(min_pairs=3, ppo_steps=60)
     training.start()
     training.expect_progress(within_s=ROUND_S)
     expect(training.status).to_have_text("Running")
