@@ -74,6 +74,8 @@ def figure(chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
                 "showticklabels": bool(points),
                 "tickformat": "d",
                 "nticks": 6,
+                # Else a few steps would be labelled 0, 1, 1, 2, 2: halves, written as whole numbers.
+                "dtick": 1 if points and points[-1][0] - points[0][0] < 6 else None,
                 "title": {"text": "step", "font": {"size": 10}, "standoff": 4},
             },
             "yaxis": {

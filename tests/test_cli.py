@@ -55,7 +55,7 @@ def test_help_names_every_verb(capsys):
         ("import", ["JSONL rows", "--strict"]),
         ("export", ["JSONL file to write", "marked as such"]),
         ("simulate", ["probability that a judgment is turned round, 0 to 0.5", "longest answer, in tokens", "{sentiment,concise,lexical}"]),
-        ("train", ["Reward units per nat of KL to the reference. [0.05]", "in tokens. [48]", "in nats", "--no-include-simulated", "[off]"]),
+        ("train", ["Reward units per nat of KL to the reference. [", "in tokens. [", "in nats", "--no-include-simulated", "[off]"]),
         ("runs", ["one run in full"]),
         ("stats", ["machine-readable"]),
         ("doctor", ["TCP port"]),
@@ -195,7 +195,7 @@ def train(data, model, *more):
 
 def test_a_round_in_this_process(capsys, data, store, model, world):
     world.fill()
-    assert train(data, model, "--debug", "--ppo-steps", "1", "--seed", "9") == 0
+    assert train(data, model, "--debug", "--ppo-steps", "1", "--ppo-batch-size", "8", "--min-pairs", "4", "--seed", "9") == 0
     said = capsys.readouterr().out
     run = runs.all_runs(store)[0]
     assert run.status == "done" and run.seed == 9 and run.config["ppo"]["steps"] == 1 and run.config["ppo"]["batch_size"] == 8
@@ -219,7 +219,7 @@ def test_a_round_in_a_process_of_its_own(capsys, data, store, model, world, monk
 
 def test_a_round_on_too_little_is_refused_with_numbers(capsys, data, store, model, world):
     world.fill(2, 1)
-    assert train(data, model) == 2
+    assert train(data, model, "--min-pairs", "4") == 2
     assert "rankloop: 3 preference pairs, need 4: judge 1 more" in capsys.readouterr().err
     assert runs.all_runs(store) == []
 

@@ -5,6 +5,7 @@ Tests speak to it as people do: through its port, its signals and its data folde
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -74,8 +75,7 @@ class Program:
             self.process = subprocess.Popen(
                 [*command, *self.options], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 env=self.environment,
-                # Whoever runs the tests in the background of a script hands down an ignored Ctrl-C.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=_as_if_started_by_hand,
             )  # fmt: skip
         eventually(self._serves, f"{self.url} serves", within_s=120)
         return self
@@ -177,6 +177,14 @@ class Program:
         shown = presentations.get(self.store, presentation_id)
         texts = {c.id: c.text for c in comparisons.get(self.store, shown.comparison_id).completions}
         return [(completion_id, texts[completion_id]) for completion_id in shown.order]
+
+
+def _as_if_started_by_hand() -> None:
+    # Whoever runs the tests in the background of a script hands down an ignored Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        # PR_SET_PDEATHSIG: tests that are killed leave no program behind.
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 comparison_numbers = count(1).__next__

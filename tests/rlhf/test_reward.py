@@ -1,5 +1,7 @@
 """The reward model: it learns a rule that can be learned, scores a row the same in any company, and touches nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from learning import user
@@ -10,7 +12,7 @@ from rlhf.config import AdapterConfig, RewardConfig
 from rlhf.pairs import PreferencePair
 from rlhf.reward import ADAPTER, RewardModel, fit
 
-CONFIG = RewardConfig(adapter=AdapterConfig(rank=4, alpha=8), depth=1.0, epochs=4, batch_size=8, learning_rate=5e-3)
+CONFIG = RewardConfig(adapter=AdapterConfig(rank=4, alpha=8), depth=1.0, probe_l2=0.03, epochs=4, batch_size=8, learning_rate=5e-3)
 
 
 def pair(chosen, rejected, question="Q"):
@@ -74,7 +76,7 @@ def test_only_the_adapter_and_the_head_learn(backbone, rule_pairs, tmp_path):
 
 
 def test_the_probe_alone_leaves_the_adapter_as_it_was(backbone, rule_pairs, tmp_path):
-    config = RewardConfig(adapter=CONFIG.adapter, depth=1.0, epochs=0)
+    config = replace(CONFIG, epochs=0)
     model, log = learned(backbone, rule_pairs, tmp_path, config)
     assert log == []
     assert all(p.abs().max() == 0 for n, p in backbone.parameters(ADAPTER).items() if ".lora_B." in n)

@@ -89,6 +89,13 @@ def test_the_first_end_token_ends_a_row_and_belongs_to_it(model, request):
             assert len(s.ids) == 12 and backbone.eos_id not in s.ids
 
 
+def test_rows_that_have_ended_hold_padding(backbone):
+    favour(backbone, backbone.eos_id, 4.0)
+    steps = list(stream(backbone, [[5, 6, 7]] * 64, Sampling(max_new_tokens=12), generator(CPU, 1)))
+    closed = torch.cat([step.tokens[~step.open_rows] for step in steps])
+    assert len(closed) > 50 and set(closed.tolist()) == {backbone.pad_id}
+
+
 def test_a_batch_stops_when_its_last_row_has_ended(backbone):
     favour(backbone, backbone.eos_id, 1e4)
     steps = list(stream(backbone, [[5], [6]], Sampling(max_new_tokens=9), generator(CPU, 0)))

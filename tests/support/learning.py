@@ -64,5 +64,11 @@ class Judged:
         return self
 
     def config(self, **options) -> RoundConfig:
-        values = {"model": str(self.model), "device": "cpu", "dtype": "float32", "include_simulated": True} | options
+        """Small enough to run in a second; every figure that a test counts on is said here and not left to the preset."""
+        values = {
+            "model": str(self.model), "device": "cpu", "dtype": "float32", "include_simulated": True, "min_pairs": 4, "reward_epochs": 1,
+            "reward_batch_size": 2, "reward_reference_samples": 8, "ppo_steps": 2, "ppo_batch_size": 8, "ppo_minibatch_size": 4,
+            "ppo_epochs": 2, "ppo_max_new_tokens": 8, "evaluation_completions_per_prompt": 1, "evaluation_max_new_tokens": 8,
+            "evaluation_shown_samples": 2,
+        } | options
         return with_options(PRESETS["tiny"], {name.replace("_", "-"): value for name, value in values.items()})
