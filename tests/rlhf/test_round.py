@@ -52,6 +52,18 @@ def figures(jobs, run_id):
     return result, metrics, runs.samples(jobs.store, run_id), done.snapshot, adapter
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, tiny_folder):
+    """What a round over this world ends with when nothing happens to it."""
+    folder = DataFolder(tmp_path_factory.mktemp("unbroken"))
+    store = Database(folder.database)
+    jobs = Jobs(store, folder)
+    run_id = jobs.create(Judged(store, folder, tiny_folder).fill().config(seed=5)).id
+    run(jobs, run_id)
+    yield figures(jobs, run_id)
+    store.close()
+
+
 def test_a_round_leaves_a_finished_row_a_version_figures_and_samples(judged, jobs):
     created = jobs.create(judged.config(seed=3))
     assert created.status == "queued" and created.seed == 3
@@ -89,32 +101,20 @@ def test_a_round_leaves_a_finished_row_a_version_figures_and_samples(judged, job
     assert all(None not in (s.before, s.after, s.score_before, s.score_after) for s in samples)
 
 
-def test_the_same_seed_gives_the_same_figures_and_another_others(judged, jobs):
+def test_the_same_seed_gives_the_same_figures_and_another_others(judged, jobs, unbroken):
     ids = []
-    for seed in (1, 1, 2):
+    for seed in (5, 6):
         ids.append(jobs.create(judged.config(seed=seed)).id)
         run(jobs, ids[-1])
-    first, second, other = (figures(jobs, i) for i in ids)
-    assert first == second
-    assert first[4] != other[4] and first[0] != other[0]
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory, tiny_folder):
-    """What a round over this world ends with when nothing happens to it."""
-    folder = DataFolder(tmp_path_factory.mktemp("unbroken"))
-    store = Database(folder.database)
-    jobs = Jobs(store, folder)
-    run_id = jobs.create(Judged(store, folder, tiny_folder).fill().config(seed=5)).id
-    run(jobs, run_id)
-    yield figures(jobs, run_id)
-    store.close()
+    same, other = (figures(jobs, i) for i in ids)
+    assert same == unbroken
+    assert other[4] != unbroken[4] and other[0] != unbroken[0]
 
 
 # A step has 17 ticks: 8 tokens, 1 batch of scores, 2 minibatches read twice, 2 epochs of 2 updates.
 @pytest.mark.parametrize(
     "stage, nth",
-    [("snapshot", 4), ("reward", 2), ("ppo", 1), ("ppo", 20), ("between figures and checkpoint", 2), ("evaluate", 9), ("register", 1)],
+    [("snapshot", 4), ("reward", 2), ("ppo", 20), ("between figures and checkpoint", 2), ("evaluate", 9), ("register", 1)],
 )
 def test_a_round_that_was_killed_anywhere_ends_with_the_figures_of_an_unbroken_one(judged, jobs, monkeypatch, unbroken, stage, nth):
     broken = jobs.create(judged.config(seed=5)).id
@@ -144,6 +144,33 @@ def test_a_round_that_was_killed_anywhere_ends_with_the_figures_of_an_unbroken_o
     assert figures(jobs, broken) == unbroken
     folder = {f.name for f in judged.folder.run(broken).iterdir()}
     assert not {n for n in folder if n.endswith((".part", ".old"))}
+
+
+def test_figures_of_a_step_that_will_be_taken_again_are_not_shown_meanwhile(judged, jobs, monkeypatch):
+    run_id = jobs.create(judged.config()).id
+    saves = []
+
+    def save(trainer, folder, real=PPO.save):
+        saves.append(folder)
+        if len(saves) == 2:
+            raise Killed
+        real(trainer, folder)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(PPO, "save", save)
+        run(jobs, run_id)
+    assert steps(judged.store, run_id) == 2
+    runs.finish(judged.store, run_id, "lost")
+    jobs.requeue(run_id)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PPO, "step", interrupt)
+        run(jobs, run_id)
+    assert steps(judged.store, run_id) == 1
+    assert any(m.name.startswith("reward/") for m in runs.metrics(judged.store, run_id)), "those of other stages stay"
 
 
 def test_a_finished_stage_is_not_done_again(judged, jobs, monkeypatch):

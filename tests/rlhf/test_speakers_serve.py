@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from learning import scramble, user
 
-from rlhf import supervisor
+from rlhf import filler, supervisor
 from rlhf.backbone import Backbone
 from rlhf.client import PolicyClient, PolicyServerDown
 from rlhf.config import AdapterConfig
@@ -150,15 +150,16 @@ def test_a_version_whose_adapter_is_damaged_is_refused_every_time_and_the_others
     assert server.says("tiny") == base
 
 
-def test_two_chats_at_once_while_the_queue_fills_say_what_they_say_alone(server):
+def test_two_chats_at_once_while_the_queue_fills_say_what_they_say_alone(server, monkeypatch):
+    monkeypatch.setattr(filler, "COLLECTING", Sampling(temperature=1.0, max_new_tokens=24))
     server.register("tiny-r1")
-    alone = {name: server.says(name, seed=7, max_tokens=120).text for name in ("tiny", "tiny-r1")}
+    alone = {name: server.says(name, seed=7, max_tokens=60).text for name in ("tiny", "tiny-r1")}
     prompts.add(server.store, [prompts.NewPrompt(user(f"Q{i}"), "test", "train") for i in range(6)], source="test")
     together: dict[str, list[str]] = {"tiny": [], "tiny-r1": []}
 
     def chat(name):
         for _ in range(3):
-            together[name].append(server.says(name, seed=7, max_tokens=120).text)
+            together[name].append(server.says(name, seed=7, max_tokens=60).text)
 
     threads = [threading.Thread(target=chat, args=(name,)) for name in together]
     for thread in threads:
