@@ -6,6 +6,7 @@ Each verb is one function below. What they do is elsewhere; here it is only put 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import signal
@@ -159,24 +160,30 @@ def train(given: argparse.Namespace) -> int:
     """One round, followed until it ends. Ctrl-C cancels it and leaves it resumable."""
     folder, store = open_store(given.data)
     jobs = Jobs(store, folder)
+    # Before the row is queued: a download may take long, or fail.
+    config = RoundConfig.from_dict(runs.get(store, given.resume).config) if given.resume else chosen_config(given)
+    fetch_weights(config.model)
     if given.resume:
         jobs.requeue(given.resume)
-        run_id = given.resume
-    else:
-        run_id = jobs.create(chosen_config(given)).id
-    fetch_weights(RoundConfig.from_dict(runs.get(store, run_id).config).model)
+    run_id = given.resume or jobs.create(config).id
     print(f"run {run_id}", flush=True)
     if given.debug:
-        from rlhf.worker import work
-
-        with round_bar() as show:
-            work(store, folder, run_id, show)
+        debug(store, folder, run_id)
     else:
         jobs.spawn(run_id)
         follow(store, jobs, run_id)
     run = runs.get(store, run_id)
     print(report.table(run, runs.metrics(store, run_id)) if run.status == "done" else ended_badly(run, jobs))
     return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
+
+
+def debug(store: Database, folder: DataFolder, run_id: str) -> None:
+    """The round inside this process; what goes wrong in it comes out here, for a debugger to see."""
+    from rlhf.progress import Cancelled
+    from rlhf.worker import work
+
+    with round_bar() as show, contextlib.suppress(Cancelled, KeyboardInterrupt):
+        work(store, folder, run_id, show)
 
 
 def runs_(given: argparse.Namespace) -> int:
@@ -283,7 +290,10 @@ def build_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder that holds everything that lasts")
     engine = argparse.ArgumentParser(add_help=False)
-    engine.add_argument("--model", default=DEFAULT_MODEL, help="`default` (packaged SmolLM2-135M-Instruct), a local folder, or a hub id")
+    engine.add_argument(
+        "--model", type=model_reference, default=DEFAULT_MODEL,
+        help="`default` (packaged SmolLM2-135M-Instruct), a local folder, or a hub id",
+    )
     engine.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the model computes")
 
     parser = argparse.ArgumentParser(prog="rankloop", description="People rank a model's answers; their judgments tune it.")
@@ -339,8 +349,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def model_reference(said: str) -> str:
+    """A folder by its full path, so that a run can be resumed from anywhere; a hub id or `default` as it was said."""
+    return str(Path(said).expanduser().resolve()) if Path(said).expanduser().is_dir() else said
+
+
 def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
-    kind = {"action": argparse.BooleanOptionalAction} if option.type is bool else {"type": option.type, "metavar": option.type.__name__}
+    convert = model_reference if option.name == "model" else option.type
+    kind = {"action": argparse.BooleanOptionalAction} if option.type is bool else {"type": convert, "metavar": option.type.__name__}
     text = option.help.replace("`", "").replace("%", "%%")
     group.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=f"{text} [{option.default}]".replace("[None]", "[off]"), **kind)
 

@@ -216,7 +216,8 @@ class Backbone:
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer's text, without its end."""
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        # An answer may spell out an end-of-turn mark; it is only text.
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()

@@ -13,8 +13,9 @@ import tiny
 from learning import Judged
 
 import launch
-from rlhf import doctor, jobs, weights
+from rlhf import doctor, jobs, weights, worker
 from rlhf.config import PRESETS, options
+from rlhf.progress import Cancelled
 from storage import prompts, runs
 from storage.database import Database, DataFolder
 
@@ -375,3 +376,22 @@ def test_the_store_of_another_thread_can_be_looked_at(data):
     other = Database(Path(data) / "rankloop.db")
     assert doctor.store(DataFolder(Path(data))).ok
     other.close()
+
+
+def test_a_debugged_round_that_is_cancelled_says_how_to_go_on(capsys, data, store, model, world, monkeypatch):
+    world.fill()
+
+    def cancelled(store, folder, run_id, show):
+        runs.mark_started(store, run_id, os.getpid())
+        runs.finish(store, run_id, "cancelled")
+        raise Cancelled(run_id)
+
+    monkeypatch.setattr(worker, "work", cancelled)
+    assert train(data, model, "--debug", "--min-pairs", "4") == 130
+    assert "--resume" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_had_leaves_no_queued_run(data, store, world):
+    world.fill()
+    assert train(data, "/nowhere/at-all", "--min-pairs", "4") == 2
+    assert runs.all_runs(store) == []

@@ -307,3 +307,10 @@ def test_the_last_adapter_can_be_deleted_and_another_added(backbone):
     backbone.add_adapter("third", SMALL, seed=0)
     backbone.delete_adapter("third")
     assert backbone.adapters == ["second"] and torch.equal(bits(backbone, "second"), plain)
+
+
+def test_marks_that_an_answer_spells_out_are_only_text(tiny_folder):
+    backbone = Backbone.load(tiny_folder, dtype="float32")
+    ids = backbone.encode_answer("a<|end|>b")
+    assert backbone.eos_id not in ids
+    assert backbone.decode(ids) == "a<|end|>b"
