@@ -5,8 +5,6 @@ PYTHON ?= python3
 PORT ?= 7860
 DATA ?= data
 LOOP_DATA ?= loop-data
-# TORCH=torch takes the default build of the index, with CUDA where it has it.
-TORCH ?= torch==2.13.0
 PYTEST ?=
 
 BIN := .venv/bin
@@ -24,7 +22,7 @@ install: .venv/installed
 		{ echo "$(PYTHON) is older than 3.11: run 'make PYTHON=python3.11 $(MAKECMDGOALS)'"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PIP) install --quiet --upgrade "pip==26.3"
-	$(PIP) install --quiet --constraint .ci/constraints.txt "$(TORCH)"
+	$(PIP) install --quiet --constraint .ci/constraints.txt torch
 	$(PIP) install --quiet --constraint .ci/constraints.txt --editable .
 	@touch $@
 

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from learning import user
+from learning import user, watch_logprobs
 from torch.testing import assert_close
 
-import rlhf.ppo as ppo_module
 from rlhf import weights
 from rlhf.backbone import Backbone, pad_left
 from rlhf.config import PRESETS, AdapterConfig, RewardConfig
@@ -64,14 +63,7 @@ def test_one_reward_fit_and_two_ppo_steps(backbone, tmp_path, monkeypatch):
     chosen, rejected = pair_scores(backbone, model, pairs)
     assert (chosen > rejected).all()
 
-    seen = []
-    real = ppo_module.policy_loss
-
-    def spy(new, old, advantages, mask, *, clip):
-        seen.append((new.detach()[mask], old[mask]))
-        return real(new, old, advantages, mask, clip=clip)
-
-    monkeypatch.setattr(ppo_module, "policy_loss", spy)
+    seen = watch_logprobs(monkeypatch)
     config = replace(PRESETS["laptop"].ppo, batch_size=4, minibatch_size=2, max_new_tokens=8)
     ppo = PPO(backbone, model, [asked, backbone.encode(user("Tell me a joke about two cats."))], config, seed=0)
     figures = [ppo.step(), ppo.step()]

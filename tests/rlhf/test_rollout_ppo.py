@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from learning import watch_logprobs
 from safetensors.torch import load_file
 from torch import nn
 from torch.testing import assert_close
@@ -127,14 +128,7 @@ def test_forward_speaks_of_the_response_tokens_only(backbone):
 @pytest.mark.parametrize("minibatch_size", [8, 2])
 def test_the_ratio_is_1_before_the_first_update(tiny_folder, monkeypatch, minibatch_size):
     ppo = scrambled(trainer(tiny_folder, replace(CONFIG, minibatch_size=minibatch_size)))
-    seen = []
-    real = ppo_module.policy_loss
-
-    def spy(new, old, advantages, mask, *, clip):
-        seen.append((new.detach()[mask], old[mask]))
-        return real(new, old, advantages, mask, clip=clip)
-
-    monkeypatch.setattr(ppo_module, "policy_loss", spy)
+    seen = watch_logprobs(monkeypatch)
     ppo.step()
     assert len(seen) == 2 * 8 // minibatch_size
     assert_close(seen[0][0].exp() / seen[0][1].exp(), torch.ones_like(seen[0][0]), atol=1e-5, rtol=1e-5)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from rlhf import ppo
 from rlhf.backbone import Backbone
 from rlhf.config import PRESETS, RoundConfig, with_options
 from storage import annotators, comparisons, completions, judgments, policies, prompts
@@ -26,6 +27,19 @@ def scramble(backbone: Backbone, adapter: str, *, seed: int = 0, scale: float = 
         for name, parameter in backbone.parameters(adapter).items():
             if ".lora_B." in name:
                 parameter.copy_(scale * torch.randn(parameter.shape, generator=rng))
+
+
+def watch_logprobs(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """From now on, for each minibatch of PPO: log-probabilities at the update and at the rollout, of real tokens."""
+    seen = []
+    real = ppo.policy_loss
+
+    def spy(new, old, advantages, mask, *, clip):
+        seen.append((new.detach()[mask], old[mask]))
+        return real(new, old, advantages, mask, clip=clip)
+
+    monkeypatch.setattr(ppo, "policy_loss", spy)
+    return seen
 
 
 @dataclass
