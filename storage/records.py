@@ -13,10 +13,18 @@ Split = Literal["train", "heldout"]
 AnnotatorKind = Literal["human", "simulated"]
 PolicyKind = Literal["base", "tuned", "external"]
 Verdict = Literal["rank", "skip", "retract"]
+Purpose = Literal["vote", "gold", "repeat"]
+Strength = Literal["significantly", "better", "slightly", "negligibly"]
+FlagKind = Literal["unsafe", "personal_data", "wrong_language", "broken_prompt"]
+Role = Literal["annotator", "lead", "researcher"]
 RunStatus = Literal["queued", "running", "done", "failed", "cancelled", "lost"]
 
 ACTIVE_STATUSES: tuple[RunStatus, ...] = ("queued", "running")
 RESUMABLE_STATUSES: tuple[RunStatus, ...] = ("failed", "cancelled", "lost")
+
+STRENGTHS: tuple[Strength, ...] = ("significantly", "better", "slightly", "negligibly")
+FLAG_KINDS: tuple[FlagKind, ...] = ("unsafe", "personal_data", "wrong_language", "broken_prompt")
+ROLES: tuple[Role, ...] = ("annotator", "lead", "researcher")
 
 Tiers = tuple[tuple[int, ...], ...]
 """Completion ids, best tier first; ids that share a tier are tied: `((2,), (1, 4), (3,))`."""
@@ -104,6 +112,72 @@ class Presentation:
     annotator_id: int
     order: tuple[int, ...]
     created_at: str
+    purpose: Purpose = "vote"
+    """A gold comparison has a known answer, a repeat was judged before by the same annotator; neither is a vote."""
+    guidelines_id: int | None = None
+    """The version of the guidelines on display; None before the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A comparison reserved for one annotator until it is judged or the time is over."""
+
+    id: int
+    presentation_id: int
+    comparison_id: int
+    annotator_id: int
+    policy: str
+    """What chose it: `oldest`, `gold`, `repeat`, or `undo` for what the annotator took back."""
+    propensity: float
+    """The probability with which it was chosen, given the state of the store."""
+    created_at: str
+    expires_at: str
+    ended_at: str | None
+    outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time went between the first sight of a comparison and the judgment, in milliseconds of the browser."""
+
+    active_ms: int
+    """With the page in sight and a hand or key moving in the last 30 s."""
+    idle_ms: int
+    """With the page hidden, or nothing moving for longer."""
+    client_ms: int
+    """From painted to sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Something wrong with the prompt (`completion_id` None) or with one completion."""
+
+    kind: FlagKind
+    note: str = ""
+    completion_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdealAnswer:
+    """What the annotator would rather have read; a demonstration for SFT."""
+
+    text: str
+    completion_id: int | None = None
+    """The completion that the edit began from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """All that a judgment may say beside its tiers. What the project does not ask for stays empty."""
+
+    strength: Strength | None = None
+    """How much better, of two completions."""
+    aspects: dict[int, dict[str, int]] = field(default_factory=dict)
+    """Ratings by completion id, then by aspect."""
+    rationale: str = ""
+    ideal: IdealAnswer | None = None
+    flags: tuple[Flag, ...] = ()
+    timing: Timing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +194,13 @@ class Judgment:
     skip_reason: str | None
     supersedes: int | None
     created_at: str
+    purpose: Purpose = "vote"
+    strength: Strength | None = None
+    partial: bool = False
+    """Some completions were left out of the ranking: nothing is known of them."""
+    rationale: str = ""
+    counts: bool = False
+    """Whether it is a vote that stands: a ranking, not superseded, not excluded, neither gold nor repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +211,95 @@ class Annotator:
     name: str
     kind: AnnotatorKind
     rule: str | None
+    pseudonym: str = ""
+    """The name in exports: random, and the same in all of them."""
+    shows_name: bool = False
+    """Whether the name may stand on the leaderboard."""
+    judged: int = 0
+    """How many of the annotator's judgments stand, skips included."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSettings:
+    """What a project asks of its annotators. Each change is kept as a version of its own."""
+
+    overlap: int = 1
+    """Judgments wanted for each comparison, 1 to 20."""
+    lease_minutes: int = 15
+    """Minutes for which a comparison is reserved for one annotator, from the last sign of life."""
+    gold_share: float = 0.0
+    """Share of what is shown that has a known answer, 0 to 0.5."""
+    repeat_share: float = 0.0
+    """Share of what is shown that was judged before by the same annotator, sides swapped, 0 to 0.5."""
+    strength: bool = True
+    """Ask how much better, of two answers."""
+    aspects: tuple[str, ...] = ()
+    """Names of the aspects to rate each answer on."""
+    aspect_scale: int = 5
+    """Highest rating of an aspect; the lowest is 1."""
+    rationale: Literal["off", "optional", "required"] = "off"
+    """Whether a reason is asked for in words."""
+    rationale_min_chars: int = 20
+    """Shortest rationale that is accepted where one is required, in characters."""
+    ideal_answers: bool = False
+    """Offer to write a better answer."""
+    flags: bool = True
+    """Offer to flag what is unsafe, personal, broken or in the wrong language."""
+    show_system: bool = True
+    """Show system prompts to annotators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guidelines:
+    """One version of what annotators are told, in Markdown."""
+
+    id: int
+    text: str
+    by_id: int | None
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Comparisons that a lead asked for; the policy server writes them."""
+
+    id: int
+    policy_ids: tuple[int, ...]
+    answers: int
+    """Completions in each comparison, 2 to 9."""
+    sampling: Sampling
+    asked: int
+    made: int
+    priority: int
+    by_id: int | None
+    created_at: str
+    cancelled_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Why some judgments do not count: a rule and a reason, by somebody, until it is lifted."""
+
+    id: int
+    rule: str
+    reason: str
+    by_id: int | None
+    created_at: str
+    judgments: int
+    """How many judgments it names."""
+    lifted_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastJudgment:
+    """A standing judgment with all it was about, as its annotator finds it again."""
+
+    judgment: Judgment
+    details: Details
+    comparison: Comparison
+    order: tuple[int, ...]
+    """Completion ids as they were shown."""
+    exclusion: Exclusion | None
 
 
 @dataclass(frozen=True, slots=True)

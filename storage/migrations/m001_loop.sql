@@ -1,31 +1,5 @@
-"""The schema, one migration after another. A migration that has shipped is never edited.
+-- Everything one turn of the loop needs: collect, train, come back.
 
-Ids are integer keys; lists and objects are JSON text; times are ISO 8601 UTC text. Judgments are append-only: a
-correction or an undo is a new row that `supersedes` an older one, and `standing_judgments` shows those that count.
-Triggers keep what the queue asks all the time (`comparisons.human_ranks`, `human_skips`, `presentations.answered`,
-`undone_by`) beside the rows it asks about; all of it can be worked out again from the judgments.
-"""
-
-from __future__ import annotations
-
-from sqlite_utils import Database, Migrations
-
-migrations = Migrations("rankloop")
-
-
-def _run(db: Database, script: str) -> None:
-    # executescript() would commit the transaction that the migration runs in.
-    for statement in script.split(";\n\n"):
-        if statement.strip():
-            db.conn.execute(statement)
-
-
-@migrations()
-def m001_loop(db: Database) -> None:
-    """Everything one turn of the loop needs: collect, train, come back."""
-    _run(
-        db,
-        """
 CREATE TABLE prompts (
     id INTEGER PRIMARY KEY,
     messages TEXT NOT NULL,
@@ -192,5 +166,3 @@ CREATE TABLE run_samples (
     score_after REAL,
     PRIMARY KEY (run_id, prompt_id)
 ) WITHOUT ROWID;
-""",
-    )

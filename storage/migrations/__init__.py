@@ -1,0 +1,33 @@
+"""The schema, one SQL file after another. A migration that has shipped is never edited.
+
+Ids are integer keys; lists and objects are JSON text; times are ISO 8601 UTC text. What people did is append-only: a
+correction or an undo is a new row that `supersedes` an older one, and an exclusion names the judgments that do not count.
+Triggers keep what is asked all the time beside the rows it is asked about (`judgments.counts`, `comparisons.human_ranks`,
+`human_skips`, `leased`, `annotators.judged`, the `line`); all of it can be worked out again from the other rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+
+from sqlite_utils import Database, Migrations
+
+NAMES = ("m001_loop", "m002_people", "m003_project", "m004_detail", "m005_leases", "m006_audit")
+
+migrations = Migrations("rankloop")
+
+
+def _from_file(name: str) -> Callable[[Database], None]:
+    def apply(db: Database) -> None:
+        script = resources.files(__name__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+        # executescript() would commit the transaction that the migration runs in.
+        for statement in script.split(";\n\n"):
+            if statement.strip():
+                db.conn.execute(statement)
+
+    return apply
+
+
+for _name in NAMES:
+    migrations(name=_name)(_from_file(_name))
