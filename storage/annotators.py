@@ -22,8 +22,7 @@ def ensure(store: Database, name: str, kind: AnnotatorKind = "human", rule: str 
     with store.atomic():
         row = store.row("SELECT * FROM annotators WHERE name = ?", [name])
         if row is None:
-            values = {"name": name, "kind": kind, "rule": rule, "created_at": now()}
-            return Annotator(store.insert("annotators", values), name, kind, rule)
+            return get(store, store.insert("annotators", {"name": name, "kind": kind, "rule": rule, "created_at": now()}))
     known = _from_row(row)
     if known.kind != kind:
         raise StoreError(f"{name} is a {known.kind} annotator and cannot become {kind}: choose another name.")
@@ -49,5 +48,13 @@ def all_annotators(store: Database) -> list[Annotator]:
     return [_from_row(row) for row in store.rows("SELECT * FROM annotators ORDER BY id")]
 
 
+def show_name(store: Database, annotator_id: int, shows: bool) -> None:
+    """Lets the name stand on the leaderboard, or takes it off."""
+    with store.atomic() as connection:
+        connection.conn.execute("UPDATE annotators SET shows_name = ? WHERE id = ?", [int(shows), annotator_id])
+
+
 def _from_row(row: sqlite3.Row) -> Annotator:
-    return Annotator(row["id"], row["name"], row["kind"], row["rule"])
+    return Annotator(
+        row["id"], row["name"], row["kind"], row["rule"], row["pseudonym"], bool(row["shows_name"]), row["judged"]
+    )

@@ -5,9 +5,10 @@ Who gets which next is in `storage.queue`; what they said is in `storage.judgmen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 
-from storage import completions, prompts
+from storage import completions, prompts, settings
 from storage.database import Database, StoreError, now, to_json
 from storage.records import Comparison
 
@@ -15,8 +16,23 @@ FEWEST, MOST = 2, 9
 """Completions that one comparison may hold; nine still have a digit key each."""
 
 
-def add(store: Database, prompt_id: int, completion_ids: Sequence[int], *, purpose: str) -> int:
-    """Makes a comparison and returns its id.
+def digest_of(prompt_digest: str, answers: Iterable[tuple[str, str]]) -> str:
+    """SHA-256, in hex, of the prompt and of its answers as (policy name, text), whatever their order."""
+    return hashlib.sha256(to_json([prompt_digest, sorted(answers)]).encode()).hexdigest()
+
+
+def add(
+    store: Database,
+    prompt_id: int,
+    completion_ids: Sequence[int],
+    *,
+    purpose: str,
+    priority: int = 0,
+    wanted: int | None = None,
+    batch_id: int | None = None,
+    import_id: int | None = None,
+) -> int:
+    """Makes a comparison and returns its id. It waits for `wanted` judgments: as many as the settings say, if None.
 
     Raises:
         StoreError: not 2 to 9 different completions of this prompt.
@@ -25,13 +41,27 @@ def add(store: Database, prompt_id: int, completion_ids: Sequence[int], *, purpo
     if not FEWEST <= len(ids) <= MOST or len(set(ids)) != len(ids):
         raise StoreError(f"A comparison needs {FEWEST} to {MOST} different completions, not {ids}.")
     with store.atomic() as connection:
-        of_prompt = store.value(
-            "SELECT count(*) FROM completions WHERE prompt_id = ? AND id IN (SELECT value FROM json_each(?))",
+        answers = store.rows(
+            "SELECT v.name, c.text FROM completions c JOIN policy_versions v ON v.id = c.policy_version_id "
+            "WHERE c.prompt_id = ? AND c.id IN (SELECT value FROM json_each(?))",
             [prompt_id, to_json(ids)],
+        ).fetchall()
+        if len(answers) != len(ids):
+            raise StoreError(f"Only {len(answers)} of the completions {ids} answer prompt {prompt_id}: compare its own.")
+        prompt_digest = store.value("SELECT digest FROM prompts WHERE id = ?", [prompt_id])
+        comparison_id = store.insert(
+            "comparisons",
+            {
+                "prompt_id": prompt_id,
+                "purpose": purpose,
+                "priority": priority,
+                "wanted": settings.current(store).overlap if wanted is None else wanted,
+                "batch_id": batch_id,
+                "import_id": import_id,
+                "digest": digest_of(prompt_digest, [(row["name"], row["text"]) for row in answers]),
+                "created_at": now(),
+            },
         )
-        if of_prompt != len(ids):
-            raise StoreError(f"Only {of_prompt} of the completions {ids} answer prompt {prompt_id}: compare its own.")
-        comparison_id = store.insert("comparisons", {"prompt_id": prompt_id, "purpose": purpose, "created_at": now()})
         connection.conn.executemany(
             "INSERT INTO comparison_completions (comparison_id, position, completion_id) VALUES (?, ?, ?)",
             [(comparison_id, position, completion_id) for position, completion_id in enumerate(ids)],
@@ -68,7 +98,7 @@ def many(store: Database, comparison_ids: Sequence[int]) -> list[Comparison]:
 def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
     """The oldest comparisons, at most `limit`, on which no simulated annotator's judgment stands."""
     rows = store.rows(
-        "SELECT c.id FROM comparisons c WHERE NOT EXISTS (SELECT 1 FROM standing_judgments s "
+        "SELECT c.id FROM comparisons c WHERE c.retired = 0 AND NOT EXISTS (SELECT 1 FROM standing_judgments s "
         "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT ?",
         [limit],
     )
@@ -76,8 +106,9 @@ def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
 
 
 def prompt_usage(store: Database) -> dict[int, int]:
-    """How many comparisons each prompt has, by prompt id; prompts without any are there with 0."""
+    """How many comparisons each prompt has, by prompt id; prompts without any are there with 0, retired ones are not."""
     rows = store.rows(
-        "SELECT p.id, count(c.id) FROM prompts p LEFT JOIN comparisons c ON c.prompt_id = p.id GROUP BY p.id"
+        "SELECT p.id, count(c.id) FROM prompts p LEFT JOIN comparisons c ON c.prompt_id = p.id "
+        "WHERE p.retired = 0 GROUP BY p.id"
     )
     return {row[0]: row[1] for row in rows}

@@ -1,4 +1,6 @@
-"""Judgments: what annotators said. Rows are only ever added; an undo is a row that supersedes another.
+"""Judgments: what annotators said. Rows are only ever added; a correction or an undo is a row that supersedes another.
+
+What a judgment says beside its tiers is in `storage.details`; finding one again is in `storage.history`.
 
 Turning them into weighted training pairs is `rlhf.pairs`' work.
 """
@@ -9,17 +11,25 @@ import json
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
-from storage import annotators, comparisons, completions, presentations, prompts
+from storage import annotators, comparisons, completions, details, exclusions, presentations, prompts, queue
 from storage.database import Database, StoreError, now, to_json
-from storage.records import Annotator, AnnotatorKind, JudgedComparison, Judgment, Presentation, Tiers, Verdict
+from storage.details import BadJudgment
+from storage.records import AnnotatorKind, Details, JudgedComparison, Judgment, Presentation, Tiers
+
+__all__ = ["BadJudgment", "LeaseOver"]
 
 PAGE_ROWS = 500
 
 
-class BadJudgment(StoreError):
-    """What was sent is no judgment of what was shown; nothing was saved."""
+NOTHING_MORE = Details()
+
+
+class LeaseOver(BadJudgment):
+    """It came after the lease had lapsed and somebody else had taken the place; nothing was saved."""
 
 
 def ordered_pairs(tiers: Tiers) -> Iterator[tuple[int, int]]:
@@ -40,35 +50,60 @@ def save(
     tiers: Tiers = (),
     all_bad: bool = False,
     skip_reason: str | None = None,
+    details: Details = NOTHING_MORE,
 ) -> Judgment:
     """Keeps one judgment in one transaction. When it returns, the judgment is on disk.
 
-    Saving a presentation whose judgment stands returns that one unchanged: a double click, or a second try after a
-    lost reply, counts once.
+    Completions that the tiers leave out are not ranked: the judgment is marked as partial. Saving a presentation whose
+    judgment stands returns that one unchanged: a double click, or a second try after a lost reply, counts once.
 
     Raises:
-        BadJudgment: it does not fit what this annotator was shown.
+        BadJudgment: it does not fit what this annotator was shown, or the lease was over and the place taken.
     """
     with store.atomic():
-        presentation = presentations.get(store, presentation_id)
-        if presentation is None:
-            raise BadJudgment(f"There is no presentation {presentation_id} in {store.path}: reload the page.")
-        if presentation.annotator_id != annotator_id:
-            raise BadJudgment(f"Presentation {presentation_id} was shown to somebody else: reload the page.")
+        presentation = _own_presentation(store, presentation_id, annotator_id)
         standing_row = store.row("SELECT * FROM standing_judgments WHERE presentation_id = ?", [presentation_id])
         if standing_row is not None:
-            return _from_row(standing_row)
-        checked = _checked_tiers(tiers, presentation.order)
-        reason = None if skip_reason is None else skip_reason.strip()
-        _check_verdict(verdict, checked, presentation.order, reason)
-        return _insert(
-            store,
-            presentation,
-            verdict,
-            tiers=checked,
-            all_bad=all_bad,
-            skip_reason=reason,
-        )
+            return from_row(standing_row)
+        if not queue.reclaim(store, presentation) or _judged_elsewhere(store, presentation):
+            raise LeaseOver(
+                "The time for this comparison was over, and it was given to somebody else. Here is another one."
+            )
+        return _insert(store, presentation, _checked(presentation, verdict, tiers, all_bad, skip_reason, details))
+
+
+def correct(
+    store: Database,
+    judgment_id: int,
+    annotator_id: int,
+    *,
+    verdict: Literal["rank", "skip"],
+    tiers: Tiers = (),
+    all_bad: bool = False,
+    skip_reason: str | None = None,
+    details: Details = NOTHING_MORE,
+) -> Judgment:
+    """Says something else instead of an earlier judgment of one's own, which stays in the store, superseded.
+
+    What excluded the earlier one excludes the new one too.
+
+    Raises:
+        BadJudgment: it is somebody else's, it was corrected or undone before, or it does not fit what was shown.
+    """
+    with store.atomic():
+        row = store.row("SELECT * FROM standing_judgments WHERE id = ?", [judgment_id])
+        if row is None:
+            raise BadJudgment(f"Judgment {judgment_id} does not stand any more: reload the page.")
+        if row["presentation_id"] is None:
+            raise BadJudgment(f"Judgment {judgment_id} was imported without what was shown: it cannot be corrected here.")
+        presentation = _own_presentation(store, row["presentation_id"], annotator_id)
+        said = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
+        if row["verdict"] == "skip" and said.verdict == "rank" and not queue.reclaim(store, presentation):
+            raise LeaseOver("You skipped this one, and others have judged it since: it needs no more judgments.")
+        corrected = _insert(store, presentation, said, supersedes=judgment_id)
+        for exclusion in exclusions.of_judgment(store, judgment_id):
+            store.insert("excluded_judgments", {"judgment_id": corrected.id, "exclusion_id": exclusion.id})
+        return get(store, corrected.id)
 
 
 def add_simulated(
@@ -94,10 +129,10 @@ def add_simulated(
         if known is not None:
             return known
         shown = [completion.id for completion in comparison.completions]
-        checked = _checked_tiers(tiers, shown)
-        _check_verdict("rank", checked, shown, None)
+        if sorted(completion_id for tier in tiers for completion_id in tier) != sorted(shown):
+            raise BadJudgment(f"A rule ranks every completion once: {tiers} is no ranking of {shown}.")
         presentation = presentations.record(store, comparison, annotator_id, rng)
-        return _insert(store, presentation, "rank", tiers=checked).id
+        return _insert(store, presentation, _checked(presentation, "rank", tiers, False, None, NOTHING_MORE)).id
 
 
 def undo(store: Database, annotator_id: int) -> Judgment | None:
@@ -111,6 +146,7 @@ def undo(store: Database, annotator_id: int) -> Judgment | None:
         )
         if row is None:
             return None
+        presentation = None if row["presentation_id"] is None else presentations.get(store, row["presentation_id"])
         store.insert(
             "judgments",
             {
@@ -119,44 +155,105 @@ def undo(store: Database, annotator_id: int) -> Judgment | None:
                 "annotator_id": annotator_id,
                 "verdict": "retract",
                 "supersedes": row["id"],
+                "purpose": row["purpose"],
                 "created_at": now(),
             },
         )
-        return _from_row(row)
+        if presentation is not None:
+            queue.hold_again(store, presentation)
+        return from_row(row)
 
 
-def count(store: Database, annotator_id: int) -> int:
-    """How many of this annotator's judgments stand, skips included."""
-    return store.value("SELECT count(*) FROM standing_judgments WHERE annotator_id = ?", [annotator_id])
+def get(store: Database, judgment_id: int) -> Judgment:
+    """One judgment, whether it stands or not.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    row = store.row("SELECT * FROM judgments WHERE id = ?", [judgment_id])
+    if row is None:
+        raise StoreError(f"There is no judgment {judgment_id}: reload the page.")
+    return from_row(row)
 
 
 def standing(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> list[JudgedComparison]:
-    """Every ranking that stands, oldest first, as of one moment. Skips are left out."""
+    """Every vote, oldest first, as of one moment. Skips, gold, repeats and what is excluded are left out."""
     with store.snapshot():
         return list(stream(store, kinds=kinds))
 
 
 def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Iterator[JudgedComparison]:
     """As `standing`, a page of rows at a time. Read it inside `store.snapshot()` for the state of one moment."""
+    annotator_of = {annotator.id: annotator for annotator in annotators.all_annotators(store)}
     last_id = 0
     while rows := store.rows(
-        "SELECT s.*, a.name AS annotator_name, a.rule AS annotator_rule, c.prompt_id "
-        "FROM standing_judgments s "
-        "JOIN annotators a ON a.id = s.annotator_id JOIN comparisons c ON c.id = s.comparison_id "
-        "WHERE s.id > ? AND s.verdict = 'rank' AND s.annotator_kind IN (SELECT value FROM json_each(?)) "
-        "ORDER BY s.id LIMIT ?",
+        "SELECT v.*, c.prompt_id FROM votes v JOIN comparisons c ON c.id = v.comparison_id "
+        "WHERE v.id > ? AND v.annotator_kind IN (SELECT value FROM json_each(?)) ORDER BY v.id LIMIT ?",
         [last_id, to_json(list(kinds)), PAGE_ROWS],
     ).fetchall():
         prompt_of = prompts.many(store, [row["prompt_id"] for row in rows])
         completions_of = completions.of_comparisons(store, [row["comparison_id"] for row in rows])
         for row in rows:
             yield JudgedComparison(
-                _from_row(row),
-                Annotator(row["annotator_id"], row["annotator_name"], row["annotator_kind"], row["annotator_rule"]),
+                from_row(row),
+                annotator_of[row["annotator_id"]],
                 prompt_of[row["prompt_id"]],
                 {completion.id: completion for completion in completions_of[row["comparison_id"]]},
             )
         last_id = rows[-1]["id"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What was sent, found to fit what was shown."""
+
+    verdict: Literal["rank", "skip"]
+    tiers: Tiers
+    all_bad: bool
+    partial: bool
+    skip_reason: str | None
+    details: Details
+
+
+def _own_presentation(store: Database, presentation_id: int, annotator_id: int) -> Presentation:
+    presentation = presentations.get(store, presentation_id)
+    if presentation is None:
+        raise BadJudgment(f"There is no presentation {presentation_id} in {store.path}: reload the page.")
+    if presentation.annotator_id != annotator_id:
+        raise BadJudgment(f"Presentation {presentation_id} was shown to somebody else: reload the page.")
+    return presentation
+
+
+def _judged_elsewhere(store: Database, presentation: Presentation) -> bool:
+    """Whether this annotator's vote on the comparison stands already, from another presentation of it."""
+    if presentation.purpose != "vote":
+        return False
+    return bool(
+        store.value(
+            "SELECT 1 FROM standing_judgments WHERE comparison_id = ? AND annotator_id = ? AND purpose = 'vote'",
+            [presentation.comparison_id, presentation.annotator_id],
+        )
+    )
+
+
+def _checked(
+    presentation: Presentation, verdict: str, tiers: Any, all_bad: bool, skip_reason: str | None, said: Details
+) -> _Said:
+    checked = _checked_tiers(tiers, presentation.order)
+    reason = None if skip_reason is None else skip_reason.strip()
+    ranked = sum(len(tier) for tier in checked)
+    if verdict not in ("rank", "skip"):
+        raise BadJudgment(f"Unknown verdict {verdict!r}: rank the completions or skip.")
+    if verdict == "rank" and ranked < 2:
+        raise BadJudgment(f"{ranked} of {len(presentation.order)} completions are ranked: place at least two, or skip.")
+    if verdict == "rank" and reason is not None:
+        raise BadJudgment("A ranking has no skip reason: rank or skip, not both.")
+    if verdict == "skip" and not reason:
+        raise BadJudgment("A skip needs a reason: choose one.")
+    if verdict == "skip" and checked:
+        raise BadJudgment("A skip ranks nothing: rank or skip, not both.")
+    details.check(said, presentation.order, checked)
+    return _Said(verdict, checked, bool(all_bad), verdict == "rank" and ranked < len(presentation.order), reason, said)
 
 
 def _checked_tiers(tiers: Any, shown: Sequence[int]) -> Tiers:
@@ -174,56 +271,58 @@ def _checked_tiers(tiers: Any, shown: Sequence[int]) -> Tiers:
     return checked
 
 
-def _check_verdict(verdict: str, tiers: Tiers, shown: Sequence[int], skip_reason: str | None) -> None:
-    if verdict not in ("rank", "skip"):
-        raise BadJudgment(f"Unknown verdict {verdict!r}: rank the completions or skip.")
-    ranked = sum(len(tier) for tier in tiers)
-    if verdict == "rank" and ranked != len(shown):
-        raise BadJudgment(f"{ranked} of {len(shown)} completions are ranked: place the others too, or skip.")
-    if verdict == "rank" and skip_reason is not None:
-        raise BadJudgment("A ranking has no skip reason: rank or skip, not both.")
-    if verdict == "skip" and not skip_reason:
-        raise BadJudgment("A skip needs a reason: choose one.")
-
-
-def _insert(
-    store: Database,
-    presentation: Presentation,
-    verdict: Verdict,
-    *,
-    tiers: Tiers,
-    all_bad: bool = False,
-    skip_reason: str | None = None,
-) -> Judgment:
+def _insert(store: Database, presentation: Presentation, said: _Said, *, supersedes: int | None = None) -> Judgment:
     created_at = now()
-    new_id = store.insert(
+    timing = said.details.timing
+    lease = queue.lease_of(store, presentation.id)
+    judgment_id = store.insert(
         "judgments",
         {
             "comparison_id": presentation.comparison_id,
             "presentation_id": presentation.id,
             "annotator_id": presentation.annotator_id,
-            "verdict": verdict,
-            "tiers": tiers,
-            "all_bad": int(all_bad),
-            "skip_reason": skip_reason,
+            "verdict": said.verdict,
+            "tiers": said.tiers,
+            "all_bad": int(said.all_bad),
+            "skip_reason": said.skip_reason,
+            "supersedes": supersedes,
             "created_at": created_at,
+            "purpose": presentation.purpose,
+            "strength": said.details.strength,
+            "partial": int(said.partial),
+            "rationale": said.details.rationale.strip(),
+            "active_ms": timing and timing.active_ms,
+            "idle_ms": timing and timing.idle_ms,
+            "client_ms": timing and timing.client_ms,
+            # A correction is no second look at the clock.
+            "server_ms": None if lease is None or supersedes else _milliseconds(lease.created_at, created_at),
         },
     )
+    details.write(store, judgment_id, said.details)
     return Judgment(
-        new_id,
+        judgment_id,
         presentation.comparison_id,
         presentation.id,
         presentation.annotator_id,
-        verdict,
-        tiers,
-        bool(all_bad),
-        skip_reason,
-        None,
+        said.verdict,
+        said.tiers,
+        said.all_bad,
+        said.skip_reason,
+        supersedes,
         created_at,
+        presentation.purpose,
+        said.details.strength,
+        said.partial,
+        said.details.rationale.strip(),
+        said.verdict == "rank" and presentation.purpose == "vote",
     )
 
 
-def _from_row(row: sqlite3.Row) -> Judgment:
+def _milliseconds(start: str, end: str) -> int:
+    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000)
+
+
+def from_row(row: sqlite3.Row) -> Judgment:
     return Judgment(
         row["id"],
         row["comparison_id"],
@@ -235,4 +334,9 @@ def _from_row(row: sqlite3.Row) -> Judgment:
         row["skip_reason"],
         row["supersedes"],
         row["created_at"],
+        row["purpose"],
+        row["strength"],
+        bool(row["partial"]),
+        row["rationale"],
+        bool(row["counts"]),
     )

@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
+from collections.abc import Sequence
 
 from storage.database import Database, now
-from storage.records import Comparison, Presentation
+from storage.records import Comparison, Guidelines, Presentation, Purpose
 
 
 def record(
-    store: Database, comparison: Comparison, annotator_id: int, rng: random.Random | None = None
+    store: Database,
+    comparison: Comparison,
+    annotator_id: int,
+    rng: random.Random | None = None,
+    *,
+    purpose: Purpose = "vote",
+    guidelines: Guidelines | None = None,
 ) -> Presentation:
     """Shuffles the comparison's completions into slots for this annotator and keeps the order."""
     order = [completion.id for completion in comparison.completions]
     (rng or random.SystemRandom()).shuffle(order)
-    created_at = now()
-    presentation_id = store.insert(
-        "presentations",
-        {"comparison_id": comparison.id, "annotator_id": annotator_id, "slots": order, "created_at": created_at},
-    )
-    return Presentation(presentation_id, comparison.id, annotator_id, tuple(order), created_at)
+    return _insert(store, comparison.id, annotator_id, order, purpose, guidelines)
+
+
+def repeat(store: Database, before: Presentation, *, guidelines: Guidelines | None = None) -> Presentation:
+    """The same comparison for the same annotator once more, in the opposite order."""
+    return _insert(store, before.comparison_id, before.annotator_id, before.order[::-1], "repeat", guidelines)
 
 
 def get(store: Database, presentation_id: int) -> Presentation | None:
@@ -32,5 +39,30 @@ def get(store: Database, presentation_id: int) -> Presentation | None:
 
 def from_row(row: sqlite3.Row) -> Presentation:
     return Presentation(
-        row["id"], row["comparison_id"], row["annotator_id"], tuple(json.loads(row["slots"])), row["created_at"]
+        row["id"],
+        row["comparison_id"],
+        row["annotator_id"],
+        tuple(json.loads(row["slots"])),
+        row["created_at"],
+        row["purpose"],
+        row["guidelines_id"],
     )
+
+
+def _insert(
+    store: Database, comparison_id: int, annotator_id: int, order: Sequence[int], purpose: Purpose, guidelines: Guidelines | None
+) -> Presentation:
+    created_at = now()
+    guidelines_id = None if guidelines is None else guidelines.id
+    presentation_id = store.insert(
+        "presentations",
+        {
+            "comparison_id": comparison_id,
+            "annotator_id": annotator_id,
+            "slots": order,
+            "purpose": purpose,
+            "guidelines_id": guidelines_id,
+            "created_at": created_at,
+        },
+    )
+    return Presentation(presentation_id, comparison_id, annotator_id, tuple(order), created_at, purpose, guidelines_id)

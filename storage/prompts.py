@@ -75,13 +75,14 @@ def split_of(prompt_digest: str) -> Split:
 
 
 def add(store: Database, prompts: Iterable[NewPrompt], *, source: str) -> int:
-    """Adds the prompts that are not there yet, all or none, and returns how many that were.
+    """Adds the prompts that are not there yet, all or none, and returns how many that were. Retired ones come back.
 
     Raises:
         StoreError: one of them is no prompt; none was added.
     """
     rows = [_new_row(prompt, source) for prompt in prompts]
     with store.atomic() as connection:
+        connection.conn.executemany("UPDATE prompts SET retired = 0 WHERE digest = :digest AND retired = 1", rows)
         return sum(
             connection.conn.execute(
                 "INSERT INTO prompts (messages, kind, split, source, digest, created_at) "
@@ -128,8 +129,8 @@ def many(store: Database, prompt_ids: Iterable[int]) -> dict[int, Prompt]:
 
 
 def of_split(store: Database, split: Split | None = None) -> list[Prompt]:
-    """The prompts of one split, or all of them, oldest first."""
-    rows = store.rows("SELECT * FROM prompts WHERE ?1 IS NULL OR split = ?1 ORDER BY id", [split])
+    """The prompts of one split, or all of them, oldest first. Retired ones are left out."""
+    rows = store.rows("SELECT * FROM prompts WHERE retired = 0 AND (?1 IS NULL OR split = ?1) ORDER BY id", [split])
     return [from_row(row) for row in rows]
 
 

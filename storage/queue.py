@@ -1,59 +1,242 @@
-"""Which comparison an annotator sees next, and how many still wait for a person.
+"""Who judges what: which comparison an annotator sees next, and for how long it is theirs.
 
-Both answers come from partial indexes over what is still open, so they do not slow down as judged comparisons pile up.
+Open comparisons stand in a line (table `line`, kept by triggers): the highest priority first, then the oldest ticket.
+Each annotator walks along it once and never back, so that asking costs the same however much was judged before. A
+comparison that opens again, because a lease lapsed or a vote stopped counting, draws a new ticket.
+
+With the shares that the project's settings say, a gold comparison or a repeat takes the place of the next in line.
 """
 
 from __future__ import annotations
 
 import random
+import sqlite3
+from datetime import UTC, datetime, timedelta
 
-from storage import annotators, comparisons, presentations
-from storage.database import Database
-from storage.records import Comparison, Presentation
+from storage import annotators, comparisons, guidelines, presentations, settings
+from storage.database import Database, now
+from storage.records import Comparison, Lease, Presentation, ProjectSettings
 
-_NOT_MINE_ALREADY = """NOT EXISTS (
-    SELECT 1 FROM standing_judgments s WHERE s.comparison_id = c.id AND s.annotator_id = :annotator
-)"""
+REPEAT_AFTER = 10
+"""Votes that lie between a judgment and its repeat at least, so that nobody simply remembers it."""
 
-UNANSWERED = f"""
-SELECT p.* FROM presentations p JOIN comparisons c ON c.id = p.comparison_id
-WHERE p.annotator_id = :annotator AND p.answered = 0
-    AND (c.human_ranks = 0 OR p.undone_by IS NOT NULL) AND {_NOT_MINE_ALREADY}
-ORDER BY p.undone_by DESC, p.id DESC LIMIT 1
+REPEAT_AMONG = 200
+"""Votes back from there among which a repeat is drawn."""
+
+LATELY_MINUTES = 30
+"""For so long after asking for a comparison an annotator is expected back."""
+
+NOBODY = 0
+"""An id that no annotator has: who has judged nothing."""
+
+HELD = """
+SELECT p.*, l.id AS lease_id, l.comparison_id FROM leases l JOIN presentations p ON p.id = l.presentation_id
+JOIN comparisons c ON c.id = l.comparison_id
+WHERE l.annotator_id = ? AND l.ended_at IS NULL AND c.retired = 0 ORDER BY l.id DESC LIMIT 1
 """
-"""What this annotator was shown and has not answered: first what was undone last, then what was shown last."""
+"""What this annotator holds: what was shown, or taken back, last."""
 
-OLDEST_OPEN = f"""
-SELECT c.id FROM comparisons c WHERE c.human_ranks = 0 AND {_NOT_MINE_ALREADY}
-ORDER BY c.human_skips > 0, c.id LIMIT 1
+_NOT_JUDGED = """
+    AND NOT EXISTS (
+        SELECT 1 FROM judgments j
+        WHERE j.comparison_id = line.comparison_id AND j.annotator_id = :annotator AND j.verdict != 'retract'
+            AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id))"""
+
+_PLACE = "coalesce((SELECT ticket FROM line_places p WHERE p.annotator_id = :annotator AND p.priority = line.priority), 0)"
+
+NEXT_IN_LINE = f"""
+SELECT line.comparison_id, line.ticket FROM line
+WHERE line.priority = :priority
+    AND line.ticket > coalesce(
+        (SELECT ticket FROM line_places WHERE annotator_id = :annotator AND priority = :priority), 0)
+    {_NOT_JUDGED}
+ORDER BY line.ticket LIMIT 1
 """
-"""What nobody has ranked: first what nobody skipped, then the oldest."""
 
-DEPTH = "SELECT count(*) FROM comparisons WHERE human_ranks = 0 AND (human_skips > 0) = 0"
+WAITING_FOR = f"SELECT 1 FROM line WHERE line.ticket > {_PLACE} {_NOT_JUDGED}"
+
+UNSEEN_GOLD = """
+SELECT c.id FROM comparisons c WHERE c.gold = 1 AND c.retired = 0
+    AND NOT EXISTS (SELECT 1 FROM presentations p WHERE p.comparison_id = c.id AND p.annotator_id = :annotator)
+"""
+
+REPEATABLE = """
+SELECT mine.presentation_id FROM (
+    SELECT j.presentation_id, j.comparison_id FROM judgments j
+    WHERE j.annotator_id = :annotator AND j.counts = 1 AND j.presentation_id IS NOT NULL
+    ORDER BY j.id DESC LIMIT :among OFFSET :after
+) mine
+WHERE NOT EXISTS (
+    SELECT 1 FROM presentations p
+    WHERE p.comparison_id = mine.comparison_id AND p.annotator_id = :annotator AND p.purpose = 'repeat')
+"""
 
 
 def next_presentation(
     store: Database, annotator_id: int, rng: random.Random | None = None
 ) -> tuple[Comparison, Presentation] | None:
-    """The comparison to show to this annotator, in an order drawn for them; None when nothing is left for them.
+    """The comparison that is this annotator's until its lease ends; None when nothing is left for them.
 
     Asked again before an answer (the page was reloaded), or after an undo, it is the same one in the same order.
 
     Raises:
         StoreError: there is no such annotator.
     """
+    rng = rng or random.SystemRandom()
     with store.atomic():
         annotators.get(store, annotator_id)
-        row = store.row(UNANSWERED, {"annotator": annotator_id})
-        if row is not None:
-            return comparisons.get(store, row["comparison_id"]), presentations.from_row(row)
-        comparison_id = store.value(OLDEST_OPEN, {"annotator": annotator_id})
-        if comparison_id is None:
-            return None
-        comparison = comparisons.get(store, comparison_id)
-        return comparison, presentations.record(store, comparison, annotator_id, rng)
+        project = settings.current(store)
+        end_lapsed(store)
+        held = store.row(HELD, [annotator_id])
+        if held is not None:
+            _extend(store, held["lease_id"], project)
+            return comparisons.get(store, held["comparison_id"]), presentations.from_row(held)
+        return _choose(store, annotator_id, project, rng)
+
+
+def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
+    """A sign of life: the lease runs anew from now. False when it is over, and the page should ask for the next."""
+    with store.atomic():
+        end_lapsed(store)
+        lease_id = store.value(
+            "SELECT id FROM leases WHERE presentation_id = ? AND annotator_id = ? AND ended_at IS NULL",
+            [presentation_id, annotator_id],
+        )
+        if lease_id is None:
+            return False
+        _extend(store, lease_id, settings.current(store))
+        return True
+
+
+def reclaim(store: Database, presentation: Presentation) -> bool:
+    """Whether a judgment of what was presented may still be saved, by a lease that runs or by taking a place that is free.
+
+    Only a vote needs a place: gold and repeats are asked of each annotator apart.
+    """
+    held = store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id])
+    if held or presentation.purpose != "vote":
+        return True
+    return bool(
+        store.value(
+            "SELECT human_ranks + leased < wanted AND retired = 0 FROM comparisons WHERE id = ?", [presentation.comparison_id]
+        )
+    )
+
+
+def hold_again(store: Database, presentation: Presentation) -> None:
+    """Reserves what an annotator took back, so that it is what they see next."""
+    _lease(store, presentation, "undo", 1.0, settings.current(store))
+
+
+def end_lapsed(store: Database) -> None:
+    """Ends the leases whose time is over; their comparisons go to the end of the line."""
+    moment = now()
+    with store.atomic() as connection:
+        connection.conn.execute(
+            "UPDATE leases SET ended_at = ?1, outcome = 'lapsed' WHERE ended_at IS NULL AND expires_at <= ?1", [moment]
+        )
+
+
+def lease_of(store: Database, presentation_id: int) -> Lease | None:
+    """The last lease of a presentation; None for an imported or simulated one."""
+    row = store.row("SELECT * FROM leases WHERE presentation_id = ? ORDER BY id DESC LIMIT 1", [presentation_id])
+    return None if row is None else Lease(**dict(row))
 
 
 def depth(store: Database) -> int:
-    """Comparisons on which no person's judgment stands, neither a ranking nor a skip."""
-    return store.value(DEPTH)
+    """Comparisons that wait for a person, leased ones left out."""
+    return store.value("SELECT count(*) FROM line")
+
+
+def least_waiting(store: Database, at_most: int) -> int:
+    """How many comparisons wait for the annotator who has the fewest left, of those who asked lately; `at_most` or less.
+
+    What they judged or skipped does not wait for them, though it may for others. Without annotators, the line itself.
+    """
+    lately = _before_now(minutes=LATELY_MINUTES)
+    rows = store.rows("SELECT DISTINCT annotator_id FROM line_places WHERE asked_at > ?", [lately]).fetchall()
+    people = [row["annotator_id"] for row in rows] or [NOBODY]
+    return min(
+        store.value(f"SELECT count(*) FROM ({WAITING_FOR} LIMIT :at_most)", {"annotator": person, "at_most": at_most})
+        for person in people
+    )
+
+
+def _choose(
+    store: Database, annotator_id: int, project: ProjectSettings, rng: random.Random
+) -> tuple[Comparison, Presentation] | None:
+    """Draws between gold, repeat and line. A share that has nothing to offer falls to the line."""
+    gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id) if project.gold_share else []
+    repeats = (
+        _ids(store, REPEATABLE, annotator=annotator_id, among=REPEAT_AMONG, after=REPEAT_AFTER) if project.repeat_share else []
+    )
+    p_gold = project.gold_share if gold else 0.0
+    p_repeat = project.repeat_share if repeats else 0.0
+    drawn = rng.random()
+    if drawn < p_gold:
+        comparison = comparisons.get(store, rng.choice(gold))
+        shown = presentations.record(store, comparison, annotator_id, rng, purpose="gold", guidelines=guidelines.current(store))
+        _lease(store, shown, "gold", p_gold / len(gold), project)
+        return comparison, shown
+    if drawn < p_gold + p_repeat:
+        before = presentations.get(store, rng.choice(repeats))
+        comparison = comparisons.get(store, before.comparison_id)
+        shown = presentations.repeat(store, before, guidelines=guidelines.current(store))
+        _lease(store, shown, "repeat", p_repeat / len(repeats), project)
+        return comparison, shown
+    comparison_id = _next_in_line(store, annotator_id)
+    if comparison_id is None:
+        return None
+    comparison = comparisons.get(store, comparison_id)
+    shown = presentations.record(store, comparison, annotator_id, rng, guidelines=guidelines.current(store))
+    _lease(store, shown, "oldest", 1.0 - p_gold - p_repeat, project)
+    return comparison, shown
+
+
+def _next_in_line(store: Database, annotator_id: int) -> int | None:
+    """The first in line that the annotator has not judged. Where they stand is written down, so the walk is short."""
+    priority = store.value("SELECT max(priority) FROM line")
+    while priority is not None:
+        found = store.row(NEXT_IN_LINE, {"annotator": annotator_id, "priority": priority})
+        end = store.value("SELECT max(ticket) FROM line WHERE priority = ?", [priority]) if found is None else found["ticket"]
+        store.connection.conn.execute(
+            "INSERT INTO line_places (annotator_id, priority, ticket, asked_at) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (annotator_id, priority) DO UPDATE SET ticket = excluded.ticket, asked_at = excluded.asked_at",
+            [annotator_id, priority, end, now()],
+        )
+        if found is not None:
+            return found["comparison_id"]
+        priority = store.value("SELECT max(priority) FROM line WHERE priority < ?", [priority])
+    return None
+
+
+def _lease(store: Database, presentation: Presentation, policy: str, propensity: float, project: ProjectSettings) -> None:
+    store.insert(
+        "leases",
+        {
+            "presentation_id": presentation.id,
+            "comparison_id": presentation.comparison_id,
+            "annotator_id": presentation.annotator_id,
+            "policy": policy,
+            "propensity": propensity,
+            "created_at": now(),
+            "expires_at": _expiry(project),
+        },
+    )
+
+
+def _extend(store: Database, lease_id: int, project: ProjectSettings) -> None:
+    store.connection.conn.execute("UPDATE leases SET expires_at = ? WHERE id = ?", [_expiry(project), lease_id])
+
+
+def _expiry(project: ProjectSettings) -> str:
+    return _before_now(minutes=-project.lease_minutes)
+
+
+def _before_now(*, minutes: int) -> str:
+    return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="milliseconds")
+
+
+def _ids(store: Database, sql: str, **parameters: int) -> list[int]:
+    rows: list[sqlite3.Row] = store.rows(sql, parameters).fetchall()
+    return [row[0] for row in rows]

@@ -215,7 +215,7 @@ class Annotator:
     """The name in exports: random, and the same in all of them."""
     shows_name: bool = False
     """Whether the name may stand on the leaderboard."""
-    judged: int = 0
+    judged: int = field(default=0, compare=False)
     """How many of the annotator's judgments stand, skips included."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 from storage import queue
@@ -11,7 +13,7 @@ from storage.database import Database
 def stats(store: Database) -> dict[str, Any]:
     """Counts as of one moment. Judgments are those that stand, skips included; runs are by status."""
     with store.snapshot():
-        judgments = _by(store, "SELECT annotator_kind, count(*) FROM standing_judgments GROUP BY annotator_kind")
+        judgments = _by(store, "SELECT kind, sum(judged) FROM annotators GROUP BY kind")
         annotators = _by(store, "SELECT kind, count(*) FROM annotators GROUP BY kind")
         return {
             "prompts": store.value("SELECT count(*) FROM prompts"),
@@ -23,6 +25,28 @@ def stats(store: Database) -> dict[str, Any]:
             "policy_versions": store.value("SELECT count(*) FROM policy_versions"),
             "queue_depth": queue.depth(store),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class DayOfJudging:
+    """How many judgments that stand were given on one day."""
+
+    date: str
+    """ISO 8601, in UTC."""
+    people: int
+    simulated: int
+
+
+def judgments_by_day(store: Database, *, last: date, days: int) -> list[DayOfJudging]:
+    """The days up to `last`, oldest first, those without a judgment too. Imported judgments stand on their own day."""
+    shown = [(last - timedelta(days=ago)).isoformat() for ago in range(days - 1, -1, -1)]
+    rows = store.rows(
+        "SELECT substr(created_at, 1, 10) AS day, annotator_kind, count(*) FROM standing_judgments"
+        " WHERE created_at >= ? GROUP BY day, annotator_kind",
+        [shown[0]],
+    )
+    found = {(day, kind): number for day, kind, number in rows}
+    return [DayOfJudging(day, found.get((day, "human"), 0), found.get((day, "simulated"), 0)) for day in shown]
 
 
 def _by(store: Database, sql: str) -> dict[str, int]:

@@ -61,6 +61,7 @@ CREATE TABLE line_places (
     annotator_id INTEGER NOT NULL REFERENCES annotators(id),
     priority INTEGER NOT NULL,
     ticket INTEGER NOT NULL,
+    asked_at TEXT NOT NULL,
     PRIMARY KEY (annotator_id, priority)
 ) WITHOUT ROWID;
 

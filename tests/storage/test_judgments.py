@@ -1,14 +1,17 @@
 import sqlite3
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage import comparisons, judgments, presentations, queue
+from storage import annotators, comparisons, exclusions, judgments, presentations, queue
+from storage import settings as project
 from storage.database import Database, StoreError
 from storage.judgments import BadJudgment
+from storage.records import ProjectSettings
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def test_a_skip_keeps_its_reason_and_trains_nobody(world, shown):
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason=" unsafe ")
     assert (saved.verdict, saved.tiers, saved.skip_reason) == ("skip", (), "unsafe")
     assert judgments.standing(world.store) == []
-    assert judgments.count(world.store, world.ann.id) == 1
+    assert annotators.get(world.store, world.ann.id).judged == 1
 
 
 def test_saving_twice_returns_the_first_one(world, shown):
@@ -67,7 +70,7 @@ def test_after_an_undo_the_same_presentation_takes_a_new_judgment(world, shown):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"verdict": "rank", "tiers": [[1], [2]]}, "2 of 3 completions are ranked: place the others too, or skip"),
+        ({"verdict": "rank", "tiers": [[1]]}, "1 of 3 completions are ranked: place at least two, or skip"),
         ({"verdict": "rank"}, "0 of 3"),
         ({"verdict": "rank", "tiers": [[1], [2], [1, 3]]}, "ranked twice"),
         ({"verdict": "rank", "tiers": [[1], [2], [4]]}, r"\[4\] were not shown"),
@@ -79,6 +82,7 @@ def test_after_an_undo_the_same_presentation_takes_a_new_judgment(world, shown):
         ({"verdict": "rank", "tiers": [[1], [2], [3]], "skip_reason": "x"}, "not both"),
         ({"verdict": "skip"}, "needs a reason"),
         ({"verdict": "skip", "skip_reason": "  "}, "needs a reason"),
+        ({"verdict": "skip", "skip_reason": "x", "tiers": [[1], [2]]}, "not both"),
         ({"verdict": "retract"}, "Unknown verdict 'retract'"),
     ],
 )
@@ -102,14 +106,14 @@ def test_undo_takes_back_the_last_and_then_the_one_before(world):
     assert judgments.undo(world.store, world.ann.id) == second
     assert judgments.undo(world.store, world.ann.id) == first
     assert judgments.undo(world.store, world.ann.id) is None
-    assert judgments.count(world.store, world.ann.id) == 0
+    assert annotators.get(world.store, world.ann.id).judged == 0
 
 
 def test_undo_leaves_other_people_alone(world):
     world.comparisons(2)
     world.rank(world.bob)
     assert judgments.undo(world.store, world.ann.id) is None
-    assert judgments.count(world.store, world.bob.id) == 1
+    assert annotators.get(world.store, world.bob.id).judged == 1
 
 
 def test_rows_are_neither_changed_nor_deleted(world, shown):
@@ -134,7 +138,7 @@ def test_a_person_cannot_be_simulated(world):
     one = world.comparison(2)
     with pytest.raises(BadJudgment, match="Ann is a person"):
         judgments.add_simulated(world.store, one, world.ann.id, tiers=((1,), (2,)))
-    with pytest.raises(BadJudgment, match="1 of 2"):
+    with pytest.raises(BadJudgment, match="ranks every completion once"):
         judgments.add_simulated(world.store, one, world.rule.id, tiers=((1,),))
     with pytest.raises(StoreError, match="no comparison 9 "):
         judgments.add_simulated(world.store, 9, world.rule.id, tiers=((1,), (2,)))
@@ -165,61 +169,157 @@ def test_standing_reads_pages_and_not_rows(world, monkeypatch):
     found = judgments.standing(world.store)
     world.store.connection.conn.set_trace_callback(None)
     assert [item.judgment.comparison_id for item in found] == ids
-    # Pages of 4, 4, 2 and 0 rows, three queries for each that has rows; the rest opens and closes the snapshot.
-    assert len([sql for sql in statements if sql.startswith("SELECT")]) == 10
+    # The annotators once; pages of 4, 4, 2 and 0 rows, three queries for each that has rows.
+    assert len([sql for sql in statements if sql.startswith("SELECT")]) == 11
 
 
-def act_out(world, act, who, standing):
-    """Does it, and keeps the model `standing` (this annotator's judgments that count, oldest first) in step."""
+def test_a_partial_ranking_is_kept_and_marked(world, shown):
+    saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[3], [1]])
+    assert (saved.tiers, saved.partial, saved.counts) == (((3,), (1,)), True, True)
+    assert list(judgments.ordered_pairs(saved.tiers)) == [(3, 1)]
+
+
+def test_a_correction_supersedes_and_the_original_stays(world, shown):
+    first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
+    second = judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
+    assert (second.supersedes, second.tiers, second.counts) == (first.id, ((3,), (2,), (1,)), True)
+    assert [judged.judgment for judged in judgments.standing(world.store)] == [second]
+    assert judgments.get(world.store, first.id).tiers == first.tiers
+    assert not judgments.get(world.store, first.id).counts
+    assert annotators.get(world.store, world.ann.id).judged == 1
+    # The comparison is judged still: nobody else is asked.
+    assert world.next(world.bob) is None
+    skipped = judgments.correct(world.store, second.id, world.ann.id, verdict="skip", skip_reason="unsure after all")
+    assert (skipped.counts, world.next(world.bob)) == (False, shown.comparison_id)
+
+
+def test_only_one_s_own_standing_judgment_can_be_corrected(world, shown):
+    first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
+    with pytest.raises(BadJudgment, match="shown to somebody else"):
+        judgments.correct(world.store, first.id, world.bob.id, verdict="rank", tiers=[[3], [2], [1]])
+    judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
+    with pytest.raises(BadJudgment, match="does not stand any more"):
+        judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[2], [3], [1]])
+
+
+def test_a_skip_turns_into_a_ranking_only_while_its_place_is_free(world, shown):
+    skipped = judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason="unsure")
+    world.rank(world.bob)
+    with pytest.raises(judgments.LeaseOver, match="others have judged it since"):
+        judgments.correct(world.store, skipped.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
+    judgments.undo(world.store, world.bob.id)
+    judgments.undo(world.store, world.bob.id)
+    lapse(world.store)
+    queue.end_lapsed(world.store)
+    assert judgments.correct(world.store, skipped.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]]).counts
+
+
+def test_a_correction_does_not_shake_off_an_exclusion(world, shown):
+    first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
+    made = exclusions.exclude(world.store, [first.id], rule="gold accuracy", reason="3 of 10", by=None)
+    second = judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
+    assert not second.counts
+    assert judgments.standing(world.store) == []
+    exclusions.lift(world.store, made.id, reason="a mistake", by=None)
+    assert [judged.judgment.id for judged in judgments.standing(world.store)] == [second.id]
+
+
+def test_server_time_runs_from_the_lease_to_the_judgment(world, shown):
+    judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
+    start, end, server_ms = world.store.row(
+        "SELECT l.created_at, j.created_at, j.server_ms FROM judgments j JOIN leases l USING (presentation_id)"
+    )
+    span = datetime.fromisoformat(end) - datetime.fromisoformat(start)
+    assert server_ms == span.total_seconds() * 1000
+
+
+def lapse(store):
+    store.connection.conn.execute("UPDATE leases SET expires_at = '2000' WHERE ended_at IS NULL")
+
+
+def act_out(world, act, who, excluded):
+    """Does it; `excluded` holds the exclusions that were not lifted."""
     if act == "undo":
-        taken_back = judgments.undo(world.store, who.id)
-        assert taken_back == (standing.pop() if standing else None)
-        if taken_back is not None:
-            assert world.next(who) == taken_back.comparison_id
-    elif act == "again":
-        if standing:
-            presentation_id = standing[-1].presentation_id
-            saved = judgments.save(world.store, presentation_id, who.id, verdict="skip", skip_reason="again")
-            assert saved == standing[-1]
+        judgments.undo(world.store, who.id)
+    elif act == "lapse":
+        lapse(world.store)
+    elif act == "correct":
+        last = world.store.value(
+            "SELECT max(id) FROM standing_judgments WHERE annotator_id = ? AND verdict = 'rank'", [who.id]
+        )
+        if last is not None:
+            tiers = judgments.get(world.store, last).tiers
+            judgments.correct(world.store, last, who.id, verdict="rank", tiers=tiers[::-1])
+    elif act == "exclude":
+        last = world.store.value("SELECT max(id) FROM judgments WHERE annotator_id = ? AND counts = 1", [who.id])
+        if last is not None:
+            excluded.append(exclusions.exclude(world.store, [last], rule="r", reason="x", by=None).id)
+    elif act == "lift":
+        if excluded:
+            exclusions.lift(world.store, excluded.pop(), reason="y", by=None)
     else:
-        saved = world.rank(who) if act == "rank" else world.skip(who)
-        standing += [saved] if saved else []
+        world.rank(who) if act == "rank" else world.skip(who)
 
 
-def counted_by_hand(store):
-    """Per comparison what the triggers should have counted, from the judgments alone."""
+def worked_out(store):
+    """What the triggers keep, worked out again from the rows of acts alone."""
     rows = [dict(row) for row in store.rows("SELECT * FROM judgments")]
     superseded = {row["supersedes"] for row in rows}
-    stands = [row for row in rows if row["verdict"] != "retract" and row["id"] not in superseded]
-    return [
-        tuple(
-            sum(row["comparison_id"] == comparison_id and row["verdict"] == verdict for row in stands)
-            for verdict in ("rank", "skip")
+    excluded = {
+        row[0]
+        for row in store.rows(
+            "SELECT judgment_id FROM excluded_judgments WHERE exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts)"
         )
-        for (comparison_id,) in store.rows("SELECT id FROM comparisons ORDER BY id")
-    ]
+    }
+    stands = [row for row in rows if row["verdict"] != "retract" and row["id"] not in superseded]
+    votes = [row for row in stands if row["verdict"] == "rank" and row["id"] not in excluded]
+    held = [row["comparison_id"] for row in store.rows("SELECT * FROM leases WHERE ended_at IS NULL")]
+    counts = {}
+    for row in store.rows("SELECT * FROM comparisons ORDER BY id"):
+        of_this = [vote for vote in votes if vote["comparison_id"] == row["id"]]
+        skips = [one for one in stands if one["comparison_id"] == row["id"] and one["verdict"] == "skip"]
+        counts[row["id"]] = (len(of_this), len(skips), held.count(row["id"]))
+    return {
+        "counts": counts,
+        "votes": {vote["id"] for vote in votes},
+        "judged": {row[0]: sum(one["annotator_id"] == row[0] for one in stands) for row in store.rows("SELECT id FROM annotators")},
+    }
 
 
-ACTS = st.lists(st.tuples(st.sampled_from(["rank", "skip", "undo", "again"]), st.booleans()), max_size=25)
+def kept(store):
+    return {
+        "counts": {
+            row["id"]: (row["human_ranks"], row["human_skips"], row["leased"])
+            for row in store.rows("SELECT * FROM comparisons ORDER BY id")
+        },
+        "votes": {row[0] for row in store.rows("SELECT id FROM votes")},
+        "judged": {row[0]: row[1] for row in store.rows("SELECT id, judged FROM annotators")},
+    }
+
+
+ACTS = st.lists(
+    st.tuples(st.sampled_from(["rank", "rank", "skip", "undo", "lapse", "correct", "exclude", "lift"]), st.booleans()),
+    max_size=25,
+)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(acts=ACTS)
-def test_any_sequence_of_acts_keeps_count_and_history(new_world, acts):
+@given(acts=ACTS, overlap=st.integers(1, 2))
+def test_any_sequence_of_acts_keeps_count_and_history(new_world, acts, overlap):
     with tempfile.TemporaryDirectory() as folder:
         world = new_world(Database(Path(folder) / "rankloop.db"))
+        project.change(world.store, ProjectSettings(overlap=overlap), by=None)
         world.comparisons(4)
-        standing = {world.ann.id: [], world.bob.id: []}
+        excluded = []
         for act, is_ann in acts:
-            who = world.ann if is_ann else world.bob
-            before = history(world.store)
-            act_out(world, act, who, standing[who.id])
-            assert history(world.store)[: len(before)] == before
-            assert {key: judgments.count(world.store, key) for key in standing} == {
-                key: len(value) for key, value in standing.items()
-            }
-            counted = world.store.rows("SELECT human_ranks, human_skips FROM comparisons ORDER BY id")
-            by_hand = counted_by_hand(world.store)
-            assert [tuple(row) for row in counted] == by_hand
-            assert queue.depth(world.store) == by_hand.count((0, 0))
+            before = [row[:-1] for row in history(world.store)]
+            act_out(world, act, world.ann if is_ann else world.bob, excluded)
+            # All but the last column, which says whether it counts now.
+            assert [row[:-1] for row in history(world.store)][: len(before)] == before
+            expected = worked_out(world.store)
+            assert kept(world.store) == expected
+            ranks_and_leases = {key: ranks + leased for key, (ranks, _, leased) in expected["counts"].items()}
+            in_line = {row[0] for row in world.store.rows("SELECT comparison_id FROM line")}
+            assert in_line == {key for key, taken in ranks_and_leases.items() if taken < overlap}
+            assert "lift" in dict(acts) or all(taken <= overlap for taken in ranks_and_leases.values())
         world.store.close()

@@ -1,9 +1,27 @@
+"""Who judges what: the line, leases, shares of gold and repeats. Times are set by hand, not waited for."""
+
 import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
-from storage import annotators, comparisons, judgments, presentations, queue
+from storage import annotators, comparisons, exclusions, gold, guidelines, judgments, presentations, queue, settings
 from storage.database import StoreError
+from storage.records import ProjectSettings
+
+
+def lapse(store):
+    """Lets every lease run out."""
+    store.connection.conn.execute("UPDATE leases SET expires_at = '2000-01-01T00:00:00.000+00:00' WHERE ended_at IS NULL")
+
+
+def ask_for(world, **changes):
+    settings.change(world.store, replace(settings.current(world.store), **changes), by=None)
+
+
+def cy(world):
+    return annotators.ensure(world.store, "Cy")
 
 
 def test_oldest_first_until_nothing_is_left(world):
@@ -19,21 +37,117 @@ def test_an_empty_store_has_nothing_and_a_stranger_gets_told(world):
         queue.next_presentation(world.store, 99)
 
 
-def test_one_ranking_by_anybody_is_enough(world):
+def test_two_annotators_never_hold_the_same_comparison(world):
     one, two = world.comparisons(2)
+    assert (world.next(world.ann), world.next(world.bob)) == (one, two)
+    assert world.next(cy(world)) is None
+
+
+def test_overlap_is_how_many_judge_one(world):
+    ask_for(world, overlap=2)
+    one, two = world.comparisons(2)
+    assert (world.next(world.ann), world.next(world.bob), world.next(cy(world))) == (one, one, two)
     world.rank(world.ann)
-    assert world.next(world.bob) == two
-    judgments.undo(world.store, world.ann.id)
-    # Bob goes on with what is on his page; a newcomer gets the one that is open again.
-    assert world.next(world.bob) == two
-    assert world.next(annotators.ensure(world.store, "Cy")) == one
+    world.rank(world.bob)
+    # One has its two judgments; two has one lease of two.
+    assert (world.next(world.ann), world.next(world.bob)) == (two, None)
+
+
+def test_more_overlap_opens_what_was_closed_but_not_for_who_judged_it(world):
+    one = world.comparison()
+    world.rank(world.ann)
+    assert world.next(world.bob) is None
+    ask_for(world, overlap=2)
+    assert world.next(world.ann) is None
+    assert world.next(world.bob) == one
+
+
+def test_never_more_than_asked_even_from_many_threads(world):
+    ask_for(world, overlap=3)
+    world.comparisons(5)
+    people = [annotators.ensure(world.store, f"person {n}") for n in range(8)]
+
+    def work(person):
+        done = []
+        while (saved := world.rank(person)) is not None:
+            done.append(saved.comparison_id)
+        return done
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(work, people))
+    assert all(len(set(mine)) == len(mine) for mine in done)
+    assert sorted(item for mine in done for item in mine) == [n for n in range(1, 6) for _ in range(3)]
+
+
+def test_a_lapsed_lease_gives_the_comparison_to_somebody_else(world):
+    one, two = world.comparisons(2)
+    assert world.next(world.ann) == one
+    lapse(world.store)
+    # What lapsed went to the end of the line.
+    assert (world.next(world.bob), world.next(cy(world))) == (two, one)
+    assert world.next(world.ann) is None
+    outcomes = world.store.rows("SELECT annotator_id, outcome FROM leases ORDER BY id")
+    assert [tuple(row) for row in outcomes] == [(world.ann.id, "lapsed"), (world.bob.id, None), (cy(world).id, None)]
+
+
+def test_who_let_it_lapse_may_meet_it_again(world):
+    ask_for(world, overlap=2)
+    one = world.comparison()
+    world.next(world.ann)
+    world.rank(world.bob)
+    lapse(world.store)
+    assert world.next(world.ann) == one
+
+
+def test_renewing_keeps_it_and_comes_too_late_when_it_lapsed(world):
+    world.comparison()
+    shown = queue.next_presentation(world.store, world.ann.id)[1]
+    before = queue.lease_of(world.store, shown.id).expires_at
+    ask_for(world, lease_minutes=60)
+    assert queue.renew(world.store, shown.id, world.ann.id)
+    assert queue.lease_of(world.store, shown.id).expires_at > before
+    assert not queue.renew(world.store, shown.id, world.bob.id)
+    lapse(world.store)
+    assert not queue.renew(world.store, shown.id, world.ann.id)
+
+
+def test_a_late_judgment_is_kept_while_its_place_is_free(world):
+    world.comparison()
+    shown = queue.next_presentation(world.store, world.ann.id)[1]
+    lapse(world.store)
+    queue.end_lapsed(world.store)
+    saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
+    assert saved.counts
+    assert queue.depth(world.store) == 0
+
+
+def test_a_late_judgment_is_refused_when_its_place_is_taken(world):
+    world.comparison()
+    shown = queue.next_presentation(world.store, world.ann.id)[1]
+    lapse(world.store)
+    assert world.next(world.bob) == shown.comparison_id
+    with pytest.raises(judgments.LeaseOver, match="given to somebody else"):
+        judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
+    assert judgments.standing(world.store) == []
+
+
+def test_two_presentations_of_one_comparison_make_one_vote(world):
+    ask_for(world, overlap=2)
+    world.comparison()
+    old = queue.next_presentation(world.store, world.ann.id)[1]
+    lapse(world.store)
+    new = queue.next_presentation(world.store, world.ann.id)[1]
+    assert (old.comparison_id, old.id) == (new.comparison_id, new.id - 1)
+    judgments.save(world.store, new.id, world.ann.id, verdict="rank", tiers=(new.order,))
+    with pytest.raises(judgments.LeaseOver):
+        judgments.save(world.store, old.id, world.ann.id, verdict="rank", tiers=(old.order,))
 
 
 def test_a_rule_s_ranking_does_not_take_it_from_people(world):
     one = world.comparison()
     world.rule_ranks(one)
-    assert world.next(world.ann) == one
     assert queue.depth(world.store) == 1
+    assert world.next(world.ann) == one
 
 
 def test_skipped_ones_go_to_others_last_and_never_back_to_the_skipper(world):
@@ -43,14 +157,14 @@ def test_skipped_ones_go_to_others_last_and_never_back_to_the_skipper(world):
     assert world.next(world.ann) is None
 
 
-def test_how_often_it_was_skipped_does_not_matter(world):
+def test_higher_priority_first_and_a_change_of_it_moves_the_comparison(world):
     one, two = world.comparisons(2)
-    world.skip(world.ann)
-    world.skip(world.ann)
-    world.skip(world.bob)
-    skips = world.store.rows("SELECT id, human_skips FROM comparisons ORDER BY id")
-    assert [tuple(row) for row in skips] == [(one, 2), (two, 1)]
-    assert world.next(annotators.ensure(world.store, "Cy")) == one
+    prompt_id = world.prompt()
+    urgent = comparisons.add(
+        world.store, prompt_id, [world.completion(prompt_id, "x"), world.completion(prompt_id, "y")], purpose="batch", priority=1
+    )
+    world.store.connection.conn.execute("UPDATE comparisons SET priority = -1 WHERE id = ?", [one])
+    assert [world.rank(world.ann).comparison_id for _ in range(3)] == [urgent, two, one]
 
 
 def test_a_reload_shows_the_same_presentation(world):
@@ -61,31 +175,14 @@ def test_a_reload_shows_the_same_presentation(world):
     assert presentations.get(world.store, first[1].id) == first[1]
 
 
-def test_a_reload_moves_on_when_somebody_else_ranked_it_meanwhile(world):
-    one, two = world.comparisons(2)
-    assert world.next(world.ann) == one
-    assert world.rank(world.bob).comparison_id == one
-    assert world.next(world.ann) == two
-
-
-def test_what_was_shown_can_still_be_judged_after_somebody_else_did(world):
-    one = world.comparison()
-    _, shown = queue.next_presentation(world.store, world.ann.id)
-    world.rank(world.bob)
-    judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=tuple((item,) for item in shown.order))
-    assert world.store.value("SELECT human_ranks FROM comparisons WHERE id = ?", [one]) == 2
-
-
 def test_slots_are_shuffled_for_each_annotator(world):
+    ask_for(world, overlap=2)
     one = world.comparison(9)
     made_in = [completion.id for completion in comparisons.get(world.store, one).completions]
-    expected = list(made_in)
-    random.Random(3).shuffle(expected)
     _, shown = queue.next_presentation(world.store, world.ann.id, random.Random(3))
-    assert list(shown.order) == expected
     _, other = queue.next_presentation(world.store, world.bob.id, random.Random(4))
-    assert sorted(other.order) == made_in
-    assert other.order != shown.order
+    assert sorted(shown.order) == sorted(other.order) == made_in
+    assert shown.order != other.order
 
 
 def test_slot_a_holds_each_completion_about_equally_often(world):
@@ -104,6 +201,7 @@ def test_an_undone_comparison_comes_back_first_in_the_same_order(world):
     queue.next_presentation(world.store, world.ann.id)
     judgments.undo(world.store, world.ann.id)
     assert queue.next_presentation(world.store, world.ann.id)[1] == shown
+    assert queue.lease_of(world.store, shown.id).policy == "undo"
 
 
 def test_two_undos_come_back_last_undone_first_and_then_the_open_page(world):
@@ -116,31 +214,122 @@ def test_two_undos_come_back_last_undone_first_and_then_the_open_page(world):
     assert [world.rank(world.ann).comparison_id for _ in range(3)] == [one, two, three]
 
 
-def test_an_undone_comparison_comes_back_even_if_somebody_else_ranked_it_too(world):
-    one, _ = world.comparisons(2)
-    world.next(world.bob)
+def test_a_vote_that_stops_counting_opens_its_comparison_for_others(world):
+    one = world.comparison()
+    saved = world.rank(world.ann)
+    exclusions.exclude(world.store, [saved.id], rule="too fast", reason="0.2 s", by=None)
+    assert world.next(world.ann) is None
+    assert world.next(world.bob) == one
+
+
+def test_the_guidelines_on_display_are_kept(world):
+    world.comparisons(2)
+    assert queue.next_presentation(world.store, world.ann.id)[1].guidelines_id is None
     world.rank(world.ann)
-    shown = world.store.value("SELECT id FROM presentations WHERE annotator_id = ?", [world.bob.id])
-    order = presentations.get(world.store, shown).order
-    judgments.save(world.store, shown, world.bob.id, verdict="rank", tiers=(order,))
-    judgments.undo(world.store, world.ann.id)
-    assert world.next(world.ann) == one
+    version = guidelines.publish(world.store, "Be kind.", by=None)
+    assert queue.next_presentation(world.store, world.ann.id)[1].guidelines_id == version.id
 
 
-def test_depth_counts_what_no_person_touched(world):
+def test_depth_counts_what_waits_and_is_not_leased(world):
     assert queue.depth(world.store) == 0
     world.comparisons(3)
     assert queue.depth(world.store) == 3
+    world.next(world.ann)
+    assert queue.depth(world.store) == 2
     world.rank(world.ann)
-    assert queue.depth(world.store) == 2
     world.skip(world.ann)
-    assert queue.depth(world.store) == 1
-    judgments.undo(world.store, world.ann.id)
     assert queue.depth(world.store) == 2
 
 
-@pytest.mark.parametrize("name", ["UNANSWERED", "OLDEST_OPEN", "DEPTH"])
+def test_least_waiting_is_what_the_busiest_annotator_has_left(world):
+    ask_for(world, overlap=2)
+    world.comparisons(4)
+    assert queue.least_waiting(world.store, at_most=10) == 4
+    world.rank(world.ann)
+    world.skip(world.ann)
+    world.next(world.bob)
+    # Ann judged one and skipped one; Bob holds one.
+    assert queue.least_waiting(world.store, at_most=10) == 2
+    assert queue.least_waiting(world.store, at_most=1) == 1
+    # Nobody has asked for an hour: the line itself.
+    world.store.connection.conn.execute("UPDATE line_places SET asked_at = '2000-01-01'")
+    assert queue.least_waiting(world.store, at_most=10) == 4
+
+
+def test_gold_comes_by_its_share_once_each_with_its_probability(world):
+    marked = world.comparison()
+    gold.set_answer(world.store, marked, ((1,), (2,)), by=None)
+    plain = world.comparisons(3)
+    assert world.next(world.bob) == plain[0]
+    ask_for(world, gold_share=0.5)
+    comparison, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.49))
+    lease = queue.lease_of(world.store, shown.id)
+    assert (comparison.id, shown.purpose, lease.policy, lease.propensity) == (marked, "gold", "gold", 0.5)
+    saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=((1,), (2,)))
+    assert (saved.purpose, saved.counts) == ("gold", False)
+    assert judgments.standing(world.store) == []
+    # It was the only one: the share falls to the line, which is then certain.
+    _, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.49))
+    assert (shown.purpose, queue.lease_of(world.store, shown.id).propensity) == ("vote", 1.0)
+
+
+def test_the_line_s_probability_is_what_gold_leaves(world):
+    for _ in range(2):
+        gold.set_answer(world.store, (marked := world.comparison()), ((2 * marked - 1,), (2 * marked,)), by=None)
+    world.comparison()
+    ask_for(world, gold_share=0.2)
+    _, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.2))
+    assert (shown.purpose, queue.lease_of(world.store, shown.id).propensity) == ("vote", 0.8)
+    _, shown = queue.next_presentation(world.store, world.bob.id, FixedDraw(0.19))
+    assert (shown.purpose, queue.lease_of(world.store, shown.id).propensity) == ("gold", 0.1)
+
+
+def test_a_repeat_is_an_own_vote_from_a_while_ago_with_sides_swapped(world):
+    world.comparisons(queue.REPEAT_AFTER + 3)
+    for _ in range(queue.REPEAT_AFTER + 1):
+        world.rank(world.ann)
+    ask_for(world, repeat_share=0.25)
+    comparison, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.24))
+    lease = queue.lease_of(world.store, shown.id)
+    first = presentations.get(world.store, 1)
+    assert (comparison.id, shown.purpose, lease.policy, lease.propensity) == (first.comparison_id, "repeat", "repeat", 0.25)
+    assert shown.order == first.order[::-1]
+    saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
+    assert (saved.purpose, saved.counts, len(judgments.standing(world.store))) == ("repeat", False, 11)
+    # Repeated once, and the next vote is too fresh.
+    _, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.0))
+    assert shown.purpose == "vote"
+
+
+def test_neither_gold_nor_repeats_take_a_place(world):
+    marked = world.comparison()
+    gold.set_answer(world.store, marked, ((1,), (2,)), by=None)
+    ask_for(world, gold_share=0.5)
+    for person in (world.ann, world.bob, cy(world)):
+        assert queue.next_presentation(world.store, person.id, FixedDraw(0.0))[0].id == marked
+    assert tuple(world.store.row("SELECT leased, human_ranks FROM comparisons WHERE id = ?", [marked])) == (0, 0)
+
+
+def test_the_defaults_ask_for_neither(world):
+    assert (ProjectSettings().gold_share, ProjectSettings().repeat_share) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["HELD", "NEXT_IN_LINE", "UNSEEN_GOLD", "REPEATABLE"])
 def test_asks_indexes_only_and_sorts_nothing(store, name):
-    plan = [row["detail"] for row in store.rows(f"EXPLAIN QUERY PLAN {getattr(queue, name)}", {"annotator": 1})]
-    assert any("_unanswered" in step or "_unranked" in step for step in plan)
-    assert [step for step in plan if "TEMP B-TREE" in step or ("SCAN" in step and "USING INDEX" not in step)] == []
+    given = [1] if name == "HELD" else {"annotator": 1, "priority": 0, "among": 9, "after": 1}
+    plan = [row["detail"] for row in store.rows(f"EXPLAIN QUERY PLAN {getattr(queue, name)}", given)]
+    assert [step for step in plan if "TEMP B-TREE" in step or (step.startswith("SCAN") and "INDEX" not in step and step != "SCAN mine")] == []
+
+
+class FixedDraw(random.Random):
+    """Draws the same number each time; chooses and shuffles as usual."""
+
+    def __new__(cls, value):
+        return super().__new__(cls)
+
+    def __init__(self, value):
+        super().__init__(0)
+        self.value = value
+
+    def random(self):
+        return self.value

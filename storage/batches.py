@@ -1,0 +1,104 @@
+"""Batches: comparisons that a lead asked for. The policy server writes them; who answers is in `policy_ids`, in turn."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from storage import comparisons
+from storage.database import Database, StoreError, now, to_json
+from storage.records import Batch, Sampling
+
+MOST = 100_000
+
+
+def ask(
+    store: Database, policy_ids: Sequence[int], *, answers: int, sampling: Sampling, count: int, priority: int = 0, by: int | None
+) -> Batch:
+    """Asks for `count` comparisons of `answers` completions each.
+
+    Raises:
+        StoreError: a number is out of its range, or a policy version is not there.
+    """
+    ids = list(dict.fromkeys(policy_ids))
+    if not ids:
+        raise StoreError("Choose at least one policy version to answer.")
+    if not comparisons.FEWEST <= answers <= comparisons.MOST:
+        raise StoreError(f"A comparison holds {comparisons.FEWEST} to {comparisons.MOST} answers, not {answers}.")
+    if len(ids) > answers:
+        raise StoreError(f"{len(ids)} policy versions cannot share {answers} answers: ask for more answers, or fewer versions.")
+    if not 1 <= count <= MOST:
+        raise StoreError(f"Ask for 1 to {MOST:,} comparisons, not {count}.")
+    with store.atomic():
+        there = store.value(
+            "SELECT count(*) FROM policy_versions WHERE id IN (SELECT value FROM json_each(?))", [to_json(ids)]
+        )
+        if there != len(ids):
+            raise StoreError("One of the policy versions is not in the store: reload the page.")
+        batch_id = store.insert(
+            "batches",
+            {
+                "policy_ids": ids,
+                "answers": answers,
+                "sampling": asdict(sampling),
+                "asked": count,
+                "priority": priority,
+                "by_id": by,
+                "created_at": now(),
+            },
+        )
+        return get(store, batch_id)
+
+
+def get(store: Database, batch_id: int) -> Batch:
+    """One batch.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    row = store.row("SELECT * FROM batches WHERE id = ?", [batch_id])
+    if row is None:
+        raise StoreError(f"There is no batch {batch_id}: reload the page.")
+    return _from_row(row)
+
+
+def unfinished(store: Database) -> list[Batch]:
+    """What is still to be written: highest priority first, then oldest."""
+    rows = store.rows("SELECT * FROM batches WHERE made < asked AND cancelled_at IS NULL ORDER BY priority DESC, id")
+    return [_from_row(row) for row in rows]
+
+
+def made(store: Database, batch_id: int, number: int) -> None:
+    """Notes that `number` more of its comparisons are there. Call it in the transaction that adds them."""
+    with store.atomic() as connection:
+        connection.conn.execute("UPDATE batches SET made = made + ? WHERE id = ?", [number, batch_id])
+
+
+def cancel(store: Database, batch_id: int) -> None:
+    """Writes no more of it; what is written stays. A batch that is over stays as it is."""
+    with store.atomic() as connection:
+        connection.conn.execute(
+            "UPDATE batches SET cancelled_at = ? WHERE id = ? AND made < asked AND cancelled_at IS NULL", [now(), batch_id]
+        )
+
+
+def all_batches(store: Database) -> list[Batch]:
+    """Every batch, newest first."""
+    return [_from_row(row) for row in store.rows("SELECT * FROM batches ORDER BY id DESC")]
+
+
+def _from_row(row: sqlite3.Row) -> Batch:
+    return Batch(
+        row["id"],
+        tuple(json.loads(row["policy_ids"])),
+        row["answers"],
+        Sampling(**json.loads(row["sampling"])),
+        row["asked"],
+        row["made"],
+        row["priority"],
+        row["by_id"],
+        row["created_at"],
+        row["cancelled_at"],
+    )

@@ -1,0 +1,127 @@
+"""What a judgment says beside its tiers: aspect ratings, an ideal answer, flags. Strength and rationale are its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+from storage.database import Database, StoreError, to_json
+from storage.records import FLAG_KINDS, STRENGTHS, Details, Flag, IdealAnswer, Tiers, Timing
+
+LONGEST_TEXT = 20_000
+"""Characters of an ideal answer or a rationale."""
+
+LONGEST_NOTE = 1_000
+LONGEST_TIME_MS = 7 * 24 * 3600 * 1000
+
+
+class BadJudgment(StoreError):
+    """What was sent is no judgment of what was shown; nothing was saved."""
+
+
+def check(said: Details, shown: Sequence[int], tiers: Tiers) -> None:
+    """Whether the details fit what was shown.
+
+    Raises:
+        BadJudgment: with what does not, and what to do.
+    """
+    if said.strength is not None:
+        if said.strength not in STRENGTHS:
+            raise BadJudgment(f"Unknown strength {said.strength!r}: choose one of {', '.join(STRENGTHS)}.")
+        if len(shown) != 2 or len(tiers) != 2:
+            raise BadJudgment("A strength says how much better one of two answers is: leave it out here.")
+    for completion_id, ratings in said.aspects.items():
+        _check_shown(completion_id, shown)
+        if any(type(rating) is not int or not 1 <= rating <= 10 for rating in ratings.values()):
+            raise BadJudgment(f"A rating is a number from 1 up, not {list(ratings.values())}: choose again.")
+    _check_text("The rationale", said.rationale, LONGEST_TEXT)
+    if said.ideal is not None:
+        _check_text("The ideal answer", said.ideal.text, LONGEST_TEXT)
+        if not said.ideal.text.strip():
+            raise BadJudgment("The ideal answer is empty: write it, or leave it out.")
+        if said.ideal.completion_id is not None:
+            _check_shown(said.ideal.completion_id, shown)
+    for flag in said.flags:
+        if flag.kind not in FLAG_KINDS:
+            raise BadJudgment(f"Unknown flag {flag.kind!r}: choose one of {', '.join(FLAG_KINDS)}.")
+        _check_text("The note", flag.note, LONGEST_NOTE)
+        if flag.completion_id is not None:
+            _check_shown(flag.completion_id, shown)
+    if said.timing is not None:
+        times = (said.timing.active_ms, said.timing.idle_ms, said.timing.client_ms)
+        if any(type(ms) is not int or not 0 <= ms <= LONGEST_TIME_MS for ms in times):
+            raise BadJudgment(f"Times must be milliseconds, not {times}: reload the page.")
+
+
+def write(store: Database, judgment_id: int, said: Details) -> None:
+    """Keeps what was checked, in the judgment's transaction."""
+    for completion_id, ratings in said.aspects.items():
+        for aspect, rating in ratings.items():
+            row = {"judgment_id": judgment_id, "completion_id": completion_id, "aspect": aspect, "rating": rating}
+            store.insert("aspect_ratings", row)
+    if said.ideal is not None:
+        store.insert(
+            "ideal_answers",
+            {
+                "judgment_id": judgment_id,
+                "completion_id": said.ideal.completion_id,
+                "text": said.ideal.text,
+                "edit_distance": _edit_distance(store, said.ideal),
+            },
+        )
+    for flag in said.flags:
+        row = {"judgment_id": judgment_id, "completion_id": flag.completion_id, "kind": flag.kind, "note": flag.note.strip()}
+        store.insert("flags", row)
+
+
+def of_judgments(store: Database, judgment_ids: Iterable[int]) -> dict[int, Details]:
+    """The details of each judgment, in four queries however many there are."""
+    ids = [to_json(list(judgment_ids))]
+    within = "judgment_id IN (SELECT value FROM json_each(?))"
+    aspects: dict[int, dict[int, dict[str, int]]] = {}
+    for row in store.rows(f"SELECT * FROM aspect_ratings WHERE {within}", ids):
+        ratings = aspects.setdefault(row["judgment_id"], {}).setdefault(row["completion_id"], {})
+        ratings[row["aspect"]] = row["rating"]
+    ideals = {
+        row["judgment_id"]: IdealAnswer(row["text"], row["completion_id"])
+        for row in store.rows(f"SELECT * FROM ideal_answers WHERE {within}", ids)
+    }
+    flags: dict[int, list[Flag]] = {}
+    for row in store.rows(f"SELECT * FROM flags WHERE {within} ORDER BY id", ids):
+        flags.setdefault(row["judgment_id"], []).append(Flag(row["kind"], row["note"], row["completion_id"]))
+    return {
+        row["id"]: Details(
+            row["strength"],
+            aspects.get(row["id"], {}),
+            row["rationale"],
+            ideals.get(row["id"]),
+            tuple(flags.get(row["id"], ())),
+            None if row["client_ms"] is None else Timing(row["active_ms"], row["idle_ms"], row["client_ms"]),
+        )
+        for row in store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", ids)
+    }
+
+
+def _edit_distance(store: Database, ideal: IdealAnswer) -> int | None:
+    """Levenshtein distance, in characters, from the completion that the edit began from."""
+    if ideal.completion_id is None:
+        return None
+    return Levenshtein.distance(store.value("SELECT text FROM completions WHERE id = ?", [ideal.completion_id]), ideal.text)
+
+
+def _check_shown(completion_id: Any, shown: Sequence[int]) -> None:
+    if completion_id not in shown:
+        raise BadJudgment(f"{completion_id!r} was not shown in this comparison: reload the page.")
+
+
+def _check_text(what: str, text: Any, longest: int) -> None:
+    if not isinstance(text, str):
+        raise BadJudgment(f"{what} must be text: reload the page.")
+    if len(text) > longest:
+        raise BadJudgment(f"{what} has {len(text):,} characters, at most {longest:,} are kept: shorten it.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadJudgment(f"{what} holds half a character that cannot be kept: type it again.") from None

@@ -1,0 +1,117 @@
+"""Exclusions: why some judgments do not count. Rows with a rule and a reason; lifting one is a row as well.
+
+The judgment itself stays. Triggers take an excluded vote out of `judgments.counts`, and so open its comparison again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from storage.database import Database, StoreError, now, to_json
+from storage.records import Exclusion
+
+_SELECT = """
+SELECT e.*, l.created_at AS lifted_at,
+    (SELECT count(*) FROM excluded_judgments x WHERE x.exclusion_id = e.id) AS judgments
+FROM exclusions e LEFT JOIN exclusion_lifts l ON l.exclusion_id = e.id
+"""
+
+
+def exclude(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: str, by: int | None) -> Exclusion:
+    """Keeps these judgments from counting.
+
+    Args:
+        rule: what was broken, in the same words each time: `gold accuracy`, `too fast`, `asked by the annotator`.
+        reason: what the annotator reads who asks why.
+
+    Raises:
+        StoreError: there are no judgments, one of them is not there, or the rule or the reason is empty.
+    """
+    ids = sorted(set(judgment_ids))
+    rule, reason = rule.strip(), reason.strip()
+    if not ids:
+        raise StoreError("There is no judgment to exclude: choose at least one.")
+    if not rule or not reason:
+        raise StoreError("An exclusion needs a rule and a reason: the annotator is shown both.")
+    with store.atomic() as connection:
+        exclusion_id = store.insert("exclusions", {"rule": rule, "reason": reason, "by_id": by, "created_at": now()})
+        try:
+            connection.conn.execute(
+                "INSERT INTO excluded_judgments (judgment_id, exclusion_id) SELECT value, ? FROM json_each(?)",
+                [exclusion_id, to_json(ids)],
+            )
+        except sqlite3.IntegrityError as error:
+            raise StoreError("One of the judgments to exclude is not in the store: reload the page.") from error
+        return get(store, exclusion_id)
+
+
+def exclude_annotator(store: Database, annotator_id: int, *, rule: str, reason: str, by: int | None, since: str = "") -> Exclusion:
+    """Keeps every vote of one annotator from counting that counts now, from the time `since` on (ISO 8601 UTC).
+
+    Raises:
+        StoreError: none of their judgments counts.
+    """
+    with store.atomic():
+        rows = store.rows(
+            "SELECT id FROM judgments WHERE annotator_id = ? AND counts = 1 AND created_at >= ?", [annotator_id, since]
+        )
+        return exclude(store, [row["id"] for row in rows], rule=rule, reason=reason, by=by)
+
+
+def lift(store: Database, exclusion_id: int, *, reason: str, by: int | None) -> Exclusion:
+    """Makes the judgments count again, unless another exclusion names them too.
+
+    Raises:
+        StoreError: there is no such exclusion, it was lifted before, or the reason is empty.
+    """
+    if not reason.strip():
+        raise StoreError("Lifting an exclusion needs a reason.")
+    with store.atomic():
+        if get(store, exclusion_id).lifted_at is not None:
+            raise StoreError(f"Exclusion {exclusion_id} was lifted before: there is nothing left to do.")
+        store.insert(
+            "exclusion_lifts",
+            {"exclusion_id": exclusion_id, "reason": reason.strip(), "by_id": by, "created_at": now()},
+        )
+        return get(store, exclusion_id)
+
+
+def get(store: Database, exclusion_id: int) -> Exclusion:
+    """One exclusion.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    row = store.row(f"{_SELECT} WHERE e.id = ?", [exclusion_id])
+    if row is None:
+        raise StoreError(f"There is no exclusion {exclusion_id}: reload the page.")
+    return _from_row(row)
+
+
+def of_judgment(store: Database, judgment_id: int) -> list[Exclusion]:
+    """The exclusions that keep this judgment from counting, oldest first; those that were lifted are left out."""
+    return of_judgments(store, [judgment_id]).get(judgment_id, [])
+
+
+def of_judgments(store: Database, judgment_ids: Iterable[int]) -> dict[int, list[Exclusion]]:
+    """As `of_judgment`, for many at once; judgments that nothing excludes are left out."""
+    found: dict[int, list[Exclusion]] = {}
+    links = store.rows(
+        "SELECT x.judgment_id, x.exclusion_id FROM excluded_judgments x WHERE x.judgment_id IN (SELECT value FROM json_each(?)) "
+        "AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts) ORDER BY x.exclusion_id",
+        [to_json(list(judgment_ids))],
+    ).fetchall()
+    known = {exclusion_id: get(store, exclusion_id) for exclusion_id in {link["exclusion_id"] for link in links}}
+    for link in links:
+        found.setdefault(link["judgment_id"], []).append(known[link["exclusion_id"]])
+    return found
+
+
+def all_exclusions(store: Database) -> list[Exclusion]:
+    """Every exclusion, newest first, lifted ones too."""
+    return [_from_row(row) for row in store.rows(f"{_SELECT} ORDER BY e.id DESC")]
+
+
+def _from_row(row: sqlite3.Row) -> Exclusion:
+    return Exclusion(row["id"], row["rule"], row["reason"], row["by_id"], row["created_at"], row["judgments"], row["lifted_at"])

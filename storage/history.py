@@ -1,0 +1,112 @@
+"""Finding judgments again: an annotator's own, with all they were about and why one may not count."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from storage import comparisons, details, exclusions, judgments, presentations
+from storage.database import Database, StoreError, to_json
+from storage.records import PastJudgment
+
+_STANDING = """
+FROM judgments j WHERE j.annotator_id = :annotator AND j.verdict != 'retract'
+    AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id)
+"""
+
+_FLAGGED = "EXISTS (SELECT 1 FROM flags f WHERE f.judgment_id = j.id)"
+
+_EXCLUDED = """EXISTS (
+    SELECT 1 FROM excluded_judgments x WHERE x.judgment_id = j.id
+    AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts))"""
+
+_SAYS = """(
+    instr(lower(j.rationale), lower(:text)) OR EXISTS (
+        SELECT 1 FROM comparisons c JOIN prompts p ON p.id = c.prompt_id
+        WHERE c.id = j.comparison_id AND instr(lower(p.messages), lower(:text)))
+    OR EXISTS (
+        SELECT 1 FROM comparison_completions link JOIN completions t ON t.id = link.completion_id
+        WHERE link.comparison_id = j.comparison_id AND instr(lower(t.text), lower(:text))))"""
+
+
+def of_annotator(
+    store: Database,
+    annotator_id: int,
+    *,
+    verdict: Literal["rank", "skip"] | None = None,
+    flagged: bool = False,
+    excluded: bool = False,
+    text: str = "",
+    before_id: int | None = None,
+    limit: int = 20,
+) -> list[PastJudgment]:
+    """An annotator's standing judgments, newest first, at most `limit` of those older than `before_id`.
+
+    Args:
+        text: to be found in the prompt, in an answer or in the rationale; upper and lower case are one.
+    """
+    wanted = [
+        condition
+        for asked, condition in (
+            (verdict is not None, "j.verdict = :verdict"),
+            (flagged, _FLAGGED),
+            (excluded, _EXCLUDED),
+            (bool(text.strip()), _SAYS),
+            (before_id is not None, "j.id < :before"),
+        )
+        if asked
+    ]
+    rows = store.rows(
+        "SELECT j.id " + " AND ".join([_STANDING, *wanted]) + " ORDER BY j.id DESC LIMIT :limit",
+        {
+            "annotator": annotator_id,
+            "verdict": verdict,
+            "text": text.strip(),
+            "before": before_id,
+            "limit": limit,
+        },
+    )
+    return _past(store, [row["id"] for row in rows])
+
+
+def of_comparison(store: Database, comparison_id: int) -> list[PastJudgment]:
+    """Every standing judgment of one comparison, oldest first, whoever gave it."""
+    rows = store.rows("SELECT id FROM standing_judgments WHERE comparison_id = ? ORDER BY id", [comparison_id])
+    return _past(store, [row["id"] for row in rows])
+
+
+def get(store: Database, judgment_id: int) -> PastJudgment:
+    """One judgment with all it was about.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    found = _past(store, [judgment_id])
+    if not found:
+        raise StoreError(f"There is no judgment {judgment_id}: reload the page.")
+    return found[0]
+
+
+def _past(store: Database, judgment_ids: list[int]) -> list[PastJudgment]:
+    rows = {
+        row["id"]: judgments.from_row(row)
+        for row in store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgment_ids)])
+    }
+    found = [rows[judgment_id] for judgment_id in judgment_ids if judgment_id in rows]
+    comparison_of = {c.id: c for c in comparisons.many(store, {judgment.comparison_id for judgment in found})}
+    details_of = details.of_judgments(store, judgment_ids)
+    exclusions_of = exclusions.of_judgments(store, judgment_ids)
+    return [
+        PastJudgment(
+            judgment,
+            details_of[judgment.id],
+            comparison_of[judgment.comparison_id],
+            _order(store, judgment.presentation_id) or tuple(c.id for c in comparison_of[judgment.comparison_id].completions),
+            next(iter(exclusions_of.get(judgment.id, [])), None),
+        )
+        for judgment in found
+    ]
+
+
+def _order(store: Database, presentation_id: int | None) -> tuple[int, ...]:
+    presentation = None if presentation_id is None else presentations.get(store, presentation_id)
+    return () if presentation is None else presentation.order

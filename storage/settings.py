@@ -1,0 +1,64 @@
+"""Project settings: what this data folder asks of its annotators. A change is a new version; the last one holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+
+from storage.database import Database, StoreError, now
+from storage.records import ProjectSettings
+
+MOST_OVERLAP = 20
+MOST_ASPECTS = 8
+LARGEST_SHARE = 0.5
+
+
+def current(store: Database) -> ProjectSettings:
+    """The settings that hold now; the defaults before the first change."""
+    said = store.value('SELECT "values" FROM settings ORDER BY id DESC LIMIT 1')
+    if said is None:
+        return ProjectSettings()
+    known = {field.name for field in fields(ProjectSettings)}
+    values = {name: value for name, value in json.loads(said).items() if name in known}
+    return ProjectSettings(**values | {"aspects": tuple(values.get("aspects", ()))})
+
+
+def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
+    """Makes these the settings. A new overlap holds for the comparisons that are still open, too.
+
+    Raises:
+        StoreError: a value is out of its range; nothing was changed.
+    """
+    if reason := problem(settings):
+        raise StoreError(f"Settings not saved: {reason}.")
+    with store.atomic() as connection:
+        before = current(store)
+        store.insert("settings", {"values": asdict(settings), "by_id": by, "created_at": now()})
+        if settings.overlap != before.overlap:
+            # What has its judgments already stays closed when fewer are asked, and opens again when more are.
+            connection.conn.execute(
+                "UPDATE comparisons SET wanted = ?1 WHERE retired = 0 AND gold = 0 AND wanted != ?1 AND import_id IS NULL",
+                [settings.overlap],
+            )
+
+
+def problem(settings: ProjectSettings) -> str | None:
+    """What is wrong with these settings, in words; None if nothing is."""
+    if not 1 <= settings.overlap <= MOST_OVERLAP:
+        return f"overlap must be 1 to {MOST_OVERLAP} judgments, not {settings.overlap}"
+    if not 1 <= settings.lease_minutes <= 24 * 60:
+        return f"a lease lasts 1 minute to 24 hours, not {settings.lease_minutes} minutes"
+    for name in ("gold_share", "repeat_share"):
+        if not 0 <= getattr(settings, name) <= LARGEST_SHARE:
+            return f"{name} must be 0 to {LARGEST_SHARE}, not {getattr(settings, name)}"
+    if len(settings.aspects) > MOST_ASPECTS or len(set(settings.aspects)) != len(settings.aspects):
+        return f"aspects must be at most {MOST_ASPECTS} different names"
+    if not all(isinstance(aspect, str) and aspect.strip() for aspect in settings.aspects):
+        return "an aspect has no name"
+    if not 2 <= settings.aspect_scale <= 10:
+        return f"the highest rating must be 2 to 10, not {settings.aspect_scale}"
+    if settings.rationale not in ("off", "optional", "required"):
+        return f"rationale must be off, optional or required, not {settings.rationale!r}"
+    if not 1 <= settings.rationale_min_chars <= 2000:
+        return f"the shortest rationale must be 1 to 2000 characters, not {settings.rationale_min_chars}"
+    return None
