@@ -13,7 +13,7 @@ import psutil
 
 from rlhf import weights
 from rlhf.config import DEFAULT_MODEL
-from storage.database import Database, DataFolder, StoreError
+from storage.database import DataFolder, StoreError, examine
 
 NEEDED_MEMORY_GIB = 10.0
 NEEDED_DISK_GIB = 3.0
@@ -90,17 +90,12 @@ def store(folder: DataFolder) -> Check:
     if not folder.database.exists():
         return Check("store", f"{folder.database}: none yet; the first start makes it")
     try:
-        opened = Database(folder.database)
-        problem = opened.value("PRAGMA quick_check")
-        version = opened.value("SELECT name FROM _sqlite_migrations ORDER BY id DESC LIMIT 1")
-        opened.close()
+        found = examine(folder.database)
     except StoreError as error:
         return Check("store", str(folder.database), str(error))
-    except Exception as error:
-        # SQLite's own errors, for a file that opens and is damaged further in.
-        return Check("store", f"{folder.database}: {error}", "the file is damaged: restore a backup, or name another folder with --data")
-    remedy = "" if problem == "ok" else f"the file is damaged ({problem}): restore a backup"
-    return Check("store", f"{folder.database} at {version}", remedy)
+    remedy = f"the file is damaged ({found.damage}): restore a backup" if found.damage else ""
+    soon = "; the next start brings it up to date" if found.pending else ""
+    return Check("store", f"{folder.database} at {found.version}{soon}", remedy)
 
 
 def free_port(port: int) -> Check:

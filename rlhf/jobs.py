@@ -54,8 +54,8 @@ class Jobs:
         self.spawn(run.id)
         return runs.get(self.store, run.id)
 
-    def create(self, config: RoundConfig) -> Run:
-        """Writes a queued run's row, once everything that can be checked without a model is checked."""
+    def create(self, config: RoundConfig, by: int | None = None) -> Run:
+        """Writes a queued run's row, started by the annotator `by`, once everything that can be checked without a model is checked."""
         check(config)
         pairs.require(pairs.of_store(self.store, include_simulated=config.include_simulated), config.reward.min_pairs)
         self.reap()
@@ -63,7 +63,7 @@ class Jobs:
             self._refuse_second()
             run_id = f"r{datetime.now(UTC):%m%d-%H%M}-{secrets.token_hex(2)}"
             versions = {name: version(name) for name in RECORDED}
-            return runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions)
+            return runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions, by=by)
 
     def resume(self, run_id: str) -> Run:
         """Goes on from the last checkpoint of a run that failed, was cancelled or was lost.

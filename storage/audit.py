@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
+from itertools import islice
 
+from storage import annotators
 from storage.database import Database
 
 
@@ -18,12 +21,16 @@ class AuditEntry:
     detail: str
 
 
-def entries(store: Database, *, before: str | None = None, limit: int = 100) -> list[AuditEntry]:
-    """The last acts, newest first, from before the time `before` (ISO 8601 UTC)."""
-    rows = store.rows(
-        "SELECT audit.at, a.name AS who, audit.act, audit.subject, audit.subject_id, audit.detail "
-        "FROM audit LEFT JOIN annotators a ON a.id = audit.by_id "
-        "WHERE ?1 IS NULL OR audit.at < ?1 ORDER BY audit.at DESC LIMIT ?2",
-        [before, limit],
-    )
-    return [AuditEntry(*row) for row in rows]
+def entries(store: Database, *, before: str | None = None, skip: int = 0, limit: int = 100) -> list[AuditEntry]:
+    """The last acts, newest first, from before the time `before` (ISO 8601 UTC), without the first `skip` of them.
+
+    An import is one act, however large.
+    """
+    # A view over everything would be sorted whole for each page; judgments come in the order of their ids as it is.
+    given = [before or "9999", skip + limit]
+    columns = "at, by_id, act, subject, subject_id, detail"
+    judged = store.rows(f"SELECT {columns} FROM acts_of_judging WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", given)
+    others = store.rows(f"SELECT {columns} FROM acts WHERE at < ? ORDER BY at DESC LIMIT ?", given)
+    names = {annotator.id: annotator.name for annotator in annotators.all_annotators(store)}
+    newest_first = heapq.merge(map(tuple, judged), map(tuple, others), key=lambda row: row[0], reverse=True)
+    return [AuditEntry(row[0], names.get(row[1]), *row[2:]) for row in islice(newest_first, skip, skip + limit)]

@@ -12,6 +12,8 @@ from storage.database import Database, StoreError, now, to_json
 from storage.records import Batch, Sampling
 
 MOST = 100_000
+LONGEST_ANSWER = 1024
+"""In tokens."""
 
 
 def ask(
@@ -31,6 +33,8 @@ def ask(
         raise StoreError(f"{len(ids)} policy versions cannot share {answers} answers: ask for more answers, or fewer versions.")
     if not 1 <= count <= MOST:
         raise StoreError(f"Ask for 1 to {MOST:,} comparisons, not {count}.")
+    if reason := problem(sampling):
+        raise StoreError(f"Batch not asked for: {reason}.")
     with store.atomic():
         there = store.value(
             "SELECT count(*) FROM policy_versions WHERE id IN (SELECT value FROM json_each(?))", [to_json(ids)]
@@ -50,6 +54,19 @@ def ask(
             },
         )
         return get(store, batch_id)
+
+
+def problem(sampling: Sampling) -> str | None:
+    """What is wrong with these sampling parameters, in words; None if nothing is."""
+    if not 0 <= sampling.temperature <= 2:
+        return f"the temperature must be 0 to 2, not {sampling.temperature}"
+    if not 0 < sampling.top_p <= 1:
+        return f"top-p must be above 0 and at most 1, not {sampling.top_p}"
+    if sampling.top_k < 0:
+        return f"top-k must be 0 or more, not {sampling.top_k}"
+    if not 1 <= sampling.max_new_tokens <= LONGEST_ANSWER:
+        return f"the longest answer must be 1 to {LONGEST_ANSWER:,} tokens, not {sampling.max_new_tokens}"
+    return None
 
 
 def get(store: Database, batch_id: int) -> Batch:
@@ -76,11 +93,12 @@ def made(store: Database, batch_id: int, number: int) -> None:
         connection.conn.execute("UPDATE batches SET made = made + ? WHERE id = ?", [number, batch_id])
 
 
-def cancel(store: Database, batch_id: int) -> None:
+def cancel(store: Database, batch_id: int, by: int | None = None) -> None:
     """Writes no more of it; what is written stays. A batch that is over stays as it is."""
     with store.atomic() as connection:
         connection.conn.execute(
-            "UPDATE batches SET cancelled_at = ? WHERE id = ? AND made < asked AND cancelled_at IS NULL", [now(), batch_id]
+            "UPDATE batches SET cancelled_at = ?, cancelled_by_id = ? WHERE id = ? AND made < asked AND cancelled_at IS NULL",
+            [now(), by, batch_id],
         )
 
 

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +46,34 @@ class DataFolder:
 
     def run_log(self, run_id: str) -> Path:
         return self.run(run_id) / "log.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What a store's file says of itself, unopened."""
+
+    version: str
+    """The last migration that it has."""
+    pending: tuple[str, ...]
+    """Migrations that the next start will apply."""
+    damage: str
+    """What SQLite finds wrong; empty if nothing."""
+
+
+def examine(path: Path) -> Examination:
+    """Looks at a store without changing it: nothing is migrated, and no file appears.
+
+    Raises:
+        StoreError: the file is no store, or cannot be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as raw:
+            applied = [row[0] for row in raw.execute("SELECT name FROM _sqlite_migrations ORDER BY id")]
+            found = raw.execute("PRAGMA quick_check").fetchone()[0]
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}. Restore a backup, or name another folder with --data.") from error
+    pending = tuple(migration.name for migration in migrations._migrations if migration.name not in applied)
+    return Examination(applied[-1] if applied else "nothing", pending, "" if found == "ok" else found)
 
 
 def now() -> str:

@@ -21,8 +21,8 @@ LOST = "The worker stopped without a word. Its log may say why; resume the run t
 _ACTIVE = ", ".join(f"'{status}'" for status in ACTIVE_STATUSES)
 
 
-def create(store: Database, run_id: str, *, config: dict, seed: int, versions: dict) -> Run:
-    """Writes a queued run.
+def create(store: Database, run_id: str, *, config: dict, seed: int, versions: dict, by: int | None = None) -> Run:
+    """Writes a queued run, started by the person `by`; None is the command line.
 
     Raises:
         StoreError: there is a run of this id.
@@ -30,7 +30,7 @@ def create(store: Database, run_id: str, *, config: dict, seed: int, versions: d
     with store.atomic():
         if store.row("SELECT 1 FROM runs WHERE id = ?", [run_id]):
             raise StoreError(f"There is a run {run_id} already: choose another name, or resume it.")
-        values = {"id": run_id, "status": "queued", "config": config, "seed": seed, "versions": versions}
+        values = {"id": run_id, "status": "queued", "config": config, "seed": seed, "versions": versions, "by_id": by}
         store.insert("runs", {**values, "created_at": now()})
         return get(store, run_id)
 

@@ -36,6 +36,7 @@ CREATE TABLE batches (
     priority INTEGER NOT NULL DEFAULT 0,
     by_id INTEGER REFERENCES annotators(id),
     created_at TEXT NOT NULL,
+    cancelled_by_id INTEGER REFERENCES annotators(id),
     cancelled_at TEXT
 );
 

@@ -117,14 +117,11 @@ BEGIN SELECT RAISE(ABORT, 'batches are append-only'); END;
 CREATE TRIGGER accounts_are_not_deleted BEFORE DELETE ON accounts
 BEGIN SELECT RAISE(ABORT, 'accounts are disabled, not deleted'); END;
 
-CREATE VIEW audit AS
-SELECT created_at AS at, annotator_id AS by_id,
-    CASE WHEN verdict = 'retract' THEN 'undid' WHEN supersedes IS NOT NULL THEN 'corrected'
-        WHEN verdict = 'skip' THEN 'skipped' ELSE 'judged' END AS act,
-    'comparison' AS subject, CAST(comparison_id AS TEXT) AS subject_id, coalesce(skip_reason, '') AS detail
-FROM judgments
-UNION ALL
-SELECT created_at, by_id, 'excluded', 'exclusion', CAST(id AS TEXT), rule || ': ' || reason FROM exclusions
+-- What was done beside judging.
+CREATE VIEW acts AS
+SELECT created_at AS at, by_id, 'excluded' AS act, 'exclusion' AS subject, CAST(id AS TEXT) AS subject_id,
+    rule || ': ' || reason AS detail
+FROM exclusions
 UNION ALL
 SELECT created_at, by_id, 'lifted', 'exclusion', CAST(exclusion_id AS TEXT), reason FROM exclusion_lifts
 UNION ALL
@@ -140,6 +137,22 @@ SELECT undone_at, undone_by_id, 'undid', 'import', CAST(id AS TEXT), source FROM
 UNION ALL
 SELECT created_at, by_id, 'asked for', 'batch', CAST(id AS TEXT), asked || ' comparisons' FROM batches
 UNION ALL
+SELECT cancelled_at, cancelled_by_id, 'cancelled', 'batch', CAST(id AS TEXT), made || ' of ' || asked || ' made'
+FROM batches WHERE cancelled_at IS NOT NULL
+UNION ALL
 SELECT created_at, by_id, act, 'account', CAST(annotator_id AS TEXT), detail FROM account_events
 UNION ALL
 SELECT created_at, by_id, 'started', 'run', id, '' FROM runs;
+
+CREATE VIEW acts_of_judging AS
+SELECT created_at AS at, annotator_id AS by_id,
+    CASE WHEN verdict = 'retract' THEN 'undid' WHEN supersedes IS NOT NULL THEN 'corrected'
+        WHEN verdict = 'skip' THEN 'skipped' ELSE 'judged' END AS act,
+    'comparison' AS subject, CAST(comparison_id AS TEXT) AS subject_id, coalesce(skip_reason, '') AS detail,
+    id AS judgment_id
+FROM judgments WHERE import_id IS NULL;
+
+CREATE VIEW audit AS
+SELECT * FROM acts
+UNION ALL
+SELECT at, by_id, act, subject, subject_id, detail FROM acts_of_judging;

@@ -1,0 +1,322 @@
+"""What a file can bring: prompts, and comparisons with the votes on them, in the words of the project but without ids.
+
+Every format turns its records into these; `storage.imports` checks them here, in one place, and keeps them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from storage import comparisons, prompts
+from storage.prompts import NewPrompt
+from storage.records import STRENGTHS, Message, Split, Strength, Tiers
+
+LONGEST_NAME = 200
+"""Characters of an annotator's, a model's or an aspect's name."""
+
+EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class BadRow(Exception):
+    """A record that holds nothing to import; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One annotator's ranking of a comparison. Tiers and slots are indexes into its completions, not ids."""
+
+    tiers: Tiers
+    annotator: str | None = None
+    """None: nobody is named, and the source stands for whoever it was."""
+    rule: str | None = None
+    """By what a simulated annotator judges; None for a person."""
+    all_bad: bool = False
+    created_at: str | None = None
+    strength: Strength | None = None
+    rationale: str = ""
+    aspects: tuple[tuple[int, str, int], ...] = ()
+    """(completion, aspect, rating)."""
+    shown: tuple[int, ...] | None = None
+    """Which completion stood in which slot; None: in the order of the file."""
+    ideal: str | None = None
+    active_ms: int | None = None
+    idle_ms: int | None = None
+    client_ms: int | None = None
+    server_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewComparison:
+    """A prompt with 2 to 9 completions, the votes on it, and the known answer if it is a gold one."""
+
+    messages: Sequence[Message]
+    completions: tuple[str, ...]
+    models: tuple[str | None, ...]
+    votes: tuple[Vote, ...] = ()
+    gold: Tiers | None = None
+    kind: str = "imported"
+    split: Split | None = None
+
+
+Item = NewPrompt | NewComparison | BadRow
+"""What a record gives: a good item, or what is wrong with a part of it that costs only that part."""
+
+
+def pair(
+    messages: Sequence[Message],
+    left: str,
+    right: str,
+    votes: Sequence[Vote] = (),
+    *,
+    models: tuple[str | None, str | None] = (None, None),
+    gold: Tiers | None = None,
+    kind: str = "imported",
+    split: Split | None = None,
+) -> NewComparison:
+    return NewComparison(messages, (left, right), models, tuple(votes), gold, kind, split)
+
+
+FIRST: Tiers = ((0,), (1,))
+SECOND: Tiers = ((1,), (0,))
+TIE: Tiers = ((0, 1),)
+
+
+def check(item: NewPrompt | NewComparison) -> None:
+    """Whether the store can keep it.
+
+    Raises:
+        BadRow: with what is wrong.
+    """
+    if reason := prompts.problem(item.messages):
+        raise BadRow(reason)
+    for message in item.messages:
+        _check_text("a message", message["content"])
+    if not isinstance(item.kind, str) or not item.kind.strip():
+        raise BadRow("kind must be a word")
+    _check_text("kind", item.kind)
+    if item.split not in (None, "train", "heldout"):
+        raise BadRow(f"split must be train or heldout, not {item.split!r}")
+    if isinstance(item, NewComparison):
+        _check_comparison(item)
+
+
+def _check_comparison(item: NewComparison) -> None:
+    number = len(item.completions)
+    if not comparisons.FEWEST <= number <= comparisons.MOST:
+        raise BadRow(f"{number} completions: a comparison holds {comparisons.FEWEST} to {comparisons.MOST}")
+    for text in item.completions:
+        if not isinstance(text, str):
+            raise BadRow("a completion must be text")
+        _check_text("a completion", text)
+    if len(item.models) != number:
+        raise BadRow(f"{len(item.models)} models for {number} completions")
+    for model in item.models:
+        check_name("a model", model)
+    if len(set(zip(item.completions, item.models, strict=True))) == 1:
+        raise BadRow("the completions are the same: there is nothing to compare")
+    for vote in item.votes:
+        _check_vote(vote, number)
+    if item.gold is not None:
+        check_tiers(item.gold, number)
+        if len(item.gold) < 2 or sum(map(len, item.gold)) != number:
+            raise BadRow("a known answer must rank every completion, and put one before another")
+
+
+def _check_vote(vote: Vote, number: int) -> None:
+    check_tiers(vote.tiers, number)
+    check_name("the annotator", vote.annotator)
+    check_name("the rule", vote.rule)
+    if vote.strength is not None and vote.strength not in STRENGTHS:
+        raise BadRow(f"strength must be one of {', '.join(STRENGTHS)}, not {vote.strength!r}")
+    if vote.strength is not None and (number != 2 or len(vote.tiers) != 2):
+        raise BadRow("a strength says how much better one of two completions is")
+    if not isinstance(vote.rationale, str):
+        raise BadRow("the rationale must be text")
+    _check_text("the rationale", vote.rationale)
+    for index, aspect, rating in vote.aspects:
+        check_name("an aspect", aspect)
+        if type(rating) is not int or not 1 <= rating <= 10 or not 0 <= index < number:
+            raise BadRow(f"a rating must be a whole number from 1 to 10, not {rating!r}")
+    if vote.shown is not None and sorted(vote.shown) != list(range(number)):
+        raise BadRow(f"shown must name each of the {number} completions once, not {list(vote.shown)}")
+    if vote.ideal is not None:
+        if not isinstance(vote.ideal, str) or not vote.ideal.strip():
+            raise BadRow("the ideal answer must be text")
+        _check_text("the ideal answer", vote.ideal)
+    for field in ("active_ms", "idle_ms", "client_ms", "server_ms"):
+        ms = getattr(vote, field)
+        if ms is not None and (type(ms) is not int or not 0 <= ms < 1 << 53):
+            raise BadRow(f"{field} must be milliseconds, not {ms!r}")
+
+
+def check_tiers(tiers: Tiers, number: int) -> None:
+    """Whether the tiers rank at least two of so many completions, each at most once."""
+    ranked = [index for tier in tiers for index in tier]
+    if not all(tiers):
+        raise BadRow("a tier is empty")
+    if any(type(index) is not int or not 0 <= index < number for index in ranked):
+        raise BadRow(f"tiers must hold indexes from 0 to {number - 1}, not {[list(tier) for tier in tiers]}")
+    if len(set(ranked)) != len(ranked):
+        raise BadRow("a completion is ranked twice")
+    if len(ranked) < 2:
+        raise BadRow("a ranking needs at least two completions")
+
+
+def check_name(what: str, name: Any) -> None:
+    if name is None:
+        return
+    if not isinstance(name, str) or not name.strip():
+        raise BadRow(f"{what} must be a name, not {name!r}")
+    if len(name) > LONGEST_NAME:
+        raise BadRow(f"{what} has a name of {len(name):,} characters, at most {LONGEST_NAME} are kept")
+    _check_text(what, name)
+
+
+def _check_text(what: str, text: str) -> None:
+    if "\0" in text:
+        raise BadRow(f"{what} holds a NUL character")
+    if not prompts.is_storable(text):
+        raise BadRow("the text has half a surrogate pair, which UTF-8 cannot hold")
+
+
+def text_of(record: dict, key: str) -> str:
+    """The text under a key.
+
+    Raises:
+        BadRow: it is not there, or no text.
+    """
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise BadRow(f"needs {key}, as text" if value is None else f"{key} must be text")
+    return value
+
+
+def name_of(value: Any) -> str | None:
+    """A name as files spell it: text or a number; empty is nobody."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        if value is None:
+            return None
+        raise BadRow(f"a name must be text, not {value!r}")
+    return str(value).strip() or None
+
+
+def number_of(value: Any) -> float | None:
+    """A finite number, also when it is spelt as text; None where there is none, as in `N/A`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def conversation(value: Any, *, what: str = "messages") -> list[Message]:
+    """Messages of role and content. Content given as parts, as in multi-modal files, must be text parts.
+
+    Raises:
+        BadRow: it is no such list.
+    """
+    if not isinstance(value, (list, tuple)) or not value:
+        raise BadRow(f"{what} must be a list with at least one message")
+    return [_message(message, what) for message in value]
+
+
+def _message(message: Any, what: str) -> Message:
+    if not isinstance(message, dict):
+        raise BadRow(f"each of the {what} must be an object with role and content")
+    role, content = message.get("role"), message.get("content")
+    if isinstance(content, (list, tuple)):
+        content = "".join(_part(part) for part in content)
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise BadRow(f"each of the {what} must have a role and a content of text")
+    return {"role": role, "content": content}
+
+
+def _part(part: Any) -> str:
+    text = part.get("text") if isinstance(part, dict) else None
+    if not isinstance(text, str):
+        raise BadRow("only text can be imported, not images or files")
+    return text
+
+
+def as_text(turns: Sequence[Message]) -> str:
+    """What follows a prompt as one text. Turns after the first answer are headed as in Anthropic's dialogues."""
+    if not turns or turns[0]["role"] != "assistant":
+        raise BadRow("a completion must begin with the assistant's turn")
+    headed = "".join(f"\n\n{HEADINGS.get(turn['role'], 'Human')}: {turn['content']}" for turn in turns[1:])
+    return turns[0]["content"] + headed
+
+
+HEADINGS = {"user": "Human", "assistant": "Assistant", "system": "System"}
+
+
+def parted(left: Sequence[Message], right: Sequence[Message]) -> tuple[list[Message], str, str]:
+    """Two conversations as their common prompt and the two completions that follow it.
+
+    The prompt ends with the last user's turn that they share; what comes after it belongs to the completions, also
+    where it is several turns.
+
+    Raises:
+        BadRow: they are the same, share no user's turn, or part where the user speaks.
+    """
+    if list(left) == list(right):
+        raise BadRow("chosen and rejected are the same: there is nothing to compare")
+    common = 0
+    for one, other in zip(left[:-1], right[:-1], strict=False):
+        if one != other:
+            break
+        common += 1
+    while common and left[common - 1]["role"] != "user":
+        common -= 1
+    if not common:
+        raise BadRow("the conversations share no prompt: they must begin with the same user's turn")
+    return list(left[:common]), as_text(left[common:]), as_text(right[common:])
+
+
+def moment(value: Any) -> str | None:
+    """A time as the store keeps it, from ISO 8601 text, a datetime, or Unix seconds or milliseconds. UTC if it names no zone.
+
+    Raises:
+        BadRow: it is none of these.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        at = _moment(value)
+    except (ValueError, OverflowError, OSError, TypeError):
+        raise BadRow(f"not a time: {str(value)[:40]!r}") from None
+    if not EARLIEST < at < LATEST:
+        raise BadRow(f"not a time: {str(value)[:40]!r}")
+    return at.isoformat(timespec="milliseconds")
+
+
+def _moment(value: Any) -> datetime:
+    number = number_of(value)
+    if number is not None:
+        seconds = number / 1000 if abs(number) > 1e11 else number
+        return datetime.fromtimestamp(seconds, UTC)
+    at = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip())
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def by_score(scores: Sequence[float | None]) -> Tiers:
+    """Indexes by falling score; equal scores share a tier, and those without one are left out."""
+    values = sorted({score for score in scores if score is not None}, reverse=True)
+    return tuple(tuple(index for index, score in enumerate(scores) if score == value) for value in values)
+
+
+def by_rank(ranks: Sequence[float | None]) -> Tiers:
+    """Indexes by rising rank; equal ranks share a tier, and those without one are left out."""
+    return by_score([None if rank is None else -rank for rank in ranks])
+
+
+def places(tiers: Tiers) -> Iterator[tuple[int, int]]:
+    """(index, tier) of each ranked completion, tiers counted from 0."""
+    for place, tier in enumerate(tiers):
+        for index in tier:
+            yield index, place

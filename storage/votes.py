@@ -1,0 +1,184 @@
+"""Rankings as columns of numbers, for statistics over all of them: a few bytes a vote instead of an object.
+
+Only reads. What the numbers say is worked out in `rlhf.agreement` and `rlhf.leaderboard`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int8, Int64
+
+from storage.database import Database, to_json
+from storage.records import AnnotatorKind, Purpose
+
+BATCH_ROWS = 50_000
+
+PURPOSES: tuple[Purpose, ...] = ("vote", "gold", "repeat")
+"""`Rankings.purpose` counts in this order."""
+
+MEMBERS = "SELECT comparison_id, position, completion_id FROM comparison_completions ORDER BY comparison_id, position"
+
+AUTHORS = """
+SELECT cc.comparison_id, cc.position, c.policy_version_id
+FROM comparison_completions cc JOIN completions c ON c.id = cc.completion_id ORDER BY cc.comparison_id, cc.position
+"""
+
+RANKINGS = """
+SELECT j.id, j.comparison_id, j.annotator_id, j.purpose, coalesce(j.active_ms, -1),
+    coalesce(CAST(substr(p.slots, 2) AS INTEGER), -1), j.tiers
+FROM judgments j JOIN annotators a ON a.id = j.annotator_id LEFT JOIN presentations p ON p.id = j.presentation_id
+WHERE j.verdict = 'rank' AND a.kind IN (SELECT value FROM json_each(?)) AND (
+    j.counts = 1
+    OR j.purpose != 'vote'
+        AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id)
+        AND NOT EXISTS (
+            SELECT 1 FROM excluded_judgments e
+            WHERE e.judgment_id = j.id AND e.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts)
+        )
+)
+ORDER BY j.id
+"""
+"""The cast reads the first number of the slots, `[12,15]`: the completion that stood first. Anything else is skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rankings:
+    """Every ranking that stands and is not excluded, a row each, oldest first: n rankings of c comparisons of up to k.
+
+    A completion is known by its position in the comparison, which is the same for every annotator.
+    """
+
+    judgment: Int64[np.ndarray, "n"]
+    comparison: Int64[np.ndarray, "n"]
+    """Row of `comparisons`."""
+    annotator: Int64[np.ndarray, "n"]
+    purpose: Int8[np.ndarray, "n"]
+    """Index into `PURPOSES`. A vote is one that counts."""
+    active_s: Float32[np.ndarray, "n"]
+    """Seconds of active time; NaN where none was measured."""
+    first_shown: Int8[np.ndarray, "n"]
+    """Position of the completion that this annotator saw first (left); -1 where nothing was shown, as in an import."""
+    ranks: Int8[np.ndarray, "n k"]
+    """Tier of the completion at each position, 0 the best; -1 where it was left out, or there is none."""
+    comparisons: Int64[np.ndarray, "c"]
+    """Ids, ascending; those without a ranking too."""
+    sizes: Int8[np.ndarray, "c"]
+    """Completions in each."""
+
+    def where(self, chosen: Bool[np.ndarray, "n"] | Int64[np.ndarray, "m"]) -> Rankings:
+        """Some of the rankings, of the same comparisons."""
+        of_comparisons = {"comparisons", "sizes"}
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Rankings(**{name: column if name in of_comparisons else column[chosen] for name, column in columns.items()})
+
+
+def read(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Rankings:
+    """Every ranking by these kinds of annotators, as of one moment, in bounded memory: about 60 bytes a ranking of two."""
+    with store.snapshot():
+        ids, members = _by_position(store, MEMBERS)
+        batches = [_columns(rows, ids, members) for rows in _batches(store, kinds)]
+    columns = [np.concatenate(parts) for parts in zip(*batches, strict=True)] if batches else _no_columns(members.shape[1])
+    return Rankings(*columns, comparisons=ids, sizes=(members >= 0).sum(axis=1).astype(np.int8))
+
+
+def authors(store: Database) -> Int64[np.ndarray, "c k"]:
+    """Policy version by comparison and position, in the order of `Rankings.comparisons`; -1 where there is no completion."""
+    return _by_position(store, AUTHORS)[1]
+
+
+def prompts(store: Database) -> Int64[np.ndarray, "c"]:
+    """Prompt by comparison, in the order of `Rankings.comparisons`."""
+    rows = store.rows(
+        "SELECT prompt_id FROM comparisons c "
+        "WHERE EXISTS (SELECT 1 FROM comparison_completions cc WHERE cc.comparison_id = c.id) ORDER BY id"
+    )
+    return np.fromiter(chain.from_iterable(rows), dtype=np.int64)
+
+
+def excluded(store: Database) -> dict[int, int]:
+    """How many judgments of each annotator are excluded now, by annotator id; those with none are left out."""
+    rows = store.rows(
+        "SELECT j.annotator_id, count(DISTINCT j.id) FROM excluded_judgments e JOIN judgments j ON j.id = e.judgment_id "
+        "WHERE e.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts) GROUP BY j.annotator_id"
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def by_day(store: Database, annotator_id: int, *, minutes_east: int = 0) -> dict[str, int]:
+    """How many standing judgments, skips included, this annotator made on each day (`2026-11-23`), newest day first.
+
+    Days begin at midnight of a clock that is `minutes_east` ahead of UTC.
+    """
+    rows = store.rows(
+        "SELECT date(created_at, ? || ' minutes') AS day, count(*) FROM standing_judgments "
+        "WHERE annotator_id = ? GROUP BY day ORDER BY day DESC",
+        [minutes_east, annotator_id],
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def _by_position(store: Database, sql: str) -> tuple[Int64[np.ndarray, "c"], Int64[np.ndarray, "c k"]]:
+    """Comparison ids, and a number for each of their positions; -1 fills the shorter ones."""
+    cursor = store.rows(sql)
+    cursor.row_factory = None
+    table = np.fromiter(chain.from_iterable(cursor), dtype=np.int64).reshape(-1, 3)
+    ids, row = np.unique(table[:, 0], return_inverse=True)
+    filled = np.full((len(ids), int(table[:, 1].max(initial=1)) + 1), -1, dtype=np.int64)
+    filled[row, table[:, 1]] = table[:, 2]
+    return ids, filled
+
+
+def _batches(store: Database, kinds: Sequence[AnnotatorKind]) -> Iterator[list[tuple]]:
+    cursor = store.rows(RANKINGS, [to_json(list(kinds))])
+    cursor.row_factory = None
+    while rows := cursor.fetchmany(BATCH_ROWS):
+        yield rows
+
+
+def _columns(rows: list[tuple], ids: Int64[np.ndarray, "c"], members: Int64[np.ndarray, "c k"]) -> tuple[np.ndarray, ...]:
+    """The columns of `Rankings` for some rows, in the order of its fields."""
+    judgment, comparison_id, annotator, purpose, active_ms, first_id, tiers = zip(*rows, strict=True)
+    comparison = np.searchsorted(ids, np.array(comparison_id, dtype=np.int64))
+    shown = members[comparison]
+    active = np.array(active_ms, dtype=np.float32)
+    return (
+        np.array(judgment, dtype=np.int64),
+        comparison,
+        np.array(annotator, dtype=np.int64),
+        np.array([PURPOSES.index(p) for p in purpose], dtype=np.int8),
+        np.where(active < 0, np.float32(np.nan), active / 1000),
+        _position(shown, np.array(first_id, dtype=np.int64)),
+        _ranks(tiers, shown),
+    )
+
+
+def _ranks(tiers: Sequence[str], shown: Int64[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:
+    """JSON tiers of completion ids -> the tier of each position. One parse and a few array steps for all of them."""
+    parsed = json.loads(f"[{','.join(tiers)}]")
+    flat = list(chain.from_iterable(parsed))
+    completion = np.fromiter(chain.from_iterable(flat), dtype=np.int64)
+    tiers_of_each = np.fromiter(map(len, parsed), dtype=np.int64, count=len(parsed))
+    size_of_tier = np.fromiter(map(len, flat), dtype=np.int64, count=len(flat))
+    before = np.cumsum(tiers_of_each) - tiers_of_each
+    tier = np.arange(len(flat)) - np.repeat(before, tiers_of_each)
+    ranking = np.repeat(np.repeat(np.arange(len(parsed)), tiers_of_each), size_of_tier)
+    position = _position(shown[ranking], completion)
+    ranks = np.full(shown.shape, -1, dtype=np.int8)
+    ranks[ranking, position] = np.repeat(tier, size_of_tier)
+    return ranks
+
+
+def _position(shown: Int64[np.ndarray, "n k"], completion: Int64[np.ndarray, "n"]) -> Int8[np.ndarray, "n"]:
+    """Where each completion stands in its row; -1 where it does not."""
+    found = shown == completion[:, None]
+    return np.where((completion >= 0) & found.any(axis=1), found.argmax(axis=1), -1).astype(np.int8)
+
+
+def _no_columns(k: int) -> list[np.ndarray]:
+    integers, small = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int8)
+    return [integers, integers, integers, small, np.empty(0, dtype=np.float32), small, np.empty((0, k), dtype=np.int8)]

@@ -1,0 +1,28 @@
+"""Looking at a store without touching it."""
+
+import sqlite3
+
+import pytest
+
+from storage.database import Database, StoreError, examine
+
+
+def test_says_what_a_store_has_and_what_is_to_come(tmp_path):
+    Database(tmp_path / "new.db").close()
+    assert examine(tmp_path / "new.db").pending == ()
+    with sqlite3.connect(tmp_path / "old.db") as raw:
+        raw.execute("CREATE TABLE _sqlite_migrations (id INTEGER PRIMARY KEY, migration_set TEXT, name TEXT, applied_at TEXT)")
+        raw.execute("INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('rankloop', 'm001_loop')")
+    before = (tmp_path / "old.db").read_bytes()
+    found = examine(tmp_path / "old.db")
+    assert (found.version, found.pending[0], found.damage) == ("m001_loop", "m002_people", "")
+    assert (tmp_path / "old.db").read_bytes() == before
+
+
+def test_tells_what_is_no_store(tmp_path):
+    (tmp_path / "notes.db").write_text("not a database, only a long line of plain text that is read as one" * 10)
+    with pytest.raises(StoreError, match="not a database"):
+        examine(tmp_path / "notes.db")
+    with pytest.raises(StoreError, match="unable to open"):
+        examine(tmp_path / "absent.db")
+    assert not (tmp_path / "absent.db").exists()
