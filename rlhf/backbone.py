@@ -18,8 +18,13 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_mod
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from rlhf import vocabulary
 from rlhf.config import AdapterConfig
+from rlhf.decoder import Decoder
+from rlhf.lora import FusedLinear
+from rlhf.vocabulary import Chosen
 from rlhf.weights import ModelError
 from storage.records import Message
 
@@ -42,6 +47,8 @@ class Backbone:
         self.hidden_size: int = model.config.get_text_config().hidden_size
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.decoder = Decoder(self.base)
+        self._plain_head = self._head_is_plain()
         self._peft: PeftModel | None = None
         # What the model reads through now, what it was told to inside `using`, and PEFT's way of reading through nothing.
         self._in_use: str | None = None
@@ -91,6 +98,7 @@ class Backbone:
             r=config.rank, lora_alpha=config.alpha, target_modules=self._linears(range(first, depth)),
             lora_dropout=0.0, task_type="CAUSAL_LM",
         )
+        lora._register_custom_module({torch.nn.Linear: FusedLinear})
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self._place(name, lora)
@@ -107,7 +115,7 @@ class Backbone:
     @property
     def depth(self) -> int:
         """How many decoder layers there are."""
-        return self.base.config.get_text_config().num_hidden_layers
+        return self.decoder.depth
 
     def _linears(self, layers: range) -> list[str]:
         """Names of the linear maps inside these decoder layers."""
@@ -182,33 +190,60 @@ class Backbone:
             self._off.enter_context(self._peft.disable_adapter())
         self._in_use = adapter
 
-    def forward(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, keep: int
-    ) -> Output:
+    def lowest_adapted(self, adapter: str) -> int:
+        """How many layers lie below the first one that the adapter touches; 0 where the model cannot be read in parts."""
+        touched = (re.search(r"\.(\d+)\.", name) for name in self.parameters(adapter))
+        return min((int(layer[1]) for layer in touched if layer), default=0) if self.decoder.parts else 0
+
+    def forward(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, keep: int) -> Output:
         """Logits and last hidden states of the last `keep` positions.
 
         Positions are counted over real tokens only, so left padding changes nothing.
         """
-        out = self.model(
-            input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False,
-            logits_to_keep=keep, output_hidden_states=True,
-        )
-        return Output(out.logits, out.hidden_states[-1][:, -keep:])
+        hidden = self.decoder.read(ids, mask, positions=positions(mask))[:, -keep:]
+        return Output(self.logits(hidden), hidden)
 
     def hidden(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, depth: int) -> Float[Tensor, "b t d"]:
         """The residual stream after the first `depth` decoder layers, through the adapter in use."""
-        decoder = self.base.base_model
-        name, layers = next((n, m) for n, m in decoder.named_children() if isinstance(m, torch.nn.ModuleList) and len(m) == self.depth)
-        seen: list[Tensor] = []
-        # Taken before the final norm, which belongs to the last layer and would distort a middle one.
-        hook = layers[depth - 1].register_forward_hook(lambda _, __, out: seen.append(out[0] if isinstance(out, tuple) else out))
-        setattr(decoder, name, layers[:depth])
+        if self.decoder.parts:
+            return self.decoder.read_below(ids, mask, positions=positions(mask), depth=depth)
+        out = self.base(
+            input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False, output_hidden_states=True
+        )
+        return out.hidden_states[depth]
+
+    def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
+        """What the model's head makes of last hidden states."""
+        if self._plain_head:
+            return self.base.get_output_embeddings()(hidden)
+        # The head does more than multiply: it is the model's own, over an inner model that hands these states on.
+        name = self.base.base_model_prefix
+        inner = getattr(self.base, name)
+        setattr(self.base, name, _HandsOn(hidden.reshape(1, -1, hidden.shape[-1])))
         try:
-            decoder(input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False)
+            out = self.base(input_ids=torch.zeros(1, hidden[..., 0].numel(), dtype=torch.long, device=hidden.device), use_cache=False)
         finally:
-            setattr(decoder, name, layers)
-            hook.remove()
-        return seen[0]
+            setattr(self.base, name, inner)
+        return out.logits.view(*hidden.shape[:-1], -1)
+
+    def chosen(
+        self, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy_learns: bool = False
+    ) -> Chosen:
+        """Log-probability of each token under the logits of its hidden state, divided by the temperature, and the entropy."""
+        if self._plain_head:
+            return vocabulary.chosen(self.base.get_output_embeddings(), hidden, ids, temperature, entropy_learns=entropy_learns)
+        return vocabulary.of_logits(self.logits(hidden), ids, temperature)
+
+    @torch.inference_mode()
+    def _head_is_plain(self) -> bool:
+        """Whether the logits are the output embedding's product and nothing more: no cap, no scale."""
+        ids = torch.arange(4, device=self.device)[None]
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        head = self.base.get_output_embeddings()
+        if type(head) is not torch.nn.Linear:
+            return False
+        whole = self.base(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+        return torch.allclose(head(self.decoder.read(ids, mask, positions=positions(mask))), whole, rtol=1e-2, atol=1e-2)
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, up to where the assistant's answer begins."""
@@ -221,6 +256,17 @@ class Backbone:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+class _HandsOn(torch.nn.Module):
+    """In the place of the inner model, where only its head is wanted."""
+
+    def __init__(self, hidden: Float[Tensor, "1 n d"]):
+        super().__init__()
+        self.hidden = hidden
+
+    def forward(self, *_, **__) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=self.hidden)
 
 
 def computes_in_bfloat16(device: str) -> bool:

@@ -93,6 +93,7 @@ class PPO:
         """The epochs over one batch. Every pass sees the rows in an order of its own."""
         config = self.config
         seen: list[dict[str, float]] = []
+        lowest = self.backbone.lowest_adapted(POLICY)
         for epoch in range(config.epochs):
             shuffle = generator(torch.device("cpu"), self.seed, self.step_done, 1 + epoch)
             for rows in torch.randperm(len(rollout.scores), generator=shuffle).split(config.minibatch_size):
@@ -100,7 +101,7 @@ class PPO:
                 part = rollout.take(rows)
                 width = part.responses.shape[1]
                 with self.backbone.using(POLICY):
-                    now = read(self.backbone, self.value_head, part, config.temperature)
+                    now = read(self.backbone, self.value_head, part, config.temperature, lowest=lowest)
                 policy = policy_loss(now.logprobs, part.logprobs, advantages[rows, :width], part.mask, clip=config.clip)
                 value, value_clipfrac = value_loss(
                     now.values, part.values, returns[rows, :width], part.mask, clip=config.value_clip

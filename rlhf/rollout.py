@@ -12,20 +12,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rlhf.backbone import Backbone, Output, pad_left, pad_right
-from rlhf.ppo_math import entropy, token_logprobs
+from rlhf.backbone import Backbone, pad_left, pad_right, positions
 from rlhf.reward import RewardModel
-from rlhf.sampling import Sampled, sample
+from rlhf.sampling import Sampled, gather, stream
 from storage.records import Sampling
 
 POLICY = "policy"
 
 
 class Reading(NamedTuple):
-    """What one forward pass says about the response tokens."""
+    """What one pass says about the response tokens; 0 outside the mask."""
 
-    logits: Float[Tensor, "b t vocab"]
     logprobs: Float[Tensor, "b t"]
+    entropy: Float[Tensor, "b t"]
     values: Float[Tensor, "b t"]
 
 
@@ -42,37 +41,48 @@ class Rollout(NamedTuple):
     entropy: Float[Tensor, "b t"]
     scores: Float[Tensor, " b"]
     finished: Bool[Tensor, " b"]
+    below: Float[Tensor, "b p+t-1 d"] | None
+    """The residual stream under the policy's lowest adapter, which no update changes; None where that is the embedding."""
 
     def take(self, rows: Int[Tensor, " n"]) -> Rollout:
         """The chosen rows, without the columns that only others need."""
-        part = Rollout(*(field[rows] for field in self))
+        part = Rollout(*(None if field is None else field[rows] for field in self))
         first = int(part.prompt_mask.any(0).nonzero()[0])
         width = int(part.mask.sum(-1).max())
+        last = part.prompts.shape[1] + width - 1
         return part._replace(
             prompts=part.prompts[:, first:], prompt_mask=part.prompt_mask[:, first:],
+            below=None if part.below is None else part.below[:, first:last],
             **{name: getattr(part, name)[:, :width] for name in
                ("responses", "mask", "logprobs", "ref_logprobs", "values", "entropy")},
         )
 
 
-def forward(
-    backbone: Backbone,
-    prompts: Int[Tensor, "b p"],
-    prompt_mask: Bool[Tensor, "b p"],
-    responses: Int[Tensor, "b t"],
-    mask: Bool[Tensor, "b t"],
-) -> Output:
-    """Logits about each response token, and the hidden states they come from, through the adapter in use."""
-    ids, real = torch.cat([prompts, responses], dim=1), torch.cat([prompt_mask, mask], dim=1)
-    out = backbone.forward(ids, real, keep=responses.shape[1] + 1)
-    # The logits at one position are about the next token: the last position speaks of none of ours.
-    return Output(out.logits[:, :-1], out.hidden[:, :-1])
+def read(
+    backbone: Backbone, value_head: nn.Module | None, part: Rollout, temperature: float, *, lowest: int = 0, entropy_learns: bool = False
+) -> Reading:
+    """Log-probabilities, entropy and values at the response tokens, through the adapter in use.
+
+    Only what is about a response token is turned into logits.
+
+    Args:
+        lowest: how many layers `part.below` has behind it.
+    """
+    # The last token is followed by nothing, so nothing need be read from it.
+    ids = torch.cat([part.prompts, part.responses], dim=1)[:, :-1]
+    real = torch.cat([part.prompt_mask, part.mask], dim=1)[:, :-1]
+    if part.below is None:
+        hidden = backbone.decoder.read(ids, real, positions=positions(real))
+    else:
+        hidden = backbone.decoder.read_above(part.below, ids, real, positions=positions(real), depth=lowest)
+    about = hidden[:, part.prompts.shape[1] - 1 :][part.mask]
+    chosen = backbone.chosen(about, part.responses[part.mask], temperature, entropy_learns=entropy_learns)
+    values = torch.zeros_like(chosen.logprobs) if value_head is None else value_head(about.float())[..., 0]
+    return Reading(*(_placed(x, part.mask) for x in (chosen.logprobs, chosen.entropy, values)))
 
 
-def read(backbone: Backbone, value_head: nn.Module, part: Rollout, temperature: float) -> Reading:
-    """Logits, log-probabilities and values at the response tokens, through the adapter in use."""
-    out = forward(backbone, part.prompts, part.prompt_mask, part.responses, part.mask)
-    return Reading(out.logits, token_logprobs(out.logits, part.responses, temperature), value_head(out.hidden.float())[..., 0])
+def _placed(flat: Float[Tensor, " n"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t"]:
+    return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
 
 
 @torch.no_grad()
@@ -88,31 +98,42 @@ def collect(
     missing_eos_score: float | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Rollout:
-    """Samples one response per prompt with the policy and reads it in full."""
+    """Samples one response per prompt with the policy, and reads it with reference and reward model.
+
+    What the policy itself has to say was read on the way.
+    """
+    lowest = backbone.lowest_adapted(POLICY)
     with backbone.using(POLICY):
-        sampled = sample(backbone, prompts, sampling, rng, tick)
+        steps = []
+        for step in stream(backbone, prompts, sampling, rng, listen=True, lowest=lowest):
+            steps.append(step)
+            tick()
+    sampled = gather(steps, len(prompts), backbone.eos_id)
     scores = score(reward_model, prompts, sampled, missing_eos_score, tick)
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
-    responses, mask = (x.to(backbone.device) for x in pad_right([s.ids for s in sampled], backbone.pad_id))
-    blank = torch.zeros(responses.shape, device=backbone.device)
+    mask = torch.stack([step.open_rows for step in steps], dim=1)
+    heard = [step.heard for step in steps]
     rollout = Rollout(
-        prompt_ids, prompt_mask, responses, mask, blank, blank.clone(), blank.clone(), blank.clone(),
-        scores.to(backbone.device), torch.tensor([s.finish_reason == "stop" for s in sampled], device=backbone.device),
+        prompts=prompt_ids,
+        prompt_mask=prompt_mask,
+        responses=torch.stack([step.tokens for step in steps], dim=1),
+        mask=mask,
+        logprobs=torch.stack([h.logprobs for h in heard], dim=1) * mask,
+        ref_logprobs=torch.zeros(mask.shape, device=backbone.device),
+        values=value_head(torch.stack([h.hidden for h in heard], dim=1).float())[..., 0] * mask,
+        entropy=torch.stack([h.entropy for h in heard], dim=1) * mask,
+        scores=scores.to(backbone.device),
+        finished=torch.tensor([s.finish_reason == "stop" for s in sampled], device=backbone.device),
+        below=torch.cat([h.below for h in heard], dim=1) if lowest else None,
     )
     # Rows of like length are read together: less padding.
-    for rows in rollout.prompt_mask.sum(-1).argsort(stable=True).split(minibatch_size):
-        part = rollout.take(rows)
-        width = part.responses.shape[1]
-        with backbone.using(POLICY):
-            ours = read(backbone, value_head, part, sampling.temperature)
-        tick()
-        with backbone.using(None):
-            theirs = forward(backbone, part.prompts, part.prompt_mask, part.responses, part.mask)
-        tick()
-        rollout.logprobs[rows, :width] = ours.logprobs * part.mask
-        rollout.values[rows, :width] = ours.values * part.mask
-        rollout.entropy[rows, :width] = entropy(ours.logits, sampling.temperature) * part.mask
-        rollout.ref_logprobs[rows, :width] = token_logprobs(theirs.logits, part.responses, sampling.temperature) * part.mask
+    lengths = rollout.prompt_mask.sum(-1) + rollout.mask.sum(-1)
+    with backbone.using(None):
+        for rows in lengths.argsort(stable=True).split(minibatch_size):
+            part = rollout.take(rows)
+            reference = read(backbone, None, part, sampling.temperature, lowest=lowest)
+            rollout.ref_logprobs[rows, : part.responses.shape[1]] = reference.logprobs
+            tick()
     return rollout
 
 
@@ -146,15 +167,23 @@ def sequence_kl(
     Over responses that the policy drew, the mean estimates KL(policy || reference).
     """
     kl = torch.empty(len(prompts))
+    # Rows of like length are read together: less padding.
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(responses[i]))
     for start in range(0, len(prompts), batch_size):
-        batch = slice(start, start + batch_size)
-        prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts[batch], backbone.pad_id))
-        ids, mask = (x.to(backbone.device) for x in pad_right(responses[batch], backbone.pad_id))
+        batch = order[start : start + batch_size]
+        part = _unread(backbone, [prompts[i] for i in batch], [responses[i] for i in batch])
         total = []
         for adapter in (POLICY, None):
             with backbone.using(adapter):
-                out = forward(backbone, prompt_ids, prompt_mask, ids, mask)
-                total.append((token_logprobs(out.logits, ids, temperature) * mask).sum(-1))
+                total.append(read(backbone, None, part, temperature).logprobs.sum(-1))
             tick()
         kl[batch] = (total[0] - total[1]).cpu()
     return kl
+
+
+def _unread(backbone: Backbone, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Rollout:
+    """Prompts and responses of which nothing else is known yet."""
+    prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
+    ids, mask = (x.to(backbone.device) for x in pad_right(responses, backbone.pad_id))
+    nothing = torch.zeros(mask.shape, device=backbone.device)
+    return Rollout(prompt_ids, prompt_mask, ids, mask, nothing, nothing, nothing, nothing, nothing[:, 0], mask[:, 0], None)

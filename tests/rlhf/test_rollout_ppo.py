@@ -13,11 +13,11 @@ from torch import nn
 from torch.testing import assert_close
 
 import rlhf.ppo as ppo_module
-from rlhf.backbone import Backbone, pad_left
+from rlhf.backbone import Backbone
 from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
 from rlhf.ppo import PPO
 from rlhf.reward import ADAPTER, RewardModel, Row
-from rlhf.rollout import POLICY, collect, forward, score, sequence_kl
+from rlhf.rollout import POLICY, collect, read, score, sequence_kl
 from rlhf.sampling import Sampled, generator
 from storage.records import Sampling
 
@@ -117,12 +117,19 @@ def test_taking_rows_leaves_out_columns_that_only_others_need(tiny_folder):
     assert torch.equal(part.scores, rollout.scores[[2, 0]])
 
 
-def test_forward_speaks_of_the_response_tokens_only(backbone):
-    prompts, prompt_mask = pad_left([[5, 6], [7]], backbone.pad_id)
-    responses, mask = torch.tensor([[8, 9, 10], [11, 12, 13]]), torch.ones(2, 3, dtype=torch.bool)
-    with torch.no_grad():
-        out = forward(backbone, prompts, prompt_mask, responses, mask)
-    assert out.logits.shape[:2] == out.hidden.shape[:2] == (2, 3)
+@pytest.mark.parametrize("top_layers", [0, 1])
+def test_reading_again_is_what_was_heard_on_the_way(tiny_folder, top_layers):
+    """To 1e-5 in float32, from the embedding or from the layers under the adapter that were kept."""
+    ppo = scrambled(trainer(tiny_folder, replace(CONFIG, adapter=AdapterConfig(rank=8, alpha=16, top_layers=top_layers))))
+    assert ppo.backbone.lowest_adapted(POLICY) == top_layers
+    rollout = taken(ppo)
+    assert (rollout.below is None) == (top_layers == 0)
+    for rows in (torch.arange(8), torch.tensor([5, 2])):
+        part = rollout.take(rows)
+        with ppo.backbone.using(POLICY):
+            again = read(ppo.backbone, ppo.value_head, part, 0.7, lowest=top_layers)
+        for name in ("logprobs", "values", "entropy"):
+            assert_close(getattr(again, name), getattr(part, name), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("minibatch_size", [8, 2])

@@ -1,0 +1,58 @@
+"""PEFT's LoRA map in fewer passes: the same function and gradients, computed in the base's own precision.
+
+PEFT adds the adapter in float32, which copies every input and output several times; of a PPO update on a CPU that is
+most of the time. Here the two thin products are added into the wide one as they are computed. Weights, gradients and
+optimiser stay float32. Anything but one plain adapter over a plain linear map goes PEFT's own way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from peft.tuners.lora.layer import Linear
+from torch import Tensor, nn
+
+
+class FusedLinear(Linear):
+    """A linear map with LoRA adapters, of which one is in use."""
+
+    def forward(self, x: Float[Tensor, "*b k"], *args: Any, **kwargs: Any) -> Float[Tensor, "*b n"]:
+        if args or kwargs or self.disable_adapters or self.merged or len(self.active_adapters) != 1:
+            return super().forward(x, *args, **kwargs)
+        name = self.active_adapters[0]
+        base = self.base_layer
+        if name not in self.lora_A or name in self.lora_variant or self.lora_bias[name] or type(base) is not nn.Linear:
+            return super().forward(x)
+        if not isinstance(self.lora_dropout[name], nn.Identity) and self.training:
+            return super().forward(x)
+        return _LoraMap.apply(x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
+
+
+class _LoraMap(torch.autograd.Function):
+    """`y = x W^T + bias + scale (x A^T) B^T` (Hu 2021, arXiv 2106.09685, eq. 3); W is frozen."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, a, b, scale):
+        flat = x.reshape(-1, x.shape[-1])
+        a_low, b_low = a.to(x.dtype), (b * scale).to(x.dtype)
+        inner = flat @ a_low.T
+        y = nn.functional.linear(flat, weight, bias).addmm_(inner, b_low.T)
+        ctx.save_for_backward(flat, inner, weight, a_low, b_low)
+        ctx.scale, ctx.dtypes = scale, (a.dtype, b.dtype)
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+    @staticmethod
+    def backward(ctx, given):
+        flat, inner, weight, a_low, b_low = ctx.saved_tensors
+        g = given.reshape(-1, given.shape[-1])
+        through_b = g @ b_low
+        dx = da = db = None
+        if ctx.needs_input_grad[0]:
+            dx = (g @ weight).addmm_(through_b, a_low).view(*given.shape[:-1], flat.shape[-1])
+        if ctx.needs_input_grad[3]:
+            da = (through_b.T @ flat).to(ctx.dtypes[0])
+        if ctx.needs_input_grad[4]:
+            db = (g.T @ inner).to(ctx.dtypes[1]) * ctx.scale
+        return dx, None, None, da, db, None

@@ -1,0 +1,78 @@
+"""From hidden states to log-probabilities, a few rows at a time: [rows, vocabulary] never stands in memory whole.
+
+The gradient of a chosen token's log-probability needs no second look at the logits: it is made on the way forward.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+ROWS = 128
+"""Positions whose logits exist at one time."""
+
+
+class Chosen(NamedTuple):
+    logprobs: Float[Tensor, " n"]
+    """Of the given token under softmax(logits / temperature), in nats."""
+    entropy: Float[Tensor, " n"]
+    """Of that distribution, in nats."""
+
+
+def chosen(
+    head: nn.Linear, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy_learns: bool = False
+) -> Chosen:
+    """Log-probability of each token and the entropy it was drawn with; the head is frozen.
+
+    Log-probabilities carry gradients to `hidden`. The entropy does only if asked to, for that costs a product more.
+    """
+    return Chosen(*_Chosen.apply(hidden, head.weight, head.bias, ids, temperature, entropy_learns))
+
+
+def of_logits(logits: Float[Tensor, "n vocab"], ids: Int[Tensor, " n"], temperature: float) -> Chosen:
+    """As `chosen`, from logits that somebody else made; all of them stand in memory."""
+    log_p = (logits.float() / temperature).log_softmax(-1)
+    return Chosen(log_p.gather(-1, ids[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1))
+
+
+class _Chosen(torch.autograd.Function):
+    """Softmax, logarithm and gather in float32 over logits that are divided by the temperature."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, ids, temperature, entropy_learns):
+        n = len(hidden)
+        logprobs, entropies = (torch.empty(n, device=hidden.device) for _ in range(2))
+        wanted = ctx.needs_input_grad[0]
+        to_chosen = torch.empty_like(hidden) if wanted else None
+        to_entropy = torch.empty_like(hidden) if wanted and entropy_learns else None
+        for start in range(0, n, ROWS):
+            rows = slice(start, start + ROWS)
+            logits = nn.functional.linear(hidden[rows], weight, bias).float().div_(temperature)
+            picked = logits.gather(-1, ids[rows, None])[:, 0]
+            total = logits.logsumexp(-1)
+            log_p = logits.sub_(total[:, None])
+            p = log_p.exp()
+            entropy = -(p * log_p).sum(-1)
+            logprobs[rows], entropies[rows] = picked - total, entropy
+            if wanted:
+                # d log p(y) / d hidden = (W_y - sum_v p_v W_v) / T
+                mean = p.to(weight.dtype) @ weight
+                to_chosen[rows] = (weight[ids[rows]] - mean) / temperature
+            if to_entropy is not None:
+                # d H / d hidden = -sum_v p_v (log p_v + H) W_v / T
+                to_entropy[rows] = -((p * log_p.add_(entropy[:, None])).to(weight.dtype) @ weight) / temperature
+        if not entropy_learns:
+            ctx.mark_non_differentiable(entropies)
+        ctx.save_for_backward(to_chosen, to_entropy)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx, of_logprobs, of_entropy):
+        to_chosen, to_entropy = ctx.saved_tensors
+        grad = of_logprobs[:, None].to(to_chosen.dtype) * to_chosen
+        if to_entropy is not None:
+            grad = grad + of_entropy[:, None].to(to_entropy.dtype) * to_entropy
+        return grad, None, None, None, None, None
