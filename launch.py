@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import getpass
 import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,10 +28,10 @@ from rlhf.jobs import Jobs, RoundError
 from rlhf.judges import JUDGES, Judge, JudgeError
 from rlhf.pairs import NotEnoughPairs
 from rlhf.weights import ModelError
-from storage import prompts, runs
+from storage import accounts, backup, imports, prompts, runs
 from storage.database import Database, DataFolder, StoreError
-from storage.exchange import prompts_jsonl, trl
-from storage.records import ACTIVE_STATUSES, Run, Sampling
+from storage.exchange import formats, native
+from storage.records import ACTIVE_STATUSES, ROLES, Run, Sampling
 from storage.stats import stats
 
 HOST = "127.0.0.1"
@@ -66,6 +69,7 @@ def serve(given: argparse.Namespace) -> int:
     if not (port := free_port(given.port)).ok:
         raise UsageError(f"port {port.found}: {port.remedy}")
     folder, store = open_store(given.data)
+    keep_to_this_machine(given, store)
     fetch_weights(given.model)
     server_options = ["--model", given.model, "--device", given.device]
     if given.endpoint:
@@ -85,19 +89,39 @@ def serve(given: argparse.Namespace) -> int:
 
 def serve_pages(given: argparse.Namespace, jobs: Jobs, base_url: str) -> int:
     """The web app, until KeyboardInterrupt."""
-    from feedback_ui.app import build_app, launch_options
+    from feedback_ui.app import build_app
+    from feedback_ui.gate import Gate
+    from feedback_ui.serving import Serving
+    from feedback_ui.web import Web
     from rlhf.client import PolicyClient
 
     config = with_options(PRESETS[DEFAULT_PRESET], {"model": given.model, "device": given.device})
-    app = build_app(jobs.store, jobs, PolicyClient(base_url), default_config=config)
+    gate = Gate(jobs.store)
+    serving = Serving(Web(build_app(jobs.store, jobs, PolicyClient(base_url), default_config=config), gate), given.host, given.port)
     try:
-        app.launch(server_name=HOST, server_port=given.port, prevent_thread_lock=True, quiet=True, **launch_options())
-        print(f"rankloop is at http://{HOST}:{given.port}  (data in {jobs.folder.root}; Ctrl-C stops it)", flush=True)
-        while True:
+        print(f"rankloop is at {serving.url}  (data in {jobs.folder.root}; Ctrl-C stops it)", flush=True)
+        while serving.alive:
             reap(jobs)
             time.sleep(REAP_S)
+        raise UsageError("the web server ended: the lines above say why")
     finally:
-        app.close()
+        serving.stop()
+
+
+def keep_to_this_machine(given: argparse.Namespace, store: Database) -> None:
+    """Refuses any address but this machine's own while whoever reaches the app may do everything."""
+    if is_loopback(given.host) or accounts.any_accounts(store):
+        return
+    raise UsageError(
+        f"--host {given.host}: without accounts everybody who reaches that address could do everything. "
+        f"Make one first: rankloop account add NAME --role lead --data {given.data}"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches every address of this host."""
+    found = {address[0] for *_, address in socket.getaddrinfo(host, None)}
+    return all(ip_address(item.split("%")[0]).is_loopback for item in found)
 
 
 def reap(jobs: Jobs) -> None:
@@ -109,24 +133,87 @@ def reap(jobs: Jobs) -> None:
 
 
 def import_(given: argparse.Namespace) -> int:
-    """Prompts from a JSONL file; wrong rows are named and left out."""
+    """Prompts, comparisons and judgments from a file; wrong rows are named and left out. An import can be undone."""
+    if (given.file is not None) + (given.undo is not None) + given.list != 1:
+        raise UsageError("say what to import: a FILE, or --undo ID, or --list")
+    if given.file is not None and given.format == formats.NATIVE:
+        return import_native(given)
     _, store = open_store(given.data)
-    found, errors = prompts_jsonl.read(given.file)
-    for error in errors:
-        print(f"{given.file}:{error.line}: {error.reason}", file=sys.stderr)
-    if errors and given.strict:
-        raise UsageError(f"{len(errors)} wrong rows, nothing imported (--strict)")
-    added = prompts.add(store, found, source=str(given.file.name))
-    print(f"{added} prompts added, {len(found) - added} known already, {len(errors)} wrong rows left out")
-    return 1 if errors else 0
+    if given.list:
+        print(report.imports(imports.all_imports(store)))
+        return 0
+    if given.undo is not None:
+        undone = imports.undo(store, given.undo)
+        print(
+            f"import {given.undo} undone: {undone.judgments} judgments no longer count, {undone.comparisons} comparisons and "
+            f"{undone.prompts} prompts retired"
+        )
+        return 0
+
+    def name_wrong_row(line: int, reason: str) -> None:
+        tqdm.write(f"{given.file}:{line}: {reason}", file=sys.stderr)
+
+    with file_bar("importing", "B") as progress:
+        import_id, found = imports.import_file(
+            store, given.file, given.format, strict=given.strict, rule=given.simulated, wrong_row=name_wrong_row, progress=progress
+        )
+    print(report.imported(import_id, found, prompts_only=given.format == "prompts"))
+    return 1 if found.wrong or import_id is None else 0
+
+
+def import_native(given: argparse.Namespace) -> int:
+    """A whole store, into one that holds nothing yet."""
+    if given.simulated:
+        raise UsageError("--simulated is for files that do not tell: a native export does")
+    with file_bar("importing", "row") as progress:
+        # Not by open_store: starter prompts would be in the way of the store's own.
+        rows = native.read(Database(DataFolder(given.data.absolute()).database), given.file, progress=progress)
+    print(f"{rows} rows imported: the store is as the one that was exported. Accounts and runs/ are not part of it")
+    return 0
 
 
 def export(given: argparse.Namespace) -> int:
-    """Preference pairs for TRL."""
+    """Judgments in one of several formats, for training or for keeping."""
     _, store = open_store(given.data)
-    written = trl.write(store, given.file, include_simulated=given.include_simulated)
-    print(f"{written} preference pairs written to {given.file}")
+    if given.format == formats.NATIVE:
+        with file_bar("exporting", "row") as progress:
+            print(f"{native.write(store, given.file, progress=progress)} rows written to the folder {given.file}")
+        return 0
+    chosen = formats.FORMATS[given.format]
+    with file_bar("exporting", "judgment") as progress:
+        written = chosen.write(store, given.file, include_simulated=given.include_simulated, names=given.names, progress=progress)
+    print(f"{written} {chosen.unit} written to {given.file}")
     return 0
+
+
+def backup_(given: argparse.Namespace) -> int:
+    """The store as one checked file, taken while people judge."""
+    _, store = open_store(given.data)
+    with file_bar("copying", "page") as progress:
+        size = backup.backup(store, given.file, force=given.force, progress=progress)
+    print(f"{given.file}: {size / 1e6:.1f} MB, checked. runs/ (adapters, checkpoints) is not in it")
+    return 0
+
+
+def restore(given: argparse.Namespace) -> int:
+    """A backup in the place of the data folder's store."""
+    folder = DataFolder(given.data.absolute())
+    with file_bar("copying", "page") as progress:
+        kept = backup.restore(folder, given.file, force=given.force, progress=progress)
+    print(f"{folder.database} is as {given.file} was" + (f"; the store before it is {kept.name}" if kept else ""))
+    return 0
+
+
+@contextlib.contextmanager
+def file_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left for what takes long, on a terminal only."""
+    with tqdm(desc=what, unit=unit, unit_scale=True, leave=False, delay=1.0, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def simulate(given: argparse.Namespace) -> int:
@@ -203,6 +290,93 @@ def stats_(given: argparse.Namespace) -> int:
     _, store = open_store(given.data)
     figures = stats(store)
     print(json.dumps(figures, indent=2) if given.json else report.figures(figures))
+    return 0
+
+
+def account_add(given: argparse.Namespace) -> int:
+    """A new account. The first one turns sign-in on."""
+    _, store = open_store(given.data)
+    made = accounts.create(store, given.name, new_password(given), given.role)
+    print(f"account {made.name} added: {', '.join(accounts.in_order(made.roles))}")
+    return 0
+
+
+def account_list(given: argparse.Namespace) -> int:
+    """Every account, disabled ones too."""
+    _, store = open_store(given.data)
+    found = accounts.all_accounts(store)
+    if given.json:
+        rows = [
+            {"name": a.name, "roles": accounts.in_order(a.roles), "disabled": a.disabled, "created_at": a.created_at} for a in found
+        ]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return 0
+    width = max((len(a.name) for a in found), default=0)
+    for a in found:
+        print(f"{a.name:<{width}}  {', '.join(accounts.in_order(a.roles))}{'  (disabled)' if a.disabled else ''}")
+    if not found:
+        print("no accounts: whoever uses this machine may do everything. rankloop account add NAME --role lead makes the first")
+    return 0
+
+
+def account_password(given: argparse.Namespace) -> int:
+    """A new password; the account is signed out everywhere."""
+    _, store = open_store(given.data)
+    account = accounts.named(store, given.name)
+    accounts.set_password(store, account.id, new_password(given))
+    print(f"account {account.name}: new password, signed out everywhere")
+    return 0
+
+
+def account_roles(given: argparse.Namespace) -> int:
+    """Other roles in place of those it has; the account is signed out everywhere."""
+    _, store = open_store(given.data)
+    account = accounts.set_roles(store, accounts.named(store, given.name).id, given.role)
+    print(f"account {account.name}: {', '.join(accounts.in_order(account.roles))}, signed out everywhere")
+    return 0
+
+
+def account_disable(given: argparse.Namespace) -> int:
+    """Nobody can use the account from now on; what was done with it stays."""
+    _, store = open_store(given.data)
+    print(f"account {accounts.disable(store, accounts.named(store, given.name).id).name} disabled")
+    return 0
+
+
+def account_enable(given: argparse.Namespace) -> int:
+    """The account can be used again, with the password that it had."""
+    _, store = open_store(given.data)
+    print(f"account {accounts.enable(store, accounts.named(store, given.name).id).name} enabled")
+    return 0
+
+
+def new_password(given: argparse.Namespace) -> str:
+    """Asked for twice at a terminal; with `--password-stdin` the first line of the standard input."""
+    if given.password_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    first = getpass.getpass(f"Password for {given.name} (at least {accounts.SHORTEST_PASSWORD} characters): ")
+    if getpass.getpass("Once more: ") != first:
+        raise UsageError("the two passwords differ: nothing was changed")
+    return first
+
+
+def agreement(given: argparse.Namespace) -> int:
+    """How far annotators agree, and how each of them judges."""
+    from rlhf import agreement, tables
+
+    _, store = open_store(given.data)
+    found = agreement.report(store, include_simulated=given.include_simulated)
+    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if given.json else tables.agreement(found))
+    return 0
+
+
+def leaderboard(given: argparse.Namespace) -> int:
+    """Policy versions by the votes on their answers."""
+    from rlhf import leaderboard, tables
+
+    _, store = open_store(given.data)
+    found = leaderboard.leaderboard(store, include_simulated=given.include_simulated)
+    print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if given.json else tables.leaderboard(found))
     return 0
 
 
@@ -308,17 +482,35 @@ def build_parser() -> argparse.ArgumentParser:
         return added
 
     p = verb("serve", serve, [engine])
-    p.add_argument("--port", type=int, default=PORT, help="TCP port on 127.0.0.1")
+    p.add_argument("--port", type=int, default=PORT, help="TCP port on 127.0.0.1, or on the address of --host")
+    p.add_argument("--host", default=HOST, help="address to serve at; any but this machine's own needs accounts")
     p.add_argument("--endpoint", metavar="URL", help="collect answers from this OpenAI-compatible endpoint instead (ends in /v1)")
     p.add_argument("--endpoint-model", metavar="NAME", help="the model to ask there")
 
     p = verb("import", import_)
-    p.add_argument("file", type=Path, help='JSONL rows of {"prompt": ...} or {"messages": [...]}, with optional kind and split')
+    p.add_argument("file", type=Path, nargs="?", help="file to read, .gz too; with --format native the folder of a native export")
+    p.add_argument(
+        "--format", default="prompts", choices=formats.READABLE,
+        help="what the file holds (docs/formats.md); prompts are JSONL rows of a prompt or messages",
+    )
     p.add_argument("--strict", action="store_true", help="import nothing if any row is wrong")
+    p.add_argument("--simulated", metavar="RULE", help="the file's judgments were made by this rule or model, not by people")
+    p.add_argument("--undo", type=int, metavar="ID", help="take an earlier import out of everything that counts; nothing is deleted")
+    p.add_argument("--list", action="store_true", help="show the imports so far")
 
     p = verb("export", export)
-    p.add_argument("file", type=Path, help="JSONL file to write")
+    p.add_argument("file", type=Path, help="file to write (gzipped if it ends in .gz); with --format native a new folder")
+    p.add_argument("--format", default="trl", choices=formats.WRITABLE, help="docs/formats.md shows a row of each")
     p.add_argument("--include-simulated", action="store_true", help="simulated judgments too, marked as such")
+    p.add_argument("--names", action="store_true", help="annotators by name; by pseudonym otherwise")
+
+    p = verb("backup", backup_)
+    p.add_argument("file", type=Path, help="file to write")
+    p.add_argument("--force", action="store_true", help="replace the file if there is one")
+
+    p = verb("restore", restore)
+    p.add_argument("file", type=Path, help="a file that backup wrote")
+    p.add_argument("--force", action="store_true", help="put a store that is there aside, under a name with the date")
 
     p = verb("simulate", simulate, [engine])
     p.add_argument("--judge", required=True, choices=list(JUDGES), help="rule to judge by")
@@ -344,9 +536,42 @@ def build_parser() -> argparse.ArgumentParser:
     p = verb("stats", stats_)
     p.add_argument("--json", action="store_true", help="machine-readable")
 
+    for name, run in (("agreement", agreement), ("leaderboard", leaderboard)):
+        p = verb(name, run)
+        p.add_argument("--json", action="store_true", help="machine-readable")
+        p.add_argument("--include-simulated", action="store_true", help="votes of simulated annotators too")
+
     p = verb("doctor", doctor, [engine])
     p.add_argument("--port", type=int, default=PORT, help="TCP port to look at")
+
+    _add_account_verbs(verbs, common)
     return parser
+
+
+def _add_account_verbs(verbs: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    summary = "Who may sign in, and as what: add, list, password, roles, disable, enable."
+    acts = verbs.add_parser("account", help=summary, description=summary).add_subparsers(title="acts", metavar="ACT", required=True)
+    password = argparse.ArgumentParser(add_help=False)
+    password.add_argument("--password-stdin", action="store_true", help="read the password from the standard input, not the terminal")
+    roles = argparse.ArgumentParser(add_help=False)
+    roles.add_argument(
+        "--role", action="append", required=True, choices=ROLES, help="annotators judge, leads prepare, researchers train; repeat for more"
+    )
+
+    def act(name: str, run: Callable, *parents: argparse.ArgumentParser, of_one: bool = True) -> argparse.ArgumentParser:
+        summary = run.__doc__.splitlines()[0]
+        added = acts.add_parser(name, parents=[common, *parents], help=summary, description=summary)
+        added.set_defaults(verb=run)
+        if of_one:
+            added.add_argument("name", metavar="NAME", help="also the name of the annotator that the account judges as")
+        return added
+
+    act("add", account_add, roles, password)
+    act("list", account_list, of_one=False).add_argument("--json", action="store_true", help="machine-readable")
+    act("password", account_password, password)
+    act("roles", account_roles, roles)
+    act("disable", account_disable)
+    act("enable", account_enable)
 
 
 def model_reference(said: str) -> str:

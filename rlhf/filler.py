@@ -1,7 +1,8 @@
 """Keeps comparisons waiting to be judged, so that annotators never wait for a model.
 
-Which prompt and which policies a comparison takes is decided here; how an answer is drawn is the generator's matter:
-the policy server's own backbone, or any OpenAI-compatible endpoint.
+Batches that a lead asked for come first; when they are written, the queue is filled by itself. Which prompt and which
+policies a comparison takes is decided here; how an answer is drawn is the generator's matter: the policy server's own
+backbone, or any OpenAI-compatible endpoint.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from rlhf.client import PolicyClient, PolicyServerDown
-from storage import comparisons, completions, policies, prompts, queue
+from storage import batches, comparisons, completions, policies, prompts, queue
 from storage.database import Database
-from storage.records import PolicyVersion, Prompt, Sampling
+from storage.records import Batch, PolicyVersion, Prompt, Sampling
 
 log = logging.getLogger("rankloop.filler")
 
@@ -30,6 +31,20 @@ QUEUE_TARGET = 24
 LARGEST_BATCH = 8
 """Comparisons written at once; small, so that the first are there soon and the server stays responsive."""
 
+ANSWERS_AT_ONCE = 2 * LARGEST_BATCH
+"""Answers drawn at once: comparisons of many answers are written a few at a time."""
+
+REDRAWS = 2
+"""Times that a batch's empty or repeated answers are drawn anew before its comparison does without them."""
+
+REST_S = 30.0
+"""How long a batch that cannot go on now lets the others pass, in seconds."""
+
+NO_PROMPTS = "There are no prompts yet: import some."
+
+Chosen = tuple[Prompt, *tuple[PolicyVersion, ...]]
+"""A prompt and who answers it, once for each answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
@@ -38,6 +53,8 @@ class Drawn:
     text: str
     finish_reason: str
     latency_s: float
+    seed: int | None = None
+    """The seed of this answer alone, where it has one of its own."""
 
 
 class Generator(Protocol):
@@ -59,12 +76,26 @@ class EndpointGenerator:
         for i, (_, prompt) in enumerate(asked):
             started = time.monotonic()
             reply = self.client.complete(
-                self.model, prompt.messages, temperature=sampling.temperature, top_p=sampling.top_p,
+                self.model, prompt.messages, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k,
                 max_tokens=sampling.max_new_tokens, seed=seed + i,
             )
-            drawn.append(Drawn(reply.text, reply.finish_reason, time.monotonic() - started))
+            drawn.append(Drawn(reply.text, reply.finish_reason, time.monotonic() - started, seed + i))
             tick()
         return drawn
+
+
+def routed(collector: PolicyVersion, elsewhere: Generator, here: Generator) -> Generator:
+    """Draws the collector's answers elsewhere and everybody else's here."""
+
+    def generate(asked, sampling, seed, tick=lambda: None) -> list[Drawn]:
+        drawn: dict[int, Drawn] = {}
+        for draw, its_own in ((elsewhere, True), (here, False)):
+            mine = [i for i, (policy, _) in enumerate(asked) if (policy.id == collector.id) is its_own]
+            if mine:
+                drawn |= zip(mine, draw([asked[i] for i in mine], sampling, seed, tick), strict=True)
+        return [drawn[i] for i in range(len(asked))]
+
+    return generate
 
 
 def pairing(base: PolicyVersion, tuned: PolicyVersion | None, index: int) -> tuple[PolicyVersion, PolicyVersion]:
@@ -74,29 +105,75 @@ def pairing(base: PolicyVersion, tuned: PolicyVersion | None, index: int) -> tup
     return (tuned, base) if index % 2 == 0 else (tuned, tuned)
 
 
+def voices(batch: Batch, versions: Sequence[PolicyVersion], index: int) -> list[PolicyVersion]:
+    """Who answers the index-th comparison of a batch: its versions in turn, going on where the last comparison stopped."""
+    return [versions[(index * batch.answers + i) % len(versions)] for i in range(batch.answers)]
+
+
 def write_comparisons(
-    store: Database, generate: Generator, chosen: Sequence[tuple[Prompt, PolicyVersion, PolicyVersion]], *,
-    sampling: Sampling, seed: int, tick: Callable[[], None] = lambda: None,
+    store: Database, generate: Generator, chosen: Sequence[Chosen], *, sampling: Sampling, seed: int,
+    tick: Callable[[], None] = lambda: None, batch: Batch | None = None,
 ) -> list[Prompt]:
-    """Draws two answers for each and stores the comparisons whose answers differ. Returns the prompts of the others."""
-    asked = [(policy, prompt) for prompt, first, second in chosen for policy in (first, second)]
+    """Draws the answers for each and stores the comparisons that have two or more. Returns the prompts of the others.
+
+    An answer that is empty or repeats an earlier one cannot be judged: a batch draws it anew, up to `REDRAWS` times, and
+    in the end a comparison does without it. What belongs to a batch that was cancelled meanwhile is thrown away.
+    """
+    asked = [(policy, prompt) for prompt, *speakers in chosen for policy in speakers]
     drawn = generate(asked, sampling, seed, tick)
+    places = _places(chosen)
+    # Greedy answers come out the same however often they are drawn.
+    for attempt in range(1, REDRAWS + 1 if batch and sampling.temperature > 0 else 1):
+        useless = [i for place in places for i in place if i not in _distinct(drawn, place)]
+        if not useless:
+            break
+        again = generate([asked[i] for i in useless], sampling, (seed + attempt) % 2**31, tick)
+        drawn = [*drawn]
+        for i, answer in zip(useless, again, strict=True):
+            drawn[i] = answer
     dropped = []
     with store.atomic():
-        for (prompt, first, second), a, b in zip(chosen, drawn[0::2], drawn[1::2], strict=True):
-            # Two identical answers cannot be told apart, and an empty one cannot be read.
-            if a.text.strip() == b.text.strip() or not a.text.strip() or not b.text.strip():
+        if batch and batch.id not in {unfinished.id for unfinished in batches.unfinished(store)}:
+            return dropped
+        for (prompt, *speakers), place in zip(chosen, places, strict=True):
+            kept = _distinct(drawn, place)
+            if len(kept) < comparisons.FEWEST:
                 dropped.append(prompt)
                 continue
-            ids = [
-                completions.add(
-                    store, prompt_id=prompt.id, policy_version_id=policy.id, text=d.text, sampling=sampling, seed=seed,
-                    finish_reason=d.finish_reason, latency_s=d.latency_s,
-                )
-                for policy, d in ((first, a), (second, b))
-            ]
-            comparisons.add(store, prompt.id, ids, purpose="versus" if first.id != second.id else "collect")
+            ids = [_store(store, asked[i], drawn[i], sampling, seed) for i in kept]
+            if batch:
+                comparisons.add(store, prompt.id, ids, purpose="batch", priority=batch.priority, batch_id=batch.id)
+            else:
+                comparisons.add(store, prompt.id, ids, purpose="versus" if len({s.id for s in speakers}) > 1 else "collect")
+        if batch:
+            batches.made(store, batch.id, len(chosen) - len(dropped))
     return dropped
+
+
+def _places(chosen: Sequence[Chosen]) -> list[range]:
+    """Where each comparison's answers stand among all that are drawn."""
+    places, start = [], 0
+    for _, *speakers in chosen:
+        places.append(range(start, start + len(speakers)))
+        start += len(speakers)
+    return places
+
+
+def _distinct(drawn: Sequence[Drawn], place: Iterable[int]) -> list[int]:
+    """The places of answers that say something, the first where several say the same."""
+    first: dict[str, int] = {}
+    for i in place:
+        if said := drawn[i].text.strip():
+            first.setdefault(said, i)
+    return list(first.values())
+
+
+def _store(store: Database, asked: tuple[PolicyVersion, Prompt], drawn: Drawn, sampling: Sampling, seed: int) -> int:
+    policy, prompt = asked
+    return completions.add(
+        store, prompt_id=prompt.id, policy_version_id=policy.id, text=drawn.text, sampling=sampling,
+        seed=seed if drawn.seed is None else drawn.seed, finish_reason=drawn.finish_reason, latency_s=drawn.latency_s,
+    )
 
 
 def least_used(store: Database, count: int, places: Mapping[int, int]) -> list[Prompt]:
@@ -117,15 +194,31 @@ def send_back(store: Database, places: dict[int, int], dropped: Sequence[Prompt]
     places.update({prompt.id: last + 1 for prompt in dropped})
 
 
-class Filler:
-    """Tops the queue up in a thread of the policy server, until `stop`."""
+def servable(_: PolicyVersion) -> str:
+    """For a generator that speaks as anyone."""
+    return ""
 
-    def __init__(self, store: Database, generate: Generator, base_model: str, collector: PolicyVersion | None = None):
+
+class Filler:
+    """Writes batches and tops the queue up in a thread of the policy server, until `stop`.
+
+    Args:
+        why_not: what keeps a policy version from answering here, as a sentence; empty when nothing does.
+    """
+
+    def __init__(
+        self, store: Database, generate: Generator, base_model: str, collector: PolicyVersion | None = None, *,
+        why_not: Callable[[PolicyVersion], str] = servable,
+    ):
         self.store, self.generate, self.base_model, self.collector = store, generate, base_model, collector
+        self.why_not = why_not
         self.seconds_per_comparison: float | None = None
         self.filling = False
         self.note = ""
+        self.batch_notes: dict[int, str] = {}
+        """Why a batch does not go on, by its id. Names policy versions: for a lead, not for who judges blind."""
         self._places: dict[int, int] = {}
+        self._resting: dict[int, float] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="filler", daemon=True)
 
@@ -137,16 +230,20 @@ class Filler:
         self._thread.join(timeout=10)
 
     def _loop(self) -> None:
-        batch = 1
+        size = 1
         while not self._over.is_set():
             try:
-                missing = QUEUE_TARGET - queue.depth(self.store)
-                self.filling = missing > 0
-                if missing <= 0:
+                batch = self._next_batch()
+                missing = QUEUE_TARGET - queue.least_waiting(self.store, at_most=QUEUE_TARGET)
+                self.filling = batch is not None or missing > 0
+                if batch is not None:
+                    self._write(batch, size)
+                elif missing > 0:
+                    self.note = self._fill(min(size, missing))
+                else:
                     self._over.wait(1.0)
                     continue
-                self.note = self._fill(min(batch, missing))
-                batch = min(2 * batch, LARGEST_BATCH)
+                size = min(2 * size, LARGEST_BATCH)
             except InterruptedError:
                 return
             except PolicyServerDown as error:
@@ -158,25 +255,70 @@ class Filler:
                 self.note = f"{type(error).__name__}: {error}"
                 self._over.wait(5.0)
 
+    # ---- what a lead asked for
+
+    def _next_batch(self) -> Batch | None:
+        """The first batch that can go on now."""
+        unfinished = {batch.id: batch for batch in batches.unfinished(self.store)}
+        # Made anew and never changed in place: the status is read by another thread.
+        self.batch_notes = {i: note for i, note in self.batch_notes.items() if i in unfinished}
+        return next((b for b in unfinished.values() if self._resting.get(b.id, 0.0) <= time.monotonic()), None)
+
+    def _write(self, batch: Batch, size: int) -> None:
+        """Writes a few comparisons of a batch. One that cannot go on says why and rests, so that the others do."""
+        try:
+            note = self._write_some(batch, size)
+        except InterruptedError:
+            raise
+        except Exception as error:
+            log.warning("batch %d rests", batch.id, exc_info=not isinstance(error, PolicyServerDown))
+            note = str(error) or type(error).__name__
+        others = {i: said for i, said in self.batch_notes.items() if i != batch.id}
+        self.batch_notes = others | {batch.id: note} if note else others
+        if note:
+            self._resting[batch.id] = time.monotonic() + REST_S
+
+    def _write_some(self, batch: Batch, size: int) -> str:
+        known = {version.id: version for version in policies.all_versions(self.store)}
+        versions = [known[policy_id] for policy_id in batch.policy_ids]
+        if reason := next(filter(None, map(self.why_not, versions)), ""):
+            return reason
+        count = max(1, min(size, batch.asked - batch.made, ANSWERS_AT_ONCE // batch.answers))
+        if not (found := least_used(self.store, count, self._places)):
+            return NO_PROMPTS
+        chosen = [(prompt, *voices(batch, versions, batch.made + i)) for i, prompt in enumerate(found)]
+        dropped = self._timed(chosen, batch.sampling, batch)
+        if len(dropped) == len(chosen):
+            return "The answers to the last prompts were all alike, or empty: cancel the batch and ask for a higher temperature."
+        return ""
+
+    # ---- what nobody asked for
+
     def _fill(self, count: int) -> str:
         """Writes up to `count` comparisons; returns what a person should know of it, if anything."""
         found = least_used(self.store, count, self._places)
         if not found:
             self._over.wait(2.0)
-            return "There are no prompts yet: import some."
+            return NO_PROMPTS
         base = self.collector or policies.ensure_base(self.store, self.base_model)
         tuned = None if self.collector else policies.latest_tuned(self.store, self.base_model)
         total = sum(comparisons.prompt_usage(self.store).values())
         chosen = [(prompt, *pairing(base, tuned, total + i)) for i, prompt in enumerate(found)]
-        started = time.monotonic()
-        dropped = write_comparisons(
-            self.store, self.generate, chosen, sampling=COLLECTING, seed=secrets.randbelow(2**31), tick=self._check
-        )
-        send_back(self.store, self._places, dropped)
+        dropped = self._timed(chosen, COLLECTING)
         if len(dropped) == len(chosen):
             return "The model answered every prompt of the last batch twice alike, or not at all."
-        self.seconds_per_comparison = (time.monotonic() - started) / (len(chosen) - len(dropped))
         return ""
+
+    def _timed(self, chosen: Sequence[Chosen], sampling: Sampling, batch: Batch | None = None) -> list[Prompt]:
+        """Writes comparisons, keeps the time that one took, and sends the prompts that gave none to the end of the line."""
+        started = time.monotonic()
+        dropped = write_comparisons(
+            self.store, self.generate, chosen, sampling=sampling, seed=secrets.randbelow(2**31), tick=self._check, batch=batch
+        )
+        send_back(self.store, self._places, dropped)
+        if len(dropped) < len(chosen):
+            self.seconds_per_comparison = (time.monotonic() - started) / (len(chosen) - len(dropped))
+        return dropped
 
     def _check(self) -> None:
         if self._over.is_set():

@@ -42,7 +42,7 @@ class Jobs:
     def __init__(self, store: Database, folder: DataFolder):
         self.store, self.folder = store, folder
 
-    def start(self, config: RoundConfig) -> Run:
+    def start(self, config: RoundConfig, by: int | None = None) -> Run:
         """Writes the run's row and starts its worker.
 
         Raises:
@@ -50,7 +50,7 @@ class Jobs:
             NotEnoughPairs: there is too little to learn from.
             ConfigError: the options do not go together.
         """
-        run = self.create(config)
+        run = self.create(config, by)
         self.spawn(run.id)
         return runs.get(self.store, run.id)
 

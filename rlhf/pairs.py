@@ -22,6 +22,10 @@ SNAPSHOT = "pairs.jsonl"
 class NotEnoughPairs(Exception):
     """Fewer preference pairs than a round needs; the message says how many are missing."""
 
+    def __init__(self, message: str, *, found: int, needed: int):
+        super().__init__(message)
+        self.found, self.needed = found, needed
+
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
@@ -68,10 +72,16 @@ def require(pairs: list[PreferencePair], min_pairs: int) -> None:
         raise NotEnoughPairs(
             f"{len(pairs)} preference pairs, need {min_pairs}: judge {min_pairs - len(pairs)} more comparisons"
             f"{f', or pass --min-pairs {len(pairs)}' if pairs else ''}. Ties and skips give no pair; simulated judgments count only "
-            "with --include-simulated."
+            "with --include-simulated.",
+            found=len(pairs),
+            needed=min_pairs,
         )
     if not any(p.split == "train" for p in pairs):
-        raise NotEnoughPairs("every preference pair is on a held-out prompt: judge some comparisons on training prompts.")
+        raise NotEnoughPairs(
+            "every preference pair is on a held-out prompt: judge some comparisons on training prompts.",
+            found=len(pairs),
+            needed=min_pairs,
+        )
 
 
 def write_snapshot(pairs: list[PreferencePair], folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from storage.imports import Import, Report
 from storage.records import Metric, Run
 
 
@@ -46,6 +47,32 @@ def overview(runs: Sequence[Run]) -> str:
         (run.id, f"{run.status:<10} {run.created_at[:16].replace('T', ' ')}  {100 * run.progress:3.0f}%  "
          + ((run.result or {}).get("policy_version") or run.error or run.stage or ""))
         for run in runs
+    ])
+
+
+def imported(import_id: int | None, found: Report, *, prompts_only: bool) -> str:
+    """What an import brought, in one line."""
+    left_out = f"{found.wrong} wrong rows left out"
+    if import_id is None:
+        return f"nothing imported, {left_out}"
+    if prompts_only:
+        return f"import {import_id}: {found.prompts} prompts added, {found.prompts_known} known already, {left_out}"
+    gold = f", {found.gold} known answers" if found.gold else ""
+    return (
+        f"import {import_id}: {found.comparisons} comparisons added, {found.judgments} judgments{gold}, {found.prompts} new prompts, "
+        f"{left_out}"
+    )
+
+
+def imports(made: Sequence[Import]) -> str:
+    """One line an import, the newest first."""
+    if not made:
+        return "no imports yet"
+    return _aligned([
+        (f"{i.id}  {i.created_at[:16].replace('T', ' ')}  {i.format}",
+         f"{i.source}: {i.report.prompts} prompts, {i.report.comparisons} comparisons, {i.report.judgments} judgments"
+         + (f" (undone {i.undone_at[:16].replace('T', ' ')})" if i.undone_at else ""))
+        for i in made
     ])
 
 

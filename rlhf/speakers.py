@@ -31,6 +31,17 @@ class Speakers:
             v for v in policies.all_versions(self.store) if v.id == self.base.id or (v.kind == "tuned" and v.base_model == self.model)
         ]
 
+    def why_not(self, version: PolicyVersion) -> str:
+        """What keeps a version from answering here, as a sentence; empty when nothing does."""
+        if version.kind == "external":
+            return f"{version.name} does not run here: it cannot write new answers. Cancel the batch and choose other versions."
+        if version.id not in {known.id for known in self.versions()}:
+            return f"{version.name} stands over another base model: start rankloop with --model {version.base_model}."
+        folder = policies.adapter_folder(self.store, version)
+        if folder is not None and not (folder / "adapter_config.json").is_file():
+            return f"The adapter of {version.name} is missing: put it back into {folder}, or cancel the batch."
+        return ""
+
     def named(self, name: str) -> PolicyVersion:
         """Raises KeyError when no such policy speaks here."""
         return {v.name: v for v in self.versions()}[name]
@@ -60,7 +71,7 @@ class Speakers:
         self._count_chat(1)
         try:
             prompt = self.backbone.encode(messages)
-            for token, _ in self._turns(version, [prompt], sampling, generator(self.backbone.device, seed)):
+            for token, *_ in self._turns(version, [prompt], sampling, generator(self.backbone.device, seed)):
                 if int(token[0]) == self.backbone.eos_id:
                     reason = "stop"
                     break

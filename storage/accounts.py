@@ -335,15 +335,24 @@ def in_order(roles: Iterable[Role]) -> list[Role]:
 def _begin_attempt(store: Database, braked: str) -> int:
     """Counts this attempt as a failure until it proves right, so that guessing side by side is no faster."""
     at = datetime.now(UTC)
+    # Once without the write lock: somebody who asks again and again must not keep the annotators from it.
+    _failures_so_far(store, braked, at)
     with store.atomic() as connection:
+        failures = _failures_so_far(store, braked, at)
         connection.conn.execute("DELETE FROM sign_in_failures WHERE created_at <= ?", [_text(at - timedelta(hours=FORGET_HOURS))])
-        failures, last = store.row("SELECT count(*), max(created_at) FROM sign_in_failures WHERE name = ?", [braked])
-        if failures:
-            left = ceil(_wait_s(failures) - (at - datetime.fromisoformat(last)).total_seconds())
-            if left > 0:
-                raise SignInRefused(f"Too many wrong passwords for this name: try again in {left} s.", left)
         connection.conn.execute("INSERT INTO sign_in_failures (name, created_at) VALUES (?, ?)", [braked, _text(at)])
     return failures + 1
+
+
+def _failures_so_far(store: Database, braked: str, at: datetime) -> int:
+    failures, last = store.row(
+        "SELECT count(*), max(created_at) FROM sign_in_failures WHERE name = ? AND created_at > ?",
+        [braked, _text(at - timedelta(hours=FORGET_HOURS))],
+    )
+    left = ceil(_wait_s(failures) - (at - datetime.fromisoformat(last)).total_seconds()) if failures else 0
+    if left > 0:
+        raise SignInRefused(f"Too many wrong passwords for this name: try again in {left} s.", left)
+    return failures
 
 
 def _wait_s(failures: int) -> int:

@@ -30,7 +30,9 @@ def entries(store: Database, *, before: str | None = None, skip: int = 0, limit:
     given = [before or "9999", skip + limit]
     columns = "at, by_id, act, subject, subject_id, detail"
     judged = store.rows(f"SELECT {columns} FROM acts_of_judging WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", given)
-    others = store.rows(f"SELECT {columns} FROM acts WHERE at < ? ORDER BY at DESC LIMIT ?", given)
+    # What was done within one millisecond stands in one order on every page, the later row first.
+    order = "at DESC, subject, CAST(subject_id AS INTEGER) DESC"
+    others = store.rows(f"SELECT {columns} FROM acts WHERE at < ? ORDER BY {order} LIMIT ?", given)
     names = {annotator.id: annotator.name for annotator in annotators.all_annotators(store)}
     newest_first = heapq.merge(map(tuple, judged), map(tuple, others), key=lambda row: row[0], reverse=True)
     return [AuditEntry(row[0], names.get(row[1]), *row[2:]) for row in islice(newest_first, skip, skip + limit)]

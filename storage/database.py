@@ -22,9 +22,20 @@ from storage.migrations import migrations
 
 BUSY_TIMEOUT_MS = 10_000
 
+REMEDIES = {
+    "locked": "something else is writing, such as an import; wait until it is done",
+    "full": "make room on the disk",
+    "readonly": "check the permissions of the file and its folder",
+}
+"""By a word of SQLite's own message."""
+
 
 class StoreError(Exception):
     """The store cannot be used; the message says why and what to do."""
+
+
+class StoreLocked(StoreError):
+    """Something else wrote for longer than `BUSY_TIMEOUT_MS`. Nothing was saved, and to ask again at once would wait as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +92,20 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+# json.dumps would make an encoder for each call, which is half of its time on a small row.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
+
+
+def _remedy(error: sqlite3.OperationalError) -> str:
+    """What to do, by what SQLite says; a disk that is full is sometimes no more to it than an I/O error."""
+    for said, remedy in REMEDIES.items():
+        if said in str(error):
+            return remedy
+    return "check the disk's free space, the folder's permissions and what else has the file open"
 
 
 def _switch_to_wal(raw: sqlite3.Connection) -> None:
@@ -160,6 +183,8 @@ class Database:
         # A judgment that was acknowledged must outlive a power cut, not only a crash of the process.
         raw.execute("PRAGMA synchronous=FULL")
         raw.execute("PRAGMA foreign_keys=ON")
+        # SQLite's own lower() knows the ASCII letters alone.
+        raw.create_function("casefold", 1, str.casefold, deterministic=True)
         return raw
 
     @contextmanager
@@ -179,10 +204,8 @@ class Database:
             connection.conn.commit()
         except sqlite3.OperationalError as error:
             connection.conn.rollback()
-            raise StoreError(
-                f"{self.path}: {error}. Nothing was saved: check the disk's free space, the folder's permissions "
-                "and what else has the file open, then try again."
-            ) from error
+            kind = StoreLocked if "locked" in str(error) else StoreError
+            raise kind(f"{self.path}: {error}. Nothing was saved: {_remedy(error)}, then try again.") from error
         except BaseException:
             connection.conn.rollback()
             raise
@@ -217,7 +240,7 @@ class Database:
         """Inserts one row and returns its id. Lists and dicts become JSON.
 
         Raises:
-            StoreError: the row breaks a rule of its table, or names a row that is not there.
+            StoreError: the row breaks a rule of its table, names a row that is not there, or holds what is no text.
         """
         encoded = {key: to_json(v) if isinstance(v, (dict, list, tuple)) else v for key, v in values.items()}
         with self.atomic() as connection:
@@ -225,6 +248,8 @@ class Database:
                 return connection[table].insert(encoded).last_pk
             except sqlite3.IntegrityError as error:
                 raise StoreError(f"{table}: {error}. Check the ids and values of {encoded}.") from error
+            except UnicodeEncodeError as error:
+                raise StoreError("The text holds half a character that cannot be kept: type it again.") from error
 
     def close(self) -> None:
         """Closes every thread's connection."""

@@ -9,6 +9,7 @@ from rapidfuzz.distance import Levenshtein
 
 from storage.database import Database, StoreError, to_json
 from storage.records import FLAG_KINDS, STRENGTHS, Details, Flag, IdealAnswer, Tiers, Timing
+from storage.settings import MOST_ASPECTS
 
 LONGEST_TEXT = 20_000
 """Characters of an ideal answer or a rationale."""
@@ -34,11 +35,15 @@ def check(said: Details, shown: Sequence[int], tiers: Tiers) -> None:
             raise BadJudgment("A strength says how much better one of two answers is: leave it out here.")
     for completion_id, ratings in said.aspects.items():
         _check_shown(completion_id, shown)
+        if len(ratings) > MOST_ASPECTS:
+            raise BadJudgment(f"{len(ratings)} aspects are rated, at most {MOST_ASPECTS} are asked for: reload the page.")
+        for aspect in ratings:
+            check_text("The name of an aspect", aspect, LONGEST_NOTE)
         if any(type(rating) is not int or not 1 <= rating <= 10 for rating in ratings.values()):
             raise BadJudgment(f"A rating is a number from 1 up, not {list(ratings.values())}: choose again.")
-    _check_text("The rationale", said.rationale, LONGEST_TEXT)
+    check_text("The rationale", said.rationale, LONGEST_TEXT)
     if said.ideal is not None:
-        _check_text("The ideal answer", said.ideal.text, LONGEST_TEXT)
+        check_text("The ideal answer", said.ideal.text, LONGEST_TEXT)
         if not said.ideal.text.strip():
             raise BadJudgment("The ideal answer is empty: write it, or leave it out.")
         if said.ideal.completion_id is not None:
@@ -46,7 +51,7 @@ def check(said: Details, shown: Sequence[int], tiers: Tiers) -> None:
     for flag in said.flags:
         if flag.kind not in FLAG_KINDS:
             raise BadJudgment(f"Unknown flag {flag.kind!r}: choose one of {', '.join(FLAG_KINDS)}.")
-        _check_text("The note", flag.note, LONGEST_NOTE)
+        check_text("The note", flag.note, LONGEST_NOTE)
         if flag.completion_id is not None:
             _check_shown(flag.completion_id, shown)
     if said.timing is not None:
@@ -116,7 +121,12 @@ def _check_shown(completion_id: Any, shown: Sequence[int]) -> None:
         raise BadJudgment(f"{completion_id!r} was not shown in this comparison: reload the page.")
 
 
-def _check_text(what: str, text: Any, longest: int) -> None:
+def check_text(what: str, text: Any, longest: int) -> None:
+    """Whether somebody's text can be kept.
+
+    Raises:
+        BadJudgment: it is none, or too long; the message begins with `what` it is.
+    """
     if not isinstance(text, str):
         raise BadJudgment(f"{what} must be text: reload the page.")
     if len(text) > longest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 from storage import comparisons
 from storage.database import Database, StoreError, now
@@ -20,6 +21,8 @@ def set_answer(store: Database, comparison_id: int, tiers: Tiers, by: int | None
         ranked = [completion_id for tier in tiers for completion_id in tier]
         if sorted(ranked) != sorted(shown):
             raise StoreError(f"The known answer of comparison {comparison_id} must rank each of its {len(shown)} completions once.")
+        if not all(tiers):
+            raise StoreError("A tier of the known answer is empty: leave it out.")
         if len(tiers) < 2:
             raise StoreError("A known answer that ties everything tells nobody apart: put one completion first.")
         store.insert(
@@ -38,6 +41,40 @@ def answers(store: Database) -> dict[int, Tiers]:
     """Every known answer by comparison id, the latest where one was corrected."""
     rows = store.rows("SELECT comparison_id, tiers FROM gold_answers ORDER BY id")
     return {row["comparison_id"]: _tiers(row["tiers"]) for row in rows}
+
+
+def results(store: Database) -> dict[int, tuple[int, int]]:
+    """By gold comparison, how often it was judged, and how often rightly; those that nobody has judged are left out."""
+    found: dict[int, tuple[int, int]] = {}
+    known = answers(store)
+    for row in store.rows(_JUDGED, {"annotator": None}):
+        judged, right = found.get(row["comparison_id"], (0, 0))
+        found[row["comparison_id"]] = (judged + 1, right + is_right(_tiers(row["tiers"]), known[row["comparison_id"]]))
+    return found
+
+
+def first_failure(store: Database, annotator_id: int) -> str | None:
+    """When this annotator first judged a gold comparison wrongly, ISO 8601 in UTC; None if never."""
+    known = answers(store)
+    rows = store.rows(_JUDGED, {"annotator": annotator_id})
+    return next((row["created_at"] for row in rows if not is_right(_tiers(row["tiers"]), known[row["comparison_id"]])), None)
+
+
+def is_right(said: Tiers, known: Tiers) -> bool:
+    """Whether every pair that the known answer orders was put in that order; what was left out is not."""
+    tier = {completion_id: rank for rank, ids in enumerate(said) for completion_id in ids}
+    ranks = [[tier.get(completion_id) for completion_id in ids] for ids in known]
+    if None in (flat := [rank for of_tier in ranks for rank in of_tier]):
+        return False
+    return bool(flat) and all(max(better) < min(worse) for better, worse in pairwise(ranks))
+
+
+_JUDGED = """
+SELECT j.comparison_id, j.tiers, j.created_at FROM comparisons c JOIN judgments j ON j.comparison_id = c.id
+WHERE c.gold = 1 AND j.purpose = 'gold' AND j.verdict = 'rank' AND (:annotator IS NULL OR j.annotator_id = :annotator)
+    AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id)
+ORDER BY j.id
+"""
 
 
 def _tiers(said: str) -> Tiers:

@@ -20,12 +20,12 @@ _EXCLUDED = """EXISTS (
     AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts))"""
 
 _SAYS = """(
-    instr(lower(j.rationale), lower(:text)) OR EXISTS (
-        SELECT 1 FROM comparisons c JOIN prompts p ON p.id = c.prompt_id
-        WHERE c.id = j.comparison_id AND instr(lower(p.messages), lower(:text)))
+    instr(casefold(j.rationale), :text) OR EXISTS (
+        SELECT 1 FROM comparisons c JOIN prompts p ON p.id = c.prompt_id, json_each(p.messages) turn
+        WHERE c.id = j.comparison_id AND instr(casefold(turn.value ->> 'content'), :text))
     OR EXISTS (
         SELECT 1 FROM comparison_completions link JOIN completions t ON t.id = link.completion_id
-        WHERE link.comparison_id = j.comparison_id AND instr(lower(t.text), lower(:text))))"""
+        WHERE link.comparison_id = j.comparison_id AND instr(casefold(t.text), :text)))"""
 
 
 def of_annotator(
@@ -60,7 +60,7 @@ def of_annotator(
         {
             "annotator": annotator_id,
             "verdict": verdict,
-            "text": text.strip(),
+            "text": text.strip().casefold(),
             "before": before_id,
             "limit": limit,
         },

@@ -67,7 +67,7 @@ def save(
             return from_row(standing_row)
         if not queue.reclaim(store, presentation) or _judged_elsewhere(store, presentation):
             raise LeaseOver(
-                "The time for this comparison was over, and it was given to somebody else. Here is another one."
+                "The time for this comparison was over and it was given to somebody else, or it was withdrawn. Here is another one."
             )
         return _insert(store, presentation, _checked(presentation, verdict, tiers, all_bad, skip_reason, details))
 
@@ -240,6 +240,8 @@ def _checked(
     presentation: Presentation, verdict: str, tiers: Any, all_bad: bool, skip_reason: str | None, said: Details
 ) -> _Said:
     checked = _checked_tiers(tiers, presentation.order)
+    if skip_reason is not None:
+        details.check_text("The reason", skip_reason, details.LONGEST_NOTE)
     reason = None if skip_reason is None else skip_reason.strip()
     ranked = sum(len(tier) for tier in checked)
     if verdict not in ("rank", "skip"):

@@ -134,6 +134,12 @@ def of_split(store: Database, split: Split | None = None) -> list[Prompt]:
     return [from_row(row) for row in rows]
 
 
+def by_kind(store: Database) -> list[tuple[str, Split, int]]:
+    """How many prompts there are of each kind in each split, retired ones left out."""
+    rows = store.rows("SELECT kind, split, count(*) FROM prompts WHERE retired = 0 GROUP BY kind, split ORDER BY kind, split")
+    return [tuple(row) for row in rows]
+
+
 def from_row(row: sqlite3.Row) -> Prompt:
     return Prompt(row["id"], tuple(json.loads(row["messages"])), row["kind"], row["split"])
 

@@ -42,8 +42,6 @@ _NOT_JUDGED = """
         WHERE j.comparison_id = line.comparison_id AND j.annotator_id = :annotator AND j.verdict != 'retract'
             AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id))"""
 
-_PLACE = "coalesce((SELECT ticket FROM line_places p WHERE p.annotator_id = :annotator AND p.priority = line.priority), 0)"
-
 NEXT_IN_LINE = f"""
 SELECT line.comparison_id, line.ticket FROM line
 WHERE line.priority = :priority
@@ -53,7 +51,19 @@ WHERE line.priority = :priority
 ORDER BY line.ticket LIMIT 1
 """
 
-WAITING_FOR = f"SELECT 1 FROM line WHERE line.ticket > {_PLACE} {_NOT_JUDGED}"
+# Priority by priority, each from the annotator's place on: without that the whole line is read for each of them.
+WAITING_FOR = f"""
+WITH RECURSIVE priorities(priority) AS (
+    SELECT max(priority) FROM line
+    UNION ALL
+    SELECT (SELECT max(line.priority) FROM line WHERE line.priority < priorities.priority) FROM priorities
+    WHERE priority IS NOT NULL
+)
+SELECT 1 FROM priorities CROSS JOIN line ON line.priority = priorities.priority
+WHERE line.ticket > coalesce(
+        (SELECT ticket FROM line_places p WHERE p.annotator_id = :annotator AND p.priority = priorities.priority), 0)
+    {_NOT_JUDGED}
+"""
 
 UNSEEN_GOLD = """
 SELECT c.id FROM comparisons c WHERE c.gold = 1 AND c.retired = 0
@@ -113,12 +123,13 @@ def reclaim(store: Database, presentation: Presentation) -> bool:
 
     Only a vote needs a place: gold and repeats are asked of each annotator apart.
     """
-    held = store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id])
-    if held or presentation.purpose != "vote":
+    if presentation.purpose != "vote":
         return True
+    held = store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id])
     return bool(
         store.value(
-            "SELECT human_ranks + leased < wanted AND retired = 0 FROM comparisons WHERE id = ?", [presentation.comparison_id]
+            "SELECT retired = 0 AND (? OR human_ranks + leased < wanted) FROM comparisons WHERE id = ?",
+            [held, presentation.comparison_id],
         )
     )
 
@@ -166,19 +177,19 @@ def _choose(
     store: Database, annotator_id: int, project: ProjectSettings, rng: random.Random
 ) -> tuple[Comparison, Presentation] | None:
     """Draws between gold, repeat and line. A share that has nothing to offer falls to the line."""
-    gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id) if project.gold_share else []
-    repeats = (
-        _ids(store, REPEATABLE, annotator=annotator_id, among=REPEAT_AMONG, after=REPEAT_AFTER) if project.repeat_share else []
-    )
-    p_gold = project.gold_share if gold else 0.0
-    p_repeat = project.repeat_share if repeats else 0.0
+    repeatable = {"annotator": annotator_id, "among": REPEAT_AMONG, "after": REPEAT_AFTER}
+    # Whether there is one is asked each time, for the probabilities; which there are, only of the few that are drawn.
+    p_gold = project.gold_share if project.gold_share and _any(store, UNSEEN_GOLD, annotator=annotator_id) else 0.0
+    p_repeat = project.repeat_share if project.repeat_share and _any(store, REPEATABLE, **repeatable) else 0.0
     drawn = rng.random()
     if drawn < p_gold:
+        gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id)
         comparison = comparisons.get(store, rng.choice(gold))
         shown = presentations.record(store, comparison, annotator_id, rng, purpose="gold", guidelines=guidelines.current(store))
         _lease(store, shown, "gold", p_gold / len(gold), project)
         return comparison, shown
     if drawn < p_gold + p_repeat:
+        repeats = _ids(store, REPEATABLE, **repeatable)
         before = presentations.get(store, rng.choice(repeats))
         comparison = comparisons.get(store, before.comparison_id)
         shown = presentations.repeat(store, before, guidelines=guidelines.current(store))
@@ -235,6 +246,10 @@ def _expiry(project: ProjectSettings) -> str:
 
 def _before_now(*, minutes: int) -> str:
     return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="milliseconds")
+
+
+def _any(store: Database, sql: str, **parameters: int) -> bool:
+    return store.row(f"{sql} LIMIT 1", parameters) is not None
 
 
 def _ids(store: Database, sql: str, **parameters: int) -> list[int]:

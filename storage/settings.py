@@ -12,6 +12,8 @@ MOST_OVERLAP = 20
 MOST_ASPECTS = 8
 LARGEST_SHARE = 0.5
 
+_WHOLE = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars")
+
 
 def current(store: Database) -> ProjectSettings:
     """The settings that hold now; the defaults before the first change."""
@@ -44,6 +46,9 @@ def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
 
 def problem(settings: ProjectSettings) -> str | None:
     """What is wrong with these settings, in words; None if nothing is."""
+    for name in _WHOLE:
+        if type(getattr(settings, name)) is not int:
+            return f"{name} must be a whole number, not {getattr(settings, name)!r}"
     if not 1 <= settings.overlap <= MOST_OVERLAP:
         return f"overlap must be 1 to {MOST_OVERLAP} judgments, not {settings.overlap}"
     if not 1 <= settings.lease_minutes <= 24 * 60:

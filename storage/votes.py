@@ -5,7 +5,6 @@ Only reads. What the numbers say is worked out in `rlhf.agreement` and `rlhf.lea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -20,6 +19,8 @@ BATCH_ROWS = 50_000
 
 PURPOSES: tuple[Purpose, ...] = ("vote", "gold", "repeat")
 """`Rankings.purpose` counts in this order."""
+
+BRACKETS_TO_BLANKS = str.maketrans("[]", "  ")
 
 MEMBERS = "SELECT comparison_id, position, completion_id FROM comparison_completions ORDER BY comparison_id, position"
 
@@ -53,24 +54,24 @@ class Rankings:
     A completion is known by its position in the comparison, which is the same for every annotator.
     """
 
-    judgment: Int64[np.ndarray, "n"]
-    comparison: Int64[np.ndarray, "n"]
+    judgment: Int64[np.ndarray, " n"]
+    comparison: Int64[np.ndarray, " n"]
     """Row of `comparisons`."""
-    annotator: Int64[np.ndarray, "n"]
-    purpose: Int8[np.ndarray, "n"]
+    annotator: Int64[np.ndarray, " n"]
+    purpose: Int8[np.ndarray, " n"]
     """Index into `PURPOSES`. A vote is one that counts."""
-    active_s: Float32[np.ndarray, "n"]
+    active_s: Float32[np.ndarray, " n"]
     """Seconds of active time; NaN where none was measured."""
-    first_shown: Int8[np.ndarray, "n"]
+    first_shown: Int8[np.ndarray, " n"]
     """Position of the completion that this annotator saw first (left); -1 where nothing was shown, as in an import."""
     ranks: Int8[np.ndarray, "n k"]
     """Tier of the completion at each position, 0 the best; -1 where it was left out, or there is none."""
-    comparisons: Int64[np.ndarray, "c"]
+    comparisons: Int64[np.ndarray, " c"]
     """Ids, ascending; those without a ranking too."""
-    sizes: Int8[np.ndarray, "c"]
+    sizes: Int8[np.ndarray, " c"]
     """Completions in each."""
 
-    def where(self, chosen: Bool[np.ndarray, "n"] | Int64[np.ndarray, "m"]) -> Rankings:
+    def where(self, chosen: Bool[np.ndarray, " n"] | Int64[np.ndarray, " m"]) -> Rankings:
         """Some of the rankings, of the same comparisons."""
         of_comparisons = {"comparisons", "sizes"}
         columns = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -91,7 +92,7 @@ def authors(store: Database) -> Int64[np.ndarray, "c k"]:
     return _by_position(store, AUTHORS)[1]
 
 
-def prompts(store: Database) -> Int64[np.ndarray, "c"]:
+def prompts(store: Database) -> Int64[np.ndarray, " c"]:
     """Prompt by comparison, in the order of `Rankings.comparisons`."""
     rows = store.rows(
         "SELECT prompt_id FROM comparisons c "
@@ -122,7 +123,7 @@ def by_day(store: Database, annotator_id: int, *, minutes_east: int = 0) -> dict
     return {row[0]: row[1] for row in rows}
 
 
-def _by_position(store: Database, sql: str) -> tuple[Int64[np.ndarray, "c"], Int64[np.ndarray, "c k"]]:
+def _by_position(store: Database, sql: str) -> tuple[Int64[np.ndarray, " c"], Int64[np.ndarray, "c k"]]:
     """Comparison ids, and a number for each of their positions; -1 fills the shorter ones."""
     cursor = store.rows(sql)
     cursor.row_factory = None
@@ -140,7 +141,7 @@ def _batches(store: Database, kinds: Sequence[AnnotatorKind]) -> Iterator[list[t
         yield rows
 
 
-def _columns(rows: list[tuple], ids: Int64[np.ndarray, "c"], members: Int64[np.ndarray, "c k"]) -> tuple[np.ndarray, ...]:
+def _columns(rows: list[tuple], ids: Int64[np.ndarray, " c"], members: Int64[np.ndarray, "c k"]) -> tuple[np.ndarray, ...]:
     """The columns of `Rankings` for some rows, in the order of its fields."""
     judgment, comparison_id, annotator, purpose, active_ms, first_id, tiers = zip(*rows, strict=True)
     comparison = np.searchsorted(ids, np.array(comparison_id, dtype=np.int64))
@@ -158,22 +159,27 @@ def _columns(rows: list[tuple], ids: Int64[np.ndarray, "c"], members: Int64[np.n
 
 
 def _ranks(tiers: Sequence[str], shown: Int64[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:
-    """JSON tiers of completion ids -> the tier of each position. One parse and a few array steps for all of them."""
-    parsed = json.loads(f"[{','.join(tiers)}]")
-    flat = list(chain.from_iterable(parsed))
-    completion = np.fromiter(chain.from_iterable(flat), dtype=np.int64)
-    tiers_of_each = np.fromiter(map(len, parsed), dtype=np.int64, count=len(parsed))
-    size_of_tier = np.fromiter(map(len, flat), dtype=np.int64, count=len(flat))
-    before = np.cumsum(tiers_of_each) - tiers_of_each
-    tier = np.arange(len(flat)) - np.repeat(before, tiers_of_each)
-    ranking = np.repeat(np.repeat(np.arange(len(parsed)), tiers_of_each), size_of_tier)
-    position = _position(shown[ranking], completion)
+    """JSON tiers of completion ids, `[[12],[15,11]]`, -> the tier of each position.
+
+    Read as one text by array steps: as Python lists, a million of them keep the garbage collector busy for seconds.
+    """
+    text = ",".join(tiers)
+    letters = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+    opens = letters == ord("[")
+    depth = np.cumsum(opens.view(np.int8) - (letters == ord("]")).view(np.int8), dtype=np.int8)
+    digit = (letters >= ord("0")) & (letters <= ord("9"))
+    starts = np.flatnonzero(digit & ~np.concatenate([[False], digit[:-1]]))
+    ranking = (np.cumsum(opens & (depth == 1), dtype=np.int64) - 1)[starts]
+    tier = np.cumsum(opens & (depth == 2), dtype=np.int64)[starts]
+    # Each ranking begins with a new tier, so its first completion tells where its tiers begin to count.
+    tier -= tier[np.searchsorted(ranking, ranking)]
+    completion = np.fromstring(text.translate(BRACKETS_TO_BLANKS), dtype=np.int64, sep=",")
     ranks = np.full(shown.shape, -1, dtype=np.int8)
-    ranks[ranking, position] = np.repeat(tier, size_of_tier)
+    ranks[ranking, _position(shown[ranking], completion)] = tier
     return ranks
 
 
-def _position(shown: Int64[np.ndarray, "n k"], completion: Int64[np.ndarray, "n"]) -> Int8[np.ndarray, "n"]:
+def _position(shown: Int64[np.ndarray, "n k"], completion: Int64[np.ndarray, " n"]) -> Int8[np.ndarray, " n"]:
     """Where each completion stands in its row; -1 where it does not."""
     found = shown == completion[:, None]
     return np.where((completion >= 0) & found.any(axis=1), found.argmax(axis=1), -1).astype(np.int8)

@@ -19,7 +19,7 @@ from rlhf.progress import Cancelled
 from storage import prompts, runs
 from storage.database import Database, DataFolder
 
-VERBS = ["serve", "import", "export", "simulate", "train", "runs", "stats", "doctor"]
+VERBS = ["serve", "import", "export", "simulate", "train", "runs", "stats", "agreement", "leaderboard", "doctor"]
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,10 @@ def test_help_names_every_verb(capsys):
     "verb, said",
     [
         ("serve", ["TCP port on 127.0.0.1", "(default: 7860)", "--endpoint URL"]),
-        ("import", ["JSONL rows", "--strict"]),
-        ("export", ["JSONL file to write", "marked as such"]),
+        ("import", ["JSONL rows", "--strict", "--undo ID"]),
+        ("export", ["file to write (gzipped", "marked as such", "by pseudonym otherwise"]),
+        ("backup", ["replace the file"]),
+        ("restore", ["a file that backup wrote"]),
         ("simulate", ["probability that a judgment is turned round, 0 to 0.5", "longest answer, in tokens", "{sentiment,concise,lexical}"]),
         ("train", ["Reward units per nat of KL to the reference. [", "in tokens. [", "in nats", "--no-include-simulated", "[off]"]),
         ("runs", ["one run in full"]),
@@ -120,7 +122,7 @@ def test_import_takes_the_good_rows_and_names_the_bad_ones(capsys, tmp_path, dat
     assert launch.main(["import", "--data", data, str(file)]) == 1
     said = capsys.readouterr()
     assert said.err.splitlines() == [f"{file}:2: not JSON", f"{file}:5: a message is empty"]
-    assert said.out.strip() == "1 prompts added, 1 known already, 2 wrong rows left out"
+    assert said.out.strip() == "import 1: 1 prompts added, 1 known already, 2 wrong rows left out"
     assert [p.text for p in prompts.of_split(store)] == ["Known?", "New?"]
 
 

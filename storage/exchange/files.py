@@ -61,14 +61,9 @@ def records(
         raise StoreError(f"{path} cannot be read ({error.strerror or error}): check its name and permissions.") from error
 
 
-def _records(path: Path, raw: BinaryIO, container: Container | None) -> Iterator[tuple[int, dict | BadRow]]:
-    file: BinaryIO = raw
-    if raw.read(2) == b"\x1f\x8b":
-        raw.seek(0)
-        file = gzip.open(raw)
-    else:
-        raw.seek(0)
-    buffered = io.BufferedReader(file, CHUNK) if not isinstance(file, io.BufferedReader) else file
+def _records(path: Path, raw: io.BufferedReader, container: Container | None) -> Iterator[tuple[int, dict | BadRow]]:
+    zipped = raw.peek(2).startswith(b"\x1f\x8b")
+    buffered = io.BufferedReader(gzip.GzipFile(fileobj=raw), CHUNK) if zipped else raw
     start = buffered.peek(CHUNK)[:CHUNK]
     if container == "parquet" or (container is None and start.startswith(b"PAR1")):
         return _parquet(path)
@@ -110,11 +105,9 @@ def _object(line: bytes) -> dict | BadRow:
 
 
 def _list(file: BinaryIO) -> Iterator[tuple[int, dict | BadRow]]:
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape")
-    elements = _Elements(text)
-    number = 0
-    for number, value in enumerate(elements, start=1):  # noqa: B007
-        yield number, value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
+        for number, value in enumerate(_Elements(text), start=1):
+            yield number, value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
 
 
 class _Elements:
@@ -177,7 +170,11 @@ class _Elements:
 
 def _csv(file: BinaryIO) -> Iterator[tuple[int, dict | BadRow]]:
     # Bytes that are no UTF-8 come through as lone surrogates, so that they cost their row and not the file.
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        yield from _csv_rows(text)
+
+
+def _csv_rows(text: TextIO) -> Iterator[tuple[int, dict | BadRow]]:
     csv.field_size_limit(LONGEST)
     reader = csv.reader(text, strict=True)
     header: list[str] = []

@@ -85,6 +85,11 @@ SECOND: Tiers = ((1,), (0,))
 TIE: Tiers = ((0, 1),)
 
 
+def check_different(chosen: str, rejected: str) -> None:
+    if chosen == rejected:
+        raise BadRow("chosen and rejected are the same: there is nothing to compare")
+
+
 def check(item: NewPrompt | NewComparison) -> None:
     """Whether the store can keep it.
 
@@ -262,10 +267,8 @@ def parted(left: Sequence[Message], right: Sequence[Message]) -> tuple[list[Mess
     where it is several turns.
 
     Raises:
-        BadRow: they are the same, share no user's turn, or part where the user speaks.
+        BadRow: they share no user's turn, or part where the user speaks.
     """
-    if list(left) == list(right):
-        raise BadRow("chosen and rejected are the same: there is nothing to compare")
     common = 0
     for one, other in zip(left[:-1], right[:-1], strict=False):
         if one != other:
@@ -288,7 +291,7 @@ def moment(value: Any) -> str | None:
         return None
     try:
         at = _moment(value)
-    except (ValueError, OverflowError, OSError, TypeError):
+    except (ValueError, OverflowError, OSError, TypeError, AttributeError):
         raise BadRow(f"not a time: {str(value)[:40]!r}") from None
     if not EARLIEST < at < LATEST:
         raise BadRow(f"not a time: {str(value)[:40]!r}")

@@ -6,6 +6,12 @@ BEGIN SELECT RAISE(ABORT, 'prompts are append-only'); END;
 CREATE TRIGGER prompts_are_not_deleted BEFORE DELETE ON prompts
 BEGIN SELECT RAISE(ABORT, 'prompts are append-only'); END;
 
+CREATE TRIGGER policy_versions_are_not_changed BEFORE UPDATE ON policy_versions
+BEGIN SELECT RAISE(ABORT, 'policy_versions are append-only'); END;
+
+CREATE TRIGGER policy_versions_are_not_deleted BEFORE DELETE ON policy_versions
+BEGIN SELECT RAISE(ABORT, 'policy_versions are append-only'); END;
+
 CREATE TRIGGER completions_are_not_changed BEFORE UPDATE ON completions
 BEGIN SELECT RAISE(ABORT, 'completions are append-only'); END;
 
@@ -26,6 +32,9 @@ BEGIN SELECT RAISE(ABORT, 'comparison_completions are append-only'); END;
 
 CREATE TRIGGER annotators_are_not_changed BEFORE UPDATE OF id, kind, rule, created_at ON annotators
 BEGIN SELECT RAISE(ABORT, 'annotators are append-only'); END;
+
+CREATE TRIGGER pseudonyms_are_not_changed BEFORE UPDATE OF pseudonym ON annotators WHEN OLD.pseudonym IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'pseudonyms are append-only: exports that were made name them'); END;
 
 CREATE TRIGGER annotators_are_not_deleted BEFORE DELETE ON annotators
 BEGIN SELECT RAISE(ABORT, 'annotators are append-only'); END;

@@ -1,10 +1,16 @@
 """Each migration from the schema before it: build the old one, migrate, compare columns, keys and rows."""
 
+import hashlib
+import json
 import sqlite3
+from dataclasses import dataclass
+from importlib import resources
 
 import pytest
 import sqlite_utils
 
+from storage import annotators, comparisons, judgments, presentations, prompts, queue, runs, stats
+from storage.database import Database
 from storage.migrations import migrations
 
 COLUMNS_OF_M001 = {
@@ -46,9 +52,15 @@ KEYS_OF_M001 = {
 }
 
 
+M001_AS_SHIPPED = "15ef0328d30d0da860cce51493b4601a9fd1a76c9923805ce4631865df96abc0"
+"""SHA-256 of m001_loop.sql in version 0.1.0, before any other."""
+
+
 @pytest.fixture
 def before(tmp_path):
     raw = sqlite3.connect(tmp_path / "old.db", isolation_level=None)
+    raw.execute("PRAGMA foreign_keys=ON")
+    raw.execute("PRAGMA synchronous=OFF")
     yield sqlite_utils.Database(raw)
     raw.close()
 
@@ -95,3 +107,560 @@ def test_a_migration_that_fails_leaves_the_old_schema(before):
     with pytest.raises(sqlite3.OperationalError, match="runs already exists"):
         migrate(before)
     assert set(before.table_names()) == {"runs", "_sqlite_migrations"}
+
+
+def test_what_was_shipped_is_never_edited():
+    shipped = resources.files("storage.migrations").joinpath("m001_loop.sql").read_bytes()
+    assert hashlib.sha256(shipped).hexdigest() == M001_AS_SHIPPED
+
+
+# ---- the store as 0.1.0 wrote it
+
+ANN, BOB, RULE = 1, 2, 3
+
+SAMPLING = '{"temperature":1.0,"top_p":1.0,"top_k":0,"max_new_tokens":64}'
+
+
+def at(minute):
+    return f"2026-10-01T08:{minute:02}:00.000+00:00"
+
+
+def put(db, table, *rows):
+    """Rows in raw SQL, as the version of that time wrote them. The first of them names the columns."""
+    columns, *values = rows
+    names = ", ".join(f'"{column}"' for column in columns.split())
+    marks = ", ".join("?" * len(columns.split()))
+    db.conn.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", values)
+
+
+def fill_m001(db):
+    """Seven comparisons: ranked anew after an undo, skipped, undone, a rule's, untouched, skipped and ranked, held."""
+    put(db, "prompts", "messages kind split source digest created_at",
+        ('[{"role":"user","content":"Why is the sky blue?"}]', "explain", "train", "starter", "d1", at(0)),
+        ('[{"role":"system","content":"짧게."},{"role":"user","content":"하늘은 왜 파란가요?"}]', "ko", "heldout", "import", "d2", at(0)),
+    )  # fmt: skip
+    put(db, "runs", "id status config seed versions snapshot stage progress eta_s pid heartbeat_at created_at error result",
+        ("round-1", "done", '{"steps":2}', 7, '{"torch":"2.13.0"}', '{"pairs":20}', "report", 1.0, 0.0, 99, at(9), at(8), None, "{}"),
+        ("round-2", "lost", "{}", 8, "{}", None, "ppo", 0.4, 12.5, 98, at(9), at(8), "It stopped.", None),
+    )  # fmt: skip
+    put(db, "policy_versions", "name kind base_model adapter_path run_id created_at",
+        ("tiny", "base", "hub/tiny", None, None, at(0)),
+        ("tiny-r1", "tuned", "hub/tiny", "runs/round-1/adapter", "round-1", at(10)),
+        ("gpt", "external", "gpt", None, None, at(0)),
+    )  # fmt: skip
+    put(db, "completions", "prompt_id policy_version_id text sampling seed finish_reason latency_s created_at",
+        *((2 if n == 5 else 1, 1, f"Answer {n} {side}", SAMPLING, n, "stop", 0.5, at(1)) for n in range(1, 8) for side in "ab"),
+        (1, 2, "Answer 7 c", SAMPLING, None, "length", 1.5, at(1)),
+    )  # fmt: skip
+    put(db, "comparisons", "prompt_id purpose created_at", *((2 if n == 5 else 1, "collect", at(2)) for n in range(1, 8)))
+    put(db, "comparison_completions", "comparison_id position completion_id",
+        *((n, place, 2 * n - 1 + place) for n in range(1, 8) for place in (0, 1)), (7, 2, 15),
+    )  # fmt: skip
+    put(db, "annotators", "name kind rule created_at",
+        ("Ann", "human", None, at(0)), ("Bob", "human", None, at(0)), ("longest", "simulated", "length", at(0)),
+    )  # fmt: skip
+    put(db, "presentations", "comparison_id annotator_id slots created_at",
+        (1, ANN, "[2,1]", at(3)), (2, ANN, "[3,4]", at(3)), (3, BOB, "[6,5]", at(3)), (4, RULE, "[7,8]", at(3)),
+        (6, ANN, "[11,12]", at(3)), (6, BOB, "[12,11]", at(3)), (7, BOB, "[15,13,14]", at(3)),
+    )  # fmt: skip
+    put(db, "judgments", "comparison_id presentation_id annotator_id verdict tiers all_bad skip_reason supersedes created_at",
+        (1, 1, ANN, "rank", "[[1],[2]]", 0, None, None, at(4)),
+        (1, 1, ANN, "retract", "[]", 0, None, 1, at(4)),
+        (1, 1, ANN, "rank", "[[2],[1]]", 1, None, None, at(4)),
+        (2, 2, ANN, "skip", "[]", 0, "둘 다 모르겠음", None, at(5)),
+        (3, 3, BOB, "rank", "[[5,6]]", 0, None, None, at(5)),
+        (3, 3, BOB, "retract", "[]", 0, None, 5, at(5)),
+        (4, 4, RULE, "rank", "[[8],[7]]", 0, None, None, at(5)),
+        (6, 5, ANN, "skip", "[]", 0, "not sure", None, at(6)),
+        (6, 6, BOB, "rank", "[[12],[11]]", 0, None, None, at(7)),
+    )  # fmt: skip
+    put(db, "metrics", "run_id name step value", ("round-1", "kl", 0, 0.0), ("round-1", "kl", 1, 0.25))
+    put(db, "run_samples", "run_id prompt_id before after score_before score_after",
+        ("round-1", 1, "b", "a", -0.5, 0.5), ("round-1", 2, "b", None, None, None),
+    )  # fmt: skip
+
+
+def fill_m002(db):
+    put(db, "accounts", "annotator_id password_hash roles created_at disabled_at",
+        (ANN, "$argon2id$a", '["lead"]', at(11), None), (BOB, "$argon2id$b", '["annotator"]', at(11), at(12)),
+    )  # fmt: skip
+    put(db, "account_events", "annotator_id act detail by_id created_at",
+        (ANN, "created", "lead", None, at(11)), (BOB, "created", "annotator", ANN, at(11)), (BOB, "disabled", "", ANN, at(12)),
+    )  # fmt: skip
+    put(db, "sessions", "token_hash account_id created_at expires_at", ("f00d", 1, at(13), at(59)))
+    put(db, "sign_in_failures", "name created_at", ("eve", at(13)))
+
+
+def fill_m003(db):
+    """What a lead set, an import, a batch, and comparisons that are urgent, wanted twice, retired or imported."""
+    put(db, "settings", "values by_id created_at", ('{"overlap":2}', ANN, at(20)))
+    put(db, "guidelines", "text by_id created_at", ("Be kind.", ANN, at(20)), ("친절하게.", None, at(21)))
+    put(db, "imports", "format source sha256 report by_id created_at undone_by_id undone_at",
+        ("trl", "a.jsonl", "ab", "{}", ANN, at(22), None, None), ("csv", "b.csv", None, "{}", ANN, at(22), BOB, at(23)),
+    )  # fmt: skip
+    put(db, "batches", "policy_ids answers sampling asked made priority by_id created_at cancelled_at",
+        ("[1,2]", 2, SAMPLING, 10, 4, 1, ANN, at(24), None), ("[1]", 9, SAMPLING, 5, 0, 0, None, at(24), at(25)),
+    )  # fmt: skip
+    put(db, "prompts", "messages kind split source digest created_at import_id retired",
+        ('[{"role":"user","content":"imported"}]', "imported", "train", "b.csv", "d3", at(22), 2, 1),
+    )  # fmt: skip
+    put(db, "comparisons", "prompt_id purpose created_at import_id batch_id priority wanted retired digest",
+        (1, "batch", at(24), None, 1, 5, 1, 0, "c8"), (1, "import", at(22), 1, None, 0, 2, 0, "c9"),
+    )  # fmt: skip
+    db.conn.execute("UPDATE comparisons SET wanted = 2 WHERE id = 6")
+
+
+def fill_m004(db):
+    """A judgment that says all it may, an imported one, and an exclusion that was lifted."""
+    put(db, "presentations", "comparison_id annotator_id slots created_at purpose guidelines_id",
+        (5, ANN, "[10,9]", at(30), "vote", 2), (4, ANN, "[8,7]", at(30), "repeat", 1),
+    )  # fmt: skip
+    put(db, "judgments",
+        "comparison_id presentation_id annotator_id verdict tiers created_at strength partial rationale active_ms idle_ms "
+        "client_ms server_ms import_id",
+        (5, 8, ANN, "rank", "[[10],[9]]", at(31), "slightly", 1, "더 짧다.", 900, 100, 1000, 1200, None),
+        (9, None, BOB, "rank", "[[1],[2]]", at(22), None, 0, "", None, None, None, None, 1),
+    )  # fmt: skip
+    put(db, "aspect_ratings", "judgment_id completion_id aspect rating", (10, 9, "helpful", 2), (10, 10, "helpful", 5))
+    put(db, "ideal_answers", "judgment_id completion_id text edit_distance", (10, 9, "Answer 5", 2))
+    put(db, "flags", "judgment_id completion_id kind note", (10, None, "broken_prompt", "?"), (10, 9, "unsafe", ""))
+    put(db, "exclusions", "rule reason by_id created_at", ("too fast", "0.2 s", ANN, at(32)))
+    put(db, "excluded_judgments", "judgment_id exclusion_id", (9, 1))
+    put(db, "exclusion_lifts", "exclusion_id reason by_id created_at", (1, "It was not.", ANN, at(33)))
+
+
+def fill_m005(db):
+    put(db, "leases", "presentation_id comparison_id annotator_id policy propensity created_at expires_at ended_at outcome",
+        (7, 7, BOB, "oldest", 1.0, at(40), at(59), None, None), (1, 1, ANN, "undo", 0.5, at(40), at(55), at(41), "judged"),
+    )  # fmt: skip
+    put(db, "line_places", "annotator_id priority ticket asked_at", (BOB, 0, 3, at(40)))
+    put(db, "gold_answers", "comparison_id tiers note by_id created_at", (3, "[[5],[6]]", "checked", ANN, at(42)))
+
+
+FILLS = {
+    "m001_loop": fill_m001,
+    "m002_people": fill_m002,
+    "m003_project": fill_m003,
+    "m004_detail": fill_m004,
+    "m005_leases": fill_m005,
+}
+
+
+@dataclass
+class Step:
+    """One migration as it went: what the database was before and what it became."""
+
+    db: sqlite_utils.Database
+    old: dict
+    new: dict
+
+    def added(self, kind):
+        return self.new[kind] - self.old[kind]
+
+    def dropped(self, kind):
+        return self.old[kind] - self.new[kind]
+
+    def rows(self, sql):
+        return [tuple(row) for row in self.db.conn.execute(sql)]
+
+
+def look(db):
+    """The schema in sets to subtract, and every row of every table."""
+    tables = [table for table in db.tables if table.name not in ("_sqlite_migrations", "sqlite_sequence")]
+    named = db.conn.execute("SELECT type, name FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {
+        "columns": {f"{table.name}.{column.name}" for table in tables for column in table.columns},
+        "keys": {f"{key.table}.{key.column} -> {key.other_table}.{key.other_column}" for t in tables for key in t.foreign_keys},
+        "indexes": {name for kind, name in named if kind == "index"},
+        "triggers": {name for kind, name in named if kind == "trigger"},
+        "views": {name for kind, name in named if kind == "view"},
+        "rows": {table.name: list(table.rows) for table in tables},
+    }
+
+
+@pytest.fixture
+def step(before):
+    """Builds the schema that `name` meets, with rows of every kind that there were, and migrates that one."""
+
+    def migrate_one(name):
+        names = [migration.name for migration in migrations._migrations]
+        for earlier in names[: names.index(name)]:
+            migrate(before, up_to=earlier)
+            FILLS[earlier](before)
+        old = look(before)
+        migrate(before, up_to=name)
+        assert before.conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert before.conn.execute("PRAGMA foreign_key_check").fetchall() == []
+        for view in before.view_names():
+            before.conn.execute(f"SELECT * FROM {view}").fetchall()
+        return Step(before, old, look(before))
+
+    return migrate_one
+
+
+def assert_kept(step, *changed):
+    """Every row is there with every value that it had, but for the columns in `changed`; nothing came to the old tables."""
+    for table, rows in step.old["rows"].items():
+        keep = [column for column in (rows[0] if rows else ()) if f"{table}.{column}" not in changed]
+        was = [[row[column] for column in keep] for row in rows]
+        assert [[row[column] for column in keep] for row in step.new["rows"][table]] == was, table
+        assert rows, f"{table} had no row to lose"
+
+
+def assert_dropped_nothing(step):
+    for kind in ("columns", "keys", "indexes", "triggers", "views"):
+        assert step.dropped(kind) == set(), kind
+
+
+def words(text):
+    return set(text.split())
+
+
+def test_m002_gives_every_annotator_a_pseudonym_and_a_count(step):
+    done = step("m002_people")
+    assert_kept(done)
+    assert done.added("columns") == words(
+        "annotators.pseudonym annotators.shows_name annotators.judged "
+        "accounts.id accounts.annotator_id accounts.password_hash accounts.roles accounts.created_at accounts.disabled_at "
+        "account_events.id account_events.annotator_id account_events.act account_events.detail account_events.by_id "
+        "account_events.created_at sessions.token_hash sessions.account_id sessions.created_at sessions.expires_at "
+        "sign_in_failures.id sign_in_failures.name sign_in_failures.created_at"
+    )
+    assert done.added("keys") == {
+        "accounts.annotator_id -> annotators.id",
+        "account_events.annotator_id -> annotators.id",
+        "account_events.by_id -> annotators.id",
+        "sessions.account_id -> accounts.id",
+    }
+    assert done.added("indexes") == words("annotators_pseudonym sessions_account sign_in_failures_name")
+    assert done.added("triggers") == {"annotators_get_a_pseudonym"}
+    assert_dropped_nothing(done)
+    # Ann: ranked anew, two skips. Bob: one of two, the other undone.
+    assert done.rows("SELECT name, shows_name, judged FROM annotators") == [("Ann", 0, 3), ("Bob", 0, 1), ("longest", 0, 1)]
+    pseudonyms = [row[0] for row in done.rows("SELECT pseudonym FROM annotators")]
+    assert len(set(pseudonyms)) == 3
+    assert all(len(name) == 12 and set(name) <= set("0123456789abcdef") for name in pseudonyms)
+
+
+def test_m002_s_pseudonyms_are_random_and_kept_when_given(before):
+    migrate(before, up_to="m001_loop")
+    fill_m001(before)
+    before.conn.execute("BEGIN")
+    drawn = set()
+    for _ in range(2):
+        before.conn.execute("SAVEPOINT again")
+        migrations._migrations[1].fn(before)
+        drawn |= {row[0] for row in before.conn.execute("SELECT pseudonym FROM annotators")}
+        before.conn.execute("ROLLBACK TO again")
+    before.conn.execute("ROLLBACK")
+    assert len(drawn) == 6
+    migrate(before, up_to="m002_people")
+    put(before, "annotators", "name kind created_at pseudonym", ("Cy", "human", at(1), "c0ffee"), ("Di", "human", at(1), None))
+    given, made = [row[0] for row in before.conn.execute("SELECT pseudonym FROM annotators WHERE id > 3 ORDER BY id")]
+    assert given == "c0ffee"
+    assert len(made) == 12
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE constraint failed: annotators.pseudonym"):
+        put(before, "annotators", "name kind created_at pseudonym", ("Ed", "human", at(1), "c0ffee"))
+
+
+def test_m003_adds_what_a_project_says_and_leaves_comparisons_as_they_were(step):
+    done = step("m003_project")
+    assert_kept(done)
+    assert done.added("columns") == words(
+        "settings.id settings.values settings.by_id settings.created_at "
+        "guidelines.id guidelines.text guidelines.by_id guidelines.created_at "
+        "imports.id imports.format imports.source imports.sha256 imports.report imports.by_id imports.created_at "
+        "imports.undone_by_id imports.undone_at "
+        "batches.id batches.policy_ids batches.answers batches.sampling batches.asked batches.made batches.priority batches.by_id "
+        "batches.created_at batches.cancelled_by_id batches.cancelled_at "
+        "runs.by_id prompts.import_id prompts.retired comparisons.import_id comparisons.batch_id comparisons.priority "
+        "comparisons.wanted comparisons.retired comparisons.digest"
+    )
+    assert done.added("keys") == {
+        "settings.by_id -> annotators.id",
+        "guidelines.by_id -> annotators.id",
+        "imports.by_id -> annotators.id",
+        "imports.undone_by_id -> annotators.id",
+        "batches.by_id -> annotators.id",
+        "batches.cancelled_by_id -> annotators.id",
+        "runs.by_id -> annotators.id",
+        "prompts.import_id -> imports.id",
+        "comparisons.import_id -> imports.id",
+        "comparisons.batch_id -> batches.id",
+    }
+    assert done.added("indexes") == words("comparisons_digest comparisons_import comparisons_batch prompts_import")
+    assert done.added("triggers") == set()
+    assert_dropped_nothing(done)
+    assert done.rows("SELECT import_id, batch_id, priority, wanted, retired, digest FROM comparisons") == [
+        (None, None, 0, 1, 0, None)
+    ] * 7
+    assert done.rows("SELECT import_id, retired FROM prompts") == [(None, 0)] * 2
+    assert done.rows("SELECT by_id FROM runs") == [(None,)] * 2
+
+
+def test_m003_refuses_batches_that_make_no_sense(before):
+    migrate(before, up_to="m003_project")
+    for answers, asked in ((1, 5), (10, 5), (2, 0)):
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint failed"):
+            put(before, "batches", "policy_ids answers sampling asked created_at", ("[1]", answers, SAMPLING, asked, at(1)))
+
+
+def test_m004_gives_judgments_room_for_all_they_can_say(step):
+    done = step("m004_detail")
+    assert_kept(done)
+    assert done.added("columns") == words(
+        "presentations.purpose presentations.guidelines_id "
+        "judgments.purpose judgments.strength judgments.partial judgments.rationale judgments.active_ms judgments.idle_ms "
+        "judgments.client_ms judgments.server_ms judgments.import_id judgments.counts "
+        "aspect_ratings.judgment_id aspect_ratings.completion_id aspect_ratings.aspect aspect_ratings.rating "
+        "ideal_answers.judgment_id ideal_answers.completion_id ideal_answers.text ideal_answers.edit_distance "
+        "flags.id flags.judgment_id flags.completion_id flags.kind flags.note "
+        "exclusions.id exclusions.rule exclusions.reason exclusions.by_id exclusions.created_at "
+        "excluded_judgments.judgment_id excluded_judgments.exclusion_id "
+        "exclusion_lifts.exclusion_id exclusion_lifts.reason exclusion_lifts.by_id exclusion_lifts.created_at"
+    )
+    assert done.added("keys") == {
+        "presentations.guidelines_id -> guidelines.id",
+        "judgments.import_id -> imports.id",
+        "aspect_ratings.judgment_id -> judgments.id",
+        "aspect_ratings.completion_id -> completions.id",
+        "ideal_answers.judgment_id -> judgments.id",
+        "ideal_answers.completion_id -> completions.id",
+        "flags.judgment_id -> judgments.id",
+        "flags.completion_id -> completions.id",
+        "exclusions.by_id -> annotators.id",
+        "excluded_judgments.judgment_id -> judgments.id",
+        "excluded_judgments.exclusion_id -> exclusions.id",
+        "exclusion_lifts.exclusion_id -> exclusions.id",
+        "exclusion_lifts.by_id -> annotators.id",
+    }
+    assert done.added("indexes") == words("judgments_import flags_judgment excluded_judgments_exclusion")
+    assert done.db["aspect_ratings"].pks == ["judgment_id", "completion_id", "aspect"]
+    assert done.db["excluded_judgments"].pks == ["judgment_id", "exclusion_id"]
+    assert_dropped_nothing(done)
+    assert done.rows("SELECT DISTINCT purpose, guidelines_id FROM presentations") == [("vote", None)]
+    # Nothing counts before m005 has looked at what supersedes what.
+    assert done.rows(
+        "SELECT DISTINCT purpose, strength, partial, rationale, active_ms, idle_ms, client_ms, server_ms, import_id, counts "
+        "FROM judgments"
+    ) == [("vote", None, 0, "", None, None, None, None, None, 0)]
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "row"),
+    [
+        ("presentations", "comparison_id annotator_id slots created_at purpose", (1, ANN, "[1,2]", at(1), "practice")),
+        ("judgments", "comparison_id annotator_id verdict created_at strength", (1, ANN, "rank", at(1), "hugely")),
+        ("judgments", "comparison_id annotator_id verdict created_at purpose", (1, ANN, "rank", at(1), "practice")),
+        ("flags", "judgment_id kind", (1, "boring")),
+        ("exclusions", "rule reason created_at", ("too fast", None, at(1))),
+    ],
+)
+def test_m004_refuses_words_that_nobody_agreed_on(before, table, columns, row):
+    migrate(before, up_to="m003_project")
+    put(before, "prompts", "messages kind split source digest created_at", ("[]", "k", "train", "s", "d", at(0)))
+    put(before, "comparisons", "prompt_id purpose created_at", (1, "collect", at(0)))
+    put(before, "annotators", "name kind created_at", ("Ann", "human", at(0)))
+    put(before, "judgments", "comparison_id annotator_id verdict created_at", (1, ANN, "rank", at(0)))
+    migrate(before, up_to="m004_detail")
+    with pytest.raises(sqlite3.IntegrityError, match="constraint failed"):
+        put(before, table, columns, row)
+
+
+def test_m005_makes_the_line_and_says_what_counts(step):
+    done = step("m005_leases")
+    assert_kept(done, "presentations.answered", "presentations.undone_by", "judgments.counts")
+    assert done.added("columns") == words(
+        "comparisons.leased comparisons.gold "
+        "leases.id leases.presentation_id leases.comparison_id leases.annotator_id leases.policy leases.propensity "
+        "leases.created_at leases.expires_at leases.ended_at leases.outcome "
+        "line.ticket line.comparison_id line.priority "
+        "line_places.annotator_id line_places.priority line_places.ticket line_places.asked_at "
+        "gold_answers.id gold_answers.comparison_id gold_answers.tiers gold_answers.note gold_answers.by_id gold_answers.created_at"
+    )
+    assert done.dropped("columns") == {"presentations.answered", "presentations.undone_by"}
+    assert done.added("keys") == {
+        "leases.presentation_id -> presentations.id",
+        "leases.comparison_id -> comparisons.id",
+        "leases.annotator_id -> annotators.id",
+        "line.comparison_id -> comparisons.id",
+        "line_places.annotator_id -> annotators.id",
+        "gold_answers.comparison_id -> comparisons.id",
+        "gold_answers.by_id -> annotators.id",
+    }
+    assert done.dropped("keys") == {"presentations.undone_by -> judgments.id"}
+    assert done.added("indexes") == words(
+        "leases_presentation leases_held leases_expiring line_priority gold_answers_comparison comparisons_gold"
+    )
+    assert done.dropped("indexes") == words("presentations_unanswered comparisons_unranked")
+    assert done.added("triggers") == words(
+        "judgments_count skips_by_people_are_counted leases_reserve leases_release comparisons_join_the_line "
+        "comparisons_leave_the_line comparisons_rejoin_the_line comparisons_change_their_place gold_answers_mark "
+        "exclusions_uncount exclusion_lifts_recount"
+    )
+    assert done.dropped("triggers") == {"judgments_answer_presentations"}
+    assert done.new["views"] == {"standing_judgments", "votes"}
+    assert done.db["line_places"].pks == ["annotator_id", "priority"]
+    # Of 1, 2 and 3 only the last stands; 4 and 8 are skips, 6 retracts 5; 7 is the rule's; 9 was excluded and lifted.
+    assert done.rows("SELECT id FROM judgments WHERE counts = 1") == [(3,), (7,), (9,), (10,), (11,)]
+    assert done.rows("SELECT id, annotator_kind FROM votes") == [
+        (3, "human"), (7, "simulated"), (9, "human"), (10, "human"), (11, "human"),
+    ]  # fmt: skip
+    assert done.rows("SELECT DISTINCT leased, gold FROM comparisons") == [(0, 0)]
+
+
+def test_m005_s_line_is_what_people_have_not_ranked_enough_oldest_first_and_skipped_ones_last(step):
+    done = step("m005_leases")
+    # 1 and 5 have their one; 6 wants a second; 8 is urgent, 9 wants two. Skipped were 2 and 6.
+    assert done.rows("SELECT comparison_id, priority FROM line ORDER BY ticket") == [
+        (3, 0), (4, 0), (7, 0), (8, 5), (9, 0), (2, 0), (6, 0),
+    ]  # fmt: skip
+
+
+def test_m006_only_forbids_and_looks(step):
+    done = step("m006_audit")
+    assert_kept(done)
+    for kind in ("columns", "keys", "indexes"):
+        assert done.old[kind] == done.new[kind]
+    assert_dropped_nothing(done)
+    assert done.added("views") == words("acts acts_of_judging audit")
+    guarded = words(
+        "prompts policy_versions completions comparisons comparison_completions annotators presentations leases aspect_ratings "
+        "ideal_answers flags gold_answers exclusions excluded_judgments exclusion_lifts settings guidelines account_events imports "
+        "batches"
+    )
+    assert {f"{table}_are_not_{done_to}" for table in guarded for done_to in ("changed", "deleted")} | {
+        "accounts_are_not_deleted",
+        "pseudonyms_are_not_changed",
+    } == done.added("triggers")
+
+
+def test_m006_s_audit_tells_what_was_there_before_it(step):
+    done = step("m006_audit")
+    assert done.rows("SELECT at, by_id, act, subject, subject_id, detail FROM audit ORDER BY at, subject, act, subject_id, by_id") == [
+        (at(4), ANN, "judged", "comparison", "1", ""),
+        (at(4), ANN, "judged", "comparison", "1", ""),
+        (at(4), ANN, "undid", "comparison", "1", ""),
+        (at(5), BOB, "judged", "comparison", "3", ""),
+        (at(5), RULE, "judged", "comparison", "4", ""),
+        (at(5), ANN, "skipped", "comparison", "2", "둘 다 모르겠음"),
+        (at(5), BOB, "undid", "comparison", "3", ""),
+        (at(6), ANN, "skipped", "comparison", "6", "not sure"),
+        (at(7), BOB, "judged", "comparison", "6", ""),
+        (at(8), None, "started", "run", "round-1", ""),
+        (at(8), None, "started", "run", "round-2", ""),
+        (at(11), None, "created", "account", "1", "lead"),
+        (at(11), ANN, "created", "account", "2", "annotator"),
+        (at(12), ANN, "disabled", "account", "2", ""),
+        (at(20), ANN, "published", "guidelines", "1", ""),
+        (at(20), ANN, "changed settings", "settings", "1", '{"overlap":2}'),
+        (at(21), None, "published", "guidelines", "2", ""),
+        (at(22), ANN, "imported", "import", "1", "a.jsonl"),
+        (at(22), ANN, "imported", "import", "2", "b.csv"),
+        (at(23), BOB, "undid", "import", "2", "b.csv"),
+        (at(24), ANN, "asked for", "batch", "1", "10 comparisons"),
+        (at(24), None, "asked for", "batch", "2", "5 comparisons"),
+        (at(25), None, "cancelled", "batch", "2", "0 of 5 made"),
+        (at(31), ANN, "judged", "comparison", "5", ""),
+        (at(32), ANN, "excluded", "exclusion", "1", "too fast: 0.2 s"),
+        (at(33), ANN, "lifted", "exclusion", "1", "It was not."),
+        (at(42), ANN, "set gold answer", "comparison", "3", "checked"),
+    ]
+
+
+# ---- a whole data folder of version 0.1.0, opened by this one
+
+
+@pytest.fixture
+def shipped(before, tmp_path):
+    """Opened by this version: Ann ranked 1 and skipped 2 and 6, Bob ranked 6 and took back 3, the rule ranked 4."""
+    migrate(before, up_to="m001_loop")
+    fill_m001(before)
+    rows = look(before)["rows"]
+    before.conn.close()
+    store = Database(tmp_path / "old.db")
+    yield store, rows
+    store.close()
+
+
+def test_a_shipped_store_keeps_every_row(shipped):
+    store, rows = shipped
+    assert migrations.pending(store.connection) == []
+    left_out = {"presentations": {"answered", "undone_by"}}
+    for table, old in rows.items():
+        keep = [column for column in old[0] if column not in left_out.get(table, ())]
+        now = [tuple(row) for row in store.rows(f"SELECT {', '.join(keep)} FROM {table}")]
+        assert now == [tuple(row[column] for column in keep) for row in old], table
+    assert [tuple(row) for row in store.rows("PRAGMA integrity_check")] == [("ok",)]
+    assert store.rows("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_a_shipped_store_reads_as_before(shipped):
+    store, _ = shipped
+    assert stats.stats(store) == {
+        "prompts": 2,
+        "completions": 15,
+        "comparisons": 7,
+        "judgments": {"human": 4, "simulated": 1},
+        "annotators": {"human": 2, "simulated": 1},
+        "runs": {"done": 1, "lost": 1},
+        "policy_versions": 3,
+        "queue_depth": 5,
+    }
+    votes = judgments.standing(store, kinds=("human", "simulated"))
+    assert [(vote.judgment.id, vote.judgment.tiers, vote.annotator.name) for vote in votes] == [
+        (3, ((2,), (1,)), "Ann"), (7, ((8,), (7,)), "longest"), (9, ((12,), (11,)), "Bob"),
+    ]  # fmt: skip
+    assert votes[0].judgment.all_bad
+    assert presentations.get(store, 7).order == (15, 13, 14)
+    assert prompts.get(store, 2).text == "하늘은 왜 파란가요?"
+    assert [run.id for run in runs.all_runs(store)] == ["round-2", "round-1"]
+    assert [(item.name, item.judged) for item in annotators.all_annotators(store)] == [("Ann", 3), ("Bob", 1), ("longest", 1)]
+
+
+def test_a_shipped_store_is_judged_to_its_end(shipped):
+    store, _ = shipped
+
+    def judge(annotator):
+        done = []
+        while (shown := queue.next_presentation(store, annotator)) is not None:
+            tiers = tuple((item,) for item in shown[1].order)
+            done.append(judgments.save(store, shown[1].id, annotator, verdict="rank", tiers=tiers).comparison_id)
+        return done
+
+    # Skipped ones are last and not for who skipped them; what a rule ranked or was taken back is open.
+    assert judge(ANN) == [3, 4, 5, 7]
+    assert judge(BOB) == [2]
+    assert queue.depth(store) == 0
+    assert [tuple(row) for row in store.rows("SELECT human_ranks, human_skips, leased FROM comparisons")] == [
+        (1, 0, 0), (1, 1, 0), (1, 0, 0), (1, 0, 0), (1, 0, 0), (1, 1, 0), (1, 0, 0),
+    ]  # fmt: skip
+
+
+def test_what_was_said_in_a_shipped_store_can_be_taken_back_and_corrected(shipped):
+    store, _ = shipped
+    undone = judgments.undo(store, BOB)
+    assert (undone.id, undone.comparison_id) == (9, 6)
+    comparison, shown = queue.next_presentation(store, BOB)
+    assert (comparison.id, shown.id, shown.order) == (6, 6, (12, 11))
+    corrected = judgments.correct(store, 3, ANN, verdict="rank", tiers=((1,), (2,)))
+    assert (corrected.supersedes, corrected.counts) == (3, True)
+    assert [vote.judgment.id for vote in judgments.standing(store)] == [corrected.id]
+    assert (annotators.get(store, ANN).judged, annotators.get(store, BOB).judged) == (3, 0)
+
+
+def test_a_shipped_store_takes_new_comparisons_after_the_old_ones(shipped):
+    store, _ = shipped
+    new = comparisons.add(store, 1, [1, 3], purpose="collect")
+    assert store.value("SELECT comparison_id FROM line ORDER BY ticket DESC LIMIT 1") == new
+    assert json.loads(store.value("SELECT slots FROM presentations WHERE id = 1")) == [2, 1]
+
+
+def test_opening_it_again_changes_nothing(shipped):
+    store, _ = shipped
+    schema = store.connection.schema
+    pseudonyms = [annotator.pseudonym for annotator in annotators.all_annotators(store)]
+    again = Database(store.path)
+    assert again.connection.schema == schema
+    assert [annotator.pseudonym for annotator in annotators.all_annotators(again)] == pseudonyms
+    again.close()

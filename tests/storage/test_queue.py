@@ -131,6 +131,15 @@ def test_a_late_judgment_is_refused_when_its_place_is_taken(world):
     assert judgments.standing(world.store) == []
 
 
+def test_a_judgment_of_what_was_withdrawn_is_refused(world):
+    world.comparison()
+    shown = queue.next_presentation(world.store, world.ann.id)[1]
+    world.store.connection.conn.execute("UPDATE comparisons SET retired = 1")
+    with pytest.raises(judgments.LeaseOver, match="withdrawn"):
+        judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
+    assert world.next(world.ann) is None
+
+
 def test_two_presentations_of_one_comparison_make_one_vote(world):
     ask_for(world, overlap=2)
     world.comparison()

@@ -1,5 +1,7 @@
+from datetime import date
+
 from storage import judgments, runs
-from storage.stats import stats
+from storage.stats import DayOfJudging, judgments_by_day, stats
 
 
 def test_an_empty_store_counts_nothing(store):
@@ -35,3 +37,18 @@ def test_counts_what_stands(world):
         "policy_versions": 1,
         "queue_depth": 2,
     }
+
+
+def test_judgments_stand_on_their_day_by_kind(world):
+    one, *_ = world.comparisons(4)
+    world.rank(world.ann)
+    world.skip(world.ann)
+    world.rank(world.ann)
+    judgments.undo(world.store, world.ann.id)
+    world.rule_ranks(one)
+    today = date.fromisoformat(world.store.value("SELECT max(created_at) FROM judgments")[:10])
+    days = judgments_by_day(world.store, last=today, days=3)
+    assert days[-1] == DayOfJudging(today.isoformat(), 2, 1)
+    assert [(day.people, day.simulated) for day in days[:-1]] == [(0, 0), (0, 0)]
+    assert [day.date for day in judgments_by_day(world.store, last=date(2026, 3, 1), days=3)] == ["2026-02-27", "2026-02-28", "2026-03-01"]
+    assert judgments_by_day(world.store, last=date(2026, 3, 1), days=1) == [DayOfJudging("2026-03-01", 0, 0)]

@@ -20,7 +20,7 @@ def test_one_row_for_each_strictly_ordered_pair(world, tmp_path):
     common = {
         "prompt": [{"role": "user", "content": "Warum? ß"}],
         "chosen": [{"role": "assistant", "content": "Answer 1"}],
-        "annotator": "a1",
+        "annotator": world.ann.pseudonym,
         "annotator_kind": "human",
         "kind": "explain",
         "split": "heldout",
@@ -30,6 +30,8 @@ def test_one_row_for_each_strictly_ordered_pair(world, tmp_path):
         common | {"rejected": [{"role": "assistant", "content": "Answer 2"}]},
     ]
     assert "Ann" not in path.read_text(encoding="utf-8")
+    assert trl.write(world.store, path, names=True) == 2
+    assert {row["annotator"] for row in lines(path)} == {"Ann"}
 
 
 def test_skips_undone_and_simulated_ones_stay_out(world, tmp_path):
@@ -63,9 +65,9 @@ def test_a_failure_leaves_the_old_file_and_no_other(world, tmp_path, monkeypatch
         rows.append(value)
         if len(rows) == 2:
             raise OSError(28, "No space left on device")
-        return "{}"
+        return '"{}"'
 
-    monkeypatch.setattr(trl, "to_json", fail_at_the_second)
+    monkeypatch.setattr(trl, "quoted", fail_at_the_second)
     with pytest.raises(StoreError, match="No space left on device"):
         trl.write(world.store, path)
     assert [item.name for item in folder.iterdir()] == ["pairs.jsonl"]

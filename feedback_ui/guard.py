@@ -1,0 +1,248 @@
+"""What stands before every route, Gradio's included: who may reach which, and from where.
+
+The table below names every route that is open at all; what is not in it does not exist for anybody. Once there is an
+account, only those who are signed in reach anything but the sign-in page. Before that only this machine does, under its
+own name, so that no other site can speak to the app through somebody's browser. Which *handler* somebody may call is
+asked again in each handler: `feedback_ui.gate`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Literal
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from feedback_ui.gate import Gate, Visitor
+from feedback_ui.words import words_of
+from storage import accounts
+from storage.database import StoreError
+from storage.records import Role
+
+SIGN_IN = "/sign-in"
+SIGN_OUT = "/sign-out"
+
+RECHECK_S = 5.0
+"""How often an open stream asks whether its session still is one, in seconds."""
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # Gradio compiles its templates in the browser; nothing is fetched from elsewhere or sent there.
+    "Content-Security-Policy": (
+        "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; object-src 'none'; "
+        "base-uri 'self'; form-action 'self'"
+    ),
+}
+"""Sent with everything, unless the route says otherwise."""
+
+FROM_ELSEWHERE = HTMLResponse('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">')
+"""For a link from another site, which brings no cookie along: from here the page asks again, as itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Paths that are open to those who are signed in, or only to some of them."""
+
+    method: Literal["GET", "POST"]
+    """GET means HEAD too."""
+    path: str
+    """A regular expression for the whole path."""
+    act: Role | None = None
+    """Only for those with this role."""
+    read: Role | None = None
+    """Only for those who may read the pages of this role."""
+    stream: bool = False
+    """Stays open until one side ends it."""
+
+    def admits(self, visitor: Visitor) -> bool:
+        return (self.act is None or visitor.may_act(self.act)) and (self.read is None or visitor.may_read(self.read))
+
+
+ROUTES = (
+    Route("GET", "/|/config|/theme.css|/favicon.ico|/manifest.json|/robots.txt"),
+    Route("GET", "/(assets|static|svelte)/.+"),
+    Route("GET", "/gradio_api/(startup-events|info)"),
+    Route("GET", "/gradio_api/heartbeat/[^/]+", stream=True),
+    Route("GET", "/gradio_api/queue/data", stream=True),
+    Route("POST", "/gradio_api/(queue/join|run/predict|component_server/?|cancel|reset)"),
+    # Prompts to import come in, exports go out. A file is named by its path; Gradio would fetch an address itself.
+    Route("POST", "/gradio_api/upload", act="lead"),
+    Route("GET", "/gradio_api/upload_progress", act="lead", stream=True),
+    Route("GET", "/gradio_api/file=/.+", read="lead"),
+    Route("POST", SIGN_OUT),
+)
+
+TO_EVERYBODY = (Route("GET", SIGN_IN), Route("POST", SIGN_IN))
+
+
+class Guard:
+    """ASGI middleware. What it lets through reaches the app as it came."""
+
+    def __init__(self, app: ASGIApp, gate: Gate):
+        self.app = app
+        self.gate = gate
+        self._stopping = asyncio.Event()
+
+    def end_streams(self) -> None:
+        """The server stops: streams that would stay open for ever end now. Call it inside the server's loop."""
+        self._stopping.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, with_headers(send))
+        else:
+            # No page uses a websocket, and the server answers this with 403.
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        try:
+            visitor = self.gate.visitor(request)
+            response, route = self._judge(request, visitor)
+        except StoreError as error:
+            response, route = refusal(503, str(error)), None
+        if response is not None:
+            await response(scope, receive, send)
+            return
+        if visitor and visitor.due:
+            # A full disk must not keep anybody from reading.
+            with suppress(StoreError):
+                await run_in_threadpool(accounts.renew, self.gate.store, self.gate.token(request))
+        if route.stream:
+            await self._stream(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _judge(self, request: Request, visitor: Visitor | None) -> tuple[Response | None, Route | None]:
+        """What to answer instead, or else the route that is open."""
+        words = words_of(request)
+        if visitor and not visitor.signed_in and not on_this_machine(request):
+            return refusal(421, words("guard.not_here", port=request.scope["server"][1])), None
+        if is_from_elsewhere(request):
+            return refusal(403, words("guard.elsewhere")), None
+        if route := next(matching(TO_EVERYBODY, request), None):
+            return None, route
+        if visitor is None:
+            return nobody(request), None
+        routes = list(matching(ROUTES, request))
+        if not routes:
+            return refusal(404, words("guard.no_such_route")), None
+        if not routes[0].admits(visitor):
+            return refusal(403, words("guard.without_role")), None
+        return None, routes[0]
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A response that stays open, until the browser leaves, the session is over or the server stops."""
+        request = Request(scope)
+        ended = asyncio.create_task(self._end_of(request, receive))
+        started = complete = False
+
+        async def receive_or_end() -> Message:
+            return await asyncio.shield(ended)
+
+        async def watched(message: Message) -> None:
+            nonlocal started, complete
+            started |= message["type"] == "http.response.start"
+            complete |= message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self.app(scope, receive_or_end, watched)
+            if started and not complete:
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            ended.cancel()
+
+    async def _end_of(self, request: Request, receive: Receive) -> Message:
+        """Returns when the stream has to end; what it returns is what an app is told then."""
+        left = asyncio.create_task(self._left(receive))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            while not (await asyncio.wait((left, stopping), timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED))[0]:
+                with suppress(StoreError):
+                    if self.gate.visitor(request) is None:
+                        break
+        finally:
+            left.cancel()
+            stopping.cancel()
+        return {"type": "http.disconnect"}
+
+    async def _left(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+def matching(routes: tuple[Route, ...], request: Request) -> Iterator[Route]:
+    """Those for this method and path. The path is the one that the router will go by, letter for letter."""
+    method = "GET" if request.method == "HEAD" else request.method
+    return (route for route in routes if route.method == method and re.fullmatch(route.path, request.scope["path"], re.DOTALL))
+
+
+def nobody(request: Request) -> Response:
+    """For somebody who is not signed in: a person is led to the sign-in page, a program is told."""
+    if request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", ""):
+        return FROM_ELSEWHERE if request.headers.get("sec-fetch-site") == "cross-site" else RedirectResponse(SIGN_IN, 303)
+    return refusal(401, words_of(request)("gate.nobody"))
+
+
+def refusal(status: int, text: str) -> Response:
+    """In the shape in which Gradio's browser side expects an error."""
+    return JSONResponse({"error": text, "detail": text}, status)
+
+
+def on_this_machine(request: Request) -> bool:
+    """Both ends are this machine, by address and by the name that the browser used: another site's name may point here."""
+    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    return is_loopback(request.client.host if request.client else "") and is_loopback(host)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_from_elsewhere(request: Request) -> bool:
+    """Whether another site's page sends this through somebody's browser. Following a link from there is fine."""
+    headers = request.headers
+    if site := headers.get("sec-fetch-site"):
+        link = request.method in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
+        return site not in ("same-origin", "none") and not (link and headers.get("sec-fetch-dest") == "document")
+    # Browsers leave those headers out for plain http on a network.
+    origin = headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+
+
+def with_headers(send: Send) -> Send:
+    """Adds the headers that every answer has."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+            # What was shown to somebody is not shown to the next one at the same browser.
+            if "text/html" in headers.get("content-type", "") or "json" in headers.get("content-type", ""):
+                headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return sending

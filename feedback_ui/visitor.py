@@ -1,0 +1,36 @@
+"""The quiet line that says who is signed in, and signs out. Empty while there are no accounts."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from feedback_ui.gate import Gate, Visitor
+from feedback_ui.guard import SIGN_OUT
+from feedback_ui.theme import QUIET, html
+from feedback_ui.words import Words, words_of
+from storage import accounts
+
+
+def visitor_line(app: gr.Blocks, gate: Gate) -> gr.HTML:
+    """Places the line inside `app`, which fills it when somebody opens the page."""
+
+    def show_visitor(request: gr.Request) -> str:
+        return line(words_of(request), gate.reads(request, "annotator"))
+
+    placed = html(elem_id="visitor")
+    app.load(show_visitor, outputs=placed, **QUIET)
+    return placed
+
+
+def line(words: Words, visitor: Visitor) -> str:
+    """A form rather than a link: only a page of our own can send it."""
+    if not visitor.signed_in:
+        return ""
+    roles = ", ".join(words(f"roles.{role}") for role in accounts.in_order(visitor.roles))
+    return (
+        f'<form class="rl-visitor" method="post" action="{SIGN_OUT}">'
+        f'<span class="rl-who" data-testid="visitor">{escape(visitor.annotator.name)}</span> '
+        f'<span class="rl-roles">{escape(roles)}</span> <button>{escape(words("visitor.sign_out"))}</button></form>'
+    )

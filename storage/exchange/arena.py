@@ -1,0 +1,72 @@
+"""Chatbot Arena battles: two models talk with the same person, who says which one was better.
+
+The turns that both conversations share are the prompt; all that follows is the completion, since the vote is about all
+of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from storage.database import Database, to_json
+from storage.exchange import files, votes
+from storage.exchange.files import Progress
+from storage.exchange.rows import FIRST, SECOND, TIE, BadRow, NewComparison, Vote, conversation, moment, name_of, pair, parted
+
+BOTH_BAD = ("tie (bothbad)", "both_bad", "bothbad")
+TIERS_OF = {"model_a": FIRST, "model_b": SECOND, "tie": TIE} | dict.fromkeys(BOTH_BAD, TIE)
+
+
+def read(record: dict) -> Iterator[NewComparison]:
+    """One comparison with one vote."""
+    winner = record.get("winner")
+    if not isinstance(winner, str) or winner not in TIERS_OF:
+        raise BadRow(f"winner must be model_a, model_b, tie or tie (bothbad), not {winner!r}")
+    messages, left, right = parted(
+        conversation(record.get("conversation_a"), what="conversation_a"),
+        conversation(record.get("conversation_b"), what="conversation_b"),
+    )
+    vote = Vote(
+        TIERS_OF[winner],
+        name_of(record.get("judge")),
+        all_bad=winner in BOTH_BAD,
+        created_at=moment(record.get("tstamp", record.get("timestamp"))),
+    )
+    yield pair(messages, left, right, [vote], models=(name_of(record.get("model_a")), name_of(record.get("model_b"))))
+
+
+def write(
+    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
+) -> int:
+    """One battle for each vote on two completions, a on the left as its judge saw them; returns how many."""
+    written = 0
+    with files.whole_text(path) as file, store.snapshot():
+        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            if len(shown.completions) != 2:
+                continue
+            messages = json.loads(shown.messages)
+            answers = {item.id: item for item in shown.completions}
+            for vote in given:
+                left, right = (answers[completion_id] for completion_id in vote.slots)
+                row = {
+                    "question_id": f"comparison-{shown.id}",
+                    "model_a": left.model,
+                    "model_b": right.model,
+                    "winner": _winner(vote, left.id),
+                    "judge": vote.annotator,
+                    "conversation_a": [*messages, {"role": "assistant", "content": left.text}],
+                    "conversation_b": [*messages, {"role": "assistant", "content": right.text}],
+                    "tstamp": datetime.fromisoformat(vote.created_at).timestamp(),
+                }
+                file.write(to_json(row) + "\n")
+                written += 1
+    return written
+
+
+def _winner(vote: votes.Given, left: int) -> str:
+    if len(vote.tiers) < 2:
+        return BOTH_BAD[0] if vote.all_bad else "tie"
+    return "model_a" if vote.tiers[0][0] == left else "model_b"

@@ -1,0 +1,97 @@
+"""Open-Assistant trees: one conversation tree on each line; replies carry the rank people gave them among their siblings.
+
+Two or more ranked replies of the assistant are a comparison, rank 0 is the best; the way from the root is the prompt.
+Replies without a rank, and deleted ones, are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from storage.database import Database, to_json
+from storage.exchange import files, votes
+from storage.exchange.files import Progress
+from storage.exchange.rows import BadRow, Item, NewComparison, Vote, by_rank, name_of, number_of, places
+from storage.records import Message
+
+_ROLES = {"prompter": "user", "assistant": "assistant"}
+_HEADINGS = {"user": "prompter", "assistant": "assistant"}
+
+DEEPEST = 200
+"""Turns of a conversation."""
+
+
+def read(record: dict) -> Iterator[Item]:
+    """Every set of ranked siblings in the tree. One that cannot be kept costs only itself."""
+    yield from _below(_reply(record.get("prompt")), ())
+
+
+def _below(reply: dict, before: tuple[Message, ...]) -> Iterator[Item]:
+    if len(before) >= DEEPEST:
+        raise BadRow(f"a conversation of more than {DEEPEST} turns")
+    role = _ROLES.get(str(reply.get("role")))
+    text = reply.get("text")
+    if role is None or not isinstance(text, str):
+        raise BadRow("each message must have a text, and the role prompter or assistant")
+    messages = (*before, {"role": role, "content": text})
+    replies = reply.get("replies")
+    if replies is None:
+        return
+    if not isinstance(replies, (list, tuple)):
+        raise BadRow("replies must be a list")
+    replies = [_reply(item) for item in replies]
+    ranked = [item for item in replies if number_of(item.get("rank")) is not None and not item.get("deleted")]
+    if role == "user" and len(ranked) >= 2:
+        yield _comparison(messages, ranked)
+    for item in replies:
+        yield from _below(item, messages)
+
+
+def _comparison(messages: tuple[Message, ...], ranked: list[dict]) -> NewComparison:
+    return NewComparison(
+        messages,
+        tuple(item.get("text") for item in ranked),
+        tuple(_model(item) for item in ranked),
+        (Vote(by_rank([number_of(item["rank"]) for item in ranked])),),
+        kind="conversation" if len(messages) > 1 else "imported",
+    )
+
+
+def _model(reply: dict) -> str | None:
+    # A reply that is said not to be synthetic was written by a volunteer.
+    return name_of(reply.get("model_name")) or ("human" if reply.get("synthetic") is False else None)
+
+
+def _reply(value: Any) -> dict:
+    if not isinstance(value, dict):
+        raise BadRow("needs a prompt with role, text and replies")
+    return value
+
+
+def write(
+    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
+) -> int:
+    """One tree for each ranking, its siblings ranked as in it; equal ranks are ties. Returns how many."""
+    written = 0
+    with files.whole_text(path) as file, store.snapshot():
+        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            turns = [turn for turn in json.loads(shown.messages) if turn["role"] != "system"]
+            for vote in given:
+                rank_of = dict(places(vote.tiers))
+                replies = [
+                    {"text": item.text, "role": "assistant", "model_name": item.model, "rank": rank_of.get(item.id), "replies": []}
+                    for item in shown.completions
+                ]
+                tree = {"message_tree_id": f"judgment-{vote.id}", "prompt": _tree(turns, replies)}
+                file.write(to_json(tree) + "\n")
+                written += 1
+    return written
+
+
+def _tree(turns: list[Message], replies: list[dict]) -> dict:
+    for turn in reversed(turns):
+        replies = [{"text": turn["content"], "role": _HEADINGS[turn["role"]], "replies": replies}]
+    return replies[0]

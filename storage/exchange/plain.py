@@ -1,0 +1,280 @@
+"""rankloop's own rows, one for each judgment, as JSON lines, CSV or Parquet.
+
+Tiers, `choice` and `shown` are indexes into the row's completions. In CSV the fields that are lists hold JSON. Several
+rows on the same prompt and completions are several judgments of one comparison, also where a row lists the completions
+in another order.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from storage.database import Database, StoreError, to_json
+from storage.exchange import files, votes
+from storage.exchange.files import Container, Progress
+from storage.exchange.rows import BadRow, Item, NewComparison, Vote, conversation, moment, name_of
+from storage.records import Message, Tiers
+
+LISTS = ("messages", "completions", "models", "tiers", "shown", "aspects")
+NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
+ENDINGS: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
+
+FIELDS = (
+    "comparison", "messages", "completions", "models", "shown", "tiers", "all_bad", "partial", "strength", "rationale",
+    "aspects", "ideal", "annotator", "annotator_kind", "annotator_rule", "created_at", *NUMBERS, "kind", "split",
+)  # fmt: skip
+
+
+def read(record: dict) -> Iterator[Item]:
+    """One comparison, with a vote, a known answer or neither."""
+    completions = _list(record, "completions")
+    if completions is None:
+        raise BadRow("needs completions, a list of texts")
+    models = _list(record, "models")
+    tiers, all_bad = _ranking(record, len(completions))
+    gold = _flag(record, "gold")
+    if gold and tiers is None:
+        raise BadRow("a gold row needs the known answer, as tiers or as choice")
+    vote = None if tiers is None or gold else _vote(record, tiers, all_bad)
+    yield NewComparison(
+        _messages(record),
+        tuple(completions),
+        tuple(map(name_of, models)) if models is not None else (None,) * len(completions),
+        () if vote is None else (vote,),
+        tiers if gold else None,
+        record.get("kind") or "imported",
+        record.get("split"),
+    )
+
+
+def _messages(record: dict) -> list[Message]:
+    if ("prompt" in record) == ("messages" in record):
+        raise BadRow("needs either prompt or messages")
+    if "messages" in record:
+        return conversation(_list(record, "messages"))
+    if not isinstance(record["prompt"], str):
+        raise BadRow("prompt must be text; use messages for a conversation")
+    return [{"role": "user", "content": record["prompt"]}]
+
+
+def _ranking(record: dict, number: int) -> tuple[Tiers | None, bool]:
+    """The tiers, and whether all are bad. None where nobody has judged yet."""
+    all_bad = _flag(record, "all_bad")
+    said = _list(record, "tiers")
+    choice = record.get("choice")
+    if said is not None and choice is not None:
+        raise BadRow("give tiers or choice, not both")
+    if said is not None:
+        if not all(isinstance(tier, (list, tuple)) for tier in said):
+            raise BadRow("tiers must be lists of indexes, best first")
+        return tuple(tuple(tier) for tier in said) or None, all_bad
+    if choice is None:
+        return None, False
+    everything = tuple(range(number))
+    if choice in ("tie", "both_bad"):
+        return (everything,), all_bad or choice == "both_bad"
+    chosen = int(choice) if isinstance(choice, str) and choice.isdecimal() else choice
+    if type(chosen) is not int or chosen not in everything:
+        raise BadRow(f"choice must be an index from 0 to {number - 1}, tie or both_bad, not {choice!r}")
+    return ((chosen,), tuple(index for index in everything if index != chosen)), all_bad
+
+
+def _vote(record: dict, tiers: Tiers, all_bad: bool) -> Vote:
+    shown = _list(record, "shown")
+    simulated = record.get("annotator_kind") == "simulated"
+    return Vote(
+        tiers,
+        name_of(record.get("annotator")),
+        (name_of(record.get("annotator_rule")) or "unknown") if simulated else None,
+        all_bad,
+        moment(record.get("created_at")),
+        record.get("strength"),
+        record.get("rationale") or "",
+        _aspects(record),
+        None if shown is None else tuple(shown),
+        record.get("ideal"),
+        **{field: _whole(record, field) for field in NUMBERS},
+    )
+
+
+def _aspects(record: dict) -> tuple[tuple[int, str, int], ...]:
+    said = _list(record, "aspects")
+    if said is None:
+        return ()
+    if not all(isinstance(ratings, dict) or ratings is None for ratings in said):
+        raise BadRow("aspects must be a list with an object of ratings for each completion")
+    # A Parquet column of objects has every key in each of them.
+    return tuple(
+        (index, aspect, rating)
+        for index, ratings in enumerate(said)
+        for aspect, rating in (ratings or {}).items()
+        if rating is not None
+    )
+
+
+def _list(record: dict, field: str) -> list | None:
+    value = record.get(field)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise BadRow(f"{field} must be a list, in CSV as JSON") from None
+    if value is not None and not isinstance(value, (list, tuple)):
+        raise BadRow(f"{field} must be a list")
+    return value if value is None else list(value)
+
+
+def _flag(record: dict, field: str) -> bool:
+    value = record.get(field)
+    if value in (None, False, 0, "false", "False", "0"):
+        return False
+    if value in (True, 1, "true", "True", "1"):
+        return True
+    raise BadRow(f"{field} must be true or false, not {value!r}")
+
+
+def _whole(record: dict, field: str) -> int | None:
+    value = record.get(field)
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def container_of(path: Path | str) -> Container:
+    """By the file's ending, with or without .gz.
+
+    Raises:
+        StoreError: it is none of those that are known.
+    """
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
+    if not suffixes or suffixes[-1] not in ENDINGS:
+        raise StoreError(f"{path}: end the name in .jsonl, .csv or .parquet, or say --format jsonl, csv or parquet.")
+    return ENDINGS[suffixes[-1]]
+
+
+def write(
+    store: Database,
+    path: Path | str,
+    *,
+    include_simulated: bool = False,
+    names: bool = False,
+    progress: Progress | None = None,
+    container: Container | None = None,
+) -> int:
+    """Every vote as a row; returns how many. The file appears whole or not at all.
+
+    Raises:
+        StoreError: the file cannot be written, or its ending is not known and no container is given.
+    """
+    written = 0
+    with WRITERS[container or container_of(path)](path) as keep, store.snapshot():
+        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            for vote in given:
+                keep(_row(shown, vote))
+                written += 1
+    return written
+
+
+def _row(shown: votes.Shown, vote: votes.Given) -> dict[str, Any]:
+    index_of = {item.id: index for index, item in enumerate(shown.completions)}
+    ratings: list[dict[str, int]] = [{} for _ in shown.completions]
+    for completion_id, aspect, rating in vote.aspects:
+        ratings[index_of[completion_id]][aspect] = rating
+    row = {
+        "comparison": shown.id,
+        "messages": json.loads(shown.messages),
+        "completions": [item.text for item in shown.completions],
+        "models": [item.model for item in shown.completions],
+        "shown": [index_of[completion_id] for completion_id in vote.slots],
+        "tiers": [[index_of[completion_id] for completion_id in tier] for tier in vote.tiers],
+        "all_bad": vote.all_bad,
+        "partial": vote.partial,
+        "strength": vote.strength,
+        "rationale": vote.rationale or None,
+        "aspects": ratings if vote.aspects else None,
+        "ideal": vote.ideal,
+        "annotator": vote.annotator,
+        "annotator_kind": vote.annotator_kind,
+        "annotator_rule": vote.rule,
+        "created_at": vote.created_at,
+        "active_ms": vote.active_ms,
+        "idle_ms": vote.idle_ms,
+        "client_ms": vote.client_ms,
+        "server_ms": vote.server_ms,
+        "kind": shown.kind,
+        "split": shown.split,
+    }
+    return row
+
+
+Keep = Callable[[dict[str, Any]], object]
+
+
+@contextmanager
+def _jsonl(path: Path | str) -> Iterator[Keep]:
+    with files.whole_text(path) as file:
+        yield lambda row: file.write(to_json({name: value for name, value in row.items() if value is not None}) + "\n")
+
+
+@contextmanager
+def _csv(path: Path | str) -> Iterator[Keep]:
+    with files.whole_text(path) as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        yield lambda row: writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return to_json(value) if isinstance(value, (list, dict)) else value
+
+
+@contextmanager
+def _parquet(path: Path | str) -> Iterator[Keep]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = _schema(pa)
+    rows: list[dict[str, Any]] = []
+    with files.whole(path) as unfinished:
+        with parquet.ParquetWriter(unfinished, schema) as writer:
+
+            def flush() -> None:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+                rows.clear()
+
+            def keep(row: dict[str, Any]) -> None:
+                # Aspects are named by the project, a column is not: they stay JSON text here.
+                rows.append(row | {"aspects": row["aspects"] and to_json(row["aspects"])})
+                if len(rows) == files.PARQUET_ROWS:
+                    flush()
+
+            yield keep
+            flush()
+
+
+def _schema(pa: Any) -> Any:
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    kinds = {
+        "comparison": pa.int64(),
+        "messages": pa.list_(message),
+        "completions": pa.list_(pa.string()),
+        "models": pa.list_(pa.string()),
+        "shown": pa.list_(pa.int64()),
+        "tiers": pa.list_(pa.list_(pa.int64())),
+        "all_bad": pa.bool_(),
+        "partial": pa.bool_(),
+    } | dict.fromkeys(NUMBERS, pa.int64())
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in FIELDS])
+
+
+WRITERS: dict[Container, Callable[[Path | str], Any]] = {"json": _jsonl, "csv": _csv, "parquet": _parquet}
+
+write_jsonl = partial(write, container="json")
+write_csv = partial(write, container="csv")
+write_parquet = partial(write, container="parquet")

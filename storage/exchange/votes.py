@@ -1,0 +1,155 @@
+"""The votes that stand, comparison by comparison, as exports read them: a merge of two ordered queries, never the whole.
+
+Nothing is decoded here that an export may not need: a prompt's messages stay the JSON text they are kept as.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple
+
+from storage.database import Database
+from storage.exchange.files import Progress
+from storage.records import AnnotatorKind, Strength, Tiers
+
+PROGRESS_VOTES = 5_000
+
+# The join order is fixed: both queries walk an index in the order of the comparisons, so that nothing is sorted.
+_SHOWN = """
+SELECT c.id, p.messages, p.kind, p.split, k.id, k.text, v.name
+FROM comparisons c
+CROSS JOIN prompts p ON p.id = c.prompt_id
+CROSS JOIN comparison_completions link ON link.comparison_id = c.id
+CROSS JOIN completions k ON k.id = link.completion_id
+CROSS JOIN policy_versions v ON v.id = k.policy_version_id
+ORDER BY c.id, link.position
+"""
+
+_TIERS = """
+SELECT j.comparison_id, j.id, j.tiers, {name}, a.kind
+FROM judgments j CROSS JOIN annotators a ON a.id = j.annotator_id
+WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated)
+ORDER BY j.comparison_id
+"""
+
+_GIVEN = """
+SELECT j.comparison_id, j.id, j.tiers, {name}, a.kind, a.rule, j.created_at, j.all_bad, j.strength, j.partial, j.rationale,
+    s.slots, j.active_ms, j.idle_ms, j.client_ms, j.server_ms,
+    (SELECT json_group_array(json_array(r.completion_id, r.aspect, r.rating)) FROM aspect_ratings r WHERE r.judgment_id = j.id),
+    (SELECT text FROM ideal_answers i WHERE i.judgment_id = j.id)
+FROM judgments j
+CROSS JOIN annotators a ON a.id = j.annotator_id
+LEFT JOIN presentations s ON s.id = j.presentation_id
+WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated)
+ORDER BY j.comparison_id
+"""
+
+
+class Answer(NamedTuple):
+    id: int
+    text: str
+    model: str
+
+
+class Shown(NamedTuple):
+    """A comparison as an export needs it."""
+
+    id: int
+    messages: str
+    """JSON, as the store keeps it."""
+    kind: str
+    split: str
+    completions: tuple[Answer, ...]
+
+
+class Given(NamedTuple):
+    """A vote that stands, with what was said beside it. Tiers and slots hold completion ids."""
+
+    id: int
+    tiers: Tiers
+    annotator: str
+    annotator_kind: AnnotatorKind
+    rule: str | None
+    created_at: str
+    all_bad: bool
+    strength: Strength | None
+    partial: bool
+    rationale: str
+    slots: tuple[int, ...]
+    active_ms: int | None
+    idle_ms: int | None
+    client_ms: int | None
+    server_ms: int | None
+    aspects: tuple[tuple[int, str, int], ...]
+    ideal: str | None
+
+
+def grouped(
+    store: Database, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
+) -> Iterator[tuple[Shown, list[Given]]]:
+    """Each comparison that was judged, with its votes, oldest first. Read it inside `store.snapshot()`.
+
+    Annotators come by pseudonym, or with `names` by their names.
+    """
+    for shown, rows in merged(store, _GIVEN, simulated=simulated, names=names, progress=progress):
+        yield shown, [_given(row, shown) for row in rows]
+
+
+def merged(
+    store: Database, sql: str = _TIERS, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
+) -> Iterator[tuple[Shown, list[tuple]]]:
+    """As `grouped`, with votes as rows: (comparison, judgment, tiers as JSON, annotator, kind of annotator)."""
+    total = store.value("SELECT count(*) FROM judgments WHERE counts = 1") if progress else 0
+    done = 0
+    comparisons = _comparisons(store)
+    shown = None
+    name = "a.name" if names else "a.pseudonym"
+    for comparison_id, rows in groupby(_plain(store, sql.format(name=name), {"simulated": simulated}), key=itemgetter(0)):
+        while shown is None or shown.id != comparison_id:
+            shown = next(comparisons)
+        # Sorting the few of one comparison here spares SQLite a sorter for each.
+        votes = sorted(rows, key=itemgetter(1))
+        yield shown, votes
+        before, done = done, done + len(votes)
+        if progress and before // PROGRESS_VOTES != done // PROGRESS_VOTES:
+            progress(done, total)
+    if progress:
+        progress(total, total)
+
+
+def _comparisons(store: Database) -> Iterator[Shown]:
+    for comparison_id, rows in groupby(_plain(store, _SHOWN, {}), key=itemgetter(0)):
+        held = list(rows)
+        _, messages, kind, split, *_ = held[0]
+        yield Shown(comparison_id, messages, kind, split, tuple(Answer(*row[4:]) for row in held))
+
+
+def _plain(store: Database, sql: str, parameters: dict) -> sqlite3.Cursor:
+    """A cursor of bare tuples, which cost half of what named rows do."""
+    cursor = store.connection.conn.cursor()
+    cursor.row_factory = None
+    return cursor.execute(sql, parameters)
+
+
+def _given(row: tuple, shown: Shown) -> Given:
+    (_, judgment_id, tiers, name, kind, rule, created_at, all_bad, strength, partial, rationale, slots, *times, aspects, ideal) = row
+    return Given(
+        judgment_id,
+        tuple(tuple(tier) for tier in json.loads(tiers)),
+        name,
+        kind,
+        rule,
+        created_at,
+        bool(all_bad),
+        strength,
+        bool(partial),
+        rationale,
+        tuple(json.loads(slots)) if slots else tuple(item.id for item in shown.completions),
+        *times,
+        tuple(tuple(rating) for rating in json.loads(aspects)),
+        ideal,
+    )

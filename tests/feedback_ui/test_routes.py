@@ -1,0 +1,461 @@
+"""The walk: every way into the app, taken by everybody, over HTTP.
+
+Three tables say by hand who may do what: `ROUTES` for every HTTP route of the mounted app, `HANDLERS` for every event of
+the pages, `FUNCTIONS` for every server function of a component. Whoever adds one of these adds a line to its table, or
+the first tests here fail and name what is missing. A line says which of the three roles get through; nobody, who is not
+signed in, never does. Handlers and functions are named by module and qualified name, as `name_of` makes them.
+
+A handler is called with the values that its page starts with. It counts as let through when it is not refused by the
+gate: that it then finds the form empty is fine, what it does is tested elsewhere.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+
+import argon2
+import gradio as gr
+import httpx2
+import pytest
+from starlette.routing import Mount, Route
+
+from feedback_ui import guard
+from feedback_ui.app import build_app
+from feedback_ui.gate import Gate
+from feedback_ui.serving import Serving
+from feedback_ui.web import Web
+from feedback_ui.words import Words
+from rlhf.client import PolicyServerDown
+from rlhf.config import RoundConfig
+from storage import accounts
+from storage.database import Database
+from storage.records import ROLES
+
+A, L, R = "annotator", "lead", "researcher"
+ALL = {A, L, R}
+LEAD_PAGE = {L, R}
+"""Researchers read what leads read; only leads act there."""
+EVERYBODY = {"nobody", *ALL}
+CLOSED: set[str] = set()
+"""A route of Gradio's that no page needs: it is not there for anybody."""
+
+ROUTES = {
+    "GET /sign-in": EVERYBODY,
+    "POST /sign-in": EVERYBODY,
+    "POST /sign-out": ALL,
+    # The page and what it is made of.
+    "GET /": ALL,
+    "GET /config": ALL,
+    "GET /theme.css": ALL,
+    "GET /favicon.ico": ALL,
+    "GET /manifest.json": ALL,
+    "GET /robots.txt": ALL,
+    "GET /assets/{path:path}": ALL,
+    "GET /static/{path:path}": ALL,
+    "GET /svelte/{path:path}": ALL,
+    "GET /gradio_api/info": ALL,
+    "GET /gradio_api/startup-events": ALL,
+    # Handlers are called through these; each asks the gate itself.
+    "POST /gradio_api/run/{api_name}": ALL,
+    "POST /gradio_api/queue/join": ALL,
+    "GET /gradio_api/queue/data": ALL,
+    "POST /gradio_api/component_server": ALL,
+    "POST /gradio_api/component_server/": ALL,
+    "POST /gradio_api/cancel": ALL,
+    "POST /gradio_api/reset": ALL,
+    "GET /gradio_api/heartbeat/{session_hash}": ALL,
+    # Prompts come in, exports go out.
+    "POST /gradio_api/upload": {L},
+    "GET /gradio_api/upload_progress": {L},
+    "GET /gradio_api/file={path_or_url:path}": LEAD_PAGE,
+    # Not needed, not there.
+    "GET /config/": CLOSED,
+    "GET /gradio_api/info/": CLOSED,
+    "GET /gradio_api/openapi.json": CLOSED,
+    "GET /gradio_api/theme.css": CLOSED,
+    "GET /gradio_api/user": CLOSED,
+    "GET /gradio_api/user/": CLOSED,
+    "GET /gradio_api/login_check": CLOSED,
+    "GET /gradio_api/login_check/": CLOSED,
+    "GET /gradio_api/token": CLOSED,
+    "GET /gradio_api/token/": CLOSED,
+    "GET /gradio_api/app_id": CLOSED,
+    "GET /gradio_api/app_id/": CLOSED,
+    "GET /gradio_api/dev/reload": CLOSED,
+    "POST /login": CLOSED,
+    "POST /login/": CLOSED,
+    "GET /logout": CLOSED,
+    "GET /gradio_api/runs": CLOSED,
+    "GET /gradio_api/runs/": CLOSED,
+    "GET /gradio_api/deep_link": CLOSED,
+    "GET /gradio_api/custom_component/{id}/{environment}/{type}/{file_name}": CLOSED,
+    "GET /gradio_api/proxy={url_path:path}": CLOSED,
+    "GET /gradio_api/file/{path:path}": CLOSED,
+    "POST /gradio_api/stream/{event_id}": CLOSED,
+    "POST /gradio_api/stream/{event_id}/close": CLOSED,
+    "GET /gradio_api/stream/{session_hash}/{run}/{component_id}/playlist.m3u8": CLOSED,
+    "GET /gradio_api/stream/{session_hash}/{run}/{component_id}/{segment_id}.{ext}": CLOSED,
+    "GET /gradio_api/stream/{session_hash}/{run}/{component_id}/playlist-file": CLOSED,
+    "POST /gradio_api/reset/": CLOSED,
+    "POST /gradio_api/run/{api_name}/": CLOSED,
+    "POST /gradio_api/api/{api_name}": CLOSED,
+    "POST /gradio_api/api/{api_name}/": CLOSED,
+    "POST /gradio_api/call/v2/{api_name}": CLOSED,
+    "POST /gradio_api/call/v2/{api_name}/": CLOSED,
+    "GET /gradio_api/call/v2/{api_name}/{event_id}": CLOSED,
+    "POST /gradio_api/call/{api_name}": CLOSED,
+    "POST /gradio_api/call/{api_name}/": CLOSED,
+    "GET /gradio_api/call/{api_name}/{event_id}": CLOSED,
+    "GET /gradio_api/queue/status": CLOSED,
+    "GET /pwa_icon": CLOSED,
+    "GET /pwa_icon/{size}": CLOSED,
+    "GET /openapi.json": CLOSED,
+    "GET /monitoring": CLOSED,
+    "GET /monitoring/summary": CLOSED,
+    "GET /monitoring/{key}": CLOSED,
+    "POST /gradio_api/process_recording": CLOSED,
+    "POST /gradio_api/vibe-edit": CLOSED,
+    "POST /gradio_api/vibe-edit/": CLOSED,
+    "POST /gradio_api/undo-vibe-edit": CLOSED,
+    "POST /gradio_api/undo-vibe-edit/": CLOSED,
+    "GET /gradio_api/vibe-code": CLOSED,
+    "GET /gradio_api/vibe-code/": CLOSED,
+    "POST /gradio_api/vibe-code": CLOSED,
+    "POST /gradio_api/vibe-code/": CLOSED,
+    "POST /gradio_api/vibe-starter-queries": CLOSED,
+    "POST /gradio_api/vibe-starter-queries/": CLOSED,
+}
+
+HANDLERS = {
+    "visitor.visitor_line.show_visitor": ALL,
+    "leaderboard.LeaderboardPage.open": ALL,
+    "leaderboard.LeaderboardPage.include": LEAD_PAGE,
+    "leaderboard.LeaderboardPage.name": {A},
+    "demo.DemoPage.refresh": ALL,
+    "demo.DemoPage.begin": ALL,
+    "demo.DemoPage.answer": ALL,
+    "demo.DemoPage.end": ALL,
+    "data.DataPage.show": ALL,
+    "lead.page.LeadPage.enter": LEAD_PAGE,
+    "lead.page.LeadPage.exclude_from": {L},
+    "lead.quality.QualitySection.open": LEAD_PAGE,
+    "lead.quality.QualitySection.include": LEAD_PAGE,
+    "lead.quality.QualitySection.open_item": LEAD_PAGE,
+    "lead.exclusions.ExclusionsSection.open": LEAD_PAGE,
+    "lead.exclusions.ExclusionsSection.exclude": {L},
+    "lead.exclusions.ExclusionsSection.fill_since": {L},
+    "lead.exclusions.ExclusionsSection.choose": {L},
+    "lead.exclusions.ExclusionsSection.lift": {L},
+    "lead.prompts.PromptsSection.open": LEAD_PAGE,
+    "lead.prompts.PromptsSection.import_file": {L},
+    "lead.prompts.PromptsSection.add_lines": {L},
+    "lead.prompts.PromptsSection.undo": {L},
+    "lead.comparisons.BatchesSection.open": LEAD_PAGE,
+    "lead.comparisons.BatchesSection.follow": LEAD_PAGE,
+    "lead.comparisons.BatchesSection.ask": {L},
+    "lead.comparisons.BatchesSection.cancel": {L},
+    "lead.gold.GoldSection.open": LEAD_PAGE,
+    "lead.gold.GoldSection.show": {L},
+    "lead.gold.GoldSection.choose": {L},
+    "lead.gold.GoldSection.set_answer": {L},
+    "lead.guidelines.GuidelinesSection.open": LEAD_PAGE,
+    "lead.guidelines.GuidelinesSection.view": LEAD_PAGE,
+    "lead.guidelines.GuidelinesSection.show_preview": {L},
+    "lead.guidelines.GuidelinesSection.load": LEAD_PAGE,
+    "lead.guidelines.GuidelinesSection.publish": {L},
+    "lead.settings.SettingsSection.open": LEAD_PAGE,
+    "lead.settings.SettingsSection.change": {L},
+    "lead.accounts.AccountsSection.open": LEAD_PAGE,
+    "lead.accounts.AccountsSection.edit": {L},
+    "lead.accounts.AccountsSection.add": {L},
+    "lead.accounts.AccountsSection.set_roles": {L},
+    "lead.accounts.AccountsSection.set_password": {L},
+    "lead.accounts.AccountsSection.disable_or_enable": {L},
+    "lead.audit.AuditSection.open": LEAD_PAGE,
+    "lead.audit.AuditSection.show_newer": LEAD_PAGE,
+    "lead.audit.AuditSection.show_older": LEAD_PAGE,
+    "form.RoundForm.show_preset": {R},
+    "training.TrainingPage.open": {R},
+    "training.TrainingPage.follow": {R},
+    "training.TrainingPage.pick": {R},
+    "training.TrainingPage.start_round": {R},
+    "training.TrainingPage.cancel_round": {R},
+    "training.TrainingPage.resume_round": {R},
+    # Gradio's own: an example's text goes into its box, and a button stops what the same page began.
+    "gradio.helpers.Examples.create.load_example": ALL,
+    "gradio.cancel": ALL,
+}
+
+FUNCTIONS = {
+    "compare.build.next_comparison": {A},
+    "compare.build.judge": {A},
+    "compare.build.undo": {A},
+    "compare.build.renew": {A},
+    "history.build.past_judgments": {A},
+    "history.build.past_judgment": {A},
+    "history.build.correct": {A},
+}
+
+GRADIOS_OWN = {"gradio.helpers.Examples.create.load_example", "gradio.cancel"}
+"""Handlers that cannot ask the gate; they show and change nothing of the store."""
+
+NOBODY = Words("en")("gate.nobody")
+REFUSED = [Words("en")("gate.without_role", role=role) for role in ROLES]
+NOT_THERE = Words("en")("guard.no_such_route")
+NOT_FOR_THIS_ROLE = Words("en")("guard.without_role")
+
+
+class NoJobs:
+    def start(self, config, by=None):
+        raise PolicyServerDown("no rounds here")
+
+    cancel = resume = start
+
+    def log_tail(self, run_id, lines=40):
+        return ""
+
+
+class NoServer:
+    def models(self):
+        raise PolicyServerDown("no models here")
+
+    status = models
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    store = Database(tmp_path_factory.mktemp("walk") / "rankloop.db")
+
+    # In a loop that runs: Gradio opens one and never closes it where there is none.
+    async def made() -> Web:
+        return Web(build_app(store, NoJobs(), NoServer(), default_config=RoundConfig()), Gate(store))
+
+    yield asyncio.run(made())
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def visitors(pages):
+    """The app served, and for each visitor a client that is signed in as that and nothing else."""
+    store = pages.gate.store
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        # A lead who can be counted on, whatever the walk does to the others.
+        accounts.create(store, "first lead", "correct horse", ["lead"])
+        serving = Serving(pages, "127.0.0.1", 0)
+        clients = {"nobody": httpx2.Client(base_url=serving.url, timeout=30)}
+        for role in (A, L, R):
+            accounts.create(store, f"the {role}", "correct horse", [role])
+            cookie = f"{pages.gate.cookie}={accounts.sign_in(store, f'the {role}', 'correct horse')}"
+            clients[role] = httpx2.Client(base_url=serving.url, headers={"cookie": cookie}, timeout=30)
+        yield clients
+        for client in clients.values():
+            client.close()
+        serving.stop()
+
+
+# ---- what there is
+
+
+def routes_of(app, at="") -> Iterator[tuple[str, str]]:
+    """Every method and path, of what is mounted too."""
+    for route in app.routes:
+        if isinstance(route, Mount):
+            yield from routes_of(route.app, at + route.path)
+        elif hasattr(route, "original_router"):
+            # What FastAPI makes of a router that is included: its routes know their whole path.
+            yield from routes_of(route.original_router, at)
+        elif isinstance(route, Route) or hasattr(route, "methods"):
+            yield from ((method, at + route.path) for method in route.methods)
+        else:
+            yield ("?", f"{at}{getattr(route, 'path', route)}")
+
+
+def name_of(function) -> str:
+    module = function.__module__.removeprefix("feedback_ui.")
+    return f"{module}.{function.__qualname__.replace('.<locals>', '')}"
+
+
+def handlers_of(blocks: gr.Blocks):
+    """Every event that reaches the server, by the name of its handler; events that stay in the browser have none."""
+    for event in blocks.fns.values():
+        if event.cancels:
+            yield "gradio.cancel", event
+        elif event.fn is not None:
+            yield name_of(event.fn), event
+
+
+def functions_of(blocks: gr.Blocks):
+    """Every server function of every component, those that Gradio's own components bring along too."""
+    for block in blocks.blocks.values():
+        for attribute in dir(block):
+            function = getattr(block, attribute, None)
+            if callable(function) and getattr(function, "_is_server_fn", False) is True:
+                yield name_of(function), block, attribute
+
+
+def same(found: set[str], table: dict) -> None:
+    missing, over = sorted(found - set(table)), sorted(set(table) - found)
+    assert not missing, f"say in the table above who may reach: {missing}"
+    assert not over, f"no longer there, take out of the table above: {over}"
+
+
+def test_every_http_route_is_in_the_table(pages):
+    # HEAD comes with GET everywhere, and the guard treats them alike.
+    same({f"{method} {path}" for method, path in routes_of(pages) if method != "HEAD"}, ROUTES)
+
+
+def test_every_handler_is_in_the_table(pages):
+    same({name for name, _ in handlers_of(pages.pages)}, HANDLERS)
+
+
+def test_every_server_function_is_in_the_table(pages):
+    same({name for name, *_ in functions_of(pages.pages)}, FUNCTIONS)
+
+
+# ---- the walk
+
+
+def reach(client: httpx2.Client, method: str, path: str, **options) -> tuple[int, str]:
+    """The status and the text; of a stream, which would not end, only the status."""
+    with client.stream(method, path, **options) as reply:
+        endless = "event-stream" in reply.headers.get("content-type", "")
+        return reply.status_code, "" if endless else reply.read().decode("utf-8", "replace")
+
+
+def error_in(text: str) -> str | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found.get("error") if isinstance(found, dict) else None
+
+
+def filled(path: str) -> str:
+    path = path.replace("{api_name}", "predict").replace("file={path_or_url:path}", "file=/tmp/x")
+    return re.sub(r"\{[^}]+\}", "7", path)
+
+
+@pytest.mark.slow
+def test_who_reaches_which_http_route(visitors):
+    for route, allowed in ROUTES.items():
+        method, path = route.split()
+        for role, client in visitors.items():
+            for method_ in (method, "HEAD") if method == "GET" else (method,):
+                if route == "POST /sign-out" and role in allowed:
+                    # Would end the walk; test_web walks it.
+                    continue
+                status, text = reach(client, method_, filled(path), json={} if method == "POST" else None)
+                got = (role, route, method_, status, text[:200])
+                said = error_in(text)
+                if role in allowed:
+                    assert said not in (NOT_THERE, NOT_FOR_THIS_ROLE), got
+                    assert status != 401 or route == "POST /sign-in", got
+                elif role == "nobody":
+                    assert status == 401, got
+                else:
+                    assert status == (403 if allowed else 404), got
+                    assert method_ == "HEAD" or said == (NOT_FOR_THIS_ROLE if allowed else NOT_THERE), got
+
+
+@pytest.mark.slow
+def test_who_gets_through_to_which_handler(pages, visitors):
+    wrong = [
+        found
+        for name, event in handlers_of(pages.pages)
+        for role, client in visitors.items()
+        if (found := problem(name, HANDLERS[name], role, *call(client, event)))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+def test_who_gets_through_to_which_server_function(pages, visitors):
+    wrong = []
+    for name, block, attribute in functions_of(pages.pages):
+        body = server_call(block, attribute)
+        for role, client in visitors.items():
+            wrong.append(problem(name, FUNCTIONS[name], role, *reach(client, "POST", "/gradio_api/component_server", json=body)))
+    assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+@pytest.mark.slow
+def test_handlers_and_functions_ask_the_gate_themselves(pages, visitors, monkeypatch):
+    """With the guard away: it stops nobody before the handlers, so that the walk above cannot see who asks."""
+    monkeypatch.setattr(guard.Guard, "_judge", lambda *_: (None, guard.Route("GET", "")))
+    client = visitors["nobody"]
+    answers = {name: call(client, event) for name, event in handlers_of(pages.pages)}
+    for name, block, attribute in functions_of(pages.pages):
+        answers[name] = reach(client, "POST", "/gradio_api/component_server", json=server_call(block, attribute))
+    assert {name for name, (_, text) in answers.items() if NOBODY not in text} == GRADIOS_OWN
+
+
+@pytest.mark.slow
+def test_the_walk_has_left_everybody_signed_in(visitors):
+    for role, client in visitors.items():
+        assert client.get("/config").status_code == (401 if role == "nobody" else 200)
+
+
+def problem(name: str, allowed: set[str], role: str, status: int, text: str) -> str | None:
+    """What is wrong with such an answer to somebody of that role; None if nothing is."""
+    refused = any(refusal in text for refusal in REFUSED)
+    if NOT_THERE in text:
+        return f"{name} is not there for {role}"
+    if role == "nobody":
+        return None if status == 401 else f"{name} answers nobody: {status} {text[:300]}"
+    if refused and role in allowed:
+        return f"{name} refuses {role}, who may: {text[:300]}"
+    if not refused and role not in allowed:
+        return f"{name} does not refuse {role}, who may not: it answers {status} {text[:300]}"
+    return None
+
+
+def call(client: httpx2.Client, event) -> tuple[int, str]:
+    """Calls an event as the page does, with what the page starts with: past the queue, or through it."""
+    body = {"fn_index": event._id, "data": [start_value(block) for block in event.inputs], "session_hash": "walk"}
+    if not event.queue:
+        return reach(client, "POST", "/gradio_api/run/predict", json=body)
+    status, text = reach(client, "POST", "/gradio_api/queue/join", json=body)
+    if status != 200:
+        return status, text
+    heard = []
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "walk"}) as messages:
+        for line in messages.iter_lines():
+            heard.append(line)
+            if "process_completed" in line or "close_stream" in line:
+                break
+    return 200, "\n".join(heard)
+
+
+def server_call(block, attribute: str) -> dict:
+    return {"data": {}, "component_id": block._id, "fn_name": attribute, "session_hash": "walk"}
+
+
+def start_value(block):
+    value = getattr(block, "value", None)
+    # A translated text is no value, and a state is the server's.
+    if callable(value) or isinstance(block, gr.State) or not is_json(value):
+        return None
+    return value
+
+
+def is_json(value) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+def test_the_walk_can_fail():
+    """What it says of doors that are open or closed to the wrong people."""
+    refusal = json.dumps({"error": REFUSED[1]})
+    assert problem("x", {L}, A, 500, refusal) is None
+    assert problem("x", {L}, L, 200, "{}") is None
+    assert problem("x", {L}, "nobody", 401, "") is None
+    assert problem("x", {L}, A, 200, "{}").startswith("x does not refuse annotator")
+    assert problem("x", {L}, A, 500, '{"error": "the form is empty"}').startswith("x does not refuse annotator")
+    assert problem("x", {L}, L, 500, refusal).startswith("x refuses lead, who may")
+    assert problem("x", {L}, "nobody", 200, "{}").startswith("x answers nobody")
+    assert problem("x", {L}, L, 404, NOT_THERE).startswith("x is not there")

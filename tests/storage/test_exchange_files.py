@@ -1,0 +1,152 @@
+"""Files of every kind as records, broken ones too, and files that appear whole."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from storage.database import StoreError
+from storage.exchange import files
+from storage.exchange.rows import BadRow
+
+
+def read(tmp_path, content, name="rows.jsonl", container=None):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return [(line, f"! {record}" if isinstance(record, BadRow) else record) for line, record in files.records(path, container)]
+
+
+GOOD = '{"a": 1}\n\n{"b": "ß"}\n'
+GOOD_RECORDS = [(1, {"a": 1}), (3, {"b": "ß"})]
+
+
+def test_json_lines_plain_and_gzipped(tmp_path):
+    assert read(tmp_path, GOOD) == GOOD_RECORDS
+    assert read(tmp_path, gzip.compress(GOOD.encode()), "rows.jsonl.gz") == GOOD_RECORDS
+    assert read(tmp_path, gzip.compress(GOOD.encode()), "whatever") == GOOD_RECORDS
+    assert read(tmp_path, b"\xef\xbb\xbf" + GOOD.encode()) == GOOD_RECORDS
+    assert read(tmp_path, "") == []
+
+
+def test_a_broken_line_costs_only_itself(tmp_path):
+    content = b'{"a": 1}\n{"a": \n[1]\n"x"\n{"a": "caf\xe9"}\n' + b"[" * 100_000 + b'\n{"a": ' + b"1" * 5_000 + b'}\n{"a": "\0"}\n{"b": 2}'
+    assert read(tmp_path, b'{"z": 0}\n' + content.replace(b"\0", b"x" * 70_000 + b"\0")) == [
+        (1, {"z": 0}),
+        (2, {"a": 1}),
+        (3, "! not JSON"),
+        (4, "! not a JSON object"),
+        (5, "! not a JSON object"),
+        (6, "! not UTF-8 text"),
+        (7, "! not JSON"),
+        (8, "! not JSON"),
+        (9, "! not JSON"),
+        (10, {"b": 2}),
+    ]
+
+
+def test_a_line_that_is_too_long_costs_only_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST", 1 << 20)
+    content = json.dumps({"a": "x" * (3 << 20)}) + '\n{"b": 2}\n'
+    assert read(tmp_path, content) == [(1, "! longer than 1 MiB"), (2, {"b": 2})]
+
+
+def test_json_lists_are_read_one_element_at_a_time(tmp_path):
+    rows = [{"n": n, "text": "x" * 3_000, "list": [[n], {"}": "]"}]} for n in range(200)]
+    assert read(tmp_path, json.dumps(rows)) == list(enumerate(rows, start=1))
+    assert read(tmp_path, json.dumps(rows, indent=2), "rows.json") == list(enumerate(rows, start=1))
+    assert read(tmp_path, " [ ] ") == []
+    assert read(tmp_path, '[{"a": 1}, 2, {"b": 3}]') == [(1, {"a": 1}), (2, "! not a JSON object"), (3, {"b": 3})]
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ('[{"a": 1}, {"b": ]', "! not JSON, nothing after it was read"),
+        ('[{"a": 1} {"b": 2}]', "! the list breaks off after the row before this one"),
+        ('[{"a": 1}', "! the list breaks off after the row before this one"),
+        ('[{"a": 1},' + "[" * 100_000, "! not JSON: nested too deeply; nothing after it was read"),
+    ],
+)
+def test_json_lists_that_break_off(tmp_path, content, said):
+    assert read(tmp_path, content) == [(1, {"a": 1}), (2, said)]
+
+
+def test_csv(tmp_path):
+    content = 'a, b\n1,"x\ny"\n,"say ""hi"""\n\n1,2,3\n5,6\n'
+    assert read(tmp_path, content, "rows.csv") == [
+        (2, {"a": "1", "b": "x\ny"}),
+        (4, {"b": 'say "hi"'}),
+        (6, "! 3 fields under 2 headings"),
+        (7, {"a": "5", "b": "6"}),
+    ]
+    assert read(tmp_path, content, "rows.txt", "csv")[0] == (2, {"a": "1", "b": "x\ny"})
+    assert read(tmp_path, gzip.compress(content.encode()), "rows.csv.gz")[0] == (2, {"a": "1", "b": "x\ny"})
+    assert read(tmp_path, 'a,b\n1,"x"y\n3,4\n', "rows.csv") == [(2, "! not CSV: ',' expected after '\"'"), (3, {"a": "3", "b": "4"})]
+
+
+def test_csv_cells_may_be_large(tmp_path):
+    assert len(read(tmp_path, "a\n" + "x" * 500_000 + "\n", "rows.csv")[0][1]["a"]) == 500_000
+
+
+def test_parquet(tmp_path):
+    rows = [{"a": n, "list": [str(n)], "b": None if n % 2 else "x"} for n in range(600)]
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    found = list(files.records(path))
+    assert found[0] == (1, {"a": 0, "list": ["0"], "b": "x"}) and found[599] == (600, {"a": 599, "list": ["599"]})
+
+
+@pytest.mark.parametrize(
+    "content, name, reason",
+    [
+        (bytes(range(256)) * 20, "rows.jsonl", "is not text"),
+        (GOOD.encode("utf-16"), "rows.jsonl", "is UTF-16 text: save it as UTF-8"),
+        (gzip.compress(GOOD.encode() * 1_000)[:-20], "rows.jsonl.gz", "damaged gzip"),
+        (gzip.compress(GOOD.encode() * 1_000)[:60] + b"\xff" * 60, "rows.jsonl.gz", "damaged gzip"),
+        (b"PAR1" + b"x" * 100, "rows.parquet", "no Parquet file"),
+        (b"PAR1", "rows.parquet", "no Parquet file"),
+    ],
+)
+def test_files_that_cannot_be_read_at_all(tmp_path, content, name, reason):
+    with pytest.raises(StoreError, match=reason):
+        read(tmp_path, content, name)
+
+
+def test_a_file_that_is_not_there_and_a_folder(tmp_path):
+    with pytest.raises(StoreError, match=r"nowhere cannot be read \(No such file"):
+        list(files.records(tmp_path / "nowhere"))
+    with pytest.raises(StoreError, match="cannot be read"):
+        list(files.records(tmp_path))
+    with pytest.raises(StoreError, match="cannot be read"):
+        files.sha256(tmp_path / "nowhere")
+
+
+def test_progress_is_told_in_bytes_up_to_the_end(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(GOOD * 2_000)
+    told = []
+    list(files.records(path, progress=lambda done, total: told.append((done, total))))
+    size = path.stat().st_size
+    assert told[-1] == (size, size) and len(told) > 10
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError):
+        with files.whole_text(path) as file:
+            file.write("half")
+            raise RuntimeError
+    assert path.read_text() == "old" and [item.name for item in tmp_path.iterdir()] == ["out.txt"]
+    with files.whole_text(path) as file:
+        file.write("new")
+    assert path.read_text() == "new" and [item.name for item in tmp_path.iterdir()] == ["out.txt"]
+    with files.whole_text(tmp_path / "out.gz") as file:
+        file.write("zipped")
+    assert gzip.decompress((tmp_path / "out.gz").read_bytes()) == b"zipped"
+    with pytest.raises(StoreError, match="cannot be written .*choose another folder"):
+        with files.whole_text(tmp_path / "nowhere" / "out.txt"):
+            pass

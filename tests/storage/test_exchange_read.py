@@ -1,0 +1,659 @@
+"""What each format's rows mean: small rows by hand, the tiers worked out by hand."""
+
+import copy
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback
+from storage.exchange.rows import BadRow, NewComparison, Vote
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def only(read, record):
+    before = copy.deepcopy(record)
+    (item,) = read(record)
+    rows.check(item)
+    assert record == before
+    return item
+
+
+def refused(read, record, reason):
+    with pytest.raises(BadRow, match=reason):
+        for item in read(record):
+            rows.check(item)
+
+
+def what(item: NewComparison):
+    return list(item.messages), item.completions, [vote.tiers for vote in item.votes]
+
+
+SKY = ([user("Why?")], ("Scattering.", "Magic."), [((0,), (1,))])
+
+
+# TRL
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Why?", "chosen": "Scattering.", "rejected": "Magic."},
+        {"prompt": [user("Why?")], "chosen": [assistant("Scattering.")], "rejected": [assistant("Magic.")]},
+        {"chosen": [user("Why?"), assistant("Scattering.")], "rejected": [user("Why?"), assistant("Magic.")]},
+        {"chosen": "Why? Scattering.", "rejected": "Why? Magic."},
+        {"prompt": "Why?", "chosen": [user("Why?"), assistant("Scattering.")], "rejected": [user("Why?"), assistant("Magic.")]},
+        {"chosen": "\n\nHuman: Why?\n\nAssistant: Scattering.", "rejected": "\n\nHuman: Why?\n\nAssistant: Magic."},
+    ],
+    ids=["explicit text", "explicit messages", "implicit messages", "implicit text", "prompt repeated", "dialogue"],
+)
+def test_trl_in_each_of_its_forms(record):
+    assert what(only(trl.read, record)) == SKY
+
+
+@pytest.mark.parametrize(
+    "chosen, rejected, prompt, completions",
+    [
+        ("The sky is blue.", "The sky is black.", "The sky is", ("blue.", "black.")),
+        ("Two plus two is 4", "Two plus two is 44", "Two plus two is", ("4", "44")),
+        ("Say it: yes", "Say it: yes!", "Say it: yes", ("", "!")),
+    ],
+)
+def test_trl_implicit_text_parts_between_words(chosen, rejected, prompt, completions):
+    assert what(only(trl.read, {"chosen": chosen, "rejected": rejected}))[:2] == ([user(prompt)], completions)
+
+
+def test_trl_keeps_what_rankloop_writes_beside_the_pair():
+    record = {"prompt": "Why?", "chosen": "a", "rejected": "b", "annotator": "3f", "annotator_kind": "human", "kind": "science"}
+    item = only(trl.read, record | {"split": "heldout"})
+    assert (item.kind, item.split, item.votes[0].annotator, item.votes[0].rule) == ("science", "heldout", "3f", None)
+    assert only(trl.read, record | {"annotator_kind": "simulated"}).votes[0].rule == "unknown"
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        ({"prompt": "Why?", "chosen": "a", "rejected": "a"}, "are the same"),
+        ({"chosen": "a b", "rejected": "a b"}, "are the same"),
+        ({"chosen": "yes", "rejected": "no"}, "share no prompt"),
+        ({"prompt": "Why?", "chosen": "a"}, "both be text"),
+        ({"prompt": "Why?", "chosen": ["a"], "rejected": ["b"]}, "object with role and content"),
+        ({"prompt": "", "chosen": "a", "rejected": "b"}, "a message is empty"),
+        ({"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt must be a list"),
+        ({"chosen": [user("x"), assistant("a")], "rejected": [user("y"), assistant("a")]}, "share no prompt"),
+        ({"prompt": "x", "chosen": [assistant([{"type": "image"}])], "rejected": [assistant("b")]}, "only text"),
+        ({"prompt": "x", "chosen": "a\0", "rejected": "b"}, "NUL"),
+        ({"prompt": "x", "chosen": "\ud83d", "rejected": "b"}, "surrogate"),
+        ({}, "chosen must be a list"),
+    ],
+)
+def test_trl_rows_that_are_none(record, reason):
+    refused(trl.read, record, reason)
+
+
+# HH-RLHF
+
+
+def dialogue(*turns):
+    return "".join(f"\n\n{'Human' if place % 2 == 0 else 'Assistant'}: {turn}" for place, turn in enumerate(turns))
+
+
+def test_hh_rlhf_takes_the_common_turns_as_the_prompt():
+    before = ("Hi", "Hello", "Why?")
+    item = only(hh_rlhf.read, {"chosen": dialogue(*before, "Scattering."), "rejected": dialogue(*before, "Magic.")})
+    assert what(item) == ([user("Hi"), assistant("Hello"), user("Why?")], ("Scattering.", "Magic."), [((0,), (1,))])
+
+
+def test_hh_rlhf_dialogues_that_part_early_keep_their_further_turns():
+    item = only(hh_rlhf.read, {"chosen": dialogue("Hi", "Hello", "Why?", "Scattering."), "rejected": dialogue("Hi", "Go away")})
+    assert what(item)[:2] == ([user("Hi")], ("Hello\n\nHuman: Why?\n\nAssistant: Scattering.", "Go away"))
+
+
+def test_hh_rlhf_dialogue_that_goes_on_where_the_other_ends():
+    item = only(hh_rlhf.read, {"chosen": dialogue("Hi", "Hello"), "rejected": dialogue("Hi", "Hello", "Why?", "Magic.")})
+    assert what(item)[:2] == ([user("Hi")], ("Hello", "Hello\n\nHuman: Why?\n\nAssistant: Magic."))
+
+
+def test_hh_rlhf_dialogues_that_part_where_the_human_speaks_part_at_the_answer_before():
+    item = only(hh_rlhf.read, {"chosen": dialogue("Hi", "Hello", "Why?", "a"), "rejected": dialogue("Hi", "Hello", "How?", "a")})
+    assert what(item)[:2] == ([user("Hi")], ("Hello\n\nHuman: Why?\n\nAssistant: a", "Hello\n\nHuman: How?\n\nAssistant: a"))
+
+
+def test_hh_rlhf_two_turns_of_the_assistant_in_a_row_and_an_empty_answer():
+    item = only(hh_rlhf.read, {"chosen": dialogue("Hi") + "\n\nAssistant: One.\n\nAssistant: Two.", "rejected": dialogue("Hi", "")})
+    assert item.completions == ("One.\n\nAssistant: Two.", "")
+
+
+def test_hh_rlhf_text_before_the_first_turn_is_the_system_message():
+    item = only(hh_rlhf.read, {"chosen": "Be kind." + dialogue("Hi", "a"), "rejected": "Be kind." + dialogue("Hi", "b")})
+    assert item.messages == [{"role": "system", "content": "Be kind."}, user("Hi")]
+
+
+@pytest.mark.parametrize(
+    "chosen, rejected, reason",
+    [
+        (dialogue("Hi", "a"), dialogue("Hi", "a"), "are the same"),
+        (dialogue("Hi", "a"), dialogue("Hello", "a"), "share no prompt"),
+        ("Hi", "Hello", "must have turns"),
+        (dialogue("Hi"), dialogue("Hi", "a"), "share no prompt"),
+        (dialogue("Hi") + "\n\nHuman: more\n\nAssistant: a", dialogue("Hi", "a"), "begin with the assistant"),
+        (3, dialogue("Hi", "a"), "chosen must be text"),
+        (None, dialogue("Hi", "a"), "needs chosen"),
+    ],
+)
+def test_hh_rlhf_rows_that_are_none(chosen, rejected, reason):
+    refused(hh_rlhf.read, {"chosen": chosen, "rejected": rejected}, reason)
+
+
+# Open-Assistant
+
+
+def said(text, role, *replies, **more):
+    return {"text": text, "role": role, "replies": list(replies), **more}
+
+
+def test_oasst_ranked_siblings_at_every_depth():
+    tree = {
+        "message_tree_id": "t",
+        "prompt": said(
+            "Why?", "prompter",
+            said("Magic.", "assistant", rank=2, synthetic=True, model_name="m"),
+            said(
+                "Scattering.", "assistant",
+                said(
+                    "More?", "prompter",
+                    said("No.", "assistant", rank=1, synthetic=False),
+                    said("Sure.", "assistant", rank=0),
+                    said("Gone.", "assistant", rank=2, deleted=True),
+                ),
+                said("And?", "prompter", said("Alone.", "assistant", rank=0)),
+                rank=0,
+            ),
+            said("Light.", "assistant", rank=1),
+            said("Spam.", "assistant"),
+        ),
+    }  # fmt: skip
+    first, second = oasst.read(tree)
+    assert what(first) == ([user("Why?")], ("Magic.", "Scattering.", "Light."), [((1,), (2,), (0,))])
+    assert first.models == ("m", None, None)
+    assert what(second) == ([user("Why?"), assistant("Scattering."), user("More?")], ("No.", "Sure."), [((1,), (0,))])
+    assert second.models == ("human", None)
+
+
+def test_oasst_equal_ranks_are_tied():
+    replies = [said(text, "assistant", rank=rank) for text, rank in (("a", 0), ("b", 1), ("c", 0))]
+    assert what(only(oasst.read, {"prompt": said("Why?", "prompter", *replies)}))[2] == [((0, 2), (1,))]
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        ({}, "needs a prompt"),
+        ({"prompt": said("x", "bot")}, "role prompter or assistant"),
+        ({"prompt": {"role": "prompter"}}, "must have a text"),
+        ({"prompt": {"role": "prompter", "text": "x", "replies": "y"}}, "replies must be a list"),
+        ({"prompt": said("x", "prompter", *[said(str(n), "assistant", rank=n) for n in range(10)])}, "10 completions"),
+    ],
+)
+def test_oasst_trees_that_are_none(record, reason):
+    refused(oasst.read, record, reason)
+
+
+# UltraFeedback
+
+
+def test_ultrafeedback_ranks_by_the_overall_score():
+    record = {
+        "source": "evol",
+        "instruction": "Why?",
+        "completions": [
+            {"model": "m1", "response": "a", "overall_score": 7.5, "annotations": {"honesty": {"Rating": "4"}, "other": {"Rating": "N/A"}}},
+            {"model": "m2", "response": "b", "overall_score": 8},
+            {"model": "m3", "response": "c", "overall_score": 7.5},
+            {"model": "m4", "response": "d"},
+        ],
+    }
+    item = only(ultrafeedback.read, record)
+    assert what(item) == ([user("Why?")], ("a", "b", "c", "d"), [((1,), (0, 2))])
+    assert (item.models, item.kind, item.votes[0].aspects) == (("m1", "m2", "m3", "m4"), "evol", ((0, "honesty", 4),))
+
+
+def test_ultrafeedback_without_overall_scores_ranks_by_the_mean_rating():
+    answers = [
+        {"response": "a", "annotations": {"x": {"Rating": "2"}, "y": {"Rating": "5"}}},
+        {"response": "b", "annotations": {"x": [{"Rating": "4"}], "y": {"Rating": "4"}}},
+    ]
+    assert what(only(ultrafeedback.read, {"instruction": "Why?", "completions": answers}))[2] == [((1,), (0,))]
+
+
+def test_ultrafeedback_without_scores_waits_for_people():
+    item = only(ultrafeedback.read, {"instruction": "Why?", "completions": [{"response": "a"}, {"response": "b", "overall_score": 3}]})
+    assert item.votes == ()
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        ({"instruction": "x"}, "needs completions"),
+        ({"instruction": "x", "completions": []}, "0 completions"),
+        ({"completions": [{"response": "a"}, {"response": "b"}]}, "needs instruction"),
+        ({"instruction": "x", "completions": [{"response": "a"}, {}]}, "needs response"),
+    ],
+)
+def test_ultrafeedback_rows_that_are_none(record, reason):
+    refused(ultrafeedback.read, record, reason)
+
+
+# HelpSteer3
+
+
+def helpsteer(score, **more):
+    return {"domain": "code", "context": [user("Why?")], "response1": "a", "response2": "b", "overall_preference": score, **more}
+
+
+@pytest.mark.parametrize(
+    "score, tiers, strength",
+    [
+        (-3, ((0,), (1,)), "significantly"),
+        (-2, ((0,), (1,)), "better"),
+        (-1, ((0,), (1,)), "slightly"),
+        (0, ((0, 1),), None),
+        (1, ((1,), (0,)), "slightly"),
+        (3.0, ((1,), (0,)), "significantly"),
+    ],
+)
+def test_helpsteer3_scores(score, tiers, strength):
+    item = only(helpsteer3.read, helpsteer(score))
+    assert what(item) == ([user("Why?")], ("a", "b"), [tiers])
+    assert (item.votes[0].strength, item.kind) == (strength, "code")
+
+
+def test_helpsteer3_annotators_have_a_vote_each_and_the_overall_score_none():
+    item = only(
+        helpsteer3.read,
+        helpsteer(-1, individual_preference=[{"score": -2, "reasoning": "clearer"}, {"score": 0, "reasoning": None}, {"score": None}]),
+    )
+    assert item.votes == (
+        Vote(((0,), (1,)), "helpsteer3-1", strength="better", rationale="clearer"),
+        Vote(((0, 1),), "helpsteer3-2"),
+    )
+
+
+@pytest.mark.parametrize("score", [4, 1.5, "much", True, float("nan")])
+def test_helpsteer3_scores_that_are_none(score):
+    refused(helpsteer3.read, helpsteer(score), "from -3 to 3")
+
+
+# Argilla
+
+
+def ranked(field, rank):
+    return {"value": field, "rank": rank}
+
+
+def test_argilla_ranking_by_several_people():
+    record = {
+        "id": "r1",
+        "fields": {"instruction": "Why?", "reply-1": "a", "reply-2": "b", "reply-3": "c"},
+        "suggestions": {"preference": {"value": ["reply-3", "reply-1", "reply-2"], "agent": "gpt"}},
+        "responses": {
+            "preference": [
+                {"value": ["reply-2", "reply-3", "reply-1"], "user_id": "u1"},
+                {"value": [ranked("reply-1", 1), ranked("reply-3", 1), ranked("reply-2", 3)], "user_id": "u2"},
+            ],
+            "rationale": [{"value": "shorter", "user_id": "u2"}],
+        },
+    }
+    item = only(argilla.read, record)
+    assert what(item) == ([user("Why?")], ("a", "b", "c"), [((1,), (2,), (0,)), ((0, 2), (1,))])
+    assert [(vote.annotator, vote.rationale) for vote in item.votes] == [("u1", ""), ("u2", "shorter")]
+
+
+def test_argilla_ratings_and_the_shape_by_person():
+    record = {
+        "fields": {"chat": [user("Hi"), assistant("Hello"), user("Why?")], "response_1": "a", "response_2": "b"},
+        "responses": [
+            {
+                "user_id": "u1",
+                "status": "submitted",
+                "updated_at": "2025-01-02T03:04:05",
+                "values": {"response_1_rating": {"value": 2}, "response_2_rating": {"value": 5}},
+            },
+            {"user_id": "u2", "status": "draft", "values": {"response_1_rating": {"value": 5}, "response_2_rating": {"value": 1}}},
+            {"user_id": "u3", "values": {"response_1_rating": {"value": 3}, "response_2_rating": {"value": 3}}},
+        ],
+    }
+    item = only(argilla.read, record)
+    assert what(item) == ([user("Hi"), assistant("Hello"), user("Why?")], ("a", "b"), [((1,), (0,)), ((0, 1),)])
+    assert [vote.created_at for vote in item.votes] == ["2025-01-02T03:04:05.000+00:00", None]
+
+
+def test_argilla_records_that_nobody_answered_wait():
+    item = only(argilla.read, {"fields": {"prompt": "Why?", "a": "x", "b": "y"}, "responses": {}})
+    assert (item.completions, item.votes) == (("x", "y"), ())
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        ({}, "needs fields"),
+        ({"fields": {"x": "a", "y": "b"}}, "no ranking or rating"),
+        ({"fields": {"x": "a", "y": "b"}, "responses": {"rank": [{"value": ["x", "y"]}]}}, "which field is the prompt"),
+        ({"fields": {"prompt": "p", "x": "a", "y": "b"}, "responses": 3}, "responses must be"),
+        (
+            {"fields": {"prompt": "p", "x": "a", "y": "b"}, "responses": {"r": [{"value": ["x", "y"]}, {"value": ["x", "z"]}]}},
+            "must name fields",
+        ),
+    ],
+)
+def test_argilla_records_that_are_none(record, reason):
+    refused(argilla.read, record, reason)
+
+
+# Label Studio
+
+
+def selected(side, by=1, **more):
+    return {"completed_by": by, "result": [{"type": "pairwise", "to_name": "p,q", "value": {"selected": side}}], **more}
+
+
+def test_labelstudio_annotations():
+    task = {
+        "data": {"prompt": "Why?", "answer1": "a", "answer2": "b"},
+        "annotations": [
+            selected("right", 7, created_at="2025-01-02T03:04:05.678Z", lead_time=1.5),
+            selected("left", {"id": 9, "email": "ann@example.org"}),
+            selected("left", 8, was_cancelled=True),
+            {"completed_by": 3, "result": []},
+        ],
+    }
+    item = only(labelstudio.read, task)
+    assert what(item) == ([user("Why?")], ("a", "b"), [((1,), (0,)), ((0,), (1,))])
+    assert [(v.annotator, v.created_at, v.client_ms) for v in item.votes] == [
+        ("labelstudio-7", "2025-01-02T03:04:05.678+00:00", 1500),
+        ("ann@example.org", None, None),
+    ]
+
+
+def test_labelstudio_ground_truth_is_a_known_answer():
+    data = {"prompt": "Why?", "left": "a", "right": "b"}
+    item = only(labelstudio.read, {"data": data, "annotations": [selected("right", ground_truth=True)]})
+    assert (item.gold, item.votes) == (((1,), (0,)), ())
+
+
+@pytest.mark.parametrize(
+    "data, completions",
+    [
+        ({"prompt": "Why?", "q": "b", "p": "a"}, ("a", "b")),
+        ({"question": "Why?", "one": "a", "other": "b"}, ("a", "b")),
+        ({"text": "Why?", "text1": "a", "text2": "b"}, ("a", "b")),
+        ({"messages": [user("Why?")], "response_a": "a", "response_b": "b"}, ("a", "b")),
+    ],
+)
+def test_labelstudio_finds_left_and_right(data, completions):
+    item = only(labelstudio.read, {"data": data, "annotations": [selected("left")]})
+    assert (item.messages, item.completions) == ([user("Why?")], completions)
+
+
+@pytest.mark.parametrize(
+    "task, reason",
+    [
+        ({}, "needs data"),
+        ({"data": {"left": "a", "right": "b"}}, "data has no prompt"),
+        ({"data": {"prompt": "x", "a1": "a", "a2": "b", "a3": "c"}}, "which fields"),
+        ({"data": {"prompt": "x", "left": "a", "right": "b"}, "annotations": [selected("both")]}, "left or right"),
+        ({"data": {"prompt": "x", "left": "a", "right": "b"}, "annotations": 1}, "annotations must be"),
+    ],
+)
+def test_labelstudio_tasks_that_are_none(task, reason):
+    refused(labelstudio.read, task, reason)
+
+
+# Chatbot Arena
+
+
+def battle(winner, **more):
+    return {
+        "model_a": "m1",
+        "model_b": "m2",
+        "winner": winner,
+        "judge": "arena_user_1",
+        "conversation_a": [user("Why?"), assistant("a")],
+        "conversation_b": [user("Why?"), assistant("b")],
+        "tstamp": 1700000000.5,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    "winner, tiers, all_bad",
+    [
+        ("model_a", ((0,), (1,)), False),
+        ("model_b", ((1,), (0,)), False),
+        ("tie", ((0, 1),), False),
+        ("tie (bothbad)", ((0, 1),), True),
+    ],
+)
+def test_arena_winners(winner, tiers, all_bad):
+    item = only(arena.read, battle(winner))
+    assert what(item) == ([user("Why?")], ("a", "b"), [tiers]) and item.models == ("m1", "m2")
+    vote = item.votes[0]
+    assert (vote.annotator, vote.all_bad, vote.created_at) == ("arena_user_1", all_bad, "2023-11-14T22:13:20.500+00:00")
+
+
+def test_arena_later_turns_belong_to_the_completions():
+    more = {
+        "conversation_a": [user("Why?"), assistant("a"), user("Sure?"), assistant("Yes.")],
+        "conversation_b": [user("Why?"), assistant("b"), user("Sure?"), assistant("No.")],
+    }
+    left, right = only(arena.read, battle("tie", **more)).completions
+    assert left == "a\n\nHuman: Sure?\n\nAssistant: Yes." and right == "b\n\nHuman: Sure?\n\nAssistant: No."
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        (battle("nobody"), "winner must be"),
+        (battle("tie", tstamp="soon"), "not a time"),
+        (battle("tie", tstamp=1e300), "not a time"),
+        (battle("tie", conversation_a=[]), "conversation_a must be"),
+        (battle("tie", judge=["x"]), "a name must be text"),
+        (battle("tie", conversation_a=[user("What?"), assistant("a")]), "share no prompt"),
+        (battle("tie", model_a="x" * 201), "at most 200"),
+    ],
+)
+def test_arena_battles_that_are_none(record, reason):
+    refused(arena.read, record, reason)
+
+
+# Plain rows
+
+
+def row(**more):
+    return {"prompt": "Why?", "completions": ["a", "b", "c"], **more}
+
+
+@pytest.mark.parametrize(
+    "more, tiers, all_bad",
+    [
+        ({"tiers": [[2], [0, 1]]}, ((2,), (0, 1)), False),
+        ({"tiers": [[1], [0]]}, ((1,), (0,)), False),
+        ({"tiers": [[0, 1, 2]], "all_bad": True}, ((0, 1, 2),), True),
+        ({"choice": 1}, ((1,), (0, 2)), False),
+        ({"choice": "tie"}, ((0, 1, 2),), False),
+        ({"choice": "both_bad"}, ((0, 1, 2),), True),
+        ({"tiers": "[[0],[1],[2]]", "models": '["x","y","z"]', "all_bad": "false"}, ((0,), (1,), (2,)), False),
+        ({"choice": "2"}, ((2,), (0, 1)), False),
+    ],
+)
+def test_plain_votes(more, tiers, all_bad):
+    item = only(plain.read, row(**more))
+    assert what(item) == ([user("Why?")], ("a", "b", "c"), [tiers]) and item.votes[0].all_bad == all_bad
+
+
+def test_plain_row_with_everything():
+    item = only(
+        plain.read,
+        {
+            "messages": [user("Hi"), assistant("Hello"), user("Why?")],
+            "completions": ["a", "b"],
+            "models": ["m1", None],
+            "tiers": [[1], [0]],
+            "shown": [1, 0],
+            "annotator": "Ann",
+            "created_at": "2025-01-02 03:04:05+01:00",
+            "strength": "slightly",
+            "rationale": "clearer",
+            "aspects": [{"honest": 2}, {"honest": 5, "helpful": None}],
+            "ideal": "ab",
+            "active_ms": 900,
+            "idle_ms": "5",
+            "kind": "science",
+            "split": "heldout",
+        },
+    )
+    assert item == NewComparison(
+        [user("Hi"), assistant("Hello"), user("Why?")],
+        ("a", "b"),
+        ("m1", None),
+        (
+            Vote(
+                ((1,), (0,)), "Ann", created_at="2025-01-02T02:04:05.000+00:00", strength="slightly", rationale="clearer",
+                aspects=((0, "honest", 2), (1, "honest", 5)), shown=(1, 0), ideal="ab", active_ms=900, idle_ms=5,
+            ),
+        ),
+        None,
+        "science",
+        "heldout",
+    )  # fmt: skip
+
+
+def test_plain_rows_without_a_vote_and_with_a_known_answer():
+    assert only(plain.read, row()).votes == ()
+    item = only(plain.read, row(tiers=[[2], [0], [1]], gold=True))
+    assert (item.votes, item.gold) == ((), ((2,), (0,), (1,)))
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        ({"completions": ["a", "b"]}, "either prompt or messages"),
+        ({"prompt": "x"}, "needs completions"),
+        ({"prompt": "x", "completions": ["a"]}, "1 completions"),
+        ({"prompt": "x", "completions": ["a"] * 10}, "10 completions"),
+        ({"prompt": "x", "completions": ["a", 3]}, "completion must be text"),
+        ({"prompt": "x", "completions": "a, b"}, "in CSV as JSON"),
+        ({"prompt": "x", "completions": {"a": 1}}, "completions must be a list"),
+        ({"prompt": "x", "completions": ["a", "a"]}, "are the same"),
+        ({"prompt": "x", "completions": ["a", "a"], "models": ["m", "m"], "choice": 0}, "are the same"),
+        (row(models=["m"]), "1 models for 3"),
+        (row(models=["m", {}, "n"]), "a name must be text"),
+        (row(tiers=[[0]]), "at least two"),
+        (row(tiers=[[0], [0]]), "ranked twice"),
+        (row(tiers=[[0], []]), "tier is empty"),
+        (row(tiers=[[0], [3]]), "indexes from 0 to 2"),
+        (row(tiers=[[0], [-1]]), "indexes from 0 to 2"),
+        (row(tiers=[[True], [0]]), "indexes from 0 to 2"),
+        (row(tiers=[0, 1]), "lists of indexes"),
+        (row(tiers=[[0], [1]], choice=0), "tiers or choice"),
+        (row(choice=3), "choice must be"),
+        (row(choice=True), "choice must be"),
+        (row(choice="best"), "choice must be"),
+        (row(gold=True), "needs the known answer"),
+        (row(gold=True, tiers=[[0], [1]]), "rank every completion"),
+        (row(gold=True, choice="tie"), "one before another"),
+        (row(gold="perhaps"), "gold must be true or false"),
+        (row(choice=0, strength="slightly"), "one of two"),
+        (row(choice=0, shown=[0, 1]), "each of the 3"),
+        (row(choice=0, created_at="yesterday"), "not a time"),
+        (row(choice=0, created_at={"x": 1}), "not a time"),
+        (row(choice=0, active_ms=-1), "milliseconds"),
+        (row(choice=0, active_ms="1.5"), "milliseconds"),
+        (row(choice=0, aspects=[{"honest": 11}]), "from 1 to 10"),
+        (row(choice=0, aspects=[3]), "aspects must be"),
+        (row(choice=0, rationale=3), "rationale must be text"),
+        (row(choice=0, annotator="x" * 300), "at most 200"),
+        (row(split="test"), "train or heldout"),
+        (row(kind=3), "kind must be a word"),
+    ],
+)
+def test_plain_rows_that_are_none(record, reason):
+    refused(plain.read, record, reason)
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    "said, kept",
+    [
+        ("2025-01-02T03:04:05Z", "2025-01-02T03:04:05.000+00:00"),
+        ("2025-01-02", "2025-01-02T00:00:00.000+00:00"),
+        (1700000000, "2023-11-14T22:13:20.000+00:00"),
+        (1700000000123, "2023-11-14T22:13:20.123+00:00"),
+        ("1700000000.5", "2023-11-14T22:13:20.500+00:00"),
+        (datetime(2025, 1, 2, 3, tzinfo=UTC), "2025-01-02T03:00:00.000+00:00"),
+        (None, None),
+    ],
+)
+def test_times(said, kept):
+    assert rows.moment(said) == kept
+
+
+# Anything at all
+
+WORDS = ["prompt", "messages", "value", "rank", "selected", "left", "role", "content", "user", "score", "Rating", "text", "replies"]
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**30) | st.floats() | st.sampled_from([*WORDS, "", "[", "\ud83d", "\0", "1e999"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3),
+    max_leaves=6,
+)
+
+GOOD = [
+    (trl, {"prompt": [user("Why?")], "chosen": [assistant("a")], "rejected": [assistant("b")], "annotator": "x", "kind": "k"}),
+    (trl, {"chosen": "Why? a", "rejected": "Why? b"}),
+    (hh_rlhf, {"chosen": dialogue("Hi", "a"), "rejected": dialogue("Hi", "b")}),
+    (oasst, {"prompt": said("Why?", "prompter", said("a", "assistant", rank=0), said("b", "assistant", rank=1))}),
+    (ultrafeedback, {"instruction": "Why?", "completions": [{"response": "a", "annotations": {"x": {"Rating": "2"}}}] * 2}),
+    (helpsteer3, helpsteer(-1, individual_preference=[{"score": -2, "reasoning": "clearer"}])),
+    (argilla, {"fields": {"prompt": "Why?", "x": "a", "y": "b"}, "responses": {"r": [{"value": [ranked("x", 1), ranked("y", 2)]}]}}),
+    (argilla, {"fields": {"prompt": "Why?", "x": "a", "y": "b"}, "responses": [{"user_id": "u", "values": {"x_rating": {"value": 2}}}]}),
+    (labelstudio, {"data": {"prompt": "Why?", "left": "a", "right": "b"}, "annotations": [selected("left", {"id": 1}, lead_time=2)]}),
+    (arena, battle("tie")),
+    (plain, row(models=["m", "n", "o"], tiers=[[0], [1]], shown=[0, 1, 2], aspects=[{"x": 1}, {}, {}], created_at=1, strength="better")),
+]  # fmt: skip
+
+
+def places_in(value, before=()):
+    """Every path into a nested value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield (*before, key)
+        yield from places_in(item, (*before, key))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module, record", GOOD, ids=lambda item: getattr(item, "__name__", "").rpartition(".")[2])
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_row_with_anything_in_one_place_is_good_or_bad_but_no_crash(module, record, data):
+    changed = copy.deepcopy(record)
+    *path, last = data.draw(st.sampled_from(list(places_in(changed))))
+    within = changed
+    for key in path:
+        within = within[key]
+    within[last] = data.draw(ANYTHING)
+    try:
+        for item in module.read(changed):
+            rows.check(item)
+    except BadRow as error:
+        assert str(error)

@@ -1,0 +1,160 @@
+"""What a project asks: versions, ranges, and what a new overlap does to comparisons that are there."""
+
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from storage import comparisons, exclusions, gold, queue, settings
+from storage.database import StoreError
+from storage.records import ProjectSettings
+
+ALL_DIFFERENT = ProjectSettings(3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False)
+
+
+def wanted(store):
+    return [row["wanted"] for row in store.rows("SELECT wanted FROM comparisons ORDER BY id")]
+
+
+def waiting(store):
+    return [row["comparison_id"] for row in store.rows("SELECT comparison_id FROM line ORDER BY ticket")]
+
+
+def overlap(world, number):
+    settings.change(world.store, replace(settings.current(world.store), overlap=number), by=None)
+
+
+def test_before_the_first_change_the_defaults_hold(store):
+    assert settings.current(store) == ProjectSettings()
+    assert settings.problem(ProjectSettings()) is None
+
+
+def test_what_was_changed_comes_back_with_who_and_each_change_is_a_version(world):
+    settings.change(world.store, ProjectSettings(overlap=2), by=world.ann.id)
+    settings.change(world.store, ALL_DIFFERENT, by=world.bob.id)
+    assert settings.current(world.store) == ALL_DIFFERENT
+    assert all(getattr(ALL_DIFFERENT, name) != value for name, value in asdict(ProjectSettings()).items())
+    assert [row["by_id"] for row in world.store.rows("SELECT by_id FROM settings ORDER BY id")] == [world.ann.id, world.bob.id]
+
+
+def test_settings_of_older_and_newer_versions_are_read_as_far_as_they_are_known(store):
+    store.insert("settings", {"values": {"overlap": 4, "colour": "blue"}, "created_at": "2026-01-01"})
+    assert settings.current(store) == ProjectSettings(overlap=4)
+    store.insert("settings", {"values": {"aspects": ["kind"]}, "created_at": "2026-01-02"})
+    assert settings.current(store) == ProjectSettings(aspects=("kind",))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"overlap": 0}, "overlap must be 1 to 20 judgments, not 0"),
+        ({"overlap": 21}, "overlap must be 1 to 20 judgments, not 21"),
+        ({"overlap": 2.5}, "overlap must be a whole number, not 2.5"),
+        ({"overlap": True}, "overlap must be a whole number, not True"),
+        ({"overlap": "2"}, "overlap must be a whole number, not '2'"),
+        ({"lease_minutes": 0}, "a lease lasts 1 minute to 24 hours, not 0 minutes"),
+        ({"lease_minutes": 1441}, "a lease lasts 1 minute to 24 hours, not 1441 minutes"),
+        ({"lease_minutes": None}, "lease_minutes must be a whole number, not None"),
+        ({"gold_share": -0.01}, "gold_share must be 0 to 0.5, not -0.01"),
+        ({"gold_share": 0.51}, "gold_share must be 0 to 0.5, not 0.51"),
+        ({"repeat_share": 0.51}, "repeat_share must be 0 to 0.5, not 0.51"),
+        ({"repeat_share": float("nan")}, "repeat_share must be 0 to 0.5, not nan"),
+        ({"aspects": tuple("abcdefghi")}, "aspects must be at most 8 different names"),
+        ({"aspects": ("kind", "kind")}, "aspects must be at most 8 different names"),
+        ({"aspects": ("kind", " ")}, "an aspect has no name"),
+        ({"aspects": (1,)}, "an aspect has no name"),
+        ({"aspect_scale": 1}, "the highest rating must be 2 to 10, not 1"),
+        ({"aspect_scale": 11}, "the highest rating must be 2 to 10, not 11"),
+        ({"rationale": "maybe"}, "rationale must be off, optional or required, not 'maybe'"),
+        ({"rationale_min_chars": 0}, "the shortest rationale must be 1 to 2000 characters, not 0"),
+        ({"rationale_min_chars": 2001}, "the shortest rationale must be 1 to 2000 characters, not 2001"),
+        ({"rationale_min_chars": 1.5}, "rationale_min_chars must be a whole number, not 1.5"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_and_nothing_changes(store, change, why):
+    with pytest.raises(StoreError) as refused:
+        settings.change(store, replace(ProjectSettings(), **change), by=None)
+    assert str(refused.value) == f"Settings not saved: {why}."
+    assert store.value("SELECT count(*) FROM settings") == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"overlap": 1, "lease_minutes": 1, "gold_share": 0, "repeat_share": 0, "aspects": (), "aspect_scale": 2, "rationale_min_chars": 1},
+        {
+            "overlap": 20, "lease_minutes": 1440, "gold_share": 0.5, "repeat_share": 0.5, "aspects": tuple("abcdefgh"),
+            "aspect_scale": 10, "rationale_min_chars": 2000,
+        },
+    ],
+)  # fmt: skip
+def test_the_ends_of_each_range_are_in_it(store, change):
+    said = replace(ProjectSettings(), **change)
+    settings.change(store, said, by=None)
+    assert settings.current(store) == said
+
+
+def test_a_name_with_half_a_character_is_told(store):
+    with pytest.raises(StoreError, match="half a character that cannot be kept: type it again"):
+        settings.change(store, ProjectSettings(aspects=("\ud83d",)), by=None)
+    assert settings.current(store) == ProjectSettings()
+
+
+def test_more_overlap_opens_judged_comparisons_again_and_less_closes_them(world):
+    one, two = world.comparisons(2)
+    assert world.rank(world.ann).comparison_id == one
+    assert waiting(world.store) == [two]
+    overlap(world, 2)
+    assert (waiting(world.store), wanted(world.store)) == ([two, one], [2, 2])
+    assert world.rank(world.bob).comparison_id == two
+    overlap(world, 1)
+    assert (waiting(world.store), wanted(world.store)) == ([], [1, 1])
+
+
+def test_less_overlap_lets_those_finish_who_hold_a_lease(world):
+    overlap(world, 2)
+    one = world.comparison()
+    assert (world.next(world.ann), world.next(world.bob)) == (one, one)
+    overlap(world, 1)
+    assert (world.rank(world.ann).counts, world.rank(world.bob).counts) == (True, True)
+    assert tuple(world.store.row("SELECT human_ranks, leased FROM comparisons")) == (2, 0)
+
+
+def test_another_change_leaves_the_line_as_it_is(world):
+    world.comparisons(3)
+    world.skip(world.ann)
+    before = [tuple(row) for row in world.store.rows("SELECT * FROM line")]
+    settings.change(world.store, replace(settings.current(world.store), gold_share=0.5, strength=False), by=None)
+    assert [tuple(row) for row in world.store.rows("SELECT * FROM line")] == before
+
+
+def test_gold_retired_and_imported_comparisons_keep_what_they_want(world):
+    _, marked, retired, other = world.comparisons(4)
+    gold.set_answer(world.store, marked, ((3,), (4,)), by=None)
+    world.store.connection.conn.execute("UPDATE comparisons SET retired = 1 WHERE id = ?", [retired])
+    source = world.store.insert("imports", {"format": "csv", "source": "a.csv", "report": "{}", "created_at": "2026-01-01"})
+    prompt = world.prompt("imported")
+    answers = [world.completion(prompt, "x"), world.completion(prompt, "y")]
+    comparisons.add(world.store, prompt, answers, purpose="import", import_id=source, wanted=0)
+    overlap(world, 3)
+    assert wanted(world.store) == [3, 1, 1, 3, 0]
+    assert waiting(world.store) == [1, other]
+
+
+def test_an_excluded_vote_and_a_new_overlap_open_it_once(world):
+    one = world.comparison()
+    vote = world.rank(world.ann)
+    exclusions.exclude(world.store, [vote.id], rule="too fast", reason="0.2 s", by=None)
+    overlap(world, 2)
+    assert waiting(world.store) == [one]
+    overlap(world, 1)
+    assert waiting(world.store) == [one]
+
+
+def test_the_lease_runs_as_long_as_the_settings_say(world):
+    world.comparison()
+    settings.change(world.store, ProjectSettings(lease_minutes=90), by=None)
+    shown = queue.next_presentation(world.store, world.ann.id)[1]
+    lease = queue.lease_of(world.store, shown.id)
+    lasts = datetime.fromisoformat(lease.expires_at) - datetime.fromisoformat(lease.created_at)
+    assert abs(lasts - timedelta(minutes=90)) < timedelta(seconds=1)

@@ -1,0 +1,177 @@
+"""Import, export, backup and restore as somebody at a terminal meets them, with real files where they are there."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+import launch
+from storage import prompts
+from storage.database import Database
+from storage.exchange import formats
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+HH, OASST = SHARED / "hh-rlhf_harmless-base_test.jsonl.gz", SHARED / "oasst_en_100_tree.jsonl"
+
+
+@pytest.fixture
+def data(tmp_path):
+    return str(tmp_path / "data")
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    said = [
+        {"prompt": "Why?", "completions": ["a", "b", "c"], "models": ["m", "n", "o"], "tiers": [[2], [0], [1]], "annotator": "Ann"},
+        {"prompt": "Why?", "completions": ["b", "a", "c"], "models": ["n", "m", "o"], "choice": "tie", "annotator": "Bob"},
+        {"prompt": "And?", "completions": ["x", "y"], "choice": 1},
+    ]
+    path.write_text("\n".join(map(json.dumps, said)) + "\n")
+    return path
+
+
+def run(capsys, verb, data, *arguments):
+    status = launch.main([verb, "--data", data, *map(str, arguments)])
+    said = capsys.readouterr()
+    return status, said.out.strip(), said.err.strip()
+
+
+def lines(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_in_and_out(capsys, tmp_path, data, rows):
+    status, out, err = run(capsys, "import", data, "--format", "plain", rows)
+    assert (status, out, err) == (0, "import 1: 2 comparisons added, 3 judgments, 2 new prompts, 0 wrong rows left out", "")
+    pairs = tmp_path / "pairs.jsonl"
+    assert run(capsys, "export", data, pairs)[:2] == (0, f"4 preference pairs written to {pairs}")
+    assert "Ann" not in pairs.read_text() and len(lines(pairs)) == 4
+    assert run(capsys, "export", data, "--format", "csv", "--names", tmp_path / "x")[:2] == (0, f"3 judgments written to {tmp_path / 'x'}")
+    assert ",Ann," in (tmp_path / "x").read_text()
+
+
+def test_wrong_rows_by_line_and_strict(capsys, tmp_path, data, rows):
+    rows.write_text(rows.read_text() + "nothing\n")
+    status, out, err = run(capsys, "import", data, "--format", "plain", "--strict", rows)
+    assert (status, out) == (2, "")
+    assert err.splitlines() == [f"{rows}:4: not JSON", "rankloop: 1 wrong rows, nothing imported (--strict)"]
+    status, out, err = run(capsys, "import", data, "--format", "plain", rows)
+    assert (status, err) == (1, f"{rows}:4: not JSON") and "1 wrong rows left out" in out
+    rows.write_text("nothing\n")
+    assert run(capsys, "import", data, "--format", "plain", rows)[:2] == (1, "nothing imported, 1 wrong rows left out")
+
+
+def test_undo_list_and_the_same_file_again(capsys, tmp_path, data, rows):
+    assert run(capsys, "import", data, "--list")[1] == "no imports yet"
+    run(capsys, "import", data, "--format", "jsonl", rows)
+    status, _, err = run(capsys, "import", data, "--format", "jsonl", rows)
+    assert status == 2 and "was imported before: it is import 1 (rows.jsonl, 2" in err
+    assert f"rankloop import --undo 1 --data {data}" in err
+    said = "import 1 undone: 3 judgments no longer count, 2 comparisons and 2 prompts retired"
+    assert run(capsys, "import", data, "--undo", 1)[:2] == (0, said)
+    assert run(capsys, "export", data, tmp_path / "x")[1].startswith("0 preference pairs")
+    assert run(capsys, "import", data, "--format", "jsonl", rows)[0] == 0
+    listed = run(capsys, "import", data, "--list")[1].splitlines()
+    assert listed[0].startswith("2  2") and "jsonl" in listed[0] and listed[0].endswith("rows.jsonl: 2 prompts, 2 comparisons, 3 judgments")
+    assert "(undone 2" in listed[1]
+    assert run(capsys, "export", data, tmp_path / "x")[1].startswith("4 preference pairs")
+
+
+@pytest.mark.parametrize("arguments", [[], ["FILE", "--undo", "1"], ["FILE", "--list"], ["--undo", "1", "--list"]])
+def test_import_wants_one_thing(capsys, data, rows, arguments):
+    given = [rows if item == "FILE" else item for item in arguments]
+    assert run(capsys, "import", data, *given)[::2] == (2, "rankloop: say what to import: a FILE, or --undo ID, or --list")
+
+
+def test_simulated_judgments_stay_apart(capsys, tmp_path, data, rows):
+    run(capsys, "import", data, "--format", "plain", "--simulated", "GPT-4", rows)
+    assert run(capsys, "export", data, tmp_path / "x")[1].startswith("0 preference pairs")
+    assert run(capsys, "export", data, "--include-simulated", tmp_path / "x")[1].startswith("4 preference pairs")
+    assert {json.loads(line)["annotator_kind"] for line in lines(tmp_path / "x")} == {"simulated"}
+
+
+def test_native_out_and_in(capsys, tmp_path, data, rows):
+    run(capsys, "import", data, "--format", "plain", rows)
+    status, out, _ = run(capsys, "export", data, "--format", "native", tmp_path / "out")
+    assert status == 0 and out.endswith(f"rows written to the folder {tmp_path / 'out'}")
+    copy = str(tmp_path / "copy")
+    # A look at the new folder loads the starter prompts, which are no obstacle.
+    run(capsys, "stats", copy)
+    status, again, _ = run(capsys, "import", copy, "--format", "native", tmp_path / "out")
+    assert status == 0 and again.split()[0] == out.split()[0]
+    assert run(capsys, "stats", copy, "--json") == run(capsys, "stats", data, "--json")
+    status, _, err = run(capsys, "import", copy, "--format", "native", tmp_path / "out")
+    assert status == 2 and "is not empty (3 rows in judgments)" in err
+    assert run(capsys, "import", copy, "--format", "native", tmp_path / "nowhere")[0] == 2
+    assert run(capsys, "import", copy, "--format", "native", "--simulated", "x", tmp_path / "out")[0] == 2
+
+
+def test_backup_and_restore(capsys, tmp_path, data, rows):
+    run(capsys, "import", data, "--format", "plain", rows)
+    copy = tmp_path / "copy.db"
+    status, out, _ = run(capsys, "backup", data, copy)
+    assert status == 0 and out.startswith(f"{copy}: ") and "checked" in out
+    assert run(capsys, "backup", data, copy)[0] == 2 and run(capsys, "backup", data, copy, "--force")[0] == 0
+    other = str(tmp_path / "other")
+    assert run(capsys, "restore", other, copy)[:2] == (0, f"{Path(other) / 'rankloop.db'} is as {copy} was")
+    assert run(capsys, "stats", other, "--json") == run(capsys, "stats", data, "--json")
+    assert run(capsys, "restore", other, copy)[0] == 2
+    Database(Path(other) / "rankloop.db").close()
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"\x00\x01\x02" * 100, "is not text"),
+        (gzip.compress(b'{"prompt": "x"}\n' * 500)[:-9], "damaged gzip"),
+        ('{"prompt": "ß"}'.encode("utf-16"), "UTF-16"),
+        (b"\xff\xfe\xfd", "UTF-16"),
+        (b"\xfdnothing", "not UTF-8 text"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"prompt": ["' + b"x" * 100_000, "not JSON"),
+        (b'{"prompt": "\\ud83d", "completions": ["a", "b"]}', "surrogate"),
+        (b'{"prompt": "a\\u0000b", "completions": ["a", "b"]}', "NUL"),
+        (b'{"prompt": 1e999, "completions": NaN}', "prompt must be|completions must be"),
+    ],
+)
+def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, said):
+    path = tmp_path / "bad"
+    path.write_bytes(content)
+    for format in formats.READABLE:
+        status, out, err = run(capsys, "import", data, "--format", format, path)
+        assert status in (1, 2) and out + err and "Traceback" not in out + err, format
+        if format == "plain":
+            assert any(part in err for part in said.split("|"))
+
+
+# Real files.
+
+
+@pytest.mark.skipif(not HH.exists(), reason=f"{HH} is not here")
+def test_hh_rlhf_harmless_base_gives_a_pair_for_each_row(capsys, tmp_path, data):
+    out = run(capsys, "import", data, "--format", "hh-rlhf", HH)[1]
+    assert out == "import 1: 2312 comparisons added, 2312 judgments, 2310 new prompts, 0 wrong rows left out"
+    pairs = tmp_path / "pairs.jsonl"
+    assert run(capsys, "export", data, "--format", "trl", pairs)[1].startswith("2312 preference pairs")
+    again = tmp_path / "again.jsonl"
+    run(capsys, "export", data, "--format", "hh-rlhf", again)
+    # Every dialogue but for white space at the ends of its turns, and in the file's order.
+    with gzip.open(HH, "rt", encoding="utf-8") as file:
+        for line, written in zip(file, lines(again), strict=True):
+            before, after = json.loads(line), json.loads(written)
+            assert {side: text.split() for side, text in before.items()} == {side: text.split() for side, text in after.items()}
+
+
+@pytest.mark.skipif(not OASST.exists(), reason=f"{OASST} is not here")
+def test_open_assistant_trees_give_212_comparisons_and_754_pairs(capsys, tmp_path, data):
+    out = run(capsys, "import", data, "--format", "oasst", OASST)[1]
+    assert out == "import 1: 212 comparisons added, 212 judgments, 212 new prompts, 0 wrong rows left out"
+    pairs = tmp_path / "pairs.jsonl"
+    assert run(capsys, "export", data, "--format", "trl", pairs)[1].startswith("754 preference pairs")
+    rows = [json.loads(line) for line in lines(pairs)]
+    assert {row["prompt"][-1]["role"] for row in rows} == {"user"} and max(len(row["prompt"]) for row in rows) >= 3
+    store = Database(Path(data) / "rankloop.db")
+    assert len(prompts.of_split(store)) - 212 == store.value("SELECT count(*) FROM prompts WHERE source = 'starter'") > 0
+    store.close()
