@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx2
 import openai
@@ -23,6 +23,10 @@ class ServerStatus:
     filling: bool
     seconds_per_comparison: float | None
     note: str
+    batch_notes: dict[str, str] = field(default_factory=dict)
+    """Why a batch does not go on, by its id as text. Names policy versions: not for who judges blind."""
+    collector: str = ""
+    """The policy version for answers from elsewhere, if the server collects from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class PolicyClient:
                         yield chunk.choices[0].delta.content
 
     def complete(
-        self, model: str, messages: Sequence[Message], *, temperature: float, top_p: float, max_tokens: int, seed: int
+        self, model: str, messages: Sequence[Message], *, temperature: float, top_p: float, max_tokens: int, seed: int, top_k: int = 0
     ) -> Reply:
         """The whole answer at once.
 
@@ -73,7 +77,9 @@ class PolicyClient:
         """
         with _mapped(self.base_url):
             reply = self._openai.chat.completions.create(
-                model=model, messages=list(messages), temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed
+                model=model, messages=list(messages), temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed,
+                # OpenAI's protocol has none, though most servers of open models take it: only sent where somebody asks.
+                extra_body={"top_k": top_k} if top_k else None,
             )
             if not reply.choices:
                 raise PolicyServerDown(f"{self.base_url} answered without a choice: is it an OpenAI-compatible chat endpoint?")

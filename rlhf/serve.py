@@ -33,11 +33,11 @@ from rlhf import weights
 from rlhf.backbone import Backbone
 from rlhf.client import PolicyClient
 from rlhf.config import DEFAULT_MODEL
-from rlhf.filler import EndpointGenerator, Filler
+from rlhf.filler import EndpointGenerator, Filler, routed
 from rlhf.speakers import Speakers
 from storage import policies
 from storage.database import Database, DataFolder, StoreError
-from storage.records import Sampling
+from storage.records import PolicyVersion, Sampling
 
 log = logging.getLogger("rankloop.serve")
 
@@ -86,6 +86,7 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
     def status() -> dict:
         return {
             "ready": True, "filling": filler.filling, "seconds_per_comparison": filler.seconds_per_comparison, "note": filler.note,
+            "batch_notes": filler.batch_notes, "collector": filler.collector.name if filler.collector else "",
         }
 
     @app.get("/v1/models")
@@ -165,11 +166,16 @@ def main() -> int:
         return 2
     speakers = Speakers(store, arguments.model, backbone)
     if arguments.endpoint:
-        generate = EndpointGenerator(PolicyClient(arguments.endpoint), arguments.endpoint_model)
         collector = policies.ensure_external(store, arguments.endpoint_model)
+        endpoint = EndpointGenerator(PolicyClient(arguments.endpoint), arguments.endpoint_model)
+        generate = routed(collector, endpoint, speakers.draw)
     else:
         generate, collector = speakers.draw, None
-    app = build_server(speakers, Filler(store, generate, arguments.model, collector))
+
+    def why_not(version: PolicyVersion) -> str:
+        return "" if version == collector else speakers.why_not(version)
+
+    app = build_server(speakers, Filler(store, generate, arguments.model, collector, why_not=why_not))
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
     return 0

@@ -98,12 +98,13 @@ BEGIN SELECT RAISE(ABORT, 'judgments are append-only'); END;
 
 CREATE TRIGGER judgments_count AFTER INSERT ON judgments
 BEGIN
+    -- First of all: a vote and its lease counted at once would seem too many, and cost the comparison its place in line.
+    UPDATE leases SET ended_at = NEW.created_at, outcome = 'judged'
+    WHERE presentation_id = NEW.presentation_id AND ended_at IS NULL AND NEW.verdict != 'retract';
     UPDATE judgments SET counts = 1 WHERE id = NEW.id AND verdict = 'rank' AND purpose = 'vote';
     UPDATE judgments SET counts = 0 WHERE id = NEW.supersedes AND counts = 1;
     UPDATE annotators SET judged = judged + (NEW.verdict != 'retract') - (NEW.supersedes IS NOT NULL)
     WHERE id = NEW.annotator_id;
-    UPDATE leases SET ended_at = NEW.created_at, outcome = 'judged'
-    WHERE presentation_id = NEW.presentation_id AND ended_at IS NULL AND NEW.verdict != 'retract';
 END;
 
 CREATE TRIGGER judgments_by_people_are_counted AFTER UPDATE OF counts ON judgments

@@ -24,6 +24,9 @@ class FakeServer:
     def fill(self, seconds_per_comparison: float | None) -> None:
         self.now = ServerStatus(True, True, seconds_per_comparison, "")
 
+    def collect_from(self, model: str) -> None:
+        self.now = ServerStatus(True, True, None, "", collector=model)
+
     def fall_over(self, message: str) -> None:
         self.down = message
 

@@ -11,8 +11,19 @@ from learning import user
 
 from rlhf import filler as module
 from rlhf.client import PolicyClient, PolicyServerDown
-from rlhf.filler import COLLECTING, Drawn, EndpointGenerator, Filler, least_used, pairing, send_back, write_comparisons
-from storage import comparisons, policies, prompts, queue, runs
+from rlhf.filler import (
+    COLLECTING,
+    Drawn,
+    EndpointGenerator,
+    Filler,
+    least_used,
+    pairing,
+    routed,
+    send_back,
+    voices,
+    write_comparisons,
+)  # fmt: skip
+from storage import batches, comparisons, policies, prompts, queue, runs
 from storage.records import PolicyVersion, Prompt, Sampling
 
 
@@ -207,6 +218,172 @@ def test_a_stop_breaks_off_a_batch_in_the_middle(store, asked, caplog):
     assert queue.depth(store) == 0
 
 
+# Batches that a lead asked for.
+
+
+@pytest.fixture
+def versions(store):
+    return [policies.ensure_base(store, "m"), policies.ensure_external(store, "x")]
+
+
+@pytest.fixture
+def ask(store, versions):
+    def asked(of=versions, *, answers=2, count=1, temperature=0.7, priority=0):
+        sampling = Sampling(temperature=temperature, max_new_tokens=9)
+        return batches.ask(store, [v.id for v in of], answers=answers, sampling=sampling, count=count, priority=priority, by=None)
+
+    return asked
+
+
+def of_batch(store, batch):
+    ids = [row[0] for row in store.rows("SELECT id FROM comparisons WHERE batch_id = ? ORDER BY id", [batch.id])]
+    return comparisons.many(store, ids)
+
+
+def saying(*texts):
+    """A model that says these one after the other; what it was asked is in `.asked`."""
+    left = list(texts)
+
+    def generate(asked, sampling, seed, tick=lambda: None):
+        generate.asked.append(([policy.name for policy, _ in asked], seed))
+        return [Drawn(left.pop(0), "stop", 0.1) for _ in asked]
+
+    generate.asked = []
+    return generate
+
+
+def test_the_versions_of_a_batch_answer_in_turn(ask, versions):
+    base, other = versions
+    assert voices(ask(answers=4), versions, 0) == [base, other, base, other]
+    odd = ask(answers=3)
+    assert [voices(odd, versions, i) for i in range(2)] == [[base, other, base], [other, base, other]]
+
+
+def test_a_batch_is_written_before_the_queue_is_filled(store, asked, model, ask, versions):
+    asked("Q1", "Q2", "Q3")
+    batch = ask(answers=4, count=3, priority=2)
+    with running(Filler(store, model, "m")):
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+    written = of_batch(store, batch)
+    assert [c.id for c in written] == [1, 2, 3]
+    assert batches.get(store, batch.id).made == 3
+    base, other = (v.id for v in versions)
+    assert [[c.policy_version_id for c in w.completions] for w in written] == [[base, other, base, other]] * 3
+    assert {c.sampling for w in written for c in w.completions} == {batch.sampling}
+    assert {w.purpose for w in written} == {"batch"}
+    assert {row[0] for row in store.rows("SELECT priority FROM comparisons WHERE batch_id IS NOT NULL")} == {2}
+    assert {row[0] for row in store.rows("SELECT priority FROM comparisons WHERE batch_id IS NULL")} == {0}
+
+
+def test_the_more_urgent_batch_goes_first(store, asked, model, ask):
+    asked("Q")
+    later, urgent = ask(count=2), ask(count=2, priority=1)
+    with running(Filler(store, model, "m")):
+        until(lambda: not batches.unfinished(store))
+    assert [c.id for c in of_batch(store, urgent)] == [1, 2] and [c.id for c in of_batch(store, later)] == [3, 4]
+
+
+def test_repeated_and_empty_answers_are_drawn_anew(store, asked, ask):
+    prompt = asked("Q")[0]
+    batch = ask(answers=4)
+    base, other = policies.all_versions(store)
+    model = saying("a", "a ", "b", "", "c", "c", "d")
+    assert write_comparisons(store, model, [(prompt, base, other, base, other)], sampling=batch.sampling, seed=5, batch=batch) == []
+    # The second and the fourth; then the fourth alone, which had said what the second says now.
+    assert model.asked == [(["m", "x", "m", "x"], 5), (["x", "x"], 6), (["x"], 7)]
+    assert [c.text for c in of_batch(store, batch)[0].completions] == ["a", "c", "b", "d"]
+
+
+def test_a_comparison_does_without_what_stays_repeated_but_has_two_answers(store, asked, ask):
+    one, two = asked("one", "two")
+    batch = ask(answers=3, count=2)
+    base = policies.all_versions(store)[0]
+    model = saying("a", "b", "b", "c", "c", "c", *"bcc", *"bcc")
+    chosen = [(one, base, base, base), (two, base, base, base)]
+    assert write_comparisons(store, model, chosen, sampling=batch.sampling, seed=0, batch=batch) == [two]
+    assert [[c.text for c in w.completions] for w in of_batch(store, batch)] == [["a", "b"]]
+    assert batches.get(store, batch.id).made == 1
+    assert store.value("SELECT count(*) FROM completions") == 2
+
+
+def test_answers_that_cannot_come_out_otherwise_are_not_drawn_anew(store, asked, ask):
+    prompt = asked("Q")[0]
+    batch = ask(answers=3, temperature=0.0)
+    base, other = policies.all_versions(store)
+    model = saying("a", "b", "a")
+    assert write_comparisons(store, model, [(prompt, base, other, base)], sampling=batch.sampling, seed=0, batch=batch) == []
+    assert len(model.asked) == 1
+
+
+def test_what_was_cancelled_while_it_was_written_is_thrown_away(store, asked, ask, versions):
+    prompt = asked("Q")[0]
+    batch = ask()
+
+    def generate(asked, sampling, seed, tick):
+        batches.cancel(store, batch.id)
+        return [Drawn("a", "stop", 0.1), Drawn("b", "stop", 0.1)]
+
+    assert write_comparisons(store, generate, [(prompt, *versions)], sampling=batch.sampling, seed=0, batch=batch) == []
+    assert store.value("SELECT count(*) FROM completions") == 0
+
+
+def test_a_version_that_cannot_answer_stops_its_own_batch_only(store, asked, model, ask, versions):
+    asked("Q")
+    stuck, fine = ask(priority=1), ask(versions[:1])
+    with running(Filler(store, model, "m", why_not=lambda v: "x is gone." if v.name == "x" else "")) as filler:
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+        assert filler.batch_notes == {stuck.id: "x is gone."}
+        assert "x" not in filler.note, "who judges blind reads this one"
+    assert batches.get(store, stuck.id).made == 0 and batches.get(store, fine.id).made == 1
+
+
+def test_a_batch_that_gets_nowhere_rests_and_is_tried_again(store, asked, ask, versions, monkeypatch):
+    asked("Q")
+    monkeypatch.setattr(module, "REST_S", 0.2)
+    stuck, fine = ask(count=1, temperature=0.0), ask(versions[:1], count=2)
+    changed = threading.Event()
+    numbers = iter(range(10_000))
+
+    def generate(asked, sampling, seed, tick):
+        same = sampling.temperature == 0 and not changed.is_set()
+        return [Drawn("same" if same else f"{next(numbers)}", "stop", 0.1) for _ in asked]
+
+    with running(Filler(store, generate, "m")) as filler:
+        until(lambda: batches.get(store, fine.id).made == 2)
+        assert "alike" in filler.batch_notes[stuck.id]
+        changed.set()
+        until(lambda: batches.get(store, stuck.id).made == 1)
+        until(lambda: filler.batch_notes == {})
+
+
+def test_what_goes_wrong_in_a_batch_is_told_and_the_queue_is_filled(store, asked, model, ask):
+    asked("Q")
+    batch = ask()
+    model.fails = [PolicyServerDown("the endpoint is down")]
+    with running(Filler(store, model, "m")) as filler:
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+        assert filler.batch_notes == {batch.id: "the endpoint is down"}
+        batches.cancel(store, batch.id)
+        until(lambda: filler.batch_notes == {})
+
+
+def test_many_answers_are_written_a_few_comparisons_at_a_time(store, asked, model, ask):
+    asked("Q")
+    batch = ask(answers=9, count=3)
+    with running(Filler(store, model, "m")):
+        until(lambda: batches.get(store, batch.id).made == 3)
+    assert [len(a) for a in model.asked][:3] == [9, 9, 9]
+
+
+def test_each_version_is_asked_where_it_speaks(versions):
+    here, there = saying("h1", "h2"), saying("t1")
+    base, other = versions
+    prompt = Prompt(1, user("Q"), "test", "train")
+    drawn = routed(other, there, here)([(base, prompt), (other, prompt), (base, prompt)], COLLECTING, 7)
+    assert [d.text for d in drawn] == ["h1", "t1", "h2"]
+    assert here.asked == [(["m", "m"], 7)] and there.asked == [(["x"], 7)]
+
+
 # An endpoint that is not ours.
 
 
@@ -250,14 +427,15 @@ def test_an_endpoint_is_asked_once_for_each_answer(endpoint):
     ticks = []
     asked = [(version(1, "external"), Prompt(i, user(f"Q{i}"), "test", "train")) for i in range(2)]
     drawn = EndpointGenerator(PolicyClient(endpoint.url), "their-model")(
-        asked, Sampling(temperature=0.3, top_p=0.9, max_new_tokens=17), 40, lambda: ticks.append(1)
+        asked, Sampling(temperature=0.3, top_p=0.9, top_k=5, max_new_tokens=17), 40, lambda: ticks.append(1)
     )
     assert [(d.text, d.finish_reason) for d in drawn] == [("one", "stop"), ("two", "length")]
     assert all(d.latency_s > 0 for d in drawn) and len(ticks) == 2
     path, body = endpoint.asked[1]
     assert path == "/v1/chat/completions"
     assert body == {"model": "their-model", "messages": [{"role": "user", "content": "Q1"}], "temperature": 0.3, "top_p": 0.9,
-                    "max_tokens": 17, "seed": 41}
+                    "max_tokens": 17, "seed": 41, "top_k": 5}
+    assert [d.seed for d in drawn] == [40, 41]
 
 
 @pytest.mark.parametrize(

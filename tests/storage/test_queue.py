@@ -53,6 +53,13 @@ def test_overlap_is_how_many_judge_one(world):
     assert (world.next(world.ann), world.next(world.bob)) == (two, None)
 
 
+def test_a_comparison_keeps_its_place_until_it_has_all_its_judgments(world):
+    ask_for(world, overlap=2)
+    one, two, three = world.comparisons(3)
+    assert [world.rank(world.ann).comparison_id for _ in range(2)] == [one, two]
+    assert [world.rank(world.bob).comparison_id for _ in range(3)] == [one, two, three]
+
+
 def test_more_overlap_opens_what_was_closed_but_not_for_who_judged_it(world):
     one = world.comparison()
     world.rank(world.ann)

@@ -1,0 +1,158 @@
+"""Accounts: who may sign in, with which roles. The first one turns sign-in on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import lead_view, presenters
+from feedback_ui.gate import Visitor
+from feedback_ui.lead.section import Room, chosen, listing, refusal
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import Words, words_of
+from storage import accounts
+from storage.database import StoreError
+from storage.records import ROLES
+
+
+class AccountsSection:
+    def __init__(self, room: Room):
+        self.store, self.gate = room.store, room.gate
+        self.warning = html(elem_id="accounts-warning", elem_classes="rl-optional")
+        self.list = listing(elem_id="accounts-list", elem_classes="rl-optional")
+        self.edited = gr.State(None)
+        with gr.Column(visible=False, elem_classes="rl-acts rl-pane", elem_id="account-edit") as self.editing:
+            self.whose = html(elem_id="account-whose")
+            with gr.Row(equal_height=False):
+                with gr.Column(min_width=280):
+                    self.roles = gr.CheckboxGroup(list(ROLES), label=label("lead.accounts.roles"), elem_id="account-roles")
+                    self.set_roles_button = gr.Button(
+                        label("lead.accounts.set_roles"), elem_id="account-set-roles", scale=0, min_width=160
+                    )
+                with gr.Column(min_width=280):
+                    self.password = gr.Textbox(
+                        label=label("lead.accounts.new_password"), type="password", max_lines=1, elem_id="account-password"
+                    )
+                    self.set_password_button = gr.Button(
+                        label("lead.accounts.set_password"), elem_id="account-set-password", scale=0, min_width=160
+                    )
+            with gr.Row(elem_classes="rl-buttons"):
+                self.able = gr.Button(label("lead.accounts.disable"), elem_id="account-able", scale=0, min_width=160)
+        with gr.Column(elem_classes="rl-acts rl-pane", elem_id="account-add") as self.adding:
+            html(label("lead.accounts.add_title"), elem_classes="rl-overline")
+            with gr.Row(equal_height=False):
+                self.new_name = gr.Textbox(label=label("lead.accounts.name"), max_lines=1, min_width=200, elem_id="account-new-name")
+                self.new_password = gr.Textbox(
+                    label=label("lead.accounts.password"), type="password", max_lines=1, min_width=200, elem_id="account-new-password"
+                )
+                self.new_roles = gr.CheckboxGroup(
+                    list(ROLES), value=["annotator"], label=label("lead.accounts.roles"), min_width=280, elem_id="account-new-roles"
+                )
+            self.add_button = gr.Button(
+                label("lead.accounts.add"), variant="primary", elem_id="account-create", scale=0, min_width=160
+            )
+        self.said = html(elem_id="accounts-said", elem_classes="rl-optional")
+        self.edit_fields = [self.edited, self.editing, self.whose, self.roles, self.password, self.able]
+        self.shown = [
+            self.warning, self.list, *self.edit_fields, self.adding, self.new_name, self.new_password, self.new_roles, self.said,
+        ]  # fmt: skip
+
+    def wire(self, tab: gr.Tab) -> None:
+        tab.select(self.open, None, self.shown, **QUIET)
+        self.list.click(self.edit, None, [self.said, *self.edit_fields], **QUIET)
+        self.add_button.click(self.add, [self.new_name, self.new_password, self.new_roles], self.shown, **QUIET)
+        self.set_roles_button.click(self.set_roles, [self.edited, self.roles], self.shown, **QUIET)
+        self.set_password_button.click(self.set_password, [self.edited, self.password], self.shown, **QUIET)
+        self.able.click(self.disable_or_enable, self.edited, self.shown, **QUIET)
+
+    def open(self, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        return {**self._list(words, visitor), **self._closed(words), self.said: ""}
+
+    def edit(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+        self.gate.acts(request, "lead")
+        words = words_of(request)
+        try:
+            account = accounts.get(self.store, chosen(event)[1])
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        return {
+            self.edited: account.id,
+            self.editing: gr.Column(visible=True),
+            self.whose: lead_view.heading(account.name),
+            self.roles: gr.CheckboxGroup(_role_choices(words), value=accounts.in_order(account.roles)),
+            self.password: "",
+            self.able: gr.Button(words("lead.accounts.enable" if account.disabled else "lead.accounts.disable")),
+            self.said: "",
+        }
+
+    def add(self, name: str, password: str, roles: list[str], request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        first = not accounts.any_accounts(self.store)
+        try:
+            account = accounts.create(self.store, name or "", password or "", roles, visitor.annotator.id)
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        said = words("lead.accounts.first_added" if first else "lead.accounts.added", name=account.name)
+        return {
+            **self._list(words, visitor),
+            self.new_name: "",
+            self.new_password: "",
+            # Whoever made the first account is not signed in any more: nothing else here would be answered.
+            self.adding: gr.Column(visible=not first),
+            self.said: lead_view.reload_notice(words, said) if first else presenters.notice(said),
+        }
+
+    def set_roles(self, account_id: int | None, roles: list[str], request: gr.Request) -> dict[Component, Any]:
+        return self._change(request, lambda by: accounts.set_roles(self.store, _known(account_id), roles, by), "lead.accounts.roles_set")
+
+    def set_password(self, account_id: int | None, password: str, request: gr.Request) -> dict[Component, Any]:
+        return self._change(
+            request, lambda by: accounts.set_password(self.store, _known(account_id), password or "", by), "lead.accounts.password_set"
+        )
+
+    def disable_or_enable(self, account_id: int | None, request: gr.Request) -> dict[Component, Any]:
+        def turn(by: int) -> None:
+            account = accounts.get(self.store, _known(account_id))
+            (accounts.enable if account.disabled else accounts.disable)(self.store, account.id, by)
+
+        return self._change(request, turn, "lead.accounts.changed")
+
+    def _change(self, request: gr.Request, act: Callable[[int], Any], said: str) -> dict[Component, Any]:
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        try:
+            act(visitor.annotator.id)
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        return {**self._list(words, visitor), **self._closed(words), self.said: presenters.notice(words(said))}
+
+    def _list(self, words: Words, visitor: Visitor) -> dict[Component, Any]:
+        acts = visitor.may_act("lead")
+        every = accounts.all_accounts(self.store)
+        return {
+            self.warning: "" if every else presenters.notice(words("lead.accounts.first_warning"), "warn"),
+            self.list: lead_view.account_list(words, every, acts=acts),
+            self.adding: gr.Column(visible=acts),
+            self.new_roles: gr.CheckboxGroup(_role_choices(words), value=["annotator"] if every else ["annotator", "lead", "researcher"]),
+        }
+
+    def _closed(self, words: Words) -> dict[Component, Any]:
+        return {
+            self.edited: None,
+            self.editing: gr.Column(visible=False),
+            self.password: "",
+            self.roles: gr.CheckboxGroup(_role_choices(words), value=[]),
+        }
+
+
+def _role_choices(words: Words) -> list[tuple[str, str]]:
+    return [(words(f"roles.{role}"), role) for role in ROLES]
+
+
+def _known(account_id: int | None) -> int:
+    if account_id is None:
+        raise StoreError("No account is chosen: press Edit beside one.")
+    return account_id

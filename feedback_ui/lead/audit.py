@@ -1,0 +1,52 @@
+"""Audit: who did what when, newest first, a page at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import lead_view
+from feedback_ui.lead.section import Room, names
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import words_of
+from storage import audit
+
+ROWS = 50
+
+
+class AuditSection:
+    def __init__(self, room: Room):
+        self.store, self.gate = room.store, room.gate
+        self.skipped = gr.State(0)
+        self.entries = html(elem_id="audit-entries")
+        with gr.Row(elem_classes="rl-buttons"):
+            self.newer = gr.Button(label("lead.audit.newer"), elem_id="audit-newer", scale=0, min_width=120, interactive=False)
+            self.older = gr.Button(label("lead.audit.older"), elem_id="audit-older", scale=0, min_width=120, interactive=False)
+        self.shown = [self.skipped, self.entries, self.newer, self.older]
+
+    def wire(self, tab: gr.Tab) -> None:
+        tab.select(self.open, None, self.shown, **QUIET)
+        self.newer.click(self.show_newer, self.skipped, self.shown, **QUIET)
+        self.older.click(self.show_older, self.skipped, self.shown, **QUIET)
+
+    def open(self, request: gr.Request) -> dict[Component, Any]:
+        return self._page(request, 0, 0)
+
+    def show_newer(self, skipped: int, request: gr.Request) -> dict[Component, Any]:
+        return self._page(request, skipped, -ROWS)
+
+    def show_older(self, skipped: int, request: gr.Request) -> dict[Component, Any]:
+        return self._page(request, skipped, ROWS)
+
+    def _page(self, request: gr.Request, skipped: int, step: int) -> dict[Component, Any]:
+        self.gate.reads(request, "lead")
+        skip = max(0, skipped + step)
+        found = audit.entries(self.store, skip=skip, limit=ROWS + 1)
+        return {
+            self.skipped: skip,
+            self.entries: lead_view.audit_list(words_of(request), found[:ROWS], names(self.store)),
+            self.newer: gr.Button(interactive=skip > 0),
+            self.older: gr.Button(interactive=len(found) > ROWS),
+        }

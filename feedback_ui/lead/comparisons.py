@@ -1,0 +1,139 @@
+"""Comparisons: batches that the policy server writes when asked, and gold comparisons, whose right order is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import lead_view, presenters
+from feedback_ui.lead.section import Room, chosen, listing, names, refusal
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import Words, words_of
+from rlhf.client import PolicyServerDown
+from storage import batches, policies
+from storage.comparisons import FEWEST, MOST
+from storage.database import StoreError
+from storage.records import PolicyVersion, Sampling
+
+POLL_S = 3
+
+
+class BatchesSection:
+    def __init__(self, room: Room):
+        self.store, self.client, self.gate = room.store, room.client, room.gate
+        with gr.Column(elem_classes="rl-acts rl-pane") as self.asking:
+            html(label("lead.batches.ask_title"), elem_classes="rl-overline")
+            self.who = gr.CheckboxGroup([], label=label("lead.batches.who_answers"), elem_id="batch-policies")
+            with gr.Row(equal_height=False):
+                self.count = gr.Number(20, label=label("lead.batches.count"), precision=0, minimum=1, min_width=130, elem_id="batch-count")
+                self.answers = gr.Number(
+                    2, label=label("lead.batches.answers"), precision=0, minimum=FEWEST, maximum=MOST, min_width=130,
+                    elem_id="batch-answers",
+                )  # fmt: skip
+                self.priority = gr.Dropdown(
+                    list(lead_view.PRIORITIES), value="normal", label=label("lead.batches.priority_head"), filterable=False,
+                    min_width=130, elem_id="batch-priority",
+                )  # fmt: skip
+            with gr.Accordion(label("lead.batches.sampling"), open=False, elem_id="batch-sampling"):
+                with gr.Row(equal_height=False):
+                    self.temperature = gr.Number(
+                        0.7, label=label("lead.batches.temperature"), info=label("lead.batches.temperature_help"), step=0.1,
+                        min_width=150, elem_id="batch-temperature",
+                    )  # fmt: skip
+                    self.top_p = gr.Number(
+                        1.0, label="Top-p", info=label("lead.batches.top_p_help"), step=0.05, min_width=150, elem_id="batch-top-p"
+                    )
+                    self.top_k = gr.Number(
+                        0, label="Top-k", info=label("lead.batches.top_k_help"), precision=0, min_width=150, elem_id="batch-top-k"
+                    )
+                    self.longest = gr.Number(
+                        96, label=label("lead.batches.longest"), info=label("lead.batches.longest_help"), precision=0, min_width=150,
+                        elem_id="batch-longest",
+                    )  # fmt: skip
+            self.ask_button = gr.Button(label("lead.batches.ask"), variant="primary", elem_id="batch-ask", scale=0, min_width=160)
+        self.said = html(elem_id="batches-said", elem_classes="rl-optional")
+        self.list = listing(elem_id="batches-list")
+        self.timer = gr.Timer(POLL_S, active=False)
+        self.numbers = {
+            "count": self.count, "answers": self.answers, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k,
+            "longest": self.longest,
+        }  # fmt: skip
+        self.shown = [self.asking, self.who, self.priority, self.said, self.list, self.timer]
+
+    def wire(self, tab: gr.Tab) -> None:
+        tab.select(self.open, None, self.shown, **QUIET)
+        self.ask_button.click(
+            self.ask, {self.who, self.priority, *self.numbers.values()}, [self.said, self.list, self.timer], **QUIET
+        )
+        self.list.click(self.cancel, None, [self.said, self.list, self.timer], **QUIET)
+        self.timer.tick(self.follow, self.list, [self.list, self.timer], **QUIET)
+
+    def open(self, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        acts = visitor.may_act("lead")
+        able = self._able()
+        return {
+            self.asking: gr.Column(visible=acts),
+            self.who: gr.CheckboxGroup([(v.name, v.id) for v in able]),
+            self.priority: gr.Dropdown([(words(f"lead.batches.priority.{name}"), name) for name in lead_view.PRIORITIES]),
+            self.said: "" if able else presenters.notice(words("lead.batches.no_versions"), "warn"),
+            **self._list(words, acts=acts),
+        }
+
+    def ask(self, values: dict[Component, Any], request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        said = {name: values[field] for name, field in self.numbers.items()}
+        if empty := next((name for name, value in said.items() if value is None), None):
+            return {self.said: presenters.notice(words("lead.batches.empty", title=words(f"lead.batches.{empty}")), "bad")}
+        sampling = Sampling(float(said["temperature"]), float(said["top_p"]), int(said["top_k"]), int(said["longest"]))
+        try:
+            batch = batches.ask(
+                self.store, values[self.who] or [], answers=int(said["answers"]), sampling=sampling, count=int(said["count"]),
+                priority=lead_view.PRIORITIES[values[self.priority] or "normal"], by=visitor.annotator.id,
+            )  # fmt: skip
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        return {self.said: presenters.notice(words("lead.batches.asked", number=batch.id)), **self._list(words, acts=True)}
+
+    def cancel(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        try:
+            _, batch_id = chosen(event)
+            batches.cancel(self.store, batch_id, visitor.annotator.id)
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        return {self.said: presenters.notice(words("lead.batches.was_cancelled", number=batch_id)), **self._list(words, acts=True)}
+
+    def follow(self, shown: str, request: gr.Request) -> dict[Component, Any]:
+        """A tick. What has not changed is not sent again."""
+        visitor = self.gate.reads(request, "lead")
+        update = self._list(words_of(request), acts=visitor.may_act("lead"))
+        if update[self.list] == shown:
+            del update[self.list]
+        return update
+
+    def _able(self) -> list[PolicyVersion]:
+        """The versions that could write answers: those of a model elsewhere only while the policy server collects from it."""
+        try:
+            collector = self.client.status().collector
+        except PolicyServerDown:
+            collector = ""
+        return [v for v in policies.all_versions(self.store) if v.kind != "external" or v.name == collector]
+
+    def _list(self, words: Words, *, acts: bool) -> dict[Component, Any]:
+        every = batches.all_batches(self.store)
+        unfinished = any(b.made < b.asked and b.cancelled_at is None for b in every)
+        notes, seconds, down = {}, None, ""
+        if unfinished:
+            try:
+                status = self.client.status()
+                notes, seconds = status.batch_notes, status.seconds_per_comparison
+            except PolicyServerDown as error:
+                down = presenters.notice(words("lead.batches.server_down", error=presenters.sentence(error)), "warn")
+        known = {version.id: version for version in policies.all_versions(self.store)}
+        listed = lead_view.batch_list(
+            words, every, known, names(self.store), notes=notes, seconds_per_comparison=seconds, acts=acts
+        )
+        return {self.list: down + listed, self.timer: gr.Timer(active=unfinished)}

@@ -1,0 +1,187 @@
+"""Exclusions: what keeps votes from counting, each with a rule and a reason that the annotator is shown."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import lead_view, presenters
+from feedback_ui.lead.section import Room, chosen, listing, names, refusal
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import Words, words_of
+from storage import annotators, exclusions, gold
+from storage.database import StoreError
+from storage.records import Exclusion
+
+
+class ExclusionsSection:
+    def __init__(self, room: Room):
+        self.store, self.gate = room.store, room.gate
+        with gr.Column(elem_classes="rl-acts rl-pane") as self.excluding:
+            html(label("lead.exclusions.add_title"), elem_classes="rl-overline")
+            with gr.Row(equal_height=False):
+                self.annotator = gr.Dropdown(
+                    [], label=label("lead.exclusions.annotator"), info=label("lead.exclusions.annotator_help"), min_width=220,
+                    elem_id="exclude-annotator",
+                )  # fmt: skip
+                self.since = gr.Textbox(
+                    label=label("lead.exclusions.since"), info=label("lead.exclusions.since_help"), max_lines=1, min_width=160,
+                    elem_id="exclude-since",
+                )  # fmt: skip
+                self.judgment = gr.Textbox(
+                    label=label("lead.exclusions.judgment"), info=label("lead.exclusions.judgment_help"), max_lines=1, min_width=160,
+                    elem_id="exclude-judgment",
+                )  # fmt: skip
+            with gr.Row(equal_height=False):
+                self.rule = gr.Dropdown(
+                    list(lead_view.RULES), label=label("lead.exclusions.rule"), info=label("lead.exclusions.rule_help"),
+                    allow_custom_value=True, value=lead_view.RULES[0], min_width=220, elem_id="exclude-rule",
+                )  # fmt: skip
+                self.reason = gr.Textbox(
+                    label=label("lead.exclusions.reason"), info=label("lead.exclusions.reason_help"), scale=2, min_width=280,
+                    max_lines=4, elem_id="exclude-reason",
+                )  # fmt: skip
+            with gr.Row(elem_classes="rl-buttons"):
+                self.exclude_button = gr.Button(
+                    label("lead.exclusions.exclude"), variant="primary", elem_id="exclude", scale=0, min_width=160
+                )
+                self.failure_button = gr.Button(
+                    label("lead.exclusions.since_failure"), elem_id="exclude-since-failure", scale=0, min_width=160
+                )
+        self.said = html(elem_id="exclusions-said", elem_classes="rl-optional")
+        self.lifted = gr.State(None)
+        with gr.Column(visible=False, elem_classes="rl-acts rl-pane", elem_id="exclusion-lift") as self.lifting:
+            self.which = html(elem_id="lift-which")
+            self.lift_reason = gr.Textbox(label=label("lead.exclusions.lift_reason"), max_lines=3, elem_id="lift-reason")
+            self.lift_button = gr.Button(label("lead.exclusions.lift"), variant="primary", elem_id="lift", scale=0, min_width=160)
+        self.list = listing(elem_id="exclusions-list")
+        self.lift_fields = [self.lifted, self.lifting, self.which, self.lift_reason]
+        self.form = [self.annotator, self.since, self.judgment, self.rule, self.reason]
+        self.shown = [self.excluding, *self.form, self.said, *self.lift_fields, self.list]
+
+    def wire(self, tab: gr.Tab) -> None:
+        tab.select(self.open, None, self.shown, **QUIET)
+        self.exclude_button.click(self.exclude, self.form, [self.since, self.judgment, self.reason, self.said, self.list], **QUIET)
+        self.failure_button.click(self.fill_since, self.annotator, [self.since, self.rule, self.said], **QUIET)
+        self.list.click(self.choose, None, [self.said, *self.lift_fields], **QUIET)
+        self.lift_button.click(self.lift, [self.lifted, self.lift_reason], [self.said, self.list, *self.lift_fields], **QUIET)
+
+    def open(self, request: gr.Request) -> dict[Component, Any]:
+        """What was typed stays: somebody may have come here from a row that filled the form in."""
+        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        everybody = [(a.name, a.id) for a in annotators.all_annotators(self.store)]
+        return {
+            self.excluding: gr.Column(visible=visitor.may_act("lead")),
+            self.annotator: gr.Dropdown(everybody),
+            self.rule: gr.Dropdown([(lead_view.rule(words, r), r) for r in lead_view.RULES]),
+            self.said: "",
+            **self._closed(),
+            self.list: self._list(words, acts=visitor.may_act("lead")),
+        }
+
+    def begin(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+        """The form, filled in as far as the table that somebody comes from knows."""
+        self.gate.acts(request, "lead")
+        opened = self.open(request)
+        try:
+            act, row = chosen(event)
+        except StoreError as error:
+            return opened | {self.said: refusal(error)}
+        everybody = [(a.name, a.id) for a in annotators.all_annotators(self.store)]
+        return opened | {
+            self.annotator: gr.Dropdown(everybody, value=row if act == "exclude" else None),
+            self.judgment: str(row) if act == "exclude-one" else "",
+            self.since: "",
+        }
+
+    def fill_since(self, annotator_id: int | None, request: gr.Request) -> dict[Component, Any]:
+        """The moment of the annotator's first wrong answer to a gold comparison."""
+        self.gate.acts(request, "lead")
+        words = words_of(request)
+        if annotator_id is None:
+            return {self.said: presenters.notice(words("lead.exclusions.nothing_chosen"), "bad")}
+        failed_at = gold.first_failure(self.store, annotator_id)
+        if failed_at is None:
+            return {self.said: presenters.notice(words("lead.exclusions.no_failure"))}
+        return {self.since: failed_at, self.rule: "gold accuracy", self.said: ""}
+
+    def exclude(
+        self, annotator_id: int | None, since: str, judgment: str, rule: str, reason: str, request: gr.Request
+    ) -> dict[Component, Any]:
+        """One judgment where a number is given; else everything that counts of the chosen annotator."""
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        said = {"rule": rule or "", "reason": reason or "", "by": visitor.annotator.id}
+        try:
+            if (judgment or "").strip():
+                made = exclusions.exclude(self.store, _numbers(words, judgment), **said)
+            elif annotator_id is not None:
+                made = exclusions.exclude_annotator(self.store, annotator_id, since=_day(words, since), **said)
+            else:
+                raise ValueError(words("lead.exclusions.nothing_chosen"))
+        except (ValueError, StoreError) as error:
+            return {self.said: refusal(error)}
+        return {
+            **dict.fromkeys((self.since, self.judgment, self.reason), ""),
+            self.said: presenters.notice(words("lead.exclusions.excluded", count=made.judgments)),
+            self.list: self._list(words, acts=True),
+        }
+
+    def choose(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+        """Lifting asks for a reason first."""
+        self.gate.acts(request, "lead")
+        words = words_of(request)
+        try:
+            found = exclusions.get(self.store, chosen(event)[1])
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        return {
+            self.lifted: found.id,
+            self.lifting: gr.Column(visible=True),
+            self.which: lead_view.heading(self._title(words, found)),
+            self.lift_reason: "",
+            self.said: "",
+        }
+
+    def lift(self, exclusion_id: int | None, reason: str, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        try:
+            if exclusion_id is None:
+                raise ValueError(words("lead.exclusions.nothing_to_lift"))
+            exclusions.lift(self.store, exclusion_id, reason=reason or "", by=visitor.annotator.id)
+        except (ValueError, StoreError) as error:
+            return {self.said: refusal(error)}
+        return {
+            **self._closed(),
+            self.said: presenters.notice(words("lead.exclusions.was_lifted", number=exclusion_id)),
+            self.list: self._list(words, acts=True),
+        }
+
+    def _title(self, words: Words, exclusion: Exclusion) -> str:
+        return words("lead.exclusions.lift_title", number=exclusion.id, rule=lead_view.rule(words, exclusion.rule))
+
+    def _list(self, words: Words, *, acts: bool) -> str:
+        return lead_view.exclusion_list(words, exclusions.all_exclusions(self.store), names(self.store), acts=acts)
+
+    def _closed(self) -> dict[Component, Any]:
+        return {self.lifted: None, self.lifting: gr.Column(visible=False), self.lift_reason: ""}
+
+
+def _numbers(words: Words, said: str) -> list[int]:
+    """`12` or `12, 15`."""
+    parts = [part.strip().removeprefix("#") for part in said.split(",") if part.strip()]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(words("lead.exclusions.no_number", found=said.strip()))
+    return [int(part) for part in parts]
+
+
+def _day(words: Words, said: str) -> str:
+    """A day as the time at which it begins, or a moment, in UTC; empty stays empty."""
+    said = (said or "").strip()
+    try:
+        datetime.fromisoformat(said or "2000-01-01")
+        return said
+    except ValueError:
+        raise ValueError(words("lead.exclusions.no_day", found=said)) from None

@@ -1,0 +1,102 @@
+"""Gold comparisons: their right order is known, annotators cannot tell them from others, and how they fare measures care."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import lead_view, presenters
+from feedback_ui.lead.section import Room, chosen, listing, refusal
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import Words, words_of
+from storage import comparisons, gold, policies
+from storage.database import StoreError
+
+
+class GoldSection:
+    def __init__(self, room: Room):
+        self.store, self.gate = room.store, room.gate
+        with gr.Column(elem_classes="rl-acts rl-pane") as self.setting:
+            html(label("lead.gold.title"), elem_classes="rl-overline")
+            with gr.Row(equal_height=False, elem_classes="rl-one-line"):
+                self.number = gr.Number(None, label=label("lead.gold.comparison"), precision=0, min_width=160, elem_id="gold-comparison")
+                self.show_button = gr.Button(label("lead.gold.show"), elem_id="gold-show", scale=0, min_width=120)
+            self.opened = html(elem_id="gold-opened", elem_classes="rl-optional")
+            with gr.Column(visible=False) as self.answering:
+                with gr.Row(equal_height=False):
+                    self.order = gr.Textbox(
+                        label=label("lead.gold.order"), info=label("lead.gold.order_help"), max_lines=1, min_width=200,
+                        elem_id="gold-order",
+                    )  # fmt: skip
+                    self.note = gr.Textbox(
+                        label=label("lead.gold.note"), info=label("lead.gold.note_help"), max_lines=2, scale=2, min_width=240,
+                        elem_id="gold-note",
+                    )  # fmt: skip
+                self.save = gr.Button(label("lead.gold.save"), variant="primary", elem_id="gold-save", scale=0, min_width=160)
+        self.said = html(elem_id="gold-said", elem_classes="rl-optional")
+        self.list = listing(elem_id="gold-list")
+        self.asked = [self.opened, self.answering, self.order, self.note, self.said]
+        self.shown = [self.setting, self.number, *self.asked, self.list]
+
+    def wire(self, tab: gr.Tab) -> None:
+        tab.select(self.open, None, self.shown, **QUIET)
+        gr.on([self.show_button.click, self.number.submit], self.show, self.number, self.asked, **QUIET)
+        self.save.click(self.set_answer, [self.number, self.order, self.note], [self.said, self.list], **QUIET)
+        self.list.click(self.choose, None, [self.number, *self.asked], **QUIET)
+
+    def open(self, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        return {
+            self.setting: gr.Column(visible=visitor.may_act("lead")),
+            self.number: None,
+            **dict.fromkeys((self.opened, self.order, self.note, self.said), ""),
+            self.answering: gr.Column(visible=False),
+            self.list: self._list(words, acts=visitor.may_act("lead")),
+        }
+
+    def show(self, number: int | None, request: gr.Request) -> dict[Component, Any]:
+        self.gate.acts(request, "lead")
+        words = words_of(request)
+        try:
+            if number is None:
+                raise StoreError(words("lead.gold.no_number"))
+            comparison = comparisons.get(self.store, int(number))
+        except StoreError as error:
+            return {self.opened: "", self.answering: gr.Column(visible=False), self.said: refusal(error)}
+        known = gold.answer(self.store, comparison.id)
+        versions = {version.id: version for version in policies.all_versions(self.store)}
+        return {
+            self.opened: lead_view.shown_comparison(words, comparison, versions),
+            self.answering: gr.Column(visible=True),
+            self.order: lead_view.letters(comparison, known) if known else "",
+            self.note: "",
+            self.said: "",
+        }
+
+    def choose(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+        self.gate.acts(request, "lead")
+        try:
+            _, number = chosen(event)
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        return {self.number: number, **self.show(number, request)}
+
+    def set_answer(self, number: int | None, order: str, note: str, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        try:
+            if number is None:
+                raise StoreError(words("lead.gold.no_number"))
+            comparison = comparisons.get(self.store, int(number))
+            tiers = lead_view.tiers_of(words, order or "", comparison)
+            gold.set_answer(self.store, comparison.id, tiers, visitor.annotator.id, note or "")
+        except (lead_view.BadOrder, StoreError) as error:
+            return {self.said: refusal(error)}
+        said = words("lead.gold.saved", number=comparison.id, order=lead_view.letters(comparison, tiers))
+        return {self.said: presenters.notice(said), self.list: self._list(words, acts=True)}
+
+    def _list(self, words: Words, *, acts: bool) -> str:
+        known = gold.answers(self.store)
+        found = comparisons.many(self.store, list(known))
+        return lead_view.gold_list(words, found, known, gold.results(self.store), acts=acts)

@@ -1,0 +1,90 @@
+"""Guidelines: write, preview and publish what annotators are told; every version stays readable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import lead_view, presenters
+from feedback_ui.lead.section import Room, chosen, listing, names, refusal
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import words_of
+from storage import guidelines
+from storage.database import StoreError
+
+
+class GuidelinesSection:
+    def __init__(self, room: Room):
+        self.store, self.gate = room.store, room.gate
+        with gr.Column(elem_classes="rl-acts") as self.editing:
+            with gr.Row(equal_height=True):
+                with gr.Column(min_width=300):
+                    self.editor = gr.Textbox(
+                        label=label("lead.guidelines.text"), info=label("lead.guidelines.text_help"),
+                        lines=16, max_lines=40, elem_id="guidelines-text",
+                    )  # fmt: skip
+                with gr.Column(min_width=300, elem_classes="rl-pane"):
+                    html(label("lead.guidelines.preview"), elem_classes="rl-overline")
+                    self.preview = html(elem_id="guidelines-preview")
+            self.publish_button = gr.Button(
+                label("lead.guidelines.publish"), variant="primary", elem_id="guidelines-publish", scale=0, min_width=160
+            )
+            self.said = html(elem_id="guidelines-said", elem_classes="rl-optional")
+        self.versions = listing(elem_id="guidelines-versions")
+        self.viewed = html(elem_id="guidelines-viewed", elem_classes="rl-optional")
+        self.shown = [self.editing, self.said, self.versions, self.viewed]
+
+    def wire(self, tab: gr.Tab) -> None:
+        tab.select(self.open, None, self.shown, **QUIET)
+        tab.select(self.load, self.editor, [self.editor, self.preview], **QUIET)
+        self.editor.input(self.show_preview, self.editor, self.preview, trigger_mode="always_last", **QUIET)
+        self.publish_button.click(self.publish, self.editor, [self.said, self.versions], **QUIET)
+        self.versions.click(self.view, None, self.viewed, **QUIET)
+
+    def open(self, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        return {
+            self.editing: gr.Column(visible=visitor.may_act("lead")),
+            self.said: "",
+            self.versions: self._versions(words),
+            self.viewed: "",
+        }
+
+    def load(self, draft: str, request: gr.Request) -> dict[Component, Any]:
+        """What is on display comes into the editor, unless something is being written there."""
+        self.gate.reads(request, "lead")
+        versions = guidelines.versions(self.store)
+        if (draft or "").strip() not in ("", *(version.text for version in versions)):
+            return gr.skip()
+        now = versions[0].text if versions else ""
+        return {self.editor: now, self.preview: lead_view.guideline_preview(words_of(request), now)}
+
+    def show_preview(self, said: str, request: gr.Request) -> str:
+        self.gate.acts(request, "lead")
+        return lead_view.guideline_preview(words_of(request), said or "")
+
+    def publish(self, said: str, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        before = guidelines.current(self.store)
+        try:
+            now = guidelines.publish(self.store, said or "", visitor.annotator.id)
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        key = "lead.guidelines.unchanged" if before and before.id == now.id else "lead.guidelines.published"
+        return {self.said: presenters.notice(words(key)), self.versions: self._versions(words)}
+
+    def view(self, event: gr.EventData, request: gr.Request) -> str:
+        self.gate.reads(request, "lead")
+        words = words_of(request)
+        try:
+            _, guidelines_id = chosen(event)
+        except StoreError as error:
+            return refusal(error)
+        every = guidelines.versions(self.store)
+        found = next(((len(every) - i, g) for i, g in enumerate(every) if g.id == guidelines_id), None)
+        return lead_view.guideline_version(words, *found) if found else ""
+
+    def _versions(self, words) -> str:
+        return lead_view.guideline_list(words, guidelines.versions(self.store), names(self.store))

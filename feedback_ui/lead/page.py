@@ -1,0 +1,82 @@
+"""The lead page: its sections side by side, and the ways from one to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import presenters
+from feedback_ui.gate import Gate
+from feedback_ui.lead.accounts import AccountsSection
+from feedback_ui.lead.audit import AuditSection
+from feedback_ui.lead.comparisons import BatchesSection
+from feedback_ui.lead.exclusions import ExclusionsSection
+from feedback_ui.lead.gold import GoldSection
+from feedback_ui.lead.guidelines import GuidelinesSection
+from feedback_ui.lead.prompts import PromptsSection
+from feedback_ui.lead.quality import QualitySection
+from feedback_ui.lead.section import Room
+from feedback_ui.lead.settings import SettingsSection
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import words_of
+from rlhf.client import PolicyClient
+from storage.database import Database
+
+SECTIONS: dict[str, tuple[Callable[[Room], Any], ...]] = {
+    "quality": (QualitySection,),
+    "exclusions": (ExclusionsSection,),
+    "prompts": (PromptsSection,),
+    "comparisons": (BatchesSection, GoldSection),
+    "guidelines": (GuidelinesSection,),
+    "settings": (SettingsSection,),
+    "accounts": (AccountsSection,),
+    "audit": (AuditSection,),
+}
+"""What stands under each sub-tab, from top to bottom."""
+
+WHERE = """() => {
+  const tab = document.querySelector('#lead-sections [role=tab][aria-selected=true]');
+  return [tab ? tab.id.replace('lead-', '').replace('-button', '') : ''];
+}"""
+"""The sub-tab that is open, as its name: Gradio does not tell it to the server."""
+
+
+class LeadPage:
+    def __init__(self, store: Database, client: PolicyClient, gate: Gate):
+        self.gate = gate
+        room = Room(store, client, gate)
+        self.reading = html(elem_id="lead-reading", elem_classes="rl-optional")
+        self.sections: dict[str, list[Any]] = {}
+        self.section_tabs: dict[str, gr.Tab] = {}
+        with gr.Tabs(elem_id="lead-sections") as self.tabs:
+            for name, parts in SECTIONS.items():
+                with gr.Tab(label(f"lead.tab.{name}"), id=name, elem_id=f"lead-{name}") as self.section_tabs[name]:
+                    self.sections[name] = [part(room) for part in parts]
+        self.where = gr.Textbox(visible=False)
+
+    def wire(self, tab: gr.Tab) -> None:
+        everything = [part for parts in self.sections.values() for section in parts for part in section.shown]
+        tab.select(self.enter, self.where, [self.reading, *everything], js=WHERE, **QUIET)
+        for name, parts in self.sections.items():
+            for section in parts:
+                section.wire(self.section_tabs[name])
+        quality, exclusions = self.sections["quality"][0], self.sections["exclusions"][0]
+        for table in (quality.annotators, quality.item):
+            table.click(self.exclude_from, None, [self.tabs, *exclusions.shown], **QUIET)
+
+    def enter(self, where: str, request: gr.Request) -> dict[Component, Any]:
+        """Somebody came to the page: the sub-tab they left is brought up to date, at first the first."""
+        visitor = self.gate.reads(request, "lead")
+        parts = self.sections.get(where or "", self.sections["quality"])
+        note = "" if visitor.may_act("lead") else presenters.notice(words_of(request)("lead.read_only"))
+        opened: dict[Component, Any] = {self.reading: note}
+        for section in parts:
+            opened |= section.open(request)
+        return opened
+
+    def exclude_from(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+        """From an annotator's row, or from one of their judgments, to the form that excludes it."""
+        return {self.tabs: gr.Tabs(selected="exclusions"), **self.sections["exclusions"][0].begin(event, request)}

@@ -1,0 +1,108 @@
+"""Prompts: what there is by kind and split, imports from a file or from typed lines, and undoing one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import lead_view, presenters
+from feedback_ui.lead.section import Room, chosen, listing, names, refusal
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import Words, words_of
+from storage import imports, prompts
+from storage.database import StoreError
+
+SPLITS = ("auto", "train", "heldout")
+
+
+class PromptsSection:
+    def __init__(self, room: Room):
+        self.store, self.gate = room.store, room.gate
+        with gr.Column(elem_classes="rl-acts rl-pane") as self.adding:
+            html(label("lead.prompts.add_title"), elem_classes="rl-overline")
+            with gr.Row(equal_height=False):
+                with gr.Column(min_width=280):
+                    self.file = gr.UploadButton(
+                        label("lead.prompts.choose_file"), file_types=[".jsonl"], file_count="single", elem_id="prompts-file"
+                    )
+                    html(label("lead.prompts.file_help"), elem_classes="rl-muted rl-small")
+                with gr.Column(min_width=280):
+                    self.lines = gr.Textbox(
+                        label=label("lead.prompts.lines"), info=label("lead.prompts.lines_help"), lines=4, max_lines=16,
+                        elem_id="prompts-lines",
+                    )  # fmt: skip
+                    with gr.Row(equal_height=False):
+                        self.kind = gr.Textbox(
+                            "imported", label=label("lead.prompts.kind"), max_lines=1, min_width=120, elem_id="prompts-kind"
+                        )
+                        self.split = gr.Dropdown(
+                            list(SPLITS), value="auto", label=label("lead.prompts.split"), filterable=False, min_width=120,
+                            elem_id="prompts-split",
+                        )  # fmt: skip
+                    self.add_button = gr.Button(
+                        label("lead.prompts.add"), variant="primary", elem_id="prompts-add", scale=0, min_width=160
+                    )
+        self.said = html(elem_id="prompts-said", elem_classes="rl-optional")
+        self.counts = html(elem_id="prompt-counts")
+        self.imports = listing(elem_id="prompt-imports", elem_classes="rl-optional")
+        self.shown = [self.counts, self.adding, self.said, self.split, self.imports]
+        self.changed = [self.said, self.counts, self.imports]
+
+    def wire(self, tab: gr.Tab) -> None:
+        tab.select(self.open, None, self.shown, **QUIET)
+        self.imports.click(self.undo, None, self.changed, **QUIET)
+        self.file.upload(self.import_file, self.file, self.changed, **QUIET)
+        self.add_button.click(self.add_lines, [self.lines, self.kind, self.split], [self.lines, *self.changed], **QUIET)
+
+    def open(self, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        acts = visitor.may_act("lead")
+        return {
+            self.adding: gr.Column(visible=acts),
+            self.split: gr.Dropdown([(words(f"lead.prompts.split_{split}"), split) for split in SPLITS]),
+            self.said: "",
+            **self._now(words, acts=acts),
+        }
+
+    def import_file(self, path: str | None, request: gr.Request) -> dict[Component, Any]:
+        """The good rows of a file are added; each wrong one is named with its reason."""
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        if not path:
+            return {self.said: presenters.notice(words("lead.prompts.no_file"), "bad")}
+        try:
+            _, report = imports.import_file(self.store, path, "prompts", by=visitor.annotator.id)
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        return {self.said: lead_view.import_report(words, report), **self._now(words, acts=True)}
+
+    def add_lines(self, lines: str, kind: str, split: str, request: gr.Request) -> dict[Component, Any]:
+        """One prompt a line."""
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        said = [line.strip() for line in (lines or "").splitlines() if line.strip()]
+        if not said:
+            return {self.said: presenters.notice(words("lead.prompts.no_lines"), "bad")}
+        of_all = {"kind": (kind or "").strip() or "imported", "split": split if split in ("train", "heldout") else None}
+        try:
+            rows = [{"prompt": line, **of_all} for line in said]
+            _, report = imports.import_rows(self.store, rows, "prompts", source="typed", by=visitor.annotator.id)
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        return {self.lines: "", self.said: lead_view.import_report(words, report), **self._now(words, acts=True)}
+
+    def undo(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        try:
+            _, import_id = chosen(event)
+            imports.undo(self.store, import_id, by=visitor.annotator.id)
+        except StoreError as error:
+            return {self.said: refusal(error)}
+        said = presenters.notice(words("lead.prompts.was_undone", number=import_id))
+        return {self.said: said, **self._now(words, acts=True)}
+
+    def _now(self, words: Words, *, acts: bool) -> dict[Component, Any]:
+        return {
+            self.counts: lead_view.prompt_counts(words, prompts.by_kind(self.store)),
+            self.imports: lead_view.import_list(words, imports.all_imports(self.store), names(self.store), acts=acts),
+        }

@@ -1,0 +1,73 @@
+"""Quality: whether annotators agree and can be relied on, overall, by annotator and by comparison."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import quality_view
+from feedback_ui.lead.section import Room, chosen, listing, names, refusal
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import words_of
+from rlhf import agreement
+from storage import comparisons, history, policies, queue
+from storage.database import StoreError
+from storage.stats import judgments_by_day, stats
+
+ITEMS = 20
+INTO_VIEW = "() => document.querySelector('#quality-item').scrollIntoView({block: 'nearest'})"
+
+
+class QualitySection:
+    def __init__(self, room: Room):
+        self.store, self.gate = room.store, room.gate
+        self.counts = html(elem_id="quality-counts", elem_classes="rl-held")
+        self.simulated = gr.Checkbox(False, label=label("lead.quality.include_simulated"), container=False, elem_id="quality-simulated")
+        self.overview = html(elem_id="quality-overview", elem_classes="rl-held-tall")
+        self.annotators = listing(elem_id="quality-annotators", elem_classes="rl-optional")
+        self.items = listing(elem_id="quality-items", elem_classes="rl-optional")
+        self.item = listing(elem_id="quality-item", elem_classes="rl-optional")
+        self.shown = [self.counts, self.overview, self.annotators, self.items, self.item]
+
+    def wire(self, tab: gr.Tab) -> None:
+        tab.select(self.open, None, self.shown, **QUIET)
+        self.simulated.input(self.include, self.simulated, [self.counts, self.overview, self.annotators, self.items], **QUIET)
+        self.items.click(self.open_item, None, self.item, **QUIET).then(None, js=INTO_VIEW)
+
+    def open(self, request: gr.Request) -> dict[Component, Any]:
+        return {**self._figures(request, False), self.item: ""}
+
+    def include(self, simulated: bool, request: gr.Request) -> dict[Component, Any]:
+        return self._figures(request, bool(simulated))
+
+    def open_item(self, event: gr.EventData, request: gr.Request) -> str:
+        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        try:
+            comparison = comparisons.get(self.store, chosen(event)[1])
+        except StoreError as error:
+            return refusal(error)
+        versions = {version.id: version for version in policies.all_versions(self.store)}
+        judged = history.of_comparison(self.store, comparison.id)
+        return quality_view.item(words, comparison, judged, versions, names(self.store), acts=visitor.may_act("lead"))
+
+    def _figures(self, request: gr.Request, simulated: bool) -> dict[Component, Any]:
+        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        report = agreement.report(self.store, include_simulated=simulated)
+        today = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=1)[0]
+        return {
+            self.counts: quality_view.counts(
+                words,
+                comparisons=stats(self.store)["comparisons"],
+                waiting=queue.depth(self.store),
+                today=today.people + (today.simulated if simulated else 0),
+                report=report,
+            ),
+            self.overview: quality_view.overview(words, report),
+            self.annotators: quality_view.annotator_table(words, report.annotators, acts=visitor.may_act("lead")),
+            self.items: quality_view.item_table(words, agreement.items(self.store, ITEMS, include_simulated=simulated))
+            if report.judgments
+            else "",
+        }

@@ -1,0 +1,119 @@
+"""Settings: the form comes from `storage.records.ProjectSettings`; a field added there appears here by itself."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import presenters
+from feedback_ui.lead.section import Room, refusal
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import Words, words_of
+from storage import settings
+from storage.database import StoreError
+from storage.records import ProjectSettings
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "who": ("overlap", "lease_minutes", "gold_share", "repeat_share"),
+    "shows": ("show_system", "strength", "aspects", "aspect_scale"),
+    "adds": ("rationale", "rationale_min_chars", "ideal_answers", "flags"),
+}
+"""Fields that belong together. One that is named nowhere stands with the last of them."""
+
+TYPES = get_type_hints(ProjectSettings)
+
+
+class SettingsSection:
+    def __init__(self, room: Room):
+        self.store, self.gate = room.store, room.gate
+        self.fields: dict[str, Component] = {}
+        named = {name for group in GROUPS.values() for name in group}
+        others = tuple(field.name for field in fields(ProjectSettings) if field.name not in named)
+        with gr.Column(elem_classes="rl-acts") as self.form:
+            with gr.Row(equal_height=False, elem_id="settings-form"):
+                for group, members in (GROUPS | {"adds": GROUPS["adds"] + others}).items():
+                    with gr.Column(min_width=300):
+                        html(label(f"lead.settings.group.{group}"), elem_classes="rl-overline")
+                        self.fields |= {name: _field(name) for name in members}
+            self.save = gr.Button(label("lead.settings.save"), variant="primary", elem_id="settings-save", scale=0, min_width=160)
+            self.said = html(elem_id="settings-said", elem_classes="rl-optional")
+        self.readers = html(elem_id="settings-read", elem_classes="rl-optional")
+        self.shown = [self.form, self.said, self.readers, *self.fields.values()]
+
+    def wire(self, tab: gr.Tab) -> None:
+        tab.select(self.open, None, self.shown, **QUIET)
+        self.save.click(self.change, {*self.fields.values()}, self.said, **QUIET)
+
+    def open(self, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        acts = visitor.may_act("lead")
+        now = settings.current(self.store)
+        return {
+            self.form: gr.Column(visible=acts),
+            self.said: "",
+            self.readers: "" if acts else self._read_only(words, now),
+            **{field: _shown(words, name, getattr(now, name)) for name, field in self.fields.items()},
+        }
+
+    def change(self, values: dict[Component, Any], request: gr.Request) -> str:
+        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        try:
+            said = {name: _value(words, name, values[field]) for name, field in self.fields.items()}
+            settings.change(self.store, ProjectSettings(**said), visitor.annotator.id)
+        except (ValueError, StoreError) as error:
+            return refusal(error)
+        return presenters.notice(words("lead.settings.saved"))
+
+    def _read_only(self, words: Words, now: ProjectSettings) -> str:
+        return presenters.figures({words(f"lead.settings.{name}.label"): _plain(words, name, getattr(now, name)) for name in self.fields})
+
+
+def _field(name: str) -> Component:
+    common = {
+        "label": label(f"lead.settings.{name}.label"),
+        "info": label(f"lead.settings.{name}.help"),
+        "elem_id": f"setting-{name.replace('_', '-')}",
+    }
+    kind, default = TYPES[name], getattr(ProjectSettings(), name)
+    if kind is bool:
+        return gr.Checkbox(default, **common)
+    if kind in (int, float):
+        return gr.Number(default, precision=0 if kind is int else None, step=1 if kind is int else 0.01, **common)
+    if get_origin(kind) is Literal:
+        return gr.Dropdown(list(get_args(kind)), value=default, filterable=False, **common)
+    return gr.Textbox(", ".join(default), max_lines=1, **common)
+
+
+def _shown(words: Words, name: str, value: Any) -> Any:
+    """A value as its component takes it."""
+    if get_origin(TYPES[name]) is Literal:
+        return gr.Dropdown([(words(f"lead.settings.{name}.{choice}"), choice) for choice in get_args(TYPES[name])], value=value)
+    return ", ".join(value) if isinstance(value, tuple) else value
+
+
+def _plain(words: Words, name: str, value: Any) -> str:
+    """A value to be read."""
+    if isinstance(value, bool):
+        return words("lead.settings.yes" if value else "lead.settings.no")
+    if get_origin(TYPES[name]) is Literal:
+        return words(f"lead.settings.{name}.{value}")
+    return ", ".join(value) or "–" if isinstance(value, tuple) else f"{value:g}"
+
+
+def _value(words: Words, name: str, shown: Any) -> Any:
+    """What a component holds, as the record takes it.
+
+    Raises:
+        ValueError: a number is missing.
+    """
+    kind = TYPES[name]
+    if kind in (int, float):
+        if shown is None or shown == "":
+            raise ValueError(words("lead.settings.empty", title=words(f"lead.settings.{name}.label")))
+        return kind(shown)
+    if kind is bool or get_origin(kind) is Literal:
+        return shown
+    return tuple(part.strip() for part in (shown or "").split(",") if part.strip())

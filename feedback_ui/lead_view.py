@@ -1,0 +1,431 @@
+"""What the lead page shows, made of records: strings of HTML in the reader's language, without Gradio.
+
+The figures of quality have presenters of their own in `quality_view`. Whatever somebody typed is escaped or rendered here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from feedback_ui import markdown
+from feedback_ui.presenters import duration, hollow, notice
+from feedback_ui.words import Words
+from storage.accounts import Account, in_order
+from storage.audit import AuditEntry
+from storage.imports import Import, Report
+from storage.records import Batch, Comparison, Completion, Exclusion, Guidelines, PolicyVersion, ProjectSettings, Prompt, Sampling, Tiers
+
+LETTERS = "ABCDEFGHI"
+
+PRIORITIES = {"low": -1, "normal": 0, "high": 1}
+"""What each word asks of the line."""
+
+RULES = ("gold accuracy", "too fast", "inconsistent", "asked by the annotator", "other")
+"""The rules that are offered; they are stored in English and shown in the reader's language."""
+
+SHOWN_ROW_ERRORS = 50
+
+
+# ---- small pieces
+
+
+def text(said: str) -> str:
+    return markdown.escape(said)
+
+
+def when(iso: str | None) -> str:
+    """A moment to the minute, in UTC."""
+    if not iso:
+        return ""
+    moment = datetime.fromisoformat(iso)
+    return f'<time datetime="{text(iso)}">{moment:%Y-%m-%d %H:%M}</time>'
+
+
+def muted(said: str) -> str:
+    """A note under a table or a picture, as HTML that is escaped already."""
+    return f'<p class="rl-muted rl-small">{said}</p>'
+
+
+def button(act: str, row: int, says: str, about: str) -> str:
+    """A button in a table's row. `about` tells a screen reader which row it is."""
+    return (
+        f'<button type="button" class="rl-act" data-act="{act}" data-row="{row}" '
+        f'aria-label="{text(f"{says}: {about}")}">{text(says)}</button>'
+    )
+
+
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, numbers: Iterable[int] = (), cards: bool = True
+) -> str:
+    """A quiet table of cells that are HTML already; `numbers` are the columns set as figures.
+
+    A head that is empty belongs to buttons. On a phone each row becomes a card, if `cards` are wanted.
+    """
+    right = set(numbers)
+    kind = ['class="rl-number"' if i in right else "" for i in range(len(heads))]
+    head = "".join(f'<th scope="col" {kind[i]}>{text(name)}</th>' if name else "<td></td>" for i, name in enumerate(heads))
+    body = "".join(
+        "<tr>" + "".join(f'<td data-head="{text(heads[i])}" {kind[i]}><div>{cell}</div></td>' for i, cell in enumerate(row)) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<table class="rl-table{" rl-cards" if cards else ""}"><caption class="rl-unseen">{text(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def who(words: Words, names: Mapping[int, str], annotator_id: int | None) -> str:
+    return text(names[annotator_id]) if annotator_id in names else f'<span class="rl-muted">{words("lead.by_program")}</span>'
+
+
+def letters(comparison: Comparison, tiers: Tiers) -> str:
+    """`B > A = C`, by the places that the completions have in the comparison."""
+    letter = {completion.id: LETTERS[i] for i, completion in enumerate(comparison.completions)}
+    return " > ".join(" = ".join(sorted(letter.get(i, "?") for i in tier)) for tier in tiers)
+
+
+class BadOrder(ValueError):
+    """The text is no order of these answers; the message says where."""
+
+
+def tiers_of(words: Words, order: str, comparison: Comparison) -> Tiers:
+    """`B > A = C` as tiers of completion ids.
+
+    Raises:
+        BadOrder: a letter is missing, twice there or unknown, or something else stands there.
+    """
+    ids = {LETTERS[i]: completion.id for i, completion in enumerate(comparison.completions)}
+    known = ", ".join(ids)
+    tiers = [[part.strip().upper() for part in tier.split("=")] for tier in order.split(">")]
+    said = [letter for tier in tiers for letter in tier]
+    if strange := [letter for letter in said if letter not in ids]:
+        raise BadOrder(words("lead.gold.strange", found=strange[0] or "∅", known=known))
+    if twice := [letter for letter in ids if said.count(letter) > 1]:
+        raise BadOrder(words("lead.gold.twice", found=", ".join(twice)))
+    if missing := [letter for letter in ids if letter not in said]:
+        raise BadOrder(words("lead.gold.missing", found=", ".join(missing)))
+    return tuple(tuple(ids[letter] for letter in tier) for tier in tiers)
+
+
+# ---- a comparison, opened
+
+
+def conversation(words: Words, prompt: Prompt) -> str:
+    several = len(prompt.messages) > 1
+    return "".join(
+        (f'<p class="rl-small rl-muted">{words("lead.turn." + m["role"])}</p>' if several else "")
+        + f'<div class="rl-prose" dir="auto">{markdown.render(m["content"])}</div>'
+        for m in prompt.messages
+    )
+
+
+def answers(words: Words, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
+    """The answers with their letters and who wrote them."""
+    return '<div class="rl-answers">' + "".join(
+        f'<article class="rl-pane rl-answer"><h4>{LETTERS[i]} <span class="rl-muted">{_author(completion, policies)}</span></h4>'
+        f'<div class="rl-prose" dir="auto">{markdown.render(completion.text) or words("lead.empty_answer")}</div></article>'
+        for i, completion in enumerate(comparison.completions)
+    ) + "</div>"
+
+
+def _author(completion: Completion, policies: Mapping[int, PolicyVersion]) -> str:
+    version = policies.get(completion.policy_version_id)
+    return text(version.name) if version else ""
+
+
+def shown_comparison(words: Words, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
+    return f'<section class="rl-opened">{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}</section>'
+
+
+# ---- prompts
+
+
+def prompt_counts(words: Words, counts: Sequence[tuple[str, str, int]]) -> str:
+    """How many prompts of each kind there are, by split."""
+    if not counts:
+        return hollow(words("lead.prompts.none"))
+    by_kind: dict[str, dict[str, int]] = {}
+    for kind, split, number in counts:
+        by_kind.setdefault(kind, {})[split] = number
+    rows = [
+        [text(kind.replace("_", " ")), *(f"{of.get(split, 0):,}" for split in ("train", "heldout")), f"{sum(of.values()):,}"]
+        for kind, of in sorted(by_kind.items())
+    ]
+    if len(rows) > 1:
+        total = [sum(n for _, s, n in counts if s in splits) for splits in (("train",), ("heldout",), ("train", "heldout"))]
+        rows.append([f"<strong>{words('lead.prompts.all')}</strong>", *(f"<strong>{n:,}</strong>" for n in total)])
+    heads = [words(f"lead.prompts.{name}") for name in ("kind", "train", "heldout", "all")]
+    return table(heads, rows, caption=words("lead.prompts.counts"), numbers=(1, 2, 3), cards=False)
+
+
+def import_report(words: Words, report: Report) -> str:
+    """What came of an import, and each wrong row with its reason."""
+    said = words("lead.prompts.added", count=report.prompts)
+    if report.prompts_known:
+        said += " " + words("lead.prompts.known", count=report.prompts_known)
+    if not report.wrong:
+        return notice(said)
+    shown = report.wrong_rows[:SHOWN_ROW_ERRORS]
+    rows = "".join(f"<li>{words('lead.prompts.line', line=line)}: {text(reason)}</li>" for line, reason in shown)
+    more = report.wrong - len(shown)
+    rest = muted(words("lead.prompts.more_wrong", count=more)) if more > 0 else ""
+    return f'{notice(said)}{notice(words("lead.prompts.wrong", count=report.wrong), "warn")}<ul class="rl-errors">{rows}</ul>{rest}'
+
+
+def import_list(words: Words, imports: Sequence[Import], names: Mapping[int, str], *, acts: bool) -> str:
+    """Every import, newest first. Empty when there was none: what to do then stands above it."""
+    if not imports:
+        return ""
+    rows = [
+        [
+            str(i.id),
+            when(i.created_at) + f'<br><span class="rl-muted">{who(words, names, i.by_id)}</span>',
+            f'{text(i.source)}<br><span class="rl-muted">{text(i.format)}</span>',
+            _brought(words, i.report),
+            words("lead.prompts.undone") + " " + when(i.undone_at) if i.undone_at else "",
+            button("undo", i.id, words("lead.prompts.undo"), str(i.id)) if acts and not i.undone_at else "",
+        ]
+        for i in imports
+    ]
+    heads = ["#", *(words(f"lead.prompts.{name}") for name in ("imported_at", "source", "brought", "import_state")), ""]
+    listed = table(heads, rows, caption=words("lead.prompts.imports_title"), numbers=(0,))
+    return f'<section><p class="rl-overline">{words("lead.prompts.imports_title")}</p>{listed}</section>'
+
+
+def _brought(words: Words, report: Report) -> str:
+    found = {"prompts": report.prompts, "comparisons": report.comparisons, "judgments": report.judgments, "wrong_rows": report.wrong}
+    return text(", ".join(words(f"lead.prompts.of_{name}", count=number) for name, number in found.items() if number) or "0")
+
+
+# ---- batches
+
+
+def batch_list(
+    words: Words, batches: Sequence[Batch], policies: Mapping[int, PolicyVersion], names: Mapping[int, str], *,
+    notes: Mapping[str, str], seconds_per_comparison: float | None, acts: bool,
+) -> str:  # fmt: skip
+    """Every batch, newest first, with how far it is and how long it still takes."""
+    if not batches:
+        return hollow(words("lead.batches.none"))
+    waits = _waits(batches, seconds_per_comparison, notes)
+    rows = []
+    for batch in batches:
+        open_ = batch.made < batch.asked and batch.cancelled_at is None
+        note = notes.get(str(batch.id), "") if open_ else ""
+        rows.append([
+            str(batch.id),
+            when(batch.created_at) + f'<br><span class="rl-muted">{who(words, names, batch.by_id)}</span>',
+            ", ".join(text(policies[i].name) if i in policies else f"#{i}" for i in batch.policy_ids)
+            + f'<br><span class="rl-muted">{sampled(words, batch.answers, batch.sampling)}</span>',
+            words("lead.batches.priority." + _priority(batch.priority)),
+            progress(words, batch.made, batch.asked) + f'<span class="rl-small {"rl-warn" if note else "rl-muted"}">'
+            + text(note or _state(words, batch, waits.get(batch.id))) + "</span>",
+            button("cancel", batch.id, words("lead.batches.cancel"), f"{batch.id}") if open_ and acts else "",
+        ])  # fmt: skip
+    heads = ["#", *(words(f"lead.batches.{name}") for name in ("asked_at", "who_answers", "priority_head", "state")), ""]
+    return table(heads, rows, caption=words("lead.batches.list"), numbers=(0,))
+
+
+def progress(words: Words, made: int, asked: int) -> str:
+    said = words("lead.batches.made", made=f"{made:,}", asked=f"{asked:,}")
+    return f'<progress class="rl-progress" max="{asked}" value="{made}" aria-label="{text(said)}"></progress>{text(said)}<br>'
+
+
+def sampled(words: Words, answers: int, sampling: Sampling) -> str:
+    said = [words("lead.batches.answers_each", count=answers), words("lead.batches.at_temperature", value=f"{sampling.temperature:g}")]
+    if sampling.top_p < 1:
+        said.append(f"top-p {sampling.top_p:g}")
+    if sampling.top_k:
+        said.append(f"top-k {sampling.top_k}")
+    return text(" · ".join([*said, words("lead.batches.at_most", count=sampling.max_new_tokens)]))
+
+
+def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes: Mapping[str, str]) -> dict[int, float]:
+    """Seconds until each batch is written: those before it in the line come first, those that are stuck hold nobody up."""
+    if not seconds_per_comparison:
+        return {}
+    open_ = [b for b in batches if b.made < b.asked and b.cancelled_at is None and str(b.id) not in notes]
+    waits, ahead = {}, 0
+    for batch in sorted(open_, key=lambda b: (-b.priority, b.id)):
+        ahead += batch.asked - batch.made
+        waits[batch.id] = ahead * seconds_per_comparison
+    return waits
+
+
+def _state(words: Words, batch: Batch, wait_s: float | None) -> str:
+    if batch.cancelled_at is not None:
+        return words("lead.batches.cancelled")
+    if batch.made >= batch.asked:
+        return words("lead.batches.done")
+    return words("lead.batches.left", time=duration(words, wait_s)) if wait_s else words("lead.batches.waiting")
+
+
+def _priority(priority: int) -> str:
+    return "high" if priority > 0 else "low" if priority < 0 else "normal"
+
+
+# ---- gold
+
+
+def gold_list(
+    words: Words, comparisons: Sequence[Comparison], known: Mapping[int, Tiers], results: Mapping[int, tuple[int, int]], *, acts: bool
+) -> str:
+    """Every gold comparison with its known order and how annotators fared, the hardest first."""
+    if not comparisons:
+        return hollow(words("lead.gold.none"))
+
+    def share(comparison: Comparison) -> float:
+        judged, right = results.get(comparison.id, (0, 0))
+        return right / judged if judged else 2.0
+
+    rows = [
+        [
+            str(c.id),
+            f'<span class="rl-clip">{text(c.prompt.text)}</span>',
+            f'<span class="rl-order">{letters(c, known[c.id])}</span>',
+            _fared(words, *results.get(c.id, (0, 0))),
+            button("open", c.id, words("lead.gold.open"), str(c.id)) if acts else "",
+        ]
+        for c in sorted(comparisons, key=lambda c: (share(c), c.id))
+    ]
+    heads = ["#", *(words(f"lead.gold.{name}") for name in ("prompt", "known", "fared")), ""]
+    return table(heads, rows, caption=words("lead.gold.list"), numbers=(0,))
+
+
+def _fared(words: Words, judged: int, right: int) -> str:
+    if not judged:
+        return f'<span class="rl-muted">{words("lead.gold.not_judged")}</span>'
+    return words("lead.gold.right", right=f"{right:,}", count=judged)
+
+
+# ---- exclusions
+
+
+def rule(words: Words, said: str) -> str:
+    """A rule's name in the reader's language, if it is one of those that are offered."""
+    return words(f"lead.rule.{said.replace(' ', '_')}") if said in RULES else said
+
+
+def exclusion_list(words: Words, exclusions: Sequence[Exclusion], names: Mapping[int, str], *, acts: bool) -> str:
+    if not exclusions:
+        return hollow(words("lead.exclusions.none"))
+    rows = [
+        [
+            str(e.id),
+            when(e.created_at) + f'<br><span class="rl-muted">{who(words, names, e.by_id)}</span>',
+            f"<strong>{text(rule(words, e.rule))}</strong><br>{text(e.reason)}",
+            f"{e.judgments:,}",
+            words("lead.exclusions.lifted") + " " + when(e.lifted_at) if e.lifted_at else words("lead.exclusions.holds"),
+            button("lift", e.id, words("lead.exclusions.lift"), str(e.id)) if acts and not e.lifted_at else "",
+        ]
+        for e in exclusions
+    ]
+    heads = ["#", *(words(f"lead.exclusions.{name}") for name in ("made", "why", "votes", "state")), ""]
+    return table(heads, rows, caption=words("lead.exclusions.list"), numbers=(0, 3))
+
+
+# ---- guidelines
+
+
+def guideline_preview(words: Words, said: str) -> str:
+    body = markdown.render(said)
+    return f'<div class="rl-prose" dir="auto">{body}</div>' if body else muted(words("lead.guidelines.preview_empty"))
+
+
+def guideline_version(words: Words, number: int, said: Guidelines) -> str:
+    """An old version, to be read."""
+    title = f'{words("lead.guidelines.version")} {number} · {when(said.created_at)}'
+    return f'<section class="rl-pane"><p class="rl-overline">{title}</p><div class="rl-prose">{markdown.render(said.text)}</div></section>'
+
+
+def guideline_list(words: Words, versions: Sequence[Guidelines], names: Mapping[int, str]) -> str:
+    if not versions:
+        return hollow(words("lead.guidelines.none"))
+    numbers = range(len(versions), 0, -1)
+    rows = [
+        [
+            f"{number}",
+            when(g.created_at),
+            who(words, names, g.by_id),
+            words("lead.guidelines.holds") if g is versions[0] else "",
+            button("view", g.id, words("lead.guidelines.view"), f"{number}"),
+        ]
+        for number, g in zip(numbers, versions, strict=True)
+    ]
+    heads = [words(f"lead.guidelines.{name}") for name in ("version", "published_at", "by")] + ["", ""]
+    return table(heads, rows, caption=words("lead.guidelines.list"), numbers=(0,))
+
+
+# ---- accounts
+
+
+def account_list(words: Words, accounts: Sequence[Account], *, acts: bool) -> str:
+    if not accounts:
+        return ""
+    rows = [
+        [
+            text(a.name),
+            ", ".join(words(f"roles.{role}") for role in in_order(a.roles)),
+            when(a.created_at),
+            words("lead.accounts.disabled") if a.disabled else words("lead.accounts.enabled"),
+            button("edit", a.id, words("lead.accounts.edit"), a.name) if acts else "",
+        ]
+        for a in accounts
+    ]
+    heads = [words(f"lead.accounts.{name}") for name in ("name", "roles", "since", "state")] + [""]
+    return table(heads, rows, caption=words("lead.accounts.list"))
+
+
+def heading(said: str) -> str:
+    return f'<h3 class="rl-heading">{text(said)}</h3>'
+
+
+def reload_notice(words: Words, said: str) -> str:
+    """A line with a link that loads the page anew."""
+    return f'<p class="rl-notice rl-warn" role="status">{text(said)} <a href="">{words("lead.reload")}</a></p>'
+
+
+# ---- audit
+
+
+def audit_list(words: Words, entries: Sequence[AuditEntry], names: Mapping[int, str]) -> str:
+    if not entries:
+        return hollow(words("lead.audit.none"))
+    rows = [
+        [
+            when(e.at),
+            text(e.who) if e.who else f'<span class="rl-muted">{words("lead.by_program")}</span>',
+            words(f"lead.audit.act.{e.act.replace(' ', '_')}"),
+            f"{words(f'lead.audit.subject.{e.subject}')} {text(_subject(e, names))}",
+            f'<span class="rl-muted">{text(detail)}</span>' if (detail := _detail(words, e)) else "",
+        ]
+        for e in entries
+    ]
+    heads = [words(f"lead.audit.{name}") for name in ("at", "who", "did", "what", "detail")]
+    return table(heads, rows, caption=words("lead.audit.list"))
+
+
+def _subject(entry: AuditEntry, names: Mapping[int, str]) -> str:
+    """An account goes by its name; everything else by its number."""
+    return names.get(int(entry.subject_id), entry.subject_id) if entry.subject == "account" else entry.subject_id
+
+
+def _detail(words: Words, entry: AuditEntry) -> str:
+    """Settings as what differs from the defaults, a batch as its number in the reader's language; all else as it is."""
+    if entry.subject == "settings":
+        usual = json.loads(json.dumps(asdict(ProjectSettings())))
+        changed = {name: value for name, value in json.loads(entry.detail).items() if value != usual.get(name)}
+        said = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in changed.items()]
+        return ", ".join(said) or words("lead.audit.usual")
+    if entry.subject == "batch":
+        numbers = [int(part) for part in entry.detail.split() if part.isdigit()]
+        if entry.act == "cancelled":
+            return words("lead.audit.made_of", made=numbers[0], asked=numbers[1])
+        return words("lead.audit.comparisons", count=numbers[0])
+    if entry.act == "excluded":
+        said, _, reason = entry.detail.partition(": ")
+        return f"{rule(words, said)}: {reason}"
+    return entry.detail

@@ -1,0 +1,254 @@
+"""How good the judgments are, as the lead page shows it: figures of `rlhf.agreement` in words and small pictures.
+
+Works nothing out: every number comes from there. Strings of HTML, without Gradio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from feedback_ui.lead_view import LETTERS, answers, button, conversation, letters, muted, rule, table, text, when
+from feedback_ui.presenters import figures, hollow
+from feedback_ui.words import Words
+from rlhf.agreement import Agreement, Alpha, AnnotatorRow, Item, LeftShare, Share
+from storage.records import Comparison, Flag, PastJudgment, PolicyVersion
+
+NOTHING = "–"
+
+
+def percent(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.0f}%"
+
+
+def p_value(words: Words, p: float | None) -> str:
+    if p is None:
+        return ""
+    return words("lead.quality.p_small") if p < 0.001 else words("lead.quality.p", p=f"{p:.3f}")
+
+
+# ---- the overview
+
+
+def counts(words: Words, *, comparisons: int, waiting: int, today: int, report: Agreement) -> str:
+    numbers = {"comparisons": comparisons, "waiting": waiting, "today": today, "votes": report.judgments, "by_two": report.unanimous.of}
+    return figures({words(f"lead.quality.{name}"): f"{number:,}" for name, number in numbers.items()})
+
+
+def overview(words: Words, report: Agreement) -> str:
+    """The figures over all annotators, each as a dot with its interval."""
+    if not report.judgments:
+        return hollow(words("lead.quality.nothing"))
+    left = report.left_share
+    lines = [
+        _line(words, "alpha_nominal", *_alpha(words, report.alpha_nominal, report.units)),
+        _line(words, "alpha_ordinal", *_alpha(words, report.alpha_ordinal, report.units)),
+        _line(words, "unanimous", *_share(words, report.unanimous)),
+        _line(words, "left_share", *_left(words, left), marks=(0.5,)),
+    ]
+    scale = '<div class="rl-scale" aria-hidden="true"><span>0</span><span>0.5</span><span>1</span></div>'
+    return f'<dl class="rl-dots" data-testid="quality-figures">{"".join(lines)}</dl>{scale}{muted(words("lead.quality.intervals"))}'
+
+
+Spread = tuple[float | None, float | None, float | None]
+"""A figure, and the ends of its interval."""
+
+
+def _alpha(words: Words, alpha: Alpha, units: int) -> tuple[Spread, str, str]:
+    if alpha.value is None:
+        return (None, None, None), NOTHING, words("lead.quality.no_variation" if units else "lead.quality.no_overlap")
+    note = words("lead.quality.of_pairs", count=units) if alpha.low is not None else words("lead.quality.too_few")
+    return (alpha.value, alpha.low, alpha.high), _number(alpha.value) + _ends(words, alpha.low, alpha.high), note
+
+
+def _share(words: Words, share: Share) -> tuple[Spread, str, str]:
+    if share.share is None:
+        return (None, None, None), NOTHING, words("lead.quality.no_overlap")
+    said = f"{percent(share.share)} {_between(words, percent(share.low), percent(share.high))}"
+    return (share.share, share.low, share.high), said, words("lead.quality.count_of", count=share.count, of=f"{share.of:,}")
+
+
+def _left(words: Words, left: LeftShare) -> tuple[Spread, str, str]:
+    if left.share is None:
+        return (None, None, None), NOTHING, words("lead.quality.no_sides")
+    said = f"{percent(left.share)} {_between(words, percent(left.low), percent(left.high))}"
+    verdict = "lead.quality.side_matters" if left.p_value < 0.05 else "lead.quality.side_fair"
+    return (left.share, left.low, left.high), said, f"{p_value(words, left.p_value)} · {words(verdict)}"
+
+
+def _ends(words: Words, low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else " " + _between(words, _number(low), _number(high))
+
+
+def _between(words: Words, low: str, high: str) -> str:
+    return f'<span class="rl-muted">{words("lead.quality.between", low=low, high=high)}</span>'
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _line(words: Words, name: str, spread: Spread, said: str, note: str, marks: Sequence[float] = ()) -> str:
+    title, help_ = words(f"lead.quality.{name}"), words(f"lead.quality.{name}_help")
+    return (
+        f'<div data-figure="{name}"><dt>{text(title)}<span class="rl-muted rl-small">{text(help_)}</span></dt>'
+        f'<dd><span class="rl-value">{said}</span>{interval(spread, marks)}<span class="rl-muted rl-small">{text(note)}</span></dd></div>'
+    )
+
+
+def interval(spread: Spread, marks: Sequence[float] = ()) -> str:
+    """A dot with its interval between 0 and 1; what lies below 0 stands at the edge. The text beside it says the same."""
+    value, low, high = spread
+    if value is None:
+        return '<span class="rl-track" aria-hidden="true"></span>'
+    at, start, end = (_clipped(v) for v in (value, value if low is None else low, value if high is None else high))
+    lines = "".join(f'<i class="rl-mark-at" style="left:{100 * m:g}%"></i>' for m in marks)
+    return (
+        f'<span class="rl-track" aria-hidden="true">{lines}'
+        f'<i class="rl-span" style="left:{100 * start:.1f}%;width:{100 * (end - start):.1f}%"></i>'
+        f'<i class="rl-dot" style="left:{100 * at:.1f}%"></i></span>'
+    )
+
+
+def _clipped(value: float) -> float:
+    return min(1.0, max(0.0, value))
+
+
+# ---- annotators and items
+
+
+def annotator_table(words: Words, rows: Sequence[AnnotatorRow], *, acts: bool) -> str:
+    if not rows:
+        return ""
+    heads = [
+        words(f"lead.quality.column.{name}")
+        for name in ("annotator", "votes", "median", "gold", "consistency", "left", "agreement", "excluded")
+    ]
+    cells = [
+        [
+            text(row.name) + (f' <span class="rl-mark">{words("data.simulated")}</span>' if row.kind == "simulated" else ""),
+            f"{row.judgments:,}",
+            NOTHING if row.median_active_s is None else words("lead.quality.seconds", seconds=f"{row.median_active_s:.0f}"),
+            _with_number(words, row.gold.share, row.gold.of),
+            _with_number(words, row.consistency.share, row.consistency.of),
+            _left_cell(words, row.left_share),
+            _with_number(words, row.agreement, row.agreement_units),
+            f"{row.excluded:,}" if row.excluded else NOTHING,
+            button("exclude", row.id, words("lead.exclusions.exclude_short"), row.name) if acts else "",
+        ]
+        for row in rows
+    ]
+    return _titled(words("lead.quality.annotators"), table([*heads, ""], cells, caption=heads[0], numbers=range(1, 8)))
+
+
+def _with_number(words: Words, share: float | None, of: int) -> str:
+    return NOTHING if share is None else f'{percent(share)} <span class="rl-muted rl-small">/ {of:,}</span>'
+
+
+def _left_cell(words: Words, left: LeftShare) -> str:
+    if left.share is None:
+        return NOTHING
+    tone = "rl-warn" if left.p_value < 0.05 else "rl-muted"
+    return (
+        f'{percent(left.share)} <span class="rl-muted rl-small">/ {left.n:,}</span>{interval((left.share, left.low, left.high), (0.5,))}'
+        f'<span class="{tone} rl-small">{p_value(words, left.p_value)}</span>'
+    )
+
+
+def item_table(words: Words, items: Sequence[Item]) -> str:
+    if not items:
+        return _titled(words("lead.quality.items"), hollow(words("lead.quality.no_items")))
+    rows = [
+        [
+            f"{item.comparison_id}",
+            f'<span class="rl-clip">{text(item.prompt)}</span>',
+            f"{item.annotators}",
+            percent(item.agreement),
+            button("open", item.comparison_id, words("lead.quality.open"), f"{item.comparison_id}"),
+        ]
+        for item in items
+    ]
+    heads = ["#", *(words(f"lead.quality.column.{name}") for name in ("prompt", "annotators", "agreement_item")), ""]
+    title = words("lead.quality.items")
+    return _titled(title, table(heads, rows, caption=title, numbers=(0, 2, 3), cards=False))
+
+
+def _titled(title: str, body: str) -> str:
+    return f'<section><p class="rl-overline">{text(title)}</p>{body}</section>'
+
+
+# ---- one item, opened
+
+
+def item(
+    words: Words, comparison: Comparison, judged: Sequence[PastJudgment], policies: Mapping[int, PolicyVersion],
+    names: Mapping[int, str], *, acts: bool,
+) -> str:  # fmt: skip
+    """A comparison with its answers, who wrote them, and everything that was said of it."""
+    said = "".join(_judgment(words, past, names, acts=acts) for past in judged)
+    title = words("lead.quality.item_title", number=comparison.id, kind=comparison.prompt.kind.replace("_", " "))
+    return (
+        f'<section class="rl-pane rl-opened" data-testid="item"><p class="rl-overline">{text(title)}</p>'
+        f"{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}"
+        f'<h4 class="rl-overline">{words("lead.quality.judgments", count=len(judged))}</h4>'
+        f'<ul class="rl-said">{said}</ul></section>'
+    )
+
+
+def _judgment(words: Words, past: PastJudgment, names: Mapping[int, str], *, acts: bool) -> str:
+    judgment, comparison = past.judgment, past.comparison
+    who = text(names.get(judgment.annotator_id, f"#{judgment.annotator_id}"))
+    parts = [
+        f'<p><strong>{who}</strong> <span class="rl-order">{_verdict(words, past)}</span> <span class="rl-muted rl-small">'
+        f"{words('lead.quality.judgment_number', number=judgment.id)} · {when(judgment.created_at)}</span></p>"
+    ]
+    if judgment.rationale:
+        parts.append(f'<blockquote dir="auto">{text(judgment.rationale)}</blockquote>')
+    parts += [f'<p class="rl-small">{line}</p>' for line in _details(words, past)]
+    parts += [f'<p class="rl-small rl-warn">{_flag(words, flag, comparison)}</p>' for flag in past.details.flags]
+    exclude = button("exclude-one", judgment.id, words("lead.exclusions.exclude_short"), str(judgment.id))
+    parts.append(
+        f'<p class="rl-small {"rl-warn" if past.exclusion else "rl-muted"}">{_why_not(words, past) or words("lead.quality.counts")} '
+        f"{exclude if acts and judgment.counts else ''}</p>"
+    )
+    return f'<li data-counts="{str(judgment.counts).lower()}">{"".join(parts)}</li>'
+
+
+def _verdict(words: Words, past: PastJudgment) -> str:
+    judgment = past.judgment
+    if judgment.verdict == "skip":
+        return words("lead.quality.skipped", reason=text(judgment.skip_reason or ""))
+    said = text(letters(past.comparison, judgment.tiers))
+    marks = [words(f"lead.strength.{judgment.strength}")] if judgment.strength else []
+    marks += [words("lead.quality.all_bad")] if judgment.all_bad else []
+    marks += [words("lead.quality.partial")] if judgment.partial else []
+    return said + (f' <span class="rl-muted rl-small">{", ".join(marks)}</span>' if marks else "")
+
+
+def _details(words: Words, past: PastJudgment) -> list[str]:
+    letter = {completion.id: LETTERS[i] for i, completion in enumerate(past.comparison.completions)}
+    lines = [
+        f"{letter.get(completion_id, '?')}: " + ", ".join(f"{text(aspect)} {rating}" for aspect, rating in ratings.items())
+        for completion_id, ratings in past.details.aspects.items()
+    ]
+    if past.details.ideal:
+        lines.append(f"{words('lead.quality.ideal')}: {text(past.details.ideal.text)}")
+    if past.details.timing:
+        lines.append(words("lead.quality.active", seconds=f"{past.details.timing.active_ms / 1000:.0f}"))
+    return lines
+
+
+def _flag(words: Words, flag: Flag, comparison: Comparison) -> str:
+    letter = {completion.id: LETTERS[i] for i, completion in enumerate(comparison.completions)}
+    where = letter.get(flag.completion_id, "") if flag.completion_id else ""
+    return " ".join(filter(None, [words(f"lead.flag.{flag.kind}"), where and f"({where})", flag.note and f"– {text(flag.note)}"]))
+
+
+def _why_not(words: Words, past: PastJudgment) -> str:
+    """Why a judgment is no vote; empty when it is one."""
+    if past.exclusion:
+        return words("lead.quality.excluded_by", number=past.exclusion.id, rule=text(rule(words, past.exclusion.rule))) + (
+            f": {text(past.exclusion.reason)}"
+        )
+    if past.judgment.purpose != "vote":
+        return words(f"lead.quality.purpose.{past.judgment.purpose}")
+    return words("lead.quality.skip_no_vote") if past.judgment.verdict == "skip" else ""
