@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from feedback_ui.words import Words
 from storage.records import Metric
 
-# Legible on the light and on the dark page alike: a figure is drawn on the server, which knows neither.
+# Visible on the light and on the dark page alike: a figure is drawn on the server, which knows neither. Text needs more
+# contrast than one colour can have on both; the style sheet gives it that.
 LINE = "#4f83b5"
 TEXT = "#85807a"
 GRID = "rgba(133, 128, 122, .22)"
@@ -19,26 +21,25 @@ HEIGHT = 205
 @dataclass(frozen=True, slots=True)
 class Chart:
     metric: str
-    title: str
-    unit: str
-    """What the axis counts, as the reader should hear it."""
+    name: str
+    """Under which its title and its unit stand in the locales, as `chart.NAME`."""
     tickformat: str = ""
 
 
 REWARD_CHARTS = (
-    Chart("reward/loss", "Loss", "nats"),
-    Chart("reward/heldout_accuracy", "Held-out accuracy", "of pairs", ".0%"),
+    Chart("reward/loss", "loss"),
+    Chart("reward/heldout_accuracy", "heldout_accuracy", ".0%"),
 )
 PPO_CHARTS = (
-    Chart("objective/scores", "Score", "mean per completion"),
-    Chart("objective/kl", "KL to base", "nats per completion"),
-    Chart("policy/entropy_avg", "Entropy", "nats per token"),
-    Chart("val/response_length", "Answer length", "tokens"),
+    Chart("objective/scores", "scores"),
+    Chart("objective/kl", "kl"),
+    Chart("policy/entropy_avg", "entropy"),
+    Chart("val/response_length", "response_length"),
 )
 CHARTS = REWARD_CHARTS + PPO_CHARTS
 
 
-def figure(chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
+def figure(words: Words, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
     """One metric over its steps. Without points the axes stand there empty, at the same size."""
     points = sorted((m.step, m.value) for m in metrics if m.name == chart.metric)
     line = go.Scatter(
@@ -47,8 +48,9 @@ def figure(chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
         mode="lines" if len(points) > 40 else "lines+markers",
         line={"color": LINE, "width": 2},
         marker={"size": 5},
-        hovertemplate=f"step %{{x}}<br>%{{y:{chart.tickformat or '.4~g'}}}<extra></extra>",
+        hovertemplate=f"{words('chart.step')} %{{x}}<br>%{{y:{chart.tickformat or '.4~g'}}}<extra></extra>",
     )
+    title, unit = words(f"chart.{chart.name}.title"), words(f"chart.{chart.name}.unit")
     last = f"  {_written(chart, points[-1][1])}" if points else ""
     return go.Figure(
         line,
@@ -56,7 +58,7 @@ def figure(chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
             "height": HEIGHT,
             "margin": {"l": 46, "r": 10, "t": 34, "b": 38},
             "title": {
-                "text": f"<b>{chart.title}</b>{last} <span style='font-size:11px'>{chart.unit}</span>",
+                "text": f"<b>{title}</b>{last} <span style='font-size:11px'>{unit}</span>",
                 "font": {"size": 13},
                 "x": 0,
                 "xanchor": "left",
@@ -76,12 +78,14 @@ def figure(chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
                 "nticks": 6,
                 # Else a few steps would be labelled 0, 1, 1, 2, 2: halves, written as whole numbers.
                 "dtick": 1 if points and points[-1][0] - points[0][0] < 6 else None,
-                "title": {"text": "step", "font": {"size": 10}, "standoff": 4},
+                "title": {"text": words("chart.step"), "font": {"size": 10}, "standoff": 4},
             },
             "yaxis": {
                 "gridcolor": GRID,
                 "zeroline": False,
                 "tickformat": chart.tickformat,
+                # Of a share, the whole scale: a single point would else stand on an axis from -50% to 150%.
+                "range": [-0.04, 1.04] if chart.tickformat else None,
                 "fixedrange": True,
                 "showticklabels": bool(points),
                 "nticks": 5,

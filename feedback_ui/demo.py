@@ -13,7 +13,9 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui import presenters
-from feedback_ui.theme import QUIET, html
+from feedback_ui.gate import Gate
+from feedback_ui.theme import QUIET, heading, html, label, quiet
+from feedback_ui.words import words_of
 from rlhf.client import PolicyClient, PolicyServerDown
 from storage import policies
 from storage.database import Database
@@ -31,32 +33,34 @@ class DemoPage:
     def __init__(self, store: Database, client: PolicyClient):
         self.store = store
         self.client = client
+        self.gate = Gate(store)
         self.base = gr.State(None)
-        self.notice = html(elem_id="demo-notice", elem_classes="rl-optional")
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=300):
                 self.prompt = gr.Textbox(
-                    label="Prompt", lines=3, max_lines=12, elem_id="demo-prompt", placeholder="Ask the model something"
+                    label=label("demo.prompt"), lines=3, max_lines=12, elem_id="demo-prompt", placeholder=label("demo.ask_something")
                 )
-                gr.Examples([[text] for text in EXAMPLES], self.prompt, label="Examples", elem_id="demo-examples")
+                gr.Examples([[text] for text in EXAMPLES], self.prompt, label=label("demo.examples"), elem_id="demo-examples")
             with gr.Column(scale=2, min_width=260):
-                self.version = gr.Dropdown([], label="Tuned version", elem_id="demo-version")
+                self.version = gr.Dropdown([], label=label("demo.version"), elem_id="demo-version")
                 self.temperature = gr.Slider(
-                    0, 1.5, 0.7, step=0.1, label="Temperature", elem_id="demo-temperature", buttons=[]
+                    0, 1.5, 0.7, step=0.1, label=label("demo.temperature"), elem_id="demo-temperature", buttons=[]
                 )
                 self.max_tokens = gr.Slider(
-                    16, 256, 96, step=16, label="Longest answer, in tokens", elem_id="demo-tokens", buttons=[]
+                    16, 256, 96, step=16, label=label("demo.longest"), elem_id="demo-tokens", buttons=[]
                 )
         with gr.Row(elem_id="demo-bar"):
-            self.ask = gr.Button("Answer", variant="primary", elem_id="demo-ask", min_width=140, scale=0)
-            self.stop = gr.Button("Stop", elem_id="demo-stop", interactive=False, min_width=100, scale=0)
+            self.ask = gr.Button(label("demo.answer"), variant="primary", elem_id="demo-ask", min_width=140, scale=0)
+            self.stop = gr.Button(label("demo.stop"), elem_id="demo-stop", interactive=False, min_width=100, scale=0)
+            # Beside the buttons, where nothing moves when it comes.
+            self.notice = html(elem_id="demo-notice", elem_classes="rl-optional", min_width=260)
         with gr.Row(equal_height=True):
             with gr.Column(min_width=300, elem_classes="rl-pane"):
-                html("<h3 class='rl-heading'>Base</h3>")
-                self.base_pane = html(elem_id="demo-base")
+                html(heading("demo.base"))
+                self.base_pane = html(quiet("demo.no_base_answer_yet"), elem_id="demo-base")
             with gr.Column(min_width=300, elem_classes="rl-pane"):
-                html("<h3 class='rl-heading'>Tuned</h3>")
-                self.tuned_pane = html(elem_id="demo-tuned")
+                html(heading("demo.tuned"))
+                self.tuned_pane = html(quiet("demo.no_tuned_answer_yet"), elem_id="demo-tuned")
 
     def wire(self, tab: gr.Tab) -> None:
         buttons = [self.stop, self.ask]
@@ -74,14 +78,16 @@ class DemoPage:
         answering.then(self.end, outputs=buttons, **QUIET)
         self.stop.click(self.end, outputs=buttons, cancels=answering, **QUIET)
 
-    def refresh(self, chosen: str | None) -> dict[Component, Any]:
+    def refresh(self, chosen: str | None, request: gr.Request) -> dict[Component, Any]:
         """Which models can answer now. A choice that is still served is kept."""
+        self.gate.reads(request, "annotator")
+        words = words_of(request)
         try:
             base, tuned = presenters.served_versions(self.client.models(), policies.all_versions(self.store))
         except PolicyServerDown as error:
-            return {self.notice: presenters.notice(presenters.sentence(error), "bad"), self.ask: off()}
+            return {self.notice: presenters.server_down(words, error), self.ask: off()}
         return {
-            self.notice: presenters.notice(presenters.missing_versions(base, tuned)),
+            self.notice: presenters.notice(presenters.missing_versions(words, base, tuned)),
             self.base: base,
             self.version: gr.Dropdown(
                 tuned, value=chosen if chosen in tuned else next(iter(tuned), None), interactive=bool(tuned)
@@ -89,20 +95,24 @@ class DemoPage:
             self.ask: gr.Button(interactive=base is not None),
         }
 
-    def begin(self) -> dict[Component, Any]:
+    def begin(self, request: gr.Request) -> dict[Component, Any]:
+        self.gate.reads(request, "annotator")
         return {self.stop: gr.Button(interactive=True), self.ask: off()}
 
-    def end(self) -> dict[Component, Any]:
+    def end(self, request: gr.Request) -> dict[Component, Any]:
+        self.gate.reads(request, "annotator")
         return {self.stop: off(), self.ask: gr.Button(interactive=True)}
 
     def answer(
-        self, base: str | None, tuned: str | None, prompt: str, temperature: float, max_tokens: float
+        self, base: str | None, tuned: str | None, prompt: str, temperature: float, max_tokens: float, request: gr.Request
     ) -> Iterator[dict[Component, str]]:
         """Both panes, repainted while the models write."""
+        self.gate.reads(request, "annotator")
+        words = words_of(request)
         models = {pane: model for pane, model in ((self.base_pane, base), (self.tuned_pane, tuned)) if model}
         if not prompt.strip() or not models:
             return
-        yield {pane: presenters.answer("", writing=True) for pane in models}
+        yield {pane: presenters.answer(words, "", writing=True) for pane in models}
         conversation = [{"role": "user", "content": prompt}]
         streams = {
             pane: self.client.stream(model, conversation, temperature=temperature, max_tokens=int(max_tokens))
@@ -111,14 +121,14 @@ class DemoPage:
         texts, painted = dict.fromkeys(models, ""), 0.0
         for pane, said in merged(streams):
             if isinstance(said, PolicyServerDown):
-                yield {pane: presenters.answer_cut_short(texts.pop(pane), said)}
+                yield {pane: presenters.answer_cut_short(words, texts.pop(pane), said)}
             elif said is None:
-                yield {pane: presenters.answer(texts.pop(pane))}
+                yield {pane: presenters.answer(words, texts.pop(pane))}
             else:
                 texts[pane] += said
                 if (at := time.monotonic()) - painted > PAINT_S:
                     painted = at
-                    yield {pane: presenters.answer(text, writing=True) for pane, text in texts.items()}
+                    yield {pane: presenters.answer(words, text, writing=True) for pane, text in texts.items()}
 
 
 def merged(streams: Mapping[Any, Iterator[str]]) -> Iterator[tuple[Any, str | PolicyServerDown | None]]:

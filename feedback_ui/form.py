@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui.theme import QUIET
-from rlhf.config import DEFAULT_PRESET, PRESETS, ConfigError, Option, RoundConfig, options, with_options
+from feedback_ui.gate import Gate
+from feedback_ui.theme import QUIET, label
+from feedback_ui.words import Words
+from rlhf.config import PRESETS, ConfigError, Option, RoundConfig, options, with_options
 
 MAIN = ("include-simulated", "min-pairs", "reward-epochs", "ppo-steps", "ppo-kl-coef")
-"""Options that stand in the open; all others wait behind "All options"."""
+"""Options that stand in the open; all others wait behind a fold."""
 
 OWN = "as started"
 """The preset list's name for the configuration that the program was started with, where that is none of the presets."""
-
-PLAIN_WORDS = {"min": "fewest", "ppo": "PPO", "kl": "KL", "coef": "coefficient", "lam": "lambda", "eos": "EOS"}
 
 
 class RoundForm:
     """A preset, the options over it, and the way back to a `RoundConfig`."""
 
-    def __init__(self, default_config: RoundConfig):
+    def __init__(self, default_config: RoundConfig, gate: Gate):
+        self.gate = gate
         # The policy server speaks for one model on one device: a preset that named another could not be compared.
         here = {"model": default_config.model, "device": default_config.device}
         self.presets = {name: replace(preset, **here) for name, preset in PRESETS.items()}
@@ -31,10 +33,10 @@ class RoundForm:
         if named is None:
             self.presets = {OWN: default_config} | self.presets
         self.preset = gr.Dropdown(
-            list(self.presets),
+            [(str(label("form.as_started")) if name == OWN else name, name) for name in self.presets],
             value=named or OWN,
-            label="Preset",
-            info=f"`{DEFAULT_PRESET}` suits two CPU cores",
+            label=label("form.preset"),
+            info=label("form.preset_help"),
             elem_id="preset",
         )
         every = {option.name: option for option in options(default_config)}
@@ -43,7 +45,7 @@ class RoundForm:
 
     def place_others(self) -> None:
         """The options that are seldom changed, folded away."""
-        with gr.Accordion("All options", open=False, elem_id="all-options"):
+        with gr.Accordion(label("form.all_options"), open=False, elem_id="all-options"):
             self.fields |= {option.name: _field(option) for option in self.others}
 
     @property
@@ -53,28 +55,36 @@ class RoundForm:
     def wire(self) -> None:
         self.preset.input(self.show_preset, self.preset, list(self.fields.values()), **QUIET)
 
-    def show_preset(self, preset: str) -> dict[Component, Any]:
+    def show_preset(self, preset: str, request: gr.Request) -> dict[Component, Any]:
+        self.gate.reads(request, "researcher")
         return {self.fields[option.name]: option.default for option in options(self.presets[preset])}
 
-    def read(self, values: dict[Component, Any]) -> RoundConfig:
+    def read(self, words: Words, values: dict[Component, Any]) -> RoundConfig:
         """The configuration that the form says.
 
         Raises:
             ConfigError: a field is empty that must not be, or the values do not go together.
         """
         base = self.presets[values[self.preset]]
-        said = {option.name: _value(option, values[self.fields[option.name]]) for option in options(base)}
+        said = {option.name: _value(words, option, values[self.fields[option.name]]) for option in options(base)}
         return with_options(base, said)
 
 
-def title(name: str) -> str:
-    """`ppo-kl-coef` -> `PPO KL coefficient`."""
-    words = " ".join(PLAIN_WORDS.get(word, word) for word in name.split("-"))
-    return words[:1].upper() + words[1:]
+def as_on_the_page(words: Words, message: str) -> str:
+    """A refusal with the form's names of the options in place of the command line's: `--min-pairs` is "Fewest pairs"."""
+    names = {option.name for option in options(RoundConfig())}
+    return re.sub(
+        r"--([a-z-]+)", lambda said: words("form.named", title=title(words, said[1])) if said[1] in names else said[0], message
+    )
+
+
+def title(words: Words, name: str) -> str:
+    return words(f"option.{name}.title")
 
 
 def _field(option: Option) -> Component:
-    common = {"label": title(option.name), "info": option.help, "elem_id": f"option-{option.name}"}
+    key = f"option.{option.name}"
+    common = {"label": label(f"{key}.title"), "info": label(f"{key}.help"), "elem_id": f"option-{option.name}"}
     if option.type is bool:
         return gr.Checkbox(option.default, **common)
     if option.type in (int, float):
@@ -82,12 +92,12 @@ def _field(option: Option) -> Component:
     return gr.Textbox(option.default, max_lines=1, **common)
 
 
-def _value(option: Option, shown: Any) -> Any:
+def _value(words: Words, option: Option, shown: Any) -> Any:
     if shown is None or shown == "":
         if option.optional:
             return None
-        raise ConfigError(f"{title(option.name)} is empty: type a value.")
+        raise ConfigError(words("form.empty", title=title(words, option.name)))
     try:
         return option.type(shown)
     except (TypeError, ValueError):
-        raise ConfigError(f"{title(option.name)} cannot be {shown!r}.") from None
+        raise ConfigError(words("form.cannot_be", title=title(words, option.name), value=repr(shown))) from None

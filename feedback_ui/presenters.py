@@ -1,34 +1,37 @@
-"""What the Compare, Demo and Data pages show, made of records: plain strings and dicts, without Gradio.
+"""What the Demo, Training and Data pages show, made of records: plain strings, without Gradio.
 
-A run has presenters of its own in `run_view` and `charts`.
+Whatever is said, is said in the `Words` that come first. A run has presenters of its own in `run_view` and `charts`,
+a comparison in `judging_view`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from feedback_ui import markdown
+from feedback_ui.words import Words
 from rlhf.pairs import PreferencePair
-from storage.records import Comparison, Message, PolicyVersion, Presentation
+from storage.records import PolicyVersion
+from storage.stats import DayOfJudging
 
-ROLES = {"system": "Instructions", "user": "Person", "assistant": "Assistant"}
 
-
-def duration(seconds: float) -> str:
+def duration(words: Words, seconds: float) -> str:
     """A time span as one says it: `20 s`, `4 min`, `1 h 20 min`."""
     if seconds < 90:
-        return f"{max(1, round(seconds))} s"
+        return words("common.seconds", seconds=max(1, round(seconds)))
     minutes = round(seconds / 60)
     if minutes < 90:
-        return f"{minutes} min"
+        return words("common.minutes", minutes=minutes)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return words("common.hours_minutes", hours=hours, minutes=minutes) if minutes else words("common.hours", hours=hours)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 judgment`, `1,204 judgments`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def day(words: Words, iso: str) -> str:
+    """`12 Nov` of a date or a time in ISO 8601."""
+    moment = date.fromisoformat(iso[:10])
+    return words("common.day", day=moment.day, month=words(f"common.month.{moment.month}"))
 
 
 def sentence(error: Exception) -> str:
@@ -39,81 +42,32 @@ def sentence(error: Exception) -> str:
     return said if said.endswith((".", "!", "?")) else said + "."
 
 
-def judged_so_far(count: int) -> str:
-    return "Nothing judged yet" if not count else f"{count:,} judged"
-
-
-# ---- Compare
-
-
-def comparison_view(comparison: Comparison, presentation: Presentation, judged: int) -> dict[str, Any]:
-    """A comparison as the browser may know it: blind. No id of a completion or a policy leaves the server."""
-    texts = {completion.id: completion.text for completion in comparison.completions}
-    return {
-        "state": "comparison",
-        "presentation_id": presentation.id,
-        "kind": comparison.prompt.kind.replace("_", " ").capitalize(),
-        "turns": turns(comparison.prompt.messages),
-        "answers": [markdown.render(texts[completion_id]) for completion_id in presentation.order],
-        "count": judged_so_far(judged),
-    }
-
-
-def turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:
-    """Every turn of a conversation; who speaks is only said where more than one does."""
-    several = len(messages) > 1
-    return [
-        {"role": ROLES.get(m["role"], m["role"].capitalize()) if several else "", "html": markdown.render(m["content"])}
-        for m in messages
-    ]
-
-
-def dry_queue_view(note: str, judged: int) -> dict[str, Any]:
-    """Every comparison there is has been judged by this annotator."""
-    return {"state": "empty", "title": "No comparison is waiting", "note": note, "count": judged_so_far(judged)}
-
-
-def waiting_note(*, ready: bool, filling: bool, seconds_per_comparison: float | None, note: str) -> str:
-    """How long until the next comparison, in words, from the policy server's status."""
-    if not ready:
-        said = note or "The model is being loaded."
-    elif filling and seconds_per_comparison:
-        said = f"The model is writing new answers: about {duration(seconds_per_comparison)}."
-    elif filling:
-        said = "The model is writing new answers."
-    else:
-        return note or "The model is not writing new answers. Every prompt may have been used: import more prompts."
-    return f"{said} This page fills by itself."
-
-
-def server_down_note(error: Exception) -> str:
-    return f"{sentence(error)} Until then no new answers are written; this page keeps trying."
-
-
 # ---- Demo
 
 
-def answer(text: str, *, writing: bool = False) -> str:
+def answer(words: Words, text: str, *, writing: bool = False) -> str:
     """One pane of the Demo page, while it is written and after."""
     body = markdown.render(text)
     state = ' aria-busy="true"' if writing else ""
     if not body:
-        body = "<p class='rl-muted'>Writing…</p>" if writing else "<p class='rl-muted'>The answer is empty.</p>"
+        body = f'<p class="rl-muted">{words("demo.writing") if writing else words("demo.empty_answer")}</p>'
     return f'<div class="rl-prose" dir="auto"{state}>{body}</div>'
 
 
-def answer_cut_short(text: str, error: Exception) -> str:
+def answer_cut_short(words: Words, text: str, error: Exception) -> str:
     """What had come before the policy server went away, and why no more comes."""
-    return (answer(text) if text else "") + notice(sentence(error), "bad")
+    return (answer(words, text) if text else "") + server_down(words, error)
 
 
-def missing_versions(base: str | None, tuned: Sequence[str]) -> str:
+def server_down(words: Words, error: Exception) -> str:
+    return notice(words("demo.server_down", error=sentence(error)), "bad")
+
+
+def missing_versions(words: Words, base: str | None, tuned: Sequence[str]) -> str:
     """What to do when a model to compare is not there; empty when all is well."""
     if base is None:
-        return "The policy server has no base model yet. It may still be loading: come back in a moment."
-    if not tuned:
-        return "No tuned version exists yet. Train one on the Training page; until then only the base model answers."
-    return ""
+        return words("demo.no_base")
+    return "" if tuned else words("demo.no_tuned")
 
 
 def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) -> tuple[str | None, list[str]]:
@@ -128,16 +82,13 @@ def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) ->
 # ---- Training
 
 
-def pairs_available(derived: Sequence[PreferencePair]) -> str:
+def pairs_available(words: Words, derived: Sequence[PreferencePair]) -> str:
     """What a round could learn from now: people's pairs and simulated ones, apart."""
     simulated = sum(pair.annotator_kind == "simulated" for pair in derived)
-    people = len(derived) - simulated
+    people = words("training.pairs_from_people", count=len(derived) - simulated)
     if not derived:
-        return notice("No preference pairs yet: judge some comparisons on the Compare page first.")
-    said = f"{counted(people, 'preference pair')} from people"
-    return notice(
-        f"{said}, {simulated:,} from simulated annotators (used only if included)." if simulated else f"{said}."
-    )
+        return notice(words("training.no_pairs"))
+    return notice(words("training.pairs_and_simulated", people=people, simulated=simulated) if simulated else f"{people}.")
 
 
 # ---- small pieces of HTML that pages share
@@ -146,6 +97,11 @@ def pairs_available(derived: Sequence[PreferencePair]) -> str:
 def notice(message: str, tone: str = "muted") -> str:
     """A line for the reader: `tone` is muted, warn or bad."""
     return f'<p class="rl-notice rl-{tone}" role="status">{markdown.escape(message)}</p>' if message else ""
+
+
+def hollow(message: str) -> str:
+    """What stands where there is nothing yet: what to do next."""
+    return f'<div class="rl-hollow"><p>{markdown.escape(message)}</p></div>'
 
 
 def figures(pairs: Mapping[str, str]) -> str:
@@ -158,36 +114,53 @@ def figures(pairs: Mapping[str, str]) -> str:
 
 # ---- Data
 
-NOTHING_YET = (
-    "Nothing is stored yet. Import prompts or start with the packaged ones; "
-    "comparisons appear once the model has answered."
-)
+MATERIAL = ("prompts", "completions", "comparisons", "policy_versions")
 
 
-def overview(stats: Mapping[str, Any]) -> str:
+def overview(words: Words, stats: Mapping[str, Any], days: Sequence[DayOfJudging]) -> str:
     """The store at a glance. People's judgments and simulated ones never add up to one number."""
     if not stats["prompts"]:
-        return f'<div class="rl-hollow"><p>{NOTHING_YET}</p></div>'
-    by_status = stats["runs"]
+        return hollow(words("data.nothing_yet"))
+    judgments, annotators, runs = stats["judgments"], stats["annotators"], stats["runs"]
     groups = {
-        "Judgments": {
-            "by people": f"{stats['judgments']['human']:,}",
-            "simulated": f"{stats['judgments']['simulated']:,}",
-            "comparisons waiting": f"{stats['queue_depth']:,}",
+        "judgments": {
+            words("data.by_people"): judgments["human"],
+            words("data.simulated"): judgments["simulated"],
+            words("data.waiting"): stats["queue_depth"],
         },
-        "Annotators": {
-            "people": f"{stats['annotators']['human']:,}",
-            "simulated": f"{stats['annotators']['simulated']:,}",
-        },
-        "Material": {
-            "prompts": f"{stats['prompts']:,}",
-            "completions": f"{stats['completions']:,}",
-            "comparisons": f"{stats['comparisons']:,}",
-            "policy versions": f"{stats['policy_versions']:,}",
-        },
-        "Runs": {status: f"{number:,}" for status, number in by_status.items()} or {"none yet": "0"},
+        "annotators": {words("data.people"): annotators["human"], words("data.simulated"): annotators["simulated"]},
+        "material": {words(f"data.material.{name}"): stats[name] for name in MATERIAL},
+        "runs": {words(f"run.status.{status}"): number for status, number in runs.items()} or {words("data.no_runs"): 0},
     }
+    under = {"judgments": judgments_by_day(words, days)}
     return "".join(
-        f'<section class="rl-card" data-testid="data-{title.lower()}"><h3>{title}</h3>{figures(numbers)}</section>'
-        for title, numbers in groups.items()
+        f'<section class="rl-card" data-testid="data-{name}"><h3>{words(f"data.group.{name}")}</h3>'
+        f"{figures({title: f'{number:,}' for title, number in numbers.items()})}{under.get(name, '')}</section>"
+        for name, numbers in groups.items()
     )
+
+
+def judgments_by_day(words: Words, days: Sequence[DayOfJudging]) -> str:
+    """A bar a day, people's share and simulated annotators' side by side in two colours."""
+    most = max((max(of.people, of.simulated) for of in days), default=0)
+    if not most:
+        return f'<p class="rl-muted">{words("data.no_judgments_lately", days=len(days))}</p>'
+    bars = "".join(_day_of_bars(words, of, most) for of in days)
+    first, last = day(words, days[0].date), day(words, days[-1].date)
+    return (
+        f'<figure class="rl-days"><figcaption>{words("data.by_day", days=len(days))}'
+        f'<span class="rl-key rl-of-people">{words("data.by_people")}</span>'
+        f'<span class="rl-key rl-of-simulated">{words("data.simulated")}</span></figcaption>'
+        f'<ol class="rl-bars">{bars}</ol><div class="rl-ends" aria-hidden="true"><span>{first}</span>'
+        f"<span>{words('data.at_most', count=most)}</span><span>{last}</span></div></figure>"
+    )
+
+
+def _day_of_bars(words: Words, of: DayOfJudging, most: int) -> str:
+    said = words("data.day_of_judging", day=day(words, of.date), people=of.people, simulated=of.simulated)
+    columns = "".join(
+        f'<i class="rl-of-{kind}" style="height:{100 * number / most:.1f}%"></i>'
+        for kind, number in (("people", of.people), ("simulated", of.simulated))
+        if number
+    )
+    return f'<li title="{said}"><span class="rl-unseen">{said}</span>{columns}</li>'

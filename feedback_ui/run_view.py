@@ -7,25 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from feedback_ui.markdown import escape, render
-from feedback_ui.presenters import duration, figures
+from feedback_ui.presenters import duration, figures, hollow
+from feedback_ui.words import Words
 from storage.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
 
-STAGES = {
-    "snapshot": "Snapshot",
-    "reward": "Reward model",
-    "ppo": "PPO",
-    "evaluate": "Evaluation",
-    "register": "Register",
-}
-STATUSES = {
-    "queued": "Waiting to start",
-    "running": "Running",
-    "done": "Done",
-    "failed": "Failed",
-    "cancelled": "Cancelled",
-    "lost": "Lost",
-}
-NO_RUNS = "No round has been run yet. Choose a preset and start one: its progress appears here."
+STAGES = ("snapshot", "reward", "ppo", "evaluate", "register")
 
 
 def is_active(run: Run | None) -> bool:
@@ -36,14 +22,14 @@ def is_resumable(run: Run | None) -> bool:
     return run is not None and run.status in RESUMABLE_STATUSES
 
 
-def label(run: Run) -> str:
+def label(words: Words, run: Run) -> str:
     """A run's line in the picker."""
-    return f"{run.id} · {STATUSES[run.status].lower()}"
+    return f"{run.id} · {words(f'run.status.{run.status}').lower()}"
 
 
-def choices(runs: Sequence[Run]) -> list[tuple[str, str]]:
+def choices(words: Words, runs: Sequence[Run]) -> list[tuple[str, str]]:
     """The picker's lines, newest first."""
-    return [(label(run), run.id) for run in sorted(runs, key=lambda run: run.created_at, reverse=True)]
+    return [(label(words, run), run.id) for run in sorted(runs, key=lambda run: run.created_at, reverse=True)]
 
 
 def opening_run(runs: Sequence[Run]) -> str | None:
@@ -56,63 +42,59 @@ def learns_from_simulated(run: Run) -> bool:
     return bool(run.config.get("include_simulated"))
 
 
-def progress(run: Run | None) -> str:
+def progress(words: Words, run: Run | None) -> str:
     """Status, stages and a bar with the time left."""
     if run is None:
-        return f'<div class="rl-hollow"><p>{escape(NO_RUNS)}</p></div>'
+        return hollow(words("run.none_yet"))
     return (
         f'<section class="rl-run" data-status="{run.status}">'
-        f'<p class="rl-status"><strong data-testid="run-status">{status(run)}</strong>{simulated_mark(run)}'
-        f'<span class="rl-muted">{escape(remark(run))}</span></p>'
-        f"{steps(run)}{bar(run)}{error(run)}</section>"
+        f'<p class="rl-status"><strong data-testid="run-status">{status(words, run)}</strong>{simulated_mark(words, run)}'
+        f'<span class="rl-muted">{escape(remark(words, run))}</span></p>'
+        f"{steps(words, run)}{bar(words, run)}{error(words, run)}</section>"
     )
 
 
-def status(run: Run) -> str:
-    return "Stopping" if run.cancel_requested and is_active(run) else STATUSES[run.status]
+def status(words: Words, run: Run) -> str:
+    return words("run.stopping") if run.cancel_requested and is_active(run) else words(f"run.status.{run.status}")
 
 
-def remark(run: Run) -> str:
+def remark(words: Words, run: Run) -> str:
     """What a reader wants beside the status: time left while it runs, time taken after."""
     if is_active(run):
-        left = f"about {duration(run.eta_s)} left" if run.eta_s else "time left not known yet"
+        left = words("run.left", time=duration(words, run.eta_s)) if run.eta_s else words("run.left_unknown")
         return f"{run.progress:.0%}, {left}"
     if run.started_at and run.finished_at:
         took = datetime.fromisoformat(run.finished_at) - datetime.fromisoformat(run.started_at)
-        return f"took {duration(took.total_seconds())}"
+        return words("run.took", time=duration(words, took.total_seconds()))
     return ""
 
 
-def steps(run: Run) -> str:
-    names = list(STAGES)
-    at = len(names) if run.status == "done" else names.index(run.stage) if run.stage in STAGES else -1
+def steps(words: Words, run: Run) -> str:
+    at = len(STAGES) if run.status == "done" else STAGES.index(run.stage) if run.stage in STAGES else -1
     items = []
-    for place, (name, title) in enumerate(STAGES.items()):
+    for place, name in enumerate(STAGES):
         state = "done" if place < at else "now" if place == at else "todo"
         current = ' aria-current="step"' if state == "now" else ""
-        items.append(f'<li class="rl-{state}" data-stage="{name}"{current}>{title}</li>')
+        items.append(f'<li class="rl-{state}" data-stage="{name}"{current}>{words(f"run.stage.{name}")}</li>')
     return f'<ol class="rl-steps" data-testid="stages">{"".join(items)}</ol>'
 
 
-def bar(run: Run) -> str:
+def bar(words: Words, run: Run) -> str:
     fraction = 1.0 if run.status == "done" else min(max(run.progress, 0.0), 1.0)
-    return (
-        f'<progress class="rl-progress" max="1" value="{fraction:.3f}" aria-label="Progress of the round"></progress>'
-    )
+    return f'<progress class="rl-progress" max="1" value="{fraction:.3f}" aria-label="{words("run.progress")}"></progress>'
 
 
-def error(run: Run) -> str:
+def error(words: Words, run: Run) -> str:
     if run.error:
-        return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-error">{escape(run.error)}</p>'
+        return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-error">{escape(words("run.error", error=run.error))}</p>'
     if run.status == "lost":
-        said = "Its process stopped without a word. Resume goes on from the last checkpoint."
-        return f'<p class="rl-notice rl-warn" data-testid="run-error">{said}</p>'
+        return f'<p class="rl-notice rl-warn" data-testid="run-error">{words("run.lost")}</p>'
     return ""
 
 
-def simulated_mark(run: Run) -> str:
+def simulated_mark(words: Words, run: Run) -> str:
     return (
-        '<span class="rl-mark" data-testid="simulated-mark">simulated judgments included</span>'
+        f'<span class="rl-mark" data-testid="simulated-mark">{words("run.simulated_included")}</span>'
         if learns_from_simulated(run)
         else ""
     )
@@ -121,60 +103,52 @@ def simulated_mark(run: Run) -> str:
 # ---- result
 
 
-def interval(figure: Any) -> str:
-    """`71 % (62 to 79 %)` of a fraction with its interval."""
+def interval(words: Words, figure: Any) -> str:
+    """`71% (62% to 79%)` of a fraction with its interval."""
     if not isinstance(figure, dict):
         return f"{figure:.0%}"
     value = f"{figure['value']:.0%}"
     if figure.get("low") is None or figure.get("high") is None:
         return value
-    return f"{value} ({figure['low']:.0%} to {figure['high']:.0%})"
+    return words("run.interval", value=value, low=f"{figure['low']:.0%}", high=f"{figure['high']:.0%}")
 
 
-ESTIMATES = {
-    "heldout_accuracy": "Held-out accuracy",
-    "heldout_accuracy_on_rule": "Accuracy on the rule",
-    "win_rate": "Win rate under the rule",
-    "win_rate_by_reward_model": "Win rate by reward model",
-}
+ESTIMATES = ("heldout_accuracy", "heldout_accuracy_on_rule", "win_rate", "win_rate_by_reward_model")
 """Figures with an interval, in the order they are shown."""
 
 
-def result(run: Run | None) -> str:
+def result(words: Words, run: Run | None) -> str:
     """The figures of a finished round; empty before."""
     if run is None or not run.result:
         return ""
     r = run.result
-    shown = {title: interval(r[key]) for key, title in ESTIMATES.items() if r.get(key)}
+    shown = {words(f"run.figure.{name}"): interval(words, r[name]) for name in ESTIMATES if r.get(name)}
     if (kl := r.get("kl")) is not None:
-        shown["KL to base"] = f"{kl:.2f} nats"
+        shown[words("run.figure.kl")] = words("run.nats", nats=kl)
     if (minutes := r.get("minutes")) is not None:
-        shown["Time"] = duration(minutes * 60)
+        shown[words("run.figure.time")] = duration(words, minutes * 60)
     if (memory := r.get("peak_memory_gib")) is not None:
-        shown["Peak memory"] = f"{memory:.1f} GiB"
+        shown[words("run.figure.peak_memory")] = f"{memory:.1f} GiB"
     if version := r.get("policy_version"):
-        shown["Policy version"] = str(version)
+        shown[words("run.figure.policy_version")] = str(version)
     return (
-        f'<section class="rl-card" data-testid="result"><h3>Result{simulated_mark(run)}</h3>{figures(shown)}'
-        f'<p class="rl-muted">{escape(reading(run))}</p></section>'
+        f'<section class="rl-card" data-testid="result"><h3>{words("run.result")}{simulated_mark(words, run)}</h3>{figures(shown)}'
+        f'<p class="rl-muted">{escape(reading(words, run))}</p></section>'
     )
 
 
-def reading(run: Run) -> str:
+def reading(words: Words, run: Run) -> str:
     """What the figures rest on, so that nobody reads more into them."""
     r = run.result or {}
     parts = []
     if pairs := _cases(r.get("heldout_accuracy")):
-        parts.append(f"Accuracy is of the reward model on {pairs} preference pairs that it did not learn from.")
+        parts.append(words("run.reading.accuracy", count=pairs))
     if prompts := _cases(r.get("win_rate")):
-        parts.append(f"Tuned and base were compared on {prompts} held-out prompts by the declared rule {r.get('rule')!r}.")
+        parts.append(words("run.reading.rule", count=prompts, rule=r.get("rule")))
     if prompts := _cases(r.get("win_rate_by_reward_model")):
-        parts.append(
-            f"The win rate by the reward model, on {prompts} held-out prompts, is a proxy: the policy was paid by that score. "
-            "People's blind comparison is the measure."
-        )
+        parts.append(words("run.reading.proxy", count=prompts))
     if learns_from_simulated(run):
-        parts.append("This round also learned from simulated judgments.")
+        parts.append(words("run.reading.simulated"))
     return " ".join(parts)
 
 
@@ -185,18 +159,18 @@ def _cases(figure: Any) -> int | None:
 # ---- samples
 
 
-def samples(rows: Sequence[RunSample]) -> str:
+def samples(words: Words, rows: Sequence[RunSample]) -> str:
     """The same held-out prompts, answered before and after."""
     if not rows:
         return ""
-    body = "".join(_sample(row) for row in rows)
-    return f'<section class="rl-samples" data-testid="samples"><h3>Before and after</h3>{body}</section>'
+    body = "".join(_sample(words, row) for row in rows)
+    return f'<section class="rl-samples" data-testid="samples"><h3>{words("run.samples")}</h3>{body}</section>'
 
 
-def _sample(row: RunSample) -> str:
-    after = render(row.after) if row.after is not None else '<p class="rl-muted">Not answered yet.</p>'
-    before_and_after = _answer("Before", row.score_before, render(row.before)) + _answer(
-        "After", row.score_after, after
+def _sample(words: Words, row: RunSample) -> str:
+    after = render(row.after) if row.after is not None else f'<p class="rl-muted">{words("run.not_answered_yet")}</p>'
+    before_and_after = _answer(words, "before", row.score_before, render(row.before)) + _answer(
+        words, "after", row.score_after, after
     )
     return (
         f'<article class="rl-sample"><div class="rl-asked rl-prose" dir="auto">{render(row.prompt)}</div>'
@@ -204,6 +178,6 @@ def _sample(row: RunSample) -> str:
     )
 
 
-def _answer(title: str, score: float | None, html: str) -> str:
-    scored = "" if score is None else f' <span class="rl-muted">score {score:+.2f}</span>'
-    return f'<div><h4>{title}{scored}</h4><div class="rl-prose" dir="auto">{html}</div></div>'
+def _answer(words: Words, when: str, score: float | None, html: str) -> str:
+    scored = "" if score is None else f' <span class="rl-muted">{words("run.score", score=score)}</span>'
+    return f'<div><h4>{words(f"run.sample.{when}")}{scored}</h4><div class="rl-prose" dir="auto">{html}</div></div>'

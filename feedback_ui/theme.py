@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.i18n import I18nData
 from gradio.themes.utils import colors, sizes
+
+from feedback_ui.words import Words, tables
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How an event behaves that only reads or writes a few rows: at once, without a spinner, for the page alone."""
 
 html = partial(gr.HTML, apply_default_css=False)
 """HTML that looks as our own style sheet says, without Gradio's prose rules over it."""
+
+i18n = gr.I18n(**tables())
+"""The texts as Gradio takes them: it puts in the reader's language in the browser."""
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -28,6 +34,10 @@ FONT = (
     "Segoe UI",
     "Roboto",
     "Helvetica Neue",
+    "Apple SD Gothic Neo",
+    "Malgun Gothic",
+    "Noto Sans KR",
+    "Noto Sans CJK KR",
     "Liberation Sans",
     "Arial",
     "sans-serif",
@@ -44,6 +54,8 @@ BLUE = colors.Color(
     c50="#f1f6fa", c100="#dde9f3", c200="#bdd4e7", c300="#93b8d8", c400="#6698c4", c500="#437aab",
     c600="#33628f", c700="#2b5075", c800="#274462", c900="#243a53", c950="#182637",
 )  # fmt: skip
+
+EDGE, EDGE_DARK = "#8f897e", "#77716a"
 
 
 def theme() -> gr.themes.Base:
@@ -71,6 +83,8 @@ def theme() -> gr.themes.Base:
         block_border_width="0px",
         block_shadow="none",
         block_shadow_dark="none",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="*neutral_400",
         block_label_background_fill="transparent",
         block_label_background_fill_dark="transparent",
         block_info_text_color="*neutral_600",
@@ -83,8 +97,13 @@ def theme() -> gr.themes.Base:
         panel_border_width="0px",
         input_background_fill="white",
         input_background_fill_dark="*neutral_950",
-        input_border_color="*neutral_300",
-        input_border_color_dark="*neutral_700",
+        # 3 to 1 against what is inside and around, so that the edge of a field can be seen (WCAG 1.4.11).
+        input_border_color=EDGE,
+        input_border_color_dark=EDGE_DARK,
+        checkbox_border_color=EDGE,
+        checkbox_border_color_dark=EDGE_DARK,
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_400",
         input_border_width="1px",
         input_shadow="none",
         input_shadow_focus="none",
@@ -96,10 +115,12 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill_hover="*neutral_700",
         button_primary_text_color="white",
         button_primary_border_color="*neutral_900",
+        button_primary_border_color_hover="*neutral_700",
         button_primary_background_fill_dark="*neutral_100",
         button_primary_background_fill_hover_dark="*neutral_300",
         button_primary_text_color_dark="*neutral_950",
         button_primary_border_color_dark="*neutral_100",
+        button_primary_border_color_hover_dark="*neutral_300",
         button_secondary_background_fill="white",
         button_secondary_background_fill_hover="*neutral_100",
         button_secondary_border_color="*neutral_300",
@@ -115,6 +136,28 @@ def theme() -> gr.themes.Base:
     )
 
 
+def label(key: str) -> I18nData:
+    """A text that stands in the page from the start: a label, an `info`, a placeholder, a button's or a tab's name.
+
+    What a handler sends later is a plain string of the request's `words_of`.
+
+    Raises:
+        KeyError: there is no such text.
+    """
+    Words("en")(key)
+    return i18n(key)
+
+
+def heading(key: str) -> str:
+    """A heading between components, as the value of `html`. Gradio puts in one text a value, not more."""
+    return f'<h3 class="rl-heading">{label(key)}</h3>'
+
+
+def quiet(key: str) -> str:
+    """A line that stands where something will be, as the value of `html`."""
+    return f'<p class="rl-muted">{label(key)}</p>'
+
+
 def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
@@ -123,7 +166,8 @@ def launch_options() -> dict[str, Any]:
     """What Gradio takes at `launch()` or `mount_gradio_app()` rather than when the Blocks are made."""
     return {
         "theme": theme(),
-        "head": f"<style>{asset('style.css')}</style>",
+        "head": f"<style>{asset('style.css')}</style><script>{asset('page.js')}</script>",
+        "i18n": i18n,
         "footer_links": [],
         "run_history": False,
         "favicon_path": str(ASSETS / "favicon.svg"),

@@ -12,8 +12,10 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui import charts, presenters, run_view
-from feedback_ui.form import RoundForm
-from feedback_ui.theme import QUIET, html
+from feedback_ui.form import RoundForm, as_on_the_page
+from feedback_ui.gate import Gate
+from feedback_ui.theme import QUIET, heading, html, label
+from feedback_ui.words import Words, words_of
 from rlhf import pairs
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.jobs import Jobs, RoundError
@@ -44,11 +46,12 @@ class TrainingPage:
     def __init__(self, store: Database, jobs: Jobs, *, default_config: RoundConfig):
         self.store = store
         self.jobs = jobs
+        self.gate = Gate(store)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="round-form"):
                 self.material = html(elem_id="pairs-available")
-                self.form = RoundForm(default_config)
-                self.start = gr.Button("Start round", variant="primary", elem_id="start-round")
+                self.form = RoundForm(default_config, self.gate)
+                self.start = gr.Button(label("training.start"), variant="primary", elem_id="start-round")
                 self.refusal = html(elem_id="start-refusal", elem_classes="rl-optional")
                 self.form.place_others()
             with gr.Column(scale=2, min_width=320, elem_id="run-view"):
@@ -62,21 +65,21 @@ class TrainingPage:
 
     def _run_view(self) -> None:
         with gr.Row(elem_id="run-bar"):
-            self.picker = gr.Dropdown([], label="Run", visible=False, elem_id="run-picker", scale=3, min_width=200)
-            self.cancel = gr.Button("Cancel", elem_id="cancel-run", visible=False, scale=1, min_width=90)
-            self.resume = gr.Button("Resume", elem_id="resume-run", visible=False, scale=1, min_width=90)
+            self.picker = gr.Dropdown([], label=label("training.run"), visible=False, elem_id="run-picker", scale=3, min_width=200)
+            self.cancel = gr.Button(label("training.cancel"), elem_id="cancel-run", visible=False, scale=1, min_width=90)
+            self.resume = gr.Button(label("training.resume"), elem_id="resume-run", visible=False, scale=1, min_width=90)
         self.progress = html(elem_id="run-progress")
         self.result = html(elem_id="run-result", elem_classes="rl-optional")
         self.plots: dict[str, gr.Plot] = {}
         with gr.Column(visible=False, elem_id="run-plots") as self.figures:
-            for heading, group in (("Reward model", charts.REWARD_CHARTS), ("PPO", charts.PPO_CHARTS)):
-                html(f"<h3 class='rl-heading'>{heading}</h3>")
+            for stage, group in (("reward", charts.REWARD_CHARTS), ("ppo", charts.PPO_CHARTS)):
+                html(heading(f"run.stage.{stage}"))
                 for left, right in zip(group[::2], group[1::2], strict=True):
                     with gr.Row():
                         self._plot(left)
                         self._plot(right)
         self.samples = html(elem_id="run-samples", elem_classes="rl-optional")
-        with gr.Accordion("Log", open=False, visible=False, elem_id="log-box") as self.log_box:
+        with gr.Accordion(label("training.log"), open=False, visible=False, elem_id="log-box") as self.log_box:
             self.log = gr.Textbox(
                 show_label=False, lines=14, max_lines=14, interactive=False, elem_id="run-log", elem_classes="rl-log"
             )
@@ -94,7 +97,7 @@ class TrainingPage:
         self.form.wire()
         tab.select(self.open, self.picker, [self.material, self.timer, *self.followed], **QUIET)
         self.timer.tick(self.follow, [self.picker, self.drawn], self.followed, **QUIET)
-        self.picker.input(self.show, self.picker, self.followed, **QUIET)
+        self.picker.input(self.pick, self.picker, self.followed, **QUIET)
         self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET).then(
             None, js=BRING_INTO_VIEW
         )
@@ -103,77 +106,91 @@ class TrainingPage:
 
     # ---- acts
 
-    def start_round(self, values: dict[Component, Any]) -> dict[Component, Any]:
+    def start_round(self, values: dict[Component, Any], request: gr.Request) -> dict[Component, Any]:
+        visitor = self.gate.acts(request, "researcher")
+        words = words_of(request)
         try:
-            run = self.jobs.start(self.form.read(values))
+            run = self.jobs.start(self.form.read(words, values), visitor.annotator.id)
         except REFUSALS as error:
-            return self._refused(error)
-        return {self.refusal: "", **self.show(run.id)}
+            return self._refused(words, error)
+        return {self.refusal: "", **self.show(words, run.id)}
 
-    def cancel_round(self, run_id: str | None) -> dict[Component, Any]:
+    def cancel_round(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
+        self.gate.acts(request, "researcher")
+        words = words_of(request)
         try:
             self.jobs.cancel(run_id)
         except REFUSALS as error:
-            return self._refused(error)
-        return {self.refusal: "", **self.show(run_id)}
+            return self._refused(words, error)
+        return {self.refusal: "", **self.show(words, run_id)}
 
-    def resume_round(self, run_id: str | None) -> dict[Component, Any]:
+    def resume_round(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
+        self.gate.acts(request, "researcher")
+        words = words_of(request)
         try:
             run = self.jobs.resume(run_id)
         except REFUSALS as error:
-            return self._refused(error)
-        return {self.refusal: "", **self.show(run.id)}
+            return self._refused(words, error)
+        return {self.refusal: "", **self.show(words, run.id)}
 
-    def _refused(self, error: Exception) -> dict[Component, Any]:
-        return {self.refusal: presenters.notice(presenters.sentence(error), "bad")}
+    def _refused(self, words: Words, error: Exception) -> dict[Component, Any]:
+        return {self.refusal: presenters.notice(refusal(words, error), "bad")}
 
     # ---- what is shown
 
-    def open(self, chosen: str | None) -> dict[Component, Any]:
+    def open(self, chosen: str | None, request: gr.Request) -> dict[Component, Any]:
         """Someone came to the page: the run they looked at, or else the active one, or else the newest.
 
         Before that nothing of a run is sent: someone who only judges is told no policy's name.
         """
+        self.gate.reads(request, "researcher")
+        words = words_of(request)
         derived = pairs.of_store(self.store, include_simulated=True)
         return {
-            self.material: presenters.pairs_available(derived),
+            self.material: presenters.pairs_available(words, derived),
             self.timer: gr.Timer(active=True),
-            **self.show(chosen or self._opening_run()),
+            **self.show(words, chosen or self._opening_run()),
         }
 
-    def follow(self, chosen: str | None, drawn: Drawn | None) -> dict[Component, Any]:
+    def follow(self, chosen: str | None, drawn: Drawn | None, request: gr.Request) -> dict[Component, Any]:
         """A tick. What has not changed is not sent again, so that nothing on the page moves."""
+        self.gate.reads(request, "researcher")
         run_id = chosen or self._opening_run()
         if run_id is None:
             return gr.skip()
         run = runs.get(self.store, run_id)
         if not run_view.is_active(run) and drawn == self._drawn(run):
             return gr.skip()
-        update = self.show(run_id, drawn)
+        words = words_of(request)
+        update = self.show(words, run_id, drawn)
         if chosen and self.picker in update:
             # A tick that was under way while another run was started or picked must not pick the old one again.
-            update[self.picker] = gr.Dropdown(self._choices())
+            update[self.picker] = gr.Dropdown(self._choices(words))
         return update
 
-    def _choices(self) -> list[tuple[str, str]]:
-        return run_view.choices(runs.all_runs(self.store))
+    def _choices(self, words: Words) -> list[tuple[str, str]]:
+        return run_view.choices(words, runs.all_runs(self.store))
 
-    def show(self, run_id: str | None, drawn: Drawn | None = None) -> dict[Component, Any]:
+    def pick(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
+        self.gate.reads(request, "researcher")
+        return self.show(words_of(request), run_id)
+
+    def show(self, words: Words, run_id: str | None, drawn: Drawn | None = None) -> dict[Component, Any]:
         """One run. Against `drawn`, only what may have moved: an open list or a plot is left in peace."""
         if run_id is None:
-            return {self.progress: run_view.progress(None)}
+            return {self.progress: run_view.progress(words, None)}
         run = runs.get(self.store, run_id)
         now = self._drawn(run)
         update: dict[Component, Any] = {
-            self.progress: run_view.progress(run),
-            self.result: run_view.result(run),
-            self.samples: run_view.samples(runs.samples(self.store, run_id)),
+            self.progress: run_view.progress(words, run),
+            self.result: run_view.result(words, run),
+            self.samples: run_view.samples(words, runs.samples(self.store, run_id)),
             self.log: self.jobs.log_tail(run_id),
             self.drawn: now,
         }
         if drawn is None or replace(drawn, points=now.points) != now:
             update |= {
-                self.picker: gr.Dropdown(self._choices(), value=run_id, visible=True),
+                self.picker: gr.Dropdown(self._choices(words), value=run_id, visible=True),
                 self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
                 self.resume: gr.Button(visible=run_view.is_resumable(run)),
                 self.figures: gr.Column(visible=run_view.is_active(run) or now.points > 0),
@@ -181,7 +198,7 @@ class TrainingPage:
             }
         if drawn is None or (drawn.run_id, drawn.points) != (run_id, now.points):
             metrics = runs.metrics(self.store, run_id)
-            update |= {self.plots[chart.metric]: charts.figure(chart, metrics) for chart in charts.CHARTS}
+            update |= {self.plots[chart.metric]: charts.figure(words, chart, metrics) for chart in charts.CHARTS}
         return update
 
     def _drawn(self, run: Run) -> Drawn:
@@ -190,3 +207,12 @@ class TrainingPage:
 
     def _opening_run(self) -> str | None:
         return run_view.opening_run(runs.all_runs(self.store))
+
+
+def refusal(words: Words, error: Exception) -> str:
+    """Why something was not done, and what to do, in the page's own names for things."""
+    if isinstance(error, pairs.NotEnoughPairs) and error.found < error.needed:
+        ways = words("training.or_ask_for_fewer", found=error.found) if error.found else ""
+        missing = words("training.not_enough_pairs", count=error.found, needed=error.needed, missing=error.needed - error.found)
+        return f"{missing}{ways}. {words('training.what_counts')}"
+    return words("training.refused", error=as_on_the_page(words, presenters.sentence(error)))

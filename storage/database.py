@@ -133,6 +133,7 @@ class Database:
         self._local = threading.local()
         self._open: dict[threading.Thread, sqlite3.Connection] = {}
         self._open_lock = threading.Lock()
+        self._writing = threading.RLock()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._migrate()
@@ -198,17 +199,25 @@ class Database:
         if connection.conn.in_transaction:
             yield connection
             return
+        # For SQLite's own lock threads poll, and under load some of them never get their turn.
+        if not self._writing.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+            raise self._not_saved(sqlite3.OperationalError("database is locked"))
         try:
             connection.conn.execute("BEGIN IMMEDIATE")
             yield connection
             connection.conn.commit()
         except sqlite3.OperationalError as error:
             connection.conn.rollback()
-            kind = StoreLocked if "locked" in str(error) else StoreError
-            raise kind(f"{self.path}: {error}. Nothing was saved: {_remedy(error)}, then try again.") from error
+            raise self._not_saved(error) from error
         except BaseException:
             connection.conn.rollback()
             raise
+        finally:
+            self._writing.release()
+
+    def _not_saved(self, error: sqlite3.OperationalError) -> StoreError:
+        kind = StoreLocked if "locked" in str(error) else StoreError
+        return kind(f"{self.path}: {error}. Nothing was saved: {_remedy(error)}, then try again.")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 from storage.database import Database, StoreError, to_json
-from storage.records import FLAG_KINDS, STRENGTHS, Details, Flag, IdealAnswer, Tiers, Timing
+from storage.records import FLAG_KINDS, STRENGTHS, Details, Flag, IdealAnswer, ProjectSettings, Tiers, Timing
 from storage.settings import MOST_ASPECTS
 
 LONGEST_TEXT = 20_000
@@ -58,6 +58,20 @@ def check(said: Details, shown: Sequence[int], tiers: Tiers) -> None:
         times = (said.timing.active_ms, said.timing.idle_ms, said.timing.client_ms)
         if any(type(ms) is not int or not 0 <= ms <= LONGEST_TIME_MS for ms in times):
             raise BadJudgment(f"Times must be milliseconds, not {times}: reload the page.")
+
+
+def check_asked(said: Details, project: ProjectSettings) -> None:
+    """Whether a ranking answers what the project asks of it now. Ratings of an aspect that was dropped meanwhile are kept.
+
+    Raises:
+        BadJudgment: the rationale that is required is missing or too short.
+    """
+    reason = said.rationale.strip()
+    if project.rationale == "required" and len(reason) < project.rationale_min_chars:
+        raise BadJudgment(
+            f"A reason of at least {project.rationale_min_chars} characters is asked for, and this one has {len(reason)}: write more, "
+            "or reload the page if there is no place for it."
+        )
 
 
 def write(store: Database, judgment_id: int, said: Details) -> None:

@@ -35,6 +35,11 @@ def exclude(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: 
     if not rule or not reason:
         raise StoreError("An exclusion needs a rule and a reason: the annotator is shown both.")
     with store.atomic() as connection:
+        gone = store.value(
+            "SELECT min(supersedes) FROM judgments WHERE supersedes IN (SELECT value FROM json_each(?))", [to_json(ids)]
+        )
+        if gone is not None:
+            raise StoreError(f"Judgment {gone} was corrected or undone meanwhile: reload the page and choose again.")
         exclusion_id = store.insert("exclusions", {"rule": rule, "reason": reason, "by_id": by, "created_at": now()})
         try:
             connection.conn.execute(
@@ -106,6 +111,16 @@ def of_judgments(store: Database, judgment_ids: Iterable[int]) -> dict[int, list
     for link in links:
         found.setdefault(link["judgment_id"], []).append(known[link["exclusion_id"]])
     return found
+
+
+def of_presentation(store: Database, presentation_id: int) -> list[int]:
+    """Ids of the exclusions, not lifted, of anything that was ever said of a presentation."""
+    rows = store.rows(
+        "SELECT DISTINCT x.exclusion_id FROM judgments j JOIN excluded_judgments x ON x.judgment_id = j.id "
+        "WHERE j.presentation_id = ? AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts)",
+        [presentation_id],
+    )
+    return [row["exclusion_id"] for row in rows]
 
 
 def all_exclusions(store: Database) -> list[Exclusion]:

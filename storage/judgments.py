@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from storage import annotators, comparisons, completions, details, exclusions, presentations, prompts, queue
+from storage import annotators, comparisons, completions, details, exclusions, presentations, prompts, queue, settings
 from storage.database import Database, StoreError, now, to_json
-from storage.details import BadJudgment
+from storage.details import BadJudgment, check_asked
 from storage.records import AnnotatorKind, Details, JudgedComparison, Judgment, Presentation, Tiers
 
 __all__ = ["BadJudgment", "LeaseOver"]
@@ -69,7 +69,10 @@ def save(
             raise LeaseOver(
                 "The time for this comparison was over and it was given to somebody else, or it was withdrawn. Here is another one."
             )
-        return _insert(store, presentation, _checked(presentation, verdict, tiers, all_bad, skip_reason, details))
+        said = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
+        if verdict == "rank":
+            check_asked(details, settings.current(store))
+        return _insert(store, presentation, said)
 
 
 def correct(
@@ -85,8 +88,6 @@ def correct(
 ) -> Judgment:
     """Says something else instead of an earlier judgment of one's own, which stays in the store, superseded.
 
-    What excluded the earlier one excludes the new one too.
-
     Raises:
         BadJudgment: it is somebody else's, it was corrected or undone before, or it does not fit what was shown.
     """
@@ -100,10 +101,7 @@ def correct(
         said = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
         if row["verdict"] == "skip" and said.verdict == "rank" and not queue.reclaim(store, presentation):
             raise LeaseOver("You skipped this one, and others have judged it since: it needs no more judgments.")
-        corrected = _insert(store, presentation, said, supersedes=judgment_id)
-        for exclusion in exclusions.of_judgment(store, judgment_id):
-            store.insert("excluded_judgments", {"judgment_id": corrected.id, "exclusion_id": exclusion.id})
-        return get(store, corrected.id)
+        return _insert(store, presentation, said, supersedes=judgment_id)
 
 
 def add_simulated(
@@ -138,7 +136,8 @@ def add_simulated(
 def undo(store: Database, annotator_id: int) -> Judgment | None:
     """Takes back this annotator's last standing judgment and returns it; None if they have none.
 
-    The comparison is what `queue.next_presentation` shows them next, in the order they saw.
+    The comparison is what `queue.next_presentation` shows them next, in the order they saw, unless others have taken its
+    place meanwhile: who undoes a skip may come too late.
     """
     with store.atomic():
         row = store.row(
@@ -159,7 +158,8 @@ def undo(store: Database, annotator_id: int) -> Judgment | None:
                 "created_at": now(),
             },
         )
-        if presentation is not None:
+        by_person = annotators.get(store, annotator_id).kind == "human"
+        if presentation is not None and by_person and queue.reclaim(store, presentation):
             queue.hold_again(store, presentation)
         return from_row(row)
 
@@ -301,6 +301,10 @@ def _insert(store: Database, presentation: Presentation, said: _Said, *, superse
         },
     )
     details.write(store, judgment_id, said.details)
+    excluded = exclusions.of_presentation(store, presentation.id)
+    for exclusion_id in excluded:
+        # Saying it again, corrected or after an undo, does not shake an exclusion off.
+        store.insert("excluded_judgments", {"judgment_id": judgment_id, "exclusion_id": exclusion_id})
     return Judgment(
         judgment_id,
         presentation.comparison_id,
@@ -316,7 +320,7 @@ def _insert(store: Database, presentation: Presentation, said: _Said, *, superse
         said.details.strength,
         said.partial,
         said.details.rationale.strip(),
-        said.verdict == "rank" and presentation.purpose == "vote",
+        said.verdict == "rank" and presentation.purpose == "vote" and not excluded,
     )
 
 

@@ -27,6 +27,8 @@ DROP INDEX judgments_annotator;
 
 CREATE INDEX judgments_annotator ON judgments(annotator_id, id);
 
+CREATE INDEX judgments_created ON judgments(created_at);
+
 CREATE TABLE leases (
     id INTEGER PRIMARY KEY,
     presentation_id INTEGER NOT NULL REFERENCES presentations(id),

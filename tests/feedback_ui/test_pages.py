@@ -3,16 +3,30 @@
 import inspect
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 
 from feedback_ui.app import build_app, launch_options
 from feedback_ui.demo import merged
+from feedback_ui.theme import i18n
+from feedback_ui.words import Words
 from rlhf.client import PolicyServerDown
-from rlhf.config import PRESETS, RoundConfig, options
+from rlhf.config import PRESETS, ConfigError, RoundConfig, options
 from rlhf.jobs import RoundError
+from rlhf.pairs import NotEnoughPairs
 from storage import policies, runs
+
+EN = Words("en")
+
+
+def asking(language):
+    """A request of a browser in that language."""
+    return SimpleNamespace(headers={"accept-language": language}, cookies={})
+
+
+ENGLISH = asking("en")
 
 
 class FakeJobs:
@@ -26,7 +40,7 @@ class FakeJobs:
     def refuse(self, error):
         self.refusal = error
 
-    def start(self, config):
+    def start(self, config, by=None):
         if self.refusal:
             raise self.refusal
         self.started.append(config)
@@ -90,17 +104,18 @@ def test_the_look_names_no_other_host(assets):
 def test_every_option_of_a_round_is_in_the_form_with_its_help(training):
     shown = training.form.fields
     assert set(shown) == {option.name for option in options(RoundConfig())}
-    assert all(shown[option.name].info == option.help for option in options(RoundConfig()))
+    for option in options(RoundConfig()):
+        assert i18n.translations["en"][shown[option.name].info.key] == option.help
 
 
 def test_the_form_says_what_its_preset_says(training):
-    assert training.form.read(filled_in(training)) == RoundConfig()
+    assert training.form.read(EN, filled_in(training)) == RoundConfig()
 
 
 def test_choosing_a_preset_fills_the_form(training):
     form = training.form
-    values = {form.preset: "tiny", **form.show_preset("tiny")}
-    assert form.read(values) == PRESETS["tiny"]
+    values = {form.preset: "tiny", **form.show_preset("tiny", ENGLISH)}
+    assert form.read(EN, values) == PRESETS["tiny"]
 
 
 def test_a_configuration_of_ones_own_stands_first(build, store, jobs, server):
@@ -111,7 +126,7 @@ def test_a_configuration_of_ones_own_stands_first(build, store, jobs, server):
 
 
 def test_start_starts_what_the_form_says_and_shows_it(training, jobs):
-    shown = training.start_round(filled_in(training, ppo_steps=3, include_simulated=True))
+    shown = training.start_round(filled_in(training, ppo_steps=3, include_simulated=True), ENGLISH)
     (config,) = jobs.started
     assert (config.ppo.steps, config.include_simulated) == (3, True)
     assert shown[training.drawn].run_id == "r1"
@@ -119,34 +134,55 @@ def test_start_starts_what_the_form_says_and_shows_it(training, jobs):
     assert shown[training.refusal] == ""
 
 
-@pytest.mark.parametrize("error", [RoundError("3 pairs, need 50"), RoundError("r9 is running: wait for it")])
+@pytest.mark.parametrize("error", [RoundError("3 runs, need 1"), RoundError("r9 is running: wait for it")])
 def test_a_refused_start_says_why(training, jobs, error):
     jobs.refuse(error)
-    shown = training.start_round(filled_in(training))
+    shown = training.start_round(filled_in(training), ENGLISH)
     assert str(error) in shown[training.refusal]
     assert training.progress not in shown
+
+
+TOO_FEW = NotEnoughPairs("3 preference pairs, need 50: pass --min-pairs 3", found=3, needed=50)
+ONLY_HELD_OUT = NotEnoughPairs("every preference pair is on a held-out prompt: judge others", found=60, needed=50)
+
+
+@pytest.mark.parametrize(
+    ("error", "request_", "said"),
+    [
+        (TOO_FEW, "en", "3 preference pairs, and this round asks for 50: judge 47 more comparisons, or set “Fewest pairs” to 3."),
+        (TOO_FEW, "ko", "비교를 47건 더 판정해 주세요. 또는 ‘최소 선호 쌍 수’를 3개로 낮추세요."),
+        (ONLY_HELD_OUT, "en", "Every preference pair is on a held-out prompt: judge others."),
+        (ONLY_HELD_OUT, "ko", "요청을 처리하지 못했습니다. Every preference pair is on a held-out prompt: judge others."),
+        (ConfigError("--ppo-steps 0: must be greater than 0"), "en", "“PPO steps” 0: must be greater than 0."),
+        (ConfigError("--ppo-steps 0: must be greater than 0"), "ko", "‘PPO 스텝 수’ 0: must be greater than 0."),
+        (ConfigError("--no-such: unknown"), "en", "--no-such: unknown."),
+    ],
+)
+def test_a_refusal_calls_things_by_the_forms_own_names(training, jobs, error, request_, said):
+    jobs.refuse(error)
+    assert said in training.start_round(filled_in(training), asking(request_))[training.refusal]
 
 
 @pytest.mark.parametrize(
     ("typed", "said"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must not be negative")]
 )
 def test_a_form_that_makes_no_sense_says_why(training, jobs, typed, said):
-    assert said in training.start_round(filled_in(training, **typed))[training.refusal]
+    assert said in training.start_round(filled_in(training, **typed), ENGLISH)[training.refusal]
     assert jobs.started == []
 
 
 def test_cancel_and_resume(training, store):
-    training.start_round(filled_in(training))
-    shown = training.cancel_round("r1")
+    training.start_round(filled_in(training), ENGLISH)
+    shown = training.cancel_round("r1", ENGLISH)
     assert runs.get(store, "r1").cancel_requested
     assert "Stopping" in shown[training.progress]
     runs.finish(store, "r1", "cancelled")
-    assert training.show("r1")[training.resume].visible
-    assert training.resume_round("r1")[training.cancel].visible
+    assert training.show(EN, "r1")[training.resume].visible
+    assert training.resume_round("r1", ENGLISH)[training.cancel].visible
 
 
 def test_without_runs_only_the_empty_state_is_shown(training):
-    shown = training.open(None)
+    shown = training.open(None, ENGLISH)
     assert "No round has been run yet" in shown[training.progress]
     assert training.picker not in shown
 
@@ -156,32 +192,32 @@ def test_a_reload_shows_the_active_run(training, store):
         runs.create(store, run_id, config={}, seed=0, versions={})
         if end:
             runs.finish(store, run_id, end)
-    assert training.open(None)[training.drawn].run_id == "now"
-    assert training.open("old")[training.drawn].run_id == "old"
+    assert training.open(None, ENGLISH)[training.drawn].run_id == "now"
+    assert training.open("old", ENGLISH)[training.drawn].run_id == "old"
 
 
 def test_a_tick_sends_nothing_when_nothing_has_changed(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     runs.finish(store, "r", "done")
-    drawn = training.show("r")[training.drawn]
-    assert training.progress not in training.follow("r", drawn)
+    drawn = training.show(EN, "r")[training.drawn]
+    assert training.progress not in training.follow("r", drawn, ENGLISH)
 
 
 def test_a_tick_draws_a_plot_again_only_for_new_points(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     plots = set(training.plots.values())
-    drawn = training.show("r")[training.drawn]
-    assert not plots & set(training.follow("r", drawn))
+    drawn = training.show(EN, "r")[training.drawn]
+    assert not plots & set(training.follow("r", drawn, ENGLISH))
     runs.log_metrics(store, "r", 1, {"reward/loss": 0.6})
-    assert plots <= set(training.follow("r", drawn))
+    assert plots <= set(training.follow("r", drawn, ENGLISH))
 
 
 def test_a_tick_leaves_the_open_list_of_runs_in_peace(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
-    drawn = training.show("r")[training.drawn]
-    assert training.picker not in training.follow("r", drawn)
+    drawn = training.show(EN, "r")[training.drawn]
+    assert training.picker not in training.follow("r", drawn, ENGLISH)
     runs.finish(store, "r", "failed")
-    shown = training.follow("r", drawn)
+    shown = training.follow("r", drawn, ENGLISH)
     assert "failed" in shown[training.picker].choices[0][0]
     assert shown[training.resume].visible
 
@@ -195,28 +231,28 @@ def test_the_newest_tuned_version_is_chosen(demo, store, server):
     for name in ("t1", "t2"):
         policies.register_tuned(store, name=name, base_model="Base", adapter_path=f"runs/r/{name}", run_id="r")
     server.answers = {"Base": [], "t1": [], "t2": []}
-    shown = demo.refresh(None)
+    shown = demo.refresh(None, ENGLISH)
     assert (shown[demo.base], shown[demo.version].value) == ("Base", "t2")
-    assert demo.refresh("t1")[demo.version].value == "t1"
+    assert demo.refresh("t1", ENGLISH)[demo.version].value == "t1"
     assert shown[demo.notice] == ""
 
 
 def test_without_a_tuned_version_the_page_says_where_to_train_one(demo, store, server):
     policies.ensure_base(store, "Base")
     server.answers = {"Base": []}
-    assert "Train one on the Training page" in demo.refresh(None)[demo.notice]
+    assert "Train one on the Training page" in demo.refresh(None, ENGLISH)[demo.notice]
 
 
 def test_a_server_that_is_down_is_said_in_words(demo, server):
     server.fall_over("no answer at :1")
-    shown = demo.refresh(None)
+    shown = demo.refresh(None, ENGLISH)
     assert "No answer at :1." in shown[demo.notice]
     assert not shown[demo.ask].interactive
 
 
 def final(demo, *arguments):
     panes = {}
-    for update in demo.answer(*arguments):
+    for update in demo.answer(*arguments, ENGLISH):
         panes |= update
     return panes
 

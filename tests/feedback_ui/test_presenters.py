@@ -1,10 +1,16 @@
 """Records to words: pure functions, checked against what a reader should see."""
 
+import re
+
 import pytest
 
 from feedback_ui import charts, presenters, run_view
+from feedback_ui.words import Words
 from rlhf.pairs import PreferencePair
 from storage.records import Metric, PolicyVersion, Run, RunSample
+from storage.stats import DayOfJudging
+
+EN, KO = Words("en"), Words("ko")
 
 
 def a_run(**changes):
@@ -26,32 +32,13 @@ def a_pair(kind):
     [(0.2, "1 s"), (20, "20 s"), (89, "89 s"), (90, "2 min"), (660, "11 min"), (5400, "1 h 30 min"), (7200, "2 h")],
 )
 def test_durations(seconds, said):
-    assert presenters.duration(seconds) == said
-
-
-@pytest.mark.parametrize(
-    ("status", "said"),
-    [
-        ((True, True, 20.0, ""), "The model is writing new answers: about 20 s. This page fills by itself."),
-        ((True, True, None, ""), "The model is writing new answers. This page fills by itself."),
-        ((False, False, None, ""), "The model is being loaded. This page fills by itself."),
-        ((False, False, None, "Downloading the model."), "Downloading the model. This page fills by itself."),
-        ((True, False, None, "Paused while a round trains."), "Paused while a round trains."),
-    ],
-)
-def test_waiting_notes(status, said):
-    assert (
-        presenters.waiting_note(
-            **dict(zip(("ready", "filling", "seconds_per_comparison", "note"), status, strict=True))
-        )
-        == said
-    )
+    assert presenters.duration(EN, seconds) == said
 
 
 def test_pairs_from_people_and_simulated_ones_are_told_apart():
-    html = presenters.pairs_available([a_pair("human"), a_pair("human"), a_pair("simulated")])
+    html = presenters.pairs_available(EN, [a_pair("human"), a_pair("human"), a_pair("simulated")])
     assert "2 preference pairs from people, 1 from simulated annotators (used only if included)." in html
-    assert "judge some comparisons" in presenters.pairs_available([])
+    assert "judge some comparisons" in presenters.pairs_available(EN, [])
 
 
 def test_versions_to_compare_are_those_served_newest_first():
@@ -82,15 +69,44 @@ def test_the_overview_keeps_people_and_rules_apart():
         "prompts": 241, "completions": 1600, "comparisons": 8, "judgments": {"human": 1204, "simulated": 31},
         "annotators": {"human": 1, "simulated": 2}, "runs": {"done": 1}, "policy_versions": 2, "queue_depth": 5,
     }  # fmt: skip
-    html = presenters.overview(stats)
+    html = presenters.overview(EN, stats, [DayOfJudging("2026-11-02", 4, 0)])
     assert "<dt>by people</dt><dd>1,204</dd>" in html
     assert "<dt>simulated</dt><dd>31</dd>" in html
     assert "1,235" not in html
-    assert presenters.NOTHING_YET in presenters.overview(stats | {"prompts": 0})
+    assert "Import prompts or start with the packaged ones" in presenters.overview(EN, stats | {"prompts": 0}, [])
+
+
+def test_a_bar_a_day_is_as_high_as_its_share_of_the_highest():
+    days = [DayOfJudging("2026-11-01", 1, 0), DayOfJudging("2026-11-02", 0, 0), DayOfJudging("2026-11-03", 2, 8)]
+    html = presenters.judgments_by_day(EN, days)
+    assert re.findall(r'class="rl-of-(\w+)" style="height:([\d.]+)%"', html) == [
+        ("people", "12.5"), ("people", "25.0"), ("simulated", "100.0"),
+    ]  # fmt: skip
+    assert html.count("<li ") == 3
+    assert "3 Nov: 2 by people, 8 simulated" in html
+    assert "highest bar: 8 judgments" in html
+
+
+def test_days_without_judgments_say_where_they_are_given():
+    html = presenters.judgments_by_day(EN, [DayOfJudging("2026-11-01", 0, 0)])
+    assert "They are given on the Compare page." in html and "<figure" not in html
+
+
+def test_a_day_is_said_in_the_readers_order():
+    assert presenters.day(EN, "2026-03-09") == "9 Mar"
+    assert presenters.day(KO, "2026-03-09T23:10:00.000+00:00") == "3월 9일"
+
+
+def test_korean_says_the_same_figures():
+    run = a_run(status="done", result=RESULT, finished_at="2026-11-02T11:40:00.000+00:00")
+    html = run_view.progress(KO, run) + run_view.result(KO, run)
+    for said in ("완료", "1시간 40분 걸림", "보상 모델", "71%(62%~79%)", "선호 쌍 118개", "tuned-1"):
+        assert said in html
+    assert "Held-out" not in html and "Result" not in html
 
 
 def test_stages_before_the_current_one_are_done():
-    html = run_view.steps(a_run(stage="ppo"))
+    html = run_view.steps(EN, a_run(stage="ppo"))
     states = [part.split('"')[0] for part in html.split('<li class="rl-')[1:]]
     assert states == ["done", "done", "now", "todo", "todo"]
     assert html.count('aria-current="step"') == 1
@@ -98,29 +114,29 @@ def test_stages_before_the_current_one_are_done():
 
 def test_a_finished_run_has_every_stage_done_and_says_how_long():
     run = a_run(status="done", stage="register", finished_at="2026-11-02T10:14:00.000+00:00")
-    assert run_view.steps(run).count("rl-done") == 5
-    assert run_view.remark(run) == "took 14 min"
+    assert run_view.steps(EN, run).count("rl-done") == 5
+    assert run_view.remark(EN, run) == "took 14 min"
 
 
 def test_progress_says_what_is_left():
-    html = run_view.progress(a_run())
+    html = run_view.progress(EN, a_run())
     assert "42%, about 11 min left" in html
     assert 'value="0.425"' in html
-    assert "time left not known yet" in run_view.progress(a_run(eta_s=None))
+    assert "time left not known yet" in run_view.progress(EN, a_run(eta_s=None))
 
 
 def test_a_cancel_that_is_under_way_shows():
-    assert run_view.status(a_run(cancel_requested=True)) == "Stopping"
-    assert run_view.status(a_run(status="cancelled", cancel_requested=True)) == "Cancelled"
+    assert run_view.status(EN, a_run(cancel_requested=True)) == "Stopping"
+    assert run_view.status(EN, a_run(status="cancelled", cancel_requested=True)) == "Cancelled"
 
 
 def test_errors_are_shown_as_text():
-    assert "out of &lt;i&gt;memory" in run_view.progress(a_run(status="failed", error="out of <i>memory"))
-    assert "Resume goes on" in run_view.progress(a_run(status="lost"))
+    assert "out of &lt;i&gt;memory" in run_view.progress(EN, a_run(status="failed", error="out of <i>memory"))
+    assert "Resume goes on" in run_view.progress(EN, a_run(status="lost"))
 
 
 def test_without_runs_the_page_says_what_to_do():
-    assert run_view.NO_RUNS in run_view.progress(None)
+    assert "Choose a preset and start one" in run_view.progress(EN, None)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +157,7 @@ def test_the_page_opens_on_the_active_run_or_the_newest():
     assert run_view.opening_run([old, new]) == "new"
     assert run_view.opening_run([a_run(id="active", created_at="2025-01-01"), new, old]) == "active"
     assert run_view.opening_run([]) is None
-    assert [run_id for _, run_id in run_view.choices([old, new])] == ["new", "old"]
+    assert [run_id for _, run_id in run_view.choices(EN, [old, new])] == ["new", "old"]
 
 
 RESULT = {
@@ -153,7 +169,7 @@ RESULT = {
 
 
 def test_the_result_shows_every_figure_with_its_interval():
-    html = run_view.result(a_run(status="done", result=RESULT))
+    html = run_view.result(EN, a_run(status="done", result=RESULT))
     for figure in (
         "71% (62% to 79%)",
         "50% (41% to 59%)",
@@ -171,38 +187,38 @@ def test_the_result_shows_every_figure_with_its_interval():
 
 
 def test_a_result_that_rests_on_simulated_judgments_is_marked():
-    html = run_view.result(a_run(status="done", result=RESULT, config={"include_simulated": True}))
+    html = run_view.result(EN, a_run(status="done", result=RESULT, config={"include_simulated": True}))
     assert 'data-testid="simulated-mark"' in html
     assert "also learned from simulated judgments" in html
 
 
 def test_a_result_with_missing_figures_shows_the_others():
-    html = run_view.result(a_run(status="done", result={"kl": 0.0, "heldout_accuracy": {"value": 0.6}}))
+    html = run_view.result(EN, a_run(status="done", result={"kl": 0.0, "heldout_accuracy": {"value": 0.6}}))
     assert "0.00 nats" in html
     assert "<dd>60%</dd>" in html
     assert "Win rate" not in html
-    assert run_view.result(a_run()) == ""
+    assert run_view.result(EN, a_run()) == ""
 
 
 def test_samples_are_rendered_safely():
     html = run_view.samples(
-        [RunSample("<script>p", "**b**", "<img src=x>", -0.5, 1.0), RunSample("q", "r", None, None, None)]
+        EN, [RunSample("<script>p", "**b**", "<img src=x>", -0.5, 1.0), RunSample("q", "r", None, None, None)]
     )
     assert "<script" not in html and "<img" not in html
     assert "<strong>b</strong>" in html
     assert "score -0.50" in html and "score +1.00" in html
     assert "Not answered yet." in html
-    assert run_view.samples([]) == ""
+    assert run_view.samples(EN, []) == ""
 
 
 def test_a_chart_draws_its_metric_in_order_of_steps():
     metrics = [Metric("reward/loss", 2, 0.5), Metric("reward/loss", 1, 0.7), Metric("objective/kl", 1, 9.0)]
-    figure = charts.figure(charts.REWARD_CHARTS[0], metrics)
+    figure = charts.figure(EN, charts.REWARD_CHARTS[0], metrics)
     assert (list(figure.data[0].x), list(figure.data[0].y)) == ([1, 2], [0.7, 0.5])
     assert "0.5" in figure.layout.title.text
 
 
 def test_an_empty_chart_has_the_size_of_a_full_one():
-    empty = charts.figure(charts.CHARTS[0], [])
+    empty = charts.figure(EN, charts.CHARTS[0], [])
     assert len(empty.data[0].x) == 0
-    assert empty.layout.height == charts.figure(charts.CHARTS[0], [Metric("reward/loss", 1, 0.7)]).layout.height
+    assert empty.layout.height == charts.figure(EN, charts.CHARTS[0], [Metric("reward/loss", 1, 0.7)]).layout.height

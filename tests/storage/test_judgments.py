@@ -11,7 +11,7 @@ from storage import annotators, comparisons, exclusions, judgments, presentation
 from storage import settings as project
 from storage.database import Database, StoreError
 from storage.judgments import BadJudgment
-from storage.records import ProjectSettings
+from storage.records import Details, ProjectSettings
 
 
 @pytest.fixture
@@ -222,6 +222,42 @@ def test_a_correction_does_not_shake_off_an_exclusion(world, shown):
     assert judgments.standing(world.store) == []
     exclusions.lift(world.store, made.id, reason="a mistake", by=None)
     assert [judged.judgment.id for judged in judgments.standing(world.store)] == [second.id]
+
+
+def test_neither_does_an_undo(world, shown):
+    first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
+    exclusions.exclude(world.store, [first.id], rule="gold accuracy", reason="3 of 10", by=None)
+    judgments.undo(world.store, world.ann.id)
+    assert not judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]]).counts
+
+
+def test_an_undone_skip_does_not_come_back_when_others_have_taken_its_place(world, shown):
+    judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason="unsure")
+    world.rank(world.bob)
+    assert judgments.undo(world.store, world.ann.id).verdict == "skip"
+    assert world.next(world.ann) is None
+
+
+def test_undoing_a_rule_s_judgment_takes_no_person_s_place(world):
+    one = world.comparison()
+    world.rule_ranks(one)
+    judgments.undo(world.store, world.rule.id)
+    assert world.next(world.ann) == one
+
+
+def test_a_superseded_judgment_cannot_be_excluded(world, shown):
+    first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
+    judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
+    with pytest.raises(StoreError, match="corrected or undone meanwhile"):
+        exclusions.exclude(world.store, [first.id], rule="r", reason="x", by=None)
+
+
+def test_a_rationale_that_is_required_is_asked_by_the_store_too(world, shown):
+    project.change(world.store, ProjectSettings(rationale="required", rationale_min_chars=5), by=None)
+    ranking = {"verdict": "rank", "tiers": [[1], [2], [3]]}
+    with pytest.raises(BadJudgment, match="at least 5 characters .* has 4"):
+        judgments.save(world.store, shown.id, world.ann.id, **ranking, details=Details(rationale=" abcd "))
+    assert judgments.save(world.store, shown.id, world.ann.id, **ranking, details=Details(rationale="abcde")).rationale == "abcde"
 
 
 def test_server_time_runs_from_the_lease_to_the_judgment(world, shown):

@@ -490,7 +490,7 @@ def test_m005_makes_the_line_and_says_what_counts(step):
     }
     assert done.dropped("keys") == {"presentations.undone_by -> judgments.id"}
     assert done.added("indexes") == words(
-        "leases_presentation leases_held leases_expiring line_priority gold_answers_comparison comparisons_gold"
+        "leases_presentation leases_held leases_expiring line_priority gold_answers_comparison comparisons_gold judgments_created"
     )
     assert done.dropped("indexes") == words("presentations_unanswered comparisons_unranked")
     assert done.added("triggers") == words(

@@ -269,7 +269,7 @@ def test_least_waiting_is_what_the_busiest_annotator_has_left(world):
     assert queue.least_waiting(world.store, at_most=1) == 1
     # Nobody has asked for an hour: the line itself.
     world.store.connection.conn.execute("UPDATE line_places SET asked_at = '2000-01-01'")
-    assert queue.least_waiting(world.store, at_most=10) == 4
+    assert queue.least_waiting(world.store, at_most=10) == 3
 
 
 def test_gold_comes_by_its_share_once_each_with_its_probability(world):

@@ -1,0 +1,91 @@
+"""The page speaks the browser's language, all of it, and says so to whoever reads it aloud."""
+
+import pytest
+from playwright.sync_api import expect
+
+from feedback_ui.words import LANGUAGES, Words, tables
+
+pytestmark = pytest.mark.slow
+
+PAGES = ("compare", "history", "lead", "leaderboard", "training", "demo", "data")
+SETTLED_MS = 1500
+
+
+@pytest.fixture
+def reader(browser, program):
+    """Opens the program as somebody whose browser asks for that language."""
+    contexts = []
+
+    def opened(locale: str):
+        contexts.append(browser.new_context(locale=locale, viewport={"width": 1280, "height": 900}))
+        page = contexts[-1].new_page()
+        page.goto(program.url)
+        expect(page.get_by_role("tab").first).to_be_visible()
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def shown(page) -> str:
+    """What can be read on the page or is read aloud: text, labels, placeholders."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility()).flatMap((e) => [
+            ...[...e.childNodes].filter((n) => n.nodeType === 3).map((n) => n.textContent),
+            e.getAttribute('aria-label'), e.getAttribute('placeholder'), e.getAttribute('title'),
+        ]).map((text) => text?.trim()).filter(Boolean).join('\\n')"""
+    )
+
+
+def pages_of(page, language: str) -> dict[str, str]:
+    found = {}
+    for name in PAGES:
+        page.get_by_role("tab", name=Words(language)(f"app.{name}"), exact=True).click()
+        page.wait_for_timeout(SETTLED_MS)
+        if name == "training":
+            page.locator("#start-round").click()
+            expect(page.locator("#start-refusal")).to_contain_text("50")
+            page.locator("#all-options button").first.click()
+        found[name] = shown(page)
+    return found
+
+
+def own_texts(language: str) -> set[str]:
+    """The texts that only this language has, whole ones that stand on a line of their own."""
+    others = {text for other in LANGUAGES if other != language for text in tables()[other].values()}
+    return {text for text in tables()[language].values() if "{" not in text} - others
+
+
+@pytest.mark.parametrize(
+    ("locale", "language", "at_least"),
+    [("ko-KR", "ko", {"training": 60, "demo": 10, "data": 8}), ("en-GB", "en", {"training": 60, "demo": 10, "data": 8})],
+)
+def test_every_page_is_in_the_browsers_language(reader, locale, language, at_least):
+    page = reader(locale)
+    assert page.evaluate("document.documentElement.lang") == language
+    for name, text in pages_of(page, language).items():
+        lines = set(text.splitlines())
+        assert "__i18n__" not in text, name
+        for other in LANGUAGES:
+            found = lines & own_texts(other)
+            assert (len(found) >= at_least.get(name, 3)) if other == language else not found, (name, other, found)
+
+
+def test_a_language_that_is_not_ours_reads_english_and_is_called_so(reader):
+    page = reader("fr-FR")
+    assert page.evaluate("document.documentElement.lang") == "en"
+    expect(page.get_by_role("tab", name="Training", exact=True)).to_be_visible()
+    page.get_by_role("tab", name="Data", exact=True).click()
+    expect(page.get_by_test_id("data-judgments")).to_contain_text("by people")
+
+
+def test_what_the_server_says_later_is_in_the_same_language(reader):
+    """The button was named by the browser, the figures and the refusal by the server: they must have decided alike."""
+    page = reader("ko-KR")
+    page.get_by_role("tab", name="학습", exact=True).click()
+    expect(page.locator("#start-round")).to_have_text("라운드 시작")
+    page.locator("#start-round").click()
+    expect(page.locator("#start-refusal")).to_contain_text("‘모의 판정 포함’을 켤 때만")
+    page.get_by_role("tab", name="데이터", exact=True).click()
+    expect(page.get_by_test_id("data-judgments")).to_contain_text("대기 중인 비교")
