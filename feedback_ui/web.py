@@ -44,6 +44,13 @@ window.fetch = async (...asked) => {
 }</script>"""
 
 
+OWN_TABS = """<script>{
+// Which tabs are one's own, before anything is painted. Courtesy only: each handler asks for itself.
+const said = document.cookie.split("; ").find((part) => part.startsWith("$name="));
+if (said) document.documentElement.dataset.roles = said.split("=")[1].replaceAll(".", " ");
+}</script>"""
+
+
 class Web(FastAPI):
     """The whole app, to be served by `feedback_ui.serving`; in tests by Starlette's client."""
 
@@ -66,7 +73,7 @@ class Web(FastAPI):
             mcp_server=False,
             pwa=False,
             enable_monitoring=False,
-            **options | {"head": SIGNED_OUT + options.get("head", "")},
+            **options | {"head": SIGNED_OUT + OWN_TABS.replace("$name", roles_cookie(gate)) + options.get("head", "")},
         )
         self.gradio = self.router.routes[-1].app
         self.guard: Guard | None = None
@@ -119,16 +126,19 @@ class Door:
             return self._form(request, str(error), name=name, status=503)
         await self._end_session(request)
         response = RedirectResponse("/", 303)
-        response.set_cookie(
-            self.gate.cookie, token, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/",
-            max_age=accounts.LONGEST_DAYS * 24 * 3600,
-        )  # fmt: skip
+        roles = ".".join(sorted(accounts.of_token(self.gate.store, token).roles))
+        for cookie, value, hidden in ((self.gate.cookie, token, True), (roles_cookie(self.gate), roles, False)):
+            response.set_cookie(
+                cookie, value, httponly=hidden, samesite="strict", secure=request.url.scheme == "https", path="/",
+                max_age=accounts.LONGEST_DAYS * 24 * 3600,
+            )  # fmt: skip
         return response
 
     async def sign_out(self, request: Request) -> Response:
         await self._end_session(request)
         response = RedirectResponse(SIGN_IN, 303)
-        response.delete_cookie(self.gate.cookie, path="/", httponly=True, samesite="strict", secure=request.url.scheme == "https")
+        for cookie in (self.gate.cookie, roles_cookie(self.gate)):
+            response.delete_cookie(cookie, path="/", samesite="strict", secure=request.url.scheme == "https")
         return response
 
     async def _end_session(self, request: Request) -> None:
@@ -156,6 +166,11 @@ class Door:
         }
         headers = {"Content-Security-Policy": self._policy} | ({"Retry-After": str(wait_s)} if wait_s else {})
         return HTMLResponse(self._page.substitute(filled), status, headers=headers)
+
+
+def roles_cookie(gate: Gate) -> str:
+    """The name under which the browser keeps which roles are its own; nothing on the server reads it."""
+    return f"{gate.cookie}-roles"
 
 
 async def read_form(request: Request) -> dict[str, str] | None:

@@ -8,6 +8,7 @@ backbone, or any OpenAI-compatible endpoint.
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 import threading
 import time
@@ -132,6 +133,7 @@ def write_comparisons(
         for i, answer in zip(useless, again, strict=True):
             drawn[i] = answer
     dropped = []
+    order = random.Random(seed)
     with store.atomic():
         if batch and batch.id not in {unfinished.id for unfinished in batches.unfinished(store)}:
             return dropped
@@ -141,6 +143,8 @@ def write_comparisons(
                 dropped.append(prompt)
                 continue
             ids = [_store(store, asked[i], drawn[i], sampling, seed) for i in kept]
+            # A version that always came first would make the first place mean something.
+            order.shuffle(ids)
             if batch:
                 comparisons.add(store, prompt.id, ids, purpose="batch", priority=batch.priority, batch_id=batch.id)
             else:

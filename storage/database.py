@@ -252,9 +252,11 @@ class Database:
             StoreError: the row breaks a rule of its table, names a row that is not there, or holds what is no text.
         """
         encoded = {key: to_json(v) if isinstance(v, (dict, list, tuple)) else v for key, v in values.items()}
+        columns = ", ".join(f'"{name}"' for name in encoded)
+        places = ", ".join(f":{name}" for name in encoded)
         with self.atomic() as connection:
             try:
-                return connection[table].insert(encoded).last_pk
+                return connection.conn.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", encoded).lastrowid
             except sqlite3.IntegrityError as error:
                 raise StoreError(f"{table}: {error}. Check the ids and values of {encoded}.") from error
             except UnicodeEncodeError as error:

@@ -43,7 +43,7 @@ _NOT_JUDGED = """
             AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id))"""
 
 NEXT_IN_LINE = f"""
-SELECT line.comparison_id, line.ticket FROM line
+SELECT line.comparison_id, line.ticket, line.priority FROM line
 WHERE line.priority = :priority
     AND line.ticket > coalesce(
         (SELECT ticket FROM line_places WHERE annotator_id = :annotator AND priority = :priority), 0)
@@ -176,7 +176,13 @@ def least_waiting(store: Database, at_most: int) -> int:
 def _choose(
     store: Database, annotator_id: int, project: ProjectSettings, rng: random.Random
 ) -> tuple[Comparison, Presentation] | None:
-    """Draws between gold, repeat and line. A share that has nothing to offer falls to the line."""
+    """Draws between gold, repeat and line. A share that has nothing to offer falls to the line.
+
+    When the line has nothing more, nothing is shown: what then still came would give itself away as gold or repeat.
+    """
+    place = _next_in_line(store, annotator_id)
+    if place is None:
+        return None
     repeatable = {"annotator": annotator_id, "among": REPEAT_AMONG, "after": REPEAT_AFTER}
     # Whether there is one is asked each time, for the probabilities; which there are, only of the few that are drawn.
     p_gold = project.gold_share if project.gold_share and _any(store, UNSEEN_GOLD, annotator=annotator_id) else 0.0
@@ -195,30 +201,32 @@ def _choose(
         shown = presentations.repeat(store, before, guidelines=guidelines.current(store))
         _lease(store, shown, "repeat", p_repeat / len(repeats), project)
         return comparison, shown
-    comparison_id = _next_in_line(store, annotator_id)
-    if comparison_id is None:
-        return None
-    comparison = comparisons.get(store, comparison_id)
+    _stand_at(store, annotator_id, place["priority"], place["ticket"])
+    comparison = comparisons.get(store, place["comparison_id"])
     shown = presentations.record(store, comparison, annotator_id, rng, guidelines=guidelines.current(store))
     _lease(store, shown, "oldest", 1.0 - p_gold - p_repeat, project)
     return comparison, shown
 
 
-def _next_in_line(store: Database, annotator_id: int) -> int | None:
-    """The first in line that the annotator has not judged. Where they stand is written down, so the walk is short."""
+def _next_in_line(store: Database, annotator_id: int) -> sqlite3.Row | None:
+    """The first in line that the annotator has not judged. The end of what was passed is written down."""
     priority = store.value("SELECT max(priority) FROM line")
     while priority is not None:
         found = store.row(NEXT_IN_LINE, {"annotator": annotator_id, "priority": priority})
-        end = store.value("SELECT max(ticket) FROM line WHERE priority = ?", [priority]) if found is None else found["ticket"]
-        store.connection.conn.execute(
-            "INSERT INTO line_places (annotator_id, priority, ticket, asked_at) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (annotator_id, priority) DO UPDATE SET ticket = excluded.ticket, asked_at = excluded.asked_at",
-            [annotator_id, priority, end, now()],
-        )
         if found is not None:
-            return found["comparison_id"]
+            return found
+        _stand_at(store, annotator_id, priority, store.value("SELECT max(ticket) FROM line WHERE priority = ?", [priority]))
         priority = store.value("SELECT max(priority) FROM line WHERE priority < ?", [priority])
     return None
+
+
+def _stand_at(store: Database, annotator_id: int, priority: int, ticket: int) -> None:
+    """Writes down how far along the line an annotator has come, so that the next walk is short."""
+    store.connection.conn.execute(
+        "INSERT INTO line_places (annotator_id, priority, ticket, asked_at) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (annotator_id, priority) DO UPDATE SET ticket = excluded.ticket, asked_at = excluded.asked_at",
+        [annotator_id, priority, ticket, now()],
+    )
 
 
 def _lease(store: Database, presentation: Presentation, policy: str, propensity: float, project: ProjectSettings) -> None:

@@ -37,6 +37,9 @@ def test_the_command_line_leaves_sql_and_models_to_the_floors_below():
         ("rlhf.jobs", ["torch", "transformers", "gradio"]),
         ("rlhf.config", ["torch", "transformers", "gradio"]),
         ("rlhf.client", ["torch", "transformers", "gradio"]),
+        ("rlhf.agreement", ["torch", "transformers", "gradio"]),
+        ("rlhf.leaderboard", ["torch", "transformers", "gradio"]),
+        ("rlhf.tables", ["torch", "transformers", "gradio"]),
         ("storage.stats", ["torch", "transformers", "gradio", "rlhf"]),
     ],
 )

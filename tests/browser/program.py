@@ -13,10 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
+from itertools import count, cycle
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from typing import Any
 import httpx2
 import psutil
 
-from storage import annotators, comparisons, completions, judgments, policies, presentations, prompts, queue
+from storage import annotators, comparisons, completions, judgments, policies, presentations, prompts, queue, settings
 from storage.database import Database, DataFolder, now
-from storage.records import Comparison, Judgment, Sampling
+from storage.records import Comparison, Judgment, Message, ProjectSettings, Sampling
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,7 +75,7 @@ class Program:
             self.process = subprocess.Popen(
                 [*command, *self.options], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 env=self.environment,
-                preexec_fn=_as_if_started_by_hand,
+                preexec_fn=as_if_started_by_hand,
             )  # fmt: skip
         eventually(self._serves, f"{self.url} serves", within_s=120)
         return self
@@ -129,17 +129,18 @@ class Program:
 
     # ---- what is in its store
 
-    def put_in(self, a: str, b: str, *, question: str | None = None) -> Comparison:
-        """A comparison of two answers, each from a model whose name must not be told."""
+    def put_in(self, *answers: str, question: str | None = None, before: Sequence[Message] = ()) -> Comparison:
+        """A comparison of two or more answers, each from a model whose name must not be told."""
         question = question or f"Question {comparison_numbers()}?"
-        prompts.add(self.store, [prompts.NewPrompt(({"role": "user", "content": question},), split="train")], source="test")
+        messages = (*before, {"role": "user", "content": question})
+        prompts.add(self.store, [prompts.NewPrompt(messages, split="train")], source="test")
         prompt = next(p for p in prompts.of_split(self.store) if p.text == question)
         ids = [
             completions.add(
                 self.store, prompt_id=prompt.id, policy_version_id=policy_id, text=text, sampling=Sampling(), seed=0,
                 finish_reason="stop", latency_s=0.1,
             )
-            for policy_id, text in zip(self._secret_policies(prompt.id), (a, b), strict=True)
+            for policy_id, text in zip(cycle(self._secret_policies(prompt.id)), answers, strict=False)
         ]  # fmt: skip
         return comparisons.get(self.store, comparisons.add(self.store, prompt.id, ids, purpose="versus"))
 
@@ -156,6 +157,10 @@ class Program:
             })  # fmt: skip
         return ids
 
+    def ask_for(self, **settings_: Any) -> None:
+        """Changes the project's settings from the defaults to these; without any, back to the defaults."""
+        settings.change(self.store, ProjectSettings(**settings_), None)
+
     def clear_queue(self) -> None:
         """Judges whatever waits, so that a test begins with what it puts in."""
         annotator = annotators.ensure(self.store, "local")
@@ -164,7 +169,7 @@ class Program:
             judgments.save(self.store, shown.id, annotator.id, verdict="rank", tiers=(shown.order,))
 
     def judged(self) -> int:
-        return judgments.count(self.store, annotators.ensure(self.store, "local").id)
+        return annotators.ensure(self.store, "local").judged
 
     def last_judgment(self) -> Judgment:
         row = dict(self.store.row("SELECT * FROM standing_judgments ORDER BY id DESC LIMIT 1"))
@@ -179,7 +184,7 @@ class Program:
         return [(completion_id, texts[completion_id]) for completion_id in shown.order]
 
 
-def _as_if_started_by_hand() -> None:
+def as_if_started_by_hand() -> None:
     # Whoever runs the tests in the background of a script hands down an ignored Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":

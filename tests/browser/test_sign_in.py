@@ -52,6 +52,9 @@ def test_from_the_local_visitor_to_an_account_and_out_again(own, page):
     expect(page).to_have_url(f"{program.url}/")
     expect(page.get_by_test_id("visitor")).to_have_text("Ann <b>")
     expect(page.locator("#visitor")).to_contain_text("annotator, lead")
+    tabs = page.get_by_role("tablist").first.get_by_role("tab")
+    expect(tabs.filter(has_text="Lead").first).to_be_visible()
+    expect(page.locator("#tab-training-button").first).to_be_hidden()
     shown = ComparePage(page, program.url)
     shown.judge(button="choose-b")
     assert [a.name for a in accounts.all_accounts(program.store)] == ["Ann <b>"]
@@ -60,7 +63,7 @@ def test_from_the_local_visitor_to_an_account_and_out_again(own, page):
     refused = [(reply.status, reply.url) for reply in traffic.responses if reply.status >= 400]
     assert refused == []
 
-    assert page.evaluate("document.cookie") == ""
+    assert page.evaluate("document.cookie").endswith("-roles=annotator.lead") and ";" not in page.evaluate("document.cookie")
     page.get_by_role("button", name="Sign out").click()
     expect(page).to_have_url(f"{program.url}/sign-in")
     page.go_back()

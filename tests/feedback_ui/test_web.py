@@ -266,11 +266,20 @@ def test_signing_in_gives_a_cookie_that_scripts_and_other_sites_do_not_get(site)
     site.account()
     reply = site.form(name="Ann", password=PASSWORD)
     assert (reply.status_code, reply.headers["location"]) == (303, "/")
-    attributes = [part.strip().lower() for part in reply.headers["set-cookie"].split(";")[1:]]
+    attributes = [part.strip().lower() for part in reply.headers.get_list("set-cookie")[0].split(";")[1:]]
     assert {"httponly", "samesite=strict", "path=/", "max-age=604800"} == set(attributes)
-    cookie = reply.headers["set-cookie"].split(";")[0]
+    cookie = reply.headers.get_list("set-cookie")[0].split(";")[0]
     assert site.say(cookie).json()["data"] == ["Ann"]
     assert site.get("/sign-in", cookie=cookie).headers["location"] == "/"
+
+
+def test_the_page_may_know_which_tabs_are_its_own_and_nothing_believes_it(site, ann):
+    site.account("Bob", "annotator")
+    reply = site.form(name="Bob", password=PASSWORD).headers.get_list("set-cookie")
+    session, (name, said) = reply[0].split(";")[0], reply[1].split(";")[0].split("=")
+    assert said == "annotator" and name in site.get("/", cookie=session).text
+    raised = f"{session}; {name}=annotator.lead.researcher"
+    assert site.get("/gradio_api/file=/etc/hostname", cookie=raised).status_code == 403
 
 
 def test_the_cookie_is_secure_behind_https(site):
@@ -315,7 +324,7 @@ def test_a_session_that_somebody_else_laid_is_not_taken_over(site):
     site.account("Eve", "annotator")
     laid = site.cookie("Eve")
     reply = site.form(cookie=laid, name="Ann", password=PASSWORD)
-    got = reply.headers["set-cookie"].split(";")[0]
+    got = reply.headers.get_list("set-cookie")[0].split(";")[0]
     assert got != laid
     assert site.say(got).json()["data"] == ["Ann"]
     assert site.say(laid).status_code == 401

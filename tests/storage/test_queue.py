@@ -292,7 +292,7 @@ def test_gold_comes_by_its_share_once_each_with_its_probability(world):
 def test_the_line_s_probability_is_what_gold_leaves(world):
     for _ in range(2):
         gold.set_answer(world.store, (marked := world.comparison()), ((2 * marked - 1,), (2 * marked,)), by=None)
-    world.comparison()
+    world.comparisons(2)
     ask_for(world, gold_share=0.2)
     _, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.2))
     assert (shown.purpose, queue.lease_of(world.store, shown.id).propensity) == ("vote", 0.8)
@@ -321,6 +321,8 @@ def test_neither_gold_nor_repeats_take_a_place(world):
     marked = world.comparison()
     gold.set_answer(world.store, marked, ((1,), (2,)), by=None)
     ask_for(world, gold_share=0.5)
+    assert queue.next_presentation(world.store, world.ann.id, FixedDraw(0.0)) is None, "alone, it would give itself away"
+    world.comparison()
     for person in (world.ann, world.bob, cy(world)):
         assert queue.next_presentation(world.store, person.id, FixedDraw(0.0))[0].id == marked
     assert tuple(world.store.row("SELECT leased, human_ranks FROM comparisons WHERE id = ?", [marked])) == (0, 0)

@@ -1,0 +1,101 @@
+"""Fifty annotators at once, each judging as fast as the app answers: `python benchmarks/annotators_http.py --label-studio VENV`.
+
+The real `launch.py serve` with accounts on, over a store of prepared comparisons that want three judgments each, while a
+process writes a training run's heartbeats and metrics into the same store. Each annotator has a session cookie and a
+connection of their own and calls the route that the page's script calls; one judgment is one round trip, which saves it and
+brings the next comparison. Afterwards every acknowledgement is looked for in the database, and the database for what nobody
+was acknowledged: nothing lost, nothing twice, nothing beyond what was wanted.
+
+With `--label-studio` the same load goes to Label Studio community in turns with ours: as many clients, tasks and judgments
+wanted, on the same machine, both servers up all the time. There one judgment is two requests, the next task and the
+annotation, timed together. To install it: `python -m venv VENV && VENV/bin/pip install label-studio==1.23.2`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.annotating import Room, Tally
+from benchmarks.figures import machine, percentile, spread, verdict
+from benchmarks.invariants import problems
+from benchmarks.label_studio import LabelStudio
+
+PER_S, P95_MS = 100.0, 300.0
+
+
+def told(name: str, tally: Tally) -> None:
+    print(f"{name:<13} {tally.per_s:7.1f} judgments/s  {spread(tally.took_ms)}")
+    for problem, times in tally.problems.most_common(5):
+        print(f"{'':<13} {times} times: {problem}")
+    if tally.unanswered:
+        print(f"{'':<13} {tally.unanswered} requests without an answer")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=50, help="annotators at once")
+    parser.add_argument("--comparisons", type=int, default=8000, help="comparisons prepared on each side")
+    parser.add_argument("--overlap", type=int, default=3, help="judgments wanted for each comparison")
+    parser.add_argument("--seconds", type=float, default=20, help="length of one turn")
+    parser.add_argument("--turns", type=int, default=3, help="turns of each side")
+    parser.add_argument("--label-studio", type=Path, metavar="VENV", help="virtual environment with Label Studio; without, ours only")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        room = Room(Path(name), people=given.people, comparisons=given.comparisons, overlap=given.overlap)
+        other = given.label_studio and LabelStudio(
+            Path(name) / "label-studio", given.label_studio, people=given.people, tasks=given.comparisons, overlap=given.overlap
+        )
+        try:
+            return measure(given, room, other)
+        finally:
+            room.end()
+            if other:
+                other.end()
+
+
+def measure(given: argparse.Namespace, room: Room, other: LabelStudio | None) -> int:
+    room.start()
+    room.start_training()
+    if other:
+        other.start()
+    print(machine())
+    ours, theirs = Tally(), Tally()
+    for _ in range(given.turns):
+        told("rankloop", turn := room.judge(given.seconds))
+        ours.add(turn)
+        if other:
+            told("Label Studio", turn := other.judge(given.seconds))
+            theirs.add(turn)
+    print("together:")
+    told("rankloop", ours)
+    if other:
+        told("Label Studio", theirs)
+    kept = room.compare(ours.acknowledged)
+    wrong = kept.wrong + problems(room.database)
+    print(
+        f"rankloop: {len(ours.acknowledged):,} acknowledged; lost, duplicated or over-assigned: {len(wrong)}; "
+        f"saved and not acknowledged: {kept.unacknowledged}"
+    )
+    for line in wrong[:10]:
+        print(f"  {line}")
+    if other:
+        found = ", ".join(f"{what} {count:,}" for what, count in other.assigned_badly().items())
+        print(f"Label Studio {other.version()}: {len(theirs.acknowledged):,} acknowledged; {found}")
+        slower = percentile(theirs.took_ms, 95) / percentile(ours.took_ms, 95)
+        print(f"ratio: {ours.per_s / theirs.per_s:.1f} times the judgments/s, p95 {slower:.1f} times shorter")
+    p95 = percentile(ours.took_ms, 95)
+    met = [not wrong and not kept.unacknowledged and not ours.problems, ours.per_s >= PER_S, p95 <= P95_MS]
+    print(f"nothing lost, duplicated, over-assigned or refused: {verdict(met[0])}")
+    print(f"{ours.per_s:.0f} judgments/s; target >= {PER_S:.0f}: {verdict(met[1])}")
+    print(f"p95 {p95:.0f} ms; target <= {P95_MS:.0f} ms: {verdict(met[2])}")
+    print(machine())
+    return 0 if all(met) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

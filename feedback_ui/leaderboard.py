@@ -1,0 +1,89 @@
+"""The Leaderboard page: which policy version people prefer, for leads; how far one has come, for those who judge.
+
+An annotator is sent nothing about policies: who wrote what must stay unknown to those who judge.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from feedback_ui import leaderboard_view
+from feedback_ui.gate import Gate, Visitor
+from feedback_ui.theme import QUIET, html, label
+from feedback_ui.words import Words, words_of
+from rlhf import leaderboard
+from storage import annotators, votes
+from storage.database import Database
+
+CLOCK = "(_, ...others) => [-new Date().getTimezoneOffset(), ...others]"
+"""The reader's day begins at their own midnight: their browser says how many minutes their clock is ahead of UTC."""
+
+FARTHEST_CLOCK = 14 * 60
+"""No clock on earth is farther from UTC, in minutes."""
+
+
+class LeaderboardPage:
+    def __init__(self, store: Database):
+        self.store = store
+        self.gate = Gate(store)
+        self.clock = gr.Number(0, visible=False)
+        with gr.Column(elem_id="leaderboard-policies", elem_classes="rl-optional-part"):
+            self.simulated = gr.Checkbox(
+                False, label=label("leaderboard.include_simulated"), visible=False, elem_id="leaderboard-simulated", container=False
+            )
+            self.policies = html(elem_id="leaderboard-standings", elem_classes="rl-stack")
+        with gr.Row(equal_height=False, elem_id="leaderboard-people"):
+            with gr.Column(min_width=300):
+                self.own = html(elem_id="leaderboard-own")
+            with gr.Column(min_width=300):
+                self.everyone = html(elem_id="leaderboard-annotators")
+                self.show_name = gr.Checkbox(
+                    False, label=label("leaderboard.show_name"), visible=False, elem_id="leaderboard-show-name", container=False
+                )
+
+    def wire(self, tab: gr.Tab) -> None:
+        parts = [self.simulated, self.policies, self.own, self.everyone, self.show_name]
+        tab.select(self.open, [self.clock, self.simulated], parts, js=CLOCK, **QUIET)
+        self.simulated.input(self.include, self.simulated, self.policies, **QUIET)
+        self.show_name.input(self.name, self.show_name, self.everyone, **QUIET)
+
+    def open(self, minutes_east: float, include_simulated: bool, request: gr.Request) -> dict[Component, Any]:
+        """Everything that the visitor may see."""
+        visitor, words = self.gate.reads(request, "annotator"), words_of(request)
+        shown: dict[Component, Any] = self._people(words, visitor, minutes_east)
+        if visitor.may_read("lead"):
+            shown[self.simulated] = gr.Checkbox(visible=self._has_simulated())
+            shown[self.policies] = self._standings(words, include_simulated)
+        return shown
+
+    def include(self, include_simulated: bool, request: gr.Request) -> str:
+        self.gate.reads(request, "lead")
+        return self._standings(words_of(request), include_simulated)
+
+    def name(self, shows: bool, request: gr.Request) -> str:
+        """Puts the visitor's name on the list, or takes it off."""
+        visitor, words = self.gate.acts(request, "annotator"), words_of(request)
+        annotators.show_name(self.store, visitor.annotator.id, bool(shows))
+        return leaderboard_view.everyone(words, annotators.all_annotators(self.store), visitor.annotator.id)
+
+    def _people(self, words: Words, visitor: Visitor, minutes_east: float) -> dict[Component, Any]:
+        minutes = int(max(-FARTHEST_CLOCK, min(FARTHEST_CLOCK, minutes_east or 0)))
+        today = (datetime.now(UTC) + timedelta(minutes=minutes)).date()
+        own = annotators.get(self.store, visitor.annotator.id)
+        by_day = votes.by_day(self.store, own.id, minutes_east=minutes)
+        return {
+            self.own: leaderboard_view.own(words, by_day, own.judged, today),
+            self.everyone: leaderboard_view.everyone(words, annotators.all_annotators(self.store), own.id),
+            self.show_name: gr.Checkbox(own.shows_name, visible=visitor.may_act("annotator")),
+        }
+
+    def _standings(self, words: Words, include_simulated: bool) -> str:
+        board = leaderboard.leaderboard(self.store, include_simulated=bool(include_simulated))
+        return leaderboard_view.policies(words, board, with_switch=self._has_simulated())
+
+    def _has_simulated(self) -> bool:
+        return any(a.kind == "simulated" and a.judged for a in annotators.all_annotators(self.store))

@@ -1,0 +1,421 @@
+"""Do annotators agree, and can each be relied on? Krippendorff's alpha, unanimity, left share, and figures per annotator.
+
+What each figure means, and why it is worked out so, is in docs/statistics.md. Alpha is evalica's, tests and intervals of
+shares are scipy's; this module prepares the numbers, and applies alpha's formula to resampled totals for its interval.
+No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import evalica
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int, Int8, Int64
+from scipy import stats
+
+from rlhf import resampling
+from storage import annotators, comparisons, gold, votes
+from storage.database import Database
+from storage.records import Annotator, AnnotatorKind
+from storage.votes import PURPOSES, Rankings
+
+REPLICATES = 1000
+SEED = 0
+
+LARGEST_TABLE = 20_000_000
+"""Cells of the widest table that evalica is given (it takes about 20 bytes a cell); beyond it the totals are used."""
+
+Distance = Literal["nominal", "ordinal"]
+
+VALUES = np.array([-1, 0, 1])
+"""What an annotator says of a pair: the first is better, a tie, the second is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alpha:
+    """Krippendorff's alpha with its 95% interval. `reason` says why a figure is missing."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`count` of `of` cases, with Wilson's 95% interval; all None where there are no cases."""
+
+    share: float | None
+    low: float | None
+    high: float | None
+    count: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftShare:
+    """How often the completion shown left (first) won, of `n` votes between two that prefer one.
+
+    The interval is Clopper and Pearson's, which fits the exact two-sided binomial test behind `p_value`.
+    """
+
+    share: float | None
+    low: float | None
+    high: float | None
+    n: int
+    p_value: float | None
+    """Probability of a share this far from a half, or farther, if the side made no difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatorRow:
+    """One annotator's figures; only what is not excluded enters them."""
+
+    id: int
+    name: str
+    kind: AnnotatorKind
+    judgments: int
+    """Votes that count."""
+    excluded: int
+    """Judgments that do not count because of an exclusion."""
+    median_active_s: float | None
+    """Active time of their votes, in seconds; None where none was measured."""
+    gold: Share
+    """Ordered pairs of known answers that they put in the same order."""
+    consistency: Share
+    """Pairs of which they said the same when the comparison came again."""
+    left_share: LeftShare
+    agreement: float | None
+    """Share of the other annotators who said the same of a pair, averaged over the pairs that somebody else judged too."""
+    agreement_units: int
+    """How many pairs that is an average of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The whole report."""
+
+    include_simulated: bool
+    judgments: int
+    """Votes that count; of one annotator's several on a comparison the latest."""
+    comparisons: int
+    """Comparisons with at least one of them."""
+    units: int
+    """Pairs of completions that at least two annotators have put in relation: what alpha is about."""
+    alpha_nominal: Alpha
+    alpha_ordinal: Alpha
+    unanimous: Share
+    """Comparisons that all their annotators ranked alike, of those with at least two annotators."""
+    left_share: LeftShare
+    annotators: tuple[AnnotatorRow, ...]
+    """Those with a judgment or an exclusion; most votes first."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """How far the annotators of one comparison agree."""
+
+    comparison_id: int
+    prompt: str
+    """The last turn."""
+    annotators: int
+    agreement: float
+    """Of all couples of annotators and all pairs of completions that both ranked: how often they said the same."""
+    unanimous: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Pairs of completions with what their annotators said; u of them, those with at least two annotators."""
+
+    comparison: Int64[np.ndarray, " u"]
+    counts: Int64[np.ndarray, "u 3"]
+    """Annotators who gave each of `VALUES`."""
+
+
+def report(store: Database, *, include_simulated: bool = False) -> Agreement:
+    """Every figure, of people's votes, or of all."""
+    with store.snapshot():
+        rankings = votes.read(store, kinds=_kinds(include_simulated))
+        truths = _truths(store, rankings)
+        excluded = votes.excluded(store)
+        known = [a for a in annotators.all_annotators(store) if a.kind in _kinds(include_simulated)]
+    counted = latest_votes(rankings)
+    units = units_of(counted)
+    several, alike = _unanimity(counted)
+    return Agreement(
+        include_simulated,
+        len(counted.judgment),
+        len(np.unique(counted.comparison)),
+        len(units.comparison),
+        _alpha(units, "nominal"),
+        _alpha(units, "ordinal"),
+        proportion(int(alike.sum()), int(several.sum())),
+        left_share(*map(int, _sides(counted).sum(axis=0))),
+        _annotator_rows(known, rankings, counted, truths, excluded),
+    )
+
+
+def items(store: Database, limit: int = 20, *, include_simulated: bool = False) -> list[Item]:
+    """Comparisons with at least two annotators, lowest agreement first; of equal ones those with more annotators, then the newest."""
+    with store.snapshot():
+        counted = latest_votes(votes.read(store, kinds=_kinds(include_simulated)))
+        units = units_of(counted)
+        if not len(units.comparison):
+            return []
+        same, couples = _couples(units.counts)
+        at, row = np.unique(units.comparison, return_inverse=True)
+        share = np.bincount(row, same) / np.bincount(row, couples)
+        judges = np.bincount(counted.comparison, minlength=len(counted.comparisons))[at]
+        _, alike = _unanimity(counted)
+        chosen = np.lexsort((-at, -judges, share))[:limit]
+        ids = counted.comparisons[at[chosen]].tolist()
+        prompt_of = {comparison.id: comparison.prompt.text for comparison in comparisons.many(store, ids)}
+    return [
+        Item(comparison_id, prompt_of[comparison_id], int(judges[i]), float(share[i]), bool(alike[at[i]]))
+        for comparison_id, i in zip(ids, chosen, strict=True)
+    ]
+
+
+def latest_votes(rankings: Rankings) -> Rankings:
+    """The votes; of an annotator's several on one comparison the latest alone, as an import can bring them."""
+    cast = rankings.where(rankings.purpose == PURPOSES.index("vote"))
+    # Rows are oldest first, so the first of the reversed ones is the latest.
+    _, last = np.unique(_act(cast)[::-1], return_index=True)
+    return cast.where(np.sort(len(cast.judgment) - 1 - last))
+
+
+def units_of(counted: Rankings) -> Units:
+    """What was said of each pair of completions that at least two annotators have ranked both of."""
+    found = [_tally(counted, i, j) for i, j in _pairs(counted)]
+    kept = [(np.flatnonzero(several), counts[several]) for counts in found for several in [counts.sum(axis=1) > 1]]
+    if not kept:
+        return Units(np.empty(0, dtype=np.int64), np.empty((0, 3), dtype=np.int64))
+    return Units(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+
+
+def alpha_of(units: Units, distance: Distance) -> float:
+    """Krippendorff's alpha of units with at least two values each, not all of them the same."""
+    widest = int(units.counts.sum(axis=1).max())
+    if widest * len(units.counts) > LARGEST_TABLE:
+        return float(alpha_of_coincidences(_coincidences(units.counts).sum(axis=0), distance))
+    # Who said what makes no difference to alpha: the r-th observer is whoever gave the r-th lowest value.
+    upto = units.counts.cumsum(axis=1)
+    table = np.full((widest, len(units.counts)), np.nan, dtype=np.float32)
+    for r in range(widest):
+        for value, top in reversed(list(zip(VALUES, upto.T, strict=True))):
+            table[r, r < top] = value
+    return float(evalica.alpha(pd.DataFrame(table, copy=False), distance).alpha)
+
+
+def alpha_of_coincidences(coincidences: Float[np.ndarray, "... 3 3"], distance: Distance) -> Float[np.ndarray, "..."]:
+    """Alpha from matrices of coinciding values (Krippendorff 2011, section 3.D); NaN where there is no variation."""
+    of_value = coincidences.sum(axis=-1)
+    n = of_value.sum(axis=-1)
+    midpoint = of_value.cumsum(axis=-1) - of_value / 2
+    apart = (midpoint[..., :, None] - midpoint[..., None, :]) ** 2 if distance == "ordinal" else 1 - np.eye(3)
+    observed = (coincidences * apart).sum(axis=(-2, -1))
+    expected = (of_value[..., :, None] * of_value[..., None, :] * apart).sum(axis=(-2, -1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(expected > 0, 1 - (n - 1) * observed / expected, np.nan)
+
+
+def proportion(count: int, of: int) -> Share:
+    """A share of cases with Wilson's interval."""
+    if of == 0:
+        return Share(None, None, None, 0, 0)
+    found = stats.binomtest(count, of).proportion_ci(resampling.CONFIDENCE, method="wilson")
+    return Share(count / of, float(found.low), float(found.high), count, of)
+
+
+def left_share(left: int, n: int) -> LeftShare:
+    """`left` of `n` preferences went to the completion shown left."""
+    if n == 0:
+        return LeftShare(None, None, None, 0, None)
+    test = stats.binomtest(left, n)
+    found = test.proportion_ci(resampling.CONFIDENCE, method="exact")
+    return LeftShare(left / n, float(found.low), float(found.high), n, float(test.pvalue))
+
+
+def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
+    return ("human", "simulated") if include_simulated else ("human",)
+
+
+# ---- pairs and units
+
+
+def _pairs(rankings: Rankings) -> Iterator[tuple[int, int]]:
+    """Every pair of positions."""
+    return combinations(range(rankings.ranks.shape[1]), 2)
+
+
+def _said(ranks: Int8[np.ndarray, "n k"], i: int, j: int) -> tuple[Bool[np.ndarray, " n"], Int8[np.ndarray, " n"]]:
+    """Which rows rank both positions, and what each says of the pair: -1 first better, 0 tie, 1 second better."""
+    return (ranks[:, i] >= 0) & (ranks[:, j] >= 0), np.sign(ranks[:, i] - ranks[:, j])
+
+
+def _tally(counted: Rankings, i: int, j: int) -> Int64[np.ndarray, "c 3"]:
+    """By comparison, how many annotators gave each value to the pair."""
+    both, said = _said(counted.ranks, i, j)
+    cell = counted.comparison[both] * 3 + said[both] + 1
+    return np.bincount(cell, minlength=3 * len(counted.comparisons)).reshape(-1, 3)
+
+
+def _couples(counts: Int64[np.ndarray, "u 3"]) -> tuple[Int64[np.ndarray, " u"], Int64[np.ndarray, " u"]]:
+    """Of each unit: couples of annotators who said the same, and all couples."""
+    number = counts.sum(axis=1)
+    return (counts * (counts - 1)).sum(axis=1) // 2, number * (number - 1) // 2
+
+
+def _coincidences(counts: Int64[np.ndarray, "u 3"]) -> Float[np.ndarray, "u 3 3"]:
+    ordered = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(3)
+    return ordered / (counts.sum(axis=1) - 1)[:, None, None]
+
+
+def _alpha(units: Units, distance: Distance) -> Alpha:
+    if not len(units.counts):
+        return Alpha(None, reason="No pair has been judged by two annotators yet.")
+    if np.count_nonzero(units.counts.sum(axis=0)) < 2:
+        return Alpha(None, reason="Every annotator said the same of every pair: without variation alpha is not defined.")
+    value = alpha_of(units, distance)
+    if len(np.unique(units.comparison)) < resampling.FEWEST_CLUSTERS:
+        return Alpha(value, reason=f"Fewer than {resampling.FEWEST_CLUSTERS} comparisons: too few for an interval.")
+    patterns, pattern = np.unique(units.counts, axis=0, return_inverse=True)
+    drawn = resampling.totals(units.comparison, pattern, cells=len(patterns), replicates=REPLICATES, seed=SEED)
+    coincidences = (drawn @ _coincidences(patterns).reshape(-1, 9)).reshape(-1, 3, 3)
+    return Alpha(value, *resampling.interval(alpha_of_coincidences(coincidences, distance)))
+
+
+def _unanimity(counted: Rankings) -> tuple[Bool[np.ndarray, " c"], Bool[np.ndarray, " c"]]:
+    """Which comparisons have at least two annotators, and which of those were ranked alike by all."""
+    number = len(counted.comparisons)
+    example = np.zeros(number, dtype=np.int64)
+    example[counted.comparison] = np.arange(len(counted.comparison))
+    differs = (counted.ranks != counted.ranks[example[counted.comparison]]).any(axis=1)
+    several = np.bincount(counted.comparison, minlength=number) > 1
+    return several, several & (np.bincount(counted.comparison, differs, minlength=number) == 0)
+
+
+def _sides(counted: Rankings) -> Int64[np.ndarray, "n 2"]:
+    """By vote: the left one won; the vote prefers one of two that were shown. Ranks beyond the second are empty."""
+    ranks = counted.ranks[:, :2]
+    asked = (counted.sizes[counted.comparison] == 2) & (counted.first_shown >= 0) & (ranks[:, 0] != ranks[:, 1])
+    left = counted.first_shown == ranks.argmin(axis=1)
+    return np.column_stack([asked & left, asked]).astype(np.int64)
+
+
+# ---- per annotator
+
+
+def _act(rankings: Rankings) -> Int64[np.ndarray, " n"]:
+    """One number for each annotator on each comparison."""
+    return rankings.comparison * (int(rankings.annotator.max(initial=0)) + 1) + rankings.annotator
+
+
+def _truths(store: Database, rankings: Rankings) -> Int8[np.ndarray, "c k"]:
+    """The known answers as ranks; -1 where there is none."""
+    truths = np.full((len(rankings.comparisons), rankings.ranks.shape[1]), -1, dtype=np.int8)
+    answers = gold.answers(store)
+    for comparison in comparisons.many(store, list(answers)):
+        row = np.searchsorted(rankings.comparisons, comparison.id)
+        rank = {completion: rank for rank, tier in enumerate(answers[comparison.id]) for completion in tier}
+        for position, completion in enumerate(comparison.completions):
+            truths[row, position] = rank.get(completion.id, -1)
+    return truths
+
+
+def _annotator_rows(
+    known: list[Annotator], rankings: Rankings, counted: Rankings, truths: Int8[np.ndarray, "c k"], excluded: dict[int, int]
+) -> tuple[AnnotatorRow, ...]:
+    top = max((a.id for a in known), default=0) + 1
+    judged = np.bincount(counted.annotator, minlength=top)
+    sides = _sides(counted)
+    left, preferred = (np.bincount(counted.annotator, column, minlength=top).astype(int) for column in sides.T)
+    agreed, units = _with_others(counted, top)
+    right, known_pairs = _on_gold(rankings, truths, top)
+    same, repeated = _on_repeats(rankings, top)
+    median = _medians(counted)
+    rows = [
+        AnnotatorRow(
+            a.id,
+            a.name,
+            a.kind,
+            int(judged[a.id]),
+            excluded.get(a.id, 0),
+            median.get(a.id),
+            proportion(int(right[a.id]), int(known_pairs[a.id])),
+            proportion(int(same[a.id]), int(repeated[a.id])),
+            left_share(int(left[a.id]), int(preferred[a.id])),
+            float(agreed[a.id] / units[a.id]) if units[a.id] else None,
+            int(units[a.id]),
+        )
+        for a in known
+        if judged[a.id] or known_pairs[a.id] or repeated[a.id] or a.id in excluded
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row.judgments, row.name)))
+
+
+def _with_others(counted: Rankings, top: int) -> tuple[Float[np.ndarray, " a"], Float[np.ndarray, " a"]]:
+    """By annotator: the shares of others who said the same, summed, and over how many units."""
+    agreed, units = np.zeros(top), np.zeros(top)
+    for i, j in _pairs(counted):
+        counts = _tally(counted, i, j)
+        both, said = _said(counted.ranks, i, j)
+        others = counts.sum(axis=1)[counted.comparison] - 1
+        row = np.flatnonzero(both & (others > 0))
+        same = counts[counted.comparison[row], said[row] + 1] - 1
+        agreed += np.bincount(counted.annotator[row], same / others[row], minlength=top)
+        units += np.bincount(counted.annotator[row], minlength=top)
+    return agreed, units
+
+
+def _on_gold(rankings: Rankings, truths: Int8[np.ndarray, "c k"], top: int) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:
+    """By annotator: ordered pairs of known answers put in the same order, and those of which both were ranked."""
+    answers = rankings.where(rankings.purpose == PURPOSES.index("gold"))
+    return _alike(answers.ranks, truths[answers.comparison], answers.annotator, top, ordered=True)
+
+
+def _on_repeats(rankings: Rankings, top: int) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:
+    """By annotator: pairs of which a repeat says the same as their first judgment on that comparison, and all pairs."""
+    repeat = rankings.purpose == PURPOSES.index("repeat")
+    again, before = rankings.where(repeat), rankings.where(~repeat)
+    # Annotators are numbered alike in both, so that the acts are.
+    width = int(rankings.annotator.max(initial=0)) + 1
+    acts, first = np.unique(before.comparison * width + before.annotator, return_index=True)
+    if not len(acts):
+        return np.zeros(top, dtype=int), np.zeros(top, dtype=int)
+    wanted = again.comparison * width + again.annotator
+    at = np.minimum(np.searchsorted(acts, wanted), len(acts) - 1)
+    found = acts[at] == wanted
+    return _alike(again.ranks[found], before.ranks[first[at[found]]], again.annotator[found], top, ordered=False)
+
+
+def _alike(
+    ranks: Int8[np.ndarray, "n k"], model: Int8[np.ndarray, "n k"], annotator: Int64[np.ndarray, " n"], top: int, *, ordered: bool
+) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:
+    """By annotator: pairs of which `ranks` say what `model` says, and pairs of which both say something.
+
+    `ordered` leaves out the pairs that `model` ties.
+    """
+    same, number = np.zeros(top, dtype=int), np.zeros(top, dtype=int)
+    for i, j in combinations(range(ranks.shape[1]), 2):
+        (both, said), (both_there, wanted) = _said(ranks, i, j), _said(model, i, j)
+        asked = both & both_there & ((wanted != 0) | (not ordered))
+        number += np.bincount(annotator[asked], minlength=top)
+        same += np.bincount(annotator[asked & (said == wanted)], minlength=top)
+    return same, number
+
+
+def _medians(counted: Rankings) -> dict[int, float]:
+    """Median active seconds by annotator id, of the votes that were timed."""
+    timed = ~np.isnan(counted.active_s)
+    medians = pd.Series(counted.active_s[timed]).groupby(counted.annotator[timed]).median()
+    return {int(annotator_id): float(seconds) for annotator_id, seconds in medians.items()}

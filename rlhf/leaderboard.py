@@ -1,0 +1,352 @@
+"""Which policy version do annotators prefer? Bradley-Terry with ties over the votes, with intervals and the win matrix.
+
+The fits are evalica's; this module prepares the numbers: pairs of completions by different versions, the groups of versions
+that have met, and replicates that draw whole prompts. What the figures mean is in docs/statistics.md. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import evalica
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int, Int64
+from scipy import sparse
+
+from rlhf import resampling
+from rlhf.agreement import latest_votes
+from storage import policies, votes
+from storage.database import Database
+from storage.records import AnnotatorKind, PolicyKind, PolicyVersion
+from storage.votes import Rankings
+
+REPLICATES = 500
+SEED = 0
+
+MEAN_SCORE = 1000.0
+POINTS_PER_NAT = 400 / np.log(10)
+"""As in Elo: 400 points are odds of ten to one."""
+
+FEWEST_TIES = 0.01
+"""Share of ties below which Newman's iteration swings instead of settling where versions only met a common one."""
+LIMIT = 20_000
+TOLERANCE = 1e-6
+
+WIN, LOSS, TIE = 0, 1, 2
+
+Method = Literal["newman", "bradley_terry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure with its 95% interval; `low` and `high` are None where there are too few prompts for one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One policy version that has met another."""
+
+    policy_id: int
+    name: str
+    kind: PolicyKind
+    group: int
+    """Versions of one group have met, directly or through others; scores of different groups cannot be compared."""
+    rank: int
+    """Within its group; 1 is the best."""
+    score: Figure
+    """The reference of its group stands at 1000; 400 points more are odds of ten to one."""
+    over_base: Figure | None
+    """How likely a vote that prefers one prefers this one to the base model; None for that itself, and where none is met."""
+    votes: int
+    """Votes that rank it with another version."""
+    wins: int
+    ties: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """The standings and what they rest on."""
+
+    include_simulated: bool
+    judgments: int
+    """Votes that rank two different versions."""
+    pairs: int
+    """Pairs of completions by different versions that they hold."""
+    prompts: int
+    method: Method
+    references: tuple[str | None, ...]
+    """By group: the base model at 1000, or None where the group's mean is at 1000 because no base model is in it."""
+    smoothed: bool
+    """Somebody won everything: every pair that met got half a win each way, so that scores are finite."""
+    standings: tuple[Standing, ...]
+    """By group (the one with the most pairs first), then by rank."""
+    shares: tuple[tuple[float | None, ...], ...]
+    """Row over column, in the order of the standings: wins and half the ties, as a share; None where they never met."""
+    met: tuple[tuple[int, ...], ...]
+    """Pairs behind each share."""
+
+    @property
+    def connected(self) -> bool:
+        return len(self.references) < 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`: figures by policy name."""
+        rows = [{key: value for key, value in asdict(standing).items() if key != "policy_id"} for standing in self.standings]
+        return {
+            "include_simulated": self.include_simulated,
+            "judgments": self.judgments,
+            "pairs": self.pairs,
+            "prompts": self.prompts,
+            "method": self.method,
+            "smoothed": self.smoothed,
+            "connected": self.connected,
+            "groups": [
+                {"reference": reference, "policies": [s.name for s in self.standings if s.group == group]}
+                for group, reference in enumerate(self.references)
+            ],
+            "policies": rows,
+            "matrix": {"policies": [s.name for s in self.standings], "win_share": self.shares, "pairs": self.met},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Meetings:
+    """Pairs of completions by different versions, a row each: m of them. Versions are numbered 0 to p - 1."""
+
+    prompt: Int64[np.ndarray, " m"]
+    first: Int64[np.ndarray, " m"]
+    second: Int64[np.ndarray, " m"]
+    outcome: Int64[np.ndarray, " m"]
+    """For the first: WIN, LOSS or TIE."""
+
+
+def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderboard:
+    """The standings by people's votes, or by all. A version that has met no other is not in them."""
+    kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
+    with store.snapshot():
+        counted = latest_votes(votes.read(store, kinds=kinds))
+        author_ids, prompt_of = votes.authors(store), votes.prompts(store)
+        versions = {version.id: version for version in policies.all_versions(store)}
+    known, author = np.unique(author_ids, return_inverse=True)
+    author = author.reshape(author_ids.shape)
+    meetings, votes_of, judgments = _meetings(counted, author, prompt_of, len(known))
+    counts = _counts(meetings, len(known))
+    order, references, group_of = _groups(counts, [versions.get(int(version_id)) for version_id in known])
+    method: Method = "newman" if counts[..., TIE].sum() >= 2 * FEWEST_TIES * len(meetings.prompt) else "bradley_terry"
+    scores, smoothed = _scores(counts, order, group_of, references, method)
+    drawn = _drawn_scores(meetings, counts, order, group_of, references, method)
+    ranked = sorted(order, key=lambda i: (group_of[i], -scores[i], versions[int(known[i])].name))
+    rank: dict[int, int] = {}
+    for i in ranked:
+        rank[i] = 1 + sum(group_of[i] == group_of[j] for j in rank)
+    standings = tuple(
+        _standing(
+            versions[int(known[i])],
+            counts[i],
+            int(votes_of[i]),
+            scores[i],
+            drawn[:, i],
+            group_of[i],
+            rank[i],
+            references[group_of[i]] not in (None, i),
+        )
+        for i in ranked
+    )
+    met = counts.sum(axis=-1)[np.ix_(ranked, ranked)].astype(int)
+    won = (counts[..., WIN] + counts[..., TIE] / 2)[np.ix_(ranked, ranked)]
+    return Leaderboard(
+        include_simulated,
+        judgments,
+        len(meetings.prompt),
+        len(np.unique(meetings.prompt)),
+        method,
+        tuple(None if i is None else versions[int(known[i])].name for i in references),
+        smoothed,
+        standings,
+        tuple(tuple(float(w / m) if m else None for w, m in zip(*row, strict=True)) for row in zip(won, met, strict=True)),
+        tuple(tuple(row) for row in met.tolist()),
+    )
+
+
+def strengths(counts: Float[np.ndarray, "p p 3"], method: Method) -> Float[np.ndarray, " p"]:
+    """Bradley-Terry strengths, on a log scale with mean 0, of versions that are connected by wins (`is_finite`).
+
+    `newman` is Davidson's model of ties, `P(tie) / sqrt(P(win) P(loss))` the same for all, fitted by Newman's iteration;
+    `bradley_terry` takes a tie for half a win each way. Without ties they agree, and only the second settles.
+    """
+    first, second = np.triu_indices(len(counts), k=1)
+    won, tied = counts[..., WIN], counts[..., TIE]
+    weights = np.concatenate([won[first, second], won[second, first], tied[first, second]])
+    happened = weights > 0
+    winners = np.repeat([evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw], len(first))[happened]
+    arguments = {
+        "index": pd.RangeIndex(len(counts)),
+        "xs": np.tile(first, 3)[happened].tolist(),
+        "ys": np.tile(second, 3)[happened].tolist(),
+        "winners": winners.tolist(),
+        "weights": weights[happened].tolist(),
+        "limit": LIMIT,
+        "tolerance": TOLERANCE,
+    }
+    found = evalica.newman(**arguments) if method == "newman" and tied.any() else None
+    if found is None or found.iterations >= LIMIT:
+        found = evalica.bradley_terry(**arguments, tie_weight=0.5)
+    logs = np.empty(len(counts))
+    logs[found.scores.index] = np.log(found.scores)
+    return logs - logs.mean()
+
+
+def is_finite(counts: Float[np.ndarray, "p p 3"], method: Method) -> bool:
+    """Whether strengths are finite: no set of versions has won every time against the rest (Ford 1957)."""
+    beats = counts[..., WIN] + (counts[..., TIE] if method == "bradley_terry" else 0)
+    above = (beats > 0) | np.eye(len(beats), dtype=bool)
+    # Each squaring doubles the length of the chains that are followed.
+    for _ in range(len(beats).bit_length()):
+        above = above @ above
+    return bool(above.all())
+
+
+def smooth(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"]) -> Float[np.ndarray, "p p 3"]:
+    """Half a win each way more for every two versions that met."""
+    half = met[..., None] * np.array([0.5, 0.5, 0.0])
+    return counts + half
+
+
+# ---- what happened
+
+
+def _meetings(
+    counted: Rankings, author: Int64[np.ndarray, "c k"], prompt_of: Int64[np.ndarray, " c"], number: int
+) -> tuple[Meetings, Int[np.ndarray, " p"], int]:
+    """The pairs by different versions; by version, how many votes rank it with another; and how many votes do that."""
+    found: list[tuple[np.ndarray, ...]] = []
+    meets = np.zeros(counted.ranks.shape, dtype=bool)
+    repeats = np.zeros(counted.ranks.shape, dtype=bool)
+    by = author[counted.comparison]
+    for i, j in combinations(range(counted.ranks.shape[1]), 2):
+        both = (counted.ranks[:, i] >= 0) & (counted.ranks[:, j] >= 0)
+        differ = both & (by[:, i] != by[:, j])
+        repeats[:, j] |= both & ~differ
+        meets[:, i] |= differ
+        meets[:, j] |= differ
+        said = np.sign(counted.ranks[differ, i].astype(np.int64) - counted.ranks[differ, j])
+        outcome = np.select([said < 0, said > 0], [WIN, LOSS], TIE)
+        found.append((prompt_of[counted.comparison[differ]], by[differ, i], by[differ, j], outcome))
+    votes_of = np.bincount(by[meets & ~repeats], minlength=number)
+    return Meetings(*(np.concatenate(parts) for parts in zip(*found, strict=True))), votes_of, int(meets.any(axis=1).sum())
+
+
+def _cells(meetings: Meetings, number: int) -> Int64[np.ndarray, " m"]:
+    return (meetings.first * number + meetings.second) * 3 + meetings.outcome
+
+
+def _both_ways(flat: Float[np.ndarray, "... cells"], number: int) -> Float[np.ndarray, "... p p 3"]:
+    """Totals by cell -> for each version against each other: wins, losses, ties."""
+    one_way = flat.reshape(*flat.shape[:-1], number, number, 3)
+    return one_way + one_way.swapaxes(-3, -2)[..., [LOSS, WIN, TIE]]
+
+
+def _counts(meetings: Meetings, number: int) -> Float[np.ndarray, "p p 3"]:
+    return _both_ways(np.bincount(_cells(meetings, number), minlength=3 * number**2).astype(float), number)
+
+
+def _groups(
+    counts: Float[np.ndarray, "p p 3"], versions: list[PolicyVersion | None]
+) -> tuple[list[int], tuple[int | None, ...], dict[int, int]]:
+    """Versions that have met another; the reference of each group; and the group of each version."""
+    pairs = counts.sum(axis=-1)
+    there = [int(i) for i in np.flatnonzero(pairs.sum(axis=1))]
+    _, label = sparse.csgraph.connected_components(sparse.csr_array(pairs > 0), directed=False)
+    groups = [[i for i in there if label[i] == each] for each in dict.fromkeys(label[i] for i in there)]
+    groups.sort(key=lambda group: -pairs[group].sum())
+    bases = [[i for i in group if (version := versions[i]) and version.kind == "base"] for group in groups]
+    references = tuple(max(base, key=lambda i: pairs[i].sum(), default=None) for base in bases)
+    return there, references, {i: number for number, group in enumerate(groups) for i in group}
+
+
+# ---- scores
+
+
+def _of_groups(order: list[int], group_of: dict[int, int]) -> Iterator[tuple[int, list[int]]]:
+    for group in sorted(set(group_of.values())):
+        yield group, [i for i in order if group_of[i] == group]
+
+
+def _scores(
+    counts: Float[np.ndarray, "p p 3"], order: list[int], group_of: dict[int, int], references: tuple[int | None, ...], method: Method
+) -> tuple[Float[np.ndarray, " p"], bool]:
+    """Scores by version, NaN for one that has met no other; and whether any group had to be smoothed."""
+    scores, smoothed = np.full(len(counts), np.nan), False
+    for group, members in _of_groups(order, group_of):
+        inside = np.ix_(members, members)
+        finite = is_finite(counts[inside], method)
+        smoothed |= not finite
+        scores[members] = _on_scale(_fit(counts[inside], counts[inside].sum(axis=-1) > 0, method), members, references[group])
+    return scores, smoothed
+
+
+def _drawn_scores(
+    meetings: Meetings,
+    counts: Float[np.ndarray, "p p 3"],
+    order: list[int],
+    group_of: dict[int, int],
+    references: tuple[int | None, ...],
+    method: Method,
+) -> Float[np.ndarray, "replicates p"]:
+    """Scores in every replicate; no replicates for too few prompts. Prompts are drawn within each group."""
+    replicates = np.full((REPLICATES, len(counts)), np.nan)
+    group_of_version = np.array([group_of.get(i, -1) for i in range(len(counts))])
+    for group, members in _of_groups(order, group_of):
+        row = group_of_version[meetings.first] == group
+        if len(np.unique(meetings.prompt[row])) < resampling.FEWEST_CLUSTERS:
+            continue
+        here = Meetings(meetings.prompt[row], *(np.searchsorted(members, side[row]) for side in (meetings.first, meetings.second)),
+                        meetings.outcome[row])
+        cells = 3 * len(members) ** 2
+        drawn = resampling.totals(here.prompt, _cells(here, len(members)), cells=cells, replicates=REPLICATES, seed=SEED)
+        met = counts[np.ix_(members, members)].sum(axis=-1) > 0
+        # Few votes are often drawn alike.
+        different, which = np.unique(drawn, axis=0, return_inverse=True)
+        fitted = [_fit(replicate, met, method) for replicate in _both_ways(different, len(members))]
+        replicates[:, members] = np.array([_on_scale(logs, members, references[group]) for logs in fitted])[which]
+    return replicates
+
+
+def _fit(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"], method: Method) -> Float[np.ndarray, " p"]:
+    return strengths(counts if is_finite(counts, method) else smooth(counts, met), method)
+
+
+def _on_scale(logs: Float[np.ndarray, " g"], members: list[int], reference: int | None) -> Float[np.ndarray, " g"]:
+    origin = 0.0 if reference is None else logs[members.index(reference)]
+    return MEAN_SCORE + POINTS_PER_NAT * (logs - origin)
+
+
+def _standing(
+    version: PolicyVersion,
+    against: Float[np.ndarray, "p 3"],
+    votes_of: int,
+    score: float,
+    drawn: Float[np.ndarray, " replicates"],
+    group: int,
+    rank: int,
+    has_base: bool,
+) -> Standing:
+    interval = (None, None) if np.isnan(drawn).all() else resampling.interval(drawn)
+    figure = Figure(float(score), *interval)
+    over = Figure(*(None if s is None else chance(s) for s in (figure.value, figure.low, figure.high))) if has_base else None
+    wins, losses, ties = against.sum(axis=0).astype(int)
+    return Standing(version.id, version.name, version.kind, group, rank, figure, over, votes_of, int(wins), int(ties), int(losses))
+
+
+def chance(score: float) -> float:
+    """How likely a version of this score wins over one at 1000, if one of them does."""
+    return float(1 / (1 + 10 ** ((MEAN_SCORE - score) / 400)))

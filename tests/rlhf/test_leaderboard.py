@@ -1,0 +1,332 @@
+"""The leaderboard: closed forms, the library's own figures, and what must not change when names do."""
+
+import math
+import random
+
+import evalica
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhf import leaderboard as module
+from rlhf.leaderboard import chance, is_finite, leaderboard, smooth, strengths
+from storage import annotators, comparisons, completions, exclusions, policies, prompts, runs
+from storage.database import Database, now
+from storage.records import Sampling
+
+
+class Arena:
+    """Policy versions that meet, with verbs."""
+
+    def __init__(self, store, base="base"):
+        self.store = store
+        self.versions = {base: policies.ensure_base(store, base)} if base else {}
+        self.asked = 0
+
+    def version(self, name):
+        if name not in self.versions:
+            self.versions[name] = policies.ensure_external(self.store, name)
+        return self.versions[name]
+
+    def meet(self, tiers, times=1, *, who="Ann", prompt=None):
+        """`meet("x y", 3)`: three votes, each on a prompt of its own, say that x's answer is better than y's; `"xy"` is a tie.
+
+        One letter a version, `b` is the base.
+        """
+        for _ in range(times):
+            prompt_id = prompt or self.prompt()
+            letters = sorted(tiers.replace(" ", ""))
+            ids = {}
+            for n, letter in enumerate(letters):
+                ids.setdefault(letter, []).append(completions.add(
+                    self.store, prompt_id=prompt_id, policy_version_id=self.version("base" if letter == "b" else letter).id,
+                    text=f"{letter}{n}", sampling=Sampling(), seed=0, finish_reason="stop", latency_s=0.1,
+                ))  # fmt: skip
+            comparison_id = comparisons.add(self.store, prompt_id, [i for each in ids.values() for i in each], purpose="versus")
+            person = annotators.ensure(self.store, who, *(("simulated", "length") if who == "rule" else ()))
+            said = [[ids[letter].pop() for letter in tier] for tier in tiers.split()]
+            self.store.insert("judgments", {"comparison_id": comparison_id, "annotator_id": person.id, "verdict": "rank", "tiers": said,
+                                            "created_at": now()})
+
+    def prompt(self):
+        self.asked += 1
+        asked = prompts.NewPrompt(({"role": "user", "content": f"Question {self.asked}?"},), kind="k", split="train")
+        prompts.add(self.store, [asked], source="t")
+        return self.store.value("SELECT max(id) FROM prompts")
+
+    def standing(self, name, **options):
+        return next(s for s in leaderboard(self.store, **options).standings if s.name == name)
+
+
+@pytest.fixture(autouse=True)
+def fewer_replicates(monkeypatch):
+    monkeypatch.setattr(module, "REPLICATES", 200)
+
+
+@pytest.fixture
+def arena(store):
+    return Arena(store)
+
+
+def counts(*results):
+    """`counts((0, 1, 6, 2, 3))`: 0 beat 1 six times, lost twice and tied three times."""
+    number = 1 + max(max(i, j) for i, j, *_ in results)
+    found = np.zeros((number, number, 3))
+    for i, j, won, lost, tied in results:
+        found[i, j] += (won, lost, tied)
+        found[j, i] += (lost, won, tied)
+    return found
+
+
+# ---- strengths
+
+
+def test_two_versions_without_ties_have_the_odds_of_their_wins():
+    first, second = strengths(counts((0, 1, 60, 40, 0)), "bradley_terry")
+    assert first - second == pytest.approx(math.log(60 / 40), abs=1e-5)
+
+
+def test_two_versions_with_ties_have_the_odds_of_their_wins():
+    """Davidson's model of two has as many parameters as outcomes: the fitted odds are those seen."""
+    first, second = strengths(counts((0, 1, 60, 30, 10)), "newman")
+    assert first - second == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_a_tie_as_half_a_win_each_way():
+    first, second = strengths(counts((0, 1, 60, 30, 10)), "bradley_terry")
+    assert first - second == pytest.approx(math.log(65 / 35), abs=1e-5)
+
+
+def test_three_versions_are_as_strong_as_the_library_says():
+    found = counts((0, 1, 8, 3, 4), (1, 2, 5, 6, 2), (0, 2, 9, 4, 1))
+    W = evalica.Winner
+    library = evalica.newman(
+        [0, 0, 0, 1, 1, 1, 0, 0, 0], [1, 1, 1, 2, 2, 2, 2, 2, 2], [W.X, W.Y, W.Draw] * 3,
+        weights=[8.0, 3, 4, 5, 6, 2, 9, 4, 1], tolerance=1e-10, limit=10_000,
+    ).scores  # fmt: skip
+    logs = np.log([library[0], library[1], library[2]])
+    assert strengths(found, "newman") == pytest.approx(logs - logs.mean(), abs=1e-4)
+
+
+def test_newmans_iteration_is_not_believed_where_it_swings():
+    """Two versions without a tie: the library comes back with equal strengths after every step it was given."""
+    W = evalica.Winner
+    assert evalica.newman([0, 0], [1, 1], [W.X, W.Y], weights=[60.0, 40.0], limit=1000).scores[0] == pytest.approx(1.0)
+    # One tie in ten thousand pairs swings as well, for longer than anybody waits.
+    for found in (counts((0, 1, 60, 40, 0)), counts((0, 1, 6000, 4000, 1))):
+        first, second = strengths(found, "newman")
+        assert first - second == pytest.approx(math.log(1.5), abs=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(1, 9)] * 3), min_size=3, max_size=3), st.permutations(range(3)))
+def test_other_names_permute_the_strengths(results, order):
+    found = counts(*[(i, j, *each) for (i, j), each in zip(((0, 1), (0, 2), (1, 2)), results, strict=True)])
+    there = strengths(found[np.ix_(order, order)], "newman")
+    assert there == pytest.approx(strengths(found, "newman")[list(order)], abs=1e-3)
+
+
+def test_strengths_are_finite_only_where_everybody_lost_once():
+    assert is_finite(counts((0, 1, 3, 1, 0), (1, 2, 3, 1, 0)), "newman")
+    assert not is_finite(counts((0, 1, 3, 0, 0)), "newman")
+    # In Davidson's model a tie does not hold a version back that never lost; as half a win it does.
+    assert not is_finite(counts((0, 1, 3, 0, 2)), "newman")
+    assert is_finite(counts((0, 1, 3, 0, 2)), "bradley_terry")
+
+
+def test_half_a_win_each_way_goes_to_those_who_met():
+    found = counts((0, 1, 5, 0, 0), (1, 2, 0, 0, 0))
+    assert smooth(found, found.sum(axis=-1) > 0)[0, 1].tolist() == [5.5, 0.5, 0.0]
+    assert smooth(found, found.sum(axis=-1) > 0)[1, 2].tolist() == [0.0, 0.0, 0.0]
+
+
+# ---- the board
+
+
+def test_scores_are_elo_points_over_the_base(arena):
+    arena.meet("x b", 20)
+    arena.meet("b x", 10)
+    found = arena.standing("x")
+    assert found.score.value == pytest.approx(1000 + 400 * math.log10(2), abs=0.01)
+    assert found.over_base.value == pytest.approx(2 / 3, abs=1e-5)
+    assert (found.rank, found.votes, found.wins, found.ties, found.losses) == (1, 30, 20, 0, 10)
+    base = arena.standing("base")
+    assert (base.score.value, base.over_base, base.rank) == (1000.0, None, 2)
+    board = leaderboard(arena.store)
+    assert (board.references, board.connected, board.smoothed, board.method) == (("base",), True, False, "bradley_terry")
+
+
+def test_the_interval_holds_the_score_and_narrows_with_votes(arena):
+    arena.meet("x b", 20)
+    arena.meet("b x", 10)
+    arena.meet("xb", 4)
+    wide = arena.standing("x").score
+    assert wide.low < wide.value < wide.high
+    # By the delta method: the standard error of the log odds is sqrt(1/20 + 1/10), so 1.96 * 67 points to each side.
+    assert wide.high - wide.low == pytest.approx(2 * 1.96 * 400 / math.log(10) * math.sqrt(0.15), rel=0.2)
+    arena.meet("x b", 60)
+    arena.meet("b x", 30)
+    narrow = arena.standing("x").score
+    assert narrow.high - narrow.low < 0.7 * (wide.high - wide.low)
+
+
+def test_the_interval_draws_prompts_and_not_votes(arena, tmp_path):
+    """The same votes, ten to a prompt and all of one mind there: much less is known."""
+    store = Database(tmp_path / "clustered.db")
+    clustered = Arena(store)
+    for n in range(12):
+        prompt = clustered.prompt()
+        clustered.meet("x b" if n % 3 else "b x", 4, prompt=prompt)
+    arena.meet("x b", 32)
+    arena.meet("b x", 16)
+    together, apart = clustered.standing("x").score, arena.standing("x").score
+    assert together.value == pytest.approx(apart.value, abs=0.01)
+    assert together.high - together.low > 1.5 * (apart.high - apart.low)
+    store.close()
+
+
+def test_too_few_prompts_give_no_interval(arena):
+    arena.meet("x b", 5)
+    arena.meet("b x", 4)
+    found = arena.standing("x")
+    assert (found.score.low, found.score.high, found.over_base.low) == (None, None, None)
+
+
+def test_a_ranking_of_three_gives_three_pairs_and_one_vote(arena):
+    arena.meet("x yb", 1)
+    board = leaderboard(arena.store)
+    assert (board.judgments, board.pairs, board.prompts) == (1, 3, 1)
+    assert [(s.name, s.votes, s.wins, s.ties, s.losses) for s in sorted(board.standings, key=lambda s: s.name)] == [
+        ("base", 1, 0, 1, 1), ("x", 1, 2, 0, 0), ("y", 1, 0, 1, 1),
+    ]  # fmt: skip
+
+
+def test_what_a_partial_ranking_leaves_out_has_met_nobody(arena):
+    arena.meet("x b")
+    row = arena.store.row("SELECT * FROM judgments")
+    shown = [r[0] for r in arena.store.rows("SELECT completion_id FROM comparison_completions ORDER BY position")]
+    arena.store.insert("judgments", {k: row[k] for k in ("comparison_id", "verdict", "created_at")} | {
+        "annotator_id": annotators.ensure(arena.store, "Bob").id, "tiers": [[shown[0]]], "partial": 1,
+    })  # fmt: skip
+    assert leaderboard(arena.store).pairs == 1
+
+
+def test_a_version_against_itself_is_left_out(arena):
+    arena.meet("x x", 5)
+    arena.meet("y xx", 1)
+    board = leaderboard(arena.store)
+    assert (board.judgments, board.pairs) == (1, 2)
+    assert {s.name: s.votes for s in board.standings} == {"x": 1, "y": 1}
+
+
+def test_the_win_matrix_counts_a_tie_as_half(arena):
+    arena.meet("x b", 5)
+    arena.meet("b x", 2)
+    arena.meet("xb", 1)
+    board = leaderboard(arena.store)
+    # Row over column, the base first or last by its score: x has 5 + half of 1 of 8.
+    at = {s.name: i for i, s in enumerate(board.standings)}
+    assert board.shares[at["x"]][at["base"]] == pytest.approx(5.5 / 8)
+    assert board.shares[at["base"]][at["x"]] == pytest.approx(2.5 / 8)
+    assert board.shares[at["x"]][at["x"]] is None
+    assert board.met[at["x"]][at["base"]] == 8
+
+
+def test_groups_that_never_met_are_kept_apart(arena):
+    arena.meet("x b", 12)
+    arena.meet("b x", 6)
+    arena.meet("p q", 9)
+    arena.meet("q p", 3)
+    board = leaderboard(arena.store)
+    assert not board.connected and board.references == ("base", None)
+    assert [(s.name, s.group, s.rank) for s in board.standings] == [("x", 0, 1), ("base", 0, 2), ("p", 1, 1), ("q", 1, 2)]
+    p, q = (s.score.value for s in board.standings[2:])
+    assert (p + q) / 2 == pytest.approx(1000, abs=0.01) and p - q == pytest.approx(400 * math.log10(3), abs=0.01)
+    assert board.standings[2].over_base is None
+    assert board.shares[0][2] is None and board.met[0][2] == 0
+    assert [group["policies"] for group in board.to_dict()["groups"]] == [["x", "base"], ["p", "q"]]
+
+
+def test_a_version_that_won_everything_has_a_finite_score_that_says_so(arena):
+    arena.meet("x b", 10)
+    board = leaderboard(arena.store)
+    assert board.smoothed
+    assert arena.standing("x").score.value == pytest.approx(1000 + 400 * math.log10(10.5 / 0.5), abs=0.05)
+
+
+def test_only_ties_are_a_draw(arena):
+    arena.meet("xb", 12)
+    found = arena.standing("x").score
+    assert (found.value, found.low, found.high) == (pytest.approx(1000, abs=0.01),) * 3
+
+
+def test_few_ties_are_half_wins_and_many_are_davidsons(arena):
+    arena.meet("x b", 30)
+    arena.meet("b x", 20)
+    arena.meet("xb", 10)
+    assert leaderboard(arena.store).method == "newman"
+    assert arena.standing("x").score.value == pytest.approx(1000 + 400 * math.log10(1.5), abs=0.05)
+
+
+def test_a_version_without_votes_is_not_listed(arena):
+    arena.version("idle")
+    assert leaderboard(arena.store).standings == ()
+    arena.meet("x b", 2)
+    assert {s.name for s in leaderboard(arena.store).standings} == {"x", "base"}
+
+
+def test_simulated_votes_enter_only_when_asked_for(arena):
+    arena.meet("x b", 3)
+    arena.meet("b x", 5, who="rule")
+    assert leaderboard(arena.store).judgments == 3
+    found = arena.standing("x", include_simulated=True)
+    assert (found.wins, found.losses) == (3, 5)
+
+
+def test_what_was_excluded_does_not_count(arena):
+    arena.meet("x b", 3)
+    exclusions.exclude(arena.store, [1], rule="other", reason="Asleep.", by=None)
+    assert leaderboard(arena.store).judgments == 2
+
+
+def test_with_several_base_models_the_one_that_met_most_is_the_reference(arena):
+    other = policies.ensure_base(arena.store, "newer")
+    arena.versions["n"] = other
+    arena.meet("n b", 2)
+    arena.meet("x n", 9)
+    assert leaderboard(arena.store).references == ("newer",)
+
+
+def test_a_tuned_version_is_known_by_its_name(arena):
+    runs.create(arena.store, "r1", config={}, seed=0, versions={})
+    arena.versions["t"] = policies.register_tuned(
+        arena.store, name="tuned-1", base_model="base", adapter_path="runs/r1/policy", run_id="r1"
+    )
+    arena.meet("t b", 2)
+    assert (arena.standing("tuned-1").kind, arena.standing("base").kind) == ("tuned", "base")
+
+
+def test_figures_are_the_same_each_time(arena):
+    rng = random.Random(4)
+    for _ in range(40):
+        arena.meet(rng.choice(["x b", "b x", "xb", "x y", "y b"]))
+    assert leaderboard(arena.store) == leaderboard(arena.store)
+
+
+def test_the_chance_of_winning_is_that_of_the_scale():
+    assert chance(1000) == 0.5 and chance(1400) == pytest.approx(10 / 11) and chance(1100) == pytest.approx(0.64, abs=0.001)
+
+
+def test_an_empty_store_has_an_empty_board(store):
+    board = leaderboard(store)
+    assert (board.standings, board.judgments, board.connected, board.references) == ((), 0, True, ())
+
+
+def test_replicates_in_which_a_version_is_missing_are_finite(arena):
+    """`y` met somebody once: most draws of the prompts leave it out or give it only wins."""
+    arena.meet("x b", 8)
+    arena.meet("b x", 7)
+    arena.meet("y b", 1)
+    found = arena.standing("y").score
+    assert all(map(math.isfinite, (found.value, found.low, found.high)))
