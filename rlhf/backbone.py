@@ -98,13 +98,15 @@ class Backbone:
             r=config.rank, lora_alpha=config.alpha, target_modules=self._linears(range(first, depth)),
             lora_dropout=0.0, task_type="CAUSAL_LM",
         )
-        lora._register_custom_module({torch.nn.Linear: FusedLinear})
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self._place(name, lora)
 
     def _place(self, name: str, config: PeftConfig) -> None:
         self._off.close()
+        if isinstance(config, LoraConfig):
+            # Made or read back, an adapter must compute in the same way: a resumed run ends with the same bits.
+            config._register_custom_module({torch.nn.Linear: FusedLinear})
         if self._peft is None:
             self._peft = get_peft_model(self.base, config, adapter_name=name)
         else:

@@ -82,7 +82,7 @@ def examine(path: Path) -> Examination:
             applied = [row[0] for row in raw.execute("SELECT name FROM _sqlite_migrations ORDER BY id")]
             found = raw.execute("PRAGMA quick_check").fetchone()[0]
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: {error}. Restore a backup, or name another folder with --data.") from error
+        raise StoreError(f"{path}: {error}: restore a backup, or name another folder with --data.") from error
     pending = tuple(migration.name for migration in migrations._migrations if migration.name not in applied)
     return Examination(applied[-1] if applied else "nothing", pending, "" if found == "ok" else found)
 

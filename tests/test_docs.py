@@ -53,11 +53,20 @@ def test_every_link_leads_somewhere(document):
     assert missing == []
 
 
+def every_action(parser):
+    """A verb's own, and those of the verbs under it."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action.choices, dict):
+            for under in action.choices.values():
+                yield from every_action(under)
+
+
 def test_every_option_that_a_document_names_exists():
     text = "\n".join(d.read_text() for d in DOCUMENTS)
     known = {f"--{o.name}" for o in options(PRESETS["laptop"])}
     verbs = next(a for a in build_parser()._actions if isinstance(a.choices, dict)).choices
-    known |= {s for verb in verbs.values() for a in verb._actions for s in a.option_strings}
+    known |= {s for verb in verbs.values() for a in every_action(verb) for s in a.option_strings}
     known |= {"--upgrade", "--constraint", "--editable", "--url", "--out"}
     assert set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", text)) <= known
 

@@ -4,11 +4,21 @@ import pytest
 from playwright.sync_api import expect
 
 from feedback_ui.words import LANGUAGES, Words, tables
+from tests.browser.program import Program
 
 pytestmark = pytest.mark.slow
 
 PAGES = ("compare", "history", "lead", "leaderboard", "training", "demo", "data")
 SETTLED_MS = 1500
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory, tiny_model, silent):
+    """A program of this file's own: a round must be refused for want of votes, however much other tests judged."""
+    own = Program(tmp_path_factory.mktemp("languages") / "data", tiny_model, *silent.options, environment=silent.as_proxy)
+    own.put_in("First answer.", "Second answer.")
+    yield own.start()
+    own.end()
 
 
 @pytest.fixture
@@ -47,6 +57,7 @@ def pages_of(page, language: str) -> dict[str, str]:
             page.locator("#start-round").click()
             expect(page.locator("#start-refusal")).to_contain_text("50")
             page.locator("#all-options button").first.click()
+            expect(page.locator("#all-options input").last).to_be_visible()
         found[name] = shown(page)
     return found
 

@@ -68,10 +68,10 @@ def test_a_killed_policy_server_comes_back_and_judging_goes_on_meanwhile(new_pro
 
 
 def test_an_empty_queue_says_how_long_and_fills_by_itself(new_program, endpoint, page):
-    endpoint.allow(2)
     program = new_program(*endpoint.options)
     compare = ComparePage(page, program.start().url)
     expect(compare.by("empty-state")).to_contain_text("No comparison is waiting")
+    endpoint.allow(2)
     compare.ready()
     assert sorted(compare.answers()) == ["Distant answer 0.", "Distant answer 1."]
     compare.by("choose-a").click()

@@ -16,6 +16,7 @@ def waiting(store):
 def show_gold(world, annotator):
     """Gold for sure: half of what is shown, by a draw that falls into that half."""
     settings.change(world.store, replace(settings.current(world.store), gold_share=0.5), by=None)
+    world.comparison()  # Without anything else left, gold is not shown.
     draws = random.Random(0)
     draws.random = lambda: 0.0
     return queue.next_presentation(world.store, annotator.id, draws)[1]

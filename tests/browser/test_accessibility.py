@@ -1,0 +1,118 @@
+"""axe-core finds nothing to complain of: every state of the judging pages and the other tabs, light and dark, wide and phone."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from storage import annotators, exclusions, guidelines, judgments, queue
+from storage.records import Details, Flag
+from tests.browser.pages import ComparePage, HistoryPage
+
+pytestmark = pytest.mark.slow
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+EVERYTHING = {"aspects": ("Helpful", "Honest"), "rationale": "required", "ideal_answers": True}
+SIZES = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+LOOKS = [(size, scheme) for size in SIZES for scheme in ("light", "dark")]
+
+
+def complaints(page) -> list[str]:
+    page.wait_for_timeout(300)
+    # axe does not scroll: what lies behind the bar that sticks to the bottom would seem to be too small to hit.
+    page.add_style_tag(content=".rl-bar { position: static !important }")
+    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}).response
+    return [
+        f"{rule['id']}: {node['target']} {node['html'][:140]} ({node['failureSummary'][:260]})"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]
+
+
+def nothing(found: dict[str, list[str]]) -> bool:
+    told = [f"{state}: {complaint}" for state, complaints_ in found.items() for complaint in complaints_]
+    if told:
+        pytest.fail("\n".join(told), pytrace=False)
+    return True
+
+
+@pytest.fixture(params=LOOKS, ids=lambda look: "-".join(look))
+def look(request, browser):
+    size, scheme = request.param
+    context = browser.new_context(viewport=SIZES[size], color_scheme=scheme)
+    page = context.new_page()
+    yield page, f"?__theme={scheme}"
+    context.close()
+
+
+def test_two_answers(program, project, look):
+    page, query = look
+    project(**EVERYTHING)
+    guidelines.publish(program.store, "Prefer what is **true**.\n\n- And short.", None)
+    said = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"))
+    conversation = [{"role": role, "content": content} for role, content in said]
+    program.put_in("A **good** answer.\n\n1. One\n2. Two", "A `bad` one.", before=conversation)
+    compare = ComparePage(page, program.url + query)
+    compare.ready()
+    found = {"ready": complaints(page)}
+    compare.press("a", "4")
+    compare.press("Escape", "e", "Escape", "f")
+    compare.by("flag-unsafe").check()
+    found["flags"] = complaints(page)
+    compare.press("Escape", "Control+Enter")
+    found["marked"] = complaints(page)
+    compare.press("Escape", "?")
+    found["keys"] = complaints(page)
+    compare.press("?", "s")
+    expect(compare.by("skip-chooser")).to_be_visible()
+    found["skip"] = complaints(page)
+    assert nothing(found)
+
+
+def test_many_answers_and_none(program, look):
+    page, query = look
+    program.put_in(*[f"Answer {i}, of which there is something to say." for i in range(5)])
+    compare = ComparePage(page, program.url + query)
+    compare.ready()
+    found = {"ready": complaints(page)}
+    compare.press("2", "1", "=", "3")
+    if page.viewport_size["width"] < 900:
+        compare.by("rank-summary").click()
+    compare.by("chip-4").click()
+    found["picked"] = complaints(page)
+    compare.press("Escape", "0", "Enter")
+    expect(compare.by("empty-state")).to_be_visible()
+    found["empty"] = complaints(page)
+    assert nothing(found)
+
+
+def test_history(program, look):
+    page, query = look
+    annotator = annotators.ensure(program.store, "local")
+    program.put_in("One.", "Other.")
+    _, shown = queue.next_presentation(program.store, annotator.id)
+    details = Details(rationale="Because.", flags=(Flag("unsafe"),))
+    judged = judgments.save(
+        program.store, shown.id, annotator.id, verdict="rank", tiers=((shown.order[0],), (shown.order[1],)), details=details
+    )
+    exclusions.exclude(program.store, [judged.id], rule="too fast", reason="Under two seconds.", by=None)
+    history = HistoryPage(page, program.url + query)
+    found = {"list": complaints(page)}
+    history.open(0)
+    found["correcting"] = complaints(page)
+    page.keyboard.press("Escape")
+    history.by("history-search").fill("nothing like it")
+    expect(history.by("history-empty")).to_be_visible()
+    found["nothing"] = complaints(page)
+    assert nothing(found)
+
+
+def test_the_other_tabs(program, look):
+    page, query = look
+    page.goto(program.url + query)
+    found = {}
+    for tab in page.locator("#pages [role=tab]").all()[2:]:
+        name = tab.inner_text()
+        tab.click()
+        page.wait_for_timeout(1500)
+        found[name] = complaints(page)
+    assert nothing(found)

@@ -1,0 +1,197 @@
+"""What the History page's server functions do: one's own judgments, found again and corrected."""
+
+import json
+
+import pytest
+
+from feedback_ui.history import PAGE_ROWS, Archive
+from feedback_ui.words import Words
+from storage import annotators, comparisons, completions, exclusions, judgments, policies, presentations, prompts, queue, settings
+from storage.records import Details, Flag, IdealAnswer, ProjectSettings, Sampling
+
+EN = Words("en")
+
+
+@pytest.fixture
+def archive(store):
+    return Archive(store)
+
+
+@pytest.fixture
+def put(store):
+    """Makes comparisons of that many answers each, and shows each to the annotator: the presentations."""
+    policy = policies.ensure_base(store, "SecretModel")
+
+    def made(annotator, *sizes, purpose="vote"):
+        shown = []
+        for size in sizes:
+            question = f"Question {store.value('SELECT count(*) FROM prompts')}?"
+            prompts.add(store, [prompts.NewPrompt(({"role": "user", "content": question},), split="train")], source="test")
+            prompt = prompts.of_split(store)[-1]
+            ids = [
+                completions.add(
+                    store, prompt_id=prompt.id, policy_version_id=policy.id, text=f"answer {i} to {question}", sampling=Sampling(),
+                    seed=0, finish_reason="stop", latency_s=0.1,
+                )
+                for i in range(size)
+            ]  # fmt: skip
+            comparison = comparisons.get(store, comparisons.add(store, prompt.id, ids, purpose="collect"))
+            shown.append(presentations.record(store, comparison, annotator.id, purpose=purpose))
+        return shown
+
+    return made
+
+
+def rank(store, shown, tiers, **more):
+    """Judges in slots."""
+    tiers = tuple(tuple(shown.order[slot] for slot in tier) for tier in tiers)
+    return judgments.save(store, shown.id, shown.annotator_id, verdict="rank", tiers=tiers, **more)
+
+
+def skip(store, shown, reason="Broken prompt", **more):
+    return judgments.save(store, shown.id, shown.annotator_id, verdict="skip", skip_reason=reason, **more)
+
+
+def rows(archive, annotator, **filters):
+    return archive.rows(annotator, EN, filters)["rows"]
+
+
+def test_each_kind_of_judgment_is_told_in_words(store, archive, local, put):
+    pair, tied, bad, skipped, ranked, partial, all_bad = put(local, 2, 2, 2, 2, 4, 4, 3)
+    rank(store, pair, [[1], [0]], details=Details(strength="slightly"))
+    rank(store, tied, [[0, 1]])
+    rank(store, bad, [[0, 1]], all_bad=True)
+    skip(store, skipped)
+    rank(store, ranked, [[1], [3, 0], [2]])
+    rank(store, partial, [[2], [0]])
+    rank(store, all_bad, [[0, 1, 2]], all_bad=True)
+    found = rows(archive, local)
+    assert [row["verdict"] for row in reversed(found)] == [
+        "B is slightly better", "Tie", "Both bad", "Skipped: Broken prompt", "2 > 1 = 4 > 3", "3 > 1", "All bad",
+    ]  # fmt: skip
+    assert [row["marks"] for row in reversed(found)][5] == ["partial"]
+    assert found[-1]["prompt"] == "Question 0?"
+
+
+def test_a_ready_made_reason_is_told_in_the_readers_language(store, archive, local, put):
+    first, second = put(local, 2, 2)
+    skip(store, first, "Broken prompt")
+    skip(store, second, "두 가지를 묻습니다")
+    told = [row["verdict"] for row in archive.rows(local, Words("ko"), {})["rows"]]
+    assert told == ["건너뜀: 두 가지를 묻습니다", "건너뜀: 잘못된 질문"]
+
+
+def test_filters(store, archive, local, put):
+    a, b, c = put(local, 2, 2, 2)
+    first = rank(store, a, [[0], [1]], details=Details(rationale="Clearer wording"))
+    second = skip(store, b, details=Details(flags=(Flag("unsafe"),)))
+    third = rank(store, c, [[0], [1]])
+    exclusions.exclude(store, [third.id], rule="too fast", reason="Under two seconds.", by=None)
+
+    def ids(**filters):
+        return [row["id"] for row in rows(archive, local, **filters)]
+
+    assert ids() == [third.id, second.id, first.id]
+    assert ids(verdict="rank") == [third.id, first.id]
+    assert ids(verdict="skip") == [second.id]
+    assert ids(flagged=True) == [second.id]
+    assert ids(excluded=True) == [third.id]
+    assert ids(text="CLEARER") == [first.id]
+    assert ids(text="question 2") == [third.id]
+    assert ids(text="nothing of the kind") == []
+    # Nonsense filters nothing, and breaks nothing.
+    assert ids(verdict="retract", text=3, before="x") == [third.id, second.id, first.id]
+    assert rows(archive, local, excluded=True)[0]["excluded"] == {"rule": "too fast", "reason": "Under two seconds."}
+
+
+def test_pages_go_back_without_gap_or_double(store, archive, local, put):
+    judged = [rank(store, shown, [[0], [1]]).id for shown in put(local, *[2] * (PAGE_ROWS + 3))]
+    first = archive.rows(local, EN, {})
+    second = archive.rows(local, EN, {"before": first["older"]})
+    assert [row["id"] for row in first["rows"] + second["rows"]] == judged[::-1]
+    assert (len(first["rows"]), second["older"]) == (PAGE_ROWS, None)
+
+
+def test_one_sees_only_ones_own(store, archive, local, put):
+    other = annotators.ensure(store, "other")
+    theirs = rank(store, put(other, 2)[0], [[0], [1]])
+    assert rows(archive, local) == []
+    hidden = archive.one(local, EN, {"judgment_id": theirs.id})
+    assert hidden == {"problem": EN("history.not_there")}
+    assert hidden["problem"] in archive.correct(local, EN, {"judgment_id": theirs.id, "choice": "a"})["problem"]
+    for nonsense in ({}, {"judgment_id": "1"}, {"judgment_id": 999}, {"judgment_id": True}):
+        assert set(archive.one(local, EN, nonsense)) == {"problem"}
+    assert judgments.get(store, theirs.id).counts
+
+
+def test_what_is_shown_is_blind_and_tells_gold_from_votes_nowhere(store, archive, local, put):
+    shapes = set()
+    for purpose in ("vote", "gold", "repeat"):
+        (shown,) = put(local, 2, purpose=purpose)
+        judged = rank(store, shown, [[0], [1]])
+        assert judgments.get(store, judged.id).purpose == purpose
+        row = rows(archive, local)[0]
+        view = archive.one(local, EN, {"judgment_id": judged.id})["view"]
+        assert "SecretModel" not in json.dumps([row, view])
+        shapes.add(json.dumps([sorted(row), row["marks"], row["excluded"], row["verdict"], sorted(view), view["said"]]))
+        for completion_id in shown.order:
+            assert f'"{completion_id}"' not in json.dumps(view)
+    assert len(shapes) == 1
+
+
+def test_opened_it_says_in_slots_what_was_said(store, archive, local, put):
+    settings.change(store, ProjectSettings(aspects=("Clear",), flags=False), None)
+    (shown,) = put(local, 2)
+    a, b = shown.order
+    details = Details("better", {b: {"Clear": 4}}, "Because.", IdealAnswer("Mine", a), (Flag("unsafe", "n", b), Flag("broken_prompt")))
+    judged = rank(store, shown, [[1], [0]], details=details)
+    view = archive.one(local, EN, {"judgment_id": judged.id})["view"]
+    assert view["said"] == {
+        "choice": "b", "reason": None, "tiers": [[1], [0]], "strength": "better", "aspects": {"1": {"Clear": 4}}, "rationale": "Because.",
+        "ideal": {"text": "Mine", "slot": 0},
+        "flags": [{"kind": "unsafe", "note": "n", "slot": 1}, {"kind": "broken_prompt", "note": "", "slot": None}],
+    }  # fmt: skip
+    # What it says can be changed although the project asks for it no more.
+    assert (view["asks"]["flags"], view["asks"]["ideal"], view["asks"]["rationale"]) == (True, True, "optional")
+    assert len(view["sources"]) == 2
+
+
+def test_a_correction_takes_the_place_of_what_was_said(store, archive, local, put):
+    (shown,) = put(local, 2)
+    judged = rank(store, shown, [[0], [1]])
+    act = {"judgment_id": judged.id, "choice": "b", "strength": "slightly"}
+    reply = archive.correct(local, EN, act)
+    assert (reply["replaces"], reply["row"]["verdict"]) == (judged.id, "B is slightly better")
+    assert reply["row"]["marks"] == ["corrected"]
+    corrected = judgments.get(store, reply["row"]["id"])
+    assert (corrected.supersedes, corrected.tiers, corrected.counts) == (judged.id, ((shown.order[1],), (shown.order[0],)), True)
+    # The earlier one stays, and counts no more.
+    assert (judgments.get(store, judged.id).tiers, judgments.get(store, judged.id).counts) == (judged.tiers, False)
+    assert [row["id"] for row in rows(archive, local)] == [corrected.id]
+    # A second try after a lost reply changes nothing.
+    assert archive.correct(local, EN, act) == reply
+    assert store.value("SELECT count(*) FROM judgments") == 2
+
+
+def test_a_skip_can_become_a_ranking_and_a_ranking_a_skip(store, archive, local, put):
+    a, b = put(local, 4, 2)
+    skipped, ranked = skip(store, a), rank(store, b, [[0], [1]])
+    first = archive.correct(local, EN, {"judgment_id": skipped.id, "choice": "rank", "tiers": [[1], [0, 2, 3]]})
+    second = archive.correct(local, EN, {"judgment_id": ranked.id, "choice": "skip", "reason": "Unsafe content"})
+    assert (first["row"]["verdict"], second["row"]["verdict"]) == ("2 > 1 = 3 = 4", "Skipped: Unsafe content")
+
+
+def test_a_correction_that_fits_nothing_is_refused(store, archive, local, put):
+    judged = rank(store, put(local, 2)[0], [[0], [1]])
+    for bad in ({"choice": "c"}, {"choice": "rank", "tiers": [[0], [5]]}, {}):
+        assert archive.correct(local, EN, {"judgment_id": judged.id} | bad)["problem"].startswith("Not saved. ")
+    assert [row["id"] for row in rows(archive, local)] == [judged.id]
+
+
+def test_an_undone_judgment_is_gone_from_the_list(store, archive, local, put):
+    put(local, 2)
+    _, shown = queue.next_presentation(store, local.id)
+    judged = rank(store, shown, [[0], [1]])
+    judgments.undo(store, local.id)
+    assert rows(archive, local) == []
+    assert set(archive.correct(local, EN, {"judgment_id": judged.id, "choice": "a"})) == {"problem"}
