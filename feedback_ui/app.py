@@ -4,40 +4,51 @@ from __future__ import annotations
 
 import gradio as gr
 
-from feedback_ui import compare
+from feedback_ui import compare, history
 from feedback_ui.data import DataPage
 from feedback_ui.demo import DemoPage
-from feedback_ui.theme import html, launch_options
+from feedback_ui.gate import Gate
+from feedback_ui.lead import LeadPage
+from feedback_ui.leaderboard import LeaderboardPage
+from feedback_ui.theme import html, label, launch_options
 from feedback_ui.training import TrainingPage
+from feedback_ui.visitor import visitor_line
 from rlhf.client import PolicyClient
 from rlhf.config import RoundConfig
 from rlhf.jobs import Jobs
-from storage import annotators
 from storage.database import Database
-from storage.records import Annotator
 
 __all__ = ["build_app", "launch_options"]
 
-LOCAL_ANNOTATOR = "local"
+
+def page(name: str) -> gr.Tab:
+    """A tab that the style sheet can leave out for those whose role it is not."""
+    return gr.Tab(label(f"app.{name}"), id=name, elem_id=f"tab-{name}")
 
 
 def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_config: RoundConfig) -> gr.Blocks:
     """Every page over one store. Launch or mount it with `**launch_options()`."""
-
-    def annotator_of(request: gr.Request | None) -> Annotator:
-        return annotators.ensure(store, LOCAL_ANNOTATOR)
-
+    gate = Gate(store)
     with gr.Blocks(title="rankloop", analytics_enabled=False) as app:
         html("<h1>rankloop</h1>", elem_id="title")
+        visitor_line(app, gate)
         with gr.Tabs(elem_id="pages"):
-            with gr.Tab("Compare", id="compare"):
-                compare.build(store, client, annotator_of=annotator_of)
-            with gr.Tab("Training", id="training") as training_tab:
+            with page("compare"):
+                compare.build(store, client, gate)
+            with page("history"):
+                history.build(store, gate)
+            with page("lead") as lead_tab:
+                lead = LeadPage(store, client, gate)
+            with page("leaderboard") as leaderboard_tab:
+                leaderboard = LeaderboardPage(store)
+            with page("training") as training_tab:
                 training = TrainingPage(store, jobs, default_config=default_config)
-            with gr.Tab("Demo", id="demo") as demo_tab:
+            with page("demo") as demo_tab:
                 demo = DemoPage(store, client)
-            with gr.Tab("Data", id="data") as data_tab:
+            with page("data") as data_tab:
                 data = DataPage(store)
+        lead.wire(lead_tab)
+        leaderboard.wire(leaderboard_tab)
         training.wire(training_tab)
         demo.wire(demo_tab)
         data.wire(data_tab)

@@ -1,50 +1,61 @@
-"""The Compare page: one blind comparison after another, judged by key or button.
+"""The Compare page: one blind comparison after another, judged by key, tap or drag.
 
-Judging takes one round trip and goes round Gradio's queue: the component's server functions save the judgment, and
-only then answer with the next comparison. Leaves out who the annotator is: `annotator_of` says so.
+Judging takes one round trip and one commit, and goes round Gradio's queue: the component's server functions save the
+judgment, and only then answer with the next comparison. Leaves out who the annotator is: the gate says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from feedback_ui import presenters
-from feedback_ui.theme import asset
+from feedback_ui import acts, judging_view
+from feedback_ui.component import judging_component
+from feedback_ui.gate import Gate, Refused
+from feedback_ui.words import Words, words_of
 from rlhf.client import PolicyClient, PolicyServerDown
-from storage import judgments, presentations, queue
-from storage.database import Database, StoreError
-from storage.records import Annotator, Tiers
+from storage import annotators, guidelines, judgments, presentations, queue, settings
+from storage.database import Database, StoreError, StoreLocked
+from storage.judgments import BadJudgment, LeaseOver
+from storage.records import Annotator, Comparison, Presentation
 
-AnnotatorOf = Callable[[gr.Request | None], Annotator]
-
-SLOT_TIERS: dict[str, Tiers] = {"a": ((0,), (1,)), "b": ((1,), (0,)), "tie": ((0, 1),), "both_bad": ((0, 1),)}
-"""What each button says, as tiers of slots."""
+Reply = dict[str, Any]
+Found = tuple[Comparison, Presentation] | None
 
 
-def build(store: Database, client: PolicyClient, *, annotator_of: AnnotatorOf) -> gr.HTML:
+def build(store: Database, client: PolicyClient, gate: Gate) -> gr.HTML:
     """The page's one component. Gradio publishes its functions by name and finds the request by its annotation."""
     desk = Desk(store, client)
+    ask = partial(answered, gate)
 
-    def next_comparison(_: Any, request: gr.Request) -> dict[str, Any]:
-        return desk.next_for(annotator_of(request))
+    def next_comparison(data: dict[str, Any], request: gr.Request) -> Reply:
+        return ask(request, desk.next_for, data)
 
-    def judge(act: dict[str, Any], request: gr.Request) -> dict[str, Any]:
-        return desk.judge(annotator_of(request), act)
+    def judge(act: dict[str, Any], request: gr.Request) -> Reply:
+        return ask(request, desk.judge, act)
 
-    def undo(_: Any, request: gr.Request) -> dict[str, Any]:
-        return desk.undo(annotator_of(request))
+    def undo(data: dict[str, Any], request: gr.Request) -> Reply:
+        return ask(request, desk.undo, data)
 
-    return gr.HTML(
-        html_template=asset("compare.html"),
-        css_template=asset("compare.css"),
-        js_on_load=asset("compare.js"),
-        server_functions=[next_comparison, judge, undo],
-        apply_default_css=False,
-        elem_id="compare",
-    )
+    def renew(data: dict[str, Any], request: gr.Request) -> Reply:
+        return ask(request, desk.renew, data)
+
+    return judging_component("compare", [next_comparison, judge, undo, renew])
+
+
+def answered(gate: Gate, request: gr.Request, function: Callable[[Annotator, Words, dict], Reply], data: Any) -> Reply:
+    """What the function says to this annotator, or why it says nothing: the page keeps its draft and shows what to do."""
+    try:
+        visitor = gate.acts(request, "annotator")
+    except Refused as refusal:
+        return {"refused": refusal.message, "signed_out": refusal.status == 401}
+    try:
+        return function(visitor.annotator, words_of(request), data if isinstance(data, dict) else {})
+    except StoreError as error:
+        return {"problem": str(error)}
 
 
 class Desk:
@@ -54,52 +65,88 @@ class Desk:
         self.store = store
         self.client = client
 
-    def next_for(self, annotator: Annotator) -> dict[str, Any]:
-        judged = judgments.count(self.store, annotator.id)
-        if (found := queue.next_presentation(self.store, annotator.id)) is None:
-            return presenters.dry_queue_view(self._why_dry(), judged)
-        return presenters.comparison_view(*found, judged)
+    def next_for(self, annotator: Annotator, words: Words, data: dict[str, Any]) -> Reply:
+        return self._view(annotator, words, data, queue.next_presentation(self.store, annotator.id))
 
-    def judge(self, annotator: Annotator, act: dict[str, Any]) -> dict[str, Any]:
-        """Saves one judgment, then answers with the next comparison. Sent twice, it counts once."""
+    def judge(self, annotator: Annotator, words: Words, act: dict[str, Any]) -> Reply:
+        """Saves one judgment and answers with the next comparison, in one commit. Sent twice, it counts once.
+
+        Without `next` nothing was saved for now, and the page keeps what it has.
+        """
         try:
-            self._save(annotator, act["presentation_id"], act["choice"], act.get("reason"))
-        except StoreError as error:
-            return {"problem": f"Not saved. {error}", "next": self.next_for(annotator)}
-        return {"next": self.next_for(annotator)}
+            with self.store.atomic():
+                self._save(annotator, act)
+                found = queue.next_presentation(self.store, annotator.id)
+        except LeaseOver:
+            return self._refused(annotator, words, act, words("compare.lease_over"), lost=True)
+        except BadJudgment as error:
+            return self._refused(annotator, words, act, str(error))
+        except StoreLocked as error:
+            # To wait for the lock once more would take longer than the page is patient.
+            return {"problem": words("compare.not_saved", why=str(error))}
+        except StoreError:
+            return self._judge_alone(annotator, words, act)
+        return {"next": self._view(annotator, words, act, found)}
 
-    def undo(self, annotator: Annotator) -> dict[str, Any]:
+    def _judge_alone(self, annotator: Annotator, words: Words, act: dict[str, Any]) -> Reply:
+        """What goes wrong with the next comparison must not cost the judgment."""
+        try:
+            self._save(annotator, act)
+        except StoreError as error:
+            return {"problem": words("compare.not_saved", why=str(error))}
+        judged = annotators.get(self.store, annotator.id).judged
+        return {"next": judging_view.dry_queue_view(words, words("compare.next_failed"), judged)}
+
+    def undo(self, annotator: Annotator, words: Words, data: dict[str, Any]) -> Reply:
         """Takes the last judgment back; the comparison it was about comes again, in the same order."""
         undone = judgments.undo(self.store, annotator.id)
-        return {"says": "Undone" if undone else "Nothing to undo", "next": self.next_for(annotator)}
+        says = words("compare.undone" if undone else "compare.nothing_to_undo")
+        return {"says": says, "next": self.next_for(annotator, words, data)}
 
-    def _save(self, annotator: Annotator, presentation_id: int, choice: str, reason: str | None) -> None:
-        if choice == "skip":
-            judgments.save(self.store, presentation_id, annotator.id, verdict="skip", skip_reason=reason)
-            return
-        judgments.save(
-            self.store,
-            presentation_id,
-            annotator.id,
-            verdict="rank",
-            tiers=self._tiers(presentation_id, choice),
-            all_bad=choice == "both_bad",
+    def renew(self, annotator: Annotator, words: Words, data: dict[str, Any]) -> Reply:
+        """A sign of life. `ours` also while nobody took the place of a lease that is over: the judgment would be kept."""
+        presentation_id = data.get("presentation_id")
+        if type(presentation_id) is not int:
+            return {"ours": False}
+        if queue.renew(self.store, presentation_id, annotator.id):
+            return {"ours": True}
+        shown = presentations.get(self.store, presentation_id)
+        ours = shown is not None and shown.annotator_id == annotator.id and queue.reclaim(self.store, shown)
+        return {"ours": bool(ours)}
+
+    def _save(self, annotator: Annotator, act: dict[str, Any]) -> None:
+        presentation_id = act.get("presentation_id")
+        if type(presentation_id) is not int or (shown := presentations.get(self.store, presentation_id)) is None:
+            raise BadJudgment(f"There is no presentation {presentation_id!r}: reload the page.")
+        judgments.save(self.store, presentation_id, annotator.id, **acts.judged(act, shown.order))
+
+    def _refused(self, annotator: Annotator, words: Words, act: dict[str, Any], why: str, *, lost: bool = False) -> Reply:
+        problem = why if lost else words("compare.not_saved", why=why)
+        return {"problem": problem, "lost": lost, "next": self.next_for(annotator, words, act)}
+
+    def _view(self, annotator: Annotator, words: Words, data: dict[str, Any], found: Found) -> Reply:
+        judged = annotators.get(self.store, annotator.id).judged
+        told = judging_view.guidelines_view(guidelines.current(self.store), data.get("guidelines"))
+        if found is None:
+            return judging_view.dry_queue_view(words, self._why_dry(words), judged, told)
+        comparison, shown = found
+        return judging_view.comparison_view(
+            words,
+            comparison,
+            shown.order,
+            settings.current(self.store),
+            presentation_id=shown.id,
+            judged=judged,
+            guidelines=told,
         )
 
-    def _tiers(self, presentation_id: int, choice: str) -> Tiers:
-        """The completions in the order meant: the browser knows slots only."""
-        if (shown := presentations.get(self.store, presentation_id)) is None:
-            raise judgments.BadJudgment(f"There is no presentation {presentation_id}: reload the page.")
-        if choice not in SLOT_TIERS:
-            raise judgments.BadJudgment(f"Unknown choice {choice!r}: reload the page.")
-        return tuple(tuple(shown.order[slot] for slot in tier) for tier in SLOT_TIERS[choice])
-
-    def _why_dry(self) -> str:
+    def _why_dry(self, words: Words) -> str:
         try:
             status = self.client.status()
         except PolicyServerDown as error:
-            return presenters.server_down_note(error)
-        return presenters.waiting_note(
+            return judging_view.server_down_note(words, error)
+        return judging_view.waiting_note(
+            words,
             ready=status.ready,
             filling=status.filling,
             seconds_per_comparison=status.seconds_per_comparison,

@@ -1,113 +1,85 @@
-// The judging component. Knows keys, focus and what is on the screen; knows nothing of models or who wrote an answer.
-// Gradio hands in `element` and `server`. HTML in a reply was made safe by the server; all else is set as text.
+// The Compare page: fetches comparisons, sends acts, and keeps what was begun. Gradio hands in `element` and `server`.
+
+const POLL_MS = 2000;
+const BEAT_MS = 60000;
+const LOOK_MS = 10000;
 
 const root = element.querySelector(".rl-compare");
 const find = (selector) => root.querySelector(selector);
 const byTest = (name) => find(`[data-testid="${name}"]`);
 
-const POLL_MS = 2000;
-const TIMEOUT_MS = 15000;
-// The second half of a double click or a bouncing key must not judge the comparison that has just appeared.
-const SETTLE_MS = 250;
-const SAYS = { a: "A is better", b: "B is better", tie: "Tie", both_bad: "Both bad", skip: "Skipped" };
-const KEYS = {
-  1: "a", a: "a", arrowleft: "a", 2: "b", b: "b", arrowright: "b", t: "tie", x: "both_bad", s: "skip", u: "undo",
-};
-
 let shown = null; // the comparison on the screen
 let unsent = null; // the act that the server has not acknowledged
 let busy = false;
 let poll = null;
+let lastSign = 0; // when the server last heard that the comparison on the screen is being judged
 
-async function ask(name, data = {}) {
-  let timer;
-  const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("late")), TIMEOUT_MS); });
-  try {
-    const reply = await Promise.race([server[name](data), late]);
-    // Gradio's client turns every failure into `undefined`.
-    if (!reply) throw new Error("no reply");
-    return reply;
-  } finally {
-    clearTimeout(timer);
-  }
-}
+putTexts(root);
+const drafts = makeDrafts("compare");
+const clock = makeClock(isInSight);
+const guide = makeGuide(root);
+const sheet = makeSheet(root, {
+  submit: (act) => { if (!busy && root.dataset.state === "ready") send({ name: "judge", says: saysOf(act, shown.answers.length), data: { presentation_id: shown.presentation_id, ...act, timing: clock.timing() } }); },
+  changed: keepDraft,
+  undo,
+  guided: guide.isThere,
+});
+sheet.acts.retry = () => { if (unsent && !busy) send(unsent); };
+sheet.acts["sign-in"] = () => location.reload();
+sheet.acts.guidelines = guide.toggle;
 
 // ---- what is on the screen
 
-function setState(state) {
-  root.dataset.state = state;
-  const ready = state === "ready";
-  for (const button of root.querySelectorAll("[data-choice], [data-act=skip], [data-reason], [data-testid=skip-submit]")) {
-    button.disabled = !ready;
-  }
-  byTest("undo").disabled = !(ready || state === "empty");
+function isInSight() {
+  return document.visibilityState === "visible" && root.checkVisibility();
 }
 
-function paint(view) {
+function setState(state) {
+  root.dataset.state = state;
+  sheet.setEnabled(state === "ready", state === "ready" || state === "empty");
+}
+
+function paint(view, draft = null) {
   clearTimeout(poll);
-  closeSkip();
   byTest("judged-count").textContent = view.count;
+  guide.paint(view.guidelines);
   const empty = view.state !== "comparison";
   find(".rl-empty").hidden = !empty;
   find(".rl-work").hidden = empty;
+  byTest("flag-button").hidden = empty || !view.asks.flags;
   if (empty) {
     shown = null;
     delete root.dataset.presentation;
+    sheet.closeSkip();
     find(".rl-empty h2").textContent = view.title;
     find(".rl-empty p").textContent = view.note;
     setState("empty");
-    poll = setTimeout(refill, POLL_MS);
+    poll = setTimeout(load, POLL_MS, true);
     return;
   }
   shown = view;
-  byTest("prompt-kind").textContent = view.kind;
-  find(".rl-turns").replaceChildren(...view.turns.map(turn));
-  for (const [slot, name] of ["answer-a", "answer-b"].entries()) {
-    fill(byTest(name).querySelector(".rl-text"), view.answers[slot], "This answer is empty.");
-  }
+  const kept = draft ?? drafts.find(view.presentation_id);
+  sheet.paint(view, kept);
+  clock.start(kept?.timing);
+  lastSign = performance.now();
   root.dataset.presentation = view.presentation_id;
   setState("settling");
   setTimeout(() => { if (root.dataset.state === "settling") setState("ready"); }, SETTLE_MS);
 }
 
-function turn({ role, html }) {
-  const box = document.createElement("div");
-  box.className = "rl-turn";
-  if (role) {
-    const label = document.createElement("p");
-    label.className = "rl-role";
-    label.textContent = role;
-    box.append(label);
-  }
-  const text = document.createElement("div");
-  text.className = "rl-text";
-  text.dir = "auto";
-  fill(text, html, "This turn is empty.");
-  box.append(text);
-  return box;
-}
-
-function fill(box, html, otherwise) {
-  if (html) {
-    box.innerHTML = html;
-    return;
-  }
-  const nothing = document.createElement("p");
-  nothing.className = "rl-nothing";
-  nothing.textContent = otherwise;
-  box.replaceChildren(nothing);
-}
-
-function problem(message, retry = false) {
+function problem(message, { retry = false, signIn = false } = {}) {
   const box = byTest("problem");
   box.hidden = !message;
   box.querySelector("span").textContent = message;
   byTest("retry").hidden = !retry;
-  if (retry) byTest("retry").focus();
+  byTest("sign-in").hidden = !signIn;
+  if (signIn) byTest("sign-in").focus();
+  else if (retry) byTest("retry").focus();
 }
 
-function announce(message) {
-  byTest("live").textContent = message;
+function notice(message) {
+  byTest("notice").hidden = !message;
+  byTest("notice").textContent = message;
 }
 
 function noteSaved(message) {
@@ -122,166 +94,147 @@ function toTop() {
   window.scrollTo({ top: 0, behavior: "instant" });
 }
 
-// ---- talking to the server
-
-async function load() {
-  try {
-    paint(await ask("next_comparison"));
-    problem("");
-  } catch {
-    problem("The server does not answer. Trying again…");
-    poll = setTimeout(load, POLL_MS);
-  }
+function keepDraft() {
+  if (!shown) return;
+  // Time goes on counting after a reload, too.
+  drafts.keep(shown.presentation_id, { ...sheet.draft(), timing: clock.timing() });
 }
 
-async function refill() {
+// ---- talking to the server
+
+const withGuidelines = (data) => ({ ...data, guidelines: guide.known() });
+
+// `again`: nobody asked for it, so it is left for a page that is in sight.
+async function load(again = false) {
   if (!root.isConnected) return;
-  if (busy || shown) return;
-  if (!isVisible()) {
-    poll = setTimeout(refill, POLL_MS);
+  if (busy || (again && shown)) return;
+  if (again && !isInSight()) {
+    poll = setTimeout(load, POLL_MS, true);
     return;
   }
-  await load();
-  if (shown) announce("A comparison is ready.");
+  try {
+    const view = await ask("next_comparison", withGuidelines({}));
+    problem(view.problem ?? "");
+    if (view.problem) {
+      poll = setTimeout(load, POLL_MS, again);
+      return;
+    }
+    paint(view);
+    if (again && shown) sheet.announce(t("compare.is_ready"));
+  } catch (error) {
+    if (error instanceof Refusal) {
+      problem(error.message, { signIn: error.signedOut });
+      setState("refused");
+      return;
+    }
+    problem(t("compare.trying_again"));
+    poll = setTimeout(load, POLL_MS, again);
+  }
 }
 
 async function send(act) {
   busy = true;
   unsent = act;
+  if (act.name === "judge") keepDraft();
   setState("saving");
   problem("");
+  notice("");
   try {
-    const reply = await ask(act.name, act.data);
+    const reply = await ask(act.name, withGuidelines(act.data));
+    if (!reply.next) throw new Refusal(reply.problem, false);
     unsent = null;
-    paint(reply.next);
-    problem(reply.problem ?? "");
-    const done = reply.problem ?? reply.says ?? act.says;
-    noteSaved(reply.problem ? "" : done);
-    const then = act.name === "judge" && (shown ? "Next comparison." : "No comparison is waiting.");
-    announce(`${done}. ${then || ""}`);
-    toTop();
-  } catch {
-    if (act.name === "undo") {
-      // A second undo would take back one more: look at what the server has instead of asking again.
-      unsent = null;
-      problem("The server did not answer, so the undo may not have happened. Looking again…");
-      poll = setTimeout(load, POLL_MS);
-      return;
-    }
-    setState("unsent");
-    closeSkip();
-    problem(`Not saved: the server did not answer. Your choice (${act.says}) is kept here.`, true);
+    settle(act, reply);
+  } catch (error) {
+    fail(act, error);
   } finally {
     busy = false;
   }
 }
 
-function judge(choice, reason = null) {
-  if (busy || root.dataset.state !== "ready") return;
-  send({ name: "judge", data: { presentation_id: shown.presentation_id, choice, reason }, says: SAYS[choice] });
+function settle(act, reply) {
+  // What was taken back is on the sheet again, and its time begins anew.
+  const kept = act.name === "undo" ? drafts.find(reply.next.presentation_id) : null;
+  paint(reply.next, kept && { ...kept, timing: undefined });
+  problem(reply.lost ? "" : reply.problem ?? "");
+  // A refused draft stays as long as it might still be of use: the comparison may come back.
+  notice(reply.lost ? reply.problem : "");
+  const done = reply.problem ?? reply.says ?? act.says;
+  noteSaved(reply.problem ? "" : done);
+  const then = act.name === "judge" && t(shown ? "compare.next" : "compare.none_waiting");
+  sheet.announce(`${done}. ${then || ""}`);
+  toTop();
+}
+
+function fail(act, error) {
+  sheet.closeSkip();
+  if (error instanceof Refusal) {
+    setState("unsent");
+    problem(error.signedOut ? t("compare.kept_here", { why: error.message }) : error.message, { retry: true, signIn: error.signedOut });
+    return;
+  }
+  if (act.name === "undo") {
+    // A second undo would take back one more: look at what the server has instead of asking again.
+    unsent = null;
+    problem(t("compare.undo_unsure"));
+    poll = setTimeout(load, POLL_MS);
+    return;
+  }
+  setState("unsent");
+  problem(t("compare.unsent", { choice: act.says }), { retry: true });
 }
 
 function undo() {
   if (busy || !["ready", "empty"].includes(root.dataset.state)) return;
-  send({ name: "undo", data: {}, says: "Undone" });
+  send({ name: "undo", data: {}, says: t("compare.undone") });
 }
 
-// ---- the reason for skipping
+// ---- the lease
 
-function openSkip() {
-  if (root.dataset.state !== "ready") return;
-  find(".rl-skip").hidden = false;
-  find(".rl-actions").hidden = true;
-  find(".rl-skip [data-reason]").focus({ preventScroll: true });
+// A sign of life while somebody is at work; after a long absence the question whether the comparison is still ours.
+async function renew() {
+  const about = shown.presentation_id;
+  lastSign = performance.now();
+  let reply;
+  try {
+    reply = await ask("renew", { presentation_id: about });
+  } catch {
+    return; // Whether it is too late is decided when the judgment is saved.
+  }
+  if (reply.ours || busy || shown?.presentation_id !== about) return;
+  await load();
+  if (shown?.presentation_id !== about) notice(t("compare.taken"));
 }
 
-function closeSkip() {
-  find(".rl-skip").hidden = true;
-  find(".rl-other").hidden = true;
-  find(".rl-actions").hidden = false;
-  byTest("skip-text").value = "";
+async function comeBack() {
+  if (!isInSight() || root.dataset.state !== "ready" || performance.now() - lastSign < BEAT_MS) return;
+  setState("checking");
+  await renew();
+  if (root.dataset.state === "checking") setState("ready");
 }
 
-function otherReason() {
-  find(".rl-other").hidden = false;
-  byTest("skip-text").focus();
-}
-
-function pickReason(number) {
-  const reasons = [...find(".rl-skip").querySelectorAll("[data-reason]")];
-  if (reasons[number - 1]) judge("skip", reasons[number - 1].dataset.reason);
-  else if (number === reasons.length + 1) otherReason();
-}
+const beat = setInterval(() => {
+  if (!root.isConnected) return clearInterval(beat);
+  if (shown && root.dataset.state === "ready" && clock.isActive() && performance.now() - lastSign >= BEAT_MS) renew();
+}, LOOK_MS);
 
 // ---- hands
-
-const ACTS = {
-  help: toggleHelp,
-  retry: () => { if (unsent && !busy) send(unsent); },
-  skip: openSkip,
-  other: otherReason,
-  "close-skip": () => { closeSkip(); root.focus({ preventScroll: true }); },
-  undo,
-};
-
-function toggleHelp() {
-  const help = byTest("help");
-  if (help.open) help.close();
-  else help.showModal();
-}
-
-function isVisible() {
-  return document.visibilityState === "visible" && root.checkVisibility();
-}
-
-function isTyping(target) {
-  return target instanceof Element && target.closest("input, textarea, select, [contenteditable]") !== null;
-}
 
 function onKey(event) {
   if (!root.isConnected) {
     document.removeEventListener("keydown", onKey);
     return;
   }
-  if (event.repeat || event.isComposing || !isVisible()) return;
+  if (event.repeat || event.isComposing || !isInSight()) return;
   const key = event.key.toLowerCase();
-  const skipping = !find(".rl-skip").hidden;
-  if (key === "escape" && skipping) return ACTS["close-skip"]();
-  if (isTyping(event.target) || event.altKey) return;
-  if (event.ctrlKey || event.metaKey) {
-    if (key !== "z" || event.shiftKey || byTest("help").open) return;
+  const plain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey && !isTyping(event.target);
+  if (key === "g" && plain && guide.isThere()) {
     event.preventDefault();
-    return undo();
+    return guide.toggle();
   }
-  if (key === "?") {
-    event.preventDefault();
-    return toggleHelp();
-  }
-  if (event.shiftKey || byTest("help").open) return;
-  // Elsewhere on the page arrows have a work of their own: they walk along tabs and move sliders.
-  if (key.startsWith("arrow") && event.target !== document.body && !root.contains(event.target)) return;
-  if (skipping && /^[1-4]$/.test(key)) {
-    event.preventDefault();
-    return pickReason(Number(key));
-  }
-  const choice = KEYS[key];
-  if (!choice || skipping) return;
-  event.preventDefault();
-  if (ACTS[choice]) ACTS[choice]();
-  else judge(choice);
+  if (sheet.key(event, key)) event.preventDefault();
 }
 
-root.addEventListener("click", (event) => {
-  const button = event.target.closest("button");
-  if (!button || event.detail > 1) return;
-  if (button.dataset.choice) judge(button.dataset.choice);
-  else if (button.dataset.reason) judge("skip", button.dataset.reason);
-  else ACTS[button.dataset.act]?.();
-});
-find(".rl-skip").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const reason = byTest("skip-text").value.trim();
-  if (reason) judge("skip", reason);
-});
 document.addEventListener("keydown", onKey);
+document.addEventListener("visibilitychange", comeBack);
+window.addEventListener("pagehide", keepDraft);
 load();

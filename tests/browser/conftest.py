@@ -86,3 +86,10 @@ def program(served):
     """The shared program with nothing waiting."""
     served.clear_queue()
     return served
+
+
+@pytest.fixture
+def project(program):
+    """Changes what the shared program's project asks for, and puts it back after the test."""
+    yield program.ask_for
+    program.ask_for()

@@ -37,6 +37,15 @@ class ComparePage:
         text = self.by("judged-count").inner_text()
         return 0 if text == "Nothing judged yet" else int(text.removesuffix(" judged").replace(",", ""))
 
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def tiers(self) -> list[list[int]]:
+        """The numbers of the answers in each tier, as the panel shows them."""
+        rows = self.by("tiers").locator("li:not(.rl-next)").all()
+        return [[int(chip.locator("b").inner_text()) for chip in row.locator("[data-chip]").all()] for row in rows]
+
     def judge(self, *, button: str | None = None, key: str | None = None) -> int:
         """One act; waits for the comparison after it and returns that one's presentation."""
         before = self.ready()
@@ -46,6 +55,31 @@ class ComparePage:
             self.page.keyboard.press(key)
         expect(self.root).not_to_have_attribute("data-presentation", str(before), timeout=10_000)
         return self.ready()
+
+
+class HistoryPage:
+    """One's own judgments, found again."""
+
+    def __init__(self, page: Page, url: str | None = None):
+        self.page = page
+        if url:
+            page.goto(url)
+        page.locator("#pages [role=tab]").nth(1).click()
+        self.root = page.get_by_test_id("history")
+        expect(self.root).to_have_attribute("data-state", "list", timeout=20_000)
+
+    def by(self, test_id: str) -> Locator:
+        return self.root.get_by_test_id(test_id)
+
+    def rows(self) -> Locator:
+        return self.by("past-judgment")
+
+    def open(self, number: int) -> Locator:
+        """Opens one of the rows; the sheet to correct it on."""
+        self.rows().nth(number).get_by_role("button").click()
+        sheet = self.by("correcting")
+        expect(sheet).to_have_attribute("data-state", "ready")
+        return sheet
 
 
 class TrainingPage:

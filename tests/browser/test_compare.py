@@ -1,10 +1,19 @@
-"""The Compare page in a browser: what was clicked is what is stored."""
+"""The Compare page in a browser, two answers at a time: what was clicked is what is stored."""
+
+import re
 
 import pytest
 from playwright.sync_api import expect
 
+from storage import accounts, annotators, guidelines, judgments, queue
 from tests.browser.pages import ComparePage
 from tests.browser.program import SECRET_MODELS
+
+pytestmark = pytest.mark.slow
+
+
+def asks_for(request, function):
+    return "component_server" in request.url and function in (request.post_data or "")
 
 
 @pytest.fixture
@@ -24,6 +33,37 @@ def test_the_chosen_answer_is_stored_as_the_better_one(program, compare):
         assert saved.presentation_id == shown
         assert saved.tiers == ((in_order[slot][0],), (in_order[1 - slot][0],))
         assert compare.count() == program.judged() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("key", "slot", "strength"),
+    [("1", 0, "significantly"), ("4", 0, "negligibly"), ("a", 0, "better"), ("5", None, None), ("7", 1, "slightly")],
+)
+def test_one_key_says_which_and_how_much(program, compare, key, slot, strength):
+    order = [completion_id for completion_id, _ in program.texts_in_order(compare.ready())]
+    compare.judge(key=key)
+    saved = program.last_judgment()
+    assert saved.strength == strength
+    assert saved.tiers == (((order[slot],), (order[1 - slot],)) if slot is not None else (tuple(order),))
+
+
+def test_one_click_says_which_and_how_much(program, compare):
+    compare.judge(button="choose-b-slightly")
+    assert program.last_judgment().strength == "slightly"
+    compare.judge(button="choose-a")
+    assert program.last_judgment().strength == "better"
+
+
+def test_without_strength_two_is_the_second_answer(program, project, page):
+    project(strength=False)
+    program.put_in("One.", "Other.")
+    program.put_in("One.", "Another.")
+    compare = ComparePage(page, program.url)
+    order = [completion_id for completion_id, _ in program.texts_in_order(compare.ready())]
+    expect(compare.root.locator("[data-strength]")).to_have_count(0)
+    compare.judge(key="2")
+    saved = program.last_judgment()
+    assert (saved.tiers, saved.strength) == (((order[1],), (order[0],)), None)
 
 
 def test_tie_both_bad_and_skip(program, compare):
@@ -63,6 +103,28 @@ def test_a_reload_shows_the_same_comparison(compare):
     assert compare.answers() == answers
 
 
+def test_a_lost_reply_is_sent_again_and_counts_once(program, compare):
+    before = program.judged()
+    compare.ready()
+    lost = []
+
+    def lose(route):
+        if not lost and asks_for(route.request, "judge"):
+            lost.append(route.fetch())
+            return route.abort()
+        return route.continue_()
+
+    compare.page.route(re.compile("component_server"), lose)
+    compare.by("choose-a").click()
+    expect(compare.by("problem")).to_contain_text("A is better")
+    expect(compare.by("retry")).to_be_focused()
+    assert program.judged() == before + 1
+    compare.by("retry").click()
+    compare.ready()
+    assert program.judged() == before + 1
+    assert compare.count() == before + 1
+
+
 def test_on_a_phone_answers_are_stacked_and_every_button_is_in_reach(program, compare):
     page = compare.page
     page.set_viewport_size({"width": 390, "height": 844})
@@ -74,17 +136,186 @@ def test_on_a_phone_answers_are_stacked_and_every_button_is_in_reach(program, co
     assert a["x"] == b["x"]
     assert b["y"] >= a["y"] + a["height"]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for name in ("choose-a", "choose-b", "choose-tie", "choose-both-bad", "skip", "undo"):
-        box = compare.by(name).bounding_box()
+    for button in compare.root.locator(".rl-actions button").all():
+        box = button.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 390
         # Without scrolling: the bar sticks to the bottom.
         assert box["y"] + box["height"] <= 844
         assert box["height"] >= 40
+        # Its words stay within it.
+        assert button.evaluate("button => button.scrollWidth <= button.clientWidth + 1")
     compare.by("skip").click()
     for button in compare.by("skip-chooser").get_by_role("button").all():
         box = button.bounding_box()
         assert box is None or (box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["y"] + box["height"] <= 844)
+
+
+def test_a_conversation_says_who_speaks_and_a_hidden_system_prompt_is_nowhere(program, project, page):
+    said = (("system", "Be a curt baker."), ("user", "Flat bread."), ("assistant", "Warm it."))
+    before = [{"role": role, "content": content} for role, content in said]
+    program.put_in("So.", "Thus.", question="And then?", before=before)
+    compare = ComparePage(page, program.url)
+    compare.ready()
+    assert compare.root.locator(".rl-role").all_inner_texts() == ["Instructions", "Person", "Assistant", "Person"]
+    project(show_system=False)
+    page.reload()
+    compare.ready()
+    assert compare.root.locator(".rl-role").all_inner_texts() == ["Person", "Assistant", "Person"]
+    assert "curt baker" not in page.content()
+
+
+# ---- guidelines
+
+
+def test_guidelines_stay_as_they_were_left_and_a_new_version_is_marked(program, compare):
+    guidelines.publish(program.store, "Prefer what is **true**.", None)
+    compare.page.reload()
+    compare.ready()
+    panel = compare.by("guidelines")
+    expect(panel.locator("strong")).to_have_text("true")
+    expect(compare.by("guidelines-new")).to_be_hidden()
+    compare.press("g")
+    expect(panel).to_be_hidden()
+    compare.page.reload()
+    compare.ready()
+    expect(panel).to_be_hidden()
+    expect(compare.by("guidelines-new")).to_be_hidden()
+
+    guidelines.publish(program.store, "Prefer what is *kind*.", None)
+    compare.judge(key="1")
+    expect(compare.by("guidelines-new")).to_be_visible()
+    expect(panel).to_be_hidden()
+    compare.by("guidelines-button").click()
+    expect(panel.locator("em")).to_have_text("kind")
+    expect(compare.by("guidelines-new")).to_be_hidden()
+    compare.judge(key="1")
+    guidelines.publish(program.store, "Prefer what is short.", None)
+    compare.judge(key="1")
+    expect(compare.by("guidelines-updated")).to_be_visible()
+    expect(panel).to_contain_text("short")
+    compare.judge(key="1")
+    expect(compare.by("guidelines-updated")).to_be_hidden()
+
+
+# ---- time and leases
+
+
+def test_active_and_idle_time_are_told_apart(program, page):
+    for i in range(2):
+        program.put_in(f"One {i}.", f"Other {i}.")
+    page.clock.install()
+    compare = ComparePage(page, program.url)
+    page.clock.run_for(1000)
+    compare.ready()
+    page.mouse.move(10, 10)
+    page.clock.run_for(10_000)
+    page.mouse.move(20, 20)
+    # Half a minute of this counts as reading, the rest as absence.
+    page.clock.run_for(100_000)
+    page.mouse.move(30, 30)
+    page.clock.run_for(5_000)
+    compare.by("choose-a").click()
+    page.clock.run_for(1000)
+    expect(compare.root).to_have_attribute("data-state", re.compile("settling|ready"))
+    row = program.store.row("SELECT active_ms, idle_ms, client_ms FROM judgments ORDER BY id DESC LIMIT 1")
+    assert row["client_ms"] == row["active_ms"] + row["idle_ms"]
+    assert row["idle_ms"] == pytest.approx(70_000, abs=2000)
+    assert row["active_ms"] == pytest.approx(45_000, abs=4000)
+
+
+def lapse(program):
+    with program.store.atomic() as connection:
+        connection.conn.execute("UPDATE leases SET expires_at = '2000-01-01T00:00:00.000+00:00' WHERE ended_at IS NULL")
+
+
+HIDE = """hidden => {
+  Object.defineProperty(document, "visibilityState", { configurable: true, get: () => hidden ? "hidden" : "visible" });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_while_somebody_works_the_lease_is_renewed(program, page):
+    program.put_in("One.", "Other.")
+    page.clock.install()
+    compare = ComparePage(page, program.url)
+    page.clock.run_for(1000)
+    shown = compare.ready()
+    page.clock.run_for(45_000)
+    page.mouse.move(10, 10)
+    with page.expect_request(lambda request: asks_for(request, "renew")):
+        page.clock.run_for(25_000)
+    # Nobody moves: the lease is left to lapse.
+    renewed = []
+    page.on("request", lambda request: renewed.append(request) if asks_for(request, "renew") else None)
+    page.clock.run_for(60_000)
+    renewed.clear()
+    page.clock.run_for(300_000)
+    assert renewed == []
+    assert compare.presentation() == shown
+
+
+def test_who_comes_back_too_late_gets_the_next_one_and_keeps_the_draft(program, project, page):
+    project(rationale="optional")
+    program.put_in("One.", "Other.")
+    program.put_in("Third.", "Fourth.")
+    page.clock.install()
+    compare = ComparePage(page, program.url)
+    page.clock.run_for(1000)
+    shown = compare.ready()
+    compare.press("r")
+    compare.by("rationale").fill("Half a thought")
+    page.evaluate(HIDE, True)
+    page.clock.run_for(120_000)
+    lapse(program)
+    somebody = annotators.ensure(program.store, "somebody else")
+    while found := queue.next_presentation(program.store, somebody.id):
+        judgments.save(program.store, found[1].id, somebody.id, verdict="rank", tiers=(found[1].order,))
+    program.put_in("Fifth.", "Sixth.")
+    page.evaluate(HIDE, False)
+    expect(compare.root).not_to_have_attribute("data-presentation", str(shown))
+    page.clock.run_for(1000)
+    expect(compare.by("notice")).to_contain_text("somebody else")
+    assert sorted(compare.answers()) == ["Fifth.", "Sixth."]
+    assert "Half a thought" in page.evaluate(f"sessionStorage.getItem('rankloop.draft.compare.{shown}')")
+    expect(compare.by("rationale")).to_have_count(0)
+
+
+# ---- who may
+
+
+def test_signing_out_keeps_the_draft(new_program, silent, page):
+    program = new_program(*silent.options)
+    program.ask_for(rationale="required", rationale_min_chars=5)
+    program.put_in("One.", "Other.")
+    compare_url = program.start().url
+    account = accounts.create(program.store, "Ann", "correct horse", ["annotator", "lead"])
+
+    def sign_in():
+        page.get_by_label("Name").fill("Ann")
+        page.get_by_label("Password").fill("correct horse")
+        page.get_by_role("button", name="Sign in").click()
+
+    page.goto(compare_url)
+    sign_in()
+    expect(page).to_have_url(f"{compare_url}/")
+    compare = ComparePage(page, compare_url)
+    compare.ready()
+    compare.press("b")
+    compare.by("rationale").fill("Much better")
+    page.context.clear_cookies()
+    compare.press("Control+Enter")
+    expect(page).to_have_url(f"{compare_url}/sign-in")
+    assert program.store.value("SELECT count(*) FROM judgments") == 0
+    sign_in()
+    compare = ComparePage(page, compare_url)
+    compare.ready()
+    expect(compare.by("rationale")).to_have_value("Much better")
+    expect(compare.by("choose-b")).to_have_attribute("aria-pressed", "true")
+    compare.press("Control+Enter")
+    expect(compare.by("empty-state")).to_be_visible()
+    assert annotators.get(program.store, account.annotator.id).judged == 1
+    assert program.last_judgment().rationale == "Much better"
 
 
 def test_names_of_models_are_real(program):

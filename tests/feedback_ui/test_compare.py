@@ -1,55 +1,130 @@
 """What the Compare page's server functions do, over a real store."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 from gradio.helpers import special_args
 
-from feedback_ui import compare
-from storage import annotators, judgments, policies, presentations
+from feedback_ui import compare, judging_view
+from feedback_ui.component import SCRIPTS, STYLES
+from feedback_ui.gate import Gate
+from feedback_ui.words import Words
+from storage import accounts, annotators, comparisons, completions, guidelines, judgments, policies, presentations, prompts, queue, settings
 from storage.database import StoreError
+from storage.details import of_judgments
+from storage.records import Flag, IdealAnswer, ProjectSettings, Sampling, Timing
+
+EN, KO = Words("en"), Words("ko")
+
+EVERYTHING = ProjectSettings(aspects=("Helpful", "Honest"), rationale="required", ideal_answers=True)
 
 
-def act(view, choice, reason=None):
-    return {"presentation_id": view["presentation_id"], "choice": choice, "reason": reason}
+def act(view, choice, reason=None, **details):
+    return {"presentation_id": view["presentation_id"], "choice": choice, "reason": reason} | details
 
 
 def saved(store):
     return [dict(row) for row in store.rows("SELECT * FROM judgments ORDER BY id")]
 
 
+def details_of(store):
+    (row,) = saved(store)
+    return of_judgments(store, [row["id"]])[row["id"]]
+
+
 def quality_of(store, completion_id):
     return store.value("SELECT text FROM completions WHERE id = ?", [completion_id]).split()[0]
 
 
-def test_the_view_is_blind(store, desk, local, waiting):
-    view = desk.next_for(local)
-    assert set(view) == {"state", "presentation_id", "kind", "turns", "answers", "count"}
+@pytest.fixture
+def four(store):
+    """One comparison of four answers waits."""
+    prompts.add(store, [prompts.NewPrompt(({"role": "user", "content": "Why?"},), split="train")], source="test")
+    (prompt,) = prompts.of_split(store)
+    policy = policies.ensure_base(store, "SecretModel")
+    ids = [
+        completions.add(
+            store, prompt_id=prompt.id, policy_version_id=policy.id, text=f"answer {i}", sampling=Sampling(), seed=0,
+            finish_reason="stop", latency_s=0.1,
+        )
+        for i in range(4)
+    ]  # fmt: skip
+    return comparisons.get(store, comparisons.add(store, prompt.id, ids, purpose="collect"))
+
+
+# ---- what leaves the server
+
+
+@pytest.mark.parametrize("project", [ProjectSettings(), EVERYTHING])
+def test_the_view_is_blind(store, desk, local, waiting, project):
+    settings.change(store, project, None)
+    view = desk.next_for(local, EN, {})
+    assert set(view) - {"sources"} == {"state", "presentation_id", "kind", "turns", "answers", "asks", "count", "guidelines"}
+    assert set(view["asks"]) == {"strength", "aspects", "scale", "rationale", "min_chars", "ideal", "flags"}
     assert policies.by_name(store, "SecretModel").name not in json.dumps(view)
 
 
+def test_nothing_tells_gold_and_repeats_from_votes(store, desk, local, waiting):
+    shapes = []
+    for purpose in ("vote", "gold", "repeat"):
+        shown = presentations.record(store, waiting[0], local.id, purpose=purpose)
+        view = judging_view.comparison_view(EN, waiting[0], shown.order, ProjectSettings(), presentation_id=1, judged=0)
+        shapes.append(json.dumps(view | {"answers": sorted(view["answers"])}))
+    assert len(set(shapes)) == 1
+
+
 def test_answers_stand_in_the_order_of_the_presentation(store, desk, local, waiting):
-    view = desk.next_for(local)
+    view = desk.next_for(local, EN, {})
     order = presentations.get(store, view["presentation_id"]).order
     texts = {c.id: c.text for c in waiting[0].completions}
     assert view["answers"] == [f"<p>{texts[completion_id]}</p>" for completion_id in order]
+    assert "sources" not in view
+
+
+def test_the_source_of_an_answer_leaves_the_server_only_to_be_edited(store, desk, local, waiting):
+    settings.change(store, ProjectSettings(ideal_answers=True), None)
+    view = desk.next_for(local, EN, {})
+    assert [f"<p>{source}</p>" for source in view["sources"]] == view["answers"]
 
 
 def test_every_turn_is_shown_and_made_safe(desk, local, waiting):
-    desk.judge(local, act(desk.next_for(local), "a"))
-    view = desk.next_for(local)
-    assert [turn["role"] for turn in view["turns"]] == ["Person", "Assistant", "Person"]
+    desk.judge(local, EN, act(desk.next_for(local, EN, {}), "a"))
+    view = desk.next_for(local, EN, {})
+    assert [turn["speaker"] for turn in view["turns"]] == ["Person", "Assistant", "Person"]
     assert view["turns"][2]["html"] == "<p>Two hours. &lt;b&gt;Why?&lt;/b&gt;</p>"
     assert view["kind"] == "Dialogue"
 
 
+@pytest.mark.parametrize(("shown", "roles"), [(True, ["system", "user"]), (False, ["user"])])
+def test_a_hidden_system_prompt_never_leaves_the_server(shown, roles):
+    messages = ({"role": "system", "content": "Be curt."}, {"role": "user", "content": "Hello"})
+    turns = judging_view.turns(EN, messages, show_system=shown)
+    assert [turn["role"] for turn in turns] == roles
+    assert ("Be curt." in json.dumps(turns)) == shown
+    # Who speaks is said where there is a doubt.
+    assert bool(turns[-1]["speaker"]) == shown
+
+
+def test_guidelines_are_sent_once_a_version(store, desk, local, waiting):
+    assert desk.next_for(local, EN, {})["guidelines"] is None
+    first = guidelines.publish(store, "Be **fair**.", None)
+    assert desk.next_for(local, EN, {})["guidelines"] == {"id": first.id, "html": "<p>Be <strong>fair</strong>.</p>"}
+    assert desk.next_for(local, EN, {"guidelines": first.id})["guidelines"] == {"id": first.id}
+    second = guidelines.publish(store, "Be kind.", None)
+    assert desk.next_for(local, EN, {"guidelines": first.id})["guidelines"] == {"id": second.id, "html": "<p>Be kind.</p>"}
+
+
+# ---- what comes in
+
+
 @pytest.mark.parametrize(("choice", "slot"), [("a", 0), ("b", 1)])
 def test_the_chosen_slot_wins(store, desk, local, waiting, choice, slot):
-    view = desk.next_for(local)
+    view = desk.next_for(local, EN, {})
     order = presentations.get(store, view["presentation_id"]).order
-    reply = desk.judge(local, act(view, choice))
+    reply = desk.judge(local, EN, act(view, choice))
     assert json.loads(saved(store)[0]["tiers"]) == [[order[slot]], [order[1 - slot]]]
     assert reply["next"]["presentation_id"] != view["presentation_id"]
     assert reply["next"]["count"] == "1 judged"
@@ -58,120 +133,298 @@ def test_the_chosen_slot_wins(store, desk, local, waiting, choice, slot):
 
 def test_what_was_read_as_better_is_what_is_stored(store, desk, local, waiting):
     for _ in waiting:
-        view = desk.next_for(local)
+        view = desk.next_for(local, EN, {})
         choice = "a" if "good" in view["answers"][0] else "b"
-        desk.judge(local, act(view, choice))
+        desk.judge(local, EN, act(view, choice))
     assert [quality_of(store, json.loads(row["tiers"])[0][0]) for row in saved(store)] == ["good", "good"]
 
 
 @pytest.mark.parametrize(("choice", "all_bad"), [("tie", 0), ("both_bad", 1)])
 def test_ties_share_a_tier(store, desk, local, waiting, choice, all_bad):
-    desk.judge(local, act(desk.next_for(local), choice))
+    desk.judge(local, EN, act(desk.next_for(local, EN, {}), choice))
     (row,) = saved(store)
     assert [len(tier) for tier in json.loads(row["tiers"])] == [2]
     assert row["all_bad"] == all_bad
 
 
-def test_a_skip_keeps_its_reason(store, desk, local, waiting):
-    desk.judge(local, act(desk.next_for(local), "skip", "Broken prompt"))
+def test_slots_of_a_ranking_become_completions(store, desk, local, four):
+    view = desk.next_for(local, EN, {})
+    order = presentations.get(store, view["presentation_id"]).order
+    desk.judge(local, EN, act(view, "rank", tiers=[[2], [0, 3]]))
+    (row,) = saved(store)
+    assert json.loads(row["tiers"]) == [[order[2]], [order[0], order[3]]]
+    assert (row["partial"], row["all_bad"]) == (1, 0)
+
+
+def test_all_bad_is_said_of_every_answer(store, desk, local, four):
+    desk.judge(local, EN, act(desk.next_for(local, EN, {}), "both_bad"))
+    (row,) = saved(store)
+    assert ([len(tier) for tier in json.loads(row["tiers"])], row["all_bad"], row["partial"]) == ([4], 1, 0)
+
+
+def test_details_are_kept_by_completion(store, desk, local, waiting):
+    settings.change(store, EVERYTHING, None)
+    view = desk.next_for(local, EN, {})
+    a, b = presentations.get(store, view["presentation_id"]).order
+    said = {
+        "strength": "slightly", "aspects": {"0": {"Helpful": 4}, "1": {"Helpful": 2, "Honest": 5}},
+        "rationale": "It is right and says why.",
+        "ideal": {"text": "Better still.", "slot": 1}, "timing": {"active_ms": 900, "idle_ms": 100, "client_ms": 1000},
+        "flags": [{"kind": "unsafe", "note": "burns", "slot": 0}, {"kind": "broken_prompt", "note": "", "slot": None}],
+    }  # fmt: skip
+    assert "problem" not in desk.judge(local, EN, act(view, "b", **said))
+    kept = details_of(store)
+    assert kept.strength == "slightly"
+    assert kept.aspects == {a: {"Helpful": 4}, b: {"Helpful": 2, "Honest": 5}}
+    assert kept.rationale == "It is right and says why."
+    assert kept.ideal == IdealAnswer("Better still.", b)
+    assert kept.flags == (Flag("unsafe", "burns", a), Flag("broken_prompt", "", None))
+    assert kept.timing == Timing(900, 100, 1000)
+
+
+def test_a_skip_keeps_its_reason_and_its_flags_and_nothing_of_the_answers(store, desk, local, waiting):
+    flags = [{"kind": "personal_data", "slot": None}]
+    view = desk.next_for(local, EN, {})
+    desk.judge(local, EN, act(view, "skip", "Broken prompt", flags=flags, strength="better", aspects={"0": {"x": 1}}))
     (row,) = saved(store)
     assert (row["verdict"], row["skip_reason"], row["tiers"]) == ("skip", "Broken prompt", "[]")
+    kept = details_of(store)
+    assert (kept.flags, kept.strength, kept.aspects) == ((Flag("personal_data"),), None, {})
 
 
 def test_sent_twice_it_counts_once(store, desk, local, waiting):
-    view = desk.next_for(local)
-    first = desk.judge(local, act(view, "a"))
-    again = desk.judge(local, act(view, "b"))
+    view = desk.next_for(local, EN, {})
+    first = desk.judge(local, EN, act(view, "a"))
+    again = desk.judge(local, EN, act(view, "b"))
     assert len(saved(store)) == 1
     assert again["next"] == first["next"]
 
 
 def test_undo_brings_the_same_presentation_back(store, desk, local, waiting):
-    view = desk.next_for(local)
-    desk.judge(local, act(view, "a"))
-    reply = desk.undo(local)
+    view = desk.next_for(local, EN, {})
+    desk.judge(local, EN, act(view, "a"))
+    reply = desk.undo(local, EN, {})
     assert reply["says"] == "Undone"
     assert reply["next"] == view
-    assert judgments.count(store, local.id) == 0
+    assert annotators.get(store, local.id).judged == 0
 
 
 def test_undo_with_nothing_to_undo_says_so(desk, local, waiting):
-    assert desk.undo(local)["says"] == "Nothing to undo"
+    assert desk.undo(local, EN, {})["says"] == "Nothing to undo"
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [{"presentation_id": 999, "choice": "a"}, {"choice": "c"}, {"choice": "skip", "reason": "  "}, {"choice": "skip"}],
-)
+BAD_ACTS = [
+    {"presentation_id": 999, "choice": "a"}, {"presentation_id": "1"}, {"choice": "c"}, {"choice": None}, {"choice": ["a"]},
+    {"choice": "skip", "reason": "  "}, {"choice": "skip"}, {"choice": "rank"}, {"choice": "rank", "tiers": [[0], [2]]},
+    {"choice": "rank", "tiers": [[0], [-1]]}, {"choice": "rank", "tiers": [[0], ["1"]]}, {"choice": "rank", "tiers": 3},
+    {"choice": "rank", "tiers": [[0], [0]]}, {"flags": [{}]}, {"flags": [{"kind": "ugly"}]}, {"flags": [{"kind": "unsafe", "slot": 7}]},
+    {"aspects": {"x": {}}}, {"aspects": {"0": 3}}, {"aspects": [1]}, {"ideal": "text"}, {"ideal": {"text": " "}},
+    {"ideal": {"text": "x", "slot": 9}}, {"timing": {"active_ms": 1}}, {"timing": 4}, {"strength": "hugely"}, {"rationale": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_ACTS)
 def test_what_fits_nothing_is_refused_and_the_page_goes_on(store, desk, local, waiting, bad):
-    view = desk.next_for(local)
-    reply = desk.judge(local, act(view, "a") | {"reason": None} | bad)
+    view = desk.next_for(local, EN, {})
+    reply = desk.judge(local, EN, act(view, "a") | {"reason": None} | bad)
     assert reply["problem"].startswith("Not saved. ")
     assert reply["next"] == view
     assert saved(store) == []
 
 
 def test_another_ones_presentation_is_refused(store, desk, local, waiting):
-    view = desk.next_for(local)
-    reply = desk.judge(annotators.ensure(store, "someone else"), act(view, "a"))
+    view = desk.next_for(local, EN, {})
+    reply = desk.judge(annotators.ensure(store, "someone else"), EN, act(view, "a"))
     assert "somebody else" in reply["problem"]
     assert saved(store) == []
 
 
+# ---- leases
+
+
+def lapse(store):
+    with store.atomic() as connection:
+        connection.conn.execute("UPDATE leases SET expires_at = '2000-01-01T00:00:00.000+00:00'")
+
+
+def test_a_sign_of_life_keeps_the_comparison(store, desk, local, waiting):
+    view = desk.next_for(local, EN, {})
+    lapse(store)
+    assert desk.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"ours": True}
+    other = annotators.ensure(store, "other")
+    taken = desk.next_for(other, EN, {})
+    while taken["state"] == "comparison" and presentations.get(store, taken["presentation_id"]).comparison_id != waiting[0].id:
+        desk.judge(other, EN, act(taken, "a"))
+        taken = desk.next_for(other, EN, {})
+    assert taken["state"] == "comparison"
+    assert desk.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"ours": False}
+    for nonsense in ({}, {"presentation_id": "x"}, {"presentation_id": 999}, {"presentation_id": taken["presentation_id"]}):
+        assert desk.renew(local, EN, nonsense) == {"ours": False}
+
+
+def test_a_judgment_that_comes_too_late_says_so_and_shows_another(store, desk, local, waiting):
+    view = desk.next_for(local, EN, {})
+    lapse(store)
+    other = annotators.ensure(store, "other")
+    for _ in waiting:
+        desk.judge(other, EN, act(desk.next_for(other, EN, {}), "a"))
+    reply = desk.judge(local, EN, act(view, "a"))
+    assert reply["lost"]
+    assert "somebody else" in reply["problem"]
+    assert reply["next"]["state"] == "empty"
+    assert annotators.get(store, local.id).judged == 0
+
+
+# ---- one commit, and what goes wrong around it
+
+
+def test_saving_and_choosing_are_one_commit(store, desk, local, waiting):
+    view = desk.next_for(local, EN, {})
+    commits = []
+    store.connection.conn.set_trace_callback(lambda sql: commits.append(sql) if sql.startswith(("COMMIT", "BEGIN IMMEDIATE")) else None)
+    desk.judge(local, EN, act(view, "a"))
+    store.connection.conn.set_trace_callback(None)
+    assert commits == ["BEGIN IMMEDIATE", "COMMIT"]
+
+
+def test_what_goes_wrong_with_the_next_does_not_cost_the_judgment(store, desk, local, waiting, monkeypatch):
+    view = desk.next_for(local, EN, {})
+
+    def broken(*_):
+        raise StoreError("the line is gone")
+
+    monkeypatch.setattr(queue, "next_presentation", broken)
+    reply = desk.judge(local, EN, act(view, "a"))
+    assert len(saved(store)) == 1
+    assert (reply["next"]["state"], reply["next"]["count"]) == ("empty", "1 judged")
+    assert reply["next"]["note"].startswith("Saved.")
+
+
+def test_a_store_that_cannot_write_leaves_the_page_as_it_is(store, desk, local, waiting, monkeypatch):
+    view = desk.next_for(local, EN, {})
+
+    def full(*_, **__):
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(judgments, "save", full)
+    assert desk.judge(local, EN, act(view, "a")) == {"problem": "Not saved. the disk is full"}
+
+
+# ---- nothing to judge
+
+
 def test_a_dry_queue_says_how_long(desk, local, server):
     server.fill(20.0)
-    view = desk.next_for(local)
+    view = desk.next_for(local, EN, {})
     assert (view["state"], view["count"]) == ("empty", "Nothing judged yet")
     assert view["note"] == "The model is writing new answers: about 20 s. This page fills by itself."
 
 
 def test_a_dry_queue_without_a_server_says_so(desk, local, server):
     server.fall_over("no answer from the policy server at http://127.0.0.1:1/v1")
-    assert desk.next_for(local)["note"].startswith(
+    assert desk.next_for(local, EN, {})["note"].startswith(
         "No answer from the policy server at http://127.0.0.1:1/v1. Until then"
     )
 
 
 def test_a_full_queue_does_not_need_the_server(desk, local, server, waiting):
     server.fall_over("gone")
-    assert desk.next_for(local)["state"] == "comparison"
+    assert desk.next_for(local, EN, {})["state"] == "comparison"
 
 
-def test_server_functions_know_who_asks(build, store, server, waiting):
-    """Called as Gradio's /component_server calls them: one payload, and the request by its annotation."""
-    asked = []
+def test_it_speaks_korean(desk, local, waiting):
+    view = desk.next_for(local, KO, {})
+    assert view["count"] == "아직 판정한 것이 없습니다"
+    assert desk.judge(local, KO, act(view, "c"))["problem"].startswith("저장하지 못했습니다.")
 
-    def annotator_of(request):
-        asked.append(request)
-        return annotators.ensure(store, "local")
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ((True, True, 20.0, ""), "The model is writing new answers: about 20 s. This page fills by itself."),
+        ((True, True, None, ""), "The model is writing new answers. This page fills by itself."),
+        ((False, False, None, ""), "The model is being loaded. This page fills by itself."),
+        ((False, False, None, "Downloading the model."), "Downloading the model. This page fills by itself."),
+        ((True, False, None, "Paused while a round trains."), "Paused while a round trains."),
+    ],
+)
+def test_waiting_notes_of_the_compare_page(status, said):
+    given = dict(zip(("ready", "filling", "seconds_per_comparison", "note"), status, strict=True))
+    assert judging_view.waiting_note(EN, **given) == said
+
+
+# ---- who asks
+
+
+@pytest.fixture
+def call(build, store, server):
+    """Calls a server function as Gradio's /component_server does: one payload, and the request by its annotation."""
 
     def page():
         with gr.Blocks(analytics_enabled=False):
-            return compare.build(store, server, annotator_of=annotator_of)
+            return compare.build(store, server, Gate(store))
 
     component = build(page)
-    request = SimpleNamespace()
 
-    def call(name, payload):
+    def called(name, payload, request):
         function = getattr(component, name)
         assert function._is_server_fn
         arguments, *_ = special_args(function, [payload], request)
         return function(*arguments)
 
-    view = call("next_comparison", {})
-    assert call("judge", act(view, "a"))["next"]["count"] == "1 judged"
-    assert call("undo", {})["next"] == view
-    assert asked == [request] * 3
+    return called
+
+
+def test_server_functions_know_who_asks(call, store, local, waiting):
+    request = SimpleNamespace(headers={"accept-language": "ko"}, cookies={})
+    view = call("next_comparison", {}, request)
+    assert call("renew", {"presentation_id": view["presentation_id"]}, request) == {"ours": True}
+    assert call("judge", act(view, "a"), request)["next"]["count"] == "1건 판정함"
+    assert call("undo", None, request)["next"] == view
+
+
+def test_who_is_not_signed_in_is_told_so(call, store, waiting):
+    accounts.create(store, "Ann", "correct horse", ["lead"])
+    request = SimpleNamespace(headers={}, cookies={})
+    for name in ("next_comparison", "judge", "undo", "renew"):
+        reply = call(name, {}, request)
+        assert set(reply) == {"refused", "signed_out"}
+        assert reply["signed_out"]
+    assert saved(store) == []
+
+
+def test_a_lead_alone_does_not_judge(call, store, waiting):
+    account = accounts.create(store, "Lea", "correct horse", ["lead"])
+    request = SimpleNamespace(headers={}, cookies={Gate(store).cookie: accounts.sign_in(store, "Lea", "correct horse")})
+    reply = call("next_comparison", {}, request)
+    assert (reply["signed_out"], "annotator" in reply["refused"]) == (False, True)
+    assert store.value("SELECT count(*) FROM presentations WHERE annotator_id = ?", [account.annotator.id]) == 0
 
 
 def test_a_store_that_cannot_answer_is_not_hidden(store, desk, local):
     stranger = type(local)(id=999, name="nobody", kind="human", rule=None)
     with pytest.raises(StoreError):
-        desk.next_for(stranger)
+        desk.next_for(stranger, EN, {})
+
+
+# ---- the component's files
 
 
 def test_the_templates_hold_nothing_that_gradio_would_evaluate(assets):
     """Gradio reads both as Handlebars and then as JavaScript template strings."""
-    for name in ("compare.html", "compare.css"):
+    for name in ("compare.html", "history.html", "sheet.html", *STYLES):
         text = (assets / name).read_text(encoding="utf-8")
-        assert not any(mark in text for mark in ("${", "{{", "`", "\\", "@children"))
+        assert not any(mark in text for mark in ("${", "{{", "`", "\\", "@children")), name
+
+
+def test_the_script_asks_for_texts_that_there_are(assets):
+    """A key that is put together is looked for by its beginning."""
+    known = judging_view.browser_texts()["en"]
+    sources = [(assets / name).read_text(encoding="utf-8") for name in (*SCRIPTS, "compare.js", "history.js")]
+    pages = [(assets / name).read_text(encoding="utf-8") for name in ("compare.html", "history.html", "sheet.html")]
+    asked = {key for text in sources for key in re.findall(r'"((?:compare|rank|history)\.[\w.]+)"', text)}
+    asked |= {key for text in pages for key in re.findall(r'data-(?:text|label|placeholder)="([\w.]+)"', text)}
+    assert len(asked) > 100
+    assert [key for key in asked if key not in known and f"{key}.other" not in known] == []
+    begun = {key for text in sources for key in re.findall(r"`((?:compare|rank|history)\.[\w.]+)\$\{", text)}
+    assert [key for key in begun if not any(name.startswith(key) for name in known)] == []

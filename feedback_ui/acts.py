@@ -1,0 +1,79 @@
+"""What a browser says about slots, as the store takes it. The browser knows slots only; nothing in it is trusted.
+
+Leaves out whether it fits the project and the comparison: `storage.judgments` and `storage.details` check that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from storage.judgments import BadJudgment
+from storage.records import Details, Flag, IdealAnswer, Timing
+
+PAIR = {"a": [[0], [1]], "b": [[1], [0]]}
+"""What the two answers' buttons say, as tiers of slots."""
+
+
+def judged(act: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
+    """The arguments of `judgments.save` and `judgments.correct`, for an act on answers that stood in this order.
+
+    Raises:
+        BadJudgment: it is nothing that our page sends.
+    """
+    try:
+        choice = act["choice"]
+        if choice == "skip":
+            return {"verdict": "skip", "skip_reason": act.get("reason"), "details": _details_of_skip(act, order)}
+        tiers = tuple(tuple(_at(order, slot) for slot in tier) for tier in _slots(act, choice, len(order)))
+        return {"verdict": "rank", "tiers": tiers, "all_bad": choice == "both_bad", "details": _details(act, order)}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadJudgment(f"This is no judgment that the page sends ({error!r}): reload the page.") from error
+
+
+def _slots(act: Mapping[str, Any], choice: str, shown: int) -> Sequence[Sequence[int]]:
+    if choice in ("tie", "both_bad"):
+        return [range(shown)]
+    if choice == "rank":
+        return act["tiers"]
+    if shown != 2:
+        raise ValueError(f"{choice!r} is for two answers")
+    return PAIR[choice]
+
+
+def _at(order: Sequence[int], slot: Any) -> int:
+    if type(slot) is not int or not 0 <= slot < len(order):
+        raise ValueError(f"there is no slot {slot!r}")
+    return order[slot]
+
+
+def _details(act: Mapping[str, Any], order: Sequence[int]) -> Details:
+    aspects = {_at(order, int(slot)): dict(ratings) for slot, ratings in (act.get("aspects") or {}).items()}
+    ideal = act.get("ideal")
+    return Details(
+        strength=act.get("strength"),
+        aspects=aspects,
+        rationale=act.get("rationale") or "",
+        ideal=None if ideal is None else IdealAnswer(ideal["text"], _slot_or_none(order, ideal.get("slot"))),
+        flags=_flags(act, order),
+        timing=_timing(act),
+    )
+
+
+def _details_of_skip(act: Mapping[str, Any], order: Sequence[int]) -> Details:
+    """Who skips says why, and may flag; ratings and a better answer are of what was ranked."""
+    return Details(rationale=act.get("rationale") or "", flags=_flags(act, order), timing=_timing(act))
+
+
+def _flags(act: Mapping[str, Any], order: Sequence[int]) -> tuple[Flag, ...]:
+    said = act.get("flags") or ()
+    return tuple(Flag(flag["kind"], flag.get("note") or "", _slot_or_none(order, flag.get("slot"))) for flag in said)
+
+
+def _slot_or_none(order: Sequence[int], slot: Any) -> int | None:
+    return None if slot is None else _at(order, slot)
+
+
+def _timing(act: Mapping[str, Any]) -> Timing | None:
+    said = act.get("timing")
+    return None if said is None else Timing(said["active_ms"], said["idle_ms"], said["client_ms"])

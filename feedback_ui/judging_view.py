@@ -1,0 +1,266 @@
+"""What the Compare and History pages show, made of records: plain strings and dicts, without Gradio.
+
+Blind: no id of a completion or a policy, and nothing that tells a gold comparison or a repeat from a vote, leaves the
+server here. The browser knows an answer by its slot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from feedback_ui import markdown
+from feedback_ui.presenters import duration, sentence
+from feedback_ui.words import Words, tables
+from storage.records import (
+    Comparison,
+    Details,
+    Guidelines,
+    Judgment,
+    Message,
+    PastJudgment,
+    ProjectSettings,
+)
+
+SPEAKERS = ("system", "user", "assistant")
+SPOKEN_IN_THE_BROWSER = ("compare", "rank", "history")
+"""Sections of the texts that the component's own script needs."""
+
+SKIP_REASONS = {
+    "I don't know enough": "compare.skip_unsure",
+    "Broken prompt": "compare.skip_broken",
+    "Unsafe content": "compare.skip_unsafe",
+}
+"""What the store keeps for the ready-made reasons, whatever the language, and what the reader sees."""
+
+EXCERPT = 160
+"""Characters of a prompt in a list."""
+
+
+def browser_texts() -> dict[str, dict[str, str]]:
+    """By language, the texts that the script puts in by itself."""
+    return {
+        language: {key: text for key, text in texts.items() if key.split(".")[0] in SPOKEN_IN_THE_BROWSER}
+        for language, texts in tables().items()
+    }
+
+
+# ---- a comparison
+
+
+def comparison_view(
+    words: Words,
+    comparison: Comparison,
+    order: Sequence[int],
+    project: ProjectSettings,
+    *,
+    presentation_id: int | None,
+    judged: int,
+    guidelines: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A comparison as the browser may know it."""
+    texts = {completion.id: completion.text for completion in comparison.completions}
+    view = {
+        "state": "comparison",
+        "presentation_id": presentation_id,
+        "kind": comparison.prompt.kind.replace("_", " ").capitalize(),
+        "turns": turns(words, comparison.prompt.messages, show_system=project.show_system),
+        "answers": [markdown.render(texts[completion_id]) for completion_id in order],
+        "asks": asks(project),
+        "count": judged_so_far(words, judged),
+        "guidelines": guidelines,
+    }
+    if project.ideal_answers:
+        # Markdown as it was written: what the annotator's own answer may begin from.
+        view["sources"] = [texts[completion_id] for completion_id in order]
+    return view
+
+
+def asks(project: ProjectSettings) -> dict[str, Any]:
+    """What the project wants to know beside the choice."""
+    return {
+        "strength": project.strength,
+        "aspects": list(project.aspects),
+        "scale": project.aspect_scale,
+        "rationale": project.rationale,
+        "min_chars": project.rationale_min_chars,
+        "ideal": project.ideal_answers,
+        "flags": project.flags,
+    }
+
+
+def turns(words: Words, messages: Sequence[Message], *, show_system: bool) -> list[dict[str, str]]:
+    """The turns of a conversation; who speaks is only said where more than one does."""
+    shown = [message for message in messages if show_system or message["role"] != "system"]
+    return [
+        {
+            "role": message["role"],
+            "speaker": _speaker(words, message["role"]) if len(shown) > 1 else "",
+            "html": markdown.render(message["content"]),
+        }
+        for message in shown
+    ]
+
+
+def _speaker(words: Words, role: str) -> str:
+    return words(f"compare.speaker.{role}") if role in SPEAKERS else role.capitalize()
+
+
+def guidelines_view(guidelines: Guidelines | None, known: Any) -> dict[str, Any] | None:
+    """The version that holds; its text only for a browser that has not got it."""
+    if guidelines is None:
+        return None
+    said: dict[str, Any] = {"id": guidelines.id}
+    return said if known == guidelines.id else said | {"html": _rendered(guidelines.text)}
+
+
+@lru_cache(maxsize=4)
+def _rendered(text: str) -> str:
+    return markdown.render(text)
+
+
+# ---- nothing to judge
+
+
+def judged_so_far(words: Words, count: int) -> str:
+    return words("compare.judged", count=count, number=f"{count:,}") if count else words("compare.judged_none")
+
+
+def dry_queue_view(words: Words, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Every comparison there is has been judged by this annotator."""
+    return {
+        "state": "empty",
+        "title": words("compare.empty_title"),
+        "note": note,
+        "count": judged_so_far(words, judged),
+        "guidelines": guidelines,
+    }
+
+
+def waiting_note(words: Words, *, ready: bool, filling: bool, seconds_per_comparison: float | None, note: str) -> str:
+    """How long until the next comparison, in words, from the policy server's status."""
+    if not ready:
+        said = note or words("compare.model_loading")
+    elif filling and seconds_per_comparison:
+        said = words("compare.model_writing_about", time=duration(words, seconds_per_comparison))
+    elif filling:
+        said = words("compare.model_writing")
+    else:
+        return note or words("compare.model_idle")
+    return f"{said} {words('compare.fills_by_itself')}"
+
+
+def server_down_note(words: Words, error: Exception) -> str:
+    return f"{sentence(error)} {words('compare.server_down')}"
+
+
+# ---- judgments that were given
+
+
+def past_row(words: Words, past: PastJudgment) -> dict[str, Any]:
+    """One line of the History page."""
+    judgment, details = past.judgment, past.details
+    return {
+        "id": judgment.id,
+        "at": judgment.created_at,
+        "prompt": excerpt(past.comparison.prompt.text),
+        "verdict": verdict(words, judgment, past.order),
+        "marks": marks(words, judgment, details),
+        "excluded": exclusion_view(past),
+    }
+
+
+def exclusion_view(past: PastJudgment) -> dict[str, str] | None:
+    """Why a vote does not count, in the words of whoever excluded it."""
+    return past.exclusion and {"rule": past.exclusion.rule, "reason": past.exclusion.reason}
+
+
+def past_view(words: Words, past: PastJudgment, project: ProjectSettings) -> dict[str, Any]:
+    """A judgment with what it was about, as the judging component takes it to be corrected."""
+    details = past.details
+    view = comparison_view(words, past.comparison, past.order, project, presentation_id=past.judgment.presentation_id, judged=0)
+    # What it says already can be changed, whatever the project asks for today.
+    view["asks"]["ideal"] |= details.ideal is not None
+    view["asks"]["flags"] |= bool(details.flags)
+    if view["asks"]["rationale"] == "off" and details.rationale:
+        view["asks"]["rationale"] = "optional"
+    if view["asks"]["ideal"]:
+        texts = {completion.id: completion.text for completion in past.comparison.completions}
+        view["sources"] = [texts[completion_id] for completion_id in past.order]
+    return view | {
+        "judgment_id": past.judgment.id,
+        "row": past_row(words, past),
+        "said": said(past.judgment, details, past.order),
+    }
+
+
+def said(judgment: Judgment, details: Details, order: Sequence[int]) -> dict[str, Any]:
+    """A judgment in the words of the browser: what it would have sent."""
+    slot_of = {completion_id: slot for slot, completion_id in enumerate(order)}
+    return {
+        "choice": _choice(judgment, slot_of),
+        "reason": judgment.skip_reason,
+        "tiers": _tiers(judgment, slot_of),
+        "strength": details.strength,
+        "aspects": {str(slot_of[completion_id]): dict(ratings) for completion_id, ratings in details.aspects.items()},
+        "rationale": details.rationale,
+        "ideal": details.ideal and {"text": details.ideal.text, "slot": slot_of.get(details.ideal.completion_id)},
+        "flags": [{"kind": flag.kind, "note": flag.note, "slot": slot_of.get(flag.completion_id)} for flag in details.flags],
+    }
+
+
+def _tiers(judgment: Judgment, slot_of: Mapping[int, int]) -> list[list[int]]:
+    return [sorted(slot_of[completion_id] for completion_id in tier) for tier in judgment.tiers]
+
+
+def _choice(judgment: Judgment, slot_of: Mapping[int, int]) -> str:
+    tiers = _tiers(judgment, slot_of)
+    if judgment.verdict == "skip":
+        return "skip"
+    if judgment.all_bad and len(tiers) == 1:
+        return "both_bad"
+    if len(slot_of) > 2:
+        return "rank"
+    return "tie" if len(tiers) == 1 else "ab"[tiers[0][0]]
+
+
+def verdict(words: Words, judgment: Judgment, order: Sequence[int]) -> str:
+    """What was judged, in a few words: `B is slightly better`, `2 > 1 = 3`."""
+    slot_of = {completion_id: slot for slot, completion_id in enumerate(order)}
+    choice = _choice(judgment, slot_of)
+    if choice == "skip":
+        return words("history.skipped", reason=skip_reason(words, judgment.skip_reason or ""))
+    if choice == "rank":
+        return " > ".join(" = ".join(str(slot + 1) for slot in tier) for tier in _tiers(judgment, slot_of))
+    if choice == "both_bad" and len(order) > 2:
+        return words("compare.says.all_bad")
+    strength = judgment.strength if choice in "ab" else None
+    return words(f"compare.says.{choice}_{strength}" if strength else f"compare.says.{choice}")
+
+
+def skip_reason(words: Words, reason: str) -> str:
+    return words(SKIP_REASONS[reason]) if reason in SKIP_REASONS else reason
+
+
+def marks(words: Words, judgment: Judgment, details: Details) -> list[str]:
+    """What else was said, a word each."""
+    found = [words(f"compare.flag.{kind}") for kind in dict.fromkeys(flag.kind for flag in details.flags)]
+    return found + [
+        words(f"history.mark.{name}")
+        for name, there in (
+            ("partial", judgment.partial),
+            ("rated", bool(details.aspects)),
+            ("reason", bool(details.rationale)),
+            ("ideal", details.ideal is not None),
+            ("corrected", judgment.supersedes is not None),
+        )
+        if there
+    ]
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text on one line."""
+    line = re.sub(r"\s+", " ", text).strip()
+    return line if len(line) <= EXCERPT else line[: EXCERPT - 1].rstrip() + "…"
