@@ -1,13 +1,14 @@
 """Pictures of the pages of a running program: `python benchmarks/screenshots.py --url http://127.0.0.1:7860`.
 
-Writes compare.png, phone.png, training.png and demo.png. It reads and asks, and judges nothing. For pictures worth
-showing there must be a comparison waiting, a finished round and a tuned version that is served.
+Writes one picture a page. It reads and asks, and judges nothing. For pictures worth showing there must be a comparison
+waiting (rank.png: one of three answers or more, which must come first), judgments, a finished round and a tuned version.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -32,6 +33,22 @@ def compare(page: Page, url: str) -> None:
     ComparePage(page, url).ready()
 
 
+def rank(page: Page, url: str) -> None:
+    ComparePage(page, url).ready()
+    for key in "21=3":
+        page.keyboard.press(key)
+
+
+def tab(name: str, wait_for: str) -> Callable[[Page, str], None]:
+    def show(page: Page, url: str) -> None:
+        page.goto(url)
+        page.locator(f"#tab-{name}-button").click()
+        expect(page.locator(wait_for).first).to_be_visible(timeout=60_000)
+        page.wait_for_timeout(1500)
+
+    return show
+
+
 def training(page: Page, url: str) -> None:
     page.goto(url)
     TrainingPage(page)
@@ -50,7 +67,16 @@ def demo(page: Page, url: str, question: str = QUESTION) -> None:
         expect(page.locator(f"{pane} .rl-prose:not([aria-busy])")).to_be_visible(timeout=ANSWERED_WITHIN_MS)
 
 
-PICTURES = {"compare": (compare, DESK), "phone": (compare, PHONE), "training": (training, DESK), "demo": (demo, DESK)}
+PICTURES = {
+    "compare": (compare, DESK),
+    "phone": (compare, PHONE),
+    "rank": (rank, DESK),
+    "history": (tab("history", "[data-testid=past-judgment]"), DESK),
+    "lead": (tab("lead", "#quality-annotators table"), DESK),
+    "leaderboard": (tab("leaderboard", "#leaderboard-standings table"), DESK),
+    "training": (training, DESK),
+    "demo": (demo, DESK),
+}
 
 
 def main() -> int:
