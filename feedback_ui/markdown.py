@@ -7,7 +7,7 @@ template marks (`$x$`, `${x}`, `{{x}}`) stay the characters they are. Leaves out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import nh3
 from markdown_it import MarkdownIt
@@ -26,8 +26,9 @@ SCHEMES = {"http", "https"}
 LINK_REL = "noopener noreferrer nofollow"
 
 
+@lru_cache(maxsize=4096)
 def render(text: str) -> str:
-    """Safe HTML of a Markdown text, to be read as prose."""
+    """Safe HTML of a Markdown text, to be read as prose. Kept for a while: several people judge the same answers."""
     return nh3.clean(
         _markdown().render(text),
         tags=set(ALLOWED_TAGS),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from threading import Thread
 from time import monotonic, sleep
 
 import uvicorn
+from anyio import to_thread
 
 from feedback_ui.web import Web
 
 START_S = 30.0
 """Longest wait for the server to answer, in seconds."""
+THREADS = 8
+"""Handlers at work at once. They share one interpreter: more of them only take turns more often, and all answer later."""
 FINISH_S = 3.0
 """How long requests that are under way may still take when the server stops, in seconds."""
 
@@ -29,6 +33,8 @@ class Serving:
         # A proxy before the server may say who asks and by which scheme only if it is on this machine: uvicorn's default.
         self._server = _Server(uvicorn.Config(web, log_level="warning", server_header=False, date_header=True), web)
         self._thread = Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="rl-web", daemon=True)
+        # The pages stay as they are: to look through them for garbage again and again would stop everybody each time.
+        gc.freeze()
         self._thread.start()
         give_up_at = monotonic() + START_S
         while not self._server.started:
@@ -56,6 +62,10 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, web: Web):
         super().__init__(config)
         self._web = web
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # uvicorn waits for responses to end, and a page's streams never do.
