@@ -151,7 +151,7 @@ def tune_policy(
     trainer = PPO(backbone, model, asked, config.ppo, seed=config.seed)
     trainer.load(home / "checkpoint")
     minibatches = -(-config.ppo.batch_size // config.ppo.minibatch_size)
-    per_step = config.ppo.max_new_tokens + 2 + minibatches * (2 + config.ppo.epochs)
+    per_step = config.ppo.max_new_tokens + 2 + minibatches * (1 + config.ppo.epochs)
     progress.stage("ppo", config.ppo.steps * per_step, done=trainer.step_done * per_step)
     # A kill between a step's figures and its checkpoint leaves figures of a step that will be taken again.
     for prefix in ("objective/", "policy/", "val/", "loss/"):

@@ -49,6 +49,7 @@ def untrained(backbone):
     return RewardModel(backbone, CONFIG, seed=0)
 
 
+@pytest.mark.slow
 def test_a_learnable_rule_is_learned(backbone, rule_pairs, tmp_path):
     model, log = learned(backbone, rule_pairs, tmp_path)
     assert [step for step, _, _ in log] == list(range(1, 25)) and log[0][1] == 24
@@ -59,6 +60,7 @@ def test_a_learnable_rule_is_learned(backbone, rule_pairs, tmp_path):
     assert (scores[0::2] > scores[1::2]).float().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_only_the_adapter_and_the_head_learn(backbone, rule_pairs, tmp_path):
     base = {n: p.clone() for n, p in backbone.base.state_dict().items()}
     backbone.add_adapter("policy", CONFIG.adapter, seed=5)
@@ -84,6 +86,7 @@ def test_the_probe_alone_leaves_the_adapter_as_it_was(backbone, rule_pairs, tmp_
     assert (scores[0::2] > scores[1::2]).float().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_same_seed_learns_the_same_bits(tiny_folder, rule_pairs, tmp_path):
     first, second, other = (
         learned(Backbone.load(tiny_folder, "cpu", "float32"), rule_pairs[:16], tmp_path, seed=seed)[0] for seed in (3, 3, 4)
@@ -179,6 +182,7 @@ def test_a_cancel_arrives_through_the_report(backbone, rule_pairs, tmp_path):
         fit(backbone, rule_pairs[:8], CONFIG, seed=0, scratch=tmp_path, report=stop)
 
 
+@pytest.mark.slow
 def test_scoring_while_it_is_fitted_leaves_the_fit_alone(tiny_folder, rule_pairs, tmp_path):
     def fitted(report):
         return fit(Backbone.load(tiny_folder, "cpu", "float32"), rule_pairs[:16], CONFIG, seed=0, scratch=tmp_path, report=report)

@@ -182,6 +182,7 @@ def test_gradient_clipping_changes_the_step(tiny_folder):
     assert held < 1e-3 * free
 
 
+@pytest.mark.slow
 def test_ppo_learns_what_the_reward_asks_for_and_leaves_the_reference_alone(tiny_folder):
     config = replace(
         CONFIG, batch_size=64, minibatch_size=16, max_new_tokens=4, temperature=1.0, learning_rate=2e-2, value_learning_rate=1e-2,

@@ -101,6 +101,7 @@ def test_a_round_leaves_a_finished_row_a_version_figures_and_samples(judged, job
     assert all(None not in (s.before, s.after, s.score_before, s.score_after) for s in samples)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures_and_another_others(judged, jobs, unbroken):
     ids = []
     for seed in (5, 6):
@@ -111,7 +112,8 @@ def test_the_same_seed_gives_the_same_figures_and_another_others(judged, jobs, u
     assert other[4] != unbroken[4] and other[0] != unbroken[0]
 
 
-# A step has 17 ticks: 8 tokens, 1 batch of scores, 2 minibatches read twice, 2 epochs of 2 updates.
+# A step has 15 ticks: 8 tokens, 1 batch of scores, 2 minibatches read by the reference, 2 epochs of 2 updates.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage, nth",
     [("snapshot", 4), ("reward", 2), ("ppo", 20), ("between figures and checkpoint", 2), ("evaluate", 9), ("register", 1)],

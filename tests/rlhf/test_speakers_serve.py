@@ -150,6 +150,7 @@ def test_a_version_whose_adapter_is_damaged_is_refused_every_time_and_the_others
     assert server.says("tiny") == base
 
 
+@pytest.mark.slow
 def test_two_chats_at_once_while_the_queue_fills_say_what_they_say_alone(server, monkeypatch):
     monkeypatch.setattr(filler, "COLLECTING", Sampling(temperature=1.0, max_new_tokens=24))
     server.register("tiny-r1")
@@ -176,6 +177,7 @@ def test_two_chats_at_once_while_the_queue_fills_say_what_they_say_alone(server,
     assert len(versions) == 2 and base_id in versions
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_frees_the_server(server):
     pieces = server.client.stream("tiny", user("Hello"), temperature=1.5, max_tokens=1000)
     next(pieces)
