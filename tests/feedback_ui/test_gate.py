@@ -58,7 +58,7 @@ def test_with_the_first_account_the_local_visitor_is_nobody(gate, store):
         assert caught.value.status == 401 and "sign in" in caught.value.message
 
 
-# By hand: what issue and house rules say of the roles. Rows: role; columns: reads / acts of annotator, lead, researcher.
+# By hand: who may do what. Rows: role; columns: reads / acts of annotator, lead, researcher.
 MAY = {
     ("annotator",): ("yes no no", "yes no no"),
     ("lead",): ("yes yes no", "no yes no"),
