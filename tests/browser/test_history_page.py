@@ -30,7 +30,8 @@ def given(program):
 def test_one_finds_filters_and_corrects(program, given, page):
     first = given("One.", "Other.", tiers=[[0], [1]], question=f"Why bread {program.judged()}?", details=Details(rationale="Crusty"))
     given("One.", "Other.", question=f"Why cake {program.judged()}?", details=Details(flags=(Flag("unsafe"),)))
-    last = given("One.", "Other.", tiers=[[0, 1]], question=f"Why pie {program.judged()}?")
+    pie = f"Why pie {program.judged()}?"
+    last = given("One.", "Other.", tiers=[[0, 1]], question=pie)
     exclusions.exclude(program.store, [last], rule="too fast", reason="Under two seconds.", by=None)
     history = HistoryPage(page, program.url)
     expect(history.rows().nth(0)).to_contain_text("Does not count (too fast): Under two seconds.")
@@ -40,7 +41,8 @@ def test_one_finds_filters_and_corrects(program, given, page):
     expect(history.rows()).to_have_count(1)
     history.by("history-search").fill("nothing like it")
     expect(history.by("history-empty")).to_contain_text("Nothing found")
-    history.by("history-search").fill("")
+    # Other tests may have excluded something in the same store before.
+    history.by("history-search").fill(pie)
     history.by("history-excluded").check()
     expect(history.rows()).to_have_count(1)
     history.by("history-excluded").uncheck()
