@@ -8,20 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
-
-
-def token_logprobs(logits: Float[Tensor, "b t vocab"], ids: Int[Tensor, "b t"], temperature: float) -> Float[Tensor, "b t"]:
-    """Log-probability of each token under softmax(logits / temperature), in nats."""
-    scaled = logits.float() / temperature
-    return scaled.gather(-1, ids[..., None])[..., 0] - scaled.logsumexp(-1)
-
-
-def entropy(logits: Float[Tensor, "b t vocab"], temperature: float) -> Float[Tensor, "b t"]:
-    """Entropy of softmax(logits / temperature), in nats."""
-    logprobs = (logits.float() / temperature).log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
 
 
 def masked_mean(x: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, ""]:

@@ -21,7 +21,6 @@ from storage.exchange.files import Container, Progress
 from storage.exchange.rows import BadRow, Item, NewComparison, Vote, conversation, moment, name_of
 from storage.records import Message, Tiers
 
-LISTS = ("messages", "completions", "models", "tiers", "shown", "aspects")
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
 ENDINGS: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
 

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from rlhf.ppo import explained_variance
-from rlhf.ppo_math import adapted_kl_coef, entropy, gae, masked_mean, policy_loss, rewards_with_kl, token_logprobs, value_loss, whiten
-
-LN3 = math.log(3)
+from rlhf.ppo_math import adapted_kl_coef, gae, masked_mean, policy_loss, rewards_with_kl, value_loss, whiten
 
 
 def row(*values):
@@ -20,33 +18,6 @@ def row(*values):
 
 def mask(*values):
     return torch.tensor([values], dtype=torch.bool)
-
-
-def test_logprobs_are_those_of_the_named_tokens():
-    logits = torch.tensor([[[0.0, LN3], [0.0, LN3]]])
-    assert_close(token_logprobs(logits, torch.tensor([[1, 0]]), 1.0), row(math.log(3 / 4), math.log(1 / 4)))
-
-
-def test_temperature_divides_the_logits():
-    logits = torch.tensor([[[0.0, LN3]]])
-    # exp(ln 3 / 2) = sqrt 3; exp(2 ln 3) = 9
-    assert_close(token_logprobs(logits, torch.tensor([[1]]), 2.0), row(math.log(math.sqrt(3) / (1 + math.sqrt(3)))))
-    assert_close(token_logprobs(logits, torch.tensor([[1]]), 0.5), row(math.log(9 / 10)))
-
-
-def test_logprobs_of_half_precision_logits_are_reckoned_in_float32():
-    # 3 logits of 64 give log(1/3); bfloat16 would round that to -1.1016.
-    logits = torch.full((1, 1, 3), 64.0, dtype=torch.bfloat16)
-    found = token_logprobs(logits, torch.tensor([[0]]), 1.0)
-    assert found.dtype == torch.float32
-    assert_close(found, row(-math.log(3)))
-
-
-def test_entropy_of_known_distributions():
-    logits = torch.tensor([[[0.0, 0.0, 0.0, 0.0]]])
-    assert_close(entropy(logits, 1.0), row(math.log(4)))
-    # p = (.1, .9) at temperature .5
-    assert_close(entropy(torch.tensor([[[0.0, LN3]]]), 0.5), row(-(0.1 * math.log(0.1) + 0.9 * math.log(0.9))))
 
 
 def test_masked_mean_is_over_tokens_not_rows():

@@ -6,8 +6,8 @@ from scipy import stats
 from torch.testing import assert_close
 
 from rlhf.backbone import pad_left
-from rlhf.ppo_math import token_logprobs
 from rlhf.sampling import Sampled, Step, draw, gather, generator, sample, stream
+from rlhf.vocabulary import of_logits
 from storage.records import Sampling
 
 CPU = torch.device("cpu")
@@ -128,10 +128,9 @@ def test_drawing_with_a_cache_reads_what_one_whole_forward_reads(backbone):
         with torch.no_grad():
             alone = backbone.forward(ids, mask, keep=len(s.ids) + 1).logits[:, :-1]
         assert_close(cached[i : i + 1, : len(s.ids)], alone, atol=1e-5, rtol=1e-5)
-        drawn_ids = torch.tensor([s.ids])
-        assert_close(
-            token_logprobs(cached[i : i + 1, : len(s.ids)], drawn_ids, 1.0), token_logprobs(alone, drawn_ids, 1.0), atol=1e-5, rtol=0
-        )
+        drawn_ids = torch.tensor(s.ids)
+        heard, read = (of_logits(logits, drawn_ids, 1.0).logprobs for logits in (cached[i, : len(s.ids)], alone[0]))
+        assert_close(heard, read, atol=1e-5, rtol=0)
 
 
 def test_greedy_answers_do_not_depend_on_the_company(backbone):
