@@ -16,17 +16,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 from tqdm import tqdm
 
-from rlhf import report, weights
+from rlhf import report, reward_function, weights
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, ConfigError, Option, RoundConfig, options, with_options
 from rlhf.environment import engine_environment
 from rlhf.jobs import Jobs, RoundError
 from rlhf.judges import JUDGES, Judge, JudgeError
 from rlhf.pairs import NotEnoughPairs
+from rlhf.reward_function import RewardFunctionError
 from rlhf.weights import ModelError
 from storage import accounts, backup, imports, prompts, runs
 from storage.database import Database, DataFolder, StoreError
@@ -45,13 +47,19 @@ class UsageError(Exception):
     """What was asked for cannot be done; the message says why and what to do."""
 
 
+REFUSALS = (
+    UsageError, StoreError, ConfigError, JudgeError, ModelError, NotEnoughPairs, RoundError, RewardFunctionError, OSError,
+)
+"""Errors whose message is for the reader."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 done, 1 not well, 2 refused, 130 interrupted."""
     given = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         return given.verb(given)
-    except (UsageError, StoreError, ConfigError, JudgeError, ModelError, NotEnoughPairs, RoundError, OSError) as error:
+    except REFUSALS as error:
         print(f"rankloop: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -249,28 +257,30 @@ def train(given: argparse.Namespace) -> int:
     jobs = Jobs(store, folder)
     # Before the row is queued: a download may take long, or fail.
     config = RoundConfig.from_dict(runs.get(store, given.resume).config) if given.resume else chosen_config(given)
+    # What the worker will find out too, before there is a row.
+    reward_function.agreed(config.reward_function, given.reward)
     fetch_weights(config.model)
     if given.resume:
         jobs.requeue(given.resume)
     run_id = given.resume or jobs.create(config).id
     print(f"run {run_id}", flush=True)
     if given.debug:
-        debug(store, folder, run_id)
+        debug(store, folder, run_id, given.reward)
     else:
-        jobs.spawn(run_id)
+        jobs.spawn(run_id, given.reward)
         follow(store, jobs, run_id)
     run = runs.get(store, run_id)
     print(report.table(run, runs.metrics(store, run_id)) if run.status == "done" else ended_badly(run, jobs))
     return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
 
 
-def debug(store: Database, folder: DataFolder, run_id: str) -> None:
+def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None) -> None:
     """The round inside this process; what goes wrong in it comes out here, for a debugger to see."""
     from rlhf.progress import Cancelled
     from rlhf.worker import work
 
     with round_bar() as show, contextlib.suppress(Cancelled, KeyboardInterrupt):
-        work(store, folder, run_id, show)
+        work(store, folder, run_id, show, reward)
 
 
 def runs_(given: argparse.Namespace) -> int:
@@ -281,7 +291,10 @@ def runs_(given: argparse.Namespace) -> int:
         run = runs.get(store, given.run_id)
         print(report.table(run, runs.metrics(store, run.id)) if run.result else ended_badly(run, Jobs(store, folder)))
         return 0
-    print(report.overview(runs.all_runs(store)))
+    made = runs.all_runs(store)
+    print(report.overview(made))
+    if side_by_side := report.comparison(made):
+        print(f"\n{side_by_side}")
     return 0
 
 
@@ -411,7 +424,8 @@ def fetch_weights(model: str) -> None:
 def chosen_config(given: argparse.Namespace) -> RoundConfig:
     """The preset with what was said on the command line."""
     said = {o.name: getattr(given, o.name.replace("-", "_"), None) for o in options(PRESETS[given.preset])}
-    return with_options(PRESETS[given.preset], {name: value for name, value in said.items() if value is not None})
+    config = with_options(PRESETS[given.preset], {name: value for name, value in said.items() if value is not None})
+    return replace(config, reward_function=given.reward)
 
 
 def follow(store: Database, jobs: Jobs, run_id: str) -> None:
@@ -525,6 +539,10 @@ def build_parser() -> argparse.ArgumentParser:
     p = verb("train", train)
     p.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS), help="named set of the options below")
     p.add_argument("--resume", metavar="RUN_ID", help="go on with this run from its last checkpoint; its own options stay")
+    p.add_argument(
+        "--reward", metavar="MODULE:FUNCTION",
+        help="pay PPO by this Python function(prompts, completions) in the reward model's place; name it again to --resume",
+    )
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
     group = p.add_argument_group("options of the round (defaults are the laptop preset's)")
     for option in options(PRESETS[DEFAULT_PRESET]):

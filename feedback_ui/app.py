@@ -8,7 +8,7 @@ from feedback_ui import compare, history
 from feedback_ui.data import DataPage
 from feedback_ui.demo import DemoPage
 from feedback_ui.gate import Gate
-from feedback_ui.lead import LeadPage
+from feedback_ui.lead import LeadPage, follow_links
 from feedback_ui.leaderboard import LeaderboardPage
 from feedback_ui.theme import html, label, launch_options
 from feedback_ui.training import TrainingPage
@@ -32,7 +32,7 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_conf
     with gr.Blocks(title="rankloop", analytics_enabled=False) as app:
         html("<h1>rankloop</h1>", elem_id="title")
         visitor_line(app, gate)
-        with gr.Tabs(elem_id="pages"):
+        with gr.Tabs(elem_id="pages") as pages:
             with page("compare"):
                 compare.build(store, client, gate)
             with page("history"):
@@ -48,6 +48,7 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_conf
             with page("data") as data_tab:
                 data = DataPage(store)
         lead.wire(lead_tab)
+        follow_links(app, pages, gate)
         leaderboard.wire(leaderboard_tab)
         training.wire(training_tab)
         demo.wire(demo_tab)

@@ -1,13 +1,18 @@
-"""A run's metrics as quiet Plotly figures that keep their place while they fill. No Gradio."""
+"""A run's metrics and its reward model's validation as quiet Plotly figures that keep their place while they fill. No Gradio."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
+from feedback_ui.trust_view import more_would_help
 from feedback_ui.words import Words
+from rlhf.validation import at
 from storage.records import Metric
 
 # Visible on the light and on the dark page alike: a figure is drawn on the server, which knows neither. Text needs more
@@ -15,6 +20,7 @@ from storage.records import Metric
 LINE = "#4f83b5"
 TEXT = "#85807a"
 GRID = "rgba(133, 128, 122, .22)"
+BAND = "rgba(79, 131, 181, .2)"
 HEIGHT = 205
 
 
@@ -50,15 +56,115 @@ def figure(words: Words, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
         marker={"size": 5},
         hovertemplate=f"{words('chart.step')} %{{x}}<br>%{{y:{chart.tickformat or '.4~g'}}}<extra></extra>",
     )
-    title, unit = words(f"chart.{chart.name}.title"), words(f"chart.{chart.name}.unit")
-    last = f"  {_written(chart, points[-1][1])}" if points else ""
+    last = _written(chart, points[-1][1]) if points else ""
+    drawn = _framed(words, chart.name, [line], x_title=words("chart.step"), last=last, empty=not points, uirevision=chart.metric)
+    # Else a few steps would be labelled 0, 1, 1, 2, 2: halves, written as whole numbers.
+    few = bool(points) and points[-1][0] - points[0][0] < 6
+    drawn.update_xaxes(tickformat="d", dtick=1 if few else None)
+    # Of a share, the whole scale: a single point would else stand on an axis from -50% to 150%.
+    drawn.update_yaxes(tickformat=chart.tickformat, range=[-0.04, 1.04] if chart.tickformat else None)
+    return drawn
+
+
+def score_over_kl(words: Words, metrics: Sequence[Metric]) -> go.Figure:
+    """The score that the policy is paid by over the square root of its KL to the base (Gao 2023, arXiv 2210.10760, section 3).
+
+    A line that bends down, or a band that widens, is how over-optimisation begins.
+    """
+    of = {name: {m.step: m.value for m in metrics if m.name == f"objective/{name}"} for name in ("scores", "kl", "disagreement")}
+    steps = sorted(of["scores"].keys() & of["kl"].keys())
+    x, y = [sqrt(max(of["kl"][step], 0.0)) for step in steps], [of["scores"][step] for step in steps]
+    apart = [of["disagreement"].get(step, 0.0) for step in steps]
+    line = go.Scatter(
+        x=x, y=y, customdata=steps, mode="lines+markers", line={"color": LINE, "width": 2}, marker={"size": 5},
+        hovertemplate=f"{words('chart.step')} %{{customdata}}<br>√KL %{{x:.2f}}<br>%{{y:.3g}}<extra></extra>",
+    )  # fmt: skip
+    traces = [line]
+    if any(apart):
+        ends = [a + b for a, b in zip(y, apart, strict=True)], [a - b for a, b in zip(y, apart, strict=True)]
+        traces = [
+            go.Scatter(x=x, y=ends[0], mode="lines", line={"width": 0}, hoverinfo="skip"),
+            go.Scatter(x=x, y=ends[1], mode="lines", line={"width": 0}, fill="tonexty", fillcolor=BAND, hoverinfo="skip"),
+            line,
+        ]
+    drawn = _framed(words, "score_over_kl", traces, x_title=words("chart.sqrt_kl"), empty=not steps, uirevision="score_over_kl")
+    drawn.update_layout(hovermode="closest")
+    drawn.update_xaxes(rangemode="tozero")
+    return drawn
+
+
+def learning_curve(words: Words, validation: Mapping[str, Any] | None) -> go.Figure:
+    """Accuracy over the judgments learned from; carried on, dashed, only where more of them would certainly help."""
+    curve = (validation or {}).get("curve") or {}
+    points = curve.get("points", ())
+    traces = [
+        go.Scatter(
+            x=[p["judgments"] for p in points], y=[p["accuracy"] for p in points], mode="markers",
+            marker={"size": 6, "color": LINE},
+            error_y=_reach([p["accuracy"] for p in points], [p["low"] for p in points], [p["high"] for p in points]),
+            hovertemplate=f"%{{x:.0f}} {words('chart.judgments')}<br>%{{y:.1%}}<extra></extra>",
+        )
+    ]  # fmt: skip
+    if more_would_help(curve):
+        now, more = validation["judgments"], curve["more"]
+        for ends, dash in (((points[0]["judgments"], now), "solid"), ((now, now + more), "dash")):
+            x = np.linspace(*ends, 40)
+            y = at(x, curve["reach"], curve["half"])
+            traces.append(go.Scatter(x=x, y=y, mode="lines", line={"color": LINE, "width": 2, "dash": dash}, hoverinfo="skip"))
+    name = "learning_curve"
+    drawn = _framed(words, name, traces, x_title=words("chart.judgments"), empty=not points, uirevision=name)
+    drawn.update_yaxes(tickformat=".0%")
+    drawn.update_xaxes(rangemode="tozero")
+    drawn.update_layout(hovermode="closest")
+    drawn.add_hline(y=0.5, line={"color": TEXT, "width": 1, "dash": "dot"})
+    return drawn
+
+
+def reliability(words: Words, validation: Mapping[str, Any] | None) -> go.Figure:
+    """How often the probe is right, by how sure it is; on the diagonal it is as sure as it should be."""
+    bins = [b for b in ((validation or {}).get("calibration") or {}).get("bins", ()) if b["pairs"]]
+    most = max((b["pairs"] for b in bins), default=1)
+    diagonal = go.Scatter(x=[0.5, 1], y=[0.5, 1], mode="lines", line={"color": TEXT, "width": 1, "dash": "dot"}, hoverinfo="skip")
+    sizes = [5 + 11 * sqrt(b["pairs"] / most) for b in bins]
+    dots = go.Scatter(
+        x=[b["confidence"] for b in bins], y=[b["accuracy"] for b in bins], customdata=[b["pairs"] for b in bins],
+        mode="lines+markers", line={"color": LINE, "width": 1}, marker={"color": LINE, "size": sizes, "line": {"width": 0}},
+        hovertemplate=f"%{{customdata}} {words('chart.pairs')}<br>{words('chart.sure')} %{{x:.0%}}"
+        f"<br>{words('chart.right')} %{{y:.0%}}<extra></extra>",
+    )  # fmt: skip
+    drawn = _framed(words, "reliability", [diagonal, dots], x_title=words("chart.sure"), empty=not bins, uirevision="reliability")
+    drawn.update_xaxes(tickformat=".0%", range=[0.48, 1.02])
+    drawn.update_yaxes(tickformat=".0%", range=[min([0.45, *(b["accuracy"] - 0.05 for b in bins)]), 1.05])
+    drawn.update_layout(hovermode="closest")
+    return drawn
+
+
+def _reach(values: Sequence[float], low: Sequence[float | None], high: Sequence[float | None]) -> dict[str, Any]:
+    """Error bars to the ends of the intervals, where there are any."""
+    known = all(end is not None for end in (*low, *high))
+    return {
+        "visible": known,
+        "symmetric": False,
+        "array": [h - v for v, h in zip(values, high, strict=True)] if known else [],
+        "arrayminus": [v - at_least for v, at_least in zip(values, low, strict=True)] if known else [],
+        "color": LINE,
+        "thickness": 1,
+        "width": 0,
+    }
+
+
+def _framed(
+    words: Words, name: str, traces: Sequence[go.Scatter], *, x_title: str, last: str = "", empty: bool, uirevision: str
+) -> go.Figure:
+    """Traces in the frame that all figures share; without points the axes stand there empty, at the same size."""
+    title, unit = words(f"chart.{name}.title"), words(f"chart.{name}.unit")
     return go.Figure(
-        line,
+        list(traces),
         layout={
             "height": HEIGHT,
             "margin": {"l": 46, "r": 10, "t": 34, "b": 38},
             "title": {
-                "text": f"<b>{title}</b>{last} <span style='font-size:11px'>{unit}</span>",
+                "text": f"<b>{title}</b>{last and f'  {last}'} <span style='font-size:11px'>{unit}</span>",
                 "font": {"size": 13},
                 "x": 0,
                 "xanchor": "left",
@@ -73,26 +179,14 @@ def figure(words: Words, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
                 "zeroline": False,
                 "linecolor": GRID,
                 "fixedrange": True,
-                "showticklabels": bool(points),
-                "tickformat": "d",
+                "showticklabels": not empty,
                 "nticks": 6,
-                # Else a few steps would be labelled 0, 1, 1, 2, 2: halves, written as whole numbers.
-                "dtick": 1 if points and points[-1][0] - points[0][0] < 6 else None,
-                "title": {"text": words("chart.step"), "font": {"size": 10}, "standoff": 4},
+                "title": {"text": x_title, "font": {"size": 10}, "standoff": 4},
             },
-            "yaxis": {
-                "gridcolor": GRID,
-                "zeroline": False,
-                "tickformat": chart.tickformat,
-                # Of a share, the whole scale: a single point would else stand on an axis from -50% to 150%.
-                "range": [-0.04, 1.04] if chart.tickformat else None,
-                "fixedrange": True,
-                "showticklabels": bool(points),
-                "nticks": 5,
-            },
+            "yaxis": {"gridcolor": GRID, "zeroline": False, "fixedrange": True, "showticklabels": not empty, "nticks": 5},
             "showlegend": False,
             "hovermode": "x",
-            "uirevision": chart.metric,
+            "uirevision": uirevision,
         },
     )
 

@@ -113,6 +113,11 @@ def tiers_of(words: Words, order: str, comparison: Comparison) -> Tiers:
 # ---- a comparison, opened
 
 
+def comparison_link(comparison_id: int) -> str:
+    """An address at which the Lead page opens a comparison; `feedback_ui.lead.page` reads it."""
+    return f"#comparison-{comparison_id}"
+
+
 def conversation(words: Words, prompt: Prompt) -> str:
     several = len(prompt.messages) > 1
     return "".join(

@@ -69,10 +69,16 @@ def remark(words: Words, run: Run) -> str:
     return ""
 
 
+def stages(run: Run) -> list[str]:
+    """The run's stages; the one in which the policy learns has the name of its method."""
+    return [run.config.get("method", name) if name == "ppo" else name for name in STAGES]
+
+
 def steps(words: Words, run: Run) -> str:
-    at = len(STAGES) if run.status == "done" else STAGES.index(run.stage) if run.stage in STAGES else -1
+    names = stages(run)
+    at = len(names) if run.status == "done" else names.index(run.stage) if run.stage in names else -1
     items = []
-    for place, name in enumerate(STAGES):
+    for place, name in enumerate(names):
         state = "done" if place < at else "now" if place == at else "todo"
         current = ' aria-current="step"' if state == "now" else ""
         items.append(f'<li class="rl-{state}" data-stage="{name}"{current}>{words(f"run.stage.{name}")}</li>')
@@ -132,7 +138,7 @@ def result(words: Words, run: Run | None) -> str:
     if version := r.get("policy_version"):
         shown[words("run.figure.policy_version")] = str(version)
     return (
-        f'<section class="rl-card" data-testid="result"><h3>{words("run.result")}{simulated_mark(words, run)}</h3>{figures(shown)}'
+        f'<section class="rl-card" data-testid="result"><h2>{words("run.result")}{simulated_mark(words, run)}</h2>{figures(shown)}'
         f'<p class="rl-muted">{escape(reading(words, run))}</p></section>'
     )
 
@@ -164,7 +170,7 @@ def samples(words: Words, rows: Sequence[RunSample]) -> str:
     if not rows:
         return ""
     body = "".join(_sample(words, row) for row in rows)
-    return f'<section class="rl-samples" data-testid="samples"><h3>{words("run.samples")}</h3>{body}</section>'
+    return f'<section class="rl-samples" data-testid="samples"><h2>{words("run.samples")}</h2>{body}</section>'
 
 
 def _sample(words: Words, row: RunSample) -> str:

@@ -150,7 +150,7 @@ def label(key: str) -> I18nData:
 
 def heading(key: str) -> str:
     """A heading between components, as the value of `html`. Gradio puts in one text a value, not more."""
-    return f'<h3 class="rl-heading">{label(key)}</h3>'
+    return f'<h2 class="rl-heading">{label(key)}</h2>'
 
 
 def quiet(key: str) -> str:

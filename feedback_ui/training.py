@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui import charts, presenters, run_view
+from feedback_ui import charts, presenters, rounds_table, run_view, trust_view
 from feedback_ui.form import RoundForm, as_on_the_page
 from feedback_ui.gate import Gate
 from feedback_ui.theme import QUIET, heading, html, label
@@ -19,13 +19,16 @@ from feedback_ui.words import Words, words_of
 from rlhf import pairs
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.jobs import Jobs, RoundError
-from storage import runs
+from storage import annotators, comparisons, runs
 from storage.database import Database, StoreError
 from storage.records import Run
 
 POLL_S = 2
 BRING_INTO_VIEW = "() => document.querySelector('#start-refusal .rl-bad, #run-bar').scrollIntoView({block: 'nearest'})"
 """On a phone the run starts below the form: without this, Start would seem to do nothing."""
+
+TRUST_CHARTS = {"learning_curve": charts.learning_curve, "reliability": charts.reliability}
+"""What is drawn of a run's validation."""
 
 REFUSALS = (ConfigError, RoundError, pairs.NotEnoughPairs, StoreError)
 """Errors whose message is for the reader."""
@@ -38,6 +41,7 @@ class Drawn:
     run_id: str
     status: str
     stopping: bool
+    validated: bool
     runs: int
     points: int
 
@@ -56,11 +60,13 @@ class TrainingPage:
                 self.form.place_others()
             with gr.Column(scale=2, min_width=320, elem_id="run-view"):
                 self._run_view()
+        self.rounds = html(elem_id="rounds", elem_classes="rl-optional")
         self.drawn = gr.State(None)
         self.timer = gr.Timer(POLL_S, active=False)
         self.followed: list[Component] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
-            self.figures, self.log_box, self.drawn, *self.plots.values(),
+            self.figures, self.log_box, self.rounds, self.drawn, *self.plots.values(),
+            self.trust, self.trust_card, self.trust_row, self.trust_details, *self.trust_plots.values(),
         ]  # fmt: skip
 
     def _run_view(self) -> None:
@@ -71,27 +77,24 @@ class TrainingPage:
         self.progress = html(elem_id="run-progress")
         self.result = html(elem_id="run-result", elem_classes="rl-optional")
         self.plots: dict[str, gr.Plot] = {}
+        with gr.Column(visible=False, elem_id="run-trust", elem_classes="rl-card") as self.trust:
+            self.trust_card = html(elem_classes="rl-optional")
+            with gr.Row(visible=False) as self.trust_row:
+                self.trust_plots = {name: plot(name) for name in TRUST_CHARTS}
+            self.trust_details = html(elem_classes="rl-optional")
         with gr.Column(visible=False, elem_id="run-plots") as self.figures:
-            for stage, group in (("reward", charts.REWARD_CHARTS), ("ppo", charts.PPO_CHARTS)):
-                html(heading(f"run.stage.{stage}"))
+            for title, group in (("run.stage.reward", charts.REWARD_CHARTS), ("run.policy", charts.PPO_CHARTS)):
+                html(heading(title))
                 for left, right in zip(group[::2], group[1::2], strict=True):
                     with gr.Row():
-                        self._plot(left)
-                        self._plot(right)
+                        self.plots[left.metric] = plot(left.metric)
+                        self.plots[right.metric] = plot(right.metric)
+            self.plots["score_over_kl"] = plot("score_over_kl")
         self.samples = html(elem_id="run-samples", elem_classes="rl-optional")
         with gr.Accordion(label("training.log"), open=False, visible=False, elem_id="log-box") as self.log_box:
             self.log = gr.Textbox(
                 show_label=False, lines=14, max_lines=14, interactive=False, elem_id="run-log", elem_classes="rl-log"
             )
-
-    def _plot(self, chart: charts.Chart) -> None:
-        self.plots[chart.metric] = gr.Plot(
-            show_label=False,
-            container=False,
-            min_width=240,
-            elem_classes="rl-plot",
-            elem_id=f"plot-{chart.metric.replace('/', '-')}",
-        )
 
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
@@ -195,18 +198,45 @@ class TrainingPage:
                 self.resume: gr.Button(visible=run_view.is_resumable(run)),
                 self.figures: gr.Column(visible=run_view.is_active(run) or now.points > 0),
                 self.log_box: gr.Accordion(visible=True),
+                self.rounds: rounds_table.section(words, runs.all_runs(self.store)),
             }
         if drawn is None or (drawn.run_id, drawn.points) != (run_id, now.points):
             metrics = runs.metrics(self.store, run_id)
             update |= {self.plots[chart.metric]: charts.figure(words, chart, metrics) for chart in charts.CHARTS}
+            update[self.plots["score_over_kl"]] = charts.score_over_kl(words, metrics)
+        if drawn is None or replace(drawn, points=now.points, runs=now.runs) != now:
+            update |= self._trust(words, run)
         return update
+
+    def _trust(self, words: Words, run: Run) -> dict[Component, Any]:
+        card = trust_view.card(words, run)
+        people = {annotator.id: annotator for annotator in annotators.all_annotators(self.store)}
+        judged = {comparison.id: comparison for comparison in comparisons.many(self.store, trust_view.compared(run))}
+        measured = bool(run.validation and run.validation["accuracy"])
+        return {
+            self.trust: gr.Column(visible=bool(card)),
+            self.trust_card: card,
+            self.trust_row: gr.Row(visible=measured),
+            self.trust_details: trust_view.details(words, run, people, judged),
+            **{self.trust_plots[name]: draw(words, run.validation) for name, draw in TRUST_CHARTS.items()},
+        }
 
     def _drawn(self, run: Run) -> Drawn:
         points = len(runs.metrics(self.store, run.id))
-        return Drawn(run.id, run.status, run.cancel_requested, len(runs.all_runs(self.store)), points)
+        return Drawn(run.id, run.status, run.cancel_requested, run.validation is not None, len(runs.all_runs(self.store)), points)
 
     def _opening_run(self) -> str | None:
         return run_view.opening_run(runs.all_runs(self.store))
+
+
+def plot(name: str) -> gr.Plot:
+    return gr.Plot(
+        show_label=False,
+        container=False,
+        min_width=240,
+        elem_classes="rl-plot",
+        elem_id=f"plot-{name.replace('/', '-')}",
+    )
 
 
 def refusal(words: Words, error: Exception) -> str:

@@ -21,7 +21,7 @@ LANGUAGES = ("en", "ko")
 
 LOCALES = Path(__file__).parent / "locales"
 
-PLAIN_WORDS = {"min": "fewest", "ppo": "PPO", "kl": "KL", "coef": "coefficient", "lam": "lambda", "eos": "EOS"}
+PLAIN_WORDS = {"min": "fewest", "ppo": "PPO", "dpo": "DPO", "sft": "SFT", "kl": "KL", "coef": "coefficient", "lam": "lambda", "eos": "EOS"}
 """What the parts of an option's name are called on a page, where that is something else."""
 
 

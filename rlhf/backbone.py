@@ -14,13 +14,30 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import (
+    IA3Config,
+    LoraConfig,
+    PeanutConfig,
+    PeftConfig,
+    PeftModel,
+    PromptTuningConfig,
+    PromptTuningInit,
+    get_peft_model,
+    set_peft_model_state_dict,
+)
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.constants import (
+    TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING,
+    TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
+)
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.pytorch_utils import Conv1D
 
 from rlhf import vocabulary
+from rlhf.attention import use_short_rows
 from rlhf.config import AdapterConfig
 from rlhf.decoder import Decoder
 from rlhf.lora import FusedLinear
@@ -47,9 +64,12 @@ class Backbone:
         self.hidden_size: int = model.config.get_text_config().hidden_size
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        use_short_rows(self.base)
         self.decoder = Decoder(self.base)
         self._plain_head = self._head_is_plain()
-        self._peft: PeftModel | None = None
+        # By PEFT's type of adapter, and the one whose adapters lie in the model now.
+        self._families: dict[str, _Family] = {}
+        self._worn: _Family | None = None
         # What the model reads through now, what it was told to inside `using`, and PEFT's way of reading through nothing.
         self._in_use: str | None = None
         self._told: list[str | None] = []
@@ -84,34 +104,59 @@ class Backbone:
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
-        return self._peft or self.base
+        return self._worn.model if self._worn else self.base
 
     @property
     def adapters(self) -> list[str]:
-        return list(self._peft.peft_config) if self._peft else []
+        return [name for family in self._families.values() for name in family.model.peft_config]
 
     def add_adapter(self, name: str, config: AdapterConfig, *, seed: int, depth: int | None = None) -> None:
-        """Puts a fresh LoRA adapter (B = 0, so nothing changes yet) over the last layers of the first `depth`."""
+        """Puts a fresh adapter over the last layers of the first `depth`.
+
+        It changes nothing yet (of LoRA, B = 0), but for a learned prompt, which begins as tokens drawn from the vocabulary.
+        """
         depth = self.depth if depth is None else depth
         first = max(0, depth - config.top_layers) if config.top_layers else 0
-        lora = LoraConfig(
-            r=config.rank, lora_alpha=config.alpha, target_modules=self._linears(range(first, depth)),
-            lora_dropout=0.0, task_type="CAUSAL_LM",
-        )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self._place(name, lora)
+            self._place(name, self._peft_config(config, range(first, depth)))
+
+    def _peft_config(self, config: AdapterConfig, layers: range) -> PeftConfig:
+        """PEFT's own description of the adapter."""
+        if config.kind == "prompt":
+            return PromptTuningConfig(
+                num_virtual_tokens=config.virtual_tokens, prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB, task_type="CAUSAL_LM"
+            )
+        linears = self._linears(layers)
+        if config.kind == "ia3":
+            architecture = self.base.config.get_text_config().model_type
+            # Keys, values and what the feed-forward layer takes in (Liu 2022, arXiv 2205.05638), by this architecture's names.
+            chosen = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(architecture)
+            feedforward = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(architecture, [])
+            return IA3Config(
+                target_modules=[n for n in linears if chosen is None or n.endswith(tuple(chosen))],
+                feedforward_modules=[n for n in linears if n.endswith(tuple(feedforward))], task_type="CAUSAL_LM",
+            )
+        if config.kind == "peanut":
+            return PeanutConfig(r=config.rank, scaling=config.alpha / config.rank, target_modules=linears, task_type="CAUSAL_LM")
+        return LoraConfig(
+            r=config.rank, lora_alpha=config.alpha, use_rslora=config.kind == "rslora", use_dora=config.kind == "dora",
+            target_modules=linears, lora_dropout=0.0, task_type="CAUSAL_LM",
+            # GPT-2 and its kin keep their linear maps the other way round.
+            fan_in_fan_out=any(isinstance(m, Conv1D) for m in self.base.modules()),
+        )
 
     def _place(self, name: str, config: PeftConfig) -> None:
-        self._off.close()
         if isinstance(config, LoraConfig):
             # Made or read back, an adapter must compute in the same way: a resumed run ends with the same bits.
             config._register_custom_module({torch.nn.Linear: FusedLinear})
-        if self._peft is None:
-            self._peft = get_peft_model(self.base, config, adapter_name=name)
+        family = self._families.get(config.peft_type)
+        self._wear(family)
+        self._off.close()
+        if family is None:
+            self._worn = self._families[config.peft_type] = _Family(self.base, config, name)
         else:
-            self._peft.add_adapter(name, config)
-        self._peft.eval()
+            family.add(name, config)
         self._in_use = UNSETTLED
 
     @property
@@ -121,9 +166,8 @@ class Backbone:
 
     def _linears(self, layers: range) -> list[str]:
         """Names of the linear maps inside these decoder layers."""
-        # Adapters that are there already have wrapped the original map under this name.
-        linears = (n for n, m in self.base.named_modules() if isinstance(m, torch.nn.Linear) and ".lora_" not in n)
-        names = (n.removesuffix(".base_layer") for n in linears)
+        with self._wearing(None):
+            names = [n for n, m in self.base.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D))]
         return [n for n in names if (layer := re.search(r"\.(\d+)\.", n)) and int(layer[1]) in layers]
 
     def load_adapter(self, name: str, folder: Path) -> None:
@@ -136,36 +180,77 @@ class Backbone:
             # Not by PEFT's own loader: it places an untrained adapter first, and falls back to pickle.
             weights = load_file(folder / "adapter_model.safetensors", device=str(self.device))
             self._place(name, PeftConfig.from_pretrained(folder))
-            result = set_peft_model_state_dict(self._peft, weights, adapter_name=name)
-            if wrong := [*result.unexpected_keys, *(key for key in result.missing_keys if f".{name}." in key)]:
-                raise ValueError(f"{wrong[0]} has no counterpart")
+            self._set_weights(name, weights)
         except Exception as error:
             if name in self.adapters:
                 self.delete_adapter(name)
             raise ModelError(f"{folder}: the adapter cannot be read ({type(error).__name__}). Resume or repeat its run.") from error
 
+    def restore_adapter(self, name: str, folder: Path) -> None:
+        """Gives an adapter that is there the weights that `save_adapter` wrote of it."""
+        self._set_weights(name, load_file(folder / "adapter_model.safetensors", device=str(self.device)))
+
+    def _set_weights(self, name: str, weights: dict[str, Tensor]) -> None:
+        family = self._family(name)
+        with self._wearing(family):
+            result = set_peft_model_state_dict(family.model, weights, adapter_name=name)
+        missing = [key for key in result.missing_keys if name in key.split(".")]
+        # Learned prompts have a loader of their own, which raises by itself: PEFT reports their one weight as both.
+        if not family.learns_prompts and (wrong := [*result.unexpected_keys, *missing]):
+            raise ValueError(f"{wrong[0]} has no counterpart")
+
     def save_adapter(self, name: str, folder: Path) -> None:
         """Writes `adapter_model.safetensors` and its config straight into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._peft.save_pretrained(folder, selected_adapters=[name], save_embedding_layers=False)
+        family = self._family(name)
+        with self._wearing(family):
+            family.model.save_pretrained(folder, selected_adapters=[name], save_embedding_layers=False)
         # PEFT gives every adapter but "default" a folder of its own inside the one that was asked for.
         for file in (folder / name).iterdir():
             file.replace(folder / file.name)
         (folder / name).rmdir()
 
     def delete_adapter(self, name: str) -> None:
-        """Takes an adapter off; with the last one goes PEFT itself, which cannot be without any."""
+        """Takes an adapter off; with the last of its type goes PEFT's model of them, which cannot be without any."""
+        family = self._family(name)
+        self._wear(family)
         self._off.close()
         self._in_use = UNSETTLED
-        if self.adapters == [name]:
-            self._peft.unload()
-            self._peft = None
+        if list(family.model.peft_config) == [name]:
+            self._wear(None)
+            self._families = {kind: other for kind, other in self._families.items() if other is not family}
         else:
-            self._peft.delete_adapter(name)
+            family.model.delete_adapter(name)
 
     def parameters(self, adapter: str) -> dict[str, torch.nn.Parameter]:
         """The weights of one adapter, by name."""
-        return {name: p for name, p in self._peft.named_parameters() if f".{adapter}." in name}
+        family = self._family(adapter)
+        with self._wearing(family):
+            return {name: p for name, p in family.model.named_parameters() if adapter in name.split(".")}
+
+    def _family(self, adapter: str) -> _Family:
+        return next(family for family in self._families.values() if adapter in family.model.peft_config)
+
+    def _wear(self, family: _Family | None) -> None:
+        """Puts one type's adapters into the model, and takes the other's out."""
+        if family is self._worn:
+            return
+        self._off.close()
+        if self._worn is not None:
+            self._worn.take_off()
+        if family is not None:
+            family.put_on()
+        self._worn, self._in_use, self.decoder.prefix = family, UNSETTLED, None
+
+    @contextmanager
+    def _wearing(self, family: _Family | None) -> Iterator[None]:
+        in_use = self._in_use
+        self._wear(family)
+        try:
+            yield
+        finally:
+            if in_use != UNSETTLED:
+                self._switch(in_use)
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
@@ -187,10 +272,17 @@ class Backbone:
             return
         self._off.close()
         if adapter is not None:
-            self._peft.set_adapter(adapter)
-        elif self._peft is not None:
-            self._off.enter_context(self._peft.disable_adapter())
+            self._wear(self._family(adapter))
+            self._worn.model.set_adapter(adapter)
+        elif self._worn is not None and not self._worn.learns_prompts:
+            self._off.enter_context(self._worn.model.disable_adapter())
+        self.decoder.prefix = None if adapter is None else self._worn.prefix(adapter)
         self._in_use = adapter
+
+    @property
+    def prefix_width(self) -> int:
+        """How many learned vectors the adapter in use puts before every row."""
+        return 0 if self.decoder.prefix is None else len(self.decoder.prefix)
 
     def lowest_adapted(self, adapter: str) -> int:
         """How many layers lie below the first one that the adapter touches; 0 where the model cannot be read in parts."""
@@ -209,10 +301,8 @@ class Backbone:
         """The residual stream after the first `depth` decoder layers, through the adapter in use."""
         if self.decoder.parts:
             return self.decoder.read_below(ids, mask, positions=positions(mask), depth=depth)
-        out = self.base(
-            input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), use_cache=False, output_hidden_states=True
-        )
-        return out.hidden_states[depth]
+        out = self.base(**self.decoder.inputs(ids, mask, positions(mask)), use_cache=False, output_hidden_states=True)
+        return out.hidden_states[depth][:, -ids.shape[1] :]
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
         """What the model's head makes of last hidden states."""
@@ -258,6 +348,41 @@ class Backbone:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+class _Family:
+    """The adapters of one PEFT type over the base. They are put on and taken off together, for PEFT cannot mix types."""
+
+    def __init__(self, base: PreTrainedModel, config: PeftConfig, name: str):
+        # Left by another family: PEFT would take its adapters for this one's.
+        base.__dict__.pop("peft_config", None)
+        self.base, self.learns_prompts = base, config.is_prompt_learning
+        self.model: PeftModel = get_peft_model(base, config, adapter_name=name)
+        self._added()
+
+    def add(self, name: str, config: PeftConfig) -> None:
+        self.model.add_adapter(name, config)
+        self._added()
+
+    def _added(self) -> None:
+        self.model.eval()
+        self._places = [
+            (parent, key, child)
+            for parent in self.base.modules()
+            for key, child in parent.named_children()
+            if isinstance(child, BaseTunerLayer)
+        ]
+
+    def prefix(self, adapter: str) -> Float[Tensor, "v d"] | None:
+        return self.model.prompt_encoder[adapter].embedding.weight if self.learns_prompts else None
+
+    def put_on(self) -> None:
+        for parent, key, wrapped in self._places:
+            setattr(parent, key, wrapped)
+
+    def take_off(self) -> None:
+        for parent, key, wrapped in self._places:
+            setattr(parent, key, wrapped.get_base_layer())
 
 
 class _HandsOn(torch.nn.Module):

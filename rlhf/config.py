@@ -22,12 +22,16 @@ DEFAULT_PRESET = "laptop"
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
+    kind: str = "lora"
+    """PEFT's kind of adapter: `lora`, `rslora`, `dora`, `peanut`, `ia3`, or `prompt` for learned prompts."""
     rank: int = 16
-    """Inner dimension of the LoRA matrices."""
+    """Inner dimension of the matrices of `lora`, `rslora`, `dora` and `peanut`."""
     alpha: int = 32
-    """LoRA scale: updates are multiplied by alpha / rank."""
+    """Scale of those kinds: updates are multiplied by alpha / rank, with `rslora` by alpha / sqrt(rank)."""
     top_layers: int = 0
-    """How many of the last decoder layers get an adapter; 0 means all of them."""
+    """How many of the last decoder layers get an adapter; 0 means all of them. A learned prompt has no layers."""
+    virtual_tokens: int = 16
+    """Learned vectors that `prompt` puts before every conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,24 @@ class RewardConfig:
     """Fewest preference pairs that a round accepts."""
     reference_samples: int = 64
     """Completions of the base model on which scores are normalised to mean 0, standard deviation 1."""
+    pooling: str = "mean"
+    """What the head reads: the `mean` hidden state over the answer, or that of its `last` token."""
+    ensemble: int = 1
+    """Heads on the same features, each fitted to its own bootstrap of the prompts; with more than one, their spread tells doubt."""
+    conservatism: float = 0.0
+    """Standard deviations over the heads taken off each score, so that doubtful answers are paid less."""
+    ties: str = "drop"
+    """What a tie teaches: nothing (`drop`), a pair that is right either way (`soft`), or a term of its own (`rao-kupper`, `davidson`)."""
+    strength: str = "off"
+    """What a vote's strength becomes: nothing (`off`), a `margin` in raw score units, or a `soft` label."""
+    rankings: str = "pairs"
+    """How three and more ranked completions are learned from: as all `pairs`, or as a row of picks (`plackett-luce`)."""
+    annotator_weights: bool = False
+    """Weigh votes by the log-odds of their annotator being right, from gold answers and agreement with others."""
 
 
 @dataclass(frozen=True, slots=True)
 class PPOConfig:
-    adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(top_layers=10))
     steps: int = 10
     """PPO steps: each samples, scores and learns from one batch."""
     batch_size: int = 64
@@ -90,6 +107,68 @@ class PPOConfig:
     """Scale each batch's rewards to standard deviation 1, without moving their mean."""
     missing_eos_score: float | None = None
     """Score given instead to a completion that did not end within max_new_tokens; off when empty."""
+    length_penalty: float = 0.0
+    """Reward units taken off the score per token of the completion; 0 is off."""
+    kl_estimator: str = "k1"
+    """KL per token: `k1`, the log-ratio, or `k3`, which is never negative (Schulman 2020)."""
+    microbatch_size: int = 0
+    """Completions read at once while learning; their gradients add up to the minibatch's. 0 reads it whole."""
+    epoch_kl_stop: float = 0.0
+    """KL per token to the policy that sampled, in nats, above which a step's remaining epochs are left out; 0 is off."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus beside the policy loss, per nat; 0 is off."""
+    ptx_coef: float = 0.0
+    """Weight of the loss on demonstrations, per nat and token (Ouyang 2022, eq. 2); 0 is off."""
+    value_init: str = "zero"
+    """Where values start: at `zero`, or at `reward`, a linear fit to the scores of one batch."""
+    value_warmup: int = 0
+    """Steps at the start in which only the value head learns."""
+    kl_budget: float = 0.0
+    """KL per completion, in nats, above which PPO ends; 0 is off."""
+    keep: str = "last"
+    """Which policy is kept: the `last` one, or the `best` by conservative score within the KL budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class DPOConfig:
+    epochs: int = 2
+    """Passes of DPO over the preference pairs."""
+    batch_size: int = 8
+    """Preference pairs per update."""
+    learning_rate: float = 2e-4
+    """Adam step size of the policy."""
+    beta: float = 0.1
+    """How closely DPO keeps to the reference (Rafailov 2023, eq. 7); its implicit reward is beta times the log-ratio, in nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupConfig:
+    steps: int = 10
+    """Steps of RLOO or GRPO: each samples, scores and learns from one batch."""
+    batch_size: int = 64
+    """Completions sampled per step; drawn and paid as PPO's are."""
+    minibatch_size: int = 16
+    """Completions per gradient update."""
+    size: int = 4
+    """Completions of one prompt, whose scores are each other's baseline."""
+    learning_rate: float = 3e-4
+    """Adam step size of the policy."""
+    clip: float = 0.2
+    """Clip range of the policy ratio."""
+    kl_coef: float = 0.05
+    """Reward units per nat of KL to the reference; GRPO has it in the loss, per token, where RLOO takes it off the score."""
+
+
+@dataclass(frozen=True, slots=True)
+class SFTConfig:
+    epochs: int = 3
+    """Passes of SFT over the ideal answers."""
+    batch_size: int = 8
+    """Ideal answers per update."""
+    learning_rate: float = 2e-4
+    """Adam step size of the policy."""
+    min_answers: int = 20
+    """Fewest ideal answers on training prompts that SFT accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +179,8 @@ class EvaluationConfig:
     """Longest completion sampled for evaluation, in tokens."""
     shown_samples: int = 8
     """Held-out prompts whose answers before and after are shown."""
+    best_of: int = 0
+    """Most answers that best-of-n may choose from, beside the policy at equal KL; 0 is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +195,17 @@ class RoundConfig:
     """`auto`, `cpu` or `cuda`."""
     dtype: str = "auto"
     """Of the frozen base weights: `float32`, `bfloat16`, or `auto` for bfloat16 where the processor computes in it."""
+    method: str = "ppo"
+    """How the policy learns: `ppo`, `rloo` or `grpo` by the reward model, `dpo` from the pairs, `sft` from ideal answers."""
     reward: RewardConfig = field(default_factory=RewardConfig)
+    adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(top_layers=10))
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    dpo: DPOConfig = field(default_factory=DPOConfig)
+    group: GroupConfig = field(default_factory=GroupConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    reward_function: str | None = None
+    """`module:function` that pays PPO in the reward model's place. No option: only the command line may name code (`--reward`)."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -128,7 +217,7 @@ class RoundConfig:
         Raises:
             ConfigError: a key is unknown, as in a run written by another version.
         """
-        return _build(cls, values)
+        return _build(cls, _of_today(values))
 
 
 PRESETS: dict[str, RoundConfig] = {
@@ -136,12 +225,24 @@ PRESETS: dict[str, RoundConfig] = {
     "tiny": RoundConfig(
         reward=RewardConfig(epochs=1, batch_size=8, min_pairs=4, reference_samples=8),
         ppo=PPOConfig(steps=2, batch_size=8, minibatch_size=4, max_new_tokens=8),
+        dpo=DPOConfig(epochs=1),
+        group=GroupConfig(steps=2, batch_size=8, minibatch_size=4, size=2),
+        sft=SFTConfig(epochs=1, min_answers=1),
         evaluation=EvaluationConfig(completions_per_prompt=1, max_new_tokens=8, shown_samples=2),
     ),
 }
 
 
-CHOICES = {"device": ("auto", "cpu", "cuda"), "dtype": ("auto", "float32", "bfloat16")}
+ADAPTER_KINDS = ("lora", "rslora", "dora", "peanut", "ia3", "prompt")
+
+CHOICES = {
+    "method": ("ppo", "rloo", "grpo", "dpo", "sft"),
+    "adapter-kind": ADAPTER_KINDS, "reward-adapter-kind": ADAPTER_KINDS,
+    "device": ("auto", "cpu", "cuda"), "dtype": ("auto", "float32", "bfloat16"), "ppo-kl-estimator": ("k1", "k3"),
+    "ppo-value-init": ("zero", "reward"), "ppo-keep": ("last", "best"),
+    "reward-pooling": ("mean", "last"), "reward-ties": ("drop", "soft", "rao-kupper", "davidson"),
+    "reward-strength": ("off", "margin", "soft"), "reward-rankings": ("pairs", "plackett-luce"),
+}
 """What an option of text may be, where that is not everything."""
 
 
@@ -196,20 +297,52 @@ def check(config: RoundConfig) -> None:
             raise ConfigError(f"--{option.name} {value}: choose one of {', '.join(known)}")
     for name in ("reward-batch-size", "reward-reference-samples", "reward-depth", "ppo-steps", "ppo-batch-size", "ppo-minibatch-size",
                  "ppo-epochs", "ppo-max-new-tokens", "evaluation-completions-per-prompt", "evaluation-max-new-tokens", "ppo-temperature",
-                 "reward-adapter-rank", "ppo-adapter-rank", "min-pairs"):
+                 "reward-adapter-rank", "adapter-rank", "reward-adapter-virtual-tokens",
+                 "adapter-virtual-tokens", "dpo-epochs", "dpo-batch-size", "dpo-beta", "group-steps", "group-minibatch-size", "sft-epochs",
+                 "sft-batch-size", "sft-min-answers", "min-pairs", "reward-ensemble"):
         if not next(o.default for o in options(config) if o.name == name):
             raise ConfigError(f"--{name} 0: must be greater than 0")
     for name, value in {"reward-depth": config.reward.depth, "ppo-gamma": config.ppo.gamma, "ppo-lam": config.ppo.lam}.items():
         if value > 1:
             raise ConfigError(f"--{name} {value}: must be at most 1")
+    if config.reward.conservatism and config.reward.ensemble < 2:
+        raise ConfigError(
+            f"--reward-conservatism {config.reward.conservatism}: one head has no doubt to take off; set --reward-ensemble 3 or more"
+        )
+    if config.reward.rankings == "plackett-luce" and (config.reward.ties, config.reward.strength) != ("drop", "off"):
+        raise ConfigError(
+            "--reward-rankings plackett-luce: picks know neither ties nor strengths; set --reward-ties drop --reward-strength off"
+        )
+    for name, adapter, default in (
+        ("adapter", config.adapter, RoundConfig().adapter), ("reward-adapter", config.reward.adapter, RewardConfig().adapter),
+    ):
+        if adapter.kind == "prompt" and adapter.top_layers not in (0, default.top_layers):
+            raise ConfigError(
+                f"--{name}-top-layers {adapter.top_layers}: a learned prompt lies before the first layer. Leave it out, or set it to 0"
+            )
     if config.seed >= 2**32:
         raise ConfigError(f"--seed {config.seed}: must be below 2^32, as numpy's seeds are")
     if config.ppo.kl_target and not config.ppo.kl_horizon:
         raise ConfigError("--ppo-kl-horizon 0: must be greater than 0, or set --ppo-kl-target 0 to keep the coefficient fixed")
+    if config.ppo.value_warmup and config.ppo.value_warmup >= config.ppo.steps:
+        raise ConfigError(
+            f"--ppo-value-warmup {config.ppo.value_warmup}: of {config.ppo.steps} steps none would be left in which the policy learns"
+        )
+    if config.group.size < 2:
+        raise ConfigError(f"--group-size {config.group.size}: must be at least 2, for completions are compared within their group")
+    for name, part in (("minibatch-size", config.group.minibatch_size), ("size", config.group.size)):
+        if not config.group.batch_size or config.group.batch_size % part:
+            raise ConfigError(f"--group-batch-size {config.group.batch_size} is no multiple of --group-{name} {part}")
     if config.ppo.batch_size % config.ppo.minibatch_size:
         raise ConfigError(
             f"--ppo-batch-size {config.ppo.batch_size} is no multiple of --ppo-minibatch-size {config.ppo.minibatch_size}"
         )
+
+
+def _of_today(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Before every method shared the policy's adapter, it was an option of PPO: such rows are resumed and compared too."""
+    ppo = dict(values.get("ppo", {}))
+    return {**values, "adapter": ppo.pop("adapter"), "ppo": ppo} if "adapter" in ppo else values
 
 
 def _build(cls: type, values: Mapping[str, Any]) -> Any:
@@ -225,6 +358,9 @@ def _help(cls: type) -> dict[str, str]:
     return {p.arg_name: p.description for p in docstring_parser.parse_from_object(cls).params}
 
 
+# What only a person at the command line may say: a page's form, made from the options, never has it.
+_NO_OPTION = {"reward_function"}
+
 # Fields whose name says enough without the section it stands in.
 _UNPREFIXED = {"min_pairs"}
 
@@ -236,6 +372,8 @@ def _walk(node: Any, path: tuple[str, ...]):
         here = (*path, f.name)
         if is_dataclass(value):
             yield from _walk(value, here)
+            continue
+        if f.name in _NO_OPTION:
             continue
         kinds = [t for t in getattr(hints[f.name], "__args__", (hints[f.name],)) if t is not type(None)]
         yield Option(
@@ -253,7 +391,7 @@ def _paths(node: Any, path: tuple[str, ...] = ()):
         here = (*path, f.name)
         if is_dataclass(value):
             yield from _paths(value, here)
-        else:
+        elif f.name not in _NO_OPTION:
             yield ("-".join([f.name] if f.name in _UNPREFIXED else here)).replace("_", "-"), here
 
 

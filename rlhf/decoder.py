@@ -30,15 +30,38 @@ class Decoder:
         self.depth: int = model.config.get_text_config().num_hidden_layers
         self.name, self.layers = _layer_list(self.inner, self.depth)
         self._passed = [_Passed(layer) for layer in self.layers or ()]
+        self.prefix: Float[Tensor, "v d"] | None = None
+        """Learned vectors that every row is read behind, in the place of token embeddings; nothing is told of them."""
         self.parts = self.layers is not None and self._parts_agree()
 
     def read(
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b s"], *, positions: Int[Tensor, "b t"], cache: Cache | None = None
     ) -> Float[Tensor, "b t d"]:
         """The last hidden states, after the final norm. With a cache, `ids` follow what it holds and `mask` covers both."""
-        return self.inner(
-            input_ids=ids, attention_mask=mask.long(), position_ids=positions, past_key_values=cache, use_cache=cache is not None
-        ).last_hidden_state
+        hidden = self.inner(**self.inputs(ids, mask, positions, cache), past_key_values=cache, use_cache=cache is not None)
+        return hidden.last_hidden_state[:, -ids.shape[1] :]
+
+    def inputs(
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b s"], positions: Int[Tensor, "b t"], cache: Cache | None = None
+    ) -> dict[str, Tensor]:
+        """What the model is called with; behind a prefix, what it returns begins with the prefix's own positions."""
+        if self.prefix is None:
+            return {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
+        rows, width = len(ids), len(self.prefix)
+        seen = {
+            "attention_mask": torch.cat([torch.ones(rows, width, dtype=torch.long, device=ids.device), mask.long()], dim=1),
+            "position_ids": positions + width,
+        }
+        if cache is not None and cache.get_seq_length():
+            return {"input_ids": ids, **seen}
+        embedded = self.model.get_input_embeddings()(ids)
+        learned = self.prefix.to(embedded.dtype).expand(rows, -1, -1)
+        before = torch.arange(width, device=ids.device).expand(rows, -1)
+        return {
+            "inputs_embeds": torch.cat([learned, embedded], dim=1),
+            "attention_mask": seen["attention_mask"],
+            "position_ids": torch.cat([before, seen["position_ids"]], dim=1),
+        }
 
     def read_below(
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, positions: Int[Tensor, "b t"], depth: int
@@ -46,8 +69,8 @@ class Decoder:
         """The residual stream after the first `depth` layers, before any final norm."""
         seen: list[Tensor] = []
         with self._only(0, depth), self.watching(depth, seen.append):
-            self.inner(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)
-        return seen[0]
+            self.inner(**self.inputs(ids, mask, positions), use_cache=False)
+        return seen[0][:, -ids.shape[1] :]
 
     def read_above(
         self,

@@ -15,9 +15,11 @@ from scipy import stats
 
 from rlhf.backbone import Backbone
 from rlhf.judges import Judge
+from rlhf.overoptimization import best_of_n_kl, n_at_kl
 from rlhf.pairs import PreferencePair
 from rlhf.reward import RewardModel
-from rlhf.sampling import generator, sample
+from rlhf.sampling import Sampled, generator, sample
+from rlhf.scoring import Scorer
 from storage.records import Prompt, Sampling
 
 CONFIDENCE = 0.95
@@ -123,6 +125,37 @@ def answers(
             rng = generator(backbone.device, seed, start)
             drawn += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, tick)
     return [Answer(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(asked, drawn, strict=True)]
+
+
+def best_of(drawn: Sequence[Answer], n: int, values: Sequence[float]) -> list[Answer]:
+    """Of each n answers in a row the one with the highest value; the first of equals."""
+    groups = [range(start, start + n) for start in range(0, len(drawn), n)]
+    return [drawn[max(group, key=lambda i: values[i])] for group in groups]
+
+
+def best_of_n(
+    backbone: Backbone,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    kl: float,
+    most: int,
+    per_prompt: int,
+    seed: int,
+    tick: Callable[[], None] = lambda: None,
+) -> tuple[list[Answer], dict[str, Any]]:
+    """Answers of best-of-n over the base, with the n that comes nearest to a KL: as far from the base, without any learning.
+
+    Chosen by what PPO was paid for (Gao 2023, section 2). Beside the answers: n, its KL, the KL to match, and whether that is
+    more than best-of-`most` reaches.
+    """
+    n = n_at_kl(kl, most)
+    drawn = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, tick=tick)
+    asked = {p.id: backbone.encode(p.messages) for p in prompts}
+    scores = scorer([asked[a.prompt_id] for a in drawn], [Sampled(a.ids, a.finish_reason) for a in drawn], tick)
+    said = {"n": n, "kl": best_of_n_kl(n), "policy_kl": kl, "most": most, "beyond_most": kl > best_of_n_kl(most)}
+    return best_of(drawn, n, scores.tolist()), said
 
 
 def win_rate(tuned: Sequence[Answer], base: Sequence[Answer], value: Callable[[Answer], float]) -> Estimate | None:

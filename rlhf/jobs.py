@@ -14,7 +14,7 @@ from importlib.metadata import version
 
 import psutil
 
-from rlhf import pairs
+from rlhf import demonstrations, pairs
 from rlhf.config import RoundConfig, check
 from rlhf.environment import engine_environment
 from storage import runs
@@ -43,13 +43,14 @@ class Jobs:
         self.store, self.folder = store, folder
 
     def start(self, config: RoundConfig, by: int | None = None) -> Run:
-        """Writes the run's row and starts its worker.
+        """Writes the run's row and starts its worker, as a page asks for it.
 
         Raises:
-            RoundError: a round is running already.
+            RoundError: a round is running already, or the configuration names code.
             NotEnoughPairs: there is too little to learn from.
             ConfigError: the options do not go together.
         """
+        _refuse_code(config.reward_function, "rankloop train")
         run = self.create(config, by)
         self.spawn(run.id)
         return runs.get(self.store, run.id)
@@ -57,6 +58,8 @@ class Jobs:
     def create(self, config: RoundConfig, by: int | None = None) -> Run:
         """Writes a queued run's row, started by the annotator `by`, once everything that can be checked without a model is checked."""
         check(config)
+        if demonstrations.wanted(config):
+            demonstrations.require(demonstrations.of_store(self.store, include_simulated=config.include_simulated), config)
         pairs.require(pairs.of_store(self.store, include_simulated=config.include_simulated), config.reward.min_pairs)
         self.reap()
         with self.store.atomic():
@@ -66,11 +69,12 @@ class Jobs:
             return runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions, by=by)
 
     def resume(self, run_id: str) -> Run:
-        """Goes on from the last checkpoint of a run that failed, was cancelled or was lost.
+        """Goes on from the last checkpoint of a run that failed, was cancelled or was lost, as a page asks for it.
 
         Raises:
-            RoundError: it is in no such state, or another round is running.
+            RoundError: it is in no such state, it is paid by code, or another round is running.
         """
+        _refuse_code(runs.get(self.store, run_id).config.get("reward_function"), f"rankloop train --resume {run_id}")
         self.requeue(run_id)
         self.spawn(run_id)
         return runs.get(self.store, run_id)
@@ -117,18 +121,25 @@ class Jobs:
         except FileNotFoundError:
             return ""
 
-    def spawn(self, run_id: str) -> None:
-        """Starts the worker of a run whose row is there."""
+    def spawn(self, run_id: str, reward: str | None = None) -> None:
+        """Starts the worker of a run whose row is there. `reward` is the function that the command line names, if any."""
         log = self.folder.run_log(run_id)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "rlhf.worker", "--data", str(self.folder.root), run_id],
+                [sys.executable, "-m", "rlhf.worker", "--data", str(self.folder.root), run_id, *(["--reward", reward] if reward else [])],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
                 env=engine_environment(),
             )
         # The worker outlives this process on purpose: it is never waited for here, only through its row.
         process.returncode = 0
+
+
+def _refuse_code(named: str | None, command: str) -> None:
+    if named:
+        raise RoundError(
+            f"This run is paid by the Python function {named}, and no page runs code: use the command line, {command} --reward {named}."
+        )
 
 
 def _alive(run: Run) -> bool:

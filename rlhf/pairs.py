@@ -1,20 +1,22 @@
 """Judgments -> preference pairs: what the reward model learns from, frozen as a snapshot with a manifest.
 
-A tier list gives one pair for each two completions in different tiers. Ties, "both bad" and skips give none. Pairs
-follow their prompt's split, so no prompt is ever both learned from and measured on.
+A tier list gives one pair for each two completions in different tiers. Skips give none; ties ("both bad" is one) give some only
+where they are asked for. Pairs follow their prompt's split, so no prompt is ever both learned from and measured on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
 from storage import judgments
 from storage.database import Database
-from storage.records import AnnotatorKind, JudgedComparison, Message, Split
+from storage.records import AnnotatorKind, JudgedComparison, Message, Split, Strength, Tiers
 
 SNAPSHOT = "pairs.jsonl"
 
@@ -35,31 +37,58 @@ class PreferencePair:
     chosen: str
     rejected: str
     weight: float
+    """1 / (K - 1) for a ranking of K, so that each completion counts once whatever K is, times the annotator's weight."""
     split: Split
     annotator_kind: AnnotatorKind
     judgment_id: int
+    tie: bool = False
+    """Neither is better: which one stands as chosen says nothing."""
+    strength: Strength | None = None
+    """How much better, where the annotator said so."""
 
 
-def derive(judged: list[JudgedComparison]) -> list[PreferencePair]:
+def derive(
+    judged: list[JudgedComparison], *, ties: bool = False, annotator_weights: Mapping[int, float] | None = None
+) -> list[PreferencePair]:
     """Every preference pair that these judgments hold, in their order.
 
-    Pairs of identical texts are left out: nothing can be learned from them.
+    Pairs of identical texts are left out: nothing can be learned from them. Of ties, only those on training prompts are of
+    use: accuracy is about preferences.
+
+    Args:
+        ties: whether completions of one tier make pairs too, marked as ties, after the ranking's others.
+        annotator_weights: by annotator id; 1 for who is not in it.
     """
     pairs = []
     for j in judged:
-        for better, worse in judgments.ordered_pairs(j.judgment.tiers):
-            chosen, rejected = j.completions[better].text, j.completions[worse].text
+        weight = (annotator_weights or {}).get(j.annotator.id, 1.0) / max(1, sum(map(len, j.judgment.tiers)) - 1)
+        with_ties = ties and j.prompt.split == "train"
+        for first, second, tie in _related(j.judgment.tiers, with_ties):
+            chosen, rejected = j.completions[first].text, j.completions[second].text
             if chosen != rejected:
                 pairs.append(
-                    PreferencePair(j.prompt.messages, chosen, rejected, 1.0, j.prompt.split, j.annotator.kind, j.judgment.id)
+                    PreferencePair(
+                        j.prompt.messages, chosen, rejected, weight, j.prompt.split, j.annotator.kind, j.judgment.id, tie,
+                        j.judgment.strength,
+                    )
                 )
     return pairs
 
 
-def of_store(store: Database, *, include_simulated: bool) -> list[PreferencePair]:
-    """The pairs behind every judgment that stands; people's only, unless asked otherwise."""
+def _related(tiers: Tiers, ties: bool) -> Iterator[tuple[int, int, bool]]:
+    for better, worse in judgments.ordered_pairs(tiers):
+        yield better, worse, False
+    for tier in tiers if ties else ():
+        for first, second in combinations(tier, 2):
+            yield first, second, True
+
+
+def of_store(
+    store: Database, *, include_simulated: bool, ties: bool = False, annotator_weights: Mapping[int, float] | None = None
+) -> list[PreferencePair]:
+    """The pairs behind every judgment that stands; people's only, unless asked otherwise. Arguments as in `derive`."""
     kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
-    return derive(judgments.standing(store, kinds=kinds))
+    return derive(judgments.standing(store, kinds=kinds), ties=ties, annotator_weights=annotator_weights)
 
 
 def require(pairs: list[PreferencePair], min_pairs: int) -> None:
@@ -68,18 +97,20 @@ def require(pairs: list[PreferencePair], min_pairs: int) -> None:
     Raises:
         NotEnoughPairs: with the number that is there, the number needed, and what to do.
     """
-    if len(pairs) < min_pairs:
+    preferred = [p for p in pairs if not p.tie]
+    found = len(preferred)
+    if found < min_pairs:
         raise NotEnoughPairs(
-            f"{len(pairs)} preference pairs, need {min_pairs}: judge {min_pairs - len(pairs)} more comparisons"
-            f"{f', or pass --min-pairs {len(pairs)}' if pairs else ''}. Ties and skips give no pair; simulated judgments count only "
+            f"{found} preference pairs, need {min_pairs}: judge {min_pairs - found} more comparisons"
+            f"{f', or pass --min-pairs {found}' if found else ''}. Ties and skips give no pair; simulated judgments count only "
             "with --include-simulated.",
-            found=len(pairs),
+            found=found,
             needed=min_pairs,
         )
-    if not any(p.split == "train" for p in pairs):
+    if not any(p.split == "train" for p in preferred):
         raise NotEnoughPairs(
             "every preference pair is on a held-out prompt: judge some comparisons on training prompts.",
-            found=len(pairs),
+            found=found,
             needed=min_pairs,
         )
 
@@ -94,17 +125,25 @@ def write_snapshot(pairs: list[PreferencePair], folder: Path) -> None:
 
 def manifest(pairs: list[PreferencePair]) -> dict:
     """What the run's row says of its pairs; `sha256` is that of the snapshot's file."""
+    preferred = [p for p in pairs if not p.tie]
     return {
-        "pairs": len(pairs),
-        "train": sum(p.split == "train" for p in pairs),
-        "heldout": sum(p.split == "heldout" for p in pairs),
-        "simulated": sum(p.annotator_kind == "simulated" for p in pairs),
+        "pairs": len(preferred),
+        "train": sum(p.split == "train" for p in preferred),
+        "heldout": sum(p.split == "heldout" for p in preferred),
+        "simulated": sum(p.annotator_kind == "simulated" for p in preferred),
+        **({"ties": len(pairs) - len(preferred)} if len(pairs) > len(preferred) else {}),
         "sha256": hashlib.sha256(_jsonl(pairs)).hexdigest(),
     }
 
 
 def _jsonl(pairs: list[PreferencePair]) -> bytes:
-    return "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in pairs).encode()
+    return "".join(json.dumps(_row(p), ensure_ascii=False) + "\n" for p in pairs).encode()
+
+
+def _row(pair: PreferencePair) -> dict:
+    """Without what is not said: snapshots from before it could be said keep their hash."""
+    row = asdict(pair)
+    return {name: value for name, value in row.items() if name not in ("tie", "strength") or value}
 
 
 def read_snapshot(folder: Path) -> list[PreferencePair]:

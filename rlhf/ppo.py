@@ -1,39 +1,62 @@
 """Proximal policy optimisation of a LoRA policy against a reward model, as one readable loop.
 
 The step reads as the paper: collect, turn scores into rewards, estimate advantages, update. The formulas are in
-`ppo_math`, the experience in `rollout`. A state that is saved after a step and loaded again goes on bit for bit.
+`ppo_math`, the experience in `rollout`, what is paid in `scoring`; docs/ppo.md says where each detail comes from and which
+test proves it. A state that is saved after a step and loaded again goes on bit for bit.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
+from rlhf import ptx
 from rlhf.backbone import Backbone
-from rlhf.config import PPOConfig
-from rlhf.ppo_math import adapted_kl_coef, gae, masked_mean, policy_loss, rewards_with_kl, value_loss, whiten
-from rlhf.reward import RewardModel
+from rlhf.checkpoint import STATE_FILE, latest, load_optimizer, replacing, save_optimizer
+from rlhf.config import AdapterConfig, PPOConfig
+from rlhf.distributed import place
+from rlhf.overoptimization import Measured
+from rlhf.ppo_math import (
+    adapted_kl_coef,
+    explained_variance,
+    gae,
+    kl_per_token,
+    masked_mean,
+    policy_loss,
+    rewards_with_kl,
+    value_loss,
+    whiten,
+)
+from rlhf.reward import Row
 from rlhf.rollout import POLICY, Rollout, collect, read
 from rlhf.sampling import generator
+from rlhf.scoring import Pay, Payer
+from rlhf.value_init import Overheard, start_from_returns
+from rlhf.watch import Watch
 from storage.records import Sampling
 
-STATE_FILE = "state.json"
+Tick = Callable[[], None]
 
 
 class PPO:
     """Policy adapter, value head, their optimiser and the KL controller."""
 
     def __init__(
-        self, backbone: Backbone, reward_model: RewardModel, prompts: Sequence[Sequence[int]], config: PPOConfig, *, seed: int
+        self, backbone: Backbone, reward_model: Payer, prompts: Sequence[Sequence[int]], config: PPOConfig,
+        adapter: AdapterConfig, *, seed: int, demonstrations: Sequence[Row] = (),
     ):
         self.backbone, self.reward_model, self.prompts, self.config, self.seed = backbone, reward_model, prompts, config, seed
-        backbone.add_adapter(POLICY, config.adapter, seed=seed)
+        self.demonstrations, self.place = demonstrations, place()
+        self.pay = Pay(reward_model, missing_eos_score=config.missing_eos_score, length_penalty=config.length_penalty)
+        backbone.add_adapter(POLICY, adapter, seed=seed)
         self.policy = backbone.parameters(POLICY)
         self.value_head = nn.Linear(backbone.hidden_size, 1, device=backbone.device)
         # A value that starts at 0 says nothing; one that starts at random says something wrong.
@@ -49,133 +72,192 @@ class PPO:
         )
         self.kl_coef = config.kl_coef
         self.step_done = 0
+        self.watch = Watch(config.kl_budget, keeps_best=config.keep == "best")
 
-    def step(self, tick: Callable[[], None] = lambda: None) -> dict[str, float]:
+    @property
+    def done(self) -> bool:
+        return self.watch.over or self.step_done >= self.config.steps
+
+    def step(self, tick: Tick = lambda: None) -> dict[str, float]:
         """One PPO step; returns its figures under the names the field uses. `tick` is called many times on the way."""
-        config, step = self.config, self.step_done
-        rollout = collect(
-            self.backbone,
-            self.reward_model,
-            self.value_head,
-            [self.prompts[i] for i in self.batch_indexes(step)],
-            Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens),
-            generator(self.backbone.device, self.seed, step, 0),
-            minibatch_size=config.minibatch_size,
-            missing_eos_score=config.missing_eos_score,
-            tick=tick,
-        )
-        rewards, kl = rewards_with_kl(rollout.scores, rollout.logprobs, rollout.ref_logprobs, rollout.mask, self.kl_coef)
+        config = self.config
+        if self.step_done == 0 and config.value_init == "reward":
+            self.value_from_scores(tick)
+        rollout, kl, figures = self.experience(tick)
+        rewards = rewards_with_kl(rollout.scores, kl, rollout.mask, self.kl_coef)
         if config.whiten_rewards:
             rewards = whiten(rewards, rollout.mask, shift_mean=False)
         advantages, returns = gae(rewards, rollout.values, rollout.mask, gamma=config.gamma, lam=config.lam)
         advantages = whiten(advantages, rollout.mask)
-        stats = self.update(rollout, advantages, returns, tick)
-        stats |= {
-            "objective/scores": float(rollout.scores.mean()),
-            "objective/scores_std": float(rollout.scores.std(unbiased=False)),
-            "objective/kl": float(kl.sum(-1).mean()),
+        figures |= {
             "objective/kl_coef": self.kl_coef,
             "objective/rewards": float(rewards.sum(-1).mean()),
+            "val/explained_variance": explained_variance(rollout.values, returns, rollout.mask),
+        }
+        # A policy that left the KL budget learns no more; what was seen of it is told.
+        if not self.watch.over:
+            figures |= self.update(rollout, advantages, returns, tick)
+        # While only values learn, the KL is 0 whatever its price.
+        if not self.warming_up:
+            self.kl_coef = adapted_kl_coef(
+                self.kl_coef, figures["objective/kl"], target=config.kl_target, completions=len(rollout.scores), horizon=config.kl_horizon
+            )
+        self.step_done += 1
+        return figures
+
+    def experience(self, tick: Tick) -> tuple[Rollout, Float[Tensor, "b t"], dict[str, float]]:
+        """A batch of the policy's own, its KL per token, and how the policy does by it."""
+        rollout = self.collect(self.value_head, tick)
+        kl = kl_per_token(rollout.logprobs, rollout.ref_logprobs, rollout.mask, estimator=self.config.kl_estimator)
+        per_completion = float(kl.sum(-1).mean())
+        self.watch.see(Measured(self.pay.figures["objective/conservative_scores"], per_completion), self.policy)
+        return rollout, kl, {
+            "objective/scores": float(rollout.scores.mean()),
+            "objective/scores_std": float(rollout.scores.std(unbiased=False)),
+            **self.pay.figures,
+            "objective/kl": per_completion,
+            "objective/sqrt_kl": max(per_completion, 0.0) ** 0.5,
             "policy/entropy_avg": float(masked_mean(rollout.entropy, rollout.mask)),
             "val/response_length": float(rollout.mask.sum(-1).float().mean()),
             "val/finished": float(rollout.finished.float().mean()),
-            "val/explained_variance": explained_variance(rollout.values, returns, rollout.mask),
         }
-        self.kl_coef = adapted_kl_coef(
-            self.kl_coef, stats["objective/kl"], target=config.kl_target, completions=len(rollout.scores), horizon=config.kl_horizon
+
+    def collect(self, value_head: nn.Module, tick: Tick) -> Rollout:
+        """What the step that comes next learns from."""
+        return collect(
+            self.backbone,
+            self.pay,
+            value_head,
+            [self.prompts[i] for i in self.batch_indexes(self.step_done)],
+            Sampling(temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens),
+            generator(self.backbone.device, *self.place.key(self.seed, self.step_done, 0)),
+            minibatch_size=self.config.minibatch_size,
+            tick=tick,
         )
-        self.step_done += 1
-        return stats
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether only the value head learns in the step that comes next."""
+        return self.step_done < self.config.value_warmup
 
     def update(
-        self, rollout: Rollout, advantages: torch.Tensor, returns: torch.Tensor, tick: Callable[[], None] = lambda: None
+        self, rollout: Rollout, advantages: Float[Tensor, "b t"], returns: Float[Tensor, "b t"], tick: Tick = lambda: None
     ) -> dict[str, float]:
         """The epochs over one batch. Every pass sees the rows in an order of its own."""
         config = self.config
         seen: list[dict[str, float]] = []
-        lowest = self.backbone.lowest_adapted(POLICY)
         for epoch in range(config.epochs):
-            shuffle = generator(torch.device("cpu"), self.seed, self.step_done, 1 + epoch)
-            for rows in torch.randperm(len(rollout.scores), generator=shuffle).split(config.minibatch_size):
-                rows = rows.to(self.backbone.device)
-                part = rollout.take(rows)
-                width = part.responses.shape[1]
-                with self.backbone.using(POLICY):
-                    now = read(self.backbone, self.value_head, part, config.temperature, lowest=lowest)
-                policy = policy_loss(now.logprobs, part.logprobs, advantages[rows, :width], part.mask, clip=config.clip)
-                value, value_clipfrac = value_loss(
-                    now.values, part.values, returns[rows, :width], part.mask, clip=config.value_clip
-                )
+            shuffle = generator(torch.device("cpu"), *self.place.key(self.seed, self.step_done, 1 + epoch))
+            minibatches = torch.randperm(len(rollout.scores), generator=shuffle).split(config.minibatch_size)
+            for number, rows in enumerate(minibatches):
                 self.optimizer.zero_grad(set_to_none=True)
-                (policy.loss + config.value_coef * value).backward()
+                figures = self.add_gradients(rollout, advantages, returns, rows.to(self.backbone.device))
+                if config.ptx_coef and not self.warming_up:
+                    figures |= self.add_ptx_gradients(epoch, number)
                 norm = torch.nn.utils.clip_grad_norm_([*self.policy.values(), *self.value_head.parameters()], config.max_grad_norm)
                 self.optimizer.step()
-                seen.append(
-                    {
-                        "loss/policy_avg": policy.loss.item(),
-                        "loss/value_avg": value.item(),
-                        "policy/clipfrac_avg": policy.clipfrac.item(),
-                        "policy/approxkl_avg": policy.approxkl.item(),
-                        "val/ratio": policy.ratio.item(),
-                        "val/clipfrac_avg": value_clipfrac.item(),
-                        "policy/grad_norm": norm.item(),
-                    }
-                )
+                seen.append(figures | {"policy/grad_norm": norm.item()})
                 tick()
-        return {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}
+            if config.epoch_kl_stop and _mean(seen[-len(minibatches) :])["policy/approxkl_avg"] > config.epoch_kl_stop:
+                break
+        return _mean(seen) | {"policy/epochs": epoch + 1}
+
+    def add_gradients(
+        self, rollout: Rollout, advantages: Float[Tensor, "b t"], returns: Float[Tensor, "b t"], rows: Int[Tensor, " n"]
+    ) -> dict[str, float]:
+        """A minibatch's gradients, added up over parts that weigh as much as they hold response tokens; its figures."""
+        config, figures = self.config, Counter()
+        tokens = rollout.mask[rows].sum()
+        lowest = self.backbone.lowest_adapted(POLICY)
+        for some in rows.split(config.microbatch_size or len(rows)):
+            part = rollout.take(some)
+            width = part.responses.shape[1]
+            with self.backbone.using(POLICY):
+                now = read(
+                    self.backbone, self.value_head, part, config.temperature, lowest=lowest, entropy_learns=config.entropy_coef > 0
+                )
+            policy = policy_loss(now.logprobs, part.logprobs, advantages[some, :width], part.mask, clip=config.clip)
+            value, value_clipfrac = value_loss(now.values, part.values, returns[some, :width], part.mask, clip=config.value_clip)
+            loss = policy.loss + config.value_coef * value
+            if config.entropy_coef:
+                loss = loss - config.entropy_coef * masked_mean(now.entropy, part.mask)
+            share = float(part.mask.sum() / tokens)
+            (share * loss).backward(inputs=list(self.value_head.parameters()) if self.warming_up else None)
+            figures.update({
+                "loss/policy_avg": share * policy.loss.item(),
+                "loss/value_avg": share * value.item(),
+                "policy/clipfrac_avg": share * policy.clipfrac.item(),
+                "policy/approxkl_avg": share * policy.approxkl.item(),
+                "val/ratio": share * policy.ratio.item(),
+                "val/clipfrac_avg": share * value_clipfrac.item(),
+            })
+        return dict(figures)
+
+    def add_ptx_gradients(self, epoch: int, number: int) -> dict[str, float]:
+        """Those of the demonstrations that go with the epoch's minibatch `number`; mean loss per token."""
+        config = self.config
+        rng = generator(torch.device("cpu"), *self.place.key(self.seed, self.step_done, 1 + config.epochs + epoch))
+        rows = ptx.batch(self.demonstrations, number, config.minibatch_size, rng)
+        with self.backbone.using(POLICY):
+            loss = ptx.add_gradients(self.backbone, rows, config.ptx_coef, config.temperature, at_once=config.microbatch_size)
+        return {"loss/ptx_avg": loss}
+
+    def value_from_scores(self, tick: Tick) -> None:
+        """Starts the value head from the returns of one batch, which the policy draws before it has learned anything."""
+        ear = Overheard()
+        rollout = self.collect(ear, tick)
+        start_from_returns(self.value_head, ear.hidden, rollout.scores, rollout.mask, gamma=self.config.gamma)
 
     def batch_indexes(self, step: int) -> list[int]:
-        """The prompts of one step: passes over all prompts, each in an order of its own, cut into batches."""
+        """The prompts of one step: passes over all prompts, each in an order of its own, cut into batches.
+
+        Where several processes work side by side, each takes its own batch of the step.
+        """
         n, size = len(self.prompts), self.config.batch_size
-        wanted = range(step * size, (step + 1) * size)
+        first = (step * self.place.world + self.place.rank) * size
+        wanted = range(first, first + size)
         orders = {
             k: torch.randperm(n, generator=generator(torch.device("cpu"), self.seed, 7919, k)).tolist()
             for k in {i // n for i in wanted}
         }
         return [orders[i // n][i % n] for i in wanted]
 
+    def finish(self, tick: Tick = lambda: None) -> dict[str, Any]:
+        """Leaves the policy in place that is to be kept; returns what the result should say of that."""
+        stopped = self.watch.stopped_by_kl()
+        if not self.watch.keeps_best:
+            return stopped
+        if not stopped:
+            # What the last update made drew nothing yet.
+            self.experience(tick)
+        return stopped | {"kept": self.watch.restore(self.policy)}
+
+    # Checkpoints.
+
     def save(self, folder: Path) -> None:
-        """Writes a checkpoint beside the old one and then takes its place, so that a kill leaves one of them whole."""
-        part, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
-        shutil.rmtree(part, ignore_errors=True)
-        self.backbone.save_adapter(POLICY, part)
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}, part / "value_head.safetensors")
-        moments = {
-            f"{index}.{key}": value.detach().cpu().contiguous()
-            for index, state in self.optimizer.state_dict()["state"].items()
-            for key, value in state.items()
-        }
-        save_file(moments, part / "optimizer.safetensors")
-        (part / STATE_FILE).write_text(json.dumps({"step_done": self.step_done, "kl_coef": self.kl_coef}))
-        # Where an earlier save was cut short there is only the old one: it goes once the new one has its name.
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        part.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        """Writes a checkpoint in the place of the old one; a kill leaves one of them whole."""
+        with replacing(folder) as part:
+            self.backbone.save_adapter(POLICY, part)
+            save_file({k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}, part / "value_head.safetensors")
+            save_optimizer(self.optimizer, part / "optimizer.safetensors")
+            self.watch.save(part)
+            state = {"step_done": self.step_done, "kl_coef": self.kl_coef, "measured": self.watch.measured}
+            (part / STATE_FILE).write_text(json.dumps(state))
 
     def load(self, folder: Path) -> bool:
         """Goes back to the last checkpoint, if there is one."""
-        found = next((f for f in (folder, folder.with_name(folder.name + ".old")) if (f / STATE_FILE).is_file()), None)
+        found = latest(folder)
         if found is None:
             return False
-        saved = load_file(found / "adapter_model.safetensors")
-        with torch.no_grad():
-            for name, parameter in self.policy.items():
-                parameter.copy_(saved[name.replace(f".{POLICY}.", ".")])
+        self.backbone.restore_adapter(POLICY, found)
         self.value_head.load_state_dict(load_file(found / "value_head.safetensors"))
-        state = self.optimizer.state_dict()
-        state["state"] = {}
-        for key, value in load_file(found / "optimizer.safetensors").items():
-            index, name = key.split(".", 1)
-            state["state"].setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(state)
+        load_optimizer(self.optimizer, found / "optimizer.safetensors")
         figures = json.loads((found / STATE_FILE).read_text())
         self.step_done, self.kl_coef = figures["step_done"], figures["kl_coef"]
+        # A checkpoint of before there was a watch has seen nothing.
+        self.watch.load(found, figures.get("measured", []))
         return True
 
 
-def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns) over response tokens; 0 says that the values know nothing."""
-    spread = returns[mask].var(unbiased=False)
-    return float(1 - (returns - values)[mask].var(unbiased=False) / spread) if spread > 0 else 0.0
+def _mean(seen: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}

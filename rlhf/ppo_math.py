@@ -1,6 +1,7 @@
 """The formulas of PPO on token sequences, pure and by themselves. Masks are true on response tokens.
 
-Sources: Schulman 2015 (GAE, arXiv 1506.02438), Schulman 2017 (PPO, 1707.06347), Ziegler 2019 (1909.08593).
+Sources: Schulman 2015 (GAE, arXiv 1506.02438), Schulman 2017 (PPO, 1707.06347), Ziegler 2019 (1909.08593), Schulman 2020
+(Approximating KL Divergence, joschu.net/blog/kl-approx.html). docs/ppo.md has the whole list, with the test of each.
 """
 
 from __future__ import annotations
@@ -28,23 +29,26 @@ def whiten(x: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, shift_mean: bo
     return (whitened if shift_mean else whitened + mean) * mask
 
 
-def rewards_with_kl(
-    scores: Float[Tensor, " b"],
-    logprobs: Float[Tensor, "b t"],
-    ref_logprobs: Float[Tensor, "b t"],
-    mask: Bool[Tensor, "b t"],
-    kl_coef: float,
-) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b t"]]:
-    """`rewards = -kl_coef * kl`, plus the score at the last response token (Ziegler 2019, section 2).
+def kl_per_token(
+    logprobs: Float[Tensor, "b t"], ref_logprobs: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, estimator: str = "k1"
+) -> Float[Tensor, "b t"]:
+    """KL(policy || reference) of tokens that the policy drew, in nats; 0 outside the mask (Schulman 2020).
 
-    Returns:
-        rewards, and the per-token KL estimate `logprobs - ref_logprobs` in nats (k1); both 0 outside the mask.
+    With r = reference / policy: k1 = -log r, k3 = (r - 1) - log r. Both are right on average; k3 varies less near the
+    reference and is never negative.
     """
-    kl = (logprobs - ref_logprobs) * mask
+    k1 = (logprobs - ref_logprobs) * mask
+    return k1 if estimator == "k1" else torch.expm1(-k1) + k1
+
+
+def rewards_with_kl(
+    scores: Float[Tensor, " b"], kl: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], kl_coef: float
+) -> Float[Tensor, "b t"]:
+    """`rewards = -kl_coef * kl`, plus the score at the last response token (Ziegler 2019, section 2); 0 outside the mask."""
     rewards = -kl_coef * kl
     last = mask.sum(-1) - 1
     rewards[torch.arange(len(scores)), last] += scores
-    return rewards, kl
+    return rewards
 
 
 def gae(
@@ -129,3 +133,11 @@ def adapted_kl_coef(kl_coef: float, kl: float, *, target: float, completions: in
         return kl_coef
     error = min(max(kl / target - 1, -0.2), 0.2)
     return kl_coef * (1 + error * completions / horizon)
+
+
+def explained_variance(
+    values: Float[Tensor, "b t"], returns: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]
+) -> float:
+    """1 - Var(returns - values) / Var(returns) over response tokens; 0 says that the values know nothing."""
+    spread = returns[mask].var(unbiased=False)
+    return float(1 - (returns - values)[mask].var(unbiased=False) / spread) if spread > 0 else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlhf import rounds
 from storage.imports import Import, Report
 from storage.records import Metric, Run
 
@@ -20,16 +21,48 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
         ("run", f"{run.id} ({run.status})"),
         ("preference pairs", f"{snapshot.get('train', 0)} to learn from, {snapshot.get('heldout', 0)} held out"
          + (f"; {snapshot['simulated']} of them simulated" if snapshot.get("simulated") else "")),
+        ("reward model, cross-validated accuracy of its probe", _cross_validated(run)),
         ("reward model, held-out accuracy against the votes", estimate(result.get("heldout_accuracy"), "pairs")),
         (f"reward model, held-out accuracy against {rule}", estimate(result.get("heldout_accuracy_on_rule"), "pairs")),
         (f"win rate over the base under {rule}", estimate(result.get("win_rate"), "held-out prompts")),
         ("win rate over the base under the reward model (a proxy)", estimate(result.get("win_rate_by_reward_model"), "held-out prompts")),
+        ("win rate over the base under the reward function", estimate(result.get("win_rate_by_reward_function"), "held-out prompts")),
         ("KL to the base, per held-out completion", f"{result['kl']:.2f} nats" if "kl" in result else None),
+        *_watched(result, rule),
         ("time", f"{result['minutes']:.1f} min ({stages})" if "minutes" in result else None),
         ("peak memory", f"{result['peak_memory_gib']:.1f} GiB" if "peak_memory_gib" in result else None),
         ("policy version", result.get("policy_version")),
     ]
     return _aligned([(name, value) for name, value in rows if value])
+
+
+def _cross_validated(run: Run) -> str | None:
+    """`68.4% (63.1 to 73.9; 412 pairs)`, or without an interval where there are too few prompts for one."""
+    accuracy = (run.validation or {}).get("accuracy")
+    if accuracy is None:
+        return None
+    if accuracy["low"] is None:
+        return f"{100 * accuracy['value']:.1f}% ({accuracy['pairs']} pairs of {accuracy['prompts']} prompts: too few for an interval)"
+    return estimate({**accuracy, "cases": accuracy["pairs"]}, "pairs")
+
+
+def _watched(result: Mapping[str, Any], rule: str) -> list[tuple[str, str | None]]:
+    """What the watch for over-optimisation decided, and the yardstick beside the policy."""
+    rows: list[tuple[str, str | None]] = []
+    if stopped := result.get("stopped_by_kl"):
+        rows.append(("PPO ended early", f"step {stopped['step']}: KL {stopped['kl']:.2f} nats, budget {stopped['budget']:g}"))
+    if kept := result.get("kept"):
+        did = f"conservative score {kept['score']:.2f}, KL {kept['kl']:.2f}"
+        rows.append(("kept policy", f"after step {kept['step']} of {kept['of']}: {did}"))
+    if beside := result.get("best_of_n"):
+        name = f"best of {beside['n']} over the base"
+        short = f"; the policy's {beside['policy_kl']:.2f} are beyond best of {beside['most']}, so not at equal KL"
+        rows += [
+            (f"{name}, KL", f"{beside['kl']:.2f} nats" + (short if beside["beyond_most"] else "")),
+            (f"{name}, win rate under {rule}", estimate(beside.get("win_rate"), "held-out prompts")),
+            (f"{name}, win rate under the reward model", estimate(beside.get("win_rate_by_reward_model"), "held-out prompts")),
+        ]
+    return rows
 
 
 def estimate(figure: Mapping[str, Any] | None, cases: str) -> str | None:
@@ -48,6 +81,28 @@ def overview(runs: Sequence[Run]) -> str:
          + ((run.result or {}).get("policy_version") or run.error or run.stage or ""))
         for run in runs
     ])
+
+
+def comparison(runs: Sequence[Run]) -> str:
+    """The finished rounds side by side, the newest first; nothing where there is none."""
+    found = rounds.finished(runs)
+    if not found:
+        return ""
+    heads = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win rate, rule", "win rate, reward model", "KL", "min", "GiB")
+    rows = [
+        (
+            one.id, one.method, " ".join([one.adapter.kind, *(f"{name} {n}" for name, n in rounds.size(one.adapter).items())]),
+            f"{one.pairs}" + (f" ({one.simulated} simulated)" if one.simulated else ""), one.judgments, *(
+                f"{100 * e['value']:.0f}% ({100 * e['low']:.0f} to {100 * e['high']:.0f})" if e else "-"
+                for e in (one.accuracy, one.win_rate, one.win_rate_by_reward_model)
+            ), *("-" if number is None else f"{number:.{digits}f}"
+                 for number, digits in ((one.kl, 2), (one.minutes, 1), (one.peak_memory_gib, 1))),
+        )
+        for one in found
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)]
+    return "\n".join([*lines, "", "Rounds with the same judgments learned from the same votes, and are measured on the same held-out ones."])
 
 
 def imported(import_id: int | None, found: Report, *, prompts_only: bool) -> str:

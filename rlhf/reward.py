@@ -1,8 +1,9 @@
-"""The reward model: a LoRA adapter and a scalar head on the same base, fitted to preference pairs by TRL.
+"""The reward model: a LoRA adapter and a head or an ensemble of them on the same base, fitted to preference pairs by TRL.
 
 Reads prompt + answer + end-of-sequence, whether or not the model ended the answer itself, so that a score never depends
 on the token limit alone. The head reads the mean of the hidden states over the answer: with a few hundred votes that is
-learned sooner than a summary in the last token (docs/decisions.md). Leaves out where pairs come from (`pairs`).
+learned sooner than a summary in the last token (docs/reward_model.md). Leaves out where pairs come from (`pairs`) and what
+they ask for (`objective`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,14 +20,18 @@ from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import RewardConfig as TRLRewardConfig
 from trl import RewardTrainer
 
+from rlhf import objective
 from rlhf.backbone import Backbone, pad_right
 from rlhf.config import RewardConfig
+from rlhf.objective import Votes
 from rlhf.pairs import PreferencePair
+from rlhf.probe import Features, minimise
 
 ADAPTER = "reward"
 HEAD_FILE = "head.safetensors"
@@ -49,31 +54,31 @@ class Row(NamedTuple):
 
 
 class RewardModel(nn.Module):
-    """`scores = (head(mean hidden state over the answer) - mean) / std`, on a shared backbone."""
+    """`scores = (head(pooled hidden states of the answer) - mean) / std`, on a shared backbone; with several heads, their mean."""
 
     def __init__(self, backbone: Backbone, config: RewardConfig, *, seed: int):
         super().__init__()
-        self.depth = depth_of(backbone, config)
-        d = backbone.hidden_size
-        self.head = nn.Linear(d, 1, device=backbone.device)
+        self.config, self.depth = config, depth_of(backbone, config)
+        self.ensemble = config.ensemble
+        d, m = backbone.hidden_size, self.ensemble
+        self.head = nn.Linear(d, m, device=backbone.device)
         # Stiennon 2020, appendix B: a head drawn from N(0, 1/(d+1)) starts with scores of about unit scale.
         rng = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            self.head.weight.copy_(torch.randn(1, d, generator=rng) / math.sqrt(d + 1))
+            self.head.weight.copy_(torch.randn(m, d, generator=rng) / math.sqrt(d + 1))
             self.head.bias.zero_()
-        self.mean, self.std = 0.0, 1.0
+        self.mean, self.std = torch.zeros(m), torch.ones(m)
         # Not a submodule: the backbone belongs to everyone.
         object.__setattr__(self, "backbone", backbone)
 
     def features(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
-        """Mean hidden state over the answer's tokens, for right-padded rows, through whatever adapter is in use."""
-        answer = mask & (torch.arange(ids.shape[1], device=ids.device) >= starts[:, None])
+        """Hidden state over the answer's tokens, pooled, for right-padded rows, through whatever adapter is in use."""
         hidden = self.backbone.hidden(ids, mask, depth=self.depth).float()
-        return (hidden * answer[..., None]).sum(1) / answer.sum(1, keepdim=True)
+        return pooled(hidden, mask, starts, how=self.config.pooling)
 
-    def raw(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Scores before normalisation."""
-        return self.head(self.features(ids, mask, starts))[:, 0]
+    def raw(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"]) -> Float[Tensor, "b m"]:
+        """Each head's scores before normalisation."""
+        return self.head(self.features(ids, mask, starts))
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> Row:
         eos = self.backbone.eos_id
@@ -86,56 +91,79 @@ class RewardModel(nn.Module):
         return tuple(x.to(self.backbone.device) for x in (ids, mask, torch.tensor([r.start for r in rows])))
 
     @torch.no_grad()
-    def score(self, rows: Sequence[Row], *, tick: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
-        """Normalised scores of rows made by `row`."""
+    def members(self, rows: Sequence[Row], *, tick: Callable[[], None] = lambda: None) -> Float[Tensor, "m b"]:
+        """Each head's normalised scores of rows made by `row`."""
         with self.backbone.using(ADAPTER):
-            return (self._read(rows, self.raw, tick) - self.mean) / self.std
+            raw = self._read(rows, self.raw, self.ensemble, tick)
+        return ((raw - self.mean) / self.std).T
 
-    def _read(self, rows: Sequence[Row], what: Callable[..., Tensor], tick: Callable[[], None]) -> Tensor:
+    def score(self, rows: Sequence[Row], *, tick: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
+        """The heads' mean, less `conservatism` of their standard deviations."""
+        return self.conservative(self.members(rows, tick=tick))
+
+    def conservative(self, members: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:
+        """mean - conservatism * standard deviation (Coste 2023, arXiv 2310.02743, who take off the variance)."""
+        return members.mean(0) - self.config.conservatism * self.disagreement(members)
+
+    @staticmethod
+    def disagreement(members: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:
+        """Standard deviation over the heads; 0 where there is one."""
+        # Not torch's own, which refuses an empty batch.
+        return (members - members.mean(0)).square().mean(0).sqrt()
+
+    def _read(self, rows: Sequence[Row], what: Callable[..., Tensor], width: int, tick: Callable[[], None]) -> Float[Tensor, "b width"]:
         """`what` of every row, in order. Rows of like length are read together."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         parts = []
         for start in range(0, len(order), READ_BATCH):
             parts.append(what(*self.batch([rows[i] for i in order[start : start + READ_BATCH]])).cpu())
             tick()
-        return torch.cat(parts)[torch.tensor(order).argsort()] if parts else torch.empty(0)
+        return torch.cat(parts)[torch.tensor(order).argsort()] if parts else torch.empty(0, width)
 
     @torch.no_grad()
-    def probe(self, chosen: Sequence[Row], rejected: Sequence[Row], *, l2: float, tick: Callable[[], None] = lambda: None) -> None:
-        """Starts the head from the logistic regression on the frozen base's features.
+    def base_features(
+        self, chosen: Sequence[Row], rejected: Sequence[Row], *, tick: Callable[[], None] = lambda: None
+    ) -> Features:
+        """What the frozen base makes of both sides of every pair. An answer that stands in several pairs is read once."""
+        rows = [*chosen, *rejected]
+        number: dict[tuple, int] = {}
+        at = torch.tensor([number.setdefault((*row.ids, row.start), len(number)) for row in rows])
+        distinct = dict(zip(at.tolist(), rows, strict=True))
+        with self.backbone.using(None):
+            features = self._read(list(distinct.values()), self.features, self.backbone.hidden_size, tick)[at]
+        return Features(features[: len(chosen)], features[len(chosen) :])
+
+    @torch.no_grad()
+    def start_from_probe(self, features: Features, votes: Votes) -> Float[Tensor, " m"]:
+        """Puts the linear probe of each member's votes on these features into its head; returns how easily answers tie.
 
         A head that starts at random would bend the features before it knows what for (Kumar 2022, arXiv 2202.10054).
         """
-        with self.backbone.using(None):
-            features = self._read([*chosen, *rejected], self.features, tick)
-        scale = features.std(0).clamp(min=1e-6)
-        difference = (features[: len(chosen)] - features[len(chosen) :]) / scale
-        weight = torch.zeros(difference.shape[1], requires_grad=True)
-        optimizer = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
+        ease = torch.zeros(self.ensemble)
+        for i in range(self.ensemble):
+            own, fitted = votes.of_member(i), torch.zeros(1, requires_grad=True)
+            weight = minimise(
+                *features, lambda d, own=own, fitted=fitted: objective.loss(d[:, None], own, fitted, self.config), l2=self.config.probe_l2,
+                beside=[fitted] if objective.fits_ease(own, self.config) else [],
+            )
+            self.head.weight[i] = weight
+            ease[i] = fitted.item()
+        return ease
 
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            value = -nn.functional.logsigmoid(difference @ weight).mean() + l2 * weight.square().sum()
-            value.backward()
-            return value
-
-        with torch.enable_grad():
-            optimizer.step(loss)
-        self.head.weight.copy_((weight / scale)[None])
-
+    @torch.no_grad()
     def normalise(self, rows: Sequence[Row], tick: Callable[[], None] = lambda: None) -> None:
-        """Sets mean and std so that these reference samples score 0 on average, with standard deviation 1."""
-        self.mean, self.std = 0.0, 1.0
-        scores = self.score(rows, tick=tick)
-        self.mean = float(scores.mean())
+        """Sets each head's mean and std so that these reference samples score 0 on average, with standard deviation 1."""
+        self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
+        scores = self.members(rows, tick=tick)
+        self.mean, std = scores.mean(1), scores.std(1, unbiased=False)
         # Samples that all score alike have no scale to take.
-        self.std = float(scores.std(unbiased=False)) if scores.std(unbiased=False) > 1e-6 else 1.0
+        self.std = torch.where(std > 1e-6, std, 1.0)
 
     def save(self, folder: Path) -> None:
         """Adapter, head and scale; the scale is written last, so its presence means that all is there."""
         self.backbone.save_adapter(ADAPTER, folder)
         save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / HEAD_FILE)
-        (folder / SCALE_FILE).write_text(json.dumps({"mean": self.mean, "std": self.std}))
+        (folder / SCALE_FILE).write_text(json.dumps({"mean": self.mean.tolist(), "std": self.std.tolist()}))
 
     @classmethod
     def load(cls, backbone: Backbone, config: RewardConfig, folder: Path) -> RewardModel:
@@ -143,7 +171,8 @@ class RewardModel(nn.Module):
         backbone.load_adapter(ADAPTER, folder)
         model.head.load_state_dict(load_file(folder / HEAD_FILE))
         scale = json.loads((folder / SCALE_FILE).read_text())
-        model.mean, model.std = scale["mean"], scale["std"]
+        # Of a single head it was once a number and no list.
+        model.mean, model.std = (torch.tensor(scale[name], dtype=torch.float32).reshape(-1) for name in ("mean", "std"))
         return model
 
     @staticmethod
@@ -156,11 +185,22 @@ def depth_of(backbone: Backbone, config: RewardConfig) -> int:
     return max(1, min(backbone.depth, round(config.depth * backbone.depth)))
 
 
+def pooled(
+    hidden: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], *, how: str
+) -> Float[Tensor, "b d"]:
+    """One vector for each answer: the `mean` over its tokens, or its `last` one."""
+    if how == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
+    answer = mask & (torch.arange(mask.shape[1], device=mask.device) >= starts[:, None])
+    return (hidden * answer[..., None]).sum(1) / answer.sum(1, keepdim=True)
+
+
 class _Trainable(PreTrainedModel):
-    """The reward model under the interface that TRL's trainer expects: token ids in, one logit a row out."""
+    """The reward model under the interface that TRL's trainer expects: token ids in, one logit a row and head out."""
 
     def __init__(self, model: RewardModel):
         config = copy.deepcopy(model.backbone.base.config)
+        # TRL refuses more; the loss is ours, and knows how many heads there are.
         config.num_labels = 1
         # This wrapper attends to nothing itself; the backbone keeps the implementation it was loaded with.
         config._attn_implementation = "eager"
@@ -172,19 +212,76 @@ class _Trainable(PreTrainedModel):
     def forward(
         self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], starts: Int[Tensor, " b"], **unused
     ) -> SequenceClassifierOutput:
-        return SequenceClassifierOutput(logits=self.reward_model.raw(input_ids, attention_mask.bool(), starts)[:, None])
+        return SequenceClassifierOutput(logits=self.reward_model.raw(input_ids, attention_mask.bool(), starts))
+
+
+class WholeRankings(BatchSampler):
+    """Batches of about `batch_size` pairs in which no ranking is cut: it goes where its last pair falls.
+
+    A ranking's pairs share their completions and are no independent votes, so that several updates on them overfit
+    (Ouyang 2022, section 3.5). With two completions to each ranking, these are the batches of an ordinary sampler.
+    """
+
+    def __init__(self, sampler: Sampler[int], pairs: Sequence[int], batch_size: int):
+        super().__init__(sampler, batch_size, drop_last=False)
+        # One that alone is more than a batch fills one.
+        self.pairs = [min(n, batch_size) for n in pairs]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batch, seen = [], 0
+        for ranking in self.sampler:
+            if batch and (seen - 1) // self.batch_size < (seen + self.pairs[ranking] - 1) // self.batch_size:
+                yield batch
+                batch = []
+            batch.append(ranking)
+            seen += self.pairs[ranking]
+        yield batch
+
+    def __len__(self) -> int:
+        return -(-sum(self.pairs) // self.batch_size)
 
 
 class _Collator:
-    """Puts a batch of pairs into rows, chosen ones first, as TRL's loss expects them."""
+    """Puts rankings into rows, chosen sides first; within a ranking, each completion is read once."""
 
     def __init__(self, model: RewardModel):
         self.model = model
 
     def __call__(self, examples: Sequence[dict]) -> dict[str, Tensor]:
-        rows = [Row(e[f"{side}_ids"], e["start"]) for side in ("chosen", "rejected") for e in examples]
-        ids, mask, starts = self.model.batch(rows)
-        return {"input_ids": ids, "attention_mask": mask.long(), "starts": starts}
+        number: dict[tuple, int] = {}
+        chosen, rejected = (
+            [number.setdefault((i, e["start"], *ids), len(number)) for i, e in enumerate(examples) for ids in e[side]]
+            for side in ("chosen_ids", "rejected_ids")
+        )
+        ids, mask, starts = self.model.batch([Row(list(ids), start) for _, start, *ids in number])
+        return {
+            "input_ids": ids, "attention_mask": mask.long(), "starts": starts, "chosen": torch.tensor(chosen),
+            "rejected": torch.tensor(rejected), "pairs": torch.tensor([pair for e in examples for pair in e["pairs"]]),
+        }
+
+
+class _Trainer(RewardTrainer):
+    """TRL's trainer, with the loss that the options ask for, on whole rankings."""
+
+    def __init__(self, model: RewardModel, votes: Votes, ease: Float[Tensor, " m"], **given):
+        device = model.backbone.device
+        self.reward_model, self.votes, self.ease = model, votes.to(device), ease.to(device)
+        super().__init__(model=_Trainable(model), data_collator=_Collator(model), **given)
+
+    def get_train_dataloader(self) -> DataLoader:
+        rankings = self.train_dataset
+        batches = WholeRankings(RandomSampler(rankings), [len(r) for r in rankings["pairs"]], self.args.per_device_train_batch_size)
+        return self.accelerator.prepare(DataLoader(rankings, batch_sampler=batches, collate_fn=self.data_collator))
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        difference = outputs.logits[inputs["chosen"]] - outputs.logits[inputs["rejected"]]
+        votes = self.votes.take(inputs["pairs"])
+        value = objective.loss(difference, votes, self.ease, self.reward_model.config)
+        ahead = difference.detach().mean(1)[~votes.tie]
+        if len(ahead):
+            self._metrics["train"]["accuracy"].append((ahead > 0).float().mean().item())
+        return (value, outputs) if return_outputs else value
 
 
 class _Reporter(TrainerCallback):
@@ -193,15 +290,20 @@ class _Reporter(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **unused):
         if logs and "loss" in logs:
-            figures = {"reward/loss": logs["loss"], "reward/accuracy": logs["accuracy"]}
+            # A batch of nothing but ties has no accuracy.
+            figures = {f"reward/{name}": logs[name] for name in ("loss", "accuracy") if name in logs}
             self.report(state.global_step, state.max_steps, figures, self.model)
 
 
 def fit(
     backbone: Backbone, pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int, scratch: Path, report: Report,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[], None] = lambda: None, on_features: Callable[[Features], None] | None = None,
 ) -> RewardModel:
-    """A probe, then adapter and head on preference pairs: loss = -log sigmoid(chosen - rejected) (Stiennon 2020, eq. 1)."""
+    """A probe, then adapter and head on preference pairs, each by the loss that the options ask for (`objective`).
+
+    Args:
+        on_features: given what the probe is fitted to, in the order of the pairs (ties too), before anything is learned.
+    """
     backbone.add_adapter(ADAPTER, config.adapter, seed=seed, depth=depth_of(backbone, config))
     model = RewardModel(backbone, config, seed=seed)
     encoded = [
@@ -209,18 +311,22 @@ def fit(
         for pair in pairs
         for prompt in [backbone.encode(pair.prompt)]
     ]
-    model.probe([c for c, _ in encoded], [r for _, r in encoded], l2=config.probe_l2, tick=tick)
+    votes = objective.read(pairs, config, seed=seed)
+    features = model.base_features([c for c, _ in encoded], [r for _, r in encoded], tick=tick)
+    if on_features is not None:
+        on_features(features)
+    ease = model.start_from_probe(features, votes)
     if config.epochs:
-        _fine_tune(model, encoded, config, seed=seed, scratch=scratch, report=report)
+        _fine_tune(model, encoded, votes, ease, config, seed=seed, scratch=scratch, report=report)
     return model
 
 
 def _fine_tune(
-    model: RewardModel, encoded: Sequence[tuple[Row, Row]], config: RewardConfig, *, seed: int, scratch: Path, report: Report
+    model: RewardModel, encoded: Sequence[tuple[Row, Row]], votes: Votes, ease: Float[Tensor, " m"], config: RewardConfig, *,
+    seed: int, scratch: Path, report: Report,
 ) -> None:
-    """Adapter and head together, by TRL's trainer."""
+    """Adapter and heads together, by TRL's trainer. How easily answers tie stays as the probe found it."""
     backbone = model.backbone
-    rows = [{"chosen_ids": c.ids, "rejected_ids": r.ids, "start": c.start} for c, r in encoded]
     arguments = TRLRewardConfig(
         output_dir=str(scratch),
         num_train_epochs=config.epochs,
@@ -241,14 +347,26 @@ def _fine_tune(
         remove_unused_columns=False,
     )
     with backbone.using(ADAPTER):
-        trainer = RewardTrainer(
-            model=_Trainable(model),
+        trainer = _Trainer(
+            model,
+            votes,
+            ease,
             args=arguments,
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=_rankings(encoded, votes),
             processing_class=copy.deepcopy(backbone.tokenizer),
-            data_collator=_Collator(model),
             callbacks=[_Reporter(report, model)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     backbone.base.eval()
+
+
+def _rankings(encoded: Sequence[tuple[Row, Row]], votes: Votes) -> Dataset:
+    """One example for each ranking, in the order of the pairs."""
+    rows: dict[int, dict] = {}
+    for pair, ((chosen, rejected), ranking) in enumerate(zip(encoded, votes.ranking.tolist(), strict=True)):
+        row = rows.setdefault(ranking, {"chosen_ids": [], "rejected_ids": [], "start": chosen.start, "pairs": []})
+        row["chosen_ids"].append(chosen.ids)
+        row["rejected_ids"].append(rejected.ids)
+        row["pairs"].append(pair)
+    return Dataset.from_list(list(rows.values()))

@@ -1,4 +1,4 @@
-"""One batch of experience: sample, read it with policy, reference and reward model.
+"""One batch of experience: sample it, have it scored, read it with policy and reference.
 
 What PPO learns from is exactly what was sampled: ids are kept, never text that is tokenised again.
 """
@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rlhf.backbone import Backbone, pad_left, pad_right, positions
-from rlhf.reward import RewardModel
-from rlhf.sampling import Sampled, gather, stream
+from rlhf.sampling import gather, stream
+from rlhf.scoring import Scorer
 from storage.records import Sampling
 
 POLICY = "policy"
@@ -88,17 +88,16 @@ def _placed(flat: Float[Tensor, " n"], mask: Bool[Tensor, "b t"]) -> Float[Tenso
 @torch.no_grad()
 def collect(
     backbone: Backbone,
-    reward_model: RewardModel,
+    scorer: Scorer,
     value_head: nn.Module,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     rng: torch.Generator,
     *,
     minibatch_size: int,
-    missing_eos_score: float | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Rollout:
-    """Samples one response per prompt with the policy, and reads it with reference and reward model.
+    """Samples one response per prompt with the policy, has it scored, and reads it with the reference.
 
     What the policy itself has to say was read on the way.
     """
@@ -109,7 +108,7 @@ def collect(
             steps.append(step)
             tick()
     sampled = gather(steps, len(prompts), backbone.eos_id)
-    scores = score(reward_model, prompts, sampled, missing_eos_score, tick)
+    scores = scorer(prompts, sampled, tick)
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
     mask = torch.stack([step.open_rows for step in steps], dim=1)
     heard = [step.heard for step in steps]
@@ -135,21 +134,6 @@ def collect(
             rollout.ref_logprobs[rows, : part.responses.shape[1]] = reference.logprobs
             tick()
     return rollout
-
-
-def score(
-    reward_model: RewardModel,
-    prompts: Sequence[Sequence[int]],
-    sampled: Sequence[Sampled],
-    missing_eos_score: float | None,
-    tick: Callable[[], None] = lambda: None,
-) -> Float[Tensor, " b"]:
-    """The reward model's scores; a response that never ended gets `missing_eos_score` instead, if there is one."""
-    scores = reward_model.score([reward_model.row(p, s.ids) for p, s in zip(prompts, sampled, strict=True)], tick=tick)
-    if missing_eos_score is not None:
-        ended = torch.tensor([s.finish_reason == "stop" for s in sampled])
-        scores = torch.where(ended, scores, missing_eos_score)
-    return scores
 
 
 @torch.no_grad()

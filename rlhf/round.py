@@ -1,4 +1,4 @@
-"""One round, as one page: snapshot -> reward -> PPO -> evaluate -> register.
+"""One round, as one page: snapshot -> reward -> policy -> evaluate -> register.
 
 Every stage leaves what it made in the run's folder and is skipped when it is there already, so a run that was killed
 goes on where it stood and ends with the same figures. Leaves out processes (`worker`, `jobs`) and formulas.
@@ -7,49 +7,75 @@ goes on where it stood and ends with the same figures. Leaves out processes (`wo
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rlhf import evaluation, pairs, reward, weights
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from rlhf import demonstrations, evaluation, objective, pairs, ptx, reliability, reward, reward_function, validation, weights
 from rlhf.backbone import Backbone
+from rlhf.checkpoint import replacing
 from rlhf.config import RoundConfig
+from rlhf.demonstrations import Demonstration
 from rlhf.evaluation import Answer
 from rlhf.judges import Judge
+from rlhf.methods import plan
 from rlhf.ppo import PPO
+from rlhf.probe import Features, minimise
 from rlhf.progress import Progress
 from rlhf.reward import RewardModel
 from rlhf.rollout import POLICY, sequence_kl
 from rlhf.sampling import generator, sample
+from rlhf.scoring import FunctionReward, Pay, Payer
+from rlhf.validation import Validation
 from storage import judgments, policies, prompts, runs
 from storage.database import Database, DataFolder
 from storage.records import PolicyVersion, Prompt, Sampling
+
+log = logging.getLogger("rankloop.round")
 
 DECODE_COST = 5
 """A sampled token costs about as much as this many tokens that are only read."""
 
 
-def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progress) -> PolicyVersion:
+def run_round(
+    store: Database, folder: DataFolder, run_id: str, progress: Progress, reward_named: str | None = None
+) -> PolicyVersion:
     """Takes one run from its row to a registered policy version.
 
+    Args:
+        reward_named: the reward function that the command line names, without which a run that has one does not start.
+
     Raises:
-        NotEnoughPairs: before anything is loaded.
+        RewardFunctionError: the command line and the run's row do not name the same one.
+        NotEnoughPairs, NoDemonstrations: before anything is loaded.
         ModelError: the base model cannot be had.
         Cancelled: from `progress`, when someone asked for it; the run can be resumed.
     """
     config = RoundConfig.from_dict(runs.get(store, run_id).config)
+    function = reward_function.agreed(config.reward_function, reward_named)
     home = folder.run(run_id)
     snapshot = take_snapshot(store, run_id, config, home)
+    shown_how = take_demonstrations(store, config, home)
     train, heldout = take_prompts(store, home)
-    progress.plan(work(config, len(snapshot), len(heldout)))
+    progress.plan(work(config, len(snapshot), len(heldout), len(shown_how)))
     backbone = Backbone.load(weights.resolve(config.model), config.device, config.dtype)
 
     before = answer_before(store, run_id, config, backbone, heldout, home, progress)
     model = fit_reward(config, backbone, snapshot, train, home, progress)
-    tune_policy(store, config, backbone, model, train, home, progress)
-    result = evaluate(store, run_id, config, backbone, model, snapshot, heldout, before, progress)
+    payer = model if function is None else FunctionReward(
+        function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)]
+    )
+    tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
+    kept = tune(store, config, backbone, payer, snapshot, train, shown_how, home, progress)
+    result = evaluate(store, run_id, config, backbone, model, payer, snapshot, heldout, before, progress) | kept
     version = register(store, folder, run_id, config, backbone, progress)
 
     seconds = progress.seconds()
@@ -62,12 +88,28 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, home: Path)
     """Freezes the pairs that this run learns from; a resumed run reads the ones it began with."""
     if not (home / pairs.SNAPSHOT).is_file():
         with store.snapshot():
-            found = pairs.of_store(store, include_simulated=config.include_simulated)
+            found = pairs.of_store(
+                store, include_simulated=config.include_simulated, ties=config.reward.ties != "drop",
+                annotator_weights=(
+                    reliability.weights(store, include_simulated=config.include_simulated) if config.reward.annotator_weights else None
+                ),
+            )
         pairs.require(found, config.reward.min_pairs)
         pairs.write_snapshot(found, home)
     frozen = pairs.read_snapshot(home)
     runs.set_snapshot(store, run_id, pairs.manifest(frozen))
     return frozen
+
+
+def take_demonstrations(store: Database, config: RoundConfig, home: Path) -> list[Demonstration]:
+    """Freezes the demonstrations that this run learns from, if it learns from any."""
+    if not demonstrations.wanted(config):
+        return []
+    if not (home / demonstrations.SNAPSHOT).is_file():
+        found = demonstrations.of_store(store, include_simulated=config.include_simulated)
+        demonstrations.require(found, config)
+        demonstrations.write_snapshot(found, home)
+    return demonstrations.read_snapshot(home)
 
 
 def take_prompts(store: Database, home: Path) -> tuple[list[Prompt], list[Prompt]]:
@@ -86,7 +128,7 @@ def write_whole(file: Path, value: Any) -> None:
     part.replace(file)
 
 
-def work(config: RoundConfig, n_pairs: int, n_heldout: int) -> dict[str, float]:
+def work(config: RoundConfig, n_pairs: int, n_heldout: int, n_demonstrations: int = 0) -> dict[str, float]:
     """The round's work by stage, in tokens read; only proportions matter, for the time left."""
     prompt, answer = 60, config.ppo.max_new_tokens
     evaluated = n_heldout * config.evaluation.completions_per_prompt * config.evaluation.max_new_tokens
@@ -94,8 +136,12 @@ def work(config: RoundConfig, n_pairs: int, n_heldout: int) -> dict[str, float]:
     return {
         "snapshot": evaluated * DECODE_COST,
         "reward": 2 * n_pairs * (prompt + answer) * (1 + 4 * config.reward.epochs) * config.reward.depth,
-        "ppo": config.ppo.steps * (config.ppo.batch_size * answer * DECODE_COST + ppo_tokens * (3 + 2 * config.ppo.epochs)),
-        "evaluate": evaluated * (DECODE_COST + 4),
+        config.method: (
+            config.ppo.steps * (config.ppo.batch_size * answer * DECODE_COST + ppo_tokens * (3 + 2 * config.ppo.epochs))
+            if config.method == "ppo"
+            else plan.tokens_read(config, n_pairs, n_demonstrations, prompt=prompt, decode_cost=DECODE_COST)
+        ),
+        "evaluate": evaluated * (DECODE_COST + 4) + evaluated * config.evaluation.best_of * (DECODE_COST + 1),
         "register": 1,
     }
 
@@ -134,7 +180,15 @@ def fit_reward(
             progress.log(step, {"reward/heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected).value})
         progress.tick()
 
-    model = reward.fit(backbone, learned_from, config.reward, seed=config.seed, scratch=home / "scratch", report=report, tick=progress.tick)
+    def on_features(features: Features) -> None:
+        if runs.get(progress.store, progress.run_id).validation is None:
+            found = validate_probe(progress.store, config, learned_from, features, progress)
+            runs.set_validation(progress.store, progress.run_id, found.to_dict())
+
+    model = reward.fit(
+        backbone, learned_from, config.reward, seed=config.seed, scratch=home / "scratch", report=report, tick=progress.tick,
+        on_features=on_features,
+    )
     asked = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.reference_samples)]
     with backbone.using(None):
         drawn = sample(backbone, asked, ppo_sampling(config), generator(backbone.device, config.seed, 1), progress.check)
@@ -143,12 +197,64 @@ def fit_reward(
     return model
 
 
-def tune_policy(
-    store: Database, config: RoundConfig, backbone: Backbone, model: RewardModel, train: list[Prompt], home: Path, progress: Progress
-) -> PPO:
-    """PPO on the training prompts, with a checkpoint after every step."""
+def validate_probe(
+    store: Database, config: RoundConfig, learned_from: list[pairs.PreferencePair], features: Features, progress: Progress
+) -> Validation:
+    """How far to trust the probe that the reward model starts from; of an ensemble, a single head that sees every prompt."""
+    votes = objective.read(learned_from, replace(config.reward, ensemble=1), seed=config.seed)
+    origins = judgments.origins(store, [p.judgment_id for p in learned_from])
+
+    def fit(among: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
+        rows, ease = torch.from_numpy(among.nonzero()[0]), torch.zeros(1, requires_grad=True)
+        own = votes.take(rows)
+        own = own._replace(weight=own.weight / own.weight.mean(0))
+        return minimise(
+            features.chosen[rows], features.rejected[rows], lambda d: objective.loss(d[:, None], own, ease, config.reward),
+            l2=config.reward.probe_l2, beside=[ease] if objective.fits_ease(own, config.reward) else [],
+        ).numpy()
+
+    return validation.validate(
+        (features.chosen - features.rejected).numpy(), [origins[p.judgment_id] for p in learned_from], fit,
+        ties=votes.tie.numpy(), seed=config.seed, tick=progress.check,
+    )
+
+
+def tune_by_trl(
+    store: Database, config: RoundConfig, backbone: Backbone, payer: Payer, snapshot: list[pairs.PreferencePair], train: list[Prompt],
+    shown_how: list[Demonstration], home: Path, progress: Progress,
+) -> dict[str, Any]:
+    """DPO, RLOO, GRPO or SFT. These keep no checkpoints: a resumed run begins the stage anew, unless it had ended."""
+    tuned = home / "tuned"
+    if tuned.is_dir():
+        progress.skip(config.method)
+        backbone.load_adapter(POLICY, tuned)
+        return {}
+    # Takes seconds, and a round by PPO needs none of it.
+    from rlhf.methods import tuning
+
+    preferred = [p for p in pairs.of_split(snapshot, "train") if not p.tie]
+    progress.stage(config.method, plan.ticks(config, len(preferred), len(shown_how)))
+    for prefix in ("objective/", "policy/", "val/", "loss/", f"{config.method}/"):
+        runs.drop_metrics_from(store, progress.run_id, prefix, 0)
+    backbone.add_adapter(POLICY, config.adapter, seed=config.seed)
+    tuning.train(
+        config, backbone, pairs=preferred, shown_how=shown_how, prompts=[p.messages for p in train], payer=payer,
+        scratch=home / "scratch", tick=progress.tick, log=progress.log,
+    )
+    with replacing(tuned) as folder:
+        backbone.save_adapter(POLICY, folder)
+    return {}
+
+
+def tune_by_ppo(
+    store: Database, config: RoundConfig, backbone: Backbone, payer: Payer, snapshot: list[pairs.PreferencePair], train: list[Prompt],
+    shown_how: list[Demonstration], home: Path, progress: Progress,
+) -> dict[str, Any]:
+    """PPO on the training prompts, with a checkpoint after every step; what the result should say of how it ended."""
     asked = [backbone.encode(p.messages) for p in train]
-    trainer = PPO(backbone, model, asked, config.ppo, seed=config.seed)
+    trainer = PPO(
+        backbone, payer, asked, config.ppo, config.adapter, seed=config.seed, demonstrations=ptx.encode(backbone, shown_how)
+    )
     trainer.load(home / "checkpoint")
     minibatches = -(-config.ppo.batch_size // config.ppo.minibatch_size)
     per_step = config.ppo.max_new_tokens + 2 + minibatches * (1 + config.ppo.epochs)
@@ -156,11 +262,14 @@ def tune_policy(
     # A kill between a step's figures and its checkpoint leaves figures of a step that will be taken again.
     for prefix in ("objective/", "policy/", "val/", "loss/"):
         runs.drop_metrics_from(store, progress.run_id, prefix, trainer.step_done + 1)
-    while trainer.step_done < config.ppo.steps:
+    while not trainer.done:
         figures = trainer.step(progress.tick)
         progress.log(trainer.step_done, figures)
         trainer.save(home / "checkpoint")
-    return trainer
+    said = trainer.finish(progress.tick)
+    for name, figures in said.items():
+        log.info("%s: %s", name, figures)
+    return said
 
 
 def evaluate(
@@ -169,13 +278,14 @@ def evaluate(
     config: RoundConfig,
     backbone: Backbone,
     model: RewardModel,
+    payer: Payer,
     snapshot: list[pairs.PreferencePair],
     heldout: list[Prompt],
     before: list[Answer],
     progress: Progress,
 ) -> dict:
     """Everything that is reported of the round, on prompts that nothing was learned from."""
-    progress.stage("evaluate", answer_ticks(config, len(heldout)) + len(before) // 4)
+    progress.stage("evaluate", answer_ticks(config, len(heldout)) * (1 + config.evaluation.best_of) + len(before) // 4)
     judge = declared_rule(store, snapshot)
     measured_on = pairs.of_split(snapshot, "heldout")
     chosen, rejected = evaluation.pair_scores(backbone, model, measured_on, progress.tick)
@@ -201,12 +311,42 @@ def evaluate(
     if judge is not None:
         figures["heldout_accuracy_on_rule"] = evaluation.accuracy_on_rule(measured_on, chosen, rejected, judge)
         figures["win_rate"] = evaluation.win_rate(after, before, lambda a: judge.score(a.text))
+    if config.reward_function is not None:
+        by_function = values(payer, asked, [*before, *after], progress)
+        figures["win_rate_by_reward_function"] = evaluation.win_rate(after, before, lambda a: by_function[id(a)])
     return {
         "rule": judge.name if judge else None,
         **({"kl": float(kl.mean())} if after else {}),
-        "pairs": {"train": len(snapshot) - len(measured_on), "heldout": len(measured_on)},
+        "pairs": {"train": sum(p.split == "train" and not p.tie for p in snapshot), "heldout": len(measured_on)},
         **{name: e.to_dict() for name, e in figures.items() if e is not None},
+        **(
+            {"best_of_n": beside_best_of_n(config, backbone, model, payer, judge, heldout, before, float(kl.mean()), progress)}
+            if config.evaluation.best_of and after else {}
+        ),
     }
+
+
+def beside_best_of_n(
+    config: RoundConfig, backbone: Backbone, model: RewardModel, payer: Payer, judge: Judge | None, heldout: list[Prompt],
+    before: list[Answer], kl: float, progress: Progress,
+) -> dict[str, Any]:
+    """How far choosing among the base's own answers comes at the policy's KL, under the same two measures."""
+    pay = Pay(payer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
+    chosen, said = evaluation.best_of_n(
+        backbone, pay, heldout, evaluation_sampling(config), kl=kl, most=config.evaluation.best_of,
+        per_prompt=config.evaluation.completions_per_prompt, seed=config.seed + 3, tick=progress.tick,
+    )
+    by_score = values(model, {p.id: backbone.encode(p.messages) for p in heldout}, [*before, *chosen], progress)
+    figures = {"win_rate_by_reward_model": evaluation.win_rate(chosen, before, lambda a: by_score[id(a)])}
+    if judge is not None:
+        figures["win_rate"] = evaluation.win_rate(chosen, before, lambda a: judge.score(a.text))
+    return said | {name: e.to_dict() for name, e in figures.items() if e is not None}
+
+
+def values(payer: Payer, asked: Mapping[int, list[int]], drawn: list[Answer], progress: Progress) -> dict[int, float]:
+    """What each answer is worth, by its identity."""
+    scores = payer.score([payer.row(asked[a.prompt_id], a.ids) for a in drawn], tick=progress.tick)
+    return {id(a): s for a, s in zip(drawn, scores.tolist(), strict=True)}
 
 
 def register(
@@ -237,11 +377,14 @@ def declared_rule(store: Database, snapshot: list[pairs.PreferencePair]) -> Judg
 def answer_heldout(
     config: RoundConfig, backbone: Backbone, adapter: str | None, heldout: list[Prompt], progress: Progress
 ) -> list[Answer]:
-    sampling = Sampling(temperature=config.ppo.temperature, max_new_tokens=config.evaluation.max_new_tokens)
     return evaluation.answers(
-        backbone, adapter, heldout, sampling, per_prompt=config.evaluation.completions_per_prompt,
+        backbone, adapter, heldout, evaluation_sampling(config), per_prompt=config.evaluation.completions_per_prompt,
         seed=config.seed + (1 if adapter is None else 2), tick=progress.tick,
     )
+
+
+def evaluation_sampling(config: RoundConfig) -> Sampling:
+    return Sampling(temperature=config.ppo.temperature, max_new_tokens=config.evaluation.max_new_tokens)
 
 
 def answer_ticks(config: RoundConfig, n_heldout: int) -> int:

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlhf.backbone import Backbone, pad_left, positions
 from rlhf.decoder import RowCache
-from rlhf.vocabulary import of_logits
 from storage.records import Sampling
 
 
@@ -26,6 +25,9 @@ class Sampled(NamedTuple):
     finish_reason: str
     """`stop` when the model ended the answer, `length` when the token limit did."""
 
+
+BLOCK = 256
+"""Entries of the vocabulary that are added up together when a token is drawn."""
 
 LEAVE_AT = 0.75
 """Rows that have ended leave the batch when no more than this share of it is still open."""
@@ -82,7 +84,7 @@ def stream(
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     place = {prompt: i for i, prompt in enumerate(distinct)}
     ids, mask = (x.to(backbone.device) for x in pad_left(distinct, backbone.pad_id))
-    cache = RowCache(backbone.base.config, ids.shape[1] + sampling.max_new_tokens)
+    cache = RowCache(backbone.base.config, backbone.prefix_width + ids.shape[1] + sampling.max_new_tokens)
     ear = _Ear(backbone, lowest if listen else 0)
     with ear.listening():
         hidden = backbone.decoder.read(ids, mask, positions=positions(mask), cache=cache.cache)[:, -1]
@@ -97,9 +99,10 @@ def stream(
     alive = torch.arange(total, device=backbone.device)
     is_open = torch.ones(total, dtype=torch.bool, device=backbone.device)
     for position in range(sampling.max_new_tokens):
-        logits = backbone.logits(hidden).float()
-        token = torch.where(is_open, draw(logits, sampling, rng), backbone.pad_id)
-        heard = _heard(logits, token, hidden, below, sampling.temperature, alive, total) if listen else None
+        log_p = backbone.logits(hidden).float().div_(sampling.temperature or 1.0).log_softmax(-1)
+        p = log_p.exp()
+        token = torch.where(is_open, draw(p, sampling, rng), backbone.pad_id)
+        heard = _heard(log_p, p, token, hidden, below, alive, total) if listen else None
         yield Step(_spread(token, alive, total, backbone.pad_id), _spread(is_open, alive, total, False), heard)
         is_open = is_open & (token != backbone.eos_id)
         remaining = int(is_open.sum())
@@ -132,12 +135,11 @@ class _Ear:
 
 
 def _heard(
-    logits: Tensor, token: Tensor, hidden: Tensor, below: Tensor | None, temperature: float, alive: Tensor, total: int
+    log_p: Tensor, p: Tensor, token: Tensor, hidden: Tensor, below: Tensor | None, alive: Tensor, total: int
 ) -> Heard:
-    read = of_logits(logits, token, temperature or 1.0)
     return Heard(
-        _spread(read.logprobs, alive, total, 0.0),
-        _spread(read.entropy, alive, total, 0.0),
+        _spread(log_p.gather(-1, token[:, None])[:, 0], alive, total, 0.0),
+        _spread(-(p * log_p).sum(-1), alive, total, 0.0),
         _spread(hidden, alive, total, 0.0),
         None if below is None else _spread(below, alive, total, 0.0),
     )
@@ -152,19 +154,41 @@ def _spread(of_rows: Tensor, alive: Int[Tensor, " n"], total: int, otherwise: fl
     return every
 
 
-def draw(logits: Float[Tensor, "b vocab"], sampling: Sampling, rng: torch.Generator) -> Int[Tensor, " b"]:
-    """One token per row. Temperature 0 takes the likeliest."""
+def draw(p: Float[Tensor, "b vocab"], sampling: Sampling, rng: torch.Generator) -> Int[Tensor, " b"]:
+    """One token per row, of probabilities that have seen the temperature. Temperature 0 takes the likeliest."""
     if sampling.temperature == 0:
-        return logits.argmax(-1)
-    logits = logits / sampling.temperature
+        return p.argmax(-1)
     if sampling.top_k:
-        kth = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < kth, float("-inf"))
+        kth = p.topk(min(sampling.top_k, p.shape[-1])).values[:, -1:]
+        p = p.masked_fill(p < kth, 0.0)
     if sampling.top_p < 1:
-        ranked, order = logits.sort(descending=True)
-        before = ranked.softmax(-1).cumsum(-1) - ranked.softmax(-1)
-        logits = logits.scatter(-1, order, ranked.masked_fill(before >= sampling.top_p, float("-inf")))
-    return torch.multinomial(logits.softmax(-1), 1, generator=rng)[:, 0]
+        ranked, order = (p / p.sum(-1, keepdim=True)).sort(descending=True)
+        p = torch.zeros_like(p).scatter(-1, order, ranked.masked_fill(ranked.cumsum(-1) - ranked >= sampling.top_p, 0.0))
+    return pick(p, torch.rand(len(p), generator=rng, device=p.device, dtype=torch.float64))
+
+
+def pick(p: Float[Tensor, "b vocab"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """The token in whose share of the cumulative weights `u`, in [0, 1), falls: one random number a row.
+
+    Looks for the block first and then into it; torch's own way draws a number for every entry of the vocabulary.
+    """
+    if spare := -p.shape[-1] % BLOCK:
+        p = nn.functional.pad(p, (0, spare))
+    blocks = p.view(len(p), -1, BLOCK)
+    block, left = _first_above(blocks.sum(-1, dtype=torch.float64), u)
+    inside, _ = _first_above(blocks[torch.arange(len(p), device=p.device), block].double(), left)
+    return block * BLOCK + inside
+
+
+def _first_above(mass: Float[Tensor, "b n"], u: Float[Tensor, " b"]) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
+    """The first place where the running share exceeds `u`, and which share of that place `u` has come to."""
+    running = mass.cumsum(-1)
+    total = running[:, -1]
+    # Rounding must not lead past the last place that holds anything.
+    at = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+    place = torch.searchsorted(running, at[:, None], right=True)
+    held = mass.gather(-1, place)[:, 0]
+    return place[:, 0], (at - (running.gather(-1, place)[:, 0] - held)) / held
 
 
 def gather(steps: Iterable[Step], rows: int, eos_id: int, tick: Callable[[], None] = lambda: None) -> list[Sampled]:

@@ -23,9 +23,10 @@ log = logging.getLogger("rankloop.worker")
 
 
 def work(
-    store: Database, folder: DataFolder, run_id: str, on_change: Callable[[str, float, float | None], None] | None = None
+    store: Database, folder: DataFolder, run_id: str, on_change: Callable[[str, float, float | None], None] | None = None,
+    reward: str | None = None,
 ) -> None:
-    """Runs one round in this process and writes how it ended.
+    """Runs one round in this process and writes how it ended. `reward` is the function that the command line names.
 
     Raises:
         Exception: whatever ended the round, after its row says `failed`.
@@ -37,7 +38,7 @@ def work(
             # Takes seconds, and fails where torch is broken: both belong in the row.
             from rlhf.round import run_round
 
-            version = run_round(store, folder, run_id, progress)
+            version = run_round(store, folder, run_id, progress, reward)
         log.info("done: %s", version.name)
     except (Cancelled, KeyboardInterrupt):
         progress.close_stage()
@@ -76,6 +77,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rlhf.worker", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the store")
     parser.add_argument("run_id")
+    parser.add_argument("--reward", metavar="MODULE:FUNCTION", help="the reward function that the run's row must record")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     # SIGTERM ends a run as Ctrl-C does: cancelled, and resumable.
@@ -83,7 +85,7 @@ def main() -> int:
     folder = DataFolder(arguments.data)
     store = Database(folder.database)
     try:
-        work(store, folder, arguments.run_id)
+        work(store, folder, arguments.run_id, reward=arguments.reward)
     except (Cancelled, KeyboardInterrupt):
         return 130
     except Exception:

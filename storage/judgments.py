@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -201,6 +201,29 @@ def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> I
                 {completion.id: completion for completion in completions_of[row["comparison_id"]]},
             )
         last_id = rows[-1]["id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose judgment it is, and of what."""
+
+    judgment_id: int
+    comparison_id: int
+    prompt_id: int
+    annotator_id: int
+    kind: str
+    """The prompt's."""
+
+
+def origins(store: Database, judgment_ids: Iterable[int]) -> dict[int, Origin]:
+    """Where judgments come from, by their id, whether or not they stand."""
+    rows = store.rows(
+        "SELECT j.id, j.comparison_id, c.prompt_id, j.annotator_id, p.kind FROM judgments j "
+        "JOIN comparisons c ON c.id = j.comparison_id JOIN prompts p ON p.id = c.prompt_id "
+        "WHERE j.id IN (SELECT value FROM json_each(?))",
+        [to_json(sorted(set(judgment_ids)))],
+    )
+    return {row["id"]: Origin(*row) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

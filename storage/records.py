@@ -334,6 +334,8 @@ class Run:
     finished_at: str | None
     error: str | None
     result: dict | None
+    validation: dict | None = None
+    """How far the reward model can be trusted, as `rlhf.validation` found it before the policy learned from it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,11 @@ def set_snapshot(store: Database, run_id: str, snapshot: dict) -> None:
     _update(store, run_id, "snapshot = :snapshot", snapshot=to_json(snapshot))
 
 
+def set_validation(store: Database, run_id: str, validation: dict) -> None:
+    """Says how good the reward model is on prompts that it was not fitted to; a resumed run keeps it."""
+    _update(store, run_id, "validation = :validation", validation=to_json(validation))
+
+
 def finish(
     store: Database, run_id: str, status: RunStatus, *, error: str | None = None, result: dict | None = None
 ) -> None:
@@ -271,4 +276,5 @@ def _from_row(row: sqlite3.Row) -> Run:
         finished_at=row["finished_at"],
         error=row["error"],
         result=None if row["result"] is None else json.loads(row["result"]),
+        validation=None if row["validation"] is None else json.loads(row["validation"]),
     )

@@ -40,6 +40,7 @@ def test_the_command_line_leaves_sql_and_models_to_the_floors_below():
         ("rlhf.agreement", ["torch", "transformers", "gradio"]),
         ("rlhf.leaderboard", ["torch", "transformers", "gradio"]),
         ("rlhf.tables", ["torch", "transformers", "gradio"]),
+        ("rlhf.validation", ["torch", "transformers", "gradio"]),
         ("storage.stats", ["torch", "transformers", "gradio", "rlhf"]),
     ],
 )

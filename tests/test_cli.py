@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -308,7 +309,7 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
     assert [line.split(":")[0] for line in said.splitlines()] == [
         "ok   Python", "ok   torch", "ok   free memory", "ok   free disk", "ok   weights", "ok   store", "ok   port",
     ]
-    assert "m006_audit" in said
+    assert "m007_validation" in said
 
 
 def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):
@@ -397,3 +398,33 @@ def test_a_model_that_cannot_be_had_leaves_no_queued_run(data, store, world):
     world.fill()
     assert train(data, "/nowhere/at-all", "--min-pairs", "4") == 2
     assert runs.all_runs(store) == []
+
+
+def test_code_is_named_on_the_command_line_or_does_not_run(capsys, world, data):
+    world.fill()
+    start = ["train", "--data", data, "--model", str(world.model), "--preset", "tiny", "--include-simulated"]
+    assert launch.main([*start, "--reward", "no_such_module:f"]) == 2
+    assert "No module named 'no_such_module'" in capsys.readouterr().err
+    assert runs.all_runs(world.store) == []
+    config = replace(world.config(), reward_function="json:loads")
+    runs.create(world.store, "r1", config=config.to_dict(), seed=0, versions={})
+    runs.finish(world.store, "r1", "cancelled")
+    for said, missing in (([], "add --reward json:loads"), (["--reward", "json:dumps"], "add --reward json:loads")):
+        assert launch.main(["train", "--data", data, "--resume", "r1", *said]) == 2
+        assert missing in capsys.readouterr().err
+        assert runs.get(world.store, "r1").status == "cancelled"
+
+
+def test_a_round_is_paid_by_the_code_that_its_command_line_names(capsys, world, data, tmp_path, monkeypatch):
+    (tmp_path / "rewards_on_the_side.py").write_text("def three(prompts, completions):\n    return [3.0] * len(completions)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    world.fill()
+    options = {"ppo-steps": 1, "ppo-batch-size": 4, "ppo-minibatch-size": 4, "ppo-max-new-tokens": 4, "evaluation-max-new-tokens": 4}
+    said = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    assert launch.main([
+        "train", "--data", data, "--model", str(world.model), "--preset", "tiny", "--include-simulated", "--debug", *said,
+        "--reward", "rewards_on_the_side:three",
+    ]) == 0
+    assert "win rate over the base under the reward function" in capsys.readouterr().out
+    run, = runs.all_runs(world.store)
+    assert [m.value for m in runs.metrics(world.store, run.id) if m.name == "objective/scores"] == [3.0]

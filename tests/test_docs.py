@@ -75,3 +75,10 @@ def test_the_changelog_has_its_form():
     text = (ROOT / "CHANGELOG.md").read_text()
     assert text.startswith("# Changelog") and "## [Unreleased]" in text
     assert set(re.findall(r"^### (\w+)", text, flags=re.M)) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_every_test_that_a_document_names_exists():
+    there = {name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"^def (test_\w+)", file.read_text(), flags=re.M)}
+    named = {name for document in DOCUMENTS for name in re.findall(r"`(test_\w+)`", document.read_text())}
+    assert len(named) > 40
+    assert named - there == set()

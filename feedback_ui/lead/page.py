@@ -18,7 +18,7 @@ from feedback_ui.lead.gold import GoldSection
 from feedback_ui.lead.guidelines import GuidelinesSection
 from feedback_ui.lead.prompts import PromptsSection
 from feedback_ui.lead.quality import QualitySection
-from feedback_ui.lead.section import Room
+from feedback_ui.lead.section import Room, listing
 from feedback_ui.lead.settings import SettingsSection
 from feedback_ui.theme import QUIET, html, label
 from feedback_ui.words import words_of
@@ -39,9 +39,30 @@ SECTIONS: dict[str, tuple[Callable[[Room], Any], ...]] = {
 
 WHERE = """() => {
   const tab = document.querySelector('#lead-sections [role=tab][aria-selected=true]');
-  return [tab ? tab.id.replace('lead-', '').replace('-button', '') : ''];
+  const linked = location.hash.match(/^#comparison-(\\d{1,15})$/);
+  return [tab ? tab.id.replace('lead-', '').replace('-button', '') : '', linked ? Number(linked[1]) : null];
 }"""
-"""The sub-tab that is open, as its name: Gradio does not tell it to the server."""
+"""The sub-tab that is open, as its name, and the comparison that a link names: Gradio tells neither to the server."""
+
+IS_LINKED = "() => /^#comparison-\\d+$/.test(location.hash)"
+"""Whether somebody came with a link to a comparison."""
+
+LINK_FOLLOWED = """() => {
+  if (!/^#comparison-/.test(location.hash)) return;
+  document.querySelector('#lead-linked')?.scrollIntoView({block: 'nearest'});
+  // Once: whoever comes back to the page later is not taken there again.
+  history.replaceState(null, '', location.pathname + location.search);
+}"""
+
+
+def follow_links(app: gr.Blocks, pages: gr.Tabs, gate: Gate) -> None:
+    """Takes whoever opens the app by a link to a comparison to the lead page, which opens it."""
+
+    def follow(is_linked: bool, request: gr.Request) -> Any:
+        gate.reads(request, "lead" if is_linked else "annotator")
+        return gr.Tabs(selected="lead") if is_linked else gr.skip()
+
+    app.load(follow, gr.Checkbox(False, visible=False), pages, js=IS_LINKED, **QUIET)
 
 
 class LeadPage:
@@ -49,6 +70,7 @@ class LeadPage:
         self.gate = gate
         room = Room(store, client, gate)
         self.reading = html(elem_id="lead-reading", elem_classes="rl-optional")
+        self.linked_item = listing(elem_id="lead-linked", elem_classes="rl-optional")
         self.sections: dict[str, list[Any]] = {}
         self.section_tabs: dict[str, gr.Tab] = {}
         with gr.Tabs(elem_id="lead-sections") as self.tabs:
@@ -56,26 +78,34 @@ class LeadPage:
                 with gr.Tab(label(f"lead.tab.{name}"), id=name, elem_id=f"lead-{name}") as self.section_tabs[name]:
                     self.sections[name] = [part(room) for part in parts]
         self.where = gr.Textbox(visible=False)
+        self.linked = gr.Number(None, visible=False)
 
     def wire(self, tab: gr.Tab) -> None:
         everything = [part for parts in self.sections.values() for section in parts for part in section.shown]
-        tab.select(self.enter, self.where, [self.reading, *everything], js=WHERE, **QUIET)
+        entered = tab.select(
+            self.enter, [self.where, self.linked], [self.reading, self.linked_item, *everything], js=WHERE, **QUIET
+        )
+        entered.then(None, js=LINK_FOLLOWED)
         for name, parts in self.sections.items():
             for section in parts:
                 section.wire(self.section_tabs[name])
         quality, exclusions = self.sections["quality"][0], self.sections["exclusions"][0]
-        for table in (quality.annotators, quality.item):
+        for table in (quality.annotators, quality.item, self.linked_item):
             table.click(self.exclude_from, None, [self.tabs, *exclusions.shown], **QUIET)
 
-    def enter(self, where: str, request: gr.Request) -> dict[Component, Any]:
-        """Somebody came to the page: the sub-tab they left is brought up to date, at first the first."""
+    def enter(self, where: str, linked: int | None, request: gr.Request) -> dict[Component, Any]:
+        """Somebody came to the page: the sub-tab they left is brought up to date, at first the first.
+
+        A comparison that a link names stands above whatever sub-tab is open.
+        """
         visitor = self.gate.reads(request, "lead")
         parts = self.sections.get(where or "", self.sections["quality"])
         note = "" if visitor.may_act("lead") else presenters.notice(words_of(request)("lead.read_only"))
         opened: dict[Component, Any] = {self.reading: note}
         for section in parts:
             opened |= section.open(request)
-        return opened
+        quality = self.sections["quality"][0]
+        return opened | {self.linked_item: "" if linked is None else quality.comparison(int(linked), request)}
 
     def exclude_from(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         """From an annotator's row, or from one of their judgments, to the form that excludes it."""

@@ -44,9 +44,17 @@ class QualitySection:
         return self._figures(request, bool(simulated))
 
     def open_item(self, event: gr.EventData, request: gr.Request) -> str:
+        self.gate.reads(request, "lead")
+        try:
+            return self.comparison(chosen(event)[1], request)
+        except StoreError as error:
+            return refusal(error)
+
+    def comparison(self, number: int, request: gr.Request) -> str:
+        """A comparison with everything that was said of it."""
         visitor, words = self.gate.reads(request, "lead"), words_of(request)
         try:
-            comparison = comparisons.get(self.store, chosen(event)[1])
+            comparison = comparisons.get(self.store, number)
         except StoreError as error:
             return refusal(error)
         versions = {version.id: version for version in policies.all_versions(self.store)}

@@ -161,7 +161,7 @@ def test_who_may_only_read_sees_no_buttons(store, lead, part, gate, waiting):
     sign_in(store, gate, "Lea", "lead")
     request = sign_in(store, gate, "Res", "researcher")
     batches.ask(store, [policies.all_versions(store)[0].id], answers=2, sampling=Sampling(), count=1, by=None)
-    shown = lead.enter("comparisons", request)
+    shown = lead.enter("comparisons", None, request)
     assert "for a lead" in shown[lead.reading]
     assert shown[part.batches.asking].visible is False and shown[part.gold.setting].visible is False
     assert "rl-table" in shown[part.batches.list] and "data-act" not in shown[part.batches.list]
@@ -169,9 +169,20 @@ def test_who_may_only_read_sees_no_buttons(store, lead, part, gate, waiting):
 
 
 def test_coming_to_the_page_opens_the_section_that_was_left(lead, part):
-    assert part.quality.overview in lead.enter("", HERE)
-    assert part.audit.entries in lead.enter("audit", HERE) and part.quality.overview not in lead.enter("audit", HERE)
-    assert part.quality.overview in lead.enter("no such section", HERE)
+    assert part.quality.overview in lead.enter("", None, HERE)
+    assert part.audit.entries in lead.enter("audit", None, HERE) and part.quality.overview not in lead.enter("audit", None, HERE)
+    assert part.quality.overview in lead.enter("no such section", None, HERE)
+
+
+def test_a_link_opens_its_comparison_above_the_sections_once(lead, waiting, store, gate):
+    opened = lead.enter("audit", waiting[0].id, HERE)
+    assert "Why does bread rise?" in opened[lead.linked_item] and 'data-testid="item"' in opened[lead.linked_item]
+    assert lead.enter("audit", None, HERE)[lead.linked_item] == ""
+    assert "no comparison 99" in lead.enter("", 99, HERE)[lead.linked_item]
+    sign_in(store, gate, "Lea", "lead")
+    researcher = sign_in(store, gate, "Res", "researcher")
+    read_only = lead.enter("", waiting[0].id, researcher)[lead.linked_item]
+    assert "Why does bread rise?" in read_only and "data-act" not in read_only
 
 
 def test_every_section_opens_in_korean_and_says_what_to_do_next(lead, part, store):

@@ -212,6 +212,22 @@ def test_a_tick_draws_a_plot_again_only_for_new_points(training, store):
     assert plots <= set(training.follow("r", drawn, ENGLISH))
 
 
+def test_the_card_about_the_reward_model_appears_while_the_policy_learns_and_is_sent_once(training, store):
+    runs.create(store, "r", config={}, seed=0, versions={})
+    shown = training.show(EN, "r")
+    assert "before the policy learns" in shown[training.trust_card] and shown[training.trust_row].visible is False
+    drawn = shown[training.drawn]
+    assert training.trust_card not in training.follow("r", drawn, ENGLISH)
+    runs.set_validation(store, "r", {"pairs": 3, "judgments": 3, "prompts": 1, "accuracy": None})
+    after = training.follow("r", drawn, ENGLISH)
+    assert "on one prompt" in after[training.trust_card] and after[training.trust].visible
+    assert after[training.trust_details] == "" and after[training.trust_row].visible is False
+    assert training.trust_card not in training.follow("r", after[training.drawn], ENGLISH)
+    runs.create(store, "from before", config={}, seed=0, versions={})
+    runs.finish(store, "from before", "done")
+    assert training.show(EN, "from before")[training.trust].visible is False
+
+
 def test_a_tick_leaves_the_open_list_of_runs_in_peace(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     drawn = training.show(EN, "r")[training.drawn]

@@ -138,6 +138,7 @@ HANDLERS = {
     "demo.DemoPage.end": ALL,
     "data.DataPage.show": ALL,
     "lead.page.LeadPage.enter": LEAD_PAGE,
+    "lead.page.follow_links.follow": ALL,
     "lead.page.LeadPage.exclude_from": {L},
     "lead.quality.QualitySection.open": LEAD_PAGE,
     "lead.quality.QualitySection.include": LEAD_PAGE,

@@ -25,7 +25,7 @@ def test_every_option_has_a_name_of_its_own_and_a_help_line_with_an_end():
 
 def test_names_are_those_of_the_command_line():
     found = named()
-    assert {"seed", "min-pairs", "ppo-kl-coef", "ppo-adapter-rank", "reward-adapter-top-layers", "evaluation-max-new-tokens"} <= set(found)
+    assert {"seed", "min-pairs", "ppo-kl-coef", "adapter-rank", "reward-adapter-top-layers", "evaluation-max-new-tokens"} <= set(found)
     assert found["ppo-missing-eos-score"].optional and found["ppo-missing-eos-score"].type is float
     assert not found["ppo-kl-coef"].optional
     assert found["ppo-kl-coef"].help == "Reward units per nat of KL to the reference."
@@ -40,12 +40,17 @@ def test_options_go_there_and_back(preset):
 
 def test_every_single_option_reaches_its_own_field():
     """Each set alone to another value, and nothing else moves."""
-    before = {o.name: o.default for o in options(RoundConfig())}
-    others = {"model": "x", "device": "cpu", "dtype": "float32", "seed": 7, "include-simulated": True, "ppo-minibatch-size": 8,
-              "ppo-missing-eos-score": -1.0, "reward-depth": 0.9, "ppo-gamma": 0.5, "ppo-lam": 0.5, "ppo-whiten-rewards": True}
-    for option in options(RoundConfig()):
+    # Some options ask for others: an ensemble has doubt to be conservative about.
+    start = with_options(RoundConfig(), {"reward-ensemble": 2})
+    before = {o.name: o.default for o in options(start)}
+    others = {"ppo-kl-estimator": "k3", "ppo-value-init": "reward", "ppo-keep": "best",
+              "method": "grpo", "group-minibatch-size": 8, "adapter-kind": "dora", "reward-adapter-kind": "ia3",
+              "model": "x", "device": "cpu", "dtype": "float32", "seed": 7, "include-simulated": True, "ppo-minibatch-size": 8,
+              "ppo-missing-eos-score": -1.0, "reward-depth": 0.9, "ppo-gamma": 0.5, "ppo-lam": 0.5, "ppo-whiten-rewards": True,
+              "reward-pooling": "last", "reward-ties": "davidson", "reward-strength": "margin", "reward-rankings": "plackett-luce"}
+    for option in options(start):
         value = others.get(option.name, option.default * 2 if option.default else option.type(3))
-        after = {o.name: o.default for o in options(with_options(RoundConfig(), {option.name: value}))}
+        after = {o.name: o.default for o in options(with_options(start, {option.name: value}))}
         assert {n for n in after if after[n] != before[n]} == {option.name}
         assert after[option.name] == value
 
@@ -62,6 +67,13 @@ def test_a_row_of_another_version_is_refused_by_name():
         RoundConfig.from_dict(values)
     with pytest.raises(ConfigError, match="RoundConfig has no apple, pear"):
         RoundConfig.from_dict({"pear": 1, "apple": 2})
+
+
+def test_the_adapter_of_a_row_from_before_it_was_shared_moves_up():
+    config = with_options(RoundConfig(), {"adapter-rank": 3, "adapter-top-layers": 0, "ppo-steps": 2})
+    old = config.to_dict()
+    old["ppo"]["adapter"] = old.pop("adapter")
+    assert RoundConfig.from_dict(old) == config
 
 
 def test_fields_that_a_row_lacks_have_their_defaults():
@@ -86,7 +98,17 @@ def test_fields_that_a_row_lacks_have_their_defaults():
         ({"ppo-kl-horizon": 0}, "--ppo-kl-horizon 0"),
         ({"ppo-batch-size": 10, "ppo-minibatch-size": 4}, "--ppo-batch-size 10 is no multiple of --ppo-minibatch-size 4"),
         ({"ppo-kl-coef": float("nan")}, "--ppo-kl-coef nan: must be finite"),
+        ({"ppo-kl-estimator": "k2"}, "--ppo-kl-estimator k2: choose one of k1, k3"),
+        ({"ppo-keep": "first"}, "--ppo-keep first: choose one of last, best"),
+        ({"ppo-value-init": "random"}, "--ppo-value-init random: choose one of zero, reward"),
+        ({"ppo-steps": 3, "ppo-value-warmup": 3}, "--ppo-value-warmup 3: of 3 steps none would be left"),
+        ({"reward-function": "os:system"}, "unknown option 'reward-function'"),
         ({"ppo-missing-eos-score": float("inf")}, "must be finite"),
+        ({"reward-conservatism": 1.0}, "--reward-conservatism 1.0: one head has no doubt to take off; set --reward-ensemble 3"),
+        ({"reward-ensemble": 0}, "--reward-ensemble 0: must be greater than 0"),
+        ({"reward-ties": "half"}, "--reward-ties half: choose one of drop, soft, rao-kupper, davidson"),
+        ({"reward-rankings": "plackett-luce", "reward-ties": "soft"}, "--reward-rankings plackett-luce: .* set --reward-ties drop"),
+        ({"reward-rankings": "plackett-luce", "reward-strength": "soft"}, "--reward-strength off"),
         ({"ppo-steps": "many"}, "--ppo-steps 'many': must be int"),
         ({"ppo-steps": 2.5}, "--ppo-steps 2.5: must be int"),
         ({"ppo-steps": True}, "must be int"),
@@ -103,7 +125,7 @@ def test_what_does_not_go_is_refused_by_name(values, said):
 
 def test_what_may_be_off_may_be_off():
     config = with_options(RoundConfig(), {"ppo-missing-eos-score": None, "ppo-kl-target": 0.0, "ppo-kl-horizon": 0, "reward-epochs": 0,
-                                          "ppo-kl-coef": 0, "ppo-adapter-top-layers": 0})
+                                          "ppo-kl-coef": 0, "adapter-top-layers": 0})
     assert config.ppo.kl_coef == 0
     assert with_options(config, {"ppo-missing-eos-score": -2.0}).ppo.missing_eos_score == -2
 

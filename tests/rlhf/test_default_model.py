@@ -9,8 +9,9 @@ from torch.testing import assert_close
 
 from rlhf import weights
 from rlhf.backbone import Backbone, pad_left
-from rlhf.config import PRESETS, AdapterConfig, RewardConfig
+from rlhf.config import PRESETS, AdapterConfig, DPOConfig, GroupConfig, RewardConfig
 from rlhf.evaluation import pair_scores
+from rlhf.methods import dpo, group
 from rlhf.pairs import PreferencePair
 from rlhf.ppo import PPO
 from rlhf.reward import fit
@@ -65,7 +66,7 @@ def test_one_reward_fit_and_two_ppo_steps(backbone, tmp_path, monkeypatch):
 
     seen = watch_logprobs(monkeypatch)
     config = replace(PRESETS["laptop"].ppo, batch_size=4, minibatch_size=2, max_new_tokens=8)
-    ppo = PPO(backbone, model, [asked, backbone.encode(user("Tell me a joke about two cats."))], config, seed=0)
+    ppo = PPO(backbone, model, [asked, backbone.encode(user("Tell me a joke about two cats."))], config, PRESETS["laptop"].adapter, seed=0)
     figures = [ppo.step(), ppo.step()]
     assert_close(seen[0][0].exp() / seen[0][1].exp(), torch.ones_like(seen[0][0]), atol=1e-3, rtol=0)
     assert figures[0]["objective/kl"] == pytest.approx(0, abs=1e-3)
@@ -73,3 +74,34 @@ def test_one_reward_fit_and_two_ppo_steps(backbone, tmp_path, monkeypatch):
     assert all(p.abs().max() > 0 for n, p in backbone.parameters(POLICY).items() if ".lora_B." in n)
     with backbone.using(None):
         assert torch.equal(logits(backbone, [asked]), plain), "the reference is the base, bit for bit"
+
+
+def test_a_step_of_grpo_and_two_of_dpo(backbone, tmp_path):
+    """Its end token is its padding too: what is read of a padded batch is what a row by itself says."""
+    for name in backbone.adapters:
+        backbone.delete_adapter(name)
+    asked = [user("Hi."), user("Tell me a joke about two cats, please.")]
+    plain = logits(backbone, [backbone.encode(asked[0])])
+    backbone.add_adapter(POLICY, AdapterConfig(rank=4, top_layers=2), seed=0)
+    seen = {}
+    paid = []
+
+    def scorer(prompts, sampled, tick):
+        paid.extend(sampled)
+        return torch.tensor([float(len(s.ids)) for s in sampled])
+
+    group.train(
+        "grpo", backbone, asked, scorer, GroupConfig(steps=1, batch_size=4, minibatch_size=2, size=2), Sampling(0.7, max_new_tokens=16),
+        seed=0, scratch=tmp_path, tick=lambda: None, log=lambda step, logged: seen.update({step: logged}),
+    )
+    assert len(paid) == 4 and all(backbone.eos_id not in s.ids[:-1] for s in paid)
+    assert seen[1]["val/response_length"] == pytest.approx(sum(len(s.ids) for s in paid) / 4)
+    pairs = [PreferencePair(q, "Certainly!", "No. Go away, and do not come back.", 1.0, "train", "human", 1) for q in asked]
+    losses = []
+    dpo.train(
+        backbone, pairs, DPOConfig(epochs=2, batch_size=2, learning_rate=3e-3), seed=0, scratch=tmp_path, tick=lambda: None,
+        log=lambda _, logged: losses.append(logged["loss"]),
+    )
+    assert len(losses) == 2 and losses[1] < losses[0]
+    with backbone.using(None):
+        assert torch.equal(logits(backbone, [backbone.encode(asked[0])]), plain), "the reference is the base, bit for bit"

@@ -97,3 +97,32 @@ def test_answers_come_in_the_order_of_the_prompts(backbone, monkeypatch):
     assert len({a.text for a in drawn}) == 9, "each is a draw of its own, in every batch"
     assert drawn == evaluation.answers(backbone, None, prompts, Sampling(max_new_tokens=6), per_prompt=3, seed=1)
     assert drawn[0].text == backbone.decode(drawn[0].ids)
+
+
+def test_best_of_n_takes_what_is_paid_most():
+    drawn = [Answer(1, [i], str(i), "stop") for i in range(6)]
+    assert [a.text for a in evaluation.best_of(drawn, 3, [1.0, 5.0, 2.0, 7.0, 7.0, 0.0])] == ["1", "3"]
+    assert evaluation.best_of(drawn, 1, [0.0] * 6) == drawn
+
+
+def test_best_of_n_draws_n_answers_for_each_one_that_counts(backbone):
+    seen = []
+
+    def low_first_tokens(prompts, sampled, tick):
+        seen.extend(zip(prompts, sampled, strict=True))
+        return torch.tensor([-float(s.ids[0]) for s in sampled])
+
+    prompts = [Prompt(i, user(f"Q{i}"), "test", "heldout") for i in (5, 3)]
+    chosen, said = evaluation.best_of_n(
+        backbone, low_first_tokens, prompts, Sampling(max_new_tokens=4), kl=0.65, most=9, per_prompt=2, seed=1
+    )
+    # Best of 4 is at .6363 nats, best of 5 at .8094.
+    assert said == {"n": 4, "kl": pytest.approx(0.636294, abs=1e-6), "policy_kl": 0.65, "most": 9, "beyond_most": False}
+    assert [a.prompt_id for a in chosen] == [5, 5, 3, 3]
+    assert [p for p, _ in seen] == [backbone.encode(p.messages) for p in prompts for _ in range(8)]
+    groups = [[s.ids[0] for _, s in seen[i : i + 4]] for i in range(0, 16, 4)]
+    assert [a.ids[0] for a in chosen] == [min(g) for g in groups]
+    _, said = evaluation.best_of_n(
+        backbone, low_first_tokens, prompts, Sampling(max_new_tokens=4), kl=0.7, most=4, per_prompt=1, seed=1
+    )
+    assert (said["n"], said["beyond_most"]) == (4, True)

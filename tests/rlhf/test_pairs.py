@@ -7,15 +7,17 @@ import pytest
 from learning import user
 
 from rlhf import pairs
+from rlhf.jobs import Jobs
 from rlhf.pairs import NotEnoughPairs, PreferencePair
+from rlhf.round import take_snapshot
 from storage import annotators, judgments, queue
 from storage.records import Annotator, Completion, JudgedComparison, Judgment, Prompt, Sampling
 
 
-def judged(tiers, texts, *, split="train", kind="human", verdict="rank"):
+def judged(tiers, texts, *, split="train", kind="human", verdict="rank", strength=None, annotator_id=1):
     completions = {i: Completion(i, 1, 1, text, Sampling(), 0, "stop", 0.1) for i, text in texts.items()}
-    judgment = Judgment(7, 1, None, 1, verdict, tiers, False, None, None, "2026-01-01")
-    return JudgedComparison(judgment, Annotator(1, "Ann", kind, None), Prompt(1, user("Q"), "test", split), completions)
+    judgment = Judgment(7, 1, None, 1, verdict, tiers, False, None, None, "2026-01-01", strength=strength)
+    return JudgedComparison(judgment, Annotator(annotator_id, "Ann", kind, None), Prompt(1, user("Q"), "test", split), completions)
 
 
 def said(found):
@@ -36,6 +38,53 @@ def test_every_strict_order_is_a_pair_and_ties_are_none():
     assert said(found) == [("b", "a"), ("b", "d"), ("b", "c"), ("a", "c"), ("d", "c")]
     assert pairs.derive([judged(((1, 2),), {1: "a", 2: "b"})]) == []
     assert pairs.derive([judged((), {1: "a", 2: "b"}, verdict="skip")]) == []
+
+
+def test_a_ranking_of_k_weighs_as_if_each_completion_were_in_one_pair():
+    """1 / (K - 1): each of K completions stands in K - 1 pairs."""
+    texts = {1: "a", 2: "b", 3: "c", 4: "d"}
+
+    def weights(*tiers):
+        return [p.weight for p in pairs.derive([judged(tiers, texts)])]
+
+    assert weights((1,), (2,)) == [1.0]
+    assert weights((1,), (2,), (3,)) == [1 / 2] * 3
+    assert weights((2,), (1, 4), (3,)) == [1 / 3] * 5
+    assert weights((3,), (2,)) == [1.0], "what was left out of the ranking does not count"
+
+
+def test_ties_make_pairs_where_they_are_asked_for():
+    texts = {1: "a", 2: "b", 3: "c", 4: "b"}
+    one = judged(((3,), (1, 2, 4)), texts)
+    found = pairs.derive([one], ties=True)
+    assert [(p.chosen, p.rejected, p.tie) for p in found] == [
+        ("c", "a", False), ("c", "b", False), ("c", "b", False), ("a", "b", True), ("a", "b", True),
+    ], "not the pair of equal texts"
+    assert {p.weight for p in found} == {1 / 3}
+    assert [(p.tie, p.weight) for p in pairs.derive([judged(((1, 2),), texts)], ties=True)] == [(True, 1.0)]
+    assert pairs.derive([judged(((1, 2),), texts, split="heldout")], ties=True) == [], "accuracy is about preferences"
+    assert pairs.derive([judged((), texts, verdict="skip")], ties=True) == []
+
+
+def test_a_strength_stays_with_its_pair():
+    assert pairs.derive([judged(((1,), (2,)), {1: "a", 2: "b"}, strength="slightly")])[0].strength == "slightly"
+
+
+def test_votes_weigh_as_their_annotators_do():
+    texts = {1: "a", 2: "b", 3: "c"}
+    everyone = [judged(((1,), (2,), (3,)), texts, annotator_id=1), judged(((1,), (2,)), texts, annotator_id=2)]
+    assert [p.weight for p in pairs.derive(everyone, annotator_weights={1: 1.5})] == [0.75, 0.75, 0.75, 1.0]
+
+
+def test_ties_are_no_preference_pairs():
+    tied = PreferencePair(user("Q"), "a", "b", 1.0, "train", "human", 1, True)
+    with pytest.raises(NotEnoughPairs, match="^2 preference pairs, need 3: judge 1 more comparisons, or pass --min-pairs 2"):
+        pairs.require([pair()] * 2 + [tied] * 5, 3)
+    with pytest.raises(NotEnoughPairs, match="training prompts"):
+        pairs.require([pair("heldout")] * 3 + [tied], 3)
+    said = pairs.manifest([pair(), tied, tied])
+    assert said["pairs"] == said["train"] == 1 and said["ties"] == 2
+    assert "ties" not in pairs.manifest([pair()])
 
 
 def test_identical_texts_teach_nothing():
@@ -80,6 +129,40 @@ def test_a_snapshot_comes_back_as_it_was_frozen(tmp_path):
         "pairs": 3, "train": 1, "heldout": 2, "simulated": 1, "sha256": hashlib.sha256(data).hexdigest(),
     }
     assert [f.name for f in (tmp_path / "run").iterdir()] == ["pairs.jsonl"]
+
+
+def test_what_is_said_beside_the_order_comes_back_too(tmp_path):
+    frozen = [PreferencePair(user("Q"), "a", "b", 0.5, "train", "human", 1, True), pair(),
+              PreferencePair(user("Q"), "a", "b", 1.0, "train", "human", 1, False, "better")]
+    pairs.write_snapshot(frozen, tmp_path)
+    assert pairs.read_snapshot(tmp_path) == frozen
+
+
+def test_a_snapshot_from_before_ties_and_strengths_is_read_with_its_hash(tmp_path):
+    line = ('{"prompt": [{"role": "user", "content": "Q"}], "chosen": "a", "rejected": "b", "weight": 1.0, "split": "train", '
+            '"annotator_kind": "human", "judgment_id": 3}\n')
+    (tmp_path / "pairs.jsonl").write_text(line)
+    frozen = pairs.read_snapshot(tmp_path)
+    assert frozen == [PreferencePair(user("Q"), "a", "b", 1.0, "train", "human", 3, False, None)]
+    assert pairs.manifest(frozen)["sha256"] == hashlib.sha256(line.encode()).hexdigest()
+
+
+def test_a_round_freezes_ties_and_weights_where_it_is_told_to(judged, tmp_path, monkeypatch):
+    prompt = judged.prompt("Tied?", "train")
+    sim = annotators.ensure(judged.store, "sim", kind="simulated", rule='{"judge": "sentiment", "words": [], "flip": 0.0}')
+    comparison, (first, second) = judged.comparison(prompt, "one", "two")
+    judgments.add_simulated(judged.store, comparison, sim.id, tiers=((first, second),))
+    monkeypatch.setattr("rlhf.reliability.weights", lambda store, include_simulated: {sim.id: 0.5} if include_simulated else {})
+
+    run = Jobs(judged.store, judged.folder).create(judged.config())
+
+    def frozen(folder, **options):
+        return take_snapshot(judged.store, run.id, judged.config(**options), tmp_path / folder)
+
+    plain = frozen("plain")
+    assert [p.tie for p in plain] == [False] * 9 and {p.weight for p in plain} == {1.0}
+    told = frozen("told", reward_ties="soft", reward_annotator_weights=True)
+    assert [p.tie for p in told] == [False] * 9 + [True] and {p.weight for p in told} == {0.5}
 
 
 def test_a_split_holds_its_own_pairs():

@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from rlhf.ppo import explained_variance
-from rlhf.ppo_math import adapted_kl_coef, gae, masked_mean, policy_loss, rewards_with_kl, value_loss, whiten
+from rlhf.ppo_math import (
+    adapted_kl_coef,
+    explained_variance,
+    gae,
+    kl_per_token,
+    masked_mean,
+    policy_loss,
+    rewards_with_kl,
+    value_loss,
+    whiten,
+)
 
 
 def row(*values):
@@ -42,7 +51,8 @@ def test_rewards_are_the_kl_penalty_and_the_score_on_the_last_real_token():
     scores = torch.tensor([2.0, -1.0])
     given_ = [x.clone() for x in (scores, logprobs, ref_logprobs, real)]
 
-    rewards, kl = rewards_with_kl(scores, logprobs, ref_logprobs, real, 0.1)
+    kl = kl_per_token(logprobs, ref_logprobs, real)
+    rewards = rewards_with_kl(scores, kl, real, 0.1)
 
     assert_close(kl, torch.tensor([[0.5, -1.0, 0.0], [0.0, 1.0, 2.0]]))
     assert_close(rewards, torch.tensor([[-0.05, 2.1, 0.0], [0.0, -0.1, -1.2]]))
@@ -51,8 +61,8 @@ def test_rewards_are_the_kl_penalty_and_the_score_on_the_last_real_token():
 
 
 def test_rewards_without_a_penalty_leave_the_kl_as_it_is():
-    rewards, kl = rewards_with_kl(torch.tensor([1.0]), row(-1, -1), row(-2, -3), mask(1, 1), 0.0)
-    assert_close(rewards, row(0, 1))
+    kl = kl_per_token(row(-1, -1), row(-2, -3), mask(1, 1))
+    assert_close(rewards_with_kl(torch.tensor([1.0]), kl, mask(1, 1), 0.0), row(0, 1))
     assert_close(kl, row(1, 2))
 
 

@@ -1,16 +1,24 @@
 """The reward model: it learns a rule that can be learned, scores a row the same in any company, and touches nothing else."""
 
+import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from learning import user
+from torch import tensor
 from torch.testing import assert_close
+from trl import RewardTrainer
 
+from rlhf import objective, reward
 from rlhf.backbone import Backbone
 from rlhf.config import AdapterConfig, RewardConfig
 from rlhf.pairs import PreferencePair
-from rlhf.reward import ADAPTER, RewardModel, fit
+from rlhf.probe import Features, fit_probe
+from rlhf.reward import ADAPTER, RewardModel, WholeRankings, fit
 
 CONFIG = RewardConfig(adapter=AdapterConfig(rank=4, alpha=8), depth=1.0, probe_l2=0.03, epochs=4, batch_size=8, learning_rate=5e-3)
 
@@ -121,7 +129,10 @@ def test_a_score_reads_the_answer_through_the_prompt_and_not_the_prompt_itself(u
     with backbone.using(ADAPTER), torch.no_grad():
         hidden = backbone.hidden(ids, mask, depth=untrained.depth)[0]
         expected = untrained.head(hidden[3:6].mean(0))
-        assert_close(untrained.raw(ids, mask, starts), expected, atol=1e-5, rtol=0)
+        assert_close(untrained.raw(ids, mask, starts)[0], expected, atol=1e-5, rtol=0)
+        last = RewardModel(backbone, replace(CONFIG, pooling="last"), seed=0)
+        longer = last.batch([last.row([5, 6, 7], [20, 21]), last.row([5], [20] * 9)])
+        assert_close(last.raw(*longer)[0], last.head(hidden[5]), atol=1e-5, rtol=0)
 
 
 def test_a_row_ends_with_exactly_one_end_token(untrained):
@@ -161,6 +172,15 @@ def test_samples_that_all_score_alike_give_no_scale(untrained):
     assert other.abs() < 100
 
 
+def test_one_raw_score_is_one_standard_deviation_of_the_references(untrained):
+    """Raw 1, 3 and 5: mean 3, standard deviation sqrt(8/3)."""
+    rows = [untrained.row([5], [6 + i]) for i in range(3)]
+    raw = {len(r.ids): torch.tensor([[1.0], [3.0], [5.0]]) for r in rows}
+    untrained.raw = lambda ids, mask, starts: raw[ids.shape[1]]
+    untrained.normalise(rows)
+    assert_close(untrained.score(rows), tensor([-2.0, 0.0, 2.0]) / math.sqrt(8 / 3))
+
+
 def test_a_saved_reward_model_scores_the_same(backbone, tiny_folder, rule_pairs, tmp_path):
     model, _ = learned(backbone, rule_pairs[:16], tmp_path)
     rows = rows_of(model, rule_pairs)
@@ -171,7 +191,17 @@ def test_a_saved_reward_model_scores_the_same(backbone, tiny_folder, rule_pairs,
     assert RewardModel.is_saved(folder)
     loaded = RewardModel.load(Backbone.load(tiny_folder, "cpu", "float32"), CONFIG, folder)
     assert torch.equal(loaded.score(rows), model.score(rows))
-    assert (loaded.mean, loaded.std) == (model.mean, model.std)
+    assert torch.equal(loaded.mean, model.mean) and torch.equal(loaded.std, model.std)
+
+
+def test_a_scale_written_as_numbers_is_read(untrained, tiny_folder, tmp_path):
+    """As it was before there were ensembles."""
+    untrained.save(tmp_path)
+    (tmp_path / "scale.json").write_text(json.dumps({"mean": 0.5, "std": 2.0}))
+    loaded = RewardModel.load(Backbone.load(tiny_folder, "cpu", "float32"), CONFIG, tmp_path)
+    rows = [untrained.row([5], [6, 7])]
+    assert loaded.mean.shape == loaded.std.shape == (1,)
+    assert_close(loaded.score(rows), (untrained.score(rows) - 0.5) / 2)
 
 
 def test_a_cancel_arrives_through_the_report(backbone, rule_pairs, tmp_path):
@@ -190,3 +220,200 @@ def test_scoring_while_it_is_fitted_leaves_the_fit_alone(tiny_folder, rule_pairs
     quiet = fitted(lambda *_: None)
     measured = fitted(lambda step, total, figures, model: model.score([model.row([5], [6])]))
     assert torch.equal(quiet.head.weight, measured.head.weight)
+
+
+# ---- what the probe is fitted to
+
+
+def features_of(model, differences):
+    """Pairs that differ in the first feature alone."""
+    chosen = torch.zeros(len(differences), model.backbone.hidden_size)
+    chosen[:, 0] = tensor(differences)
+    return Features(chosen, torch.zeros_like(chosen))
+
+
+def votes_on(model, ties):
+    pairs = [replace(pair("b", "a", f"Q{i}"), tie=tie) for i, tie in enumerate(ties)]
+    return objective.read(pairs, model.config, seed=0)
+
+
+@pytest.mark.parametrize("how", ["davidson", "rao-kupper"])
+def test_the_probe_learns_how_easily_answers_tie(backbone, how):
+    """Two ties in four votes between equals: nu / (2 + nu) = 1/2 for nu = 2; (theta - 1) / (theta + 1) = 1/2 for theta = 3.
+
+    Both are found at log 2: exp of it is nu, and softplus of it, log(1 + 2), is log theta.
+    """
+    model = RewardModel(backbone, replace(CONFIG, ties=how, probe_l2=0.0), seed=0)
+    ease = model.start_from_probe(features_of(model, [1.0, -1.0, 0.0, 0.0]), votes_on(model, [False, False, True, True]))
+    assert_close(ease, tensor([math.log(2)]), atol=1e-3, rtol=0)
+    assert model.head.weight[0, 0].abs() < 1e-3
+
+
+def test_a_soft_tie_pulls_the_probe_back(backbone):
+    """Of d = 1: one vote for it and one half vote each way is 3/4."""
+    model = RewardModel(backbone, replace(CONFIG, ties="soft", probe_l2=0.0), seed=0)
+    model.start_from_probe(features_of(model, [1.0, 1.0]), votes_on(model, [False, True]))
+    assert_close(model.head.weight[0, 0], tensor(math.log(3)), atol=1e-3, rtol=0)
+
+
+def test_the_features_are_handed_on_in_the_order_of_the_pairs(backbone, rule_pairs, tmp_path):
+    given_, config = [], replace(CONFIG, epochs=0)
+    pairs = [*rule_pairs[:5], rule_pairs[0]]
+    model = fit(backbone, pairs, config, seed=0, scratch=tmp_path, report=lambda *_: None, on_features=given_.append)
+    [features] = given_
+    with backbone.using(None), torch.no_grad():
+        alone = torch.cat([model.features(*model.batch([row])) for row in rows_of(model, pairs)])
+    assert_close(features.chosen, alone[0::2], atol=1e-5, rtol=0)
+    assert_close(features.rejected, alone[1::2], atol=1e-5, rtol=0)
+    assert torch.equal(model.head.weight[0], fit_probe(*features, l2=config.probe_l2))
+
+
+# ---- ensembles
+
+
+def test_one_head_alone_never_disagrees(untrained):
+    rows = [untrained.row([5], [6 + i]) for i in range(3)]
+    members = untrained.members(rows)
+    assert members.shape == (1, 3) and torch.equal(members[0], untrained.score(rows))
+    assert untrained.disagreement(members).tolist() == [0.0] * 3
+
+
+def test_a_conservative_score_takes_off_the_spread_of_the_heads(backbone):
+    """Members say 1, 3 and 3, 3: means 2 and 3, standard deviations 1 and 0."""
+    model = RewardModel(backbone, replace(CONFIG, ensemble=2, conservatism=0.5), seed=0)
+    members = tensor([[1.0, 3.0], [3.0, 3.0]])
+    assert_close(model.disagreement(members), tensor([1.0, 0.0]))
+    assert_close(model.conservative(members), tensor([1.5, 3.0]))
+    backbone.add_adapter(ADAPTER, CONFIG.adapter, seed=0)
+    rows = [model.row([5], [6 + i]) for i in range(4)]
+    each = model.members(rows)
+    assert each.shape == (2, 4) and each.std(0).min() > 0
+    assert_close(model.score(rows), each.mean(0) - 0.5 * (each[0] - each[1]).abs() / 2)
+
+
+def test_each_head_is_the_probe_of_its_own_bootstrap(backbone, rule_pairs, tmp_path):
+    config = replace(CONFIG, ensemble=3, epochs=0)
+    seen = []
+    model = fit(backbone, rule_pairs, config, seed=4, scratch=tmp_path, report=lambda *_: None, on_features=seen.append)
+    weights = objective.read(rule_pairs, config, seed=4).weight
+    for i in range(3):
+        alone = fit_probe(*seen[0], l2=config.probe_l2, weights=weights[:, i])
+        assert_close(model.head.weight[i], alone, atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(model.head.weight[0], model.head.weight[1], atol=1e-2)
+
+
+@pytest.mark.slow
+def test_an_ensemble_learns_is_kept_and_has_a_scale_for_each_head(tiny_folder, rule_pairs, tmp_path):
+    config = replace(CONFIG, ensemble=3)
+    model, _ = learned(Backbone.load(tiny_folder, "cpu", "float32"), rule_pairs, tmp_path, config)
+    rows = rows_of(model, rule_pairs)
+    model.normalise(rows)
+    members = model.members(rows)
+    assert_close(members.mean(1), torch.zeros(3), atol=1e-5, rtol=0)
+    assert_close(members.std(1, unbiased=False), torch.ones(3), atol=1e-4, rtol=0)
+    assert ((members[:, 0::2] > members[:, 1::2]).float().mean(1) > 0.9).all()
+    model.save(tmp_path / "reward")
+    loaded = RewardModel.load(Backbone.load(tiny_folder, "cpu", "float32"), config, tmp_path / "reward")
+    assert torch.equal(loaded.members(rows), members)
+
+
+# ---- what TRL trains
+
+
+def trainer_of(backbone, pairs, config, tmp_path, monkeypatch):
+    """The trainer as it stands when training would begin."""
+    found = []
+    monkeypatch.setattr(reward._Trainer, "train", lambda self: found.append(self))
+    fit(backbone, pairs, config, seed=0, scratch=tmp_path, report=lambda *_: None)
+    return found[0]
+
+
+def ranking(*texts, n=1, strength=None):
+    k = len(texts)
+    return [
+        PreferencePair(user(f"Q{n}"), texts[i], texts[j], 1 / (k - 1), "train", "human", n, strength=strength)
+        for i in range(k) for j in range(i + 1, k)
+    ]  # fmt: skip
+
+
+def test_plain_votes_have_the_loss_of_trl(backbone, rule_pairs, tmp_path, monkeypatch):
+    trainer = trainer_of(backbone, rule_pairs[:12], CONFIG, tmp_path, monkeypatch)
+    with backbone.using(ADAPTER):
+        for inputs in trainer.get_train_dataloader():
+            ours = trainer.compute_loss(trainer.model, dict(inputs))
+            theirs = RewardTrainer.compute_loss(trainer, trainer.model, dict(inputs))
+            assert torch.equal(ours, theirs) and ours > 0
+    seen = trainer._metrics["train"]["accuracy"]
+    assert seen[0::2] == seen[1::2], "and its accuracy"
+
+
+def test_margins_have_the_loss_of_trl(backbone, rule_pairs, tmp_path, monkeypatch):
+    pairs = [replace(p, strength="better" if i < 3 else "significantly") for i, p in enumerate(rule_pairs[:8])]
+    trainer = trainer_of(backbone, pairs, replace(CONFIG, strength="margin"), tmp_path, monkeypatch)
+    with backbone.using(ADAPTER):
+        [inputs] = trainer.get_train_dataloader()
+        margin = torch.where(inputs["pairs"] < 3, 2 / 3, 1.0)
+        ours = trainer.compute_loss(trainer.model, dict(inputs))
+        theirs = RewardTrainer.compute_loss(trainer, trainer.model, dict(inputs) | {"margin": margin})
+        assert_close(ours, theirs)
+
+
+def test_ties_have_a_loss_and_no_accuracy(backbone, rule_pairs, tmp_path, monkeypatch):
+    pairs = [replace(p, tie=i >= 3) for i, p in enumerate(rule_pairs[:8])]
+    trainer = trainer_of(backbone, pairs, replace(CONFIG, ties="soft"), tmp_path, monkeypatch)
+    with backbone.using(ADAPTER), torch.no_grad():
+        trainer.reward_model.head.weight.zero_()
+        [inputs] = trainer.get_train_dataloader()
+        assert_close(trainer.compute_loss(trainer.model, dict(inputs)), tensor(math.log(2)))
+        # Scores that fall from the first row on: every chosen side lies before its rejected one.
+        trainer.reward_model.raw = lambda ids, mask, starts: -torch.arange(len(ids), dtype=torch.float32)[:, None]
+        trainer.compute_loss(trainer.model, dict(inputs))
+        trainer.compute_loss(trainer.model, dict(inputs) | {"chosen": torch.where(inputs["pairs"] < 1, 15, 0)})
+        trainer.compute_loss(trainer.model, dict(inputs) | {"pairs": torch.full((8,), 7)})
+    assert trainer._metrics["train"]["accuracy"] == [0.0, 1.0, pytest.approx(2 / 3)]
+
+
+def test_a_ranking_is_read_once_and_whole(backbone, tmp_path, monkeypatch):
+    pairs = [*ranking("a", "ab", "abb", "b"), *ranking("aa", "bb", n=2), *ranking("a", "b", "ba", n=3)]
+    trainer = trainer_of(backbone, pairs, replace(CONFIG, batch_size=5), tmp_path, monkeypatch)
+    batches = list(trainer.get_train_dataloader())
+    assert len(batches) == len(trainer.get_train_dataloader()) == 2, "10 pairs, of which the 6 of one ranking count as 5"
+    groups = [{0, 1, 2, 3, 4, 5}, {6}, {7, 8, 9}]
+    found = [set(b["pairs"].tolist()) for b in batches]
+    assert set.union(*found) == set(range(10)) and sum(map(len, found)) == 10
+    assert all(group <= b or not group & b for group in groups for b in found)
+    for batch, members in zip(batches, found, strict=True):
+        completions = sum(k for group, k in zip(groups, (4, 2, 3), strict=True) if group <= members)
+        assert len(batch["input_ids"]) == completions
+    with backbone.using(ADAPTER):
+        scores = trainer.reward_model.score(rows_of(trainer.reward_model, pairs))
+        for batch in batches:
+            logits = trainer.model(**batch).logits[:, 0]
+            for side, offset in (("chosen", 0), ("rejected", 1)):
+                assert_close(logits[batch[side]], scores[2 * batch["pairs"] + offset], atol=1e-5, rtol=0)
+
+
+@given(st.lists(st.integers(1, 36), min_size=1, max_size=40), st.integers(1, 20))
+def test_no_ranking_is_cut_and_none_is_lost(sizes, batch_size):
+    sampler = WholeRankings(range(len(sizes)), sizes, batch_size)
+    batches = list(sampler)
+    assert [i for batch in batches for i in batch] == list(range(len(sizes)))
+    assert len(batches) == len(sampler) and all(batches)
+    for batch in batches:
+        assert sum(min(sizes[i], batch_size) for i in batch[1:]) <= batch_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{"ties": "soft"}, {"ties": "rao-kupper"}, {"ties": "davidson", "strength": "soft"}, {"strength": "margin", "ensemble": 2},
+     {"rankings": "plackett-luce"}, {"pooling": "last"}],
+    ids=lambda options: "-".join(options.values() if all(isinstance(v, str) for v in options.values()) else options),
+)  # fmt: skip
+def test_every_reading_of_votes_learns_the_rule(backbone, rule_pairs, tmp_path, options):
+    ties = [replace(pair("ab", "ba", f"T{i}"), tie=True, judgment_id=i) for i in range(6)] if "ties" in options else []
+    votes = [replace(p, strength="better") for p in rule_pairs]
+    model, log = learned(backbone, [*votes, *ties], tmp_path, replace(CONFIG, **options))
+    scores = model.score(rows_of(model, rule_pairs))
+    assert (scores[0::2] > scores[1::2]).float().mean() > 0.9
+    assert all(math.isfinite(figures["reward/loss"]) for _, _, figures in log)

@@ -6,7 +6,7 @@ from scipy import stats
 from torch.testing import assert_close
 
 from rlhf.backbone import pad_left
-from rlhf.sampling import Sampled, Step, draw, gather, generator, sample, stream
+from rlhf.sampling import BLOCK, Sampled, Step, draw, gather, generator, pick, sample, stream
 from rlhf.vocabulary import of_logits
 from storage.records import Sampling
 
@@ -16,7 +16,8 @@ LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
 
 
 def drawn(sampling, n=20_000, key=1):
-    return draw(LOGITS.expand(n, -1), sampling, generator(CPU, key)).bincount(minlength=4)
+    p = (LOGITS / sampling.temperature).softmax(-1)
+    return draw(p.expand(n, -1), sampling, generator(CPU, key)).bincount(minlength=4)
 
 
 def fits(counts, p):
@@ -49,14 +50,28 @@ def test_top_p_keeps_the_fewest_that_hold_the_mass():
 
 
 def test_temperature_0_takes_the_likeliest():
-    assert draw(torch.tensor([[0.1, 3.0, 2.9]]), Sampling(temperature=0), generator(CPU, 0)).tolist() == [1]
+    assert draw(torch.tensor([[0.1, 0.5, 0.4]]), Sampling(temperature=0), generator(CPU, 0)).tolist() == [1]
+
+
+def test_the_number_drawn_falls_into_a_tokens_share():
+    # Shares end at .1, .1, .5 and 1: the second and the last token have none.
+    p = torch.tensor([[0.1, 0.0, 0.4, 0.5, 0.0]])
+    for u, token in ((0.0, 0), (0.0999, 0), (0.1001, 2), (0.4999, 2), (0.5001, 3), (1 - 2**-53, 3)):
+        assert pick(p, torch.tensor([u], dtype=torch.float64)).tolist() == [token]
+
+
+def test_shares_are_found_across_blocks():
+    # 2 blocks and a half, equal shares: token i is drawn by u = (i + .5) / n.
+    n = 2 * BLOCK + BLOCK // 2
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    assert pick(torch.full((n, n), 3.0), u).tolist() == list(range(n))
 
 
 def test_a_model_is_sampled_from_its_own_distribution(backbone):
     prompt = [5, 6, 7, 8]
     ids, mask = pad_left([prompt], backbone.pad_id)
     with torch.no_grad():
-        p = (backbone.forward(ids, mask, keep=1).logits[0, 0] / 0.7).softmax(-1).double()
+        p = (backbone.forward(ids, mask, keep=1).logits[0, 0].double() / 0.7).softmax(-1)
     found = sample(backbone, [prompt] * 3000, Sampling(temperature=0.7, max_new_tokens=1), generator(CPU, 4))
     counts = torch.tensor([s.ids[0] for s in found]).bincount(minlength=len(p)).double()
     common = p * 3000 >= 5

@@ -237,12 +237,17 @@ def fill_m005(db):
     put(db, "gold_answers", "comparison_id tiers note by_id created_at", (3, "[[5],[6]]", "checked", ANN, at(42)))
 
 
+def fill_m006(db):
+    """It only forbids and looks: there is nothing new to fill."""
+
+
 FILLS = {
     "m001_loop": fill_m001,
     "m002_people": fill_m002,
     "m003_project": fill_m003,
     "m004_detail": fill_m004,
     "m005_leases": fill_m005,
+    "m006_audit": fill_m006,
 }
 
 
@@ -566,6 +571,18 @@ def test_m006_s_audit_tells_what_was_there_before_it(step):
         (at(33), ANN, "lifted", "exclusion", "1", "It was not."),
         (at(42), ANN, "set gold answer", "comparison", "3", "checked"),
     ]
+
+
+def test_m007_gives_a_run_room_for_its_validation(step):
+    done = step("m007_validation")
+    assert_kept(done)
+    assert done.added("columns") == {"runs.validation"}
+    for kind in ("keys", "indexes", "triggers", "views"):
+        assert done.old[kind] == done.new[kind]
+    assert_dropped_nothing(done)
+    assert done.rows("SELECT id, status, result, validation FROM runs ORDER BY id") == [
+        ("round-1", "done", "{}", None), ("round-2", "lost", None, None),
+    ]  # fmt: skip
 
 
 # ---- a whole data folder of version 0.1.0, opened by this one

@@ -49,6 +49,18 @@ def test_a_run_lives_and_ends(store, run):
     assert ended.finished_at is not None
 
 
+def test_what_was_found_of_the_reward_model_outlives_a_restart(store, run):
+    assert runs.get(store, run).validation is None
+    runs.mark_started(store, run, 1)
+    found = {"pairs": 40, "by_kind": [{"kind": "설명", "accuracy": None}]}
+    runs.set_validation(store, run, found)
+    runs.finish(store, run, "cancelled")
+    runs.requeue(store, run)
+    runs.mark_started(store, run, 2)
+    assert runs.get(store, run).validation == found
+    assert [other.validation for other in runs.all_runs(store)] == [found]
+
+
 def test_a_failed_run_keeps_how_far_it_got(store, run):
     runs.set_stage(store, run, "ppo", 0.5, 90.0)
     runs.finish(store, run, "failed", error="out of memory")
@@ -72,6 +84,7 @@ def test_what_is_said_of_an_unknown_run_is_refused(store):
         lambda: runs.finish(store, "r9", "done"),
         lambda: runs.request_cancel(store, "r9"),
         lambda: runs.requeue(store, "r9"),
+        lambda: runs.set_validation(store, "r9", {}),
     ):
         with pytest.raises(StoreError, match="no run r9"):
             act()

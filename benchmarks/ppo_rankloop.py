@@ -1,0 +1,193 @@
+"""This project's side of `ppo_vs_peers`: one PPO step of the packaged model, its generation alone, or the vowel task."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import ppo_work as work
+import torch
+from tokenizers import Tokenizer, models
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from rlhf import ppo, rollout, weights
+from rlhf.backbone import Backbone
+from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
+from rlhf.lora import FusedLinear
+from rlhf.ppo import PPO
+from rlhf.reward import ADAPTER, RewardModel, Row
+from rlhf.sampling import generator, stream
+from storage.records import Sampling
+
+
+class Clock:
+    """Seconds spent inside functions, by phase."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+
+    def watch(self, owner: object, name: str, phase: str, *, when: Callable[..., bool] = lambda *_, **__: True) -> None:
+        plain: Callable = getattr(owner, name)
+
+        def timed(*args, **kwargs):
+            start = time.perf_counter()
+            try:
+                return plain(*args, **kwargs)
+            finally:
+                if when(*args, **kwargs):
+                    self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+        setattr(owner, name, timed)
+
+
+def packaged() -> Backbone:
+    backbone = Backbone.load(weights.resolve("default"), "cpu")
+    backbone.eos_id = work.NEVER_DRAWN
+    return backbone
+
+
+def step(top_layers: int) -> None:
+    backbone = packaged()
+    config = RewardConfig(depth=1.0, adapter=AdapterConfig(rank=work.RANK, alpha=work.ALPHA))
+    backbone.add_adapter(ADAPTER, config.adapter, seed=0)
+    trainer = PPO(
+        backbone, RewardModel(backbone, config, seed=0), work.prompts(backbone.base.config.vocab_size),
+        PPOConfig(
+            batch_size=work.PROMPTS, minibatch_size=work.MINIBATCH, epochs=work.EPOCHS, max_new_tokens=work.RESPONSE_TOKENS,
+            temperature=1.0, learning_rate=work.LEARNING_RATE,
+        ),
+        AdapterConfig(rank=work.RANK, alpha=work.ALPHA, top_layers=top_layers), seed=0,
+    )
+    clock = Clock()
+    clock.watch(ppo, "collect", "collect")
+    clock.watch(trainer, "update", "update")
+    clock.watch(RewardModel, "score", "scoring")
+    clock.watch(rollout, "read", "scoring")
+    clock.watch(backbone.decoder, "read", "prefill", when=lambda ids, *_, cache=None, **__: cache is not None and ids.shape[1] > 1)
+    start = time.perf_counter()
+    trainer.step()
+    seconds = clock.seconds
+    work.report(
+        step=time.perf_counter() - start, rollout=seconds.pop("collect") - seconds["scoring"],
+        sizes=sizes(backbone), adapted=top_layers or backbone.depth, **seconds,
+    )
+
+
+def sizes(backbone: Backbone) -> dict[str, int]:
+    layer = backbone.decoder.layers[0]
+    linears = [m for n, m in layer.named_modules() if isinstance(m, torch.nn.Linear) and ".lora_" not in n]
+    return {
+        "layers": backbone.depth, "per_layer": sum(m.weight.numel() for m in linears), "hidden": backbone.hidden_size,
+        "vocabulary": backbone.base.config.vocab_size,
+    }
+
+
+@torch.no_grad()
+def generate() -> None:
+    """Tokens a second of the same policy by this project's loop and by `model.generate`, in bfloat16 where there is that."""
+    backbone = packaged()
+    backbone.add_adapter("policy", AdapterConfig(rank=work.RANK, alpha=work.ALPHA), seed=0)
+    asked = work.prompts(backbone.base.config.vocab_size)
+    ids = torch.tensor(asked)
+    drawn = Sampling(temperature=1.0, max_new_tokens=work.RESPONSE_TOKENS)
+
+    def ours(adapter: str | None) -> None:
+        with backbone.using(adapter):
+            for _ in stream(backbone, asked, drawn, generator(backbone.device, 0), listen=adapter is not None):
+                pass
+
+    def theirs(adapter: str | None) -> None:
+        with backbone.using(adapter):
+            backbone.base.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, top_p=1.0, temperature=1.0,
+                max_new_tokens=work.RESPONSE_TOKENS, eos_token_id=work.NEVER_DRAWN, pad_token_id=backbone.pad_id,
+            )
+
+    def rate(run: Callable[[str | None], None], adapter: str | None) -> float:
+        start = time.perf_counter()
+        run(adapter)
+        return work.PROMPTS * work.RESPONSE_TOKENS / (time.perf_counter() - start)
+
+    ours(None)
+    rates = {f"{name}/rankloop": rate(ours, adapter) for name, adapter in (("base", None), ("policy", "policy"))}
+    # What `generate` meets elsewhere: torch's own attention, PEFT's own LoRA.
+    plain(backbone)
+    rates |= {f"{name}/generate": rate(theirs, adapter) for name, adapter in (("base", None), ("policy", "policy"))}
+    work.report(**rates)
+
+
+def plain(backbone: Backbone) -> None:
+    backbone.base.set_attn_implementation("sdpa")
+    FusedLinear.forward = FusedLinear.__base__.forward
+
+
+def matmul_rate() -> None:
+    """Multiplications and additions a second of one large product, the best of several."""
+    dtype = packaged().base.dtype
+    a, b = (torch.randn(2048, 2048, dtype=dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(12):
+        start = time.perf_counter()
+        a @ b
+        best = max(best, 2 * 2048**3 / (time.perf_counter() - start))
+    work.report(rate=best, dtype=str(dtype).removeprefix("torch."))
+
+
+# ---- the vowel task
+
+
+def small() -> Backbone:
+    """The random GPT-2 with a vocabulary of letters."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(**work.GPT2, bos_token_id=1, eos_token_id=1, pad_token_id=0))
+    spelled = Tokenizer(models.WordLevel({word: i for i, word in enumerate(work.words())}, unk_token="<end>"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=spelled, eos_token="<end>", pad_token="<pad>", chat_template="{{ messages[0].content }}"
+    )
+    return Backbone(model, tokenizer)
+
+
+class Vowels:
+    """In the reward model's place: reads what the letters say."""
+
+    def __init__(self):
+        self.words = work.words()
+
+    def row(self, prompt_ids, answer_ids) -> Row:
+        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+
+    def score(self, rows, *, tick=lambda: None) -> torch.Tensor:
+        return torch.tensor([work.vowel_score("".join(self.words[i] for i in r.ids[r.start :] if i > 1)) for r in rows])
+
+
+def vowels(seed: int) -> None:
+    trainer = PPO(
+        small(), Vowels(), work.vowel_prompts(),
+        PPOConfig(
+            batch_size=work.VOWEL_BATCH, minibatch_size=work.MINIBATCH, epochs=work.EPOCHS, max_new_tokens=work.VOWEL_NEW_TOKENS,
+            temperature=1.0, learning_rate=work.VOWEL_LEARNING_RATE, kl_coef=work.VOWEL_KL, kl_target=0.0,
+        ),
+        replace(AdapterConfig(), rank=work.VOWEL_RANK, alpha=2 * work.VOWEL_RANK), seed=seed,
+    )
+    start = time.perf_counter()
+    scores = [trainer.step()["objective/scores"] for _ in range(work.VOWEL_STEPS)]
+    work.report(scores=scores, step=(time.perf_counter() - start) / work.VOWEL_STEPS)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=("step", "generate", "rate", "vowels"))
+    parser.add_argument("--top-layers", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    match asked.task:
+        case "step":
+            step(asked.top_layers)
+        case "generate":
+            generate()
+        case "rate":
+            matmul_rate()
+        case "vowels":
+            vowels(asked.seed)

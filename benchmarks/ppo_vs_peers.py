@@ -1,0 +1,125 @@
+"""The same PPO step on this project's engine and on TRL 1.12.0, the last that had PPO, alternating in one run.
+
+    python3 -m venv /tmp/trl && /tmp/trl/bin/pip install torch==2.13.0 trl==1.12.0 transformers==5.23.* peft==0.21.2
+    python benchmarks/ppo_vs_peers.py --trl /tmp/trl/bin/python
+
+Every run is a process of its own, so that its peak memory is its own. Prints seconds by phase, tokens a second, memory,
+their ratios, and how much of the machine's matrix-product rate each phase reaches. `--only` picks a part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+
+import ppo_work as work
+from figures import machine, verdict
+
+from rlhf import weights
+
+HERE = Path(__file__).parent
+PHASES = ("rollout", "scoring", "update")
+PUBLISHED = {"TRL 1.12": (0.79, 1.56, 9.0), "trlX": (0.82, 1.45, 4.8)}
+"""Of the vowel task as measured elsewhere on two cores: mean score at the start and the end, seconds a step."""
+
+
+def run(python: str, script: str, *arguments: object) -> dict:
+    """The figures that one process ends with."""
+    command = [python, str(HERE / script), *map(str, arguments)]
+    print("  ", *command[1:], flush=True)
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+    found = [line for line in done.stdout.splitlines() if line.startswith(work.MARK)]
+    if done.returncode or not found:
+        sys.exit(f"{script} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(found[-1].removeprefix(work.MARK))
+
+
+def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> None:
+    """One PPO step with adapters everywhere and with adapters at the top, on both sides, in turns."""
+    of: dict[tuple[str, int], list[dict]] = {}
+    for _ in range(rounds):
+        for layers in (0, top_layers):
+            of.setdefault(("rankloop", layers), []).append(run(sys.executable, "ppo_rankloop.py", "step", "--top-layers", layers))
+            of.setdefault(("TRL 1.12", layers), []).append(
+                run(trl, "ppo_trl.py", "step", "--model", model, "--top-layers", layers)
+            )
+            of[("rankloop", layers)].append(run(sys.executable, "ppo_rankloop.py", "step", "--top-layers", layers))
+    def average(side: str, layers: int, name: str) -> float:
+        return mean(found[name] for found in of[(side, layers)])
+
+    print(
+        f"\nOne PPO step: {work.PROMPTS} prompts of {work.PROMPT_TOKENS} tokens, {work.RESPONSE_TOKENS} new, {work.EPOCHS} epochs\n"
+        f"{'':9} {'adapters':8} {'rollout':>9} {'scoring':>9} {'update':>9} {'step':>9} {'new tok/s':>10} {'peak':>9}"
+    )
+    for side, layers in of:
+        seconds = {name: average(side, layers, name) for name in (*PHASES, "step")}
+        print(
+            f"{side:9} {place(layers):8}" + "".join(f"{spent:8.1f} s" for spent in seconds.values())
+            + f" {work.PROMPTS * work.RESPONSE_TOKENS / seconds['rollout']:10.0f} {average(side, layers, 'peak_gib'):5.2f} GiB"
+        )
+    for layers, asked_for in ((0, 5.0), (top_layers, 9.0)):
+        ratio = average("TRL 1.12", 0, "step") / average("rankloop", layers, "step")
+        print(f"step, {place(layers)}: {ratio:.1f} times as fast as TRL's, all ({asked_for:.0f} asked: {verdict(ratio >= asked_for)})")
+    alike = average("TRL 1.12", top_layers, "step") / average("rankloop", top_layers, "step")
+    print(f"step, {place(top_layers)} on both sides: {alike:.1f} times as fast")
+    for layers in (0, top_layers):
+        share = average("rankloop", layers, "peak_gib") / average("TRL 1.12", layers, "peak_gib")
+        print(f"peak memory, {place(layers)}: {share:.2f} of TRL's (0.25 asked: {verdict(share <= 0.25)})")
+    for layers in (0, top_layers):
+        found = of[("rankloop", layers)][0]
+        needed = work.flops_needed(work.Sizes(**found["sizes"]), adapted=found["adapted"])
+        for phase in ("prefill", *PHASES):
+            share = needed[phase] / average("rankloop", layers, phase) / rate
+            print(f"{phase}, {place(layers)}: {needed[phase] / 1e12:.2f} TFLOP needed, {share:.0%} of the matrix-product rate")
+
+
+def place(layers: int) -> str:
+    return f"top {layers}" if layers else "all"
+
+
+def generation() -> None:
+    rates = run(sys.executable, "ppo_rankloop.py", "generate")
+    for policy in ("base", "policy"):
+        ours, theirs = rates[f"{policy}/rankloop"], rates[f"{policy}/generate"]
+        print(
+            f"generation of {work.PROMPTS} rows, {policy}: {ours:.0f} tokens/s, `model.generate` {theirs:.0f}: "
+            f"{ours / theirs:.1f} times (2.5 asked: {verdict(ours >= 2.5 * theirs)})"
+        )
+
+
+def vowels(trl: str | None, seeds: int) -> None:
+    """Learning, not speed alone: the mean score at the first and last step."""
+    print(f"\n{work.VOWEL_STEPS} PPO steps for vowels\n{'':20} {'seed':4} {'first':>6} {'last':>6} {'s/step':>7}")
+    for seed in range(seeds):
+        sides = {"rankloop": (sys.executable, "ppo_rankloop.py")} | ({"TRL 1.12": (trl, "ppo_trl.py")} if trl else {})
+        for side, (python, script) in sides.items():
+            found = run(python, script, "vowels", "--seed", seed)
+            print(f"{side:20} {seed:4} {found['scores'][0]:6.2f} {found['scores'][-1]:6.2f} {found['step']:7.2f}", flush=True)
+    for side, (first, last, seconds) in PUBLISHED.items():
+        print(f"{side + ', elsewhere':20} {'':4} {first:6.2f} {last:6.2f} {seconds:7.2f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trl", help="the Python of an environment that has TRL 1.12.0; without it, only this project is timed")
+    parser.add_argument("--rounds", type=int, default=1, help="how often the sides take turns at the step")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the vowel task")
+    parser.add_argument("--top-layers", type=int, default=10, help="layers of the second arrangement")
+    parser.add_argument("--only", choices=("step", "generate", "vowels"), help="one part alone")
+    asked = parser.parse_args()
+    print(machine())
+    if asked.only in (None, "generate"):
+        generation()
+    if asked.only in (None, "step"):
+        if not asked.trl:
+            parser.error("--trl is needed to compare steps")
+        measured = run(sys.executable, "ppo_rankloop.py", "rate")
+        print(f"matrix products: {measured['rate'] / 1e9:.0f} GFLOPS in {measured['dtype']}")
+        steps(asked.trl, asked.rounds, str(weights.resolve("default")), asked.top_layers, measured["rate"])
+    if asked.only in (None, "vowels"):
+        vowels(asked.trl, asked.seeds)
+    print(machine())

@@ -1,0 +1,60 @@
+"""Finished rounds side by side, as the Training page shows them under the run. HTML, without Gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from feedback_ui.lead_view import table
+from feedback_ui.markdown import escape
+from feedback_ui.presenters import duration
+from feedback_ui.words import Words
+from rlhf import rounds
+from rlhf.rounds import FinishedRound
+from storage.records import Run
+
+COLUMNS = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win_rate", "win_rate_by_reward_model", "kl", "time", "memory")
+NUMBERS = range(COLUMNS.index("accuracy"), len(COLUMNS))
+METHODS = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft": "SFT"}
+KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT", "ia3": "(IA)³"}
+
+
+def section(words: Words, runs: Sequence[Run]) -> str:
+    """Nothing before there is a finished round."""
+    found = rounds.finished(sorted(runs, key=lambda run: run.created_at, reverse=True))
+    if not found:
+        return ""
+    heads = [words(f"rounds.{name}") for name in COLUMNS]
+    rows = table(heads, [_row(words, one) for one in found], caption=words("rounds.title"), numbers=NUMBERS)
+    note = f'<p class="rl-muted">{words("rounds.same_judgments")}</p>'
+    return f'<section class="rl-card rl-rounds" data-testid="rounds"><h3>{words("rounds.title")}</h3>{rows}{note}</section>'
+
+
+def _row(words: Words, one: FinishedRound) -> list[str]:
+    simulated = f'<br><span class="rl-muted">{words("rounds.simulated", number=one.simulated)}</span>' if one.simulated else ""
+    return [
+        escape(one.id),
+        METHODS[one.method],
+        _adapter(words, one),
+        f"{one.pairs:,}{simulated}",
+        f"<code>{escape(one.judgments)}</code>" if one.judgments else "",
+        _estimate(words, one.accuracy),
+        _estimate(words, one.win_rate),
+        _estimate(words, one.win_rate_by_reward_model),
+        "" if one.kl is None else words("run.nats", nats=one.kl),
+        "" if one.minutes is None else duration(words, one.minutes * 60),
+        "" if one.peak_memory_gib is None else f"{one.peak_memory_gib:.1f} GiB",
+    ]
+
+
+def _adapter(words: Words, one: FinishedRound) -> str:
+    name = KINDS.get(one.adapter.kind) or words("rounds.adapter_prompt")
+    large = ", ".join(words(f"rounds.adapter_{part}", count=number) for part, number in rounds.size(one.adapter).items())
+    return f'{name}<br><span class="rl-muted">{large}</span>' if large else name
+
+
+def _estimate(words: Words, figure: Mapping[str, Any] | None) -> str:
+    if figure is None:
+        return ""
+    ends = words("rounds.from_to", low=f"{figure['low']:.0%}", high=f"{figure['high']:.0%}")
+    return f'{figure["value"]:.0%}<br><span class="rl-muted">{ends}</span>'

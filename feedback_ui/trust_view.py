@@ -1,0 +1,176 @@
+"""How far to trust a run's reward model, as the Training page says it: figures of `rlhf.validation` in words and small pictures.
+
+Works nothing out: every number comes from the run's row. Strings of HTML, without Gradio; the plots are in `charts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from feedback_ui.lead_view import comparison_link, muted, table, text
+from feedback_ui.quality_view import NOTHING, interval
+from feedback_ui.run_view import is_active
+from feedback_ui.words import Words
+from rlhf.resampling import FEWEST_CLUSTERS
+from rlhf.validation import FEWEST_PAIRS
+from storage.records import Annotator, Comparison, Run
+
+Figures = Mapping[str, Any]
+
+CHANCE = 0.5
+
+
+def compared(run: Run) -> list[int]:
+    """The comparisons that the card names."""
+    return [surprise["comparison_id"] for surprise in (run.validation or {}).get("surprises", ())]
+
+
+# ---- the figures
+
+
+def card(words: Words, run: Run) -> str:
+    """Accuracy, what more judgments would buy, and calibration; before they are known, when they will be."""
+    said = _unknown(words, run) if run.validation is None else _known(words, run.validation)
+    return f'<section data-testid="trust"><h2 class="rl-heading">{words("trust.title")}</h2>{said}</section>' if said else ""
+
+
+def _unknown(words: Words, run: Run) -> str:
+    return f'<p class="rl-muted">{words("trust.not_yet")}</p>' if is_active(run) else ""
+
+
+def _known(words: Words, validation: Figures) -> str:
+    accuracy = validation["accuracy"]
+    if accuracy is None:
+        return f'<p class="rl-notice rl-warn">{words("trust.one_prompt")}</p>'
+    rests_on = words("trust.rests_on", count=validation["pairs"], prompts=validation["prompts"])
+    lines = {"more": more(words, validation["curve"]), "calibration": calibrated(words, validation["calibration"])}
+    said = "".join(f"<div><dt>{words(f'trust.{name}_title')}</dt><dd>{text(line)}</dd></div>" for name, line in lines.items())
+    return f'{_accuracy(words, accuracy)}<dl class="rl-says">{said}</dl>{muted(text(rests_on))}'
+
+
+def _accuracy(words: Words, accuracy: Figures) -> str:
+    value, low, high = (accuracy[name] for name in ("value", "low", "high"))
+    ends = "" if low is None else f' <span class="rl-muted">{text(words("trust.ends", low=_share(low), high=_share(high)))}</span>'
+    tone = "rl-muted" if low is not None and low > CHANCE else "rl-warn"
+    return (
+        f'<div class="rl-trusted"><span class="rl-value">{_share(value)}{ends}</span>{interval((value, low, high), (CHANCE,))}'
+        f'<span class="rl-small {tone}">{text(verdict(words, accuracy))}</span></div>'
+    )
+
+
+def verdict(words: Words, accuracy: Figures) -> str:
+    """The accuracy as a sentence, with what follows from it."""
+    if accuracy["low"] is None:
+        return words("trust.too_few_prompts", count=accuracy["prompts"], needed=FEWEST_CLUSTERS)
+    beats_chance = accuracy["low"] > CHANCE
+    return words("trust.beats_chance" if beats_chance else "trust.may_be_chance", share=f"{100 * accuracy['value']:.0f}")
+
+
+def more_would_help(curve: Figures) -> bool:
+    """Whether the learning curve goes up for certain: only then is it carried on."""
+    gain = curve.get("gain")
+    return gain is not None and gain["low"] > 0
+
+
+def more(words: Words, curve: Figures) -> str:
+    """What more judgments would buy, and nothing where that cannot be told."""
+    gain = curve["gain"]
+    if gain is None:
+        return words("trust.more_unknown", pairs=FEWEST_PAIRS, prompts=FEWEST_CLUSTERS)
+    if not more_would_help(curve):
+        return words("trust.more_unclear", more=curve["more"])
+    points = {name: f"{100 * gain[name]:.1f}" for name in ("value", "low", "high")}
+    return words("trust.more", more=curve["more"], **points)
+
+
+def calibrated(words: Words, calibration: Figures) -> str:
+    """Whether its probabilities can be taken at their word."""
+    ece, by_chance = f"{100 * calibration['ece']:.0f}", f"{100 * calibration['by_chance']:.0f}"
+    if calibration["ece"] <= calibration["by_chance"]:
+        return words("trust.calibrated", ece=ece, by_chance=by_chance)
+    too_sure = calibration["confidence"] > calibration["accuracy"]
+    return words("trust.too_sure" if too_sure else "trust.too_modest", ece=ece, by_chance=by_chance)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.0f}%"
+
+
+# ---- the tables
+
+
+def details(words: Words, run: Run, annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]) -> str:
+    """Accuracy by kind of prompt and by annotator, and the judgments that the probe would have given otherwise."""
+    if not run.validation or not run.validation.get("by_kind"):
+        return ""
+    found = run.validation
+    kinds = [(text(row["kind"].replace("_", " ")), row) for row in found["by_kind"]]
+    people = [(_who(words, annotators, row["annotator_id"]), row) for row in found["by_annotator"]]
+    return (
+        f'<div class="rl-side-by-side">{_shares(words, "kinds", kinds)}{_shares(words, "annotators", people)}</div>'
+        f"{_surprises(words, found['surprises'], annotators, comparisons)}"
+    )
+
+
+def _shares(words: Words, name: str, rows: Sequence[tuple[str, Figures]]) -> str:
+    heads = [words(f"trust.{name}.head"), words("trust.accuracy"), words("trust.pairs")]
+    cells = [[who, _accuracy_cell(words, row["accuracy"]), f"{row['pairs']:,}"] for who, row in rows]
+    title = words(f"trust.{name}.title")
+    return (
+        f'<section data-testid="trust-{name}"><h3 class="rl-overline">{title}</h3>'
+        f"{table(heads, cells, caption=title, numbers=(1, 2), cards=False)}{muted(words(f'trust.{name}.note'))}</section>"
+    )
+
+
+def _accuracy_cell(words: Words, accuracy: Figures | None) -> str:
+    if accuracy is None:
+        return f'<span class="rl-muted">{words("trust.too_few")}</span>'
+    ends = words("trust.ends", low=_share(accuracy["low"]), high=_share(accuracy["high"]))
+    spread = (accuracy["value"], accuracy["low"], accuracy["high"])
+    return f'{_share(accuracy["value"])} <span class="rl-muted rl-small">{text(ends)}</span>{interval(spread, (CHANCE,))}'
+
+
+def _surprises(
+    words: Words, surprises: Sequence[Figures], annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]
+) -> str:
+    title = words("trust.surprises.title")
+    if not surprises:
+        body = muted(words("trust.surprises.none"))
+    else:
+        rows = [
+            [
+                f'<span class="rl-clip">{_asked(comparisons, row["comparison_id"])}</span>',
+                _who(words, annotators, row["annotator_id"]),
+                _probability(row["probability"]),
+                _link(words, row["comparison_id"]),
+            ]
+            for row in surprises
+        ]
+        heads = [*(words(f"trust.surprises.{name}") for name in ("prompt", "annotator", "probability")), ""]
+        body = table(heads, rows, caption=title, numbers=(2,)) + muted(words("trust.surprises.note"))
+    return f'<section data-testid="trust-surprises"><h3 class="rl-overline">{title}</h3>{body}</section>'
+
+
+def _probability(value: float) -> str:
+    return "&lt;1%" if value < 0.01 else _share(value)
+
+
+def _asked(comparisons: Mapping[int, Comparison], comparison_id: int) -> str:
+    return text(comparisons[comparison_id].prompt.text) if comparison_id in comparisons else NOTHING
+
+
+def _link(words: Words, comparison_id: int) -> str:
+    about = words("trust.surprises.open_comparison", number=comparison_id)
+    return (
+        f'<a class="rl-act" href="{comparison_link(comparison_id)}" target="_blank" rel="noopener" aria-label="{text(about)}">'
+        f"{text(words('trust.surprises.open'))}</a>"
+    )
+
+
+def _who(words: Words, annotators: Mapping[int, Annotator], annotator_id: int) -> str:
+    known = annotators.get(annotator_id)
+    if known is None:
+        return f"#{annotator_id}"
+    mark = f' <span class="rl-mark">{words("data.simulated")}</span>' if known.kind == "simulated" else ""
+    return f"{text(known.name)}{mark}"

@@ -1,0 +1,91 @@
+"""Attention over short rows on a processor, as three batched products.
+
+torch's own CPU kernel is made for long rows: over the few dozen tokens of a rollout it takes several times as long as the
+products themselves. Scores and softmax are float32, as there; anything unusual, long, or on an accelerator goes torch's way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "short_rows"
+
+LONGEST = 512
+"""Columns up to which the scores stand in memory whole."""
+
+
+def use_short_rows(model: PreTrainedModel) -> None:
+    """Lets the model attend this way, if it attended with torch's kernel on a processor."""
+    if model.config._attn_implementation != "sdpa" or model.device.type != "cpu":
+        return
+    AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.set_attn_implementation(NAME)
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Float[Tensor, "b h t d"],
+    key: Float[Tensor, "b g s d"],
+    value: Float[Tensor, "b g s d"],
+    attention_mask: Bool[Tensor, "b 1 t s"] | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "b t h d"], None]:
+    """`softmax(scaling Q K^T + mask) V` (Vaswani 2017, arXiv 1706.03762, eq. 1), with fewer key than query heads allowed."""
+    more = ("position_bias", "cache", "softcap", "s_aux")
+    unusual = dropout or any(kwargs.get(name) is not None for name in more) or key.shape[-1] != value.shape[-1]
+    if unusual or key.shape[2] > LONGEST or (attention_mask is not None and attention_mask.dtype != torch.bool):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
+        )
+    t, s = query.shape[2], key.shape[2]
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if attention_mask is None and t > 1 and causal:
+        # As torch reads it: the mask was left out because it would be the plain triangle.
+        attention_mask = torch.ones(t, s, dtype=torch.bool).tril()
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _Attention.apply(query, key, value, attention_mask, scaling).transpose(1, 2), None
+
+
+class _Attention(torch.autograd.Function):
+    """Query heads that share a key head stand below each other in one product."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, mask, scaling):
+        b, h, t, d = query.shape
+        g, s = key.shape[1:3]
+        q = query.reshape(b * g, h // g * t, d)
+        k, v = (x.reshape(b * g, s, d) for x in (key, value))
+        scores = torch.bmm(q.float(), k.float().transpose(1, 2)).view(b, h, t, s).mul_(scaling)
+        if mask is not None:
+            # Not minus infinity: a row of padding sees nothing, and its softmax must stay a number.
+            scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+        p = scores.softmax(-1).to(query.dtype).view(b * g, h // g * t, s)
+        ctx.save_for_backward(q, k, v, p)
+        ctx.scaling, ctx.shapes = scaling, (query.shape, key.shape)
+        return torch.bmm(p, v).view(b, h, t, d)
+
+    @staticmethod
+    def backward(ctx, given):
+        q, k, v, p = ctx.saved_tensors
+        of_query, of_key = ctx.shapes
+        given = given.reshape(q.shape)
+        to_p = torch.bmm(given, v.transpose(1, 2))
+        to_scores = torch._softmax_backward_data(to_p, p, -1, p.dtype).mul_(ctx.scaling)
+        return (
+            torch.bmm(to_scores, k).view(of_query),
+            torch.bmm(to_scores.transpose(1, 2), q).view(of_key),
+            torch.bmm(p.transpose(1, 2), given).view(of_key),
+            None,
+            None,
+        )

@@ -1,0 +1,52 @@
+"""Folders that are replaced whole, and an optimiser's state as safetensors."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+STATE_FILE = "state.json"
+"""Written last, so that its presence means that all is there."""
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which then takes the old one's place, so that a kill leaves one of them whole."""
+    part, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    # Where an earlier save was cut short there is only the old one: it goes once the new one has its name.
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def latest(folder: Path) -> Path | None:
+    """The last checkpoint that is whole, if there is one."""
+    return next((f for f in (folder, folder.with_name(folder.name + ".old")) if (f / STATE_FILE).is_file()), None)
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    moments = {
+        f"{index}.{key}": value.detach().cpu().contiguous()
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+    save_file(moments, file)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    state = optimizer.state_dict()
+    state["state"] = {}
+    for key, value in load_file(file).items():
+        index, name = key.split(".", 1)
+        state["state"].setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(state)

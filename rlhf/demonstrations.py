@@ -1,0 +1,71 @@
+"""Ideal answers that annotators wrote, as demonstrations of how to answer. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rlhf.config import ConfigError, RoundConfig
+from storage import details, judgments
+from storage.database import Database
+from storage.records import Message
+
+SNAPSHOT = "demonstrations.jsonl"
+
+
+class NoDemonstrations(ConfigError):
+    """Something is to be learned from demonstrations, and there are none; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A prompt with the answer that an annotator would have wanted."""
+
+    prompt: tuple[Message, ...]
+    text: str
+
+
+def of_store(store: Database, *, include_simulated: bool = False) -> list[Demonstration]:
+    """The ideal answers of all votes that count, on training prompts, in the order they were given."""
+    with store.snapshot():
+        judged = judgments.standing(store, kinds=("human", "simulated") if include_simulated else ("human",))
+        said = details.of_judgments(store, [j.judgment.id for j in judged])
+    return [
+        Demonstration(j.prompt.messages, ideal.text)
+        for j in judged
+        if j.prompt.split == "train" and (ideal := said[j.judgment.id].ideal) is not None
+    ]
+
+
+def wanted(config: RoundConfig) -> bool:
+    """Whether a run learns from demonstrations."""
+    return config.method == "sft" or (config.method == "ppo" and config.ppo.ptx_coef > 0)
+
+
+def require(found: Sequence[Demonstration], config: RoundConfig) -> None:
+    """Raises NoDemonstrations where there are too few for what the run is to learn from them."""
+    if config.method == "sft" and len(found) < config.sft.min_answers:
+        raise NoDemonstrations(
+            f"{len(found)} ideal answers on training prompts, need {config.sft.min_answers}: let the project ask annotators for an "
+            f"ideal answer, or choose another --method{f', or pass --sft-min-answers {len(found)}' if found else ''}"
+        )
+    if not found:
+        raise NoDemonstrations(
+            "--ppo-ptx-coef: 0 ideal answers on training prompts, need 1: let the project ask annotators for an ideal answer, "
+            "or set --ppo-ptx-coef 0"
+        )
+
+
+def write_snapshot(found: Sequence[Demonstration], folder: Path) -> None:
+    """Freezes what a run learns from; the whole file or none."""
+    part = folder / (SNAPSHOT + ".part")
+    part.write_text("".join(json.dumps(asdict(d), ensure_ascii=False) + "\n" for d in found), encoding="utf-8")
+    part.replace(folder / SNAPSHOT)
+
+
+def read_snapshot(folder: Path) -> list[Demonstration]:
+    # By newlines alone: an answer may hold other marks that Python takes for line ends.
+    lines = (folder / SNAPSHOT).read_text(encoding="utf-8").split("\n")
+    return [Demonstration(tuple(row["prompt"]), row["text"]) for row in map(json.loads, filter(None, lines))]

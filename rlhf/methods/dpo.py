@@ -1,0 +1,53 @@
+"""Direct preference optimisation (Rafailov 2023, arXiv 2305.18290), by TRL's trainer: the policy learns from pairs alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from trl import DPOConfig as TRLDPOConfig
+from trl import DPOTrainer
+
+from rlhf.backbone import Backbone
+from rlhf.config import DPOConfig
+from rlhf.methods.trl_policy import Log, Policy, Tick, arguments, learn
+from rlhf.pairs import PreferencePair
+
+
+class _Trainer(DPOTrainer):
+    def _prepare_dataset(self, dataset: Dataset, *unused) -> Dataset:
+        """Pairs come as token ids: the trainer would add what the chat template puts behind an answer's end."""
+        return dataset
+
+
+def rows(backbone: Backbone, pairs: Sequence[PreferencePair]) -> list[dict[str, list[int]]]:
+    """Each pair as token ids; both answers end."""
+    return [
+        {
+            "prompt_ids": backbone.encode(pair.prompt),
+            "chosen_ids": [*backbone.encode_answer(pair.chosen), backbone.eos_id],
+            "rejected_ids": [*backbone.encode_answer(pair.rejected), backbone.eos_id],
+        }
+        for pair in pairs
+    ]
+
+
+def train(
+    backbone: Backbone, pairs: Sequence[PreferencePair], config: DPOConfig, *, seed: int, scratch: Path, tick: Tick, log: Log
+) -> None:
+    """`-log sigmoid(beta (log pi/ref of chosen - log pi/ref of rejected))` (eq. 7); every pair weighs alike."""
+    told = TRLDPOConfig(
+        **arguments(backbone, scratch, seed=seed), num_train_epochs=config.epochs, per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate, lr_scheduler_type="cosine", beta=config.beta, max_length=None,
+        logging_steps=1,
+    )
+
+    def make(policy, follower):
+        return _Trainer(
+            model=policy, ref_model=Policy(backbone, None), args=told, train_dataset=Dataset.from_list(rows(backbone, pairs)),
+            processing_class=copy.deepcopy(backbone.tokenizer), callbacks=[follower],
+        )
+
+    learn(make, backbone, seed=seed, tick=tick, log=log)

@@ -1,0 +1,80 @@
+"""RLOO and GRPO, by TRL's trainers: several completions of one prompt are each other's baseline, and no values are learned.
+
+RLOO: Ahmadian 2024 (arXiv 2402.14740). GRPO: Shao 2024 (arXiv 2402.03300), with the token-level loss of DAPO (Yu 2025, arXiv
+2503.14476), as TRL has it by default. Both are paid as PPO is (`scoring`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from rlhf.backbone import Backbone
+from rlhf.config import GroupConfig
+from rlhf.methods.trl_policy import Log, Policy, Tick, arguments, learn
+from rlhf.sampling import Sampled
+from rlhf.scoring import Scorer
+from storage.records import Message, Sampling
+
+TRAINERS = {"rloo": (RLOOConfig, RLOOTrainer), "grpo": (GRPOConfig, GRPOTrainer)}
+
+SAME = {
+    "reward": "objective/scores",
+    "entropy": "policy/entropy_avg",
+    "completions/mean_length": "val/response_length",
+    "clip_ratio/region_mean": "policy/clipfrac_avg",
+    "grad_norm": "policy/grad_norm",
+    "loss": "loss/policy_avg",
+}
+"""TRL's names of figures that PPO has too, under the names that PPO logs them by."""
+
+
+def figures(method: str, logged: Mapping[str, float]) -> dict[str, float]:
+    """TRL's figures of one batch; those that PPO has too under the same name, the others under TRL's, after the method's."""
+    found = {SAME.get(name, f"{method}/{name}"): value for name, value in logged.items()}
+    # TRL's is a mean over tokens, and ours over completions: sum = mean over tokens * tokens / completions.
+    found["objective/kl"] = found.pop(f"{method}/kl", 0.0) * logged["completions/mean_length"]
+    found["val/finished"] = 1 - found.pop(f"{method}/completions/clipped_ratio")
+    return found
+
+
+def train(
+    method: str, backbone: Backbone, prompts: Sequence[Sequence[Message]], scorer: Scorer, config: GroupConfig, sampling: Sampling,
+    *, seed: int, scratch: Path, tick: Tick, log: Log,
+) -> None:
+    """`config.steps` batches of completions, each learned from in minibatches. `log` is called once a batch, with its number."""
+    per_step = config.batch_size // config.minibatch_size
+    configuration, trainer_class = TRAINERS[method]
+    told = configuration(
+        **arguments(backbone, scratch, seed=seed), max_steps=config.steps * per_step, logging_steps=per_step,
+        per_device_train_batch_size=config.minibatch_size, generation_batch_size=config.batch_size, num_generations=config.size,
+        max_completion_length=sampling.max_new_tokens, temperature=sampling.temperature, top_p=1.0, top_k=0,
+        learning_rate=config.learning_rate, lr_scheduler_type="constant", epsilon=config.clip,
+        # With a coefficient it would load a reference of its own from disk; ours stands on the same backbone.
+        beta=0.0,
+    )
+    # The trainer leaves out what does not fill a batch, and would find no batch in a few prompts.
+    wanted = config.steps * config.batch_size // config.size
+    asked = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-wanted // len(prompts)))[:wanted]]
+
+    def paid(prompts: list[list[Message]], completion_ids: list[list[int]], **unused) -> list[float]:
+        sampled = [Sampled(ids, "stop" if ids[-1] == backbone.eos_id else "length") for ids in completion_ids]
+        return scorer([backbone.encode(prompt) for prompt in prompts], sampled, tick).tolist()
+
+    def make(policy, follower):
+        trainer = trainer_class(
+            model=policy, reward_funcs=paid, args=told, train_dataset=Dataset.from_list(asked),
+            processing_class=copy.deepcopy(backbone.tokenizer), callbacks=[follower],
+        )
+        trainer.beta = config.kl_coef
+        if config.kl_coef:
+            trainer.ref_model = Policy(backbone, None)
+            add_fused_lm_head(trainer.ref_model, temperature=sampling.temperature)
+        return trainer
+
+    learn(make, backbone, seed=seed, tick=tick, log=lambda update, logged: log(update // per_step, figures(method, logged)))

@@ -1,0 +1,44 @@
+"""The policy's adapter by whichever of TRL's methods the round names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlhf.backbone import Backbone
+from rlhf.config import RoundConfig
+from rlhf.demonstrations import Demonstration
+from rlhf.methods import dpo, group, sft
+from rlhf.methods.trl_policy import Log, Tick
+from rlhf.pairs import PreferencePair
+from rlhf.scoring import Pay, Payer
+from storage.records import Message, Sampling
+
+
+def train(
+    config: RoundConfig,
+    backbone: Backbone,
+    *,
+    pairs: Sequence[PreferencePair],
+    shown_how: Sequence[Demonstration],
+    prompts: Sequence[Sequence[Message]],
+    payer: Payer,
+    scratch: Path,
+    tick: Tick,
+    log: Log,
+) -> None:
+    """Trains the adapter POLICY, which is there already. `log` gets each step's figures under the names they are kept by."""
+
+    def log_as_trl(update: int, logged: dict[str, float]) -> None:
+        log(update, {f"{config.method}/{name}": value for name, value in logged.items()})
+
+    if config.method == "dpo":
+        dpo.train(backbone, pairs, config.dpo, seed=config.seed, scratch=scratch, tick=tick, log=log_as_trl)
+    elif config.method == "sft":
+        sft.train(backbone, shown_how, config.sft, seed=config.seed, scratch=scratch, tick=tick, log=log_as_trl)
+    else:
+        pay = Pay(payer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
+        sampling = Sampling(temperature=config.ppo.temperature, max_new_tokens=config.ppo.max_new_tokens)
+        group.train(
+            config.method, backbone, prompts, pay, config.group, sampling, seed=config.seed, scratch=scratch, tick=tick, log=log
+        )

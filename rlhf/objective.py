@@ -1,0 +1,123 @@
+"""What preference pairs ask of the reward model, as tensors, and the one loss that probe and trainer both minimise.
+
+Options become numbers here: ties, strengths, rankings, weights, and each ensemble member's own bootstrap. The formulas are
+`preference_losses`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from rlhf.config import RewardConfig
+from rlhf.pairs import PreferencePair
+from rlhf.preference_losses import bradley_terry, davidson, plackett_luce, rao_kupper
+from storage.records import Strength
+
+MARGINS: dict[Strength | None, float] = {"significantly": 1.0, "better": 2 / 3, "slightly": 1 / 3, "negligibly": 0.0, None: 0.0}
+"""In units of the raw score: the small margins of Touvron 2023 (Llama 2), table 27. A vote without a strength asks for none."""
+
+TARGETS: dict[Strength | None, float] = {"significantly": 1.0, "better": 0.875, "slightly": 0.75, "negligibly": 0.625, None: 1.0}
+"""Probability that the preferred one is better: even steps from a tie, at 1/2, to certainty."""
+
+
+class Votes(NamedTuple):
+    """n pairs, for m members of an ensemble."""
+
+    weight: Float[Tensor, "n m"]
+    """Of mean 1 over all pairs."""
+    margin: Float[Tensor, " n"]
+    target: Float[Tensor, " n"]
+    tie: Bool[Tensor, " n"]
+    ranking: Int[Tensor, " n"]
+    """Which act of which annotator a pair comes from."""
+    stage: Int[Tensor, " n"]
+    """Which choice of which ranking it belongs to: pairs of one ranking with the same chosen side."""
+
+    def take(self, rows: Int[Tensor, " k"]) -> Votes:
+        return Votes(*(field[rows] for field in self))
+
+    def to(self, device: torch.device) -> Votes:
+        return Votes(*(field.to(device) for field in self))
+
+    def of_member(self, member: int) -> Votes:
+        return self._replace(weight=self.weight[:, member : member + 1])
+
+
+def read(pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int) -> Votes:
+    """The pairs as the options have them read."""
+    said = [json.dumps(p.prompt) for p in pairs]
+    ranking = [(p.judgment_id, prompt) for p, prompt in zip(pairs, said, strict=True)]
+    weight = torch.tensor([p.weight for p in pairs])
+    if config.rankings == "plackett-luce":
+        # Of K completions the best is picked K - 1 times, and each pick is one vote; `weight` shares one vote among K - 1 pairs.
+        weight = weight * _picks(pairs, ranking)
+    weight = weight[:, None] * _bootstraps(_numbered(said), config.ensemble, seed)
+    return Votes(
+        weight=weight / weight.mean(0),
+        margin=torch.tensor([MARGINS[p.strength] if config.strength == "margin" else 0.0 for p in pairs]),
+        target=torch.tensor([0.5 if p.tie else TARGETS[p.strength] if config.strength == "soft" else 1.0 for p in pairs]),
+        tie=torch.tensor([p.tie for p in pairs]),
+        ranking=_numbered(ranking),
+        stage=_numbered([(*r, p.chosen) for r, p in zip(ranking, pairs, strict=True)]),
+    )
+
+
+def loss(difference: Float[Tensor, "n m"], votes: Votes, ease: Float[Tensor, " m"], config: RewardConfig) -> Float[Tensor, ""]:
+    """Weighted mean over votes and members.
+
+    Args:
+        ease: how easily two answers tie, on an unbounded scale; unused where no tie is modelled.
+    """
+    if config.rankings == "plackett-luce":
+        stage, inverse = votes.stage.unique(return_inverse=True)
+        # The pairs of one stage share their weight.
+        weight = votes.weight.new_zeros(len(stage), votes.weight.shape[1]).index_copy(0, inverse, votes.weight)
+        return (weight * plackett_luce(difference, inverse)).mean()
+    said = {"margin": votes.margin[:, None], "target": votes.target[:, None]}
+    tie = votes.tie[:, None]
+    if config.ties == "rao-kupper":
+        losses = rao_kupper(difference, tie, threshold=softplus(ease), **said)
+    elif config.ties == "davidson":
+        losses = davidson(difference, tie, log_nu=ease, **said)
+    else:
+        losses = bradley_terry(difference, **said)
+    return (votes.weight * losses).mean()
+
+
+def fits_ease(votes: Votes, config: RewardConfig) -> bool:
+    """Whether how easily answers tie is learned too. Without a single tie it has no best value."""
+    return config.ties in ("rao-kupper", "davidson") and bool(votes.tie.any())
+
+
+def _numbered(keys: Sequence[Hashable]) -> Int[Tensor, " n"]:
+    """0, 1, 2, ... in the order of first appearance; equal keys have equal numbers."""
+    number: dict[Hashable, int] = {}
+    return torch.tensor([number.setdefault(key, len(number)) for key in keys])
+
+
+def _picks(pairs: Sequence[PreferencePair], ranking: Sequence[Hashable]) -> Float[Tensor, " n"]:
+    """Of each pair, how many completions its ranking put in order, less one."""
+    ranked: dict[Hashable, set[str]] = {}
+    for pair, key in zip(pairs, ranking, strict=True):
+        ranked.setdefault(key, set()).update((pair.chosen, pair.rejected))
+    return torch.tensor([len(ranked[key]) - 1.0 for key in ranking])
+
+
+def _bootstraps(prompt: Int[Tensor, " n"], members: int, seed: int) -> Float[Tensor, "n m"]:
+    """How often each member's sample, with replacement, of as many prompts as there are drew the prompt of each pair.
+
+    Prompts are drawn, not pairs: pairs of one prompt resemble each other. A single head learns from every prompt once.
+    """
+    if members == 1:
+        return torch.ones(len(prompt), 1)
+    number = int(prompt.max()) + 1
+    rng = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(number, (members, number), generator=rng)
+    return torch.stack([row.bincount(minlength=number)[prompt].float() for row in drawn], dim=1)

@@ -1,0 +1,76 @@
+"""A linear probe: the head that separates chosen from rejected on features that are already there.
+
+Pure torch, no backbone: whoever has features can fit one, on any part of the pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rlhf.preference_losses import bradley_terry
+
+MAX_ITERATIONS = 200
+
+
+class Features(NamedTuple):
+    """What the frozen base makes of the two sides of n pairs."""
+
+    chosen: Float[Tensor, "n d"]
+    rejected: Float[Tensor, "n d"]
+
+
+def fit_probe(
+    chosen: Float[Tensor, "n d"],
+    rejected: Float[Tensor, "n d"],
+    *,
+    l2: float,
+    weights: Float[Tensor, " n"] | None = None,
+    targets: Float[Tensor, " n"] | None = None,
+) -> Float[Tensor, " d"]:
+    """Logistic regression without intercept on standardised feature differences: Bradley and Terry (1952) with linear strengths.
+
+    Args:
+        l2: penalty per squared weight on standardised features, beside the mean loss of a pair.
+        weights: how much each pair counts; only their ratios matter.
+        targets: probability that the chosen side is the better one, 1 where it is not given.
+    """
+
+    def loss(difference: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        losses = bradley_terry(difference, target=1.0 if targets is None else targets)
+        return losses.mean() if weights is None else (weights * losses).sum() / weights.sum()
+
+    return minimise(chosen, rejected, loss, l2=l2)
+
+
+def minimise(
+    chosen: Float[Tensor, "n d"],
+    rejected: Float[Tensor, "n d"],
+    loss: Callable[[Float[Tensor, " n"]], Float[Tensor, ""]],
+    *,
+    l2: float,
+    beside: Sequence[Float[Tensor, "..."]] = (),
+) -> Float[Tensor, " d"]:
+    """The weights `w` for which `loss(w @ (chosen - rejected)) + l2 |w|^2` is smallest, on standardised features.
+
+    Args:
+        beside: parameters of the loss itself that are fitted with the weights, without a penalty.
+    """
+    scale = torch.cat([chosen, rejected]).std(0).clamp(min=1e-6)
+    difference = (chosen - rejected) / scale
+    weight = torch.zeros(difference.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, *beside], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(difference @ weight) + l2 * weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(objective)
+    return (weight / scale).detach()

@@ -1,0 +1,64 @@
+"""Finished rounds side by side: what each learned from and by what, and what came of it. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.config import AdapterConfig, ConfigError, RoundConfig
+from storage.records import Run
+
+SHOWN_HASH = 7
+"""Characters of a snapshot's sha256 that tell it from others."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRound:
+    """One row of the comparison. An estimate is a `value` with its `low` and `high`; None where nothing was measured."""
+
+    id: str
+    method: str
+    adapter: AdapterConfig
+    pairs: int
+    """Preference pairs to learn from and held out."""
+    simulated: int
+    """How many of those are of simulated annotators."""
+    judgments: str
+    """The snapshot's hash: rounds with the same one learned from the same judgments and are measured on the same."""
+    accuracy: Mapping[str, Any] | None
+    win_rate: Mapping[str, Any] | None
+    """Under the declared rule."""
+    win_rate_by_reward_model: Mapping[str, Any] | None
+    kl: float | None
+    minutes: float | None
+    peak_memory_gib: float | None
+
+
+def finished(runs: Iterable[Run]) -> list[FinishedRound]:
+    """The rounds that ended well, in their order; one whose options are of another version cannot be told and is left out."""
+    found = []
+    for run in runs:
+        if run.status != "done" or not run.result:
+            continue
+        try:
+            config = RoundConfig.from_dict(run.config)
+        except ConfigError:
+            continue
+        snapshot, result = run.snapshot or {}, run.result
+        found.append(
+            FinishedRound(
+                run.id, config.method, config.adapter, snapshot.get("pairs", 0), snapshot.get("simulated", 0),
+                snapshot.get("sha256", "")[:SHOWN_HASH], result.get("heldout_accuracy"), result.get("win_rate"),
+                result.get("win_rate_by_reward_model"), result.get("kl"), result.get("minutes"), result.get("peak_memory_gib"),
+            )
+        )
+    return found
+
+
+def size(adapter: AdapterConfig) -> dict[str, int]:
+    """What says how large an adapter is, of its kind: `{"rank": 16, "layers": 10}`; no layers means all of them."""
+    if adapter.kind == "prompt":
+        return {"virtual_tokens": adapter.virtual_tokens}
+    rank = {} if adapter.kind == "ia3" else {"rank": adapter.rank}
+    return rank | ({"layers": adapter.top_layers} if adapter.top_layers else {})

@@ -1,0 +1,99 @@
+"""What PPO is paid for a completion: the seam between a policy that learns and whatever rates it.
+
+A payer has the reward model's two verbs, `row` and `score`; `Pay` makes of its opinion what the policy is paid. Leaves out
+the KL penalty, which is per token (`ppo_math`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rlhf import reward_function
+from rlhf.backbone import Backbone
+from rlhf.reward import RewardModel, Row
+from rlhf.reward_function import RewardFunction
+from rlhf.sampling import Sampled
+from storage.records import Message
+
+Scorer = Callable[[Sequence[Sequence[int]], Sequence[Sampled], Callable[[], None]], Float[Tensor, " b"]]
+"""`scorer(prompts, sampled, tick)`: one score for each completion."""
+
+
+class Payer(Protocol):
+    """A reward model, or what stands in its place."""
+
+    def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> Row: ...
+
+    def score(self, rows: Sequence[Row], *, tick: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]: ...
+
+
+class Opinion(NamedTuple):
+    """What a payer says of a batch."""
+
+    scores: Float[Tensor, " b"]
+    proxy: Float[Tensor, " b"]
+    """Mean over the members of an ensemble; the score itself where there is one alone. The proxy of Gao 2023."""
+    disagreement: Float[Tensor, " b"]
+    """Standard deviation over the members; 0 where there is one alone."""
+
+
+def opinion(payer: Payer, rows: Sequence[Row], tick: Callable[[], None] = lambda: None) -> Opinion:
+    """Reads each row once, whatever is told of it."""
+    if not isinstance(payer, RewardModel) or payer.ensemble == 1:
+        scores = payer.score(rows, tick=tick)
+        return Opinion(scores, scores, torch.zeros_like(scores))
+    members = payer.members(rows, tick=tick)
+    return Opinion(payer.conservative(members), members.mean(0), payer.disagreement(members))
+
+
+class Pay:
+    """The payer's scores, less a penalty for length; a completion that never ended gets a fixed score instead.
+
+    Ziegler 2019 pays -1 where a completion has no full stop, Huang 2024 (arXiv 2403.17031) where it has no end.
+    """
+
+    def __init__(self, payer: Payer, *, missing_eos_score: float | None = None, length_penalty: float = 0.0):
+        self.payer, self.missing_eos_score, self.length_penalty = payer, missing_eos_score, length_penalty
+        self.figures: dict[str, float] = {}
+        """Of the last batch, under the names they are logged by."""
+
+    @torch.no_grad()
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], sampled: Sequence[Sampled], tick: Callable[[], None] = lambda: None
+    ) -> Float[Tensor, " b"]:
+        said = opinion(self.payer, [self.payer.row(p, s.ids) for p, s in zip(prompts, sampled, strict=True)], tick)
+        self.figures = {
+            "objective/proxy_scores": float(said.proxy.mean()),
+            "objective/disagreement": float(said.disagreement.mean()),
+            "objective/conservative_scores": float((said.proxy - said.disagreement).mean()),
+        }
+        scores = said.scores
+        if self.length_penalty:
+            scores = scores - self.length_penalty * torch.tensor([len(s.ids) for s in sampled])
+        if self.missing_eos_score is not None:
+            ended = torch.tensor([s.finish_reason == "stop" for s in sampled])
+            scores = torch.where(ended, scores, self.missing_eos_score)
+        return scores
+
+
+class FunctionReward:
+    """A Python function in the reward model's place; it reads text, and only here is text made of what was sampled."""
+
+    def __init__(self, function: RewardFunction, name: str, backbone: Backbone, prompts: Sequence[Sequence[Message]]):
+        self.function, self.name, self.backbone = function, name, backbone
+        self.messages: Mapping[tuple[int, ...], list[Message]] = {tuple(backbone.encode(p)): list(p) for p in prompts}
+
+    def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> Row:
+        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+
+    def score(self, rows: Sequence[Row], *, tick: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
+        asked = [self.messages[tuple(r.ids[: r.start])] for r in rows]
+        said = [self.backbone.decode(r.ids[r.start :]) for r in rows]
+        found = torch.tensor(reward_function.values(self.function, self.name, asked, said))
+        tick()
+        return found

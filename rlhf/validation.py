@@ -1,0 +1,377 @@
+"""How far a reward model can be trusted, said before any policy learns from it.
+
+Cross-validation of its linear probe on features that were read already, with all pairs of a prompt in one fold: accuracy,
+calibration, what more judgments would buy, how it fares by kind of prompt and by annotator, and the judgments that surprise it
+most. Arrays in, figures out. Leaves out where features come from (`reward`), how a probe is fitted (`probe`, handed in as
+`Fit`), and the reward model as fine-tuned afterwards, which `evaluation` measures on held-out prompts. No torch.
+
+Probes of different folds learn from mostly the same pairs, so their errors go together, and an interval that resamples what was
+tested alone is too narrow. All intervals are widened by what Nadeau and Bengio (2003, Inference for the generalization error,
+section 3) give for that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+from rlhf import resampling
+from rlhf.resampling import CONFIDENCE, FEWEST_CLUSTERS
+from storage.judgments import Origin
+
+FOLDS = 5
+DRAWS = 4
+"""Times that the prompts are dealt into folds anew; figures are means over them."""
+FRACTIONS = (0.15, 0.25, 0.4, 0.55, 0.75, 1.0)
+"""Of the judgments outside a fold: the sizes of the learning curve."""
+WIDENING = math.sqrt(1 / DRAWS + FOLDS / (FOLDS - 1))
+"""Nadeau and Bengio's variance of a mean over J = `FOLDS` * `DRAWS` splits is (1 / J + test / train) times that of one split,
+which is `FOLDS` times that of a mean over all pairs; this is the square root of the product."""
+BINS = 10
+REPLICATES = 2000
+MORE = 200
+"""Judgments that the learning curve is carried on by."""
+FEWEST_PAIRS = 100
+"""With fewer, the learning curve is not carried on."""
+HALVES = 60
+"""Values that are tried for the learning curve's one nonlinear parameter."""
+MOST_SURPRISING = 10
+
+Fit = Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, " d"]]
+"""Fits a probe to some of the pairs; a completion's score is its features times the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How often the probe prefers what the annotator preferred, with its 95% interval; None with too few prompts."""
+
+    value: float
+    low: float | None
+    high: float | None
+    pairs: int
+    prompts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Pairs of like confidence."""
+
+    low: float
+    high: float
+    pairs: int
+    confidence: float | None
+    """Mean probability that the probe gave to the completion it preferred."""
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    confidence: float
+    """Mean probability that the probe gave to the completion it preferred; above the accuracy, it is too sure of itself."""
+    accuracy: float
+    ece: float
+    """Expected calibration error."""
+    by_chance: float
+    """What the error of perfectly calibrated probabilities stays below in 95% of samples of this size."""
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Accuracy of probes fitted to so many judgments."""
+
+    judgments: float
+    accuracy: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """Accuracy that `MORE` judgments would add, as a fraction, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """accuracy = 1/2 + reach * sqrt(judgments / (judgments + half))"""
+
+    points: tuple[Point, ...]
+    reach: float
+    half: float
+    """Judgments with which the probe's correlation with the best one, squared, is one half."""
+    more: int
+    gain: Gain | None
+    """None with too few pairs or prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfKind:
+    kind: str
+    pairs: int
+    prompts: int
+    accuracy: Accuracy | None
+    """None with too few prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfAnnotator:
+    annotator_id: int
+    pairs: int
+    prompts: int
+    accuracy: Accuracy | None
+    """None with too few prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surprise:
+    """A judgment that the probe, fitted to other prompts, would have given otherwise."""
+
+    judgment_id: int
+    comparison_id: int
+    annotator_id: int
+    probability: float
+    """Geometric mean of the probabilities that the probe gave to its pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The whole report."""
+
+    pairs: int
+    judgments: int
+    prompts: int
+    accuracy: Accuracy | None
+    """None where all pairs are of one prompt: there is nothing to validate on."""
+    calibration: Calibration | None = None
+    curve: Curve | None = None
+    by_kind: tuple[OfKind, ...] = ()
+    by_annotator: tuple[OfAnnotator, ...] = ()
+    surprises: tuple[Surprise, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def validate(
+    difference: Float[np.ndarray, "n d"],
+    origins: Sequence[Origin],
+    fit: Fit,
+    *,
+    ties: Bool[np.ndarray, " n"] | None = None,
+    seed: int,
+    tick: Callable[[], None] = lambda: None,
+) -> Validation:
+    """Everything this module says of a probe: from the features of chosen minus rejected, and the judgment each pair is from.
+
+    Args:
+        ties: pairs of which neither side is better: a probe may learn from them, but nothing is measured on them.
+    """
+    prompt, judgment = (np.array([getattr(o, name) for o in origins]) for name in ("prompt_id", "judgment_id"))
+    measured = np.ones(len(origins), bool) if ties is None else ~ties
+    origins = [o for o, is_measured in zip(origins, measured, strict=True) if is_measured]
+    counts = {name: len({getattr(o, f"{name}_id") for o in origins}) for name in ("judgment", "prompt")}
+    said = {"pairs": len(origins), "judgments": counts["judgment"], "prompts": counts["prompt"]}
+    if counts["prompt"] < 2:
+        return Validation(**said, accuracy=None)
+    margins, sizes = out_of_fold(difference, prompt, judgment, fit, seed=seed, tick=tick)
+    margins, prompt = margins[..., measured], prompt[measured]
+    annotator, kind = np.array([o.annotator_id for o in origins]), np.array([o.kind for o in origins])
+    right = credit(margins)
+
+    def of(rows: Bool[np.ndarray, " n"]) -> tuple[int, int, Accuracy | None]:
+        figure = accuracy(right[-1][:, rows], prompt[rows], seed=seed)
+        return figure.pairs, figure.prompts, figure if figure.prompts >= FEWEST_CLUSTERS else None
+
+    return Validation(
+        **said,
+        accuracy=accuracy(right[-1], prompt, seed=seed),
+        calibration=calibration(margins[-1, 0], seed=seed),
+        curve=learning_curve(right, sizes, prompt, len(np.unique(judgment)), seed=seed),
+        by_kind=tuple(OfKind(str(name), *of(kind == name)) for name in _most_first(kind)),
+        by_annotator=tuple(OfAnnotator(int(name), *of(annotator == name)) for name in _most_first(annotator)),
+        surprises=surprises(margins[-1], origins),
+    )
+
+
+# ---- cross-validation
+
+
+def grouped_folds(prompt: Int[np.ndarray, " n"], folds: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+    """The fold of each pair: prompts are dealt out at random, and all pairs of a prompt go where it goes."""
+    prompts, which = np.unique(prompt, return_inverse=True)
+    return (rng.permutation(len(prompts)) % folds)[which]
+
+
+def out_of_fold(
+    difference: Float[np.ndarray, "n d"],
+    prompt: Int[np.ndarray, " n"],
+    judgment: Int[np.ndarray, " n"],
+    fit: Fit,
+    *,
+    seed: int,
+    tick: Callable[[], None] = lambda: None,
+) -> tuple[Float[np.ndarray, "sizes draws n"], Float[np.ndarray, " sizes"]]:
+    """Scores of chosen minus rejected by probes that saw no pair of the same prompt, and how many judgments those saw.
+
+    Within a draw each size contains the ones before it; the last is all judgments outside the fold.
+    """
+    rng = np.random.default_rng(seed)
+    folds = min(FOLDS, len(np.unique(prompt)))
+    margins = np.empty((len(FRACTIONS), DRAWS, len(prompt)))
+    seen = np.zeros(len(FRACTIONS))
+    for draw in range(DRAWS):
+        fold = grouped_folds(prompt, folds, rng)
+        for left_out in range(folds):
+            test = fold == left_out
+            outside = rng.permutation(np.unique(judgment[~test]))
+            for size, fraction in enumerate(FRACTIONS):
+                among = outside[: max(1, round(fraction * len(outside)))]
+                train = ~test & np.isin(judgment, among)
+                margins[size, draw, test] = difference[test] @ fit(train)
+                seen[size] += len(among) / (DRAWS * folds)
+                tick()
+    return margins, seen
+
+
+def credit(margins: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """1 where the probe prefers what the annotator preferred, 0 where the other, a half where it prefers neither."""
+    return (1 + np.sign(margins)) / 2
+
+
+# ---- accuracy
+
+
+def accuracy(right: Float[np.ndarray, "draws n"], prompt: Int[np.ndarray, " n"], *, seed: int) -> Accuracy:
+    """The mean over pairs and draws; the interval draws whole prompts again (percentile bootstrap, widened)."""
+    value, prompts, pairs = float(right.mean()), len(np.unique(prompt)), len(prompt)
+    if prompts < FEWEST_CLUSTERS:
+        return Accuracy(value, None, None, pairs, prompts)
+    # Of one draw: means over several vary less from pair to pair, but are hardly better known.
+    values, cell = np.unique(right[0], return_inverse=True)
+    if len(values) == 1:
+        # Pairs that all came out alike come out alike in every replicate; Wilson's interval says what prompts as many can.
+        ends = stats.binomtest(round(value * prompts), prompts).proportion_ci(CONFIDENCE, method="wilson")
+        return Accuracy(value, float(ends.low), float(ends.high), pairs, prompts)
+    counts = resampling.totals(prompt, cell, cells=len(values), replicates=REPLICATES, seed=seed)
+    spread = counts @ values / counts.sum(1) - right[0].mean()
+    low, high = _widened(value, spread)
+    return Accuracy(value, max(0.0, low), min(1.0, high), pairs, prompts)
+
+
+def _widened(value: float, spread: Float[np.ndarray, " r"]) -> tuple[float, float]:
+    low, high = resampling.interval(spread)
+    return value + WIDENING * low, value + WIDENING * high
+
+
+def _most_first(labels: np.ndarray) -> list[Any]:
+    names, counts = np.unique(labels, return_counts=True)
+    return [name for _, name in sorted(zip(-counts, names, strict=True))]
+
+
+# ---- calibration
+
+
+def calibration(margins: Float[np.ndarray, " n"], *, seed: int) -> Calibration:
+    """Reliability in `BINS` bins of equal width and the expected calibration error (Guo 2017, arXiv 1706.04599, eq. 3)."""
+    confidence = 1 / (1 + np.exp(-np.abs(margins)))
+    right = credit(margins)
+    edges = np.linspace(0.5, 1.0, BINS + 1)
+    place = np.minimum(np.digitize(confidence, edges) - 1, BINS - 1)
+    number, sure, correct = (np.bincount(place, weights=w, minlength=BINS) for w in (np.ones_like(right), confidence, right))
+    bins = tuple(
+        Bin(float(low), float(high), int(n), float(s / n) if n else None, float(r / n) if n else None)
+        for low, high, n, s, r in zip(edges[:-1], edges[1:], number, sure, correct, strict=True)
+    )
+    # Consistency resampling (Brocker & Smith 2007): outcomes drawn with the very probabilities that the probe gave.
+    rng = np.random.default_rng(seed)
+    drawn = (rng.random((REPLICATES // 4, len(margins))) < confidence).astype(float)
+    in_bin = drawn @ (place[:, None] == np.arange(BINS))
+    by_chance = np.quantile(np.abs(in_bin - sure).sum(1) / len(margins), CONFIDENCE)
+    ece = np.abs(correct - sure).sum() / len(margins)
+    return Calibration(float(confidence.mean()), float(right.mean()), float(ece), float(by_chance), bins)
+
+
+# ---- more judgments
+
+
+def learning_curve(
+    right: Float[np.ndarray, "sizes draws n"],
+    sizes: Float[np.ndarray, " sizes"],
+    prompt: Int[np.ndarray, " n"],
+    judgments: int,
+    *,
+    seed: int,
+) -> Curve:
+    """Accuracy over the number of judgments, and what `MORE` of them would add by the law that fits it.
+
+    The gain's interval draws prompts and draws again, both at once, and fits the law to each replicate.
+    """
+    points = [accuracy(of_size, prompt, seed=seed) for of_size in right]
+    reach, half = law(sizes, np.array([[p.value for p in points]]))
+
+    def added(reach: Float[np.ndarray, " r"], half: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+        return at(judgments + MORE, reach, half) - at(judgments, reach, half)
+
+    gain = None
+    if len(np.unique(prompt)) >= FEWEST_CLUSTERS and len(prompt) >= FEWEST_PAIRS:
+        value = float(added(reach, half)[0])
+        gain = Gain(value, *_widened(value, added(*law(sizes, _replicates(right, prompt, seed))) - value))
+    shown = tuple(Point(float(n), p.value, p.low, p.high) for n, p in zip(sizes, points, strict=True))
+    return Curve(shown, float(reach[0]), float(half[0]), MORE, gain)
+
+
+def at(judgments: float, reach: Float[np.ndarray, " r"], half: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+    """Accuracy by the law: what a linear classifier learned from n examples has in common with the best one.
+
+    Their correlation is sqrt(n / (n + half)) where examples are averaged, as a strongly penalised fit does (Opper and Kinzel 1996,
+    Statistical mechanics of generalization, section 2.2, the Hebb rule); accuracy above chance goes with it.
+    """
+    return 0.5 + reach * np.sqrt(judgments / (judgments + half))
+
+
+def law(
+    sizes: Float[np.ndarray, " sizes"], accuracies: Float[np.ndarray, "r sizes"]
+) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, " r"]]:
+    """`reach` and `half` of the law `at` by least squares; `half` on a grid from nothing to far beyond the data."""
+    grid = np.concatenate([[0.0], np.geomspace(1, 100 * sizes[-1], HALVES - 1)])
+    correlation = np.sqrt(sizes / (sizes + grid[:, None]))
+    above = accuracies - 0.5
+    norm = (correlation**2).sum(1)
+    reach = above @ correlation.T / norm
+    best = (reach**2 * norm).argmax(1)
+    return np.take_along_axis(reach, best[:, None], 1)[:, 0], grid[best]
+
+
+def _replicates(
+    right: Float[np.ndarray, "sizes draws n"], prompt: Int[np.ndarray, " n"], seed: int
+) -> Float[np.ndarray, "r sizes"]:
+    rng = np.random.default_rng(seed)
+    prompts, which = np.unique(prompt, return_inverse=True)
+    by_prompt = right @ (which[:, None] == np.arange(len(prompts)))
+    weight = rng.multinomial(len(prompts), np.full(len(prompts), 1 / len(prompts)), size=REPLICATES)
+    draw = rng.multinomial(DRAWS, np.full(DRAWS, 1 / DRAWS), size=REPLICATES) / DRAWS
+    total = np.einsum("rp,sdp,rd->rs", weight, by_prompt, draw, optimize=True)
+    return total / (weight @ np.bincount(which))[:, None]
+
+
+# ---- surprises
+
+
+def surprises(margins: Float[np.ndarray, "draws n"], origins: Sequence[Origin]) -> tuple[Surprise, ...]:
+    """The judgments with the highest loss -log sigmoid(margin), averaged over their pairs, among those the probe disagrees with."""
+    loss = np.logaddexp(0, -margins).mean(0)
+    ids, example, which = np.unique([o.judgment_id for o in origins], return_index=True, return_inverse=True)
+    mean = np.bincount(which, weights=loss) / np.bincount(which)
+    highest = [i for i in np.argsort(-mean, kind="stable")[:MOST_SURPRISING] if mean[i] > math.log(2)]
+    of = [origins[example[i]] for i in range(len(ids))]
+    return tuple(Surprise(of[i].judgment_id, of[i].comparison_id, of[i].annotator_id, math.exp(-mean[i])) for i in highest)

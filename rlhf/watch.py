@@ -1,0 +1,66 @@
+"""Watches a run for over-optimisation: ends it where the KL leaves its budget, and keeps the best policy if asked to.
+
+The rule is `overoptimization`'s. A step's figures are of the policy that drew its batch, so that is the one put aside,
+before the step changes it; a policy that cannot be the best any more is let go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from rlhf.overoptimization import SMOOTHING, Measured, best
+
+Weights = Mapping[str, torch.Tensor]
+
+
+class Watch:
+    def __init__(self, kl_budget: float, *, keeps_best: bool):
+        self.kl_budget, self.keeps_best = kl_budget, keeps_best
+        self.measured: list[Measured] = []
+        self.weights: dict[int, Weights] = {}
+        """By index into `measured`."""
+
+    def see(self, measured: Measured, weights: Weights) -> None:
+        """Notes how a policy did, and what it is."""
+        self.measured.append(measured)
+        if not self.keeps_best:
+            return
+        self.weights[len(self.measured) - 1] = {name: w.detach().cpu().clone() for name, w in weights.items()}
+        # What is measured next still changes the smoothed scores of the last ones.
+        unsettled = len(self.measured) - SMOOTHING // 2
+        ahead = best(self.measured, self.kl_budget, before=unsettled)
+        self.weights = {i: w for i, w in self.weights.items() if i >= unsettled or i == ahead}
+
+    @property
+    def over(self) -> bool:
+        """Whether the KL has left its budget."""
+        return bool(self.kl_budget and self.measured and self.measured[-1].kl > self.kl_budget)
+
+    def stopped_by_kl(self) -> dict[str, Any]:
+        """What a result should say of a policy that left the budget; nothing where none did."""
+        if not self.over:
+            return {}
+        return {"stopped_by_kl": {"step": len(self.measured), "kl": self.measured[-1].kl, "budget": self.kl_budget}}
+
+    @torch.no_grad()
+    def restore(self, policy: Weights) -> dict[str, float]:
+        """Puts the best policy in the place of the last one; says after how many steps it was the policy, and how it did."""
+        kept = best(self.measured, self.kl_budget)
+        for name, parameter in policy.items():
+            parameter.copy_(self.weights[kept][name])
+        return {"step": kept, "of": len(self.measured) - 1, **self.measured[kept]._asdict()}
+
+    def save(self, folder: Path) -> None:
+        """The weights; `measured` is for whoever writes the state beside them."""
+        for i, weights in self.weights.items():
+            save_file({name: w.contiguous() for name, w in weights.items()}, folder / f"candidate-{i}.safetensors")
+
+    def load(self, folder: Path, measured: list[list[float]]) -> None:
+        self.measured = [Measured(*values) for values in measured]
+        found = folder.glob("candidate-*.safetensors")
+        self.weights = {int(file.stem.removeprefix("candidate-")): load_file(file) for file in found}

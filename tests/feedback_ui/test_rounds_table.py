@@ -1,0 +1,64 @@
+"""Finished rounds as the Training page shows them, in both languages."""
+
+from feedback_ui import rounds_table, run_view
+from feedback_ui.words import Words
+from rlhf.config import AdapterConfig, RoundConfig
+from storage.records import Run
+
+EN, KO = Words("en"), Words("ko")
+
+
+def a_round(run_id="r1", config=None, *, status="done", created="2026-11-02T10:00:00.000+00:00", simulated=0, stage=None, **result):
+    share = {"value": 0.71, "low": 0.62, "high": 0.79, "cases": 40}
+    values = {"heldout_accuracy": share, "win_rate_by_reward_model": share, "kl": 2.851, "minutes": 23.3, "peak_memory_gib": 1.94} | result
+    return Run(
+        run_id, status, (config or RoundConfig()).to_dict(), 0, {}, {"pairs": 1320, "simulated": simulated, "sha256": "3f2a91c0" * 8},
+        stage, 1.0, None, False, None, None, created, created, created, None, values if status == "done" else None,
+    )
+
+
+def cells(html):
+    body = html.split("<tbody>")[1].split("</tbody>")[0]
+    return [[cell.split("</div>")[0] for cell in row.split("<div>")[1:]] for row in body.split("<tr>")[1:]]
+
+
+def test_nothing_is_shown_before_a_round_has_finished():
+    assert rounds_table.section(EN, []) == ""
+    assert rounds_table.section(EN, [a_round(status="running"), a_round(status="failed")]) == ""
+
+
+def test_a_row_tells_what_a_round_learned_from_and_what_came_of_it():
+    (row,) = cells(rounds_table.section(EN, [a_round(simulated=1000)]))
+    small = '<br><span class="rl-muted">'
+    assert row == [
+        "r1", "PPO", f"LoRA{small}rank 16, top 10 layers</span>", f"1,320{small}1,000 simulated</span>", "<code>3f2a91c</code>",
+        f"71%{small}62% to 79%</span>", "", f"71%{small}62% to 79%</span>", "2.85 nats", "23 min", "1.9 GiB",
+    ]
+
+
+def test_the_newest_round_stands_first_and_every_method_and_kind_has_its_name():
+    configs = [
+        RoundConfig(method="dpo", adapter=AdapterConfig("ia3", top_layers=1)),
+        RoundConfig(method="grpo", adapter=AdapterConfig("prompt")),
+        RoundConfig(method="rloo", adapter=AdapterConfig("rslora")),
+        RoundConfig(method="sft", adapter=AdapterConfig("dora")),
+        RoundConfig(adapter=AdapterConfig("peanut")),
+    ]
+    made = [a_round(f"r{i}", config, created=f"2026-11-0{i + 1}T10:00:00.000+00:00") for i, config in enumerate(configs)]
+    rows = cells(rounds_table.section(EN, made))
+    assert [row[:2] for row in rows] == [["r4", "PPO"], ["r3", "SFT"], ["r2", "RLOO"], ["r1", "GRPO"], ["r0", "DPO"]]
+    assert [row[2].split("<")[0] for row in rows] == ["PEANuT", "DoRA", "rsLoRA", "Learned prompt", "(IA)³"]
+    assert "16 vectors" in rows[3][2] and "top 1 layer<" in rows[4][2]
+    korean = cells(rounds_table.section(KO, made))
+    assert korean[3][2].startswith("학습된 프롬프트") and "상위 1개 층" in korean[4][2]
+
+
+def test_what_a_row_says_is_only_text():
+    assert "<b>" not in rounds_table.section(EN, [a_round("<b>")])
+
+
+def test_the_stage_in_which_the_policy_learns_is_called_by_its_method():
+    run = a_round(config=RoundConfig(method="grpo"), status="running", stage="grpo")
+    html = run_view.steps(EN, run)
+    assert 'data-stage="grpo" aria-current="step">GRPO<' in html and "PPO" not in html
+    assert html.count("rl-done") == 2

@@ -1,0 +1,344 @@
+"""What PPO may be told beyond the paper, each by hand; off, each leaves every bit as it is."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from learning import watch_logprobs
+from small_ppo import CONFIG, everything, scrambled, taken, trainer
+from torch.testing import assert_close
+
+from rlhf.ppo_math import kl_per_token
+from rlhf.reward import Row
+from rlhf.rollout import POLICY
+from rlhf.value_init import linear_fit
+
+DEMONSTRATIONS = [Row([5, 6, 7, 8, 9], 2), Row([10, 11, 12], 1), Row([13, 14, 15, 16], 3)]
+
+
+def policy_of(ppo):
+    return {name: p.detach().clone() for name, p in ppo.policy.items()}
+
+
+def uneven(ppo):
+    """A batch of 8 whose responses end after 1 to 8 tokens."""
+    rollout = taken(ppo)
+    mask = torch.arange(8)[None] < torch.tensor([8, 3, 1, 7, 2, 5, 4, 6])[:, None]
+    mask = mask[:, : rollout.mask.shape[1]] & rollout.mask
+    assert len(set(mask.sum(-1).tolist())) > 4
+    return rollout._replace(
+        mask=mask, **{name: getattr(rollout, name) * mask for name in ("logprobs", "ref_logprobs", "values", "entropy")}
+    )
+
+
+def gradients(ppo, rollout, rows=None):
+    advantages = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(3))
+    returns = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(4))
+    ppo.optimizer.zero_grad(set_to_none=True)
+    figures = ppo.add_gradients(rollout, advantages, returns, torch.arange(8) if rows is None else rows)
+    return figures, {n: p.grad.clone() for n, p in [*ppo.policy.items(), *ppo.value_head.named_parameters()]}
+
+
+# Gradient accumulation.
+
+
+@pytest.mark.parametrize("microbatch_size", [1, 3, 5])
+def test_gradients_of_microbatches_add_up_to_those_of_the_minibatch(tiny_folder, microbatch_size):
+    whole = scrambled(trainer(tiny_folder, replace(CONFIG, entropy_coef=0.1)))
+    rollout = uneven(whole)
+    figures, expected = gradients(whole, rollout)
+    whole.config = replace(whole.config, microbatch_size=microbatch_size)
+    same_figures, found = gradients(whole, rollout)
+    for name, gradient in expected.items():
+        assert_close(found[name], gradient, atol=2e-6, rtol=1e-4)
+    assert same_figures == pytest.approx(figures, abs=1e-5)
+
+
+def test_a_step_in_microbatches_is_the_step(tiny_folder):
+    ends = []
+    for microbatch_size in (0, 3):
+        # Adam makes much of gradients near 0: a large eps keeps rounding from growing.
+        ppo = scrambled(trainer(tiny_folder, replace(CONFIG, microbatch_size=microbatch_size)))
+        for group in ppo.optimizer.param_groups:
+            group["eps"] = 1.0
+        ppo.step()
+        ends.append(policy_of(ppo))
+    for name, weight in ends[0].items():
+        assert_close(ends[1][name], weight, atol=1e-6, rtol=0)
+
+
+# KL.
+
+
+def test_k3_by_hand_and_over_response_tokens_only():
+    logprobs, ref_logprobs = torch.tensor([[-1.0, -2.0, 50.0]]), torch.tensor([[-1.5, -1.0, -90.0]])
+    mask = torch.tensor([[True, True, False]])
+    assert_close(kl_per_token(logprobs, ref_logprobs, mask), torch.tensor([[0.5, -1.0, 0.0]]))
+    # exp(-.5) - 1 + .5 and exp(1) - 1 - 1
+    assert_close(kl_per_token(logprobs, ref_logprobs, mask, estimator="k3"), torch.tensor([[0.106531, 0.718282, 0.0]]))
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_both_estimators_are_the_kl_on_average(estimator):
+    p, q = torch.tensor([0.5, 0.5]), torch.tensor([0.25, 0.75])
+    estimates = kl_per_token(p.log()[None], q.log()[None], torch.ones(1, 2, dtype=torch.bool), estimator=estimator)
+    # .5 log 2 + .5 log(2/3)
+    assert float((p * estimates).sum()) == pytest.approx(0.143841, abs=1e-6)
+    assert estimator == "k1" or (estimates >= 0).all()
+
+
+def test_the_estimator_that_is_asked_for_is_what_is_paid_and_told(tiny_folder):
+    k1, k3 = (scrambled(trainer(tiny_folder, replace(CONFIG, kl_estimator=e))).step() for e in ("k1", "k3"))
+    assert k1["objective/scores"] == k3["objective/scores"]
+    assert k1["objective/kl"] != k3["objective/kl"] > 0
+    for figures in (k1, k3):
+        assert figures["objective/rewards"] == pytest.approx(figures["objective/scores"] - 0.05 * figures["objective/kl"], abs=1e-4)
+        assert figures["objective/sqrt_kl"] == pytest.approx(figures["objective/kl"] ** 0.5)
+
+
+# Epochs.
+
+
+@pytest.mark.parametrize("limit, epochs", [(0.0, 4), (1e-9, 1), (1e9, 4)])
+def test_epochs_stop_once_the_policy_is_too_far_from_the_one_that_sampled(tiny_folder, monkeypatch, limit, epochs):
+    seen = watch_logprobs(monkeypatch)
+    figures = trainer(tiny_folder, replace(CONFIG, epochs=4, epoch_kl_stop=limit)).step()
+    assert figures["policy/epochs"] == epochs
+    assert len(seen) == 2 * epochs
+
+
+def test_epochs_stop_by_the_mean_of_the_epoch_that_just_passed(tiny_folder, monkeypatch):
+    ppo = trainer(tiny_folder, replace(CONFIG, epochs=4, epoch_kl_stop=0.5))
+    said = iter([0.1, 0.2, 0.0, 0.9, 0.4, 0.7, 9.0, 9.0])
+    monkeypatch.setattr(ppo, "add_gradients", lambda *_: {"policy/approxkl_avg": next(said)})
+    # .15, then .45, then .55: after the third the fourth is left out.
+    assert ppo.step()["policy/epochs"] == 3
+
+
+# Entropy.
+
+
+def test_the_entropy_bonus_is_the_gradient_of_the_mean_entropy(tiny_folder):
+    ppo = scrambled(trainer(tiny_folder, replace(CONFIG, entropy_coef=0.3, value_coef=0.0)))
+    rollout = uneven(ppo)
+    zeros = torch.zeros_like(rollout.logprobs)
+    ppo.optimizer.zero_grad(set_to_none=True)
+    ppo.add_gradients(rollout, zeros, zeros, torch.arange(8))
+    found = {n: p.grad.clone() for n, p in ppo.policy.items()}
+
+    ppo.optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    with ppo.backbone.using(POLICY):
+        for i in range(8):
+            n = int(rollout.mask[i].sum())
+            prompt = rollout.prompts[i][rollout.prompt_mask[i]]
+            logits = ppo.backbone.base(input_ids=torch.cat([prompt, rollout.responses[i, :n]])[None]).logits[0, len(prompt) - 1 : -1]
+            total = total + torch.distributions.Categorical(logits=logits / 0.7).entropy().sum()
+    (-0.3 * total / rollout.mask.sum()).backward()
+    for name, p in ppo.policy.items():
+        assert_close(found[name], p.grad, atol=1e-5, rtol=1e-3)
+    assert max(float(g.abs().max()) for g in found.values()) > 1e-3
+
+
+# Demonstrations.
+
+
+def test_demonstrations_become_likelier(tiny_folder):
+    def losses(ptx_coef):
+        ppo = trainer(tiny_folder, replace(CONFIG, ptx_coef=ptx_coef, learning_rate=1e-2), demonstrations=DEMONSTRATIONS)
+        return [ppo.step().get("loss/ptx_avg") for _ in range(3)]
+
+    with_ptx = losses(2.0)
+    assert with_ptx[2] < 0.8 * with_ptx[0]
+    assert losses(0.0) == [None] * 3
+
+
+def test_demonstrations_add_their_gradient_to_the_minibatchs(tiny_folder, monkeypatch):
+    """One minibatch, plain gradient descent: the policy moves by both gradients' sum."""
+    def moved(ptx_coef, **options):
+        ppo = scrambled(trainer(tiny_folder, replace(
+            CONFIG, epochs=1, minibatch_size=8, max_grad_norm=1e9, ptx_coef=ptx_coef, **options
+        ), demonstrations=DEMONSTRATIONS))
+        ppo.optimizer = torch.optim.SGD(ppo.policy.values(), lr=1.0)
+        before = policy_of(ppo)
+        ppo.step()
+        return {n: p.detach() - before[n] for n, p in ppo.policy.items()}, before, ppo
+
+    plain, before, ppo = moved(0.0)
+    both, _, _ = moved(0.5)
+    with torch.no_grad():
+        for n, p in ppo.policy.items():
+            p.copy_(before[n])
+    total = 0.0
+    with ppo.backbone.using(POLICY):
+        for row in DEMONSTRATIONS:
+            ids = torch.tensor([row.ids])
+            logits = ppo.backbone.base(input_ids=ids).logits[0, row.start - 1 : -1] / 0.7
+            total = total + torch.nn.functional.cross_entropy(logits, ids[0, row.start :], reduction="sum")
+    gradients = torch.autograd.grad(0.5 * total / 6, list(ppo.policy.values()))
+    for name, gradient in zip(ppo.policy, gradients, strict=True):
+        assert_close(both[name] - plain[name], -gradient, atol=1e-4, rtol=1e-3)
+
+
+# Values.
+
+
+def test_the_linear_fit_by_hand():
+    # Inputs -1 and 1 once standardised; without a penalty the line through both points, with 1 half its slope.
+    inputs, targets = torch.tensor([[0.0, 7.0], [2.0, 7.0]]), torch.tensor([1.0, 5.0])
+    weight, bias = linear_fit(inputs, targets, l2=1e-9)
+    assert_close(weight, torch.tensor([2.0, 0.0]))
+    assert_close(bias, torch.tensor(1.0))
+    weight, bias = linear_fit(inputs, targets, l2=1.0)
+    assert_close(weight, torch.tensor([1.0, 0.0]))
+    # The targets' mean stays where it is.
+    assert_close(bias, torch.tensor(2.0))
+
+
+def test_values_that_start_from_the_reward_know_something(tiny_folder):
+    zero, fitted = (
+        trainer(tiny_folder, replace(CONFIG, batch_size=64, minibatch_size=16, value_init=start)) for start in ("zero", "reward")
+    )
+    # lambda 1: returns are what was paid, and do not lean on the values themselves.
+    for ppo in (zero, fitted):
+        ppo.config = replace(ppo.config, lam=1.0)
+    assert zero.step()["val/explained_variance"] == pytest.approx(0, abs=1e-6)
+    scores_fitted = fitted.step()
+    assert scores_fitted["val/explained_variance"] > 0.1
+
+
+def test_the_fit_is_to_what_was_paid_for_the_rest_and_leaves_the_policy_alone(tiny_folder):
+    ppo = trainer(tiny_folder, replace(CONFIG, gamma=0.5))
+    before = policy_of(ppo)
+    ppo.value_from_scores(lambda: None)
+    rollout = ppo.collect(ppo.value_head, lambda: None)
+    # The same batch: the mean of the fit is the mean of the returns, a half less for each token before the last.
+    lengths = rollout.mask.sum(-1)
+    returns = torch.cat([s * 0.5 ** torch.arange(int(n) - 1, -1, -1) for s, n in zip(rollout.scores, lengths, strict=True)])
+    assert_close(rollout.values[rollout.mask].mean(), returns.mean(), atol=1e-5, rtol=0)
+    assert rollout.values[rollout.mask].std() > 0
+    assert all(torch.equal(p, before[n]) for n, p in ppo.policy.items())
+
+
+def test_while_values_warm_up_nothing_else_learns(tiny_folder):
+    ppo = trainer(tiny_folder, replace(CONFIG, value_warmup=2))
+    before = policy_of(ppo)
+    for _ in range(2):
+        value = ppo.value_head.weight.clone()
+        figures = ppo.step()
+        assert all(torch.equal(p, before[n]) for n, p in ppo.policy.items())
+        assert not torch.equal(ppo.value_head.weight, value)
+        assert ppo.kl_coef == CONFIG.kl_coef, "a KL of 0 is no reason to lower its price"
+        assert figures["val/ratio"] == pytest.approx(1, abs=1e-5)
+    ppo.step()
+    assert any(not torch.equal(p, before[n]) for n, p in ppo.policy.items())
+    assert ppo.kl_coef < CONFIG.kl_coef
+
+
+# Over-optimisation.
+
+
+def test_a_policy_beyond_its_budget_learns_no_more_and_the_run_is_over(tiny_folder, tmp_path):
+    ppo = scrambled(trainer(tiny_folder, replace(CONFIG, kl_budget=0.01)))
+    before = policy_of(ppo)
+    figures = ppo.step()
+    assert figures["objective/kl"] > 0.01 and ppo.done and ppo.step_done == 1
+    assert all(torch.equal(p, before[n]) for n, p in ppo.policy.items())
+    assert "loss/policy_avg" not in figures
+    ppo.save(tmp_path / "checkpoint")
+    resumed = trainer(tiny_folder, replace(CONFIG, kl_budget=0.01))
+    resumed.load(tmp_path / "checkpoint")
+    assert resumed.done
+    expected = {"stopped_by_kl": {"step": 1, "kl": figures["objective/kl"], "budget": 0.01}}
+    assert ppo.finish() == resumed.finish() == expected
+
+
+@pytest.mark.parametrize("kl_budget", [0.0, 1e9])
+def test_within_its_budget_a_run_goes_on_to_its_last_step(tiny_folder, kl_budget):
+    ppo = trainer(tiny_folder, replace(CONFIG, kl_budget=kl_budget))
+    while not ppo.done:
+        ppo.step()
+    assert ppo.step_done == CONFIG.steps == 3
+    assert ppo.finish() == {}
+
+
+class Scripted:
+    """Pays every completion of a step alike, by a list."""
+
+    def __init__(self, scores):
+        self.left = iter(scores)
+
+    def row(self, prompt_ids, answer_ids):
+        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+
+    def score(self, rows, *, tick=lambda: None):
+        return torch.full((len(rows),), next(self.left))
+
+
+def test_the_best_policy_is_kept_as_it_was_when_it_was_measured(tiny_folder):
+    ppo = trainer(tiny_folder, replace(CONFIG, keep="best"))
+    # Before each of 3 steps, and once after the last.
+    ppo.pay.payer = Scripted([0.0, 6.0, 6.0, 0.0])
+    policies = []
+    while not ppo.done:
+        policies.append(policy_of(ppo))
+        ppo.step()
+    said = ppo.finish()
+    # Smoothed: 3, 4, 4, 3; the earlier of the equals is the policy after one step.
+    assert said["kept"]["step"] == 1 and said["kept"]["of"] == 3 and said["kept"]["score"] == 6
+    assert all(torch.equal(p, policies[1][n]) for n, p in ppo.policy.items())
+    assert any(not torch.equal(policies[1][n], policies[2][n]) for n in ppo.policy)
+
+
+def test_the_last_update_is_measured_before_it_can_be_kept(tiny_folder):
+    ppo = trainer(tiny_folder, replace(CONFIG, keep="best"))
+    ppo.pay.payer = Scripted([0.0, 1.0, 2.0, 3.0])
+    while not ppo.done:
+        ppo.step()
+    last = policy_of(ppo)
+    assert ppo.finish()["kept"]["step"] == 3
+    assert all(torch.equal(p, last[n]) for n, p in ppo.policy.items())
+
+
+# Everything at once.
+
+EVERYTHING = replace(
+    CONFIG, kl_estimator="k3", value_init="reward", value_warmup=1, epoch_kl_stop=0.5, entropy_coef=0.01, ptx_coef=0.5, length_penalty=0.01,
+    kl_budget=50.0, keep="best", microbatch_size=3, missing_eos_score=-1.0, steps=4,
+)
+
+
+@pytest.mark.parametrize("done", [1, 3])
+def test_with_every_option_on_a_resumed_run_is_the_unbroken_one_bit_for_bit(tiny_folder, tmp_path, done):
+    def start():
+        return trainer(tiny_folder, EVERYTHING, learned_reward=True, demonstrations=DEMONSTRATIONS)
+
+    unbroken = start()
+    for _ in range(done):
+        unbroken.step()
+    unbroken.save(tmp_path / "checkpoint")
+    resumed = start()
+    torch.manual_seed(12345)
+    assert resumed.load(tmp_path / "checkpoint")
+    figures = [[ppo.step() for _ in range(4 - done)] for ppo in (unbroken, resumed)]
+    assert figures[0] == figures[1]
+    assert everything(unbroken).keys() == everything(resumed).keys()
+    assert unbroken.finish() == resumed.finish()
+    for name, value in everything(unbroken).items():
+        assert torch.equal(everything(resumed)[name], value), name
+
+
+def test_the_figures_with_every_option_off_are_as_they_ever_were(tiny_folder):
+    """Taken before there were any options: an option that is off must not be there."""
+    ppo = trainer(tiny_folder, learned_reward=True)
+    figures = [ppo.step() for _ in range(3)][-1]
+    expected = {
+        "loss/policy_avg": -0.04808124, "loss/value_avg": 0.37516129, "policy/clipfrac_avg": 0.1875, "policy/approxkl_avg": 0.02090683,
+        "val/ratio": 0.99793643, "val/clipfrac_avg": 0.0, "policy/grad_norm": 2.26128745, "objective/scores": -0.19768675,
+        "objective/scores_std": 1.01678419, "objective/kl": 0.42805713, "objective/kl_coef": 0.04992003, "objective/rewards": -0.2190554,
+        "policy/entropy_avg": 4.22817135, "val/response_length": 8.0, "val/finished": 0.0, "val/explained_variance": 0.05247533,
+    }
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    assert ppo.kl_coef == pytest.approx(0.0498800960, rel=1e-6)
+    assert float(sum(p.detach().double().abs().sum() for p in ppo.policy.values())) == pytest.approx(409.70035829, rel=1e-5)
+    assert float(ppo.value_head.weight.detach().double().abs().sum()) == pytest.approx(0.24131899, rel=1e-4)

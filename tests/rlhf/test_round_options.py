@@ -1,0 +1,175 @@
+"""A whole round with what PPO may be told beyond the paper: what reaches the result, and what is refused before it starts."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from rlhf import round as round_module
+from rlhf.backbone import Backbone
+from rlhf.demonstrations import NoDemonstrations
+from rlhf.jobs import Jobs, RoundError
+from rlhf.overoptimization import best_of_n_kl
+from rlhf.report import table
+from rlhf.reward_function import RewardFunctionError
+from rlhf.worker import work
+from storage import annotators, judgments, policies, queue, runs
+from storage.records import Details, IdealAnswer
+
+BYTES = "rewards_of_a_test:share_of_vowels"
+
+
+@pytest.fixture
+def jobs(judged):
+    return Jobs(judged.store, judged.folder)
+
+
+@pytest.fixture
+def function(tmp_path, monkeypatch):
+    (tmp_path / "rewards_of_a_test.py").write_text(
+        "def share_of_vowels(prompts, completions):\n"
+        "    assert all(p[0]['role'] == 'user' and p[0]['content'].startswith('Question') for p in prompts)\n"
+        "    return [5 + sum(c.count(v) for v in 'aeiou') / max(1, len(c)) for c in completions]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return BYTES
+
+
+def done(jobs, config, reward=None):
+    run_id = jobs.create(config).id
+    work(jobs.store, jobs.folder, run_id, reward=reward)
+    return runs.get(jobs.store, run_id)
+
+
+def metric(jobs, run, name):
+    return [m.value for m in runs.metrics(jobs.store, run.id) if m.name == name]
+
+
+# Any Python function.
+
+
+def test_a_round_is_paid_by_the_function_that_the_command_line_names(judged, jobs, function):
+    run = done(jobs, replace(judged.config(), reward_function=function), function)
+    assert run.status == "done" and run.config["reward_function"] == function
+    scores = metric(jobs, run, "objective/scores")
+    assert len(scores) == 2 and all(5 <= s <= 6 for s in scores), "5 and more is the function's, not the reward model's"
+    assert run.result["win_rate_by_reward_function"]["cases"] == 3
+    assert {"win_rate", "win_rate_by_reward_model"} <= run.result.keys()
+
+
+@pytest.mark.parametrize("named", [None, "json:loads"])
+def test_a_worker_refuses_code_that_its_own_command_line_does_not_name(judged, jobs, function, monkeypatch, named):
+    monkeypatch.setattr(Backbone, "load", None)
+    run_id = jobs.create(replace(judged.config(), reward_function=function)).id
+    with pytest.raises(RewardFunctionError):
+        work(jobs.store, jobs.folder, run_id, reward=named)
+    failed = runs.get(jobs.store, run_id)
+    assert failed.status == "failed" and f"add --reward {function}" in failed.error
+
+
+def test_the_verbs_of_the_pages_refuse_code_and_those_of_the_command_line_pass_it_on(judged, jobs, function, monkeypatch):
+    started = []
+    monkeypatch.setattr("rlhf.jobs.subprocess.Popen", lambda argv, **_: started.append(argv) or type("P", (), {})())
+    config = replace(judged.config(), reward_function=function)
+    with pytest.raises(RoundError, match=f"rankloop train --reward {function}"):
+        jobs.start(config)
+    assert runs.all_runs(judged.store) == []
+    run_id = jobs.create(config).id
+    runs.finish(judged.store, run_id, "cancelled")
+    with pytest.raises(RoundError, match=f"rankloop train --resume {run_id} --reward {function}"):
+        jobs.resume(run_id)
+    assert runs.get(judged.store, run_id).status == "cancelled" and started == []
+    jobs.spawn(run_id, function)
+    jobs.spawn(run_id)
+    assert [argv[-2:] for argv in started] == [["--reward", function], [str(judged.folder.root), run_id]]
+
+
+# Demonstrations.
+
+
+def test_a_round_that_would_learn_from_demonstrations_needs_one(judged, jobs):
+    with pytest.raises(NoDemonstrations, match="--ppo-ptx-coef: 0 ideal answers"):
+        jobs.create(judged.config(ppo_ptx_coef=1.0))
+    assert runs.all_runs(judged.store) == []
+
+
+def test_a_round_learns_from_the_demonstrations_that_it_began_with(judged, jobs, monkeypatch):
+    person = annotators.ensure(judged.store, "Ann")
+    for ideal in ("The best answer.", "Too late."):
+        _, ids = judged.comparison(judged.prompt("Question 0?", "train"), f"{ideal} a", f"{ideal} b")
+        shown = queue.next_presentation(judged.store, person.id)
+        if ideal == "Too late.":
+            run_id = jobs.create(judged.config(ppo_ptx_coef=1.0)).id
+            monkeypatch.setattr(Backbone, "load", None)
+            with pytest.raises(TypeError):
+                work(jobs.store, jobs.folder, run_id)
+            monkeypatch.undo()
+        judgments.save(
+            judged.store, shown[1].id, person.id, verdict="rank", tiers=((shown[1].order[0],), (shown[1].order[1],)),
+            details=Details(ideal=IdealAnswer(ideal)),
+        )
+        assert ids
+    jobs.requeue(run_id)
+    seen = []
+    real = round_module.ptx.encode
+    monkeypatch.setattr(round_module.ptx, "encode", lambda backbone, shown_how: seen.append(shown_how) or real(backbone, shown_how))
+    work(jobs.store, jobs.folder, run_id)
+    assert [d.text for d in seen[0]] == ["The best answer."]
+    losses = metric(jobs, runs.get(jobs.store, run_id), "loss/ptx_avg")
+    assert len(losses) == 2 and all(loss > 0 for loss in losses)
+
+
+# Over-optimisation.
+
+
+def test_a_run_that_left_its_kl_budget_says_so(judged, jobs, caplog):
+    # The first step's update leaves so small a budget, as the second step's batch shows.
+    caplog.set_level(logging.INFO, logger="rankloop.round")
+    run = done(jobs, judged.config(ppo_kl_budget=1e-3, ppo_steps=5, ppo_learning_rate=0.01))
+    stopped = run.result["stopped_by_kl"]
+    assert stopped["step"] == 2 and stopped["kl"] > stopped["budget"] == 1e-3
+    assert len(metric(jobs, run, "objective/kl")) == 2
+    assert "stopped_by_kl" in caplog.text
+
+
+def test_the_best_policy_is_what_is_measured_and_registered(judged, jobs):
+    # Within so small a budget there is the reference alone.
+    run = done(jobs, judged.config(ppo_kl_budget=1e-3, ppo_steps=3, ppo_learning_rate=0.01, ppo_keep="best"))
+    assert run.result["kept"]["step"] == 0 and run.result["kept"]["of"] == 1
+    assert run.result["kl"] == pytest.approx(0, abs=1e-4)
+    backbone = Backbone.load(judged.model, "cpu", "float32")
+    backbone.load_adapter("v", policies.adapter_folder(judged.store, policies.latest_tuned(judged.store, str(judged.model))))
+    assert all(p.abs().max() == 0 for n, p in backbone.parameters("v").items() if ".lora_B." in n)
+
+
+def test_best_of_n_stands_beside_the_policy(judged, jobs):
+    run = done(jobs, judged.config(evaluation_best_of=3, ppo_learning_rate=0.05))
+    beside = run.result["best_of_n"]
+    assert beside["policy_kl"] == run.result["kl"]
+    assert beside["kl"] == pytest.approx(best_of_n_kl(beside["n"])) and beside["n"] <= beside["most"] == 3
+    assert beside["beyond_most"] == (run.result["kl"] > best_of_n_kl(3))
+    for name in ("win_rate", "win_rate_by_reward_model"):
+        assert beside[name]["cases"] == 3 and 0 <= beside[name]["low"] <= beside[name]["high"] <= 1
+
+
+def test_the_terminals_table_says_what_was_watched(judged, jobs):
+    figure = {"value": 0.6, "low": 0.5, "high": 0.7, "cases": 3}
+    beside = {"n": 4, "kl": 0.636, "policy_kl": 2.5, "most": 4, "beyond_most": True, "win_rate": figure, "win_rate_by_reward_model": figure}
+    run = jobs.create(judged.config())
+    result = {
+        "rule": "sentiment", "kl": 2.5, "stopped_by_kl": {"step": 7, "kl": 2.51, "budget": 2.5}, "best_of_n": beside,
+        "kept": {"step": 5, "of": 6, "score": 0.75, "kl": 2.25},
+    }
+    said = " ".join(table(replace(run, result=result), []).split())
+    for line in (
+        "PPO ended early step 7: KL 2.51 nats, budget 2.5", "kept policy after step 5 of 6: conservative score 0.75, KL 2.25",
+        "best of 4 over the base, KL 0.64 nats; the policy's 2.50 are beyond best of 4, so not at equal KL",
+        "best of 4 over the base, win rate under the rule 'sentiment' 60.0% (50.0 to 70.0; 3 held-out prompts)",
+    ):
+        assert line in said
+    plain = table(replace(run, result={"best_of_n": beside | {"beyond_most": False}}), [])
+    assert "equal KL" not in plain and "ended early" not in plain and "kept policy" not in plain
+
+
+def test_with_the_options_off_the_result_says_nothing_of_them(judged, jobs):
+    assert not {"best_of_n", "kept", "stopped_by_kl", "win_rate_by_reward_function"} & set(done(jobs, judged.config()).result)

@@ -1,0 +1,92 @@
+"""What a round says of its reward model, and when: before any policy learns from it, and once."""
+
+import pytest
+
+from rlhf import report, validation
+from rlhf.jobs import Jobs
+from rlhf.progress import Cancelled
+from rlhf.worker import work
+from storage import annotators, judgments, runs
+
+
+@pytest.fixture
+def jobs(judged):
+    return Jobs(judged.store, judged.folder)
+
+
+def until(stage):
+    def stop(now, fraction=0.0, eta=None):
+        if now == stage:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+def test_it_is_said_before_the_policy_learns_and_not_worked_out_again(judged, jobs, monkeypatch):
+    run_id = jobs.create(judged.config()).id
+    with pytest.raises(KeyboardInterrupt):
+        work(jobs.store, jobs.folder, run_id, until("ppo"))
+    said = runs.get(judged.store, run_id).validation
+    assert (said["pairs"], said["judgments"], said["prompts"]) == (6, 6, 6), "the pairs on training prompts, none that is held out"
+    assert 0 <= said["accuracy"]["value"] <= 1 and said["accuracy"]["low"] is None
+    simulated = annotators.ensure(judged.store, "sim", kind="simulated", rule=annotators.all_annotators(judged.store)[0].rule)
+    assert [(a["annotator_id"], a["pairs"]) for a in said["by_annotator"]] == [(simulated.id, 6)]
+    assert [(k["kind"], k["pairs"]) for k in said["by_kind"]] == [("test", 6)]
+
+    # The reward model was not kept: it is fitted again, and what was said of it stands.
+    (judged.folder.run(run_id) / "reward" / "scale.json").unlink()
+    monkeypatch.setattr(validation, "validate", None)
+    jobs.requeue(run_id)
+    with pytest.raises(KeyboardInterrupt):
+        work(jobs.store, jobs.folder, run_id, until("ppo"))
+    assert runs.get(judged.store, run_id).validation == said
+
+
+def test_a_cancel_is_noticed_between_two_fits(judged, jobs, monkeypatch):
+    run_id = jobs.create(judged.config()).id
+    fits, real = [], validation.out_of_fold
+
+    def out_of_fold(difference, prompt, judgment, fit, *, seed, tick):
+        def watched(rows):
+            fits.append(len(fits))
+            if len(fits) == 3:
+                runs.request_cancel(judged.store, run_id)
+            return fit(rows)
+
+        return real(difference, prompt, judgment, watched, seed=seed, tick=tick)
+
+    monkeypatch.setattr(validation, "out_of_fold", out_of_fold)
+    monkeypatch.setattr("rlhf.progress.WRITE_EVERY_S", 0.0)
+    with pytest.raises(Cancelled):
+        work(jobs.store, jobs.folder, run_id)
+    assert runs.get(judged.store, run_id).status == "cancelled" and len(fits) == 3
+    assert runs.get(judged.store, run_id).validation is None
+
+
+@pytest.mark.slow
+def test_ties_that_are_learned_from_are_not_measured_on(judged, jobs):
+    prompt = judged.prompt("A tie?", "train")
+    comparison, ids = judged.comparison(prompt, "one", "other")
+    judge = annotators.all_annotators(judged.store)[0]
+    judgments.add_simulated(judged.store, comparison, judge.id, tiers=(tuple(ids),))
+    run_id = jobs.create(judged.config(reward_ties="davidson")).id
+    with pytest.raises(KeyboardInterrupt):
+        work(jobs.store, jobs.folder, run_id, until("ppo"))
+    said = runs.get(judged.store, run_id)
+    assert said.snapshot["ties"] == 1 and (said.validation["pairs"], said.validation["prompts"]) == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"),
+    [
+        ({"value": 0.684, "low": 0.631, "high": 0.739, "pairs": 412, "prompts": 96}, "68.4% (63.1 to 73.9; 412 pairs)"),
+        ({"value": 0.6, "low": None, "high": None, "pairs": 40, "prompts": 7}, "60.0% (40 pairs of 7 prompts: too few for an interval)"),
+        (None, None),
+    ],
+)
+def test_the_terminals_table_has_the_cross_validated_accuracy(store, accuracy, said):
+    runs.create(store, "r", config={}, seed=0, versions={})
+    runs.set_validation(store, "r", {"accuracy": accuracy})
+    runs.finish(store, "r", "done", result={})
+    lines = [line for line in report.table(runs.get(store, "r"), []).splitlines() if "cross-validated" in line]
+    assert [line.split("probe")[1].strip() for line in lines] == ([said] if said else [])

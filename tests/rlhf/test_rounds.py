@@ -1,0 +1,73 @@
+"""Finished rounds side by side: which are told of, and what a terminal shows."""
+
+from dataclasses import replace
+
+import pytest
+
+from rlhf import report, rounds
+from rlhf.config import AdapterConfig, RoundConfig
+from storage.records import Run
+
+
+def share(value, low, high):
+    return {"value": value, "low": low, "high": high, "cases": 40}
+
+
+def a_round(run_id="r1", *, status="done", config=None, created="2026-11-02T10:00:00.000+00:00", **result):
+    values = {
+        "heldout_accuracy": share(0.71, 0.62, 0.79), "win_rate": share(0.64, 0.55, 0.72),
+        "win_rate_by_reward_model": share(0.8, 0.7, 0.9), "kl": 2.851, "minutes": 23.34, "peak_memory_gib": 1.94,
+    } | result
+    return Run(
+        run_id, status, (config or RoundConfig()).to_dict(), 0, {}, {"pairs": 320, "simulated": 300, "sha256": "3f2a91c0" * 8}, None, 1.0,
+        None, False, None, None, created, created, created, None, values if status == "done" else None,
+    )
+
+
+def test_only_rounds_that_ended_well_are_compared():
+    made = [a_round("r1"), a_round("r2", status="failed"), a_round("r3", status="running")]
+    found = rounds.finished(made)
+    assert [one.id for one in found] == ["r1"]
+    assert (found[0].method, found[0].judgments, found[0].pairs, found[0].simulated) == ("ppo", "3f2a91c", 320, 300)
+
+
+def test_a_round_of_before_there_were_methods_was_ppo_on_lora():
+    old = a_round()
+    del old.config["method"]
+    old.config["ppo"]["adapter"] = {"rank": 8, "alpha": 16, "top_layers": 10}
+    del old.config["adapter"]
+    found, = rounds.finished([old])
+    assert (found.method, found.adapter) == ("ppo", AdapterConfig("lora", 8, 16, 10))
+
+
+def test_a_round_of_another_version_is_left_out():
+    other = a_round()
+    other.config["banana"] = 1
+    assert rounds.finished([other]) == []
+
+
+@pytest.mark.parametrize(
+    "adapter, large",
+    [
+        (AdapterConfig("dora", rank=4, top_layers=10), {"rank": 4, "layers": 10}),
+        (AdapterConfig("lora", rank=4), {"rank": 4}),
+        (AdapterConfig("ia3", top_layers=10), {"layers": 10}),
+        (AdapterConfig("prompt", top_layers=10, virtual_tokens=20), {"virtual_tokens": 20}),
+    ],
+)
+def test_an_adapter_is_as_large_as_its_kind_says(adapter, large):
+    assert rounds.size(adapter) == large
+
+
+def test_a_terminal_shows_a_line_a_round():
+    dpo = replace(RoundConfig(method="dpo"), adapter=AdapterConfig("ia3"))
+    lines = report.comparison([a_round("r1"), a_round("r2", config=dpo, win_rate=None)]).splitlines()
+    assert lines[0].split("  ")[0] == "run" and "held-out" not in lines[0] and "judgments" in lines[0]
+    first = [cell for cell in lines[1].split("  ") if cell]
+    assert [cell.strip() for cell in first] == [
+        "r1", "ppo", "lora rank 16 layers 10", "320 (300 simulated)", "3f2a91c", "71% (62 to 79)", "64% (55 to 72)", "80% (70 to 90)",
+        "2.85", "23.3", "1.9",
+    ]
+    second = [cell.strip() for cell in lines[2].split("  ") if cell.strip()]
+    assert second[:3] == ["r2", "dpo", "ia3"] and second[6] == "-"
+    assert report.comparison([a_round(status="failed")]) == ""

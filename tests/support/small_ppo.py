@@ -1,0 +1,78 @@
+"""A PPO small enough for every test, paid by a program, so that what should be learned is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from rlhf.backbone import Backbone
+from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
+from rlhf.ppo import PPO
+from rlhf.reward import ADAPTER, RewardModel, Row
+from rlhf.rollout import collect
+from rlhf.sampling import generator
+from storage.records import Sampling
+
+CPU = torch.device("cpu")
+PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14], [15], [16, 17], [18, 19, 20], [21], [22, 23]]
+ADAPTER_CONFIG = AdapterConfig(rank=8, alpha=16)
+# Every figure by itself: the defaults are tuned, and these tests are not about them.
+CONFIG = PPOConfig(
+    steps=3, batch_size=8, minibatch_size=4, epochs=2, max_new_tokens=8, temperature=0.7,
+    learning_rate=5e-3, value_learning_rate=1e-3, max_grad_norm=1.0, clip=0.2, value_clip=0.2, value_coef=0.1, gamma=1.0, lam=0.95,
+    kl_coef=0.05, kl_target=6.0, kl_horizon=2000, whiten_rewards=False, missing_eos_score=None,
+)
+
+
+WANTED = range(0, 64)
+
+
+class ByteReward:
+    """Scores an answer by the share of some bytes in it."""
+
+    def row(self, prompt_ids, answer_ids) -> Row:
+        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+
+    def score(self, rows, *, tick=lambda: None):
+        return torch.tensor([sum(i in WANTED for i in r.ids[r.start :]) / len(r.ids[r.start :]) for r in rows])
+
+
+def trainer(
+    folder: Path, config: PPOConfig = CONFIG, seed: int = 0, learned_reward: bool = False, adapter: AdapterConfig = ADAPTER_CONFIG,
+    demonstrations: Sequence[Row] = (),
+) -> PPO:
+    backbone = Backbone.load(folder, "cpu", "float32")
+    payer = ByteReward()
+    if learned_reward:
+        settings = RewardConfig(adapter=AdapterConfig(rank=2), depth=1.0)
+        backbone.add_adapter(ADAPTER, settings.adapter, seed=9)
+        payer = RewardModel(backbone, settings, seed=9)
+    return PPO(backbone, payer, PROMPTS, config, adapter, seed=seed, demonstrations=demonstrations)
+
+
+def taken(ppo: PPO, n: int = 8, temperature: float = 0.7):
+    return collect(
+        ppo.backbone, ppo.pay, ppo.value_head, [PROMPTS[i % len(PROMPTS)] for i in range(n)],
+        Sampling(temperature=temperature, max_new_tokens=8), generator(CPU, 5), minibatch_size=4,
+    )
+
+
+def scrambled(ppo: PPO) -> PPO:
+    """As after some training: the policy is not the reference any more, and values are not 0."""
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in ppo.policy.items():
+            if ".lora_B." in name:
+                p.copy_(0.1 * torch.randn(p.shape, generator=rng))
+        ppo.value_head.weight.copy_(0.1 * torch.randn(ppo.value_head.weight.shape, generator=rng))
+    return ppo
+
+
+def everything(ppo: PPO) -> dict[str, torch.Tensor]:
+    found = {n: p.detach().clone() for n, p in ppo.policy.items()}
+    found |= {f"value.{n}": p.clone() for n, p in ppo.value_head.state_dict().items()}
+    for index, state in ppo.optimizer.state_dict()["state"].items():
+        found |= {f"optimizer.{index}.{n}": v.clone() for n, v in state.items()}
+    return found
