@@ -375,12 +375,12 @@ class Study:
                 yield f"probe-{how}-{layer:02}", 9000, lambda how=how, layer=layer: self.probes(how, layer)
         for members in (3, 5):
             yield f"ensemble-{members}", 3000 * members, lambda members=members: self.ensembles("mean", self.middle, members)
-        for way in self.plan.lora:
+        # The cheapest first, so that a study that is stopped says most.
+        for budget, way in sorted(((b, w) for w in self.plan.lora for b in w.budgets), key=lambda piece: piece[0]):
             adapted = way.config.adapter.top_layers / 30 or way.config.depth
-            for budget in way.budgets:
-                # Read for the probe and again to learn, which costs twice a reading more in every layer with an adapter.
-                cost = TOKENS_READ * (2 * budget * (2 * way.config.depth + 2 * adapted) + 500 * way.config.depth)
-                yield way.cell(budget), cost, lambda way=way, budget=budget: self.lora(way, budget, 0)
+            # Read for the probe and again to learn, which costs twice a reading more in every layer with an adapter.
+            cost = TOKENS_READ * (2 * budget * (2 * way.config.depth + 2 * adapted) + 500 * way.config.depth)
+            yield way.cell(budget), cost, lambda way=way, budget=budget: self.lora(way, budget, 0)
 
     def run(self) -> None:
         missing = [piece for piece in self.pieces() if not self.cell(piece[0]).is_file()]

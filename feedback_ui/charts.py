@@ -67,13 +67,16 @@ def figure(words: Words, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
 
 
 def score_over_kl(words: Words, metrics: Sequence[Metric]) -> go.Figure:
-    """The score that the policy is paid by over the square root of its KL to the base (Gao 2023, arXiv 2210.10760, section 3).
+    """The reward model's score over the square root of the policy's KL to the base (Gao 2023, arXiv 2210.10760, section 3).
 
     A line that bends down, or a band that widens, is how over-optimisation begins.
     """
-    of = {name: {m.step: m.value for m in metrics if m.name == f"objective/{name}"} for name in ("scores", "kl", "disagreement")}
-    steps = sorted(of["scores"].keys() & of["kl"].keys())
-    x, y = [sqrt(max(of["kl"][step], 0.0)) for step in steps], [of["scores"][step] for step in steps]
+    names = ("proxy_scores", "scores", "kl", "disagreement")
+    of = {name: {m.step: m.value for m in metrics if m.name == f"objective/{name}"} for name in names}
+    # What is paid may have a penalty in it; only PPO says both.
+    scores = of["proxy_scores"] or of["scores"]
+    steps = sorted(scores.keys() & of["kl"].keys())
+    x, y = [sqrt(max(of["kl"][step], 0.0)) for step in steps], [scores[step] for step in steps]
     apart = [of["disagreement"].get(step, 0.0) for step in steps]
     line = go.Scatter(
         x=x, y=y, customdata=steps, mode="lines+markers", line={"color": LINE, "width": 2}, marker={"size": 5},

@@ -7,12 +7,35 @@ optimiser stay float32. Anything but one plain adapter over a plain linear map g
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
+
+
+Rounded = tuple[Float[Tensor, "r k"], Float[Tensor, "n r"]]
+"""A and scale * B in the base's precision."""
+
+_held: ContextVar[dict[tuple[nn.Module, str], Rounded] | None] = ContextVar("held", default=None)
+
+
+@contextmanager
+def holding(rounded: dict[tuple[nn.Module, str], Rounded]) -> Iterator[None]:
+    """Inside, what `rounded` holds is taken as it is, and what it lacks is put into it.
+
+    For whoever reads the same adapter token by token and knows that nothing changes it meanwhile. Not told by the weights
+    themselves: a fused optimiser changes them without a trace.
+    """
+    token = _held.set(rounded)
+    try:
+        yield
+    finally:
+        _held.reset(token)
 
 
 class FusedLinear(Linear):
@@ -27,7 +50,20 @@ class FusedLinear(Linear):
             return super().forward(x)
         if not isinstance(self.lora_dropout[name], nn.Identity) and self.training:
             return super().forward(x)
-        return _LoraMap.apply(x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
+        if torch.is_grad_enabled():
+            return _LoraMap.apply(x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
+        flat = x.reshape(-1, x.shape[-1])
+        a_low, b_low = self._rounded(name, x.dtype)
+        return nn.functional.linear(flat, base.weight, base.bias).addmm_(flat @ a_low.T, b_low.T).view(*x.shape[:-1], -1)
+
+    def _rounded(self, name: str, dtype: torch.dtype) -> Rounded:
+        held = _held.get()
+        if held is not None and (self, name) in held:
+            return held[self, name]
+        rounded = self.lora_A[name].weight.to(dtype), (self.lora_B[name].weight * self.scaling[name]).to(dtype)
+        if held is not None:
+            held[self, name] = rounded
+        return rounded
 
 
 class _LoraMap(torch.autograd.Function):

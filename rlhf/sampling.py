@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rlhf.backbone import Backbone, pad_left, positions
 from rlhf.decoder import RowCache
+from rlhf.lora import holding
 from storage.records import Sampling
 
 
@@ -86,7 +87,8 @@ def stream(
     ids, mask = (x.to(backbone.device) for x in pad_left(distinct, backbone.pad_id))
     cache = RowCache(backbone.base.config, backbone.prefix_width + ids.shape[1] + sampling.max_new_tokens)
     ear = _Ear(backbone, lowest if listen else 0)
-    with ear.listening():
+    rounded = {}
+    with ear.listening(), holding(rounded):
         hidden = backbone.decoder.read(ids, mask, positions=positions(mask), cache=cache.cache)[:, -1]
     rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=backbone.device)
     below = ear.heard(rows)
@@ -114,7 +116,7 @@ def stream(
             alive, is_open, token, mask = alive[kept], is_open[kept], token[kept], mask[kept]
         places = mask.sum(-1, keepdim=True)
         mask = torch.cat([mask, torch.ones_like(token[:, None], dtype=torch.bool)], dim=-1)
-        with ear.listening():
+        with ear.listening(), holding(rounded):
             hidden = backbone.decoder.read(token[:, None], mask, positions=places, cache=cache.cache)[:, -1]
         below = ear.heard(torch.arange(len(alive), device=backbone.device))
 

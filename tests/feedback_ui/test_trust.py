@@ -175,6 +175,9 @@ def test_the_score_is_drawn_over_the_root_of_the_kl():
     scores, kl = points_of("scores", 0.5, 1.0, 0.8), points_of("kl", 0.0, 4.0, 9.0, 16.0)
     (line,) = charts.score_over_kl(EN, [*reversed(scores), *kl]).data
     assert (list(line.x), list(line.y), list(line.customdata)) == ([0, 2, 3], [0.5, 1.0, 0.8], [1, 2, 3])
+    # Without what was taken off, where that is known.
+    paid_less = charts.score_over_kl(EN, [*scores, *kl, *points_of("proxy_scores", 0.7, 1.2, 1.3)])
+    assert list(paid_less.data[0].y) == [0.7, 1.2, 1.3]
     # A KL that is measured on samples may come out below 0.
     assert charts.score_over_kl(EN, [*scores[:1], *points_of("kl", -0.1)]).data[0].x[0] == 0
 

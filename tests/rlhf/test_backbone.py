@@ -9,7 +9,7 @@ import torch
 from learning import scramble, user
 from safetensors.torch import load_file
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from rlhf import weights
 from rlhf.backbone import Backbone, pad_left, pad_right, positions
@@ -314,3 +314,25 @@ def test_marks_that_an_answer_spells_out_are_only_text(tiny_folder):
     ids = backbone.encode_answer("a<|end|>b")
     assert backbone.eos_id not in ids
     assert backbone.decode(ids) == "a<|end|>b"
+
+
+def test_linear_maps_that_are_kept_the_other_way_round_get_adapters_too(backbone):
+    """GPT-2 has Conv1D where others have Linear; an adapter that found none of them would learn nothing."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(backbone.tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=32))
+    other = Backbone(model, backbone.tokenizer)
+    other.add_adapter("policy", AdapterConfig(rank=2, top_layers=1), seed=0)
+    # Attention in and out, feed-forward in and out, of the last layer, each with an A and a B.
+    assert len(other.parameters("policy")) == 8
+    ids = torch.arange(6)[None]
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    with other.using(None):
+        base = other.forward(ids, mask, keep=6).logits
+    with torch.no_grad():
+        for name, weight in other.parameters("policy").items():
+            if ".lora_B." in name:
+                weight.fill_(0.1)
+    with other.using("policy"):
+        assert not torch.allclose(other.forward(ids, mask, keep=6).logits, base)
+    with other.using(None):
+        assert torch.equal(other.forward(ids, mask, keep=6).logits, base)

@@ -7,7 +7,11 @@ from peft.tuners.lora.layer import Linear
 from torch import nn
 from torch.testing import assert_close
 
-from rlhf.lora import FusedLinear
+from rlhf.backbone import Backbone
+from rlhf.config import AdapterConfig
+from rlhf.lora import FusedLinear, holding
+from rlhf.sampling import generator, stream
+from storage.records import Sampling
 
 
 def made(fused: bool) -> nn.Module:
@@ -44,3 +48,39 @@ def test_without_the_adapter_it_is_the_base():
     model, x = made(True), torch.ones(1, 5)
     with model.disable_adapter():
         assert_close(model(x), made(False).get_base_model()[2].base_layer(torch.tanh(model.get_base_model()[0].base_layer(x))))
+
+
+def test_a_rollout_after_an_update_reads_the_new_weights(tiny_folder):
+    """Sampling rounds A and B once a rollout; a fused optimiser changes them without a trace that could be looked for."""
+    backbone = Backbone.load(tiny_folder, "cpu", "bfloat16")
+    backbone.add_adapter("policy", AdapterConfig(rank=4), seed=0)
+    optimizer = torch.optim.AdamW(backbone.parameters("policy").values(), lr=0.05, fused=True)
+    ids = torch.arange(8)[None]
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    drawn = Sampling(temperature=1.0, max_new_tokens=2)
+    heard = []
+    with backbone.using("policy"):
+        for _ in range(3):
+            steps = list(stream(backbone, ids.tolist(), drawn, generator(torch.device("cpu"), 1), listen=True))
+            learned = backbone.decoder.read(ids, mask, positions=ids)
+            assert_close(steps[0].heard.hidden[0], learned[0, -1].detach(), rtol=0, atol=0)
+            heard.append(steps[0].heard.hidden)
+            learned.float().pow(2).sum().backward()
+            optimizer.step()
+    assert not torch.equal(heard[1], heard[2])
+
+
+def test_what_is_held_is_read_until_it_is_let_go():
+    model = made(fused=True)
+    x, kept = torch.ones(1, 5), {}
+    with torch.no_grad():
+        with holding(kept):
+            before = model(x)
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.zero_()
+        with holding(kept):
+            assert torch.equal(model(x), before)
+        with holding({}):
+            assert not torch.equal(model(x), before)
+        assert not torch.equal(model(x), before)
