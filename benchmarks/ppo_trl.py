@@ -55,12 +55,10 @@ def step(model: str, top_layers: int) -> None:
     critics = [AutoModelForSequenceClassification.from_pretrained(model, num_labels=1, dtype=torch.float32) for _ in range(2)]
     layers = policy.config.num_hidden_layers
     lora = LoraConfig(
-        r=work.RANK, lora_alpha=work.ALPHA, target_modules="all-linear", task_type="CAUSAL_LM",
+        r=work.RANK, lora_alpha=work.ALPHA, task_type="CAUSAL_LM",
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         layers_to_transform=list(range(layers - top_layers, layers)) if top_layers else None,
-        exclude_modules=["lm_head"],
     )
-    if top_layers:
-        lora.target_modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     trainer = PPOTrainer(
         args=settings(
             steps=1, batch=work.PROMPTS, new_tokens=work.RESPONSE_TOKENS, learning_rate=work.LEARNING_RATE, kl_coef=0.05, seed=0

@@ -35,7 +35,9 @@ def run(python: str, script: str, *arguments: object) -> dict:
     found = [line for line in done.stdout.splitlines() if line.startswith(work.MARK)]
     if done.returncode or not found:
         sys.exit(f"{script} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(found[-1].removeprefix(work.MARK))
+    figures = json.loads(found[-1].removeprefix(work.MARK))
+    print("     ", {name: round(value, 2) for name, value in figures.items() if isinstance(value, float)}, flush=True)
+    return figures
 
 
 def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> None:

@@ -122,15 +122,15 @@ class PPO:
             "val/finished": float(rollout.finished.float().mean()),
         }
 
-    def collect(self, value_head: nn.Module, tick: Tick) -> Rollout:
-        """What the step that comes next learns from."""
+    def collect(self, value_head: nn.Module, tick: Tick, *, stream: int = 0) -> Rollout:
+        """What the step that comes next learns from; other streams are other answers to its prompts."""
         return collect(
             self.backbone,
             self.pay,
             value_head,
             [self.prompts[i] for i in self.batch_indexes(self.step_done)],
             Sampling(temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens),
-            generator(self.backbone.device, *self.place.key(self.seed, self.step_done, 0)),
+            generator(self.backbone.device, *self.place.key(self.seed, self.step_done, stream)),
             minibatch_size=self.config.minibatch_size,
             tick=tick,
         )
@@ -205,7 +205,8 @@ class PPO:
     def value_from_scores(self, tick: Tick) -> None:
         """Starts the value head from the returns of one batch, which the policy draws before it has learned anything."""
         ear = Overheard()
-        rollout = self.collect(ear, tick)
+        # Not the answers that the step learns from: values that had seen those would take the advantage out of them.
+        rollout = self.collect(ear, tick, stream=1 + 2 * self.config.epochs)
         start_from_returns(self.value_head, ear.hidden, rollout.scores, rollout.mask, gamma=self.config.gamma)
 
     def batch_indexes(self, step: int) -> list[int]:

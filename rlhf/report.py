@@ -102,7 +102,8 @@ def comparison(runs: Sequence[Run]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)]
-    return "\n".join([*lines, "", "Rounds with the same judgments learned from the same votes, and are measured on the same held-out ones."])
+    note = "Rounds with the same judgments learned from the same votes, and are measured on the same held-out ones."
+    return "\n".join([*lines, "", note])
 
 
 def imported(import_id: int | None, found: Report, *, prompts_only: bool) -> str:

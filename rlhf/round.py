@@ -207,7 +207,8 @@ def validate_probe(
     def fit(among: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
         rows, ease = torch.from_numpy(among.nonzero()[0]), torch.zeros(1, requires_grad=True)
         own = votes.take(rows)
-        own = own._replace(weight=own.weight / own.weight.mean(0))
+        # Votes of a few annotators may all weigh nothing.
+        own = own._replace(weight=own.weight / own.weight.mean(0).clamp(min=1e-12))
         return minimise(
             features.chosen[rows], features.rejected[rows], lambda d: objective.loss(d[:, None], own, ease, config.reward),
             l2=config.reward.probe_l2, beside=[ease] if objective.fits_ease(own, config.reward) else [],

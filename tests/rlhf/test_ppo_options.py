@@ -8,6 +8,7 @@ from learning import watch_logprobs
 from small_ppo import CONFIG, everything, scrambled, taken, trainer
 from torch.testing import assert_close
 
+from rlhf import sampling
 from rlhf.ppo_math import kl_per_token
 from rlhf.reward import Row
 from rlhf.rollout import POLICY
@@ -195,29 +196,41 @@ def test_the_linear_fit_by_hand():
     assert_close(bias, torch.tensor(2.0))
 
 
-def test_values_that_start_from_the_reward_know_something(tiny_folder):
-    zero, fitted = (
-        trainer(tiny_folder, replace(CONFIG, batch_size=64, minibatch_size=16, value_init=start)) for start in ("zero", "reward")
-    )
-    # lambda 1: returns are what was paid, and do not lean on the values themselves.
-    for ppo in (zero, fitted):
-        ppo.config = replace(ppo.config, lam=1.0)
-    assert zero.step()["val/explained_variance"] == pytest.approx(0, abs=1e-6)
-    scores_fitted = fitted.step()
-    assert scores_fitted["val/explained_variance"] > 0.1
+class ByPrompt:
+    """Pays by what was asked, whatever is answered: all of it can be known beforehand."""
+
+    def row(self, prompt_ids, answer_ids):
+        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+
+    def score(self, rows, *, tick=lambda: None):
+        return torch.tensor([float(r.ids[0] >= 15) for r in rows])
+
+
+def test_values_that_start_from_the_reward_know_what_can_be_known(tiny_folder):
+    known = {}
+    for start in ("zero", "reward"):
+        # lambda 1: returns are what was paid, and do not lean on the values themselves.
+        ppo = trainer(tiny_folder, replace(CONFIG, batch_size=64, minibatch_size=16, value_init=start, lam=1.0))
+        ppo.pay.payer = ByPrompt()
+        known[start] = ppo.step()["val/explained_variance"]
+    assert known["zero"] == pytest.approx(0, abs=1e-6)
+    assert known["reward"] > 0.1
 
 
 def test_the_fit_is_to_what_was_paid_for_the_rest_and_leaves_the_policy_alone(tiny_folder):
     ppo = trainer(tiny_folder, replace(CONFIG, gamma=0.5))
     before = policy_of(ppo)
     ppo.value_from_scores(lambda: None)
-    rollout = ppo.collect(ppo.value_head, lambda: None)
+    rollout = ppo.collect(ppo.value_head, lambda: None, stream=5)
     # The same batch: the mean of the fit is the mean of the returns, a half less for each token before the last.
     lengths = rollout.mask.sum(-1)
     returns = torch.cat([s * 0.5 ** torch.arange(int(n) - 1, -1, -1) for s, n in zip(rollout.scores, lengths, strict=True)])
     assert_close(rollout.values[rollout.mask].mean(), returns.mean(), atol=1e-5, rtol=0)
     assert rollout.values[rollout.mask].std() > 0
     assert all(torch.equal(p, before[n]) for n, p in ppo.policy.items())
+    # The step learns from other answers to the same prompts: none whose scores the values have seen.
+    learned_from = ppo.collect(ppo.value_head, lambda: None)
+    assert torch.equal(learned_from.prompts, rollout.prompts) and not torch.equal(learned_from.responses, rollout.responses)
 
 
 def test_while_values_warm_up_nothing_else_learns(tiny_folder):
@@ -328,8 +341,9 @@ def test_with_every_option_on_a_resumed_run_is_the_unbroken_one_bit_for_bit(tiny
         assert torch.equal(everything(resumed)[name], value), name
 
 
-def test_the_figures_with_every_option_off_are_as_they_ever_were(tiny_folder):
-    """Taken before there were any options: an option that is off must not be there."""
+def test_the_figures_with_every_option_off_are_as_they_ever_were(tiny_folder, monkeypatch):
+    """Taken before there were any options, of torch's own draws: an option that is off must not be there."""
+    monkeypatch.setattr(sampling, "draw", lambda p, _, rng: torch.multinomial(p, 1, generator=rng)[:, 0])
     ppo = trainer(tiny_folder, learned_reward=True)
     figures = [ppo.step() for _ in range(3)][-1]
     expected = {
