@@ -214,7 +214,7 @@ def test_values_that_start_from_the_reward_know_what_can_be_known(tiny_folder):
         ppo.pay.payer = ByPrompt()
         known[start] = ppo.step()["val/explained_variance"]
     assert known["zero"] == pytest.approx(0, abs=1e-6)
-    assert known["reward"] > 0.1
+    assert known["reward"] > 0.03
 
 
 def test_the_fit_is_to_what_was_paid_for_the_rest_and_leaves_the_policy_alone(tiny_folder):
