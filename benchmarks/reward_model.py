@@ -87,7 +87,6 @@ FULL = Plan(
         Lora("preset", "LoRA after the probe at 40% (preset)", TODAY, (150, 300, 600)),
         Lora("top", "LoRA on the top third", replace(ALL, adapter=AdapterConfig(top_layers=10)), (300, 600)),
         Lora("all", "LoRA on all layers", ALL, (300, 600)),
-        Lora("last", "LoRA on all layers, last token", replace(ALL, pooling="last"), (300,)),
     ),
 )  # fmt: skip
 QUICK = Plan(16, 12, 6, 4, (20, 40), 2, (6, 12, 30), (Lora("preset", "LoRA after the probe at 40% (preset)", TODAY, (20,)),))

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
-
 Rounded = tuple[Float[Tensor, "r k"], Float[Tensor, "n r"]]
 """A and scale * B in the base's precision."""
 

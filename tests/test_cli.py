@@ -384,7 +384,7 @@ def test_the_store_of_another_thread_can_be_looked_at(data):
 def test_a_debugged_round_that_is_cancelled_says_how_to_go_on(capsys, data, store, model, world, monkeypatch):
     world.fill()
 
-    def cancelled(store, folder, run_id, show, **_):
+    def cancelled(store, folder, run_id, show, reward):
         runs.mark_started(store, run_id, os.getpid())
         runs.finish(store, run_id, "cancelled")
         raise Cancelled(run_id)

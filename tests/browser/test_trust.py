@@ -133,6 +133,9 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
         else:
             TrainingPage(page)
         expect(page.get_by_test_id("trust-surprises")).to_be_visible()
+        # What Gradio shows in the place of a plot that has not come yet is its own.
+        expect(page.locator(".rl-plot .main-svg").first).to_be_visible()
+        expect(page.locator(".rl-plot .empty")).to_have_count(0)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert complaints(page) == []
         context.close()
