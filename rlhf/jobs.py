@@ -123,11 +123,12 @@ class Jobs:
 
     def spawn(self, run_id: str, reward: str | None = None) -> None:
         """Starts the worker of a run whose row is there. `reward` is the function that the command line names, if any."""
+        named = ["--reward", reward] if reward else []
         log = self.folder.run_log(run_id)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "rlhf.worker", "--data", str(self.folder.root), run_id, *(["--reward", reward] if reward else [])],
+                [sys.executable, "-m", "rlhf.worker", "--data", str(self.folder.root), run_id, *named],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
                 env=engine_environment(),
             )
@@ -138,7 +139,8 @@ class Jobs:
 def _refuse_code(named: str | None, command: str) -> None:
     if named:
         raise RoundError(
-            f"This run is paid by the Python function {named}, and no page runs code: use the command line, {command} --reward {named}."
+            f"This run is paid by the Python function {named}, and no page runs code: "
+            f"use the command line, {command} --reward {named}."
         )
 
 

@@ -100,7 +100,8 @@ class PPO:
         # While only values learn, the KL is 0 whatever its price.
         if not self.warming_up:
             self.kl_coef = adapted_kl_coef(
-                self.kl_coef, figures["objective/kl"], target=config.kl_target, completions=len(rollout.scores), horizon=config.kl_horizon
+                self.kl_coef, figures["objective/kl"], target=config.kl_target, completions=len(rollout.scores),
+                horizon=config.kl_horizon,
             )
         self.step_done += 1
         return figures

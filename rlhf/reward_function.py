@@ -36,7 +36,8 @@ def load(name: str) -> RewardFunction:
     try:
         function = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise RewardFunctionError(f"--reward {name}: {error}. Run it from the folder that holds {module}, or install that.") from error
+        remedy = f"Run it from the folder that holds {module}, or install that."
+        raise RewardFunctionError(f"--reward {name}: {error}. {remedy}") from error
     if not callable(function):
         raise RewardFunctionError(f"--reward {name}: is a {type(function).__name__}, no function of prompts and completions")
     return function
@@ -53,7 +54,8 @@ def agreed(recorded: str | None, said: str | None) -> RewardFunction | None:
     if recorded is None:
         raise RewardFunctionError(f"--reward {said}: the run was started without one. Leave it out, or start a new run.")
     raise RewardFunctionError(
-        f"the run is paid by the Python function {recorded}, and code runs only when a command line names it: add --reward {recorded}"
+        f"the run is paid by the Python function {recorded}, and code runs only when a command line names it: "
+        f"add --reward {recorded}"
     )
 
 
