@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from feedback_ui.words import LANGUAGES, Words, tables
+from rlhf.config import CHOICES
 from tests.browser.program import Program
 
 pytestmark = pytest.mark.slow
@@ -63,8 +64,9 @@ def pages_of(page, language: str) -> dict[str, str]:
 
 
 def own_texts(language: str) -> set[str]:
-    """The texts that only this language has, whole ones that stand on a line of their own."""
-    others = {text for other in LANGUAGES if other != language for text in tables()[other].values()}
+    """The texts that only this language has, whole ones that stand on a line of their own; values of options are no language's."""
+    others = {value for values in CHOICES.values() for value in values}
+    others |= {text for other in LANGUAGES if other != language for text in tables()[other].values()}
     return {text for text in tables()[language].values() if "{" not in text} - others
 
 
