@@ -85,43 +85,41 @@ def sizes(backbone: Backbone) -> dict[str, int]:
 
 
 @torch.no_grad()
-def generate() -> None:
-    """Tokens a second of the same policy by this project's loop and by `model.generate`, in bfloat16 where there is that."""
+def generate(*, by_transformers: bool) -> None:
+    """Tokens a second of base and policy by this project's loop or by `model.generate`, in bfloat16 where there is that."""
     backbone = packaged()
     backbone.add_adapter("policy", AdapterConfig(rank=work.RANK, alpha=work.ALPHA), seed=0)
     asked = work.prompts(backbone.base.config.vocab_size)
     ids = torch.tensor(asked)
     drawn = Sampling(temperature=1.0, max_new_tokens=work.RESPONSE_TOKENS)
+    if by_transformers:
+        plain(backbone)
 
-    def ours(adapter: str | None) -> None:
+    def run(adapter: str | None) -> None:
         with backbone.using(adapter):
-            for _ in stream(backbone, asked, drawn, generator(backbone.device, 0), listen=adapter is not None):
-                pass
-
-    def theirs(adapter: str | None) -> None:
-        with backbone.using(adapter):
+            if not by_transformers:
+                for _ in stream(backbone, asked, drawn, generator(backbone.device, 0), listen=adapter is not None):
+                    pass
+                return
             backbone.base.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, top_p=1.0, temperature=1.0,
                 max_new_tokens=work.RESPONSE_TOKENS, eos_token_id=work.NEVER_DRAWN, pad_token_id=backbone.pad_id,
             )
 
-    def rate(run: Callable[[str | None], None], adapter: str | None) -> float:
-        """The better of two, so that the first one's first touch of the weights does not count."""
+    def rate(adapter: str | None) -> float:
+        """The best of three, so that the first one's first touch of the weights does not count."""
         seconds = []
-        for _ in range(2):
+        for _ in range(3):
             start = time.perf_counter()
             run(adapter)
             seconds.append(time.perf_counter() - start)
         return work.PROMPTS * work.RESPONSE_TOKENS / min(seconds)
 
-    rates = {f"{name}/rankloop": rate(ours, adapter) for name, adapter in (("base", None), ("policy", "policy"))}
-    # What `generate` meets elsewhere: torch's own attention, PEFT's own LoRA.
-    plain(backbone)
-    rates |= {f"{name}/generate": rate(theirs, adapter) for name, adapter in (("base", None), ("policy", "policy"))}
-    work.report(**rates)
+    work.report(base=rate(None), policy=rate("policy"))
 
 
 def plain(backbone: Backbone) -> None:
+    """As `generate` meets it elsewhere: torch's own attention, PEFT's own LoRA."""
     backbone.base.set_attn_implementation("sdpa")
     FusedLinear.forward = FusedLinear.__base__.forward
 
@@ -165,32 +163,33 @@ class Vowels:
         return torch.tensor([work.vowel_score("".join(self.words[i] for i in r.ids[r.start :] if i > 1)) for r in rows])
 
 
-def vowels(seed: int) -> None:
+def vowels(seed: int, lam: float) -> None:
     trainer = PPO(
         small(), Vowels(), work.vowel_prompts(),
         PPOConfig(
             batch_size=work.VOWEL_BATCH, minibatch_size=work.MINIBATCH, epochs=work.EPOCHS, max_new_tokens=work.VOWEL_NEW_TOKENS,
-            temperature=1.0, learning_rate=work.VOWEL_LEARNING_RATE, kl_coef=work.VOWEL_KL, kl_target=0.0,
+            temperature=1.0, learning_rate=work.VOWEL_LEARNING_RATE, kl_coef=work.VOWEL_KL, kl_target=0.0, lam=lam,
         ),
         replace(AdapterConfig(), rank=work.VOWEL_RANK, alpha=2 * work.VOWEL_RANK), seed=seed,
     )
     start = time.perf_counter()
-    scores = [trainer.step()["objective/scores"] for _ in range(work.VOWEL_STEPS)]
-    work.report(scores=scores, step=(time.perf_counter() - start) / work.VOWEL_STEPS)
+    steps = [trainer.step() for _ in range(work.VOWEL_STEPS)]
+    work.report(**{name: [step[f"objective/{name}"] for step in steps] for name in ("scores", "kl")}, step=(time.perf_counter() - start) / work.VOWEL_STEPS)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=("step", "generate", "rate", "vowels"))
+    parser.add_argument("task", choices=("step", "generate", "transformers", "rate", "vowels"))
     parser.add_argument("--top-layers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lam", type=float, default=0.95)
     asked = parser.parse_args()
     match asked.task:
         case "step":
             step(asked.top_layers)
-        case "generate":
-            generate()
+        case "generate" | "transformers":
+            generate(by_transformers=asked.task == "transformers")
         case "rate":
             matmul_rate()
         case "vowels":
-            vowels(asked.seed)
+            vowels(asked.seed, asked.lam)

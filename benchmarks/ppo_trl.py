@@ -30,10 +30,12 @@ from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 class Log(TrainerCallback):
     def __init__(self):
         self.scores: list[float] = []
+        self.kl: list[float] = []
 
     def on_log(self, args, state, control, logs=None, **unused):
         if logs and "objective/scores" in logs:
             self.scores.append(logs["objective/scores"])
+            self.kl.append(logs["objective/kl"])
 
 
 def settings(*, steps: int, batch: int, new_tokens: int, learning_rate: float, kl_coef: float, seed: int) -> PPOConfig:
@@ -98,7 +100,7 @@ class Vowels(torch.nn.Module):
     """Stands where the reward model is handed over; what it says is put in below."""
 
 
-def vowels(seed: int) -> None:
+def vowels(seed: int, lam: float) -> None:
     torch.manual_seed(0)
     config = GPT2Config(**work.GPT2, bos_token_id=1, eos_token_id=1, pad_token_id=0, num_labels=1)
     policy, critic = GPT2LMHeadModel(config), GPT2ForSequenceClassification(config)
@@ -120,7 +122,7 @@ def vowels(seed: int) -> None:
         steps=work.VOWEL_STEPS, batch=work.VOWEL_BATCH, new_tokens=work.VOWEL_NEW_TOKENS, learning_rate=work.VOWEL_LEARNING_RATE,
         kl_coef=work.VOWEL_KL, seed=seed,
     )
-    args.stop_token_id = 1
+    args.stop_token_id, args.lam = 1, lam
     trainer = PPOTrainer(
         args=args, processing_class=tokenizer, model=policy, ref_model=None, reward_model=Vowels(), value_model=critic,
         train_dataset=Dataset.from_dict({"input_ids": work.vowel_prompts()}), callbacks=[log],
@@ -130,7 +132,7 @@ def vowels(seed: int) -> None:
     )
     start = time.perf_counter()
     trainer.train()
-    work.report(scores=log.scores, step=(time.perf_counter() - start) / work.VOWEL_STEPS)
+    work.report(scores=log.scores, kl=log.kl, step=(time.perf_counter() - start) / work.VOWEL_STEPS)
 
 
 if __name__ == "__main__":
@@ -139,8 +141,9 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="")
     parser.add_argument("--top-layers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lam", type=float, default=0.95)
     asked = parser.parse_args()
     if asked.task == "step":
         step(asked.model, asked.top_layers)
     else:
-        vowels(asked.seed)
+        vowels(asked.seed, asked.lam)

@@ -20,6 +20,7 @@ import ppo_work as work
 from figures import machine, verdict
 
 from rlhf import weights
+from rlhf.environment import engine_environment
 
 HERE = Path(__file__).parent
 PHASES = ("rollout", "scoring", "update")
@@ -27,11 +28,12 @@ PUBLISHED = {"TRL 1.12": (0.79, 1.56, 9.0), "trlX": (0.82, 1.45, 4.8)}
 """Of the vowel task as measured elsewhere on two cores: mean score at the start and the end, seconds a step."""
 
 
-def run(python: str, script: str, *arguments: object) -> dict:
-    """The figures that one process ends with."""
+def run(python: str, script: str, *arguments: object, own: bool = True) -> dict:
+    """The figures that one process ends with; this project's `own` has the allocator that its workers have."""
     command = [python, str(HERE / script), *map(str, arguments)]
     print("  ", *command[1:], flush=True)
-    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+    environment = engine_environment() if own and python == sys.executable else None
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, env=environment)
     found = [line for line in done.stdout.splitlines() if line.startswith(work.MARK)]
     if done.returncode or not found:
         sys.exit(f"{script} ended with {done.returncode}:\n{done.stderr[-3000:]}")
@@ -65,7 +67,7 @@ def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> No
         )
     for layers, asked_for in ((0, 5.0), (top_layers, 9.0)):
         ratio = average("TRL 1.12", 0, "step") / average("rankloop", layers, "step")
-        print(f"step, {place(layers)}: {ratio:.1f} times as fast as TRL's, all ({asked_for:.0f} asked: {verdict(ratio >= asked_for)})")
+        print(f"step, {place(layers)}: {ratio:.2f} times as fast as TRL's, all ({asked_for:.0f} asked: {verdict(ratio >= asked_for)})")
     alike = average("TRL 1.12", top_layers, "step") / average("rankloop", top_layers, "step")
     print(f"step, {place(top_layers)} on both sides: {alike:.1f} times as fast")
     for layers in (0, top_layers):
@@ -84,25 +86,29 @@ def place(layers: int) -> str:
 
 
 def generation() -> None:
-    rates = run(sys.executable, "ppo_rankloop.py", "generate")
+    ours, theirs = run(sys.executable, "ppo_rankloop.py", "generate"), run(sys.executable, "ppo_rankloop.py", "transformers", own=False)
     for policy in ("base", "policy"):
-        ours, theirs = rates[f"{policy}/rankloop"], rates[f"{policy}/generate"]
         print(
-            f"generation of {work.PROMPTS} rows, {policy}: {ours:.0f} tokens/s, `model.generate` {theirs:.0f}: "
-            f"{ours / theirs:.1f} times (2.5 asked: {verdict(ours >= 2.5 * theirs)})"
+            f"generation of {work.PROMPTS} rows, {policy}: {ours[policy]:.0f} tokens/s, `model.generate` {theirs[policy]:.0f}: "
+            f"{ours[policy] / theirs[policy]:.2f} times (2.5 asked: {verdict(ours[policy] >= 2.5 * theirs[policy])})"
         )
 
 
 def vowels(trl: str | None, seeds: int) -> None:
-    """Learning, not speed alone: the mean score at the first and last step."""
-    print(f"\n{work.VOWEL_STEPS} PPO steps for vowels\n{'':20} {'seed':4} {'first':>6} {'last':>6} {'s/step':>7}")
-    for seed in range(seeds):
-        sides = {"rankloop": (sys.executable, "ppo_rankloop.py")} | ({"TRL 1.12": (trl, "ppo_trl.py")} if trl else {})
-        for side, (python, script) in sides.items():
-            found = run(python, script, "vowels", "--seed", seed)
-            print(f"{side:20} {seed:4} {found['scores'][0]:6.2f} {found['scores'][-1]:6.2f} {found['step']:7.2f}", flush=True)
+    """Learning, not speed alone: mean score of the first step and of the last three, KL at the end."""
+    sides = {"rankloop": (sys.executable, "ppo_rankloop.py")} | ({"TRL 1.12": (trl, "ppo_trl.py")} if trl else {})
+    found: dict[tuple[str, float], list[dict]] = {}
+    for lam in work.VOWEL_LAMBDAS:
+        for seed in range(seeds):
+            for side, (python, script) in sides.items():
+                found.setdefault((side, lam), []).append(run(python, script, "vowels", "--seed", seed, "--lam", lam))
+    print(f"\n{work.VOWEL_STEPS} PPO steps for vowels\n{'':20} {'lambda':>6} {'seed':>4} {'first':>6} {'last 3':>6} {'KL':>6} {'s/step':>7}")
+    for (side, lam), each in found.items():
+        for seed, one in enumerate(each):
+            last = mean(one["scores"][-3:])
+            print(f"{side:20} {lam:6} {seed:4} {one['scores'][0]:6.2f} {last:6.2f} {one['kl'][-1]:6.1f} {one['step']:7.2f}", flush=True)
     for side, (first, last, seconds) in PUBLISHED.items():
-        print(f"{side + ', elsewhere':20} {'':4} {first:6.2f} {last:6.2f} {seconds:7.2f}")
+        print(f"{side + ', elsewhere':20} {'':6} {'':4} {first:6.2f} {last:6.2f} {'':6} {seconds:7.2f}")
 
 
 if __name__ == "__main__":

@@ -36,13 +36,30 @@ REWARD_CHARTS = (
     Chart("reward/loss", "loss"),
     Chart("reward/heldout_accuracy", "heldout_accuracy", ".0%"),
 )
-PPO_CHARTS = (
+_SAMPLED = (
     Chart("objective/scores", "scores"),
     Chart("objective/kl", "kl"),
     Chart("policy/entropy_avg", "entropy"),
     Chart("val/response_length", "response_length"),
 )
-CHARTS = REWARD_CHARTS + PPO_CHARTS
+POLICY_CHARTS = {
+    "ppo": _SAMPLED,
+    "rloo": _SAMPLED,
+    "grpo": _SAMPLED,
+    "dpo": (
+        Chart("dpo/loss", "loss"),
+        Chart("dpo/rewards/margins", "margin"),
+        Chart("dpo/rewards/accuracies", "pair_accuracy", ".0%"),
+        Chart("dpo/logps/chosen", "chosen_logprob"),
+    ),
+    "sft": (
+        Chart("sft/loss", "loss"),
+        Chart("sft/mean_token_accuracy", "token_accuracy", ".0%"),
+        Chart("sft/entropy", "entropy"),
+        Chart("sft/grad_norm", "grad_norm"),
+    ),
+}
+"""Four of each method: those that draw answers share theirs, the others learn from what is there."""
 
 
 def figure(words: Words, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:

@@ -12,9 +12,9 @@ from gradio.components import Component
 from feedback_ui.gate import Gate
 from feedback_ui.theme import QUIET, label
 from feedback_ui.words import Words
-from rlhf.config import PRESETS, ConfigError, Option, RoundConfig, options, with_options
+from rlhf.config import CHOICES, PRESETS, ConfigError, Option, RoundConfig, options, with_options
 
-MAIN = ("include-simulated", "min-pairs", "reward-epochs", "ppo-steps", "ppo-kl-coef")
+MAIN = ("method", "include-simulated", "min-pairs", "reward-epochs", "ppo-steps", "ppo-kl-coef")
 """Options that stand in the open; all others wait behind a fold."""
 
 OWN = "as started"
@@ -89,6 +89,8 @@ def _field(option: Option) -> Component:
         return gr.Checkbox(option.default, **common)
     if option.type in (int, float):
         return gr.Number(option.default, precision=0 if option.type is int else None, **common)
+    if option.name in CHOICES:
+        return gr.Dropdown(list(CHOICES[option.name]), value=option.default, **common)
     return gr.Textbox(option.default, max_lines=1, **common)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -69,9 +69,14 @@ def remark(words: Words, run: Run) -> str:
     return ""
 
 
+def method(run: Run) -> str:
+    """How the run's policy learns; runs that do not say are older than the choice."""
+    return run.config.get("method", "ppo")
+
+
 def stages(run: Run) -> list[str]:
     """The run's stages; the one in which the policy learns has the name of its method."""
-    return [run.config.get("method", name) if name == "ppo" else name for name in STAGES]
+    return [method(run) if name == "ppo" else name for name in STAGES]
 
 
 def steps(words: Words, run: Run) -> str:
@@ -119,7 +124,7 @@ def interval(words: Words, figure: Any) -> str:
     return words("run.interval", value=value, low=f"{figure['low']:.0%}", high=f"{figure['high']:.0%}")
 
 
-ESTIMATES = ("heldout_accuracy", "heldout_accuracy_on_rule", "win_rate", "win_rate_by_reward_model")
+ESTIMATES = ("heldout_accuracy", "heldout_accuracy_on_rule", "win_rate", "win_rate_by_reward_model", "win_rate_by_reward_function")
 """Figures with an interval, in the order they are shown."""
 
 
@@ -131,6 +136,8 @@ def result(words: Words, run: Run | None) -> str:
     shown = {words(f"run.figure.{name}"): interval(words, r[name]) for name in ESTIMATES if r.get(name)}
     if (kl := r.get("kl")) is not None:
         shown[words("run.figure.kl")] = words("run.nats", nats=kl)
+    if beside := r.get("best_of_n"):
+        shown |= _best_of_n(words, beside)
     if (minutes := r.get("minutes")) is not None:
         shown[words("run.figure.time")] = duration(words, minutes * 60)
     if (memory := r.get("peak_memory_gib")) is not None:
@@ -143,16 +150,29 @@ def result(words: Words, run: Run | None) -> str:
     )
 
 
+def _best_of_n(words: Words, beside: Mapping[str, Any]) -> dict[str, str]:
+    """The yardstick at as many nats: the best of n answers of the base, by the reward model."""
+    names = [name for name in ("win_rate", "win_rate_by_reward_model") if beside.get(name)]
+    return {words(f"run.figure.best_of_n.{name}", n=beside["n"]): interval(words, beside[name]) for name in names}
+
+
 def reading(words: Words, run: Run) -> str:
     """What the figures rest on, so that nobody reads more into them."""
     r = run.result or {}
     parts = []
+    if stopped := r.get("stopped_by_kl"):
+        parts.append(words("run.reading.stopped_by_kl", step=stopped["step"], nats=stopped["kl"], budget=stopped["budget"]))
+    if kept := r.get("kept"):
+        parts.append(words("run.reading.kept", step=kept["step"], of=kept["of"], score=kept["score"], nats=kept["kl"]))
     if pairs := _cases(r.get("heldout_accuracy")):
         parts.append(words("run.reading.accuracy", count=pairs))
     if prompts := _cases(r.get("win_rate")):
         parts.append(words("run.reading.rule", count=prompts, rule=r.get("rule")))
     if prompts := _cases(r.get("win_rate_by_reward_model")):
         parts.append(words("run.reading.proxy", count=prompts))
+    if beside := r.get("best_of_n"):
+        name = "beyond" if beside["beyond_most"] else "equal"
+        parts.append(words(f"run.reading.best_of_n_{name}", n=beside["n"], nats=beside["kl"], policy=beside["policy_kl"]))
     if learns_from_simulated(run):
         parts.append(words("run.reading.simulated"))
     return " ".join(parts)

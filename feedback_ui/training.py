@@ -5,6 +5,7 @@ Everything shown comes from rows, so a reload or a second window shows the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +22,18 @@ from rlhf.config import ConfigError, RoundConfig
 from rlhf.jobs import Jobs, RoundError
 from storage import annotators, comparisons, runs
 from storage.database import Database, StoreError
-from storage.records import Run
+from storage.records import Metric, Run
 
 POLL_S = 2
 BRING_INTO_VIEW = "() => document.querySelector('#start-refusal .rl-bad, #run-bar').scrollIntoView({block: 'nearest'})"
 """On a phone the run starts below the form: without this, Start would seem to do nothing."""
+
+REWARD_PLOTS = ("reward-loss", "reward-heldout_accuracy")
+POLICY_PLOTS = ("policy-1", "policy-2", "policy-3", "policy-4")
+"""Places of the charts; what the second four show is the method's."""
+
+SAMPLING = ("ppo", "rloo", "grpo")
+"""Methods that draw answers and are paid for them, and so can be paid too much."""
 
 TRUST_CHARTS = {"learning_curve": charts.learning_curve, "reliability": charts.reliability}
 """What is drawn of a run's validation."""
@@ -83,12 +91,11 @@ class TrainingPage:
                 self.trust_plots = {name: plot(name) for name in TRUST_CHARTS}
             self.trust_details = html(elem_classes="rl-optional")
         with gr.Column(visible=False, elem_id="run-plots") as self.figures:
-            for title, group in (("run.stage.reward", charts.REWARD_CHARTS), ("run.policy", charts.PPO_CHARTS)):
+            for title, names in (("run.stage.reward", REWARD_PLOTS), ("run.policy", POLICY_PLOTS)):
                 html(heading(title))
-                for left, right in zip(group[::2], group[1::2], strict=True):
+                for pair in zip(names[::2], names[1::2], strict=True):
                     with gr.Row():
-                        self.plots[left.metric] = plot(left.metric)
-                        self.plots[right.metric] = plot(right.metric)
+                        self.plots |= {name: plot(name) for name in pair}
             self.plots["score_over_kl"] = plot("score_over_kl")
         self.samples = html(elem_id="run-samples", elem_classes="rl-optional")
         with gr.Accordion(label("training.log"), open=False, visible=False, elem_id="log-box") as self.log_box:
@@ -201,12 +208,17 @@ class TrainingPage:
                 self.rounds: rounds_table.section(words, runs.all_runs(self.store)),
             }
         if drawn is None or (drawn.run_id, drawn.points) != (run_id, now.points):
-            metrics = runs.metrics(self.store, run_id)
-            update |= {self.plots[chart.metric]: charts.figure(words, chart, metrics) for chart in charts.CHARTS}
-            update[self.plots["score_over_kl"]] = charts.score_over_kl(words, metrics)
+            update |= self._plots(words, run_view.method(run), runs.metrics(self.store, run_id))
         if drawn is None or replace(drawn, points=now.points, runs=now.runs) != now:
             update |= self._trust(words, run)
         return update
+
+    def _plots(self, words: Words, method: str, metrics: Sequence[Metric]) -> dict[Component, Any]:
+        drawn = zip(REWARD_PLOTS + POLICY_PLOTS, charts.REWARD_CHARTS + charts.POLICY_CHARTS[method], strict=True)
+        return {
+            **{self.plots[name]: charts.figure(words, chart, metrics) for name, chart in drawn},
+            self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(words, metrics), visible=method in SAMPLING),
+        }
 
     def _trust(self, words: Words, run: Run) -> dict[Component, Any]:
         card = trust_view.card(words, run)
@@ -235,7 +247,7 @@ def plot(name: str) -> gr.Plot:
         container=False,
         min_width=240,
         elem_classes="rl-plot",
-        elem_id=f"plot-{name.replace('/', '-')}",
+        elem_id=f"plot-{name}",
     )
 
 

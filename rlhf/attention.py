@@ -66,7 +66,7 @@ class _Attention(torch.autograd.Function):
         g, s = key.shape[1:3]
         q = query.reshape(b * g, h // g * t, d)
         k, v = (x.reshape(b * g, s, d) for x in (key, value))
-        scores = torch.bmm(q.float(), k.float().transpose(1, 2)).view(b, h, t, s).mul_(scaling)
+        scores = torch.bmm(q.float() * scaling, k.float().transpose(1, 2)).view(b, h, t, s)
         if mask is not None:
             # Not minus infinity: a row of padding sees nothing, and its softmax must stay a number.
             scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)

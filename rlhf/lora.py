@@ -89,5 +89,6 @@ class _LoraMap(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             da = (through_b.T @ flat).to(ctx.dtypes[0])
         if ctx.needs_input_grad[4]:
-            db = (g.T @ inner).to(ctx.dtypes[1]) * ctx.scale
+            # The transpose of the other order, which is a quarter slower.
+            db = (inner.T @ g).T.to(ctx.dtypes[1]) * ctx.scale
         return dx, None, None, da, db, None

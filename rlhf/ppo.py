@@ -69,6 +69,7 @@ class PPO:
             ],
             eps=1e-5,
             weight_decay=0.0,
+            fused=True,
         )
         self.kl_coef = config.kl_coef
         self.step_done = 0

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-ROWS = 128
+ROWS = 256
 """Positions whose logits exist at one time."""
 
 
@@ -50,20 +50,26 @@ class _Chosen(torch.autograd.Function):
         to_entropy = torch.empty_like(hidden) if wanted and entropy_learns else None
         for start in range(0, n, ROWS):
             rows = slice(start, start + ROWS)
-            logits = nn.functional.linear(hidden[rows], weight, bias).float().div_(temperature)
-            picked = logits.gather(-1, ids[rows, None])[:, 0]
-            total = logits.logsumexp(-1)
-            log_p = logits.sub_(total[:, None])
-            p = log_p.exp()
-            entropy = -(p * log_p).sum(-1)
-            logprobs[rows], entropies[rows] = picked - total, entropy
+            # Every pass over these is as dear as the memory they lie in: shares, not probabilities, and few of them.
+            x = nn.functional.linear(hidden[rows], weight, bias).float()
+            x -= x.amax(-1, keepdim=True)
+            if temperature != 1:
+                x /= temperature
+            share = x.exp()
+            total = share.sum(-1, keepdim=True)
+            picked = x.gather(-1, ids[rows, None])
             if wanted:
                 # d log p(y) / d hidden = (W_y - sum_v p_v W_v) / T
-                mean = p.to(weight.dtype) @ weight
+                mean = (share.to(weight.dtype) @ weight) / total
                 to_chosen[rows] = (weight[ids[rows]] - mean) / temperature
+            # H = log sum_v e^x_v - sum_v p_v x_v
+            weighed = x.mul_(share)
+            entropy = total.log() - weighed.sum(-1, keepdim=True) / total
+            logprobs[rows], entropies[rows] = (picked - total.log())[:, 0], entropy[:, 0]
             if to_entropy is not None:
-                # d H / d hidden = -sum_v p_v (log p_v + H) W_v / T
-                to_entropy[rows] = -((p * log_p.add_(entropy[:, None])).to(weight.dtype) @ weight) / temperature
+                # d H / d hidden = -sum_v p_v (log p_v + H) W_v / T, and log p_v = x_v - log sum_v e^x_v
+                weighed += share.mul_(entropy - total.log())
+                to_entropy[rows] = -((weighed / total).to(weight.dtype) @ weight) / temperature
         if not entropy_learns:
             ctx.mark_non_differentiable(entropies)
         ctx.save_for_backward(to_chosen, to_entropy)

@@ -6,7 +6,9 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from datasets import Dataset
+from torch.utils.data import Sampler, WeightedRandomSampler
 from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer
 
@@ -17,6 +19,15 @@ from rlhf.pairs import PreferencePair
 
 
 class _Trainer(DPOTrainer):
+    pairs: Sequence[PreferencePair]
+
+    def _get_train_sampler(self, *unused) -> Sampler:
+        # TRL's loss knows no weights. A pair that is drawn half as often pulls half as much.
+        weights = [pair.weight for pair in self.pairs]
+        if len(set(weights)) == 1:
+            return super()._get_train_sampler(*unused)
+        return WeightedRandomSampler(weights, len(weights), generator=torch.Generator().manual_seed(self.args.seed))
+
     def _prepare_dataset(self, dataset: Dataset, *unused) -> Dataset:
         """Pairs come as token ids: the trainer would add what the chat template puts behind an answer's end."""
         return dataset
@@ -37,7 +48,7 @@ def rows(backbone: Backbone, pairs: Sequence[PreferencePair]) -> list[dict[str, 
 def train(
     backbone: Backbone, pairs: Sequence[PreferencePair], config: DPOConfig, *, seed: int, scratch: Path, tick: Tick, log: Log
 ) -> None:
-    """`-log sigmoid(beta (log pi/ref of chosen - log pi/ref of rejected))` (eq. 7); every pair weighs alike."""
+    """`-log sigmoid(beta (log pi/ref of chosen - log pi/ref of rejected))` (eq. 7); pairs are drawn by their weight."""
     told = TRLDPOConfig(
         **arguments(backbone, scratch, seed=seed), num_train_epochs=config.epochs, per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate, lr_scheduler_type="cosine", beta=config.beta, max_length=None,
@@ -45,9 +56,11 @@ def train(
     )
 
     def make(policy, follower):
-        return _Trainer(
+        trainer = _Trainer(
             model=policy, ref_model=Policy(backbone, None), args=told, train_dataset=Dataset.from_list(rows(backbone, pairs)),
             processing_class=copy.deepcopy(backbone.tokenizer), callbacks=[follower],
         )
+        trainer.pairs = pairs
+        return trainer
 
     learn(make, backbone, seed=seed, tick=tick, log=log)

@@ -51,7 +51,7 @@ def test_judge_train_and_compare(judged_program, page):
     expect(training.status).to_have_text("Running")
     training.expect_status("Done", within_s=ROUND_S)
     expect(page.get_by_test_id("result")).to_contain_text("Policy version")
-    for plot in ("reward-loss", "objective-scores", "objective-kl"):
+    for plot in ("reward-loss", "policy-1", "policy-2"):
         expect(page.locator(f"#plot-{plot} .scatterlayer .js-line")).to_be_attached()
     expect(page.get_by_test_id("samples").locator(".rl-sample")).to_have_count(2)
     (run,) = runs.all_runs(program.store)
@@ -94,6 +94,6 @@ def test_a_round_outlives_a_restart_of_the_program(judged_program, page):
         lambda: any(m.name == "objective/scores" for m in runs.metrics(program.store, runs.active(program.store).id)),
         "the run goes on", within_s=ROUND_S,
     )  # fmt: skip
-    expect(page.locator("#plot-objective-scores .scatterlayer .js-line")).to_be_attached(timeout=20_000)
+    expect(page.locator("#plot-policy-1 .scatterlayer .js-line")).to_be_attached(timeout=20_000)
     training.cancel.click()
     training.expect_status("Cancelled", within_s=ROUND_S)

@@ -200,6 +200,26 @@ def test_a_result_with_missing_figures_shows_the_others():
     assert run_view.result(EN, a_run()) == ""
 
 
+def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
+    half = {"value": 0.5, "low": 0.4, "high": 0.6, "cases": 40}
+    beside = {"n": 12, "kl": 1.57, "policy_kl": 1.6, "most": 16, "beyond_most": False, "win_rate": half}
+    watched = {
+        "stopped_by_kl": {"step": 7, "kl": 12.34, "budget": 10.0},
+        "kept": {"step": 5, "of": 7, "score": 0.812, "kl": 8.1},
+        "best_of_n": beside,
+        "win_rate_by_reward_function": half,
+    }
+    html = run_view.result(EN, a_run(status="done", result=RESULT | watched))
+    for said in (
+        "ended at step 7", "12.3 nats", "budget of 10", "after step 5 of 7", "+0.81 at 8.1 nats", "Best of 12 under the rule",
+        "Win rate by reward function", "50% (40% to 60%)", "1.6 nats from it",
+    ):  # fmt: skip
+        assert said in html
+    assert "not at equal KL" not in html
+    html = run_view.result(EN, a_run(status="done", result={"best_of_n": beside | {"policy_kl": 9.0, "beyond_most": True}}))
+    assert "not at equal KL" in html and "the policy&#x27;s 9.0" in html
+
+
 def test_samples_are_rendered_safely():
     html = run_view.samples(
         EN, [RunSample("<script>p", "**b**", "<img src=x>", -0.5, 1.0), RunSample("q", "r", None, None, None)]
@@ -219,6 +239,6 @@ def test_a_chart_draws_its_metric_in_order_of_steps():
 
 
 def test_an_empty_chart_has_the_size_of_a_full_one():
-    empty = charts.figure(EN, charts.CHARTS[0], [])
+    empty = charts.figure(EN, charts.REWARD_CHARTS[0], [])
     assert len(empty.data[0].x) == 0
-    assert empty.layout.height == charts.figure(EN, charts.CHARTS[0], [Metric("reward/loss", 1, 0.7)]).layout.height
+    assert empty.layout.height == charts.figure(EN, charts.REWARD_CHARTS[0], [Metric("reward/loss", 1, 0.7)]).layout.height

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config
 
+from feedback_ui.charts import POLICY_CHARTS
 from rlhf import progress
 from rlhf.backbone import Backbone, pad_left, pad_right
 from rlhf.config import AdapterConfig, ConfigError, DPOConfig, GroupConfig, RoundConfig, SFTConfig, with_options
@@ -147,6 +148,21 @@ def test_dpo_starts_at_log_2_and_comes_to_prefer_what_was_chosen(backbone, tmp_p
     end = [logprob(backbone, POLICY, PAIRS[0].prompt, text) for text in ("aaaa", "zzzz")]
     assert end[0] - end[1] > start[0] - start[1] + 1
     assert logprob(backbone, None, PAIRS[0].prompt, "aaaa") == base_before, "the base is as it was"
+
+
+def test_dpo_draws_a_pair_as_often_as_it_weighs(policy, tmp_path, monkeypatch):
+    """Of 400 draws each, weights of 3 to 1 give 300 to 100; the standard deviation is sqrt(400 * .75 * .25) = 8.7."""
+    drawn = []
+    monkeypatch.setattr(dpo._Trainer, "train", lambda trainer: drawn.append(list(trainer._get_train_sampler())))
+
+    def draws(*weights):
+        pairs = [replace(PAIRS[i % len(PAIRS)], weight=weight) for i, weight in enumerate(weights)]
+        dpo.train(policy, pairs, DPOConfig(), seed=0, scratch=tmp_path, tick=lambda: None, log=lambda *_: None)
+        return drawn[-1]
+
+    assert sorted(draws(0.5, 0.5, 0.5)) == [0, 1, 2], "of equal weight, each once"
+    assert abs(sum(i < 200 for i in draws(*[3.0] * 200, *[1.0] * 200)) - 300) < 3 * 8.7
+    assert draws(1.0, 2.0, 1.0) == draws(1.0, 2.0, 1.0)
 
 
 def test_dpos_log_ratios_are_to_the_base(policy, tmp_path, tiny_folder):
@@ -300,7 +316,7 @@ def test_a_round_by_each_method(judged, method):
     assert run.status == "done", run.error
     assert {"win_rate", "win_rate_by_reward_model", "heldout_accuracy", "kl", "minutes"} <= set(run.result)
     assert list(dict.fromkeys(stages)) == ["snapshot", "reward", method, "evaluate", "register"]
-    assert KEPT[method] <= {m.name for m in runs.metrics(judged.store, run_id)}
+    assert KEPT[method] | {chart.metric for chart in POLICY_CHARTS[method]} <= {m.name for m in runs.metrics(judged.store, run_id)}
     version = policies.by_name(judged.store, run.result["policy_version"])
     assert version.run_id == run_id
     tuned = load_file(judged.folder.run(run_id) / "policy" / "adapter_model.safetensors")
