@@ -174,7 +174,8 @@ def vowels(seed: int, lam: float) -> None:
     )
     start = time.perf_counter()
     steps = [trainer.step() for _ in range(work.VOWEL_STEPS)]
-    work.report(**{name: [step[f"objective/{name}"] for step in steps] for name in ("scores", "kl")}, step=(time.perf_counter() - start) / work.VOWEL_STEPS)
+    seconds = (time.perf_counter() - start) / work.VOWEL_STEPS
+    work.report(step=seconds, **{name: [step[f"objective/{name}"] for step in steps] for name in ("scores", "kl")})
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ def vowels(trl: str | None, seeds: int) -> None:
         for seed in range(seeds):
             for side, (python, script) in sides.items():
                 found.setdefault((side, lam), []).append(run(python, script, "vowels", "--seed", seed, "--lam", lam))
-    print(f"\n{work.VOWEL_STEPS} PPO steps for vowels\n{'':20} {'lambda':>6} {'seed':>4} {'first':>6} {'last 3':>6} {'KL':>6} {'s/step':>7}")
+    print(f"\n{work.VOWEL_STEPS} PPO steps for vowels")
+    print(f"{'':20} {'lambda':>6} {'seed':>4} {'first':>6} {'last 3':>6} {'KL':>6} {'s/step':>7}")
     for (side, lam), each in found.items():
         for seed, one in enumerate(each):
             last = mean(one["scores"][-3:])

@@ -1,4 +1,4 @@
-"""The reward model on votes by people: `python benchmarks/reward_on_people.py --pairs FILE --rounds ROWS`.
+"""The reward model on votes by people: `python benchmarks/reward_on_people.py --pairs FILE`.
 
 FILE holds dialogues as Anthropic published them (hh-rlhf: a `.jsonl.gz` with `chosen` and `rejected`), which end in two answers
 to the same conversation. Says what the probe alone and LoRA after it make of a few hundred of them, on dialogues that nothing
@@ -16,13 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from figures import machine
 
-from rlhf import resampling, validation, weights
+from rlhf import evaluation, validation, weights
 from rlhf.backbone import Backbone
 from rlhf.config import RewardConfig
 from rlhf.pairs import PreferencePair
@@ -90,7 +89,7 @@ def main() -> None:
         for name, config in WAYS.items():
             started = time.monotonic()
             with tempfile.TemporaryDirectory() as scratch:
-                model = fit(backbone, learned[:budget], replace(config), seed=0, scratch=Path(scratch), report=lambda *_: None)
+                model = fit(backbone, learned[:budget], config, seed=0, scratch=Path(scratch), report=lambda *_: None)
             took = time.monotonic() - started
             margin = margins(backbone, model, heldout)
             backbone.delete_adapter(ADAPTER)
@@ -104,8 +103,9 @@ def main() -> None:
 
 
 def percent(values: np.ndarray) -> str:
-    estimate = resampling.bootstrap_mean(values.tolist(), seed=0)
-    return f"{100 * estimate.value:.1f} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
+    """With its interval; every dialogue is a prompt of its own."""
+    estimate = evaluation.mean_by_prompt({i: [value] for i, value in enumerate(values.tolist())})
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 if __name__ == "__main__":

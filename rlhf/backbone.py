@@ -319,11 +319,11 @@ class Backbone:
         return out.logits.view(*hidden.shape[:-1], -1)
 
     def chosen(
-        self, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy_learns: bool = False
+        self, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False
     ) -> Chosen:
-        """Log-probability of each token under the logits of its hidden state, divided by the temperature, and the entropy."""
+        """Log-probability of each token under the logits of its hidden state, divided by the temperature; the entropy if asked for."""
         if self._plain_head:
-            return vocabulary.chosen(self.base.get_output_embeddings(), hidden, ids, temperature, entropy_learns=entropy_learns)
+            return vocabulary.chosen(self.base.get_output_embeddings(), hidden, ids, temperature, entropy=entropy)
         return vocabulary.of_logits(self.logits(hidden), ids, temperature)
 
     @torch.inference_mode()

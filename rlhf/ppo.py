@@ -176,7 +176,7 @@ class PPO:
             width = part.responses.shape[1]
             with self.backbone.using(POLICY):
                 now = read(
-                    self.backbone, self.value_head, part, config.temperature, lowest=lowest, entropy_learns=config.entropy_coef > 0
+                    self.backbone, self.value_head, part, config.temperature, lowest=lowest, entropy=config.entropy_coef > 0
                 )
             policy = policy_loss(now.logprobs, part.logprobs, advantages[some, :width], part.mask, clip=config.clip)
             value, value_clipfrac = value_loss(now.values, part.values, returns[some, :width], part.mask, clip=config.value_clip)

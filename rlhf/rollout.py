@@ -24,7 +24,7 @@ class Reading(NamedTuple):
     """What one pass says about the response tokens; 0 outside the mask."""
 
     logprobs: Float[Tensor, "b t"]
-    entropy: Float[Tensor, "b t"]
+    entropy: Float[Tensor, "b t"] | None
     values: Float[Tensor, "b t"]
 
 
@@ -59,7 +59,7 @@ class Rollout(NamedTuple):
 
 
 def read(
-    backbone: Backbone, value_head: nn.Module | None, part: Rollout, temperature: float, *, lowest: int = 0, entropy_learns: bool = False
+    backbone: Backbone, value_head: nn.Module | None, part: Rollout, temperature: float, *, lowest: int = 0, entropy: bool = False
 ) -> Reading:
     """Log-probabilities, entropy and values at the response tokens, through the adapter in use.
 
@@ -67,6 +67,7 @@ def read(
 
     Args:
         lowest: how many layers `part.below` has behind it.
+        entropy: work the entropy out too, with its gradient; it is heard for nothing while sampling.
     """
     # The last token is followed by nothing, so nothing need be read from it.
     ids = torch.cat([part.prompts, part.responses], dim=1)[:, :-1]
@@ -76,9 +77,9 @@ def read(
     else:
         hidden = backbone.decoder.read_above(part.below, ids, real, positions=positions(real), depth=lowest)
     about = hidden[:, part.prompts.shape[1] - 1 :][part.mask]
-    chosen = backbone.chosen(about, part.responses[part.mask], temperature, entropy_learns=entropy_learns)
+    chosen = backbone.chosen(about, part.responses[part.mask], temperature, entropy=entropy)
     values = torch.zeros_like(chosen.logprobs) if value_head is None else value_head(about.float())[..., 0]
-    return Reading(*(_placed(x, part.mask) for x in (chosen.logprobs, chosen.entropy, values)))
+    return Reading(*(None if x is None else _placed(x, part.mask) for x in (chosen.logprobs, chosen.entropy, values)))
 
 
 def _placed(flat: Float[Tensor, " n"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Dialog, Locator, Page, Request, Response, expect
@@ -9,6 +10,17 @@ from playwright.sync_api import Dialog, Locator, Page, Request, Response, expect
 from rlhf.config import PRESETS
 
 ANSWER_SLOTS = ("answer-a", "answer-b")
+SETTLED_MS = 1500
+"""Until the tabs that do not fit have gone into a menu."""
+
+
+def open_tab(page: Page, name: str) -> None:
+    """By its name, whether it stands in the row or in the menu."""
+    tab = page.get_by_role("tab", name=name, exact=True).and_(page.locator(":visible"))
+    if not tab.count():
+        page.get_by_role("button", name="More tabs").click()
+        tab = page.locator("#pages .overflow-dropdown button", has_text=re.compile(rf"^\s*{name}\s*$"))
+    tab.click()
 
 
 class ComparePage:

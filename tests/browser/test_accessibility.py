@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from storage import annotators, exclusions, guidelines, judgments, queue
 from storage.records import Details, Flag
-from tests.browser.pages import ComparePage, HistoryPage
+from tests.browser.pages import SETTLED_MS, ComparePage, HistoryPage, open_tab
 
 pytestmark = pytest.mark.slow
 
@@ -111,9 +111,9 @@ def test_the_other_tabs(program, look):
     page, query = look
     page.goto(program.url + query)
     found = {}
-    for tab in page.locator("#pages [role=tab]").all()[2:]:
-        name = tab.inner_text()
-        tab.click()
+    page.wait_for_timeout(SETTLED_MS)
+    for name in ("Training", "Demo", "Data", "Lead", "Leaderboard"):
+        open_tab(page, name)
         page.wait_for_timeout(1500)
         found[name] = complaints(page)
     assert nothing(found)

@@ -5,12 +5,12 @@ from playwright.sync_api import expect
 
 from feedback_ui.words import LANGUAGES, Words, tables
 from rlhf.config import CHOICES
+from tests.browser.pages import SETTLED_MS
 from tests.browser.program import Program
 
 pytestmark = pytest.mark.slow
 
 PAGES = ("compare", "history", "lead", "leaderboard", "training", "demo", "data")
-SETTLED_MS = 1500
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 from rlhf import validation
 from rlhf.config import RoundConfig
 from storage import annotators, judgments, prompts, queue, runs
-from tests.browser.pages import TrainingPage
+from tests.browser.pages import SETTLED_MS, TrainingPage, open_tab
 from tests.browser.program import Program
 from tests.browser.test_accessibility import complaints
 
@@ -127,11 +127,8 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
         context = browser.new_context(viewport=size, color_scheme=scheme)
         page = context.new_page()
         page.goto(f"{finished.url}?__theme={scheme}")
-        if size["width"] < 500:
-            page.get_by_role("button", name="More tabs").click()
-            page.locator("#pages .overflow-dropdown button", has_text="Training").click()
-        else:
-            TrainingPage(page)
+        page.wait_for_timeout(SETTLED_MS)
+        open_tab(page, "Training")
         expect(page.get_by_test_id("trust-surprises")).to_be_visible()
         # What Gradio shows in the place of a plot that has not come yet is its own.
         expect(page.locator(".rl-plot .main-svg").first).to_be_visible()

@@ -84,7 +84,7 @@ def test_reading_again_is_what_was_heard_on_the_way(tiny_folder, top_layers):
     for rows in (torch.arange(8), torch.tensor([5, 2])):
         part = rollout.take(rows)
         with ppo.backbone.using(POLICY):
-            again = read(ppo.backbone, ppo.value_head, part, 0.7, lowest=top_layers)
+            again = read(ppo.backbone, ppo.value_head, part, 0.7, lowest=top_layers, entropy=True)
         for name in ("logprobs", "values", "entropy"):
             assert_close(getattr(again, name), getattr(part, name), atol=1e-5, rtol=0)
 

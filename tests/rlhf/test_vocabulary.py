@@ -18,7 +18,7 @@ def through_a_head(logits, ids, temperature):
     head = nn.Linear(logits.shape[-1], logits.shape[-1], bias=False, dtype=logits.dtype)
     with torch.no_grad():
         head.weight.copy_(torch.eye(logits.shape[-1]))
-    return chosen(head, logits, ids, temperature)
+    return chosen(head, logits, ids, temperature, entropy=True)
 
 
 both = pytest.mark.parametrize("read", [of_logits, through_a_head])
@@ -54,8 +54,8 @@ def test_entropy_of_known_distributions(read):
     assert_close(read(torch.tensor([[0.0, LN3]]), torch.tensor([0]), 0.5).entropy, expected)
 
 
-@pytest.mark.parametrize("entropy_learns", [False, True])
-def test_the_gradient_made_on_the_way_is_autograd_s(monkeypatch, entropy_learns):
+@pytest.mark.parametrize("entropy", [False, True])
+def test_the_gradient_made_on_the_way_is_autograd_s(monkeypatch, entropy):
     monkeypatch.setattr(vocabulary, "ROWS", 3)
     rng = torch.Generator().manual_seed(0)
     hidden, weights = torch.randn(8, 6, generator=rng, requires_grad=True), torch.randn(8, generator=rng)
@@ -63,7 +63,7 @@ def test_the_gradient_made_on_the_way_is_autograd_s(monkeypatch, entropy_learns)
 
     def gradient(found):
         loss = (found.logprobs * weights).sum()
-        return torch.autograd.grad(loss + (found.entropy * weights.flip(0)).sum() if entropy_learns else loss, hidden)[0]
+        return torch.autograd.grad(loss + (found.entropy * weights.flip(0)).sum() if entropy else loss, hidden)[0]
 
     plain = gradient(of_logits(head(hidden), ids, 0.7))
-    assert_close(gradient(chosen(head, hidden, ids, 0.7, entropy_learns=entropy_learns)), plain, atol=1e-6, rtol=1e-5)
+    assert_close(gradient(chosen(head, hidden, ids, 0.7, entropy=entropy)), plain, atol=1e-6, rtol=1e-5)
