@@ -37,13 +37,13 @@ def policies(words: Words, board: Leaderboard, *, with_switch: bool) -> str:
     said = [notice(words("leaderboard.apart", count=len(board.references)), "warn")] if not board.connected else []
     for group, reference in enumerate(board.references):
         rows = [standing for standing in board.standings if standing.group == group]
-        title = "" if board.connected else f"<h4>{words('leaderboard.group', number=group + 1)}</h4>"
+        title = "" if board.connected else f"<h3>{words('leaderboard.group', number=group + 1)}</h3>"
         said.append(title + _table(words, rows, reference))
     # Votes between two hold one pair each: the same number again would tell nothing.
     pairs = {"pairs": board.pairs} if board.pairs != board.judgments else {}
     based_on = {"votes": board.judgments, **pairs, "prompts": board.prompts}
     return (
-        f'<section class="rl-card rl-board" data-testid="standings"><h3>{words("leaderboard.policies")}</h3>{"".join(said)}'
+        f'<section class="rl-card rl-board" data-testid="standings"><h2>{words("leaderboard.policies")}</h2>{"".join(said)}'
         f"{figures({words(f'leaderboard.{name}'): f'{number:,}' for name, number in based_on.items()})}{_notes(words, board)}</section>"
         + _matrix(words, board)
     )
@@ -151,7 +151,7 @@ def _matrix(words: Words, board: Leaderboard) -> str:
     )
     title, help_ = words("leaderboard.matrix"), f'<p class="rl-muted">{words("leaderboard.matrix_help")}</p>'
     return (
-        f'<section class="rl-card rl-board" data-testid="win-matrix"><h3>{title}</h3>{help_}'
+        f'<section class="rl-card rl-board" data-testid="win-matrix"><h2>{title}</h2>{help_}'
         f'<div class="rl-scroll" role="region" aria-label="{title}" tabindex="0">'
         f'<table class="rl-matrix"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div></section>'
     )
@@ -227,7 +227,7 @@ def everyone(words: Words, annotators: Sequence[Annotator], own_id: int) -> str:
 
 
 def _card(name: str, title: str, body: str) -> str:
-    return f'<section class="rl-card" data-testid="{name}"><h3>{title}</h3>{body}</section>'
+    return f'<section class="rl-card" data-testid="{name}"><h2>{title}</h2>{body}</section>'
 
 
 def _person(words: Words, annotator: Annotator, number: int, most: int, own: bool) -> str:

@@ -134,7 +134,7 @@ def overview(words: Words, stats: Mapping[str, Any], days: Sequence[DayOfJudging
     }
     under = {"judgments": judgments_by_day(words, days)}
     return "".join(
-        f'<section class="rl-card" data-testid="data-{name}"><h3>{words(f"data.group.{name}")}</h3>'
+        f'<section class="rl-card" data-testid="data-{name}"><h2>{words(f"data.group.{name}")}</h2>'
         f"{figures({title: f'{number:,}' for title, number in numbers.items()})}{under.get(name, '')}</section>"
         for name, numbers in groups.items()
     )

@@ -27,7 +27,7 @@ def section(words: Words, runs: Sequence[Run]) -> str:
     heads = [words(f"rounds.{name}") for name in COLUMNS]
     rows = table(heads, [_row(words, one) for one in found], caption=words("rounds.title"), numbers=NUMBERS)
     note = f'<p class="rl-muted">{words("rounds.same_judgments")}</p>'
-    return f'<section class="rl-card rl-rounds" data-testid="rounds"><h3>{words("rounds.title")}</h3>{rows}{note}</section>'
+    return f'<section class="rl-card rl-rounds" data-testid="rounds"><h2>{words("rounds.title")}</h2>{rows}{note}</section>'
 
 
 def _row(words: Words, one: FinishedRound) -> list[str]:

@@ -206,4 +206,4 @@ def _sample(words: Words, row: RunSample) -> str:
 
 def _answer(words: Words, when: str, score: float | None, html: str) -> str:
     scored = "" if score is None else f' <span class="rl-muted">{words("run.score", score=score)}</span>'
-    return f'<div><h4>{words(f"run.sample.{when}")}{scored}</h4><div class="rl-prose" dir="auto">{html}</div></div>'
+    return f'<div><h3>{words(f"run.sample.{when}")}{scored}</h3><div class="rl-prose" dir="auto">{html}</div></div>'

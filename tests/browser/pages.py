@@ -18,7 +18,7 @@ def open_tab(page: Page, name: str) -> None:
     """By its name, whether it stands in the row or in the menu."""
     tab = page.get_by_role("tab", name=name, exact=True).and_(page.locator(":visible"))
     if not tab.count():
-        page.get_by_role("button", name="More tabs").click()
+        page.locator("#pages").get_by_role("button", name="More tabs").first.click()
         tab = page.locator("#pages .overflow-dropdown button", has_text=re.compile(rf"^\s*{name}\s*$"))
     tab.click()
 

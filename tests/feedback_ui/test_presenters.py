@@ -217,7 +217,7 @@ def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
         assert said in html
     assert "not at equal KL" not in html
     html = run_view.result(EN, a_run(status="done", result={"best_of_n": beside | {"policy_kl": 9.0, "beyond_most": True}}))
-    assert "not at equal KL" in html and "the policy&#x27;s 9.0" in html
+    assert "not at equal KL" in html and "the policy's 9.0" in html
 
 
 def test_samples_are_rendered_safely():
