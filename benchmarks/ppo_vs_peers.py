@@ -95,19 +95,16 @@ def generation() -> None:
 
 
 def vowels(trl: str | None, seeds: int) -> None:
-    """Learning, not speed alone: mean score of the first step and of the last three, KL at the end."""
+    """Learning, not speed alone: mean score of the first step and of the last three, and the KL at the end."""
     sides = {"rankloop": (sys.executable, "ppo_rankloop.py")} | ({"TRL 1.12": (trl, "ppo_trl.py")} if trl else {})
-    found: dict[tuple[str, float], list[dict]] = {}
+    print(f"\n{work.VOWEL_STEPS} PPO steps for vowels")
+    print(f"{'':20} {'lambda':>6} {'seed':>4} {'first':>6} {'last 3':>6} {'KL':>6} {'s/step':>7}")
     for lam in work.VOWEL_LAMBDAS:
         for seed in range(seeds):
             for side, (python, script) in sides.items():
-                found.setdefault((side, lam), []).append(run(python, script, "vowels", "--seed", seed, "--lam", lam))
-    print(f"\n{work.VOWEL_STEPS} PPO steps for vowels")
-    print(f"{'':20} {'lambda':>6} {'seed':>4} {'first':>6} {'last 3':>6} {'KL':>6} {'s/step':>7}")
-    for (side, lam), each in found.items():
-        for seed, one in enumerate(each):
-            last = mean(one["scores"][-3:])
-            print(f"{side:20} {lam:6} {seed:4} {one['scores'][0]:6.2f} {last:6.2f} {one['kl'][-1]:6.1f} {one['step']:7.2f}", flush=True)
+                found = run(python, script, "vowels", "--seed", seed, "--lam", lam)
+                first, last = found["scores"][0], mean(found["scores"][-3:])
+                print(f"{side:20} {lam:6} {seed:4} {first:6.2f} {last:6.2f} {found['kl'][-1]:6.1f} {found['step']:7.2f}", flush=True)
     for side, (first, last, seconds) in PUBLISHED.items():
         print(f"{side + ', elsewhere':20} {'':6} {'':4} {first:6.2f} {last:6.2f} {'':6} {seconds:7.2f}")
 

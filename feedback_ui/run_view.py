@@ -11,6 +11,9 @@ from feedback_ui.presenters import duration, figures, hollow
 from feedback_ui.words import Words
 from storage.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
 
+PAID = ("ppo", "rloo", "grpo")
+"""Methods that draw answers and are paid for them, and so can be paid too much."""
+
 STAGES = ("snapshot", "reward", "ppo", "evaluate", "register")
 
 
@@ -169,7 +172,7 @@ def reading(words: Words, run: Run) -> str:
     if prompts := _cases(r.get("win_rate")):
         parts.append(words("run.reading.rule", count=prompts, rule=r.get("rule")))
     if prompts := _cases(r.get("win_rate_by_reward_model")):
-        parts.append(words("run.reading.proxy", count=prompts))
+        parts.append(words("run.reading.proxy" if method(run) in PAID else "run.reading.proxy_unpaid", count=prompts))
     if beside := r.get("best_of_n"):
         name = "beyond" if beside["beyond_most"] else "equal"
         parts.append(words(f"run.reading.best_of_n_{name}", n=beside["n"], nats=beside["kl"], policy=beside["policy_kl"]))

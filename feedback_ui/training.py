@@ -32,9 +32,6 @@ REWARD_PLOTS = ("reward-loss", "reward-heldout_accuracy")
 POLICY_PLOTS = ("policy-1", "policy-2", "policy-3", "policy-4")
 """Places of the charts; what the second four show is the method's."""
 
-SAMPLING = ("ppo", "rloo", "grpo")
-"""Methods that draw answers and are paid for them, and so can be paid too much."""
-
 TRUST_CHARTS = {"learning_curve": charts.learning_curve, "reliability": charts.reliability}
 """What is drawn of a run's validation."""
 
@@ -217,7 +214,7 @@ class TrainingPage:
         drawn = zip(REWARD_PLOTS + POLICY_PLOTS, charts.REWARD_CHARTS + charts.POLICY_CHARTS[method], strict=True)
         return {
             **{self.plots[name]: charts.figure(words, chart, metrics) for name, chart in drawn},
-            self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(words, metrics), visible=method in SAMPLING),
+            self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(words, metrics), visible=method in run_view.PAID),
         }
 
     def _trust(self, words: Words, run: Run) -> dict[Component, Any]:

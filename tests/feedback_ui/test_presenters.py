@@ -200,6 +200,12 @@ def test_a_result_with_missing_figures_shows_the_others():
     assert run_view.result(EN, a_run()) == ""
 
 
+def test_a_method_that_is_not_paid_by_the_reward_model_is_not_said_to_be():
+    paid, unpaid = (run_view.result(EN, a_run(status="done", result=RESULT, config={"method": m})) for m in ("grpo", "dpo"))
+    assert "was paid by that score" in paid and "was paid by that score" not in unpaid
+    assert "fitted to the same judgments" in unpaid and "fitted to the same judgments" not in paid
+
+
 def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
     half = {"value": 0.5, "low": 0.4, "high": 0.6, "cases": 40}
     beside = {"n": 12, "kl": 1.57, "policy_kl": 1.6, "most": 16, "beyond_most": False, "win_rate": half}
