@@ -27,9 +27,9 @@ from rlhf.config import RewardConfig
 from rlhf.pairs import PreferencePair
 from rlhf.reward import ADAPTER, RewardModel, fit
 
-HELD_OUT = 600
+HELD_OUT = 400
 LONGEST = 160
-"""Tokens of a conversation with its longer answer; two thirds of the dialogues are longer than a laptop's round would sample."""
+"""Tokens of a conversation with its longer answer; more than half of the dialogues are longer than what a laptop's round would sample."""
 WAYS = {
     "probe at 40%": RewardConfig(epochs=0),
     "probe at 40%, last token": RewardConfig(epochs=0, pooling="last"),
