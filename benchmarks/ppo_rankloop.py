@@ -1,4 +1,4 @@
-"""This project's side of `ppo_vs_peers`: one PPO step of the packaged model, its generation alone, or the vowel task."""
+"""This project's side of `ppo_vs_peers`: one PPO step of the packaged model, its profile, its generation, or the vowel task."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 import ppo_work as work
 import torch
 from tokenizers import Tokenizer, models
+from torch.profiler import ProfilerActivity, profile
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rlhf import ppo, rollout, weights
@@ -20,6 +21,8 @@ from rlhf.ppo import PPO
 from rlhf.reward import ADAPTER, RewardModel, Row
 from rlhf.sampling import generator, stream
 from storage.records import Sampling
+
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::linear")
 
 
 class Clock:
@@ -48,11 +51,12 @@ def packaged() -> Backbone:
     return backbone
 
 
-def step(top_layers: int) -> None:
+def arranged(top_layers: int) -> PPO:
+    """The trainer of the step that is compared."""
     backbone = packaged()
     config = RewardConfig(depth=1.0, adapter=AdapterConfig(rank=work.RANK, alpha=work.ALPHA))
     backbone.add_adapter(ADAPTER, config.adapter, seed=0)
-    trainer = PPO(
+    return PPO(
         backbone, RewardModel(backbone, config, seed=0), work.prompts(backbone.base.config.vocab_size),
         PPOConfig(
             batch_size=work.PROMPTS, minibatch_size=work.MINIBATCH, epochs=work.EPOCHS, max_new_tokens=work.RESPONSE_TOKENS,
@@ -60,6 +64,11 @@ def step(top_layers: int) -> None:
         ),
         AdapterConfig(rank=work.RANK, alpha=work.ALPHA, top_layers=top_layers), seed=0,
     )
+
+
+def step(top_layers: int) -> None:
+    trainer = arranged(top_layers)
+    backbone = trainer.backbone
     clock = Clock()
     clock.watch(ppo, "collect", "collect")
     clock.watch(trainer, "update", "update")
@@ -73,6 +82,37 @@ def step(top_layers: int) -> None:
         step=time.perf_counter() - start, rollout=seconds.pop("collect") - seconds["scoring"],
         sizes=sizes(backbone), adapted=top_layers or backbone.depth, **seconds,
     )
+
+
+def profiled(top_layers: int) -> None:
+    """Seconds of a step's update by what they are spent on; watching costs some of its own."""
+    trainer = arranged(top_layers)
+    vocabulary = trainer.backbone.base.config.vocab_size
+    seen = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
+    plain = trainer.update
+
+    def update(*args):
+        with seen:
+            return plain(*args)
+
+    trainer.update = update
+    trainer.step()
+    spent: dict[str, float] = {}
+    for event in seen.key_averages(group_by_input_shape=True):
+        kind = spent_on(event.key, [side for shape in event.input_shapes for side in shape], vocabulary)
+        spent[kind] = spent.get(kind, 0.0) + event.self_cpu_time_total / 1e6
+    work.report(**dict(sorted(spent.items(), key=lambda found: -found[1])))
+
+
+def spent_on(operator: str, sides: list[int], vocabulary: int) -> str:
+    """What an operator on tensors with these sides belongs to."""
+    if operator == "aten::bmm":
+        return "attention's products"
+    if vocabulary in sides:
+        return "the head's products" if operator in PRODUCTS else "other passes over the vocabulary"
+    if operator in PRODUCTS:
+        return "the adapter's products" if work.RANK in sides else "the frozen maps' products"
+    return operator.removeprefix("aten::")
 
 
 def sizes(backbone: Backbone) -> dict[str, int]:
@@ -180,7 +220,7 @@ def vowels(seed: int, lam: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=("step", "generate", "transformers", "rate", "vowels"))
+    parser.add_argument("task", choices=("step", "profile", "generate", "transformers", "rate", "vowels"))
     parser.add_argument("--top-layers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lam", type=float, default=0.95)
@@ -188,6 +228,8 @@ if __name__ == "__main__":
     match asked.task:
         case "step":
             step(asked.top_layers)
+        case "profile":
+            profiled(asked.top_layers)
         case "generate" | "transformers":
             generate(by_transformers=asked.task == "transformers")
         case "rate":

@@ -85,6 +85,17 @@ def place(layers: int) -> str:
     return f"top {layers}" if layers else "all"
 
 
+def profile(layers: int) -> None:
+    """What this project's update is spent on, the dearest first; what is below a hundredth is left out."""
+    spent = run(sys.executable, "ppo_rankloop.py", "profile", "--top-layers", layers)
+    del spent["peak_gib"]
+    whole = sum(spent.values())
+    print(f"\nUpdate, {place(layers)}: {whole:.1f} s watched")
+    for kind, seconds in spent.items():
+        if seconds > whole / 100:
+            print(f"{seconds:7.2f} s {seconds / whole:5.0%}  {kind}")
+
+
 def generation() -> None:
     ours, theirs = run(sys.executable, "ppo_rankloop.py", "generate"), run(sys.executable, "ppo_rankloop.py", "transformers", own=False)
     for policy in ("base", "policy"):
@@ -115,7 +126,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=1, help="how often the sides take turns at the step")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the vowel task")
     parser.add_argument("--top-layers", type=int, default=10, help="layers of the second arrangement")
-    parser.add_argument("--only", choices=("step", "generate", "vowels"), help="one part alone")
+    parser.add_argument("--only", choices=("step", "profile", "generate", "vowels"), help="one part alone")
     asked = parser.parse_args()
     print(machine())
     if asked.only in (None, "generate"):
@@ -126,6 +137,9 @@ if __name__ == "__main__":
         measured = run(sys.executable, "ppo_rankloop.py", "rate")
         print(f"matrix products: {measured['rate'] / 1e9:.0f} GFLOPS in {measured['dtype']}")
         steps(asked.trl, asked.rounds, str(weights.resolve("default")), asked.top_layers, measured["rate"])
+    if asked.only in (None, "profile"):
+        for arrangement in (0, asked.top_layers):
+            profile(arrangement)
     if asked.only in (None, "vowels"):
         vowels(asked.trl, asked.seeds)
     print(machine())

@@ -15,7 +15,8 @@ from feedback_ui.presenters import duration, hollow, notice
 from feedback_ui.words import Words
 from storage.accounts import Account, in_order
 from storage.audit import AuditEntry
-from storage.imports import Import, Report
+from storage.import_writer import Report
+from storage.imports import Import
 from storage.records import Batch, Comparison, Completion, Exclusion, Guidelines, PolicyVersion, ProjectSettings, Prompt, Sampling, Tiers
 
 LETTERS = "ABCDEFGHI"

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlhf import rounds
-from storage.imports import Import, Report
+from storage.import_writer import Report
+from storage.imports import Import
 from storage.records import Metric, Run
 
 
