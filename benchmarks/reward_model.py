@@ -80,13 +80,14 @@ class Plan:
     lora: tuple[Lora, ...]
 
 
+BUDGETS = (150, 300, 600, 1200)
 ALL = replace(TODAY, depth=1.0)
 FULL = Plan(
-    160, 80, 8, 6, (150, 300, 600, 1200), 5, tuple(range(1, 31)),
+    160, 80, 8, 6, BUDGETS, 5, tuple(range(1, 31)),
     (
-        Lora("preset", "LoRA after the probe at 40% (preset)", TODAY, (150, 300, 600)),
-        Lora("top", "LoRA on the top third", replace(ALL, adapter=AdapterConfig(top_layers=10)), (300,)),
-        Lora("all", "LoRA on all layers", ALL, (300,)),
+        Lora("preset", "LoRA after the probe at 40% (preset)", TODAY, BUDGETS),
+        Lora("top", "LoRA on the top third", replace(ALL, adapter=AdapterConfig(top_layers=10)), BUDGETS),
+        Lora("all", "LoRA on all layers", ALL, BUDGETS),
     ),
 )  # fmt: skip
 QUICK = Plan(16, 12, 6, 4, (20, 40), 2, (6, 12, 30), (Lora("preset", "LoRA after the probe at 40% (preset)", TODAY, (20,)),))

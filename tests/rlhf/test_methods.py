@@ -151,7 +151,7 @@ def test_dpo_starts_at_log_2_and_comes_to_prefer_what_was_chosen(backbone, tmp_p
 
 
 def test_dpo_draws_a_pair_as_often_as_it_weighs(policy, tmp_path, monkeypatch):
-    """Of 400 draws each, weights of 3 to 1 give 300 to 100; the standard deviation is sqrt(400 * .75 * .25) = 8.7."""
+    """Of 4,000 draws, weights of 3 to 1 give 3,000 to 1,000; the standard deviation is sqrt(4000 * .75 * .25) = 27.4."""
     drawn = []
     monkeypatch.setattr(dpo._Trainer, "train", lambda trainer: drawn.append(list(trainer._get_train_sampler())))
 
@@ -161,7 +161,7 @@ def test_dpo_draws_a_pair_as_often_as_it_weighs(policy, tmp_path, monkeypatch):
         return drawn[-1]
 
     assert sorted(draws(0.5, 0.5, 0.5)) == [0, 1, 2], "of equal weight, each once"
-    assert abs(sum(i < 200 for i in draws(*[3.0] * 200, *[1.0] * 200)) - 300) < 3 * 8.7
+    assert abs(sum(i < 2000 for i in draws(*[3.0] * 2000, *[1.0] * 2000)) - 3000) < 3 * 27.4
     assert draws(1.0, 2.0, 1.0) == draws(1.0, 2.0, 1.0)
 
 
