@@ -77,6 +77,11 @@ def method(run: Run) -> str:
     return run.config.get("method", "ppo")
 
 
+def tunes_reward(run: Run) -> bool:
+    """Whether the reward model is fine-tuned after its probe, and so has figures by step."""
+    return run.config.get("reward", {}).get("epochs", 1) > 0
+
+
 def stages(run: Run) -> list[str]:
     """The run's stages; the one in which the policy learns has the name of its method."""
     return [method(run) if name == "ppo" else name for name in STAGES]

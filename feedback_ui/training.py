@@ -70,7 +70,7 @@ class TrainingPage:
         self.timer = gr.Timer(POLL_S, active=False)
         self.followed: list[Component] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
-            self.figures, self.log_box, self.rounds, self.drawn, *self.plots.values(),
+            self.reward_section, self.policy_section, self.log_box, self.rounds, self.drawn, *self.plots.values(),
             self.trust, self.trust_card, self.trust_row, self.trust_details, *self.trust_plots.values(),
         ]  # fmt: skip
 
@@ -87,18 +87,24 @@ class TrainingPage:
             with gr.Row(visible=False) as self.trust_row:
                 self.trust_plots = {name: plot(name) for name in TRUST_CHARTS}
             self.trust_details = html(elem_classes="rl-optional")
-        with gr.Column(visible=False, elem_id="run-plots") as self.figures:
-            for title, names in (("run.stage.reward", REWARD_PLOTS), ("run.policy", POLICY_PLOTS)):
-                html(heading(title))
-                for pair in zip(names[::2], names[1::2], strict=True):
-                    with gr.Row():
-                        self.plots |= {name: plot(name) for name in pair}
+        self.reward_section = self._section("run.stage.reward", REWARD_PLOTS)
+        self.policy_section = self._section("run.policy", POLICY_PLOTS)
+        with self.policy_section:
             self.plots["score_over_kl"] = plot("score_over_kl")
         self.samples = html(elem_id="run-samples", elem_classes="rl-optional")
         with gr.Accordion(label("training.log"), open=False, visible=False, elem_id="log-box") as self.log_box:
             self.log = gr.Textbox(
                 show_label=False, lines=14, max_lines=14, interactive=False, elem_id="run-log", elem_classes="rl-log"
             )
+
+    def _section(self, title: str, names: Sequence[str]) -> gr.Column:
+        """Charts two by two under a heading."""
+        with gr.Column(visible=False) as section:
+            html(heading(title))
+            for pair in zip(names[::2], names[1::2], strict=True):
+                with gr.Row():
+                    self.plots |= {name: plot(name) for name in pair}
+        return section
 
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
@@ -200,19 +206,27 @@ class TrainingPage:
                 self.picker: gr.Dropdown(self._choices(words), value=run_id, visible=True),
                 self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
                 self.resume: gr.Button(visible=run_view.is_resumable(run)),
-                self.figures: gr.Column(visible=run_view.is_active(run) or now.points > 0),
                 self.log_box: gr.Accordion(visible=True),
                 self.rounds: rounds_table.section(words, runs.all_runs(self.store)),
             }
-        if drawn is None or (drawn.run_id, drawn.points) != (run_id, now.points):
-            update |= self._plots(words, run_view.method(run), runs.metrics(self.store, run_id))
+        if drawn is None or (drawn.run_id, drawn.status, drawn.points) != (run_id, now.status, now.points):
+            update |= self._plots(words, run, runs.metrics(self.store, run_id))
         if drawn is None or replace(drawn, points=now.points, runs=now.runs) != now:
             update |= self._trust(words, run)
         return update
 
-    def _plots(self, words: Words, method: str, metrics: Sequence[Metric]) -> dict[Component, Any]:
+    def _plots(self, words: Words, run: Run, metrics: Sequence[Metric]) -> dict[Component, Any]:
+        method = run_view.method(run)
         drawn = zip(REWARD_PLOTS + POLICY_PLOTS, charts.REWARD_CHARTS + charts.POLICY_CHARTS[method], strict=True)
+        logged = {metric.name for metric in metrics}
+
+        def section(of: Sequence[charts.Chart], to_come: bool) -> gr.Column:
+            """Empty axes hold the place of what is to come; where nothing will, they would only be in the way."""
+            return gr.Column(visible=(to_come and run_view.is_active(run)) or any(chart.metric in logged for chart in of))
+
         return {
+            self.reward_section: section(charts.REWARD_CHARTS, run_view.tunes_reward(run)),
+            self.policy_section: section(charts.POLICY_CHARTS[method], True),
             **{self.plots[name]: charts.figure(words, chart, metrics) for name, chart in drawn},
             self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(words, metrics), visible=method in run_view.PAID),
         }

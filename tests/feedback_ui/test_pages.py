@@ -212,6 +212,20 @@ def test_a_tick_draws_a_plot_again_only_for_new_points(training, store):
     assert plots <= set(training.follow("r", drawn, ENGLISH))
 
 
+def test_empty_axes_wait_for_what_is_to_come_and_for_nothing_else(training, store):
+    def sections(update):
+        return [update[section].visible for section in (training.reward_section, training.policy_section)]
+
+    runs.create(store, "r", config={}, seed=0, versions={})
+    shown = training.show(EN, "r")
+    assert sections(shown) == [True, True], "of a run under way"
+    runs.create(store, "probe alone", config={"reward": {"epochs": 0}}, seed=0, versions={})
+    assert sections(training.show(EN, "probe alone")) == [False, True]
+    runs.log_metrics(store, "r", 1, {"reward/loss": 0.6})
+    runs.finish(store, "r", "cancelled")
+    assert sections(training.follow("r", shown[training.drawn], ENGLISH)) == [True, False]
+
+
 def test_the_card_about_the_reward_model_appears_while_the_policy_learns_and_is_sent_once(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     shown = training.show(EN, "r")
