@@ -22,6 +22,9 @@ from rlhf.reward import ADAPTER, RewardModel, Row
 from rlhf.sampling import generator, stream
 from storage.records import Sampling
 
+NO_CLIPPING = 1e9
+"""TRL 1.12.0 reads `max_grad_norm` and never clips by it; for the same work, neither side does."""
+
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::linear")
 
 
@@ -209,6 +212,7 @@ def vowels(seed: int, lam: float) -> None:
         PPOConfig(
             batch_size=work.VOWEL_BATCH, minibatch_size=work.MINIBATCH, epochs=work.EPOCHS, max_new_tokens=work.VOWEL_NEW_TOKENS,
             temperature=1.0, learning_rate=work.VOWEL_LEARNING_RATE, kl_coef=work.VOWEL_KL, kl_target=0.0, lam=lam,
+            max_grad_norm=NO_CLIPPING,
         ),
         replace(AdapterConfig(), rank=work.VOWEL_RANK, alpha=2 * work.VOWEL_RANK), seed=seed,
     )
