@@ -80,17 +80,16 @@ class Plan:
     lora: tuple[Lora, ...]
 
 
-BUDGETS = (150, 300, 600, 1200)
 ALL = replace(TODAY, depth=1.0)
 FULL = Plan(
-    160, 80, 8, 6, BUDGETS, 5, tuple(range(1, 31)),
+    160, 80, 8, 6, (150, 300, 600, 1200), 5, tuple(range(1, 31)),
     (
-        Lora("preset", "LoRA after the probe at 40% (preset)", TODAY, BUDGETS),
-        Lora("top", "LoRA on the top third", replace(ALL, adapter=AdapterConfig(top_layers=10)), BUDGETS),
-        Lora("all", "LoRA on all layers", ALL, BUDGETS),
+        Lora("forty", "LoRA after the probe at 40%", TODAY, (150, 300, 600)),
+        Lora("top", "LoRA on the top third", replace(ALL, adapter=AdapterConfig(top_layers=10)), (300,)),
+        Lora("all", "LoRA on all layers", ALL, (300,)),
     ),
 )  # fmt: skip
-QUICK = Plan(16, 12, 6, 4, (20, 40), 2, (6, 12, 30), (Lora("preset", "LoRA after the probe at 40% (preset)", TODAY, (20,)),))
+QUICK = Plan(16, 12, 6, 4, (20, 40), 2, (6, 12, 30), (Lora("forty", "LoRA after the probe at 40%", TODAY, (20,)),))
 
 
 class Stopped(Exception):
@@ -124,6 +123,29 @@ class Clock:
 class Answer:
     prompt: int
     text: str
+
+
+@torch.no_grad()
+def of_all_layers(
+    backbone: Backbone, reader: RewardModel, rows: Sequence[Row], layers: Sequence[int]
+) -> dict[str, Float[torch.Tensor, "b d"]]:
+    """What a probe can read, by "pooling-layer", from one pass through the frozen model."""
+    found: dict[str, list[torch.Tensor]] = {}
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    for at in range(0, len(order), 32):
+        ids, mask, starts = reader.batch([rows[i] for i in order[at : at + 32]])
+
+        def keep(layer: int, hidden: torch.Tensor, mask=mask, starts=starts) -> None:
+            for how in POOLINGS:
+                found.setdefault(f"{how}-{layer}", []).append(pooled(hidden.float(), mask, starts, how=how).cpu())
+
+        with ExitStack() as stack:
+            for layer in layers:
+                stack.enter_context(backbone.decoder.watching(layer, lambda hidden, layer=layer: keep(layer, hidden)))
+            with backbone.using(None):
+                backbone.decoder.read(ids, mask, positions=positions(mask))
+    back = torch.tensor(order).argsort()
+    return {name: torch.cat(parts)[back].contiguous() for name, parts in found.items()}
 
 
 class Study:
@@ -195,7 +217,7 @@ class Study:
                 self.clock.check()
                 rows = [self.row(answer) for answer in said[start : start + CHUNK]]
                 part = self.chunk(start).with_suffix(".part")
-                save_file(self.of_all_layers(rows), part)
+                save_file(of_all_layers(self.backbone, self.reader, rows, self.plan.layers), part)
                 part.replace(self.chunk(start))
                 self.clock.tick(f"features {start + len(rows)} of {len(said)}", len(rows) * TOKENS_READ)
 
@@ -205,25 +227,6 @@ class Study:
     @cached_property
     def reader(self) -> RewardModel:
         return RewardModel(self.backbone, TODAY, seed=0)
-
-    @torch.no_grad()
-    def of_all_layers(self, rows: Sequence[Row]) -> dict[str, Float[torch.Tensor, "b d"]]:
-        found: dict[str, list[torch.Tensor]] = {}
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-        for at in range(0, len(order), 32):
-            ids, mask, starts = self.reader.batch([rows[i] for i in order[at : at + 32]])
-
-            def keep(layer: int, hidden: torch.Tensor, mask=mask, starts=starts) -> None:
-                for how in POOLINGS:
-                    found.setdefault(f"{how}-{layer}", []).append(pooled(hidden.float(), mask, starts, how=how).cpu())
-
-            with ExitStack() as stack:
-                for layer in self.plan.layers:
-                    stack.enter_context(self.backbone.decoder.watching(layer, lambda hidden, layer=layer: keep(layer, hidden)))
-                with self.backbone.using(None):
-                    self.backbone.decoder.read(ids, mask, positions=positions(mask))
-        back = torch.tensor(order).argsort()
-        return {name: torch.cat(parts)[back].contiguous() for name, parts in found.items()}
 
     def features(self, how: str, layer: int) -> Float[torch.Tensor, "answers d"]:
         return self._features[f"{how}-{layer}"]
@@ -374,7 +377,7 @@ class Study:
 
     @property
     def middle(self) -> int:
-        """The layer that today's preset reads after."""
+        """The layer that the variants are measured against."""
         return round(TODAY.depth * 30)
 
     def pieces(self) -> Iterator[tuple[str, float, Callable[[], Any]]]:

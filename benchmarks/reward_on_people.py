@@ -1,8 +1,8 @@
 """The reward model on votes by people: `python benchmarks/reward_on_people.py --pairs FILE`.
 
 FILE holds dialogues as Anthropic published them (hh-rlhf: a `.jsonl.gz` with `chosen` and `rejected`), which end in two answers
-to the same conversation. Says what the probe alone and LoRA after it make of a few hundred of them, on dialogues that nothing
-was learned from. Compare rows of one run: they share the votes and the held-out pairs.
+to the same conversation. Says by cross-validation over all of them which layer a probe should read, and then what the probe
+alone and LoRA after it make of a few hundred, on dialogues that nothing was learned from. Rows of one part share the votes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from figures import machine
+from reward_model import of_all_layers
 
 from rlhf import evaluation, validation, weights
 from rlhf.backbone import Backbone
 from rlhf.config import RewardConfig
 from rlhf.pairs import PreferencePair
+from rlhf.probe import fit_probe
 from rlhf.reward import ADAPTER, RewardModel, fit
 
 HELD_OUT = 400
+LAYERS = (1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29, 30)
+FOLDS, REPEATS = 5, 4
 LONGEST = 160
 """Tokens of a conversation with its longer answer; more than half of the dialogues are longer than what a laptop's round would sample."""
 WAYS = {
@@ -59,37 +64,52 @@ def turns(text: str) -> list[dict[str, str]]:
     ]
 
 
+def by_layer(backbone: Backbone, pairs: Sequence[PreferencePair]) -> None:
+    """Cross-validated accuracy of probes; every dialogue is judged by probes that never saw it."""
+    reader = RewardModel(backbone, RewardConfig(), seed=0)
+    rows = [reader.row(backbone.encode(p.prompt), backbone.encode_answer(text)) for p in pairs for text in (p.chosen, p.rejected)]
+    features = of_all_layers(backbone, reader, rows, LAYERS)
+    folds = [np.random.default_rng(seed).permutation(len(pairs)) % FOLDS for seed in range(REPEATS)]
+
+    def credit(name: str) -> np.ndarray:
+        """Of each dialogue, over the repeats."""
+        chosen, rejected = features[name][::2], features[name][1::2]
+        right = np.zeros(len(pairs))
+        for fold in folds:
+            for held in range(FOLDS):
+                learned, measured = (torch.from_numpy(rows) for rows in (fold != held, fold == held))
+                weight = fit_probe(chosen[learned], rejected[learned], l2=RewardConfig().probe_l2)
+                right[fold == held] += validation.credit(((chosen - rejected)[measured] @ weight).numpy())
+        return right / REPEATS
+
+    first = credit("mean-12")
+    print(f"{'layer':>5}  {'mean over the answer, %':24} {'over layer 12':24} {'last token, %':24} {'over the mean at 12':24}")
+    for layer in LAYERS:
+        mean, last = credit(f"mean-{layer}"), credit(f"last-{layer}")
+        print(f"{layer:5}  {percent(mean):24} {percent(mean - first):24} {percent(last):24} {percent(last - first):24}", flush=True)
+
+
 def margins(backbone: Backbone, model: RewardModel, pairs: Sequence[PreferencePair]) -> np.ndarray:
     rows = [model.row(backbone.encode(p.prompt), backbone.encode_answer(text)) for p in pairs for text in (p.chosen, p.rejected)]
     scores = model.members(rows)[0].double().numpy()
     return scores[::2] - scores[1::2]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=Path, required=True, help="a file of hh-rlhf's dialogues")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[300, 600], help="pairs learned from")
-    asked = parser.parse_args()
-    print(machine())
-    backbone = Backbone.load(weights.resolve("default"))
-    every = [
-        p for p in dialogues(asked.pairs)
-        if len(backbone.encode(p.prompt)) + max(len(backbone.encode_answer(t)) for t in (p.chosen, p.rejected)) < LONGEST
-    ]  # fmt: skip
-    random.Random(0).shuffle(every)
-    heldout, learned = every[:HELD_OUT], every[HELD_OUT:]
-    print(f"{len(every)} dialogues below {LONGEST} tokens; {len(heldout)} held out")
+def by_way(backbone: Backbone, every: Sequence[PreferencePair], budgets: Sequence[int]) -> None:
+    """What is learned from a few hundred, measured on dialogues that nothing was learned from."""
+    heldout, learned_from = every[:HELD_OUT], every[HELD_OUT:]
+    print(f"{len(heldout)} held out")
     length = np.array([len(p.chosen) - len(p.rejected) for p in heldout])
     print(f"the longer answer was chosen in {np.mean(validation.credit(length)):.1%}")
     print(f"{'pairs':>5}  {'way':42} {'held-out accuracy, %':24} {'over the probe at 40%':24} {'ECE':>6} {'seconds':>8}")
-    for budget in asked.budgets:
-        if budget > len(learned):
-            sys.exit(f"only {len(learned)} dialogues are left to learn from: ask for fewer than {budget}")
+    for budget in budgets:
+        if budget > len(learned_from):
+            sys.exit(f"only {len(learned_from)} dialogues are left to learn from: ask for fewer than {budget}")
         first = None
         for name, config in WAYS.items():
             started = time.monotonic()
             with tempfile.TemporaryDirectory() as scratch:
-                model = fit(backbone, learned[:budget], config, seed=0, scratch=Path(scratch), report=lambda *_: None)
+                model = fit(backbone, learned_from[:budget], config, seed=0, scratch=Path(scratch), report=lambda *_: None)
             took = time.monotonic() - started
             margin = margins(backbone, model, heldout)
             backbone.delete_adapter(ADAPTER)
@@ -100,6 +120,26 @@ def main() -> None:
                 f" {took:8.0f}",
                 flush=True,
             )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=Path, required=True, help="a file of hh-rlhf's dialogues")
+    parser.add_argument("--only", choices=("layers", "ways"), help="one part alone")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[300, 600], help="pairs learned from")
+    asked = parser.parse_args()
+    print(machine())
+    backbone = Backbone.load(weights.resolve("default"))
+    every = [
+        p for p in dialogues(asked.pairs)
+        if len(backbone.encode(p.prompt)) + max(len(backbone.encode_answer(t)) for t in (p.chosen, p.rejected)) < LONGEST
+    ]  # fmt: skip
+    random.Random(0).shuffle(every)
+    print(f"{len(every)} dialogues below {LONGEST} tokens")
+    if asked.only in (None, "layers"):
+        by_layer(backbone, every)
+    if asked.only in (None, "ways"):
+        by_way(backbone, every, asked.budgets)
 
 
 def percent(values: np.ndarray) -> str:

@@ -68,7 +68,9 @@ def test_every_option_that_a_document_names_exists():
     verbs = next(a for a in build_parser()._actions if isinstance(a.choices, dict)).choices
     known |= {s for verb in verbs.values() for a in every_action(verb) for s in a.option_strings}
     known |= {"--upgrade", "--constraint", "--editable", "--url"}
+    # Of the benchmarks.
     known |= {"--out", "--label-studio", "--turns", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only", "--seeds"}
+    known |= {"--pairs", "--budgets"}
     assert set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", text)) <= known
 
 
