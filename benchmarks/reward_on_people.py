@@ -28,7 +28,7 @@ from rlhf.backbone import Backbone
 from rlhf.config import RewardConfig
 from rlhf.pairs import PreferencePair
 from rlhf.probe import fit_probe
-from rlhf.reward import ADAPTER, RewardModel, fit
+from rlhf.reward import RewardModel, fit
 
 HELD_OUT = 400
 LAYERS = (1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29, 30)
@@ -112,7 +112,8 @@ def by_way(backbone: Backbone, every: Sequence[PreferencePair], budgets: Sequenc
                 model = fit(backbone, learned_from[:budget], config, seed=0, scratch=Path(scratch), report=lambda *_: None)
             took = time.monotonic() - started
             margin = margins(backbone, model, heldout)
-            backbone.delete_adapter(ADAPTER)
+            if model.adapter:
+                backbone.delete_adapter(model.adapter)
             right = validation.credit(margin)
             first = right if first is None else first
             print(

@@ -60,6 +60,8 @@ class RewardModel(nn.Module):
         super().__init__()
         self.config, self.depth = config, depth_of(backbone, config)
         self.ensemble = config.ensemble
+        # Of a probe only the head was learned: it reads the base as it is.
+        self.adapter = ADAPTER if config.epochs else None
         d, m = backbone.hidden_size, self.ensemble
         self.head = nn.Linear(d, m, device=backbone.device)
         # Stiennon 2020, appendix B: a head drawn from N(0, 1/(d+1)) starts with scores of about unit scale.
@@ -93,7 +95,7 @@ class RewardModel(nn.Module):
     @torch.no_grad()
     def members(self, rows: Sequence[Row], *, tick: Callable[[], None] = lambda: None) -> Float[Tensor, "m b"]:
         """Each head's normalised scores of rows made by `row`."""
-        with self.backbone.using(ADAPTER):
+        with self.backbone.using(self.adapter):
             raw = self._read(rows, self.raw, self.ensemble, tick)
         return ((raw - self.mean) / self.std).T
 
@@ -160,15 +162,18 @@ class RewardModel(nn.Module):
         self.std = torch.where(std > 1e-6, std, 1.0)
 
     def save(self, folder: Path) -> None:
-        """Adapter, head and scale; the scale is written last, so its presence means that all is there."""
-        self.backbone.save_adapter(ADAPTER, folder)
+        """Adapter (of a probe there is none), head and scale; the scale is written last, so its presence means that all is there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.adapter:
+            self.backbone.save_adapter(self.adapter, folder)
         save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, folder / HEAD_FILE)
         (folder / SCALE_FILE).write_text(json.dumps({"mean": self.mean.tolist(), "std": self.std.tolist()}))
 
     @classmethod
     def load(cls, backbone: Backbone, config: RewardConfig, folder: Path) -> RewardModel:
         model = cls(backbone, config, seed=0)
-        backbone.load_adapter(ADAPTER, folder)
+        if model.adapter:
+            backbone.load_adapter(model.adapter, folder)
         model.head.load_state_dict(load_file(folder / HEAD_FILE))
         scale = json.loads((folder / SCALE_FILE).read_text())
         # Of a single head it was once a number and no list.
@@ -304,8 +309,9 @@ def fit(
     Args:
         on_features: given what the probe is fitted to, in the order of the pairs (ties too), before anything is learned.
     """
-    backbone.add_adapter(ADAPTER, config.adapter, seed=seed, depth=depth_of(backbone, config))
     model = RewardModel(backbone, config, seed=seed)
+    if model.adapter:
+        backbone.add_adapter(model.adapter, config.adapter, seed=seed, depth=model.depth)
     encoded = [
         (model.row(prompt, backbone.encode_answer(pair.chosen)), model.row(prompt, backbone.encode_answer(pair.rejected)))
         for pair in pairs

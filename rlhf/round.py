@@ -135,7 +135,10 @@ def work(config: RoundConfig, n_pairs: int, n_heldout: int, n_demonstrations: in
     ppo_tokens = config.ppo.batch_size * (prompt + answer)
     return {
         "snapshot": evaluated * DECODE_COST,
-        "reward": 2 * n_pairs * (prompt + answer) * (1 + 4 * config.reward.epochs) * config.reward.depth,
+        "reward": (
+            2 * n_pairs * (prompt + answer) * (1 + 4 * config.reward.epochs) * config.reward.depth
+            + config.reward.reference_samples * answer * DECODE_COST
+        ),
         config.method: (
             config.ppo.steps * (config.ppo.batch_size * answer * DECODE_COST + ppo_tokens * (3 + 2 * config.ppo.epochs))
             if config.method == "ppo"
@@ -171,7 +174,7 @@ def fit_reward(
         return RewardModel.load(backbone, config.reward, home / "reward")
     learned_from, measured_on = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
     updates = config.reward.epochs * -(-len(learned_from) // config.reward.batch_size)
-    progress.stage("reward", updates + -(-2 * len(learned_from) // reward.READ_BATCH))
+    progress.stage("reward", updates + -(-2 * len(learned_from) // reward.READ_BATCH) + config.ppo.max_new_tokens)
 
     def report(step: int, total: int, figures: dict[str, float], model: RewardModel) -> None:
         progress.log(step, figures)
@@ -191,7 +194,7 @@ def fit_reward(
     )
     asked = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.reference_samples)]
     with backbone.using(None):
-        drawn = sample(backbone, asked, ppo_sampling(config), generator(backbone.device, config.seed, 1), progress.check)
+        drawn = sample(backbone, asked, ppo_sampling(config), generator(backbone.device, config.seed, 1), progress.tick)
     model.normalise([model.row(p, s.ids) for p, s in zip(asked, drawn, strict=True)], progress.check)
     model.save(home / "reward")
     return model

@@ -63,7 +63,7 @@ def jobs(store):
 
 @pytest.fixture
 def app(build, store, jobs, server):
-    return build(build_app, store, jobs, server, default_config=RoundConfig())
+    return build(build_app, store, jobs, server, default_config=PRESETS["laptop"])
 
 
 def page(app, name):
@@ -109,7 +109,7 @@ def test_every_option_of_a_round_is_in_the_form_with_its_help(training):
 
 
 def test_the_form_says_what_its_preset_says(training):
-    assert training.form.read(EN, filled_in(training)) == RoundConfig()
+    assert training.form.read(EN, filled_in(training)) == PRESETS["laptop"]
 
 
 def test_choosing_a_preset_fills_the_form(training):

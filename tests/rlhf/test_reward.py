@@ -85,13 +85,19 @@ def test_only_the_adapter_and_the_head_learn(backbone, rule_pairs, tmp_path):
     assert model.head.weight.isfinite().all()
 
 
-def test_the_probe_alone_leaves_the_adapter_as_it_was(backbone, rule_pairs, tmp_path):
-    config = replace(CONFIG, epochs=0)
+@pytest.mark.parametrize("kind", ["lora", "prompt"])
+def test_the_probe_alone_reads_the_base_whatever_adapter_is_named(backbone, rule_pairs, tmp_path, kind):
+    """A learned prompt that nobody taught anything would bend what the probe was fitted to."""
+    config = replace(CONFIG, epochs=0, adapter=AdapterConfig(kind=kind, rank=4))
     model, log = learned(backbone, rule_pairs, tmp_path, config)
-    assert log == []
-    assert all(p.abs().max() == 0 for n, p in backbone.parameters(ADAPTER).items() if ".lora_B." in n)
-    scores = model.score(rows_of(model, rule_pairs))
+    assert log == [] and backbone.adapters == []
+    rows = rows_of(model, rule_pairs)
+    scores = model.score(rows)
     assert (scores[0::2] > scores[1::2]).float().mean() > 0.9
+    with backbone.using(None), torch.no_grad():
+        assert_close(scores, torch.cat([model.raw(*model.batch([row])) for row in rows])[:, 0], atol=1e-4, rtol=0)
+    model.save(tmp_path / "kept")
+    assert torch.equal(RewardModel.load(backbone, config, tmp_path / "kept").score(rows), scores)
 
 
 @pytest.mark.slow
