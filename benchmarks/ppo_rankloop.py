@@ -23,7 +23,7 @@ from rlhf.sampling import generator, stream
 from storage.records import Sampling
 
 NO_CLIPPING = 1e9
-"""TRL 1.12.0 reads `max_grad_norm` and never clips by it; for the same work, neither side does."""
+"""TRL 1.12.0 takes a `max_grad_norm` and never clips by it; for the same work, neither side does."""
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::linear")
 

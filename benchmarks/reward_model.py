@@ -49,7 +49,8 @@ CHUNK = 320
 POOLINGS = ("mean", "last")
 L2 = (0.1, 1.0, 10.0)
 PACE_PAIRS = 48
-TODAY = RewardConfig()
+PLAIN = RewardConfig()
+"""What the variants differ from: the mean after 40% of the layers, and a pass of LoRA. The laptop preset differs from it by now."""
 STARTER = Path(__file__).parents[1] / "storage" / "starter_prompts.jsonl"
 TOKENS_READ, DECODE_COST = 95, 5
 """Tokens of a prompt and its answer, and what a sampled token costs beside one that is only read: for the time left."""
@@ -80,16 +81,16 @@ class Plan:
     lora: tuple[Lora, ...]
 
 
-ALL = replace(TODAY, depth=1.0)
+ALL = replace(PLAIN, depth=1.0)
 FULL = Plan(
     160, 80, 8, 6, (150, 300, 600, 1200), 5, tuple(range(1, 31)),
     (
-        Lora("forty", "LoRA after the probe at 40%", TODAY, (150, 300, 600)),
+        Lora("forty", "LoRA after the probe at 40%", PLAIN, (150, 300, 600)),
         Lora("top", "LoRA on the top third", replace(ALL, adapter=AdapterConfig(top_layers=10)), (300,)),
         Lora("all", "LoRA on all layers", ALL, (300,)),
     ),
 )  # fmt: skip
-QUICK = Plan(16, 12, 6, 4, (20, 40), 2, (6, 12, 30), (Lora("forty", "LoRA after the probe at 40%", TODAY, (20,)),))
+QUICK = Plan(16, 12, 6, 4, (20, 40), 2, (6, 12, 30), (Lora("forty", "LoRA after the probe at 40%", PLAIN, (20,)),))
 
 
 class Stopped(Exception):
@@ -226,7 +227,7 @@ class Study:
 
     @cached_property
     def reader(self) -> RewardModel:
-        return RewardModel(self.backbone, TODAY, seed=0)
+        return RewardModel(self.backbone, PLAIN, seed=0)
 
     def features(self, how: str, layer: int) -> Float[torch.Tensor, "answers d"]:
         return self._features[f"{how}-{layer}"]
@@ -323,7 +324,7 @@ class Study:
     def ensembles(self, how: str, layer: int, members: int) -> list[dict[str, Any]]:
         """Members of equal weight, each fitted to a bootstrap of the prompts; also: how much more often they are right together."""
         found = []
-        config = replace(TODAY, ensemble=members)
+        config = replace(PLAIN, ensemble=members)
         features = self.features(how, layer)
         for budget in self.plan.budgets:
             for seed in range(self.plan.seeds):
@@ -378,7 +379,7 @@ class Study:
     @property
     def middle(self) -> int:
         """The layer that the variants are measured against."""
-        return round(TODAY.depth * 30)
+        return round(PLAIN.depth * 30)
 
     def pieces(self) -> Iterator[tuple[str, float, Callable[[], Any]]]:
         for how in POOLINGS:
@@ -470,56 +471,56 @@ class Report:
             print(part())
 
     def layers(self) -> str:
-        """Accuracy against the rule by layer at today's penalty."""
+        """Accuracy against the rule by layer at the plain penalty."""
         rows = []
         for how in POOLINGS:
             for budget in self.plan.budgets:
-                cells = [picked(self.of_probe(how, layer), budget=budget, l2=TODAY.probe_l2) for layer in self.plan.layers]
+                cells = [picked(self.of_probe(how, layer), budget=budget, l2=PLAIN.probe_l2) for layer in self.plan.layers]
                 rows.append([f"{how}, {budget}", *(f"{100 * np.mean([np.mean(r['rule']) for r in c]):.0f}" for c in cells)])
         return table(["pooling, pairs", *map(str, self.plan.layers)], rows)
 
     def depths(self) -> str:
-        """Mean pooling after other layers, on the same votes and pairs as after today's."""
+        """Mean pooling after other layers, on the same votes and pairs as after the plain one."""
         rows = []
         for layer in self.plan.layers:
             if layer == self.study.middle or (layer % 6 and layer not in (1, 29)):
                 continue
-            cells = [[picked(self.of_probe("mean", at), budget=budget, l2=TODAY.probe_l2) for at in (layer, self.study.middle)]
+            cells = [[picked(self.of_probe("mean", at), budget=budget, l2=PLAIN.probe_l2) for at in (layer, self.study.middle)]
                      for budget in self.plan.budgets]  # fmt: skip
-            rows.append([layer, *(gain(mine, today) for mine, today in cells)])
+            rows.append([layer, *(gain(mine, plain) for mine, plain in cells)])
         return table([f"layer, less layer {self.study.middle}", *(f"{budget} pairs" for budget in self.plan.budgets)], rows)
 
     def variants(self, budget: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         middle, top = self.study.middle, max(self.plan.layers)
-        today = {"budget": budget, "l2": TODAY.probe_l2}
-        yield f"probe, mean, layer {middle}", picked(self.of_probe("mean", middle), **today)
+        plain = {"budget": budget, "l2": PLAIN.probe_l2}
+        yield f"probe, mean, layer {middle}", picked(self.of_probe("mean", middle), **plain)
         for members in (3, 5):
             yield f"ensemble of {members} on it", picked(self.results(f"ensemble-{members}"), budget=budget)
-        yield f"probe, last token, layer {middle}", picked(self.of_probe("last", middle), **today)
-        yield f"probe, mean, layer {top}", picked(self.of_probe("mean", top), **today)
-        yield f"probe, last token, layer {top}", picked(self.of_probe("last", top), **today)
+        yield f"probe, last token, layer {middle}", picked(self.of_probe("last", middle), **plain)
+        yield f"probe, mean, layer {top}", picked(self.of_probe("mean", top), **plain)
+        yield f"probe, last token, layer {top}", picked(self.of_probe("last", top), **plain)
 
     def budgets(self) -> str:
         rows = []
         for budget in self.plan.budgets:
-            [(_, today), *_] = self.variants(budget)
-            for name, cell in self.variants(budget):
+            [(_, plain), *_] = variants = list(self.variants(budget))
+            for name, cell in variants:
                 seconds = f"{np.mean([r['fit_s'] for r in cell]):.2f}" if "fit_s" in cell[0] else ""
-                against = "" if cell is today else gain(cell, today)
+                against = "" if cell is plain else gain(cell, plain)
                 rows.append([budget, name, percent(cell, "rule"), spread(cell), percent(cell, "votes"), ece(cell), against, seconds])
         head = ["pairs", "variant", "against the rule, %", "sd of seeds", "against the votes, %", "ECE", "less the first row", "fit, s"]
         return table(head, rows)
 
     def penalties(self) -> str:
-        """Today's probe by penalty: accuracy, calibration error, mean confidence."""
+        """The plain probe by penalty: accuracy, calibration error, mean confidence."""
         cells = self.of_probe("mean", self.study.middle)
         rows = []
         for budget in self.plan.budgets:
             for l2 in L2:
                 cell = picked(cells, budget=budget, l2=l2)
-                rows.append([budget, l2, percent(cell, "rule"), gain(cell, picked(cells, budget=budget, l2=TODAY.probe_l2)), ece(cell),
+                rows.append([budget, l2, percent(cell, "rule"), gain(cell, picked(cells, budget=budget, l2=PLAIN.probe_l2)), ece(cell),
                              f"{np.mean([r['confidence'] for r in cell]):.3f}"])  # fmt: skip
-        return table(["pairs", "L2", "against the rule, %", f"less L2 {TODAY.probe_l2:g}", "ECE", "mean confidence"], rows)
+        return table(["pairs", "L2", "against the rule, %", f"less L2 {PLAIN.probe_l2:g}", "ECE", "mean confidence"], rows)
 
     def unanimity(self) -> str:
         rows = []
@@ -554,7 +555,7 @@ class Report:
         figure = go.Figure()
         for how, dash in zip(POOLINGS, ("solid", "dot"), strict=True):
             for budget, colour in zip(self.plan.budgets, SHADES, strict=False):
-                cells = [picked(self.of_probe(how, layer), budget=budget, l2=TODAY.probe_l2) for layer in self.plan.layers]
+                cells = [picked(self.of_probe(how, layer), budget=budget, l2=PLAIN.probe_l2) for layer in self.plan.layers]
                 y = [np.mean([np.mean(r["rule"]) for r in c]) for c in cells]
                 name = f"{how if how == 'mean' else 'last token'}, {budget} pairs"
                 figure.add_scatter(x=list(self.plan.layers), y=y, name=name, line={"color": colour, "dash": dash, "width": 2})
