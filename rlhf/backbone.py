@@ -39,7 +39,7 @@ from transformers.pytorch_utils import Conv1D
 from rlhf import vocabulary
 from rlhf.attention import use_short_rows
 from rlhf.config import AdapterConfig
-from rlhf.decoder import Decoder
+from rlhf.decoder import Below, Decoder
 from rlhf.lora import FusedLinear
 from rlhf.vocabulary import Chosen
 from rlhf.weights import ModelError
@@ -297,10 +297,15 @@ class Backbone:
         hidden = self.decoder.read(ids, mask, positions=positions(mask))[:, -keep:]
         return Output(self.logits(hidden), hidden)
 
-    def hidden(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, depth: int) -> Float[Tensor, "b t d"]:
-        """The residual stream after the first `depth` decoder layers, through the adapter in use."""
+    def hidden(
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, depth: int, known: Below | None = None
+    ) -> Float[Tensor, "b t d"]:
+        """The residual stream after the first `depth` decoder layers, through the adapter in use.
+
+        What is `known` already is not read again: of layers under the adapter, where the model can be read in parts.
+        """
         if self.decoder.parts:
-            return self.decoder.read_below(ids, mask, positions=positions(mask), depth=depth)
+            return self.decoder.read_below(ids, mask, positions=positions(mask), depth=depth, known=known)
         out = self.base(**self.decoder.inputs(ids, mask, positions(mask)), use_cache=False, output_hidden_states=True)
         return out.hidden_states[depth][:, -ids.shape[1] :]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +19,13 @@ from transformers.cache_utils import DynamicLayer
 
 TOLERANCE = 2e-2
 """Largest relative difference between reading whole and in parts; bfloat16 rounds at 4e-3."""
+
+
+class Below(NamedTuple):
+    """What the lowest layers make of some tokens: the residual stream after the first `depth` of them, before any norm."""
+
+    depth: int
+    hidden: Float[Tensor, "*b t d"]
 
 
 class Decoder:
@@ -64,33 +71,32 @@ class Decoder:
         }
 
     def read_below(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, positions: Int[Tensor, "b t"], depth: int
-    ) -> Float[Tensor, "b t d"]:
-        """The residual stream after the first `depth` layers, before any final norm."""
-        seen: list[Tensor] = []
-        with self._only(0, depth), self.watching(depth, seen.append):
-            self.inner(**self.inputs(ids, mask, positions), use_cache=False)
-        return seen[0][:, -ids.shape[1] :]
-
-    def read_above(
         self,
-        hidden: Float[Tensor, "b t d"],
         ids: Int[Tensor, "b t"],
-        mask: Bool[Tensor, "b t"],
+        mask: Bool[Tensor, "b s"],
         *,
         positions: Int[Tensor, "b t"],
         depth: int,
+        known: Below | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """The last hidden states, after the final norm, from what the first `depth` layers made of `ids`."""
-        if depth == 0:
+        """The residual stream after the first `depth` layers, before any final norm; layers under `known` are not read again.
+
+        With a cache, `ids` follow what it holds and `mask` covers both.
+        """
+        if known is not None and known.depth == depth:
+            return known.hidden
+        seen: list[Tensor] = []
+        with self._from(known, depth), self.watching(depth, seen.append):
+            self.inner(**self.inputs(ids, mask, positions, cache), past_key_values=cache, use_cache=cache is not None)
+        return seen[0][:, -ids.shape[1] :]
+
+    def read_above(
+        self, below: Below | None, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, positions: Int[Tensor, "b t"]
+    ) -> Float[Tensor, "b t d"]:
+        """The last hidden states, after the final norm, from what the lowest layers made of `ids`."""
+        with self._from(below, self.depth):
             return self.read(ids, mask, positions=positions)
-        handed_on = self._passed[depth - 1]
-        with self._only(depth, self.depth):
-            handed_on.hidden = hidden
-            try:
-                return self.read(ids, mask, positions=positions)
-            finally:
-                handed_on.hidden = None
 
     @contextmanager
     def watching(self, depth: int, see: Callable[[Tensor], Any]) -> Iterator[None]:
@@ -102,15 +108,23 @@ class Decoder:
             hook.remove()
 
     @contextmanager
-    def _only(self, first: int, last: int) -> Iterator[None]:
-        """Inside, only the layers from `first` up to `last` are read; the others hand on what they are given."""
+    def _from(self, below: Below | None, last: int) -> Iterator[None]:
+        """Inside, only layers above `below` and up to `last` are read, from `below`; the others hand on what they are given."""
+        first = 0 if below is None else below.depth
+        if (first, last) == (0, self.depth):
+            yield
+            return
         # The list keeps its length: architectures look up each layer's kind of attention by its place.
         shown = [self.layers[i] if first <= i < last else self._passed[i] for i in range(self.depth)]
         setattr(self.inner, self.name, nn.ModuleList(shown))
+        if below is not None:
+            self._passed[first - 1].hidden = below.hidden
         try:
             yield
         finally:
             setattr(self.inner, self.name, self.layers)
+            if below is not None:
+                self._passed[first - 1].hidden = None
 
     @torch.inference_mode()
     def _parts_agree(self) -> bool:
@@ -128,7 +142,7 @@ class Decoder:
                 passed.as_tuple = isinstance(returned[0], tuple)
             middle = max(1, self.depth // 2)
             below = self.read_below(ids, mask, positions=places, depth=middle)
-            above = self.read_above(below, ids, mask, positions=places, depth=middle)
+            above = self.read_above(Below(middle, below), ids, mask, positions=places)
         except Exception:
             # An architecture of another build: whatever it raised, it cannot be read in parts.
             return False

@@ -170,14 +170,11 @@ class PPO:
         """A minibatch's gradients, added up over parts that weigh as much as they hold response tokens; its figures."""
         config, figures = self.config, Counter()
         tokens = rollout.mask[rows].sum()
-        lowest = self.backbone.lowest_adapted(POLICY)
         for some in rows.split(config.microbatch_size or len(rows)):
             part = rollout.take(some)
             width = part.responses.shape[1]
             with self.backbone.using(POLICY):
-                now = read(
-                    self.backbone, self.value_head, part, config.temperature, lowest=lowest, entropy=config.entropy_coef > 0
-                )
+                now = read(self.backbone, self.value_head, part, config.temperature, entropy=config.entropy_coef > 0)
             policy = policy_loss(now.logprobs, part.logprobs, advantages[some, :width], part.mask, clip=config.clip)
             value, value_clipfrac = value_loss(now.values, part.values, returns[some, :width], part.mask, clip=config.value_clip)
             loss = policy.loss + config.value_coef * value

@@ -20,6 +20,7 @@ from datasets import Dataset
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -29,6 +30,7 @@ from trl import RewardTrainer
 from rlhf import objective
 from rlhf.backbone import Backbone, pad_right
 from rlhf.config import RewardConfig
+from rlhf.decoder import Below
 from rlhf.objective import Votes
 from rlhf.pairs import PreferencePair
 from rlhf.probe import Features, minimise
@@ -51,6 +53,8 @@ class Row(NamedTuple):
     """Prompt, answer, and exactly one end-of-sequence token."""
     start: int
     """Where the answer begins."""
+    below: Below | None = None
+    """What frozen layers are known to make of the ids, where somebody has read them already."""
 
 
 class RewardModel(nn.Module):
@@ -73,14 +77,25 @@ class RewardModel(nn.Module):
         # Not a submodule: the backbone belongs to everyone.
         object.__setattr__(self, "backbone", backbone)
 
-    def features(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    @property
+    def frozen_layers(self) -> int:
+        """How many of the lowest layers it reads as the base has them; 0 where the base cannot be read in parts."""
+        if self.adapter is None:
+            return self.depth if self.backbone.decoder.parts else 0
+        return self.backbone.lowest_adapted(self.adapter)
+
+    def features(
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], known: Below | None = None
+    ) -> Float[Tensor, "b d"]:
         """Hidden state over the answer's tokens, pooled, for right-padded rows, through whatever adapter is in use."""
-        hidden = self.backbone.hidden(ids, mask, depth=self.depth).float()
+        hidden = self.backbone.hidden(ids, mask, depth=self.depth, known=known).float()
         return pooled(hidden, mask, starts, how=self.config.pooling)
 
-    def raw(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"]) -> Float[Tensor, "b m"]:
+    def raw(
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], known: Below | None = None
+    ) -> Float[Tensor, "b m"]:
         """Each head's scores before normalisation."""
-        return self.head(self.features(ids, mask, starts))
+        return self.head(self.features(ids, mask, starts, known))
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> Row:
         eos = self.backbone.eos_id
@@ -118,7 +133,8 @@ class RewardModel(nn.Module):
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         parts = []
         for start in range(0, len(order), READ_BATCH):
-            parts.append(what(*self.batch([rows[i] for i in order[start : start + READ_BATCH]])).cpu())
+            some = [rows[i] for i in order[start : start + READ_BATCH]]
+            parts.append(what(*self.batch(some), _below(some)).cpu())
             tick()
         return torch.cat(parts)[torch.tensor(order).argsort()] if parts else torch.empty(0, width)
 
@@ -183,6 +199,12 @@ class RewardModel(nn.Module):
     @staticmethod
     def is_saved(folder: Path) -> bool:
         return (folder / SCALE_FILE).is_file()
+
+
+def _below(rows: Sequence[Row]) -> Below | None:
+    """What is known of rows that are read together, padded as they are; None where nothing is."""
+    known = [row.below for row in rows if row.below]
+    return Below(known[0].depth, pad_sequence([below.hidden for below in known], batch_first=True)) if known else None
 
 
 def depth_of(backbone: Backbone, config: RewardConfig) -> int:

@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rlhf.backbone import Backbone, pad_left, pad_right, positions
-from rlhf.sampling import gather, stream
-from rlhf.scoring import Scorer
+from rlhf.decoder import Below
+from rlhf.sampling import Kept, gather, stream
+from rlhf.scoring import Pay
 from storage.records import Sampling
 
 POLICY = "policy"
@@ -41,41 +42,37 @@ class Rollout(NamedTuple):
     entropy: Float[Tensor, "b t"]
     scores: Float[Tensor, " b"]
     finished: Bool[Tensor, " b"]
-    below: Float[Tensor, "b p+t-1 d"] | None
-    """The residual stream under the policy's lowest adapter, which no update changes; None where that is the embedding."""
+    below: Below | None
+    """Under the policy's lowest adapter, [b, p+t+1, d], which no update changes; None where that is the embedding."""
 
     def take(self, rows: Int[Tensor, " n"]) -> Rollout:
         """The chosen rows, without the columns that only others need."""
-        part = Rollout(*(None if field is None else field[rows] for field in self))
+        part = Rollout(*(field[rows] for field in self[:-1]), self.below)
         first = int(part.prompt_mask.any(0).nonzero()[0])
         width = int(part.mask.sum(-1).max())
         last = part.prompts.shape[1] + width - 1
         return part._replace(
             prompts=part.prompts[:, first:], prompt_mask=part.prompt_mask[:, first:],
-            below=None if part.below is None else part.below[:, first:last],
+            below=self.below and Below(self.below.depth, self.below.hidden[rows, first:last]),
             **{name: getattr(part, name)[:, :width] for name in
                ("responses", "mask", "logprobs", "ref_logprobs", "values", "entropy")},
         )
 
 
 def read(
-    backbone: Backbone, value_head: nn.Module | None, part: Rollout, temperature: float, *, lowest: int = 0, entropy: bool = False
+    backbone: Backbone, value_head: nn.Module | None, part: Rollout, temperature: float, *, entropy: bool = False
 ) -> Reading:
     """Log-probabilities, entropy and values at the response tokens, through the adapter in use.
 
     Only what is about a response token is turned into logits.
 
     Args:
-        lowest: how many layers `part.below` has behind it.
         entropy: work the entropy out too, with its gradient; it is heard for nothing while sampling.
     """
     # The last token is followed by nothing, so nothing need be read from it.
     ids = torch.cat([part.prompts, part.responses], dim=1)[:, :-1]
     real = torch.cat([part.prompt_mask, part.mask], dim=1)[:, :-1]
-    if part.below is None:
-        hidden = backbone.decoder.read(ids, real, positions=positions(real))
-    else:
-        hidden = backbone.decoder.read_above(part.below, ids, real, positions=positions(real), depth=lowest)
+    hidden = backbone.decoder.read_above(part.below, ids, real, positions=positions(real))
     about = hidden[:, part.prompts.shape[1] - 1 :][part.mask]
     chosen = backbone.chosen(about, part.responses[part.mask], temperature, entropy=entropy)
     values = torch.zeros_like(chosen.logprobs) if value_head is None else value_head(about.float())[..., 0]
@@ -89,7 +86,7 @@ def _placed(flat: Float[Tensor, " n"], mask: Bool[Tensor, "b t"]) -> Float[Tenso
 @torch.no_grad()
 def collect(
     backbone: Backbone,
-    scorer: Scorer,
+    pay: Pay,
     value_head: nn.Module,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
@@ -100,17 +97,22 @@ def collect(
 ) -> Rollout:
     """Samples one response per prompt with the policy, has it scored, and reads it with the reference.
 
-    What the policy itself has to say was read on the way.
+    What the policy itself has to say was read on the way, and so was what the frozen layers under all adapters make of it.
     """
     lowest = backbone.lowest_adapted(POLICY)
+    for_pay = min(lowest, pay.frozen_layers)
+    kept = Kept(backbone.decoder, (lowest, for_pay))
     with backbone.using(POLICY):
         steps = []
-        for step in stream(backbone, prompts, sampling, rng, listen=True, lowest=lowest):
+        for step in stream(backbone, prompts, sampling, rng, listen=True, kept=kept):
             steps.append(step)
             tick()
     sampled = gather(steps, len(prompts), backbone.eos_id)
-    scores = scorer(prompts, sampled, tick)
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
+    below = kept.below(for_pay)
+    scores = pay(prompts, sampled, tick, below and [
+        Below(below.depth, row[prompt_ids.shape[1] - len(prompt) :]) for row, prompt in zip(below.hidden, prompts, strict=True)
+    ])
     mask = torch.stack([step.open_rows for step in steps], dim=1)
     heard = [step.heard for step in steps]
     rollout = Rollout(
@@ -124,14 +126,14 @@ def collect(
         entropy=torch.stack([h.entropy for h in heard], dim=1) * mask,
         scores=scores.to(backbone.device),
         finished=torch.tensor([s.finish_reason == "stop" for s in sampled], device=backbone.device),
-        below=torch.cat([h.below for h in heard], dim=1) if lowest else None,
+        below=kept.below(lowest),
     )
     # Rows of like length are read together: less padding.
     lengths = rollout.prompt_mask.sum(-1) + rollout.mask.sum(-1)
     with backbone.using(None):
         for rows in lengths.argsort(stable=True).split(minibatch_size):
             part = rollout.take(rows)
-            reference = read(backbone, None, part, sampling.temperature, lowest=lowest)
+            reference = read(backbone, None, part, sampling.temperature)
             rollout.ref_logprobs[rows, : part.responses.shape[1]] = reference.logprobs
             tick()
     return rollout

@@ -7,7 +7,7 @@ ratio is only right for tokens drawn from the distribution whose log-probabiliti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rlhf.backbone import Backbone, pad_left, positions
-from rlhf.decoder import RowCache
+from rlhf.decoder import Below, Decoder, RowCache
 from rlhf.lora import holding
+from rlhf.vocabulary import Chosen, Shares, blocks
 from storage.records import Sampling
 
 
@@ -27,8 +28,8 @@ class Sampled(NamedTuple):
     """`stop` when the model ended the answer, `length` when the token limit did."""
 
 
-BLOCK = 256
-"""Entries of the vocabulary that are added up together when a token is drawn."""
+ENTRIES = 256
+"""Of the vocabulary, that are added up together when a token is drawn."""
 
 LEAVE_AT = 0.75
 """Rows that have ended leave the batch when no more than this share of it is still open."""
@@ -42,8 +43,6 @@ class Heard(NamedTuple):
     entropy: Float[Tensor, " b"]
     hidden: Float[Tensor, "b d"]
     """The last hidden state, which the token was drawn from."""
-    below: Float[Tensor, "b n d"] | None
-    """The residual stream after the lowest layers at the positions just read: the prompt's first, then one by one."""
 
 
 class Step(NamedTuple):
@@ -63,6 +62,35 @@ def generator(device: torch.device, *key: int) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(seed)
 
 
+class Kept:
+    """What the lowest layers made of a batch while it was drawn, so that nobody need read it through them again.
+
+    Every row is kept to its end: the last token drawn is read too, and so is an end-of-sequence token where none was drawn.
+    """
+
+    def __init__(self, decoder: Decoder, depths: Iterable[int]):
+        self.decoder = decoder
+        self.depths = sorted({depth for depth in depths if depth})
+        self._caught: dict[int, Tensor] = {}
+        self._pieces: dict[int, list[Tensor]] = {depth: [] for depth in self.depths}
+
+    def listening(self) -> ExitStack:
+        """Inside, what the decoder reads is caught, to be kept afterwards."""
+        stack = ExitStack()
+        for depth in self.depths:
+            stack.enter_context(self.decoder.watching(depth, lambda hidden, depth=depth: self._caught.update({depth: hidden})))
+        return stack
+
+    def keep(self, placed: Callable[[Tensor], Tensor]) -> None:
+        """Keeps what was caught last, put in its place among all rows."""
+        for depth in self.depths:
+            self._pieces[depth].append(placed(self._caught.pop(depth)))
+
+    def below(self, depth: int) -> Below | None:
+        """[rows, prompt + drawn + 1, d], prompts padded on the left; means nothing after a row's end. None for no layers."""
+        return Below(depth, torch.cat(self._pieces[depth], dim=1)) if depth else None
+
+
 @torch.no_grad()
 def stream(
     backbone: Backbone,
@@ -71,7 +99,7 @@ def stream(
     rng: torch.Generator,
     *,
     listen: bool = False,
-    lowest: int = 0,
+    kept: Kept | None = None,
 ) -> Iterator[Step]:
     """Draws position by position, until every row has ended or the limit is reached.
 
@@ -80,18 +108,18 @@ def stream(
 
     Args:
         listen: tell what was read on the way, so that nobody need read it again.
-        lowest: with `listen`, how many of the lowest layers to tell the residual stream after; 0 for none.
+        kept: keeps what the lowest layers made of it.
     """
+    kept = Kept(backbone.decoder, ()) if kept is None else kept
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     place = {prompt: i for i, prompt in enumerate(distinct)}
     ids, mask = (x.to(backbone.device) for x in pad_left(distinct, backbone.pad_id))
-    cache = RowCache(backbone.base.config, backbone.prefix_width + ids.shape[1] + sampling.max_new_tokens)
-    ear = _Ear(backbone, lowest if listen else 0)
+    cache = RowCache(backbone.base.config, backbone.prefix_width + ids.shape[1] + sampling.max_new_tokens + 1)
     rounded = {}
-    with ear.listening(), holding(rounded):
+    with kept.listening(), holding(rounded):
         hidden = backbone.decoder.read(ids, mask, positions=positions(mask), cache=cache.cache)[:, -1]
     rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=backbone.device)
-    below = ear.heard(rows)
+    kept.keep(lambda caught: caught[rows])
     if len(distinct) < len(prompts):
         cache.select(rows)
     hidden, mask = hidden[rows], mask[rows]
@@ -100,51 +128,38 @@ def stream(
     # Which of the rows asked for are still read, and which of those are still open.
     alive = torch.arange(total, device=backbone.device)
     is_open = torch.ones(total, dtype=torch.bool, device=backbone.device)
+
+    def placed(of_rows: Tensor, otherwise: float | bool = 0.0) -> Tensor:
+        return _spread(of_rows, alive, total, otherwise)
+
     for position in range(sampling.max_new_tokens):
-        log_p = backbone.logits(hidden).float().div_(sampling.temperature or 1.0).log_softmax(-1)
-        p = log_p.exp()
-        token = torch.where(is_open, draw(p, sampling, rng), backbone.pad_id)
-        heard = _heard(log_p, p, token, hidden, below, alive, total) if listen else None
-        yield Step(_spread(token, alive, total, backbone.pad_id), _spread(is_open, alive, total, False), heard)
+        token, said = draw(backbone.logits(hidden), sampling, rng, listen=listen)
+        token = torch.where(is_open, token, backbone.pad_id)
+        heard = Heard(placed(said.logprobs), placed(said.entropy), placed(hidden)) if listen else None
+        yield Step(placed(token, backbone.pad_id), placed(is_open, False), heard)
         is_open = is_open & (token != backbone.eos_id)
         remaining = int(is_open.sum())
         if not remaining or position + 1 == sampling.max_new_tokens:
-            return
-        if cache.rows_may_leave and remaining <= LEAVE_AT * len(alive):
-            kept = is_open.nonzero()[:, 0]
-            cache.select(kept)
-            alive, is_open, token, mask = alive[kept], is_open[kept], token[kept], mask[kept]
-        places = mask.sum(-1, keepdim=True)
-        mask = torch.cat([mask, torch.ones_like(token[:, None], dtype=torch.bool)], dim=-1)
-        with ear.listening(), holding(rounded):
+            break
+        places, mask = mask.sum(-1, keepdim=True), _longer(mask, 1)
+        with kept.listening(), holding(rounded):
             hidden = backbone.decoder.read(token[:, None], mask, positions=places, cache=cache.cache)[:, -1]
-        below = ear.heard(torch.arange(len(alive), device=backbone.device))
+        kept.keep(placed)
+        # Only now, so that the token that ended a row was read too.
+        if cache.rows_may_leave and remaining <= LEAVE_AT * len(alive):
+            staying = is_open.nonzero()[:, 0]
+            cache.select(staying)
+            alive, is_open, mask, hidden = alive[staying], is_open[staying], mask[staying], hidden[staying]
+    if kept.depths:
+        ends = torch.stack([token, torch.full_like(token, backbone.eos_id)], dim=1)
+        places = mask.sum(-1, keepdim=True) + torch.arange(2, device=backbone.device)
+        with kept.listening(), holding(rounded):
+            backbone.decoder.read_below(ends, _longer(mask, 2), positions=places, depth=kept.depths[-1], cache=cache.cache)
+        kept.keep(placed)
 
 
-class _Ear:
-    """Catches the residual stream after the lowest layers while the decoder reads."""
-
-    def __init__(self, backbone: Backbone, lowest: int):
-        self.backbone, self.lowest = backbone, lowest
-        self._caught: list[Tensor] = []
-
-    def listening(self) -> AbstractContextManager:
-        self._caught.clear()
-        return self.backbone.decoder.watching(self.lowest, self._caught.append) if self.lowest else nullcontext()
-
-    def heard(self, rows: Int[Tensor, " n"]) -> Float[Tensor, "n t d"] | None:
-        return self._caught[0][rows] if self._caught else None
-
-
-def _heard(
-    log_p: Tensor, p: Tensor, token: Tensor, hidden: Tensor, below: Tensor | None, alive: Tensor, total: int
-) -> Heard:
-    return Heard(
-        _spread(log_p.gather(-1, token[:, None])[:, 0], alive, total, 0.0),
-        _spread(-(p * log_p).sum(-1), alive, total, 0.0),
-        _spread(hidden, alive, total, 0.0),
-        None if below is None else _spread(below, alive, total, 0.0),
-    )
+def _longer(mask: Bool[Tensor, "b t"], by: int) -> Bool[Tensor, "b t+by"]:
+    return torch.cat([mask, mask.new_ones(len(mask), by)], dim=-1)
 
 
 def _spread(of_rows: Tensor, alive: Int[Tensor, " n"], total: int, otherwise: float | bool) -> Tensor:
@@ -156,17 +171,30 @@ def _spread(of_rows: Tensor, alive: Int[Tensor, " n"], total: int, otherwise: fl
     return every
 
 
-def draw(p: Float[Tensor, "b vocab"], sampling: Sampling, rng: torch.Generator) -> Int[Tensor, " b"]:
-    """One token per row, of probabilities that have seen the temperature. Temperature 0 takes the likeliest."""
-    if sampling.temperature == 0:
-        return p.argmax(-1)
+def draw(
+    logits: Float[Tensor, "b vocab"], sampling: Sampling, rng: torch.Generator, *, listen: bool = False
+) -> tuple[Int[Tensor, " b"], Chosen | None]:
+    """One token per row, temperature 0 the likeliest; with `listen`, also what the distribution said of it."""
+    tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    said = Chosen(*(torch.empty(len(logits), device=logits.device) for _ in Chosen._fields)) if listen else None
+    u = torch.rand(len(logits), generator=rng, device=logits.device, dtype=torch.float64) if sampling.temperature else None
+    for rows in blocks(len(logits), logits.device):
+        shares = Shares(logits[rows], sampling.temperature or 1.0)
+        tokens[rows] = shares.x.argmax(-1) if u is None else pick(_allowed(shares.share, sampling), u[rows])
+        if said is not None:
+            said.logprobs[rows], said.entropy[rows] = shares.logprobs(tokens[rows]), shares.entropy()[:, 0]
+    return tokens, said
+
+
+def _allowed(share: Float[Tensor, "b vocab"], sampling: Sampling) -> Float[Tensor, "b vocab"]:
+    """Weights, of which those outside top-k and top-p are 0."""
     if sampling.top_k:
-        kth = p.topk(min(sampling.top_k, p.shape[-1])).values[:, -1:]
-        p = p.masked_fill(p < kth, 0.0)
+        kth = share.topk(min(sampling.top_k, share.shape[-1])).values[:, -1:]
+        share = share.masked_fill(share < kth, 0.0)
     if sampling.top_p < 1:
-        ranked, order = (p / p.sum(-1, keepdim=True)).sort(descending=True)
-        p = torch.zeros_like(p).scatter(-1, order, ranked.masked_fill(ranked.cumsum(-1) - ranked >= sampling.top_p, 0.0))
-    return pick(p, torch.rand(len(p), generator=rng, device=p.device, dtype=torch.float64))
+        ranked, order = (share / share.sum(-1, keepdim=True)).sort(descending=True)
+        share = torch.zeros_like(share).scatter(-1, order, ranked.masked_fill(ranked.cumsum(-1) - ranked >= sampling.top_p, 0.0))
+    return share
 
 
 def pick(p: Float[Tensor, "b vocab"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
@@ -174,12 +202,12 @@ def pick(p: Float[Tensor, "b vocab"], u: Float[Tensor, " b"]) -> Int[Tensor, " b
 
     Looks for the block first and then into it; torch's own way draws a number for every entry of the vocabulary.
     """
-    if spare := -p.shape[-1] % BLOCK:
+    if spare := -p.shape[-1] % ENTRIES:
         p = nn.functional.pad(p, (0, spare))
-    blocks = p.view(len(p), -1, BLOCK)
+    blocks = p.view(len(p), -1, ENTRIES)
     block, left = _first_above(blocks.sum(-1, dtype=torch.float64), u)
     inside, _ = _first_above(blocks[torch.arange(len(p), device=p.device), block].double(), left)
-    return block * BLOCK + inside
+    return block * ENTRIES + inside
 
 
 def _first_above(mass: Float[Tensor, "b n"], u: Float[Tensor, " b"]) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlhf import reward_function
 from rlhf.backbone import Backbone
+from rlhf.decoder import Below
 from rlhf.reward import RewardModel, Row
 from rlhf.reward_function import RewardFunction
 from rlhf.sampling import Sampled
@@ -62,11 +63,24 @@ class Pay:
         self.figures: dict[str, float] = {}
         """Of the last batch, under the names they are logged by."""
 
+    @property
+    def frozen_layers(self) -> int:
+        """How many of the lowest layers the payer reads as the base has them; 0 where it reads none."""
+        return self.payer.frozen_layers if isinstance(self.payer, RewardModel) else 0
+
     @torch.no_grad()
     def __call__(
-        self, prompts: Sequence[Sequence[int]], sampled: Sequence[Sampled], tick: Callable[[], None] = lambda: None
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampled: Sequence[Sampled],
+        tick: Callable[[], None] = lambda: None,
+        below: Sequence[Below] | None = None,
     ) -> Float[Tensor, " b"]:
-        said = opinion(self.payer, [self.payer.row(p, s.ids) for p, s in zip(prompts, sampled, strict=True)], tick)
+        """Scores; `below` is what frozen layers are known to make of each prompt, completion and end, and may go on after it."""
+        rows = [self.payer.row(p, s.ids) for p, s in zip(prompts, sampled, strict=True)]
+        if below is not None:
+            rows = [row._replace(below=Below(b.depth, b.hidden[: len(row.ids)])) for row, b in zip(rows, below, strict=True)]
+        said = opinion(self.payer, rows, tick)
         self.figures = {
             "objective/proxy_scores": float(said.proxy.mean()),
             "objective/disagreement": float(said.disagreement.mean()),

@@ -5,6 +5,7 @@ The gradient of a chosen token's log-probability needs no second look at the log
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,12 +15,45 @@ from torch import Tensor, nn
 ROWS = 256
 """Positions whose logits exist at one time."""
 
+BLOCK = 16
+"""Of those, positions that a processor works through at one time: few enough that they stay in its cache."""
+
 
 class Chosen(NamedTuple):
     logprobs: Float[Tensor, " n"]
     """Of the given token under softmax(logits / temperature), in nats."""
     entropy: Float[Tensor, " n"] | None
     """Of that distribution, in nats; None where nobody asked."""
+
+
+class Shares:
+    """softmax(logits / temperature) in float32, not yet divided by its sum: fewer passes over the vocabulary."""
+
+    def __init__(self, logits: Float[Tensor, "n vocab"], temperature: float):
+        self.x = logits.to(torch.float32, copy=True)
+        """Logits over the temperature, less the row's largest."""
+        self.x -= logits.amax(-1, keepdim=True)
+        if temperature != 1:
+            self.x /= temperature
+        self.share = self.x.exp()
+        self.total = self.share.sum(-1, keepdim=True)
+
+    def logprobs(self, ids: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return (self.x.gather(-1, ids[:, None]) - self.total.log())[:, 0]
+
+    def entropy(self) -> Float[Tensor, "n 1"]:
+        """H = log sum_v e^x_v - sum_v p_v x_v"""
+        return self.total.log() - (self.share * self.x).sum(-1, keepdim=True) / self.total
+
+    def of_entropy(self, entropy: Float[Tensor, "n 1"]) -> Float[Tensor, "n vocab"]:
+        """-d H / d x: p_v (log p_v + H), where log p_v = x_v - log sum_v e^x_v."""
+        return (self.x + (entropy - self.total.log())) * self.share / self.total
+
+
+def blocks(rows: int, device: torch.device) -> Iterator[slice]:
+    """Cuts rows into as many as are worked through at one time."""
+    size = BLOCK if device.type == "cpu" else ROWS
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 def chosen(
@@ -40,7 +74,7 @@ def of_logits(logits: Float[Tensor, "n vocab"], ids: Int[Tensor, " n"], temperat
 
 
 class _Chosen(torch.autograd.Function):
-    """Softmax, logarithm and gather in float32 over logits that are divided by the temperature."""
+    """Products over ROWS positions, everything between them a block at a time."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, ids, temperature, with_entropy):
@@ -50,29 +84,28 @@ class _Chosen(torch.autograd.Function):
         to_chosen = torch.empty_like(hidden) if wanted else None
         to_entropy = torch.empty_like(hidden) if wanted and with_entropy else None
         for start in range(0, n, ROWS):
-            rows = slice(start, start + ROWS)
-            # Every pass over these is as dear as the memory they lie in: shares, not probabilities, and few of them.
+            rows = slice(start, min(start + ROWS, n))
             logits = nn.functional.linear(hidden[rows], weight, bias)
-            x = logits.float()
-            x -= logits.amax(-1, keepdim=True)
-            if temperature != 1:
-                x /= temperature
-            share = x.exp()
-            total = share.sum(-1, keepdim=True)
-            logprobs[rows] = (x.gather(-1, ids[rows, None]) - total.log())[:, 0]
+            p_of_entropy = None if to_entropy is None else torch.empty_like(logits)
+            totals = torch.empty(len(logits), 1, device=hidden.device)
+            for part in blocks(len(logits), hidden.device):
+                here = slice(start + part.start, start + part.stop)
+                shares = Shares(logits[part], temperature)
+                logprobs[here] = shares.logprobs(ids[here])
+                totals[part] = shares.total
+                if with_entropy:
+                    entropy = shares.entropy()
+                    entropies[here] = entropy[:, 0]
+                if to_entropy is not None:
+                    p_of_entropy[part] = shares.of_entropy(entropy)
+                if wanted:
+                    # Nobody needs these logits any more, and they lie in memory of the right size.
+                    logits[part] = shares.share
             if wanted:
                 # d log p(y) / d hidden = (W_y - sum_v p_v W_v) / T
-                mean = (share.to(weight.dtype) @ weight) / total
-                to_chosen[rows] = (weight[ids[rows]] - mean) / temperature
-            if with_entropy:
-                # H = log sum_v e^x_v - sum_v p_v x_v
-                weighed = x.mul_(share)
-                entropy = total.log() - weighed.sum(-1, keepdim=True) / total
-                entropies[rows] = entropy[:, 0]
+                to_chosen[rows] = (weight[ids[rows]] - (logits @ weight) / totals) / temperature
             if to_entropy is not None:
-                # d H / d hidden = -sum_v p_v (log p_v + H) W_v / T, and log p_v = x_v - log sum_v e^x_v
-                weighed += share.mul_(entropy - total.log())
-                to_entropy[rows] = -((weighed / total).to(weight.dtype) @ weight) / temperature
+                to_entropy[rows] = -(p_of_entropy @ weight) / temperature
         ctx.save_for_backward(to_chosen, to_entropy)
         return logprobs, entropies
 

@@ -5,7 +5,7 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from rlhf.decoder import Decoder, RowCache
+from rlhf.decoder import Below, Decoder, RowCache
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
 CONFIGS = {
@@ -31,7 +31,7 @@ def test_parts_and_steps_make_the_whole(name):
         whole = decoder.read(ids, mask, positions=places)
         below = decoder.read_below(ids, mask, positions=places, depth=3)
         assert not torch.allclose(below, decoder.read_below(ids, mask, positions=places, depth=2))
-        assert_close(decoder.read_above(below, ids, mask, positions=places, depth=3)[mask], whole[mask], atol=1e-5, rtol=0)
+        assert_close(decoder.read_above(Below(3, below), ids, mask, positions=places)[mask], whole[mask], atol=1e-5, rtol=0)
 
         rows, kept = RowCache(model.config, 6), torch.tensor([2, 0])
         decoder.read(ids[:, :4], mask[:, :4], positions=places[:, :4], cache=rows.cache)

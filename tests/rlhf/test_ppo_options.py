@@ -13,6 +13,7 @@ from rlhf.ppo_math import kl_per_token
 from rlhf.reward import Row
 from rlhf.rollout import POLICY
 from rlhf.value_init import linear_fit
+from rlhf.vocabulary import of_logits
 
 DEMONSTRATIONS = [Row([5, 6, 7, 8, 9], 2), Row([10, 11, 12], 1), Row([13, 14, 15, 16], 3)]
 
@@ -343,7 +344,12 @@ def test_with_every_option_on_a_resumed_run_is_the_unbroken_one_bit_for_bit(tiny
 
 def test_the_figures_with_every_option_off_are_as_they_ever_were(tiny_folder, monkeypatch):
     """Taken before there were any options, of torch's own draws: an option that is off must not be there."""
-    monkeypatch.setattr(sampling, "draw", lambda p, _, rng: torch.multinomial(p, 1, generator=rng)[:, 0])
+
+    def draw(logits, asked, rng, *, listen):
+        tokens = torch.multinomial((logits / asked.temperature).softmax(-1), 1, generator=rng)[:, 0]
+        return tokens, of_logits(logits, tokens, asked.temperature)
+
+    monkeypatch.setattr(sampling, "draw", draw)
     ppo = trainer(tiny_folder, learned_reward=True)
     figures = [ppo.step() for _ in range(3)][-1]
     expected = {

@@ -18,7 +18,7 @@ from rlhf.backbone import Backbone
 from rlhf.config import AdapterConfig, RewardConfig
 from rlhf.pairs import PreferencePair
 from rlhf.probe import Features, fit_probe
-from rlhf.reward import ADAPTER, RewardModel, WholeRankings, fit
+from rlhf.reward import ADAPTER, RewardModel, Row, WholeRankings, fit
 
 CONFIG = RewardConfig(adapter=AdapterConfig(rank=4, alpha=8), depth=1.0, probe_l2=0.03, epochs=4, batch_size=8, learning_rate=5e-3)
 
@@ -143,10 +143,10 @@ def test_a_score_reads_the_answer_through_the_prompt_and_not_the_prompt_itself(u
 
 def test_a_row_ends_with_exactly_one_end_token(untrained):
     eos = untrained.backbone.eos_id
-    assert untrained.row([5, 6], [7, 8]) == ([5, 6, 7, 8, eos], 2)
-    assert untrained.row([5, 6], [7, 8, eos]) == ([5, 6, 7, 8, eos], 2), "whether or not the model ended the answer itself"
-    assert untrained.row([5, 6], []) == ([5, 6, eos], 2)
-    assert untrained.row([5, eos], [eos]) == ([5, eos, eos], 2), "the prompt's own are its own"
+    assert untrained.row([5, 6], [7, 8]) == Row([5, 6, 7, 8, eos], 2)
+    assert untrained.row([5, 6], [7, 8, eos]) == Row([5, 6, 7, 8, eos], 2), "whether or not the model ended the answer itself"
+    assert untrained.row([5, 6], []) == Row([5, 6, eos], 2)
+    assert untrained.row([5, eos], [eos]) == Row([5, eos, eos], 2), "the prompt's own are its own"
 
 
 def test_an_end_token_that_is_also_padding_is_read(eos_pad_backbone):
@@ -182,7 +182,7 @@ def test_one_raw_score_is_one_standard_deviation_of_the_references(untrained):
     """Raw 1, 3 and 5: mean 3, standard deviation sqrt(8/3)."""
     rows = [untrained.row([5], [6 + i]) for i in range(3)]
     raw = {len(r.ids): torch.tensor([[1.0], [3.0], [5.0]]) for r in rows}
-    untrained.raw = lambda ids, mask, starts: raw[ids.shape[1]]
+    untrained.raw = lambda ids, mask, starts, known: raw[ids.shape[1]]
     untrained.normalise(rows)
     assert_close(untrained.score(rows), tensor([-2.0, 0.0, 2.0]) / math.sqrt(8 / 3))
 
@@ -372,7 +372,7 @@ def test_ties_have_a_loss_and_no_accuracy(backbone, rule_pairs, tmp_path, monkey
         [inputs] = trainer.get_train_dataloader()
         assert_close(trainer.compute_loss(trainer.model, dict(inputs)), tensor(math.log(2)))
         # Scores that fall from the first row on: every chosen side lies before its rejected one.
-        trainer.reward_model.raw = lambda ids, mask, starts: -torch.arange(len(ids), dtype=torch.float32)[:, None]
+        trainer.reward_model.raw = lambda ids, mask, starts, known=None: -torch.arange(len(ids), dtype=torch.float32)[:, None]
         trainer.compute_loss(trainer.model, dict(inputs))
         trainer.compute_loss(trainer.model, dict(inputs) | {"chosen": torch.where(inputs["pairs"] < 1, 15, 0)})
         trainer.compute_loss(trainer.model, dict(inputs) | {"pairs": torch.full((8,), 7)})

@@ -7,21 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from learning import user, watch_logprobs
 from safetensors.torch import load_file
-from small_ppo import ADAPTER_CONFIG, CONFIG, PROMPTS, WANTED, ByteReward, everything, scrambled, taken, trainer
+from small_ppo import ADAPTER_CONFIG, CONFIG, PROMPTS, WANTED, ByteReward, everything, scramble, scrambled, taken, trainer
 from torch import nn
 from torch.testing import assert_close
 
 import rlhf.ppo as ppo_module
 from rlhf import reward
 from rlhf.backbone import Backbone
-from rlhf.config import PPOConfig, RewardConfig
+from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
 from rlhf.distributed import Place
 from rlhf.pairs import PreferencePair
 from rlhf.ppo import PPO
-from rlhf.reward import ADAPTER
+from rlhf.reward import ADAPTER, RewardModel
 from rlhf.rollout import POLICY, Rollout, collect, read, sequence_kl
 from rlhf.sampling import Sampled
 from rlhf.scoring import Pay
@@ -76,17 +77,56 @@ def test_taking_rows_leaves_out_columns_that_only_others_need(tiny_folder):
 
 @pytest.mark.parametrize("top_layers", [0, 1])
 def test_reading_again_is_what_was_heard_on_the_way(tiny_folder, top_layers):
-    """To 1e-5 in float32, from the embedding or from the layers under the adapter that were kept."""
+    """To 1e-5 in float32, from the embedding or from the layers under the adapter that were kept, of answers that end and do not."""
     ppo = scrambled(trainer(tiny_folder, adapter=replace(ADAPTER_CONFIG, top_layers=top_layers)))
     assert ppo.backbone.lowest_adapted(POLICY) == top_layers
-    rollout = taken(ppo)
+    tiny.favour(ppo.backbone, ppo.backbone.eos_id, 3.0)
+    rollout = taken(ppo, 40)
+    assert len(set(rollout.mask.sum(-1).tolist())) > 3 and not rollout.finished.all()
     assert (rollout.below is None) == (top_layers == 0)
-    for rows in (torch.arange(8), torch.tensor([5, 2])):
+    for rows in (torch.arange(40), torch.tensor([35, 2])):
         part = rollout.take(rows)
         with ppo.backbone.using(POLICY):
-            again = read(ppo.backbone, ppo.value_head, part, 0.7, lowest=top_layers, entropy=True)
+            again = read(ppo.backbone, ppo.value_head, part, 0.7, entropy=True)
         for name in ("logprobs", "values", "entropy"):
             assert_close(getattr(again, name), getattr(part, name), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("eos_is_pad", [False, True])
+@pytest.mark.parametrize(
+    "settings, frozen",
+    [
+        (RewardConfig(depth=0.5, epochs=0), 2), (RewardConfig(depth=0.75, epochs=0), 3), (RewardConfig(depth=1.0, epochs=0), 4),
+        (RewardConfig(depth=1.0, adapter=AdapterConfig(rank=2, top_layers=2)), 2),
+        (RewardConfig(depth=1.0, adapter=AdapterConfig(rank=2, top_layers=1), pooling="last"), 3),
+        (RewardConfig(depth=1.0, adapter=AdapterConfig(rank=2)), 0),
+    ],
+)
+def test_a_score_from_kept_layers_is_the_score_of_the_whole_row(settings, frozen, eos_is_pad):
+    """Whether an answer ended, and on whatever token; layers under both adapters are read for drawing alone."""
+    tokenizer = tiny.tokenizer(pad_is_eos=eos_is_pad)
+    backbone = Backbone(tiny.model(len(tokenizer), layers=4), tokenizer)
+    # Some answers end at once, some later, some never.
+    tiny.favour(backbone, backbone.eos_id, 3.0)
+    if settings.epochs:
+        backbone.add_adapter(ADAPTER, settings.adapter, seed=9)
+        scramble(backbone.parameters(ADAPTER))
+    model = RewardModel(backbone, settings, seed=9)
+    assert model.frozen_layers == frozen
+    ppo = scrambled(PPO(backbone, model, PROMPTS, CONFIG, replace(ADAPTER_CONFIG, top_layers=1), seed=0))
+    reads = []
+    backbone.decoder.layers[0].register_forward_hook(lambda *_: reads.append(1))
+    rollout = taken(ppo, 24)
+    lengths = rollout.mask.sum(-1)
+    assert len(set(lengths[rollout.finished].tolist())) > 3 and not rollout.finished.all()
+    # The prompts, every token but the last, and the end; then, unless it is known already, the batch of rows.
+    assert len(reads) == 1 + (int(lengths.max()) - 1) + 1 + (frozen == 0)
+
+    rows = [
+        model.row(PROMPTS[i % len(PROMPTS)], rollout.responses[i, :n].tolist()) for i, n in enumerate(lengths.tolist())
+    ]
+    assert_close(rollout.scores, model.score(rows), atol=1e-5, rtol=1e-5)
+    assert rollout.scores.std() > 0.1
 
 
 @pytest.mark.parametrize("minibatch_size", [8, 2])

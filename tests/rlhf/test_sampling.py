@@ -3,10 +3,11 @@
 import pytest
 import torch
 from scipy import stats
+from tiny import favour
 from torch.testing import assert_close
 
 from rlhf.backbone import pad_left
-from rlhf.sampling import BLOCK, Sampled, Step, draw, gather, generator, pick, sample, stream
+from rlhf.sampling import ENTRIES, LEAVE_AT, Sampled, Step, draw, gather, generator, pick, sample, stream
 from rlhf.vocabulary import of_logits
 from storage.records import Sampling
 
@@ -16,8 +17,7 @@ LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
 
 
 def drawn(sampling, n=20_000, key=1):
-    p = (LOGITS / sampling.temperature).softmax(-1)
-    return draw(p.expand(n, -1), sampling, generator(CPU, key)).bincount(minlength=4)
+    return draw(LOGITS.expand(n, -1), sampling, generator(CPU, key))[0].bincount(minlength=4)
 
 
 def fits(counts, p):
@@ -50,7 +50,7 @@ def test_top_p_keeps_the_fewest_that_hold_the_mass():
 
 
 def test_temperature_0_takes_the_likeliest():
-    assert draw(torch.tensor([[0.1, 0.5, 0.4]]), Sampling(temperature=0), generator(CPU, 0)).tolist() == [1]
+    assert draw(torch.tensor([[0.1, 0.5, 0.4]]), Sampling(temperature=0), generator(CPU, 0))[0].tolist() == [1]
 
 
 def test_the_number_drawn_falls_into_a_tokens_share():
@@ -62,7 +62,7 @@ def test_the_number_drawn_falls_into_a_tokens_share():
 
 def test_shares_are_found_across_blocks():
     # 2 blocks and a half, equal shares: token i is drawn by u = (i + .5) / n.
-    n = 2 * BLOCK + BLOCK // 2
+    n = 2 * ENTRIES + ENTRIES // 2
     u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     assert pick(torch.full((n, n), 3.0), u).tolist() == list(range(n))
 
@@ -79,13 +79,6 @@ def test_a_model_is_sampled_from_its_own_distribution(backbone):
     expected = [*(p[common] * 3000).tolist(), float(p[~common].sum() * 3000)]
     assert len(observed) > 20
     assert stats.chisquare(observed, expected).pvalue > 0.001
-
-
-def favour(backbone, token, by):
-    """Raises one token's logit everywhere, so that rows end early or never."""
-    backbone.base.lm_head.register_forward_hook(
-        lambda _, __, out: out.index_add(-1, torch.tensor([token]), torch.full((*out.shape[:-1], 1), by))
-    )
 
 
 @pytest.mark.parametrize("model", ["backbone", "eos_pad_backbone"])
@@ -109,6 +102,17 @@ def test_rows_that_have_ended_hold_padding(backbone):
     steps = list(stream(backbone, [[5, 6, 7]] * 64, Sampling(max_new_tokens=12), generator(CPU, 1)))
     closed = torch.cat([step.tokens[~step.open_rows] for step in steps])
     assert len(closed) > 50 and set(closed.tolist()) == {backbone.pad_id}
+
+
+def test_rows_that_have_ended_are_soon_read_no_further(backbone):
+    favour(backbone, backbone.eos_id, 4.0)
+    read = []
+    backbone.decoder.layers[0].register_forward_hook(lambda _, given, out: read.append(len(given[0])))
+    steps = list(stream(backbone, [[5, 6, 7]] * 64, Sampling(max_new_tokens=12), generator(CPU, 1)))
+    still_open = [int(step.open_rows.sum()) for step in steps]
+    # After the prompt, which is one for all, each token; never more than were open one token ago over LEAVE_AT.
+    assert read[:2] == [1, 64] and still_open[-1] < 20
+    assert all(rows <= max(before / LEAVE_AT, 1) for rows, before in zip(read[2:], still_open[1:], strict=False))
 
 
 def test_a_batch_stops_when_its_last_row_has_ended(backbone):

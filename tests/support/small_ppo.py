@@ -61,13 +61,20 @@ def taken(ppo: PPO, n: int = 8, temperature: float = 0.7):
 
 def scrambled(ppo: PPO) -> PPO:
     """As after some training: the policy is not the reference any more, and values are not 0."""
-    rng = torch.Generator().manual_seed(1)
+    rng = scramble(ppo.policy)
     with torch.no_grad():
-        for name, p in ppo.policy.items():
-            if ".lora_B." in name:
-                p.copy_(0.1 * torch.randn(p.shape, generator=rng))
         ppo.value_head.weight.copy_(0.1 * torch.randn(ppo.value_head.weight.shape, generator=rng))
     return ppo
+
+
+def scramble(adapter: dict[str, torch.Tensor]) -> torch.Generator:
+    """A LoRA adapter as after some training."""
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in adapter.items():
+            if ".lora_B." in name:
+                p.copy_(0.1 * torch.randn(p.shape, generator=rng))
+    return rng
 
 
 def everything(ppo: PPO) -> dict[str, torch.Tensor]:

@@ -8,6 +8,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from rlhf.backbone import Backbone
+
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -28,10 +30,10 @@ def tokenizer(*, pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
     return made
 
 
-def model(vocabulary: int, *, seed: int = 0) -> torch.nn.Module:
+def model(vocabulary: int, *, seed: int = 0, layers: int = 2) -> torch.nn.Module:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.2,
     )
     return AutoModelForCausalLM.from_config(config)
@@ -45,3 +47,10 @@ def write(folder: Path, *, pad_is_eos: bool = False) -> Path:
     net.save_pretrained(folder)
     tok.save_pretrained(folder)
     return folder
+
+
+def favour(backbone: Backbone, token: int, by: float) -> None:
+    """Raises one token's logit everywhere, so that rows end early or never."""
+    bias = torch.zeros(backbone.base.lm_head.out_features)
+    bias[token] = by
+    backbone.base.lm_head.bias = torch.nn.Parameter(bias, requires_grad=False)
