@@ -54,10 +54,10 @@ def packaged() -> Backbone:
     return backbone
 
 
-def arranged(top_layers: int) -> PPO:
-    """The trainer of the step that is compared."""
+def arranged(top_layers: int, reward_layers: int) -> PPO:
+    """The trainer of the step that is compared: how many of the last layers have the policy's and the reward model's adapters."""
     backbone = packaged()
-    config = RewardConfig(depth=1.0, adapter=AdapterConfig(rank=work.RANK, alpha=work.ALPHA))
+    config = RewardConfig(depth=1.0, adapter=AdapterConfig(rank=work.RANK, alpha=work.ALPHA, top_layers=reward_layers))
     backbone.add_adapter(ADAPTER, config.adapter, seed=0)
     return PPO(
         backbone, RewardModel(backbone, config, seed=0), work.prompts(backbone.base.config.vocab_size),
@@ -69,8 +69,8 @@ def arranged(top_layers: int) -> PPO:
     )
 
 
-def step(top_layers: int) -> None:
-    trainer = arranged(top_layers)
+def step(top_layers: int, reward_layers: int) -> None:
+    trainer = arranged(top_layers, reward_layers)
     backbone = trainer.backbone
     clock = Clock()
     clock.watch(ppo, "collect", "collect")
@@ -83,13 +83,13 @@ def step(top_layers: int) -> None:
     seconds = clock.seconds
     work.report(
         step=time.perf_counter() - start, rollout=seconds.pop("collect") - seconds["scoring"],
-        sizes=sizes(backbone), adapted=top_layers or backbone.depth, **seconds,
+        sizes=sizes(backbone), adapted=top_layers or backbone.depth, reward_adapted=reward_layers or backbone.depth, **seconds,
     )
 
 
 def profiled(top_layers: int) -> None:
     """Seconds of a step's update by what they are spent on; watching costs some of its own."""
-    trainer = arranged(top_layers)
+    trainer = arranged(top_layers, top_layers)
     vocabulary = trainer.backbone.base.config.vocab_size
     seen = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
     plain = trainer.update
@@ -226,12 +226,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=("step", "profile", "generate", "transformers", "rate", "vowels"))
     parser.add_argument("--top-layers", type=int, default=0)
+    parser.add_argument("--reward-layers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lam", type=float, default=0.95)
     asked = parser.parse_args()
     match asked.task:
         case "step":
-            step(asked.top_layers)
+            step(asked.top_layers, asked.reward_layers)
         case "profile":
             profiled(asked.top_layers)
         case "generate" | "transformers":

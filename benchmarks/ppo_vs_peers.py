@@ -43,46 +43,67 @@ def run(python: str, script: str, *arguments: object, own: bool = True) -> dict:
 
 
 def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> None:
-    """One PPO step with adapters everywhere and with adapters at the top, on both sides, in turns."""
-    of: dict[tuple[str, int], list[dict]] = {}
+    """One PPO step with adapters everywhere and with adapters at the top, on both sides, in turns.
+
+    At the top, the reward model's adapter lies where the policy's does; once more with it in all layers, as TRL's reads all.
+    """
+    of: dict[tuple[str, int, int], list[dict]] = {}
+
+    def ours(layers: int, reward_layers: int) -> None:
+        found = run(sys.executable, "ppo_rankloop.py", "step", "--top-layers", layers, "--reward-layers", reward_layers)
+        of.setdefault(("rankloop", layers, reward_layers), []).append(found)
+
+    def theirs(layers: int) -> None:
+        found = run(trl, "ppo_trl.py", "step", "--model", model, "--top-layers", layers)
+        of.setdefault(("TRL 1.12", layers, 0), []).append(found)
+
     for _ in range(rounds):
-        for layers in (0, top_layers):
-            of.setdefault(("rankloop", layers), []).append(run(sys.executable, "ppo_rankloop.py", "step", "--top-layers", layers))
-            of.setdefault(("TRL 1.12", layers), []).append(
-                run(trl, "ppo_trl.py", "step", "--model", model, "--top-layers", layers)
-            )
-            of[("rankloop", layers)].append(run(sys.executable, "ppo_rankloop.py", "step", "--top-layers", layers))
-    def average(side: str, layers: int, name: str) -> float:
-        return mean(found[name] for found in of[(side, layers)])
+        ours(0, 0)
+        theirs(0)
+        ours(0, 0)
+        ours(top_layers, top_layers)
+        ours(top_layers, 0)
+        theirs(top_layers)
+        ours(top_layers, 0)
+        ours(top_layers, top_layers)
+
+    def average(row: tuple[str, int, int], name: str) -> float:
+        return mean(found[name] for found in of[row])
 
     print(
         f"\nOne PPO step: {work.PROMPTS} prompts of {work.PROMPT_TOKENS} tokens, {work.RESPONSE_TOKENS} new, {work.EPOCHS} epochs\n"
-        f"{'':9} {'adapters':8} {'rollout':>9} {'scoring':>9} {'update':>9} {'step':>9} {'new tok/s':>10} {'peak':>9}"
+        f"{'':9} {'adapters':30} {'rollout':>9} {'scoring':>9} {'update':>9} {'step':>9} {'new tok/s':>10} {'peak':>9}"
     )
-    for side, layers in of:
-        seconds = {name: average(side, layers, name) for name in (*PHASES, "step")}
+    for row in of:
+        seconds = {name: average(row, name) for name in (*PHASES, "step")}
         print(
-            f"{side:9} {place(layers):8}" + "".join(f"{spent:8.1f} s" for spent in seconds.values())
-            + f" {work.PROMPTS * work.RESPONSE_TOKENS / seconds['rollout']:10.0f} {average(side, layers, 'peak_gib'):5.2f} GiB"
+            f"{row[0]:9} {place(row):30}" + "".join(f"{spent:8.1f} s" for spent in seconds.values())
+            + f" {work.PROMPTS * work.RESPONSE_TOKENS / seconds['rollout']:10.0f} {average(row, 'peak_gib'):5.2f} GiB"
         )
-    for layers, asked_for in ((0, 5.0), (top_layers, 9.0)):
-        ratio = average("TRL 1.12", 0, "step") / average("rankloop", layers, "step")
-        print(f"step, {place(layers)}: {ratio:.2f} times as fast as TRL's, all ({asked_for:.0f} asked: {verdict(ratio >= asked_for)})")
-    alike = average("TRL 1.12", top_layers, "step") / average("rankloop", top_layers, "step")
-    print(f"step, {place(top_layers)} on both sides: {alike:.1f} times as fast")
-    for layers in (0, top_layers):
-        share = average("rankloop", layers, "peak_gib") / average("TRL 1.12", layers, "peak_gib")
-        print(f"peak memory, {place(layers)}: {share:.2f} of TRL's (0.25 asked: {verdict(share <= 0.25)})")
-    for layers in (0, top_layers):
-        found = of[("rankloop", layers)][0]
-        needed = work.flops_needed(work.Sizes(**found["sizes"]), adapted=found["adapted"])
+    for row in of:
+        if row[0] == "TRL 1.12":
+            continue
+        layers = row[1]
+        everywhere, alike = ("TRL 1.12", 0, 0), ("TRL 1.12", layers, 0)
+        asked_for = 9.0 if layers else 5.0
+        ratio = average(everywhere, "step") / average(row, "step")
+        print(f"\n{place(row)}: {ratio:.2f} times as fast as TRL's, all ({asked_for:.0f} asked: {verdict(ratio >= asked_for)})")
+        print(f"  as TRL's, {place(alike)}: {average(alike, 'step') / average(row, 'step'):.2f} times as fast")
+        share = average(row, "peak_gib") / average(alike, "peak_gib")
+        print(f"  peak memory: {share:.2f} of TRL's, {place(alike)} (0.25 asked: {verdict(share <= 0.25)})")
+        found = of[row][0]
+        needed = work.flops_needed(work.Sizes(**found["sizes"]), adapted=found["adapted"], reward_adapted=found["reward_adapted"])
         for phase in ("prefill", *PHASES):
-            share = needed[phase] / average("rankloop", layers, phase) / rate
-            print(f"{phase}, {place(layers)}: {needed[phase] / 1e12:.2f} TFLOP needed, {share:.0%} of the matrix-product rate")
+            reached = needed[phase] / average(row, phase) / rate
+            print(f"  {phase}: {needed[phase] / 1e12:.2f} TFLOP needed, {reached:.0%} of the matrix-product rate")
 
 
-def place(layers: int) -> str:
-    return f"top {layers}" if layers else "all"
+def place(row: tuple[str, int, int]) -> str:
+    """Where the adapters are; TRL's reward model has none, and reads all layers."""
+    side, layers, reward_layers = row
+    if not layers:
+        return "all"
+    return f"top {layers}, reward in all" if side == "rankloop" and not reward_layers else f"top {layers}"
 
 
 def profile(layers: int) -> None:
@@ -90,7 +111,7 @@ def profile(layers: int) -> None:
     spent = run(sys.executable, "ppo_rankloop.py", "profile", "--top-layers", layers)
     del spent["peak_gib"]
     whole = sum(spent.values())
-    print(f"\nUpdate, {place(layers)}: {whole:.1f} s watched")
+    print(f"\nUpdate, {f'top {layers}' if layers else 'all'}: {whole:.1f} s watched")
     for kind, seconds in spent.items():
         if seconds > whole / 100:
             print(f"{seconds:7.2f} s {seconds / whole:5.0%}  {kind}")

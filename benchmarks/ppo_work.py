@@ -33,10 +33,10 @@ class Sizes:
     vocabulary: int
 
 
-def flops_needed(sizes: Sizes, *, adapted: int) -> dict[str, float]:
+def flops_needed(sizes: Sizes, *, adapted: int, reward_adapted: int) -> dict[str, float]:
     """Multiplications and additions of one PPO step that no arrangement of it can leave out, by phase.
 
-    Two per weight and token. The frozen layers under the adapter are read once for policy, reference and all epochs; a
+    Two per weight and token. The frozen layers under the adapters are read once for policy, reference, reward and all epochs; a
     frozen map's backward pass is as dear as its forward pass, for it only hands a gradient on; the vocabulary is needed at
     response tokens alone, and its gradient once more. Attention and the adapter itself are not counted. The prefill is part
     of the rollout.
@@ -48,7 +48,7 @@ def flops_needed(sizes: Sizes, *, adapted: int) -> dict[str, float]:
     return {
         "prefill": PROMPTS * PROMPT_TOKENS * body * sizes.layers,
         "rollout": tokens * body * sizes.layers + responses * head,
-        "scoring": tokens * body * (sizes.layers + adapted) + responses * head,
+        "scoring": tokens * body * (max(adapted, reward_adapted) + adapted) + responses * head,
         "update": EPOCHS * (tokens * body * 2 * adapted + responses * 2 * head),
     }
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from learning import Judged
@@ -99,6 +100,20 @@ def test_a_round_leaves_a_finished_row_a_version_figures_and_samples(judged, job
     samples = runs.samples(judged.store, created.id)
     assert [s.prompt for s in samples] == ["Question 6?", "Question 7?"]
     assert all(None not in (s.before, s.after, s.score_before, s.score_after) for s in samples)
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_every_stage_fills_its_part_of_the_bar_in_small_steps(judged, jobs, monkeypatch, epochs):
+    """A probe too, whose longest work is answering the reference samples: eight tokens of it."""
+    monkeypatch.setattr(progress, "WRITE_EVERY_S", 0.0)
+    config = judged.config(seed=3)
+    seen = []
+    run(jobs, jobs.create(replace(config, reward=replace(config.reward, epochs=epochs))).id, lambda *told: seen.append(told))
+    for stage, following in pairwise(STAGES[:-1]):
+        fractions = [fraction for now, fraction, _ in seen if now == stage]
+        fractions.append(next(fraction for now, fraction, _ in seen if now == following))
+        whole = fractions[-1] - fractions[0]
+        assert max(b - a for a, b in pairwise(fractions)) <= whole / 5, stage
 
 
 @pytest.mark.slow
