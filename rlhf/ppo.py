@@ -39,8 +39,9 @@ from rlhf.reward import Row
 from rlhf.rollout import POLICY, Rollout, collect, read
 from rlhf.sampling import generator
 from rlhf.scoring import Pay, Payer
-from rlhf.value_init import Overheard, start_from_returns
+from rlhf.values import Overheard, ValueHead, start_from_returns
 from rlhf.watch import Watch
+from rlhf.weights import ModelError
 from storage.records import Sampling
 
 Tick = Callable[[], None]
@@ -58,10 +59,7 @@ class PPO:
         self.pay = Pay(reward_model, missing_eos_score=config.missing_eos_score, length_penalty=config.length_penalty)
         backbone.add_adapter(POLICY, adapter, seed=seed)
         self.policy = backbone.parameters(POLICY)
-        self.value_head = nn.Linear(backbone.hidden_size, 1, device=backbone.device)
-        # A value that starts at 0 says nothing; one that starts at random says something wrong.
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_head = ValueHead(backbone.hidden_size, config.max_new_tokens, backbone.device)
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(self.policy.values()), "lr": config.learning_rate},
@@ -245,12 +243,19 @@ class PPO:
             (part / STATE_FILE).write_text(json.dumps(state))
 
     def load(self, folder: Path) -> bool:
-        """Goes back to the last checkpoint, if there is one."""
+        """Goes back to the last checkpoint, if there is one.
+
+        Raises:
+            ModelError: another version made it, whose values are not read as this one's.
+        """
         found = latest(folder)
         if found is None:
             return False
+        values = load_file(found / "value_head.safetensors")
+        if values["weight"].shape != self.value_head.weight.shape:
+            raise ModelError(f"{found}: another version made this checkpoint, with a value head of another shape. Start the round anew.")
         self.backbone.restore_adapter(POLICY, found)
-        self.value_head.load_state_dict(load_file(found / "value_head.safetensors"))
+        self.value_head.load_state_dict(values)
         load_optimizer(self.optimizer, found / "optimizer.safetensors")
         figures = json.loads((found / STATE_FILE).read_text())
         self.step_done, self.kl_coef = figures["step_done"], figures["kl_coef"]

@@ -73,10 +73,11 @@ def read(
     ids = torch.cat([part.prompts, part.responses], dim=1)[:, :-1]
     real = torch.cat([part.prompt_mask, part.mask], dim=1)[:, :-1]
     hidden = backbone.decoder.read_above(part.below, ids, real, positions=positions(real))
-    about = hidden[:, part.prompts.shape[1] - 1 :][part.mask]
-    chosen = backbone.chosen(about, part.responses[part.mask], temperature, entropy=entropy)
-    values = torch.zeros_like(chosen.logprobs) if value_head is None else value_head(about.float())[..., 0]
-    return Reading(*(None if x is None else _placed(x, part.mask) for x in (chosen.logprobs, chosen.entropy, values)))
+    about = hidden[:, part.prompts.shape[1] - 1 :]
+    chosen = backbone.chosen(about[part.mask], part.responses[part.mask], temperature, entropy=entropy)
+    values = torch.zeros_like(part.values) if value_head is None else value_head(about.float()) * part.mask
+    said = (None if x is None else _placed(x, part.mask) for x in (chosen.logprobs, chosen.entropy))
+    return Reading(*said, values)
 
 
 def _placed(flat: Float[Tensor, " n"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t"]:
@@ -122,7 +123,7 @@ def collect(
         mask=mask,
         logprobs=torch.stack([h.logprobs for h in heard], dim=1) * mask,
         ref_logprobs=torch.zeros(mask.shape, device=backbone.device),
-        values=value_head(torch.stack([h.hidden for h in heard], dim=1).float())[..., 0] * mask,
+        values=value_head(torch.stack([h.hidden for h in heard], dim=1).float()) * mask,
         entropy=torch.stack([h.entropy for h in heard], dim=1) * mask,
         scores=scores.to(backbone.device),
         finished=torch.tensor([s.finish_reason == "stop" for s in sampled], device=backbone.device),

@@ -6,13 +6,14 @@ import pytest
 import torch
 from learning import watch_logprobs
 from small_ppo import CONFIG, everything, scrambled, taken, trainer
+from torch.nn.functional import pad
 from torch.testing import assert_close
 
 from rlhf import sampling
 from rlhf.ppo_math import kl_per_token
 from rlhf.reward import Row
 from rlhf.rollout import POLICY
-from rlhf.value_init import linear_fit
+from rlhf.values import ValueHead, linear_fit
 from rlhf.vocabulary import of_logits
 
 DEMONSTRATIONS = [Row([5, 6, 7, 8, 9], 2), Row([10, 11, 12], 1), Row([13, 14, 15, 16], 3)]
@@ -343,13 +344,17 @@ def test_with_every_option_on_a_resumed_run_is_the_unbroken_one_bit_for_bit(tiny
 
 
 def test_the_figures_with_every_option_off_are_as_they_ever_were(tiny_folder, monkeypatch):
-    """Taken before there were any options, of torch's own draws: an option that is off must not be there."""
+    """Taken before there were any options, of torch's own draws: an option that is off must not be there.
+
+    Values read a position's hidden state alone then.
+    """
 
     def draw(logits, asked, rng, *, listen):
         tokens = torch.multinomial((logits / asked.temperature).softmax(-1), 1, generator=rng)[:, 0]
         return tokens, of_logits(logits, tokens, asked.temperature)
 
     monkeypatch.setattr(sampling, "draw", draw)
+    monkeypatch.setattr(ValueHead, "inputs", lambda _, hidden: pad(hidden, (0, 2 * hidden.shape[-1] + 1)))
     ppo = trainer(tiny_folder, learned_reward=True)
     figures = [ppo.step() for _ in range(3)][-1]
     expected = {

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from learning import user, watch_logprobs
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_ppo import ADAPTER_CONFIG, CONFIG, PROMPTS, WANTED, ByteReward, everything, scramble, scrambled, taken, trainer
 from torch import nn
 from torch.testing import assert_close
@@ -26,6 +26,8 @@ from rlhf.reward import ADAPTER, RewardModel
 from rlhf.rollout import POLICY, Rollout, collect, read, sequence_kl
 from rlhf.sampling import Sampled
 from rlhf.scoring import Pay
+from rlhf.values import ValueHead
+from rlhf.weights import ModelError
 from storage.records import Sampling
 
 
@@ -61,9 +63,13 @@ def test_the_value_of_a_token_is_read_before_it_is_seen(tiny_folder):
     ids = torch.cat([rollout.prompts, rollout.responses], 1)
     with ppo.backbone.using(POLICY), torch.no_grad():
         hidden = ppo.backbone.base(input_ids=ids, output_hidden_states=True).hidden_states[-1][0]
-        expected = ppo.value_head(hidden)[:, 0]
-    start = rollout.prompts.shape[1] - 1
-    assert_close(rollout.values[0], expected[start : start + rollout.values.shape[1]], atol=1e-5, rtol=0)
+    start, weight = rollout.prompts.shape[1] - 1, ppo.value_head.weight[0].detach()
+    for i in range(rollout.values.shape[1]):
+        # From the prompt's last token to the one before: no more is known of token i when its value is told.
+        so_far = hidden[start : start + i + 1]
+        share = torch.tensor([(i + 1) / 8])
+        known = torch.cat([so_far[-1], so_far.mean(0), so_far.mean(0) * share, share])
+        assert_close(rollout.values[0, i], known @ weight, atol=1e-5, rtol=0)
 
 
 def test_taking_rows_leaves_out_columns_that_only_others_need(tiny_folder):
@@ -414,7 +420,26 @@ def test_ticks_come_all_the_way_through_a_step(tiny_folder):
 
 def test_the_value_head_starts_at_0(tiny_folder):
     ppo = trainer(tiny_folder)
-    assert isinstance(ppo.value_head, nn.Linear) and ppo.value_head.weight.abs().sum() == 0 and ppo.value_head.bias == 0
+    assert ppo.value_head.weight.abs().sum() == 0 and ppo.value_head.bias == 0
+    assert taken(ppo).values.abs().sum() == 0
+
+
+def test_what_the_value_head_reads_by_hand():
+    # Two positions of at most four: 1 then 3, and of the other row 2 then 0.
+    inputs = ValueHead(1, 4).inputs(torch.tensor([[[1.0], [3.0]], [[2.0], [0.0]]]))
+    assert_close(inputs[0], torch.tensor([[1.0, 1.0, 0.25, 0.25], [3.0, 2.0, 1.0, 0.5]]))
+    assert_close(inputs[1], torch.tensor([[2.0, 2.0, 0.5, 0.25], [0.0, 1.0, 0.5, 0.5]]))
+
+
+def test_a_checkpoint_whose_values_another_version_read_is_refused_and_leaves_the_policy_alone(tiny_folder, tmp_path):
+    ppo = scrambled(trainer(tiny_folder))
+    ppo.save(tmp_path / "checkpoint")
+    save_file({"weight": torch.zeros(1, 32), "bias": torch.zeros(1)}, tmp_path / "checkpoint" / "value_head.safetensors")
+    fresh = trainer(tiny_folder)
+    before = {n: p.detach().clone() for n, p in fresh.policy.items()}
+    with pytest.raises(ModelError, match="another version made this checkpoint.*Start the round anew"):
+        fresh.load(tmp_path / "checkpoint")
+    assert all(torch.equal(p, before[n]) for n, p in fresh.policy.items()) and fresh.step_done == 0
 
 
 # Details that are easily lost; docs/ppo.md says where each comes from.
