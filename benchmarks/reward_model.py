@@ -85,9 +85,9 @@ ALL = replace(PLAIN, depth=1.0)
 FULL = Plan(
     160, 80, 8, 6, (150, 300, 600, 1200), 5, tuple(range(1, 31)),
     (
-        Lora("forty", "LoRA after the probe at 40%", PLAIN, (150, 300, 600)),
-        Lora("top", "LoRA on the top third", replace(ALL, adapter=AdapterConfig(top_layers=10)), (300,)),
-        Lora("all", "LoRA on all layers", ALL, (300,)),
+        Lora("forty", "LoRA after the probe at 40%", PLAIN, (150, 300, 600, 1200)),
+        Lora("top", "LoRA on the top third", replace(ALL, adapter=AdapterConfig(top_layers=10)), (150, 300, 600, 1200)),
+        Lora("all", "LoRA on all layers", ALL, (150, 300, 600, 1200)),
     ),
 )  # fmt: skip
 QUICK = Plan(16, 12, 6, 4, (20, 40), 2, (6, 12, 30), (Lora("forty", "LoRA after the probe at 40%", PLAIN, (20,)),))
