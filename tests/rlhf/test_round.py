@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -359,11 +360,12 @@ def test_a_run_whose_process_is_gone_is_lost(judged, jobs):
 
 def test_a_number_that_another_process_has_now_is_no_worker(judged, jobs):
     run_id = started(jobs, judged.config(), 0)
-    time.sleep(0.1)
     stranger = process()
+    # The system knows a process's age to the second only: when it booted is kept as a whole number of them.
+    earlier = (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
     try:
         with judged.store.atomic() as connection:
-            connection.conn.execute("UPDATE runs SET pid = ? WHERE id = ?", [stranger.pid, run_id])
+            connection.conn.execute("UPDATE runs SET pid = ?, started_at = ? WHERE id = ?", [stranger.pid, earlier, run_id])
         assert jobs.reap() == [run_id]
     finally:
         stranger.kill()
