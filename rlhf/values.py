@@ -1,8 +1,8 @@
 """The value head: what the rest of an answer will be paid, told from what has been read of it so far.
 
-Rewards are about whole answers: a mean over them, or a sum. So a position's value is linear not in its own hidden state
+Scores are about whole answers: a mean over them, or a sum. So a position's value is linear not in its own hidden state
 alone, but also in the mean over the answer so far, and in that mean as far as the answer has come, which is a sum.
-(docs/benchmarks.md has what each is worth.) The head starts at 0, or at the linear fit to the returns of one batch that the
+(docs/benchmarks.md has what that is worth.) The head starts at 0, or at the linear fit to the returns of one batch that the
 untrained policy drew: the reward model's own weights cannot be taken over, for it reads another layer, through another adapter.
 """
 
