@@ -13,7 +13,7 @@ from rlhf import sampling
 from rlhf.ppo_math import kl_per_token
 from rlhf.reward import Row
 from rlhf.rollout import POLICY
-from rlhf.values import ValueHead, linear_fit
+from rlhf.values import ValueHead
 from rlhf.vocabulary import of_logits
 
 DEMONSTRATIONS = [Row([5, 6, 7, 8, 9], 2), Row([10, 11, 12], 1), Row([13, 14, 15, 16], 3)]
@@ -184,18 +184,6 @@ def test_demonstrations_add_their_gradient_to_the_minibatchs(tiny_folder, monkey
 
 
 # Values.
-
-
-def test_the_linear_fit_by_hand():
-    # Inputs -1 and 1 once standardised; without a penalty the line through both points, with 1 half its slope.
-    inputs, targets = torch.tensor([[0.0, 7.0], [2.0, 7.0]]), torch.tensor([1.0, 5.0])
-    weight, bias = linear_fit(inputs, targets, l2=1e-9)
-    assert_close(weight, torch.tensor([2.0, 0.0]))
-    assert_close(bias, torch.tensor(1.0))
-    weight, bias = linear_fit(inputs, targets, l2=1.0)
-    assert_close(weight, torch.tensor([1.0, 0.0]))
-    # The targets' mean stays where it is.
-    assert_close(bias, torch.tensor(2.0))
 
 
 class ByPrompt:

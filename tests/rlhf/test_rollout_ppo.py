@@ -26,7 +26,6 @@ from rlhf.reward import ADAPTER, RewardModel
 from rlhf.rollout import POLICY, Rollout, collect, read, sequence_kl
 from rlhf.sampling import Sampled
 from rlhf.scoring import Pay
-from rlhf.values import ValueHead
 from rlhf.weights import ModelError
 from storage.records import Sampling
 
@@ -422,13 +421,6 @@ def test_the_value_head_starts_at_0(tiny_folder):
     ppo = trainer(tiny_folder)
     assert ppo.value_head.weight.abs().sum() == 0 and ppo.value_head.bias == 0
     assert taken(ppo).values.abs().sum() == 0
-
-
-def test_what_the_value_head_reads_by_hand():
-    # Two positions of at most four: 1 then 3, and of the other row 2 then 0.
-    inputs = ValueHead(1, 4).inputs(torch.tensor([[[1.0], [3.0]], [[2.0], [0.0]]]))
-    assert_close(inputs[0], torch.tensor([[1.0, 1.0, 0.25, 0.25], [3.0, 2.0, 1.0, 0.5]]))
-    assert_close(inputs[1], torch.tensor([[2.0, 2.0, 0.5, 0.25], [0.0, 1.0, 0.5, 0.5]]))
 
 
 def test_a_checkpoint_whose_values_another_version_read_is_refused_and_leaves_the_policy_alone(tiny_folder, tmp_path):
