@@ -1,0 +1,102 @@
+"""Who may sign in, and as what."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+from collections.abc import Callable
+
+from rlhf.commands.terminal import UsageError, Verbs, open_store
+from storage import accounts
+from storage.records import ROLES
+
+
+def add(verbs: Verbs) -> None:
+    acts = verbs.group("account", "Who may sign in, and as what: add, list, password, roles, disable, enable.")
+    password = argparse.ArgumentParser(add_help=False)
+    password.add_argument("--password-stdin", action="store_true", help="read the password from the standard input, not the terminal")
+    roles = argparse.ArgumentParser(add_help=False)
+    roles.add_argument(
+        "--role", action="append", required=True, default=argparse.SUPPRESS, choices=ROLES,
+        help="annotators judge, leads prepare, researchers train; repeat for more",
+    )
+
+    def of_one(name: str, run: Callable[[argparse.Namespace], int], *parents: argparse.ArgumentParser) -> None:
+        p = acts.add(name, run, parents)
+        p.add_argument("name", metavar="NAME", help="also the name of the annotator that the account judges as")
+
+    of_one("add", account_add, roles, password)
+    acts.add("list", account_list).add_argument("--json", action="store_true", help="machine-readable")
+    of_one("password", account_password, password)
+    of_one("roles", account_roles, roles)
+    of_one("disable", account_disable)
+    of_one("enable", account_enable)
+
+
+def account_add(given: argparse.Namespace) -> int:
+    """A new account. The first one turns sign-in on."""
+    _, store = open_store(given.data)
+    made = accounts.create(store, given.name, new_password(given), given.role)
+    print(f"account {made.name} added: {', '.join(accounts.in_order(made.roles))}")
+    return 0
+
+
+def account_list(given: argparse.Namespace) -> int:
+    """Every account, disabled ones too."""
+    _, store = open_store(given.data)
+    found = accounts.all_accounts(store)
+    if given.json:
+        rows = [
+            {"name": a.name, "roles": accounts.in_order(a.roles), "disabled": a.disabled, "created_at": a.created_at} for a in found
+        ]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return 0
+    width = max((len(a.name) for a in found), default=0)
+    for a in found:
+        print(f"{a.name:<{width}}  {', '.join(accounts.in_order(a.roles))}{'  (disabled)' if a.disabled else ''}")
+    if not found:
+        print("no accounts: whoever uses this machine may do everything. rankloop account add NAME --role lead makes the first")
+    return 0
+
+
+def account_password(given: argparse.Namespace) -> int:
+    """A new password; the account is signed out everywhere."""
+    _, store = open_store(given.data)
+    account = accounts.named(store, given.name)
+    accounts.set_password(store, account.id, new_password(given))
+    print(f"account {account.name}: new password, signed out everywhere")
+    return 0
+
+
+def account_roles(given: argparse.Namespace) -> int:
+    """Other roles in place of those it has; the account is signed out everywhere."""
+    _, store = open_store(given.data)
+    account = accounts.set_roles(store, accounts.named(store, given.name).id, given.role)
+    print(f"account {account.name}: {', '.join(accounts.in_order(account.roles))}, signed out everywhere")
+    return 0
+
+
+def account_disable(given: argparse.Namespace) -> int:
+    """Nobody can use the account from now on; what was done with it stays."""
+    _, store = open_store(given.data)
+    print(f"account {accounts.disable(store, accounts.named(store, given.name).id).name} disabled")
+    return 0
+
+
+def account_enable(given: argparse.Namespace) -> int:
+    """The account can be used again, with the password that it had."""
+    _, store = open_store(given.data)
+    print(f"account {accounts.enable(store, accounts.named(store, given.name).id).name} enabled")
+    return 0
+
+
+def new_password(given: argparse.Namespace) -> str:
+    """Asked for twice at a terminal; with `--password-stdin` the first line of the standard input."""
+    if given.password_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    first = getpass.getpass(f"Password for {given.name} (at least {accounts.SHORTEST_PASSWORD} characters): ")
+    if getpass.getpass("Once more: ") != first:
+        raise UsageError("the two passwords differ: nothing was changed")
+    return first

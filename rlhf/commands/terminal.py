@@ -1,0 +1,114 @@
+"""What the verbs share: the parsers they stand in, the store, the weights, and bars with the time left."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from rlhf import weights
+from rlhf.config import DEFAULT_MODEL
+from rlhf.environment import engine_environment
+from storage import prompts
+from storage.database import Database, DataFolder
+from storage.stats import stats
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done; the message says why and what to do."""
+
+
+class Verbs:
+    """One parser for each verb, under one parser of them all."""
+
+    def __init__(self, parser: argparse.ArgumentParser, title: str, one: str):
+        self._parsers = parser.add_subparsers(title=title, metavar=one, required=True)
+
+    def add(
+        self, name: str, run: Callable[[argparse.Namespace], int], parents: Iterable[argparse.ArgumentParser] = ()
+    ) -> argparse.ArgumentParser:
+        """The parser of a verb, for its options; the first line of the function's docstring is its help."""
+        summary = run.__doc__.splitlines()[0]
+        added = self._parsers.add_parser(
+            name, parents=[_data_option(), *parents], help=summary, description=summary,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        added.set_defaults(verb=run)
+        return added
+
+    def group(self, name: str, summary: str) -> Verbs:
+        """A verb that has acts of its own."""
+        return Verbs(self._parsers.add_parser(name, help=summary, description=summary), "acts", "ACT")
+
+
+def _data_option() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder that holds everything that lasts")
+    return common
+
+
+def engine_options() -> argparse.ArgumentParser:
+    """The options of every verb that loads a model itself."""
+    engine = argparse.ArgumentParser(add_help=False)
+    engine.add_argument(
+        "--model", type=model_reference, default=DEFAULT_MODEL,
+        help="`default` (packaged SmolLM2-135M-Instruct), a local folder, or a hub id",
+    )
+    engine.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the model computes")
+    return engine
+
+
+def model_reference(said: str) -> str:
+    """A folder by its full path, so that a run can be resumed from anywhere; a hub id or `default` as it was said."""
+    return str(Path(said).expanduser().resolve()) if Path(said).expanduser().is_dir() else said
+
+
+def open_store(data: Path) -> tuple[DataFolder, Database]:
+    """The folder's store, with the starter prompts in it if it was empty."""
+    folder = DataFolder(data.absolute())
+    store = Database(folder.database)
+    if not stats(store)["prompts"]:
+        prompts.load_starter(store)
+    return folder, store
+
+
+def fetch_weights(model: str) -> None:
+    """Makes the model ready in a process of its own, so that this one stays small."""
+    if model == DEFAULT_MODEL and weights.is_intact(weights.default_folder()):
+        return
+    if subprocess.run([sys.executable, "-m", "rlhf.weights", model], env=engine_environment()).returncode:
+        raise UsageError("the model is not ready: see the line above")
+
+
+@contextlib.contextmanager
+def file_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left for what takes long, on a terminal only."""
+    with tqdm(desc=what, unit=unit, unit_scale=True, leave=False, delay=1.0, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+class round_bar:
+    """A terminal bar over a whole round: stage, fraction, time left."""
+
+    def __enter__(self) -> Callable[[str, float, float | None], None]:
+        self.bar = tqdm(total=100, bar_format="{desc:<9}|{bar:30}| {n:3.0f}% [{elapsed}{postfix}]")
+        return self.show
+
+    def show(self, stage: str, fraction: float, eta_s: float | None) -> None:
+        self.bar.set_description_str(stage, refresh=False)
+        self.bar.set_postfix_str(f"about {eta_s / 60:.1f} min left" if eta_s is not None else "", refresh=False)
+        self.bar.n = 100 * fraction
+        self.bar.refresh()
+
+    def __exit__(self, *error) -> None:
+        self.bar.close()
