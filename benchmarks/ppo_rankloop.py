@@ -88,22 +88,25 @@ def step(top_layers: int, reward_layers: int) -> None:
 
 
 def profiled(top_layers: int) -> None:
-    """Seconds of a step's update by what they are spent on; watching costs some of its own."""
+    """Seconds of a step's gradients by what they are spent on; watching costs some of its own.
+
+    A minibatch at a time: what the profiler keeps of a whole update does not fit into the memory of a small machine.
+    """
     trainer = arranged(top_layers, top_layers)
     vocabulary = trainer.backbone.base.config.vocab_size
-    seen = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
-    plain = trainer.update
-
-    def update(*args):
-        with seen:
-            return plain(*args)
-
-    trainer.update = update
-    trainer.step()
+    plain = trainer.add_gradients
     spent: dict[str, float] = {}
-    for event in seen.key_averages(group_by_input_shape=True):
-        kind = spent_on(event.key, [side for shape in event.input_shapes for side in shape], vocabulary)
-        spent[kind] = spent.get(kind, 0.0) + event.self_cpu_time_total / 1e6
+
+    def add_gradients(*args):
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+            found = plain(*args)
+        for event in seen.key_averages(group_by_input_shape=True):
+            kind = spent_on(event.key, [side for shape in event.input_shapes for side in shape], vocabulary)
+            spent[kind] = spent.get(kind, 0.0) + event.self_cpu_time_total / 1e6
+        return found
+
+    trainer.add_gradients = add_gradients
+    trainer.step()
     work.report(**dict(sorted(spent.items(), key=lambda found: -found[1])))
 
 

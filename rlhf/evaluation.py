@@ -144,16 +144,17 @@ def best_of_n(
     per_prompt: int,
     seed: int,
     tick: Callable[[], None] = lambda: None,
+    read: Callable[[], None] = lambda: None,
 ) -> tuple[list[Answer], dict[str, Any]]:
     """Answers of best-of-n over the base, with the n that comes nearest to a KL: as far from the base, without any learning.
 
     Chosen by what PPO was paid for (Gao 2023, section 2). Beside the answers: n, its KL, the KL to match, and whether that is
-    more than best-of-`most` reaches.
+    more than best-of-`most` reaches. `tick` is called once a position that is sampled, `read` once a batch that is scored.
     """
     n = n_at_kl(kl, most)
     drawn = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, tick=tick)
     asked = {p.id: backbone.encode(p.messages) for p in prompts}
-    scores = scorer([asked[a.prompt_id] for a in drawn], [Sampled(a.ids, a.finish_reason) for a in drawn], tick)
+    scores = scorer([asked[a.prompt_id] for a in drawn], [Sampled(a.ids, a.finish_reason) for a in drawn], read)
     said = {"n": n, "kl": best_of_n_kl(n), "policy_kl": kl, "most": most, "beyond_most": kl > best_of_n_kl(most)}
     return best_of(drawn, n, scores.tolist()), said
 

@@ -25,7 +25,7 @@ class Progress:
         self.store, self.run_id, self.on_change = store, run_id, on_change
         self._shares: dict[str, float] = {}
         self._stage: str | None = None
-        self._ticks, self._expected = 0, 1
+        self._ticks, self._expected = 0.0, 1
         self._started = self._stage_started = time.monotonic()
         self._skipped = 0.0
         self._written = float("-inf")
@@ -58,13 +58,13 @@ class Progress:
         """Seconds per closed stage, over all attempts of this run."""
         return {m.name: m.value for m in runs.metrics(self.store, self.run_id) if m.name.startswith("time/")}
 
-    def tick(self) -> None:
-        """Notes a piece of work done.
+    def tick(self, worth: float = 1.0) -> None:
+        """Notes a piece of work done, worth so many of those that the stage was reckoned in.
 
         Raises:
             Cancelled: somebody asked for it; looked up once a second.
         """
-        self._ticks += 1
+        self._ticks += worth
         self.check()
 
     def check(self) -> None:

@@ -10,7 +10,7 @@ import json
 import logging
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ log = logging.getLogger("rankloop.round")
 
 DECODE_COST = 5
 """A sampled token costs about as much as this many tokens that are only read."""
+
+BATCH_READ = 10
+"""A batch that is scored takes about as long as this many positions of a batch that is sampled (8 to 19 on two processors)."""
 
 
 def run_round(
@@ -144,7 +147,7 @@ def work(config: RoundConfig, n_pairs: int, n_heldout: int, n_demonstrations: in
             if config.method == "ppo"
             else plan.tokens_read(config, n_pairs, n_demonstrations, prompt=prompt, decode_cost=DECODE_COST)
         ),
-        "evaluate": evaluated * (DECODE_COST + 4) + evaluated * config.evaluation.best_of * (DECODE_COST + 1),
+        "evaluate": evaluated * (DECODE_COST + 4) + evaluated * config.evaluation.best_of * (DECODE_COST + 2),
         "register": 1,
     }
 
@@ -289,20 +292,24 @@ def evaluate(
     progress: Progress,
 ) -> dict:
     """Everything that is reported of the round, on prompts that nothing was learned from."""
-    progress.stage("evaluate", answer_ticks(config, len(heldout)) * (1 + config.evaluation.best_of) + len(before) // 4)
     judge = declared_rule(store, snapshot)
     measured_on = pairs.of_split(snapshot, "heldout")
-    chosen, rejected = evaluation.pair_scores(backbone, model, measured_on, progress.tick)
+    progress.stage("evaluate", evaluate_ticks(config, len(heldout), len(measured_on)))
+
+    def read() -> None:
+        progress.tick(BATCH_READ)
+
+    chosen, rejected = evaluation.pair_scores(backbone, model, measured_on, read)
     after = answer_heldout(config, backbone, POLICY, heldout, progress)
 
     asked = {p.id: backbone.encode(p.messages) for p in heldout}
     scores_before, scores_after = (
-        model.score([model.row(asked[a.prompt_id], a.ids) for a in drawn], tick=progress.tick) for drawn in (before, after)
+        model.score([model.row(asked[a.prompt_id], a.ids) for a in drawn], tick=read) for drawn in (before, after)
     )
     by_score = {id(a): s for a, s in zip([*before, *after], [*scores_before.tolist(), *scores_after.tolist()], strict=True)}
     kl = sequence_kl(
         backbone, [asked[a.prompt_id] for a in after], [a.ids for a in after], config.ppo.temperature,
-        batch_size=config.ppo.minibatch_size, tick=progress.tick,
+        batch_size=config.ppo.minibatch_size, tick=read,
     )
     for (prompt, was), (_, is_now) in zip(shown(config, heldout, before), shown(config, heldout, after), strict=True):
         runs.save_sample(store, run_id, prompt.id, before=was.text, score_before=by_score[id(was)])
@@ -316,7 +323,7 @@ def evaluate(
         figures["heldout_accuracy_on_rule"] = evaluation.accuracy_on_rule(measured_on, chosen, rejected, judge)
         figures["win_rate"] = evaluation.win_rate(after, before, lambda a: judge.score(a.text))
     if config.reward_function is not None:
-        by_function = values(payer, asked, [*before, *after], progress)
+        by_function = values(payer, asked, [*before, *after], read)
         figures["win_rate_by_reward_function"] = evaluation.win_rate(after, before, lambda a: by_function[id(a)])
     return {
         "rule": judge.name if judge else None,
@@ -324,7 +331,7 @@ def evaluate(
         "pairs": {"train": sum(p.split == "train" and not p.tie for p in snapshot), "heldout": len(measured_on)},
         **{name: e.to_dict() for name, e in figures.items() if e is not None},
         **(
-            {"best_of_n": beside_best_of_n(config, backbone, model, payer, judge, heldout, before, float(kl.mean()), progress)}
+            {"best_of_n": beside_best_of_n(config, backbone, model, payer, judge, heldout, before, float(kl.mean()), progress.tick, read)}
             if config.evaluation.best_of and after else {}
         ),
     }
@@ -332,24 +339,24 @@ def evaluate(
 
 def beside_best_of_n(
     config: RoundConfig, backbone: Backbone, model: RewardModel, payer: Payer, judge: Judge | None, heldout: list[Prompt],
-    before: list[Answer], kl: float, progress: Progress,
+    before: list[Answer], kl: float, tick: Callable[[], None], read: Callable[[], None],
 ) -> dict[str, Any]:
     """How far choosing among the base's own answers comes at the policy's KL, under the same two measures."""
     pay = Pay(payer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
     chosen, said = evaluation.best_of_n(
         backbone, pay, heldout, evaluation_sampling(config), kl=kl, most=config.evaluation.best_of,
-        per_prompt=config.evaluation.completions_per_prompt, seed=config.seed + 3, tick=progress.tick,
+        per_prompt=config.evaluation.completions_per_prompt, seed=config.seed + 3, tick=tick, read=read,
     )
-    by_score = values(model, {p.id: backbone.encode(p.messages) for p in heldout}, [*before, *chosen], progress)
+    by_score = values(model, {p.id: backbone.encode(p.messages) for p in heldout}, [*before, *chosen], read)
     figures = {"win_rate_by_reward_model": evaluation.win_rate(chosen, before, lambda a: by_score[id(a)])}
     if judge is not None:
         figures["win_rate"] = evaluation.win_rate(chosen, before, lambda a: judge.score(a.text))
     return said | {name: e.to_dict() for name, e in figures.items() if e is not None}
 
 
-def values(payer: Payer, asked: Mapping[int, list[int]], drawn: list[Answer], progress: Progress) -> dict[int, float]:
+def values(payer: Payer, asked: Mapping[int, list[int]], drawn: list[Answer], read: Callable[[], None]) -> dict[int, float]:
     """What each answer is worth, by its identity."""
-    scores = payer.score([payer.row(asked[a.prompt_id], a.ids) for a in drawn], tick=progress.tick)
+    scores = payer.score([payer.row(asked[a.prompt_id], a.ids) for a in drawn], tick=read)
     return {id(a): s for a, s in zip(drawn, scores.tolist(), strict=True)}
 
 
@@ -394,6 +401,16 @@ def evaluation_sampling(config: RoundConfig) -> Sampling:
 def answer_ticks(config: RoundConfig, n_heldout: int) -> int:
     batches = -(-n_heldout * config.evaluation.completions_per_prompt // evaluation.BATCH_SIZE)
     return batches * config.evaluation.max_new_tokens
+
+
+def evaluate_ticks(config: RoundConfig, n_heldout: int, n_pairs: int) -> int:
+    """Positions that are sampled, and for each batch that is scored as many as it is worth."""
+    n = n_heldout * config.evaluation.completions_per_prompt
+    best_of = config.evaluation.best_of
+    # The votes' two answers; those before and after; what best-of-n chooses from, then what it chose beside those before.
+    scored = [2 * n_pairs, n, n, *([best_of * n, 2 * n] if best_of else []), *([2 * n] if config.reward_function else [])]
+    batches = sum(-(-many // reward.READ_BATCH) for many in scored) + -(-n // config.ppo.minibatch_size)
+    return answer_ticks(config, n_heldout) * (1 + best_of) + batches * BATCH_READ
 
 
 def shown(config: RoundConfig, heldout: list[Prompt], drawn: list[Answer]) -> list[tuple[Prompt, Answer]]:

@@ -9,9 +9,10 @@ from torch.testing import assert_close
 
 from rlhf import weights
 from rlhf.backbone import Backbone, pad_left
-from rlhf.config import PRESETS, AdapterConfig, DPOConfig, GroupConfig, RewardConfig
+from rlhf.config import PRESETS, AdapterConfig, DPOConfig, GroupConfig, RewardConfig, SFTConfig
+from rlhf.demonstrations import Demonstration
 from rlhf.evaluation import pair_scores
-from rlhf.methods import dpo, group
+from rlhf.methods import dpo, group, sft
 from rlhf.pairs import PreferencePair
 from rlhf.ppo import PPO
 from rlhf.reward import fit
@@ -20,6 +21,8 @@ from rlhf.sampling import generator, sample
 from storage.records import Sampling
 
 pytestmark = pytest.mark.slow
+
+QUESTIONS = [user("Hi."), user("Tell me a joke about two cats, please.")]
 
 
 @pytest.fixture(scope="module")
@@ -76,32 +79,53 @@ def test_one_reward_fit_and_two_ppo_steps(backbone, tmp_path, monkeypatch):
         assert torch.equal(logits(backbone, [asked]), plain), "the reference is the base, bit for bit"
 
 
-def test_a_step_of_grpo_and_two_of_dpo(backbone, tmp_path):
-    """Its end token is its padding too: what is read of a padded batch is what a row by itself says."""
+@pytest.fixture
+def unchanged(backbone):
+    """A backbone with a policy that is to learn; whatever it learns, the base stays as it was, bit for bit."""
+    asked = backbone.encode(user("Hi."))
+    plain = logits(backbone, [asked])
     for name in backbone.adapters:
         backbone.delete_adapter(name)
-    asked = [user("Hi."), user("Tell me a joke about two cats, please.")]
-    plain = logits(backbone, [backbone.encode(asked[0])])
     backbone.add_adapter(POLICY, AdapterConfig(rank=4, top_layers=2), seed=0)
-    seen = {}
-    paid = []
+    yield backbone
+    assert all(p.abs().max() > 0 for n, p in backbone.parameters(POLICY).items() if ".lora_B." in n)
+    with backbone.using(None):
+        assert torch.equal(logits(backbone, [asked]), plain)
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_a_step_of_the_group_methods(unchanged, tmp_path, method):
+    """Its end token is its padding too: what is read of a padded batch is what a row by itself says."""
+    seen, paid = {}, []
 
     def scorer(prompts, sampled, tick):
         paid.extend(sampled)
-        return torch.tensor([float(len(s.ids)) for s in sampled])
+        # Whatever tells completions apart: without a difference within a group nothing is learned.
+        return torch.tensor([float(s.ids[0]) for s in sampled])
 
     group.train(
-        "grpo", backbone, asked, scorer, GroupConfig(steps=1, batch_size=4, minibatch_size=2, size=2), Sampling(0.7, max_new_tokens=16),
-        seed=0, scratch=tmp_path, tick=lambda: None, log=lambda step, logged: seen.update({step: logged}),
+        method, unchanged, QUESTIONS, scorer, GroupConfig(steps=1, batch_size=4, minibatch_size=2, size=2),
+        Sampling(0.7, max_new_tokens=16), seed=0, scratch=tmp_path, tick=lambda: None, log=lambda step, logged: seen.update({step: logged}),
     )
-    assert len(paid) == 4 and all(backbone.eos_id not in s.ids[:-1] for s in paid)
+    assert len(paid) == 4 and all(unchanged.eos_id not in s.ids[:-1] for s in paid)
     assert seen[1]["val/response_length"] == pytest.approx(sum(len(s.ids) for s in paid) / 4)
-    pairs = [PreferencePair(q, "Certainly!", "No. Go away, and do not come back.", 1.0, "train", "human", 1) for q in asked]
+
+
+def test_two_updates_of_dpo(unchanged, tmp_path):
+    pairs = [PreferencePair(q, "Certainly!", "No. Go away, and do not come back.", 1.0, "train", "human", 1) for q in QUESTIONS]
     losses = []
     dpo.train(
-        backbone, pairs, DPOConfig(epochs=2, batch_size=2, learning_rate=3e-3), seed=0, scratch=tmp_path, tick=lambda: None,
+        unchanged, pairs, DPOConfig(epochs=2, batch_size=2, learning_rate=3e-3), seed=0, scratch=tmp_path, tick=lambda: None,
         log=lambda _, logged: losses.append(logged["loss"]),
     )
     assert len(losses) == 2 and losses[1] < losses[0]
-    with backbone.using(None):
-        assert torch.equal(logits(backbone, [backbone.encode(asked[0])]), plain), "the reference is the base, bit for bit"
+
+
+def test_two_updates_of_sft(unchanged, tmp_path):
+    shown_how = [Demonstration(q, "Certainly, with pleasure!") for q in QUESTIONS]
+    losses = []
+    sft.train(
+        unchanged, shown_how, SFTConfig(epochs=2, batch_size=2, learning_rate=3e-3), seed=0, scratch=tmp_path, tick=lambda: None,
+        log=lambda _, logged: losses.append(logged["loss"]),
+    )
+    assert len(losses) == 2 and losses[1] < losses[0]

@@ -54,6 +54,14 @@ def test_fractions_follow_the_plan(progress, clock):
     assert row(progress).progress == pytest.approx(1.0), "more ticks than were reckoned with do not go beyond the stage"
 
 
+def test_a_piece_may_be_worth_several_ticks(progress, clock):
+    progress.stage("first", 10)
+    progress.tick(4)
+    clock.go(1)
+    progress.tick()
+    assert row(progress).progress == pytest.approx(0.3 * 0.5)
+
+
 def test_a_row_is_written_once_a_second(progress, clock):
     written = []
     progress.on_change = lambda *what: written.append(what)

@@ -17,12 +17,12 @@ from learning import Judged
 from rlhf import jobs as jobs_module
 from rlhf import progress, worker
 from rlhf.backbone import Backbone
-from rlhf.config import ConfigError
+from rlhf.config import PRESETS, ConfigError, with_options
 from rlhf.jobs import Jobs, RoundError
 from rlhf.pairs import NotEnoughPairs
 from rlhf.ppo import PPO
 from rlhf.progress import Cancelled
-from rlhf.round import declared_rule, take_snapshot
+from rlhf.round import BATCH_READ, declared_rule, evaluate_ticks, take_snapshot
 from rlhf.worker import work
 from storage import policies, prompts, runs
 from storage.database import Database, DataFolder, StoreError
@@ -115,6 +115,23 @@ def test_every_stage_fills_its_part_of_the_bar_in_small_steps(judged, jobs, monk
         fractions.append(next(fraction for now, fraction, _ in seen if now == following))
         whole = fractions[-1] - fractions[0]
         assert max(b - a for a, b in pairwise(fractions)) <= whole / 5, stage
+
+
+def test_the_last_stage_is_reckoned_by_what_scoring_takes_too(judged, jobs, monkeypatch):
+    """Best-of-n reads n times as many answers as are kept: its bar neither stands still then nor is full long before."""
+    monkeypatch.setattr(progress, "WRITE_EVERY_S", 0.0)
+    seen = []
+    done = run(jobs, jobs.create(judged.config(evaluation_best_of=3, ppo_learning_rate=0.05)).id, lambda *told: seen.append(told))
+    assert done.result["best_of_n"]["n"] == 3, "fewer would leave a part of the stage undone"
+    fractions = [fraction for stage, fraction, _ in seen if stage in ("evaluate", "register")]
+    whole = fractions[-1] - fractions[0]
+    assert max(b - a for a, b in pairwise(fractions)) <= whole / 5
+
+
+def test_the_last_stage_reckoned_by_hand():
+    """160 answers are 3 batches of 48 positions, drawn 17 times; 178, 160, 160, 2560 and 320 are scored by 32, and 160 read by 16."""
+    config = with_options(PRESETS["laptop"], {"evaluation-best-of": 16})
+    assert evaluate_ticks(config, 40, 89) == 3 * 48 * 17 + (6 + 5 + 5 + 80 + 10 + 10) * BATCH_READ
 
 
 @pytest.mark.slow
