@@ -253,7 +253,10 @@ class PPO:
             return False
         values = load_file(found / "value_head.safetensors")
         if values["weight"].shape != self.value_head.weight.shape:
-            raise ModelError(f"{found}: another version made this checkpoint, with a value head of another shape. Start the round anew.")
+            raise ModelError(
+                f"{found}: another version made this checkpoint, with a value head of another shape. Start a new round; or delete that "
+                "folder and resume, and PPO begins anew on the same reward model"
+            )
         self.backbone.restore_adapter(POLICY, found)
         self.value_head.load_state_dict(values)
         load_optimizer(self.optimizer, found / "optimizer.safetensors")

@@ -429,7 +429,7 @@ def test_a_checkpoint_whose_values_another_version_read_is_refused_and_leaves_th
     save_file({"weight": torch.zeros(1, 32), "bias": torch.zeros(1)}, tmp_path / "checkpoint" / "value_head.safetensors")
     fresh = trainer(tiny_folder)
     before = {n: p.detach().clone() for n, p in fresh.policy.items()}
-    with pytest.raises(ModelError, match="another version made this checkpoint.*Start the round anew"):
+    with pytest.raises(ModelError, match="another version made this checkpoint.*delete that folder and resume"):
         fresh.load(tmp_path / "checkpoint")
     assert all(torch.equal(p, before[n]) for n, p in fresh.policy.items()) and fresh.step_done == 0
 
