@@ -29,9 +29,9 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 ifneq ($(LOCK),)
 	$(LOCKED) $(LOCK)/build.txt
+	@$(LOCKED) $(LOCK)/torch-cpu.txt 2>/dev/null || \
+		{ echo "no index here has torch's CPU build in a file that is locked: PyPI's, on Linux with CUDA"; $(LOCKED) $(LOCK)/torch.txt; }
 	$(LOCKED) $(LOCK)/run.txt
-	@! $(PIP) check | grep -Eq '^torch .* requires (nvidia|cuda|triton).*not installed' || \
-		{ echo "this torch computes with CUDA: several GB more"; $(LOCKED) $(LOCK)/cuda.txt; }
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 else
 	$(PIP) install --quiet --upgrade "pip==26.3"

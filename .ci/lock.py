@@ -22,24 +22,24 @@ LOCKS = ROOT / ".ci" / "lock"
 OLDEST_PYTHON = "3.11"
 UV = "0.13.9"
 
-CUDA = ("nvidia-", "cuda-", "triton")
-"""What PyPI's torch for Linux needs beside itself, several GB; its CPU build needs none of it."""
 BUILD = ("pip", "setuptools")
 """Installed before everything else, because they install it."""
+TORCH = ("torch", "triton", "nvidia-", "cuda-")
+"""torch as PyPI has it, and what it needs beside itself on Linux: CUDA, several GB."""
 
-NOT_ON_PYPI = {
-    "torch==2.13.0": {
-        "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl":
-            "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
+CPU_BUILDS = {
+    "2.13.0+cpu": {
+        "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
     },
-}  # fmt: skip
-"""SHA-256 of files that another index has under the same version."""
+}
+"""SHA-256 of torch's files that are not on PyPI but on PyTorch's own index: they compute on the processor alone."""
 
 HEADERS = {
     "build": "What installs the rest.",
-    "run": "What the app and the engine need.",
+    "torch-cpu": "torch for the processor alone, where an index has it: installed if it can be, and torch.txt if not.",
+    "torch": "torch as PyPI has it, with CUDA on Linux.",
+    "run": "What the app and the engine need beside torch.",
     "test": "What the tests need beside that.",
-    "cuda": "What PyPI's torch for Linux needs beside that; its CPU build does not.",
     "tools": "What makes these files.",
 }
 
@@ -72,6 +72,7 @@ def make() -> None:
     for name, line in everything.items():
         kinds[kind_of(name, running)][name] = line
     kinds["tools"] = compiled(source=f"uv=={UV}")
+    kinds["torch-cpu"] = {v: " \\\n    --hash=sha256:".join([f"torch=={v}", *files.values()]) for v, files in CPU_BUILDS.items()}
     for kind, lines in kinds.items():
         body = "\n".join(lines[name] for name in sorted(lines))
         (LOCKS / f"{kind}.txt").write_text(f"# {HEADERS[kind]} Made by `make lock`; do not edit.\n{body}\n")
@@ -80,8 +81,8 @@ def make() -> None:
 def kind_of(name: str, running: Locked) -> str:
     if name in BUILD:
         return "build"
-    if name.startswith(CUDA):
-        return "cuda"
+    if name.startswith(TORCH):
+        return "torch"
     return "run" if name in running else "test"
 
 
@@ -96,12 +97,7 @@ def compiled(*options: str, source: str | None = None) -> dict[str, str]:
     done = subprocess.run(command, input=source, capture_output=True, text=True)
     if done.returncode:
         raise LockError(done.stderr.strip())
-    return {name: with_other_indexes(line) for name, line in entries(done.stdout).items()}
-
-
-def with_other_indexes(line: str) -> str:
-    pinned = line.split()[0]
-    return "".join([line, *(f" \\\n    --hash=sha256:{digest}" for digest in NOT_ON_PYPI.get(pinned, {}).values())])
+    return entries(done.stdout)
 
 
 def entries(text: str) -> dict[str, str]:
@@ -124,14 +120,15 @@ def project() -> list[str]:
 
 
 def constraints() -> list[str]:
-    return [line.split("#")[0].strip() for line in (ROOT / ".ci" / "constraints.txt").read_text().splitlines() if line.split("#")[0].strip()]
+    lines = (line.split("#")[0].strip() for line in (ROOT / ".ci" / "constraints.txt").read_text().splitlines())
+    return [line for line in lines if line]
 
 
 def check(required: Iterable[str], constrained: Iterable[str], locks: Mapping[str, str]) -> None:
-    """Every package that is asked for or constrained is locked at that version, once, and every line has a hash.
+    """Every package that is asked for or constrained is locked, at that version alone, and every line has a hash.
 
     Raises:
-        LockError: something is missing, differs, is there twice or has no hash.
+        LockError: something is missing, differs or has no hash.
     """
     wrong: list[str] = []
     pins: dict[str, str] = {}
@@ -140,10 +137,8 @@ def check(required: Iterable[str], constrained: Iterable[str], locks: Mapping[st
             first, *rest = (line.removesuffix("\\").strip() for line in entry.splitlines())
             if not (pinned := re.fullmatch(r"[\w.-]+==([\w.!+]+)(?: ; .+)?", first)):
                 wrong.append(f"{kind}.txt: {first!r} is not pinned by == to one version")
-            elif name in pins:
-                wrong.append(f"{kind}.txt: {name} is locked twice")
-            else:
-                pins[name] = pinned[1]
+            elif (public := pinned[1].split("+")[0]) != pins.setdefault(name, public):
+                wrong.append(f"{kind}.txt: {name} is locked at {public} here and at {pins[name]} elsewhere")
             if not rest or not all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", line) for line in rest):
                 wrong.append(f"{kind}.txt: {first!r} has no sha256, or something that is none")
     for requirement in {*required, *constrained}:

@@ -1,0 +1,89 @@
+"""What there is to call in the running app, and how a page calls it: for the tests that walk all of it."""
+
+import json
+from collections.abc import Iterator
+
+import gradio as gr
+import httpx2
+from starlette.routing import Mount, Route
+
+
+def routes_of(app, at="") -> Iterator[tuple[str, str]]:
+    """Every method and path, of what is mounted too."""
+    for route in app.routes:
+        if isinstance(route, Mount):
+            yield from routes_of(route.app, at + route.path)
+        elif hasattr(route, "original_router"):
+            # What FastAPI makes of a router that is included: its routes know their whole path.
+            yield from routes_of(route.original_router, at)
+        elif isinstance(route, Route) or hasattr(route, "methods"):
+            yield from ((method, at + route.path) for method in route.methods)
+        else:
+            yield ("?", f"{at}{getattr(route, 'path', route)}")
+
+
+def name_of(function) -> str:
+    module = function.__module__.removeprefix("feedback_ui.")
+    return f"{module}.{function.__qualname__.replace('.<locals>', '')}"
+
+
+def handlers_of(blocks: gr.Blocks):
+    """Every event that reaches the server, by the name of its handler; events that stay in the browser have none."""
+    for event in blocks.fns.values():
+        if event.cancels:
+            yield "gradio.cancel", event
+        elif event.fn is not None:
+            yield name_of(event.fn), event
+
+
+def functions_of(blocks: gr.Blocks):
+    """Every server function of every component, those that Gradio's own components bring along too."""
+    for block in blocks.blocks.values():
+        for attribute in dir(block):
+            function = getattr(block, attribute, None)
+            if callable(function) and getattr(function, "_is_server_fn", False) is True:
+                yield name_of(function), block, attribute
+
+
+def reach(client: httpx2.Client, method: str, path: str, **options) -> tuple[int, str]:
+    """The status and the text; of a stream, which would not end, only the status."""
+    with client.stream(method, path, **options) as reply:
+        endless = "event-stream" in reply.headers.get("content-type", "")
+        return reply.status_code, "" if endless else reply.read().decode("utf-8", "replace")
+
+
+def call(client: httpx2.Client, event) -> tuple[int, str]:
+    """Calls an event as the page does, with what the page starts with: past the queue, or through it."""
+    body = {"fn_index": event._id, "data": [start_value(block) for block in event.inputs], "session_hash": "walk"}
+    if not event.queue:
+        return reach(client, "POST", "/gradio_api/run/predict", json=body)
+    status, text = reach(client, "POST", "/gradio_api/queue/join", json=body)
+    if status != 200:
+        return status, text
+    heard = []
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "walk"}) as messages:
+        for line in messages.iter_lines():
+            heard.append(line)
+            if "process_completed" in line or "close_stream" in line:
+                break
+    return 200, "\n".join(heard)
+
+
+def server_call(block, attribute: str) -> dict:
+    return {"data": {}, "component_id": block._id, "fn_name": attribute, "session_hash": "walk"}
+
+
+def start_value(block):
+    value = getattr(block, "value", None)
+    # A translated text is no value, and a state is the server's.
+    if callable(value) or isinstance(block, gr.State) or not is_json(value):
+        return None
+    return value
+
+
+def is_json(value) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
