@@ -67,11 +67,11 @@ def visitors(pages):
         # A lead who can be counted on, whatever the walk does to the others.
         accounts.create(store, "first lead", "correct horse", ["lead"])
         serving = Serving(pages, "127.0.0.1", 0)
-        clients = {"nobody": httpx2.Client(base_url=serving.url, timeout=30)}
+        clients = {"nobody": httpx2.Client(base_url=serving.url, timeout=10)}
         for role in ROLES:
             accounts.create(store, f"the {role}", "correct horse", [role])
             cookie = f"{pages.gate.cookie}={accounts.sign_in(store, f'the {role}', 'correct horse')}"
-            clients[role] = httpx2.Client(base_url=serving.url, headers={"cookie": cookie}, timeout=30)
+            clients[role] = httpx2.Client(base_url=serving.url, headers={"cookie": cookie}, timeout=10)
         yield clients
         for client in clients.values():
             client.close()

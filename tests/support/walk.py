@@ -22,6 +22,30 @@ def routes_of(app, at="") -> Iterator[tuple[str, str]]:
             yield ("?", f"{at}{getattr(route, 'path', route)}")
 
 
+def routes_with_arguments(app, at="") -> Iterator[tuple[str, str, list[str], list[str]]]:
+    """Method and path as in `routes_of`, the names in the query, and those of the fields of a JSON body or a form."""
+    for route in app.routes:
+        if isinstance(route, Mount):
+            yield from routes_with_arguments(route.app, at + route.path)
+        elif hasattr(route, "original_router"):
+            yield from routes_with_arguments(route.original_router, at)
+        else:
+            path = at + route.path
+            dependant = getattr(route, "dependant", None)
+            query = [parameter.alias for parameter in dependant.query_params] if dependant else []
+            body = [parameter for parameter in dependant.body_params if hasattr(parameter.field_info, "annotation")] if dependant else []
+            fields = [name for parameter in body for name in getattr(parameter.field_info.annotation, "model_fields", [])]
+            for method in sorted(route.methods - {"HEAD"}):
+                yield method, path, query, fields or READ_BY_HAND.get(f"{method} {path}".rstrip("/"), [])
+
+
+READ_BY_HAND = {
+    "POST /sign-in": ["name", "password"],
+    "POST /gradio_api/component_server": ["session_hash", "component_id", "fn_name", "data"],
+}
+"""Fields of bodies that a route reads itself, so that it cannot be asked for them."""
+
+
 def name_of(function) -> str:
     module = function.__module__.removeprefix("feedback_ui.")
     return f"{module}.{function.__qualname__.replace('.<locals>', '')}"
@@ -57,15 +81,25 @@ def call(client: httpx2.Client, event) -> tuple[int, str]:
     body = {"fn_index": event._id, "data": [start_value(block) for block in event.inputs], "session_hash": "walk"}
     if not event.queue:
         return reach(client, "POST", "/gradio_api/run/predict", json=body)
-    status, text = reach(client, "POST", "/gradio_api/queue/join", json=body)
+    return ask_queue(client, json.dumps(body).encode())
+
+
+def ask_queue(client: httpx2.Client, body: bytes) -> tuple[int, str]:
+    """Joins the queue and reads what it says until the event is over. An event that failed has HTTP's status 500 here."""
+    status, text = reach(client, "POST", "/gradio_api/queue/join", content=body, headers={"content-type": "application/json"})
     if status != 200:
         return status, text
     heard = []
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "walk"}) as messages:
+        if messages.status_code != 200:
+            return messages.status_code, messages.read().decode()
         for line in messages.iter_lines():
             heard.append(line)
             if "process_completed" in line or "close_stream" in line:
                 break
+    ends = [json.loads(line.removeprefix("data: ")) for line in heard if "process_completed" in line]
+    if ends and not ends[-1]["success"]:
+        return 500, json.dumps(ends[-1]["output"])
     return 200, "\n".join(heard)
 
 
