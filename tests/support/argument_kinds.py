@@ -36,6 +36,7 @@ def kinds(secret: str, address: str) -> list[Kind]:
     values = {
         "a file": file(secret, url=address, orig_name="../x", mime_type="text/html"),
         "files, nested": {"a": [{"b": [file(secret)]}], "file": [file(secret), file("/etc/passwd")]},
+        "a device": file("/dev/zero"),
         "a folder": file("/etc"),
         "a file by its path": secret,
         "a way out": "../../../../../../etc/passwd",
