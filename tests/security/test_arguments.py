@@ -120,8 +120,6 @@ def problems(answer: Answer, ordinary: Answer | None, role: str, private: list[s
         yield f"nobody is not refused: {said}"
     if ordinary and ordinary.refused and not answer.refused and not answer.is_none_of_ours:
         yield f"not refused, as it is with ordinary arguments: {said}"
-    if ordinary and not ordinary.refused and answer.refused:
-        yield f"refused by role, as it is not with ordinary arguments: {said}"
 
 
 def message_of(text: str) -> str | None:
@@ -398,7 +396,6 @@ def test_the_walk_can_fail():
         (Answer(200, f'["{SECRET}"]', 0.1), fine, "lead", "the content"),
         (Answer(200, '["/srv/data/rankloop.db"]', 0.1), fine, "lead", "tells where"),
         (fine, refused, "annotator", "not refused"),
-        (refused, fine, "lead", "refused by role"),
         (fine, Answer(401, "", 0.1), "nobody", "nobody is not refused"),
     ):
         assert any(found.startswith(complaint) for found in problems(answer, ordinary, role, ["/srv"])), complaint
