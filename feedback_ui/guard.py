@@ -35,6 +35,9 @@ SIGN_OUT = "/sign-out"
 RECHECK_S = 5.0
 """How often an open stream asks whether its session still is one, in seconds."""
 
+PAGES = ("/", "/config")
+"""What follows a `?` here is for the page's scripts. Gradio would look for other pages, and for saved ones in a folder of files."""
+
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -145,6 +148,8 @@ class Guard:
             return refusal(404, words("guard.no_such_route")), None
         if not routes[0].admits(visitor):
             return refusal(403, words("guard.without_role")), None
+        if request.scope["path"] in PAGES:
+            request.scope["query_string"] = b""
         return None, routes[0]
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
