@@ -35,9 +35,6 @@ SIGN_OUT = "/sign-out"
 RECHECK_S = 5.0
 """How often an open stream asks whether its session still is one, in seconds."""
 
-PAGES = ("/", "/config")
-"""What follows a `?` here is for the page's scripts. Gradio would look for other pages, and for saved ones in a folder of files."""
-
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -51,6 +48,9 @@ HEADERS = {
     ),
 }
 """Sent with everything, unless the route says otherwise."""
+
+PAGES = ("/", "/config")
+"""What follows a `?` here is for the page's scripts. Gradio would look for other pages, and for saved ones in a folder of files."""
 
 FROM_ELSEWHERE = HTMLResponse('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">')
 """For a link from another site, which brings no cookie along: from here the page asks again, as itself."""
