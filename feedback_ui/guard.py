@@ -52,6 +52,9 @@ HEADERS = {
 PAGES = ("/", "/config")
 """What follows a `?` here is for the page's scripts. Gradio would look for other pages, and for saved ones in a folder of files."""
 
+OF_A_PROXY = frozenset((b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"))
+"""Headers that Gradio believes, whoever sends them. The server has read those of a proxy on this machine before."""
+
 FROM_ELSEWHERE = HTMLResponse('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">')
 """For a link from another site, which brings no cookie along: from here the page asks again, as itself."""
 
@@ -108,7 +111,8 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, with_headers(send))
+            headers = [header for header in scope["headers"] if header[0] not in OF_A_PROXY]
+            await self._http(scope | {"headers": headers}, receive, with_headers(send))
         else:
             # No page uses a websocket, and the server answers this with 403.
             await send({"type": "websocket.close", "code": 1008})
