@@ -11,7 +11,7 @@ from feedback_ui.app import build_app
 from feedback_ui.gate import Gate
 from feedback_ui.serving import Serving
 from feedback_ui.web import Web
-from rlhf.client import PolicyServerDown
+from rlhf.client import PolicyClient, PolicyServerDown
 from rlhf.config import RoundConfig
 from storage import accounts
 from storage.database import Database
@@ -28,14 +28,8 @@ class NoJobs:
         return ""
 
 
-class NoServer:
-    def models(self):
-        raise PolicyServerDown("no models here")
-
-    def stream(self, *_, **__):
-        yield from self.models()
-
-    status = models
+NOBODY_THERE = "http://127.0.0.1:9/v1"
+"""An endpoint at which nothing answers: the discard port."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +44,7 @@ def pages(tmp_path_factory, uploads):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(store, NoJobs(), NoServer(), default_config=RoundConfig()), Gate(store))
+        return Web(build_app(store, NoJobs(), PolicyClient(NOBODY_THERE), default_config=RoundConfig()), Gate(store))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("GRADIO_TEMP_DIR", str(uploads))
