@@ -113,7 +113,8 @@ def decoded(body: bytes) -> Any:
     """The JSON of a body, by the letter of RFC 8259 and with each name once.
 
     Raises:
-        BadBody: it is no such JSON, nests deeper than `DEEPEST`, has more than `MOST_PARTS` parts or a number beyond `LARGEST`.
+        BadBody: it is no such JSON, nests deeper than `DEEPEST`, has more than `MOST_PARTS` parts or a number beyond `LARGEST`, or
+            spells half a character.
     """
     try:
         text = body.decode("utf-8")
@@ -124,6 +125,8 @@ def decoded(body: bytes) -> Any:
         raise BadBody(400, "body.too_deep", limit=DEEPEST) from None
     except ValueError:
         raise BadBody(400, "body.no_json") from None
+    if "\\u" in text:
+        encoded(value)
     for item, depth in everything_in(value):
         if depth > DEEPEST:
             raise BadBody(400, "body.too_deep", limit=DEEPEST)

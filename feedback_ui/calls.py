@@ -46,7 +46,11 @@ def _choice(_: Any, value: Any) -> bool:
 
 
 def _choices(_: Any, value: Any) -> bool:
-    return _choice(_, value) or (isinstance(value, list) and all(_choice(_, each) for each in value))
+    return value is None or (isinstance(value, list) and all(_choice(_, each) for each in value))
+
+
+def _chosen(block: gr.Dropdown, value: Any) -> bool:
+    return _choices(block, value) if block.multiselect else _choice(block, value)
 
 
 def _yes_or_no(_: Any, value: Any) -> bool:
@@ -67,7 +71,7 @@ TAKES: dict[type[Component], Callable[[Any, Any], bool]] = {
     gr.Number: _number,
     gr.Slider: _number,
     gr.Checkbox: _yes_or_no,
-    gr.Dropdown: _choices,
+    gr.Dropdown: _chosen,
     gr.CheckboxGroup: _choices,
     gr.Dataset: _sample,
     gr.UploadButton: _file,

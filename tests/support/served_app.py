@@ -15,6 +15,7 @@ from feedback_ui.serving import Serving
 from feedback_ui.web import Web
 from rlhf.client import PolicyServerDown
 from rlhf.config import RoundConfig
+from rlhf.jobs import RoundError
 from storage import accounts
 from storage.database import Database
 from storage.records import ROLES
@@ -26,7 +27,7 @@ class NoJobs:
     """The process seam to the worker, where no round ever starts."""
 
     def start(self, config, by=None):
-        raise PolicyServerDown("no rounds here")
+        raise RoundError("no rounds here")
 
     cancel = resume = start
 
