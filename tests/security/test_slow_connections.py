@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import httpx2
 import pytest
-from served_app import served
+from served_app import served, until
 
 from feedback_ui import guard
 from feedback_ui.connections import LONGEST_HEADERS, Patience, places
@@ -56,13 +56,6 @@ def many(site, number: int, say: bytes = b""):
 def still_open(connections: list[socket.socket]) -> int:
     ended, _, _ = select.select(connections, [], [], 0)
     return len(connections) - len(ended)
-
-
-def until(condition, within_s=10.0):
-    give_up_at = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.05)
 
 
 HALF = [

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -93,6 +95,13 @@ class Served:
     def connect(self) -> socket.socket:
         made = socket.create_connection(("127.0.0.1", self.serving.port), timeout=20)
         return made
+
+
+def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    give_up_at = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not come to that"
+        time.sleep(0.05)
 
 
 @contextmanager
