@@ -14,6 +14,7 @@ import gradio as gr
 
 from feedback_ui import acts, judging_view
 from feedback_ui.component import judging_component
+from feedback_ui.errors import public, without_paths
 from feedback_ui.gate import Gate, Refused
 from feedback_ui.words import Words, words_of
 from rlhf.client import PolicyClient, PolicyServerDown
@@ -55,7 +56,7 @@ def answered(gate: Gate, request: gr.Request, function: Callable[[Annotator, Wor
     try:
         return function(visitor.annotator, words_of(request), data if isinstance(data, dict) else {})
     except StoreError as error:
-        return {"problem": str(error)}
+        return {"problem": public(error)}
 
 
 class Desk:
@@ -80,10 +81,10 @@ class Desk:
         except LeaseOver:
             return self._refused(annotator, words, act, words("compare.lease_over"), lost=True)
         except BadJudgment as error:
-            return self._refused(annotator, words, act, str(error))
+            return self._refused(annotator, words, act, public(error))
         except StoreLocked as error:
             # To wait for the lock once more would take longer than the page is patient.
-            return {"problem": words("compare.not_saved", why=str(error))}
+            return {"problem": words("compare.not_saved", why=public(error))}
         except StoreError:
             return self._judge_alone(annotator, words, act)
         return {"next": self._view(annotator, words, act, found)}
@@ -93,7 +94,7 @@ class Desk:
         try:
             self._save(annotator, act)
         except StoreError as error:
-            return {"problem": words("compare.not_saved", why=str(error))}
+            return {"problem": words("compare.not_saved", why=public(error))}
         judged = annotators.get(self.store, annotator.id).judged
         return {"next": judging_view.dry_queue_view(words, words("compare.next_failed"), judged)}
 
@@ -150,5 +151,5 @@ class Desk:
             ready=status.ready,
             filling=status.filling,
             seconds_per_comparison=status.seconds_per_comparison,
-            note=status.note,
+            note=without_paths(status.note),
         )

@@ -1,20 +1,23 @@
-"""What stands before every route, Gradio's included: who may reach which, and from where.
+"""What stands before every route, Gradio's included: who may reach which, from where, and with what.
 
 The table below names every route that is open at all; what is not in it does not exist for anybody. Once there is an
 account, only those who are signed in reach anything but the sign-in page. Before that only this machine does, under its
 own name, so that no other site can speak to the app through somebody's browser. Which *handler* somebody may call is
-asked again in each handler: `feedback_ui.gate`.
+asked again in each handler: `feedback_ui.gate`. A body is looked through before the route sees it (`feedback_ui.bodies`): a
+file that it names is one that this visitor has uploaded, or the call is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -23,7 +26,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from feedback_ui import bodies
+from feedback_ui.bodies import BadBody
+from feedback_ui.calls import RUN
+from feedback_ui.errors import public
 from feedback_ui.gate import Gate, Visitor
+from feedback_ui.uploads import Uploads
 from feedback_ui.words import words_of
 from storage import accounts
 from storage.database import StoreError
@@ -34,6 +42,9 @@ SIGN_OUT = "/sign-out"
 
 RECHECK_S = 5.0
 """How often an open stream asks whether its session still is one, in seconds."""
+
+STREAMS = 64
+"""How many streams one account may have open: each page has one. A further one ends the oldest."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -73,6 +84,8 @@ class Route:
     """Only for those who may read the pages of this role."""
     stream: bool = False
     """Stays open until one side ends it."""
+    body: bodies.Kind = "json"
+    """What a POST brings along."""
 
     def admits(self, visitor: Visitor) -> bool:
         return (self.act is None or visitor.may_act(self.act)) and (self.read is None or visitor.may_read(self.read))
@@ -85,23 +98,26 @@ ROUTES = (
     Route("GET", "/gradio_api/heartbeat/[^/]+", stream=True),
     Route("GET", "/gradio_api/queue/data", stream=True),
     Route("POST", "/gradio_api/(queue/join|run/predict|component_server/?|cancel|reset)"),
-    # Prompts to import come in, exports go out. A file is named by its path; Gradio would fetch an address itself.
-    Route("POST", "/gradio_api/upload", act="lead"),
-    Route("GET", "/gradio_api/upload_progress", act="lead", stream=True),
-    Route("GET", "/gradio_api/file=/.+", read="lead"),
-    Route("POST", SIGN_OUT),
+    # Prompts to import come in, and out only to who brought them.
+    Route("POST", "/gradio_api/upload", act="lead", body="upload"),
+    Route("GET", "/gradio_api/file=.+", read="lead"),
+    Route("POST", SIGN_OUT, body="form"),
 )
 
-TO_EVERYBODY = (Route("GET", SIGN_IN), Route("POST", SIGN_IN))
+TO_EVERYBODY = (Route("GET", SIGN_IN), Route("POST", SIGN_IN, body="form"))
 
 
 class Guard:
     """ASGI middleware. What it lets through reaches the app as it came."""
 
-    def __init__(self, app: ASGIApp, gate: Gate):
+    def __init__(self, app: ASGIApp, gate: Gate, uploads: Uploads, checked: Callable[[str, Any], Any]):
+        """`checked` takes the path and the JSON of a call, and returns what is passed on or raises BadBody."""
         self.app = app
         self.gate = gate
+        self.uploads = uploads
+        self.checked = checked
         self._stopping = asyncio.Event()
+        self._streams: defaultdict[int, list[asyncio.Event]] = defaultdict(list)
 
     def end_streams(self) -> None:
         """The server stops: streams that would stay open for ever end now. Call it inside the server's loop."""
@@ -123,18 +139,70 @@ class Guard:
             visitor = self.gate.visitor(request)
             response, route = self._judge(request, visitor)
         except StoreError as error:
-            response, route = refusal(503, str(error)), None
+            response, route = refusal(503, public(error)), None
         if response is not None:
             await response(scope, receive, send)
+            return
+        files: list[Path] = []
+        try:
+            receive = bodies.limited(receive, route.body, request.headers)
+            if route.body == "json" and request.method == "POST":
+                if (body := await bodies.read(receive)) is None:
+                    return
+                body, files = self._look_at(request, visitor, body)
+                receive = bodies.replayed(body, receive)
+        except BadBody as error:
+            await refused_body(request, error)(scope, receive, send)
             return
         if visitor and visitor.due:
             # A full disk must not keep anybody from reading.
             with suppress(StoreError):
                 await run_in_threadpool(accounts.renew, self.gate.store, self.gate.token(request))
         if route.stream:
-            await self._stream(scope, receive, send)
+            await self._stream(scope, receive, send, visitor)
+        elif files:
+            await self._with_files(scope, receive, with_status(send, scope), files)
         else:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, with_status(send, scope))
+
+    async def _with_files(self, scope: Scope, receive: Receive, send: Send, files: list[Path]) -> None:
+        """Uploads are gone when the act is over, however it ended, and before anybody hears of its end."""
+
+        async def sending(message: Message) -> None:
+            await self._discard(files)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sending)
+        finally:
+            await self._discard(files)
+
+    async def _discard(self, files: list[Path]) -> None:
+        if files:
+            await run_in_threadpool(self.uploads.discard, files.copy())
+            files.clear()
+
+    def _look_at(self, request: Request, visitor: Visitor | None, body: bytes) -> tuple[bytes, list[Path]]:
+        """What is passed on of a body of JSON, and the visitor's uploads that are used up by this call.
+
+        Raises:
+            BadBody: it is no JSON, the handler does not take it, or it names a file that the visitor has not uploaded.
+        """
+        if request.headers.get("content-type", "").lower().startswith(("multipart/", "application/x-www-form-urlencoded")):
+            raise BadBody(415, "body.no_json")
+        path, value = request.scope["path"], bodies.decoded(body)
+        files = []
+        for claim in bodies.claims_in(value):
+            # Only the route that answers when the act is done: it is then that the file goes.
+            owner = visitor.annotator.id if visitor and visitor.may_act("lead") and path == RUN else None
+            file = None if owner is None else self.uploads.find(owner, claim.get("path"))
+            if file is None:
+                raise BadBody(400, "body.not_uploaded")
+            files.append(file)
+            # Nothing else that was said of the file is passed on.
+            claim.clear()
+            claim.update(path=str(file), orig_name=file.name, meta={"_type": "gradio.FileData"})
+        return bodies.encoded(self.checked(path, value)), files
 
     def _judge(self, request: Request, visitor: Visitor | None) -> tuple[Response | None, Route | None]:
         """What to answer instead, or else the route that is open."""
@@ -156,10 +224,15 @@ class Guard:
             request.scope["query_string"] = b""
         return None, routes[0]
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _stream(self, scope: Scope, receive: Receive, send: Send, visitor: Visitor | None) -> None:
         """A response that stays open, until the browser leaves, the session is over or the server stops."""
         request = Request(scope)
-        ended = asyncio.create_task(self._end_of(request, receive))
+        owner, replaced = visitor.annotator.id if visitor else 0, asyncio.Event()
+        streams = self._streams[owner]
+        streams.append(replaced)
+        if len(streams) > STREAMS:
+            streams.pop(0).set()
+        ended = asyncio.create_task(self._end_of(request, receive, replaced))
         started = complete = False
 
         async def receive_or_end() -> Message:
@@ -177,24 +250,31 @@ class Guard:
                 await send({"type": "http.response.body", "body": b""})
         finally:
             ended.cancel()
+            if replaced in streams:
+                streams.remove(replaced)
+            if not streams:
+                self._streams.pop(owner, None)
 
-    async def _end_of(self, request: Request, receive: Receive) -> Message:
+    async def _end_of(self, request: Request, receive: Receive, replaced: asyncio.Event) -> Message:
         """Returns when the stream has to end; what it returns is what an app is told then."""
         left = asyncio.create_task(self._left(receive))
         stopping = asyncio.create_task(self._stopping.wait())
+        replacing = asyncio.create_task(replaced.wait())
         try:
-            while not (await asyncio.wait((left, stopping), timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED))[0]:
+            while not (await asyncio.wait((left, stopping, replacing), timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED))[0]:
                 with suppress(StoreError):
                     if self.gate.visitor(request) is None:
                         break
         finally:
             left.cancel()
             stopping.cancel()
+            replacing.cancel()
         return {"type": "http.disconnect"}
 
     async def _left(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        with suppress(BadBody):
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
 
 def matching(routes: tuple[Route, ...], request: Request) -> Iterator[Route]:
@@ -213,6 +293,10 @@ def nobody(request: Request) -> Response:
 def refusal(status: int, text: str) -> Response:
     """In the shape in which Gradio's browser side expects an error."""
     return JSONResponse({"error": text, "detail": text}, status)
+
+
+def refused_body(request: Request, error: BadBody) -> Response:
+    return refusal(error.status_code, words_of(request)(error.key, **error.values))
 
 
 def on_this_machine(request: Request) -> bool:
@@ -239,6 +323,17 @@ def is_from_elsewhere(request: Request) -> bool:
     # Browsers leave those headers out for plain http on a network.
     origin = headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != headers.get("host")
+
+
+def with_status(send: Send, scope: Scope) -> Send:
+    """Puts the status that an error of a handler means in the place of Gradio's 500: `feedback_ui.calls` leaves it there."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 500:
+            message["status"] = scope.get("state", {}).get("status", 500)
+        await send(message)
+
+    return sending
 
 
 def with_headers(send: Send) -> Send:

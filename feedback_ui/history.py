@@ -13,6 +13,7 @@ import gradio as gr
 from feedback_ui import acts, judging_view
 from feedback_ui.compare import answered
 from feedback_ui.component import judging_component
+from feedback_ui.errors import public
 from feedback_ui.gate import Gate
 from feedback_ui.words import Words
 from storage import history, judgments, settings
@@ -72,7 +73,7 @@ class Archive:
         try:
             past = self._own(annotator, words, data.get("judgment_id"))
         except StoreError as error:
-            return {"problem": str(error)}
+            return {"problem": public(error)}
         return {"view": judging_view.past_view(words, past, settings.current(self.store))}
 
     def correct(self, annotator: Annotator, words: Words, act: dict[str, Any]) -> Reply:
@@ -83,7 +84,7 @@ class Archive:
                 said = acts.judged(act, past.order)
                 corrected = judgments.correct(self.store, past.judgment.id, annotator.id, **said)
         except StoreError as error:
-            return self._sent_before(annotator, words, act) or {"problem": words("compare.not_saved", why=str(error))}
+            return self._sent_before(annotator, words, act) or {"problem": words("compare.not_saved", why=public(error))}
         return {"row": judging_view.past_row(words, history.get(self.store, corrected.id)), "replaces": past.judgment.id}
 
     def _sent_before(self, annotator: Annotator, words: Words, act: dict[str, Any]) -> Reply | None:

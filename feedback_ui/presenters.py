@@ -11,6 +11,7 @@ from datetime import date
 from typing import Any
 
 from feedback_ui import markdown
+from feedback_ui.errors import public
 from feedback_ui.words import Words
 from rlhf.pairs import PreferencePair
 from storage.records import PolicyVersion
@@ -35,8 +36,8 @@ def day(words: Words, iso: str) -> str:
 
 
 def sentence(error: Exception) -> str:
-    """An error's message as a reader's sentence. A name or an address at its start stays as it is."""
-    said = str(error).strip() or type(error).__name__
+    """An error's message as a reader's sentence. A name or an address at its start stays as it is; no path of this machine does."""
+    said = public(error)
     if said.split()[0].isalpha():
         said = said[0].upper() + said[1:]
     return said if said.endswith((".", "!", "?")) else said + "."

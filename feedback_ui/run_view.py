@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from feedback_ui.errors import without_paths
 from feedback_ui.markdown import escape, render
 from feedback_ui.presenters import duration, figures, hollow
 from feedback_ui.words import Words
@@ -105,7 +106,8 @@ def bar(words: Words, run: Run) -> str:
 
 def error(words: Words, run: Run) -> str:
     if run.error:
-        return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-error">{escape(words("run.error", error=run.error))}</p>'
+        said = escape(words("run.error", error=without_paths(run.error)))
+        return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-error">{said}</p>'
     if run.status == "lost":
         return f'<p class="rl-notice rl-warn" data-testid="run-error">{words("run.lost")}</p>'
     return ""

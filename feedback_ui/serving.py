@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
+from functools import partial
 from threading import Thread
 from time import monotonic, sleep
 
 import uvicorn
 from anyio import to_thread
 
+from feedback_ui.connections import Connection, Patience
 from feedback_ui.web import Web
 
 START_S = 30.0
@@ -27,11 +30,16 @@ class Serving:
         OSError: the address cannot be bound, or the server did not come up.
     """
 
-    def __init__(self, web: Web, host: str, port: int):
+    def __init__(self, web: Web, host: str, port: int, patience: Patience | None = None):
         self._socket = bound(host, port)
         self.host, self.port = self._socket.getsockname()[:2]
+        self.patience = patience or Patience()
         # A proxy before the server may say who asks and by which scheme only if it is on this machine: uvicorn's default.
-        self._server = _Server(uvicorn.Config(web, log_level="warning", server_header=False, date_header=True), web)
+        # No page uses a websocket.
+        config = uvicorn.Config(
+            web, log_level="warning", server_header=False, date_header=True, http=partial(Connection, patience=self.patience), ws="none"
+        )
+        self._server = _Server(config, web, self.patience)
         self._thread = Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="rl-web", daemon=True)
         # The pages stay as they are: to look through them for garbage again and again would stop everybody each time.
         gc.freeze()
@@ -59,13 +67,20 @@ class Serving:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, web: Web):
+    def __init__(self, config: uvicorn.Config, web: Web, patience: Patience):
         super().__init__(config)
         self._web = web
+        self._patience = patience
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         await super().startup(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        # Ten ticks are a second.
+        if counter % 5 == 0:
+            self._patience.end_overdue(asyncio.get_running_loop().time(), self.server_state.connections)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # uvicorn waits for responses to end, and a page's streams never do.

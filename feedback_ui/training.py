@@ -13,6 +13,7 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui import charts, presenters, rounds_table, run_view, trust_view
+from feedback_ui.errors import without_paths
 from feedback_ui.form import RoundForm, as_on_the_page
 from feedback_ui.gate import Gate
 from feedback_ui.theme import QUIET, heading, html, label
@@ -198,7 +199,7 @@ class TrainingPage:
             self.progress: run_view.progress(words, run),
             self.result: run_view.result(words, run),
             self.samples: run_view.samples(words, runs.samples(self.store, run_id)),
-            self.log: self.jobs.log_tail(run_id),
+            self.log: without_paths(self.jobs.log_tail(run_id)),
             self.drawn: now,
         }
         if drawn is None or replace(drawn, points=now.points) != now:

@@ -6,6 +6,7 @@ Leaves out who may reach what (`feedback_ui.guard`), who somebody is (`feedback_
 
 from __future__ import annotations
 
+import os
 from base64 import b64encode
 from hashlib import sha256
 from html import escape
@@ -16,12 +17,18 @@ from urllib.parse import parse_qs
 import gradio as gr
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from feedback_ui.bodies import LONGEST_UPLOAD, BadBody
+from feedback_ui.calls import Calls
+from feedback_ui.errors import public
 from feedback_ui.gate import Gate, Refused
-from feedback_ui.guard import SIGN_IN, SIGN_OUT, Guard
+from feedback_ui.guard import SIGN_IN, SIGN_OUT, Guard, refusal, refused_body
+from feedback_ui.sessions import Sessions
 from feedback_ui.theme import asset, launch_options
+from feedback_ui.uploads import Uploads
 from feedback_ui.words import words_of
 from storage import accounts
 from storage.accounts import SignInRefused
@@ -52,12 +59,20 @@ if (said) document.documentElement.dataset.roles = said.split("=")[1].replaceAll
 
 
 class Web(FastAPI):
-    """The whole app, to be served by `feedback_ui.serving`; in tests by Starlette's client."""
+    """The whole app, to be served by `feedback_ui.serving`; in tests by Starlette's client. One in a process: Gradio's folder for
+    files is a setting of the process.
+
+    Raises:
+        OSError: the folder for uploads cannot be made or emptied.
+    """
 
     def __init__(self, pages: gr.Blocks, gate: Gate):
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
         self.pages = pages
         self.gate = gate
+        self.uploads = Uploads(gate)
+        self._keep_files_in(str(self.uploads.root))
+        self.calls = Calls(pages)
         door = Door(gate)
         self.add_api_route(SIGN_IN, door.show, methods=["GET", "HEAD"])
         self.add_api_route(SIGN_IN, door.sign_in, methods=["POST"])
@@ -67,8 +82,8 @@ class Web(FastAPI):
             self,
             pages,
             "/",
-            app_kwargs={"exception_handlers": {Refused: refused, StoreError: not_done}},
             show_error=False,
+            max_file_size=LONGEST_UPLOAD,
             ssr_mode=False,
             mcp_server=False,
             pwa=False,
@@ -76,11 +91,33 @@ class Web(FastAPI):
             **options | {"head": SIGNED_OUT + OWN_TABS.replace("$name", roles_cookie(gate)) + options.get("head", "")},
         )
         self.gradio = self.router.routes[-1].app
+        # Gradio looks at what files a call names only once it counts as launched, which a mounted app otherwise never does.
+        pages.has_launched = True
+        self.sessions = self.gradio.state_holder = Sessions(pages)
+        self._put_before_gradio(self.sessions)
+        for kind, answer in ((Refused, refused), (StoreError, not_done), (BadBody, bad_body), (HTTPException, not_so)):
+            self.add_exception_handler(kind, answer)
         self.guard: Guard | None = None
+
+    def _keep_files_in(self, folder: str) -> None:
+        """In the place of a folder that all programs of the machine share."""
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        for block in self.pages.blocks.values():
+            block.GRADIO_CACHE = folder
+
+    def _put_before_gradio(self, sessions: Sessions) -> None:
+        """Routes of our own under Gradio's addresses, for what its routes do with files and sessions."""
+        mounted = self.router.routes.pop()
+        for path in ("/gradio_api/component_server", "/gradio_api/component_server/"):
+            self.add_api_route(path, self.calls.server_function, methods=["POST"])
+        self.add_api_route("/gradio_api/heartbeat/{session_hash}", sessions.heartbeat, methods=["GET"])
+        self.add_api_route("/gradio_api/upload", self.uploads.receive, methods=["POST"])
+        self.add_api_route("/gradio_api/file={path_or_url:path}", self.uploads.send, methods=["GET", "HEAD"])
+        self.router.routes.append(mounted)
 
     def build_middleware_stack(self) -> Guard:
         # Outermost: nothing comes before it, not even the page about an error.
-        self.guard = Guard(super().build_middleware_stack(), self.gate)
+        self.guard = Guard(super().build_middleware_stack(), self.gate, self.uploads, self.calls.checked)
         return self.guard
 
     def end_streams(self) -> None:
@@ -123,7 +160,7 @@ class Door:
             text = words("sign_in.wait", count=error.wait_s) if error.wait_s else words("sign_in.wrong")
             return self._form(request, text, name=name, status=429 if error.wait_s else 401, wait_s=error.wait_s)
         except StoreError as error:
-            return self._form(request, str(error), name=name, status=503)
+            return self._form(request, public(error), name=name, status=503)
         await self._end_session(request)
         response = RedirectResponse("/", 303)
         roles = ".".join(sorted(accounts.of_token(self.gate.store, token).roles))
@@ -185,10 +222,20 @@ async def read_form(request: Request) -> dict[str, str] | None:
 
 
 async def refused(_: Request, error: Any) -> JSONResponse:
-    """A server function that somebody may not call. Gradio answers for its other handlers itself."""
+    """What somebody may not have."""
     return JSONResponse({"error": error.message, "detail": error.message, "title": error.title}, error.status)
 
 
-async def not_done(_: Request, error: Any) -> JSONResponse:
-    """The store could not do what a server function asked of it; nothing was written."""
-    return JSONResponse({"error": str(error), "detail": str(error)}, 503)
+async def not_done(_: Request, error: Any) -> Response:
+    """The store could not do what was asked of it; nothing was written."""
+    return refusal(503, public(error))
+
+
+async def bad_body(request: Request, error: Any) -> Response:
+    """A body that turned out to be too long, too slow or nothing that the route takes."""
+    return refused_body(request, error)
+
+
+async def not_so(_: Request, error: Any) -> Response:
+    """What Starlette finds wrong with a request."""
+    return refusal(error.status_code, str(error.detail))

@@ -52,6 +52,11 @@ class DataFolder:
     def logs(self) -> Path:
         return self.root / "logs"
 
+    @property
+    def uploads(self) -> Path:
+        """Files that came in through a page, until the act is done for which they came. Emptied when the server starts."""
+        return self.root / "uploads"
+
     def run(self, run_id: str) -> Path:
         return self.root / "runs" / run_id
 

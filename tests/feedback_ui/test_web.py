@@ -368,7 +368,7 @@ def test_a_link_from_another_site_asks_again_as_itself(site, ann):
     assert reply.status_code == 200 and 'content="0;url=/"' in reply.text and "component" not in reply.text
 
 
-def test_files_come_in_from_leads_only_and_go_out_to_readers_of_theirs(site, ann):
+def test_files_come_in_from_leads_only_and_go_out_to_who_brought_them(site, ann):
     for name, role in (("Bob", "annotator"), ("Rae", "researcher")):
         site.account(name, role)
     upload = {"files": ("p.jsonl", b"{}")}
@@ -377,7 +377,7 @@ def test_files_come_in_from_leads_only_and_go_out_to_readers_of_theirs(site, ann
         assert reply.status_code == status, name
         if name == "Ann":
             uploaded = reply.json()[0]
-    for name, status in (("Ann", 200), ("Bob", 403), ("Rae", 200)):
+    for name, status in (("Ann", 200), ("Bob", 403), ("Rae", 403)):
         assert site.get(f"/gradio_api/file={uploaded}", cookie=site.cookie(name)).status_code == status, name
     assert site.get(f"/gradio_api/file={uploaded}").status_code == 401
 

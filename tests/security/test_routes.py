@@ -52,9 +52,8 @@ ROUTES = {
     "POST /gradio_api/cancel": ALL,
     "POST /gradio_api/reset": ALL,
     "GET /gradio_api/heartbeat/{session_hash}": ALL,
-    # Prompts come in, exports go out.
+    # Prompts come in, and out to who brought them.
     "POST /gradio_api/upload": {L},
-    "GET /gradio_api/upload_progress": {L},
     "GET /gradio_api/file={path_or_url:path}": LEAD_PAGE,
     # Not needed, not there.
     "GET /config/": CLOSED,
@@ -95,6 +94,7 @@ ROUTES = {
     "POST /gradio_api/call/{api_name}/": CLOSED,
     "GET /gradio_api/call/{api_name}/{event_id}": CLOSED,
     "GET /gradio_api/queue/status": CLOSED,
+    "GET /gradio_api/upload_progress": CLOSED,
     "GET /pwa_icon": CLOSED,
     "GET /pwa_icon/{size}": CLOSED,
     "GET /openapi.json": CLOSED,

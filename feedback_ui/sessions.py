@@ -1,0 +1,123 @@
+"""What the server keeps of each open page: only what an event has changed there, for few pages, and not for long.
+
+Gradio copies the configuration of every component for each session, for links that bring a page back as it was; there are no such
+links here, and the copy takes .4 MiB and 50 ms. Nothing of what somebody has judged or set is in a session: a page whose session
+is gone starts one with the values that every page starts with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from copy import copy
+from datetime import datetime
+from typing import Any
+
+import gradio as gr
+from gradio.state_holder import SessionState, StateHolder
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from feedback_ui.bodies import BadBody
+
+CAPACITY = 300
+"""The most sessions at a time: fifty people with six pages each."""
+
+GRACE_S = 120.0
+"""How long a session is kept after its page has gone, in seconds: a connection that broke comes back within it."""
+
+HEARTBEAT_S = 15.0
+"""How often an open page hears from the server, in seconds."""
+
+LONGEST_NAME = 64
+"""The most characters in the name of a session; Gradio's pages take eleven."""
+
+
+class LeanSession(SessionState):
+    """A session without the copy of every component's configuration."""
+
+    def __init__(self, blocks: gr.Blocks):
+        # Not Gradio's own: it is the copy that is left out.
+        self.blocks_config = copy(blocks.default_config)
+        self.config_values: dict[int, Any] = {}
+        self.state_data: dict[int, Any] = {}
+        self._state_ttl: dict[int, Any] = {}
+        self.is_closed = False
+        self.STATE_TTL_WHEN_CLOSED = GRACE_S
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        if isinstance(block := self.blocks_config.blocks.get(key), gr.State):
+            self._state_ttl[key] = (block.time_to_live, datetime.now())
+            self.state_data[key] = value
+        else:
+            self.blocks_config.blocks[key] = value
+
+    def _update_config(self, key: int) -> None:
+        pass
+
+    def _update_value_in_config(self, key: int, value: Any) -> None:
+        pass
+
+
+class Sessions(StateHolder):
+    """All sessions of the app, the one that was used last at the end. Everything here runs in the server's event loop."""
+
+    def __init__(self, blocks: gr.Blocks, capacity: int = CAPACITY, grace_s: float = GRACE_S):
+        super().__init__()
+        blocks.state_session_capacity = capacity
+        self.set_blocks(blocks)
+        self._grace_s = grace_s
+        self._open: Counter[str] = Counter()
+
+    def __getitem__(self, session_id: str) -> SessionState:
+        if session_id not in self.session_data:
+            while len(self.session_data) >= self.capacity:
+                self._drop(self._next_to_go())
+            self.session_data[session_id] = LeanSession(self.blocks)
+        self.session_data.move_to_end(session_id)
+        return self.session_data[session_id]
+
+    async def heartbeat(self, request: Request) -> Response:
+        """A stream for as long as a page is open; when it ends, its session does."""
+        name = session_name(request.path_params["session_hash"])
+        return StreamingResponse(self._beats(name), media_type="text/event-stream")
+
+    async def _beats(self, name: str) -> AsyncIterator[str]:
+        self._open[name] += 1
+        try:
+            while True:
+                yield "data: ALIVE\n\n"
+                await asyncio.sleep(HEARTBEAT_S)
+        finally:
+            self._open[name] -= 1
+            if not self._open[name]:
+                del self._open[name]
+                asyncio.get_running_loop().call_later(self._grace_s, self._drop_if_gone, name)
+
+    def _drop_if_gone(self, name: str) -> None:
+        if name not in self._open:
+            self._drop(name)
+
+    def _next_to_go(self) -> str:
+        """Of those whose page has no heartbeat the one that was used longest ago; if all have, of all."""
+        return next((name for name in self.session_data if name not in self._open), next(iter(self.session_data)))
+
+    def _drop(self, name: str) -> None:
+        self.session_data.pop(name, None)
+        queue = self.blocks._queue
+        # What waits to be fetched by a page that is gone; an event that is at work still writes there.
+        if not any(event.session_hash == name for event in queue.event_ids_to_events.values()):
+            queue.pending_messages_per_session.pop(name, None)
+            queue.pending_event_ids_session.pop(name, None)
+
+
+def session_name(said: Any) -> str:
+    """The name of a session, if it is one.
+
+    Raises:
+        BadBody: it is none that a page gives itself.
+    """
+    if not isinstance(said, str) or not 0 < len(said) <= LONGEST_NAME or not said.isascii() or not said.isprintable():
+        raise BadBody(400, "body.no_session")
+    return said

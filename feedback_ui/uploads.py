@@ -1,0 +1,118 @@
+"""The files that leads hand in: a folder of the app's own, names that say nothing of the server, and an early end.
+
+A browser knows an upload as `<32 hex digits>/<name>`. Where that lies, in `<data folder>/uploads/<annotator id>/`, no browser
+learns. An upload is there for one act and is deleted with it; what no act came for goes when its owner uploads more, or when the
+server starts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from feedback_ui.bodies import BadBody
+from feedback_ui.gate import Gate
+from storage.database import DataFolder
+
+KEPT = 4
+"""The most uploads of one account at a time; a further one takes the place of the oldest."""
+
+NAMED = re.compile(r"([0-9a-f]{32})/([^/\0]{1,100})")
+
+
+class Uploads:
+    """The folder for uploads of one store.
+
+    Raises:
+        OSError: the folder cannot be made or emptied.
+    """
+
+    def __init__(self, gate: Gate):
+        self.gate = gate
+        self.root = DataFolder(gate.store.path.absolute().parent).uploads
+        if self.root.exists():
+            shutil.rmtree(self.root)
+        self.root.mkdir(mode=0o700)
+
+    async def receive(self, request: Request) -> Response:
+        """Takes one file, the field `files` of a form, and answers with the name by which an act may use it."""
+        owner = self.gate.acts(request, "lead").annotator.id
+        async with request.form(max_files=1, max_fields=0) as form:
+            file = form.get("files")
+            if not isinstance(file, UploadFile):
+                raise BadBody(400, "body.no_file")
+            return JSONResponse([await run_in_threadpool(self._keep, owner, file.filename or "", file.file)])
+
+    async def send(self, request: Request) -> Response:
+        """Gives somebody their own upload back, to be saved and not to be shown."""
+        visitor = self.gate.reads(request, "lead")
+        path = self.find(visitor.annotator.id, request.path_params["path_or_url"])
+        if path is None:
+            raise BadBody(403, "body.not_uploaded")
+        return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+
+    def find(self, owner: int, named: object) -> Path | None:
+        """Where the upload of that name lies, if this annotator has uploaded it and it is a regular file still."""
+        if not isinstance(named, str) or not (parts := NAMED.fullmatch(named)) or parts[2] in (".", ".."):
+            return None
+        folder = self.root / str(owner) / parts[1]
+        path = folder / parts[2]
+        try:
+            # By the folder too: nothing here is reached through a link.
+            whole = stat.S_ISDIR(folder.lstat().st_mode) and stat.S_ISREG(path.lstat().st_mode)
+        except (OSError, ValueError):
+            return None
+        return path if whole else None
+
+    def discard(self, paths: Iterable[Path]) -> None:
+        """Deletes uploads that `find` has found."""
+        for path in paths:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        # Gradio's upload button leaves an empty file each time.
+        for left in self.root.iterdir():
+            if not left.is_dir():
+                left.unlink(missing_ok=True)
+
+    def _keep(self, owner: int, filename: str, content: BinaryIO) -> str:
+        of_owner = self.root / str(owner)
+        of_owner.mkdir(mode=0o700, exist_ok=True)
+        self._make_room(of_owner)
+        token = secrets.token_hex(16)
+        folder = of_owner / token
+        folder.mkdir(mode=0o700)
+        name = safe_name(filename)
+        try:
+            handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as kept:
+                shutil.copyfileobj(content, kept)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return f"{token}/{name}"
+
+    def _make_room(self, of_owner: Path) -> None:
+        kept = sorted(of_owner.iterdir(), key=lambda folder: folder.lstat().st_mtime_ns)
+        for folder in kept[: max(0, len(kept) - KEPT + 1)]:
+            if folder.is_symlink():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def safe_name(filename: str) -> str:
+    """The last part of a file's name, its letters and digits, at most 60 of them; an import keeps it as its source."""
+    last = re.split(r"[/\\]", filename)[-1]
+    stem, dot, ending = re.sub(r"[^\w.\- ]", "_", last).strip(". ").rpartition(".")
+    name = f"{stem[:44]}{dot}{ending[:15]}" if stem else ending[:60]
+    return name or "upload"

@@ -1,0 +1,144 @@
+"""What a browser hears of an error names no folder of the server; the log does."""
+
+import ast
+import json
+import logging
+import re
+import sqlite3
+from pathlib import Path
+
+import gradio as gr
+import httpx2
+import pytest
+from served_app import PASSWORD, served
+
+import feedback_ui
+from feedback_ui.errors import public, without_paths
+from storage import accounts, database
+from storage.database import StoreError
+from storage.records import ROLES
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("/srv/data/rankloop.db: database is locked. Nothing was saved.", "rankloop.db: database is locked. Nothing was saved."),
+        ("/home/ann lee/my data/rankloop.db: disk full, then try", "rankloop.db: disk full, then try"),
+        ("[Errno 2] No such file or directory: '/tmp/gradio/abc/up.jsonl'", "[Errno 2] No such file or directory: 'up.jsonl'"),
+        ("see /srv/a/log.txt and /srv/b/other.txt", "see log.txt and other.txt"),
+        ("the log says why:\n/srv/data/logs/worker.log", "the log says why:\nworker.log"),
+        ('File "/srv/rlhf/round.py", line 3', 'File "round.py", line 3'),
+        (r"C:\Users\Ann Lee\data\rankloop.db: locked", "rankloop.db: locked"),
+        (r"\\server\share\rankloop.db: locked", "rankloop.db: locked"),
+        ("--data=/srv/data is no folder", "--data=data is no folder"),
+        ("(file:///srv/data/x.db)", "(file://x.db)"),
+        ("http://127.0.0.1:8000/v1/models does not answer", "http://127.0.0.1:8000/v1/models does not answer"),
+        ("3/4 of the rows, and/or none", "3/4 of the rows, and/or none"),
+        ("data/rankloop.db: locked", "data/rankloop.db: locked"),
+        ("a / b", "a / b"),
+        ("", "StoreError"),
+    ],
+)
+def test_a_path_is_cut_down_to_its_name(message, told):
+    assert public(StoreError(message)) == told
+
+
+def test_a_long_message_takes_no_long_time():
+    for text in ("/a " * 100_000, "/a" * 100_000, "/" * 100_000, "/x" + "a " * 100_000, " /x" * 100_000):
+        without_paths(text)
+
+
+def test_what_is_left_out_is_in_the_log(caplog):
+    public(StoreError("/srv/data/rankloop.db: locked"))
+    assert "/srv/data/rankloop.db: locked" in caplog.text
+
+
+# ---- every way to a browser
+
+
+def raw_errors(source: Path):
+    """Where the text of an exception is made without `public`: `str(error)`, `f"{error}"`, `error.args`."""
+    for handler in (node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.ExceptHandler) and node.name):
+        for node in ast.walk(handler):
+            inner = None
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("str", "repr"):
+                inner = node.args[0]
+            elif isinstance(node, ast.FormattedValue) or (isinstance(node, ast.Attribute) and node.attr == "args"):
+                inner = node.value
+            if isinstance(inner, ast.Name) and inner.id == handler.name:
+                yield f"{source.name}:{node.lineno}"
+
+
+def test_no_page_puts_an_error_into_words_by_itself():
+    sources = list(Path(feedback_ui.__file__).parent.rglob("*.py"))
+    found = [place for source in sources for place in raw_errors(source)]
+    # Of what the browser itself has sent.
+    assert [place for place in found if not place.startswith("acts.py")] == []
+    assert len(sources) > 30
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory):
+    """The app over a store into which something else writes without end; its wait for that is short."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(database, "BUSY_TIMEOUT_MS", 20)
+        folder = tmp_path_factory.mktemp("a folder with spaces") / "inner data"
+        with served(folder) as site:
+            site.add_accounts()
+            accounts.create(site.store, "everybody", PASSWORD, ROLES)
+            cookie = site.cookie("everybody")
+            site.clients["everybody"] = httpx2.Client(base_url=site.url, headers={"cookie": cookie}, timeout=60)
+            other = sqlite3.connect(site.store.path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            yield site
+            other.execute("ROLLBACK")
+            other.close()
+
+
+def start_value(block):
+    value = getattr(block, "value", None)
+    if isinstance(block, gr.State) or callable(value):
+        return None
+    try:
+        return json.loads(json.dumps(value))
+    except TypeError:
+        return None
+
+
+def answers(site):
+    """Everything that may be asked of the app by somebody with every role."""
+    client = site.clients["everybody"]
+    for number, event in site.pages.fns.items():
+        if event.fn is not None and not event.queue:
+            data = [start_value(block) for block in event.inputs]
+            filled = ["something" if isinstance(block, gr.Textbox) else value for block, value in zip(event.inputs, data, strict=True)]
+            for values in (data, filled):
+                body = {"fn_index": number, "data": values, "session_hash": "paths", "event_data": {"act": "cancel", "row": 1}}
+                yield client.post("/gradio_api/run/predict", json=body)
+    for number, block in site.pages.blocks.items():
+        for name, function in vars(block).items():
+            if getattr(function, "_is_server_fn", False) is True:
+                asked = {"data": {"presentation_id": 1, "judgment_id": 1}, "component_id": number, "fn_name": name, "session_hash": "paths"}
+                yield client.post("/gradio_api/component_server", json=asked)
+    yield httpx2.post(site.url + "/sign-in", data={"name": "lead", "password": PASSWORD})
+    uploaded = site.upload("lead", b'{"prompt": "Why?"}\n')
+    yield uploaded
+    found = {"path": uploaded.json()[0], "meta": {"_type": "gradio.FileData"}}
+    yield site.predict("lead", "import_file", [found])
+    yield site.predict("lead", "import_file", [found])
+    for path in ("/config", "/gradio_api/info", "/gradio_api/file=/etc/passwd", "/gradio_api/startup-events", "/assets/x", "/static/../x"):
+        yield client.get(path)
+
+
+@pytest.mark.slow
+def test_no_answer_of_a_store_that_fails_names_its_folder(locked, caplog):
+    caplog.set_level(logging.WARNING)
+    named, failed = [], 0
+    for reply in answers(locked):
+        text = reply.text.encode().decode("unicode_escape", "replace") + reply.text
+        failed += "rankloop.db: database is locked" in text
+        if str(locked.folder) in text or "inner data" in text or re.search(r"/tmp/|/root/|site-packages", text):
+            named.append((reply.request.url.path, reply.request.content[:100], text[:300]))
+    assert not named, named
+    assert failed > 10, "the store has hardly failed: this looked at nothing"
+    assert str(locked.folder) in caplog.text

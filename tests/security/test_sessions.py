@@ -1,0 +1,103 @@
+"""What the server keeps of pages: little of each, not many, and none of one that is gone."""
+
+import tracemalloc
+
+import pytest
+from served_app import served, until
+
+from feedback_ui import sessions
+from feedback_ui.sessions import CAPACITY, LeanSession
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sessions, "HEARTBEAT_S", 0.1)
+        with served(tmp_path_factory.mktemp("sessions")) as site:
+            site.add_accounts()
+            site.web.sessions._grace_s = 0.3
+            yield site
+
+
+def visit(site, session: str):
+    return site.predict("annotator", "show_visitor", [], session_hash=session)
+
+
+def test_a_call_of_a_component_makes_no_session(site):
+    before = set(site.web.sessions.session_data)
+    for _ in range(5):
+        assert site.ask("annotator", "compare", "next_comparison", {}).status_code == 200
+        assert site.ask("annotator", "history", "past_judgments", {}).status_code == 200
+        assert site.ask("annotator", "compare", "judge", {"presentation_id": 1}).status_code == 200
+    assert set(site.web.sessions.session_data) == before
+
+
+def test_there_are_never_more_sessions_than_places(site):
+    for n in range(CAPACITY + 20):
+        assert visit(site, f"many{n}").status_code == 200
+    assert len(site.web.sessions.session_data) == CAPACITY
+    assert "many0" not in site.web.sessions and f"many{CAPACITY + 19}" in site.web.sessions
+
+
+def test_an_open_page_keeps_its_session_while_others_come(site):
+    with site.clients["annotator"].stream("GET", "/gradio_api/heartbeat/open") as beats:
+        lines = beats.iter_lines()
+        assert next(lines) == "data: ALIVE"
+        visit(site, "open")
+        for n in range(CAPACITY + 5):
+            site.web.sessions[f"others{n}"]
+        assert "open" in site.web.sessions
+        assert len(site.web.sessions.session_data) == CAPACITY
+
+
+def test_a_session_goes_with_its_heartbeat(site):
+    with site.clients["annotator"].stream("GET", "/gradio_api/heartbeat/gone") as beats:
+        lines = beats.iter_lines()
+        next(lines)
+        visit(site, "gone")
+        assert "gone" in site.web.sessions
+    until(lambda: "gone" not in site.web.sessions)
+    assert "gone" not in site.web.sessions._open
+
+
+def test_a_page_that_comes_back_in_time_keeps_its_session(site):
+    site.web.sessions._grace_s = 1.0
+    with site.clients["annotator"].stream("GET", "/gradio_api/heartbeat/back") as beats:
+        lines = beats.iter_lines()
+        next(lines)
+        visit(site, "back")
+    kept = site.web.sessions.session_data["back"]
+    with site.clients["annotator"].stream("GET", "/gradio_api/heartbeat/back") as beats:
+        lines = beats.iter_lines()
+        for _ in range(15):
+            next(lines)
+        assert site.web.sessions.session_data["back"] is kept
+    site.web.sessions._grace_s = 0.3
+
+
+def test_a_page_works_on_after_its_session_is_gone(site):
+    """The choices that an event has put into a list are in the session: the next event puts them there again."""
+    for name in ("forgotten", "forgotten"):
+        reply = site.predict("lead", "PromptsSection.open", [], session_hash=name)
+        assert reply.status_code == 200
+        reply = site.predict("lead", "add_lines", ["Why does bread rise?", "imported", "heldout"], session_hash=name)
+        assert reply.status_code == 200 and "no_value" not in reply.text
+        site.web.sessions._drop(name)
+    assert site.store.value("SELECT count(*) FROM prompts") >= 1
+
+
+def test_a_session_is_small(site):
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    kept = [LeanSession(site.pages) for _ in range(50)]
+    each = (tracemalloc.get_traced_memory()[0] - before) / len(kept)
+    tracemalloc.stop()
+    assert each < 60_000, "Gradio's own takes 430,000"
+
+
+def test_what_events_have_changed_is_kept_in_the_session_alone(site):
+    session = LeanSession(site.pages)
+    number, block = next(iter(site.pages.blocks.items()))
+    changed = type(block)()
+    session[number] = changed
+    assert session[number] is changed and site.pages.blocks[number] is block

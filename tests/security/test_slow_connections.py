@@ -1,0 +1,248 @@
+"""Connections that say nothing, little or without end, over real sockets: they are ended, and newcomers are answered meanwhile."""
+
+import select
+import socket
+import threading
+import time
+from contextlib import ExitStack, contextmanager, suppress
+
+import httpx2
+import pytest
+from served_app import served, until
+
+from feedback_ui import guard
+from feedback_ui.connections import LONGEST_HEADERS, Patience, places
+
+PLACES = 80
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    patience = Patience(places=PLACES, headers_s=1.0, rest_s=1.0, unread_s=1.0)
+    with served(tmp_path_factory.mktemp("slow"), patience=patience) as site:
+        site.add_accounts()
+        yield site
+
+
+def ended_after(made: socket.socket, within_s: float = 6.0) -> tuple[float, bytes]:
+    """How long the server took to end the connection, in seconds, and what it said."""
+    began, said = time.monotonic(), b""
+    made.settimeout(within_s)
+    try:
+        while piece := made.recv(65536):
+            said += piece
+    except ConnectionResetError:
+        pass
+    return time.monotonic() - began, said
+
+
+def signs_in(site) -> int:
+    return httpx2.get(site.url + "/sign-in", timeout=10).status_code
+
+
+@contextmanager
+def many(site, number: int, say: bytes = b""):
+    """Open connections, each of which has said this."""
+    with ExitStack() as stack:
+        made = []
+        for _ in range(number):
+            made.append(stack.enter_context(site.connect()))
+            if say:
+                with suppress(OSError):
+                    made[-1].sendall(say)
+        yield made
+
+
+def still_open(connections: list[socket.socket]) -> int:
+    ended, _, _ = select.select(connections, [], [], 0)
+    return len(connections) - len(ended)
+
+
+HALF = [
+    b"", b"G", b"GET /sign-in HTTP/1.1\r\n", b"GET /sign-in HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"\r\n", b"\r\n\r\n",
+    b"POST /sign-in HTTP/1.1\r\nHost: x\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("half", HALF)
+def test_a_request_that_does_not_end_is_given_up(site, half):
+    with site.connect() as made:
+        made.sendall(half)
+        took, said = ended_after(made)
+    assert took < 4
+    # Nothing is said to who has said nothing: a browser opens connections ahead of need.
+    assert b" 408 " in said or not half.strip()
+    assert half or not said
+
+
+def test_a_byte_now_and_then_does_not_help(site):
+    with site.connect() as made:
+        made.settimeout(0.2)
+        made.sendall(b"GET /")
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - began < 6:
+                made.sendall(b"x")
+                try:
+                    if not made.recv(4096):
+                        raise ConnectionResetError
+                except TimeoutError:
+                    pass
+        assert time.monotonic() - began < 5
+
+
+def test_a_second_request_has_the_same_time(site):
+    for half in (b"GET / HT", b"\r\n"):
+        with site.connect() as made:
+            made.sendall(b"GET /sign-in HTTP/1.1\r\nHost: x\r\n\r\n")
+            until(lambda made=made: select.select([made], [], [], 0)[0])
+            made.sendall(half)
+            assert ended_after(made)[0] < 4
+
+
+def test_a_body_that_nobody_reads_does_not_go_on_for_ever(site):
+    with site.connect() as made:
+        made.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        made.settimeout(0.1)
+        began = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - began < 6:
+                made.sendall(b"x")
+                try:
+                    while made.recv(65536):
+                        pass
+                    raise ConnectionResetError
+                except TimeoutError:
+                    pass
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("head", [b"GET /sign-in HTTP/1.1\r\nX-Long: ", b"GET /", b"GET /sign-in HTTP/1.1\r\n"])
+def test_headers_are_not_kept_without_end(site, head):
+    piece = b"X-More: y\r\n" * 100 if head.endswith(b"\n") else b"x" * 1000
+    with site.connect() as made:
+        sent = len(head)
+        made.sendall(head)
+        with pytest.raises(OSError):
+            while sent < 40 * LONGEST_HEADERS:
+                made.sendall(piece)
+                sent += len(piece)
+                time.sleep(0.0005)
+    assert signs_in(site) == 200
+
+
+def test_neither_are_trailers_and_the_frames_of_chunks(site):
+    start = b"POST /sign-in HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for endless in (b"0\r\nX-Trailer: " + b"x" * 1000, b"1;" + b"x" * 1000):
+        with site.connect() as made:
+            made.sendall(start + endless)
+            sent = 0
+            with pytest.raises(OSError):
+                while sent < 40 * LONGEST_HEADERS:
+                    made.sendall(b"x" * 1000)
+                    sent += 1000
+                    time.sleep(0.0005)
+    assert signs_in(site) == 200
+
+
+def test_whoever_does_not_read_the_answer_is_not_waited_for(site):
+    cookie = site.cookie("lead")
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.connect(("127.0.0.1", site.serving.port))
+        asked = f"GET / HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode()
+        # More answers than the buffers between here and there can hold.
+        for _ in range(40):
+            try:
+                made.sendall(asked)
+            except OSError:
+                break
+        connections = site.serving._server.server_state.connections
+        until(lambda: any(each.flow.write_paused for each in connections))
+        until(lambda: not any(each.flow.write_paused for each in connections))
+    assert signs_in(site) == 200
+
+
+@pytest.mark.parametrize("say", [*HALF[:4], b"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nna"])
+def test_newcomers_are_answered_while_all_places_are_taken(site, say):
+    with many(site, 3 * PLACES, say) as taken:
+        for _ in range(5):
+            began = time.monotonic()
+            assert signs_in(site) == 200
+            assert time.monotonic() - began < 3
+        assert still_open(taken) <= PLACES
+
+
+def test_whoever_waits_longest_goes_first(site):
+    until(lambda: site.serving.patience.open < 5)
+    site.serving.patience.headers_s = 30.0
+    try:
+        with many(site, PLACES - 10) as first:
+            until(lambda: site.serving.patience.open >= PLACES - 10)
+            with many(site, 20) as later:
+                until(lambda: still_open(first) <= PLACES - 20)
+                time.sleep(0.3)
+                assert still_open(later) == 20
+                select_ended = [each for each in first if select.select([each], [], [], 0)[0]]
+                assert set(select_ended) <= set(first[:20])
+    finally:
+        site.serving.patience.headers_s = 1.0
+
+
+def test_a_flood_does_not_end_what_is_being_answered(site):
+    """A page's stream stays, however many come and say nothing."""
+    heard = []
+
+    def listen():
+        with site.clients["annotator"].stream("GET", "/gradio_api/heartbeat/flood") as reply:
+            heard.append(reply.status_code)
+            for line in reply.iter_lines():
+                heard.append(line)
+        heard.append(None)
+
+    listening = threading.Thread(target=listen, daemon=True)
+    listening.start()
+    until(lambda: len(heard) > 1)
+    with many(site, 3 * PLACES):
+        assert signs_in(site) == 200
+        assert None not in heard
+    assert heard[0] == 200
+
+
+def test_one_account_does_not_take_all_places_with_streams(site, monkeypatch):
+    monkeypatch.setattr(guard, "STREAMS", 10)
+    cookie = site.cookie("annotator")
+    asked = f"GET /gradio_api/heartbeat/s HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode()
+    with many(site, PLACES - 20, asked) as taken:
+        until(lambda: sum(not _has_ended(each) for each in taken) <= 12)
+        assert not _has_ended(taken[-1])
+        assert site.clients["lead"].get("/config").status_code == 200
+
+
+def _has_ended(made: socket.socket) -> bool:
+    """Whether the response in chunks has come to its end."""
+    try:
+        said = made.recv(65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return not said or said.endswith(b"0\r\n\r\n")
+
+
+def test_places_leave_files_for_the_rest():
+    import resource
+
+    assert 64 <= places() <= max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100)
+
+
+def test_websockets_take_no_place(site):
+    until(lambda: site.serving.patience.open < 10)
+    ask = b"GET /sign-in HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    ask += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n"
+    for _ in range(PLACES):
+        with site.connect() as made:
+            made.sendall(ask)
+            assert b" 101 " not in made.recv(4096)
+    until(lambda: site.serving.patience.open < 10)
+    assert signs_in(site) == 200

@@ -1,0 +1,126 @@
+"""The whole app, served on a free port, with a client for nobody and for an account of each role."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import argon2
+import httpx2
+import pytest
+
+from feedback_ui.app import build_app
+from feedback_ui.gate import Gate
+from feedback_ui.serving import Serving
+from feedback_ui.web import Web
+from rlhf.client import PolicyServerDown
+from rlhf.config import RoundConfig
+from rlhf.jobs import RoundError
+from storage import accounts
+from storage.database import Database
+from storage.records import ROLES
+
+PASSWORD = "correct horse"
+
+
+class NoJobs:
+    """The process seam to the worker, where no round ever starts."""
+
+    def start(self, config, by=None):
+        raise RoundError("no rounds here")
+
+    cancel = resume = start
+
+    def log_tail(self, run_id, lines=40):
+        return ""
+
+
+class NoServer:
+    """The process seam to the policy server, which is down."""
+
+    def models(self):
+        raise PolicyServerDown("no models here")
+
+    status = models
+
+
+class Served:
+    """A served app with verbs for its visitors."""
+
+    def __init__(self, web: Web, serving: Serving):
+        self.web, self.serving, self.url = web, serving, serving.url
+        self.store, self.pages, self.gate = web.gate.store, web.pages, web.gate
+        self.folder = web.gate.store.path.parent
+        self.clients: dict[str, httpx2.Client] = {}
+
+    def add_accounts(self) -> None:
+        """`nobody`, each role, and a second lead."""
+        self.clients["nobody"] = httpx2.Client(base_url=self.url, timeout=30)
+        # The first account has to be a lead's.
+        for name, role in (("other lead", "lead"), *((role, role) for role in ROLES)):
+            accounts.create(self.store, name, PASSWORD, [role])
+            self.clients[name] = httpx2.Client(base_url=self.url, headers={"cookie": self.cookie(name)}, timeout=30)
+
+    def cookie(self, name: str) -> str:
+        return f"{self.gate.cookie}={accounts.sign_in(self.store, name, PASSWORD)}"
+
+    def handler(self, name: str) -> int:
+        """The number under which a browser calls the handler whose qualified name ends so."""
+        found = [number for number, event in self.pages.fns.items() if event.fn and event.fn.__qualname__.endswith(name)]
+        return found[0]
+
+    def predict(self, who: str, handler: str | int, data: list, **more) -> httpx2.Response:
+        number = self.handler(handler) if isinstance(handler, str) else handler
+        return self.clients[who].post(
+            "/gradio_api/run/predict", json={"fn_index": number, "data": data, "session_hash": "session"} | more
+        )
+
+    def component(self, name: str) -> int:
+        return next(number for number, block in self.pages.blocks.items() if getattr(block, "elem_id", None) == name)
+
+    def ask(self, who: str, component: str, function: str, data) -> httpx2.Response:
+        """Calls a server function as the page's script does."""
+        asked = {"data": data, "component_id": self.component(component), "fn_name": function, "session_hash": "session"}
+        return self.clients[who].post("/gradio_api/component_server", json=asked)
+
+    def upload(self, who: str, content: bytes, name: str = "prompts.jsonl") -> httpx2.Response:
+        return self.clients[who].post("/gradio_api/upload", files={"files": (name, content)})
+
+    def uploads(self) -> list[Path]:
+        """Every file that is in the folder for uploads."""
+        return [path for path in (self.folder / "uploads").rglob("*") if not path.is_dir()]
+
+    def connect(self) -> socket.socket:
+        made = socket.create_connection(("127.0.0.1", self.serving.port), timeout=20)
+        return made
+
+
+def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    give_up_at = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not come to that"
+        time.sleep(0.05)
+
+
+@contextmanager
+def served(folder: Path, **options):
+    """Serves a new store in `folder`; `options` go to `Serving`."""
+    store = Database(folder / "rankloop.db")
+
+    # In a loop that runs: Gradio opens one and never closes it where there is none.
+    async def made() -> Web:
+        return Web(build_app(store, NoJobs(), NoServer(), default_config=RoundConfig()), Gate(store))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        serving = Serving(web := asyncio.run(made()), "127.0.0.1", 0, **options)
+        site = Served(web, serving)
+        try:
+            yield site
+        finally:
+            for client in site.clients.values():
+                client.close()
+            serving.stop()
+            store.close()
