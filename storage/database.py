@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ from storage.watch import FilesWatch
 log = logging.getLogger("rankloop.store")
 
 BUSY_TIMEOUT_MS = 10_000
+
+ROWS_AT_ONCE = 256
 
 RESCUE_AGAIN_S = 60.0
 """After a copy of a store whose files are gone could not be written, the next try, in seconds."""
@@ -124,6 +125,8 @@ class Examination:
     """What SQLite finds wrong; empty if nothing."""
     foreign: str = ""
     """What is not as rankloop makes it: tables, indexes, triggers, views; empty if nothing."""
+    unreadable: tuple[str, ...] = ()
+    """Columns that hold what rankloop never writes, with how many rows."""
 
 
 def examine(path: Path) -> Examination:
@@ -132,6 +135,9 @@ def examine(path: Path) -> Examination:
     Raises:
         StoreError: the file is no store, or cannot be read.
     """
+    # It speaks of this module's errors.
+    from storage import columns
+
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as raw:
             raw.execute("PRAGMA trusted_schema=OFF")
@@ -139,10 +145,11 @@ def examine(path: Path) -> Examination:
             applied = schema.applied(raw)
             foreign = "" if schema.unknown(applied) else schema.strangers(raw)
             found = raw.execute("PRAGMA quick_check").fetchone()[0]
+            unreadable = () if foreign or found != "ok" else tuple(columns.unreadable(raw))
     except sqlite3.Error as error:
         raise StoreError(f"{path}: {error}: restore a backup, or name another folder with --data.") from error
     pending = tuple(name for name in NAMES if name not in applied)
-    return Examination(applied[-1] if applied else "nothing", pending, "" if found == "ok" else found, foreign)
+    return Examination(applied[-1] if applied else "nothing", pending, "" if found == "ok" else found, foreign, unreadable)
 
 
 def foreign_schema(path: Path, strangers: str) -> StoreError:
@@ -192,10 +199,9 @@ class _Reading(sqlite3.Cursor):
     store: Database
 
     def __iter__(self) -> Iterator[sqlite3.Row]:
-        try:
-            yield from iter(partial(sqlite3.Cursor.fetchone, self), None)
-        except sqlite3.Error as error:
-            raise self.store._not_read(error) from error
+        # Some at a time: a call of Python for each row would take as long as the row.
+        while rows := self.fetchmany(ROWS_AT_ONCE):
+            yield from rows
 
     def fetchone(self) -> Any:
         try:
@@ -236,7 +242,7 @@ class Database:
             self._migrate()
         except (sqlite3.Error, OSError) as error:
             self.close()
-            remedy = DAMAGED if DAMAGED == _remedy_of(error) else "Check the folder's permissions"
+            remedy = DAMAGED if _remedy_of(error) == DAMAGED else "Check the folder's permissions"
             raise StoreError(f"{self.path}: {error}. {remedy[0].upper()}{remedy[1:]}, or name another with --data.") from error
         except StoreError:
             self.close()

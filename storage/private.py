@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 UMASK = 0o077
@@ -25,10 +26,8 @@ def make_folder(path: Path) -> None:
 
 def make_file(path: Path) -> None:
     """Makes an empty file unless there is one. SQLite gives a database's side files the mode of the database."""
-    try:
+    with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        pass
 
 
 def close_to_others(root: Path, database: Path) -> list[str]:
