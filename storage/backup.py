@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from storage import private, schema
+from storage import lock, private, schema
 from storage.database import Database, DataFolder, StoreError, foreign_schema
 from storage.exchange import files
 from storage.exchange.files import Progress
@@ -58,9 +58,8 @@ def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progre
     """
     path, database = Path(path), folder.database
     _check_backup(path)
-    private.make_folder(folder.root)
     # Copied and checked before anything of the old store is touched.
-    with _beside(database) as unfinished:
+    with lock.only_one(folder, "restore"), _beside(database) as unfinished:
         _copy(path, unfinished, progress)
         _check_integrity(unfinished, path)
         kept = _make_way(database, force=force)

@@ -236,6 +236,8 @@ class Database:
         self._open: dict[threading.Thread, sqlite3.Connection] = {}
         self._open_lock = threading.Lock()
         self._writing = threading.RLock()
+        self.damage = ""
+        """What SQLite found wrong with the file, once it found something."""
         self._forget()
         try:
             private.make_folder(self.path.parent)
@@ -371,6 +373,7 @@ class Database:
             self._writing.release()
 
     def _not_saved(self, error: sqlite3.Error) -> StoreError:
+        self._note_damage(error)
         kind = StoreLocked if "locked" in str(error) else StoreError
         return kind(f"{self.path}: {error}. Nothing was saved: {_remedy(error)}, then try again.")
 
@@ -383,8 +386,13 @@ class Database:
         if isinstance(error, (sqlite3.InterfaceError, sqlite3.ProgrammingError)) and "binding parameter" in str(error):
             return StoreError(f"Nothing in the store is of such a kind ({error}): give a number or a text.")
         if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in UNREADABLE:
+            self._note_damage(error)
             return StoreError(f"{self.path}: {error}. It cannot be read: {_remedy(error)}, then try again.")
         return error
+
+    def _note_damage(self, error: Exception) -> None:
+        if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            self.damage = self.damage or str(error)
 
     def check_files(self) -> None:
         """Whether what is written lands in the files that lie at this store's path.
@@ -394,6 +402,11 @@ class Database:
         """
         if not self._files.unchanged():
             raise self._files_gone()
+
+    @property
+    def files_are_ours(self) -> bool:
+        """Whether the files at the store's path are those that it writes to."""
+        return self._files is None or self._files.unchanged()
 
     def _files_gone(self) -> StoreError:
         """What to do about files that were deleted or replaced, once a copy of what they held was tried."""

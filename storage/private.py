@@ -36,7 +36,8 @@ def close_to_others(root: Path, database: Path) -> list[str]:
     The folder itself is left alone where other things lie in it too, or where everybody may write, as in /tmp.
     """
     copies = root.glob(f"{database.stem}-*{database.suffix}*")
-    ours = {*(database.with_name(database.name + end) for end in ("", "-wal", "-shm")), *copies, root / "runs", root / "logs"}
+    names = (database.name, f"{database.name}-wal", f"{database.name}-shm", "runs", "logs", ".holder.json")
+    ours = {*(root / name for name in names), *copies}
     found = [path for path in ours if path.exists()]
     if found and set(root.iterdir()) <= ours and not root.stat().st_mode & stat.S_IWOTH:
         found.append(root)
