@@ -10,7 +10,6 @@ from feedback_ui.demo import DemoPage
 from feedback_ui.gate import Gate
 from feedback_ui.lead import LeadPage, follow_links
 from feedback_ui.leaderboard import LeaderboardPage
-from feedback_ui.store_errors import told
 from feedback_ui.theme import html, label, launch_options
 from feedback_ui.training import TrainingPage
 from feedback_ui.visitor import visitor_line
@@ -54,4 +53,4 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_conf
         training.wire(training_tab)
         demo.wire(demo_tab)
         data.wire(data_tab)
-    return told(app)
+    return app

@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from feedback_ui.gate import Gate, Refused
 from feedback_ui.guard import SIGN_IN, SIGN_OUT, Guard
+from feedback_ui.store_errors import told
 from feedback_ui.theme import asset, launch_options
 from feedback_ui.words import words_of
 from storage import accounts
@@ -56,7 +57,7 @@ class Web(FastAPI):
 
     def __init__(self, pages: gr.Blocks, gate: Gate):
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-        self.pages = pages
+        self.pages = told(pages)
         self.gate = gate
         door = Door(gate)
         self.add_api_route(SIGN_IN, door.show, methods=["GET", "HEAD"])

@@ -50,8 +50,8 @@ UNREADABLE = (
 )  # fmt: skip
 """SQLite's codes for a file, a disk or a lock that keeps a statement from being read. Others are faults of the statement."""
 
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""A run's id is the name of its folder: letters, digits, `.`, `_`, `-`, at most 64, and no way out of `runs`."""
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
+"""A run's id is the name of its folder: letters, digits, blanks, `.`, `_`, `-`, at most 64, and no way out of `runs`."""
 
 
 class StoreError(Exception):
@@ -87,7 +87,7 @@ class DataFolder:
             StoreError: the id is no run's, or the folder is a link to somewhere else.
         """
         if not is_run_id(run_id):
-            raise StoreError(f"{run_id!r} is no run's id: letters, digits, dots, hyphens and underscores, at most 64. Check the store.")
+            raise StoreError(f"{run_id!r} is no run's id: letters, digits, blanks, dots, hyphens and underscores, at most 64. Check the store.")
         return inside(self.runs / run_id, self.runs)
 
     def run_log(self, run_id: str) -> Path:
@@ -257,6 +257,7 @@ class Database:
         self._rescue_lock = threading.Lock()
         self._rescued: Path | None = None
         self._rescue_failed_at = float("-inf")
+        self._well_at = time.time()
 
     def _migrate(self) -> None:
         connection = self.connection
@@ -348,11 +349,12 @@ class Database:
         if connection.conn.in_transaction:
             yield connection
             return
+        # Before the lock: a copy of a large store takes long, and nobody should wait for it.
+        self.check_files()
         # For SQLite's own lock threads poll, and under load some of them never get their turn.
         if not self._writing.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
             raise self._not_saved(sqlite3.OperationalError("database is locked"))
         try:
-            self.check_files()
             connection.conn.execute("BEGIN IMMEDIATE")
             yield connection
             connection.conn.commit()
@@ -402,6 +404,7 @@ class Database:
         """
         if not self._files.unchanged():
             raise self._files_gone()
+        self._well_at, self._rescued = time.time(), None
 
     @property
     def files_are_ours(self) -> bool:
@@ -423,7 +426,7 @@ class Database:
         try:
             if self._rescued is None and time.monotonic() - self._rescue_failed_at > RESCUE_AGAIN_S:
                 try:
-                    self._rescued = watch.rescue(self._for_rescue(), self.path)
+                    self._rescued = watch.rescued_since(self.path, self._well_at) or watch.rescue(self._for_rescue(), self.path)
                 except (OSError, sqlite3.Error) as error:
                     self._rescue_failed_at = time.monotonic()
                     log.error("%s: %s; a copy could not be written: %s", self.path, self._files.changes(), error)

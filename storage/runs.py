@@ -29,7 +29,7 @@ def create(store: Database, run_id: str, *, config: dict, seed: int, versions: d
         StoreError: there is a run of this id, or it is no name for a folder.
     """
     if not is_run_id(run_id):
-        raise StoreError(f"{run_id!r} is no run's id: use letters, digits, dots, hyphens and underscores, at most 64.")
+        raise StoreError(f"{run_id!r} is no run's id: use letters, digits, blanks, dots, hyphens and underscores, at most 64.")
     with store.atomic():
         if store.row("SELECT 1 FROM runs WHERE id = ?", [run_id]):
             raise StoreError(f"There is a run {run_id} already: choose another name, or resume it.")

@@ -79,6 +79,12 @@ def rescue(open_connection: sqlite3.Connection, database: Path) -> Path:
     return rescued
 
 
+def rescued_since(database: Path, moment: float) -> Path | None:
+    """A copy that another process rescued after this moment, in seconds since 1970: all that was acknowledged until then is in it."""
+    found = [path for path in rescued(database) if path.stat().st_mtime > moment]
+    return found[-1] if found else None
+
+
 def rescued(database: Path) -> list[Path]:
     """The copies that were rescued beside this database, the newest last."""
     return sorted(database.parent.glob(f"{database.stem}-rescued-*{database.suffix}"))

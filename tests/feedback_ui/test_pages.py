@@ -219,8 +219,8 @@ def test_empty_axes_wait_for_what_is_to_come_and_for_nothing_else(training, stor
     runs.create(store, "r", config={}, seed=0, versions={})
     shown = training.show(EN, "r")
     assert sections(shown) == [True, True], "of a run under way"
-    runs.create(store, "probe-alone", config={"reward": {"epochs": 0}}, seed=0, versions={})
-    assert sections(training.show(EN, "probe-alone")) == [False, True]
+    runs.create(store, "probe alone", config={"reward": {"epochs": 0}}, seed=0, versions={})
+    assert sections(training.show(EN, "probe alone")) == [False, True]
     runs.log_metrics(store, "r", 1, {"reward/loss": 0.6})
     runs.finish(store, "r", "cancelled")
     assert sections(training.follow("r", shown[training.drawn], ENGLISH)) == [True, False]
@@ -237,9 +237,9 @@ def test_the_card_about_the_reward_model_appears_while_the_policy_learns_and_is_
     assert "on one prompt" in after[training.trust_card] and after[training.trust].visible
     assert after[training.trust_details] == "" and after[training.trust_row].visible is False
     assert training.trust_card not in training.follow("r", after[training.drawn], ENGLISH)
-    runs.create(store, "from-before", config={}, seed=0, versions={})
-    runs.finish(store, "from-before", "done")
-    assert training.show(EN, "from-before")[training.trust].visible is False
+    runs.create(store, "from before", config={}, seed=0, versions={})
+    runs.finish(store, "from before", "done")
+    assert training.show(EN, "from before")[training.trust].visible is False
 
 
 def test_a_tick_leaves_the_open_list_of_runs_in_peace(training, store):

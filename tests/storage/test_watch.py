@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -164,3 +165,32 @@ def test_threads_and_other_processes_coming_and_going_are_no_mischief(world):
     made.close()
     assert annotators.ensure(made, "after close").name == "after close"
     made.close()
+
+
+def test_files_that_came_back_and_went_again_are_copied_again(world):
+    """The first copy does not hold what was judged in between."""
+    world.comparisons(3)
+    wal = world.store.path.with_name("rankloop.db-wal")
+    wal.rename(wal.with_name("away"))
+    with pytest.raises(StoreError, match="rankloop-rescued-"):
+        world.rank(world.ann)
+    wal.with_name("away").rename(wal)
+    acknowledged = world.rank(world.ann).id
+    time.sleep(1.1)
+    wal.unlink()
+    with pytest.raises(StoreError, match="rankloop-rescued-"):
+        world.rank(world.ann)
+    restored = Database(rescued(world.store)[-1])
+    assert [judged.judgment.id for judged in judgments.standing(restored)] == [acknowledged]
+    restored.close()
+
+
+def test_one_copy_is_enough_for_all_processes(world):
+    world.comparisons(2)
+    other = Database(world.store.path)
+    delete("-wal")(world.store.path)
+    for store in (world.store, other):
+        with pytest.raises(StoreError, match="rankloop-rescued-"):
+            annotators.ensure(store, "Di")
+    assert len(rescued(world.store)) == 1
+    other.close()
