@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,8 @@ from feedback_ui.errors import without_paths
 from feedback_ui.markdown import escape, render
 from feedback_ui.presenters import duration, figures, hollow
 from feedback_ui.words import Words
+from rlhf.config import CHOICES
+from rlhf.rounds import MISREAD
 from storage.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
 
 PAID = ("ppo", "rloo", "grpo")
@@ -23,7 +25,7 @@ def is_active(run: Run | None) -> bool:
 
 
 def is_resumable(run: Run | None) -> bool:
-    return run is not None and run.status in RESUMABLE_STATUSES
+    return run is not None and run.status in RESUMABLE_STATUSES and not run.problem
 
 
 def label(words: Words, run: Run) -> str:
@@ -75,12 +77,15 @@ def remark(words: Words, run: Run) -> str:
 
 def method(run: Run) -> str:
     """How the run's policy learns; runs that do not say are older than the choice."""
-    return run.config.get("method", "ppo")
+    named = run.config.get("method", "ppo")
+    return named if named in CHOICES["method"] else "ppo"
 
 
 def tunes_reward(run: Run) -> bool:
     """Whether the reward model is fine-tuned after its probe, and so has figures by step."""
-    return run.config.get("reward", {}).get("epochs", 1) > 0
+    reward = run.config.get("reward")
+    epochs = reward.get("epochs") if isinstance(reward, dict) else None
+    return epochs > 0 if isinstance(epochs, (int, float)) else True
 
 
 def stages(run: Run) -> list[str]:
@@ -104,7 +109,22 @@ def bar(words: Words, run: Run) -> str:
     return f'<progress class="rl-progress" max="1" value="{fraction:.3f}" aria-label="{words("run.progress")}"></progress>'
 
 
+def unreadable(words: Words, what: str) -> str:
+    """Instead of what a row says in a shape that rankloop does not write."""
+    return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-unreadable">{escape(words("run.unreadable", what=what))}</p>'
+
+
+def readable(words: Words, draw: Callable[[], str]) -> str:
+    """What is drawn, or that it cannot be: a run from elsewhere must not take the page away from the others."""
+    try:
+        return draw()
+    except MISREAD as problem:
+        return unreadable(words, repr(problem))
+
+
 def error(words: Words, run: Run) -> str:
+    if run.problem:
+        return unreadable(words, run.problem)
     if run.error:
         said = escape(words("run.error", error=without_paths(run.error)))
         return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-error">{said}</p>'

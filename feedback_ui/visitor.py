@@ -1,4 +1,4 @@
-"""The quiet line that says who is signed in, and signs out. Empty while there are no accounts."""
+"""The quiet line that says who is signed in, and signs out. Empty while there are no accounts and the store is well."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from feedback_ui.guard import SIGN_OUT
 from feedback_ui.theme import QUIET, html
 from feedback_ui.words import Words, words_of
 from storage import accounts
+from storage.database import Database
 
 
 def visitor_line(app: gr.Blocks, gate: Gate) -> gr.HTML:
     """Places the line inside `app`, which fills it when somebody opens the page."""
 
     def show_visitor(request: gr.Request) -> str:
-        return line(words_of(request), gate.reads(request, "annotator"))
+        words = words_of(request)
+        return trouble(words, gate.store) + line(words, gate.reads(request, "annotator"))
 
     placed = html(elem_id="visitor")
     app.load(show_visitor, outputs=placed, **QUIET)
     return placed
+
+
+def trouble(words: Words, store: Database) -> str:
+    """What is wrong with the store's file: on every page, because everybody's work is in it."""
+    said = [words("visitor.damaged")] if store.damage else []
+    if not store.files_are_ours:
+        said.append(words("visitor.files_gone"))
+    return "".join(f'<p class="rl-notice rl-bad" role="alert" data-testid="trouble">{escape(text)}</p>' for text in said)
 
 
 def line(words: Words, visitor: Visitor) -> str:

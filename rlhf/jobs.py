@@ -74,7 +74,7 @@ class Jobs:
         Raises:
             RoundError: it is in no such state, it is paid by code, or another round is running.
         """
-        _refuse_code(runs.get(self.store, run_id).config.get("reward_function"), f"rankloop train --resume {run_id}")
+        _refuse_code(runs.readable(self.store, run_id).config.get("reward_function"), f"rankloop train --resume {run_id}")
         self.requeue(run_id)
         self.spawn(run_id)
         return runs.get(self.store, run_id)
@@ -112,13 +112,13 @@ class Jobs:
         return lost + runs.mark_stale_lost(self.store, STALE_S)
 
     def log_tail(self, run_id: str, lines: int = 40) -> str:
-        """The end of the worker's log."""
+        """The end of the worker's log; nothing where there is none, or no folder for it."""
         try:
             with self.folder.run_log(run_id).open("rb") as file:
                 file.seek(0, os.SEEK_END)
                 file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
                 return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
-        except FileNotFoundError:
+        except (OSError, StoreError):
             return ""
 
     def spawn(self, run_id: str, reward: str | None = None) -> None:
@@ -153,6 +153,9 @@ def _alive(run: Run) -> bool:
         process = psutil.Process(run.pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return run.id in process.cmdline() or process.create_time() < datetime.fromisoformat(run.started_at).timestamp()
-    except psutil.Error:
+        if run.id in process.cmdline():
+            return True
+        return run.started_at is not None and process.create_time() < datetime.fromisoformat(run.started_at).timestamp()
+    except (psutil.Error, ValueError, OverflowError):
+        # Numbers that are no process's come from rows that rankloop did not write.
         return False

@@ -79,7 +79,7 @@ def overview(runs: Sequence[Run]) -> str:
         return "no runs yet: judge some comparisons, then `rankloop train`"
     return _aligned([
         (run.id, f"{run.status:<10} {run.created_at[:16].replace('T', ' ')}  {100 * run.progress:3.0f}%  "
-         + ((run.result or {}).get("policy_version") or run.error or run.stage or ""))
+         + str(run.problem or (run.result or {}).get("policy_version") or run.error or run.stage or ""))
         for run in runs
     ])
 

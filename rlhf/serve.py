@@ -35,7 +35,7 @@ from rlhf.client import PolicyClient
 from rlhf.config import DEFAULT_MODEL
 from rlhf.filler import EndpointGenerator, Filler, routed
 from rlhf.speakers import Speakers
-from storage import policies
+from storage import policies, private
 from storage.database import Database, DataFolder, StoreError
 from storage.records import PolicyVersion, Sampling
 
@@ -157,6 +157,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
     if arguments.parent:
         threading.Thread(target=end_with, args=(arguments.parent,), daemon=True).start()
+    os.umask(private.UMASK)
     folder = DataFolder(arguments.data)
     try:
         store = Database(folder.database)

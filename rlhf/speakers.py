@@ -11,7 +11,7 @@ from rlhf.backbone import Backbone
 from rlhf.filler import Drawn
 from rlhf.sampling import Step, gather, generator, stream
 from storage import policies
-from storage.database import Database
+from storage.database import Database, StoreError
 from storage.records import Message, PolicyVersion, Prompt, Sampling
 
 
@@ -37,7 +37,10 @@ class Speakers:
             return f"{version.name} does not run here: it cannot write new answers. Cancel the batch and choose other versions."
         if version.id not in {known.id for known in self.versions()}:
             return f"{version.name} stands over another base model: start rankloop with --model {version.base_model}."
-        folder = policies.adapter_folder(self.store, version)
+        try:
+            folder = policies.adapter_folder(self.store, version)
+        except StoreError as error:
+            return str(error)
         if folder is not None and not (folder / "adapter_config.json").is_file():
             return f"The adapter of {version.name} is missing: put it back into {folder}, or cancel the batch."
         return ""
@@ -102,7 +105,11 @@ class Speakers:
         # PEFT takes no dot in an adapter's name.
         name = f"v{version.id}"
         if name not in self.backbone.adapters:
-            self.backbone.load_adapter(name, policies.adapter_folder(self.store, version))
+            try:
+                folder = policies.adapter_folder(self.store, version)
+            except StoreError as error:
+                raise weights.ModelError(str(error)) from error
+            self.backbone.load_adapter(name, folder)
         return name
 
     def _yielding_to_chats(self, tokens: Iterator[Step]) -> Iterator[Step]:

@@ -19,7 +19,7 @@ from math import ceil
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from storage import annotators
+from storage import annotators, columns
 from storage.database import Database, StoreError, now
 from storage.records import ROLES, Annotator, Role
 
@@ -433,7 +433,16 @@ def _text(at: datetime) -> str:
 
 
 def _from_row(row: sqlite3.Row) -> Account:
-    return Account(row["id"], _annotator(row), frozenset(json.loads(row["roles"])), row["disabled_at"] is not None, row["created_at"])
+    return Account(row["id"], _annotator(row), _roles(row), row["disabled_at"] is not None, row["created_at"])
+
+
+def _roles(row: sqlite3.Row) -> frozenset[Role]:
+    """None where the row does not say: nobody may do what nobody said."""
+    try:
+        return frozenset(columns.from_json(row["roles"], list, f"The roles of account {row['id']}")) & frozenset(ROLES)
+    except (columns.Unreadable, TypeError) as error:
+        columns.log.warning("%s", error)
+        return frozenset()
 
 
 def _annotator(row: sqlite3.Row) -> Annotator:

@@ -82,7 +82,7 @@ def get(store: Database, comparison_id: int) -> Comparison:
 
 
 def many(store: Database, comparison_ids: Sequence[int]) -> list[Comparison]:
-    """Comparisons by id, oldest first, in three queries however many there are."""
+    """Comparisons by id, oldest first, in three queries however many there are. One whose prompt cannot be read is left out."""
     rows = store.rows(
         "SELECT * FROM comparisons WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
         [to_json(list(comparison_ids))],
@@ -92,6 +92,7 @@ def many(store: Database, comparison_ids: Sequence[int]) -> list[Comparison]:
     return [
         Comparison(row["id"], prompt_of[row["prompt_id"]], tuple(completions_of[row["id"]]), row["purpose"])
         for row in rows
+        if row["prompt_id"] in prompt_of
     ]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 
+from storage import columns
 from storage.database import Database, now, to_json
 from storage.records import Completion, Sampling
 
@@ -62,8 +62,17 @@ def _from_row(row: sqlite3.Row) -> Completion:
         row["prompt_id"],
         row["policy_version_id"],
         row["text"],
-        Sampling(**json.loads(row["sampling"])),
+        _sampling(row),
         row["seed"],
         row["finish_reason"],
         row["latency_s"],
     )
+
+
+def _sampling(row: sqlite3.Row) -> Sampling:
+    """How it was drawn; the default where that cannot be read, since what is judged is the text."""
+    try:
+        return columns.sampling(row["sampling"], f"The sampling of completion {row['id']}")
+    except columns.Unreadable as error:
+        columns.log.warning("%s", error)
+        return Sampling()

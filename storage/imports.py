@@ -6,13 +6,13 @@ retired, and votes get an exclusion.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+from storage import columns
 from storage.database import Database, StoreError, now, to_json
 from storage.exchange import files
 from storage.exchange.files import Progress
@@ -296,8 +296,21 @@ def _from_row(row: sqlite3.Row) -> Import:
         row["format"],
         row["source"],
         row["sha256"],
-        Report(**json.loads(row["report"])),
+        _report(row),
         row["by_id"],
         row["created_at"],
         row["undone_at"],
     )
+
+
+def _report(row: sqlite3.Row) -> Report:
+    """What the import brought; nothing where the row does not say."""
+    what = f"The report of import {row['id']}"
+    try:
+        values = columns.from_json(row["report"], dict, what)
+        if any(type(value) is not type(getattr(Report(), name, None)) for name, value in values.items()):
+            raise columns.Unreadable(f"{what} cannot be read: it is not what rankloop writes there. Restore a backup.")
+        return Report(**values)
+    except columns.Unreadable as error:
+        columns.log.warning("%s", error)
+        return Report()

@@ -7,7 +7,6 @@ Turning them into weighted training pairs is `rlhf.pairs`' work.
 
 from __future__ import annotations
 
-import json
 import random
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from storage import annotators, comparisons, completions, details, exclusions, presentations, prompts, queue, settings
+from storage import annotators, columns, comparisons, completions, details, exclusions, presentations, prompts, queue, settings
 from storage.database import Database, StoreError, now, to_json
 from storage.details import BadJudgment, check_asked
 from storage.records import AnnotatorKind, Details, JudgedComparison, Judgment, Presentation, Tiers
@@ -193,9 +192,14 @@ def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> I
     ).fetchall():
         prompt_of = prompts.many(store, [row["prompt_id"] for row in rows])
         completions_of = completions.of_comparisons(store, [row["comparison_id"] for row in rows])
-        for row in rows:
+        for row in (row for row in rows if row["prompt_id"] in prompt_of):
+            try:
+                judgment = from_row(row)
+            except columns.Unreadable as error:
+                columns.log.warning("left out: %s", error)
+                continue
             yield JudgedComparison(
-                from_row(row),
+                judgment,
                 annotator_of[row["annotator_id"]],
                 prompt_of[row["prompt_id"]],
                 {completion.id: completion for completion in completions_of[row["comparison_id"]]},
@@ -358,7 +362,7 @@ def from_row(row: sqlite3.Row) -> Judgment:
         row["presentation_id"],
         row["annotator_id"],
         row["verdict"],
-        tuple(tuple(tier) for tier in json.loads(row["tiers"])),
+        columns.id_lists(row["tiers"], f"The ranking of judgment {row['id']}"),
         bool(row["all_bad"]),
         row["skip_reason"],
         row["supersedes"],

@@ -180,9 +180,10 @@ def _choose(
 
     When the line has nothing more, nothing is shown: what then still came would give itself away as gold or repeat.
     """
-    place = _next_in_line(store, annotator_id)
-    if place is None:
+    found = _next_readable(store, annotator_id)
+    if found is None:
         return None
+    place, next_one = found
     repeatable = {"annotator": annotator_id, "among": REPEAT_AMONG, "after": REPEAT_AFTER}
     # Whether there is one is asked each time, for the probabilities; which there are, only of the few that are drawn.
     p_gold = project.gold_share if project.gold_share and _any(store, UNSEEN_GOLD, annotator=annotator_id) else 0.0
@@ -202,10 +203,18 @@ def _choose(
         _lease(store, shown, "repeat", p_repeat / len(repeats), project)
         return comparison, shown
     _stand_at(store, annotator_id, place["priority"], place["ticket"])
-    comparison = comparisons.get(store, place["comparison_id"])
-    shown = presentations.record(store, comparison, annotator_id, rng, guidelines=guidelines.current(store))
+    shown = presentations.record(store, next_one, annotator_id, rng, guidelines=guidelines.current(store))
     _lease(store, shown, "oldest", 1.0 - p_gold - p_repeat, project)
-    return comparison, shown
+    return next_one, shown
+
+
+def _next_readable(store: Database, annotator_id: int) -> tuple[sqlite3.Row, Comparison] | None:
+    """The place of `_next_in_line` and what stands there. What cannot be read is passed, or nobody would ever come past it."""
+    while (place := _next_in_line(store, annotator_id)) is not None:
+        if found := comparisons.many(store, [place["comparison_id"]]):
+            return place, found[0]
+        _stand_at(store, annotator_id, place["priority"], place["ticket"])
+    return None
 
 
 def _next_in_line(store: Database, annotator_id: int) -> sqlite3.Row | None:

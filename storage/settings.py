@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields
 
+from storage import columns
 from storage.database import Database, StoreError, now
 from storage.records import ProjectSettings
 
@@ -16,13 +16,20 @@ _WHOLE = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars")
 
 
 def current(store: Database) -> ProjectSettings:
-    """The settings that hold now; the defaults before the first change."""
+    """The settings that hold now; the defaults before the first change, and for what a row says that no settings can be."""
     said = store.value('SELECT "values" FROM settings ORDER BY id DESC LIMIT 1')
     if said is None:
         return ProjectSettings()
     known = {field.name for field in fields(ProjectSettings)}
-    values = {name: value for name, value in json.loads(said).items() if name in known}
-    return ProjectSettings(**values | {"aspects": tuple(values.get("aspects", ()))})
+    try:
+        values = {name: value for name, value in columns.from_json(said, dict, "The project's settings").items() if name in known}
+        found = ProjectSettings(**values | {"aspects": tuple(values.get("aspects", ()))})
+        if wrong := problem(found):
+            raise columns.Unreadable(f"The project's settings cannot be read: {wrong}. Save them again.")
+        return found
+    except (columns.Unreadable, TypeError) as error:
+        columns.log.warning("%s The defaults hold until then.", error)
+        return ProjectSettings()
 
 
 def change(store: Database, settings: ProjectSettings, by: int | None) -> None:

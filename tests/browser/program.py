@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count, cycle
@@ -125,7 +126,12 @@ class Program:
     def policy_server(self) -> psutil.Process | None:
         """Its policy server, if one is up."""
         children = psutil.Process(self.process.pid).children()
-        return next((child for child in children if "rlhf.serve" in child.cmdline()), None)
+        for child in children:
+            # One that just ended has no arguments any more.
+            with suppress(psutil.Error):
+                if "rlhf.serve" in child.cmdline():
+                    return child
+        return None
 
     # ---- what is in its store
 
