@@ -105,11 +105,12 @@ def next_presentation(
 
 
 def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
-    """A sign of life: the lease runs anew from now. False when it is over, and the page should ask for the next."""
+    """A sign of life: the lease runs anew from now. False when it is over, or what was shown is withdrawn."""
     with store.atomic():
         end_lapsed(store)
         lease_id = store.value(
-            "SELECT id FROM leases WHERE presentation_id = ? AND annotator_id = ? AND ended_at IS NULL",
+            "SELECT l.id FROM leases l JOIN comparisons c ON c.id = l.comparison_id "
+            "WHERE l.presentation_id = ? AND l.annotator_id = ? AND l.ended_at IS NULL AND c.retired = 0",
             [presentation_id, annotator_id],
         )
         if lease_id is None:
@@ -121,17 +122,27 @@ def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
 def reclaim(store: Database, presentation: Presentation) -> bool:
     """Whether a judgment of what was presented may still be saved, by a lease that runs or by taking a place that is free.
 
-    Only a vote needs a place: gold and repeats are asked of each annotator apart.
+    Gold and repeats are asked of each annotator apart and take no place. They are answered as a vote would be in their
+    stead, or whoever comes too late on purpose would know them.
     """
-    if presentation.purpose != "vote":
+    place = store.row("SELECT retired, human_ranks + leased < wanted AS free FROM comparisons WHERE id = ?", [presentation.comparison_id])
+    if place["retired"]:
+        return False
+    if store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id]):
         return True
-    held = store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id])
-    return bool(
-        store.value(
-            "SELECT retired = 0 AND (? OR human_ranks + leased < wanted) FROM comparisons WHERE id = ?",
-            [held, presentation.comparison_id],
-        )
-    )
+    return bool(place["free"]) if presentation.purpose == "vote" else not _passed(store, presentation)
+
+
+def _passed(store: Database, presentation: Presentation) -> bool:
+    """Whether a vote that was given back as this was would have gone to somebody else since.
+
+    That is so when all that stood in the line then is given out, and somebody else has asked after it.
+    """
+    back = store.row("SELECT ticket, at FROM given_back WHERE presentation_id = ?", [presentation.id])
+    if back is None or store.value("SELECT 1 FROM line WHERE ticket <= ? LIMIT 1", [back["ticket"]]):
+        return False
+    asked = "SELECT 1 FROM line_places WHERE annotator_id != ? AND asked_at >= ? LIMIT 1"
+    return bool(store.value(asked, [presentation.annotator_id, back["at"]]))
 
 
 def hold_again(store: Database, presentation: Presentation) -> None:
