@@ -23,6 +23,9 @@ REPEAT_AFTER = 10
 REPEAT_AMONG = 200
 """Votes back from there among which a repeat is drawn."""
 
+GOLD_AMONG = 500
+"""The oldest gold comparisons that an annotator has not seen, among which one is drawn."""
+
 LATELY_MINUTES = 30
 """For so long after asking for a comparison an annotator is expected back."""
 
@@ -68,6 +71,7 @@ WHERE line.ticket > coalesce(
 UNSEEN_GOLD = """
 SELECT c.id FROM comparisons c WHERE c.gold = 1 AND c.retired = 0
     AND NOT EXISTS (SELECT 1 FROM presentations p WHERE p.comparison_id = c.id AND p.annotator_id = :annotator)
+ORDER BY c.id LIMIT :among
 """
 
 REPEATABLE = """
@@ -194,19 +198,19 @@ def _choose(
     place = _next_in_line(store, annotator_id)
     if place is None:
         return None
+    # Both are read whatever is drawn: how long an answer takes must not tell what came of it.
+    gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id, among=GOLD_AMONG) if project.gold_share else []
     repeatable = {"annotator": annotator_id, "among": REPEAT_AMONG, "after": REPEAT_AFTER}
-    # Whether there is one is asked each time, for the probabilities; which there are, only of the few that are drawn.
-    p_gold = project.gold_share if project.gold_share and _any(store, UNSEEN_GOLD, annotator=annotator_id) else 0.0
-    p_repeat = project.repeat_share if project.repeat_share and _any(store, REPEATABLE, **repeatable) else 0.0
+    repeats = _ids(store, REPEATABLE, **repeatable) if project.repeat_share else []
+    p_gold = project.gold_share if gold else 0.0
+    p_repeat = project.repeat_share if repeats else 0.0
     drawn = rng.random()
     if drawn < p_gold:
-        gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id)
         comparison = comparisons.get(store, rng.choice(gold))
         shown = presentations.record(store, comparison, annotator_id, rng, purpose="gold", guidelines=guidelines.current(store))
         _lease(store, shown, "gold", p_gold / len(gold), project)
         return comparison, shown
     if drawn < p_gold + p_repeat:
-        repeats = _ids(store, REPEATABLE, **repeatable)
         before = presentations.get(store, rng.choice(repeats))
         comparison = comparisons.get(store, before.comparison_id)
         shown = presentations.repeat(store, before, guidelines=guidelines.current(store))
@@ -265,10 +269,6 @@ def _expiry(project: ProjectSettings) -> str:
 
 def _before_now(*, minutes: int) -> str:
     return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="milliseconds")
-
-
-def _any(store: Database, sql: str, **parameters: int) -> bool:
-    return store.row(f"{sql} LIMIT 1", parameters) is not None
 
 
 def _ids(store: Database, sql: str, **parameters: int) -> list[int]:

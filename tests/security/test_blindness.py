@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
-
 import pytest
 
 from feedback_ui.words import LANGUAGES
@@ -294,32 +291,6 @@ def test_an_annotators_data_page_does_not_move_with_the_queue(site):
     site.put("A question that is asked twice?")
     assert overview("Ann") == before
     assert overview("Lea") != of_leads and "waiting" in of_leads.lower()
-
-
-def test_names_are_drawn_anew_by_each_store_and_last(site, tmp_path):
-    """Neither predictable nor lost by a restart: the key lies in the store, and another process reads the same one."""
-    from storage.database import Database
-    from storage.tokens import RowTokens
-
-    here = RowTokens(site.store)
-    again, other = Database(site.store.path), Database(tmp_path / "other.db")
-    try:
-        made = here.seal("presentation", 5, 7)
-        assert RowTokens(again).seal("presentation", 5, 7) == made
-        assert RowTokens(other).seal("presentation", 5, 7) != made
-        assert RowTokens(again).open("presentation", made, 7) == 5
-        assert RowTokens(other).open("presentation", made, 7) is None
-        assert here.open("judgment", made, 7) is None and here.open("presentation", made, 8) is None
-        every = [here.seal("presentation", n, 7) for n in (0, 1, 2, 2**31, 2**63 - 1)]
-        assert [here.open("presentation", name, 7) for name in every] == [0, 1, 2, 2**31, 2**63 - 1]
-        assert {len(name) for name in every} == {32}
-        letters = "".join(random.Random(1).choices(made, k=32))
-        for forged in (made[:-1], made + "=", made.lower(), letters, made[1:] + made[0], "ü" * 32, made.encode(), 5, None, [made]):
-            assert here.open("presentation", forged, 7) is None
-        assert json.loads(json.dumps(made)) == made
-    finally:
-        again.close()
-        other.close()
 
 
 def test_the_policies_of_the_test_are_there(site):

@@ -97,6 +97,9 @@ class Ann:
     def exclude_all(self) -> None:
         exclusions.exclude_annotator(self.site.store, self.site.ids["Ann"], rule="gold accuracy", reason="Read slowly.", by=None)
 
+    def lift(self) -> None:
+        exclusions.lift(self.site.store, exclusions.all_exclusions(self.site.store)[0].id, reason="It was right.", by=None)
+
     def pages(self) -> None:
         """The other pages that count judgments."""
         for name in ("LeaderboardPage.open", "DataPage.show"):
@@ -132,6 +135,8 @@ SEQUENCES = {
     "skipped and withdrawn": "skip withdraw correct renew undo renew next",
     "excluded": "judge exclude_all renew history open correct history undo next pages",
     "excluded before": "exclude_all judge renew history pages",
+    "excluded, others judge all": "judge exclude_all others renew undo renew next judge history",
+    "excluded and lifted": "judge exclude_all lift others renew undo renew next judge history",
 }
 
 
