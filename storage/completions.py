@@ -43,6 +43,17 @@ def add(
     )
 
 
+def as_shown(text: str) -> str:
+    """A completion's text as annotators get it: what differs from one way of generating to another is taken away.
+
+    That is the blanks behind it, the empty lines and up to three blanks before it, and how its lines end. Four blanks stay:
+    in Markdown they begin a block of code.
+    """
+    begun = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().lstrip("\n")
+    bare = begun.lstrip(" ")
+    return bare if len(begun) - len(bare) < 4 else begun
+
+
 def of_comparisons(store: Database, comparison_ids: Iterable[int]) -> dict[int, list[Completion]]:
     """The completions of each comparison, in the order in which it was made, in one query."""
     found = defaultdict(list)

@@ -23,6 +23,9 @@ REPEAT_AFTER = 10
 REPEAT_AMONG = 200
 """Votes back from there among which a repeat is drawn."""
 
+GOLD_AMONG = 500
+"""The oldest gold comparisons that an annotator has not seen, among which one is drawn."""
+
 LATELY_MINUTES = 30
 """For so long after asking for a comparison an annotator is expected back."""
 
@@ -68,6 +71,7 @@ WHERE line.ticket > coalesce(
 UNSEEN_GOLD = """
 SELECT c.id FROM comparisons c WHERE c.gold = 1 AND c.retired = 0
     AND NOT EXISTS (SELECT 1 FROM presentations p WHERE p.comparison_id = c.id AND p.annotator_id = :annotator)
+ORDER BY c.id LIMIT :among
 """
 
 REPEATABLE = """
@@ -105,11 +109,12 @@ def next_presentation(
 
 
 def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
-    """A sign of life: the lease runs anew from now. False when it is over, and the page should ask for the next."""
+    """A sign of life: the lease runs anew from now. False when it is over, or what was shown is withdrawn."""
     with store.atomic():
         end_lapsed(store)
         lease_id = store.value(
-            "SELECT id FROM leases WHERE presentation_id = ? AND annotator_id = ? AND ended_at IS NULL",
+            "SELECT l.id FROM leases l JOIN comparisons c ON c.id = l.comparison_id "
+            "WHERE l.presentation_id = ? AND l.annotator_id = ? AND l.ended_at IS NULL AND c.retired = 0",
             [presentation_id, annotator_id],
         )
         if lease_id is None:
@@ -121,17 +126,27 @@ def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
 def reclaim(store: Database, presentation: Presentation) -> bool:
     """Whether a judgment of what was presented may still be saved, by a lease that runs or by taking a place that is free.
 
-    Only a vote needs a place: gold and repeats are asked of each annotator apart.
+    Gold and repeats are asked of each annotator apart and take no place. They are answered as a vote would be in their
+    stead, or whoever comes too late on purpose would know them.
     """
-    if presentation.purpose != "vote":
+    place = store.row("SELECT retired, human_ranks + leased < wanted AS free FROM comparisons WHERE id = ?", [presentation.comparison_id])
+    if place["retired"]:
+        return False
+    if store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id]):
         return True
-    held = store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id])
-    return bool(
-        store.value(
-            "SELECT retired = 0 AND (? OR human_ranks + leased < wanted) FROM comparisons WHERE id = ?",
-            [held, presentation.comparison_id],
-        )
-    )
+    return bool(place["free"]) if presentation.purpose == "vote" else not _passed(store, presentation)
+
+
+def _passed(store: Database, presentation: Presentation) -> bool:
+    """Whether a vote that was given back as this was would have gone to somebody else since.
+
+    That is so when all that stood in the line then is given out, and somebody else has asked after it.
+    """
+    back = store.row("SELECT ticket, at FROM given_back WHERE presentation_id = ?", [presentation.id])
+    if back is None or store.value("SELECT 1 FROM line WHERE ticket <= ? LIMIT 1", [back["ticket"]]):
+        return False
+    asked = "SELECT 1 FROM line_places WHERE annotator_id != ? AND asked_at >= ? LIMIT 1"
+    return bool(store.value(asked, [presentation.annotator_id, back["at"]]))
 
 
 def hold_again(store: Database, presentation: Presentation) -> None:
@@ -184,19 +199,19 @@ def _choose(
     if found is None:
         return None
     place, next_one = found
+    # Both are read whatever is drawn: how long an answer takes must not tell what came of it.
+    gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id, among=GOLD_AMONG) if project.gold_share else []
     repeatable = {"annotator": annotator_id, "among": REPEAT_AMONG, "after": REPEAT_AFTER}
-    # Whether there is one is asked each time, for the probabilities; which there are, only of the few that are drawn.
-    p_gold = project.gold_share if project.gold_share and _any(store, UNSEEN_GOLD, annotator=annotator_id) else 0.0
-    p_repeat = project.repeat_share if project.repeat_share and _any(store, REPEATABLE, **repeatable) else 0.0
+    repeats = _ids(store, REPEATABLE, **repeatable) if project.repeat_share else []
+    p_gold = project.gold_share if gold else 0.0
+    p_repeat = project.repeat_share if repeats else 0.0
     drawn = rng.random()
     if drawn < p_gold:
-        gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id)
         comparison = comparisons.get(store, rng.choice(gold))
         shown = presentations.record(store, comparison, annotator_id, rng, purpose="gold", guidelines=guidelines.current(store))
         _lease(store, shown, "gold", p_gold / len(gold), project)
         return comparison, shown
     if drawn < p_gold + p_repeat:
-        repeats = _ids(store, REPEATABLE, **repeatable)
         before = presentations.get(store, rng.choice(repeats))
         comparison = comparisons.get(store, before.comparison_id)
         shown = presentations.repeat(store, before, guidelines=guidelines.current(store))
@@ -263,10 +278,6 @@ def _expiry(project: ProjectSettings) -> str:
 
 def _before_now(*, minutes: int) -> str:
     return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="milliseconds")
-
-
-def _any(store: Database, sql: str, **parameters: int) -> bool:
-    return store.row(f"{sql} LIMIT 1", parameters) is not None
 
 
 def _ids(store: Database, sql: str, **parameters: int) -> list[int]:

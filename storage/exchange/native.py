@@ -29,6 +29,7 @@ LEFT_OUT = {
     "accounts": "password hashes never leave a store: make the accounts anew",
     "sessions": "who is signed in now",
     "sign_in_failures": "failed attempts to sign in",
+    "keys": "each store draws its own",
 }
 
 ROWS, HASHES, MANIFEST = "rows.jsonl", "rows.sha256", "manifest.json"

@@ -28,6 +28,7 @@ import psutil
 from storage import annotators, comparisons, completions, judgments, policies, presentations, prompts, queue, settings
 from storage.database import Database, DataFolder, now
 from storage.records import Comparison, Judgment, Message, ProjectSettings, Sampling
+from storage.tokens import RowTokens
 
 ROOT = Path(__file__).parents[2]
 
@@ -183,8 +184,14 @@ class Program:
         read = {field.name: row.get(field.name) for field in fields(Judgment)}
         return Judgment(**read | {"tiers": tiers, "all_bad": bool(row["all_bad"])})
 
-    def texts_in_order(self, presentation_id: int) -> list[tuple[int, str]]:
-        """The completions of a presentation, slot by slot, as the store has them."""
+    def presentation_of(self, name: str) -> int:
+        """The id behind the name that the page has of what it shows."""
+        annotator = annotators.ensure(self.store, "local")
+        return RowTokens(self.store).open("presentation", name, annotator.id)
+
+    def texts_in_order(self, shown_as: int | str) -> list[tuple[int, str]]:
+        """The completions of a presentation, by its id or by the page's name for it, slot by slot, as the store has them."""
+        presentation_id = shown_as if isinstance(shown_as, int) else self.presentation_of(shown_as)
         shown = presentations.get(self.store, presentation_id)
         texts = {c.id: c.text for c in comparisons.get(self.store, shown.comparison_id).completions}
         return [(completion_id, texts[completion_id]) for completion_id in shown.order]

@@ -106,7 +106,7 @@ def test_the_manifest_tells_what_there_is_and_what_is_not(full, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "rows.jsonl", "rows.sha256"]
     assert manifest["rows"] == number == sum(manifest["tables"].values())
     assert manifest["tables"]["judgments"] == full.value("SELECT count(*) FROM judgments")
-    assert set(manifest["left_out"]) == {"accounts", "sessions", "sign_in_failures"}
+    assert set(manifest["left_out"]) == {"accounts", "sessions", "sign_in_failures", "keys"}
     text = (tmp_path / "out" / "rows.jsonl").read_text(encoding="utf-8")
     assert "argon2" not in text and '"table":"accounts"' not in text and '"table":"sign_in_failures"' not in text
     assert json.loads(text.splitlines()[0])["table"] == "account_events"
