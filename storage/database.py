@@ -18,6 +18,7 @@ from typing import Any
 
 import sqlite_utils
 
+from storage.clock import Clock
 from storage.migrations import migrations
 
 BUSY_TIMEOUT_MS = 10_000
@@ -130,6 +131,7 @@ class Database:
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
+        self.clock = Clock()
         self._local = threading.local()
         self._open: dict[threading.Thread, sqlite3.Connection] = {}
         self._open_lock = threading.Lock()
