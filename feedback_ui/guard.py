@@ -31,6 +31,7 @@ from storage.records import Role
 
 SIGN_IN = "/sign-in"
 SIGN_OUT = "/sign-out"
+PASSWORD = "/password"
 
 RECHECK_S = 5.0
 """How often an open stream asks whether its session still is one, in seconds."""
@@ -84,6 +85,8 @@ ROUTES = (
     Route("GET", "/gradio_api/upload_progress", act="lead", stream=True),
     Route("GET", "/gradio_api/file=/.+", read="lead"),
     Route("POST", SIGN_OUT),
+    Route("GET", PASSWORD),
+    Route("POST", PASSWORD),
 )
 
 TO_EVERYBODY = (Route("GET", SIGN_IN), Route("POST", SIGN_IN))

@@ -173,7 +173,7 @@ def set_password(store: Database, account_id: int, password: str, by: int | None
     with store.atomic() as connection:
         account = get(store, account_id)
         connection.conn.execute("UPDATE accounts SET password_hash = ? WHERE id = ?", [hashed, account_id])
-        brake.release_all(store, _braked(account.name))
+        brake.release_all(store, names.folded(account.name))
         _end_sessions(store, account_id)
         _log(store, account.annotator.id, "password", "", by)
 
@@ -219,7 +219,7 @@ def sign_in(store: Database, name: str, password: str, origin: Origin = COMMAND_
     Raises:
         SignInRefused: they do not fit, the account is disabled, or it must wait after too many failures.
     """
-    wait_s = brake.begin(store, _braked(name), origin)
+    wait_s = brake.begin(store, names.folded(name), origin)
     row = _row(store, name)
     fits = _verify(row["password_hash"] if row else None, password)
     if row is None or not fits or row["disabled_at"] is not None:
@@ -232,7 +232,7 @@ def sign_in(store: Database, name: str, password: str, origin: Origin = COMMAND_
     rehashed = HASHER.hash(names.composed(password)) if HASHER.check_needs_rehash(row["password_hash"]) else None
     with store.atomic() as connection:
         _check_unchanged(store, row)
-        brake.release(store, _braked(name), origin)
+        brake.release(store, names.folded(name), origin)
         if rehashed:
             connection.conn.execute("UPDATE accounts SET password_hash = ? WHERE id = ?", [rehashed, row["id"]])
         return _begin_session(store, row["id"])
@@ -244,7 +244,7 @@ def check_brake(store: Database, name: str, origin: Origin) -> None:
     Raises:
         SignInRefused: it must wait.
     """
-    brake.check(store, _braked(name), origin)
+    brake.check(store, names.folded(name), origin)
 
 
 def change_password(store: Database, token: str, current: str, new: str, origin: Origin = COMMAND_LINE) -> str:
@@ -261,7 +261,7 @@ def change_password(store: Database, token: str, current: str, new: str, origin:
     if account is None:
         raise StoreError("You are not signed in any more: sign in again, then change the password.")
     new = _checked_password(new)
-    wait_s = brake.begin(store, _braked(account.name), origin)
+    wait_s = brake.begin(store, names.folded(account.name), origin)
     row = _row(store, account.name)
     if not _verify(row["password_hash"], current):
         again = f"try again in {wait_s} s" if wait_s else "try again"
@@ -269,7 +269,7 @@ def change_password(store: Database, token: str, current: str, new: str, origin:
     hashed = HASHER.hash(new)
     with store.atomic() as connection:
         _check_unchanged(store, row)
-        brake.release(store, _braked(account.name), origin)
+        brake.release(store, names.folded(account.name), origin)
         connection.conn.execute("UPDATE accounts SET password_hash = ? WHERE id = ?", [hashed, account.id])
         _end_sessions(store, account.id)
         _log(store, account.annotator.id, "password", "", account.annotator.id)
@@ -282,10 +282,10 @@ def known_browser(store: Database, name: str, kept: str | None) -> str | None:
     return known_browsers.id_of(kept, row["password_hash"], row["id"]) if row else None
 
 
-def browser_note(store: Database, account_id: int, browser_id: str | None) -> str:
+def browser_notes(store: Database, account_id: int, kept: str | None) -> str:
     """What a browser that has just signed in keeps, to be known again. Void once the account has another password."""
     hashed = store.value("SELECT password_hash FROM accounts WHERE id = ?", [account_id])
-    return known_browsers.note(hashed, account_id, browser_id or known_browsers.new_id())
+    return known_browsers.with_note(kept or "", hashed, account_id)
 
 
 def session(store: Database, token: str) -> Session | None:
@@ -434,11 +434,6 @@ def _checked_password(password: str) -> str:
     if len(password) > LONGEST_PASSWORD:
         raise StoreError(f"The password has {len(password)} characters: choose one of at most {LONGEST_PASSWORD}.")
     return password
-
-
-def _braked(name: str) -> str:
-    """The name as the brake counts it: in any case and spelling."""
-    return names.normal(name).casefold()[: 2 * names.LONGEST_NAME]
 
 
 def _hash(token: str) -> str:

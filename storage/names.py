@@ -32,6 +32,11 @@ def normal(name: str) -> str:
     return composed(name).strip()
 
 
+def folded(name: str) -> str:
+    """As wrong passwords are counted: in any case and spelling, and no longer than a name can be."""
+    return normal(name).casefold()[: 2 * LONGEST_NAME]
+
+
 def problem(name: str) -> str | None:
     """What keeps a normal name from being one, in words; None if nothing does."""
     if not name:
