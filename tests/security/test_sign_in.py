@@ -24,10 +24,10 @@ FLOOD = 80
 
 
 class Counting:
-    """argon2 itself, some 30 ms each, and which number among all passwords each was."""
+    """argon2 itself, some 15 ms each, and which number among all passwords each was."""
 
     def __init__(self):
-        self.hasher = argon2.PasswordHasher(time_cost=24, memory_cost=4096, parallelism=1)
+        self.hasher = argon2.PasswordHasher(time_cost=10, memory_cost=4096, parallelism=1)
         self.begun = 0
         self.right_one_was: list[int] = []
         self._lock = threading.Lock()
@@ -91,7 +91,7 @@ def here():
 
 def send(site, name, password, address, cookie=""):
     fields = {"name": name, "password": password}
-    return httpx2.post(f"{site.url}/sign-in", data=fields, headers={"x-forwarded-for": address, "cookie": cookie}, timeout=60)
+    return httpx2.post(f"{site.url}/sign-in", data=fields, headers={"x-forwarded-for": address, "cookie": cookie}, timeout=60, verify=False)
 
 
 def known_cookie(site, reply) -> str:

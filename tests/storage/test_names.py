@@ -17,8 +17,8 @@ def cheap_hashes(monkeypatch):
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("Ann", "ann"), ("Ann", "\u0410nn"), ("Ann", "A nn"), ("Ann", "Ａｎｎ"), ("mina", "min\u0430"), ("Bob", "B\u043eb"), ("Otto", "0tt0"),
-        ("STRASSE", "straße"), ("Ann", "Ann\u3164"), ("Ann Lee", "Ann\u00a0Lee"), ("Ann", "\u0391nn"), ("ﬁn", "fin"),
+        ("Ann", "ann"), ("Ann", "\u0410nn"), ("Ann", "A nn"), ("Ann", "Ａｎｎ"), ("mina", "min\u0430"), ("Bob", "B\u043eb"),
+        ("Otto", "0tt0"), ("STRASSE", "straße"), ("Ann", "Ann\u3164"), ("Ann Lee", "Ann\u00a0Lee"), ("Ann", "\u0391nn"), ("ﬁn", "fin"),
     ],
 )  # fmt: skip
 def test_alike(store, one, other):
