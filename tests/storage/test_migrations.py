@@ -241,6 +241,12 @@ def fill_m006(db):
     """It only forbids and looks: there is nothing new to fill."""
 
 
+def fill_m007(db):
+    """What the reward model was worth, and somebody who guesses."""
+    db.conn.execute("""UPDATE runs SET validation = '{"pairs":40}' WHERE id = 'round-1'""")
+    put(db, "sign_in_failures", "name created_at", ("ann", at(60)), ("nobody", at(61)))
+
+
 FILLS = {
     "m001_loop": fill_m001,
     "m002_people": fill_m002,
@@ -248,6 +254,7 @@ FILLS = {
     "m004_detail": fill_m004,
     "m005_leases": fill_m005,
     "m006_audit": fill_m006,
+    "m007_validation": fill_m007,
 }
 
 
@@ -583,6 +590,17 @@ def test_m007_gives_a_run_room_for_its_validation(step):
     assert done.rows("SELECT id, status, result, validation FROM runs ORDER BY id") == [
         ("round-1", "done", "{}", None), ("round-2", "lost", None, None),
     ]  # fmt: skip
+
+
+def test_m008_counts_wrong_passwords_by_where_they_came_from(step):
+    done = step("m008_sign_in")
+    assert_kept(done)
+    assert done.added("columns") == {"sign_in_failures.origin"}
+    for kind in ("keys", "indexes", "triggers", "views"):
+        assert done.old[kind] == done.new[kind]
+    assert_dropped_nothing(done)
+    # From nowhere that is known: they count against every address together.
+    assert done.rows("SELECT name, origin FROM sign_in_failures ORDER BY id")[-2:] == [("ann", ""), ("nobody", "")]
 
 
 # ---- a whole data folder of version 0.1.0, opened by this one
