@@ -23,6 +23,7 @@ from rlhf.jobs import Jobs, RoundError
 from rlhf.judges import JudgeError
 from rlhf.pairs import NotEnoughPairs
 from rlhf.reward_function import RewardFunctionError
+from rlhf.visible import visible_output
 from rlhf.weights import ModelError
 from storage import accounts, lock, private, soundness
 from storage.database import Database, DataFolder, StoreError
@@ -41,21 +42,23 @@ REFUSALS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 done, 1 not well, 2 refused, 130 interrupted."""
-    given = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # What an export is for is to be read; everything else that is written is the store, or a copy of it.
-    before = os.umask(private.UMASK) if given.verb is not exchange.export else None
-    try:
-        return given.verb(given)
-    except REFUSALS as error:
-        print(f"rankloop: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    finally:
-        if before is not None:
-            os.umask(before)
+    # Whatever a verb prints may hold names, texts and errors that come from anybody: it goes out here and nowhere else.
+    with visible_output():
+        given = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        before = os.umask(private.UMASK) if given.verb is not exchange.export else None
+        try:
+            return given.verb(given)
+        except REFUSALS as error:
+            print(f"rankloop: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            return 130
+        finally:
+            if before is not None:
+                os.umask(before)
 
 
 def serve(given: argparse.Namespace) -> int:
@@ -130,7 +133,10 @@ def keep_to_this_machine(given: argparse.Namespace, store: Database) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches every address of this host."""
-    found = {address[0] for *_, address in socket.getaddrinfo(host, None)}
+    try:
+        found = {address[0] for *_, address in socket.getaddrinfo(host, None)}
+    except UnicodeError as error:
+        raise UsageError(f"--host {host}: this is no name of a machine: give an address or a name") from error
     return all(ip_address(item.split("%")[0]).is_loopback for item in found)
 
 

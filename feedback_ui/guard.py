@@ -39,6 +39,7 @@ from storage.records import Role
 
 SIGN_IN = "/sign-in"
 SIGN_OUT = "/sign-out"
+PASSWORD = "/password"
 
 RECHECK_S = 5.0
 """How often an open stream asks whether its session still is one, in seconds."""
@@ -102,6 +103,8 @@ ROUTES = (
     Route("POST", "/gradio_api/upload", act="lead", body="upload"),
     Route("GET", "/gradio_api/file=.+", read="lead"),
     Route("POST", SIGN_OUT, body="form"),
+    Route("GET", PASSWORD),
+    Route("POST", PASSWORD, body="form"),
 )
 
 TO_EVERYBODY = (Route("GET", SIGN_IN), Route("POST", SIGN_IN, body="form"))

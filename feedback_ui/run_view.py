@@ -34,14 +34,13 @@ def label(words: Words, run: Run) -> str:
 
 
 def choices(words: Words, runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The picker's lines, newest first."""
-    return [(label(words, run), run.id) for run in sorted(runs, key=lambda run: run.created_at, reverse=True)]
+    """The picker's lines, in the order of the runs."""
+    return [(label(words, run), run.id) for run in runs]
 
 
 def opening_run(runs: Sequence[Run]) -> str | None:
-    """The run to show to someone who opens the page: the active one, otherwise the newest."""
-    newest_first = sorted(runs, key=lambda run: (is_active(run), run.created_at), reverse=True)
-    return newest_first[0].id if newest_first else None
+    """The run to show to someone who opens the page: the active one, otherwise the first of these, the newest."""
+    return next((run.id for run in [*filter(is_active, runs), *runs]), None)
 
 
 def learns_from_simulated(run: Run) -> bool:
@@ -70,8 +69,9 @@ def remark(words: Words, run: Run) -> str:
         left = words("run.left", time=duration(words, run.eta_s)) if run.eta_s else words("run.left_unknown")
         return f"{run.progress:.0%}, {left}"
     if run.started_at and run.finished_at:
-        took = datetime.fromisoformat(run.finished_at) - datetime.fromisoformat(run.started_at)
-        return words("run.took", time=duration(words, took.total_seconds()))
+        took = (datetime.fromisoformat(run.finished_at) - datetime.fromisoformat(run.started_at)).total_seconds()
+        # Nobody knows how long, where the clock was set back meanwhile.
+        return words("run.took", time=duration(words, took)) if took >= 0 else ""
     return ""
 
 

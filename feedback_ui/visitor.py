@@ -1,4 +1,7 @@
-"""The quiet line that says who is signed in, and signs out. Empty while there are no accounts and the store is well."""
+"""The quiet line that says who is signed in, leads to one's own password, and signs out.
+
+Empty while there are no accounts and the store is well.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from html import escape
 import gradio as gr
 
 from feedback_ui.gate import Gate, Visitor
-from feedback_ui.guard import SIGN_OUT
+from feedback_ui.guard import PASSWORD, SIGN_OUT
 from feedback_ui.theme import QUIET, html
 from feedback_ui.words import Words, words_of
 from storage import accounts
@@ -42,5 +45,6 @@ def line(words: Words, visitor: Visitor) -> str:
     return (
         f'<form class="rl-visitor" method="post" action="{SIGN_OUT}">'
         f'<span class="rl-who" data-testid="visitor">{escape(visitor.annotator.name)}</span> '
-        f'<span class="rl-roles">{escape(roles)}</span> <button>{escape(words("visitor.sign_out"))}</button></form>'
+        f'<span class="rl-roles">{escape(roles)}</span> <a href="{PASSWORD}">{escape(words("visitor.password"))}</a> '
+        f'<button>{escape(words("visitor.sign_out"))}</button></form>'
     )

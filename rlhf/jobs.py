@@ -98,18 +98,19 @@ class Jobs:
 
     def reap(self) -> list[str]:
         """Marks as lost the runs whose worker died without a word. Returns their ids."""
-        lost = []
+        lost, alive = [], []
         for run in runs.all_runs(self.store):
             if run.status != "running" or not run.pid:
                 continue
             if _alive(run):
                 # Silent is not dead: the machine slept, or the store was locked.
                 runs.beat(self.store, run.id)
+                alive.append(run.id)
             # A worker that just ended has written its status already: look again before judging.
             elif runs.get(self.store, run.id).status == "running":
                 runs.finish(self.store, run.id, "lost", error="the worker process died; resume goes on from its last checkpoint")
                 lost.append(run.id)
-        return lost + runs.mark_stale_lost(self.store, STALE_S)
+        return lost + runs.mark_stale_lost(self.store, STALE_S, alive)
 
     def log_tail(self, run_id: str, lines: int = 40) -> str:
         """The end of the worker's log; nothing where there is none, or no folder for it."""
@@ -147,13 +148,14 @@ def _refuse_code(named: str | None, command: str) -> None:
 def _alive(run: Run) -> bool:
     """Whether the run's process is still its worker: numbers are used again after a restart.
 
-    A worker has the run's id among its arguments; `train --debug` works in a process that is older than the run's start.
+    A worker has the run's id among its arguments. `train --debug` names no run: it is this process, or has the verb
+    among its arguments, or is older than the run's start, which alone would be wrong once the clock was set.
     """
     try:
         process = psutil.Process(run.pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        if run.id in process.cmdline():
+        if run.pid == os.getpid() or not {run.id, "train"}.isdisjoint(process.cmdline()):
             return True
         return run.started_at is not None and process.create_time() < datetime.fromisoformat(run.started_at).timestamp()
     except (psutil.Error, ValueError, OverflowError):

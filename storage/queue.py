@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from storage import annotators, comparisons, guidelines, presentations, settings
+from storage.clock import near
 from storage.database import Database, now
 from storage.records import Comparison, Lease, Presentation, ProjectSettings
 
@@ -156,8 +157,10 @@ def hold_again(store: Database, presentation: Presentation) -> None:
 
 def end_lapsed(store: Database) -> None:
     """Ends the leases whose time is over; their comparisons go to the end of the line."""
-    moment = now()
+    moment, longest = store.clock.text(), _expiry(store, settings.current(store))
     with store.atomic() as connection:
+        # Written before the clock was set back and the program started again: no lease is longer than a lease.
+        connection.conn.execute("UPDATE leases SET expires_at = ?1 WHERE ended_at IS NULL AND expires_at > ?1", [longest])
         connection.conn.execute(
             "UPDATE leases SET ended_at = ?1, outcome = 'lapsed' WHERE ended_at IS NULL AND expires_at <= ?1", [moment]
         )
@@ -179,8 +182,8 @@ def least_waiting(store: Database, at_most: int) -> int:
 
     What they judged or skipped does not wait for them, though it may for others. Without annotators, the line itself.
     """
-    lately = _before_now(minutes=LATELY_MINUTES)
-    rows = store.rows("SELECT DISTINCT annotator_id FROM line_places WHERE asked_at > ?", [lately]).fetchall()
+    lately = near(minutes=LATELY_MINUTES)
+    rows = store.rows("SELECT DISTINCT annotator_id FROM line_places WHERE asked_at BETWEEN ? AND ?", lately).fetchall()
     people = [row["annotator_id"] for row in rows] or [NOBODY]
     return min(
         store.value(f"SELECT count(*) FROM ({WAITING_FOR} LIMIT :at_most)", {"annotator": person, "at_most": at_most})
@@ -262,22 +265,18 @@ def _lease(store: Database, presentation: Presentation, policy: str, propensity:
             "annotator_id": presentation.annotator_id,
             "policy": policy,
             "propensity": propensity,
-            "created_at": now(),
-            "expires_at": _expiry(project),
+            "created_at": store.clock.text(),
+            "expires_at": _expiry(store, project),
         },
     )
 
 
 def _extend(store: Database, lease_id: int, project: ProjectSettings) -> None:
-    store.connection.conn.execute("UPDATE leases SET expires_at = ? WHERE id = ?", [_expiry(project), lease_id])
+    store.connection.conn.execute("UPDATE leases SET expires_at = ? WHERE id = ?", [_expiry(store, project), lease_id])
 
 
-def _expiry(project: ProjectSettings) -> str:
-    return _before_now(minutes=-project.lease_minutes)
-
-
-def _before_now(*, minutes: int) -> str:
-    return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="milliseconds")
+def _expiry(store: Database, project: ProjectSettings) -> str:
+    return store.clock.text(timedelta(minutes=project.lease_minutes))
 
 
 def _ids(store: Database, sql: str, **parameters: int) -> list[int]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, get_args
 
 from storage import columns, prompts
+from storage.clock import near
 from storage.database import Database, StoreError, is_run_id, now, to_json
 from storage.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
 
@@ -64,13 +65,13 @@ def readable(store: Database, run_id: str) -> Run:
 
 def all_runs(store: Database) -> list[Run]:
     """Every run, newest first."""
-    return [_from_row(row) for row in store.rows("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC")]
+    return [_from_row(row) for row in store.rows("SELECT * FROM runs ORDER BY rowid DESC")]
 
 
 def active(store: Database) -> Run | None:
     """The run that is under way, or else the one that waits to start; None if there is neither."""
     row = store.row(
-        f"SELECT * FROM runs WHERE status IN ({_ACTIVE}) ORDER BY status = 'running' DESC, created_at, rowid LIMIT 1"
+        f"SELECT * FROM runs WHERE status IN ({_ACTIVE}) ORDER BY status = 'running' DESC, rowid LIMIT 1"
     )
     return None if row is None else _from_row(row)
 
@@ -147,23 +148,20 @@ def cancel_requested(store: Database, run_id: str) -> bool:
     return bool(store.value("SELECT cancel_requested FROM runs WHERE id = ?", [run_id]))
 
 
-def mark_stale_lost(store: Database, older_than_s: float) -> list[str]:
-    """Turns active runs lost whose last sign of life is more than this many seconds ago, or to come. Returns their ids.
+def mark_stale_lost(store: Database, older_than_s: float, alive: Collection[str] = ()) -> list[str]:
+    """Turns active runs lost whose last sign of life is more than this many seconds ago. Returns their ids.
 
-    A queued run's sign of life is its being queued: a process that never came up is lost too.
+    A queued run's sign of life is its being queued: a process that never came up is lost too. One that is as far ahead
+    of the clock as that is none: the clock was set back since, and who lives gives another within seconds. The runs in
+    `alive` are known to be at work, whatever the clock says.
     """
-    moment = datetime.now(UTC)
-    earliest, latest = (moment + sign * timedelta(seconds=older_than_s) for sign in (-1, 1))
     with store.atomic() as connection:
+        since, until = near(seconds=older_than_s)
         rows = connection.conn.execute(
             "UPDATE runs SET status = 'lost', finished_at = :now, eta_s = NULL, error = :error "
-            f"WHERE status IN ({_ACTIVE}) AND coalesce(heartbeat_at, created_at) NOT BETWEEN :earliest AND :latest RETURNING id",
-            {
-                "now": now(),
-                "earliest": earliest.isoformat(timespec="milliseconds"),
-                "latest": latest.isoformat(timespec="milliseconds"),
-                "error": LOST,
-            },
+            f"WHERE status IN ({_ACTIVE}) AND coalesce(heartbeat_at, created_at) NOT BETWEEN :since AND :until "
+            "AND id NOT IN (SELECT value FROM json_each(:alive)) RETURNING id",
+            {"now": now(), "since": since, "until": until, "error": LOST, "alive": to_json(list(alive))},
         ).fetchall()
     return sorted(str(row["id"]) for row in rows)
 

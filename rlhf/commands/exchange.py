@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from rlhf import report
 from rlhf.commands.terminal import UsageError, Verbs, file_bar, open_store
+from rlhf.visible import one_line
 from storage import backup, imports
 from storage.database import Database, DataFolder
 from storage.exchange import formats, native
@@ -61,7 +62,7 @@ def import_(given: argparse.Namespace) -> int:
         return 0
 
     def name_wrong_row(line: int, reason: str) -> None:
-        tqdm.write(f"{given.file}:{line}: {reason}", file=sys.stderr)
+        tqdm.write(f"{given.file}:{line}: {one_line(reason)}", file=sys.stderr)
 
     with file_bar("importing", "B") as progress:
         import_id, found = imports.import_file(

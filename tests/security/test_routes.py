@@ -31,6 +31,8 @@ ROUTES = {
     "GET /sign-in": EVERYBODY,
     "POST /sign-in": EVERYBODY,
     "POST /sign-out": ALL,
+    "GET /password": ALL,
+    "POST /password": ALL,
     # The page and what it is made of.
     "GET /": ALL,
     "GET /config": ALL,

@@ -241,6 +241,18 @@ def fill_m006(db):
     """It only forbids and looks: there is nothing new to fill; m007 adds a column that old rows leave empty."""
 
 
+def fill_m007(db):
+    """What the reward model was worth, and somebody who guesses."""
+    db.conn.execute("""UPDATE runs SET validation = '{"pairs":40}' WHERE id = 'round-1'""")
+    put(db, "sign_in_failures", "name created_at", ("ann", at(60)), ("nobody", at(61)))
+
+
+def fill_m008(db):
+    """The key of the names that browsers know, and a repeat that was given back."""
+    put(db, "keys", "name value", ("row tokens", b"0123456789abcdef"))
+    put(db, "given_back", "presentation_id ticket at", (9, 3, at(63)))
+
+
 FILLS = {
     "m001_loop": fill_m001,
     "m002_people": fill_m002,
@@ -248,7 +260,8 @@ FILLS = {
     "m004_detail": fill_m004,
     "m005_leases": fill_m005,
     "m006_audit": fill_m006,
-    "m007_validation": fill_m006,
+    "m007_validation": fill_m007,
+    "m008_blindness": fill_m008,
 }
 
 
@@ -617,6 +630,15 @@ def test_m008_notes_what_gold_and_repeats_would_have_lost(step):
     assert done.rows("SELECT presentation_id, at FROM given_back") == [(9, at(57))]
     put(done.db, "exclusion_lifts", "exclusion_id reason created_at", (9, "no", at(58)))
     assert done.rows("SELECT * FROM given_back") == []
+def test_m009_counts_wrong_passwords_by_where_they_came_from(step):
+    done = step("m009_sign_in")
+    assert_kept(done)
+    assert done.added("columns") == {"sign_in_failures.origin"}
+    for kind in ("keys", "indexes", "triggers", "views"):
+        assert done.old[kind] == done.new[kind]
+    assert_dropped_nothing(done)
+    # From nowhere that is known: they count against every address together.
+    assert done.rows("SELECT name, origin FROM sign_in_failures ORDER BY id")[-2:] == [("ann", ""), ("nobody", "")]
 
 
 # ---- a whole data folder of version 0.1.0, opened by this one
