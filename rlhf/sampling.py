@@ -193,7 +193,10 @@ def _allowed(share: Float[Tensor, "b vocab"], sampling: Sampling) -> Float[Tenso
         share = share.masked_fill(share < kth, 0.0)
     if sampling.top_p < 1:
         ranked, order = (share / share.sum(-1, keepdim=True)).sort(descending=True)
-        share = torch.zeros_like(share).scatter(-1, order, ranked.masked_fill(ranked.cumsum(-1) - ranked >= sampling.top_p, 0.0))
+        outside = ranked.cumsum(-1) - ranked >= sampling.top_p
+        # The likeliest is kept however small the nucleus: float32 takes less than 1e-45 for nothing.
+        outside[:, 0] = False
+        share = torch.zeros_like(share).scatter(-1, order, ranked.masked_fill(outside, 0.0))
     return share
 
 
@@ -214,9 +217,9 @@ def _first_above(mass: Float[Tensor, "b n"], u: Float[Tensor, " b"]) -> tuple[In
     """The first place where the running share exceeds `u`, and which share of that place `u` has come to."""
     running = mass.cumsum(-1)
     total = running[:, -1]
-    # Rounding must not lead past the last place that holds anything.
+    # Rounding must not lead past the last place that holds anything, nor weights that are no numbers past all places.
     at = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    place = torch.searchsorted(running, at[:, None], right=True)
+    place = torch.searchsorted(running, at[:, None], right=True).clamp_(max=mass.shape[-1] - 1)
     held = mass.gather(-1, place)[:, 0]
     return place[:, 0], (at - (running.gather(-1, place)[:, 0] - held)) / held
 
