@@ -13,9 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Literal
-from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -25,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedback_ui.gate import Gate, Visitor
 from feedback_ui.words import words_of
+from rlhf.http_origin import is_from_elsewhere, on_this_machine
 from storage import accounts
 from storage.database import StoreError
 from storage.records import Role
@@ -132,9 +131,10 @@ class Guard:
     def _judge(self, request: Request, visitor: Visitor | None) -> tuple[Response | None, Route | None]:
         """What to answer instead, or else the route that is open."""
         words = words_of(request)
-        if visitor and not visitor.signed_in and not on_this_machine(request):
+        client = request.client.host if request.client else ""
+        if visitor and not visitor.signed_in and not on_this_machine(client, request.headers.get("host", "")):
             return refusal(421, words("guard.not_here", port=request.scope["server"][1])), None
-        if is_from_elsewhere(request):
+        if is_from_elsewhere(request.method, request.headers):
             return refusal(403, words("guard.elsewhere")), None
         if route := next(matching(TO_EVERYBODY, request), None):
             return None, route
@@ -204,32 +204,6 @@ def nobody(request: Request) -> Response:
 def refusal(status: int, text: str) -> Response:
     """In the shape in which Gradio's browser side expects an error."""
     return JSONResponse({"error": text, "detail": text}, status)
-
-
-def on_this_machine(request: Request) -> bool:
-    """Both ends are this machine, by address and by the name that the browser used: another site's name may point here."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    return is_loopback(request.client.host if request.client else "") and is_loopback(host)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_from_elsewhere(request: Request) -> bool:
-    """Whether another site's page sends this through somebody's browser. Following a link from there is fine."""
-    headers = request.headers
-    if site := headers.get("sec-fetch-site"):
-        link = request.method in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
-        return site not in ("same-origin", "none") and not (link and headers.get("sec-fetch-dest") == "document")
-    # Browsers leave those headers out for plain http on a network.
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
 def with_headers(send: Send) -> Send:

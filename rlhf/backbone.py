@@ -62,6 +62,8 @@ class Backbone:
         self.base = model.to(device).eval().requires_grad_(False)
         self.tokenizer = bound(tokenizer)
         self.device = torch.device(device)
+        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        """The most tokens of prompt and answer together that the model was made for; None where it does not say."""
         self.hidden_size: int = model.config.get_text_config().hidden_size
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -66,7 +67,9 @@ class TemplateRenderer:
         """
         asked = json.dumps({"conversations": conversations, "chat_template": template, **given})
         if len(asked) > self.longest:
-            raise ChatTemplateLimit(f"the conversation has {len(asked):,} characters, of which {self.longest:,} can be rendered: shorten it")
+            raise ChatTemplateLimit(
+                f"the conversation has {len(asked):,} characters, of which {self.longest:,} can be rendered: shorten it"
+            )
         with self._lock:
             answered = self._ask(asked.encode() + b"\n")
         if "texts" in answered:
@@ -129,10 +132,8 @@ class TemplateRenderer:
 
     def _close(self, process: subprocess.Popen) -> None:
         for pipe in (process.stdin, process.stdout):
-            try:
+            with suppress(BrokenPipeError):
                 pipe.close()
-            except BrokenPipeError:
-                pass
         self._process = None
 
     def stop(self) -> None:

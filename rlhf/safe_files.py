@@ -31,7 +31,9 @@ def check_base(folder: Path) -> None:
         ModelError: it is an adapter, names weights that are not safetensors inside it, or has links that lead out of it.
     """
     if (folder / "adapter_config.json").exists():
-        raise ModelError(f"{folder}: holds an adapter_config.json, so another base would be read in its place. Name a folder with a base model.")
+        raise ModelError(
+            f"{folder}: holds an adapter_config.json, so another base would be read in its place. Name a folder with a base model."
+        )
     for file in folder.iterdir():
         check_file(file, folder)
     named = read_json(folder / "config.json").get("transformers_weights")

@@ -31,6 +31,9 @@ class Sampled(NamedTuple):
 ENTRIES = 256
 """Of the vocabulary, that are added up together when a token is drawn."""
 
+CHUNK_COLUMNS, CHUNK_TOKENS = 512, 2048
+"""Of prompts, read at once where others wait for their turn: columns of a batch, and tokens of all its rows together."""
+
 LEAVE_AT = 0.75
 """Rows that have ended leave the batch when no more than this share of it is still open."""
 
@@ -100,7 +103,8 @@ def stream(
     *,
     listen: bool = False,
     kept: Kept | None = None,
-) -> Iterator[Step]:
+    in_chunks: bool = False,
+) -> Iterator[Step | None]:
     """Draws position by position, until every row has ended or the limit is reached.
 
     A row's end-of-sequence token belongs to the row; after it the row holds padding, even where both share an id. Equal
@@ -109,6 +113,8 @@ def stream(
     Args:
         listen: tell what was read on the way, so that nobody need read it again.
         kept: keeps what the lowest layers made of it.
+        in_chunks: read long prompts in parts, with None after each but the last, so that others get their turn between them.
+            Nothing may be kept then. Prompts of one chunk, and architectures whose caches cannot go on, are read at once.
     """
     kept = Kept(backbone.decoder, ()) if kept is None else kept
     distinct = list(dict.fromkeys(map(tuple, prompts)))
@@ -116,8 +122,14 @@ def stream(
     ids, mask = (x.to(backbone.device) for x in pad_left(distinct, backbone.pad_id))
     cache = RowCache(backbone.base.config, backbone.prefix_width + ids.shape[1] + sampling.max_new_tokens + 1)
     rounded = {}
-    with kept.listening(), holding(rounded):
-        hidden = backbone.decoder.read(ids, mask, positions=positions(mask), cache=cache.cache)[:, -1]
+    places, width = positions(mask), ids.shape[1]
+    columns = max(1, min(CHUNK_COLUMNS, CHUNK_TOKENS // len(distinct))) if in_chunks and cache.rows_may_leave else width
+    for start in range(0, max(width, 1), max(columns, 1)):
+        if start:
+            yield None
+        part = slice(start, start + columns)
+        with kept.listening(), holding(rounded):
+            hidden = backbone.decoder.read(ids[:, part], mask[:, : part.stop], positions=places[:, part], cache=cache.cache)[:, -1]
     rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=backbone.device)
     kept.keep(lambda caught: caught[rows])
     if len(distinct) < len(prompts):

@@ -53,7 +53,9 @@ def test_shards_of_safetensors_are_read(folder, tiny_folder):
     assert all(torch.equal(a, b) for a, b in zip(read.base.parameters(), whole.base.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt", "weights", "model.safetensors.bin", "w.pkl", "model.safetensors/../x.bin"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "weights.pt", "weights", "model.safetensors.bin", "w.pkl", "model.safetensors/../x.bin"]
+)
 def test_an_index_that_names_another_format_is_refused_before_it_is_read(folder, name, monkeypatch):
     (folder / "decoy.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     if "/" not in name:
