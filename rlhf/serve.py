@@ -28,6 +28,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from jinja2 import TemplateError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from rlhf import weights
 from rlhf.backbone import Backbone
@@ -101,8 +102,8 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
     app.add_middleware(PolicyGuard)
 
     # OpenAI's clients show an error's words only where their own server has them.
-    @app.exception_handler(HTTPException)
-    def refused(_: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(StarletteHTTPException)
+    def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
         return JSONResponse({"error": {"message": error.detail}}, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
