@@ -15,10 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -33,6 +31,7 @@ from feedback_ui.errors import public
 from feedback_ui.gate import Gate, Visitor
 from feedback_ui.uploads import Uploads
 from feedback_ui.words import words_of
+from rlhf.http_origin import is_from_elsewhere, on_this_machine
 from storage import accounts
 from storage.database import StoreError
 from storage.records import Role
@@ -210,9 +209,10 @@ class Guard:
     def _judge(self, request: Request, visitor: Visitor | None) -> tuple[Response | None, Route | None]:
         """What to answer instead, or else the route that is open."""
         words = words_of(request)
-        if visitor and not visitor.signed_in and not on_this_machine(request):
+        client = request.client.host if request.client else ""
+        if visitor and not visitor.signed_in and not on_this_machine(client, request.headers.get("host", "")):
             return refusal(421, words("guard.not_here", port=request.scope["server"][1])), None
-        if is_from_elsewhere(request):
+        if is_from_elsewhere(request.method, request.headers):
             return refusal(403, words("guard.elsewhere")), None
         if route := next(matching(TO_EVERYBODY, request), None):
             return None, route
@@ -300,32 +300,6 @@ def refusal(status: int, text: str) -> Response:
 
 def refused_body(request: Request, error: BadBody) -> Response:
     return refusal(error.status_code, words_of(request)(error.key, **error.values))
-
-
-def on_this_machine(request: Request) -> bool:
-    """Both ends are this machine, by address and by the name that the browser used: another site's name may point here."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    return is_loopback(request.client.host if request.client else "") and is_loopback(host)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_from_elsewhere(request: Request) -> bool:
-    """Whether another site's page sends this through somebody's browser. Following a link from there is fine."""
-    headers = request.headers
-    if site := headers.get("sec-fetch-site"):
-        link = request.method in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
-        return site not in ("same-origin", "none") and not (link and headers.get("sec-fetch-dest") == "document")
-    # Browsers leave those headers out for plain http on a network.
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
 def with_status(send: Send, scope: Scope) -> Send:
