@@ -67,7 +67,7 @@ def comparison_view(
         "presentation_id": presentation_id,
         "kind": comparison.prompt.kind.replace("_", " ").capitalize(),
         "turns": turns(words, comparison.prompt.messages, show_system=project.show_system),
-        "answers": [markdown.render(texts[completion_id]) for completion_id in order],
+        "answers": [markdown.render(texts[completion_id], words) for completion_id in order],
         "asks": asks(project),
         "count": judged_so_far(words, judged),
         "guidelines": guidelines,
@@ -98,7 +98,7 @@ def turns(words: Words, messages: Sequence[Message], *, show_system: bool) -> li
         {
             "role": message["role"],
             "speaker": _speaker(words, message["role"]) if len(shown) > 1 else "",
-            "html": markdown.render(message["content"]),
+            "html": markdown.render(message["content"], words),
         }
         for message in shown
     ]
