@@ -344,7 +344,8 @@ def guideline_preview(words: Words, said: str) -> str:
 def guideline_version(words: Words, number: int, said: Guidelines) -> str:
     """An old version, to be read."""
     title = f'{words("lead.guidelines.version")} {number} · {when(said.created_at)}'
-    return f'<section class="rl-pane"><p class="rl-overline">{title}</p><div class="rl-prose">{markdown.render(said.text, words)}</div></section>'
+    body = markdown.render(said.text, words)
+    return f'<section class="rl-pane"><p class="rl-overline">{title}</p><div class="rl-prose">{body}</div></section>'
 
 
 def guideline_list(words: Words, versions: Sequence[Guidelines], names: Mapping[int, str]) -> str:

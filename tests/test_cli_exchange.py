@@ -133,7 +133,7 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
         (b'{"prompt": ["' + b"x" * 100_000, "not JSON"),
         (b'{"prompt": "\\ud83d", "completions": ["a", "b"]}', "surrogate"),
         (b'{"prompt": "a\\u0000b", "completions": ["a", "b"]}', "NUL"),
-        (b'{"prompt": 1e999, "completions": NaN}', "prompt must be|completions must be"),
+        (b'{"prompt": 1e999, "completions": NaN}', "needs completions"),
     ],
 )
 def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, said):

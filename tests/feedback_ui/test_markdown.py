@@ -125,13 +125,21 @@ def test_nothing_gives_nothing():
 # ---- long texts
 
 REPEATED = [
-    "[a](http://x.y) ", "[a *b*](http://x.y) ", "<http://x.y> ", "![a](http://x.y) ", "![[]()", "[", "]", "![", "[[a]]", "[a](", "a](b)", "[a][b] ",
-    "*a ", "**a ", "_a ", "*a _b ", "*a* ", "*", "a**b", "***a** ", "*a**", "a* **b _c ", "`", "`a", "`a``b", "` `` ``` ",
-    ">", "> a\n", "> a\nb\n", "- ", "- a\n", "- a\n\n", "+ a\n  + b\n", "1. a\n", "-\n", "> - ", "- > ", "<", "<a ", "<!--", "<![CDATA[", "<?",
-    "&", "&amp;", "&#x41;", "&a", "# a\n", "#", "---\n", "a\n---\n", "```\n", "~~~\n", "    a\n", "a\n\n", "a\n", "\n", " ", "\t", "\\", "\\\n", "a  \n",
-    "[a]: http://x.y\n", "[a]: http://x.y 'a\n", "[a\n", "|", "|a|b|\n", "a:-|", "|-", "\0", "<div>", '"', "*_`[!<&\\", "http://x.y ", "가", "a",
+    "[a](http://x.y) ", "[a *b*](http://x.y) ", "<http://x.y> ", "![a](http://x.y) ", "![[]()", "[", "]", "![", "[[a]]", "[a](", "a](b)",
+    "[a][b] ", "*a ", "**a ", "_a ", "*a _b ", "*a* ", "*", "a**b", "***a** ", "*a**", "a* **b _c ", "`", "`a", "`a``b", "` `` ``` ",
+    ">", "> a\n", "> a\nb\n", "- ", "- a\n", "- a\n\n", "+ a\n  + b\n", "1. a\n", "-\n", "> - ", "- > ", "<", "<a ", "<!--",
+    "<![CDATA[", "<?", "&", "&amp;", "&#x41;", "&a", "# a\n", "#", "---\n", "a\n---\n", "```\n", "~~~\n", "    a\n", "a\n\n", "a\n", "\n",
+    " ", "\t", "\\", "\\\n", "a  \n", "[a]: http://x.y\n", "[a]: http://x.y 'a\n", "[a\n", "|", "|a|b|\n", "a:-|", "|-", "\0", "<div>",
+    '"', "*_`[!<&\\", "http://x.y ", "가", "a",
 ]  # fmt: skip
-STARTS = {"": "", "definition": "[a]: http://x.y\n\n", "table": "|a|b|\n|-|-|\n", "label": "[a", "address": "[a](http://x.y/", "emphasis": "*a **b _c "}
+STARTS = {
+    "": "",
+    "definition": "[a]: http://x.y\n\n",
+    "table": "|a|b|\n|-|-|\n",
+    "label": "[a",
+    "address": "[a](http://x.y/",
+    "emphasis": "*a **b _c ",
+}
 WHOLE = {
     "one definition, long and used often": lambda n: "[a]: http://x.y/" + "b" * n + "\n\n" + "[a]" * n,
     "one title, long and used often": lambda n: "[a]: http://x.y '" + "b" * n + "'\n\n" + "[a]" * n,
