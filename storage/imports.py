@@ -30,6 +30,9 @@ CHUNK_CHARS = 8_000_000
 REPORTED_ROWS = 100
 """Wrong rows that the report keeps; all of them are told while importing."""
 
+MOST_WRONG = 1_000_000
+"""Wrong rows after which a file is given up."""
+
 LONGEST_REASON = 300
 """Characters of a reason: it may quote what the row says."""
 
@@ -254,6 +257,8 @@ def _run(
             report.wrong_rows.append((line, reason))
         if wrong_row:
             wrong_row(line, reason)
+        if report.wrong > MOST_WRONG:
+            raise StoreError(f"More than {MOST_WRONG:,} wrong rows: check the format. Nothing was imported.")
 
     try:
         with store.atomic() as connection:

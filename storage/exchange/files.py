@@ -34,6 +34,9 @@ PROGRESS_ROWS = 256
 MOST_COLUMNS = 10_000
 """Of a CSV file."""
 
+MOST_BLANK = 1_000_000
+"""Blank lines: they cost time, and a packed file may have billions."""
+
 Container = Literal["json", "csv", "parquet"]
 Progress = Callable[[int, int], None]
 """Told (done, total) now and then, in bytes or rows."""
@@ -176,7 +179,7 @@ def too_long(limits: Limits) -> BadRow:
 
 
 def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
-    number = 0
+    number = blank = 0
     decoder = Decoder(limits)
     # One byte more, for the line break.
     while line := file.readline(limits.row_bytes + 1):
@@ -190,6 +193,14 @@ def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, dict | BadRow]
             line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
             yield number, _object(line, decoder)
+        else:
+            blank += 1
+            _check_blank(blank)
+
+
+def _check_blank(count: int) -> None:
+    if count > MOST_BLANK:
+        raise StoreError(f"More than {MOST_BLANK:,} blank lines: take them out. Nothing was imported.")
 
 
 def _object(line: bytes, decoder: Decoder) -> dict | BadRow:
@@ -327,6 +338,7 @@ def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, d
     lines = _RecordLines(text, limits.row_bytes)
     reader = csv.reader(lines, strict=True)
     header: list[str] = []
+    blank = 0
     while True:
         line = reader.line_num + 1
         lines.begin()
@@ -343,6 +355,8 @@ def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, d
             yield line, BadRow(f"not CSV: {error}")
             continue
         if not fields:
+            blank += 1
+            _check_blank(blank)
             continue
         if not header:
             header = [field.strip() for field in fields]
