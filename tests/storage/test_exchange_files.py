@@ -158,6 +158,63 @@ def test_files_that_cannot_be_read_at_all(tmp_path, content, name, reason):
         read(tmp_path, content, name)
 
 
+@pytest.fixture
+def small_parquet(tmp_path):
+    parquet.write_table(pa.table({"a": [1]}), tmp_path / "small")
+    return (tmp_path / "small").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.CSV", "rows.ndjson", "rows.txt", "rows.jsonl.gz", "rows.gz"])
+def test_parquet_under_another_name_is_refused(tmp_path, small_parquet, name):
+    with pytest.raises(StoreError, match=f"{name} holds Parquet, which its name denies: name it .parquet if that is right. Nothing"):
+        read(tmp_path, small_parquet, name)
+
+
+def test_what_a_file_is_its_first_bytes_say(tmp_path, small_parquet):
+    assert read(tmp_path, small_parquet, "rows") == read(tmp_path, small_parquet, "a.parquet", "parquet") == [(1, {"a": 1})]
+    for content, name, container, reason in [
+        (small_parquet, "rows", "json", "holds Parquet, not json: say --format parquet"),
+        (gzip.compress(small_parquet), "rows.parquet.gz", None, "holds Parquet inside gzip: unpack it first"),
+        (GOOD.encode(), "rows.parquet", None, "is no Parquet file: it does not begin as one"),
+        (GOOD.encode(), "rows.jsonl", "parquet", "is no Parquet file: it does not begin as one"),
+        (GOOD.encode(), "rows.jsonl.gz", None, "is not packed by gzip, as its name says: take .gz off its name"),
+        (gzip.compress(GOOD.encode()), "rows.jsonl", None, "is packed by gzip, which its name denies: name it rows.jsonl.gz"),
+        (gzip.compress(gzip.compress(GOOD.encode())), "rows.jsonl.gz", None, "is packed by gzip twice: unpack it first"),
+        (b"PK\x03\x04\x14\0", "rows.csv", None, "is a zip archive, or an office document: choose a JSON"),
+        (b"PK\x03\x04\x14\0", "rows.jsonl", "json", "is a zip archive"),
+        (gzip.compress(b"SQLite format 3\0"), "rows.gz", None, "is an SQLite database"),
+        (b"BZh91AY&SY\0", "rows.csv", None, "is packed by bzip2"),
+        (b"\x80\x04\x95\0\0", "rows.jsonl", None, "is a pickle, which is never read"),
+        (b"PARE\0\0\0\0", "rows.parquet.enc", None, "is encrypted Parquet"),
+    ]:
+        with pytest.raises(StoreError, match=reason):
+            read(tmp_path, content, name, container)
+    assert read(tmp_path, "BZh,b\n1,2\n", "rows.csv") == [(2, {"BZh": "1", "b": "2"})]
+
+
+def test_parquet_that_is_no_text_or_has_no_end(tmp_path, small_parquet):
+    with pytest.raises(StoreError, match=r"can be read \(it does not end as Parquet does: it was cut off, or is something else\)"):
+        read(tmp_path, small_parquet[:-1], "rows.parquet")
+    when = pa.array([1_700_000_000_123], pa.timestamp("ms"))
+    parquet.write_table(pa.table({"a": [float("nan")], "b": [b"x"], "c": when, "d": [[{"e": None}]]}), tmp_path / "odd.parquet")
+    assert list(files.records(tmp_path / "odd.parquet")) == [(1, {"b": {"bytes": 1}, "c": "2023-11-14T22:13:20.123000", "d": [{"e": None}]})]
+
+
+def test_a_packed_file_has_a_limit_that_can_be_raised(tmp_path):
+    content = gzip.compress(GOOD.encode() * 100_000)
+    with pytest.raises(StoreError, match=r"unpacks to more than 1 MiB: unpack it yourself if it is right, or .*--max-unpacked-mib"):
+        read(tmp_path, content, "rows.gz", unpacked_bytes=MIB)
+    assert len(read(tmp_path, content, "rows.gz", unpacked_bytes=3 * MIB)) == 200_000
+    parquet.write_table(pa.table({"a": ["x" * 1_000] * 2_000}), tmp_path / "a.parquet")
+    with pytest.raises(StoreError, match=r"unpacks to more than 1 MiB: .*--max-unpacked-mib"):
+        list(files.records(tmp_path / "a.parquet", limits=Limits(unpacked_bytes=MIB)))
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 64), (MIB, 200), (10 * MIB, 2_000), (1 << 40, 4_096)])
+def test_what_a_packed_file_may_unpack_to(size, most):
+    assert Limits().unpacked(size) == most * MIB
+
+
 def test_a_file_that_is_not_there_and_a_folder(tmp_path):
     with pytest.raises(StoreError, match=r"nowhere cannot be read \(No such file"):
         list(files.records(tmp_path / "nowhere"))
