@@ -171,7 +171,10 @@ def flag(**values):
         (flag(note="\ud83d"), "note has half a surrogate pair"),
         (flag(note={"a": "b"}), "note must be text"),
         ('{"table":["flags"],"row":{}}', r"there is no table \['flags'\]"),
-        ('{"table":"exclusions","row":{"id":1,"rule":"x","reason":"y","by_id":null,"created_at":"soon"}}', "created_at must be a time, not 'soon'"),
+        (
+            '{"table":"exclusions","row":{"id":1,"rule":"x","reason":"y","by_id":null,"created_at":"soon"}}',
+            "created_at must be a time, not 'soon'",
+        ),
         ('{"table":"flags","row":' + "[" * 2_000 + "}", "nested too deeply"),
         ('{"table":"flags","row":' + "[[]," * 200_000 + "}", "nested too deeply"),
         ('{"table":"flags","row":{"id":[' + "[]," * 500_000 + "1]}}", "more than 419,430 values"),
