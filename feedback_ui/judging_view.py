@@ -69,7 +69,7 @@ def comparison_view(
         "presentation_id": presentation,
         "kind": comparison.prompt.kind.replace("_", " ").capitalize(),
         "turns": turns(words, comparison.prompt.messages, show_system=project.show_system),
-        "answers": [markdown.render(text) for text in texts],
+        "answers": [markdown.render(text, words) for text in texts],
         "asks": asks(project),
         "count": judged_so_far(words, judged),
         "guidelines": guidelines,
@@ -106,7 +106,7 @@ def turns(words: Words, messages: Sequence[Message], *, show_system: bool) -> li
         {
             "role": message["role"],
             "speaker": _speaker(words, message["role"]) if len(shown) > 1 else "",
-            "html": markdown.render(message["content"]),
+            "html": markdown.render(message["content"], words),
         }
         for message in shown
     ]

@@ -48,7 +48,7 @@ def sentence(error: Exception) -> str:
 
 def answer(words: Words, text: str, *, writing: bool = False) -> str:
     """One pane of the Demo page, while it is written and after."""
-    body = markdown.render(text)
+    body = markdown.render(text, words)
     state = ' aria-busy="true"' if writing else ""
     if not body:
         body = f'<p class="rl-muted">{words("demo.writing") if writing else words("demo.empty_answer")}</p>'

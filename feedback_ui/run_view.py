@@ -224,12 +224,12 @@ def samples(words: Words, rows: Sequence[RunSample]) -> str:
 
 
 def _sample(words: Words, row: RunSample) -> str:
-    after = render(row.after) if row.after is not None else f'<p class="rl-muted">{words("run.not_answered_yet")}</p>'
-    before_and_after = _answer(words, "before", row.score_before, render(row.before)) + _answer(
+    after = render(row.after, words) if row.after is not None else f'<p class="rl-muted">{words("run.not_answered_yet")}</p>'
+    before_and_after = _answer(words, "before", row.score_before, render(row.before, words)) + _answer(
         words, "after", row.score_after, after
     )
     return (
-        f'<article class="rl-sample"><div class="rl-asked rl-prose" dir="auto">{render(row.prompt)}</div>'
+        f'<article class="rl-sample"><div class="rl-asked rl-prose" dir="auto">{render(row.prompt, words)}</div>'
         f'<div class="rl-pair">{before_and_after}</div></article>'
     )
 

@@ -247,6 +247,8 @@ class ProjectSettings:
     """Offer to flag what is unsafe, personal, broken or in the wrong language."""
     show_system: bool = True
     """Show system prompts to annotators."""
+    text_max_chars: int = 100_000
+    """Longest prompt, answer or rationale that an import takes, in characters, 1,000 to 10,000,000."""
 
 
 @dataclass(frozen=True, slots=True)

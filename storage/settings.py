@@ -12,7 +12,10 @@ MOST_OVERLAP = 20
 MOST_ASPECTS = 8
 LARGEST_SHARE = 0.5
 
-_WHOLE = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars")
+LEAST_TEXT, MOST_TEXT = 1_000, 10_000_000
+"""Characters of a text from an import."""
+
+_WHOLE = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars")
 
 
 def current(store: Database) -> ProjectSettings:
@@ -73,4 +76,6 @@ def problem(settings: ProjectSettings) -> str | None:
         return f"rationale must be off, optional or required, not {settings.rationale!r}"
     if not 1 <= settings.rationale_min_chars <= 2000:
         return f"the shortest rationale must be 1 to 2000 characters, not {settings.rationale_min_chars}"
+    if not LEAST_TEXT <= settings.text_max_chars <= MOST_TEXT:
+        return f"the longest text must be {LEAST_TEXT} to {MOST_TEXT} characters, not {settings.text_max_chars}"
     return None
