@@ -30,6 +30,8 @@ from storage.records import Sampling
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PASSWORD = "correct horse battery"
+CANCELLED_AFTER = 3
+"""Steps of PPO that the cancelled run had taken."""
 
 RENAMED: dict[str, str] = {}
 """Names of 0.1.0 (of figures, stages, acts, columns of an export) and what they are called today, where that differs."""
@@ -279,9 +281,9 @@ def test_every_part_of_a_page_about_a_run_is_drawn(old, name, language):
     assert bool(run_view.samples(words, runs.samples(old, run.id))) == bool(EXPECTED["runs"][run.id]["samples"])
     for part in (trust_view.card, lambda *given: trust_view.details(*given, people, judged)):
         assert bool(part(words, run)) == bool(run.validation)
-    for chart in (*charts.REWARD_CHARTS, *charts.POLICY_CHARTS[run_view.method(run)]):
-        drawn = [trace for trace in charts.figure(words, chart, metrics).data if trace.y is not None and len(trace.y)]
-        assert bool(drawn) == any(metric.name == chart.metric for metric in metrics), chart.metric
+    of_run = (*charts.REWARD_CHARTS, *charts.POLICY_CHARTS[run_view.method(run)])
+    drawn = [chart for chart in of_run if any(len(trace.y or ()) for trace in charts.figure(words, chart, metrics).data)]
+    assert len(drawn) >= EXPECTED["charts_drawn"][run.id], [chart.metric for chart in drawn]
     charts.score_over_kl(words, metrics)
     charts.learning_curve(words, run.validation)
     charts.reliability(words, run.validation)
@@ -308,15 +310,30 @@ def test_adapters_give_the_same_greedy_answers(old):
     assert found == EXPECTED["greedy"]
 
 
-def timeless(found):
-    """Without what depends on when and how fast it ran."""
+def repeatable(found):
+    """Without what depends on when and how fast it ran, and without the root of a KL of 0, which makes 1e-3 of a rounding by 1e-6."""
     result = {name: value for name, value in found["result"].items() if name not in ("minutes", "peak_memory_gib")}
-    return found | {"result": result, "metrics": {n: v for n, v in found["metrics"].items() if not n.startswith("time/")}}
+    metrics = {name: steps for name, steps in found["metrics"].items() if not name.startswith("time/")}
+    metrics.pop(today("objective/sqrt_kl"), None)
+    return found | {"result": result, "metrics": metrics}
 
 
-def test_a_cancelled_run_goes_on_from_its_checkpoint_to_the_figures_it_would_have_had_then(own):
-    run_id = RUNS["cancelled"]
+@pytest.mark.parametrize(("name", "rel", "abs_"), [("cancelled", 1e-4, 2e-5), ("lost", 2e-2, 1e-2)])
+def test_a_run_is_resumed_to_the_figures_it_would_have_had_then(own, name, rel, abs_):
+    """The cancelled one from a checkpoint, the lost one from its row alone.
+
+    On the processor that wrote the figures down both end with the same bits. With AVX2, SSE or two threads the first was off by 2e-6
+    at most (explained variance, which is near 0, by 2e-4 of itself), the second by 1e-3: Adam's first steps are as large for the
+    smallest gradients as for others.
+    """
+    store, run_id = Database(own / "rankloop.db"), RUNS[name]
+    done_before = {file: file.stat().st_mtime_ns for file in (own / "runs" / run_id).glob("reward/*")}
+    # A figure of the last step that was taken. Where steps are taken again, it is dropped with the others.
+    runs.log_metrics(store, run_id, CANCELLED_AFTER, {"objective/of_the_first_attempt": 1.0})
     rankloop("train", own, "--resume", run_id, "--debug")
-    store = Database(own / "rankloop.db")
-    assert_shows(timeless(of_run(store, run_id)), timeless(EXPECTED["resumed"]), rel=1e-3, abs_=1e-4)
+    found = of_run(store, run_id)
+    assert_shows(repeatable(found), repeatable(EXPECTED["resumed"][name]), rel=rel, abs_=abs_)
+    if name == "cancelled":
+        assert "objective/of_the_first_attempt" in found["metrics"], "PPO began anew"
+        assert done_before and {file: file.stat().st_mtime_ns for file in done_before} == done_before, "the reward model was fitted anew"
     store.close()
