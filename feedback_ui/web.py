@@ -37,7 +37,7 @@ window.fetch = async (...asked) => {
     // Gradio's client drops the reason for which a call of a component was refused; the pages show a reply's problem.
     if ([400, 408, 413, 415, 503].includes(answer.status) && url.pathname.startsWith("/gradio_api/component_server")) {
         const said = await answer.clone().json().catch(() => ({}));
-        if (said.error) return Response.json({problem: said.error});
+        if (said.error) return Response.json({problem: said.error, mend: [400, 413, 415].includes(answer.status)});
     }
     return answer;
 };

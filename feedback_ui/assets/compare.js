@@ -141,6 +141,13 @@ async function send(act) {
   notice("");
   try {
     const reply = await ask(act.name, withGuidelines(act.data));
+    if (reply.mend) {
+      // To send it once more as it is would be of no use.
+      unsent = null;
+      setState(shown ? "ready" : "empty");
+      problem(reply.problem);
+      return;
+    }
     if (!reply.next) throw new Refusal(reply.problem, false);
     unsent = null;
     settle(act, reply);

@@ -66,6 +66,20 @@ def test_what_is_missing_gets_the_focus_and_nothing_is_sent_before(program, open
     assert compare.by("rationale").input_value() == ""
 
 
+def test_half_a_character_is_refused_in_words_and_the_draft_stays(program, opened):
+    """What a form can hold and UTF-8 cannot: the refusal comes before any handler, and the page still says it."""
+    compare = opened(rationale="required", rationale_min_chars=5)
+    judged = program.judged()
+    half = "box => { box.value = 'It is clear \\ud83d'; box.dispatchEvent(new Event('input', {bubbles: true})); }"
+    compare.by("rationale").evaluate(half)
+    compare.press("1")
+    expect(compare.by("problem")).to_contain_text("half a character that cannot be kept: type it again")
+    assert program.judged() == judged
+    compare.by("rationale").fill("It is clear")
+    compare.judge(button="choose-a")
+    assert said(program).rationale == "It is clear"
+
+
 def test_what_is_complete_is_sent_by_the_choice(program, opened):
     compare = opened(rationale="required", rationale_min_chars=5)
     compare.press("r")
