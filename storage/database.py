@@ -87,7 +87,7 @@ class DataFolder:
             StoreError: the id is no run's, or the folder is a link to somewhere else.
         """
         if not is_run_id(run_id):
-            raise StoreError(f"{run_id!r} is no run's id: letters, digits, blanks, dots, hyphens and underscores, at most 64. Check the store.")
+            raise StoreError(f"{run_id!r} is no run's id (letters, digits, blanks, dots, hyphens and underscores, at most 64).")
         return inside(self.runs / run_id, self.runs)
 
     def run_log(self, run_id: str) -> Path:
