@@ -293,9 +293,11 @@ class Database:
         raw = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
         try:
             self._set_up(raw, first)
-        except BaseException:
+            if not first and not self._files.unchanged():
+                raise self._files_gone()
+        except BaseException as error:
             raw.close()
-            raise
+            raise error if first else self._not_read(error) from error
         with self._open_lock:
             # Web servers retire idle threads and start new ones all day: their connections must not pile up.
             for thread in [thread for thread in self._open if not thread.is_alive()]:
@@ -379,7 +381,7 @@ class Database:
         kind = StoreLocked if "locked" in str(error) else StoreError
         return kind(f"{self.path}: {error}. Nothing was saved: {_remedy(error)}, then try again.")
 
-    def _not_read(self, error: Exception) -> Exception:
+    def _not_read(self, error: BaseException) -> BaseException:
         """The error as the store says it; a fault of the statement stays what it is."""
         if isinstance(error, OverflowError):
             return _too_large(error)
