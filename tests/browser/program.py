@@ -78,7 +78,7 @@ class Program:
                 env=self.environment,
                 preexec_fn=as_if_started_by_hand,
             )  # fmt: skip
-        eventually(self._serves, f"{self.url} serves", within_s=120)
+        eventually(self._serves, f"{self.url} serves", within_s=300)
         return self
 
     def _serves(self) -> bool:
@@ -94,7 +94,7 @@ class Program:
     def until_answering(self) -> psutil.Process:
         """Waits until the policy server has loaded its model; its process."""
         policy_log = self.folder.logs / "policy-server.log"
-        eventually(lambda: "policy server ready" in policy_log.read_text(errors="replace"), "the policy server is ready", within_s=120)
+        eventually(lambda: "policy server ready" in policy_log.read_text(errors="replace"), "the policy server is ready", within_s=300)
         return self.policy_server()
 
     def kill(self) -> None:
