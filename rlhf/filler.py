@@ -306,12 +306,15 @@ class Filler:
             return NO_PROMPTS
         base = self.collector or policies.ensure_base(self.store, self.base_model)
         tuned = None if self.collector else policies.latest_tuned(self.store, self.base_model)
+        # An adapter that is missing, or leads elsewhere, must not keep people from judging the base.
+        why_not = self.why_not(tuned) if tuned else ""
+        tuned = None if why_not else tuned
         total = sum(comparisons.prompt_usage(self.store).values())
         chosen = [(prompt, *pairing(base, tuned, total + i)) for i, prompt in enumerate(found)]
         dropped = self._timed(chosen, COLLECTING)
         if len(dropped) == len(chosen):
             return "The model answered every prompt of the last batch twice alike, or not at all."
-        return ""
+        return why_not
 
     def _timed(self, chosen: Sequence[Chosen], sampling: Sampling, batch: Batch | None = None) -> list[Prompt]:
         """Writes comparisons, keeps the time that one took, and sends the prompts that gave none to the end of the line."""

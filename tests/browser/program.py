@@ -97,7 +97,7 @@ class Program:
     def until_answering(self) -> psutil.Process:
         """Waits until the policy server has loaded its model; its process."""
         policy_log = self.folder.logs / "policy-server.log"
-        eventually(lambda: "policy server ready" in policy_log.read_text(errors="replace"), "the policy server is ready", within_s=120)
+        eventually(lambda: "policy server ready" in policy_log.read_text(errors="replace"), "the policy server is ready", within_s=300)
         return self.policy_server()
 
     def kill(self) -> None:
