@@ -44,8 +44,15 @@ SIGNED_OUT = """<script>{
 const plain = window.fetch;
 window.fetch = async (...asked) => {
     const answer = await plain(...asked);
+    const url = new URL(answer.url || "about:blank");
+    if (url.origin !== location.origin) return answer;
     // Signed out, or an account was made meanwhile: a page that asks in vain is of no use.
-    if (answer.status === 401 && new URL(answer.url).origin === location.origin) location.assign("/");
+    if (answer.status === 401) location.assign("/");
+    // Gradio's client drops the reason for which a call of a component was refused; the pages show a reply's problem.
+    if ([400, 408, 413, 415, 503].includes(answer.status) && url.pathname.startsWith("/gradio_api/component_server")) {
+        const said = await answer.clone().json().catch(() => ({}));
+        if (said.error) return Response.json({problem: said.error});
+    }
     return answer;
 };
 }</script>"""
