@@ -29,6 +29,7 @@ from feedback_ui.bodies import BadBody
 from feedback_ui.calls import RUN
 from feedback_ui.errors import public
 from feedback_ui.gate import Gate, Visitor
+from feedback_ui.own_sessions import own_in_address, own_in_body
 from feedback_ui.uploads import Uploads
 from feedback_ui.words import words_of
 from rlhf.http_origin import is_from_elsewhere, on_this_machine
@@ -160,6 +161,8 @@ class Guard:
             # A full disk must not keep anybody from reading.
             with suppress(StoreError):
                 await run_in_threadpool(accounts.renew, self.gate.store, self.gate.token(request))
+        if visitor:
+            scope = own_in_address(visitor, scope)
         if route.stream:
             await self._stream(scope, receive, send, visitor)
         elif files:
@@ -204,7 +207,8 @@ class Guard:
             # Nothing else that was said of the file is passed on.
             claim.clear()
             claim.update(path=str(file), orig_name=file.name, meta={"_type": "gradio.FileData"})
-        return bodies.encoded(self.checked(path, value)), files
+        value = self.checked(path, value)
+        return bodies.encoded(own_in_body(visitor, value) if visitor else value), files
 
     def _judge(self, request: Request, visitor: Visitor | None) -> tuple[Response | None, Route | None]:
         """What to answer instead, or else the route that is open."""

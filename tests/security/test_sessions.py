@@ -7,6 +7,7 @@ from served_app import served, until
 
 from feedback_ui import sessions
 from feedback_ui.sessions import CAPACITY, LeanSession
+from storage import accounts
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,11 @@ def site(tmp_path_factory):
             site.add_accounts()
             site.web.sessions._grace_s = 0.3
             yield site
+
+
+def own(site, session: str, who: str = "annotator") -> str:
+    """Under which name the server keeps what this visitor's page calls so."""
+    return f"{accounts.named(site.store, who).annotator.id}.{session}"
 
 
 def visit(site, session: str):
@@ -36,7 +42,7 @@ def test_there_are_never_more_sessions_than_places(site):
     for n in range(CAPACITY + 20):
         assert visit(site, f"many{n}").status_code == 200
     assert len(site.web.sessions.session_data) == CAPACITY
-    assert "many0" not in site.web.sessions and f"many{CAPACITY + 19}" in site.web.sessions
+    assert own(site, "many0") not in site.web.sessions and own(site, f"many{CAPACITY + 19}") in site.web.sessions
 
 
 def test_an_open_page_keeps_its_session_while_others_come(site):
@@ -46,7 +52,7 @@ def test_an_open_page_keeps_its_session_while_others_come(site):
         visit(site, "open")
         for n in range(CAPACITY + 5):
             site.web.sessions[f"others{n}"]
-        assert "open" in site.web.sessions
+        assert own(site, "open") in site.web.sessions
         assert len(site.web.sessions.session_data) == CAPACITY
 
 
@@ -55,9 +61,9 @@ def test_a_session_goes_with_its_heartbeat(site):
         lines = beats.iter_lines()
         next(lines)
         visit(site, "gone")
-        assert "gone" in site.web.sessions
-    until(lambda: "gone" not in site.web.sessions)
-    assert "gone" not in site.web.sessions._open
+        assert own(site, "gone") in site.web.sessions
+    until(lambda: own(site, "gone") not in site.web.sessions)
+    assert own(site, "gone") not in site.web.sessions._open
 
 
 def test_a_page_that_comes_back_in_time_keeps_its_session(site):
@@ -66,12 +72,12 @@ def test_a_page_that_comes_back_in_time_keeps_its_session(site):
         lines = beats.iter_lines()
         next(lines)
         visit(site, "back")
-    kept = site.web.sessions.session_data["back"]
+    kept = site.web.sessions.session_data[own(site, "back")]
     with site.clients["annotator"].stream("GET", "/gradio_api/heartbeat/back") as beats:
         lines = beats.iter_lines()
         for _ in range(15):
             next(lines)
-        assert site.web.sessions.session_data["back"] is kept
+        assert site.web.sessions.session_data[own(site, "back")] is kept
     site.web.sessions._grace_s = 0.3
 
 
@@ -82,7 +88,7 @@ def test_a_page_works_on_after_its_session_is_gone(site):
         assert reply.status_code == 200
         reply = site.predict("lead", "add_lines", ["Why does bread rise?", "imported", "heldout"], session_hash=name)
         assert reply.status_code == 200 and "no_value" not in reply.text
-        site.web.sessions._drop(name)
+        site.web.sessions._drop(own(site, name, "lead"))
     assert site.store.value("SELECT count(*) FROM prompts") >= 1
 
 
