@@ -87,11 +87,11 @@ def kind_of(name: str, running: Locked) -> str:
 
 
 def compiled(*options: str, source: str | None = None) -> dict[str, str]:
-    """What uv finds for pyproject.toml, or for one requirement: for every platform, from PyPI alone."""
+    """What uv finds for pyproject.toml, or for one requirement: for every platform, from PyPI (uv's default) alone."""
     command = [
         sys.executable, "-m", "uv", "pip", "compile", "-" if source else str(ROOT / "pyproject.toml"),
         "--quiet", "--no-config", "--no-header", "--no-annotate", "--universal", "--generate-hashes",
-        "--python-version", OLDEST_PYTHON, "--default-index", "https://pypi.org/simple",
+        "--python-version", OLDEST_PYTHON,
         "--constraint", str(ROOT / ".ci" / "constraints.txt"), *options,
     ]  # fmt: skip
     done = subprocess.run(command, input=source, capture_output=True, text=True)

@@ -12,6 +12,7 @@ import re
 import shutil
 import sqlite3
 import tarfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,24 @@ from rlhf import pairs
 from rlhf.backbone import Backbone
 from rlhf.config import RoundConfig
 from rlhf.sampling import generator, sample
-from storage import accounts, annotators, audit, comparisons, history, judgments, policies, prompts, queue, runs
+from storage import (
+    accounts,
+    annotators,
+    audit,
+    batches,
+    comparisons,
+    exclusions,
+    gold,
+    guidelines,
+    history,
+    imports,
+    judgments,
+    policies,
+    prompts,
+    queue,
+    runs,
+    settings,
+)
 from storage.database import Database
 from storage.records import Sampling
 
@@ -185,6 +203,21 @@ def test_as_much_can_be_learned_from(old, whose):
     found = pairs.of_store(old, include_simulated=whose == "everybody", ties=True)
     # With the hash of all pairs, so that two snapshots of the same judgments are still told to be the same.
     assert_shows(pairs.manifest(found), EXPECTED["pairs"][whose])
+
+
+def test_the_project_is_as_it_was(old):
+    found = {
+        "settings": asdict(settings.current(old)),
+        "guidelines": [one.text for one in guidelines.versions(old)],
+        "batches": [
+            [b.policy_ids, b.answers, b.asked, b.made, b.priority, b.cancelled_at, asdict(b.sampling)] for b in batches.all_batches(old)
+        ],
+        "imports": [[i.format, i.source, asdict(i.report), i.undone_at] for i in imports.all_imports(old)],
+        "gold": sorted(gold.answers(old).items()),
+        "exclusions": [[e.rule, e.reason, e.judgments, e.lifted_at] for e in exclusions.all_exclusions(old)],
+        "accounts": [[account.name, sorted(account.roles), account.disabled] for account in accounts.all_accounts(old)],
+    }
+    assert_shows(found, EXPECTED["project"])
 
 
 def past(found):
