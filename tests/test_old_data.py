@@ -258,13 +258,15 @@ def test_people_sign_in_and_go_on_judging(own):
     store = Database(own / "rankloop.db")
     person = accounts.of_token(store, accounts.sign_in(store, "sora", PASSWORD)).annotator
     judged = len(history.of_annotator(store, person.id, limit=1000))
-    # What she took back last is what she sees next, in the order she saw.
+    # What she takes back is what she sees next, in the order she saw.
+    undone = judgments.undo(store, person.id)
     comparison, shown = queue.next_presentation(store, person.id)
-    assert len(shown.order) == len(comparison.completions)
+    assert (comparison.id, shown.id) == (undone.comparison_id, undone.presentation_id)
+    assert sorted(shown.order) == sorted(completion.id for completion in comparison.completions)
     saved = judgments.save(store, shown.id, person.id, verdict="rank", tiers=tuple((i,) for i in shown.order))
     corrected = judgments.correct(store, saved.id, person.id, verdict="rank", tiers=tuple((i,) for i in reversed(shown.order)))
     assert corrected.counts == (shown.purpose == "vote")
-    assert len(history.of_annotator(store, person.id, limit=1000)) == judged + 1 == annotators.get(store, person.id).judged
+    assert len(history.of_annotator(store, person.id, limit=1000)) == judged == annotators.get(store, person.id).judged
     store.close()
 
 
