@@ -183,6 +183,8 @@ async def _events(head: dict, first: Piece, pieces: AsyncIterator[Piece], answer
         async for piece in pieces:
             yield event(piece)
         yield "data: [DONE]\n\n"
+    except ReaderLeft:
+        return
     finally:
         answer.leave()
 

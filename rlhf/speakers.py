@@ -83,7 +83,7 @@ class Speakers:
             started = time.monotonic()
             prompts = [self.backbone.encode(asked[i][1].messages) for i in mine]
             tokens = self._steps(asked[mine[0]][0], prompts, sampling, generator(self.backbone.device, seed, policy_id), tick)
-            sampled = gather(self._yielding_to_chats(tokens), len(prompts), self.backbone.eos_id, tick)
+            sampled = gather(self._yielding_to_chats(tokens), len(prompts), self.backbone.eos_id)
             latency = time.monotonic() - started
             for i, s in zip(mine, sampled, strict=True):
                 drawn[i] = Drawn(self.backbone.decode(s.ids), s.finish_reason, latency)

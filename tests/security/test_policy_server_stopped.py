@@ -59,10 +59,24 @@ class Tab:
         body = {"fn_index": self.refresh, "data": [None], "session_hash": self.session}
         return self.http.post("/gradio_api/run/predict", json=body).text
 
+    def send(self, text="Hi"):
+        """Sends a prompt; the number under which its answer is written."""
+        body = {"fn_index": self.answer, "data": [None, None, text, 0.7, 96], "session_hash": self.session}
+        return self.http.post("/gradio_api/queue/join", json=body).json()["event_id"]
+
+    def stop(self, event):
+        """As the button does."""
+        self.http.post("/gradio_api/cancel", json={"session_hash": self.session, "fn_index": self.answer, "event_id": event})
+
+    def listen(self, heard):
+        """Reads what comes of everything that was sent, for as long as the test goes on."""
+        with self.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": self.session}) as messages:
+            for line in messages.iter_lines():
+                heard.append(line)
+
     def ask(self, text="Hi", heard=None):
         """Sends a prompt, and reads until its answer is over."""
-        body = {"fn_index": self.answer, "data": [None, None, text, 0.7, 96], "session_hash": self.session}
-        assert self.http.post("/gradio_api/queue/join", json=body).status_code == 200
+        self.send(text)
         heard = [] if heard is None else heard
         with self.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": self.session}) as messages:
             for line in messages.iter_lines():
@@ -130,6 +144,29 @@ def test_judging_and_pages_go_on_while_eight_wait_for_a_server_that_hangs(progra
         for future in waiting:
             future.result(2 * STREAM_S)
     assert program.store.value("SELECT count(*) FROM judgments") == 8
+
+
+def test_stop_makes_room_at_once(program):
+    """Two prompts of one person at a time; with a server that hangs, an answer alone would take half a minute to fail."""
+    program.start()
+    server = program.until_answering()
+    tab = Tab(program, "person0")
+    eventually(lambda: "No tuned version exists yet" in tab.open_demo(), "the base is listed")
+    server.send_signal(signal.SIGSTOP)
+    heard = []
+    first, _ = tab.send(), tab.send()
+    threading.Thread(target=tab.listen, args=(heard,), daemon=True).start()
+
+    def said(event, what):
+        return any(event in line and what in line for line in list(heard))
+
+    eventually(lambda: sum("process_generating" in line for line in list(heard)) >= 2, "both are begun")
+    refused = tab.send()
+    eventually(lambda: said(refused, "This prompt was not sent"), "the third is refused")
+    tab.stop(first)
+    again = tab.send()
+    eventually(lambda: said(again, "process_generating"), "there is room", within_s=STREAM_S / 2)
+    assert not said(again, "This prompt was not sent")
 
 
 def test_a_dry_queue_is_told_at_once_while_the_server_hangs(program):
