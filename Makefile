@@ -1,36 +1,54 @@
 # make run    set up and serve http://127.0.0.1:7860    (PORT=8000 changes the port, DATA=dir the folder)
 # make test   set up and run every test
 # make loop   the whole loop, headless, on simulated judgments; prints its table
+# make lock   what is installed, with the hashes of its files, written down anew in .ci/lock
+# Every package is checked against its hash there. LOCK= installs without: for a torch that is not in the lock.
 PYTHON ?= python3
 PORT ?= 7860
 DATA ?= data
 LOOP_DATA ?= loop-data
 PYTEST ?=
+LOCK ?= .ci/lock
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Wheels alone: to build another kind of package, pip would fetch what builds it, and check no hash of that.
+LOCKED := $(PIP) install --quiet --no-deps --only-binary :all: --require-hashes --requirement
+CONSTRAINED := $(PIP) install --quiet --constraint .ci/constraints.txt
 
-.PHONY: run install weights test test-setup lint loop clean
+.PHONY: run install weights test test-setup lint lock loop clean
 
 run: install weights
 	$(BIN)/rankloop serve --port $(PORT) --data $(DATA)
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml .ci/constraints.txt
+.venv/installed: pyproject.toml .ci/constraints.txt $(wildcard .ci/lock/*.txt)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than 3.11: run 'make PYTHON=python3.11 $(MAKECMDGOALS)'"; exit 1; }
 	$(PYTHON) -m venv .venv
+ifneq ($(LOCK),)
+	$(LOCKED) $(LOCK)/build.txt
+	@$(LOCKED) $(LOCK)/torch-cpu.txt 2>/dev/null || \
+		{ echo "no index here has torch's CPU build in a file that is locked: PyPI's, on Linux with CUDA"; $(LOCKED) $(LOCK)/torch.txt; }
+	$(LOCKED) $(LOCK)/run.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+else
 	$(PIP) install --quiet --upgrade "pip==26.3"
-	$(PIP) install --quiet --constraint .ci/constraints.txt torch
-	$(PIP) install --quiet --constraint .ci/constraints.txt --editable .
+	$(CONSTRAINED) torch
+	$(CONSTRAINED) --editable .
+endif
 	@touch $@
 
 weights: install
 	@$(BIN)/python -m rlhf.weights
 
 test-setup: install
-	$(PIP) install --quiet --constraint .ci/constraints.txt --editable '.[test]'
+ifneq ($(LOCK),)
+	$(LOCKED) $(LOCK)/test.txt
+else
+	$(CONSTRAINED) --editable '.[test]'
+endif
 	@sh .ci/browser
 
 test: test-setup weights
@@ -38,6 +56,13 @@ test: test-setup weights
 
 lint: test-setup
 	$(BIN)/ruff check .
+	$(BIN)/python .ci/lock.py --check
+	$(PIP) check
+
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --require-hashes --requirement .ci/lock/tools.txt
+	build/lock/bin/python .ci/lock.py
 
 loop: install weights
 	$(BIN)/rankloop simulate --data $(LOOP_DATA) --judge sentiment --judgments 600 --annotators 5 --flip 0.1

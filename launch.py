@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from rlhf.commands import accounts as account_verbs
@@ -22,8 +23,9 @@ from rlhf.jobs import Jobs, RoundError
 from rlhf.judges import JudgeError
 from rlhf.pairs import NotEnoughPairs
 from rlhf.reward_function import RewardFunctionError
+from rlhf.visible import visible_output
 from rlhf.weights import ModelError
-from storage import accounts
+from storage import accounts, lock, private, soundness
 from storage.database import Database, DataFolder, StoreError
 
 HOST = "127.0.0.1"
@@ -40,27 +42,41 @@ REFUSALS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 done, 1 not well, 2 refused, 130 interrupted."""
-    given = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        return given.verb(given)
-    except REFUSALS as error:
-        print(f"rankloop: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
+    # What an export is for is to be read; everything else that is written is the store, or a copy of it.
+    # Whatever a verb prints may hold names, texts and errors that come from anybody: it goes out here and nowhere else.
+    with visible_output():
+        given = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        before = os.umask(private.UMASK) if given.verb is not exchange.export else None
+        try:
+            return given.verb(given)
+        except REFUSALS as error:
+            print(f"rankloop: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            return 130
+        finally:
+            if before is not None:
+                os.umask(before)
 
 
 def serve(given: argparse.Namespace) -> int:
     """The app and the policy server, until Ctrl-C."""
     from rlhf.doctor import free_port
-    from rlhf.supervisor import PolicyServer
 
     if bool(given.endpoint) != bool(given.endpoint_model):
         raise UsageError("--endpoint and --endpoint-model go together")
-    if not (port := free_port(given.port)).ok:
-        raise UsageError(f"port {port.found}: {port.remedy}")
+    with lock.only_one(DataFolder(given.data.absolute()), "serve") as tell_address:
+        if not (port := free_port(given.port)).ok:
+            raise UsageError(f"port {port.found}: {port.remedy}")
+        return serve_folder(given, tell_address)
+
+
+def serve_folder(given: argparse.Namespace, tell_address: Callable[[str], None]) -> int:
+    """As `serve`, once the folder is this process's own."""
+    from rlhf.supervisor import PolicyServer
+
     folder, store = open_store(given.data)
     keep_to_this_machine(given, store)
     fetch_weights(given.model)
@@ -72,7 +88,7 @@ def serve(given: argparse.Namespace) -> int:
     # First of all: it loads the model while this process loads the pages.
     server.start()
     try:
-        return serve_pages(given, Jobs(store, folder), server.base_url)
+        return serve_pages(given, Jobs(store, folder), server.base_url, tell_address)
     except KeyboardInterrupt:
         print("\nstopping", file=sys.stderr)
         return 0
@@ -80,7 +96,9 @@ def serve(given: argparse.Namespace) -> int:
         server.stop()
 
 
-def serve_pages(given: argparse.Namespace, jobs: Jobs, base_url: str) -> int:
+def serve_pages(
+    given: argparse.Namespace, jobs: Jobs, base_url: str, tell_address: Callable[[str], None] = lambda address: None
+) -> int:
     """The web app, until KeyboardInterrupt."""
     from feedback_ui.app import build_app
     from feedback_ui.gate import Gate
@@ -92,6 +110,8 @@ def serve_pages(given: argparse.Namespace, jobs: Jobs, base_url: str) -> int:
     gate = Gate(jobs.store)
     serving = Serving(Web(build_app(jobs.store, jobs, PolicyClient(base_url), default_config=config), gate), given.host, given.port)
     try:
+        tell_address(serving.url)
+        soundness.look(jobs.store)
         print(f"rankloop is at {serving.url}  (data in {jobs.folder.root}; Ctrl-C stops it)", flush=True)
         while serving.alive:
             reap(jobs)
@@ -113,7 +133,10 @@ def keep_to_this_machine(given: argparse.Namespace, store: Database) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches every address of this host."""
-    found = {address[0] for *_, address in socket.getaddrinfo(host, None)}
+    try:
+        found = {address[0] for *_, address in socket.getaddrinfo(host, None)}
+    except UnicodeError as error:
+        raise UsageError(f"--host {host}: this is no name of a machine: give an address or a name") from error
     return all(ip_address(item.split("%")[0]).is_loopback for item in found)
 
 

@@ -31,6 +31,7 @@ from feedback_ui.guard import SIGN_IN
 from storage import accounts, comparisons, completions, prompts, settings
 from storage.database import Database, now
 from storage.records import Sampling
+from storage.tokens import RowTokens
 from tests.browser.program import ROOT, Endpoint, Program, as_if_started_by_hand, eventually
 from tests.support import tiny
 
@@ -71,7 +72,7 @@ for step in range(100_000):
 class Tally:
     """What the annotators saw, all together."""
 
-    acknowledged: list[tuple[int, int, str]] = field(default_factory=list)
+    acknowledged: list[tuple[int, str, str]] = field(default_factory=list)
     """Annotator, presentation, choice."""
     took_ms: list[float] = field(default_factory=list)
     problems: Counter[str] = field(default_factory=Counter)
@@ -229,18 +230,21 @@ class Room:
         await asyncio.gather(*(annotator.close() for annotator in self.annotators))
         return tally
 
-    def compare(self, acknowledged: Sequence[tuple[int, int, str]]) -> Kept:
-        """What was acknowledged against what is in the database."""
+    def compare(self, acknowledged: Sequence[tuple[int, str, str]]) -> Kept:
+        """What was acknowledged, by the name that the page has of it, against what is in the database."""
         connection = sqlite3.connect(self.database)
         connection.row_factory = sqlite3.Row
         found: dict[int, list[sqlite3.Row]] = {}
         for row in connection.execute(
-            "SELECT s.*, p.slots FROM standing_judgments s JOIN presentations p ON p.id = s.presentation_id"
+            "SELECT s.*, p.slots FROM standing_judgments s JOIN presentations p ON p.id = s.presentation_id "
+            "WHERE s.annotator_kind = 'human'"
         ):
             found.setdefault(row["presentation_id"], []).append(row)
         connection.close()
         wrong = []
-        for annotator_id, presentation_id, choice in acknowledged:
+        tokens = RowTokens(self.program.store)
+        for annotator_id, token, choice in acknowledged:
+            presentation_id = tokens.open("presentation", token, annotator_id)
             rows = found.pop(presentation_id, [])
             if len(rows) != 1:
                 wrong.append(f"presentation {presentation_id}: acknowledged, and there {len(rows)} times")

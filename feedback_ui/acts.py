@@ -28,7 +28,7 @@ def judged(act: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
         tiers = tuple(tuple(_at(order, slot) for slot in tier) for tier in _slots(act, choice, len(order)))
         return {"verdict": "rank", "tiers": tiers, "all_bad": choice == "both_bad", "details": _details(act, order)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadJudgment(f"This is no judgment that the page sends ({error!r}): reload the page.") from error
+        raise BadJudgment("This is no judgment that the page sends: reload the page.") from error
 
 
 def _slots(act: Mapping[str, Any], choice: str, shown: int) -> Sequence[Sequence[int]]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import gradio as gr
 
-from feedback_ui import acts, judging_view
+from feedback_ui import acts, judging_view, problems
 from feedback_ui.component import judging_component
-from feedback_ui.errors import public, without_paths
+from feedback_ui.errors import without_paths
 from feedback_ui.gate import Gate, Refused
 from feedback_ui.words import Words, words_of
 from rlhf.client import PolicyClient, PolicyServerDown
@@ -22,6 +22,7 @@ from storage import annotators, guidelines, judgments, presentations, queue, set
 from storage.database import Database, StoreError, StoreLocked
 from storage.judgments import BadJudgment, LeaseOver
 from storage.records import Annotator, Comparison, Presentation
+from storage.tokens import RowTokens
 
 Reply = dict[str, Any]
 Found = tuple[Comparison, Presentation] | None
@@ -56,7 +57,7 @@ def answered(gate: Gate, request: gr.Request, function: Callable[[Annotator, Wor
     try:
         return function(visitor.annotator, words_of(request), data if isinstance(data, dict) else {})
     except StoreError as error:
-        return {"problem": public(error)}
+        return {"problem": problems.problem(words_of(request), error)}
 
 
 class Desk:
@@ -65,6 +66,7 @@ class Desk:
     def __init__(self, store: Database, client: PolicyClient):
         self.store = store
         self.client = client
+        self.tokens = RowTokens(store)
 
     def next_for(self, annotator: Annotator, words: Words, data: dict[str, Any]) -> Reply:
         return self._view(annotator, words, data, queue.next_presentation(self.store, annotator.id))
@@ -78,13 +80,11 @@ class Desk:
             with self.store.atomic():
                 self._save(annotator, act)
                 found = queue.next_presentation(self.store, annotator.id)
-        except LeaseOver:
-            return self._refused(annotator, words, act, words("compare.lease_over"), lost=True)
         except BadJudgment as error:
-            return self._refused(annotator, words, act, public(error))
+            return self._refused(annotator, words, act, error)
         except StoreLocked as error:
             # To wait for the lock once more would take longer than the page is patient.
-            return {"problem": words("compare.not_saved", why=public(error))}
+            return self._not_saved(words, error)
         except StoreError:
             return self._judge_alone(annotator, words, act)
         return {"next": self._view(annotator, words, act, found)}
@@ -94,7 +94,7 @@ class Desk:
         try:
             self._save(annotator, act)
         except StoreError as error:
-            return {"problem": words("compare.not_saved", why=public(error))}
+            return self._not_saved(words, error)
         judged = annotators.get(self.store, annotator.id).judged
         return {"next": judging_view.dry_queue_view(words, words("compare.next_failed"), judged)}
 
@@ -106,24 +106,31 @@ class Desk:
 
     def renew(self, annotator: Annotator, words: Words, data: dict[str, Any]) -> Reply:
         """A sign of life. `ours` also while nobody took the place of a lease that is over: the judgment would be kept."""
-        presentation_id = data.get("presentation_id")
-        if type(presentation_id) is not int:
+        shown = self._own(annotator, data)
+        if shown is None:
             return {"ours": False}
-        if queue.renew(self.store, presentation_id, annotator.id):
+        if queue.renew(self.store, shown.id, annotator.id):
             return {"ours": True}
-        shown = presentations.get(self.store, presentation_id)
-        ours = shown is not None and shown.annotator_id == annotator.id and queue.reclaim(self.store, shown)
-        return {"ours": bool(ours)}
+        return {"ours": not judgments.is_judged(self.store, shown) and queue.reclaim(self.store, shown)}
 
     def _save(self, annotator: Annotator, act: dict[str, Any]) -> None:
-        presentation_id = act.get("presentation_id")
-        if type(presentation_id) is not int or (shown := presentations.get(self.store, presentation_id)) is None:
-            raise BadJudgment(f"There is no presentation {presentation_id!r}: reload the page.")
-        judgments.save(self.store, presentation_id, annotator.id, **acts.judged(act, shown.order))
+        if (shown := self._own(annotator, act)) is None:
+            raise BadJudgment("There is no such presentation: reload the page.", "not_there")
+        judgments.save(self.store, shown.id, annotator.id, **acts.judged(act, shown.order))
 
-    def _refused(self, annotator: Annotator, words: Words, act: dict[str, Any], why: str, *, lost: bool = False) -> Reply:
+    def _own(self, annotator: Annotator, data: dict[str, Any]) -> Presentation | None:
+        """What the page speaks of; None for anything but the name of what this annotator was shown."""
+        presentation_id = self.tokens.open("presentation", data.get("presentation_id"), annotator.id)
+        return None if presentation_id is None else presentations.get(self.store, presentation_id)
+
+    def _refused(self, annotator: Annotator, words: Words, act: dict[str, Any], error: BadJudgment) -> Reply:
+        lost = isinstance(error, LeaseOver)
+        why = problems.problem(words, error)
         problem = why if lost else words("compare.not_saved", why=why)
         return {"problem": problem, "lost": lost, "next": self.next_for(annotator, words, act)}
+
+    def _not_saved(self, words: Words, error: StoreError) -> Reply:
+        return {"problem": words("compare.not_saved", why=problems.problem(words, error))}
 
     def _view(self, annotator: Annotator, words: Words, data: dict[str, Any], found: Found) -> Reply:
         judged = annotators.get(self.store, annotator.id).judged
@@ -136,7 +143,7 @@ class Desk:
             comparison,
             shown.order,
             settings.current(self.store),
-            presentation_id=shown.id,
+            presentation=self.tokens.seal("presentation", shown.id, annotator.id),
             judged=judged,
             guidelines=told,
         )

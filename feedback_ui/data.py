@@ -27,6 +27,6 @@ class DataPage:
         tab.select(self.show, outputs=self.overview, **QUIET)
 
     def show(self, request: gr.Request) -> str:
-        self.gate.reads(request, "annotator")
+        visitor = self.gate.reads(request, "annotator")
         days = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=DAYS)
-        return presenters.overview(words_of(request), stats(self.store), days)
+        return presenters.overview(words_of(request), stats(self.store), days, blind=not visitor.may_read("lead"))

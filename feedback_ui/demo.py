@@ -1,22 +1,27 @@
-"""The Demo page: one prompt, answered by the base model and by a tuned version side by side as they write."""
+"""The Demo page: one prompt, answered by the base model and by a tuned version side by side as they write.
+
+Nothing here holds one of the web server's threads while a model writes: others judge in these.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from queue import SimpleQueue
-from threading import Event, Thread
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import gradio as gr
+from anyio import to_thread
 from gradio.components import Component
 
 from feedback_ui import presenters
 from feedback_ui.gate import Gate
 from feedback_ui.theme import QUIET, heading, html, label, quiet
 from feedback_ui.words import words_of
-from rlhf.client import PolicyClient, PolicyServerDown
+from rlhf.client import PolicyClient, PolicyServerBusy, PolicyServerDown
+from rlhf.limits import LONGEST_DEMO
 from storage import policies
 from storage.database import Database
 
@@ -27,6 +32,10 @@ EXAMPLES = (
 )
 PAINT_S = 0.08
 """Least time between two repaints; text that comes faster is shown together."""
+AT_ONCE = 8
+"""Prompts that are answered for everybody at the same time."""
+AT_ONCE_EACH = 2
+"""Prompts that are answered for one visitor at the same time."""
 
 
 class DemoPage:
@@ -34,11 +43,13 @@ class DemoPage:
         self.store = store
         self.client = client
         self.gate = Gate(store)
+        self.asking = Asking()
         self.base = gr.State(None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=300):
                 self.prompt = gr.Textbox(
-                    label=label("demo.prompt"), lines=3, max_lines=12, elem_id="demo-prompt", placeholder=label("demo.ask_something")
+                    label=label("demo.prompt"), lines=3, max_lines=12, elem_id="demo-prompt", placeholder=label("demo.ask_something"),
+                    info=label("demo.limits"), max_length=LONGEST_DEMO,
                 )
                 gr.Examples([[text] for text in EXAMPLES], self.prompt, label=label("demo.examples"), elem_id="demo-examples")
             with gr.Column(scale=2, min_width=260):
@@ -70,10 +81,11 @@ class DemoPage:
         answering = asked.then(
             self.answer,
             [self.base, self.version, self.prompt, self.temperature, self.max_tokens],
-            [self.base_pane, self.tuned_pane],
+            [self.base_pane, self.tuned_pane, self.notice],
             show_progress="hidden",
             api_visibility="private",
-            concurrency_limit=8,
+            # Whoever is over the limits of `Asking` is told so, instead of waiting in Gradio's queue.
+            concurrency_limit=None,
         )
         answering.then(self.end, outputs=buttons, **QUIET)
         self.stop.click(self.end, outputs=buttons, cancels=answering, **QUIET)
@@ -103,65 +115,94 @@ class DemoPage:
         self.gate.reads(request, "annotator")
         return {self.stop: off(), self.ask: gr.Button(interactive=True)}
 
-    def answer(
+    async def answer(
         self, base: str | None, tuned: str | None, prompt: str, temperature: float, max_tokens: float, request: gr.Request
-    ) -> Iterator[dict[Component, str]]:
+    ) -> AsyncIterator[dict[Component, str]]:
         """Both panes, repainted while the models write."""
-        self.gate.reads(request, "annotator")
+        visitor = await to_thread.run_sync(self.gate.reads, request, "annotator")
         words = words_of(request)
         models = {pane: model for pane, model in ((self.base_pane, base), (self.tuned_pane, tuned)) if model}
         if not prompt.strip() or not models:
             return
-        yield {pane: presenters.answer(words, "", writing=True) for pane in models}
-        conversation = [{"role": "user", "content": prompt}]
-        streams = {
-            pane: self.client.stream(model, conversation, temperature=temperature, max_tokens=int(max_tokens))
-            for pane, model in models.items()
-        }
-        texts, painted = dict.fromkeys(models, ""), 0.0
-        for pane, said in merged(streams):
-            if isinstance(said, PolicyServerDown):
-                yield {pane: presenters.answer_cut_short(words, texts.pop(pane), said)}
-            elif said is None:
-                yield {pane: presenters.answer(words, texts.pop(pane))}
-            else:
-                texts[pane] += said
-                if (at := time.monotonic()) - painted > PAINT_S:
-                    painted = at
-                    yield {pane: presenters.answer(words, text, writing=True) for pane, text in texts.items()}
+        if len(prompt) > LONGEST_DEMO:
+            yield {self.notice: presenters.notice(words("demo.too_long", found=len(prompt), limit=LONGEST_DEMO), "warn")}
+            return
+        with self.asking.one_more(visitor.annotator.id) as admitted:
+            if not admitted:
+                yield {self.notice: presenters.notice(words("demo.too_many", each=AT_ONCE_EACH, all=AT_ONCE), "warn")}
+                return
+            yield {self.notice: "", **{pane: presenters.answer(words, "", writing=True) for pane in models}}
+            conversation = [{"role": "user", "content": prompt}]
+            streams = {
+                pane: self.client.stream(model, conversation, temperature=temperature, max_tokens=int(max_tokens))
+                for pane, model in models.items()
+            }
+            texts, painted = dict.fromkeys(models, ""), 0.0
+            async with aclosing(merged(streams)) as pieces:
+                async for pane, said in pieces:
+                    if isinstance(said, PolicyServerBusy):
+                        texts.pop(pane)
+                        yield {pane: presenters.notice(words("demo.busy"), "warn")}
+                    elif isinstance(said, PolicyServerDown):
+                        yield {pane: presenters.answer_cut_short(words, texts.pop(pane), said)}
+                    elif said is None:
+                        yield {pane: presenters.answer(words, texts.pop(pane))}
+                    else:
+                        texts[pane] += said
+                        if (at := time.monotonic()) - painted > PAINT_S:
+                            painted = at
+                            yield {pane: presenters.answer(words, text, writing=True) for pane, text in texts.items()}
 
 
-def merged(streams: Mapping[Any, Iterator[str]]) -> Iterator[tuple[Any, str | PolicyServerDown | None]]:
+class Asking:
+    """Who is being answered, within the limits for each and for all. Only the event loop touches it."""
+
+    def __init__(self) -> None:
+        self._now: Counter[int] = Counter()
+
+    @contextmanager
+    def one_more(self, visitor: int) -> Iterator[bool]:
+        """Whether one more prompt may be answered; it counts until the end of the block."""
+        if self._now[visitor] >= AT_ONCE_EACH or self._now.total() >= AT_ONCE:
+            yield False
+            return
+        self._now[visitor] += 1
+        try:
+            yield True
+        finally:
+            self._now[visitor] -= 1
+            self._now += Counter()
+
+
+async def merged(streams: Mapping[Any, AsyncIterator[str]]) -> AsyncIterator[tuple[Any, str | PolicyServerDown | None]]:
     """What several streams say, as it comes: each one's deltas, then None, or the error that ended it.
 
-    Closing this closes them: a model that nobody listens to stops writing at its next word.
+    Closing this closes them, also while they wait for a word: a model that nobody listens to stops writing.
     """
-    inbox: SimpleQueue[tuple[Any, str | PolicyServerDown | None]] = SimpleQueue()
-    stopped = Event()
+    inbox: asyncio.Queue[tuple[Any, str | PolicyServerDown | None]] = asyncio.Queue()
 
-    def pump(name: Any, deltas: Iterator[str]) -> None:
+    async def pump(name: Any, deltas: AsyncIterator[str]) -> None:
         end: PolicyServerDown | None = None
         try:
-            with closing(deltas):
-                for delta in deltas:
-                    if stopped.is_set():
-                        return
-                    inbox.put((name, delta))
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    inbox.put_nowait((name, delta))
         except PolicyServerDown as error:
             end = error
         finally:
-            inbox.put((name, end))
+            inbox.put_nowait((name, end))
 
-    for item in streams.items():
-        Thread(target=pump, args=item, name=f"rl-demo-{item[0]}", daemon=True).start()
+    pumps = [asyncio.create_task(pump(*item)) for item in streams.items()]
     try:
         left = len(streams)
         while left:
-            name, said = inbox.get()
+            name, said = await inbox.get()
             left -= not isinstance(said, str)
             yield name, said
     finally:
-        stopped.set()
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
 
 
 def off() -> gr.Button:

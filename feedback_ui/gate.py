@@ -63,7 +63,13 @@ class Gate:
 
     def token(self, request: Any) -> str | None:
         """The token of the session that goes with this request, whether or not it is one."""
-        return _cookies(request).get(self.cookie)
+        return self.cookies(request).get(self.cookie)
+
+    def cookies(self, request: Any) -> Mapping[str, str]:
+        """Every cookie that goes with this request."""
+        # Gradio turns every dict of its request into an object on the way out; the request underneath has the plain one.
+        inner = request.request if isinstance(request, gr.Request) else request
+        return getattr(inner, "cookies", None) or {}
 
     def visitor(self, request: Any) -> Visitor | None:
         """Whoever sends this request; None for nobody, when there are accounts and no session goes with it."""
@@ -106,9 +112,3 @@ class Gate:
 def _without_role(words: Words, role: Role) -> Refused:
     text = words("gate.without_role", role=words(f"roles.{role}"))
     return Refused(text, status=403, title=words("gate.without_role_title"))
-
-
-def _cookies(request: Any) -> Mapping[str, str]:
-    # Gradio turns every dict of its request into an object on the way out; the request underneath has the plain one.
-    inner = request.request if isinstance(request, gr.Request) else request
-    return getattr(inner, "cookies", None) or {}

@@ -15,10 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
@@ -33,12 +31,14 @@ from feedback_ui.errors import public
 from feedback_ui.gate import Gate, Visitor
 from feedback_ui.uploads import Uploads
 from feedback_ui.words import words_of
+from rlhf.http_origin import is_from_elsewhere, on_this_machine
 from storage import accounts
 from storage.database import StoreError
 from storage.records import Role
 
 SIGN_IN = "/sign-in"
 SIGN_OUT = "/sign-out"
+PASSWORD = "/password"
 
 RECHECK_S = 5.0
 """How often an open stream asks whether its session still is one, in seconds."""
@@ -59,6 +59,12 @@ HEADERS = {
     ),
 }
 """Sent with everything, unless the route says otherwise."""
+
+PAGES = ("/", "/config")
+"""What follows a `?` here is for the page's scripts. Gradio would look for other pages, and for saved ones in a folder of files."""
+
+OF_A_PROXY = frozenset((b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"))
+"""Headers that Gradio believes, whoever sends them. The server has read those of a proxy on this machine before."""
 
 FROM_ELSEWHERE = HTMLResponse('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">')
 """For a link from another site, which brings no cookie along: from here the page asks again, as itself."""
@@ -96,6 +102,8 @@ ROUTES = (
     Route("POST", "/gradio_api/upload", act="lead", body="upload"),
     Route("GET", "/gradio_api/file=.+", read="lead"),
     Route("POST", SIGN_OUT, body="form"),
+    Route("GET", PASSWORD),
+    Route("POST", PASSWORD, body="form"),
 )
 
 TO_EVERYBODY = (Route("GET", SIGN_IN), Route("POST", SIGN_IN, body="form"))
@@ -121,7 +129,8 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, with_headers(send))
+            headers = [header for header in scope["headers"] if header[0] not in OF_A_PROXY]
+            await self._http(scope | {"headers": headers}, receive, with_headers(send))
         else:
             # No page uses a websocket, and the server answers this with 403.
             await send({"type": "websocket.close", "code": 1008})
@@ -200,9 +209,10 @@ class Guard:
     def _judge(self, request: Request, visitor: Visitor | None) -> tuple[Response | None, Route | None]:
         """What to answer instead, or else the route that is open."""
         words = words_of(request)
-        if visitor and not visitor.signed_in and not on_this_machine(request):
+        client = request.client.host if request.client else ""
+        if visitor and not visitor.signed_in and not on_this_machine(client, request.headers.get("host", "")):
             return refusal(421, words("guard.not_here", port=request.scope["server"][1])), None
-        if is_from_elsewhere(request):
+        if is_from_elsewhere(request.method, request.headers):
             return refusal(403, words("guard.elsewhere")), None
         if route := next(matching(TO_EVERYBODY, request), None):
             return None, route
@@ -213,6 +223,8 @@ class Guard:
             return refusal(404, words("guard.no_such_route")), None
         if not routes[0].admits(visitor):
             return refusal(403, words("guard.without_role")), None
+        if request.scope["path"] in PAGES:
+            request.scope["query_string"] = b""
         return None, routes[0]
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, visitor: Visitor | None) -> None:
@@ -288,32 +300,6 @@ def refusal(status: int, text: str) -> Response:
 
 def refused_body(request: Request, error: BadBody) -> Response:
     return refusal(error.status_code, words_of(request)(error.key, **error.values))
-
-
-def on_this_machine(request: Request) -> bool:
-    """Both ends are this machine, by address and by the name that the browser used: another site's name may point here."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
-    return is_loopback(request.client.host if request.client else "") and is_loopback(host)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_from_elsewhere(request: Request) -> bool:
-    """Whether another site's page sends this through somebody's browser. Following a link from there is fine."""
-    headers = request.headers
-    if site := headers.get("sec-fetch-site"):
-        link = request.method in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
-        return site not in ("same-origin", "none") and not (link and headers.get("sec-fetch-dest") == "document")
-    # Browsers leave those headers out for plain http on a network.
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
 def with_status(send: Send, scope: Scope) -> Send:

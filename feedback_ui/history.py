@@ -10,16 +10,16 @@ from typing import Any
 
 import gradio as gr
 
-from feedback_ui import acts, judging_view
+from feedback_ui import acts, judging_view, problems
 from feedback_ui.compare import answered
 from feedback_ui.component import judging_component
-from feedback_ui.errors import public
 from feedback_ui.gate import Gate
 from feedback_ui.words import Words
 from storage import history, judgments, settings
 from storage.database import Database, StoreError
 from storage.judgments import BadJudgment
 from storage.records import Annotator, PastJudgment
+from storage.tokens import RowTokens
 
 Reply = dict[str, Any]
 
@@ -48,55 +48,70 @@ class Archive:
 
     def __init__(self, store: Database):
         self.store = store
+        self.tokens = RowTokens(store)
 
     def rows(self, annotator: Annotator, words: Words, filters: dict[str, Any]) -> Reply:
         """A page of judgments, newest first, and whether there are older ones."""
-        verdict, before, text = filters.get("verdict"), filters.get("before"), filters.get("text")
+        verdict, text = filters.get("verdict"), filters.get("text")
         found = history.of_annotator(
             self.store,
             annotator.id,
             verdict=verdict if verdict in ("rank", "skip") else None,
             flagged=bool(filters.get("flagged")),
             excluded=bool(filters.get("excluded")),
-            text=text if isinstance(text, str) else "",
-            before_id=before if type(before) is int else None,
+            text=searchable(text),
+            before_id=self.tokens.open("judgment", filters.get("before"), annotator.id),
             limit=PAGE_ROWS + 1,
         )
         shown = found[:PAGE_ROWS]
         return {
-            "rows": [judging_view.past_row(words, past) for past in shown],
-            "older": shown[-1].judgment.id if len(found) > PAGE_ROWS else None,
+            "rows": [self._row(words, past) for past in shown],
+            "older": self._token(shown[-1]) if len(found) > PAGE_ROWS else None,
         }
 
     def one(self, annotator: Annotator, words: Words, data: dict[str, Any]) -> Reply:
         """One judgment, to be read or corrected."""
         try:
-            past = self._own(annotator, words, data.get("judgment_id"))
+            past = self._own(annotator, data.get("judgment_id"))
         except StoreError as error:
-            return {"problem": public(error)}
-        return {"view": judging_view.past_view(words, past, settings.current(self.store))}
+            return {"problem": problems.problem(words, error)}
+        # The sheet knows an old presentation by the judgment of it.
+        return {"view": judging_view.past_view(words, past, settings.current(self.store), token=self._token(past))}
 
     def correct(self, annotator: Annotator, words: Words, act: dict[str, Any]) -> Reply:
         """Saves what is said now in the place of what was said; sent twice, it is corrected once."""
         try:
             with self.store.atomic():
-                past = self._own(annotator, words, act.get("judgment_id"))
+                past = self._own(annotator, act.get("judgment_id"))
                 said = acts.judged(act, past.order)
                 corrected = judgments.correct(self.store, past.judgment.id, annotator.id, **said)
         except StoreError as error:
-            return self._sent_before(annotator, words, act) or {"problem": words("compare.not_saved", why=public(error))}
-        return {"row": judging_view.past_row(words, history.get(self.store, corrected.id)), "replaces": past.judgment.id}
+            problem = words("compare.not_saved", why=problems.problem(words, error))
+            return self._sent_before(annotator, words, act) or {"problem": problem}
+        return {"row": self._row(words, history.get(self.store, corrected.id)), "replaces": act["judgment_id"]}
 
     def _sent_before(self, annotator: Annotator, words: Words, act: dict[str, Any]) -> Reply | None:
         """The correction that an earlier try has made, whose reply was lost."""
+        judgment_id = self.tokens.open("judgment", act.get("judgment_id"), annotator.id)
         for newest in history.of_annotator(self.store, annotator.id, limit=1):
-            if newest.judgment.supersedes is not None and newest.judgment.supersedes == act.get("judgment_id"):
-                return {"row": judging_view.past_row(words, newest), "replaces": newest.judgment.supersedes}
+            if judgment_id is not None and newest.judgment.supersedes == judgment_id:
+                return {"row": self._row(words, newest), "replaces": act["judgment_id"]}
         return None
 
-    def _own(self, annotator: Annotator, words: Words, judgment_id: Any) -> PastJudgment:
+    def _own(self, annotator: Annotator, token: Any) -> PastJudgment:
         """Somebody else's is as good as not there."""
-        past = history.get(self.store, judgment_id) if type(judgment_id) is int else None
-        if past is None or past.judgment.annotator_id != annotator.id:
-            raise BadJudgment(words("history.not_there"))
-        return past
+        judgment_id = self.tokens.open("judgment", token, annotator.id)
+        if judgment_id is None:
+            raise BadJudgment("There is no such judgment: reload the page.", "superseded")
+        return history.get(self.store, judgment_id)
+
+    def _row(self, words: Words, past: PastJudgment) -> dict[str, Any]:
+        return judging_view.past_row(words, past, token=self._token(past))
+
+    def _token(self, past: PastJudgment) -> str:
+        return self.tokens.seal("judgment", past.judgment.id, past.judgment.annotator_id)
+
+
+def searchable(text: Any) -> str:
+    """What may be looked for: half a character stands in no text, and cannot be asked of the store."""
+    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else ""

@@ -1,7 +1,7 @@
 """What the Compare and History pages show, made of records: plain strings and dicts, without Gradio.
 
-Blind: no id of a completion or a policy, and nothing that tells a gold comparison or a repeat from a vote, leaves the
-server here. The browser knows an answer by its slot.
+Blind: no id of the store, and nothing that tells a gold comparison or a repeat from a vote, leaves the server here. The
+browser knows an answer by its slot, and a presentation or a judgment by its token (`storage.tokens`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 from feedback_ui import markdown
 from feedback_ui.presenters import duration, sentence
 from feedback_ui.words import Words, tables
+from storage.completions import as_shown
 from storage.records import (
     Comparison,
     Details,
@@ -56,26 +58,32 @@ def comparison_view(
     order: Sequence[int],
     project: ProjectSettings,
     *,
-    presentation_id: int | None,
+    presentation: str,
     judged: int,
     guidelines: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A comparison as the browser may know it."""
-    texts = {completion.id: completion.text for completion in comparison.completions}
+    """A comparison as the browser may know it, under the token of what it was shown as."""
+    texts = shown_texts(comparison, order)
     view = {
         "state": "comparison",
-        "presentation_id": presentation_id,
+        "presentation_id": presentation,
         "kind": comparison.prompt.kind.replace("_", " ").capitalize(),
         "turns": turns(words, comparison.prompt.messages, show_system=project.show_system),
-        "answers": [markdown.render(texts[completion_id]) for completion_id in order],
+        "answers": [markdown.render(text, words) for text in texts],
         "asks": asks(project),
         "count": judged_so_far(words, judged),
         "guidelines": guidelines,
     }
     if project.ideal_answers:
         # Markdown as it was written: what the annotator's own answer may begin from.
-        view["sources"] = [texts[completion_id] for completion_id in order]
+        view["sources"] = texts
     return view
+
+
+def shown_texts(comparison: Comparison, order: Sequence[int]) -> list[str]:
+    """The answers, slot by slot, without the blanks around them: those tell one way of generating from another."""
+    texts = {completion.id: as_shown(completion.text) for completion in comparison.completions}
+    return [texts[completion_id] for completion_id in order]
 
 
 def asks(project: ProjectSettings) -> dict[str, Any]:
@@ -98,7 +106,7 @@ def turns(words: Words, messages: Sequence[Message], *, show_system: bool) -> li
         {
             "role": message["role"],
             "speaker": _speaker(words, message["role"]) if len(shown) > 1 else "",
-            "html": markdown.render(message["content"]),
+            "html": markdown.render(message["content"], words),
         }
         for message in shown
     ]
@@ -109,16 +117,16 @@ def _speaker(words: Words, role: str) -> str:
 
 
 def guidelines_view(guidelines: Guidelines | None, known: Any) -> dict[str, Any] | None:
-    """The version that holds; its text only for a browser that has not got it."""
+    """The version that holds, by a digest of its text; the text only for a browser that has not got it."""
     if guidelines is None:
         return None
-    said: dict[str, Any] = {"id": guidelines.id}
-    return said if known == guidelines.id else said | {"html": _rendered(guidelines.text)}
+    version, html = _rendered(guidelines.text)
+    return {"id": version} if known == version else {"id": version, "html": html}
 
 
 @lru_cache(maxsize=4)
-def _rendered(text: str) -> str:
-    return markdown.render(text)
+def _rendered(text: str) -> tuple[str, str]:
+    return sha256(text.encode()).hexdigest()[:16], markdown.render(text)
 
 
 # ---- nothing to judge
@@ -159,11 +167,11 @@ def server_down_note(words: Words, error: Exception) -> str:
 # ---- judgments that were given
 
 
-def past_row(words: Words, past: PastJudgment) -> dict[str, Any]:
+def past_row(words: Words, past: PastJudgment, *, token: str) -> dict[str, Any]:
     """One line of the History page."""
     judgment, details = past.judgment, past.details
     return {
-        "id": judgment.id,
+        "id": token,
         "at": judgment.created_at,
         "prompt": excerpt(past.comparison.prompt.text),
         "verdict": verdict(words, judgment, past.order),
@@ -177,21 +185,20 @@ def exclusion_view(past: PastJudgment) -> dict[str, str] | None:
     return past.exclusion and {"rule": past.exclusion.rule, "reason": past.exclusion.reason}
 
 
-def past_view(words: Words, past: PastJudgment, project: ProjectSettings) -> dict[str, Any]:
+def past_view(words: Words, past: PastJudgment, project: ProjectSettings, *, token: str) -> dict[str, Any]:
     """A judgment with what it was about, as the judging component takes it to be corrected."""
     details = past.details
-    view = comparison_view(words, past.comparison, past.order, project, presentation_id=past.judgment.presentation_id, judged=0)
+    view = comparison_view(words, past.comparison, past.order, project, presentation=token, judged=0)
     # What it says already can be changed, whatever the project asks for today.
     view["asks"]["ideal"] |= details.ideal is not None
     view["asks"]["flags"] |= bool(details.flags)
     if view["asks"]["rationale"] == "off" and details.rationale:
         view["asks"]["rationale"] = "optional"
     if view["asks"]["ideal"]:
-        texts = {completion.id: completion.text for completion in past.comparison.completions}
-        view["sources"] = [texts[completion_id] for completion_id in past.order]
+        view["sources"] = shown_texts(past.comparison, past.order)
     return view | {
-        "judgment_id": past.judgment.id,
-        "row": past_row(words, past),
+        "judgment_id": token,
+        "row": past_row(words, past, token=token),
         "said": said(past.judgment, details, past.order),
     }
 

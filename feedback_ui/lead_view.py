@@ -123,7 +123,7 @@ def conversation(words: Words, prompt: Prompt) -> str:
     several = len(prompt.messages) > 1
     return "".join(
         (f'<p class="rl-small rl-muted">{words("lead.turn." + m["role"])}</p>' if several else "")
-        + f'<div class="rl-prose" dir="auto">{markdown.render(m["content"])}</div>'
+        + f'<div class="rl-prose" dir="auto">{markdown.render(m["content"], words)}</div>'
         for m in prompt.messages
     )
 
@@ -132,7 +132,7 @@ def answers(words: Words, comparison: Comparison, policies: Mapping[int, PolicyV
     """The answers with their letters and who wrote them."""
     return '<div class="rl-answers">' + "".join(
         f'<article class="rl-pane rl-answer"><h4>{LETTERS[i]} <span class="rl-muted">{_author(completion, policies)}</span></h4>'
-        f'<div class="rl-prose" dir="auto">{markdown.render(completion.text) or words("lead.empty_answer")}</div></article>'
+        f'<div class="rl-prose" dir="auto">{markdown.render(completion.text, words) or words("lead.empty_answer")}</div></article>'
         for i, completion in enumerate(comparison.completions)
     ) + "</div>"
 
@@ -337,14 +337,15 @@ def exclusion_list(words: Words, exclusions: Sequence[Exclusion], names: Mapping
 
 
 def guideline_preview(words: Words, said: str) -> str:
-    body = markdown.render(said)
+    body = markdown.render(said, words)
     return f'<div class="rl-prose" dir="auto">{body}</div>' if body else muted(words("lead.guidelines.preview_empty"))
 
 
 def guideline_version(words: Words, number: int, said: Guidelines) -> str:
     """An old version, to be read."""
     title = f'{words("lead.guidelines.version")} {number} · {when(said.created_at)}'
-    return f'<section class="rl-pane"><p class="rl-overline">{title}</p><div class="rl-prose">{markdown.render(said.text)}</div></section>'
+    body = markdown.render(said.text, words)
+    return f'<section class="rl-pane"><p class="rl-overline">{title}</p><div class="rl-prose">{body}</div></section>'
 
 
 def guideline_list(words: Words, versions: Sequence[Guidelines], names: Mapping[int, str]) -> str:

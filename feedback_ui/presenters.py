@@ -48,7 +48,7 @@ def sentence(error: Exception) -> str:
 
 def answer(words: Words, text: str, *, writing: bool = False) -> str:
     """One pane of the Demo page, while it is written and after."""
-    body = markdown.render(text)
+    body = markdown.render(text, words)
     state = ' aria-busy="true"' if writing else ""
     if not body:
         body = f'<p class="rl-muted">{words("demo.writing") if writing else words("demo.empty_answer")}</p>'
@@ -116,10 +116,16 @@ def figures(pairs: Mapping[str, str]) -> str:
 # ---- Data
 
 MATERIAL = ("prompts", "completions", "comparisons", "policy_versions")
+MOVES_WITH_THE_QUEUE = ("completions", "comparisons")
+"""They grow when a vote leaves the line and stay when a gold comparison or a repeat is shown: only who judges nothing may watch."""
 
 
-def overview(words: Words, stats: Mapping[str, Any], days: Sequence[DayOfJudging]) -> str:
-    """The store at a glance. People's judgments and simulated ones never add up to one number."""
+def overview(words: Words, stats: Mapping[str, Any], days: Sequence[DayOfJudging], *, blind: bool = False) -> str:
+    """The store at a glance. People's judgments and simulated ones never add up to one number.
+
+    Args:
+        blind: for who judges and does not lead: without what moves with the queue.
+    """
     if not stats["prompts"]:
         return hollow(words("data.nothing_yet"))
     judgments, annotators, runs = stats["judgments"], stats["annotators"], stats["runs"]
@@ -127,10 +133,12 @@ def overview(words: Words, stats: Mapping[str, Any], days: Sequence[DayOfJudging
         "judgments": {
             words("data.by_people"): judgments["human"],
             words("data.simulated"): judgments["simulated"],
-            words("data.waiting"): stats["queue_depth"],
+            **({} if blind else {words("data.waiting"): stats["queue_depth"]}),
         },
         "annotators": {words("data.people"): annotators["human"], words("data.simulated"): annotators["simulated"]},
-        "material": {words(f"data.material.{name}"): stats[name] for name in MATERIAL},
+        "material": {
+            words(f"data.material.{name}"): stats[name] for name in MATERIAL if not (blind and name in MOVES_WITH_THE_QUEUE)
+        },
         "runs": {words(f"run.status.{status}"): number for status, number in runs.items()} or {words("data.no_runs"): 0},
     }
     under = {"judgments": judgments_by_day(words, days)}

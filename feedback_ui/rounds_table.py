@@ -20,8 +20,8 @@ KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT",
 
 
 def section(words: Words, runs: Sequence[Run]) -> str:
-    """Nothing before there is a finished round."""
-    found = rounds.finished(sorted(runs, key=lambda run: run.created_at, reverse=True))
+    """In the order of the runs. Nothing before there is a finished round."""
+    found = rounds.finished(runs)
     if not found:
         return ""
     heads = [words(f"rounds.{name}") for name in COLUMNS]

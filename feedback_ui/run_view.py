@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,8 @@ from feedback_ui.errors import without_paths
 from feedback_ui.markdown import escape, render
 from feedback_ui.presenters import duration, figures, hollow
 from feedback_ui.words import Words
+from rlhf.config import CHOICES
+from rlhf.rounds import MISREAD
 from storage.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
 
 PAID = ("ppo", "rloo", "grpo")
@@ -23,7 +25,7 @@ def is_active(run: Run | None) -> bool:
 
 
 def is_resumable(run: Run | None) -> bool:
-    return run is not None and run.status in RESUMABLE_STATUSES
+    return run is not None and run.status in RESUMABLE_STATUSES and not run.problem
 
 
 def label(words: Words, run: Run) -> str:
@@ -32,14 +34,13 @@ def label(words: Words, run: Run) -> str:
 
 
 def choices(words: Words, runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The picker's lines, newest first."""
-    return [(label(words, run), run.id) for run in sorted(runs, key=lambda run: run.created_at, reverse=True)]
+    """The picker's lines, in the order of the runs."""
+    return [(label(words, run), run.id) for run in runs]
 
 
 def opening_run(runs: Sequence[Run]) -> str | None:
-    """The run to show to someone who opens the page: the active one, otherwise the newest."""
-    newest_first = sorted(runs, key=lambda run: (is_active(run), run.created_at), reverse=True)
-    return newest_first[0].id if newest_first else None
+    """The run to show to someone who opens the page: the active one, otherwise the first of these, the newest."""
+    return next((run.id for run in [*filter(is_active, runs), *runs]), None)
 
 
 def learns_from_simulated(run: Run) -> bool:
@@ -68,19 +69,23 @@ def remark(words: Words, run: Run) -> str:
         left = words("run.left", time=duration(words, run.eta_s)) if run.eta_s else words("run.left_unknown")
         return f"{run.progress:.0%}, {left}"
     if run.started_at and run.finished_at:
-        took = datetime.fromisoformat(run.finished_at) - datetime.fromisoformat(run.started_at)
-        return words("run.took", time=duration(words, took.total_seconds()))
+        took = (datetime.fromisoformat(run.finished_at) - datetime.fromisoformat(run.started_at)).total_seconds()
+        # Nobody knows how long, where the clock was set back meanwhile.
+        return words("run.took", time=duration(words, took)) if took >= 0 else ""
     return ""
 
 
 def method(run: Run) -> str:
     """How the run's policy learns; runs that do not say are older than the choice."""
-    return run.config.get("method", "ppo")
+    named = run.config.get("method", "ppo")
+    return named if named in CHOICES["method"] else "ppo"
 
 
 def tunes_reward(run: Run) -> bool:
     """Whether the reward model is fine-tuned after its probe, and so has figures by step."""
-    return run.config.get("reward", {}).get("epochs", 1) > 0
+    reward = run.config.get("reward")
+    epochs = reward.get("epochs") if isinstance(reward, dict) else None
+    return epochs > 0 if isinstance(epochs, (int, float)) else True
 
 
 def stages(run: Run) -> list[str]:
@@ -104,7 +109,22 @@ def bar(words: Words, run: Run) -> str:
     return f'<progress class="rl-progress" max="1" value="{fraction:.3f}" aria-label="{words("run.progress")}"></progress>'
 
 
+def unreadable(words: Words, what: str) -> str:
+    """Instead of what a row says in a shape that rankloop does not write."""
+    return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-unreadable">{escape(words("run.unreadable", what=what))}</p>'
+
+
+def readable(words: Words, draw: Callable[[], str]) -> str:
+    """What is drawn, or that it cannot be: a run from elsewhere must not take the page away from the others."""
+    try:
+        return draw()
+    except MISREAD as problem:
+        return unreadable(words, repr(problem))
+
+
 def error(words: Words, run: Run) -> str:
+    if run.problem:
+        return unreadable(words, run.problem)
     if run.error:
         said = escape(words("run.error", error=without_paths(run.error)))
         return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-error">{said}</p>'
@@ -204,12 +224,12 @@ def samples(words: Words, rows: Sequence[RunSample]) -> str:
 
 
 def _sample(words: Words, row: RunSample) -> str:
-    after = render(row.after) if row.after is not None else f'<p class="rl-muted">{words("run.not_answered_yet")}</p>'
-    before_and_after = _answer(words, "before", row.score_before, render(row.before)) + _answer(
+    after = render(row.after, words) if row.after is not None else f'<p class="rl-muted">{words("run.not_answered_yet")}</p>'
+    before_and_after = _answer(words, "before", row.score_before, render(row.before, words)) + _answer(
         words, "after", row.score_after, after
     )
     return (
-        f'<article class="rl-sample"><div class="rl-asked rl-prose" dir="auto">{render(row.prompt)}</div>'
+        f'<article class="rl-sample"><div class="rl-asked rl-prose" dir="auto">{render(row.prompt, words)}</div>'
         f'<div class="rl-pair">{before_and_after}</div></article>'
     )
 

@@ -196,8 +196,8 @@ class TrainingPage:
         run = runs.get(self.store, run_id)
         now = self._drawn(run)
         update: dict[Component, Any] = {
-            self.progress: run_view.progress(words, run),
-            self.result: run_view.result(words, run),
+            self.progress: run_view.readable(words, lambda: run_view.progress(words, run)),
+            self.result: run_view.readable(words, lambda: run_view.result(words, run)),
             self.samples: run_view.samples(words, runs.samples(self.store, run_id)),
             self.log: without_paths(self.jobs.log_tail(run_id)),
             self.drawn: now,
@@ -233,6 +233,14 @@ class TrainingPage:
         }
 
     def _trust(self, words: Words, run: Run) -> dict[Component, Any]:
+        try:
+            return self._known_trust(words, run)
+        except run_view.MISREAD as error:
+            nothing = replace(run, validation=None)
+            said = {self.trust: gr.Column(visible=True), self.trust_card: run_view.unreadable(words, repr(error))}
+            return self._known_trust(words, nothing) | said
+
+    def _known_trust(self, words: Words, run: Run) -> dict[Component, Any]:
         card = trust_view.card(words, run)
         people = {annotator.id: annotator for annotator in annotators.all_annotators(self.store)}
         judged = {comparison.id: comparison for comparison in comparisons.many(self.store, trust_view.compared(run))}

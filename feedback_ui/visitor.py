@@ -1,4 +1,7 @@
-"""The quiet line that says who is signed in, and signs out. Empty while there are no accounts."""
+"""The quiet line that says who is signed in, leads to one's own password, and signs out.
+
+Empty while there are no accounts and the store is well.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,31 @@ from html import escape
 import gradio as gr
 
 from feedback_ui.gate import Gate, Visitor
-from feedback_ui.guard import SIGN_OUT
+from feedback_ui.guard import PASSWORD, SIGN_OUT
 from feedback_ui.theme import QUIET, html
 from feedback_ui.words import Words, words_of
 from storage import accounts
+from storage.database import Database
 
 
 def visitor_line(app: gr.Blocks, gate: Gate) -> gr.HTML:
     """Places the line inside `app`, which fills it when somebody opens the page."""
 
     def show_visitor(request: gr.Request) -> str:
-        return line(words_of(request), gate.reads(request, "annotator"))
+        words = words_of(request)
+        return trouble(words, gate.store) + line(words, gate.reads(request, "annotator"))
 
     placed = html(elem_id="visitor")
     app.load(show_visitor, outputs=placed, **QUIET)
     return placed
+
+
+def trouble(words: Words, store: Database) -> str:
+    """What is wrong with the store's file: on every page, because everybody's work is in it."""
+    said = [words("visitor.damaged")] if store.damage else []
+    if not store.files_are_ours:
+        said.append(words("visitor.files_gone"))
+    return "".join(f'<p class="rl-notice rl-bad" role="alert" data-testid="trouble">{escape(text)}</p>' for text in said)
 
 
 def line(words: Words, visitor: Visitor) -> str:
@@ -32,5 +45,6 @@ def line(words: Words, visitor: Visitor) -> str:
     return (
         f'<form class="rl-visitor" method="post" action="{SIGN_OUT}">'
         f'<span class="rl-who" data-testid="visitor">{escape(visitor.annotator.name)}</span> '
-        f'<span class="rl-roles">{escape(roles)}</span> <button>{escape(words("visitor.sign_out"))}</button></form>'
+        f'<span class="rl-roles">{escape(roles)}</span> <a href="{PASSWORD}">{escape(words("visitor.password"))}</a> '
+        f'<button>{escape(words("visitor.sign_out"))}</button></form>'
     )

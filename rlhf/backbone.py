@@ -38,11 +38,12 @@ from transformers.pytorch_utils import Conv1D
 
 from rlhf import vocabulary
 from rlhf.attention import use_short_rows
+from rlhf.chat_template import ChatTemplateError, bound, renderer
 from rlhf.config import AdapterConfig
 from rlhf.decoder import Below, Decoder
 from rlhf.lora import FusedLinear
+from rlhf.safe_files import ModelError, adapter_fields, check_base, check_file
 from rlhf.vocabulary import Chosen
-from rlhf.weights import ModelError
 from storage.records import Message
 
 UNSETTLED = ""
@@ -59,8 +60,10 @@ class Backbone:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device | str = "cpu"):
         self.base = model.to(device).eval().requires_grad_(False)
-        self.tokenizer = tokenizer
+        self.tokenizer = bound(tokenizer)
         self.device = torch.device(device)
+        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        """The most tokens of prompt and answer together that the model was made for; None where it does not say."""
         self.hidden_size: int = model.config.get_text_config().hidden_size
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -80,8 +83,12 @@ class Backbone:
         """Reads a folder of safetensors.
 
         Raises:
-            ModelError: the weights are damaged, of an unknown architecture, or come without a chat template.
+            ModelError: the weights are damaged, of an unknown architecture, or not safetensors alone, or come without a chat
+                template that can be rendered within its limits.
         """
+        check_base(Path(folder))
+        # Renders the template further down; it starts while the weights are read.
+        renderer().start()
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if dtype == "auto":
@@ -100,7 +107,12 @@ class Backbone:
             raise ModelError(f"{folder}: its tokenizer has no chat template. Use an instruct or chat model.")
         if tokenizer.eos_token_id is None:
             raise ModelError(f"{folder}: its tokenizer has no end-of-sequence token, so answers could not end.")
-        return cls(model, tokenizer, device)
+        backbone = cls(model, tokenizer, device)
+        try:
+            backbone.encode([{"role": "user", "content": "Hi"}])
+        except ChatTemplateError as error:
+            raise ModelError(f"{folder}: its chat template cannot be rendered ({error}). Use another instruct or chat model.") from error
+        return backbone
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
@@ -178,16 +190,21 @@ class Backbone:
         """
         try:
             # Not by PEFT's own loader: it places an untrained adapter first, and falls back to pickle.
+            fields = adapter_fields(folder)
             weights = load_file(folder / "adapter_model.safetensors", device=str(self.device))
-            self._place(name, PeftConfig.from_pretrained(folder))
+            if wrong := next((key for key, weight in weights.items() if not weight.isfinite().all()), None):
+                raise ModelError(f"{folder}: {wrong} holds what is no number")
+            self._place(name, PeftConfig.from_peft_type(**fields))
             self._set_weights(name, weights)
         except Exception as error:
             if name in self.adapters:
                 self.delete_adapter(name)
-            raise ModelError(f"{folder}: the adapter cannot be read ({type(error).__name__}). Resume or repeat its run.") from error
+            reason = str(error).removeprefix(f"{folder}: ") if isinstance(error, ModelError) else type(error).__name__
+            raise ModelError(f"{folder}: the adapter cannot be read ({reason}). Resume or repeat its run.") from error
 
     def restore_adapter(self, name: str, folder: Path) -> None:
         """Gives an adapter that is there the weights that `save_adapter` wrote of it."""
+        check_file(folder / "adapter_model.safetensors", folder)
         self._set_weights(name, load_file(folder / "adapter_model.safetensors", device=str(self.device)))
 
     def _set_weights(self, name: str, weights: dict[str, Tensor]) -> None:
@@ -343,7 +360,11 @@ class Backbone:
         return torch.allclose(head(self.decoder.read(ids, mask, positions=positions(mask))), whole, rtol=1e-2, atol=1e-2)
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation, up to where the assistant's answer begins."""
+        """Token ids of a conversation, up to where the assistant's answer begins.
+
+        Raises:
+            ChatTemplateError: the model's chat template refuses it, or went over a limit.
+        """
         return self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
 
     def encode_answer(self, text: str) -> list[int]:

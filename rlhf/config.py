@@ -215,9 +215,14 @@ class RoundConfig:
         """Inverse of `to_dict`.
 
         Raises:
-            ConfigError: a key is unknown, as in a run written by another version.
+            ConfigError: a key is unknown, as in a run written by another version, or a value is none that an option can have.
         """
-        return _build(cls, _of_today(values))
+        try:
+            config = _build(cls, _of_today(values))
+            check(config)
+        except (AttributeError, TypeError) as error:
+            raise ConfigError(f"the options of the run cannot be read: rankloop did not write them ({error})") from error
+        return config
 
 
 PRESETS: dict[str, RoundConfig] = {

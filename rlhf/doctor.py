@@ -94,6 +94,10 @@ def store(folder: DataFolder) -> Check:
     except StoreError as error:
         return Check("store", str(folder.database), str(error))
     remedy = f"the file is damaged ({found.damage}): restore a backup" if found.damage else ""
+    if found.foreign:
+        remedy = f"it is not as rankloop made it ({found.foreign}): restore a backup, or take that out with the sqlite3 program"
+    elif found.unreadable:
+        remedy = f"rows that rankloop did not write are left out where they are met ({', '.join(found.unreadable)}): restore a backup"
     soon = "; the next start brings it up to date" if found.pending else ""
     return Check("store", f"{folder.database} at {found.version}{soon}", remedy)
 

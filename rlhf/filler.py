@@ -142,9 +142,8 @@ def write_comparisons(
             if len(kept) < comparisons.FEWEST:
                 dropped.append(prompt)
                 continue
-            ids = [_store(store, asked[i], drawn[i], sampling, seed) for i in kept]
-            # A version that always came first would make the first place mean something.
-            order.shuffle(ids)
+            # A version that always came first would make the first place, and the lower id, mean something.
+            ids = [_store(store, asked[kept[n]], drawn[kept[n]], sampling, seed) for n in comparisons.order_of_writing(len(kept), order)]
             if batch:
                 comparisons.add(store, prompt.id, ids, purpose="batch", priority=batch.priority, batch_id=batch.id)
             else:

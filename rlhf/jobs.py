@@ -74,7 +74,7 @@ class Jobs:
         Raises:
             RoundError: it is in no such state, it is paid by code, or another round is running.
         """
-        _refuse_code(runs.get(self.store, run_id).config.get("reward_function"), f"rankloop train --resume {run_id}")
+        _refuse_code(runs.readable(self.store, run_id).config.get("reward_function"), f"rankloop train --resume {run_id}")
         self.requeue(run_id)
         self.spawn(run_id)
         return runs.get(self.store, run_id)
@@ -98,27 +98,28 @@ class Jobs:
 
     def reap(self) -> list[str]:
         """Marks as lost the runs whose worker died without a word. Returns their ids."""
-        lost = []
+        lost, alive = [], []
         for run in runs.all_runs(self.store):
             if run.status != "running" or not run.pid:
                 continue
             if _alive(run):
                 # Silent is not dead: the machine slept, or the store was locked.
                 runs.beat(self.store, run.id)
+                alive.append(run.id)
             # A worker that just ended has written its status already: look again before judging.
             elif runs.get(self.store, run.id).status == "running":
                 runs.finish(self.store, run.id, "lost", error="the worker process died; resume goes on from its last checkpoint")
                 lost.append(run.id)
-        return lost + runs.mark_stale_lost(self.store, STALE_S)
+        return lost + runs.mark_stale_lost(self.store, STALE_S, alive)
 
     def log_tail(self, run_id: str, lines: int = 40) -> str:
-        """The end of the worker's log."""
+        """The end of the worker's log; nothing where there is none, or no folder for it."""
         try:
             with self.folder.run_log(run_id).open("rb") as file:
                 file.seek(0, os.SEEK_END)
                 file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
                 return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
-        except FileNotFoundError:
+        except (OSError, StoreError):
             return ""
 
     def spawn(self, run_id: str, reward: str | None = None) -> None:
@@ -147,12 +148,16 @@ def _refuse_code(named: str | None, command: str) -> None:
 def _alive(run: Run) -> bool:
     """Whether the run's process is still its worker: numbers are used again after a restart.
 
-    A worker has the run's id among its arguments; `train --debug` works in a process that is older than the run's start.
+    A worker has the run's id among its arguments. `train --debug` names no run: it is this process, or has the verb
+    among its arguments, or is older than the run's start, which alone would be wrong once the clock was set.
     """
     try:
         process = psutil.Process(run.pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return run.id in process.cmdline() or process.create_time() < datetime.fromisoformat(run.started_at).timestamp()
-    except psutil.Error:
+        if run.pid == os.getpid() or not {run.id, "train"}.isdisjoint(process.cmdline()):
+            return True
+        return run.started_at is not None and process.create_time() < datetime.fromisoformat(run.started_at).timestamp()
+    except (psutil.Error, ValueError, OverflowError):
+        # Numbers that are no process's come from rows that rankloop did not write.
         return False

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlhf import rounds
+from rlhf.visible import one_line
 from storage.import_writer import Report
 from storage.imports import Import
 from storage.records import Metric, Run
@@ -79,7 +80,7 @@ def overview(runs: Sequence[Run]) -> str:
         return "no runs yet: judge some comparisons, then `rankloop train`"
     return _aligned([
         (run.id, f"{run.status:<10} {run.created_at[:16].replace('T', ' ')}  {100 * run.progress:3.0f}%  "
-         + ((run.result or {}).get("policy_version") or run.error or run.stage or ""))
+         + str(run.problem or (run.result or {}).get("policy_version") or run.error or run.stage or ""))
         for run in runs
     ])
 
@@ -101,6 +102,7 @@ def comparison(runs: Sequence[Run]) -> str:
         )
         for one in found
     ]
+    rows = [[one_line(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)]
     note = "Rounds with the same judgments learned from the same votes, and are measured on the same held-out ones."
@@ -145,5 +147,6 @@ def figures(nested: Mapping[str, Any]) -> str:
 
 
 def _aligned(rows: Sequence[tuple[str, str]]) -> str:
+    rows = [(one_line(name), one_line(value)) for name, value in rows]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -65,7 +65,7 @@ def run_round(
         ModelError: the base model cannot be had.
         Cancelled: from `progress`, when someone asked for it; the run can be resumed.
     """
-    config = RoundConfig.from_dict(runs.get(store, run_id).config)
+    config = RoundConfig.from_dict(runs.readable(store, run_id).config)
     function = reward_function.agreed(config.reward_function, reward_named)
     home = folder.run(run_id)
     snapshot = take_snapshot(store, run_id, config, home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from storage.records import Run
 
 SHOWN_HASH = 7
 """Characters of a snapshot's sha256 that tell it from others."""
+
+MISREAD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What comes of reading figures of another shape than those that a round writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +50,27 @@ def finished(runs: Iterable[Run]) -> list[FinishedRound]:
         except ConfigError:
             continue
         snapshot, result = run.snapshot or {}, run.result
+        estimates = (_estimate(result.get(name)) for name in ("heldout_accuracy", "win_rate", "win_rate_by_reward_model"))
+        numbers = (_number(result.get(name)) for name in ("kl", "minutes", "peak_memory_gib"))
         found.append(
             FinishedRound(
-                run.id, config.method, config.adapter, snapshot.get("pairs", 0), snapshot.get("simulated", 0),
-                snapshot.get("sha256", "")[:SHOWN_HASH], result.get("heldout_accuracy"), result.get("win_rate"),
-                result.get("win_rate_by_reward_model"), result.get("kl"), result.get("minutes"), result.get("peak_memory_gib"),
+                run.id, config.method, config.adapter, _number(snapshot.get("pairs")) or 0, _number(snapshot.get("simulated")) or 0,
+                str(snapshot.get("sha256", ""))[:SHOWN_HASH], *estimates, *numbers,
             )
         )
     return found
+
+
+def _number(said: Any) -> float | None:
+    """A finite number; None for anything else that a row may say."""
+    return said if isinstance(said, (int, float)) and math.isfinite(said) else None
+
+
+def _estimate(said: Any) -> Mapping[str, Any] | None:
+    """A value with its interval; None for anything else that a row may say."""
+    if not isinstance(said, Mapping) or any(_number(said.get(name)) is None for name in ("value", "low", "high")):
+        return None
+    return said
 
 
 def size(adapter: AdapterConfig) -> dict[str, int]:

@@ -31,6 +31,9 @@ class Sampled(NamedTuple):
 ENTRIES = 256
 """Of the vocabulary, that are added up together when a token is drawn."""
 
+CHUNK_COLUMNS, CHUNK_TOKENS = 512, 2048
+"""Of prompts, read at once where others wait for their turn: columns of a batch, and tokens of all its rows together."""
+
 LEAVE_AT = 0.75
 """Rows that have ended leave the batch when no more than this share of it is still open."""
 
@@ -100,7 +103,8 @@ def stream(
     *,
     listen: bool = False,
     kept: Kept | None = None,
-) -> Iterator[Step]:
+    in_chunks: bool = False,
+) -> Iterator[Step | None]:
     """Draws position by position, until every row has ended or the limit is reached.
 
     A row's end-of-sequence token belongs to the row; after it the row holds padding, even where both share an id. Equal
@@ -109,6 +113,8 @@ def stream(
     Args:
         listen: tell what was read on the way, so that nobody need read it again.
         kept: keeps what the lowest layers made of it.
+        in_chunks: read long prompts in parts, with None after each but the last, so that others get their turn between them.
+            Nothing may be kept then. Prompts of one chunk, and architectures whose caches cannot go on, are read at once.
     """
     kept = Kept(backbone.decoder, ()) if kept is None else kept
     distinct = list(dict.fromkeys(map(tuple, prompts)))
@@ -116,8 +122,14 @@ def stream(
     ids, mask = (x.to(backbone.device) for x in pad_left(distinct, backbone.pad_id))
     cache = RowCache(backbone.base.config, backbone.prefix_width + ids.shape[1] + sampling.max_new_tokens + 1)
     rounded = {}
-    with kept.listening(), holding(rounded):
-        hidden = backbone.decoder.read(ids, mask, positions=positions(mask), cache=cache.cache)[:, -1]
+    places, width = positions(mask), ids.shape[1]
+    columns = max(1, min(CHUNK_COLUMNS, CHUNK_TOKENS // len(distinct))) if in_chunks and cache.rows_may_leave else width
+    for start in range(0, max(width, 1), max(columns, 1)):
+        if start:
+            yield None
+        part = slice(start, start + columns)
+        with kept.listening(), holding(rounded):
+            hidden = backbone.decoder.read(ids[:, part], mask[:, : part.stop], positions=places[:, part], cache=cache.cache)[:, -1]
     rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=backbone.device)
     kept.keep(lambda caught: caught[rows])
     if len(distinct) < len(prompts):
@@ -193,7 +205,10 @@ def _allowed(share: Float[Tensor, "b vocab"], sampling: Sampling) -> Float[Tenso
         share = share.masked_fill(share < kth, 0.0)
     if sampling.top_p < 1:
         ranked, order = (share / share.sum(-1, keepdim=True)).sort(descending=True)
-        share = torch.zeros_like(share).scatter(-1, order, ranked.masked_fill(ranked.cumsum(-1) - ranked >= sampling.top_p, 0.0))
+        outside = ranked.cumsum(-1) - ranked >= sampling.top_p
+        # The likeliest is kept however small the nucleus: float32 takes less than 1e-45 for nothing.
+        outside[:, 0] = False
+        share = torch.zeros_like(share).scatter(-1, order, ranked.masked_fill(outside, 0.0))
     return share
 
 
@@ -214,9 +229,9 @@ def _first_above(mass: Float[Tensor, "b n"], u: Float[Tensor, " b"]) -> tuple[In
     """The first place where the running share exceeds `u`, and which share of that place `u` has come to."""
     running = mass.cumsum(-1)
     total = running[:, -1]
-    # Rounding must not lead past the last place that holds anything.
+    # Rounding must not lead past the last place that holds anything, nor weights that are no numbers past all places.
     at = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    place = torch.searchsorted(running, at[:, None], right=True)
+    place = torch.searchsorted(running, at[:, None], right=True).clamp_(max=mass.shape[-1] - 1)
     held = mass.gather(-1, place)[:, 0]
     return place[:, 0], (at - (running.gather(-1, place)[:, 0] - held)) / held
 

@@ -15,9 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -25,65 +24,95 @@ import psutil
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, Field
-from starlette.background import BackgroundTask
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from jinja2 import TemplateError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from rlhf import weights
 from rlhf.backbone import Backbone
+from rlhf.chats import RETRY_S, Answer, Chats, Piece, ReaderLeft, ServerBusy
 from rlhf.client import PolicyClient
 from rlhf.config import DEFAULT_MODEL
 from rlhf.filler import EndpointGenerator, Filler, routed
-from rlhf.speakers import Speakers
-from storage import policies
+from rlhf.http_guard import PolicyGuard
+from rlhf.limits import LONGEST_ANSWER, LONGEST_CONVERSATION, LONGEST_MESSAGE, MOST_MESSAGES
+from rlhf.speakers import PromptTooLong, Speakers
+from storage import policies, private
 from storage.database import Database, DataFolder, StoreError
 from storage.records import PolicyVersion, Sampling
 
 log = logging.getLogger("rankloop.serve")
 
-LONGEST_ANSWER = 1024
+CONNECTIONS = 200
+"""The most that are open at once; the web process needs a dozen."""
+
+STOP_S = 5
+"""How long answers may go on when the server stops, in seconds."""
+
+MOST_WRONG = 8
+"""Mistakes of one request that are told."""
+
+CLIENT_LEFT = 499
+"""What is said to nobody, for the log."""
 
 
 class ChatMessage(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     role: Literal["system", "user", "assistant"]
-    content: str = Field(max_length=20_000)
+    content: str = Field(max_length=LONGEST_MESSAGE)
 
 
 class ChatRequest(BaseModel):
     """The part of OpenAI's chat-completions request that a local policy can honour."""
 
-    model: str
-    messages: list[ChatMessage] = Field(min_length=1, max_length=64)
-    temperature: float = Field(0.7, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
+    model_config = ConfigDict(strict=True)
+
+    model: str = Field(max_length=200)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
+    temperature: float = Field(0.7, ge=0, le=2, allow_inf_nan=False)
+    top_p: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
     max_tokens: int = Field(256, ge=1, le=LONGEST_ANSWER)
-    seed: int | None = Field(None, ge=0)
+    seed: int | None = Field(None, ge=0, lt=2**63)
     stream: bool = False
+
+    @model_validator(mode="after")
+    def _short_enough(self) -> ChatRequest:
+        if (found := sum(len(message.content) for message in self.messages)) > LONGEST_CONVERSATION:
+            raise ValueError(f"messages: {found:,} characters, of which {LONGEST_CONVERSATION:,} can be read: leave out earlier turns")
+        return self
 
 
 def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
     """The HTTP face of the policies and the filler."""
 
+    chats = Chats()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI):
         filler.start()
         yield
+        chats.close()
         filler.stop()
 
+    # Not published: the description of the protocol is OpenAI's. Tests have it from `openapi`.
     app = FastAPI(title="rankloop policy server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(PolicyGuard)
 
     # OpenAI's clients show an error's words only where their own server has them.
-    @app.exception_handler(HTTPException)
-    def refused(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": {"message": error.detail}}, error.status_code)
+    @app.exception_handler(StarletteHTTPException)
+    def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
+        return JSONResponse({"error": {"message": error.detail}}, error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+        wrong = "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"][1:])), e["msg"]))) for e in error.errors()[:MOST_WRONG])
         return JSONResponse({"error": {"message": wrong}}, 400)
 
     @app.get("/status")
-    def status() -> dict:
+    async def status() -> dict:
         return {
             "ready": True, "filling": filler.filling, "seconds_per_comparison": filler.seconds_per_comparison, "note": filler.note,
             "batch_notes": filler.batch_notes, "collector": filler.collector.name if filler.collector else "",
@@ -97,38 +126,65 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
         }
 
     @app.post("/v1/chat/completions", response_model=None)
-    def chat(request: ChatRequest) -> dict | StreamingResponse:
+    async def chat(request: ChatRequest, client: Request) -> Response | dict:
+        version = await run_in_threadpool(_version, speakers, request.model)
+        messages = [m.model_dump() for m in request.messages]
         try:
-            version = speakers.named(request.model)
-        except KeyError:
-            known = ", ".join(v.name for v in speakers.versions())
-            raise HTTPException(404, f"no model {request.model!r}; there are: {known}") from None
+            # Before the answer waits in any queue: what cannot be answered is told at once.
+            prompt = await run_in_threadpool(speakers.prompt, messages)
+        except (PromptTooLong, TemplateError) as error:
+            raise HTTPException(400, f"messages: {error}") from error
         sampling = Sampling(temperature=request.temperature, top_p=request.top_p, max_new_tokens=request.max_tokens)
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        pieces = speakers.speak(version, [m.model_dump() for m in request.messages], sampling, seed)
         try:
+            answer = await chats.begin(lambda tick: speakers.speak(version, prompt, sampling, seed, tick), client.receive)
+            pieces = answer.pieces()
             # Drawn before anything is sent, so that a damaged adapter is told as an error and not as a broken stream.
-            first = next(pieces)
+            first = await anext(pieces)
+        except ServerBusy as error:
+            raise HTTPException(503, str(error), {"Retry-After": str(RETRY_S)}) from error
+        except ReaderLeft:
+            return Response(status_code=CLIENT_LEFT)
         except weights.ModelError as error:
-            raise HTTPException(503, str(error)) from error
+            log.warning("%s", error)
+            raise HTTPException(503, speakers.without_paths(version, error)) from error
         head = {"id": f"chatcmpl-{secrets.token_hex(8)}", "created": int(time.time()), "model": version.name}
         if request.stream:
-            # A reader may leave at any piece; the speaker must hear of it, for the filler waits while anybody chats.
-            left = BackgroundTask(pieces.close)
-            return StreamingResponse(_events(head, chain([first], pieces)), media_type="text/event-stream", background=left)
-        said = [first, *pieces]
+            return StreamingResponse(_events(head, first, pieces, answer), media_type="text/event-stream")
+        try:
+            said = [first, *[piece async for piece in pieces]]
+        except ReaderLeft:
+            return Response(status_code=CLIENT_LEFT)
+        finally:
+            answer.leave()
         message = {"role": "assistant", "content": "".join(piece for piece, _ in said).strip()}
         return head | {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": said[-1][1]}]}
 
     return app
 
 
-def _events(head: dict, pieces: Iterator[tuple[str, str | None]]) -> Iterator[str]:
+def _version(speakers: Speakers, name: str) -> PolicyVersion:
+    try:
+        return speakers.named(name)
+    except KeyError:
+        known = ", ".join(v.name for v in speakers.versions())
+        raise HTTPException(404, f"no model {name!r}; there are: {known}") from None
+
+
+async def _events(head: dict, first: Piece, pieces: AsyncIterator[Piece], answer: Answer) -> AsyncIterator[str]:
     head = head | {"object": "chat.completion.chunk"}
-    for piece, reason in pieces:
-        delta = {"content": piece} if piece else {}
-        yield f"data: {json.dumps(head | {'choices': [{'index': 0, 'delta': delta, 'finish_reason': reason}]})}\n\n"
-    yield "data: [DONE]\n\n"
+
+    def event(piece: Piece) -> str:
+        delta = {"content": piece[0]} if piece[0] else {}
+        return f"data: {json.dumps(head | {'choices': [{'index': 0, 'delta': delta, 'finish_reason': piece[1]}]})}\n\n"
+
+    try:
+        yield event(first)
+        async for piece in pieces:
+            yield event(piece)
+        yield "data: [DONE]\n\n"
+    finally:
+        answer.leave()
 
 
 def end_with(parent: int) -> None:
@@ -157,6 +213,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
     if arguments.parent:
         threading.Thread(target=end_with, args=(arguments.parent,), daemon=True).start()
+    os.umask(private.UMASK)
     folder = DataFolder(arguments.data)
     try:
         store = Database(folder.database)
@@ -177,7 +234,9 @@ def main() -> int:
 
     app = build_server(speakers, Filler(store, generate, arguments.model, collector, why_not=why_not))
     log.info("policy server ready on port %d", arguments.port)
-    uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
+    uvicorn.run(
+        app, host="127.0.0.1", port=arguments.port, log_level="warning", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=STOP_S,
+    )
     return 0
 
 

@@ -5,23 +5,42 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from rlhf import weights
 from rlhf.backbone import Backbone
 from rlhf.filler import Drawn
+from rlhf.limits import LONGEST_PROMPT
 from rlhf.sampling import Step, gather, generator, stream
+from rlhf.turns import Turns
 from storage import policies
-from storage.database import Database
+from storage.database import Database, StoreError
 from storage.records import Message, PolicyVersion, Prompt, Sampling
+
+LONGEST_YIELD_S = 0.25
+"""How long the queue's answers wait for chats before each of their tokens: a chat is quicker for it, and cannot stop them."""
+
+
+class PromptTooLong(ValueError):
+    """A prompt has more tokens than are read; the message says how many it has and what to do."""
+
+
+def nothing() -> None:
+    pass
 
 
 class Speakers:
-    """Who can answer. The adapter in use is a state of the backbone, so one token is drawn at a time under a lock."""
+    """Who can answer. The adapter in use is a state of the backbone, so one step is computed at a time, in turns.
 
-    def __init__(self, store: Database, model: str, backbone: Backbone):
+    Args:
+        longest_prompt: the most tokens that the prompt of a chat may have; the model's context bounds it too.
+    """
+
+    def __init__(self, store: Database, model: str, backbone: Backbone, *, longest_prompt: int = LONGEST_PROMPT):
         self.store, self.model, self.backbone = store, model, backbone
+        self.longest_prompt = min(longest_prompt, (backbone.context or longest_prompt + 1) - 1)
         self.base = policies.ensure_base(store, model, name=weights.display_name(model))
-        self._lock = threading.Lock()
+        self._turns = Turns()
         self._chats = 0
         self._no_chat = threading.Condition()
 
@@ -37,41 +56,68 @@ class Speakers:
             return f"{version.name} does not run here: it cannot write new answers. Cancel the batch and choose other versions."
         if version.id not in {known.id for known in self.versions()}:
             return f"{version.name} stands over another base model: start rankloop with --model {version.base_model}."
-        folder = policies.adapter_folder(self.store, version)
+        try:
+            folder = policies.adapter_folder(self.store, version)
+        except StoreError as error:
+            return str(error)
         if folder is not None and not (folder / "adapter_config.json").is_file():
             return f"The adapter of {version.name} is missing: put it back into {folder}, or cancel the batch."
         return ""
+
+    def without_paths(self, version: PolicyVersion, error: Exception) -> str:
+        """What is wrong with a version, in words that may leave this machine: its folder is named by its name."""
+        folder = policies.adapter_folder(self.store, version)
+        return str(error) if folder is None else str(error).replace(str(folder), version.name)
 
     def named(self, name: str) -> PolicyVersion:
         """Raises KeyError when no such policy speaks here."""
         return {v.name: v for v in self.versions()}[name]
 
     def draw(
-        self, asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, tick: Callable[[], None] = lambda: None
+        self, asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, tick: Callable[[], None] = nothing
     ) -> list[Drawn]:
-        """Whole answers, those of one policy in one batch. Waits while somebody chats."""
+        """Whole answers, those of one policy in one batch. Lets chats go before it, a moment for each token."""
         drawn: dict[int, Drawn] = {}
         for policy_id in sorted({policy.id for policy, _ in asked}):
             mine = [i for i, (policy, _) in enumerate(asked) if policy.id == policy_id]
             started = time.monotonic()
             prompts = [self.backbone.encode(asked[i][1].messages) for i in mine]
-            tokens = self._turns(asked[mine[0]][0], prompts, sampling, generator(self.backbone.device, seed, policy_id))
+            tokens = self._steps(asked[mine[0]][0], prompts, sampling, generator(self.backbone.device, seed, policy_id), tick)
             sampled = gather(self._yielding_to_chats(tokens), len(prompts), self.backbone.eos_id, tick)
             latency = time.monotonic() - started
             for i, s in zip(mine, sampled, strict=True):
                 drawn[i] = Drawn(self.backbone.decode(s.ids), s.finish_reason, latency)
         return [drawn[i] for i in range(len(asked))]
 
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids of a conversation that somebody wants answered.
+
+        Raises:
+            PromptTooLong: it has more tokens than are read.
+            ChatTemplateError: the model's chat template refuses it.
+        """
+        ids = self.backbone.encode(messages)
+        if len(ids) > self.longest_prompt:
+            raise PromptTooLong(
+                f"the prompt has {len(ids):,} tokens, of which {self.longest_prompt:,} can be read: shorten it, or leave out earlier turns"
+            )
+        return ids
+
     def speak(
-        self, version: PolicyVersion, messages: Sequence[Message], sampling: Sampling, seed: int
+        self, version: PolicyVersion, prompt: Sequence[int], sampling: Sampling, seed: int, tick: Callable[[], None] = nothing
     ) -> Iterator[tuple[str, str | None]]:
-        """Pieces of one answer with None, and at last an empty piece with the finish reason."""
+        """Pieces of one answer with None, and at last an empty piece with the finish reason. Ends where the context does.
+
+        Args:
+            tick: called before each step, also between parts of a long prompt; what it raises ends the answer.
+        """
         ids: list[int] = []
         said, reason = "", "length"
+        if self.backbone.context:
+            sampling = replace(sampling, max_new_tokens=max(1, min(sampling.max_new_tokens, self.backbone.context - len(prompt))))
         self._count_chat(1)
         try:
-            prompt = self.backbone.encode(messages)
-            for token, *_ in self._turns(version, [prompt], sampling, generator(self.backbone.device, seed)):
+            for token, *_ in self._steps(version, [prompt], sampling, generator(self.backbone.device, seed), tick):
                 if int(token[0]) == self.backbone.eos_id:
                     reason = "stop"
                     break
@@ -85,31 +131,41 @@ class Speakers:
         finally:
             self._count_chat(-1)
 
-    def _turns(self, version: PolicyVersion, prompts: Sequence[Sequence[int]], sampling: Sampling, rng) -> Iterator[Step]:
-        """The steps of `stream`, each under the lock and through the version's adapter."""
-        tokens = stream(self.backbone, prompts, sampling, rng)
+    def _steps(
+        self, version: PolicyVersion, prompts: Sequence[Sequence[int]], sampling: Sampling, rng, tick: Callable[[], None]
+    ) -> Iterator[Step]:
+        """The steps of `stream`, each in its turn and through the version's adapter."""
+        steps = stream(self.backbone, prompts, sampling, rng, in_chunks=True)
+        ended = object()
         while True:
-            with self._lock, self.backbone.using(self._adapter(version)):
-                step = next(tokens, None)
-            if step is None:
+            tick()
+            with self._turns, self.backbone.using(self._adapter(version)):
+                step = next(steps, ended)
+            if step is ended:
                 return
-            yield step
+            # None is a part of the prompts that was read.
+            if step is not None:
+                yield step
 
     def _adapter(self, version: PolicyVersion) -> str | None:
-        """The name of a version's adapter, loaded when it is first asked for. Call with the lock held."""
+        """The name of a version's adapter, loaded when it is first asked for. Call in one's turn."""
         if version.adapter_path is None:
             return None
         # PEFT takes no dot in an adapter's name.
         name = f"v{version.id}"
         if name not in self.backbone.adapters:
-            self.backbone.load_adapter(name, policies.adapter_folder(self.store, version))
+            try:
+                folder = policies.adapter_folder(self.store, version)
+            except StoreError as error:
+                raise weights.ModelError(str(error)) from error
+            self.backbone.load_adapter(name, folder)
         return name
 
     def _yielding_to_chats(self, tokens: Iterator[Step]) -> Iterator[Step]:
         for step in tokens:
             yield step
             with self._no_chat:
-                self._no_chat.wait_for(lambda: self._chats == 0)
+                self._no_chat.wait_for(lambda: self._chats == 0, LONGEST_YIELD_S)
 
     def _count_chat(self, change: int) -> None:
         with self._no_chat:

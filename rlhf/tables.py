@@ -7,6 +7,7 @@ from unicodedata import east_asian_width
 
 from rlhf.agreement import Agreement, Alpha, AnnotatorRow, LeftShare, Share
 from rlhf.leaderboard import Figure, Leaderboard, Standing
+from rlhf.visible import one_line
 
 NO_VOTES = "no votes yet: judge some comparisons on the Compare page, or import some"
 NO_SIMULATED = "Votes of people only; --include-simulated adds the others."
@@ -76,7 +77,7 @@ def leaderboard(found: Leaderboard) -> str:
         head = ["", "policy version", "score", "95%", f"beats {reference}" if reference else "", "95%" if reference else "",
                 "votes", "won", "tied", "lost"]
         said += ["", *_columns([head, *map(_standing, rows)])]
-        said.append(f"{reference} stands at 1000" if reference else "their mean stands at 1000")
+        said.append(f"{one_line(reference)} stands at 1000" if reference else "their mean stands at 1000")
     numbers = [str(number) for number, _ in enumerate(found.standings, 1)]
     matrix = [
         [number, standing.name, *map(_cell, shares, met)]
@@ -142,6 +143,7 @@ def _counted(number: int, noun: str) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Names to the left, figures to the right; a column with nothing under its head is left out."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     widths = [max(map(_width, column)) for column in columns]
     names = [all(cell[:1].isalpha() for cell in column[1:]) for column in columns]

@@ -19,6 +19,13 @@ BLOCK = 16
 """Of those, positions that a processor works through at one time: few enough that they stay in its cache."""
 
 
+COLD = 1e-3
+"""Below this temperature a difference of logits, divided by it, may be too large for float32."""
+
+COLDEST = 1e-30
+"""Lower temperatures are read as this one: no float32 holds them, and any two logits that differ are infinitely far apart."""
+
+
 class Chosen(NamedTuple):
     logprobs: Float[Tensor, " n"]
     """Of the given token under softmax(logits / temperature), in nats."""
@@ -34,7 +41,10 @@ class Shares:
         """Logits over the temperature, less the row's largest."""
         self.x -= logits.amax(-1, keepdim=True)
         if temperature != 1:
-            self.x /= temperature
+            self.x /= max(temperature, COLDEST)
+            if temperature < COLD:
+                # Minus infinity times a share of 0 would be no number in the entropy.
+                self.x.clamp_(min=torch.finfo(torch.float32).min)
         self.share = self.x.exp()
         self.total = self.share.sum(-1, keepdim=True)
 

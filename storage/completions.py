@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 
+from storage import columns
 from storage.database import Database, now, to_json
 from storage.records import Completion, Sampling
 
@@ -43,6 +43,17 @@ def add(
     )
 
 
+def as_shown(text: str) -> str:
+    """A completion's text as annotators get it: what differs from one way of generating to another is taken away.
+
+    That is the blanks behind it, the empty lines and up to three blanks before it, and how its lines end. Four blanks stay:
+    in Markdown they begin a block of code.
+    """
+    begun = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().lstrip("\n")
+    bare = begun.lstrip(" ")
+    return bare if len(begun) - len(bare) < 4 else begun
+
+
 def of_comparisons(store: Database, comparison_ids: Iterable[int]) -> dict[int, list[Completion]]:
     """The completions of each comparison, in the order in which it was made, in one query."""
     found = defaultdict(list)
@@ -62,8 +73,17 @@ def _from_row(row: sqlite3.Row) -> Completion:
         row["prompt_id"],
         row["policy_version_id"],
         row["text"],
-        Sampling(**json.loads(row["sampling"])),
+        _sampling(row),
         row["seed"],
         row["finish_reason"],
         row["latency_s"],
     )
+
+
+def _sampling(row: sqlite3.Row) -> Sampling:
+    """How it was drawn; the default where that cannot be read, since what is judged is the text."""
+    try:
+        return columns.sampling(row["sampling"], f"The sampling of completion {row['id']}")
+    except columns.Unreadable as error:
+        columns.log.warning("%s", error)
+        return Sampling()

@@ -7,6 +7,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
+from storage.completions import as_shown
 from storage.database import Database, StoreError, to_json
 from storage.records import FLAG_KINDS, STRENGTHS, Details, Flag, IdealAnswer, ProjectSettings, Tiers, Timing
 from storage.settings import MOST_ASPECTS
@@ -18,8 +19,24 @@ LONGEST_NOTE = 1_000
 LONGEST_TIME_MS = 7 * 24 * 3600 * 1000
 
 
+FIELDS = {
+    "skip_reason": "The reason", "aspect": "The name of an aspect", "rationale": "The rationale", "ideal": "The ideal answer",
+    "note": "The note",
+}  # fmt: skip
+"""What is typed, by the name under which a page words its errors, and what it is called on a command line."""
+
+
 class BadJudgment(StoreError):
-    """What was sent is no judgment of what was shown; nothing was saved."""
+    """What was sent is no judgment of what was shown; nothing was saved.
+
+    The message is for command lines and logs, and may name ids of the store. An annotator must not see it: a page words
+    `problem` instead, with `values` that hold no ids. Completions are in `slots` there, counted from 0 as they were shown.
+    """
+
+    def __init__(self, message: str, problem: str = "unreadable", **values: Any):
+        super().__init__(message)
+        self.problem = problem
+        self.values = values
 
 
 def check(said: Details, shown: Sequence[int], tiers: Tiers) -> None:
@@ -32,26 +49,33 @@ def check(said: Details, shown: Sequence[int], tiers: Tiers) -> None:
         if said.strength not in STRENGTHS:
             raise BadJudgment(f"Unknown strength {said.strength!r}: choose one of {', '.join(STRENGTHS)}.")
         if len(shown) != 2 or len(tiers) != 2:
-            raise BadJudgment("A strength says how much better one of two answers is: leave it out here.")
+            raise BadJudgment("A strength says how much better one of two answers is: leave it out here.", "strength_misplaced")
     for completion_id, ratings in said.aspects.items():
         _check_shown(completion_id, shown)
         if len(ratings) > MOST_ASPECTS:
-            raise BadJudgment(f"{len(ratings)} aspects are rated, at most {MOST_ASPECTS} are asked for: reload the page.")
+            raise BadJudgment(
+                f"{len(ratings)} aspects are rated, at most {MOST_ASPECTS} are asked for: reload the page.",
+                "too_many_aspects", rated=len(ratings), most=MOST_ASPECTS,
+            )  # fmt: skip
         for aspect in ratings:
-            check_text("The name of an aspect", aspect, LONGEST_NOTE)
+            check_text("aspect", aspect, LONGEST_NOTE)
         if any(type(rating) is not int or not 1 <= rating <= 10 for rating in ratings.values()):
-            raise BadJudgment(f"A rating is a number from 1 up, not {list(ratings.values())}: choose again.")
-    check_text("The rationale", said.rationale, LONGEST_TEXT)
+            raise BadJudgment(f"A rating is a number from 1 up, not {list(ratings.values())}: choose again.", "rating")
+    check_text("rationale", said.rationale, LONGEST_TEXT)
     if said.ideal is not None:
-        check_text("The ideal answer", said.ideal.text, LONGEST_TEXT)
+        check_text("ideal", said.ideal.text, LONGEST_TEXT)
         if not said.ideal.text.strip():
-            raise BadJudgment("The ideal answer is empty: write it, or leave it out.")
+            raise BadJudgment("The ideal answer is empty: write it, or leave it out.", "ideal_empty")
         if said.ideal.completion_id is not None:
             _check_shown(said.ideal.completion_id, shown)
+    if len(said.flags) > (most := len(FLAG_KINDS) * (len(shown) + 1)):
+        raise BadJudgment(
+            f"{len(said.flags)} flags are set, at most {most} can be: reload the page.", "too_many_flags", flags=len(said.flags), most=most
+        )
     for flag in said.flags:
         if flag.kind not in FLAG_KINDS:
             raise BadJudgment(f"Unknown flag {flag.kind!r}: choose one of {', '.join(FLAG_KINDS)}.")
-        check_text("The note", flag.note, LONGEST_NOTE)
+        check_text("note", flag.note, LONGEST_NOTE)
         if flag.completion_id is not None:
             _check_shown(flag.completion_id, shown)
     if said.timing is not None:
@@ -70,8 +94,9 @@ def check_asked(said: Details, project: ProjectSettings) -> None:
     if project.rationale == "required" and len(reason) < project.rationale_min_chars:
         raise BadJudgment(
             f"A reason of at least {project.rationale_min_chars} characters is asked for, and this one has {len(reason)}: write more, "
-            "or reload the page if there is no place for it."
-        )
+            "or reload the page if there is no place for it.",
+            "rationale_short", least=project.rationale_min_chars, length=len(reason),
+        )  # fmt: skip
 
 
 def write(store: Database, judgment_id: int, said: Details) -> None:
@@ -124,10 +149,11 @@ def of_judgments(store: Database, judgment_ids: Iterable[int]) -> dict[int, Deta
 
 
 def _edit_distance(store: Database, ideal: IdealAnswer) -> int | None:
-    """Levenshtein distance, in characters, from the completion that the edit began from."""
+    """Levenshtein distance, in characters, from the completion that the edit began from, as it was shown."""
     if ideal.completion_id is None:
         return None
-    return Levenshtein.distance(store.value("SELECT text FROM completions WHERE id = ?", [ideal.completion_id]), ideal.text)
+    text = store.value("SELECT text FROM completions WHERE id = ?", [ideal.completion_id])
+    return Levenshtein.distance(as_shown(text), ideal.text)
 
 
 def _check_shown(completion_id: Any, shown: Sequence[int]) -> None:
@@ -135,17 +161,25 @@ def _check_shown(completion_id: Any, shown: Sequence[int]) -> None:
         raise BadJudgment(f"{completion_id!r} was not shown in this comparison: reload the page.")
 
 
-def check_text(what: str, text: Any, longest: int) -> None:
+def check_text(field: str, text: Any, longest: int) -> None:
     """Whether somebody's text can be kept.
 
+    Args:
+        field: one of `FIELDS`; the message begins with what it is called.
+
     Raises:
-        BadJudgment: it is none, or too long; the message begins with `what` it is.
+        BadJudgment: it is none, or too long.
     """
+    what = FIELDS[field]
     if not isinstance(text, str):
         raise BadJudgment(f"{what} must be text: reload the page.")
     if len(text) > longest:
-        raise BadJudgment(f"{what} has {len(text):,} characters, at most {longest:,} are kept: shorten it.")
+        raise BadJudgment(
+            f"{what} has {len(text):,} characters, at most {longest:,} are kept: shorten it.",
+            "text_too_long", field=field, length=len(text), longest=longest,
+        )  # fmt: skip
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise BadJudgment(f"{what} holds half a character that cannot be kept: type it again.") from None
+        said = f"{what} holds half a character that cannot be kept: type it again."
+        raise BadJudgment(said, "text_broken", field=field) from None

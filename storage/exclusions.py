@@ -54,13 +54,21 @@ def exclude(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: 
 def exclude_annotator(store: Database, annotator_id: int, *, rule: str, reason: str, by: int | None, since: str = "") -> Exclusion:
     """Keeps every vote of one annotator from counting that counts now, from the time `since` on (ISO 8601 UTC).
 
+    Rankings of gold comparisons and repeats are excluded with them, though they never count: the annotator reads which
+    judgments are excluded, and those that were left out would give themselves away.
+
     Raises:
         StoreError: none of their judgments counts.
     """
     with store.atomic():
         rows = store.rows(
-            "SELECT id FROM judgments WHERE annotator_id = ? AND counts = 1 AND created_at >= ?", [annotator_id, since]
-        )
+            "SELECT id, counts FROM standing_judgments WHERE annotator_id = :annotator AND created_at >= :since AND (counts = 1 OR "
+            "purpose != 'vote' AND verdict = 'rank' AND NOT EXISTS (SELECT 1 FROM excluded_judgments x WHERE x.judgment_id = "
+            "standing_judgments.id AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts)))",
+            {"annotator": annotator_id, "since": since},
+        ).fetchall()
+        if not any(row["counts"] for row in rows):
+            rows = []
         return exclude(store, [row["id"] for row in rows], rule=rule, reason=reason, by=by)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from itertools import pairwise
 
-from storage import comparisons
+from storage import columns, comparisons
 from storage.database import Database, StoreError, now
 from storage.records import Tiers
 
@@ -40,24 +40,31 @@ def answer(store: Database, comparison_id: int) -> Tiers | None:
 def answers(store: Database) -> dict[int, Tiers]:
     """Every known answer by comparison id, the latest where one was corrected."""
     rows = store.rows("SELECT comparison_id, tiers FROM gold_answers ORDER BY id")
-    return {row["comparison_id"]: _tiers(row["tiers"]) for row in rows}
+    return dict(columns.readable(rows, lambda row: (row["comparison_id"], _tiers(row["tiers"]))))
 
 
 def results(store: Database) -> dict[int, tuple[int, int]]:
     """By gold comparison, how often it was judged, and how often rightly; those that nobody has judged are left out."""
     found: dict[int, tuple[int, int]] = {}
     known = answers(store)
-    for row in store.rows(_JUDGED, {"annotator": None}):
-        judged, right = found.get(row["comparison_id"], (0, 0))
-        found[row["comparison_id"]] = (judged + 1, right + is_right(_tiers(row["tiers"]), known[row["comparison_id"]]))
+    for comparison_id, _, tiers in _judged(store, None):
+        if comparison_id in known:
+            judged, right = found.get(comparison_id, (0, 0))
+            found[comparison_id] = (judged + 1, right + is_right(tiers, known[comparison_id]))
     return found
 
 
 def first_failure(store: Database, annotator_id: int) -> str | None:
     """When this annotator first judged a gold comparison wrongly, ISO 8601 in UTC; None if never."""
     known = answers(store)
+    judged = _judged(store, annotator_id)
+    return next((at for comparison_id, at, tiers in judged if comparison_id in known and not is_right(tiers, known[comparison_id])), None)
+
+
+def _judged(store: Database, annotator_id: int | None) -> Iterator[tuple[int, str, Tiers]]:
+    """Comparison, time and ranking of each judgment of gold, of one annotator or of all."""
     rows = store.rows(_JUDGED, {"annotator": annotator_id})
-    return next((row["created_at"] for row in rows if not is_right(_tiers(row["tiers"]), known[row["comparison_id"]])), None)
+    return columns.readable(rows, lambda row: (row["comparison_id"], row["created_at"], _tiers(row["tiers"])))
 
 
 def is_right(said: Tiers, known: Tiers) -> bool:
@@ -78,4 +85,4 @@ ORDER BY j.id
 
 
 def _tiers(said: str) -> Tiers:
-    return tuple(tuple(tier) for tier in json.loads(said))
+    return columns.id_lists(said, "A gold answer")

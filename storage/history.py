@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from storage import comparisons, details, exclusions, judgments, presentations
+from storage import columns, comparisons, details, exclusions, judgments, presentations
 from storage.database import Database, StoreError, to_json
 from storage.records import PastJudgment
 
@@ -87,10 +87,8 @@ def get(store: Database, judgment_id: int) -> PastJudgment:
 
 
 def _past(store: Database, judgment_ids: list[int]) -> list[PastJudgment]:
-    rows = {
-        row["id"]: judgments.from_row(row)
-        for row in store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgment_ids)])
-    }
+    written = store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgment_ids)])
+    rows = {judgment.id: judgment for judgment in columns.readable(written, judgments.from_row)}
     found = [rows[judgment_id] for judgment_id in judgment_ids if judgment_id in rows]
     comparison_of = {c.id: c for c in comparisons.many(store, {judgment.comparison_id for judgment in found})}
     details_of = details.of_judgments(store, judgment_ids)
@@ -104,6 +102,7 @@ def _past(store: Database, judgment_ids: list[int]) -> list[PastJudgment]:
             next(iter(exclusions_of.get(judgment.id, [])), None),
         )
         for judgment in found
+        if judgment.comparison_id in comparison_of
     ]
 
 

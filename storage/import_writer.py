@@ -5,6 +5,7 @@ What the items mean is said by the readers in `storage.exchange`.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -218,8 +219,10 @@ class Writer:
         wanted = 0 if item.votes else self.overlap
         gold = int(item.gold is not None)
         rows["comparisons"].append((comparison.id, prompt_id, "imported", self.at, self.import_id, wanted, gold, digest))
-        for position, (policy_id, text) in enumerate(answers):
-            completion_id = self._next_id("completions")
+        # The file's order is kept as position. Ids are drawn apart from it, alike whenever the same file is imported.
+        drawn = [self._next_id("completions") for _ in answers]
+        ids = [drawn[n] for n in comparisons.order_of_writing(len(answers), random.Random(digest))]
+        for position, (completion_id, (policy_id, text)) in enumerate(zip(ids, answers, strict=True)):
             comparison.ids.setdefault((policy_id, text), []).append(completion_id)
             rows["completions"].append((completion_id, prompt_id, policy_id, text, "{}", None, "imported", 0.0, self.at))
             rows["links"].append((comparison.id, position, completion_id))

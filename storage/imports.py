@@ -6,25 +6,34 @@ retired, and votes get an exclusion.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 
+from storage import columns, settings
 from storage.database import Database, StoreError, now, to_json
 from storage.exchange import files
 from storage.exchange.files import Progress
 from storage.exchange.formats import FORMATS
-from storage.exchange.rows import BadRow, check
+from storage.exchange.limits import Limits
+from storage.exchange.rows import BadRow, check, size_of
 from storage.import_writer import Line, Report, Writer, WrongRow
 
 CHUNK = 500
 """Records that are kept with one statement for each table."""
 
+CHUNK_CHARS = 8_000_000
+"""Characters that they have at most, but for the last of them."""
+
 REPORTED_ROWS = 100
 """Wrong rows that the report keeps; all of them are told while importing."""
+
+MOST_WRONG = 1_000_000
+"""Wrong rows after which a file is given up."""
+
+LONGEST_REASON = 300
+"""Characters of a reason: it may quote what the row says."""
 
 UNDONE = "import undone"
 """The rule of the exclusion."""
@@ -65,6 +74,7 @@ def import_file(
     strict: bool = False,
     rule: str | None = None,
     by: int | None = None,
+    limits: Limits = Limits(),
     wrong_row: WrongRow | None = None,
     progress: Progress | None = None,
 ) -> tuple[int | None, Report]:
@@ -74,18 +84,20 @@ def import_file(
         strict: import nothing if any row is wrong.
         rule: the votes were given by this rule or model, not by people.
         by: the annotator who imports.
+        limits: how much is read of the file, of a row and of a text.
 
     Raises:
-        StoreError: the file cannot be read, was imported before, or has wrong rows and `strict` is set.
+        StoreError: the file cannot be read, is not what its name says, unpacks to too much, was imported before, or has wrong
+            rows and `strict` is set. Nothing was imported.
     """
     path = Path(path)
     known = _format(format)
     sha256 = files.sha256(path)
     _refuse_twice(store, format, sha256, path)
-    records = files.records(path, known.container, progress=progress)
+    records = files.records(path, known.container, limits=limits, progress=progress)
     # A file's name may hold bytes that are no text.
     source = path.name.encode(errors="replace").decode()
-    return _run(store, records, format, source, sha256, strict=strict, rule=rule, by=by, wrong_row=wrong_row)
+    return _run(store, records, format, source, sha256, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
 
 
 def import_rows(
@@ -97,6 +109,7 @@ def import_rows(
     strict: bool = False,
     rule: str | None = None,
     by: int | None = None,
+    limits: Limits = Limits(),
     wrong_row: WrongRow | None = None,
 ) -> tuple[int | None, Report]:
     """Imports records that are in memory: a `datasets.Dataset`, an `IterableDataset`, or any iterable of dicts.
@@ -104,7 +117,7 @@ def import_rows(
     As `import_file`; rows are counted from 1, and the same ones may be imported again.
     """
     records = ((number, _record(row)) for number, row in enumerate(rows, start=1))
-    return _run(store, records, format, source, None, strict=strict, rule=rule, by=by, wrong_row=wrong_row)
+    return _run(store, records, format, source, None, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
 
 
 def all_imports(store: Database) -> list[Import]:
@@ -230,17 +243,21 @@ def _run(
     strict: bool,
     rule: str | None,
     by: int | None,
+    limits: Limits,
     wrong_row: WrongRow | None,
 ) -> tuple[int | None, Report]:
     convert = _format(format).read
     report = Report()
 
     def refuse(line: int, reason: str) -> None:
+        reason = _shown(reason)
         report.wrong += 1
         if report.wrong <= REPORTED_ROWS:
             report.wrong_rows.append((line, reason))
         if wrong_row:
             wrong_row(line, reason)
+        if report.wrong > MOST_WRONG:
+            raise StoreError(f"More than {MOST_WRONG:,} wrong rows: check the format. Nothing was imported.")
 
     try:
         with store.atomic() as connection:
@@ -250,8 +267,8 @@ def _run(
                 {"format": format, "source": source, "sha256": sha256, "report": "{}", "by_id": by, "created_at": now()},
             )
             writer = Writer(store, import_id, format, source, rule, by, report, refuse)
-            items = _items(records, convert, refuse)
-            while chunk := list(islice(items, CHUNK)):
+            most_chars = limits.text_chars or settings.current(store).text_max_chars
+            for chunk in _chunks(_items(records, convert, most_chars, refuse)):
                 # Once one row is wrong a strict import only reads on, to name the others too.
                 if not (strict and report.wrong):
                     writer.write(chunk)
@@ -267,7 +284,7 @@ def _run(
 
 
 def _items(
-    records: Iterable[tuple[int, dict | BadRow]], convert: Callable[[dict], Iterable], refuse: WrongRow
+    records: Iterable[tuple[int, dict | BadRow]], convert: Callable[[dict], Iterable], most_chars: int, refuse: WrongRow
 ) -> Iterator[Line]:
     """The good items of each record; of those that are not, the line and the reason are told."""
     for line, record in records:
@@ -283,11 +300,30 @@ def _items(
             continue
         for item in found:
             try:
-                check(item)
+                check(item, most_chars)
             except BadRow as error:
                 refuse(line, str(error))
                 continue
             yield line, item
+
+
+def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    chunk: list[Line] = []
+    chars = 0
+    for line in lines:
+        chunk.append(line)
+        chars += size_of(line[1])
+        if len(chunk) == CHUNK or chars >= CHUNK_CHARS:
+            yield chunk
+            chunk, chars = [], 0
+    if chunk:
+        yield chunk
+
+
+def _shown(reason: str) -> str:
+    """A reason as a terminal may show it: what it quotes of the row is cut, and moves no cursor."""
+    cut = reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
 
 
 def _from_row(row: sqlite3.Row) -> Import:
@@ -296,8 +332,21 @@ def _from_row(row: sqlite3.Row) -> Import:
         row["format"],
         row["source"],
         row["sha256"],
-        Report(**json.loads(row["report"])),
+        _report(row),
         row["by_id"],
         row["created_at"],
         row["undone_at"],
     )
+
+
+def _report(row: sqlite3.Row) -> Report:
+    """What the import brought; nothing where the row does not say."""
+    what = f"The report of import {row['id']}"
+    try:
+        values = columns.from_json(row["report"], dict, what)
+        if any(type(value) is not type(getattr(Report(), name, None)) for name, value in values.items()):
+            raise columns.Unreadable(f"{what} cannot be read: it is not what rankloop writes there. Restore a backup.")
+        return Report(**values)
+    except columns.Unreadable as error:
+        columns.log.warning("%s", error)
+        return Report()

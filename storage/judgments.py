@@ -7,15 +7,14 @@ Turning them into weighted training pairs is `rlhf.pairs`' work.
 
 from __future__ import annotations
 
-import json
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
 
-from storage import annotators, comparisons, completions, details, exclusions, presentations, prompts, queue, settings
+from storage import annotators, columns, comparisons, completions, details, exclusions, presentations, prompts, queue, settings
 from storage.database import Database, StoreError, now, to_json
 from storage.details import BadJudgment, check_asked
 from storage.records import AnnotatorKind, Details, JudgedComparison, Judgment, Presentation, Tiers
@@ -30,6 +29,9 @@ NOTHING_MORE = Details()
 
 class LeaseOver(BadJudgment):
     """It came after the lease had lapsed and somebody else had taken the place; nothing was saved."""
+
+    def __init__(self, message: str, problem: str = "lease_over"):
+        super().__init__(message, problem)
 
 
 def ordered_pairs(tiers: Tiers) -> Iterator[tuple[int, int]]:
@@ -94,13 +96,15 @@ def correct(
     with store.atomic():
         row = store.row("SELECT * FROM standing_judgments WHERE id = ?", [judgment_id])
         if row is None:
-            raise BadJudgment(f"Judgment {judgment_id} does not stand any more: reload the page.")
+            raise BadJudgment(f"Judgment {judgment_id} does not stand any more: reload the page.", "superseded")
         if row["presentation_id"] is None:
-            raise BadJudgment(f"Judgment {judgment_id} was imported without what was shown: it cannot be corrected here.")
+            raise BadJudgment(
+                f"Judgment {judgment_id} was imported without what was shown: it cannot be corrected here.", "not_shown_here"
+            )
         presentation = _own_presentation(store, row["presentation_id"], annotator_id)
         said = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
         if row["verdict"] == "skip" and said.verdict == "rank" and not queue.reclaim(store, presentation):
-            raise LeaseOver("You skipped this one, and others have judged it since: it needs no more judgments.")
+            raise LeaseOver("You skipped this one, and others have judged it since: it needs no more judgments.", "skip_taken")
         return _insert(store, presentation, said, supersedes=judgment_id)
 
 
@@ -176,6 +180,11 @@ def get(store: Database, judgment_id: int) -> Judgment:
     return from_row(row)
 
 
+def is_judged(store: Database, presentation: Presentation) -> bool:
+    """Whether a judgment of what was presented stands."""
+    return bool(store.value("SELECT 1 FROM standing_judgments WHERE presentation_id = ?", [presentation.id]))
+
+
 def standing(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> list[JudgedComparison]:
     """Every vote, oldest first, as of one moment. Skips, gold, repeats and what is excluded are left out."""
     with store.snapshot():
@@ -193,9 +202,14 @@ def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> I
     ).fetchall():
         prompt_of = prompts.many(store, [row["prompt_id"] for row in rows])
         completions_of = completions.of_comparisons(store, [row["comparison_id"] for row in rows])
-        for row in rows:
+        for row in (row for row in rows if row["prompt_id"] in prompt_of):
+            try:
+                judgment = from_row(row)
+            except columns.Unreadable as error:
+                columns.log.warning("left out: %s", error)
+                continue
             yield JudgedComparison(
-                from_row(row),
+                judgment,
                 annotator_of[row["annotator_id"]],
                 prompt_of[row["prompt_id"]],
                 {completion.id: completion for completion in completions_of[row["comparison_id"]]},
@@ -241,20 +255,18 @@ class _Said:
 def _own_presentation(store: Database, presentation_id: int, annotator_id: int) -> Presentation:
     presentation = presentations.get(store, presentation_id)
     if presentation is None:
-        raise BadJudgment(f"There is no presentation {presentation_id} in {store.path}: reload the page.")
+        raise BadJudgment(f"There is no presentation {presentation_id} in {store.path}: reload the page.", "not_there")
     if presentation.annotator_id != annotator_id:
-        raise BadJudgment(f"Presentation {presentation_id} was shown to somebody else: reload the page.")
+        raise BadJudgment(f"Presentation {presentation_id} was shown to somebody else: reload the page.", "not_there")
     return presentation
 
 
 def _judged_elsewhere(store: Database, presentation: Presentation) -> bool:
-    """Whether this annotator's vote on the comparison stands already, from another presentation of it."""
-    if presentation.purpose != "vote":
-        return False
+    """Whether this annotator's judgment of the comparison stands already, from another presentation for the same purpose."""
     return bool(
         store.value(
-            "SELECT 1 FROM standing_judgments WHERE comparison_id = ? AND annotator_id = ? AND purpose = 'vote'",
-            [presentation.comparison_id, presentation.annotator_id],
+            "SELECT 1 FROM standing_judgments WHERE comparison_id = ? AND annotator_id = ? AND purpose = ?",
+            [presentation.comparison_id, presentation.annotator_id, presentation.purpose],
         )
     )
 
@@ -264,17 +276,20 @@ def _checked(
 ) -> _Said:
     checked = _checked_tiers(tiers, presentation.order)
     if skip_reason is not None:
-        details.check_text("The reason", skip_reason, details.LONGEST_NOTE)
+        details.check_text("skip_reason", skip_reason, details.LONGEST_NOTE)
     reason = None if skip_reason is None else skip_reason.strip()
     ranked = sum(len(tier) for tier in checked)
     if verdict not in ("rank", "skip"):
         raise BadJudgment(f"Unknown verdict {verdict!r}: rank the completions or skip.")
     if verdict == "rank" and ranked < 2:
-        raise BadJudgment(f"{ranked} of {len(presentation.order)} completions are ranked: place at least two, or skip.")
+        shown = len(presentation.order)
+        raise BadJudgment(
+            f"{ranked} of {shown} completions are ranked: place at least two, or skip.", "too_few_ranked", ranked=ranked, shown=shown
+        )
     if verdict == "rank" and reason is not None:
         raise BadJudgment("A ranking has no skip reason: rank or skip, not both.")
     if verdict == "skip" and not reason:
-        raise BadJudgment("A skip needs a reason: choose one.")
+        raise BadJudgment("A skip needs a reason: choose one.", "skip_without_reason")
     if verdict == "skip" and checked:
         raise BadJudgment("A skip ranks nothing: rank or skip, not both.")
     details.check(said, presentation.order, checked)
@@ -288,11 +303,13 @@ def _checked_tiers(tiers: Any, shown: Sequence[int]) -> Tiers:
         raise BadJudgment(f"Tiers must be lists of completion ids, not {tiers!r}: reload the page.") from None
     ranked = [completion_id for tier in checked for completion_id in tier]
     if not all(checked):
-        raise BadJudgment("A tier is empty: leave it out.")
+        raise BadJudgment("A tier is empty: leave it out.", "empty_tier")
     if strangers := [item for item in ranked if type(item) is not int or item not in shown]:
         raise BadJudgment(f"{strangers} were not shown in this comparison: reload the page.")
-    if len(set(ranked)) != len(ranked):
-        raise BadJudgment(f"A completion is ranked twice in {ranked}: put each in one tier.")
+    if twice := sorted(shown.index(item) for item, times in Counter(ranked).items() if times > 1):
+        raise BadJudgment(
+            f"A completion is ranked twice in {ranked}: put each in one tier.", "ranked_twice", slots=twice, shown=len(shown)
+        )
     return checked
 
 
@@ -320,7 +337,7 @@ def _insert(store: Database, presentation: Presentation, said: _Said, *, superse
             "idle_ms": timing and timing.idle_ms,
             "client_ms": timing and timing.client_ms,
             # A correction is no second look at the clock.
-            "server_ms": None if lease is None or supersedes else _milliseconds(lease.created_at, created_at),
+            "server_ms": None if lease is None or supersedes else store.clock.ms_since(lease.created_at),
         },
     )
     details.write(store, judgment_id, said.details)
@@ -347,10 +364,6 @@ def _insert(store: Database, presentation: Presentation, said: _Said, *, superse
     )
 
 
-def _milliseconds(start: str, end: str) -> int:
-    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000)
-
-
 def from_row(row: sqlite3.Row) -> Judgment:
     return Judgment(
         row["id"],
@@ -358,7 +371,7 @@ def from_row(row: sqlite3.Row) -> Judgment:
         row["presentation_id"],
         row["annotator_id"],
         row["verdict"],
-        tuple(tuple(tier) for tier in json.loads(row["tiers"])),
+        columns.id_lists(row["tiers"], f"The ranking of judgment {row['id']}"),
         bool(row["all_bad"]),
         row["skip_reason"],
         row["supersedes"],

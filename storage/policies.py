@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from storage.database import Database, StoreError, now
+from storage.database import Database, DataFolder, StoreError, inside, now
 from storage.records import PolicyKind, PolicyVersion
 
 
@@ -62,8 +62,24 @@ def register_tuned(
 
 
 def adapter_folder(store: Database, version: PolicyVersion) -> Path | None:
-    """Where the version's adapter lies now; None for a version without one."""
-    return None if version.adapter_path is None else store.path.parent / version.adapter_path
+    """Where the version's adapter lies now; None for a version without one.
+
+    Raises:
+        StoreError: the row names something outside `runs` of the data folder, or what it names is a link to there.
+    """
+    if version.adapter_path is None:
+        return None
+    runs = DataFolder(store.path.parent).runs
+    try:
+        path = PurePosixPath(version.adapter_path)
+        if path.is_absolute() or path.parts[:1] != (runs.name,) or ".." in path.parts:
+            raise StoreError(f"it is {version.adapter_path!r}")
+        return inside(store.path.parent / path, runs)
+    except (StoreError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"The adapter of {version.name} is not read ({error}): it must lie in runs/ of the data folder, and be no link out of it. "
+            "Put the folder there, or restore a backup."
+        ) from error
 
 
 def all_versions(store: Database) -> list[PolicyVersion]:
@@ -116,6 +132,8 @@ def _inside_data_folder(store: Database, path: Path) -> str:
         path = path.relative_to(root.resolve())
     if ".." in path.parts:
         raise StoreError(f"{path} leads out of the data folder {root}: save the adapter under it.")
+    if path.parts[:1] != ("runs",):
+        raise StoreError(f"{path} is not in runs of the data folder {root}: save the adapter there.")
     return path.as_posix()
 
 

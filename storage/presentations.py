@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 import sqlite3
 from collections.abc import Sequence
 
+from storage import columns
 from storage.database import Database, now
 from storage.records import Comparison, Guidelines, Presentation, Purpose
 
@@ -42,7 +42,7 @@ def from_row(row: sqlite3.Row) -> Presentation:
         row["id"],
         row["comparison_id"],
         row["annotator_id"],
-        tuple(json.loads(row["slots"])),
+        columns.ids(row["slots"], f"The order of presentation {row['id']}"),
         row["created_at"],
         row["purpose"],
         row["guidelines_id"],

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from storage import columns
 from storage.database import Database, StoreError, now, to_json
 from storage.records import Message, Prompt, Split
 
@@ -120,18 +121,16 @@ def get(store: Database, prompt_id: int) -> Prompt:
 
 
 def many(store: Database, prompt_ids: Iterable[int]) -> dict[int, Prompt]:
-    """Prompts by id, in one query. Ids that are not there are left out."""
+    """Prompts by id, in one query. Ids that are not there, or cannot be read, are left out."""
     ids = to_json(sorted(set(prompt_ids)))
-    return {
-        row["id"]: from_row(row)
-        for row in store.rows("SELECT * FROM prompts WHERE id IN (SELECT value FROM json_each(?))", [ids])
-    }
+    rows = store.rows("SELECT * FROM prompts WHERE id IN (SELECT value FROM json_each(?))", [ids])
+    return {prompt.id: prompt for prompt in columns.readable(rows, from_row)}
 
 
 def of_split(store: Database, split: Split | None = None) -> list[Prompt]:
-    """The prompts of one split, or all of them, oldest first. Retired ones are left out."""
+    """The prompts of one split, or all of them, oldest first. Retired ones, and what cannot be read, are left out."""
     rows = store.rows("SELECT * FROM prompts WHERE retired = 0 AND (?1 IS NULL OR split = ?1) ORDER BY id", [split])
-    return [from_row(row) for row in rows]
+    return list(columns.readable(rows, from_row))
 
 
 def by_kind(store: Database) -> list[tuple[str, Split, int]]:
@@ -141,7 +140,21 @@ def by_kind(store: Database) -> list[tuple[str, Split, int]]:
 
 
 def from_row(row: sqlite3.Row) -> Prompt:
-    return Prompt(row["id"], tuple(json.loads(row["messages"])), row["kind"], row["split"])
+    return Prompt(row["id"], messages_of(row["id"], row["messages"]), row["kind"], row["split"])
+
+
+def messages_of(prompt_id: int, said: str) -> tuple[Message, ...]:
+    """The conversation of a row.
+
+    Raises:
+        Unreadable: it is none.
+    """
+    messages = columns.from_json(said, list, f"Prompt {prompt_id}")
+    if not messages or not all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
+    ):
+        raise columns.Unreadable(f"Prompt {prompt_id} cannot be read: it is no conversation. Restore a backup, or leave the row out.")
+    return tuple(messages)
 
 
 def _new_row(prompt: NewPrompt, source: str) -> dict[str, str]:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from storage import annotators, comparisons, guidelines, presentations, settings
+from storage.clock import near
 from storage.database import Database, now
 from storage.records import Comparison, Lease, Presentation, ProjectSettings
 
@@ -22,6 +23,9 @@ REPEAT_AFTER = 10
 
 REPEAT_AMONG = 200
 """Votes back from there among which a repeat is drawn."""
+
+GOLD_AMONG = 500
+"""The oldest gold comparisons that an annotator has not seen, among which one is drawn."""
 
 LATELY_MINUTES = 30
 """For so long after asking for a comparison an annotator is expected back."""
@@ -68,6 +72,7 @@ WHERE line.ticket > coalesce(
 UNSEEN_GOLD = """
 SELECT c.id FROM comparisons c WHERE c.gold = 1 AND c.retired = 0
     AND NOT EXISTS (SELECT 1 FROM presentations p WHERE p.comparison_id = c.id AND p.annotator_id = :annotator)
+ORDER BY c.id LIMIT :among
 """
 
 REPEATABLE = """
@@ -105,11 +110,12 @@ def next_presentation(
 
 
 def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
-    """A sign of life: the lease runs anew from now. False when it is over, and the page should ask for the next."""
+    """A sign of life: the lease runs anew from now. False when it is over, or what was shown is withdrawn."""
     with store.atomic():
         end_lapsed(store)
         lease_id = store.value(
-            "SELECT id FROM leases WHERE presentation_id = ? AND annotator_id = ? AND ended_at IS NULL",
+            "SELECT l.id FROM leases l JOIN comparisons c ON c.id = l.comparison_id "
+            "WHERE l.presentation_id = ? AND l.annotator_id = ? AND l.ended_at IS NULL AND c.retired = 0",
             [presentation_id, annotator_id],
         )
         if lease_id is None:
@@ -121,17 +127,27 @@ def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
 def reclaim(store: Database, presentation: Presentation) -> bool:
     """Whether a judgment of what was presented may still be saved, by a lease that runs or by taking a place that is free.
 
-    Only a vote needs a place: gold and repeats are asked of each annotator apart.
+    Gold and repeats are asked of each annotator apart and take no place. They are answered as a vote would be in their
+    stead, or whoever comes too late on purpose would know them.
     """
-    if presentation.purpose != "vote":
+    place = store.row("SELECT retired, human_ranks + leased < wanted AS free FROM comparisons WHERE id = ?", [presentation.comparison_id])
+    if place["retired"]:
+        return False
+    if store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id]):
         return True
-    held = store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id])
-    return bool(
-        store.value(
-            "SELECT retired = 0 AND (? OR human_ranks + leased < wanted) FROM comparisons WHERE id = ?",
-            [held, presentation.comparison_id],
-        )
-    )
+    return bool(place["free"]) if presentation.purpose == "vote" else not _passed(store, presentation)
+
+
+def _passed(store: Database, presentation: Presentation) -> bool:
+    """Whether a vote that was given back as this was would have gone to somebody else since.
+
+    That is so when all that stood in the line then is given out, and somebody else has asked after it.
+    """
+    back = store.row("SELECT ticket, at FROM given_back WHERE presentation_id = ?", [presentation.id])
+    if back is None or store.value("SELECT 1 FROM line WHERE ticket <= ? LIMIT 1", [back["ticket"]]):
+        return False
+    asked = "SELECT 1 FROM line_places WHERE annotator_id != ? AND asked_at >= ? LIMIT 1"
+    return bool(store.value(asked, [presentation.annotator_id, back["at"]]))
 
 
 def hold_again(store: Database, presentation: Presentation) -> None:
@@ -141,8 +157,10 @@ def hold_again(store: Database, presentation: Presentation) -> None:
 
 def end_lapsed(store: Database) -> None:
     """Ends the leases whose time is over; their comparisons go to the end of the line."""
-    moment = now()
+    moment, longest = store.clock.text(), _expiry(store, settings.current(store))
     with store.atomic() as connection:
+        # Written before the clock was set back and the program started again: no lease is longer than a lease.
+        connection.conn.execute("UPDATE leases SET expires_at = ?1 WHERE ended_at IS NULL AND expires_at > ?1", [longest])
         connection.conn.execute(
             "UPDATE leases SET ended_at = ?1, outcome = 'lapsed' WHERE ended_at IS NULL AND expires_at <= ?1", [moment]
         )
@@ -164,8 +182,8 @@ def least_waiting(store: Database, at_most: int) -> int:
 
     What they judged or skipped does not wait for them, though it may for others. Without annotators, the line itself.
     """
-    lately = _before_now(minutes=LATELY_MINUTES)
-    rows = store.rows("SELECT DISTINCT annotator_id FROM line_places WHERE asked_at > ?", [lately]).fetchall()
+    lately = near(minutes=LATELY_MINUTES)
+    rows = store.rows("SELECT DISTINCT annotator_id FROM line_places WHERE asked_at BETWEEN ? AND ?", lately).fetchall()
     people = [row["annotator_id"] for row in rows] or [NOBODY]
     return min(
         store.value(f"SELECT count(*) FROM ({WAITING_FOR} LIMIT :at_most)", {"annotator": person, "at_most": at_most})
@@ -180,32 +198,41 @@ def _choose(
 
     When the line has nothing more, nothing is shown: what then still came would give itself away as gold or repeat.
     """
-    place = _next_in_line(store, annotator_id)
-    if place is None:
+    found = _next_readable(store, annotator_id)
+    if found is None:
         return None
+    place, next_one = found
+    # Both are read whatever is drawn: how long an answer takes must not tell what came of it.
+    gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id, among=GOLD_AMONG) if project.gold_share else []
     repeatable = {"annotator": annotator_id, "among": REPEAT_AMONG, "after": REPEAT_AFTER}
-    # Whether there is one is asked each time, for the probabilities; which there are, only of the few that are drawn.
-    p_gold = project.gold_share if project.gold_share and _any(store, UNSEEN_GOLD, annotator=annotator_id) else 0.0
-    p_repeat = project.repeat_share if project.repeat_share and _any(store, REPEATABLE, **repeatable) else 0.0
+    repeats = _ids(store, REPEATABLE, **repeatable) if project.repeat_share else []
+    p_gold = project.gold_share if gold else 0.0
+    p_repeat = project.repeat_share if repeats else 0.0
     drawn = rng.random()
     if drawn < p_gold:
-        gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id)
         comparison = comparisons.get(store, rng.choice(gold))
         shown = presentations.record(store, comparison, annotator_id, rng, purpose="gold", guidelines=guidelines.current(store))
         _lease(store, shown, "gold", p_gold / len(gold), project)
         return comparison, shown
     if drawn < p_gold + p_repeat:
-        repeats = _ids(store, REPEATABLE, **repeatable)
         before = presentations.get(store, rng.choice(repeats))
         comparison = comparisons.get(store, before.comparison_id)
         shown = presentations.repeat(store, before, guidelines=guidelines.current(store))
         _lease(store, shown, "repeat", p_repeat / len(repeats), project)
         return comparison, shown
     _stand_at(store, annotator_id, place["priority"], place["ticket"])
-    comparison = comparisons.get(store, place["comparison_id"])
-    shown = presentations.record(store, comparison, annotator_id, rng, guidelines=guidelines.current(store))
+    shown = presentations.record(store, next_one, annotator_id, rng, guidelines=guidelines.current(store))
     _lease(store, shown, "oldest", 1.0 - p_gold - p_repeat, project)
-    return comparison, shown
+    return next_one, shown
+
+
+def _next_readable(store: Database, annotator_id: int) -> tuple[sqlite3.Row, Comparison] | None:
+    """The place of `_next_in_line` and what stands there. What cannot be read is passed, or nobody would ever come past it."""
+    while (place := _next_in_line(store, annotator_id)) is not None:
+        if found := comparisons.many(store, [place["comparison_id"]]):
+            return place, found[0]
+        _stand_at(store, annotator_id, place["priority"], place["ticket"])
+    return None
 
 
 def _next_in_line(store: Database, annotator_id: int) -> sqlite3.Row | None:
@@ -238,26 +265,18 @@ def _lease(store: Database, presentation: Presentation, policy: str, propensity:
             "annotator_id": presentation.annotator_id,
             "policy": policy,
             "propensity": propensity,
-            "created_at": now(),
-            "expires_at": _expiry(project),
+            "created_at": store.clock.text(),
+            "expires_at": _expiry(store, project),
         },
     )
 
 
 def _extend(store: Database, lease_id: int, project: ProjectSettings) -> None:
-    store.connection.conn.execute("UPDATE leases SET expires_at = ? WHERE id = ?", [_expiry(project), lease_id])
+    store.connection.conn.execute("UPDATE leases SET expires_at = ? WHERE id = ?", [_expiry(store, project), lease_id])
 
 
-def _expiry(project: ProjectSettings) -> str:
-    return _before_now(minutes=-project.lease_minutes)
-
-
-def _before_now(*, minutes: int) -> str:
-    return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(timespec="milliseconds")
-
-
-def _any(store: Database, sql: str, **parameters: int) -> bool:
-    return store.row(f"{sql} LIMIT 1", parameters) is not None
+def _expiry(store: Database, project: ProjectSettings) -> str:
+    return store.clock.text(timedelta(minutes=project.lease_minutes))
 
 
 def _ids(store: Database, sql: str, **parameters: int) -> list[int]:

@@ -247,6 +247,8 @@ class ProjectSettings:
     """Offer to flag what is unsafe, personal, broken or in the wrong language."""
     show_system: bool = True
     """Show system prompts to annotators."""
+    text_max_chars: int = 100_000
+    """Longest prompt, answer or rationale that an import takes, in characters, 1,000 to 10,000,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +338,8 @@ class Run:
     result: dict | None
     validation: dict | None = None
     """How far the reward model can be trusted, as `rlhf.validation` found it before the policy learned from it."""
+    problem: str = ""
+    """What of the row cannot be read, as a sentence; there the fields are empty, and nothing may be done with the run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,16 @@ reaping processes is `rlhf.jobs`' work.
 
 from __future__ import annotations
 
-import json
 import math
 import sqlite3
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, get_args
 
-from storage.database import Database, StoreError, now, to_json
+from storage import columns, prompts
+from storage.clock import near
+from storage.database import Database, StoreError, is_run_id, now, to_json
 from storage.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
 
 LOST = "The worker stopped without a word. Its log may say why; resume the run to go on from its last checkpoint."
@@ -25,8 +27,10 @@ def create(store: Database, run_id: str, *, config: dict, seed: int, versions: d
     """Writes a queued run, started by the person `by`; None is the command line.
 
     Raises:
-        StoreError: there is a run of this id.
+        StoreError: there is a run of this id, or it is no name for a folder.
     """
+    if not is_run_id(run_id):
+        raise StoreError(f"{run_id!r} is no run's id: use letters, digits, blanks, dots, hyphens and underscores, at most 64.")
     with store.atomic():
         if store.row("SELECT 1 FROM runs WHERE id = ?", [run_id]):
             raise StoreError(f"There is a run {run_id} already: choose another name, or resume it.")
@@ -47,15 +51,27 @@ def get(store: Database, run_id: str) -> Run:
     return _from_row(row)
 
 
+def readable(store: Database, run_id: str) -> Run:
+    """One run, for those who do something with it.
+
+    Raises:
+        StoreError: there is none with this id, or its row cannot be read.
+    """
+    run = get(store, run_id)
+    if run.problem:
+        raise StoreError(f"Run {run_id}: {run.problem} Restore a backup, or start another run.")
+    return run
+
+
 def all_runs(store: Database) -> list[Run]:
     """Every run, newest first."""
-    return [_from_row(row) for row in store.rows("SELECT * FROM runs ORDER BY created_at DESC, rowid DESC")]
+    return [_from_row(row) for row in store.rows("SELECT * FROM runs ORDER BY rowid DESC")]
 
 
 def active(store: Database) -> Run | None:
     """The run that is under way, or else the one that waits to start; None if there is neither."""
     row = store.row(
-        f"SELECT * FROM runs WHERE status IN ({_ACTIVE}) ORDER BY status = 'running' DESC, created_at, rowid LIMIT 1"
+        f"SELECT * FROM runs WHERE status IN ({_ACTIVE}) ORDER BY status = 'running' DESC, rowid LIMIT 1"
     )
     return None if row is None else _from_row(row)
 
@@ -132,33 +148,32 @@ def cancel_requested(store: Database, run_id: str) -> bool:
     return bool(store.value("SELECT cancel_requested FROM runs WHERE id = ?", [run_id]))
 
 
-def mark_stale_lost(store: Database, older_than_s: float) -> list[str]:
+def mark_stale_lost(store: Database, older_than_s: float, alive: Collection[str] = ()) -> list[str]:
     """Turns active runs lost whose last sign of life is more than this many seconds ago. Returns their ids.
 
-    A queued run's sign of life is its being queued: a process that never came up is lost too.
+    A queued run's sign of life is its being queued: a process that never came up is lost too. One that is as far ahead
+    of the clock as that is none: the clock was set back since, and who lives gives another within seconds. The runs in
+    `alive` are known to be at work, whatever the clock says.
     """
-    limit = (datetime.now(UTC) - timedelta(seconds=older_than_s)).isoformat(timespec="milliseconds")
     with store.atomic() as connection:
+        since, until = near(seconds=older_than_s)
         rows = connection.conn.execute(
             "UPDATE runs SET status = 'lost', finished_at = :now, eta_s = NULL, error = :error "
-            f"WHERE status IN ({_ACTIVE}) AND coalesce(heartbeat_at, created_at) < :limit RETURNING id",
-            {
-                "now": now(),
-                "limit": limit,
-                "error": LOST,
-            },
+            f"WHERE status IN ({_ACTIVE}) AND coalesce(heartbeat_at, created_at) NOT BETWEEN :since AND :until "
+            "AND id NOT IN (SELECT value FROM json_each(:alive)) RETURNING id",
+            {"now": now(), "since": since, "until": until, "error": LOST, "alive": to_json(list(alive))},
         ).fetchall()
-    return sorted(row["id"] for row in rows)
+    return sorted(str(row["id"]) for row in rows)
 
 
 def requeue(store: Database, run_id: str) -> Run:
     """Queues an ended run again, to go on from its last checkpoint.
 
     Raises:
-        StoreError: the run is done or under way.
+        StoreError: the run is done or under way, or its row cannot be read.
     """
     with store.atomic():
-        run = get(store, run_id)
+        run = readable(store, run_id)
         if run.status not in RESUMABLE_STATUSES:
             raise StoreError(
                 f"Run {run_id} is {run.status}; only a run that is {' or '.join(RESUMABLE_STATUSES)} can be resumed."
@@ -196,7 +211,7 @@ def drop_metrics_from(store: Database, run_id: str, prefix: str, step: int) -> N
 def metrics(store: Database, run_id: str) -> list[Metric]:
     """Every figure of a run, by name and step."""
     rows = store.rows("SELECT name, step, value FROM metrics WHERE run_id = ? ORDER BY name, step", [run_id])
-    return [Metric(row["name"], row["step"], row["value"]) for row in rows]
+    return [Metric(*row) for row in rows if _is_number(row["value"]) and isinstance(row["step"], int)]
 
 
 def save_sample(
@@ -236,16 +251,16 @@ def samples(store: Database, run_id: str) -> list[RunSample]:
         "WHERE s.run_id = ? ORDER BY s.prompt_id",
         [run_id],
     )
-    return [
-        RunSample(
-            json.loads(row["messages"])[-1]["content"],
-            row["before"],
-            row["after"],
-            row["score_before"],
-            row["score_after"],
-        )
-        for row in rows
-    ]
+    return list(columns.readable(rows, _sample))
+
+
+def _sample(row: sqlite3.Row) -> RunSample:
+    asked = prompts.messages_of(row["prompt_id"], row["messages"])[-1]["content"]
+    said = RunSample(asked, row["before"], row["after"], row["score_before"], row["score_after"])
+    scores = [score for score in (said.score_before, said.score_after) if score is not None]
+    if not (isinstance(said.before, str) and isinstance(said.after, str | None) and all(map(_is_number, scores))):
+        raise columns.Unreadable(f"The sample of prompt {row['prompt_id']} cannot be read: it is not what rankloop writes there.")
+    return said
 
 
 def _update(store: Database, run_id: str, assignments: str, **values: Any) -> None:
@@ -258,23 +273,62 @@ def _update(store: Database, run_id: str, assignments: str, **values: Any) -> No
 
 
 def _from_row(row: sqlite3.Row) -> Run:
-    return Run(
-        id=row["id"],
-        status=row["status"],
-        config=json.loads(row["config"]),
-        seed=row["seed"],
-        versions=json.loads(row["versions"]),
-        snapshot=None if row["snapshot"] is None else json.loads(row["snapshot"]),
-        stage=row["stage"],
-        progress=row["progress"],
-        eta_s=row["eta_s"],
-        cancel_requested=bool(row["cancel_requested"]),
-        pid=row["pid"],
-        heartbeat_at=row["heartbeat_at"],
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        error=row["error"],
-        result=None if row["result"] is None else json.loads(row["result"]),
-        validation=None if row["validation"] is None else json.loads(row["validation"]),
-    )
+    """A row of any content: what cannot be read is left empty, and `problem` says what that is."""
+    values = {name: row[name] for name in row.keys() if name in FIELDS}  # noqa: SIM118
+    values["cancel_requested"] = bool(row["cancel_requested"])
+    wrong = []
+    for name, kind in JSON_COLUMNS.items():
+        if name in REQUIRED or row[name] is not None:
+            try:
+                values[name] = columns.from_json(row[name], kind, name)
+            except columns.Unreadable:
+                wrong.append(name)
+                values[name] = kind() if name in REQUIRED else None
+    for name, (fits, empty) in PLAIN_COLUMNS.items():
+        if not fits(row[name]):
+            wrong.append(name)
+            values[name] = empty
+    run_id = row["id"]
+    if not is_run_id(run_id):
+        wrong.append("id")
+        values["id"] = run_id if isinstance(run_id, str) else repr(run_id)
+    return Run(**values, problem=f"{', '.join(sorted(wrong))} of this run cannot be read: rankloop did not write them." if wrong else "")
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+FIELDS = {field.name for field in fields(Run)}
+
+JSON_COLUMNS: dict[str, type] = {"config": dict, "versions": dict, "snapshot": dict, "result": dict, "validation": dict}
+
+REQUIRED = ("config", "versions")
+
+PLAIN_COLUMNS: dict[str, tuple[Callable[[Any], bool], Any]] = {
+    "status": (lambda value: value in get_args(RunStatus), "failed"),
+    "seed": (_is(int), 0),
+    "stage": (_or_none(_is(str)), None),
+    "progress": (_is_number, 0.0),
+    "eta_s": (_or_none(_is_number), None),
+    "pid": (_or_none(_is(int)), None),
+    "error": (_or_none(_is(str)), None),
+    "created_at": (_is_time, ""),
+    **{name: (_or_none(_is_time), None) for name in ("heartbeat_at", "started_at", "finished_at")},
+}
+"""What fits, and what stands for what does not."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields
 
+from storage import columns
 from storage.database import Database, StoreError, now
 from storage.records import ProjectSettings
 
@@ -12,17 +12,27 @@ MOST_OVERLAP = 20
 MOST_ASPECTS = 8
 LARGEST_SHARE = 0.5
 
-_WHOLE = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars")
+LEAST_TEXT, MOST_TEXT = 1_000, 10_000_000
+"""Characters of a text from an import."""
+
+_WHOLE = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars")
 
 
 def current(store: Database) -> ProjectSettings:
-    """The settings that hold now; the defaults before the first change."""
+    """The settings that hold now; the defaults before the first change, and for what a row says that no settings can be."""
     said = store.value('SELECT "values" FROM settings ORDER BY id DESC LIMIT 1')
     if said is None:
         return ProjectSettings()
     known = {field.name for field in fields(ProjectSettings)}
-    values = {name: value for name, value in json.loads(said).items() if name in known}
-    return ProjectSettings(**values | {"aspects": tuple(values.get("aspects", ()))})
+    try:
+        values = {name: value for name, value in columns.from_json(said, dict, "The project's settings").items() if name in known}
+        found = ProjectSettings(**values | {"aspects": tuple(values.get("aspects", ()))})
+        if wrong := problem(found):
+            raise columns.Unreadable(f"The project's settings cannot be read: {wrong}. Save them again.")
+        return found
+    except (columns.Unreadable, TypeError) as error:
+        columns.log.warning("%s The defaults hold until then.", error)
+        return ProjectSettings()
 
 
 def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
@@ -66,4 +76,6 @@ def problem(settings: ProjectSettings) -> str | None:
         return f"rationale must be off, optional or required, not {settings.rationale!r}"
     if not 1 <= settings.rationale_min_chars <= 2000:
         return f"the shortest rationale must be 1 to 2000 characters, not {settings.rationale_min_chars}"
+    if not LEAST_TEXT <= settings.text_max_chars <= MOST_TEXT:
+        return f"the longest text must be {LEAST_TEXT} to {MOST_TEXT} characters, not {settings.text_max_chars}"
     return None

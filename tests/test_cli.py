@@ -309,7 +309,7 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
     assert [line.split(":")[0] for line in said.splitlines()] == [
         "ok   Python", "ok   torch", "ok   free memory", "ok   free disk", "ok   weights", "ok   store", "ok   port",
     ]
-    assert "m007_validation" in said
+    assert "m009_sign_in" in said
 
 
 def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):

@@ -133,7 +133,7 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
         (b'{"prompt": ["' + b"x" * 100_000, "not JSON"),
         (b'{"prompt": "\\ud83d", "completions": ["a", "b"]}', "surrogate"),
         (b'{"prompt": "a\\u0000b", "completions": ["a", "b"]}', "NUL"),
-        (b'{"prompt": 1e999, "completions": NaN}', "prompt must be|completions must be"),
+        (b'{"prompt": 1e999, "completions": NaN}', "needs completions"),
     ],
 )
 def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, said):
@@ -147,6 +147,37 @@ def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, said):
 
 
 # Real files.
+
+
+def test_a_limit_is_named_with_the_option_that_raises_it(capsys, tmp_path, data):
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"prompt": "x" * 100_001}) + "\n" + json.dumps({"prompt": "x" * 3_000_000}) + "\n")
+    err = run(capsys, "import", data, long)[2]
+    assert "long.jsonl:1: the prompt has 100,001 characters, at most 100,000 are taken" in err and "--max-text-chars" in err
+    status, out, err = run(capsys, "import", data, "--max-text-chars", 5_000_000, "--max-row-mib", 2, long)
+    assert (status, out) == (1, "import 1: 1 prompts added, 0 known already, 1 wrong rows left out")
+    assert err.startswith(f"{long}:2: longer than 2 MiB: import with a larger --max-row-mib")
+    packed = tmp_path / "long.jsonl.gz"
+    packed.write_bytes(gzip.compress(long.read_bytes()))
+    said = ("--max-text-chars", 5_000_000, "--max-unpacked-mib")
+    status, out, err = run(capsys, "import", data, *said, 2, packed)
+    assert (status, out) == (2, "") and "unpacks to more than 2 MiB: unpack it yourself if it is right" in err
+    assert run(capsys, "import", data, *said, 3, packed)[0] == 0
+    for option in ("--max-text-chars", "--max-row-mib", "--max-unpacked-mib"):
+        assert f"{option} must be at least 1, not 0" in run(capsys, "import", data, option, 0, long)[2]
+
+
+def test_formulas_are_neutralised_in_csv_unless_asked(capsys, tmp_path, data):
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out.csv"
+    rows.write_text(json.dumps({"prompt": "Q", "completions": ["x", "y"], "choice": 0, "annotator": "=cmd|'/C calc'!A0", "ideal": "+1"}))
+    run(capsys, "import", data, "--format", "plain", rows)
+    run(capsys, "export", data, "--format", "csv", "--names", out)
+    assert ",'+1,'=cmd|'/C calc'!A0," in out.read_text()
+    run(capsys, "export", data, "--format", "plain", "--names", out)
+    assert ",'+1,'=cmd|'/C calc'!A0," in out.read_text()
+    run(capsys, "export", data, "--format", "csv", "--names", "--raw-cells", out)
+    assert ",+1,=cmd|'/C calc'!A0," in out.read_text()
+    assert "--raw-cells is for CSV: say --format csv" in run(capsys, "export", data, "--raw-cells", out)[2]
 
 
 @pytest.mark.skipif(not HH.exists(), reason=f"{HH} is not here")

@@ -12,7 +12,7 @@ from launch import build_parser
 from rlhf.config import PRESETS, options
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands(text: str) -> list[str]:
@@ -68,6 +68,8 @@ def test_every_option_that_a_document_names_exists():
     verbs = next(a for a in build_parser()._actions if isinstance(a.choices, dict)).choices
     known |= {s for verb in verbs.values() for a in every_action(verb) for s in a.option_strings}
     known |= {"--upgrade", "--constraint", "--editable", "--url"}
+    # Of other programs.
+    known |= {"--system", "--home-dir", "--shell", "--now", "--init"}
     # Of the benchmarks.
     known |= {"--out", "--label-studio", "--turns", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only", "--seeds"}
     known |= {"--pairs", "--budgets"}

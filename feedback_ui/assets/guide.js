@@ -16,10 +16,10 @@ function makeGuide(root) {
     root.classList.toggle("rl-guided", open);
     button.hidden = version === null;
     button.setAttribute("aria-expanded", String(open));
-    const seen = Number(memory.get("guidelines.seen") ?? 0);
-    const fresh = version !== null && version > seen;
+    const seen = memory.get("guidelines.seen");
+    const fresh = version !== null && version !== seen;
     isNew.hidden = !fresh || open;
-    updated.hidden = !fresh || !open || seen === 0;
+    updated.hidden = !fresh || !open || seen === null;
     // In sight is seen; the mark stays until the next comparison.
     if (fresh && open) memory.set("guidelines.seen", version);
   }

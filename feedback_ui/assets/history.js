@@ -210,7 +210,7 @@ filters.addEventListener("input", (event) => {
 byTest("older").addEventListener("click", () => look(older));
 list.addEventListener("click", (event) => {
   const button = event.target.closest("[data-open]");
-  if (button) openOne(Number(button.dataset.open));
+  if (button) openOne(button.dataset.open);
 });
 
 function onKey(event) {

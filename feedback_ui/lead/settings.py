@@ -19,7 +19,7 @@ from storage.records import ProjectSettings
 GROUPS: dict[str, tuple[str, ...]] = {
     "who": ("overlap", "lease_minutes", "gold_share", "repeat_share"),
     "shows": ("show_system", "strength", "aspects", "aspect_scale"),
-    "adds": ("rationale", "rationale_min_chars", "ideal_answers", "flags"),
+    "adds": ("rationale", "rationale_min_chars", "ideal_answers", "flags", "text_max_chars"),
 }
 """Fields that belong together. One that is named nowhere stands with the last of them."""
 
@@ -100,7 +100,9 @@ def _plain(words: Words, name: str, value: Any) -> str:
         return words("lead.settings.yes" if value else "lead.settings.no")
     if get_origin(TYPES[name]) is Literal:
         return words(f"lead.settings.{name}.{value}")
-    return ", ".join(value) or "–" if isinstance(value, tuple) else f"{value:g}"
+    if isinstance(value, tuple):
+        return ", ".join(value) or "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _value(words: Words, name: str, shown: Any) -> Any:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from rlhf.commands.terminal import UsageError, Verbs, open_store
+from rlhf.visible import one_line
 from storage import accounts
 from storage.records import ROLES
 
@@ -53,9 +54,10 @@ def account_list(given: argparse.Namespace) -> int:
         ]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
-    width = max((len(a.name) for a in found), default=0)
-    for a in found:
-        print(f"{a.name:<{width}}  {', '.join(accounts.in_order(a.roles))}{'  (disabled)' if a.disabled else ''}")
+    shown = [one_line(a.name) for a in found]
+    width = max(map(len, shown), default=0)
+    for name, a in zip(shown, found, strict=True):
+        print(f"{name:<{width}}  {', '.join(accounts.in_order(a.roles))}{'  (disabled)' if a.disabled else ''}")
     if not found:
         print("no accounts: whoever uses this machine may do everything. rankloop account add NAME --role lead makes the first")
     return 0

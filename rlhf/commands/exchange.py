@@ -10,9 +10,13 @@ from tqdm import tqdm
 
 from rlhf import report
 from rlhf.commands.terminal import UsageError, Verbs, file_bar, open_store
+from rlhf.visible import one_line
 from storage import backup, imports
 from storage.database import Database, DataFolder
-from storage.exchange import formats, native
+from storage.exchange import formats, native, plain
+from storage.exchange.limits import MIB, Limits
+
+LIMITS = Limits()
 
 
 def add(verbs: Verbs) -> None:
@@ -22,6 +26,16 @@ def add(verbs: Verbs) -> None:
         "--format", default="prompts", choices=formats.READABLE,
         help="what the file holds (docs/formats.md); prompts are JSONL rows of a prompt or messages",
     )
+    p.add_argument(
+        "--max-text-chars", type=int, metavar="N",
+        help="characters of a prompt, an answer or a rationale; the project's own setting otherwise (Lead page, 100,000 at first)",
+    )
+    p.add_argument("--max-row-mib", type=int, default=LIMITS.row_bytes // MIB, metavar="N", help="size of one row, in MiB")
+    p.add_argument(
+        "--max-unpacked-mib", type=int, metavar="N",
+        help="what a gzip or Parquet file may unpack to, in MiB; otherwise 200 times its size, from 64 to 4096",
+    )
+    p.add_argument("--raw-cells", action="store_true", help="CSV cells as they are, also an apostrophe before what looks like a formula")
     p.add_argument("--strict", action="store_true", help="import nothing if any row is wrong")
     p.add_argument("--simulated", metavar="RULE", help="the file's judgments were made by this rule or model, not by people")
     p.add_argument("--undo", type=int, metavar="ID", help="take an earlier import out of everything that counts; nothing is deleted")
@@ -32,6 +46,10 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--format", default="trl", choices=formats.WRITABLE, help="docs/formats.md shows a row of each")
     p.add_argument("--include-simulated", action="store_true", help="simulated judgments too, marked as such")
     p.add_argument("--names", action="store_true", help="annotators by name; by pseudonym otherwise")
+    p.add_argument(
+        "--raw-cells", action="store_true",
+        help="CSV cells as they are; otherwise an apostrophe stands before what a spreadsheet would take for a formula",
+    )
 
     p = verbs.add("backup", backup_)
     p.add_argument("file", type=Path, help="file to write")
@@ -61,14 +79,23 @@ def import_(given: argparse.Namespace) -> int:
         return 0
 
     def name_wrong_row(line: int, reason: str) -> None:
-        tqdm.write(f"{given.file}:{line}: {reason}", file=sys.stderr)
+        tqdm.write(f"{given.file}:{line}: {one_line(reason)}", file=sys.stderr)
 
     with file_bar("importing", "B") as progress:
         import_id, found = imports.import_file(
-            store, given.file, given.format, strict=given.strict, rule=given.simulated, wrong_row=name_wrong_row, progress=progress
-        )
+            store, given.file, given.format, strict=given.strict, rule=given.simulated, limits=_limits(given),
+            wrong_row=name_wrong_row, progress=progress,
+        )  # fmt: skip
     print(report.imported(import_id, found, prompts_only=given.format == "prompts"))
     return 1 if found.wrong or import_id is None else 0
+
+
+def _limits(given: argparse.Namespace) -> Limits:
+    for name in ("max_text_chars", "max_row_mib", "max_unpacked_mib"):
+        if (said := getattr(given, name)) is not None and said < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {said}")
+    unpacked = given.max_unpacked_mib and given.max_unpacked_mib * MIB
+    return Limits(given.max_row_mib * MIB, unpacked, given.max_text_chars, given.raw_cells)
 
 
 def import_native(given: argparse.Namespace) -> int:
@@ -90,8 +117,12 @@ def export(given: argparse.Namespace) -> int:
             print(f"{native.write(store, given.file, progress=progress)} rows written to the folder {given.file}")
         return 0
     chosen = formats.FORMATS[given.format]
+    is_csv = given.format == "csv" or (given.format == "plain" and plain.container_of(given.file) == "csv")
+    if given.raw_cells and not is_csv:
+        raise UsageError("--raw-cells is for CSV: say --format csv")
+    more = {"raw_cells": True} if given.raw_cells else {}
     with file_bar("exporting", "judgment") as progress:
-        written = chosen.write(store, given.file, include_simulated=given.include_simulated, names=given.names, progress=progress)
+        written = chosen.write(store, given.file, include_simulated=given.include_simulated, names=given.names, progress=progress, **more)
     print(f"{written} {chosen.unit} written to {given.file}")
     return 0
 

@@ -14,6 +14,7 @@ from rlhf.commands.terminal import UsageError, Verbs, engine_options, fetch_weig
 from rlhf.config import DEFAULT_PRESET, PRESETS, Option, RoundConfig, options, with_options
 from rlhf.jobs import Jobs
 from rlhf.judges import JUDGES, Judge
+from rlhf.rounds import MISREAD
 from storage import runs
 from storage.database import Database, DataFolder
 from storage.records import ACTIVE_STATUSES, Run, Sampling
@@ -85,7 +86,7 @@ def train(given: argparse.Namespace) -> int:
     folder, store = open_store(given.data)
     jobs = Jobs(store, folder)
     # Before the row is queued: a download may take long, or fail.
-    config = RoundConfig.from_dict(runs.get(store, given.resume).config) if given.resume else chosen_config(given)
+    config = RoundConfig.from_dict(runs.readable(store, given.resume).config) if given.resume else chosen_config(given)
     # What the worker will find out too, before there is a row.
     reward_function.agreed(config.reward_function, given.reward)
     fetch_weights(config.model)
@@ -118,7 +119,10 @@ def runs_(given: argparse.Namespace) -> int:
     Jobs(store, folder).reap()
     if given.run_id:
         run = runs.get(store, given.run_id)
-        print(report.table(run, runs.metrics(store, run.id)) if run.result else ended_badly(run, Jobs(store, folder)))
+        try:
+            print(report.table(run, runs.metrics(store, run.id)) if run.result else ended_badly(run, Jobs(store, folder)))
+        except MISREAD as error:
+            raise UsageError(f"{run.id}: its figures cannot be read, rankloop did not write them ({error!r})") from error
         return 0
     made = runs.all_runs(store)
     print(report.overview(made))
@@ -153,10 +157,12 @@ def follow(store: Database, jobs: Jobs, run_id: str) -> None:
 def ended_badly(run: Run, jobs: Jobs) -> str:
     """What is known of a run that has no result, and how to go on."""
     lines = [f"{run.id}: {run.status}" + (f" in stage {run.stage}" if run.stage else "")]
+    if run.problem:
+        lines.append(run.problem)
     if run.error:
         lines.append(run.error)
     if tail := jobs.log_tail(run.id, 5):
         lines.append(f"log ({jobs.folder.run_log(run.id)}) ends in:\n{tail}")
-    if run.status not in ACTIVE_STATUSES:
+    if run.status not in ACTIVE_STATUSES and not run.problem:
         lines.append(f"go on with: rankloop train --data {jobs.folder.root} --resume {run.id}")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from rlhf import weights
 from rlhf.config import DEFAULT_MODEL
 from rlhf.environment import engine_environment
-from storage import prompts
+from storage import private, prompts, watch
 from storage.database import Database, DataFolder
 from storage.stats import stats
 
@@ -69,9 +69,17 @@ def model_reference(said: str) -> str:
 
 
 def open_store(data: Path) -> tuple[DataFolder, Database]:
-    """The folder's store, with the starter prompts in it if it was empty."""
+    """The folder's store, with the starter prompts in it if it was empty. What others could read of it is closed to them."""
     folder = DataFolder(data.absolute())
     store = Database(folder.database)
+    if closed := private.close_to_others(folder.root, folder.database):
+        print(f"rankloop: closed to other users of this machine: {', '.join(closed)}", file=sys.stderr)
+    if copies := watch.rescued(folder.database):
+        print(
+            f"rankloop: {copies[-1]} is a copy of what was saved when the store's files were gone. Restore it with `rankloop restore "
+            f"--data {data} {copies[-1]} --force`, or move it elsewhere if nothing of it is missing here.",
+            file=sys.stderr,
+        )
     if not stats(store)["prompts"]:
         prompts.load_starter(store)
     return folder, store
@@ -81,7 +89,8 @@ def fetch_weights(model: str) -> None:
     """Makes the model ready in a process of its own, so that this one stays small."""
     if model == DEFAULT_MODEL and weights.is_intact(weights.default_folder()):
         return
-    if subprocess.run([sys.executable, "-m", "rlhf.weights", model], env=engine_environment()).returncode:
+    # A model is no secret, and the cache may be shared.
+    if subprocess.run([sys.executable, "-m", "rlhf.weights", model], env=engine_environment(), umask=0o022).returncode:
         raise UsageError("the model is not ready: see the line above")
 
 

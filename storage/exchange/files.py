@@ -1,6 +1,7 @@
 """Files as records, one at a time: JSON lines, JSON lists, CSV and Parquet, gzipped or not. And files written whole.
 
-No more than one record (at most `LONGEST` bytes) and a small buffer is ever in memory.
+No more than one record (of `Limits.row_bytes`) and a small buffer is ever in memory, whatever the file unpacks to. What a file
+is, its first bytes say; a file whose name says something else is refused.
 """
 
 from __future__ import annotations
@@ -10,46 +11,71 @@ import csv
 import gzip
 import hashlib
 import io
-import json
 import os
 import re
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
 
 from storage.database import StoreError
+from storage.exchange import cells, parquet_rows
+from storage.exchange.limits import Limits, mib
 from storage.exchange.rows import BadRow
-
-LONGEST = 64 * 1024 * 1024
-"""Bytes of one record."""
+from storage.exchange.strict_json import Decoder
 
 CHUNK = 64 * 1024
 PARQUET_ROWS = 256
 PROGRESS_ROWS = 256
 
+MOST_COLUMNS = 10_000
+"""Of a CSV file."""
+
+MOST_BLANK = 1_000_000
+"""Blank lines: they cost time, and a packed file may have billions."""
+
 Container = Literal["json", "csv", "parquet"]
 Progress = Callable[[int, int], None]
 """Told (done, total) now and then, in bytes or rows."""
 
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+
+OTHERS = {
+    b"PK\x03\x04": "a zip archive, or an office document",
+    b"(\xb5/\xfd": "packed by zstd",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ\0": "packed by xz",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"ARROW1": "an Arrow file",
+    b"ORC": "an ORC file",
+    b"PARE": "encrypted Parquet",
+    b"SQLite format 3\0": "an SQLite database",
+    b"%PDF-": "a PDF",
+    b"\x80\x04\x95": "a pickle, which is never read",
+}
+"""First bytes of what is not read, and what it is."""
+
+TEXT_ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt")
+
 
 def records(
-    path: Path | str, container: Container | None = None, *, progress: Progress | None = None
+    path: Path | str, container: Container | None = None, *, limits: Limits = Limits(), progress: Progress | None = None
 ) -> Iterator[tuple[int, dict | BadRow]]:
     """Each record with its line, counted from 1; in a JSON list and in Parquet with its row. Blank lines count for nothing.
 
     A record that cannot be read comes as the `BadRow` that says why.
 
     Raises:
-        StoreError: the file is not there, is no text, or ends too early.
+        StoreError: the file is not there, is not what its name says, is no text, ends too early, or unpacks to too much.
     """
     path = Path(path)
     try:
         with open(path, "rb") as raw:
             size = os.fstat(raw.fileno()).st_size
-            for count, record in enumerate(_records(path, raw, container)):
+            for count, record in enumerate(_records(path, raw, container, limits)):
                 if progress and count % PROGRESS_ROWS == 0:
                     progress(raw.tell(), size)
                 yield record
@@ -61,65 +87,159 @@ def records(
         raise StoreError(f"{path} cannot be read ({error.strerror or error}): check its name and permissions.") from error
 
 
-def _records(path: Path, raw: io.BufferedReader, container: Container | None) -> Iterator[tuple[int, dict | BadRow]]:
-    zipped = raw.peek(2).startswith(b"\x1f\x8b")
-    buffered = io.BufferedReader(gzip.GzipFile(fileobj=raw), CHUNK) if zipped else raw
-    start = buffered.peek(CHUNK)[:CHUNK]
-    if container == "parquet" or (container is None and start.startswith(b"PAR1")):
-        return _parquet(path)
+def _records(
+    path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits
+) -> Iterator[tuple[int, dict | BadRow]]:
+    start = raw.peek(CHUNK)[:CHUNK]
+    zipped = start.startswith(GZIP)
+    _check_name(path, start)
+    buffered: Any = raw
+    if zipped:
+        most = limits.unpacked(os.fstat(raw.fileno()).st_size)
+        buffered = io.BufferedReader(_Unpacked(gzip.GzipFile(fileobj=raw), most, path), CHUNK)
+        start = buffered.peek(CHUNK)[:CHUNK]
+    if start.startswith(PARQUET):
+        if zipped or container in ("json", "csv"):
+            raise StoreError(
+                f"{path} holds Parquet{' inside gzip: unpack it first' if zipped else f', not {container}: say --format parquet'}. "
+                "Nothing was imported."
+            )
+        return _as_rows(parquet_rows.lines(path, limits), limits)
+    if container == "parquet" or _ending(path) == ".parquet":
+        raise StoreError(f"{path} is no Parquet file: it does not begin as one. Check which file it is. Nothing was imported.")
+    _check_text(path, start)
+    if container == "csv" or (container is None and _ending(path) == ".csv"):
+        return _csv(buffered, path, limits)
+    if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        return _list(buffered, limits)
+    return _lines(buffered, limits)
+
+
+def _ending(path: Path) -> str:
+    """`.csv` of `a.csv` and of `a.csv.gz`."""
+    names = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    return names[-1] if names else ""
+
+
+def _check_name(path: Path, start: bytes) -> None:
+    """Refuses a file whose first bytes contradict the ending of its name: somebody sees another file than the reader does."""
+    named_gzip, ending = path.suffix.lower() == ".gz", _ending(path)
+    if start.startswith(PARQUET) and (named_gzip or ending in TEXT_ENDINGS):
+        raise StoreError(f"{path} holds Parquet, which its name denies: name it .parquet if that is right. Nothing was imported.")
+    if start.startswith(GZIP) and not named_gzip and ending in (*TEXT_ENDINGS, ".parquet"):
+        raise StoreError(f"{path} is packed by gzip, which its name denies: name it {path.name}.gz if that is right. Nothing was imported.")
+    if named_gzip and start and not start.startswith(GZIP):
+        raise StoreError(f"{path} is not packed by gzip, as its name says: take .gz off its name if that is right. Nothing was imported.")
+
+
+def _check_text(path: Path, start: bytes) -> None:
+    # The letters that begin an archive may begin a text too, but no text goes on as one.
+    binary = any(byte < 9 or byte > 0x7F for byte in start[:64])
+    for magic, what in OTHERS.items():
+        if binary and start.startswith(magic):
+            raise StoreError(f"{path} is {what}: choose a JSON, CSV or Parquet file. Nothing was imported.")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise StoreError(f"{path} is UTF-16 text: save it as UTF-8. Nothing was imported.")
+    if start.startswith(GZIP):
+        raise StoreError(f"{path} is packed by gzip twice: unpack it first. Nothing was imported.")
     if b"\0" in start:
         raise StoreError(f"{path} is not text: choose a JSON, CSV or Parquet file. Nothing was imported.")
-    names = [suffix.lower() for suffix in path.suffixes]
-    if container == "csv" or (container is None and (".csv" in names[-2:])):
-        return _csv(buffered)
-    if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-        return _list(buffered)
-    return _lines(buffered)
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, dict | BadRow]]:
-    number = 0
-    while line := file.readline(LONGEST):
+class _Unpacked(io.RawIOBase):
+    """What a gzip file unpacks to, up to so many bytes.
+
+    Raises:
+        StoreError: when there are more.
+    """
+
+    def __init__(self, file: gzip.GzipFile, most: int, path: Path):
+        self.file, self.most, self.path, self.count = file, most, path, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.file.readinto(buffer)
+        self.count += count
+        if self.count > self.most:
+            raise StoreError(unpacks_to_too_much(self.path, self.most))
+        return count
+
+
+def unpacks_to_too_much(path: Path, most: int) -> str:
+    return (
+        f"{path} ({mib(path.stat().st_size)}) unpacks to more than {mib(most)}: unpack it yourself if it is right, or import it "
+        "with a larger --max-unpacked-mib. Nothing was imported."
+    )
+
+
+def too_long(limits: Limits) -> BadRow:
+    return BadRow(f"longer than {mib(limits.row_bytes)}: import with a larger --max-row-mib if it is right")
+
+
+def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+    number = blank = 0
+    decoder = Decoder(limits)
+    # One byte more, for the line break.
+    while line := file.readline(limits.row_bytes + 1):
         number += 1
-        if len(line) == LONGEST and not line.endswith(b"\n"):
+        if len(line) > limits.row_bytes and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
-                line = file.readline(LONGEST)
-            yield number, BadRow(f"longer than {LONGEST >> 20} MiB")
+                line = file.readline(CHUNK)
+            yield number, too_long(limits)
             continue
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
-            yield number, _object(line)
+            yield number, _object(line, decoder)
+        else:
+            blank += 1
+            _check_blank(blank)
 
 
-def _object(line: bytes) -> dict | BadRow:
+def _check_blank(count: int) -> None:
+    if count > MOST_BLANK:
+        raise StoreError(f"More than {MOST_BLANK:,} blank lines: take them out. Nothing was imported.")
+
+
+def _object(line: bytes, decoder: Decoder) -> dict | BadRow:
     try:
-        value = json.loads(line.decode())
+        value = decoder.decode(line.decode())
     except UnicodeDecodeError:
         return BadRow("not UTF-8 text")
     except (ValueError, RecursionError):
         return BadRow("not JSON")
-    return value if isinstance(value, dict) else BadRow("not a JSON object")
+    return value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
 
 
-def _list(file: BinaryIO) -> Iterator[tuple[int, dict | BadRow]]:
+def _as_rows(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+    """Rows of Parquet, each as a line of JSON."""
+    decoder = Decoder(limits)
+    for number, line in enumerate(lines, start=1):
+        row = too_long(limits) if len(line) > limits.row_bytes else _object(line, decoder)
+        # A column that a row says nothing about is null there.
+        yield number, row if isinstance(row, BadRow) else {name: value for name, value in row.items() if value is not None}
+
+
+def _list(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
-        for number, value in enumerate(_Elements(text), start=1):
+        for number, value in enumerate(_Elements(text, limits), start=1):
             yield number, value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
 
 
 class _Elements:
     """The elements of a JSON list, read as they are asked for. After broken JSON there is no telling where the next begins."""
 
-    _decode = json.JSONDecoder().raw_decode
     _space = re.compile(r"[ \t\r\n]*")
 
-    def __init__(self, file: TextIO):
+    def __init__(self, file: TextIO, limits: Limits):
         self.file = file
+        self.limits = limits
+        self.decoder = Decoder(limits)
         self.buffer = ""
         self.at = 0
+        self.ended = False
 
     def __iter__(self) -> Iterator[Any]:
         self._next_character()
@@ -129,7 +249,7 @@ class _Elements:
         while True:
             value = self._value()
             yield value
-            if isinstance(value, BadRow):
+            if self.ended:
                 return
             after = self._next_character()
             if after == "]":
@@ -142,16 +262,24 @@ class _Elements:
     def _value(self) -> Any:
         self._next_character()
         while True:
+            if refused := self.decoder.too_large(self.buffer, self.at):
+                return self._end(f"{refused}; nothing after it was read")
             try:
-                value, self.at = self._decode(self.buffer, self.at)
+                value, self.at = self.decoder.decode_at(self.buffer, self.at)
                 return value
             except RecursionError:
-                return BadRow("not JSON: nested too deeply; nothing after it was read")
+                return self._end("not JSON: nested too deeply; nothing after it was read")
             except ValueError:
                 kept = len(self.buffer) - self.at
+                if kept > self.limits.row_bytes:
+                    return self._end(f"{too_long(self.limits)}, or not JSON; nothing after it was read")
                 # Twice as much each time: a long element is not scanned again for every chunk of it.
-                if kept > LONGEST or not self._read(max(CHUNK, kept)):
-                    return BadRow("not JSON, nothing after it was read")
+                if not self._read(max(CHUNK, kept)):
+                    return self._end("not JSON, nothing after it was read")
+
+    def _end(self, reason: str) -> BadRow:
+        self.ended = True
+        return BadRow(reason)
 
     def _next_character(self) -> str:
         while True:
@@ -168,51 +296,86 @@ class _Elements:
         return bool(more)
 
 
-def _csv(file: BinaryIO) -> Iterator[tuple[int, dict | BadRow]]:
+def _csv(file: BinaryIO, path: Path, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
     # Bytes that are no UTF-8 come through as lone surrogates, so that they cost their row and not the file.
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        yield from _csv_rows(text)
+        yield from _csv_rows(text, path, limits)
 
 
-def _csv_rows(text: TextIO) -> Iterator[tuple[int, dict | BadRow]]:
-    csv.field_size_limit(LONGEST)
-    reader = csv.reader(text, strict=True)
+class _TooLong(Exception):
+    pass
+
+
+class _RecordLines:
+    """The lines of a CSV file for `csv.reader`, which has a limit for a field but none for a record.
+
+    Raises:
+        _TooLong: the lines since `begin` have more characters than a row may have bytes.
+    """
+
+    def __init__(self, text: TextIO, most: int):
+        self.text, self.most, self.taken = text, most, 0
+
+    def begin(self) -> None:
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.text.readline(self.most + 1 - self.taken)
+        self.taken += len(line)
+        if self.taken > self.most:
+            raise _TooLong
+        if not line:
+            raise StopIteration
+        return line
+
+
+def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+    # The limit is one for the whole process; a record's own is kept by its lines.
+    csv.field_size_limit(2**31 - 1)
+    lines = _RecordLines(text, limits.row_bytes)
+    reader = csv.reader(lines, strict=True)
     header: list[str] = []
+    blank = 0
     while True:
         line = reader.line_num + 1
+        lines.begin()
         try:
             fields = next(reader)
         except StopIteration:
+            return
+        except _TooLong:
+            # What follows may be inside a quoted text still: read as rows, a text could say anything.
+            reason = f"{too_long(limits)}, or a quotation mark was never closed; nothing after it was read"
+            yield line, BadRow(reason)
             return
         except csv.Error as error:
             yield line, BadRow(f"not CSV: {error}")
             continue
         if not fields:
+            blank += 1
+            _check_blank(blank)
             continue
         if not header:
             header = [field.strip() for field in fields]
+            _check_header(header, path)
             continue
         if len(fields) != len(header):
             yield line, BadRow(f"{len(fields)} fields under {len(header)} headings")
             continue
+        if not limits.raw_cells:
+            fields = map(cells.raw, fields)
         yield line, {name: field for name, field in zip(header, fields, strict=True) if field != ""}
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(PARQUET_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    # A column that a row says nothing about is null there.
-                    yield number, {name: value for name, value in row.items() if value is not None}
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise StoreError(f"{path} is no Parquet file that can be read ({reason}). Nothing was imported.") from error
+def _check_header(header: list[str], path: Path) -> None:
+    if len(header) > MOST_COLUMNS:
+        raise StoreError(f"{path} has {len(header):,} columns, at most {MOST_COLUMNS:,} are read. Nothing was imported.")
+    name, count = Counter(filter(None, header)).most_common(1)[0] if any(header) else ("", 1)
+    if count > 1:
+        raise StoreError(f"{path} has the column {name[:40]!r} {count} times: rename all but one. Nothing was imported.")
 
 
 def sha256(path: Path | str) -> str:

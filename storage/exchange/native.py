@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from storage.database import Database, StoreError, now, to_json
-from storage.exchange import files
+from storage.exchange import files, native_values
 from storage.exchange.files import Progress
+from storage.exchange.limits import MIB, Limits
+from storage.exchange.strict_json import Decoder
 
 FORMAT = "rankloop-native"
 VERSION = 1
@@ -29,11 +31,15 @@ LEFT_OUT = {
     "accounts": "password hashes never leave a store: make the accounts anew",
     "sessions": "who is signed in now",
     "sign_in_failures": "failed attempts to sign in",
+    "keys": "each store draws its own",
 }
 
 ROWS, HASHES, MANIFEST = "rows.jsonl", "rows.sha256", "manifest.json"
 HASH_DIGITS = 16
 PROGRESS_ROWS = 5_000
+
+LIMITS = Limits(row_bytes=64 * MIB)
+MANIFEST_BYTES = 1 * MIB
 
 
 def write(
@@ -161,20 +167,24 @@ def beyond_starter(store: Database) -> str | None:
 
 def _fill(store: Database, folder: Path, manifest: dict, progress: Progress | None) -> dict[str, int]:
     inserts = {table: _insert(store, table) for table in _tables(store)}
+    declared = {table: dict(_columns(store, table)) for table in inserts}
     counts: dict[str, int] = {}
     connection = store.connection.conn
     for number, (table, row) in enumerate(_rows(folder, manifest), start=1):
-        if table not in inserts:
+        if not isinstance(table, str) or table not in inserts:
             raise _damaged(folder, number, f"there is no table {table!r}")
         sql, columns = inserts[table]
         if set(row) != set(columns):
             raise _damaged(folder, number, f"its columns are not those of {table}")
+        for column, value in row.items():
+            if reason := native_values.problem(column, declared[table][column], value):
+                raise _damaged(folder, number, f"{table}: {reason}")
         if table == "sqlite_sequence":
             # SQLite made a row of its own when the first ticket came.
             connection.execute("DELETE FROM sqlite_sequence WHERE name = ?", [row["name"]])
         try:
             connection.execute(sql, [row[column] for column in columns])
-        except (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError) as error:
+        except (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError) as error:
             raise _damaged(folder, number, str(error)) from error
         counts[table] = counts.get(table, 0) + 1
         if progress and number % PROGRESS_ROWS == 0:
@@ -183,24 +193,37 @@ def _fill(store: Database, folder: Path, manifest: dict, progress: Progress | No
 
 
 def _insert(store: Database, table: str) -> tuple[str, list[str]]:
-    columns = [row["name"] for row in store.rows(f'PRAGMA table_info("{table}")')]
+    columns = [name for name, _ in _columns(store, table)]
     names = ", ".join(f'"{column}"' for column in columns)
     return f'INSERT INTO "{table}" ({names}) VALUES ({", ".join("?" * len(columns))})', columns
+
+
+def _columns(store: Database, table: str) -> list[tuple[str, str]]:
+    """(name, declared type) of each."""
+    return [(row["name"], row["type"]) for row in store.rows(f'PRAGMA table_info("{table}")')]
 
 
 def _rows(folder: Path, manifest: dict) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row, once its hash was found to be right; at the end the hashes of the files."""
     whole, hashes = hashlib.sha256(), hashlib.sha256()
+    number, decoder = 0, Decoder(LIMITS)
     try:
         with open(folder / ROWS, "rb") as rows, open(folder / HASHES, "rb") as sums:
-            for number, (line, expected) in enumerate(zip_longest(rows, sums, fillvalue=b""), start=1):
+            lines = iter(lambda: rows.readline(LIMITS.row_bytes + 1), b"")
+            digests = iter(lambda: sums.readline(HASH_DIGITS + 2), b"")
+            for number, (line, expected) in enumerate(zip_longest(lines, digests, fillvalue=b""), start=1):
+                if len(line) > LIMITS.row_bytes:
+                    raise _damaged(folder, number, f"it has more than {LIMITS.row_bytes // MIB} MiB")
                 if not line:
                     raise _damaged(folder, number, "rows are missing from here on")
                 if _hash(line) != expected:
                     raise _damaged(folder, number, "it is not as it was exported")
                 whole.update(line)
                 hashes.update(expected)
-                said = json.loads(line)
+                text = line.decode()
+                if reason := decoder.too_large(text, 0):
+                    raise _damaged(folder, number, str(reason))
+                said = json.loads(text)
                 yield said["table"], dict(said["row"])
     except OSError as error:
         raise StoreError(f"{folder} cannot be read ({error.strerror}): check its name and permissions.") from error
@@ -212,7 +235,8 @@ def _rows(folder: Path, manifest: dict) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _manifest(folder: Path) -> dict:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        with open(folder / MANIFEST, "rb") as file:
+            manifest = json.loads(file.read(MANIFEST_BYTES).decode())
     except OSError as error:
         reason = f"{folder / MANIFEST} cannot be read ({error.strerror})"
         raise StoreError(f"{reason}: name the folder of a native export.") from error

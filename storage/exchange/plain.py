@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from storage.database import Database, StoreError, to_json
-from storage.exchange import files, votes
+from storage.exchange import cells, files, votes
 from storage.exchange.files import Container, Progress
 from storage.exchange.rows import BadRow, Item, NewComparison, Vote, conversation, moment, name_of
+from storage.exchange.strict_json import Decoder
 from storage.records import Message, Tiers
 
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
@@ -121,9 +122,11 @@ def _list(record: dict, field: str) -> list | None:
     value = record.get(field)
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = Decoder().decode(value)
         except (ValueError, RecursionError):
             raise BadRow(f"{field} must be a list, in CSV as JSON") from None
+        if isinstance(value, BadRow):
+            raise value
     if value is not None and not isinstance(value, (list, tuple)):
         raise BadRow(f"{field} must be a list")
     return value if value is None else list(value)
@@ -163,14 +166,19 @@ def write(
     names: bool = False,
     progress: Progress | None = None,
     container: Container | None = None,
+    raw_cells: bool = False,
 ) -> int:
     """Every vote as a row; returns how many. The file appears whole or not at all.
+
+    In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe, unless cells are to be raw.
 
     Raises:
         StoreError: the file cannot be written, or its ending is not known and no container is given.
     """
     written = 0
-    with WRITERS[container or container_of(path)](path) as keep, store.snapshot():
+    container = container or container_of(path)
+    writer = partial(_csv, raw=raw_cells) if container == "csv" else WRITERS[container]
+    with writer(path) as keep, store.snapshot():
         for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
             for vote in given:
                 keep(_row(shown, vote))
@@ -220,17 +228,19 @@ def _jsonl(path: Path | str) -> Iterator[Keep]:
 
 
 @contextmanager
-def _csv(path: Path | str) -> Iterator[Keep]:
+def _csv(path: Path | str, *, raw: bool = False) -> Iterator[Keep]:
     with files.whole_text(path) as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
-        yield lambda row: writer.writerow({name: _cell(value) for name, value in row.items()})
+        yield lambda row: writer.writerow({name: _cell(value, raw) for name, value in row.items()})
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any, raw: bool) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return to_json(value) if isinstance(value, (list, dict)) else value
+    if isinstance(value, (list, dict)):
+        return to_json(value) if raw else cells.neutral_json(to_json(value))
+    return cells.neutral(value) if isinstance(value, str) and not raw else value
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Every format turns its records into these; `storage.imports` checks them here, i
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +14,15 @@ from typing import Any
 
 from storage import comparisons, prompts
 from storage.prompts import NewPrompt
-from storage.records import STRENGTHS, Message, Split, Strength, Tiers
+from storage.records import STRENGTHS, Message, ProjectSettings, Split, Strength, Tiers
 
 LONGEST_NAME = 200
 """Characters of an annotator's, a model's or an aspect's name."""
+
+DEFAULT_CHARS = ProjectSettings().text_max_chars
+
+BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""They make a name look like another."""
 
 EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -90,32 +96,46 @@ def check_different(chosen: str, rejected: str) -> None:
         raise BadRow("chosen and rejected are the same: there is nothing to compare")
 
 
-def check(item: NewPrompt | NewComparison) -> None:
-    """Whether the store can keep it.
+def check(item: NewPrompt | NewComparison, most_chars: int = DEFAULT_CHARS) -> None:
+    """Whether the store can keep it; no text of it may have more than so many characters, all turns of a prompt taken together.
 
     Raises:
         BadRow: with what is wrong.
     """
     if reason := prompts.problem(item.messages):
         raise BadRow(reason)
+    _check_length("the prompt", prompt_size(item), most_chars)
     for message in item.messages:
         _check_text("a message", message["content"])
     if not isinstance(item.kind, str) or not item.kind.strip():
         raise BadRow("kind must be a word")
-    _check_text("kind", item.kind)
+    check_name("kind", item.kind)
     if item.split not in (None, "train", "heldout"):
         raise BadRow(f"split must be train or heldout, not {item.split!r}")
     if isinstance(item, NewComparison):
-        _check_comparison(item)
+        _check_comparison(item, most_chars)
 
 
-def _check_comparison(item: NewComparison) -> None:
+def prompt_size(item: NewPrompt | NewComparison) -> int:
+    """Characters of the prompt."""
+    return sum(len(message["content"]) for message in item.messages)
+
+
+def size_of(item: NewPrompt | NewComparison) -> int:
+    """Characters of its texts, about."""
+    if not isinstance(item, NewComparison):
+        return prompt_size(item)
+    return prompt_size(item) + sum(map(len, item.completions)) + sum(len(v.rationale) + len(v.ideal or "") + 500 for v in item.votes)
+
+
+def _check_comparison(item: NewComparison, most_chars: int) -> None:
     number = len(item.completions)
     if not comparisons.FEWEST <= number <= comparisons.MOST:
         raise BadRow(f"{number} completions: a comparison holds {comparisons.FEWEST} to {comparisons.MOST}")
     for text in item.completions:
         if not isinstance(text, str):
             raise BadRow("a completion must be text")
+        _check_length("a completion", len(text), most_chars)
         _check_text("a completion", text)
     if len(item.models) != number:
         raise BadRow(f"{len(item.models)} models for {number} completions")
@@ -124,14 +144,14 @@ def _check_comparison(item: NewComparison) -> None:
     if len(set(zip(item.completions, item.models, strict=True))) == 1:
         raise BadRow("the completions are the same: there is nothing to compare")
     for vote in item.votes:
-        _check_vote(vote, number)
+        _check_vote(vote, number, most_chars)
     if item.gold is not None:
         check_tiers(item.gold, number)
         if len(item.gold) < 2 or sum(map(len, item.gold)) != number:
             raise BadRow("a known answer must rank every completion, and put one before another")
 
 
-def _check_vote(vote: Vote, number: int) -> None:
+def _check_vote(vote: Vote, number: int, most_chars: int) -> None:
     check_tiers(vote.tiers, number)
     check_name("the annotator", vote.annotator)
     check_name("the rule", vote.rule)
@@ -141,16 +161,18 @@ def _check_vote(vote: Vote, number: int) -> None:
         raise BadRow("a strength says how much better one of two completions is")
     if not isinstance(vote.rationale, str):
         raise BadRow("the rationale must be text")
+    _check_length("the rationale", len(vote.rationale), most_chars)
     _check_text("the rationale", vote.rationale)
     for index, aspect, rating in vote.aspects:
         check_name("an aspect", aspect)
         if type(rating) is not int or not 1 <= rating <= 10 or not 0 <= index < number:
             raise BadRow(f"a rating must be a whole number from 1 to 10, not {rating!r}")
-    if vote.shown is not None and sorted(vote.shown) != list(range(number)):
+    if vote.shown is not None and (any(type(index) is not int for index in vote.shown) or sorted(vote.shown) != list(range(number))):
         raise BadRow(f"shown must name each of the {number} completions once, not {list(vote.shown)}")
     if vote.ideal is not None:
         if not isinstance(vote.ideal, str) or not vote.ideal.strip():
             raise BadRow("the ideal answer must be text")
+        _check_length("the ideal answer", len(vote.ideal), most_chars)
         _check_text("the ideal answer", vote.ideal)
     for field in ("active_ms", "idle_ms", "client_ms", "server_ms"):
         ms = getattr(vote, field)
@@ -179,6 +201,16 @@ def check_name(what: str, name: Any) -> None:
     if len(name) > LONGEST_NAME:
         raise BadRow(f"{what} has a name of {len(name):,} characters, at most {LONGEST_NAME} are kept")
     _check_text(what, name)
+    if any(character in BIDI or unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
+        raise BadRow(f"{what} has a name with a control character in it: {name!r}")
+
+
+def _check_length(what: str, chars: int, most_chars: int) -> None:
+    if chars > most_chars:
+        raise BadRow(
+            f"{what} has {chars:,} characters, at most {most_chars:,} are taken: a lead can raise that in Settings, and "
+            "--max-text-chars for one import"
+        )
 
 
 def _check_text(what: str, text: str) -> None:

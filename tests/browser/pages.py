@@ -34,13 +34,13 @@ class ComparePage:
     def by(self, test_id: str) -> Locator:
         return self.root.get_by_test_id(test_id)
 
-    def ready(self) -> int:
-        """Waits until a comparison can be judged; the id of its presentation."""
+    def ready(self) -> str:
+        """Waits until a comparison can be judged; the name that the page has of it."""
         expect(self.root).to_have_attribute("data-state", "ready", timeout=20_000)
         return self.presentation()
 
-    def presentation(self) -> int:
-        return int(self.root.get_attribute("data-presentation"))
+    def presentation(self) -> str:
+        return self.root.get_attribute("data-presentation")
 
     def answers(self) -> list[str]:
         return [self.by(slot).locator(".rl-text").inner_text() for slot in ANSWER_SLOTS]
@@ -58,14 +58,14 @@ class ComparePage:
         rows = self.by("tiers").locator("li:not(.rl-next)").all()
         return [[int(chip.locator("b").inner_text()) for chip in row.locator("[data-chip]").all()] for row in rows]
 
-    def judge(self, *, button: str | None = None, key: str | None = None) -> int:
+    def judge(self, *, button: str | None = None, key: str | None = None) -> str:
         """One act; waits for the comparison after it and returns that one's presentation."""
         before = self.ready()
         if button:
             self.by(button).click()
         else:
             self.page.keyboard.press(key)
-        expect(self.root).not_to_have_attribute("data-presentation", str(before), timeout=10_000)
+        expect(self.root).not_to_have_attribute("data-presentation", before, timeout=10_000)
         return self.ready()
 
 

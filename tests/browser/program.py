@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count, cycle
@@ -27,6 +28,7 @@ import psutil
 from storage import annotators, comparisons, completions, judgments, policies, presentations, prompts, queue, settings
 from storage.database import Database, DataFolder, now
 from storage.records import Comparison, Judgment, Message, ProjectSettings, Sampling
+from storage.tokens import RowTokens
 
 ROOT = Path(__file__).parents[2]
 
@@ -125,7 +127,12 @@ class Program:
     def policy_server(self) -> psutil.Process | None:
         """Its policy server, if one is up."""
         children = psutil.Process(self.process.pid).children()
-        return next((child for child in children if "rlhf.serve" in child.cmdline()), None)
+        for child in children:
+            # One that just ended has no arguments any more.
+            with suppress(psutil.Error):
+                if "rlhf.serve" in child.cmdline():
+                    return child
+        return None
 
     # ---- what is in its store
 
@@ -177,8 +184,14 @@ class Program:
         read = {field.name: row.get(field.name) for field in fields(Judgment)}
         return Judgment(**read | {"tiers": tiers, "all_bad": bool(row["all_bad"])})
 
-    def texts_in_order(self, presentation_id: int) -> list[tuple[int, str]]:
-        """The completions of a presentation, slot by slot, as the store has them."""
+    def presentation_of(self, name: str) -> int:
+        """The id behind the name that the page has of what it shows."""
+        annotator = annotators.ensure(self.store, "local")
+        return RowTokens(self.store).open("presentation", name, annotator.id)
+
+    def texts_in_order(self, shown_as: int | str) -> list[tuple[int, str]]:
+        """The completions of a presentation, by its id or by the page's name for it, slot by slot, as the store has them."""
+        presentation_id = shown_as if isinstance(shown_as, int) else self.presentation_of(shown_as)
         shown = presentations.get(self.store, presentation_id)
         texts = {c.id: c.text for c in comparisons.get(self.store, shown.comparison_id).completions}
         return [(completion_id, texts[completion_id]) for completion_id in shown.order]

@@ -2,13 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import psutil
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.pages import ComparePage
-from tests.browser.program import eventually
+from tests.browser.program import ROOT, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +41,42 @@ def test_an_acknowledged_judgment_survives_kill_9(new_program, page):
     compare.judge(key="1")
     assert compare.count() == program.judged() == 3
     assert json.loads(program.store.row("SELECT tiers FROM judgments ORDER BY id LIMIT 1 OFFSET 1")[0]) == [[better], [worse]]
+
+
+def test_a_judgment_is_not_acknowledged_into_a_file_that_was_deleted(new_program, page):
+    """All that was acknowledged before is in the copy that the program makes, and comes back from it."""
+    program = new_program()
+    for i in range(4):
+        program.put_in(f"First {i}.", f"Second {i}.")
+    compare = ComparePage(page, program.start().url)
+    for _ in range(2):
+        compare.judge(button="choose-a")
+    program.store.close()
+    program.folder.database.with_name("rankloop.db-wal").unlink()
+    compare.by("choose-b").click()
+    expect(page.get_by_text(re.compile("rankloop.db-wal is gone.*nothing is saved any more"))).to_be_visible()
+    assert compare.count() == 2
+    page.reload()
+    expect(page.get_by_test_id("trouble")).to_contain_text("nothing is saved any more")
+    program.kill()
+
+    # The policy server may have noticed as well, at the same moment.
+    copy = max(program.folder.root.glob("rankloop-rescued-*.db"))
+    restore = [sys.executable, "launch.py", "restore", "--data", str(program.folder.root), str(copy), "--force"]
+    assert subprocess.run(restore, cwd=ROOT).returncode == 0
+    compare = ComparePage(page, program.start().url)
+    compare.ready()
+    assert compare.count() == program.judged() == 2
+    assert copy.name in program.log()
+
+
+def test_a_second_serve_is_told_of_the_first(new_program):
+    program = new_program().start()
+    command = [sys.executable, "launch.py", "serve", "--data", str(program.folder.root), "--model", str(program.model), "--port", "0"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 2 and f"rankloop serve (process {program.process.pid}, {program.url})" in said.stderr
+    program.kill()
+    program.start()
 
 
 def test_ctrl_c_stops_the_policy_server_too(new_program):

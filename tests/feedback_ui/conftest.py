@@ -1,7 +1,7 @@
 """A store with comparisons to judge, and fakes at the two process seams: the worker and the policy server."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -38,9 +38,10 @@ class FakeServer:
         self._answer()
         return self.now
 
-    def stream(self, model, messages, *, temperature, max_tokens) -> Iterator[str]:
+    async def stream(self, model, messages, *, temperature, max_tokens) -> AsyncIterator[str]:
         self._answer()
-        yield from self.answers[model]
+        for piece in self.answers[model]:
+            yield piece
 
     def _answer(self) -> None:
         if self.down:

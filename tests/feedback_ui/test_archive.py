@@ -52,6 +52,15 @@ def skip(store, shown, reason="Broken prompt", **more):
     return judgments.save(store, shown.id, shown.annotator_id, verdict="skip", skip_reason=reason, **more)
 
 
+def id_of(archive, annotator, token):
+    """The judgment behind the name that the browser knows it by."""
+    return archive.tokens.open("judgment", token, annotator.id)
+
+
+def name_of(archive, judgment):
+    return archive.tokens.seal("judgment", judgment.id, judgment.annotator_id)
+
+
 def rows(archive, annotator, **filters):
     return archive.rows(annotator, EN, filters)["rows"]
 
@@ -89,7 +98,7 @@ def test_filters(store, archive, local, put):
     exclusions.exclude(store, [third.id], rule="too fast", reason="Under two seconds.", by=None)
 
     def ids(**filters):
-        return [row["id"] for row in rows(archive, local, **filters)]
+        return [id_of(archive, local, row["id"]) for row in rows(archive, local, **filters)]
 
     assert ids() == [third.id, second.id, first.id]
     assert ids(verdict="rank") == [third.id, first.id]
@@ -108,7 +117,7 @@ def test_pages_go_back_without_gap_or_double(store, archive, local, put):
     judged = [rank(store, shown, [[0], [1]]).id for shown in put(local, *[2] * (PAGE_ROWS + 3))]
     first = archive.rows(local, EN, {})
     second = archive.rows(local, EN, {"before": first["older"]})
-    assert [row["id"] for row in first["rows"] + second["rows"]] == judged[::-1]
+    assert [id_of(archive, local, row["id"]) for row in first["rows"] + second["rows"]] == judged[::-1]
     assert (len(first["rows"]), second["older"]) == (PAGE_ROWS, None)
 
 
@@ -116,10 +125,10 @@ def test_one_sees_only_ones_own(store, archive, local, put):
     other = annotators.ensure(store, "other")
     theirs = rank(store, put(other, 2)[0], [[0], [1]])
     assert rows(archive, local) == []
-    hidden = archive.one(local, EN, {"judgment_id": theirs.id})
-    assert hidden == {"problem": EN("history.not_there")}
-    assert hidden["problem"] in archive.correct(local, EN, {"judgment_id": theirs.id, "choice": "a"})["problem"]
-    for nonsense in ({}, {"judgment_id": "1"}, {"judgment_id": 999}, {"judgment_id": True}):
+    hidden = archive.one(local, EN, {"judgment_id": name_of(archive, theirs)})
+    assert hidden == {"problem": EN("judging.superseded")}
+    assert hidden["problem"] in archive.correct(local, EN, {"judgment_id": name_of(archive, theirs), "choice": "a"})["problem"]
+    for nonsense in ({}, {"judgment_id": "1"}, {"judgment_id": 999}, {"judgment_id": True}, {"judgment_id": theirs.id}):
         assert set(archive.one(local, EN, nonsense)) == {"problem"}
     assert judgments.get(store, theirs.id).counts
 
@@ -131,7 +140,7 @@ def test_what_is_shown_is_blind_and_tells_gold_from_votes_nowhere(store, archive
         judged = rank(store, shown, [[0], [1]])
         assert judgments.get(store, judged.id).purpose == purpose
         row = rows(archive, local)[0]
-        view = archive.one(local, EN, {"judgment_id": judged.id})["view"]
+        view = archive.one(local, EN, {"judgment_id": name_of(archive, judged)})["view"]
         assert "SecretModel" not in json.dumps([row, view])
         shapes.add(json.dumps([sorted(row), row["marks"], row["excluded"], row["verdict"], sorted(view), view["said"]]))
         for completion_id in shown.order:
@@ -145,7 +154,7 @@ def test_opened_it_says_in_slots_what_was_said(store, archive, local, put):
     a, b = shown.order
     details = Details("better", {b: {"Clear": 4}}, "Because.", IdealAnswer("Mine", a), (Flag("unsafe", "n", b), Flag("broken_prompt")))
     judged = rank(store, shown, [[1], [0]], details=details)
-    view = archive.one(local, EN, {"judgment_id": judged.id})["view"]
+    view = archive.one(local, EN, {"judgment_id": name_of(archive, judged)})["view"]
     assert view["said"] == {
         "choice": "b", "reason": None, "tiers": [[1], [0]], "strength": "better", "aspects": {"1": {"Clear": 4}}, "rationale": "Because.",
         "ideal": {"text": "Mine", "slot": 0},
@@ -159,15 +168,15 @@ def test_opened_it_says_in_slots_what_was_said(store, archive, local, put):
 def test_a_correction_takes_the_place_of_what_was_said(store, archive, local, put):
     (shown,) = put(local, 2)
     judged = rank(store, shown, [[0], [1]])
-    act = {"judgment_id": judged.id, "choice": "b", "strength": "slightly"}
+    act = {"judgment_id": name_of(archive, judged), "choice": "b", "strength": "slightly"}
     reply = archive.correct(local, EN, act)
-    assert (reply["replaces"], reply["row"]["verdict"]) == (judged.id, "B is slightly better")
+    assert (reply["replaces"], reply["row"]["verdict"]) == (name_of(archive, judged), "B is slightly better")
     assert reply["row"]["marks"] == ["corrected"]
-    corrected = judgments.get(store, reply["row"]["id"])
+    corrected = judgments.get(store, id_of(archive, local, reply["row"]["id"]))
     assert (corrected.supersedes, corrected.tiers, corrected.counts) == (judged.id, ((shown.order[1],), (shown.order[0],)), True)
     # The earlier one stays, and counts no more.
     assert (judgments.get(store, judged.id).tiers, judgments.get(store, judged.id).counts) == (judged.tiers, False)
-    assert [row["id"] for row in rows(archive, local)] == [corrected.id]
+    assert [row["id"] for row in rows(archive, local)] == [name_of(archive, corrected)]
     # A second try after a lost reply changes nothing.
     assert archive.correct(local, EN, act) == reply
     assert store.value("SELECT count(*) FROM judgments") == 2
@@ -176,16 +185,16 @@ def test_a_correction_takes_the_place_of_what_was_said(store, archive, local, pu
 def test_a_skip_can_become_a_ranking_and_a_ranking_a_skip(store, archive, local, put):
     a, b = put(local, 4, 2)
     skipped, ranked = skip(store, a), rank(store, b, [[0], [1]])
-    first = archive.correct(local, EN, {"judgment_id": skipped.id, "choice": "rank", "tiers": [[1], [0, 2, 3]]})
-    second = archive.correct(local, EN, {"judgment_id": ranked.id, "choice": "skip", "reason": "Unsafe content"})
+    first = archive.correct(local, EN, {"judgment_id": name_of(archive, skipped), "choice": "rank", "tiers": [[1], [0, 2, 3]]})
+    second = archive.correct(local, EN, {"judgment_id": name_of(archive, ranked), "choice": "skip", "reason": "Unsafe content"})
     assert (first["row"]["verdict"], second["row"]["verdict"]) == ("2 > 1 = 3 = 4", "Skipped: Unsafe content")
 
 
 def test_a_correction_that_fits_nothing_is_refused(store, archive, local, put):
     judged = rank(store, put(local, 2)[0], [[0], [1]])
     for bad in ({"choice": "c"}, {"choice": "rank", "tiers": [[0], [5]]}, {}):
-        assert archive.correct(local, EN, {"judgment_id": judged.id} | bad)["problem"].startswith("Not saved. ")
-    assert [row["id"] for row in rows(archive, local)] == [judged.id]
+        assert archive.correct(local, EN, {"judgment_id": name_of(archive, judged)} | bad)["problem"].startswith("Not saved. ")
+    assert [row["id"] for row in rows(archive, local)] == [name_of(archive, judged)]
 
 
 def test_an_undone_judgment_is_gone_from_the_list(store, archive, local, put):
@@ -194,4 +203,4 @@ def test_an_undone_judgment_is_gone_from_the_list(store, archive, local, put):
     judged = rank(store, shown, [[0], [1]])
     judgments.undo(store, local.id)
     assert rows(archive, local) == []
-    assert set(archive.correct(local, EN, {"judgment_id": judged.id, "choice": "a"})) == {"problem"}
+    assert set(archive.correct(local, EN, {"judgment_id": name_of(archive, judged), "choice": "a"})) == {"problem"}

@@ -26,6 +26,11 @@ def act(view, choice, reason=None, **details):
     return {"presentation_id": view["presentation_id"], "choice": choice, "reason": reason} | details
 
 
+def shown_as(desk, annotator, view):
+    """The presentation behind a view, which the browser knows by an opaque name."""
+    return presentations.get(desk.store, desk.tokens.open("presentation", view["presentation_id"], annotator.id))
+
+
 def saved(store):
     return [dict(row) for row in store.rows("SELECT * FROM judgments ORDER BY id")]
 
@@ -71,14 +76,14 @@ def test_nothing_tells_gold_and_repeats_from_votes(store, desk, local, waiting):
     shapes = []
     for purpose in ("vote", "gold", "repeat"):
         shown = presentations.record(store, waiting[0], local.id, purpose=purpose)
-        view = judging_view.comparison_view(EN, waiting[0], shown.order, ProjectSettings(), presentation_id=1, judged=0)
+        view = judging_view.comparison_view(EN, waiting[0], shown.order, ProjectSettings(), presentation="x", judged=0)
         shapes.append(json.dumps(view | {"answers": sorted(view["answers"])}))
     assert len(set(shapes)) == 1
 
 
 def test_answers_stand_in_the_order_of_the_presentation(store, desk, local, waiting):
     view = desk.next_for(local, EN, {})
-    order = presentations.get(store, view["presentation_id"]).order
+    order = shown_as(desk, local, view).order
     texts = {c.id: c.text for c in waiting[0].completions}
     assert view["answers"] == [f"<p>{texts[completion_id]}</p>" for completion_id in order]
     assert "sources" not in view
@@ -110,11 +115,16 @@ def test_a_hidden_system_prompt_never_leaves_the_server(shown, roles):
 
 def test_guidelines_are_sent_once_a_version(store, desk, local, waiting):
     assert desk.next_for(local, EN, {})["guidelines"] is None
-    first = guidelines.publish(store, "Be **fair**.", None)
-    assert desk.next_for(local, EN, {})["guidelines"] == {"id": first.id, "html": "<p>Be <strong>fair</strong>.</p>"}
-    assert desk.next_for(local, EN, {"guidelines": first.id})["guidelines"] == {"id": first.id}
-    second = guidelines.publish(store, "Be kind.", None)
-    assert desk.next_for(local, EN, {"guidelines": first.id})["guidelines"] == {"id": second.id, "html": "<p>Be kind.</p>"}
+    guidelines.publish(store, "Be **fair**.", None)
+    # What `printf 'Be **fair**.' | sha256sum` begins with.
+    first = "cffd9e051bb3674a"
+    assert desk.next_for(local, EN, {})["guidelines"] == {"id": first, "html": "<p>Be <strong>fair</strong>.</p>"}
+    assert desk.next_for(local, EN, {"guidelines": first})["guidelines"] == {"id": first}
+    guidelines.publish(store, "Be kind.", None)
+    second = desk.next_for(local, EN, {"guidelines": first})["guidelines"]
+    assert (second["id"] != first, second["html"]) == (True, "<p>Be kind.</p>")
+    # What a page from before an upgrade knows is no version.
+    assert "html" in desk.next_for(local, EN, {"guidelines": 2})["guidelines"]
 
 
 # ---- what comes in
@@ -123,7 +133,7 @@ def test_guidelines_are_sent_once_a_version(store, desk, local, waiting):
 @pytest.mark.parametrize(("choice", "slot"), [("a", 0), ("b", 1)])
 def test_the_chosen_slot_wins(store, desk, local, waiting, choice, slot):
     view = desk.next_for(local, EN, {})
-    order = presentations.get(store, view["presentation_id"]).order
+    order = shown_as(desk, local, view).order
     reply = desk.judge(local, EN, act(view, choice))
     assert json.loads(saved(store)[0]["tiers"]) == [[order[slot]], [order[1 - slot]]]
     assert reply["next"]["presentation_id"] != view["presentation_id"]
@@ -149,7 +159,7 @@ def test_ties_share_a_tier(store, desk, local, waiting, choice, all_bad):
 
 def test_slots_of_a_ranking_become_completions(store, desk, local, four):
     view = desk.next_for(local, EN, {})
-    order = presentations.get(store, view["presentation_id"]).order
+    order = shown_as(desk, local, view).order
     desk.judge(local, EN, act(view, "rank", tiers=[[2], [0, 3]]))
     (row,) = saved(store)
     assert json.loads(row["tiers"]) == [[order[2]], [order[0], order[3]]]
@@ -165,7 +175,7 @@ def test_all_bad_is_said_of_every_answer(store, desk, local, four):
 def test_details_are_kept_by_completion(store, desk, local, waiting):
     settings.change(store, EVERYTHING, None)
     view = desk.next_for(local, EN, {})
-    a, b = presentations.get(store, view["presentation_id"]).order
+    a, b = shown_as(desk, local, view).order
     said = {
         "strength": "slightly", "aspects": {"0": {"Helpful": 4}, "1": {"Helpful": 2, "Honest": 5}},
         "rationale": "It is right and says why.",
@@ -235,7 +245,7 @@ def test_what_fits_nothing_is_refused_and_the_page_goes_on(store, desk, local, w
 def test_another_ones_presentation_is_refused(store, desk, local, waiting):
     view = desk.next_for(local, EN, {})
     reply = desk.judge(annotators.ensure(store, "someone else"), EN, act(view, "a"))
-    assert "somebody else" in reply["problem"]
+    assert reply["problem"] == "Not saved. This comparison is not known here any more: reload the page."
     assert saved(store) == []
 
 
@@ -253,7 +263,7 @@ def test_a_sign_of_life_keeps_the_comparison(store, desk, local, waiting):
     assert desk.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"ours": True}
     other = annotators.ensure(store, "other")
     taken = desk.next_for(other, EN, {})
-    while taken["state"] == "comparison" and presentations.get(store, taken["presentation_id"]).comparison_id != waiting[0].id:
+    while taken["state"] == "comparison" and shown_as(desk, other, taken).comparison_id != waiting[0].id:
         desk.judge(other, EN, act(taken, "a"))
         taken = desk.next_for(other, EN, {})
     assert taken["state"] == "comparison"
@@ -307,7 +317,9 @@ def test_a_store_that_cannot_write_leaves_the_page_as_it_is(store, desk, local, 
         raise StoreError("the disk is full")
 
     monkeypatch.setattr(judgments, "save", full)
-    assert desk.judge(local, EN, act(view, "a")) == {"problem": "Not saved. the disk is full"}
+    reply = desk.judge(local, EN, act(view, "a"))
+    assert set(reply) == {"problem"}
+    assert reply["problem"].startswith("Not saved. Nothing was saved: the store failed.") and "disk's free space" in reply["problem"]
 
 
 # ---- nothing to judge

@@ -1,5 +1,6 @@
 """Untrusted text can only become the few harmless tags that the page allows."""
 
+import sys
 from html import unescape
 from html.parser import HTMLParser
 
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from feedback_ui import markdown
 from feedback_ui.markdown import ALLOWED_TAGS, render
+from feedback_ui.words import Words
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -117,3 +120,94 @@ def test_tables_and_code():
 
 def test_nothing_gives_nothing():
     assert render("") == render(" \n ") == ""
+
+
+# ---- long texts
+
+REPEATED = [
+    "[a](http://x.y) ", "[a *b*](http://x.y) ", "<http://x.y> ", "![a](http://x.y) ", "![[]()", "[", "]", "![", "[[a]]", "[a](", "a](b)",
+    "[a][b] ", "*a ", "**a ", "_a ", "*a _b ", "*a* ", "*", "a**b", "***a** ", "*a**", "a* **b _c ", "`", "`a", "`a``b", "` `` ``` ",
+    ">", "> a\n", "> a\nb\n", "- ", "- a\n", "- a\n\n", "+ a\n  + b\n", "1. a\n", "-\n", "> - ", "- > ", "<", "<a ", "<!--",
+    "<![CDATA[", "<?", "&", "&amp;", "&#x41;", "&a", "# a\n", "#", "---\n", "a\n---\n", "```\n", "~~~\n", "    a\n", "a\n\n", "a\n", "\n",
+    " ", "\t", "\\", "\\\n", "a  \n", "[a]: http://x.y\n", "[a]: http://x.y 'a\n", "[a\n", "|", "|a|b|\n", "a:-|", "|-", "\0", "<div>",
+    '"', "*_`[!<&\\", "http://x.y ", "가", "a",
+]  # fmt: skip
+STARTS = {
+    "": "",
+    "definition": "[a]: http://x.y\n\n",
+    "table": "|a|b|\n|-|-|\n",
+    "label": "[a",
+    "address": "[a](http://x.y/",
+    "emphasis": "*a **b _c ",
+}
+WHOLE = {
+    "one definition, long and used often": lambda n: "[a]: http://x.y/" + "b" * n + "\n\n" + "[a]" * n,
+    "one title, long and used often": lambda n: "[a]: http://x.y '" + "b" * n + "'\n\n" + "[a]" * n,
+    "many definitions, each used": lambda n: "".join(f"[{i}]: http://x.y\n" for i in range(n)) + "\n" + "".join(f"[{i}]" for i in range(n)),
+    "nested brackets": lambda n: "[" * n + "a" + "](http://x.y)" * n,
+    "nested images": lambda n: "![" * n + "a" + "](http://x.y)" * n,
+    "nested emphasis": lambda n: "*a **b " * n + "c** d*" * n,
+    "wide table": lambda n: "|a" * n + "|\n" + "|-" * n + "|\n" + "|1" * n + "|\n",
+    "one long row under a short one": lambda n: "|a|b|\n|-|-|\n" + "|1" * n,
+    "lazy lines": lambda n: ">" * 19 + "a\n" + "a\n" * n,
+    "backticks of every length": lambda n: "".join("e" + "`" * i for i in range(int((2 * n) ** 0.5))),
+}
+
+
+def lines_run(text):
+    """Lines of Python that rendering takes: what its time grows with, whatever else the machine does."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        markdown._render(text)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def grows(text_of):
+    """How many times the work of four times the text is the work of the text. Linear is 4, quadratic 16."""
+    markdown._render("warm")
+    return lines_run(text_of(4)) / lines_run(text_of(1))
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_the_work_is_linear_in_what_is_repeated(start):
+    for unit in REPEATED:
+        times = (250 if start else 2_000) // len(unit)
+        assert grows(lambda n, unit=unit, times=times: STARTS[start] + unit * (n * times)) < 5, repr(unit)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_work_and_the_html_are_linear_in_the_whole(name, monkeypatch):
+    monkeypatch.setattr(markdown, "MOST_EXPANDED", 0)
+    assert grows(lambda n: WHOLE[name](n * 100)) < 5
+    assert len(markdown._render(WHOLE[name](2_000))) < 5 * len(markdown._render(WHOLE[name](500)))
+
+
+def test_a_definition_may_be_used_as_often_as_people_do():
+    text = "[a]: http://x.y/" + "b" * 100 + "\n\n" + "[a] " * 500
+    assert render(text).count("<a ") == 500
+
+
+def test_a_text_that_is_too_long_or_has_too_many_marks_is_plain_with_a_note():
+    assert "<strong>" in render("**a** " + "a" * (markdown.LONGEST - 6))
+    long, marked = "**a** <b>\n" + "a" * markdown.LONGEST, "**a** <b>\n" + "[" * markdown.MOST_MARKS
+    for text in (long, marked):
+        found = Inventory(render(text))
+        assert set(found.tags) == {"p", "em", "br"}
+        assert "**a** &lt;b&gt;<br>\n" in render(text)
+    assert render(marked).startswith("<p><em>Shown as plain text, without formatting: it has 20,010 characters.")
+    assert render(marked, Words("ko")).startswith("<p><em>서식 없이 원문 그대로 표시합니다: 20,010자입니다.")
+
+
+def test_a_million_brackets_and_forty_thousand_links_are_shown():
+    assert render("[" * 1_000_000).endswith("[</p>")
+    assert render("[a](http://x.y) " * 40_000).endswith("[a](http://x.y) </p>")

@@ -1,20 +1,23 @@
 """The pages' handlers, called as Gradio calls them, and what importing them costs."""
 
+import asyncio
 import inspect
-import threading
+from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 
+from feedback_ui import demo as demo_page
 from feedback_ui.app import build_app, launch_options
 from feedback_ui.demo import merged
 from feedback_ui.theme import i18n
-from feedback_ui.words import Words
-from rlhf.client import PolicyServerDown
+from feedback_ui.words import Words, tables
+from rlhf.client import PolicyServerBusy, PolicyServerDown
 from rlhf.config import PRESETS, ConfigError, RoundConfig, options
 from rlhf.jobs import RoundError
+from rlhf.limits import LONGEST_DEMO, LONGEST_PROMPT
 from rlhf.pairs import NotEnoughPairs
 from storage import policies, runs
 
@@ -280,11 +283,14 @@ def test_a_server_that_is_down_is_said_in_words(demo, server):
     assert not shown[demo.ask].interactive
 
 
-def final(demo, *arguments):
-    panes = {}
-    for update in demo.answer(*arguments, ENGLISH):
-        panes |= update
-    return panes
+def final(demo, *arguments, request=ENGLISH):
+    async def read():
+        panes = {}
+        async for update in demo.answer(*arguments, request):
+            panes |= update
+        return panes
+
+    return asyncio.run(read())
 
 
 def test_both_panes_end_with_the_whole_answer_made_safe(demo, server):
@@ -296,7 +302,7 @@ def test_both_panes_end_with_the_whole_answer_made_safe(demo, server):
 
 
 def test_a_server_that_goes_away_leaves_what_it_had_written(demo, server):
-    def broken(model, messages, **_):
+    async def broken(model, messages, **_):
         yield "Half an"
         raise PolicyServerDown("connection lost")
 
@@ -314,19 +320,81 @@ def test_an_empty_prompt_asks_nobody(demo, server):
 def test_streams_are_heard_side_by_side_and_closed_when_nobody_listens():
     closed = []
 
-    def endless(name):
+    async def endless(name):
         try:
             while True:
                 yield name
+                await asyncio.sleep(0)
         finally:
             closed.append(name)
 
-    heard = merged({"a": endless("a"), "b": endless("b")})
-    names = set()
-    while names != {"a", "b"}:
-        names.add(next(heard)[0])
-    heard.close()
-    for thread in threading.enumerate():
-        if thread.name.startswith("rl-demo"):
-            thread.join(5)
-    assert sorted(closed) == ["a", "b"]
+    async def silent(name):
+        try:
+            await asyncio.sleep(600)
+            yield name
+        finally:
+            closed.append(name)
+
+    async def listen():
+        heard = merged({"a": endless("a"), "b": endless("b"), "c": silent("c")})
+        names = set()
+        while names != {"a", "b"}:
+            names.add((await anext(heard))[0])
+        await heard.aclose()
+
+    asyncio.run(asyncio.wait_for(listen(), 10))
+    assert sorted(closed) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "language, said", [("en", "The prompt has 8,001 characters, of which 8,000 can be read."), ("ko", "프롬프트가 8,001자입니다.")]
+)
+def test_a_prompt_that_is_too_long_is_said_and_asks_nobody(demo, server, language, said):
+    server.fall_over("must not be asked")
+    panes = final(demo, "Base", "t", "\N{ROBOT FACE}" * 8001, 0.7, 32, request=asking(language))
+    assert said in panes[demo.notice] and set(panes) == {demo.notice}
+    assert tables()[language]["demo.limits"].startswith(("Up to 8,000 characters", "최대 8,000자")) and LONGEST_DEMO == 8_000
+    assert "4,096" in tables()[language]["demo.limits"] and LONGEST_PROMPT == 4096
+
+
+def test_one_visitor_is_answered_twice_at_a_time_and_all_eight_times():
+    asking = demo_page.Asking()
+    with ExitStack() as open_now:
+        def ask(visitor):
+            return open_now.enter_context(asking.one_more(visitor))
+
+        assert [ask(1), ask(1), ask(1)] == [True, True, False]
+        assert [ask(visitor) for visitor in (2, 2, 3, 3, 4, 4, 5, 2)] == [True] * 6 + [False] * 2
+    assert not asking._now
+    with asking.one_more(1) as admitted:
+        assert admitted
+
+
+def test_a_third_prompt_of_one_visitor_is_not_sent(demo, server):
+    async def waits(model, messages, **_):
+        server.asked = getattr(server, "asked", 0) + 1
+        await asyncio.sleep(600)
+        yield ""
+
+    server.stream = waits
+
+    async def three():
+        answers = [demo.answer("Base", None, "Hi", 0.7, 32, ENGLISH) for _ in range(3)]
+        first = [await anext(answer) for answer in answers]
+        waiting = [asyncio.create_task(anext(answer)) for answer in answers[:2]]
+        await asyncio.sleep(0.05)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        again = await anext(demo.answer("Base", None, "Hi", 0.7, 32, ENGLISH))
+        return first, again
+
+    (*begun, refused), again = asyncio.run(three())
+    assert all(demo.base_pane in update for update in (*begun, again))
+    assert "This prompt was not sent: 2 prompts of one person" in refused[demo.notice] and server.asked == 2
+
+
+def test_a_busy_server_is_said_in_words_of_the_page(demo, server):
+    server._answer = lambda: (_ for _ in ()).throw(PolicyServerBusy("http://127.0.0.1:1/v1 refused (503): ..."))
+    pane = final(demo, "Base", None, "Hi", 0.7, 32)[demo.base_pane]
+    assert "too many answers to write just now" in pane and "127.0.0.1" not in pane

@@ -150,14 +150,18 @@ def test_what_can_be_done_with_a_run(status, active, resumable):
 
 
 def test_the_page_opens_on_the_active_run_or_the_newest():
-    old, new = (
-        a_run(id="old", status="done", created_at="2026-01-01"),
-        a_run(id="new", status="failed", created_at="2026-02-01"),
-    )
-    assert run_view.opening_run([old, new]) == "new"
-    assert run_view.opening_run([a_run(id="active", created_at="2025-01-01"), new, old]) == "active"
+    """Runs come newest first from the store; what the clock said while each was made decides nothing."""
+    new = a_run(id="new", status="failed", created_at="2026-01-01")
+    old = a_run(id="old", status="done", created_at="2026-02-01")
+    assert run_view.opening_run([new, old]) == "new"
+    assert run_view.opening_run([new, old, a_run(id="active", created_at="2025-01-01")]) == "active"
     assert run_view.opening_run([]) is None
-    assert [run_id for _, run_id in run_view.choices(EN, [old, new])] == ["new", "old"]
+    assert [run_id for _, run_id in run_view.choices(EN, [new, old])] == ["new", "old"]
+
+
+def test_a_run_during_which_the_clock_was_set_back_does_not_say_how_long_it_took():
+    times = {"started_at": "2026-11-02T10:00:00.000+00:00", "finished_at": "2026-11-01T10:20:00.000+00:00"}
+    assert run_view.remark(EN, a_run(status="done", **times)) == ""
 
 
 RESULT = {

@@ -44,7 +44,7 @@ def test_the_newest_round_stands_first_and_every_method_and_kind_has_its_name():
         RoundConfig(method="sft", adapter=AdapterConfig("dora")),
         RoundConfig(adapter=AdapterConfig("peanut")),
     ]
-    made = [a_round(f"r{i}", config, created=f"2026-11-0{i + 1}T10:00:00.000+00:00") for i, config in enumerate(configs)]
+    made = [a_round(f"r{i}", config, created=f"2026-11-0{i + 1}T10:00:00.000+00:00") for i, config in enumerate(configs)][::-1]
     rows = cells(rounds_table.section(EN, made))
     assert [row[:2] for row in rows] == [["r4", "PPO"], ["r3", "SFT"], ["r2", "RLOO"], ["r1", "GRPO"], ["r0", "DPO"]]
     assert [row[2].split("<")[0] for row in rows] == ["PEANuT", "DoRA", "rsLoRA", "Learned prompt", "(IA)³"]

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from rlhf.backbone import pad_left
 from rlhf.sampling import ENTRIES, LEAVE_AT, Sampled, Step, draw, gather, generator, pick, sample, stream
-from rlhf.vocabulary import of_logits
+from rlhf.vocabulary import Shares, of_logits
 from storage.records import Sampling
 
 CPU = torch.device("cpu")
@@ -47,6 +47,37 @@ def test_top_p_keeps_the_fewest_that_hold_the_mass():
     assert counts[2:].sum() == 0 and fits(counts[:2], [2, 1])
     assert drawn(Sampling(top_p=0.5))[0] == 20_000
     assert drawn(Sampling(top_p=1e-6))[0] == 20_000, "one token is always left"
+
+
+@pytest.mark.parametrize("smallest", [5e-324, 1e-300, 1e-45, 1e-40, 1.2e-38, 1e-20])
+def test_the_smallest_temperatures_and_nuclei_leave_the_likeliest(smallest):
+    assert drawn(Sampling(top_p=smallest), 500)[0] == 500
+    assert drawn(Sampling(temperature=smallest), 500)[0] == 500
+    assert drawn(Sampling(temperature=smallest, top_p=smallest, top_k=1), 500)[0] == 500
+    # Also where differences of logits are as large as they come, and where the likeliest is neither first nor alone.
+    logits = torch.tensor([[-3e38, 1.0, 3e38, 3e38, -1.0]]).expand(4000, -1)
+    tokens, said = draw(logits, Sampling(temperature=smallest), generator(CPU, 0), listen=True)
+    assert fits(tokens.bincount(minlength=5)[2:4], [1, 1]) and set(tokens.tolist()) == {2, 3}
+    assert_close(said.logprobs, torch.full((4000,), 0.5).log())
+    assert_close(said.entropy, torch.full((4000,), 2.0).log())
+
+
+def test_the_numbers_of_a_cold_distribution_are_as_worked_out():
+    # Logits 1 and 0 at temperature 1e-4: 1e4 nats apart, so the other has no share and its log-probability is -1e4.
+    said = Shares(torch.tensor([[1.0, 0.0]]), 1e-4)
+    assert_close(said.logprobs(torch.tensor([1])), torch.tensor([-1e4]))
+    assert_close(said.entropy(), torch.tensor([[0.0]]))
+
+
+def test_weights_that_are_no_numbers_give_some_token_and_no_crash():
+    p = torch.full((2, 3 * ENTRIES), float("nan"))
+    assert all(0 <= token < 3 * ENTRIES for token in pick(p, torch.tensor([0.1, 0.9], dtype=torch.float64)).tolist())
+
+
+@pytest.mark.parametrize("key", [0, 2**31, 2**63 - 1, 2**63, 2**64, 10**30])
+def test_any_seed_gives_a_stream_of_its_own(key):
+    assert torch.rand(1, generator=generator(CPU, key)) == torch.rand(1, generator=generator(CPU, key))
+    assert torch.rand(1, generator=generator(CPU, key)) != torch.rand(1, generator=generator(CPU, key + 1))
 
 
 def test_temperature_0_takes_the_likeliest():

@@ -1,5 +1,6 @@
 """The policy server over real HTTP, with the tiny model: who is listed, what is said, and several talking at once."""
 
+import asyncio
 import shutil
 import signal
 import subprocess
@@ -10,62 +11,18 @@ import time
 import httpx2
 import openai
 import pytest
-import uvicorn
 from learning import scramble, user
+from policy_server import Server, streamed, until
 
 from rlhf import filler, supervisor
 from rlhf.backbone import Backbone
 from rlhf.client import PolicyClient, PolicyServerDown
 from rlhf.config import AdapterConfig
 from rlhf.environment import engine_environment
-from rlhf.filler import QUEUE_TARGET, Filler
-from rlhf.serve import build_server
+from rlhf.filler import QUEUE_TARGET
 from rlhf.speakers import Speakers
 from storage import comparisons, policies, prompts, queue, runs
 from storage.records import Sampling
-
-
-def until(what, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-
-
-class Server:
-    """A running policy server with verbs."""
-
-    def __init__(self, store, folder):
-        self.store, self.model = store, str(folder)
-        self.speakers = Speakers(store, self.model, Backbone.load(folder, "cpu", "float32"))
-        self.filler = Filler(store, self.speakers.draw, self.model)
-        self.port = supervisor.free_port()
-        self._uvicorn = uvicorn.Server(
-            uvicorn.Config(build_server(self.speakers, self.filler), host="127.0.0.1", port=self.port, log_level="error")
-        )
-        self._thread = threading.Thread(target=self._uvicorn.run)
-        self._thread.start()
-        until(lambda: self._uvicorn.started)
-        self.client = PolicyClient(f"http://127.0.0.1:{self.port}/v1")
-
-    def stop(self):
-        self._uvicorn.should_exit = True
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-
-    def register(self, name, *, seed=0):
-        """As a finished round does it."""
-        run_id = f"run-{name}"
-        runs.create(self.store, run_id, config={}, seed=0, versions={})
-        maker = Backbone.load(self.model, "cpu", "float32")
-        maker.add_adapter("policy", AdapterConfig(rank=4), seed=seed)
-        scramble(maker, "policy", seed=seed, scale=0.3)
-        folder = self.store.path.parent / "runs" / run_id / "policy"
-        maker.save_adapter("policy", folder)
-        return policies.register_tuned(self.store, name=name, base_model=self.model, adapter_path=folder, run_id=run_id)
-
-    def says(self, model, text="Hello", *, seed=1, max_tokens=30, temperature=1.0):
-        return self.client.complete(model, user(text), temperature=temperature, top_p=1.0, max_tokens=max_tokens, seed=seed)
 
 
 @pytest.fixture
@@ -103,14 +60,14 @@ def test_a_seed_gives_the_same_answer_again_and_another_seed_another(server):
 
 
 def test_the_clients_stream_is_pieces_of_text(server):
-    pieces = list(server.client.stream("tiny", user("Hello"), temperature=0.0, max_tokens=20))
+    pieces = streamed(server.client.stream("tiny", user("Hello"), temperature=0.0, max_tokens=20))
     assert all(isinstance(p, str) and p for p in pieces) and len(pieces) > 1
     assert "".join(pieces).strip() == server.says("tiny", temperature=0.0, max_tokens=20).text
 
 
 def test_an_unknown_model_is_refused_with_the_names_there_are(server):
     server.register("tiny-r1")
-    for ask in (lambda: server.says("gpt-9"), lambda: list(server.client.stream("gpt-9", user("Q"), temperature=1.0, max_tokens=5))):
+    for ask in (lambda: server.says("gpt-9"), lambda: streamed(server.client.stream("gpt-9", user("Q"), temperature=1.0, max_tokens=5))):
         with pytest.raises(PolicyServerDown) as caught:
             ask()
         assert "refused (404)" in str(caught.value) and "no model 'gpt-9'; there are: tiny, tiny-r1" in str(caught.value)
@@ -146,7 +103,7 @@ def test_a_version_whose_adapter_is_damaged_is_refused_every_time_and_the_others
         with pytest.raises(PolicyServerDown, match=r"refused \(503\).*the adapter cannot be read"):
             server.says("tiny-r1")
         with pytest.raises(PolicyServerDown, match=r"refused \(503\).*the adapter cannot be read"):
-            list(server.client.stream("tiny-r1", user("Q"), temperature=1.0, max_tokens=5))
+            streamed(server.client.stream("tiny-r1", user("Q"), temperature=1.0, max_tokens=5))
     assert server.says("tiny") == base
 
 
@@ -179,10 +136,13 @@ def test_two_chats_at_once_while_the_queue_fills_say_what_they_say_alone(server,
 
 @pytest.mark.slow
 def test_a_reader_who_leaves_frees_the_server(server):
-    pieces = server.client.stream("tiny", user("Hello"), temperature=1.5, max_tokens=1000)
-    next(pieces)
-    assert server.speakers._chats == 1
-    pieces.close()
+    async def leaves():
+        pieces = server.client.stream("tiny", user("Hello"), temperature=1.5, max_tokens=1000)
+        await anext(pieces)
+        assert server.speakers._chats == 1
+        await pieces.aclose()
+
+    asyncio.run(leaves())
     until(lambda: server.speakers._chats == 0, 10)
     prompts.add(server.store, [prompts.NewPrompt(user("Q"), "test", "train")], source="test")
     until(lambda: queue.depth(server.store) > 0)
@@ -190,7 +150,7 @@ def test_a_reader_who_leaves_frees_the_server(server):
 
 def test_nothing_listens_is_told_with_what_to_do():
     client = PolicyClient("http://127.0.0.1:9/v1")
-    for ask in (client.models, client.status, lambda: next(client.stream("m", user("Q"), temperature=1.0, max_tokens=5))):
+    for ask in (client.models, client.status, lambda: streamed(client.stream("m", user("Q"), temperature=1.0, max_tokens=5))):
         with pytest.raises(PolicyServerDown, match=r"no answer from the policy server at http://127\.0\.0\.1:9/v1") as caught:
             ask()
         assert "--endpoint" in str(caught.value)
@@ -206,7 +166,7 @@ def test_an_answer_that_breaks_off_is_told(server, monkeypatch):
 
     monkeypatch.setattr(server.speakers, "speak", breaks)
     with pytest.raises(PolicyServerDown):
-        list(server.client.stream("tiny", user("Q"), temperature=1.0, max_tokens=50))
+        streamed(server.client.stream("tiny", user("Q"), temperature=1.0, max_tokens=50))
 
 
 # The speakers themselves.
@@ -247,15 +207,15 @@ def test_pieces_are_whole_characters_and_add_up(speakers, monkeypatch):
         def __getitem__(self, _):
             return self.i
 
-    monkeypatch.setattr(module, "stream", lambda *_: iter([(Token(i), None) for i in ids]))
-    pieces = list(speakers.speak(speakers.base, user("Q"), Sampling(), 0))
+    monkeypatch.setattr(module, "stream", lambda *_, **__: iter([(Token(i), None) for i in ids]))
+    pieces = list(speakers.speak(speakers.base, speakers.prompt(user("Q")), Sampling(), 0))
     assert [p for p, _ in pieces] == ["\u03b1", "\u03b2", "\u03b3", " ", "c", "a", "f", "\u00e9", ""]
     assert pieces[-1] == ("", "stop") and {r for _, r in pieces[:-1]} == {None}
 
 
 def test_nobody_chats_after_a_chat_however_it_ended(speakers):
     for leave in (lambda p: list(p), lambda p: (next(p), p.close())):
-        leave(speakers.speak(speakers.base, user("Q"), Sampling(max_new_tokens=5), 0))
+        leave(speakers.speak(speakers.base, speakers.prompt(user("Q")), Sampling(max_new_tokens=5), 0))
         assert speakers._chats == 0
 
 

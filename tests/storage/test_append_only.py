@@ -45,6 +45,8 @@ BOOKKEEPING = {
     "sign_in_failures": "are forgotten",
     "line": "who waits now",
     "line_places": "how far each has come",
+    "given_back": "which gold and repeats wait now",
+    "keys": "drawn once; a copy of the store draws its own",
 }
 """Tables whose rows come and go, and why that loses nothing."""
 
@@ -81,6 +83,8 @@ def full(world):
         "sign_in_failures": {"name": "eve"},
     }.items():
         store.insert(table, {**values, "created_at": now()})
+    store.insert("keys", {"name": "x", "value": b"x"})
+    store.insert("given_back", {"presentation_id": shown.id, "ticket": 1, "at": now()})
     store.insert("metrics", {"run_id": "round-1", "name": "kl", "step": 0, "value": 0.5})
     store.insert("run_samples", {"run_id": "round-1", "prompt_id": 1, "before": "b"})
     assert world.next(world.ann) not in (None, one, two)

@@ -9,13 +9,17 @@ from pyarrow import parquet
 
 from storage.database import StoreError
 from storage.exchange import files
+from storage.exchange.limits import MIB, Limits
 from storage.exchange.rows import BadRow
 
+DEEP = "not JSON: nested too deeply, more than 500 lists and objects"
 
-def read(tmp_path, content, name="rows.jsonl", container=None):
+
+def read(tmp_path, content, name="rows.jsonl", container=None, **limits):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return [(line, f"! {record}" if isinstance(record, BadRow) else record) for line, record in files.records(path, container)]
+    found = files.records(path, container, limits=Limits(**limits))
+    return [(line, f"! {record}" if isinstance(record, BadRow) else record) for line, record in found]
 
 
 GOOD = '{"a": 1}\n\n{"b": "ß"}\n'
@@ -39,17 +43,57 @@ def test_a_broken_line_costs_only_itself(tmp_path):
         (4, "! not a JSON object"),
         (5, "! not a JSON object"),
         (6, "! not UTF-8 text"),
-        (7, "! not JSON"),
+        (7, "! not JSON: nested too deeply, more than 500 lists and objects"),
         (8, "! not JSON"),
         (9, "! not JSON"),
         (10, {"b": 2}),
     ]
 
 
-def test_a_line_that_is_too_long_costs_only_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LONGEST", 1 << 20)
-    content = json.dumps({"a": "x" * (3 << 20)}) + '\n{"b": 2}\n'
-    assert read(tmp_path, content) == [(1, "! longer than 1 MiB"), (2, {"b": 2})]
+LONGER = "! longer than 1 MiB: import with a larger --max-row-mib if it is right"
+
+
+def test_a_line_that_is_too_long_costs_only_itself(tmp_path):
+    exact = '{"a": "' + "x" * (MIB - 9) + '"}'
+    content = json.dumps({"a": "x" * (3 << 20)}) + f'\n{exact}\n{exact[:-1]} }}\n{{"b": 2}}\n'
+    found = read(tmp_path, content, row_bytes=MIB)
+    assert found == [(1, LONGER), (2, json.loads(exact)), (3, LONGER), (4, {"b": 2})]
+
+
+def test_the_other_kinds_of_file_have_the_same_limit_for_a_row(tmp_path):
+    end = ", or not JSON; nothing after it was read"
+    assert read(tmp_path, '[{"a": 1}, {"b": "' + "x" * (3 * MIB), row_bytes=MIB) == [(1, {"a": 1}), (2, LONGER + end)]
+    end = ", or a quotation mark was never closed; nothing after it was read"
+    open_quote = 'a,b\n1,2\n3,"' + "4\n5,6\n" * MIB
+    assert read(tmp_path, open_quote, "rows.csv", row_bytes=MIB) == [(2, {"a": "1", "b": "2"}), (3, LONGER + end)]
+    assert read(tmp_path, "a,b\n" + "," * (2 * MIB), "rows.csv", row_bytes=MIB) == [(2, LONGER + end)]
+    parquet.write_table(pa.table({"a": ["x", "x" * (3 * MIB), "y"]}), tmp_path / "a.parquet")
+    found = read(tmp_path, (tmp_path / "a.parquet").read_bytes(), "b.parquet", row_bytes=MIB)
+    assert found == [(1, {"a": "x"}), (2, LONGER), (3, {"a": "y"})]
+
+
+def test_a_row_with_too_many_values_is_refused_before_it_is_decoded(tmp_path):
+    many, text = '{"a": [' + "[]," * 2_000 + "1]}", json.dumps({"a": "[{," * 2_000 + '\\",['})
+    said = "! more than 1,000 values in one row: import with a larger --max-row-mib if it is right"
+    assert read(tmp_path, f"{many}\n{text}\n", row_bytes=100_000) == [(1, said), (2, json.loads(text))]
+    found = read(tmp_path, f"[{text}, {many}, {text}]", row_bytes=100_000)
+    assert found == [(1, json.loads(text)), (2, f"{said}; nothing after it was read")]
+
+
+def test_a_key_stands_once_and_what_is_no_number_is_null(tmp_path):
+    content = '{"a": 1, "b": {"c": 1, "c": 2}}\n{"a": NaN, "b": [-Infinity]}\n'
+    twice = "! the key 'c' stands twice in one object"
+    assert read(tmp_path, content) == [(1, twice), (2, {"a": None, "b": [None]})]
+    assert read(tmp_path, "[" + content.strip().replace("\n", ",") + ', {"b": 1}]') == [
+        (1, twice), (2, {"a": None, "b": [None]}), (3, {"b": 1}),
+    ]  # fmt: skip
+
+
+def test_a_column_stands_once(tmp_path):
+    with pytest.raises(StoreError, match="has the column 'b' 2 times: rename all but one"):
+        read(tmp_path, "a,b,b\n1,2,3\n", "rows.csv")
+    with pytest.raises(StoreError, match="has 10,001 columns, at most 10,000 are read"):
+        read(tmp_path, ",".join(map(str, range(10_001))) + "\n", "rows.csv")
 
 
 def test_json_lists_are_read_one_element_at_a_time(tmp_path):
@@ -66,7 +110,7 @@ def test_json_lists_are_read_one_element_at_a_time(tmp_path):
         ('[{"a": 1}, {"b": ]', "! not JSON, nothing after it was read"),
         ('[{"a": 1} {"b": 2}]', "! the list breaks off after the row before this one"),
         ('[{"a": 1}', "! the list breaks off after the row before this one"),
-        ('[{"a": 1},' + "[" * 100_000, "! not JSON: nested too deeply; nothing after it was read"),
+        ('[{"a": 1},' + "[" * 100_000, f"! {DEEP}; nothing after it was read"),
     ],
 )
 def test_json_lists_that_break_off(tmp_path, content, said):
@@ -112,6 +156,64 @@ def test_parquet(tmp_path):
 def test_files_that_cannot_be_read_at_all(tmp_path, content, name, reason):
     with pytest.raises(StoreError, match=reason):
         read(tmp_path, content, name)
+
+
+@pytest.fixture
+def small_parquet(tmp_path):
+    parquet.write_table(pa.table({"a": [1]}), tmp_path / "small")
+    return (tmp_path / "small").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.CSV", "rows.ndjson", "rows.txt", "rows.jsonl.gz", "rows.gz"])
+def test_parquet_under_another_name_is_refused(tmp_path, small_parquet, name):
+    with pytest.raises(StoreError, match=f"{name} holds Parquet, which its name denies: name it .parquet if that is right. Nothing"):
+        read(tmp_path, small_parquet, name)
+
+
+def test_what_a_file_is_its_first_bytes_say(tmp_path, small_parquet):
+    assert read(tmp_path, small_parquet, "rows") == read(tmp_path, small_parquet, "a.parquet", "parquet") == [(1, {"a": 1})]
+    for content, name, container, reason in [
+        (small_parquet, "rows", "json", "holds Parquet, not json: say --format parquet"),
+        (gzip.compress(small_parquet), "rows.parquet.gz", None, "holds Parquet inside gzip: unpack it first"),
+        (GOOD.encode(), "rows.parquet", None, "is no Parquet file: it does not begin as one"),
+        (GOOD.encode(), "rows.jsonl", "parquet", "is no Parquet file: it does not begin as one"),
+        (GOOD.encode(), "rows.jsonl.gz", None, "is not packed by gzip, as its name says: take .gz off its name"),
+        (gzip.compress(GOOD.encode()), "rows.jsonl", None, "is packed by gzip, which its name denies: name it rows.jsonl.gz"),
+        (gzip.compress(gzip.compress(GOOD.encode())), "rows.jsonl.gz", None, "is packed by gzip twice: unpack it first"),
+        (b"PK\x03\x04\x14\0", "rows.csv", None, "is a zip archive, or an office document: choose a JSON"),
+        (b"PK\x03\x04\x14\0", "rows.jsonl", "json", "is a zip archive"),
+        (gzip.compress(b"SQLite format 3\0"), "rows.gz", None, "is an SQLite database"),
+        (b"BZh91AY&SY\0", "rows.csv", None, "is packed by bzip2"),
+        (b"\x80\x04\x95\0\0", "rows.jsonl", None, "is a pickle, which is never read"),
+        (b"PARE\0\0\0\0", "rows.parquet.enc", None, "is encrypted Parquet"),
+    ]:
+        with pytest.raises(StoreError, match=reason):
+            read(tmp_path, content, name, container)
+    assert read(tmp_path, "BZh,b\n1,2\n", "rows.csv") == [(2, {"BZh": "1", "b": "2"})]
+
+
+def test_parquet_that_is_no_text_or_has_no_end(tmp_path, small_parquet):
+    with pytest.raises(StoreError, match=r"can be read \(it does not end as Parquet does: it was cut off, or is something else\)"):
+        read(tmp_path, small_parquet[:-1], "rows.parquet")
+    when = pa.array([1_700_000_000_123], pa.timestamp("ms"))
+    parquet.write_table(pa.table({"a": [float("nan")], "b": [b"x"], "c": when, "d": [[{"e": None}]]}), tmp_path / "odd.parquet")
+    row = {"b": {"bytes": 1}, "c": "2023-11-14T22:13:20.123000", "d": [{"e": None}]}
+    assert list(files.records(tmp_path / "odd.parquet")) == [(1, row)]
+
+
+def test_a_packed_file_has_a_limit_that_can_be_raised(tmp_path):
+    content = gzip.compress(GOOD.encode() * 100_000)
+    with pytest.raises(StoreError, match=r"unpacks to more than 1 MiB: unpack it yourself if it is right, or .*--max-unpacked-mib"):
+        read(tmp_path, content, "rows.gz", unpacked_bytes=MIB)
+    assert len(read(tmp_path, content, "rows.gz", unpacked_bytes=3 * MIB)) == 200_000
+    parquet.write_table(pa.table({"a": ["x" * 1_000] * 2_000}), tmp_path / "a.parquet")
+    with pytest.raises(StoreError, match=r"unpacks to more than 1 MiB: .*--max-unpacked-mib"):
+        list(files.records(tmp_path / "a.parquet", limits=Limits(unpacked_bytes=MIB)))
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 64), (MIB, 200), (10 * MIB, 2_000), (1 << 40, 4_096)])
+def test_what_a_packed_file_may_unpack_to(size, most):
+    assert Limits().unpacked(size) == most * MIB
 
 
 def test_a_file_that_is_not_there_and_a_folder(tmp_path):

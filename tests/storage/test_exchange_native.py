@@ -106,7 +106,7 @@ def test_the_manifest_tells_what_there_is_and_what_is_not(full, tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "rows.jsonl", "rows.sha256"]
     assert manifest["rows"] == number == sum(manifest["tables"].values())
     assert manifest["tables"]["judgments"] == full.value("SELECT count(*) FROM judgments")
-    assert set(manifest["left_out"]) == {"accounts", "sessions", "sign_in_failures"}
+    assert set(manifest["left_out"]) == {"accounts", "sessions", "sign_in_failures", "keys"}
     text = (tmp_path / "out" / "rows.jsonl").read_text(encoding="utf-8")
     assert "argon2" not in text and '"table":"accounts"' not in text and '"table":"sign_in_failures"' not in text
     assert json.loads(text.splitlines()[0])["table"] == "account_events"
@@ -151,13 +151,34 @@ def test_an_export_that_was_changed_is_refused_whole(full, other, tmp_path, tamp
     assert rows_of(other) == before and schema_of(other) == schema
 
 
+def flag(**values):
+    row = {"id": 1, "judgment_id": 99, "completion_id": None, "kind": "unsafe", "note": ""} | values
+    return json.dumps({"table": "flags", "row": row})
+
+
 @pytest.mark.parametrize(
     "line, reason",
     [
         ('{"table":"nonsense","row":{}}', "there is no table 'nonsense'"),
         ('{"table":"flags","row":{"id":1}}', "its columns are not those of flags"),
         ('{"table":"flags","row":{"id":1,"judgment_id":1,"completion_id":null,"kind":"ugly","note":""}}', "CHECK constraint"),
-        ('{"table":"flags","row":{"id":1,"judgment_id":99,"completion_id":null,"kind":"unsafe","note":[]}}', "type 'list'|not supported"),
+        ('{"table":"flags","row":{"id":1,"judgment_id":99,"completion_id":null,"kind":"unsafe","note":[]}}', "note must be text"),
+        (flag(id=1 << 63), "id must be from 0 to 9007199254740991, not 9223372036854775808"),
+        (flag(id=-1), "id must be from 0 to"),
+        (flag(judgment_id=1 << 64), "judgment_id must be from 0 to"),
+        (flag(judgment_id=True), "judgment_id must be a whole number"),
+        (flag(judgment_id="1"), "judgment_id must be a whole number"),
+        (flag(note="\ud83d"), "note has half a surrogate pair"),
+        (flag(note={"a": "b"}), "note must be text"),
+        ('{"table":["flags"],"row":{}}', r"there is no table \['flags'\]"),
+        (
+            '{"table":"exclusions","row":{"id":1,"rule":"x","reason":"y","by_id":null,"created_at":"soon"}}',
+            "created_at must be a time, not 'soon'",
+        ),
+        ('{"table":"flags","row":' + "[" * 2_000 + "}", "nested too deeply"),
+        ('{"table":"flags","row":' + "[[]," * 200_000 + "}", "nested too deeply"),
+        ('{"table":"flags","row":{"id":[' + "[]," * 500_000 + "1]}}", "more than 419,430 values"),
+        ('{"table":"flags","row":{"id":' + "1" * 5_000 + "}}", "it is no row"),
         ('{"table":"flags","row":{"id":1,"judgment_id":99,"completion_id":null,"kind":"unsafe","note":""}}', "other numbers"),
         ('{"row":3}', "it is no row"),
         ("[1]", "it is no row"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage import exclusions, gold, judgments, queue
+from storage import comparisons, exclusions, gold, judgments, presentations, queue
 from storage.database import StoreError
 
 
@@ -165,6 +165,24 @@ def test_everything_of_one_annotator_that_counts_now_or_since_a_time(world):
     with pytest.raises(StoreError, match="no judgment to exclude"):
         exclusions.exclude_annotator(world.store, world.bob.id, rule="left", reason="r", by=None, since="2999-01-01")
     assert counting(world.store) == [other.id]
+
+
+def test_gold_and_repeats_are_excluded_with_the_votes_of_their_annotator(world):
+    """Their author reads what is excluded: those that were left out would give themselves away."""
+    gold.set_answer(world.store, (marked := world.comparison()), ((1,), (2,)), by=None)
+    shown = presentations.record(world.store, comparisons.get(world.store, marked), world.ann.id, purpose="gold")
+    of_gold = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=((1,), (2,)))
+    with pytest.raises(StoreError, match="no judgment to exclude"):
+        exclusions.exclude_annotator(world.store, world.ann.id, rule="left", reason="r", by=None)
+    world.comparison()
+    vote = world.rank(world.ann)
+    excluded = exclusions.exclude_annotator(world.store, world.ann.id, rule="left", reason="r", by=None)
+    assert excluded.judgments == 2
+    assert exclusions.of_judgments(world.store, [vote.id, of_gold.id]) == {vote.id: [excluded], of_gold.id: [excluded]}
+    exclusions.lift(world.store, excluded.id, reason="no", by=None)
+    assert counting(world.store) == [vote.id]
+    # What it measures stays as it was.
+    assert gold.results(world.store) == {marked: (1, 1)}
 
 
 def test_all_of_them_newest_first_lifted_ones_too(world, vote):

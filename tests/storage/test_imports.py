@@ -37,7 +37,14 @@ def counts(store):
 
 
 def votes(store):
-    return [(found.annotator.name, found.judgment.tiers) for found in judgments.standing(store)]
+    return [(found.annotator.name, as_listed(store, found.judgment.tiers)) for found in judgments.standing(store)]
+
+
+def as_listed(store, tiers):
+    """Tiers with the answers numbered from 1 as the file lists them, through all comparisons; ids are drawn apart from that."""
+    rows = store.rows("SELECT completion_id FROM comparison_completions ORDER BY comparison_id, position")
+    number = {row[0]: n for n, row in enumerate(rows, 1)}
+    return tuple(tuple(number[completion_id] for completion_id in tier) for tier in tiers)
 
 
 def test_a_vote_with_all_its_rows(store, bring):
@@ -90,7 +97,7 @@ def test_judged_comparisons_are_not_queued_and_others_wait(world, bring):
     rows = [tuple(r) for r in world.store.rows("SELECT human_ranks, wanted, gold FROM comparisons ORDER BY id")]
     assert rows == [(2, 2, 0), (0, 3, 0), (0, 3, 1)]
     assert queue.depth(world.store) == 1 and world.next(world.ann) == 2
-    assert gold.answer(world.store, 3) == ((6,), (5,))
+    assert as_listed(world.store, gold.answer(world.store, 3)) == ((6,), (5,))
 
 
 def test_a_waiting_comparison_that_gets_a_vote_later_in_the_file_waits_no_more(store, bring):

@@ -238,7 +238,19 @@ def fill_m005(db):
 
 
 def fill_m006(db):
-    """It only forbids and looks: there is nothing new to fill."""
+    """It only forbids and looks: there is nothing new to fill; m007 adds a column that old rows leave empty."""
+
+
+def fill_m007(db):
+    """What the reward model was worth, and somebody who guesses."""
+    db.conn.execute("""UPDATE runs SET validation = '{"pairs":40}' WHERE id = 'round-1'""")
+    put(db, "sign_in_failures", "name created_at", ("ann", at(60)), ("nobody", at(61)))
+
+
+def fill_m008(db):
+    """The key of the names that browsers know, and a repeat that was given back."""
+    put(db, "keys", "name value", ("row tokens", b"0123456789abcdef"))
+    put(db, "given_back", "presentation_id ticket at", (9, 3, at(63)))
 
 
 FILLS = {
@@ -248,6 +260,8 @@ FILLS = {
     "m004_detail": fill_m004,
     "m005_leases": fill_m005,
     "m006_audit": fill_m006,
+    "m007_validation": fill_m007,
+    "m008_blindness": fill_m008,
 }
 
 
@@ -583,6 +597,48 @@ def test_m007_gives_a_run_room_for_its_validation(step):
     assert done.rows("SELECT id, status, result, validation FROM runs ORDER BY id") == [
         ("round-1", "done", "{}", None), ("round-2", "lost", None, None),
     ]  # fmt: skip
+
+
+def test_m008_notes_what_gold_and_repeats_would_have_lost(step):
+    done = step("m008_blindness")
+    assert_kept(done)
+    assert done.added("columns") == words("keys.name keys.value given_back.presentation_id given_back.ticket given_back.at")
+    assert done.added("keys") == {"given_back.presentation_id -> presentations.id"}
+    assert done.added("triggers") == words(
+        "lapsed_is_given_back skipped_is_given_back ranked_is_not_given_back excluded_is_given_back lifted_is_not_given_back"
+    )
+    assert done.added("indexes") == done.added("views") == set()
+    assert_dropped_nothing(done)
+    assert done.rows("SELECT * FROM keys") == done.rows("SELECT * FROM given_back") == []
+    # Nine comparisons have drawn a ticket. Presentation 9 is a repeat, 7 a vote that its annotator holds.
+    put(done.db, "leases", "id presentation_id comparison_id annotator_id policy propensity created_at expires_at",
+        (20, 9, 4, ANN, "repeat", 0.5, at(50), at(51)),
+    )  # fmt: skip
+    last = done.rows("SELECT seq FROM sqlite_sequence WHERE name = 'line'")[0][0]
+    done.db.conn.execute("UPDATE leases SET ended_at = ?, outcome = 'lapsed' WHERE id = 20", [at(52)])
+    assert done.rows("SELECT * FROM given_back") == [(9, last, at(52))]
+    done.db.conn.execute("UPDATE leases SET ended_at = ?, outcome = 'lapsed' WHERE presentation_id = 7", [at(53)])
+    assert done.rows("SELECT presentation_id FROM given_back") == [(9,)]
+    judged = "id comparison_id presentation_id annotator_id verdict skip_reason tiers supersedes purpose created_at"
+    put(done.db, "judgments", judged, (30, 4, 9, ANN, "rank", None, "[[7],[8]]", None, "repeat", at(54)))
+    assert done.rows("SELECT * FROM given_back") == []
+    put(done.db, "judgments", judged, (31, 4, 9, ANN, "skip", "x", "[]", 30, "repeat", at(55)))
+    assert done.rows("SELECT presentation_id, at FROM given_back") == [(9, at(55))]
+    put(done.db, "judgments", judged, (32, 4, 9, ANN, "rank", None, "[[7],[8]]", 31, "repeat", at(56)))
+    put(done.db, "exclusions", "id rule reason created_at", (9, "r", "r", at(57)))
+    put(done.db, "excluded_judgments", "judgment_id exclusion_id", (32, 9))
+    assert done.rows("SELECT presentation_id, at FROM given_back") == [(9, at(57))]
+    put(done.db, "exclusion_lifts", "exclusion_id reason created_at", (9, "no", at(58)))
+    assert done.rows("SELECT * FROM given_back") == []
+def test_m009_counts_wrong_passwords_by_where_they_came_from(step):
+    done = step("m009_sign_in")
+    assert_kept(done)
+    assert done.added("columns") == {"sign_in_failures.origin"}
+    for kind in ("keys", "indexes", "triggers", "views"):
+        assert done.old[kind] == done.new[kind]
+    assert_dropped_nothing(done)
+    # From nowhere that is known: they count against every address together.
+    assert done.rows("SELECT name, origin FROM sign_in_failures ORDER BY id")[-2:] == [("ann", ""), ("nobody", "")]
 
 
 # ---- a whole data folder of version 0.1.0, opened by this one

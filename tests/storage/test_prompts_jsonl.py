@@ -78,7 +78,7 @@ def test_bad_rows_are_told_by_line_and_good_ones_kept(tmp_path, store):
         (14, "kind must be a word"),
         (15, "split must be train or heldout, not ['train']"),
         (16, "the text has half a surrogate pair, which UTF-8 cannot hold"),
-        (17, "not JSON"),
+        (17, "not JSON: nested too deeply, more than 500 lists and objects"),
         (18, "not JSON"),
     ]
     assert prompts.add(store, found, source="prompts.jsonl") == 2

@@ -328,6 +328,60 @@ def test_neither_gold_nor_repeats_take_a_place(world):
     assert tuple(world.store.row("SELECT leased, human_ranks FROM comparisons WHERE id = ?", [marked])) == (0, 0)
 
 
+@pytest.fixture
+def late_gold(world):
+    """Ann holds a gold comparison, and two others wait; her presentation."""
+    gold.set_answer(world.store, world.comparison(), ((1,), (2,)), by=None)
+    world.comparisons(2)
+    ask_for(world, gold_share=0.5)
+    shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.0))[1]
+    ask_for(world, gold_share=0)
+    return shown
+
+
+def test_late_gold_is_kept_while_a_vote_in_its_stead_would_still_wait(world, late_gold):
+    lapse(world.store)
+    world.rank(world.bob)
+    # A vote would stand behind the one that still waits.
+    assert queue.reclaim(world.store, late_gold)
+    saved = judgments.save(world.store, late_gold.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
+    assert saved.purpose == "gold"
+
+
+def test_late_gold_is_refused_when_a_vote_in_its_stead_would_be_taken(world, late_gold):
+    lapse(world.store)
+    for _ in range(2):
+        world.rank(world.bob)
+    with pytest.raises(judgments.LeaseOver, match="given to somebody else"):
+        judgments.save(world.store, late_gold.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
+
+
+def test_late_gold_is_kept_when_nobody_else_asked(world, late_gold):
+    lapse(world.store)
+    for _ in range(2):
+        world.rank(world.ann)
+    assert queue.reclaim(world.store, late_gold)
+
+
+def test_gold_that_was_ranked_keeps_its_place_and_gold_that_was_skipped_does_not(world, late_gold):
+    first = judgments.save(world.store, late_gold.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
+    for _ in range(2):
+        world.rank(world.bob)
+    world.comparison()
+    skipped = judgments.correct(world.store, first.id, world.ann.id, verdict="skip", skip_reason="x")
+    assert queue.reclaim(world.store, late_gold)
+    world.rank(world.bob)
+    with pytest.raises(judgments.LeaseOver, match="others have judged it since"):
+        judgments.correct(world.store, skipped.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
+
+
+def test_gold_that_was_withdrawn_is_refused_as_a_vote_is(world, late_gold):
+    world.store.connection.conn.execute("UPDATE comparisons SET retired = 1 WHERE id = ?", [late_gold.comparison_id])
+    assert not queue.renew(world.store, late_gold.id, world.ann.id)
+    with pytest.raises(judgments.LeaseOver, match="withdrawn"):
+        judgments.save(world.store, late_gold.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
+
+
 def test_the_defaults_ask_for_neither(world):
     assert (ProjectSettings().gold_share, ProjectSettings().repeat_share) == (0, 0)
 

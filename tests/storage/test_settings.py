@@ -9,7 +9,7 @@ from storage import comparisons, exclusions, gold, queue, settings
 from storage.database import StoreError
 from storage.records import ProjectSettings
 
-ALL_DIFFERENT = ProjectSettings(3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False)
+ALL_DIFFERENT = ProjectSettings(3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000)
 
 
 def wanted(store):
@@ -68,6 +68,8 @@ def test_settings_of_older_and_newer_versions_are_read_as_far_as_they_are_known(
         ({"rationale": "maybe"}, "rationale must be off, optional or required, not 'maybe'"),
         ({"rationale_min_chars": 0}, "the shortest rationale must be 1 to 2000 characters, not 0"),
         ({"rationale_min_chars": 2001}, "the shortest rationale must be 1 to 2000 characters, not 2001"),
+        ({"text_max_chars": 999}, "the longest text must be 1000 to 10000000 characters, not 999"),
+        ({"text_max_chars": 10_000_001}, "the longest text must be 1000 to 10000000 characters, not 10000001"),
         ({"rationale_min_chars": 1.5}, "rationale_min_chars must be a whole number, not 1.5"),
     ],
 )
@@ -81,10 +83,13 @@ def test_what_is_out_of_range_is_refused_and_nothing_changes(store, change, why)
 @pytest.mark.parametrize(
     "change",
     [
-        {"overlap": 1, "lease_minutes": 1, "gold_share": 0, "repeat_share": 0, "aspects": (), "aspect_scale": 2, "rationale_min_chars": 1},
+        {
+            "overlap": 1, "lease_minutes": 1, "gold_share": 0, "repeat_share": 0, "aspects": (), "aspect_scale": 2,
+            "rationale_min_chars": 1, "text_max_chars": 1_000,
+        },
         {
             "overlap": 20, "lease_minutes": 1440, "gold_share": 0.5, "repeat_share": 0.5, "aspects": tuple("abcdefgh"),
-            "aspect_scale": 10, "rationale_min_chars": 2000,
+            "aspect_scale": 10, "rationale_min_chars": 2000, "text_max_chars": 10_000_000,
         },
     ],
 )  # fmt: skip

@@ -9,27 +9,14 @@ A handler is called with the values that its page starts with. It counts as let 
 gate: that it then finds the form empty is fine, what it does is tested elsewhere.
 """
 
-import asyncio
 import json
 import re
-from collections.abc import Iterator
 
-import argon2
-import gradio as gr
-import httpx2
 import pytest
-from starlette.routing import Mount, Route
+from walk import call, functions_of, handlers_of, reach, routes_of, server_call
 
 from feedback_ui import guard
-from feedback_ui.app import build_app
-from feedback_ui.gate import Gate
-from feedback_ui.serving import Serving
-from feedback_ui.web import Web
 from feedback_ui.words import Words
-from rlhf.client import PolicyServerDown
-from rlhf.config import RoundConfig
-from storage import accounts
-from storage.database import Database
 from storage.records import ROLES
 
 A, L, R = "annotator", "lead", "researcher"
@@ -44,6 +31,8 @@ ROUTES = {
     "GET /sign-in": EVERYBODY,
     "POST /sign-in": EVERYBODY,
     "POST /sign-out": ALL,
+    "GET /password": ALL,
+    "POST /password": ALL,
     # The page and what it is made of.
     "GET /": ALL,
     "GET /config": ALL,
@@ -207,93 +196,7 @@ NOT_THERE = Words("en")("guard.no_such_route")
 NOT_FOR_THIS_ROLE = Words("en")("guard.without_role")
 
 
-class NoJobs:
-    def start(self, config, by=None):
-        raise PolicyServerDown("no rounds here")
-
-    cancel = resume = start
-
-    def log_tail(self, run_id, lines=40):
-        return ""
-
-
-class NoServer:
-    def models(self):
-        raise PolicyServerDown("no models here")
-
-    status = models
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    store = Database(tmp_path_factory.mktemp("walk") / "rankloop.db")
-
-    # In a loop that runs: Gradio opens one and never closes it where there is none.
-    async def made() -> Web:
-        return Web(build_app(store, NoJobs(), NoServer(), default_config=RoundConfig()), Gate(store))
-
-    yield asyncio.run(made())
-    store.close()
-
-
-@pytest.fixture(scope="module")
-def visitors(pages):
-    """The app served, and for each visitor a client that is signed in as that and nothing else."""
-    store = pages.gate.store
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-        # A lead who can be counted on, whatever the walk does to the others.
-        accounts.create(store, "first lead", "correct horse", ["lead"])
-        serving = Serving(pages, "127.0.0.1", 0)
-        clients = {"nobody": httpx2.Client(base_url=serving.url, timeout=30)}
-        for role in (A, L, R):
-            accounts.create(store, f"the {role}", "correct horse", [role])
-            cookie = f"{pages.gate.cookie}={accounts.sign_in(store, f'the {role}', 'correct horse')}"
-            clients[role] = httpx2.Client(base_url=serving.url, headers={"cookie": cookie}, timeout=30)
-        yield clients
-        for client in clients.values():
-            client.close()
-        serving.stop()
-
-
 # ---- what there is
-
-
-def routes_of(app, at="") -> Iterator[tuple[str, str]]:
-    """Every method and path, of what is mounted too."""
-    for route in app.routes:
-        if isinstance(route, Mount):
-            yield from routes_of(route.app, at + route.path)
-        elif hasattr(route, "original_router"):
-            # What FastAPI makes of a router that is included: its routes know their whole path.
-            yield from routes_of(route.original_router, at)
-        elif isinstance(route, Route) or hasattr(route, "methods"):
-            yield from ((method, at + route.path) for method in route.methods)
-        else:
-            yield ("?", f"{at}{getattr(route, 'path', route)}")
-
-
-def name_of(function) -> str:
-    module = function.__module__.removeprefix("feedback_ui.")
-    return f"{module}.{function.__qualname__.replace('.<locals>', '')}"
-
-
-def handlers_of(blocks: gr.Blocks):
-    """Every event that reaches the server, by the name of its handler; events that stay in the browser have none."""
-    for event in blocks.fns.values():
-        if event.cancels:
-            yield "gradio.cancel", event
-        elif event.fn is not None:
-            yield name_of(event.fn), event
-
-
-def functions_of(blocks: gr.Blocks):
-    """Every server function of every component, those that Gradio's own components bring along too."""
-    for block in blocks.blocks.values():
-        for attribute in dir(block):
-            function = getattr(block, attribute, None)
-            if callable(function) and getattr(function, "_is_server_fn", False) is True:
-                yield name_of(function), block, attribute
 
 
 def same(found: set[str], table: dict) -> None:
@@ -316,13 +219,6 @@ def test_every_server_function_is_in_the_table(pages):
 
 
 # ---- the walk
-
-
-def reach(client: httpx2.Client, method: str, path: str, **options) -> tuple[int, str]:
-    """The status and the text; of a stream, which would not end, only the status."""
-    with client.stream(method, path, **options) as reply:
-        endless = "event-stream" in reply.headers.get("content-type", "")
-        return reply.status_code, "" if endless else reply.read().decode("utf-8", "replace")
 
 
 def error_in(text: str) -> str | None:
@@ -410,43 +306,6 @@ def problem(name: str, allowed: set[str], role: str, status: int, text: str) -> 
     if not refused and role not in allowed:
         return f"{name} does not refuse {role}, who may not: it answers {status} {text[:300]}"
     return None
-
-
-def call(client: httpx2.Client, event) -> tuple[int, str]:
-    """Calls an event as the page does, with what the page starts with: past the queue, or through it."""
-    body = {"fn_index": event._id, "data": [start_value(block) for block in event.inputs], "session_hash": "walk"}
-    if not event.queue:
-        return reach(client, "POST", "/gradio_api/run/predict", json=body)
-    status, text = reach(client, "POST", "/gradio_api/queue/join", json=body)
-    if status != 200:
-        return status, text
-    heard = []
-    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "walk"}) as messages:
-        for line in messages.iter_lines():
-            heard.append(line)
-            if "process_completed" in line or "close_stream" in line:
-                break
-    return 200, "\n".join(heard)
-
-
-def server_call(block, attribute: str) -> dict:
-    return {"data": {}, "component_id": block._id, "fn_name": attribute, "session_hash": "walk"}
-
-
-def start_value(block):
-    value = getattr(block, "value", None)
-    # A translated text is no value, and a state is the server's.
-    if callable(value) or isinstance(block, gr.State) or not is_json(value):
-        return None
-    return value
-
-
-def is_json(value) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True
 
 
 def test_the_walk_can_fail():

@@ -1,0 +1,246 @@
+"""Signing in and out and changing one's own password, without a script.
+
+Leaves out who may reach these pages (`feedback_ui.guard`), whose password is looked at next
+(`feedback_ui.password_queue`) and whether it is right (`storage.accounts`).
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from hashlib import sha256
+from html import escape
+from ipaddress import IPv6Address, ip_address, ip_network
+from string import Template
+from urllib.parse import parse_qs
+
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from feedback_ui.errors import public
+from feedback_ui.gate import Gate
+from feedback_ui.guard import PASSWORD, SIGN_IN
+from feedback_ui.password_queue import AT_ONCE, COME_AGAIN_S, Attempt, Busy, PasswordQueue
+from feedback_ui.theme import asset
+from feedback_ui.words import Words, words_of
+from storage import accounts, names
+from storage.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, SignInRefused
+from storage.brake import Origin
+from storage.database import StoreError
+
+LONGEST_FORM = 10_000
+"""The most that anybody who is not signed in may send, in bytes."""
+
+KNOWN_DAYS = 365
+"""So long a browser is known after it has signed in."""
+
+
+class Door:
+    """The routes of one app, in its event loop."""
+
+    def __init__(self, gate: Gate):
+        self.gate = gate
+        self._sign_in_page = Template(asset("sign_in.html"))
+        self._password_page = Template(asset("password.html"))
+        self._style = asset("sign_in.css")
+        self._icon = f"data:image/svg+xml;base64,{b64encode(asset('favicon.svg').encode()).decode()}"
+        digest = b64encode(sha256(self._style.encode()).digest()).decode()
+        self._policy = (
+            f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; form-action 'self'; "
+            "frame-ancestors 'none'; base-uri 'none'"
+        )
+        self._queue = PasswordQueue()
+        self._limiter = CapacityLimiter(AT_ONCE)
+
+    # ---- signing in and out
+
+    async def show(self, request: Request) -> Response:
+        return RedirectResponse("/", 303) if self.gate.visitor(request) else self._sign_in_form(request)
+
+    async def sign_in(self, request: Request) -> Response:
+        """A new session in place of the one that this browser had."""
+        store, words = self.gate.store, words_of(request)
+        if not accounts.any_accounts(store):
+            return RedirectResponse("/", 303)
+        if (form := await read_form(request)) is None:
+            return self._sign_in_form(request, words("sign_in.wrong"), status=413)
+        name, password = form.get("name", ""), form.get("password", "")
+        try:
+            token = await self._looked_at(
+                request, name, lambda origin: accounts.sign_in(store, name, password, origin)
+            )
+        except Busy:
+            return self._sign_in_form(request, words("sign_in.busy", count=COME_AGAIN_S), name=name, status=429, wait_s=COME_AGAIN_S)
+        except SignInRefused as error:
+            text = words("sign_in.wait", count=error.wait_s) if error.wait_s else words("sign_in.wrong")
+            return self._sign_in_form(request, text, name=name, status=429 if error.wait_s else 401, wait_s=error.wait_s)
+        except StoreError as error:
+            return self._sign_in_form(request, public(error), name=name, status=503)
+        await self._end_session(request)
+        return self._begin_session(request, token, "/")
+
+    async def sign_out(self, request: Request) -> Response:
+        await self._end_session(request)
+        response = RedirectResponse(SIGN_IN, 303)
+        for cookie in (self.gate.cookie, roles_cookie(self.gate)):
+            response.delete_cookie(cookie, path="/", samesite="strict", secure=request.url.scheme == "https")
+        return response
+
+    # ---- one's own password
+
+    async def show_password(self, request: Request) -> Response:
+        visitor = self.gate.visitor(request)
+        if visitor is None or not visitor.signed_in:
+            return RedirectResponse("/", 303)
+        said = words_of(request)("password.changed") if "changed" in request.query_params else ""
+        return self._password_form(request, visitor.annotator.name, done=said)
+
+    async def change_password(self, request: Request) -> Response:
+        """Another password for who is signed in; this browser gets a new session, and every other one ends."""
+        store, words, visitor = self.gate.store, words_of(request), self.gate.visitor(request)
+        if visitor is None or not visitor.signed_in:
+            return RedirectResponse("/", 303)
+        name, token = visitor.annotator.name, self.gate.token(request)
+        if (form := await read_form(request)) is None:
+            return self._password_form(request, name, words("password.long", count=LONGEST_PASSWORD), status=413)
+        current, new, again = (form.get(field, "") for field in ("current", "new", "again"))
+        if problem := _problem_of_new(words, current, new, again):
+            return self._password_form(request, name, problem, status=400)
+        try:
+            token = await self._looked_at(
+                request, name, lambda origin: accounts.change_password(store, token, current, new, origin)
+            )
+        except Busy:
+            text = words("sign_in.busy", count=COME_AGAIN_S)
+            return self._password_form(request, name, text, status=429, wait_s=COME_AGAIN_S)
+        except SignInRefused as error:
+            text = words("password.wait", count=error.wait_s) if error.wait_s else words("password.wrong")
+            return self._password_form(request, name, text, status=429 if error.wait_s else 403, wait_s=error.wait_s)
+        except StoreError as error:
+            return self._password_form(request, name, public(error), status=503)
+        return self._begin_session(request, token, f"{PASSWORD}?changed")
+
+    # ---- inside
+
+    async def _looked_at(self, request: Request, name: str, act: Callable[[Origin], str]) -> str:
+        """What `act` gives, once it is this attempt's turn; in a thread of its own."""
+        store = self.gate.store
+        browser = accounts.known_browser(store, name, self.gate.cookies(request).get(browser_cookie(self.gate)))
+        origin = Origin(browser, known=True) if browser else Origin(address_of(request))
+        # Who must wait is told so at once, and stands in nobody's way.
+        await to_thread.run_sync(accounts.check_brake, store, name, origin)
+        async with self._queue.turn(Attempt(names.folded(name), origin)) as turn:
+            token = await to_thread.run_sync(act, origin, limiter=self._limiter)
+            turn.right()
+        return token
+
+    def _begin_session(self, request: Request, token: str, to: str) -> Response:
+        response = RedirectResponse(to, 303)
+        account = accounts.of_token(self.gate.store, token)
+        if account is None:
+            # Changed or disabled within these milliseconds.
+            return RedirectResponse(SIGN_IN, 303)
+        secure = request.url.scheme == "https"
+        kept = self.gate.cookies(request).get(browser_cookie(self.gate))
+        notes = accounts.browser_notes(self.gate.store, account.id, kept)
+        for cookie, value, hidden, days in (
+            (self.gate.cookie, token, True, accounts.LONGEST_DAYS),
+            (roles_cookie(self.gate), ".".join(sorted(account.roles)), False, accounts.LONGEST_DAYS),
+            (browser_cookie(self.gate), notes, True, KNOWN_DAYS),
+        ):
+            response.set_cookie(
+                cookie, value, httponly=hidden, samesite="strict", secure=secure, path="/", max_age=days * 24 * 3600
+            )
+        return response
+
+    async def _end_session(self, request: Request) -> None:
+        if token := self.gate.token(request):
+            await to_thread.run_sync(accounts.sign_out, self.gate.store, token)
+
+    def _sign_in_form(self, request: Request, problem: str = "", *, name: str = "", status: int = 200, wait_s: int = 0) -> Response:
+        words = words_of(request)
+        texts = {
+            "title": words("sign_in.title"),
+            "name_label": words("sign_in.name"),
+            "password_label": words("sign_in.password"),
+            "submit": words("sign_in.submit"),
+            "help": words("sign_in.help"),
+            "name": name,
+            "action": SIGN_IN,
+            "focus_name": "" if name else "autofocus",
+            "focus_password": "autofocus" if name else "",
+        }
+        return self._page(self._sign_in_page, words, texts, problem, status=status, wait_s=wait_s)
+
+    def _password_form(
+        self, request: Request, name: str, problem: str = "", *, done: str = "", status: int = 200, wait_s: int = 0
+    ) -> Response:
+        words = words_of(request)
+        texts = {label: words(f"password.{label}") for label in ("title", "submit", "back")}
+        texts |= {f"{label}_label": words(f"password.{label}") for label in ("current", "new", "again")}
+        texts |= {
+            "whose": words("password.whose", name=name),
+            "help": words("password.help", count=SHORTEST_PASSWORD),
+            "shortest": str(SHORTEST_PASSWORD),
+            "name": name,
+            "action": PASSWORD,
+        }
+        return self._page(self._password_page, words, texts, problem, done=done, status=status, wait_s=wait_s)
+
+    def _page(
+        self, page: Template, words: Words, texts: dict[str, str], problem: str, *, done: str = "", status: int, wait_s: int
+    ) -> Response:
+        said = f'<p class="problem" role="alert">{escape(problem)}</p>' if problem else ""
+        said += f'<p class="done" role="status">{escape(done)}</p>' if done else ""
+        filled = {key: escape(text) for key, text in texts.items()}
+        filled |= {"language": words.language, "icon": self._icon, "style": self._style, "problem": said}
+        headers = {"Content-Security-Policy": self._policy} | ({"Retry-After": str(wait_s)} if wait_s else {})
+        return HTMLResponse(page.substitute(filled), status, headers=headers)
+
+
+def roles_cookie(gate: Gate) -> str:
+    """The name under which the browser keeps which roles are its own; nothing on the server reads it."""
+    return f"{gate.cookie}-roles"
+
+
+def browser_cookie(gate: Gate) -> str:
+    """The name under which the browser keeps notes of which accounts have signed in with it."""
+    return f"{gate.cookie}-browser"
+
+
+def address_of(request: Request) -> str:
+    """Whose request this is, as a proxy on this machine says; of IPv6 the network of 64 bits, all of which is one person's."""
+    said = request.client.host if request.client else ""
+    try:
+        address = ip_address(said.split("%")[0])
+    except ValueError:
+        return said[:80]
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+    return str(address)
+
+
+async def read_form(request: Request) -> dict[str, str] | None:
+    """The fields of a form; None if it is too long to be this one."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_FORM:
+            return None
+    fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, errors="replace")
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _problem_of_new(words: Words, current: str, new: str, again: str) -> str | None:
+    """What is wrong with a new password, in words; None if nothing is."""
+    length = len(names.composed(new))
+    if length < SHORTEST_PASSWORD:
+        return words("password.short", count=SHORTEST_PASSWORD)
+    if length > LONGEST_PASSWORD:
+        return words("password.long", count=LONGEST_PASSWORD)
+    if new != again:
+        return words("password.differ")
+    if new == current:
+        return words("password.same")
+    return None

@@ -1,0 +1,186 @@
+"""Renders chat templates under limits of time, memory and length, in a process of its own.
+
+A chat template comes with a model and is a program: nested loops may never end, and strings may double until memory is gone.
+Every rendering therefore happens in `rlhf.chat_template_process`, by transformers' own function and in its sandbox, and that
+process is ended when it goes over a limit. One such process serves this one, and is started when it is first needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from jinja2 import TemplateError
+
+CPU_S = 2.0
+"""Processor time for one rendering, in seconds. Ordinary ones take less than a millisecond."""
+
+WALL_S = 60.0
+"""Longest wait for a rendering or for the process to start, in seconds: a machine may be busy."""
+
+MEMORY_BYTES = 512 << 20
+"""What renderings may take beyond what the process has when it starts."""
+
+LONGEST = 4_000_000
+"""Characters that go in, and that come out."""
+
+PRERENDERED = "{{ messages[0]['content'] }}"
+
+
+class ChatTemplateError(TemplateError):
+    """A conversation cannot be rendered: the template refuses it, or went over a limit."""
+
+
+class ChatTemplateLimit(ChatTemplateError):
+    """The template went over a limit of time, memory or length."""
+
+
+class TemplateRenderer:
+    """One process that renders, started anew after one was ended. Threads take turns."""
+
+    def __init__(self, *, cpu_s: float = CPU_S, memory_bytes: int = MEMORY_BYTES, longest: int = LONGEST):
+        self.cpu_s, self.memory_bytes, self.longest = cpu_s, memory_bytes, longest
+        self._process: subprocess.Popen | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Starts the process if it does not run, without waiting for it."""
+        with self._lock:
+            self._running()
+
+    def render(self, conversations: Sequence[Sequence[dict[str, Any]]], template: str, **given: Any) -> list[str]:
+        """The text of each conversation.
+
+        Raises:
+            ChatTemplateError: the template cannot be compiled, or refuses the conversation.
+            ChatTemplateLimit: it took too much time or memory, or came out too long.
+        """
+        asked = json.dumps({"conversations": conversations, "chat_template": template, **given})
+        if len(asked) > self.longest:
+            raise ChatTemplateLimit(
+                f"the conversation has {len(asked):,} characters, of which {self.longest:,} can be rendered: shorten it"
+            )
+        with self._lock:
+            answered = self._ask(asked.encode() + b"\n")
+        if "texts" in answered:
+            return answered["texts"]
+        if "limit" in answered:
+            raise ChatTemplateLimit(self._over(answered["limit"]))
+        raise ChatTemplateError(answered["message"] or answered["error"])
+
+    def _over(self, limit: str) -> str:
+        allowed = {
+            "time": f"{self.cpu_s:g} s of processor time", "memory": f"{self.memory_bytes >> 20} MiB of memory",
+            "length": f"{self.longest:,} characters",
+        }
+        return f"the chat template took more than {allowed[limit]} for one rendering: use a model with another template"
+
+    def _ask(self, line: bytes) -> dict[str, Any]:
+        process = self._running()
+        try:
+            process.stdin.write(line)
+            process.stdin.flush()
+            answered = self._line(process)
+        except BrokenPipeError:
+            answered = b""
+        if answered.endswith(b"\n"):
+            return json.loads(answered)
+        try:
+            code = process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            # It hangs where no processor time passes.
+            process.kill()
+            code = process.wait() and -signal.SIGPROF
+        self._close(process)
+        if code in (-signal.SIGPROF, -signal.SIGKILL):
+            # The second is what the kernel sends where there is no memory left.
+            return {"limit": "time" if code == -signal.SIGPROF else "memory"}
+        return {"error": "ended", "message": f"the process that renders chat templates ended with status {code}"}
+
+    def _line(self, process: subprocess.Popen) -> bytes:
+        """What the process says, up to the end of a line; less if it ends or takes too long."""
+        said, until = bytearray(), time.monotonic() + WALL_S
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(process.stdout, selectors.EVENT_READ)
+            while not said.endswith(b"\n") and waiting.select(max(0.0, until - time.monotonic())):
+                if not (more := os.read(process.stdout.fileno(), 1 << 16)):
+                    break
+                said += more
+        return bytes(said)
+
+    def _running(self) -> subprocess.Popen:
+        if self._process is not None and self._process.poll() is not None:
+            self._close(self._process)
+        if self._process is None:
+            command = [sys.executable, "-m", "rlhf.chat_template_process", str(self.cpu_s), str(self.memory_bytes), str(self.longest)]
+            # A session of its own: Ctrl-C is for the process that asks. When that is gone, stdin ends, and so does this one.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            )
+        return self._process
+
+    def _close(self, process: subprocess.Popen) -> None:
+        for pipe in (process.stdin, process.stdout):
+            with suppress(BrokenPipeError):
+                pipe.close()
+        self._process = None
+
+    def stop(self) -> None:
+        with self._lock:
+            if (process := self._process) is not None:
+                process.kill()
+                process.wait()
+                self._close(process)
+
+
+@cache
+def renderer() -> TemplateRenderer:
+    """The one of this process."""
+    return TemplateRenderer()
+
+
+class BoundedTemplate:
+    """Goes before a tokenizer's class: its chat template is rendered under limits, and all else is as it was."""
+
+    def apply_chat_template(
+        self, conversation, tools=None, documents=None, chat_template=None, add_generation_prompt=False, *,
+        continue_final_message=False, tokenize=True, padding=False, truncation=False, max_length=None, return_tensors=None,
+        return_dict=True, tokenizer_kwargs=None, **given: Any,
+    ):
+        """As transformers', without what needs to know where in the text something was rendered."""
+        if given.pop("sanitize_control_tokens", False) or given.pop("return_assistant_tokens_mask", False):
+            raise NotImplementedError("a chat template that is rendered elsewhere does not say where its parts are")
+        is_batch = bool(conversation) and not isinstance(conversation[0], dict)
+        conversations = [
+            [{key: value for key, value in message.items() if value is not None} for message in one]
+            for one in (conversation if is_batch else [conversation])
+        ]
+        texts = renderer().render(
+            conversations, self.get_chat_template(chat_template, tools), tools=tools, documents=documents,
+            add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message,
+            **{**self.special_tokens_map, **given},
+        )
+        rendered = [[{"role": "user", "content": text}] for text in texts]
+        return super().apply_chat_template(
+            rendered if is_batch else rendered[0], chat_template=PRERENDERED, tokenize=tokenize, padding=padding, truncation=truncation,
+            max_length=max_length, return_tensors=return_tensors, return_dict=return_dict, tokenizer_kwargs=tokenizer_kwargs,
+        )
+
+
+def bound(tokenizer: Any) -> Any:
+    """The same tokenizer, whose chat template is from now on rendered under limits."""
+    kind = type(tokenizer)
+    if not isinstance(tokenizer, BoundedTemplate):
+        tokenizer.__class__ = type(kind.__name__, (BoundedTemplate, kind), {"__module__": kind.__module__})
+    return tokenizer

@@ -1,0 +1,60 @@
+"""The process in which chat templates are rendered: `rlhf.chat_template` starts it, and ends it when a rendering goes on for ever.
+
+A template is a program that came with a model. transformers' sandbox keeps it from files and from Python's inside, but not
+from using up time and memory, and nothing stops it from within. Speaks JSON, one object a line. No torch here.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from transformers.utils.chat_template_utils import render_jinja_template
+
+
+def limit_memory(more: int) -> None:
+    """Lets this process take `more` bytes than it has now, and write no file. Where the system knows no such limits, none."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more,) * 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    except (ImportError, OSError, ValueError):
+        return
+
+
+def limit_time(seconds: float) -> None:
+    """Lets the kernel end this process after so many seconds of processor time, whatever it is at; 0 for never."""
+    with suppress(AttributeError):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def answer(asked: dict[str, Any], longest: int) -> dict[str, Any]:
+    """The rendered texts, or what kept them from being rendered."""
+    try:
+        texts, _ = render_jinja_template(**asked)
+    except (MemoryError, OverflowError):
+        return {"limit": "memory"}
+    except Exception as error:
+        return {"error": type(error).__name__, "message": str(error)[:500]}
+    return {"limit": "length"} if sum(map(len, texts)) > longest else {"texts": texts}
+
+
+def main() -> None:
+    seconds, memory, longest = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    limit_memory(memory)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        limit_time(seconds)
+        answered = json.dumps(answer(asked, longest))
+        limit_time(0)
+        print(answered, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What stands before the policy server's routes: this machine only, no other site's pages, and bodies of bounded size.
+
+Leaves out what a request asks for; that is checked field by field behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rlhf.http_origin import is_from_elsewhere, on_this_machine
+
+LARGEST_BODY = 1 << 20
+"""Bytes of a request's body; the longest prompt that is read takes half of it, with every character escaped."""
+
+BODY_S = 10.0
+"""How long a body may take to come, in seconds."""
+
+
+class PolicyGuard:
+    """ASGI middleware. Requests that it lets through arrive with their whole body; there are no CORS headers, so no page reads along."""
+
+    def __init__(self, app: ASGIApp, *, largest_body: int = LARGEST_BODY, body_s: float = BODY_S):
+        self.app, self.largest_body, self.body_s = app, largest_body, body_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            response = self._refused(scope)
+            if response is None and scope["method"] not in ("GET", "HEAD"):
+                response, receive = await self._read(receive)
+            await (response or self.app)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    def _refused(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        peer = (scope.get("client") or ("",))[0]
+        if not on_this_machine(peer, headers.get("host", "")):
+            named = repr(headers.get("host", ""))[:100]
+            return refusal(421, f"the policy server answers only on this machine, as 127.0.0.1 or localhost, not as {named}")
+        if is_from_elsewhere(scope["method"], headers):
+            return refusal(403, "the policy server answers no pages of other sites; call it from a program")
+        if scope["method"] in ("GET", "HEAD"):
+            return None
+        # What a page may send across origins without asking first is never JSON.
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            return refusal(415, f"Content-Type is {repr(kind)[:100]}: send JSON as application/json")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 18 or int(length) > self.largest_body:
+            return self._too_large(length)
+        return None
+
+    def _too_large(self, found: str) -> Response:
+        return refusal(413, f"the body has {found[:30]} bytes, of which {self.largest_body:,} are read: send a shorter conversation")
+
+    async def _read(self, receive: Receive) -> tuple[Response | None, Receive]:
+        """The whole body, to be received again; or why not."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.body_s):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return Response(status_code=400), receive
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    # Also where no Content-Length told of it.
+                    if len(body) > self.largest_body:
+                        return self._too_large(f"more than {self.largest_body}"), receive
+        except TimeoutError:
+            return refusal(408, f"the body did not come within {self.body_s:g} s: send it again at once"), receive
+        once: Iterator[Message] = iter([{"type": "http.request", "body": bytes(body), "more_body": False}])
+
+        async def again() -> Message:
+            return next(once, None) or await receive()
+
+        return None, again
+
+
+def refusal(status: int, text: str) -> JSONResponse:
+    """In the shape of OpenAI's errors, whose clients show the message. The connection ends: a body may still be on its way."""
+    return JSONResponse({"error": {"message": text}}, status, headers={"Connection": "close"})

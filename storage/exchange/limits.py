@@ -1,0 +1,48 @@
+"""How much of a file is read: what a reader may unpack, and how large a row and a text may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+LEAST_UNPACKED, MOST_UNPACKED = 64 * MIB, 4096 * MIB
+MOST_TIMES = 200
+"""Text shrinks to a twentieth, and repetitive text to a hundredth; a file made to fill the memory to a thousandth and less."""
+
+DEEPEST = 500
+"""Lists and objects in one another. A tree of replies takes two for each turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one import reads at most. The defaults hold on the pages; the command line can raise them."""
+
+    row_bytes: int = 16 * MIB
+    """Bytes of one row, unpacked: `--max-row-mib`."""
+    unpacked_bytes: int | None = None
+    """Bytes that a gzip or Parquet file unpacks to: `--max-unpacked-mib`. None: 200 times what the file has, from 64 MiB to 4 GiB."""
+    text_chars: int | None = None
+    """Characters of a prompt, a completion or a rationale: `--max-text-chars`. None: what the project's settings say."""
+    raw_cells: bool = False
+    """CSV cells are taken as they are; otherwise the apostrophe before what a spreadsheet would take for a formula is taken off."""
+
+    @property
+    def values(self) -> int:
+        """Values in one row: one takes up to 240 bytes of memory, however few it has in the file."""
+        return max(1_000, self.row_bytes // 160)
+
+    @property
+    def parquet_memory(self) -> int:
+        """Bytes that the process which decodes Parquet may take beside its own code: a batch of full rows, twice over."""
+        return 64 * self.row_bytes
+
+    def unpacked(self, size: int) -> int:
+        """Bytes that a packed file of that size may unpack to."""
+        if self.unpacked_bytes is not None:
+            return self.unpacked_bytes
+        return min(MOST_UNPACKED, max(LEAST_UNPACKED, MOST_TIMES * size))
+
+
+def mib(count: int) -> str:
+    return f"{count / MIB:,.0f} MiB" if count >= MIB else f"{count:,} bytes"

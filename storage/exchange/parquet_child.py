@@ -1,0 +1,113 @@
+"""Decodes Parquet in a process of its own, whose memory is bounded: `python -I parquet_child.py FILE VALUES MEMORY`.
+
+A few hundred bytes of Parquet can stand for gigabytes (runs of one value, long dictionary entries, lists of millions), and a
+file may say of itself what is not so. What the file says is checked first; beyond that the system refuses this process memory.
+Each row goes to stdout as a line of JSON; a reason to stop goes to stderr, with exit status 2.
+
+Imports nothing of the project: it runs as a script, isolated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+# Set before pyarrow is imported: its own allocators reserve address space ahead, which the limit would count.
+os.environ |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
+
+BATCH_ROWS = 16
+BUFFER = 1 << 20
+FOOTER_BYTES = 16 << 20
+"""Of the longest text in the footer."""
+FOOTER_VALUES = 1 << 20
+
+
+class Refused(Exception):
+    """The message says what is wrong with the file."""
+
+
+def main(path: str, most_values: int, memory: int) -> int:
+    import pyarrow
+    from pyarrow import parquet
+
+    _bound_memory(memory)
+    try:
+        with open(path, "rb") as file:
+            _check_ends(file)
+        with parquet.ParquetFile(
+            path, buffer_size=BUFFER, pre_buffer=False,
+            thrift_string_size_limit=FOOTER_BYTES, thrift_container_size_limit=FOOTER_VALUES,
+        ) as file:  # fmt: skip
+            _check_metadata(file.metadata, most_values)
+            encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain).encode
+            for row in _rows(file):
+                sys.stdout.buffer.write(encode(row).encode() + b"\n")
+            sys.stdout.buffer.flush()
+    except Refused as refused:
+        return _say(str(refused))
+    except MemoryError:
+        return _say(f"a batch of {BATCH_ROWS} rows takes more than {memory >> 20:,} MiB of memory to decode")
+    except BrokenPipeError:
+        return 1
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        return _say((str(error).strip() or type(error).__name__).splitlines()[0][:300])
+    return 0
+
+
+def _rows(file: Any) -> Iterator[dict[str, Any]]:
+    for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+        yield from batch.to_pylist()
+
+
+def _check_ends(file: Any) -> None:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 4))
+    if size < 12 or file.read(4) != b"PAR1":
+        raise Refused("it does not end as Parquet does: it was cut off, or is something else")
+
+
+def _check_metadata(metadata: Any, most_values: int) -> None:
+    if metadata.num_columns > most_values:
+        raise Refused(f"{metadata.num_columns:,} columns, at most {most_values:,} are read")
+    for group in range(metadata.num_row_groups):
+        found = metadata.row_group(group)
+        for column in range(found.num_columns):
+            chunk = found.column(column)
+            # Nested columns have several values for a row.
+            if chunk.num_values > most_values * max(1, found.num_rows):
+                raise Refused(
+                    f"{chunk.num_values:,} values of {chunk.path_in_schema[:80]!r} in {found.num_rows:,} rows, at most "
+                    f"{most_values:,} in each row are read"
+                )
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no type for: a time as text, bytes as what no reader takes for text."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return {"bytes": len(value)}
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _bound_memory(most: int) -> None:
+    """As far as the system can: Linux refuses what goes beyond, macOS and Windows do not."""
+    try:
+        import resource
+
+        with open("/proc/self/statm", encoding="ascii") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (taken + most, taken + most))
+    except (ImportError, OSError, ValueError):
+        pass
+
+
+def _say(reason: str) -> int:
+    sys.stderr.write(reason.encode("ascii", "backslashreplace").decode())
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

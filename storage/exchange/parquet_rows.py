@@ -1,0 +1,67 @@
+"""Rows of a Parquet file as lines of JSON, decoded by a process of their own (`parquet_child`), which may run out of memory or
+crash on a file that was made for it without taking this one along."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from storage.database import StoreError
+from storage.exchange import parquet_child
+from storage.exchange.limits import Limits, mib
+
+
+def lines(path: Path, limits: Limits) -> Iterator[bytes]:
+    """Each row as JSON; a row of more than `limits.row_bytes` comes as only so many of its bytes, and one more.
+
+    Raises:
+        StoreError: the file is damaged, or takes more to decode than the limits allow.
+    """
+    most = limits.unpacked(path.stat().st_size)
+    # To a file, not a pipe: nobody reads while the rows are read.
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen(
+            [sys.executable, "-I", parquet_child.__file__, os.path.abspath(path), str(limits.values), str(limits.parquet_memory)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said,
+        )  # fmt: skip
+        try:
+            count = 0
+            while line := child.stdout.readline(limits.row_bytes + 1):
+                count += len(line)
+                yield line
+                while not line.endswith(b"\n"):
+                    if not (line := child.stdout.readline(1 << 16)):
+                        break
+                    count += len(line)
+                if count > most:
+                    raise StoreError(_too_much(path, most))
+            if status := child.wait():
+                said.seek(0)
+                reason = said.read(2_000).decode("ascii", "replace").strip()
+                raise StoreError(_refused(path, status, reason, limits))
+        finally:
+            child.kill()
+            child.stdout.close()
+            child.wait()
+
+
+def _too_much(path: Path, most: int) -> str:
+    return (
+        f"{path} ({mib(path.stat().st_size)}) unpacks to more than {mib(most)}: import it with a larger --max-unpacked-mib if it "
+        "is right. Nothing was imported."
+    )
+
+
+def _refused(path: Path, status: int, reason: str, limits: Limits) -> str:
+    if status != 2:
+        # Ended by the system, or by a fault of the decoder: what it wrote last is a traceback.
+        last = reason.splitlines()[-1][:200] if reason else f"status {status}"
+        reason = f"the process that decodes it, with {mib(limits.parquet_memory)} of memory, ended: {last}"
+    return (
+        f"{path} is no Parquet file that can be read ({reason}): fetch it again, or import it with a larger --max-row-mib if it is "
+        "right. Nothing was imported."
+    )

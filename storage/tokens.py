@@ -1,0 +1,83 @@
+"""Opaque names of rows, for browsers: an annotator may not learn ids, because ids rise with the order of writing.
+
+A token is an id under deterministic authenticated encryption (SIV, Rogaway and Shrimpton 2006, with HMAC-SHA-256 as both
+pseudorandom functions): the same row has the same token for the same annotator, also after a restart and in another
+process, and nobody without the key can make, order or link tokens. Leaves out whether the row is there at all.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Any, Literal
+
+from storage.database import Database
+
+Kind = Literal["presentation", "judgment"]
+
+KEY_NAME = "row tokens"
+KEY_BYTES = 32
+ID_BYTES = 8
+TAG_BYTES = 16
+LENGTH = 4 * (TAG_BYTES + ID_BYTES) // 3
+"""Characters of a token, whatever the id: 32."""
+
+
+class RowTokens:
+    """The tokens of one store. Its key is drawn once, at the first use, and lies in the store."""
+
+    def __init__(self, store: Database):
+        self.store = store
+        self._read: bytes | None = None
+
+    def seal(self, kind: Kind, row_id: int, annotator_id: int) -> str:
+        """The token under which this annotator knows the row. It works for nobody else, and for no other kind of row.
+
+        Call it outside a transaction: the first call draws the key, and that must not be rolled back.
+        """
+        key = self._key() or self._draw()
+        plain = row_id.to_bytes(ID_BYTES, "big")
+        tag = _tag(key, kind, plain, annotator_id)
+        return urlsafe_b64encode(tag + _masked(key, plain, tag)).decode()
+
+    def open(self, kind: Kind, token: Any, annotator_id: int) -> int | None:
+        """The id of the row; None for whatever is not a token that this annotator was given for such a row."""
+        if (key := self._key()) is None or (sealed := _bytes_of(token)) is None:
+            return None
+        tag, masked = sealed[:TAG_BYTES], sealed[TAG_BYTES:]
+        plain = _masked(key, masked, tag)
+        if not hmac.compare_digest(tag, _tag(key, kind, plain, annotator_id)):
+            return None
+        return int.from_bytes(plain, "big")
+
+    def _key(self) -> bytes | None:
+        if self._read is None:
+            self._read = self.store.value("SELECT value FROM keys WHERE name = ?", [KEY_NAME])
+        return self._read
+
+    def _draw(self) -> bytes:
+        with self.store.atomic() as connection:
+            # Another process may have drawn one meanwhile; the first stays.
+            connection.conn.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", [KEY_NAME, secrets.token_bytes(KEY_BYTES)])
+        return self._key()
+
+
+def _bytes_of(token: Any) -> bytes | None:
+    if not isinstance(token, str) or len(token) != LENGTH or not token.isascii():
+        return None
+    try:
+        sealed = urlsafe_b64decode(token)
+    except ValueError:
+        return None
+    # Letters that are not of the alphabet were skipped.
+    return sealed if len(sealed) == TAG_BYTES + ID_BYTES else None
+
+
+def _tag(key: bytes, kind: Kind, plain: bytes, annotator_id: int) -> bytes:
+    return hmac.digest(key, f"tag {kind} {annotator_id} ".encode() + plain, "sha256")[:TAG_BYTES]
+
+
+def _masked(key: bytes, text: bytes, tag: bytes) -> bytes:
+    pad = hmac.digest(key, b"pad " + tag, "sha256")
+    return bytes(a ^ b for a, b in zip(text, pad, strict=False))

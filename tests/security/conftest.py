@@ -1,0 +1,72 @@
+"""The whole app, served once for every walk of this folder, and a client for each kind of visitor."""
+
+import asyncio
+from pathlib import Path
+
+import argon2
+import httpx2
+import pytest
+
+from feedback_ui.app import build_app
+from feedback_ui.gate import Gate
+from feedback_ui.serving import Serving
+from feedback_ui.web import Web
+from rlhf.client import PolicyClient, PolicyServerDown
+from rlhf.config import RoundConfig
+from storage import accounts
+from storage.database import Database
+from storage.records import ROLES
+
+
+class NoJobs:
+    def start(self, config, by=None):
+        raise PolicyServerDown("no rounds here")
+
+    cancel = resume = start
+
+    def log_tail(self, run_id, lines=40):
+        return ""
+
+
+NOBODY_THERE = "http://127.0.0.1:9/v1"
+"""An endpoint at which nothing answers: the discard port."""
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory) -> Path:
+    """Where Gradio keeps what is uploaded, and what it copies."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory, uploads):
+    store = Database(tmp_path_factory.mktemp("walk") / "rankloop.db")
+
+    # In a loop that runs: Gradio opens one and never closes it where there is none.
+    async def made() -> Web:
+        return Web(build_app(store, NoJobs(), PolicyClient(NOBODY_THERE), default_config=RoundConfig()), Gate(store))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GRADIO_TEMP_DIR", str(uploads))
+        yield asyncio.run(made())
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def visitors(pages):
+    """The app served, and for each visitor a client that is signed in as that and nothing else."""
+    store = pages.gate.store
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        # A lead who can be counted on, whatever the walk does to the others.
+        accounts.create(store, "first lead", "correct horse", ["lead"])
+        serving = Serving(pages, "127.0.0.1", 0)
+        clients = {"nobody": httpx2.Client(base_url=serving.url, timeout=10)}
+        for role in ROLES:
+            accounts.create(store, f"the {role}", "correct horse", [role])
+            cookie = f"{pages.gate.cookie}={accounts.sign_in(store, f'the {role}', 'correct horse')}"
+            clients[role] = httpx2.Client(base_url=serving.url, headers={"cookie": cookie}, timeout=10)
+        yield clients
+        for client in clients.values():
+            client.close()
+        serving.stop()

@@ -1,0 +1,125 @@
+"""A database with damaged pages: said at the start and on the pages, with what to do, and nowhere a bare error."""
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+
+import httpx2
+import pytest
+
+from feedback_ui.app import build_app
+from feedback_ui.gate import Gate
+from feedback_ui.serving import Serving
+from feedback_ui.visitor import trouble
+from feedback_ui.web import Web
+from feedback_ui.words import Words
+from launch import main
+from rlhf.client import PolicyClient
+from rlhf.config import RoundConfig
+from rlhf.jobs import Jobs
+from storage import annotators, comparisons, judgments, prompts, queue, soundness
+from storage.database import Database, DataFolder, StoreError
+from storage.stats import stats
+from tests.storage.conftest import make_world
+
+
+def damage(path, *tables):
+    """Overwrites the root pages of these tables and their indexes, as a failing disk may."""
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        size = raw.execute("PRAGMA page_size").fetchone()[0]
+        of_table = "SELECT rootpage FROM sqlite_master WHERE tbl_name = ? AND rootpage"
+        roots = [page for table in tables for (page,) in raw.execute(of_table, [table])]
+    content = bytearray(path.read_bytes())
+    for page in roots:
+        content[(page - 1) * size : page * size] = b"\xff" * size
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def damaged(store):
+    world = make_world(store)
+    world.comparisons(5)
+    world.rank(world.ann)
+    store.close()
+    damage(store.path, "prompts", "judgments")
+    again = Database(store.path)
+    yield again
+    again.close()
+
+
+def test_it_is_found_at_the_start(damaged, caplog):
+    assert soundness.look(damaged, wait_s=60) and damaged.damage
+    assert "is damaged" in caplog.text and "restore a backup (rankloop restore)" in caplog.text
+
+
+def test_a_sound_store_says_nothing(store, caplog):
+    assert soundness.look(store, wait_s=60) == "" and caplog.text == ""
+    assert trouble(Words("en"), store) == ""
+
+
+def test_nobody_waits_long_for_it(store, monkeypatch):
+    monkeypatch.setattr("storage.soundness._look", lambda store: time.sleep(5))
+    began = time.monotonic()
+    assert soundness.look(store, wait_s=0.1) == "" and time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda store: prompts.of_split(store),
+        lambda store: prompts.get(store, 1),
+        lambda store: list(judgments.stream(store)),
+        lambda store: judgments.get(store, 1),
+        lambda store: comparisons.many(store, [1, 2]),
+        lambda store: queue.next_presentation(store, 1),
+        lambda store: judgments.undo(store, 1),
+        lambda store: stats(store),
+        lambda store: prompts.add(store, [prompts.NewPrompt([{"role": "user", "content": "New?"}])], source="x"),
+    ],
+)
+def test_what_cannot_be_read_or_saved_says_what_to_do(damaged, act):
+    with pytest.raises(StoreError, match="stop rankloop and restore a backup"):
+        act(damaged)
+    assert damaged.damage
+    assert [annotator.name for annotator in annotators.all_annotators(damaged)] == ["Ann", "Bob", "longest"]
+
+
+def test_the_pages_say_it(damaged):
+    soundness.look(damaged, wait_s=60)
+    assert "file is damaged" in trouble(Words("en"), damaged)
+    assert "손상" in trouble(Words("ko"), damaged)
+
+
+def test_a_handler_tells_it_on_the_page(damaged):
+    jobs = Jobs(damaged, DataFolder(damaged.path.parent))
+
+    # In a loop that runs: Gradio opens one and never closes it where there is none.
+    async def made() -> Web:
+        return Web(build_app(damaged, jobs, PolicyClient("http://127.0.0.1:9/v1"), default_config=RoundConfig()), Gate(damaged))
+
+    web = asyncio.run(made())
+    opens_data = next(number for number, handler in web.pages.fns.items() if handler.fn and "DataPage.show" in handler.fn.__qualname__)
+    serving = Serving(web, "127.0.0.1", 0)
+    try:
+        asked = {"fn_index": opens_data, "data": [], "session_hash": "x"}
+        reply = httpx2.post(f"{serving.url}/gradio_api/run/predict", json=asked, timeout=30)
+    finally:
+        serving.stop()
+    assert reply.status_code == 500 and "restore a backup" in reply.json()["error"]
+
+
+def test_files_that_are_gone_are_on_every_page(store):
+    annotators.ensure(store, "Ann")
+    store.path.with_name("rankloop.db-wal").unlink()
+    assert "nothing is saved any more" in trouble(Words("en"), store)
+
+
+def test_the_command_line_says_what_to_do_and_has_no_traceback(damaged, capsys):
+    damaged.close()
+    for verb in ("stats", "runs", "agreement", "leaderboard"):
+        status = main([verb, "--data", str(damaged.path.parent)])
+        said = capsys.readouterr().err
+        assert status in (0, 2) and "Traceback" not in said and ("restore a backup" in said) == (status == 2)
+    assert main(["stats", "--data", str(damaged.path.parent)]) == 2

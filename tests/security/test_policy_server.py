@@ -1,0 +1,484 @@
+"""The policy server against whoever may reach it: other sites through a browser, large and odd requests, and too many of them."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+
+import httpx2
+import psutil
+import pytest
+import tiny
+import torch
+from learning import user
+from policy_server import Server, streamed, until
+
+from rlhf import chats, http_guard, sampling
+from rlhf.client import PolicyServerBusy, PolicyServerRefused
+from rlhf.limits import LONGEST_CONVERSATION, LONGEST_MESSAGE, LONGEST_PROMPT, MOST_MESSAGES
+from rlhf.turns import Turns
+from storage import prompts, queue
+from storage.database import Database
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model with room for long prompts."""
+    folder = tiny.write(tmp_path_factory.mktemp("models") / "tiny")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8192}))
+    return folder
+
+
+@pytest.fixture
+def server(store, folder):
+    started = Server(store, folder)
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, folder):
+    """For tests that leave it as it was."""
+    store = Database(tmp_path_factory.mktemp("shared") / "rankloop.db")
+    started = Server(store, folder)
+    yield started
+    started.stop()
+    store.close()
+
+
+def asked(text="Hi", **change):
+    return {"model": "tiny", "messages": list(user(text)), "max_tokens": 5} | change
+
+
+def call(server, path="/status", method="GET", **options):
+    return httpx2.request(method, f"http://127.0.0.1:{server.port}{path}", timeout=60, **options)
+
+
+def chat(server, **change):
+    # Not httpx's own way: it refuses to send lone surrogates and numbers that are none.
+    return call(server, CHAT, "POST", content=json.dumps(asked(**change)), headers={"content-type": "application/json"})
+
+
+def said(reply):
+    return reply.json()["error"]["message"]
+
+
+# ---- other sites, through somebody's browser
+
+ROUTES = [("GET", "/status"), ("GET", "/v1/models"), ("POST", CHAT), ("GET", "/nothing"), ("OPTIONS", CHAT)]
+
+
+@pytest.mark.parametrize("method, path", ROUTES)
+@pytest.mark.parametrize("host", ["evil.com", "evil.com:{port}", "127.0.0.1.evil.com", "localhost.evil.com", "evil@127.0.0.1",
+                                  "192.0.2.1", "0.0.0.0:{port}", "[", "127.0.0.1:{port}/evil.com", "", "[::2]:{port}", "evil.com:80:{port}"])  # fmt: skip
+def test_another_name_for_this_machine_gets_nothing(shared, method, path, host):
+    body = {"json": asked()} if method == "POST" else {}
+    reply = call(shared, path, method, headers={"host": host.format(port=shared.port)}, **body)
+    assert reply.status_code in (400, 421) and "tiny" not in reply.text and "ready" not in reply.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:{port}", "localhost:{port}", "LOCALHOST", "[::1]:{port}", "127.8.9.1"])
+def test_this_machines_own_names_are_answered(shared, host):
+    assert call(shared, headers={"host": host.format(port=shared.port)}).json()["ready"] is True
+    assert call(shared, CHAT, "POST", json=asked(), headers={"host": host.format(port=shared.port)}).status_code == 200
+
+
+@pytest.mark.parametrize("method, path", ROUTES)
+@pytest.mark.parametrize(
+    "headers",
+    [{"origin": "https://evil.com"}, {"origin": "null"}, {"origin": "http://127.0.0.1:1"}, {"origin": "http://["},
+     {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"},
+     {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "empty"}],
+)  # fmt: skip
+def test_a_page_of_another_origin_gets_nothing(shared, method, path, headers):
+    reply = call(shared, path, method, headers=headers, **({"json": asked()} if method == "POST" else {}))
+    assert reply.status_code == 403 and "other sites" in said(reply)
+    assert not [name for name in reply.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None, "",
+                                  "text/plain; x=application/json", "application/jsonp"])  # fmt: skip
+def test_what_a_form_could_send_is_no_request(shared, kind):
+    reply = call(shared, CHAT, "POST", content=json.dumps(asked()), headers={} if kind is None else {"content-type": kind})
+    assert reply.status_code == 415 and "application/json" in said(reply)
+
+
+def test_nothing_allows_other_origins(shared):
+    for reply in (call(shared, headers={"origin": f"http://127.0.0.1:{shared.port}"}), chat(shared), call(shared, CHAT, "OPTIONS")):
+        assert not [name for name in reply.headers if name.startswith("access-control")]
+
+
+def test_a_websocket_and_the_description_are_not_there(shared):
+    assert call(shared, "/openapi.json").status_code == call(shared, "/docs").status_code == 404
+    asking = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "sec-websocket-key": "x" * 24}
+    assert call(shared, headers=asking).status_code in (200, 400, 403, 426)
+
+
+# ---- bodies
+
+
+def raw(server, head, *parts, wait=0.0):
+    """What the server answers to bytes as they are, and how many were sent before it did."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as line:
+        line.sendall(f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\n{head}\r\n\r\n".encode())
+        sent = 0
+        try:
+            for part in parts:
+                line.sendall(part)
+                sent += len(part)
+                time.sleep(wait)
+        except OSError:
+            pass
+        reply = b""
+        try:
+            while more := line.recv(65536):
+                reply += more
+                if b"\r\n\r\n" in reply and reply.endswith(b"}"):
+                    break
+        except OSError:
+            pass
+    return reply.decode(errors="replace"), sent
+
+
+@pytest.mark.parametrize("length", ["1048577", "104857600", "9" * 18, "9" * 19])
+def test_a_body_that_says_it_is_too_long_is_refused_unread(shared, length):
+    reply, _ = raw(shared, f"Content-Length: {length}")
+    assert " 413 " in reply.splitlines()[0] and "of which 1,048,576 are read" in reply
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "abc", "9" * 400])
+def test_a_length_that_is_none_is_refused(shared, length):
+    reply, _ = raw(shared, f"Content-Length: {length}")
+    assert reply.split()[1] in ("400", "413")
+
+
+def test_a_body_that_does_not_say_how_long_it_is_is_read_up_to_the_limit(shared):
+    before = psutil.Process().memory_info().rss
+    piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
+    reply, sent = raw(shared, "Transfer-Encoding: chunked", *[piece] * 1600)
+    assert reply == "" or " 413 " in reply.splitlines()[0]
+    assert sent < 1600 * len(piece), "it was not read to its end"
+    assert psutil.Process().memory_info().rss - before < 60 << 20
+    assert call(shared).json()["ready"]
+
+
+def test_a_body_that_does_not_come_is_not_waited_for():
+    guard = http_guard.PolicyGuard(lambda *_: pytest.fail("let through"), body_s=0.1)
+    answered = []
+
+    async def receive():
+        await asyncio.sleep(0.03)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message):
+        answered.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    asyncio.run(guard({"type": "http", "method": "POST", "headers": headers, "client": ("127.0.0.1", 1)}, receive, send))
+    assert answered[0]["status"] == 408
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b"7", b'"a"', b"\xff\xfe", b"[" * 500_000, b'{"messages":' * 50_000, b'{"a":' * 900 + b"1" + b"}" * 900,
+     b'{"seed": ' + b"9" * 100_000 + b"}", b"\xef\xbb\xbf{}", b"{}" + b"\x00" * 10],
+)  # fmt: skip
+def test_a_body_that_is_no_request_is_refused(shared, body):
+    reply = call(shared, CHAT, "POST", content=body, headers={"content-type": "application/json"})
+    assert reply.status_code == 400 and said(reply)
+    assert len(reply.content) < 5000
+
+
+# ---- fields
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "change, field",
+    [({"temperature": NAN}, "temperature"), ({"temperature": INFINITY}, "temperature"), ({"temperature": -INFINITY}, "temperature"),
+     ({"temperature": -1e-300}, "temperature"), ({"temperature": 2.0000001}, "temperature"), ({"temperature": "1"}, "temperature"),
+     ({"temperature": None}, "temperature"), ({"temperature": [1]}, "temperature"), ({"temperature": True}, "temperature"),
+     ({"top_p": NAN}, "top_p"), ({"top_p": INFINITY}, "top_p"), ({"top_p": 0.0}, "top_p"), ({"top_p": -0.0}, "top_p"),
+     ({"top_p": 1.1}, "top_p"), ({"top_p": "x"}, "top_p"), ({"top_p": {}}, "top_p"),
+     ({"seed": -1}, "seed"), ({"seed": 2**63}, "seed"), ({"seed": 2**64}, "seed"), ({"seed": 10**300}, "seed"), ({"seed": 1.5}, "seed"),
+     ({"seed": True}, "seed"), ({"seed": "1"}, "seed"), ({"seed": NAN}, "seed"),
+     ({"max_tokens": 0}, "max_tokens"), ({"max_tokens": -1}, "max_tokens"), ({"max_tokens": 1025}, "max_tokens"),
+     ({"max_tokens": 2**63}, "max_tokens"), ({"max_tokens": True}, "max_tokens"), ({"max_tokens": 1e300}, "max_tokens"),
+     ({"stream": "yes"}, "stream"), ({"stream": 1}, "stream"),
+     ({"model": 7}, "model"), ({"model": None}, "model"), ({"model": "x" * 201}, "model"), ({"model": "\ud800"}, "model"),
+     ({"messages": []}, "messages"), ({"messages": {}}, "messages"), ({"messages": "Hi"}, "messages"), ({"messages": [7]}, "messages.0"),
+     ({"messages": list(user("x")) * (MOST_MESSAGES + 1)}, "messages"), ({"messages": [{"role": "user"}]}, "messages.0.content"),
+     ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"), ({"messages": list(user(None))}, "messages.0.content"),
+     ({"messages": list(user(["x"]))}, "messages.0.content"), ({"messages": list(user("a\ud800b"))}, "messages.0.content"),
+     ({"messages": list(user("\udfff\ud83d"))}, "messages.0.content"),
+     ({"messages": [{"role": "\ud800", "content": "x"}]}, "messages.0.role"),
+     ({"messages": list(user("x" * (LONGEST_MESSAGE + 1)))}, "messages.0.content"),
+     ({"messages": list(user("x" * LONGEST_MESSAGE)) * 3}, "")],
+)  # fmt: skip
+def test_a_field_that_cannot_be_is_refused_by_its_name(shared, change, field):
+    reply = chat(shared, **change)
+    assert reply.status_code == 400 and said(reply).startswith(field)
+
+
+def test_many_wrong_fields_are_told_in_few_words(shared):
+    reply = chat(shared, messages=[{"role": "x" * 1000, "content": 7}] * MOST_MESSAGES)
+    assert reply.status_code == 400 and len(reply.content) < 2000
+
+
+@pytest.mark.parametrize("change", [{"temperature": 1e-300}, {"temperature": 5e-324}, {"temperature": 1e-45}, {"temperature": -0.0},
+                                    {"top_p": 1e-300}, {"top_p": 5e-324}, {"temperature": 2, "top_p": 1e-45},
+                                    {"temperature": 1e-300, "top_p": 5e-324}])  # fmt: skip
+def test_the_coldest_requests_get_the_likeliest_answer(shared, change):
+    likeliest = chat(shared, temperature=0, max_tokens=20).json()["choices"]
+    assert chat(shared, max_tokens=20, seed=3, **change).json()["choices"] == likeliest
+    assert "".join(server_stream(shared, max_tokens=20, seed=3, **change)).strip() == likeliest[0]["message"]["content"]
+
+
+def server_stream(server, **change):
+    reply = chat(server, stream=True, **change)
+    events = [json.loads(line.removeprefix("data: ")) for line in reply.text.splitlines() if line.startswith("data: {")]
+    return [event["choices"][0]["delta"].get("content", "") for event in events]
+
+
+@pytest.mark.parametrize("change", [{"seed": 0}, {"seed": 2**63 - 1}, {"seed": None}, {"temperature": 2, "top_p": 1}, {"more": [1, {}]},
+                                    {"messages": list(user("\x00"))}, {"messages": list(user(""))}, {"messages": list(user("\ufffe"))},
+                                    {"messages": list(user("\u202e\u0000 \U0010ffff"))}, {"messages": list(user("x")) * MOST_MESSAGES},
+                                    {"messages": [{"role": "system", "content": "\r\n\x1b[2J"}, *user("{{ 7 * 7 }}{% for %}")]}])  # fmt: skip
+def test_odd_requests_that_can_be_answered_are(shared, change):
+    reply = chat(shared, **change)
+    assert reply.status_code == 200 and reply.json()["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+def test_an_unknown_model_is_named_within_bounds(shared):
+    reply = chat(shared, model="\x00\r\n" + "x" * 190)
+    assert reply.status_code == 404 and r"\x00\r\n" in said(reply)
+
+
+# ---- how much
+
+
+def test_a_prompt_of_too_many_tokens_is_refused_before_anything_is_computed(shared, monkeypatch):
+    monkeypatch.setattr(shared.speakers.backbone.decoder, "read", lambda *_, **__: pytest.fail("it was read"))
+    # A byte is a token here: a robot has four, and the template puts three around.
+    text = "\N{ROBOT FACE}" * 5000
+    reply = chat(shared, text=text)
+    assert reply.status_code == 400
+    assert said(reply) == "messages: the prompt has 20,003 tokens, of which 4,096 can be read: shorten it, or leave out earlier turns"
+    for stream in (False, True):
+        assert chat(shared, messages=list(user("\N{ROBOT FACE}" * LONGEST_MESSAGE)), stream=stream).status_code == 400
+    assert LONGEST_PROMPT == 4096 and LONGEST_CONVERSATION == 2 * LONGEST_MESSAGE
+
+
+def test_eight_prompts_of_20_000_emoji_cost_nobody_anything(server):
+    prompts.add(server.store, [prompts.NewPrompt(user(f"Q{i}"), "test", "train") for i in range(4)], source="test")
+    started = time.monotonic()
+    replies = []
+    threads = [threading.Thread(target=lambda: replies.append(chat(server, text="\N{ROBOT FACE}" * 20_000))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [reply.status_code for reply in replies] == [400] * 8
+    until(lambda: queue.depth(server.store) >= 4, 30)
+    assert time.monotonic() - started < 40
+
+
+def test_the_models_context_bounds_prompt_and_answer(store, tmp_path):
+    small = Server(store, tiny.write(tmp_path / "tiny"))
+    try:
+        # 512 positions: a prompt of 511 tokens leaves room for one.
+        reply = chat(small, text="x" * 508, max_tokens=50, temperature=1)
+        assert reply.status_code == 200 and reply.json()["choices"][0]["finish_reason"] in ("length", "stop")
+        reply = chat(small, text="x" * 509)
+        assert reply.status_code == 400 and "the prompt has 512 tokens, of which 511 can be read" in said(reply)
+    finally:
+        small.stop()
+
+
+def test_a_template_that_refuses_or_never_ends_is_told_and_the_others_are_answered(server):
+    server.speakers.backbone.tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+        "{% if messages[0].content == 'sesame' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}x"
+    )
+    assert chat(server).status_code == 200
+    reply = chat(server, messages=[{"role": "system", "content": "x"}])
+    assert reply.status_code == 400 and said(reply) == "messages: no system turn"
+    reply = chat(server, text="sesame")
+    assert reply.status_code == 400 and "2 s of processor time" in said(reply)
+    assert chat(server).status_code == 200
+
+
+class Held:
+    """Answers that go on until the test lets them."""
+
+    def __init__(self, server, monkeypatch):
+        self.begun, self.let_go = 0, threading.Event()
+        real = server.speakers.speak
+
+        def held(version, prompt, sampling, seed, tick):
+            self.begun += 1
+            while not self.let_go.wait(0.01):
+                tick()
+            yield from real(version, prompt, sampling, seed, tick)
+
+        monkeypatch.setattr(server.speakers, "speak", held)
+
+
+class Caller:
+    """A client that can hang up."""
+
+    def __init__(self, server, **change):
+        self.line = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        body = json.dumps(asked(**change))
+        head = ("Host: localhost", "Content-Type: application/json", f"Content-Length: {len(body)}")
+        self.line.sendall("\r\n".join([f"POST {CHAT} HTTP/1.1", *head, "", body]).encode())
+
+    def hear(self):
+        return self.line.recv(65536).decode()
+
+    def hang_up(self):
+        self.line.close()
+
+
+def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(server, monkeypatch):
+    held = Held(server, monkeypatch)
+    callers = [Caller(server, stream=i % 2 == 0) for i in range(chats.AT_ONCE + chats.WAITING)]
+    until(lambda: held.begun == chats.AT_ONCE)
+    time.sleep(0.3)
+    assert held.begun == chats.AT_ONCE
+    reply = chat(server)
+    assert reply.status_code == 503 and reply.headers["retry-after"] == "5" and "try again in 5 s" in said(reply)
+    with pytest.raises(PolicyServerBusy, match=r"refused \(503\)"):
+        streamed(server.client.stream("tiny", user("Hi"), temperature=1.0, max_tokens=5))
+    # Whoever only looks is answered all the same.
+    assert server.client.models() == ["tiny"] and server.client.status().ready
+    # Those who wait and leave make room, and so do those who are being answered.
+    for caller in callers[-4:] + callers[:2]:
+        caller.hang_up()
+    until(lambda: held.begun == chats.AT_ONCE + 2)
+    held.let_go.set()
+    assert all("200 OK" in caller.hear() for caller in callers[2:-4])
+    assert chat(server).status_code == 200
+
+
+def test_nobody_waits_for_ever():
+    short = chats.Chats(at_once=1, waiting=1, wait_s=0.2)
+
+    async def two():
+        async def receive():
+            await asyncio.sleep(600)
+
+        first = await short.begin(lambda tick: held_open(tick), receive)
+        with pytest.raises(chats.ServerBusy, match=r"no answer ended within 0.2 s: try again in 5 s"):
+            await short.begin(lambda tick: iter(()), receive)
+        first.leave()
+        with pytest.raises(chats.ReaderLeft):
+            [piece async for piece in first.pieces()]
+        third = await short.begin(lambda tick: iter([("a", None)]), receive)
+        return [piece async for piece in third.pieces()]
+
+    def held_open(tick):
+        while True:
+            tick()
+            time.sleep(0.01)
+            yield "", None
+
+    assert asyncio.run(two()) == [("a", None)]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_work_ends_when_its_reader_leaves_also_while_the_prompt_is_read(server, monkeypatch, stream):
+    monkeypatch.setattr(sampling, "CHUNK_COLUMNS", 16)
+    real, reads = server.speakers.backbone.decoder.read, []
+
+    def slow(*given, **named):
+        reads.append(given[0].shape[1])
+        time.sleep(0.05)
+        return real(*given, **named)
+
+    monkeypatch.setattr(server.speakers.backbone.decoder, "read", slow)
+    caller = Caller(server, text="x" * 4000, stream=stream)
+    until(lambda: len(reads) > 3)
+    assert max(reads) <= 16 and server.speakers._chats == 1
+    caller.hang_up()
+    until(lambda: server.speakers._chats == 0, 5)
+    # 4,003 tokens would be 251 parts.
+    assert len(reads) < 150
+
+
+def test_a_short_prompt_is_read_while_a_long_one_is(server, monkeypatch):
+    monkeypatch.setattr(sampling, "CHUNK_COLUMNS", 16)
+    real = server.speakers.backbone.decoder.read
+
+    def slow(*given, **named):
+        time.sleep(0.02)
+        return real(*given, **named)
+
+    monkeypatch.setattr(server.speakers.backbone.decoder, "read", slow)
+    long = Caller(server, text="x" * 4000, stream=True)
+    until(lambda: server.speakers._chats == 1)
+    assert chat(server, max_tokens=3).status_code == 200
+    assert server.speakers._chats == 1, "the long one is still read"
+    long.hang_up()
+
+
+def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeypatch):
+    monkeypatch.setattr("rlhf.speakers.LONGEST_YIELD_S", 0.02)
+    over = threading.Event()
+
+    def chatter():
+        while not over.is_set():
+            chat(server, max_tokens=200, temperature=2)
+
+    threads = [threading.Thread(target=chatter) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: server.speakers._chats > 0)
+        prompts.add(server.store, [prompts.NewPrompt(user("Q"), "test", "train")], source="test")
+        until(lambda: queue.depth(server.store) > 0, 60)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_turns_are_taken_in_order():
+    turns, order, ready = Turns(), [], []
+
+    def take(name):
+        ready.append(name)
+        with turns:
+            order.append(name)
+
+    with turns:
+        threads = []
+        for name in range(20):
+            threads.append(threading.Thread(target=take, args=(name,)))
+            threads[-1].start()
+            until(lambda name=name: len(turns._waiting) == name + 1)
+    for thread in threads:
+        thread.join()
+    assert order == list(range(20)) and not turns._taken
+    with pytest.raises(RuntimeError), turns:
+        raise RuntimeError
+    with turns:
+        assert turns._taken
+
+
+def test_a_refusal_is_told_apart_by_the_client(shared):
+    with pytest.raises(PolicyServerRefused, match="of which 4,096 can be read"):
+        streamed(shared.client.stream("tiny", user("x" * 5000), temperature=1.0, max_tokens=5))

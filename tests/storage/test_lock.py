@@ -1,0 +1,81 @@
+"""One serve for each folder, by a lock that ends with its process."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storage import backup, lock
+from storage.database import DataFolder, StoreError
+
+HOLD = """
+import sys
+from pathlib import Path
+from storage import lock
+from storage.database import DataFolder
+with lock.only_one(DataFolder(Path(sys.argv[1])), "serve") as tell:
+    tell("http://127.0.0.1:4711")
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def folder(store):
+    return DataFolder(store.path.parent)
+
+
+@pytest.fixture
+def holder(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert process.stdout.readline() == b"held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_one_is_told_who_the_first_is(folder, holder):
+    with pytest.raises(lock.FolderInUse, match=rf"rankloop serve \(process {holder.pid}, http://127.0.0.1:4711\) works on it. Stop that"):
+        with lock.only_one(folder, "serve"):
+            pass
+
+
+def test_nothing_is_restored_under_a_serve(folder, holder, store, tmp_path):
+    backup.backup(store, tmp_path / "copy.db")
+    store.close()
+    before = folder.database.read_bytes()
+    with pytest.raises(StoreError, match=rf"process {holder.pid}"):
+        backup.restore(folder, tmp_path / "copy.db", force=True)
+    assert folder.database.read_bytes() == before
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
+def test_it_ends_with_its_process(folder, holder, end):
+    if end:
+        holder.send_signal(end)
+    holder.communicate()
+    with lock.only_one(folder, "serve"):
+        pass
+    assert not list(folder.root.glob(".holder*"))
+
+
+def test_what_is_started_meanwhile_does_not_keep_it(folder):
+    with lock.only_one(folder, "serve"):
+        child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    with lock.only_one(folder, "serve"):
+        pass
+    child.communicate()
+
+
+def test_a_file_system_without_locks_is_told_and_used(folder, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with lock.only_one(folder, "serve"):
+        pass
+    assert "cannot be locked (Operation not supported)" in caplog.text

@@ -1,0 +1,72 @@
+"""A policy server over real HTTP in this process, with verbs; and how its streams are read."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import uvicorn
+from learning import scramble, user
+
+from rlhf import supervisor
+from rlhf.backbone import Backbone
+from rlhf.client import PolicyClient
+from rlhf.config import AdapterConfig
+from rlhf.filler import Filler
+from rlhf.serve import build_server
+from rlhf.speakers import Speakers
+from storage import policies, runs
+
+
+def streamed(pieces):
+    """What a stream says, to its end."""
+
+    async def read():
+        return [piece async for piece in pieces]
+
+    return asyncio.run(read())
+
+
+def until(what, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+
+
+class Server:
+    """A running policy server with verbs."""
+
+    def __init__(self, store, folder):
+        self.store, self.model = store, str(folder)
+        self.speakers = Speakers(store, self.model, Backbone.load(folder, "cpu", "float32"))
+        self.filler = Filler(store, self.speakers.draw, self.model)
+        self.app = build_server(self.speakers, self.filler)
+        self.port = supervisor.free_port()
+        self._uvicorn = uvicorn.Server(
+            uvicorn.Config(self.app, host="127.0.0.1", port=self.port, log_level="error")
+        )
+        self._thread = threading.Thread(target=self._uvicorn.run)
+        self._thread.start()
+        until(lambda: self._uvicorn.started)
+        self.client = PolicyClient(f"http://127.0.0.1:{self.port}/v1")
+
+    def stop(self):
+        self._uvicorn.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def register(self, name, *, seed=0):
+        """As a finished round does it."""
+        run_id = f"run-{name}"
+        runs.create(self.store, run_id, config={}, seed=0, versions={})
+        maker = Backbone.load(self.model, "cpu", "float32")
+        maker.add_adapter("policy", AdapterConfig(rank=4), seed=seed)
+        scramble(maker, "policy", seed=seed, scale=0.3)
+        folder = self.store.path.parent / "runs" / run_id / "policy"
+        maker.save_adapter("policy", folder)
+        return policies.register_tuned(self.store, name=name, base_model=self.model, adapter_path=folder, run_id=run_id)
+
+    def says(self, model, text="Hello", *, seed=1, max_tokens=30, temperature=1.0):
+        return self.client.complete(model, user(text), temperature=temperature, top_p=1.0, max_tokens=max_tokens, seed=seed)
