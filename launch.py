@@ -25,7 +25,7 @@ from rlhf.pairs import NotEnoughPairs
 from rlhf.reward_function import RewardFunctionError
 from rlhf.visible import visible_output
 from rlhf.weights import ModelError
-from storage import accounts, lock, private, soundness
+from storage import accounts, lock, private, soundness, watch
 from storage.database import Database, DataFolder, StoreError
 
 HOST = "127.0.0.1"
@@ -78,6 +78,7 @@ def serve_folder(given: argparse.Namespace, tell_address: Callable[[str], None])
     from rlhf.supervisor import PolicyServer
 
     folder, store = open_store(given.data)
+    look_after(folder)
     keep_to_this_machine(given, store)
     fetch_weights(given.model)
     server_options = ["--model", given.model, "--device", given.device]
@@ -119,6 +120,18 @@ def serve_pages(
         raise UsageError("the web server ended: the lines above say why")
     finally:
         serving.stop()
+
+
+def look_after(folder: DataFolder) -> None:
+    """Closes to others what an older version left open, and names a copy that was made when the store's files were gone."""
+    if closed := private.close_to_others(folder.root, folder.database):
+        print(f"closed to other users of this machine: {', '.join(closed)}", file=sys.stderr)
+    if copies := watch.rescued(folder.database):
+        print(
+            f"{copies[-1]} is a copy of what was saved when the store's files were gone. Bring it back with `rankloop restore --data "
+            f"{folder.root} {copies[-1]} --force`, or move it elsewhere if nothing of it is missing here.",
+            file=sys.stderr,
+        )
 
 
 def keep_to_this_machine(given: argparse.Namespace, store: Database) -> None:

@@ -43,6 +43,9 @@ REST_S = 30.0
 
 NO_PROMPTS = "There are no prompts yet: import some."
 
+NOT_WRITTEN = "The last answers could not be written ({kind}): the policy server's log, logs/policy-server.log, says why."
+"""The message of the error itself may name policy versions, endpoints and ids, and is not for who judges blind."""
+
 Chosen = tuple[Prompt, *tuple[PolicyVersion, ...]]
 """A prompt and who answers it, once for each answer."""
 
@@ -218,6 +221,7 @@ class Filler:
         self.seconds_per_comparison: float | None = None
         self.filling = False
         self.note = ""
+        """Why nothing is written, for everybody: who judges blind reads it, so it names no policy version."""
         self.batch_notes: dict[int, str] = {}
         """Why a batch does not go on, by its id. Names policy versions: for a lead, not for who judges blind."""
         self._places: dict[int, int] = {}
@@ -249,13 +253,10 @@ class Filler:
                 size = min(2 * size, LARGEST_BATCH)
             except InterruptedError:
                 return
-            except PolicyServerDown as error:
-                self.note = str(error)
-                self._over.wait(5.0)
             except Exception as error:
                 # One bad batch must not end the collecting for good.
-                log.exception("could not fill the queue")
-                self.note = f"{type(error).__name__}: {error}"
+                log.warning("could not fill the queue: %s", error, exc_info=not isinstance(error, PolicyServerDown))
+                self.note = NOT_WRITTEN.format(kind=type(error).__name__)
                 self._over.wait(5.0)
 
     # ---- what a lead asked for
@@ -305,12 +306,15 @@ class Filler:
             return NO_PROMPTS
         base = self.collector or policies.ensure_base(self.store, self.base_model)
         tuned = None if self.collector else policies.latest_tuned(self.store, self.base_model)
+        # An adapter that is missing, or leads elsewhere, must not keep people from judging the base.
+        why_not = self.why_not(tuned) if tuned else ""
+        tuned = None if why_not else tuned
         total = sum(comparisons.prompt_usage(self.store).values())
         chosen = [(prompt, *pairing(base, tuned, total + i)) for i, prompt in enumerate(found)]
         dropped = self._timed(chosen, COLLECTING)
         if len(dropped) == len(chosen):
             return "The model answered every prompt of the last batch twice alike, or not at all."
-        return ""
+        return why_not
 
     def _timed(self, chosen: Sequence[Chosen], sampling: Sampling, batch: Batch | None = None) -> list[Prompt]:
         """Writes comparisons, keeps the time that one took, and sends the prompts that gave none to the end of the line."""

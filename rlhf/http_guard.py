@@ -32,7 +32,7 @@ class PolicyGuard:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             response = self._refused(scope)
-            if response is None and scope["method"] not in ("GET", "HEAD"):
+            if response is None and scope["method"] == "POST":
                 response, receive = await self._read(receive)
             await (response or self.app)(scope, receive, send)
         else:
@@ -46,7 +46,8 @@ class PolicyGuard:
             return refusal(421, f"the policy server answers only on this machine, as 127.0.0.1 or localhost, not as {named}")
         if is_from_elsewhere(scope["method"], headers):
             return refusal(403, "the policy server answers no pages of other sites; call it from a program")
-        if scope["method"] in ("GET", "HEAD"):
+        if scope["method"] != "POST":
+            # No route reads the body of another method.
             return None
         # What a page may send across origins without asking first is never JSON.
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()

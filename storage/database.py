@@ -93,9 +93,7 @@ class DataFolder:
             StoreError: the id is no run's, or the folder is a link to somewhere else.
         """
         if not is_run_id(run_id):
-            raise StoreError(
-                f"{run_id!r} is no run's id: letters, digits, blanks, dots, hyphens and underscores, at most 64. Check the store."
-            )
+            raise StoreError(f"{run_id!r} is no run's id (letters, digits, blanks, dots, hyphens and underscores, at most 64).")
         return inside(self.runs / run_id, self.runs)
 
     def run_log(self, run_id: str) -> Path:
@@ -302,9 +300,11 @@ class Database:
         raw = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
         try:
             self._set_up(raw, first)
-        except BaseException:
+            if not first and not self._files.unchanged():
+                raise self._files_gone()
+        except BaseException as error:
             raw.close()
-            raise
+            raise error if first else self._not_read(error) from error
         with self._open_lock:
             # Web servers retire idle threads and start new ones all day: their connections must not pile up.
             for thread in [thread for thread in self._open if not thread.is_alive()]:
@@ -388,7 +388,7 @@ class Database:
         kind = StoreLocked if "locked" in str(error) else StoreError
         return kind(f"{self.path}: {error}. Nothing was saved: {_remedy(error)}, then try again.")
 
-    def _not_read(self, error: Exception) -> Exception:
+    def _not_read(self, error: BaseException) -> BaseException:
         """The error as the store says it; a fault of the statement stays what it is."""
         if isinstance(error, OverflowError):
             return _too_large(error)

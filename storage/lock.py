@@ -6,16 +6,21 @@ work beside a served store (imports, rounds, accounts): SQLite keeps those apart
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from storage import private
 from storage.database import DataFolder, StoreError
+
+try:
+    import fcntl
+except ImportError:
+    # Windows, where folders cannot be locked.
+    fcntl = None
 
 log = logging.getLogger("rankloop.store")
 
@@ -35,17 +40,15 @@ def only_one(folder: DataFolder, verb: str) -> Iterator[Callable[[str], None]]:
         OSError: the folder cannot be made.
     """
     private.make_folder(folder.root)
-    # Not inherited by the processes that are started meanwhile: the lock is this process's alone.
-    opened = os.open(folder.root, os.O_RDONLY)
-    try:
-        _lock(opened, folder)
-        try:
-            _write(folder, verb, "")
-            yield lambda address: _write(folder, verb, address)
-        finally:
-            _file(folder).unlink(missing_ok=True)
-    finally:
-        os.close(opened)
+    with ExitStack() as held:
+        if fcntl:
+            # Not inherited by the processes that are started meanwhile: the lock is this process's alone.
+            opened = os.open(folder.root, os.O_RDONLY)
+            held.callback(os.close, opened)
+            _lock(opened, folder)
+        held.callback(_file(folder).unlink, missing_ok=True)
+        _write(folder, verb, "")
+        yield lambda address: _write(folder, verb, address)
 
 
 def _lock(opened: int, folder: DataFolder) -> None:

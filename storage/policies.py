@@ -49,7 +49,7 @@ def register_tuned(
     A relative `adapter_path` is taken from the data folder. Saying the same thing twice returns the first version.
 
     Raises:
-        StoreError: the name is taken, the adapter lies outside the data folder, or there is no such run.
+        StoreError: the name is taken, the adapter lies outside `runs` of the data folder, or there is no such run.
     """
     relative = _inside_data_folder(store, Path(adapter_path))
     with store.atomic():

@@ -56,8 +56,8 @@ def strangers(raw: sqlite3.Connection) -> str:
     """
     names = applied(raw)
     if names != list(NAMES[: len(names)]):
-        first = next(has for has, ought in zip(names, NAMES, strict=False) if has != ought)
-        return f"migration {first} without {NAMES[names.index(first)]}"
+        first = next((place for place, name in enumerate(NAMES[: len(names)]) if names[place] != name), None)
+        return "a migration twice" if first is None else f"migration {names[first]} without {NAMES[first]}"
     found, own = _objects(raw), _made_by(len(names))
     said = [f"{kind} {name}" for kind, name in found if (kind, name) not in own and found[kind, name] not in _tolerated()]
     said += [f"{kind} {name} (changed)" for kind, name in found if (kind, name) in own and found[kind, name] != own[kind, name]]

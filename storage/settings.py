@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from functools import lru_cache
 
 from storage import columns
 from storage.database import Database, StoreError, now
@@ -21,8 +22,12 @@ _WHOLE = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "te
 def current(store: Database) -> ProjectSettings:
     """The settings that hold now; the defaults before the first change, and for what a row says that no settings can be."""
     said = store.value('SELECT "values" FROM settings ORDER BY id DESC LIMIT 1')
-    if said is None:
-        return ProjectSettings()
+    return ProjectSettings() if said is None else _read(said)
+
+
+# Asked for several times with each judgment, and changed a few times in a project's life.
+@lru_cache(maxsize=16)
+def _read(said: str) -> ProjectSettings:
     known = {field.name for field in fields(ProjectSettings)}
     try:
         values = {name: value for name, value in columns.from_json(said, dict, "The project's settings").items() if name in known}

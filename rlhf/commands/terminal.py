@@ -14,7 +14,7 @@ from tqdm import tqdm
 from rlhf import weights
 from rlhf.config import DEFAULT_MODEL
 from rlhf.environment import engine_environment
-from storage import private, prompts, watch
+from storage import prompts
 from storage.database import Database, DataFolder
 from storage.stats import stats
 
@@ -69,17 +69,9 @@ def model_reference(said: str) -> str:
 
 
 def open_store(data: Path) -> tuple[DataFolder, Database]:
-    """The folder's store, with the starter prompts in it if it was empty. What others could read of it is closed to them."""
+    """The folder's store, with the starter prompts in it if it was empty."""
     folder = DataFolder(data.absolute())
     store = Database(folder.database)
-    if closed := private.close_to_others(folder.root, folder.database):
-        print(f"rankloop: closed to other users of this machine: {', '.join(closed)}", file=sys.stderr)
-    if copies := watch.rescued(folder.database):
-        print(
-            f"rankloop: {copies[-1]} is a copy of what was saved when the store's files were gone. Restore it with `rankloop restore "
-            f"--data {data} {copies[-1]} --force`, or move it elsewhere if nothing of it is missing here.",
-            file=sys.stderr,
-        )
     if not stats(store)["prompts"]:
         prompts.load_starter(store)
     return folder, store

@@ -16,7 +16,8 @@ _FORMULA = rf"(?={_BLANK}*+{_SIGN})"
 _START = rf"(?={_BLANK}*+(?:{_SIGN}|[\t\r\n]))"
 
 _NEUTRAL = re.compile(rf"\A{_START}|(?<=[;\t\r\n]){_FORMULA}")
-_RAW = re.compile(rf"\A'{_START}|(?<=[;\t\r\n])'{_FORMULA}")
+# It begins with the apostrophe, which is searched for quickly.
+_RAW = re.compile(rf"'(?:(?<=\A'){_START}|(?<=[;\t\r\n]'){_FORMULA})")
 
 
 def neutral(text: str) -> str:

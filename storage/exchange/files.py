@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
 
 from storage.database import StoreError
-from storage.exchange import cells, parquet_rows
+from storage.exchange import cells, parquet_rows, strict_json
 from storage.exchange.limits import Limits, mib
 from storage.exchange.rows import BadRow
-from storage.exchange.strict_json import Decoder
 
 CHUNK = 64 * 1024
 PARQUET_ROWS = 256
@@ -180,7 +179,6 @@ def too_long(limits: Limits) -> BadRow:
 
 def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
     number = blank = 0
-    decoder = Decoder(limits)
     # One byte more, for the line break.
     while line := file.readline(limits.row_bytes + 1):
         number += 1
@@ -192,7 +190,7 @@ def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, dict | BadRow]
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
-            yield number, _object(line, decoder)
+            yield number, _object(line, limits)
         else:
             blank += 1
             _check_blank(blank)
@@ -203,9 +201,9 @@ def _check_blank(count: int) -> None:
         raise StoreError(f"More than {MOST_BLANK:,} blank lines: take them out. Nothing was imported.")
 
 
-def _object(line: bytes, decoder: Decoder) -> dict | BadRow:
+def _object(line: bytes, limits: Limits) -> dict | BadRow:
     try:
-        value = decoder.decode(line.decode())
+        value = strict_json.decode(line.decode(), limits)
     except UnicodeDecodeError:
         return BadRow("not UTF-8 text")
     except (ValueError, RecursionError):
@@ -215,9 +213,8 @@ def _object(line: bytes, decoder: Decoder) -> dict | BadRow:
 
 def _as_rows(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
     """Rows of Parquet, each as a line of JSON."""
-    decoder = Decoder(limits)
     for number, line in enumerate(lines, start=1):
-        row = too_long(limits) if len(line) > limits.row_bytes else _object(line, decoder)
+        row = too_long(limits) if len(line) > limits.row_bytes else _object(line, limits)
         # A column that a row says nothing about is null there.
         yield number, row if isinstance(row, BadRow) else {name: value for name, value in row.items() if value is not None}
 
@@ -236,7 +233,6 @@ class _Elements:
     def __init__(self, file: TextIO, limits: Limits):
         self.file = file
         self.limits = limits
-        self.decoder = Decoder(limits)
         self.buffer = ""
         self.at = 0
         self.ended = False
@@ -262,13 +258,16 @@ class _Elements:
     def _value(self) -> Any:
         self._next_character()
         while True:
-            if refused := self.decoder.too_large(self.buffer, self.at):
+            # What a chunk or two decodes to is small, whatever it is.
+            if len(self.buffer) - self.at > 2 * CHUNK and (refused := self._too_large(len(self.buffer))):
                 return self._end(f"{refused}; nothing after it was read")
             try:
-                value, self.at = self.decoder.decode_at(self.buffer, self.at)
+                value, end = strict_json.decode_at(self.buffer, self.at)
+                value = self._too_large(end) or value
+                self.at = end
                 return value
             except RecursionError:
-                return self._end("not JSON: nested too deeply; nothing after it was read")
+                return self._end(f"{strict_json.TOO_DEEP}; nothing after it was read")
             except ValueError:
                 kept = len(self.buffer) - self.at
                 if kept > self.limits.row_bytes:
@@ -276,6 +275,9 @@ class _Elements:
                 # Twice as much each time: a long element is not scanned again for every chunk of it.
                 if not self._read(max(CHUNK, kept)):
                     return self._end("not JSON, nothing after it was read")
+
+    def _too_large(self, end: int) -> BadRow | None:
+        return strict_json.too_large(self.buffer, self.at, end, self.limits)
 
     def _end(self, reason: str) -> BadRow:
         self.ended = True

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from storage.database import Database, StoreError, now, to_json
-from storage.exchange import files, native_values
+from storage.exchange import files, native_values, strict_json
 from storage.exchange.files import Progress
 from storage.exchange.limits import MIB, Limits
-from storage.exchange.strict_json import Decoder
 
 FORMAT = "rankloop-native"
 VERSION = 1
@@ -206,7 +205,7 @@ def _columns(store: Database, table: str) -> list[tuple[str, str]]:
 def _rows(folder: Path, manifest: dict) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row, once its hash was found to be right; at the end the hashes of the files."""
     whole, hashes = hashlib.sha256(), hashlib.sha256()
-    number, decoder = 0, Decoder(LIMITS)
+    number = 0
     try:
         with open(folder / ROWS, "rb") as rows, open(folder / HASHES, "rb") as sums:
             lines = iter(lambda: rows.readline(LIMITS.row_bytes + 1), b"")
@@ -221,7 +220,7 @@ def _rows(folder: Path, manifest: dict) -> Iterator[tuple[str, dict[str, Any]]]:
                 whole.update(line)
                 hashes.update(expected)
                 text = line.decode()
-                if reason := decoder.too_large(text, 0):
+                if reason := strict_json.too_large(text, 0, len(text), LIMITS):
                     raise _damaged(folder, number, str(reason))
                 said = json.loads(text)
                 yield said["table"], dict(said["row"])

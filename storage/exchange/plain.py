@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from storage.database import Database, StoreError, to_json
-from storage.exchange import cells, files, votes
+from storage.exchange import cells, files, strict_json, votes
 from storage.exchange.files import Container, Progress
 from storage.exchange.rows import BadRow, Item, NewComparison, Vote, conversation, moment, name_of
-from storage.exchange.strict_json import Decoder
 from storage.records import Message, Tiers
 
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
@@ -122,7 +121,7 @@ def _list(record: dict, field: str) -> list | None:
     value = record.get(field)
     if isinstance(value, str):
         try:
-            value = Decoder().decode(value)
+            value = strict_json.decode(value)
         except (ValueError, RecursionError):
             raise BadRow(f"{field} must be a list, in CSV as JSON") from None
         if isinstance(value, BadRow):

@@ -16,63 +16,70 @@ from storage.exchange.rows import BadRow
 _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]|,', re.DOTALL)
 
 
-class Decoder:
-    """Decodes one value after the other; not for several threads at once."""
+TOO_DEEP = f"not JSON: nested too deeply, more than {DEEPEST} lists and objects"
 
-    def __init__(self, limits: Limits = Limits()):
-        self.limits = limits
-        self._twice: str | None = None
-        self._decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_constant=lambda name: None)
 
-    def decode(self, text: str) -> Any:
-        """The one value that the text is; a `BadRow` where it is too large or ambiguous.
+class _Twice(Exception):
+    """A key stands twice in one object."""
 
-        Raises:
-            ValueError: it is not JSON.
-        """
-        if found := self.too_large(text, 0):
-            return found
-        self._twice = None
-        return self._checked(self._decoder.decode(text))
 
-    def decode_at(self, text: str, at: int) -> tuple[Any, int]:
-        """The value that begins there and where it ends; `too_large` must have been asked before.
+def decode(text: str, limits: Limits = Limits()) -> Any:
+    """The one value that the text is; a `BadRow` where it is too large or ambiguous.
 
-        Raises:
-            ValueError: it is not JSON, or not the whole of it.
-        """
-        self._twice = None
-        value, end = self._decoder.raw_decode(text, at)
-        return self._checked(value), end
-
-    def too_large(self, text: str, at: int) -> BadRow | None:
-        """Why the value that begins there must not be decoded; None if it may."""
-        opened = text.count("[", at) + text.count("{", at)
-        # Commas in texts count too here: what is not suspicious is not looked at twice.
-        if opened <= DEEPEST and opened + text.count(",", at) <= self.limits.values:
-            return None
-        depth = values = 0
-        for token in _TOKENS.finditer(text, at):
-            mark = token[0][0]
-            if mark in "[{":
-                depth += 1
-                if depth > DEEPEST:
-                    return BadRow(f"not JSON: nested too deeply, more than {DEEPEST} lists and objects")
-            elif mark in "]}":
-                depth -= 1
-            values += mark in "[{,"
-            if values > self.limits.values:
-                return BadRow(f"more than {self.limits.values:,} values in one row: import with a larger --max-row-mib if it is right")
-            if depth <= 0 and mark in "]}":
-                return None
-        return None
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs) and self._twice is None:
-            seen: set[str] = set()
-            self._twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+    Raises:
+        ValueError: it is not JSON.
+    """
+    if found := too_large(text, 0, len(text), limits):
         return found
+    try:
+        return _STRICT.decode(text)
+    except _Twice as twice:
+        return BadRow(str(twice))
 
-    def _checked(self, value: Any) -> Any:
-        return value if self._twice is None else BadRow(f"the key {self._twice[:40]!r} stands twice in one object")
+
+def decode_at(text: str, at: int) -> tuple[Any, int]:
+    """The value that begins there, or a `BadRow` where it is ambiguous, and where it ends. Its size is for `too_large` to say.
+
+    Raises:
+        ValueError: it is not JSON, or not the whole of it.
+    """
+    try:
+        return _STRICT.raw_decode(text, at)
+    except _Twice as twice:
+        return BadRow(str(twice)), _PLAIN.raw_decode(text, at)[1]
+
+
+def too_large(text: str, at: int, end: int, limits: Limits) -> BadRow | None:
+    """Why the value that begins there, and ends there at last, must not be decoded; None if it may."""
+    opened = text.count("[", at, end) + text.count("{", at, end)
+    # Commas in texts count too here: what is not suspicious is not looked at twice.
+    if opened <= DEEPEST and opened + text.count(",", at, end) <= limits.values:
+        return None
+    depth = values = 0
+    for token in _TOKENS.finditer(text, at, end):
+        mark = token[0][0]
+        if mark in "[{":
+            depth += 1
+            if depth > DEEPEST:
+                return BadRow(TOO_DEEP)
+        elif mark in "]}":
+            depth -= 1
+        values += mark in "[{,"
+        if values > limits.values:
+            return BadRow(f"more than {limits.values:,} values in one row: import with a larger --max-row-mib if it is right")
+        if depth <= 0 and mark in "]}":
+            return None
+    return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        key = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise _Twice(f"the key {key[:40]!r} stands twice in one object")
+    return found
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_constant=lambda name: None)
+_PLAIN = json.JSONDecoder()

@@ -59,6 +59,8 @@ def free_port() -> int:
 class Program:
     """`python launch.py serve` over a data folder of its own."""
 
+    starts_within_s = 120.0
+
     def __init__(self, data: Path, model: Path, *options: str, environment: Mapping[str, str] | None = None):
         self.folder, self.model, self.options = DataFolder(data), model, options
         self.environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
@@ -79,7 +81,7 @@ class Program:
                 env=self.environment,
                 preexec_fn=as_if_started_by_hand,
             )  # fmt: skip
-        eventually(self._serves, f"{self.url} serves", within_s=120)
+        eventually(self._serves, f"{self.url} serves", within_s=self.starts_within_s)
         return self
 
     def _serves(self) -> bool:
@@ -95,7 +97,7 @@ class Program:
     def until_answering(self) -> psutil.Process:
         """Waits until the policy server has loaded its model; its process."""
         policy_log = self.folder.logs / "policy-server.log"
-        eventually(lambda: "policy server ready" in policy_log.read_text(errors="replace"), "the policy server is ready", within_s=120)
+        eventually(lambda: "policy server ready" in policy_log.read_text(errors="replace"), "the policy server is ready", within_s=300)
         return self.policy_server()
 
     def kill(self) -> None:

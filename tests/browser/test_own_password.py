@@ -26,7 +26,7 @@ def test_from_the_pages_to_a_new_password_and_back(own, page, browser):  # noqa:
         sign_in(tab, "Ann")
         expect(tab.get_by_test_id("visitor")).to_have_text("Ann")
 
-    page.get_by_role("link", name="Change password").click()
+    page.get_by_role("link", name="Password").click()
     expect(page).to_have_url(f"{own.url}/password")
     expect(page.get_by_role("heading", name="Change password")).to_be_visible()
     expect(page.get_by_label("Current password")).to_be_focused()

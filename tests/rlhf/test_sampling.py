@@ -7,6 +7,7 @@ from tiny import favour
 from torch.testing import assert_close
 
 from rlhf.backbone import pad_left
+from rlhf.config import AdapterConfig
 from rlhf.sampling import ENTRIES, LEAVE_AT, Sampled, Step, draw, gather, generator, pick, sample, stream
 from rlhf.vocabulary import Shares, of_logits
 from storage.records import Sampling
@@ -214,3 +215,39 @@ def test_the_stream_can_be_left_at_any_token(backbone):
     tokens.close()
     assert not torch.is_inference_mode_enabled()
     assert backbone.base.lm_head.weight.is_inference() is False
+
+
+# Prompts in parts.
+
+
+def drawn_with(backbone, prompts, **options):
+    return [step for step in stream(backbone, prompts, Sampling(max_new_tokens=6), generator(CPU, 2), listen=True, **options)]
+
+
+def test_prompts_of_one_part_are_read_as_ever_bit_for_bit(backbone):
+    prompts = [[5, 6, 7], [9] * 500, [5, 6, 7]]
+    for whole, parted in zip(drawn_with(backbone, prompts), drawn_with(backbone, prompts, in_chunks=True), strict=True):
+        assert torch.equal(whole.tokens, parted.tokens) and torch.equal(whole.heard.logprobs, parted.heard.logprobs)
+
+
+@pytest.mark.parametrize("columns, tokens, parts", [(16, 10**6, 7), (10**6, 48, 7), (50, 10**6, 2), (100, 10**6, 1), (1, 10**6, 100)])
+def test_prompts_in_parts_give_what_they_give_whole(backbone, monkeypatch, columns, tokens, parts):
+    monkeypatch.setattr("rlhf.sampling.CHUNK_COLUMNS", columns)
+    monkeypatch.setattr("rlhf.sampling.CHUNK_TOKENS", tokens)
+    # Three distinct prompts of 100 tokens and fewer: 48 tokens in a part are 16 columns.
+    prompts = [list(range(5, 105)), [9] * 40, [7] * 3, [9] * 40]
+    whole, parted = drawn_with(backbone, prompts), drawn_with(backbone, prompts, in_chunks=True)
+    assert parted[: parts - 1] == [None] * (parts - 1)
+    for one, other in zip(whole, parted[parts - 1 :], strict=True):
+        assert torch.equal(one.tokens, other.tokens) and torch.equal(one.open_rows, other.open_rows)
+        assert_close(one.heard.logprobs, other.heard.logprobs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_learned_prompt_stands_before_the_first_part_alone(backbone, monkeypatch):
+    backbone.add_adapter("p", AdapterConfig(kind="prompt", virtual_tokens=4), seed=0)
+    with backbone.using("p"):
+        whole = drawn_with(backbone, [[5] * 60])
+        monkeypatch.setattr("rlhf.sampling.CHUNK_COLUMNS", 25)
+        parted = drawn_with(backbone, [[5] * 60], in_chunks=True)
+    assert parted[:2] == [None, None]
+    assert [step.tokens.tolist() for step in parted[2:]] == [step.tokens.tolist() for step in whole]

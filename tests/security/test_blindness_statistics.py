@@ -19,8 +19,8 @@ import pytest
 from scipy import stats
 
 from rlhf.filler import Drawn, write_comparisons
-from storage import policies, prompts
-from storage.records import Sampling
+from storage import policies, prompts, settings
+from storage.records import ProjectSettings, Sampling
 from tests.security.blind_site import BASE, TUNED, blind_site
 
 COMPARISONS = 400
@@ -32,10 +32,15 @@ WORDS = ("bread", "rises", "because", "yeast", "eats", "sugar", "and", "leaves",
 
 
 def answers_of(rng: random.Random):
-    """A generator for which the policy makes no difference."""
+    """A generator for which the policy makes no difference to what is said, but to all that lies around it."""
 
     def generate(asked, sampling, seed, tick=lambda: None) -> list[Drawn]:
-        return [Drawn(" ".join(rng.choices(WORDS, k=rng.randint(5, 30))) + f" {rng.random()}.", "stop", rng.random()) for _ in asked]
+        return [drawn(policy, " ".join(rng.choices(WORDS, k=rng.randint(5, 30))) + f" {rng.random()}.") for policy, _ in asked]
+
+    def drawn(policy, text: str) -> Drawn:
+        if policy.name == TUNED:
+            return Drawn(f" {text}\r\n", "length", 9.0 + rng.random(), seed=1)
+        return Drawn(text, "stop", rng.random(), seed=2)
 
     return generate
 
@@ -58,6 +63,7 @@ def drawn(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched, blind_site(tmp_path_factory.mktemp("statistics") / "rankloop.db") as site:
         site.join("Ann")
         fill(site, random.Random(7))
+        settings.change(site.store, ProjectSettings(ideal_answers=True), None)
         patched.setattr(random, "SystemRandom", lambda: shuffler)
         yield observed(site)
 
@@ -90,7 +96,7 @@ def observed(site) -> tuple[list[dict[str, float]], list[bool]]:
     view = site.call("Ann", "next_comparison")
     for n in range(COMPARISONS):
         truth.append(site.tuned_first("Ann"))
-        noted: dict[str, float] = {}
+        noted = blanks_of(view)
         about = {"presentation_id": view["presentation_id"]}
         calls = {
             "next": ("next_comparison", {}),
@@ -120,6 +126,16 @@ def observed(site) -> tuple[list[dict[str, float]], list[bool]]:
         noted |= {f"opened{path}": number for path, number in numbers_in(without_texts(opened))}
         features.append(with_differences(noted))
     return features, truth
+
+
+def blanks_of(view: dict) -> dict[str, float]:
+    """What is not read of the two answers: blanks around them, and how their lines end."""
+    found = {}
+    for key in ("answers", "sources"):
+        around = [len(text) - len(text.strip()) for text in view[key]]
+        ends = [text.count("\r") for text in view[key]]
+        found |= {f"blanks around {key}": around[0] - around[1], f"ends of lines in {key}": ends[0] - ends[1]}
+    return found
 
 
 def order_of(token: str) -> float:

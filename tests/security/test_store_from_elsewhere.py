@@ -108,6 +108,15 @@ def test_migrations_that_do_not_follow_each_other_are_refused(store):
         Database(store.path)
 
 
+def test_a_migration_that_is_there_twice_is_refused(store):
+    with store.atomic() as connection:
+        connection.conn.execute("DROP INDEX idx__sqlite_migrations_migration_set_name")
+        connection.conn.execute("INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('rankloop', ?)", [NAMES[0]])
+    store.close()
+    with pytest.raises(StoreError, match="a migration twice"):
+        Database(store.path)
+
+
 def test_another_programs_database_is_left_alone(tmp_path):
     change(tmp_path / "rankloop.db", "CREATE TABLE contacts (name)", "INSERT INTO contacts VALUES ('mine')")
     with pytest.raises(StoreError, match="table contacts"):

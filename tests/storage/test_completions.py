@@ -1,0 +1,24 @@
+"""What annotators get of a completion's text."""
+
+import pytest
+
+from storage.completions import as_shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Yes.", "Yes."),
+        (" Yes.", "Yes."),
+        ("Yes. \n\n", "Yes."),
+        ("\r\n\r\nYes.\r\nNo.\r", "Yes.\nNo."),
+        ("\n   Yes.\n\n  No.", "Yes.\n\n  No."),
+        # In Markdown a block of code.
+        ("\n    x = 1\n    y = 2\n", "    x = 1\n    y = 2"),
+        ("  ", ""),
+        ("", ""),
+    ],
+)
+def test_blanks_around_and_ends_of_lines_tell_nothing(text, shown):
+    assert as_shown(text) == shown
+    assert as_shown(as_shown(text)) == shown
