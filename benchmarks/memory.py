@@ -74,12 +74,15 @@ async def loads(room: Room, number: int, memory: Memory, *, first: int, every: i
         handlers = [d["id"] for d in config["dependencies"] if any(event == "load" for _, event in d["targets"])]
         waiting = list(range(first + number - 1, first - 1, -1))
 
+        done = 0
+
         async def tab() -> None:
+            nonlocal done
             while waiting:
-                n = waiting.pop()
-                await load(client, handlers, room.component_id, n, took_ms)
-                if len(took_ms) % every == 0:
-                    memory.told(f"{len(took_ms):,} page loads")
+                await load(client, handlers, room.component_id, waiting.pop(), took_ms)
+                done += 1
+                if done % every == 0:
+                    memory.told(f"{done:,} page loads")
 
         await asyncio.gather(*(tab() for _ in range(AT_ONCE)))
     return took_ms

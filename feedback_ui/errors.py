@@ -25,6 +25,11 @@ def without_paths(text: str) -> str:
     return ABSOLUTE_PATH.sub("", text) if "/" in text or "\\" in text else text
 
 
+def named(error: Exception) -> str:
+    """The same with the kind of the error, for one whose message says little by itself: `KeyError: 'steps'`."""
+    return f"{type(error).__name__}: {public(error)}"
+
+
 def public(error: Exception) -> str:
     """The error's message for a browser. If something is left out, the whole of it is logged."""
     full = str(error).strip() or type(error).__name__

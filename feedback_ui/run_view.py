@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from feedback_ui.errors import without_paths
+from feedback_ui.errors import named, without_paths
 from feedback_ui.markdown import escape, render
 from feedback_ui.presenters import duration, figures, hollow
 from feedback_ui.words import Words
@@ -119,7 +119,7 @@ def readable(words: Words, draw: Callable[[], str]) -> str:
     try:
         return draw()
     except MISREAD as problem:
-        return unreadable(words, repr(problem))
+        return unreadable(words, named(problem))
 
 
 def error(words: Words, run: Run) -> str:

@@ -13,7 +13,7 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui import charts, presenters, rounds_table, run_view, trust_view
-from feedback_ui.errors import without_paths
+from feedback_ui.errors import named, without_paths
 from feedback_ui.form import RoundForm, as_on_the_page
 from feedback_ui.gate import Gate
 from feedback_ui.theme import QUIET, heading, html, label
@@ -237,7 +237,7 @@ class TrainingPage:
             return self._known_trust(words, run)
         except run_view.MISREAD as error:
             nothing = replace(run, validation=None)
-            said = {self.trust: gr.Column(visible=True), self.trust_card: run_view.unreadable(words, repr(error))}
+            said = {self.trust: gr.Column(visible=True), self.trust_card: run_view.unreadable(words, named(error))}
             return self._known_trust(words, nothing) | said
 
     def _known_trust(self, words: Words, run: Run) -> dict[Component, Any]:
