@@ -126,3 +126,18 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
     page.get_by_role("tab", name="Lead", exact=True).click()
     expect(page.locator("#lead-audit-button")).to_have_attribute("aria-selected", "true")
     assert errors == []
+
+
+def test_a_file_of_prompts_is_imported_and_not_kept(program, page, tmp_path):
+    """The browser's own way: the upload, and the call that names it."""
+    file = tmp_path / "own prompts.jsonl"
+    file.write_text('{"prompt": "Why is the sky blue?", "kind": "sky"}\n{"nothing": 1}\n', encoding="utf-8")
+    lead = Lead(page, program.url)
+    lead.section("prompts")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#prompts-file").click()
+    chooser.value.set_files(file)
+    lead.says("prompts-said", "1 ")
+    lead.says("prompt-imports", "own prompts.jsonl")
+    assert program.store.value("SELECT source FROM imports ORDER BY id DESC LIMIT 1") == "own prompts.jsonl"
+    assert not [path for path in program.folder.uploads.rglob("*") if path.is_file()]
