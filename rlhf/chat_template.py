@@ -7,6 +7,7 @@ process is ended when it goes over a limit. One such process serves this one, an
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import selectors
@@ -146,8 +147,10 @@ class TemplateRenderer:
 
 @cache
 def renderer() -> TemplateRenderer:
-    """The one of this process."""
-    return TemplateRenderer()
+    """The one of this process, and it ends with it."""
+    made = TemplateRenderer()
+    atexit.register(made.stop)
+    return made
 
 
 class BoundedTemplate:
