@@ -41,7 +41,7 @@ endif
 	@touch $@
 
 weights: install
-	@$(BIN)/python -m rlhf.weights
+	@$(BIN)/python -m rlhf.model_files
 
 test-setup: install
 ifneq ($(LOCK),)

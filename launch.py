@@ -1,6 +1,6 @@
 """rankloop's command line and composition root: opens the store, starts the engine's processes, builds the app.
 
-Here are the verbs that serve and look after the whole; the others are in `rlhf.commands`.
+Here are the verbs that serve and look after the whole; the others are in `rlhf.cli`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
-from rlhf.commands import accounts as account_verbs
-from rlhf.commands import exchange, figures, rounds
-from rlhf.commands.terminal import UsageError, Verbs, engine_options, fetch_weights, open_store
+from rlhf.cli import accounts as account_verbs
+from rlhf.cli import exchange, figures, rounds
+from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, open_store
 from rlhf.config import DEFAULT_PRESET, PRESETS, ConfigError, with_options
-from rlhf.jobs import Jobs, RoundError
-from rlhf.judges import JudgeError
-from rlhf.pairs import NotEnoughPairs
-from rlhf.reward_function import RewardFunctionError
-from rlhf.visible import visible_output
-from rlhf.weights import ModelError
-from storage import accounts, lock, private, soundness, watch
-from storage.database import Database, DataFolder, StoreError
+from rlhf.data.pairs import NotEnoughPairs
+from rlhf.model_files import ModelError
+from rlhf.runs.jobs import Jobs, RoundError
+from rlhf.runs.reward_function import RewardFunctionError
+from rlhf.safe_output import visible_output
+from rlhf.simulation.judges import JudgeError
+from storage.core import file_modes, file_watch, folder_lock, integrity
+from storage.core.database import Database, DataFolder, StoreError
+from storage.people import accounts
 
 HOST = "127.0.0.1"
 PORT = 7860
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with visible_output():
         given = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
-        before = os.umask(private.UMASK) if given.verb is not exchange.export else None
+        before = os.umask(file_modes.UMASK) if given.verb is not exchange.export else None
         try:
             return given.verb(given)
         except REFUSALS as error:
@@ -63,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(given: argparse.Namespace) -> int:
     """The app and the policy server, until Ctrl-C."""
-    from rlhf.doctor import free_port
+    from rlhf.runs.doctor import free_port
 
     if bool(given.endpoint) != bool(given.endpoint_model):
         raise UsageError("--endpoint and --endpoint-model go together")
-    with lock.only_one(DataFolder(given.data.absolute()), "serve") as tell_address:
+    with folder_lock.only_one(DataFolder(given.data.absolute()), "serve") as tell_address:
         if not (port := free_port(given.port)).ok:
             raise UsageError(f"port {port.found}: {port.remedy}")
         return serve_folder(given, tell_address)
@@ -75,7 +76,7 @@ def serve(given: argparse.Namespace) -> int:
 
 def serve_folder(given: argparse.Namespace, tell_address: Callable[[str], None]) -> int:
     """As `serve`, once the folder is this process's own."""
-    from rlhf.supervisor import PolicyServer
+    from rlhf.serving.supervisor import PolicyServer
 
     folder, store = open_store(given.data)
     look_after(folder)
@@ -102,17 +103,17 @@ def serve_pages(
 ) -> int:
     """The web app, until KeyboardInterrupt."""
     from feedback_ui.app import build_app
-    from feedback_ui.gate import Gate
-    from feedback_ui.serving import Serving
-    from feedback_ui.web import Web
-    from rlhf.client import PolicyClient
+    from feedback_ui.server.auth import Gate
+    from feedback_ui.server.serving import Serving
+    from feedback_ui.server.web import Web
+    from rlhf.serving.client import PolicyClient
 
     config = with_options(PRESETS[DEFAULT_PRESET], {"model": given.model, "device": given.device})
     gate = Gate(jobs.store)
     serving = Serving(Web(build_app(jobs.store, jobs, PolicyClient(base_url), default_config=config), gate), given.host, given.port)
     try:
         tell_address(serving.url)
-        soundness.look(jobs.store)
+        integrity.look(jobs.store)
         print(f"rankloop is at {serving.url}  (data in {jobs.folder.root}; Ctrl-C stops it)", flush=True)
         while serving.alive:
             reap(jobs)
@@ -124,9 +125,9 @@ def serve_pages(
 
 def look_after(folder: DataFolder) -> None:
     """Closes to others what an older version left open, and names a copy that was made when the store's files were gone."""
-    if closed := private.close_to_others(folder.root, folder.database):
+    if closed := file_modes.close_to_others(folder.root, folder.database):
         print(f"closed to other users of this machine: {', '.join(closed)}", file=sys.stderr)
-    if copies := watch.rescued(folder.database):
+    if copies := file_watch.rescued(folder.database):
         print(
             f"{copies[-1]} is a copy of what was saved when the store's files were gone. Bring it back with `rankloop restore --data "
             f"{folder.root} {copies[-1]} --force`, or move it elsewhere if nothing of it is missing here.",
@@ -163,7 +164,7 @@ def reap(jobs: Jobs) -> None:
 
 def doctor(given: argparse.Namespace) -> int:
     """Whether everything that is needed is there, and what to do where it is not."""
-    from rlhf.doctor import checks
+    from rlhf.runs.doctor import checks
 
     well = True
     for check in checks(DataFolder(given.data), given.model, given.port):

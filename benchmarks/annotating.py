@@ -26,12 +26,14 @@ import httpx2
 
 from benchmarks.filling import answer
 from benchmarks.wire import Wire
-from feedback_ui.gate import Gate
-from feedback_ui.guard import SIGN_IN
-from storage import accounts, comparisons, completions, prompts, settings
-from storage.database import Database, now
-from storage.records import Sampling
-from storage.tokens import RowTokens
+from feedback_ui.server.access import SIGN_IN
+from feedback_ui.server.auth import Gate
+from storage.content import comparisons, completions, prompts
+from storage.core.database import Database, now
+from storage.core.records import Sampling
+from storage.judging.row_tokens import RowTokens
+from storage.people import accounts
+from storage.project import settings
 from tests.browser.program import ROOT, Endpoint, Program, as_if_started_by_hand, eventually
 from tests.support import tiny
 
@@ -48,9 +50,9 @@ PASSWORD = "correct horse battery"
 
 TRAINING = """
 import math, os, sys, time
-from rlhf.progress import Progress
-from storage import runs
-from storage.database import Database
+from rlhf.runs.progress import Progress
+from storage.project import runs
+from storage.core.database import Database
 store = Database(sys.argv[1])
 runs.create(store, sys.argv[2], config={"preset": "benchmark"}, seed=0, versions={})
 runs.mark_started(store, sys.argv[2], os.getpid())

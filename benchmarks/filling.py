@@ -16,10 +16,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from storage import annotators, gold, guidelines, judgments, prompts, queue, settings
-from storage.comparisons import digest_of
-from storage.database import Database, now, to_json
-from storage.records import Annotator
+from storage.content import prompts
+from storage.content.comparisons import digest_of
+from storage.core.database import Database, now, to_json
+from storage.core.records import Annotator
+from storage.judging import gold, judgments, queue
+from storage.people import annotators
+from storage.project import guidelines, settings
 
 OVERLAP = 3
 """Judgments wanted for each comparison."""

@@ -25,8 +25,9 @@ from benchmarks.figures import machine, verdict
 from benchmarks.invariants import problems
 from benchmarks.kill9 import Crowd, look
 from rlhf.config import PRESETS, RoundConfig, with_options
-from rlhf.jobs import Jobs
-from storage import prompts, runs
+from rlhf.runs.jobs import Jobs
+from storage.content import prompts
+from storage.project import runs
 from tests.browser.program import eventually
 from tests.support.votes import rule_votes
 

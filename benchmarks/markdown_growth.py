@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from feedback_ui import markdown  # noqa: E402
+from feedback_ui.shared import markdown  # noqa: E402
 
 SIZES = (5_000, 20_000, 80_000)
 CONSTRUCTS = {

@@ -13,14 +13,16 @@ from tokenizers import Tokenizer, models
 from torch.profiler import ProfilerActivity, profile
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from rlhf import ppo, rollout, weights
-from rlhf.backbone import Backbone
+from rlhf import model_files
 from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
-from rlhf.lora import FusedLinear
-from rlhf.ppo import PPO
-from rlhf.reward import ADAPTER, RewardModel, Row
-from rlhf.sampling import generator, stream
-from storage.records import Sampling
+from rlhf.generation.sampling import generator, stream
+from rlhf.models.backbone import Backbone
+from rlhf.models.lora import FusedLinear
+from rlhf.ppo import rollout
+from rlhf.ppo import trainer as ppo_trainer
+from rlhf.ppo.trainer import PPO
+from rlhf.reward.model import ADAPTER, RewardModel, Row
+from storage.core.records import Sampling
 
 NO_CLIPPING = 1e9
 """TRL 1.12.0 takes a `max_grad_norm` and never clips by it; for the same work, neither side does."""
@@ -49,7 +51,7 @@ class Clock:
 
 
 def packaged() -> Backbone:
-    backbone = Backbone.load(weights.resolve("default"), "cpu")
+    backbone = Backbone.load(model_files.resolve("default"), "cpu")
     backbone.eos_id = work.NEVER_DRAWN
     return backbone
 
@@ -73,7 +75,7 @@ def step(top_layers: int, reward_layers: int) -> None:
     trainer = arranged(top_layers, reward_layers)
     backbone = trainer.backbone
     clock = Clock()
-    clock.watch(ppo, "collect", "collect")
+    clock.watch(ppo_trainer, "collect", "collect")
     clock.watch(trainer, "update", "update")
     clock.watch(RewardModel, "score", "scoring")
     clock.watch(rollout, "read", "scoring")

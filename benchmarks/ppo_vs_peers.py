@@ -19,8 +19,8 @@ from statistics import mean
 import ppo_work as work
 from figures import machine, verdict
 
-from rlhf import weights
-from rlhf.environment import engine_environment
+from rlhf import model_files
+from rlhf.runs.environment import engine_environment
 
 HERE = Path(__file__).parent
 PHASES = ("rollout", "scoring", "update")
@@ -157,7 +157,7 @@ if __name__ == "__main__":
             parser.error("--trl is needed to compare steps")
         measured = run(sys.executable, "ppo_rankloop.py", "rate")
         print(f"matrix products: {measured['rate'] / 1e9:.0f} GFLOPS in {measured['dtype']}")
-        steps(asked.trl, asked.rounds, str(weights.resolve("default")), asked.top_layers, measured["rate"])
+        steps(asked.trl, asked.rounds, str(model_files.resolve("default")), asked.top_layers, measured["rate"])
     if asked.only in (None, "profile"):
         for arrangement in (0, asked.top_layers):
             profile(arrangement)

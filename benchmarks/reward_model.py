@@ -30,15 +30,17 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 
 from benchmarks.figures import machine
-from rlhf import evaluation, objective, validation, weights
-from rlhf.backbone import Backbone, positions
+from rlhf import evaluation, model_files
+from rlhf.analysis import validation
 from rlhf.config import AdapterConfig, RewardConfig
-from rlhf.judges import sentiment
-from rlhf.pairs import PreferencePair
-from rlhf.probe import Features, fit_probe
-from rlhf.reward import ADAPTER, RewardModel, Row, fit, pooled
-from rlhf.sampling import generator, sample
-from storage.records import Sampling
+from rlhf.data.pairs import PreferencePair
+from rlhf.generation.sampling import generator, sample
+from rlhf.models.backbone import Backbone, positions
+from rlhf.reward import targets
+from rlhf.reward.model import ADAPTER, RewardModel, Row, fit, pooled
+from rlhf.reward.probe import Features, fit_probe
+from rlhf.simulation.judges import sentiment
+from storage.core.records import Sampling
 
 FLIP = 0.2
 """Probability that a vote is turned round; accuracy against the votes cannot exceed 1 - FLIP."""
@@ -51,7 +53,7 @@ L2 = (0.1, 1.0, 10.0)
 PACE_PAIRS = 48
 PLAIN = RewardConfig()
 """What the variants differ from: the mean after 40% of the layers, and a pass of LoRA. The laptop preset differs from it by now."""
-STARTER = Path(__file__).parents[1] / "storage" / "starter_prompts.jsonl"
+STARTER = Path(__file__).parents[1] / "storage" / "content" / "starter_prompts.jsonl"
 TOKENS_READ, DECODE_COST = 95, 5
 """Tokens of a prompt and its answer, and what a sampled token costs beside one that is only read: for the time left."""
 
@@ -160,7 +162,7 @@ class Study:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return Backbone.load(weights.resolve("default"))
+        return Backbone.load(model_files.resolve("default"))
 
     # ---- answers, once
 
@@ -329,7 +331,7 @@ class Study:
         for budget in self.plan.budgets:
             for seed in range(self.plan.seeds):
                 votes = self.votes(budget, seed)
-                said = objective.read(self.preferences(votes), config, seed=seed)
+                said = targets.read(self.preferences(votes), config, seed=seed)
                 two = Features(features[votes[:, 0]], features[votes[:, 1]])
                 each = torch.stack([fit_probe(*two, l2=config.probe_l2, weights=said.weight[:, i]) for i in range(members)])
                 scores = (features @ each.T).numpy()

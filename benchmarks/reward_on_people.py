@@ -23,12 +23,13 @@ import torch
 from figures import machine
 from reward_model import of_all_layers
 
-from rlhf import evaluation, validation, weights
-from rlhf.backbone import Backbone
+from rlhf import evaluation, model_files
+from rlhf.analysis import validation
 from rlhf.config import RewardConfig
-from rlhf.pairs import PreferencePair
-from rlhf.probe import fit_probe
-from rlhf.reward import RewardModel, fit
+from rlhf.data.pairs import PreferencePair
+from rlhf.models.backbone import Backbone
+from rlhf.reward.model import RewardModel, fit
+from rlhf.reward.probe import fit_probe
 
 HELD_OUT = 400
 LAYERS = (1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29, 30)
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[300, 600], help="pairs learned from")
     asked = parser.parse_args()
     print(machine())
-    backbone = Backbone.load(weights.resolve("default"))
+    backbone = Backbone.load(model_files.resolve("default"))
     every = [
         p for p in dialogues(asked.pairs)
         if len(backbone.encode(p.prompt)) + max(len(backbone.encode_answer(t)) for t in (p.chosen, p.rejected)) < LONGEST

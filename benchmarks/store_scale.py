@@ -31,10 +31,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.figures import machine, percentile, spread, verdict
 from benchmarks.filling import fill, old_people
 from benchmarks.invariants import problems
-from storage import annotators, judgments, queue
-from storage.database import Database
+from storage.core.database import Database
+from storage.core.records import Annotator
 from storage.exchange import trl
-from storage.records import Annotator
+from storage.judging import judgments, queue
+from storage.people import annotators
 
 NEXT_P99_MS, SAVE_P99_MS, GROWTH = 5.0, 10.0, 1.5
 PAIRS_PER_S, OF_BARE = 100_000, 2.0

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import gradio as gr
 
-from feedback_ui import compare, history
 from feedback_ui.data import DataPage
 from feedback_ui.demo import DemoPage
-from feedback_ui.gate import Gate
+from feedback_ui.judging import compare, history
 from feedback_ui.lead import LeadPage, follow_links
-from feedback_ui.leaderboard import LeaderboardPage
-from feedback_ui.theme import html, label, launch_options
-from feedback_ui.training import TrainingPage
+from feedback_ui.leaderboard.page import LeaderboardPage
+from feedback_ui.server.auth import Gate
+from feedback_ui.shared.theme import html, label, launch_options
+from feedback_ui.training.page import TrainingPage
 from feedback_ui.visitor import visitor_line
-from rlhf.client import PolicyClient
 from rlhf.config import RoundConfig
-from rlhf.jobs import Jobs
-from storage.database import Database
+from rlhf.runs.jobs import Jobs
+from rlhf.serving.client import PolicyClient
+from storage.core.database import Database
 
 __all__ = ["build_app", "launch_options"]
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import gradio as gr
 
-from feedback_ui import presenters
-from feedback_ui.gate import Gate
-from feedback_ui.theme import QUIET, html
-from feedback_ui.words import words_of
-from storage.database import Database
-from storage.stats import judgments_by_day, stats
+from feedback_ui.server.auth import Gate
+from feedback_ui.shared import presenters
+from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.theme import QUIET, html
+from storage.analytics.stats import judgments_by_day, stats
+from storage.core.database import Database
 
 DAYS = 28
 """How far back the picture of judgments reaches."""

@@ -16,14 +16,14 @@ import gradio as gr
 from anyio import to_thread
 from gradio.components import Component
 
-from feedback_ui import presenters
-from feedback_ui.gate import Gate
-from feedback_ui.theme import QUIET, heading, html, label, quiet
-from feedback_ui.words import words_of
-from rlhf.client import PolicyClient, PolicyServerBusy, PolicyServerDown
-from rlhf.limits import LONGEST_DEMO
-from storage import policies
-from storage.database import Database
+from feedback_ui.server.auth import Gate
+from feedback_ui.shared import presenters
+from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.theme import QUIET, heading, html, label, quiet
+from rlhf.serving.client import PolicyClient, PolicyServerBusy, PolicyServerDown
+from rlhf.serving.limits import LONGEST_DEMO
+from storage.content import policies
+from storage.core.database import Database
 
 EXAMPLES = (
     "I always feel nervous before giving a talk at work. What should I do?",

@@ -9,12 +9,12 @@ from html import escape
 
 import gradio as gr
 
-from feedback_ui.gate import Gate, Visitor
-from feedback_ui.guard import PASSWORD, SIGN_OUT
-from feedback_ui.theme import QUIET, html
-from feedback_ui.words import Words, words_of
-from storage import accounts
-from storage.database import Database
+from feedback_ui.server.access import PASSWORD, SIGN_OUT
+from feedback_ui.server.auth import Gate, Visitor
+from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.theme import QUIET, html
+from storage.core.database import Database
+from storage.people import accounts
 
 
 def visitor_line(app: gr.Blocks, gate: Gate) -> gr.HTML:

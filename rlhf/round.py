@@ -19,25 +19,32 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from rlhf import demonstrations, evaluation, objective, pairs, ptx, reliability, reward, reward_function, validation, weights
-from rlhf.backbone import Backbone
-from rlhf.checkpoint import replacing
+from rlhf import evaluation, model_files
+from rlhf.analysis import validation
+from rlhf.analysis.validation import Validation
 from rlhf.config import RoundConfig
-from rlhf.demonstrations import Demonstration
+from rlhf.data import demonstrations, pairs, reliability
+from rlhf.data.demonstrations import Demonstration
 from rlhf.evaluation import Answer
-from rlhf.judges import Judge
-from rlhf.methods import plan
-from rlhf.ppo import PPO
-from rlhf.probe import Features, minimise
-from rlhf.progress import Progress
-from rlhf.reward import RewardModel
-from rlhf.rollout import POLICY, sequence_kl
-from rlhf.sampling import generator, sample
-from rlhf.scoring import FunctionReward, Pay, Payer
-from rlhf.validation import Validation
-from storage import judgments, policies, prompts, runs
-from storage.database import Database, DataFolder
-from storage.records import PolicyVersion, Prompt, Sampling
+from rlhf.generation.sampling import generator, sample
+from rlhf.models.backbone import Backbone
+from rlhf.models.checkpoint import replacing
+from rlhf.ppo import ptx
+from rlhf.ppo.rollout import POLICY, sequence_kl
+from rlhf.ppo.trainer import PPO
+from rlhf.reward import model as reward_model
+from rlhf.reward import targets
+from rlhf.reward.model import RewardModel
+from rlhf.reward.probe import Features, minimise
+from rlhf.reward.scoring import FunctionReward, Pay, Payer
+from rlhf.runs import plan, reward_function
+from rlhf.runs.progress import Progress
+from rlhf.simulation.judges import Judge
+from storage.content import policies, prompts
+from storage.core.database import Database, DataFolder
+from storage.core.records import PolicyVersion, Prompt, Sampling
+from storage.judging import judgments
+from storage.project import runs
 
 log = logging.getLogger("rankloop.round")
 
@@ -72,7 +79,7 @@ def run_round(
     shown_how = take_demonstrations(store, config, home)
     train, heldout = take_prompts(store, home)
     progress.plan(work(config, len(snapshot), len(heldout), len(shown_how)))
-    backbone = Backbone.load(weights.resolve(config.model), config.device, config.dtype)
+    backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
 
     before = answer_before(store, run_id, config, backbone, heldout, home, progress)
     model = fit_reward(config, backbone, snapshot, train, home, progress)
@@ -180,7 +187,7 @@ def fit_reward(
         return RewardModel.load(backbone, config.reward, home / "reward")
     learned_from, measured_on = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
     updates = config.reward.epochs * -(-len(learned_from) // config.reward.batch_size)
-    progress.stage("reward", updates + -(-2 * len(learned_from) // reward.READ_BATCH) + config.ppo.max_new_tokens)
+    progress.stage("reward", updates + -(-2 * len(learned_from) // reward_model.READ_BATCH) + config.ppo.max_new_tokens)
 
     def report(step: int, total: int, figures: dict[str, float], model: RewardModel) -> None:
         progress.log(step, figures)
@@ -194,7 +201,7 @@ def fit_reward(
             found = validate_probe(progress.store, config, learned_from, features, progress)
             runs.set_validation(progress.store, progress.run_id, found.to_dict())
 
-    model = reward.fit(
+    model = reward_model.fit(
         backbone, learned_from, config.reward, seed=config.seed, scratch=home / "scratch", report=report, tick=progress.tick,
         on_features=on_features,
     )
@@ -210,7 +217,7 @@ def validate_probe(
     store: Database, config: RoundConfig, learned_from: list[pairs.PreferencePair], features: Features, progress: Progress
 ) -> Validation:
     """How far to trust the probe that the reward model starts from; of an ensemble, a single head that sees every prompt."""
-    votes = objective.read(learned_from, replace(config.reward, ensemble=1), seed=config.seed)
+    votes = targets.read(learned_from, replace(config.reward, ensemble=1), seed=config.seed)
     origins = judgments.origins(store, [p.judgment_id for p in learned_from])
 
     def fit(among: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
@@ -219,8 +226,8 @@ def validate_probe(
         # Votes of a few annotators may all weigh nothing.
         own = own._replace(weight=own.weight / own.weight.mean(0).clamp(min=1e-12))
         return minimise(
-            features.chosen[rows], features.rejected[rows], lambda d: objective.loss(d[:, None], own, ease, config.reward),
-            l2=config.reward.probe_l2, beside=[ease] if objective.fits_ease(own, config.reward) else [],
+            features.chosen[rows], features.rejected[rows], lambda d: targets.loss(d[:, None], own, ease, config.reward),
+            l2=config.reward.probe_l2, beside=[ease] if targets.fits_ease(own, config.reward) else [],
         ).numpy()
 
     return validation.validate(
@@ -240,7 +247,7 @@ def tune_by_trl(
         backbone.load_adapter(POLICY, tuned)
         return {}
     # Takes seconds, and a round by PPO needs none of it.
-    from rlhf.methods import tuning
+    from rlhf.trl_methods import tuning
 
     preferred = [p for p in pairs.of_split(snapshot, "train") if not p.tie]
     progress.stage(config.method, plan.ticks(config, len(preferred), len(shown_how)))
@@ -370,7 +377,7 @@ def register(
     progress.stage("register", 1)
     target = folder.run(run_id) / "policy"
     backbone.save_adapter(POLICY, target)
-    base = policies.ensure_base(store, config.model, name=weights.display_name(config.model))
+    base = policies.ensure_base(store, config.model, name=model_files.display_name(config.model))
     version = policies.register_tuned(
         store, name=f"{base.name}-{run_id}", base_model=config.model, adapter_path=str(target.relative_to(folder.root)), run_id=run_id
     )
@@ -412,7 +419,7 @@ def evaluate_ticks(config: RoundConfig, n_heldout: int, n_pairs: int) -> int:
     best_of = config.evaluation.best_of
     # The votes' two answers; those before and after; what best-of-n chooses from, then what it chose beside those before.
     scored = [2 * n_pairs, n, n, *([best_of * n, 2 * n] if best_of else []), *([2 * n] if config.reward_function else [])]
-    batches = sum(-(-many // reward.READ_BATCH) for many in scored) + -(-n // config.ppo.minibatch_size)
+    batches = sum(-(-many // reward_model.READ_BATCH) for many in scored) + -(-n // config.ppo.minibatch_size)
     return answer_ticks(config, n_heldout) * (1 + best_of) + batches * BATCH_READ
 
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlhf.jobs import HEARTBEAT_S
-from rlhf.progress import Cancelled, Progress
-from storage import private, runs
-from storage.database import Database, DataFolder, StoreError
+from rlhf.runs.jobs import HEARTBEAT_S
+from rlhf.runs.progress import Cancelled, Progress
+from storage.core import file_modes
+from storage.core.database import Database, DataFolder, StoreError
+from storage.project import runs
 
 log = logging.getLogger("rankloop.worker")
 
@@ -82,7 +83,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     # SIGTERM ends a run as Ctrl-C does: cancelled, and resumable.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    os.umask(private.UMASK)
+    os.umask(file_modes.UMASK)
     folder = DataFolder(arguments.data)
     store = Database(folder.database)
     try:

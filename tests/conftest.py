@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from storage.database import Database
+from storage.core.database import Database
 
 
 @pytest.fixture(scope="session")

@@ -21,14 +21,15 @@ import gradio as gr
 import httpx2
 import pytest
 
-from feedback_ui import compare
-from feedback_ui.gate import Gate
-from feedback_ui.serving import Serving
-from feedback_ui.web import Web
-from rlhf.client import ServerStatus
-from storage import comparisons, completions, database, policies, prompts
-from storage.database import Database, StoreError
-from storage.records import Sampling
+from feedback_ui.judging import compare
+from feedback_ui.server.auth import Gate
+from feedback_ui.server.serving import Serving
+from feedback_ui.server.web import Web
+from rlhf.serving.client import ServerStatus
+from storage.content import comparisons, completions, policies, prompts
+from storage.core import database
+from storage.core.database import Database, StoreError
+from storage.core.records import Sampling
 
 QUICK_MS = 300
 """How long the app waits for a lock in most of these tests, in milliseconds."""

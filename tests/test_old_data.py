@@ -19,32 +19,19 @@ import pytest
 import torch
 
 import launch
-from feedback_ui import charts, rounds_table, run_view, trust_view
-from feedback_ui.words import LANGUAGES, Words
-from rlhf import pairs
-from rlhf.backbone import Backbone
+from feedback_ui.shared.i18n import LANGUAGES, Words
+from feedback_ui.training import charts, rounds_table, run_view, trust_view
 from rlhf.config import RoundConfig
-from rlhf.sampling import generator, sample
-from storage import (
-    accounts,
-    annotators,
-    audit,
-    batches,
-    comparisons,
-    exclusions,
-    gold,
-    guidelines,
-    history,
-    imports,
-    judgments,
-    policies,
-    prompts,
-    queue,
-    runs,
-    settings,
-)
-from storage.database import Database
-from storage.records import Sampling
+from rlhf.data import pairs
+from rlhf.generation.sampling import generator, sample
+from rlhf.models.backbone import Backbone
+from storage.content import batches, comparisons, policies, prompts
+from storage.core.database import Database
+from storage.core.records import Sampling
+from storage.exchange import imports
+from storage.judging import exclusions, gold, history, judgments, queue
+from storage.people import accounts, annotators, audit
+from storage.project import guidelines, runs, settings
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PASSWORD = "correct horse battery"

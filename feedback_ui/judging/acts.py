@@ -1,6 +1,6 @@
 """What a browser says about slots, as the store takes it. The browser knows slots only; nothing in it is trusted.
 
-Leaves out whether it fits the project and the comparison: `storage.judgments` and `storage.details` check that.
+Leaves out whether it fits the project and the comparison: `storage.judging.judgments` and `storage.judging.details` check that.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from storage.judgments import BadJudgment
-from storage.records import Details, Flag, IdealAnswer, Timing
+from storage.core.records import Details, Flag, IdealAnswer, Timing
+from storage.judging.judgments import BadJudgment
 
 PAIR = {"a": [[0], [1]], "b": [[1], [0]]}
 """What the two answers' buttons say, as tiers of slots."""

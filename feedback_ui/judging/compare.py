@@ -12,17 +12,19 @@ from typing import Any
 
 import gradio as gr
 
-from feedback_ui import acts, judging_view, problems
-from feedback_ui.component import judging_component
-from feedback_ui.errors import without_paths
-from feedback_ui.gate import Gate, Refused
-from feedback_ui.words import Words, words_of
-from rlhf.client import PolicyClient, PolicyServerDown
-from storage import annotators, guidelines, judgments, presentations, queue, settings
-from storage.database import Database, StoreError, StoreLocked
-from storage.judgments import BadJudgment, LeaseOver
-from storage.records import Annotator, Comparison, Presentation
-from storage.tokens import RowTokens
+from feedback_ui.judging import acts, judging_view, problems
+from feedback_ui.judging.component import judging_component
+from feedback_ui.server.auth import Gate, Refused
+from feedback_ui.shared.errors import without_paths
+from feedback_ui.shared.i18n import Words, words_of
+from rlhf.serving.client import PolicyClient, PolicyServerDown
+from storage.core.database import Database, StoreError, StoreLocked
+from storage.core.records import Annotator, Comparison, Presentation
+from storage.judging import judgments, presentations, queue
+from storage.judging.judgments import BadJudgment, LeaseOver
+from storage.judging.row_tokens import RowTokens
+from storage.people import annotators
+from storage.project import guidelines, settings
 
 Reply = dict[str, Any]
 Found = tuple[Comparison, Presentation] | None

@@ -11,8 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-from feedback_ui.judging_view import browser_texts
-from feedback_ui.theme import asset
+from feedback_ui.judging.judging_view import browser_texts
+from feedback_ui.shared.theme import asset
 
 SCRIPTS = (
     "texts.js", "server.js", "clock.js", "drafts.js", "guide.js", "flags.js", "details.js", "drag.js", "rank.js", "keys.js", "sheet.js",

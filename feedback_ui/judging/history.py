@@ -10,16 +10,17 @@ from typing import Any
 
 import gradio as gr
 
-from feedback_ui import acts, judging_view, problems
-from feedback_ui.compare import answered
-from feedback_ui.component import judging_component
-from feedback_ui.gate import Gate
-from feedback_ui.words import Words
-from storage import history, judgments, settings
-from storage.database import Database, StoreError
-from storage.judgments import BadJudgment
-from storage.records import Annotator, PastJudgment
-from storage.tokens import RowTokens
+from feedback_ui.judging import acts, judging_view, problems
+from feedback_ui.judging.compare import answered
+from feedback_ui.judging.component import judging_component
+from feedback_ui.server.auth import Gate
+from feedback_ui.shared.i18n import Words
+from storage.core.database import Database, StoreError
+from storage.core.records import Annotator, PastJudgment
+from storage.judging import history, judgments
+from storage.judging.judgments import BadJudgment
+from storage.judging.row_tokens import RowTokens
+from storage.project import settings
 
 Reply = dict[str, Any]
 

@@ -1,7 +1,7 @@
 """What the Compare and History pages show, made of records: plain strings and dicts, without Gradio.
 
 Blind: no id of the store, and nothing that tells a gold comparison or a repeat from a vote, leaves the server here. The
-browser knows an answer by its slot, and a presentation or a judgment by its token (`storage.tokens`).
+browser knows an answer by its slot, and a presentation or a judgment by its token (`storage.judging.row_tokens`).
 """
 
 from __future__ import annotations
@@ -12,19 +12,11 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from feedback_ui import markdown
-from feedback_ui.presenters import duration, sentence
-from feedback_ui.words import Words, tables
-from storage.completions import as_shown
-from storage.records import (
-    Comparison,
-    Details,
-    Guidelines,
-    Judgment,
-    Message,
-    PastJudgment,
-    ProjectSettings,
-)
+from feedback_ui.shared import markdown
+from feedback_ui.shared.i18n import Words, tables
+from feedback_ui.shared.presenters import duration, sentence
+from storage.content.completions import as_shown
+from storage.core.records import Comparison, Details, Guidelines, Judgment, Message, PastJudgment, ProjectSettings
 
 SPEAKERS = ("system", "user", "assistant")
 SPOKEN_IN_THE_BROWSER = ("compare", "rank", "history")

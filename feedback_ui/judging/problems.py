@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from feedback_ui.words import Words
-from storage.database import StoreError, StoreLocked
-from storage.details import BadJudgment
+from feedback_ui.shared.i18n import Words
+from storage.core.database import StoreError, StoreLocked
+from storage.judging.details import BadJudgment
 
 log = logging.getLogger("rankloop.judging")
 

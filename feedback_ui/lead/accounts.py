@@ -8,14 +8,15 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui import lead_view, presenters
-from feedback_ui.gate import Visitor
+from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import Room, chosen, listing, refusal
-from feedback_ui.theme import QUIET, html, label
-from feedback_ui.words import Words, words_of
-from storage import accounts
-from storage.database import StoreError
-from storage.records import ROLES
+from feedback_ui.server.auth import Visitor
+from feedback_ui.shared import presenters
+from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.theme import QUIET, html, label
+from storage.core.database import StoreError
+from storage.core.records import ROLES
+from storage.people import accounts
 
 
 class AccountsSection:

@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui import lead_view
+from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import Room, names
-from feedback_ui.theme import QUIET, html, label
-from feedback_ui.words import words_of
-from storage import audit
+from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.theme import QUIET, html, label
+from storage.people import audit
 
 ROWS = 50
 

@@ -7,15 +7,16 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui import lead_view, presenters
+from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import Room, chosen, listing, names, refusal
-from feedback_ui.theme import QUIET, html, label
-from feedback_ui.words import Words, words_of
-from rlhf.client import PolicyServerDown
-from storage import batches, policies
-from storage.comparisons import FEWEST, MOST
-from storage.database import StoreError
-from storage.records import PolicyVersion, Sampling
+from feedback_ui.shared import presenters
+from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.theme import QUIET, html, label
+from rlhf.serving.client import PolicyServerDown
+from storage.content import batches, policies
+from storage.content.comparisons import FEWEST, MOST
+from storage.core.database import StoreError
+from storage.core.records import PolicyVersion, Sampling
 
 POLL_S = 3
 

@@ -7,12 +7,13 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui import lead_view, presenters
+from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import Room, chosen, listing, names, refusal
-from feedback_ui.theme import QUIET, html, label
-from feedback_ui.words import words_of
-from storage import guidelines
-from storage.database import StoreError
+from feedback_ui.shared import presenters
+from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.theme import QUIET, html, label
+from storage.core.database import StoreError
+from storage.project import guidelines
 
 
 class GuidelinesSection:

@@ -6,18 +6,29 @@ The figures of quality have presenters of their own in `quality_view`. Whatever 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 
-from feedback_ui import markdown
-from feedback_ui.presenters import duration, hollow, notice
-from feedback_ui.words import Words
-from storage.accounts import Account, in_order
-from storage.audit import AuditEntry
-from storage.import_writer import Report
-from storage.imports import Import
-from storage.records import Batch, Comparison, Completion, Exclusion, Guidelines, PolicyVersion, ProjectSettings, Prompt, Sampling, Tiers
+from feedback_ui.shared import markdown
+from feedback_ui.shared.html import button, muted, table, text, when
+from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.presenters import duration, hollow, notice
+from storage.core.records import (
+    Batch,
+    Comparison,
+    Completion,
+    Exclusion,
+    Guidelines,
+    PolicyVersion,
+    ProjectSettings,
+    Prompt,
+    Sampling,
+    Tiers,
+)
+from storage.exchange.import_writer import Report
+from storage.exchange.imports import Import
+from storage.people.accounts import Account, in_order
+from storage.people.audit import AuditEntry
 
 LETTERS = "ABCDEFGHI"
 
@@ -31,51 +42,6 @@ SHOWN_ROW_ERRORS = 50
 
 
 # ---- small pieces
-
-
-def text(said: str) -> str:
-    return markdown.escape(said)
-
-
-def when(iso: str | None) -> str:
-    """A moment to the minute, in UTC."""
-    if not iso:
-        return ""
-    moment = datetime.fromisoformat(iso)
-    return f'<time datetime="{text(iso)}">{moment:%Y-%m-%d %H:%M}</time>'
-
-
-def muted(said: str) -> str:
-    """A note under a table or a picture, as HTML that is escaped already."""
-    return f'<p class="rl-muted rl-small">{said}</p>'
-
-
-def button(act: str, row: int, says: str, about: str) -> str:
-    """A button in a table's row. `about` tells a screen reader which row it is."""
-    return (
-        f'<button type="button" class="rl-act" data-act="{act}" data-row="{row}" '
-        f'aria-label="{text(f"{says}: {about}")}">{text(says)}</button>'
-    )
-
-
-def table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, numbers: Iterable[int] = (), cards: bool = True
-) -> str:
-    """A quiet table of cells that are HTML already; `numbers` are the columns set as figures.
-
-    A head that is empty belongs to buttons. On a phone each row becomes a card, if `cards` are wanted.
-    """
-    right = set(numbers)
-    kind = ['class="rl-number"' if i in right else "" for i in range(len(heads))]
-    head = "".join(f'<th scope="col" {kind[i]}>{text(name)}</th>' if name else "<td></td>" for i, name in enumerate(heads))
-    body = "".join(
-        "<tr>" + "".join(f'<td data-head="{text(heads[i])}" {kind[i]}><div>{cell}</div></td>' for i, cell in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<table class="rl-table{" rl-cards" if cards else ""}"><caption class="rl-unseen">{text(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    )
 
 
 def who(words: Words, names: Mapping[int, str], annotator_id: int | None) -> str:
@@ -112,11 +78,6 @@ def tiers_of(words: Words, order: str, comparison: Comparison) -> Tiers:
 
 
 # ---- a comparison, opened
-
-
-def comparison_link(comparison_id: int) -> str:
-    """An address at which the Lead page opens a comparison; `feedback_ui.lead.page` reads it."""
-    return f"#comparison-{comparison_id}"
 
 
 def conversation(words: Words, prompt: Prompt) -> str:

@@ -8,8 +8,6 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui import presenters
-from feedback_ui.gate import Gate
 from feedback_ui.lead.accounts import AccountsSection
 from feedback_ui.lead.audit import AuditSection
 from feedback_ui.lead.comparisons import BatchesSection
@@ -20,10 +18,12 @@ from feedback_ui.lead.prompts import PromptsSection
 from feedback_ui.lead.quality import QualitySection
 from feedback_ui.lead.section import Room, listing
 from feedback_ui.lead.settings import SettingsSection
-from feedback_ui.theme import QUIET, html, label
-from feedback_ui.words import words_of
-from rlhf.client import PolicyClient
-from storage.database import Database
+from feedback_ui.server.auth import Gate
+from feedback_ui.shared import presenters
+from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.theme import QUIET, html, label
+from rlhf.serving.client import PolicyClient
+from storage.core.database import Database
 
 SECTIONS: dict[str, tuple[Callable[[Room], Any], ...]] = {
     "quality": (QualitySection,),

@@ -8,14 +8,15 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui import quality_view
+from feedback_ui.lead import quality_view
 from feedback_ui.lead.section import Room, chosen, listing, names, refusal
-from feedback_ui.theme import QUIET, html, label
-from feedback_ui.words import words_of
-from rlhf import agreement
-from storage import comparisons, history, policies, queue
-from storage.database import StoreError
-from storage.stats import judgments_by_day, stats
+from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.theme import QUIET, html, label
+from rlhf.analysis import agreement
+from storage.analytics.stats import judgments_by_day, stats
+from storage.content import comparisons, policies
+from storage.core.database import StoreError
+from storage.judging import history, queue
 
 ITEMS = 20
 INTO_VIEW = "() => document.querySelector('#quality-item').scrollIntoView({block: 'nearest'})"

@@ -1,4 +1,4 @@
-"""How good the judgments are, as the lead page shows it: figures of `rlhf.agreement` in words and small pictures.
+"""How good the judgments are, as the lead page shows it: figures of `rlhf.analysis.agreement` in words and small pictures.
 
 Works nothing out: every number comes from there. Strings of HTML, without Gradio.
 """
@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from feedback_ui.lead_view import LETTERS, answers, button, conversation, letters, muted, rule, table, text, when
-from feedback_ui.presenters import figures, hollow
-from feedback_ui.words import Words
-from rlhf.agreement import Agreement, Alpha, AnnotatorRow, Item, LeftShare, Share
-from storage.records import Comparison, Flag, PastJudgment, PolicyVersion
-
-NOTHING = "–"
+from feedback_ui.lead.lead_view import LETTERS, answers, conversation, letters, rule
+from feedback_ui.shared.html import NOTHING, Spread, button, interval, muted, table, text, when
+from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.presenters import figures, hollow
+from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, Item, LeftShare, Share
+from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion
 
 
 def percent(share: float | None) -> str:
@@ -47,10 +46,6 @@ def overview(words: Words, report: Agreement) -> str:
     ]
     scale = '<div class="rl-scale" aria-hidden="true"><span>0</span><span>0.5</span><span>1</span></div>'
     return f'<dl class="rl-dots" data-testid="quality-figures">{"".join(lines)}</dl>{scale}{muted(words("lead.quality.intervals"))}'
-
-
-Spread = tuple[float | None, float | None, float | None]
-"""A figure, and the ends of its interval."""
 
 
 def _alpha(words: Words, alpha: Alpha, units: int) -> tuple[Spread, str, str]:
@@ -93,24 +88,6 @@ def _line(words: Words, name: str, spread: Spread, said: str, note: str, marks: 
         f'<div data-figure="{name}"><dt>{text(title)}<span class="rl-muted rl-small">{text(help_)}</span></dt>'
         f'<dd><span class="rl-value">{said}</span>{interval(spread, marks)}<span class="rl-muted rl-small">{text(note)}</span></dd></div>'
     )
-
-
-def interval(spread: Spread, marks: Sequence[float] = ()) -> str:
-    """A dot with its interval between 0 and 1; what lies below 0 stands at the edge. The text beside it says the same."""
-    value, low, high = spread
-    if value is None:
-        return '<span class="rl-track" aria-hidden="true"></span>'
-    at, start, end = (_clipped(v) for v in (value, value if low is None else low, value if high is None else high))
-    lines = "".join(f'<i class="rl-mark-at" style="left:{100 * m:g}%"></i>' for m in marks)
-    return (
-        f'<span class="rl-track" aria-hidden="true">{lines}'
-        f'<i class="rl-span" style="left:{100 * start:.1f}%;width:{100 * (end - start):.1f}%"></i>'
-        f'<i class="rl-dot" style="left:{100 * at:.1f}%"></i></span>'
-    )
-
-
-def _clipped(value: float) -> float:
-    return min(1.0, max(0.0, value))
 
 
 # ---- annotators and items

@@ -7,12 +7,12 @@ from functools import partial
 
 import gradio as gr
 
-from feedback_ui import presenters
-from feedback_ui.gate import Gate
-from feedback_ui.theme import html
-from rlhf.client import PolicyClient
-from storage import annotators
-from storage.database import Database, StoreError
+from feedback_ui.server.auth import Gate
+from feedback_ui.shared import presenters
+from feedback_ui.shared.theme import html
+from rlhf.serving.client import PolicyClient
+from storage.core.database import Database, StoreError
+from storage.people import annotators
 
 ROW_CHOSEN = """
 element.addEventListener('click', event => {

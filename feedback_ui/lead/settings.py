@@ -1,4 +1,4 @@
-"""Settings: the form comes from `storage.records.ProjectSettings`; a field added there appears here by itself."""
+"""Settings: the form comes from `storage.core.records.ProjectSettings`; a field added there appears here by itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui import presenters
 from feedback_ui.lead.section import Room, refusal
-from feedback_ui.theme import QUIET, html, label
-from feedback_ui.words import Words, words_of
-from storage import settings
-from storage.database import StoreError
-from storage.records import ProjectSettings
+from feedback_ui.shared import presenters
+from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.theme import QUIET, html, label
+from storage.core.database import StoreError
+from storage.core.records import ProjectSettings
+from storage.project import settings
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "who": ("overlap", "lease_minutes", "gold_share", "repeat_share"),

@@ -1,6 +1,6 @@
 """What the Leaderboard page shows: standings with their intervals, the win matrix, one's own days, and who judges. No Gradio.
 
-Every number comes from `rlhf.leaderboard` or from the store; here it becomes HTML. Figures are in the text, so a picture is for
+Every number comes from `rlhf.analysis.leaderboard` or from the store; here it becomes HTML. Figures are in the text, so a picture is for
 the eye alone and hidden from screen readers.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
-from feedback_ui.markdown import escape
-from feedback_ui.presenters import day, figures, hollow, notice
-from feedback_ui.words import Words
-from rlhf.leaderboard import MEAN_SCORE, Figure, Leaderboard, Standing
-from rlhf.resampling import FEWEST_CLUSTERS
-from storage.records import Annotator
+from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.markdown import escape
+from feedback_ui.shared.presenters import day, figures, hollow, notice
+from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
+from rlhf.analysis.leaderboard import MEAN_SCORE, Figure, Leaderboard, Standing
+from storage.core.records import Annotator
 
 DAYS = 30
 """How far back the picture of one's own judgments reaches."""

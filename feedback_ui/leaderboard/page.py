@@ -11,13 +11,14 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui import leaderboard_view
-from feedback_ui.gate import Gate, Visitor
-from feedback_ui.theme import QUIET, html, label
-from feedback_ui.words import Words, words_of
-from rlhf import leaderboard
-from storage import annotators, votes
-from storage.database import Database
+from feedback_ui.leaderboard import leaderboard_view
+from feedback_ui.server.auth import Gate, Visitor
+from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.theme import QUIET, html, label
+from rlhf.analysis import leaderboard
+from storage.analytics import rankings
+from storage.core.database import Database
+from storage.people import annotators
 
 CLOCK = "(_, ...others) => [-new Date().getTimezoneOffset(), ...others]"
 """The reader's day begins at their own midnight: their browser says how many minutes their clock is ahead of UTC."""
@@ -74,7 +75,7 @@ class LeaderboardPage:
         minutes = int(max(-FARTHEST_CLOCK, min(FARTHEST_CLOCK, minutes_east or 0)))
         today = (datetime.now(UTC) + timedelta(minutes=minutes)).date()
         own = annotators.get(self.store, visitor.annotator.id)
-        by_day = votes.by_day(self.store, own.id, minutes_east=minutes)
+        by_day = rankings.by_day(self.store, own.id, minutes_east=minutes)
         return {
             self.own: leaderboard_view.own(words, by_day, own.judged, today),
             self.everyone: leaderboard_view.everyone(words, annotators.all_annotators(self.store), own.id),

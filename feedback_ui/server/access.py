@@ -3,7 +3,7 @@
 The table below names every route that is open at all; what is not in it does not exist for anybody. Once there is an
 account, only those who are signed in reach anything but the sign-in page. Before that only this machine does, under its
 own name, so that no other site can speak to the app through somebody's browser. Which *handler* somebody may call is
-asked again in each handler: `feedback_ui.gate`. A body is looked through before the route sees it (`feedback_ui.bodies`): a
+asked again in each handler: `feedback_ui.server.auth`. A body is looked through before the route sees it (`feedback_ui.server.bodies`): a
 file that it names is one that this visitor has uploaded, or the call is refused.
 """
 
@@ -24,18 +24,18 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from feedback_ui import bodies
-from feedback_ui.bodies import BadBody
-from feedback_ui.calls import RUN
-from feedback_ui.errors import public
-from feedback_ui.gate import Gate, Visitor
-from feedback_ui.own_sessions import own_in_address, own_in_body
-from feedback_ui.uploads import Uploads
-from feedback_ui.words import words_of
-from rlhf.http_origin import is_from_elsewhere, on_this_machine
-from storage import accounts
-from storage.database import StoreError
-from storage.records import Role
+from feedback_ui.server import bodies
+from feedback_ui.server.auth import Gate, Visitor
+from feedback_ui.server.bodies import BadBody
+from feedback_ui.server.calls import RUN
+from feedback_ui.server.uploads import Uploads
+from feedback_ui.server.visitor_sessions import own_in_address, own_in_body
+from feedback_ui.shared.errors import public
+from feedback_ui.shared.i18n import words_of
+from rlhf.serving.http_origin import is_from_elsewhere, on_this_machine
+from storage.core.database import StoreError
+from storage.core.records import Role
+from storage.people import accounts
 
 SIGN_IN = "/sign-in"
 SIGN_OUT = "/sign-out"
@@ -307,7 +307,7 @@ def refused_body(request: Request, error: BadBody) -> Response:
 
 
 def with_status(send: Send, scope: Scope) -> Send:
-    """Puts the status that an error of a handler means in the place of Gradio's 500: `feedback_ui.calls` leaves it there."""
+    """Puts the status that an error of a handler means in the place of Gradio's 500: `feedback_ui.server.calls` leaves it there."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 500:

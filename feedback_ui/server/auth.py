@@ -1,7 +1,7 @@
 """Who is asking, and whether they may: the one question with which every handler begins.
 
 A page that is hidden is only courtesy; what holds is that each handler asks here, at each call, with the request that it
-was called with. Leaves out how somebody signs in and what reaches the handlers at all: `feedback_ui.web`.
+was called with. Leaves out how somebody signs in and what reaches the handlers at all: `feedback_ui.server.web`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import gradio as gr
 
-from feedback_ui.words import Words, words_of
-from storage import accounts
-from storage.database import Database
-from storage.records import ROLES, Annotator, Role
+from feedback_ui.shared.i18n import Words, words_of
+from storage.core.database import Database
+from storage.core.records import ROLES, Annotator, Role
+from storage.people import accounts
 
 READERS: Mapping[Role, frozenset[Role]] = {
     "annotator": frozenset(ROLES),

@@ -1,7 +1,7 @@
 """Signing in and out and changing one's own password, without a script.
 
-Leaves out who may reach these pages (`feedback_ui.guard`), whose password is looked at next
-(`feedback_ui.password_queue`) and whether it is right (`storage.accounts`).
+Leaves out who may reach these pages (`feedback_ui.server.access`), whose password is looked at next
+(`feedback_ui.server.password_queue`) and whether it is right (`storage.people.accounts`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from feedback_ui.errors import public
-from feedback_ui.gate import Gate
-from feedback_ui.guard import PASSWORD, SIGN_IN
-from feedback_ui.password_queue import AT_ONCE, COME_AGAIN_S, Attempt, Busy, PasswordQueue
-from feedback_ui.theme import asset
-from feedback_ui.words import Words, words_of
-from storage import accounts, names
-from storage.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, SignInRefused
-from storage.brake import Origin
-from storage.database import StoreError
+from feedback_ui.server.access import PASSWORD, SIGN_IN
+from feedback_ui.server.auth import Gate
+from feedback_ui.server.password_queue import AT_ONCE, COME_AGAIN_S, Attempt, Busy, PasswordQueue
+from feedback_ui.shared.errors import public
+from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.theme import asset
+from storage.core.database import StoreError
+from storage.people import account_names, accounts
+from storage.people.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, SignInRefused
+from storage.people.sign_in_throttle import Origin
 
 LONGEST_FORM = 10_000
 """The most that anybody who is not signed in may send, in bytes."""
@@ -130,7 +130,7 @@ class Door:
         origin = Origin(browser, known=True) if browser else Origin(address_of(request))
         # Who must wait is told so at once, and stands in nobody's way.
         await to_thread.run_sync(accounts.check_brake, store, name, origin)
-        async with self._queue.turn(Attempt(names.folded(name), origin)) as turn:
+        async with self._queue.turn(Attempt(account_names.folded(name), origin)) as turn:
             token = await to_thread.run_sync(act, origin, limiter=self._limiter)
             turn.right()
         return token
@@ -234,7 +234,7 @@ async def read_form(request: Request) -> dict[str, str] | None:
 
 def _problem_of_new(words: Words, current: str, new: str, again: str) -> str | None:
     """What is wrong with a new password, in words; None if nothing is."""
-    length = len(names.composed(new))
+    length = len(account_names.composed(new))
     if length < SHORTEST_PASSWORD:
         return words("password.short", count=SHORTEST_PASSWORD)
     if length > LONGEST_PASSWORD:

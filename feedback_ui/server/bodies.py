@@ -1,7 +1,7 @@
 """What a request may bring along: how much, how slowly, and as JSON that means the same to everybody who reads it.
 
 A body is counted while it streams in. JSON is read whole, looked through and written again before anything else reads it, so
-that what was looked at is what is acted on. Leaves out which values a handler takes: `feedback_ui.calls`.
+that what was looked at is what is acted on. Leaves out which values a handler takes: `feedback_ui.server.calls`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Gradio passes on whatever a browser sends, and answers 500 to whatever goes wrong. Here a call is compared with the handler's
 inputs before Gradio sees it, and each error has the status and the words that it means. Whether somebody may call a handler is
-asked in the handler: `feedback_ui.gate`.
+asked in the handler: `feedback_ui.server.auth`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from feedback_ui.bodies import BadBody, claims_in
-from feedback_ui.errors import public
-from feedback_ui.gate import Refused
-from feedback_ui.sessions import session_name
-from feedback_ui.words import words_of
-from storage.database import StoreError
+from feedback_ui.server.auth import Refused
+from feedback_ui.server.bodies import BadBody, claims_in
+from feedback_ui.server.sessions import session_name
+from feedback_ui.shared.errors import public
+from feedback_ui.shared.i18n import words_of
+from storage.core.database import StoreError
 
 log = logging.getLogger(__name__)
 

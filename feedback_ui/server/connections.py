@@ -3,7 +3,7 @@
 uvicorn waits for ever for a request that does not end, keeps whatever comes as its headers, and takes connections until the process
 has no files left. Here a connection that waits has a time limit, and when all places are taken the one that has waited longest gives
 way to the newcomer: whoever sends a whole request at once waits for a moment only. Leaves out streams, of which each account has a
-number (`feedback_ui.guard`), and how long a body may take once somebody reads it (`feedback_ui.bodies`).
+number (`feedback_ui.server.access`), and how long a body may take once somebody reads it (`feedback_ui.server.bodies`).
 """
 
 from __future__ import annotations

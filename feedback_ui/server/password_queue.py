@@ -4,7 +4,7 @@ A stranger who sends wrong ones by the dozen must not keep people out. So the ne
 have signed in before go first, then whoever had the fewest passwords looked at in vain lately, by address and then by
 name, and among equals whoever came last. The last rule helps where a proxy does not say whose a request is and all
 addresses are alike: who comes while a flood waits does not stand behind it. Whom the queue has no room for is told to
-come again, at once. Leaves out whether somebody must wait for what they got wrong: `storage.brake`.
+come again, at once. Leaves out whether somebody must wait for what they got wrong: `storage.people.sign_in_throttle`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import count
 
 import anyio
 
-from storage.brake import Origin
+from storage.people.sign_in_throttle import Origin
 
 AT_ONCE = 2
 """More at once would only keep the annotators waiting."""

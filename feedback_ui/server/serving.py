@@ -12,8 +12,8 @@ from time import monotonic, sleep
 import uvicorn
 from anyio import to_thread
 
-from feedback_ui.connections import Connection, Patience
-from feedback_ui.web import Web
+from feedback_ui.server.connections import Connection, Patience
+from feedback_ui.server.web import Web
 
 START_S = 30.0
 """Longest wait for the server to answer, in seconds."""

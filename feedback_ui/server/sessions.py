@@ -19,7 +19,7 @@ from gradio.state_holder import SessionState, StateHolder
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from feedback_ui.bodies import BadBody
+from feedback_ui.server.bodies import BadBody
 
 CAPACITY = 300
 """The most sessions at a time: fifty people with six pages each."""

@@ -21,9 +21,9 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from feedback_ui.bodies import BadBody
-from feedback_ui.gate import Gate
-from storage.database import DataFolder
+from feedback_ui.server.auth import Gate
+from feedback_ui.server.bodies import BadBody
+from storage.core.database import DataFolder
 
 KEPT = 4
 """The most uploads of one account at a time; a further one takes the place of the oldest."""

@@ -2,7 +2,7 @@
 
 A page gives its session a name at random and sends it along. Gradio goes by that name alone: whoever learned it, from a log or a
 screen, could read the page's stream. Here the visitor's number is put before it. Leaves out who is signed in, and how many
-sessions there are: `feedback_ui.gate`, `feedback_ui.sessions`.
+sessions there are: `feedback_ui.server.auth`, `feedback_ui.server.sessions`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from starlette.types import Scope
 
-from feedback_ui.gate import Visitor
+from feedback_ui.server.auth import Visitor
 
 FIELD = "session_hash"
 IN_PATH = re.compile(r"(/gradio_api/heartbeat/)(.+)", re.DOTALL)

@@ -1,7 +1,7 @@
-"""The web app around the pages: the pages of `feedback_ui.door`, and Gradio behind the guard.
+"""The web app around the pages: the pages of `feedback_ui.server.auth_routes`, and Gradio behind the guard.
 
-Leaves out who may reach what (`feedback_ui.guard`), who somebody is (`feedback_ui.gate`) and the server's life
-(`feedback_ui.serving`).
+Leaves out who may reach what (`feedback_ui.server.access`), who somebody is (`feedback_ui.server.auth`) and the server's life
+(`feedback_ui.server.serving`).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from feedback_ui.bodies import LONGEST_UPLOAD, BadBody
-from feedback_ui.calls import Calls
-from feedback_ui.door import Door, roles_cookie
-from feedback_ui.errors import public
-from feedback_ui.gate import Gate, Refused
-from feedback_ui.guard import PASSWORD, SIGN_IN, SIGN_OUT, Guard, refusal, refused_body
-from feedback_ui.sessions import Sessions
-from feedback_ui.theme import launch_options
-from feedback_ui.uploads import Uploads
-from storage.database import StoreError
+from feedback_ui.server.access import PASSWORD, SIGN_IN, SIGN_OUT, Guard, refusal, refused_body
+from feedback_ui.server.auth import Gate, Refused
+from feedback_ui.server.auth_routes import Door, roles_cookie
+from feedback_ui.server.bodies import LONGEST_UPLOAD, BadBody
+from feedback_ui.server.calls import Calls
+from feedback_ui.server.sessions import Sessions
+from feedback_ui.server.uploads import Uploads
+from feedback_ui.shared.errors import public
+from feedback_ui.shared.theme import launch_options
+from storage.core.database import StoreError
 
 SIGNED_OUT = """<script>{
 const plain = window.fetch;
@@ -52,7 +52,7 @@ if (said) document.documentElement.dataset.roles = said.split("=")[1].replaceAll
 
 
 class Web(FastAPI):
-    """The whole app, to be served by `feedback_ui.serving`; in tests by Starlette's client. One in a process: Gradio's folder for
+    """The whole app, to be served by `feedback_ui.server.serving`; in tests by Starlette's client. One in a process: Gradio's folder for
     files is a setting of the process.
 
     Raises:

@@ -19,7 +19,7 @@ from rlhf.config import RoundConfig, options
 
 LANGUAGES = ("en", "ko")
 
-LOCALES = Path(__file__).parent / "locales"
+LOCALES = Path(__file__).parents[1] / "locales"
 
 PLAIN_WORDS = {"min": "fewest", "ppo": "PPO", "dpo": "DPO", "sft": "SFT", "kl": "KL", "coef": "coefficient", "lam": "lambda", "eos": "EOS"}
 """What the parts of an option's name are called on a page, where that is something else."""

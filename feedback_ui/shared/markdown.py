@@ -21,7 +21,7 @@ from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
-from feedback_ui.words import Words
+from feedback_ui.shared.i18n import Words
 
 ALLOWED_TAGS = frozenset(
     {"a", "p", "br", "hr", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li"}

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from feedback_ui import markdown
-from feedback_ui.errors import public
-from feedback_ui.words import Words
-from rlhf.pairs import PreferencePair
-from storage.records import PolicyVersion
-from storage.stats import DayOfJudging
+from feedback_ui.shared import markdown
+from feedback_ui.shared.errors import public
+from feedback_ui.shared.i18n import Words
+from rlhf.data.pairs import PreferencePair
+from storage.analytics.stats import DayOfJudging
+from storage.core.records import PolicyVersion
 
 
 def duration(words: Words, seconds: float) -> str:

@@ -13,7 +13,7 @@ import gradio as gr
 from gradio.i18n import I18nData
 from gradio.themes.utils import colors, sizes
 
-from feedback_ui.words import Words, tables
+from feedback_ui.shared.i18n import Words, tables
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How an event behaves that only reads or writes a few rows: at once, without a spinner, for the page alone."""
@@ -24,7 +24,7 @@ html = partial(gr.HTML, apply_default_css=False)
 i18n = gr.I18n(**tables())
 """The texts as Gradio takes them: it puts in the reader's language in the browser."""
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 
 FONT = (
     "Inter",

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from feedback_ui.trust_view import more_would_help
-from feedback_ui.words import Words
-from rlhf.validation import at
-from storage.records import Metric
+from feedback_ui.shared.i18n import Words
+from feedback_ui.training.trust_view import more_would_help
+from rlhf.analysis.validation import at
+from storage.core.records import Metric
 
 # Visible on the light and on the dark page alike: a figure is drawn on the server, which knows neither. Text needs more
 # contrast than one colour can have on both; the style sheet gives it that.

@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui.gate import Gate
-from feedback_ui.theme import QUIET, label
-from feedback_ui.words import Words
+from feedback_ui.server.auth import Gate
+from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.theme import QUIET, label
 from rlhf.config import CHOICES, PRESETS, ConfigError, Option, RoundConfig, options, with_options
 
 MAIN = ("method", "include-simulated", "min-pairs", "reward-epochs", "ppo-steps", "ppo-kl-coef")

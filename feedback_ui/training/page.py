@@ -12,18 +12,21 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui import charts, presenters, rounds_table, run_view, trust_view
-from feedback_ui.errors import named, without_paths
-from feedback_ui.form import RoundForm, as_on_the_page
-from feedback_ui.gate import Gate
-from feedback_ui.theme import QUIET, heading, html, label
-from feedback_ui.words import Words, words_of
-from rlhf import pairs
+from feedback_ui.server.auth import Gate
+from feedback_ui.shared import presenters
+from feedback_ui.shared.errors import named, without_paths
+from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.theme import QUIET, heading, html, label
+from feedback_ui.training import charts, rounds_table, run_view, trust_view
+from feedback_ui.training.form import RoundForm, as_on_the_page
 from rlhf.config import ConfigError, RoundConfig
-from rlhf.jobs import Jobs, RoundError
-from storage import annotators, comparisons, runs
-from storage.database import Database, StoreError
-from storage.records import Metric, Run
+from rlhf.data import pairs
+from rlhf.runs.jobs import Jobs, RoundError
+from storage.content import comparisons
+from storage.core.database import Database, StoreError
+from storage.core.records import Metric, Run
+from storage.people import annotators
+from storage.project import runs
 
 POLL_S = 2
 BRING_INTO_VIEW = "() => document.querySelector('#start-refusal .rl-bad, #run-bar').scrollIntoView({block: 'nearest'})"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feedback_ui.lead_view import table
-from feedback_ui.markdown import escape
-from feedback_ui.presenters import duration
-from feedback_ui.words import Words
-from rlhf import rounds
-from rlhf.rounds import FinishedRound
-from storage.records import Run
+from feedback_ui.shared.html import table
+from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.markdown import escape
+from feedback_ui.shared.presenters import duration
+from rlhf.analysis import run_table
+from rlhf.analysis.run_table import FinishedRound
+from storage.core.records import Run
 
 COLUMNS = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win_rate", "win_rate_by_reward_model", "kl", "time", "memory")
 NUMBERS = range(COLUMNS.index("accuracy"), len(COLUMNS))
@@ -21,7 +21,7 @@ KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT",
 
 def section(words: Words, runs: Sequence[Run]) -> str:
     """In the order of the runs. Nothing before there is a finished round."""
-    found = rounds.finished(runs)
+    found = run_table.finished(runs)
     if not found:
         return ""
     heads = [words(f"rounds.{name}") for name in COLUMNS]
@@ -49,7 +49,7 @@ def _row(words: Words, one: FinishedRound) -> list[str]:
 
 def _adapter(words: Words, one: FinishedRound) -> str:
     name = KINDS.get(one.adapter.kind) or words("rounds.adapter_prompt")
-    large = ", ".join(words(f"rounds.adapter_{part}", count=number) for part, number in rounds.size(one.adapter).items())
+    large = ", ".join(words(f"rounds.adapter_{part}", count=number) for part, number in run_table.size(one.adapter).items())
     return f'{name}<br><span class="rl-muted">{large}</span>' if large else name
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from feedback_ui.errors import named, without_paths
-from feedback_ui.markdown import escape, render
-from feedback_ui.presenters import duration, figures, hollow
-from feedback_ui.words import Words
+from feedback_ui.shared.errors import named, without_paths
+from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.markdown import escape, render
+from feedback_ui.shared.presenters import duration, figures, hollow
+from rlhf.analysis.run_table import MISREAD
 from rlhf.config import CHOICES
-from rlhf.rounds import MISREAD
-from storage.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
+from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
 
 PAID = ("ppo", "rloo", "grpo")
 """Methods that draw answers and are paid for them, and so can be paid too much."""

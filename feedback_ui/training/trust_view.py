@@ -1,4 +1,4 @@
-"""How far to trust a run's reward model, as the Training page says it: figures of `rlhf.validation` in words and small pictures.
+"""How far to trust a run's reward model, as the Training page says it: figures of `rlhf.analysis.validation` in words and small pictures.
 
 Works nothing out: every number comes from the run's row. Strings of HTML, without Gradio; the plots are in `charts`.
 """
@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feedback_ui.lead_view import comparison_link, muted, table, text
-from feedback_ui.quality_view import NOTHING, interval
-from feedback_ui.run_view import is_active
-from feedback_ui.words import Words
-from rlhf.resampling import FEWEST_CLUSTERS
-from rlhf.validation import FEWEST_PAIRS
-from storage.records import Annotator, Comparison, Run
+from feedback_ui.shared.html import NOTHING, comparison_link, interval, muted, table, text
+from feedback_ui.shared.i18n import Words
+from feedback_ui.training.run_view import is_active
+from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
+from rlhf.analysis.validation import FEWEST_PAIRS
+from storage.core.records import Annotator, Comparison, Run
 
 Figures = Mapping[str, Any]
 

@@ -18,11 +18,14 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Int8, Int64
 from scipy import stats
 
-from rlhf import resampling
-from storage import annotators, comparisons, gold, votes
-from storage.database import Database
-from storage.records import Annotator, AnnotatorKind
-from storage.votes import PURPOSES, Rankings
+from rlhf.analysis import bootstrap
+from storage.analytics import rankings as ranking_table
+from storage.analytics.rankings import PURPOSES, Rankings
+from storage.content import comparisons
+from storage.core.database import Database
+from storage.core.records import Annotator, AnnotatorKind
+from storage.judging import gold
+from storage.people import annotators
 
 REPLICATES = 1000
 SEED = 0
@@ -144,9 +147,9 @@ class Units:
 def report(store: Database, *, include_simulated: bool = False) -> Agreement:
     """Every figure, of people's votes, or of all."""
     with store.snapshot():
-        rankings = votes.read(store, kinds=_kinds(include_simulated))
+        rankings = ranking_table.read(store, kinds=_kinds(include_simulated))
         truths = _truths(store, rankings)
-        excluded = votes.excluded(store)
+        excluded = ranking_table.excluded(store)
         known = [a for a in annotators.all_annotators(store) if a.kind in _kinds(include_simulated)]
     counted = latest_votes(rankings)
     units = units_of(counted)
@@ -167,7 +170,7 @@ def report(store: Database, *, include_simulated: bool = False) -> Agreement:
 def items(store: Database, limit: int = 20, *, include_simulated: bool = False) -> list[Item]:
     """Comparisons with at least two annotators, lowest agreement first; of equal ones those with more annotators, then the newest."""
     with store.snapshot():
-        counted = latest_votes(votes.read(store, kinds=_kinds(include_simulated)))
+        counted = latest_votes(ranking_table.read(store, kinds=_kinds(include_simulated)))
         units = units_of(counted)
         if not len(units.comparison):
             return []
@@ -232,7 +235,7 @@ def proportion(count: int, of: int) -> Share:
     """A share of cases with Wilson's interval."""
     if of == 0:
         return Share(None, None, None, 0, 0)
-    found = stats.binomtest(count, of).proportion_ci(resampling.CONFIDENCE, method="wilson")
+    found = stats.binomtest(count, of).proportion_ci(bootstrap.CONFIDENCE, method="wilson")
     return Share(count / of, float(found.low), float(found.high), count, of)
 
 
@@ -241,7 +244,7 @@ def left_share(left: int, n: int) -> LeftShare:
     if n == 0:
         return LeftShare(None, None, None, 0, None)
     test = stats.binomtest(left, n)
-    found = test.proportion_ci(resampling.CONFIDENCE, method="exact")
+    found = test.proportion_ci(bootstrap.CONFIDENCE, method="exact")
     return LeftShare(left / n, float(found.low), float(found.high), n, float(test.pvalue))
 
 
@@ -286,12 +289,12 @@ def _alpha(units: Units, distance: Distance) -> Alpha:
     if np.count_nonzero(units.counts.sum(axis=0)) < 2:
         return Alpha(None, reason="Every annotator said the same of every pair: without variation alpha is not defined.")
     value = alpha_of(units, distance)
-    if len(np.unique(units.comparison)) < resampling.FEWEST_CLUSTERS:
-        return Alpha(value, reason=f"Fewer than {resampling.FEWEST_CLUSTERS} comparisons: too few for an interval.")
+    if len(np.unique(units.comparison)) < bootstrap.FEWEST_CLUSTERS:
+        return Alpha(value, reason=f"Fewer than {bootstrap.FEWEST_CLUSTERS} comparisons: too few for an interval.")
     patterns, pattern = np.unique(units.counts, axis=0, return_inverse=True)
-    drawn = resampling.totals(units.comparison, pattern, cells=len(patterns), replicates=REPLICATES, seed=SEED)
+    drawn = bootstrap.totals(units.comparison, pattern, cells=len(patterns), replicates=REPLICATES, seed=SEED)
     coincidences = (drawn @ _coincidences(patterns).reshape(-1, 9)).reshape(-1, 3, 3)
-    return Alpha(value, *resampling.interval(alpha_of_coincidences(coincidences, distance)))
+    return Alpha(value, *bootstrap.interval(alpha_of_coincidences(coincidences, distance)))
 
 
 def _unanimity(counted: Rankings) -> tuple[Bool[np.ndarray, " c"], Bool[np.ndarray, " c"]]:

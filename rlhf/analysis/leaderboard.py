@@ -17,12 +17,13 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64
 from scipy import sparse
 
-from rlhf import resampling
-from rlhf.agreement import latest_votes
-from storage import policies, votes
-from storage.database import Database
-from storage.records import AnnotatorKind, PolicyKind, PolicyVersion
-from storage.votes import Rankings
+from rlhf.analysis import bootstrap
+from rlhf.analysis.agreement import latest_votes
+from storage.analytics import rankings
+from storage.analytics.rankings import Rankings
+from storage.content import policies
+from storage.core.database import Database
+from storage.core.records import AnnotatorKind, PolicyKind, PolicyVersion
 
 REPLICATES = 500
 SEED = 0
@@ -133,8 +134,8 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
     """The standings by people's votes, or by all. A version that has met no other is not in them."""
     kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
     with store.snapshot():
-        counted = latest_votes(votes.read(store, kinds=kinds))
-        author_ids, prompt_of = votes.authors(store), votes.prompts(store)
+        counted = latest_votes(rankings.read(store, kinds=kinds))
+        author_ids, prompt_of = rankings.authors(store), rankings.prompts(store)
         versions = {version.id: version for version in policies.all_versions(store)}
     known, author = np.unique(author_ids, return_inverse=True)
     author = author.reshape(author_ids.shape)
@@ -307,12 +308,12 @@ def _drawn_scores(
     group_of_version = np.array([group_of.get(i, -1) for i in range(len(counts))])
     for group, members in _of_groups(order, group_of):
         row = group_of_version[meetings.first] == group
-        if len(np.unique(meetings.prompt[row])) < resampling.FEWEST_CLUSTERS:
+        if len(np.unique(meetings.prompt[row])) < bootstrap.FEWEST_CLUSTERS:
             continue
         here = Meetings(meetings.prompt[row], *(np.searchsorted(members, side[row]) for side in (meetings.first, meetings.second)),
                         meetings.outcome[row])
         cells = 3 * len(members) ** 2
-        drawn = resampling.totals(here.prompt, _cells(here, len(members)), cells=cells, replicates=REPLICATES, seed=SEED)
+        drawn = bootstrap.totals(here.prompt, _cells(here, len(members)), cells=cells, replicates=REPLICATES, seed=SEED)
         met = counts[np.ix_(members, members)].sum(axis=-1) > 0
         # Few votes are often drawn alike.
         different, which = np.unique(drawn, axis=0, return_inverse=True)
@@ -340,7 +341,7 @@ def _standing(
     rank: int,
     has_base: bool,
 ) -> Standing:
-    interval = (None, None) if np.isnan(drawn).all() else resampling.interval(drawn)
+    interval = (None, None) if np.isnan(drawn).all() else bootstrap.interval(drawn)
     figure = Figure(float(score), *interval)
     over = Figure(*(None if s is None else chance(s) for s in (figure.value, figure.low, figure.high))) if has_base else None
     wins, losses, ties = against.sum(axis=0).astype(int)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.config import AdapterConfig, ConfigError, RoundConfig
-from storage.records import Run
+from storage.core.records import Run
 
 SHOWN_HASH = 7
 """Characters of a snapshot's sha256 that tell it from others."""

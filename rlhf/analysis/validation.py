@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from rlhf import resampling
-from rlhf.resampling import CONFIDENCE, FEWEST_CLUSTERS
-from storage.judgments import Origin
+from rlhf.analysis import bootstrap
+from rlhf.analysis.bootstrap import CONFIDENCE, FEWEST_CLUSTERS
+from storage.judging.judgments import Origin
 
 FOLDS = 5
 DRAWS = 4
@@ -262,14 +262,14 @@ def accuracy(right: Float[np.ndarray, "draws n"], prompt: Int[np.ndarray, " n"],
         # Pairs that all came out alike come out alike in every replicate; Wilson's interval says what prompts as many can.
         ends = stats.binomtest(round(value * prompts), prompts).proportion_ci(CONFIDENCE, method="wilson")
         return Accuracy(value, float(ends.low), float(ends.high), pairs, prompts)
-    counts = resampling.totals(prompt, cell, cells=len(values), replicates=REPLICATES, seed=seed)
+    counts = bootstrap.totals(prompt, cell, cells=len(values), replicates=REPLICATES, seed=seed)
     spread = counts @ values / counts.sum(1) - right[0].mean()
     low, high = _widened(value, spread)
     return Accuracy(value, max(0.0, low), min(1.0, high), pairs, prompts)
 
 
 def _widened(value: float, spread: Float[np.ndarray, " r"]) -> tuple[float, float]:
-    low, high = resampling.interval(spread)
+    low, high = bootstrap.interval(spread)
     return value + WIDENING * low, value + WIDENING * high
 
 

@@ -8,10 +8,10 @@ import json
 import sys
 from collections.abc import Callable
 
-from rlhf.commands.terminal import UsageError, Verbs, open_store
-from rlhf.visible import one_line
-from storage import accounts
-from storage.records import ROLES
+from rlhf.cli.terminal import UsageError, Verbs, open_store
+from rlhf.safe_output import one_line
+from storage.core.records import ROLES
+from storage.people import accounts
 
 
 def add(verbs: Verbs) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rlhf import report
-from rlhf.commands.terminal import UsageError, Verbs, file_bar, open_store
-from rlhf.visible import one_line
-from storage import backup, imports
-from storage.database import Database, DataFolder
-from storage.exchange import formats, native, plain
+from rlhf.cli import report
+from rlhf.cli.terminal import UsageError, Verbs, file_bar, open_store
+from rlhf.safe_output import one_line
+from storage.core.database import Database, DataFolder
+from storage.exchange import backup, formats, imports, native, plain
 from storage.exchange.limits import MIB, Limits
 
 LIMITS = Limits()

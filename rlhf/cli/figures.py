@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from rlhf import report
-from rlhf.commands.terminal import Verbs, open_store
-from storage.stats import stats
+from rlhf.cli import report
+from rlhf.cli.terminal import Verbs, open_store
+from storage.analytics.stats import stats
 
 
 def add(verbs: Verbs) -> None:
@@ -31,7 +31,8 @@ def stats_(given: argparse.Namespace) -> int:
 def agreement_(given: argparse.Namespace) -> int:
     """How far annotators agree, and how each of them judges."""
     # Statistics take a second to load, and no other verb needs them.
-    from rlhf import agreement, tables
+    from rlhf.analysis import agreement
+    from rlhf.cli import tables
 
     _, store = open_store(given.data)
     found = agreement.report(store, include_simulated=given.include_simulated)
@@ -41,7 +42,8 @@ def agreement_(given: argparse.Namespace) -> int:
 
 def leaderboard_(given: argparse.Namespace) -> int:
     """Policy versions by the votes on their answers."""
-    from rlhf import leaderboard, tables
+    from rlhf.analysis import leaderboard
+    from rlhf.cli import tables
 
     _, store = open_store(given.data)
     found = leaderboard.leaderboard(store, include_simulated=given.include_simulated)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf import rounds
-from rlhf.visible import one_line
-from storage.import_writer import Report
-from storage.imports import Import
-from storage.records import Metric, Run
+from rlhf.analysis import run_table
+from rlhf.safe_output import one_line
+from storage.core.records import Metric, Run
+from storage.exchange.import_writer import Report
+from storage.exchange.imports import Import
 
 
 def table(run: Run, metrics: Sequence[Metric]) -> str:
@@ -87,13 +87,13 @@ def overview(runs: Sequence[Run]) -> str:
 
 def comparison(runs: Sequence[Run]) -> str:
     """The finished rounds side by side, the newest first; nothing where there is none."""
-    found = rounds.finished(runs)
+    found = run_table.finished(runs)
     if not found:
         return ""
     heads = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win rate, rule", "win rate, reward model", "KL", "min", "GiB")
     rows = [
         (
-            one.id, one.method, " ".join([one.adapter.kind, *(f"{name} {n}" for name, n in rounds.size(one.adapter).items())]),
+            one.id, one.method, " ".join([one.adapter.kind, *(f"{name} {n}" for name, n in run_table.size(one.adapter).items())]),
             f"{one.pairs}" + (f" ({one.simulated} simulated)" if one.simulated else ""), one.judgments, *(
                 f"{100 * e['value']:.0f}% ({100 * e['low']:.0f} to {100 * e['high']:.0f})" if e else "-"
                 for e in (one.accuracy, one.win_rate, one.win_rate_by_reward_model)

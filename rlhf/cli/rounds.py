@@ -9,15 +9,17 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from rlhf import report, reward_function, weights
-from rlhf.commands.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
+from rlhf import model_files
+from rlhf.analysis.run_table import MISREAD
+from rlhf.cli import report
+from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
 from rlhf.config import DEFAULT_PRESET, PRESETS, Option, RoundConfig, options, with_options
-from rlhf.jobs import Jobs
-from rlhf.judges import JUDGES, Judge
-from rlhf.rounds import MISREAD
-from storage import runs
-from storage.database import Database, DataFolder
-from storage.records import ACTIVE_STATUSES, Run, Sampling
+from rlhf.runs import reward_function
+from rlhf.runs.jobs import Jobs
+from rlhf.simulation.judges import JUDGES, Judge
+from storage.core.database import Database, DataFolder
+from storage.core.records import ACTIVE_STATUSES, Run, Sampling
+from storage.project import runs
 
 
 def add(verbs: Verbs) -> None:
@@ -64,12 +66,12 @@ def simulate(given: argparse.Namespace) -> int:
     _, store = open_store(given.data)
     fetch_weights(given.model)
 
-    from rlhf.backbone import Backbone
-    from rlhf.simulate import Plan, SimulationError
-    from rlhf.simulate import simulate as run
-    from rlhf.speakers import Speakers
+    from rlhf.generation.engine import Speakers
+    from rlhf.models.backbone import Backbone
+    from rlhf.simulation.simulate import Plan, SimulationError
+    from rlhf.simulation.simulate import simulate as run
 
-    speakers = Speakers(store, given.model, Backbone.load(weights.resolve(given.model), given.device))
+    speakers = Speakers(store, given.model, Backbone.load(model_files.resolve(given.model), given.device))
     sampling = Sampling(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
     plan = Plan(judge, given.judgments, given.annotators, given.flip, given.seed, sampling)
     with tqdm(total=given.judgments, unit="judgment", desc="simulated judgments") as bar:
@@ -106,7 +108,7 @@ def train(given: argparse.Namespace) -> int:
 
 def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None) -> None:
     """The round inside this process; what goes wrong in it comes out here, for a debugger to see."""
-    from rlhf.progress import Cancelled
+    from rlhf.runs.progress import Cancelled
     from rlhf.worker import work
 
     with round_bar() as show, contextlib.suppress(Cancelled, KeyboardInterrupt):

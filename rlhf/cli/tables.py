@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from unicodedata import east_asian_width
 
-from rlhf.agreement import Agreement, Alpha, AnnotatorRow, LeftShare, Share
-from rlhf.leaderboard import Figure, Leaderboard, Standing
-from rlhf.visible import one_line
+from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, LeftShare, Share
+from rlhf.analysis.leaderboard import Figure, Leaderboard, Standing
+from rlhf.safe_output import one_line
 
 NO_VOTES = "no votes yet: judge some comparisons on the Compare page, or import some"
 NO_SIMULATED = "Votes of people only; --include-simulated adds the others."

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from rlhf import weights
+from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
-from rlhf.environment import engine_environment
-from storage import prompts
-from storage.database import Database, DataFolder
-from storage.stats import stats
+from rlhf.runs.environment import engine_environment
+from storage.analytics.stats import stats
+from storage.content import prompts
+from storage.core.database import Database, DataFolder
 
 
 class UsageError(Exception):
@@ -79,10 +79,10 @@ def open_store(data: Path) -> tuple[DataFolder, Database]:
 
 def fetch_weights(model: str) -> None:
     """Makes the model ready in a process of its own, so that this one stays small."""
-    if model == DEFAULT_MODEL and weights.is_intact(weights.default_folder()):
+    if model == DEFAULT_MODEL and model_files.is_intact(model_files.default_folder()):
         return
     # A model is no secret, and the cache may be shared.
-    if subprocess.run([sys.executable, "-m", "rlhf.weights", model], env=engine_environment(), umask=0o022).returncode:
+    if subprocess.run([sys.executable, "-m", "rlhf.model_files", model], env=engine_environment(), umask=0o022).returncode:
         raise UsageError("the model is not ready: see the line above")
 
 

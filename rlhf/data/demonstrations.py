@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlhf.config import ConfigError, RoundConfig
-from storage import details, judgments
-from storage.database import Database
-from storage.records import Message
+from storage.core.database import Database
+from storage.core.records import Message
+from storage.judging import details, judgments
 
 SNAPSHOT = "demonstrations.jsonl"
 

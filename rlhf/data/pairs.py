@@ -14,9 +14,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from storage import judgments
-from storage.database import Database
-from storage.records import AnnotatorKind, JudgedComparison, Message, Split, Strength, Tiers
+from storage.core.database import Database
+from storage.core.records import AnnotatorKind, JudgedComparison, Message, Split, Strength, Tiers
+from storage.judging import judgments
 
 SNAPSHOT = "pairs.jsonl"
 

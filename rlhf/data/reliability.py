@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rlhf import agreement
-from rlhf.agreement import AnnotatorRow
-from storage.database import Database
+from rlhf.analysis import agreement
+from rlhf.analysis.agreement import AnnotatorRow
+from storage.core.database import Database
 
 PRIOR_PAIRS = 10.0
 """Pairs that the average annotator is worth as evidence on each one."""

@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from rlhf import weights
-from rlhf.backbone import Backbone
-from rlhf.filler import Drawn
-from rlhf.limits import LONGEST_PROMPT
-from rlhf.sampling import Step, gather, generator, stream
-from rlhf.turns import Turns
-from storage import policies
-from storage.database import Database, StoreError
-from storage.records import Message, PolicyVersion, Prompt, Sampling
+from rlhf import model_files
+from rlhf.generation.fair_lock import Turns
+from rlhf.generation.sampling import Step, gather, generator, stream
+from rlhf.models.backbone import Backbone
+from rlhf.serving.filler import Drawn
+from rlhf.serving.limits import LONGEST_PROMPT
+from storage.content import policies
+from storage.core.database import Database, StoreError
+from storage.core.records import Message, PolicyVersion, Prompt, Sampling
 
 LONGEST_YIELD_S = 0.25
 """How long the queue's answers wait for chats before each of their tokens: a chat is quicker for it, and cannot stop them."""
@@ -39,7 +39,7 @@ class Speakers:
     def __init__(self, store: Database, model: str, backbone: Backbone, *, longest_prompt: int = LONGEST_PROMPT):
         self.store, self.model, self.backbone = store, model, backbone
         self.longest_prompt = min(longest_prompt, (backbone.context or longest_prompt + 1) - 1)
-        self.base = policies.ensure_base(store, model, name=weights.display_name(model))
+        self.base = policies.ensure_base(store, model, name=model_files.display_name(model))
         self._turns = Turns()
         self._chats = 0
         self._no_chat = threading.Condition()
@@ -157,7 +157,7 @@ class Speakers:
             try:
                 folder = policies.adapter_folder(self.store, version)
             except StoreError as error:
-                raise weights.ModelError(str(error)) from error
+                raise model_files.ModelError(str(error)) from error
             self.backbone.load_adapter(name, folder)
         return name
 

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rlhf.http_origin import is_from_elsewhere, on_this_machine
+from rlhf.serving.http_origin import is_from_elsewhere, on_this_machine
 
 LARGEST_BODY = 1 << 20
 """Bytes of a request's body; the longest prompt that is read takes half of it, with every character escaped."""

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rlhf.backbone import Backbone, pad_left, positions
-from rlhf.decoder import Below, Decoder, RowCache
-from rlhf.lora import holding
-from rlhf.vocabulary import Chosen, Shares, blocks
-from storage.records import Sampling
+from rlhf.models.backbone import Backbone, pad_left, positions
+from rlhf.models.decoder import Below, Decoder, RowCache
+from rlhf.models.lm_head import Chosen, Shares, blocks
+from rlhf.models.lora import holding
+from storage.core.records import Sampling
 
 
 class Sampled(NamedTuple):

@@ -1,4 +1,4 @@
-"""The policy server: `python -m rlhf.serve`. One frozen backbone, adapters by name, the OpenAI chat protocol.
+"""The policy server: `python -m rlhf.generation.server`. One frozen backbone, adapters by name, the OpenAI chat protocol.
 
 Binds to loopback. Lists the base and every policy version of the store under `/v1/models`, streams answers, and keeps
 the queue of unjudged comparisons filled. Leaves out training.
@@ -30,18 +30,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from rlhf import weights
-from rlhf.backbone import Backbone
-from rlhf.chats import RETRY_S, Answer, Chats, Piece, ReaderLeft, ServerBusy
-from rlhf.client import PolicyClient
+from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
-from rlhf.filler import EndpointGenerator, Filler, routed
-from rlhf.http_guard import PolicyGuard
-from rlhf.limits import LONGEST_ANSWER, LONGEST_CONVERSATION, LONGEST_MESSAGE, MOST_MESSAGES
-from rlhf.speakers import PromptTooLong, Speakers
-from storage import policies, private
-from storage.database import Database, DataFolder, StoreError
-from storage.records import PolicyVersion, Sampling
+from rlhf.generation.answer_pool import RETRY_S, Answer, Chats, Piece, ReaderLeft, ServerBusy
+from rlhf.generation.engine import PromptTooLong, Speakers
+from rlhf.generation.http_guard import PolicyGuard
+from rlhf.models.backbone import Backbone
+from rlhf.serving.client import PolicyClient
+from rlhf.serving.filler import EndpointGenerator, Filler, routed
+from rlhf.serving.limits import LONGEST_ANSWER, LONGEST_CONVERSATION, LONGEST_MESSAGE, MOST_MESSAGES
+from storage.content import policies
+from storage.core import file_modes
+from storage.core.database import Database, DataFolder, StoreError
+from storage.core.records import PolicyVersion, Sampling
 
 log = logging.getLogger("rankloop.serve")
 
@@ -145,7 +146,7 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
             raise HTTPException(503, str(error), {"Retry-After": str(RETRY_S)}) from error
         except ReaderLeft:
             return Response(status_code=CLIENT_LEFT)
-        except weights.ModelError as error:
+        except model_files.ModelError as error:
             log.warning("%s", error)
             raise HTTPException(503, speakers.without_paths(version, error)) from error
         head = {"id": f"chatcmpl-{secrets.token_hex(8)}", "created": int(time.time()), "model": version.name}
@@ -203,7 +204,7 @@ def end_with(parent: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m rlhf.serve", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rlhf.generation.server", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the store")
     parser.add_argument("--port", type=int, required=True, help="TCP port on 127.0.0.1")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="`default`, a local folder, or a hub id")
@@ -215,12 +216,12 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
     if arguments.parent:
         threading.Thread(target=end_with, args=(arguments.parent,), daemon=True).start()
-    os.umask(private.UMASK)
+    os.umask(file_modes.UMASK)
     folder = DataFolder(arguments.data)
     try:
         store = Database(folder.database)
-        backbone = Backbone.load(weights.resolve(arguments.model), arguments.device)
-    except (StoreError, weights.ModelError) as error:
+        backbone = Backbone.load(model_files.resolve(arguments.model), arguments.device)
+    except (StoreError, model_files.ModelError) as error:
         log.error("%s", error)
         return 2
     speakers = Speakers(store, arguments.model, backbone)

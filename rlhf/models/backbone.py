@@ -26,25 +26,22 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.constants import (
-    TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING,
-    TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
-)
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING, TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.pytorch_utils import Conv1D
 
-from rlhf import vocabulary
-from rlhf.attention import use_short_rows
-from rlhf.chat_template import ChatTemplateError, bound, renderer
 from rlhf.config import AdapterConfig
-from rlhf.decoder import Below, Decoder
-from rlhf.lora import FusedLinear
+from rlhf.models import lm_head
+from rlhf.models.attention import use_short_rows
+from rlhf.models.chat_template import ChatTemplateError, bound, renderer
+from rlhf.models.decoder import Below, Decoder
+from rlhf.models.lm_head import Chosen
+from rlhf.models.lora import FusedLinear
 from rlhf.safe_files import ModelError, adapter_fields, check_base, check_file
-from rlhf.vocabulary import Chosen
-from storage.records import Message
+from storage.core.records import Message
 
 UNSETTLED = ""
 """In place of an adapter's name: which one is in use is to be said anew."""
@@ -345,8 +342,8 @@ class Backbone:
     ) -> Chosen:
         """Log-probability of each token under the logits of its hidden state, divided by the temperature; the entropy if asked for."""
         if self._plain_head:
-            return vocabulary.chosen(self.base.get_output_embeddings(), hidden, ids, temperature, entropy=entropy)
-        return vocabulary.of_logits(self.logits(hidden), ids, temperature)
+            return lm_head.chosen(self.base.get_output_embeddings(), hidden, ids, temperature, entropy=entropy)
+        return lm_head.of_logits(self.logits(hidden), ids, temperature)
 
     @torch.inference_mode()
     def _head_is_plain(self) -> bool:

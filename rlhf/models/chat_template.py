@@ -1,7 +1,7 @@
 """Renders chat templates under limits of time, memory and length, in a process of its own.
 
 A chat template comes with a model and is a program: nested loops may never end, and strings may double until memory is gone.
-Every rendering therefore happens in `rlhf.chat_template_process`, by transformers' own function and in its sandbox, and that
+Every rendering therefore happens in `rlhf.models.chat_template_process`, by transformers' own function and in its sandbox, and that
 process is ended when it goes over a limit. One such process serves this one, and is started when it is first needed.
 """
 
@@ -123,7 +123,8 @@ class TemplateRenderer:
         if self._process is not None and self._process.poll() is not None:
             self._close(self._process)
         if self._process is None:
-            command = [sys.executable, "-m", "rlhf.chat_template_process", str(self.cpu_s), str(self.memory_bytes), str(self.longest)]
+            limits = (self.cpu_s, self.memory_bytes, self.longest)
+            command = [sys.executable, "-m", "rlhf.models.chat_template_process", *map(str, limits)]
             # A session of its own: Ctrl-C is for the process that asks. When that is gone, stdin ends, and so does this one.
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,

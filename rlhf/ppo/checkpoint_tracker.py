@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlhf.overoptimization import SMOOTHING, Measured, best
+from rlhf.ppo.checkpoint_selection import SMOOTHING, Measured, best
 
 Weights = Mapping[str, torch.Tensor]
 

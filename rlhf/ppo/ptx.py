@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlhf.backbone import Backbone, pad_right, positions
-from rlhf.demonstrations import Demonstration
-from rlhf.reward import Row
+from rlhf.data.demonstrations import Demonstration
+from rlhf.models.backbone import Backbone, pad_right, positions
+from rlhf.reward.model import Row
 
 
 def encode(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[Row]:

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rlhf.backbone import Backbone, pad_left, pad_right, positions
-from rlhf.decoder import Below
-from rlhf.sampling import Kept, gather, stream
-from rlhf.scoring import Pay
-from storage.records import Sampling
+from rlhf.generation.sampling import Kept, gather, stream
+from rlhf.models.backbone import Backbone, pad_left, pad_right, positions
+from rlhf.models.decoder import Below
+from rlhf.reward.scoring import Pay
+from storage.core.records import Sampling
 
 POLICY = "policy"
 

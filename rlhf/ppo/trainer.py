@@ -18,13 +18,16 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf import ptx
-from rlhf.backbone import Backbone
-from rlhf.checkpoint import STATE_FILE, latest, load_optimizer, replacing, save_optimizer
 from rlhf.config import AdapterConfig, PPOConfig
-from rlhf.distributed import place
-from rlhf.overoptimization import Measured
-from rlhf.ppo_math import (
+from rlhf.generation.sampling import generator
+from rlhf.model_files import ModelError
+from rlhf.models.backbone import Backbone
+from rlhf.models.checkpoint import STATE_FILE, latest, load_optimizer, replacing, save_optimizer
+from rlhf.ppo import ptx
+from rlhf.ppo.checkpoint_selection import Measured
+from rlhf.ppo.checkpoint_tracker import Watch
+from rlhf.ppo.distributed import place
+from rlhf.ppo.ppo_math import (
     adapted_kl_coef,
     explained_variance,
     gae,
@@ -35,14 +38,11 @@ from rlhf.ppo_math import (
     value_loss,
     whiten,
 )
-from rlhf.reward import Row
-from rlhf.rollout import POLICY, Rollout, collect, read
-from rlhf.sampling import generator
-from rlhf.scoring import Pay, Payer
-from rlhf.values import Overheard, ValueHead, start_from_returns
-from rlhf.watch import Watch
-from rlhf.weights import ModelError
-from storage.records import Sampling
+from rlhf.ppo.rollout import POLICY, Rollout, collect, read
+from rlhf.ppo.value_head import Overheard, ValueHead, start_from_returns
+from rlhf.reward.model import Row
+from rlhf.reward.scoring import Pay, Payer
+from storage.core.records import Sampling
 
 Tick = Callable[[], None]
 

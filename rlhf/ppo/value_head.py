@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rlhf.ppo_math import gae, rewards_with_kl
+from rlhf.ppo.ppo_math import gae, rewards_with_kl
 
 L2 = 30.0
 """Penalty per squared weight on standardised inputs, beside the mean squared error.

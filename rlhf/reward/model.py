@@ -27,13 +27,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import RewardConfig as TRLRewardConfig
 from trl import RewardTrainer
 
-from rlhf import objective
-from rlhf.backbone import Backbone, pad_right
 from rlhf.config import RewardConfig
-from rlhf.decoder import Below
-from rlhf.objective import Votes
-from rlhf.pairs import PreferencePair
-from rlhf.probe import Features, minimise
+from rlhf.data.pairs import PreferencePair
+from rlhf.models.backbone import Backbone, pad_right
+from rlhf.models.decoder import Below
+from rlhf.reward import targets
+from rlhf.reward.probe import Features, minimise
+from rlhf.reward.targets import Votes
 
 ADAPTER = "reward"
 HEAD_FILE = "head.safetensors"
@@ -161,8 +161,8 @@ class RewardModel(nn.Module):
         for i in range(self.ensemble):
             own, fitted = votes.of_member(i), torch.zeros(1, requires_grad=True)
             weight = minimise(
-                *features, lambda d, own=own, fitted=fitted: objective.loss(d[:, None], own, fitted, self.config), l2=self.config.probe_l2,
-                beside=[fitted] if objective.fits_ease(own, self.config) else [],
+                *features, lambda d, own=own, fitted=fitted: targets.loss(d[:, None], own, fitted, self.config), l2=self.config.probe_l2,
+                beside=[fitted] if targets.fits_ease(own, self.config) else [],
             )
             self.head.weight[i] = weight
             ease[i] = fitted.item()
@@ -304,7 +304,7 @@ class _Trainer(RewardTrainer):
         outputs = model(**inputs)
         difference = outputs.logits[inputs["chosen"]] - outputs.logits[inputs["rejected"]]
         votes = self.votes.take(inputs["pairs"])
-        value = objective.loss(difference, votes, self.ease, self.reward_model.config)
+        value = targets.loss(difference, votes, self.ease, self.reward_model.config)
         ahead = difference.detach().mean(1)[~votes.tie]
         if len(ahead):
             self._metrics["train"]["accuracy"].append((ahead > 0).float().mean().item())
@@ -339,7 +339,7 @@ def fit(
         for pair in pairs
         for prompt in [backbone.encode(pair.prompt)]
     ]
-    votes = objective.read(pairs, config, seed=seed)
+    votes = targets.read(pairs, config, seed=seed)
     features = model.base_features([c for c, _ in encoded], [r for _, r in encoded], tick=tick)
     if on_features is not None:
         on_features(features)

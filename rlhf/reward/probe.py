@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlhf.preference_losses import bradley_terry
+from rlhf.reward.preference_losses import bradley_terry
 
 MAX_ITERATIONS = 200
 

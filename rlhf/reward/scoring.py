@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlhf import reward_function
-from rlhf.backbone import Backbone
-from rlhf.decoder import Below
-from rlhf.reward import RewardModel, Row
-from rlhf.reward_function import RewardFunction
-from rlhf.sampling import Sampled
-from storage.records import Message
+from rlhf.generation.sampling import Sampled
+from rlhf.models.backbone import Backbone
+from rlhf.models.decoder import Below
+from rlhf.reward.model import RewardModel, Row
+from rlhf.runs import reward_function
+from rlhf.runs.reward_function import RewardFunction
+from storage.core.records import Message
 
 Scorer = Callable[[Sequence[Sequence[int]], Sequence[Sampled], Callable[[], None]], Float[Tensor, " b"]]
 """`scorer(prompts, sampled, tick)`: one score for each completion."""

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from rlhf.config import RewardConfig
-from rlhf.pairs import PreferencePair
-from rlhf.preference_losses import bradley_terry, davidson, plackett_luce, rao_kupper
-from storage.records import Strength
+from rlhf.data.pairs import PreferencePair
+from rlhf.reward.preference_losses import bradley_terry, davidson, plackett_luce, rao_kupper
+from storage.core.records import Strength
 
 MARGINS: dict[Strength | None, float] = {"significantly": 1.0, "better": 2 / 3, "slightly": 1 / 3, "negligibly": 0.0, None: 0.0}
 """In units of the raw score: the small margins of Touvron 2023 (Llama 2), table 27. A vote without a strength asks for none."""

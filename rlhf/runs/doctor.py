@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from rlhf import weights
+from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
-from storage.database import DataFolder, StoreError, examine
+from storage.core.database import DataFolder, StoreError, examine
 
 NEEDED_MEMORY_GIB = 10.0
 NEEDED_DISK_GIB = 3.0
@@ -73,16 +73,16 @@ def disk(folder: DataFolder) -> Check:
 
 def model_weights(model: str) -> Check:
     if model == DEFAULT_MODEL:
-        found = weights.default_folder()
-        if weights.is_intact(found):
+        found = model_files.default_folder()
+        if model_files.is_intact(found):
             return Check("weights", f"{found}, every sha256 right")
         state = "damaged" if found.exists() else "not fetched yet"
         return Check("weights", f"{found}: {state}", "run `rankloop serve`, which fetches them (93 MB)")
     try:
         # A hub model that is not here yet is no fault, and fetching gigabytes is no check.
-        found = weights.resolve(model, fetch=False)
+        found = model_files.resolve(model, fetch=False)
         return Check("weights", f"{model}: on the hub, fetched when first used" if found is None else str(found))
-    except weights.ModelError as error:
+    except model_files.ModelError as error:
         return Check("weights", model, str(error))
 
 

@@ -14,12 +14,12 @@ from importlib.metadata import version
 
 import psutil
 
-from rlhf import demonstrations, pairs
 from rlhf.config import RoundConfig, check
-from rlhf.environment import engine_environment
-from storage import runs
-from storage.database import Database, DataFolder, StoreError
-from storage.records import Run
+from rlhf.data import demonstrations, pairs
+from rlhf.runs.environment import engine_environment
+from storage.core.database import Database, DataFolder, StoreError
+from storage.core.records import Run
+from storage.project import runs
 
 HEARTBEAT_S = 3.0
 """How often a worker says that it lives."""

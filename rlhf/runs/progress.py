@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from storage import runs
-from storage.database import Database
+from storage.core.database import Database
+from storage.project import runs
 
 WRITE_EVERY_S = 1.0
 

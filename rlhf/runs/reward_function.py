@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from storage.records import Message
+from storage.core.records import Message
 
 RewardFunction = Callable[[list[list[Message]], list[str]], list[float]]
 """`function(prompts, completions)`: one reward for each completion; higher is better. Rewards are paid as they are."""

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import httpx2
 import openai
 
-from storage.records import Message
+from storage.core.records import Message
 
 T = TypeVar("T")
 

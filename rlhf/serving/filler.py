@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rlhf.client import PolicyClient, PolicyServerDown
-from storage import batches, comparisons, completions, policies, prompts, queue
-from storage.database import Database
-from storage.records import Batch, PolicyVersion, Prompt, Sampling
+from rlhf.serving.client import PolicyClient, PolicyServerDown
+from storage.content import batches, comparisons, completions, policies, prompts
+from storage.core.database import Database
+from storage.core.records import Batch, PolicyVersion, Prompt, Sampling
+from storage.judging import queue
 
 log = logging.getLogger("rankloop.filler")
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlhf.environment import engine_environment
+from rlhf.runs.environment import engine_environment
 
 log = logging.getLogger("rankloop.supervisor")
 
@@ -36,8 +36,9 @@ class PolicyServer:
         self.port = free_port()
         self.log_file = log_file
         self._command = [
-            sys.executable, "-m", "rlhf.serve", "--data", str(data), "--port", str(self.port), "--parent", str(os.getpid()), *options,
-        ]
+            sys.executable, "-m", "rlhf.generation.server", "--data", str(data), "--port", str(self.port),
+            "--parent", str(os.getpid()), *options,
+        ]  # fmt: skip
         self._over = threading.Event()
         self._process: subprocess.Popen | None = None
         self._thread = threading.Thread(target=self._watch, name="policy-server-watch", daemon=True)

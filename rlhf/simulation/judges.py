@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from storage.records import Tiers
+from storage.core.records import Tiers
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 

@@ -6,11 +6,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlhf.filler import Generator, least_used, pairing, send_back, write_comparisons
-from rlhf.judges import Judge, with_flips
-from storage import annotators, comparisons, judgments, policies
-from storage.database import Database, StoreError
-from storage.records import Comparison, PolicyVersion, Sampling
+from rlhf.serving.filler import Generator, least_used, pairing, send_back, write_comparisons
+from rlhf.simulation.judges import Judge, with_flips
+from storage.content import comparisons, policies
+from storage.core.database import Database, StoreError
+from storage.core.records import Comparison, PolicyVersion, Sampling
+from storage.judging import judgments
+from storage.people import annotators
 
 COMPARISONS_PER_BATCH = 32
 ATTEMPTS = 3

@@ -12,10 +12,10 @@ from torch.utils.data import Sampler, WeightedRandomSampler
 from trl import DPOConfig as TRLDPOConfig
 from trl import DPOTrainer
 
-from rlhf.backbone import Backbone
 from rlhf.config import DPOConfig
-from rlhf.methods.trl_policy import Log, Policy, Tick, arguments, learn
-from rlhf.pairs import PreferencePair
+from rlhf.data.pairs import PreferencePair
+from rlhf.models.backbone import Backbone
+from rlhf.trl_methods.trl_policy import Log, Policy, Tick, arguments, learn
 
 
 class _Trainer(DPOTrainer):

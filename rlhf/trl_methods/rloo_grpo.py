@@ -14,12 +14,12 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from rlhf.backbone import Backbone
 from rlhf.config import GroupConfig
-from rlhf.methods.trl_policy import Log, Policy, Tick, arguments, learn
-from rlhf.sampling import Sampled
-from rlhf.scoring import Scorer
-from storage.records import Message, Sampling
+from rlhf.generation.sampling import Sampled
+from rlhf.models.backbone import Backbone
+from rlhf.reward.scoring import Scorer
+from rlhf.trl_methods.trl_policy import Log, Policy, Tick, arguments, learn
+from storage.core.records import Message, Sampling
 
 TRAINERS = {"rloo": (RLOOConfig, RLOOTrainer), "grpo": (GRPOConfig, GRPOTrainer)}
 

@@ -10,11 +10,11 @@ from datasets import Dataset
 from trl import SFTConfig as TRLSFTConfig
 from trl import SFTTrainer
 
-from rlhf import ptx
-from rlhf.backbone import Backbone
 from rlhf.config import SFTConfig
-from rlhf.demonstrations import Demonstration
-from rlhf.methods.trl_policy import Log, Tick, arguments, learn
+from rlhf.data.demonstrations import Demonstration
+from rlhf.models.backbone import Backbone
+from rlhf.ppo import ptx
+from rlhf.trl_methods.trl_policy import Log, Tick, arguments, learn
 
 IGNORED = -100
 """The label of a token that nothing is learned about."""

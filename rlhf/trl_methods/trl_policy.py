@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-from rlhf.backbone import Backbone, pad_right, positions
-from rlhf.rollout import POLICY
-from rlhf.sampling import generator, sample
-from storage.records import Sampling
+from rlhf.generation.sampling import generator, sample
+from rlhf.models.backbone import Backbone, pad_right, positions
+from rlhf.ppo.rollout import POLICY
+from storage.core.records import Sampling
 
 Tick = Callable[[], None]
 Log = Callable[[int, Mapping[str, float]], None]

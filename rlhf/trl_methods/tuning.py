@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlhf.backbone import Backbone
 from rlhf.config import RoundConfig
-from rlhf.demonstrations import Demonstration
-from rlhf.methods import dpo, group, sft
-from rlhf.methods.trl_policy import Log, Tick
-from rlhf.pairs import PreferencePair
-from rlhf.scoring import Pay, Payer
-from storage.records import Message, Sampling
+from rlhf.data.demonstrations import Demonstration
+from rlhf.data.pairs import PreferencePair
+from rlhf.models.backbone import Backbone
+from rlhf.reward.scoring import Pay, Payer
+from rlhf.trl_methods import dpo, rloo_grpo, sft
+from rlhf.trl_methods.trl_policy import Log, Tick
+from storage.core.records import Message, Sampling
 
 
 def train(
@@ -39,6 +39,6 @@ def train(
     else:
         pay = Pay(payer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
         sampling = Sampling(temperature=config.ppo.temperature, max_new_tokens=config.ppo.max_new_tokens)
-        group.train(
+        rloo_grpo.train(
             config.method, backbone, prompts, pay, config.group, sampling, seed=config.seed, scratch=scratch, tick=tick, log=log
         )

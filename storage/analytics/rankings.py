@@ -1,6 +1,6 @@
 """Rankings as columns of numbers, for statistics over all of them: a few bytes a vote instead of an object.
 
-Only reads. What the numbers say is worked out in `rlhf.agreement` and `rlhf.leaderboard`.
+Only reads. What the numbers say is worked out in `rlhf.analysis.agreement` and `rlhf.analysis.leaderboard`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from itertools import chain
 import numpy as np
 from jaxtyping import Bool, Float32, Int8, Int64
 
-from storage.database import Database, to_json
-from storage.records import AnnotatorKind, Purpose
+from storage.core.database import Database, to_json
+from storage.core.records import AnnotatorKind, Purpose
 
 BATCH_ROWS = 50_000
 

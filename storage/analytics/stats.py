@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from storage import queue
-from storage.database import Database
+from storage.core.database import Database
+from storage.judging import queue
 
 
 def stats(store: Database) -> dict[str, Any]:

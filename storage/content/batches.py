@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from storage import columns, comparisons
-from storage.database import Database, StoreError, now, to_json
-from storage.records import Batch, Sampling
+from storage.content import comparisons
+from storage.core import json_columns
+from storage.core.database import Database, StoreError, now, to_json
+from storage.core.records import Batch, Sampling
 
 MOST = 100_000
 LONGEST_ANSWER = 1024
@@ -83,7 +84,7 @@ def get(store: Database, batch_id: int) -> Batch:
 def unfinished(store: Database) -> list[Batch]:
     """What is still to be written: highest priority first, then oldest."""
     rows = store.rows("SELECT * FROM batches WHERE made < asked AND cancelled_at IS NULL ORDER BY priority DESC, id")
-    return list(columns.readable(rows, _from_row))
+    return list(json_columns.readable(rows, _from_row))
 
 
 def made(store: Database, batch_id: int, number: int) -> None:
@@ -103,15 +104,15 @@ def cancel(store: Database, batch_id: int, by: int | None = None) -> None:
 
 def all_batches(store: Database) -> list[Batch]:
     """Every batch, newest first."""
-    return list(columns.readable(store.rows("SELECT * FROM batches ORDER BY id DESC"), _from_row))
+    return list(json_columns.readable(store.rows("SELECT * FROM batches ORDER BY id DESC"), _from_row))
 
 
 def _from_row(row: sqlite3.Row) -> Batch:
     return Batch(
         row["id"],
-        columns.ids(row["policy_ids"], f"The versions of batch {row['id']}"),
+        json_columns.ids(row["policy_ids"], f"The versions of batch {row['id']}"),
         row["answers"],
-        columns.sampling(row["sampling"], f"The sampling of batch {row['id']}"),
+        json_columns.sampling(row["sampling"], f"The sampling of batch {row['id']}"),
         row["asked"],
         row["made"],
         row["priority"],

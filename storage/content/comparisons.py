@@ -1,6 +1,6 @@
 """Comparisons: two or more completions of one prompt that somebody is to judge.
 
-Who gets which next is in `storage.queue`; what they said is in `storage.judgments`.
+Who gets which next is in `storage.judging.queue`; what they said is in `storage.judging.judgments`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import hashlib
 import random
 from collections.abc import Iterable, Sequence
 
-from storage import completions, prompts, settings
-from storage.database import Database, StoreError, now, to_json
-from storage.records import Comparison
+from storage.content import completions, prompts
+from storage.core.database import Database, StoreError, now, to_json
+from storage.core.records import Comparison
+from storage.project import settings
 
 FEWEST, MOST = 2, 9
 """Completions that one comparison may hold; nine still have a digit key each."""

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from storage import columns
-from storage.database import Database, now, to_json
-from storage.records import Completion, Sampling
+from storage.core import json_columns
+from storage.core.database import Database, now, to_json
+from storage.core.records import Completion, Sampling
 
 
 def add(
@@ -83,7 +83,7 @@ def _from_row(row: sqlite3.Row) -> Completion:
 def _sampling(row: sqlite3.Row) -> Sampling:
     """How it was drawn; the default where that cannot be read, since what is judged is the text."""
     try:
-        return columns.sampling(row["sampling"], f"The sampling of completion {row['id']}")
-    except columns.Unreadable as error:
-        columns.log.warning("%s", error)
+        return json_columns.sampling(row["sampling"], f"The sampling of completion {row['id']}")
+    except json_columns.Unreadable as error:
+        json_columns.log.warning("%s", error)
         return Sampling()

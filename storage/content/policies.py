@@ -9,8 +9,8 @@ import re
 import sqlite3
 from pathlib import Path, PurePosixPath
 
-from storage.database import Database, DataFolder, StoreError, inside, now
-from storage.records import PolicyKind, PolicyVersion
+from storage.core.database import Database, DataFolder, StoreError, inside, now
+from storage.core.records import PolicyKind, PolicyVersion
 
 
 def ensure_base(store: Database, base_model: str, *, name: str | None = None) -> PolicyVersion:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from storage import columns
-from storage.database import Database, StoreError, now, to_json
-from storage.records import Message, Prompt, Split
+from storage.core import json_columns
+from storage.core.database import Database, StoreError, now, to_json
+from storage.core.records import Message, Prompt, Split
 
 HELDOUT_ONE_IN = 6
 """One prompt in this many is held out when nobody says which split it belongs to."""
@@ -96,7 +96,7 @@ def add(store: Database, prompts: Iterable[NewPrompt], *, source: str) -> int:
 
 def load_starter(store: Database) -> int:
     """Adds the packaged starter prompts and returns how many were new; a second time, none."""
-    lines = resources.files("storage").joinpath("starter_prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = resources.files("storage.content").joinpath("starter_prompts.jsonl").read_text(encoding="utf-8").splitlines()
     starters = [json.loads(line) for line in lines if line.strip()]
     return add(
         store,
@@ -124,13 +124,13 @@ def many(store: Database, prompt_ids: Iterable[int]) -> dict[int, Prompt]:
     """Prompts by id, in one query. Ids that are not there, or cannot be read, are left out."""
     ids = to_json(sorted(set(prompt_ids)))
     rows = store.rows("SELECT * FROM prompts WHERE id IN (SELECT value FROM json_each(?))", [ids])
-    return {prompt.id: prompt for prompt in columns.readable(rows, from_row)}
+    return {prompt.id: prompt for prompt in json_columns.readable(rows, from_row)}
 
 
 def of_split(store: Database, split: Split | None = None) -> list[Prompt]:
     """The prompts of one split, or all of them, oldest first. Retired ones, and what cannot be read, are left out."""
     rows = store.rows("SELECT * FROM prompts WHERE retired = 0 AND (?1 IS NULL OR split = ?1) ORDER BY id", [split])
-    return list(columns.readable(rows, from_row))
+    return list(json_columns.readable(rows, from_row))
 
 
 def by_kind(store: Database) -> list[tuple[str, Split, int]]:
@@ -149,11 +149,11 @@ def messages_of(prompt_id: int, said: str) -> tuple[Message, ...]:
     Raises:
         Unreadable: it is none.
     """
-    messages = columns.from_json(said, list, f"Prompt {prompt_id}")
+    messages = json_columns.from_json(said, list, f"Prompt {prompt_id}")
     if not messages or not all(
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
     ):
-        raise columns.Unreadable(f"Prompt {prompt_id} cannot be read: it is no conversation. Restore a backup, or leave the row out.")
+        raise json_columns.Unreadable(f"Prompt {prompt_id} cannot be read: it is no conversation. Restore a backup, or leave the row out.")
     return tuple(messages)
 
 

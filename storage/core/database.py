@@ -20,10 +20,10 @@ from typing import Any
 
 import sqlite_utils
 
-from storage import private, schema, watch
-from storage.clock import Clock
-from storage.migrations import NAMES, migrations
-from storage.watch import FilesWatch
+from storage.core import file_modes, file_watch, schema_check
+from storage.core.clock import Clock
+from storage.core.file_watch import FilesWatch
+from storage.core.migrations import NAMES, migrations
 
 log = logging.getLogger("rankloop.store")
 
@@ -142,16 +142,16 @@ def examine(path: Path) -> Examination:
         StoreError: the file is no store, or cannot be read.
     """
     # It speaks of this module's errors.
-    from storage import columns
+    from storage.core import json_columns
 
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as raw:
             raw.execute("PRAGMA trusted_schema=OFF")
             raw.execute("SELECT 1 FROM _sqlite_migrations")
-            applied = schema.applied(raw)
-            foreign = "" if schema.unknown(applied) else schema.strangers(raw)
+            applied = schema_check.applied(raw)
+            foreign = "" if schema_check.unknown(applied) else schema_check.strangers(raw)
             found = raw.execute("PRAGMA quick_check").fetchone()[0]
-            unreadable = () if foreign or found != "ok" else tuple(columns.unreadable(raw))
+            unreadable = () if foreign or found != "ok" else tuple(json_columns.unreadable(raw))
     except sqlite3.Error as error:
         raise StoreError(f"{path}: {error}: restore a backup, or name another folder with --data.") from error
     pending = tuple(name for name in NAMES if name not in applied)
@@ -247,7 +247,7 @@ class Database:
         """What SQLite found wrong with the file, once it found something."""
         self._forget()
         try:
-            private.make_folder(self.path.parent)
+            file_modes.make_folder(self.path.parent)
             self._migrate()
         except (sqlite3.Error, OSError) as error:
             self.close()
@@ -276,7 +276,7 @@ class Database:
 
     def unknown_migrations(self) -> list[str]:
         """Migrations that the file has and this version does not: the file is from the future."""
-        return schema.unknown(schema.applied(self.connection.conn))
+        return schema_check.unknown(schema_check.applied(self.connection.conn))
 
     @property
     def connection(self) -> sqlite_utils.Database:
@@ -293,7 +293,7 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         first = self._anchor is None
         if first:
-            private.make_file(self.path)
+            file_modes.make_file(self.path)
         elif not self._files.unchanged():
             # SQLite would read the new file by the other threads' index of the old one.
             raise self._files_gone()
@@ -336,12 +336,12 @@ class Database:
         """Before anything is written: what is in the file must not run."""
         raw.execute("BEGIN")
         try:
-            if unknown := schema.unknown(schema.applied(raw)):
+            if unknown := schema_check.unknown(schema_check.applied(raw)):
                 raise StoreError(
                     f"{self.path} was written by a newer rankloop (it has {', '.join(unknown)}): "
                     "upgrade rankloop, or name another folder with --data."
                 )
-            if strangers := schema.strangers(raw):
+            if strangers := schema_check.strangers(raw):
                 raise foreign_schema(self.path, strangers)
         finally:
             raw.rollback()
@@ -435,7 +435,7 @@ class Database:
         try:
             if self._rescued is None and time.monotonic() - self._rescue_failed_at > RESCUE_AGAIN_S:
                 try:
-                    self._rescued = watch.rescued_since(self.path, self._well_at) or watch.rescue(self._for_rescue(), self.path)
+                    self._rescued = file_watch.rescued_since(self.path, self._well_at) or file_watch.rescue(self._for_rescue(), self.path)
                 except (OSError, sqlite3.Error) as error:
                     self._rescue_failed_at = time.monotonic()
                     log.error("%s: %s; a copy could not be written: %s", self.path, self._files.changes(), error)

@@ -13,7 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from storage import private
+from storage.core import file_modes
 
 SIDES = ("", "-wal", "-shm")
 
@@ -60,12 +60,12 @@ def rescue(open_connection: sqlite3.Connection, database: Path) -> Path:
     Raises:
         OSError, sqlite3.Error: it cannot be written, or what the connection sees is damaged.
     """
-    private.make_folder(database.parent)
+    file_modes.make_folder(database.parent)
     at = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
     rescued = database.with_name(f"{database.stem}-rescued-{at}-{os.getpid()}{database.suffix}")
     unfinished = rescued.with_name(f".{rescued.name}.part")
     try:
-        private.make_file(unfinished)
+        file_modes.make_file(unfinished)
         with closing(sqlite3.connect(unfinished, isolation_level=None)) as copy:
             open_connection.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from storage import private
-from storage.database import DataFolder, StoreError
+from storage.core import file_modes
+from storage.core.database import DataFolder, StoreError
 
 try:
     import fcntl
@@ -39,7 +39,7 @@ def only_one(folder: DataFolder, verb: str) -> Iterator[Callable[[str], None]]:
         FolderInUse: another process holds it.
         OSError: the folder cannot be made.
     """
-    private.make_folder(folder.root)
+    file_modes.make_folder(folder.root)
     with ExitStack() as held:
         if fcntl:
             # Not inherited by the processes that are started meanwhile: the lock is this process's alone.

@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import closing
 from threading import Thread
 
-from storage.database import DAMAGED, Database
+from storage.core.database import DAMAGED, Database
 
 log = logging.getLogger("rankloop.store")
 

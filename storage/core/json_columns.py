@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from storage.database import StoreError
-from storage.records import Sampling
+from storage.core.database import StoreError
+from storage.core.records import Sampling
 
 log = logging.getLogger("rankloop.store")
 

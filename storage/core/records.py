@@ -337,7 +337,7 @@ class Run:
     error: str | None
     result: dict | None
     validation: dict | None = None
-    """How far the reward model can be trusted, as `rlhf.validation` found it before the policy learned from it."""
+    """How far the reward model can be trusted, as `rlhf.analysis.validation` found it before the policy learned from it."""
     problem: str = ""
     """What of the row cannot be read, as a sentence; there the fields are empty, and nothing may be done with the run."""
 

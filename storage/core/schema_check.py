@@ -14,7 +14,7 @@ from functools import cache
 
 import sqlite_utils
 
-from storage.migrations import NAMES, migrations
+from storage.core.migrations import NAMES, migrations
 
 Objects = dict[tuple[str, str], tuple[str, ...]]
 """The parts of each object's statement, by its type and name."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from storage.database import Database, to_json
-from storage.exchange import files, votes
+from storage.core.database import Database, to_json
+from storage.exchange import export, files
 from storage.exchange.files import Progress
 from storage.exchange.rows import FIRST, SECOND, TIE, BadRow, NewComparison, Vote, conversation, moment, name_of, pair, parted
 
@@ -44,7 +44,7 @@ def write(
     """One battle for each vote on two completions, a on the left as its judge saw them; returns how many."""
     written = 0
     with files.whole_text(path) as file, store.snapshot():
-        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             if len(shown.completions) != 2:
                 continue
             messages = json.loads(shown.messages)
@@ -66,7 +66,7 @@ def write(
     return written
 
 
-def _winner(vote: votes.Given, left: int) -> str:
+def _winner(vote: export.Given, left: int) -> str:
     if len(vote.tiers) < 2:
         return BOTH_BAD[0] if vote.all_bad else "tie"
     return "model_a" if vote.tiers[0][0] == left else "model_b"

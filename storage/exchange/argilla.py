@@ -12,23 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from storage.database import Database, to_json
-from storage.exchange import files, votes
+from storage.core.database import Database, to_json
+from storage.core.records import Message
+from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import (
-    BadRow,
-    Item,
-    NewComparison,
-    Vote,
-    by_rank,
-    by_score,
-    conversation,
-    moment,
-    name_of,
-    number_of,
-    places,
-)
-from storage.records import Message
+from storage.exchange.rows import BadRow, Item, NewComparison, Vote, by_rank, by_score, conversation, moment, name_of, number_of, places
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "chat", "context")
 TEXT_QUESTIONS = ("rationale", "reason", "comment", "feedback")
@@ -178,7 +166,7 @@ def write(
     written = 0
     with files.whole_text(path) as file, store.snapshot():
         file.write("[")
-        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             file.write(",\n" if written else "\n")
             file.write(to_json(_record(shown, given)))
             written += 1
@@ -186,7 +174,7 @@ def write(
     return written
 
 
-def _record(shown: votes.Shown, given: Sequence[votes.Given]) -> dict[str, Any]:
+def _record(shown: export.Shown, given: Sequence[export.Given]) -> dict[str, Any]:
     field_of = {item.id: f"response_{place}" for place, item in enumerate(shown.completions, start=1)}
     turns = json.loads(shown.messages)
     prompt = turns[0]["content"] if len(turns) == 1 else turns

@@ -12,9 +12,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from storage.database import Database
+from storage.core.database import Database
+from storage.core.records import AnnotatorKind, Strength, Tiers
 from storage.exchange.files import Progress
-from storage.records import AnnotatorKind, Strength, Tiers
 
 PROGRESS_VOTES = 5_000
 

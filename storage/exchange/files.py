@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
 
-from storage.database import StoreError
+from storage.core.database import StoreError
 from storage.exchange import cells, parquet_rows, strict_json
 from storage.exchange.limits import Limits, mib
 from storage.exchange.rows import BadRow

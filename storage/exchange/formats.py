@@ -8,19 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from storage.exchange import (
-    arena,
-    argilla,
-    helpsteer3,
-    hh_rlhf,
-    labelstudio,
-    oasst,
-    plain,
-    prompts_jsonl,
-    sft,
-    trl,
-    ultrafeedback,
-)
+from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, prompts_jsonl, sft, trl, ultrafeedback
 from storage.exchange.files import Container
 from storage.exchange.rows import Item
 

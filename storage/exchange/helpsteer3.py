@@ -12,11 +12,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from storage.database import Database, to_json
-from storage.exchange import files, votes
+from storage.core.database import Database, to_json
+from storage.core.records import Strength
+from storage.exchange import export, files
 from storage.exchange.files import Progress
 from storage.exchange.rows import FIRST, SECOND, TIE, BadRow, NewComparison, Vote, conversation, name_of, number_of, pair, text_of
-from storage.records import Strength
 
 STRENGTH_OF: dict[int, Strength] = {1: "slightly", 2: "better", 3: "significantly"}
 SCORE_OF: dict[str | None, int] = {"negligibly": 1, "slightly": 1, "better": 2, "significantly": 3, None: 2}
@@ -64,7 +64,7 @@ def write(
     """One row for each comparison of two that was judged; returns how many. The overall score is the rounded mean."""
     written = 0
     with files.whole_text(path) as file, store.snapshot():
-        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             if len(shown.completions) != 2:
                 continue
             first, second = shown.completions
@@ -87,7 +87,7 @@ def write(
     return written
 
 
-def _score(vote: votes.Given, second: int) -> int:
+def _score(vote: export.Given, second: int) -> int:
     if len(vote.tiers) < 2:
         return 0
     return SCORE_OF[vote.strength] if vote.tiers[0][0] == second else -SCORE_OF[vote.strength]

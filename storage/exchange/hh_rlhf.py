@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from storage.database import Database, to_json
-from storage.exchange import files, votes
+from storage.core.database import Database, to_json
+from storage.core.records import Message
+from storage.exchange import export, files
 from storage.exchange.files import Progress
 from storage.exchange.rows import FIRST, HEADINGS, BadRow, NewComparison, Vote, check_different, pair, parted, text_of
-from storage.judgments import ordered_pairs
-from storage.records import Message
+from storage.judging.judgments import ordered_pairs
 
 _HEADING = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -45,7 +45,7 @@ def write(
     """One row for each ordered pair; returns how many."""
     written = 0
     with files.whole_text(path) as file, store.snapshot():
-        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             prompt = "".join(_turn(message) for message in json.loads(shown.messages))
             texts = {completion.id: completion.text for completion in shown.completions}
             for vote in given:

@@ -1,4 +1,4 @@
-"""Writes what an import brings: rows of every table, a chunk at a time, in the transaction that `storage.imports` opened.
+"""Writes what an import brings: rows of every table, a chunk at a time, in the transaction that `storage.exchange.imports` opened.
 
 What the items mean is said by the readers in `storage.exchange`.
 """
@@ -9,10 +9,11 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from storage import comparisons, prompts, settings
-from storage.database import Database, now, to_json
+from storage.content import comparisons, prompts
+from storage.content.prompts import NewPrompt
+from storage.core.database import Database, now, to_json
 from storage.exchange.rows import LONGEST_NAME, BadRow, NewComparison, Vote, check_name
-from storage.prompts import NewPrompt
+from storage.project import settings
 
 MOST_NAMES = 10_000
 """Annotators and models whose ids are remembered."""

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from storage import columns, settings
-from storage.database import Database, StoreError, now, to_json
+from storage.core import json_columns
+from storage.core.database import Database, StoreError, now, to_json
 from storage.exchange import files
 from storage.exchange.files import Progress
 from storage.exchange.formats import FORMATS
+from storage.exchange.import_writer import Line, Report, Writer, WrongRow
 from storage.exchange.limits import Limits
 from storage.exchange.rows import BadRow, check, size_of
-from storage.import_writer import Line, Report, Writer, WrongRow
+from storage.project import settings
 
 CHUNK = 500
 """Records that are kept with one statement for each table."""
@@ -343,10 +344,10 @@ def _report(row: sqlite3.Row) -> Report:
     """What the import brought; nothing where the row does not say."""
     what = f"The report of import {row['id']}"
     try:
-        values = columns.from_json(row["report"], dict, what)
+        values = json_columns.from_json(row["report"], dict, what)
         if any(type(value) is not type(getattr(Report(), name, None)) for name, value in values.items()):
-            raise columns.Unreadable(f"{what} cannot be read: it is not what rankloop writes there. Restore a backup.")
+            raise json_columns.Unreadable(f"{what} cannot be read: it is not what rankloop writes there. Restore a backup.")
         return Report(**values)
-    except columns.Unreadable as error:
-        columns.log.warning("%s", error)
+    except json_columns.Unreadable as error:
+        json_columns.log.warning("%s", error)
         return Report()

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from storage.database import Database, to_json
-from storage.exchange import files, votes
+from storage.core.database import Database, to_json
+from storage.core.records import Message, Tiers
+from storage.exchange import export, files
 from storage.exchange.files import Progress
 from storage.exchange.rows import FIRST, SECOND, BadRow, NewComparison, Vote, conversation, moment, name_of, number_of, pair
-from storage.records import Message, Tiers
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "dialogue", "context", "text")
 STEMS = ("", "answer", "response", "text", "completion", "output", "reply", "summary", "generation")
@@ -110,7 +110,7 @@ def write(
     written = 0
     with files.whole_text(path) as file, store.snapshot():
         file.write("[")
-        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             decided = [vote for vote in given if len(vote.tiers) == 2]
             if len(shown.completions) != 2 or not decided:
                 continue
@@ -121,7 +121,7 @@ def write(
     return written
 
 
-def _task(shown: votes.Shown, given: Sequence[votes.Given]) -> dict[str, Any]:
+def _task(shown: export.Shown, given: Sequence[export.Given]) -> dict[str, Any]:
     left, right = shown.completions
     turns = json.loads(shown.messages)
     return {

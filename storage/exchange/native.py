@@ -18,7 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from storage.database import Database, StoreError, now, to_json
+from storage.core.database import Database, StoreError, now, to_json
 from storage.exchange import files, native_values, strict_json
 from storage.exchange.files import Progress
 from storage.exchange.limits import MIB, Limits

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from storage.database import Database, to_json
-from storage.exchange import files, votes
+from storage.core.database import Database, to_json
+from storage.core.records import Message
+from storage.exchange import export, files
 from storage.exchange.files import Progress
 from storage.exchange.rows import BadRow, Item, NewComparison, Vote, by_rank, name_of, number_of, places
-from storage.records import Message
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 _HEADINGS = {"user": "prompter", "assistant": "assistant"}
@@ -77,7 +77,7 @@ def write(
     """One tree for each ranking, its siblings ranked as in it; equal ranks are ties. Returns how many."""
     written = 0
     with files.whole_text(path) as file, store.snapshot():
-        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             turns = [turn for turn in json.loads(shown.messages) if turn["role"] != "system"]
             for vote in given:
                 rank_of = dict(places(vote.tiers))

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from storage.database import StoreError
+from storage.core.database import StoreError
 from storage.exchange import parquet_child
 from storage.exchange.limits import Limits, mib
 

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from storage.database import Database, StoreError, to_json
-from storage.exchange import cells, files, strict_json, votes
+from storage.core.database import Database, StoreError, to_json
+from storage.core.records import Message, Tiers
+from storage.exchange import cells, export, files, strict_json
 from storage.exchange.files import Container, Progress
 from storage.exchange.rows import BadRow, Item, NewComparison, Vote, conversation, moment, name_of
-from storage.records import Message, Tiers
 
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
 ENDINGS: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -178,14 +178,14 @@ def write(
     container = container or container_of(path)
     writer = partial(_csv, raw=raw_cells) if container == "csv" else WRITERS[container]
     with writer(path) as keep, store.snapshot():
-        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             for vote in given:
                 keep(_row(shown, vote))
                 written += 1
     return written
 
 
-def _row(shown: votes.Shown, vote: votes.Given) -> dict[str, Any]:
+def _row(shown: export.Shown, vote: export.Given) -> dict[str, Any]:
     index_of = {item.id: index for index, item in enumerate(shown.completions)}
     ratings: list[dict[str, int]] = [{} for _ in shown.completions]
     for completion_id, aspect, rating in vote.aspects:

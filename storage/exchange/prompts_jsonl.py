@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from storage import prompts
-from storage.database import Database, to_json
+from storage.content import prompts
+from storage.content.prompts import NewPrompt
+from storage.core.database import Database, to_json
 from storage.exchange import files
 from storage.exchange.files import Progress
 from storage.exchange.rows import BadRow
-from storage.prompts import NewPrompt
 
 
 def read(record: dict) -> Iterator[NewPrompt]:

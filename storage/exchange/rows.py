@@ -1,6 +1,6 @@
 """What a file can bring: prompts, and comparisons with the votes on them, in the words of the project but without ids.
 
-Every format turns its records into these; `storage.imports` checks them here, in one place, and keeps them.
+Every format turns its records into these; `storage.exchange.imports` checks them here, in one place, and keeps them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from storage import comparisons, prompts
-from storage.prompts import NewPrompt
-from storage.records import STRENGTHS, Message, ProjectSettings, Split, Strength, Tiers
+from storage.content import comparisons, prompts
+from storage.content.prompts import NewPrompt
+from storage.core.records import STRENGTHS, Message, ProjectSettings, Split, Strength, Tiers
 
 LONGEST_NAME = 200
 """Characters of an annotator's, a model's or an aspect's name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from storage.database import Database, to_json
+from storage.core.database import Database, to_json
 from storage.exchange import files
 from storage.exchange.files import Progress
 

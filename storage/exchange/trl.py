@@ -14,8 +14,9 @@ from json.encoder import encode_basestring as quoted
 from pathlib import Path
 from typing import Any
 
-from storage.database import Database
-from storage.exchange import files, hh_rlhf, votes
+from storage.core.database import Database
+from storage.core.records import Message
+from storage.exchange import export, files, hh_rlhf
 from storage.exchange.files import Progress
 from storage.exchange.rows import (
     FIRST,
@@ -31,8 +32,7 @@ from storage.exchange.rows import (
     parted,
     text_of,
 )
-from storage.judgments import ordered_pairs
-from storage.records import Message
+from storage.judging.judgments import ordered_pairs
 
 
 def read(record: dict) -> Iterator[NewComparison]:
@@ -115,7 +115,7 @@ def write(
     written = 0
     lines = _implicit if implicit else _explicit
     with files.whole_text(path) as file, store.snapshot():
-        for shown, rows in votes.merged(store, simulated=include_simulated, names=names, progress=progress):
+        for shown, rows in export.merged(store, simulated=include_simulated, names=names, progress=progress):
             turns = {answer.id: f'{{"role":"assistant","content":{quoted(answer.text)}}}' for answer in shown.completions}
             about = f',"kind":{quoted(shown.kind)},"split":"{shown.split}"}}\n'
             for _, _, tiers, annotator, kind in rows:

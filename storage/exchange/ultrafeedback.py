@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from storage.database import Database, to_json
-from storage.exchange import files, votes
+from storage.core.database import Database, to_json
+from storage.exchange import export, files
 from storage.exchange.files import Progress
 from storage.exchange.rows import BadRow, NewComparison, Vote, by_score, name_of, number_of, places, text_of
 
@@ -70,7 +70,7 @@ def write(
     """One row for each ranking of single-turn prompts; returns how many. The score is 10 for the best tier, 1 for the last."""
     written = 0
     with files.whole_text(path) as file, store.snapshot():
-        for shown, given in votes.grouped(store, simulated=include_simulated, names=names, progress=progress):
+        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             turns = json.loads(shown.messages)
             if len(turns) > 1:
                 continue
@@ -87,7 +87,7 @@ def write(
     return written
 
 
-def _scored(shown: votes.Shown, vote: votes.Given) -> list[dict]:
+def _scored(shown: export.Shown, vote: export.Given) -> list[dict]:
     place_of = dict(places(vote.tiers))
     step = (LONGEST_SCALE - 1) / max(len(vote.tiers) - 1, 1)
     return [

@@ -7,10 +7,10 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from storage.completions import as_shown
-from storage.database import Database, StoreError, to_json
-from storage.records import FLAG_KINDS, STRENGTHS, Details, Flag, IdealAnswer, ProjectSettings, Tiers, Timing
-from storage.settings import MOST_ASPECTS
+from storage.content.completions import as_shown
+from storage.core.database import Database, StoreError, to_json
+from storage.core.records import FLAG_KINDS, STRENGTHS, Details, Flag, IdealAnswer, ProjectSettings, Tiers, Timing
+from storage.project.settings import MOST_ASPECTS
 
 LONGEST_TEXT = 20_000
 """Characters of an ideal answer or a rationale."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from storage.database import Database, StoreError, now, to_json
-from storage.records import Exclusion
+from storage.core.database import Database, StoreError, now, to_json
+from storage.core.records import Exclusion
 
 _SELECT = """
 SELECT e.*, l.created_at AS lifted_at,

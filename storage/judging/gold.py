@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from storage import columns, comparisons
-from storage.database import Database, StoreError, now
-from storage.records import Tiers
+from storage.content import comparisons
+from storage.core import json_columns
+from storage.core.database import Database, StoreError, now
+from storage.core.records import Tiers
 
 
 def set_answer(store: Database, comparison_id: int, tiers: Tiers, by: int | None, note: str = "") -> None:
@@ -40,7 +41,7 @@ def answer(store: Database, comparison_id: int) -> Tiers | None:
 def answers(store: Database) -> dict[int, Tiers]:
     """Every known answer by comparison id, the latest where one was corrected."""
     rows = store.rows("SELECT comparison_id, tiers FROM gold_answers ORDER BY id")
-    return dict(columns.readable(rows, lambda row: (row["comparison_id"], _tiers(row["tiers"]))))
+    return dict(json_columns.readable(rows, lambda row: (row["comparison_id"], _tiers(row["tiers"]))))
 
 
 def results(store: Database) -> dict[int, tuple[int, int]]:
@@ -64,7 +65,7 @@ def first_failure(store: Database, annotator_id: int) -> str | None:
 def _judged(store: Database, annotator_id: int | None) -> Iterator[tuple[int, str, Tiers]]:
     """Comparison, time and ranking of each judgment of gold, of one annotator or of all."""
     rows = store.rows(_JUDGED, {"annotator": annotator_id})
-    return columns.readable(rows, lambda row: (row["comparison_id"], row["created_at"], _tiers(row["tiers"])))
+    return json_columns.readable(rows, lambda row: (row["comparison_id"], row["created_at"], _tiers(row["tiers"])))
 
 
 def is_right(said: Tiers, known: Tiers) -> bool:
@@ -85,4 +86,4 @@ ORDER BY j.id
 
 
 def _tiers(said: str) -> Tiers:
-    return columns.id_lists(said, "A gold answer")
+    return json_columns.id_lists(said, "A gold answer")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from storage import columns, comparisons, details, exclusions, judgments, presentations
-from storage.database import Database, StoreError, to_json
-from storage.records import PastJudgment
+from storage.content import comparisons
+from storage.core import json_columns
+from storage.core.database import Database, StoreError, to_json
+from storage.core.records import PastJudgment
+from storage.judging import details, exclusions, judgments, presentations
 
 _STANDING = """
 FROM judgments j WHERE j.annotator_id = :annotator AND j.verdict != 'retract'
@@ -88,7 +90,7 @@ def get(store: Database, judgment_id: int) -> PastJudgment:
 
 def _past(store: Database, judgment_ids: list[int]) -> list[PastJudgment]:
     written = store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgment_ids)])
-    rows = {judgment.id: judgment for judgment in columns.readable(written, judgments.from_row)}
+    rows = {judgment.id: judgment for judgment in json_columns.readable(written, judgments.from_row)}
     found = [rows[judgment_id] for judgment_id in judgment_ids if judgment_id in rows]
     comparison_of = {c.id: c for c in comparisons.many(store, {judgment.comparison_id for judgment in found})}
     details_of = details.of_judgments(store, judgment_ids)

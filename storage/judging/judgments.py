@@ -1,8 +1,8 @@
 """Judgments: what annotators said. Rows are only ever added; a correction or an undo is a row that supersedes another.
 
-What a judgment says beside its tiers is in `storage.details`; finding one again is in `storage.history`.
+What a judgment says beside its tiers is in `storage.judging.details`; finding one again is in `storage.judging.history`.
 
-Turning them into weighted training pairs is `rlhf.pairs`' work.
+Turning them into weighted training pairs is `rlhf.data.pairs`' work.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from storage import annotators, columns, comparisons, completions, details, exclusions, presentations, prompts, queue, settings
-from storage.database import Database, StoreError, now, to_json
-from storage.details import BadJudgment, check_asked
-from storage.records import AnnotatorKind, Details, JudgedComparison, Judgment, Presentation, Tiers
+from storage.content import comparisons, completions, prompts
+from storage.core import json_columns
+from storage.core.database import Database, StoreError, now, to_json
+from storage.core.records import AnnotatorKind, Details, JudgedComparison, Judgment, Presentation, Tiers
+from storage.judging import details, exclusions, presentations, queue
+from storage.judging.details import BadJudgment, check_asked
+from storage.people import annotators
+from storage.project import settings
 
 __all__ = ["BadJudgment", "LeaseOver"]
 
@@ -205,8 +209,8 @@ def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> I
         for row in (row for row in rows if row["prompt_id"] in prompt_of):
             try:
                 judgment = from_row(row)
-            except columns.Unreadable as error:
-                columns.log.warning("left out: %s", error)
+            except json_columns.Unreadable as error:
+                json_columns.log.warning("left out: %s", error)
                 continue
             yield JudgedComparison(
                 judgment,
@@ -371,7 +375,7 @@ def from_row(row: sqlite3.Row) -> Judgment:
         row["presentation_id"],
         row["annotator_id"],
         row["verdict"],
-        columns.id_lists(row["tiers"], f"The ranking of judgment {row['id']}"),
+        json_columns.id_lists(row["tiers"], f"The ranking of judgment {row['id']}"),
         bool(row["all_bad"]),
         row["skip_reason"],
         row["supersedes"],

@@ -6,9 +6,9 @@ import random
 import sqlite3
 from collections.abc import Sequence
 
-from storage import columns
-from storage.database import Database, now
-from storage.records import Comparison, Guidelines, Presentation, Purpose
+from storage.core import json_columns
+from storage.core.database import Database, now
+from storage.core.records import Comparison, Guidelines, Presentation, Purpose
 
 
 def record(
@@ -42,7 +42,7 @@ def from_row(row: sqlite3.Row) -> Presentation:
         row["id"],
         row["comparison_id"],
         row["annotator_id"],
-        columns.ids(row["slots"], f"The order of presentation {row['id']}"),
+        json_columns.ids(row["slots"], f"The order of presentation {row['id']}"),
         row["created_at"],
         row["purpose"],
         row["guidelines_id"],

@@ -13,10 +13,13 @@ import random
 import sqlite3
 from datetime import timedelta
 
-from storage import annotators, comparisons, guidelines, presentations, settings
-from storage.clock import near
-from storage.database import Database, now
-from storage.records import Comparison, Lease, Presentation, ProjectSettings
+from storage.content import comparisons
+from storage.core.clock import near
+from storage.core.database import Database, now
+from storage.core.records import Comparison, Lease, Presentation, ProjectSettings
+from storage.judging import presentations
+from storage.people import annotators
+from storage.project import guidelines, settings
 
 REPEAT_AFTER = 10
 """Votes that lie between a judgment and its repeat at least, so that nobody simply remembers it."""

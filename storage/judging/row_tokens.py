@@ -12,7 +12,7 @@ import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any, Literal
 
-from storage.database import Database
+from storage.core.database import Database
 
 Kind = Literal["presentation", "judgment"]
 

@@ -1,8 +1,8 @@
 """Accounts: who may sign in, as which annotator and with which roles, and their sessions.
 
 While there is no account, everybody who reaches the app is the annotator named `local` with every role. A session is a
-random token of which only the hash is kept. The brake on guessing is in `storage.brake`. Leaves out cookies, pages and
-which role may do what: `feedback_ui.gate`.
+random token of which only the hash is kept. The brake on guessing is in `storage.people.sign_in_throttle`. Leaves out cookies, pages and
+which role may do what: `feedback_ui.server.auth`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from hashlib import sha256
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from storage import annotators, brake, columns, known_browsers, names
-from storage.brake import COMMAND_LINE, Origin, SignInRefused
-from storage.clock import as_text
-from storage.database import Database, StoreError, now
-from storage.records import ROLES, Annotator, Role
+from storage.core import json_columns
+from storage.core.clock import as_text
+from storage.core.database import Database, StoreError, now
+from storage.core.records import ROLES, Annotator, Role
+from storage.people import account_names, annotators, known_browsers, sign_in_throttle
+from storage.people.sign_in_throttle import COMMAND_LINE, Origin, SignInRefused
 
 __all__ = ["SignInRefused"]
 
@@ -111,7 +112,7 @@ def named(store: Database, name: str) -> Account:
     Raises:
         StoreError: there is none.
     """
-    if (row := store.row(f"{_ACCOUNTS} WHERE n.name = ?", [names.normal(name)])) is None:
+    if (row := store.row(f"{_ACCOUNTS} WHERE n.name = ?", [account_names.normal(name)])) is None:
         raise StoreError(f"There is no account named {name}: `rankloop account list` shows those that there are.")
     return _from_row(row)
 
@@ -136,7 +137,7 @@ def create(store: Database, name: str, password: str, roles: Iterable[Role], by:
         annotator = annotators.ensure(store, name)
         if store.value("SELECT EXISTS (SELECT 1 FROM accounts WHERE annotator_id = ?)", [annotator.id]):
             raise StoreError(f"There is an account named {name} already: choose another name, or set its password anew.")
-        if alike := next((other.name for other in all_accounts(store) if names.look(other.name) == names.look(name)), None):
+        if alike := next((other.name for other in all_accounts(store) if account_names.look(other.name) == account_names.look(name)), None):
             raise StoreError(f"{name} looks like the account {alike}, and readers could not tell them apart: choose another name.")
         if store.value("SELECT EXISTS (SELECT 1 FROM judgments WHERE annotator_id = ? AND import_id IS NOT NULL)", [annotator.id]):
             raise StoreError(f"{name} came with an import, and who that was is not known here: choose another name.")
@@ -173,7 +174,7 @@ def set_password(store: Database, account_id: int, password: str, by: int | None
     with store.atomic() as connection:
         account = get(store, account_id)
         connection.conn.execute("UPDATE accounts SET password_hash = ? WHERE id = ?", [hashed, account_id])
-        brake.release_all(store, names.folded(account.name))
+        sign_in_throttle.release_all(store, account_names.folded(account.name))
         _end_sessions(store, account_id)
         _log(store, account.annotator.id, "password", "", by)
 
@@ -219,7 +220,7 @@ def sign_in(store: Database, name: str, password: str, origin: Origin = COMMAND_
     Raises:
         SignInRefused: they do not fit, the account is disabled, or it must wait after too many failures.
     """
-    wait_s = brake.begin(store, names.folded(name), origin)
+    wait_s = sign_in_throttle.begin(store, account_names.folded(name), origin)
     row = _row(store, name)
     fits = _verify(row["password_hash"] if row else None, password)
     if row is None or not fits or row["disabled_at"] is not None:
@@ -229,10 +230,10 @@ def sign_in(store: Database, name: str, password: str, origin: Origin = COMMAND_
             + ", or ask a lead to set a new password.",
             wait_s,
         )
-    rehashed = HASHER.hash(names.composed(password)) if HASHER.check_needs_rehash(row["password_hash"]) else None
+    rehashed = HASHER.hash(account_names.composed(password)) if HASHER.check_needs_rehash(row["password_hash"]) else None
     with store.atomic() as connection:
         _check_unchanged(store, row)
-        brake.release(store, names.folded(name), origin)
+        sign_in_throttle.release(store, account_names.folded(name), origin)
         if rehashed:
             connection.conn.execute("UPDATE accounts SET password_hash = ? WHERE id = ?", [rehashed, row["id"]])
         return _begin_session(store, row["id"])
@@ -244,7 +245,7 @@ def check_brake(store: Database, name: str, origin: Origin) -> None:
     Raises:
         SignInRefused: it must wait.
     """
-    brake.check(store, names.folded(name), origin)
+    sign_in_throttle.check(store, account_names.folded(name), origin)
 
 
 def change_password(store: Database, token: str, current: str, new: str, origin: Origin = COMMAND_LINE) -> str:
@@ -261,7 +262,7 @@ def change_password(store: Database, token: str, current: str, new: str, origin:
     if account is None:
         raise StoreError("You are not signed in any more: sign in again, then change the password.")
     new = _checked_password(new)
-    wait_s = brake.begin(store, names.folded(account.name), origin)
+    wait_s = sign_in_throttle.begin(store, account_names.folded(account.name), origin)
     row = _row(store, account.name)
     if not _verify(row["password_hash"], current):
         again = f"try again in {wait_s} s" if wait_s else "try again"
@@ -269,7 +270,7 @@ def change_password(store: Database, token: str, current: str, new: str, origin:
     hashed = HASHER.hash(new)
     with store.atomic() as connection:
         _check_unchanged(store, row)
-        brake.release(store, names.folded(account.name), origin)
+        sign_in_throttle.release(store, account_names.folded(account.name), origin)
         connection.conn.execute("UPDATE accounts SET password_hash = ? WHERE id = ?", [hashed, account.id])
         _end_sessions(store, account.id)
         _log(store, account.annotator.id, "password", "", account.annotator.id)
@@ -360,7 +361,7 @@ def in_order(roles: Iterable[Role]) -> list[Role]:
 
 def _row(store: Database, name: str) -> sqlite3.Row | None:
     """An account's own columns, its password's hash among them."""
-    return store.row("SELECT a.* FROM accounts a JOIN annotators n ON n.id = a.annotator_id WHERE n.name = ?", [names.normal(name)])
+    return store.row("SELECT a.* FROM accounts a JOIN annotators n ON n.id = a.annotator_id WHERE n.name = ?", [account_names.normal(name)])
 
 
 def _check_unchanged(store: Database, row: sqlite3.Row) -> None:
@@ -386,7 +387,7 @@ def _begin_session(store: Database, account_id: int) -> str:
 
 
 def _verify(hashed: str | None, password: str) -> bool:
-    password = names.composed(password)[:LONGEST_PASSWORD]
+    password = account_names.composed(password)[:LONGEST_PASSWORD]
     if hashed is None:
         HASHER.hash(password)
         return False
@@ -421,14 +422,14 @@ def _log(store: Database, annotator_id: int, act: str, detail: str, by: int | No
 
 
 def _checked_name(name: str) -> str:
-    name = names.normal(name)
-    if said := names.problem(name):
+    name = account_names.normal(name)
+    if said := account_names.problem(name):
         raise StoreError(said)
     return name
 
 
 def _checked_password(password: str) -> str:
-    password = names.composed(password)
+    password = account_names.composed(password)
     if len(password) < SHORTEST_PASSWORD:
         raise StoreError(f"The password has {len(password)} characters, need {SHORTEST_PASSWORD}: choose a longer one.")
     if len(password) > LONGEST_PASSWORD:
@@ -447,9 +448,9 @@ def _from_row(row: sqlite3.Row) -> Account:
 def _roles(row: sqlite3.Row) -> frozenset[Role]:
     """None where the row does not say: nobody may do what nobody said."""
     try:
-        return frozenset(columns.from_json(row["roles"], list, f"The roles of account {row['id']}")) & frozenset(ROLES)
-    except (columns.Unreadable, TypeError) as error:
-        columns.log.warning("%s", error)
+        return frozenset(json_columns.from_json(row["roles"], list, f"The roles of account {row['id']}")) & frozenset(ROLES)
+    except (json_columns.Unreadable, TypeError) as error:
+        json_columns.log.warning("%s", error)
         return frozenset()
 
 

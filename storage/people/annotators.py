@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from storage.database import Database, StoreError, now
-from storage.records import Annotator, AnnotatorKind
+from storage.core.database import Database, StoreError, now
+from storage.core.records import Annotator, AnnotatorKind
 
 
 def ensure(store: Database, name: str, kind: AnnotatorKind = "human", rule: str | None = None) -> Annotator:

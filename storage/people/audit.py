@@ -6,8 +6,8 @@ import heapq
 from dataclasses import dataclass
 from itertools import islice
 
-from storage import annotators
-from storage.database import Database
+from storage.core.database import Database
+from storage.people import annotators
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Browsers that have signed in as an account before: each keeps a note of it that only this store could have written.
 
-Such a browser is its own origin for the brake (`storage.brake`), so that nobody who guesses elsewhere keeps it out. The
+Such a browser is its own origin for the brake (`storage.people.sign_in_throttle`), so that nobody who guesses elsewhere keeps it out. The
 note signs nobody in. It is signed with the account's password hash: a new password makes every note void, and the store
 keeps nothing. A browser keeps a note for each of the last few accounts, because people share computers.
 """

@@ -3,7 +3,7 @@
 Wrong passwords are counted by name and by origin, which is either an address or a browser that has signed in as this
 name before. So somebody who guesses keeps themselves waiting, and nobody else at another address or at a known browser.
 Over all addresses together there is a second, gentle brake, for those who guess from many. Leaves out whether a password
-is right, which is `storage.accounts`' work, and whose is looked at first: `feedback_ui.password_queue`.
+is right, which is `storage.people.accounts`' work, and whose is looked at first: `feedback_ui.server.password_queue`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
 
-from storage.clock import as_text
-from storage.database import Database, StoreError
+from storage.core.clock import as_text
+from storage.core.database import Database, StoreError
 
 FREE_FAILURES = 3
 """Wrong passwords in a row from one origin that cost no waiting."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from storage.database import Database, StoreError, now
-from storage.records import Guidelines
+from storage.core.database import Database, StoreError, now
+from storage.core.records import Guidelines
 
 
 def current(store: Database) -> Guidelines | None:

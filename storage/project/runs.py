@@ -1,7 +1,7 @@
 """Runs: the row of one training round, its metrics and its samples before and after.
 
 A run's row is written before its process starts; the worker then writes here and pages read. Starting, stopping and
-reaping processes is `rlhf.jobs`' work.
+reaping processes is `rlhf.runs.jobs`' work.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, get_args
 
-from storage import columns, prompts
-from storage.clock import near
-from storage.database import Database, StoreError, is_run_id, now, to_json
-from storage.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
+from storage.content import prompts
+from storage.core import json_columns
+from storage.core.clock import near
+from storage.core.database import Database, StoreError, is_run_id, now, to_json
+from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
 
 LOST = "The worker stopped without a word. Its log may say why; resume the run to go on from its last checkpoint."
 
@@ -251,7 +252,7 @@ def samples(store: Database, run_id: str) -> list[RunSample]:
         "WHERE s.run_id = ? ORDER BY s.prompt_id",
         [run_id],
     )
-    return list(columns.readable(rows, _sample))
+    return list(json_columns.readable(rows, _sample))
 
 
 def _sample(row: sqlite3.Row) -> RunSample:
@@ -259,7 +260,7 @@ def _sample(row: sqlite3.Row) -> RunSample:
     said = RunSample(asked, row["before"], row["after"], row["score_before"], row["score_after"])
     scores = [score for score in (said.score_before, said.score_after) if score is not None]
     if not (isinstance(said.before, str) and isinstance(said.after, str | None) and all(map(_is_number, scores))):
-        raise columns.Unreadable(f"The sample of prompt {row['prompt_id']} cannot be read: it is not what rankloop writes there.")
+        raise json_columns.Unreadable(f"The sample of prompt {row['prompt_id']} cannot be read: it is not what rankloop writes there.")
     return said
 
 
@@ -280,8 +281,8 @@ def _from_row(row: sqlite3.Row) -> Run:
     for name, kind in JSON_COLUMNS.items():
         if name in REQUIRED or row[name] is not None:
             try:
-                values[name] = columns.from_json(row[name], kind, name)
-            except columns.Unreadable:
+                values[name] = json_columns.from_json(row[name], kind, name)
+            except json_columns.Unreadable:
                 wrong.append(name)
                 values[name] = kind() if name in REQUIRED else None
     for name, (fits, empty) in PLAIN_COLUMNS.items():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from functools import lru_cache
 
-from storage import columns
-from storage.database import Database, StoreError, now
-from storage.records import ProjectSettings
+from storage.core import json_columns
+from storage.core.database import Database, StoreError, now
+from storage.core.records import ProjectSettings
 
 MOST_OVERLAP = 20
 MOST_ASPECTS = 8
@@ -30,13 +30,13 @@ def current(store: Database) -> ProjectSettings:
 def _read(said: str) -> ProjectSettings:
     known = {field.name for field in fields(ProjectSettings)}
     try:
-        values = {name: value for name, value in columns.from_json(said, dict, "The project's settings").items() if name in known}
+        values = {name: value for name, value in json_columns.from_json(said, dict, "The project's settings").items() if name in known}
         found = ProjectSettings(**values | {"aspects": tuple(values.get("aspects", ()))})
         if wrong := problem(found):
-            raise columns.Unreadable(f"The project's settings cannot be read: {wrong}. Save them again.")
+            raise json_columns.Unreadable(f"The project's settings cannot be read: {wrong}. Save them again.")
         return found
-    except (columns.Unreadable, TypeError) as error:
-        columns.log.warning("%s The defaults hold until then.", error)
+    except (json_columns.Unreadable, TypeError) as error:
+        json_columns.log.warning("%s The defaults hold until then.", error)
         return ProjectSettings()
 
 

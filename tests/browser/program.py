@@ -25,10 +25,13 @@ from typing import Any
 import httpx2
 import psutil
 
-from storage import annotators, comparisons, completions, judgments, policies, presentations, prompts, queue, settings
-from storage.database import Database, DataFolder, now
-from storage.records import Comparison, Judgment, Message, ProjectSettings, Sampling
-from storage.tokens import RowTokens
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import Database, DataFolder, now
+from storage.core.records import Comparison, Judgment, Message, ProjectSettings, Sampling
+from storage.judging import judgments, presentations, queue
+from storage.judging.row_tokens import RowTokens
+from storage.people import annotators
+from storage.project import settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,7 +135,7 @@ class Program:
         for child in children:
             # One that just ended has no arguments any more.
             with suppress(psutil.Error):
-                if "rlhf.serve" in child.cmdline():
+                if "rlhf.generation.server" in child.cmdline():
                     return child
         return None
 

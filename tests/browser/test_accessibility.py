@@ -4,8 +4,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from storage import annotators, exclusions, guidelines, judgments, queue
-from storage.records import Details, Flag
+from storage.core.records import Details, Flag
+from storage.judging import exclusions, judgments, queue
+from storage.people import annotators
+from storage.project import guidelines
 from tests.browser.pages import SETTLED_MS, ComparePage, HistoryPage, open_tab
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,9 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from storage import accounts, annotators, guidelines, judgments, queue
+from storage.judging import judgments, queue
+from storage.people import accounts, annotators
+from storage.project import guidelines
 from tests.browser.pages import ComparePage
 from tests.browser.program import SECRET_MODELS
 

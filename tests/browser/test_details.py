@@ -3,8 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
-from storage.details import of_judgments
-from storage.records import Flag, IdealAnswer
+from storage.core.records import Flag, IdealAnswer
+from storage.judging.details import of_judgments
 from tests.browser.pages import ComparePage
 
 pytestmark = pytest.mark.slow

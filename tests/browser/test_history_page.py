@@ -3,8 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
-from storage import annotators, exclusions, judgments, queue
-from storage.records import Details, Flag
+from storage.core.records import Details, Flag
+from storage.judging import exclusions, judgments, queue
+from storage.people import annotators
 from tests.browser.pages import ComparePage, HistoryPage
 from tests.browser.program import SECRET_MODELS
 

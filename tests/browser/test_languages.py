@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from feedback_ui.words import LANGUAGES, Words, tables
+from feedback_ui.shared.i18n import LANGUAGES, Words, tables
 from rlhf.config import CHOICES
 from tests.browser.pages import SETTLED_MS
 from tests.browser.program import Program

@@ -3,7 +3,10 @@
 import pytest
 from playwright.sync_api import expect
 
-from storage import annotators, batches, comparisons, exclusions, guidelines, judgments, queue, settings
+from storage.content import batches, comparisons
+from storage.judging import exclusions, judgments, queue
+from storage.people import annotators
+from storage.project import guidelines, settings
 from tests.browser.program import eventually
 
 pytestmark = pytest.mark.slow

@@ -3,8 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
-from rlhf.leaderboard import leaderboard
-from storage import annotators, judgments, queue
+from rlhf.analysis.leaderboard import leaderboard
+from storage.judging import judgments, queue
+from storage.people import annotators
 from tests.browser.program import SECRET_MODELS
 
 pytestmark = pytest.mark.slow

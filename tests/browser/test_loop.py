@@ -3,7 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
-from storage import prompts, runs
+from storage.content import prompts
+from storage.project import runs
 from tests.browser.pages import ComparePage, TrainingPage
 from tests.browser.program import eventually
 

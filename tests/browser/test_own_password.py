@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from storage import accounts
+from storage.people import accounts
 from tests.browser.pages import ComparePage
 from tests.browser.test_sign_in import PASSWORD, own, sign_in  # noqa: F401
 

@@ -4,7 +4,8 @@ import httpx2
 import pytest
 from playwright.sync_api import expect
 
-from storage import prompts, runs
+from storage.content import prompts
+from storage.project import runs
 from tests.browser.pages import ComparePage, Traffic, TrainingPage
 from tests.browser.program import FIRST_SECRET_ID, SECRET_MODELS
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from storage import accounts
+from storage.people import accounts
 from tests.browser.pages import ComparePage, Traffic
 
 pytestmark = pytest.mark.slow

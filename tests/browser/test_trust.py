@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from rlhf import validation
+from rlhf.analysis import validation
 from rlhf.config import RoundConfig
-from storage import annotators, judgments, prompts, queue, runs
+from storage.content import prompts
+from storage.judging import judgments, queue
+from storage.people import annotators
+from storage.project import runs
 from tests.browser.pages import SETTLED_MS, TrainingPage, open_tab
 from tests.browser.program import Program
 from tests.browser.test_accessibility import complaints

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import feedback_ui
-from feedback_ui.compare import Desk
-from rlhf.client import PolicyServerDown, ServerStatus
-from storage import annotators, comparisons, completions, policies, prompts
-from storage.records import Sampling
+from feedback_ui.judging.compare import Desk
+from rlhf.serving.client import PolicyServerDown, ServerStatus
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.records import Sampling
+from storage.people import annotators
 
 
 class FakeServer:

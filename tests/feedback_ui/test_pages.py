@@ -12,14 +12,15 @@ import pytest
 from feedback_ui import demo as demo_page
 from feedback_ui.app import build_app, launch_options
 from feedback_ui.demo import merged
-from feedback_ui.theme import i18n
-from feedback_ui.words import Words, tables
-from rlhf.client import PolicyServerBusy, PolicyServerDown
+from feedback_ui.shared.i18n import Words, tables
+from feedback_ui.shared.theme import i18n
 from rlhf.config import PRESETS, ConfigError, RoundConfig, options
-from rlhf.jobs import RoundError
-from rlhf.limits import LONGEST_DEMO, LONGEST_PROMPT
-from rlhf.pairs import NotEnoughPairs
-from storage import policies, runs
+from rlhf.data.pairs import NotEnoughPairs
+from rlhf.runs.jobs import RoundError
+from rlhf.serving.client import PolicyServerBusy, PolicyServerDown
+from rlhf.serving.limits import LONGEST_DEMO, LONGEST_PROMPT
+from storage.content import policies
+from storage.project import runs
 
 EN = Words("en")
 

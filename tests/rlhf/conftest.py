@@ -9,8 +9,8 @@ import tiny
 import torch
 from learning import Judged
 
-from rlhf.backbone import Backbone
-from storage.database import DataFolder
+from rlhf.models.backbone import Backbone
+from storage.core.database import DataFolder
 
 
 @pytest.fixture(scope="session", autouse=True)

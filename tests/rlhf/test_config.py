@@ -142,5 +142,5 @@ def test_a_change_leaves_the_preset_alone():
 
 
 def test_the_face_of_the_floor_needs_no_torch():
-    code = "import sys, rlhf.config, rlhf.jobs, rlhf.client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, rlhf.config, rlhf.runs.jobs, rlhf.serving.client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

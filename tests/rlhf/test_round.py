@@ -14,18 +14,20 @@ from itertools import pairwise
 import pytest
 from learning import Judged
 
-from rlhf import jobs as jobs_module
-from rlhf import progress, worker
-from rlhf.backbone import Backbone
+from rlhf import worker
 from rlhf.config import PRESETS, ConfigError, with_options
-from rlhf.jobs import Jobs, RoundError
-from rlhf.pairs import NotEnoughPairs
-from rlhf.ppo import PPO
-from rlhf.progress import Cancelled
+from rlhf.data.pairs import NotEnoughPairs
+from rlhf.models.backbone import Backbone
+from rlhf.ppo.trainer import PPO
 from rlhf.round import BATCH_READ, declared_rule, evaluate_ticks, take_snapshot
+from rlhf.runs import jobs as jobs_module
+from rlhf.runs import progress
+from rlhf.runs.jobs import Jobs, RoundError
+from rlhf.runs.progress import Cancelled
 from rlhf.worker import work
-from storage import policies, prompts, runs
-from storage.database import Database, DataFolder, StoreError
+from storage.content import policies, prompts
+from storage.core.database import Database, DataFolder, StoreError
+from storage.project import runs
 
 STAGES = ["snapshot", "reward", "ppo", "evaluate", "register"]
 
@@ -219,7 +221,7 @@ def test_a_finished_stage_is_not_done_again(judged, jobs, monkeypatch):
         run(jobs, run_id, stop)
     cancelled = runs.get(judged.store, run_id)
     assert (cancelled.status, cancelled.error) == ("cancelled", None)
-    for name in ("rlhf.reward.fit", "rlhf.reward.RewardModel.normalise", "rlhf.ppo.PPO.step"):
+    for name in ("rlhf.reward.model.fit", "rlhf.reward.model.RewardModel.normalise", "rlhf.ppo.trainer.PPO.step"):
         monkeypatch.setattr(name, None)
     jobs.requeue(run_id)
     assert run(jobs, run_id).status == "done"
@@ -522,7 +524,7 @@ def test_a_cancel_stops_the_worker_within_seconds_and_sigterm_does_the_same(proc
 def test_a_worker_outlives_the_process_that_started_it(process_world):
     code = (
         "import sys; from pathlib import Path\n"
-        "from rlhf.jobs import Jobs; from rlhf.config import RoundConfig; from storage.database import Database, DataFolder\n"
+        "from rlhf.runs.jobs import Jobs; from rlhf.config import RoundConfig; from storage.core.database import Database, DataFolder\n"
         "import json; folder = DataFolder(Path(sys.argv[1])); store = Database(folder.database)\n"
         "print(Jobs(store, folder).start(RoundConfig.from_dict(json.loads(sys.argv[2]))).id)"
     )

@@ -6,15 +6,18 @@ from dataclasses import replace
 import pytest
 
 from rlhf import round as round_module
-from rlhf.backbone import Backbone
-from rlhf.demonstrations import NoDemonstrations
-from rlhf.jobs import Jobs, RoundError
-from rlhf.overoptimization import best_of_n_kl
-from rlhf.report import table
-from rlhf.reward_function import RewardFunctionError
+from rlhf.cli.report import table
+from rlhf.data.demonstrations import NoDemonstrations
+from rlhf.models.backbone import Backbone
+from rlhf.ppo.checkpoint_selection import best_of_n_kl
+from rlhf.runs.jobs import Jobs, RoundError
+from rlhf.runs.reward_function import RewardFunctionError
 from rlhf.worker import work
-from storage import annotators, judgments, policies, queue, runs
-from storage.records import Details, IdealAnswer
+from storage.content import policies
+from storage.core.records import Details, IdealAnswer
+from storage.judging import judgments, queue
+from storage.people import annotators
+from storage.project import runs
 
 BYTES = "rewards_of_a_test:share_of_vowels"
 
@@ -69,7 +72,7 @@ def test_a_worker_refuses_code_that_its_own_command_line_does_not_name(judged, j
 
 def test_the_verbs_of_the_pages_refuse_code_and_those_of_the_command_line_pass_it_on(judged, jobs, function, monkeypatch):
     started = []
-    monkeypatch.setattr("rlhf.jobs.subprocess.Popen", lambda argv, **_: started.append(argv) or type("P", (), {})())
+    monkeypatch.setattr("rlhf.runs.jobs.subprocess.Popen", lambda argv, **_: started.append(argv) or type("P", (), {})())
     config = replace(judged.config(), reward_function=function)
     with pytest.raises(RoundError, match=f"rankloop train --reward {function}"):
         jobs.start(config)

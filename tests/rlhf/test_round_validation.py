@@ -2,11 +2,14 @@
 
 import pytest
 
-from rlhf import report, validation
-from rlhf.jobs import Jobs
-from rlhf.progress import Cancelled
+from rlhf.analysis import validation
+from rlhf.cli import report
+from rlhf.runs.jobs import Jobs
+from rlhf.runs.progress import Cancelled
 from rlhf.worker import work
-from storage import annotators, judgments, runs
+from storage.judging import judgments
+from storage.people import annotators
+from storage.project import runs
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def test_a_cancel_is_noticed_between_two_fits(judged, jobs, monkeypatch):
         return real(difference, prompt, judgment, watched, seed=seed, tick=tick)
 
     monkeypatch.setattr(validation, "out_of_fold", out_of_fold)
-    monkeypatch.setattr("rlhf.progress.WRITE_EVERY_S", 0.0)
+    monkeypatch.setattr("rlhf.runs.progress.WRITE_EVERY_S", 0.0)
     with pytest.raises(Cancelled):
         work(jobs.store, jobs.folder, run_id)
     assert runs.get(judged.store, run_id).status == "cancelled" and len(fits) == 3

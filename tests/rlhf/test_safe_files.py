@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlhf import weights
-from rlhf.backbone import Backbone
+from rlhf import model_files
 from rlhf.config import AdapterConfig
+from rlhf.models.backbone import Backbone
 from rlhf.safe_files import ModelError, check_base
 
 
@@ -44,7 +44,7 @@ def refused(folder, said):
     with pytest.raises(ModelError, match=said):
         Backbone.load(folder, "cpu", "float32")
     with pytest.raises(ModelError, match=said):
-        weights.resolve(str(folder))
+        model_files.resolve(str(folder))
 
 
 def test_shards_of_safetensors_are_read(folder, tiny_folder):
@@ -140,7 +140,7 @@ def test_the_hubs_cache_is_read_through_its_links(folder, tmp_path):
     for i, file in enumerate(sorted(folder.iterdir())):
         file.rename(blobs / f"{i:040x}")
         (snapshot / file.name).symlink_to(Path("../..") / "blobs" / f"{i:040x}")
-    assert Backbone.load(weights.resolve(str(snapshot)), "cpu", "float32").depth == 2
+    assert Backbone.load(model_files.resolve(str(snapshot)), "cpu", "float32").depth == 2
     linked = tmp_path / "by-another-name"
     linked.symlink_to(snapshot)
     check_base(linked)
@@ -246,7 +246,7 @@ def test_an_adapter_that_holds_no_numbers_is_refused(backbone, tmp_path, bad):
 
 
 def test_nothing_here_unpickles_or_trusts_a_models_own_code():
-    root = Path(weights.__file__).parents[1]
+    root = Path(model_files.__file__).parents[1]
     found = []
     for file in [*root.glob("rlhf/**/*.py"), *root.glob("storage/**/*.py"), *root.glob("feedback_ui/**/*.py"), root / "launch.py"]:
         for node in ast.walk(ast.parse(file.read_text())):

@@ -16,14 +16,17 @@ import httpx2
 import pytest
 
 from feedback_ui.app import build_app
-from feedback_ui.gate import Gate
-from feedback_ui.serving import Serving
-from feedback_ui.web import Web
-from rlhf.client import PolicyServerDown, ServerStatus
+from feedback_ui.server.auth import Gate
+from feedback_ui.server.serving import Serving
+from feedback_ui.server.web import Web
 from rlhf.config import RoundConfig
-from storage import accounts, comparisons, completions, gold, policies, prompts, queue, settings
-from storage.database import Database, now
-from storage.records import PolicyVersion, ProjectSettings, Sampling
+from rlhf.serving.client import PolicyServerDown, ServerStatus
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import Database, now
+from storage.core.records import PolicyVersion, ProjectSettings, Sampling
+from storage.judging import gold, queue
+from storage.people import accounts
+from storage.project import settings
 
 PASSWORD = "correct horse"
 

@@ -8,14 +8,14 @@ import httpx2
 import pytest
 
 from feedback_ui.app import build_app
-from feedback_ui.gate import Gate
-from feedback_ui.serving import Serving
-from feedback_ui.web import Web
-from rlhf.client import PolicyClient, PolicyServerDown
+from feedback_ui.server.auth import Gate
+from feedback_ui.server.serving import Serving
+from feedback_ui.server.web import Web
 from rlhf.config import RoundConfig
-from storage import accounts
-from storage.database import Database
-from storage.records import ROLES
+from rlhf.serving.client import PolicyClient, PolicyServerDown
+from storage.core.database import Database
+from storage.core.records import ROLES
+from storage.people import accounts
 
 
 class NoJobs:

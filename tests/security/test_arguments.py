@@ -26,8 +26,8 @@ from argument_kinds import MARKUP, PLACE, Kind, kinds, place, put
 from walk import ask_queue, functions_of, handlers_of, reach, routes_with_arguments, start_value
 
 import feedback_ui
-from feedback_ui.words import Words
-from storage.records import ROLES
+from feedback_ui.shared.i18n import Words
+from storage.core.records import ROLES
 
 SECRET = "canary-5f0c1d7e"
 LONGEST_S = 8.0

@@ -20,13 +20,14 @@ import httpx2
 import pytest
 
 from feedback_ui.app import build_app
-from feedback_ui.gate import Gate
-from feedback_ui.serving import Serving
-from feedback_ui.web import Web
-from rlhf.client import PolicyClient
+from feedback_ui.server.auth import Gate
+from feedback_ui.server.serving import Serving
+from feedback_ui.server.web import Web
 from rlhf.config import RoundConfig
-from storage import accounts, comparisons, completions, policies, prompts
-from storage.records import Sampling
+from rlhf.serving.client import PolicyClient
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.records import Sampling
+from storage.people import accounts
 
 DEPLOY = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
 PASSWORD = "correct horse"

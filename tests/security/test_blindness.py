@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from feedback_ui.words import LANGUAGES
-from storage import exclusions, guidelines, judgments, policies, presentations, queue, settings
-from storage.database import StoreError, StoreLocked
-from storage.records import ProjectSettings
+from feedback_ui.shared.i18n import LANGUAGES
+from storage.content import policies
+from storage.core.database import StoreError, StoreLocked
+from storage.core.records import ProjectSettings
+from storage.judging import exclusions, judgments, presentations, queue
+from storage.project import guidelines, settings
 from tests.security.blind_site import BASE, FIRST_IDS, SECRET_ID, TUNED, blind_site
 
 EVERYTHING = ProjectSettings(

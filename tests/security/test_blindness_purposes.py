@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from storage import exclusions
-from storage.database import Database
-from storage.queue import REPEAT_AFTER
+from storage.core.database import Database
+from storage.judging import exclusions
+from storage.judging.queue import REPEAT_AFTER
 from tests.security.blind_site import BlindSite, blind_site
 
 PURPOSES = ("vote", "gold", "repeat")

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlhf.filler import Drawn, write_comparisons
-from storage import policies, prompts, settings
-from storage.records import ProjectSettings, Sampling
+from rlhf.serving.filler import Drawn, write_comparisons
+from storage.content import policies, prompts
+from storage.core.records import ProjectSettings, Sampling
+from storage.project import settings
 from tests.security.blind_site import BASE, TUNED, blind_site
 
 COMPARISONS = 400
@@ -212,8 +213,8 @@ def test_ids_do_not_follow_the_order_in_which_policies_are_asked(world_of_writes
 @pytest.fixture
 def world_of_writes(tmp_path):
     """By writer, which completion came first, in 400 comparisons each."""
-    from storage import imports
-    from storage.database import Database
+    from storage.core.database import Database
+    from storage.exchange import imports
 
     written = {}
     store = Database(tmp_path / "filled.db")

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from served_app import PASSWORD, served
 
-from feedback_ui import bodies
-from feedback_ui.bodies import LONGEST, LONGEST_UPLOAD, MIB, MOST_PARTS
-from feedback_ui.calls import TAKES
-from feedback_ui.sessions import LONGEST_NAME
-from storage import accounts
-from storage.records import ROLES
+from feedback_ui.server import bodies
+from feedback_ui.server.bodies import LONGEST, LONGEST_UPLOAD, MIB, MOST_PARTS
+from feedback_ui.server.calls import TAKES
+from feedback_ui.server.sessions import LONGEST_NAME
+from storage.core.records import ROLES
+from storage.people import accounts
 
 JSON = {"content-type": "application/json"}
 JSON_ROUTES = [f"/gradio_api/{name}" for name in ("run/predict", "queue/join", "component_server", "component_server/", "cancel", "reset")]
@@ -231,7 +231,7 @@ def wrong_with(reply: httpx2.Response) -> str | None:
 
 def test_every_kind_of_input_says_what_it_takes(site):
     used = {type(block) for event in site.pages.fns.values() for block in event.inputs}
-    assert used <= set(TAKES), "say in feedback_ui.calls what these take from a browser"
+    assert used <= set(TAKES), "say in feedback_ui.server.calls what these take from a browser"
 
 
 @pytest.mark.slow

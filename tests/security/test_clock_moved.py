@@ -12,7 +12,7 @@ import argon2
 import httpx2
 import pytest
 
-from storage import accounts
+from storage.people import accounts
 from tests.browser.program import Endpoint, Program, eventually
 from tests.support import tiny
 

@@ -9,18 +9,21 @@ import httpx2
 import pytest
 
 from feedback_ui.app import build_app
-from feedback_ui.gate import Gate
-from feedback_ui.serving import Serving
+from feedback_ui.server.auth import Gate
+from feedback_ui.server.serving import Serving
+from feedback_ui.server.web import Web
+from feedback_ui.shared.i18n import Words
 from feedback_ui.visitor import trouble
-from feedback_ui.web import Web
-from feedback_ui.words import Words
 from launch import main
-from rlhf.client import PolicyClient
 from rlhf.config import RoundConfig
-from rlhf.jobs import Jobs
-from storage import annotators, comparisons, judgments, prompts, queue, soundness
-from storage.database import Database, DataFolder, StoreError
-from storage.stats import stats
+from rlhf.runs.jobs import Jobs
+from rlhf.serving.client import PolicyClient
+from storage.analytics.stats import stats
+from storage.content import comparisons, prompts
+from storage.core import integrity
+from storage.core.database import Database, DataFolder, StoreError
+from storage.judging import judgments, queue
+from storage.people import annotators
 from tests.storage.conftest import make_world
 
 
@@ -50,19 +53,19 @@ def damaged(store):
 
 
 def test_it_is_found_at_the_start(damaged, caplog):
-    assert soundness.look(damaged, wait_s=60) and damaged.damage
+    assert integrity.look(damaged, wait_s=60) and damaged.damage
     assert "is damaged" in caplog.text and "restore a backup (rankloop restore)" in caplog.text
 
 
 def test_a_sound_store_says_nothing(store, caplog):
-    assert soundness.look(store, wait_s=60) == "" and caplog.text == ""
+    assert integrity.look(store, wait_s=60) == "" and caplog.text == ""
     assert trouble(Words("en"), store) == ""
 
 
 def test_nobody_waits_long_for_it(store, monkeypatch):
-    monkeypatch.setattr("storage.soundness._look", lambda store: time.sleep(5))
+    monkeypatch.setattr("storage.core.integrity._look", lambda store: time.sleep(5))
     began = time.monotonic()
-    assert soundness.look(store, wait_s=0.1) == "" and time.monotonic() - began < 4
+    assert integrity.look(store, wait_s=0.1) == "" and time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_what_cannot_be_read_or_saved_says_what_to_do(damaged, act):
 
 
 def test_the_pages_say_it(damaged):
-    soundness.look(damaged, wait_s=60)
+    integrity.look(damaged, wait_s=60)
     assert "file is damaged" in trouble(Words("en"), damaged)
     assert "손상" in trouble(Words("ko"), damaged)
 

@@ -19,12 +19,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from storage import accounts, imports, judgments
-from storage import settings as project
-from storage.database import Database, StoreError
-from storage.exchange import native, plain
+from storage.core.database import Database, StoreError
+from storage.exchange import imports, native, plain
 from storage.exchange.formats import FORMATS
 from storage.exchange.limits import MIB
+from storage.judging import judgments
+from storage.people import accounts
+from storage.project import settings as project
 
 OWN_MIB = 400
 """What an import may take: Python itself and its libraries some 60, a row of 16 MiB several times."""
@@ -33,8 +34,8 @@ DECODER_MIB = 1_300
 
 IMPORT = """
 import resource, sys
-from storage import imports
-from storage.database import Database, StoreError
+from storage.exchange import imports
+from storage.core.database import Database, StoreError
 store = Database(sys.argv[1])
 try:
     import_id, report = imports.import_file(store, sys.argv[2], sys.argv[3])
@@ -358,7 +359,7 @@ def test_what_looks_like_a_path_or_an_address_is_text(store, tmp_path, monkeypat
 
 
 def test_an_importer_needs_no_datasets_library():
-    code = "import sys; from storage import imports; from storage.exchange import native; print('datasets' in sys.modules)"
+    code = "import sys; from storage.exchange import imports, native; print('datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

@@ -9,10 +9,10 @@ import gradio as gr
 import httpx2
 import pytest
 
-from feedback_ui.gate import Gate
-from feedback_ui.serving import Serving
-from feedback_ui.web import Web
-from storage import accounts
+from feedback_ui.server.auth import Gate
+from feedback_ui.server.serving import Serving
+from feedback_ui.server.web import Web
+from storage.people import accounts
 
 PASSWORD = "correct horse"
 

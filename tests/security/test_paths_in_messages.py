@@ -13,10 +13,11 @@ import pytest
 from served_app import PASSWORD, served
 
 import feedback_ui
-from feedback_ui.errors import public, without_paths
-from storage import accounts, database
-from storage.database import StoreError
-from storage.records import ROLES
+from feedback_ui.shared.errors import public, without_paths
+from storage.core import database
+from storage.core.database import StoreError
+from storage.core.records import ROLES
+from storage.people import accounts
 
 
 @pytest.mark.parametrize(

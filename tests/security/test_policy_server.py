@@ -14,12 +14,13 @@ import torch
 from learning import user
 from policy_server import Server, streamed, until
 
-from rlhf import chats, http_guard, sampling
-from rlhf.client import PolicyServerBusy, PolicyServerRefused
-from rlhf.limits import LONGEST_CONVERSATION, LONGEST_MESSAGE, LONGEST_PROMPT, MOST_MESSAGES
-from rlhf.turns import Turns
-from storage import prompts, queue
-from storage.database import Database
+from rlhf.generation import answer_pool, http_guard, sampling
+from rlhf.generation.fair_lock import Turns
+from rlhf.serving.client import PolicyServerBusy, PolicyServerRefused
+from rlhf.serving.limits import LONGEST_CONVERSATION, LONGEST_MESSAGE, LONGEST_PROMPT, MOST_MESSAGES
+from storage.content import prompts
+from storage.core.database import Database
+from storage.judging import queue
 
 CHAT = "/v1/chat/completions"
 
@@ -355,10 +356,10 @@ class Caller:
 
 def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(server, monkeypatch):
     held = Held(server, monkeypatch)
-    callers = [Caller(server, stream=i % 2 == 0) for i in range(chats.AT_ONCE + chats.WAITING)]
-    until(lambda: held.begun == chats.AT_ONCE)
+    callers = [Caller(server, stream=i % 2 == 0) for i in range(answer_pool.AT_ONCE + answer_pool.WAITING)]
+    until(lambda: held.begun == answer_pool.AT_ONCE)
     time.sleep(0.3)
-    assert held.begun == chats.AT_ONCE
+    assert held.begun == answer_pool.AT_ONCE
     reply = chat(server)
     assert reply.status_code == 503 and reply.headers["retry-after"] == "5" and "try again in 5 s" in said(reply)
     with pytest.raises(PolicyServerBusy, match=r"refused \(503\)"):
@@ -368,24 +369,24 @@ def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(se
     # Those who wait and leave make room, and so do those who are being answered.
     for caller in callers[-4:] + callers[:2]:
         caller.hang_up()
-    until(lambda: held.begun == chats.AT_ONCE + 2)
+    until(lambda: held.begun == answer_pool.AT_ONCE + 2)
     held.let_go.set()
     assert all("200 OK" in caller.hear() for caller in callers[2:-4])
     assert chat(server).status_code == 200
 
 
 def test_nobody_waits_for_ever():
-    short = chats.Chats(at_once=1, waiting=1, wait_s=0.2)
+    short = answer_pool.Chats(at_once=1, waiting=1, wait_s=0.2)
 
     async def two():
         async def receive():
             await asyncio.sleep(600)
 
         first = await short.begin(lambda tick: held_open(tick), receive)
-        with pytest.raises(chats.ServerBusy, match=r"no answer ended within 0.2 s: try again in 5 s"):
+        with pytest.raises(answer_pool.ServerBusy, match=r"no answer ended within 0.2 s: try again in 5 s"):
             await short.begin(lambda tick: iter(()), receive)
         first.leave()
-        with pytest.raises(chats.ReaderLeft):
+        with pytest.raises(answer_pool.ReaderLeft):
             [piece async for piece in first.pieces()]
         third = await short.begin(lambda tick: iter([("a", None)]), receive)
         return [piece async for piece in third.pieces()]
@@ -436,7 +437,7 @@ def test_a_short_prompt_is_read_while_a_long_one_is(server, monkeypatch):
 
 
 def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeypatch):
-    monkeypatch.setattr("rlhf.speakers.LONGEST_YIELD_S", 0.02)
+    monkeypatch.setattr("rlhf.generation.engine.LONGEST_YIELD_S", 0.02)
     over = threading.Event()
 
     def chatter():

@@ -12,10 +12,10 @@ from argument_kinds import PLACE, kinds, put
 from fastapi.testclient import TestClient
 from walk import routes_of
 
-from rlhf.backbone import Backbone
-from rlhf.filler import Filler
-from rlhf.serve import build_server
-from rlhf.speakers import Speakers
+from rlhf.generation.engine import Speakers
+from rlhf.generation.server import build_server
+from rlhf.models.backbone import Backbone
+from rlhf.serving.filler import Filler
 
 ROUTES = {"GET /status", "GET /v1/models", "POST /v1/chat/completions"}
 

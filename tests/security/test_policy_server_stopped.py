@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from rlhf.client import CONNECT_S, PATIENCE_S, STREAM_S, Lookup, PolicyClient, PolicyServerDown
-from storage import accounts
+from rlhf.serving.client import CONNECT_S, PATIENCE_S, STREAM_S, Lookup, PolicyClient, PolicyServerDown
+from storage.people import accounts
 from tests.browser.program import Program, eventually
 from tests.support import tiny
 
@@ -86,7 +86,7 @@ class Tab:
 
 
 def gate_cookie(store):
-    from feedback_ui.gate import Gate
+    from feedback_ui.server.auth import Gate
 
     return Gate(store).cookie
 
@@ -248,7 +248,7 @@ def test_the_last_answer_stands_in_for_a_while(monkeypatch):
         assert lookup.get() == "known"
         hang.set()
         assert lookup.get() == "known"
-        monkeypatch.setattr("rlhf.client.KEPT_S", 0.0)
+        monkeypatch.setattr("rlhf.serving.client.KEPT_S", 0.0)
         with pytest.raises(PolicyServerDown, match="silent"):
             lookup.get()
 

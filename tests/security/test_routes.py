@@ -15,9 +15,9 @@ import re
 import pytest
 from walk import call, functions_of, handlers_of, reach, routes_of, server_call
 
-from feedback_ui import guard
-from feedback_ui.words import Words
-from storage.records import ROLES
+from feedback_ui.server import access
+from feedback_ui.shared.i18n import Words
+from storage.core.records import ROLES
 
 A, L, R = "annotator", "lead", "researcher"
 ALL = {A, L, R}
@@ -280,7 +280,7 @@ def test_who_gets_through_to_which_server_function(pages, visitors):
 @pytest.mark.slow
 def test_handlers_and_functions_ask_the_gate_themselves(pages, visitors, monkeypatch):
     """With the guard away: it stops nobody before the handlers, so that the walk above cannot see who asks."""
-    monkeypatch.setattr(guard.Guard, "_judge", lambda *_: (None, guard.Route("GET", "")))
+    monkeypatch.setattr(access.Guard, "_judge", lambda *_: (None, access.Route("GET", "")))
     client = visitors["nobody"]
     answers = {name: call(client, event) for name, event in handlers_of(pages.pages)}
     for name, block, attribute in functions_of(pages.pages):

@@ -5,14 +5,18 @@ import os
 import gradio as gr
 import pytest
 
-from feedback_ui.training import TrainingPage
-from feedback_ui.words import Words
+from feedback_ui.shared.i18n import Words
+from feedback_ui.training.page import TrainingPage
 from launch import main
 from rlhf.config import RoundConfig
-from rlhf.jobs import Jobs, RoundError
-from storage import accounts, batches, comparisons, gold, imports, judgments, policies, prompts, queue, runs, settings
-from storage.database import Database, DataFolder, StoreError
-from storage.records import ProjectSettings
+from rlhf.runs.jobs import Jobs, RoundError
+from storage.content import batches, comparisons, policies, prompts
+from storage.core.database import Database, DataFolder, StoreError
+from storage.core.records import ProjectSettings
+from storage.exchange import imports
+from storage.judging import gold, judgments, queue
+from storage.people import accounts
+from storage.project import runs, settings
 from tests.storage.conftest import make_world
 
 WORDS = Words("en")
@@ -272,7 +276,8 @@ LARGE = (2**63, 2**64, 10**30, -(2**63) - 1)
 @pytest.mark.parametrize("number", LARGE)
 def test_an_id_that_no_row_can_have_is_told_as_none(world, number):
     store = world.store
-    from storage import annotators, exclusions, history, presentations
+    from storage.judging import exclusions, history, presentations
+    from storage.people import annotators
 
     for get in (
         lambda: annotators.get(store, number), lambda: prompts.get(store, number), lambda: comparisons.get(store, number),

@@ -5,9 +5,9 @@ import tracemalloc
 import pytest
 from served_app import served, until
 
-from feedback_ui import sessions
-from feedback_ui.sessions import CAPACITY, LeanSession
-from storage import accounts
+from feedback_ui.server import sessions
+from feedback_ui.server.sessions import CAPACITY, LeanSession
+from storage.people import accounts
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ import argon2
 import httpx2
 import pytest
 
-from feedback_ui import password_queue
-from storage import accounts, brake
-from storage.database import Database
-from tests.feedback_ui.test_web import PASSWORD, Site, serve
+from feedback_ui.server import password_queue
+from storage.core.database import Database
+from storage.people import accounts, sign_in_throttle
+from tests.feedback_ui.server.test_web import PASSWORD, Site, serve
 
 NEW = "battery staple"
 FLOOD = 80
@@ -193,9 +193,9 @@ def test_who_guesses_from_many_addresses_is_slowed_down_too(site, ann, here):
     known = known_cookie(site, send(site, "Ann", PASSWORD, here))
     replies = [send(site, "Ann", "wrong one", f"198.18.{number}.1") for number in range(60)]
     looked_at = [reply for reply in replies if reply.headers.get("retry-after") is None]
-    assert len(looked_at) == brake.CROWD_FREE_FAILURES
+    assert len(looked_at) == sign_in_throttle.CROWD_FREE_FAILURES
     waits = [int(reply.headers["retry-after"]) for reply in replies if reply not in looked_at]
-    assert len(waits) == 30 and max(waits) <= brake.CROWD_WAIT_S
+    assert len(waits) == 30 and max(waits) <= sign_in_throttle.CROWD_WAIT_S
     assert send(site, "Ann", PASSWORD, here, known).status_code == 303
 
 

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 from served_app import served, until
 
-from feedback_ui import guard
-from feedback_ui.connections import LONGEST_HEADERS, Patience, places
+from feedback_ui.server import access
+from feedback_ui.server.connections import LONGEST_HEADERS, Patience, places
 
 PLACES = 80
 
@@ -210,7 +210,7 @@ def test_a_flood_does_not_end_what_is_being_answered(site):
 
 
 def test_one_account_does_not_take_all_places_with_streams(site, monkeypatch):
-    monkeypatch.setattr(guard, "STREAMS", 10)
+    monkeypatch.setattr(access, "STREAMS", 10)
     cookie = site.cookie("annotator")
     asked = f"GET /gradio_api/heartbeat/s HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode()
     with many(site, PLACES - 20, asked) as taken:

@@ -5,9 +5,10 @@ from contextlib import closing
 
 import pytest
 
-from storage import accounts, backup
-from storage.database import Database, DataFolder, StoreError, examine
-from storage.migrations import NAMES, migrations
+from storage.core.database import Database, DataFolder, StoreError, examine
+from storage.core.migrations import NAMES, migrations
+from storage.exchange import backup
+from storage.people import accounts
 
 EVERY_ROLE = """CREATE TRIGGER welcome AFTER INSERT ON sessions BEGIN
     UPDATE accounts SET roles = '["annotator","lead","researcher"]' WHERE id = NEW.account_id; END"""

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from storage import annotators, comparisons, completions, judgments, policies, prompts, queue
-from storage.database import Database
-from storage.prompts import NewPrompt
-from storage.records import Annotator, Judgment, PolicyVersion, Sampling
+from storage.content import comparisons, completions, policies, prompts
+from storage.content.prompts import NewPrompt
+from storage.core.database import Database
+from storage.core.records import Annotator, Judgment, PolicyVersion, Sampling
+from storage.judging import judgments, queue
+from storage.people import annotators
 
 
 @dataclass

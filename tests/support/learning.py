@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 
-from rlhf import ppo
-from rlhf.backbone import Backbone
 from rlhf.config import PRESETS, RoundConfig, with_options
-from storage import annotators, comparisons, completions, judgments, policies, prompts
-from storage.database import Database, DataFolder
-from storage.records import Message, Prompt, Sampling
+from rlhf.models.backbone import Backbone
+from rlhf.ppo import trainer as ppo_trainer
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import Database, DataFolder
+from storage.core.records import Message, Prompt, Sampling
+from storage.judging import judgments
+from storage.people import annotators
 
 
 def user(text: str) -> tuple[Message, ...]:
@@ -32,13 +34,13 @@ def scramble(backbone: Backbone, adapter: str, *, seed: int = 0, scale: float = 
 def watch_logprobs(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """From now on, for each minibatch of PPO: log-probabilities at the update and at the rollout, of real tokens."""
     seen = []
-    real = ppo.policy_loss
+    real = ppo_trainer.policy_loss
 
     def spy(new, old, advantages, mask, *, clip):
         seen.append((new.detach()[mask], old[mask]))
         return real(new, old, advantages, mask, clip=clip)
 
-    monkeypatch.setattr(ppo, "policy_loss", spy)
+    monkeypatch.setattr(ppo_trainer, "policy_loss", spy)
     return seen
 
 

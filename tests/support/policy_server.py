@@ -9,14 +9,15 @@ import time
 import uvicorn
 from learning import scramble, user
 
-from rlhf import supervisor
-from rlhf.backbone import Backbone
-from rlhf.client import PolicyClient
 from rlhf.config import AdapterConfig
-from rlhf.filler import Filler
-from rlhf.serve import build_server
-from rlhf.speakers import Speakers
-from storage import policies, runs
+from rlhf.generation.engine import Speakers
+from rlhf.generation.server import build_server
+from rlhf.models.backbone import Backbone
+from rlhf.serving import supervisor
+from rlhf.serving.client import PolicyClient
+from rlhf.serving.filler import Filler
+from storage.content import policies
+from storage.project import runs
 
 
 def streamed(pieces):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from rlhf.backbone import Backbone
 from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
-from rlhf.ppo import PPO
-from rlhf.reward import ADAPTER, RewardModel, Row
-from rlhf.rollout import collect
-from rlhf.sampling import generator
-from storage.records import Sampling
+from rlhf.generation.sampling import generator
+from rlhf.models.backbone import Backbone
+from rlhf.ppo.rollout import collect
+from rlhf.ppo.trainer import PPO
+from rlhf.reward.model import ADAPTER, RewardModel, Row
+from storage.core.records import Sampling
 
 CPU = torch.device("cpu")
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14], [15], [16, 17], [18, 19, 20], [21], [22, 23]]

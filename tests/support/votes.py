@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from storage import annotators, comparisons, completions, judgments, policies, prompts
-from storage.database import Database
-from storage.records import Sampling
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import Database
+from storage.core.records import Sampling
+from storage.judging import judgments
+from storage.people import annotators
 
 
 def rule_votes(store: Database, model: Path, number: int) -> None:

@@ -8,14 +8,17 @@ import gradio as gr
 import pytest
 from gradio.helpers import special_args
 
-from feedback_ui import compare, judging_view
-from feedback_ui.component import SCRIPTS, STYLES
-from feedback_ui.gate import Gate
-from feedback_ui.words import Words
-from storage import accounts, annotators, comparisons, completions, guidelines, judgments, policies, presentations, prompts, queue, settings
-from storage.database import StoreError
-from storage.details import of_judgments
-from storage.records import Flag, IdealAnswer, ProjectSettings, Sampling, Timing
+from feedback_ui.judging import compare, judging_view
+from feedback_ui.judging.component import SCRIPTS, STYLES
+from feedback_ui.server.auth import Gate
+from feedback_ui.shared.i18n import Words
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import StoreError
+from storage.core.records import Flag, IdealAnswer, ProjectSettings, Sampling, Timing
+from storage.judging import judgments, presentations, queue
+from storage.judging.details import of_judgments
+from storage.people import accounts, annotators
+from storage.project import guidelines, settings
 
 EN, KO = Words("en"), Words("ko")
 

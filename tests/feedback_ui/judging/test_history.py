@@ -4,10 +4,13 @@ import json
 
 import pytest
 
-from feedback_ui.history import PAGE_ROWS, Archive
-from feedback_ui.words import Words
-from storage import annotators, comparisons, completions, exclusions, judgments, policies, presentations, prompts, queue, settings
-from storage.records import Details, Flag, IdealAnswer, ProjectSettings, Sampling
+from feedback_ui.judging.history import PAGE_ROWS, Archive
+from feedback_ui.shared.i18n import Words
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.records import Details, Flag, IdealAnswer, ProjectSettings, Sampling
+from storage.judging import exclusions, judgments, presentations, queue
+from storage.people import annotators
+from storage.project import settings
 
 EN = Words("en")
 

@@ -10,33 +10,18 @@ import gradio as gr
 import pytest
 from argon2 import PasswordHasher
 
-from feedback_ui import lead_view, quality_view
-from feedback_ui.gate import Gate, Refused
-from feedback_ui.lead import LeadPage
-from feedback_ui.words import Words
-from rlhf.agreement import LeftShare
-from rlhf.client import PolicyServerDown
-from storage import (
-    accounts,
-    annotators,
-    audit,
-    batches,
-    comparisons,
-    completions,
-    exclusions,
-    gold,
-    guidelines,
-    history,
-    imports,
-    judgments,
-    policies,
-    presentations,
-    prompts,
-    queue,
-    settings,
-)  # fmt: skip
-from storage.database import Database
-from storage.records import Batch, Details, Flag, PolicyVersion, ProjectSettings, Sampling
+from feedback_ui.lead import LeadPage, lead_view, quality_view
+from feedback_ui.server.auth import Gate, Refused
+from feedback_ui.shared.i18n import Words
+from rlhf.analysis.agreement import LeftShare
+from rlhf.serving.client import PolicyServerDown
+from storage.content import batches, comparisons, completions, policies, prompts
+from storage.core.database import Database
+from storage.core.records import Batch, Details, Flag, PolicyVersion, ProjectSettings, Sampling
+from storage.exchange import imports  # fmt: skip
+from storage.judging import exclusions, gold, history, judgments, presentations, queue
+from storage.people import accounts, annotators, audit
+from storage.project import guidelines, settings
 
 EN, KO = Words("en"), Words("ko")
 READING = {

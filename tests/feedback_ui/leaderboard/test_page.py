@@ -8,15 +8,17 @@ import gradio as gr
 import pytest
 from starlette.requests import Request
 
-from feedback_ui import leaderboard_view
-from feedback_ui.gate import Gate, Refused
-from feedback_ui.leaderboard import LeaderboardPage
-from feedback_ui.leaderboard_view import everyone, own, streak
-from feedback_ui.words import Words
-from rlhf.leaderboard import Figure, Leaderboard, Standing
-from storage import accounts, annotators, comparisons, completions, policies, prompts, votes
-from storage.database import now
-from storage.records import Annotator, Sampling
+from feedback_ui.leaderboard import leaderboard_view
+from feedback_ui.leaderboard.leaderboard_view import everyone, own, streak
+from feedback_ui.leaderboard.page import LeaderboardPage
+from feedback_ui.server.auth import Gate, Refused
+from feedback_ui.shared.i18n import Words
+from rlhf.analysis.leaderboard import Figure, Leaderboard, Standing
+from storage.analytics import rankings
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import now
+from storage.core.records import Annotator, Sampling
+from storage.people import accounts, annotators
 
 EN, KO = Words("en"), Words("ko")
 
@@ -135,10 +137,10 @@ def test_the_day_is_the_readers_own(board_page, store, asked):
 def test_days_begin_at_the_midnight_of_the_clock(store, local):
     judge(store, "local", at="2026-11-22T16:30:00.000+00:00")
     judge(store, "local", at="2026-11-22T01:00:00.000+00:00")
-    assert votes.by_day(store, local.id) == {"2026-11-22": 2}
+    assert rankings.by_day(store, local.id) == {"2026-11-22": 2}
     # Seoul is nine hours ahead, New York five behind.
-    assert votes.by_day(store, local.id, minutes_east=540) == {"2026-11-23": 1, "2026-11-22": 1}
-    assert votes.by_day(store, local.id, minutes_east=-300) == {"2026-11-22": 1, "2026-11-21": 1}
+    assert rankings.by_day(store, local.id, minutes_east=540) == {"2026-11-23": 1, "2026-11-22": 1}
+    assert rankings.by_day(store, local.id, minutes_east=-300) == {"2026-11-22": 1, "2026-11-21": 1}
 
 
 # ---- standings

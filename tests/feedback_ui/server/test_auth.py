@@ -7,10 +7,10 @@ import gradio as gr
 import pytest
 from starlette.requests import Request
 
-from feedback_ui.gate import Gate, Refused, Visitor
-from storage import accounts, annotators
-from storage.database import Database
-from storage.records import ROLES
+from feedback_ui.server.auth import Gate, Refused, Visitor
+from storage.core.database import Database
+from storage.core.records import ROLES
+from storage.people import accounts, annotators
 
 PASSWORD = "correct horse"
 

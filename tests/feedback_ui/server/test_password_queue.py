@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from feedback_ui import password_queue
-from feedback_ui.password_queue import AT_ONCE, Attempt, Busy, PasswordQueue
-from storage.brake import Origin
+from feedback_ui.server import password_queue
+from feedback_ui.server.password_queue import AT_ONCE, Attempt, Busy, PasswordQueue
+from storage.people.sign_in_throttle import Origin
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ import gradio as gr
 import httpx2
 import pytest
 
-from feedback_ui import guard
-from feedback_ui.gate import Gate
-from feedback_ui.serving import Serving, bound
-from feedback_ui.web import Web
-from storage import accounts
-from storage.database import Database
+from feedback_ui.server import access
+from feedback_ui.server.auth import Gate
+from feedback_ui.server.serving import Serving, bound
+from feedback_ui.server.web import Web
+from storage.core.database import Database
+from storage.people import accounts
 
 PASSWORD = "correct horse"
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
@@ -396,7 +396,7 @@ def test_what_no_page_needs_does_not_exist(site, ann):
 
 @pytest.fixture
 def quick_recheck(monkeypatch):
-    monkeypatch.setattr(guard, "RECHECK_S", 0.1)
+    monkeypatch.setattr(access, "RECHECK_S", 0.1)
 
 
 @pytest.mark.parametrize("way", ["sign out", "expire"])

@@ -11,8 +11,8 @@ import pytest
 from starlette.requests import Request
 
 import feedback_ui
-from feedback_ui.theme import heading, label
-from feedback_ui.words import LANGUAGES, Words, tables, words_of
+from feedback_ui.shared.i18n import LANGUAGES, Words, tables, words_of
+from feedback_ui.shared.theme import heading, label
 from rlhf.config import RoundConfig, options
 
 ROOT = Path(feedback_ui.__file__).parent

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from feedback_ui import markdown
-from feedback_ui.markdown import ALLOWED_TAGS, render
-from feedback_ui.words import Words
+from feedback_ui.shared import markdown
+from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.markdown import ALLOWED_TAGS, render
 
 NASTY = [
     "<script>alert(1)</script>",

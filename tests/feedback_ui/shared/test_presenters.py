@@ -4,11 +4,12 @@ import re
 
 import pytest
 
-from feedback_ui import charts, presenters, run_view
-from feedback_ui.words import Words
-from rlhf.pairs import PreferencePair
-from storage.records import Metric, PolicyVersion, Run, RunSample
-from storage.stats import DayOfJudging
+from feedback_ui.shared import presenters
+from feedback_ui.shared.i18n import Words
+from feedback_ui.training import charts, run_view
+from rlhf.data.pairs import PreferencePair
+from storage.analytics.stats import DayOfJudging
+from storage.core.records import Metric, PolicyVersion, Run, RunSample
 
 EN, KO = Words("en"), Words("ko")
 

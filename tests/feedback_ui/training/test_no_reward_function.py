@@ -8,11 +8,11 @@ import pytest
 
 import feedback_ui
 from feedback_ui.app import build_app
-from feedback_ui.words import Words
+from feedback_ui.shared.i18n import Words
 from rlhf.config import ConfigError, RoundConfig
-from rlhf.jobs import Jobs
-from storage import runs
-from storage.database import DataFolder
+from rlhf.runs.jobs import Jobs
+from storage.core.database import DataFolder
+from storage.project import runs
 
 ENGLISH = SimpleNamespace(headers={})
 
@@ -42,7 +42,7 @@ def test_a_forged_option_is_refused(training, monkeypatch):
     field = training.form.fields["seed"]
     option = next(o for o in training.form.others if o.name == "seed")
     training.form.fields["reward-function"] = field
-    monkeypatch.setattr("feedback_ui.form.options", lambda _: [replace(option, name="reward-function", type=str)])
+    monkeypatch.setattr("feedback_ui.training.form.options", lambda _: [replace(option, name="reward-function", type=str)])
     with pytest.raises(ConfigError, match="unknown option 'reward-function'"):
         training.form.read(Words("en"), filled_in(training) | {field: "os:system"})
 

@@ -1,9 +1,9 @@
 """Finished rounds as the Training page shows them, in both languages."""
 
-from feedback_ui import rounds_table, run_view
-from feedback_ui.words import Words
+from feedback_ui.shared.i18n import Words
+from feedback_ui.training import rounds_table, run_view
 from rlhf.config import AdapterConfig, RoundConfig
-from storage.records import Run
+from storage.core.records import Run
 
 EN, KO = Words("en"), Words("ko")
 

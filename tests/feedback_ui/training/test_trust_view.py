@@ -4,9 +4,9 @@ from copy import deepcopy
 
 import pytest
 
-from feedback_ui import charts, trust_view
-from feedback_ui.words import Words
-from storage.records import Annotator, Comparison, Metric, Prompt, Run
+from feedback_ui.shared.i18n import Words
+from feedback_ui.training import charts, trust_view
+from storage.core.records import Annotator, Comparison, Metric, Prompt, Run
 
 EN, KO = Words("en"), Words("ko")
 

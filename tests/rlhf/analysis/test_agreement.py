@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf import agreement, resampling
-from rlhf.agreement import Units, alpha_of, alpha_of_coincidences, items, left_share, proportion, report
-from storage import annotators, comparisons, completions, exclusions, gold, policies, prompts, votes
-from storage.database import Database, now
-from storage.records import Sampling
+from rlhf.analysis import agreement, bootstrap
+from rlhf.analysis.agreement import Units, alpha_of, alpha_of_coincidences, items, left_share, proportion, report
+from storage.analytics import rankings
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import Database, now
+from storage.core.records import Sampling
+from storage.judging import exclusions, gold
+from storage.people import annotators
 
 # Krippendorff 2011, "Computing Krippendorff's alpha-reliability", the data of section C: 4 observers, 12 units.
 KRIPPENDORFF = [
@@ -184,7 +187,7 @@ def test_the_interval_draws_comparisons_and_not_pairs(room):
             order = "abcd"[:size]
             room.says(f"{store_of} Ann", comparison, " ".join(order))
             room.says(f"{store_of} Bob", comparison, " ".join(order if i % 2 else order[::-1]))
-    counted = agreement.latest_votes(votes.read(room.store))
+    counted = agreement.latest_votes(rankings.read(room.store))
     found = agreement.units_of(counted)
     sizes = counted.sizes[found.comparison]
     widths = []
@@ -203,7 +206,7 @@ def test_a_ranking_of_three_gives_its_pairs_and_ties_are_ties(room):
     comparison = room.comparison(3)
     room.says("Ann", comparison, "a bc")
     room.says("Bob", comparison, "c b a")
-    found = agreement.units_of(agreement.latest_votes(votes.read(room.store)))
+    found = agreement.units_of(agreement.latest_votes(rankings.read(room.store)))
     # Pairs ab, ac, bc: Ann says first, first, tie; Bob says second, second, second.
     assert found.counts.tolist() == [[1, 0, 1], [1, 0, 1], [0, 1, 1]]
 
@@ -212,7 +215,7 @@ def test_what_was_left_out_of_a_ranking_gives_no_value(room):
     comparison = room.comparison(3)
     room.says("Ann", comparison, "b a")
     room.says("Bob", comparison, "a b c")
-    found = agreement.units_of(agreement.latest_votes(votes.read(room.store)))
+    found = agreement.units_of(agreement.latest_votes(rankings.read(room.store)))
     assert found.counts.tolist() == [[1, 0, 1]]
     assert report(room.store).unanimous.count == 0
 
@@ -396,7 +399,7 @@ def test_an_empty_store_has_an_empty_report(store):
 def test_replicates_draw_whole_clusters():
     """Cluster 0 holds cell 0 twice, the other nine hold cell 1 once: totals are 2d and 10 - d."""
     cluster = np.array([0, 0, *range(1, 10)])
-    drawn = resampling.totals(cluster, np.array([0, 0, *[1] * 9]), cells=2, replicates=4000, seed=1)
+    drawn = bootstrap.totals(cluster, np.array([0, 0, *[1] * 9]), cells=2, replicates=4000, seed=1)
     assert (drawn[:, 0] / 2 + drawn[:, 1] == 10).all()
     # Ten draws with one chance in ten each.
     assert (drawn[:, 0] / 2).mean() == pytest.approx(1.0, abs=0.05)
@@ -406,9 +409,9 @@ def test_replicates_draw_whole_clusters():
 def test_both_ways_of_drawing_give_the_same_distribution(monkeypatch):
     rng = np.random.default_rng(0)
     cluster, cell = np.repeat(np.arange(300), 2), rng.integers(4, size=600)
-    by_make = resampling.totals(cluster, cell, cells=4, replicates=3000, seed=1)
-    monkeypatch.setattr(resampling, "MULTINOMIAL_UP_TO", 0)
-    one_by_one = resampling.totals(cluster, cell, cells=4, replicates=3000, seed=1)
+    by_make = bootstrap.totals(cluster, cell, cells=4, replicates=3000, seed=1)
+    monkeypatch.setattr(bootstrap, "MULTINOMIAL_UP_TO", 0)
+    one_by_one = bootstrap.totals(cluster, cell, cells=4, replicates=3000, seed=1)
     assert by_make.mean(axis=0) == pytest.approx(one_by_one.mean(axis=0), rel=0.02)
     assert by_make.std(axis=0) == pytest.approx(one_by_one.std(axis=0), rel=0.06)
 
@@ -425,4 +428,4 @@ def test_tiers_are_read_as_they_were_written(size, data):
         written.append(str([[100 + c for c in tier] for tier in tiers]).replace(" ", data.draw(st.sampled_from(["", " "]))))
         expected.append([next(rank for rank, tier in enumerate(tiers) if c in tier) for c in range(size)])
     shown = np.tile(np.arange(100, 100 + size), (3, 1))
-    assert votes._ranks(written, shown).tolist() == expected
+    assert rankings._ranks(written, shown).tolist() == expected

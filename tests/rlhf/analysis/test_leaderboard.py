@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf import leaderboard as module
-from rlhf.leaderboard import chance, is_finite, leaderboard, smooth, strengths
-from storage import annotators, comparisons, completions, exclusions, policies, prompts, runs
-from storage.database import Database, now
-from storage.records import Sampling
+from rlhf.analysis import leaderboard as module
+from rlhf.analysis.leaderboard import chance, is_finite, leaderboard, smooth, strengths
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import Database, now
+from storage.core.records import Sampling
+from storage.judging import exclusions
+from storage.people import annotators
+from storage.project import runs
 
 
 class Arena:

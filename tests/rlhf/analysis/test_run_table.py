@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from rlhf import report, rounds
+from rlhf.analysis import run_table
+from rlhf.cli import report
 from rlhf.config import AdapterConfig, RoundConfig
-from storage.records import Run
+from storage.core.records import Run
 
 
 def share(value, low, high):
@@ -26,7 +27,7 @@ def a_round(run_id="r1", *, status="done", config=None, created="2026-11-02T10:0
 
 def test_only_rounds_that_ended_well_are_compared():
     made = [a_round("r1"), a_round("r2", status="failed"), a_round("r3", status="running")]
-    found = rounds.finished(made)
+    found = run_table.finished(made)
     assert [one.id for one in found] == ["r1"]
     assert (found[0].method, found[0].judgments, found[0].pairs, found[0].simulated) == ("ppo", "3f2a91c", 320, 300)
 
@@ -36,14 +37,14 @@ def test_a_round_of_before_there_were_methods_was_ppo_on_lora():
     del old.config["method"]
     old.config["ppo"]["adapter"] = {"rank": 8, "alpha": 16, "top_layers": 10}
     del old.config["adapter"]
-    found, = rounds.finished([old])
+    found, = run_table.finished([old])
     assert (found.method, found.adapter) == ("ppo", AdapterConfig("lora", 8, 16, 10))
 
 
 def test_a_round_of_another_version_is_left_out():
     other = a_round()
     other.config["banana"] = 1
-    assert rounds.finished([other]) == []
+    assert run_table.finished([other]) == []
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_a_round_of_another_version_is_left_out():
     ],
 )
 def test_an_adapter_is_as_large_as_its_kind_says(adapter, large):
-    assert rounds.size(adapter) == large
+    assert run_table.size(adapter) == large
 
 
 def test_a_terminal_shows_a_line_a_round():

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pytest import approx
 from scipy import stats
 
-from rlhf import validation
-from rlhf.validation import DRAWS, FOLDS, FRACTIONS, at, calibration, grouped_folds, law, out_of_fold, surprises, validate
-from storage.judgments import Origin
+from rlhf.analysis import validation
+from rlhf.analysis.validation import DRAWS, FOLDS, FRACTIONS, at, calibration, grouped_folds, law, out_of_fold, surprises, validate
+from storage.judging.judgments import Origin
 
 Z2 = stats.norm.ppf(0.975) ** 2
 

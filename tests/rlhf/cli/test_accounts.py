@@ -16,8 +16,8 @@ import pytest
 import tiny
 
 import launch
-from storage import accounts
-from storage.database import Database
+from storage.core.database import Database
+from storage.people import accounts
 
 PASSWORD = "correct horse"
 

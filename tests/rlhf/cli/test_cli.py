@@ -14,11 +14,13 @@ import tiny
 from learning import Judged
 
 import launch
-from rlhf import doctor, jobs, weights, worker
+from rlhf import model_files, worker
 from rlhf.config import PRESETS, options
-from rlhf.progress import Cancelled
-from storage import prompts, runs
-from storage.database import Database, DataFolder
+from rlhf.runs import doctor, jobs
+from rlhf.runs.progress import Cancelled
+from storage.content import prompts
+from storage.core.database import Database, DataFolder
+from storage.project import runs
 
 VERBS = ["serve", "import", "export", "simulate", "train", "runs", "stats", "agreement", "leaderboard", "doctor"]
 
@@ -356,7 +358,7 @@ def test_doctor_knows_what_is_no_port(capsys, data, model, modest):
 def test_doctor_tells_weights_that_are_missing_from_damaged_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("RANKLOOP_CACHE", str(tmp_path))
     assert "not fetched yet" in doctor.model_weights("default").found
-    weights.default_folder().mkdir(parents=True)
+    model_files.default_folder().mkdir(parents=True)
     assert "damaged" in doctor.model_weights("default").found
     assert not doctor.model_weights("default").ok
 

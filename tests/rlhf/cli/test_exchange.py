@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import launch
-from storage import prompts
-from storage.database import Database
+from storage.content import prompts
+from storage.core.database import Database
 from storage.exchange import formats
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 HH, OASST = SHARED / "hh-rlhf_harmless-base_test.jsonl.gz", SHARED / "oasst_en_100_tree.jsonl"
 
 

@@ -5,9 +5,11 @@ import json
 import pytest
 
 import launch
-from storage import annotators, comparisons, completions, exclusions, policies, prompts
-from storage.database import now
-from storage.records import Sampling
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import now
+from storage.core.records import Sampling
+from storage.judging import exclusions
+from storage.people import annotators
 
 
 @pytest.fixture

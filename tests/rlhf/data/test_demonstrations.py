@@ -5,14 +5,16 @@ import torch
 from learning import scramble, user
 from torch.testing import assert_close
 
-from rlhf import demonstrations, ptx
 from rlhf.config import AdapterConfig, RoundConfig
-from rlhf.demonstrations import Demonstration, NoDemonstrations
-from rlhf.reward import Row
-from rlhf.rollout import POLICY
-from rlhf.sampling import generator
-from storage import annotators, exclusions, judgments, queue
-from storage.records import Details, IdealAnswer
+from rlhf.data import demonstrations
+from rlhf.data.demonstrations import Demonstration, NoDemonstrations
+from rlhf.generation.sampling import generator
+from rlhf.ppo import ptx
+from rlhf.ppo.rollout import POLICY
+from rlhf.reward.model import Row
+from storage.core.records import Details, IdealAnswer
+from storage.judging import exclusions, judgments, queue
+from storage.people import annotators
 
 CPU = torch.device("cpu")
 

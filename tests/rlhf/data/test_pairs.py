@@ -6,12 +6,13 @@ import json
 import pytest
 from learning import user
 
-from rlhf import pairs
-from rlhf.jobs import Jobs
-from rlhf.pairs import NotEnoughPairs, PreferencePair
+from rlhf.data import pairs
+from rlhf.data.pairs import NotEnoughPairs, PreferencePair
 from rlhf.round import take_snapshot
-from storage import annotators, judgments, queue
-from storage.records import Annotator, Completion, JudgedComparison, Judgment, Prompt, Sampling
+from rlhf.runs.jobs import Jobs
+from storage.core.records import Annotator, Completion, JudgedComparison, Judgment, Prompt, Sampling
+from storage.judging import judgments, queue
+from storage.people import annotators
 
 
 def judged(tiers, texts, *, split="train", kind="human", verdict="rank", strength=None, annotator_id=1):
@@ -152,7 +153,7 @@ def test_a_round_freezes_ties_and_weights_where_it_is_told_to(judged, tmp_path, 
     sim = annotators.ensure(judged.store, "sim", kind="simulated", rule='{"judge": "sentiment", "words": [], "flip": 0.0}')
     comparison, (first, second) = judged.comparison(prompt, "one", "two")
     judgments.add_simulated(judged.store, comparison, sim.id, tiers=((first, second),))
-    monkeypatch.setattr("rlhf.reliability.weights", lambda store, include_simulated: {sim.id: 0.5} if include_simulated else {})
+    monkeypatch.setattr("rlhf.data.reliability.weights", lambda store, include_simulated: {sim.id: 0.5} if include_simulated else {})
 
     run = Jobs(judged.store, judged.folder).create(judged.config())
 

@@ -4,11 +4,12 @@ import math
 
 import pytest
 
-from rlhf import reliability
-from rlhf.agreement import AnnotatorRow, LeftShare, Share
-from storage import annotators, comparisons, completions, policies, prompts
-from storage.database import now
-from storage.records import Sampling
+from rlhf.analysis.agreement import AnnotatorRow, LeftShare, Share
+from rlhf.data import reliability
+from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import now
+from storage.core.records import Sampling
+from storage.people import annotators
 
 
 def row(agreement=None, units=0, right=0, known=0):

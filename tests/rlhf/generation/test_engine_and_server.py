@@ -14,15 +14,17 @@ import pytest
 from learning import scramble, user
 from policy_server import Server, streamed, until
 
-from rlhf import filler, supervisor
-from rlhf.backbone import Backbone
-from rlhf.client import PolicyClient, PolicyServerDown
 from rlhf.config import AdapterConfig
-from rlhf.environment import engine_environment
-from rlhf.filler import QUEUE_TARGET
-from rlhf.speakers import Speakers
-from storage import comparisons, policies, prompts, queue, runs
-from storage.records import Sampling
+from rlhf.generation.engine import Speakers
+from rlhf.models.backbone import Backbone
+from rlhf.runs.environment import engine_environment
+from rlhf.serving import filler, supervisor
+from rlhf.serving.client import PolicyClient, PolicyServerDown
+from rlhf.serving.filler import QUEUE_TARGET
+from storage.content import comparisons, policies, prompts
+from storage.core.records import Sampling
+from storage.judging import queue
+from storage.project import runs
 
 
 @pytest.fixture
@@ -198,7 +200,7 @@ def test_a_batch_is_answered_in_the_order_it_was_asked(store, speakers):
 def test_pieces_are_whole_characters_and_add_up(speakers, monkeypatch):
     # Greek is two bytes a letter, and the tiny model has one token a byte.
     ids = [*speakers.backbone.encode_answer("\u03b1\u03b2\u03b3 caf\u00e9"), speakers.backbone.eos_id]
-    import rlhf.speakers as module
+    import rlhf.generation.engine as module
 
     class Token:
         def __init__(self, i):
@@ -230,7 +232,10 @@ def test_an_unknown_name_is_a_key_error(speakers):
 def served(data, model, *options):
     port = supervisor.free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "rlhf.serve", "--data", str(data), "--port", str(port), "--model", str(model), "--device", "cpu", *options],
+        [
+            sys.executable, "-m", "rlhf.generation.server", "--data", str(data), "--port", str(port), "--model", str(model),
+            "--device", "cpu", *options,
+        ],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=engine_environment() | {"OMP_NUM_THREADS": "1"},
     )
     return process, PolicyClient(f"http://127.0.0.1:{port}/v1")

@@ -6,11 +6,11 @@ from scipy import stats
 from tiny import favour
 from torch.testing import assert_close
 
-from rlhf.backbone import pad_left
 from rlhf.config import AdapterConfig
-from rlhf.sampling import ENTRIES, LEAVE_AT, Sampled, Step, draw, gather, generator, pick, sample, stream
-from rlhf.vocabulary import Shares, of_logits
-from storage.records import Sampling
+from rlhf.generation.sampling import ENTRIES, LEAVE_AT, Sampled, Step, draw, gather, generator, pick, sample, stream
+from rlhf.models.backbone import pad_left
+from rlhf.models.lm_head import Shares, of_logits
+from storage.core.records import Sampling
 
 CPU = torch.device("cpu")
 # p at temperature 1: .5, .25, .125, .125
@@ -232,8 +232,8 @@ def test_prompts_of_one_part_are_read_as_ever_bit_for_bit(backbone):
 
 @pytest.mark.parametrize("columns, tokens, parts", [(16, 10**6, 7), (10**6, 48, 7), (50, 10**6, 2), (100, 10**6, 1), (1, 10**6, 100)])
 def test_prompts_in_parts_give_what_they_give_whole(backbone, monkeypatch, columns, tokens, parts):
-    monkeypatch.setattr("rlhf.sampling.CHUNK_COLUMNS", columns)
-    monkeypatch.setattr("rlhf.sampling.CHUNK_TOKENS", tokens)
+    monkeypatch.setattr("rlhf.generation.sampling.CHUNK_COLUMNS", columns)
+    monkeypatch.setattr("rlhf.generation.sampling.CHUNK_TOKENS", tokens)
     # Three distinct prompts of 100 tokens and fewer: 48 tokens in a part are 16 columns.
     prompts = [list(range(5, 105)), [9] * 40, [7] * 3, [9] * 40]
     whole, parted = drawn_with(backbone, prompts), drawn_with(backbone, prompts, in_chunks=True)
@@ -247,7 +247,7 @@ def test_a_learned_prompt_stands_before_the_first_part_alone(backbone, monkeypat
     backbone.add_adapter("p", AdapterConfig(kind="prompt", virtual_tokens=4), seed=0)
     with backbone.using("p"):
         whole = drawn_with(backbone, [[5] * 60])
-        monkeypatch.setattr("rlhf.sampling.CHUNK_COLUMNS", 25)
+        monkeypatch.setattr("rlhf.generation.sampling.CHUNK_COLUMNS", 25)
         parted = drawn_with(backbone, [[5] * 60], in_chunks=True)
     assert parted[:2] == [None, None]
     assert [step.tokens.tolist() for step in parted[2:]] == [step.tokens.tolist() for step in whole]

@@ -8,13 +8,13 @@ from learning import scramble, watch_logprobs
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from rlhf.backbone import Backbone, pad_left, pad_right
 from rlhf.config import AdapterConfig, ConfigError, PPOConfig, RewardConfig, RoundConfig, with_options
-from rlhf.ppo import PPO
-from rlhf.reward import ADAPTER, RewardModel, Row
-from rlhf.rollout import POLICY
-from rlhf.sampling import generator, sample
-from storage.records import Sampling
+from rlhf.generation.sampling import generator, sample
+from rlhf.models.backbone import Backbone, pad_left, pad_right
+from rlhf.ppo.rollout import POLICY
+from rlhf.ppo.trainer import PPO
+from rlhf.reward.model import ADAPTER, RewardModel, Row
+from storage.core.records import Sampling
 
 KINDS = ["lora", "rslora", "dora", "peanut", "ia3", "prompt"]
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14], [15], [16, 17]]

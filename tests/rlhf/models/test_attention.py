@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from rlhf import attention
-from rlhf.attention import attend
+from rlhf.models import attention
+from rlhf.models.attention import attend
 
 
 def states(b=2, heads=6, groups=2, t=5, s=5, d=4, dtype=torch.float64):

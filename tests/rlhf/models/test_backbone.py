@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
-from rlhf import weights
-from rlhf.backbone import Backbone, pad_left, pad_right, positions
+from rlhf import model_files
 from rlhf.config import AdapterConfig
-from rlhf.weights import ModelError
+from rlhf.model_files import ModelError
+from rlhf.models.backbone import Backbone, pad_left, pad_right, positions
 
 SMALL = AdapterConfig(rank=2, alpha=4)
 
@@ -238,7 +238,7 @@ def test_a_folder_of_pickles_is_refused(tiny_folder, tmp_path):
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="safetensors") as caught:
-        weights.resolve(str(folder))
+        model_files.resolve(str(folder))
     one_line(caught)
     with pytest.raises(ModelError):
         Backbone.load(folder, "cpu", "float32")

@@ -11,8 +11,8 @@ import pytest
 from learning import user
 from tiny import tokenizer
 
-from rlhf.backbone import Backbone
-from rlhf.chat_template import BoundedTemplate, ChatTemplateError, ChatTemplateLimit, TemplateRenderer, bound, renderer
+from rlhf.models.backbone import Backbone
+from rlhf.models.chat_template import BoundedTemplate, ChatTemplateError, ChatTemplateLimit, TemplateRenderer, bound, renderer
 from rlhf.safe_files import ModelError
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"

@@ -5,7 +5,7 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from rlhf.decoder import Below, Decoder, RowCache
+from rlhf.models.decoder import Below, Decoder, RowCache
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
 CONFIGS = {

@@ -7,18 +7,18 @@ import torch
 from learning import user, watch_logprobs
 from torch.testing import assert_close
 
-from rlhf import weights
-from rlhf.backbone import Backbone, pad_left
+from rlhf import model_files
 from rlhf.config import PRESETS, AdapterConfig, DPOConfig, GroupConfig, RewardConfig, SFTConfig
-from rlhf.demonstrations import Demonstration
+from rlhf.data.demonstrations import Demonstration
+from rlhf.data.pairs import PreferencePair
 from rlhf.evaluation import pair_scores
-from rlhf.methods import dpo, group, sft
-from rlhf.pairs import PreferencePair
-from rlhf.ppo import PPO
-from rlhf.reward import fit
-from rlhf.rollout import POLICY
-from rlhf.sampling import generator, sample
-from storage.records import Sampling
+from rlhf.generation.sampling import generator, sample
+from rlhf.models.backbone import Backbone, pad_left
+from rlhf.ppo.rollout import POLICY
+from rlhf.ppo.trainer import PPO
+from rlhf.reward.model import fit
+from rlhf.trl_methods import dpo, rloo_grpo, sft
+from storage.core.records import Sampling
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ QUESTIONS = [user("Hi."), user("Tell me a joke about two cats, please.")]
 
 @pytest.fixture(scope="module")
 def backbone():
-    return Backbone.load(weights.resolve("default"), "cpu", "float32")
+    return Backbone.load(model_files.resolve("default"), "cpu", "float32")
 
 
 def logits(backbone, rows):
@@ -37,7 +37,7 @@ def logits(backbone, rows):
 
 
 def test_what_the_other_tests_take_for_granted_is_so(backbone):
-    assert weights.is_intact(weights.default_folder())
+    assert model_files.is_intact(model_files.default_folder())
     assert backbone.eos_id == backbone.pad_id
     assert backbone.depth == 30 and backbone.hidden_size == 576
     assert sum(p.numel() for p in backbone.base.parameters()) == pytest.approx(134.5e6, rel=0.01)
@@ -103,7 +103,7 @@ def test_a_step_of_the_group_methods(unchanged, tmp_path, method):
         # Whatever tells completions apart: without a difference within a group nothing is learned.
         return torch.tensor([float(s.ids[0]) for s in sampled])
 
-    group.train(
+    rloo_grpo.train(
         method, unchanged, QUESTIONS, scorer, GroupConfig(steps=1, batch_size=4, minibatch_size=2, size=2),
         Sampling(0.7, max_new_tokens=16), seed=0, scratch=tmp_path, tick=lambda: None, log=lambda step, logged: seen.update({step: logged}),
     )

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from rlhf import vocabulary
-from rlhf.vocabulary import chosen, of_logits
+from rlhf.models import lm_head
+from rlhf.models.lm_head import chosen, of_logits
 
 LN3 = math.log(3)
 
@@ -56,7 +56,7 @@ def test_entropy_of_known_distributions(read):
 
 @pytest.mark.parametrize("entropy", [False, True])
 def test_the_gradient_made_on_the_way_is_autograd_s(monkeypatch, entropy):
-    monkeypatch.setattr(vocabulary, "ROWS", 3)
+    monkeypatch.setattr(lm_head, "ROWS", 3)
     rng = torch.Generator().manual_seed(0)
     hidden, weights = torch.randn(8, 6, generator=rng, requires_grad=True), torch.randn(8, generator=rng)
     head, ids = nn.Linear(6, 11), torch.randint(0, 11, (8,), generator=rng)

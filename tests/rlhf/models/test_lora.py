@@ -7,11 +7,11 @@ from peft.tuners.lora.layer import Linear
 from torch import nn
 from torch.testing import assert_close
 
-from rlhf.backbone import Backbone
 from rlhf.config import AdapterConfig
-from rlhf.lora import FusedLinear, holding
-from rlhf.sampling import generator, stream
-from storage.records import Sampling
+from rlhf.generation.sampling import generator, stream
+from rlhf.models.backbone import Backbone
+from rlhf.models.lora import FusedLinear, holding
+from storage.core.records import Sampling
 
 
 def made(fused: bool) -> nn.Module:

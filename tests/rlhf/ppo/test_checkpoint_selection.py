@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from rlhf.overoptimization import Measured, best, best_of_n_kl, n_at_kl, smoothed
-from rlhf.watch import Watch
+from rlhf.ppo.checkpoint_selection import Measured, best, best_of_n_kl, n_at_kl, smoothed
+from rlhf.ppo.checkpoint_tracker import Watch
 
 
 @pytest.mark.parametrize("n, kl", [(1, 0.0), (2, 0.193147), (4, 0.636294), (16, 1.835089), (64, 3.174508)])

@@ -7,10 +7,10 @@ import torch
 from learning import user, watch_logprobs
 from small_ppo import ByteReward
 
-from rlhf import weights
-from rlhf.backbone import Backbone
+from rlhf import model_files
 from rlhf.config import PRESETS
-from rlhf.ppo import PPO
+from rlhf.models.backbone import Backbone
+from rlhf.ppo.trainer import PPO
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ QUESTIONS = ["How are you?", "Tell me a joke about two cats.", "Why is the sky b
 
 @pytest.mark.parametrize("dtype, on_average, at_most", [("float32", 1e-5, 1e-4), ("bfloat16", 0.03, 0.5)])
 def test_the_ratio_of_the_default_model_is_1_before_the_first_update(monkeypatch, dtype, on_average, at_most):
-    backbone = Backbone.load(weights.resolve("default"), "cpu", dtype)
+    backbone = Backbone.load(model_files.resolve("default"), "cpu", dtype)
     config = replace(PRESETS["laptop"].ppo, batch_size=10, minibatch_size=5, max_new_tokens=24)
     ppo = PPO(backbone, ByteReward(), [backbone.encode(user(q)) for q in QUESTIONS], config, PRESETS["laptop"].adapter, seed=0)
     ppo.step()

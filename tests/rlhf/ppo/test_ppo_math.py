@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from rlhf.ppo_math import (
+from rlhf.ppo.ppo_math import (
     adapted_kl_coef,
     explained_variance,
     gae,

@@ -9,12 +9,12 @@ from small_ppo import CONFIG, everything, scrambled, taken, trainer
 from torch.nn.functional import pad
 from torch.testing import assert_close
 
-from rlhf import sampling
-from rlhf.ppo_math import kl_per_token
-from rlhf.reward import Row
-from rlhf.rollout import POLICY
-from rlhf.values import ValueHead
-from rlhf.vocabulary import of_logits
+from rlhf.generation import sampling
+from rlhf.models.lm_head import of_logits
+from rlhf.ppo.ppo_math import kl_per_token
+from rlhf.ppo.rollout import POLICY
+from rlhf.ppo.value_head import ValueHead
+from rlhf.reward.model import Row
 
 DEMONSTRATIONS = [Row([5, 6, 7, 8, 9], 2), Row([10, 11, 12], 1), Row([13, 14, 15, 16], 3)]
 

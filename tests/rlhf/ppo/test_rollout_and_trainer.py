@@ -15,19 +15,19 @@ from small_ppo import ADAPTER_CONFIG, CONFIG, PROMPTS, WANTED, ByteReward, every
 from torch import nn
 from torch.testing import assert_close
 
-import rlhf.ppo as ppo_module
-from rlhf import reward
-from rlhf.backbone import Backbone
+import rlhf.ppo.trainer as ppo_module
 from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
-from rlhf.distributed import Place
-from rlhf.pairs import PreferencePair
-from rlhf.ppo import PPO
-from rlhf.reward import ADAPTER, RewardModel
-from rlhf.rollout import POLICY, Rollout, collect, read, sequence_kl
-from rlhf.sampling import Sampled
-from rlhf.scoring import Pay
-from rlhf.weights import ModelError
-from storage.records import Sampling
+from rlhf.data.pairs import PreferencePair
+from rlhf.generation.sampling import Sampled
+from rlhf.model_files import ModelError
+from rlhf.models.backbone import Backbone
+from rlhf.ppo.distributed import Place
+from rlhf.ppo.rollout import POLICY, Rollout, collect, read, sequence_kl
+from rlhf.ppo.trainer import PPO
+from rlhf.reward import model as reward_model
+from rlhf.reward.model import ADAPTER, RewardModel
+from rlhf.reward.scoring import Pay
+from storage.core.records import Sampling
 
 
 def read_alone(backbone, prompt, answer, temperature):
@@ -463,7 +463,7 @@ def test_dropout_is_off_after_the_reward_model_was_trained(tiny_folder, tmp_path
     (folder / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.5}))
     backbone = Backbone.load(folder, "cpu", "float32")
     pairs = [PreferencePair(user(f"{i}?"), "good", "bad", 1.0, "train", "human", i) for i in range(2)]
-    model = reward.fit(backbone, pairs, RewardConfig(epochs=1, batch_size=2), seed=0, scratch=tmp_path, report=lambda *_: None)
+    model = reward_model.fit(backbone, pairs, RewardConfig(epochs=1, batch_size=2), seed=0, scratch=tmp_path, report=lambda *_: None)
     seen = watch_logprobs(monkeypatch)
     PPO(backbone, model, PROMPTS, CONFIG, ADAPTER_CONFIG, seed=0).step()
     assert_close(seen[0][0].exp() / seen[0][1].exp(), torch.ones_like(seen[0][0]), atol=1e-5, rtol=1e-5)

@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from rlhf.values import ValueHead, linear_fit
+from rlhf.ppo.value_head import ValueHead, linear_fit
 
 
 def test_what_the_value_head_reads_by_hand():

@@ -13,12 +13,13 @@ from torch import tensor
 from torch.testing import assert_close
 from trl import RewardTrainer
 
-from rlhf import objective, reward
-from rlhf.backbone import Backbone
 from rlhf.config import AdapterConfig, RewardConfig
-from rlhf.pairs import PreferencePair
-from rlhf.probe import Features, fit_probe
-from rlhf.reward import ADAPTER, RewardModel, Row, WholeRankings, fit
+from rlhf.data.pairs import PreferencePair
+from rlhf.models.backbone import Backbone
+from rlhf.reward import model as reward_model
+from rlhf.reward import targets
+from rlhf.reward.model import ADAPTER, RewardModel, Row, WholeRankings, fit
+from rlhf.reward.probe import Features, fit_probe
 
 CONFIG = RewardConfig(adapter=AdapterConfig(rank=4, alpha=8), depth=1.0, probe_l2=0.03, epochs=4, batch_size=8, learning_rate=5e-3)
 
@@ -240,7 +241,7 @@ def features_of(model, differences):
 
 def votes_on(model, ties):
     pairs = [replace(pair("b", "a", f"Q{i}"), tie=tie) for i, tie in enumerate(ties)]
-    return objective.read(pairs, model.config, seed=0)
+    return targets.read(pairs, model.config, seed=0)
 
 
 @pytest.mark.parametrize("how", ["davidson", "rao-kupper"])
@@ -301,7 +302,7 @@ def test_each_head_is_the_probe_of_its_own_bootstrap(backbone, rule_pairs, tmp_p
     config = replace(CONFIG, ensemble=3, epochs=0)
     seen = []
     model = fit(backbone, rule_pairs, config, seed=4, scratch=tmp_path, report=lambda *_: None, on_features=seen.append)
-    weights = objective.read(rule_pairs, config, seed=4).weight
+    weights = targets.read(rule_pairs, config, seed=4).weight
     for i in range(3):
         alone = fit_probe(*seen[0], l2=config.probe_l2, weights=weights[:, i])
         assert_close(model.head.weight[i], alone, atol=1e-4, rtol=1e-3)
@@ -329,7 +330,7 @@ def test_an_ensemble_learns_is_kept_and_has_a_scale_for_each_head(tiny_folder, r
 def trainer_of(backbone, pairs, config, tmp_path, monkeypatch):
     """The trainer as it stands when training would begin."""
     found = []
-    monkeypatch.setattr(reward._Trainer, "train", lambda self: found.append(self))
+    monkeypatch.setattr(reward_model._Trainer, "train", lambda self: found.append(self))
     fit(backbone, pairs, config, seed=0, scratch=tmp_path, report=lambda *_: None)
     return found[0]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import tensor
 from torch.testing import assert_close
 
-from rlhf.preference_losses import bradley_terry, davidson, plackett_luce, rao_kupper
+from rlhf.reward.preference_losses import bradley_terry, davidson, plackett_luce, rao_kupper
 
 log = math.log
 SCORES = st.lists(st.floats(-20, 20), min_size=2, max_size=9)

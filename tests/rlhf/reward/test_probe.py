@@ -6,7 +6,7 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from rlhf.probe import fit_probe
+from rlhf.reward.probe import fit_probe
 
 EXACT = {"atol": 1e-3, "rtol": 0}
 

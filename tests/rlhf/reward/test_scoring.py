@@ -6,12 +6,12 @@ from learning import user
 from small_ppo import ByteReward
 from torch.testing import assert_close
 
-from rlhf import reward_function
 from rlhf.config import AdapterConfig, RewardConfig
-from rlhf.reward import ADAPTER, RewardModel
-from rlhf.reward_function import RewardFunctionError
-from rlhf.sampling import Sampled
-from rlhf.scoring import FunctionReward, Pay, opinion
+from rlhf.generation.sampling import Sampled
+from rlhf.reward.model import ADAPTER, RewardModel
+from rlhf.reward.scoring import FunctionReward, Pay, opinion
+from rlhf.runs import reward_function
+from rlhf.runs.reward_function import RewardFunctionError
 
 TWO = [Sampled([1, 200], "stop"), Sampled([1, 2, 3], "length")]
 """The bytes reward gives .5 and 1."""

@@ -2,9 +2,9 @@
 
 import pytest
 
-from rlhf import progress as module
-from rlhf.progress import Cancelled, Progress
-from storage import runs
+from rlhf.runs import progress as module
+from rlhf.runs.progress import Cancelled, Progress
+from storage.project import runs
 
 
 class Clock:

@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from learning import user
 
-from rlhf import filler as module
-from rlhf.client import PolicyClient, PolicyServerDown
-from rlhf.filler import (
+from rlhf.serving import filler as module
+from rlhf.serving.client import PolicyClient, PolicyServerDown
+from rlhf.serving.filler import (
     COLLECTING,
     Drawn,
     EndpointGenerator,
@@ -22,9 +22,11 @@ from rlhf.filler import (
     send_back,
     voices,
     write_comparisons,
-)  # fmt: skip
-from storage import batches, comparisons, policies, prompts, queue, runs
-from storage.records import PolicyVersion, Prompt, Sampling
+)
+from storage.content import batches, comparisons, policies, prompts
+from storage.core.records import PolicyVersion, Prompt, Sampling
+from storage.judging import queue
+from storage.project import runs
 
 
 def version(n, kind="tuned"):

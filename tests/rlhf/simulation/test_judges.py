@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rlhf.judges import Judge, JudgeError, with_flips
+from rlhf.simulation.judges import Judge, JudgeError, with_flips
 
 
 def test_sentiment_tells_kind_words_from_unkind_ones():

@@ -6,12 +6,14 @@ import random
 import pytest
 from learning import user
 
-from rlhf.filler import Drawn
-from rlhf.judges import Judge
-from rlhf.simulate import Plan, SimulationError, judged, simulate
-from storage import annotators, comparisons, judgments, policies, prompts
+from rlhf.serving.filler import Drawn
+from rlhf.simulation.judges import Judge
+from rlhf.simulation.simulate import Plan, SimulationError, judged, simulate
+from storage.content import comparisons, policies, prompts
+from storage.core.records import Sampling
 from storage.exchange import trl
-from storage.records import Sampling
+from storage.judging import judgments
+from storage.people import annotators
 
 SAMPLING = Sampling(max_new_tokens=9)
 
@@ -104,7 +106,7 @@ def test_comparisons_that_are_there_are_judged_before_any_are_made(store, base):
 
 
 def test_the_same_plan_on_the_same_store_says_the_same(store, base, tmp_path):
-    from storage.database import Database
+    from storage.core.database import Database
 
     def tiers(database):
         prompts.add(database, [prompts.NewPrompt(user(f"Q{i}"), "test", "train") for i in range(4)], source="test")

@@ -11,20 +11,23 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config
 
-from feedback_ui.charts import POLICY_CHARTS
-from rlhf import progress
-from rlhf.backbone import Backbone, pad_left, pad_right
+from feedback_ui.training.charts import POLICY_CHARTS
 from rlhf.config import AdapterConfig, ConfigError, DPOConfig, GroupConfig, RoundConfig, SFTConfig, with_options
-from rlhf.demonstrations import Demonstration, NoDemonstrations
-from rlhf.jobs import Jobs
-from rlhf.methods import dpo, group, plan, sft
-from rlhf.methods.trl_policy import Policy
-from rlhf.pairs import PreferencePair
-from rlhf.progress import Cancelled
-from rlhf.rollout import POLICY
+from rlhf.data.demonstrations import Demonstration, NoDemonstrations
+from rlhf.data.pairs import PreferencePair
+from rlhf.models.backbone import Backbone, pad_left, pad_right
+from rlhf.ppo.rollout import POLICY
+from rlhf.runs import plan, progress
+from rlhf.runs.jobs import Jobs
+from rlhf.runs.progress import Cancelled
+from rlhf.trl_methods import dpo, rloo_grpo, sft
+from rlhf.trl_methods.trl_policy import Policy
 from rlhf.worker import work
-from storage import annotators, comparisons, judgments, policies, presentations, runs
-from storage.records import Details, IdealAnswer, Sampling
+from storage.content import comparisons, policies
+from storage.core.records import Details, IdealAnswer, Sampling
+from storage.judging import judgments, presentations
+from storage.people import annotators
+from storage.project import runs
 
 KINDS = ["lora", "dora", "peanut", "ia3", "prompt"]
 METHODS = ["dpo", "rloo", "grpo", "sft"]
@@ -200,7 +203,7 @@ def test_sft_learns_the_answer_and_its_end_but_not_the_prompt(policy, tmp_path):
 
 def by_group(backbone, method, config, tmp_path, *, scorer, prompts=(user("Hi?"), user("Ho?"))):
     seen = {}
-    group.train(
+    rloo_grpo.train(
         method, backbone, prompts, scorer, config, Sampling(0.7, max_new_tokens=6), seed=0, scratch=tmp_path, tick=lambda: None,
         log=lambda step, logged: seen.update({step: logged}),
     )

@@ -1,7 +1,8 @@
 from datetime import date
 
-from storage import judgments, runs
-from storage.stats import DayOfJudging, judgments_by_day, stats
+from storage.analytics.stats import DayOfJudging, judgments_by_day, stats
+from storage.judging import judgments
+from storage.project import runs
 
 
 def test_an_empty_store_counts_nothing(store):

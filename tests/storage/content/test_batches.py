@@ -2,9 +2,9 @@
 
 import pytest
 
-from storage import batches, policies
-from storage.database import StoreError
-from storage.records import Sampling
+from storage.content import batches, policies
+from storage.core.database import StoreError
+from storage.core.records import Sampling
 
 COLD = Sampling(temperature=0.2, top_p=0.9, top_k=40, max_new_tokens=128)
 

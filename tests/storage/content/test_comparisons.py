@@ -1,8 +1,9 @@
 import pytest
 
-from storage import comparisons, completions, judgments
-from storage.database import StoreError
-from storage.records import Sampling
+from storage.content import comparisons, completions
+from storage.core.database import StoreError
+from storage.core.records import Sampling
+from storage.judging import judgments
 
 
 def test_a_comparison_comes_back_whole_and_in_order(world):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage.completions import as_shown
+from storage.content.completions import as_shown
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from storage import policies, runs
-from storage.database import Database, StoreError
+from storage.content import policies
+from storage.core.database import Database, StoreError
+from storage.project import runs
 
 
 @pytest.fixture

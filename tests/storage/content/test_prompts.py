@@ -1,8 +1,8 @@
 import pytest
 
-from storage import prompts
-from storage.database import StoreError
-from storage.prompts import NewPrompt
+from storage.content import prompts
+from storage.content.prompts import NewPrompt
+from storage.core.database import StoreError
 
 DIGEST_OF_HI = "8b1450277179b15b70831cee0e0ec563f04eb6c717d27070114931cba4b59d4e"
 

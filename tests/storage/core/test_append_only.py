@@ -7,9 +7,11 @@ import sqlite3
 
 import pytest
 
-from storage import batches, exclusions, gold, guidelines, judgments, policies, queue, runs, settings
-from storage.database import now
-from storage.records import Details, Flag, IdealAnswer, ProjectSettings, Sampling
+from storage.content import batches, policies
+from storage.core.database import now
+from storage.core.records import Details, Flag, IdealAnswer, ProjectSettings, Sampling
+from storage.judging import exclusions, gold, judgments, queue
+from storage.project import guidelines, runs, settings
 
 MAY_CHANGE = {
     "prompts": "retired",

@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 import argon2
 import pytest
 
-from storage import accounts, brake, judgments, queue, runs
-from storage.brake import Origin, SignInRefused
-from storage.clock import Clock, near
+from storage.core.clock import Clock, near
+from storage.judging import judgments, queue
+from storage.people import accounts, sign_in_throttle
+from storage.people.sign_in_throttle import Origin, SignInRefused
+from storage.project import runs
 
 PASSWORD = "correct horse"
 DAY = 24 * 3600.0
@@ -221,4 +223,4 @@ def test_who_asked_before_the_clock_was_set_is_not_expected_for_a_day(world, ahe
 
 
 def test_the_longest_waits_are_what_the_documents_say():
-    assert (brake.LONGEST_WAIT_S, brake.CROWD_WAIT_S) == (300, 10)
+    assert (sign_in_throttle.LONGEST_WAIT_S, sign_in_throttle.CROWD_WAIT_S) == (300, 10)

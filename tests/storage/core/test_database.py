@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 import storage
-from storage import annotators, database, judgments, policies, queue
-from storage.database import Database, DataFolder, StoreError
+from storage.content import policies
+from storage.core import database
+from storage.core.database import Database, DataFolder, StoreError
+from storage.judging import judgments, queue
+from storage.people import annotators
 
 REPOSITORY = Path(storage.__file__).parents[1]
 
@@ -161,7 +164,7 @@ def test_threads_that_ended_leave_no_connection_behind(store):
     assert opened.count(str(store.path)) <= 3
 
 
-OPEN = "import sys; from storage.database import Database; sys.stdin.read(1); Database(sys.argv[1]).close()"
+OPEN = "import sys; from storage.core.database import Database; sys.stdin.read(1); Database(sys.argv[1]).close()"
 
 
 def test_processes_that_open_a_new_store_at_once_all_succeed(tmp_path):
@@ -182,8 +185,9 @@ def test_processes_that_open_a_new_store_at_once_all_succeed(tmp_path):
 
 JUDGE = """
 import sys
-from storage import annotators, judgments, queue
-from storage.database import Database
+from storage.people import annotators
+from storage.judging import judgments, queue
+from storage.core.database import Database
 store = Database(sys.argv[1])
 ann = annotators.ensure(store, "Ann")
 while (shown := queue.next_presentation(store, ann.id)) is not None:

@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from storage.database import Database, StoreError, examine
+from storage.core.database import Database, StoreError, examine
 
 
 def test_says_what_a_store_has_and_what_is_to_come(tmp_path):

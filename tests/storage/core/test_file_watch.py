@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from storage import annotators, backup, judgments
-from storage.database import Database, DataFolder, StoreError
+from storage.core.database import Database, DataFolder, StoreError
+from storage.exchange import backup
+from storage.judging import judgments
+from storage.people import annotators
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no file that is open")
 
@@ -122,11 +124,11 @@ def test_files_that_were_only_moved_may_come_back(world):
 
 
 def test_a_copy_that_cannot_be_written_is_said_and_tried_again(world, monkeypatch):
-    from storage import database
+    from storage.core import database
 
     world.comparisons(1)
     delete("-wal")(world.store.path)
-    monkeypatch.setattr("storage.watch.rescue", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    monkeypatch.setattr("storage.core.file_watch.rescue", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
     with pytest.raises(StoreError, match="A copy could not be written: make room in the data folder and leave rankloop running"):
         world.rank(world.ann)
     monkeypatch.undo()

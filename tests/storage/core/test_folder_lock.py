@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from storage import backup, lock
-from storage.database import DataFolder, StoreError
+from storage.core import folder_lock
+from storage.core.database import DataFolder, StoreError
+from storage.exchange import backup
 
 HOLD = """
 import sys
 from pathlib import Path
-from storage import lock
-from storage.database import DataFolder
-with lock.only_one(DataFolder(Path(sys.argv[1])), "serve") as tell:
+from storage.core import folder_lock
+from storage.core.database import DataFolder
+with folder_lock.only_one(DataFolder(Path(sys.argv[1])), "serve") as tell:
     tell("http://127.0.0.1:4711")
     print("held", flush=True)
     sys.stdin.read()
@@ -30,7 +31,7 @@ def folder(store):
 @pytest.fixture
 def holder(folder):
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", HOLD, str(folder.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
     )
     assert process.stdout.readline() == b"held\n"
     yield process
@@ -39,8 +40,9 @@ def holder(folder):
 
 
 def test_a_second_one_is_told_who_the_first_is(folder, holder):
-    with pytest.raises(lock.FolderInUse, match=rf"rankloop serve \(process {holder.pid}, http://127.0.0.1:4711\) works on it. Stop that"):
-        with lock.only_one(folder, "serve"):
+    told = rf"rankloop serve \(process {holder.pid}, http://127.0.0.1:4711\) works on it. Stop that"
+    with pytest.raises(folder_lock.FolderInUse, match=told):
+        with folder_lock.only_one(folder, "serve"):
             pass
 
 
@@ -58,15 +60,15 @@ def test_it_ends_with_its_process(folder, holder, end):
     if end:
         holder.send_signal(end)
     holder.communicate()
-    with lock.only_one(folder, "serve"):
+    with folder_lock.only_one(folder, "serve"):
         pass
     assert not list(folder.root.glob(".holder*"))
 
 
 def test_what_is_started_meanwhile_does_not_keep_it(folder):
-    with lock.only_one(folder, "serve"):
+    with folder_lock.only_one(folder, "serve"):
         child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    with lock.only_one(folder, "serve"):
+    with folder_lock.only_one(folder, "serve"):
         pass
     child.communicate()
 
@@ -76,6 +78,6 @@ def test_a_file_system_without_locks_is_told_and_used(folder, monkeypatch, caplo
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with lock.only_one(folder, "serve"):
+    with folder_lock.only_one(folder, "serve"):
         pass
     assert "cannot be locked (Operation not supported)" in caplog.text

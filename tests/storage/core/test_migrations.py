@@ -9,9 +9,13 @@ from importlib import resources
 import pytest
 import sqlite_utils
 
-from storage import annotators, comparisons, judgments, presentations, prompts, queue, runs, stats
-from storage.database import Database
-from storage.migrations import migrations
+from storage.analytics import stats
+from storage.content import comparisons, prompts
+from storage.core.database import Database
+from storage.core.migrations import migrations
+from storage.judging import judgments, presentations, queue
+from storage.people import annotators
+from storage.project import runs
 
 COLUMNS_OF_M001 = {
     "prompts": "id messages kind split source digest created_at",
@@ -110,7 +114,7 @@ def test_a_migration_that_fails_leaves_the_old_schema(before):
 
 
 def test_what_was_shipped_is_never_edited():
-    shipped = resources.files("storage.migrations").joinpath("m001_loop.sql").read_bytes()
+    shipped = resources.files("storage.core.migrations").joinpath("m001_loop.sql").read_bytes()
     assert hashlib.sha256(shipped).hexdigest() == M001_AS_SHIPPED
 
 

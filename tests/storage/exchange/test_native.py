@@ -8,11 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage import accounts, exclusions, gold, imports, judgments, prompts, queue, runs
-from storage.database import Database, StoreError
-from storage.exchange import native
-from storage.records import Details, IdealAnswer, ProjectSettings
-from storage.settings import change
+from storage.content import prompts
+from storage.core.database import Database, StoreError
+from storage.core.records import Details, IdealAnswer, ProjectSettings
+from storage.exchange import imports, native
+from storage.judging import exclusions, gold, judgments, queue
+from storage.people import accounts
+from storage.project import runs
+from storage.project.settings import change
 
 
 def rows_of(store):

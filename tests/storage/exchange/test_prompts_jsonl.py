@@ -1,7 +1,7 @@
-from storage import prompts
+from storage.content import prompts
+from storage.content.prompts import NewPrompt
 from storage.exchange import files, prompts_jsonl
 from storage.exchange.rows import BadRow, check
-from storage.prompts import NewPrompt
 
 
 def user(text):

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from storage import judgments, queue
-from storage.database import StoreError
+from storage.core.database import StoreError
 from storage.exchange import trl
+from storage.judging import judgments, queue
 
 
 def lines(path):

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import exclusions, imports, judgments, queue
-from storage.database import Database, StoreError
+from storage.core.database import Database, StoreError
+from storage.core.records import Details, IdealAnswer, Timing
+from storage.exchange import imports
 from storage.exchange.formats import FORMATS, NATIVE, READABLE, WRITABLE
-from storage.records import Details, IdealAnswer, Timing
+from storage.judging import exclusions, judgments, queue
 
 JSON_LISTS = ("argilla", "labelstudio")
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from storage import comparisons, completions, details, judgments, queue
-from storage.details import BadJudgment
-from storage.records import Details, Flag, IdealAnswer, Sampling, Timing
+from storage.content import comparisons, completions
+from storage.core.records import Details, Flag, IdealAnswer, Sampling, Timing
+from storage.judging import details, judgments, queue
+from storage.judging.details import BadJudgment
 
 SHOWN = (1, 2)
 BETTER = ((1,), (2,))

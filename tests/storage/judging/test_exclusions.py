@@ -2,8 +2,9 @@
 
 import pytest
 
-from storage import comparisons, exclusions, gold, judgments, presentations, queue
-from storage.database import StoreError
+from storage.content import comparisons
+from storage.core.database import StoreError
+from storage.judging import exclusions, gold, judgments, presentations, queue
 
 
 @pytest.fixture

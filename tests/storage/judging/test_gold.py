@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from storage import exclusions, gold, judgments, queue, settings
-from storage.database import StoreError
+from storage.core.database import StoreError
+from storage.judging import exclusions, gold, judgments, queue
+from storage.project import settings
 
 
 def waiting(store):

@@ -2,8 +2,10 @@
 
 import pytest
 
-from storage import annotators, gold, judgments, queue, settings
-from storage.records import ProjectSettings
+from storage.core.records import ProjectSettings
+from storage.judging import gold, judgments, queue
+from storage.people import annotators
+from storage.project import settings
 
 
 @pytest.mark.parametrize(

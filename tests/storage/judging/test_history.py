@@ -2,10 +2,11 @@
 
 import pytest
 
-from storage import comparisons, exclusions, gold, history, judgments, prompts, queue
-from storage.database import StoreError
-from storage.prompts import NewPrompt
-from storage.records import Details, Flag, Timing
+from storage.content import comparisons, prompts
+from storage.content.prompts import NewPrompt
+from storage.core.database import StoreError
+from storage.core.records import Details, Flag, Timing
+from storage.judging import exclusions, gold, history, judgments, queue
 
 
 def compare(world, question="Why is the sky blue?", *answers, messages=None):

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from storage import annotators, comparisons, exclusions, gold, guidelines, judgments, presentations, queue, settings
-from storage.database import StoreError
-from storage.records import ProjectSettings
+from storage.content import comparisons
+from storage.core.database import StoreError
+from storage.core.records import ProjectSettings
+from storage.judging import exclusions, gold, judgments, presentations, queue
+from storage.people import annotators
+from storage.project import guidelines, settings
 
 
 def lapse(store):

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from storage.database import Database
-from storage.tokens import LENGTH, RowTokens
+from storage.core.database import Database
+from storage.judging.row_tokens import LENGTH, RowTokens
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import argon2
 import pytest
 
-from storage import accounts, names
-from storage.database import StoreError
+from storage.core.database import StoreError
+from storage.people import account_names, accounts
 
 PASSWORD = "correct horse"
 
@@ -22,7 +22,7 @@ def cheap_hashes(monkeypatch):
     ],
 )  # fmt: skip
 def test_alike(store, one, other):
-    assert names.look(one) == names.look(other)
+    assert account_names.look(one) == account_names.look(other)
     accounts.create(store, one, PASSWORD, ["lead"])
     with pytest.raises(StoreError, match=r"looks like the account|all of them visible"):
         accounts.create(store, other, PASSWORD, ["annotator"])

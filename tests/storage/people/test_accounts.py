@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import argon2
 import pytest
 
-from storage import accounts, annotators
-from storage.accounts import SignInRefused
-from storage.database import Database, StoreError
+from storage.core.database import Database, StoreError
+from storage.people import accounts, annotators
+from storage.people.accounts import SignInRefused
 
 PASSWORD = "correct horse"
 

@@ -1,7 +1,7 @@
 import pytest
 
-from storage import annotators
-from storage.database import StoreError
+from storage.core.database import StoreError
+from storage.people import annotators
 
 
 def test_a_name_is_one_annotator(store):

@@ -3,9 +3,12 @@
 import pytest
 from argon2 import PasswordHasher
 
-from storage import accounts, audit, batches, exclusions, gold, guidelines, judgments, runs, settings
-from storage.audit import AuditEntry
-from storage.records import ProjectSettings, Sampling
+from storage.content import batches
+from storage.core.records import ProjectSettings, Sampling
+from storage.judging import exclusions, gold, judgments
+from storage.people import accounts, audit
+from storage.people.audit import AuditEntry
+from storage.project import guidelines, runs, settings
 
 
 @pytest.fixture(autouse=True)

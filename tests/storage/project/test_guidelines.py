@@ -2,8 +2,9 @@
 
 import pytest
 
-from storage import guidelines, presentations, queue
-from storage.database import StoreError
+from storage.core.database import StoreError
+from storage.judging import presentations, queue
+from storage.project import guidelines
 
 
 def test_before_the_first_version_there_is_none(store):

@@ -3,9 +3,9 @@ import time
 
 import pytest
 
-from storage import runs
-from storage.database import StoreError
-from storage.records import Metric, RunSample
+from storage.core.database import StoreError
+from storage.core.records import Metric, RunSample
+from storage.project import runs
 
 
 @pytest.fixture

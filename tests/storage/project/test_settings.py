@@ -5,9 +5,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from storage import comparisons, exclusions, gold, queue, settings
-from storage.database import StoreError
-from storage.records import ProjectSettings
+from storage.content import comparisons
+from storage.core.database import StoreError
+from storage.core.records import ProjectSettings
+from storage.judging import exclusions, gold, queue
+from storage.project import settings
 
 ALL_DIFFERENT = ProjectSettings(3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000)
 

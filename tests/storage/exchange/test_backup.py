@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from storage import backup, judgments, prompts
-from storage.database import Database, DataFolder, StoreError
+from storage.content import prompts
+from storage.core.database import Database, DataFolder, StoreError
+from storage.exchange import backup
+from storage.judging import judgments
 
 
 @pytest.fixture
@@ -125,11 +127,11 @@ def test_a_store_that_another_process_has_open_is_left_alone(world, folder, tmp_
     backup.backup(world.store, tmp_path / "copy.db")
     opened(folder).close()
     code = (
-        "import sys; from storage.database import Database; d = Database(sys.argv[1]); d.value('SELECT 1 FROM prompts'); "
+        "import sys; from storage.core.database import Database; d = Database(sys.argv[1]); d.value('SELECT 1 FROM prompts'); "
         "print('open', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(folder.database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", code, str(folder.database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
     )
     try:
         assert process.stdout.readline() == b"open\n"

@@ -12,12 +12,12 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from storage import lock, private, schema
-from storage.database import Database, DataFolder, StoreError, foreign_schema
+from storage.core import file_modes, folder_lock, schema_check
+from storage.core.database import Database, DataFolder, StoreError, foreign_schema
+from storage.core.migrations import NAMES
 from storage.exchange import files
 from storage.exchange.files import Progress
 from storage.exchange.native import beyond_starter
-from storage.migrations import NAMES
 
 PAGES = 1_000
 """Database pages that are copied at a time, 4 KiB each."""
@@ -43,7 +43,7 @@ def backup(store: Database, path: Path | str, *, force: bool = False, progress: 
     store.check_files()
     with files.whole(path) as unfinished:
         # Names and password hashes are in it.
-        private.make_file(unfinished)
+        file_modes.make_file(unfinished)
         _copy(store.path, unfinished, progress)
         _check_integrity(unfinished, path)
     return path.stat().st_size
@@ -59,7 +59,7 @@ def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progre
     path, database = Path(path), folder.database
     _check_backup(path)
     # Copied and checked before anything of the old store is touched.
-    with lock.only_one(folder, "restore"), _beside(database) as unfinished:
+    with folder_lock.only_one(folder, "restore"), _beside(database) as unfinished:
         _copy(path, unfinished, progress)
         _check_integrity(unfinished, path)
         kept = _make_way(database, force=force)
@@ -118,9 +118,9 @@ def _check_backup(path: Path) -> None:
         with closing(_open(path)) as connection:
             connection.execute("PRAGMA trusted_schema=OFF")
             connection.execute("BEGIN")
-            applied = schema.applied(connection)
-            newer = schema.unknown(applied)
-            strangers = "" if newer or NAMES[0] not in applied else schema.strangers(connection)
+            applied = schema_check.applied(connection)
+            newer = schema_check.unknown(applied)
+            strangers = "" if newer or NAMES[0] not in applied else schema_check.strangers(connection)
             connection.rollback()
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} is no backup of rankloop, or a damaged one ({error}).") from error
@@ -136,7 +136,7 @@ def _check_backup(path: Path) -> None:
 def _beside(database: Path) -> Iterator[Path]:
     unfinished = database.with_name(f".{database.name}.restoring")
     unfinished.unlink(missing_ok=True)
-    private.make_file(unfinished)
+    file_modes.make_file(unfinished)
     try:
         yield unfinished
     finally:
