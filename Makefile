@@ -56,6 +56,7 @@ test: test-setup weights
 
 lint: test-setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/python .ci/lock.py --check
 	$(PIP) check
 

@@ -23,7 +23,7 @@ from rlhf.data.pairs import NotEnoughPairs
 from rlhf.model_files import ModelError
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.runs.reward_function import RewardFunctionError
-from rlhf.safe_output import visible_output
+from rlhf.safe_output import escaped_output
 from rlhf.simulation.judges import JudgeError
 from storage.core import file_modes, file_watch, folder_lock, integrity
 from storage.core.database import Database, DataFolder, StoreError
@@ -36,7 +36,15 @@ REAP_S = 5.0
 """How often the served store is searched for runs whose worker died, in seconds."""
 
 REFUSALS = (
-    UsageError, StoreError, ConfigError, JudgeError, ModelError, NotEnoughPairs, RoundError, RewardFunctionError, OSError,
+    UsageError,
+    StoreError,
+    ConfigError,
+    JudgeError,
+    ModelError,
+    NotEnoughPairs,
+    RoundError,
+    RewardFunctionError,
+    OSError,
 )
 """Errors whose message is for the reader."""
 
@@ -45,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 done, 1 not well, 2 refused, 130 interrupted."""
     # What an export is for is to be read; everything else that is written is the store, or a copy of it.
     # Whatever a verb prints may hold names, texts and errors that come from anybody: it goes out here and nowhere else.
-    with visible_output():
+    with escaped_output():
         given = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         before = os.umask(file_modes.UMASK) if given.verb is not exchange.export else None
@@ -98,22 +106,20 @@ def serve_folder(given: argparse.Namespace, tell_address: Callable[[str], None])
         server.stop()
 
 
-def serve_pages(
-    given: argparse.Namespace, jobs: Jobs, base_url: str, tell_address: Callable[[str], None] = lambda address: None
-) -> int:
+def serve_pages(given: argparse.Namespace, jobs: Jobs, base_url: str, tell_address: Callable[[str], None] = lambda address: None) -> int:
     """The web app, until KeyboardInterrupt."""
     from feedback_ui.app import build_app
-    from feedback_ui.server.auth import Gate
+    from feedback_ui.server.auth import Auth
     from feedback_ui.server.serving import Serving
     from feedback_ui.server.web import Web
     from rlhf.serving.client import PolicyClient
 
     config = with_options(PRESETS[DEFAULT_PRESET], {"model": given.model, "device": given.device})
-    gate = Gate(jobs.store)
+    gate = Auth(jobs.store)
     serving = Serving(Web(build_app(jobs.store, jobs, PolicyClient(base_url), default_config=config), gate), given.host, given.port)
     try:
         tell_address(serving.url)
-        integrity.look(jobs.store)
+        integrity.start_quick_check(jobs.store)
         print(f"rankloop is at {serving.url}  (data in {jobs.folder.root}; Ctrl-C stops it)", flush=True)
         while serving.alive:
             reap(jobs)
@@ -125,7 +131,7 @@ def serve_pages(
 
 def look_after(folder: DataFolder) -> None:
     """Closes to others what an older version left open, and names a copy that was made when the store's files were gone."""
-    if closed := file_modes.close_to_others(folder.root, folder.database):
+    if closed := file_modes.restrict_to_owner(folder.root, folder.database):
         print(f"closed to other users of this machine: {', '.join(closed)}", file=sys.stderr)
     if copies := file_watch.rescued(folder.database):
         print(

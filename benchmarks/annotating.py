@@ -27,7 +27,7 @@ import httpx2
 from benchmarks.filling import answer
 from benchmarks.wire import Wire
 from feedback_ui.server.access import SIGN_IN
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from storage.content import comparisons, completions, prompts
 from storage.core.database import Database, now
 from storage.core.records import Sampling
@@ -265,7 +265,7 @@ class Room:
         roles = ("annotator", "lead") if n == 0 else ("annotator",)
         account = accounts.create(store, f"annotator {n:02}", PASSWORD, roles)
         token = accounts.sign_in(store, account.name, PASSWORD)
-        return account.annotator.id, f"{Gate(store).cookie}={token}"
+        return account.annotator.id, f"{Auth(store).cookie}={token}"
 
     async def _find_component(self) -> int:
         wire = Wire("127.0.0.1", self.port, {"Cookie": self._people[0][1]})

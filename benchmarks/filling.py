@@ -189,9 +189,7 @@ def _write_history(rows: _Rows, comparisons: int, people: list[Annotator], guide
             else:
                 _judged(rows, comparison_id, annotator_id, shown, guidelines_id, moment, rng, verdict="rank")
         digest = digest_of(prompt_digest, answers)
-        rows.waiting["comparisons"].append(
-            (comparison_id, prompt_id, "versus", votes, skips, _iso(moment), wanted, 0, digest)
-        )
+        rows.waiting["comparisons"].append((comparison_id, prompt_id, "versus", votes, skips, _iso(moment), wanted, 0, digest))
         if comparison_id % BATCH == 0:
             rows.flush()
     rows.flush()
@@ -224,9 +222,7 @@ def _judged(
     presentation_id, lease_id, at = rows.number("presentations"), rows.number("leases"), _iso(moment)
     began, expires = _iso(moment - timedelta(seconds=15)), _iso(moment + timedelta(minutes=15))
     rows.waiting["presentations"].append((presentation_id, comparison_id, annotator_id, to_json(slots), began, guidelines_id))
-    rows.waiting["leases"].append(
-        (lease_id, presentation_id, comparison_id, annotator_id, "oldest", 0.9, began, expires, at, "judged")
-    )
+    rows.waiting["leases"].append((lease_id, presentation_id, comparison_id, annotator_id, "oldest", 0.9, began, expires, at, "judged"))
     corrected = verdict == "rank" and rng.random() < CORRECTION_SHARE
     supersedes = None
     for counts in (0, 1) if corrected else (1,):
@@ -250,9 +246,7 @@ def _judged(
 def _prompt(rows: _Rows, prompt_id: int, text: str, moment: datetime) -> str:
     messages = [{"role": "user", "content": f"Question {prompt_id}: {text[:120]}?"}]
     digest = prompts.digest(messages)
-    rows.waiting["prompts"].append(
-        (prompt_id, to_json(messages), "imported", prompts.split_of(digest), "benchmark", digest, _iso(moment))
-    )
+    rows.waiting["prompts"].append((prompt_id, to_json(messages), "imported", prompts.split_of(digest), "benchmark", digest, _iso(moment)))
     return digest
 
 

@@ -62,9 +62,7 @@ def problems(database: Path, *, deep: bool = True) -> list[str]:
     """What is broken, a line each; empty if nothing is. `deep` reads every page and every reference too."""
     connection = sqlite3.connect(database)
     try:
-        found = [
-            f"{broken} {what}" for what, sql in BROKEN.items() if (broken := connection.execute(sql).fetchone()[0])
-        ]
+        found = [f"{broken} {what}" for what, sql in BROKEN.items() if (broken := connection.execute(sql).fetchone()[0])]
         if deep:
             if (integrity := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
                 found.append(f"integrity_check: {integrity}")

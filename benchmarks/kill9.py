@@ -68,9 +68,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of the moments; another each time without")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        room = Room(
-            Path(name), people=given.people, comparisons=given.comparisons, overlap=given.overlap, lease_minutes=LEASE_MINUTES
-        )
+        room = Room(Path(name), people=given.people, comparisons=given.comparisons, overlap=given.overlap, lease_minutes=LEASE_MINUTES)
         try:
             return measure(given, room)
         finally:

@@ -107,9 +107,7 @@ class LabelStudio:
 
     def _fill(self) -> None:
         rng = random.Random(0)
-        with httpx2.Client(
-            base_url=f"http://{HOST}:{self.port}", headers={"Authorization": f"Token {ADMIN_TOKEN}"}, timeout=300
-        ) as admin:
+        with httpx2.Client(base_url=f"http://{HOST}:{self.port}", headers={"Authorization": f"Token {ADMIN_TOKEN}"}, timeout=300) as admin:
             project = {"title": "benchmark", "label_config": CONFIG, "maximum_annotations": self.overlap}
             self._project = admin.post("/api/projects", json=project).raise_for_status().json()["id"]
             for first in range(0, self.tasks, 1000):
@@ -161,8 +159,7 @@ class LabelStudio:
             "annotations": f"SELECT count(*) FROM {table}",
             "beyond the overlap": f"SELECT coalesce(sum(n - {self.overlap}), 0) FROM "
             f"(SELECT count(*) AS n FROM {table} GROUP BY task_id HAVING n > {self.overlap})",
-            "twice by one annotator": f"SELECT count(*) FROM "
-            f"(SELECT 1 FROM {table} GROUP BY task_id, completed_by_id HAVING count(*) > 1)",
+            "twice by one annotator": f"SELECT count(*) FROM (SELECT 1 FROM {table} GROUP BY task_id, completed_by_id HAVING count(*) > 1)",
         }
         figures = {what: connection.execute(sql).fetchone()[0] for what, sql in found.items()}
         connection.close()

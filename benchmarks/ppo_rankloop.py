@@ -21,7 +21,7 @@ from rlhf.models.lora import FusedLinear
 from rlhf.ppo import rollout
 from rlhf.ppo import trainer as ppo_trainer
 from rlhf.ppo.trainer import PPO
-from rlhf.reward.model import ADAPTER, RewardModel, Row
+from rlhf.reward.model import ADAPTER, RewardModel, TokenizedExample
 from storage.core.records import Sampling
 
 NO_CLIPPING = 1e9
@@ -62,12 +62,19 @@ def arranged(top_layers: int, reward_layers: int) -> PPO:
     config = RewardConfig(depth=1.0, adapter=AdapterConfig(rank=work.RANK, alpha=work.ALPHA, top_layers=reward_layers))
     backbone.add_adapter(ADAPTER, config.adapter, seed=0)
     return PPO(
-        backbone, RewardModel(backbone, config, seed=0), work.prompts(backbone.base.config.vocab_size),
+        backbone,
+        RewardModel(backbone, config, seed=0),
+        work.prompts(backbone.base.config.vocab_size),
         PPOConfig(
-            batch_size=work.PROMPTS, minibatch_size=work.MINIBATCH, epochs=work.EPOCHS, max_new_tokens=work.RESPONSE_TOKENS,
-            temperature=1.0, learning_rate=work.LEARNING_RATE,
+            batch_size=work.PROMPTS,
+            minibatch_size=work.MINIBATCH,
+            epochs=work.EPOCHS,
+            max_new_tokens=work.RESPONSE_TOKENS,
+            temperature=1.0,
+            learning_rate=work.LEARNING_RATE,
         ),
-        AdapterConfig(rank=work.RANK, alpha=work.ALPHA, top_layers=top_layers), seed=0,
+        AdapterConfig(rank=work.RANK, alpha=work.ALPHA, top_layers=top_layers),
+        seed=0,
     )
 
 
@@ -84,8 +91,12 @@ def step(top_layers: int, reward_layers: int) -> None:
     trainer.step()
     seconds = clock.seconds
     work.report(
-        step=time.perf_counter() - start, rollout=seconds.pop("collect") - seconds["scoring"],
-        sizes=sizes(backbone), adapted=top_layers or backbone.depth, reward_adapted=reward_layers or backbone.depth, **seconds,
+        step=time.perf_counter() - start,
+        rollout=seconds.pop("collect") - seconds["scoring"],
+        sizes=sizes(backbone),
+        adapted=top_layers or backbone.depth,
+        reward_adapted=reward_layers or backbone.depth,
+        **seconds,
     )
 
 
@@ -127,7 +138,9 @@ def sizes(backbone: Backbone) -> dict[str, int]:
     layer = backbone.decoder.layers[0]
     linears = [m for n, m in layer.named_modules() if isinstance(m, torch.nn.Linear) and ".lora_" not in n]
     return {
-        "layers": backbone.depth, "per_layer": sum(m.weight.numel() for m in linears), "hidden": backbone.hidden_size,
+        "layers": backbone.depth,
+        "per_layer": sum(m.weight.numel() for m in linears),
+        "hidden": backbone.hidden_size,
         "vocabulary": backbone.base.config.vocab_size,
     }
 
@@ -144,14 +157,21 @@ def generate(*, by_transformers: bool) -> None:
         plain(backbone)
 
     def run(adapter: str | None) -> None:
-        with backbone.using(adapter):
+        with backbone.use_adapter(adapter):
             if not by_transformers:
-                for _ in stream(backbone, asked, drawn, generator(backbone.device, 0), listen=adapter is not None):
+                for _ in stream(backbone, asked, drawn, generator(backbone.device, 0), return_stats=adapter is not None):
                     pass
                 return
             backbone.base.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, top_p=1.0, temperature=1.0,
-                max_new_tokens=work.RESPONSE_TOKENS, eos_token_id=work.NEVER_DRAWN, pad_token_id=backbone.pad_id,
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=True,
+                top_k=0,
+                top_p=1.0,
+                temperature=1.0,
+                max_new_tokens=work.RESPONSE_TOKENS,
+                eos_token_id=work.NEVER_DRAWN,
+                pad_token_id=backbone.pad_id,
             )
 
     def rate(adapter: str | None) -> float:
@@ -204,22 +224,32 @@ class Vowels:
     def __init__(self):
         self.words = work.words()
 
-    def row(self, prompt_ids, answer_ids) -> Row:
-        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+    def row(self, prompt_ids, answer_ids) -> TokenizedExample:
+        return TokenizedExample([*prompt_ids, *answer_ids], len(prompt_ids))
 
-    def score(self, rows, *, tick=lambda: None) -> torch.Tensor:
+    def score(self, rows, *, on_progress=lambda: None) -> torch.Tensor:
         return torch.tensor([work.vowel_score("".join(self.words[i] for i in r.ids[r.start :] if i > 1)) for r in rows])
 
 
 def vowels(seed: int, lam: float) -> None:
     trainer = PPO(
-        small(), Vowels(), work.vowel_prompts(),
+        small(),
+        Vowels(),
+        work.vowel_prompts(),
         PPOConfig(
-            batch_size=work.VOWEL_BATCH, minibatch_size=work.MINIBATCH, epochs=work.EPOCHS, max_new_tokens=work.VOWEL_NEW_TOKENS,
-            temperature=1.0, learning_rate=work.VOWEL_LEARNING_RATE, kl_coef=work.VOWEL_KL, kl_target=0.0, lam=lam,
+            batch_size=work.VOWEL_BATCH,
+            minibatch_size=work.MINIBATCH,
+            epochs=work.EPOCHS,
+            max_new_tokens=work.VOWEL_NEW_TOKENS,
+            temperature=1.0,
+            learning_rate=work.VOWEL_LEARNING_RATE,
+            kl_coef=work.VOWEL_KL,
+            kl_target=0.0,
+            lam=lam,
             max_grad_norm=NO_CLIPPING,
         ),
-        replace(AdapterConfig(), rank=work.VOWEL_RANK, alpha=2 * work.VOWEL_RANK), seed=seed,
+        replace(AdapterConfig(), rank=work.VOWEL_RANK, alpha=2 * work.VOWEL_RANK),
+        seed=seed,
     )
     start = time.perf_counter()
     steps = [trainer.step() for _ in range(work.VOWEL_STEPS)]

@@ -41,11 +41,28 @@ class Log(TrainerCallback):
 def settings(*, steps: int, batch: int, new_tokens: int, learning_rate: float, kl_coef: float, seed: int) -> PPOConfig:
     # One device batch as large as the whole batch: every minibatch is an update, as on the other side.
     return PPOConfig(
-        output_dir=tempfile.mkdtemp(), report_to=[], use_cpu=True, bf16=False, seed=seed, disable_tqdm=True, save_strategy="no",
-        per_device_train_batch_size=batch, gradient_accumulation_steps=1, num_mini_batches=batch // work.MINIBATCH,
-        num_ppo_epochs=work.EPOCHS, total_episodes=steps * batch, local_rollout_forward_batch_size=batch,
-        response_length=new_tokens, temperature=1.0, learning_rate=learning_rate, lr_scheduler_type="constant",
-        kl_coef=kl_coef, num_sample_generations=0, stop_token_id=work.NEVER_DRAWN, gradient_checkpointing=False, logging_steps=1,
+        output_dir=tempfile.mkdtemp(),
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        seed=seed,
+        disable_tqdm=True,
+        save_strategy="no",
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=1,
+        num_mini_batches=batch // work.MINIBATCH,
+        num_ppo_epochs=work.EPOCHS,
+        total_episodes=steps * batch,
+        local_rollout_forward_batch_size=batch,
+        response_length=new_tokens,
+        temperature=1.0,
+        learning_rate=learning_rate,
+        lr_scheduler_type="constant",
+        kl_coef=kl_coef,
+        num_sample_generations=0,
+        stop_token_id=work.NEVER_DRAWN,
+        gradient_checkpointing=False,
+        logging_steps=1,
     )
 
 
@@ -57,16 +74,21 @@ def step(model: str, top_layers: int) -> None:
     critics = [AutoModelForSequenceClassification.from_pretrained(model, num_labels=1, dtype=torch.float32) for _ in range(2)]
     layers = policy.config.num_hidden_layers
     lora = LoraConfig(
-        r=work.RANK, lora_alpha=work.ALPHA, task_type="CAUSAL_LM",
+        r=work.RANK,
+        lora_alpha=work.ALPHA,
+        task_type="CAUSAL_LM",
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         layers_to_transform=list(range(layers - top_layers, layers)) if top_layers else None,
     )
     trainer = PPOTrainer(
-        args=settings(
-            steps=1, batch=work.PROMPTS, new_tokens=work.RESPONSE_TOKENS, learning_rate=work.LEARNING_RATE, kl_coef=0.05, seed=0
-        ),
-        processing_class=tokenizer, model=policy, ref_model=None, reward_model=critics[0], value_model=critics[1],
-        train_dataset=Dataset.from_dict({"input_ids": work.prompts(policy.config.vocab_size)}), peft_config=lora,
+        args=settings(steps=1, batch=work.PROMPTS, new_tokens=work.RESPONSE_TOKENS, learning_rate=work.LEARNING_RATE, kl_coef=0.05, seed=0),
+        processing_class=tokenizer,
+        model=policy,
+        ref_model=None,
+        reward_model=critics[0],
+        value_model=critics[1],
+        train_dataset=Dataset.from_dict({"input_ids": work.prompts(policy.config.vocab_size)}),
+        peft_config=lora,
     )
     seconds = {"rollout": 0.0, "scoring": 0.0}
     watch(seconds, "batch_generation", "rollout")
@@ -119,13 +141,23 @@ def vowels(seed: int, lam: float) -> None:
     ppo_trainer.get_reward = get_reward
     log = Log()
     args = settings(
-        steps=work.VOWEL_STEPS, batch=work.VOWEL_BATCH, new_tokens=work.VOWEL_NEW_TOKENS, learning_rate=work.VOWEL_LEARNING_RATE,
-        kl_coef=work.VOWEL_KL, seed=seed,
+        steps=work.VOWEL_STEPS,
+        batch=work.VOWEL_BATCH,
+        new_tokens=work.VOWEL_NEW_TOKENS,
+        learning_rate=work.VOWEL_LEARNING_RATE,
+        kl_coef=work.VOWEL_KL,
+        seed=seed,
     )
     args.stop_token_id, args.lam = 1, lam
     trainer = PPOTrainer(
-        args=args, processing_class=tokenizer, model=policy, ref_model=None, reward_model=Vowels(), value_model=critic,
-        train_dataset=Dataset.from_dict({"input_ids": work.vowel_prompts()}), callbacks=[log],
+        args=args,
+        processing_class=tokenizer,
+        model=policy,
+        ref_model=None,
+        reward_model=Vowels(),
+        value_model=critic,
+        train_dataset=Dataset.from_dict({"input_ids": work.vowel_prompts()}),
+        callbacks=[log],
         peft_config=LoraConfig(
             r=work.VOWEL_RANK, lora_alpha=2 * work.VOWEL_RANK, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True
         ),

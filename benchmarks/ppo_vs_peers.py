@@ -77,7 +77,8 @@ def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> No
     for row in of:
         seconds = {name: average(row, name) for name in (*PHASES, "step")}
         print(
-            f"{row[0]:9} {place(row):30}" + "".join(f"{spent:8.1f} s" for spent in seconds.values())
+            f"{row[0]:9} {place(row):30}"
+            + "".join(f"{spent:8.1f} s" for spent in seconds.values())
             + f" {work.PROMPTS * work.RESPONSE_TOKENS / seconds['rollout']:10.0f} {average(row, 'peak_gib'):5.2f} GiB"
         )
     for row in of:

@@ -37,7 +37,7 @@ from rlhf.data.pairs import PreferencePair
 from rlhf.generation.sampling import generator, sample
 from rlhf.models.backbone import Backbone, positions
 from rlhf.reward import targets
-from rlhf.reward.model import ADAPTER, RewardModel, Row, fit, pooled
+from rlhf.reward.model import ADAPTER, RewardModel, TokenizedExample, fit, pooled
 from rlhf.reward.probe import Features, fit_probe
 from rlhf.simulation.judges import sentiment
 from storage.core.records import Sampling
@@ -114,7 +114,7 @@ class Clock:
         if self.until is not None and time.monotonic() > self.until:
             raise Stopped
 
-    def tick(self, what: str, cost: float) -> None:
+    def on_progress(self, what: str, cost: float) -> None:
         self.done += cost
         took = time.monotonic() - self.started
         left = took * (self.total - self.done) / self.done
@@ -130,7 +130,7 @@ class Answer:
 
 @torch.no_grad()
 def of_all_layers(
-    backbone: Backbone, reader: RewardModel, rows: Sequence[Row], layers: Sequence[int]
+    backbone: Backbone, reader: RewardModel, rows: Sequence[TokenizedExample], layers: Sequence[int]
 ) -> dict[str, Float[torch.Tensor, "b d"]]:
     """What a probe can read, by "pooling-layer", from one pass through the frozen model."""
     found: dict[str, list[torch.Tensor]] = {}
@@ -144,8 +144,8 @@ def of_all_layers(
 
         with ExitStack() as stack:
             for layer in layers:
-                stack.enter_context(backbone.decoder.watching(layer, lambda hidden, layer=layer: keep(layer, hidden)))
-            with backbone.using(None):
+                stack.enter_context(backbone.decoder.record_hidden(layer, lambda hidden, layer=layer: keep(layer, hidden)))
+            with backbone.use_adapter(None):
                 backbone.decoder.read(ids, mask, positions=positions(mask))
     back = torch.tensor(order).argsort()
     return {name: torch.cat(parts)[back].contiguous() for name, parts in found.items()}
@@ -191,12 +191,12 @@ class Study:
         for start in range(done, len(self.wanted), BATCH):
             self.clock.check()
             asked = self.wanted[start : start + BATCH]
-            with self.backbone.using(None):
+            with self.backbone.use_adapter(None):
                 drawn = sample(self.backbone, [self.encoded(i) for i in asked], SAMPLING, generator(self.backbone.device, 0, start))
             lines = [json.dumps({"prompt": i, "text": self.backbone.decode(s.ids)}) + "\n" for i, s in zip(asked, drawn, strict=True)]
             with (self.home / "answers.jsonl").open("a", encoding="utf-8") as file:
                 file.write("".join(lines))
-            self.clock.tick(f"answers {start + len(asked)} of {len(self.wanted)}", self.cost_of_answers(len(asked)))
+            self.clock.on_progress(f"answers {start + len(asked)} of {len(self.wanted)}", self.cost_of_answers(len(asked)))
 
     def encoded(self, prompt: int) -> list[int]:
         return self.backbone.encode(self.messages(prompt))
@@ -222,9 +222,9 @@ class Study:
                 part = self.chunk(start).with_suffix(".part")
                 save_file(of_all_layers(self.backbone, self.reader, rows, self.plan.layers), part)
                 part.replace(self.chunk(start))
-                self.clock.tick(f"features {start + len(rows)} of {len(said)}", len(rows) * TOKENS_READ)
+                self.clock.on_progress(f"features {start + len(rows)} of {len(said)}", len(rows) * TOKENS_READ)
 
-    def row(self, answer: Answer) -> Row:
+    def row(self, answer: Answer) -> TokenizedExample:
         return self.reader.row(self.encoded(answer.prompt), self.backbone.encode_answer(answer.text))
 
     @cached_property
@@ -308,7 +308,7 @@ class Study:
         part = self.cell(name).with_suffix(".part")
         part.write_text(json.dumps(found))
         part.replace(self.cell(name))
-        self.clock.tick(name, cost)
+        self.clock.on_progress(name, cost)
 
     def probe(self, how: str, layer: int, l2: float, budget: int, seed: int) -> dict[str, Any]:
         features, votes = self.features(how, layer), self.votes(budget, seed)
@@ -331,7 +331,7 @@ class Study:
         for budget in self.plan.budgets:
             for seed in range(self.plan.seeds):
                 votes = self.votes(budget, seed)
-                said = targets.read(self.preferences(votes), config, seed=seed)
+                said = targets.pair_targets(self.preferences(votes), config, seed=seed)
                 two = Features(features[votes[:, 0]], features[votes[:, 1]])
                 each = torch.stack([fit_probe(*two, l2=config.probe_l2, weights=said.weight[:, i]) for i in range(members)])
                 scores = (features @ each.T).numpy()
@@ -411,7 +411,6 @@ class Study:
 
 
 # ---- tables
-
 
 
 def by_prompt(results: Sequence[dict[str, Any]], what: str) -> dict[int, list[float]]:

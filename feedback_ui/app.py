@@ -9,7 +9,7 @@ from feedback_ui.demo import DemoPage
 from feedback_ui.judging import compare, history
 from feedback_ui.lead import LeadPage, follow_links
 from feedback_ui.leaderboard.page import LeaderboardPage
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.shared.theme import html, label, launch_options
 from feedback_ui.training.page import TrainingPage
 from feedback_ui.visitor import visitor_line
@@ -28,7 +28,7 @@ def page(name: str) -> gr.Tab:
 
 def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_config: RoundConfig) -> gr.Blocks:
     """Every page over one store. Launch or mount it with `**launch_options()`."""
-    gate = Gate(store)
+    gate = Auth(store)
     with gr.Blocks(title="rankloop", analytics_enabled=False) as app:
         html("<h1>rankloop</h1>", elem_id="title")
         visitor_line(app, gate)

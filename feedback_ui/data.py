@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import gradio as gr
 
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, html
 from storage.analytics.stats import judgments_by_day, stats
 from storage.core.database import Database
@@ -20,7 +20,7 @@ DAYS = 28
 class DataPage:
     def __init__(self, store: Database):
         self.store = store
-        self.gate = Gate(store)
+        self.gate = Auth(store)
         self.overview = html(elem_id="data-overview")
 
     def wire(self, tab: gr.Tab) -> None:
@@ -29,4 +29,4 @@ class DataPage:
     def show(self, request: gr.Request) -> str:
         visitor = self.gate.reads(request, "annotator")
         days = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=DAYS)
-        return presenters.overview(words_of(request), stats(self.store), days, blind=not visitor.may_read("lead"))
+        return presenters.overview(translator_for(request), stats(self.store), days, blind=not visitor.may_read("lead"))

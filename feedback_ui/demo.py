@@ -16,9 +16,9 @@ import gradio as gr
 from anyio import to_thread
 from gradio.components import Component
 
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, heading, html, label, quiet
 from rlhf.serving.client import PolicyClient, PolicyServerBusy, PolicyServerDown
 from rlhf.serving.limits import LONGEST_DEMO
@@ -42,24 +42,25 @@ class DemoPage:
     def __init__(self, store: Database, client: PolicyClient):
         self.store = store
         self.client = client
-        self.gate = Gate(store)
+        self.gate = Auth(store)
         self.asking = Asking()
         self.base = gr.State(None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=300):
                 self.prompt = gr.Textbox(
-                    label=label("demo.prompt"), lines=3, max_lines=12, elem_id="demo-prompt", placeholder=label("demo.ask_something"),
-                    info=label("demo.limits"), max_length=LONGEST_DEMO,
+                    label=label("demo.prompt"),
+                    lines=3,
+                    max_lines=12,
+                    elem_id="demo-prompt",
+                    placeholder=label("demo.ask_something"),
+                    info=label("demo.limits"),
+                    max_length=LONGEST_DEMO,
                 )
                 gr.Examples([[text] for text in EXAMPLES], self.prompt, label=label("demo.examples"), elem_id="demo-examples")
             with gr.Column(scale=2, min_width=260):
                 self.version = gr.Dropdown([], label=label("demo.version"), elem_id="demo-version")
-                self.temperature = gr.Slider(
-                    0, 1.5, 0.7, step=0.1, label=label("demo.temperature"), elem_id="demo-temperature", buttons=[]
-                )
-                self.max_tokens = gr.Slider(
-                    16, 256, 96, step=16, label=label("demo.longest"), elem_id="demo-tokens", buttons=[]
-                )
+                self.temperature = gr.Slider(0, 1.5, 0.7, step=0.1, label=label("demo.temperature"), elem_id="demo-temperature", buttons=[])
+                self.max_tokens = gr.Slider(16, 256, 96, step=16, label=label("demo.longest"), elem_id="demo-tokens", buttons=[])
         with gr.Row(elem_id="demo-bar"):
             self.ask = gr.Button(label("demo.answer"), variant="primary", elem_id="demo-ask", min_width=140, scale=0)
             self.stop = gr.Button(label("demo.stop"), elem_id="demo-stop", interactive=False, min_width=100, scale=0)
@@ -93,7 +94,7 @@ class DemoPage:
     def refresh(self, chosen: str | None, request: gr.Request) -> dict[Component, Any]:
         """Which models can answer now. A choice that is still served is kept."""
         self.gate.reads(request, "annotator")
-        words = words_of(request)
+        words = translator_for(request)
         try:
             base, tuned = presenters.served_versions(self.client.models(), policies.all_versions(self.store))
         except PolicyServerDown as error:
@@ -101,9 +102,7 @@ class DemoPage:
         return {
             self.notice: presenters.notice(presenters.missing_versions(words, base, tuned)),
             self.base: base,
-            self.version: gr.Dropdown(
-                tuned, value=chosen if chosen in tuned else next(iter(tuned), None), interactive=bool(tuned)
-            ),
+            self.version: gr.Dropdown(tuned, value=chosen if chosen in tuned else next(iter(tuned), None), interactive=bool(tuned)),
             self.ask: gr.Button(interactive=base is not None),
         }
 
@@ -120,7 +119,7 @@ class DemoPage:
     ) -> AsyncIterator[dict[Component, str]]:
         """Both panes, repainted while the models write."""
         visitor = await to_thread.run_sync(self.gate.reads, request, "annotator")
-        words = words_of(request)
+        words = translator_for(request)
         models = {pane: model for pane, model in ((self.base_pane, base), (self.tuned_pane, tuned)) if model}
         if not prompt.strip() or not models:
             return

@@ -243,11 +243,17 @@ ADAPTER_KINDS = ("lora", "rslora", "dora", "peanut", "ia3", "prompt")
 
 CHOICES = {
     "method": ("ppo", "rloo", "grpo", "dpo", "sft"),
-    "adapter-kind": ADAPTER_KINDS, "reward-adapter-kind": ADAPTER_KINDS,
-    "device": ("auto", "cpu", "cuda"), "dtype": ("auto", "float32", "bfloat16"), "ppo-kl-estimator": ("k1", "k3"),
-    "ppo-value-init": ("zero", "reward"), "ppo-keep": ("last", "best"),
-    "reward-pooling": ("mean", "last"), "reward-ties": ("drop", "soft", "rao-kupper", "davidson"),
-    "reward-strength": ("off", "margin", "soft"), "reward-rankings": ("pairs", "plackett-luce"),
+    "adapter-kind": ADAPTER_KINDS,
+    "reward-adapter-kind": ADAPTER_KINDS,
+    "device": ("auto", "cpu", "cuda"),
+    "dtype": ("auto", "float32", "bfloat16"),
+    "ppo-kl-estimator": ("k1", "k3"),
+    "ppo-value-init": ("zero", "reward"),
+    "ppo-keep": ("last", "best"),
+    "reward-pooling": ("mean", "last"),
+    "reward-ties": ("drop", "soft", "rao-kupper", "davidson"),
+    "reward-strength": ("off", "margin", "soft"),
+    "reward-rankings": ("pairs", "plackett-luce"),
 }
 """What an option of text may be, where that is not everything."""
 
@@ -301,11 +307,33 @@ def check(config: RoundConfig) -> None:
             raise ConfigError(f"--{option.name} {value}: must not be negative")
         if value not in (known := CHOICES.get(option.name, (value,))):
             raise ConfigError(f"--{option.name} {value}: choose one of {', '.join(known)}")
-    for name in ("reward-batch-size", "reward-reference-samples", "reward-depth", "ppo-steps", "ppo-batch-size", "ppo-minibatch-size",
-                 "ppo-epochs", "ppo-max-new-tokens", "evaluation-completions-per-prompt", "evaluation-max-new-tokens", "ppo-temperature",
-                 "reward-adapter-rank", "adapter-rank", "reward-adapter-virtual-tokens",
-                 "adapter-virtual-tokens", "dpo-epochs", "dpo-batch-size", "dpo-beta", "group-steps", "group-minibatch-size", "sft-epochs",
-                 "sft-batch-size", "sft-min-answers", "min-pairs", "reward-ensemble"):
+    for name in (
+        "reward-batch-size",
+        "reward-reference-samples",
+        "reward-depth",
+        "ppo-steps",
+        "ppo-batch-size",
+        "ppo-minibatch-size",
+        "ppo-epochs",
+        "ppo-max-new-tokens",
+        "evaluation-completions-per-prompt",
+        "evaluation-max-new-tokens",
+        "ppo-temperature",
+        "reward-adapter-rank",
+        "adapter-rank",
+        "reward-adapter-virtual-tokens",
+        "adapter-virtual-tokens",
+        "dpo-epochs",
+        "dpo-batch-size",
+        "dpo-beta",
+        "group-steps",
+        "group-minibatch-size",
+        "sft-epochs",
+        "sft-batch-size",
+        "sft-min-answers",
+        "min-pairs",
+        "reward-ensemble",
+    ):
         if not next(o.default for o in options(config) if o.name == name):
             raise ConfigError(f"--{name} 0: must be greater than 0")
     for name, value in {"reward-depth": config.reward.depth, "ppo-gamma": config.ppo.gamma, "ppo-lam": config.ppo.lam}.items():
@@ -320,7 +348,8 @@ def check(config: RoundConfig) -> None:
             "--reward-rankings plackett-luce: picks know neither ties nor strengths; set --reward-ties drop --reward-strength off"
         )
     for name, adapter, default in (
-        ("adapter", config.adapter, RoundConfig().adapter), ("reward-adapter", config.reward.adapter, RewardConfig().adapter),
+        ("adapter", config.adapter, RoundConfig().adapter),
+        ("reward-adapter", config.reward.adapter, RewardConfig().adapter),
     ):
         if adapter.kind == "prompt" and adapter.top_layers not in (0, default.top_layers):
             raise ConfigError(
@@ -340,9 +369,7 @@ def check(config: RoundConfig) -> None:
         if not config.group.batch_size or config.group.batch_size % part:
             raise ConfigError(f"--group-batch-size {config.group.batch_size} is no multiple of --group-{name} {part}")
     if config.ppo.batch_size % config.ppo.minibatch_size:
-        raise ConfigError(
-            f"--ppo-batch-size {config.ppo.batch_size} is no multiple of --ppo-minibatch-size {config.ppo.minibatch_size}"
-        )
+        raise ConfigError(f"--ppo-batch-size {config.ppo.batch_size} is no multiple of --ppo-minibatch-size {config.ppo.minibatch_size}")
 
 
 def _of_today(values: Mapping[str, Any]) -> Mapping[str, Any]:

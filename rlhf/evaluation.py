@@ -14,12 +14,12 @@ import torch
 from scipy import stats
 
 from rlhf.data.pairs import PreferencePair
-from rlhf.generation.sampling import Sampled, generator, sample
+from rlhf.generation.sampling import GeneratedSequence, generator, sample
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.checkpoint_selection import best_of_n_kl, n_at_kl
 from rlhf.reward.model import RewardModel
-from rlhf.reward.scoring import Scorer
-from rlhf.simulation.judges import Judge
+from rlhf.reward.scoring import ScoreFunction
+from rlhf.simulation.judges import LabelRule
 from storage.core.records import Prompt, Sampling
 
 CONFIDENCE = 0.95
@@ -74,7 +74,7 @@ def mean_by_prompt(values: dict[int, list[float]], *, seed: int = 0) -> Estimate
 
 
 def pair_scores(
-    backbone: Backbone, model: RewardModel, pairs: Sequence[PreferencePair], tick: Callable[[], None] = lambda: None
+    backbone: Backbone, model: RewardModel, pairs: Sequence[PreferencePair], on_progress: Callable[[], None] = lambda: None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The reward model's scores of the chosen and of the rejected answers."""
     rows = [
@@ -83,7 +83,7 @@ def pair_scores(
         for prompt in [backbone.encode(p.prompt)]
         for text in (p.chosen, p.rejected)
     ]
-    scores = model.score(rows, tick=tick) if rows else torch.empty(0)
+    scores = model.score(rows, on_progress=on_progress) if rows else torch.empty(0)
     return scores[0::2], scores[1::2]
 
 
@@ -92,9 +92,7 @@ def accuracy_on_votes(chosen: torch.Tensor, rejected: torch.Tensor) -> Estimate 
     return proportion(int((chosen > rejected).sum()), len(chosen))
 
 
-def accuracy_on_rule(
-    pairs: Sequence[PreferencePair], chosen: torch.Tensor, rejected: torch.Tensor, judge: Judge
-) -> Estimate | None:
+def accuracy_on_rule(pairs: Sequence[PreferencePair], chosen: torch.Tensor, rejected: torch.Tensor, judge: LabelRule) -> Estimate | None:
     """How often the reward model prefers what the declared rule prefers; pairs that the rule ties are left out."""
     agree = cases = 0
     for pair, c, r in zip(pairs, chosen.tolist(), rejected.tolist(), strict=True):
@@ -114,16 +112,16 @@ def answers(
     *,
     per_prompt: int,
     seed: int,
-    tick: Callable[[], None] = lambda: None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> list[Answer]:
     """`per_prompt` answers to each prompt, through one adapter or the base alone, in the order of the prompts."""
     asked = [p for p in prompts for _ in range(per_prompt)]
     drawn = []
-    with backbone.using(adapter):
+    with backbone.use_adapter(adapter):
         for start in range(0, len(asked), BATCH_SIZE):
             batch = asked[start : start + BATCH_SIZE]
             rng = generator(backbone.device, seed, start)
-            drawn += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, tick)
+            drawn += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, on_progress)
     return [Answer(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(asked, drawn, strict=True)]
 
 
@@ -135,7 +133,7 @@ def best_of(drawn: Sequence[Answer], n: int, values: Sequence[float]) -> list[An
 
 def best_of_n(
     backbone: Backbone,
-    scorer: Scorer,
+    scorer: ScoreFunction,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     *,
@@ -143,7 +141,7 @@ def best_of_n(
     most: int,
     per_prompt: int,
     seed: int,
-    tick: Callable[[], None] = lambda: None,
+    on_progress: Callable[[], None] = lambda: None,
     read: Callable[[], None] = lambda: None,
 ) -> tuple[list[Answer], dict[str, Any]]:
     """Answers of best-of-n over the base, with the n that comes nearest to a KL: as far from the base, without any learning.
@@ -152,9 +150,9 @@ def best_of_n(
     more than best-of-`most` reaches. `tick` is called once a position that is sampled, `read` once a batch that is scored.
     """
     n = n_at_kl(kl, most)
-    drawn = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, tick=tick)
+    drawn = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, on_progress=on_progress)
     asked = {p.id: backbone.encode(p.messages) for p in prompts}
-    scores = scorer([asked[a.prompt_id] for a in drawn], [Sampled(a.ids, a.finish_reason) for a in drawn], read)
+    scores = scorer([asked[a.prompt_id] for a in drawn], [GeneratedSequence(a.ids, a.finish_reason) for a in drawn], read)
     said = {"n": n, "kl": best_of_n_kl(n), "policy_kl": kl, "most": most, "beyond_most": kl > best_of_n_kl(most)}
     return best_of(drawn, n, scores.tolist()), said
 

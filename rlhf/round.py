@@ -28,7 +28,7 @@ from rlhf.data.demonstrations import Demonstration
 from rlhf.evaluation import Answer
 from rlhf.generation.sampling import generator, sample
 from rlhf.models.backbone import Backbone
-from rlhf.models.checkpoint import replacing
+from rlhf.models.checkpoint import replace_folder
 from rlhf.ppo import ptx
 from rlhf.ppo.rollout import POLICY, sequence_kl
 from rlhf.ppo.trainer import PPO
@@ -36,10 +36,10 @@ from rlhf.reward import model as reward_model
 from rlhf.reward import targets
 from rlhf.reward.model import RewardModel
 from rlhf.reward.probe import Features, minimise
-from rlhf.reward.scoring import FunctionReward, Pay, Payer
+from rlhf.reward.scoring import FunctionReward, RewardShaper, Scorer
 from rlhf.runs import plan, reward_function
 from rlhf.runs.progress import Progress
-from rlhf.simulation.judges import Judge
+from rlhf.simulation.judges import LabelRule
 from storage.content import policies, prompts
 from storage.core.database import Database, DataFolder
 from storage.core.records import PolicyVersion, Prompt, Sampling
@@ -58,9 +58,7 @@ Reckoned from the phases of a PPO step: about 11 on a processor with bfloat16, 1
 """
 
 
-def run_round(
-    store: Database, folder: DataFolder, run_id: str, progress: Progress, reward_named: str | None = None
-) -> PolicyVersion:
+def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progress, reward_named: str | None = None) -> PolicyVersion:
     """Takes one run from its row to a registered policy version.
 
     Args:
@@ -74,21 +72,21 @@ def run_round(
     """
     config = RoundConfig.from_dict(runs.readable(store, run_id).config)
     function = reward_function.agreed(config.reward_function, reward_named)
-    home = folder.run(run_id)
-    snapshot = take_snapshot(store, run_id, config, home)
-    shown_how = take_demonstrations(store, config, home)
-    train, heldout = take_prompts(store, home)
+    run_dir = folder.run(run_id)
+    snapshot = take_snapshot(store, run_id, config, run_dir)
+    shown_how = take_demonstrations(store, config, run_dir)
+    train, heldout = take_prompts(store, run_dir)
     progress.plan(work(config, len(snapshot), len(heldout), len(shown_how)))
     backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
 
-    before = answer_before(store, run_id, config, backbone, heldout, home, progress)
-    model = fit_reward(config, backbone, snapshot, train, home, progress)
-    payer = model if function is None else FunctionReward(
-        function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)]
+    before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
+    model = fit_reward(config, backbone, snapshot, train, run_dir, progress)
+    scorer = (
+        model if function is None else FunctionReward(function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)])
     )
     tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
-    kept = tune(store, config, backbone, payer, snapshot, train, shown_how, home, progress)
-    result = evaluate(store, run_id, config, backbone, model, payer, snapshot, heldout, before, progress) | kept
+    kept = tune(store, config, backbone, scorer, snapshot, train, shown_how, run_dir, progress)
+    result = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress) | kept
     version = register(store, folder, run_id, config, backbone, progress)
 
     seconds = progress.seconds()
@@ -97,44 +95,46 @@ def run_round(
     return version
 
 
-def take_snapshot(store: Database, run_id: str, config: RoundConfig, home: Path) -> list[pairs.PreferencePair]:
+def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Path) -> list[pairs.PreferencePair]:
     """Freezes the pairs that this run learns from; a resumed run reads the ones it began with."""
-    if not (home / pairs.SNAPSHOT).is_file():
+    if not (run_dir / pairs.SNAPSHOT).is_file():
         with store.snapshot():
             found = pairs.of_store(
-                store, include_simulated=config.include_simulated, ties=config.reward.ties != "drop",
+                store,
+                include_simulated=config.include_simulated,
+                ties=config.reward.ties != "drop",
                 annotator_weights=(
                     reliability.weights(store, include_simulated=config.include_simulated) if config.reward.annotator_weights else None
                 ),
             )
         pairs.require(found, config.reward.min_pairs)
-        pairs.write_snapshot(found, home)
-    frozen = pairs.read_snapshot(home)
+        pairs.write_snapshot(found, run_dir)
+    frozen = pairs.read_snapshot(run_dir)
     runs.set_snapshot(store, run_id, pairs.manifest(frozen))
     return frozen
 
 
-def take_demonstrations(store: Database, config: RoundConfig, home: Path) -> list[Demonstration]:
+def take_demonstrations(store: Database, config: RoundConfig, run_dir: Path) -> list[Demonstration]:
     """Freezes the demonstrations that this run learns from, if it learns from any."""
     if not demonstrations.wanted(config):
         return []
-    if not (home / demonstrations.SNAPSHOT).is_file():
+    if not (run_dir / demonstrations.SNAPSHOT).is_file():
         found = demonstrations.of_store(store, include_simulated=config.include_simulated)
         demonstrations.require(found, config)
-        demonstrations.write_snapshot(found, home)
-    return demonstrations.read_snapshot(home)
+        demonstrations.write_snapshot(found, run_dir)
+    return demonstrations.read_snapshot(run_dir)
 
 
-def take_prompts(store: Database, home: Path) -> tuple[list[Prompt], list[Prompt]]:
+def take_prompts(store: Database, run_dir: Path) -> tuple[list[Prompt], list[Prompt]]:
     """The training and held-out prompts of this run; a resumed run asks those it began with, whatever was imported since."""
-    file = home / "prompts.json"
+    file = run_dir / "prompts.json"
     if not file.is_file():
-        write_whole(file, [p.id for p in prompts.of_split(store)])
+        write_json_atomic(file, [p.id for p in prompts.of_split(store)])
     frozen = set(json.loads(file.read_text()))
     return tuple([p for p in prompts.of_split(store, split) if p.id in frozen] for split in ("train", "heldout"))
 
 
-def write_whole(file: Path, value: Any) -> None:
+def write_json_atomic(file: Path, value: Any) -> None:
     """Writes JSON so that a kill leaves the whole file or none."""
     part = file.with_name(file.name + ".part")
     part.write_text(json.dumps(value))
@@ -163,10 +163,10 @@ def work(config: RoundConfig, n_pairs: int, n_heldout: int, n_demonstrations: in
 
 
 def answer_before(
-    store: Database, run_id: str, config: RoundConfig, backbone: Backbone, heldout: list[Prompt], home: Path, progress: Progress
+    store: Database, run_id: str, config: RoundConfig, backbone: Backbone, heldout: list[Prompt], run_dir: Path, progress: Progress
 ) -> list[Answer]:
     """The base model's answers to the held-out prompts, kept so that both halves of the comparison exist once."""
-    file = home / "before.json"
+    file = run_dir / "before.json"
     if file.is_file():
         progress.skip("snapshot")
         return [Answer(**row) for row in json.loads(file.read_text())]
@@ -174,27 +174,27 @@ def answer_before(
     before = answer_heldout(config, backbone, None, heldout, progress)
     for prompt, answer in shown(config, heldout, before):
         runs.save_sample(store, run_id, prompt.id, before=answer.text)
-    write_whole(file, [asdict(a) for a in before])
+    write_json_atomic(file, [asdict(a) for a in before])
     return before
 
 
 def fit_reward(
-    config: RoundConfig, backbone: Backbone, snapshot: list[pairs.PreferencePair], train: list[Prompt], home: Path, progress: Progress
+    config: RoundConfig, backbone: Backbone, snapshot: list[pairs.PreferencePair], train: list[Prompt], run_dir: Path, progress: Progress
 ) -> RewardModel:
     """The reward model, normalised on fresh answers of the base model to training prompts."""
-    if RewardModel.is_saved(home / "reward"):
+    if RewardModel.is_saved(run_dir / "reward"):
         progress.skip("reward")
-        return RewardModel.load(backbone, config.reward, home / "reward")
+        return RewardModel.load(backbone, config.reward, run_dir / "reward")
     learned_from, measured_on = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
     updates = config.reward.epochs * -(-len(learned_from) // config.reward.batch_size)
-    progress.stage("reward", updates + -(-2 * len(learned_from) // reward_model.READ_BATCH) + config.ppo.max_new_tokens)
+    progress.stage("reward", updates + -(-2 * len(learned_from) // reward_model.SCORE_BATCH_SIZE) + config.ppo.max_new_tokens)
 
     def report(step: int, total: int, figures: dict[str, float], model: RewardModel) -> None:
         progress.log(step, figures)
         if measured_on and (step == total or step % max(1, total // 4) == 0):
             chosen, rejected = evaluation.pair_scores(backbone, model, measured_on, progress.check)
             progress.log(step, {"reward/heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected).value})
-        progress.tick()
+        progress.on_progress()
 
     def on_features(features: Features) -> None:
         if runs.get(progress.store, progress.run_id).validation is None:
@@ -202,14 +202,20 @@ def fit_reward(
             runs.set_validation(progress.store, progress.run_id, found.to_dict())
 
     model = reward_model.fit(
-        backbone, learned_from, config.reward, seed=config.seed, scratch=home / "scratch", report=report, tick=progress.tick,
+        backbone,
+        learned_from,
+        config.reward,
+        seed=config.seed,
+        scratch=run_dir / "scratch",
+        report=report,
+        on_progress=progress.on_progress,
         on_features=on_features,
     )
     asked = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.reference_samples)]
-    with backbone.using(None):
-        drawn = sample(backbone, asked, ppo_sampling(config), generator(backbone.device, config.seed, 1), progress.tick)
+    with backbone.use_adapter(None):
+        drawn = sample(backbone, asked, ppo_sampling(config), generator(backbone.device, config.seed, 1), progress.on_progress)
     model.normalise([model.row(p, s.ids) for p, s in zip(asked, drawn, strict=True)], progress.check)
-    model.save(home / "reward")
+    model.save(run_dir / "reward")
     return model
 
 
@@ -217,31 +223,45 @@ def validate_probe(
     store: Database, config: RoundConfig, learned_from: list[pairs.PreferencePair], features: Features, progress: Progress
 ) -> Validation:
     """How far to trust the probe that the reward model starts from; of an ensemble, a single head that sees every prompt."""
-    votes = targets.read(learned_from, replace(config.reward, ensemble=1), seed=config.seed)
+    votes = targets.pair_targets(learned_from, replace(config.reward, ensemble=1), seed=config.seed)
     origins = judgments.origins(store, [p.judgment_id for p in learned_from])
 
     def fit(among: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
-        rows, ease = torch.from_numpy(among.nonzero()[0]), torch.zeros(1, requires_grad=True)
+        rows, tie_logit = torch.from_numpy(among.nonzero()[0]), torch.zeros(1, requires_grad=True)
         own = votes.take(rows)
         # Votes of a few annotators may all weigh nothing.
         own = own._replace(weight=own.weight / own.weight.mean(0).clamp(min=1e-12))
         return minimise(
-            features.chosen[rows], features.rejected[rows], lambda d: targets.loss(d[:, None], own, ease, config.reward),
-            l2=config.reward.probe_l2, beside=[ease] if targets.fits_ease(own, config.reward) else [],
+            features.chosen[rows],
+            features.rejected[rows],
+            lambda d: targets.loss(d[:, None], own, tie_logit, config.reward),
+            l2=config.reward.probe_l2,
+            beside=[tie_logit] if targets.fits_tie_logit(own, config.reward) else [],
         ).numpy()
 
     return validation.validate(
-        (features.chosen - features.rejected).numpy(), [origins[p.judgment_id] for p in learned_from], fit,
-        ties=votes.tie.numpy(), seed=config.seed, tick=progress.check,
+        (features.chosen - features.rejected).numpy(),
+        [origins[p.judgment_id] for p in learned_from],
+        fit,
+        ties=votes.tie.numpy(),
+        seed=config.seed,
+        on_progress=progress.check,
     )
 
 
 def tune_by_trl(
-    store: Database, config: RoundConfig, backbone: Backbone, payer: Payer, snapshot: list[pairs.PreferencePair], train: list[Prompt],
-    shown_how: list[Demonstration], home: Path, progress: Progress,
+    store: Database,
+    config: RoundConfig,
+    backbone: Backbone,
+    scorer: Scorer,
+    snapshot: list[pairs.PreferencePair],
+    train: list[Prompt],
+    shown_how: list[Demonstration],
+    run_dir: Path,
+    progress: Progress,
 ) -> dict[str, Any]:
     """DPO, RLOO, GRPO or SFT. These keep no checkpoints: a resumed run begins the stage anew, unless it had ended."""
-    tuned = home / "tuned"
+    tuned = run_dir / "tuned"
     if tuned.is_dir():
         progress.skip(config.method)
         backbone.load_adapter(POLICY, tuned)
@@ -255,24 +275,36 @@ def tune_by_trl(
         runs.drop_metrics_from(store, progress.run_id, prefix, 0)
     backbone.add_adapter(POLICY, config.adapter, seed=config.seed)
     tuning.train(
-        config, backbone, pairs=preferred, shown_how=shown_how, prompts=[p.messages for p in train], payer=payer,
-        scratch=home / "scratch", tick=progress.tick, log=progress.log,
+        config,
+        backbone,
+        pairs=preferred,
+        shown_how=shown_how,
+        prompts=[p.messages for p in train],
+        scorer=scorer,
+        scratch=run_dir / "scratch",
+        on_progress=progress.on_progress,
+        log=progress.log,
     )
-    with replacing(tuned) as folder:
+    with replace_folder(tuned) as folder:
         backbone.save_adapter(POLICY, folder)
     return {}
 
 
 def tune_by_ppo(
-    store: Database, config: RoundConfig, backbone: Backbone, payer: Payer, snapshot: list[pairs.PreferencePair], train: list[Prompt],
-    shown_how: list[Demonstration], home: Path, progress: Progress,
+    store: Database,
+    config: RoundConfig,
+    backbone: Backbone,
+    scorer: Scorer,
+    snapshot: list[pairs.PreferencePair],
+    train: list[Prompt],
+    shown_how: list[Demonstration],
+    run_dir: Path,
+    progress: Progress,
 ) -> dict[str, Any]:
     """PPO on the training prompts, with a checkpoint after every step; what the result should say of how it ended."""
     asked = [backbone.encode(p.messages) for p in train]
-    trainer = PPO(
-        backbone, payer, asked, config.ppo, config.adapter, seed=config.seed, demonstrations=ptx.encode(backbone, shown_how)
-    )
-    trainer.load(home / "checkpoint")
+    trainer = PPO(backbone, scorer, asked, config.ppo, config.adapter, seed=config.seed, demonstrations=ptx.encode(backbone, shown_how))
+    trainer.load(run_dir / "checkpoint")
     minibatches = -(-config.ppo.batch_size // config.ppo.minibatch_size)
     per_step = config.ppo.max_new_tokens + 2 + minibatches * (1 + config.ppo.epochs)
     progress.stage("ppo", config.ppo.steps * per_step, done=trainer.step_done * per_step)
@@ -280,10 +312,10 @@ def tune_by_ppo(
     for prefix in ("objective/", "policy/", "val/", "loss/"):
         runs.drop_metrics_from(store, progress.run_id, prefix, trainer.step_done + 1)
     while not trainer.done:
-        figures = trainer.step(progress.tick)
+        figures = trainer.step(progress.on_progress)
         progress.log(trainer.step_done, figures)
-        trainer.save(home / "checkpoint")
-    said = trainer.finish(progress.tick)
+        trainer.save(run_dir / "checkpoint")
+    said = trainer.finish(progress.on_progress)
     for name, figures in said.items():
         log.info("%s: %s", name, figures)
     return said
@@ -295,7 +327,7 @@ def evaluate(
     config: RoundConfig,
     backbone: Backbone,
     model: RewardModel,
-    payer: Payer,
+    scorer: Scorer,
     snapshot: list[pairs.PreferencePair],
     heldout: list[Prompt],
     before: list[Answer],
@@ -307,19 +339,23 @@ def evaluate(
     progress.stage("evaluate", evaluate_ticks(config, len(heldout), len(measured_on)))
 
     def read() -> None:
-        progress.tick(BATCH_READ)
+        progress.on_progress(BATCH_READ)
 
     chosen, rejected = evaluation.pair_scores(backbone, model, measured_on, read)
     after = answer_heldout(config, backbone, POLICY, heldout, progress)
 
     asked = {p.id: backbone.encode(p.messages) for p in heldout}
     scores_before, scores_after = (
-        model.score([model.row(asked[a.prompt_id], a.ids) for a in drawn], tick=read) for drawn in (before, after)
+        model.score([model.row(asked[a.prompt_id], a.ids) for a in drawn], on_progress=read) for drawn in (before, after)
     )
     by_score = {id(a): s for a, s in zip([*before, *after], [*scores_before.tolist(), *scores_after.tolist()], strict=True)}
     kl = sequence_kl(
-        backbone, [asked[a.prompt_id] for a in after], [a.ids for a in after], config.ppo.temperature,
-        batch_size=config.ppo.minibatch_size, tick=read,
+        backbone,
+        [asked[a.prompt_id] for a in after],
+        [a.ids for a in after],
+        config.ppo.temperature,
+        batch_size=config.ppo.minibatch_size,
+        on_progress=read,
     )
     for (prompt, was), (_, is_now) in zip(shown(config, heldout, before), shown(config, heldout, after), strict=True):
         runs.save_sample(store, run_id, prompt.id, before=was.text, score_before=by_score[id(was)])
@@ -333,7 +369,7 @@ def evaluate(
         figures["heldout_accuracy_on_rule"] = evaluation.accuracy_on_rule(measured_on, chosen, rejected, judge)
         figures["win_rate"] = evaluation.win_rate(after, before, lambda a: judge.score(a.text))
     if config.reward_function is not None:
-        by_function = values(payer, asked, [*before, *after], read)
+        by_function = values(scorer, asked, [*before, *after], read)
         figures["win_rate_by_reward_function"] = evaluation.win_rate(after, before, lambda a: by_function[id(a)])
     return {
         "rule": judge.name if judge else None,
@@ -341,21 +377,42 @@ def evaluate(
         "pairs": {"train": sum(p.split == "train" and not p.tie for p in snapshot), "heldout": len(measured_on)},
         **{name: e.to_dict() for name, e in figures.items() if e is not None},
         **(
-            {"best_of_n": beside_best_of_n(config, backbone, model, payer, judge, heldout, before, float(kl.mean()), progress.tick, read)}
-            if config.evaluation.best_of and after else {}
+            {
+                "best_of_n": beside_best_of_n(
+                    config, backbone, model, scorer, judge, heldout, before, float(kl.mean()), progress.on_progress, read
+                )
+            }
+            if config.evaluation.best_of and after
+            else {}
         ),
     }
 
 
 def beside_best_of_n(
-    config: RoundConfig, backbone: Backbone, model: RewardModel, payer: Payer, judge: Judge | None, heldout: list[Prompt],
-    before: list[Answer], kl: float, tick: Callable[[], None], read: Callable[[], None],
+    config: RoundConfig,
+    backbone: Backbone,
+    model: RewardModel,
+    scorer: Scorer,
+    judge: LabelRule | None,
+    heldout: list[Prompt],
+    before: list[Answer],
+    kl: float,
+    on_progress: Callable[[], None],
+    read: Callable[[], None],
 ) -> dict[str, Any]:
     """How far choosing among the base's own answers comes at the policy's KL, under the same two measures."""
-    pay = Pay(payer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
+    reward_shaper = RewardShaper(scorer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
     chosen, said = evaluation.best_of_n(
-        backbone, pay, heldout, evaluation_sampling(config), kl=kl, most=config.evaluation.best_of,
-        per_prompt=config.evaluation.completions_per_prompt, seed=config.seed + 3, tick=tick, read=read,
+        backbone,
+        reward_shaper,
+        heldout,
+        evaluation_sampling(config),
+        kl=kl,
+        most=config.evaluation.best_of,
+        per_prompt=config.evaluation.completions_per_prompt,
+        seed=config.seed + 3,
+        on_progress=on_progress,
+        read=read,
     )
     by_score = values(model, {p.id: backbone.encode(p.messages) for p in heldout}, [*before, *chosen], read)
     figures = {"win_rate_by_reward_model": evaluation.win_rate(chosen, before, lambda a: by_score[id(a)])}
@@ -364,9 +421,9 @@ def beside_best_of_n(
     return said | {name: e.to_dict() for name, e in figures.items() if e is not None}
 
 
-def values(payer: Payer, asked: Mapping[int, list[int]], drawn: list[Answer], read: Callable[[], None]) -> dict[int, float]:
+def values(scorer: Scorer, asked: Mapping[int, list[int]], drawn: list[Answer], read: Callable[[], None]) -> dict[int, float]:
     """What each answer is worth, by its identity."""
-    scores = payer.score([payer.row(asked[a.prompt_id], a.ids) for a in drawn], tick=read)
+    scores = scorer.score([scorer.row(asked[a.prompt_id], a.ids) for a in drawn], on_progress=read)
     return {id(a): s for a, s in zip(drawn, scores.tolist(), strict=True)}
 
 
@@ -385,22 +442,25 @@ def register(
     return version
 
 
-def declared_rule(store: Database, snapshot: list[pairs.PreferencePair]) -> Judge | None:
+def declared_rule(store: Database, snapshot: list[pairs.PreferencePair]) -> LabelRule | None:
     """The one rule that all simulated annotators behind this snapshot judge by; None if there is no such rule."""
     behind = {p.judgment_id for p in snapshot if p.annotator_kind == "simulated"}
     if not behind:
         return None
-    judged = judgments.standing(store, kinds=("simulated",))
-    judges = {Judge.from_json(rule) for rule in {j.annotator.rule for j in judged if j.judgment.id in behind}}
+    judged = judgments.active(store, kinds=("simulated",))
+    judges = {LabelRule.from_json(rule) for rule in {j.annotator.rule for j in judged if j.judgment.id in behind}}
     return judges.pop() if len(judges) == 1 else None
 
 
-def answer_heldout(
-    config: RoundConfig, backbone: Backbone, adapter: str | None, heldout: list[Prompt], progress: Progress
-) -> list[Answer]:
+def answer_heldout(config: RoundConfig, backbone: Backbone, adapter: str | None, heldout: list[Prompt], progress: Progress) -> list[Answer]:
     return evaluation.answers(
-        backbone, adapter, heldout, evaluation_sampling(config), per_prompt=config.evaluation.completions_per_prompt,
-        seed=config.seed + (1 if adapter is None else 2), tick=progress.tick,
+        backbone,
+        adapter,
+        heldout,
+        evaluation_sampling(config),
+        per_prompt=config.evaluation.completions_per_prompt,
+        seed=config.seed + (1 if adapter is None else 2),
+        on_progress=progress.on_progress,
     )
 
 
@@ -419,7 +479,7 @@ def evaluate_ticks(config: RoundConfig, n_heldout: int, n_pairs: int) -> int:
     best_of = config.evaluation.best_of
     # The votes' two answers; those before and after; what best-of-n chooses from, then what it chose beside those before.
     scored = [2 * n_pairs, n, n, *([best_of * n, 2 * n] if best_of else []), *([2 * n] if config.reward_function else [])]
-    batches = sum(-(-many // reward_model.READ_BATCH) for many in scored) + -(-n // config.ppo.minibatch_size)
+    batches = sum(-(-many // reward_model.SCORE_BATCH_SIZE) for many in scored) + -(-n // config.ppo.minibatch_size)
     return answer_ticks(config, n_heldout) * (1 + best_of) + batches * BATCH_READ
 
 

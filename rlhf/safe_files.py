@@ -57,8 +57,10 @@ def _hashable(name: Any) -> Any:
 def check_name(name: Any, folder: Path, endings: tuple[str, ...], where: str) -> None:
     """Whether a file that is named inside another one is of the right kind, there, and in this folder itself."""
     if not isinstance(name, str) or not name.endswith(endings):
-        raise ModelError(f"{folder}: {where} names {_short(name)}, which is no safetensors file. Other formats can run code when read: "
-                         "convert them first.")
+        raise ModelError(
+            f"{folder}: {where} names {_short(name)}, which is no safetensors file. Other formats can run code when read: "
+            "convert them first."
+        )
     if name != Path(name).name:
         raise ModelError(f"{folder}: {where} names {_short(name)}, which is not in this folder. Put the file there and name it alone.")
     if not (folder / name).is_file():
@@ -135,14 +137,24 @@ _MODULES = {"target_modules": _names, "inference_mode": _flag, "task_type": _one
 
 ADAPTER_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "LORA": {
-        **_MODULES, "r": _size, "lora_alpha": _scale, "use_rslora": _flag, "use_dora": _flag, "fan_in_fan_out": _flag,
+        **_MODULES,
+        "r": _size,
+        "lora_alpha": _scale,
+        "use_rslora": _flag,
+        "use_dora": _flag,
+        "fan_in_fan_out": _flag,
         "lora_dropout": _one_of(0),
     },
     "IA3": {**_MODULES, "feedforward_modules": _names, "fan_in_fan_out": _flag},
     "PEANUT": {**_MODULES, "r": _size, "scaling": _scale},
     "PROMPT_TUNING": {
-        "inference_mode": _flag, "task_type": _one_of("CAUSAL_LM"), "num_virtual_tokens": _size, "token_dim": _count,
-        "num_layers": _count, "num_attention_heads": _count, "num_transformer_submodules": _one_of(1),
+        "inference_mode": _flag,
+        "task_type": _one_of("CAUSAL_LM"),
+        "num_virtual_tokens": _size,
+        "token_dim": _count,
+        "num_layers": _count,
+        "num_attention_heads": _count,
+        "num_transformer_submodules": _one_of(1),
         "prompt_tuning_init": _one_of("RANDOM", "SAMPLE_VOCAB"),
     },
 }
@@ -152,8 +164,15 @@ SAYS_ONLY = ("peft_type", "peft_version", "base_model_name_or_path", "revision")
 """Fields that are not followed: the base is the one that stands here."""
 
 DOES_NOTHING = {
-    "bias": "none", "init_lora_weights": True, "megatron_core": "megatron.core", "qalora_group_size": 16, "init_ia3_weights": True,
-    "init_weights": True, "act_fn": "relu", "depth": 0, "lora_bias": False,
+    "bias": "none",
+    "init_lora_weights": True,
+    "megatron_core": "megatron.core",
+    "qalora_group_size": 16,
+    "init_ia3_weights": True,
+    "init_weights": True,
+    "act_fn": "relu",
+    "depth": 0,
+    "lora_bias": False,
 }
 """Values of other fields that change nothing; so do null, false and what is empty."""
 

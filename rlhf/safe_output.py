@@ -25,18 +25,18 @@ _ENDS_LINE = re.compile("[\t\n]")
 _BAR_MOVES = re.compile(r"\r|(?:\n|\x1b\[A)+\Z")
 
 
-def visible(text: str) -> str:
+def escape_controls(text: str) -> str:
     """The text with every character that commands a terminal or cannot be seen written out. Lines stay lines."""
     return _UNSEEN.sub(_written_out, text)
 
 
 def one_line(text: str) -> str:
-    """As `visible`, for what stands in a line among others, as a cell of a table does: it cannot begin a line of its own."""
-    return _ENDS_LINE.sub(_written_out, visible(text))
+    """As `escape_controls`, for what stands in a line among others, as a cell of a table does: it cannot begin a line of its own."""
+    return _ENDS_LINE.sub(_written_out, escape_controls(text))
 
 
-class VisibleStream:
-    """A text stream that writes `visible` text to another. All else, as its `buffer`, is the other's.
+class EscapingStream:
+    """A text stream that writes `escape_controls` text to another. All else, as its `buffer`, is the other's.
 
     `bars` lets through what progress bars, our own and those of libraries, write to draw themselves anew: a return to
     the line's beginning as the first thing of a write, and writes that only move between lines.
@@ -48,7 +48,7 @@ class VisibleStream:
 
     def write(self, text: str) -> int:
         kept = (_BAR_MOVES.match(text) or [""])[0] if self._bars else ""
-        self._wrapped.write(kept + _encodable(visible(text[len(kept) :]), self._wrapped))
+        self._wrapped.write(kept + _encodable(escape_controls(text[len(kept) :]), self._wrapped))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -60,10 +60,10 @@ class VisibleStream:
 
 
 @contextmanager
-def visible_output() -> Iterator[None]:
+def escaped_output() -> Iterator[None]:
     """Everything that is printed inside is made visible, errors and logs too."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = VisibleStream(sys.stdout), VisibleStream(sys.stderr, bars=True)
+    sys.stdout, sys.stderr = EscapingStream(sys.stdout), EscapingStream(sys.stderr, bars=True)
     try:
         yield
     except Exception:

@@ -24,7 +24,10 @@ log = logging.getLogger("rankloop.worker")
 
 
 def work(
-    store: Database, folder: DataFolder, run_id: str, on_change: Callable[[str, float, float | None], None] | None = None,
+    store: Database,
+    folder: DataFolder,
+    run_id: str,
+    on_change: Callable[[str, float, float | None], None] | None = None,
     reward: str | None = None,
 ) -> None:
     """Runs one round in this process and writes how it ended. `reward` is the function that the command line names.

@@ -22,7 +22,7 @@ import httpx2
 import pytest
 
 from feedback_ui.judging import compare
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving
 from feedback_ui.server.web import Web
 from rlhf.serving.client import ServerStatus
@@ -107,7 +107,7 @@ def serving(path, waiting=20):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> tuple[Web, int]:
-        gate = Gate(store)
+        gate = Auth(store)
         with gr.Blocks(analytics_enabled=False) as pages:
             component = compare.build(store, IdleServer(), gate)
         return Web(pages, gate), component._id

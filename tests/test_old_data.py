@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import launch
-from feedback_ui.shared.i18n import LANGUAGES, Words
+from feedback_ui.shared.i18n import LANGUAGES, Translator
 from feedback_ui.training import charts, rounds_table, run_view, trust_view
 from rlhf.config import RoundConfig
 from rlhf.data import pairs
@@ -285,7 +285,7 @@ def test_the_command_line_shows_the_same_numbers_of_runs(data):
 
 
 def test_the_page_shows_the_same_numbers_of_runs(old):
-    words = Words("en")
+    words = Translator("en")
     shown = {run.id: numbers(plain(run_view.result(words, run))) for run in runs.all_runs(old)}
     assert shown == EXPECTED["page_shown"]
     assert numbers(plain(rounds_table.section(words, runs.all_runs(old)))) == EXPECTED["rounds_shown"]
@@ -294,7 +294,7 @@ def test_the_page_shows_the_same_numbers_of_runs(old):
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", RUNS)
 def test_every_part_of_a_page_about_a_run_is_drawn(old, name, language):
-    words, run = Words(language), runs.get(old, RUNS[name])
+    words, run = Translator(language), runs.get(old, RUNS[name])
     metrics = runs.metrics(old, run.id)
     people = {annotator.id: annotator for annotator in annotators.all_annotators(old)}
     judged = {comparison.id: comparison for comparison in comparisons.many(old, trust_view.compared(run))}
@@ -324,7 +324,7 @@ def test_adapters_give_the_same_greedy_answers(old):
         folder = policies.adapter_folder(old, policy)
         if folder is not None:
             backbone.load_adapter(policy.name, folder)
-        with backbone.using(policy.name if folder else None):
+        with backbone.use_adapter(policy.name if folder else None):
             longest = max(map(len, EXPECTED["greedy"][policy.name]))
             drawn = sample(backbone, questions, Sampling(temperature=0.0, max_new_tokens=longest), generator(backbone.device, 0))
         found[policy.name] = [one.ids for one in drawn]

@@ -14,9 +14,9 @@ import gradio as gr
 
 from feedback_ui.judging import acts, judging_view, problems
 from feedback_ui.judging.component import judging_component
-from feedback_ui.server.auth import Gate, Refused
+from feedback_ui.server.auth import Auth, Refused
 from feedback_ui.shared.errors import without_paths
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.i18n import Translator, translator_for
 from rlhf.serving.client import PolicyClient, PolicyServerDown
 from storage.core.database import Database, StoreError, StoreLocked
 from storage.core.records import Annotator, Comparison, Presentation
@@ -30,9 +30,9 @@ Reply = dict[str, Any]
 Found = tuple[Comparison, Presentation] | None
 
 
-def build(store: Database, client: PolicyClient, gate: Gate) -> gr.HTML:
+def build(store: Database, client: PolicyClient, gate: Auth) -> gr.HTML:
     """The page's one component. Gradio publishes its functions by name and finds the request by its annotation."""
-    desk = Desk(store, client)
+    desk = CompareService(store, client)
     ask = partial(answered, gate)
 
     def next_comparison(data: dict[str, Any], request: gr.Request) -> Reply:
@@ -50,19 +50,19 @@ def build(store: Database, client: PolicyClient, gate: Gate) -> gr.HTML:
     return judging_component("compare", [next_comparison, judge, undo, renew])
 
 
-def answered(gate: Gate, request: gr.Request, function: Callable[[Annotator, Words, dict], Reply], data: Any) -> Reply:
+def answered(gate: Auth, request: gr.Request, function: Callable[[Annotator, Translator, dict], Reply], data: Any) -> Reply:
     """What the function says to this annotator, or why it says nothing: the page keeps its draft and shows what to do."""
     try:
         visitor = gate.acts(request, "annotator")
     except Refused as refusal:
         return {"refused": refusal.message, "signed_out": refusal.status == 401}
     try:
-        return function(visitor.annotator, words_of(request), data if isinstance(data, dict) else {})
+        return function(visitor.annotator, translator_for(request), data if isinstance(data, dict) else {})
     except StoreError as error:
-        return {"problem": problems.problem(words_of(request), error)}
+        return {"problem": problems.problem(translator_for(request), error)}
 
 
-class Desk:
+class CompareService:
     """What happens on the server between two comparisons."""
 
     def __init__(self, store: Database, client: PolicyClient):
@@ -70,10 +70,10 @@ class Desk:
         self.client = client
         self.tokens = RowTokens(store)
 
-    def next_for(self, annotator: Annotator, words: Words, data: dict[str, Any]) -> Reply:
+    def next_for(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
         return self._view(annotator, words, data, queue.next_presentation(self.store, annotator.id))
 
-    def judge(self, annotator: Annotator, words: Words, act: dict[str, Any]) -> Reply:
+    def judge(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
         """Saves one judgment and answers with the next comparison, in one commit. Sent twice, it counts once.
 
         Without `next` nothing was saved for now, and the page keeps what it has.
@@ -91,7 +91,7 @@ class Desk:
             return self._judge_alone(annotator, words, act)
         return {"next": self._view(annotator, words, act, found)}
 
-    def _judge_alone(self, annotator: Annotator, words: Words, act: dict[str, Any]) -> Reply:
+    def _judge_alone(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
         """What goes wrong with the next comparison must not cost the judgment."""
         try:
             self._save(annotator, act)
@@ -100,20 +100,20 @@ class Desk:
         judged = annotators.get(self.store, annotator.id).judged
         return {"next": judging_view.dry_queue_view(words, words("compare.next_failed"), judged)}
 
-    def undo(self, annotator: Annotator, words: Words, data: dict[str, Any]) -> Reply:
+    def undo(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
         """Takes the last judgment back; the comparison it was about comes again, in the same order."""
         undone = judgments.undo(self.store, annotator.id)
         says = words("compare.undone" if undone else "compare.nothing_to_undo")
         return {"says": says, "next": self.next_for(annotator, words, data)}
 
-    def renew(self, annotator: Annotator, words: Words, data: dict[str, Any]) -> Reply:
+    def renew(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
         """A sign of life. `ours` also while nobody took the place of a lease that is over: the judgment would be kept."""
         shown = self._own(annotator, data)
         if shown is None:
             return {"ours": False}
         if queue.renew(self.store, shown.id, annotator.id):
             return {"ours": True}
-        return {"ours": not judgments.is_judged(self.store, shown) and queue.reclaim(self.store, shown)}
+        return {"ours": not judgments.is_judged(self.store, shown) and queue.can_accept(self.store, shown)}
 
     def _save(self, annotator: Annotator, act: dict[str, Any]) -> None:
         if (shown := self._own(annotator, act)) is None:
@@ -125,16 +125,16 @@ class Desk:
         presentation_id = self.tokens.open("presentation", data.get("presentation_id"), annotator.id)
         return None if presentation_id is None else presentations.get(self.store, presentation_id)
 
-    def _refused(self, annotator: Annotator, words: Words, act: dict[str, Any], error: BadJudgment) -> Reply:
+    def _refused(self, annotator: Annotator, words: Translator, act: dict[str, Any], error: BadJudgment) -> Reply:
         lost = isinstance(error, LeaseOver)
         why = problems.problem(words, error)
         problem = why if lost else words("compare.not_saved", why=why)
         return {"problem": problem, "lost": lost, "next": self.next_for(annotator, words, act)}
 
-    def _not_saved(self, words: Words, error: StoreError) -> Reply:
+    def _not_saved(self, words: Translator, error: StoreError) -> Reply:
         return {"problem": words("compare.not_saved", why=problems.problem(words, error))}
 
-    def _view(self, annotator: Annotator, words: Words, data: dict[str, Any], found: Found) -> Reply:
+    def _view(self, annotator: Annotator, words: Translator, data: dict[str, Any], found: Found) -> Reply:
         judged = annotators.get(self.store, annotator.id).judged
         told = judging_view.guidelines_view(guidelines.current(self.store), data.get("guidelines"))
         if found is None:
@@ -150,7 +150,7 @@ class Desk:
             guidelines=told,
         )
 
-    def _why_dry(self, words: Words) -> str:
+    def _why_dry(self, words: Translator) -> str:
         try:
             status = self.client.status()
         except PolicyServerDown as error:

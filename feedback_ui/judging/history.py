@@ -13,8 +13,8 @@ import gradio as gr
 from feedback_ui.judging import acts, judging_view, problems
 from feedback_ui.judging.compare import answered
 from feedback_ui.judging.component import judging_component
-from feedback_ui.server.auth import Gate
-from feedback_ui.shared.i18n import Words
+from feedback_ui.server.auth import Auth
+from feedback_ui.shared.i18n import Translator
 from storage.core.database import Database, StoreError
 from storage.core.records import Annotator, PastJudgment
 from storage.judging import history, judgments
@@ -27,9 +27,9 @@ Reply = dict[str, Any]
 PAGE_ROWS = 20
 
 
-def build(store: Database, gate: Gate) -> gr.HTML:
+def build(store: Database, gate: Auth) -> gr.HTML:
     """The page's one component. Gradio publishes its functions by name and finds the request by its annotation."""
-    archive = Archive(store)
+    archive = HistoryService(store)
     ask = partial(answered, gate)
 
     def past_judgments(filters: dict[str, Any], request: gr.Request) -> Reply:
@@ -44,14 +44,14 @@ def build(store: Database, gate: Gate) -> gr.HTML:
     return judging_component("history", [past_judgments, past_judgment, correct])
 
 
-class Archive:
+class HistoryService:
     """What an annotator may see of, and say about, the judgments they gave."""
 
     def __init__(self, store: Database):
         self.store = store
         self.tokens = RowTokens(store)
 
-    def rows(self, annotator: Annotator, words: Words, filters: dict[str, Any]) -> Reply:
+    def rows(self, annotator: Annotator, words: Translator, filters: dict[str, Any]) -> Reply:
         """A page of judgments, newest first, and whether there are older ones."""
         verdict, text = filters.get("verdict"), filters.get("text")
         found = history.of_annotator(
@@ -70,7 +70,7 @@ class Archive:
             "older": self._token(shown[-1]) if len(found) > PAGE_ROWS else None,
         }
 
-    def one(self, annotator: Annotator, words: Words, data: dict[str, Any]) -> Reply:
+    def one(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
         """One judgment, to be read or corrected."""
         try:
             past = self._own(annotator, data.get("judgment_id"))
@@ -79,7 +79,7 @@ class Archive:
         # The sheet knows an old presentation by the judgment of it.
         return {"view": judging_view.past_view(words, past, settings.current(self.store), token=self._token(past))}
 
-    def correct(self, annotator: Annotator, words: Words, act: dict[str, Any]) -> Reply:
+    def correct(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
         """Saves what is said now in the place of what was said; sent twice, it is corrected once."""
         try:
             with self.store.atomic():
@@ -91,7 +91,7 @@ class Archive:
             return self._sent_before(annotator, words, act) or {"problem": problem}
         return {"row": self._row(words, history.get(self.store, corrected.id)), "replaces": act["judgment_id"]}
 
-    def _sent_before(self, annotator: Annotator, words: Words, act: dict[str, Any]) -> Reply | None:
+    def _sent_before(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply | None:
         """The correction that an earlier try has made, whose reply was lost."""
         judgment_id = self.tokens.open("judgment", act.get("judgment_id"), annotator.id)
         for newest in history.of_annotator(self.store, annotator.id, limit=1):
@@ -106,7 +106,7 @@ class Archive:
             raise BadJudgment("There is no such judgment: reload the page.", "superseded")
         return history.get(self.store, judgment_id)
 
-    def _row(self, words: Words, past: PastJudgment) -> dict[str, Any]:
+    def _row(self, words: Translator, past: PastJudgment) -> dict[str, Any]:
         return judging_view.past_row(words, past, token=self._token(past))
 
     def _token(self, past: PastJudgment) -> str:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from feedback_ui.shared import markdown
-from feedback_ui.shared.i18n import Words, tables
+from feedback_ui.shared.i18n import Translator, tables
 from feedback_ui.shared.presenters import duration, sentence
 from storage.content.completions import as_shown
 from storage.core.records import Comparison, Details, Guidelines, Judgment, Message, PastJudgment, ProjectSettings
@@ -45,7 +45,7 @@ def browser_texts() -> dict[str, dict[str, str]]:
 
 
 def comparison_view(
-    words: Words,
+    words: Translator,
     comparison: Comparison,
     order: Sequence[int],
     project: ProjectSettings,
@@ -91,7 +91,7 @@ def asks(project: ProjectSettings) -> dict[str, Any]:
     }
 
 
-def turns(words: Words, messages: Sequence[Message], *, show_system: bool) -> list[dict[str, str]]:
+def turns(words: Translator, messages: Sequence[Message], *, show_system: bool) -> list[dict[str, str]]:
     """The turns of a conversation; who speaks is only said where more than one does."""
     shown = [message for message in messages if show_system or message["role"] != "system"]
     return [
@@ -104,7 +104,7 @@ def turns(words: Words, messages: Sequence[Message], *, show_system: bool) -> li
     ]
 
 
-def _speaker(words: Words, role: str) -> str:
+def _speaker(words: Translator, role: str) -> str:
     return words(f"compare.speaker.{role}") if role in SPEAKERS else role.capitalize()
 
 
@@ -124,11 +124,11 @@ def _rendered(text: str) -> tuple[str, str]:
 # ---- nothing to judge
 
 
-def judged_so_far(words: Words, count: int) -> str:
+def judged_so_far(words: Translator, count: int) -> str:
     return words("compare.judged", count=count, number=f"{count:,}") if count else words("compare.judged_none")
 
 
-def dry_queue_view(words: Words, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
+def dry_queue_view(words: Translator, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
     """Every comparison there is has been judged by this annotator."""
     return {
         "state": "empty",
@@ -139,7 +139,7 @@ def dry_queue_view(words: Words, note: str, judged: int, guidelines: dict[str, A
     }
 
 
-def waiting_note(words: Words, *, ready: bool, filling: bool, seconds_per_comparison: float | None, note: str) -> str:
+def waiting_note(words: Translator, *, ready: bool, filling: bool, seconds_per_comparison: float | None, note: str) -> str:
     """How long until the next comparison, in words, from the policy server's status."""
     if not ready:
         said = note or words("compare.model_loading")
@@ -152,14 +152,14 @@ def waiting_note(words: Words, *, ready: bool, filling: bool, seconds_per_compar
     return f"{said} {words('compare.fills_by_itself')}"
 
 
-def server_down_note(words: Words, error: Exception) -> str:
+def server_down_note(words: Translator, error: Exception) -> str:
     return f"{sentence(error)} {words('compare.server_down')}"
 
 
 # ---- judgments that were given
 
 
-def past_row(words: Words, past: PastJudgment, *, token: str) -> dict[str, Any]:
+def past_row(words: Translator, past: PastJudgment, *, token: str) -> dict[str, Any]:
     """One line of the History page."""
     judgment, details = past.judgment, past.details
     return {
@@ -177,7 +177,7 @@ def exclusion_view(past: PastJudgment) -> dict[str, str] | None:
     return past.exclusion and {"rule": past.exclusion.rule, "reason": past.exclusion.reason}
 
 
-def past_view(words: Words, past: PastJudgment, project: ProjectSettings, *, token: str) -> dict[str, Any]:
+def past_view(words: Translator, past: PastJudgment, project: ProjectSettings, *, token: str) -> dict[str, Any]:
     """A judgment with what it was about, as the judging component takes it to be corrected."""
     details = past.details
     view = comparison_view(words, past.comparison, past.order, project, presentation=token, judged=0)
@@ -225,7 +225,7 @@ def _choice(judgment: Judgment, slot_of: Mapping[int, int]) -> str:
     return "tie" if len(tiers) == 1 else "ab"[tiers[0][0]]
 
 
-def verdict(words: Words, judgment: Judgment, order: Sequence[int]) -> str:
+def verdict(words: Translator, judgment: Judgment, order: Sequence[int]) -> str:
     """What was judged, in a few words: `B is slightly better`, `2 > 1 = 3`."""
     slot_of = {completion_id: slot for slot, completion_id in enumerate(order)}
     choice = _choice(judgment, slot_of)
@@ -239,11 +239,11 @@ def verdict(words: Words, judgment: Judgment, order: Sequence[int]) -> str:
     return words(f"compare.says.{choice}_{strength}" if strength else f"compare.says.{choice}")
 
 
-def skip_reason(words: Words, reason: str) -> str:
+def skip_reason(words: Translator, reason: str) -> str:
     return words(SKIP_REASONS[reason]) if reason in SKIP_REASONS else reason
 
 
-def marks(words: Words, judgment: Judgment, details: Details) -> list[str]:
+def marks(words: Translator, judgment: Judgment, details: Details) -> list[str]:
     """What else was said, a word each."""
     found = [words(f"compare.flag.{kind}") for kind in dict.fromkeys(flag.kind for flag in details.flags)]
     return found + [

@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from storage.core.database import StoreError, StoreLocked
 from storage.judging.details import BadJudgment
 
 log = logging.getLogger("rankloop.judging")
 
 
-def problem(words: Words, error: StoreError) -> str:
+def problem(words: Translator, error: StoreError) -> str:
     """What went wrong and what to do. What the store itself could not do goes to the log in full."""
     if isinstance(error, BadJudgment):
         return words(f"judging.{error.problem}", **_said(words, error.values))
@@ -28,7 +28,7 @@ def slot_name(slot: int, shown: int) -> str:
     return "AB"[slot] if shown == 2 else str(slot + 1)
 
 
-def _said(words: Words, values: dict) -> dict:
+def _said(words: Translator, values: dict) -> dict:
     said = {name: f"{value:,}" if isinstance(value, int) else value for name, value in values.items()}
     if "slots" in values:
         said["answers"] = _names(values["slots"], values["shown"])

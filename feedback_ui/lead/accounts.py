@@ -9,10 +9,10 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui.lead import lead_view
-from feedback_ui.lead.section import Room, chosen, listing, refusal
+from feedback_ui.lead.section import SectionContext, chosen, listing, refusal
 from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.core.database import StoreError
 from storage.core.records import ROLES
@@ -20,7 +20,7 @@ from storage.people import accounts
 
 
 class AccountsSection:
-    def __init__(self, room: Room):
+    def __init__(self, room: SectionContext):
         self.store, self.gate = room.store, room.gate
         self.warning = html(elem_id="accounts-warning", elem_classes="rl-optional")
         self.list = listing(elem_id="accounts-list", elem_classes="rl-optional")
@@ -30,9 +30,7 @@ class AccountsSection:
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=280):
                     self.roles = gr.CheckboxGroup(list(ROLES), label=label("lead.accounts.roles"), elem_id="account-roles")
-                    self.set_roles_button = gr.Button(
-                        label("lead.accounts.set_roles"), elem_id="account-set-roles", scale=0, min_width=160
-                    )
+                    self.set_roles_button = gr.Button(label("lead.accounts.set_roles"), elem_id="account-set-roles", scale=0, min_width=160)
                 with gr.Column(min_width=280):
                     self.password = gr.Textbox(
                         label=label("lead.accounts.new_password"), type="password", max_lines=1, elem_id="account-password"
@@ -52,9 +50,7 @@ class AccountsSection:
                 self.new_roles = gr.CheckboxGroup(
                     list(ROLES), value=["annotator"], label=label("lead.accounts.roles"), min_width=280, elem_id="account-new-roles"
                 )
-            self.add_button = gr.Button(
-                label("lead.accounts.add"), variant="primary", elem_id="account-create", scale=0, min_width=160
-            )
+            self.add_button = gr.Button(label("lead.accounts.add"), variant="primary", elem_id="account-create", scale=0, min_width=160)
         self.said = html(elem_id="accounts-said", elem_classes="rl-optional")
         self.edit_fields = [self.edited, self.editing, self.whose, self.roles, self.password, self.able]
         self.shown = [
@@ -70,12 +66,12 @@ class AccountsSection:
         self.able.click(self.disable_or_enable, self.edited, self.shown, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
         return {**self._list(words, visitor), **self._closed(words), self.said: ""}
 
     def edit(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         self.gate.acts(request, "lead")
-        words = words_of(request)
+        words = translator_for(request)
         try:
             account = accounts.get(self.store, chosen(event)[1])
         except StoreError as error:
@@ -91,7 +87,7 @@ class AccountsSection:
         }
 
     def add(self, name: str, password: str, roles: list[str], request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         first = not accounts.any_accounts(self.store)
         try:
             account = accounts.create(self.store, name or "", password or "", roles, visitor.annotator.id)
@@ -123,14 +119,14 @@ class AccountsSection:
         return self._change(request, turn, "lead.accounts.changed")
 
     def _change(self, request: gr.Request, act: Callable[[int], Any], said: str) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         try:
             act(visitor.annotator.id)
         except StoreError as error:
             return {self.said: refusal(error)}
         return {**self._list(words, visitor), **self._closed(words), self.said: presenters.notice(words(said))}
 
-    def _list(self, words: Words, visitor: Visitor) -> dict[Component, Any]:
+    def _list(self, words: Translator, visitor: Visitor) -> dict[Component, Any]:
         acts = visitor.may_act("lead")
         every = accounts.all_accounts(self.store)
         return {
@@ -140,7 +136,7 @@ class AccountsSection:
             self.new_roles: gr.CheckboxGroup(_role_choices(words), value=["annotator"] if every else ["annotator", "lead", "researcher"]),
         }
 
-    def _closed(self, words: Words) -> dict[Component, Any]:
+    def _closed(self, words: Translator) -> dict[Component, Any]:
         return {
             self.edited: None,
             self.editing: gr.Column(visible=False),
@@ -149,7 +145,7 @@ class AccountsSection:
         }
 
 
-def _role_choices(words: Words) -> list[tuple[str, str]]:
+def _role_choices(words: Translator) -> list[tuple[str, str]]:
     return [(words(f"roles.{role}"), role) for role in ROLES]
 
 

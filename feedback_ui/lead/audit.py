@@ -8,8 +8,8 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui.lead import lead_view
-from feedback_ui.lead.section import Room, names
-from feedback_ui.shared.i18n import words_of
+from feedback_ui.lead.section import SectionContext, names
+from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.people import audit
 
@@ -17,7 +17,7 @@ ROWS = 50
 
 
 class AuditSection:
-    def __init__(self, room: Room):
+    def __init__(self, room: SectionContext):
         self.store, self.gate = room.store, room.gate
         self.skipped = gr.State(0)
         self.entries = html(elem_id="audit-entries")
@@ -46,7 +46,7 @@ class AuditSection:
         found = audit.entries(self.store, skip=skip, limit=ROWS + 1)
         return {
             self.skipped: skip,
-            self.entries: lead_view.audit_list(words_of(request), found[:ROWS], names(self.store)),
+            self.entries: lead_view.audit_list(translator_for(request), found[:ROWS], names(self.store)),
             self.newer: gr.Button(interactive=skip > 0),
             self.older: gr.Button(interactive=len(found) > ROWS),
         }

@@ -8,9 +8,9 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui.lead import lead_view
-from feedback_ui.lead.section import Room, chosen, listing, names, refusal
+from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.serving.client import PolicyServerDown
 from storage.content import batches, policies
@@ -22,7 +22,7 @@ POLL_S = 3
 
 
 class BatchesSection:
-    def __init__(self, room: Room):
+    def __init__(self, room: SectionContext):
         self.store, self.client, self.gate = room.store, room.client, room.gate
         with gr.Column(elem_classes="rl-acts rl-pane") as self.asking:
             html(label("lead.batches.ask_title"), elem_classes="rl-overline")
@@ -65,14 +65,12 @@ class BatchesSection:
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
-        self.ask_button.click(
-            self.ask, {self.who, self.priority, *self.numbers.values()}, [self.said, self.list, self.timer], **QUIET
-        )
+        self.ask_button.click(self.ask, {self.who, self.priority, *self.numbers.values()}, [self.said, self.list, self.timer], **QUIET)
         self.list.click(self.cancel, None, [self.said, self.list, self.timer], **QUIET)
         self.timer.tick(self.follow, self.list, [self.list, self.timer], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
         able = self._able()
         return {
@@ -84,7 +82,7 @@ class BatchesSection:
         }
 
     def ask(self, values: dict[Component, Any], request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         said = {name: values[field] for name, field in self.numbers.items()}
         if empty := next((name for name, value in said.items() if value is None), None):
             return {self.said: presenters.notice(words("lead.batches.empty", title=words(f"lead.batches.{empty}")), "bad")}
@@ -99,7 +97,7 @@ class BatchesSection:
         return {self.said: presenters.notice(words("lead.batches.asked", number=batch.id)), **self._list(words, acts=True)}
 
     def cancel(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         try:
             _, batch_id = chosen(event)
             batches.cancel(self.store, batch_id, visitor.annotator.id)
@@ -110,7 +108,7 @@ class BatchesSection:
     def follow(self, shown: str, request: gr.Request) -> dict[Component, Any]:
         """A tick. What has not changed is not sent again."""
         visitor = self.gate.reads(request, "lead")
-        update = self._list(words_of(request), acts=visitor.may_act("lead"))
+        update = self._list(translator_for(request), acts=visitor.may_act("lead"))
         if update[self.list] == shown:
             del update[self.list]
         return update
@@ -123,7 +121,7 @@ class BatchesSection:
             collector = ""
         return [v for v in policies.all_versions(self.store) if v.kind != "external" or v.name == collector]
 
-    def _list(self, words: Words, *, acts: bool) -> dict[Component, Any]:
+    def _list(self, words: Translator, *, acts: bool) -> dict[Component, Any]:
         every = batches.all_batches(self.store)
         unfinished = any(b.made < b.asked and b.cancelled_at is None for b in every)
         notes, seconds, down = {}, None, ""
@@ -134,7 +132,5 @@ class BatchesSection:
             except PolicyServerDown as error:
                 down = presenters.notice(words("lead.batches.server_down", error=presenters.sentence(error)), "warn")
         known = {version.id: version for version in policies.all_versions(self.store)}
-        listed = lead_view.batch_list(
-            words, every, known, names(self.store), notes=notes, seconds_per_comparison=seconds, acts=acts
-        )
+        listed = lead_view.batch_list(words, every, known, names(self.store), notes=notes, seconds_per_comparison=seconds, acts=acts)
         return {self.list: down + listed, self.timer: gr.Timer(active=unfinished)}

@@ -9,9 +9,9 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui.lead import lead_view
-from feedback_ui.lead.section import Room, chosen, listing, names, refusal
+from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.core.database import StoreError
 from storage.core.records import Exclusion
@@ -20,7 +20,7 @@ from storage.people import annotators
 
 
 class ExclusionsSection:
-    def __init__(self, room: Room):
+    def __init__(self, room: SectionContext):
         self.store, self.gate = room.store, room.gate
         with gr.Column(elem_classes="rl-acts rl-pane") as self.excluding:
             html(label("lead.exclusions.add_title"), elem_classes="rl-overline")
@@ -73,7 +73,7 @@ class ExclusionsSection:
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
         """What was typed stays: somebody may have come here from a row that filled the form in."""
-        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
         everybody = [(a.name, a.id) for a in annotators.all_annotators(self.store)]
         return {
             self.excluding: gr.Column(visible=visitor.may_act("lead")),
@@ -102,7 +102,7 @@ class ExclusionsSection:
     def fill_since(self, annotator_id: int | None, request: gr.Request) -> dict[Component, Any]:
         """The moment of the annotator's first wrong answer to a gold comparison."""
         self.gate.acts(request, "lead")
-        words = words_of(request)
+        words = translator_for(request)
         if annotator_id is None:
             return {self.said: presenters.notice(words("lead.exclusions.nothing_chosen"), "bad")}
         failed_at = gold.first_failure(self.store, annotator_id)
@@ -114,7 +114,7 @@ class ExclusionsSection:
         self, annotator_id: int | None, since: str, judgment: str, rule: str, reason: str, request: gr.Request
     ) -> dict[Component, Any]:
         """One judgment where a number is given; else everything that counts of the chosen annotator."""
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         said = {"rule": rule or "", "reason": reason or "", "by": visitor.annotator.id}
         try:
             if (judgment or "").strip():
@@ -134,7 +134,7 @@ class ExclusionsSection:
     def choose(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         """Lifting asks for a reason first."""
         self.gate.acts(request, "lead")
-        words = words_of(request)
+        words = translator_for(request)
         try:
             found = exclusions.get(self.store, chosen(event)[1])
         except StoreError as error:
@@ -148,7 +148,7 @@ class ExclusionsSection:
         }
 
     def lift(self, exclusion_id: int | None, reason: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         try:
             if exclusion_id is None:
                 raise ValueError(words("lead.exclusions.nothing_to_lift"))
@@ -161,17 +161,17 @@ class ExclusionsSection:
             self.list: self._list(words, acts=True),
         }
 
-    def _title(self, words: Words, exclusion: Exclusion) -> str:
+    def _title(self, words: Translator, exclusion: Exclusion) -> str:
         return words("lead.exclusions.lift_title", number=exclusion.id, rule=lead_view.rule(words, exclusion.rule))
 
-    def _list(self, words: Words, *, acts: bool) -> str:
+    def _list(self, words: Translator, *, acts: bool) -> str:
         return lead_view.exclusion_list(words, exclusions.all_exclusions(self.store), names(self.store), acts=acts)
 
     def _closed(self) -> dict[Component, Any]:
         return {self.lifted: None, self.lifting: gr.Column(visible=False), self.lift_reason: ""}
 
 
-def _numbers(words: Words, said: str) -> list[int]:
+def _numbers(words: Translator, said: str) -> list[int]:
     """`12` or `12, 15`."""
     parts = [part.strip().removeprefix("#") for part in said.split(",") if part.strip()]
     if not all(part.isascii() and part.isdigit() for part in parts):
@@ -179,7 +179,7 @@ def _numbers(words: Words, said: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _day(words: Words, said: str) -> str:
+def _day(words: Translator, said: str) -> str:
     """A day as the time at which it begins, or a moment, in UTC; empty stays empty."""
     said = (said or "").strip()
     try:

@@ -8,9 +8,9 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui.lead import lead_view
-from feedback_ui.lead.section import Room, chosen, listing, refusal
+from feedback_ui.lead.section import SectionContext, chosen, listing, refusal
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.content import comparisons, policies
 from storage.core.database import StoreError
@@ -18,7 +18,7 @@ from storage.judging import gold
 
 
 class GoldSection:
-    def __init__(self, room: Room):
+    def __init__(self, room: SectionContext):
         self.store, self.gate = room.store, room.gate
         with gr.Column(elem_classes="rl-acts rl-pane") as self.setting:
             html(label("lead.gold.title"), elem_classes="rl-overline")
@@ -49,7 +49,7 @@ class GoldSection:
         self.list.click(self.choose, None, [self.number, *self.asked], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
         return {
             self.setting: gr.Column(visible=visitor.may_act("lead")),
             self.number: None,
@@ -60,7 +60,7 @@ class GoldSection:
 
     def show(self, number: int | None, request: gr.Request) -> dict[Component, Any]:
         self.gate.acts(request, "lead")
-        words = words_of(request)
+        words = translator_for(request)
         try:
             if number is None:
                 raise StoreError(words("lead.gold.no_number"))
@@ -86,7 +86,7 @@ class GoldSection:
         return {self.number: number, **self.show(number, request)}
 
     def set_answer(self, number: int | None, order: str, note: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         try:
             if number is None:
                 raise StoreError(words("lead.gold.no_number"))
@@ -98,7 +98,7 @@ class GoldSection:
         said = words("lead.gold.saved", number=comparison.id, order=lead_view.letters(comparison, tiers))
         return {self.said: presenters.notice(said), self.list: self._list(words, acts=True)}
 
-    def _list(self, words: Words, *, acts: bool) -> str:
+    def _list(self, words: Translator, *, acts: bool) -> str:
         known = gold.answers(self.store)
         found = comparisons.many(self.store, list(known))
         return lead_view.gold_list(words, found, known, gold.results(self.store), acts=acts)

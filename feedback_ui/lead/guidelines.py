@@ -8,16 +8,16 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui.lead import lead_view
-from feedback_ui.lead.section import Room, chosen, listing, names, refusal
+from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.core.database import StoreError
 from storage.project import guidelines
 
 
 class GuidelinesSection:
-    def __init__(self, room: Room):
+    def __init__(self, room: SectionContext):
         self.store, self.gate = room.store, room.gate
         with gr.Column(elem_classes="rl-acts") as self.editing:
             with gr.Row(equal_height=True):
@@ -45,7 +45,7 @@ class GuidelinesSection:
         self.versions.click(self.view, None, self.viewed, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
         return {
             self.editing: gr.Column(visible=visitor.may_act("lead")),
             self.said: "",
@@ -60,14 +60,14 @@ class GuidelinesSection:
         if (draft or "").strip() not in ("", *(version.text for version in versions)):
             return gr.skip()
         now = versions[0].text if versions else ""
-        return {self.editor: now, self.preview: lead_view.guideline_preview(words_of(request), now)}
+        return {self.editor: now, self.preview: lead_view.guideline_preview(translator_for(request), now)}
 
     def show_preview(self, said: str, request: gr.Request) -> str:
         self.gate.acts(request, "lead")
-        return lead_view.guideline_preview(words_of(request), said or "")
+        return lead_view.guideline_preview(translator_for(request), said or "")
 
     def publish(self, said: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         before = guidelines.current(self.store)
         try:
             now = guidelines.publish(self.store, said or "", visitor.annotator.id)
@@ -78,7 +78,7 @@ class GuidelinesSection:
 
     def view(self, event: gr.EventData, request: gr.Request) -> str:
         self.gate.reads(request, "lead")
-        words = words_of(request)
+        words = translator_for(request)
         try:
             _, guidelines_id = chosen(event)
         except StoreError as error:

@@ -11,8 +11,8 @@ from dataclasses import asdict
 
 from feedback_ui.shared import markdown
 from feedback_ui.shared.html import button, muted, table, text, when
-from feedback_ui.shared.i18n import Words
-from feedback_ui.shared.presenters import duration, hollow, notice
+from feedback_ui.shared.i18n import Translator
+from feedback_ui.shared.presenters import duration, empty_state, notice
 from storage.core.records import (
     Batch,
     Comparison,
@@ -44,7 +44,7 @@ SHOWN_ROW_ERRORS = 50
 # ---- small pieces
 
 
-def who(words: Words, names: Mapping[int, str], annotator_id: int | None) -> str:
+def who(words: Translator, names: Mapping[int, str], annotator_id: int | None) -> str:
     return text(names[annotator_id]) if annotator_id in names else f'<span class="rl-muted">{words("lead.by_program")}</span>'
 
 
@@ -58,7 +58,7 @@ class BadOrder(ValueError):
     """The text is no order of these answers; the message says where."""
 
 
-def tiers_of(words: Words, order: str, comparison: Comparison) -> Tiers:
+def tiers_of(words: Translator, order: str, comparison: Comparison) -> Tiers:
     """`B > A = C` as tiers of completion ids.
 
     Raises:
@@ -80,7 +80,7 @@ def tiers_of(words: Words, order: str, comparison: Comparison) -> Tiers:
 # ---- a comparison, opened
 
 
-def conversation(words: Words, prompt: Prompt) -> str:
+def conversation(words: Translator, prompt: Prompt) -> str:
     several = len(prompt.messages) > 1
     return "".join(
         (f'<p class="rl-small rl-muted">{words("lead.turn." + m["role"])}</p>' if several else "")
@@ -89,13 +89,17 @@ def conversation(words: Words, prompt: Prompt) -> str:
     )
 
 
-def answers(words: Words, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
+def answers(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
     """The answers with their letters and who wrote them."""
-    return '<div class="rl-answers">' + "".join(
-        f'<article class="rl-pane rl-answer"><h4>{LETTERS[i]} <span class="rl-muted">{_author(completion, policies)}</span></h4>'
-        f'<div class="rl-prose" dir="auto">{markdown.render(completion.text, words) or words("lead.empty_answer")}</div></article>'
-        for i, completion in enumerate(comparison.completions)
-    ) + "</div>"
+    return (
+        '<div class="rl-answers">'
+        + "".join(
+            f'<article class="rl-pane rl-answer"><h4>{LETTERS[i]} <span class="rl-muted">{_author(completion, policies)}</span></h4>'
+            f'<div class="rl-prose" dir="auto">{markdown.render(completion.text, words) or words("lead.empty_answer")}</div></article>'
+            for i, completion in enumerate(comparison.completions)
+        )
+        + "</div>"
+    )
 
 
 def _author(completion: Completion, policies: Mapping[int, PolicyVersion]) -> str:
@@ -103,17 +107,17 @@ def _author(completion: Completion, policies: Mapping[int, PolicyVersion]) -> st
     return text(version.name) if version else ""
 
 
-def shown_comparison(words: Words, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
+def shown_comparison(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
     return f'<section class="rl-opened">{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}</section>'
 
 
 # ---- prompts
 
 
-def prompt_counts(words: Words, counts: Sequence[tuple[str, str, int]]) -> str:
+def prompt_counts(words: Translator, counts: Sequence[tuple[str, str, int]]) -> str:
     """How many prompts of each kind there are, by split."""
     if not counts:
-        return hollow(words("lead.prompts.none"))
+        return empty_state(words("lead.prompts.none"))
     by_kind: dict[str, dict[str, int]] = {}
     for kind, split, number in counts:
         by_kind.setdefault(kind, {})[split] = number
@@ -128,7 +132,7 @@ def prompt_counts(words: Words, counts: Sequence[tuple[str, str, int]]) -> str:
     return table(heads, rows, caption=words("lead.prompts.counts"), numbers=(1, 2, 3), cards=False)
 
 
-def import_report(words: Words, report: Report) -> str:
+def import_report(words: Translator, report: Report) -> str:
     """What came of an import, and each wrong row with its reason."""
     said = words("lead.prompts.added", count=report.prompts)
     if report.prompts_known:
@@ -142,7 +146,7 @@ def import_report(words: Words, report: Report) -> str:
     return f'{notice(said)}{notice(words("lead.prompts.wrong", count=report.wrong), "warn")}<ul class="rl-errors">{rows}</ul>{rest}'
 
 
-def import_list(words: Words, imports: Sequence[Import], names: Mapping[int, str], *, acts: bool) -> str:
+def import_list(words: Translator, imports: Sequence[Import], names: Mapping[int, str], *, acts: bool) -> str:
     """Every import, newest first. Empty when there was none: what to do then stands above it."""
     if not imports:
         return ""
@@ -162,7 +166,7 @@ def import_list(words: Words, imports: Sequence[Import], names: Mapping[int, str
     return f'<section><p class="rl-overline">{words("lead.prompts.imports_title")}</p>{listed}</section>'
 
 
-def _brought(words: Words, report: Report) -> str:
+def _brought(words: Translator, report: Report) -> str:
     found = {"prompts": report.prompts, "comparisons": report.comparisons, "judgments": report.judgments, "wrong_rows": report.wrong}
     return text(", ".join(words(f"lead.prompts.of_{name}", count=number) for name, number in found.items() if number) or "0")
 
@@ -171,12 +175,12 @@ def _brought(words: Words, report: Report) -> str:
 
 
 def batch_list(
-    words: Words, batches: Sequence[Batch], policies: Mapping[int, PolicyVersion], names: Mapping[int, str], *,
+    words: Translator, batches: Sequence[Batch], policies: Mapping[int, PolicyVersion], names: Mapping[int, str], *,
     notes: Mapping[str, str], seconds_per_comparison: float | None, acts: bool,
 ) -> str:  # fmt: skip
     """Every batch, newest first, with how far it is and how long it still takes."""
     if not batches:
-        return hollow(words("lead.batches.none"))
+        return empty_state(words("lead.batches.none"))
     waits = _waits(batches, seconds_per_comparison, notes)
     rows = []
     for batch in batches:
@@ -196,12 +200,12 @@ def batch_list(
     return table(heads, rows, caption=words("lead.batches.list"), numbers=(0,))
 
 
-def progress(words: Words, made: int, asked: int) -> str:
+def progress(words: Translator, made: int, asked: int) -> str:
     said = words("lead.batches.made", made=f"{made:,}", asked=f"{asked:,}")
     return f'<progress class="rl-progress" max="{asked}" value="{made}" aria-label="{text(said)}"></progress>{text(said)}<br>'
 
 
-def sampled(words: Words, answers: int, sampling: Sampling) -> str:
+def sampled(words: Translator, answers: int, sampling: Sampling) -> str:
     said = [words("lead.batches.answers_each", count=answers), words("lead.batches.at_temperature", value=f"{sampling.temperature:g}")]
     if sampling.top_p < 1:
         said.append(f"top-p {sampling.top_p:g}")
@@ -222,7 +226,7 @@ def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes
     return waits
 
 
-def _state(words: Words, batch: Batch, wait_s: float | None) -> str:
+def _state(words: Translator, batch: Batch, wait_s: float | None) -> str:
     if batch.cancelled_at is not None:
         return words("lead.batches.cancelled")
     if batch.made >= batch.asked:
@@ -238,11 +242,11 @@ def _priority(priority: int) -> str:
 
 
 def gold_list(
-    words: Words, comparisons: Sequence[Comparison], known: Mapping[int, Tiers], results: Mapping[int, tuple[int, int]], *, acts: bool
+    words: Translator, comparisons: Sequence[Comparison], known: Mapping[int, Tiers], results: Mapping[int, tuple[int, int]], *, acts: bool
 ) -> str:
     """Every gold comparison with its known order and how annotators fared, the hardest first."""
     if not comparisons:
-        return hollow(words("lead.gold.none"))
+        return empty_state(words("lead.gold.none"))
 
     def share(comparison: Comparison) -> float:
         judged, right = results.get(comparison.id, (0, 0))
@@ -262,7 +266,7 @@ def gold_list(
     return table(heads, rows, caption=words("lead.gold.list"), numbers=(0,))
 
 
-def _fared(words: Words, judged: int, right: int) -> str:
+def _fared(words: Translator, judged: int, right: int) -> str:
     if not judged:
         return f'<span class="rl-muted">{words("lead.gold.not_judged")}</span>'
     return words("lead.gold.right", right=f"{right:,}", count=judged)
@@ -271,14 +275,14 @@ def _fared(words: Words, judged: int, right: int) -> str:
 # ---- exclusions
 
 
-def rule(words: Words, said: str) -> str:
+def rule(words: Translator, said: str) -> str:
     """A rule's name in the reader's language, if it is one of those that are offered."""
     return words(f"lead.rule.{said.replace(' ', '_')}") if said in RULES else said
 
 
-def exclusion_list(words: Words, exclusions: Sequence[Exclusion], names: Mapping[int, str], *, acts: bool) -> str:
+def exclusion_list(words: Translator, exclusions: Sequence[Exclusion], names: Mapping[int, str], *, acts: bool) -> str:
     if not exclusions:
-        return hollow(words("lead.exclusions.none"))
+        return empty_state(words("lead.exclusions.none"))
     rows = [
         [
             str(e.id),
@@ -297,21 +301,21 @@ def exclusion_list(words: Words, exclusions: Sequence[Exclusion], names: Mapping
 # ---- guidelines
 
 
-def guideline_preview(words: Words, said: str) -> str:
+def guideline_preview(words: Translator, said: str) -> str:
     body = markdown.render(said, words)
     return f'<div class="rl-prose" dir="auto">{body}</div>' if body else muted(words("lead.guidelines.preview_empty"))
 
 
-def guideline_version(words: Words, number: int, said: Guidelines) -> str:
+def guideline_version(words: Translator, number: int, said: Guidelines) -> str:
     """An old version, to be read."""
-    title = f'{words("lead.guidelines.version")} {number} · {when(said.created_at)}'
+    title = f"{words('lead.guidelines.version')} {number} · {when(said.created_at)}"
     body = markdown.render(said.text, words)
     return f'<section class="rl-pane"><p class="rl-overline">{title}</p><div class="rl-prose">{body}</div></section>'
 
 
-def guideline_list(words: Words, versions: Sequence[Guidelines], names: Mapping[int, str]) -> str:
+def guideline_list(words: Translator, versions: Sequence[Guidelines], names: Mapping[int, str]) -> str:
     if not versions:
-        return hollow(words("lead.guidelines.none"))
+        return empty_state(words("lead.guidelines.none"))
     numbers = range(len(versions), 0, -1)
     rows = [
         [
@@ -330,7 +334,7 @@ def guideline_list(words: Words, versions: Sequence[Guidelines], names: Mapping[
 # ---- accounts
 
 
-def account_list(words: Words, accounts: Sequence[Account], *, acts: bool) -> str:
+def account_list(words: Translator, accounts: Sequence[Account], *, acts: bool) -> str:
     if not accounts:
         return ""
     rows = [
@@ -351,7 +355,7 @@ def heading(said: str) -> str:
     return f'<h3 class="rl-heading">{text(said)}</h3>'
 
 
-def reload_notice(words: Words, said: str) -> str:
+def reload_notice(words: Translator, said: str) -> str:
     """A line with a link that loads the page anew."""
     return f'<p class="rl-notice rl-warn" role="status">{text(said)} <a href="">{words("lead.reload")}</a></p>'
 
@@ -359,9 +363,9 @@ def reload_notice(words: Words, said: str) -> str:
 # ---- audit
 
 
-def audit_list(words: Words, entries: Sequence[AuditEntry], names: Mapping[int, str]) -> str:
+def audit_list(words: Translator, entries: Sequence[AuditEntry], names: Mapping[int, str]) -> str:
     if not entries:
-        return hollow(words("lead.audit.none"))
+        return empty_state(words("lead.audit.none"))
     rows = [
         [
             when(e.at),
@@ -381,7 +385,7 @@ def _subject(entry: AuditEntry, names: Mapping[int, str]) -> str:
     return names.get(int(entry.subject_id), entry.subject_id) if entry.subject == "account" else entry.subject_id
 
 
-def _detail(words: Words, entry: AuditEntry) -> str:
+def _detail(words: Translator, entry: AuditEntry) -> str:
     """Settings as what differs from the defaults, a batch as its number in the reader's language; all else as it is."""
     if entry.subject == "settings":
         usual = json.loads(json.dumps(asdict(ProjectSettings())))

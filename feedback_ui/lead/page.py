@@ -16,16 +16,16 @@ from feedback_ui.lead.gold import GoldSection
 from feedback_ui.lead.guidelines import GuidelinesSection
 from feedback_ui.lead.prompts import PromptsSection
 from feedback_ui.lead.quality import QualitySection
-from feedback_ui.lead.section import Room, listing
+from feedback_ui.lead.section import SectionContext, listing
 from feedback_ui.lead.settings import SettingsSection
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.serving.client import PolicyClient
 from storage.core.database import Database
 
-SECTIONS: dict[str, tuple[Callable[[Room], Any], ...]] = {
+SECTIONS: dict[str, tuple[Callable[[SectionContext], Any], ...]] = {
     "quality": (QualitySection,),
     "exclusions": (ExclusionsSection,),
     "prompts": (PromptsSection,),
@@ -55,7 +55,7 @@ LINK_FOLLOWED = """() => {
 }"""
 
 
-def follow_links(app: gr.Blocks, pages: gr.Tabs, gate: Gate) -> None:
+def follow_links(app: gr.Blocks, pages: gr.Tabs, gate: Auth) -> None:
     """Takes whoever opens the app by a link to a comparison to the lead page, which opens it."""
 
     def follow(is_linked: bool, request: gr.Request) -> Any:
@@ -66,9 +66,9 @@ def follow_links(app: gr.Blocks, pages: gr.Tabs, gate: Gate) -> None:
 
 
 class LeadPage:
-    def __init__(self, store: Database, client: PolicyClient, gate: Gate):
+    def __init__(self, store: Database, client: PolicyClient, gate: Auth):
         self.gate = gate
-        room = Room(store, client, gate)
+        room = SectionContext(store, client, gate)
         self.reading = html(elem_id="lead-reading", elem_classes="rl-optional")
         self.linked_item = listing(elem_id="lead-linked", elem_classes="rl-optional")
         self.sections: dict[str, list[Any]] = {}
@@ -82,9 +82,7 @@ class LeadPage:
 
     def wire(self, tab: gr.Tab) -> None:
         everything = [part for parts in self.sections.values() for section in parts for part in section.shown]
-        entered = tab.select(
-            self.enter, [self.where, self.linked], [self.reading, self.linked_item, *everything], js=WHERE, **QUIET
-        )
+        entered = tab.select(self.enter, [self.where, self.linked], [self.reading, self.linked_item, *everything], js=WHERE, **QUIET)
         entered.then(None, js=LINK_FOLLOWED)
         for name, parts in self.sections.items():
             for section in parts:
@@ -100,7 +98,7 @@ class LeadPage:
         """
         visitor = self.gate.reads(request, "lead")
         parts = self.sections.get(where or "", self.sections["quality"])
-        note = "" if visitor.may_act("lead") else presenters.notice(words_of(request)("lead.read_only"))
+        note = "" if visitor.may_act("lead") else presenters.notice(translator_for(request)("lead.read_only"))
         opened: dict[Component, Any] = {self.reading: note}
         for section in parts:
             opened |= section.open(request)

@@ -8,9 +8,9 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui.lead import lead_view
-from feedback_ui.lead.section import Room, chosen, listing, names, refusal
+from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.content import prompts
 from storage.core.database import StoreError
@@ -20,7 +20,7 @@ SPLITS = ("auto", "train", "heldout")
 
 
 class PromptsSection:
-    def __init__(self, room: Room):
+    def __init__(self, room: SectionContext):
         self.store, self.gate = room.store, room.gate
         with gr.Column(elem_classes="rl-acts rl-pane") as self.adding:
             html(label("lead.prompts.add_title"), elem_classes="rl-overline")
@@ -43,9 +43,7 @@ class PromptsSection:
                             list(SPLITS), value="auto", label=label("lead.prompts.split"), filterable=False, min_width=120,
                             elem_id="prompts-split",
                         )  # fmt: skip
-                    self.add_button = gr.Button(
-                        label("lead.prompts.add"), variant="primary", elem_id="prompts-add", scale=0, min_width=160
-                    )
+                    self.add_button = gr.Button(label("lead.prompts.add"), variant="primary", elem_id="prompts-add", scale=0, min_width=160)
         self.said = html(elem_id="prompts-said", elem_classes="rl-optional")
         self.counts = html(elem_id="prompt-counts")
         self.imports = listing(elem_id="prompt-imports", elem_classes="rl-optional")
@@ -59,7 +57,7 @@ class PromptsSection:
         self.add_button.click(self.add_lines, [self.lines, self.kind, self.split], [self.lines, *self.changed], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
         return {
             self.adding: gr.Column(visible=acts),
@@ -70,7 +68,7 @@ class PromptsSection:
 
     def import_file(self, path: str | None, request: gr.Request) -> dict[Component, Any]:
         """The good rows of a file are added; each wrong one is named with its reason."""
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         if not path:
             return {self.said: presenters.notice(words("lead.prompts.no_file"), "bad")}
         try:
@@ -81,7 +79,7 @@ class PromptsSection:
 
     def add_lines(self, lines: str, kind: str, split: str, request: gr.Request) -> dict[Component, Any]:
         """One prompt a line."""
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         said = [line.strip() for line in (lines or "").splitlines() if line.strip()]
         if not said:
             return {self.said: presenters.notice(words("lead.prompts.no_lines"), "bad")}
@@ -94,7 +92,7 @@ class PromptsSection:
         return {self.lines: "", self.said: lead_view.import_report(words, report), **self._now(words, acts=True)}
 
     def undo(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         try:
             _, import_id = chosen(event)
             imports.undo(self.store, import_id, by=visitor.annotator.id)
@@ -103,7 +101,7 @@ class PromptsSection:
         said = presenters.notice(words("lead.prompts.was_undone", number=import_id))
         return {self.said: said, **self._now(words, acts=True)}
 
-    def _now(self, words: Words, *, acts: bool) -> dict[Component, Any]:
+    def _now(self, words: Translator, *, acts: bool) -> dict[Component, Any]:
         return {
             self.counts: lead_view.prompt_counts(words, prompts.by_kind(self.store)),
             self.imports: lead_view.import_list(words, imports.all_imports(self.store), names(self.store), acts=acts),

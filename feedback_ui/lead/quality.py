@@ -9,8 +9,8 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui.lead import quality_view
-from feedback_ui.lead.section import Room, chosen, listing, names, refusal
-from feedback_ui.shared.i18n import words_of
+from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
+from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.analysis import agreement
 from storage.analytics.stats import judgments_by_day, stats
@@ -23,7 +23,7 @@ INTO_VIEW = "() => document.querySelector('#quality-item').scrollIntoView({block
 
 
 class QualitySection:
-    def __init__(self, room: Room):
+    def __init__(self, room: SectionContext):
         self.store, self.gate = room.store, room.gate
         self.counts = html(elem_id="quality-counts", elem_classes="rl-held")
         self.simulated = gr.Checkbox(False, label=label("lead.quality.include_simulated"), container=False, elem_id="quality-simulated")
@@ -53,7 +53,7 @@ class QualitySection:
 
     def comparison(self, number: int, request: gr.Request) -> str:
         """A comparison with everything that was said of it."""
-        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
         try:
             comparison = comparisons.get(self.store, number)
         except StoreError as error:
@@ -63,7 +63,7 @@ class QualitySection:
         return quality_view.item(words, comparison, judged, versions, names(self.store), acts=visitor.may_act("lead"))
 
     def _figures(self, request: gr.Request, simulated: bool) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
         report = agreement.report(self.store, include_simulated=simulated)
         today = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=1)[0]
         return {

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from feedback_ui.lead.lead_view import LETTERS, answers, conversation, letters, rule
 from feedback_ui.shared.html import NOTHING, Spread, button, interval, muted, table, text, when
-from feedback_ui.shared.i18n import Words
-from feedback_ui.shared.presenters import figures, hollow
+from feedback_ui.shared.i18n import Translator
+from feedback_ui.shared.presenters import empty_state, figures
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, Item, LeftShare, Share
 from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion
 
@@ -19,7 +19,7 @@ def percent(share: float | None) -> str:
     return NOTHING if share is None else f"{100 * share:.0f}%"
 
 
-def p_value(words: Words, p: float | None) -> str:
+def p_value(words: Translator, p: float | None) -> str:
     if p is None:
         return ""
     return words("lead.quality.p_small") if p < 0.001 else words("lead.quality.p", p=f"{p:.3f}")
@@ -28,15 +28,15 @@ def p_value(words: Words, p: float | None) -> str:
 # ---- the overview
 
 
-def counts(words: Words, *, comparisons: int, waiting: int, today: int, report: Agreement) -> str:
+def counts(words: Translator, *, comparisons: int, waiting: int, today: int, report: Agreement) -> str:
     numbers = {"comparisons": comparisons, "waiting": waiting, "today": today, "votes": report.judgments, "by_two": report.unanimous.of}
     return figures({words(f"lead.quality.{name}"): f"{number:,}" for name, number in numbers.items()})
 
 
-def overview(words: Words, report: Agreement) -> str:
+def overview(words: Translator, report: Agreement) -> str:
     """The figures over all annotators, each as a dot with its interval."""
     if not report.judgments:
-        return hollow(words("lead.quality.nothing"))
+        return empty_state(words("lead.quality.nothing"))
     left = report.left_share
     lines = [
         _line(words, "alpha_nominal", *_alpha(words, report.alpha_nominal, report.units)),
@@ -48,21 +48,21 @@ def overview(words: Words, report: Agreement) -> str:
     return f'<dl class="rl-dots" data-testid="quality-figures">{"".join(lines)}</dl>{scale}{muted(words("lead.quality.intervals"))}'
 
 
-def _alpha(words: Words, alpha: Alpha, units: int) -> tuple[Spread, str, str]:
+def _alpha(words: Translator, alpha: Alpha, units: int) -> tuple[Spread, str, str]:
     if alpha.value is None:
         return (None, None, None), NOTHING, words("lead.quality.no_variation" if units else "lead.quality.no_overlap")
     note = words("lead.quality.of_pairs", count=units) if alpha.low is not None else words("lead.quality.too_few")
     return (alpha.value, alpha.low, alpha.high), _number(alpha.value) + _ends(words, alpha.low, alpha.high), note
 
 
-def _share(words: Words, share: Share) -> tuple[Spread, str, str]:
+def _share(words: Translator, share: Share) -> tuple[Spread, str, str]:
     if share.share is None:
         return (None, None, None), NOTHING, words("lead.quality.no_overlap")
     said = f"{percent(share.share)} {_between(words, percent(share.low), percent(share.high))}"
     return (share.share, share.low, share.high), said, words("lead.quality.count_of", count=share.count, of=f"{share.of:,}")
 
 
-def _left(words: Words, left: LeftShare) -> tuple[Spread, str, str]:
+def _left(words: Translator, left: LeftShare) -> tuple[Spread, str, str]:
     if left.share is None:
         return (None, None, None), NOTHING, words("lead.quality.no_sides")
     said = f"{percent(left.share)} {_between(words, percent(left.low), percent(left.high))}"
@@ -70,11 +70,11 @@ def _left(words: Words, left: LeftShare) -> tuple[Spread, str, str]:
     return (left.share, left.low, left.high), said, f"{p_value(words, left.p_value)} · {words(verdict)}"
 
 
-def _ends(words: Words, low: float | None, high: float | None) -> str:
+def _ends(words: Translator, low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else " " + _between(words, _number(low), _number(high))
 
 
-def _between(words: Words, low: str, high: str) -> str:
+def _between(words: Translator, low: str, high: str) -> str:
     return f'<span class="rl-muted">{words("lead.quality.between", low=low, high=high)}</span>'
 
 
@@ -82,7 +82,7 @@ def _number(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def _line(words: Words, name: str, spread: Spread, said: str, note: str, marks: Sequence[float] = ()) -> str:
+def _line(words: Translator, name: str, spread: Spread, said: str, note: str, marks: Sequence[float] = ()) -> str:
     title, help_ = words(f"lead.quality.{name}"), words(f"lead.quality.{name}_help")
     return (
         f'<div data-figure="{name}"><dt>{text(title)}<span class="rl-muted rl-small">{text(help_)}</span></dt>'
@@ -93,7 +93,7 @@ def _line(words: Words, name: str, spread: Spread, said: str, note: str, marks: 
 # ---- annotators and items
 
 
-def annotator_table(words: Words, rows: Sequence[AnnotatorRow], *, acts: bool) -> str:
+def annotator_table(words: Translator, rows: Sequence[AnnotatorRow], *, acts: bool) -> str:
     if not rows:
         return ""
     heads = [
@@ -117,11 +117,11 @@ def annotator_table(words: Words, rows: Sequence[AnnotatorRow], *, acts: bool) -
     return _titled(words("lead.quality.annotators"), table([*heads, ""], cells, caption=heads[0], numbers=range(1, 8)))
 
 
-def _with_number(words: Words, share: float | None, of: int) -> str:
+def _with_number(words: Translator, share: float | None, of: int) -> str:
     return NOTHING if share is None else f'{percent(share)} <span class="rl-muted rl-small">/ {of:,}</span>'
 
 
-def _left_cell(words: Words, left: LeftShare) -> str:
+def _left_cell(words: Translator, left: LeftShare) -> str:
     if left.share is None:
         return NOTHING
     tone = "rl-warn" if left.p_value < 0.05 else "rl-muted"
@@ -131,9 +131,9 @@ def _left_cell(words: Words, left: LeftShare) -> str:
     )
 
 
-def item_table(words: Words, items: Sequence[Item]) -> str:
+def item_table(words: Translator, items: Sequence[Item]) -> str:
     if not items:
-        return _titled(words("lead.quality.items"), hollow(words("lead.quality.no_items")))
+        return _titled(words("lead.quality.items"), empty_state(words("lead.quality.no_items")))
     rows = [
         [
             f"{item.comparison_id}",
@@ -157,7 +157,7 @@ def _titled(title: str, body: str) -> str:
 
 
 def item(
-    words: Words, comparison: Comparison, judged: Sequence[PastJudgment], policies: Mapping[int, PolicyVersion],
+    words: Translator, comparison: Comparison, judged: Sequence[PastJudgment], policies: Mapping[int, PolicyVersion],
     names: Mapping[int, str], *, acts: bool,
 ) -> str:  # fmt: skip
     """A comparison with its answers, who wrote them, and everything that was said of it."""
@@ -171,7 +171,7 @@ def item(
     )
 
 
-def _judgment(words: Words, past: PastJudgment, names: Mapping[int, str], *, acts: bool) -> str:
+def _judgment(words: Translator, past: PastJudgment, names: Mapping[int, str], *, acts: bool) -> str:
     judgment, comparison = past.judgment, past.comparison
     who = text(names.get(judgment.annotator_id, f"#{judgment.annotator_id}"))
     parts = [
@@ -190,7 +190,7 @@ def _judgment(words: Words, past: PastJudgment, names: Mapping[int, str], *, act
     return f'<li data-counts="{str(judgment.counts).lower()}">{"".join(parts)}</li>'
 
 
-def _verdict(words: Words, past: PastJudgment) -> str:
+def _verdict(words: Translator, past: PastJudgment) -> str:
     judgment = past.judgment
     if judgment.verdict == "skip":
         return words("lead.quality.skipped", reason=text(judgment.skip_reason or ""))
@@ -201,7 +201,7 @@ def _verdict(words: Words, past: PastJudgment) -> str:
     return said + (f' <span class="rl-muted rl-small">{", ".join(marks)}</span>' if marks else "")
 
 
-def _details(words: Words, past: PastJudgment) -> list[str]:
+def _details(words: Translator, past: PastJudgment) -> list[str]:
     letter = {completion.id: LETTERS[i] for i, completion in enumerate(past.comparison.completions)}
     lines = [
         f"{letter.get(completion_id, '?')}: " + ", ".join(f"{text(aspect)} {rating}" for aspect, rating in ratings.items())
@@ -214,13 +214,13 @@ def _details(words: Words, past: PastJudgment) -> list[str]:
     return lines
 
 
-def _flag(words: Words, flag: Flag, comparison: Comparison) -> str:
+def _flag(words: Translator, flag: Flag, comparison: Comparison) -> str:
     letter = {completion.id: LETTERS[i] for i, completion in enumerate(comparison.completions)}
     where = letter.get(flag.completion_id, "") if flag.completion_id else ""
     return " ".join(filter(None, [words(f"lead.flag.{flag.kind}"), where and f"({where})", flag.note and f"– {text(flag.note)}"]))
 
 
-def _why_not(words: Words, past: PastJudgment) -> str:
+def _why_not(words: Translator, past: PastJudgment) -> str:
     """Why a judgment is no vote; empty when it is one."""
     if past.exclusion:
         return words("lead.quality.excluded_by", number=past.exclusion.id, rule=text(rule(words, past.exclusion.rule))) + (

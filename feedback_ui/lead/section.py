@@ -7,7 +7,7 @@ from functools import partial
 
 import gradio as gr
 
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
 from feedback_ui.shared.theme import html
 from rlhf.serving.client import PolicyClient
@@ -26,12 +26,12 @@ listing = partial(html, js_on_load=ROW_CHOSEN)
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class SectionContext:
     """What every section works on."""
 
     store: Database
     client: PolicyClient
-    gate: Gate
+    gate: Auth
 
 
 def chosen(event: gr.EventData) -> tuple[str, int]:

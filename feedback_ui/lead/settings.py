@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui.lead.section import Room, refusal
+from feedback_ui.lead.section import SectionContext, refusal
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.core.database import StoreError
 from storage.core.records import ProjectSettings
@@ -27,7 +27,7 @@ TYPES = get_type_hints(ProjectSettings)
 
 
 class SettingsSection:
-    def __init__(self, room: Room):
+    def __init__(self, room: SectionContext):
         self.store, self.gate = room.store, room.gate
         self.fields: dict[str, Component] = {}
         named = {name for group in GROUPS.values() for name in group}
@@ -48,7 +48,7 @@ class SettingsSection:
         self.save.click(self.change, {*self.fields.values()}, self.said, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), words_of(request)
+        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
         now = settings.current(self.store)
         return {
@@ -59,7 +59,7 @@ class SettingsSection:
         }
 
     def change(self, values: dict[Component, Any], request: gr.Request) -> str:
-        visitor, words = self.gate.acts(request, "lead"), words_of(request)
+        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         try:
             said = {name: _value(words, name, values[field]) for name, field in self.fields.items()}
             settings.change(self.store, ProjectSettings(**said), visitor.annotator.id)
@@ -67,7 +67,7 @@ class SettingsSection:
             return refusal(error)
         return presenters.notice(words("lead.settings.saved"))
 
-    def _read_only(self, words: Words, now: ProjectSettings) -> str:
+    def _read_only(self, words: Translator, now: ProjectSettings) -> str:
         return presenters.figures({words(f"lead.settings.{name}.label"): _plain(words, name, getattr(now, name)) for name in self.fields})
 
 
@@ -87,14 +87,14 @@ def _field(name: str) -> Component:
     return gr.Textbox(", ".join(default), max_lines=1, **common)
 
 
-def _shown(words: Words, name: str, value: Any) -> Any:
+def _shown(words: Translator, name: str, value: Any) -> Any:
     """A value as its component takes it."""
     if get_origin(TYPES[name]) is Literal:
         return gr.Dropdown([(words(f"lead.settings.{name}.{choice}"), choice) for choice in get_args(TYPES[name])], value=value)
     return ", ".join(value) if isinstance(value, tuple) else value
 
 
-def _plain(words: Words, name: str, value: Any) -> str:
+def _plain(words: Translator, name: str, value: Any) -> str:
     """A value to be read."""
     if isinstance(value, bool):
         return words("lead.settings.yes" if value else "lead.settings.no")
@@ -105,7 +105,7 @@ def _plain(words: Words, name: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def _value(words: Words, name: str, shown: Any) -> Any:
+def _value(words: Translator, name: str, shown: Any) -> Any:
     """What a component holds, as the record takes it.
 
     Raises:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import escape
-from feedback_ui.shared.presenters import day, figures, hollow, notice
+from feedback_ui.shared.presenters import day, empty_state, figures, notice
 from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
 from rlhf.analysis.leaderboard import MEAN_SCORE, Figure, Leaderboard, Standing
 from storage.core.records import Annotator
@@ -29,11 +29,11 @@ MARGIN = 0.06
 # ---- policy versions
 
 
-def policies(words: Words, board: Leaderboard, *, with_switch: bool) -> str:
+def policies(words: Translator, board: Leaderboard, *, with_switch: bool) -> str:
     """The standings, or what to do to get some. `with_switch`: simulated judgments are there to be included."""
     if not board.standings:
         none = "none_by_people" if with_switch and not board.include_simulated else "none_yet"
-        return hollow(words(f"leaderboard.{none}"))
+        return empty_state(words(f"leaderboard.{none}"))
     said = [notice(words("leaderboard.apart", count=len(board.references)), "warn")] if not board.connected else []
     for group, reference in enumerate(board.references):
         rows = [standing for standing in board.standings if standing.group == group]
@@ -49,7 +49,7 @@ def policies(words: Words, board: Leaderboard, *, with_switch: bool) -> str:
     )
 
 
-def _table(words: Words, rows: Sequence[Standing], reference: str | None) -> str:
+def _table(words: Translator, rows: Sequence[Standing], reference: str | None) -> str:
     scale = Scale.around(rows)
     over = words("leaderboard.over") if reference else ""
     heads = [
@@ -65,7 +65,7 @@ def _table(words: Words, rows: Sequence[Standing], reference: str | None) -> str
     return f'<table class="rl-table rl-standings"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _row(words: Words, row: Standing, scale: Scale, over: str) -> str:
+def _row(words: Translator, row: Standing, scale: Scale, over: str) -> str:
     preferred = "" if row.over_base is None else f"<span>{_percent(row.over_base.value)}{_ends(row.over_base)}</span>"
     record = words("leaderboard.won_tied_lost", won=row.wins, tied=row.ties, lost=row.losses)
     return (
@@ -115,14 +115,14 @@ class Scale:
         )
 
 
-def _spoken(words: Words, figure: Figure) -> str:
+def _spoken(words: Translator, figure: Figure) -> str:
     if figure.low is None:
         return ""
     said = words("leaderboard.from_to", low=f"{figure.low:,.0f}", high=f"{figure.high:,.0f}")
     return f'<span class="rl-unseen">{said}</span>'
 
 
-def _notes(words: Words, board: Leaderboard) -> str:
+def _notes(words: Translator, board: Leaderboard) -> str:
     """How the scores are to be read, folded away."""
     bases = sorted({reference for reference in board.references if reference})
     notes = [words("leaderboard.scale_base", base=escape(", ".join(bases))) if bases else words("leaderboard.scale_mean")]
@@ -135,7 +135,7 @@ def _notes(words: Words, board: Leaderboard) -> str:
     return f'<details class="rl-fold"><summary>{words("leaderboard.how_to_read")}</summary>{lines}</details>'
 
 
-def _matrix(words: Words, board: Leaderboard) -> str:
+def _matrix(words: Translator, board: Leaderboard) -> str:
     if len(board.standings) < 3:
         # Two versions: the row above says the same.
         return ""
@@ -176,7 +176,7 @@ def _ends(figure: Figure) -> str:
 # ---- oneself
 
 
-def own(words: Words, by_day: Mapping[str, int], total: int, today: date) -> str:
+def own(words: Translator, by_day: Mapping[str, int], total: int, today: date) -> str:
     """One's own judgments: today, in total, days in a row, and a bar for each of the last days."""
     title = words("leaderboard.own")
     if not total:
@@ -206,7 +206,7 @@ def streak(by_day: Mapping[str, int], today: date) -> int:
     return number
 
 
-def _bar(words: Words, iso: str, number: int, most: int) -> str:
+def _bar(words: Translator, iso: str, number: int, most: int) -> str:
     said = words("leaderboard.on_day", day=day(words, iso), count=number)
     height = f'<i style="height:{100 * number / most:.0f}%"></i>' if number else ""
     return f'<li title="{said}"><span class="rl-unseen">{said}</span>{height}</li>'
@@ -215,7 +215,7 @@ def _bar(words: Words, iso: str, number: int, most: int) -> str:
 # ---- everybody
 
 
-def everyone(words: Words, annotators: Sequence[Annotator], own_id: int) -> str:
+def everyone(words: Translator, annotators: Sequence[Annotator], own_id: int) -> str:
     """People who have judged, most first: by name if they want that, by number otherwise."""
     judged = sorted((a for a in annotators if a.kind == "human" and a.judged), key=lambda a: (-a.judged, a.pseudonym))
     title = words("leaderboard.annotators")
@@ -230,7 +230,7 @@ def _card(name: str, title: str, body: str) -> str:
     return f'<section class="rl-card" data-testid="{name}"><h2>{title}</h2>{body}</section>'
 
 
-def _person(words: Words, annotator: Annotator, number: int, most: int, own: bool) -> str:
+def _person(words: Translator, annotator: Annotator, number: int, most: int, own: bool) -> str:
     name = escape(annotator.name) if annotator.shows_name else words("leaderboard.someone", number=number)
     said = words("leaderboard.you", name=name) if own else name
     bar = f'<td class="rl-length" aria-hidden="true"><i style="width:{100 * annotator.judged / most:.1f}%"></i></td>'

@@ -12,8 +12,8 @@ import gradio as gr
 from gradio.components import Component
 
 from feedback_ui.leaderboard import leaderboard_view
-from feedback_ui.server.auth import Gate, Visitor
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.server.auth import Auth, Visitor
+from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.analysis import leaderboard
 from storage.analytics import rankings
@@ -30,7 +30,7 @@ FARTHEST_CLOCK = 14 * 60
 class LeaderboardPage:
     def __init__(self, store: Database):
         self.store = store
-        self.gate = Gate(store)
+        self.gate = Auth(store)
         self.clock = gr.Number(0, visible=False)
         with gr.Column(elem_id="leaderboard-policies", elem_classes="rl-optional-part"):
             self.simulated = gr.Checkbox(
@@ -54,7 +54,7 @@ class LeaderboardPage:
 
     def open(self, minutes_east: float, include_simulated: bool, request: gr.Request) -> dict[Component, Any]:
         """Everything that the visitor may see."""
-        visitor, words = self.gate.reads(request, "annotator"), words_of(request)
+        visitor, words = self.gate.reads(request, "annotator"), translator_for(request)
         shown: dict[Component, Any] = self._people(words, visitor, minutes_east)
         if visitor.may_read("lead"):
             shown[self.simulated] = gr.Checkbox(visible=self._has_simulated())
@@ -63,15 +63,15 @@ class LeaderboardPage:
 
     def include(self, include_simulated: bool, request: gr.Request) -> str:
         self.gate.reads(request, "lead")
-        return self._standings(words_of(request), include_simulated)
+        return self._standings(translator_for(request), include_simulated)
 
     def name(self, shows: bool, request: gr.Request) -> str:
         """Puts the visitor's name on the list, or takes it off."""
-        visitor, words = self.gate.acts(request, "annotator"), words_of(request)
+        visitor, words = self.gate.acts(request, "annotator"), translator_for(request)
         annotators.show_name(self.store, visitor.annotator.id, bool(shows))
         return leaderboard_view.everyone(words, annotators.all_annotators(self.store), visitor.annotator.id)
 
-    def _people(self, words: Words, visitor: Visitor, minutes_east: float) -> dict[Component, Any]:
+    def _people(self, words: Translator, visitor: Visitor, minutes_east: float) -> dict[Component, Any]:
         minutes = int(max(-FARTHEST_CLOCK, min(FARTHEST_CLOCK, minutes_east or 0)))
         today = (datetime.now(UTC) + timedelta(minutes=minutes)).date()
         own = annotators.get(self.store, visitor.annotator.id)
@@ -82,7 +82,7 @@ class LeaderboardPage:
             self.show_name: gr.Checkbox(own.shows_name, visible=visitor.may_act("annotator")),
         }
 
-    def _standings(self, words: Words, include_simulated: bool) -> str:
+    def _standings(self, words: Translator, include_simulated: bool) -> str:
         board = leaderboard.leaderboard(self.store, include_simulated=bool(include_simulated))
         return leaderboard_view.policies(words, board, with_switch=self._has_simulated())
 

@@ -25,13 +25,13 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedback_ui.server import bodies
-from feedback_ui.server.auth import Gate, Visitor
+from feedback_ui.server.auth import Auth, Visitor
 from feedback_ui.server.bodies import BadBody
 from feedback_ui.server.calls import RUN
 from feedback_ui.server.uploads import Uploads
-from feedback_ui.server.visitor_sessions import own_in_address, own_in_body
-from feedback_ui.shared.errors import public
-from feedback_ui.shared.i18n import words_of
+from feedback_ui.server.visitor_sessions import with_session_key, with_session_key_in_url
+from feedback_ui.shared.errors import browser_message
+from feedback_ui.shared.i18n import translator_for
 from rlhf.serving.http_origin import is_from_elsewhere, on_this_machine
 from storage.core.database import StoreError
 from storage.core.records import Role
@@ -110,10 +110,10 @@ ROUTES = (
 TO_EVERYBODY = (Route("GET", SIGN_IN), Route("POST", SIGN_IN, body="form"))
 
 
-class Guard:
+class AccessMiddleware:
     """ASGI middleware. What it lets through reaches the app as it came."""
 
-    def __init__(self, app: ASGIApp, gate: Gate, uploads: Uploads, checked: Callable[[str, Any], Any]):
+    def __init__(self, app: ASGIApp, gate: Auth, uploads: Uploads, checked: Callable[[str, Any], Any]):
         """`checked` takes the path and the JSON of a call, and returns what is passed on or raises BadBody."""
         self.app = app
         self.gate = gate
@@ -142,7 +142,7 @@ class Guard:
             visitor = self.gate.visitor(request)
             response, route = self._judge(request, visitor)
         except StoreError as error:
-            response, route = refusal(503, public(error)), None
+            response, route = refusal(503, browser_message(error)), None
         if response is not None:
             await response(scope, receive, send)
             return
@@ -162,7 +162,7 @@ class Guard:
             with suppress(StoreError):
                 await run_in_threadpool(accounts.renew, self.gate.store, self.gate.token(request))
         if visitor:
-            scope = own_in_address(visitor, scope)
+            scope = with_session_key_in_url(visitor, scope)
         if route.stream:
             await self._stream(scope, receive, send, visitor)
         elif files:
@@ -197,7 +197,7 @@ class Guard:
             raise BadBody(415, "body.no_json")
         path, value = request.scope["path"], bodies.decoded(body)
         files = []
-        for claim in bodies.claims_in(value):
+        for claim in bodies.file_claims(value):
             # Only the route that answers when the act is done: it is then that the file goes.
             owner = visitor.annotator.id if visitor and visitor.may_act("lead") and path == RUN else None
             file = None if owner is None else self.uploads.find(owner, claim.get("path"))
@@ -208,11 +208,11 @@ class Guard:
             claim.clear()
             claim.update(path=str(file), orig_name=file.name, meta={"_type": "gradio.FileData"})
         value = self.checked(path, value)
-        return bodies.encoded(own_in_body(visitor, value) if visitor else value), files
+        return bodies.encoded(with_session_key(visitor, value) if visitor else value), files
 
     def _judge(self, request: Request, visitor: Visitor | None) -> tuple[Response | None, Route | None]:
         """What to answer instead, or else the route that is open."""
-        words = words_of(request)
+        words = translator_for(request)
         client = request.client.host if request.client else ""
         if visitor and not visitor.signed_in and not on_this_machine(client, request.headers.get("host", "")):
             return refusal(421, words("guard.not_here", port=request.scope["server"][1])), None
@@ -294,7 +294,7 @@ def nobody(request: Request) -> Response:
     """For somebody who is not signed in: a person is led to the sign-in page, a program is told."""
     if request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", ""):
         return FROM_ELSEWHERE if request.headers.get("sec-fetch-site") == "cross-site" else RedirectResponse(SIGN_IN, 303)
-    return refusal(401, words_of(request)("gate.nobody"))
+    return refusal(401, translator_for(request)("gate.nobody"))
 
 
 def refusal(status: int, text: str) -> Response:
@@ -303,7 +303,7 @@ def refusal(status: int, text: str) -> Response:
 
 
 def refused_body(request: Request, error: BadBody) -> Response:
-    return refusal(error.status_code, words_of(request)(error.key, **error.values))
+    return refusal(error.status_code, translator_for(request)(error.key, **error.values))
 
 
 def with_status(send: Send, scope: Scope) -> Send:

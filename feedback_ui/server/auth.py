@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.i18n import Translator, translator_for
 from storage.core.database import Database
 from storage.core.records import ROLES, Annotator, Role
 from storage.people import accounts
@@ -53,7 +53,7 @@ class Visitor:
         return role in self.roles
 
 
-class Gate:
+class Auth:
     """The way in to one store. Costs one indexed read a call."""
 
     def __init__(self, store: Database):
@@ -88,7 +88,7 @@ class Gate:
         """
         visitor = self._known(request)
         if not visitor.may_read(role):
-            raise _without_role(words_of(request), role)
+            raise _without_role(translator_for(request), role)
         return visitor
 
     def acts(self, request: Any, role: Role) -> Visitor:
@@ -99,16 +99,16 @@ class Gate:
         """
         visitor = self._known(request)
         if not visitor.may_act(role):
-            raise _without_role(words_of(request), role)
+            raise _without_role(translator_for(request), role)
         return visitor
 
     def _known(self, request: Any) -> Visitor:
         if (visitor := self.visitor(request)) is None:
-            words = words_of(request)
+            words = translator_for(request)
             raise Refused(words("gate.nobody"), status=401, title=words("gate.nobody_title"))
         return visitor
 
 
-def _without_role(words: Words, role: Role) -> Refused:
+def _without_role(words: Translator, role: Role) -> Refused:
     text = words("gate.without_role", role=words(f"roles.{role}"))
     return Refused(text, status=403, title=words("gate.without_role_title"))

@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from feedback_ui.server.access import PASSWORD, SIGN_IN
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.server.password_queue import AT_ONCE, COME_AGAIN_S, Attempt, Busy, PasswordQueue
-from feedback_ui.shared.errors import public
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.errors import browser_message
+from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import asset
 from storage.core.database import StoreError
 from storage.people import account_names, accounts
@@ -36,10 +36,10 @@ KNOWN_DAYS = 365
 """So long a browser is known after it has signed in."""
 
 
-class Door:
+class AuthRoutes:
     """The routes of one app, in its event loop."""
 
-    def __init__(self, gate: Gate):
+    def __init__(self, gate: Auth):
         self.gate = gate
         self._sign_in_page = Template(asset("sign_in.html"))
         self._password_page = Template(asset("password.html"))
@@ -47,8 +47,7 @@ class Door:
         self._icon = f"data:image/svg+xml;base64,{b64encode(asset('favicon.svg').encode()).decode()}"
         digest = b64encode(sha256(self._style.encode()).digest()).decode()
         self._policy = (
-            f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; form-action 'self'; "
-            "frame-ancestors 'none'; base-uri 'none'"
+            f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
         )
         self._queue = PasswordQueue()
         self._limiter = CapacityLimiter(AT_ONCE)
@@ -60,23 +59,21 @@ class Door:
 
     async def sign_in(self, request: Request) -> Response:
         """A new session in place of the one that this browser had."""
-        store, words = self.gate.store, words_of(request)
+        store, words = self.gate.store, translator_for(request)
         if not accounts.any_accounts(store):
             return RedirectResponse("/", 303)
         if (form := await read_form(request)) is None:
             return self._sign_in_form(request, words("sign_in.wrong"), status=413)
         name, password = form.get("name", ""), form.get("password", "")
         try:
-            token = await self._looked_at(
-                request, name, lambda origin: accounts.sign_in(store, name, password, origin)
-            )
+            token = await self._looked_at(request, name, lambda origin: accounts.sign_in(store, name, password, origin))
         except Busy:
             return self._sign_in_form(request, words("sign_in.busy", count=COME_AGAIN_S), name=name, status=429, wait_s=COME_AGAIN_S)
         except SignInRefused as error:
             text = words("sign_in.wait", count=error.wait_s) if error.wait_s else words("sign_in.wrong")
             return self._sign_in_form(request, text, name=name, status=429 if error.wait_s else 401, wait_s=error.wait_s)
         except StoreError as error:
-            return self._sign_in_form(request, public(error), name=name, status=503)
+            return self._sign_in_form(request, browser_message(error), name=name, status=503)
         await self._end_session(request)
         return self._begin_session(request, token, "/")
 
@@ -93,12 +90,12 @@ class Door:
         visitor = self.gate.visitor(request)
         if visitor is None or not visitor.signed_in:
             return RedirectResponse("/", 303)
-        said = words_of(request)("password.changed") if "changed" in request.query_params else ""
+        said = translator_for(request)("password.changed") if "changed" in request.query_params else ""
         return self._password_form(request, visitor.annotator.name, done=said)
 
     async def change_password(self, request: Request) -> Response:
         """Another password for who is signed in; this browser gets a new session, and every other one ends."""
-        store, words, visitor = self.gate.store, words_of(request), self.gate.visitor(request)
+        store, words, visitor = self.gate.store, translator_for(request), self.gate.visitor(request)
         if visitor is None or not visitor.signed_in:
             return RedirectResponse("/", 303)
         name, token = visitor.annotator.name, self.gate.token(request)
@@ -108,9 +105,7 @@ class Door:
         if problem := _problem_of_new(words, current, new, again):
             return self._password_form(request, name, problem, status=400)
         try:
-            token = await self._looked_at(
-                request, name, lambda origin: accounts.change_password(store, token, current, new, origin)
-            )
+            token = await self._looked_at(request, name, lambda origin: accounts.change_password(store, token, current, new, origin))
         except Busy:
             text = words("sign_in.busy", count=COME_AGAIN_S)
             return self._password_form(request, name, text, status=429, wait_s=COME_AGAIN_S)
@@ -118,7 +113,7 @@ class Door:
             text = words("password.wait", count=error.wait_s) if error.wait_s else words("password.wrong")
             return self._password_form(request, name, text, status=429 if error.wait_s else 403, wait_s=error.wait_s)
         except StoreError as error:
-            return self._password_form(request, name, public(error), status=503)
+            return self._password_form(request, name, browser_message(error), status=503)
         return self._begin_session(request, token, f"{PASSWORD}?changed")
 
     # ---- inside
@@ -149,9 +144,7 @@ class Door:
             (roles_cookie(self.gate), ".".join(sorted(account.roles)), False, accounts.LONGEST_DAYS),
             (browser_cookie(self.gate), notes, True, KNOWN_DAYS),
         ):
-            response.set_cookie(
-                cookie, value, httponly=hidden, samesite="strict", secure=secure, path="/", max_age=days * 24 * 3600
-            )
+            response.set_cookie(cookie, value, httponly=hidden, samesite="strict", secure=secure, path="/", max_age=days * 24 * 3600)
         return response
 
     async def _end_session(self, request: Request) -> None:
@@ -159,7 +152,7 @@ class Door:
             await to_thread.run_sync(accounts.sign_out, self.gate.store, token)
 
     def _sign_in_form(self, request: Request, problem: str = "", *, name: str = "", status: int = 200, wait_s: int = 0) -> Response:
-        words = words_of(request)
+        words = translator_for(request)
         texts = {
             "title": words("sign_in.title"),
             "name_label": words("sign_in.name"),
@@ -176,7 +169,7 @@ class Door:
     def _password_form(
         self, request: Request, name: str, problem: str = "", *, done: str = "", status: int = 200, wait_s: int = 0
     ) -> Response:
-        words = words_of(request)
+        words = translator_for(request)
         texts = {label: words(f"password.{label}") for label in ("title", "submit", "back")}
         texts |= {f"{label}_label": words(f"password.{label}") for label in ("current", "new", "again")}
         texts |= {
@@ -189,7 +182,7 @@ class Door:
         return self._page(self._password_page, words, texts, problem, done=done, status=status, wait_s=wait_s)
 
     def _page(
-        self, page: Template, words: Words, texts: dict[str, str], problem: str, *, done: str = "", status: int, wait_s: int
+        self, page: Template, words: Translator, texts: dict[str, str], problem: str, *, done: str = "", status: int, wait_s: int
     ) -> Response:
         said = f'<p class="problem" role="alert">{escape(problem)}</p>' if problem else ""
         said += f'<p class="done" role="status">{escape(done)}</p>' if done else ""
@@ -199,12 +192,12 @@ class Door:
         return HTMLResponse(page.substitute(filled), status, headers=headers)
 
 
-def roles_cookie(gate: Gate) -> str:
+def roles_cookie(gate: Auth) -> str:
     """The name under which the browser keeps which roles are its own; nothing on the server reads it."""
     return f"{gate.cookie}-roles"
 
 
-def browser_cookie(gate: Gate) -> str:
+def browser_cookie(gate: Auth) -> str:
     """The name under which the browser keeps notes of which accounts have signed in with it."""
     return f"{gate.cookie}-browser"
 
@@ -232,7 +225,7 @@ async def read_form(request: Request) -> dict[str, str] | None:
     return {name: values[0] for name, values in fields.items()}
 
 
-def _problem_of_new(words: Words, current: str, new: str, again: str) -> str | None:
+def _problem_of_new(words: Translator, current: str, new: str, again: str) -> str | None:
     """What is wrong with a new password, in words; None if nothing is."""
     length = len(account_names.composed(new))
     if length < SHORTEST_PASSWORD:

@@ -160,7 +160,7 @@ def everything_in(value: Any) -> Iterator[tuple[Any, int]]:
             waiting += [(inner, depth + 1) for inner in item]
 
 
-def claims_in(value: Any) -> list[dict[str, Any]]:
+def file_claims(value: Any) -> list[dict[str, Any]]:
     """Every object that says it is a file: what Gradio takes for one, and what any version of it might."""
     return [item for item, _ in everything_in(value) if isinstance(item, dict) and _is_claim(item)]
 

@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from feedback_ui.server.auth import Refused
-from feedback_ui.server.bodies import BadBody, claims_in
+from feedback_ui.server.bodies import BadBody, file_claims
 from feedback_ui.server.sessions import session_name
-from feedback_ui.shared.errors import public
-from feedback_ui.shared.i18n import words_of
+from feedback_ui.shared.errors import browser_message
+from feedback_ui.shared.i18n import translator_for
 from storage.core.database import StoreError
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ TAKES: dict[type[Component], Callable[[Any, Any], bool]] = {
 """Which values a component takes from a browser, by its class. A class that is not here takes nothing."""
 
 
-class Calls:
+class HandlerCalls:
     """The handlers and server functions of the pages, as a browser may call them."""
 
     def __init__(self, pages: gr.Blocks):
@@ -134,14 +134,14 @@ class Calls:
         try:
             return JSONResponse(await run_in_threadpool(function, sent.get("data"), request))
         except Exception as error:
-            told = as_told(error, request)
+            told = to_http_error(error, request)
             return JSONResponse({"error": told.message, "detail": told.message, "title": told.title}, told.status)
 
     async def _process_api(self, *arguments: Any, request: Any = None, **options: Any) -> dict[str, Any]:
         try:
             return await self._process(*arguments, request=request, **options)
         except Exception as error:
-            told = as_told(error, request)
+            told = to_http_error(error, request)
             # Gradio's route answers 500 whatever it was; the guard puts this in its place.
             inner = request.request if isinstance(request, gr.Request) else None
             if inner is not None:
@@ -153,20 +153,20 @@ def _check(block: Any, value: Any) -> None:
     takes = next((takes for kind, takes in TAKES.items() if isinstance(block, kind)), None)
     if takes is None or not takes(block, value):
         raise BadBody(400, "body.no_value", kind=type(block).__name__)
-    if not isinstance(block, gr.UploadButton) and claims_in(value):
+    if not isinstance(block, gr.UploadButton) and file_claims(value):
         raise BadBody(400, "body.not_uploaded")
 
 
-def as_told(error: Exception, request: Any) -> Refused:
+def to_http_error(error: Exception, request: Any) -> Refused:
     """The error as a browser hears of it: with a status that says whose fault it was, and no path of this machine."""
-    words = words_of(request)
+    words = translator_for(request)
     if isinstance(error, Refused):
         return error
     title = words("body.title")
     if isinstance(error, gr.Error):
-        return Refused(public(error), status=400, title=error.title)
+        return Refused(browser_message(error), status=400, title=error.title)
     if isinstance(error, StoreError):
-        return Refused(public(error), status=503, title=title)
+        return Refused(browser_message(error), status=503, title=title)
     log.error("a handler failed", exc_info=error)
     if isinstance(error, ARGUMENT_ERRORS):
         return Refused(words("body.no_call"), status=400, title=title)

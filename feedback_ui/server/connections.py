@@ -29,7 +29,7 @@ FILES_KEPT_BACK = 200
 MOST_PLACES = 1000
 
 
-def places() -> int:
+def max_connections() -> int:
     """How many connections there may be, by how many files the process may have open."""
     if resource is None or (files := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) == resource.RLIM_INFINITY:
         return MOST_PLACES
@@ -37,13 +37,13 @@ def places() -> int:
 
 
 @dataclass
-class Patience:
+class ConnectionLimits:
     """What the connections of one server may do, and which of them wait for something to come.
 
     Times are in seconds.
     """
 
-    places: int = field(default_factory=places)
+    places: int = field(default_factory=max_connections)
     """The most connections at a time."""
     headers_s: float = 10.0
     """From the first byte of a request, or from connecting, to the end of the headers."""
@@ -51,20 +51,20 @@ class Patience:
     """For a body that nobody reads any more, because the request is answered."""
     unread_s: float = 60.0
     """For a browser to fetch what is written to it."""
-    waiting: dict[Connection, None] = field(default_factory=dict)
+    waiting: dict[LimitedConnection, None] = field(default_factory=dict)
     """Connections whose request has not come in whole, or that have none; the one that has waited longest is first."""
     open: int = 0
 
     def end_overdue(self, now: float, connections: set[Any]) -> None:
         """Ends the connections whose time is over. Call it about every second, in the server's loop."""
-        for connection in [each for each in connections if isinstance(each, Connection) and each.due is not None and each.due < now]:
+        for connection in [each for each in connections if isinstance(each, LimitedConnection) and each.due is not None and each.due < now]:
             connection.give_up()
 
 
-class Connection(HttpToolsProtocol):
+class LimitedConnection(HttpToolsProtocol):
     """One connection: uvicorn's, with limits."""
 
-    def __init__(self, *, patience: Patience, **options: Any):
+    def __init__(self, *, patience: ConnectionLimits, **options: Any):
         super().__init__(**options)
         self.patience = patience
         self.due: float | None = None

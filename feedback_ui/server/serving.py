@@ -12,7 +12,7 @@ from time import monotonic, sleep
 import uvicorn
 from anyio import to_thread
 
-from feedback_ui.server.connections import Connection, Patience
+from feedback_ui.server.connections import ConnectionLimits, LimitedConnection
 from feedback_ui.server.web import Web
 
 START_S = 30.0
@@ -30,14 +30,19 @@ class Serving:
         OSError: the address cannot be bound, or the server did not come up.
     """
 
-    def __init__(self, web: Web, host: str, port: int, patience: Patience | None = None):
+    def __init__(self, web: Web, host: str, port: int, patience: ConnectionLimits | None = None):
         self._socket = bound(host, port)
         self.host, self.port = self._socket.getsockname()[:2]
-        self.patience = patience or Patience()
+        self.patience = patience or ConnectionLimits()
         # A proxy before the server may say who asks and by which scheme only if it is on this machine: uvicorn's default.
         # No page uses a websocket.
         config = uvicorn.Config(
-            web, log_level="warning", server_header=False, date_header=True, http=partial(Connection, patience=self.patience), ws="none"
+            web,
+            log_level="warning",
+            server_header=False,
+            date_header=True,
+            http=partial(LimitedConnection, patience=self.patience),
+            ws="none",
         )
         self._server = _Server(config, web, self.patience)
         self._thread = Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="rl-web", daemon=True)
@@ -67,7 +72,7 @@ class Serving:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, web: Web, patience: Patience):
+    def __init__(self, config: uvicorn.Config, web: Web, patience: ConnectionLimits):
         super().__init__(config)
         self._web = web
         self._patience = patience

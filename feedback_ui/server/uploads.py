@@ -21,7 +21,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.server.bodies import BadBody
 from storage.core.database import DataFolder
 
@@ -38,7 +38,7 @@ class Uploads:
         OSError: the folder cannot be made or emptied.
     """
 
-    def __init__(self, gate: Gate):
+    def __init__(self, gate: Auth):
         self.gate = gate
         self.root = DataFolder(gate.store.path.absolute().parent).uploads
         if self.root.exists():

@@ -19,23 +19,25 @@ FIELD = "session_hash"
 IN_PATH = re.compile(r"(/gradio_api/heartbeat/)(.+)", re.DOTALL)
 
 
-def own(visitor: Visitor, name: str) -> str:
+def session_key(visitor: Visitor, name: str) -> str:
     return f"{visitor.annotator.id}.{name}"
 
 
-def own_in_body(visitor: Visitor, body: Any) -> Any:
+def with_session_key(visitor: Visitor, body: Any) -> Any:
     """The body, with the session's name in it made the visitor's own."""
     if isinstance(body, dict) and isinstance(body.get(FIELD), str):
-        return body | {FIELD: own(visitor, body[FIELD])}
+        return body | {FIELD: session_key(visitor, body[FIELD])}
     return body
 
 
-def own_in_address(visitor: Visitor, scope: Scope) -> Scope:
+def with_session_key_in_url(visitor: Visitor, scope: Scope) -> Scope:
     """The same request, with the session's name in its path or query made the visitor's own."""
     query = scope["query_string"].decode("latin-1")
     if FIELD in query:
-        pairs = [(name, own(visitor, value) if name == FIELD else value) for name, value in parse_qsl(query, keep_blank_values=True)]
+        pairs = [
+            (name, session_key(visitor, value) if name == FIELD else value) for name, value in parse_qsl(query, keep_blank_values=True)
+        ]
         scope = scope | {"query_string": urlencode(pairs).encode()}
     if found := IN_PATH.fullmatch(scope["path"]):
-        scope = scope | {"path": found[1] + own(visitor, found[2])}
+        scope = scope | {"path": found[1] + session_key(visitor, found[2])}
     return scope

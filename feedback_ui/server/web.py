@@ -15,14 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from feedback_ui.server.access import PASSWORD, SIGN_IN, SIGN_OUT, Guard, refusal, refused_body
-from feedback_ui.server.auth import Gate, Refused
-from feedback_ui.server.auth_routes import Door, roles_cookie
+from feedback_ui.server.access import PASSWORD, SIGN_IN, SIGN_OUT, AccessMiddleware, refusal, refused_body
+from feedback_ui.server.auth import Auth, Refused
+from feedback_ui.server.auth_routes import AuthRoutes, roles_cookie
 from feedback_ui.server.bodies import LONGEST_UPLOAD, BadBody
-from feedback_ui.server.calls import Calls
+from feedback_ui.server.calls import HandlerCalls
 from feedback_ui.server.sessions import Sessions
 from feedback_ui.server.uploads import Uploads
-from feedback_ui.shared.errors import public
+from feedback_ui.shared.errors import browser_message
 from feedback_ui.shared.theme import launch_options
 from storage.core.database import StoreError
 
@@ -59,14 +59,14 @@ class Web(FastAPI):
         OSError: the folder for uploads cannot be made or emptied.
     """
 
-    def __init__(self, pages: gr.Blocks, gate: Gate):
+    def __init__(self, pages: gr.Blocks, gate: Auth):
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
         self.pages = pages
         self.gate = gate
         self.uploads = Uploads(gate)
         self._keep_files_in(str(self.uploads.root))
-        self.calls = Calls(pages)
-        door = Door(gate)
+        self.calls = HandlerCalls(pages)
+        door = AuthRoutes(gate)
         self.add_api_route(SIGN_IN, door.show, methods=["GET", "HEAD"])
         self.add_api_route(SIGN_IN, door.sign_in, methods=["POST"])
         self.add_api_route(SIGN_OUT, door.sign_out, methods=["POST"])
@@ -92,7 +92,7 @@ class Web(FastAPI):
         self._put_before_gradio(self.sessions)
         for kind, answer in ((Refused, refused), (StoreError, not_done), (BadBody, bad_body), (HTTPException, not_so)):
             self.add_exception_handler(kind, answer)
-        self.guard: Guard | None = None
+        self.guard: AccessMiddleware | None = None
 
     def _keep_files_in(self, folder: str) -> None:
         """In the place of a folder that all programs of the machine share."""
@@ -110,9 +110,9 @@ class Web(FastAPI):
         self.add_api_route("/gradio_api/file={path_or_url:path}", self.uploads.send, methods=["GET", "HEAD"])
         self.router.routes.append(mounted)
 
-    def build_middleware_stack(self) -> Guard:
+    def build_middleware_stack(self) -> AccessMiddleware:
         # Outermost: nothing comes before it, not even the page about an error.
-        self.guard = Guard(super().build_middleware_stack(), self.gate, self.uploads, self.calls.checked)
+        self.guard = AccessMiddleware(super().build_middleware_stack(), self.gate, self.uploads, self.calls.checked)
         return self.guard
 
     def end_streams(self) -> None:
@@ -130,7 +130,7 @@ async def refused(_: Request, error: Any) -> JSONResponse:
 
 async def not_done(_: Request, error: Any) -> Response:
     """The store could not do what was asked of it; nothing was written."""
-    return refusal(503, public(error))
+    return refusal(503, browser_message(error))
 
 
 async def bad_body(request: Request, error: Any) -> Response:

@@ -27,10 +27,10 @@ def without_paths(text: str) -> str:
 
 def named(error: Exception) -> str:
     """The same with the kind of the error, for one whose message says little by itself: `KeyError: 'steps'`."""
-    return f"{type(error).__name__}: {public(error)}"
+    return f"{type(error).__name__}: {browser_message(error)}"
 
 
-def public(error: Exception) -> str:
+def browser_message(error: Exception) -> str:
     """The error's message for a browser. If something is left out, the whole of it is logged."""
     full = str(error).strip() or type(error).__name__
     told = without_paths(full)

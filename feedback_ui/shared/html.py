@@ -42,9 +42,7 @@ def button(act: str, row: int, says: str, about: str) -> str:
     )
 
 
-def table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, numbers: Iterable[int] = (), cards: bool = True
-) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, numbers: Iterable[int] = (), cards: bool = True) -> str:
     """A quiet table of cells that are HTML already; `numbers` are the columns set as figures.
 
     A head that is empty belongs to buttons. On a phone each row becomes a card, if `cards` are wanted.

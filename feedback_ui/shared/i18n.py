@@ -26,7 +26,7 @@ PLAIN_WORDS = {"min": "fewest", "ppo": "PPO", "dpo": "DPO", "sft": "SFT", "kl": 
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class Translator:
     """The texts of one language: `words("training.left", time="4 min")`."""
 
     language: str
@@ -47,7 +47,7 @@ class Words:
         return "one" if count == 1 and self.language == "en" else "other"
 
 
-def words_of(request: Any) -> Words:
+def translator_for(request: Any) -> Translator:
     """In the language that the reader's browser asks for first, if it is one of ours, and in English otherwise.
 
     Only the first wish counts, because Gradio's part of the page knows no other. `request` is Gradio's or Starlette's;
@@ -55,7 +55,7 @@ def words_of(request: Any) -> Words:
     """
     headers = getattr(request, "headers", None) or {}
     language = _first_wish(headers.get("accept-language") or "")
-    return Words(language if language in LANGUAGES else LANGUAGES[0])
+    return Translator(language if language in LANGUAGES else LANGUAGES[0])
 
 
 def _first_wish(accept_language: str) -> str:

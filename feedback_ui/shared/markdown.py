@@ -21,7 +21,7 @@ from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
 
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 
 ALLOWED_TAGS = frozenset(
     {"a", "p", "br", "hr", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li"}
@@ -48,18 +48,18 @@ SHORT = 10_000
 _MARKS = re.compile(r"[\n\r!&*<>\[\\\]_`|#+-]")
 
 
-def render(text: str, words: Words | None = None) -> str:
+def render(text: str, words: Translator | None = None) -> str:
     """Safe HTML of a Markdown text, to be read as prose. Kept for a while: several people judge the same answers.
 
     A text of more than `LONGEST` characters or `MOST_MARKS` marks comes as plain text, with a note in `words` (English
     without them) that says so.
     """
     if len(text) > LONGEST or len(_MARKS.findall(text)) > MOST_MARKS:
-        return _plain(text, words or Words("en"))
+        return _plain(text, words or Translator("en"))
     return (_render_short if len(text) <= SHORT else _render_long)(text)
 
 
-def _plain(text: str, words: Words) -> str:
+def _plain(text: str, words: Translator) -> str:
     note = words("common.not_markdown", characters=f"{len(text):,}", longest=f"{LONGEST:,}", marks=f"{MOST_MARKS:,}")
     body = escapeHtml(text).replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd").replace("\n", "<br>\n")
     return f"<p><em>{escapeHtml(note)}</em></p>\n<p>{body}</p>"

@@ -11,14 +11,14 @@ from datetime import date
 from typing import Any
 
 from feedback_ui.shared import markdown
-from feedback_ui.shared.errors import public
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.errors import browser_message
+from feedback_ui.shared.i18n import Translator
 from rlhf.data.pairs import PreferencePair
 from storage.analytics.stats import DayOfJudging
 from storage.core.records import PolicyVersion
 
 
-def duration(words: Words, seconds: float) -> str:
+def duration(words: Translator, seconds: float) -> str:
     """A time span as one says it: `20 s`, `4 min`, `1 h 20 min`."""
     if seconds < 90:
         return words("common.seconds", seconds=max(1, round(seconds)))
@@ -29,7 +29,7 @@ def duration(words: Words, seconds: float) -> str:
     return words("common.hours_minutes", hours=hours, minutes=minutes) if minutes else words("common.hours", hours=hours)
 
 
-def day(words: Words, iso: str) -> str:
+def day(words: Translator, iso: str) -> str:
     """`12 Nov` of a date or a time in ISO 8601."""
     moment = date.fromisoformat(iso[:10])
     return words("common.day", day=moment.day, month=words(f"common.month.{moment.month}"))
@@ -37,7 +37,7 @@ def day(words: Words, iso: str) -> str:
 
 def sentence(error: Exception) -> str:
     """An error's message as a reader's sentence. A name or an address at its start stays as it is; no path of this machine does."""
-    said = public(error)
+    said = browser_message(error)
     if said.split()[0].isalpha():
         said = said[0].upper() + said[1:]
     return said if said.endswith((".", "!", "?")) else said + "."
@@ -46,7 +46,7 @@ def sentence(error: Exception) -> str:
 # ---- Demo
 
 
-def answer(words: Words, text: str, *, writing: bool = False) -> str:
+def answer(words: Translator, text: str, *, writing: bool = False) -> str:
     """One pane of the Demo page, while it is written and after."""
     body = markdown.render(text, words)
     state = ' aria-busy="true"' if writing else ""
@@ -55,16 +55,16 @@ def answer(words: Words, text: str, *, writing: bool = False) -> str:
     return f'<div class="rl-prose" dir="auto"{state}>{body}</div>'
 
 
-def answer_cut_short(words: Words, text: str, error: Exception) -> str:
+def answer_cut_short(words: Translator, text: str, error: Exception) -> str:
     """What had come before the policy server went away, and why no more comes."""
     return (answer(words, text) if text else "") + server_down(words, error)
 
 
-def server_down(words: Words, error: Exception) -> str:
+def server_down(words: Translator, error: Exception) -> str:
     return notice(words("demo.server_down", error=sentence(error)), "bad")
 
 
-def missing_versions(words: Words, base: str | None, tuned: Sequence[str]) -> str:
+def missing_versions(words: Translator, base: str | None, tuned: Sequence[str]) -> str:
     """What to do when a model to compare is not there; empty when all is well."""
     if base is None:
         return words("demo.no_base")
@@ -83,7 +83,7 @@ def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) ->
 # ---- Training
 
 
-def pairs_available(words: Words, derived: Sequence[PreferencePair]) -> str:
+def pairs_available(words: Translator, derived: Sequence[PreferencePair]) -> str:
     """What a round could learn from now: people's pairs and simulated ones, apart."""
     simulated = sum(pair.annotator_kind == "simulated" for pair in derived)
     people = words("training.pairs_from_people", count=len(derived) - simulated)
@@ -100,16 +100,14 @@ def notice(message: str, tone: str = "muted") -> str:
     return f'<p class="rl-notice rl-{tone}" role="status">{markdown.escape(message)}</p>' if message else ""
 
 
-def hollow(message: str) -> str:
+def empty_state(message: str) -> str:
     """What stands where there is nothing yet: what to do next."""
     return f'<div class="rl-hollow"><p>{markdown.escape(message)}</p></div>'
 
 
 def figures(pairs: Mapping[str, str]) -> str:
     """Names beside values, as a row of quiet figures."""
-    cells = "".join(
-        f"<div><dt>{markdown.escape(name)}</dt><dd>{markdown.escape(value)}</dd></div>" for name, value in pairs.items()
-    )
+    cells = "".join(f"<div><dt>{markdown.escape(name)}</dt><dd>{markdown.escape(value)}</dd></div>" for name, value in pairs.items())
     return f'<dl class="rl-figures">{cells}</dl>'
 
 
@@ -120,14 +118,14 @@ MOVES_WITH_THE_QUEUE = ("completions", "comparisons")
 """They grow when a vote leaves the line and stay when a gold comparison or a repeat is shown: only who judges nothing may watch."""
 
 
-def overview(words: Words, stats: Mapping[str, Any], days: Sequence[DayOfJudging], *, blind: bool = False) -> str:
+def overview(words: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJudging], *, blind: bool = False) -> str:
     """The store at a glance. People's judgments and simulated ones never add up to one number.
 
     Args:
         blind: for who judges and does not lead: without what moves with the queue.
     """
     if not stats["prompts"]:
-        return hollow(words("data.nothing_yet"))
+        return empty_state(words("data.nothing_yet"))
     judgments, annotators, runs = stats["judgments"], stats["annotators"], stats["runs"]
     groups = {
         "judgments": {
@@ -136,9 +134,7 @@ def overview(words: Words, stats: Mapping[str, Any], days: Sequence[DayOfJudging
             **({} if blind else {words("data.waiting"): stats["queue_depth"]}),
         },
         "annotators": {words("data.people"): annotators["human"], words("data.simulated"): annotators["simulated"]},
-        "material": {
-            words(f"data.material.{name}"): stats[name] for name in MATERIAL if not (blind and name in MOVES_WITH_THE_QUEUE)
-        },
+        "material": {words(f"data.material.{name}"): stats[name] for name in MATERIAL if not (blind and name in MOVES_WITH_THE_QUEUE)},
         "runs": {words(f"run.status.{status}"): number for status, number in runs.items()} or {words("data.no_runs"): 0},
     }
     under = {"judgments": judgments_by_day(words, days)}
@@ -149,7 +145,7 @@ def overview(words: Words, stats: Mapping[str, Any], days: Sequence[DayOfJudging
     )
 
 
-def judgments_by_day(words: Words, days: Sequence[DayOfJudging]) -> str:
+def judgments_by_day(words: Translator, days: Sequence[DayOfJudging]) -> str:
     """A bar a day, people's share and simulated annotators' side by side in two colours."""
     most = max((max(of.people, of.simulated) for of in days), default=0)
     if not most:
@@ -165,7 +161,7 @@ def judgments_by_day(words: Words, days: Sequence[DayOfJudging]) -> str:
     )
 
 
-def _day_of_bars(words: Words, of: DayOfJudging, most: int) -> str:
+def _day_of_bars(words: Translator, of: DayOfJudging, most: int) -> str:
     said = words("data.day_of_judging", day=day(words, of.date), people=of.people, simulated=of.simulated)
     columns = "".join(
         f'<i class="rl-of-{kind}" style="height:{100 * number / most:.1f}%"></i>'

@@ -13,7 +13,7 @@ import gradio as gr
 from gradio.i18n import I18nData
 from gradio.themes.utils import colors, sizes
 
-from feedback_ui.shared.i18n import Words, tables
+from feedback_ui.shared.i18n import Translator, tables
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How an event behaves that only reads or writes a few rows: at once, without a spinner, for the page alone."""
@@ -144,7 +144,7 @@ def label(key: str) -> I18nData:
     Raises:
         KeyError: there is no such text.
     """
-    Words("en")(key)
+    Translator("en")(key)
     return i18n(key)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.trust_view import more_would_help
 from rlhf.analysis.validation import at
 from storage.core.records import Metric
@@ -62,7 +62,7 @@ POLICY_CHARTS = {
 """Four of each method: those that draw answers share theirs, the others learn from what is there."""
 
 
-def figure(words: Words, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
+def figure(words: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
     """One metric over its steps. Without points the axes stand there empty, at the same size."""
     points = sorted((m.step, m.value) for m in metrics if m.name == chart.metric)
     line = go.Scatter(
@@ -83,7 +83,7 @@ def figure(words: Words, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
     return drawn
 
 
-def score_over_kl(words: Words, metrics: Sequence[Metric]) -> go.Figure:
+def score_over_kl(words: Translator, metrics: Sequence[Metric]) -> go.Figure:
     """The reward model's score over the square root of the policy's KL to the base (Gao 2023, arXiv 2210.10760, section 3).
 
     A line that bends down, or a band that widens, is how over-optimisation begins.
@@ -113,7 +113,7 @@ def score_over_kl(words: Words, metrics: Sequence[Metric]) -> go.Figure:
     return drawn
 
 
-def learning_curve(words: Words, validation: Mapping[str, Any] | None) -> go.Figure:
+def learning_curve(words: Translator, validation: Mapping[str, Any] | None) -> go.Figure:
     """Accuracy over the judgments learned from; carried on, dashed, only where more of them would certainly help."""
     curve = (validation or {}).get("curve") or {}
     points = curve.get("points", ())
@@ -140,7 +140,7 @@ def learning_curve(words: Words, validation: Mapping[str, Any] | None) -> go.Fig
     return drawn
 
 
-def reliability(words: Words, validation: Mapping[str, Any] | None) -> go.Figure:
+def reliability(words: Translator, validation: Mapping[str, Any] | None) -> go.Figure:
     """How often the probe is right, by how sure it is; on the diagonal it is as sure as it should be."""
     bins = [b for b in ((validation or {}).get("calibration") or {}).get("bins", ()) if b["pairs"]]
     most = max((b["pairs"] for b in bins), default=1)
@@ -174,7 +174,7 @@ def _reach(values: Sequence[float], low: Sequence[float | None], high: Sequence[
 
 
 def _framed(
-    words: Words, name: str, traces: Sequence[go.Scatter], *, x_title: str, last: str = "", empty: bool, uirevision: str
+    words: Translator, name: str, traces: Sequence[go.Scatter], *, x_title: str, last: str = "", empty: bool, uirevision: str
 ) -> go.Figure:
     """Traces in the frame that all figures share; without points the axes stand there empty, at the same size."""
     title, unit = words(f"chart.{name}.title"), words(f"chart.{name}.unit")

@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui.server.auth import Gate
-from feedback_ui.shared.i18n import Words
+from feedback_ui.server.auth import Auth
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.theme import QUIET, label
 from rlhf.config import CHOICES, PRESETS, ConfigError, Option, RoundConfig, options, with_options
 
@@ -24,7 +24,7 @@ OWN = "as started"
 class RoundForm:
     """A preset, the options over it, and the way back to a `RoundConfig`."""
 
-    def __init__(self, default_config: RoundConfig, gate: Gate):
+    def __init__(self, default_config: RoundConfig, gate: Auth):
         self.gate = gate
         # The policy server speaks for one model on one device: a preset that named another could not be compared.
         here = {"model": default_config.model, "device": default_config.device}
@@ -59,7 +59,7 @@ class RoundForm:
         self.gate.reads(request, "researcher")
         return {self.fields[option.name]: option.default for option in options(self.presets[preset])}
 
-    def read(self, words: Words, values: dict[Component, Any]) -> RoundConfig:
+    def read(self, words: Translator, values: dict[Component, Any]) -> RoundConfig:
         """The configuration that the form says.
 
         Raises:
@@ -70,15 +70,13 @@ class RoundForm:
         return with_options(base, said)
 
 
-def as_on_the_page(words: Words, message: str) -> str:
+def as_on_the_page(words: Translator, message: str) -> str:
     """A refusal with the form's names of the options in place of the command line's: `--min-pairs` is "Fewest pairs"."""
     names = {option.name for option in options(RoundConfig())}
-    return re.sub(
-        r"--([a-z-]+)", lambda said: words("form.named", title=title(words, said[1])) if said[1] in names else said[0], message
-    )
+    return re.sub(r"--([a-z-]+)", lambda said: words("form.named", title=title(words, said[1])) if said[1] in names else said[0], message)
 
 
-def title(words: Words, name: str) -> str:
+def title(words: Translator, name: str) -> str:
     return words(f"option.{name}.title")
 
 
@@ -94,7 +92,7 @@ def _field(option: Option) -> Component:
     return gr.Textbox(option.default, max_lines=1, **common)
 
 
-def _value(words: Words, option: Option, shown: Any) -> Any:
+def _value(words: Translator, option: Option, shown: Any) -> Any:
     if shown is None or shown == "":
         if option.optional:
             return None

@@ -12,10 +12,10 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
 from feedback_ui.shared.errors import named, without_paths
-from feedback_ui.shared.i18n import Words, words_of
+from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, heading, html, label
 from feedback_ui.training import charts, rounds_table, run_view, trust_view
 from feedback_ui.training.form import RoundForm, as_on_the_page
@@ -59,7 +59,7 @@ class TrainingPage:
     def __init__(self, store: Database, jobs: Jobs, *, default_config: RoundConfig):
         self.store = store
         self.jobs = jobs
-        self.gate = Gate(store)
+        self.gate = Auth(store)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="round-form"):
                 self.material = html(elem_id="pairs-available")
@@ -97,9 +97,7 @@ class TrainingPage:
             self.plots["score_over_kl"] = plot("score_over_kl")
         self.samples = html(elem_id="run-samples", elem_classes="rl-optional")
         with gr.Accordion(label("training.log"), open=False, visible=False, elem_id="log-box") as self.log_box:
-            self.log = gr.Textbox(
-                show_label=False, lines=14, max_lines=14, interactive=False, elem_id="run-log", elem_classes="rl-log"
-            )
+            self.log = gr.Textbox(show_label=False, lines=14, max_lines=14, interactive=False, elem_id="run-log", elem_classes="rl-log")
 
     def _section(self, title: str, names: Sequence[str]) -> gr.Column:
         """Charts two by two under a heading."""
@@ -115,9 +113,7 @@ class TrainingPage:
         tab.select(self.open, self.picker, [self.material, self.timer, *self.followed], **QUIET)
         self.timer.tick(self.follow, [self.picker, self.drawn], self.followed, **QUIET)
         self.picker.input(self.pick, self.picker, self.followed, **QUIET)
-        self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET).then(
-            None, js=BRING_INTO_VIEW
-        )
+        self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET).then(None, js=BRING_INTO_VIEW)
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
         self.resume.click(self.resume_round, self.picker, [self.refusal, *self.followed], **QUIET)
 
@@ -125,7 +121,7 @@ class TrainingPage:
 
     def start_round(self, values: dict[Component, Any], request: gr.Request) -> dict[Component, Any]:
         visitor = self.gate.acts(request, "researcher")
-        words = words_of(request)
+        words = translator_for(request)
         try:
             run = self.jobs.start(self.form.read(words, values), visitor.annotator.id)
         except REFUSALS as error:
@@ -134,7 +130,7 @@ class TrainingPage:
 
     def cancel_round(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
         self.gate.acts(request, "researcher")
-        words = words_of(request)
+        words = translator_for(request)
         try:
             self.jobs.cancel(run_id)
         except REFUSALS as error:
@@ -143,14 +139,14 @@ class TrainingPage:
 
     def resume_round(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
         self.gate.acts(request, "researcher")
-        words = words_of(request)
+        words = translator_for(request)
         try:
             run = self.jobs.resume(run_id)
         except REFUSALS as error:
             return self._refused(words, error)
         return {self.refusal: "", **self.show(words, run.id)}
 
-    def _refused(self, words: Words, error: Exception) -> dict[Component, Any]:
+    def _refused(self, words: Translator, error: Exception) -> dict[Component, Any]:
         return {self.refusal: presenters.notice(refusal(words, error), "bad")}
 
     # ---- what is shown
@@ -161,7 +157,7 @@ class TrainingPage:
         Before that nothing of a run is sent: someone who only judges is told no policy's name.
         """
         self.gate.reads(request, "researcher")
-        words = words_of(request)
+        words = translator_for(request)
         derived = pairs.of_store(self.store, include_simulated=True)
         return {
             self.material: presenters.pairs_available(words, derived),
@@ -178,21 +174,21 @@ class TrainingPage:
         run = runs.get(self.store, run_id)
         if not run_view.is_active(run) and drawn == self._drawn(run):
             return gr.skip()
-        words = words_of(request)
+        words = translator_for(request)
         update = self.show(words, run_id, drawn)
         if chosen and self.picker in update:
             # A tick that was under way while another run was started or picked must not pick the old one again.
             update[self.picker] = gr.Dropdown(self._choices(words))
         return update
 
-    def _choices(self, words: Words) -> list[tuple[str, str]]:
+    def _choices(self, words: Translator) -> list[tuple[str, str]]:
         return run_view.choices(words, runs.all_runs(self.store))
 
     def pick(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
         self.gate.reads(request, "researcher")
-        return self.show(words_of(request), run_id)
+        return self.show(translator_for(request), run_id)
 
-    def show(self, words: Words, run_id: str | None, drawn: Drawn | None = None) -> dict[Component, Any]:
+    def show(self, words: Translator, run_id: str | None, drawn: Drawn | None = None) -> dict[Component, Any]:
         """One run. Against `drawn`, only what may have moved: an open list or a plot is left in peace."""
         if run_id is None:
             return {self.progress: run_view.progress(words, None)}
@@ -219,7 +215,7 @@ class TrainingPage:
             update |= self._trust(words, run)
         return update
 
-    def _plots(self, words: Words, run: Run, metrics: Sequence[Metric]) -> dict[Component, Any]:
+    def _plots(self, words: Translator, run: Run, metrics: Sequence[Metric]) -> dict[Component, Any]:
         method = run_view.method(run)
         drawn = zip(REWARD_PLOTS + POLICY_PLOTS, charts.REWARD_CHARTS + charts.POLICY_CHARTS[method], strict=True)
         logged = {metric.name for metric in metrics}
@@ -235,7 +231,7 @@ class TrainingPage:
             self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(words, metrics), visible=method in run_view.PAID),
         }
 
-    def _trust(self, words: Words, run: Run) -> dict[Component, Any]:
+    def _trust(self, words: Translator, run: Run) -> dict[Component, Any]:
         try:
             return self._known_trust(words, run)
         except run_view.MISREAD as error:
@@ -243,7 +239,7 @@ class TrainingPage:
             said = {self.trust: gr.Column(visible=True), self.trust_card: run_view.unreadable(words, named(error))}
             return self._known_trust(words, nothing) | said
 
-    def _known_trust(self, words: Words, run: Run) -> dict[Component, Any]:
+    def _known_trust(self, words: Translator, run: Run) -> dict[Component, Any]:
         card = trust_view.card(words, run)
         people = {annotator.id: annotator for annotator in annotators.all_annotators(self.store)}
         judged = {comparison.id: comparison for comparison in comparisons.many(self.store, trust_view.compared(run))}
@@ -274,7 +270,7 @@ def plot(name: str) -> gr.Plot:
     )
 
 
-def refusal(words: Words, error: Exception) -> str:
+def refusal(words: Translator, error: Exception) -> str:
     """Why something was not done, and what to do, in the page's own names for things."""
     if isinstance(error, pairs.NotEnoughPairs) and error.found < error.needed:
         ways = words("training.or_ask_for_fewer", found=error.found) if error.found else ""

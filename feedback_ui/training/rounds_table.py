@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_ui.shared.html import table
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import escape
 from feedback_ui.shared.presenters import duration
 from rlhf.analysis import run_table
@@ -19,7 +19,7 @@ METHODS = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft": "S
 KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT", "ia3": "(IA)³"}
 
 
-def section(words: Words, runs: Sequence[Run]) -> str:
+def section(words: Translator, runs: Sequence[Run]) -> str:
     """In the order of the runs. Nothing before there is a finished round."""
     found = run_table.finished(runs)
     if not found:
@@ -30,7 +30,7 @@ def section(words: Words, runs: Sequence[Run]) -> str:
     return f'<section class="rl-card rl-rounds" data-testid="rounds"><h2>{words("rounds.title")}</h2>{rows}{note}</section>'
 
 
-def _row(words: Words, one: FinishedRound) -> list[str]:
+def _row(words: Translator, one: FinishedRound) -> list[str]:
     simulated = f'<br><span class="rl-muted">{words("rounds.simulated", number=one.simulated)}</span>' if one.simulated else ""
     return [
         escape(one.id),
@@ -47,13 +47,13 @@ def _row(words: Words, one: FinishedRound) -> list[str]:
     ]
 
 
-def _adapter(words: Words, one: FinishedRound) -> str:
+def _adapter(words: Translator, one: FinishedRound) -> str:
     name = KINDS.get(one.adapter.kind) or words("rounds.adapter_prompt")
     large = ", ".join(words(f"rounds.adapter_{part}", count=number) for part, number in run_table.size(one.adapter).items())
     return f'{name}<br><span class="rl-muted">{large}</span>' if large else name
 
 
-def _estimate(words: Words, figure: Mapping[str, Any] | None) -> str:
+def _estimate(words: Translator, figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return ""
     ends = words("rounds.from_to", low=f"{figure['low']:.0%}", high=f"{figure['high']:.0%}")

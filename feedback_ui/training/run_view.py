@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from feedback_ui.shared.errors import named, without_paths
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import escape, render
-from feedback_ui.shared.presenters import duration, figures, hollow
+from feedback_ui.shared.presenters import duration, empty_state, figures
 from rlhf.analysis.run_table import MISREAD
 from rlhf.config import CHOICES
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
@@ -28,12 +28,12 @@ def is_resumable(run: Run | None) -> bool:
     return run is not None and run.status in RESUMABLE_STATUSES and not run.problem
 
 
-def label(words: Words, run: Run) -> str:
+def label(words: Translator, run: Run) -> str:
     """A run's line in the picker."""
     return f"{run.id} · {words(f'run.status.{run.status}').lower()}"
 
 
-def choices(words: Words, runs: Sequence[Run]) -> list[tuple[str, str]]:
+def choices(words: Translator, runs: Sequence[Run]) -> list[tuple[str, str]]:
     """The picker's lines, in the order of the runs."""
     return [(label(words, run), run.id) for run in runs]
 
@@ -47,10 +47,10 @@ def learns_from_simulated(run: Run) -> bool:
     return bool(run.config.get("include_simulated"))
 
 
-def progress(words: Words, run: Run | None) -> str:
+def progress(words: Translator, run: Run | None) -> str:
     """Status, stages and a bar with the time left."""
     if run is None:
-        return hollow(words("run.none_yet"))
+        return empty_state(words("run.none_yet"))
     return (
         f'<section class="rl-run" data-status="{run.status}">'
         f'<p class="rl-status"><strong data-testid="run-status">{status(words, run)}</strong>{simulated_mark(words, run)}'
@@ -59,11 +59,11 @@ def progress(words: Words, run: Run | None) -> str:
     )
 
 
-def status(words: Words, run: Run) -> str:
+def status(words: Translator, run: Run) -> str:
     return words("run.stopping") if run.cancel_requested and is_active(run) else words(f"run.status.{run.status}")
 
 
-def remark(words: Words, run: Run) -> str:
+def remark(words: Translator, run: Run) -> str:
     """What a reader wants beside the status: time left while it runs, time taken after."""
     if is_active(run):
         left = words("run.left", time=duration(words, run.eta_s)) if run.eta_s else words("run.left_unknown")
@@ -93,7 +93,7 @@ def stages(run: Run) -> list[str]:
     return [method(run) if name == "ppo" else name for name in STAGES]
 
 
-def steps(words: Words, run: Run) -> str:
+def steps(words: Translator, run: Run) -> str:
     names = stages(run)
     at = len(names) if run.status == "done" else names.index(run.stage) if run.stage in names else -1
     items = []
@@ -104,17 +104,17 @@ def steps(words: Words, run: Run) -> str:
     return f'<ol class="rl-steps" data-testid="stages">{"".join(items)}</ol>'
 
 
-def bar(words: Words, run: Run) -> str:
+def bar(words: Translator, run: Run) -> str:
     fraction = 1.0 if run.status == "done" else min(max(run.progress, 0.0), 1.0)
     return f'<progress class="rl-progress" max="1" value="{fraction:.3f}" aria-label="{words("run.progress")}"></progress>'
 
 
-def unreadable(words: Words, what: str) -> str:
+def unreadable(words: Translator, what: str) -> str:
     """Instead of what a row says in a shape that rankloop does not write."""
     return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-unreadable">{escape(words("run.unreadable", what=what))}</p>'
 
 
-def readable(words: Words, draw: Callable[[], str]) -> str:
+def readable(words: Translator, draw: Callable[[], str]) -> str:
     """What is drawn, or that it cannot be: a run from elsewhere must not take the page away from the others."""
     try:
         return draw()
@@ -122,7 +122,7 @@ def readable(words: Words, draw: Callable[[], str]) -> str:
         return unreadable(words, named(problem))
 
 
-def error(words: Words, run: Run) -> str:
+def error(words: Translator, run: Run) -> str:
     if run.problem:
         return unreadable(words, run.problem)
     if run.error:
@@ -133,18 +133,16 @@ def error(words: Words, run: Run) -> str:
     return ""
 
 
-def simulated_mark(words: Words, run: Run) -> str:
+def simulated_mark(words: Translator, run: Run) -> str:
     return (
-        f'<span class="rl-mark" data-testid="simulated-mark">{words("run.simulated_included")}</span>'
-        if learns_from_simulated(run)
-        else ""
+        f'<span class="rl-mark" data-testid="simulated-mark">{words("run.simulated_included")}</span>' if learns_from_simulated(run) else ""
     )
 
 
 # ---- result
 
 
-def interval(words: Words, figure: Any) -> str:
+def interval(words: Translator, figure: Any) -> str:
     """`71% (62% to 79%)` of a fraction with its interval."""
     if not isinstance(figure, dict):
         return f"{figure:.0%}"
@@ -158,7 +156,7 @@ ESTIMATES = ("heldout_accuracy", "heldout_accuracy_on_rule", "win_rate", "win_ra
 """Figures with an interval, in the order they are shown."""
 
 
-def result(words: Words, run: Run | None) -> str:
+def result(words: Translator, run: Run | None) -> str:
     """The figures of a finished round; empty before."""
     if run is None or not run.result:
         return ""
@@ -180,13 +178,13 @@ def result(words: Words, run: Run | None) -> str:
     )
 
 
-def _best_of_n(words: Words, beside: Mapping[str, Any]) -> dict[str, str]:
+def _best_of_n(words: Translator, beside: Mapping[str, Any]) -> dict[str, str]:
     """The yardstick at as many nats: the best of n answers of the base, by the reward model."""
     names = [name for name in ("win_rate", "win_rate_by_reward_model") if beside.get(name)]
     return {words(f"run.figure.best_of_n.{name}", n=beside["n"]): interval(words, beside[name]) for name in names}
 
 
-def reading(words: Words, run: Run) -> str:
+def reading(words: Translator, run: Run) -> str:
     """What the figures rest on, so that nobody reads more into them."""
     r = run.result or {}
     parts = []
@@ -215,7 +213,7 @@ def _cases(figure: Any) -> int | None:
 # ---- samples
 
 
-def samples(words: Words, rows: Sequence[RunSample]) -> str:
+def samples(words: Translator, rows: Sequence[RunSample]) -> str:
     """The same held-out prompts, answered before and after."""
     if not rows:
         return ""
@@ -223,7 +221,7 @@ def samples(words: Words, rows: Sequence[RunSample]) -> str:
     return f'<section class="rl-samples" data-testid="samples"><h2>{words("run.samples")}</h2>{body}</section>'
 
 
-def _sample(words: Words, row: RunSample) -> str:
+def _sample(words: Translator, row: RunSample) -> str:
     after = render(row.after, words) if row.after is not None else f'<p class="rl-muted">{words("run.not_answered_yet")}</p>'
     before_and_after = _answer(words, "before", row.score_before, render(row.before, words)) + _answer(
         words, "after", row.score_after, after
@@ -234,6 +232,6 @@ def _sample(words: Words, row: RunSample) -> str:
     )
 
 
-def _answer(words: Words, when: str, score: float | None, html: str) -> str:
+def _answer(words: Translator, when: str, score: float | None, html: str) -> str:
     scored = "" if score is None else f' <span class="rl-muted">{words("run.score", score=score)}</span>'
     return f'<div><h3>{words(f"run.sample.{when}")}{scored}</h3><div class="rl-prose" dir="auto">{html}</div></div>'

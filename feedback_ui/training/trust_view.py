@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_ui.shared.html import NOTHING, comparison_link, interval, muted, table, text
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.run_view import is_active
 from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
 from rlhf.analysis.validation import FEWEST_PAIRS
@@ -28,17 +28,17 @@ def compared(run: Run) -> list[int]:
 # ---- the figures
 
 
-def card(words: Words, run: Run) -> str:
+def card(words: Translator, run: Run) -> str:
     """Accuracy, what more judgments would buy, and calibration; before they are known, when they will be."""
     said = _unknown(words, run) if run.validation is None else _known(words, run.validation)
     return f'<section data-testid="trust"><h2 class="rl-heading">{words("trust.title")}</h2>{said}</section>' if said else ""
 
 
-def _unknown(words: Words, run: Run) -> str:
+def _unknown(words: Translator, run: Run) -> str:
     return f'<p class="rl-muted">{words("trust.not_yet")}</p>' if is_active(run) else ""
 
 
-def _known(words: Words, validation: Figures) -> str:
+def _known(words: Translator, validation: Figures) -> str:
     accuracy = validation["accuracy"]
     if accuracy is None:
         return f'<p class="rl-notice rl-warn">{words("trust.one_prompt")}</p>'
@@ -48,7 +48,7 @@ def _known(words: Words, validation: Figures) -> str:
     return f'{_accuracy(words, accuracy)}<dl class="rl-says">{said}</dl>{muted(text(rests_on))}'
 
 
-def _accuracy(words: Words, accuracy: Figures) -> str:
+def _accuracy(words: Translator, accuracy: Figures) -> str:
     value, low, high = (accuracy[name] for name in ("value", "low", "high"))
     ends = "" if low is None else f' <span class="rl-muted">{text(words("trust.ends", low=_share(low), high=_share(high)))}</span>'
     tone = "rl-muted" if low is not None and low > CHANCE else "rl-warn"
@@ -58,7 +58,7 @@ def _accuracy(words: Words, accuracy: Figures) -> str:
     )
 
 
-def verdict(words: Words, accuracy: Figures) -> str:
+def verdict(words: Translator, accuracy: Figures) -> str:
     """The accuracy as a sentence, with what follows from it."""
     if accuracy["low"] is None:
         return words("trust.too_few_prompts", count=accuracy["prompts"], needed=FEWEST_CLUSTERS)
@@ -72,7 +72,7 @@ def more_would_help(curve: Figures) -> bool:
     return gain is not None and gain["low"] > 0
 
 
-def more(words: Words, curve: Figures) -> str:
+def more(words: Translator, curve: Figures) -> str:
     """What more judgments would buy, and nothing where that cannot be told."""
     gain = curve["gain"]
     if gain is None:
@@ -83,7 +83,7 @@ def more(words: Words, curve: Figures) -> str:
     return words("trust.more", more=curve["more"], **points)
 
 
-def calibrated(words: Words, calibration: Figures) -> str:
+def calibrated(words: Translator, calibration: Figures) -> str:
     """Whether its probabilities can be taken at their word."""
     ece, by_chance = f"{100 * calibration['ece']:.0f}", f"{100 * calibration['by_chance']:.0f}"
     if calibration["ece"] <= calibration["by_chance"]:
@@ -99,7 +99,7 @@ def _share(value: float) -> str:
 # ---- the tables
 
 
-def details(words: Words, run: Run, annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]) -> str:
+def details(words: Translator, run: Run, annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]) -> str:
     """Accuracy by kind of prompt and by annotator, and the judgments that the probe would have given otherwise."""
     if not run.validation or not run.validation.get("by_kind"):
         return ""
@@ -112,7 +112,7 @@ def details(words: Words, run: Run, annotators: Mapping[int, Annotator], compari
     )
 
 
-def _shares(words: Words, name: str, rows: Sequence[tuple[str, Figures]]) -> str:
+def _shares(words: Translator, name: str, rows: Sequence[tuple[str, Figures]]) -> str:
     heads = [words(f"trust.{name}.head"), words("trust.accuracy"), words("trust.pairs")]
     cells = [[who, _accuracy_cell(words, row["accuracy"]), f"{row['pairs']:,}"] for who, row in rows]
     title = words(f"trust.{name}.title")
@@ -122,7 +122,7 @@ def _shares(words: Words, name: str, rows: Sequence[tuple[str, Figures]]) -> str
     )
 
 
-def _accuracy_cell(words: Words, accuracy: Figures | None) -> str:
+def _accuracy_cell(words: Translator, accuracy: Figures | None) -> str:
     if accuracy is None:
         return f'<span class="rl-muted">{words("trust.too_few")}</span>'
     ends = words("trust.ends", low=_share(accuracy["low"]), high=_share(accuracy["high"]))
@@ -131,7 +131,7 @@ def _accuracy_cell(words: Words, accuracy: Figures | None) -> str:
 
 
 def _surprises(
-    words: Words, surprises: Sequence[Figures], annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]
+    words: Translator, surprises: Sequence[Figures], annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]
 ) -> str:
     title = words("trust.surprises.title")
     if not surprises:
@@ -159,7 +159,7 @@ def _asked(comparisons: Mapping[int, Comparison], comparison_id: int) -> str:
     return text(comparisons[comparison_id].prompt.text) if comparison_id in comparisons else NOTHING
 
 
-def _link(words: Words, comparison_id: int) -> str:
+def _link(words: Translator, comparison_id: int) -> str:
     about = words("trust.surprises.open_comparison", number=comparison_id)
     return (
         f'<a class="rl-act" href="{comparison_link(comparison_id)}" target="_blank" rel="noopener" aria-label="{text(about)}">'
@@ -167,7 +167,7 @@ def _link(words: Words, comparison_id: int) -> str:
     )
 
 
-def _who(words: Words, annotators: Mapping[int, Annotator], annotator_id: int) -> str:
+def _who(words: Translator, annotators: Mapping[int, Annotator], annotator_id: int) -> str:
     known = annotators.get(annotator_id)
     if known is None:
         return f"#{annotator_id}"

@@ -120,7 +120,7 @@ class Leaderboard:
 
 
 @dataclass(frozen=True, slots=True)
-class Meetings:
+class PairOutcomes:
     """Pairs of completions by different versions, a row each: m of them. Versions are numbered 0 to p - 1."""
 
     prompt: Int64[np.ndarray, " m"]
@@ -227,7 +227,7 @@ def smooth(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"]) -> 
 
 def _meetings(
     counted: Rankings, author: Int64[np.ndarray, "c k"], prompt_of: Int64[np.ndarray, " c"], number: int
-) -> tuple[Meetings, Int[np.ndarray, " p"], int]:
+) -> tuple[PairOutcomes, Int[np.ndarray, " p"], int]:
     """The pairs by different versions; by version, how many votes rank it with another; and how many votes do that."""
     found: list[tuple[np.ndarray, ...]] = []
     meets = np.zeros(counted.ranks.shape, dtype=bool)
@@ -243,10 +243,10 @@ def _meetings(
         outcome = np.select([said < 0, said > 0], [WIN, LOSS], TIE)
         found.append((prompt_of[counted.comparison[differ]], by[differ, i], by[differ, j], outcome))
     votes_of = np.bincount(by[meets & ~repeats], minlength=number)
-    return Meetings(*(np.concatenate(parts) for parts in zip(*found, strict=True))), votes_of, int(meets.any(axis=1).sum())
+    return PairOutcomes(*(np.concatenate(parts) for parts in zip(*found, strict=True))), votes_of, int(meets.any(axis=1).sum())
 
 
-def _cells(meetings: Meetings, number: int) -> Int64[np.ndarray, " m"]:
+def _cells(meetings: PairOutcomes, number: int) -> Int64[np.ndarray, " m"]:
     return (meetings.first * number + meetings.second) * 3 + meetings.outcome
 
 
@@ -256,7 +256,7 @@ def _both_ways(flat: Float[np.ndarray, "... cells"], number: int) -> Float[np.nd
     return one_way + one_way.swapaxes(-3, -2)[..., [LOSS, WIN, TIE]]
 
 
-def _counts(meetings: Meetings, number: int) -> Float[np.ndarray, "p p 3"]:
+def _counts(meetings: PairOutcomes, number: int) -> Float[np.ndarray, "p p 3"]:
     return _both_ways(np.bincount(_cells(meetings, number), minlength=3 * number**2).astype(float), number)
 
 
@@ -296,7 +296,7 @@ def _scores(
 
 
 def _drawn_scores(
-    meetings: Meetings,
+    meetings: PairOutcomes,
     counts: Float[np.ndarray, "p p 3"],
     order: list[int],
     group_of: dict[int, int],
@@ -310,8 +310,11 @@ def _drawn_scores(
         row = group_of_version[meetings.first] == group
         if len(np.unique(meetings.prompt[row])) < bootstrap.FEWEST_CLUSTERS:
             continue
-        here = Meetings(meetings.prompt[row], *(np.searchsorted(members, side[row]) for side in (meetings.first, meetings.second)),
-                        meetings.outcome[row])
+        here = PairOutcomes(
+            meetings.prompt[row],
+            *(np.searchsorted(members, side[row]) for side in (meetings.first, meetings.second)),
+            meetings.outcome[row],
+        )
         cells = 3 * len(members) ** 2
         drawn = bootstrap.totals(here.prompt, _cells(here, len(members)), cells=cells, replicates=REPLICATES, seed=SEED)
         met = counts[np.ix_(members, members)].sum(axis=-1) > 0

@@ -54,8 +54,14 @@ def finished(runs: Iterable[Run]) -> list[FinishedRound]:
         numbers = (_number(result.get(name)) for name in ("kl", "minutes", "peak_memory_gib"))
         found.append(
             FinishedRound(
-                run.id, config.method, config.adapter, _number(snapshot.get("pairs")) or 0, _number(snapshot.get("simulated")) or 0,
-                str(snapshot.get("sha256", ""))[:SHOWN_HASH], *estimates, *numbers,
+                run.id,
+                config.method,
+                config.adapter,
+                _number(snapshot.get("pairs")) or 0,
+                _number(snapshot.get("simulated")) or 0,
+                str(snapshot.get("sha256", ""))[:SHOWN_HASH],
+                *estimates,
+                *numbers,
             )
         )
     return found

@@ -83,7 +83,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CurvePoint:
     """Accuracy of probes fitted to so many judgments."""
 
     judgments: float
@@ -93,7 +93,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class ExpectedGain:
     """Accuracy that `MORE` judgments would add, as a fraction, with its 95% interval."""
 
     value: float
@@ -102,20 +102,20 @@ class Gain:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class LearningCurve:
     """accuracy = 1/2 + reach * sqrt(judgments / (judgments + half))"""
 
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
     reach: float
     half: float
     """Judgments with which the probe's correlation with the best one, squared, is one half."""
     more: int
-    gain: Gain | None
+    gain: ExpectedGain | None
     """None with too few pairs or prompts."""
 
 
 @dataclass(frozen=True, slots=True)
-class OfKind:
+class KindAccuracy:
     kind: str
     pairs: int
     prompts: int
@@ -124,7 +124,7 @@ class OfKind:
 
 
 @dataclass(frozen=True, slots=True)
-class OfAnnotator:
+class AnnotatorAccuracy:
     annotator_id: int
     pairs: int
     prompts: int
@@ -133,7 +133,7 @@ class OfAnnotator:
 
 
 @dataclass(frozen=True, slots=True)
-class Surprise:
+class HighLossJudgment:
     """A judgment that the probe, fitted to other prompts, would have given otherwise."""
 
     judgment_id: int
@@ -153,10 +153,10 @@ class Validation:
     accuracy: Accuracy | None
     """None where all pairs are of one prompt: there is nothing to validate on."""
     calibration: Calibration | None = None
-    curve: Curve | None = None
-    by_kind: tuple[OfKind, ...] = ()
-    by_annotator: tuple[OfAnnotator, ...] = ()
-    surprises: tuple[Surprise, ...] = ()
+    curve: LearningCurve | None = None
+    by_kind: tuple[KindAccuracy, ...] = ()
+    by_annotator: tuple[AnnotatorAccuracy, ...] = ()
+    surprises: tuple[HighLossJudgment, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -169,7 +169,7 @@ def validate(
     *,
     ties: Bool[np.ndarray, " n"] | None = None,
     seed: int,
-    tick: Callable[[], None] = lambda: None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Validation:
     """Everything this module says of a probe: from the features of chosen minus rejected, and the judgment each pair is from.
 
@@ -183,7 +183,7 @@ def validate(
     said = {"pairs": len(origins), "judgments": counts["judgment"], "prompts": counts["prompt"]}
     if counts["prompt"] < 2:
         return Validation(**said, accuracy=None)
-    margins, sizes = out_of_fold(difference, prompt, judgment, fit, seed=seed, tick=tick)
+    margins, sizes = out_of_fold(difference, prompt, judgment, fit, seed=seed, on_progress=on_progress)
     margins, prompt = margins[..., measured], prompt[measured]
     annotator, kind = np.array([o.annotator_id for o in origins]), np.array([o.kind for o in origins])
     right = credit(margins)
@@ -197,9 +197,9 @@ def validate(
         accuracy=accuracy(right[-1], prompt, seed=seed),
         calibration=calibration(margins[-1, 0], seed=seed),
         curve=learning_curve(right, sizes, prompt, len(np.unique(judgment)), seed=seed),
-        by_kind=tuple(OfKind(str(name), *of(kind == name)) for name in _most_first(kind)),
-        by_annotator=tuple(OfAnnotator(int(name), *of(annotator == name)) for name in _most_first(annotator)),
-        surprises=surprises(margins[-1], origins),
+        by_kind=tuple(KindAccuracy(str(name), *of(kind == name)) for name in _most_first(kind)),
+        by_annotator=tuple(AnnotatorAccuracy(int(name), *of(annotator == name)) for name in _most_first(annotator)),
+        surprises=high_loss_judgments(margins[-1], origins),
     )
 
 
@@ -219,7 +219,7 @@ def out_of_fold(
     fit: Fit,
     *,
     seed: int,
-    tick: Callable[[], None] = lambda: None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> tuple[Float[np.ndarray, "sizes draws n"], Float[np.ndarray, " sizes"]]:
     """Scores of chosen minus rejected by probes that saw no pair of the same prompt, and how many judgments those saw.
 
@@ -239,7 +239,7 @@ def out_of_fold(
                 train = ~test & np.isin(judgment, among)
                 margins[size, draw, test] = difference[test] @ fit(train)
                 seen[size] += len(among) / (DRAWS * folds)
-                tick()
+                on_progress()
     return margins, seen
 
 
@@ -311,7 +311,7 @@ def learning_curve(
     judgments: int,
     *,
     seed: int,
-) -> Curve:
+) -> LearningCurve:
     """Accuracy over the number of judgments, and what `MORE` of them would add by the law that fits it.
 
     The gain's interval draws prompts and draws again, both at once, and fits the law to each replicate.
@@ -325,9 +325,9 @@ def learning_curve(
     gain = None
     if len(np.unique(prompt)) >= FEWEST_CLUSTERS and len(prompt) >= FEWEST_PAIRS:
         value = float(added(reach, half)[0])
-        gain = Gain(value, *_widened(value, added(*law(sizes, _replicates(right, prompt, seed))) - value))
-    shown = tuple(Point(float(n), p.value, p.low, p.high) for n, p in zip(sizes, points, strict=True))
-    return Curve(shown, float(reach[0]), float(half[0]), MORE, gain)
+        gain = ExpectedGain(value, *_widened(value, added(*law(sizes, _replicates(right, prompt, seed))) - value))
+    shown = tuple(CurvePoint(float(n), p.value, p.low, p.high) for n, p in zip(sizes, points, strict=True))
+    return LearningCurve(shown, float(reach[0]), float(half[0]), MORE, gain)
 
 
 def at(judgments: float, reach: Float[np.ndarray, " r"], half: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
@@ -352,9 +352,7 @@ def law(
     return np.take_along_axis(reach, best[:, None], 1)[:, 0], grid[best]
 
 
-def _replicates(
-    right: Float[np.ndarray, "sizes draws n"], prompt: Int[np.ndarray, " n"], seed: int
-) -> Float[np.ndarray, "r sizes"]:
+def _replicates(right: Float[np.ndarray, "sizes draws n"], prompt: Int[np.ndarray, " n"], seed: int) -> Float[np.ndarray, "r sizes"]:
     rng = np.random.default_rng(seed)
     prompts, which = np.unique(prompt, return_inverse=True)
     by_prompt = right @ (which[:, None] == np.arange(len(prompts)))
@@ -367,11 +365,11 @@ def _replicates(
 # ---- surprises
 
 
-def surprises(margins: Float[np.ndarray, "draws n"], origins: Sequence[Origin]) -> tuple[Surprise, ...]:
+def high_loss_judgments(margins: Float[np.ndarray, "draws n"], origins: Sequence[Origin]) -> tuple[HighLossJudgment, ...]:
     """The judgments with the highest loss -log sigmoid(margin), averaged over their pairs, among those the probe disagrees with."""
     loss = np.logaddexp(0, -margins).mean(0)
     ids, example, which = np.unique([o.judgment_id for o in origins], return_index=True, return_inverse=True)
     mean = np.bincount(which, weights=loss) / np.bincount(which)
     highest = [i for i in np.argsort(-mean, kind="stable")[:MOST_SURPRISING] if mean[i] > math.log(2)]
     of = [origins[example[i]] for i in range(len(ids))]
-    return tuple(Surprise(of[i].judgment_id, of[i].comparison_id, of[i].annotator_id, math.exp(-mean[i])) for i in highest)
+    return tuple(HighLossJudgment(of[i].judgment_id, of[i].comparison_id, of[i].annotator_id, math.exp(-mean[i])) for i in highest)

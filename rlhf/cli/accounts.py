@@ -20,7 +20,11 @@ def add(verbs: Verbs) -> None:
     password.add_argument("--password-stdin", action="store_true", help="read the password from the standard input, not the terminal")
     roles = argparse.ArgumentParser(add_help=False)
     roles.add_argument(
-        "--role", action="append", required=True, default=argparse.SUPPRESS, choices=ROLES,
+        "--role",
+        action="append",
+        required=True,
+        default=argparse.SUPPRESS,
+        choices=ROLES,
         help="annotators judge, leads prepare, researchers train; repeat for more",
     )
 
@@ -49,9 +53,7 @@ def account_list(given: argparse.Namespace) -> int:
     _, store = open_store(given.data)
     found = accounts.all_accounts(store)
     if given.json:
-        rows = [
-            {"name": a.name, "roles": accounts.in_order(a.roles), "disabled": a.disabled, "created_at": a.created_at} for a in found
-        ]
+        rows = [{"name": a.name, "roles": accounts.in_order(a.roles), "disabled": a.disabled, "created_at": a.created_at} for a in found]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
     shown = [one_line(a.name) for a in found]

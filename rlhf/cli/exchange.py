@@ -22,16 +22,22 @@ def add(verbs: Verbs) -> None:
     p = verbs.add("import", import_)
     p.add_argument("file", type=Path, nargs="?", help="file to read, .gz too; with --format native the folder of a native export")
     p.add_argument(
-        "--format", default="prompts", choices=formats.READABLE,
+        "--format",
+        default="prompts",
+        choices=formats.READABLE,
         help="what the file holds (docs/formats.md); prompts are JSONL rows of a prompt or messages",
     )
     p.add_argument(
-        "--max-text-chars", type=int, metavar="N",
+        "--max-text-chars",
+        type=int,
+        metavar="N",
         help="characters of a prompt, an answer or a rationale; the project's own setting otherwise (Lead page, 100,000 at first)",
     )
     p.add_argument("--max-row-mib", type=int, default=LIMITS.row_bytes // MIB, metavar="N", help="size of one row, in MiB")
     p.add_argument(
-        "--max-unpacked-mib", type=int, metavar="N",
+        "--max-unpacked-mib",
+        type=int,
+        metavar="N",
         help="what a gzip or Parquet file may unpack to, in MiB; otherwise 200 times its size, from 64 to 4096",
     )
     p.add_argument("--raw-cells", action="store_true", help="CSV cells as they are, also an apostrophe before what looks like a formula")
@@ -46,7 +52,8 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--include-simulated", action="store_true", help="simulated judgments too, marked as such")
     p.add_argument("--names", action="store_true", help="annotators by name; by pseudonym otherwise")
     p.add_argument(
-        "--raw-cells", action="store_true",
+        "--raw-cells",
+        action="store_true",
         help="CSV cells as they are; otherwise an apostrophe stands before what a spreadsheet would take for a formula",
     )
 

@@ -21,8 +21,11 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
     snapshot = run.snapshot or {}
     rows = [
         ("run", f"{run.id} ({run.status})"),
-        ("preference pairs", f"{snapshot.get('train', 0)} to learn from, {snapshot.get('heldout', 0)} held out"
-         + (f"; {snapshot['simulated']} of them simulated" if snapshot.get("simulated") else "")),
+        (
+            "preference pairs",
+            f"{snapshot.get('train', 0)} to learn from, {snapshot.get('heldout', 0)} held out"
+            + (f"; {snapshot['simulated']} of them simulated" if snapshot.get("simulated") else ""),
+        ),
         ("reward model, cross-validated accuracy of its probe", _cross_validated(run)),
         ("reward model, held-out accuracy against the votes", estimate(result.get("heldout_accuracy"), "pairs")),
         (f"reward model, held-out accuracy against {rule}", estimate(result.get("heldout_accuracy_on_rule"), "pairs")),
@@ -78,11 +81,16 @@ def overview(runs: Sequence[Run]) -> str:
     """One line a run, the newest first."""
     if not runs:
         return "no runs yet: judge some comparisons, then `rankloop train`"
-    return _aligned([
-        (run.id, f"{run.status:<10} {run.created_at[:16].replace('T', ' ')}  {100 * run.progress:3.0f}%  "
-         + str(run.problem or (run.result or {}).get("policy_version") or run.error or run.stage or ""))
-        for run in runs
-    ])
+    return _aligned(
+        [
+            (
+                run.id,
+                f"{run.status:<10} {run.created_at[:16].replace('T', ' ')}  {100 * run.progress:3.0f}%  "
+                + str(run.problem or (run.result or {}).get("policy_version") or run.error or run.stage or ""),
+            )
+            for run in runs
+        ]
+    )
 
 
 def comparison(runs: Sequence[Run]) -> str:
@@ -93,12 +101,19 @@ def comparison(runs: Sequence[Run]) -> str:
     heads = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win rate, rule", "win rate, reward model", "KL", "min", "GiB")
     rows = [
         (
-            one.id, one.method, " ".join([one.adapter.kind, *(f"{name} {n}" for name, n in run_table.size(one.adapter).items())]),
-            f"{one.pairs}" + (f" ({one.simulated} simulated)" if one.simulated else ""), one.judgments, *(
+            one.id,
+            one.method,
+            " ".join([one.adapter.kind, *(f"{name} {n}" for name, n in run_table.size(one.adapter).items())]),
+            f"{one.pairs}" + (f" ({one.simulated} simulated)" if one.simulated else ""),
+            one.judgments,
+            *(
                 f"{100 * e['value']:.0f}% ({100 * e['low']:.0f} to {100 * e['high']:.0f})" if e else "-"
                 for e in (one.accuracy, one.win_rate, one.win_rate_by_reward_model)
-            ), *("-" if number is None else f"{number:.{digits}f}"
-                 for number, digits in ((one.kl, 2), (one.minutes, 1), (one.peak_memory_gib, 1))),
+            ),
+            *(
+                "-" if number is None else f"{number:.{digits}f}"
+                for number, digits in ((one.kl, 2), (one.minutes, 1), (one.peak_memory_gib, 1))
+            ),
         )
         for one in found
     ]
@@ -127,12 +142,16 @@ def imports(made: Sequence[Import]) -> str:
     """One line an import, the newest first."""
     if not made:
         return "no imports yet"
-    return _aligned([
-        (f"{i.id}  {i.created_at[:16].replace('T', ' ')}  {i.format}",
-         f"{i.source}: {i.report.prompts} prompts, {i.report.comparisons} comparisons, {i.report.judgments} judgments"
-         + (f" (undone {i.undone_at[:16].replace('T', ' ')})" if i.undone_at else ""))
-        for i in made
-    ])
+    return _aligned(
+        [
+            (
+                f"{i.id}  {i.created_at[:16].replace('T', ' ')}  {i.format}",
+                f"{i.source}: {i.report.prompts} prompts, {i.report.comparisons} comparisons, {i.report.judgments} judgments"
+                + (f" (undone {i.undone_at[:16].replace('T', ' ')})" if i.undone_at else ""),
+            )
+            for i in made
+        ]
+    )
 
 
 def figures(nested: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, 
 from rlhf.config import DEFAULT_PRESET, PRESETS, Option, RoundConfig, options, with_options
 from rlhf.runs import reward_function
 from rlhf.runs.jobs import Jobs
-from rlhf.simulation.judges import JUDGES, Judge
+from rlhf.simulation.judges import RULES, LabelRule
 from storage.core.database import Database, DataFolder
 from storage.core.records import ACTIVE_STATUSES, Run, Sampling
 from storage.project import runs
@@ -24,7 +24,7 @@ from storage.project import runs
 
 def add(verbs: Verbs) -> None:
     p = verbs.add("simulate", simulate, [engine_options()])
-    p.add_argument("--judge", required=True, choices=list(JUDGES), help="rule to judge by")
+    p.add_argument("--judge", required=True, choices=list(RULES), help="rule to judge by")
     p.add_argument("--words", default="", metavar="A,B,...", help="words that the lexical rule counts")
     p.add_argument("--judgments", type=int, default=600, help="how many to add, one per comparison")
     p.add_argument("--annotators", type=int, default=5, help="how many simulated annotators share them")
@@ -37,7 +37,8 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS), help="named set of the options below")
     p.add_argument("--resume", metavar="RUN_ID", help="go on with this run from its last checkpoint; its own options stay")
     p.add_argument(
-        "--reward", metavar="MODULE:FUNCTION",
+        "--reward",
+        metavar="MODULE:FUNCTION",
         help="pay PPO by this Python function(prompts, completions) in the reward model's place; name it again to --resume",
     )
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
@@ -58,7 +59,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
 
 def simulate(given: argparse.Namespace) -> int:
     """Simulated annotators judge by a declared rule; missing comparisons are generated first."""
-    judge = Judge(given.judge, tuple(w.strip() for w in given.words.split(",") if w.strip()))
+    judge = LabelRule(given.judge, tuple(w.strip() for w in given.words.split(",") if w.strip()))
     if not 0 <= given.flip <= 0.5:
         raise UsageError(f"--flip {given.flip}: must be between 0 and 0.5")
     if given.judgments < 1 or given.annotators < 1 or given.max_new_tokens < 1:
@@ -66,12 +67,12 @@ def simulate(given: argparse.Namespace) -> int:
     _, store = open_store(given.data)
     fetch_weights(given.model)
 
-    from rlhf.generation.engine import Speakers
+    from rlhf.generation.engine import Engine
     from rlhf.models.backbone import Backbone
     from rlhf.simulation.simulate import Plan, SimulationError
     from rlhf.simulation.simulate import simulate as run
 
-    speakers = Speakers(store, given.model, Backbone.load(model_files.resolve(given.model), given.device))
+    speakers = Engine(store, given.model, Backbone.load(model_files.resolve(given.model), given.device))
     sampling = Sampling(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
     plan = Plan(judge, given.judgments, given.annotators, given.flip, given.seed, sampling)
     with tqdm(total=given.judgments, unit="judgment", desc="simulated judgments") as bar:

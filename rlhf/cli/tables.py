@@ -74,8 +74,18 @@ def leaderboard(found: Leaderboard) -> str:
         said.append(f"{len(found.references)} groups that never met each other: scores of different groups cannot be compared")
     for group, reference in enumerate(found.references):
         rows = [s for s in found.standings if s.group == group]
-        head = ["", "policy version", "score", "95%", f"beats {reference}" if reference else "", "95%" if reference else "",
-                "votes", "won", "tied", "lost"]
+        head = [
+            "",
+            "policy version",
+            "score",
+            "95%",
+            f"beats {reference}" if reference else "",
+            "95%" if reference else "",
+            "votes",
+            "won",
+            "tied",
+            "lost",
+        ]
         said += ["", *_columns([head, *map(_standing, rows)])]
         said.append(f"{one_line(reference)} stands at 1000" if reference else "their mean stands at 1000")
     numbers = [str(number) for number, _ in enumerate(found.standings, 1)]

@@ -35,7 +35,10 @@ class Verbs:
         """The parser of a verb, for its options; the first line of the function's docstring is its help."""
         summary = run.__doc__.splitlines()[0]
         added = self._parsers.add_parser(
-            name, parents=[_data_option(), *parents], help=summary, description=summary,
+            name,
+            parents=[_data_option(), *parents],
+            help=summary,
+            description=summary,
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         added.set_defaults(verb=run)
@@ -56,7 +59,9 @@ def engine_options() -> argparse.ArgumentParser:
     """The options of every verb that loads a model itself."""
     engine = argparse.ArgumentParser(add_help=False)
     engine.add_argument(
-        "--model", type=model_reference, default=DEFAULT_MODEL,
+        "--model",
+        type=model_reference,
+        default=DEFAULT_MODEL,
         help="`default` (packaged SmolLM2-135M-Instruct), a local folder, or a hub id",
     )
     engine.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the model computes")

@@ -30,7 +30,7 @@ class Demonstration:
 def of_store(store: Database, *, include_simulated: bool = False) -> list[Demonstration]:
     """The ideal answers of all votes that count, on training prompts, in the order they were given."""
     with store.snapshot():
-        judged = judgments.standing(store, kinds=("human", "simulated") if include_simulated else ("human",))
+        judged = judgments.active(store, kinds=("human", "simulated") if include_simulated else ("human",))
         said = details.of_judgments(store, [j.judgment.id for j in judged])
     return [
         Demonstration(j.prompt.messages, ideal.text)

@@ -68,7 +68,14 @@ def derive(
             if chosen != rejected:
                 pairs.append(
                     PreferencePair(
-                        j.prompt.messages, chosen, rejected, weight, j.prompt.split, j.annotator.kind, j.judgment.id, tie,
+                        j.prompt.messages,
+                        chosen,
+                        rejected,
+                        weight,
+                        j.prompt.split,
+                        j.annotator.kind,
+                        j.judgment.id,
+                        tie,
                         j.judgment.strength,
                     )
                 )
@@ -88,7 +95,7 @@ def of_store(
 ) -> list[PreferencePair]:
     """The pairs behind every judgment that stands; people's only, unless asked otherwise. Arguments as in `derive`."""
     kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
-    return derive(judgments.standing(store, kinds=kinds), ties=ties, annotator_weights=annotator_weights)
+    return derive(judgments.active(store, kinds=kinds), ties=ties, annotator_weights=annotator_weights)
 
 
 def require(pairs: list[PreferencePair], min_pairs: int) -> None:

@@ -34,11 +34,11 @@ class ServerBusy(Exception):
     """So many answers are computed and wait that this one is not begun; the message says what to do."""
 
 
-class ReaderLeft(Exception):
+class ClientDisconnected(Exception):
     """Nobody waits for the answer any more."""
 
 
-class Chats:
+class AnswerPool:
     """Admits answers and computes them."""
 
     def __init__(self, *, at_once: int = AT_ONCE, waiting: int = WAITING, wait_s: float = WAIT_S):
@@ -47,7 +47,7 @@ class Chats:
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="chat")
         self._open: set[Answer] = set()
 
-    async def begin(self, speak: Speak, receive: Receive) -> Answer:
+    async def begin(self, stream_text: Speak, receive: Receive) -> Answer:
         """An answer that is being computed.
 
         Args:
@@ -66,7 +66,7 @@ class Chats:
         except BaseException:
             self._end(answer)
             raise
-        computed = asyncio.get_running_loop().run_in_executor(self._threads, answer.compute, speak)
+        computed = asyncio.get_running_loop().run_in_executor(self._threads, answer.compute, stream_text)
         computed.add_done_callback(lambda _: self._end(answer, release=True))
         return answer
 
@@ -77,7 +77,7 @@ class Chats:
         try:
             await asyncio.wait((taking, leaving), timeout=self.wait_s, return_when=asyncio.FIRST_COMPLETED)
             if answer.gone.is_set():
-                raise ReaderLeft
+                raise ClientDisconnected
             if not taking.done():
                 raise ServerBusy(f"no answer ended within {self.wait_s:g} s: try again in {RETRY_S} s")
         except BaseException:
@@ -124,14 +124,14 @@ class Answer:
 
     def _tick(self) -> None:
         if self._left.is_set():
-            raise ReaderLeft
+            raise ClientDisconnected
 
-    def compute(self, speak: Speak) -> None:
+    def compute(self, stream_text: Speak) -> None:
         """Runs in a thread."""
         said: BaseException | None = None
         try:
             self._tick()
-            for piece in speak(self._tick):
+            for piece in stream_text(self._tick):
                 self._say(piece)
         except BaseException as error:
             said = error

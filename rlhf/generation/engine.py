@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from rlhf import model_files
-from rlhf.generation.fair_lock import Turns
-from rlhf.generation.sampling import Step, gather, generator, stream
+from rlhf.generation.fair_lock import FairLock
+from rlhf.generation.sampling import DecodeStep, collect_sequences, generator, stream
 from rlhf.models.backbone import Backbone
-from rlhf.serving.filler import Drawn
+from rlhf.serving.filler import GeneratedCompletion
 from rlhf.serving.limits import LONGEST_PROMPT
 from storage.content import policies
 from storage.core.database import Database, StoreError
@@ -29,7 +29,7 @@ def nothing() -> None:
     pass
 
 
-class Speakers:
+class Engine:
     """Who can answer. The adapter in use is a state of the backbone, so one step is computed at a time, in turns.
 
     Args:
@@ -40,17 +40,15 @@ class Speakers:
         self.store, self.model, self.backbone = store, model, backbone
         self.longest_prompt = min(longest_prompt, (backbone.context or longest_prompt + 1) - 1)
         self.base = policies.ensure_base(store, model, name=model_files.display_name(model))
-        self._turns = Turns()
-        self._chats = 0
+        self._turns = FairLock()
+        self._active_chats = 0
         self._no_chat = threading.Condition()
 
     def versions(self) -> list[PolicyVersion]:
         """Those that this backbone can speak as."""
-        return [
-            v for v in policies.all_versions(self.store) if v.id == self.base.id or (v.kind == "tuned" and v.base_model == self.model)
-        ]
+        return [v for v in policies.all_versions(self.store) if v.id == self.base.id or (v.kind == "tuned" and v.base_model == self.model)]
 
-    def why_not(self, version: PolicyVersion) -> str:
+    def refusal_reason(self, version: PolicyVersion) -> str:
         """What keeps a version from answering here, as a sentence; empty when nothing does."""
         if version.kind == "external":
             return f"{version.name} does not run here: it cannot write new answers. Cancel the batch and choose other versions."
@@ -74,19 +72,19 @@ class Speakers:
         return {v.name: v for v in self.versions()}[name]
 
     def draw(
-        self, asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, tick: Callable[[], None] = nothing
-    ) -> list[Drawn]:
+        self, asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
+    ) -> list[GeneratedCompletion]:
         """Whole answers, those of one policy in one batch. Lets chats go before it, a moment for each token."""
-        drawn: dict[int, Drawn] = {}
+        drawn: dict[int, GeneratedCompletion] = {}
         for policy_id in sorted({policy.id for policy, _ in asked}):
             mine = [i for i, (policy, _) in enumerate(asked) if policy.id == policy_id]
             started = time.monotonic()
             prompts = [self.backbone.encode(asked[i][1].messages) for i in mine]
-            tokens = self._steps(asked[mine[0]][0], prompts, sampling, generator(self.backbone.device, seed, policy_id), tick)
-            sampled = gather(self._yielding_to_chats(tokens), len(prompts), self.backbone.eos_id)
+            tokens = self._steps(asked[mine[0]][0], prompts, sampling, generator(self.backbone.device, seed, policy_id), on_progress)
+            sampled = collect_sequences(self._yielding_to_chats(tokens), len(prompts), self.backbone.eos_id)
             latency = time.monotonic() - started
             for i, s in zip(mine, sampled, strict=True):
-                drawn[i] = Drawn(self.backbone.decode(s.ids), s.finish_reason, latency)
+                drawn[i] = GeneratedCompletion(self.backbone.decode(s.ids), s.finish_reason, latency)
         return [drawn[i] for i in range(len(asked))]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -103,8 +101,8 @@ class Speakers:
             )
         return ids
 
-    def speak(
-        self, version: PolicyVersion, prompt: Sequence[int], sampling: Sampling, seed: int, tick: Callable[[], None] = nothing
+    def stream_text(
+        self, version: PolicyVersion, prompt: Sequence[int], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
     ) -> Iterator[tuple[str, str | None]]:
         """Pieces of one answer with None, and at last an empty piece with the finish reason. Ends where the context does.
 
@@ -115,9 +113,9 @@ class Speakers:
         said, reason = "", "length"
         if self.backbone.context:
             sampling = replace(sampling, max_new_tokens=max(1, min(sampling.max_new_tokens, self.backbone.context - len(prompt))))
-        self._count_chat(1)
+        self._add_active_chats(1)
         try:
-            for token, *_ in self._steps(version, [prompt], sampling, generator(self.backbone.device, seed), tick):
+            for token, *_ in self._steps(version, [prompt], sampling, generator(self.backbone.device, seed), on_progress):
                 if int(token[0]) == self.backbone.eos_id:
                     reason = "stop"
                     break
@@ -129,17 +127,17 @@ class Speakers:
                     said = text
             yield "", reason
         finally:
-            self._count_chat(-1)
+            self._add_active_chats(-1)
 
     def _steps(
-        self, version: PolicyVersion, prompts: Sequence[Sequence[int]], sampling: Sampling, rng, tick: Callable[[], None]
-    ) -> Iterator[Step]:
+        self, version: PolicyVersion, prompts: Sequence[Sequence[int]], sampling: Sampling, rng, on_progress: Callable[[], None]
+    ) -> Iterator[DecodeStep]:
         """The steps of `stream`, each in its turn and through the version's adapter."""
         steps = stream(self.backbone, prompts, sampling, rng, in_chunks=True)
         ended = object()
         while True:
-            tick()
-            with self._turns, self.backbone.using(self._adapter(version)):
+            on_progress()
+            with self._turns, self.backbone.use_adapter(self._adapter(version)):
                 step = next(steps, ended)
             if step is ended:
                 return
@@ -161,13 +159,13 @@ class Speakers:
             self.backbone.load_adapter(name, folder)
         return name
 
-    def _yielding_to_chats(self, tokens: Iterator[Step]) -> Iterator[Step]:
+    def _yielding_to_chats(self, tokens: Iterator[DecodeStep]) -> Iterator[DecodeStep]:
         for step in tokens:
             yield step
             with self._no_chat:
-                self._no_chat.wait_for(lambda: self._chats == 0, LONGEST_YIELD_S)
+                self._no_chat.wait_for(lambda: self._active_chats == 0, LONGEST_YIELD_S)
 
-    def _count_chat(self, change: int) -> None:
+    def _add_active_chats(self, change: int) -> None:
         with self._no_chat:
-            self._chats += change
+            self._active_chats += change
             self._no_chat.notify_all()

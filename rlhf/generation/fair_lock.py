@@ -6,7 +6,7 @@ import threading
 from collections import deque
 
 
-class Turns:
+class FairLock:
     """`with turns:` waits until everybody who asked before has had a turn.
 
     Python's own lock goes to whoever is quickest, mostly the thread that just let it go.

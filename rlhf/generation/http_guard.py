@@ -21,7 +21,7 @@ BODY_S = 10.0
 """How long a body may take to come, in seconds."""
 
 
-class PolicyGuard:
+class PolicyServerMiddleware:
     """ASGI middleware. Requests that it lets through arrive with their whole body; there are no CORS headers, so no page reads along."""
 
     def __init__(self, app: ASGIApp, *, largest_body: int = LARGEST_BODY, body_s: float = BODY_S):

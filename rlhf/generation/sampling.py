@@ -15,30 +15,30 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rlhf.models.backbone import Backbone, pad_left, positions
-from rlhf.models.decoder import Below, Decoder, RowCache
-from rlhf.models.lm_head import Chosen, Shares, blocks
-from rlhf.models.lora import holding
+from rlhf.models.decoder import BatchKVCache, CachedHidden, Decoder
+from rlhf.models.lm_head import TokenLogprobs, UnnormalizedSoftmax, row_blocks
+from rlhf.models.lora import cast_weight_cache
 from storage.core.records import Sampling
 
 
-class Sampled(NamedTuple):
+class GeneratedSequence(NamedTuple):
     ids: list[int]
     """Token ids of the answer, with the end-of-sequence token if it was drawn."""
     finish_reason: str
     """`stop` when the model ended the answer, `length` when the token limit did."""
 
 
-ENTRIES = 256
+CDF_BLOCK = 256
 """Of the vocabulary, that are added up together when a token is drawn."""
 
 CHUNK_COLUMNS, CHUNK_TOKENS = 512, 2048
 """Of prompts, read at once where others wait for their turn: columns of a batch, and tokens of all its rows together."""
 
-LEAVE_AT = 0.75
+COMPACT_AT = 0.75
 """Rows that have ended leave the batch when no more than this share of it is still open."""
 
 
-class Heard(NamedTuple):
+class StepStats(NamedTuple):
     """What was read on the way to one position's tokens; means nothing for rows that had ended."""
 
     logprobs: Float[Tensor, " b"]
@@ -48,13 +48,13 @@ class Heard(NamedTuple):
     """The last hidden state, which the token was drawn from."""
 
 
-class Step(NamedTuple):
+class DecodeStep(NamedTuple):
     """One position of a batch that is being drawn."""
 
     tokens: Int[Tensor, " b"]
-    open_rows: Bool[Tensor, " b"]
+    active_rows: Bool[Tensor, " b"]
     """Which rows had not ended before this token; the others hold padding."""
-    heard: Heard | None = None
+    stats: StepStats | None = None
 
 
 def generator(device: torch.device, *key: int) -> torch.Generator:
@@ -65,7 +65,7 @@ def generator(device: torch.device, *key: int) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(seed)
 
 
-class Kept:
+class PrefixActivationCache:
     """What the lowest layers made of a batch while it was drawn, so that nobody need read it through them again.
 
     Every row is kept to its end: the last token drawn is read too, and so is an end-of-sequence token where none was drawn.
@@ -77,11 +77,11 @@ class Kept:
         self._caught: dict[int, Tensor] = {}
         self._pieces: dict[int, list[Tensor]] = {depth: [] for depth in self.depths}
 
-    def listening(self) -> ExitStack:
+    def recording(self) -> ExitStack:
         """Inside, what the decoder reads is caught, to be kept afterwards."""
         stack = ExitStack()
         for depth in self.depths:
-            stack.enter_context(self.decoder.watching(depth, lambda hidden, depth=depth: self._caught.update({depth: hidden})))
+            stack.enter_context(self.decoder.record_hidden(depth, lambda hidden, depth=depth: self._caught.update({depth: hidden})))
         return stack
 
     def keep(self, placed: Callable[[Tensor], Tensor]) -> None:
@@ -89,9 +89,9 @@ class Kept:
         for depth in self.depths:
             self._pieces[depth].append(placed(self._caught.pop(depth)))
 
-    def below(self, depth: int) -> Below | None:
+    def below(self, depth: int) -> CachedHidden | None:
         """[rows, prompt + drawn + 1, d], prompts padded on the left; means nothing after a row's end. None for no layers."""
-        return Below(depth, torch.cat(self._pieces[depth], dim=1)) if depth else None
+        return CachedHidden(depth, torch.cat(self._pieces[depth], dim=1)) if depth else None
 
 
 @torch.no_grad()
@@ -101,10 +101,10 @@ def stream(
     sampling: Sampling,
     rng: torch.Generator,
     *,
-    listen: bool = False,
-    kept: Kept | None = None,
+    return_stats: bool = False,
+    kept: PrefixActivationCache | None = None,
     in_chunks: bool = False,
-) -> Iterator[Step | None]:
+) -> Iterator[DecodeStep | None]:
     """Draws position by position, until every row has ended or the limit is reached.
 
     A row's end-of-sequence token belongs to the row; after it the row holds padding, even where both share an id. Equal
@@ -116,19 +116,19 @@ def stream(
         in_chunks: read long prompts in parts, with None after each but the last, so that others get their turn between them.
             Nothing may be kept then. Prompts of one chunk, and architectures whose caches cannot go on, are read at once.
     """
-    kept = Kept(backbone.decoder, ()) if kept is None else kept
+    kept = PrefixActivationCache(backbone.decoder, ()) if kept is None else kept
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     place = {prompt: i for i, prompt in enumerate(distinct)}
     ids, mask = (x.to(backbone.device) for x in pad_left(distinct, backbone.pad_id))
-    cache = RowCache(backbone.base.config, backbone.prefix_width + ids.shape[1] + sampling.max_new_tokens + 1)
+    cache = BatchKVCache(backbone.base.config, backbone.prefix_length + ids.shape[1] + sampling.max_new_tokens + 1)
     rounded = {}
     places, width = positions(mask), ids.shape[1]
-    columns = max(1, min(CHUNK_COLUMNS, CHUNK_TOKENS // len(distinct))) if in_chunks and cache.rows_may_leave else width
+    columns = max(1, min(CHUNK_COLUMNS, CHUNK_TOKENS // len(distinct))) if in_chunks and cache.can_drop_rows else width
     for start in range(0, max(width, 1), max(columns, 1)):
         if start:
             yield None
         part = slice(start, start + columns)
-        with kept.listening(), holding(rounded):
+        with kept.recording(), cast_weight_cache(rounded):
             hidden = backbone.decoder.read(ids[:, part], mask[:, : part.stop], positions=places[:, part], cache=cache.cache)[:, -1]
     rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=backbone.device)
     kept.keep(lambda caught: caught[rows])
@@ -142,39 +142,39 @@ def stream(
     is_open = torch.ones(total, dtype=torch.bool, device=backbone.device)
 
     def placed(of_rows: Tensor, otherwise: float | bool = 0.0) -> Tensor:
-        return _spread(of_rows, alive, total, otherwise)
+        return _scatter_rows(of_rows, alive, total, otherwise)
 
     for position in range(sampling.max_new_tokens):
-        token, said = draw(backbone.logits(hidden), sampling, rng, listen=listen)
+        token, said = sample_token(backbone.logits(hidden), sampling, rng, return_stats=return_stats)
         token = torch.where(is_open, token, backbone.pad_id)
-        heard = Heard(placed(said.logprobs), placed(said.entropy), placed(hidden)) if listen else None
-        yield Step(placed(token, backbone.pad_id), placed(is_open, False), heard)
+        stats = StepStats(placed(said.logprobs), placed(said.entropy), placed(hidden)) if return_stats else None
+        yield DecodeStep(placed(token, backbone.pad_id), placed(is_open, False), stats)
         is_open = is_open & (token != backbone.eos_id)
         remaining = int(is_open.sum())
         if not remaining or position + 1 == sampling.max_new_tokens:
             break
-        places, mask = mask.sum(-1, keepdim=True), _longer(mask, 1)
-        with kept.listening(), holding(rounded):
+        places, mask = mask.sum(-1, keepdim=True), _extend_mask(mask, 1)
+        with kept.recording(), cast_weight_cache(rounded):
             hidden = backbone.decoder.read(token[:, None], mask, positions=places, cache=cache.cache)[:, -1]
         kept.keep(placed)
         # Only now, so that the token that ended a row was read too.
-        if cache.rows_may_leave and remaining <= LEAVE_AT * len(alive):
+        if cache.can_drop_rows and remaining <= COMPACT_AT * len(alive):
             staying = is_open.nonzero()[:, 0]
             cache.select(staying)
             alive, is_open, mask, hidden = alive[staying], is_open[staying], mask[staying], hidden[staying]
     if kept.depths:
         ends = torch.stack([token, torch.full_like(token, backbone.eos_id)], dim=1)
         places = mask.sum(-1, keepdim=True) + torch.arange(2, device=backbone.device)
-        with kept.listening(), holding(rounded):
-            backbone.decoder.read_below(ends, _longer(mask, 2), positions=places, depth=kept.depths[-1], cache=cache.cache)
+        with kept.recording(), cast_weight_cache(rounded):
+            backbone.decoder.forward_lower(ends, _extend_mask(mask, 2), positions=places, depth=kept.depths[-1], cache=cache.cache)
         kept.keep(placed)
 
 
-def _longer(mask: Bool[Tensor, "b t"], by: int) -> Bool[Tensor, "b t+by"]:
+def _extend_mask(mask: Bool[Tensor, "b t"], by: int) -> Bool[Tensor, "b t+by"]:
     return torch.cat([mask, mask.new_ones(len(mask), by)], dim=-1)
 
 
-def _spread(of_rows: Tensor, alive: Int[Tensor, " n"], total: int, otherwise: float | bool) -> Tensor:
+def _scatter_rows(of_rows: Tensor, alive: Int[Tensor, " n"], total: int, otherwise: float | bool) -> Tensor:
     """Puts what the rows still read have to say in its place among all rows."""
     if len(alive) == total:
         return of_rows
@@ -183,22 +183,22 @@ def _spread(of_rows: Tensor, alive: Int[Tensor, " n"], total: int, otherwise: fl
     return every
 
 
-def draw(
-    logits: Float[Tensor, "b vocab"], sampling: Sampling, rng: torch.Generator, *, listen: bool = False
-) -> tuple[Int[Tensor, " b"], Chosen | None]:
+def sample_token(
+    logits: Float[Tensor, "b vocab"], sampling: Sampling, rng: torch.Generator, *, return_stats: bool = False
+) -> tuple[Int[Tensor, " b"], TokenLogprobs | None]:
     """One token per row, temperature 0 the likeliest; with `listen`, also what the distribution said of it."""
     tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
-    said = Chosen(*(torch.empty(len(logits), device=logits.device) for _ in Chosen._fields)) if listen else None
+    said = TokenLogprobs(*(torch.empty(len(logits), device=logits.device) for _ in TokenLogprobs._fields)) if return_stats else None
     u = torch.rand(len(logits), generator=rng, device=logits.device, dtype=torch.float64) if sampling.temperature else None
-    for rows in blocks(len(logits), logits.device):
-        shares = Shares(logits[rows], sampling.temperature or 1.0)
-        tokens[rows] = shares.x.argmax(-1) if u is None else pick(_allowed(shares.share, sampling), u[rows])
+    for rows in row_blocks(len(logits), logits.device):
+        shares = UnnormalizedSoftmax(logits[rows], sampling.temperature or 1.0)
+        tokens[rows] = shares.x.argmax(-1) if u is None else sample_from_weights(_filter_top_k_top_p(shares.share, sampling), u[rows])
         if said is not None:
             said.logprobs[rows], said.entropy[rows] = shares.logprobs(tokens[rows]), shares.entropy()[:, 0]
     return tokens, said
 
 
-def _allowed(share: Float[Tensor, "b vocab"], sampling: Sampling) -> Float[Tensor, "b vocab"]:
+def _filter_top_k_top_p(share: Float[Tensor, "b vocab"], sampling: Sampling) -> Float[Tensor, "b vocab"]:
     """Weights, of which those outside top-k and top-p are 0."""
     if sampling.top_k:
         kth = share.topk(min(sampling.top_k, share.shape[-1])).values[:, -1:]
@@ -212,17 +212,17 @@ def _allowed(share: Float[Tensor, "b vocab"], sampling: Sampling) -> Float[Tenso
     return share
 
 
-def pick(p: Float[Tensor, "b vocab"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+def sample_from_weights(p: Float[Tensor, "b vocab"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
     """The token in whose share of the cumulative weights `u`, in [0, 1), falls: one random number a row.
 
     Looks for the block first and then into it; torch's own way draws a number for every entry of the vocabulary.
     """
-    if spare := -p.shape[-1] % ENTRIES:
+    if spare := -p.shape[-1] % CDF_BLOCK:
         p = nn.functional.pad(p, (0, spare))
-    blocks = p.view(len(p), -1, ENTRIES)
+    blocks = p.view(len(p), -1, CDF_BLOCK)
     block, left = _first_above(blocks.sum(-1, dtype=torch.float64), u)
     inside, _ = _first_above(blocks[torch.arange(len(p), device=p.device), block].double(), left)
-    return block * ENTRIES + inside
+    return block * CDF_BLOCK + inside
 
 
 def _first_above(mass: Float[Tensor, "b n"], u: Float[Tensor, " b"]) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
@@ -236,14 +236,16 @@ def _first_above(mass: Float[Tensor, "b n"], u: Float[Tensor, " b"]) -> tuple[In
     return place[:, 0], (at - (running.gather(-1, place)[:, 0] - held)) / held
 
 
-def gather(steps: Iterable[Step], rows: int, eos_id: int, tick: Callable[[], None] = lambda: None) -> list[Sampled]:
+def collect_sequences(
+    steps: Iterable[DecodeStep], rows: int, eos_id: int, on_progress: Callable[[], None] = lambda: None
+) -> list[GeneratedSequence]:
     """Puts the steps of a batch together into its answers; `tick` is called at every position."""
     ids: list[list[int]] = [[] for _ in range(rows)]
     for step in steps:
-        for i in step.open_rows.nonzero()[:, 0].tolist():
+        for i in step.active_rows.nonzero()[:, 0].tolist():
             ids[i].append(int(step.tokens[i]))
-        tick()
-    return [Sampled(row, "stop" if row and row[-1] == eos_id else "length") for row in ids]
+        on_progress()
+    return [GeneratedSequence(row, "stop" if row and row[-1] == eos_id else "length") for row in ids]
 
 
 def sample(
@@ -251,7 +253,7 @@ def sample(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     rng: torch.Generator,
-    tick: Callable[[], None] = lambda: None,
-) -> list[Sampled]:
+    on_progress: Callable[[], None] = lambda: None,
+) -> list[GeneratedSequence]:
     """Answers each prompt once with whatever adapter is in use."""
-    return gather(stream(backbone, prompts, sampling, rng), len(prompts), backbone.eos_id, tick)
+    return collect_sequences(stream(backbone, prompts, sampling, rng), len(prompts), backbone.eos_id, on_progress)

@@ -32,12 +32,12 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
-from rlhf.generation.answer_pool import RETRY_S, Answer, Chats, Piece, ReaderLeft, ServerBusy
-from rlhf.generation.engine import PromptTooLong, Speakers
-from rlhf.generation.http_guard import PolicyGuard
+from rlhf.generation.answer_pool import RETRY_S, Answer, AnswerPool, ClientDisconnected, Piece, ServerBusy
+from rlhf.generation.engine import Engine, PromptTooLong
+from rlhf.generation.http_guard import PolicyServerMiddleware
 from rlhf.models.backbone import Backbone
 from rlhf.serving.client import PolicyClient
-from rlhf.serving.filler import EndpointGenerator, Filler, routed
+from rlhf.serving.filler import ComparisonGenerator, EndpointSource, route_by_collector
 from rlhf.serving.limits import LONGEST_ANSWER, LONGEST_CONVERSATION, LONGEST_MESSAGE, MOST_MESSAGES
 from storage.content import policies
 from storage.core import file_modes
@@ -86,10 +86,10 @@ class ChatRequest(BaseModel):
         return self
 
 
-def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
+def build_server(speakers: Engine, filler: ComparisonGenerator) -> FastAPI:
     """The HTTP face of the policies and the filler."""
 
-    chats = Chats()
+    chats = AnswerPool()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI):
@@ -100,7 +100,7 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
 
     # Not published: the description of the protocol is OpenAI's. Tests have it from `openapi`.
     app = FastAPI(title="rankloop policy server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(PolicyGuard)
+    app.add_middleware(PolicyServerMiddleware)
 
     # OpenAI's clients show an error's words only where their own server has them.
     @app.exception_handler(StarletteHTTPException)
@@ -115,8 +115,12 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
     @app.get("/status")
     async def status() -> dict:
         return {
-            "ready": True, "filling": filler.filling, "seconds_per_comparison": filler.seconds_per_comparison, "note": filler.note,
-            "batch_notes": filler.batch_notes, "collector": filler.collector.name if filler.collector else "",
+            "ready": True,
+            "filling": filler.filling,
+            "seconds_per_comparison": filler.seconds_per_comparison,
+            "note": filler.note,
+            "batch_notes": filler.batch_notes,
+            "collector": filler.collector.name if filler.collector else "",
         }
 
     @app.get("/v1/models")
@@ -138,13 +142,15 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
         sampling = Sampling(temperature=request.temperature, top_p=request.top_p, max_new_tokens=request.max_tokens)
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         try:
-            answer = await chats.begin(lambda tick: speakers.speak(version, prompt, sampling, seed, tick), client.receive)
+            answer = await chats.begin(
+                lambda on_progress: speakers.stream_text(version, prompt, sampling, seed, on_progress), client.receive
+            )
             pieces = answer.pieces()
             # Drawn before anything is sent, so that a damaged adapter is told as an error and not as a broken stream.
             first = await anext(pieces)
         except ServerBusy as error:
             raise HTTPException(503, str(error), {"Retry-After": str(RETRY_S)}) from error
-        except ReaderLeft:
+        except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
         except model_files.ModelError as error:
             log.warning("%s", error)
@@ -154,7 +160,7 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
             return StreamingResponse(_events(head, first, pieces, answer), media_type="text/event-stream")
         try:
             said = [first, *[piece async for piece in pieces]]
-        except ReaderLeft:
+        except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
         finally:
             answer.leave()
@@ -164,7 +170,7 @@ def build_server(speakers: Speakers, filler: Filler) -> FastAPI:
     return app
 
 
-def _version(speakers: Speakers, name: str) -> PolicyVersion:
+def _version(speakers: Engine, name: str) -> PolicyVersion:
     try:
         return speakers.named(name)
     except KeyError:
@@ -184,7 +190,7 @@ async def _events(head: dict, first: Piece, pieces: AsyncIterator[Piece], answer
         async for piece in pieces:
             yield event(piece)
         yield "data: [DONE]\n\n"
-    except ReaderLeft:
+    except ClientDisconnected:
         return
     finally:
         answer.leave()
@@ -224,21 +230,26 @@ def main() -> int:
     except (StoreError, model_files.ModelError) as error:
         log.error("%s", error)
         return 2
-    speakers = Speakers(store, arguments.model, backbone)
+    speakers = Engine(store, arguments.model, backbone)
     if arguments.endpoint:
         collector = policies.ensure_external(store, arguments.endpoint_model)
-        endpoint = EndpointGenerator(PolicyClient(arguments.endpoint), arguments.endpoint_model)
-        generate = routed(collector, endpoint, speakers.draw)
+        endpoint = EndpointSource(PolicyClient(arguments.endpoint), arguments.endpoint_model)
+        generate = route_by_collector(collector, endpoint, speakers.draw)
     else:
         generate, collector = speakers.draw, None
 
-    def why_not(version: PolicyVersion) -> str:
-        return "" if version == collector else speakers.why_not(version)
+    def refusal_reason(version: PolicyVersion) -> str:
+        return "" if version == collector else speakers.refusal_reason(version)
 
-    app = build_server(speakers, Filler(store, generate, arguments.model, collector, why_not=why_not))
+    app = build_server(speakers, ComparisonGenerator(store, generate, arguments.model, collector, refusal_reason=refusal_reason))
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(
-        app, host="127.0.0.1", port=arguments.port, log_level="warning", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=STOP_S,
+        app,
+        host="127.0.0.1",
+        port=arguments.port,
+        log_level="warning",
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=STOP_S,
     )
     return 0
 

@@ -15,19 +15,19 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "short_rows"
+ATTENTION_NAME = "short_rows"
 
-LONGEST = 512
+MAX_KEY_LENGTH = 512
 """Columns up to which the scores stand in memory whole."""
 
 
-def use_short_rows(model: PreTrainedModel) -> None:
+def use_short_row_attention(model: PreTrainedModel) -> None:
     """Lets the model attend this way, if it attended with torch's kernel on a processor."""
     if model.config._attn_implementation != "sdpa" or model.device.type != "cpu":
         return
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    model.set_attn_implementation(NAME)
+    AttentionInterface.register(ATTENTION_NAME, attend)
+    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+    model.set_attn_implementation(ATTENTION_NAME)
 
 
 def attend(
@@ -44,7 +44,7 @@ def attend(
     """`softmax(scaling Q K^T + mask) V` (Vaswani 2017, arXiv 1706.03762, eq. 1), with fewer key than query heads allowed."""
     more = ("position_bias", "cache", "softcap", "s_aux")
     unusual = dropout or any(kwargs.get(name) is not None for name in more) or key.shape[-1] != value.shape[-1]
-    if unusual or key.shape[2] > LONGEST or (attention_mask is not None and attention_mask.dtype != torch.bool):
+    if unusual or key.shape[2] > MAX_KEY_LENGTH or (attention_mask is not None and attention_mask.dtype != torch.bool):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
         )

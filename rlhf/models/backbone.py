@@ -35,19 +35,19 @@ from transformers.pytorch_utils import Conv1D
 
 from rlhf.config import AdapterConfig
 from rlhf.models import lm_head
-from rlhf.models.attention import use_short_rows
+from rlhf.models.attention import use_short_row_attention
 from rlhf.models.chat_template import ChatTemplateError, bound, renderer
-from rlhf.models.decoder import Below, Decoder
-from rlhf.models.lm_head import Chosen
+from rlhf.models.decoder import CachedHidden, Decoder
+from rlhf.models.lm_head import TokenLogprobs
 from rlhf.models.lora import FusedLinear
 from rlhf.safe_files import ModelError, adapter_fields, check_base, check_file
 from storage.core.records import Message
 
-UNSETTLED = ""
+ADAPTER_UNSET = ""
 """In place of an adapter's name: which one is in use is to be said anew."""
 
 
-class Output(NamedTuple):
+class ModelOutput(NamedTuple):
     logits: Float[Tensor, "b keep vocab"]
     hidden: Float[Tensor, "b keep d"]
 
@@ -64,16 +64,16 @@ class Backbone:
         self.hidden_size: int = model.config.get_text_config().hidden_size
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        use_short_rows(self.base)
+        use_short_row_attention(self.base)
         self.decoder = Decoder(self.base)
-        self._plain_head = self._head_is_plain()
+        self._linear_head = self._has_linear_head()
         # By PEFT's type of adapter, and the one whose adapters lie in the model now.
-        self._families: dict[str, _Family] = {}
-        self._worn: _Family | None = None
+        self._groups: dict[str, AdapterGroup] = {}
+        self._active_group: AdapterGroup | None = None
         # What the model reads through now, what it was told to inside `using`, and PEFT's way of reading through nothing.
-        self._in_use: str | None = None
-        self._told: list[str | None] = []
-        self._off = ExitStack()
+        self._active_adapter: str | None = None
+        self._adapter_stack: list[str | None] = []
+        self._disabled = ExitStack()
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto", dtype: str = "auto") -> Backbone:
@@ -93,9 +93,7 @@ class Backbone:
         try:
             # Refused outright: left open, transformers asks on the terminal whether to run a model's own code.
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-            )
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False)
         except Exception as error:
             # transformers and safetensors raise many kinds for a file that is cut off or of another shape.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -113,11 +111,11 @@ class Backbone:
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
-        return self._worn.model if self._worn else self.base
+        return self._active_group.model if self._active_group else self.base
 
     @property
     def adapters(self) -> list[str]:
-        return [name for family in self._families.values() for name in family.model.peft_config]
+        return [name for family in self._groups.values() for name in family.model.peft_config]
 
     def add_adapter(self, name: str, config: AdapterConfig, *, seed: int, depth: int | None = None) -> None:
         """Puts a fresh adapter over the last layers of the first `depth`.
@@ -128,7 +126,7 @@ class Backbone:
         first = max(0, depth - config.top_layers) if config.top_layers else 0
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self._place(name, self._peft_config(config, range(first, depth)))
+            self._insert_adapter(name, self._peft_config(config, range(first, depth)))
 
     def _peft_config(self, config: AdapterConfig, layers: range) -> PeftConfig:
         """PEFT's own description of the adapter."""
@@ -144,29 +142,35 @@ class Backbone:
             feedforward = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(architecture, [])
             return IA3Config(
                 target_modules=[n for n in linears if chosen is None or n.endswith(tuple(chosen))],
-                feedforward_modules=[n for n in linears if n.endswith(tuple(feedforward))], task_type="CAUSAL_LM",
+                feedforward_modules=[n for n in linears if n.endswith(tuple(feedforward))],
+                task_type="CAUSAL_LM",
             )
         if config.kind == "peanut":
             return PeanutConfig(r=config.rank, scaling=config.alpha / config.rank, target_modules=linears, task_type="CAUSAL_LM")
         return LoraConfig(
-            r=config.rank, lora_alpha=config.alpha, use_rslora=config.kind == "rslora", use_dora=config.kind == "dora",
-            target_modules=linears, lora_dropout=0.0, task_type="CAUSAL_LM",
+            r=config.rank,
+            lora_alpha=config.alpha,
+            use_rslora=config.kind == "rslora",
+            use_dora=config.kind == "dora",
+            target_modules=linears,
+            lora_dropout=0.0,
+            task_type="CAUSAL_LM",
             # GPT-2 and its kin keep their linear maps the other way round.
             fan_in_fan_out=any(isinstance(m, Conv1D) for m in self.base.modules()),
         )
 
-    def _place(self, name: str, config: PeftConfig) -> None:
+    def _insert_adapter(self, name: str, config: PeftConfig) -> None:
         if isinstance(config, LoraConfig):
             # Made or read back, an adapter must compute in the same way: a resumed run ends with the same bits.
             config._register_custom_module({torch.nn.Linear: FusedLinear})
-        family = self._families.get(config.peft_type)
-        self._wear(family)
-        self._off.close()
+        family = self._groups.get(config.peft_type)
+        self._attach(family)
+        self._disabled.close()
         if family is None:
-            self._worn = self._families[config.peft_type] = _Family(self.base, config, name)
+            self._active_group = self._groups[config.peft_type] = AdapterGroup(self.base, config, name)
         else:
             family.add(name, config)
-        self._in_use = UNSETTLED
+        self._active_adapter = ADAPTER_UNSET
 
     @property
     def depth(self) -> int:
@@ -175,7 +179,7 @@ class Backbone:
 
     def _linears(self, layers: range) -> list[str]:
         """Names of the linear maps inside these decoder layers."""
-        with self._wearing(None):
+        with self._attached(None):
             names = [n for n, m in self.base.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D))]
         return [n for n in names if (layer := re.search(r"\.(\d+)\.", n)) and int(layer[1]) in layers]
 
@@ -191,7 +195,7 @@ class Backbone:
             weights = load_file(folder / "adapter_model.safetensors", device=str(self.device))
             if wrong := next((key for key, weight in weights.items() if not weight.isfinite().all()), None):
                 raise ModelError(f"{folder}: {wrong} holds what is no number")
-            self._place(name, PeftConfig.from_peft_type(**fields))
+            self._insert_adapter(name, PeftConfig.from_peft_type(**fields))
             self._set_weights(name, weights)
         except Exception as error:
             if name in self.adapters:
@@ -205,19 +209,19 @@ class Backbone:
         self._set_weights(name, load_file(folder / "adapter_model.safetensors", device=str(self.device)))
 
     def _set_weights(self, name: str, weights: dict[str, Tensor]) -> None:
-        family = self._family(name)
-        with self._wearing(family):
+        family = self._group_of(name)
+        with self._attached(family):
             result = set_peft_model_state_dict(family.model, weights, adapter_name=name)
         missing = [key for key in result.missing_keys if name in key.split(".")]
         # Learned prompts have a loader of their own, which raises by itself: PEFT reports their one weight as both.
-        if not family.learns_prompts and (wrong := [*result.unexpected_keys, *missing]):
+        if not family.is_prompt_learning and (wrong := [*result.unexpected_keys, *missing]):
             raise ValueError(f"{wrong[0]} has no counterpart")
 
     def save_adapter(self, name: str, folder: Path) -> None:
         """Writes `adapter_model.safetensors` and its config straight into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        family = self._family(name)
-        with self._wearing(family):
+        family = self._group_of(name)
+        with self._attached(family):
             family.model.save_pretrained(folder, selected_adapters=[name], save_embedding_layers=False)
         # PEFT gives every adapter but "default" a folder of its own inside the one that was asked for.
         for file in (folder / name).iterdir():
@@ -226,127 +230,125 @@ class Backbone:
 
     def delete_adapter(self, name: str) -> None:
         """Takes an adapter off; with the last of its type goes PEFT's model of them, which cannot be without any."""
-        family = self._family(name)
-        self._wear(family)
-        self._off.close()
-        self._in_use = UNSETTLED
+        family = self._group_of(name)
+        self._attach(family)
+        self._disabled.close()
+        self._active_adapter = ADAPTER_UNSET
         if list(family.model.peft_config) == [name]:
-            self._wear(None)
-            self._families = {kind: other for kind, other in self._families.items() if other is not family}
+            self._attach(None)
+            self._groups = {kind: other for kind, other in self._groups.items() if other is not family}
         else:
             family.model.delete_adapter(name)
 
     def parameters(self, adapter: str) -> dict[str, torch.nn.Parameter]:
         """The weights of one adapter, by name."""
-        family = self._family(adapter)
-        with self._wearing(family):
+        family = self._group_of(adapter)
+        with self._attached(family):
             return {name: p for name, p in family.model.named_parameters() if adapter in name.split(".")}
 
-    def _family(self, adapter: str) -> _Family:
-        return next(family for family in self._families.values() if adapter in family.model.peft_config)
+    def _group_of(self, adapter: str) -> AdapterGroup:
+        return next(family for family in self._groups.values() if adapter in family.model.peft_config)
 
-    def _wear(self, family: _Family | None) -> None:
+    def _attach(self, family: AdapterGroup | None) -> None:
         """Puts one type's adapters into the model, and takes the other's out."""
-        if family is self._worn:
+        if family is self._active_group:
             return
-        self._off.close()
-        if self._worn is not None:
-            self._worn.take_off()
+        self._disabled.close()
+        if self._active_group is not None:
+            self._active_group.detach()
         if family is not None:
-            family.put_on()
-        self._worn, self._in_use, self.decoder.prefix = family, UNSETTLED, None
+            family.attach()
+        self._active_group, self._active_adapter, self.decoder.prefix = family, ADAPTER_UNSET, None
 
     @contextmanager
-    def _wearing(self, family: _Family | None) -> Iterator[None]:
-        in_use = self._in_use
-        self._wear(family)
+    def _attached(self, family: AdapterGroup | None) -> Iterator[None]:
+        in_use = self._active_adapter
+        self._attach(family)
         try:
             yield
         finally:
-            if in_use != UNSETTLED:
-                self._switch(in_use)
+            if in_use != ADAPTER_UNSET:
+                self._activate(in_use)
 
     @contextmanager
-    def using(self, adapter: str | None) -> Iterator[None]:
+    def use_adapter(self, adapter: str | None) -> Iterator[None]:
         """Inside, the model reads through this adapter; through none when it is None. Outside, through what was used last.
 
         Only a change costs anything: PEFT's switches walk through every module, which takes as long as drawing a token.
         """
-        self._switch(adapter)
-        self._told.append(adapter)
+        self._activate(adapter)
+        self._adapter_stack.append(adapter)
         try:
             yield
         finally:
-            self._told.pop()
-            if self._told:
-                self._switch(self._told[-1])
+            self._adapter_stack.pop()
+            if self._adapter_stack:
+                self._activate(self._adapter_stack[-1])
 
-    def _switch(self, adapter: str | None) -> None:
-        if adapter == self._in_use:
+    def _activate(self, adapter: str | None) -> None:
+        if adapter == self._active_adapter:
             return
-        self._off.close()
+        self._disabled.close()
         if adapter is not None:
-            self._wear(self._family(adapter))
-            self._worn.model.set_adapter(adapter)
-        elif self._worn is not None and not self._worn.learns_prompts:
-            self._off.enter_context(self._worn.model.disable_adapter())
-        self.decoder.prefix = None if adapter is None else self._worn.prefix(adapter)
-        self._in_use = adapter
+            self._attach(self._group_of(adapter))
+            self._active_group.model.set_adapter(adapter)
+        elif self._active_group is not None and not self._active_group.is_prompt_learning:
+            self._disabled.enter_context(self._active_group.model.disable_adapter())
+        self.decoder.prefix = None if adapter is None else self._active_group.prefix(adapter)
+        self._active_adapter = adapter
 
     @property
-    def prefix_width(self) -> int:
+    def prefix_length(self) -> int:
         """How many learned vectors the adapter in use puts before every row."""
         return 0 if self.decoder.prefix is None else len(self.decoder.prefix)
 
-    def lowest_adapted(self, adapter: str) -> int:
+    def first_adapted_layer(self, adapter: str) -> int:
         """How many layers lie below the first one that the adapter touches; 0 where the model cannot be read in parts."""
         touched = (re.search(r"\.(\d+)\.", name) for name in self.parameters(adapter))
-        return min((int(layer[1]) for layer in touched if layer), default=0) if self.decoder.parts else 0
+        return min((int(layer[1]) for layer in touched if layer), default=0) if self.decoder.supports_partial_forward else 0
 
-    def forward(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, keep: int) -> Output:
+    def forward(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, keep: int) -> ModelOutput:
         """Logits and last hidden states of the last `keep` positions.
 
         Positions are counted over real tokens only, so left padding changes nothing.
         """
         hidden = self.decoder.read(ids, mask, positions=positions(mask))[:, -keep:]
-        return Output(self.logits(hidden), hidden)
+        return ModelOutput(self.logits(hidden), hidden)
 
     def hidden(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, depth: int, known: Below | None = None
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, depth: int, known: CachedHidden | None = None
     ) -> Float[Tensor, "b t d"]:
         """The residual stream after the first `depth` decoder layers, through the adapter in use.
 
         What is `known` already is not read again: of layers under the adapter, where the model can be read in parts.
         """
-        if self.decoder.parts:
-            return self.decoder.read_below(ids, mask, positions=positions(mask), depth=depth, known=known)
+        if self.decoder.supports_partial_forward:
+            return self.decoder.forward_lower(ids, mask, positions=positions(mask), depth=depth, known=known)
         out = self.base(**self.decoder.inputs(ids, mask, positions(mask)), use_cache=False, output_hidden_states=True)
         return out.hidden_states[depth][:, -ids.shape[1] :]
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
         """What the model's head makes of last hidden states."""
-        if self._plain_head:
+        if self._linear_head:
             return self.base.get_output_embeddings()(hidden)
         # The head does more than multiply: it is the model's own, over an inner model that hands these states on.
         name = self.base.base_model_prefix
         inner = getattr(self.base, name)
-        setattr(self.base, name, _HandsOn(hidden.reshape(1, -1, hidden.shape[-1])))
+        setattr(self.base, name, PrecomputedHidden(hidden.reshape(1, -1, hidden.shape[-1])))
         try:
             out = self.base(input_ids=torch.zeros(1, hidden[..., 0].numel(), dtype=torch.long, device=hidden.device), use_cache=False)
         finally:
             setattr(self.base, name, inner)
         return out.logits.view(*hidden.shape[:-1], -1)
 
-    def chosen(
-        self, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False
-    ) -> Chosen:
+    def chosen(self, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False) -> TokenLogprobs:
         """Log-probability of each token under the logits of its hidden state, divided by the temperature; the entropy if asked for."""
-        if self._plain_head:
-            return lm_head.chosen(self.base.get_output_embeddings(), hidden, ids, temperature, entropy=entropy)
-        return lm_head.of_logits(self.logits(hidden), ids, temperature)
+        if self._linear_head:
+            return lm_head.token_logprobs(self.base.get_output_embeddings(), hidden, ids, temperature, entropy=entropy)
+        return lm_head.token_logprobs_from_logits(self.logits(hidden), ids, temperature)
 
     @torch.inference_mode()
-    def _head_is_plain(self) -> bool:
+    def _has_linear_head(self) -> bool:
         """Whether the logits are the output embedding's product and nothing more: no cap, no scale."""
         ids = torch.arange(4, device=self.device)[None]
         mask = torch.ones_like(ids, dtype=torch.bool)
@@ -373,23 +375,23 @@ class Backbone:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
-class _Family:
+class AdapterGroup:
     """The adapters of one PEFT type over the base. They are put on and taken off together, for PEFT cannot mix types."""
 
     def __init__(self, base: PreTrainedModel, config: PeftConfig, name: str):
         # Left by another family: PEFT would take its adapters for this one's.
         base.__dict__.pop("peft_config", None)
-        self.base, self.learns_prompts = base, config.is_prompt_learning
+        self.base, self.is_prompt_learning = base, config.is_prompt_learning
         self.model: PeftModel = get_peft_model(base, config, adapter_name=name)
-        self._added()
+        self._collect_tuner_layers()
 
     def add(self, name: str, config: PeftConfig) -> None:
         self.model.add_adapter(name, config)
-        self._added()
+        self._collect_tuner_layers()
 
-    def _added(self) -> None:
+    def _collect_tuner_layers(self) -> None:
         self.model.eval()
-        self._places = [
+        self._tuner_layers = [
             (parent, key, child)
             for parent in self.base.modules()
             for key, child in parent.named_children()
@@ -397,18 +399,18 @@ class _Family:
         ]
 
     def prefix(self, adapter: str) -> Float[Tensor, "v d"] | None:
-        return self.model.prompt_encoder[adapter].embedding.weight if self.learns_prompts else None
+        return self.model.prompt_encoder[adapter].embedding.weight if self.is_prompt_learning else None
 
-    def put_on(self) -> None:
-        for parent, key, wrapped in self._places:
+    def attach(self) -> None:
+        for parent, key, wrapped in self._tuner_layers:
             setattr(parent, key, wrapped)
 
-    def take_off(self) -> None:
-        for parent, key, wrapped in self._places:
+    def detach(self) -> None:
+        for parent, key, wrapped in self._tuner_layers:
             setattr(parent, key, wrapped.get_base_layer())
 
 
-class _HandsOn(torch.nn.Module):
+class PrecomputedHidden(torch.nn.Module):
     """In the place of the inner model, where only its head is wanted."""
 
     def __init__(self, hidden: Float[Tensor, "1 n d"]):

@@ -81,7 +81,8 @@ class TemplateRenderer:
 
     def _over(self, limit: str) -> str:
         allowed = {
-            "time": f"{self.cpu_s:g} s of processor time", "memory": f"{self.memory_bytes >> 20} MiB of memory",
+            "time": f"{self.cpu_s:g} s of processor time",
+            "memory": f"{self.memory_bytes >> 20} MiB of memory",
             "length": f"{self.longest:,} characters",
         }
         return f"the chat template took more than {allowed[limit]} for one rendering: use a model with another template"
@@ -127,7 +128,11 @@ class TemplateRenderer:
             command = [sys.executable, "-m", "rlhf.models.chat_template_process", *map(str, limits)]
             # A session of its own: Ctrl-C is for the process that asks. When that is gone, stdin ends, and so does this one.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             )
         return self._process
@@ -158,9 +163,22 @@ class BoundedTemplate:
     """Goes before a tokenizer's class: its chat template is rendered under limits, and all else is as it was."""
 
     def apply_chat_template(
-        self, conversation, tools=None, documents=None, chat_template=None, add_generation_prompt=False, *,
-        continue_final_message=False, tokenize=True, padding=False, truncation=False, max_length=None, return_tensors=None,
-        return_dict=True, tokenizer_kwargs=None, **given: Any,
+        self,
+        conversation,
+        tools=None,
+        documents=None,
+        chat_template=None,
+        add_generation_prompt=False,
+        *,
+        continue_final_message=False,
+        tokenize=True,
+        padding=False,
+        truncation=False,
+        max_length=None,
+        return_tensors=None,
+        return_dict=True,
+        tokenizer_kwargs=None,
+        **given: Any,
     ):
         """As transformers', without what needs to know where in the text something was rendered."""
         if given.pop("sanitize_control_tokens", False) or given.pop("return_assistant_tokens_mask", False):
@@ -171,14 +189,25 @@ class BoundedTemplate:
             for one in (conversation if is_batch else [conversation])
         ]
         texts = renderer().render(
-            conversations, self.get_chat_template(chat_template, tools), tools=tools, documents=documents,
-            add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message,
+            conversations,
+            self.get_chat_template(chat_template, tools),
+            tools=tools,
+            documents=documents,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
             **{**self.special_tokens_map, **given},
         )
         rendered = [[{"role": "user", "content": text}] for text in texts]
         return super().apply_chat_template(
-            rendered if is_batch else rendered[0], chat_template=PRERENDERED, tokenize=tokenize, padding=padding, truncation=truncation,
-            max_length=max_length, return_tensors=return_tensors, return_dict=return_dict, tokenizer_kwargs=tokenizer_kwargs,
+            rendered if is_batch else rendered[0],
+            chat_template=PRERENDERED,
+            tokenize=tokenize,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            return_tensors=return_tensors,
+            return_dict=return_dict,
+            tokenizer_kwargs=tokenizer_kwargs,
         )
 
 

@@ -15,7 +15,7 @@ STATE_FILE = "state.json"
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def replace_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, which then takes the old one's place, so that a kill leaves one of them whole."""
     part, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
     shutil.rmtree(part, ignore_errors=True)
@@ -29,7 +29,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def latest(folder: Path) -> Path | None:
+def latest_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that is whole, if there is one."""
     return next((f for f in (folder, folder.with_name(folder.name + ".old")) if (f / STATE_FILE).is_file()), None)
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-TOLERANCE = 2e-2
+PARTIAL_FORWARD_TOLERANCE = 2e-2
 """Largest relative difference between reading whole and in parts; bfloat16 rounds at 4e-3."""
 
 
-class Below(NamedTuple):
+class CachedHidden(NamedTuple):
     """What the lowest layers make of some tokens: the residual stream after the first `depth` of them, before any norm."""
 
     depth: int
@@ -36,10 +36,10 @@ class Decoder:
         self.inner = model.base_model
         self.depth: int = model.config.get_text_config().num_hidden_layers
         self.name, self.layers = _layer_list(self.inner, self.depth)
-        self._passed = [_Passed(layer) for layer in self.layers or ()]
+        self._skipped = [SkippedLayer(layer) for layer in self.layers or ()]
         self.prefix: Float[Tensor, "v d"] | None = None
         """Learned vectors that every row is read behind, in the place of token embeddings; nothing is told of them."""
-        self.parts = self.layers is not None and self._parts_agree()
+        self.supports_partial_forward = self.layers is not None and self._check_partial_forward()
 
     def read(
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b s"], *, positions: Int[Tensor, "b t"], cache: Cache | None = None
@@ -70,14 +70,14 @@ class Decoder:
             "position_ids": torch.cat([before, seen["position_ids"]], dim=1),
         }
 
-    def read_below(
+    def forward_lower(
         self,
         ids: Int[Tensor, "b t"],
         mask: Bool[Tensor, "b s"],
         *,
         positions: Int[Tensor, "b t"],
         depth: int,
-        known: Below | None = None,
+        known: CachedHidden | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b t d"]:
         """The residual stream after the first `depth` layers, before any final norm; layers under `known` are not read again.
@@ -87,19 +87,19 @@ class Decoder:
         if known is not None and known.depth == depth:
             return known.hidden
         seen: list[Tensor] = []
-        with self._from(known, depth), self.watching(depth, seen.append):
+        with self._only_layers(known, depth), self.record_hidden(depth, seen.append):
             self.inner(**self.inputs(ids, mask, positions, cache), past_key_values=cache, use_cache=cache is not None)
         return seen[0][:, -ids.shape[1] :]
 
-    def read_above(
-        self, below: Below | None, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, positions: Int[Tensor, "b t"]
+    def forward_upper(
+        self, below: CachedHidden | None, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, positions: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b t d"]:
         """The last hidden states, after the final norm, from what the lowest layers made of `ids`."""
-        with self._from(below, self.depth):
+        with self._only_layers(below, self.depth):
             return self.read(ids, mask, positions=positions)
 
     @contextmanager
-    def watching(self, depth: int, see: Callable[[Tensor], Any]) -> Iterator[None]:
+    def record_hidden(self, depth: int, see: Callable[[Tensor], Any]) -> Iterator[None]:
         """Inside, `see` is called with what each pass has after the first `depth` layers."""
         hook = self.layers[depth - 1].register_forward_hook(lambda _, __, out: see(out[0] if isinstance(out, tuple) else out))
         try:
@@ -108,26 +108,26 @@ class Decoder:
             hook.remove()
 
     @contextmanager
-    def _from(self, below: Below | None, last: int) -> Iterator[None]:
+    def _only_layers(self, below: CachedHidden | None, last: int) -> Iterator[None]:
         """Inside, only layers above `below` and up to `last` are read, from `below`; the others hand on what they are given."""
         first = 0 if below is None else below.depth
         if (first, last) == (0, self.depth):
             yield
             return
         # The list keeps its length: architectures look up each layer's kind of attention by its place.
-        shown = [self.layers[i] if first <= i < last else self._passed[i] for i in range(self.depth)]
+        shown = [self.layers[i] if first <= i < last else self._skipped[i] for i in range(self.depth)]
         setattr(self.inner, self.name, nn.ModuleList(shown))
         if below is not None:
-            self._passed[first - 1].hidden = below.hidden
+            self._skipped[first - 1].hidden = below.hidden
         try:
             yield
         finally:
             setattr(self.inner, self.name, self.layers)
             if below is not None:
-                self._passed[first - 1].hidden = None
+                self._skipped[first - 1].hidden = None
 
     @torch.inference_mode()
-    def _parts_agree(self) -> bool:
+    def _check_partial_forward(self) -> bool:
         """Whether two parts make the whole, tried on a few tokens; also learns what a layer returns."""
         device = next(self.model.parameters()).device
         ids = torch.arange(10, device=device).reshape(2, 5) % self.model.config.get_text_config().vocab_size
@@ -138,21 +138,21 @@ class Decoder:
         hook = self.layers[0].register_forward_hook(lambda _, __, out: returned.append(out))
         try:
             whole = self.read(ids, mask, positions=places)
-            for passed in self._passed:
+            for passed in self._skipped:
                 passed.as_tuple = isinstance(returned[0], tuple)
             middle = max(1, self.depth // 2)
-            below = self.read_below(ids, mask, positions=places, depth=middle)
-            above = self.read_above(Below(middle, below), ids, mask, positions=places)
+            below = self.forward_lower(ids, mask, positions=places, depth=middle)
+            above = self.forward_upper(CachedHidden(middle, below), ids, mask, positions=places)
         except Exception:
             # An architecture of another build: whatever it raised, it cannot be read in parts.
             return False
         finally:
             hook.remove()
         difference = (whole - above)[mask].float().norm()
-        return bool(difference <= TOLERANCE * whole[mask].float().norm())
+        return bool(difference <= PARTIAL_FORWARD_TOLERANCE * whole[mask].float().norm())
 
 
-class _Passed(nn.Module):
+class SkippedLayer(nn.Module):
     """In the place of a layer that is not read."""
 
     def __init__(self, layer: nn.Module):
@@ -173,7 +173,7 @@ class _Passed(nn.Module):
         return (given,) if self.as_tuple else given
 
 
-class RowCache:
+class BatchKVCache:
     """Keys and values of a batch, in memory that is taken once; rows may leave or be repeated.
 
     Architectures with other than full attention get transformers' own growing cache.
@@ -183,9 +183,9 @@ class RowCache:
         self.cache = DynamicCache(config=config)
         # A plain growing layer copies all it holds at each token.
         if all(type(layer) is DynamicLayer for layer in self.cache.layers):
-            self.cache.layers = [_Preallocated(width) for _ in self.cache.layers]
+            self.cache.layers = [PreallocatedLayer(width) for _ in self.cache.layers]
         # Layers that carry another state beside keys and values cannot give up a row.
-        self.rows_may_leave = all(isinstance(layer, DynamicLayer) for layer in self.cache.layers)
+        self.can_drop_rows = all(isinstance(layer, DynamicLayer) for layer in self.cache.layers)
 
     def select(self, rows: Int[Tensor, " n"]) -> None:
         """Keeps these rows, in this order; a row may be named more than once."""
@@ -193,7 +193,7 @@ class RowCache:
             layer.batch_select_indices(rows)
 
 
-class _Preallocated(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """A growing layer whose memory is there from the start."""
 
     def __init__(self, width: int):

@@ -26,14 +26,14 @@ COLDEST = 1e-30
 """Lower temperatures are read as this one: no float32 holds them, and any two logits that differ are infinitely far apart."""
 
 
-class Chosen(NamedTuple):
+class TokenLogprobs(NamedTuple):
     logprobs: Float[Tensor, " n"]
     """Of the given token under softmax(logits / temperature), in nats."""
     entropy: Float[Tensor, " n"] | None
     """Of that distribution, in nats; None where nobody asked."""
 
 
-class Shares:
+class UnnormalizedSoftmax:
     """softmax(logits / temperature) in float32, not yet divided by its sum: fewer passes over the vocabulary."""
 
     def __init__(self, logits: Float[Tensor, "n vocab"], temperature: float):
@@ -60,30 +60,30 @@ class Shares:
         return (self.x + (entropy - self.total.log())) * self.share / self.total
 
 
-def blocks(rows: int, device: torch.device) -> Iterator[slice]:
+def row_blocks(rows: int, device: torch.device) -> Iterator[slice]:
     """Cuts rows into as many as are worked through at one time."""
     size = BLOCK if device.type == "cpu" else ROWS
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def chosen(
+def token_logprobs(
     head: nn.Linear, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False
-) -> Chosen:
+) -> TokenLogprobs:
     """Log-probability of each token, and the entropy it was drawn with if asked for: that costs a product more.
 
     Both carry gradients to `hidden`; the head is frozen.
     """
-    logprobs, entropies = _Chosen.apply(hidden, head.weight, head.bias, ids, temperature, entropy)
-    return Chosen(logprobs, entropies if entropy else None)
+    logprobs, entropies = TokenLogprobsFunction.apply(hidden, head.weight, head.bias, ids, temperature, entropy)
+    return TokenLogprobs(logprobs, entropies if entropy else None)
 
 
-def of_logits(logits: Float[Tensor, "n vocab"], ids: Int[Tensor, " n"], temperature: float) -> Chosen:
-    """As `chosen`, from logits that somebody else made; all of them stand in memory."""
+def token_logprobs_from_logits(logits: Float[Tensor, "n vocab"], ids: Int[Tensor, " n"], temperature: float) -> TokenLogprobs:
+    """As `token_logprobs`, from logits that somebody else made; all of them stand in memory."""
     log_p = (logits.float() / temperature).log_softmax(-1)
-    return Chosen(log_p.gather(-1, ids[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1))
+    return TokenLogprobs(log_p.gather(-1, ids[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1))
 
 
-class _Chosen(torch.autograd.Function):
+class TokenLogprobsFunction(torch.autograd.Function):
     """Products over ROWS positions, everything between them a block at a time."""
 
     @staticmethod
@@ -98,9 +98,9 @@ class _Chosen(torch.autograd.Function):
             logits = nn.functional.linear(hidden[rows], weight, bias)
             p_of_entropy = None if to_entropy is None else torch.empty_like(logits)
             totals = torch.empty(len(logits), 1, device=hidden.device)
-            for part in blocks(len(logits), hidden.device):
+            for part in row_blocks(len(logits), hidden.device):
                 here = slice(start + part.start, start + part.stop)
-                shares = Shares(logits[part], temperature)
+                shares = UnnormalizedSoftmax(logits[part], temperature)
                 logprobs[here] = shares.logprobs(ids[here])
                 totals[part] = shares.total
                 if with_entropy:

@@ -17,24 +17,24 @@ from jaxtyping import Float
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
-Rounded = tuple[Float[Tensor, "r k"], Float[Tensor, "n r"]]
+CastWeights = tuple[Float[Tensor, "r k"], Float[Tensor, "n r"]]
 """A and scale * B in the base's precision."""
 
-_held: ContextVar[dict[tuple[nn.Module, str], Rounded] | None] = ContextVar("held", default=None)
+_cast_cache: ContextVar[dict[tuple[nn.Module, str], CastWeights] | None] = ContextVar("held", default=None)
 
 
 @contextmanager
-def holding(rounded: dict[tuple[nn.Module, str], Rounded]) -> Iterator[None]:
+def cast_weight_cache(rounded: dict[tuple[nn.Module, str], CastWeights]) -> Iterator[None]:
     """Inside, what `rounded` holds is taken as it is, and what it lacks is put into it.
 
     For whoever reads the same adapter token by token and knows that nothing changes it meanwhile. Not told by the weights
     themselves: a fused optimiser changes them without a trace.
     """
-    token = _held.set(rounded)
+    token = _cast_cache.set(rounded)
     try:
         yield
     finally:
-        _held.reset(token)
+        _cast_cache.reset(token)
 
 
 class FusedLinear(Linear):
@@ -50,13 +50,15 @@ class FusedLinear(Linear):
         if not isinstance(self.lora_dropout[name], nn.Identity) and self.training:
             return super().forward(x)
         if torch.is_grad_enabled():
-            return _LoraMap.apply(x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
+            return LoraLinearFunction.apply(
+                x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
+            )
         flat = x.reshape(-1, x.shape[-1])
         a_low, b_low = self._rounded(name, x.dtype)
         return nn.functional.linear(flat, base.weight, base.bias).addmm_(flat @ a_low.T, b_low.T).view(*x.shape[:-1], -1)
 
-    def _rounded(self, name: str, dtype: torch.dtype) -> Rounded:
-        held = _held.get()
+    def _rounded(self, name: str, dtype: torch.dtype) -> CastWeights:
+        held = _cast_cache.get()
         if held is not None and (self, name) in held:
             return held[self, name]
         rounded = self.lora_A[name].weight.to(dtype), (self.lora_B[name].weight * self.scaling[name]).to(dtype)
@@ -65,7 +67,7 @@ class FusedLinear(Linear):
         return rounded
 
 
-class _LoraMap(torch.autograd.Function):
+class LoraLinearFunction(torch.autograd.Function):
     """`y = x W^T + bias + scale (x A^T) B^T` (Hu 2021, arXiv 2106.09685, eq. 3); W is frozen."""
 
     @staticmethod

@@ -14,7 +14,7 @@ SMOOTHING = 3
 """Steps over which conservative scores are averaged before the best is taken: itself and its neighbours."""
 
 
-class Measured(NamedTuple):
+class PolicyMetrics(NamedTuple):
     """A policy as the batch that it drew showed it."""
 
     score: float
@@ -30,7 +30,7 @@ def smoothed(values: Sequence[float], width: int = SMOOTHING) -> list[float]:
     return [sum(w) / len(w) for w in windows]
 
 
-def best(measured: Sequence[Measured], kl_budget: float, *, before: int | None = None) -> int:
+def best(measured: Sequence[PolicyMetrics], kl_budget: float, *, before: int | None = None) -> int:
     """The index of the highest smoothed conservative score among those within the KL budget; the earliest of equals.
 
     The first is the reference itself, so where none is within the budget that one is taken. A budget of 0 is none.

@@ -13,22 +13,22 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from rlhf.ppo.checkpoint_selection import SMOOTHING, Measured, best
+from rlhf.ppo.checkpoint_selection import SMOOTHING, PolicyMetrics, best
 
 Weights = Mapping[str, torch.Tensor]
 
 
-class Watch:
-    def __init__(self, kl_budget: float, *, keeps_best: bool):
-        self.kl_budget, self.keeps_best = kl_budget, keeps_best
-        self.measured: list[Measured] = []
+class CheckpointTracker:
+    def __init__(self, kl_budget: float, *, keep_best: bool):
+        self.kl_budget, self.keep_best = kl_budget, keep_best
+        self.measured: list[PolicyMetrics] = []
         self.weights: dict[int, Weights] = {}
         """By index into `measured`."""
 
-    def see(self, measured: Measured, weights: Weights) -> None:
+    def update(self, measured: PolicyMetrics, weights: Weights) -> None:
         """Notes how a policy did, and what it is."""
         self.measured.append(measured)
-        if not self.keeps_best:
+        if not self.keep_best:
             return
         self.weights[len(self.measured) - 1] = {name: w.detach().cpu().clone() for name, w in weights.items()}
         # What is measured next still changes the smoothed scores of the last ones.
@@ -37,13 +37,13 @@ class Watch:
         self.weights = {i: w for i, w in self.weights.items() if i >= unsettled or i == ahead}
 
     @property
-    def over(self) -> bool:
+    def kl_exceeded(self) -> bool:
         """Whether the KL has left its budget."""
         return bool(self.kl_budget and self.measured and self.measured[-1].kl > self.kl_budget)
 
     def stopped_by_kl(self) -> dict[str, Any]:
         """What a result should say of a policy that left the budget; nothing where none did."""
-        if not self.over:
+        if not self.kl_exceeded:
             return {}
         return {"stopped_by_kl": {"step": len(self.measured), "kl": self.measured[-1].kl, "budget": self.kl_budget}}
 
@@ -61,6 +61,6 @@ class Watch:
             save_file({name: w.contiguous() for name, w in weights.items()}, folder / f"candidate-{i}.safetensors")
 
     def load(self, folder: Path, measured: list[list[float]]) -> None:
-        self.measured = [Measured(*values) for values in measured]
+        self.measured = [PolicyMetrics(*values) for values in measured]
         found = folder.glob("candidate-*.safetensors")
         self.weights = {int(file.stem.removeprefix("candidate-")): load_file(file) for file in found}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import distributed
 
 
-class Place(NamedTuple):
+class DistributedContext(NamedTuple):
     rank: int = 0
     world: int = 1
 
@@ -19,8 +19,8 @@ class Place(NamedTuple):
         return (*parts, self.rank) if self.rank else parts
 
 
-def place() -> Place:
+def distributed_context() -> DistributedContext:
     """Among the processes of torch's default group; alone where there is none."""
     if distributed.is_available() and distributed.is_initialized():
-        return Place(distributed.get_rank(), distributed.get_world_size())
-    return Place()
+        return DistributedContext(distributed.get_rank(), distributed.get_world_size())
+    return DistributedContext()

@@ -135,9 +135,7 @@ def adapted_kl_coef(kl_coef: float, kl: float, *, target: float, completions: in
     return kl_coef * (1 + error * completions / horizon)
 
 
-def explained_variance(
-    values: Float[Tensor, "b t"], returns: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]
-) -> float:
+def explained_variance(values: Float[Tensor, "b t"], returns: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> float:
     """1 - Var(returns - values) / Var(returns) over response tokens; 0 says that the values know nothing."""
     spread = returns[mask].var(unbiased=False)
     return float(1 - (returns - values)[mask].var(unbiased=False) / spread) if spread > 0 else 0.0

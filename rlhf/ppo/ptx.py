@@ -13,19 +13,19 @@ from torch import Tensor
 
 from rlhf.data.demonstrations import Demonstration
 from rlhf.models.backbone import Backbone, pad_right, positions
-from rlhf.reward.model import Row
+from rlhf.reward.model import TokenizedExample
 
 
-def encode(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[Row]:
+def encode(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[TokenizedExample]:
     """Prompt, answer and end of sequence, for ending is a part of answering well."""
     asked = [backbone.encode(d.prompt) for d in demonstrations]
     return [
-        Row([*prompt, *backbone.encode_answer(d.text), backbone.eos_id], len(prompt))
+        TokenizedExample([*prompt, *backbone.encode_answer(d.text), backbone.eos_id], len(prompt))
         for prompt, d in zip(asked, demonstrations, strict=True)
     ]
 
 
-def summed_nll(backbone: Backbone, rows: Sequence[Row], temperature: float) -> Float[Tensor, ""]:
+def summed_nll(backbone: Backbone, rows: Sequence[TokenizedExample], temperature: float) -> Float[Tensor, ""]:
     """-log pi(answer | prompt) in nats, summed over answer tokens, through the adapter in use.
 
     `pi` is the distribution that is sampled, so the temperature divides the logits here too.
@@ -37,13 +37,13 @@ def summed_nll(backbone: Backbone, rows: Sequence[Row], temperature: float) -> F
     return -backbone.chosen(hidden[answer], ids[:, 1:][answer], temperature).logprobs.sum()
 
 
-def batch(rows: Sequence[Row], number: int, size: int, rng: torch.Generator) -> list[Row]:
+def batch(rows: Sequence[TokenizedExample], number: int, size: int, rng: torch.Generator) -> list[TokenizedExample]:
     """The demonstrations of an epoch's minibatch `number`: passes in the order that `rng` draws, cut into batches."""
     order = torch.randperm(len(rows), generator=rng).tolist()
     return [rows[order[(number * size + i) % len(rows)]] for i in range(min(size, len(rows)))]
 
 
-def add_gradients(backbone: Backbone, rows: Sequence[Row], coef: float, temperature: float, *, at_once: int = 0) -> float:
+def add_gradients(backbone: Backbone, rows: Sequence[TokenizedExample], coef: float, temperature: float, *, at_once: int = 0) -> float:
     """Adds up the gradients of `coef` times the mean loss per answer token, so many rows at once; returns that mean."""
     tokens = sum(len(row.ids) - row.start for row in rows)
     size, total = at_once or len(rows), 0.0

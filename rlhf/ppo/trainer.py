@@ -22,11 +22,11 @@ from rlhf.config import AdapterConfig, PPOConfig
 from rlhf.generation.sampling import generator
 from rlhf.model_files import ModelError
 from rlhf.models.backbone import Backbone
-from rlhf.models.checkpoint import STATE_FILE, latest, load_optimizer, replacing, save_optimizer
+from rlhf.models.checkpoint import STATE_FILE, latest_checkpoint, load_optimizer, replace_folder, save_optimizer
 from rlhf.ppo import ptx
-from rlhf.ppo.checkpoint_selection import Measured
-from rlhf.ppo.checkpoint_tracker import Watch
-from rlhf.ppo.distributed import place
+from rlhf.ppo.checkpoint_selection import PolicyMetrics
+from rlhf.ppo.checkpoint_tracker import CheckpointTracker
+from rlhf.ppo.distributed import distributed_context
 from rlhf.ppo.ppo_math import (
     adapted_kl_coef,
     explained_variance,
@@ -38,25 +38,32 @@ from rlhf.ppo.ppo_math import (
     value_loss,
     whiten,
 )
-from rlhf.ppo.rollout import POLICY, Rollout, collect, read
-from rlhf.ppo.value_head import Overheard, ValueHead, start_from_returns
-from rlhf.reward.model import Row
-from rlhf.reward.scoring import Pay, Payer
+from rlhf.ppo.rollout import POLICY, Rollout, collect, forward_logprobs
+from rlhf.ppo.value_head import HiddenRecorder, ValueHead, init_from_returns
+from rlhf.reward.model import TokenizedExample
+from rlhf.reward.scoring import RewardShaper, Scorer
 from storage.core.records import Sampling
 
-Tick = Callable[[], None]
+ProgressCallback = Callable[[], None]
 
 
 class PPO:
     """Policy adapter, value head, their optimiser and the KL controller."""
 
     def __init__(
-        self, backbone: Backbone, reward_model: Payer, prompts: Sequence[Sequence[int]], config: PPOConfig,
-        adapter: AdapterConfig, *, seed: int, demonstrations: Sequence[Row] = (),
+        self,
+        backbone: Backbone,
+        reward_model: Scorer,
+        prompts: Sequence[Sequence[int]],
+        config: PPOConfig,
+        adapter: AdapterConfig,
+        *,
+        seed: int,
+        demonstrations: Sequence[TokenizedExample] = (),
     ):
         self.backbone, self.reward_model, self.prompts, self.config, self.seed = backbone, reward_model, prompts, config, seed
-        self.demonstrations, self.place = demonstrations, place()
-        self.pay = Pay(reward_model, missing_eos_score=config.missing_eos_score, length_penalty=config.length_penalty)
+        self.demonstrations, self.place = demonstrations, distributed_context()
+        self.reward_shaper = RewardShaper(reward_model, missing_eos_score=config.missing_eos_score, length_penalty=config.length_penalty)
         backbone.add_adapter(POLICY, adapter, seed=seed)
         self.policy = backbone.parameters(POLICY)
         self.value_head = ValueHead(backbone.hidden_size, config.max_new_tokens, backbone.device)
@@ -71,18 +78,18 @@ class PPO:
         )
         self.kl_coef = config.kl_coef
         self.step_done = 0
-        self.watch = Watch(config.kl_budget, keeps_best=config.keep == "best")
+        self.watch = CheckpointTracker(config.kl_budget, keep_best=config.keep == "best")
 
     @property
     def done(self) -> bool:
-        return self.watch.over or self.step_done >= self.config.steps
+        return self.watch.kl_exceeded or self.step_done >= self.config.steps
 
-    def step(self, tick: Tick = lambda: None) -> dict[str, float]:
+    def step(self, on_progress: ProgressCallback = lambda: None) -> dict[str, float]:
         """One PPO step; returns its figures under the names the field uses. `tick` is called many times on the way."""
         config = self.config
         if self.step_done == 0 and config.value_init == "reward":
-            self.value_from_scores(tick)
-        rollout, kl, figures = self.experience(tick)
+            self.value_from_scores(on_progress)
+        rollout, kl, figures = self.experience(on_progress)
         rewards = rewards_with_kl(rollout.scores, kl, rollout.mask, self.kl_coef)
         if config.whiten_rewards:
             rewards = whiten(rewards, rollout.mask, shift_mean=False)
@@ -94,45 +101,52 @@ class PPO:
             "val/explained_variance": explained_variance(rollout.values, returns, rollout.mask),
         }
         # A policy that left the KL budget learns no more; what was seen of it is told.
-        if not self.watch.over:
-            figures |= self.update(rollout, advantages, returns, tick)
+        if not self.watch.kl_exceeded:
+            figures |= self.update(rollout, advantages, returns, on_progress)
         # While only values learn, the KL is 0 whatever its price.
         if not self.warming_up:
             self.kl_coef = adapted_kl_coef(
-                self.kl_coef, figures["objective/kl"], target=config.kl_target, completions=len(rollout.scores),
+                self.kl_coef,
+                figures["objective/kl"],
+                target=config.kl_target,
+                completions=len(rollout.scores),
                 horizon=config.kl_horizon,
             )
         self.step_done += 1
         return figures
 
-    def experience(self, tick: Tick) -> tuple[Rollout, Float[Tensor, "b t"], dict[str, float]]:
+    def experience(self, on_progress: ProgressCallback) -> tuple[Rollout, Float[Tensor, "b t"], dict[str, float]]:
         """A batch of the policy's own, its KL per token, and how the policy does by it."""
-        rollout = self.collect(self.value_head, tick)
+        rollout = self.collect(self.value_head, on_progress)
         kl = kl_per_token(rollout.logprobs, rollout.ref_logprobs, rollout.mask, estimator=self.config.kl_estimator)
         per_completion = float(kl.sum(-1).mean())
-        self.watch.see(Measured(self.pay.figures["objective/conservative_scores"], per_completion), self.policy)
-        return rollout, kl, {
-            "objective/scores": float(rollout.scores.mean()),
-            "objective/scores_std": float(rollout.scores.std(unbiased=False)),
-            **self.pay.figures,
-            "objective/kl": per_completion,
-            "objective/sqrt_kl": max(per_completion, 0.0) ** 0.5,
-            "policy/entropy_avg": float(masked_mean(rollout.entropy, rollout.mask)),
-            "val/response_length": float(rollout.mask.sum(-1).float().mean()),
-            "val/finished": float(rollout.finished.float().mean()),
-        }
+        self.watch.see(PolicyMetrics(self.reward_shaper.figures["objective/conservative_scores"], per_completion), self.policy)
+        return (
+            rollout,
+            kl,
+            {
+                "objective/scores": float(rollout.scores.mean()),
+                "objective/scores_std": float(rollout.scores.std(unbiased=False)),
+                **self.reward_shaper.figures,
+                "objective/kl": per_completion,
+                "objective/sqrt_kl": max(per_completion, 0.0) ** 0.5,
+                "policy/entropy_avg": float(masked_mean(rollout.entropy, rollout.mask)),
+                "val/response_length": float(rollout.mask.sum(-1).float().mean()),
+                "val/finished": float(rollout.finished.float().mean()),
+            },
+        )
 
-    def collect(self, value_head: nn.Module, tick: Tick, *, stream: int = 0) -> Rollout:
+    def collect(self, value_head: nn.Module, on_progress: ProgressCallback, *, stream: int = 0) -> Rollout:
         """What the step that comes next learns from; other streams are other answers to its prompts."""
         return collect(
             self.backbone,
-            self.pay,
+            self.reward_shaper,
             value_head,
             [self.prompts[i] for i in self.batch_indexes(self.step_done)],
             Sampling(temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens),
             generator(self.backbone.device, *self.place.key(self.seed, self.step_done, stream)),
             minibatch_size=self.config.minibatch_size,
-            tick=tick,
+            on_progress=on_progress,
         )
 
     @property
@@ -141,7 +155,11 @@ class PPO:
         return self.step_done < self.config.value_warmup
 
     def update(
-        self, rollout: Rollout, advantages: Float[Tensor, "b t"], returns: Float[Tensor, "b t"], tick: Tick = lambda: None
+        self,
+        rollout: Rollout,
+        advantages: Float[Tensor, "b t"],
+        returns: Float[Tensor, "b t"],
+        on_progress: ProgressCallback = lambda: None,
     ) -> dict[str, float]:
         """The epochs over one batch. Every pass sees the rows in an order of its own."""
         config = self.config
@@ -157,7 +175,7 @@ class PPO:
                 norm = torch.nn.utils.clip_grad_norm_([*self.policy.values(), *self.value_head.parameters()], config.max_grad_norm)
                 self.optimizer.step()
                 seen.append(figures | {"policy/grad_norm": norm.item()})
-                tick()
+                on_progress()
             if config.epoch_kl_stop and _mean(seen[-len(minibatches) :])["policy/approxkl_avg"] > config.epoch_kl_stop:
                 break
         return _mean(seen) | {"policy/epochs": epoch + 1}
@@ -171,8 +189,8 @@ class PPO:
         for some in rows.split(config.microbatch_size or len(rows)):
             part = rollout.take(some)
             width = part.responses.shape[1]
-            with self.backbone.using(POLICY):
-                now = read(self.backbone, self.value_head, part, config.temperature, entropy=config.entropy_coef > 0)
+            with self.backbone.use_adapter(POLICY):
+                now = forward_logprobs(self.backbone, self.value_head, part, config.temperature, entropy=config.entropy_coef > 0)
             policy = policy_loss(now.logprobs, part.logprobs, advantages[some, :width], part.mask, clip=config.clip)
             value, value_clipfrac = value_loss(now.values, part.values, returns[some, :width], part.mask, clip=config.value_clip)
             loss = policy.loss + config.value_coef * value
@@ -180,14 +198,16 @@ class PPO:
                 loss = loss - config.entropy_coef * masked_mean(now.entropy, part.mask)
             share = float(part.mask.sum() / tokens)
             (share * loss).backward(inputs=list(self.value_head.parameters()) if self.warming_up else None)
-            figures.update({
-                "loss/policy_avg": share * policy.loss.item(),
-                "loss/value_avg": share * value.item(),
-                "policy/clipfrac_avg": share * policy.clipfrac.item(),
-                "policy/approxkl_avg": share * policy.approxkl.item(),
-                "val/ratio": share * policy.ratio.item(),
-                "val/clipfrac_avg": share * value_clipfrac.item(),
-            })
+            figures.update(
+                {
+                    "loss/policy_avg": share * policy.loss.item(),
+                    "loss/value_avg": share * value.item(),
+                    "policy/clipfrac_avg": share * policy.clipfrac.item(),
+                    "policy/approxkl_avg": share * policy.approxkl.item(),
+                    "val/ratio": share * policy.ratio.item(),
+                    "val/clipfrac_avg": share * value_clipfrac.item(),
+                }
+            )
         return dict(figures)
 
     def add_ptx_gradients(self, epoch: int, number: int) -> dict[str, float]:
@@ -195,16 +215,16 @@ class PPO:
         config = self.config
         rng = generator(torch.device("cpu"), *self.place.key(self.seed, self.step_done, 1 + config.epochs + epoch))
         rows = ptx.batch(self.demonstrations, number, config.minibatch_size, rng)
-        with self.backbone.using(POLICY):
+        with self.backbone.use_adapter(POLICY):
             loss = ptx.add_gradients(self.backbone, rows, config.ptx_coef, config.temperature, at_once=config.microbatch_size)
         return {"loss/ptx_avg": loss}
 
-    def value_from_scores(self, tick: Tick) -> None:
+    def value_from_scores(self, on_progress: ProgressCallback) -> None:
         """Starts the value head from the returns of one batch, which the policy draws before it has learned anything."""
-        ear = Overheard()
+        recorder = HiddenRecorder()
         # Not the answers that the step learns from: values that had seen those would take the advantage out of them.
-        rollout = self.collect(ear, tick, stream=1 + 2 * self.config.epochs)
-        start_from_returns(self.value_head, ear.hidden, rollout.scores, rollout.mask, gamma=self.config.gamma)
+        rollout = self.collect(recorder, on_progress, stream=1 + 2 * self.config.epochs)
+        init_from_returns(self.value_head, recorder.hidden, rollout.scores, rollout.mask, gamma=self.config.gamma)
 
     def batch_indexes(self, step: int) -> list[int]:
         """The prompts of one step: passes over all prompts, each in an order of its own, cut into batches.
@@ -215,26 +235,25 @@ class PPO:
         first = (step * self.place.world + self.place.rank) * size
         wanted = range(first, first + size)
         orders = {
-            k: torch.randperm(n, generator=generator(torch.device("cpu"), self.seed, 7919, k)).tolist()
-            for k in {i // n for i in wanted}
+            k: torch.randperm(n, generator=generator(torch.device("cpu"), self.seed, 7919, k)).tolist() for k in {i // n for i in wanted}
         }
         return [orders[i // n][i % n] for i in wanted]
 
-    def finish(self, tick: Tick = lambda: None) -> dict[str, Any]:
+    def finish(self, on_progress: ProgressCallback = lambda: None) -> dict[str, Any]:
         """Leaves the policy in place that is to be kept; returns what the result should say of that."""
         stopped = self.watch.stopped_by_kl()
-        if not self.watch.keeps_best:
+        if not self.watch.keep_best:
             return stopped
         if not stopped:
             # What the last update made drew nothing yet.
-            self.experience(tick)
+            self.experience(on_progress)
         return stopped | {"kept": self.watch.restore(self.policy)}
 
     # Checkpoints.
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint in the place of the old one; a kill leaves one of them whole."""
-        with replacing(folder) as part:
+        with replace_folder(folder) as part:
             self.backbone.save_adapter(POLICY, part)
             save_file({k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}, part / "value_head.safetensors")
             save_optimizer(self.optimizer, part / "optimizer.safetensors")
@@ -248,7 +267,7 @@ class PPO:
         Raises:
             ModelError: another version made it, whose values are not read as this one's.
         """
-        found = latest(folder)
+        found = latest_checkpoint(folder)
         if found is None:
             return False
         values = load_file(found / "value_head.safetensors")

@@ -41,7 +41,7 @@ class ValueHead(nn.Linear):
         return super().forward(self.inputs(hidden))[..., 0]
 
 
-class Overheard(nn.Module):
+class HiddenRecorder(nn.Module):
     """Stands in for a value head while a batch is collected, and keeps what such a head would have read."""
 
     hidden: Float[Tensor, "b t d"]
@@ -67,7 +67,7 @@ def linear_fit(
 
 
 @torch.no_grad()
-def start_from_returns(
+def init_from_returns(
     head: ValueHead, hidden: Float[Tensor, "b t d"], scores: Float[Tensor, " b"], mask: Bool[Tensor, "b t"], *, gamma: float
 ) -> None:
     """Sets the head to the linear fit to what each position's rest was paid, without a KL penalty: the policy is the reference."""

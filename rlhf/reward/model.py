@@ -30,30 +30,30 @@ from trl import RewardTrainer
 from rlhf.config import RewardConfig
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone, pad_right
-from rlhf.models.decoder import Below
+from rlhf.models.decoder import CachedHidden
 from rlhf.reward import targets
 from rlhf.reward.probe import Features, minimise
-from rlhf.reward.targets import Votes
+from rlhf.reward.targets import PairTargets
 
 ADAPTER = "reward"
 HEAD_FILE = "head.safetensors"
 SCALE_FILE = "scale.json"
 
-READ_BATCH = 32
+SCORE_BATCH_SIZE = 32
 """Rows read at once when nothing is learned."""
 
-Report = Callable[[int, int, dict[str, float], "RewardModel"], None]
+LogCallback = Callable[[int, int, dict[str, float], "RewardModel"], None]
 """Called with the update just made, their total number, its figures, and the model as it stands."""
 
 
-class Row(NamedTuple):
+class TokenizedExample(NamedTuple):
     """What the reward model reads for one answer."""
 
     ids: list[int]
     """Prompt, answer, and exactly one end-of-sequence token."""
     start: int
     """Where the answer begins."""
-    below: Below | None = None
+    below: CachedHidden | None = None
     """What frozen layers are known to make of the ids, where somebody has read them already."""
 
 
@@ -82,97 +82,101 @@ class RewardModel(nn.Module):
         """How many of the lowest layers it reads as the base has them; 0 where the base cannot be read in parts."""
         if self.adapter is None:
             return self.depth if self.backbone.decoder.parts else 0
-        return self.backbone.lowest_adapted(self.adapter)
+        return self.backbone.first_adapted_layer(self.adapter)
 
     def features(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], known: Below | None = None
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], known: CachedHidden | None = None
     ) -> Float[Tensor, "b d"]:
         """Hidden state over the answer's tokens, pooled, for right-padded rows, through whatever adapter is in use."""
         hidden = self.backbone.hidden(ids, mask, depth=self.depth, known=known).float()
         return pooled(hidden, mask, starts, how=self.config.pooling)
 
     def raw(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], known: Below | None = None
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], known: CachedHidden | None = None
     ) -> Float[Tensor, "b m"]:
         """Each head's scores before normalisation."""
         return self.head(self.features(ids, mask, starts, known))
 
-    def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> Row:
+    def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TokenizedExample:
         eos = self.backbone.eos_id
         answer = list(answer_ids[:-1] if answer_ids and answer_ids[-1] == eos else answer_ids)
-        return Row([*prompt_ids, *answer, eos], len(prompt_ids))
+        return TokenizedExample([*prompt_ids, *answer, eos], len(prompt_ids))
 
-    def batch(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, rows: Sequence[TokenizedExample]) -> tuple[Tensor, Tensor, Tensor]:
         """ids [b, t], mask [b, t] and starts [b] on the backbone's device."""
         ids, mask = pad_right([r.ids for r in rows], self.backbone.pad_id)
         return tuple(x.to(self.backbone.device) for x in (ids, mask, torch.tensor([r.start for r in rows])))
 
     @torch.no_grad()
-    def members(self, rows: Sequence[Row], *, tick: Callable[[], None] = lambda: None) -> Float[Tensor, "m b"]:
+    def ensemble_scores(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, "m b"]:
         """Each head's normalised scores of rows made by `row`."""
-        with self.backbone.using(self.adapter):
-            raw = self._read(rows, self.raw, self.ensemble, tick)
+        with self.backbone.use_adapter(self.adapter):
+            raw = self._read(rows, self.raw, self.ensemble, on_progress)
         return ((raw - self.mean) / self.std).T
 
-    def score(self, rows: Sequence[Row], *, tick: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
+    def score(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
         """The heads' mean, less `conservatism` of their standard deviations."""
-        return self.conservative(self.members(rows, tick=tick))
+        return self.conservative(self.ensemble_scores(rows, on_progress=on_progress))
 
-    def conservative(self, members: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:
+    def conservative(self, ensemble_scores: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:
         """mean - conservatism * standard deviation (Coste 2023, arXiv 2310.02743, who take off the variance)."""
-        return members.mean(0) - self.config.conservatism * self.disagreement(members)
+        return ensemble_scores.mean(0) - self.config.conservatism * self.disagreement(ensemble_scores)
 
     @staticmethod
-    def disagreement(members: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:
+    def disagreement(ensemble_scores: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:
         """Standard deviation over the heads; 0 where there is one."""
         # Not torch's own, which refuses an empty batch.
-        return (members - members.mean(0)).square().mean(0).sqrt()
+        return (ensemble_scores - ensemble_scores.mean(0)).square().mean(0).sqrt()
 
-    def _read(self, rows: Sequence[Row], what: Callable[..., Tensor], width: int, tick: Callable[[], None]) -> Float[Tensor, "b width"]:
+    def _read(
+        self, rows: Sequence[TokenizedExample], what: Callable[..., Tensor], width: int, on_progress: Callable[[], None]
+    ) -> Float[Tensor, "b width"]:
         """`what` of every row, in order. Rows of like length are read together."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         parts = []
-        for start in range(0, len(order), READ_BATCH):
-            some = [rows[i] for i in order[start : start + READ_BATCH]]
+        for start in range(0, len(order), SCORE_BATCH_SIZE):
+            some = [rows[i] for i in order[start : start + SCORE_BATCH_SIZE]]
             parts.append(what(*self.batch(some), _below(some)).cpu())
-            tick()
+            on_progress()
         return torch.cat(parts)[torch.tensor(order).argsort()] if parts else torch.empty(0, width)
 
     @torch.no_grad()
-    def base_features(
-        self, chosen: Sequence[Row], rejected: Sequence[Row], *, tick: Callable[[], None] = lambda: None
+    def frozen_base_features(
+        self, chosen: Sequence[TokenizedExample], rejected: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None
     ) -> Features:
         """What the frozen base makes of both sides of every pair. An answer that stands in several pairs is read once."""
         rows = [*chosen, *rejected]
         number: dict[tuple, int] = {}
         at = torch.tensor([number.setdefault((*row.ids, row.start), len(number)) for row in rows])
         distinct = dict(zip(at.tolist(), rows, strict=True))
-        with self.backbone.using(None):
-            features = self._read(list(distinct.values()), self.features, self.backbone.hidden_size, tick)[at]
+        with self.backbone.use_adapter(None):
+            features = self._read(list(distinct.values()), self.features, self.backbone.hidden_size, on_progress)[at]
         return Features(features[: len(chosen)], features[len(chosen) :])
 
     @torch.no_grad()
-    def start_from_probe(self, features: Features, votes: Votes) -> Float[Tensor, " m"]:
+    def init_head_from_probe(self, features: Features, votes: PairTargets) -> Float[Tensor, " m"]:
         """Puts the linear probe of each member's votes on these features into its head; returns how easily answers tie.
 
         A head that starts at random would bend the features before it knows what for (Kumar 2022, arXiv 2202.10054).
         """
-        ease = torch.zeros(self.ensemble)
+        tie_logit = torch.zeros(self.ensemble)
         for i in range(self.ensemble):
             own, fitted = votes.of_member(i), torch.zeros(1, requires_grad=True)
             weight = minimise(
-                *features, lambda d, own=own, fitted=fitted: targets.loss(d[:, None], own, fitted, self.config), l2=self.config.probe_l2,
-                beside=[fitted] if targets.fits_ease(own, self.config) else [],
+                *features,
+                lambda d, own=own, fitted=fitted: targets.loss(d[:, None], own, fitted, self.config),
+                l2=self.config.probe_l2,
+                beside=[fitted] if targets.fits_tie_logit(own, self.config) else [],
             )
             self.head.weight[i] = weight
-            ease[i] = fitted.item()
-        return ease
+            tie_logit[i] = fitted.item()
+        return tie_logit
 
     @torch.no_grad()
-    def normalise(self, rows: Sequence[Row], tick: Callable[[], None] = lambda: None) -> None:
+    def normalise(self, rows: Sequence[TokenizedExample], on_progress: Callable[[], None] = lambda: None) -> None:
         """Sets each head's mean and std so that these reference samples score 0 on average, with standard deviation 1."""
         self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
-        scores = self.members(rows, tick=tick)
+        scores = self.ensemble_scores(rows, on_progress=on_progress)
         self.mean, std = scores.mean(1), scores.std(1, unbiased=False)
         # Samples that all score alike have no scale to take.
         self.std = torch.where(std > 1e-6, std, 1.0)
@@ -201,10 +205,10 @@ class RewardModel(nn.Module):
         return (folder / SCALE_FILE).is_file()
 
 
-def _below(rows: Sequence[Row]) -> Below | None:
+def _below(rows: Sequence[TokenizedExample]) -> CachedHidden | None:
     """What is known of rows that are read together, padded as they are; None where nothing is."""
     known = [row.below for row in rows if row.below]
-    return Below(known[0].depth, pad_sequence([below.hidden for below in known], batch_first=True)) if known else None
+    return CachedHidden(known[0].depth, pad_sequence([below.hidden for below in known], batch_first=True)) if known else None
 
 
 def depth_of(backbone: Backbone, config: RewardConfig) -> int:
@@ -212,9 +216,7 @@ def depth_of(backbone: Backbone, config: RewardConfig) -> int:
     return max(1, min(backbone.depth, round(config.depth * backbone.depth)))
 
 
-def pooled(
-    hidden: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], *, how: str
-) -> Float[Tensor, "b d"]:
+def pooled(hidden: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], *, how: str) -> Float[Tensor, "b d"]:
     """One vector for each answer: the `mean` over its tokens, or its `last` one."""
     if how == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
@@ -222,7 +224,7 @@ def pooled(
     return (hidden * answer[..., None]).sum(1) / answer.sum(1, keepdim=True)
 
 
-class _Trainable(PreTrainedModel):
+class TrainableRewardModel(PreTrainedModel):
     """The reward model under the interface that TRL's trainer expects: token ids in, one logit a row and head out."""
 
     def __init__(self, model: RewardModel):
@@ -242,7 +244,7 @@ class _Trainable(PreTrainedModel):
         return SequenceClassifierOutput(logits=self.reward_model.raw(input_ids, attention_mask.bool(), starts))
 
 
-class WholeRankings(BatchSampler):
+class RankingBatchSampler(BatchSampler):
     """Batches of about `batch_size` pairs in which no ranking is cut: it goes where its last pair falls.
 
     A ranking's pairs share their completions and are no independent votes, so that several updates on them overfit
@@ -268,7 +270,7 @@ class WholeRankings(BatchSampler):
         return -(-sum(self.pairs) // self.batch_size)
 
 
-class _Collator:
+class PairCollator:
     """Puts rankings into rows, chosen sides first; within a ranking, each completion is read once."""
 
     def __init__(self, model: RewardModel):
@@ -280,39 +282,43 @@ class _Collator:
             [number.setdefault((i, e["start"], *ids), len(number)) for i, e in enumerate(examples) for ids in e[side]]
             for side in ("chosen_ids", "rejected_ids")
         )
-        ids, mask, starts = self.model.batch([Row(list(ids), start) for _, start, *ids in number])
+        ids, mask, starts = self.model.batch([TokenizedExample(list(ids), start) for _, start, *ids in number])
         return {
-            "input_ids": ids, "attention_mask": mask.long(), "starts": starts, "chosen": torch.tensor(chosen),
-            "rejected": torch.tensor(rejected), "pairs": torch.tensor([pair for e in examples for pair in e["pairs"]]),
+            "input_ids": ids,
+            "attention_mask": mask.long(),
+            "starts": starts,
+            "chosen": torch.tensor(chosen),
+            "rejected": torch.tensor(rejected),
+            "pairs": torch.tensor([pair for e in examples for pair in e["pairs"]]),
         }
 
 
-class _Trainer(RewardTrainer):
+class PreferenceTrainer(RewardTrainer):
     """TRL's trainer, with the loss that the options ask for, on whole rankings."""
 
-    def __init__(self, model: RewardModel, votes: Votes, ease: Float[Tensor, " m"], **given):
+    def __init__(self, model: RewardModel, votes: PairTargets, tie_logit: Float[Tensor, " m"], **given):
         device = model.backbone.device
-        self.reward_model, self.votes, self.ease = model, votes.to(device), ease.to(device)
-        super().__init__(model=_Trainable(model), data_collator=_Collator(model), **given)
+        self.reward_model, self.votes, self.tie_logit = model, votes.to(device), tie_logit.to(device)
+        super().__init__(model=TrainableRewardModel(model), data_collator=PairCollator(model), **given)
 
     def get_train_dataloader(self) -> DataLoader:
         rankings = self.train_dataset
-        batches = WholeRankings(RandomSampler(rankings), [len(r) for r in rankings["pairs"]], self.args.per_device_train_batch_size)
+        batches = RankingBatchSampler(RandomSampler(rankings), [len(r) for r in rankings["pairs"]], self.args.per_device_train_batch_size)
         return self.accelerator.prepare(DataLoader(rankings, batch_sampler=batches, collate_fn=self.data_collator))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)
         difference = outputs.logits[inputs["chosen"]] - outputs.logits[inputs["rejected"]]
         votes = self.votes.take(inputs["pairs"])
-        value = targets.loss(difference, votes, self.ease, self.reward_model.config)
+        value = targets.loss(difference, votes, self.tie_logit, self.reward_model.config)
         ahead = difference.detach().mean(1)[~votes.tie]
         if len(ahead):
             self._metrics["train"]["accuracy"].append((ahead > 0).float().mean().item())
         return (value, outputs) if return_outputs else value
 
 
-class _Reporter(TrainerCallback):
-    def __init__(self, report: Report, model: RewardModel):
+class TrainerLogCallback(TrainerCallback):
+    def __init__(self, report: LogCallback, model: RewardModel):
         self.report, self.model = report, model
 
     def on_log(self, args, state, control, logs=None, **unused):
@@ -323,8 +329,15 @@ class _Reporter(TrainerCallback):
 
 
 def fit(
-    backbone: Backbone, pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int, scratch: Path, report: Report,
-    tick: Callable[[], None] = lambda: None, on_features: Callable[[Features], None] | None = None,
+    backbone: Backbone,
+    pairs: Sequence[PreferencePair],
+    config: RewardConfig,
+    *,
+    seed: int,
+    scratch: Path,
+    report: LogCallback,
+    on_progress: Callable[[], None] = lambda: None,
+    on_features: Callable[[Features], None] | None = None,
 ) -> RewardModel:
     """A probe, then adapter and head on preference pairs, each by the loss that the options ask for (`objective`).
 
@@ -339,19 +352,26 @@ def fit(
         for pair in pairs
         for prompt in [backbone.encode(pair.prompt)]
     ]
-    votes = targets.read(pairs, config, seed=seed)
-    features = model.base_features([c for c, _ in encoded], [r for _, r in encoded], tick=tick)
+    votes = targets.pair_targets(pairs, config, seed=seed)
+    features = model.frozen_base_features([c for c, _ in encoded], [r for _, r in encoded], on_progress=on_progress)
     if on_features is not None:
         on_features(features)
-    ease = model.start_from_probe(features, votes)
+    tie_logit = model.init_head_from_probe(features, votes)
     if config.epochs:
-        _fine_tune(model, encoded, votes, ease, config, seed=seed, scratch=scratch, report=report)
+        _fine_tune(model, encoded, votes, tie_logit, config, seed=seed, scratch=scratch, report=report)
     return model
 
 
 def _fine_tune(
-    model: RewardModel, encoded: Sequence[tuple[Row, Row]], votes: Votes, ease: Float[Tensor, " m"], config: RewardConfig, *,
-    seed: int, scratch: Path, report: Report,
+    model: RewardModel,
+    encoded: Sequence[tuple[TokenizedExample, TokenizedExample]],
+    votes: PairTargets,
+    tie_logit: Float[Tensor, " m"],
+    config: RewardConfig,
+    *,
+    seed: int,
+    scratch: Path,
+    report: LogCallback,
 ) -> None:
     """Adapter and heads together, by TRL's trainer. How easily answers tie stays as the probe found it."""
     backbone = model.backbone
@@ -374,22 +394,22 @@ def _fine_tune(
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
-    with backbone.using(ADAPTER):
-        trainer = _Trainer(
+    with backbone.use_adapter(ADAPTER):
+        trainer = PreferenceTrainer(
             model,
             votes,
-            ease,
+            tie_logit,
             args=arguments,
             train_dataset=_rankings(encoded, votes),
             processing_class=copy.deepcopy(backbone.tokenizer),
-            callbacks=[_Reporter(report, model)],
+            callbacks=[TrainerLogCallback(report, model)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     backbone.base.eval()
 
 
-def _rankings(encoded: Sequence[tuple[Row, Row]], votes: Votes) -> Dataset:
+def _rankings(encoded: Sequence[tuple[TokenizedExample, TokenizedExample]], votes: PairTargets) -> Dataset:
     """One example for each ranking, in the order of the pairs."""
     rows: dict[int, dict] = {}
     for pair, ((chosen, rejected), ranking) in enumerate(zip(encoded, votes.ranking.tolist(), strict=True)):

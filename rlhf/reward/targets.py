@@ -27,7 +27,7 @@ TARGETS: dict[Strength | None, float] = {"significantly": 1.0, "better": 0.875, 
 """Probability that the preferred one is better: even steps from a tie, at 1/2, to certainty."""
 
 
-class Votes(NamedTuple):
+class PairTargets(NamedTuple):
     """n pairs, for m members of an ensemble."""
 
     weight: Float[Tensor, "n m"]
@@ -40,26 +40,26 @@ class Votes(NamedTuple):
     stage: Int[Tensor, " n"]
     """Which choice of which ranking it belongs to: pairs of one ranking with the same chosen side."""
 
-    def take(self, rows: Int[Tensor, " k"]) -> Votes:
-        return Votes(*(field[rows] for field in self))
+    def take(self, rows: Int[Tensor, " k"]) -> PairTargets:
+        return PairTargets(*(field[rows] for field in self))
 
-    def to(self, device: torch.device) -> Votes:
-        return Votes(*(field.to(device) for field in self))
+    def to(self, device: torch.device) -> PairTargets:
+        return PairTargets(*(field.to(device) for field in self))
 
-    def of_member(self, member: int) -> Votes:
+    def of_member(self, member: int) -> PairTargets:
         return self._replace(weight=self.weight[:, member : member + 1])
 
 
-def read(pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int) -> Votes:
+def pair_targets(pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int) -> PairTargets:
     """The pairs as the options have them read."""
     said = [json.dumps(p.prompt) for p in pairs]
     ranking = [(p.judgment_id, prompt) for p, prompt in zip(pairs, said, strict=True)]
     weight = torch.tensor([p.weight for p in pairs])
     if config.rankings == "plackett-luce":
         # Of K completions the best is picked K - 1 times, and each pick is one vote; `weight` shares one vote among K - 1 pairs.
-        weight = weight * _picks(pairs, ranking)
+        weight = weight * _plackett_luce_stages(pairs, ranking)
     weight = weight[:, None] * _bootstraps(_numbered(said), config.ensemble, seed)
-    return Votes(
+    return PairTargets(
         weight=weight / weight.mean(0),
         margin=torch.tensor([MARGINS[p.strength] if config.strength == "margin" else 0.0 for p in pairs]),
         target=torch.tensor([0.5 if p.tie else TARGETS[p.strength] if config.strength == "soft" else 1.0 for p in pairs]),
@@ -69,7 +69,7 @@ def read(pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int) ->
     )
 
 
-def loss(difference: Float[Tensor, "n m"], votes: Votes, ease: Float[Tensor, " m"], config: RewardConfig) -> Float[Tensor, ""]:
+def loss(difference: Float[Tensor, "n m"], votes: PairTargets, tie_logit: Float[Tensor, " m"], config: RewardConfig) -> Float[Tensor, ""]:
     """Weighted mean over votes and members.
 
     Args:
@@ -83,15 +83,15 @@ def loss(difference: Float[Tensor, "n m"], votes: Votes, ease: Float[Tensor, " m
     said = {"margin": votes.margin[:, None], "target": votes.target[:, None]}
     tie = votes.tie[:, None]
     if config.ties == "rao-kupper":
-        losses = rao_kupper(difference, tie, threshold=softplus(ease), **said)
+        losses = rao_kupper(difference, tie, threshold=softplus(tie_logit), **said)
     elif config.ties == "davidson":
-        losses = davidson(difference, tie, log_nu=ease, **said)
+        losses = davidson(difference, tie, log_nu=tie_logit, **said)
     else:
         losses = bradley_terry(difference, **said)
     return (votes.weight * losses).mean()
 
 
-def fits_ease(votes: Votes, config: RewardConfig) -> bool:
+def fits_tie_logit(votes: PairTargets, config: RewardConfig) -> bool:
     """Whether how easily answers tie is learned too. Without a single tie it has no best value."""
     return config.ties in ("rao-kupper", "davidson") and bool(votes.tie.any())
 
@@ -102,7 +102,7 @@ def _numbered(keys: Sequence[Hashable]) -> Int[Tensor, " n"]:
     return torch.tensor([number.setdefault(key, len(number)) for key in keys])
 
 
-def _picks(pairs: Sequence[PreferencePair], ranking: Sequence[Hashable]) -> Float[Tensor, " n"]:
+def _plackett_luce_stages(pairs: Sequence[PreferencePair], ranking: Sequence[Hashable]) -> Float[Tensor, " n"]:
     """Of each pair, how many completions its ranking put in order, less one."""
     ranked: dict[Hashable, set[str]] = {}
     for pair, key in zip(pairs, ranking, strict=True):
@@ -110,14 +110,14 @@ def _picks(pairs: Sequence[PreferencePair], ranking: Sequence[Hashable]) -> Floa
     return torch.tensor([len(ranked[key]) - 1.0 for key in ranking])
 
 
-def _bootstraps(prompt: Int[Tensor, " n"], members: int, seed: int) -> Float[Tensor, "n m"]:
+def _bootstraps(prompt: Int[Tensor, " n"], ensemble_scores: int, seed: int) -> Float[Tensor, "n m"]:
     """How often each member's sample, with replacement, of as many prompts as there are drew the prompt of each pair.
 
     Prompts are drawn, not pairs: pairs of one prompt resemble each other. A single head learns from every prompt once.
     """
-    if members == 1:
+    if ensemble_scores == 1:
         return torch.ones(len(prompt), 1)
     number = int(prompt.max()) + 1
     rng = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(number, (members, number), generator=rng)
+    drawn = torch.randint(number, (ensemble_scores, number), generator=rng)
     return torch.stack([row.bincount(minlength=number)[prompt].float() for row in drawn], dim=1)

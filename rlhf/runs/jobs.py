@@ -130,7 +130,10 @@ class Jobs:
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "rlhf.worker", "--data", str(self.folder.root), run_id, *named],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
                 env=engine_environment(),
             )
         # The worker outlives this process on purpose: it is never waited for here, only through its row.
@@ -140,8 +143,7 @@ class Jobs:
 def _refuse_code(named: str | None, command: str) -> None:
     if named:
         raise RoundError(
-            f"This run is paid by the Python function {named}, and no page runs code: "
-            f"use the command line, {command} --reward {named}."
+            f"This run is paid by the Python function {named}, and no page runs code: use the command line, {command} --reward {named}."
         )
 
 

@@ -58,7 +58,7 @@ class Progress:
         """Seconds per closed stage, over all attempts of this run."""
         return {m.name: m.value for m in runs.metrics(self.store, self.run_id) if m.name.startswith("time/")}
 
-    def tick(self, worth: float = 1.0) -> None:
+    def on_progress(self, worth: float = 1.0) -> None:
         """Notes a piece of work done, worth so many of those that the stage was reckoned in.
 
         Raises:

@@ -54,8 +54,7 @@ def agreed(recorded: str | None, said: str | None) -> RewardFunction | None:
     if recorded is None:
         raise RewardFunctionError(f"--reward {said}: the run was started without one. Leave it out, or start a new run.")
     raise RewardFunctionError(
-        f"the run is paid by the Python function {recorded}, and code runs only when a command line names it: "
-        f"add --reward {recorded}"
+        f"the run is paid by the Python function {recorded}, and code runs only when a command line names it: add --reward {recorded}"
     )
 
 

@@ -86,7 +86,9 @@ class PolicyClient:
     def _streaming(self) -> openai.AsyncOpenAI:
         # No connection is kept: event loops come and go in tests, and an answer takes far longer than to connect.
         return openai.AsyncOpenAI(
-            base_url=self.base_url, api_key=self.api_key, max_retries=0,
+            base_url=self.base_url,
+            api_key=self.api_key,
+            max_retries=0,
             http_client=openai.DefaultAsyncHttpxClient(
                 limits=httpx2.Limits(max_keepalive_connections=0), timeout=openai.Timeout(STREAM_S, connect=CONNECT_S)
             ),
@@ -101,7 +103,7 @@ class PolicyClient:
         return self._models.get()
 
     def _ask_models(self) -> list[str]:
-        with _mapped(self.base_url):
+        with map_client_errors(self.base_url):
             return [m.id for m in self._openai.with_options(timeout=LOOKUP_S).models.list()]
 
     async def stream(self, model: str, messages: Sequence[Message], *, temperature: float, max_tokens: int) -> AsyncIterator[str]:
@@ -112,7 +114,7 @@ class PolicyClient:
             PolicyServerRefused: the request is not one that it takes.
             PolicyServerDown: nothing answers, or the answer broke off.
         """
-        with _mapped(self.base_url):
+        with map_client_errors(self.base_url):
             async with await self._streaming.chat.completions.create(
                 model=model, messages=list(messages), temperature=temperature, max_tokens=max_tokens, stream=True
             ) as chunks:
@@ -128,9 +130,14 @@ class PolicyClient:
         Raises:
             PolicyServerDown: nothing answers.
         """
-        with _mapped(self.base_url):
+        with map_client_errors(self.base_url):
             reply = self._openai.chat.completions.create(
-                model=model, messages=list(messages), temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed,
+                model=model,
+                messages=list(messages),
+                temperature=temperature,
+                top_p=top_p,
+                max_tokens=max_tokens,
+                seed=seed,
                 # OpenAI's protocol has none, though most servers of open models take it: only sent where somebody asks.
                 extra_body={"top_k": top_k} if top_k else None,
             )
@@ -147,7 +154,7 @@ class PolicyClient:
         return self._status.get()
 
     def _ask_status(self) -> ServerStatus:
-        with _mapped(self.base_url):
+        with map_client_errors(self.base_url):
             reply = self._http.get(self.base_url.removesuffix("/v1") + "/status")
             reply.raise_for_status()
             return ServerStatus(**reply.json())
@@ -203,7 +210,7 @@ class Lookup(Generic[T]):
             self._slow = time.monotonic() - started > PATIENCE_S
 
 
-class _mapped:
+class map_client_errors:
     """Turns the foreign errors of one endpoint into ours, once."""
 
     def __init__(self, base_url: str):

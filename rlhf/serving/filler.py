@@ -47,12 +47,12 @@ NO_PROMPTS = "There are no prompts yet: import some."
 NOT_WRITTEN = "The last answers could not be written ({kind}): the policy server's log, logs/policy-server.log, says why."
 """The message of the error itself may name policy versions, endpoints and ids, and is not for who judges blind."""
 
-Chosen = tuple[Prompt, *tuple[PolicyVersion, ...]]
+Assignments = tuple[Prompt, *tuple[PolicyVersion, ...]]
 """A prompt and who answers it, once for each answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class GeneratedCompletion:
     """One answer as a generator returns it."""
 
     text: str
@@ -62,62 +62,73 @@ class Drawn:
     """The seed of this answer alone, where it has one of its own."""
 
 
-class Generator(Protocol):
+class CompletionSource(Protocol):
     """Draws one answer for each (policy, prompt)."""
 
     def __call__(
-        self, asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, tick: Callable[[], None] = ...
-    ) -> list[Drawn]: ...
+        self, asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = ...
+    ) -> list[GeneratedCompletion]: ...
 
 
-class EndpointGenerator:
+class EndpointSource:
     """Answers from an OpenAI-compatible endpoint, one request each."""
 
     def __init__(self, client: PolicyClient, model: str):
         self.client, self.model = client, model
 
-    def __call__(self, asked, sampling, seed, tick=lambda: None) -> list[Drawn]:
+    def __call__(self, asked, sampling, seed, on_progress=lambda: None) -> list[GeneratedCompletion]:
         drawn = []
         for i, (_, prompt) in enumerate(asked):
             started = time.monotonic()
             reply = self.client.complete(
-                self.model, prompt.messages, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k,
-                max_tokens=sampling.max_new_tokens, seed=seed + i,
+                self.model,
+                prompt.messages,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                max_tokens=sampling.max_new_tokens,
+                seed=seed + i,
             )
-            drawn.append(Drawn(reply.text, reply.finish_reason, time.monotonic() - started, seed + i))
-            tick()
+            drawn.append(GeneratedCompletion(reply.text, reply.finish_reason, time.monotonic() - started, seed + i))
+            on_progress()
         return drawn
 
 
-def routed(collector: PolicyVersion, elsewhere: Generator, here: Generator) -> Generator:
+def route_by_collector(collector: PolicyVersion, elsewhere: CompletionSource, here: CompletionSource) -> CompletionSource:
     """Draws the collector's answers elsewhere and everybody else's here."""
 
-    def generate(asked, sampling, seed, tick=lambda: None) -> list[Drawn]:
-        drawn: dict[int, Drawn] = {}
+    def generate(asked, sampling, seed, on_progress=lambda: None) -> list[GeneratedCompletion]:
+        drawn: dict[int, GeneratedCompletion] = {}
         for draw, its_own in ((elsewhere, True), (here, False)):
             mine = [i for i, (policy, _) in enumerate(asked) if (policy.id == collector.id) is its_own]
             if mine:
-                drawn |= zip(mine, draw([asked[i] for i in mine], sampling, seed, tick), strict=True)
+                drawn |= zip(mine, draw([asked[i] for i in mine], sampling, seed, on_progress), strict=True)
         return [drawn[i] for i in range(len(asked))]
 
     return generate
 
 
-def pairing(base: PolicyVersion, tuned: PolicyVersion | None, index: int) -> tuple[PolicyVersion, PolicyVersion]:
+def policies_for_pair(base: PolicyVersion, tuned: PolicyVersion | None, index: int) -> tuple[PolicyVersion, PolicyVersion]:
     """Who answers the index-th comparison: once there is a tuned policy, it meets the base every second time."""
     if tuned is None:
         return base, base
     return (tuned, base) if index % 2 == 0 else (tuned, tuned)
 
 
-def voices(batch: Batch, versions: Sequence[PolicyVersion], index: int) -> list[PolicyVersion]:
+def round_robin(batch: Batch, versions: Sequence[PolicyVersion], index: int) -> list[PolicyVersion]:
     """Who answers the index-th comparison of a batch: its versions in turn, going on where the last comparison stopped."""
     return [versions[(index * batch.answers + i) % len(versions)] for i in range(batch.answers)]
 
 
 def write_comparisons(
-    store: Database, generate: Generator, chosen: Sequence[Chosen], *, sampling: Sampling, seed: int,
-    tick: Callable[[], None] = lambda: None, batch: Batch | None = None,
+    store: Database,
+    generate: CompletionSource,
+    chosen: Sequence[Assignments],
+    *,
+    sampling: Sampling,
+    seed: int,
+    on_progress: Callable[[], None] = lambda: None,
+    batch: Batch | None = None,
 ) -> list[Prompt]:
     """Draws the answers for each and stores the comparisons that have two or more. Returns the prompts of the others.
 
@@ -125,14 +136,14 @@ def write_comparisons(
     in the end a comparison does without it. What belongs to a batch that was cancelled meanwhile is thrown away.
     """
     asked = [(policy, prompt) for prompt, *speakers in chosen for policy in speakers]
-    drawn = generate(asked, sampling, seed, tick)
+    drawn = generate(asked, sampling, seed, on_progress)
     places = _places(chosen)
     # Greedy answers come out the same however often they are drawn.
     for attempt in range(1, REDRAWS + 1 if batch and sampling.temperature > 0 else 1):
         useless = [i for place in places for i in place if i not in _distinct(drawn, place)]
         if not useless:
             break
-        again = generate([asked[i] for i in useless], sampling, (seed + attempt) % 2**31, tick)
+        again = generate([asked[i] for i in useless], sampling, (seed + attempt) % 2**31, on_progress)
         drawn = [*drawn]
         for i, answer in zip(useless, again, strict=True):
             drawn[i] = answer
@@ -157,7 +168,7 @@ def write_comparisons(
     return dropped
 
 
-def _places(chosen: Sequence[Chosen]) -> list[range]:
+def _places(chosen: Sequence[Assignments]) -> list[range]:
     """Where each comparison's answers stand among all that are drawn."""
     places, start = [], 0
     for _, *speakers in chosen:
@@ -166,7 +177,7 @@ def _places(chosen: Sequence[Chosen]) -> list[range]:
     return places
 
 
-def _distinct(drawn: Sequence[Drawn], place: Iterable[int]) -> list[int]:
+def _distinct(drawn: Sequence[GeneratedCompletion], place: Iterable[int]) -> list[int]:
     """The places of answers that say something, the first where several say the same."""
     first: dict[str, int] = {}
     for i in place:
@@ -175,11 +186,17 @@ def _distinct(drawn: Sequence[Drawn], place: Iterable[int]) -> list[int]:
     return list(first.values())
 
 
-def _store(store: Database, asked: tuple[PolicyVersion, Prompt], drawn: Drawn, sampling: Sampling, seed: int) -> int:
+def _store(store: Database, asked: tuple[PolicyVersion, Prompt], drawn: GeneratedCompletion, sampling: Sampling, seed: int) -> int:
     policy, prompt = asked
     return completions.add(
-        store, prompt_id=prompt.id, policy_version_id=policy.id, text=drawn.text, sampling=sampling,
-        seed=seed if drawn.seed is None else drawn.seed, finish_reason=drawn.finish_reason, latency_s=drawn.latency_s,
+        store,
+        prompt_id=prompt.id,
+        policy_version_id=policy.id,
+        text=drawn.text,
+        sampling=sampling,
+        seed=seed if drawn.seed is None else drawn.seed,
+        finish_reason=drawn.finish_reason,
+        latency_s=drawn.latency_s,
     )
 
 
@@ -187,7 +204,7 @@ def least_used(store: Database, count: int, places: Mapping[int, int]) -> list[P
     """The prompts with the fewest comparisons so far, in the order they were added.
 
     Args:
-        places: by prompt id, the number of comparisons it is taken to have at least; see `send_back`.
+        places: by prompt id, the number of comparisons it is taken to have at least; see `requeue_prompts`.
     """
     usage = comparisons.prompt_usage(store)
     every = prompts.of_split(store)
@@ -195,7 +212,7 @@ def least_used(store: Database, count: int, places: Mapping[int, int]) -> list[P
     return [ranked[i % len(ranked)] for i in range(count)] if ranked else []
 
 
-def send_back(store: Database, places: dict[int, int], dropped: Sequence[Prompt]) -> None:
+def requeue_prompts(store: Database, places: dict[int, int], dropped: Sequence[Prompt]) -> None:
     """Sends prompts to the end of the line: one that is always answered alike would stay first in it for good."""
     last = max([*comparisons.prompt_usage(store).values(), *places.values()], default=0)
     places.update({prompt.id: last + 1 for prompt in dropped})
@@ -206,7 +223,7 @@ def servable(_: PolicyVersion) -> str:
     return ""
 
 
-class Filler:
+class ComparisonGenerator:
     """Writes batches and tops the queue up in a thread of the policy server, until `stop`.
 
     Args:
@@ -214,11 +231,16 @@ class Filler:
     """
 
     def __init__(
-        self, store: Database, generate: Generator, base_model: str, collector: PolicyVersion | None = None, *,
-        why_not: Callable[[PolicyVersion], str] = servable,
+        self,
+        store: Database,
+        generate: CompletionSource,
+        base_model: str,
+        collector: PolicyVersion | None = None,
+        *,
+        refusal_reason: Callable[[PolicyVersion], str] = servable,
     ):
         self.store, self.generate, self.base_model, self.collector = store, generate, base_model, collector
-        self.why_not = why_not
+        self.refusal_reason = refusal_reason
         self.seconds_per_comparison: float | None = None
         self.filling = False
         self.note = ""
@@ -286,12 +308,12 @@ class Filler:
     def _write_some(self, batch: Batch, size: int) -> str:
         known = {version.id: version for version in policies.all_versions(self.store)}
         versions = [known[policy_id] for policy_id in batch.policy_ids]
-        if reason := next(filter(None, map(self.why_not, versions)), ""):
+        if reason := next(filter(None, map(self.refusal_reason, versions)), ""):
             return reason
         count = max(1, min(size, batch.asked - batch.made, ANSWERS_AT_ONCE // batch.answers))
         if not (found := least_used(self.store, count, self._places)):
             return NO_PROMPTS
-        chosen = [(prompt, *voices(batch, versions, batch.made + i)) for i, prompt in enumerate(found)]
+        chosen = [(prompt, *round_robin(batch, versions, batch.made + i)) for i, prompt in enumerate(found)]
         dropped = self._timed(chosen, batch.sampling, batch)
         if len(dropped) == len(chosen):
             return "The answers to the last prompts were all alike, or empty: cancel the batch and ask for a higher temperature."
@@ -308,22 +330,22 @@ class Filler:
         base = self.collector or policies.ensure_base(self.store, self.base_model)
         tuned = None if self.collector else policies.latest_tuned(self.store, self.base_model)
         # An adapter that is missing, or leads elsewhere, must not keep people from judging the base.
-        why_not = self.why_not(tuned) if tuned else ""
-        tuned = None if why_not else tuned
+        refusal_reason = self.refusal_reason(tuned) if tuned else ""
+        tuned = None if refusal_reason else tuned
         total = sum(comparisons.prompt_usage(self.store).values())
-        chosen = [(prompt, *pairing(base, tuned, total + i)) for i, prompt in enumerate(found)]
+        chosen = [(prompt, *policies_for_pair(base, tuned, total + i)) for i, prompt in enumerate(found)]
         dropped = self._timed(chosen, COLLECTING)
         if len(dropped) == len(chosen):
             return "The model answered every prompt of the last batch twice alike, or not at all."
-        return why_not
+        return refusal_reason
 
-    def _timed(self, chosen: Sequence[Chosen], sampling: Sampling, batch: Batch | None = None) -> list[Prompt]:
+    def _timed(self, chosen: Sequence[Assignments], sampling: Sampling, batch: Batch | None = None) -> list[Prompt]:
         """Writes comparisons, keeps the time that one took, and sends the prompts that gave none to the end of the line."""
         started = time.monotonic()
         dropped = write_comparisons(
-            self.store, self.generate, chosen, sampling=sampling, seed=secrets.randbelow(2**31), tick=self._check, batch=batch
+            self.store, self.generate, chosen, sampling=sampling, seed=secrets.randbelow(2**31), on_progress=self._check, batch=batch
         )
-        send_back(self.store, self._places, dropped)
+        requeue_prompts(self.store, self._places, dropped)
         if len(dropped) < len(chosen):
             self.seconds_per_comparison = (time.monotonic() - started) / (len(chosen) - len(dropped))
         return dropped

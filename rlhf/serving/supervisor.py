@@ -68,7 +68,11 @@ class PolicyServer:
         with self.log_file.open("ab") as output:
             # A session of its own: Ctrl-C in the terminal is for the web process, which then stops this one in order.
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
                 env=engine_environment(),
             )
 

@@ -22,21 +22,21 @@ class JudgeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class LabelRule:
     """A rule by name. `words` is the list that the `lexical` rule counts."""
 
     name: str
     words: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.name not in JUDGES:
-            raise JudgeError(f"--judge {self.name}: choose one of {', '.join(JUDGES)}")
+        if self.name not in RULES:
+            raise JudgeError(f"--judge {self.name}: choose one of {', '.join(RULES)}")
         if self.name == "lexical" and not self.words:
             raise JudgeError("--judge lexical needs --words, such as --words please,thanks")
 
     def score(self, answer: str) -> float:
         """Higher is better under the rule; the unit is the rule's own."""
-        return JUDGES[self.name](answer, self.words)
+        return RULES[self.name](answer, self.words)
 
     def prefer(self, answers: Sequence[str]) -> list[list[int]]:
         """Tiers of indexes into `answers`, best first; equal scores share a tier."""
@@ -47,12 +47,12 @@ class Judge:
         return json.dumps({"judge": self.name, "words": list(self.words), "flip": flip})
 
     @classmethod
-    def from_json(cls, text: str) -> Judge:
+    def from_json(cls, text: str) -> LabelRule:
         rule = json.loads(text)
         return cls(rule["judge"], tuple(rule["words"]))
 
 
-def with_flips(tiers: Tiers, flip: float, rng: random.Random) -> Tiers:
+def with_label_noise(tiers: Tiers, flip: float, rng: random.Random) -> Tiers:
     """The same tiers, or with probability `flip` in reverse: an annotator's slip."""
     return tuple(reversed(tiers)) if rng.random() < flip else tiers
 
@@ -80,4 +80,4 @@ def lexical(answer: str, words: Sequence[str]) -> float:
     return float(sum(w.lower() in wanted for w in WORD.findall(answer)))
 
 
-JUDGES = {"sentiment": sentiment, "concise": concise, "lexical": lexical}
+RULES = {"sentiment": sentiment, "concise": concise, "lexical": lexical}

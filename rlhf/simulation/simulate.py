@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlhf.serving.filler import Generator, least_used, pairing, send_back, write_comparisons
-from rlhf.simulation.judges import Judge, with_flips
+from rlhf.serving.filler import CompletionSource, least_used, policies_for_pair, requeue_prompts, write_comparisons
+from rlhf.simulation.judges import LabelRule, with_label_noise
 from storage.content import comparisons, policies
 from storage.core.database import Database, StoreError
 from storage.core.records import Comparison, PolicyVersion, Sampling
@@ -24,7 +24,7 @@ class SimulationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    judge: Judge
+    judge: LabelRule
     judgments: int
     annotators: int
     flip: float
@@ -35,12 +35,12 @@ class Plan:
 
 def simulate(
     store: Database,
-    generate: Generator,
+    generate: CompletionSource,
     base: PolicyVersion,
     plan: Plan,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    tick: Callable[[], None] = lambda: None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> int:
     """Adds `plan.judgments` simulated judgments, each on a comparison that no simulated annotator has judged.
 
@@ -66,7 +66,7 @@ def simulate(
     while done < plan.judgments:
         found = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
         if not found:
-            _write_more(store, generate, base, plan, done, places, tick)
+            _write_more(store, generate, base, plan, done, places, on_progress)
             continue
         with store.atomic():
             for comparison in found:
@@ -82,11 +82,17 @@ def judged(comparison: Comparison, plan: Plan, rng: random.Random) -> tuple[tupl
     """The tiers that this rule gives, turned round with the probability of a slip."""
     ids = [c.id for c in comparison.completions]
     preferred = plan.judge.prefer([c.text for c in comparison.completions])
-    return with_flips(tuple(tuple(ids[i] for i in tier) for tier in preferred), plan.flip, rng)
+    return with_label_noise(tuple(tuple(ids[i] for i in tier) for tier in preferred), plan.flip, rng)
 
 
 def _write_more(
-    store: Database, generate: Generator, base: PolicyVersion, plan: Plan, done: int, places: dict[int, int], tick: Callable[[], None]
+    store: Database,
+    generate: CompletionSource,
+    base: PolicyVersion,
+    plan: Plan,
+    done: int,
+    places: dict[int, int],
+    on_progress: Callable[[], None],
 ) -> None:
     count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
     tuned = policies.latest_tuned(store, base.base_model)
@@ -94,10 +100,10 @@ def _write_more(
         found = least_used(store, count, places)
         if not found:
             raise SimulationError("there are no prompts: run `rankloop import` first")
-        chosen = [(prompt, *pairing(base, tuned, done + i)) for i, prompt in enumerate(found)]
+        chosen = [(prompt, *policies_for_pair(base, tuned, done + i)) for i, prompt in enumerate(found)]
         seed = (plan.seed * 1_000_003 + done) * ATTEMPTS + attempt
-        dropped = write_comparisons(store, generate, chosen, sampling=plan.sampling, seed=seed, tick=tick)
-        send_back(store, places, dropped)
+        dropped = write_comparisons(store, generate, chosen, sampling=plan.sampling, seed=seed, on_progress=on_progress)
+        requeue_prompts(store, places, dropped)
         if len(dropped) < len(chosen):
             return
     raise SimulationError(f"the model gave {ATTEMPTS} batches of identical or empty answers: raise --temperature or --max-new-tokens")

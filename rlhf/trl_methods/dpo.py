@@ -15,7 +15,7 @@ from trl import DPOTrainer
 from rlhf.config import DPOConfig
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
-from rlhf.trl_methods.trl_policy import Log, Policy, Tick, arguments, learn
+from rlhf.trl_methods.trl_policy import LogCallback, Policy, ProgressCallback, arguments, learn
 
 
 class _Trainer(DPOTrainer):
@@ -46,21 +46,37 @@ def rows(backbone: Backbone, pairs: Sequence[PreferencePair]) -> list[dict[str, 
 
 
 def train(
-    backbone: Backbone, pairs: Sequence[PreferencePair], config: DPOConfig, *, seed: int, scratch: Path, tick: Tick, log: Log
+    backbone: Backbone,
+    pairs: Sequence[PreferencePair],
+    config: DPOConfig,
+    *,
+    seed: int,
+    scratch: Path,
+    on_progress: ProgressCallback,
+    log: LogCallback,
 ) -> None:
     """`-log sigmoid(beta (log pi/ref of chosen - log pi/ref of rejected))` (eq. 7); pairs are drawn by their weight."""
     told = TRLDPOConfig(
-        **arguments(backbone, scratch, seed=seed), num_train_epochs=config.epochs, per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate, lr_scheduler_type="cosine", beta=config.beta, max_length=None,
+        **arguments(backbone, scratch, seed=seed),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        beta=config.beta,
+        max_length=None,
         logging_steps=1,
     )
 
     def make(policy, follower):
         trainer = _Trainer(
-            model=policy, ref_model=Policy(backbone, None), args=told, train_dataset=Dataset.from_list(rows(backbone, pairs)),
-            processing_class=copy.deepcopy(backbone.tokenizer), callbacks=[follower],
+            model=policy,
+            ref_model=Policy(backbone, None),
+            args=told,
+            train_dataset=Dataset.from_list(rows(backbone, pairs)),
+            processing_class=copy.deepcopy(backbone.tokenizer),
+            callbacks=[follower],
         )
         trainer.pairs = pairs
         return trainer
 
-    learn(make, backbone, seed=seed, tick=tick, log=log)
+    learn(make, backbone, seed=seed, on_progress=on_progress, log=log)

@@ -15,10 +15,10 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from rlhf.config import GroupConfig
-from rlhf.generation.sampling import Sampled
+from rlhf.generation.sampling import GeneratedSequence
 from rlhf.models.backbone import Backbone
-from rlhf.reward.scoring import Scorer
-from rlhf.trl_methods.trl_policy import Log, Policy, Tick, arguments, learn
+from rlhf.reward.scoring import ScoreFunction
+from rlhf.trl_methods.trl_policy import LogCallback, Policy, ProgressCallback, arguments, learn
 from storage.core.records import Message, Sampling
 
 TRAINERS = {"rloo": (RLOOConfig, RLOOTrainer), "grpo": (GRPOConfig, GRPOTrainer)}
@@ -44,17 +44,35 @@ def figures(method: str, logged: Mapping[str, float]) -> dict[str, float]:
 
 
 def train(
-    method: str, backbone: Backbone, prompts: Sequence[Sequence[Message]], scorer: Scorer, config: GroupConfig, sampling: Sampling,
-    *, seed: int, scratch: Path, tick: Tick, log: Log,
+    method: str,
+    backbone: Backbone,
+    prompts: Sequence[Sequence[Message]],
+    scorer: ScoreFunction,
+    config: GroupConfig,
+    sampling: Sampling,
+    *,
+    seed: int,
+    scratch: Path,
+    on_progress: ProgressCallback,
+    log: LogCallback,
 ) -> None:
     """`config.steps` batches of completions, each learned from in minibatches. `log` is called once a batch, with its number."""
     per_step = config.batch_size // config.minibatch_size
     configuration, trainer_class = TRAINERS[method]
     told = configuration(
-        **arguments(backbone, scratch, seed=seed), max_steps=config.steps * per_step, logging_steps=per_step,
-        per_device_train_batch_size=config.minibatch_size, generation_batch_size=config.batch_size, num_generations=config.size,
-        max_completion_length=sampling.max_new_tokens, temperature=sampling.temperature, top_p=1.0, top_k=0,
-        learning_rate=config.learning_rate, lr_scheduler_type="constant", epsilon=config.clip,
+        **arguments(backbone, scratch, seed=seed),
+        max_steps=config.steps * per_step,
+        logging_steps=per_step,
+        per_device_train_batch_size=config.minibatch_size,
+        generation_batch_size=config.batch_size,
+        num_generations=config.size,
+        max_completion_length=sampling.max_new_tokens,
+        temperature=sampling.temperature,
+        top_p=1.0,
+        top_k=0,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant",
+        epsilon=config.clip,
         # With a coefficient it would load a reference of its own from disk; ours stands on the same backbone.
         beta=0.0,
     )
@@ -63,13 +81,17 @@ def train(
     asked = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-wanted // len(prompts)))[:wanted]]
 
     def paid(prompts: list[list[Message]], completion_ids: list[list[int]], **unused) -> list[float]:
-        sampled = [Sampled(ids, "stop" if ids[-1] == backbone.eos_id else "length") for ids in completion_ids]
-        return scorer([backbone.encode(prompt) for prompt in prompts], sampled, tick).tolist()
+        sampled = [GeneratedSequence(ids, "stop" if ids[-1] == backbone.eos_id else "length") for ids in completion_ids]
+        return scorer([backbone.encode(prompt) for prompt in prompts], sampled, on_progress).tolist()
 
     def make(policy, follower):
         trainer = trainer_class(
-            model=policy, reward_funcs=paid, args=told, train_dataset=Dataset.from_list(asked),
-            processing_class=copy.deepcopy(backbone.tokenizer), callbacks=[follower],
+            model=policy,
+            reward_funcs=paid,
+            args=told,
+            train_dataset=Dataset.from_list(asked),
+            processing_class=copy.deepcopy(backbone.tokenizer),
+            callbacks=[follower],
         )
         trainer.beta = config.kl_coef
         if config.kl_coef:
@@ -77,4 +99,4 @@ def train(
             add_fused_lm_head(trainer.ref_model, temperature=sampling.temperature)
         return trainer
 
-    learn(make, backbone, seed=seed, tick=tick, log=lambda update, logged: log(update // per_step, figures(method, logged)))
+    learn(make, backbone, seed=seed, on_progress=on_progress, log=lambda update, logged: log(update // per_step, figures(method, logged)))

@@ -14,31 +14,46 @@ from rlhf.config import SFTConfig
 from rlhf.data.demonstrations import Demonstration
 from rlhf.models.backbone import Backbone
 from rlhf.ppo import ptx
-from rlhf.trl_methods.trl_policy import Log, Tick, arguments, learn
+from rlhf.trl_methods.trl_policy import LogCallback, ProgressCallback, arguments, learn
 
 IGNORED = -100
 """The label of a token that nothing is learned about."""
 
 
-def rows(backbone: Backbone, shown_how: Sequence[Demonstration]) -> list[dict[str, list[int]]]:
+def rows(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[dict[str, list[int]]]:
     """Each demonstration as token ids, of which the prompt's are not learned."""
-    encoded = ptx.encode(backbone, shown_how)
+    encoded = ptx.encode(backbone, demonstrations)
     return [{"input_ids": row.ids, "labels": [IGNORED] * row.start + row.ids[row.start :]} for row in encoded]
 
 
 def train(
-    backbone: Backbone, shown_how: Sequence[Demonstration], config: SFTConfig, *, seed: int, scratch: Path, tick: Tick, log: Log
+    backbone: Backbone,
+    demonstrations: Sequence[Demonstration],
+    config: SFTConfig,
+    *,
+    seed: int,
+    scratch: Path,
+    on_progress: ProgressCallback,
+    log: LogCallback,
 ) -> None:
     """Mean `-log pi(token)` over the tokens of the ideal answers, their end among them."""
     told = TRLSFTConfig(
-        **arguments(backbone, scratch, seed=seed), num_train_epochs=config.epochs, per_device_train_batch_size=config.batch_size,
-        learning_rate=config.learning_rate, lr_scheduler_type="cosine", max_length=None, logging_steps=1,
+        **arguments(backbone, scratch, seed=seed),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        max_length=None,
+        logging_steps=1,
     )
 
     def make(policy, follower):
         return SFTTrainer(
-            model=policy, args=told, train_dataset=Dataset.from_list(rows(backbone, shown_how)),
-            processing_class=copy.deepcopy(backbone.tokenizer), callbacks=[follower],
+            model=policy,
+            args=told,
+            train_dataset=Dataset.from_list(rows(backbone, demonstrations)),
+            processing_class=copy.deepcopy(backbone.tokenizer),
+            callbacks=[follower],
         )
 
-    learn(make, backbone, seed=seed, tick=tick, log=log)
+    learn(make, backbone, seed=seed, on_progress=on_progress, log=log)

@@ -22,8 +22,8 @@ from rlhf.models.backbone import Backbone, pad_right, positions
 from rlhf.ppo.rollout import POLICY
 from storage.core.records import Sampling
 
-Tick = Callable[[], None]
-Log = Callable[[int, Mapping[str, float]], None]
+ProgressCallback = Callable[[], None]
+LogCallback = Callable[[int, Mapping[str, float]], None]
 """Called with the number of updates made and the trainer's figures."""
 
 
@@ -35,7 +35,7 @@ class Policy(PreTrainedModel):
 
     base_model_prefix = "reader"
 
-    def __init__(self, backbone: Backbone, adapter: str | None, *, seed: int = 0, tick: Tick = lambda: None):
+    def __init__(self, backbone: Backbone, adapter: str | None, *, seed: int = 0, on_progress: ProgressCallback = lambda: None):
         config = copy.deepcopy(backbone.base.config)
         # This wrapper attends to nothing itself; the backbone keeps the implementation it was loaded with.
         config._attn_implementation = "eager"
@@ -43,7 +43,7 @@ class Policy(PreTrainedModel):
         self.reader = _Reader(backbone, adapter)
         # An end-of-sequence token is what ends an answer everywhere else here, and no other.
         self.generation_config = GenerationConfig(eos_token_id=backbone.eos_id, pad_token_id=backbone.pad_id)
-        self.seed, self.tick, self.draws = seed, tick, 0
+        self.seed, self.on_progress, self.draws = seed, on_progress, 0
 
     def train(self, mode: bool = True) -> Policy:
         """Says that it trains, and no more: dropout in the base would make the policy another than the one that is sampled."""
@@ -64,8 +64,8 @@ class Policy(PreTrainedModel):
         backbone = self.reader.backbone
         asked = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
         sampling = Sampling(generation_config.temperature, max_new_tokens=generation_config.max_new_tokens)
-        with backbone.using(self.reader.adapter):
-            drawn = sample(backbone, asked, sampling, generator(backbone.device, self.seed, self.draws), self.tick)
+        with backbone.use_adapter(self.reader.adapter):
+            drawn = sample(backbone, asked, sampling, generator(backbone.device, self.seed, self.draws), self.on_progress)
         self.draws += 1
         answers, _ = pad_right([d.ids for d in drawn], backbone.pad_id)
         return torch.cat([input_ids, answers.to(input_ids.device)], dim=1)
@@ -85,7 +85,7 @@ class _Reader(nn.Module):
 
     def forward(self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], **unused: Any) -> BaseModelOutput:
         mask = attention_mask.bool()
-        with self.backbone.using(self.adapter):
+        with self.backbone.use_adapter(self.adapter):
             hidden: Float[Tensor, "b t d"] = self.backbone.decoder.read(input_ids, mask, positions=positions(mask))
         return BaseModelOutput(last_hidden_state=hidden)
 
@@ -105,10 +105,12 @@ def arguments(backbone: Backbone, scratch: Path, *, seed: int) -> dict[str, Any]
     }
 
 
-def learn(make: Callable[[Policy, TrainerCallback], Trainer], backbone: Backbone, *, seed: int, tick: Tick, log: Log) -> None:
+def learn(
+    make: Callable[[Policy, TrainerCallback], Trainer], backbone: Backbone, *, seed: int, on_progress: ProgressCallback, log: LogCallback
+) -> None:
     """Trains the adapter POLICY by the trainer that `make` builds around it."""
-    with backbone.using(POLICY):
-        trainer = make(Policy(backbone, POLICY, seed=seed, tick=tick), _Follower(tick, log))
+    with backbone.use_adapter(POLICY):
+        trainer = make(Policy(backbone, POLICY, seed=seed, on_progress=on_progress), _Follower(on_progress, log))
         trainer.remove_callback(PrinterCallback)
         trainer.train()
 
@@ -116,11 +118,11 @@ def learn(make: Callable[[Policy, TrainerCallback], Trainer], backbone: Backbone
 class _Follower(TrainerCallback):
     """Hands on a trainer's progress; a cancel comes back through `tick`."""
 
-    def __init__(self, tick: Tick, log: Log):
-        self.tick, self.log = tick, log
+    def __init__(self, on_progress: ProgressCallback, log: LogCallback):
+        self.on_progress, self.log = on_progress, log
 
     def on_step_end(self, args, state, control, **unused):
-        self.tick()
+        self.on_progress()
 
     def on_log(self, args, state, control, logs=None, **unused):
         # The last log of all sums up and is of no update.

@@ -9,9 +9,9 @@ from rlhf.config import RoundConfig
 from rlhf.data.demonstrations import Demonstration
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
-from rlhf.reward.scoring import Pay, Payer
+from rlhf.reward.scoring import RewardShaper, Scorer
 from rlhf.trl_methods import dpo, rloo_grpo, sft
-from rlhf.trl_methods.trl_policy import Log, Tick
+from rlhf.trl_methods.trl_policy import LogCallback, ProgressCallback
 from storage.core.records import Message, Sampling
 
 
@@ -20,12 +20,12 @@ def train(
     backbone: Backbone,
     *,
     pairs: Sequence[PreferencePair],
-    shown_how: Sequence[Demonstration],
+    demonstrations: Sequence[Demonstration],
     prompts: Sequence[Sequence[Message]],
-    payer: Payer,
+    scorer: Scorer,
     scratch: Path,
-    tick: Tick,
-    log: Log,
+    on_progress: ProgressCallback,
+    log: LogCallback,
 ) -> None:
     """Trains the adapter POLICY, which is there already. `log` gets each step's figures under the names they are kept by."""
 
@@ -33,12 +33,21 @@ def train(
         log(update, {f"{config.method}/{name}": value for name, value in logged.items()})
 
     if config.method == "dpo":
-        dpo.train(backbone, pairs, config.dpo, seed=config.seed, scratch=scratch, tick=tick, log=log_as_trl)
+        dpo.train(backbone, pairs, config.dpo, seed=config.seed, scratch=scratch, on_progress=on_progress, log=log_as_trl)
     elif config.method == "sft":
-        sft.train(backbone, shown_how, config.sft, seed=config.seed, scratch=scratch, tick=tick, log=log_as_trl)
+        sft.train(backbone, demonstrations, config.sft, seed=config.seed, scratch=scratch, on_progress=on_progress, log=log_as_trl)
     else:
-        pay = Pay(payer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
+        reward_shaper = RewardShaper(scorer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
         sampling = Sampling(temperature=config.ppo.temperature, max_new_tokens=config.ppo.max_new_tokens)
         rloo_grpo.train(
-            config.method, backbone, prompts, pay, config.group, sampling, seed=config.seed, scratch=scratch, tick=tick, log=log
+            config.method,
+            backbone,
+            prompts,
+            reward_shaper,
+            config.group,
+            sampling,
+            seed=config.seed,
+            scratch=scratch,
+            on_progress=on_progress,
+            log=log,
         )

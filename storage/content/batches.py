@@ -36,9 +36,7 @@ def ask(
     if reason := problem(sampling):
         raise StoreError(f"Batch not asked for: {reason}.")
     with store.atomic():
-        there = store.value(
-            "SELECT count(*) FROM policy_versions WHERE id IN (SELECT value FROM json_each(?))", [to_json(ids)]
-        )
+        there = store.value("SELECT count(*) FROM policy_versions WHERE id IN (SELECT value FROM json_each(?))", [to_json(ids)])
         if there != len(ids):
             raise StoreError("One of the policy versions is not in the store: reload the page.")
         batch_id = store.insert(

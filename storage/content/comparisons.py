@@ -121,7 +121,6 @@ def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
 def prompt_usage(store: Database) -> dict[int, int]:
     """How many comparisons each prompt has, by prompt id; prompts without any are there with 0, retired ones are not."""
     rows = store.rows(
-        "SELECT p.id, count(c.id) FROM prompts p LEFT JOIN comparisons c ON c.prompt_id = p.id "
-        "WHERE p.retired = 0 GROUP BY p.id"
+        "SELECT p.id, count(c.id) FROM prompts p LEFT JOIN comparisons c ON c.prompt_id = p.id WHERE p.retired = 0 GROUP BY p.id"
     )
     return {row[0]: row[1] for row in rows}

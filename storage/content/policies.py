@@ -41,9 +41,7 @@ def ensure_external(store: Database, name: str) -> PolicyVersion:
     return known
 
 
-def register_tuned(
-    store: Database, *, name: str, base_model: str, adapter_path: Path | str, run_id: str
-) -> PolicyVersion:
+def register_tuned(store: Database, *, name: str, base_model: str, adapter_path: Path | str, run_id: str) -> PolicyVersion:
     """Writes down what a run made. The adapter's path is kept relative to the data folder, so that the folder can move.
 
     A relative `adapter_path` is taken from the data folder. Saying the same thing twice returns the first version.
@@ -102,9 +100,7 @@ def by_name(store: Database, name: str) -> PolicyVersion:
 
 def latest_tuned(store: Database, base_model: str) -> PolicyVersion | None:
     """The newest tuned version over this base model; None before the first."""
-    row = store.row(
-        "SELECT * FROM policy_versions WHERE kind = 'tuned' AND base_model = ? ORDER BY id DESC LIMIT 1", [base_model]
-    )
+    row = store.row("SELECT * FROM policy_versions WHERE kind = 'tuned' AND base_model = ? ORDER BY id DESC LIMIT 1", [base_model])
     return None if row is None else _from_row(row)
 
 

@@ -100,10 +100,7 @@ def load_starter(store: Database) -> int:
     starters = [json.loads(line) for line in lines if line.strip()]
     return add(
         store,
-        [
-            NewPrompt(({"role": "user", "content": starter["text"]},), starter["kind"], starter["split"])
-            for starter in starters
-        ],
+        [NewPrompt(({"role": "user", "content": starter["text"]},), starter["kind"], starter["split"]) for starter in starters],
         source="starter",
     )
 

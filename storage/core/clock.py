@@ -4,7 +4,7 @@
 as the end of a lease or of a session, goes by `Clock`, which begins at the machine's clock and then counts. After a
 restart it begins there anew, so a moment that the store keeps may lie further ahead than any deadline could: whoever
 reads one limits it to the longest that it can be from now. Signs of life that one process writes and another reads, go
-by the machine's clock and count only when they are `near` it, before or after.
+by the machine's clock and count only when they are `window` it, before or after.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 
-def steady_s() -> float:
+def monotonic_s() -> float:
     """Seconds since some moment, the time that the machine slept among them where it can tell."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
@@ -22,7 +22,7 @@ def steady_s() -> float:
 class Clock:
     """Moments in UTC that only ever go forward, one second a second, from the machine's clock at the time it was made."""
 
-    def __init__(self, wall_s: Callable[[], float] = time.time, steady_s: Callable[[], float] = steady_s):
+    def __init__(self, wall_s: Callable[[], float] = time.time, steady_s: Callable[[], float] = monotonic_s):
         self._steady_s = steady_s
         self._ahead_s = wall_s() - steady_s()
 
@@ -44,7 +44,7 @@ def as_text(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds")
 
 
-def near(**within: float) -> tuple[str, str]:
+def window(**within: float) -> tuple[str, str]:
     """The moments so long before and after the machine's clock: what lies between may have been written by it just now."""
     at, margin = datetime.now(UTC), timedelta(**within)
     return as_text(at - margin), as_text(at + margin)

@@ -22,7 +22,7 @@ import sqlite_utils
 
 from storage.core import file_modes, file_watch, schema_check
 from storage.core.clock import Clock
-from storage.core.file_watch import FilesWatch
+from storage.core.file_watch import FileWatch
 from storage.core.migrations import NAMES, migrations
 
 log = logging.getLogger("rankloop.store")
@@ -149,7 +149,7 @@ def examine(path: Path) -> Examination:
             raw.execute("PRAGMA trusted_schema=OFF")
             raw.execute("SELECT 1 FROM _sqlite_migrations")
             applied = schema_check.applied(raw)
-            foreign = "" if schema_check.unknown(applied) else schema_check.strangers(raw)
+            foreign = "" if schema_check.unknown(applied) else schema_check.foreign_objects(raw)
             found = raw.execute("PRAGMA quick_check").fetchone()[0]
             unreadable = () if foreign or found != "ok" else tuple(json_columns.unreadable(raw))
     except sqlite3.Error as error:
@@ -260,7 +260,7 @@ class Database:
     def _forget(self) -> None:
         self._anchor: sqlite3.Connection | None = None
         """The first connection. It stays open, however its thread ends: the last one to close takes the -wal away."""
-        self._files: FilesWatch | None = None
+        self._files: FileWatch | None = None
         self._rescue_lock = threading.Lock()
         self._rescued: Path | None = None
         self._rescue_failed_at = float("-inf")
@@ -313,7 +313,7 @@ class Database:
                     retired.close()
             self._open[threading.current_thread()] = raw
             if self._anchor is None:
-                self._anchor, self._files = raw, FilesWatch(self.path)
+                self._anchor, self._files = raw, FileWatch(self.path)
         return raw
 
     def _set_up(self, raw: sqlite3.Connection, first: bool) -> None:
@@ -341,7 +341,7 @@ class Database:
                     f"{self.path} was written by a newer rankloop (it has {', '.join(unknown)}): "
                     "upgrade rankloop, or name another folder with --data."
                 )
-            if strangers := schema_check.strangers(raw):
+            if strangers := schema_check.foreign_objects(raw):
                 raise foreign_schema(self.path, strangers)
         finally:
             raw.rollback()

@@ -30,7 +30,7 @@ def make_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
-def close_to_others(root: Path, database: Path) -> list[str]:
+def restrict_to_owner(root: Path, database: Path) -> list[str]:
     """Takes away what others may do with a store that an earlier version made, and says with which of its parts.
 
     The folder itself is left alone where other things lie in it too, or where everybody may write, as in /tmp.

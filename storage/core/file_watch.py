@@ -21,7 +21,7 @@ Identity = tuple[int, int] | None
 """Device and inode; None where there is no file."""
 
 
-class FilesWatch:
+class FileWatch:
     """The three files of one database, as they were when a connection had opened them."""
 
     def __init__(self, database: Path):

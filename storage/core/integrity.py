@@ -18,7 +18,7 @@ WAIT_S = 2.0
 """How long a start waits for the result, in seconds. A later one is told in the log and on the pages."""
 
 
-def look(store: Database, *, wait_s: float = WAIT_S) -> str:
+def start_quick_check(store: Database, *, wait_s: float = WAIT_S) -> str:
     """What is wrong with the file, if that is known within so many seconds; it goes to `store.damage` in any case."""
     thread = Thread(target=_look, args=(store,), name="soundness", daemon=True)
     thread.start()

@@ -49,7 +49,7 @@ def unknown(names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in NAMES]
 
 
-def strangers(raw: sqlite3.Connection) -> str:
+def foreign_objects(raw: sqlite3.Connection) -> str:
     """What is not as the migrations make it, in words: `trigger welcome, view votes (changed)`; empty if nothing is.
 
     Call in a transaction: the migrations and the schema must be of one moment.

@@ -43,7 +43,7 @@ def write(
 ) -> int:
     """One battle for each vote on two completions, a on the left as its judge saw them; returns how many."""
     written = 0
-    with files.whole_text(path) as file, store.snapshot():
+    with files.atomic_write_text(path) as file, store.snapshot():
         for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             if len(shown.completions) != 2:
                 continue

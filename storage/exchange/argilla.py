@@ -164,7 +164,7 @@ def write(
 ) -> int:
     """A JSON list with one record for each comparison that was judged; returns how many."""
     written = 0
-    with files.whole_text(path) as file, store.snapshot():
+    with files.atomic_write_text(path) as file, store.snapshot():
         file.write("[")
         for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             file.write(",\n" if written else "\n")

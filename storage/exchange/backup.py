@@ -41,7 +41,7 @@ def backup(store: Database, path: Path | str, *, force: bool = False, progress: 
         raise StoreError(f"{path} exists already: choose another name, or replace it with --force.")
     # By its path: what lies there must be what this store writes to.
     store.check_files()
-    with files.whole(path) as unfinished:
+    with files.atomic_write(path) as unfinished:
         # Names and password hashes are in it.
         file_modes.make_file(unfinished)
         _copy(store.path, unfinished, progress)
@@ -120,7 +120,7 @@ def _check_backup(path: Path) -> None:
             connection.execute("BEGIN")
             applied = schema_check.applied(connection)
             newer = schema_check.unknown(applied)
-            strangers = "" if newer or NAMES[0] not in applied else schema_check.strangers(connection)
+            strangers = "" if newer or NAMES[0] not in applied else schema_check.foreign_objects(connection)
             connection.rollback()
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} is no backup of rankloop, or a damaged one ({error}).") from error
@@ -150,9 +150,7 @@ def _make_way(database: Path, *, force: bool) -> Path | None:
         return None
     found = _held(database)
     if found and not force:
-        raise StoreError(
-            f"{database} holds a store ({found}): restore into another folder with --data DIR, or put it aside with --force."
-        )
+        raise StoreError(f"{database} holds a store ({found}): restore into another folder with --data DIR, or put it aside with --force.")
     _close_for_others(database)
     if not found:
         database.unlink()

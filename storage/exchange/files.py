@@ -86,9 +86,7 @@ def records(
         raise StoreError(f"{path} cannot be read ({error.strerror or error}): check its name and permissions.") from error
 
 
-def _records(
-    path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits
-) -> Iterator[tuple[int, dict | BadRow]]:
+def _records(path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
     start = raw.peek(CHUNK)[:CHUNK]
     zipped = start.startswith(GZIP)
     _check_name(path, start)
@@ -394,7 +392,7 @@ def sha256(path: Path | str) -> str:
 
 
 @contextmanager
-def whole(path: Path | str) -> Iterator[Path]:
+def atomic_write(path: Path | str) -> Iterator[Path]:
     """A name to write to; when the block ends well the file takes `path`'s place, otherwise nothing changes.
 
     Raises:
@@ -416,9 +414,9 @@ def whole(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_text(path: Path | str) -> Iterator[TextIO]:
-    """As `whole`, open for UTF-8 text; gzipped if the name ends in .gz."""
-    with whole(path) as unfinished:
+def atomic_write_text(path: Path | str) -> Iterator[TextIO]:
+    """As `atomic_write`, open for UTF-8 text; gzipped if the name ends in .gz."""
+    with atomic_write(path) as unfinished:
         opened = gzip.open if str(path).lower().endswith(".gz") else open
         with opened(unfinished, "xt", encoding="utf-8", newline="\n") as file:
             yield file

@@ -63,7 +63,7 @@ def write(
 ) -> int:
     """One row for each comparison of two that was judged; returns how many. The overall score is the rounded mean."""
     written = 0
-    with files.whole_text(path) as file, store.snapshot():
+    with files.atomic_write_text(path) as file, store.snapshot():
         for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             if len(shown.completions) != 2:
                 continue

@@ -44,7 +44,7 @@ def write(
 ) -> int:
     """One row for each ordered pair; returns how many."""
     written = 0
-    with files.whole_text(path) as file, store.snapshot():
+    with files.atomic_write_text(path) as file, store.snapshot():
         for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             prompt = "".join(_turn(message) for message in json.loads(shown.messages))
             texts = {completion.id: completion.text for completion in shown.completions}

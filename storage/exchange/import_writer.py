@@ -131,9 +131,7 @@ class Writer:
             if alone and ids[digest] < self.first_prompt:
                 self.reused.add(ids[digest])
         self._insert("prompts", "id, messages, kind, split, source, digest, created_at, import_id", rows)
-        self.store.connection.conn.executemany(
-            "UPDATE prompts SET retired = 0 WHERE id = ?", [(ids[digest],) for digest in back]
-        )
+        self.store.connection.conn.executemany("UPDATE prompts SET retired = 0 WHERE id = ?", [(ids[digest],) for digest in back])
         self.report.prompts += len(rows) + len(back)
         return ids
 
@@ -150,8 +148,7 @@ class Writer:
         ]
         known = self._known(digests)
         rows: dict[str, list[tuple]] = {
-            table: []
-            for table in ("completions", "comparisons", "links", "presentations", "judgments", "aspects", "ideals", "gold")
+            table: [] for table in ("completions", "comparisons", "links", "presentations", "judgments", "aspects", "ideals", "gold")
         }
         for (line, item, _, prompt_id), models, digest in zip(found, names, digests, strict=True):
             try:
@@ -181,9 +178,7 @@ class Writer:
             "id, prompt_id, policy_version_id, text, sampling, seed, finish_reason, latency_s, created_at",
             rows["completions"],
         )
-        self._insert(
-            "comparisons", "id, prompt_id, purpose, created_at, import_id, wanted, gold, digest", rows["comparisons"]
-        )
+        self._insert("comparisons", "id, prompt_id, purpose, created_at, import_id, wanted, gold, digest", rows["comparisons"])
         self._insert("comparison_completions", "comparison_id, position, completion_id", rows["links"])
         self._insert("presentations", "id, comparison_id, annotator_id, slots, created_at", rows["presentations"])
         self._insert(
@@ -238,8 +233,19 @@ class Writer:
         rows["presentations"].append((presentation_id, comparison_id, annotator_id, slots, at))
         rows["judgments"].append(
             (
-                judgment_id, comparison_id, presentation_id, annotator_id, "rank", _tiers(vote.tiers, ids), int(vote.all_bad),
-                at, vote.strength, partial, vote.rationale, *times, self.import_id,
+                judgment_id,
+                comparison_id,
+                presentation_id,
+                annotator_id,
+                "rank",
+                _tiers(vote.tiers, ids),
+                int(vote.all_bad),
+                at,
+                vote.strength,
+                partial,
+                vote.rationale,
+                *times,
+                self.import_id,
             )
         )
         rows["aspects"].extend((judgment_id, ids[index], aspect, rating) for index, aspect, rating in vote.aspects)

@@ -159,9 +159,7 @@ def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
             [import_id],
         ).rowcount
         excluded = _exclude(store, undone, by)
-        execute(
-            "UPDATE comparisons SET wanted = human_ranks WHERE import_id = ? AND retired = 0 AND wanted > human_ranks", [import_id]
-        )
+        execute("UPDATE comparisons SET wanted = human_ranks WHERE import_id = ? AND retired = 0 AND wanted > human_ranks", [import_id])
         for comparison_id in undone.report.golden:
             execute("UPDATE comparisons SET gold = 0 WHERE id = ?", [comparison_id])
         execute("UPDATE imports SET undone_by_id = ?, undone_at = ? WHERE id = ?", [by, now(), import_id])

@@ -108,7 +108,7 @@ def write(
     Label Studio's pairwise tag knows no tie, so votes that tie are left out.
     """
     written = 0
-    with files.whole_text(path) as file, store.snapshot():
+    with files.atomic_write_text(path) as file, store.snapshot():
         file.write("[")
         for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             decided = [vote for vote in given if len(vote.tiers) == 2]

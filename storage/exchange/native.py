@@ -130,8 +130,7 @@ def read(store: Database, path: Path | str, *, progress: Progress | None = None)
     with store.atomic():
         if found := beyond_starter(store):
             raise StoreError(
-                f"{store.path} is not empty ({found}): a native export is the whole store, so import it into a new folder "
-                "with --data DIR."
+                f"{store.path} is not empty ({found}): a native export is the whole store, so import it into a new folder with --data DIR."
             )
         connection.execute("PRAGMA defer_foreign_keys=ON")
         # They would refuse the rows, or count them a second time. Dropping them is part of the transaction.
@@ -251,11 +250,7 @@ def _manifest(folder: Path) -> dict:
 
 def _tables(store: Database) -> list[str]:
     rows = store.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-    return [
-        name
-        for (name,) in rows
-        if name == "sqlite_sequence" or not (name.startswith(("sqlite_", "_sqlite_")) or name in LEFT_OUT)
-    ]
+    return [name for (name,) in rows if name == "sqlite_sequence" or not (name.startswith(("sqlite_", "_sqlite_")) or name in LEFT_OUT)]
 
 
 def _order(store: Database, table: str) -> str:

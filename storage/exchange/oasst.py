@@ -76,7 +76,7 @@ def write(
 ) -> int:
     """One tree for each ranking, its siblings ranked as in it; equal ranks are ties. Returns how many."""
     written = 0
-    with files.whole_text(path) as file, store.snapshot():
+    with files.atomic_write_text(path) as file, store.snapshot():
         for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             turns = [turn for turn in json.loads(shown.messages) if turn["role"] != "system"]
             for vote in given:

@@ -110,10 +110,7 @@ def _aspects(record: dict) -> tuple[tuple[int, str, int], ...]:
         raise BadRow("aspects must be a list with an object of ratings for each completion")
     # A Parquet column of objects has every key in each of them.
     return tuple(
-        (index, aspect, rating)
-        for index, ratings in enumerate(said)
-        for aspect, rating in (ratings or {}).items()
-        if rating is not None
+        (index, aspect, rating) for index, ratings in enumerate(said) for aspect, rating in (ratings or {}).items() if rating is not None
     )
 
 
@@ -222,13 +219,13 @@ Keep = Callable[[dict[str, Any]], object]
 
 @contextmanager
 def _jsonl(path: Path | str) -> Iterator[Keep]:
-    with files.whole_text(path) as file:
+    with files.atomic_write_text(path) as file:
         yield lambda row: file.write(to_json({name: value for name, value in row.items() if value is not None}) + "\n")
 
 
 @contextmanager
 def _csv(path: Path | str, *, raw: bool = False) -> Iterator[Keep]:
-    with files.whole_text(path) as file:
+    with files.atomic_write_text(path) as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         yield lambda row: writer.writerow({name: _cell(value, raw) for name, value in row.items()})
@@ -249,7 +246,7 @@ def _parquet(path: Path | str) -> Iterator[Keep]:
 
     schema = _schema(pa)
     rows: list[dict[str, Any]] = []
-    with files.whole(path) as unfinished:
+    with files.atomic_write(path) as unfinished:
         with parquet.ParquetWriter(unfinished, schema) as writer:
 
             def flush() -> None:

@@ -38,7 +38,7 @@ def write(
     """Every prompt that is not retired, as messages; returns how many. Nobody's judgment is in it."""
     total = store.value("SELECT count(*) FROM prompts WHERE retired = 0") if progress else 0
     written = 0
-    with files.whole_text(path) as file, store.snapshot():
+    with files.atomic_write_text(path) as file, store.snapshot():
         for row in store.rows("SELECT messages, kind, split FROM prompts WHERE retired = 0 ORDER BY id"):
             rest = to_json({"kind": row["kind"], "split": row["split"]})
             file.write(f'{{"messages":{row["messages"]},{rest[1:]}\n')

@@ -29,7 +29,7 @@ def write(
     name = "a.name" if names else "a.pseudonym"
     total = store.value("SELECT count(*) FROM ideal_answers") if progress else 0
     written = 0
-    with files.whole_text(path) as file, store.snapshot():
+    with files.atomic_write_text(path) as file, store.snapshot():
         for row in store.rows(_DEMONSTRATIONS.format(name=name), {"simulated": include_simulated}):
             rest = {key: row[key] for key in ("edit_distance", "annotator", "annotator_kind", "kind", "split")}
             completion = to_json([{"role": "assistant", "content": row["text"]}])

@@ -114,7 +114,7 @@ def write(
     """
     written = 0
     lines = _implicit if implicit else _explicit
-    with files.whole_text(path) as file, store.snapshot():
+    with files.atomic_write_text(path) as file, store.snapshot():
         for shown, rows in export.merged(store, simulated=include_simulated, names=names, progress=progress):
             turns = {answer.id: f'{{"role":"assistant","content":{quoted(answer.text)}}}' for answer in shown.completions}
             about = f',"kind":{quoted(shown.kind)},"split":"{shown.split}"}}\n'

@@ -27,9 +27,7 @@ def read(record: dict) -> Iterator[NewComparison]:
         raise BadRow("needs completions, a list of objects")
     tiers = by_score([_score(answer) for answer in answers])
     rated = sum(map(len, tiers)) >= 2
-    aspects = tuple(
-        (index, aspect, rating) for index, answer in enumerate(answers) for aspect, rating in _ratings(answer).items()
-    )
+    aspects = tuple((index, aspect, rating) for index, answer in enumerate(answers) for aspect, rating in _ratings(answer).items())
     yield NewComparison(
         [{"role": "user", "content": text_of(record, "instruction")}],
         tuple(text_of(answer, "response") for answer in answers),
@@ -69,7 +67,7 @@ def write(
 ) -> int:
     """One row for each ranking of single-turn prompts; returns how many. The score is 10 for the best tier, 1 for the last."""
     written = 0
-    with files.whole_text(path) as file, store.snapshot():
+    with files.atomic_write_text(path) as file, store.snapshot():
         for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             turns = json.loads(shown.messages)
             if len(turns) > 1:

@@ -35,9 +35,7 @@ def exclude(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: 
     if not rule or not reason:
         raise StoreError("An exclusion needs a rule and a reason: the annotator is shown both.")
     with store.atomic() as connection:
-        gone = store.value(
-            "SELECT min(supersedes) FROM judgments WHERE supersedes IN (SELECT value FROM json_each(?))", [to_json(ids)]
-        )
+        gone = store.value("SELECT min(supersedes) FROM judgments WHERE supersedes IN (SELECT value FROM json_each(?))", [to_json(ids)])
         if gone is not None:
             raise StoreError(f"Judgment {gone} was corrected or undone meanwhile: reload the page and choose again.")
         exclusion_id = store.insert("exclusions", {"rule": rule, "reason": reason, "by_id": by, "created_at": now()})

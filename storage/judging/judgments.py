@@ -71,7 +71,7 @@ def save(
         standing_row = store.row("SELECT * FROM standing_judgments WHERE presentation_id = ?", [presentation_id])
         if standing_row is not None:
             return from_row(standing_row)
-        if not queue.reclaim(store, presentation) or _judged_elsewhere(store, presentation):
+        if not queue.can_accept(store, presentation) or _judged_elsewhere(store, presentation):
             raise LeaseOver(
                 "The time for this comparison was over and it was given to somebody else, or it was withdrawn. Here is another one."
             )
@@ -102,19 +102,15 @@ def correct(
         if row is None:
             raise BadJudgment(f"Judgment {judgment_id} does not stand any more: reload the page.", "superseded")
         if row["presentation_id"] is None:
-            raise BadJudgment(
-                f"Judgment {judgment_id} was imported without what was shown: it cannot be corrected here.", "not_shown_here"
-            )
+            raise BadJudgment(f"Judgment {judgment_id} was imported without what was shown: it cannot be corrected here.", "not_shown_here")
         presentation = _own_presentation(store, row["presentation_id"], annotator_id)
         said = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
-        if row["verdict"] == "skip" and said.verdict == "rank" and not queue.reclaim(store, presentation):
+        if row["verdict"] == "skip" and said.verdict == "rank" and not queue.can_accept(store, presentation):
             raise LeaseOver("You skipped this one, and others have judged it since: it needs no more judgments.", "skip_taken")
         return _insert(store, presentation, said, supersedes=judgment_id)
 
 
-def add_simulated(
-    store: Database, comparison_id: int, annotator_id: int, *, tiers: Tiers, rng: random.Random | None = None
-) -> int:
+def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tiers: Tiers, rng: random.Random | None = None) -> int:
     """Keeps a simulated annotator's ranking, with a shuffled presentation as people get one. Returns its id.
 
     A rule judges a comparison once: if its judgment stands, that one's id is returned and nothing is written.
@@ -148,9 +144,7 @@ def undo(store: Database, annotator_id: int) -> Judgment | None:
     place meanwhile: who undoes a skip may come too late.
     """
     with store.atomic():
-        row = store.row(
-            "SELECT * FROM standing_judgments WHERE annotator_id = ? ORDER BY id DESC LIMIT 1", [annotator_id]
-        )
+        row = store.row("SELECT * FROM standing_judgments WHERE annotator_id = ? ORDER BY id DESC LIMIT 1", [annotator_id])
         if row is None:
             return None
         presentation = None if row["presentation_id"] is None else presentations.get(store, row["presentation_id"])
@@ -167,8 +161,8 @@ def undo(store: Database, annotator_id: int) -> Judgment | None:
             },
         )
         by_person = annotators.get(store, annotator_id).kind == "human"
-        if presentation is not None and by_person and queue.reclaim(store, presentation):
-            queue.hold_again(store, presentation)
+        if presentation is not None and by_person and queue.can_accept(store, presentation):
+            queue.reopen_lease(store, presentation)
         return from_row(row)
 
 
@@ -189,14 +183,14 @@ def is_judged(store: Database, presentation: Presentation) -> bool:
     return bool(store.value("SELECT 1 FROM standing_judgments WHERE presentation_id = ?", [presentation.id]))
 
 
-def standing(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> list[JudgedComparison]:
+def active(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> list[JudgedComparison]:
     """Every vote, oldest first, as of one moment. Skips, gold, repeats and what is excluded are left out."""
     with store.snapshot():
         return list(stream(store, kinds=kinds))
 
 
 def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Iterator[JudgedComparison]:
-    """As `standing`, a page of rows at a time. Read it inside `store.snapshot()` for the state of one moment."""
+    """As `active`, a page of rows at a time. Read it inside `store.snapshot()` for the state of one moment."""
     annotator_of = {annotator.id: annotator for annotator in annotators.all_annotators(store)}
     last_id = 0
     while rows := store.rows(
@@ -275,9 +269,7 @@ def _judged_elsewhere(store: Database, presentation: Presentation) -> bool:
     )
 
 
-def _checked(
-    presentation: Presentation, verdict: str, tiers: Any, all_bad: bool, skip_reason: str | None, said: Details
-) -> _Said:
+def _checked(presentation: Presentation, verdict: str, tiers: Any, all_bad: bool, skip_reason: str | None, said: Details) -> _Said:
     checked = _checked_tiers(tiers, presentation.order)
     if skip_reason is not None:
         details.check_text("skip_reason", skip_reason, details.LONGEST_NOTE)
@@ -311,9 +303,7 @@ def _checked_tiers(tiers: Any, shown: Sequence[int]) -> Tiers:
     if strangers := [item for item in ranked if type(item) is not int or item not in shown]:
         raise BadJudgment(f"{strangers} were not shown in this comparison: reload the page.")
     if twice := sorted(shown.index(item) for item, times in Counter(ranked).items() if times > 1):
-        raise BadJudgment(
-            f"A completion is ranked twice in {ranked}: put each in one tier.", "ranked_twice", slots=twice, shown=len(shown)
-        )
+        raise BadJudgment(f"A completion is ranked twice in {ranked}: put each in one tier.", "ranked_twice", slots=twice, shown=len(shown))
     return checked
 
 

@@ -14,7 +14,7 @@ import sqlite3
 from datetime import timedelta
 
 from storage.content import comparisons
-from storage.core.clock import near
+from storage.core.clock import window
 from storage.core.database import Database, now
 from storage.core.records import Comparison, Lease, Presentation, ProjectSettings
 from storage.judging import presentations
@@ -90,9 +90,7 @@ WHERE NOT EXISTS (
 """
 
 
-def next_presentation(
-    store: Database, annotator_id: int, rng: random.Random | None = None
-) -> tuple[Comparison, Presentation] | None:
+def next_presentation(store: Database, annotator_id: int, rng: random.Random | None = None) -> tuple[Comparison, Presentation] | None:
     """The comparison that is this annotator's until its lease ends; None when nothing is left for them.
 
     Asked again before an answer (the page was reloaded), or after an undo, it is the same one in the same order.
@@ -104,7 +102,7 @@ def next_presentation(
     with store.atomic():
         annotators.get(store, annotator_id)
         project = settings.current(store)
-        end_lapsed(store)
+        expire_leases(store)
         held = store.row(HELD, [annotator_id])
         if held is not None:
             _extend(store, held["lease_id"], project)
@@ -115,7 +113,7 @@ def next_presentation(
 def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
     """A sign of life: the lease runs anew from now. False when it is over, or what was shown is withdrawn."""
     with store.atomic():
-        end_lapsed(store)
+        expire_leases(store)
         lease_id = store.value(
             "SELECT l.id FROM leases l JOIN comparisons c ON c.id = l.comparison_id "
             "WHERE l.presentation_id = ? AND l.annotator_id = ? AND l.ended_at IS NULL AND c.retired = 0",
@@ -127,7 +125,7 @@ def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
         return True
 
 
-def reclaim(store: Database, presentation: Presentation) -> bool:
+def can_accept(store: Database, presentation: Presentation) -> bool:
     """Whether a judgment of what was presented may still be saved, by a lease that runs or by taking a place that is free.
 
     Gold and repeats are asked of each annotator apart and take no place. They are answered as a vote would be in their
@@ -153,20 +151,18 @@ def _passed(store: Database, presentation: Presentation) -> bool:
     return bool(store.value(asked, [presentation.annotator_id, back["at"]]))
 
 
-def hold_again(store: Database, presentation: Presentation) -> None:
+def reopen_lease(store: Database, presentation: Presentation) -> None:
     """Reserves what an annotator took back, so that it is what they see next."""
     _lease(store, presentation, "undo", 1.0, settings.current(store))
 
 
-def end_lapsed(store: Database) -> None:
+def expire_leases(store: Database) -> None:
     """Ends the leases whose time is over; their comparisons go to the end of the line."""
     moment, longest = store.clock.text(), _expiry(store, settings.current(store))
     with store.atomic() as connection:
         # Written before the clock was set back and the program started again: no lease is longer than a lease.
         connection.conn.execute("UPDATE leases SET expires_at = ?1 WHERE ended_at IS NULL AND expires_at > ?1", [longest])
-        connection.conn.execute(
-            "UPDATE leases SET ended_at = ?1, outcome = 'lapsed' WHERE ended_at IS NULL AND expires_at <= ?1", [moment]
-        )
+        connection.conn.execute("UPDATE leases SET ended_at = ?1, outcome = 'lapsed' WHERE ended_at IS NULL AND expires_at <= ?1", [moment])
 
 
 def lease_of(store: Database, presentation_id: int) -> Lease | None:
@@ -185,18 +181,15 @@ def least_waiting(store: Database, at_most: int) -> int:
 
     What they judged or skipped does not wait for them, though it may for others. Without annotators, the line itself.
     """
-    lately = near(minutes=LATELY_MINUTES)
+    lately = window(minutes=LATELY_MINUTES)
     rows = store.rows("SELECT DISTINCT annotator_id FROM line_places WHERE asked_at BETWEEN ? AND ?", lately).fetchall()
     people = [row["annotator_id"] for row in rows] or [NOBODY]
     return min(
-        store.value(f"SELECT count(*) FROM ({WAITING_FOR} LIMIT :at_most)", {"annotator": person, "at_most": at_most})
-        for person in people
+        store.value(f"SELECT count(*) FROM ({WAITING_FOR} LIMIT :at_most)", {"annotator": person, "at_most": at_most}) for person in people
     )
 
 
-def _choose(
-    store: Database, annotator_id: int, project: ProjectSettings, rng: random.Random
-) -> tuple[Comparison, Presentation] | None:
+def _choose(store: Database, annotator_id: int, project: ProjectSettings, rng: random.Random) -> tuple[Comparison, Presentation] | None:
     """Draws between gold, repeat and line. A share that has nothing to offer falls to the line.
 
     When the line has nothing more, nothing is shown: what then still came would give itself away as gold or repeat.

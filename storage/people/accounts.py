@@ -41,9 +41,7 @@ LONGEST_PASSWORD = 1000
 
 HASHER = PasswordHasher()
 
-_COLUMNS = (
-    "a.id, a.roles, a.created_at, a.disabled_at, n.id AS annotator_id, n.name, n.kind, n.rule, n.pseudonym, n.shows_name, n.judged"
-)
+_COLUMNS = "a.id, a.roles, a.created_at, a.disabled_at, n.id AS annotator_id, n.name, n.kind, n.rule, n.pseudonym, n.shows_name, n.judged"
 _ACCOUNTS = f"SELECT {_COLUMNS} FROM accounts a JOIN annotators n ON n.id = a.annotator_id"
 
 
@@ -455,6 +453,4 @@ def _roles(row: sqlite3.Row) -> frozenset[Role]:
 
 
 def _annotator(row: sqlite3.Row) -> Annotator:
-    return Annotator(
-        row["annotator_id"], row["name"], row["kind"], row["rule"], row["pseudonym"], bool(row["shows_name"]), row["judged"]
-    )
+    return Annotator(row["annotator_id"], row["name"], row["kind"], row["rule"], row["pseudonym"], bool(row["shows_name"]), row["judged"])

@@ -55,6 +55,4 @@ def show_name(store: Database, annotator_id: int, shows: bool) -> None:
 
 
 def _from_row(row: sqlite3.Row) -> Annotator:
-    return Annotator(
-        row["id"], row["name"], row["kind"], row["rule"], row["pseudonym"], bool(row["shows_name"]), row["judged"]
-    )
+    return Annotator(row["id"], row["name"], row["kind"], row["rule"], row["pseudonym"], bool(row["shows_name"]), row["judged"])

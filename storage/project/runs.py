@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from storage.content import prompts
 from storage.core import json_columns
-from storage.core.clock import near
+from storage.core.clock import window
 from storage.core.database import Database, StoreError, is_run_id, now, to_json
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
 
@@ -71,9 +71,7 @@ def all_runs(store: Database) -> list[Run]:
 
 def active(store: Database) -> Run | None:
     """The run that is under way, or else the one that waits to start; None if there is neither."""
-    row = store.row(
-        f"SELECT * FROM runs WHERE status IN ({_ACTIVE}) ORDER BY status = 'running' DESC, rowid LIMIT 1"
-    )
+    row = store.row(f"SELECT * FROM runs WHERE status IN ({_ACTIVE}) ORDER BY status = 'running' DESC, rowid LIMIT 1")
     return None if row is None else _from_row(row)
 
 
@@ -118,9 +116,7 @@ def set_validation(store: Database, run_id: str, validation: dict) -> None:
     _update(store, run_id, "validation = :validation", validation=to_json(validation))
 
 
-def finish(
-    store: Database, run_id: str, status: RunStatus, *, error: str | None = None, result: dict | None = None
-) -> None:
+def finish(store: Database, run_id: str, status: RunStatus, *, error: str | None = None, result: dict | None = None) -> None:
     """Ends the run.
 
     Raises:
@@ -157,7 +153,7 @@ def mark_stale_lost(store: Database, older_than_s: float, alive: Collection[str]
     `alive` are known to be at work, whatever the clock says.
     """
     with store.atomic() as connection:
-        since, until = near(seconds=older_than_s)
+        since, until = window(seconds=older_than_s)
         rows = connection.conn.execute(
             "UPDATE runs SET status = 'lost', finished_at = :now, eta_s = NULL, error = :error "
             f"WHERE status IN ({_ACTIVE}) AND coalesce(heartbeat_at, created_at) NOT BETWEEN :since AND :until "
@@ -176,14 +172,11 @@ def requeue(store: Database, run_id: str) -> Run:
     with store.atomic():
         run = readable(store, run_id)
         if run.status not in RESUMABLE_STATUSES:
-            raise StoreError(
-                f"Run {run_id} is {run.status}; only a run that is {' or '.join(RESUMABLE_STATUSES)} can be resumed."
-            )
+            raise StoreError(f"Run {run_id} is {run.status}; only a run that is {' or '.join(RESUMABLE_STATUSES)} can be resumed.")
         _update(
             store,
             run_id,
-            "status = 'queued', heartbeat_at = :now, pid = NULL, finished_at = NULL, error = NULL, result = NULL, "
-            "cancel_requested = 0",
+            "status = 'queued', heartbeat_at = :now, pid = NULL, finished_at = NULL, error = NULL, result = NULL, cancel_requested = 0",
         )
         return get(store, run_id)
 
@@ -203,8 +196,7 @@ def drop_metrics_from(store: Database, run_id: str, prefix: str, step: int) -> N
     """Forgets figures at `step` and later whose name starts with `prefix`: a resumed run writes them again."""
     with store.atomic() as connection:
         connection.conn.execute(
-            "DELETE FROM metrics "
-            "WHERE run_id = :run_id AND step >= :step AND substr(name, 1, length(:prefix)) = :prefix",
+            "DELETE FROM metrics WHERE run_id = :run_id AND step >= :step AND substr(name, 1, length(:prefix)) = :prefix",
             {"run_id": run_id, "prefix": prefix, "step": step},
         )
 
@@ -215,9 +207,7 @@ def metrics(store: Database, run_id: str) -> list[Metric]:
     return [Metric(*row) for row in rows if _is_number(row["value"]) and isinstance(row["step"], int)]
 
 
-def save_sample(
-    store: Database, run_id: str, prompt_id: int, *, before: str, score_before: float | None = None
-) -> None:
+def save_sample(store: Database, run_id: str, prompt_id: int, *, before: str, score_before: float | None = None) -> None:
     """Keeps how a prompt was answered before training; a resumed run may say it again."""
     with store.atomic() as connection:
         connection.conn.execute(
@@ -228,9 +218,7 @@ def save_sample(
         )
 
 
-def set_sample_after(
-    store: Database, run_id: str, prompt_id: int, *, after: str, score_after: float | None = None
-) -> None:
+def set_sample_after(store: Database, run_id: str, prompt_id: int, *, after: str, score_after: float | None = None) -> None:
     """Keeps how the same prompt was answered after training.
 
     Raises:
@@ -248,8 +236,7 @@ def set_sample_after(
 def samples(store: Database, run_id: str) -> list[RunSample]:
     """The fixed prompts of a run with their answers, by prompt id."""
     rows = store.rows(
-        "SELECT s.*, p.messages FROM run_samples s JOIN prompts p ON p.id = s.prompt_id "
-        "WHERE s.run_id = ? ORDER BY s.prompt_id",
+        "SELECT s.*, p.messages FROM run_samples s JOIN prompts p ON p.id = s.prompt_id WHERE s.run_id = ? ORDER BY s.prompt_id",
         [run_id],
     )
     return list(json_columns.readable(rows, _sample))

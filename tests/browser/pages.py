@@ -131,9 +131,7 @@ class TrainingPage:
 
     def expect_progress(self, *, within_s: float) -> None:
         """Some part of the round is done."""
-        self.page.wait_for_function(
-            "() => document.querySelector('#run-progress progress')?.value > 0", timeout=1000 * within_s
-        )
+        self.page.wait_for_function("() => document.querySelector('#run-progress progress')?.value > 0", timeout=1000 * within_s)
 
 
 class Traffic:

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from feedback_ui.shared.i18n import LANGUAGES, Words, tables
+from feedback_ui.shared.i18n import LANGUAGES, Translator, tables
 from rlhf.config import CHOICES
 from tests.browser.pages import SETTLED_MS
 from tests.browser.program import Program
@@ -52,7 +52,7 @@ def shown(page) -> str:
 def pages_of(page, language: str) -> dict[str, str]:
     found = {}
     for name in PAGES:
-        page.get_by_role("tab", name=Words(language)(f"app.{name}"), exact=True).click()
+        page.get_by_role("tab", name=Translator(language)(f"app.{name}"), exact=True).click()
         page.wait_for_timeout(SETTLED_MS)
         if name == "training":
             page.locator("#start-round").click()

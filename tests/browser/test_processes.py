@@ -100,9 +100,7 @@ def test_a_killed_policy_server_comes_back_and_judging_goes_on_meanwhile(new_pro
     assert program.judged() == 3
     eventually(lambda: (new := program.policy_server()) and new.pid != server.pid, "the policy server is started again", within_s=15)
     # Alone, it writes what is missing.
-    eventually(
-        lambda: program.store.value("SELECT count(*) FROM comparisons") > 4, "the new policy server fills the queue", within_s=60
-    )
+    eventually(lambda: program.store.value("SELECT count(*) FROM comparisons") > 4, "the new policy server fills the queue", within_s=60)
 
 
 def test_an_empty_queue_says_how_long_and_fills_by_itself(new_program, endpoint, page):

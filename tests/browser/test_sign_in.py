@@ -88,9 +88,7 @@ def test_every_page_works_behind_the_guard(own, page):
 
 def test_the_sign_in_page_without_scripts_in_korean_on_a_dark_phone(own, browser):
     accounts.create(own.store, "한결", PASSWORD, ["annotator", "lead"])
-    context = browser.new_context(
-        java_script_enabled=False, locale="ko-KR", color_scheme="dark", viewport={"width": 390, "height": 800}
-    )
+    context = browser.new_context(java_script_enabled=False, locale="ko-KR", color_scheme="dark", viewport={"width": 390, "height": 800})
     page = context.new_page()
     page.goto(own.url)
     expect(page).to_have_url(f"{own.url}/sign-in")

@@ -47,9 +47,7 @@ def fill(program: Program) -> None:
     difference = np.where(agreed, 1, -1)[:, None] * features
     difference[-1] = -4 * taste * np.sqrt(30)
     origins = judgments.origins(store, [j.id for j in made])
-    found = validation.validate(
-        difference, [origins[j.id] for j in made], lambda rows: 0.02 * difference[rows].sum(0), seed=0
-    )
+    found = validation.validate(difference, [origins[j.id] for j in made], lambda rows: 0.02 * difference[rows].sum(0), seed=0)
     config = RoundConfig().to_dict()
     runs.create(store, "round-1", config=config, seed=0, versions={})
     snapshot = {"pairs": 214, "train": len(made), "heldout": 214 - len(made), "simulated": 0, "sha256": "ab" * 32}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import feedback_ui
-from feedback_ui.judging.compare import Desk
+from feedback_ui.judging.compare import CompareService
 from rlhf.serving.client import PolicyServerDown, ServerStatus
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.records import Sampling
@@ -71,7 +71,7 @@ def local(store):
 
 @pytest.fixture
 def desk(store, server):
-    return Desk(store, server)
+    return CompareService(store, server)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from feedback_ui import demo as demo_page
 from feedback_ui.app import build_app, launch_options
 from feedback_ui.demo import merged
-from feedback_ui.shared.i18n import Words, tables
+from feedback_ui.shared.i18n import Translator, tables
 from feedback_ui.shared.theme import i18n
 from rlhf.config import PRESETS, ConfigError, RoundConfig, options
 from rlhf.data.pairs import NotEnoughPairs
@@ -22,7 +22,7 @@ from rlhf.serving.limits import LONGEST_DEMO, LONGEST_PROMPT
 from storage.content import policies
 from storage.project import runs
 
-EN = Words("en")
+EN = Translator("en")
 
 
 def asking(language):
@@ -167,9 +167,7 @@ def test_a_refusal_calls_things_by_the_forms_own_names(training, jobs, error, re
     assert said in training.start_round(filled_in(training), asking(request_))[training.refusal]
 
 
-@pytest.mark.parametrize(
-    ("typed", "said"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must not be negative")]
-)
+@pytest.mark.parametrize(("typed", "said"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must not be negative")])
 def test_a_form_that_makes_no_sense_says_why(training, jobs, typed, said):
     assert said in training.start_round(filled_in(training, **typed), ENGLISH)[training.refusal]
     assert jobs.started == []
@@ -361,6 +359,7 @@ def test_a_prompt_that_is_too_long_is_said_and_asks_nobody(demo, server, languag
 def test_one_visitor_is_answered_twice_at_a_time_and_all_eight_times():
     asking = demo_page.Asking()
     with ExitStack() as open_now:
+
         def ask(visitor):
             return open_now.enter_context(asking.one_more(visitor))
 

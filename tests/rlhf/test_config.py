@@ -43,11 +43,30 @@ def test_every_single_option_reaches_its_own_field():
     # Some options ask for others: an ensemble has doubt to be conservative about.
     start = with_options(RoundConfig(), {"reward-ensemble": 2})
     before = {o.name: o.default for o in options(start)}
-    others = {"ppo-kl-estimator": "k3", "ppo-value-init": "reward", "ppo-keep": "best",
-              "method": "grpo", "group-minibatch-size": 8, "adapter-kind": "dora", "reward-adapter-kind": "ia3",
-              "model": "x", "device": "cpu", "dtype": "float32", "seed": 7, "include-simulated": True, "ppo-minibatch-size": 8,
-              "ppo-missing-eos-score": -1.0, "reward-depth": 0.9, "ppo-gamma": 0.5, "ppo-lam": 0.5, "ppo-whiten-rewards": True,
-              "reward-pooling": "last", "reward-ties": "davidson", "reward-strength": "margin", "reward-rankings": "plackett-luce"}
+    others = {
+        "ppo-kl-estimator": "k3",
+        "ppo-value-init": "reward",
+        "ppo-keep": "best",
+        "method": "grpo",
+        "group-minibatch-size": 8,
+        "adapter-kind": "dora",
+        "reward-adapter-kind": "ia3",
+        "model": "x",
+        "device": "cpu",
+        "dtype": "float32",
+        "seed": 7,
+        "include-simulated": True,
+        "ppo-minibatch-size": 8,
+        "ppo-missing-eos-score": -1.0,
+        "reward-depth": 0.9,
+        "ppo-gamma": 0.5,
+        "ppo-lam": 0.5,
+        "ppo-whiten-rewards": True,
+        "reward-pooling": "last",
+        "reward-ties": "davidson",
+        "reward-strength": "margin",
+        "reward-rankings": "plackett-luce",
+    }
     for option in options(start):
         value = others.get(option.name, option.default * 2 if option.default else option.type(3))
         after = {o.name: o.default for o in options(with_options(start, {option.name: value}))}
@@ -124,8 +143,17 @@ def test_what_does_not_go_is_refused_by_name(values, said):
 
 
 def test_what_may_be_off_may_be_off():
-    config = with_options(RoundConfig(), {"ppo-missing-eos-score": None, "ppo-kl-target": 0.0, "ppo-kl-horizon": 0, "reward-epochs": 0,
-                                          "ppo-kl-coef": 0, "adapter-top-layers": 0})
+    config = with_options(
+        RoundConfig(),
+        {
+            "ppo-missing-eos-score": None,
+            "ppo-kl-target": 0.0,
+            "ppo-kl-horizon": 0,
+            "reward-epochs": 0,
+            "ppo-kl-coef": 0,
+            "adapter-top-layers": 0,
+        },
+    )
     assert config.ppo.kl_coef == 0
     assert with_options(config, {"ppo-missing-eos-score": -2.0}).ppo.missing_eos_score == -2
 

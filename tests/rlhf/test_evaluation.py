@@ -9,7 +9,7 @@ from rlhf.config import AdapterConfig, RewardConfig
 from rlhf.data.pairs import PreferencePair
 from rlhf.evaluation import Answer, Estimate, accuracy_on_rule, accuracy_on_votes, mean_by_prompt, proportion, win_rate
 from rlhf.reward.model import ADAPTER, RewardModel
-from rlhf.simulation.judges import Judge
+from rlhf.simulation.judges import LabelRule
 from storage.core.records import Prompt, Sampling
 
 
@@ -70,7 +70,7 @@ def test_accuracy_on_a_rule_is_against_the_rule_and_not_the_vote():
     every = [pair("a", "a b"), pair("a b", "a"), pair("a", "b"), pair("a b", "a")]
     chosen, rejected = torch.tensor([1.0, 1.0, 1.0, 2.0]), torch.tensor([0.0, 0.0, 0.0, 2.0])
     # The first agrees; in the second the vote went against the rule; the rule ties the third; the model ties the fourth.
-    found = accuracy_on_rule(every, chosen, rejected, Judge("concise"))
+    found = accuracy_on_rule(every, chosen, rejected, LabelRule("concise"))
     assert (found.value, found.cases) == (pytest.approx(1 / 3), 3)
 
 
@@ -108,7 +108,7 @@ def test_best_of_n_takes_what_is_paid_most():
 def test_best_of_n_draws_n_answers_for_each_one_that_counts(backbone):
     seen = []
 
-    def low_first_tokens(prompts, sampled, tick):
+    def low_first_tokens(prompts, sampled, on_progress):
         seen.extend(zip(prompts, sampled, strict=True))
         return torch.tensor([-float(s.ids[0]) for s in sampled])
 
@@ -122,7 +122,5 @@ def test_best_of_n_draws_n_answers_for_each_one_that_counts(backbone):
     assert [p for p, _ in seen] == [backbone.encode(p.messages) for p in prompts for _ in range(8)]
     groups = [[s.ids[0] for _, s in seen[i : i + 4]] for i in range(0, 16, 4)]
     assert [a.ids[0] for a in chosen] == [min(g) for g in groups]
-    _, said = evaluation.best_of_n(
-        backbone, low_first_tokens, prompts, Sampling(max_new_tokens=4), kl=0.7, most=4, per_prompt=1, seed=1
-    )
+    _, said = evaluation.best_of_n(backbone, low_first_tokens, prompts, Sampling(max_new_tokens=4), kl=0.7, most=4, per_prompt=1, seed=1)
     assert (said["n"], said["beyond_most"]) == (4, True)

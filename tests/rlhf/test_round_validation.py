@@ -49,14 +49,14 @@ def test_a_cancel_is_noticed_between_two_fits(judged, jobs, monkeypatch):
     run_id = jobs.create(judged.config()).id
     fits, real = [], validation.out_of_fold
 
-    def out_of_fold(difference, prompt, judgment, fit, *, seed, tick):
+    def out_of_fold(difference, prompt, judgment, fit, *, seed, on_progress):
         def watched(rows):
             fits.append(len(fits))
             if len(fits) == 3:
                 runs.request_cancel(judged.store, run_id)
             return fit(rows)
 
-        return real(difference, prompt, judgment, watched, seed=seed, tick=tick)
+        return real(difference, prompt, judgment, watched, seed=seed, on_progress=on_progress)
 
     monkeypatch.setattr(validation, "out_of_fold", out_of_fold)
     monkeypatch.setattr("rlhf.runs.progress.WRITE_EVERY_S", 0.0)

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from feedback_ui.app import build_app
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving
 from feedback_ui.server.web import Web
 from rlhf.config import RoundConfig
@@ -207,7 +207,7 @@ def blind_site(path: Path) -> Iterator[BlindSite]:
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(store, NoJobs(), IdleServer(), default_config=RoundConfig()), Gate(store))
+        return Web(build_app(store, NoJobs(), IdleServer(), default_config=RoundConfig()), Auth(store))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
@@ -219,4 +219,3 @@ def blind_site(path: Path) -> Iterator[BlindSite]:
             yield site
         finally:
             site.close()
-

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from feedback_ui.app import build_app
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving
 from feedback_ui.server.web import Web
 from rlhf.config import RoundConfig
@@ -44,7 +44,7 @@ def pages(tmp_path_factory, uploads):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(store, NoJobs(), PolicyClient(NOBODY_THERE), default_config=RoundConfig()), Gate(store))
+        return Web(build_app(store, NoJobs(), PolicyClient(NOBODY_THERE), default_config=RoundConfig()), Auth(store))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("GRADIO_TEMP_DIR", str(uploads))

@@ -26,7 +26,7 @@ from argument_kinds import MARKUP, PLACE, Kind, kinds, place, put
 from walk import ask_queue, functions_of, handlers_of, reach, routes_with_arguments, start_value
 
 import feedback_ui
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from storage.core.records import ROLES
 
 SECRET = "canary-5f0c1d7e"
@@ -37,8 +37,8 @@ WIDE = 3
 BUNDLE = 4
 """So many kinds at once for whoever is refused, or reaches no more than somebody else does."""
 
-NOBODY = Words("en")("gate.nobody")
-REFUSED = [NOBODY, *(Words("en")("gate.without_role", role=role) for role in ROLES), Words("en")("guard.without_role")]
+NOBODY = Translator("en")("gate.nobody")
+REFUSED = [NOBODY, *(Translator("en")("gate.without_role", role=role) for role in ROLES), Translator("en")("guard.without_role")]
 
 
 @dataclass(frozen=True, slots=True)

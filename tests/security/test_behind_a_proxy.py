@@ -20,7 +20,7 @@ import httpx2
 import pytest
 
 from feedback_ui.app import build_app
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving
 from feedback_ui.server.web import Web
 from rlhf.config import RoundConfig
@@ -84,7 +84,7 @@ def app(store, monkeypatch):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(store, None, client, default_config=RoundConfig()), Gate(store))
+        return Web(build_app(store, None, client, default_config=RoundConfig()), Auth(store))
 
     serving = Serving(web := asyncio.run(made()), "127.0.0.1", 0)
     serving.pages = web.pages
@@ -224,15 +224,15 @@ def reads_an_answer_while_it_is_written(app, client: httpx2.Client) -> None:
     asked = {"fn_index": numbers["DemoPage.answer"], "data": [None, None, "Hello", 0.7, 32], "session_hash": "demo"}
     joined = post(client, "queue/join", asked)
     assert joined.status_code == 200, joined.text
-    heard: dict[str, float] = {}
+    stats: dict[str, float] = {}
     with client.stream("GET", "/gradio_api/queue/data?session_hash=demo") as lines:
         for line in lines.iter_lines():
             for word in (WORDS[0].strip(), WORDS[-1].strip()):
                 if word in line:
-                    heard.setdefault(word, time.monotonic())
+                    stats.setdefault(word, time.monotonic())
             if "close_stream" in line or "process_completed" in line:
                 break
-    assert heard["word14"] - heard["word0"] > WORD_S * len(WORDS) / 2
+    assert stats["word14"] - stats["word0"] > WORD_S * len(WORDS) / 2
 
 
 def lies_about_who_is_asking(client: httpx2.Client) -> None:

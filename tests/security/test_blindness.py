@@ -35,17 +35,17 @@ def site(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def told(site, monkeypatch):
     """Every reply of the test; at its end none of them may hold an id or the name of a policy version."""
-    heard: list[tuple] = []
+    stats: list[tuple] = []
     send = site.send
 
     def sending(name, function, data, language="en"):
         reply = send(name, function, data, language)
-        heard.append((function, str(data)[:200], reply.status_code, f"{reply.headers}{reply.text}"))
+        stats.append((function, str(data)[:200], reply.status_code, f"{reply.headers}{reply.text}"))
         return reply
 
     monkeypatch.setattr(site, "send", sending)
     yield
-    for function, data, status, text in heard:
+    for function, data, status, text in stats:
         assert status == 200, (function, data, status, text[:300])
         assert not SECRET_ID.search(text), (function, data, SECRET_ID.findall(text), text[:600])
         assert BASE not in text and TUNED not in text, (function, data)

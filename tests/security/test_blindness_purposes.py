@@ -29,14 +29,14 @@ class Ann:
 
     def __init__(self, site: BlindSite, purpose: str):
         self.site = site
-        self.heard: list[Any] = []
+        self.stats: list[Any] = []
         self.held = site.lease("Ann", purpose)
         self.view = self.ask("next_comparison")
         self.about = {"presentation_id": self.view["presentation_id"]}
 
     def ask(self, function: str, data: dict | None = None) -> Any:
         reply = self.site.send("Ann", function, data or {})
-        self.heard.append([reply.status_code, sorted(set(reply.headers) - {"date", "content-length"}), reply.json()])
+        self.stats.append([reply.status_code, sorted(set(reply.headers) - {"date", "content-length"}), reply.json()])
         return reply.json()
 
     def next(self) -> None:
@@ -106,7 +106,7 @@ class Ann:
             event = self.site.events[name]
             body = {"fn_index": event._id, "data": [None for _ in event.inputs], "session_hash": "s"}
             reply = self.site.client("Ann").post("/gradio_api/run/predict", json=body).json()
-            self.heard.append({key: reply[key] for key in ("data",)})
+            self.stats.append({key: reply[key] for key in ("data",)})
 
 
 SEQUENCES = {
@@ -173,10 +173,10 @@ def gone_through(prepared: BlindSite, purpose: str, sequence: Callable[[Ann], No
         before.close()
     ann = Ann(prepared, purpose)
     sequence(ann)
-    return alike(ann.heard)
+    return alike(ann.stats)
 
 
-def alike(heard: list[Any]) -> list[Any]:
+def alike(stats: list[Any]) -> list[Any]:
     """What is left of replies when their texts are taken out and their opaque names are numbered."""
     numbers: dict[Any, int] = {}
 
@@ -193,7 +193,7 @@ def alike(heard: list[Any]) -> list[Any]:
             return {name: plain(value, name) for name, value in item.items()}
         return [plain(value) for value in item] if isinstance(item, list) else item
 
-    return plain(heard)
+    return plain(stats)
 
 
 @pytest.mark.slow

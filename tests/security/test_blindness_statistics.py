@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlhf.serving.filler import Drawn, write_comparisons
+from rlhf.serving.filler import GeneratedCompletion, write_comparisons
 from storage.content import policies, prompts
 from storage.core.records import ProjectSettings, Sampling
 from storage.project import settings
@@ -35,13 +35,13 @@ WORDS = ("bread", "rises", "because", "yeast", "eats", "sugar", "and", "leaves",
 def answers_of(rng: random.Random):
     """A generator for which the policy makes no difference to what is said, but to all that lies around it."""
 
-    def generate(asked, sampling, seed, tick=lambda: None) -> list[Drawn]:
+    def generate(asked, sampling, seed, on_progress=lambda: None) -> list[GeneratedCompletion]:
         return [drawn(policy, " ".join(rng.choices(WORDS, k=rng.randint(5, 30))) + f" {rng.random()}.") for policy, _ in asked]
 
-    def drawn(policy, text: str) -> Drawn:
+    def drawn(policy, text: str) -> GeneratedCompletion:
         if policy.name == TUNED:
-            return Drawn(f" {text}\r\n", "length", 9.0 + rng.random(), seed=1)
-        return Drawn(text, "stop", rng.random(), seed=2)
+            return GeneratedCompletion(f" {text}\r\n", "length", 9.0 + rng.random(), seed=1)
+        return GeneratedCompletion(text, "stop", rng.random(), seed=2)
 
     return generate
 

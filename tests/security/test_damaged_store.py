@@ -9,10 +9,10 @@ import httpx2
 import pytest
 
 from feedback_ui.app import build_app
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving
 from feedback_ui.server.web import Web
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.visitor import trouble
 from launch import main
 from rlhf.config import RoundConfig
@@ -53,19 +53,19 @@ def damaged(store):
 
 
 def test_it_is_found_at_the_start(damaged, caplog):
-    assert integrity.look(damaged, wait_s=60) and damaged.damage
+    assert integrity.start_quick_check(damaged, wait_s=60) and damaged.damage
     assert "is damaged" in caplog.text and "restore a backup (rankloop restore)" in caplog.text
 
 
 def test_a_sound_store_says_nothing(store, caplog):
-    assert integrity.look(store, wait_s=60) == "" and caplog.text == ""
-    assert trouble(Words("en"), store) == ""
+    assert integrity.start_quick_check(store, wait_s=60) == "" and caplog.text == ""
+    assert trouble(Translator("en"), store) == ""
 
 
 def test_nobody_waits_long_for_it(store, monkeypatch):
     monkeypatch.setattr("storage.core.integrity._look", lambda store: time.sleep(5))
     began = time.monotonic()
-    assert integrity.look(store, wait_s=0.1) == "" and time.monotonic() - began < 4
+    assert integrity.start_quick_check(store, wait_s=0.1) == "" and time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_what_cannot_be_read_or_saved_says_what_to_do(damaged, act):
 
 
 def test_the_pages_say_it(damaged):
-    integrity.look(damaged, wait_s=60)
-    assert "file is damaged" in trouble(Words("en"), damaged)
-    assert "손상" in trouble(Words("ko"), damaged)
+    integrity.start_quick_check(damaged, wait_s=60)
+    assert "file is damaged" in trouble(Translator("en"), damaged)
+    assert "손상" in trouble(Translator("ko"), damaged)
 
 
 def test_a_handler_tells_it_on_the_page(damaged):
@@ -100,7 +100,7 @@ def test_a_handler_tells_it_on_the_page(damaged):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(damaged, jobs, PolicyClient("http://127.0.0.1:9/v1"), default_config=RoundConfig()), Gate(damaged))
+        return Web(build_app(damaged, jobs, PolicyClient("http://127.0.0.1:9/v1"), default_config=RoundConfig()), Auth(damaged))
 
     web = asyncio.run(made())
     opens_data = next(number for number, handler in web.pages.fns.items() if handler.fn and "DataPage.show" in handler.fn.__qualname__)
@@ -116,7 +116,7 @@ def test_a_handler_tells_it_on_the_page(damaged):
 def test_files_that_are_gone_are_on_every_page(store):
     annotators.ensure(store, "Ann")
     store.path.with_name("rankloop.db-wal").unlink()
-    assert "nothing is saved any more" in trouble(Words("en"), store)
+    assert "nothing is saved any more" in trouble(Translator("en"), store)
 
 
 def test_the_command_line_says_what_to_do_and_has_no_traceback(damaged, capsys):

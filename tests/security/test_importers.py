@@ -277,7 +277,7 @@ def assert_rows_or_a_message(folder, empty_store, content, format, name="file"):
         if import_id is None:
             assert tables(store) == before
             return
-        assert len(judgments.standing(store)) <= report.judgments
+        assert len(judgments.active(store)) <= report.judgments
         assert plain.write(store, own / "out.jsonl", include_simulated=True) == report.judgments
         assert store.row("PRAGMA foreign_key_check") is None
     finally:

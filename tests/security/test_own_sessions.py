@@ -9,7 +9,7 @@ import gradio as gr
 import httpx2
 import pytest
 
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving
 from feedback_ui.server.web import Web
 from storage.people import accounts
@@ -21,7 +21,7 @@ PASSWORD = "correct horse"
 def site(store, monkeypatch):
     """The clients of two annotators, at an app that counts aloud."""
     monkeypatch.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    gate = Gate(store)
+    gate = Auth(store)
 
     def count(kept: int, request: gr.Request):
         name = gate.reads(request, "annotator").annotator.name
@@ -61,7 +61,7 @@ def begin(client) -> str:
     return client.post("/gradio_api/queue/join", json=body).json()["event_id"]
 
 
-def heard(client, most: int = 10_000) -> str:
+def stats(client, most: int = 10_000) -> str:
     text = ""
     # Gradio breaks a stream off that is of no session.
     with suppress(httpx2.RemoteProtocolError):
@@ -76,8 +76,8 @@ def heard(client, most: int = 10_000) -> str:
 def test_nobody_hears_what_another_ones_page_has_begun(site):
     ann, eve = site
     begin(ann)
-    assert "Ann counts" not in heard(eve, 300)
-    assert "Ann counts 19" in heard(ann)
+    assert "Ann counts" not in stats(eve, 300)
+    assert "Ann counts 19" in stats(ann)
 
 
 def test_nobody_ends_what_another_ones_page_has_begun(site):
@@ -86,7 +86,7 @@ def test_nobody_ends_what_another_ones_page_has_begun(site):
     assert eve.post("/gradio_api/cancel", json={"session_hash": "known", "fn_index": 0, "event_id": "guessed"}).status_code == 200
     with eve.stream("GET", "/gradio_api/heartbeat/known"):
         pass
-    assert "Ann counts 19" in heard(ann)
+    assert "Ann counts 19" in stats(ann)
 
 
 def test_nobody_reads_or_changes_what_is_kept_for_another_ones_page(site):

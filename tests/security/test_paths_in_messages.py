@@ -13,7 +13,7 @@ import pytest
 from served_app import PASSWORD, served
 
 import feedback_ui
-from feedback_ui.shared.errors import public, without_paths
+from feedback_ui.shared.errors import browser_message, without_paths
 from storage.core import database
 from storage.core.database import StoreError
 from storage.core.records import ROLES
@@ -41,7 +41,7 @@ from storage.people import accounts
     ],
 )
 def test_a_path_is_cut_down_to_its_name(message, told):
-    assert public(StoreError(message)) == told
+    assert browser_message(StoreError(message)) == told
 
 
 def test_a_long_message_takes_no_long_time():
@@ -50,7 +50,7 @@ def test_a_long_message_takes_no_long_time():
 
 
 def test_what_is_left_out_is_in_the_log(caplog):
-    public(StoreError("/srv/data/rankloop.db: locked"))
+    browser_message(StoreError("/srv/data/rankloop.db: locked"))
     assert "/srv/data/rankloop.db: locked" in caplog.text
 
 

@@ -15,7 +15,7 @@ from learning import user
 from policy_server import Server, streamed, until
 
 from rlhf.generation import answer_pool, http_guard, sampling
-from rlhf.generation.fair_lock import Turns
+from rlhf.generation.fair_lock import FairLock
 from rlhf.serving.client import PolicyServerBusy, PolicyServerRefused
 from rlhf.serving.limits import LONGEST_CONVERSATION, LONGEST_MESSAGE, LONGEST_PROMPT, MOST_MESSAGES
 from storage.content import prompts
@@ -176,7 +176,7 @@ def test_a_body_that_does_not_say_how_long_it_is_is_read_up_to_the_limit(shared)
 
 
 def test_a_body_that_does_not_come_is_not_waited_for():
-    guard = http_guard.PolicyGuard(lambda *_: pytest.fail("let through"), body_s=0.1)
+    guard = http_guard.PolicyServerMiddleware(lambda *_: pytest.fail("let through"), body_s=0.1)
     answered = []
 
     async def receive():
@@ -327,13 +327,13 @@ class Held:
 
     def __init__(self, server, monkeypatch):
         self.begun, self.let_go = 0, threading.Event()
-        real = server.speakers.speak
+        real = server.speakers.stream_text
 
-        def held(version, prompt, sampling, seed, tick):
+        def held(version, prompt, sampling, seed, on_progress):
             self.begun += 1
             while not self.let_go.wait(0.01):
-                tick()
-            yield from real(version, prompt, sampling, seed, tick)
+                on_progress()
+            yield from real(version, prompt, sampling, seed, on_progress)
 
         monkeypatch.setattr(server.speakers, "speak", held)
 
@@ -376,24 +376,24 @@ def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(se
 
 
 def test_nobody_waits_for_ever():
-    short = answer_pool.Chats(at_once=1, waiting=1, wait_s=0.2)
+    short = answer_pool.AnswerPool(at_once=1, waiting=1, wait_s=0.2)
 
     async def two():
         async def receive():
             await asyncio.sleep(600)
 
-        first = await short.begin(lambda tick: held_open(tick), receive)
+        first = await short.begin(lambda on_progress: held_open(on_progress), receive)
         with pytest.raises(answer_pool.ServerBusy, match=r"no answer ended within 0.2 s: try again in 5 s"):
-            await short.begin(lambda tick: iter(()), receive)
+            await short.begin(lambda on_progress: iter(()), receive)
         first.leave()
-        with pytest.raises(answer_pool.ReaderLeft):
+        with pytest.raises(answer_pool.ClientDisconnected):
             [piece async for piece in first.pieces()]
-        third = await short.begin(lambda tick: iter([("a", None)]), receive)
+        third = await short.begin(lambda on_progress: iter([("a", None)]), receive)
         return [piece async for piece in third.pieces()]
 
-    def held_open(tick):
+    def held_open(on_progress):
         while True:
-            tick()
+            on_progress()
             time.sleep(0.01)
             yield "", None
 
@@ -458,7 +458,7 @@ def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeyp
 
 
 def test_turns_are_taken_in_order():
-    turns, order, ready = Turns(), [], []
+    turns, order, ready = FairLock(), [], []
 
     def take(name):
         ready.append(name)

@@ -12,10 +12,10 @@ from argument_kinds import PLACE, kinds, put
 from fastapi.testclient import TestClient
 from walk import routes_of
 
-from rlhf.generation.engine import Speakers
+from rlhf.generation.engine import Engine
 from rlhf.generation.server import build_server
 from rlhf.models.backbone import Backbone
-from rlhf.serving.filler import Filler
+from rlhf.serving.filler import ComparisonGenerator
 
 ROUTES = {"GET /status", "GET /v1/models", "POST /v1/chat/completions"}
 
@@ -37,8 +37,8 @@ def tiny_folder(tmp_path):
 
 @pytest.fixture
 def server(store, tiny_folder):
-    speakers = Speakers(store, str(tiny_folder), Backbone.load(tiny_folder, "cpu", "float32"))
-    return build_server(speakers, Filler(store, speakers.draw, str(tiny_folder)))
+    speakers = Engine(store, str(tiny_folder), Backbone.load(tiny_folder, "cpu", "float32"))
+    return build_server(speakers, ComparisonGenerator(store, speakers.draw, str(tiny_folder)))
 
 
 def test_every_route_of_the_policy_server_is_walked(server):

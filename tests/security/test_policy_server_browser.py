@@ -45,7 +45,7 @@ def server(store, tmp_path, monkeypatch):
     torch.set_num_threads(1)
     started = Server(store, tiny.write(tmp_path / "tiny"))
     started.spoken = []
-    real = started.speakers.speak
+    real = started.speakers.stream_text
     monkeypatch.setattr(started.speakers, "speak", lambda *given: started.spoken.append(given) or real(*given))
     yield started
     started.stop()

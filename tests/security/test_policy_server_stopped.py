@@ -68,27 +68,27 @@ class Tab:
         """As the button does."""
         self.http.post("/gradio_api/cancel", json={"session_hash": self.session, "fn_index": self.answer, "event_id": event})
 
-    def listen(self, heard):
+    def return_stats(self, stats):
         """Reads what comes of everything that was sent, for as long as the test goes on."""
         with self.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": self.session}) as messages:
             for line in messages.iter_lines():
-                heard.append(line)
+                stats.append(line)
 
-    def ask(self, text="Hi", heard=None):
+    def ask(self, text="Hi", stats=None):
         """Sends a prompt, and reads until its answer is over."""
         self.send(text)
-        heard = [] if heard is None else heard
+        stats = [] if stats is None else stats
         with self.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": self.session}) as messages:
             for line in messages.iter_lines():
-                heard.append(line)
+                stats.append(line)
                 if "process_completed" in line or "close_stream" in line:
-                    return "\n".join(heard)
+                    return "\n".join(stats)
 
 
 def gate_cookie(store):
-    from feedback_ui.server.auth import Gate
+    from feedback_ui.server.auth import Auth
 
-    return Gate(store).cookie
+    return Auth(store).cookie
 
 
 @pytest.fixture
@@ -122,11 +122,11 @@ def test_judging_and_pages_go_on_while_eight_wait_for_a_server_that_hangs(progra
     assert "process_generating" in tabs[0].ask()
     shown = judge.call("next_comparison", {})
     server.send_signal(signal.SIGSTOP)
-    heard = [[] for _ in tabs]
+    stats = [[] for _ in tabs]
     with ThreadPoolExecutor(2 * TABS) as pool:
-        waiting = [pool.submit(tab.ask, "Hi", said) for tab, said in zip(tabs, heard, strict=True)]
+        waiting = [pool.submit(tab.ask, "Hi", said) for tab, said in zip(tabs, stats, strict=True)]
         opening = [pool.submit(tab.open_demo) for tab in tabs]
-        eventually(lambda: all(any("process_generating" in line for line in said) for said in heard), "all are being answered")
+        eventually(lambda: all(any("process_generating" in line for line in said) for said in stats), "all are being answered")
         took = []
         for _ in range(8):
             act = {"presentation_id": shown["presentation_id"], "choice": "rank", "tiers": [[0], [1]], "timing": TIMING}
@@ -153,14 +153,14 @@ def test_stop_makes_room_at_once(program):
     tab = Tab(program, "person0")
     eventually(lambda: "No tuned version exists yet" in tab.open_demo(), "the base is listed")
     server.send_signal(signal.SIGSTOP)
-    heard = []
+    stats = []
     first, _ = tab.send(), tab.send()
-    threading.Thread(target=tab.listen, args=(heard,), daemon=True).start()
+    threading.Thread(target=tab.return_stats, args=(stats,), daemon=True).start()
 
     def said(event, what):
-        return any(event in line and what in line for line in list(heard))
+        return any(event in line and what in line for line in list(stats))
 
-    eventually(lambda: sum("process_generating" in line for line in list(heard)) >= 2, "both are begun")
+    eventually(lambda: sum("process_generating" in line for line in list(stats)) >= 2, "both are begun")
     refused = tab.send()
     eventually(lambda: said(refused, "This prompt was not sent"), "the third is refused")
     tab.stop(first)

@@ -16,7 +16,7 @@ import pytest
 from walk import call, functions_of, handlers_of, reach, routes_of, server_call
 
 from feedback_ui.server import access
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from storage.core.records import ROLES
 
 A, L, R = "annotator", "lead", "researcher"
@@ -190,10 +190,10 @@ FUNCTIONS = {
 GRADIOS_OWN = {"gradio.helpers.Examples.create.load_example", "gradio.cancel"}
 """Handlers that cannot ask the gate; they show and change nothing of the store."""
 
-NOBODY = Words("en")("gate.nobody")
-REFUSED = [Words("en")("gate.without_role", role=role) for role in ROLES]
-NOT_THERE = Words("en")("guard.no_such_route")
-NOT_FOR_THIS_ROLE = Words("en")("guard.without_role")
+NOBODY = Translator("en")("gate.nobody")
+REFUSED = [Translator("en")("gate.without_role", role=role) for role in ROLES]
+NOT_THERE = Translator("en")("guard.no_such_route")
+NOT_FOR_THIS_ROLE = Translator("en")("guard.without_role")
 
 
 # ---- what there is
@@ -280,7 +280,7 @@ def test_who_gets_through_to_which_server_function(pages, visitors):
 @pytest.mark.slow
 def test_handlers_and_functions_ask_the_gate_themselves(pages, visitors, monkeypatch):
     """With the guard away: it stops nobody before the handlers, so that the walk above cannot see who asks."""
-    monkeypatch.setattr(access.Guard, "_judge", lambda *_: (None, access.Route("GET", "")))
+    monkeypatch.setattr(access.AccessMiddleware, "_judge", lambda *_: (None, access.Route("GET", "")))
     client = visitors["nobody"]
     answers = {name: call(client, event) for name, event in handlers_of(pages.pages)}
     for name, block, attribute in functions_of(pages.pages):

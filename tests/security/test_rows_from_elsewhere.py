@@ -5,7 +5,7 @@ import os
 import gradio as gr
 import pytest
 
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.page import TrainingPage
 from launch import main
 from rlhf.config import RoundConfig
@@ -19,7 +19,7 @@ from storage.people import accounts
 from storage.project import runs, settings
 from tests.storage.conftest import make_world
 
-WORDS = Words("en")
+WORDS = Translator("en")
 
 IDS = ("../../escape", "/etc", "..", ".", "", "a/b", "a\\b", "a\0b", "-rf", "r1\n", "r" * 65, "~root", ".hidden", "röd", 5, None)
 
@@ -249,7 +249,7 @@ def test_other_rows_that_cannot_be_read_are_left_out_or_default(world, value):
         ("accounts", "roles", account.id), ("completions", "sampling", 1),
     ):  # fmt: skip
         spoil(store, table, column, row_id, value)
-    assert [judged.judgment.id for judged in judgments.standing(store)] == [second.id]
+    assert [judged.judgment.id for judged in judgments.active(store)] == [second.id]
     assert gold.answers(store) == {}
     assert settings.current(store) == ProjectSettings()
     assert [made.source for made in imports.all_imports(store)] == ["x"]

@@ -11,14 +11,14 @@ import pytest
 from served_app import served, until
 
 from feedback_ui.server import access
-from feedback_ui.server.connections import LONGEST_HEADERS, Patience, places
+from feedback_ui.server.connections import LONGEST_HEADERS, ConnectionLimits, max_connections
 
 PLACES = 80
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    patience = Patience(places=PLACES, headers_s=1.0, rest_s=1.0, unread_s=1.0)
+    patience = ConnectionLimits(places=PLACES, headers_s=1.0, rest_s=1.0, unread_s=1.0)
     with served(tmp_path_factory.mktemp("slow"), patience=patience) as site:
         site.add_accounts()
         yield site
@@ -191,22 +191,22 @@ def test_whoever_waits_longest_goes_first(site):
 
 def test_a_flood_does_not_end_what_is_being_answered(site):
     """A page's stream stays, however many come and say nothing."""
-    heard = []
+    stats = []
 
-    def listen():
+    def return_stats():
         with site.clients["annotator"].stream("GET", "/gradio_api/heartbeat/flood") as reply:
-            heard.append(reply.status_code)
+            stats.append(reply.status_code)
             for line in reply.iter_lines():
-                heard.append(line)
-        heard.append(None)
+                stats.append(line)
+        stats.append(None)
 
-    listening = threading.Thread(target=listen, daemon=True)
+    listening = threading.Thread(target=return_stats, daemon=True)
     listening.start()
-    until(lambda: len(heard) > 1)
+    until(lambda: len(stats) > 1)
     with many(site, 3 * PLACES):
         assert signs_in(site) == 200
-        assert None not in heard
-    assert heard[0] == 200
+        assert None not in stats
+    assert stats[0] == 200
 
 
 def test_one_account_does_not_take_all_places_with_streams(site, monkeypatch):
@@ -233,7 +233,7 @@ def _has_ended(made: socket.socket) -> bool:
 def test_places_leave_files_for_the_rest():
     import resource
 
-    assert 64 <= places() <= max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100)
+    assert 64 <= max_connections() <= max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100)
 
 
 def test_websockets_take_no_place(site):

@@ -16,7 +16,7 @@ import argon2
 import pytest
 
 import launch
-from rlhf.safe_output import VisibleStream, one_line, visible
+from rlhf.safe_output import EscapingStream, escape_controls, one_line
 from storage.content import policies
 from storage.core.database import DataFolder
 from storage.people import accounts, annotators
@@ -159,14 +159,14 @@ def test_an_error_that_nobody_foresaw_is_made_visible_too(tmp_path):
 
 def test_what_people_write_stays_as_it_is():
     said = "한결 — José\tнаука 😀 👩‍👩‍👧 नमस्ते שלום العربية\n"
-    assert visible(said) == said
+    assert escape_controls(said) == said
     assert one_line("a\tb\nc") == r"a\u0009b\u000ac"
-    assert json.loads(f'"{visible(EVIL)}"') == EVIL and json.loads(f'"{visible(chr(0xD800))}"') == "\ud800"
+    assert json.loads(f'"{escape_controls(EVIL)}"') == EVIL and json.loads(f'"{escape_controls(chr(0xD800))}"') == "\ud800"
 
 
 def test_bars_may_move_and_texts_may_not():
     raw = io.StringIO()
-    stream = VisibleStream(raw, bars=True)
+    stream = EscapingStream(raw, bars=True)
     for text in ("\r 50%|### | stage\x1b[2J\r", "\n\x1b[A", "\x1b[Aforged", "x\rforged"):
         stream.write(text)
     assert raw.getvalue() == "\r 50%|### | stage\\u001b[2J\\u000d" + "\n\x1b[A" + "\\u001b[Aforged" + "x\\u000dforged"
@@ -174,5 +174,5 @@ def test_bars_may_move_and_texts_may_not():
 
 def test_a_terminal_without_these_letters_gets_them_written_out():
     raw = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    print("한 naïve", file=VisibleStream(raw), flush=True)
+    print("한 naïve", file=EscapingStream(raw), flush=True)
     assert raw.buffer.getvalue() == b"\\ud55c na\\xefve\n"

@@ -60,8 +60,14 @@ class Judged:
         base = policies.ensure_base(self.store, str(self.model))
         ids = [
             completions.add(
-                self.store, prompt_id=prompt.id, policy_version_id=base.id, text=text, sampling=Sampling(), seed=0,
-                finish_reason="stop", latency_s=0.1,
+                self.store,
+                prompt_id=prompt.id,
+                policy_version_id=base.id,
+                text=text,
+                sampling=Sampling(),
+                seed=0,
+                finish_reason="stop",
+                latency_s=0.1,
             )
             for text in (first, second)
         ]
@@ -82,9 +88,21 @@ class Judged:
     def config(self, **options) -> RoundConfig:
         """Small enough to run in a second; every figure that a test counts on is said here and not left to the preset."""
         values = {
-            "model": str(self.model), "device": "cpu", "dtype": "float32", "include_simulated": True, "min_pairs": 4, "reward_epochs": 1,
-            "reward_batch_size": 2, "reward_reference_samples": 8, "ppo_steps": 2, "ppo_batch_size": 8, "ppo_minibatch_size": 4,
-            "ppo_epochs": 2, "ppo_max_new_tokens": 8, "evaluation_completions_per_prompt": 1, "evaluation_max_new_tokens": 8,
+            "model": str(self.model),
+            "device": "cpu",
+            "dtype": "float32",
+            "include_simulated": True,
+            "min_pairs": 4,
+            "reward_epochs": 1,
+            "reward_batch_size": 2,
+            "reward_reference_samples": 8,
+            "ppo_steps": 2,
+            "ppo_batch_size": 8,
+            "ppo_minibatch_size": 4,
+            "ppo_epochs": 2,
+            "ppo_max_new_tokens": 8,
+            "evaluation_completions_per_prompt": 1,
+            "evaluation_max_new_tokens": 8,
             "evaluation_shown_samples": 2,
         } | options
         return with_options(PRESETS["tiny"], {name.replace("_", "-"): value for name, value in values.items()})

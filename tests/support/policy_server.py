@@ -10,12 +10,12 @@ import uvicorn
 from learning import scramble, user
 
 from rlhf.config import AdapterConfig
-from rlhf.generation.engine import Speakers
+from rlhf.generation.engine import Engine
 from rlhf.generation.server import build_server
 from rlhf.models.backbone import Backbone
 from rlhf.serving import supervisor
 from rlhf.serving.client import PolicyClient
-from rlhf.serving.filler import Filler
+from rlhf.serving.filler import ComparisonGenerator
 from storage.content import policies
 from storage.project import runs
 
@@ -41,13 +41,11 @@ class Server:
 
     def __init__(self, store, folder):
         self.store, self.model = store, str(folder)
-        self.speakers = Speakers(store, self.model, Backbone.load(folder, "cpu", "float32"))
-        self.filler = Filler(store, self.speakers.draw, self.model)
+        self.speakers = Engine(store, self.model, Backbone.load(folder, "cpu", "float32"))
+        self.filler = ComparisonGenerator(store, self.speakers.draw, self.model)
         self.app = build_server(self.speakers, self.filler)
         self.port = supervisor.free_port()
-        self._uvicorn = uvicorn.Server(
-            uvicorn.Config(self.app, host="127.0.0.1", port=self.port, log_level="error")
-        )
+        self._uvicorn = uvicorn.Server(uvicorn.Config(self.app, host="127.0.0.1", port=self.port, log_level="error"))
         self._thread = threading.Thread(target=self._uvicorn.run)
         self._thread.start()
         until(lambda: self._uvicorn.started)

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from feedback_ui.app import build_app
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving
 from feedback_ui.server.web import Web
 from rlhf.config import RoundConfig
@@ -73,9 +73,7 @@ class Served:
 
     def predict(self, who: str, handler: str | int, data: list, **more) -> httpx2.Response:
         number = self.handler(handler) if isinstance(handler, str) else handler
-        return self.clients[who].post(
-            "/gradio_api/run/predict", json={"fn_index": number, "data": data, "session_hash": "session"} | more
-        )
+        return self.clients[who].post("/gradio_api/run/predict", json={"fn_index": number, "data": data, "session_hash": "session"} | more)
 
     def component(self, name: str) -> int:
         return next(number for number, block in self.pages.blocks.items() if getattr(block, "elem_id", None) == name)
@@ -111,7 +109,7 @@ def served(folder: Path, **options):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(store, NoJobs(), NoServer(), default_config=RoundConfig()), Gate(store))
+        return Web(build_app(store, NoJobs(), NoServer(), default_config=RoundConfig()), Auth(store))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))

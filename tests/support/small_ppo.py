@@ -12,7 +12,7 @@ from rlhf.generation.sampling import generator
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.rollout import collect
 from rlhf.ppo.trainer import PPO
-from rlhf.reward.model import ADAPTER, RewardModel, Row
+from rlhf.reward.model import ADAPTER, RewardModel, TokenizedExample
 from storage.core.records import Sampling
 
 CPU = torch.device("cpu")
@@ -20,9 +20,25 @@ PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14], [15], [16, 17], [18, 19, 20], 
 ADAPTER_CONFIG = AdapterConfig(rank=8, alpha=16)
 # Every figure by itself: the defaults are tuned, and these tests are not about them.
 CONFIG = PPOConfig(
-    steps=3, batch_size=8, minibatch_size=4, epochs=2, max_new_tokens=8, temperature=0.7,
-    learning_rate=5e-3, value_learning_rate=1e-3, max_grad_norm=1.0, clip=0.2, value_clip=0.2, value_coef=0.1, gamma=1.0, lam=0.95,
-    kl_coef=0.05, kl_target=6.0, kl_horizon=2000, whiten_rewards=False, missing_eos_score=None,
+    steps=3,
+    batch_size=8,
+    minibatch_size=4,
+    epochs=2,
+    max_new_tokens=8,
+    temperature=0.7,
+    learning_rate=5e-3,
+    value_learning_rate=1e-3,
+    max_grad_norm=1.0,
+    clip=0.2,
+    value_clip=0.2,
+    value_coef=0.1,
+    gamma=1.0,
+    lam=0.95,
+    kl_coef=0.05,
+    kl_target=6.0,
+    kl_horizon=2000,
+    whiten_rewards=False,
+    missing_eos_score=None,
 )
 
 
@@ -32,30 +48,39 @@ WANTED = range(0, 64)
 class ByteReward:
     """Scores an answer by the share of some bytes in it."""
 
-    def row(self, prompt_ids, answer_ids) -> Row:
-        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+    def row(self, prompt_ids, answer_ids) -> TokenizedExample:
+        return TokenizedExample([*prompt_ids, *answer_ids], len(prompt_ids))
 
-    def score(self, rows, *, tick=lambda: None):
+    def score(self, rows, *, on_progress=lambda: None):
         return torch.tensor([sum(i in WANTED for i in r.ids[r.start :]) / len(r.ids[r.start :]) for r in rows])
 
 
 def trainer(
-    folder: Path, config: PPOConfig = CONFIG, seed: int = 0, learned_reward: bool = False, adapter: AdapterConfig = ADAPTER_CONFIG,
-    demonstrations: Sequence[Row] = (),
+    folder: Path,
+    config: PPOConfig = CONFIG,
+    seed: int = 0,
+    learned_reward: bool = False,
+    adapter: AdapterConfig = ADAPTER_CONFIG,
+    demonstrations: Sequence[TokenizedExample] = (),
 ) -> PPO:
     backbone = Backbone.load(folder, "cpu", "float32")
-    payer = ByteReward()
+    scorer = ByteReward()
     if learned_reward:
         settings = RewardConfig(adapter=AdapterConfig(rank=2), depth=1.0)
         backbone.add_adapter(ADAPTER, settings.adapter, seed=9)
-        payer = RewardModel(backbone, settings, seed=9)
-    return PPO(backbone, payer, PROMPTS, config, adapter, seed=seed, demonstrations=demonstrations)
+        scorer = RewardModel(backbone, settings, seed=9)
+    return PPO(backbone, scorer, PROMPTS, config, adapter, seed=seed, demonstrations=demonstrations)
 
 
 def taken(ppo: PPO, n: int = 8, temperature: float = 0.7):
     return collect(
-        ppo.backbone, ppo.pay, ppo.value_head, [PROMPTS[i % len(PROMPTS)] for i in range(n)],
-        Sampling(temperature=temperature, max_new_tokens=8), generator(CPU, 5), minibatch_size=4,
+        ppo.backbone,
+        ppo.pay,
+        ppo.value_head,
+        [PROMPTS[i % len(PROMPTS)] for i in range(n)],
+        Sampling(temperature=temperature, max_new_tokens=8),
+        generator(CPU, 5),
+        minibatch_size=4,
     )
 
 

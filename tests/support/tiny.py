@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from rlhf.models.backbone import Backbone
 
 TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
 
@@ -23,7 +22,9 @@ def tokenizer(*, pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>" if pad_is_eos else "<|pad|>",
+        tokenizer_object=core,
+        eos_token="<|end|>",
+        pad_token="<|end|>" if pad_is_eos else "<|pad|>",
         additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
     )
     made.chat_template = TEMPLATE
@@ -33,8 +34,15 @@ def tokenizer(*, pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
 def model(vocabulary: int, *, seed: int = 0, layers: int = 2) -> torch.nn.Module:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.2,
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
     )
     return AutoModelForCausalLM.from_config(config)
 

@@ -89,18 +89,18 @@ def ask_queue(client: httpx2.Client, body: bytes) -> tuple[int, str]:
     status, text = reach(client, "POST", "/gradio_api/queue/join", content=body, headers={"content-type": "application/json"})
     if status != 200:
         return status, text
-    heard = []
+    stats = []
     with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "walk"}) as messages:
         if messages.status_code != 200:
             return messages.status_code, messages.read().decode()
         for line in messages.iter_lines():
-            heard.append(line)
+            stats.append(line)
             if "process_completed" in line or "close_stream" in line:
                 break
-    ends = [json.loads(line.removeprefix("data: ")) for line in heard if "process_completed" in line]
+    ends = [json.loads(line.removeprefix("data: ")) for line in stats if "process_completed" in line]
     if ends and not ends[-1]["success"]:
         return 500, json.dumps(ends[-1]["output"])
-    return 200, "\n".join(heard)
+    return 200, "\n".join(stats)
 
 
 def server_call(block, attribute: str) -> dict:

@@ -10,8 +10,8 @@ from gradio.helpers import special_args
 
 from feedback_ui.judging import compare, judging_view
 from feedback_ui.judging.component import SCRIPTS, STYLES
-from feedback_ui.server.auth import Gate
-from feedback_ui.shared.i18n import Words
+from feedback_ui.server.auth import Auth
+from feedback_ui.shared.i18n import Translator
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.database import StoreError
 from storage.core.records import Flag, IdealAnswer, ProjectSettings, Sampling, Timing
@@ -20,7 +20,7 @@ from storage.judging.details import of_judgments
 from storage.people import accounts, annotators
 from storage.project import guidelines, settings
 
-EN, KO = Words("en"), Words("ko")
+EN, KO = Translator("en"), Translator("ko")
 
 EVERYTHING = ProjectSettings(aspects=("Helpful", "Honest"), rationale="required", ideal_answers=True)
 
@@ -337,9 +337,7 @@ def test_a_dry_queue_says_how_long(desk, local, server):
 
 def test_a_dry_queue_without_a_server_says_so(desk, local, server):
     server.fall_over("no answer from the policy server at http://127.0.0.1:1/v1")
-    assert desk.next_for(local, EN, {})["note"].startswith(
-        "No answer from the policy server at http://127.0.0.1:1/v1. Until then"
-    )
+    assert desk.next_for(local, EN, {})["note"].startswith("No answer from the policy server at http://127.0.0.1:1/v1. Until then")
 
 
 def test_a_full_queue_does_not_need_the_server(desk, local, server, waiting):
@@ -377,7 +375,7 @@ def call(build, store, server):
 
     def page():
         with gr.Blocks(analytics_enabled=False):
-            return compare.build(store, server, Gate(store))
+            return compare.build(store, server, Auth(store))
 
     component = build(page)
 
@@ -410,7 +408,7 @@ def test_who_is_not_signed_in_is_told_so(call, store, waiting):
 
 def test_a_lead_alone_does_not_judge(call, store, waiting):
     account = accounts.create(store, "Lea", "correct horse", ["lead"])
-    request = SimpleNamespace(headers={}, cookies={Gate(store).cookie: accounts.sign_in(store, "Lea", "correct horse")})
+    request = SimpleNamespace(headers={}, cookies={Auth(store).cookie: accounts.sign_in(store, "Lea", "correct horse")})
     reply = call("next_comparison", {}, request)
     assert (reply["signed_out"], "annotator" in reply["refused"]) == (False, True)
     assert store.value("SELECT count(*) FROM presentations WHERE annotator_id = ?", [account.annotator.id]) == 0

@@ -4,20 +4,20 @@ import json
 
 import pytest
 
-from feedback_ui.judging.history import PAGE_ROWS, Archive
-from feedback_ui.shared.i18n import Words
+from feedback_ui.judging.history import PAGE_ROWS, HistoryService
+from feedback_ui.shared.i18n import Translator
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.records import Details, Flag, IdealAnswer, ProjectSettings, Sampling
 from storage.judging import exclusions, judgments, presentations, queue
 from storage.people import annotators
 from storage.project import settings
 
-EN = Words("en")
+EN = Translator("en")
 
 
 @pytest.fixture
 def archive(store):
-    return Archive(store)
+    return HistoryService(store)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_ready_made_reason_is_told_in_the_readers_language(store, archive, loc
     first, second = put(local, 2, 2)
     skip(store, first, "Broken prompt")
     skip(store, second, "두 가지를 묻습니다")
-    told = [row["verdict"] for row in archive.rows(local, Words("ko"), {})["rows"]]
+    told = [row["verdict"] for row in archive.rows(local, Translator("ko"), {})["rows"]]
     assert told == ["건너뜀: 두 가지를 묻습니다", "건너뜀: 잘못된 질문"]
 
 

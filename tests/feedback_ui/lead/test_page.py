@@ -11,8 +11,8 @@ import pytest
 from argon2 import PasswordHasher
 
 from feedback_ui.lead import LeadPage, lead_view, quality_view
-from feedback_ui.server.auth import Gate, Refused
-from feedback_ui.shared.i18n import Words
+from feedback_ui.server.auth import Auth, Refused
+from feedback_ui.shared.i18n import Translator
 from rlhf.analysis.agreement import LeftShare
 from rlhf.serving.client import PolicyServerDown
 from storage.content import batches, comparisons, completions, policies, prompts
@@ -23,7 +23,7 @@ from storage.judging import exclusions, gold, history, judgments, presentations,
 from storage.people import accounts, annotators, audit
 from storage.project import guidelines, settings
 
-EN, KO = Words("en"), Words("ko")
+EN, KO = Translator("en"), Translator("ko")
 READING = {
     "enter", "open", "load", "include", "open_item", "view", "follow", "show_newer", "show_older",
 }  # fmt: skip
@@ -44,7 +44,7 @@ def pressed(act, row):
 
 @pytest.fixture
 def gate(store):
-    return Gate(store)
+    return Auth(store)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def blocks(tmp_path_factory):
         with gr.Blocks() as blocks:
             with gr.Tabs():
                 with gr.Tab("Lead") as tab:
-                    blocks.lead = LeadPage(store, None, Gate(store))
+                    blocks.lead = LeadPage(store, None, Auth(store))
             blocks.lead.wire(tab)
         store.close()
         return blocks
@@ -347,9 +347,7 @@ def test_waiting_times_follow_the_line_and_leave_out_what_is_stuck():
         return Batch(number, (1,), 2, Sampling(), 10, made, priority, None, "2026-01-01T00:00:00+00:00", cancelled)
 
     every = [batch(5, 10), batch(4, 0, cancelled="2026-01-02T00:00:00+00:00"), batch(3, 4, priority=1), batch(2, 0), batch(1, 5)]
-    html = lead_view.batch_list(
-        EN, every, {}, {}, notes={"2": "The adapter is <missing>."}, seconds_per_comparison=20.0, acts=True
-    )
+    html = lead_view.batch_list(EN, every, {}, {}, notes={"2": "The adapter is <missing>."}, seconds_per_comparison=20.0, acts=True)
     rows = html.split("<tr>")[2:]
     # Batch 3 is more urgent: 6 x 20 s; batch 1 waits for it and for its own 5. Batch 2 is stuck and says why.
     states = ("done", "cancelled", "about 2 min left", "The adapter is &lt;missing&gt;.", "about 4 min left")
@@ -607,13 +605,12 @@ def test_the_audit_is_told_in_the_readers_language(store, part, people, of_three
     settings.change(store, ProjectSettings(overlap=4), people.local.id)
     batch = batches.ask(store, [policies.all_versions(store)[0].id], answers=2, sampling=Sampling(), count=7, by=people.local.id)
     batches.cancel(store, batch.id, people.local.id)
-    vote = judgments.save(
-        store, queue.next_presentation(store, people.ann.id)[1].id, people.ann.id, verdict="skip", skip_reason="<odd>"
-    )
+    vote = judgments.save(store, queue.next_presentation(store, people.ann.id)[1].id, people.ann.id, verdict="skip", skip_reason="<odd>")
     exclusions.exclude(store, [vote.id], rule="too fast", reason="why", by=people.local.id)
     accounts.create(store, "Lea", "long enough", ["lead"], people.local.id)
-    english, korean = (lead_view.audit_list(words, audit.entries(store), {a.id: a.name for a in annotators.all_annotators(store)})
-                       for words in (EN, KO))
+    english, korean = (
+        lead_view.audit_list(words, audit.entries(store), {a.id: a.name for a in annotators.all_annotators(store)}) for words in (EN, KO)
+    )
     for said in ("overlap = 4", "7 comparisons", "0 of 7 made", "Too fast: why", "account Lea", "&lt;odd&gt;"):
         assert said in english, said
     assert "비교 7개" in korean and "너무 빠름: why" in korean

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.leaderboard.leaderboard_view import everyone, own, streak
 from feedback_ui.leaderboard.page import LeaderboardPage
-from feedback_ui.server.auth import Gate, Refused
-from feedback_ui.shared.i18n import Words
+from feedback_ui.server.auth import Auth, Refused
+from feedback_ui.shared.i18n import Translator
 from rlhf.analysis.leaderboard import Figure, Leaderboard, Standing
 from storage.analytics import rankings
 from storage.content import comparisons, completions, policies, prompts
@@ -20,7 +20,7 @@ from storage.core.database import now
 from storage.core.records import Annotator, Sampling
 from storage.people import accounts, annotators
 
-EN, KO = Words("en"), Words("ko")
+EN, KO = Translator("en"), Translator("ko")
 
 TODAY = date(2026, 11, 23)
 
@@ -45,7 +45,7 @@ def asked(store, monkeypatch):
             accounts.create(store, "the first", "correct horse", ["lead"])
         if name:
             accounts.create(store, name, "correct horse", roles)
-            headers.append((b"cookie", f"{Gate(store).cookie}={accounts.sign_in(store, name, 'correct horse')}".encode()))
+            headers.append((b"cookie", f"{Auth(store).cookie}={accounts.sign_in(store, name, 'correct horse')}".encode()))
         return Request({"type": "http", "method": "POST", "path": "/", "headers": headers})
 
     return request
@@ -124,7 +124,7 @@ def test_the_switch_is_there_where_a_rule_has_judged(board_page, store, asked):
     assert not board_page.open(0, False, asked())[board_page.simulated].visible
     judge(store, "rule", won="Vogsphere-9B", lost="Zarquon-7B", kind="simulated")
     assert board_page.open(0, False, asked())[board_page.simulated].visible
-    assert '<dd>1</dd>' in board_page.include(False, asked()) and '<dd>2</dd>' in board_page.include(True, asked())
+    assert "<dd>1</dd>" in board_page.include(False, asked()) and "<dd>2</dd>" in board_page.include(True, asked())
 
 
 def test_the_day_is_the_readers_own(board_page, store, asked):

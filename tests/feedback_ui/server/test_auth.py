@@ -7,7 +7,7 @@ import gradio as gr
 import pytest
 from starlette.requests import Request
 
-from feedback_ui.server.auth import Gate, Refused, Visitor
+from feedback_ui.server.auth import Auth, Refused, Visitor
 from storage.core.database import Database
 from storage.core.records import ROLES
 from storage.people import accounts, annotators
@@ -22,7 +22,7 @@ def cheap_hashes(monkeypatch):
 
 @pytest.fixture
 def gate(store):
-    return Gate(store)
+    return Auth(store)
 
 
 def asking(gate, token=None, language="en"):
@@ -107,7 +107,7 @@ def test_roles_and_sessions_are_asked_for_at_every_call(gate, store):
 
 def test_two_folders_have_two_cookies(tmp_path, gate):
     other = Database(tmp_path / "other" / "rankloop.db")
-    assert Gate(other).cookie != gate.cookie == Gate(gate.store).cookie
+    assert Auth(other).cookie != gate.cookie == Auth(gate.store).cookie
     other.close()
 
 

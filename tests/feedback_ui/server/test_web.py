@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from feedback_ui.server import access
-from feedback_ui.server.auth import Gate
+from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving, bound
 from feedback_ui.server.web import Web
 from storage.core.database import Database
@@ -31,7 +31,7 @@ def cheap_hashes(monkeypatch):
     monkeypatch.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
-def pages(gate: Gate) -> gr.Blocks:
+def pages(gate: Auth) -> gr.Blocks:
     """One event that goes round the queue, one that streams through it, one server function."""
 
     def say(request: gr.Request) -> str:
@@ -57,7 +57,7 @@ def pages(gate: Gate) -> gr.Blocks:
 class Site:
     """A served app with verbs for those who visit it."""
 
-    def __init__(self, serving: Serving, gate: Gate):
+    def __init__(self, serving: Serving, gate: Auth):
         self.serving, self.gate, self.store, self.url = serving, gate, gate.store, serving.url
 
     def get(self, path="/", **headers):
@@ -120,8 +120,8 @@ def until(condition, within_s=10.0):
 
 def serve(store) -> Site:
     # In a loop that runs: Gradio opens one and never closes it where there is none.
-    async def made() -> tuple[Web, Gate]:
-        gate = Gate(store)
+    async def made() -> tuple[Web, Auth]:
+        gate = Auth(store)
         return Web(pages(gate), gate), gate
 
     web, gate = asyncio.run(made())

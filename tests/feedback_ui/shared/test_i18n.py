@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 
 import feedback_ui
-from feedback_ui.shared.i18n import LANGUAGES, Words, tables, words_of
+from feedback_ui.shared.i18n import LANGUAGES, Translator, tables, translator_for
 from feedback_ui.shared.theme import heading, label
 from rlhf.config import RoundConfig, options
 
@@ -139,17 +139,17 @@ def test_every_text_is_asked_for():
 def test_every_option_of_a_round_is_named_and_explained(language):
     for option in options(RoundConfig()):
         for part in ("title", "help"):
-            assert Words(language)(f"option.{option.name}.{part}")
+            assert Translator(language)(f"option.{option.name}.{part}")
 
 
 def test_an_option_is_explained_in_english_as_on_the_command_line():
     option = next(option for option in options(RoundConfig()) if option.name == "ppo-kl-coef")
-    assert Words("en")("option.ppo-kl-coef.help") == option.help == "Reward units per nat of KL to the reference."
-    assert Words("en")("option.ppo-kl-coef.title") == "PPO KL coefficient"
+    assert Translator("en")("option.ppo-kl-coef.help") == option.help == "Reward units per nat of KL to the reference."
+    assert Translator("en")("option.ppo-kl-coef.title") == "PPO KL coefficient"
 
 
 def test_one_and_many():
-    english, korean = Words("en"), Words("ko")
+    english, korean = Translator("en"), Translator("ko")
     assert english("training.pairs_from_people", count=1) == "1 preference pair from people"
     assert english("training.pairs_from_people", count=0) == "0 preference pairs from people"
     assert english("training.pairs_from_people", count=1204) == "1,204 preference pairs from people"
@@ -157,18 +157,18 @@ def test_one_and_many():
 
 
 def test_what_is_put_in_is_not_read_again():
-    assert Words("en")("run.error", error="{nats} {0}") == "{nats} {0}"
+    assert Translator("en")("run.error", error="{nats} {0}") == "{nats} {0}"
 
 
 def test_a_missing_text_is_said_by_name():
     with pytest.raises(KeyError, match=r"no text 'run\.no_such' in locales/ko\.json"):
-        Words("ko")("run.no_such")
+        Translator("ko")("run.no_such")
     with pytest.raises(KeyError, match=r"no text 'run\.no_such\.other'"):
-        Words("en")("run.no_such", count=3)
+        Translator("en")("run.no_such", count=3)
     with pytest.raises(KeyError, match="no_such"):
         label("no_such")
     with pytest.raises(KeyError, match="time"):
-        Words("en")("run.left")
+        Translator("en")("run.left")
 
 
 @pytest.mark.parametrize(
@@ -188,12 +188,12 @@ def test_a_missing_text_is_said_by_name():
 )
 def test_the_browsers_first_wish_decides(accepted, language):
     request = Request({"type": "http", "headers": [(b"accept-language", accepted.encode())]})
-    assert words_of(request).language == language
+    assert translator_for(request).language == language
 
 
 def test_who_says_no_language_reads_english():
-    assert words_of(Request({"type": "http", "headers": []})).language == "en"
-    assert words_of(SimpleNamespace()).language == words_of(None).language == "en"
+    assert translator_for(Request({"type": "http", "headers": []})).language == "en"
+    assert translator_for(SimpleNamespace()).language == translator_for(None).language == "en"
 
 
 def test_gradio_gets_a_text_that_it_can_find():

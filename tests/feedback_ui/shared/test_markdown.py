@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from feedback_ui.shared import markdown
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import ALLOWED_TAGS, render
 
 NASTY = [
@@ -42,9 +42,7 @@ NASTY = [
     "\x00\ud7ff\u202e",
 ]
 
-texts = st.lists(
-    st.sampled_from(NASTY) | st.text(max_size=20) | st.sampled_from(list("[]()<>!`*_#|\"'\n &;:/")), max_size=12
-).map("".join)
+texts = st.lists(st.sampled_from(NASTY) | st.text(max_size=20) | st.sampled_from(list("[]()<>!`*_#|\"'\n &;:/")), max_size=12).map("".join)
 
 
 class Inventory(HTMLParser):
@@ -205,7 +203,7 @@ def test_a_text_that_is_too_long_or_has_too_many_marks_is_plain_with_a_note():
         assert set(found.tags) == {"p", "em", "br"}
         assert "**a** &lt;b&gt;<br>\n" in render(text)
     assert render(marked).startswith("<p><em>Shown as plain text, without formatting: it has 20,010 characters.")
-    assert render(marked, Words("ko")).startswith("<p><em>서식 없이 원문 그대로 표시합니다: 20,010자입니다.")
+    assert render(marked, Translator("ko")).startswith("<p><em>서식 없이 원문 그대로 표시합니다: 20,010자입니다.")
 
 
 def test_a_million_brackets_and_forty_thousand_links_are_shown():

@@ -5,13 +5,13 @@ import re
 import pytest
 
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import charts, run_view
 from rlhf.data.pairs import PreferencePair
 from storage.analytics.stats import DayOfJudging
 from storage.core.records import Metric, PolicyVersion, Run, RunSample
 
-EN, KO = Words("en"), Words("ko")
+EN, KO = Translator("en"), Translator("ko")
 
 
 def a_run(**changes):
@@ -45,9 +45,7 @@ def test_pairs_from_people_and_simulated_ones_are_told_apart():
 def test_versions_to_compare_are_those_served_newest_first():
     versions = [
         PolicyVersion(i, name, kind, "m", None, None, "")
-        for i, (name, kind) in enumerate(
-            [("base", "base"), ("t1", "tuned"), ("t2", "tuned"), ("gone", "tuned"), ("x", "external")]
-        )
+        for i, (name, kind) in enumerate([("base", "base"), ("t1", "tuned"), ("t2", "tuned"), ("gone", "tuned"), ("x", "external")])
     ]
     assert presenters.served_versions(["t1", "base", "t2", "x"], versions) == ("base", ["t2", "t1"])
     assert presenters.served_versions([], versions) == (None, [])
@@ -232,9 +230,7 @@ def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
 
 
 def test_samples_are_rendered_safely():
-    html = run_view.samples(
-        EN, [RunSample("<script>p", "**b**", "<img src=x>", -0.5, 1.0), RunSample("q", "r", None, None, None)]
-    )
+    html = run_view.samples(EN, [RunSample("<script>p", "**b**", "<img src=x>", -0.5, 1.0), RunSample("q", "r", None, None, None)])
     assert "<script" not in html and "<img" not in html
     assert "<strong>b</strong>" in html
     assert "score -0.50" in html and "score +1.00" in html

@@ -8,7 +8,7 @@ import pytest
 
 import feedback_ui
 from feedback_ui.app import build_app
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.runs.jobs import Jobs
 from storage.core.database import DataFolder
@@ -35,7 +35,7 @@ def filled_in(training):
 
 def test_the_form_has_no_place_for_code(training):
     assert not any("function" in name for name in training.form.fields)
-    assert training.form.read(Words("en"), filled_in(training)).reward_function is None
+    assert training.form.read(Translator("en"), filled_in(training)).reward_function is None
 
 
 def test_a_forged_option_is_refused(training, monkeypatch):
@@ -44,7 +44,7 @@ def test_a_forged_option_is_refused(training, monkeypatch):
     training.form.fields["reward-function"] = field
     monkeypatch.setattr("feedback_ui.training.form.options", lambda _: [replace(option, name="reward-function", type=str)])
     with pytest.raises(ConfigError, match="unknown option 'reward-function'"):
-        training.form.read(Words("en"), filled_in(training) | {field: "os:system"})
+        training.form.read(Translator("en"), filled_in(training) | {field: "os:system"})
 
 
 def test_a_configuration_that_names_code_is_not_started_from_the_page(training, store):

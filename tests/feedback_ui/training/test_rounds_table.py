@@ -1,19 +1,34 @@
 """Finished rounds as the Training page shows them, in both languages."""
 
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import rounds_table, run_view
 from rlhf.config import AdapterConfig, RoundConfig
 from storage.core.records import Run
 
-EN, KO = Words("en"), Words("ko")
+EN, KO = Translator("en"), Translator("ko")
 
 
 def a_round(run_id="r1", config=None, *, status="done", created="2026-11-02T10:00:00.000+00:00", simulated=0, stage=None, **result):
     share = {"value": 0.71, "low": 0.62, "high": 0.79, "cases": 40}
     values = {"heldout_accuracy": share, "win_rate_by_reward_model": share, "kl": 2.851, "minutes": 23.3, "peak_memory_gib": 1.94} | result
     return Run(
-        run_id, status, (config or RoundConfig()).to_dict(), 0, {}, {"pairs": 1320, "simulated": simulated, "sha256": "3f2a91c0" * 8},
-        stage, 1.0, None, False, None, None, created, created, created, None, values if status == "done" else None,
+        run_id,
+        status,
+        (config or RoundConfig()).to_dict(),
+        0,
+        {},
+        {"pairs": 1320, "simulated": simulated, "sha256": "3f2a91c0" * 8},
+        stage,
+        1.0,
+        None,
+        False,
+        None,
+        None,
+        created,
+        created,
+        created,
+        None,
+        values if status == "done" else None,
     )
 
 
@@ -31,8 +46,17 @@ def test_a_row_tells_what_a_round_learned_from_and_what_came_of_it():
     (row,) = cells(rounds_table.section(EN, [a_round(simulated=1000)]))
     small = '<br><span class="rl-muted">'
     assert row == [
-        "r1", "PPO", f"LoRA{small}rank 16, top 10 layers</span>", f"1,320{small}1,000 simulated</span>", "<code>3f2a91c</code>",
-        f"71%{small}62% to 79%</span>", "", f"71%{small}62% to 79%</span>", "2.85 nats", "23 min", "1.9 GiB",
+        "r1",
+        "PPO",
+        f"LoRA{small}rank 16, top 10 layers</span>",
+        f"1,320{small}1,000 simulated</span>",
+        "<code>3f2a91c</code>",
+        f"71%{small}62% to 79%</span>",
+        "",
+        f"71%{small}62% to 79%</span>",
+        "2.85 nats",
+        "23 min",
+        "1.9 GiB",
     ]
 
 

@@ -4,11 +4,11 @@ from copy import deepcopy
 
 import pytest
 
-from feedback_ui.shared.i18n import Words
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import charts, trust_view
 from storage.core.records import Annotator, Comparison, Metric, Prompt, Run
 
-EN, KO = Words("en"), Words("ko")
+EN, KO = Translator("en"), Translator("ko")
 
 FOUND = {
     "pairs": 412, "judgments": 400, "prompts": 96,

@@ -49,8 +49,10 @@ class Arena:
             comparison_id = comparisons.add(self.store, prompt_id, [i for each in ids.values() for i in each], purpose="versus")
             person = annotators.ensure(self.store, who, *(("simulated", "length") if who == "rule" else ()))
             said = [[ids[letter].pop() for letter in tier] for tier in tiers.split()]
-            self.store.insert("judgments", {"comparison_id": comparison_id, "annotator_id": person.id, "verdict": "rank", "tiers": said,
-                                            "created_at": now()})
+            self.store.insert(
+                "judgments",
+                {"comparison_id": comparison_id, "annotator_id": person.id, "verdict": "rank", "tiers": said, "created_at": now()},
+            )
 
     def prompt(self):
         self.asked += 1

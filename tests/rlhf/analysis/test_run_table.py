@@ -16,12 +16,31 @@ def share(value, low, high):
 
 def a_round(run_id="r1", *, status="done", config=None, created="2026-11-02T10:00:00.000+00:00", **result):
     values = {
-        "heldout_accuracy": share(0.71, 0.62, 0.79), "win_rate": share(0.64, 0.55, 0.72),
-        "win_rate_by_reward_model": share(0.8, 0.7, 0.9), "kl": 2.851, "minutes": 23.34, "peak_memory_gib": 1.94,
+        "heldout_accuracy": share(0.71, 0.62, 0.79),
+        "win_rate": share(0.64, 0.55, 0.72),
+        "win_rate_by_reward_model": share(0.8, 0.7, 0.9),
+        "kl": 2.851,
+        "minutes": 23.34,
+        "peak_memory_gib": 1.94,
     } | result
     return Run(
-        run_id, status, (config or RoundConfig()).to_dict(), 0, {}, {"pairs": 320, "simulated": 300, "sha256": "3f2a91c0" * 8}, None, 1.0,
-        None, False, None, None, created, created, created, None, values if status == "done" else None,
+        run_id,
+        status,
+        (config or RoundConfig()).to_dict(),
+        0,
+        {},
+        {"pairs": 320, "simulated": 300, "sha256": "3f2a91c0" * 8},
+        None,
+        1.0,
+        None,
+        False,
+        None,
+        None,
+        created,
+        created,
+        created,
+        None,
+        values if status == "done" else None,
     )
 
 
@@ -37,7 +56,7 @@ def test_a_round_of_before_there_were_methods_was_ppo_on_lora():
     del old.config["method"]
     old.config["ppo"]["adapter"] = {"rank": 8, "alpha": 16, "top_layers": 10}
     del old.config["adapter"]
-    found, = run_table.finished([old])
+    (found,) = run_table.finished([old])
     assert (found.method, found.adapter) == ("ppo", AdapterConfig("lora", 8, 16, 10))
 
 
@@ -66,8 +85,17 @@ def test_a_terminal_shows_a_line_a_round():
     assert lines[0].split("  ")[0] == "run" and "held-out" not in lines[0] and "judgments" in lines[0]
     first = [cell for cell in lines[1].split("  ") if cell]
     assert [cell.strip() for cell in first] == [
-        "r1", "ppo", "lora rank 16 layers 10", "320 (300 simulated)", "3f2a91c", "71% (62 to 79)", "64% (55 to 72)", "80% (70 to 90)",
-        "2.85", "23.3", "1.9",
+        "r1",
+        "ppo",
+        "lora rank 16 layers 10",
+        "320 (300 simulated)",
+        "3f2a91c",
+        "71% (62 to 79)",
+        "64% (55 to 72)",
+        "80% (70 to 90)",
+        "2.85",
+        "23.3",
+        "1.9",
     ]
     second = [cell.strip() for cell in lines[2].split("  ") if cell.strip()]
     assert second[:3] == ["r2", "dpo", "ia3"] and second[6] == "-"

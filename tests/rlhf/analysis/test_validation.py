@@ -12,7 +12,18 @@ from pytest import approx
 from scipy import stats
 
 from rlhf.analysis import validation
-from rlhf.analysis.validation import DRAWS, FOLDS, FRACTIONS, at, calibration, grouped_folds, law, out_of_fold, surprises, validate
+from rlhf.analysis.validation import (
+    DRAWS,
+    FOLDS,
+    FRACTIONS,
+    at,
+    calibration,
+    grouped_folds,
+    high_loss_judgments,
+    law,
+    out_of_fold,
+    validate,
+)
 from storage.judging.judgments import Origin
 
 Z2 = stats.norm.ppf(0.975) ** 2
@@ -298,13 +309,13 @@ def test_surprises_are_judgments_by_their_mean_loss():
     given_ = {1: (0.1, 0.4), 2: (0.9,), 3: (0.5,), 4: (0.05,)}
     where = origins([0] * 5, judgment=[1, 1, 2, 3, 4])
     margins = np.array([[margin(p) for ps in given_.values() for p in ps]] * 2)
-    found = surprises(margins, where)
+    found = high_loss_judgments(margins, where)
     assert [(s.judgment_id, s.comparison_id, s.probability) for s in found] == [(4, 1004, approx(0.05)), (1, 1001, approx(0.2))]
 
 
 def test_a_surprise_is_one_in_every_draw():
     # Probabilities 1/100 and 99/100 in two draws: the mean loss is 2.31, more than always giving 1/5, whose is 1.61.
     margins = np.array([[margin(0.01), margin(0.2)], [margin(0.99), margin(0.2)]])
-    first, second = surprises(margins, origins([0, 1]))
+    first, second = high_loss_judgments(margins, origins([0, 1]))
     assert (first.judgment_id, first.probability) == (0, approx(math.sqrt(0.01 * 0.99)))
     assert second.probability == approx(0.2)

@@ -176,8 +176,23 @@ def test_a_file_that_is_no_store_is_refused(capsys, tmp_path):
 def test_simulated_judgments_are_added_and_counted(capsys, data, store, model, world):
     for i in range(3):
         world.prompt(f"Q{i}", "train")
-    command = ["simulate", "--data", data, "--model", str(model), "--judge", "concise", "--judgments", "5", "--max-new-tokens", "8",
-               "--temperature", "1.2", "--device", "cpu"]
+    command = [
+        "simulate",
+        "--data",
+        data,
+        "--model",
+        str(model),
+        "--judge",
+        "concise",
+        "--judgments",
+        "5",
+        "--max-new-tokens",
+        "8",
+        "--temperature",
+        "1.2",
+        "--device",
+        "cpu",
+    ]
     assert launch.main(command) == 0
     assert "5 simulated judgments by the rule 'concise' added" in capsys.readouterr().out
     assert launch.main([*command, "--flip", "0.3"]) == 2
@@ -186,8 +201,11 @@ def test_simulated_judgments_are_added_and_counted(capsys, data, store, model, w
 
 @pytest.mark.parametrize(
     "options_, said",
-    [(["--judge", "lexical"], "--words"), (["--judge", "concise", "--flip", "0.7"], "--flip 0.7"),
-     (["--judge", "concise", "--judgments", "0"], "at least 1")],
+    [
+        (["--judge", "lexical"], "--words"),
+        (["--judge", "concise", "--flip", "0.7"], "--flip 0.7"),
+        (["--judge", "concise", "--judgments", "0"], "at least 1"),
+    ],
 )
 def test_a_simulation_that_makes_no_sense_is_refused(capsys, data, options_, said):
     assert launch.main(["simulate", "--data", data, *options_]) == 2
@@ -195,8 +213,23 @@ def test_a_simulation_that_makes_no_sense_is_refused(capsys, data, options_, sai
 
 
 def train(data, model, *more):
-    return launch.main(["train", "--data", data, "--preset", "tiny", "--model", str(model), "--device", "cpu", "--dtype", "float32",
-                        "--include-simulated", *more])
+    return launch.main(
+        [
+            "train",
+            "--data",
+            data,
+            "--preset",
+            "tiny",
+            "--model",
+            str(model),
+            "--device",
+            "cpu",
+            "--dtype",
+            "float32",
+            "--include-simulated",
+            *more,
+        ]
+    )
 
 
 def test_a_round_in_this_process(capsys, data, store, model, world):
@@ -206,8 +239,15 @@ def test_a_round_in_this_process(capsys, data, store, model, world):
     run = runs.all_runs(store)[0]
     assert run.status == "done" and run.seed == 9 and run.config["ppo"]["steps"] == 1 and run.config["ppo"]["batch_size"] == 8
     assert f"run {run.id}" in said
-    for part in ("preference pairs", "6 to learn from, 3 held out; 9 of them simulated", "under the reward model (a proxy)", "nats",
-                 "win rate over the base under the rule 'sentiment'", "policy version", f"tiny-{run.id}"):
+    for part in (
+        "preference pairs",
+        "6 to learn from, 3 held out; 9 of them simulated",
+        "under the reward model (a proxy)",
+        "nats",
+        "win rate over the base under the rule 'sentiment'",
+        "policy version",
+        f"tiny-{run.id}",
+    ):
         assert part in said
     assert launch.main(["runs", "--data", data]) == 0
     assert run.id in (overview := capsys.readouterr().out) and "done" in overview and "100%" in overview
@@ -275,13 +315,16 @@ def test_a_run_that_ended_badly_says_why_and_how_to_go_on(capsys, data, store, w
 def busy_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        taken.listen()
+        taken.return_stats()
         yield taken.getsockname()[1]
 
 
 def test_a_port_in_use_is_told_with_another_one(data, busy_port):
     served = subprocess.run(
-        [sys.executable, "launch.py", "serve", "--data", data, "--port", str(busy_port)], capture_output=True, text=True, timeout=120,
+        [sys.executable, "launch.py", "serve", "--data", data, "--port", str(busy_port)],
+        capture_output=True,
+        text=True,
+        timeout=120,
         cwd=Path(launch.__file__).parent,
     )
     assert served.returncode == 2
@@ -309,7 +352,13 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
     status, said = checks(capsys, data, model, "--port", str(free))
     assert status == 0, said
     assert [line.split(":")[0] for line in said.splitlines()] == [
-        "ok   Python", "ok   torch", "ok   free memory", "ok   free disk", "ok   weights", "ok   store", "ok   port",
+        "ok   Python",
+        "ok   torch",
+        "ok   free memory",
+        "ok   free disk",
+        "ok   weights",
+        "ok   store",
+        "ok   port",
     ]
     assert "m009_sign_in" in said
 
@@ -423,10 +472,25 @@ def test_a_round_is_paid_by_the_code_that_its_command_line_names(capsys, world, 
     world.fill()
     options = {"ppo-steps": 1, "ppo-batch-size": 4, "ppo-minibatch-size": 4, "ppo-max-new-tokens": 4, "evaluation-max-new-tokens": 4}
     said = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    assert launch.main([
-        "train", "--data", data, "--model", str(world.model), "--preset", "tiny", "--include-simulated", "--debug", *said,
-        "--reward", "rewards_on_the_side:three",
-    ]) == 0
+    assert (
+        launch.main(
+            [
+                "train",
+                "--data",
+                data,
+                "--model",
+                str(world.model),
+                "--preset",
+                "tiny",
+                "--include-simulated",
+                "--debug",
+                *said,
+                "--reward",
+                "rewards_on_the_side:three",
+            ]
+        )
+        == 0
+    )
     assert "win rate over the base under the reward function" in capsys.readouterr().out
-    run, = runs.all_runs(world.store)
+    (run,) = runs.all_runs(world.store)
     assert [m.value for m in runs.metrics(world.store, run.id) if m.name == "objective/scores"] == [3.0]

@@ -11,7 +11,7 @@ from rlhf.data.demonstrations import Demonstration, NoDemonstrations
 from rlhf.generation.sampling import generator
 from rlhf.ppo import ptx
 from rlhf.ppo.rollout import POLICY
-from rlhf.reward.model import Row
+from rlhf.reward.model import TokenizedExample
 from storage.core.records import Details, IdealAnswer
 from storage.judging import exclusions, judgments, queue
 from storage.people import annotators
@@ -47,12 +47,12 @@ def test_none_are_refused_with_what_to_do():
 
 
 def test_a_demonstration_is_prompt_answer_and_end(backbone):
-    row, = ptx.encode(backbone, [Demonstration(user("Hi?"), "Yo")])
+    (row,) = ptx.encode(backbone, [Demonstration(user("Hi?"), "Yo")])
     prompt = backbone.encode(user("Hi?"))
-    assert row == Row([*prompt, *backbone.encode_answer("Yo"), backbone.eos_id], len(prompt))
+    assert row == TokenizedExample([*prompt, *backbone.encode_answer("Yo"), backbone.eos_id], len(prompt))
 
 
-ROWS = [Row([5, 6, 7, 8, 9], 2), Row([10, 11, 12], 1), Row([13, 14, 15, 16], 3)]
+ROWS = [TokenizedExample([5, 6, 7, 8, 9], 2), TokenizedExample([10, 11, 12], 1), TokenizedExample([13, 14, 15, 16], 3)]
 """3, 2 and 1 tokens of answer."""
 
 
@@ -73,13 +73,13 @@ def test_the_loss_is_the_cross_entropy_of_the_answers_tokens(backbone, temperatu
 def test_the_gradient_is_that_of_the_mean_over_tokens_however_many_rows_are_read_at_once(backbone, at_once):
     backbone.add_adapter(POLICY, AdapterConfig(rank=4), seed=0)
     scramble(backbone, POLICY)
-    with backbone.using(POLICY):
+    with backbone.use_adapter(POLICY):
         (0.5 * sum(plain_nll(backbone, row, 0.7) for row in ROWS) / 6).backward()
         expected = {n: p.grad.clone() for n, p in backbone.parameters(POLICY).items()}
         for p in backbone.parameters(POLICY).values():
             p.grad = None
         loss = ptx.add_gradients(backbone, ROWS, 0.5, 0.7, at_once=at_once)
-    with torch.no_grad(), backbone.using(POLICY):
+    with torch.no_grad(), backbone.use_adapter(POLICY):
         assert loss == pytest.approx(float(sum(plain_nll(backbone, row, 0.7) for row in ROWS)) / 6, abs=1e-4)
     for name, p in backbone.parameters(POLICY).items():
         assert_close(p.grad, expected[name], atol=1e-5, rtol=1e-3)

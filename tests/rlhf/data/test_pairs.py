@@ -59,7 +59,11 @@ def test_ties_make_pairs_where_they_are_asked_for():
     one = judged(((3,), (1, 2, 4)), texts)
     found = pairs.derive([one], ties=True)
     assert [(p.chosen, p.rejected, p.tie) for p in found] == [
-        ("c", "a", False), ("c", "b", False), ("c", "b", False), ("a", "b", True), ("a", "b", True),
+        ("c", "a", False),
+        ("c", "b", False),
+        ("c", "b", False),
+        ("a", "b", True),
+        ("a", "b", True),
     ], "not the pair of equal texts"
     assert {p.weight for p in found} == {1 / 3}
     assert [(p.tie, p.weight) for p in pairs.derive([judged(((1, 2),), texts)], ties=True)] == [(True, 1.0)]
@@ -127,21 +131,30 @@ def test_a_snapshot_comes_back_as_it_was_frozen(tmp_path):
     data = (tmp_path / "run" / "pairs.jsonl").read_bytes()
     assert [json.loads(line)["chosen"] for line in data.decode().split("\n")[:-1]] == ["yes 1\n", "yes 2\n", "yes 3\n"]
     assert pairs.manifest(pairs.read_snapshot(tmp_path / "run")) == {
-        "pairs": 3, "train": 1, "heldout": 2, "simulated": 1, "sha256": hashlib.sha256(data).hexdigest(),
+        "pairs": 3,
+        "train": 1,
+        "heldout": 2,
+        "simulated": 1,
+        "sha256": hashlib.sha256(data).hexdigest(),
     }
     assert [f.name for f in (tmp_path / "run").iterdir()] == ["pairs.jsonl"]
 
 
 def test_what_is_said_beside_the_order_comes_back_too(tmp_path):
-    frozen = [PreferencePair(user("Q"), "a", "b", 0.5, "train", "human", 1, True), pair(),
-              PreferencePair(user("Q"), "a", "b", 1.0, "train", "human", 1, False, "better")]
+    frozen = [
+        PreferencePair(user("Q"), "a", "b", 0.5, "train", "human", 1, True),
+        pair(),
+        PreferencePair(user("Q"), "a", "b", 1.0, "train", "human", 1, False, "better"),
+    ]
     pairs.write_snapshot(frozen, tmp_path)
     assert pairs.read_snapshot(tmp_path) == frozen
 
 
 def test_a_snapshot_from_before_ties_and_strengths_is_read_with_its_hash(tmp_path):
-    line = ('{"prompt": [{"role": "user", "content": "Q"}], "chosen": "a", "rejected": "b", "weight": 1.0, "split": "train", '
-            '"annotator_kind": "human", "judgment_id": 3}\n')
+    line = (
+        '{"prompt": [{"role": "user", "content": "Q"}], "chosen": "a", "rejected": "b", "weight": 1.0, "split": "train", '
+        '"annotator_kind": "human", "judgment_id": 3}\n'
+    )
     (tmp_path / "pairs.jsonl").write_text(line)
     frozen = pairs.read_snapshot(tmp_path)
     assert frozen == [PreferencePair(user("Q"), "a", "b", 1.0, "train", "human", 3, False, None)]

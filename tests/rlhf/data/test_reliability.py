@@ -65,16 +65,33 @@ def vote(store, number, who, first_is_better):
     known = store.value("SELECT id FROM comparisons WHERE prompt_id = ?", [prompt.id])
     if known is None:
         ids = [
-            completions.add(store, prompt_id=prompt.id, policy_version_id=base.id, text=name, sampling=Sampling(), seed=0,
-                            finish_reason="stop", latency_s=0.1)
+            completions.add(
+                store,
+                prompt_id=prompt.id,
+                policy_version_id=base.id,
+                text=name,
+                sampling=Sampling(),
+                seed=0,
+                finish_reason="stop",
+                latency_s=0.1,
+            )
             for name in "ab"
         ]
         known = comparisons.add(store, prompt.id, ids, purpose="collect")
     shown = [c.id for c in comparisons.get(store, known).completions]
     order = shown if first_is_better else shown[::-1]
     annotator = annotators.ensure(store, who)
-    store.insert("judgments", {"comparison_id": known, "annotator_id": annotator.id, "verdict": "rank", "created_at": now(),
-                               "tiers": [[i] for i in order], "purpose": "vote"})
+    store.insert(
+        "judgments",
+        {
+            "comparison_id": known,
+            "annotator_id": annotator.id,
+            "verdict": "rank",
+            "created_at": now(),
+            "tiers": [[i] for i in order],
+            "purpose": "vote",
+        },
+    )
     return annotator.id
 
 

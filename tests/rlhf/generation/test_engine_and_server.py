@@ -15,7 +15,7 @@ from learning import scramble, user
 from policy_server import Server, streamed, until
 
 from rlhf.config import AdapterConfig
-from rlhf.generation.engine import Speakers
+from rlhf.generation.engine import Engine
 from rlhf.models.backbone import Backbone
 from rlhf.runs.environment import engine_environment
 from rlhf.serving import filler, supervisor
@@ -77,9 +77,15 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(server):
 
 @pytest.mark.parametrize(
     "change, said",
-    [({"max_tokens": 0}, "max_tokens"), ({"max_tokens": 10**6}, "max_tokens"), ({"temperature": -1}, "temperature"),
-     ({"messages": []}, "messages"), ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"), ({"seed": -1}, "seed"),
-     ({"top_p": 0}, "top_p")],
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**6}, "max_tokens"),
+        ({"temperature": -1}, "temperature"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"seed": -1}, "seed"),
+        ({"top_p": 0}, "top_p"),
+    ],
 )
 def test_a_wrong_request_is_refused_by_field(server, change, said):
     request = {"model": "tiny", "messages": list(user("Q"))} | change
@@ -159,7 +165,7 @@ def test_nothing_listens_is_told_with_what_to_do():
 
 
 def test_an_answer_that_breaks_off_is_told(server, monkeypatch):
-    real = server.speakers.speak
+    real = server.speakers.stream_text
 
     def breaks(*args):
         pieces = real(*args)
@@ -176,7 +182,7 @@ def test_an_answer_that_breaks_off_is_told(server, monkeypatch):
 
 @pytest.fixture
 def speakers(store, backbone, tiny_folder):
-    return Speakers(store, str(tiny_folder), backbone)
+    return Engine(store, str(tiny_folder), backbone)
 
 
 def test_a_batch_is_answered_in_the_order_it_was_asked(store, speakers):
@@ -210,14 +216,14 @@ def test_pieces_are_whole_characters_and_add_up(speakers, monkeypatch):
             return self.i
 
     monkeypatch.setattr(module, "stream", lambda *_, **__: iter([(Token(i), None) for i in ids]))
-    pieces = list(speakers.speak(speakers.base, speakers.prompt(user("Q")), Sampling(), 0))
+    pieces = list(speakers.stream_text(speakers.base, speakers.prompt(user("Q")), Sampling(), 0))
     assert [p for p, _ in pieces] == ["\u03b1", "\u03b2", "\u03b3", " ", "c", "a", "f", "\u00e9", ""]
     assert pieces[-1] == ("", "stop") and {r for _, r in pieces[:-1]} == {None}
 
 
 def test_nobody_chats_after_a_chat_however_it_ended(speakers):
     for leave in (lambda p: list(p), lambda p: (next(p), p.close())):
-        leave(speakers.speak(speakers.base, speakers.prompt(user("Q")), Sampling(max_new_tokens=5), 0))
+        leave(speakers.stream_text(speakers.base, speakers.prompt(user("Q")), Sampling(max_new_tokens=5), 0))
         assert speakers._chats == 0
 
 
@@ -233,10 +239,23 @@ def served(data, model, *options):
     port = supervisor.free_port()
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "rlhf.generation.server", "--data", str(data), "--port", str(port), "--model", str(model),
-            "--device", "cpu", *options,
+            sys.executable,
+            "-m",
+            "rlhf.generation.server",
+            "--data",
+            str(data),
+            "--port",
+            str(port),
+            "--model",
+            str(model),
+            "--device",
+            "cpu",
+            *options,
         ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=engine_environment() | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=engine_environment() | {"OMP_NUM_THREADS": "1"},
     )
     return process, PolicyClient(f"http://127.0.0.1:{port}/v1")
 

@@ -7,9 +7,20 @@ from tiny import favour
 from torch.testing import assert_close
 
 from rlhf.config import AdapterConfig
-from rlhf.generation.sampling import ENTRIES, LEAVE_AT, Sampled, Step, draw, gather, generator, pick, sample, stream
+from rlhf.generation.sampling import (
+    CDF_BLOCK,
+    COMPACT_AT,
+    DecodeStep,
+    GeneratedSequence,
+    collect_sequences,
+    generator,
+    sample,
+    sample_from_weights,
+    sample_token,
+    stream,
+)
 from rlhf.models.backbone import pad_left
-from rlhf.models.lm_head import Shares, of_logits
+from rlhf.models.lm_head import UnnormalizedSoftmax, token_logprobs_from_logits
 from storage.core.records import Sampling
 
 CPU = torch.device("cpu")
@@ -18,7 +29,7 @@ LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
 
 
 def drawn(sampling, n=20_000, key=1):
-    return draw(LOGITS.expand(n, -1), sampling, generator(CPU, key))[0].bincount(minlength=4)
+    return sample_token(LOGITS.expand(n, -1), sampling, generator(CPU, key))[0].bincount(minlength=4)
 
 
 def fits(counts, p):
@@ -57,7 +68,7 @@ def test_the_smallest_temperatures_and_nuclei_leave_the_likeliest(smallest):
     assert drawn(Sampling(temperature=smallest, top_p=smallest, top_k=1), 500)[0] == 500
     # Also where differences of logits are as large as they come, and where the likeliest is neither first nor alone.
     logits = torch.tensor([[-3e38, 1.0, 3e38, 3e38, -1.0]]).expand(4000, -1)
-    tokens, said = draw(logits, Sampling(temperature=smallest), generator(CPU, 0), listen=True)
+    tokens, said = sample_token(logits, Sampling(temperature=smallest), generator(CPU, 0), return_stats=True)
     assert fits(tokens.bincount(minlength=5)[2:4], [1, 1]) and set(tokens.tolist()) == {2, 3}
     assert_close(said.logprobs, torch.full((4000,), 0.5).log())
     assert_close(said.entropy, torch.full((4000,), 2.0).log())
@@ -65,14 +76,14 @@ def test_the_smallest_temperatures_and_nuclei_leave_the_likeliest(smallest):
 
 def test_the_numbers_of_a_cold_distribution_are_as_worked_out():
     # Logits 1 and 0 at temperature 1e-4: 1e4 nats apart, so the other has no share and its log-probability is -1e4.
-    said = Shares(torch.tensor([[1.0, 0.0]]), 1e-4)
+    said = UnnormalizedSoftmax(torch.tensor([[1.0, 0.0]]), 1e-4)
     assert_close(said.logprobs(torch.tensor([1])), torch.tensor([-1e4]))
     assert_close(said.entropy(), torch.tensor([[0.0]]))
 
 
 def test_weights_that_are_no_numbers_give_some_token_and_no_crash():
-    p = torch.full((2, 3 * ENTRIES), float("nan"))
-    assert all(0 <= token < 3 * ENTRIES for token in pick(p, torch.tensor([0.1, 0.9], dtype=torch.float64)).tolist())
+    p = torch.full((2, 3 * CDF_BLOCK), float("nan"))
+    assert all(0 <= token < 3 * CDF_BLOCK for token in sample_from_weights(p, torch.tensor([0.1, 0.9], dtype=torch.float64)).tolist())
 
 
 @pytest.mark.parametrize("key", [0, 2**31, 2**63 - 1, 2**63, 2**64, 10**30])
@@ -82,21 +93,21 @@ def test_any_seed_gives_a_stream_of_its_own(key):
 
 
 def test_temperature_0_takes_the_likeliest():
-    assert draw(torch.tensor([[0.1, 0.5, 0.4]]), Sampling(temperature=0), generator(CPU, 0))[0].tolist() == [1]
+    assert sample_token(torch.tensor([[0.1, 0.5, 0.4]]), Sampling(temperature=0), generator(CPU, 0))[0].tolist() == [1]
 
 
 def test_the_number_drawn_falls_into_a_tokens_share():
     # Shares end at .1, .1, .5 and 1: the second and the last token have none.
     p = torch.tensor([[0.1, 0.0, 0.4, 0.5, 0.0]])
     for u, token in ((0.0, 0), (0.0999, 0), (0.1001, 2), (0.4999, 2), (0.5001, 3), (1 - 2**-53, 3)):
-        assert pick(p, torch.tensor([u], dtype=torch.float64)).tolist() == [token]
+        assert sample_from_weights(p, torch.tensor([u], dtype=torch.float64)).tolist() == [token]
 
 
 def test_shares_are_found_across_blocks():
     # 2 blocks and a half, equal shares: token i is drawn by u = (i + .5) / n.
-    n = 2 * ENTRIES + ENTRIES // 2
+    n = 2 * CDF_BLOCK + CDF_BLOCK // 2
     u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    assert pick(torch.full((n, n), 3.0), u).tolist() == list(range(n))
+    assert sample_from_weights(torch.full((n, n), 3.0), u).tolist() == list(range(n))
 
 
 def test_a_model_is_sampled_from_its_own_distribution(backbone):
@@ -132,7 +143,7 @@ def test_the_first_end_token_ends_a_row_and_belongs_to_it(model, request):
 def test_rows_that_have_ended_hold_padding(backbone):
     favour(backbone, backbone.eos_id, 4.0)
     steps = list(stream(backbone, [[5, 6, 7]] * 64, Sampling(max_new_tokens=12), generator(CPU, 1)))
-    closed = torch.cat([step.tokens[~step.open_rows] for step in steps])
+    closed = torch.cat([step.tokens[~step.active_rows] for step in steps])
     assert len(closed) > 50 and set(closed.tolist()) == {backbone.pad_id}
 
 
@@ -141,30 +152,33 @@ def test_rows_that_have_ended_are_soon_read_no_further(backbone):
     read = []
     backbone.decoder.layers[0].register_forward_hook(lambda _, given, out: read.append(len(given[0])))
     steps = list(stream(backbone, [[5, 6, 7]] * 64, Sampling(max_new_tokens=12), generator(CPU, 1)))
-    still_open = [int(step.open_rows.sum()) for step in steps]
+    still_open = [int(step.active_rows.sum()) for step in steps]
     # After the prompt, which is one for all, each token; never more than were open one token ago over LEAVE_AT.
     assert read[:2] == [1, 64] and still_open[-1] < 20
-    assert all(rows <= max(before / LEAVE_AT, 1) for rows, before in zip(read[2:], still_open[1:], strict=False))
+    assert all(rows <= max(before / COMPACT_AT, 1) for rows, before in zip(read[2:], still_open[1:], strict=False))
 
 
 def test_a_batch_stops_when_its_last_row_has_ended(backbone):
     favour(backbone, backbone.eos_id, 1e4)
     steps = list(stream(backbone, [[5], [6]], Sampling(max_new_tokens=9), generator(CPU, 0)))
     assert len(steps) == 1
-    assert gather(steps, 2, backbone.eos_id) == [Sampled([backbone.eos_id], "stop")] * 2
+    assert collect_sequences(steps, 2, backbone.eos_id) == [GeneratedSequence([backbone.eos_id], "stop")] * 2
 
 
 def test_an_end_on_the_last_position_is_a_stop():
-    steps = [Step(torch.tensor([7, 7]), torch.tensor([True, True])), Step(torch.tensor([2, 9]), torch.tensor([True, True]))]
+    steps = [DecodeStep(torch.tensor([7, 7]), torch.tensor([True, True])), DecodeStep(torch.tensor([2, 9]), torch.tensor([True, True]))]
     ticks = []
-    assert gather(steps, 2, 2, lambda: ticks.append(1)) == [Sampled([7, 2], "stop"), Sampled([7, 9], "length")]
+    assert collect_sequences(steps, 2, 2, lambda: ticks.append(1)) == [
+        GeneratedSequence([7, 2], "stop"),
+        GeneratedSequence([7, 9], "length"),
+    ]
     assert len(ticks) == 2
 
 
 def test_the_padding_after_the_end_is_no_part_of_a_row():
     # Ends on its first token, which is also the padding.
-    steps = [Step(torch.tensor([2, 5]), torch.tensor([True, True])), Step(torch.tensor([2, 5]), torch.tensor([False, True]))]
-    assert gather(steps, 2, 2) == [Sampled([2], "stop"), Sampled([5, 5], "length")]
+    steps = [DecodeStep(torch.tensor([2, 5]), torch.tensor([True, True])), DecodeStep(torch.tensor([2, 5]), torch.tensor([False, True]))]
+    assert collect_sequences(steps, 2, 2) == [GeneratedSequence([2], "stop"), GeneratedSequence([5, 5], "length")]
 
 
 def test_drawing_with_a_cache_reads_what_one_whole_forward_reads(backbone):
@@ -180,8 +194,8 @@ def test_drawing_with_a_cache_reads_what_one_whole_forward_reads(backbone):
             alone = backbone.forward(ids, mask, keep=len(s.ids) + 1).logits[:, :-1]
         assert_close(cached[i : i + 1, : len(s.ids)], alone, atol=1e-5, rtol=1e-5)
         drawn_ids = torch.tensor(s.ids)
-        heard, read = (of_logits(logits, drawn_ids, 1.0).logprobs for logits in (cached[i, : len(s.ids)], alone[0]))
-        assert_close(heard, read, atol=1e-5, rtol=0)
+        stats, read = (token_logprobs_from_logits(logits, drawn_ids, 1.0).logprobs for logits in (cached[i, : len(s.ids)], alone[0]))
+        assert_close(stats, read, atol=1e-5, rtol=0)
 
 
 def test_greedy_answers_do_not_depend_on_the_company(backbone):
@@ -221,13 +235,13 @@ def test_the_stream_can_be_left_at_any_token(backbone):
 
 
 def drawn_with(backbone, prompts, **options):
-    return [step for step in stream(backbone, prompts, Sampling(max_new_tokens=6), generator(CPU, 2), listen=True, **options)]
+    return [step for step in stream(backbone, prompts, Sampling(max_new_tokens=6), generator(CPU, 2), return_stats=True, **options)]
 
 
 def test_prompts_of_one_part_are_read_as_ever_bit_for_bit(backbone):
     prompts = [[5, 6, 7], [9] * 500, [5, 6, 7]]
     for whole, parted in zip(drawn_with(backbone, prompts), drawn_with(backbone, prompts, in_chunks=True), strict=True):
-        assert torch.equal(whole.tokens, parted.tokens) and torch.equal(whole.heard.logprobs, parted.heard.logprobs)
+        assert torch.equal(whole.tokens, parted.tokens) and torch.equal(whole.stats.logprobs, parted.stats.logprobs)
 
 
 @pytest.mark.parametrize("columns, tokens, parts", [(16, 10**6, 7), (10**6, 48, 7), (50, 10**6, 2), (100, 10**6, 1), (1, 10**6, 100)])
@@ -239,13 +253,13 @@ def test_prompts_in_parts_give_what_they_give_whole(backbone, monkeypatch, colum
     whole, parted = drawn_with(backbone, prompts), drawn_with(backbone, prompts, in_chunks=True)
     assert parted[: parts - 1] == [None] * (parts - 1)
     for one, other in zip(whole, parted[parts - 1 :], strict=True):
-        assert torch.equal(one.tokens, other.tokens) and torch.equal(one.open_rows, other.open_rows)
-        assert_close(one.heard.logprobs, other.heard.logprobs, rtol=1e-5, atol=1e-5)
+        assert torch.equal(one.tokens, other.tokens) and torch.equal(one.active_rows, other.active_rows)
+        assert_close(one.stats.logprobs, other.stats.logprobs, rtol=1e-5, atol=1e-5)
 
 
 def test_a_learned_prompt_stands_before_the_first_part_alone(backbone, monkeypatch):
     backbone.add_adapter("p", AdapterConfig(kind="prompt", virtual_tokens=4), seed=0)
-    with backbone.using("p"):
+    with backbone.use_adapter("p"):
         whole = drawn_with(backbone, [[5] * 60])
         monkeypatch.setattr("rlhf.generation.sampling.CHUNK_COLUMNS", 25)
         parted = drawn_with(backbone, [[5] * 60], in_chunks=True)

@@ -13,7 +13,7 @@ from rlhf.generation.sampling import generator, sample
 from rlhf.models.backbone import Backbone, pad_left, pad_right
 from rlhf.ppo.rollout import POLICY
 from rlhf.ppo.trainer import PPO
-from rlhf.reward.model import ADAPTER, RewardModel, Row
+from rlhf.reward.model import ADAPTER, RewardModel, TokenizedExample
 from storage.core.records import Sampling
 
 KINDS = ["lora", "rslora", "dora", "peanut", "ia3", "prompt"]
@@ -21,9 +21,7 @@ PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14], [15], [16, 17]]
 PPO_CONFIG = PPOConfig(
     steps=2, batch_size=8, minibatch_size=4, epochs=2, max_new_tokens=6, temperature=0.7, learning_rate=5e-3, kl_coef=0.05
 )
-MOVES = {
-    "lora": ".lora_B.", "rslora": ".lora_B.", "dora": ".lora_B.", "peanut": ".peanut_B.", "ia3": ".ia3_l.", "prompt": ".embedding."
-}
+MOVES = {"lora": ".lora_B.", "rslora": ".lora_B.", "dora": ".lora_B.", "peanut": ".peanut_B.", "ia3": ".ia3_l.", "prompt": ".embedding."}
 """In the name of the weights that cannot be reached by chance: the others are random from the start."""
 
 
@@ -31,9 +29,9 @@ class ShareOfLowBytes:
     """In the reward model's place: the share of an answer's ids below 64."""
 
     def row(self, prompt_ids, answer_ids):
-        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+        return TokenizedExample([*prompt_ids, *answer_ids], len(prompt_ids))
 
-    def score(self, rows, *, tick=lambda: None):
+    def score(self, rows, *, on_progress=lambda: None):
         return torch.tensor([sum(i < 64 for i in r.ids[r.start :]) / len(r.ids[r.start :]) for r in rows])
 
 
@@ -47,7 +45,7 @@ def trainer(folder, kind, config=PPO_CONFIG, dtype="float32", **options):
 
 def read_all(backbone, adapter, rows=((5, 6, 7, 8, 9), (5, 6))):
     ids, mask = pad_left(rows, backbone.pad_id)
-    with backbone.using(adapter), torch.no_grad():
+    with backbone.use_adapter(adapter), torch.no_grad():
         return backbone.forward(ids, mask, keep=2).logits
 
 
@@ -100,24 +98,24 @@ def test_a_learned_prompt_is_read_as_tokens_are(tiny_folder):
     backbone.add_adapter(POLICY, kind_of("prompt"), seed=0)
     words = [40, 41, 42]
     with torch.no_grad():
-        backbone.parameters(POLICY)["prompt_encoder.policy.embedding.weight"].copy_(
-            backbone.base.get_input_embeddings().weight[words]
-        )
+        backbone.parameters(POLICY)["prompt_encoder.policy.embedding.weight"].copy_(backbone.base.get_input_embeddings().weight[words])
     assert_close(
-        read_all(backbone, POLICY, ((5, 6, 7, 8, 9), (5, 6))), read_all(backbone, None, ((*words, 5, 6, 7, 8, 9), (*words, 5, 6))),
-        atol=1e-5, rtol=0,
+        read_all(backbone, POLICY, ((5, 6, 7, 8, 9), (5, 6))),
+        read_all(backbone, None, ((*words, 5, 6, 7, 8, 9), (*words, 5, 6))),
+        atol=1e-5,
+        rtol=0,
     )
-    with backbone.using(POLICY):
+    with backbone.use_adapter(POLICY):
         drawn = sample(backbone, [[5, 6, 7, 8], [9], [9]], Sampling(0.7, max_new_tokens=12), generator(backbone.device, 3))
-    with backbone.using(None):
+    with backbone.use_adapter(None):
         told = [[*words, 5, 6, 7, 8], [*words, 9], [*words, 9]]
         assert drawn == sample(backbone, told, Sampling(0.7, max_new_tokens=12), generator(backbone.device, 3))
     ids, mask = pad_right([[5, 6, 7, 8], [9, 10]], backbone.pad_id)
     longer, longer_mask = pad_right([[*words, 5, 6, 7, 8], [*words, 9, 10]], backbone.pad_id)
     with torch.no_grad():
-        with backbone.using(POLICY):
+        with backbone.use_adapter(POLICY):
             hidden = backbone.hidden(ids, mask, depth=1)
-        with backbone.using(None):
+        with backbone.use_adapter(None):
             expected = backbone.hidden(longer, longer_mask, depth=1)[:, 3:]
     assert_close(hidden[mask], expected[mask], atol=1e-5, rtol=0)
 
@@ -179,8 +177,8 @@ def test_kinds_live_side_by_side(tiny_folder, tmp_path, kind):
     server = Backbone.load(tiny_folder, "cpu", "float32")
     for name, folder in (("v1", "policy"), ("judge", "reward"), ("v2", "policy")):
         server.load_adapter(name, tmp_path / folder)
-    with server.using("v1"):
-        with server.using("judge"), server.using(None):
+    with server.use_adapter("v1"):
+        with server.use_adapter("judge"), server.use_adapter(None):
             assert torch.equal(read_all(server, None), plain)
         assert torch.equal(read_all(server, "v2"), read_all(alone.backbone, POLICY))
         # Told of nothing in between, the one that is said outside is in use again.
@@ -221,7 +219,7 @@ def test_dora_learns_directions_and_their_lengths(tiny_folder):
     assert_close(m, w.norm(dim=1), atol=1e-5, rtol=0)
     moved = w + 8 / 4 * b @ a
     x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
-    with backbone.using(POLICY), torch.no_grad():
+    with backbone.use_adapter(POLICY), torch.no_grad():
         assert_close(layer(x), x @ (m[:, None] * moved / moved.norm(dim=1, keepdim=True)).T, atol=1e-4, rtol=0)
 
 
@@ -236,7 +234,7 @@ def test_ia3_scales_keys_values_and_what_feeds_forward(tiny_folder):
 def test_only_layers_that_no_adapter_touches_are_kept(tiny_folder):
     for kind in KINDS:
         ppo = trainer(tiny_folder, kind, **({} if kind == "prompt" else {"top_layers": 1}))
-        assert ppo.backbone.lowest_adapted(POLICY) == (0 if kind == "prompt" else 1), kind
+        assert ppo.backbone.first_adapted_layer(POLICY) == (0 if kind == "prompt" else 1), kind
 
 
 def test_a_learned_prompt_has_no_layers():

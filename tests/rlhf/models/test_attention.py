@@ -77,6 +77,7 @@ def test_gradient_is_that_of_finite_differences():
     step = 1e-5
     for index, (state, gradient) in enumerate(zip((query, key, value), ours, strict=True)):
         for place in range(0, state.numel(), 7):
+
             def moved(by, index=index, place=place):
                 changed = [x.detach().clone() for x in (query, key, value)]
                 changed[index].view(-1)[place] += by

@@ -27,12 +27,12 @@ def logits(backbone, rows, *, left=True):
 
 
 def bits(backbone, adapter=None, rows=((5, 6, 7, 8, 9),)):
-    with backbone.using(adapter):
+    with backbone.use_adapter(adapter):
         return logits(backbone, rows)
 
 
 def train(backbone, adapter, steps=2):
-    with backbone.using(adapter):
+    with backbone.use_adapter(adapter):
         optimizer = torch.optim.SGD(backbone.parameters(adapter).values(), lr=1.0)
         ids, mask = pad_left([[5, 6, 7, 8, 9]], backbone.pad_id)
         for _ in range(steps):
@@ -45,8 +45,15 @@ def deep_backbone(layers=4):
     """With 4 layers there are 28 linear maps: more than the 20 from which PEFT shortens the list of names."""
     tok = tiny.tokenizer()
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tok), hidden_size=16, intermediate_size=32, num_hidden_layers=layers,
-                         num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True)
+    config = LlamaConfig(
+        vocab_size=len(tok),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
     return Backbone(AutoModelForCausalLM.from_config(config), tok)
 
 
@@ -107,8 +114,8 @@ def test_adapters_are_switched_by_name_and_trained_one_at_a_time(backbone):
     assert not torch.allclose(policy, reward, atol=1e-4)
     assert torch.equal(reward, bits(backbone, None)), "an untrained adapter reads as the base"
     assert torch.equal(bits(backbone, "policy"), policy), "and switching back finds the same policy"
-    with backbone.using("policy"):
-        with backbone.using(None):
+    with backbone.use_adapter("policy"):
+        with backbone.use_adapter(None):
             pass
         assert torch.equal(logits(backbone, [[5, 6, 7, 8, 9]]), policy), "leaving `using(None)` turns the adapter on again"
 
@@ -326,13 +333,13 @@ def test_linear_maps_that_are_kept_the_other_way_round_get_adapters_too(backbone
     assert len(other.parameters("policy")) == 8
     ids = torch.arange(6)[None]
     mask = torch.ones_like(ids, dtype=torch.bool)
-    with other.using(None):
+    with other.use_adapter(None):
         base = other.forward(ids, mask, keep=6).logits
     with torch.no_grad():
         for name, weight in other.parameters("policy").items():
             if ".lora_B." in name:
                 weight.fill_(0.1)
-    with other.using("policy"):
+    with other.use_adapter("policy"):
         assert not torch.allclose(other.forward(ids, mask, keep=6).logits, base)
-    with other.using(None):
+    with other.use_adapter(None):
         assert torch.equal(other.forward(ids, mask, keep=6).logits, base)

@@ -5,7 +5,7 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from rlhf.models.decoder import Below, Decoder, RowCache
+from rlhf.models.decoder import BatchKVCache, CachedHidden, Decoder
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
 CONFIGS = {
@@ -22,18 +22,18 @@ def test_parts_and_steps_make_the_whole(name):
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(kind(**sizes)).eval()
     decoder = Decoder(model)
-    assert decoder.parts
+    assert decoder.supports_partial_forward
     ids = torch.randint(1, 64, (3, 6))
     mask = torch.ones_like(ids, dtype=torch.bool)
     mask[0, :2] = False
     places = (mask.long().cumsum(-1) - 1).clamp(min=0)
     with torch.no_grad():
         whole = decoder.read(ids, mask, positions=places)
-        below = decoder.read_below(ids, mask, positions=places, depth=3)
-        assert not torch.allclose(below, decoder.read_below(ids, mask, positions=places, depth=2))
-        assert_close(decoder.read_above(Below(3, below), ids, mask, positions=places)[mask], whole[mask], atol=1e-5, rtol=0)
+        below = decoder.forward_lower(ids, mask, positions=places, depth=3)
+        assert not torch.allclose(below, decoder.forward_lower(ids, mask, positions=places, depth=2))
+        assert_close(decoder.forward_upper(CachedHidden(3, below), ids, mask, positions=places)[mask], whole[mask], atol=1e-5, rtol=0)
 
-        rows, kept = RowCache(model.config, 6), torch.tensor([2, 0])
+        rows, kept = BatchKVCache(model.config, 6), torch.tensor([2, 0])
         decoder.read(ids[:, :4], mask[:, :4], positions=places[:, :4], cache=rows.cache)
         rows.select(kept)
         for t in (4, 5):

@@ -45,8 +45,12 @@ def test_what_the_other_tests_take_for_granted_is_so(backbone):
 
 def test_it_answers(backbone):
     greedy = Sampling(temperature=0, max_new_tokens=24)
-    answers = sample(backbone, [backbone.encode(user(q)) for q in ("What is the capital of France?", "Say hello.")], greedy,
-                     generator(torch.device("cpu"), 0))
+    answers = sample(
+        backbone,
+        [backbone.encode(user(q)) for q in ("What is the capital of France?", "Say hello.")],
+        greedy,
+        generator(torch.device("cpu"), 0),
+    )
     assert "Paris" in backbone.decode(answers[0].ids)
     assert answers[0].finish_reason == "stop" and answers[0].ids[-1] == backbone.eos_id
 
@@ -60,8 +64,10 @@ def test_left_padding_changes_nothing(backbone):
 def test_one_reward_fit_and_two_ppo_steps(backbone, tmp_path, monkeypatch):
     asked = backbone.encode(user("How are you?"))
     plain = logits(backbone, [asked])
-    pairs = [PreferencePair(user(f"How are you, {n}?"), "I feel great, thank you!", "Bad. Go away.", 1.0, "train", "human", i)
-             for i, n in enumerate(["Ann", "Bob", "Cyd", "Dan"])]
+    pairs = [
+        PreferencePair(user(f"How are you, {n}?"), "I feel great, thank you!", "Bad. Go away.", 1.0, "train", "human", i)
+        for i, n in enumerate(["Ann", "Bob", "Cyd", "Dan"])
+    ]
     settings = RewardConfig(adapter=AdapterConfig(rank=4), batch_size=2, epochs=1)
     model = fit(backbone, pairs, settings, seed=0, scratch=tmp_path, report=lambda *_: None)
     chosen, rejected = pair_scores(backbone, model, pairs)
@@ -75,7 +81,7 @@ def test_one_reward_fit_and_two_ppo_steps(backbone, tmp_path, monkeypatch):
     assert figures[0]["objective/kl"] == pytest.approx(0, abs=1e-3)
     assert all(torch.isfinite(torch.tensor(v)) for f in figures for v in f.values())
     assert all(p.abs().max() > 0 for n, p in backbone.parameters(POLICY).items() if ".lora_B." in n)
-    with backbone.using(None):
+    with backbone.use_adapter(None):
         assert torch.equal(logits(backbone, [asked]), plain), "the reference is the base, bit for bit"
 
 
@@ -89,7 +95,7 @@ def unchanged(backbone):
     backbone.add_adapter(POLICY, AdapterConfig(rank=4, top_layers=2), seed=0)
     yield backbone
     assert all(p.abs().max() > 0 for n, p in backbone.parameters(POLICY).items() if ".lora_B." in n)
-    with backbone.using(None):
+    with backbone.use_adapter(None):
         assert torch.equal(logits(backbone, [asked]), plain)
 
 
@@ -98,14 +104,22 @@ def test_a_step_of_the_group_methods(unchanged, tmp_path, method):
     """Its end token is its padding too: what is read of a padded batch is what a row by itself says."""
     seen, paid = {}, []
 
-    def scorer(prompts, sampled, tick):
+    def scorer(prompts, sampled, on_progress):
         paid.extend(sampled)
         # Whatever tells completions apart: without a difference within a group nothing is learned.
         return torch.tensor([float(s.ids[0]) for s in sampled])
 
     rloo_grpo.train(
-        method, unchanged, QUESTIONS, scorer, GroupConfig(steps=1, batch_size=4, minibatch_size=2, size=2),
-        Sampling(0.7, max_new_tokens=16), seed=0, scratch=tmp_path, tick=lambda: None, log=lambda step, logged: seen.update({step: logged}),
+        method,
+        unchanged,
+        QUESTIONS,
+        scorer,
+        GroupConfig(steps=1, batch_size=4, minibatch_size=2, size=2),
+        Sampling(0.7, max_new_tokens=16),
+        seed=0,
+        scratch=tmp_path,
+        on_progress=lambda: None,
+        log=lambda step, logged: seen.update({step: logged}),
     )
     assert len(paid) == 4 and all(unchanged.eos_id not in s.ids[:-1] for s in paid)
     assert seen[1]["val/response_length"] == pytest.approx(sum(len(s.ids) for s in paid) / 4)
@@ -115,7 +129,12 @@ def test_two_updates_of_dpo(unchanged, tmp_path):
     pairs = [PreferencePair(q, "Certainly!", "No. Go away, and do not come back.", 1.0, "train", "human", 1) for q in QUESTIONS]
     losses = []
     dpo.train(
-        unchanged, pairs, DPOConfig(epochs=2, batch_size=2, learning_rate=3e-3), seed=0, scratch=tmp_path, tick=lambda: None,
+        unchanged,
+        pairs,
+        DPOConfig(epochs=2, batch_size=2, learning_rate=3e-3),
+        seed=0,
+        scratch=tmp_path,
+        on_progress=lambda: None,
         log=lambda _, logged: losses.append(logged["loss"]),
     )
     assert len(losses) == 2 and losses[1] < losses[0]
@@ -125,7 +144,12 @@ def test_two_updates_of_sft(unchanged, tmp_path):
     shown_how = [Demonstration(q, "Certainly, with pleasure!") for q in QUESTIONS]
     losses = []
     sft.train(
-        unchanged, shown_how, SFTConfig(epochs=2, batch_size=2, learning_rate=3e-3), seed=0, scratch=tmp_path, tick=lambda: None,
+        unchanged,
+        shown_how,
+        SFTConfig(epochs=2, batch_size=2, learning_rate=3e-3),
+        seed=0,
+        scratch=tmp_path,
+        on_progress=lambda: None,
         log=lambda _, logged: losses.append(logged["loss"]),
     )
     assert len(losses) == 2 and losses[1] < losses[0]

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from rlhf.models import lm_head
-from rlhf.models.lm_head import chosen, of_logits
+from rlhf.models.lm_head import token_logprobs, token_logprobs_from_logits
 
 LN3 = math.log(3)
 
@@ -18,10 +18,10 @@ def through_a_head(logits, ids, temperature):
     head = nn.Linear(logits.shape[-1], logits.shape[-1], bias=False, dtype=logits.dtype)
     with torch.no_grad():
         head.weight.copy_(torch.eye(logits.shape[-1]))
-    return chosen(head, logits, ids, temperature, entropy=True)
+    return token_logprobs(head, logits, ids, temperature, entropy=True)
 
 
-both = pytest.mark.parametrize("read", [of_logits, through_a_head])
+both = pytest.mark.parametrize("read", [token_logprobs_from_logits, through_a_head])
 
 
 @both
@@ -65,5 +65,5 @@ def test_the_gradient_made_on_the_way_is_autograd_s(monkeypatch, entropy):
         loss = (found.logprobs * weights).sum()
         return torch.autograd.grad(loss + (found.entropy * weights.flip(0)).sum() if entropy else loss, hidden)[0]
 
-    plain = gradient(of_logits(head(hidden), ids, 0.7))
-    assert_close(gradient(chosen(head, hidden, ids, 0.7, entropy=entropy)), plain, atol=1e-6, rtol=1e-5)
+    plain = gradient(token_logprobs_from_logits(head(hidden), ids, 0.7))
+    assert_close(gradient(token_logprobs(head, hidden, ids, 0.7, entropy=entropy)), plain, atol=1e-6, rtol=1e-5)

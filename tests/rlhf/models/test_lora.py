@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from rlhf.config import AdapterConfig
 from rlhf.generation.sampling import generator, stream
 from rlhf.models.backbone import Backbone
-from rlhf.models.lora import FusedLinear, holding
+from rlhf.models.lora import FusedLinear, cast_weight_cache
 from storage.core.records import Sampling
 
 
@@ -58,29 +58,29 @@ def test_a_rollout_after_an_update_reads_the_new_weights(tiny_folder):
     ids = torch.arange(8)[None]
     mask = torch.ones_like(ids, dtype=torch.bool)
     drawn = Sampling(temperature=1.0, max_new_tokens=2)
-    heard = []
-    with backbone.using("policy"):
+    stats = []
+    with backbone.use_adapter("policy"):
         for _ in range(3):
-            steps = list(stream(backbone, ids.tolist(), drawn, generator(torch.device("cpu"), 1), listen=True))
+            steps = list(stream(backbone, ids.tolist(), drawn, generator(torch.device("cpu"), 1), return_stats=True))
             learned = backbone.decoder.read(ids, mask, positions=ids)
-            assert_close(steps[0].heard.hidden[0], learned[0, -1].detach(), rtol=0, atol=0)
-            heard.append(steps[0].heard.hidden)
+            assert_close(steps[0].stats.hidden[0], learned[0, -1].detach(), rtol=0, atol=0)
+            stats.append(steps[0].stats.hidden)
             learned.float().pow(2).sum().backward()
             optimizer.step()
-    assert not torch.equal(heard[1], heard[2])
+    assert not torch.equal(stats[1], stats[2])
 
 
 def test_what_is_held_is_read_until_it_is_let_go():
     model = made(fused=True)
     x, kept = torch.ones(1, 5), {}
     with torch.no_grad():
-        with holding(kept):
+        with cast_weight_cache(kept):
             before = model(x)
         for name, parameter in model.named_parameters():
             if ".lora_B." in name:
                 parameter.zero_()
-        with holding(kept):
+        with cast_weight_cache(kept):
             assert torch.equal(model(x), before)
-        with holding({}):
+        with cast_weight_cache({}):
             assert not torch.equal(model(x), before)
         assert not torch.equal(model(x), before)

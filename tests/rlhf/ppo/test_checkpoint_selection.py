@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from rlhf.ppo.checkpoint_selection import Measured, best, best_of_n_kl, n_at_kl, smoothed
-from rlhf.ppo.checkpoint_tracker import Watch
+from rlhf.ppo.checkpoint_selection import PolicyMetrics, best, best_of_n_kl, n_at_kl, smoothed
+from rlhf.ppo.checkpoint_tracker import CheckpointTracker
 
 
 @pytest.mark.parametrize("n, kl", [(1, 0.0), (2, 0.193147), (4, 0.636294), (16, 1.835089), (64, 3.174508)])
@@ -36,7 +36,7 @@ def test_smoothing_is_the_mean_with_the_neighbours_there_are():
 
 
 def of(*figures):
-    return [Measured(*f) for f in figures]
+    return [PolicyMetrics(*f) for f in figures]
 
 
 def test_the_best_is_the_highest_after_smoothing_and_the_earliest_of_equals():
@@ -60,9 +60,9 @@ figure = st.tuples(st.integers(-3, 3), st.integers(0, 5))
 
 @given(st.lists(figure, min_size=1, max_size=12), st.sampled_from([0.0, 2.0]))
 def test_the_best_of_all_was_never_let_go(figures, budget):
-    watch = Watch(budget, keeps_best=True)
+    watch = CheckpointTracker(budget, keep_best=True)
     for i, f in enumerate(figures):
-        watch.see(Measured(*f), {"w": torch.tensor([float(i)])})
+        watch.see(PolicyMetrics(*f), {"w": torch.tensor([float(i)])})
         assert len(watch.weights) <= 2
     policy = {"w": torch.tensor([-1.0])}
     said = watch.restore(policy)
@@ -72,27 +72,27 @@ def test_the_best_of_all_was_never_let_go(figures, budget):
 
 
 def test_a_budget_is_left_by_going_beyond_it():
-    watch = Watch(2.0, keeps_best=False)
+    watch = CheckpointTracker(2.0, keep_best=False)
     assert not watch.over and watch.stopped_by_kl() == {}
-    watch.see(Measured(0.5, 2.0), {})
+    watch.see(PolicyMetrics(0.5, 2.0), {})
     assert not watch.over
-    watch.see(Measured(0.7, 2.1), {})
+    watch.see(PolicyMetrics(0.7, 2.1), {})
     assert watch.over and watch.stopped_by_kl() == {"stopped_by_kl": {"step": 2, "kl": 2.1, "budget": 2.0}}
     assert watch.weights == {}
 
 
 def test_without_a_budget_nothing_is_beyond_it():
-    watch = Watch(0.0, keeps_best=False)
-    watch.see(Measured(0.0, 1e9), {})
+    watch = CheckpointTracker(0.0, keep_best=False)
+    watch.see(PolicyMetrics(0.0, 1e9), {})
     assert not watch.over
 
 
 def test_a_watch_comes_back_whole(tmp_path):
-    watch = Watch(4.0, keeps_best=True)
+    watch = CheckpointTracker(4.0, keep_best=True)
     for i in range(5):
-        watch.see(Measured(float(i % 3), float(i)), {"w": torch.full((2,), float(i))})
+        watch.see(PolicyMetrics(float(i % 3), float(i)), {"w": torch.full((2,), float(i))})
     watch.save(tmp_path)
-    again = Watch(4.0, keeps_best=True)
+    again = CheckpointTracker(4.0, keep_best=True)
     again.load(tmp_path, [list(m) for m in watch.measured])
     assert again.measured == watch.measured
     assert {i: w["w"].tolist() for i, w in again.weights.items()} == {i: w["w"].tolist() for i, w in watch.weights.items()}

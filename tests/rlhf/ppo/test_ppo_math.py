@@ -30,8 +30,9 @@ def mask(*values):
 
 
 def test_masked_mean_is_over_tokens_not_rows():
-    assert_close(masked_mean(torch.tensor([[1.0, 2.0, 99.0], [6.0, 99.0, 99.0]]), torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()),
-                 torch.tensor(3.0))
+    assert_close(
+        masked_mean(torch.tensor([[1.0, 2.0, 99.0], [6.0, 99.0, 99.0]]), torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()), torch.tensor(3.0)
+    )
 
 
 def test_whiten_scales_and_shifts_what_the_mask_holds():
@@ -136,8 +137,13 @@ def test_value_loss_takes_the_worse_of_plain_and_clipped():
 
 @pytest.mark.parametrize(
     "kl, expected",
-    [(12, 0.1 * (1 + 0.2 * 64 / 2000)), (6.6, 0.1 * (1 + 0.1 * 64 / 2000)), (6, 0.1), (0, 0.1 * (1 - 0.2 * 64 / 2000)),
-     (-3, 0.1 * (1 - 0.2 * 64 / 2000))],
+    [
+        (12, 0.1 * (1 + 0.2 * 64 / 2000)),
+        (6.6, 0.1 * (1 + 0.1 * 64 / 2000)),
+        (6, 0.1),
+        (0, 0.1 * (1 - 0.2 * 64 / 2000)),
+        (-3, 0.1 * (1 - 0.2 * 64 / 2000)),
+    ],
 )
 def test_kl_controller_is_zieglers(kl, expected):
     assert adapted_kl_coef(0.1, kl, target=6, completions=64, horizon=2000) == pytest.approx(expected, rel=1e-9)

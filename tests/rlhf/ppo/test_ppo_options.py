@@ -10,13 +10,13 @@ from torch.nn.functional import pad
 from torch.testing import assert_close
 
 from rlhf.generation import sampling
-from rlhf.models.lm_head import of_logits
+from rlhf.models.lm_head import token_logprobs_from_logits
 from rlhf.ppo.ppo_math import kl_per_token
 from rlhf.ppo.rollout import POLICY
 from rlhf.ppo.value_head import ValueHead
-from rlhf.reward.model import Row
+from rlhf.reward.model import TokenizedExample
 
-DEMONSTRATIONS = [Row([5, 6, 7, 8, 9], 2), Row([10, 11, 12], 1), Row([13, 14, 15, 16], 3)]
+DEMONSTRATIONS = [TokenizedExample([5, 6, 7, 8, 9], 2), TokenizedExample([10, 11, 12], 1), TokenizedExample([13, 14, 15, 16], 3)]
 
 
 def policy_of(ppo):
@@ -131,7 +131,7 @@ def test_the_entropy_bonus_is_the_gradient_of_the_mean_entropy(tiny_folder):
 
     ppo.optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    with ppo.backbone.using(POLICY):
+    with ppo.backbone.use_adapter(POLICY):
         for i in range(8):
             n = int(rollout.mask[i].sum())
             prompt = rollout.prompts[i][rollout.prompt_mask[i]]
@@ -158,10 +158,15 @@ def test_demonstrations_become_likelier(tiny_folder):
 
 def test_demonstrations_add_their_gradient_to_the_minibatchs(tiny_folder, monkeypatch):
     """One minibatch, plain gradient descent: the policy moves by both gradients' sum."""
+
     def moved(ptx_coef, **options):
-        ppo = scrambled(trainer(tiny_folder, replace(
-            CONFIG, epochs=1, minibatch_size=8, max_grad_norm=1e9, ptx_coef=ptx_coef, **options
-        ), demonstrations=DEMONSTRATIONS))
+        ppo = scrambled(
+            trainer(
+                tiny_folder,
+                replace(CONFIG, epochs=1, minibatch_size=8, max_grad_norm=1e9, ptx_coef=ptx_coef, **options),
+                demonstrations=DEMONSTRATIONS,
+            )
+        )
         ppo.optimizer = torch.optim.SGD(ppo.policy.values(), lr=1.0)
         before = policy_of(ppo)
         ppo.step()
@@ -173,7 +178,7 @@ def test_demonstrations_add_their_gradient_to_the_minibatchs(tiny_folder, monkey
         for n, p in ppo.policy.items():
             p.copy_(before[n])
     total = 0.0
-    with ppo.backbone.using(POLICY):
+    with ppo.backbone.use_adapter(POLICY):
         for row in DEMONSTRATIONS:
             ids = torch.tensor([row.ids])
             logits = ppo.backbone.base(input_ids=ids).logits[0, row.start - 1 : -1] / 0.7
@@ -190,9 +195,9 @@ class ByPrompt:
     """Pays by what was asked, whatever is answered: all of it can be known beforehand."""
 
     def row(self, prompt_ids, answer_ids):
-        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+        return TokenizedExample([*prompt_ids, *answer_ids], len(prompt_ids))
 
-    def score(self, rows, *, tick=lambda: None):
+    def score(self, rows, *, on_progress=lambda: None):
         return torch.tensor([float(r.ids[0] >= 15) for r in rows])
 
 
@@ -201,7 +206,7 @@ def test_values_that_start_from_the_reward_know_what_can_be_known(tiny_folder):
     for start in ("zero", "reward"):
         # lambda 1: returns are what was paid, and do not lean on the values themselves.
         ppo = trainer(tiny_folder, replace(CONFIG, batch_size=64, minibatch_size=16, value_init=start, lam=1.0))
-        ppo.pay.payer = ByPrompt()
+        ppo.pay.scorer = ByPrompt()
         known[start] = ppo.step()["val/explained_variance"]
     assert known["zero"] == pytest.approx(0, abs=1e-6)
     assert known["reward"] > 0.03
@@ -272,16 +277,16 @@ class Scripted:
         self.left = iter(scores)
 
     def row(self, prompt_ids, answer_ids):
-        return Row([*prompt_ids, *answer_ids], len(prompt_ids))
+        return TokenizedExample([*prompt_ids, *answer_ids], len(prompt_ids))
 
-    def score(self, rows, *, tick=lambda: None):
+    def score(self, rows, *, on_progress=lambda: None):
         return torch.full((len(rows),), next(self.left))
 
 
 def test_the_best_policy_is_kept_as_it_was_when_it_was_measured(tiny_folder):
     ppo = trainer(tiny_folder, replace(CONFIG, keep="best"))
     # Before each of 3 steps, and once after the last.
-    ppo.pay.payer = Scripted([0.0, 6.0, 6.0, 0.0])
+    ppo.pay.scorer = Scripted([0.0, 6.0, 6.0, 0.0])
     policies = []
     while not ppo.done:
         policies.append(policy_of(ppo))
@@ -295,7 +300,7 @@ def test_the_best_policy_is_kept_as_it_was_when_it_was_measured(tiny_folder):
 
 def test_the_last_update_is_measured_before_it_can_be_kept(tiny_folder):
     ppo = trainer(tiny_folder, replace(CONFIG, keep="best"))
-    ppo.pay.payer = Scripted([0.0, 1.0, 2.0, 3.0])
+    ppo.pay.scorer = Scripted([0.0, 1.0, 2.0, 3.0])
     while not ppo.done:
         ppo.step()
     last = policy_of(ppo)
@@ -306,8 +311,19 @@ def test_the_last_update_is_measured_before_it_can_be_kept(tiny_folder):
 # Everything at once.
 
 EVERYTHING = replace(
-    CONFIG, kl_estimator="k3", value_init="reward", value_warmup=1, epoch_kl_stop=0.5, entropy_coef=0.01, ptx_coef=0.5, length_penalty=0.01,
-    kl_budget=50.0, keep="best", microbatch_size=3, missing_eos_score=-1.0, steps=4,
+    CONFIG,
+    kl_estimator="k3",
+    value_init="reward",
+    value_warmup=1,
+    epoch_kl_stop=0.5,
+    entropy_coef=0.01,
+    ptx_coef=0.5,
+    length_penalty=0.01,
+    kl_budget=50.0,
+    keep="best",
+    microbatch_size=3,
+    missing_eos_score=-1.0,
+    steps=4,
 )
 
 
@@ -337,19 +353,31 @@ def test_the_figures_with_every_option_off_are_as_they_ever_were(tiny_folder, mo
     Values read a position's hidden state alone then.
     """
 
-    def draw(logits, asked, rng, *, listen):
+    def draw(logits, asked, rng, *, return_stats):
         tokens = torch.multinomial((logits / asked.temperature).softmax(-1), 1, generator=rng)[:, 0]
-        return tokens, of_logits(logits, tokens, asked.temperature)
+        return tokens, token_logprobs_from_logits(logits, tokens, asked.temperature)
 
     monkeypatch.setattr(sampling, "draw", draw)
     monkeypatch.setattr(ValueHead, "inputs", lambda _, hidden: pad(hidden, (0, 2 * hidden.shape[-1] + 1)))
     ppo = trainer(tiny_folder, learned_reward=True)
     figures = [ppo.step() for _ in range(3)][-1]
     expected = {
-        "loss/policy_avg": -0.04808124, "loss/value_avg": 0.37516129, "policy/clipfrac_avg": 0.1875, "policy/approxkl_avg": 0.02090683,
-        "val/ratio": 0.99793643, "val/clipfrac_avg": 0.0, "policy/grad_norm": 2.26128745, "objective/scores": -0.19768675,
-        "objective/scores_std": 1.01678419, "objective/kl": 0.42805713, "objective/kl_coef": 0.04992003, "objective/rewards": -0.2190554,
-        "policy/entropy_avg": 4.22817135, "val/response_length": 8.0, "val/finished": 0.0, "val/explained_variance": 0.05247533,
+        "loss/policy_avg": -0.04808124,
+        "loss/value_avg": 0.37516129,
+        "policy/clipfrac_avg": 0.1875,
+        "policy/approxkl_avg": 0.02090683,
+        "val/ratio": 0.99793643,
+        "val/clipfrac_avg": 0.0,
+        "policy/grad_norm": 2.26128745,
+        "objective/scores": -0.19768675,
+        "objective/scores_std": 1.01678419,
+        "objective/kl": 0.42805713,
+        "objective/kl_coef": 0.04992003,
+        "objective/rewards": -0.2190554,
+        "policy/entropy_avg": 4.22817135,
+        "val/response_length": 8.0,
+        "val/finished": 0.0,
+        "val/explained_variance": 0.05247533,
     }
     assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-4, abs=1e-7)
     assert ppo.kl_coef == pytest.approx(0.0498800960, rel=1e-6)

@@ -18,15 +18,15 @@ from torch.testing import assert_close
 import rlhf.ppo.trainer as ppo_module
 from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
 from rlhf.data.pairs import PreferencePair
-from rlhf.generation.sampling import Sampled
+from rlhf.generation.sampling import GeneratedSequence
 from rlhf.model_files import ModelError
 from rlhf.models.backbone import Backbone
-from rlhf.ppo.distributed import Place
-from rlhf.ppo.rollout import POLICY, Rollout, collect, read, sequence_kl
+from rlhf.ppo.distributed import DistributedContext
+from rlhf.ppo.rollout import POLICY, Rollout, collect, forward_logprobs, sequence_kl
 from rlhf.ppo.trainer import PPO
 from rlhf.reward import model as reward_model
 from rlhf.reward.model import ADAPTER, RewardModel
-from rlhf.reward.scoring import Pay
+from rlhf.reward.scoring import RewardShaper
 from storage.core.records import Sampling
 
 
@@ -47,7 +47,7 @@ def test_what_was_collected_is_what_a_plain_forward_reads(tiny_folder):
     for i, n in enumerate(lengths):
         prompt, answer = PROMPTS[i % len(PROMPTS)], rollout.responses[i, :n].tolist()
         assert rollout.prompts[i][rollout.prompt_mask[i]].tolist() == prompt
-        with ppo.backbone.using(POLICY):
+        with ppo.backbone.use_adapter(POLICY):
             assert_close(rollout.logprobs[i, :n], read_alone(ppo.backbone, prompt, answer, 0.7), atol=1e-5, rtol=0)
         assert_close(rollout.ref_logprobs[i, :n], read_alone(reference, prompt, answer, 0.7), atol=1e-5, rtol=0)
         for field in (rollout.logprobs, rollout.ref_logprobs, rollout.values, rollout.entropy):
@@ -60,7 +60,7 @@ def test_the_value_of_a_token_is_read_before_it_is_seen(tiny_folder):
     ppo = scrambled(trainer(tiny_folder))
     rollout = taken(ppo, 1)
     ids = torch.cat([rollout.prompts, rollout.responses], 1)
-    with ppo.backbone.using(POLICY), torch.no_grad():
+    with ppo.backbone.use_adapter(POLICY), torch.no_grad():
         hidden = ppo.backbone.base(input_ids=ids, output_hidden_states=True).hidden_states[-1][0]
     start, weight = rollout.prompts.shape[1] - 1, ppo.value_head.weight[0].detach()
     for i in range(rollout.values.shape[1]):
@@ -84,15 +84,15 @@ def test_taking_rows_leaves_out_columns_that_only_others_need(tiny_folder):
 def test_reading_again_is_what_was_heard_on_the_way(tiny_folder, top_layers):
     """To 1e-5 in float32, from the embedding or from the layers under the adapter that were kept, of answers that end and do not."""
     ppo = scrambled(trainer(tiny_folder, adapter=replace(ADAPTER_CONFIG, top_layers=top_layers)))
-    assert ppo.backbone.lowest_adapted(POLICY) == top_layers
+    assert ppo.backbone.first_adapted_layer(POLICY) == top_layers
     tiny.favour(ppo.backbone, ppo.backbone.eos_id, 3.0)
     rollout = taken(ppo, 40)
     assert len(set(rollout.mask.sum(-1).tolist())) > 3 and not rollout.finished.all()
     assert (rollout.below is None) == (top_layers == 0)
     for rows in (torch.arange(40), torch.tensor([35, 2])):
         part = rollout.take(rows)
-        with ppo.backbone.using(POLICY):
-            again = read(ppo.backbone, ppo.value_head, part, 0.7, entropy=True)
+        with ppo.backbone.use_adapter(POLICY):
+            again = forward_logprobs(ppo.backbone, ppo.value_head, part, 0.7, entropy=True)
         for name in ("logprobs", "values", "entropy"):
             assert_close(getattr(again, name), getattr(part, name), atol=1e-5, rtol=0)
 
@@ -101,7 +101,9 @@ def test_reading_again_is_what_was_heard_on_the_way(tiny_folder, top_layers):
 @pytest.mark.parametrize(
     "settings, frozen",
     [
-        (RewardConfig(depth=0.5, epochs=0), 2), (RewardConfig(depth=0.75, epochs=0), 3), (RewardConfig(depth=1.0, epochs=0), 4),
+        (RewardConfig(depth=0.5, epochs=0), 2),
+        (RewardConfig(depth=0.75, epochs=0), 3),
+        (RewardConfig(depth=1.0, epochs=0), 4),
         (RewardConfig(depth=1.0, adapter=AdapterConfig(rank=2, top_layers=2)), 2),
         (RewardConfig(depth=1.0, adapter=AdapterConfig(rank=2, top_layers=1), pooling="last"), 3),
         (RewardConfig(depth=1.0, adapter=AdapterConfig(rank=2)), 0),
@@ -127,9 +129,7 @@ def test_a_score_from_kept_layers_is_the_score_of_the_whole_row(settings, frozen
     # The prompts, every token but the last, and the end; then, unless it is known already, the batch of rows.
     assert len(reads) == 1 + (int(lengths.max()) - 1) + 1 + (frozen == 0)
 
-    rows = [
-        model.row(PROMPTS[i % len(PROMPTS)], rollout.responses[i, :n].tolist()) for i, n in enumerate(lengths.tolist())
-    ]
+    rows = [model.row(PROMPTS[i % len(PROMPTS)], rollout.responses[i, :n].tolist()) for i, n in enumerate(lengths.tolist())]
     assert_close(rollout.scores, model.score(rows), atol=1e-5, rtol=1e-5)
     assert rollout.scores.std() > 0.1
 
@@ -148,7 +148,7 @@ def test_advantages_are_whitened_over_the_batch_and_rewards_end_in_the_score(tin
     ppo = trainer(tiny_folder)
     seen = {}
 
-    def spy(rollout, advantages, returns, tick=None):
+    def spy(rollout, advantages, returns, on_progress=None):
         seen.update(rollout=rollout, advantages=advantages, returns=returns)
         return {}
 
@@ -187,8 +187,15 @@ def test_gradient_clipping_changes_the_step(tiny_folder):
 @pytest.mark.slow
 def test_ppo_learns_what_the_reward_asks_for_and_leaves_the_reference_alone(tiny_folder):
     config = replace(
-        CONFIG, batch_size=64, minibatch_size=16, max_new_tokens=4, temperature=1.0, learning_rate=2e-2, value_learning_rate=1e-2,
-        kl_coef=0.01, kl_target=0.0,
+        CONFIG,
+        batch_size=64,
+        minibatch_size=16,
+        max_new_tokens=4,
+        temperature=1.0,
+        learning_rate=2e-2,
+        value_learning_rate=1e-2,
+        kl_coef=0.01,
+        kl_target=0.0,
     )
     ppo = trainer(tiny_folder, config)
     base = {n: p.clone() for n, p in ppo.backbone.base.state_dict().items() if ".lora_" not in n}
@@ -365,9 +372,9 @@ def test_a_batch_larger_than_the_prompts_asks_them_again(tiny_folder):
 
 def test_an_answer_that_never_ended_gets_the_score_for_that():
     byte_reward = ByteReward()
-    sampled = [Sampled([1, 200], "stop"), Sampled([1, 2], "length")]
+    sampled = [GeneratedSequence([1, 200], "stop"), GeneratedSequence([1, 2], "length")]
     for missing_eos_score, expected in ((-3.0, [0.5, -3.0]), (0.0, [0.5, 0.0]), (None, [0.5, 1.0])):
-        assert Pay(byte_reward, missing_eos_score=missing_eos_score)([[5], [6]], sampled).tolist() == expected
+        assert RewardShaper(byte_reward, missing_eos_score=missing_eos_score)([[5], [6]], sampled).tolist() == expected
 
 
 def test_missing_eos_score_reaches_the_rollout(tiny_folder):
@@ -501,11 +508,15 @@ def test_every_epoch_reads_every_row_once_in_an_order_of_its_own(tiny_folder, mo
 
 def test_ranks_ask_other_prompts_and_draw_other_streams_and_one_process_is_as_ever(tiny_folder, monkeypatch):
     def at(*place):
-        monkeypatch.setattr(ppo_module, "place", lambda: Place(*place))
+        monkeypatch.setattr(ppo_module, "place", lambda: DistributedContext(*place))
         return trainer(tiny_folder, replace(CONFIG, batch_size=2, minibatch_size=2))
 
     alone, first, second = at(0, 1), at(0, 2), at(1, 2)
-    assert (Place().key(3, 4), Place(0, 2).key(3, 4), Place(1, 2).key(3, 4)) == ((3, 4), (3, 4), (3, 4, 1))
+    assert (DistributedContext().key(3, 4), DistributedContext(0, 2).key(3, 4), DistributedContext(1, 2).key(3, 4)) == (
+        (3, 4),
+        (3, 4),
+        (3, 4, 1),
+    )
     cut = [*first.batch_indexes(0), *second.batch_indexes(0), *first.batch_indexes(1)]
     assert cut == [i for step in range(3) for i in alone.batch_indexes(step)], "one pass, cut among them"
     # On the same prompts, still other draws.

@@ -18,7 +18,7 @@ from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
 from rlhf.reward import model as reward_model
 from rlhf.reward import targets
-from rlhf.reward.model import ADAPTER, RewardModel, Row, WholeRankings, fit
+from rlhf.reward.model import ADAPTER, RankingBatchSampler, RewardModel, TokenizedExample, fit
 from rlhf.reward.probe import Features, fit_probe
 
 CONFIG = RewardConfig(adapter=AdapterConfig(rank=4, alpha=8), depth=1.0, probe_l2=0.03, epochs=4, batch_size=8, learning_rate=5e-3)
@@ -42,8 +42,14 @@ def rule_pairs():
 
 def learned(backbone, pairs, tmp_path, config=CONFIG, seed=0):
     log = []
-    model = fit(backbone, pairs, config, seed=seed, scratch=tmp_path / "scratch",
-                report=lambda step, total, figures, model: log.append((step, total, figures)))
+    model = fit(
+        backbone,
+        pairs,
+        config,
+        seed=seed,
+        scratch=tmp_path / "scratch",
+        report=lambda step, total, figures, model: log.append((step, total, figures)),
+    )
     return model, log
 
 
@@ -95,7 +101,7 @@ def test_the_probe_alone_reads_the_base_whatever_adapter_is_named(backbone, rule
     rows = rows_of(model, rule_pairs)
     scores = model.score(rows)
     assert (scores[0::2] > scores[1::2]).float().mean() > 0.9
-    with backbone.using(None), torch.no_grad():
+    with backbone.use_adapter(None), torch.no_grad():
         assert_close(scores, torch.cat([model.raw(*model.batch([row])) for row in rows])[:, 0], atol=1e-4, rtol=0)
     model.save(tmp_path / "kept")
     assert torch.equal(RewardModel.load(backbone, config, tmp_path / "kept").score(rows), scores)
@@ -124,7 +130,7 @@ def test_a_score_does_not_depend_on_the_company(untrained):
 def test_more_rows_than_one_batch_come_back_in_their_order(untrained):
     rows = [untrained.row([5, 6], [10 + i % 200] * (1 + (7 * i) % 13)) for i in range(70)]
     ticks = []
-    found = untrained.score(rows, tick=lambda: ticks.append(1))
+    found = untrained.score(rows, on_progress=lambda: ticks.append(1))
     assert len(ticks) == 3
     assert_close(found[[0, 33, 69]], torch.cat([untrained.score([rows[i]]) for i in (0, 33, 69)]), atol=1e-5, rtol=0)
     assert untrained.score([]).shape == (0,)
@@ -133,7 +139,7 @@ def test_more_rows_than_one_batch_come_back_in_their_order(untrained):
 def test_a_score_reads_the_answer_through_the_prompt_and_not_the_prompt_itself(untrained):
     backbone = untrained.backbone
     ids, mask, starts = untrained.batch([untrained.row([5, 6, 7], [20, 21])])
-    with backbone.using(ADAPTER), torch.no_grad():
+    with backbone.use_adapter(ADAPTER), torch.no_grad():
         hidden = backbone.hidden(ids, mask, depth=untrained.depth)[0]
         expected = untrained.head(hidden[3:6].mean(0))
         assert_close(untrained.raw(ids, mask, starts)[0], expected, atol=1e-5, rtol=0)
@@ -144,10 +150,10 @@ def test_a_score_reads_the_answer_through_the_prompt_and_not_the_prompt_itself(u
 
 def test_a_row_ends_with_exactly_one_end_token(untrained):
     eos = untrained.backbone.eos_id
-    assert untrained.row([5, 6], [7, 8]) == Row([5, 6, 7, 8, eos], 2)
-    assert untrained.row([5, 6], [7, 8, eos]) == Row([5, 6, 7, 8, eos], 2), "whether or not the model ended the answer itself"
-    assert untrained.row([5, 6], []) == Row([5, 6, eos], 2)
-    assert untrained.row([5, eos], [eos]) == Row([5, eos, eos], 2), "the prompt's own are its own"
+    assert untrained.row([5, 6], [7, 8]) == TokenizedExample([5, 6, 7, 8, eos], 2)
+    assert untrained.row([5, 6], [7, 8, eos]) == TokenizedExample([5, 6, 7, 8, eos], 2), "whether or not the model ended the answer itself"
+    assert untrained.row([5, 6], []) == TokenizedExample([5, 6, eos], 2)
+    assert untrained.row([5, eos], [eos]) == TokenizedExample([5, eos, eos], 2), "the prompt's own are its own"
 
 
 def test_an_end_token_that_is_also_padding_is_read(eos_pad_backbone):
@@ -241,7 +247,7 @@ def features_of(model, differences):
 
 def votes_on(model, ties):
     pairs = [replace(pair("b", "a", f"Q{i}"), tie=tie) for i, tie in enumerate(ties)]
-    return targets.read(pairs, model.config, seed=0)
+    return targets.pair_targets(pairs, model.config, seed=0)
 
 
 @pytest.mark.parametrize("how", ["davidson", "rao-kupper"])
@@ -251,15 +257,15 @@ def test_the_probe_learns_how_easily_answers_tie(backbone, how):
     Both are found at log 2: exp of it is nu, and softplus of it, log(1 + 2), is log theta.
     """
     model = RewardModel(backbone, replace(CONFIG, ties=how, probe_l2=0.0), seed=0)
-    ease = model.start_from_probe(features_of(model, [1.0, -1.0, 0.0, 0.0]), votes_on(model, [False, False, True, True]))
-    assert_close(ease, tensor([math.log(2)]), atol=1e-3, rtol=0)
+    tie_logit = model.init_head_from_probe(features_of(model, [1.0, -1.0, 0.0, 0.0]), votes_on(model, [False, False, True, True]))
+    assert_close(tie_logit, tensor([math.log(2)]), atol=1e-3, rtol=0)
     assert model.head.weight[0, 0].abs() < 1e-3
 
 
 def test_a_soft_tie_pulls_the_probe_back(backbone):
     """Of d = 1: one vote for it and one half vote each way is 3/4."""
     model = RewardModel(backbone, replace(CONFIG, ties="soft", probe_l2=0.0), seed=0)
-    model.start_from_probe(features_of(model, [1.0, 1.0]), votes_on(model, [False, True]))
+    model.init_head_from_probe(features_of(model, [1.0, 1.0]), votes_on(model, [False, True]))
     assert_close(model.head.weight[0, 0], tensor(math.log(3)), atol=1e-3, rtol=0)
 
 
@@ -268,7 +274,7 @@ def test_the_features_are_handed_on_in_the_order_of_the_pairs(backbone, rule_pai
     pairs = [*rule_pairs[:5], rule_pairs[0]]
     model = fit(backbone, pairs, config, seed=0, scratch=tmp_path, report=lambda *_: None, on_features=given_.append)
     [features] = given_
-    with backbone.using(None), torch.no_grad():
+    with backbone.use_adapter(None), torch.no_grad():
         alone = torch.cat([model.features(*model.batch([row])) for row in rows_of(model, pairs)])
     assert_close(features.chosen, alone[0::2], atol=1e-5, rtol=0)
     assert_close(features.rejected, alone[1::2], atol=1e-5, rtol=0)
@@ -280,20 +286,20 @@ def test_the_features_are_handed_on_in_the_order_of_the_pairs(backbone, rule_pai
 
 def test_one_head_alone_never_disagrees(untrained):
     rows = [untrained.row([5], [6 + i]) for i in range(3)]
-    members = untrained.members(rows)
-    assert members.shape == (1, 3) and torch.equal(members[0], untrained.score(rows))
-    assert untrained.disagreement(members).tolist() == [0.0] * 3
+    ensemble_scores = untrained.ensemble_scores(rows)
+    assert ensemble_scores.shape == (1, 3) and torch.equal(ensemble_scores[0], untrained.score(rows))
+    assert untrained.disagreement(ensemble_scores).tolist() == [0.0] * 3
 
 
 def test_a_conservative_score_takes_off_the_spread_of_the_heads(backbone):
     """Members say 1, 3 and 3, 3: means 2 and 3, standard deviations 1 and 0."""
     model = RewardModel(backbone, replace(CONFIG, ensemble=2, conservatism=0.5), seed=0)
-    members = tensor([[1.0, 3.0], [3.0, 3.0]])
-    assert_close(model.disagreement(members), tensor([1.0, 0.0]))
-    assert_close(model.conservative(members), tensor([1.5, 3.0]))
+    ensemble_scores = tensor([[1.0, 3.0], [3.0, 3.0]])
+    assert_close(model.disagreement(ensemble_scores), tensor([1.0, 0.0]))
+    assert_close(model.conservative(ensemble_scores), tensor([1.5, 3.0]))
     backbone.add_adapter(ADAPTER, CONFIG.adapter, seed=0)
     rows = [model.row([5], [6 + i]) for i in range(4)]
-    each = model.members(rows)
+    each = model.ensemble_scores(rows)
     assert each.shape == (2, 4) and each.std(0).min() > 0
     assert_close(model.score(rows), each.mean(0) - 0.5 * (each[0] - each[1]).abs() / 2)
 
@@ -302,7 +308,7 @@ def test_each_head_is_the_probe_of_its_own_bootstrap(backbone, rule_pairs, tmp_p
     config = replace(CONFIG, ensemble=3, epochs=0)
     seen = []
     model = fit(backbone, rule_pairs, config, seed=4, scratch=tmp_path, report=lambda *_: None, on_features=seen.append)
-    weights = targets.read(rule_pairs, config, seed=4).weight
+    weights = targets.pair_targets(rule_pairs, config, seed=4).weight
     for i in range(3):
         alone = fit_probe(*seen[0], l2=config.probe_l2, weights=weights[:, i])
         assert_close(model.head.weight[i], alone, atol=1e-4, rtol=1e-3)
@@ -315,13 +321,13 @@ def test_an_ensemble_learns_is_kept_and_has_a_scale_for_each_head(tiny_folder, r
     model, _ = learned(Backbone.load(tiny_folder, "cpu", "float32"), rule_pairs, tmp_path, config)
     rows = rows_of(model, rule_pairs)
     model.normalise(rows)
-    members = model.members(rows)
-    assert_close(members.mean(1), torch.zeros(3), atol=1e-5, rtol=0)
-    assert_close(members.std(1, unbiased=False), torch.ones(3), atol=1e-4, rtol=0)
-    assert ((members[:, 0::2] > members[:, 1::2]).float().mean(1) > 0.9).all()
+    ensemble_scores = model.ensemble_scores(rows)
+    assert_close(ensemble_scores.mean(1), torch.zeros(3), atol=1e-5, rtol=0)
+    assert_close(ensemble_scores.std(1, unbiased=False), torch.ones(3), atol=1e-4, rtol=0)
+    assert ((ensemble_scores[:, 0::2] > ensemble_scores[:, 1::2]).float().mean(1) > 0.9).all()
     model.save(tmp_path / "reward")
     loaded = RewardModel.load(Backbone.load(tiny_folder, "cpu", "float32"), config, tmp_path / "reward")
-    assert torch.equal(loaded.members(rows), members)
+    assert torch.equal(loaded.ensemble_scores(rows), ensemble_scores)
 
 
 # ---- what TRL trains
@@ -330,7 +336,7 @@ def test_an_ensemble_learns_is_kept_and_has_a_scale_for_each_head(tiny_folder, r
 def trainer_of(backbone, pairs, config, tmp_path, monkeypatch):
     """The trainer as it stands when training would begin."""
     found = []
-    monkeypatch.setattr(reward_model._Trainer, "train", lambda self: found.append(self))
+    monkeypatch.setattr(reward_model.PreferenceTrainer, "train", lambda self: found.append(self))
     fit(backbone, pairs, config, seed=0, scratch=tmp_path, report=lambda *_: None)
     return found[0]
 
@@ -345,7 +351,7 @@ def ranking(*texts, n=1, strength=None):
 
 def test_plain_votes_have_the_loss_of_trl(backbone, rule_pairs, tmp_path, monkeypatch):
     trainer = trainer_of(backbone, rule_pairs[:12], CONFIG, tmp_path, monkeypatch)
-    with backbone.using(ADAPTER):
+    with backbone.use_adapter(ADAPTER):
         for inputs in trainer.get_train_dataloader():
             ours = trainer.compute_loss(trainer.model, dict(inputs))
             theirs = RewardTrainer.compute_loss(trainer, trainer.model, dict(inputs))
@@ -357,7 +363,7 @@ def test_plain_votes_have_the_loss_of_trl(backbone, rule_pairs, tmp_path, monkey
 def test_margins_have_the_loss_of_trl(backbone, rule_pairs, tmp_path, monkeypatch):
     pairs = [replace(p, strength="better" if i < 3 else "significantly") for i, p in enumerate(rule_pairs[:8])]
     trainer = trainer_of(backbone, pairs, replace(CONFIG, strength="margin"), tmp_path, monkeypatch)
-    with backbone.using(ADAPTER):
+    with backbone.use_adapter(ADAPTER):
         [inputs] = trainer.get_train_dataloader()
         margin = torch.where(inputs["pairs"] < 3, 2 / 3, 1.0)
         ours = trainer.compute_loss(trainer.model, dict(inputs))
@@ -368,7 +374,7 @@ def test_margins_have_the_loss_of_trl(backbone, rule_pairs, tmp_path, monkeypatc
 def test_ties_have_a_loss_and_no_accuracy(backbone, rule_pairs, tmp_path, monkeypatch):
     pairs = [replace(p, tie=i >= 3) for i, p in enumerate(rule_pairs[:8])]
     trainer = trainer_of(backbone, pairs, replace(CONFIG, ties="soft"), tmp_path, monkeypatch)
-    with backbone.using(ADAPTER), torch.no_grad():
+    with backbone.use_adapter(ADAPTER), torch.no_grad():
         trainer.reward_model.head.weight.zero_()
         [inputs] = trainer.get_train_dataloader()
         assert_close(trainer.compute_loss(trainer.model, dict(inputs)), tensor(math.log(2)))
@@ -389,10 +395,10 @@ def test_a_ranking_is_read_once_and_whole(backbone, tmp_path, monkeypatch):
     found = [set(b["pairs"].tolist()) for b in batches]
     assert set.union(*found) == set(range(10)) and sum(map(len, found)) == 10
     assert all(group <= b or not group & b for group in groups for b in found)
-    for batch, members in zip(batches, found, strict=True):
-        completions = sum(k for group, k in zip(groups, (4, 2, 3), strict=True) if group <= members)
+    for batch, ensemble_scores in zip(batches, found, strict=True):
+        completions = sum(k for group, k in zip(groups, (4, 2, 3), strict=True) if group <= ensemble_scores)
         assert len(batch["input_ids"]) == completions
-    with backbone.using(ADAPTER):
+    with backbone.use_adapter(ADAPTER):
         scores = trainer.reward_model.score(rows_of(trainer.reward_model, pairs))
         for batch in batches:
             logits = trainer.model(**batch).logits[:, 0]
@@ -402,7 +408,7 @@ def test_a_ranking_is_read_once_and_whole(backbone, tmp_path, monkeypatch):
 
 @given(st.lists(st.integers(1, 36), min_size=1, max_size=40), st.integers(1, 20))
 def test_no_ranking_is_cut_and_none_is_lost(sizes, batch_size):
-    sampler = WholeRankings(range(len(sizes)), sizes, batch_size)
+    sampler = RankingBatchSampler(range(len(sizes)), sizes, batch_size)
     batches = list(sampler)
     assert [i for batch in batches for i in batch] == list(range(len(sizes)))
     assert len(batches) == len(sampler) and all(batches)

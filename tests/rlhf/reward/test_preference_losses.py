@@ -32,9 +32,7 @@ def test_a_target_is_a_share_of_both_outcomes():
 
 def test_rao_kupper_of_strengths_2_and_1_with_theta_2():
     """2/(2+2*1) = 1/2, 1/(2*2+1) = 1/5, and (4-1)*2*1 / ((2+2)(4+1)) = 3/10 for the tie."""
-    won, lost, tied = rao_kupper(
-        tensor([log(2), -log(2), log(2)]), tensor([False, False, True]), threshold=log(2)
-    )
+    won, lost, tied = rao_kupper(tensor([log(2), -log(2), log(2)]), tensor([False, False, True]), threshold=log(2))
     assert_close(tensor([won, lost, tied]), -tensor([1 / 2, 1 / 5, 3 / 10]).log())
 
 

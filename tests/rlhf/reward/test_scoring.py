@@ -7,27 +7,27 @@ from small_ppo import ByteReward
 from torch.testing import assert_close
 
 from rlhf.config import AdapterConfig, RewardConfig
-from rlhf.generation.sampling import Sampled
+from rlhf.generation.sampling import GeneratedSequence
 from rlhf.reward.model import ADAPTER, RewardModel
-from rlhf.reward.scoring import FunctionReward, Pay, opinion
+from rlhf.reward.scoring import FunctionReward, RewardShaper, scores_of
 from rlhf.runs import reward_function
 from rlhf.runs.reward_function import RewardFunctionError
 
-TWO = [Sampled([1, 200], "stop"), Sampled([1, 2, 3], "length")]
+TWO = [GeneratedSequence([1, 200], "stop"), GeneratedSequence([1, 2, 3], "length")]
 """The bytes reward gives .5 and 1."""
 
 
 def test_length_costs_by_the_token():
-    assert_close(Pay(ByteReward(), length_penalty=0.1)([[5], [6]], TWO), torch.tensor([0.5 - 0.2, 1 - 0.3]))
+    assert_close(RewardShaper(ByteReward(), length_penalty=0.1)([[5], [6]], TWO), torch.tensor([0.5 - 0.2, 1 - 0.3]))
 
 
 def test_a_fixed_score_is_not_made_shorter_by_the_penalty():
-    pay = Pay(ByteReward(), length_penalty=0.1, missing_eos_score=-2.0)
+    pay = RewardShaper(ByteReward(), length_penalty=0.1, missing_eos_score=-2.0)
     assert_close(pay([[5], [6]], TWO), torch.tensor([0.3, -2.0]))
 
 
 def test_one_reward_model_is_its_own_proxy_and_never_in_doubt():
-    pay = Pay(ByteReward(), length_penalty=9.0, missing_eos_score=-7.0)
+    pay = RewardShaper(ByteReward(), length_penalty=9.0, missing_eos_score=-7.0)
     pay([[5], [6]], TWO)
     # What is watched is what the reward model says, whatever else is paid.
     assert pay.figures == {"objective/proxy_scores": 0.75, "objective/disagreement": 0.0, "objective/conservative_scores": 0.75}
@@ -36,15 +36,15 @@ def test_one_reward_model_is_its_own_proxy_and_never_in_doubt():
 class ThreeHeads(RewardModel):
     """Scores are given; only what is made of them is looked at."""
 
-    def members(self, rows, *, tick=lambda: None):
-        tick()
+    def ensemble_scores(self, rows, *, on_progress=lambda: None):
+        on_progress()
         return torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 3.0]])
 
 
 def test_an_ensemble_pays_its_mean_less_its_doubt(backbone):
     model = ThreeHeads(backbone, RewardConfig(ensemble=3, conservatism=0.5), seed=0)
     ticks = []
-    pay = Pay(model)
+    pay = RewardShaper(model)
     scores = pay([[5], [6]], TWO, lambda: ticks.append(1))
     # Means 2 and 1; standard deviations sqrt(2/3) = .8165 and sqrt(2) = 1.4142, and half of each is taken off.
     assert_close(scores, torch.tensor([2 - 0.408248, 1 - 0.707107]), atol=1e-5, rtol=0)
@@ -59,7 +59,7 @@ def test_an_ensemble_scores_the_same_wherever_it_is_asked(backbone):
     backbone.add_adapter(ADAPTER, config.adapter, seed=9)
     model = RewardModel(backbone, config, seed=9)
     rows = [model.row([5, 6], [7, 8]), model.row([5], [9])]
-    said = opinion(model, rows)
+    said = scores_of(model, rows)
     assert torch.equal(said.scores, model.score(rows)) and (said.disagreement > 0).all()
 
 
@@ -75,7 +75,7 @@ def test_the_reward_head_starts_at_unit_scale(backbone):
 
 
 def of_function(backbone, function):
-    return Pay(FunctionReward(function, "mine:reward", backbone, [user("Hi?"), user("Why?")]))
+    return RewardShaper(FunctionReward(function, "mine:reward", backbone, [user("Hi?"), user("Why?")]))
 
 
 def test_a_function_gets_conversations_and_texts_and_is_paid_as_it_says(backbone):
@@ -86,27 +86,38 @@ def test_a_function_gets_conversations_and_texts_and_is_paid_as_it_says(backbone
         return [3.0, -1]
 
     asked = [backbone.encode(user("Why?")), backbone.encode(user("Hi?"))]
-    said = [Sampled([*backbone.encode_answer("Because."), backbone.eos_id], "stop"), Sampled(backbone.encode_answer("Hello"), "length")]
+    said = [
+        GeneratedSequence([*backbone.encode_answer("Because."), backbone.eos_id], "stop"),
+        GeneratedSequence(backbone.encode_answer("Hello"), "length"),
+    ]
     assert of_function(backbone, function)(asked, said).tolist() == [3.0, -1.0]
     assert seen == [([[{"role": "user", "content": "Why?"}], [{"role": "user", "content": "Hi?"}]], ["Because.", "Hello"])]
 
 
 @pytest.mark.parametrize(
     "returned, said",
-    [([1.0], "mine:reward gave 1 rewards for 2 completions: return one for each"), ([1.0, float("nan")], "mine:reward gave nan"),
-     ([1.0, float("-inf")], "mine:reward gave -inf: return finite numbers")],
+    [
+        ([1.0], "mine:reward gave 1 rewards for 2 completions: return one for each"),
+        ([1.0, float("nan")], "mine:reward gave nan"),
+        ([1.0, float("-inf")], "mine:reward gave -inf: return finite numbers"),
+    ],
 )
 def test_what_no_policy_can_learn_from_is_refused(backbone, returned, said):
     asked = [backbone.encode(user("Why?"))] * 2
     with pytest.raises(RewardFunctionError, match=said):
-        of_function(backbone, lambda prompts, completions: returned)(asked, [Sampled([1], "stop")] * 2)
+        of_function(backbone, lambda prompts, completions: returned)(asked, [GeneratedSequence([1], "stop")] * 2)
 
 
 @pytest.mark.parametrize(
     "name, said",
-    [("json", "write it as module:function"), (":loads", "write it as module:function"), ("json:", "write it as module:function"),
-     ("no_such_module:f", "No module named 'no_such_module'. Run it from the folder that holds no_such_module"),
-     ("json:no_such", "has no attribute 'no_such'"), ("string:digits", "is a str, no function")],
+    [
+        ("json", "write it as module:function"),
+        (":loads", "write it as module:function"),
+        ("json:", "write it as module:function"),
+        ("no_such_module:f", "No module named 'no_such_module'. Run it from the folder that holds no_such_module"),
+        ("json:no_such", "has no attribute 'no_such'"),
+        ("string:digits", "is a str, no function"),
+    ],
 )
 def test_a_name_without_a_function_is_refused_with_the_reason(name, said):
     with pytest.raises(RewardFunctionError, match=said):

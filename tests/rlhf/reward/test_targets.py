@@ -21,12 +21,12 @@ def pair(n=1, chosen="a", rejected="b", *, weight=1.0, tie=False, strength=None,
 
 
 def read(pairs, **options):
-    return targets.read(pairs, RewardConfig(**options), seed=0)
+    return targets.pair_targets(pairs, RewardConfig(**options), seed=0)
 
 
-def loss(differences, pairs, ease=0.0, **options):
+def loss(differences, pairs, tie_logit=0.0, **options):
     config = RewardConfig(**options)
-    return targets.loss(tensor(differences)[:, None], targets.read(pairs, config, seed=0), tensor([ease]), config)
+    return targets.loss(tensor(differences)[:, None], targets.pair_targets(pairs, config, seed=0), tensor([tie_logit]), config)
 
 
 def test_by_default_every_pair_is_one_certain_vote():
@@ -59,9 +59,9 @@ def test_a_tie_is_half_a_vote_each_way_or_has_a_term_of_its_own():
 
 def test_without_a_tie_nothing_is_learned_about_ties():
     config = RewardConfig(ties="davidson")
-    assert not targets.fits_ease(read([pair()]), config)
-    assert targets.fits_ease(read([pair(), pair(2, tie=True)]), config)
-    assert not targets.fits_ease(read([pair(tie=True)]), RewardConfig(ties="soft"))
+    assert not targets.fits_tie_logit(read([pair()]), config)
+    assert targets.fits_tie_logit(read([pair(), pair(2, tie=True)]), config)
+    assert not targets.fits_tie_logit(read([pair(tie=True)]), RewardConfig(ties="soft"))
 
 
 def ranking(*texts, n=1):
@@ -90,7 +90,7 @@ def test_three_ranked_are_three_pairs_or_two_picks():
 
 def test_a_batch_holds_any_of_the_picks():
     config = RewardConfig(rankings="plackett-luce")
-    votes = targets.read([*ranking("a", "b"), *ranking("a", "b", "c", n=2)], config, seed=0)
+    votes = targets.pair_targets([*ranking("a", "b"), *ranking("a", "b", "c", n=2)], config, seed=0)
     part = votes.take(tensor([1, 2, 3]))
     found = targets.loss(tensor([[log(2)], [log(4)], [log(2)]]), part, tensor([0.0]), config)
     assert_close(found, tensor(-log(4 / 7) - log(2 / 3)) / 2)
@@ -113,7 +113,7 @@ def test_a_bootstrap_draws_prompts_and_not_pairs():
     assert (counts == 0).any(0).all(), "some prompts are left out of each"
     assert len({tuple(c) for c in counts.T.tolist()}) == 4
     assert torch.equal(weight, read(pairs, ensemble=4).weight)
-    other = targets.read(pairs, RewardConfig(ensemble=4), seed=1).weight
+    other = targets.pair_targets(pairs, RewardConfig(ensemble=4), seed=1).weight
     assert not torch.equal(weight, other)
 
 
@@ -123,7 +123,7 @@ def test_one_head_learns_from_every_pair():
 
 def test_members_have_losses_of_their_own():
     config = RewardConfig(ensemble=2)
-    votes = targets.read([pair(1), pair(2)], config, seed=0)._replace(weight=tensor([[2.0, 0.0], [0.0, 2.0]]))
+    votes = targets.pair_targets([pair(1), pair(2)], config, seed=0)._replace(weight=tensor([[2.0, 0.0], [0.0, 2.0]]))
     found = targets.loss(tensor([[log(3), 0.0], [0.0, -log(3)]]), votes, torch.zeros(2), config)
     assert_close(found, tensor(2 * -log(3 / 4) + 2 * -log(1 / 4)) / 4)
 
@@ -131,8 +131,8 @@ def test_members_have_losses_of_their_own():
 @pytest.mark.parametrize("ties", ["rao-kupper", "davidson"])
 def test_every_loss_has_finite_gradients_far_out(ties):
     config = RewardConfig(ties=ties)
-    votes = targets.read([pair(1), pair(2, tie=True)], config, seed=0)
+    votes = targets.pair_targets([pair(1), pair(2, tie=True)], config, seed=0)
     for size in (0.0, 80.0, -80.0):
-        difference, ease = tensor([[size], [size]], requires_grad=True), tensor([-5.0], requires_grad=True)
-        targets.loss(difference, votes, ease, replace(config)).backward()
-        assert difference.grad.isfinite().all() and ease.grad.isfinite().all()
+        difference, tie_logit = tensor([[size], [size]], requires_grad=True), tensor([-5.0], requires_grad=True)
+        targets.loss(difference, votes, tie_logit, replace(config)).backward()
+        assert difference.grad.isfinite().all() and tie_logit.grad.isfinite().all()

@@ -42,23 +42,23 @@ def test_fractions_follow_the_plan(progress, clock):
     progress.stage("first", 10)
     assert (row(progress).stage, row(progress).progress) == ("first", 0.0)
     for _ in range(5):
-        progress.tick()
+        progress.on_progress()
     clock.go(1)
-    progress.tick()
+    progress.on_progress()
     assert row(progress).progress == pytest.approx(0.3 * 0.6)
     progress.stage("third", 4)
     assert row(progress).progress == pytest.approx(0.4)
     for _ in range(9):
         clock.go(1)
-        progress.tick()
+        progress.on_progress()
     assert row(progress).progress == pytest.approx(1.0), "more ticks than were reckoned with do not go beyond the stage"
 
 
 def test_a_piece_may_be_worth_several_ticks(progress, clock):
     progress.stage("first", 10)
-    progress.tick(4)
+    progress.on_progress(4)
     clock.go(1)
-    progress.tick()
+    progress.on_progress()
     assert row(progress).progress == pytest.approx(0.3 * 0.5)
 
 
@@ -68,7 +68,7 @@ def test_a_row_is_written_once_a_second(progress, clock):
     progress.stage("first", 1000)
     for _ in range(100):
         clock.go(0.05)
-        progress.tick()
+        progress.on_progress()
     assert 4 <= len(written) - 1 <= 5
 
 
@@ -77,7 +77,7 @@ def test_time_left_comes_from_the_pace(progress, clock):
     assert progress.eta_s() is None
     for _ in range(5):
         clock.go(4)
-        progress.tick()
+        progress.on_progress()
     # 15% took 20 s; 85% are left.
     assert progress.eta_s() == pytest.approx(20 / 0.15 * 0.85)
     assert row(progress).eta_s == pytest.approx(20 / 0.15 * 0.85)
@@ -88,7 +88,7 @@ def test_what_an_earlier_attempt_did_is_no_pace(progress, clock):
     progress.stage("second", 10, done=5)
     assert progress.fraction() == pytest.approx(0.35)
     clock.go(10)
-    progress.tick()
+    progress.on_progress()
     # 1% in 10 s, 64% left
     assert progress.eta_s() == pytest.approx(640)
 
@@ -108,10 +108,10 @@ def test_a_check_does_no_work(progress, clock):
 def test_a_cancel_arrives_within_a_second_of_ticks(progress, clock):
     progress.stage("first", 10)
     runs.request_cancel(progress.store, "r1")
-    progress.tick()
+    progress.on_progress()
     clock.go(1)
     with pytest.raises(Cancelled):
-        progress.tick()
+        progress.on_progress()
 
 
 def test_a_cancel_arrives_between_stages(progress):
@@ -140,7 +140,7 @@ def test_a_beat_comes_with_every_written_tick(progress, clock):
     progress.stage("first", 10)
     before = row(progress).heartbeat_at
     clock.go(2)
-    progress.tick()
+    progress.on_progress()
     assert row(progress).heartbeat_at >= before
 
 

@@ -13,14 +13,14 @@ from rlhf.serving import filler as module
 from rlhf.serving.client import PolicyClient, PolicyServerDown
 from rlhf.serving.filler import (
     COLLECTING,
-    Drawn,
-    EndpointGenerator,
-    Filler,
+    ComparisonGenerator,
+    EndpointSource,
+    GeneratedCompletion,
     least_used,
-    pairing,
-    routed,
-    send_back,
-    voices,
+    policies_for_pair,
+    requeue_prompts,
+    round_robin,
+    route_by_collector,
     write_comparisons,
 )
 from storage.content import batches, comparisons, policies, prompts
@@ -42,15 +42,15 @@ class FakeModel:
         self.fails: list[Exception] = []
         self.n = 0
 
-    def __call__(self, asked, sampling, seed, tick=lambda: None):
+    def __call__(self, asked, sampling, seed, on_progress=lambda: None):
         if self.fails:
             raise self.fails.pop(0)
         self.asked.append(asked)
-        tick()
+        on_progress()
         drawn = []
         for _, prompt in asked:
             self.n += 1
-            drawn.append(Drawn(self.says.get(prompt.text, f"answer {self.n}"), "stop", 0.1))
+            drawn.append(GeneratedCompletion(self.says.get(prompt.text, f"answer {self.n}"), "stop", 0.1))
         return drawn
 
 
@@ -89,8 +89,8 @@ def until(what, seconds=10):
 
 def test_the_tuned_policy_meets_the_base_every_second_time():
     base, tuned = version(1, "base"), version(2)
-    assert pairing(base, None, 0) == pairing(base, None, 1) == (base, base)
-    assert [pairing(base, tuned, i) for i in range(3)] == [(tuned, base), (tuned, tuned), (tuned, base)]
+    assert policies_for_pair(base, None, 0) == policies_for_pair(base, None, 1) == (base, base)
+    assert [policies_for_pair(base, tuned, i) for i in range(3)] == [(tuned, base), (tuned, tuned), (tuned, base)]
 
 
 def test_comparisons_hold_what_was_drawn(store, asked, model):
@@ -109,8 +109,8 @@ def test_answers_that_cannot_be_told_apart_or_read_are_dropped(store, asked):
     every = asked("same", "space", "empty", "blank", "good")
     texts = iter(["a", "a", "b", " b\n", "", "c", "d", "  ", "e", "f"])
 
-    def generate(asked, sampling, seed, tick):
-        return [Drawn(next(texts), "stop", 0.1) for _ in asked]
+    def generate(asked, sampling, seed, on_progress):
+        return [GeneratedCompletion(next(texts), "stop", 0.1) for _ in asked]
 
     base = policies.ensure_base(store, "m")
     assert write_comparisons(store, generate, [(p, base, base) for p in every], sampling=COLLECTING, seed=0) == every[:4]
@@ -125,9 +125,9 @@ def test_prompts_with_the_fewest_comparisons_come_first(store, asked, model):
     assert least_used(store, 3, {}) == [two, one, three]
     assert least_used(store, 5, {}) == [two, one, three, two, one]
     places = {}
-    send_back(store, places, [two])
+    requeue_prompts(store, places, [two])
     assert least_used(store, 3, places) == [one, three, two], "one that is asked in vain does not stay first in line"
-    send_back(store, places, [one])
+    requeue_prompts(store, places, [one])
     assert least_used(store, 3, places) == [three, two, one]
 
 
@@ -137,7 +137,7 @@ def test_without_prompts_nothing_is_asked(store):
 
 def test_the_queue_is_filled_to_its_target_and_no_further(store, asked, model):
     asked(*(f"Q{i}" for i in range(5)))
-    with running(Filler(store, model, "m")) as filler:
+    with running(ComparisonGenerator(store, model, "m")) as filler:
         until(lambda: queue.depth(store) == module.QUEUE_TARGET and not filler.filling)
         assert filler.note == "" and filler.seconds_per_comparison > 0
         calls = len(model.asked)
@@ -153,14 +153,14 @@ def test_once_there_is_a_tuned_policy_it_is_in_every_comparison(store, asked, mo
     asked("Q")
     runs.create(store, "r1", config={}, seed=0, versions={})
     policies.register_tuned(store, name="m-r1", base_model="m", adapter_path="runs/r1/policy", run_id="r1")
-    with running(Filler(store, model, "m")):
+    with running(ComparisonGenerator(store, model, "m")):
         until(lambda: queue.depth(store) == module.QUEUE_TARGET)
     kinds = [tuple(policy.kind for policy, _ in batch[i : i + 2]) for batch in model.asked for i in range(0, len(batch), 2)]
     assert kinds.count(("tuned", "base")) == kinds.count(("tuned", "tuned")) == 12
 
 
 def test_no_prompts_are_said_and_prompts_that_come_are_taken(store, asked, model):
-    with running(Filler(store, model, "m")) as filler:
+    with running(ComparisonGenerator(store, model, "m")) as filler:
         until(lambda: filler.note)
         assert filler.note == "There are no prompts yet: import some."
         asked("Q")
@@ -171,9 +171,9 @@ def test_failures_are_told_and_do_not_end_the_filling(store, asked, model, caplo
     asked("Q")
     model.fails = [ZeroDivisionError("first"), PolicyServerDown("second"), KeyError("third")]
     notes = []
-    real = module.Filler.__setattr__
+    real = module.ComparisonGenerator.__setattr__
 
-    class Watched(Filler):
+    class Watched(ComparisonGenerator):
         def __setattr__(self, name, value):
             if name == "note":
                 notes.append(value)
@@ -191,7 +191,7 @@ def test_prompts_that_always_get_the_same_answer_do_not_starve_the_rest(store, a
     stubborn = [f"Say {i}" for i in range(module.LARGEST_BATCH + 2)]
     asked(*stubborn, "Q1", "Q2")
     model.says = {text: "as you wish" for text in stubborn}
-    with running(Filler(store, model, "m")) as filler:
+    with running(ComparisonGenerator(store, model, "m")) as filler:
         until(lambda: queue.depth(store) == module.QUEUE_TARGET)
     assert filler.seconds_per_comparison is not None
 
@@ -199,7 +199,7 @@ def test_prompts_that_always_get_the_same_answer_do_not_starve_the_rest(store, a
 def test_a_model_that_says_one_thing_only_is_told(store, asked, model):
     asked("Q")
     model.says = {"Q": "yes"}
-    with running(Filler(store, model, "m")) as filler:
+    with running(ComparisonGenerator(store, model, "m")) as filler:
         until(lambda: filler.note)
         assert "alike" in filler.note
 
@@ -208,13 +208,13 @@ def test_a_stop_breaks_off_a_batch_in_the_middle(store, asked, caplog):
     asked("Q")
     began, stopping = threading.Event(), threading.Event()
 
-    def generate(asked, sampling, seed, tick):
+    def generate(asked, sampling, seed, on_progress):
         began.set()
         stopping.wait(5)
-        tick()
+        on_progress()
         raise AssertionError("the tick ends it")
 
-    with running(Filler(store, generate, "m")) as filler:
+    with running(ComparisonGenerator(store, generate, "m")) as filler:
         began.wait(5)
         filler._over.set()
         stopping.set()
@@ -249,9 +249,9 @@ def saying(*texts):
     """A model that says these one after the other; what it was asked is in `.asked`."""
     left = list(texts)
 
-    def generate(asked, sampling, seed, tick=lambda: None):
+    def generate(asked, sampling, seed, on_progress=lambda: None):
         generate.asked.append(([policy.name for policy, _ in asked], seed))
-        return [Drawn(left.pop(0), "stop", 0.1) for _ in asked]
+        return [GeneratedCompletion(left.pop(0), "stop", 0.1) for _ in asked]
 
     generate.asked = []
     return generate
@@ -259,15 +259,15 @@ def saying(*texts):
 
 def test_the_versions_of_a_batch_answer_in_turn(ask, versions):
     base, other = versions
-    assert voices(ask(answers=4), versions, 0) == [base, other, base, other]
+    assert round_robin(ask(answers=4), versions, 0) == [base, other, base, other]
     odd = ask(answers=3)
-    assert [voices(odd, versions, i) for i in range(2)] == [[base, other, base], [other, base, other]]
+    assert [round_robin(odd, versions, i) for i in range(2)] == [[base, other, base], [other, base, other]]
 
 
 def test_a_batch_is_written_before_the_queue_is_filled(store, asked, model, ask, versions):
     asked("Q1", "Q2", "Q3")
     batch = ask(answers=4, count=3, priority=2)
-    with running(Filler(store, model, "m")):
+    with running(ComparisonGenerator(store, model, "m")):
         until(lambda: queue.depth(store) == module.QUEUE_TARGET)
     written = of_batch(store, batch)
     assert [c.id for c in written] == [1, 2, 3]
@@ -283,7 +283,7 @@ def test_a_batch_is_written_before_the_queue_is_filled(store, asked, model, ask,
 def test_the_more_urgent_batch_goes_first(store, asked, model, ask):
     asked("Q")
     later, urgent = ask(count=2), ask(count=2, priority=1)
-    with running(Filler(store, model, "m")):
+    with running(ComparisonGenerator(store, model, "m")):
         until(lambda: not batches.unfinished(store))
     assert [c.id for c in of_batch(store, urgent)] == [1, 2] and [c.id for c in of_batch(store, later)] == [3, 4]
 
@@ -324,9 +324,9 @@ def test_what_was_cancelled_while_it_was_written_is_thrown_away(store, asked, as
     prompt = asked("Q")[0]
     batch = ask()
 
-    def generate(asked, sampling, seed, tick):
+    def generate(asked, sampling, seed, on_progress):
         batches.cancel(store, batch.id)
-        return [Drawn("a", "stop", 0.1), Drawn("b", "stop", 0.1)]
+        return [GeneratedCompletion("a", "stop", 0.1), GeneratedCompletion("b", "stop", 0.1)]
 
     assert write_comparisons(store, generate, [(prompt, *versions)], sampling=batch.sampling, seed=0, batch=batch) == []
     assert store.value("SELECT count(*) FROM completions") == 0
@@ -335,7 +335,7 @@ def test_what_was_cancelled_while_it_was_written_is_thrown_away(store, asked, as
 def test_a_version_that_cannot_answer_stops_its_own_batch_only(store, asked, model, ask, versions):
     asked("Q")
     stuck, fine = ask(priority=1), ask(versions[:1])
-    with running(Filler(store, model, "m", why_not=lambda v: "x is gone." if v.name == "x" else "")) as filler:
+    with running(ComparisonGenerator(store, model, "m", refusal_reason=lambda v: "x is gone." if v.name == "x" else "")) as filler:
         until(lambda: queue.depth(store) == module.QUEUE_TARGET)
         assert filler.batch_notes == {stuck.id: "x is gone."}
         assert "x" not in filler.note, "who judges blind reads this one"
@@ -349,11 +349,11 @@ def test_a_batch_that_gets_nowhere_rests_and_is_tried_again(store, asked, ask, v
     changed = threading.Event()
     numbers = iter(range(10_000))
 
-    def generate(asked, sampling, seed, tick):
+    def generate(asked, sampling, seed, on_progress):
         same = sampling.temperature == 0 and not changed.is_set()
-        return [Drawn("same" if same else f"{next(numbers)}", "stop", 0.1) for _ in asked]
+        return [GeneratedCompletion("same" if same else f"{next(numbers)}", "stop", 0.1) for _ in asked]
 
-    with running(Filler(store, generate, "m")) as filler:
+    with running(ComparisonGenerator(store, generate, "m")) as filler:
         until(lambda: batches.get(store, fine.id).made == 2)
         assert "alike" in filler.batch_notes[stuck.id]
         changed.set()
@@ -365,7 +365,7 @@ def test_what_goes_wrong_in_a_batch_is_told_and_the_queue_is_filled(store, asked
     asked("Q")
     batch = ask()
     model.fails = [PolicyServerDown("the endpoint is down")]
-    with running(Filler(store, model, "m")) as filler:
+    with running(ComparisonGenerator(store, model, "m")) as filler:
         until(lambda: queue.depth(store) == module.QUEUE_TARGET)
         assert filler.batch_notes == {batch.id: "the endpoint is down"}
         batches.cancel(store, batch.id)
@@ -375,7 +375,7 @@ def test_what_goes_wrong_in_a_batch_is_told_and_the_queue_is_filled(store, asked
 def test_many_answers_are_written_a_few_comparisons_at_a_time(store, asked, model, ask):
     asked("Q")
     batch = ask(answers=9, count=3)
-    with running(Filler(store, model, "m")):
+    with running(ComparisonGenerator(store, model, "m")):
         until(lambda: batches.get(store, batch.id).made == 3)
     assert [len(a) for a in model.asked][:3] == [9, 9, 9]
 
@@ -384,7 +384,7 @@ def test_each_version_is_asked_where_it_speaks(versions):
     here, there = saying("h1", "h2"), saying("t1")
     base, other = versions
     prompt = Prompt(1, user("Q"), "test", "train")
-    drawn = routed(other, there, here)([(base, prompt), (other, prompt), (base, prompt)], COLLECTING, 7)
+    drawn = route_by_collector(other, there, here)([(base, prompt), (other, prompt), (base, prompt)], COLLECTING, 7)
     assert [d.text for d in drawn] == ["h1", "t1", "h2"]
     assert here.asked == [(["m", "m"], 7)] and there.asked == [(["x"], 7)]
 
@@ -410,8 +410,13 @@ class Endpoint(BaseHTTPRequestHandler):
 
 def says(text, reason="stop"):
     message = {"role": "assistant", "content": text}
-    return 200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m",
-                 "choices": [{"index": 0, "message": message, "finish_reason": reason}]}
+    return 200, {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": reason}],
+    }
 
 
 @pytest.fixture
@@ -431,26 +436,36 @@ def test_an_endpoint_is_asked_once_for_each_answer(endpoint):
     endpoint.replies = [says("one"), says("two", "length")]
     ticks = []
     asked = [(version(1, "external"), Prompt(i, user(f"Q{i}"), "test", "train")) for i in range(2)]
-    drawn = EndpointGenerator(PolicyClient(endpoint.url), "their-model")(
+    drawn = EndpointSource(PolicyClient(endpoint.url), "their-model")(
         asked, Sampling(temperature=0.3, top_p=0.9, top_k=5, max_new_tokens=17), 40, lambda: ticks.append(1)
     )
     assert [(d.text, d.finish_reason) for d in drawn] == [("one", "stop"), ("two", "length")]
     assert all(d.latency_s > 0 for d in drawn) and len(ticks) == 2
     path, body = endpoint.asked[1]
     assert path == "/v1/chat/completions"
-    assert body == {"model": "their-model", "messages": [{"role": "user", "content": "Q1"}], "temperature": 0.3, "top_p": 0.9,
-                    "max_tokens": 17, "seed": 41, "top_k": 5}
+    assert body == {
+        "model": "their-model",
+        "messages": [{"role": "user", "content": "Q1"}],
+        "temperature": 0.3,
+        "top_p": 0.9,
+        "max_tokens": 17,
+        "seed": 41,
+        "top_k": 5,
+    }
     assert [d.seed for d in drawn] == [40, 41]
 
 
 @pytest.mark.parametrize(
     "reply, said",
-    [((500, {"error": {"message": "out of order"}}), "refused \\(500\\)"), ((200, {"choices": []}), "answered without a choice"),
-     ((404, {"error": {"message": "no such model"}}), "no such model")],
+    [
+        ((500, {"error": {"message": "out of order"}}), "refused \\(500\\)"),
+        ((200, {"choices": []}), "answered without a choice"),
+        ((404, {"error": {"message": "no such model"}}), "no such model"),
+    ],
 )
 def test_what_an_endpoint_does_wrong_is_told(endpoint, reply, said):
     endpoint.replies = [reply]
-    generate = EndpointGenerator(PolicyClient(endpoint.url), "their-model")
+    generate = EndpointSource(PolicyClient(endpoint.url), "their-model")
     with pytest.raises(PolicyServerDown, match=said) as caught:
         generate([(version(1), Prompt(1, user("Q"), "test", "train"))], COLLECTING, 0)
     assert endpoint.url in str(caught.value)
@@ -458,15 +473,15 @@ def test_what_an_endpoint_does_wrong_is_told(endpoint, reply, said):
 
 def test_an_endpoint_that_is_not_there_is_told():
     with pytest.raises(PolicyServerDown, match=r"no answer from the policy server at http://127\.0\.0\.1:9/v1"):
-        EndpointGenerator(PolicyClient("http://127.0.0.1:9/v1"), "m")([(version(1), Prompt(1, user("Q"), "test", "train"))], COLLECTING, 0)
+        EndpointSource(PolicyClient("http://127.0.0.1:9/v1"), "m")([(version(1), Prompt(1, user("Q"), "test", "train"))], COLLECTING, 0)
 
 
 def test_answers_of_an_endpoint_are_marked_as_its_own(store, asked, endpoint):
     asked("Q1", "Q2")
     endpoint.replies = [says(f"answer {i}") for i in range(2 * module.QUEUE_TARGET)]
     collector = policies.ensure_external(store, "their-model")
-    generate = EndpointGenerator(PolicyClient(endpoint.url), "their-model")
-    with running(Filler(store, generate, "m", collector)):
+    generate = EndpointSource(PolicyClient(endpoint.url), "their-model")
+    with running(ComparisonGenerator(store, generate, "m", collector)):
         until(lambda: queue.depth(store) == module.QUEUE_TARGET)
     found = comparisons.many(store, list(range(1, 25)))
     assert {c.policy_version_id for f in found for c in f.completions} == {collector.id}

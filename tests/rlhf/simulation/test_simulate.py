@@ -6,8 +6,8 @@ import random
 import pytest
 from learning import user
 
-from rlhf.serving.filler import Drawn
-from rlhf.simulation.judges import Judge
+from rlhf.serving.filler import GeneratedCompletion
+from rlhf.simulation.judges import LabelRule
 from rlhf.simulation.simulate import Plan, SimulationError, judged, simulate
 from storage.content import comparisons, policies, prompts
 from storage.core.records import Sampling
@@ -28,27 +28,29 @@ class FakeModel:
     def __init__(self, *, dies_after=10**9):
         self.n, self.calls, self.dies_after, self.same = 0, [], dies_after, set()
 
-    def __call__(self, asked, sampling, seed, tick=lambda: None):
+    def __call__(self, asked, sampling, seed, on_progress=lambda: None):
         self.calls.append((len(asked), seed, sampling))
         if len(self.calls) > self.dies_after:
             raise KeyboardInterrupt
         drawn = []
         for _, prompt in asked:
             self.n += 1
-            drawn.append(Drawn("same" if prompt.text in self.same else "word " * (1 + self.n % 3) + f"x{self.n}", "stop", 0.1))
+            drawn.append(
+                GeneratedCompletion("same" if prompt.text in self.same else "word " * (1 + self.n % 3) + f"x{self.n}", "stop", 0.1)
+            )
         return drawn
 
 
 def plan(judgments=10, *, judge="concise", flip=0.0, seed=0, n=3, words=()):
-    return Plan(Judge(judge, words), judgments, n, flip, seed, SAMPLING)
+    return Plan(LabelRule(judge, words), judgments, n, flip, seed, SAMPLING)
 
 
 def test_as_many_judgments_as_asked_shared_by_annotators_marked_as_simulated(store, base):
     model, seen = FakeModel(), []
     simulate(store, model, base, plan(40), progress=lambda done, total: seen.append((done, total)))
-    found = judgments.standing(store, kinds=("simulated",))
+    found = judgments.active(store, kinds=("simulated",))
     assert len(found) == 40 == len({j.judgment.comparison_id for j in found})
-    assert judgments.standing(store) == [], "no person said anything"
+    assert judgments.active(store) == [], "no person said anything"
     by_name = [sum(j.annotator.name == f"sim-concise-0-{i}" for j in found) for i in (1, 2, 3)]
     assert by_name == [14, 13, 13]
     assert {a.kind for a in annotators.all_annotators(store)} == {"simulated"}
@@ -59,7 +61,7 @@ def test_as_many_judgments_as_asked_shared_by_annotators_marked_as_simulated(sto
 
 def test_they_judge_by_the_rule(store, base):
     simulate(store, FakeModel(), base, plan(20))
-    for j in judgments.standing(store, kinds=("simulated",)):
+    for j in judgments.active(store, kinds=("simulated",)):
         lengths = [[len(j.completions[i].text.split()) for i in tier] for tier in j.judgment.tiers]
         flat = [n for tier in lengths for n in tier]
         assert flat == sorted(flat) and all(len(set(tier)) == 1 for tier in lengths)
@@ -68,7 +70,7 @@ def test_they_judge_by_the_rule(store, base):
 def test_ties_are_counted(store, base):
     ties = simulate(store, FakeModel(), base, plan(12, judge="lexical", words=("nothing",)))
     assert ties == 12
-    assert all(len(j.judgment.tiers) == 1 for j in judgments.standing(store, kinds=("simulated",)))
+    assert all(len(j.judgment.tiers) == 1 for j in judgments.active(store, kinds=("simulated",)))
 
 
 def test_slips_come_as_often_as_said(store, base):
@@ -92,16 +94,16 @@ def test_an_export_of_human_data_leaves_them_out(store, base, tmp_path):
 def test_what_was_judged_before_an_interruption_stays(store, base):
     with pytest.raises(KeyboardInterrupt):
         simulate(store, FakeModel(dies_after=1), base, plan(50))
-    assert len(judgments.standing(store, kinds=("simulated",))) == 32
+    assert len(judgments.active(store, kinds=("simulated",))) == 32
     simulate(store, FakeModel(), base, plan(18))
-    assert len(judgments.standing(store, kinds=("simulated",))) == 50
+    assert len(judgments.active(store, kinds=("simulated",))) == 50
 
 
 def test_comparisons_that_are_there_are_judged_before_any_are_made(store, base):
     simulate(store, FakeModel(), base, plan(3))
-    judged_already = {j.judgment.comparison_id for j in judgments.standing(store, kinds=("simulated",))}
+    judged_already = {j.judgment.comparison_id for j in judgments.active(store, kinds=("simulated",))}
     simulate(store, FakeModel(), base, plan(2, seed=1))
-    again = judgments.standing(store, kinds=("simulated",))
+    again = judgments.active(store, kinds=("simulated",))
     assert len(again) == 5 and len({j.judgment.comparison_id for j in again} - judged_already) == 2
 
 
@@ -111,7 +113,7 @@ def test_the_same_plan_on_the_same_store_says_the_same(store, base, tmp_path):
     def tiers(database):
         prompts.add(database, [prompts.NewPrompt(user(f"Q{i}"), "test", "train") for i in range(4)], source="test")
         simulate(database, FakeModel(), policies.ensure_base(database, "m"), plan(30, flip=0.3, seed=5))
-        return [j.judgment.tiers for j in judgments.standing(database, kinds=("simulated",))]
+        return [j.judgment.tiers for j in judgments.active(database, kinds=("simulated",))]
 
     other = Database(tmp_path / "other" / "rankloop.db")
     assert tiers(store) == tiers(other)
@@ -135,7 +137,7 @@ def test_one_prompt_that_always_gets_the_same_answer_does_not_end_it(store, base
     model.same = {"Q0"}
     simulate(store, model, base, plan(9))
     simulate(store, model, base, plan(1))
-    assert len(judgments.standing(store, kinds=("simulated",))) == 10
+    assert len(judgments.active(store, kinds=("simulated",))) == 10
 
 
 def test_another_rule_under_the_same_names_is_refused_with_what_to_do(store, base):

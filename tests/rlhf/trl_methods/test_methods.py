@@ -49,7 +49,7 @@ def logprob(backbone, adapter, prompt, text):
     """Of a whole answer, summed, read through one adapter and all by itself."""
     ids, asked = answered(backbone, text), backbone.encode(prompt)
     read, mask = pad_left([[*asked, *ids]], backbone.pad_id)
-    with backbone.using(adapter), torch.no_grad():
+    with backbone.use_adapter(adapter), torch.no_grad():
         logits = backbone.forward(read, mask, keep=len(ids) + 1).logits[0, :-1]
     return float(logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].sum())
 
@@ -73,7 +73,7 @@ def test_trl_reads_the_policy_and_its_reference_through_one_backbone(policy, tin
         assert_close(reference(ids, mask.long()).logits[mask], expected, atol=1e-5, rtol=0)
         assert not torch.allclose(ours(ids, mask.long()).logits[mask], expected, atol=1e-2)
     learned = {id(p) for p in policy.parameters(POLICY).values()}
-    with policy.using(POLICY):
+    with policy.use_adapter(POLICY):
         assert {id(p) for p in Policy(policy, POLICY).parameters() if p.requires_grad} == learned, "the optimiser's weights"
 
 
@@ -143,7 +143,9 @@ def test_dpo_starts_at_log_2_and_comes_to_prefer_what_was_chosen(backbone, tmp_p
     seen = {}
     start = [logprob(backbone, POLICY, PAIRS[0].prompt, text) for text in ("aaaa", "zzzz")]
     config = DPOConfig(epochs=4, batch_size=2, learning_rate=2e-2, beta=0.5)
-    dpo.train(backbone, PAIRS, config, seed=0, scratch=tmp_path, tick=lambda: None, log=lambda step, logged: seen.update({step: logged}))
+    dpo.train(
+        backbone, PAIRS, config, seed=0, scratch=tmp_path, on_progress=lambda: None, log=lambda step, logged: seen.update({step: logged})
+    )
     assert sorted(seen) == list(range(1, 9)) and plan.updates(replace(RoundConfig(method="dpo"), dpo=config), 4, 0) == 8
     if kind != "prompt":
         assert seen[1]["loss"] == pytest.approx(math.log(2), abs=1e-4)
@@ -160,7 +162,7 @@ def test_dpo_draws_a_pair_as_often_as_it_weighs(policy, tmp_path, monkeypatch):
 
     def draws(*weights):
         pairs = [replace(PAIRS[i % len(PAIRS)], weight=weight) for i, weight in enumerate(weights)]
-        dpo.train(policy, pairs, DPOConfig(), seed=0, scratch=tmp_path, tick=lambda: None, log=lambda *_: None)
+        dpo.train(policy, pairs, DPOConfig(), seed=0, scratch=tmp_path, on_progress=lambda: None, log=lambda *_: None)
         return drawn[-1]
 
     assert sorted(draws(0.5, 0.5, 0.5)) == [0, 1, 2], "of equal weight, each once"
@@ -177,7 +179,12 @@ def test_dpos_log_ratios_are_to_the_base(policy, tmp_path, tiny_folder):
     seen = []
     now = logprob(policy, POLICY, pair.prompt, pair.chosen)
     dpo.train(
-        policy, [pair], DPOConfig(epochs=1, batch_size=1, beta=0.3), seed=0, scratch=tmp_path, tick=lambda: None,
+        policy,
+        [pair],
+        DPOConfig(epochs=1, batch_size=1, beta=0.3),
+        seed=0,
+        scratch=tmp_path,
+        on_progress=lambda: None,
         log=lambda _, logged: seen.append(logged),
     )
     assert seen[0]["rewards/chosen"] == pytest.approx(0.3 * (now - float(reference)), abs=1e-3)
@@ -186,14 +193,19 @@ def test_dpos_log_ratios_are_to_the_base(policy, tmp_path, tiny_folder):
 
 def test_sft_learns_the_answer_and_its_end_but_not_the_prompt(policy, tmp_path):
     shown = [Demonstration(user("Hi?"), "abab")]
-    row, = sft.rows(policy, shown)
+    (row,) = sft.rows(policy, shown)
     prompt = policy.encode(user("Hi?"))
     assert row["input_ids"] == [*prompt, *answered(policy, "abab")]
     assert row["labels"] == [-100] * len(prompt) + answered(policy, "abab")
     seen = []
     before = logprob(policy, POLICY, user("Hi?"), "abab")
     sft.train(
-        policy, shown, SFTConfig(epochs=8, batch_size=1, learning_rate=2e-2), seed=0, scratch=tmp_path, tick=lambda: None,
+        policy,
+        shown,
+        SFTConfig(epochs=8, batch_size=1, learning_rate=2e-2),
+        seed=0,
+        scratch=tmp_path,
+        on_progress=lambda: None,
         log=lambda _, logged: seen.append(logged),
     )
     assert seen[0]["loss"] == pytest.approx(-before / 5, abs=1e-3), "the mean over four letters and the end"
@@ -204,7 +216,15 @@ def test_sft_learns_the_answer_and_its_end_but_not_the_prompt(policy, tmp_path):
 def by_group(backbone, method, config, tmp_path, *, scorer, prompts=(user("Hi?"), user("Ho?"))):
     seen = {}
     rloo_grpo.train(
-        method, backbone, prompts, scorer, config, Sampling(0.7, max_new_tokens=6), seed=0, scratch=tmp_path, tick=lambda: None,
+        method,
+        backbone,
+        prompts,
+        scorer,
+        config,
+        Sampling(0.7, max_new_tokens=6),
+        seed=0,
+        scratch=tmp_path,
+        on_progress=lambda: None,
         log=lambda step, logged: seen.update({step: logged}),
     )
     return seen
@@ -215,7 +235,7 @@ def by_group(backbone, method, config, tmp_path, *, scorer, prompts=(user("Hi?")
 def test_group_methods_come_to_say_what_is_paid(policy, tmp_path, method):
     paid = []
 
-    def scorer(prompts, sampled, tick):
+    def scorer(prompts, sampled, on_progress):
         assert {tuple(p) for p in prompts} <= {tuple(policy.encode(user(q))) for q in ("Hi?", "Ho?")}
         assert all(s.ids and (s.finish_reason == "stop") == (s.ids[-1] == policy.eos_id) for s in sampled)
         paid.append(torch.tensor([sum(i < 64 for i in s.ids) / len(s.ids) for s in sampled]))
@@ -236,13 +256,13 @@ def test_the_kl_that_is_logged_is_to_the_base_and_per_completion(policy, tmp_pat
     reference = Backbone.load(tiny_folder, "cpu", "float32").base
     drawn = []
 
-    def scorer(prompts, sampled, tick):
+    def scorer(prompts, sampled, on_progress):
         drawn.extend(zip(prompts, (s.ids for s in sampled), strict=True))
         expected.append([kl_of(p, ids) for p, ids in drawn])
         return torch.arange(len(sampled), dtype=torch.float32)
 
     def kl_of(prompt, ids):
-        with policy.using(POLICY):
+        with policy.use_adapter(POLICY):
             now = plain_logprob(policy.base, prompt, ids, 0.7)
         log_ratio = now - plain_logprob(reference, prompt, ids, 0.7)
         return float((log_ratio if method == "rloo" else (-log_ratio).exp() - 1 + log_ratio).sum())
@@ -255,7 +275,7 @@ def test_the_kl_that_is_logged_is_to_the_base_and_per_completion(policy, tmp_pat
 
 
 def test_a_price_on_kl_keeps_rloo_near_the_base(policy, tmp_path):
-    def scorer(prompts, sampled, tick):
+    def scorer(prompts, sampled, on_progress):
         return torch.tensor([sum(i < 64 for i in s.ids) / len(s.ids) for s in sampled])
 
     far = {}
@@ -264,8 +284,11 @@ def test_a_price_on_kl_keeps_rloo_near_the_base(policy, tmp_path):
         policy.add_adapter(POLICY, AdapterConfig(rank=4, alpha=8), seed=0)
         config = GroupConfig(steps=6, batch_size=16, minibatch_size=8, size=4, learning_rate=1e-2, kl_coef=kl_coef)
         by_group(policy, "rloo", config, tmp_path, scorer=scorer)
-        far[kl_coef] = sum(abs(logprob(policy, POLICY, user(q), t) - logprob(policy, None, user(q), t)) for q in ("Hi?", "Ho?")
-                           for t in ("aaaa", "zzzz", "0000"))
+        far[kl_coef] = sum(
+            abs(logprob(policy, POLICY, user(q), t) - logprob(policy, None, user(q), t))
+            for q in ("Hi?", "Ho?")
+            for t in ("aaaa", "zzzz", "0000")
+        )
     assert far[5.0] < far[0.0]
 
 
@@ -293,8 +316,17 @@ def write_ideal_answers(judged, n=4):
 
 def tiny_round(judged, method, **options):
     values = {
-        "method": method, "dpo_batch_size": 4, "dpo_epochs": 1, "group_steps": 2, "group_batch_size": 8, "group_minibatch_size": 4,
-        "group_size": 2, "sft_min_answers": 2, "sft_batch_size": 2, "sft_epochs": 1, "reward_epochs": 0,
+        "method": method,
+        "dpo_batch_size": 4,
+        "dpo_epochs": 1,
+        "group_steps": 2,
+        "group_batch_size": 8,
+        "group_minibatch_size": 4,
+        "group_size": 2,
+        "sft_min_answers": 2,
+        "sft_batch_size": 2,
+        "sft_epochs": 1,
+        "reward_epochs": 0,
     } | options
     return judged.config(**values)
 

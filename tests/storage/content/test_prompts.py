@@ -30,9 +30,7 @@ def test_adds_once_and_counts_the_new_ones(store):
 
 def test_adds_all_or_none(store):
     with pytest.raises(StoreError, match="the last message must be the user's.*none was added"):
-        prompts.add(
-            store, [NewPrompt(user("fine")), NewPrompt(({"role": "assistant", "content": "Hi"},))], source="file"
-        )
+        prompts.add(store, [NewPrompt(user("fine")), NewPrompt(({"role": "assistant", "content": "Hi"},))], source="file")
     with pytest.raises(StoreError, match="'test'.*use train or heldout"):
         prompts.add(store, [NewPrompt(user("fine")), NewPrompt(user("other"), split="test")], source="file")
     assert prompts.of_split(store) == []

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import argon2
 import pytest
 
-from storage.core.clock import Clock, near
+from storage.core.clock import Clock, window
 from storage.judging import judgments, queue
 from storage.people import accounts, sign_in_throttle
 from storage.people.sign_in_throttle import Origin, SignInRefused
@@ -77,7 +77,7 @@ def test_a_duration_is_never_negative(machine):
 
 
 def test_near_is_both_sides_of_the_machines_clock():
-    since, until = near(seconds=60)
+    since, until = window(seconds=60)
     assert since < datetime.now(UTC).isoformat() < until
 
 

@@ -123,9 +123,9 @@ def test_eight_threads_lose_no_judgment(world):
 
     with ThreadPoolExecutor(8) as pool:
         saved = [judgment_id for ids_of_one in pool.map(judge, people) for judgment_id in ids_of_one]
-    stored = [judged.judgment.id for judged in judgments.standing(world.store)]
+    stored = [judged.judgment.id for judged in judgments.active(world.store)]
     assert sorted(saved) == stored
-    assert {judged.judgment.comparison_id for judged in judgments.standing(world.store)} == set(ids)
+    assert {judged.judgment.comparison_id for judged in judgments.active(world.store)} == set(ids)
 
 
 def test_one_presentation_saved_from_eight_threads_counts_once(world):
@@ -169,9 +169,7 @@ OPEN = "import sys; from storage.core.database import Database; sys.stdin.read(1
 
 def test_processes_that_open_a_new_store_at_once_all_succeed(tmp_path):
     path = tmp_path / "rankloop.db"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", OPEN, path], cwd=REPOSITORY, stdin=subprocess.PIPE) for _ in range(3)
-    ]
+    processes = [subprocess.Popen([sys.executable, "-c", OPEN, path], cwd=REPOSITORY, stdin=subprocess.PIPE) for _ in range(3)]
     for process in processes:
         process.stdin.write(b"x")
         process.stdin.flush()
@@ -199,16 +197,14 @@ while (shown := queue.next_presentation(store, ann.id)) is not None:
 def test_every_acknowledged_judgment_outlives_kill_9(world):
     world.comparisons(400)
     enough = random.SystemRandom().randint(1, 60)
-    with subprocess.Popen(
-        [sys.executable, "-c", JUDGE, world.store.path], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", JUDGE, world.store.path], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         acknowledged = [int(process.stdout.readline()) for _ in range(enough)]
         process.send_signal(signal.SIGKILL)
         acknowledged += [int(line) for line in process.stdout.read().splitlines()]
     assert process.returncode == -signal.SIGKILL
     world.store.close()
     again = Database(world.store.path)
-    stored = {judged.judgment.id for judged in judgments.standing(again)}
+    stored = {judged.judgment.id for judged in judgments.active(again)}
     assert len(acknowledged) >= enough
     assert set(acknowledged) <= stored
     assert len(stored - set(acknowledged)) <= 1

@@ -49,10 +49,10 @@ def old_store(root):
 def test_an_older_store_is_closed_to_others_with_a_word(tmp_path):
     root = tmp_path / "data"
     old_store(root)
-    said = file_modes.close_to_others(root, root / "rankloop.db")
+    said = file_modes.restrict_to_owner(root, root / "rankloop.db")
     assert said == ["data", "logs", "rankloop-before-2026.db", "rankloop.db", "runs"]
     assert not any(mode(path) & 0o077 for path in (root, *root.iterdir()))
-    assert file_modes.close_to_others(root, root / "rankloop.db") == []
+    assert file_modes.restrict_to_owner(root, root / "rankloop.db") == []
 
 
 @pytest.mark.parametrize("shared", ["other things", "everybody writes"])
@@ -64,5 +64,5 @@ def test_a_folder_that_holds_more_than_the_store_stays_open(tmp_path, shared):
     else:
         root.chmod(0o1777)
     before = mode(root)
-    assert file_modes.close_to_others(root, root / "rankloop.db") == ["logs", "rankloop-before-2026.db", "rankloop.db", "runs"]
+    assert file_modes.restrict_to_owner(root, root / "rankloop.db") == ["logs", "rankloop-before-2026.db", "rankloop.db", "runs"]
     assert mode(root) == before

@@ -84,7 +84,7 @@ def test_what_would_be_lost_is_not_acknowledged_and_the_rest_is_copied(world, mi
     folder = DataFolder(copy.parents[1] / "restored")
     backup.restore(folder, copy)
     restored = Database(folder.database)
-    assert {judged.judgment.id for judged in judgments.standing(restored)} == acknowledged
+    assert {judged.judgment.id for judged in judgments.active(restored)} == acknowledged
     restored.close()
 
 
@@ -183,7 +183,7 @@ def test_files_that_came_back_and_went_again_are_copied_again(world):
     with pytest.raises(StoreError, match="rankloop-rescued-"):
         world.rank(world.ann)
     restored = Database(rescued(world.store)[-1])
-    assert [judged.judgment.id for judged in judgments.standing(restored)] == [acknowledged]
+    assert [judged.judgment.id for judged in judgments.active(restored)] == [acknowledged]
     restored.close()
 
 

@@ -29,9 +29,7 @@ COLUMNS_OF_M001 = {
     "comparison_completions": "comparison_id position completion_id",
     "annotators": "id name kind rule created_at",
     "presentations": "id comparison_id annotator_id slots answered undone_by created_at",
-    "judgments": (
-        "id comparison_id presentation_id annotator_id verdict tiers all_bad skip_reason supersedes created_at"
-    ),
+    "judgments": ("id comparison_id presentation_id annotator_id verdict tiers all_bad skip_reason supersedes created_at"),
     "metrics": "run_id name step value",
     "run_samples": "run_id prompt_id before after score_before score_after",
 }
@@ -78,9 +76,7 @@ def migrate(db, *, up_to=None):
 def test_m001_makes_the_whole_schema_out_of_nothing(before):
     migrate(before, up_to="m001_loop")
     columns = {
-        table.name: " ".join(column.name for column in table.columns)
-        for table in before.tables
-        if table.name != "_sqlite_migrations"
+        table.name: " ".join(column.name for column in table.columns) for table in before.tables if table.name != "_sqlite_migrations"
     }
     assert columns == COLUMNS_OF_M001
     keys = {(key.table, key.column, key.other_table, key.other_column) for t in before.tables for key in t.foreign_keys}
@@ -414,9 +410,7 @@ def test_m003_adds_what_a_project_says_and_leaves_comparisons_as_they_were(step)
     assert done.added("indexes") == words("comparisons_digest comparisons_import comparisons_batch prompts_import")
     assert done.added("triggers") == set()
     assert_dropped_nothing(done)
-    assert done.rows("SELECT import_id, batch_id, priority, wanted, retired, digest FROM comparisons") == [
-        (None, None, 0, 1, 0, None)
-    ] * 7
+    assert done.rows("SELECT import_id, batch_id, priority, wanted, retired, digest FROM comparisons") == [(None, None, 0, 1, 0, None)] * 7
     assert done.rows("SELECT import_id, retired FROM prompts") == [(None, 0)] * 2
     assert done.rows("SELECT by_id FROM runs") == [(None,)] * 2
 
@@ -464,8 +458,7 @@ def test_m004_gives_judgments_room_for_all_they_can_say(step):
     assert done.rows("SELECT DISTINCT purpose, guidelines_id FROM presentations") == [("vote", None)]
     # Nothing counts before m005 has looked at what supersedes what.
     assert done.rows(
-        "SELECT DISTINCT purpose, strength, partial, rationale, active_ms, idle_ms, client_ms, server_ms, import_id, counts "
-        "FROM judgments"
+        "SELECT DISTINCT purpose, strength, partial, rationale, active_ms, idle_ms, client_ms, server_ms, import_id, counts FROM judgments"
     ) == [("vote", None, 0, "", None, None, None, None, None, 0)]
 
 
@@ -634,6 +627,8 @@ def test_m008_notes_what_gold_and_repeats_would_have_lost(step):
     assert done.rows("SELECT presentation_id, at FROM given_back") == [(9, at(57))]
     put(done.db, "exclusion_lifts", "exclusion_id reason created_at", (9, "no", at(58)))
     assert done.rows("SELECT * FROM given_back") == []
+
+
 def test_m009_counts_wrong_passwords_by_where_they_came_from(step):
     done = step("m009_sign_in")
     assert_kept(done)
@@ -684,7 +679,7 @@ def test_a_shipped_store_reads_as_before(shipped):
         "policy_versions": 3,
         "queue_depth": 5,
     }
-    votes = judgments.standing(store, kinds=("human", "simulated"))
+    votes = judgments.active(store, kinds=("human", "simulated"))
     assert [(vote.judgment.id, vote.judgment.tiers, vote.annotator.name) for vote in votes] == [
         (3, ((2,), (1,)), "Ann"), (7, ((8,), (7,)), "longest"), (9, ((12,), (11,)), "Bob"),
     ]  # fmt: skip
@@ -722,7 +717,7 @@ def test_what_was_said_in_a_shipped_store_can_be_taken_back_and_corrected(shippe
     assert (comparison.id, shown.id, shown.order) == (6, 6, (12, 11))
     corrected = judgments.correct(store, 3, ANN, verdict="rank", tiers=((1,), (2,)))
     assert (corrected.supersedes, corrected.counts) == (3, True)
-    assert [vote.judgment.id for vote in judgments.standing(store)] == [corrected.id]
+    assert [vote.judgment.id for vote in judgments.active(store)] == [corrected.id]
     assert (annotators.get(store, ANN).judged, annotators.get(store, BOB).judged) == (3, 0)
 
 

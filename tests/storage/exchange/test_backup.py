@@ -25,7 +25,7 @@ def opened(folder):
 
 
 def standing(store):
-    return {item.judgment.id for item in judgments.standing(store)}
+    return {item.judgment.id for item in judgments.active(store)}
 
 
 def test_everything_acknowledged_before_is_in_the_copy(world, folder, tmp_path):

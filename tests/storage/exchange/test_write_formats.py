@@ -244,7 +244,7 @@ def test_every_format_is_read_or_written():
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
-NAME = st.sampled_from(["Ann", "Bob", "Zoë, the \"2nd\"", "소라"])
+NAME = st.sampled_from(["Ann", "Bob", 'Zoë, the "2nd"', "소라"])
 
 
 @st.composite
@@ -264,7 +264,7 @@ def judged(draw):
         "all_bad": draw(st.booleans()),
         "annotator": draw(NAME),
         "created_at": draw(st.sampled_from(["2025-01-02T03:04:05.678+00:00", "1999-12-31T23:59:59.000+00:00"])),
-        "rationale": draw(st.sampled_from(["", "clear", "two\nlines, \"quoted\""])),
+        "rationale": draw(st.sampled_from(["", "clear", 'two\nlines, "quoted"'])),
         "kind": draw(st.sampled_from(["imported", "science"])),
         "split": draw(st.sampled_from(["train", "heldout"])),
     }
@@ -273,7 +273,7 @@ def judged(draw):
 def said(store):
     """Every vote by what it says, whatever the ids."""
     found = []
-    for item in judgments.standing(store):
+    for item in judgments.active(store):
         text = {key: (completion.text, completion.policy_version_id) for key, completion in item.completions.items()}
         slots = store.value("SELECT slots FROM presentations WHERE id = ?", [item.judgment.presentation_id])
         name = {row["id"]: row["name"] for row in store.rows("SELECT id, name FROM policy_versions")}

@@ -15,7 +15,7 @@ def vote(world):
 
 
 def counting(store):
-    return [vote.judgment.id for vote in judgments.standing(store)]
+    return [vote.judgment.id for vote in judgments.active(store)]
 
 
 def exclude(world, *judgment_ids, rule="too fast", reason="0.2 s, the median is 14 s"):
@@ -107,7 +107,7 @@ def test_a_rule_s_vote_is_excluded_without_touching_what_people_did(world):
     one = world.comparison()
     by_rule = world.rule_ranks(one)
     exclude(world, by_rule)
-    assert judgments.standing(world.store, kinds=("simulated",)) == []
+    assert judgments.active(world.store, kinds=("simulated",)) == []
     assert world.store.value("SELECT human_ranks FROM comparisons") == 0
 
 

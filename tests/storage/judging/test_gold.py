@@ -75,7 +75,7 @@ def test_votes_from_before_it_was_gold_go_on_counting_and_their_end_does_not_ope
     one = world.comparison()
     vote = world.rank(world.ann)
     gold.set_answer(world.store, one, ((1,), (2,)), by=None)
-    assert [item.judgment.id for item in judgments.standing(world.store)] == [vote.id]
+    assert [item.judgment.id for item in judgments.active(world.store)] == [vote.id]
     exclusions.exclude(world.store, [vote.id], rule="too fast", reason="0.2 s", by=None)
     assert waiting(world.store) == []
 
@@ -87,7 +87,7 @@ def test_a_lease_from_before_it_was_gold_may_be_judged_and_may_lapse(world):
     gold.set_answer(world.store, two, ((3,), (4,)), by=None)
     assert world.rank(world.ann).counts
     world.store.connection.conn.execute("UPDATE leases SET expires_at = '2000-01-01' WHERE ended_at IS NULL")
-    queue.end_lapsed(world.store)
+    queue.expire_leases(world.store)
     assert waiting(world.store) == []
     assert [tuple(row) for row in world.store.rows("SELECT human_ranks, leased FROM comparisons")] == [(1, 0), (0, 0)]
 

@@ -26,9 +26,10 @@ def test_an_answer_is_right_when_it_keeps_every_known_order(said, known, right):
 def test_results_count_the_latest_word_of_each_annotator(store, world):
     comparison_id = world.comparison()
     other = world.comparison()
-    first, second = (row[0] for row in store.rows(
-        "SELECT completion_id FROM comparison_completions WHERE comparison_id = ? ORDER BY position", [comparison_id]
-    ))
+    first, second = (
+        row[0]
+        for row in store.rows("SELECT completion_id FROM comparison_completions WHERE comparison_id = ? ORDER BY position", [comparison_id])
+    )
     gold.set_answer(store, comparison_id, ((first,), (second,)), None)
     assert gold.results(store) == {} and gold.first_failure(store, world.ann.id) is None
     settings.change(store, ProjectSettings(gold_share=0.5), None)

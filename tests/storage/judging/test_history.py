@@ -124,7 +124,7 @@ def test_the_words_of_the_file_format_are_not_the_words_of_the_prompt(world):
     saved = rank(world, world.ann)
     for text in ("role", "content", "user", '"}', "\\n"):
         assert found(world, text=text) == [], text
-    for text in ('say "hi"', "hi\"\nthen", "then\\stop"):
+    for text in ('say "hi"', 'hi"\nthen', "then\\stop"):
         assert found(world, text=text) == [saved.id], text
 
 

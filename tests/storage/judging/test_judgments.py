@@ -47,13 +47,13 @@ def test_a_ranking_is_kept_as_it_was_given(world, shown):
     assert (saved.verdict, saved.tiers, saved.all_bad, saved.skip_reason) == ("rank", ((2,), (1, 3)), True, None)
     assert (saved.comparison_id, saved.presentation_id) == (shown.comparison_id, shown.id)
     assert saved.annotator_id == world.ann.id
-    assert [judged.judgment for judged in judgments.standing(world.store)] == [saved]
+    assert [judged.judgment for judged in judgments.active(world.store)] == [saved]
 
 
 def test_a_skip_keeps_its_reason_and_trains_nobody(world, shown):
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason=" unsafe ")
     assert (saved.verdict, saved.tiers, saved.skip_reason) == ("skip", (), "unsafe")
-    assert judgments.standing(world.store) == []
+    assert judgments.active(world.store) == []
     assert annotators.get(world.store, world.ann.id).judged == 1
 
 
@@ -70,7 +70,7 @@ def test_after_an_undo_the_same_presentation_takes_a_new_judgment(world, shown):
     judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
     judgments.undo(world.store, world.ann.id)
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
-    assert [judged.judgment for judged in judgments.standing(world.store)] == [saved]
+    assert [judged.judgment for judged in judgments.active(world.store)] == [saved]
     assert [row["verdict"] for row in world.store.rows("SELECT verdict FROM judgments ORDER BY id")] == [
         "rank",
         "retract",
@@ -140,7 +140,7 @@ def test_a_rule_judges_once_with_a_shuffled_presentation(world):
     one = world.comparison(3)
     new_id = judgments.add_simulated(world.store, one, world.rule.id, tiers=((3,), (1, 2)))
     assert judgments.add_simulated(world.store, one, world.rule.id, tiers=((1,), (2,), (3,))) == new_id
-    [judged] = judgments.standing(world.store, kinds=("simulated",))
+    [judged] = judgments.active(world.store, kinds=("simulated",))
     assert (judged.judgment.id, judged.judgment.tiers, judged.annotator) == (new_id, ((3,), (1, 2)), world.rule)
     assert sorted(presentations.get(world.store, judged.judgment.presentation_id).order) == [1, 2, 3]
 
@@ -160,13 +160,13 @@ def test_standing_tells_people_from_rules_and_brings_everything_along(world):
     one, two = world.comparisons(2)
     by_rule = world.rule_ranks(two)
     by_ann = world.rank(world.ann)
-    [judged] = judgments.standing(world.store)
+    [judged] = judgments.active(world.store)
     assert (judged.judgment, judged.annotator) == (by_ann, world.ann)
     assert (judged.prompt, tuple(judged.completions.values())) == (
         comparisons.get(world.store, one).prompt,
         comparisons.get(world.store, one).completions,
     )
-    both = judgments.standing(world.store, kinds=("human", "simulated"))
+    both = judgments.active(world.store, kinds=("human", "simulated"))
     assert [item.judgment.id for item in both] == [by_rule, by_ann.id]
 
 
@@ -177,7 +177,7 @@ def test_standing_reads_pages_and_not_rows(world, monkeypatch):
         world.rank(world.ann)
     statements = []
     world.store.connection.conn.set_trace_callback(statements.append)
-    found = judgments.standing(world.store)
+    found = judgments.active(world.store)
     world.store.connection.conn.set_trace_callback(None)
     assert [item.judgment.comparison_id for item in found] == ids
     # The annotators once; pages of 4, 4, 2 and 0 rows, three queries for each that has rows.
@@ -194,7 +194,7 @@ def test_a_correction_supersedes_and_the_original_stays(world, shown):
     first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
     second = judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
     assert (second.supersedes, second.tiers, second.counts) == (first.id, ((3,), (2,), (1,)), True)
-    assert [judged.judgment for judged in judgments.standing(world.store)] == [second]
+    assert [judged.judgment for judged in judgments.active(world.store)] == [second]
     assert judgments.get(world.store, first.id).tiers == first.tiers
     assert not judgments.get(world.store, first.id).counts
     assert annotators.get(world.store, world.ann.id).judged == 1
@@ -221,7 +221,7 @@ def test_a_skip_turns_into_a_ranking_only_while_its_place_is_free(world, shown):
     judgments.undo(world.store, world.bob.id)
     judgments.undo(world.store, world.bob.id)
     lapse(world.store)
-    queue.end_lapsed(world.store)
+    queue.expire_leases(world.store)
     assert judgments.correct(world.store, skipped.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]]).counts
 
 
@@ -230,9 +230,9 @@ def test_a_correction_does_not_shake_off_an_exclusion(world, shown):
     made = exclusions.exclude(world.store, [first.id], rule="gold accuracy", reason="3 of 10", by=None)
     second = judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
     assert not second.counts
-    assert judgments.standing(world.store) == []
+    assert judgments.active(world.store) == []
     exclusions.lift(world.store, made.id, reason="a mistake", by=None)
-    assert [judged.judgment.id for judged in judgments.standing(world.store)] == [second.id]
+    assert [judged.judgment.id for judged in judgments.active(world.store)] == [second.id]
 
 
 def test_neither_does_an_undo(world, shown):
@@ -292,9 +292,7 @@ def act_out(world, act, who, excluded):
     elif act == "lapse":
         lapse(world.store)
     elif act == "correct":
-        last = world.store.value(
-            "SELECT max(id) FROM standing_judgments WHERE annotator_id = ? AND verdict = 'rank'", [who.id]
-        )
+        last = world.store.value("SELECT max(id) FROM standing_judgments WHERE annotator_id = ? AND verdict = 'rank'", [who.id])
         if last is not None:
             tiers = judgments.get(world.store, last).tiers
             judgments.correct(world.store, last, who.id, verdict="rank", tiers=tiers[::-1])

@@ -125,7 +125,7 @@ def test_a_late_judgment_is_kept_while_its_place_is_free(world):
     world.comparison()
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     lapse(world.store)
-    queue.end_lapsed(world.store)
+    queue.expire_leases(world.store)
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
     assert saved.counts
     assert queue.depth(world.store) == 0
@@ -138,7 +138,7 @@ def test_a_late_judgment_is_refused_when_its_place_is_taken(world):
     assert world.next(world.bob) == shown.comparison_id
     with pytest.raises(judgments.LeaseOver, match="given to somebody else"):
         judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
-    assert judgments.standing(world.store) == []
+    assert judgments.active(world.store) == []
 
 
 def test_a_judgment_of_what_was_withdrawn_is_refused(world):
@@ -286,7 +286,7 @@ def test_gold_comes_by_its_share_once_each_with_its_probability(world):
     assert (comparison.id, shown.purpose, lease.policy, lease.propensity) == (marked, "gold", "gold", 0.5)
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=((1,), (2,)))
     assert (saved.purpose, saved.counts) == ("gold", False)
-    assert judgments.standing(world.store) == []
+    assert judgments.active(world.store) == []
     # It was the only one: the share falls to the line, which is then certain.
     _, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.49))
     assert (shown.purpose, queue.lease_of(world.store, shown.id).propensity) == ("vote", 1.0)
@@ -314,7 +314,7 @@ def test_a_repeat_is_an_own_vote_from_a_while_ago_with_sides_swapped(world):
     assert (comparison.id, shown.purpose, lease.policy, lease.propensity) == (first.comparison_id, "repeat", "repeat", 0.25)
     assert shown.order == first.order[::-1]
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
-    assert (saved.purpose, saved.counts, len(judgments.standing(world.store))) == ("repeat", False, 11)
+    assert (saved.purpose, saved.counts, len(judgments.active(world.store))) == ("repeat", False, 11)
     # Repeated once, and the next vote is too fresh.
     _, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.0))
     assert shown.purpose == "vote"
@@ -346,7 +346,7 @@ def test_late_gold_is_kept_while_a_vote_in_its_stead_would_still_wait(world, lat
     lapse(world.store)
     world.rank(world.bob)
     # A vote would stand behind the one that still waits.
-    assert queue.reclaim(world.store, late_gold)
+    assert queue.can_accept(world.store, late_gold)
     saved = judgments.save(world.store, late_gold.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
     assert saved.purpose == "gold"
 
@@ -363,7 +363,7 @@ def test_late_gold_is_kept_when_nobody_else_asked(world, late_gold):
     lapse(world.store)
     for _ in range(2):
         world.rank(world.ann)
-    assert queue.reclaim(world.store, late_gold)
+    assert queue.can_accept(world.store, late_gold)
 
 
 def test_gold_that_was_ranked_keeps_its_place_and_gold_that_was_skipped_does_not(world, late_gold):
@@ -372,7 +372,7 @@ def test_gold_that_was_ranked_keeps_its_place_and_gold_that_was_skipped_does_not
         world.rank(world.bob)
     world.comparison()
     skipped = judgments.correct(world.store, first.id, world.ann.id, verdict="skip", skip_reason="x")
-    assert queue.reclaim(world.store, late_gold)
+    assert queue.can_accept(world.store, late_gold)
     world.rank(world.bob)
     with pytest.raises(judgments.LeaseOver, match="others have judged it since"):
         judgments.correct(world.store, skipped.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))

@@ -264,9 +264,7 @@ def test_repeated_failures_slow_down(store, ann, name):
     for _ in range(9):
         # As if the wait were over.
         with store.atomic() as connection:
-            connection.conn.execute(
-                "UPDATE sign_in_failures SET created_at = ? WHERE created_at > ?", [ago(minutes=6), ago(minutes=6)]
-            )
+            connection.conn.execute("UPDATE sign_in_failures SET created_at = ? WHERE created_at > ?", [ago(minutes=6), ago(minutes=6)])
         waits.append(refused(store, name, "wrong one").wait_s)
     assert waits == [4, 8, 16, 32, 64, 128, 256, 300, 300]
     # Asking during the wait neither counts nor prolongs it.

@@ -182,8 +182,6 @@ def test_the_view_for_other_programs_says_the_same(world):
 
 
 def test_a_page_of_judgments_is_read_by_their_ids_and_not_sorted(store):
-    plan = store.rows(
-        "EXPLAIN QUERY PLAN SELECT at FROM acts_of_judging WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", ["9999", 100]
-    )
+    plan = store.rows("EXPLAIN QUERY PLAN SELECT at FROM acts_of_judging WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", ["9999", 100])
     steps = [row["detail"] for row in plan]
     assert not [step for step in steps if "TEMP B-TREE" in step], steps
