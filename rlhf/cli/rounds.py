@@ -72,12 +72,12 @@ def simulate(given: argparse.Namespace) -> int:
     from rlhf.simulation.simulate import Plan, SimulationError
     from rlhf.simulation.simulate import simulate as run
 
-    speakers = Engine(store, given.model, Backbone.load(model_files.resolve(given.model), given.device))
+    engine = Engine(store, given.model, Backbone.load(model_files.resolve(given.model), given.device))
     sampling = Sampling(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
     plan = Plan(judge, given.judgments, given.annotators, given.flip, given.seed, sampling)
     with tqdm(total=given.judgments, unit="judgment", desc="simulated judgments") as bar:
         try:
-            ties = run(store, speakers.draw, speakers.base, plan, progress=lambda done, total: bar.update(done - bar.n))
+            ties = run(store, engine.draw, engine.base, plan, progress=lambda done, total: bar.update(done - bar.n))
         except SimulationError as error:
             raise UsageError(str(error)) from error
     print(f"{given.judgments} simulated judgments by the rule {judge.name!r} added ({ties} ties); human data is untouched")

@@ -86,7 +86,7 @@ class ChatRequest(BaseModel):
         return self
 
 
-def build_server(speakers: Engine, filler: ComparisonGenerator) -> FastAPI:
+def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
     """The HTTP face of the policies and the filler."""
 
     chats = AnswerPool()
@@ -127,24 +127,22 @@ def build_server(speakers: Engine, filler: ComparisonGenerator) -> FastAPI:
     def models() -> dict:
         return {
             "object": "list",
-            "data": [{"id": v.name, "object": "model", "created": 0, "owned_by": v.kind} for v in speakers.versions()],
+            "data": [{"id": v.name, "object": "model", "created": 0, "owned_by": v.kind} for v in engine.versions()],
         }
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(request: ChatRequest, client: Request) -> Response | dict:
-        version = await run_in_threadpool(_version, speakers, request.model)
+        version = await run_in_threadpool(_version, engine, request.model)
         messages = [m.model_dump() for m in request.messages]
         try:
             # Before the answer waits in any queue: what cannot be answered is told at once.
-            prompt = await run_in_threadpool(speakers.prompt, messages)
+            prompt = await run_in_threadpool(engine.prompt, messages)
         except (PromptTooLong, TemplateError) as error:
             raise HTTPException(400, f"messages: {error}") from error
         sampling = Sampling(temperature=request.temperature, top_p=request.top_p, max_new_tokens=request.max_tokens)
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         try:
-            answer = await chats.begin(
-                lambda on_progress: speakers.stream_text(version, prompt, sampling, seed, on_progress), client.receive
-            )
+            answer = await chats.begin(lambda on_progress: engine.stream_text(version, prompt, sampling, seed, on_progress), client.receive)
             pieces = answer.pieces()
             # Drawn before anything is sent, so that a damaged adapter is told as an error and not as a broken stream.
             first = await anext(pieces)
@@ -154,7 +152,7 @@ def build_server(speakers: Engine, filler: ComparisonGenerator) -> FastAPI:
             return Response(status_code=CLIENT_LEFT)
         except model_files.ModelError as error:
             log.warning("%s", error)
-            raise HTTPException(503, speakers.without_paths(version, error)) from error
+            raise HTTPException(503, engine.without_paths(version, error)) from error
         head = {"id": f"chatcmpl-{secrets.token_hex(8)}", "created": int(time.time()), "model": version.name}
         if request.stream:
             return StreamingResponse(_events(head, first, pieces, answer), media_type="text/event-stream")
@@ -170,11 +168,11 @@ def build_server(speakers: Engine, filler: ComparisonGenerator) -> FastAPI:
     return app
 
 
-def _version(speakers: Engine, name: str) -> PolicyVersion:
+def _version(engine: Engine, name: str) -> PolicyVersion:
     try:
-        return speakers.named(name)
+        return engine.named(name)
     except KeyError:
-        known = ", ".join(v.name for v in speakers.versions())
+        known = ", ".join(v.name for v in engine.versions())
         raise HTTPException(404, f"no model {name!r}; there are: {known}") from None
 
 
@@ -230,18 +228,18 @@ def main() -> int:
     except (StoreError, model_files.ModelError) as error:
         log.error("%s", error)
         return 2
-    speakers = Engine(store, arguments.model, backbone)
+    engine = Engine(store, arguments.model, backbone)
     if arguments.endpoint:
         collector = policies.ensure_external(store, arguments.endpoint_model)
         endpoint = EndpointSource(PolicyClient(arguments.endpoint), arguments.endpoint_model)
-        generate = route_by_collector(collector, endpoint, speakers.draw)
+        generate = route_by_collector(collector, endpoint, engine.draw)
     else:
-        generate, collector = speakers.draw, None
+        generate, collector = engine.draw, None
 
     def refusal_reason(version: PolicyVersion) -> str:
-        return "" if version == collector else speakers.refusal_reason(version)
+        return "" if version == collector else engine.refusal_reason(version)
 
-    app = build_server(speakers, ComparisonGenerator(store, generate, arguments.model, collector, refusal_reason=refusal_reason))
+    app = build_server(engine, ComparisonGenerator(store, generate, arguments.model, collector, refusal_reason=refusal_reason))
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(
         app,

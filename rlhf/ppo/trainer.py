@@ -78,11 +78,11 @@ class PPO:
         )
         self.kl_coef = config.kl_coef
         self.step_done = 0
-        self.watch = CheckpointTracker(config.kl_budget, keep_best=config.keep == "best")
+        self.tracker = CheckpointTracker(config.kl_budget, keep_best=config.keep == "best")
 
     @property
     def done(self) -> bool:
-        return self.watch.kl_exceeded or self.step_done >= self.config.steps
+        return self.tracker.kl_exceeded or self.step_done >= self.config.steps
 
     def step(self, on_progress: ProgressCallback = lambda: None) -> dict[str, float]:
         """One PPO step; returns its figures under the names the field uses. `tick` is called many times on the way."""
@@ -101,7 +101,7 @@ class PPO:
             "val/explained_variance": explained_variance(rollout.values, returns, rollout.mask),
         }
         # A policy that left the KL budget learns no more; what was seen of it is told.
-        if not self.watch.kl_exceeded:
+        if not self.tracker.kl_exceeded:
             figures |= self.update(rollout, advantages, returns, on_progress)
         # While only values learn, the KL is 0 whatever its price.
         if not self.warming_up:
@@ -120,7 +120,7 @@ class PPO:
         rollout = self.collect(self.value_head, on_progress)
         kl = kl_per_token(rollout.logprobs, rollout.ref_logprobs, rollout.mask, estimator=self.config.kl_estimator)
         per_completion = float(kl.sum(-1).mean())
-        self.watch.see(PolicyMetrics(self.reward_shaper.figures["objective/conservative_scores"], per_completion), self.policy)
+        self.tracker.update(PolicyMetrics(self.reward_shaper.figures["objective/conservative_scores"], per_completion), self.policy)
         return (
             rollout,
             kl,
@@ -241,13 +241,13 @@ class PPO:
 
     def finish(self, on_progress: ProgressCallback = lambda: None) -> dict[str, Any]:
         """Leaves the policy in place that is to be kept; returns what the result should say of that."""
-        stopped = self.watch.stopped_by_kl()
-        if not self.watch.keep_best:
+        stopped = self.tracker.stopped_by_kl()
+        if not self.tracker.keep_best:
             return stopped
         if not stopped:
             # What the last update made drew nothing yet.
             self.experience(on_progress)
-        return stopped | {"kept": self.watch.restore(self.policy)}
+        return stopped | {"kept": self.tracker.restore(self.policy)}
 
     # Checkpoints.
 
@@ -257,8 +257,8 @@ class PPO:
             self.backbone.save_adapter(POLICY, part)
             save_file({k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}, part / "value_head.safetensors")
             save_optimizer(self.optimizer, part / "optimizer.safetensors")
-            self.watch.save(part)
-            state = {"step_done": self.step_done, "kl_coef": self.kl_coef, "measured": self.watch.measured}
+            self.tracker.save(part)
+            state = {"step_done": self.step_done, "kl_coef": self.kl_coef, "measured": self.tracker.measured}
             (part / STATE_FILE).write_text(json.dumps(state))
 
     def load(self, folder: Path) -> bool:
@@ -282,7 +282,7 @@ class PPO:
         figures = json.loads((found / STATE_FILE).read_text())
         self.step_done, self.kl_coef = figures["step_done"], figures["kl_coef"]
         # A checkpoint of before there was a watch has seen nothing.
-        self.watch.load(found, figures.get("measured", []))
+        self.tracker.load(found, figures.get("measured", []))
         return True
 
 

@@ -45,8 +45,8 @@ def server(store, tmp_path, monkeypatch):
     torch.set_num_threads(1)
     started = Server(store, tiny.write(tmp_path / "tiny"))
     started.spoken = []
-    real = started.speakers.stream_text
-    monkeypatch.setattr(started.speakers, "speak", lambda *given: started.spoken.append(given) or real(*given))
+    real = started.engine.stream_text
+    monkeypatch.setattr(started.engine, "stream_text", lambda *given: started.spoken.append(given) or real(*given))
     yield started
     started.stop()
     torch.set_num_threads(before)

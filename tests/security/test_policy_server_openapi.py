@@ -26,7 +26,7 @@ def server(tmp_path_factory):
     torch.set_num_threads(1)
     started = Server(store, tiny.write(tmp_path_factory.mktemp("models") / "tiny"))
     # An answer of a thousand tokens says no more than one of a few.
-    tiny.favour(started.speakers.backbone, started.speakers.backbone.eos_id, 20.0)
+    tiny.favour(started.engine.backbone, started.engine.backbone.eos_id, 20.0)
     yield started
     started.stop()
     store.close()

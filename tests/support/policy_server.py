@@ -41,9 +41,9 @@ class Server:
 
     def __init__(self, store, folder):
         self.store, self.model = store, str(folder)
-        self.speakers = Engine(store, self.model, Backbone.load(folder, "cpu", "float32"))
-        self.filler = ComparisonGenerator(store, self.speakers.draw, self.model)
-        self.app = build_server(self.speakers, self.filler)
+        self.engine = Engine(store, self.model, Backbone.load(folder, "cpu", "float32"))
+        self.filler = ComparisonGenerator(store, self.engine.draw, self.model)
+        self.app = build_server(self.engine, self.filler)
         self.port = supervisor.free_port()
         self._uvicorn = uvicorn.Server(uvicorn.Config(self.app, host="127.0.0.1", port=self.port, log_level="error"))
         self._thread = threading.Thread(target=self._uvicorn.run)

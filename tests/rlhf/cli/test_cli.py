@@ -315,7 +315,7 @@ def test_a_run_that_ended_badly_says_why_and_how_to_go_on(capsys, data, store, w
 def busy_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        taken.return_stats()
+        taken.listen()
         yield taken.getsockname()[1]
 
 

@@ -147,11 +147,11 @@ def test_a_reader_who_leaves_frees_the_server(server):
     async def leaves():
         pieces = server.client.stream("tiny", user("Hello"), temperature=1.5, max_tokens=1000)
         await anext(pieces)
-        assert server.speakers._chats == 1
+        assert server.engine._active_chats == 1
         await pieces.aclose()
 
     asyncio.run(leaves())
-    until(lambda: server.speakers._chats == 0, 10)
+    until(lambda: server.engine._active_chats == 0, 10)
     prompts.add(server.store, [prompts.NewPrompt(user("Q"), "test", "train")], source="test")
     until(lambda: queue.depth(server.store) > 0)
 
@@ -165,14 +165,14 @@ def test_nothing_listens_is_told_with_what_to_do():
 
 
 def test_an_answer_that_breaks_off_is_told(server, monkeypatch):
-    real = server.speakers.stream_text
+    real = server.engine.stream_text
 
     def breaks(*args):
         pieces = real(*args)
         yield next(pieces)
         raise RuntimeError("the machine burns")
 
-    monkeypatch.setattr(server.speakers, "speak", breaks)
+    monkeypatch.setattr(server.engine, "stream_text", breaks)
     with pytest.raises(PolicyServerDown):
         streamed(server.client.stream("tiny", user("Q"), temperature=1.0, max_tokens=50))
 
@@ -181,31 +181,31 @@ def test_an_answer_that_breaks_off_is_told(server, monkeypatch):
 
 
 @pytest.fixture
-def speakers(store, backbone, tiny_folder):
+def engine(store, backbone, tiny_folder):
     return Engine(store, str(tiny_folder), backbone)
 
 
-def test_a_batch_is_answered_in_the_order_it_was_asked(store, speakers):
+def test_a_batch_is_answered_in_the_order_it_was_asked(store, engine):
     prompts.add(store, [prompts.NewPrompt(user(f"Q{i}"), "test", "train") for i in range(3)], source="test")
     first, second, third = prompts.of_split(store)
-    maker = Backbone.load(speakers.model, "cpu", "float32")
+    maker = Backbone.load(engine.model, "cpu", "float32")
     maker.add_adapter("policy", AdapterConfig(rank=4), seed=0)
     scramble(maker, "policy", scale=0.3)
     runs.create(store, "r1", config={}, seed=0, versions={})
     maker.save_adapter("policy", store.path.parent / "runs" / "r1")
-    tuned = policies.register_tuned(store, name="t", base_model=speakers.model, adapter_path="runs/r1", run_id="r1")
+    tuned = policies.register_tuned(store, name="t", base_model=engine.model, adapter_path="runs/r1", run_id="r1")
     greedy = Sampling(temperature=0, max_new_tokens=12)
-    asked = [(tuned, first), (speakers.base, second), (tuned, third), (speakers.base, first)]
-    together = [d.text for d in speakers.draw(asked, greedy, 0)]
-    assert together == [speakers.draw([one], greedy, 0)[0].text for one in asked]
+    asked = [(tuned, first), (engine.base, second), (tuned, third), (engine.base, first)]
+    together = [d.text for d in engine.draw(asked, greedy, 0)]
+    assert together == [engine.draw([one], greedy, 0)[0].text for one in asked]
     assert len(set(together)) == 4
     again = Sampling(temperature=1.0, max_new_tokens=12)
-    assert [d.text for d in speakers.draw(asked, again, 3)] == [d.text for d in speakers.draw(asked, again, 3)]
+    assert [d.text for d in engine.draw(asked, again, 3)] == [d.text for d in engine.draw(asked, again, 3)]
 
 
-def test_pieces_are_whole_characters_and_add_up(speakers, monkeypatch):
+def test_pieces_are_whole_characters_and_add_up(engine, monkeypatch):
     # Greek is two bytes a letter, and the tiny model has one token a byte.
-    ids = [*speakers.backbone.encode_answer("\u03b1\u03b2\u03b3 caf\u00e9"), speakers.backbone.eos_id]
+    ids = [*engine.backbone.encode_answer("\u03b1\u03b2\u03b3 caf\u00e9"), engine.backbone.eos_id]
     import rlhf.generation.engine as module
 
     class Token:
@@ -216,20 +216,20 @@ def test_pieces_are_whole_characters_and_add_up(speakers, monkeypatch):
             return self.i
 
     monkeypatch.setattr(module, "stream", lambda *_, **__: iter([(Token(i), None) for i in ids]))
-    pieces = list(speakers.stream_text(speakers.base, speakers.prompt(user("Q")), Sampling(), 0))
+    pieces = list(engine.stream_text(engine.base, engine.prompt(user("Q")), Sampling(), 0))
     assert [p for p, _ in pieces] == ["\u03b1", "\u03b2", "\u03b3", " ", "c", "a", "f", "\u00e9", ""]
     assert pieces[-1] == ("", "stop") and {r for _, r in pieces[:-1]} == {None}
 
 
-def test_nobody_chats_after_a_chat_however_it_ended(speakers):
+def test_nobody_chats_after_a_chat_however_it_ended(engine):
     for leave in (lambda p: list(p), lambda p: (next(p), p.close())):
-        leave(speakers.stream_text(speakers.base, speakers.prompt(user("Q")), Sampling(max_new_tokens=5), 0))
-        assert speakers._chats == 0
+        leave(engine.stream_text(engine.base, engine.prompt(user("Q")), Sampling(max_new_tokens=5), 0))
+        assert engine._active_chats == 0
 
 
-def test_an_unknown_name_is_a_key_error(speakers):
+def test_an_unknown_name_is_a_key_error(engine):
     with pytest.raises(KeyError):
-        speakers.named("nobody")
+        engine.named("nobody")
 
 
 # The process.

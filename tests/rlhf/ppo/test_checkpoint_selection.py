@@ -60,39 +60,39 @@ figure = st.tuples(st.integers(-3, 3), st.integers(0, 5))
 
 @given(st.lists(figure, min_size=1, max_size=12), st.sampled_from([0.0, 2.0]))
 def test_the_best_of_all_was_never_let_go(figures, budget):
-    watch = CheckpointTracker(budget, keep_best=True)
+    tracker = CheckpointTracker(budget, keep_best=True)
     for i, f in enumerate(figures):
-        watch.see(PolicyMetrics(*f), {"w": torch.tensor([float(i)])})
-        assert len(watch.weights) <= 2
+        tracker.update(PolicyMetrics(*f), {"w": torch.tensor([float(i)])})
+        assert len(tracker.weights) <= 2
     policy = {"w": torch.tensor([-1.0])}
-    said = watch.restore(policy)
+    said = tracker.restore(policy)
     expected = best(of(*figures), budget)
     assert policy["w"].item() == expected == said["step"]
     assert (said["score"], said["kl"], said["of"]) == (*figures[expected], len(figures) - 1)
 
 
 def test_a_budget_is_left_by_going_beyond_it():
-    watch = CheckpointTracker(2.0, keep_best=False)
-    assert not watch.over and watch.stopped_by_kl() == {}
-    watch.see(PolicyMetrics(0.5, 2.0), {})
-    assert not watch.over
-    watch.see(PolicyMetrics(0.7, 2.1), {})
-    assert watch.over and watch.stopped_by_kl() == {"stopped_by_kl": {"step": 2, "kl": 2.1, "budget": 2.0}}
-    assert watch.weights == {}
+    tracker = CheckpointTracker(2.0, keep_best=False)
+    assert not tracker.over and tracker.stopped_by_kl() == {}
+    tracker.update(PolicyMetrics(0.5, 2.0), {})
+    assert not tracker.over
+    tracker.update(PolicyMetrics(0.7, 2.1), {})
+    assert tracker.over and tracker.stopped_by_kl() == {"stopped_by_kl": {"step": 2, "kl": 2.1, "budget": 2.0}}
+    assert tracker.weights == {}
 
 
 def test_without_a_budget_nothing_is_beyond_it():
-    watch = CheckpointTracker(0.0, keep_best=False)
-    watch.see(PolicyMetrics(0.0, 1e9), {})
-    assert not watch.over
+    tracker = CheckpointTracker(0.0, keep_best=False)
+    tracker.update(PolicyMetrics(0.0, 1e9), {})
+    assert not tracker.over
 
 
 def test_a_watch_comes_back_whole(tmp_path):
-    watch = CheckpointTracker(4.0, keep_best=True)
+    tracker = CheckpointTracker(4.0, keep_best=True)
     for i in range(5):
-        watch.see(PolicyMetrics(float(i % 3), float(i)), {"w": torch.full((2,), float(i))})
-    watch.save(tmp_path)
+        tracker.update(PolicyMetrics(float(i % 3), float(i)), {"w": torch.full((2,), float(i))})
+    tracker.save(tmp_path)
     again = CheckpointTracker(4.0, keep_best=True)
-    again.load(tmp_path, [list(m) for m in watch.measured])
-    assert again.measured == watch.measured
-    assert {i: w["w"].tolist() for i, w in again.weights.items()} == {i: w["w"].tolist() for i, w in watch.weights.items()}
+    again.load(tmp_path, [list(m) for m in tracker.measured])
+    assert again.measured == tracker.measured
+    assert {i: w["w"].tolist() for i, w in again.weights.items()} == {i: w["w"].tolist() for i, w in tracker.weights.items()}
