@@ -81,7 +81,7 @@ class RewardModel(nn.Module):
     def frozen_layers(self) -> int:
         """How many of the lowest layers it reads as the base has them; 0 where the base cannot be read in parts."""
         if self.adapter is None:
-            return self.depth if self.backbone.decoder.parts else 0
+            return self.depth if self.backbone.decoder.supports_partial_forward else 0
         return self.backbone.first_adapted_layer(self.adapter)
 
     def features(

@@ -92,7 +92,7 @@ def test_anything_unusual_goes_torchs_way(monkeypatch, unusual):
     taken = []
     monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *args, **kwargs: taken.append(kwargs) or (None, None))
     if unusual.pop("long", False):
-        monkeypatch.setattr(attention, "LONGEST", 4)
+        monkeypatch.setattr(attention, "MAX_KEY_LENGTH", 4)
     attend(module(), *states(), None, **unusual)
     assert len(taken) == 1
 

@@ -73,18 +73,18 @@ def test_the_best_of_all_was_never_let_go(figures, budget):
 
 def test_a_budget_is_left_by_going_beyond_it():
     tracker = CheckpointTracker(2.0, keep_best=False)
-    assert not tracker.over and tracker.stopped_by_kl() == {}
+    assert not tracker.kl_exceeded and tracker.stopped_by_kl() == {}
     tracker.update(PolicyMetrics(0.5, 2.0), {})
-    assert not tracker.over
+    assert not tracker.kl_exceeded
     tracker.update(PolicyMetrics(0.7, 2.1), {})
-    assert tracker.over and tracker.stopped_by_kl() == {"stopped_by_kl": {"step": 2, "kl": 2.1, "budget": 2.0}}
+    assert tracker.kl_exceeded and tracker.stopped_by_kl() == {"stopped_by_kl": {"step": 2, "kl": 2.1, "budget": 2.0}}
     assert tracker.weights == {}
 
 
 def test_without_a_budget_nothing_is_beyond_it():
     tracker = CheckpointTracker(0.0, keep_best=False)
     tracker.update(PolicyMetrics(0.0, 1e9), {})
-    assert not tracker.over
+    assert not tracker.kl_exceeded
 
 
 def test_a_watch_comes_back_whole(tmp_path):

@@ -206,7 +206,7 @@ def test_values_that_start_from_the_reward_know_what_can_be_known(tiny_folder):
     for start in ("zero", "reward"):
         # lambda 1: returns are what was paid, and do not lean on the values themselves.
         ppo = trainer(tiny_folder, replace(CONFIG, batch_size=64, minibatch_size=16, value_init=start, lam=1.0))
-        ppo.pay.scorer = ByPrompt()
+        ppo.reward_shaper.scorer = ByPrompt()
         known[start] = ppo.step()["val/explained_variance"]
     assert known["zero"] == pytest.approx(0, abs=1e-6)
     assert known["reward"] > 0.03
@@ -286,7 +286,7 @@ class Scripted:
 def test_the_best_policy_is_kept_as_it_was_when_it_was_measured(tiny_folder):
     ppo = trainer(tiny_folder, replace(CONFIG, keep="best"))
     # Before each of 3 steps, and once after the last.
-    ppo.pay.scorer = Scripted([0.0, 6.0, 6.0, 0.0])
+    ppo.reward_shaper.scorer = Scripted([0.0, 6.0, 6.0, 0.0])
     policies = []
     while not ppo.done:
         policies.append(policy_of(ppo))
@@ -300,7 +300,7 @@ def test_the_best_policy_is_kept_as_it_was_when_it_was_measured(tiny_folder):
 
 def test_the_last_update_is_measured_before_it_can_be_kept(tiny_folder):
     ppo = trainer(tiny_folder, replace(CONFIG, keep="best"))
-    ppo.pay.scorer = Scripted([0.0, 1.0, 2.0, 3.0])
+    ppo.reward_shaper.scorer = Scripted([0.0, 1.0, 2.0, 3.0])
     while not ppo.done:
         ppo.step()
     last = policy_of(ppo)
@@ -357,7 +357,7 @@ def test_the_figures_with_every_option_off_are_as_they_ever_were(tiny_folder, mo
         tokens = torch.multinomial((logits / asked.temperature).softmax(-1), 1, generator=rng)[:, 0]
         return tokens, token_logprobs_from_logits(logits, tokens, asked.temperature)
 
-    monkeypatch.setattr(sampling, "draw", draw)
+    monkeypatch.setattr(sampling, "sample_token", draw)
     monkeypatch.setattr(ValueHead, "inputs", lambda _, hidden: pad(hidden, (0, 2 * hidden.shape[-1] + 1)))
     ppo = trainer(tiny_folder, learned_reward=True)
     figures = [ppo.step() for _ in range(3)][-1]

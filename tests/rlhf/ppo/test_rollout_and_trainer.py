@@ -508,7 +508,7 @@ def test_every_epoch_reads_every_row_once_in_an_order_of_its_own(tiny_folder, mo
 
 def test_ranks_ask_other_prompts_and_draw_other_streams_and_one_process_is_as_ever(tiny_folder, monkeypatch):
     def at(*place):
-        monkeypatch.setattr(ppo_module, "place", lambda: DistributedContext(*place))
+        monkeypatch.setattr(ppo_module, "distributed_context", lambda: DistributedContext(*place))
         return trainer(tiny_folder, replace(CONFIG, batch_size=2, minibatch_size=2))
 
     alone, first, second = at(0, 1), at(0, 2), at(1, 2)
