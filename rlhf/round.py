@@ -74,9 +74,9 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     function = reward_function.agreed(config.reward_function, reward_named)
     run_dir = folder.run(run_id)
     snapshot = take_snapshot(store, run_id, config, run_dir)
-    shown_how = take_demonstrations(store, config, run_dir)
+    ideal_answers = take_demonstrations(store, config, run_dir)
     train, heldout = take_prompts(store, run_dir)
-    progress.plan(work(config, len(snapshot), len(heldout), len(shown_how)))
+    progress.plan(work(config, len(snapshot), len(heldout), len(ideal_answers)))
     backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
 
     before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
@@ -85,7 +85,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
         model if function is None else FunctionReward(function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)])
     )
     tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
-    kept = tune(store, config, backbone, scorer, snapshot, train, shown_how, run_dir, progress)
+    kept = tune(store, config, backbone, scorer, snapshot, train, ideal_answers, run_dir, progress)
     result = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress) | kept
     version = register(store, folder, run_id, config, backbone, progress)
 
@@ -256,7 +256,7 @@ def tune_by_trl(
     scorer: Scorer,
     snapshot: list[pairs.PreferencePair],
     train: list[Prompt],
-    shown_how: list[Demonstration],
+    ideal_answers: list[Demonstration],
     run_dir: Path,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def tune_by_trl(
     from rlhf.trl_methods import tuning
 
     preferred = [p for p in pairs.of_split(snapshot, "train") if not p.tie]
-    progress.stage(config.method, plan.ticks(config, len(preferred), len(shown_how)))
+    progress.stage(config.method, plan.ticks(config, len(preferred), len(ideal_answers)))
     for prefix in ("objective/", "policy/", "val/", "loss/", f"{config.method}/"):
         runs.drop_metrics_from(store, progress.run_id, prefix, 0)
     backbone.add_adapter(POLICY, config.adapter, seed=config.seed)
@@ -278,7 +278,7 @@ def tune_by_trl(
         config,
         backbone,
         pairs=preferred,
-        shown_how=shown_how,
+        demonstrations=ideal_answers,
         prompts=[p.messages for p in train],
         scorer=scorer,
         scratch=run_dir / "scratch",
@@ -297,13 +297,13 @@ def tune_by_ppo(
     scorer: Scorer,
     snapshot: list[pairs.PreferencePair],
     train: list[Prompt],
-    shown_how: list[Demonstration],
+    ideal_answers: list[Demonstration],
     run_dir: Path,
     progress: Progress,
 ) -> dict[str, Any]:
     """PPO on the training prompts, with a checkpoint after every step; what the result should say of how it ended."""
     asked = [backbone.encode(p.messages) for p in train]
-    trainer = PPO(backbone, scorer, asked, config.ppo, config.adapter, seed=config.seed, demonstrations=ptx.encode(backbone, shown_how))
+    trainer = PPO(backbone, scorer, asked, config.ppo, config.adapter, seed=config.seed, demonstrations=ptx.encode(backbone, ideal_answers))
     trainer.load(run_dir / "checkpoint")
     minibatches = -(-config.ppo.batch_size // config.ppo.minibatch_size)
     per_step = config.ppo.max_new_tokens + 2 + minibatches * (1 + config.ppo.epochs)

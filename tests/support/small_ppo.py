@@ -75,7 +75,7 @@ def trainer(
 def taken(ppo: PPO, n: int = 8, temperature: float = 0.7):
     return collect(
         ppo.backbone,
-        ppo.pay,
+        ppo.reward_shaper,
         ppo.value_head,
         [PROMPTS[i % len(PROMPTS)] for i in range(n)],
         Sampling(temperature=temperature, max_new_tokens=8),
