@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from feedback_ui.shared.i18n import Translator
-from storage.core.database import StoreError, StoreLocked
+from storage.core.database import StoreError, StoreFilesGone, StoreLocked
 from storage.judging.details import BadJudgment
 
 log = logging.getLogger("rankloop.judging")
@@ -20,6 +20,8 @@ def problem(words: Translator, error: StoreError) -> str:
     if isinstance(error, BadJudgment):
         return words(f"judging.{error.problem}", **_said(words, error.values))
     log.warning("an annotator was told that the store failed", exc_info=error)
+    if isinstance(error, StoreFilesGone):
+        return words("visitor.files_gone")
     return words("judging.busy" if isinstance(error, StoreLocked) else "judging.store_failed")
 
 

@@ -12,7 +12,7 @@ _IN_A_FOLDER = r"""(?:(?![,;.]\s|\s[/\\])[^:\n'"`<>|])*"""
 
 ABSOLUTE_PATH = re.compile(
     r"""(?:^|(?<=[\s'"`(\[{<=:,;|])|(?<=file://))"""
-    rf"""(?:/(?!/)(?:{_IN_A_FOLDER}/)?|[A-Za-z]:[\\/](?:{_IN_A_FOLDER}[\\/])?|\\\\{_IN_A_FOLDER}\\)"""
+    rf"""(?:/(?!/){_IN_A_FOLDER}/|[A-Za-z]:[\\/](?:{_IN_A_FOLDER}[\\/])?|\\\\{_IN_A_FOLDER}\\)"""
     r"""(?=[^/\\\s:'"`<>|])""",
     re.MULTILINE,
 )

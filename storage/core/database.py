@@ -59,6 +59,10 @@ class StoreError(Exception):
     """The store cannot be used; the message says why and what to do."""
 
 
+class StoreFilesGone(StoreError):
+    """The store's files were deleted, moved or replaced while they were open. Nothing is saved until the program is started again."""
+
+
 class StoreLocked(StoreError):
     """Something else wrote for longer than `BUSY_TIMEOUT_MS`. Nothing was saved, and to ask again at once would wait as long."""
 
@@ -420,10 +424,10 @@ class Database:
         """Whether the files at the store's path are those that it writes to."""
         return self._files is None or self._files.unchanged()
 
-    def _files_gone(self) -> StoreError:
+    def _files_gone(self) -> StoreFilesGone:
         """What to do about files that were deleted or replaced, once a copy of what they held was tried."""
         changes = self._files.changes()
-        return StoreError(
+        return StoreFilesGone(
             f"{changes}, since rankloop opened it: nothing is saved any more. {self._rescue()} If the files were only moved, put them "
             "back and go on."
         )

@@ -72,7 +72,7 @@ def test_hostile_answers_are_shown_and_nothing_runs(program, page):
 
 def test_hostile_samples_and_errors_of_a_run_are_shown_and_nothing_runs(program, page):
     prompt = prompts.of_split(program.store)[0]
-    run_id = f"r-<img src=x onerror=alert(1)>-{program.judged()}"
+    run_id = f"r-hostile-{program.judged()}"
     text = "\n\n".join(HOSTILE)
     runs.create(program.store, run_id, config={}, seed=0, versions={})
     runs.save_sample(program.store, run_id, prompt.id, before=text)

@@ -12,6 +12,7 @@ import argon2
 import httpx2
 import pytest
 
+from storage.judging.row_tokens import RowTokens
 from storage.people import accounts
 from tests.browser.program import Endpoint, Program, eventually
 from tests.support import tiny
@@ -65,8 +66,8 @@ class Person:
     def __init__(self, program: Program, name: str, address: str):
         self.program, self.name = program, name
         self.browser = httpx2.Client(base_url=program.url, headers={"x-forwarded-for": address}, timeout=30)
-        self.acknowledged: list[int] = []
-        """Presentations."""
+        self.acknowledged: list[str] = []
+        """Tokens of presentations."""
         self.shown: dict | None = None
 
     def sign_in(self, password: str = PASSWORD) -> httpx2.Response:
@@ -87,6 +88,13 @@ class Person:
         assert not reply.get("problem") and not reply.get("refused"), reply
         self.acknowledged.append(presentation_id)
         self.shown = reply["next"]
+
+    def judged(self) -> list[int]:
+        """Ids of the presentations whose judgments were acknowledged."""
+        store = self.program.store
+        person = next(account.annotator for account in accounts.all_accounts(store) if account.name == self.name)
+        tokens = RowTokens(store)
+        return [tokens.open("presentation", token, person.id) for token in self.acknowledged]
 
     def _call(self, function: str, data: dict) -> dict:
         config = self.browser.get("/config").raise_for_status().json()
@@ -113,7 +121,7 @@ def program(tmp_path, monkeypatch):
 
 def expect_kept(program: Program, *people: Person) -> None:
     """Every acknowledged judgment stands once, and none says that it took less than no time, or a day."""
-    said = sorted(presentation for person in people for presentation in person.acknowledged)
+    said = sorted(presentation for person in people for presentation in person.judged())
     rows = program.store.rows("SELECT presentation_id, server_ms FROM standing_judgments ORDER BY presentation_id").fetchall()
     assert [row["presentation_id"] for row in rows] == said
     assert all(0 <= row["server_ms"] < 600_000 for row in rows)
@@ -175,7 +183,7 @@ def test_a_clock_that_was_set_back_while_the_app_was_down(program):
     # Ann never comes back: nobody waits a day for what she held.
     ends = program.store.value("SELECT max(expires_at) FROM leases WHERE ended_at IS NULL")
     assert program.store.value("SELECT (julianday(?) - julianday('now')) * 24 * 60", [ends]) < 16
-    said = sorted(ann.acknowledged + bob.acknowledged)
+    said = sorted(ann.judged() + bob.judged())
     assert [row[0] for row in program.store.rows("SELECT presentation_id FROM standing_judgments ORDER BY 1")] == said
 
 

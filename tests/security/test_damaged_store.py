@@ -110,7 +110,7 @@ def test_a_handler_tells_it_on_the_page(damaged):
         reply = httpx2.post(f"{serving.url}/gradio_api/run/predict", json=asked, timeout=30)
     finally:
         serving.stop()
-    assert reply.status_code == 500 and "restore a backup" in reply.json()["error"]
+    assert reply.status_code == 503 and "restore a backup" in reply.json()["error"]
 
 
 def test_files_that_are_gone_are_on_every_page(store):

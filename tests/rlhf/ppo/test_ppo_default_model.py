@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 QUESTIONS = ["How are you?", "Tell me a joke about two cats.", "Why is the sky blue?", "Name three fruits.", "How do I boil an egg?"]
 
 
-@pytest.mark.parametrize("dtype, on_average, at_most", [("float32", 1e-5, 1e-4), ("bfloat16", 0.03, 0.5)])
+@pytest.mark.parametrize("dtype, on_average, at_most", [("float32", 1e-5, 1e-4), ("bfloat16", 0.04, 0.5)])
 def test_the_ratio_of_the_default_model_is_1_before_the_first_update(monkeypatch, dtype, on_average, at_most):
     backbone = Backbone.load(model_files.resolve("default"), "cpu", dtype)
     config = replace(PRESETS["laptop"].ppo, batch_size=10, minibatch_size=5, max_new_tokens=24)
