@@ -20,9 +20,9 @@ from rlhf.cli import exchange, figures, rounds
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, open_store
 from rlhf.config import DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
-from rlhf.model_files import ModelError
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.runs.reward_function import RewardFunctionError
+from rlhf.safe_files import ModelError
 from rlhf.safe_output import escaped_output
 from rlhf.simulation.judges import JudgeError
 from storage.core import file_modes, file_watch, folder_lock, integrity
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         before = os.umask(file_modes.UMASK) if given.verb is not exchange.export else None
         try:
-            return given.verb(given)
+            status: int = given.verb(given)
+            return status
         except REFUSALS as error:
             print(f"rankloop: {error}", file=sys.stderr)
             return 2
@@ -154,7 +155,7 @@ def keep_to_this_machine(given: argparse.Namespace, store: Database) -> None:
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches every address of this host."""
     try:
-        found = {address[0] for *_, address in socket.getaddrinfo(host, None)}
+        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
     except UnicodeError as error:
         raise UsageError(f"--host {host}: this is no name of a machine: give an address or a name") from error
     return all(ip_address(item.split("%")[0]).is_loopback for item in found)

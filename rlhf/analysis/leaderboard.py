@@ -189,7 +189,7 @@ def strengths(counts: Float[np.ndarray, "p p 3"], method: Method) -> Float[np.nd
     weights = np.concatenate([won[first, second], won[second, first], tied[first, second]])
     happened = weights > 0
     winners = np.repeat([evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw], len(first))[happened]
-    arguments = {
+    arguments: dict[str, Any] = {
         "index": pd.RangeIndex(len(counts)),
         "xs": np.tile(first, 3)[happened].tolist(),
         "ys": np.tile(second, 3)[happened].tolist(),
@@ -198,12 +198,14 @@ def strengths(counts: Float[np.ndarray, "p p 3"], method: Method) -> Float[np.nd
         "limit": LIMIT,
         "tolerance": TOLERANCE,
     }
+    found: evalica.NewmanResult | evalica.BradleyTerryResult | None
     found = evalica.newman(**arguments) if method == "newman" and tied.any() else None
     if found is None or found.iterations >= LIMIT:
         found = evalica.bradley_terry(**arguments, tie_weight=0.5)
-    logs = np.empty(len(counts))
+    logs: Float[np.ndarray, " p"] = np.empty(len(counts))
     logs[found.scores.index] = np.log(found.scores)
-    return logs - logs.mean()
+    logs -= logs.mean()
+    return logs
 
 
 def is_finite(counts: Float[np.ndarray, "p p 3"], method: Method) -> bool:
@@ -219,7 +221,8 @@ def is_finite(counts: Float[np.ndarray, "p p 3"], method: Method) -> bool:
 def smooth(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"]) -> Float[np.ndarray, "p p 3"]:
     """Half a win each way more for every two versions that met."""
     half = met[..., None] * np.array([0.5, 0.5, 0.0])
-    return counts + half
+    smoothed: Float[np.ndarray, "p p 3"] = counts + half
+    return smoothed
 
 
 # ---- what happened
@@ -247,13 +250,15 @@ def _meetings(
 
 
 def _cells(meetings: PairOutcomes, number: int) -> Int64[np.ndarray, " m"]:
-    return (meetings.first * number + meetings.second) * 3 + meetings.outcome
+    cells: Int64[np.ndarray, " m"] = (meetings.first * number + meetings.second) * 3 + meetings.outcome
+    return cells
 
 
 def _both_ways(flat: Float[np.ndarray, "... cells"], number: int) -> Float[np.ndarray, "... p p 3"]:
     """Totals by cell -> for each version against each other: wins, losses, ties."""
     one_way = flat.reshape(*flat.shape[:-1], number, number, 3)
-    return one_way + one_way.swapaxes(-3, -2)[..., [LOSS, WIN, TIE]]
+    both_ways: Float[np.ndarray, "... p p 3"] = one_way + one_way.swapaxes(-3, -2)[..., [LOSS, WIN, TIE]]
+    return both_ways
 
 
 def _counts(meetings: PairOutcomes, number: int) -> Float[np.ndarray, "p p 3"]:
@@ -312,7 +317,8 @@ def _drawn_scores(
             continue
         here = PairOutcomes(
             meetings.prompt[row],
-            *(np.searchsorted(members, side[row]) for side in (meetings.first, meetings.second)),
+            np.searchsorted(members, meetings.first[row]),
+            np.searchsorted(members, meetings.second[row]),
             meetings.outcome[row],
         )
         cells = 3 * len(members) ** 2
@@ -331,7 +337,8 @@ def _fit(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"], metho
 
 def _on_scale(logs: Float[np.ndarray, " g"], members: list[int], reference: int | None) -> Float[np.ndarray, " g"]:
     origin = 0.0 if reference is None else logs[members.index(reference)]
-    return MEAN_SCORE + POINTS_PER_NAT * (logs - origin)
+    scores: Float[np.ndarray, " g"] = MEAN_SCORE + POINTS_PER_NAT * (logs - origin)
+    return scores
 
 
 def _standing(
@@ -344,9 +351,9 @@ def _standing(
     rank: int,
     has_base: bool,
 ) -> Standing:
-    interval = (None, None) if np.isnan(drawn).all() else bootstrap.interval(drawn)
-    figure = Figure(float(score), *interval)
-    over = Figure(*(None if s is None else chance(s) for s in (figure.value, figure.low, figure.high))) if has_base else None
+    low, high = (None, None) if np.isnan(drawn).all() else bootstrap.interval(drawn)
+    figure = Figure(float(score), low, high)
+    over = Figure(chance(score), None if low is None else chance(low), None if high is None else chance(high)) if has_base else None
     wins, losses, ties = against.sum(axis=0).astype(int)
     return Standing(version.id, version.name, version.kind, group, rank, figure, over, votes_of, int(wins), int(ties), int(losses))
 

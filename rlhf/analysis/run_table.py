@@ -50,18 +50,20 @@ def finished(runs: Iterable[Run]) -> list[FinishedRound]:
         except ConfigError:
             continue
         snapshot, result = run.snapshot or {}, run.result
-        estimates = (_estimate(result.get(name)) for name in ("heldout_accuracy", "win_rate", "win_rate_by_reward_model"))
-        numbers = (_number(result.get(name)) for name in ("kl", "minutes", "peak_memory_gib"))
         found.append(
             FinishedRound(
                 run.id,
                 config.method,
                 config.adapter,
-                _number(snapshot.get("pairs")) or 0,
-                _number(snapshot.get("simulated")) or 0,
+                int(_number(snapshot.get("pairs")) or 0),
+                int(_number(snapshot.get("simulated")) or 0),
                 str(snapshot.get("sha256", ""))[:SHOWN_HASH],
-                *estimates,
-                *numbers,
+                accuracy=_estimate(result.get("heldout_accuracy")),
+                win_rate=_estimate(result.get("win_rate")),
+                win_rate_by_reward_model=_estimate(result.get("win_rate_by_reward_model")),
+                kl=_number(result.get("kl")),
+                minutes=_number(result.get("minutes")),
+                peak_memory_gib=_number(result.get("peak_memory_gib")),
             )
         )
     return found

@@ -179,10 +179,9 @@ def validate(
     prompt, judgment = (np.array([getattr(o, name) for o in origins]) for name in ("prompt_id", "judgment_id"))
     measured = np.ones(len(origins), bool) if ties is None else ~ties
     origins = [o for o, is_measured in zip(origins, measured, strict=True) if is_measured]
-    counts = {name: len({getattr(o, f"{name}_id") for o in origins}) for name in ("judgment", "prompt")}
-    said = {"pairs": len(origins), "judgments": counts["judgment"], "prompts": counts["prompt"]}
-    if counts["prompt"] < 2:
-        return Validation(**said, accuracy=None)
+    judgments, prompts = len({o.judgment_id for o in origins}), len({o.prompt_id for o in origins})
+    if prompts < 2:
+        return Validation(len(origins), judgments, prompts, accuracy=None)
     margins, sizes = out_of_fold(difference, prompt, judgment, fit, seed=seed, on_progress=on_progress)
     margins, prompt = margins[..., measured], prompt[measured]
     annotator, kind = np.array([o.annotator_id for o in origins]), np.array([o.kind for o in origins])
@@ -193,7 +192,9 @@ def validate(
         return figure.pairs, figure.prompts, figure if figure.prompts >= FEWEST_CLUSTERS else None
 
     return Validation(
-        **said,
+        len(origins),
+        judgments,
+        prompts,
         accuracy=accuracy(right[-1], prompt, seed=seed),
         calibration=calibration(margins[-1, 0], seed=seed),
         curve=learning_curve(right, sizes, prompt, len(np.unique(judgment)), seed=seed),
@@ -245,7 +246,8 @@ def out_of_fold(
 
 def credit(margins: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """1 where the probe prefers what the annotator preferred, 0 where the other, a half where it prefers neither."""
-    return (1 + np.sign(margins)) / 2
+    credits: Float[np.ndarray, "*shape"] = (1 + np.sign(margins)) / 2
+    return credits
 
 
 # ---- accuracy
@@ -320,7 +322,8 @@ def learning_curve(
     reach, half = law(sizes, np.array([[p.value for p in points]]))
 
     def added(reach: Float[np.ndarray, " r"], half: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
-        return at(judgments + MORE, reach, half) - at(judgments, reach, half)
+        accuracies: Float[np.ndarray, " r"] = at(judgments + MORE, reach, half) - at(judgments, reach, half)
+        return accuracies
 
     gain = None
     if len(np.unique(prompt)) >= FEWEST_CLUSTERS and len(prompt) >= FEWEST_PAIRS:
@@ -359,7 +362,8 @@ def _replicates(right: Float[np.ndarray, "sizes draws n"], prompt: Int[np.ndarra
     weight = rng.multinomial(len(prompts), np.full(len(prompts), 1 / len(prompts)), size=REPLICATES)
     draw = rng.multinomial(DRAWS, np.full(DRAWS, 1 / DRAWS), size=REPLICATES) / DRAWS
     total = np.einsum("rp,sdp,rd->rs", weight, by_prompt, draw, optimize=True)
-    return total / (weight @ np.bincount(which))[:, None]
+    means: Float[np.ndarray, "r sizes"] = total / (weight @ np.bincount(which))[:, None]
+    return means
 
 
 # ---- surprises

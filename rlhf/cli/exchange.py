@@ -123,6 +123,7 @@ def export(given: argparse.Namespace) -> int:
             print(f"{native.write(store, given.file, progress=progress)} rows written to the folder {given.file}")
         return 0
     chosen = formats.FORMATS[given.format]
+    assert chosen.write is not None, "the parser offers only formats that are written"
     is_csv = given.format == "csv" or (given.format == "plain" and plain.container_of(given.file) == "csv")
     if given.raw_cells and not is_csv:
         raise UsageError("--raw-cells is for CSV: say --format csv")

@@ -117,9 +117,9 @@ def comparison(runs: Sequence[Run]) -> str:
         )
         for one in found
     ]
-    rows = [[one_line(str(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)]
+    cells = [[one_line(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *cells)]
     note = "Rounds with the same judgments learned from the same votes, and are measured on the same held-out ones."
     return "\n".join([*lines, "", note])
 

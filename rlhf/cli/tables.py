@@ -43,20 +43,20 @@ def alpha(found: Alpha) -> str:
     """`0.743 (0.601 to 0.852)`."""
     if found.value is None:
         return found.reason
-    within = f"({found.low:.3f} to {found.high:.3f})" if found.low is not None else f"({found.reason})"
+    within = f"({found.low:.3f} to {found.high:.3f})" if found.low is not None and found.high is not None else f"({found.reason})"
     return f"{found.value:.3f} {within}"
 
 
 def share(found: Share) -> str:
     """`9 of 12, 75.0% (46.8 to 91.1)`."""
-    if found.share is None:
+    if found.share is None or found.low is None or found.high is None:
         return "none yet"
     return f"{found.count:,} of {found.of:,}, {_percent(found.share)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def left(found: LeftShare) -> str:
     """`48.7% (45.1 to 52.3; 742 votes; p = 0.48)`."""
-    if found.share is None:
+    if found.share is None or found.low is None or found.high is None:
         return "none yet"
     within = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
     return f"{_percent(found.share)} ({within}; {_counted(found.n, 'vote')}; p = {found.p_value:.2g})"
@@ -132,7 +132,7 @@ def _standing(row: Standing) -> list[str]:
 
 
 def _between(figure: Figure, form: str, scale: float) -> str:
-    return "" if figure.low is None else f"{scale * figure.low:{form}} to {scale * figure.high:{form}}"
+    return "" if figure.low is None or figure.high is None else f"{scale * figure.low:{form}} to {scale * figure.high:{form}}"
 
 
 def _cell(won: float | None, met: int) -> str:

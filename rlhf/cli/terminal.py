@@ -33,7 +33,7 @@ class Verbs:
         self, name: str, run: Callable[[argparse.Namespace], int], parents: Iterable[argparse.ArgumentParser] = ()
     ) -> argparse.ArgumentParser:
         """The parser of a verb, for its options; the first line of the function's docstring is its help."""
-        summary = run.__doc__.splitlines()[0]
+        summary = (run.__doc__ or "").partition("\n")[0]
         added = self._parsers.add_parser(
             name,
             parents=[_data_option(), *parents],
@@ -116,5 +116,5 @@ class round_bar:
         self.bar.n = 100 * fraction
         self.bar.refresh()
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind, JudgedComparison, Message, Split, Strength, Tiers
@@ -130,7 +130,7 @@ def write_snapshot(pairs: list[PreferencePair], folder: Path) -> None:
     temporary.replace(folder / SNAPSHOT)
 
 
-def manifest(pairs: list[PreferencePair]) -> dict:
+def manifest(pairs: list[PreferencePair]) -> dict[str, int | str]:
     """What the run's row says of its pairs; `sha256` is that of the snapshot's file."""
     preferred = [p for p in pairs if not p.tie]
     return {
@@ -147,7 +147,7 @@ def _jsonl(pairs: list[PreferencePair]) -> bytes:
     return "".join(json.dumps(_row(p), ensure_ascii=False) + "\n" for p in pairs).encode()
 
 
-def _row(pair: PreferencePair) -> dict:
+def _row(pair: PreferencePair) -> dict[str, Any]:
     """Without what is not said: snapshots from before it could be said keep their hash."""
     row = asdict(pair)
     return {name: value for name, value in row.items() if name not in ("tie", "strength") or value}

@@ -37,7 +37,7 @@ def average_accuracy(rows: Sequence[AnnotatorRow]) -> float:
     Two who are right with probability p, and err independently, agree on a pair with probability p^2 + (1 - p)^2.
     """
     units = sum(row.agreement_units for row in rows)
-    agreed = sum(row.agreement * row.agreement_units for row in rows if row.agreement_units)
+    agreed = sum(row.agreement * row.agreement_units for row in rows if row.agreement is not None)
     implied = (1 + math.sqrt(max(0.0, 2 * agreed / units - 1))) / 2 if units else 0.0
     cases = units + sum(row.gold.of for row in rows)
     if not cases:
@@ -51,7 +51,7 @@ def accuracy(row: AnnotatorRow, average: float) -> float:
 
     Agreement a with others who are right with probability q gives p from a = p q + (1 - p)(1 - q).
     """
-    implied = (row.agreement - (1 - average)) / (2 * average - 1) if row.agreement_units else 0.0
+    implied = (row.agreement - (1 - average)) / (2 * average - 1) if row.agreement is not None else 0.0
     right = row.gold.count + min(1.0, max(0.0, implied)) * row.agreement_units + average * PRIOR_PAIRS
     return right / (row.gold.of + row.agreement_units + PRIOR_PAIRS)
 

@@ -13,6 +13,7 @@ import psutil
 
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
+from rlhf.safe_files import ModelError
 from storage.core.database import DataFolder, StoreError, examine
 
 NEEDED_MEMORY_GIB = 10.0
@@ -80,9 +81,9 @@ def model_weights(model: str) -> Check:
         return Check("weights", f"{found}: {state}", "run `rankloop serve`, which fetches them (93 MB)")
     try:
         # A hub model that is not here yet is no fault, and fetching gigabytes is no check.
-        found = model_files.resolve(model, fetch=False)
-        return Check("weights", f"{model}: on the hub, fetched when first used" if found is None else str(found))
-    except model_files.ModelError as error:
+        folder = model_files.resolve(model, fetch=False)
+        return Check("weights", f"{model}: on the hub, fetched when first used" if folder is None else str(folder))
+    except ModelError as error:
         return Check("weights", model, str(error))
 
 

@@ -102,4 +102,4 @@ class Progress:
         fraction, eta = self.fraction(), self.eta_s()
         runs.set_stage(self.store, self.run_id, self._stage, fraction, eta)
         if self.on_change:
-            self.on_change(self._stage, fraction, eta)
+            self.on_change(self._stage or "", fraction, eta)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from storage.core.records import Message
 
@@ -40,7 +41,7 @@ def load(name: str) -> RewardFunction:
         raise RewardFunctionError(f"--reward {name}: {error}. {remedy}") from error
     if not callable(function):
         raise RewardFunctionError(f"--reward {name}: is a {type(function).__name__}, no function of prompts and completions")
-    return function
+    return cast(RewardFunction, function)
 
 
 def agreed(recorded: str | None, said: str | None) -> RewardFunction | None:

@@ -8,10 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Generic, TypeVar, cast
 
 import httpx2
 import openai
+from openai.types.chat import ChatCompletionMessageParam
 
 from storage.core.records import Message
 
@@ -116,7 +118,7 @@ class PolicyClient:
         """
         with map_client_errors(self.base_url):
             async with await self._streaming.chat.completions.create(
-                model=model, messages=list(messages), temperature=temperature, max_tokens=max_tokens, stream=True
+                model=model, messages=_to_openai(messages), temperature=temperature, max_tokens=max_tokens, stream=True
             ) as chunks:
                 async for chunk in chunks:
                     if chunk.choices and chunk.choices[0].delta.content:
@@ -133,7 +135,7 @@ class PolicyClient:
         with map_client_errors(self.base_url):
             reply = self._openai.chat.completions.create(
                 model=model,
-                messages=list(messages),
+                messages=_to_openai(messages),
                 temperature=temperature,
                 top_p=top_p,
                 max_tokens=max_tokens,
@@ -210,6 +212,11 @@ class Lookup(Generic[T]):
             self._slow = time.monotonic() - started > PATIENCE_S
 
 
+def _to_openai(messages: Sequence[Message]) -> list[ChatCompletionMessageParam]:
+    # openai has a type for each role; a message's role is known only when it is sent.
+    return cast(list[ChatCompletionMessageParam], list(messages))
+
+
 class map_client_errors:
     """Turns the foreign errors of one endpoint into ours, once."""
 
@@ -219,12 +226,12 @@ class map_client_errors:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if isinstance(error, openai.APIStatusError):
             # 503 is also said where an adapter cannot be read; only who is too busy says when to come back.
             busy = error.status_code == 503 and "retry-after" in error.response.headers
-            kind = PolicyServerBusy if busy else PolicyServerRefused if error.status_code < 500 else PolicyServerDown
-            raise kind(f"{self.base_url} refused ({error.status_code}): {error.message}") from error
+            failure = PolicyServerBusy if busy else PolicyServerRefused if error.status_code < 500 else PolicyServerDown
+            raise failure(f"{self.base_url} refused ({error.status_code}): {error.message}") from error
         if isinstance(error, (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError)):
             raise PolicyServerDown(
                 f"no answer from the policy server at {self.base_url} ({type(error).__name__}). It is restarted within "

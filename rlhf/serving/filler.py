@@ -76,7 +76,9 @@ class EndpointSource:
     def __init__(self, client: PolicyClient, model: str):
         self.client, self.model = client, model
 
-    def __call__(self, asked, sampling, seed, on_progress=lambda: None) -> list[GeneratedCompletion]:
+    def __call__(
+        self, asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = lambda: None
+    ) -> list[GeneratedCompletion]:
         drawn = []
         for i, (_, prompt) in enumerate(asked):
             started = time.monotonic()
@@ -97,7 +99,9 @@ class EndpointSource:
 def route_by_collector(collector: PolicyVersion, elsewhere: CompletionSource, here: CompletionSource) -> CompletionSource:
     """Draws the collector's answers elsewhere and everybody else's here."""
 
-    def generate(asked, sampling, seed, on_progress=lambda: None) -> list[GeneratedCompletion]:
+    def generate(
+        asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = lambda: None
+    ) -> list[GeneratedCompletion]:
         drawn: dict[int, GeneratedCompletion] = {}
         for draw, its_own in ((elsewhere, True), (here, False)):
             mine = [i for i, (policy, _) in enumerate(asked) if (policy.id == collector.id) is its_own]
@@ -147,7 +151,7 @@ def write_comparisons(
         drawn = [*drawn]
         for i, answer in zip(useless, again, strict=True):
             drawn[i] = answer
-    dropped = []
+    dropped: list[Prompt] = []
     order = random.Random(seed)
     with store.atomic():
         if batch and batch.id not in {unfinished.id for unfinished in batches.unfinished(store)}:
@@ -313,7 +317,7 @@ class ComparisonGenerator:
         count = max(1, min(size, batch.asked - batch.made, ANSWERS_AT_ONCE // batch.answers))
         if not (found := least_used(self.store, count, self._places)):
             return NO_PROMPTS
-        chosen = [(prompt, *round_robin(batch, versions, batch.made + i)) for i, prompt in enumerate(found)]
+        chosen: list[Assignments] = [(prompt, *round_robin(batch, versions, batch.made + i)) for i, prompt in enumerate(found)]
         dropped = self._timed(chosen, batch.sampling, batch)
         if len(dropped) == len(chosen):
             return "The answers to the last prompts were all alike, or empty: cancel the batch and ask for a higher temperature."
@@ -333,7 +337,7 @@ class ComparisonGenerator:
         refusal_reason = self.refusal_reason(tuned) if tuned else ""
         tuned = None if refusal_reason else tuned
         total = sum(comparisons.prompt_usage(self.store).values())
-        chosen = [(prompt, *policies_for_pair(base, tuned, total + i)) for i, prompt in enumerate(found)]
+        chosen: list[Assignments] = [(prompt, *policies_for_pair(base, tuned, total + i)) for i, prompt in enumerate(found)]
         dropped = self._timed(chosen, COLLECTING)
         if len(dropped) == len(chosen):
             return "The model answered every prompt of the last batch twice alike, or not at all."

@@ -26,7 +26,8 @@ def free_port() -> int:
     """A TCP port on loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class PolicyServer:
@@ -40,7 +41,8 @@ class PolicyServer:
             "--parent", str(os.getpid()), *options,
         ]  # fmt: skip
         self._over = threading.Event()
-        self._process: subprocess.Popen | None = None
+        # There is none before `start`.
+        self._process: subprocess.Popen[bytes]
         self._thread = threading.Thread(target=self._watch, name="policy-server-watch", daemon=True)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -28,7 +28,7 @@ class LabelRule:
     name: str
     words: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name not in RULES:
             raise JudgeError(f"--judge {self.name}: choose one of {', '.join(RULES)}")
         if self.name == "lexical" and not self.words:
@@ -58,15 +58,16 @@ def with_label_noise(tiers: Tiers, flip: float, rng: random.Random) -> Tiers:
 
 
 @cache
-def _vader():
+def _polarity_scores() -> Callable[[str], Mapping[str, float]]:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-    return SentimentIntensityAnalyzer()
+    scores: Callable[[str], Mapping[str, float]] = SentimentIntensityAnalyzer().polarity_scores
+    return scores
 
 
 def sentiment(answer: str, words: Sequence[str]) -> float:
     """VADER's compound score, -1 (negative) to 1 (positive) (Hutto and Gilbert 2014)."""
-    return _vader().polarity_scores(answer)["compound"]
+    return _polarity_scores()(answer)["compound"]
 
 
 def concise(answer: str, words: Sequence[str]) -> float:
