@@ -91,7 +91,7 @@ def train(given: argparse.Namespace) -> int:
     # Before the row is queued: a download may take long, or fail.
     config = RoundConfig.from_dict(runs.readable(store, given.resume).config) if given.resume else chosen_config(given)
     # What the worker will find out too, before there is a row.
-    reward_function.agreed(config.reward_function, given.reward)
+    reward_function.load_confirmed(config.reward_function, given.reward)
     fetch_weights(config.model)
     if given.resume:
         jobs.requeue(given.resume)
