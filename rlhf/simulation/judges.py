@@ -1,6 +1,6 @@
-"""Declared rules that simulated annotators judge by, and that a tuned policy can be measured with.
+"""Declared rules: simulated annotators judge by them, and a tuned policy can be evaluated under them.
 
-A rule gives every answer a number; the higher one is better and equal ones tie. Nothing here is a reward model.
+A rule gives every answer a score; a higher score is better and equal scores tie. None of this is learned.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 
 class JudgeError(ValueError):
-    """A rule is unknown or lacks what it needs."""
+    """A rule is unknown, or lacks the words that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class LabelRule:
 
 
 def with_label_noise(tiers: Tiers, flip: float, rng: random.Random) -> Tiers:
-    """The same tiers, or with probability `flip` in reverse: an annotator's slip."""
+    """The same tiers, or with probability `flip` the reversed ones: label noise, as of an annotator's mistake."""
     return tuple(reversed(tiers)) if rng.random() < flip else tiers
 
 
