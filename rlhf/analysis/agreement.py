@@ -198,11 +198,11 @@ def latest_votes(rankings: Rankings) -> Rankings:
 
 def units_of(counted: Rankings) -> Units:
     """Each pair of completions that at least two annotators ranked, with their preferences."""
-    found = [_tally(counted, i, j) for i, j in _pairs(counted)]
-    kept = [(np.flatnonzero(several), counts[several]) for counts in found for several in [counts.sum(axis=1) > 1]]
-    if not kept:
+    tallies = [_tally(counted, i, j) for i, j in _pairs(counted)]
+    shared = [(np.flatnonzero(several), counts[several]) for counts in tallies for several in [counts.sum(axis=1) > 1]]
+    if not shared:
         return Units(np.empty(0, dtype=np.int64), np.empty((0, 3), dtype=np.int64))
-    return Units(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+    return Units(*(np.concatenate(parts) for parts in zip(*shared, strict=True)))
 
 
 def alpha_of(units: Units, distance: Distance) -> float:
@@ -236,8 +236,8 @@ def proportion(count: int, of: int) -> Share:
     """A share of cases with Wilson's interval."""
     if of == 0:
         return Share(None, None, None, 0, 0)
-    found = stats.binomtest(count, of).proportion_ci(bootstrap.CONFIDENCE, method="wilson")
-    return Share(count / of, float(found.low), float(found.high), count, of)
+    interval = stats.binomtest(count, of).proportion_ci(bootstrap.CONFIDENCE, method="wilson")
+    return Share(count / of, float(interval.low), float(interval.high), count, of)
 
 
 def left_share(left: int, n: int) -> LeftShare:
@@ -245,8 +245,8 @@ def left_share(left: int, n: int) -> LeftShare:
     if n == 0:
         return LeftShare(None, None, None, 0, None)
     test = stats.binomtest(left, n)
-    found = test.proportion_ci(bootstrap.CONFIDENCE, method="exact")
-    return LeftShare(left / n, float(found.low), float(found.high), n, float(test.pvalue))
+    interval = test.proportion_ci(bootstrap.CONFIDENCE, method="exact")
+    return LeftShare(left / n, float(interval.low), float(interval.high), n, float(test.pvalue))
 
 
 def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
@@ -294,8 +294,8 @@ def _alpha(units: Units, distance: Distance) -> Alpha:
     if len(np.unique(units.comparison)) < bootstrap.FEWEST_CLUSTERS:
         return Alpha(value, reason=f"Fewer than {bootstrap.FEWEST_CLUSTERS} comparisons: too few for an interval.")
     patterns, pattern = np.unique(units.counts, axis=0, return_inverse=True)
-    drawn = bootstrap.totals(units.comparison, pattern, cells=len(patterns), replicates=REPLICATES, seed=SEED)
-    coincidences = (drawn @ _coincidences(patterns).reshape(-1, 9)).reshape(-1, 3, 3)
+    sampled = bootstrap.totals(units.comparison, pattern, cells=len(patterns), replicates=REPLICATES, seed=SEED)
+    coincidences = (sampled @ _coincidences(patterns).reshape(-1, 9)).reshape(-1, 3, 3)
     return Alpha(value, *bootstrap.interval(alpha_of_coincidences(coincidences, distance)))
 
 
@@ -312,9 +312,9 @@ def _unanimity(counted: Rankings) -> tuple[Bool[np.ndarray, " c"], Bool[np.ndarr
 def _sides(counted: Rankings) -> Int64[np.ndarray, "n 2"]:
     """By vote: whether the left completion won, and whether the vote prefers one of two that were shown."""
     ranks = counted.ranks[:, :2]
-    asked = (counted.sizes[counted.comparison] == 2) & (counted.first_shown >= 0) & (ranks[:, 0] != ranks[:, 1])
+    decided = (counted.sizes[counted.comparison] == 2) & (counted.first_shown >= 0) & (ranks[:, 0] != ranks[:, 1])
     left = counted.first_shown == ranks.argmin(axis=1)
-    return np.column_stack([asked & left, asked]).astype(np.int64)
+    return np.column_stack([decided & left, decided]).astype(np.int64)
 
 
 # ---- per annotator
@@ -400,8 +400,8 @@ def _on_repeats(rankings: Rankings, top: int) -> tuple[Int[np.ndarray, " a"], In
         return np.zeros(top, dtype=int), np.zeros(top, dtype=int)
     wanted = again.comparison * width + again.annotator
     at = np.minimum(np.searchsorted(acts, wanted), len(acts) - 1)
-    found = acts[at] == wanted
-    return _alike(again.ranks[found], before.ranks[first[at[found]]], again.annotator[found], top, ordered=False)
+    has_first = acts[at] == wanted
+    return _alike(again.ranks[has_first], before.ranks[first[at[has_first]]], again.annotator[has_first], top, ordered=False)
 
 
 def _alike(
@@ -414,9 +414,9 @@ def _alike(
     same, number = np.zeros(top, dtype=int), np.zeros(top, dtype=int)
     for i, j in combinations(range(ranks.shape[1]), 2):
         (both, preferences), (both_there, wanted) = _preferences(ranks, i, j), _preferences(model, i, j)
-        asked = both & both_there & ((wanted != 0) | (not ordered))
-        number += np.bincount(annotator[asked], minlength=top)
-        same += np.bincount(annotator[asked & (preferences == wanted)], minlength=top)
+        compared = both & both_there & ((wanted != 0) | (not ordered))
+        number += np.bincount(annotator[compared], minlength=top)
+        same += np.bincount(annotator[compared & (preferences == wanted)], minlength=top)
     return same, number
 
 

@@ -198,12 +198,12 @@ def strengths(counts: Float[np.ndarray, "p p 3"], method: Method) -> Float[np.nd
         "limit": LIMIT,
         "tolerance": TOLERANCE,
     }
-    found: evalica.NewmanResult | evalica.BradleyTerryResult | None
-    found = evalica.newman(**arguments) if method == "newman" and tied.any() else None
-    if found is None or found.iterations >= LIMIT:
-        found = evalica.bradley_terry(**arguments, tie_weight=0.5)
+    fit: evalica.NewmanResult | evalica.BradleyTerryResult | None
+    fit = evalica.newman(**arguments) if method == "newman" and tied.any() else None
+    if fit is None or fit.iterations >= LIMIT:
+        fit = evalica.bradley_terry(**arguments, tie_weight=0.5)
     logs: Float[np.ndarray, " p"] = np.empty(len(counts))
-    logs[found.scores.index] = np.log(found.scores)
+    logs[fit.scores.index] = np.log(fit.scores)
     logs -= logs.mean()
     return logs
 
@@ -232,7 +232,7 @@ def _pair_outcomes(
     counted: Rankings, author: Int64[np.ndarray, "c k"], prompt_of: Int64[np.ndarray, " c"], number: int
 ) -> tuple[PairOutcomes, Int[np.ndarray, " p"], int]:
     """The pairs by different versions; by version, the votes that rank it with another; and the number of such votes."""
-    found: list[tuple[np.ndarray, ...]] = []
+    columns: list[tuple[np.ndarray, ...]] = []
     with_other = np.zeros(counted.ranks.shape, dtype=bool)
     repeats = np.zeros(counted.ranks.shape, dtype=bool)
     by = author[counted.comparison]
@@ -244,9 +244,13 @@ def _pair_outcomes(
         with_other[:, j] |= differ
         sign = np.sign(counted.ranks[differ, i].astype(np.int64) - counted.ranks[differ, j])
         outcome = np.select([sign < 0, sign > 0], [WIN, LOSS], TIE)
-        found.append((prompt_of[counted.comparison[differ]], by[differ, i], by[differ, j], outcome))
+        columns.append((prompt_of[counted.comparison[differ]], by[differ, i], by[differ, j], outcome))
     votes_of = np.bincount(by[with_other & ~repeats], minlength=number)
-    return PairOutcomes(*(np.concatenate(parts) for parts in zip(*found, strict=True))), votes_of, int(with_other.any(axis=1).sum())
+    return (
+        PairOutcomes(*(np.concatenate(parts) for parts in zip(*columns, strict=True))),
+        votes_of,
+        int(with_other.any(axis=1).sum()),
+    )
 
 
 def _cells(outcomes: PairOutcomes, number: int) -> Int64[np.ndarray, " m"]:

@@ -294,10 +294,10 @@ def calibration(margins: Float[np.ndarray, " n"], *, seed: int) -> Calibration:
         Bin(float(low), float(high), int(n), float(s / n) if n else None, float(r / n) if n else None)
         for low, high, n, s, r in zip(edges[:-1], edges[1:], number, sure, correct, strict=True)
     )
-    # Consistency resampling (Brocker & Smith 2007): outcomes drawn with the very probabilities that the probe gave.
+    # Consistency resampling (Brocker & Smith 2007): outcomes sampled with the very probabilities that the probe gave.
     rng = np.random.default_rng(seed)
-    drawn = (rng.random((REPLICATES // 4, len(margins))) < confidence).astype(float)
-    in_bin = drawn @ (place[:, None] == np.arange(BINS))
+    sampled = (rng.random((REPLICATES // 4, len(margins))) < confidence).astype(float)
+    in_bin = sampled @ (place[:, None] == np.arange(BINS))
     by_chance = np.quantile(np.abs(in_bin - sure).sum(1) / len(margins), CONFIDENCE)
     ece = np.abs(correct - sure).sum() / len(margins)
     return Calibration(float(confidence.mean()), float(right.mean()), float(ece), float(by_chance), bins)

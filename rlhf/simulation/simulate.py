@@ -64,12 +64,12 @@ def simulate(
     queue_positions: dict[int, int] = {}
     done = ties = 0
     while done < plan.judgments:
-        found = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
-        if not found:
+        batch = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
+        if not batch:
             _write_more(store, generate, base, plan, done, queue_positions, on_progress)
             continue
         with store.atomic():
-            for comparison in found:
+            for comparison in batch:
                 tiers = judge_comparison(comparison, plan, rng)
                 ties += len(tiers) == 1
                 judgments.add_simulated(store, comparison.id, judges[done % len(judges)].id, tiers=tiers, rng=rng)
@@ -97,10 +97,10 @@ def _write_more(
     count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
     tuned = policies.latest_tuned(store, base.base_model)
     for attempt in range(ATTEMPTS):
-        found = least_used(store, count, queue_positions)
-        if not found:
+        prompts = least_used(store, count, queue_positions)
+        if not prompts:
             raise SimulationError("there are no prompts: run `rankloop import` first")
-        assignments = [(prompt, *policies_for_pair(base, tuned, done + i)) for i, prompt in enumerate(found)]
+        assignments = [(prompt, *policies_for_pair(base, tuned, done + i)) for i, prompt in enumerate(prompts)]
         seed = (plan.seed * 1_000_003 + done) * ATTEMPTS + attempt
         dropped = write_comparisons(store, generate, assignments, sampling=plan.sampling, seed=seed, on_progress=on_progress)
         requeue_prompts(store, queue_positions, dropped)
