@@ -26,12 +26,12 @@ from rlhf.analysis.bootstrap import CONFIDENCE, FEWEST_CLUSTERS
 from storage.judging.judgments import Origin
 
 FOLDS = 5
-DRAWS = 4
-"""Number of random splits into folds; metrics are means over them."""
+REPEATS = 4
+"""Times that the cross-validation is repeated with other folds; metrics are means over them."""
 FRACTIONS = (0.15, 0.25, 0.4, 0.55, 0.75, 1.0)
 """Of the judgments outside a fold: the sizes of the learning curve."""
-WIDENING = math.sqrt(1 / DRAWS + FOLDS / (FOLDS - 1))
-"""Nadeau and Bengio's variance of a mean over J = `FOLDS` * `DRAWS` splits is (1 / J + test / train) times that of one split,
+WIDENING = math.sqrt(1 / REPEATS + FOLDS / (FOLDS - 1))
+"""Nadeau and Bengio's variance of a mean over J = `FOLDS` * `REPEATS` splits is (1 / J + test / train) times that of one split,
 which is `FOLDS` times that of a mean over all pairs; this is the square root of the product."""
 BINS = 10
 REPLICATES = 2000
@@ -221,16 +221,16 @@ def out_of_fold(
     *,
     seed: int,
     on_progress: Callable[[], None] = lambda: None,
-) -> tuple[Float[np.ndarray, "sizes draws n"], Float[np.ndarray, " sizes"]]:
+) -> tuple[Float[np.ndarray, "sizes repeats n"], Float[np.ndarray, " sizes"]]:
     """Scores of chosen minus rejected by probes that were fitted to no pair of the same prompt, and to how many judgments.
 
-    Within a split each size contains the ones before it; the last is all judgments outside the fold.
+    Within a repeat each size contains the ones before it; the last is all judgments outside the fold.
     """
     rng = np.random.default_rng(seed)
     folds = min(FOLDS, len(np.unique(prompt)))
-    margins = np.empty((len(FRACTIONS), DRAWS, len(prompt)))
+    margins = np.empty((len(FRACTIONS), REPEATS, len(prompt)))
     seen = np.zeros(len(FRACTIONS))
-    for draw in range(DRAWS):
+    for repeat in range(REPEATS):
         fold = grouped_folds(prompt, folds, rng)
         for left_out in range(folds):
             test = fold == left_out
@@ -238,8 +238,8 @@ def out_of_fold(
             for size, fraction in enumerate(FRACTIONS):
                 among = outside[: max(1, round(fraction * len(outside)))]
                 train = ~test & np.isin(judgment, among)
-                margins[size, draw, test] = difference[test] @ fit(train)
-                seen[size] += len(among) / (DRAWS * folds)
+                margins[size, repeat, test] = difference[test] @ fit(train)
+                seen[size] += len(among) / (REPEATS * folds)
                 on_progress()
     return margins, seen
 
@@ -253,12 +253,12 @@ def credit(margins: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 # ---- accuracy
 
 
-def accuracy(right: Float[np.ndarray, "draws n"], prompt: Int[np.ndarray, " n"], *, seed: int) -> Accuracy:
-    """The mean over pairs and splits, with an interval over resampled prompts (percentile bootstrap, widened)."""
+def accuracy(right: Float[np.ndarray, "repeats n"], prompt: Int[np.ndarray, " n"], *, seed: int) -> Accuracy:
+    """The mean over pairs and repeats, with an interval over resampled prompts (percentile bootstrap, widened)."""
     value, prompts, pairs = float(right.mean()), len(np.unique(prompt)), len(prompt)
     if prompts < FEWEST_CLUSTERS:
         return Accuracy(value, None, None, pairs, prompts)
-    # Of one split: means over several vary less from pair to pair, but their error is hardly smaller.
+    # Of one repeat: means over several vary less from pair to pair, but their error is hardly smaller.
     values, cell = np.unique(right[0], return_inverse=True)
     if len(values) == 1:
         # Where all pairs have the same value, so has every replicate; Wilson's interval over the prompts takes its place.
@@ -307,7 +307,7 @@ def calibration(margins: Float[np.ndarray, " n"], *, seed: int) -> Calibration:
 
 
 def learning_curve(
-    right: Float[np.ndarray, "sizes draws n"],
+    right: Float[np.ndarray, "sizes repeats n"],
     sizes: Float[np.ndarray, " sizes"],
     prompt: Int[np.ndarray, " n"],
     judgments: int,
@@ -316,7 +316,7 @@ def learning_curve(
 ) -> LearningCurve:
     """Accuracy over the number of judgments, and what `MORE` of them would add by the law that fits it.
 
-    The gain's interval resamples prompts and splits, both at once, and fits the law to each replicate.
+    The gain's interval resamples prompts and repeats, both at once, and fits the law to each replicate.
     """
     points = [accuracy(of_size, prompt, seed=seed) for of_size in right]
     reach, half = law(sizes, np.array([[p.value for p in points]]))
@@ -355,13 +355,13 @@ def law(
     return np.take_along_axis(reach, best[:, None], 1)[:, 0], grid[best]
 
 
-def _replicates(right: Float[np.ndarray, "sizes draws n"], prompt: Int[np.ndarray, " n"], seed: int) -> Float[np.ndarray, "r sizes"]:
+def _replicates(right: Float[np.ndarray, "sizes repeats n"], prompt: Int[np.ndarray, " n"], seed: int) -> Float[np.ndarray, "r sizes"]:
     rng = np.random.default_rng(seed)
     prompts, which = np.unique(prompt, return_inverse=True)
     by_prompt = right @ (which[:, None] == np.arange(len(prompts)))
     weight = rng.multinomial(len(prompts), np.full(len(prompts), 1 / len(prompts)), size=REPLICATES)
-    draw = rng.multinomial(DRAWS, np.full(DRAWS, 1 / DRAWS), size=REPLICATES) / DRAWS
-    total = np.einsum("rp,sdp,rd->rs", weight, by_prompt, draw, optimize=True)
+    repeat = rng.multinomial(REPEATS, np.full(REPEATS, 1 / REPEATS), size=REPLICATES) / REPEATS
+    total = np.einsum("rp,sdp,rd->rs", weight, by_prompt, repeat, optimize=True)
     means: Float[np.ndarray, "r sizes"] = total / (weight @ np.bincount(which))[:, None]
     return means
 
@@ -369,7 +369,7 @@ def _replicates(right: Float[np.ndarray, "sizes draws n"], prompt: Int[np.ndarra
 # ---- surprises
 
 
-def high_loss_judgments(margins: Float[np.ndarray, "draws n"], origins: Sequence[Origin]) -> tuple[HighLossJudgment, ...]:
+def high_loss_judgments(margins: Float[np.ndarray, "repeats n"], origins: Sequence[Origin]) -> tuple[HighLossJudgment, ...]:
     """The judgments with the highest loss -log sigmoid(margin), averaged over their pairs, among those the probe disagrees with."""
     loss = np.logaddexp(0, -margins).mean(0)
     ids, example, which = np.unique([o.judgment_id for o in origins], return_index=True, return_inverse=True)
