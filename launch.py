@@ -1,6 +1,6 @@
 """rankloop's command line and composition root: opens the store, starts the engine's processes, builds the app.
 
-Here are the verbs that serve and look after the whole; the others are in `rlhf.cli`.
+This module has the verbs `serve` and `doctor`; the others are in `rlhf.cli`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from rlhf.cli import accounts as account_verbs
-from rlhf.cli import exchange, figures, rounds
+from rlhf.cli import exchange, rounds, statistics
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, open_store
 from rlhf.config import DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
-from rlhf.model_files import ModelError
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.runs.reward_function import RewardFunctionError
+from rlhf.safe_files import ModelError
 from rlhf.safe_output import escaped_output
 from rlhf.simulation.judges import JudgeError
 from storage.core import file_modes, file_watch, folder_lock, integrity
@@ -33,7 +33,7 @@ HOST = "127.0.0.1"
 PORT = 7860
 
 REAP_S = 5.0
-"""How often the served store is searched for runs whose worker died, in seconds."""
+"""Interval at which `serve` looks for runs whose worker died, in seconds."""
 
 REFUSALS = (
     UsageError,
@@ -46,19 +46,20 @@ REFUSALS = (
     RewardFunctionError,
     OSError,
 )
-"""Errors whose message is for the reader."""
+"""Errors that end a verb with their message alone, without a traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0 done, 1 not well, 2 refused, 130 interrupted."""
-    # What an export is for is to be read; everything else that is written is the store, or a copy of it.
-    # Whatever a verb prints may hold names, texts and errors that come from anybody: it goes out here and nowhere else.
+    # Everything that a verb prints may hold names, texts and errors from anybody, and passes through the escaping here.
+    # Exports are meant for other readers; every other file is the store or a copy of it, closed to other users.
     with escaped_output():
-        given = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
+        args = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
-        before = os.umask(file_modes.UMASK) if given.verb is not exchange.export else None
+        before = os.umask(file_modes.UMASK) if args.verb is not exchange.export else None
         try:
-            return given.verb(given)
+            status: int = args.verb(args)
+            return status
         except REFUSALS as error:
             print(f"rankloop: {error}", file=sys.stderr)
             return 2
@@ -70,35 +71,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 os.umask(before)
 
 
-def serve(given: argparse.Namespace) -> int:
+def serve(args: argparse.Namespace) -> int:
     """The app and the policy server, until Ctrl-C."""
     from rlhf.runs.doctor import free_port
 
-    if bool(given.endpoint) != bool(given.endpoint_model):
+    if bool(args.endpoint) != bool(args.endpoint_model):
         raise UsageError("--endpoint and --endpoint-model go together")
-    with folder_lock.only_one(DataFolder(given.data.absolute()), "serve") as tell_address:
-        if not (port := free_port(given.port)).ok:
+    with folder_lock.only_one(DataFolder(args.data.absolute()), "serve") as tell_address:
+        if not (port := free_port(args.port)).ok:
             raise UsageError(f"port {port.found}: {port.remedy}")
-        return serve_folder(given, tell_address)
+        return serve_folder(args, tell_address)
 
 
-def serve_folder(given: argparse.Namespace, tell_address: Callable[[str], None]) -> int:
-    """As `serve`, once the folder is this process's own."""
+def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) -> int:
+    """As `serve`, once this process has the folder's lock."""
     from rlhf.serving.supervisor import PolicyServer
 
-    folder, store = open_store(given.data)
+    folder, store = open_store(args.data)
     look_after(folder)
-    keep_to_this_machine(given, store)
-    fetch_weights(given.model)
-    server_options = ["--model", given.model, "--device", given.device]
-    if given.endpoint:
-        server_options += ["--endpoint", given.endpoint, "--endpoint-model", given.endpoint_model]
+    keep_to_this_machine(args, store)
+    fetch_weights(args.model)
+    server_options = ["--model", args.model, "--device", args.device]
+    if args.endpoint:
+        server_options += ["--endpoint", args.endpoint, "--endpoint-model", args.endpoint_model]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = PolicyServer(folder.root, folder.logs / "policy-server.log", server_options)
-    # First of all: it loads the model while this process loads the pages.
+    # Started first: it loads the model while this process loads the pages.
     server.start()
     try:
-        return serve_pages(given, Jobs(store, folder), server.base_url, tell_address)
+        return serve_pages(args, Jobs(store, folder), server.base_url, tell_address)
     except KeyboardInterrupt:
         print("\nstopping", file=sys.stderr)
         return 0
@@ -106,7 +107,7 @@ def serve_folder(given: argparse.Namespace, tell_address: Callable[[str], None])
         server.stop()
 
 
-def serve_pages(given: argparse.Namespace, jobs: Jobs, base_url: str, tell_address: Callable[[str], None] = lambda address: None) -> int:
+def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_address: Callable[[str], None] = lambda address: None) -> int:
     """The web app, until KeyboardInterrupt."""
     from feedback_ui.app import build_app
     from feedback_ui.server.auth import Auth
@@ -114,9 +115,9 @@ def serve_pages(given: argparse.Namespace, jobs: Jobs, base_url: str, tell_addre
     from feedback_ui.server.web import Web
     from rlhf.serving.client import PolicyClient
 
-    config = with_options(PRESETS[DEFAULT_PRESET], {"model": given.model, "device": given.device})
+    config = with_options(PRESETS[DEFAULT_PRESET], {"model": args.model, "device": args.device})
     gate = Auth(jobs.store)
-    serving = Serving(Web(build_app(jobs.store, jobs, PolicyClient(base_url), default_config=config), gate), given.host, given.port)
+    serving = Serving(Web(build_app(jobs.store, jobs, PolicyClient(base_url), default_config=config), gate), args.host, args.port)
     try:
         tell_address(serving.url)
         integrity.start_quick_check(jobs.store)
@@ -130,7 +131,7 @@ def serve_pages(given: argparse.Namespace, jobs: Jobs, base_url: str, tell_addre
 
 
 def look_after(folder: DataFolder) -> None:
-    """Closes to others what an older version left open, and names a copy that was made when the store's files were gone."""
+    """Closes files that an older version left open to other users, and names a rescued copy of a store whose files were gone."""
     if closed := file_modes.restrict_to_owner(folder.root, folder.database):
         print(f"closed to other users of this machine: {', '.join(closed)}", file=sys.stderr)
     if copies := file_watch.rescued(folder.database):
@@ -141,39 +142,39 @@ def look_after(folder: DataFolder) -> None:
         )
 
 
-def keep_to_this_machine(given: argparse.Namespace, store: Database) -> None:
-    """Refuses any address but this machine's own while whoever reaches the app may do everything."""
-    if is_loopback(given.host) or accounts.any_accounts(store):
+def keep_to_this_machine(args: argparse.Namespace, store: Database) -> None:
+    """Refuses to serve at an address that other machines reach while there are no accounts."""
+    if is_loopback(args.host) or accounts.any_accounts(store):
         return
     raise UsageError(
-        f"--host {given.host}: without accounts everybody who reaches that address could do everything. "
-        f"Make one first: rankloop account add NAME --role lead --data {given.data}"
+        f"--host {args.host}: without accounts everybody who reaches that address could do everything. "
+        f"Make one first: rankloop account add NAME --role lead --data {args.data}"
     )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches every address of this host."""
+    """Whether every address of this host is a loopback address."""
     try:
-        found = {address[0] for *_, address in socket.getaddrinfo(host, None)}
+        addresses = {str(socket_address[0]) for *_, socket_address in socket.getaddrinfo(host, None)}
     except UnicodeError as error:
         raise UsageError(f"--host {host}: this is no name of a machine: give an address or a name") from error
-    return all(ip_address(item.split("%")[0]).is_loopback for item in found)
+    return all(ip_address(address.split("%")[0]).is_loopback for address in addresses)
 
 
 def reap(jobs: Jobs) -> None:
-    """Marks the runs whose worker died. A look that fails, as at a full disk, is no reason to stop serving."""
+    """Marks the runs whose worker died. An error, as of a full disk, is logged and does not stop serving."""
     try:
         jobs.reap()
     except Exception as error:
         logging.warning("runs not looked at: %s", error)
 
 
-def doctor(given: argparse.Namespace) -> int:
-    """Whether everything that is needed is there, and what to do where it is not."""
+def doctor(args: argparse.Namespace) -> int:
+    """Checks everything that rankloop needs, and says what to do where something is missing."""
     from rlhf.runs.doctor import checks
 
     well = True
-    for check in checks(DataFolder(given.data), given.model, given.port):
+    for check in checks(DataFolder(args.data), args.model, args.port):
         well &= check.ok
         print(f"{'ok  ' if check.ok else 'FIX '} {check.name}: {check.found}" + (f"\n      -> {check.remedy}" if not check.ok else ""))
     return 0 if well else 1
@@ -192,7 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     exchange.add(verbs)
     rounds.add(verbs)
-    figures.add(verbs)
+    statistics.add(verbs)
 
     p = verbs.add("doctor", doctor, [engine_options()])
     p.add_argument("--port", type=int, default=PORT, help="TCP port to look at")

@@ -64,7 +64,7 @@ names = ["objective/kl", "objective/scores", "objective/rewards", "objective/ent
 for step in range(100_000):
     for _ in range(20):
         time.sleep(0.05)
-        progress.tick()
+        progress.on_progress()
     progress.log(step, {name: math.sin(step + n) for n, name in enumerate(names)})
 """
 """A round as the store sees it: a heartbeat each second, and the figures of a step; steps come faster than any real one's."""

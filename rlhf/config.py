@@ -1,201 +1,223 @@
-"""What a round may be told. One frozen dataclass a subject, and named presets over them.
+"""The options of a round: one frozen dataclass for each section, and named presets of them all.
 
-The command line, the Training page's form and the run's row are all derived from here, so an option is added in one
-place: a field, with its unit in the line under it.
+The command line, the Training page's form and the run's row are derived from these dataclasses, so an option is added in one
+place: a field whose type holds its bounds or choices, with its meaning and unit in the line under it. Only the translations of
+that line stand elsewhere, in `feedback_ui/locales`. Rules that concern several options are in `check`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from enum import Enum
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import docstring_parser
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 DEFAULT_MODEL = "default"
 """The packaged SmolLM2-135M-Instruct."""
 
 DEFAULT_PRESET = "laptop"
 
+AdapterKind = Literal["lora", "rslora", "dora", "peanut", "ia3", "prompt"]
+Method = Literal["ppo", "rloo", "grpo", "dpo", "sft"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a field is bounded: the error message ends with it."""
+
+    text: str
+
+
+class Naming(Enum):
+    """How a field's option is called where it is not `--section-field`."""
+
+    UNPREFIXED = "unprefixed"
+    """By the field's name alone, which says enough without its section."""
+    NOT_AN_OPTION = "not an option"
+    """Not at all: only the command line may set the field, never a page's form, which is made from the options."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
-    kind: str = "lora"
+    kind: AdapterKind = "lora"
     """PEFT's kind of adapter: `lora`, `rslora`, `dora`, `peanut`, `ia3`, or `prompt` for learned prompts."""
-    rank: int = 16
+    rank: PositiveInt = 16
     """Inner dimension of the matrices of `lora`, `rslora`, `dora` and `peanut`."""
-    alpha: int = 32
+    alpha: NonNegativeInt = 32
     """Scale of those kinds: updates are multiplied by alpha / rank, with `rslora` by alpha / sqrt(rank)."""
-    top_layers: int = 0
+    top_layers: NonNegativeInt = 0
     """How many of the last decoder layers get an adapter; 0 means all of them. A learned prompt has no layers."""
-    virtual_tokens: int = 16
+    virtual_tokens: PositiveInt = 16
     """Learned vectors that `prompt` puts before every conversation."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardConfig:
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    depth: float = 0.4
-    """Fraction of the decoder layers that the reward model reads through; judging needs no next-token layers."""
-    probe_l2: float = 1.0
+    depth: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Fraction of the decoder layers in the reward model's forward pass; scoring needs no next-token layers."""
+    probe_l2: NonNegativeFloat = 1.0
     """L2 penalty of the linear probe that the head starts from, per squared weight on standardised features."""
-    epochs: int = 1
+    epochs: NonNegativeInt = 1
     """Passes over the preference pairs after the probe; 0 keeps the probe on the frozen base."""
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Preference pairs per update."""
-    learning_rate: float = 1e-4
+    learning_rate: NonNegativeFloat = 1e-4
     """Adam step size of the reward model."""
-    min_pairs: int = 50
+    min_pairs: Annotated[PositiveInt, Naming.UNPREFIXED] = 50
     """Fewest preference pairs that a round accepts."""
-    reference_samples: int = 64
+    reference_samples: PositiveInt = 64
     """Completions of the base model on which scores are normalised to mean 0, standard deviation 1."""
-    pooling: str = "mean"
-    """What the head reads: the `mean` hidden state over the answer, or that of its `last` token."""
-    ensemble: int = 1
-    """Heads on the same features, each fitted to its own bootstrap of the prompts; with more than one, their spread tells doubt."""
-    conservatism: float = 0.0
-    """Standard deviations over the heads taken off each score, so that doubtful answers are paid less."""
-    ties: str = "drop"
-    """What a tie teaches: nothing (`drop`), a pair that is right either way (`soft`), or a term of its own (`rao-kupper`, `davidson`)."""
-    strength: str = "off"
-    """What a vote's strength becomes: nothing (`off`), a `margin` in raw score units, or a `soft` label."""
-    rankings: str = "pairs"
-    """How three and more ranked completions are learned from: as all `pairs`, or as a row of picks (`plackett-luce`)."""
+    pooling: Literal["mean", "last"] = "mean"
+    """Input of the head: the `mean` hidden state over the answer, or that of its `last` token."""
+    ensemble: PositiveInt = 1
+    """Heads on the same features, each fitted to its own bootstrap of the prompts; the spread of their scores measures uncertainty."""
+    conservatism: NonNegativeFloat = 0.0
+    """Standard deviations over the heads subtracted from each score, so that uncertain answers score lower."""
+    ties: Literal["drop", "soft", "rao-kupper", "davidson"] = "drop"
+    """Loss of a tie: none (`drop`), a pair that is right either way (`soft`), or a term of its own (`rao-kupper`, `davidson`)."""
+    strength: Literal["off", "margin", "soft"] = "off"
+    """Use of a vote's strength: none (`off`), a `margin` in raw score units, or a `soft` label."""
+    rankings: Literal["pairs", "plackett-luce"] = "pairs"
+    """Loss of three and more ranked completions: over all `pairs`, or over successive choices of the best one left (`plackett-luce`)."""
     annotator_weights: bool = False
     """Weigh votes by the log-odds of their annotator being right, from gold answers and agreement with others."""
 
 
 @dataclass(frozen=True, slots=True)
 class PPOConfig:
-    steps: int = 10
+    steps: PositiveInt = 10
     """PPO steps: each samples, scores and learns from one batch."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Completions sampled per step."""
-    minibatch_size: int = 16
+    minibatch_size: PositiveInt = 16
     """Completions per gradient update."""
-    epochs: int = 2
+    epochs: PositiveInt = 2
     """Passes over each step's batch."""
-    max_new_tokens: int = 48
+    max_new_tokens: PositiveInt = 48
     """Longest completion sampled while training, in tokens."""
-    temperature: float = 0.7
+    temperature: PositiveFloat = 0.7
     """Sampling temperature; it divides the logits in both log-probability passes too."""
-    learning_rate: float = 1e-3
+    learning_rate: NonNegativeFloat = 1e-3
     """Adam step size of the policy."""
-    value_learning_rate: float = 1e-3
+    value_learning_rate: NonNegativeFloat = 1e-3
     """Adam step size of the value head."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: NonNegativeFloat = 1.0
     """Global gradient norm above which the gradient is scaled down."""
-    clip: float = 0.2
+    clip: NonNegativeFloat = 0.2
     """Clip range of the policy ratio (Schulman 2017, eq. 7)."""
-    value_clip: float = 0.2
+    value_clip: NonNegativeFloat = 0.2
     """Clip range of the value, in reward units."""
-    value_coef: float = 0.1
+    value_coef: NonNegativeFloat = 0.1
     """Weight of the value loss beside the policy loss."""
-    gamma: float = 1.0
+    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Discount per token."""
-    lam: float = 0.95
+    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
     """GAE's lambda (Schulman 2015, eq. 16)."""
-    kl_coef: float = 0.05
+    kl_coef: NonNegativeFloat = 0.05
     """Reward units per nat of KL to the reference."""
-    kl_target: float = 6.0
+    kl_target: NonNegativeFloat = 6.0
     """KL per completion, in nats, that the adaptive controller steers to; 0 keeps the coefficient fixed."""
-    kl_horizon: int = 500
+    kl_horizon: NonNegativeInt = 500
     """Completions over which the controller adapts (Ziegler 2019, section 2.2)."""
     whiten_rewards: bool = False
     """Scale each batch's rewards to standard deviation 1, without moving their mean."""
     missing_eos_score: float | None = None
-    """Score given instead to a completion that did not end within max_new_tokens; off when empty."""
-    length_penalty: float = 0.0
-    """Reward units taken off the score per token of the completion; 0 is off."""
-    kl_estimator: str = "k1"
+    """Score of a completion that did not end within max_new_tokens, in place of its own; off when empty."""
+    length_penalty: NonNegativeFloat = 0.0
+    """Reward units subtracted from the score per token of the completion; 0 is off."""
+    kl_estimator: Literal["k1", "k3"] = "k1"
     """KL per token: `k1`, the log-ratio, or `k3`, which is never negative (Schulman 2020)."""
-    microbatch_size: int = 0
-    """Completions read at once while learning; their gradients add up to the minibatch's. 0 reads it whole."""
-    epoch_kl_stop: float = 0.0
+    microbatch_size: NonNegativeInt = 0
+    """Completions per forward and backward pass; gradients are summed over the minibatch. 0 takes the whole minibatch."""
+    epoch_kl_stop: NonNegativeFloat = 0.0
     """KL per token to the policy that sampled, in nats, above which a step's remaining epochs are left out; 0 is off."""
-    entropy_coef: float = 0.0
+    entropy_coef: NonNegativeFloat = 0.0
     """Weight of the entropy bonus beside the policy loss, per nat; 0 is off."""
-    ptx_coef: float = 0.0
+    ptx_coef: NonNegativeFloat = 0.0
     """Weight of the loss on demonstrations, per nat and token (Ouyang 2022, eq. 2); 0 is off."""
-    value_init: str = "zero"
+    value_init: Literal["zero", "reward"] = "zero"
     """Where values start: at `zero`, or at `reward`, a linear fit to the scores of one batch."""
-    value_warmup: int = 0
+    value_warmup: NonNegativeInt = 0
     """Steps at the start in which only the value head learns."""
-    kl_budget: float = 0.0
+    kl_budget: NonNegativeFloat = 0.0
     """KL per completion, in nats, above which PPO ends; 0 is off."""
-    keep: str = "last"
+    keep: Literal["last", "best"] = "last"
     """Which policy is kept: the `last` one, or the `best` by conservative score within the KL budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class DPOConfig:
-    epochs: int = 2
+    epochs: PositiveInt = 2
     """Passes of DPO over the preference pairs."""
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
     """Preference pairs per update."""
-    learning_rate: float = 2e-4
+    learning_rate: NonNegativeFloat = 2e-4
     """Adam step size of the policy."""
-    beta: float = 0.1
-    """How closely DPO keeps to the reference (Rafailov 2023, eq. 7); its implicit reward is beta times the log-ratio, in nats."""
+    beta: PositiveFloat = 0.1
+    """How closely DPO keeps to the reference (Rafailov 2023, eq. 7): the implicit reward is beta times the log-ratio, in nats."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupConfig:
-    steps: int = 10
+    steps: PositiveInt = 10
     """Steps of RLOO or GRPO: each samples, scores and learns from one batch."""
-    batch_size: int = 64
-    """Completions sampled per step; drawn and paid as PPO's are."""
-    minibatch_size: int = 16
+    batch_size: PositiveInt = 64
+    """Completions sampled per step; sampled and scored as PPO's are."""
+    minibatch_size: PositiveInt = 16
     """Completions per gradient update."""
-    size: int = 4
-    """Completions of one prompt, whose scores are each other's baseline."""
-    learning_rate: float = 3e-4
+    size: Annotated[int, Field(ge=2), Reason("for completions are compared within their group")] = 4
+    """Completions of one prompt, whose scores serve as each other's baseline."""
+    learning_rate: NonNegativeFloat = 3e-4
     """Adam step size of the policy."""
-    clip: float = 0.2
+    clip: NonNegativeFloat = 0.2
     """Clip range of the policy ratio."""
-    kl_coef: float = 0.05
-    """Reward units per nat of KL to the reference; GRPO has it in the loss, per token, where RLOO takes it off the score."""
+    kl_coef: NonNegativeFloat = 0.05
+    """Reward units per nat of KL to the reference; GRPO adds it to the loss, per token; RLOO subtracts it from the score."""
 
 
 @dataclass(frozen=True, slots=True)
 class SFTConfig:
-    epochs: int = 3
+    epochs: PositiveInt = 3
     """Passes of SFT over the ideal answers."""
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
     """Ideal answers per update."""
-    learning_rate: float = 2e-4
+    learning_rate: NonNegativeFloat = 2e-4
     """Adam step size of the policy."""
-    min_answers: int = 20
+    min_answers: PositiveInt = 20
     """Fewest ideal answers on training prompts that SFT accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    completions_per_prompt: int = 4
+    completions_per_prompt: PositiveInt = 4
     """Completions of base and tuned policy compared per held-out prompt."""
-    max_new_tokens: int = 48
+    max_new_tokens: PositiveInt = 48
     """Longest completion sampled for evaluation, in tokens."""
-    shown_samples: int = 8
+    shown_samples: NonNegativeInt = 8
     """Held-out prompts whose answers before and after are shown."""
-    best_of: int = 0
-    """Most answers that best-of-n may choose from, beside the policy at equal KL; 0 is off."""
+    best_of: NonNegativeInt = 0
+    """Largest n of the best-of-n sampling that the policy is compared with at equal KL; 0 is off."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoundConfig:
     model: str = DEFAULT_MODEL
     """`default`, a local folder, or a hub id."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32), Reason("as numpy's seeds are")] = 0
     """Seed of everything random in the round."""
     include_simulated: bool = False
     """Learn from simulated judgments as well as from people's."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`, `cpu` or `cuda`."""
-    dtype: str = "auto"
-    """Of the frozen base weights: `float32`, `bfloat16`, or `auto` for bfloat16 where the processor computes in it."""
-    method: str = "ppo"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Data type of the frozen base weights: `float32`, `bfloat16`, or `auto` for bfloat16 where the processor computes in it."""
+    method: Method = "ppo"
     """How the policy learns: `ppo`, `rloo` or `grpo` by the reward model, `dpo` from the pairs, `sft` from ideal answers."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(top_layers=10))
@@ -204,8 +226,8 @@ class RoundConfig:
     group: GroupConfig = field(default_factory=GroupConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    reward_function: str | None = None
-    """`module:function` that pays PPO in the reward model's place. No option: only the command line may name code (`--reward`)."""
+    reward_function: Annotated[str | None, Naming.NOT_AN_OPTION] = None
+    """`module:function` that scores completions in place of the reward model. Only the command line may name code (`--reward`)."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -215,10 +237,10 @@ class RoundConfig:
         """Inverse of `to_dict`.
 
         Raises:
-            ConfigError: a key is unknown, as in a run written by another version, or a value is none that an option can have.
+            ConfigError: a key is unknown, as in a run written by another version, or an option cannot have that value.
         """
         try:
-            config = _build(cls, _of_today(values))
+            config: RoundConfig = _build(cls, _moved_adapter(values))
             check(config)
         except (AttributeError, TypeError) as error:
             raise ConfigError(f"the options of the run cannot be read: rankloop did not write them ({error})") from error
@@ -239,25 +261,6 @@ PRESETS: dict[str, RoundConfig] = {
 }
 
 
-ADAPTER_KINDS = ("lora", "rslora", "dora", "peanut", "ia3", "prompt")
-
-CHOICES = {
-    "method": ("ppo", "rloo", "grpo", "dpo", "sft"),
-    "adapter-kind": ADAPTER_KINDS,
-    "reward-adapter-kind": ADAPTER_KINDS,
-    "device": ("auto", "cpu", "cuda"),
-    "dtype": ("auto", "float32", "bfloat16"),
-    "ppo-kl-estimator": ("k1", "k3"),
-    "ppo-value-init": ("zero", "reward"),
-    "ppo-keep": ("last", "best"),
-    "reward-pooling": ("mean", "last"),
-    "reward-ties": ("drop", "soft", "rao-kupper", "davidson"),
-    "reward-strength": ("off", "margin", "soft"),
-    "reward-rankings": ("pairs", "plackett-luce"),
-}
-"""What an option of text may be, where that is not everything."""
-
-
 class ConfigError(ValueError):
     """An option does not exist or cannot hold that value; the message says which and why."""
 
@@ -271,11 +274,15 @@ class Option:
     optional: bool
     default: Any
     help: str
+    choices: tuple[str, ...] = ()
+    """All values that an option of text can have; empty where it can have any."""
 
 
 def options(config: RoundConfig) -> list[Option]:
     """Every option of a round, in the order of the page: `--seed`, `--min-pairs`, `--ppo-steps`, ..."""
-    return list(_walk(config, ()))
+    return [
+        Option(_option_name(path, rule), rule.type, rule.optional, value, rule.help, rule.choices) for path, rule, value in _fields(config)
+    ]
 
 
 def with_options(config: RoundConfig, values: Mapping[str, Any]) -> RoundConfig:
@@ -284,7 +291,7 @@ def with_options(config: RoundConfig, values: Mapping[str, Any]) -> RoundConfig:
     Raises:
         ConfigError: a name is unknown or a value is out of its range.
     """
-    paths = {name: path for name, path in _paths(config)}
+    paths = {_option_name(path, rule): path for path, rule, _ in _fields(config)}
     for name, value in values.items():
         if name not in paths:
             raise ConfigError(f"unknown option {name!r}")
@@ -294,51 +301,14 @@ def with_options(config: RoundConfig, values: Mapping[str, Any]) -> RoundConfig:
 
 
 def check(config: RoundConfig) -> None:
-    """Raises ConfigError with cause and remedy if the figures do not go together."""
-    for option in options(config):
-        value = option.default
-        if value is None and option.optional:
-            continue
-        if not isinstance(value, (int, float) if option.type is float else option.type) or isinstance(value, bool) != (option.type is bool):
-            raise ConfigError(f"--{option.name} {value!r}: must be {option.type.__name__}")
-        if option.type in (int, float) and not math.isfinite(value):
-            raise ConfigError(f"--{option.name} {value}: must be finite")
-        if option.type in (int, float) and not option.optional and value < 0:
-            raise ConfigError(f"--{option.name} {value}: must not be negative")
-        if value not in (known := CHOICES.get(option.name, (value,))):
-            raise ConfigError(f"--{option.name} {value}: choose one of {', '.join(known)}")
-    for name in (
-        "reward-batch-size",
-        "reward-reference-samples",
-        "reward-depth",
-        "ppo-steps",
-        "ppo-batch-size",
-        "ppo-minibatch-size",
-        "ppo-epochs",
-        "ppo-max-new-tokens",
-        "evaluation-completions-per-prompt",
-        "evaluation-max-new-tokens",
-        "ppo-temperature",
-        "reward-adapter-rank",
-        "adapter-rank",
-        "reward-adapter-virtual-tokens",
-        "adapter-virtual-tokens",
-        "dpo-epochs",
-        "dpo-batch-size",
-        "dpo-beta",
-        "group-steps",
-        "group-minibatch-size",
-        "sft-epochs",
-        "sft-batch-size",
-        "sft-min-answers",
-        "min-pairs",
-        "reward-ensemble",
-    ):
-        if not next(o.default for o in options(config) if o.name == name):
-            raise ConfigError(f"--{name} 0: must be greater than 0")
-    for name, value in {"reward-depth": config.reward.depth, "ppo-gamma": config.ppo.gamma, "ppo-lam": config.ppo.lam}.items():
-        if value > 1:
-            raise ConfigError(f"--{name} {value}: must be at most 1")
+    """Checks each option against its field, and the options that depend on each other.
+
+    Raises:
+        ConfigError: the first value that is refused, with its option, the cause and the remedy.
+    """
+    for path, rule, value in _fields(config):
+        if refusal := rule.refusal(value):
+            raise ConfigError(f"--{_option_name(path, rule)} {refusal}")
     if config.reward.conservatism and config.reward.ensemble < 2:
         raise ConfigError(
             f"--reward-conservatism {config.reward.conservatism}: one head has no doubt to take off; set --reward-ensemble 3 or more"
@@ -355,25 +325,21 @@ def check(config: RoundConfig) -> None:
             raise ConfigError(
                 f"--{name}-top-layers {adapter.top_layers}: a learned prompt lies before the first layer. Leave it out, or set it to 0"
             )
-    if config.seed >= 2**32:
-        raise ConfigError(f"--seed {config.seed}: must be below 2^32, as numpy's seeds are")
     if config.ppo.kl_target and not config.ppo.kl_horizon:
         raise ConfigError("--ppo-kl-horizon 0: must be greater than 0, or set --ppo-kl-target 0 to keep the coefficient fixed")
     if config.ppo.value_warmup and config.ppo.value_warmup >= config.ppo.steps:
         raise ConfigError(
             f"--ppo-value-warmup {config.ppo.value_warmup}: of {config.ppo.steps} steps none would be left in which the policy learns"
         )
-    if config.group.size < 2:
-        raise ConfigError(f"--group-size {config.group.size}: must be at least 2, for completions are compared within their group")
     for name, part in (("minibatch-size", config.group.minibatch_size), ("size", config.group.size)):
-        if not config.group.batch_size or config.group.batch_size % part:
+        if config.group.batch_size % part:
             raise ConfigError(f"--group-batch-size {config.group.batch_size} is no multiple of --group-{name} {part}")
     if config.ppo.batch_size % config.ppo.minibatch_size:
         raise ConfigError(f"--ppo-batch-size {config.ppo.batch_size} is no multiple of --ppo-minibatch-size {config.ppo.minibatch_size}")
 
 
-def _of_today(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Before every method shared the policy's adapter, it was an option of PPO: such rows are resumed and compared too."""
+def _moved_adapter(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Rows of older versions hold the policy's adapter as a part of `ppo`; all methods share it now."""
     ppo = dict(values.get("ppo", {}))
     return {**values, "adapter": ppo.pop("adapter"), "ppo": ppo} if "adapter" in ppo else values
 
@@ -386,46 +352,83 @@ def _build(cls: type, values: Mapping[str, Any]) -> Any:
     return cls(**{key: _build(hints[key], v) if is_dataclass(hints[key]) else v for key, v in values.items()})
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What a dataclass says of one of its fields: the type with its bounds, and the line under it."""
+
+    type: type
+    optional: bool
+    help: str
+    choices: tuple[str, ...]
+    reason: str
+    naming: Naming | None
+    adapter: TypeAdapter[Any]
+
+    def refusal(self, value: Any) -> str:
+        """`2.0: must be at most 1`, or nothing where the field can have this value."""
+        try:
+            self.adapter.validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            return self._in_words(value, first["type"], first.get("ctx", {}))
+        return ""
+
+    def _in_words(self, value: Any, error: str, limits: Mapping[str, Any]) -> str:
+        reason = f", {self.reason}" if self.reason else ""
+        match error:
+            case "greater_than":
+                return f"{value}: must be greater than {limits['gt']:g}{reason}"
+            case "greater_than_equal" if limits["ge"] == 0:
+                return f"{value}: must not be negative{reason}"
+            case "greater_than_equal":
+                return f"{value}: must be at least {limits['ge']:g}{reason}"
+            case "less_than":
+                return f"{value}: must be below {limits['lt']}{reason}"
+            case "less_than_equal":
+                return f"{value}: must be at most {limits['le']:g}{reason}"
+            case "finite_number":
+                return f"{value}: must be finite"
+            case "literal_error":
+                return f"{value}: choose one of {', '.join(self.choices)}"
+        return f"{value!r}: must be {self.type.__name__}"
+
+
 @cache
-def _help(cls: type) -> dict[str, str]:
-    return {p.arg_name: p.description for p in docstring_parser.parse_from_object(cls).params}
+def _rules(cls: Any) -> dict[str, _Rule]:
+    """By field; a field that is a section of its own has none."""
+    helps = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(cls).params}
+    hints = get_type_hints(cls, include_extras=True)
+    return {f.name: _rule(hints[f.name], helps.get(f.name, "")) for f in fields(cls) if not is_dataclass(hints[f.name])}
 
 
-# What only a person at the command line may say: a page's form, made from the options, never has it.
-_NO_OPTION = {"reward_function"}
+def _rule(hint: Any, text: str) -> _Rule:
+    bare, marks = (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+    kinds = [kind for kind in get_args(bare) if kind is not type(None)] if type(None) in get_args(bare) else [bare]
+    choices = get_args(kinds[0]) if get_origin(kinds[0]) is Literal else ()
+    return _Rule(
+        type=str if choices else kinds[0],
+        optional=kinds != [bare],
+        help=text,
+        choices=choices,
+        reason=next((mark.text for mark in marks if isinstance(mark, Reason)), ""),
+        naming=next((mark for mark in marks if isinstance(mark, Naming)), None),
+        adapter=TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False)),
+    )
 
-# Fields whose name says enough without the section it stands in.
-_UNPREFIXED = {"min_pairs"}
 
-
-def _walk(node: Any, path: tuple[str, ...]):
-    hints = get_type_hints(type(node))
+def _fields(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], _Rule, Any]]:
+    """Every field that is an option: where it stands, its rule and its value."""
+    rules = _rules(type(node))  # type: ignore[arg-type]  # mypy takes the __hash__ of instances for that of the class
     for f in fields(node):
         value = getattr(node, f.name)
-        here = (*path, f.name)
-        if is_dataclass(value):
-            yield from _walk(value, here)
-            continue
-        if f.name in _NO_OPTION:
-            continue
-        kinds = [t for t in getattr(hints[f.name], "__args__", (hints[f.name],)) if t is not type(None)]
-        yield Option(
-            name=("-".join([f.name] if f.name in _UNPREFIXED else here)).replace("_", "-"),
-            type=kinds[0],
-            optional=kinds != [hints[f.name]],
-            default=value,
-            help=_help(type(node)).get(f.name, ""),
-        )
+        if f.name not in rules:
+            yield from _fields(value, (*path, f.name))
+        elif rules[f.name].naming is not Naming.NOT_AN_OPTION:
+            yield (*path, f.name), rules[f.name], value
 
 
-def _paths(node: Any, path: tuple[str, ...] = ()):
-    for f in fields(node):
-        value = getattr(node, f.name)
-        here = (*path, f.name)
-        if is_dataclass(value):
-            yield from _paths(value, here)
-        elif f.name not in _NO_OPTION:
-            yield ("-".join([f.name] if f.name in _UNPREFIXED else here)).replace("_", "-"), here
+def _option_name(path: tuple[str, ...], rule: _Rule) -> str:
+    return "-".join(path[-1:] if rule.naming is Naming.UNPREFIXED else path).replace("_", "-")
 
 
 def _replace_at(node: Any, path: tuple[str, ...], value: Any) -> Any:

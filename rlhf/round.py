@@ -71,7 +71,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
         Cancelled: from `progress`, when someone asked for it; the run can be resumed.
     """
     config = RoundConfig.from_dict(runs.readable(store, run_id).config)
-    function = reward_function.agreed(config.reward_function, reward_named)
+    function = reward_function.load_confirmed(config.reward_function, reward_named)
     run_dir = folder.run(run_id)
     snapshot = take_snapshot(store, run_id, config, run_dir)
     ideal_answers = take_demonstrations(store, config, run_dir)

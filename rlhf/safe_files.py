@@ -1,7 +1,7 @@
-"""Looks at the files of a model or an adapter before any library reads them. No torch here.
+"""Checks the files of a model or an adapter before any library reads them. No torch here.
 
 A folder from elsewhere may name files that run code when they are read (pickle), files outside of it, another base model, or a
-module to import. What is here decides from the JSON beside the weights and from the file system; it reads no weights.
+module to import. The checks read the JSON beside the weights and the file system; they read no weights.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ LONGEST_JSON = 64 << 20
 """Bytes of a JSON file beside the weights; the index of a model of a trillion parameters has a tenth of it."""
 
 LARGEST_RANK = 4096
-"""Of an adapter, and the most vectors of a learned prompt."""
+"""Largest rank of an adapter, and largest number of vectors of a learned prompt."""
 
 
 class ModelError(Exception):
-    """A model cannot be had; the message is one line with cause and remedy."""
+    """A model cannot be loaded; the message is one line with cause and remedy."""
 
 
 def check_base(folder: Path) -> None:
-    """Whether a folder can be read as a base model with nothing run and nothing read from elsewhere.
+    """Refuses a folder that could not be read as a base model without running code or reading files elsewhere.
 
     Raises:
         ModelError: it is an adapter, names weights that are not safetensors inside it, or has links that lead out of it.
@@ -55,7 +55,7 @@ def _hashable(name: Any) -> Any:
 
 
 def check_name(name: Any, folder: Path, endings: tuple[str, ...], where: str) -> None:
-    """Whether a file that is named inside another one is of the right kind, there, and in this folder itself."""
+    """Refuses a file name inside another file that is of another kind, missing, or not in this folder itself."""
     if not isinstance(name, str) or not name.endswith(endings):
         raise ModelError(
             f"{folder}: {where} names {_short(name)}, which is no safetensors file. Other formats can run code when read: "
@@ -74,19 +74,19 @@ def _short(name: Any) -> str:
 
 
 def check_file(file: Path, folder: Path) -> None:
-    """Whether a file is one, or a folder, and lies where its name says; links may lead within the folder.
+    """Refuses what is neither a file nor a folder, and links that lead out of the folder.
 
     The hub's cache is made of links from `snapshots/REVISION/` into `blobs/`, so these are fine.
     """
-    home = folder.resolve()
-    allowed = [home, *([home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [])]
+    root_folder = folder.resolve()
+    allowed = [root_folder, *([root_folder.parent.parent / "blobs"] if root_folder.parent.name == "snapshots" else [])]
     try:
-        found = file.resolve(strict=True)
-        mode = found.stat().st_mode
+        target = file.resolve(strict=True)
+        mode = target.stat().st_mode
     except (OSError, RuntimeError) as error:
         raise ModelError(f"{file}: cannot be looked at ({type(error).__name__}). Fetch it again.") from error
-    if not any(found.is_relative_to(root) for root in allowed):
-        raise ModelError(f"{file}: is a link to {found}, outside of its folder. Put the file itself there.")
+    if not any(target.is_relative_to(root) for root in allowed):
+        raise ModelError(f"{file}: is a link to {target}, outside of its folder. Put the file itself there.")
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise ModelError(f"{file}: is neither a file nor a folder. Take it away.")
 
@@ -100,12 +100,12 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         if (size := file.stat().st_size) > LONGEST_JSON:
             raise ModelError(f"{file}: has {size:,} bytes, of which {LONGEST_JSON:,} are read. This is no such file: fetch it again.")
-        found = json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file}: cannot be read as JSON ({type(error).__name__}). Fetch it again.") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ModelError(f"{file}: is no JSON object. Fetch it again.")
-    return found
+    return content
 
 
 def _flag(value: Any) -> bool:
@@ -125,7 +125,7 @@ def _scale(value: Any) -> bool:
 
 
 def _names(value: Any) -> bool:
-    # A list and no text: PEFT takes a text for a regular expression.
+    # A list, not a string: PEFT takes a string for a regular expression.
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
@@ -160,10 +160,10 @@ ADAPTER_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
 }
 """The kinds of adapter that a round makes, and which of PEFT's fields tell them apart; each with what it may be."""
 
-SAYS_ONLY = ("peft_type", "peft_version", "base_model_name_or_path", "revision")
-"""Fields that are not followed: the base is the one that stands here."""
+IGNORED_FIELDS = ("peft_type", "peft_version", "base_model_name_or_path", "revision")
+"""Fields that are ignored: the base model is the one of the run."""
 
-DOES_NOTHING = {
+NO_EFFECT = {
     "bias": "none",
     "init_lora_weights": True,
     "megatron_core": "megatron.core",
@@ -174,7 +174,7 @@ DOES_NOTHING = {
     "depth": 0,
     "lora_bias": False,
 }
-"""Values of other fields that change nothing; so do null, false and what is empty."""
+"""Values of other fields that have no effect, like null, false and empty values."""
 
 
 def adapter_fields(folder: Path) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def adapter_fields(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder}: adapters of type {_short(kind)} are not read here, only {', '.join(ADAPTER_FIELDS)}")
     known = ADAPTER_FIELDS[kind]
     for field, value in config.items():
-        fine = known[field](value) if field in known else field in SAYS_ONLY or not value or DOES_NOTHING.get(field) == value
-        if not fine:
+        allowed_value = known[field](value) if field in known else field in IGNORED_FIELDS or not value or NO_EFFECT.get(field) == value
+        if not allowed_value:
             raise ModelError(f"{folder}: adapter_config.json has {_short(field)}: {_short(value)}, which no round writes")
     return {"peft_type": kind, **{field: config[field] for field in known if field in config}}

@@ -1,8 +1,8 @@
-"""What a terminal is given to show, made harmless: names, texts and errors may come from anybody.
+"""Escapes control characters in terminal output: names, texts and errors may come from anybody.
 
-A terminal takes control characters for commands: they move the cursor, forge lines, change its title, answer on its
-keyboard's behalf; and marks of writing direction show a text in another order than it has. Each is written as JSON would
-write it, `\\u001b`, so that it is seen, and JSON that holds it stays JSON with the same content.
+A terminal takes control characters for commands: they move the cursor, forge lines, change the title, send input in the user's
+name; and marks of writing direction show a text in another order. Each is written as a JSON escape, `\\u001b`, so that it is
+visible, and JSON that contains it keeps its content.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _BAR_MOVES = re.compile(r"\r|(?:\n|\x1b\[A)+\Z")
 
 
 def escape_controls(text: str) -> str:
-    """The text with every character that commands a terminal or cannot be seen written out. Lines stay lines."""
-    return _UNSEEN.sub(_written_out, text)
+    """The text with control and invisible characters escaped. Tabs and line ends stay."""
+    return _UNSEEN.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """As `escape_controls`, for what stands in a line among others, as a cell of a table does: it cannot begin a line of its own."""
-    return _ENDS_LINE.sub(_written_out, escape_controls(text))
+    """As `escape_controls`, with tabs and line ends escaped too: for a cell of a table or a part of a line."""
+    return _ENDS_LINE.sub(_escape, escape_controls(text))
 
 
 class EscapingStream:
-    """A text stream that writes `escape_controls` text to another. All else, as its `buffer`, is the other's.
+    """A text stream that escapes control characters and writes to another stream. Other attributes are those of that stream.
 
-    `bars` lets through what progress bars, our own and those of libraries, write to draw themselves anew: a return to
-    the line's beginning as the first thing of a write, and writes that only move between lines.
+    `bars` lets through what progress bars write to redraw themselves: a carriage return at the start of a write, and writes
+    that only move between lines.
     """
 
     def __init__(self, stream: TextIO, *, bars: bool = False):
-        # Under this name tqdm finds out that two streams are one.
+        # tqdm looks for this name to see whether two streams are the same.
         self._wrapped, self._bars = stream, bars
 
     def write(self, text: str) -> int:
@@ -61,13 +61,13 @@ class EscapingStream:
 
 @contextmanager
 def escaped_output() -> Iterator[None]:
-    """Everything that is printed inside is made visible, errors and logs too."""
+    """Escapes everything that is printed inside, errors and logs too."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = EscapingStream(sys.stdout), EscapingStream(sys.stderr, bars=True)
     try:
         yield
     except Exception:
-        # The interpreter prints what ended the program only after this, and that is made visible too.
+        # The interpreter prints the traceback after this, and it is escaped too.
         raise
     except BaseException:
         sys.stdout, sys.stderr = before
@@ -75,15 +75,15 @@ def escaped_output() -> Iterator[None]:
     sys.stdout, sys.stderr = before
 
 
-def _written_out(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
     if code < 0x10000:
         return f"\\u{code:04x}"
     return f"\\u{0xD800 + (code - 0x10000 >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
 
 
 def _encodable(text: str, stream: TextIO) -> str:
-    """Letters that the terminal's encoding has not got written out too, rather than an error half-way."""
+    """Escapes letters that the terminal's encoding lacks, in place of an error while writing."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)

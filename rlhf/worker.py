@@ -1,6 +1,6 @@
 """The process of one training round: `python -m rlhf.worker --data DIR RUN_ID`.
 
-Turns what happens to the round into the status of its row. The round itself is in `round`.
+Runs the round and writes to its row how it ended. The round itself is in `round`.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def work(
 
 @contextmanager
 def heartbeat(store: Database, run_id: str) -> Iterator[None]:
-    """Says every few seconds that this process lives, however long a step takes."""
-    over = threading.Event()
+    """Writes every few seconds to the run's row that this process lives, in a thread of its own."""
+    stopped = threading.Event()
 
     def beat() -> None:
-        while not over.wait(HEARTBEAT_S):
+        while not stopped.wait(HEARTBEAT_S):
             try:
                 runs.beat(store, run_id)
             except StoreError as error:
-                # The store may be locked or full for a while; a worker that went silent would be taken for dead.
+                # The store may be locked or full for a while; without further heartbeats the run would be marked lost.
                 log.warning("no heartbeat written: %s", error)
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -73,7 +73,7 @@ def heartbeat(store: Database, run_id: str) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         thread.join()
 
 

@@ -12,7 +12,7 @@ from gradio.components import Component
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.theme import QUIET, label
-from rlhf.config import CHOICES, PRESETS, ConfigError, Option, RoundConfig, options, with_options
+from rlhf.config import PRESETS, ConfigError, Option, RoundConfig, options, with_options
 
 MAIN = ("method", "include-simulated", "min-pairs", "reward-epochs", "ppo-steps", "ppo-kl-coef")
 """Options that stand in the open; all others wait behind a fold."""
@@ -87,8 +87,8 @@ def _field(option: Option) -> Component:
         return gr.Checkbox(option.default, **common)
     if option.type in (int, float):
         return gr.Number(option.default, precision=0 if option.type is int else None, **common)
-    if option.name in CHOICES:
-        return gr.Dropdown(list(CHOICES[option.name]), value=option.default, **common)
+    if option.choices:
+        return gr.Dropdown(list(option.choices), value=option.default, **common)
     return gr.Textbox(option.default, max_lines=1, **common)
 
 

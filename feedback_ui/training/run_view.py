@@ -11,7 +11,7 @@ from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import escape, render
 from feedback_ui.shared.presenters import duration, empty_state, figures
 from rlhf.analysis.run_table import MISREAD
-from rlhf.config import CHOICES
+from rlhf.config import METHODS
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
 
 PAID = ("ppo", "rloo", "grpo")
@@ -78,7 +78,7 @@ def remark(words: Translator, run: Run) -> str:
 def method(run: Run) -> str:
     """How the run's policy learns; runs that do not say are older than the choice."""
     named = run.config.get("method", "ppo")
-    return named if named in CHOICES["method"] else "ppo"
+    return named if named in METHODS else "ppo"
 
 
 def tunes_reward(run: Run) -> bool:

@@ -1,7 +1,7 @@
-"""Do annotators agree, and can each be relied on? Krippendorff's alpha, unanimity, left share, and figures per annotator.
+"""Agreement between annotators: Krippendorff's alpha, unanimity, left share, and metrics of each annotator.
 
-What each figure means, and why it is worked out so, is in docs/statistics.md. Alpha is evalica's, tests and intervals of
-shares are scipy's; this module prepares the numbers, and applies alpha's formula to resampled totals for its interval.
+docs/statistics.md says what each metric means and how it is computed. evalica computes alpha, scipy the tests and the intervals
+of shares; this module prepares the counts, and applies alpha's formula to resampled totals for its interval.
 No torch.
 """
 
@@ -31,17 +31,17 @@ REPLICATES = 1000
 SEED = 0
 
 LARGEST_TABLE = 20_000_000
-"""Cells of the widest table that evalica is given (it takes about 20 bytes a cell); beyond it the totals are used."""
+"""Cells of the largest table that evalica gets (it takes about 20 bytes for each); beyond it alpha is computed from totals."""
 
 Distance = Literal["nominal", "ordinal"]
 
 VALUES = np.array([-1, 0, 1])
-"""What an annotator says of a pair: the first is better, a tie, the second is better."""
+"""An annotator's preference in a pair: the first is better, a tie, the second is better."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alpha:
-    """Krippendorff's alpha with its 95% interval. `reason` says why a figure is missing."""
+    """Krippendorff's alpha with its 95% interval. `reason` says why a number is missing."""
 
     value: float | None
     low: float | None = None
@@ -62,7 +62,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class LeftShare:
-    """How often the completion shown left (first) won, of `n` votes between two that prefer one.
+    """How often the completion shown left (first) won, of `n` votes on two completions that prefer one.
 
     The interval is Clopper and Pearson's, which fits the exact two-sided binomial test behind `p_value`.
     """
@@ -77,7 +77,7 @@ class LeftShare:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatorRow:
-    """One annotator's figures; only what is not excluded enters them."""
+    """Metrics of one annotator; excluded judgments are left out of them."""
 
     id: int
     name: str
@@ -91,12 +91,12 @@ class AnnotatorRow:
     gold: Share
     """Ordered pairs of known answers that they put in the same order."""
     consistency: Share
-    """Pairs of which they said the same when the comparison came again."""
+    """Pairs with the same preference when the comparison was repeated."""
     left_share: LeftShare
     agreement: float | None
-    """Share of the other annotators who said the same of a pair, averaged over the pairs that somebody else judged too."""
+    """Share of the other annotators with the same preference in a pair, averaged over the pairs that somebody else judged too."""
     agreement_units: int
-    """How many pairs that is an average of."""
+    """Number of pairs in that average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +109,14 @@ class Agreement:
     comparisons: int
     """Comparisons with at least one of them."""
     units: int
-    """Pairs of completions that at least two annotators have put in relation: what alpha is about."""
+    """Pairs of completions that at least two annotators judged: the units of alpha."""
     alpha_nominal: Alpha
     alpha_ordinal: Alpha
     unanimous: Share
     """Comparisons that all their annotators ranked alike, of those with at least two annotators."""
     left_share: LeftShare
     annotators: tuple[AnnotatorRow, ...]
-    """Those with a judgment or an exclusion; most votes first."""
+    """Annotators with a judgment or an exclusion; most votes first."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -124,28 +124,28 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """How far the annotators of one comparison agree."""
+    """Agreement of the annotators of one comparison."""
 
     comparison_id: int
     prompt: str
     """The last turn."""
     annotators: int
     agreement: float
-    """Of all couples of annotators and all pairs of completions that both ranked: how often they said the same."""
+    """Over all pairs of annotators and all pairs of completions that both ranked: the share with the same preference."""
     unanimous: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Pairs of completions with what their annotators said; u of them, those with at least two annotators."""
+    """Pairs of completions with the preferences of their annotators; u of them, those with at least two annotators."""
 
     comparison: Int64[np.ndarray, " u"]
     counts: Int64[np.ndarray, "u 3"]
-    """Annotators who gave each of `VALUES`."""
+    """Number of annotators with each of `VALUES`."""
 
 
 def report(store: Database, *, include_simulated: bool = False) -> Agreement:
-    """Every figure, of people's votes, or of all."""
+    """The whole report, over the votes of people, or of all annotators."""
     with store.snapshot():
         rankings = ranking_table.read(store, kinds=_kinds(include_simulated))
         truths = _truths(store, rankings)
@@ -174,9 +174,9 @@ def items(store: Database, limit: int = 20, *, include_simulated: bool = False) 
         units = units_of(counted)
         if not len(units.comparison):
             return []
-        same, couples = _couples(units.counts)
+        same, annotator_pairs = _annotator_pairs(units.counts)
         at, row = np.unique(units.comparison, return_inverse=True)
-        share = np.bincount(row, same) / np.bincount(row, couples)
+        share = np.bincount(row, same) / np.bincount(row, annotator_pairs)
         judges = np.bincount(counted.comparison, minlength=len(counted.comparisons))[at]
         _, alike = _unanimity(counted)
         chosen = np.lexsort((-at, -judges, share))[:limit]
@@ -189,20 +189,20 @@ def items(store: Database, limit: int = 20, *, include_simulated: bool = False) 
 
 
 def latest_votes(rankings: Rankings) -> Rankings:
-    """The votes; of an annotator's several on one comparison the latest alone, as an import can bring them."""
+    """The votes that count; where an import brought several of one annotator on one comparison, only the latest."""
     cast = rankings.where(rankings.purpose == PURPOSES.index("vote"))
     # Rows are oldest first, so the first of the reversed ones is the latest.
-    _, last = np.unique(_act(cast)[::-1], return_index=True)
+    _, last = np.unique(_judgment_key(cast)[::-1], return_index=True)
     return cast.where(np.sort(len(cast.judgment) - 1 - last))
 
 
 def units_of(counted: Rankings) -> Units:
-    """What was said of each pair of completions that at least two annotators have ranked both of."""
-    found = [_tally(counted, i, j) for i, j in _pairs(counted)]
-    kept = [(np.flatnonzero(several), counts[several]) for counts in found for several in [counts.sum(axis=1) > 1]]
-    if not kept:
+    """Each pair of completions that at least two annotators ranked, with their preferences."""
+    tallies = [_tally(counted, i, j) for i, j in _pairs(counted)]
+    shared = [(np.flatnonzero(several), counts[several]) for counts in tallies for several in [counts.sum(axis=1) > 1]]
+    if not shared:
         return Units(np.empty(0, dtype=np.int64), np.empty((0, 3), dtype=np.int64))
-    return Units(*(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+    return Units(*(np.concatenate(parts) for parts in zip(*shared, strict=True)))
 
 
 def alpha_of(units: Units, distance: Distance) -> float:
@@ -210,7 +210,7 @@ def alpha_of(units: Units, distance: Distance) -> float:
     widest = int(units.counts.sum(axis=1).max())
     if widest * len(units.counts) > LARGEST_TABLE:
         return float(alpha_of_coincidences(_coincidences(units.counts).sum(axis=0), distance))
-    # Who said what makes no difference to alpha: the r-th observer is whoever gave the r-th lowest value.
+    # Alpha does not depend on who gave which value: row r holds the r-th lowest value of each unit.
     upto = units.counts.cumsum(axis=1)
     table = np.full((widest, len(units.counts)), np.nan, dtype=np.float32)
     for r in range(widest):
@@ -228,15 +228,16 @@ def alpha_of_coincidences(coincidences: Float[np.ndarray, "... 3 3"], distance: 
     observed = (coincidences * apart).sum(axis=(-2, -1))
     expected = (of_value[..., :, None] * of_value[..., None, :] * apart).sum(axis=(-2, -1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(expected > 0, 1 - (n - 1) * observed / expected, np.nan)
+        alpha: Float[np.ndarray, "..."] = np.where(expected > 0, 1 - (n - 1) * observed / expected, np.nan)
+    return alpha
 
 
 def proportion(count: int, of: int) -> Share:
     """A share of cases with Wilson's interval."""
     if of == 0:
         return Share(None, None, None, 0, 0)
-    found = stats.binomtest(count, of).proportion_ci(bootstrap.CONFIDENCE, method="wilson")
-    return Share(count / of, float(found.low), float(found.high), count, of)
+    interval = stats.binomtest(count, of).proportion_ci(bootstrap.CONFIDENCE, method="wilson")
+    return Share(count / of, float(interval.low), float(interval.high), count, of)
 
 
 def left_share(left: int, n: int) -> LeftShare:
@@ -244,8 +245,8 @@ def left_share(left: int, n: int) -> LeftShare:
     if n == 0:
         return LeftShare(None, None, None, 0, None)
     test = stats.binomtest(left, n)
-    found = test.proportion_ci(bootstrap.CONFIDENCE, method="exact")
-    return LeftShare(left / n, float(found.low), float(found.high), n, float(test.pvalue))
+    interval = test.proportion_ci(bootstrap.CONFIDENCE, method="exact")
+    return LeftShare(left / n, float(interval.low), float(interval.high), n, float(test.pvalue))
 
 
 def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
@@ -260,27 +261,28 @@ def _pairs(rankings: Rankings) -> Iterator[tuple[int, int]]:
     return combinations(range(rankings.ranks.shape[1]), 2)
 
 
-def _said(ranks: Int8[np.ndarray, "n k"], i: int, j: int) -> tuple[Bool[np.ndarray, " n"], Int8[np.ndarray, " n"]]:
-    """Which rows rank both positions, and what each says of the pair: -1 first better, 0 tie, 1 second better."""
+def _preferences(ranks: Int8[np.ndarray, "n k"], i: int, j: int) -> tuple[Bool[np.ndarray, " n"], Int8[np.ndarray, " n"]]:
+    """Which rows rank both positions, and the preference of each: -1 first better, 0 tie, 1 second better."""
     return (ranks[:, i] >= 0) & (ranks[:, j] >= 0), np.sign(ranks[:, i] - ranks[:, j])
 
 
 def _tally(counted: Rankings, i: int, j: int) -> Int64[np.ndarray, "c 3"]:
     """By comparison, how many annotators gave each value to the pair."""
-    both, said = _said(counted.ranks, i, j)
-    cell = counted.comparison[both] * 3 + said[both] + 1
+    both, preferences = _preferences(counted.ranks, i, j)
+    cell = counted.comparison[both] * 3 + preferences[both] + 1
     return np.bincount(cell, minlength=3 * len(counted.comparisons)).reshape(-1, 3)
 
 
-def _couples(counts: Int64[np.ndarray, "u 3"]) -> tuple[Int64[np.ndarray, " u"], Int64[np.ndarray, " u"]]:
-    """Of each unit: couples of annotators who said the same, and all couples."""
+def _annotator_pairs(counts: Int64[np.ndarray, "u 3"]) -> tuple[Int64[np.ndarray, " u"], Int64[np.ndarray, " u"]]:
+    """By unit: pairs of annotators with the same preference, and all pairs of annotators."""
     number = counts.sum(axis=1)
     return (counts * (counts - 1)).sum(axis=1) // 2, number * (number - 1) // 2
 
 
 def _coincidences(counts: Int64[np.ndarray, "u 3"]) -> Float[np.ndarray, "u 3 3"]:
     ordered = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(3)
-    return ordered / (counts.sum(axis=1) - 1)[:, None, None]
+    coincidences: Float[np.ndarray, "u 3 3"] = ordered / (counts.sum(axis=1) - 1)[:, None, None]
+    return coincidences
 
 
 def _alpha(units: Units, distance: Distance) -> Alpha:
@@ -292,8 +294,8 @@ def _alpha(units: Units, distance: Distance) -> Alpha:
     if len(np.unique(units.comparison)) < bootstrap.FEWEST_CLUSTERS:
         return Alpha(value, reason=f"Fewer than {bootstrap.FEWEST_CLUSTERS} comparisons: too few for an interval.")
     patterns, pattern = np.unique(units.counts, axis=0, return_inverse=True)
-    drawn = bootstrap.totals(units.comparison, pattern, cells=len(patterns), replicates=REPLICATES, seed=SEED)
-    coincidences = (drawn @ _coincidences(patterns).reshape(-1, 9)).reshape(-1, 3, 3)
+    sampled = bootstrap.totals(units.comparison, pattern, cells=len(patterns), replicates=REPLICATES, seed=SEED)
+    coincidences = (sampled @ _coincidences(patterns).reshape(-1, 9)).reshape(-1, 3, 3)
     return Alpha(value, *bootstrap.interval(alpha_of_coincidences(coincidences, distance)))
 
 
@@ -308,23 +310,24 @@ def _unanimity(counted: Rankings) -> tuple[Bool[np.ndarray, " c"], Bool[np.ndarr
 
 
 def _sides(counted: Rankings) -> Int64[np.ndarray, "n 2"]:
-    """By vote: the left one won; the vote prefers one of two that were shown. Ranks beyond the second are empty."""
+    """By vote: whether the left completion won, and whether the vote prefers one of two that were shown."""
     ranks = counted.ranks[:, :2]
-    asked = (counted.sizes[counted.comparison] == 2) & (counted.first_shown >= 0) & (ranks[:, 0] != ranks[:, 1])
+    decided = (counted.sizes[counted.comparison] == 2) & (counted.first_shown >= 0) & (ranks[:, 0] != ranks[:, 1])
     left = counted.first_shown == ranks.argmin(axis=1)
-    return np.column_stack([asked & left, asked]).astype(np.int64)
+    return np.column_stack([decided & left, decided]).astype(np.int64)
 
 
 # ---- per annotator
 
 
-def _act(rankings: Rankings) -> Int64[np.ndarray, " n"]:
+def _judgment_key(rankings: Rankings) -> Int64[np.ndarray, " n"]:
     """One number for each annotator on each comparison."""
-    return rankings.comparison * (int(rankings.annotator.max(initial=0)) + 1) + rankings.annotator
+    act: Int64[np.ndarray, " n"] = rankings.comparison * (int(rankings.annotator.max(initial=0)) + 1) + rankings.annotator
+    return act
 
 
 def _truths(store: Database, rankings: Rankings) -> Int8[np.ndarray, "c k"]:
-    """The known answers as ranks; -1 where there is none."""
+    """The gold answers as ranks; -1 where there is none."""
     truths = np.full((len(rankings.comparisons), rankings.ranks.shape[1]), -1, dtype=np.int8)
     answers = gold.answers(store)
     for comparison in comparisons.many(store, list(answers)):
@@ -367,27 +370,27 @@ def _annotator_rows(
 
 
 def _with_others(counted: Rankings, top: int) -> tuple[Float[np.ndarray, " a"], Float[np.ndarray, " a"]]:
-    """By annotator: the shares of others who said the same, summed, and over how many units."""
+    """By annotator: the summed shares of others with the same preference, and the number of units."""
     agreed, units = np.zeros(top), np.zeros(top)
     for i, j in _pairs(counted):
         counts = _tally(counted, i, j)
-        both, said = _said(counted.ranks, i, j)
+        both, preferences = _preferences(counted.ranks, i, j)
         others = counts.sum(axis=1)[counted.comparison] - 1
         row = np.flatnonzero(both & (others > 0))
-        same = counts[counted.comparison[row], said[row] + 1] - 1
+        same = counts[counted.comparison[row], preferences[row] + 1] - 1
         agreed += np.bincount(counted.annotator[row], same / others[row], minlength=top)
         units += np.bincount(counted.annotator[row], minlength=top)
     return agreed, units
 
 
 def _on_gold(rankings: Rankings, truths: Int8[np.ndarray, "c k"], top: int) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:
-    """By annotator: ordered pairs of known answers put in the same order, and those of which both were ranked."""
+    """By annotator: ordered pairs of gold answers ranked in the same order, and those of which both were ranked."""
     answers = rankings.where(rankings.purpose == PURPOSES.index("gold"))
     return _alike(answers.ranks, truths[answers.comparison], answers.annotator, top, ordered=True)
 
 
 def _on_repeats(rankings: Rankings, top: int) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:
-    """By annotator: pairs of which a repeat says the same as their first judgment on that comparison, and all pairs."""
+    """By annotator: pairs with the same preference in a repeat as in the first judgment on that comparison, and all pairs."""
     repeat = rankings.purpose == PURPOSES.index("repeat")
     again, before = rankings.where(repeat), rankings.where(~repeat)
     # Annotators are numbered alike in both, so that the acts are.
@@ -397,8 +400,8 @@ def _on_repeats(rankings: Rankings, top: int) -> tuple[Int[np.ndarray, " a"], In
         return np.zeros(top, dtype=int), np.zeros(top, dtype=int)
     wanted = again.comparison * width + again.annotator
     at = np.minimum(np.searchsorted(acts, wanted), len(acts) - 1)
-    found = acts[at] == wanted
-    return _alike(again.ranks[found], before.ranks[first[at[found]]], again.annotator[found], top, ordered=False)
+    has_first = acts[at] == wanted
+    return _alike(again.ranks[has_first], before.ranks[first[at[has_first]]], again.annotator[has_first], top, ordered=False)
 
 
 def _alike(
@@ -410,10 +413,10 @@ def _alike(
     """
     same, number = np.zeros(top, dtype=int), np.zeros(top, dtype=int)
     for i, j in combinations(range(ranks.shape[1]), 2):
-        (both, said), (both_there, wanted) = _said(ranks, i, j), _said(model, i, j)
-        asked = both & both_there & ((wanted != 0) | (not ordered))
-        number += np.bincount(annotator[asked], minlength=top)
-        same += np.bincount(annotator[asked & (said == wanted)], minlength=top)
+        (both, preferences), (both_there, wanted) = _preferences(ranks, i, j), _preferences(model, i, j)
+        compared = both & both_there & ((wanted != 0) | (not ordered))
+        number += np.bincount(annotator[compared], minlength=top)
+        same += np.bincount(annotator[compared & (preferences == wanted)], minlength=top)
     return same, number
 
 

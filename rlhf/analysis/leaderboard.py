@@ -1,7 +1,7 @@
-"""Which policy version do annotators prefer? Bradley-Terry with ties over the votes, with intervals and the win matrix.
+"""Leaderboard of policy versions: Bradley-Terry with ties over the votes, with intervals and the win matrix.
 
-The fits are evalica's; this module prepares the numbers: pairs of completions by different versions, the groups of versions
-that have met, and replicates that draw whole prompts. What the figures mean is in docs/statistics.md. No torch.
+evalica fits the scores; this module prepares the counts: pairs of completions by different versions, the groups of versions that
+were compared, and bootstrap replicates over prompts. docs/statistics.md says what the numbers mean. No torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ POINTS_PER_NAT = 400 / np.log(10)
 """As in Elo: 400 points are odds of ten to one."""
 
 FEWEST_TIES = 0.01
-"""Share of ties below which Newman's iteration swings instead of settling where versions only met a common one."""
+"""Share of ties below which Newman's iteration oscillates where versions were only compared with a common one."""
 LIMIT = 20_000
 TOLERANCE = 1e-6
 
@@ -44,7 +44,7 @@ Method = Literal["newman", "bradley_terry"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure with its 95% interval; `low` and `high` are None where there are too few prompts for one."""
+    """An estimate with its 95% interval; `low` and `high` are None where there are too few prompts for one."""
 
     value: float
     low: float | None
@@ -53,19 +53,19 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One policy version that has met another."""
+    """One policy version that was compared with another."""
 
     policy_id: int
     name: str
     kind: PolicyKind
     group: int
-    """Versions of one group have met, directly or through others; scores of different groups cannot be compared."""
+    """Versions of one group were compared, directly or through others; scores of different groups cannot be compared."""
     rank: int
     """Within its group; 1 is the best."""
     score: Figure
-    """The reference of its group stands at 1000; 400 points more are odds of ten to one."""
+    """The reference of its group has 1000; 400 points more are odds of ten to one."""
     over_base: Figure | None
-    """How likely a vote that prefers one prefers this one to the base model; None for that itself, and where none is met."""
+    """Probability that a vote without a tie prefers this version to the base; None for the base itself, and in a group without one."""
     votes: int
     """Votes that rank it with another version."""
     wins: int
@@ -75,23 +75,23 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """The standings and what they rest on."""
+    """The standings and the counts behind them."""
 
     include_simulated: bool
     judgments: int
     """Votes that rank two different versions."""
     pairs: int
-    """Pairs of completions by different versions that they hold."""
+    """Pairs of completions by different versions in those votes."""
     prompts: int
     method: Method
     references: tuple[str | None, ...]
-    """By group: the base model at 1000, or None where the group's mean is at 1000 because no base model is in it."""
+    """By group: the base model, which has 1000; None in a group without one, whose mean is 1000."""
     smoothed: bool
-    """Somebody won everything: every pair that met got half a win each way, so that scores are finite."""
+    """Some version won or lost everything: half a win each way was added for every two that were compared, to keep scores finite."""
     standings: tuple[Standing, ...]
     """By group (the one with the most pairs first), then by rank."""
     shares: tuple[tuple[float | None, ...], ...]
-    """Row over column, in the order of the standings: wins and half the ties, as a share; None where they never met."""
+    """Row over column, in the order of the standings: wins and half the ties, as a share; None where they were never compared."""
     met: tuple[tuple[int, ...], ...]
     """Pairs behind each share."""
 
@@ -100,7 +100,7 @@ class Leaderboard:
         return len(self.references) < 2
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--json`: figures by policy name."""
+        """For `--json`: the metrics by policy name."""
         rows = [{key: value for key, value in asdict(standing).items() if key != "policy_id"} for standing in self.standings]
         return {
             "include_simulated": self.include_simulated,
@@ -131,7 +131,7 @@ class PairOutcomes:
 
 
 def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderboard:
-    """The standings by people's votes, or by all. A version that has met no other is not in them."""
+    """The standings by the votes of people, or of all. A version that was compared with no other is left out."""
     kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
     with store.snapshot():
         counted = latest_votes(rankings.read(store, kinds=kinds))
@@ -139,12 +139,12 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
         versions = {version.id: version for version in policies.all_versions(store)}
     known, author = np.unique(author_ids, return_inverse=True)
     author = author.reshape(author_ids.shape)
-    meetings, votes_of, judgments = _meetings(counted, author, prompt_of, len(known))
-    counts = _counts(meetings, len(known))
+    outcomes, votes_of, judgments = _pair_outcomes(counted, author, prompt_of, len(known))
+    counts = _counts(outcomes, len(known))
     order, references, group_of = _groups(counts, [versions.get(int(version_id)) for version_id in known])
-    method: Method = "newman" if counts[..., TIE].sum() >= 2 * FEWEST_TIES * len(meetings.prompt) else "bradley_terry"
+    method: Method = "newman" if counts[..., TIE].sum() >= 2 * FEWEST_TIES * len(outcomes.prompt) else "bradley_terry"
     scores, smoothed = _scores(counts, order, group_of, references, method)
-    drawn = _drawn_scores(meetings, counts, order, group_of, references, method)
+    sampled = _bootstrap_scores(outcomes, counts, order, group_of, references, method)
     ranked = sorted(order, key=lambda i: (group_of[i], -scores[i], versions[int(known[i])].name))
     rank: dict[int, int] = {}
     for i in ranked:
@@ -155,7 +155,7 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
             counts[i],
             int(votes_of[i]),
             scores[i],
-            drawn[:, i],
+            sampled[:, i],
             group_of[i],
             rank[i],
             references[group_of[i]] not in (None, i),
@@ -167,8 +167,8 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
     return Leaderboard(
         include_simulated,
         judgments,
-        len(meetings.prompt),
-        len(np.unique(meetings.prompt)),
+        len(outcomes.prompt),
+        len(np.unique(outcomes.prompt)),
         method,
         tuple(None if i is None else versions[int(known[i])].name for i in references),
         smoothed,
@@ -179,17 +179,17 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
 
 
 def strengths(counts: Float[np.ndarray, "p p 3"], method: Method) -> Float[np.ndarray, " p"]:
-    """Bradley-Terry strengths, on a log scale with mean 0, of versions that are connected by wins (`is_finite`).
+    """Bradley-Terry strengths, on a log scale with mean 0, of versions that are connected by wins (see `is_finite`).
 
     `newman` is Davidson's model of ties, `P(tie) / sqrt(P(win) P(loss))` the same for all, fitted by Newman's iteration;
-    `bradley_terry` takes a tie for half a win each way. Without ties they agree, and only the second settles.
+    `bradley_terry` takes a tie for half a win each way. Without ties they agree, and only the second converges.
     """
     first, second = np.triu_indices(len(counts), k=1)
     won, tied = counts[..., WIN], counts[..., TIE]
     weights = np.concatenate([won[first, second], won[second, first], tied[first, second]])
     happened = weights > 0
     winners = np.repeat([evalica.Winner.X, evalica.Winner.Y, evalica.Winner.Draw], len(first))[happened]
-    arguments = {
+    arguments: dict[str, Any] = {
         "index": pd.RangeIndex(len(counts)),
         "xs": np.tile(first, 3)[happened].tolist(),
         "ys": np.tile(second, 3)[happened].tolist(),
@@ -198,80 +198,89 @@ def strengths(counts: Float[np.ndarray, "p p 3"], method: Method) -> Float[np.nd
         "limit": LIMIT,
         "tolerance": TOLERANCE,
     }
-    found = evalica.newman(**arguments) if method == "newman" and tied.any() else None
-    if found is None or found.iterations >= LIMIT:
-        found = evalica.bradley_terry(**arguments, tie_weight=0.5)
-    logs = np.empty(len(counts))
-    logs[found.scores.index] = np.log(found.scores)
-    return logs - logs.mean()
+    fit: evalica.NewmanResult | evalica.BradleyTerryResult | None
+    fit = evalica.newman(**arguments) if method == "newman" and tied.any() else None
+    if fit is None or fit.iterations >= LIMIT:
+        fit = evalica.bradley_terry(**arguments, tie_weight=0.5)
+    logs: Float[np.ndarray, " p"] = np.empty(len(counts))
+    logs[fit.scores.index] = np.log(fit.scores)
+    logs -= logs.mean()
+    return logs
 
 
 def is_finite(counts: Float[np.ndarray, "p p 3"], method: Method) -> bool:
     """Whether strengths are finite: no set of versions has won every time against the rest (Ford 1957)."""
     beats = counts[..., WIN] + (counts[..., TIE] if method == "bradley_terry" else 0)
     above = (beats > 0) | np.eye(len(beats), dtype=bool)
-    # Each squaring doubles the length of the chains that are followed.
+    # Each squaring doubles the length of the paths that count.
     for _ in range(len(beats).bit_length()):
         above = above @ above
     return bool(above.all())
 
 
 def smooth(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"]) -> Float[np.ndarray, "p p 3"]:
-    """Half a win each way more for every two versions that met."""
+    """Adds half a win each way for every two versions that were compared."""
     half = met[..., None] * np.array([0.5, 0.5, 0.0])
-    return counts + half
+    smoothed: Float[np.ndarray, "p p 3"] = counts + half
+    return smoothed
 
 
-# ---- what happened
+# ---- counts
 
 
-def _meetings(
+def _pair_outcomes(
     counted: Rankings, author: Int64[np.ndarray, "c k"], prompt_of: Int64[np.ndarray, " c"], number: int
 ) -> tuple[PairOutcomes, Int[np.ndarray, " p"], int]:
-    """The pairs by different versions; by version, how many votes rank it with another; and how many votes do that."""
-    found: list[tuple[np.ndarray, ...]] = []
-    meets = np.zeros(counted.ranks.shape, dtype=bool)
+    """The pairs by different versions; by version, the votes that rank it with another; and the number of such votes."""
+    columns: list[tuple[np.ndarray, ...]] = []
+    with_other = np.zeros(counted.ranks.shape, dtype=bool)
     repeats = np.zeros(counted.ranks.shape, dtype=bool)
     by = author[counted.comparison]
     for i, j in combinations(range(counted.ranks.shape[1]), 2):
         both = (counted.ranks[:, i] >= 0) & (counted.ranks[:, j] >= 0)
         differ = both & (by[:, i] != by[:, j])
         repeats[:, j] |= both & ~differ
-        meets[:, i] |= differ
-        meets[:, j] |= differ
-        said = np.sign(counted.ranks[differ, i].astype(np.int64) - counted.ranks[differ, j])
-        outcome = np.select([said < 0, said > 0], [WIN, LOSS], TIE)
-        found.append((prompt_of[counted.comparison[differ]], by[differ, i], by[differ, j], outcome))
-    votes_of = np.bincount(by[meets & ~repeats], minlength=number)
-    return PairOutcomes(*(np.concatenate(parts) for parts in zip(*found, strict=True))), votes_of, int(meets.any(axis=1).sum())
+        with_other[:, i] |= differ
+        with_other[:, j] |= differ
+        sign = np.sign(counted.ranks[differ, i].astype(np.int64) - counted.ranks[differ, j])
+        outcome = np.select([sign < 0, sign > 0], [WIN, LOSS], TIE)
+        columns.append((prompt_of[counted.comparison[differ]], by[differ, i], by[differ, j], outcome))
+    votes_of = np.bincount(by[with_other & ~repeats], minlength=number)
+    return (
+        PairOutcomes(*(np.concatenate(parts) for parts in zip(*columns, strict=True))),
+        votes_of,
+        int(with_other.any(axis=1).sum()),
+    )
 
 
-def _cells(meetings: PairOutcomes, number: int) -> Int64[np.ndarray, " m"]:
-    return (meetings.first * number + meetings.second) * 3 + meetings.outcome
+def _cells(outcomes: PairOutcomes, number: int) -> Int64[np.ndarray, " m"]:
+    cells: Int64[np.ndarray, " m"] = (outcomes.first * number + outcomes.second) * 3 + outcomes.outcome
+    return cells
 
 
 def _both_ways(flat: Float[np.ndarray, "... cells"], number: int) -> Float[np.ndarray, "... p p 3"]:
     """Totals by cell -> for each version against each other: wins, losses, ties."""
     one_way = flat.reshape(*flat.shape[:-1], number, number, 3)
-    return one_way + one_way.swapaxes(-3, -2)[..., [LOSS, WIN, TIE]]
+    both_ways: Float[np.ndarray, "... p p 3"] = one_way + one_way.swapaxes(-3, -2)[..., [LOSS, WIN, TIE]]
+    return both_ways
 
 
-def _counts(meetings: PairOutcomes, number: int) -> Float[np.ndarray, "p p 3"]:
-    return _both_ways(np.bincount(_cells(meetings, number), minlength=3 * number**2).astype(float), number)
+def _counts(outcomes: PairOutcomes, number: int) -> Float[np.ndarray, "p p 3"]:
+    return _both_ways(np.bincount(_cells(outcomes, number), minlength=3 * number**2).astype(float), number)
 
 
 def _groups(
     counts: Float[np.ndarray, "p p 3"], versions: list[PolicyVersion | None]
 ) -> tuple[list[int], tuple[int | None, ...], dict[int, int]]:
-    """Versions that have met another; the reference of each group; and the group of each version."""
+    """Versions that were compared with another; the reference of each group; and the group of each version."""
     pairs = counts.sum(axis=-1)
-    there = [int(i) for i in np.flatnonzero(pairs.sum(axis=1))]
+    compared = [int(i) for i in np.flatnonzero(pairs.sum(axis=1))]
     _, label = sparse.csgraph.connected_components(sparse.csr_array(pairs > 0), directed=False)
-    groups = [[i for i in there if label[i] == each] for each in dict.fromkeys(label[i] for i in there)]
+    groups = [[i for i in compared if label[i] == each] for each in dict.fromkeys(label[i] for i in compared)]
     groups.sort(key=lambda group: -pairs[group].sum())
     bases = [[i for i in group if (version := versions[i]) and version.kind == "base"] for group in groups]
     references = tuple(max(base, key=lambda i: pairs[i].sum(), default=None) for base in bases)
-    return there, references, {i: number for number, group in enumerate(groups) for i in group}
+    return compared, references, {i: number for number, group in enumerate(groups) for i in group}
 
 
 # ---- scores
@@ -285,7 +294,7 @@ def _of_groups(order: list[int], group_of: dict[int, int]) -> Iterator[tuple[int
 def _scores(
     counts: Float[np.ndarray, "p p 3"], order: list[int], group_of: dict[int, int], references: tuple[int | None, ...], method: Method
 ) -> tuple[Float[np.ndarray, " p"], bool]:
-    """Scores by version, NaN for one that has met no other; and whether any group had to be smoothed."""
+    """Scores by version, NaN for one that was compared with no other; and whether any group had to be smoothed."""
     scores, smoothed = np.full(len(counts), np.nan), False
     for group, members in _of_groups(order, group_of):
         inside = np.ix_(members, members)
@@ -295,31 +304,32 @@ def _scores(
     return scores, smoothed
 
 
-def _drawn_scores(
-    meetings: PairOutcomes,
+def _bootstrap_scores(
+    outcomes: PairOutcomes,
     counts: Float[np.ndarray, "p p 3"],
     order: list[int],
     group_of: dict[int, int],
     references: tuple[int | None, ...],
     method: Method,
 ) -> Float[np.ndarray, "replicates p"]:
-    """Scores in every replicate; no replicates for too few prompts. Prompts are drawn within each group."""
+    """Scores in every bootstrap replicate; NaN where a group has too few prompts. Prompts are resampled within each group."""
     replicates = np.full((REPLICATES, len(counts)), np.nan)
     group_of_version = np.array([group_of.get(i, -1) for i in range(len(counts))])
     for group, members in _of_groups(order, group_of):
-        row = group_of_version[meetings.first] == group
-        if len(np.unique(meetings.prompt[row])) < bootstrap.FEWEST_CLUSTERS:
+        row = group_of_version[outcomes.first] == group
+        if len(np.unique(outcomes.prompt[row])) < bootstrap.FEWEST_CLUSTERS:
             continue
         here = PairOutcomes(
-            meetings.prompt[row],
-            *(np.searchsorted(members, side[row]) for side in (meetings.first, meetings.second)),
-            meetings.outcome[row],
+            outcomes.prompt[row],
+            np.searchsorted(members, outcomes.first[row]),
+            np.searchsorted(members, outcomes.second[row]),
+            outcomes.outcome[row],
         )
         cells = 3 * len(members) ** 2
-        drawn = bootstrap.totals(here.prompt, _cells(here, len(members)), cells=cells, replicates=REPLICATES, seed=SEED)
+        sampled = bootstrap.totals(here.prompt, _cells(here, len(members)), cells=cells, replicates=REPLICATES, seed=SEED)
         met = counts[np.ix_(members, members)].sum(axis=-1) > 0
-        # Few votes are often drawn alike.
-        different, which = np.unique(drawn, axis=0, return_inverse=True)
+        # With few votes, many replicates are equal: each different one is fitted once.
+        different, which = np.unique(sampled, axis=0, return_inverse=True)
         fitted = [_fit(replicate, met, method) for replicate in _both_ways(different, len(members))]
         replicates[:, members] = np.array([_on_scale(logs, members, references[group]) for logs in fitted])[which]
     return replicates
@@ -331,7 +341,8 @@ def _fit(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"], metho
 
 def _on_scale(logs: Float[np.ndarray, " g"], members: list[int], reference: int | None) -> Float[np.ndarray, " g"]:
     origin = 0.0 if reference is None else logs[members.index(reference)]
-    return MEAN_SCORE + POINTS_PER_NAT * (logs - origin)
+    scores: Float[np.ndarray, " g"] = MEAN_SCORE + POINTS_PER_NAT * (logs - origin)
+    return scores
 
 
 def _standing(
@@ -339,18 +350,18 @@ def _standing(
     against: Float[np.ndarray, "p 3"],
     votes_of: int,
     score: float,
-    drawn: Float[np.ndarray, " replicates"],
+    sampled: Float[np.ndarray, " replicates"],
     group: int,
     rank: int,
     has_base: bool,
 ) -> Standing:
-    interval = (None, None) if np.isnan(drawn).all() else bootstrap.interval(drawn)
-    figure = Figure(float(score), *interval)
-    over = Figure(*(None if s is None else chance(s) for s in (figure.value, figure.low, figure.high))) if has_base else None
+    low, high = (None, None) if np.isnan(sampled).all() else bootstrap.interval(sampled)
+    figure = Figure(float(score), low, high)
+    over = Figure(chance(score), None if low is None else chance(low), None if high is None else chance(high)) if has_base else None
     wins, losses, ties = against.sum(axis=0).astype(int)
     return Standing(version.id, version.name, version.kind, group, rank, figure, over, votes_of, int(wins), int(ties), int(losses))
 
 
 def chance(score: float) -> float:
-    """How likely a version of this score wins over one at 1000, if one of them does."""
+    """Probability that a version with this score wins against one with 1000, ties aside."""
     return float(1 / (1 + 10 ** ((MEAN_SCORE - score) / 400)))

@@ -1,4 +1,4 @@
-"""Finished rounds side by side: what each learned from and by what, and what came of it. No torch."""
+"""Finished rounds side by side: data, method and results of each. No torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rlhf.config import AdapterConfig, ConfigError, RoundConfig
 from storage.core.records import Run
 
 SHOWN_HASH = 7
-"""Characters of a snapshot's sha256 that tell it from others."""
+"""Characters of a snapshot's sha256 that are shown; enough to tell snapshots apart."""
 
 MISREAD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What comes of reading figures of another shape than those that a round writes."""
+"""Exceptions of reading a stored result that does not have the shape of those that a round writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class FinishedRound:
     method: str
     adapter: AdapterConfig
     pairs: int
-    """Preference pairs to learn from and held out."""
+    """Training and held-out preference pairs."""
     simulated: int
-    """How many of those are of simulated annotators."""
+    """Those of simulated annotators among them."""
     judgments: str
     """The snapshot's hash: rounds with the same one learned from the same judgments and are measured on the same."""
     accuracy: Mapping[str, Any] | None
@@ -40,8 +40,8 @@ class FinishedRound:
 
 
 def finished(runs: Iterable[Run]) -> list[FinishedRound]:
-    """The rounds that ended well, in their order; one whose options are of another version cannot be told and is left out."""
-    found = []
+    """The runs with status `done`, in their order; one whose options another version wrote is left out."""
+    rounds = []
     for run in runs:
         if run.status != "done" or not run.result:
             continue
@@ -50,37 +50,39 @@ def finished(runs: Iterable[Run]) -> list[FinishedRound]:
         except ConfigError:
             continue
         snapshot, result = run.snapshot or {}, run.result
-        estimates = (_estimate(result.get(name)) for name in ("heldout_accuracy", "win_rate", "win_rate_by_reward_model"))
-        numbers = (_number(result.get(name)) for name in ("kl", "minutes", "peak_memory_gib"))
-        found.append(
+        rounds.append(
             FinishedRound(
                 run.id,
                 config.method,
                 config.adapter,
-                _number(snapshot.get("pairs")) or 0,
-                _number(snapshot.get("simulated")) or 0,
+                int(_number(snapshot.get("pairs")) or 0),
+                int(_number(snapshot.get("simulated")) or 0),
                 str(snapshot.get("sha256", ""))[:SHOWN_HASH],
-                *estimates,
-                *numbers,
+                accuracy=_estimate(result.get("heldout_accuracy")),
+                win_rate=_estimate(result.get("win_rate")),
+                win_rate_by_reward_model=_estimate(result.get("win_rate_by_reward_model")),
+                kl=_number(result.get("kl")),
+                minutes=_number(result.get("minutes")),
+                peak_memory_gib=_number(result.get("peak_memory_gib")),
             )
         )
-    return found
+    return rounds
 
 
-def _number(said: Any) -> float | None:
-    """A finite number; None for anything else that a row may say."""
-    return said if isinstance(said, (int, float)) and math.isfinite(said) else None
+def _number(value: Any) -> float | None:
+    """The value if it is a finite number; None for anything else that a row may hold."""
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _estimate(said: Any) -> Mapping[str, Any] | None:
-    """A value with its interval; None for anything else that a row may say."""
-    if not isinstance(said, Mapping) or any(_number(said.get(name)) is None for name in ("value", "low", "high")):
+def _estimate(value: Any) -> Mapping[str, Any] | None:
+    """The estimate if it has a value and an interval; None for anything else that a row may hold."""
+    if not isinstance(value, Mapping) or any(_number(value.get(name)) is None for name in ("value", "low", "high")):
         return None
-    return said
+    return value
 
 
 def size(adapter: AdapterConfig) -> dict[str, int]:
-    """What says how large an adapter is, of its kind: `{"rank": 16, "layers": 10}`; no layers means all of them."""
+    """The fields that set the size of an adapter of this kind: `{"rank": 16, "layers": 10}`; no layers means all of them."""
     if adapter.kind == "prompt":
         return {"virtual_tokens": adapter.virtual_tokens}
     rank = {} if adapter.kind == "ia3" else {"rank": adapter.rank}

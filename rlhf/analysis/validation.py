@@ -1,13 +1,13 @@
-"""How far a reward model can be trusted, said before any policy learns from it.
+"""Validation of a reward model before a policy is trained with it.
 
-Cross-validation of its linear probe on features that were read already, with all pairs of a prompt in one fold: accuracy,
-calibration, what more judgments would buy, how it fares by kind of prompt and by annotator, and the judgments that surprise it
-most. Arrays in, figures out. Leaves out where features come from (`reward`), how a probe is fitted (`probe`, handed in as
-`Fit`), and the reward model as fine-tuned afterwards, which `evaluation` measures on held-out prompts. No torch.
+Cross-validates its linear probe on features that are computed already, with all pairs of a prompt in one fold: accuracy,
+calibration, the gain from more judgments, accuracy by kind of prompt and by annotator, and the judgments with the highest loss.
+Leaves out the features (`reward`), the fit of a probe (`probe`, passed in as `Fit`), and the reward model as fine-tuned
+afterwards, which `evaluation` measures on held-out prompts. No torch.
 
-Probes of different folds learn from mostly the same pairs, so their errors go together, and an interval that resamples what was
-tested alone is too narrow. All intervals are widened by what Nadeau and Bengio (2003, Inference for the generalization error,
-section 3) give for that.
+Probes of different folds learn from mostly the same pairs, so their errors are correlated, and an interval that resamples the
+test pairs alone is too narrow. All intervals are widened by the factor of Nadeau and Bengio (2003, Inference for the
+generalization error, section 3).
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from rlhf.analysis.bootstrap import CONFIDENCE, FEWEST_CLUSTERS
 from storage.judging.judgments import Origin
 
 FOLDS = 5
-DRAWS = 4
-"""Times that the prompts are dealt into folds anew; figures are means over them."""
+REPEATS = 4
+"""Times that the cross-validation is repeated with other folds; metrics are means over them."""
 FRACTIONS = (0.15, 0.25, 0.4, 0.55, 0.75, 1.0)
 """Of the judgments outside a fold: the sizes of the learning curve."""
-WIDENING = math.sqrt(1 / DRAWS + FOLDS / (FOLDS - 1))
-"""Nadeau and Bengio's variance of a mean over J = `FOLDS` * `DRAWS` splits is (1 / J + test / train) times that of one split,
+WIDENING = math.sqrt(1 / REPEATS + FOLDS / (FOLDS - 1))
+"""Nadeau and Bengio's variance of a mean over J = `FOLDS` * `REPEATS` splits is (1 / J + test / train) times that of one split,
 which is `FOLDS` times that of a mean over all pairs; this is the square root of the product."""
 BINS = 10
 REPLICATES = 2000
 MORE = 200
-"""Judgments that the learning curve is carried on by."""
+"""Judgments by which the learning curve is extrapolated."""
 FEWEST_PAIRS = 100
-"""With fewer, the learning curve is not carried on."""
+"""With fewer, the learning curve is not extrapolated."""
 HALVES = 60
-"""Values that are tried for the learning curve's one nonlinear parameter."""
+"""Grid points of the learning curve's one nonlinear parameter."""
 MOST_SURPRISING = 10
 
 Fit = Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, " d"]]
@@ -134,7 +134,7 @@ class AnnotatorAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class HighLossJudgment:
-    """A judgment that the probe, fitted to other prompts, would have given otherwise."""
+    """A judgment that the probe, fitted to other prompts, disagrees with."""
 
     judgment_id: int
     comparison_id: int
@@ -151,7 +151,7 @@ class Validation:
     judgments: int
     prompts: int
     accuracy: Accuracy | None
-    """None where all pairs are of one prompt: there is nothing to validate on."""
+    """None where all pairs are of one prompt: cross-validation needs two."""
     calibration: Calibration | None = None
     curve: LearningCurve | None = None
     by_kind: tuple[KindAccuracy, ...] = ()
@@ -171,18 +171,17 @@ def validate(
     seed: int,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Validation:
-    """Everything this module says of a probe: from the features of chosen minus rejected, and the judgment each pair is from.
+    """The whole report on a probe, from the features of chosen minus rejected and the judgment of each pair.
 
     Args:
-        ties: pairs of which neither side is better: a probe may learn from them, but nothing is measured on them.
+        ties: pairs of which neither side is better: a probe may be fitted to them, but metrics leave them out.
     """
     prompt, judgment = (np.array([getattr(o, name) for o in origins]) for name in ("prompt_id", "judgment_id"))
     measured = np.ones(len(origins), bool) if ties is None else ~ties
     origins = [o for o, is_measured in zip(origins, measured, strict=True) if is_measured]
-    counts = {name: len({getattr(o, f"{name}_id") for o in origins}) for name in ("judgment", "prompt")}
-    said = {"pairs": len(origins), "judgments": counts["judgment"], "prompts": counts["prompt"]}
-    if counts["prompt"] < 2:
-        return Validation(**said, accuracy=None)
+    judgments, prompts = len({o.judgment_id for o in origins}), len({o.prompt_id for o in origins})
+    if prompts < 2:
+        return Validation(len(origins), judgments, prompts, accuracy=None)
     margins, sizes = out_of_fold(difference, prompt, judgment, fit, seed=seed, on_progress=on_progress)
     margins, prompt = margins[..., measured], prompt[measured]
     annotator, kind = np.array([o.annotator_id for o in origins]), np.array([o.kind for o in origins])
@@ -193,7 +192,9 @@ def validate(
         return figure.pairs, figure.prompts, figure if figure.prompts >= FEWEST_CLUSTERS else None
 
     return Validation(
-        **said,
+        len(origins),
+        judgments,
+        prompts,
         accuracy=accuracy(right[-1], prompt, seed=seed),
         calibration=calibration(margins[-1, 0], seed=seed),
         curve=learning_curve(right, sizes, prompt, len(np.unique(judgment)), seed=seed),
@@ -207,7 +208,7 @@ def validate(
 
 
 def grouped_folds(prompt: Int[np.ndarray, " n"], folds: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """The fold of each pair: prompts are dealt out at random, and all pairs of a prompt go where it goes."""
+    """The fold of each pair: prompts are assigned at random, and all pairs of a prompt are in its fold."""
     prompts, which = np.unique(prompt, return_inverse=True)
     return (rng.permutation(len(prompts)) % folds)[which]
 
@@ -220,16 +221,16 @@ def out_of_fold(
     *,
     seed: int,
     on_progress: Callable[[], None] = lambda: None,
-) -> tuple[Float[np.ndarray, "sizes draws n"], Float[np.ndarray, " sizes"]]:
-    """Scores of chosen minus rejected by probes that saw no pair of the same prompt, and how many judgments those saw.
+) -> tuple[Float[np.ndarray, "sizes repeats n"], Float[np.ndarray, " sizes"]]:
+    """Scores of chosen minus rejected by probes that were fitted to no pair of the same prompt, and to how many judgments.
 
-    Within a draw each size contains the ones before it; the last is all judgments outside the fold.
+    Within a repeat each size contains the ones before it; the last is all judgments outside the fold.
     """
     rng = np.random.default_rng(seed)
     folds = min(FOLDS, len(np.unique(prompt)))
-    margins = np.empty((len(FRACTIONS), DRAWS, len(prompt)))
+    margins = np.empty((len(FRACTIONS), REPEATS, len(prompt)))
     seen = np.zeros(len(FRACTIONS))
-    for draw in range(DRAWS):
+    for repeat in range(REPEATS):
         fold = grouped_folds(prompt, folds, rng)
         for left_out in range(folds):
             test = fold == left_out
@@ -237,29 +238,30 @@ def out_of_fold(
             for size, fraction in enumerate(FRACTIONS):
                 among = outside[: max(1, round(fraction * len(outside)))]
                 train = ~test & np.isin(judgment, among)
-                margins[size, draw, test] = difference[test] @ fit(train)
-                seen[size] += len(among) / (DRAWS * folds)
+                margins[size, repeat, test] = difference[test] @ fit(train)
+                seen[size] += len(among) / (REPEATS * folds)
                 on_progress()
     return margins, seen
 
 
 def credit(margins: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """1 where the probe prefers what the annotator preferred, 0 where the other, a half where it prefers neither."""
-    return (1 + np.sign(margins)) / 2
+    """1 where the probe prefers the annotator's choice, 0 where it prefers the other, 1/2 where it prefers neither."""
+    credits: Float[np.ndarray, "*shape"] = (1 + np.sign(margins)) / 2
+    return credits
 
 
 # ---- accuracy
 
 
-def accuracy(right: Float[np.ndarray, "draws n"], prompt: Int[np.ndarray, " n"], *, seed: int) -> Accuracy:
-    """The mean over pairs and draws; the interval draws whole prompts again (percentile bootstrap, widened)."""
+def accuracy(right: Float[np.ndarray, "repeats n"], prompt: Int[np.ndarray, " n"], *, seed: int) -> Accuracy:
+    """The mean over pairs and repeats, with an interval over resampled prompts (percentile bootstrap, widened)."""
     value, prompts, pairs = float(right.mean()), len(np.unique(prompt)), len(prompt)
     if prompts < FEWEST_CLUSTERS:
         return Accuracy(value, None, None, pairs, prompts)
-    # Of one draw: means over several vary less from pair to pair, but are hardly better known.
+    # Of one repeat: means over several vary less from pair to pair, but their error is hardly smaller.
     values, cell = np.unique(right[0], return_inverse=True)
     if len(values) == 1:
-        # Pairs that all came out alike come out alike in every replicate; Wilson's interval says what prompts as many can.
+        # Where all pairs have the same value, so has every replicate; Wilson's interval over the prompts takes its place.
         ends = stats.binomtest(round(value * prompts), prompts).proportion_ci(CONFIDENCE, method="wilson")
         return Accuracy(value, float(ends.low), float(ends.high), pairs, prompts)
     counts = bootstrap.totals(prompt, cell, cells=len(values), replicates=REPLICATES, seed=seed)
@@ -292,10 +294,10 @@ def calibration(margins: Float[np.ndarray, " n"], *, seed: int) -> Calibration:
         Bin(float(low), float(high), int(n), float(s / n) if n else None, float(r / n) if n else None)
         for low, high, n, s, r in zip(edges[:-1], edges[1:], number, sure, correct, strict=True)
     )
-    # Consistency resampling (Brocker & Smith 2007): outcomes drawn with the very probabilities that the probe gave.
+    # Consistency resampling (Brocker & Smith 2007): outcomes sampled with the very probabilities that the probe gave.
     rng = np.random.default_rng(seed)
-    drawn = (rng.random((REPLICATES // 4, len(margins))) < confidence).astype(float)
-    in_bin = drawn @ (place[:, None] == np.arange(BINS))
+    sampled = (rng.random((REPLICATES // 4, len(margins))) < confidence).astype(float)
+    in_bin = sampled @ (place[:, None] == np.arange(BINS))
     by_chance = np.quantile(np.abs(in_bin - sure).sum(1) / len(margins), CONFIDENCE)
     ece = np.abs(correct - sure).sum() / len(margins)
     return Calibration(float(confidence.mean()), float(right.mean()), float(ece), float(by_chance), bins)
@@ -305,7 +307,7 @@ def calibration(margins: Float[np.ndarray, " n"], *, seed: int) -> Calibration:
 
 
 def learning_curve(
-    right: Float[np.ndarray, "sizes draws n"],
+    right: Float[np.ndarray, "sizes repeats n"],
     sizes: Float[np.ndarray, " sizes"],
     prompt: Int[np.ndarray, " n"],
     judgments: int,
@@ -314,13 +316,14 @@ def learning_curve(
 ) -> LearningCurve:
     """Accuracy over the number of judgments, and what `MORE` of them would add by the law that fits it.
 
-    The gain's interval draws prompts and draws again, both at once, and fits the law to each replicate.
+    The gain's interval resamples prompts and repeats, both at once, and fits the law to each replicate.
     """
     points = [accuracy(of_size, prompt, seed=seed) for of_size in right]
     reach, half = law(sizes, np.array([[p.value for p in points]]))
 
     def added(reach: Float[np.ndarray, " r"], half: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
-        return at(judgments + MORE, reach, half) - at(judgments, reach, half)
+        accuracies: Float[np.ndarray, " r"] = at(judgments + MORE, reach, half) - at(judgments, reach, half)
+        return accuracies
 
     gain = None
     if len(np.unique(prompt)) >= FEWEST_CLUSTERS and len(prompt) >= FEWEST_PAIRS:
@@ -352,20 +355,21 @@ def law(
     return np.take_along_axis(reach, best[:, None], 1)[:, 0], grid[best]
 
 
-def _replicates(right: Float[np.ndarray, "sizes draws n"], prompt: Int[np.ndarray, " n"], seed: int) -> Float[np.ndarray, "r sizes"]:
+def _replicates(right: Float[np.ndarray, "sizes repeats n"], prompt: Int[np.ndarray, " n"], seed: int) -> Float[np.ndarray, "r sizes"]:
     rng = np.random.default_rng(seed)
     prompts, which = np.unique(prompt, return_inverse=True)
     by_prompt = right @ (which[:, None] == np.arange(len(prompts)))
     weight = rng.multinomial(len(prompts), np.full(len(prompts), 1 / len(prompts)), size=REPLICATES)
-    draw = rng.multinomial(DRAWS, np.full(DRAWS, 1 / DRAWS), size=REPLICATES) / DRAWS
-    total = np.einsum("rp,sdp,rd->rs", weight, by_prompt, draw, optimize=True)
-    return total / (weight @ np.bincount(which))[:, None]
+    repeat = rng.multinomial(REPEATS, np.full(REPEATS, 1 / REPEATS), size=REPLICATES) / REPEATS
+    total = np.einsum("rp,sdp,rd->rs", weight, by_prompt, repeat, optimize=True)
+    means: Float[np.ndarray, "r sizes"] = total / (weight @ np.bincount(which))[:, None]
+    return means
 
 
 # ---- surprises
 
 
-def high_loss_judgments(margins: Float[np.ndarray, "draws n"], origins: Sequence[Origin]) -> tuple[HighLossJudgment, ...]:
+def high_loss_judgments(margins: Float[np.ndarray, "repeats n"], origins: Sequence[Origin]) -> tuple[HighLossJudgment, ...]:
     """The judgments with the highest loss -log sigmoid(margin), averaged over their pairs, among those the probe disagrees with."""
     loss = np.logaddexp(0, -margins).mean(0)
     ids, example, which = np.unique([o.judgment_id for o in origins], return_index=True, return_inverse=True)

@@ -1,4 +1,4 @@
-"""Who may sign in, and as what."""
+"""The verb `account`: who may sign in, and with which roles."""
 
 from __future__ import annotations
 
@@ -40,67 +40,67 @@ def add(verbs: Verbs) -> None:
     of_one("enable", account_enable)
 
 
-def account_add(given: argparse.Namespace) -> int:
+def account_add(args: argparse.Namespace) -> int:
     """A new account. The first one turns sign-in on."""
-    _, store = open_store(given.data)
-    made = accounts.create(store, given.name, new_password(given), given.role)
-    print(f"account {made.name} added: {', '.join(accounts.in_order(made.roles))}")
+    _, store = open_store(args.data)
+    account = accounts.create(store, args.name, new_password(args), args.role)
+    print(f"account {account.name} added: {', '.join(accounts.in_order(account.roles))}")
     return 0
 
 
-def account_list(given: argparse.Namespace) -> int:
+def account_list(args: argparse.Namespace) -> int:
     """Every account, disabled ones too."""
-    _, store = open_store(given.data)
-    found = accounts.all_accounts(store)
-    if given.json:
-        rows = [{"name": a.name, "roles": accounts.in_order(a.roles), "disabled": a.disabled, "created_at": a.created_at} for a in found]
+    _, store = open_store(args.data)
+    listed = accounts.all_accounts(store)
+    if args.json:
+        rows = [{"name": a.name, "roles": accounts.in_order(a.roles), "disabled": a.disabled, "created_at": a.created_at} for a in listed]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
-    shown = [one_line(a.name) for a in found]
+    shown = [one_line(a.name) for a in listed]
     width = max(map(len, shown), default=0)
-    for name, a in zip(shown, found, strict=True):
+    for name, a in zip(shown, listed, strict=True):
         print(f"{name:<{width}}  {', '.join(accounts.in_order(a.roles))}{'  (disabled)' if a.disabled else ''}")
-    if not found:
+    if not listed:
         print("no accounts: whoever uses this machine may do everything. rankloop account add NAME --role lead makes the first")
     return 0
 
 
-def account_password(given: argparse.Namespace) -> int:
+def account_password(args: argparse.Namespace) -> int:
     """A new password; the account is signed out everywhere."""
-    _, store = open_store(given.data)
-    account = accounts.named(store, given.name)
-    accounts.set_password(store, account.id, new_password(given))
+    _, store = open_store(args.data)
+    account = accounts.named(store, args.name)
+    accounts.set_password(store, account.id, new_password(args))
     print(f"account {account.name}: new password, signed out everywhere")
     return 0
 
 
-def account_roles(given: argparse.Namespace) -> int:
+def account_roles(args: argparse.Namespace) -> int:
     """Other roles in place of those it has; the account is signed out everywhere."""
-    _, store = open_store(given.data)
-    account = accounts.set_roles(store, accounts.named(store, given.name).id, given.role)
+    _, store = open_store(args.data)
+    account = accounts.set_roles(store, accounts.named(store, args.name).id, args.role)
     print(f"account {account.name}: {', '.join(accounts.in_order(account.roles))}, signed out everywhere")
     return 0
 
 
-def account_disable(given: argparse.Namespace) -> int:
+def account_disable(args: argparse.Namespace) -> int:
     """Nobody can use the account from now on; what was done with it stays."""
-    _, store = open_store(given.data)
-    print(f"account {accounts.disable(store, accounts.named(store, given.name).id).name} disabled")
+    _, store = open_store(args.data)
+    print(f"account {accounts.disable(store, accounts.named(store, args.name).id).name} disabled")
     return 0
 
 
-def account_enable(given: argparse.Namespace) -> int:
+def account_enable(args: argparse.Namespace) -> int:
     """The account can be used again, with the password that it had."""
-    _, store = open_store(given.data)
-    print(f"account {accounts.enable(store, accounts.named(store, given.name).id).name} enabled")
+    _, store = open_store(args.data)
+    print(f"account {accounts.enable(store, accounts.named(store, args.name).id).name} enabled")
     return 0
 
 
-def new_password(given: argparse.Namespace) -> str:
+def new_password(args: argparse.Namespace) -> str:
     """Asked for twice at a terminal; with `--password-stdin` the first line of the standard input."""
-    if given.password_stdin:
+    if args.password_stdin:
         return sys.stdin.readline().rstrip("\r\n")
-    first = getpass.getpass(f"Password for {given.name} (at least {accounts.SHORTEST_PASSWORD} characters): ")
+    first = getpass.getpass(f"Password for {args.name} (at least {accounts.SHORTEST_PASSWORD} characters): ")
     if getpass.getpass("Once more: ") != first:
         raise UsageError("the two passwords differ: nothing was changed")
     return first

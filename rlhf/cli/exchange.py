@@ -1,4 +1,4 @@
-"""Judgments into the store and out of it, and the store as one file."""
+"""The verbs `import`, `export`, `backup` and `restore`."""
 
 from __future__ import annotations
 
@@ -66,86 +66,87 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--force", action="store_true", help="put a store that is there aside, under a name with the date")
 
 
-def import_(given: argparse.Namespace) -> int:
+def import_(args: argparse.Namespace) -> int:
     """Prompts, comparisons and judgments from a file; wrong rows are named and left out. An import can be undone."""
-    if (given.file is not None) + (given.undo is not None) + given.list != 1:
+    if (args.file is not None) + (args.undo is not None) + args.list != 1:
         raise UsageError("say what to import: a FILE, or --undo ID, or --list")
-    if given.file is not None and given.format == formats.NATIVE:
-        return import_native(given)
-    _, store = open_store(given.data)
-    if given.list:
+    if args.file is not None and args.format == formats.NATIVE:
+        return import_native(args)
+    _, store = open_store(args.data)
+    if args.list:
         print(report.imports(imports.all_imports(store)))
         return 0
-    if given.undo is not None:
-        undone = imports.undo(store, given.undo)
+    if args.undo is not None:
+        undone = imports.undo(store, args.undo)
         print(
-            f"import {given.undo} undone: {undone.judgments} judgments no longer count, {undone.comparisons} comparisons and "
+            f"import {args.undo} undone: {undone.judgments} judgments no longer count, {undone.comparisons} comparisons and "
             f"{undone.prompts} prompts retired"
         )
         return 0
 
     def name_wrong_row(line: int, reason: str) -> None:
-        tqdm.write(f"{given.file}:{line}: {one_line(reason)}", file=sys.stderr)
+        tqdm.write(f"{args.file}:{line}: {one_line(reason)}", file=sys.stderr)
 
     with file_bar("importing", "B") as progress:
-        import_id, found = imports.import_file(
-            store, given.file, given.format, strict=given.strict, rule=given.simulated, limits=_limits(given),
+        import_id, counts = imports.import_file(
+            store, args.file, args.format, strict=args.strict, rule=args.simulated, limits=_limits(args),
             wrong_row=name_wrong_row, progress=progress,
         )  # fmt: skip
-    print(report.imported(import_id, found, prompts_only=given.format == "prompts"))
-    return 1 if found.wrong or import_id is None else 0
+    print(report.imported(import_id, counts, prompts_only=args.format == "prompts"))
+    return 1 if counts.wrong or import_id is None else 0
 
 
-def _limits(given: argparse.Namespace) -> Limits:
+def _limits(args: argparse.Namespace) -> Limits:
     for name in ("max_text_chars", "max_row_mib", "max_unpacked_mib"):
-        if (said := getattr(given, name)) is not None and said < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {said}")
-    unpacked = given.max_unpacked_mib and given.max_unpacked_mib * MIB
-    return Limits(given.max_row_mib * MIB, unpacked, given.max_text_chars, given.raw_cells)
+        if (limit := getattr(args, name)) is not None and limit < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {limit}")
+    unpacked = args.max_unpacked_mib and args.max_unpacked_mib * MIB
+    return Limits(args.max_row_mib * MIB, unpacked, args.max_text_chars, args.raw_cells)
 
 
-def import_native(given: argparse.Namespace) -> int:
+def import_native(args: argparse.Namespace) -> int:
     """A whole store, into one that holds nothing yet."""
-    if given.simulated:
+    if args.simulated:
         raise UsageError("--simulated is for files that do not tell: a native export does")
     with file_bar("importing", "row") as progress:
         # Not by open_store: starter prompts would be in the way of the store's own.
-        rows = native.read(Database(DataFolder(given.data.absolute()).database), given.file, progress=progress)
+        rows = native.read(Database(DataFolder(args.data.absolute()).database), args.file, progress=progress)
     print(f"{rows} rows imported: the store is as the one that was exported. Accounts and runs/ are not part of it")
     return 0
 
 
-def export(given: argparse.Namespace) -> int:
+def export(args: argparse.Namespace) -> int:
     """Judgments in one of several formats, for training or for keeping."""
-    _, store = open_store(given.data)
-    if given.format == formats.NATIVE:
+    _, store = open_store(args.data)
+    if args.format == formats.NATIVE:
         with file_bar("exporting", "row") as progress:
-            print(f"{native.write(store, given.file, progress=progress)} rows written to the folder {given.file}")
+            print(f"{native.write(store, args.file, progress=progress)} rows written to the folder {args.file}")
         return 0
-    chosen = formats.FORMATS[given.format]
-    is_csv = given.format == "csv" or (given.format == "plain" and plain.container_of(given.file) == "csv")
-    if given.raw_cells and not is_csv:
+    chosen = formats.FORMATS[args.format]
+    assert chosen.write is not None, "the parser offers only formats that are written"
+    is_csv = args.format == "csv" or (args.format == "plain" and plain.container_of(args.file) == "csv")
+    if args.raw_cells and not is_csv:
         raise UsageError("--raw-cells is for CSV: say --format csv")
-    more = {"raw_cells": True} if given.raw_cells else {}
+    more = {"raw_cells": True} if args.raw_cells else {}
     with file_bar("exporting", "judgment") as progress:
-        written = chosen.write(store, given.file, include_simulated=given.include_simulated, names=given.names, progress=progress, **more)
-    print(f"{written} {chosen.unit} written to {given.file}")
+        written = chosen.write(store, args.file, include_simulated=args.include_simulated, names=args.names, progress=progress, **more)
+    print(f"{written} {chosen.unit} written to {args.file}")
     return 0
 
 
-def backup_(given: argparse.Namespace) -> int:
+def backup_(args: argparse.Namespace) -> int:
     """The store as one checked file, taken while people judge."""
-    _, store = open_store(given.data)
+    _, store = open_store(args.data)
     with file_bar("copying", "page") as progress:
-        size = backup.backup(store, given.file, force=given.force, progress=progress)
-    print(f"{given.file}: {size / 1e6:.1f} MB, checked. runs/ (adapters, checkpoints) is not in it")
+        size = backup.backup(store, args.file, force=args.force, progress=progress)
+    print(f"{args.file}: {size / 1e6:.1f} MB, checked. runs/ (adapters, checkpoints) is not in it")
     return 0
 
 
-def restore(given: argparse.Namespace) -> int:
+def restore(args: argparse.Namespace) -> int:
     """A backup in the place of the data folder's store."""
-    folder = DataFolder(given.data.absolute())
+    folder = DataFolder(args.data.absolute())
     with file_bar("copying", "page") as progress:
-        kept = backup.restore(folder, given.file, force=given.force, progress=progress)
-    print(f"{folder.database} is as {given.file} was" + (f"; the store before it is {kept.name}" if kept else ""))
+        kept = backup.restore(folder, args.file, force=args.force, progress=progress)
+    print(f"{folder.database} is as {args.file} was" + (f"; the store before it is {kept.name}" if kept else ""))
     return 0

@@ -1,4 +1,4 @@
-"""Runs and figures as text for a terminal."""
+"""Runs, imports and counts as text for a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.exchange.imports import Import
 
 
 def table(run: Run, metrics: Sequence[Metric]) -> str:
-    """The figures of a finished run, one a line, each interval at 95%."""
+    """The metrics of a finished run, one a line, with 95% intervals."""
     result = run.result or {}
     rule = f"the rule {result['rule']!r}" if result.get("rule") else "the rule"
     seconds = {m.name.removeprefix("time/"): m.value for m in metrics if m.name.startswith("time/")}
@@ -33,7 +33,7 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
         ("win rate over the base under the reward model (a proxy)", estimate(result.get("win_rate_by_reward_model"), "held-out prompts")),
         ("win rate over the base under the reward function", estimate(result.get("win_rate_by_reward_function"), "held-out prompts")),
         ("KL to the base, per held-out completion", f"{result['kl']:.2f} nats" if "kl" in result else None),
-        *_watched(result, rule),
+        *_checkpoint_rows(result, rule),
         ("time", f"{result['minutes']:.1f} min ({stages})" if "minutes" in result else None),
         ("peak memory", f"{result['peak_memory_gib']:.1f} GiB" if "peak_memory_gib" in result else None),
         ("policy version", result.get("policy_version")),
@@ -51,8 +51,8 @@ def _cross_validated(run: Run) -> str | None:
     return estimate({**accuracy, "cases": accuracy["pairs"]}, "pairs")
 
 
-def _watched(result: Mapping[str, Any], rule: str) -> list[tuple[str, str | None]]:
-    """What the watch for over-optimisation decided, and the yardstick beside the policy."""
+def _checkpoint_rows(result: Mapping[str, Any], rule: str) -> list[tuple[str, str | None]]:
+    """Rows of checkpoint selection (early end, kept checkpoint), and of best-of-n sampling beside the policy."""
     rows: list[tuple[str, str | None]] = []
     if stopped := result.get("stopped_by_kl"):
         rows.append(("PPO ended early", f"step {stopped['step']}: KL {stopped['kl']:.2f} nats, budget {stopped['budget']:g}"))
@@ -94,9 +94,9 @@ def overview(runs: Sequence[Run]) -> str:
 
 
 def comparison(runs: Sequence[Run]) -> str:
-    """The finished rounds side by side, the newest first; nothing where there is none."""
-    found = run_table.finished(runs)
-    if not found:
+    """The finished rounds side by side, the newest first; empty where there is none."""
+    rounds = run_table.finished(runs)
+    if not rounds:
         return ""
     heads = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win rate, rule", "win rate, reward model", "KL", "min", "GiB")
     rows = [
@@ -115,32 +115,32 @@ def comparison(runs: Sequence[Run]) -> str:
                 for number, digits in ((one.kl, 2), (one.minutes, 1), (one.peak_memory_gib, 1))
             ),
         )
-        for one in found
+        for one in rounds
     ]
-    rows = [[one_line(str(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)]
+    cells = [[one_line(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *cells)]
     note = "Rounds with the same judgments learned from the same votes, and are measured on the same held-out ones."
     return "\n".join([*lines, "", note])
 
 
-def imported(import_id: int | None, found: Report, *, prompts_only: bool) -> str:
-    """What an import brought, in one line."""
-    left_out = f"{found.wrong} wrong rows left out"
+def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> str:
+    """The counts of an import, in one line."""
+    left_out = f"{result.wrong} wrong rows left out"
     if import_id is None:
         return f"nothing imported, {left_out}"
     if prompts_only:
-        return f"import {import_id}: {found.prompts} prompts added, {found.prompts_known} known already, {left_out}"
-    gold = f", {found.gold} known answers" if found.gold else ""
+        return f"import {import_id}: {result.prompts} prompts added, {result.prompts_known} known already, {left_out}"
+    gold = f", {result.gold} known answers" if result.gold else ""
     return (
-        f"import {import_id}: {found.comparisons} comparisons added, {found.judgments} judgments{gold}, {found.prompts} new prompts, "
+        f"import {import_id}: {result.comparisons} comparisons added, {result.judgments} judgments{gold}, {result.prompts} new prompts, "
         f"{left_out}"
     )
 
 
-def imports(made: Sequence[Import]) -> str:
+def imports(all_imports: Sequence[Import]) -> str:
     """One line an import, the newest first."""
-    if not made:
+    if not all_imports:
         return "no imports yet"
     return _aligned(
         [
@@ -149,12 +149,12 @@ def imports(made: Sequence[Import]) -> str:
                 f"{i.source}: {i.report.prompts} prompts, {i.report.comparisons} comparisons, {i.report.judgments} judgments"
                 + (f" (undone {i.undone_at[:16].replace('T', ' ')})" if i.undone_at else ""),
             )
-            for i in made
+            for i in all_imports
         ]
     )
 
 
-def figures(nested: Mapping[str, Any]) -> str:
+def counts(nested: Mapping[str, Any]) -> str:
     """Nested counts, one a line."""
     rows = []
     for name, value in nested.items():

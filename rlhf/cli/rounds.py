@@ -1,4 +1,4 @@
-"""Rounds: simulated judgments to try one on, one followed until it ends, and those that were."""
+"""The verbs `simulate`, `train` and `runs`: simulated judgments, a training round, and the table of runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--words", default="", metavar="A,B,...", help="words that the lexical rule counts")
     p.add_argument("--judgments", type=int, default=600, help="how many to add, one per comparison")
     p.add_argument("--annotators", type=int, default=5, help="how many simulated annotators share them")
-    p.add_argument("--flip", type=float, default=0.1, help="probability that a judgment is turned round, 0 to 0.5")
+    p.add_argument("--flip", type=float, default=0.1, help="probability that a judgment is reversed, 0 to 0.5")
     p.add_argument("--seed", type=int, default=0, help="seed of the answers and of the flips")
     p.add_argument("--temperature", type=float, default=0.7, help="sampling temperature of the answers that are missing")
     p.add_argument("--max-new-tokens", type=int, default=48, help="longest answer, in tokens")
@@ -39,7 +39,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument(
         "--reward",
         metavar="MODULE:FUNCTION",
-        help="pay PPO by this Python function(prompts, completions) in the reward model's place; name it again to --resume",
+        help="score PPO's completions by this Python function(prompts, completions), not the reward model; name it again to --resume",
     )
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
     group = p.add_argument_group("options of the round (defaults are the laptop preset's)")
@@ -57,50 +57,50 @@ def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
     group.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=f"{text} [{option.default}]".replace("[None]", "[off]"), **kind)
 
 
-def simulate(given: argparse.Namespace) -> int:
+def simulate(args: argparse.Namespace) -> int:
     """Simulated annotators judge by a declared rule; missing comparisons are generated first."""
-    judge = LabelRule(given.judge, tuple(w.strip() for w in given.words.split(",") if w.strip()))
-    if not 0 <= given.flip <= 0.5:
-        raise UsageError(f"--flip {given.flip}: must be between 0 and 0.5")
-    if given.judgments < 1 or given.annotators < 1 or given.max_new_tokens < 1:
+    judge = LabelRule(args.judge, tuple(w.strip() for w in args.words.split(",") if w.strip()))
+    if not 0 <= args.flip <= 0.5:
+        raise UsageError(f"--flip {args.flip}: must be between 0 and 0.5")
+    if args.judgments < 1 or args.annotators < 1 or args.max_new_tokens < 1:
         raise UsageError("--judgments, --annotators and --max-new-tokens must be at least 1")
-    _, store = open_store(given.data)
-    fetch_weights(given.model)
+    _, store = open_store(args.data)
+    fetch_weights(args.model)
 
     from rlhf.generation.engine import Engine
     from rlhf.models.backbone import Backbone
     from rlhf.simulation.simulate import Plan, SimulationError
     from rlhf.simulation.simulate import simulate as run
 
-    engine = Engine(store, given.model, Backbone.load(model_files.resolve(given.model), given.device))
-    sampling = Sampling(temperature=given.temperature, max_new_tokens=given.max_new_tokens)
-    plan = Plan(judge, given.judgments, given.annotators, given.flip, given.seed, sampling)
-    with tqdm(total=given.judgments, unit="judgment", desc="simulated judgments") as bar:
+    engine = Engine(store, args.model, Backbone.load(model_files.resolve(args.model), args.device))
+    sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
+    plan = Plan(judge, args.judgments, args.annotators, args.flip, args.seed, sampling)
+    with tqdm(total=args.judgments, unit="judgment", desc="simulated judgments") as bar:
         try:
             ties = run(store, engine.draw, engine.base, plan, progress=lambda done, total: bar.update(done - bar.n))
         except SimulationError as error:
             raise UsageError(str(error)) from error
-    print(f"{given.judgments} simulated judgments by the rule {judge.name!r} added ({ties} ties); human data is untouched")
+    print(f"{args.judgments} simulated judgments by the rule {judge.name!r} added ({ties} ties); human data is untouched")
     return 0
 
 
-def train(given: argparse.Namespace) -> int:
+def train(args: argparse.Namespace) -> int:
     """One round, followed until it ends. Ctrl-C cancels it and leaves it resumable."""
-    folder, store = open_store(given.data)
+    folder, store = open_store(args.data)
     jobs = Jobs(store, folder)
-    # Before the row is queued: a download may take long, or fail.
-    config = RoundConfig.from_dict(runs.readable(store, given.resume).config) if given.resume else chosen_config(given)
-    # What the worker will find out too, before there is a row.
-    reward_function.agreed(config.reward_function, given.reward)
+    # Checked and fetched before the row is queued: a download may take long, or fail.
+    config = RoundConfig.from_dict(runs.readable(store, args.resume).config) if args.resume else chosen_config(args)
+    # The worker makes the same check; here it runs before there is a row.
+    reward_function.load_confirmed(config.reward_function, args.reward)
     fetch_weights(config.model)
-    if given.resume:
-        jobs.requeue(given.resume)
-    run_id = given.resume or jobs.create(config).id
+    if args.resume:
+        jobs.requeue(args.resume)
+    run_id = args.resume or jobs.create(config).id
     print(f"run {run_id}", flush=True)
-    if given.debug:
-        debug(store, folder, run_id, given.reward)
+    if args.debug:
+        debug(store, folder, run_id, args.reward)
     else:
-        jobs.spawn(run_id, given.reward)
+        jobs.spawn(run_id, args.reward)
         follow(store, jobs, run_id)
     run = runs.get(store, run_id)
     print(report.table(run, runs.metrics(store, run_id)) if run.status == "done" else ended_badly(run, jobs))
@@ -108,7 +108,7 @@ def train(given: argparse.Namespace) -> int:
 
 
 def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None) -> None:
-    """The round inside this process; what goes wrong in it comes out here, for a debugger to see."""
+    """Runs the round inside this process; its errors are raised here, for a debugger to see."""
     from rlhf.runs.progress import Cancelled
     from rlhf.worker import work
 
@@ -116,33 +116,33 @@ def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None) 
         work(store, folder, run_id, show, reward)
 
 
-def runs_(given: argparse.Namespace) -> int:
+def runs_(args: argparse.Namespace) -> int:
     """The runs so far, or one of them in full."""
-    folder, store = open_store(given.data)
+    folder, store = open_store(args.data)
     Jobs(store, folder).reap()
-    if given.run_id:
-        run = runs.get(store, given.run_id)
+    if args.run_id:
+        run = runs.get(store, args.run_id)
         try:
             print(report.table(run, runs.metrics(store, run.id)) if run.result else ended_badly(run, Jobs(store, folder)))
         except MISREAD as error:
             raise UsageError(f"{run.id}: its figures cannot be read, rankloop did not write them ({error!r})") from error
         return 0
-    made = runs.all_runs(store)
-    print(report.overview(made))
-    if side_by_side := report.comparison(made):
+    all_runs = runs.all_runs(store)
+    print(report.overview(all_runs))
+    if side_by_side := report.comparison(all_runs):
         print(f"\n{side_by_side}")
     return 0
 
 
-def chosen_config(given: argparse.Namespace) -> RoundConfig:
-    """The preset with what was said on the command line."""
-    said = {o.name: getattr(given, o.name.replace("-", "_"), None) for o in options(PRESETS[given.preset])}
-    config = with_options(PRESETS[given.preset], {name: value for name, value in said.items() if value is not None})
-    return replace(config, reward_function=given.reward)
+def chosen_config(args: argparse.Namespace) -> RoundConfig:
+    """The preset with the options of the command line."""
+    chosen = {o.name: getattr(args, o.name.replace("-", "_"), None) for o in options(PRESETS[args.preset])}
+    config = with_options(PRESETS[args.preset], {name: value for name, value in chosen.items() if value is not None})
+    return replace(config, reward_function=args.reward)
 
 
 def follow(store: Database, jobs: Jobs, run_id: str) -> None:
-    """Shows a run's progress until it ends; Ctrl-C asks it to stop and waits for that."""
+    """Shows a run's progress until it ends; Ctrl-C asks the run to stop and waits until it has."""
     with round_bar() as show:
         while True:
             try:
@@ -158,7 +158,7 @@ def follow(store: Database, jobs: Jobs, run_id: str) -> None:
 
 
 def ended_badly(run: Run, jobs: Jobs) -> str:
-    """What is known of a run that has no result, and how to go on."""
+    """Status, error and log of a run without a result, and how to go on."""
     lines = [f"{run.id}: {run.status}" + (f" in stage {run.stage}" if run.stage else "")]
     if run.problem:
         lines.append(run.problem)

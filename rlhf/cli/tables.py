@@ -1,4 +1,4 @@
-"""Agreement and leaderboard as text for a terminal. What the figures mean is in docs/statistics.md."""
+"""Agreement and leaderboard as text for a terminal. docs/statistics.md says what the numbers mean."""
 
 from __future__ import annotations
 
@@ -14,66 +14,66 @@ NO_SIMULATED = "Votes of people only; --include-simulated adds the others."
 MEANING = "Intervals are at 95%. What each figure means is in docs/statistics.md."
 
 
-def agreement(found: Agreement) -> str:
-    """The figures over all annotators, then one line for each."""
-    if not found.judgments and not found.annotators:
-        return _lines(NO_VOTES, NO_SIMULATED if not found.include_simulated else "")
+def agreement(result: Agreement) -> str:
+    """The metrics over all annotators, then one line for each annotator."""
+    if not result.judgments and not result.annotators:
+        return _lines(NO_VOTES, NO_SIMULATED if not result.include_simulated else "")
     overall = [
-        ("votes", f"{found.judgments:,} on {_counted(found.comparisons, 'comparison')}"),
-        ("pairs judged by two annotators or more", f"{found.units:,}"),
-        ("Krippendorff's alpha, nominal", alpha(found.alpha_nominal)),
-        ("Krippendorff's alpha, ordinal", alpha(found.alpha_ordinal)),
-        ("comparisons ranked alike by all their annotators", share(found.unanimous)),
-        ("left share of votes that prefer one of two", left(found.left_share)),
+        ("votes", f"{result.judgments:,} on {_counted(result.comparisons, 'comparison')}"),
+        ("pairs judged by two annotators or more", f"{result.units:,}"),
+        ("Krippendorff's alpha, nominal", alpha(result.alpha_nominal)),
+        ("Krippendorff's alpha, ordinal", alpha(result.alpha_ordinal)),
+        ("comparisons ranked alike by all their annotators", share(result.unanimous)),
+        ("left share of votes that prefer one of two", left(result.left_share)),
     ]
     width = max(len(name) for name, _ in overall)
     head = ["annotator", "votes", "excluded", "median", "gold", "same again", "left share", "p", "agrees"]
     return _lines(
         *(f"{name:<{width}}  {value}" for name, value in overall),
         "",
-        *_columns([head, *map(_annotator, found.annotators)]),
+        *_columns([head, *map(_annotator, result.annotators)]),
         "",
         "median: active seconds; gold: pairs of known answers; same again: repeats; agrees: with the others on the same pairs.",
-        NO_SIMULATED if not found.include_simulated else "",
+        NO_SIMULATED if not result.include_simulated else "",
         MEANING,
     )
 
 
-def alpha(found: Alpha) -> str:
+def alpha(result: Alpha) -> str:
     """`0.743 (0.601 to 0.852)`."""
-    if found.value is None:
-        return found.reason
-    within = f"({found.low:.3f} to {found.high:.3f})" if found.low is not None else f"({found.reason})"
-    return f"{found.value:.3f} {within}"
+    if result.value is None:
+        return result.reason
+    within = f"({result.low:.3f} to {result.high:.3f})" if result.low is not None and result.high is not None else f"({result.reason})"
+    return f"{result.value:.3f} {within}"
 
 
-def share(found: Share) -> str:
+def share(result: Share) -> str:
     """`9 of 12, 75.0% (46.8 to 91.1)`."""
-    if found.share is None:
+    if result.share is None or result.low is None or result.high is None:
         return "none yet"
-    return f"{found.count:,} of {found.of:,}, {_percent(found.share)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    return f"{result.count:,} of {result.of:,}, {_percent(result.share)} ({100 * result.low:.1f} to {100 * result.high:.1f})"
 
 
-def left(found: LeftShare) -> str:
+def left(result: LeftShare) -> str:
     """`48.7% (45.1 to 52.3; 742 votes; p = 0.48)`."""
-    if found.share is None:
+    if result.share is None or result.low is None or result.high is None:
         return "none yet"
-    within = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
-    return f"{_percent(found.share)} ({within}; {_counted(found.n, 'vote')}; p = {found.p_value:.2g})"
+    within = f"{100 * result.low:.1f} to {100 * result.high:.1f}"
+    return f"{_percent(result.share)} ({within}; {_counted(result.n, 'vote')}; p = {result.p_value:.2g})"
 
 
-def leaderboard(found: Leaderboard) -> str:
+def leaderboard(result: Leaderboard) -> str:
     """The standings, one table a group, then the win matrix."""
-    if not found.standings:
+    if not result.standings:
         return _lines(
             "no votes between two policy versions yet: judge comparisons of different ones, or ask for some on the Lead page",
-            NO_SIMULATED if not found.include_simulated else "",
+            NO_SIMULATED if not result.include_simulated else "",
         )
-    said = [f"{_counted(found.judgments, 'vote')}, {_counted(found.pairs, 'pair')}, {_counted(found.prompts, 'prompt')}"]
-    if not found.connected:
-        said.append(f"{len(found.references)} groups that never met each other: scores of different groups cannot be compared")
-    for group, reference in enumerate(found.references):
-        rows = [s for s in found.standings if s.group == group]
+    lines = [f"{_counted(result.judgments, 'vote')}, {_counted(result.pairs, 'pair')}, {_counted(result.prompts, 'prompt')}"]
+    if not result.connected:
+        lines.append(f"{len(result.references)} groups that never met each other: scores of different groups cannot be compared")
+    for group, reference in enumerate(result.references):
+        rows = [s for s in result.standings if s.group == group]
         head = [
             "",
             "policy version",
@@ -86,19 +86,19 @@ def leaderboard(found: Leaderboard) -> str:
             "tied",
             "lost",
         ]
-        said += ["", *_columns([head, *map(_standing, rows)])]
-        said.append(f"{one_line(reference)} stands at 1000" if reference else "their mean stands at 1000")
-    numbers = [str(number) for number, _ in enumerate(found.standings, 1)]
+        lines += ["", *_columns([head, *map(_standing, rows)])]
+        lines.append(f"{one_line(reference)} stands at 1000" if reference else "their mean stands at 1000")
+    numbers = [str(number) for number, _ in enumerate(result.standings, 1)]
     matrix = [
         [number, standing.name, *map(_cell, shares, met)]
-        for number, standing, shares, met in zip(numbers, found.standings, found.shares, found.met, strict=True)
+        for number, standing, shares, met in zip(numbers, result.standings, result.shares, result.met, strict=True)
     ]
-    said += ["", "wins and half the ties, row over column (pairs)", *_columns([["", "", *numbers], *matrix]), ""]
-    if found.smoothed:
-        said.append("Some version won or lost everything: each pair that met got half a win each way, to keep the scores finite.")
-    if found.standings[0].score.low is None:
-        said.append("Too few prompts for intervals.")
-    return _lines(*said, NO_SIMULATED if not found.include_simulated else "", MEANING)
+    lines += ["", "wins and half the ties, row over column (pairs)", *_columns([["", "", *numbers], *matrix]), ""]
+    if result.smoothed:
+        lines.append("Some version won or lost everything: each pair that met got half a win each way, to keep the scores finite.")
+    if result.standings[0].score.low is None:
+        lines.append("Too few prompts for intervals.")
+    return _lines(*lines, NO_SIMULATED if not result.include_simulated else "", MEANING)
 
 
 def _annotator(row: AnnotatorRow) -> list[str]:
@@ -132,19 +132,19 @@ def _standing(row: Standing) -> list[str]:
 
 
 def _between(figure: Figure, form: str, scale: float) -> str:
-    return "" if figure.low is None else f"{scale * figure.low:{form}} to {scale * figure.high:{form}}"
+    return "" if figure.low is None or figure.high is None else f"{scale * figure.low:{form}} to {scale * figure.high:{form}}"
 
 
 def _cell(won: float | None, met: int) -> str:
     return "" if won is None else f"{_percent(won)} ({met:,})"
 
 
-def _of(found: Share) -> str:
-    return "" if found.share is None else f"{_percent(found.share)} of {found.of:,}"
+def _of(result: Share) -> str:
+    return "" if result.share is None else f"{_percent(result.share)} of {result.of:,}"
 
 
-def _percent(found: float) -> str:
-    return f"{100 * found:.1f}%"
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
 
 
 def _counted(number: int, noun: str) -> str:
@@ -152,25 +152,25 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Names to the left, figures to the right; a column with nothing under its head is left out."""
+    """Text is aligned left, numbers right; a column with nothing below its head is left out."""
     rows = [[one_line(cell) for cell in row] for row in rows]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     widths = [max(map(_width, column)) for column in columns]
     names = [all(cell[:1].isalpha() for cell in column[1:]) for column in columns]
     return [
-        "  ".join(_filled(cell, width, name) for cell, width, name in zip(row, widths, names, strict=True)).rstrip()
+        "  ".join(_padded(cell, width, name) for cell, width, name in zip(row, widths, names, strict=True)).rstrip()
         for row in zip(*columns, strict=True)
     ]
 
 
 def _width(cell: str) -> int:
-    """Places on a terminal: Korean letters take two."""
+    """Columns on a terminal: Korean letters take two."""
     return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in cell)
 
 
-def _filled(cell: str, width: int, to_the_left: bool) -> str:
-    blanks = " " * (width - _width(cell))
-    return cell + blanks if to_the_left else blanks + cell
+def _padded(cell: str, width: int, align_left: bool) -> str:
+    padding = " " * (width - _width(cell))
+    return cell + padding if align_left else padding + cell
 
 
 def _lines(*lines: str) -> str:

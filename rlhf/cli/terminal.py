@@ -1,4 +1,4 @@
-"""What the verbs share: the parsers they stand in, the store, the weights, and bars with the time left."""
+"""Shared code of the verbs: their parsers, the store, the model's weights, and progress bars."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from storage.core.database import Database, DataFolder
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done; the message says why and what to do."""
+    """The command line asks for something that cannot be done; the message says why and what to do."""
 
 
 class Verbs:
-    """One parser for each verb, under one parser of them all."""
+    """The parsers of the verbs, all below one parser."""
 
     def __init__(self, parser: argparse.ArgumentParser, title: str, one: str):
         self._parsers = parser.add_subparsers(title=title, metavar=one, required=True)
@@ -33,7 +33,7 @@ class Verbs:
         self, name: str, run: Callable[[argparse.Namespace], int], parents: Iterable[argparse.ArgumentParser] = ()
     ) -> argparse.ArgumentParser:
         """The parser of a verb, for its options; the first line of the function's docstring is its help."""
-        summary = run.__doc__.splitlines()[0]
+        summary = (run.__doc__ or "").partition("\n")[0]
         added = self._parsers.add_parser(
             name,
             parents=[_data_option(), *parents],
@@ -45,7 +45,7 @@ class Verbs:
         return added
 
     def group(self, name: str, summary: str) -> Verbs:
-        """A verb that has acts of its own."""
+        """A verb with acts of its own, as `account add`."""
         return Verbs(self._parsers.add_parser(name, help=summary, description=summary), "acts", "ACT")
 
 
@@ -68,9 +68,9 @@ def engine_options() -> argparse.ArgumentParser:
     return engine
 
 
-def model_reference(said: str) -> str:
-    """A folder by its full path, so that a run can be resumed from anywhere; a hub id or `default` as it was said."""
-    return str(Path(said).expanduser().resolve()) if Path(said).expanduser().is_dir() else said
+def model_reference(text: str) -> str:
+    """The full path of a folder, so that a run can be resumed from anywhere; a hub id or `default` unchanged."""
+    return str(Path(text).expanduser().resolve()) if Path(text).expanduser().is_dir() else text
 
 
 def open_store(data: Path) -> tuple[DataFolder, Database]:
@@ -86,14 +86,14 @@ def fetch_weights(model: str) -> None:
     """Makes the model ready in a process of its own, so that this one stays small."""
     if model == DEFAULT_MODEL and model_files.is_intact(model_files.default_folder()):
         return
-    # A model is no secret, and the cache may be shared.
+    # The umask lets other users read the files: a model is no secret, and the cache may be shared.
     if subprocess.run([sys.executable, "-m", "rlhf.model_files", model], env=engine_environment(), umask=0o022).returncode:
         raise UsageError("the model is not ready: see the line above")
 
 
 @contextlib.contextmanager
 def file_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time left for what takes long, on a terminal only."""
+    """A progress bar with the time left, on a terminal only, after one second."""
     with tqdm(desc=what, unit=unit, unit_scale=True, leave=False, delay=1.0, disable=None) as bar:
 
         def show(done: int, total: int) -> None:
@@ -116,5 +116,5 @@ class round_bar:
         self.bar.n = 100 * fraction
         self.bar.refresh()
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.close()

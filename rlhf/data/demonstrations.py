@@ -16,7 +16,7 @@ SNAPSHOT = "demonstrations.jsonl"
 
 
 class NoDemonstrations(ConfigError):
-    """Something is to be learned from demonstrations, and there are none; the message says what to do."""
+    """A run needs more demonstrations than there are; the message says how many and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +28,43 @@ class Demonstration:
 
 
 def of_store(store: Database, *, include_simulated: bool = False) -> list[Demonstration]:
-    """The ideal answers of all votes that count, on training prompts, in the order they were given."""
+    """The ideal answers of all active votes on training prompts, in the order of the votes."""
     with store.snapshot():
         judged = judgments.active(store, kinds=("human", "simulated") if include_simulated else ("human",))
-        said = details.of_judgments(store, [j.judgment.id for j in judged])
+        details_of = details.of_judgments(store, [j.judgment.id for j in judged])
     return [
         Demonstration(j.prompt.messages, ideal.text)
         for j in judged
-        if j.prompt.split == "train" and (ideal := said[j.judgment.id].ideal) is not None
+        if j.prompt.split == "train" and (ideal := details_of[j.judgment.id].ideal) is not None
     ]
 
 
 def wanted(config: RoundConfig) -> bool:
-    """Whether a run learns from demonstrations."""
+    """Whether a run with this configuration trains on demonstrations."""
     return config.method == "sft" or (config.method == "ppo" and config.ppo.ptx_coef > 0)
 
 
-def require(found: Sequence[Demonstration], config: RoundConfig) -> None:
-    """Raises NoDemonstrations where there are too few for what the run is to learn from them."""
-    if config.method == "sft" and len(found) < config.sft.min_answers:
+def require(demonstrations: Sequence[Demonstration], config: RoundConfig) -> None:
+    """Refuses a run that needs more demonstrations than there are.
+
+    Raises:
+        NoDemonstrations: with the number that is there, the number needed, and what to do."""
+    if config.method == "sft" and (found := len(demonstrations)) < config.sft.min_answers:
         raise NoDemonstrations(
-            f"{len(found)} ideal answers on training prompts, need {config.sft.min_answers}: let the project ask annotators for an "
-            f"ideal answer, or choose another --method{f', or pass --sft-min-answers {len(found)}' if found else ''}"
+            f"{found} ideal answers on training prompts, need {config.sft.min_answers}: let the project ask annotators for an "
+            f"ideal answer, or choose another --method{f', or pass --sft-min-answers {found}' if found else ''}"
         )
-    if not found:
+    if not demonstrations:
         raise NoDemonstrations(
             "--ppo-ptx-coef: 0 ideal answers on training prompts, need 1: let the project ask annotators for an ideal answer, "
             "or set --ppo-ptx-coef 0"
         )
 
 
-def write_snapshot(found: Sequence[Demonstration], folder: Path) -> None:
-    """Freezes what a run learns from; the whole file or none."""
+def write_snapshot(demonstrations: Sequence[Demonstration], folder: Path) -> None:
+    """Writes the demonstrations that a run trains on; the file appears only once it is complete."""
     part = folder / (SNAPSHOT + ".part")
-    part.write_text("".join(json.dumps(asdict(d), ensure_ascii=False) + "\n" for d in found), encoding="utf-8")
+    part.write_text("".join(json.dumps(asdict(d), ensure_ascii=False) + "\n" for d in demonstrations), encoding="utf-8")
     part.replace(folder / SNAPSHOT)
 
 

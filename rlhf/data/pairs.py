@@ -1,7 +1,7 @@
-"""Judgments -> preference pairs: what the reward model learns from, frozen as a snapshot with a manifest.
+"""Preference pairs, derived from judgments: the training data of the reward model, written as a snapshot with a manifest.
 
-A tier list gives one pair for each two completions in different tiers. Skips give none; ties ("both bad" is one) give some only
-where they are asked for. Pairs follow their prompt's split, so no prompt is ever both learned from and measured on.
+A tier list gives one pair for each two completions in different tiers. A skip gives no pair; a tie ("both bad" is one) gives
+pairs only with `ties=True`. Pairs have their prompt's split, so no prompt is used both for training and for measuring.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind, JudgedComparison, Message, Split, Strength, Tiers
@@ -42,22 +42,22 @@ class PreferencePair:
     annotator_kind: AnnotatorKind
     judgment_id: int
     tie: bool = False
-    """Neither is better: which one stands as chosen says nothing."""
+    """The annotator ranked both alike; which one is `chosen` has no meaning."""
     strength: Strength | None = None
-    """How much better, where the annotator said so."""
+    """How much better `chosen` is, where the annotator recorded it."""
 
 
 def derive(
     judged: list[JudgedComparison], *, ties: bool = False, annotator_weights: Mapping[int, float] | None = None
 ) -> list[PreferencePair]:
-    """Every preference pair that these judgments hold, in their order.
+    """Every preference pair of these judgments, in their order.
 
-    Pairs of identical texts are left out: nothing can be learned from them. Of ties, only those on training prompts are of
-    use: accuracy is about preferences.
+    Pairs of identical texts are left out: nothing can be learned from them. Ties on held-out prompts are left out too:
+    accuracy is measured on preferences alone.
 
     Args:
-        ties: whether completions of one tier make pairs too, marked as ties, after the ranking's others.
-        annotator_weights: by annotator id; 1 for who is not in it.
+        ties: whether completions of one tier make pairs too, marked as ties, after the other pairs of the ranking.
+        annotator_weights: by annotator id; an annotator who is missing has weight 1.
     """
     pairs = []
     for j in judged:
@@ -93,13 +93,13 @@ def _related(tiers: Tiers, ties: bool) -> Iterator[tuple[int, int, bool]]:
 def of_store(
     store: Database, *, include_simulated: bool, ties: bool = False, annotator_weights: Mapping[int, float] | None = None
 ) -> list[PreferencePair]:
-    """The pairs behind every judgment that stands; people's only, unless asked otherwise. Arguments as in `derive`."""
+    """The pairs of every active judgment: of people, and with `include_simulated` of simulated annotators. Arguments as in `derive`."""
     kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
     return derive(judgments.active(store, kinds=kinds), ties=ties, annotator_weights=annotator_weights)
 
 
 def require(pairs: list[PreferencePair], min_pairs: int) -> None:
-    """Refuses a round on too little.
+    """Refuses a round that has too few preference pairs.
 
     Raises:
         NotEnoughPairs: with the number that is there, the number needed, and what to do.
@@ -123,15 +123,15 @@ def require(pairs: list[PreferencePair], min_pairs: int) -> None:
 
 
 def write_snapshot(pairs: list[PreferencePair], folder: Path) -> None:
-    """Freezes the pairs into `folder`."""
+    """Writes the pairs to a file in `folder`; the file appears only once it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / (SNAPSHOT + ".part")
     temporary.write_bytes(_jsonl(pairs))
     temporary.replace(folder / SNAPSHOT)
 
 
-def manifest(pairs: list[PreferencePair]) -> dict:
-    """What the run's row says of its pairs; `sha256` is that of the snapshot's file."""
+def manifest(pairs: list[PreferencePair]) -> dict[str, int | str]:
+    """Counts of the pairs, for the run's row; `sha256` is that of the snapshot's file."""
     preferred = [p for p in pairs if not p.tie]
     return {
         "pairs": len(preferred),
@@ -147,14 +147,14 @@ def _jsonl(pairs: list[PreferencePair]) -> bytes:
     return "".join(json.dumps(_row(p), ensure_ascii=False) + "\n" for p in pairs).encode()
 
 
-def _row(pair: PreferencePair) -> dict:
-    """Without what is not said: snapshots from before it could be said keep their hash."""
+def _row(pair: PreferencePair) -> dict[str, Any]:
+    """The fields of a pair, `tie` and `strength` only where they are set: so older snapshots keep their hash."""
     row = asdict(pair)
     return {name: value for name, value in row.items() if name not in ("tie", "strength") or value}
 
 
 def read_snapshot(folder: Path) -> list[PreferencePair]:
-    """The pairs that `write_snapshot` froze."""
+    """The pairs that `write_snapshot` wrote."""
     with (folder / SNAPSHOT).open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return [PreferencePair(**{**row, "prompt": tuple(row["prompt"])}) for row in rows]

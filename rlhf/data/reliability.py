@@ -1,8 +1,8 @@
-"""How much an annotator's vote should count: the log-odds of being right, from gold answers and from agreement with others.
+"""Annotator weights: the log-odds of being right, estimated from gold answers and from agreement with others.
 
-One number an annotator, as in the one-coin model of Dawid and Skene (1979): whoever is right with probability p in every
-pair has a vote worth log(p / (1 - p)) (Nitzan and Paroush 1982, the best weighted majority). Few answers say little, so p
-is drawn towards the average. Counts are `agreement`'s. No torch.
+One number for each annotator, as in the one-coin model of Dawid and Skene (1979): whoever is right with probability p in every
+pair has a vote of weight log(p / (1 - p)) (Nitzan and Paroush 1982, the best weighted majority). A few answers are weak evidence,
+so p is shrunk towards the average. The counts come from `agreement`. No torch.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ from rlhf.analysis.agreement import AnnotatorRow
 from storage.core.database import Database
 
 PRIOR_PAIRS = 10.0
-"""Pairs that the average annotator is worth as evidence on each one."""
+"""Weight of the average accuracy in each annotator's estimate, in pairs."""
 
 MOST_ACCURATE = 0.95
-"""Highest accuracy that is believed: log-odds grow without end."""
+"""Largest accuracy that is used: log-odds grow without bound."""
 
 UNKNOWN_ACCURACY = 0.75
-"""Average accuracy where nothing tells: no two annotators judged the same, and no answer is known."""
+"""Average accuracy without evidence: no two annotators judged the same pair, and there are no gold answers."""
 
 
 def weights(store: Database, *, include_simulated: bool) -> dict[int, float]:
-    """By annotator id; 1 for an average annotator and for one of whom nothing is known, 0 for one no better than a coin."""
+    """Weights by annotator id: 1 for an average annotator and for one without evidence, 0 for one no better than chance."""
     rows = agreement.report(store, include_simulated=include_simulated).annotators
     average = average_accuracy(rows)
     return {row.id: log_odds(accuracy(row, average)) / log_odds(average) for row in rows}
 
 
 def average_accuracy(rows: Sequence[AnnotatorRow]) -> float:
-    """Of all annotators alike: what gold answers show, pooled with what agreement implies.
+    """The accuracy of all annotators together: gold answers, pooled with the accuracy that agreement implies.
 
     Two who are right with probability p, and err independently, agree on a pair with probability p^2 + (1 - p)^2.
     """
     units = sum(row.agreement_units for row in rows)
-    agreed = sum(row.agreement * row.agreement_units for row in rows if row.agreement_units)
+    agreed = sum(row.agreement * row.agreement_units for row in rows if row.agreement is not None)
     implied = (1 + math.sqrt(max(0.0, 2 * agreed / units - 1))) / 2 if units else 0.0
     cases = units + sum(row.gold.of for row in rows)
     if not cases:
         return UNKNOWN_ACCURACY
-    # A coin's average would leave nothing to weigh by.
+    # At an average of one half, its log-odds would be 0, and weights are divided by them.
     return min(MOST_ACCURATE, max(0.55, (implied * units + sum(row.gold.count for row in rows)) / cases))
 
 
 def accuracy(row: AnnotatorRow, average: float) -> float:
-    """One annotator's, drawn towards the average by `PRIOR_PAIRS`.
+    """One annotator's accuracy, shrunk towards the average by `PRIOR_PAIRS`.
 
     Agreement a with others who are right with probability q gives p from a = p q + (1 - p)(1 - q).
     """
-    implied = (row.agreement - (1 - average)) / (2 * average - 1) if row.agreement_units else 0.0
+    implied = (row.agreement - (1 - average)) / (2 * average - 1) if row.agreement is not None else 0.0
     right = row.gold.count + min(1.0, max(0.0, implied)) * row.agreement_units + average * PRIOR_PAIRS
     return right / (row.gold.of + row.agreement_units + PRIOR_PAIRS)
 
 
 def log_odds(p: float) -> float:
-    """log(p / (1 - p)), not below 0: a vote that is wrong more often than right is left out rather than turned round."""
+    """log(p / (1 - p)), not below 0: a vote that is wrong more often than right is ignored rather than reversed."""
     p = min(MOST_ACCURATE, p)
     return math.log(p / (1 - p)) if p > 0.5 else 0.0

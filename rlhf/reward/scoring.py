@@ -108,6 +108,6 @@ class FunctionReward:
     def score(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
         asked = [self.messages[tuple(r.ids[: r.start])] for r in rows]
         said = [self.backbone.decode(r.ids[r.start :]) for r in rows]
-        found = torch.tensor(reward_function.values(self.function, self.name, asked, said))
+        found = torch.tensor(reward_function.checked_scores(self.function, self.name, asked, said))
         on_progress()
         return found

@@ -1,4 +1,4 @@
-"""Looks at everything a round needs and says what to do about each thing that is wrong. Changes nothing."""
+"""The checks of `rankloop doctor`: everything that a round needs, with a remedy where something is wrong. Changes nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import psutil
 
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
+from rlhf.safe_files import ModelError
 from storage.core.database import DataFolder, StoreError, examine
 
 NEEDED_MEMORY_GIB = 10.0
@@ -21,7 +22,7 @@ NEEDED_DISK_GIB = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at; `remedy` is empty when it is well."""
+    """The result of one check; `remedy` is empty where it passed."""
 
     name: str
     found: str
@@ -44,8 +45,8 @@ def checks(folder: DataFolder, model: str, port: int) -> Iterator[Check]:
 
 
 def python() -> Check:
-    found = ".".join(map(str, sys.version_info[:3]))
-    return Check("Python", found, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer and run `make clean run`")
+    installed = ".".join(map(str, sys.version_info[:3]))
+    return Check("Python", installed, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer and run `make clean run`")
 
 
 def torch() -> Check:
@@ -73,16 +74,16 @@ def disk(folder: DataFolder) -> Check:
 
 def model_weights(model: str) -> Check:
     if model == DEFAULT_MODEL:
-        found = model_files.default_folder()
-        if model_files.is_intact(found):
-            return Check("weights", f"{found}, every sha256 right")
-        state = "damaged" if found.exists() else "not fetched yet"
-        return Check("weights", f"{found}: {state}", "run `rankloop serve`, which fetches them (93 MB)")
+        default = model_files.default_folder()
+        if model_files.is_intact(default):
+            return Check("weights", f"{default}, every sha256 right")
+        state = "damaged" if default.exists() else "not fetched yet"
+        return Check("weights", f"{default}: {state}", "run `rankloop serve`, which fetches them (93 MB)")
     try:
-        # A hub model that is not here yet is no fault, and fetching gigabytes is no check.
-        found = model_files.resolve(model, fetch=False)
-        return Check("weights", f"{model}: on the hub, fetched when first used" if found is None else str(found))
-    except model_files.ModelError as error:
+        # A hub model that is not fetched yet passes; a check does not fetch gigabytes.
+        folder = model_files.resolve(model, fetch=False)
+        return Check("weights", f"{model}: on the hub, fetched when first used" if folder is None else str(folder))
+    except ModelError as error:
         return Check("weights", model, str(error))
 
 
@@ -90,16 +91,16 @@ def store(folder: DataFolder) -> Check:
     if not folder.database.exists():
         return Check("store", f"{folder.database}: none yet; the first start makes it")
     try:
-        found = examine(folder.database)
+        examined = examine(folder.database)
     except StoreError as error:
         return Check("store", str(folder.database), str(error))
-    remedy = f"the file is damaged ({found.damage}): restore a backup" if found.damage else ""
-    if found.foreign:
-        remedy = f"it is not as rankloop made it ({found.foreign}): restore a backup, or take that out with the sqlite3 program"
-    elif found.unreadable:
-        remedy = f"rows that rankloop did not write are left out where they are met ({', '.join(found.unreadable)}): restore a backup"
-    soon = "; the next start brings it up to date" if found.pending else ""
-    return Check("store", f"{folder.database} at {found.version}{soon}", remedy)
+    remedy = f"the file is damaged ({examined.damage}): restore a backup" if examined.damage else ""
+    if examined.foreign:
+        remedy = f"it is not as rankloop made it ({examined.foreign}): restore a backup, or take that out with the sqlite3 program"
+    elif examined.unreadable:
+        remedy = f"rows that rankloop did not write are left out where they are met ({', '.join(examined.unreadable)}): restore a backup"
+    soon = "; the next start brings it up to date" if examined.pending else ""
+    return Check("store", f"{folder.database} at {examined.version}{soon}", remedy)
 
 
 def free_port(port: int) -> Check:

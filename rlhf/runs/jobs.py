@@ -1,6 +1,6 @@
-"""Starts, cancels, resumes and reaps rounds. Each is a process of its own; no torch here.
+"""Starts, cancels, resumes and reaps rounds. Each round is a process of its own. No torch here.
 
-A run's row is written first and its process started after, so nothing that was asked for is ever unknown.
+A run's row is written before its process starts, so every run that was started has a row.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from storage.core.records import Run
 from storage.project import runs
 
 HEARTBEAT_S = 3.0
-"""How often a worker says that it lives."""
+"""Interval of a worker's heartbeat, in seconds."""
 
 STALE_S = 60.0
-"""Silence after which a worker is taken for dead, in seconds."""
+"""Age of the last heartbeat, in seconds, at which a run is marked lost."""
 
 RECORDED = ("torch", "transformers", "trl", "peft", "datasets")
 
@@ -72,7 +72,7 @@ class Jobs:
         """Goes on from the last checkpoint of a run that failed, was cancelled or was lost, as a page asks for it.
 
         Raises:
-            RoundError: it is in no such state, it is paid by code, or another round is running.
+            RoundError: the run has another status, it names a reward function, or another round is running.
         """
         _refuse_code(runs.readable(self.store, run_id).config.get("reward_function"), f"rankloop train --resume {run_id}")
         self.requeue(run_id)
@@ -97,23 +97,23 @@ class Jobs:
         runs.request_cancel(self.store, run_id)
 
     def reap(self) -> list[str]:
-        """Marks as lost the runs whose worker died without a word. Returns their ids."""
+        """Marks as lost the runs whose worker died without writing a status. Returns their ids."""
         lost, alive = [], []
         for run in runs.all_runs(self.store):
             if run.status != "running" or not run.pid:
                 continue
             if _alive(run):
-                # Silent is not dead: the machine slept, or the store was locked.
+                # The worker lives without heartbeats: the machine slept, or the store was locked.
                 runs.beat(self.store, run.id)
                 alive.append(run.id)
-            # A worker that just ended has written its status already: look again before judging.
+            # A worker that ended just now has written its status already: the row is read again.
             elif runs.get(self.store, run.id).status == "running":
                 runs.finish(self.store, run.id, "lost", error="the worker process died; resume goes on from its last checkpoint")
                 lost.append(run.id)
         return lost + runs.mark_stale_lost(self.store, STALE_S, alive)
 
     def log_tail(self, run_id: str, lines: int = 40) -> str:
-        """The end of the worker's log; nothing where there is none, or no folder for it."""
+        """The last lines of the worker's log; empty where there is no log."""
         try:
             with self.folder.run_log(run_id).open("rb") as file:
                 file.seek(0, os.SEEK_END)
@@ -143,7 +143,7 @@ class Jobs:
 def _refuse_code(named: str | None, command: str) -> None:
     if named:
         raise RoundError(
-            f"This run is paid by the Python function {named}, and no page runs code: use the command line, {command} --reward {named}."
+            f"This run is scored by the Python function {named}, and no page runs code: use the command line, {command} --reward {named}."
         )
 
 

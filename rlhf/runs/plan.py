@@ -1,4 +1,4 @@
-"""How much work the methods of TRL are, for the time left. No torch."""
+"""Work estimates of the methods that TRL trains (DPO, SFT, RLOO, GRPO), for the progress bar and the time left. No torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rlhf.config import RoundConfig
 
 
 def updates(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> int:
-    """How often the policy's weights change."""
+    """Number of optimizer updates of the policy."""
     if config.method == "dpo":
         return config.dpo.epochs * -(-n_pairs // config.dpo.batch_size)
     if config.method == "sft":
@@ -15,23 +15,23 @@ def updates(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> int:
 
 
 def ticks(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> int:
-    """Every update ticks, and of a batch that is drawn every position."""
-    drawn = config.group.steps * config.ppo.max_new_tokens if config.method in ("rloo", "grpo") else 0
-    return drawn + updates(config, n_pairs, n_demonstrations)
+    """Units of work that the stage reports: one for each update, and one for each position of a batch that is sampled."""
+    sampled = config.group.steps * config.ppo.max_new_tokens if config.method in ("rloo", "grpo") else 0
+    return sampled + updates(config, n_pairs, n_demonstrations)
 
 
 def tokens_read(config: RoundConfig, n_pairs: int, n_demonstrations: int, *, prompt: int, decode_cost: float) -> float:
-    """The work in tokens read; learning from one costs as much as reading three.
+    """The stage's work in tokens of a forward pass; a token of an update costs as much as three.
 
     Args:
-        prompt: tokens of a usual prompt.
-        decode_cost: how many tokens can be read in the time that one is sampled.
+        prompt: tokens of a typical prompt.
+        decode_cost: tokens of a forward pass in the time that sampling one token takes.
     """
     answer = config.ppo.max_new_tokens
     if config.method == "dpo":
-        # Two answers a pair, each read by the reference too.
+        # Two answers for each pair, each with a forward pass of the reference too.
         return config.dpo.epochs * n_pairs * 2 * (prompt + answer) * (3 + 1)
     if config.method == "sft":
         return config.sft.epochs * n_demonstrations * (prompt + answer) * 3
-    # Once for the old policy, the reference and the reward model each.
+    # The old policy, the reference and the reward model each take one forward pass.
     return config.group.steps * config.group.batch_size * (answer * decode_cost + (prompt + answer) * (3 + 3))

@@ -1,7 +1,7 @@
-"""Any Python function as what PPO is paid: `rankloop train --reward module:function`. No torch.
+"""A Python function as the scorer of PPO: `rankloop train --reward module:function`. No torch.
 
-Code is named on a command line and nowhere else. A run's row records the name, so that its figures can be explained, but a
-name that only stands in a row starts nothing: the worker is told on its own command line as well, and both must agree.
+The function is named on a command line and nowhere else. A run's row records the name, so that its metrics can be explained,
+but a name in a row runs nothing: the worker's own command line names the function too, and both must agree.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from storage.core.records import Message
 
 RewardFunction = Callable[[list[list[Message]], list[str]], list[float]]
-"""`function(prompts, completions)`: one reward for each completion; higher is better. Rewards are paid as they are."""
+"""`function(prompts, completions)`: one score for each completion; higher is better. Scores are not normalised."""
 
 
 class RewardFunctionError(Exception):
-    """The function cannot be had or may not be run; the message says why and what to do."""
+    """The function cannot be loaded or may not be run; the message says why and what to do."""
 
 
 def load(name: str) -> RewardFunction:
     """The function behind `module:function`; the working directory is searched too.
 
     Raises:
-        RewardFunctionError: there is no such function.
+        RewardFunctionError: the name is not `module:function`, or there is no such function.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
@@ -40,34 +41,34 @@ def load(name: str) -> RewardFunction:
         raise RewardFunctionError(f"--reward {name}: {error}. {remedy}") from error
     if not callable(function):
         raise RewardFunctionError(f"--reward {name}: is a {type(function).__name__}, no function of prompts and completions")
-    return function
+    return cast(RewardFunction, function)
 
 
-def agreed(recorded: str | None, said: str | None) -> RewardFunction | None:
-    """The function of a run, if the command line names the one that its row records; None for a run that has none.
+def load_confirmed(recorded: str | None, named: str | None) -> RewardFunction | None:
+    """The reward function of a run, once the command line names the one that the run's row records; None for a run without one.
 
     Raises:
-        RewardFunctionError: they differ, or it cannot be had.
+        RewardFunctionError: the two names differ, or the function cannot be loaded.
     """
-    if recorded == said:
-        return None if said is None else load(said)
+    if recorded == named:
+        return None if named is None else load(named)
     if recorded is None:
-        raise RewardFunctionError(f"--reward {said}: the run was started without one. Leave it out, or start a new run.")
+        raise RewardFunctionError(f"--reward {named}: the run was started without one. Leave it out, or start a new run.")
     raise RewardFunctionError(
-        f"the run is paid by the Python function {recorded}, and code runs only when a command line names it: add --reward {recorded}"
+        f"the run is scored by the Python function {recorded}, and code runs only when a command line names it: add --reward {recorded}"
     )
 
 
-def values(function: RewardFunction, name: str, prompts: list[list[Message]], completions: list[str]) -> list[float]:
-    """What the function says, checked.
+def checked_scores(function: RewardFunction, name: str, prompts: list[list[Message]], completions: list[str]) -> list[float]:
+    """The function's scores of these completions, checked.
 
     Raises:
         RewardFunctionError: not one finite number for each completion.
     """
-    found = list(function(prompts, completions))
-    if len(found) != len(completions):
-        raise RewardFunctionError(f"{name} gave {len(found)} rewards for {len(completions)} completions: return one for each")
-    numbers = [float(value) for value in found]
-    if wrong := [n for n in numbers if not abs(n) < float("inf")]:
-        raise RewardFunctionError(f"{name} gave {wrong[0]}: return finite numbers, PPO cannot learn from others")
+    scores = list(function(prompts, completions))
+    if len(scores) != len(completions):
+        raise RewardFunctionError(f"{name} gave {len(scores)} rewards for {len(completions)} completions: return one for each")
+    numbers = [float(score) for score in scores]
+    if not_finite := [n for n in numbers if not abs(n) < float("inf")]:
+        raise RewardFunctionError(f"{name} gave {not_finite[0]}: return finite numbers, PPO cannot learn from others")
     return numbers

@@ -1,4 +1,4 @@
-"""Talks to a policy server, or to any endpoint that speaks the OpenAI chat protocol. No torch here."""
+"""Client of a policy server, or of any endpoint with the OpenAI chat protocol. No torch here."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Generic, TypeVar, cast
 
 import httpx2
 import openai
+from openai.types.chat import ChatCompletionMessageParam
 
 from storage.core.records import Message
 
@@ -21,42 +23,42 @@ CONNECT_S = 3.0
 """Longest wait for a connection, in seconds."""
 
 LOOKUP_S = 3.0
-"""Longest that the server may take to say what it is doing, in seconds. Nobody waits that long: see `PATIENCE_S`."""
+"""Timeout of a request for the status or the models, in seconds. Pages wait less: see `PATIENCE_S`."""
 
 PATIENCE_S = 0.5
-"""How long a page waits to hear what the server is doing, in seconds."""
+"""How long a page waits for the status or the models, in seconds."""
 
-KEPT_S = 30.0
-"""How long the last thing that the server said stands in for what it is too slow to say, in seconds."""
+MAX_AGE_S = 30.0
+"""Largest age, in seconds, of an earlier answer that a page gets when the new one does not come in time."""
 
 STREAM_S = 30.0
-"""Longest silence of an answer that is read as it is written, in seconds. The server begins within 20 s, or refuses."""
+"""Longest gap between two pieces of a streamed answer, in seconds. The server begins within 20 s, or refuses."""
 
 
 class PolicyServerDown(Exception):
-    """Nothing answers at the endpoint, or what answers is no such server; the message says what to do."""
+    """Nothing answers at the endpoint, or its answer does not follow the protocol; the message says what to do."""
 
 
 class PolicyServerBusy(PolicyServerDown):
-    """The server has all the answers to write that it takes on."""
+    """The server generates as many answers as it accepts at once."""
 
 
 class PolicyServerRefused(PolicyServerDown):
-    """The server does not take this request; the message says what is wrong with it."""
+    """The server refuses this request; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """What the policy server is busy with."""
+    """The state of the policy server."""
 
     ready: bool
     filling: bool
     seconds_per_comparison: float | None
     note: str
     batch_notes: dict[str, str] = field(default_factory=dict)
-    """Why a batch does not go on, by its id as text. Names policy versions: not for who judges blind."""
+    """Why a batch does not go on, by its id as text. Names policy versions: not for annotators who judge blind."""
     collector: str = ""
-    """The policy version for answers from elsewhere, if the server collects from there."""
+    """The policy version of answers from an outside endpoint, if the server collects from one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,8 @@ class Reply:
 class PolicyClient:
     """One endpoint. `base_url` ends in `/v1`.
 
-    `status` and `models` are for pages, in whose threads others judge: they are asked in two threads of their own, and
-    answer within `PATIENCE_S` whatever the server does.
+    `status` and `models` are for pages, whose threads serve annotators too: their requests run in two threads of their own, and
+    both methods return within `PATIENCE_S`, however slow the server is.
     """
 
     def __init__(self, base_url: str, api_key: str = "unused", timeout_s: float = 120.0):
@@ -79,12 +81,12 @@ class PolicyClient:
             base_url=self.base_url, api_key=api_key, max_retries=0, timeout=openai.Timeout(timeout_s, connect=CONNECT_S)
         )
         threads = ThreadPoolExecutor(2, thread_name_prefix="policy-lookup")
-        self._models = Lookup(self._ask_models, threads, self._silent)
-        self._status = Lookup(self._ask_status, threads, self._silent)
+        self._models = Lookup(self._fetch_models, threads, self._no_answer)
+        self._status = Lookup(self._fetch_status, threads, self._no_answer)
 
     @cached_property
     def _streaming(self) -> openai.AsyncOpenAI:
-        # No connection is kept: event loops come and go in tests, and an answer takes far longer than to connect.
+        # Without keep-alive: event loops come and go in tests, and generating an answer takes far longer than connecting.
         return openai.AsyncOpenAI(
             base_url=self.base_url,
             api_key=self.api_key,
@@ -102,21 +104,21 @@ class PolicyClient:
         """
         return self._models.get()
 
-    def _ask_models(self) -> list[str]:
+    def _fetch_models(self) -> list[str]:
         with map_client_errors(self.base_url):
             return [m.id for m in self._openai.with_options(timeout=LOOKUP_S).models.list()]
 
     async def stream(self, model: str, messages: Sequence[Message], *, temperature: float, max_tokens: int) -> AsyncIterator[str]:
-        """The answer, piece by piece. Closing the iterator stops the server; no thread waits for it.
+        """The answer, piece by piece. Closing the iterator stops the generation; no thread waits for it.
 
         Raises:
-            PolicyServerBusy: the server has enough to do.
-            PolicyServerRefused: the request is not one that it takes.
+            PolicyServerBusy: the server generates as many answers as it accepts at once.
+            PolicyServerRefused: the server refuses the request.
             PolicyServerDown: nothing answers, or the answer broke off.
         """
         with map_client_errors(self.base_url):
             async with await self._streaming.chat.completions.create(
-                model=model, messages=list(messages), temperature=temperature, max_tokens=max_tokens, stream=True
+                model=model, messages=_to_openai(messages), temperature=temperature, max_tokens=max_tokens, stream=True
             ) as chunks:
                 async for chunk in chunks:
                     if chunk.choices and chunk.choices[0].delta.content:
@@ -133,12 +135,12 @@ class PolicyClient:
         with map_client_errors(self.base_url):
             reply = self._openai.chat.completions.create(
                 model=model,
-                messages=list(messages),
+                messages=_to_openai(messages),
                 temperature=temperature,
                 top_p=top_p,
                 max_tokens=max_tokens,
                 seed=seed,
-                # OpenAI's protocol has none, though most servers of open models take it: only sent where somebody asks.
+                # OpenAI's protocol has no top_k, though most servers of open models accept it: sent only where it is set.
                 extra_body={"top_k": top_k} if top_k else None,
             )
             if not reply.choices:
@@ -146,14 +148,14 @@ class PolicyClient:
             return Reply(reply.choices[0].message.content or "", reply.choices[0].finish_reason or "stop")
 
     def status(self) -> ServerStatus:
-        """What the policy server is doing; only rankloop's own server knows this.
+        """The state of the policy server; only rankloop's own server has this route.
 
         Raises:
             PolicyServerDown: nothing answers, or not soon enough.
         """
         return self._status.get()
 
-    def _ask_status(self) -> ServerStatus:
+    def _fetch_status(self) -> ServerStatus:
         with map_client_errors(self.base_url):
             reply = self._http.get(self.base_url.removesuffix("/v1") + "/status")
             reply.raise_for_status()
@@ -163,7 +165,7 @@ class PolicyClient:
     def _http(self) -> httpx2.Client:
         return httpx2.Client(timeout=LOOKUP_S)
 
-    def _silent(self) -> PolicyServerDown:
+    def _no_answer(self) -> PolicyServerDown:
         return PolicyServerDown(
             f"the policy server at {self.base_url} has not answered for {PATIENCE_S:g} s. It may be busy or hang: wait a moment, "
             "and if it stays like this, start rankloop again."
@@ -171,47 +173,52 @@ class PolicyClient:
 
 
 class Lookup(Generic[T]):
-    """One question that many ask at once: it is put by one thread at a time, and all wait for its answer, but not for long.
+    """A request whose result many callers share: one thread sends it at a time, and each caller waits `PATIENCE_S` at most.
 
-    Once the answer was too slow, nobody waits until one has come again.
+    After a result that was too slow, callers do not wait at all until one has come in time again.
     """
 
-    def __init__(self, ask: Callable[[], T], threads: ThreadPoolExecutor, silent: Callable[[], Exception]):
-        self._ask, self._threads, self._silent = ask, threads, silent
+    def __init__(self, fetch: Callable[[], T], threads: ThreadPoolExecutor, no_answer: Callable[[], Exception]):
+        self._fetch, self._threads, self._no_answer = fetch, threads, no_answer
         self._lock = Lock()
-        self._flight: Future[T] | None = None
-        self._known: tuple[float, T] | None = None
+        self._pending: Future[T] | None = None
+        self._last: tuple[float, T] | None = None
         self._slow = False
 
     def get(self) -> T:
-        """What the question's answer is, or was lately where it does not come in time; raises what `ask` raises."""
+        """The result, or the last one if it is recent and the new one does not come in time. Raises what `fetch` raises."""
         with self._lock:
-            if self._flight is None or self._flight.done():
-                self._begun = time.monotonic()
-                self._flight = self._threads.submit(self._timed)
-            flight = self._flight
-            patience = 0.0 if self._slow else max(0.0, self._begun + PATIENCE_S - time.monotonic())
+            if self._pending is None or self._pending.done():
+                self._pending_since = time.monotonic()
+                self._pending = self._threads.submit(self._timed)
+            pending = self._pending
+            wait_s = 0.0 if self._slow else max(0.0, self._pending_since + PATIENCE_S - time.monotonic())
         try:
-            return flight.result(patience)
+            return pending.result(wait_s)
         except TimeoutError:
             self._slow = True
-        known = self._known
-        if known is not None and time.monotonic() - known[0] < KEPT_S:
-            return known[1]
-        raise self._silent()
+        last = self._last
+        if last is not None and time.monotonic() - last[0] < MAX_AGE_S:
+            return last[1]
+        raise self._no_answer()
 
     def _timed(self) -> T:
         started = time.monotonic()
         try:
-            found = self._ask()
-            self._known = (time.monotonic(), found)
-            return found
+            result = self._fetch()
+            self._last = (time.monotonic(), result)
+            return result
         finally:
             self._slow = time.monotonic() - started > PATIENCE_S
 
 
+def _to_openai(messages: Sequence[Message]) -> list[ChatCompletionMessageParam]:
+    # openai has a type for each role; a message's role is known only when it is sent.
+    return cast(list[ChatCompletionMessageParam], list(messages))
+
+
 class map_client_errors:
-    """Turns the foreign errors of one endpoint into ours, once."""
+    """Turns the errors of openai and httpx2 into those of this module."""
 
     def __init__(self, base_url: str):
         self.base_url = base_url
@@ -219,12 +226,12 @@ class map_client_errors:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if isinstance(error, openai.APIStatusError):
-            # 503 is also said where an adapter cannot be read; only who is too busy says when to come back.
+            # The server also answers 503 where an adapter cannot be read; only a busy one sends retry-after.
             busy = error.status_code == 503 and "retry-after" in error.response.headers
-            kind = PolicyServerBusy if busy else PolicyServerRefused if error.status_code < 500 else PolicyServerDown
-            raise kind(f"{self.base_url} refused ({error.status_code}): {error.message}") from error
+            failure = PolicyServerBusy if busy else PolicyServerRefused if error.status_code < 500 else PolicyServerDown
+            raise failure(f"{self.base_url} refused ({error.status_code}): {error.message}") from error
         if isinstance(error, (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError)):
             raise PolicyServerDown(
                 f"no answer from the policy server at {self.base_url} ({type(error).__name__}). It is restarted within "

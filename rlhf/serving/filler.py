@@ -1,8 +1,8 @@
-"""Keeps comparisons waiting to be judged, so that annotators never wait for a model.
+"""Generates comparisons ahead of the annotators, so that nobody waits for a model.
 
-Batches that a lead asked for come first; when they are written, the queue is filled by itself. Which prompt and which
-policies a comparison takes is decided here; how an answer is drawn is the generator's matter: the policy server's own
-backbone, or any OpenAI-compatible endpoint.
+Batches that a lead ordered are generated first; after them, the queue is filled up to `QUEUE_TARGET`. This module chooses the
+prompt and the policy versions of each comparison. A `CompletionSource` samples the answers: the policy server's own engine, or
+any OpenAI-compatible endpoint.
 """
 
 from __future__ import annotations
@@ -25,48 +25,53 @@ from storage.judging import queue
 log = logging.getLogger("rankloop.filler")
 
 COLLECTING = Sampling(temperature=0.7, max_new_tokens=96)
-"""How answers that people judge are drawn: long enough to say something, short enough to be read twice."""
+"""Sampling of the answers that people judge: long enough for an answer with content, short enough to be read twice."""
 
 QUEUE_TARGET = 24
-"""Comparisons kept waiting."""
+"""Comparisons that wait to be judged, at least."""
 
 LARGEST_BATCH = 8
-"""Comparisons written at once; small, so that the first are there soon and the server stays responsive."""
+"""Comparisons generated at once; small, so that the first are ready soon and the server stays responsive."""
 
 ANSWERS_AT_ONCE = 2 * LARGEST_BATCH
-"""Answers drawn at once: comparisons of many answers are written a few at a time."""
+"""Answers sampled at once: of comparisons with many answers, fewer are generated at once."""
 
-REDRAWS = 2
-"""Times that a batch's empty or repeated answers are drawn anew before its comparison does without them."""
+MAX_RESAMPLES = 2
+"""Times that a batch's empty or repeated answers are sampled again before its comparison is stored without them."""
 
-REST_S = 30.0
-"""How long a batch that cannot go on now lets the others pass, in seconds."""
+PAUSE_S = 30.0
+"""Pause of a batch that cannot go on, in seconds; the other batches go on meanwhile."""
 
 NO_PROMPTS = "There are no prompts yet: import some."
 
 NOT_WRITTEN = "The last answers could not be written ({kind}): the policy server's log, logs/policy-server.log, says why."
-"""The message of the error itself may name policy versions, endpoints and ids, and is not for who judges blind."""
+"""The error's own message may name policy versions, endpoints and ids, which annotators who judge blind must not see."""
 
 Assignments = tuple[Prompt, *tuple[PolicyVersion, ...]]
-"""A prompt and who answers it, once for each answer."""
+"""A prompt and the policy version of each of its answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedCompletion:
-    """One answer as a generator returns it."""
+    """One answer as a completion source returns it."""
 
     text: str
     finish_reason: str
     latency_s: float
     seed: int | None = None
-    """The seed of this answer alone, where it has one of its own."""
+    """The seed of this answer, where it has its own; otherwise the batch's."""
 
 
 class CompletionSource(Protocol):
-    """Draws one answer for each (policy, prompt)."""
+    """Samples one answer for each (policy version, prompt)."""
 
     def __call__(
-        self, asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = ...
+        self,
+        requests: Sequence[tuple[PolicyVersion, Prompt]],
+        sampling: Sampling,
+        seed: int,
+        on_progress: Callable[[], None] = ...,
+        /,
     ) -> list[GeneratedCompletion]: ...
 
 
@@ -76,9 +81,15 @@ class EndpointSource:
     def __init__(self, client: PolicyClient, model: str):
         self.client, self.model = client, model
 
-    def __call__(self, asked, sampling, seed, on_progress=lambda: None) -> list[GeneratedCompletion]:
-        drawn = []
-        for i, (_, prompt) in enumerate(asked):
+    def __call__(
+        self,
+        requests: Sequence[tuple[PolicyVersion, Prompt]],
+        sampling: Sampling,
+        seed: int,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> list[GeneratedCompletion]:
+        answers = []
+        for i, (_, prompt) in enumerate(requests):
             started = time.monotonic()
             reply = self.client.complete(
                 self.model,
@@ -89,145 +100,150 @@ class EndpointSource:
                 max_tokens=sampling.max_new_tokens,
                 seed=seed + i,
             )
-            drawn.append(GeneratedCompletion(reply.text, reply.finish_reason, time.monotonic() - started, seed + i))
+            answers.append(GeneratedCompletion(reply.text, reply.finish_reason, time.monotonic() - started, seed + i))
             on_progress()
-        return drawn
+        return answers
 
 
 def route_by_collector(collector: PolicyVersion, elsewhere: CompletionSource, here: CompletionSource) -> CompletionSource:
-    """Draws the collector's answers elsewhere and everybody else's here."""
+    """A source that takes the collector's answers from `elsewhere` and those of all other versions from `here`."""
 
-    def generate(asked, sampling, seed, on_progress=lambda: None) -> list[GeneratedCompletion]:
-        drawn: dict[int, GeneratedCompletion] = {}
-        for draw, its_own in ((elsewhere, True), (here, False)):
-            mine = [i for i, (policy, _) in enumerate(asked) if (policy.id == collector.id) is its_own]
-            if mine:
-                drawn |= zip(mine, draw([asked[i] for i in mine], sampling, seed, on_progress), strict=True)
-        return [drawn[i] for i in range(len(asked))]
+    def generate(
+        requests: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = lambda: None
+    ) -> list[GeneratedCompletion]:
+        answers: dict[int, GeneratedCompletion] = {}
+        for source, of_collector in ((elsewhere, True), (here, False)):
+            indices = [i for i, (policy, _) in enumerate(requests) if (policy.id == collector.id) is of_collector]
+            if indices:
+                answers |= zip(indices, source([requests[i] for i in indices], sampling, seed, on_progress), strict=True)
+        return [answers[i] for i in range(len(requests))]
 
     return generate
 
 
 def policies_for_pair(base: PolicyVersion, tuned: PolicyVersion | None, index: int) -> tuple[PolicyVersion, PolicyVersion]:
-    """Who answers the index-th comparison: once there is a tuned policy, it meets the base every second time."""
+    """The two versions of the index-th comparison: the base twice, or once there is a tuned policy, it and in turn base or itself."""
     if tuned is None:
         return base, base
     return (tuned, base) if index % 2 == 0 else (tuned, tuned)
 
 
 def round_robin(batch: Batch, versions: Sequence[PolicyVersion], index: int) -> list[PolicyVersion]:
-    """Who answers the index-th comparison of a batch: its versions in turn, going on where the last comparison stopped."""
+    """The versions of the index-th comparison of a batch: the batch's versions in turn, continued from the comparison before."""
     return [versions[(index * batch.answers + i) % len(versions)] for i in range(batch.answers)]
 
 
 def write_comparisons(
     store: Database,
     generate: CompletionSource,
-    chosen: Sequence[Assignments],
+    assignments: Sequence[Assignments],
     *,
     sampling: Sampling,
     seed: int,
     on_progress: Callable[[], None] = lambda: None,
     batch: Batch | None = None,
 ) -> list[Prompt]:
-    """Draws the answers for each and stores the comparisons that have two or more. Returns the prompts of the others.
+    """Samples the answers of each comparison and stores the comparisons with two or more. Returns the prompts of the others.
 
-    An answer that is empty or repeats an earlier one cannot be judged: a batch draws it anew, up to `REDRAWS` times, and
-    in the end a comparison does without it. What belongs to a batch that was cancelled meanwhile is thrown away.
+    An answer that is empty or repeats an earlier one cannot be judged: for a batch it is sampled again, up to `MAX_RESAMPLES`
+    times; after that the comparison is stored without it. Answers for a batch that was cancelled meanwhile are discarded.
     """
-    asked = [(policy, prompt) for prompt, *speakers in chosen for policy in speakers]
-    drawn = generate(asked, sampling, seed, on_progress)
-    places = _places(chosen)
-    # Greedy answers come out the same however often they are drawn.
-    for attempt in range(1, REDRAWS + 1 if batch and sampling.temperature > 0 else 1):
-        useless = [i for place in places for i in place if i not in _distinct(drawn, place)]
-        if not useless:
+    requests = [(policy, prompt) for prompt, *versions in assignments for policy in versions]
+    answers = generate(requests, sampling, seed, on_progress)
+    indices_of = _answer_indices(assignments)
+    # Greedy answers are the same however often they are sampled.
+    for attempt in range(1, MAX_RESAMPLES + 1 if batch and sampling.temperature > 0 else 1):
+        unusable = [i for indices in indices_of for i in indices if i not in _distinct(answers, indices)]
+        if not unusable:
             break
-        again = generate([asked[i] for i in useless], sampling, (seed + attempt) % 2**31, on_progress)
-        drawn = [*drawn]
-        for i, answer in zip(useless, again, strict=True):
-            drawn[i] = answer
-    dropped = []
+        resampled = generate([requests[i] for i in unusable], sampling, (seed + attempt) % 2**31, on_progress)
+        answers = [*answers]
+        for i, answer in zip(unusable, resampled, strict=True):
+            answers[i] = answer
+    dropped: list[Prompt] = []
     order = random.Random(seed)
     with store.atomic():
         if batch and batch.id not in {unfinished.id for unfinished in batches.unfinished(store)}:
             return dropped
-        for (prompt, *speakers), place in zip(chosen, places, strict=True):
-            kept = _distinct(drawn, place)
-            if len(kept) < comparisons.FEWEST:
+        for (prompt, *versions), indices in zip(assignments, indices_of, strict=True):
+            usable = _distinct(answers, indices)
+            if len(usable) < comparisons.FEWEST:
                 dropped.append(prompt)
                 continue
-            # A version that always came first would make the first place, and the lower id, mean something.
-            ids = [_store(store, asked[kept[n]], drawn[kept[n]], sampling, seed) for n in comparisons.order_of_writing(len(kept), order)]
+            # If one version always came first, the first place and the lower id would tell which version it is.
+            ids = [
+                _store(store, requests[usable[n]], answers[usable[n]], sampling, seed)
+                for n in comparisons.order_of_writing(len(usable), order)
+            ]
             if batch:
                 comparisons.add(store, prompt.id, ids, purpose="batch", priority=batch.priority, batch_id=batch.id)
             else:
-                comparisons.add(store, prompt.id, ids, purpose="versus" if len({s.id for s in speakers}) > 1 else "collect")
+                comparisons.add(store, prompt.id, ids, purpose="versus" if len({s.id for s in versions}) > 1 else "collect")
         if batch:
-            batches.made(store, batch.id, len(chosen) - len(dropped))
+            batches.made(store, batch.id, len(assignments) - len(dropped))
     return dropped
 
 
-def _places(chosen: Sequence[Assignments]) -> list[range]:
-    """Where each comparison's answers stand among all that are drawn."""
-    places, start = [], 0
-    for _, *speakers in chosen:
-        places.append(range(start, start + len(speakers)))
-        start += len(speakers)
-    return places
+def _answer_indices(assignments: Sequence[Assignments]) -> list[range]:
+    """The indices of each comparison's answers among all sampled answers."""
+    indices, start = [], 0
+    for _, *versions in assignments:
+        indices.append(range(start, start + len(versions)))
+        start += len(versions)
+    return indices
 
 
-def _distinct(drawn: Sequence[GeneratedCompletion], place: Iterable[int]) -> list[int]:
-    """The places of answers that say something, the first where several say the same."""
+def _distinct(answers: Sequence[GeneratedCompletion], indices: Iterable[int]) -> list[int]:
+    """The indices of the answers that are not empty, of equal answers the first."""
     first: dict[str, int] = {}
-    for i in place:
-        if said := drawn[i].text.strip():
-            first.setdefault(said, i)
+    for i in indices:
+        if text := answers[i].text.strip():
+            first.setdefault(text, i)
     return list(first.values())
 
 
-def _store(store: Database, asked: tuple[PolicyVersion, Prompt], drawn: GeneratedCompletion, sampling: Sampling, seed: int) -> int:
-    policy, prompt = asked
+def _store(store: Database, request: tuple[PolicyVersion, Prompt], answer: GeneratedCompletion, sampling: Sampling, seed: int) -> int:
+    policy, prompt = request
     return completions.add(
         store,
         prompt_id=prompt.id,
         policy_version_id=policy.id,
-        text=drawn.text,
+        text=answer.text,
         sampling=sampling,
-        seed=seed if drawn.seed is None else drawn.seed,
-        finish_reason=drawn.finish_reason,
-        latency_s=drawn.latency_s,
+        seed=seed if answer.seed is None else answer.seed,
+        finish_reason=answer.finish_reason,
+        latency_s=answer.latency_s,
     )
 
 
-def least_used(store: Database, count: int, places: Mapping[int, int]) -> list[Prompt]:
+def least_used(store: Database, count: int, queue_positions: Mapping[int, int]) -> list[Prompt]:
     """The prompts with the fewest comparisons so far, in the order they were added.
 
     Args:
-        places: by prompt id, the number of comparisons it is taken to have at least; see `requeue_prompts`.
+        queue_positions: by prompt id, the number of comparisons that it counts as having, at least; see `requeue_prompts`.
     """
     usage = comparisons.prompt_usage(store)
     every = prompts.of_split(store)
-    ranked = sorted(every, key=lambda p: (max(usage.get(p.id, 0), places.get(p.id, 0)), p.id))
+    ranked = sorted(every, key=lambda p: (max(usage.get(p.id, 0), queue_positions.get(p.id, 0)), p.id))
     return [ranked[i % len(ranked)] for i in range(count)] if ranked else []
 
 
-def requeue_prompts(store: Database, places: dict[int, int], dropped: Sequence[Prompt]) -> None:
-    """Sends prompts to the end of the line: one that is always answered alike would stay first in it for good."""
-    last = max([*comparisons.prompt_usage(store).values(), *places.values()], default=0)
-    places.update({prompt.id: last + 1 for prompt in dropped})
+def requeue_prompts(store: Database, queue_positions: dict[int, int], dropped: Sequence[Prompt]) -> None:
+    """Moves prompts to the end of the queue: a prompt that always gets identical answers would stay first for good."""
+    last = max([*comparisons.prompt_usage(store).values(), *queue_positions.values()], default=0)
+    queue_positions.update({prompt.id: last + 1 for prompt in dropped})
 
 
 def servable(_: PolicyVersion) -> str:
-    """For a generator that speaks as anyone."""
+    """The refusal reason of a source that can answer as every version: none."""
     return ""
 
 
 class ComparisonGenerator:
-    """Writes batches and tops the queue up in a thread of the policy server, until `stop`.
+    """Generates batches and fills the queue in a thread of the policy server, until `stop`.
 
     Args:
-        why_not: what keeps a policy version from answering here, as a sentence; empty when nothing does.
+        refusal_reason: why a policy version cannot answer here, as a sentence; empty where it can.
     """
 
     def __init__(
@@ -244,24 +260,24 @@ class ComparisonGenerator:
         self.seconds_per_comparison: float | None = None
         self.filling = False
         self.note = ""
-        """Why nothing is written, for everybody: who judges blind reads it, so it names no policy version."""
+        """Why nothing is generated, for everybody: annotators who judge blind read it, so it names no policy version."""
         self.batch_notes: dict[int, str] = {}
-        """Why a batch does not go on, by its id. Names policy versions: for a lead, not for who judges blind."""
-        self._places: dict[int, int] = {}
-        self._resting: dict[int, float] = {}
-        self._over = threading.Event()
+        """Why a batch does not go on, by its id. Names policy versions: for leads, not for annotators who judge blind."""
+        self._queue_positions: dict[int, int] = {}
+        self._paused_until: dict[int, float] = {}
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="filler", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._over.set()
+        self._stopping.set()
         self._thread.join(timeout=10)
 
     def _loop(self) -> None:
         size = 1
-        while not self._over.is_set():
+        while not self._stopping.is_set():
             try:
                 batch = self._next_batch()
                 missing = QUEUE_TARGET - queue.least_waiting(self.store, at_most=QUEUE_TARGET)
@@ -271,85 +287,85 @@ class ComparisonGenerator:
                 elif missing > 0:
                     self.note = self._fill(min(size, missing))
                 else:
-                    self._over.wait(1.0)
+                    self._stopping.wait(1.0)
                     continue
                 size = min(2 * size, LARGEST_BATCH)
             except InterruptedError:
                 return
             except Exception as error:
-                # One bad batch must not end the collecting for good.
+                # One bad batch must not end the thread.
                 log.warning("could not fill the queue: %s", error, exc_info=not isinstance(error, PolicyServerDown))
                 self.note = NOT_WRITTEN.format(kind=type(error).__name__)
-                self._over.wait(5.0)
+                self._stopping.wait(5.0)
 
-    # ---- what a lead asked for
+    # ---- batches of a lead
 
     def _next_batch(self) -> Batch | None:
         """The first batch that can go on now."""
         unfinished = {batch.id: batch for batch in batches.unfinished(self.store)}
-        # Made anew and never changed in place: the status is read by another thread.
+        # Replaced, never changed in place: another thread reads it for the status.
         self.batch_notes = {i: note for i, note in self.batch_notes.items() if i in unfinished}
-        return next((b for b in unfinished.values() if self._resting.get(b.id, 0.0) <= time.monotonic()), None)
+        return next((b for b in unfinished.values() if self._paused_until.get(b.id, 0.0) <= time.monotonic()), None)
 
     def _write(self, batch: Batch, size: int) -> None:
-        """Writes a few comparisons of a batch. One that cannot go on says why and rests, so that the others do."""
+        """Generates a few comparisons of a batch. A batch that cannot go on gets a note and a pause, and the others go on."""
         try:
             note = self._write_some(batch, size)
         except InterruptedError:
             raise
         except Exception as error:
-            log.warning("batch %d rests", batch.id, exc_info=not isinstance(error, PolicyServerDown))
+            log.warning("batch %d is paused", batch.id, exc_info=not isinstance(error, PolicyServerDown))
             note = str(error) or type(error).__name__
-        others = {i: said for i, said in self.batch_notes.items() if i != batch.id}
+        others = {i: text for i, text in self.batch_notes.items() if i != batch.id}
         self.batch_notes = others | {batch.id: note} if note else others
         if note:
-            self._resting[batch.id] = time.monotonic() + REST_S
+            self._paused_until[batch.id] = time.monotonic() + PAUSE_S
 
     def _write_some(self, batch: Batch, size: int) -> str:
-        known = {version.id: version for version in policies.all_versions(self.store)}
-        versions = [known[policy_id] for policy_id in batch.policy_ids]
+        version_of = {version.id: version for version in policies.all_versions(self.store)}
+        versions = [version_of[policy_id] for policy_id in batch.policy_ids]
         if reason := next(filter(None, map(self.refusal_reason, versions)), ""):
             return reason
         count = max(1, min(size, batch.asked - batch.made, ANSWERS_AT_ONCE // batch.answers))
-        if not (found := least_used(self.store, count, self._places)):
+        if not (next_prompts := least_used(self.store, count, self._queue_positions)):
             return NO_PROMPTS
-        chosen = [(prompt, *round_robin(batch, versions, batch.made + i)) for i, prompt in enumerate(found)]
-        dropped = self._timed(chosen, batch.sampling, batch)
-        if len(dropped) == len(chosen):
+        assignments: list[Assignments] = [(prompt, *round_robin(batch, versions, batch.made + i)) for i, prompt in enumerate(next_prompts)]
+        dropped = self._timed(assignments, batch.sampling, batch)
+        if len(dropped) == len(assignments):
             return "The answers to the last prompts were all alike, or empty: cancel the batch and ask for a higher temperature."
         return ""
 
-    # ---- what nobody asked for
+    # ---- the queue
 
     def _fill(self, count: int) -> str:
-        """Writes up to `count` comparisons; returns what a person should know of it, if anything."""
-        found = least_used(self.store, count, self._places)
-        if not found:
-            self._over.wait(2.0)
+        """Generates up to `count` comparisons; returns a note for people, empty where all went well."""
+        next_prompts = least_used(self.store, count, self._queue_positions)
+        if not next_prompts:
+            self._stopping.wait(2.0)
             return NO_PROMPTS
         base = self.collector or policies.ensure_base(self.store, self.base_model)
         tuned = None if self.collector else policies.latest_tuned(self.store, self.base_model)
-        # An adapter that is missing, or leads elsewhere, must not keep people from judging the base.
+        # An adapter that is missing or unsafe must not keep people from judging the base.
         refusal_reason = self.refusal_reason(tuned) if tuned else ""
         tuned = None if refusal_reason else tuned
         total = sum(comparisons.prompt_usage(self.store).values())
-        chosen = [(prompt, *policies_for_pair(base, tuned, total + i)) for i, prompt in enumerate(found)]
-        dropped = self._timed(chosen, COLLECTING)
-        if len(dropped) == len(chosen):
+        assignments: list[Assignments] = [(prompt, *policies_for_pair(base, tuned, total + i)) for i, prompt in enumerate(next_prompts)]
+        dropped = self._timed(assignments, COLLECTING)
+        if len(dropped) == len(assignments):
             return "The model answered every prompt of the last batch twice alike, or not at all."
         return refusal_reason
 
-    def _timed(self, chosen: Sequence[Assignments], sampling: Sampling, batch: Batch | None = None) -> list[Prompt]:
-        """Writes comparisons, keeps the time that one took, and sends the prompts that gave none to the end of the line."""
+    def _timed(self, assignments: Sequence[Assignments], sampling: Sampling, batch: Batch | None = None) -> list[Prompt]:
+        """Generates comparisons, records the time that each took, and moves prompts that gave none to the end of the queue."""
         started = time.monotonic()
         dropped = write_comparisons(
-            self.store, self.generate, chosen, sampling=sampling, seed=secrets.randbelow(2**31), on_progress=self._check, batch=batch
+            self.store, self.generate, assignments, sampling=sampling, seed=secrets.randbelow(2**31), on_progress=self._check, batch=batch
         )
-        requeue_prompts(self.store, self._places, dropped)
-        if len(dropped) < len(chosen):
-            self.seconds_per_comparison = (time.monotonic() - started) / (len(chosen) - len(dropped))
+        requeue_prompts(self.store, self._queue_positions, dropped)
+        if len(dropped) < len(assignments):
+            self.seconds_per_comparison = (time.monotonic() - started) / (len(assignments) - len(dropped))
         return dropped
 
     def _check(self) -> None:
-        if self._over.is_set():
+        if self._stopping.is_set():
             raise InterruptedError("the server is stopping")

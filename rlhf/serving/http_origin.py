@@ -42,8 +42,8 @@ def is_from_elsewhere(method: str, headers: Mapping[str, str]) -> bool:
 def _host(host_header: str) -> str:
     """The name in a Host header; empty where it is none."""
     try:
-        found = urlsplit(f"//{host_header}")
-        return "" if found.username is not None or found.path or found.query or found.fragment else found.hostname or ""
+        url = urlsplit(f"//{host_header}")
+        return "" if url.username is not None or url.path or url.query or url.fragment else url.hostname or ""
     except ValueError:
         return ""
 

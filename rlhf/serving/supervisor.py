@@ -1,4 +1,4 @@
-"""Keeps the policy server alive from the web process: starts it, restarts it when it dies, stops it at the end."""
+"""Runs the policy server as a process of the web process: starts it, restarts it when it dies, stops it at the end."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from rlhf.runs.environment import engine_environment
 log = logging.getLogger("rankloop.supervisor")
 
 QUICK_DEATH_S = 20.0
-"""A server that lived shorter than this is not restarted at once."""
+"""A server that ran shorter than this is restarted after a longer pause each time."""
 
 LONGEST_PAUSE_S = 60.0
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
+    """A free TCP port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class PolicyServer:
@@ -39,8 +40,9 @@ class PolicyServer:
             sys.executable, "-m", "rlhf.generation.server", "--data", str(data), "--port", str(self.port),
             "--parent", str(os.getpid()), *options,
         ]  # fmt: skip
-        self._over = threading.Event()
-        self._process: subprocess.Popen | None = None
+        self._stopping = threading.Event()
+        # There is none before `start`.
+        self._process: subprocess.Popen[bytes]
         self._thread = threading.Thread(target=self._watch, name="policy-server-watch", daemon=True)
 
     @property
@@ -53,9 +55,9 @@ class PolicyServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the server; kills it if it does not go within seconds."""
-        self._over.set()
-        # First the watch, or it might start another server behind this one's back.
+        """Ends the server; kills it if it does not end within seconds."""
+        self._stopping.set()
+        # The watching thread ends first, or it might start another server meanwhile.
         self._thread.join(timeout=10)
         self._process.terminate()
         try:
@@ -66,7 +68,7 @@ class PolicyServer:
 
     def _spawn(self) -> None:
         with self.log_file.open("ab") as output:
-            # A session of its own: Ctrl-C in the terminal is for the web process, which then stops this one in order.
+            # A session of its own: Ctrl-C in the terminal reaches only the web process, which then stops the server.
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -79,13 +81,13 @@ class PolicyServer:
     def _watch(self) -> None:
         pause = 1.0
         started = time.monotonic()
-        while not self._over.wait(0.5):
+        while not self._stopping.wait(0.5):
             code = self._process.poll()
             if code is None:
                 continue
             pause = 1.0 if time.monotonic() - started > QUICK_DEATH_S else min(2 * pause, LONGEST_PAUSE_S)
             log.warning("the policy server ended with %s; starting it again in %.0f s (log: %s)", code, pause, self.log_file)
-            if self._over.wait(pause):
+            if self._stopping.wait(pause):
                 return
             started = time.monotonic()
             self._spawn()

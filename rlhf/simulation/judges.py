@@ -1,6 +1,6 @@
-"""Declared rules that simulated annotators judge by, and that a tuned policy can be measured with.
+"""Declared rules: simulated annotators judge by them, and a tuned policy can be evaluated under them.
 
-A rule gives every answer a number; the higher one is better and equal ones tie. Nothing here is a reward model.
+A rule gives every answer a score; a higher score is better and equal scores tie. None of this is learned.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,7 +18,7 @@ WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 
 class JudgeError(ValueError):
-    """A rule is unknown or lacks what it needs."""
+    """A rule is unknown, or lacks the words that it needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class LabelRule:
     name: str
     words: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name not in RULES:
             raise JudgeError(f"--judge {self.name}: choose one of {', '.join(RULES)}")
         if self.name == "lexical" and not self.words:
@@ -53,20 +53,21 @@ class LabelRule:
 
 
 def with_label_noise(tiers: Tiers, flip: float, rng: random.Random) -> Tiers:
-    """The same tiers, or with probability `flip` in reverse: an annotator's slip."""
+    """The same tiers, or with probability `flip` the reversed ones: label noise, as of an annotator's mistake."""
     return tuple(reversed(tiers)) if rng.random() < flip else tiers
 
 
 @cache
-def _vader():
+def _polarity_scores() -> Callable[[str], Mapping[str, float]]:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
-    return SentimentIntensityAnalyzer()
+    scores: Callable[[str], Mapping[str, float]] = SentimentIntensityAnalyzer().polarity_scores
+    return scores
 
 
 def sentiment(answer: str, words: Sequence[str]) -> float:
     """VADER's compound score, -1 (negative) to 1 (positive) (Hutto and Gilbert 2014)."""
-    return _vader().polarity_scores(answer)["compound"]
+    return _polarity_scores()(answer)["compound"]
 
 
 def concise(answer: str, words: Sequence[str]) -> float:

@@ -1,4 +1,4 @@
-"""Simulated annotators: they judge by a declared rule, slip now and then, and are marked as simulated everywhere."""
+"""Simulated annotators: they judge by a declared rule with label noise, and are marked as simulated everywhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ATTEMPTS = 3
 
 
 class SimulationError(Exception):
-    """Nothing can be judged; the message says why and what to do."""
+    """The simulation cannot go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Plan:
     judgments: int
     annotators: int
     flip: float
-    """Probability that an annotator turns a judgment round, 0 to 1."""
+    """Probability that a judgment is reversed, 0 to 1."""
     seed: int
     sampling: Sampling
 
@@ -44,11 +44,11 @@ def simulate(
 ) -> int:
     """Adds `plan.judgments` simulated judgments, each on a comparison that no simulated annotator has judged.
 
-    Comparisons that are missing are generated, on the prompts that have the fewest. What was judged when an
-    interruption comes stays judged. Returns the number of ties under the rule.
+    Comparisons that are missing are generated, on the prompts that have the fewest. Judgments made before an
+    interruption stay. Returns the number of ties under the rule.
 
     Raises:
-        SimulationError: there are no prompts, the model's answers cannot be told apart, or the annotators of this seed
+        SimulationError: there are no prompts, the model's answers are all identical or empty, or the annotators of this seed
             judge by another rule.
     """
     try:
@@ -61,16 +61,16 @@ def simulate(
             f"the annotators of seed {plan.seed} judge by other words, or slip more or less often: choose another --seed"
         ) from error
     rng = random.Random(plan.seed)
-    places: dict[int, int] = {}
+    queue_positions: dict[int, int] = {}
     done = ties = 0
     while done < plan.judgments:
-        found = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
-        if not found:
-            _write_more(store, generate, base, plan, done, places, on_progress)
+        batch = comparisons.without_simulated_judgment(store, min(COMPARISONS_PER_BATCH, plan.judgments - done))
+        if not batch:
+            _write_more(store, generate, base, plan, done, queue_positions, on_progress)
             continue
         with store.atomic():
-            for comparison in found:
-                tiers = judged(comparison, plan, rng)
+            for comparison in batch:
+                tiers = judge_comparison(comparison, plan, rng)
                 ties += len(tiers) == 1
                 judgments.add_simulated(store, comparison.id, judges[done % len(judges)].id, tiers=tiers, rng=rng)
                 done += 1
@@ -78,8 +78,8 @@ def simulate(
     return ties
 
 
-def judged(comparison: Comparison, plan: Plan, rng: random.Random) -> tuple[tuple[int, ...], ...]:
-    """The tiers that this rule gives, turned round with the probability of a slip."""
+def judge_comparison(comparison: Comparison, plan: Plan, rng: random.Random) -> tuple[tuple[int, ...], ...]:
+    """The rule's tiers for this comparison, with label noise."""
     ids = [c.id for c in comparison.completions]
     preferred = plan.judge.prefer([c.text for c in comparison.completions])
     return with_label_noise(tuple(tuple(ids[i] for i in tier) for tier in preferred), plan.flip, rng)
@@ -91,19 +91,19 @@ def _write_more(
     base: PolicyVersion,
     plan: Plan,
     done: int,
-    places: dict[int, int],
+    queue_positions: dict[int, int],
     on_progress: Callable[[], None],
 ) -> None:
     count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
     tuned = policies.latest_tuned(store, base.base_model)
     for attempt in range(ATTEMPTS):
-        found = least_used(store, count, places)
-        if not found:
+        prompts = least_used(store, count, queue_positions)
+        if not prompts:
             raise SimulationError("there are no prompts: run `rankloop import` first")
-        chosen = [(prompt, *policies_for_pair(base, tuned, done + i)) for i, prompt in enumerate(found)]
+        assignments = [(prompt, *policies_for_pair(base, tuned, done + i)) for i, prompt in enumerate(prompts)]
         seed = (plan.seed * 1_000_003 + done) * ATTEMPTS + attempt
-        dropped = write_comparisons(store, generate, chosen, sampling=plan.sampling, seed=seed, on_progress=on_progress)
-        requeue_prompts(store, places, dropped)
-        if len(dropped) < len(chosen):
+        dropped = write_comparisons(store, generate, assignments, sampling=plan.sampling, seed=seed, on_progress=on_progress)
+        requeue_prompts(store, queue_positions, dropped)
+        if len(dropped) < len(assignments):
             return
     raise SimulationError(f"the model gave {ATTEMPTS} batches of identical or empty answers: raise --temperature or --max-new-tokens")

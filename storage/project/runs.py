@@ -94,7 +94,7 @@ def beat(store: Database, run_id: str) -> None:
     _update(store, run_id, "heartbeat_at = :now")
 
 
-def set_stage(store: Database, run_id: str, stage: str, progress: float, eta_s: float | None) -> None:
+def set_stage(store: Database, run_id: str, stage: str | None, progress: float, eta_s: float | None) -> None:
     """Says what the worker does, how far the whole round is (0 to 1) and how many seconds are left. Also a beat."""
     _update(
         store,

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from feedback_ui.shared.i18n import LANGUAGES, Translator, tables
-from rlhf.config import CHOICES
+from rlhf.config import RoundConfig, options
 from tests.browser.pages import SETTLED_MS
 from tests.browser.program import Program
 
@@ -65,7 +65,7 @@ def pages_of(page, language: str) -> dict[str, str]:
 
 def own_texts(language: str) -> set[str]:
     """The texts that only this language has, whole ones that stand on a line of their own; values of options are no language's."""
-    others = {value for values in CHOICES.values() for value in values}
+    others = {value for option in options(RoundConfig()) for value in option.choices}
     others |= {text for other in LANGUAGES if other != language for text in tables()[other].values()}
     return {text for text in tables()[language].values() if "{" not in text} - others
 

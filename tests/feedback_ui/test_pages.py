@@ -167,7 +167,7 @@ def test_a_refusal_calls_things_by_the_forms_own_names(training, jobs, error, re
     assert said in training.start_round(filled_in(training), asking(request_))[training.refusal]
 
 
-@pytest.mark.parametrize(("typed", "said"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must not be negative")])
+@pytest.mark.parametrize(("typed", "said"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must be greater than 0")])
 def test_a_form_that_makes_no_sense_says_why(training, jobs, typed, said):
     assert said in training.start_round(filled_in(training, **typed), ENGLISH)[training.refusal]
     assert jobs.started == []

@@ -10,6 +10,14 @@ import pytest
 from rlhf.config import PRESETS, ConfigError, RoundConfig, check, options, with_options
 
 
+def test_an_option_of_text_carries_its_choices():
+    assert named()["method"].choices == ("ppo", "rloo", "grpo", "dpo", "sft")
+    assert (
+        named()["reward-adapter-kind"].choices == named()["adapter-kind"].choices == ("lora", "rslora", "dora", "peanut", "ia3", "prompt")
+    )
+    assert named()["model"].choices == named()["ppo-steps"].choices == ()
+
+
 def named(config=None):
     return {o.name: o for o in options(config or RoundConfig())}
 
@@ -104,10 +112,13 @@ def test_fields_that_a_row_lacks_have_their_defaults():
     [
         ({"ppo-banana": 1}, "unknown option 'ppo-banana'"),
         ({"ppo-kl-coef": -0.1}, "--ppo-kl-coef -0.1: must not be negative"),
+        ({"ppo-steps": -1}, "--ppo-steps -1: must be greater than 0"),
+        ({"ppo-kl-coef": 10**400}, "must be float"),
+        ({"reward-ties": 1}, "--reward-ties 1: choose one of drop, soft"),
         ({"seed": -1}, "--seed -1: must not be negative"),
-        ({"seed": 2**32}, "--seed 4294967296: must be below 2\\^32"),
+        ({"seed": 2**32}, "--seed 4294967296: must be below 4294967296, as numpy's seeds are"),
         ({"ppo-steps": 0}, "--ppo-steps 0: must be greater than 0"),
-        ({"ppo-temperature": 0.0}, "--ppo-temperature 0: must be greater than 0"),
+        ({"ppo-temperature": 0.0}, "--ppo-temperature 0.0: must be greater than 0"),
         ({"min-pairs": 0}, "--min-pairs 0"),
         ({"reward-reference-samples": 0}, "--reward-reference-samples 0"),
         ({"reward-depth": 0.0}, "--reward-depth 0"),

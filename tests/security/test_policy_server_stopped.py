@@ -227,7 +227,7 @@ def test_a_lookup_asks_once_for_all_and_recovers():
         waiting = [callers.submit(lookup.get) for _ in range(10)]
         assert all(isinstance(future.exception(5), PolicyServerDown) for future in waiting) and len(asked) == 1
         gate.set()
-        eventually(lambda: lookup._flight.done(), "the flight ends")
+        eventually(lambda: lookup._pending.done(), "the flight ends")
         # That one was too slow; what it brought is told at once, and the next is waited for again.
         assert lookup.get() in (1, 2)
         eventually(lambda: not lookup._slow, "it is quick again")
@@ -248,7 +248,7 @@ def test_the_last_answer_stands_in_for_a_while(monkeypatch):
         assert lookup.get() == "known"
         hang.set()
         assert lookup.get() == "known"
-        monkeypatch.setattr("rlhf.serving.client.KEPT_S", 0.0)
+        monkeypatch.setattr("rlhf.serving.client.MAX_AGE_S", 0.0)
         with pytest.raises(PolicyServerDown, match="silent"):
             lookup.get()
 

@@ -21,7 +21,7 @@ from storage.content import policies
 from storage.core.database import DataFolder
 from storage.people import accounts, annotators
 from storage.project import runs
-from tests.rlhf.cli.test_figures import votes
+from tests.rlhf.cli.test_statistics import votes
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x7f\u202eevil\u2066\u200b\u2028\x00\U000e0041"
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")

@@ -13,9 +13,9 @@ from scipy import stats
 
 from rlhf.analysis import validation
 from rlhf.analysis.validation import (
-    DRAWS,
     FOLDS,
     FRACTIONS,
+    REPEATS,
     at,
     calibration,
     grouped_folds,
@@ -98,10 +98,10 @@ def test_no_prompt_is_on_both_sides_and_each_size_holds_the_one_before(prompt, s
 
     # With 1 for every difference a pair's margin is the number of the fit that judged it.
     margins, sizes = out_of_fold(np.ones((len(prompt), 1)), prompt, np.arange(len(prompt)), fit, seed=seed)
-    assert len(calls) == len(FRACTIONS) * DRAWS * min(FOLDS, len(set(prompt.tolist())))
-    for draw in range(DRAWS):
+    assert len(calls) == len(FRACTIONS) * REPEATS * min(FOLDS, len(set(prompt.tolist())))
+    for repeat in range(REPEATS):
         for pair in range(len(prompt)):
-            seen = [calls[int(margins[size, draw, pair])] for size in range(len(FRACTIONS))]
+            seen = [calls[int(margins[size, repeat, pair])] for size in range(len(FRACTIONS))]
             assert not any((rows & (prompt == prompt[pair])).any() for rows in seen)
             assert all((small <= large).all() and small.any() for small, large in pairwise(seen))
     assert (np.diff(sizes) >= 0).all()
@@ -136,7 +136,7 @@ def test_the_order_of_the_pairs_says_nothing():
 
 def test_the_interval_is_the_cluster_bootstrap_widened():
     # 12 of 20 prompts right: replicates are Binomial(20, 0.6) / 20, whose 2.5% and 97.5% points are 8 and 16.
-    right = np.repeat([[1.0] * 12 + [0.0] * 8], DRAWS, axis=0)
+    right = np.repeat([[1.0] * 12 + [0.0] * 8], REPEATS, axis=0)
     found = validation.accuracy(right, np.arange(20), seed=0)
     # Four draws of five folds: (1/20 + 1/4) * 5 = 1.5.
     assert found.value == approx(0.6)
@@ -144,7 +144,7 @@ def test_the_interval_is_the_cluster_bootstrap_widened():
 
 
 def test_pairs_of_one_prompt_that_agree_tell_no_more_than_one_of_them():
-    once = np.repeat([[1.0] * 12 + [0.0] * 8], DRAWS, axis=0)
+    once = np.repeat([[1.0] * 12 + [0.0] * 8], REPEATS, axis=0)
     one = validation.accuracy(once, np.arange(20), seed=0)
     four = validation.accuracy(np.repeat(once, 4, axis=1), np.repeat(np.arange(20), 4), seed=0)
     assert (four.value, four.low, four.high) == (one.value, approx(one.low), approx(one.high))

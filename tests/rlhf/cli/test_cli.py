@@ -60,7 +60,7 @@ def test_help_names_every_verb(capsys):
         ("export", ["file to write (gzipped", "marked as such", "by pseudonym otherwise"]),
         ("backup", ["replace the file"]),
         ("restore", ["a file that backup wrote"]),
-        ("simulate", ["probability that a judgment is turned round, 0 to 0.5", "longest answer, in tokens", "{sentiment,concise,lexical}"]),
+        ("simulate", ["probability that a judgment is reversed, 0 to 0.5", "longest answer, in tokens", "{sentiment,concise,lexical}"]),
         ("train", ["Reward units per nat of KL to the reference. [", "in tokens. [", "in nats", "--no-include-simulated", "[off]"]),
         ("runs", ["one run in full"]),
         ("stats", ["machine-readable"]),

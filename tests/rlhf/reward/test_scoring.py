@@ -132,11 +132,11 @@ def test_a_function_beside_the_data_is_found(tmp_path, monkeypatch):
 
 
 def test_only_the_function_that_both_the_row_and_the_command_line_name_is_run():
-    assert reward_function.agreed(None, None) is None
-    assert reward_function.agreed("json:loads", "json:loads")("[1]") == [1]
+    assert reward_function.load_confirmed(None, None) is None
+    assert reward_function.load_confirmed("json:loads", "json:loads")("[1]") == [1]
     with pytest.raises(RewardFunctionError, match="add --reward os:system"):
-        reward_function.agreed("os:system", None)
+        reward_function.load_confirmed("os:system", None)
     with pytest.raises(RewardFunctionError, match="add --reward os:system"):
-        reward_function.agreed("os:system", "json:loads")
+        reward_function.load_confirmed("os:system", "json:loads")
     with pytest.raises(RewardFunctionError, match="the run was started without one"):
-        reward_function.agreed(None, "json:loads")
+        reward_function.load_confirmed(None, "json:loads")

@@ -71,8 +71,8 @@ def asked(store):
 @contextmanager
 def running(filler):
     """Pauses are a hundredth as long, so that a test of them takes no seconds."""
-    wait = filler._over.wait
-    filler._over.wait = lambda seconds: wait(seconds / 100)
+    wait = filler._stopping.wait
+    filler._stopping.wait = lambda seconds: wait(seconds / 100)
     filler.start()
     try:
         yield filler
@@ -216,7 +216,7 @@ def test_a_stop_breaks_off_a_batch_in_the_middle(store, asked, caplog):
 
     with running(ComparisonGenerator(store, generate, "m")) as filler:
         began.wait(5)
-        filler._over.set()
+        filler._stopping.set()
         stopping.set()
     assert not filler._thread.is_alive()
     assert caplog.text == "", "an ordered end is no failure"
@@ -344,7 +344,7 @@ def test_a_version_that_cannot_answer_stops_its_own_batch_only(store, asked, mod
 
 def test_a_batch_that_gets_nowhere_rests_and_is_tried_again(store, asked, ask, versions, monkeypatch):
     asked("Q")
-    monkeypatch.setattr(module, "REST_S", 0.2)
+    monkeypatch.setattr(module, "PAUSE_S", 0.2)
     stuck, fine = ask(count=1, temperature=0.0), ask(versions[:1], count=2)
     changed = threading.Event()
     numbers = iter(range(10_000))

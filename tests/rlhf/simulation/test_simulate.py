@@ -8,7 +8,7 @@ from learning import user
 
 from rlhf.serving.filler import GeneratedCompletion
 from rlhf.simulation.judges import LabelRule
-from rlhf.simulation.simulate import Plan, SimulationError, judged, simulate
+from rlhf.simulation.simulate import Plan, SimulationError, judge_comparison, simulate
 from storage.content import comparisons, policies, prompts
 from storage.core.records import Sampling
 from storage.exchange import trl
@@ -76,9 +76,9 @@ def test_ties_are_counted(store, base):
 def test_slips_come_as_often_as_said(store, base):
     simulate(store, FakeModel(), base, plan(1))
     comparison = comparisons.get(store, 1)
-    right = judged(comparison, plan(flip=0.0), random.Random(0))
+    right = judge_comparison(comparison, plan(flip=0.0), random.Random(0))
     rng = random.Random(1)
-    turned = sum(judged(comparison, plan(flip=0.2), rng) != right for _ in range(2000))
+    turned = sum(judge_comparison(comparison, plan(flip=0.2), rng) != right for _ in range(2000))
     assert abs(turned / 2000 - 0.2) < 3 * (0.16 / 2000) ** 0.5
 
 
