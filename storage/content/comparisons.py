@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from storage.content import completions, prompts
 from storage.core.database import Database, StoreError, now, to_json
@@ -93,7 +93,7 @@ def get(store: Database, comparison_id: int) -> Comparison:
     return found[0]
 
 
-def many(store: Database, comparison_ids: Sequence[int]) -> list[Comparison]:
+def many(store: Database, comparison_ids: Collection[int]) -> list[Comparison]:
     """Comparisons by id, oldest first, in three queries however many there are. One whose prompt cannot be read is left out."""
     rows = store.rows(
         "SELECT * FROM comparisons WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",

@@ -11,12 +11,12 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlite_utils
 
@@ -53,6 +53,10 @@ UNREADABLE = (
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 """A run's id is the name of its folder: letters, digits, blanks, `.`, `_`, `-`, at most 64, and no way out of `runs`."""
+
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+"""Values for the placeholders of a SQL statement, by position or by name."""
 
 
 class StoreError(Exception):
@@ -178,7 +182,7 @@ def to_json(value: Any) -> str:
     return _encode(value)
 
 
-def _remedy(error: sqlite3.Error) -> str:
+def _remedy(error: BaseException) -> str:
     """What to do, by what SQLite says; a disk that is full is sometimes no more to it than an I/O error."""
     for said, remedy in REMEDIES.items():
         if said in str(error):
@@ -199,13 +203,13 @@ def _switch_to_wal(raw: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
-class _Reading(sqlite3.Cursor):
-    """A cursor that says in the store's own words why rows cannot be read, also in the midst of them."""
+class _StoreCursor(sqlite3.Cursor):
+    """A cursor whose errors are the store's, also when a row in the middle of the result cannot be read."""
 
     store: Database
 
-    def __iter__(self) -> Iterator[sqlite3.Row]:
-        # Some at a time: a call of Python for each row would take as long as the row.
+    # Rows are fetched in batches: one Python call for each row would take as long as reading it.
+    def __iter__(self) -> Iterator[sqlite3.Row]:  # type: ignore[override]  # a generator instead of the cursor itself: callers only iterate
         while rows := self.fetchmany(ROWS_AT_ONCE):
             yield from rows
 
@@ -221,7 +225,7 @@ class _Reading(sqlite3.Cursor):
         except sqlite3.Error as error:
             raise self.store._not_read(error) from error
 
-    def fetchmany(self, size: int = 1) -> list[Any]:
+    def fetchmany(self, size: int | None = 1) -> list[Any]:
         try:
             return super().fetchmany(size)
         except sqlite3.Error as error:
@@ -294,13 +298,13 @@ class Database:
         first = self._anchor is None
         if first:
             file_modes.make_file(self.path)
-        elif not self._files.unchanged():
+        elif not self.files_are_ours:
             # SQLite would read the new file by the other threads' index of the old one.
             raise self._files_gone()
         raw = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
         try:
             self._set_up(raw, first)
-            if not first and not self._files.unchanged():
+            if not first and not self.files_are_ours:
                 raise self._files_gone()
         except BaseException as error:
             raw.close()
@@ -401,7 +405,7 @@ class Database:
             return StoreError(f"{self.path}: {error}. It cannot be read: {_remedy(error)}, then try again.")
         return error
 
-    def _note_damage(self, error: Exception) -> None:
+    def _note_damage(self, error: BaseException) -> None:
         if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             self.damage = self.damage or str(error)
 
@@ -411,7 +415,7 @@ class Database:
         Raises:
             StoreError: they were deleted or replaced; the message says where a copy is.
         """
-        if not self._files.unchanged():
+        if not self.files_are_ours:
             raise self._files_gone()
         self._well_at, self._rescued = time.time(), None
 
@@ -420,12 +424,14 @@ class Database:
         """Whether the files at the store's path are those that it writes to."""
         return self._files is None or self._files.unchanged()
 
+    def _file_changes(self) -> str:
+        return "" if self._files is None else self._files.changes()
+
     def _files_gone(self) -> StoreError:
         """What to do about files that were deleted or replaced, once a copy of what they held was tried."""
-        changes = self._files.changes()
         return StoreError(
-            f"{changes}, since rankloop opened it: nothing is saved any more. {self._rescue()} If the files were only moved, put them "
-            "back and go on."
+            f"{self._file_changes()}, since rankloop opened it: nothing is saved any more. {self._rescue()} If the files were only moved, "
+            "put them back and go on."
         )
 
     def _rescue(self) -> str:
@@ -438,9 +444,9 @@ class Database:
                     self._rescued = file_watch.rescued_since(self.path, self._well_at) or file_watch.rescue(self._for_rescue(), self.path)
                 except (OSError, sqlite3.Error) as error:
                     self._rescue_failed_at = time.monotonic()
-                    log.error("%s: %s; a copy could not be written: %s", self.path, self._files.changes(), error)
+                    log.error("%s: %s; a copy could not be written: %s", self.path, self._file_changes(), error)
                 else:
-                    log.error("%s: %s; what was saved until then is in %s", self.path, self._files.changes(), self._rescued)
+                    log.error("%s: %s; what was saved until then is in %s", self.path, self._file_changes(), self._rescued)
             if self._rescued is None:
                 return "A copy could not be written: make room in the data folder and leave rankloop running, it tries again each minute."
             return (
@@ -474,7 +480,7 @@ class Database:
             connection.execute("PRAGMA query_only=OFF")
             connection.rollback()
 
-    def rows(self, sql: str, parameters: Sequence | dict = ()) -> sqlite3.Cursor:
+    def rows(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """What a query finds.
 
         Raises:
@@ -482,20 +488,21 @@ class Database:
                 2^63 or more.
         """
         try:
-            cursor = self.connection.conn.cursor(_Reading)
+            cursor = self.connection.conn.cursor(_StoreCursor)
             cursor.store = self
             return cursor.execute(sql, parameters)
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             raise self._not_read(error) from error
 
-    def row(self, sql: str, parameters: Sequence | dict = ()) -> sqlite3.Row | None:
+    def row(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
         """The first row that a query finds. Raises as `rows`."""
         try:
-            return self.connection.conn.execute(sql, parameters).fetchone()
+            found: sqlite3.Row | None = self.connection.conn.execute(sql, parameters).fetchone()
+            return found
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             raise self._not_read(error) from error
 
-    def value(self, sql: str, parameters: Sequence | dict = ()) -> Any:
+    def value(self, sql: str, parameters: Parameters = ()) -> Any:
         row = self.row(sql, parameters)
         return None if row is None else row[0]
 
@@ -510,13 +517,15 @@ class Database:
         places = ", ".join(f":{name}" for name in encoded)
         with self.atomic() as connection:
             try:
-                return connection.conn.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", encoded).lastrowid
+                inserted = connection.conn.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", encoded)
             except sqlite3.IntegrityError as error:
                 raise StoreError(f"{table}: {error}. Check the ids and values of {encoded}.") from error
             except UnicodeEncodeError as error:
                 raise StoreError("The text holds half a character that cannot be kept: type it again.") from error
             except OverflowError as error:
                 raise _too_large(error) from error
+            # Never None after an INSERT of one row.
+            return cast(int, inserted.lastrowid)
 
     def close(self) -> None:
         """Closes every thread's connection."""

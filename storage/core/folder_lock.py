@@ -19,8 +19,8 @@ from storage.core.database import DataFolder, StoreError
 try:
     import fcntl
 except ImportError:
-    # Windows, where folders cannot be locked.
-    fcntl = None
+    # Folders cannot be locked on Windows.
+    fcntl = None  # type: ignore[assignment]  # there is no such module on Windows
 
 log = logging.getLogger("rankloop.store")
 

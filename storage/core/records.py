@@ -7,7 +7,7 @@ readable string chosen before its row is written. Times are ISO 8601 strings in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 Split = Literal["train", "heldout"]
 AnnotatorKind = Literal["human", "simulated"]
@@ -320,10 +320,10 @@ class Run:
 
     id: str
     status: RunStatus
-    config: dict
+    config: dict[str, Any]
     seed: int
-    versions: dict
-    snapshot: dict | None
+    versions: dict[str, Any]
+    snapshot: dict[str, Any] | None
     stage: str | None
     progress: float
     """Fraction of the whole round that is done, 0 to 1."""
@@ -335,8 +335,8 @@ class Run:
     started_at: str | None
     finished_at: str | None
     error: str | None
-    result: dict | None
-    validation: dict | None = None
+    result: dict[str, Any] | None
+    validation: dict[str, Any] | None = None
     """How far the reward model can be trusted, as `rlhf.analysis.validation` found it before the policy learned from it."""
     problem: str = ""
     """What of the row cannot be read, as a sentence; there the fields are empty, and nothing may be done with the run."""

@@ -14,13 +14,13 @@ from pathlib import Path
 from storage.core.database import Database, to_json
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, SECOND, TIE, BadRow, NewComparison, Vote, conversation, moment, name_of, pair, parted
+from storage.exchange.rows import FIRST, SECOND, TIE, BadRow, NewComparison, Record, Vote, conversation, moment, name_of, pair, parted
 
 BOTH_BAD = ("tie (bothbad)", "both_bad", "bothbad")
 TIERS_OF = {"model_a": FIRST, "model_b": SECOND, "tie": TIE} | dict.fromkeys(BOTH_BAD, TIE)
 
 
-def read(record: dict) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[NewComparison]:
     """One comparison with one vote."""
     winner = record.get("winner")
     if not isinstance(winner, str) or winner not in TIERS_OF:

@@ -16,13 +16,26 @@ from storage.core.database import Database, to_json
 from storage.core.records import Message
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow, Item, NewComparison, Vote, by_rank, by_score, conversation, moment, name_of, number_of, places
+from storage.exchange.rows import (
+    BadRow,
+    Item,
+    NewComparison,
+    Record,
+    Vote,
+    by_rank,
+    by_score,
+    conversation,
+    moment,
+    name_of,
+    number_of,
+    places,
+)
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "chat", "context")
 TEXT_QUESTIONS = ("rationale", "reason", "comment", "feedback")
 
 
-def read(record: dict) -> Iterator[Item]:
+def read(record: Record) -> Iterator[Item]:
     """One comparison with a vote for each person who ranked or rated it."""
     fields = record.get("fields")
     if not isinstance(fields, dict):
@@ -32,7 +45,8 @@ def read(record: dict) -> Iterator[Item]:
     rankings = {name: given for name, given in by_question.items() if any(_is_ranking(value, fields) for _, value, _ in given)}
     answers = _answers(fields, by_question, suggested if isinstance(suggested, dict) else {})
     prompt = _prompt(fields, answers)
-    models = record.get("metadata") if isinstance(record.get("metadata"), dict) else {}
+    metadata = record.get("metadata")
+    models = metadata if isinstance(metadata, dict) else {}
     if len(rankings) > 1:
         raise BadRow(f"several ranking questions: {', '.join(sorted(rankings))}")
     if rankings:
@@ -52,7 +66,7 @@ Given = tuple[str | None, Any, str | None]
 """Who said what, and when."""
 
 
-def _responses(record: dict) -> dict[str, list[Given]]:
+def _responses(record: Record) -> dict[str, list[Given]]:
     """Submitted responses by question, in both shapes that Argilla has written: by question, or by person."""
     responses = record.get("responses")
     found: dict[str, list[Given]] = {}
@@ -88,7 +102,7 @@ def _ranks(value: Any) -> dict[str, float] | None:
 
 def _is_ranking(value: Any, fields: Mapping[str, Any]) -> bool:
     ranks = _ranks(value)
-    return bool(ranks) and len(ranks) >= 2 and all(name in fields for name in ranks)
+    return ranks is not None and len(ranks) >= 2 and all(name in fields for name in ranks)
 
 
 def _answers(fields: Mapping[str, Any], by_question: Mapping[str, list[Given]], suggested: Mapping[str, Any]) -> list[str]:
@@ -141,7 +155,9 @@ def _rated(by_question: Mapping[str, list[Given]], answers: Sequence[str]) -> li
     times: dict[str | None, str | None] = {}
     for question, given in by_question.items():
         field = _rated_field(question, dict.fromkeys(answers))
-        for user, value, at in given if field else ():
+        if not field:
+            continue
+        for user, value, at in given:
             number = number_of(value)
             if number is not None:
                 scores.setdefault(user, {})[field] = number
@@ -178,7 +194,7 @@ def _record(shown: export.Shown, given: Sequence[export.Given]) -> dict[str, Any
     field_of = {item.id: f"response_{place}" for place, item in enumerate(shown.completions, start=1)}
     turns = json.loads(shown.messages)
     prompt = turns[0]["content"] if len(turns) == 1 else turns
-    responses: dict[str, list[dict]] = {"preference": []}
+    responses: dict[str, list[Record]] = {"preference": []}
     for vote in given:
         ranking = [{"rank": place + 1, "value": field_of[item]} for item, place in places(vote.tiers)]
         responses["preference"].append({"value": ranking, "user_id": vote.annotator})

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind, Strength, Tiers
@@ -101,7 +101,7 @@ def grouped(
 
 def merged(
     store: Database, sql: str = _TIERS, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> Iterator[tuple[Shown, list[tuple]]]:
+) -> Iterator[tuple[Shown, list[tuple[Any, ...]]]]:
     """As `grouped`, with votes as rows: (comparison, judgment, tiers as JSON, annotator, kind of annotator)."""
     total = store.value("SELECT count(*) FROM judgments WHERE counts = 1") if progress else 0
     done = 0
@@ -128,15 +128,16 @@ def _comparisons(store: Database) -> Iterator[Shown]:
         yield Shown(comparison_id, messages, kind, split, tuple(Answer(*row[4:]) for row in held))
 
 
-def _plain(store: Database, sql: str, parameters: dict) -> sqlite3.Cursor:
+def _plain(store: Database, sql: str, parameters: dict[str, Any]) -> sqlite3.Cursor:
     """A cursor of bare tuples, which cost half of what named rows do."""
     cursor = store.connection.conn.cursor()
     cursor.row_factory = None
     return cursor.execute(sql, parameters)
 
 
-def _given(row: tuple, shown: Shown) -> Given:
-    (_, judgment_id, tiers, name, kind, rule, created_at, all_bad, strength, partial, rationale, slots, *times, aspects, ideal) = row
+def _given(row: tuple[Any, ...], shown: Shown) -> Given:
+    _, judgment_id, tiers, name, kind, rule, created_at, all_bad, strength, partial, rationale, *others = row
+    slots, active_ms, idle_ms, client_ms, server_ms, aspects, ideal = others
     return Given(
         judgment_id,
         tuple(tuple(tier) for tier in json.loads(tiers)),
@@ -149,7 +150,10 @@ def _given(row: tuple, shown: Shown) -> Given:
         bool(partial),
         rationale,
         tuple(json.loads(slots)) if slots else tuple(item.id for item in shown.completions),
-        *times,
+        active_ms,
+        idle_ms,
+        client_ms,
+        server_ms,
         tuple(tuple(rating) for rating in json.loads(aspects)),
         ideal,
     )

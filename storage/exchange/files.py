@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Literal, TextIO
 from storage.core.database import StoreError
 from storage.exchange import cells, parquet_rows, strict_json
 from storage.exchange.limits import Limits, mib
-from storage.exchange.rows import BadRow
+from storage.exchange.rows import BadRow, Record
 
 CHUNK = 64 * 1024
 PARQUET_ROWS = 256
@@ -62,7 +62,7 @@ TEXT_ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt")
 
 def records(
     path: Path | str, container: Container | None = None, *, limits: Limits = Limits(), progress: Progress | None = None
-) -> Iterator[tuple[int, dict | BadRow]]:
+) -> Iterator[tuple[int, Record | BadRow]]:
     """Each record with its line, counted from 1; in a JSON list and in Parquet with its row. Blank lines count for nothing.
 
     A record that cannot be read comes as the `BadRow` that says why.
@@ -86,7 +86,7 @@ def records(
         raise StoreError(f"{path} cannot be read ({error.strerror or error}): check its name and permissions.") from error
 
 
-def _records(path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+def _records(path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     start = raw.peek(CHUNK)[:CHUNK]
     zipped = start.startswith(GZIP)
     _check_name(path, start)
@@ -175,7 +175,7 @@ def too_long(limits: Limits) -> BadRow:
     return BadRow(f"longer than {mib(limits.row_bytes)}: import with a larger --max-row-mib if it is right")
 
 
-def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     number = blank = 0
     # One byte more, for the line break.
     while line := file.readline(limits.row_bytes + 1):
@@ -199,7 +199,7 @@ def _check_blank(count: int) -> None:
         raise StoreError(f"More than {MOST_BLANK:,} blank lines: take them out. Nothing was imported.")
 
 
-def _object(line: bytes, limits: Limits) -> dict | BadRow:
+def _object(line: bytes, limits: Limits) -> Record | BadRow:
     try:
         value = strict_json.decode(line.decode(), limits)
     except UnicodeDecodeError:
@@ -209,7 +209,7 @@ def _object(line: bytes, limits: Limits) -> dict | BadRow:
     return value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
 
 
-def _as_rows(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+def _as_rows(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     """Rows of Parquet, each as a line of JSON."""
     for number, line in enumerate(lines, start=1):
         row = too_long(limits) if len(line) > limits.row_bytes else _object(line, limits)
@@ -217,7 +217,7 @@ def _as_rows(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, dict
         yield number, row if isinstance(row, BadRow) else {name: value for name, value in row.items() if value is not None}
 
 
-def _list(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+def _list(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
         for number, value in enumerate(_Elements(text, limits), start=1):
             yield number, value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
@@ -283,7 +283,8 @@ class _Elements:
 
     def _next_character(self) -> str:
         while True:
-            self.at = self._space.match(self.buffer, self.at).end()
+            if space := self._space.match(self.buffer, self.at):
+                self.at = space.end()
             if self.at < len(self.buffer):
                 return self.buffer[self.at]
             if not self._read(CHUNK):
@@ -296,7 +297,7 @@ class _Elements:
         return bool(more)
 
 
-def _csv(file: BinaryIO, path: Path, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+def _csv(file: BinaryIO, path: Path, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     # Bytes that are no UTF-8 come through as lone surrogates, so that they cost their row and not the file.
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         yield from _csv_rows(text, path, limits)
@@ -332,7 +333,7 @@ class _RecordLines:
         return line
 
 
-def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     # The limit is one for the whole process; a record's own is kept by its lines.
     csv.field_size_limit(2**31 - 1)
     lines = _RecordLines(text, limits.row_bytes)
@@ -366,7 +367,7 @@ def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, d
             yield line, BadRow(f"{len(fields)} fields under {len(header)} headings")
             continue
         if not limits.raw_cells:
-            fields = map(cells.raw, fields)
+            fields = [cells.raw(field) for field in fields]
         yield line, {name: field for name, field in zip(header, fields, strict=True) if field != ""}
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, prompts_jsonl, sft, trl, ultrafeedback
 from storage.exchange.files import Container
-from storage.exchange.rows import Item
+from storage.exchange.rows import Item, Record
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """A format of files. Without `read` it is only written, without `write` only read."""
 
-    read: Callable[[dict], Iterable[Item]] | None
+    read: Callable[[Record], Iterable[Item]] | None
     write: Callable[..., int] | None
     unit: str
     """What a row that is written stands for."""

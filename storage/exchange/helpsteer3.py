@@ -16,13 +16,13 @@ from storage.core.database import Database, to_json
 from storage.core.records import Strength
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, SECOND, TIE, BadRow, NewComparison, Vote, conversation, name_of, number_of, pair, text_of
+from storage.exchange.rows import FIRST, SECOND, TIE, BadRow, NewComparison, Record, Vote, conversation, name_of, number_of, pair, text_of
 
 STRENGTH_OF: dict[int, Strength] = {1: "slightly", 2: "better", 3: "significantly"}
 SCORE_OF: dict[str | None, int] = {"negligibly": 1, "slightly": 1, "better": 2, "significantly": 3, None: 2}
 
 
-def read(record: dict) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[NewComparison]:
     """One comparison with a vote for each annotator."""
     individual = record.get("individual_preference")
     if individual is not None and not isinstance(individual, (list, tuple)):

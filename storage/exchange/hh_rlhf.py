@@ -14,14 +14,14 @@ from storage.core.database import Database, to_json
 from storage.core.records import Message
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, HEADINGS, BadRow, NewComparison, Vote, check_different, pair, parted, text_of
+from storage.exchange.rows import FIRST, HEADINGS, BadRow, NewComparison, Record, Vote, check_different, pair, parted, text_of
 from storage.judging.judgments import ordered_pairs
 
 _HEADING = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
-def read(record: dict) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[NewComparison]:
     """One comparison with one vote."""
     messages, chosen, rejected = parted(dialogue(text_of(record, "chosen")), dialogue(text_of(record, "rejected")))
     check_different(chosen, rejected)

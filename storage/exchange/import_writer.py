@@ -8,11 +8,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from storage.content import comparisons, prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, now, to_json
-from storage.exchange.rows import LONGEST_NAME, BadRow, NewComparison, Vote, check_name
+from storage.exchange.rows import LONGEST_NAME, BadRow, Item, NewComparison, Vote, check_name
 from storage.project import settings
 
 MOST_NAMES = 10_000
@@ -21,7 +22,11 @@ MOST_NAMES = 10_000
 WrongRow = Callable[[int, str], None]
 """Told (line, reason) of each row that is left out."""
 
-Line = tuple[int, NewPrompt | NewComparison]
+Line = tuple[int, Item]
+"""An item with the line of the file that it came from."""
+
+SqlRow = tuple[Any, ...]
+"""The values of one row of a table."""
 
 
 @dataclass(slots=True)
@@ -135,7 +140,7 @@ class Writer:
         self.report.prompts += len(rows) + len(back)
         return ids
 
-    def _prompt_row(self, prompt_id: int, item: NewPrompt | NewComparison, digest: str) -> tuple:
+    def _prompt_row(self, prompt_id: int, item: Item, digest: str) -> SqlRow:
         messages = to_json([{"role": message["role"], "content": message["content"]} for message in item.messages])
         split = item.split or prompts.split_of(digest)
         return prompt_id, messages, item.kind.strip(), split, self.source, digest, self.at, self.import_id
@@ -147,7 +152,7 @@ class Writer:
             for (_, item, digest, _), models in zip(found, names, strict=True)
         ]
         known = self._known(digests)
-        rows: dict[str, list[tuple]] = {
+        rows: dict[str, list[SqlRow]] = {
             table: [] for table in ("completions", "comparisons", "links", "presentations", "judgments", "aspects", "ideals", "gold")
         }
         for (line, item, _, prompt_id), models, digest in zip(found, names, digests, strict=True):
@@ -172,7 +177,7 @@ class Writer:
                     self.report.golden.append(comparison.id)
         self._insert_all(rows)
 
-    def _insert_all(self, rows: dict[str, list[tuple]]) -> None:
+    def _insert_all(self, rows: dict[str, list[SqlRow]]) -> None:
         self._insert(
             "completions",
             "id, prompt_id, policy_version_id, text, sampling, seed, finish_reason, latency_s, created_at",
@@ -208,7 +213,7 @@ class Writer:
         return found
 
     def _new(
-        self, item: NewComparison, prompt_id: int, answers: Sequence[tuple[int, str]], digest: str, rows: dict[str, list[tuple]]
+        self, item: NewComparison, prompt_id: int, answers: Sequence[tuple[int, str]], digest: str, rows: dict[str, list[SqlRow]]
     ) -> _Known:
         comparison = _Known(self._next_id("comparisons"), {}, True)
         # Those with votes never stand in the line; at the end they want as many as they have.
@@ -224,7 +229,7 @@ class Writer:
             rows["links"].append((comparison.id, position, completion_id))
         return comparison
 
-    def _vote(self, vote: Vote, annotator_id: int, comparison_id: int, ids: Sequence[int], rows: dict[str, list[tuple]]) -> None:
+    def _vote(self, vote: Vote, annotator_id: int, comparison_id: int, ids: Sequence[int], rows: dict[str, list[SqlRow]]) -> None:
         at = vote.created_at or self.at
         judgment_id, presentation_id = self._next_id("judgments"), self._next_id("presentations")
         slots = to_json([ids[index] for index in vote.shown] if vote.shown else ids)
@@ -286,15 +291,15 @@ class Writer:
         if row["rule"] != rule:
             said = f"judges by {row['rule']}" if row["rule"] else "is a person"
             raise BadRow(f"{name} {said} in this store: the row needs another annotator's name")
-        return row["id"]
+        return int(row["id"])
 
-    def _insert(self, table: str, columns: str, rows: Sequence[tuple]) -> None:
+    def _insert(self, table: str, columns: str, rows: Sequence[SqlRow]) -> None:
         if rows:
             marks = ", ".join("?" * len(rows[0]))
             self.store.connection.conn.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
 
     def _last_id(self, table: str) -> int:
-        return self.store.value(f"SELECT coalesce(max(id), 0) FROM {table}")
+        return int(self.store.value(f"SELECT coalesce(max(id), 0) FROM {table}"))
 
     def _next_id(self, table: str) -> int:
         self.ids[table] += 1

@@ -14,11 +14,11 @@ from pathlib import Path
 from storage.core import json_columns
 from storage.core.database import Database, StoreError, now, to_json
 from storage.exchange import files
-from storage.exchange.files import Progress
+from storage.exchange.files import Container, Progress
 from storage.exchange.formats import FORMATS
 from storage.exchange.import_writer import Line, Report, Writer, WrongRow
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, check, size_of
+from storage.exchange.rows import BadRow, Item, Record, check, size_of
 from storage.project import settings
 
 CHUNK = 500
@@ -92,10 +92,10 @@ def import_file(
             rows and `strict` is set. Nothing was imported.
     """
     path = Path(path)
-    known = _format(format)
+    _, container = _reader(format)
     sha256 = files.sha256(path)
     _refuse_twice(store, format, sha256, path)
-    records = files.records(path, known.container, limits=limits, progress=progress)
+    records = files.records(path, container, limits=limits, progress=progress)
     # A file's name may hold bytes that are no text.
     source = path.name.encode(errors="replace").decode()
     return _run(store, records, format, source, sha256, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
@@ -103,7 +103,7 @@ def import_file(
 
 def import_rows(
     store: Database,
-    rows: Iterable[dict],
+    rows: Iterable[Record],
     format: str,
     *,
     source: str = "dataset",
@@ -206,12 +206,13 @@ def _retire_prompts(store: Database, undone: Import) -> int:
     ).rowcount
 
 
-def _format(name: str):
-    known = FORMATS.get(name)
-    if known is None or known.read is None:
+def _reader(name: str) -> tuple[Callable[[Record], Iterable[Item]], Container | None]:
+    """What turns the records of a format into items, and the kind of file that it is in."""
+    found = FORMATS.get(name)
+    if found is None or found.read is None:
         readable = ", ".join(name for name, format in FORMATS.items() if format.read)
         raise StoreError(f"{name} cannot be imported: choose one of {readable}.")
-    return known
+    return found.read, found.container
 
 
 def _refuse_twice(store: Database, format: str, sha256: str | None, path: Path | str) -> None:
@@ -225,7 +226,7 @@ def _refuse_twice(store: Database, format: str, sha256: str | None, path: Path |
         )
 
 
-def _record(row: object) -> dict | BadRow:
+def _record(row: object) -> Record | BadRow:
     if not isinstance(row, dict):
         return BadRow("not a JSON object")
     # A dataset's column that a row says nothing about is None there.
@@ -234,7 +235,7 @@ def _record(row: object) -> dict | BadRow:
 
 def _run(
     store: Database,
-    records: Iterable[tuple[int, dict | BadRow]],
+    records: Iterable[tuple[int, Record | BadRow]],
     format: str,
     source: str,
     sha256: str | None,
@@ -245,7 +246,7 @@ def _run(
     limits: Limits,
     wrong_row: WrongRow | None,
 ) -> tuple[int | None, Report]:
-    convert = _format(format).read
+    convert, _ = _reader(format)
     report = Report()
 
     def refuse(line: int, reason: str) -> None:
@@ -283,7 +284,7 @@ def _run(
 
 
 def _items(
-    records: Iterable[tuple[int, dict | BadRow]], convert: Callable[[dict], Iterable], most_chars: int, refuse: WrongRow
+    records: Iterable[tuple[int, Record | BadRow]], convert: Callable[[Record], Iterable[Item]], most_chars: int, refuse: WrongRow
 ) -> Iterator[Line]:
     """The good items of each record; of those that are not, the line and the reason are told."""
     for line, record in records:

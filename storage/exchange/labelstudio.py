@@ -15,7 +15,7 @@ from storage.core.database import Database, to_json
 from storage.core.records import Message, Tiers
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, SECOND, BadRow, NewComparison, Vote, conversation, moment, name_of, number_of, pair
+from storage.exchange.rows import FIRST, SECOND, BadRow, NewComparison, Record, Vote, conversation, moment, name_of, number_of, pair
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "dialogue", "context", "text")
 STEMS = ("", "answer", "response", "text", "completion", "output", "reply", "summary", "generation")
@@ -23,7 +23,7 @@ ENDINGS = (("left", "right"), ("1", "2"), ("_1", "_2"), ("a", "b"), ("_a", "_b")
 PAIRS = [(stem + one, stem + other) for stem in STEMS for one, other in ENDINGS]
 
 
-def read(record: dict) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[NewComparison]:
     """One comparison, with a vote for each annotation that selects a side."""
     data = record.get("data")
     if not isinstance(data, dict):
@@ -44,7 +44,7 @@ def read(record: dict) -> Iterator[NewComparison]:
     )
 
 
-def _selected(annotation: dict) -> dict | None:
+def _selected(annotation: Record) -> Record | None:
     """The pairwise result of an annotation."""
     results = annotation.get("result")
     for result in results if isinstance(results, (list, tuple)) else ():
@@ -53,7 +53,7 @@ def _selected(annotation: dict) -> dict | None:
     return None
 
 
-def _tiers(result: dict) -> Tiers:
+def _tiers(result: Record) -> Tiers:
     value = result.get("value")
     side = value.get("selected") if isinstance(value, dict) else None
     if side not in ("left", "right"):
@@ -61,7 +61,7 @@ def _tiers(result: dict) -> Tiers:
     return FIRST if side == "left" else SECOND
 
 
-def _vote(annotation: dict, result: dict) -> Vote:
+def _vote(annotation: Record, result: Record) -> Vote:
     seconds = number_of(annotation.get("lead_time"))
     return Vote(
         _tiers(result),
@@ -78,7 +78,7 @@ def _annotator(value: Any) -> str | None:
     return f"labelstudio-{name}" if name and name.isdecimal() else name
 
 
-def _sides(data: Mapping[str, Any], results: Sequence[dict]) -> tuple[str, str]:
+def _sides(data: Mapping[str, Any], results: Sequence[Record]) -> tuple[str, str]:
     texts = [name for name, value in data.items() if isinstance(value, str)]
     for left, right in PAIRS:
         if left in texts and right in texts:

@@ -40,6 +40,9 @@ PROGRESS_ROWS = 5_000
 LIMITS = Limits(row_bytes=64 * MIB)
 MANIFEST_BYTES = 1 * MIB
 
+Manifest = dict[str, Any]
+"""The object in `manifest.json`."""
+
 
 def write(
     store: Database, path: Path | str, *, include_simulated: bool = True, names: bool = True, progress: Progress | None = None
@@ -88,9 +91,9 @@ def _write(store: Database, folder: Path, progress: Progress | None) -> int:
                 written += 1
                 if progress and written % PROGRESS_ROWS == 0:
                     progress(written, total)
-        for file in (rows, sums):
-            file.flush()
-            os.fsync(file.fileno())
+        for output in (rows, sums):
+            output.flush()
+            os.fsync(output.fileno())
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -163,7 +166,7 @@ def beyond_starter(store: Database) -> str | None:
     return None
 
 
-def _fill(store: Database, folder: Path, manifest: dict, progress: Progress | None) -> dict[str, int]:
+def _fill(store: Database, folder: Path, manifest: Manifest, progress: Progress | None) -> dict[str, int]:
     inserts = {table: _insert(store, table) for table in _tables(store)}
     declared = {table: dict(_columns(store, table)) for table in inserts}
     counts: dict[str, int] = {}
@@ -201,7 +204,7 @@ def _columns(store: Database, table: str) -> list[tuple[str, str]]:
     return [(row["name"], row["type"]) for row in store.rows(f'PRAGMA table_info("{table}")')]
 
 
-def _rows(folder: Path, manifest: dict) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(folder: Path, manifest: Manifest) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row, once its hash was found to be right; at the end the hashes of the files."""
     whole, hashes = hashlib.sha256(), hashlib.sha256()
     number = 0
@@ -231,7 +234,7 @@ def _rows(folder: Path, manifest: dict) -> Iterator[tuple[str, dict[str, Any]]]:
         raise StoreError(f"{folder}: the rows and their hashes are not those of the manifest. Nothing was imported.")
 
 
-def _manifest(folder: Path) -> dict:
+def _manifest(folder: Path) -> Manifest:
     try:
         with open(folder / MANIFEST, "rb") as file:
             manifest = json.loads(file.read(MANIFEST_BYTES).decode())

@@ -15,7 +15,7 @@ from storage.core.database import Database, to_json
 from storage.core.records import Message
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow, Item, NewComparison, Vote, by_rank, name_of, number_of, places
+from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, by_rank, name_of, number_of, places
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 _HEADINGS = {"user": "prompter", "assistant": "assistant"}
@@ -24,19 +24,20 @@ DEEPEST = 200
 """Turns of a conversation."""
 
 
-def read(record: dict) -> Iterator[Item]:
+def read(record: Record) -> Iterator[Item]:
     """Every set of ranked siblings in the tree. One that cannot be kept costs only itself."""
     yield from _below(_reply(record.get("prompt")), ())
 
 
-def _below(reply: dict, before: tuple[Message, ...]) -> Iterator[Item]:
+def _below(reply: Record, before: tuple[Message, ...]) -> Iterator[Item]:
     if len(before) >= DEEPEST:
         raise BadRow(f"a conversation of more than {DEEPEST} turns")
     role = _ROLES.get(str(reply.get("role")))
     text = reply.get("text")
     if role is None or not isinstance(text, str):
         raise BadRow("each message must have a text, and the role prompter or assistant")
-    messages = (*before, {"role": role, "content": text})
+    turn: Message = {"role": role, "content": text}
+    messages = (*before, turn)
     replies = reply.get("replies")
     if replies is None:
         return
@@ -50,22 +51,23 @@ def _below(reply: dict, before: tuple[Message, ...]) -> Iterator[Item]:
         yield from _below(item, messages)
 
 
-def _comparison(messages: tuple[Message, ...], ranked: list[dict]) -> NewComparison:
+def _comparison(messages: tuple[Message, ...], ranked: list[Record]) -> NewComparison:
+    texts: list[Any] = [item.get("text") for item in ranked]
     return NewComparison(
         messages,
-        tuple(item.get("text") for item in ranked),
+        tuple(texts),
         tuple(_model(item) for item in ranked),
         (Vote(by_rank([number_of(item["rank"]) for item in ranked])),),
         kind="conversation" if len(messages) > 1 else "imported",
     )
 
 
-def _model(reply: dict) -> str | None:
+def _model(reply: Record) -> str | None:
     # A reply that is said not to be synthetic was written by a volunteer.
     return name_of(reply.get("model_name")) or ("human" if reply.get("synthetic") is False else None)
 
 
-def _reply(value: Any) -> dict:
+def _reply(value: Any) -> Record:
     if not isinstance(value, dict):
         raise BadRow("needs a prompt with role, text and replies")
     return value
@@ -81,7 +83,7 @@ def write(
             turns = [turn for turn in json.loads(shown.messages) if turn["role"] != "system"]
             for vote in given:
                 rank_of = dict(places(vote.tiers))
-                replies = [
+                replies: list[Record] = [
                     {"text": item.text, "role": "assistant", "model_name": item.model, "rank": rank_of.get(item.id), "replies": []}
                     for item in shown.completions
                 ]
@@ -91,7 +93,7 @@ def write(
     return written
 
 
-def _tree(turns: list[Message], replies: list[dict]) -> dict:
+def _tree(turns: list[Message], replies: list[Record]) -> Record:
     for turn in reversed(turns):
         replies = [{"text": turn["content"], "role": _HEADINGS[turn["role"]], "replies": replies}]
     return replies[0]

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 from storage.core.database import StoreError
 from storage.exchange import parquet_child
@@ -28,13 +29,15 @@ def lines(path: Path, limits: Limits) -> Iterator[bytes]:
             [sys.executable, "-I", parquet_child.__file__, os.path.abspath(path), str(limits.values), str(limits.parquet_memory)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said,
         )  # fmt: skip
+        # Popen's type does not know that PIPE was passed.
+        stdout = cast(IO[bytes], child.stdout)
         try:
             count = 0
-            while line := child.stdout.readline(limits.row_bytes + 1):
+            while line := stdout.readline(limits.row_bytes + 1):
                 count += len(line)
                 yield line
                 while not line.endswith(b"\n"):
-                    if not (line := child.stdout.readline(1 << 16)):
+                    if not (line := stdout.readline(1 << 16)):
                         break
                     count += len(line)
                 if count > most:
@@ -45,7 +48,7 @@ def lines(path: Path, limits: Limits) -> Iterator[bytes]:
                 raise StoreError(_refused(path, status, reason, limits))
         finally:
             child.kill()
-            child.stdout.close()
+            stdout.close()
             child.wait()
 
 

@@ -19,7 +19,7 @@ from storage.core.database import Database, StoreError, to_json
 from storage.core.records import Message, Tiers
 from storage.exchange import cells, export, files, strict_json
 from storage.exchange.files import Container, Progress
-from storage.exchange.rows import BadRow, Item, NewComparison, Vote, conversation, moment, name_of
+from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, conversation, moment, name_of
 
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
 ENDINGS: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -30,7 +30,7 @@ FIELDS = (
 )  # fmt: skip
 
 
-def read(record: dict) -> Iterator[Item]:
+def read(record: Record) -> Iterator[Item]:
     """One comparison, with a vote, a known answer or neither."""
     completions = _list(record, "completions")
     if completions is None:
@@ -52,7 +52,7 @@ def read(record: dict) -> Iterator[Item]:
     )
 
 
-def _messages(record: dict) -> list[Message]:
+def _messages(record: Record) -> list[Message]:
     if ("prompt" in record) == ("messages" in record):
         raise BadRow("needs either prompt or messages")
     if "messages" in record:
@@ -62,7 +62,7 @@ def _messages(record: dict) -> list[Message]:
     return [{"role": "user", "content": record["prompt"]}]
 
 
-def _ranking(record: dict, number: int) -> tuple[Tiers | None, bool]:
+def _ranking(record: Record, number: int) -> tuple[Tiers | None, bool]:
     """The tiers, and whether all are bad. None where nobody has judged yet."""
     all_bad = _flag(record, "all_bad")
     said = _list(record, "tiers")
@@ -84,7 +84,7 @@ def _ranking(record: dict, number: int) -> tuple[Tiers | None, bool]:
     return ((chosen,), tuple(index for index in everything if index != chosen)), all_bad
 
 
-def _vote(record: dict, tiers: Tiers, all_bad: bool) -> Vote:
+def _vote(record: Record, tiers: Tiers, all_bad: bool) -> Vote:
     shown = _list(record, "shown")
     simulated = record.get("annotator_kind") == "simulated"
     return Vote(
@@ -102,7 +102,7 @@ def _vote(record: dict, tiers: Tiers, all_bad: bool) -> Vote:
     )
 
 
-def _aspects(record: dict) -> tuple[tuple[int, str, int], ...]:
+def _aspects(record: Record) -> tuple[tuple[int, str, int], ...]:
     said = _list(record, "aspects")
     if said is None:
         return ()
@@ -114,7 +114,7 @@ def _aspects(record: dict) -> tuple[tuple[int, str, int], ...]:
     )
 
 
-def _list(record: dict, field: str) -> list | None:
+def _list(record: Record, field: str) -> list[Any] | None:
     value = record.get(field)
     if isinstance(value, str):
         try:
@@ -128,7 +128,7 @@ def _list(record: dict, field: str) -> list | None:
     return value if value is None else list(value)
 
 
-def _flag(record: dict, field: str) -> bool:
+def _flag(record: Record, field: str) -> bool:
     value = record.get(field)
     if value in (None, False, 0, "false", "False", "0"):
         return False
@@ -137,7 +137,7 @@ def _flag(record: dict, field: str) -> bool:
     raise BadRow(f"{field} must be true or false, not {value!r}")
 
 
-def _whole(record: dict, field: str) -> int | None:
+def _whole(record: Record, field: str) -> int | None:
     value = record.get(field)
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 

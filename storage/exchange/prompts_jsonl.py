@@ -11,12 +11,13 @@ from pathlib import Path
 from storage.content import prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, to_json
+from storage.core.records import Message
 from storage.exchange import files
 from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow
+from storage.exchange.rows import BadRow, Record
 
 
-def read(record: dict) -> Iterator[NewPrompt]:
+def read(record: Record) -> Iterator[NewPrompt]:
     """One prompt."""
     if ("prompt" in record) == ("messages" in record):
         raise BadRow("needs either prompt or messages")
@@ -28,7 +29,7 @@ def read(record: dict) -> Iterator[NewPrompt]:
     kind = record.get("kind", "imported")
     if not isinstance(kind, str) or not kind.strip():
         raise BadRow("kind must be a word")
-    turns = tuple({"role": message["role"], "content": message["content"]} for message in messages)
+    turns = tuple(Message(role=message["role"], content=message["content"]) for message in messages)
     yield NewPrompt(turns, kind.strip(), record.get("split"))
 
 

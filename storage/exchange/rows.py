@@ -68,8 +68,11 @@ class NewComparison:
     split: Split | None = None
 
 
-Item = NewPrompt | NewComparison | BadRow
-"""What a record gives: a good item, or what is wrong with a part of it that costs only that part."""
+Record = dict[str, Any]
+"""One record of a file: a JSON object, or a row of CSV or Parquet. Its values are unchecked."""
+
+Item = NewPrompt | NewComparison
+"""An importable item that a reader makes of a record."""
 
 
 def pair(
@@ -96,7 +99,7 @@ def check_different(chosen: str, rejected: str) -> None:
         raise BadRow("chosen and rejected are the same: there is nothing to compare")
 
 
-def check(item: NewPrompt | NewComparison, most_chars: int = DEFAULT_CHARS) -> None:
+def check(item: Item, most_chars: int = DEFAULT_CHARS) -> None:
     """Whether the store can keep it; no text of it may have more than so many characters, all turns of a prompt taken together.
 
     Raises:
@@ -116,12 +119,12 @@ def check(item: NewPrompt | NewComparison, most_chars: int = DEFAULT_CHARS) -> N
         _check_comparison(item, most_chars)
 
 
-def prompt_size(item: NewPrompt | NewComparison) -> int:
+def prompt_size(item: Item) -> int:
     """Characters of the prompt."""
     return sum(len(message["content"]) for message in item.messages)
 
 
-def size_of(item: NewPrompt | NewComparison) -> int:
+def size_of(item: Item) -> int:
     """Characters of its texts, about."""
     if not isinstance(item, NewComparison):
         return prompt_size(item)
@@ -220,7 +223,7 @@ def _check_text(what: str, text: str) -> None:
         raise BadRow("the text has half a surrogate pair, which UTF-8 cannot hold")
 
 
-def text_of(record: dict, key: str) -> str:
+def text_of(record: Record, key: str) -> str:
     """The text under a key.
 
     Raises:

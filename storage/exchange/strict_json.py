@@ -19,7 +19,7 @@ _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]|,', re.DOTALL)
 TOO_DEEP = f"not JSON: nested too deeply, more than {DEEPEST} lists and objects"
 
 
-class _Twice(Exception):
+class _RepeatedKey(Exception):
     """A key stands twice in one object."""
 
 
@@ -33,8 +33,8 @@ def decode(text: str, limits: Limits = Limits()) -> Any:
         return found
     try:
         return _STRICT.decode(text)
-    except _Twice as twice:
-        return BadRow(str(twice))
+    except _RepeatedKey as error:
+        return BadRow(str(error))
 
 
 def decode_at(text: str, at: int) -> tuple[Any, int]:
@@ -45,8 +45,8 @@ def decode_at(text: str, at: int) -> tuple[Any, int]:
     """
     try:
         return _STRICT.raw_decode(text, at)
-    except _Twice as twice:
-        return BadRow(str(twice)), _PLAIN.raw_decode(text, at)[1]
+    except _RepeatedKey as error:
+        return BadRow(str(error)), _PLAIN.raw_decode(text, at)[1]
 
 
 def too_large(text: str, at: int, end: int, limits: Limits) -> BadRow | None:
@@ -76,8 +76,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
-        key = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise _Twice(f"the key {key[:40]!r} stands twice in one object")
+        for key, _ in pairs:
+            if key in seen:
+                raise _RepeatedKey(f"the key {key[:40]!r} stands twice in one object")
+            seen.add(key)
     return found
 
 

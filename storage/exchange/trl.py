@@ -22,6 +22,7 @@ from storage.exchange.rows import (
     FIRST,
     BadRow,
     NewComparison,
+    Record,
     Vote,
     as_text,
     check_different,
@@ -35,7 +36,7 @@ from storage.exchange.rows import (
 from storage.judging.judgments import ordered_pairs
 
 
-def read(record: dict) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[NewComparison]:
     """One comparison with one vote."""
     messages, chosen, rejected = _parts(record)
     check_different(chosen, rejected)
@@ -57,7 +58,7 @@ def read(record: dict) -> Iterator[NewComparison]:
     )
 
 
-def _parts(record: dict) -> tuple[list[Message], str, str]:
+def _parts(record: Record) -> tuple[list[Message], str, str]:
     chosen, rejected, prompt = record.get("chosen"), record.get("rejected"), record.get("prompt")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("chosen and rejected must both be text, or both messages")

@@ -15,12 +15,12 @@ from typing import Any
 from storage.core.database import Database, to_json
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow, NewComparison, Vote, by_score, name_of, number_of, places, text_of
+from storage.exchange.rows import BadRow, NewComparison, Record, Vote, by_score, name_of, number_of, places, text_of
 
 LONGEST_SCALE = 10
 
 
-def read(record: dict) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[NewComparison]:
     """One comparison with one vote; without any vote where fewer than two completions were scored."""
     answers = record.get("completions")
     if not isinstance(answers, (list, tuple)) or not all(isinstance(answer, dict) for answer in answers):
@@ -37,7 +37,7 @@ def read(record: dict) -> Iterator[NewComparison]:
     )
 
 
-def _score(answer: dict) -> float | None:
+def _score(answer: Record) -> float | None:
     overall = number_of(answer.get("overall_score"))
     if overall is not None:
         return overall
@@ -45,13 +45,13 @@ def _score(answer: dict) -> float | None:
     return fmean(found) if found else None
 
 
-def _ratings(answer: dict) -> dict[str, int]:
+def _ratings(answer: Record) -> dict[str, int]:
     """The ratings that can be kept as aspects: whole numbers from 1 up."""
     found = {aspect: number_of(_rating(rating)) for aspect, rating in _annotations(answer).items()}
-    return {aspect: int(number) for aspect, number in found.items() if number in range(1, LONGEST_SCALE + 1)}
+    return {aspect: int(number) for aspect, number in found.items() if number is not None and number in range(1, LONGEST_SCALE + 1)}
 
 
-def _annotations(answer: dict) -> Mapping[str, Any]:
+def _annotations(answer: Record) -> Mapping[str, Any]:
     annotations = answer.get("annotations")
     return annotations if isinstance(annotations, dict) else {}
 
@@ -85,7 +85,7 @@ def write(
     return written
 
 
-def _scored(shown: export.Shown, vote: export.Given) -> list[dict]:
+def _scored(shown: export.Shown, vote: export.Given) -> list[Record]:
     place_of = dict(places(vote.tiers))
     step = (LONGEST_SCALE - 1) / max(len(vote.tiers) - 1, 1)
     return [

@@ -71,10 +71,10 @@ def _judged(store: Database, annotator_id: int | None) -> Iterator[tuple[int, st
 def is_right(said: Tiers, known: Tiers) -> bool:
     """Whether every pair that the known answer orders was put in that order; what was left out is not."""
     tier = {completion_id: rank for rank, ids in enumerate(said) for completion_id in ids}
-    ranks = [[tier.get(completion_id) for completion_id in ids] for ids in known]
-    if None in (flat := [rank for of_tier in ranks for rank in of_tier]):
+    if any(completion_id not in tier for ids in known for completion_id in ids):
         return False
-    return bool(flat) and all(max(better) < min(worse) for better, worse in pairwise(ranks))
+    ranks = [[tier[completion_id] for completion_id in ids] for ids in known]
+    return any(ranks) and all(max(better) < min(worse) for better, worse in pairwise(ranks))
 
 
 _JUDGED = """

@@ -129,7 +129,7 @@ def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tie
             [comparison_id, annotator_id],
         )
         if known is not None:
-            return known
+            return int(known)
         shown = [completion.id for completion in comparison.completions]
         if sorted(completion_id for tier in tiers for completion_id in tier) != sorted(shown):
             raise BadJudgment(f"A rule ranks every completion once: {tiers} is no ranking of {shown}.")
@@ -269,7 +269,9 @@ def _judged_elsewhere(store: Database, presentation: Presentation) -> bool:
     )
 
 
-def _checked(presentation: Presentation, verdict: str, tiers: Any, all_bad: bool, skip_reason: str | None, said: Details) -> _Said:
+def _checked(
+    presentation: Presentation, verdict: Literal["rank", "skip"], tiers: Any, all_bad: bool, skip_reason: str | None, said: Details
+) -> _Said:
     checked = _checked_tiers(tiers, presentation.order)
     if skip_reason is not None:
         details.check_text("skip_reason", skip_reason, details.LONGEST_NOTE)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from storage.core import json_columns
-from storage.core.database import Database, now
+from storage.core.database import Database, StoreError, now
 from storage.core.records import Comparison, Guidelines, Presentation, Purpose
 
 
@@ -35,6 +35,18 @@ def get(store: Database, presentation_id: int) -> Presentation | None:
     """One presentation; None if there is none with this id."""
     row = store.row("SELECT * FROM presentations WHERE id = ?", [presentation_id])
     return None if row is None else from_row(row)
+
+
+def existing(store: Database, presentation_id: int) -> Presentation:
+    """One presentation.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    presentation = get(store, presentation_id)
+    if presentation is None:
+        raise StoreError(f"There is no presentation {presentation_id} in {store.path}: reload the page.")
+    return presentation
 
 
 def from_row(row: sqlite3.Row) -> Presentation:

@@ -132,7 +132,7 @@ def can_accept(store: Database, presentation: Presentation) -> bool:
     stead, or whoever comes too late on purpose would know them.
     """
     place = store.row("SELECT retired, human_ranks + leased < wanted AS free FROM comparisons WHERE id = ?", [presentation.comparison_id])
-    if place["retired"]:
+    if place is None or place["retired"]:
         return False
     if store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id]):
         return True
@@ -173,7 +173,7 @@ def lease_of(store: Database, presentation_id: int) -> Lease | None:
 
 def depth(store: Database) -> int:
     """Comparisons that wait for a person, leased ones left out."""
-    return store.value("SELECT count(*) FROM line")
+    return int(store.value("SELECT count(*) FROM line"))
 
 
 def least_waiting(store: Database, at_most: int) -> int:
@@ -184,9 +184,8 @@ def least_waiting(store: Database, at_most: int) -> int:
     lately = window(minutes=LATELY_MINUTES)
     rows = store.rows("SELECT DISTINCT annotator_id FROM line_places WHERE asked_at BETWEEN ? AND ?", lately).fetchall()
     people = [row["annotator_id"] for row in rows] or [NOBODY]
-    return min(
-        store.value(f"SELECT count(*) FROM ({WAITING_FOR} LIMIT :at_most)", {"annotator": person, "at_most": at_most}) for person in people
-    )
+    waiting = f"SELECT count(*) FROM ({WAITING_FOR} LIMIT :at_most)"
+    return min(int(store.value(waiting, {"annotator": person, "at_most": at_most})) for person in people)
 
 
 def _choose(store: Database, annotator_id: int, project: ProjectSettings, rng: random.Random) -> tuple[Comparison, Presentation] | None:
@@ -211,7 +210,7 @@ def _choose(store: Database, annotator_id: int, project: ProjectSettings, rng: r
         _lease(store, shown, "gold", p_gold / len(gold), project)
         return comparison, shown
     if drawn < p_gold + p_repeat:
-        before = presentations.get(store, rng.choice(repeats))
+        before = presentations.existing(store, rng.choice(repeats))
         comparison = comparisons.get(store, before.comparison_id)
         shown = presentations.repeat(store, before, guidelines=guidelines.current(store))
         _lease(store, shown, "repeat", p_repeat / len(repeats), project)

@@ -23,20 +23,22 @@ TAG_BYTES = 16
 LENGTH = 4 * (TAG_BYTES + ID_BYTES) // 3
 """Characters of a token, whatever the id: 32."""
 
+_SELECT_KEY = "SELECT value FROM keys WHERE name = ?"
+
 
 class RowTokens:
     """The tokens of one store. Its key is drawn once, at the first use, and lies in the store."""
 
     def __init__(self, store: Database):
         self.store = store
-        self._read: bytes | None = None
+        self._cached_key: bytes | None = None
 
     def seal(self, kind: Kind, row_id: int, annotator_id: int) -> str:
         """The token under which this annotator knows the row. It works for nobody else, and for no other kind of row.
 
         Call it outside a transaction: the first call draws the key, and that must not be rolled back.
         """
-        key = self._key() or self._draw()
+        key = self._key() or self._create_key()
         plain = row_id.to_bytes(ID_BYTES, "big")
         tag = _tag(key, kind, plain, annotator_id)
         return urlsafe_b64encode(tag + _masked(key, plain, tag)).decode()
@@ -52,15 +54,17 @@ class RowTokens:
         return int.from_bytes(plain, "big")
 
     def _key(self) -> bytes | None:
-        if self._read is None:
-            self._read = self.store.value("SELECT value FROM keys WHERE name = ?", [KEY_NAME])
-        return self._read
+        if self._cached_key is None:
+            self._cached_key = self.store.value(_SELECT_KEY, [KEY_NAME])
+        return self._cached_key
 
-    def _draw(self) -> bytes:
+    def _create_key(self) -> bytes:
         with self.store.atomic() as connection:
-            # Another process may have drawn one meanwhile; the first stays.
+            # Another process may have written a key in the meantime: the first one written is used.
             connection.conn.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", [KEY_NAME, secrets.token_bytes(KEY_BYTES)])
-        return self._key()
+        key: bytes = self.store.value(_SELECT_KEY, [KEY_NAME])
+        self._cached_key = key
+        return key
 
 
 def _bytes_of(token: Any) -> bytes | None:

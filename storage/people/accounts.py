@@ -39,6 +39,8 @@ RENEW_MINUTES = 15
 SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1000
 
+SIGNED_OUT = "You are not signed in any more: sign in again, then change the password."
+
 HASHER = PasswordHasher()
 
 _COLUMNS = "a.id, a.roles, a.created_at, a.disabled_at, n.id AS annotator_id, n.name, n.kind, n.rule, n.pseudonym, n.shows_name, n.judged"
@@ -258,10 +260,12 @@ def change_password(store: Database, token: str, current: str, new: str, origin:
     """
     account = of_token(store, token)
     if account is None:
-        raise StoreError("You are not signed in any more: sign in again, then change the password.")
+        raise StoreError(SIGNED_OUT)
     new = _checked_password(new)
     wait_s = sign_in_throttle.begin(store, account_names.folded(account.name), origin)
     row = _row(store, account.name)
+    if row is None:
+        raise StoreError(SIGNED_OUT)
     if not _verify(row["password_hash"], current):
         again = f"try again in {wait_s} s" if wait_s else "try again"
         raise SignInRefused(f"This is not your current password: {again}, or ask a lead to set a new one.", wait_s)
@@ -277,8 +281,9 @@ def change_password(store: Database, token: str, current: str, new: str, origin:
 
 def known_browser(store: Database, name: str, kept: str | None) -> str | None:
     """The id of a browser that keeps a note of having signed in as this account; None for any other."""
-    row = _row(store, name) if kept else None
-    return known_browsers.id_of(kept, row["password_hash"], row["id"]) if row else None
+    if not kept or (row := _row(store, name)) is None:
+        return None
+    return known_browsers.id_of(kept, row["password_hash"], row["id"])
 
 
 def browser_notes(store: Database, account_id: int, kept: str | None) -> str:
@@ -313,7 +318,7 @@ def session(store: Database, token: str) -> Session | None:
 def of_token(store: Database, token: str) -> Account | None:
     """Whose session this is, None if it is nobody's or over."""
     found = session(store, token)
-    return found and found.account
+    return None if found is None else found.account
 
 
 def renew(store: Database, token: str) -> None:
@@ -347,7 +352,7 @@ def checked_roles(roles: Iterable[str]) -> frozenset[Role]:
         raise StoreError(f"Unknown role {', '.join(unknown)}: choose among {', '.join(ROLES)}.")
     if not chosen:
         raise StoreError(f"An account needs a role: choose among {', '.join(ROLES)}.")
-    return chosen
+    return frozenset(role for role in ROLES if role in chosen)
 
 
 def in_order(roles: Iterable[Role]) -> list[Role]:
