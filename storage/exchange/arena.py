@@ -1,7 +1,7 @@
-"""Chatbot Arena battles: two models talk with the same person, who says which one was better.
+"""Chatbot Arena battles: the same person talks to two models and votes for the better one.
 
-The turns that both conversations share are the prompt; all that follows is the completion, since the vote is about all
-of it.
+The turns that both conversations share are the prompt; all later turns are the completion, because the vote is on all of
+them.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def write(
     """One battle for each vote on two completions, a on the left as its judge saw them; returns how many."""
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
-        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            if len(shown.completions) != 2:
+        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            if len(comparison.completions) != 2:
                 continue
-            messages = json.loads(shown.messages)
-            answers = {item.id: item for item in shown.completions}
-            for vote in given:
+            messages = json.loads(comparison.messages)
+            answers = {item.id: item for item in comparison.completions}
+            for vote in votes:
                 left, right = (answers[completion_id] for completion_id in vote.slots)
                 row = {
-                    "question_id": f"comparison-{shown.id}",
+                    "question_id": f"comparison-{comparison.id}",
                     "model_a": left.model,
                     "model_b": right.model,
                     "winner": _winner(vote, left.id),
@@ -66,7 +66,7 @@ def write(
     return written
 
 
-def _winner(vote: export.Given, left: int) -> str:
+def _winner(vote: export.ExportedVote, left: int) -> str:
     if len(vote.tiers) < 2:
         return BOTH_BAD[0] if vote.all_bad else "tie"
     return "model_a" if vote.tiers[0][0] == left else "model_b"

@@ -1,6 +1,6 @@
 """Anthropic's HH-RLHF: a chosen and a rejected dialogue, each one text of `\\n\\nHuman: ...` and `\\n\\nAssistant: ...` turns.
 
-What the two dialogues share, up to the last human turn in it, is the prompt.
+The common beginning of the two dialogues, up to its last human turn, is the prompt.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def read(record: Record) -> Iterator[NewComparison]:
 
 
 def dialogue(text: str) -> list[Message]:
-    """The turns of a dialogue. What stands before the first heading is a system message."""
+    """The turns of a dialogue. Text before the first heading is a system message."""
     before, *parts = _HEADING.split(text)
     if not parts:
         raise BadRow('a dialogue must have turns that begin with "\\n\\nHuman:" and "\\n\\nAssistant:"')
     turns: list[Message] = [{"role": "system", "content": before.strip()}] if before.strip() else []
-    for heading, said in zip(parts[::2], parts[1::2], strict=True):
-        turns.append({"role": _ROLES[heading], "content": said.strip()})
+    for heading, content in zip(parts[::2], parts[1::2], strict=True):
+        turns.append({"role": _ROLES[heading], "content": content.strip()})
     return turns
 
 
@@ -45,12 +45,12 @@ def write(
     """One row for each ordered pair; returns how many."""
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
-        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            prompt = "".join(_turn(message) for message in json.loads(shown.messages))
-            texts = {completion.id: completion.text for completion in shown.completions}
-            for vote in given:
+        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            prompt = "".join(_turn(message) for message in json.loads(comparison.messages))
+            texts = {completion.id: completion.text for completion in comparison.completions}
+            for vote in votes:
                 for better, worse in ordered_pairs(vote.tiers):
-                    row = {"chosen": _told(prompt, texts[better]), "rejected": _told(prompt, texts[worse])}
+                    row = {"chosen": _dialogue_text(prompt, texts[better]), "rejected": _dialogue_text(prompt, texts[worse])}
                     file.write(to_json(row) + "\n")
                     written += 1
     return written
@@ -62,5 +62,5 @@ def _turn(message: Message) -> str:
     return f"\n\n{HEADINGS[message['role']]}: {message['content']}"
 
 
-def _told(prompt: str, completion: str) -> str:
+def _dialogue_text(prompt: str, completion: str) -> str:
     return f"{prompt}\n\nAssistant: {completion}"

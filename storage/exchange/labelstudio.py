@@ -1,7 +1,7 @@
 """Label Studio's JSON export of pairwise tasks: the data of each task, and who selected `left` or `right`.
 
-The export does not say which data stood on the left. Fields that come in known pairs (`left` and `right`, `answer1` and
-`answer2`, ...) do; then the two names in `to_name`, if they are fields; then the only two fields that are not the prompt.
+The export does not name the fields that were shown left and right. They are taken from pairs of usual names (`left` and
+`right`, `answer1` and `answer2`, ...), then from the two names in `to_name`, then from the only two fields besides the prompt.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def read(record: Record) -> Iterator[NewComparison]:
     annotations = record.get("annotations", record.get("completions", ()))
     if not isinstance(annotations, (list, tuple)) or not all(isinstance(one, dict) for one in annotations):
         raise BadRow("annotations must be a list of objects")
-    said = [(one, selected) for one in annotations if not one.get("was_cancelled") and (selected := _selected(one))]
-    left, right = _sides(data, [result for _, result in said])
-    golden = [_tiers(result) for one, result in said if one.get("ground_truth")]
+    selections = [(one, selected) for one in annotations if not one.get("was_cancelled") and (selected := _selected(one))]
+    left, right = _sides(data, [result for _, result in selections])
+    gold_tiers = [_tiers(result) for one, result in selections if one.get("ground_truth")]
     yield pair(
         _prompt(data, (left, right)),
         data[left],
         data[right],
-        [_vote(one, result) for one, result in said if not one.get("ground_truth")],
+        [_vote(one, result) for one, result in selections if not one.get("ground_truth")],
         models=(name_of(data.get(f"{left}_model")), name_of(data.get(f"{right}_model"))),
-        gold=golden[-1] if golden else None,
+        gold=gold_tiers[-1] if gold_tiers else None,
     )
 
 
@@ -94,10 +94,10 @@ def _sides(data: Mapping[str, Any], results: Sequence[Record]) -> tuple[str, str
 
 
 def _prompt(data: Mapping[str, Any], sides: tuple[str, str]) -> list[Message]:
-    found = [data[name] for name in PROMPT_FIELDS if name in data and name not in sides]
-    if not found:
+    values = [data[name] for name in PROMPT_FIELDS if name in data and name not in sides]
+    if not values:
         raise BadRow(f"data has no prompt: name it {', '.join(PROMPT_FIELDS[:-1])} or {PROMPT_FIELDS[-1]}")
-    return [{"role": "user", "content": found[0]}] if isinstance(found[0], str) else conversation(found[0], what="prompt")
+    return [{"role": "user", "content": values[0]}] if isinstance(values[0], str) else conversation(values[0], what="prompt")
 
 
 def write(
@@ -105,27 +105,27 @@ def write(
 ) -> int:
     """A JSON list with one task for each comparison of two that was judged; returns how many.
 
-    Label Studio's pairwise tag knows no tie, so votes that tie are left out.
+    Label Studio's pairwise tag has no ties, so tied votes are left out.
     """
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
         file.write("[")
-        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            decided = [vote for vote in given if len(vote.tiers) == 2]
-            if len(shown.completions) != 2 or not decided:
+        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            decided = [vote for vote in votes if len(vote.tiers) == 2]
+            if len(comparison.completions) != 2 or not decided:
                 continue
             file.write(",\n" if written else "\n")
-            file.write(to_json(_task(shown, decided)))
+            file.write(to_json(_task(comparison, decided)))
             written += 1
         file.write("\n]\n")
     return written
 
 
-def _task(shown: export.Shown, given: Sequence[export.Given]) -> dict[str, Any]:
-    left, right = shown.completions
-    turns = json.loads(shown.messages)
+def _task(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> dict[str, Any]:
+    left, right = comparison.completions
+    turns = json.loads(comparison.messages)
     return {
-        "id": shown.id,
+        "id": comparison.id,
         "data": {
             "prompt": turns[0]["content"] if len(turns) == 1 else turns,
             "left": left.text,
@@ -149,6 +149,6 @@ def _task(shown: export.Shown, given: Sequence[export.Given]) -> dict[str, Any]:
                     }
                 ],
             }
-            for vote in given
+            for vote in votes
         ],
     }

@@ -1,8 +1,8 @@
 """TRL's preference datasets. A ranking of K completions is all its ordered pairs, one JSONL row each.
 
-Four forms are read, told apart by the row itself: with the prompt in a field of its own or as what chosen and rejected
-have in common, each as text or as messages. Written are the two of messages, which `RewardTrainer` and `DPOTrainer`
-read as they are. Nothing is weighted here.
+Four forms are read and recognised by the row itself: an explicit prompt field, or an implicit prompt that chosen and
+rejected begin with, each as text or as messages. The two forms with messages are written; `RewardTrainer` and `DPOTrainer`
+read them unchanged. Pairs have no weights.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def write(
 ) -> int:
     """Writes the votes as pairs and returns how many. The file appears whole or not at all.
 
-    Annotators appear by pseudonym, or with `names` by their names. With `implicit` the prompt is what chosen and
-    rejected begin with.
+    Annotators appear by pseudonym, or with `names` by their names. With `implicit` the prompt has no field
+    of its own: chosen and rejected begin with it.
 
     Raises:
         StoreError: the file cannot be written.
@@ -116,18 +116,18 @@ def write(
     written = 0
     lines = _implicit if implicit else _explicit
     with files.atomic_write_text(path) as file, store.snapshot():
-        for shown, rows in export.merged(store, simulated=include_simulated, names=names, progress=progress):
-            turns = {answer.id: f'{{"role":"assistant","content":{quoted(answer.text)}}}' for answer in shown.completions}
-            about = f',"kind":{quoted(shown.kind)},"split":"{shown.split}"}}\n'
+        for comparison, rows in export.merged(store, simulated=include_simulated, names=names, progress=progress):
+            turns = {answer.id: f'{{"role":"assistant","content":{quoted(answer.text)}}}' for answer in comparison.completions}
+            about = f',"kind":{quoted(comparison.kind)},"split":"{comparison.split}"}}\n'
             for _, _, tiers, annotator, kind in rows:
                 end = f',"annotator":{quoted(annotator)},"annotator_kind":"{kind}"{about}'
                 for better, worse in ordered_pairs(json.loads(tiers)):
-                    file.write(lines(shown.messages, turns[better], turns[worse]) + end)
+                    file.write(lines(comparison.messages, turns[better], turns[worse]) + end)
                     written += 1
     return written
 
 
-# The rows are put together from JSON text: decoding and encoding the same prompt for each of its pairs was two thirds of the time.
+# Rows are assembled from JSON text: decoding and encoding the same prompt for each of its pairs took two thirds of the time.
 def _explicit(messages: str, better: str, worse: str) -> str:
     return f'{{"prompt":{messages},"chosen":[{better}],"rejected":[{worse}]'
 
