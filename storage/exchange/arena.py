@@ -14,7 +14,20 @@ from pathlib import Path
 from storage.core.database import Database, to_json
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, SECOND, TIE, BadRow, NewComparison, Record, Vote, conversation, moment, name_of, pair, parted
+from storage.exchange.rows import (
+    FIRST,
+    SECOND,
+    TIE,
+    BadRow,
+    NewComparison,
+    Record,
+    Vote,
+    conversation,
+    name_of,
+    pair,
+    split_common_prompt,
+    timestamp,
+)
 
 BOTH_BAD = ("tie (bothbad)", "both_bad", "bothbad")
 TIERS_OF = {"model_a": FIRST, "model_b": SECOND, "tie": TIE} | dict.fromkeys(BOTH_BAD, TIE)
@@ -25,7 +38,7 @@ def read(record: Record) -> Iterator[NewComparison]:
     winner = record.get("winner")
     if not isinstance(winner, str) or winner not in TIERS_OF:
         raise BadRow(f"winner must be model_a, model_b, tie or tie (bothbad), not {winner!r}")
-    messages, left, right = parted(
+    messages, left, right = split_common_prompt(
         conversation(record.get("conversation_a"), what="conversation_a"),
         conversation(record.get("conversation_b"), what="conversation_b"),
     )
@@ -33,7 +46,7 @@ def read(record: Record) -> Iterator[NewComparison]:
         TIERS_OF[winner],
         name_of(record.get("judge")),
         all_bad=winner in BOTH_BAD,
-        created_at=moment(record.get("tstamp", record.get("timestamp"))),
+        created_at=timestamp(record.get("tstamp", record.get("timestamp"))),
     )
     yield pair(messages, left, right, [vote], models=(name_of(record.get("model_a")), name_of(record.get("model_b"))))
 

@@ -25,10 +25,10 @@ from storage.exchange.rows import (
     by_rank,
     by_score,
     conversation,
-    moment,
     name_of,
     number_of,
     places,
+    timestamp,
 )
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "chat", "context")
@@ -80,7 +80,7 @@ def _responses(record: Record) -> dict[str, list[Response]]:
             values = one.get("values") if isinstance(one, dict) else None
             if not isinstance(values, dict) or one.get("status") not in (None, "submitted"):
                 continue
-            at = moment(one.get("updated_at") or one.get("inserted_at"))
+            at = timestamp(one.get("updated_at") or one.get("inserted_at"))
             for question, value in values.items():
                 answer = value.get("value") if isinstance(value, dict) else value
                 by_question.setdefault(question, []).append((name_of(one.get("user_id")), answer, at))

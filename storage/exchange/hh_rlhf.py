@@ -14,7 +14,7 @@ from storage.core.database import Database, to_json
 from storage.core.records import Message
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, HEADINGS, BadRow, NewComparison, Record, Vote, check_different, pair, parted, text_of
+from storage.exchange.rows import FIRST, HEADINGS, BadRow, NewComparison, Record, Vote, check_different, pair, split_common_prompt, text_of
 from storage.judging.judgments import ordered_pairs
 
 _HEADING = re.compile(r"\n\n(Human|Assistant):")
@@ -23,7 +23,7 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 def read(record: Record) -> Iterator[NewComparison]:
     """One comparison with one vote."""
-    messages, chosen, rejected = parted(dialogue(text_of(record, "chosen")), dialogue(text_of(record, "rejected")))
+    messages, chosen, rejected = split_common_prompt(dialogue(text_of(record, "chosen")), dialogue(text_of(record, "rejected")))
     check_different(chosen, rejected)
     yield pair(messages, chosen, rejected, [Vote(FIRST)])
 

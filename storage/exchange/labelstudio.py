@@ -15,7 +15,7 @@ from storage.core.database import Database, to_json
 from storage.core.records import Message, Tiers
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, SECOND, BadRow, NewComparison, Record, Vote, conversation, moment, name_of, number_of, pair
+from storage.exchange.rows import FIRST, SECOND, BadRow, NewComparison, Record, Vote, conversation, name_of, number_of, pair, timestamp
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "dialogue", "context", "text")
 STEMS = ("", "answer", "response", "text", "completion", "output", "reply", "summary", "generation")
@@ -66,7 +66,7 @@ def _vote(annotation: Record, result: Record) -> Vote:
     return Vote(
         _tiers(result),
         _annotator(annotation.get("completed_by")),
-        created_at=moment(annotation.get("created_at")),
+        created_at=timestamp(annotation.get("created_at")),
         client_ms=None if seconds is None or seconds < 0 else round(seconds * 1000),
     )
 

@@ -19,7 +19,7 @@ from storage.core.database import Database, StoreError, to_json
 from storage.core.records import Message, Tiers
 from storage.exchange import cells, export, files, strict_json
 from storage.exchange.files import Container, Progress
-from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, conversation, moment, name_of
+from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, conversation, name_of, timestamp
 
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
 ENDINGS: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -92,7 +92,7 @@ def _vote(record: Record, tiers: Tiers, all_bad: bool) -> Vote:
         name_of(record.get("annotator")),
         (name_of(record.get("annotator_rule")) or "unknown") if simulated else None,
         all_bad,
-        moment(record.get("created_at")),
+        timestamp(record.get("created_at")),
         record.get("strength"),
         record.get("rationale") or "",
         _aspects(record),

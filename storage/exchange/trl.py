@@ -27,11 +27,11 @@ from storage.exchange.rows import (
     as_text,
     check_different,
     conversation,
-    moment,
     name_of,
     pair,
-    parted,
+    split_common_prompt,
     text_of,
+    timestamp,
 )
 from storage.judging.judgments import ordered_pairs
 
@@ -45,7 +45,7 @@ def read(record: Record) -> Iterator[NewComparison]:
         FIRST,
         name_of(record.get("annotator")),
         (name_of(record.get("annotator_rule")) or "unknown") if simulated else None,
-        created_at=moment(record.get("created_at")),
+        created_at=timestamp(record.get("created_at")),
     )
     yield pair(
         messages,
@@ -69,7 +69,7 @@ def _parts(record: Record) -> tuple[list[Message], str, str]:
     left, right = conversation(chosen, what="chosen"), conversation(rejected, what="rejected")
     # Some files repeat the prompt as text beside conversations that begin with it.
     if prompt is None or (isinstance(prompt, str) and left[0]["role"] != "assistant"):
-        return parted(left, right)
+        return split_common_prompt(left, right)
     return _prompt(prompt), as_text(left), as_text(right)
 
 
@@ -80,7 +80,7 @@ def _prompt(value: Any) -> list[Message]:
 def _parted_text(chosen: str, rejected: str) -> tuple[list[Message], str, str]:
     check_different(chosen, rejected)
     if chosen.startswith("\n\nHuman:"):
-        return parted(hh_rlhf.dialogue(chosen), hh_rlhf.dialogue(rejected))
+        return split_common_prompt(hh_rlhf.dialogue(chosen), hh_rlhf.dialogue(rejected))
     # Cut between words: "blue" and "black" differ from their first letter on.
     letters = enumerate(zip(chosen, rejected, strict=False))
     common = next((at for at, (one, other) in letters if one != other), min(len(chosen), len(rejected)))
