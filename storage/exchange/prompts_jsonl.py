@@ -1,7 +1,4 @@
-"""Prompts alone: on each line `{"prompt": "..."}` or `{"messages": [...]}`, with kind and split or not.
-
-A bad line costs only itself.
-"""
+"""Prompts without completions: each line is `{"prompt": "..."}` or `{"messages": [...]}`, with optional kind and split."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ def read(record: Record) -> Iterator[NewPrompt]:
 def write(
     store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
 ) -> int:
-    """Every prompt that is not retired, as messages; returns how many. Nobody's judgment is in it."""
+    """Writes every prompt that is not retired, as messages, without judgments; returns how many."""
     total = store.value("SELECT count(*) FROM prompts WHERE retired = 0") if progress else 0
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
