@@ -30,11 +30,11 @@ __all__ = ["SignInRefused"]
 LOCAL_NAME = "local"
 
 IDLE_HOURS = 12
-"""A session ends when it has not been used for so long."""
+"""Hours without use after which a session ends."""
 LONGEST_DAYS = 7
-"""A session ends so long after the sign-in, however much it is used."""
+"""Days after the sign-in after which a session ends, used or not."""
 RENEW_MINUTES = 15
-"""A session in use is written down anew at most so often."""
+"""Fewest minutes between two renewals of a session in the store."""
 
 SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1000
@@ -49,7 +49,7 @@ _ACCOUNTS = f"SELECT {_COLUMNS} FROM accounts a JOIN annotators n ON n.id = a.an
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who may sign in. Acts, and is shown, as the annotator of the same name."""
+    """A person who may sign in. They judge, and are shown, as the annotator of the same name."""
 
     id: int
     annotator: Annotator
@@ -68,7 +68,7 @@ class Session:
 
     account: Account
     due: bool
-    """Whether its use should be written down, with `renew`."""
+    """Whether the session should be renewed in the store with `renew`."""
 
 
 def any_accounts(store: Database) -> bool:
@@ -84,7 +84,7 @@ def any_accounts(store: Database) -> bool:
 
 
 def local(store: Database) -> Annotator:
-    """Whom everybody acts as while there are no accounts."""
+    """The annotator that everyone acts as while there are no accounts."""
     # On the path of every judgment: `ensure` would take the write lock each time.
     row = store.row("SELECT id AS annotator_id, * FROM annotators WHERE name = ?", [LOCAL_NAME])
     return _annotator(row) if row else annotators.ensure(store, LOCAL_NAME)
@@ -316,9 +316,9 @@ def session(store: Database, token: str) -> Session | None:
 
 
 def of_token(store: Database, token: str) -> Account | None:
-    """Whose session this is, None if it is nobody's or over."""
-    found = session(store, token)
-    return None if found is None else found.account
+    """The account of a session; None if there is no such session or it has ended."""
+    current = session(store, token)
+    return None if current is None else current.account
 
 
 def renew(store: Database, token: str) -> None:

@@ -102,7 +102,7 @@ def release_all(store: Database, name: str) -> None:
 
 
 def _refuse_early(store: Database, name: str, origin: Origin, at: datetime) -> tuple[int, int]:
-    """The failures so far of this origin, and of all addresses together."""
+    """Returns the failures of this origin and of all addresses together, unless the attempt comes too early."""
     since = as_text(at - timedelta(hours=FORGET_HOURS))
     counted = "SELECT count(*), max(created_at) FROM sign_in_failures WHERE name = ? AND created_at > ?"
     own, own_last = _count_and_last(store, f"{counted} AND origin = ?", [name, since, origin.key])
@@ -117,13 +117,13 @@ def _refuse_early(store: Database, name: str, origin: Origin, at: datetime) -> t
 
 
 def _count_and_last(store: Database, sql: str, parameters: list[str]) -> tuple[int, str | None]:
-    """How many failures a query counts, and when the last one was."""
+    """The number of failures that a query counts, and the time of the last one."""
     row = store.row(sql, parameters)
     return (0, None) if row is None else (row[0], row[1])
 
 
 def _left(wait_s: int, last: str | None, at: datetime) -> int:
-    """Seconds that are left of a wait, at most the whole of it."""
+    """Seconds that remain of a wait of `wait_s` since `last`, at most `wait_s`."""
     if not wait_s or last is None:
         return 0
     return ceil(wait_s - max(0.0, (at - datetime.fromisoformat(last)).total_seconds()))
