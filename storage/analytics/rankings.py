@@ -6,8 +6,9 @@ Only reads. What the numbers say is worked out in `rlhf.analysis.agreement` and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int8, Int64
@@ -73,9 +74,8 @@ class Rankings:
 
     def where(self, chosen: Bool[np.ndarray, " n"] | Int64[np.ndarray, " m"]) -> Rankings:
         """Some of the rankings, of the same comparisons."""
-        of_comparisons = {"comparisons", "sizes"}
-        columns = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Rankings(**{name: column if name in of_comparisons else column[chosen] for name, column in columns.items()})
+        per_ranking = [f.name for f in fields(self) if f.name not in ("comparisons", "sizes")]
+        return replace(self, **{name: getattr(self, name)[chosen] for name in per_ranking})
 
 
 def read(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Rankings:
@@ -84,7 +84,8 @@ def read(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Ran
         ids, members = _by_position(store, MEMBERS)
         batches = [_columns(rows, ids, members) for rows in _batches(store, kinds)]
     columns = [np.concatenate(parts) for parts in zip(*batches, strict=True)] if batches else _no_columns(members.shape[1])
-    return Rankings(*columns, comparisons=ids, sizes=(members >= 0).sum(axis=1).astype(np.int8))
+    columns += [ids, (members >= 0).sum(axis=1).astype(np.int8)]
+    return Rankings(*columns)
 
 
 def authors(store: Database) -> Int64[np.ndarray, "c k"]:
@@ -134,14 +135,14 @@ def _by_position(store: Database, sql: str) -> tuple[Int64[np.ndarray, " c"], In
     return ids, filled
 
 
-def _batches(store: Database, kinds: Sequence[AnnotatorKind]) -> Iterator[list[tuple]]:
+def _batches(store: Database, kinds: Sequence[AnnotatorKind]) -> Iterator[list[tuple[Any, ...]]]:
     cursor = store.rows(RANKINGS, [to_json(list(kinds))])
     cursor.row_factory = None
     while rows := cursor.fetchmany(BATCH_ROWS):
         yield rows
 
 
-def _columns(rows: list[tuple], ids: Int64[np.ndarray, " c"], members: Int64[np.ndarray, "c k"]) -> tuple[np.ndarray, ...]:
+def _columns(rows: list[tuple[Any, ...]], ids: Int64[np.ndarray, " c"], members: Int64[np.ndarray, "c k"]) -> tuple[np.ndarray, ...]:
     """The columns of `Rankings` for some rows, in the order of its fields."""
     judgment, comparison_id, annotator, purpose, active_ms, first_id, tiers = zip(*rows, strict=True)
     comparison = np.searchsorted(ids, np.array(comparison_id, dtype=np.int64))

@@ -1,13 +1,13 @@
-"""Comparisons: two or more completions of one prompt that somebody is to judge.
+"""Comparisons: two or more completions of one prompt for annotators to judge.
 
-Who gets which next is in `storage.judging.queue`; what they said is in `storage.judging.judgments`.
+`storage.judging.queue` chooses who sees which comparison; `storage.judging.judgments` stores the judgments.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from storage.content import completions, prompts
 from storage.core.database import Database, StoreError, now, to_json
@@ -24,9 +24,9 @@ def digest_of(prompt_digest: str, answers: Iterable[tuple[str, str]]) -> str:
 
 
 def order_of_writing(count: int, rng: random.Random) -> list[int]:
-    """The order in which the completions of one comparison get their ids: drawn, so that an id says nothing of who wrote it.
+    """A random order in which the completions of a comparison get their ids, so that ids do not reveal the policies.
 
-    Whoever writes a comparison takes this one; policies are asked in an order, and so are the rows of a file.
+    Every writer of comparisons uses it: policies generate in a fixed order, and so do the rows of a file.
     """
     order = list(range(count))
     rng.shuffle(order)
@@ -44,7 +44,7 @@ def add(
     batch_id: int | None = None,
     import_id: int | None = None,
 ) -> int:
-    """Makes a comparison and returns its id. It waits for `wanted` judgments: as many as the settings say, if None.
+    """Creates a comparison and returns its id. It needs `wanted` judgments; None takes the number from the settings.
 
     Raises:
         StoreError: not 2 to 9 different completions of this prompt.
@@ -93,8 +93,8 @@ def get(store: Database, comparison_id: int) -> Comparison:
     return found[0]
 
 
-def many(store: Database, comparison_ids: Sequence[int]) -> list[Comparison]:
-    """Comparisons by id, oldest first, in three queries however many there are. One whose prompt cannot be read is left out."""
+def many(store: Database, comparison_ids: Collection[int]) -> list[Comparison]:
+    """Comparisons by id, oldest first, in three queries for any number. Those with an unreadable prompt are left out."""
     rows = store.rows(
         "SELECT * FROM comparisons WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
         [to_json(list(comparison_ids))],
@@ -109,7 +109,7 @@ def many(store: Database, comparison_ids: Sequence[int]) -> list[Comparison]:
 
 
 def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
-    """The oldest comparisons, at most `limit`, on which no simulated annotator's judgment stands."""
+    """The oldest comparisons, at most `limit`, without an active judgment by a simulated annotator."""
     rows = store.rows(
         "SELECT c.id FROM comparisons c WHERE c.retired = 0 AND NOT EXISTS (SELECT 1 FROM standing_judgments s "
         "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT ?",
@@ -119,7 +119,7 @@ def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
 
 
 def prompt_usage(store: Database) -> dict[int, int]:
-    """How many comparisons each prompt has, by prompt id; prompts without any are there with 0, retired ones are not."""
+    """Number of comparisons of each prompt, by prompt id. Prompts without comparisons have 0; retired prompts are left out."""
     rows = store.rows(
         "SELECT p.id, count(c.id) FROM prompts p LEFT JOIN comparisons c ON c.prompt_id = p.id WHERE p.retired = 0 GROUP BY p.id"
     )

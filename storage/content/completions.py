@@ -81,7 +81,7 @@ def _from_row(row: sqlite3.Row) -> Completion:
 
 
 def _sampling(row: sqlite3.Row) -> Sampling:
-    """How it was drawn; the default where that cannot be read, since what is judged is the text."""
+    """The sampling parameters; the default if they cannot be read, since only the text is judged."""
     try:
         return json_columns.sampling(row["sampling"], f"The sampling of completion {row['id']}")
     except json_columns.Unreadable as error:

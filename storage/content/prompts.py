@@ -1,6 +1,6 @@
-"""Prompts: what the policy is asked. Kept once each, and split for good into training and held-out ones.
+"""Prompts: each is stored once and belongs permanently to the training or the held-out split.
 
-Reading them from files is in `storage.exchange`.
+`storage.exchange` reads prompts from files.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Message, Prompt, Split
 
 HELDOUT_ONE_IN = 6
-"""One prompt in this many is held out when nobody says which split it belongs to."""
+"""One prompt in this many is held out if its split is not specified."""
 
 ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
 class NewPrompt:
-    """A prompt that the store has not numbered yet. Without a split, its own text decides."""
+    """A prompt without an id. If it has no split, the digest of its text determines one."""
 
     messages: Sequence[Message]
     kind: str = "imported"
@@ -33,7 +33,7 @@ class NewPrompt:
 
 
 def problem(messages: Any) -> str | None:
-    """What keeps these messages from being a prompt, in words; None if nothing does."""
+    """The reason why these messages are not a valid prompt; None if they are."""
     if not isinstance(messages, (list, tuple)) or not messages:
         return "messages must be a list with at least one message"
     for turn, message in enumerate(messages):

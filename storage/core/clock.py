@@ -1,10 +1,9 @@
-"""Time by which deadlines and durations go: it passes at the same pace whichever way the machine's clock is set.
+"""A clock for deadlines and durations that does not jump when the machine's clock is set.
 
-`database.now()` is the machine's own clock, and says when something happened. What must be measured against it later,
-as the end of a lease or of a session, goes by `Clock`, which begins at the machine's clock and then counts. After a
-restart it begins there anew, so a moment that the store keeps may lie further ahead than any deadline could: whoever
-reads one limits it to the longest that it can be from now. Signs of life that one process writes and another reads, go
-by the machine's clock and count only when they are `window` it, before or after.
+`database.now()` reads the machine's clock and records when something happened. Deadlines, such as the end of a lease or a
+session, use `Clock`, which starts at the machine's time and then follows a monotonic clock. It starts again at every
+restart, so a stored deadline may lie further ahead than it should: readers limit it to the longest possible from now.
+Heartbeats that one process writes and another reads use the machine's clock, and count only inside `window`.
 """
 
 from __future__ import annotations
@@ -15,36 +14,36 @@ from datetime import UTC, datetime, timedelta
 
 
 def monotonic_s() -> float:
-    """Seconds since some moment, the time that the machine slept among them where it can tell."""
+    """Seconds of a monotonic clock, including the time that the machine was suspended where the system supports that."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class Clock:
-    """Moments in UTC that only ever go forward, one second a second, from the machine's clock at the time it was made."""
+    """The time in UTC, read from the machine's clock once, at creation, and advanced by a monotonic clock from then on."""
 
     def __init__(self, wall_s: Callable[[], float] = time.time, steady_s: Callable[[], float] = monotonic_s):
         self._steady_s = steady_s
-        self._ahead_s = wall_s() - steady_s()
+        self._offset_s = wall_s() - steady_s()
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(self._ahead_s + self._steady_s(), UTC)
+        return datetime.fromtimestamp(self._offset_s + self._steady_s(), UTC)
 
     def text(self, after: timedelta = timedelta()) -> str:
-        """So long after now, as the store keeps moments."""
+        """The time `after` from now, in the text form of the store."""
         return as_text(self.now() + after)
 
     def ms_since(self, moment: str) -> int | None:
-        """Milliseconds since a moment by such a clock; None where it is yet to come, and so nobody knows."""
-        passed = (self.now() - datetime.fromisoformat(moment)).total_seconds()
-        return round(1000 * passed) if passed >= 0 else None
+        """Milliseconds since a moment of such a clock; None if the moment is in the future, as after the clock was set back."""
+        elapsed = (self.now() - datetime.fromisoformat(moment)).total_seconds()
+        return round(1000 * elapsed) if elapsed >= 0 else None
 
 
 def as_text(moment: datetime) -> str:
-    """ISO 8601 with milliseconds, which sorts as time does while all of it is in UTC."""
+    """ISO 8601 with milliseconds. Such texts sort by time as long as all are in UTC."""
     return moment.isoformat(timespec="milliseconds")
 
 
 def window(**within: float) -> tuple[str, str]:
-    """The moments so long before and after the machine's clock: what lies between may have been written by it just now."""
+    """The times `within` before and after the machine's current time, as a range of recent timestamps."""
     at, margin = datetime.now(UTC), timedelta(**within)
     return as_text(at - margin), as_text(at + margin)

@@ -1,6 +1,6 @@
-"""Opens the SQLite file: one connection per thread, WAL, foreign keys, migrations, transactions.
+"""Opens the SQLite database: one connection per thread, WAL, foreign keys, migrations and transactions.
 
-The tables themselves are in `migrations`; what may be done with them is in the module named after each family.
+The tables are defined in `migrations`; the operations on each family of tables are in the module named after it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlite_utils
 
@@ -29,10 +29,10 @@ log = logging.getLogger("rankloop.store")
 
 BUSY_TIMEOUT_MS = 10_000
 
-ROWS_AT_ONCE = 256
+FETCH_ROWS = 256
 
-RESCUE_AGAIN_S = 60.0
-"""After a copy of a store whose files are gone could not be written, the next try, in seconds."""
+RESCUE_RETRY_S = 60.0
+"""Seconds between two attempts to copy a store whose files were deleted or replaced."""
 
 DAMAGED = "the file is damaged: stop rankloop and restore a backup (rankloop restore)"
 
@@ -43,16 +43,20 @@ REMEDIES = {
     "malformed": DAMAGED,
     "not a database": DAMAGED,
 }
-"""By a word of SQLite's own message."""
+"""What to do, by a word in SQLite's error message."""
 
 UNREADABLE = (
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH,
 )  # fmt: skip
-"""SQLite's codes for a file, a disk or a lock that keeps a statement from being read. Others are faults of the statement."""
+"""SQLite's error codes that are caused by the file, the disk or a lock. Other codes are errors in the statement."""
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
-"""A run's id is the name of its folder: letters, digits, blanks, `.`, `_`, `-`, at most 64, and no way out of `runs`."""
+"""A run's id is the name of its folder in `runs`: at most 64 letters, digits, blanks, `.`, `_` or `-`."""
+
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+"""Values for the placeholders of a SQL statement, by position or by name."""
 
 
 class StoreError(Exception):
@@ -64,12 +68,12 @@ class StoreFilesGone(StoreError):
 
 
 class StoreLocked(StoreError):
-    """Something else wrote for longer than `BUSY_TIMEOUT_MS`. Nothing was saved, and to ask again at once would wait as long."""
+    """Another process held the write lock for longer than `BUSY_TIMEOUT_MS`. Nothing was saved; an immediate retry may wait as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataFolder:
-    """Where everything that must last is kept: two folders are two separate worlds."""
+    """The folder with everything that rankloop stores: the database, runs, uploads and logs."""
 
     root: Path
 
@@ -83,7 +87,7 @@ class DataFolder:
 
     @property
     def uploads(self) -> Path:
-        """Files that came in through a page, until the act is done for which they came. Emptied when the server starts."""
+        """Files uploaded through a page, until they are processed. Emptied when the server starts."""
         return self.root / "uploads"
 
     @property
@@ -91,10 +95,10 @@ class DataFolder:
         return self.root / "runs"
 
     def run(self, run_id: str) -> Path:
-        """The folder of one run, which need not be there.
+        """The path of a run's folder, which need not exist.
 
         Raises:
-            StoreError: the id is no run's, or the folder is a link to somewhere else.
+            StoreError: the id is not a valid run id, or the folder is a link to somewhere else.
         """
         if not is_run_id(run_id):
             raise StoreError(f"{run_id!r} is no run's id (letters, digits, blanks, dots, hyphens and underscores, at most 64).")
@@ -109,43 +113,43 @@ def is_run_id(value: Any) -> bool:
 
 
 def inside(path: Path, folder: Path) -> Path:
-    """The path, once it is certain that it and whatever it links to lie in the folder. The folder itself may be a link.
+    """Returns the path after checking that it resolves to a place inside the folder. The folder itself may be a link.
 
     Raises:
-        StoreError: they do not.
+        StoreError: the path resolves to a place outside the folder, or cannot be resolved.
     """
     try:
-        leads_to = path.resolve()
+        resolved = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise StoreError(f"{path.name!r} cannot be followed ({error}): take it away.") from error
-    if not leads_to.is_relative_to(folder.resolve()):
+    if not resolved.is_relative_to(folder.resolve()):
         raise StoreError(f"{path.name!r} leads out of the folder {folder.name}: put a folder there in place of the link or path.")
     return path
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What a store's file says of itself, unopened."""
+    """The state of a store's file, found without opening it as a `Database`."""
 
     version: str
-    """The last migration that it has."""
+    """The last migration that was applied."""
     pending: tuple[str, ...]
-    """Migrations that the next start will apply."""
+    """Migrations that will be applied at the next start."""
     damage: str
-    """What SQLite finds wrong; empty if nothing."""
+    """SQLite's report of damage; empty if there is none."""
     foreign: str = ""
-    """What is not as rankloop makes it: tables, indexes, triggers, views; empty if nothing."""
+    """Tables, indexes, triggers and views that differ from those of the migrations; empty if there are none."""
     unreadable: tuple[str, ...] = ()
-    """Columns that hold what rankloop never writes, with how many rows."""
+    """JSON columns with values that rankloop never writes, with the number of rows."""
 
 
 def examine(path: Path) -> Examination:
-    """Looks at a store without changing it: nothing is migrated, and no file appears.
+    """Examines a store without changing it: no migration is applied and no file is created.
 
     Raises:
-        StoreError: the file is no store, or cannot be read.
+        StoreError: the file is not a store, or cannot be read.
     """
-    # It speaks of this module's errors.
+    # Imported here because json_columns imports this module's errors.
     from storage.core import json_columns
 
     try:
@@ -154,27 +158,28 @@ def examine(path: Path) -> Examination:
             raw.execute("SELECT 1 FROM _sqlite_migrations")
             applied = schema_check.applied(raw)
             foreign = "" if schema_check.unknown(applied) else schema_check.foreign_objects(raw)
-            found = raw.execute("PRAGMA quick_check").fetchone()[0]
-            unreadable = () if foreign or found != "ok" else tuple(json_columns.unreadable(raw))
+            damage = raw.execute("PRAGMA quick_check").fetchone()[0]
+            unreadable = () if foreign or damage != "ok" else tuple(json_columns.unreadable(raw))
     except sqlite3.Error as error:
         raise StoreError(f"{path}: {error}: restore a backup, or name another folder with --data.") from error
     pending = tuple(name for name in NAMES if name not in applied)
-    return Examination(applied[-1] if applied else "nothing", pending, "" if found == "ok" else found, foreign, unreadable)
+    return Examination(applied[-1] if applied else "nothing", pending, "" if damage == "ok" else damage, foreign, unreadable)
 
 
-def foreign_schema(path: Path, strangers: str) -> StoreError:
+def foreign_schema(path: Path, objects: str) -> StoreError:
+    """The error for a store with tables, triggers or other objects that the migrations do not make."""
     return StoreError(
-        f"{path} is not as rankloop made it: {strangers}. Such things can change what judging and signing in do, so it is not opened: "
+        f"{path} is not as rankloop made it: {objects}. Such things can change what judging and signing in do, so it is not opened: "
         "restore a backup, or take out what rankloop did not make with the sqlite3 program."
     )
 
 
 def now() -> str:
-    """The present moment in UTC, ISO 8601 with milliseconds."""
+    """The current time in UTC, ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-# json.dumps would make an encoder for each call, which is half of its time on a small row.
+# json.dumps creates an encoder at each call, which takes half of its time on a small row.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -182,35 +187,35 @@ def to_json(value: Any) -> str:
     return _encode(value)
 
 
-def _remedy(error: sqlite3.Error) -> str:
-    """What to do, by what SQLite says; a disk that is full is sometimes no more to it than an I/O error."""
-    for said, remedy in REMEDIES.items():
-        if said in str(error):
+def _remedy(error: BaseException) -> str:
+    """What to do about an error, by its message. SQLite reports a full disk sometimes as an I/O error only."""
+    for word, remedy in REMEDIES.items():
+        if word in str(error):
             return remedy
     return "check the disk's free space, the folder's permissions and what else has the file open"
 
 
 def _switch_to_wal(raw: sqlite3.Connection) -> None:
-    # SQLite does not wait for its busy timeout here, so two processes that open a new store at once would collide.
-    give_up_at = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    # SQLite ignores its busy timeout here, so two processes that open a new store at once would fail with a locked database.
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
             raw.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > give_up_at:
+            if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
 
-class _Reading(sqlite3.Cursor):
-    """A cursor that says in the store's own words why rows cannot be read, also in the midst of them."""
+class _StoreCursor(sqlite3.Cursor):
+    """A cursor whose errors are the store's, also when a row in the middle of the result cannot be read."""
 
     store: Database
 
-    def __iter__(self) -> Iterator[sqlite3.Row]:
-        # Some at a time: a call of Python for each row would take as long as the row.
-        while rows := self.fetchmany(ROWS_AT_ONCE):
+    # Rows are fetched in batches: one Python call for each row would take as long as reading it.
+    def __iter__(self) -> Iterator[sqlite3.Row]:  # type: ignore[override]  # a generator instead of the cursor itself: callers only iterate
+        while rows := self.fetchmany(FETCH_ROWS):
             yield from rows
 
     def fetchone(self) -> Any:
@@ -225,7 +230,7 @@ class _Reading(sqlite3.Cursor):
         except sqlite3.Error as error:
             raise self.store._not_read(error) from error
 
-    def fetchmany(self, size: int = 1) -> list[Any]:
+    def fetchmany(self, size: int | None = 1) -> list[Any]:
         try:
             return super().fetchmany(size)
         except sqlite3.Error as error:
@@ -233,10 +238,10 @@ class _Reading(sqlite3.Cursor):
 
 
 class Database:
-    """A store that any thread may use; each thread gets a connection of its own.
+    """A store that any thread may use. Each thread gets its own connection.
 
     Raises:
-        StoreError: the file is no database, cannot be written, has a schema that is not rankloop's, or was made by a newer
+        StoreError: the file is not a database, cannot be written, has a schema that is not rankloop's, or was made by a newer
             version.
     """
 
@@ -248,8 +253,8 @@ class Database:
         self._open_lock = threading.Lock()
         self._writing = threading.RLock()
         self.damage = ""
-        """What SQLite found wrong with the file, once it found something."""
-        self._forget()
+        """SQLite's report of damage to the file; empty while there is none."""
+        self._reset()
         try:
             file_modes.make_folder(self.path.parent)
             self._migrate()
@@ -261,33 +266,33 @@ class Database:
             self.close()
             raise
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._anchor: sqlite3.Connection | None = None
-        """The first connection. It stays open, however its thread ends: the last one to close takes the -wal away."""
+        """The first connection. It stays open after its thread has ended, because closing the last connection deletes the -wal file."""
         self._files: FileWatch | None = None
         self._rescue_lock = threading.Lock()
         self._rescued: Path | None = None
         self._rescue_failed_at = float("-inf")
-        self._well_at = time.time()
+        self._last_ok_at = time.time()
 
     def _migrate(self) -> None:
         connection = self.connection
         if not migrations.pending(connection):
             return
-        # Two processes may open a new store at once; the write lock lets one migrate and the other find it done.
+        # Two processes may open a new store at once: the write lock lets one migrate, and the other then has nothing to apply.
         with self.atomic():
             migrations.apply(connection)
 
     def unknown_migrations(self) -> list[str]:
-        """Migrations that the file has and this version does not: the file is from the future."""
+        """Migrations of the file that this version does not have: a newer version wrote it."""
         return schema_check.unknown(schema_check.applied(self.connection.conn))
 
     @property
     def connection(self) -> sqlite_utils.Database:
-        """This thread's connection.
+        """This thread's connection, opened at the first use.
 
         Raises:
-            StoreError: there is none yet and the file cannot be opened, or it is not the one that other threads write to.
+            StoreError: the file cannot be opened, or is not the one that the other threads have open.
         """
         database = getattr(self._local, "database", None)
         if database is None:
@@ -298,46 +303,46 @@ class Database:
         first = self._anchor is None
         if first:
             file_modes.make_file(self.path)
-        elif not self._files.unchanged():
-            # SQLite would read the new file by the other threads' index of the old one.
+        elif not self.files_are_ours:
+            # SQLite would read the new file with the other threads' WAL index of the old file.
             raise self._files_gone()
         raw = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
         try:
             self._set_up(raw, first)
-            if not first and not self._files.unchanged():
+            if not first and not self.files_are_ours:
                 raise self._files_gone()
         except BaseException as error:
             raw.close()
             raise error if first else self._not_read(error) from error
         with self._open_lock:
-            # Web servers retire idle threads and start new ones all day: their connections must not pile up.
+            # Web servers end idle threads and start new ones: the connections of ended threads must not accumulate.
             for thread in [thread for thread in self._open if not thread.is_alive()]:
-                retired = self._open.pop(thread)
-                if retired is not self._anchor:
-                    retired.close()
+                unused = self._open.pop(thread)
+                if unused is not self._anchor:
+                    unused.close()
             self._open[threading.current_thread()] = raw
             if self._anchor is None:
                 self._anchor, self._files = raw, FileWatch(self.path)
         return raw
 
     def _set_up(self, raw: sqlite3.Connection, first: bool) -> None:
-        # What a file from elsewhere has in its schema may call SQLite's harmless functions and no others.
+        # The schema of a file from elsewhere may call only functions that SQLite considers harmless.
         raw.execute("PRAGMA trusted_schema=OFF")
         raw.execute("PRAGMA cell_size_check=ON")
         if first:
             self._check_schema(raw)
         raw.row_factory = sqlite3.Row
         _switch_to_wal(raw)
-        # A judgment that was acknowledged must outlive a power cut, not only a crash of the process.
+        # An acknowledged judgment must survive a power cut, not only a crash of the process.
         raw.execute("PRAGMA synchronous=FULL")
         raw.execute("PRAGMA foreign_keys=ON")
-        # SQLite's own lower() knows the ASCII letters alone.
+        # SQLite's own lower() changes ASCII letters only.
         raw.create_function("casefold", 1, str.casefold, deterministic=True)
-        # SQLite opens the other two files with the first read: from here on they are those at their paths.
+        # SQLite opens the -wal and -shm files at the first read; `FileWatch` then records which files they are.
         raw.execute("SELECT 1 FROM sqlite_master").fetchone()
 
     def _check_schema(self, raw: sqlite3.Connection) -> None:
-        """Before anything is written: what is in the file must not run."""
+        """Refuses a file with a foreign or newer schema before anything is written, so that its triggers never run."""
         raw.execute("BEGIN")
         try:
             if unknown := schema_check.unknown(schema_check.applied(raw)):
@@ -345,33 +350,35 @@ class Database:
                     f"{self.path} was written by a newer rankloop (it has {', '.join(unknown)}): "
                     "upgrade rankloop, or name another folder with --data."
                 )
-            if strangers := schema_check.foreign_objects(raw):
-                raise foreign_schema(self.path, strangers)
+            if objects := schema_check.foreign_objects(raw):
+                raise foreign_schema(self.path, objects)
         finally:
             raw.rollback()
 
     @contextmanager
     def atomic(self) -> Iterator[sqlite_utils.Database]:
-        """One human act, one transaction. Takes the write lock at once, so that it never fails half-way for it.
+        """Runs the block in one transaction; inside another `atomic` block it joins that one.
+
+        The write lock is taken at the start, so that a transaction never fails half-way because of the lock.
 
         Raises:
-            StoreError: the disk is full or the file damaged, another process held the lock for `BUSY_TIMEOUT_MS`, or the file was
-                deleted or replaced; nothing was written, or nothing that lasts.
+            StoreError: the disk is full, the file is damaged, another process held the lock for `BUSY_TIMEOUT_MS`, or the files
+                were deleted or replaced. Nothing was saved.
         """
         connection = self.connection
         if connection.conn.in_transaction:
             yield connection
             return
-        # Before the lock: a copy of a large store takes long, and nobody should wait for it.
+        # Before the lock is taken, because this may copy a large store, and other writers should not wait for that.
         self.check_files()
-        # For SQLite's own lock threads poll, and under load some of them never get their turn.
+        # Threads poll for SQLite's own lock, and under load some of them never get it.
         if not self._writing.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
             raise self._not_saved(sqlite3.OperationalError("database is locked"))
         try:
             connection.conn.execute("BEGIN IMMEDIATE")
             yield connection
             connection.conn.commit()
-            # Only now may anybody be told that it is saved.
+            # Only after this check may the caller report that the change is saved.
             self.check_files()
         except sqlite3.DatabaseError as error:
             connection.conn.rollback()
@@ -393,7 +400,7 @@ class Database:
         return kind(f"{self.path}: {error}. Nothing was saved: {_remedy(error)}, then try again.")
 
     def _not_read(self, error: BaseException) -> BaseException:
-        """The error as the store says it; a fault of the statement stays what it is."""
+        """Converts an error while reading to a `StoreError`. An error in the statement itself is returned unchanged."""
         if isinstance(error, OverflowError):
             return _too_large(error)
         if isinstance(error, UnicodeEncodeError):
@@ -405,46 +412,50 @@ class Database:
             return StoreError(f"{self.path}: {error}. It cannot be read: {_remedy(error)}, then try again.")
         return error
 
-    def _note_damage(self, error: Exception) -> None:
+    def _note_damage(self, error: BaseException) -> None:
         if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             self.damage = self.damage or str(error)
 
     def check_files(self) -> None:
-        """Whether what is written lands in the files that lie at this store's path.
+        """Checks that the open connections write to the files at this store's path.
 
         Raises:
-            StoreError: they were deleted or replaced; the message says where a copy is.
+            StoreError: the files were deleted or replaced; the message says where a copy of the contents is.
         """
-        if not self._files.unchanged():
+        if not self.files_are_ours:
             raise self._files_gone()
-        self._well_at, self._rescued = time.time(), None
+        self._last_ok_at, self._rescued = time.time(), None
 
     @property
     def files_are_ours(self) -> bool:
-        """Whether the files at the store's path are those that it writes to."""
+        """Whether the files at the store's path are the ones that its connections have open."""
         return self._files is None or self._files.unchanged()
 
+    def _file_changes(self) -> str:
+        return "" if self._files is None else self._files.changes()
+
     def _files_gone(self) -> StoreFilesGone:
-        """What to do about files that were deleted or replaced, once a copy of what they held was tried."""
-        changes = self._files.changes()
+        """The error for files that were deleted or replaced, after an attempt to copy their contents."""
         return StoreFilesGone(
-            f"{changes}, since rankloop opened it: nothing is saved any more. {self._rescue()} If the files were only moved, put them "
-            "back and go on."
+            f"{self._file_changes()}, since rankloop opened it: nothing is saved any more. {self._rescue()} If the files were only moved, "
+            "put them back and go on."
         )
 
     def _rescue(self) -> str:
-        """Copies once what the open connections still see, and says what can be done with it."""
+        """Copies the contents that the open connections still read, once, and returns instructions for the user."""
         if not self._rescue_lock.acquire(blocking=False):
             return "What was saved until then is being copied: leave rankloop running and try again in a minute."
         try:
-            if self._rescued is None and time.monotonic() - self._rescue_failed_at > RESCUE_AGAIN_S:
+            if self._rescued is None and time.monotonic() - self._rescue_failed_at > RESCUE_RETRY_S:
                 try:
-                    self._rescued = file_watch.rescued_since(self.path, self._well_at) or file_watch.rescue(self._for_rescue(), self.path)
+                    self._rescued = file_watch.rescued_since(self.path, self._last_ok_at) or file_watch.rescue(
+                        self._idle_connection(), self.path
+                    )
                 except (OSError, sqlite3.Error) as error:
                     self._rescue_failed_at = time.monotonic()
-                    log.error("%s: %s; a copy could not be written: %s", self.path, self._files.changes(), error)
+                    log.error("%s: %s; a copy could not be written: %s", self.path, self._file_changes(), error)
                 else:
-                    log.error("%s: %s; what was saved until then is in %s", self.path, self._files.changes(), self._rescued)
+                    log.error("%s: %s; what was saved until then is in %s", self.path, self._file_changes(), self._rescued)
             if self._rescued is None:
                 return "A copy could not be written: make room in the data folder and leave rankloop running, it tries again each minute."
             return (
@@ -454,8 +465,8 @@ class Database:
         finally:
             self._rescue_lock.release()
 
-    def _for_rescue(self) -> sqlite3.Connection:
-        """A connection that is in no transaction: another would copy what is not saved yet."""
+    def _idle_connection(self) -> sqlite3.Connection:
+        """A connection without a transaction. A copy through one with a transaction would contain uncommitted changes."""
         own = getattr(self._local, "database", None)
         for raw in (own and own.conn, self._anchor):
             if raw is not None and not raw.in_transaction:
@@ -464,13 +475,13 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Reads inside see the store as it was at one moment, whatever others write meanwhile. Writes fail."""
+        """Reads in the block see one consistent state of the store, whatever other connections write. Writes fail."""
         connection = self.connection.conn
         if connection.in_transaction:
             yield
             return
         connection.execute("BEGIN")
-        # Without this a write would seem to succeed, and vanish in the rollback below.
+        # Without this a write would appear to succeed and then be lost in the rollback below.
         connection.execute("PRAGMA query_only=ON")
         try:
             yield
@@ -478,28 +489,30 @@ class Database:
             connection.execute("PRAGMA query_only=OFF")
             connection.rollback()
 
-    def rows(self, sql: str, parameters: Sequence | dict = ()) -> sqlite3.Cursor:
-        """What a query finds.
+    def rows(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
+        """A cursor over the rows of a query.
 
         Raises:
-            StoreError: the file is damaged or cannot be read, or a parameter is nothing that a row could hold, such as an id of
-                2^63 or more.
+            StoreError: the file is damaged or cannot be read, or a parameter is a value that no column can hold, such as an id
+                of 2^63 or more.
         """
         try:
-            cursor = self.connection.conn.cursor(_Reading)
+            cursor = self.connection.conn.cursor(_StoreCursor)
             cursor.store = self
             return cursor.execute(sql, parameters)
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             raise self._not_read(error) from error
 
-    def row(self, sql: str, parameters: Sequence | dict = ()) -> sqlite3.Row | None:
-        """The first row that a query finds. Raises as `rows`."""
+    def row(self, sql: str, parameters: Parameters = ()) -> sqlite3.Row | None:
+        """The first row of a query, None if there is none. Raises like `rows`."""
         try:
-            return self.connection.conn.execute(sql, parameters).fetchone()
+            found: sqlite3.Row | None = self.connection.conn.execute(sql, parameters).fetchone()
+            return found
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             raise self._not_read(error) from error
 
-    def value(self, sql: str, parameters: Sequence | dict = ()) -> Any:
+    def value(self, sql: str, parameters: Parameters = ()) -> Any:
+        """The first column of the first row of a query, None if there is no row. Raises like `rows`."""
         row = self.row(sql, parameters)
         return None if row is None else row[0]
 
@@ -507,30 +520,32 @@ class Database:
         """Inserts one row and returns its id. Lists and dicts become JSON.
 
         Raises:
-            StoreError: the row breaks a rule of its table, names a row that is not there, or holds what is no text.
+            StoreError: the row violates a constraint of its table, refers to a missing row, or holds text that is not valid UTF-8.
         """
         encoded = {key: to_json(v) if isinstance(v, (dict, list, tuple)) else v for key, v in values.items()}
         columns = ", ".join(f'"{name}"' for name in encoded)
         places = ", ".join(f":{name}" for name in encoded)
         with self.atomic() as connection:
             try:
-                return connection.conn.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", encoded).lastrowid
+                inserted = connection.conn.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", encoded)
             except sqlite3.IntegrityError as error:
                 raise StoreError(f"{table}: {error}. Check the ids and values of {encoded}.") from error
             except UnicodeEncodeError as error:
                 raise StoreError("The text holds half a character that cannot be kept: type it again.") from error
             except OverflowError as error:
                 raise _too_large(error) from error
+            # Never None after an INSERT of one row.
+            return cast(int, inserted.lastrowid)
 
     def close(self) -> None:
-        """Closes every thread's connection."""
+        """Closes the connections of all threads."""
         with self._open_lock:
             while self._open:
                 self._open.popitem()[1].close()
             if self._anchor is not None:
                 self._anchor.close()
         self._local = threading.local()
-        self._forget()
+        self._reset()
 
 
 def _too_large(error: OverflowError) -> StoreError:

@@ -1,7 +1,7 @@
-"""Who may read what lies in a data folder: its owner alone. POSIX modes; elsewhere they say nothing and nothing is done.
+"""File modes of a data folder: only its owner may read it. Applies to POSIX systems only.
 
-Answers, judgments and names are in the store, password hashes too, so neither the folder nor a backup is for other users of
-the machine. What `export` writes is for its reader, and has the mode that the person's own umask gives.
+The store contains answers, judgments, names and password hashes, so other users of the machine must not read the folder or
+a backup. Files written by `export` are meant for sharing and get the mode that the user's umask gives.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from pathlib import Path
 UMASK = 0o077
 
 OTHERS = 0o077
-"""The bits of everybody but the owner."""
+"""The permission bits of everyone except the owner."""
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it; it alone is private."""
+    """Creates a folder and its missing parents; only the folder itself is private."""
     if not path.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
 
 
 def make_file(path: Path) -> None:
-    """Makes an empty file unless there is one. SQLite gives a database's side files the mode of the database."""
+    """Creates an empty private file unless it exists. SQLite gives a database's side files the mode of the database."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def restrict_to_owner(root: Path, database: Path) -> list[str]:
-    """Takes away what others may do with a store that an earlier version made, and says with which of its parts.
+    """Removes other users' permissions from a store made by an earlier version; returns the names of the changed files.
 
-    The folder itself is left alone where other things lie in it too, or where everybody may write, as in /tmp.
+    The folder itself is not changed if it contains other files too, or if everyone may write to it, as in /tmp.
     """
     copies = root.glob(f"{database.stem}-*{database.suffix}*")
     names = (database.name, f"{database.name}-wal", f"{database.name}-shm", "runs", "logs", ".holder.json")
     ours = {*(root / name for name in names), *copies}
-    found = [path for path in ours if path.exists()]
-    if found and set(root.iterdir()) <= ours and not root.stat().st_mode & stat.S_IWOTH:
-        found.append(root)
-    return sorted(path.name for path in found if _close(path))
+    present = [path for path in ours if path.exists()]
+    if present and set(root.iterdir()) <= ours and not root.stat().st_mode & stat.S_IWOTH:
+        present.append(root)
+    return sorted(path.name for path in present if _restrict(path))
 
 
-def _close(path: Path) -> bool:
+def _restrict(path: Path) -> bool:
     mode = path.stat().st_mode
     if os.name != "posix" or not mode & OTHERS or path.stat().st_uid != os.geteuid():
         return False

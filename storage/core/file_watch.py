@@ -1,8 +1,8 @@
-"""Whether the files that a connection writes to are still those at their paths.
+"""Detects that the files of an open database were deleted or replaced.
 
-SQLite goes on writing to a file that was deleted or replaced, and says that all is well; what it wrote is gone with the
-process. One look costs three calls of `stat`, some microseconds. A file that is written over in place (`cp` onto it) stays the
-same file and is not noticed.
+SQLite continues to write to a deleted or replaced file without an error, and the data is lost when the process ends. One
+check takes three calls of `stat`, some microseconds. A file that is overwritten in place (`cp` onto it) remains the same
+file and is not detected.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from storage.core import file_modes
 SIDES = ("", "-wal", "-shm")
 
 Identity = tuple[int, int] | None
-"""Device and inode; None where there is no file."""
+"""Device and inode; None if there is no file."""
 
 
 class FileWatch:
-    """The three files of one database, as they were when a connection had opened them."""
+    """The identities of a database's three files at the time when a connection had opened them."""
 
     def __init__(self, database: Path):
         self.database = database
-        # SQLite puts the other two beside the file itself, not beside a link to it.
+        # SQLite creates the -wal and -shm files beside the file itself, not beside a link to it.
         real = os.path.realpath(database)
         self._paths = (str(database), *(real + side for side in SIDES[1:]))
-        self._known = self._look()
+        self._opened = self._identities()
 
     def unchanged(self) -> bool:
-        return self._look() == self._known
+        return self._identities() == self._opened
 
     def changes(self) -> str:
-        """`rankloop.db-wal is gone`, or that it is another file now; empty if nothing changed."""
-        said = []
-        for side, known, here in zip(SIDES, self._known, self._look(), strict=True):
-            if known != here:
-                said.append(f"{self.database.name}{side} {'is gone' if here is None else 'is another file now'}")
-        return " and ".join(said)
+        """A description such as `rankloop.db-wal is gone` or `... is another file now`; empty if nothing changed."""
+        parts = []
+        for side, opened, current in zip(SIDES, self._opened, self._identities(), strict=True):
+            if opened != current:
+                parts.append(f"{self.database.name}{side} {'is gone' if current is None else 'is another file now'}")
+        return " and ".join(parts)
 
-    def _look(self) -> tuple[Identity, ...]:
+    def _identities(self) -> tuple[Identity, ...]:
         return tuple(map(_identity, self._paths))
 
 
@@ -55,10 +55,10 @@ def _identity(path: str) -> Identity:
 
 
 def rescue(open_connection: sqlite3.Connection, database: Path) -> Path:
-    """Copies what an open connection still sees into a new file beside the database, and checks it.
+    """Copies the contents that an open connection reads into a new file beside the database, and checks the copy.
 
     Raises:
-        OSError, sqlite3.Error: it cannot be written, or what the connection sees is damaged.
+        OSError, sqlite3.Error: the copy cannot be written, or the contents are damaged.
     """
     file_modes.make_folder(database.parent)
     at = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
@@ -80,11 +80,11 @@ def rescue(open_connection: sqlite3.Connection, database: Path) -> Path:
 
 
 def rescued_since(database: Path, moment: float) -> Path | None:
-    """A copy that another process rescued after this moment, in seconds since 1970: all that was acknowledged until then is in it."""
-    found = [path for path in rescued(database) if path.stat().st_mtime > moment]
-    return found[-1] if found else None
+    """The newest copy that another process made after this moment (seconds since 1970); it contains everything acknowledged before."""
+    newer = [path for path in rescued(database) if path.stat().st_mtime > moment]
+    return newer[-1] if newer else None
 
 
 def rescued(database: Path) -> list[Path]:
-    """The copies that were rescued beside this database, the newest last."""
+    """The rescued copies beside this database, oldest first."""
     return sorted(database.parent.glob(f"{database.stem}-rescued-*{database.suffix}"))

@@ -1,7 +1,7 @@
-"""One `serve`, or one `restore`, for each data folder: a lock on the folder that ends with its process, however that ends.
+"""A lock that lets only one `serve` or `restore` use a data folder at a time. It is released when its process ends.
 
-The lock is on the folder itself; a file beside the database says who holds it, for the message alone. Leaves out what may
-work beside a served store (imports, rounds, accounts): SQLite keeps those apart.
+The lock is on the folder itself; a file beside the database names the holder, for error messages only. Imports, rounds and
+account commands may run beside a served store without this lock: SQLite's own locks are enough for them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from storage.core.database import DataFolder, StoreError
 try:
     import fcntl
 except ImportError:
-    # Windows, where folders cannot be locked.
-    fcntl = None
+    # Folders cannot be locked on Windows.
+    fcntl = None  # type: ignore[assignment]  # there is no such module on Windows
 
 log = logging.getLogger("rankloop.store")
 
@@ -33,34 +33,34 @@ class FolderInUse(StoreError):
 
 @contextmanager
 def only_one(folder: DataFolder, verb: str) -> Iterator[Callable[[str], None]]:
-    """Holds the folder while the block runs. What is yielded takes the address at which it is served, for others to read.
+    """Locks the folder while the block runs. Yields a function that records the address at which the folder is served.
 
     Raises:
-        FolderInUse: another process holds it.
-        OSError: the folder cannot be made.
+        FolderInUse: another process holds the lock.
+        OSError: the folder cannot be created.
     """
     file_modes.make_folder(folder.root)
-    with ExitStack() as held:
+    with ExitStack() as cleanup:
         if fcntl:
-            # Not inherited by the processes that are started meanwhile: the lock is this process's alone.
-            opened = os.open(folder.root, os.O_RDONLY)
-            held.callback(os.close, opened)
-            _lock(opened, folder)
-        held.callback(_file(folder).unlink, missing_ok=True)
+            # Child processes do not inherit the descriptor, so the lock belongs to this process alone.
+            descriptor = os.open(folder.root, os.O_RDONLY)
+            cleanup.callback(os.close, descriptor)
+            _lock(descriptor, folder)
+        cleanup.callback(_file(folder).unlink, missing_ok=True)
         _write(folder, verb, "")
         yield lambda address: _write(folder, verb, address)
 
 
-def _lock(opened: int, folder: DataFolder) -> None:
+def _lock(descriptor: int, folder: DataFolder) -> None:
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise FolderInUse(
             f"{folder.root} is in use: {_holder(folder)} works on it. Stop that first (Ctrl-C in its terminal), or name another "
             "folder with --data."
         ) from error
     except OSError as error:
-        # Some network and container file systems have no such locks.
+        # Some network and container file systems do not support such locks.
         log.warning("%s cannot be locked (%s): see to it that only one rankloop serves it", folder.root, error.strerror)
 
 
@@ -75,10 +75,10 @@ def _write(folder: DataFolder, verb: str, address: str) -> None:
 
 
 def _holder(folder: DataFolder) -> str:
-    """`rankloop serve (process 4711, http://127.0.0.1:7860)`, as far as it is known."""
+    """The holder in words: `rankloop serve (process 4711, http://127.0.0.1:7860)`, or `another rankloop` if unknown."""
     try:
-        said = json.loads(_file(folder).read_text())
-        parts = [f"process {int(said['pid'])}", *([str(said["address"])] if said["address"] else [])]
-        return f"rankloop {said['verb']} ({', '.join(parts)})"
+        holder = json.loads(_file(folder).read_text())
+        parts = [f"process {int(holder['pid'])}", *([str(holder["address"])] if holder["address"] else [])]
+        return f"rankloop {holder['verb']} ({', '.join(parts)})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another rankloop"

@@ -1,6 +1,6 @@
-"""Whether the pages of a database are sound, looked at while the program already works.
+"""Checks the integrity of a database's pages in the background.
 
-SQLite reads the whole file for it, some seconds for each gigabyte, so nobody waits longer than a moment for the result.
+SQLite reads the whole file for this, which takes some seconds per gigabyte, so a start waits only briefly for the result.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from storage.core.database import DAMAGED, Database
 log = logging.getLogger("rankloop.store")
 
 WAIT_S = 2.0
-"""How long a start waits for the result, in seconds. A later one is told in the log and on the pages."""
+"""Seconds that a start waits for the result. A later result appears in the log and on the pages."""
 
 
 def start_quick_check(store: Database, *, wait_s: float = WAIT_S) -> str:
-    """What is wrong with the file, if that is known within so many seconds; it goes to `store.damage` in any case."""
-    thread = Thread(target=_look, args=(store,), name="soundness", daemon=True)
+    """Starts the check and returns SQLite's report of damage if it comes within `wait_s`; it is stored in `store.damage` in any case."""
+    thread = Thread(target=_check, args=(store,), name="integrity", daemon=True)
     thread.start()
     thread.join(wait_s)
     return store.damage
 
 
-def _look(store: Database) -> None:
+def _check(store: Database) -> None:
     try:
         with closing(sqlite3.connect(f"{store.path.absolute().as_uri()}?mode=ro", uri=True)) as raw:
-            found = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
+            report = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as error:
-        found = str(error)
-    if found != "ok":
-        store.damage = " ".join(found.split())
+        report = str(error)
+    if report != "ok":
+        store.damage = " ".join(report.split())
         log.error("%s is damaged (%s): %s", store.path, store.damage, DAMAGED)

@@ -1,6 +1,6 @@
-"""JSON columns, read so that one bad row is told and does not break what is read beside it.
+"""Reads JSON columns and checks their values, so that one invalid row is logged and does not prevent reading the others.
 
-rankloop itself writes nothing else; a store from elsewhere, or one that was edited by hand, may hold anything.
+rankloop writes valid values only, but a store from elsewhere, or one that was edited by hand, may contain anything.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ SHAPES = {
     ("accounts", "roles"): "array", ("runs", "config"): "object", ("runs", "versions"): "object", ("runs", "snapshot"): "object",
     ("runs", "result"): "object", ("runs", "validation"): "object",
 }  # fmt: skip
-"""What each JSON column holds, as SQLite's `json_type` calls it; NULL besides, where the schema lets it."""
-
+"""The type of each JSON column, as SQLite's `json_type` names it. NULL is allowed where the schema allows it."""
 
 SAMPLING = {field.name: (int, float) if type(field.default) is float else (int,) for field in fields(Sampling)}
 
 
 class Unreadable(StoreError):
-    """A row holds what rankloop never writes; the message names the row and the column."""
+    """A row holds a value that rankloop never writes; the message names the row and the column."""
 
 
-def from_json(said: Any, kind: type[T], what: str) -> T:
-    """The value of a JSON column that must be of this kind.
+def from_json(encoded: Any, kind: type[T], what: str) -> T:
+    """Decodes a JSON column whose value must be of this type.
+
+    Args:
+        what: the row and column, for the message.
 
     Raises:
-        Unreadable: it is not; `what` names the row and column.
+        Unreadable: the value is not JSON, or of another type.
     """
     try:
-        value = json.loads(said)
+        value = json.loads(encoded)
     except (TypeError, ValueError, RecursionError) as error:
         raise Unreadable(f"{what} cannot be read: it is not JSON. Restore a backup, or leave the row out.") from error
     if not isinstance(value, kind):
@@ -51,33 +53,33 @@ def from_json(said: Any, kind: type[T], what: str) -> T:
     return value
 
 
-def sampling(said: Any, what: str) -> Sampling:
-    """How something was drawn. Raises Unreadable where that does not say so."""
-    values = from_json(said, dict, what)
+def sampling(encoded: Any, what: str) -> Sampling:
+    """Decodes sampling parameters. Raises Unreadable."""
+    values = from_json(encoded, dict, what)
     for name, value in values.items():
         if type(value) not in SAMPLING.get(name, ()):
             raise Unreadable(f"{what} cannot be read: {name!r} is not what rankloop writes there. Restore a backup.")
     return Sampling(**values)
 
 
-def id_lists(said: Any, what: str) -> tuple[tuple[int, ...], ...]:
-    """Tiers: lists of ids. Raises Unreadable."""
-    tiers = from_json(said, list, what)
+def id_lists(encoded: Any, what: str) -> tuple[tuple[int, ...], ...]:
+    """Decodes tiers, which are lists of ids. Raises Unreadable."""
+    tiers = from_json(encoded, list, what)
     if not all(isinstance(tier, list) and tier and all(type(item) is int for item in tier) for tier in tiers):
         raise Unreadable(f"{what} cannot be read: tiers are lists of ids. Restore a backup.")
     return tuple(map(tuple, tiers))
 
 
-def ids(said: Any, what: str) -> tuple[int, ...]:
-    """A list of ids. Raises Unreadable."""
-    found = from_json(said, list, what)
-    if not all(type(item) is int for item in found):
+def ids(encoded: Any, what: str) -> tuple[int, ...]:
+    """Decodes a list of ids. Raises Unreadable."""
+    values = from_json(encoded, list, what)
+    if not all(type(item) is int for item in values):
         raise Unreadable(f"{what} cannot be read: it is no list of ids. Restore a backup.")
-    return tuple(found)
+    return tuple(values)
 
 
 def readable(rows: Iterable[sqlite3.Row], read: Callable[[sqlite3.Row], T]) -> Iterator[T]:
-    """Each row as `read` gives it; one that cannot be read is told in the log and left out."""
+    """Converts each row with `read`. Rows that raise Unreadable are logged and left out."""
     for row in rows:
         try:
             yield read(row)
@@ -86,14 +88,14 @@ def readable(rows: Iterable[sqlite3.Row], read: Callable[[sqlite3.Row], T]) -> I
 
 
 def unreadable(raw: sqlite3.Connection) -> list[str]:
-    """Rows whose JSON columns are not what rankloop writes, a line for each column; reads every row of the store."""
+    """Counts the rows with invalid JSON, one line per column that has any. Reads every row of the store."""
     tables = {name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
-    said = []
+    lines = []
     for (table, column), shape in SHAPES.items():
         if table not in tables or column.strip('"') not in {row[1] for row in raw.execute(f"PRAGMA table_info({table})").fetchall()}:
             continue
-        wrong = f"{column} IS NOT NULL AND (NOT json_valid({column}) OR json_type({column}) IS NOT '{shape}')"
-        number, first = raw.execute(f"SELECT count(*), min(id) FROM {table} WHERE {wrong}").fetchone()
+        invalid = f"{column} IS NOT NULL AND (NOT json_valid({column}) OR json_type({column}) IS NOT '{shape}')"
+        number, first = raw.execute(f"SELECT count(*), min(id) FROM {table} WHERE {invalid}").fetchone()
         if number:
-            said.append(f"{number} in {table}.{column.strip(chr(34))} (the first is {first!r})")
-    return said
+            lines.append(f"{number} in {table}.{column.strip(chr(34))} (the first is {first!r})")
+    return lines

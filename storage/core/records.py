@@ -1,13 +1,13 @@
-"""The vocabulary of the whole project, as frozen dataclasses over the standard library alone.
+"""The record types of the whole project, as frozen dataclasses that need only the standard library.
 
-Every other module speaks in these. Ids are integers that the store hands out, except a run's, which is a
-readable string chosen before its row is written. Times are ISO 8601 strings in UTC.
+Ids are integers assigned by the store, except a run's id, which is a readable string chosen before its row is written.
+Times are ISO 8601 strings in UTC.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 Split = Literal["train", "heldout"]
 AnnotatorKind = Literal["human", "simulated"]
@@ -31,7 +31,7 @@ Tiers = tuple[tuple[int, ...], ...]
 
 
 class Message(TypedDict):
-    """One turn of a conversation, as chat templates and the OpenAI protocol spell it."""
+    """One turn of a conversation, in the format of chat templates and the OpenAI protocol."""
 
     role: str
     content: str
@@ -48,13 +48,13 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The last turn, which is what the completion answers."""
+        """The last turn, to which the completion replies."""
         return self.messages[-1]["content"]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyVersion:
-    """A base model, the adapter over it (if any) and the run that made it."""
+    """A base model, its adapter (if any) and the run that trained the adapter."""
 
     id: int
     name: str
@@ -67,7 +67,7 @@ class PolicyVersion:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn; kept beside every completion."""
+    """Sampling parameters of completions, stored with every completion."""
 
     temperature: float = 1.0
     """Divides the logits; 1 samples from the model's own distribution."""
@@ -95,7 +95,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two or more completions of one prompt, to be shown blind."""
+    """Two or more completions of one prompt, shown without their policies."""
 
     id: int
     prompt: Prompt
@@ -105,7 +105,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Presentation:
-    """A comparison as one annotator saw it: slot i (A, B, ...) held `order[i]`, a completion id."""
+    """A comparison as one annotator saw it: slot i (A, B, ...) showed the completion with id `order[i]`."""
 
     id: int
     comparison_id: int
@@ -113,23 +113,23 @@ class Presentation:
     order: tuple[int, ...]
     created_at: str
     purpose: Purpose = "vote"
-    """A gold comparison has a known answer, a repeat was judged before by the same annotator; neither is a vote."""
+    """A gold comparison has a known answer; a repeat was judged before by the same annotator. Neither counts as a vote."""
     guidelines_id: int | None = None
-    """The version of the guidelines on display; None before the first."""
+    """The version of the guidelines that was shown; None before the first version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A comparison reserved for one annotator until it is judged or the time is over."""
+    """A reservation of a comparison for one annotator until it is judged or the lease expires."""
 
     id: int
     presentation_id: int
     comparison_id: int
     annotator_id: int
     policy: str
-    """What chose it: `oldest`, `gold`, `repeat`, or `undo` for what the annotator took back."""
+    """The rule that chose the comparison: `oldest`, `gold`, `repeat`, or `undo` after a retraction."""
     propensity: float
-    """The probability with which it was chosen, given the state of the store."""
+    """The probability of choosing this comparison, given the state of the store."""
     created_at: str
     expires_at: str
     ended_at: str | None
@@ -138,19 +138,19 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time went between the first sight of a comparison and the judgment, in milliseconds of the browser."""
+    """Time between showing a comparison and submitting the judgment, in milliseconds measured by the browser."""
 
     active_ms: int
-    """With the page in sight and a hand or key moving in the last 30 s."""
+    """Time with the page visible and input in the last 30 s."""
     idle_ms: int
-    """With the page hidden, or nothing moving for longer."""
+    """Time with the page hidden, or without input for longer than 30 s."""
     client_ms: int
-    """From painted to sent."""
+    """Time from painting the page to sending the judgment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """Something wrong with the prompt (`completion_id` None) or with one completion."""
+    """A problem with the prompt (`completion_id` is None) or with one completion, reported by an annotator."""
 
     kind: FlagKind
     note: str = ""
@@ -159,19 +159,19 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class IdealAnswer:
-    """What the annotator would rather have read; a demonstration for SFT."""
+    """A better answer written by the annotator; a demonstration for SFT."""
 
     text: str
     completion_id: int | None = None
-    """The completion that the edit began from."""
+    """The completion that the annotator edited; None if the answer was written from scratch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """All that a judgment may say beside its tiers. What the project does not ask for stays empty."""
+    """The optional parts of a judgment besides its tiers. Parts that the project does not ask for are empty."""
 
     strength: Strength | None = None
-    """How much better, of two completions."""
+    """How much better the preferred one of two completions is."""
     aspects: dict[int, dict[str, int]] = field(default_factory=dict)
     """Ratings by completion id, then by aspect."""
     rationale: str = ""
@@ -182,7 +182,7 @@ class Details:
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """One annotator's act on a comparison. Never changed: a later one may supersede it."""
+    """One annotator's act on a comparison. Rows are never changed; a later judgment may supersede this one."""
 
     id: int
     comparison_id: int
@@ -197,31 +197,31 @@ class Judgment:
     purpose: Purpose = "vote"
     strength: Strength | None = None
     partial: bool = False
-    """Some completions were left out of the ranking: nothing is known of them."""
+    """The ranking omits some completions and says nothing about them."""
     rationale: str = ""
     counts: bool = False
-    """Whether it is a vote that stands: a ranking, not superseded, not excluded, neither gold nor repeat."""
+    """Whether it counts as a vote: a ranking, not superseded, not excluded, and neither gold nor a repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """Who judges. A simulated one judges by `rule`, and is never mixed silently with people."""
+    """A person or a rule that judges. Simulated annotators judge by `rule` and are never mixed silently with people."""
 
     id: int
     name: str
     kind: AnnotatorKind
     rule: str | None
     pseudonym: str = ""
-    """The name in exports: random, and the same in all of them."""
+    """The random name used in all exports."""
     shows_name: bool = False
-    """Whether the name may stand on the leaderboard."""
+    """Whether the leaderboard may show the name."""
     judged: int = field(default=0, compare=False)
-    """How many of the annotator's judgments stand, skips included."""
+    """Number of the annotator's active judgments, skips included."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectSettings:
-    """What a project asks of its annotators. Each change is kept as a version of its own."""
+    """The settings of annotation. Each change is stored as a new version."""
 
     overlap: int = 1
     """Judgments wanted for each comparison, 1 to 20."""
@@ -253,7 +253,7 @@ class ProjectSettings:
 
 @dataclass(frozen=True, slots=True)
 class Guidelines:
-    """One version of what annotators are told, in Markdown."""
+    """One version of the instructions for annotators, in Markdown."""
 
     id: int
     text: str
@@ -263,7 +263,7 @@ class Guidelines:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Comparisons that a lead asked for; the policy server writes them."""
+    """A lead's request for comparisons; the policy server generates their completions."""
 
     id: int
     policy_ids: tuple[int, ...]
@@ -280,7 +280,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """Why some judgments do not count: a rule and a reason, by somebody, until it is lifted."""
+    """A rule and a reason that keep some judgments from counting, until the exclusion is lifted."""
 
     id: int
     rule: str
@@ -288,25 +288,25 @@ class Exclusion:
     by_id: int | None
     created_at: str
     judgments: int
-    """How many judgments it names."""
+    """Number of excluded judgments."""
     lifted_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PastJudgment:
-    """A standing judgment with all it was about, as its annotator finds it again."""
+    """An active judgment with its comparison and details, as the history page shows it."""
 
     judgment: Judgment
     details: Details
     comparison: Comparison
     order: tuple[int, ...]
-    """Completion ids as they were shown."""
+    """Completion ids in the order shown."""
     exclusion: Exclusion | None
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedComparison:
-    """A judgment that stands, beside everything it was about: what training and exports read."""
+    """A judgment that counts as a vote, with its annotator, prompt and completions; used by training and exports."""
 
     judgment: Judgment
     annotator: Annotator
@@ -320,10 +320,10 @@ class Run:
 
     id: str
     status: RunStatus
-    config: dict
+    config: dict[str, Any]
     seed: int
-    versions: dict
-    snapshot: dict | None
+    versions: dict[str, Any]
+    snapshot: dict[str, Any] | None
     stage: str | None
     progress: float
     """Fraction of the whole round that is done, 0 to 1."""
@@ -335,16 +335,16 @@ class Run:
     started_at: str | None
     finished_at: str | None
     error: str | None
-    result: dict | None
-    validation: dict | None = None
-    """How far the reward model can be trusted, as `rlhf.analysis.validation` found it before the policy learned from it."""
+    result: dict[str, Any] | None
+    validation: dict[str, Any] | None = None
+    """The reward model's validation results of `rlhf.analysis.validation`, computed before the policy is trained."""
     problem: str = ""
-    """What of the row cannot be read, as a sentence; there the fields are empty, and nothing may be done with the run."""
+    """Which part of the row cannot be read, as a sentence; the other fields are then empty and the run cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure of one run at one step, under the name the field uses for it."""
+    """The value of one metric of a run at one step."""
 
     name: str
     step: int
@@ -353,7 +353,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class RunSample:
-    """A fixed held-out prompt answered before and after training."""
+    """The completions of a fixed held-out prompt before and after training."""
 
     prompt: str
     before: str

@@ -1,7 +1,7 @@
-"""Whether a store's tables, indexes, triggers and views are those that the migrations make, and nothing beside them.
+"""Checks that a store has exactly the tables, indexes, triggers and views that the migrations make.
 
-A trigger, a view or a default is code that runs when somebody judges or signs in; in a file from elsewhere it is somebody
-else's. Leaves out the rows: the module of each family reads its own.
+Triggers, views and defaults are code that runs during judging and sign-in; in a file from elsewhere that code is not
+rankloop's. Rows are not checked here: the module of each family of tables checks its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sqlite_utils
 from storage.core.migrations import NAMES, migrations
 
 Objects = dict[tuple[str, str], tuple[str, ...]]
-"""The parts of each object's statement, by its type and name."""
+"""The tokens of each object's SQL statement, by (type, name)."""
 
 TOLERATED = (
     "CREATE TABLE sqlite_sequence(name,seq)",
@@ -26,10 +26,10 @@ TOLERATED = (
     "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)",
     "CREATE TABLE _litestream_lock (id INTEGER)",
 )
-"""Tables that SQLite's ANALYZE and Litestream (docs/backup.md) put into a database that is theirs to look after."""
+"""Tables that SQLite itself, its ANALYZE, and Litestream (docs/backup.md) add to a database."""
 
-_PART = re.compile(
-    r"""--[^\n]*|/\*.*?\*/|\s+            # left out
+_TOKEN = re.compile(
+    r"""--[^\n]*|/\*.*?\*/|\s+            # whitespace and comments
     |'(?:[^']|'')*'                       # a text
     |"(?:[^"]|"")*"|\[[^\]]*\]|`[^`]*`    # a quoted name
     |\w+|.""",
@@ -38,36 +38,38 @@ _PART = re.compile(
 
 
 def applied(raw: sqlite3.Connection) -> list[str]:
-    """The names of the migrations that a database has, in their order; none if it is new."""
+    """The names of the applied migrations, in order; empty for a new database."""
     if raw.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone() is None:
         return []
     return [name for (name,) in raw.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'rankloop' ORDER BY id").fetchall()]
 
 
 def unknown(names: Sequence[str]) -> list[str]:
-    """Migrations that this version does not have: the file is from the future."""
+    """The names that are not migrations of this version: a newer version applied them."""
     return [name for name in names if name not in NAMES]
 
 
 def foreign_objects(raw: sqlite3.Connection) -> str:
-    """What is not as the migrations make it, in words: `trigger welcome, view votes (changed)`; empty if nothing is.
+    """The objects that differ from the migrations, as text: `trigger welcome, view votes (changed)`; empty if none do.
 
-    Call in a transaction: the migrations and the schema must be of one moment.
+    Call it in a transaction, so that the list of migrations and the schema are consistent.
     """
     names = applied(raw)
     if names != list(NAMES[: len(names)]):
         first = next((place for place, name in enumerate(NAMES[: len(names)]) if names[place] != name), None)
         return "a migration twice" if first is None else f"migration {names[first]} without {NAMES[first]}"
-    found, own = _objects(raw), _made_by(len(names))
-    said = [f"{kind} {name}" for kind, name in found if (kind, name) not in own and found[kind, name] not in _tolerated()]
-    said += [f"{kind} {name} (changed)" for kind, name in found if (kind, name) in own and found[kind, name] != own[kind, name]]
-    said += [f"{kind} {name} (missing)" for kind, name in own if (kind, name) not in found]
-    return ", ".join(sorted(said))
+    found, expected = _objects(raw), _expected_objects(len(names))
+    differences = [f"{kind} {name}" for kind, name in found if (kind, name) not in expected and found[kind, name] not in _tolerated()]
+    differences += [
+        f"{kind} {name} (changed)" for kind, name in found if (kind, name) in expected and found[kind, name] != expected[kind, name]
+    ]
+    differences += [f"{kind} {name} (missing)" for kind, name in expected if (kind, name) not in found]
+    return ", ".join(sorted(differences))
 
 
 @cache
-def _made_by(count: int) -> Objects:
-    """The schema after the first so many migrations; none before the first."""
+def _expected_objects(count: int) -> Objects:
+    """The schema after the first `count` migrations; empty for 0."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
         if count:
             migrations.apply(sqlite_utils.Database(raw), stop_before=NAMES[count:])
@@ -76,20 +78,20 @@ def _made_by(count: int) -> Objects:
 
 @cache
 def _tolerated() -> frozenset[tuple[str, ...]]:
-    return frozenset(_parts(statement) for statement in TOLERATED)
+    return frozenset(_tokens(statement) for statement in TOLERATED)
 
 
 def _objects(raw: sqlite3.Connection) -> Objects:
     rows = raw.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
     # An index of a UNIQUE or PRIMARY KEY has no statement of its own: it belongs to its table's.
-    return {(kind, name): _parts(sql) if sql else ("on", table) for kind, name, table, sql in rows}
+    return {(kind, name): _tokens(sql) if sql else ("on", table) for kind, name, table, sql in rows}
 
 
-def _parts(sql: str) -> tuple[str, ...]:
-    """A statement without what means nothing: space, comments, and which of SQLite's three quotes a name stands in."""
-    parts = []
-    for part in _PART.findall(sql):
+def _tokens(sql: str) -> tuple[str, ...]:
+    """The tokens of a statement without whitespace and comments; quoted names all get double quotes."""
+    tokens = []
+    for part in _TOKEN.findall(sql):
         if part.isspace() or part.startswith(("--", "/*")):
             continue
-        parts.append(f'"{part[1:-1]}"' if part[0] in '[`"' else part)
-    return tuple(parts)
+        tokens.append(f'"{part[1:-1]}"' if part[0] in '[`"' else part)
+    return tuple(tokens)

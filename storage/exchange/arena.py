@@ -1,7 +1,7 @@
-"""Chatbot Arena battles: two models talk with the same person, who says which one was better.
+"""Chatbot Arena battles: the same person talks to two models and votes for the better one.
 
-The turns that both conversations share are the prompt; all that follows is the completion, since the vote is about all
-of it.
+The turns that both conversations share are the prompt; all later turns are the completion, because the vote is on all of
+them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,31 @@ from pathlib import Path
 from storage.core.database import Database, to_json
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, SECOND, TIE, BadRow, NewComparison, Vote, conversation, moment, name_of, pair, parted
+from storage.exchange.rows import (
+    FIRST,
+    SECOND,
+    TIE,
+    BadRow,
+    NewComparison,
+    Record,
+    Vote,
+    conversation,
+    name_of,
+    pair,
+    split_common_prompt,
+    timestamp,
+)
 
 BOTH_BAD = ("tie (bothbad)", "both_bad", "bothbad")
 TIERS_OF = {"model_a": FIRST, "model_b": SECOND, "tie": TIE} | dict.fromkeys(BOTH_BAD, TIE)
 
 
-def read(record: dict) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[NewComparison]:
     """One comparison with one vote."""
     winner = record.get("winner")
     if not isinstance(winner, str) or winner not in TIERS_OF:
         raise BadRow(f"winner must be model_a, model_b, tie or tie (bothbad), not {winner!r}")
-    messages, left, right = parted(
+    messages, left, right = split_common_prompt(
         conversation(record.get("conversation_a"), what="conversation_a"),
         conversation(record.get("conversation_b"), what="conversation_b"),
     )
@@ -33,7 +46,7 @@ def read(record: dict) -> Iterator[NewComparison]:
         TIERS_OF[winner],
         name_of(record.get("judge")),
         all_bad=winner in BOTH_BAD,
-        created_at=moment(record.get("tstamp", record.get("timestamp"))),
+        created_at=timestamp(record.get("tstamp", record.get("timestamp"))),
     )
     yield pair(messages, left, right, [vote], models=(name_of(record.get("model_a")), name_of(record.get("model_b"))))
 
@@ -44,15 +57,15 @@ def write(
     """One battle for each vote on two completions, a on the left as its judge saw them; returns how many."""
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
-        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            if len(shown.completions) != 2:
+        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            if len(comparison.completions) != 2:
                 continue
-            messages = json.loads(shown.messages)
-            answers = {item.id: item for item in shown.completions}
-            for vote in given:
+            messages = json.loads(comparison.messages)
+            answers = {item.id: item for item in comparison.completions}
+            for vote in votes:
                 left, right = (answers[completion_id] for completion_id in vote.slots)
                 row = {
-                    "question_id": f"comparison-{shown.id}",
+                    "question_id": f"comparison-{comparison.id}",
                     "model_a": left.model,
                     "model_b": right.model,
                     "winner": _winner(vote, left.id),
@@ -66,7 +79,7 @@ def write(
     return written
 
 
-def _winner(vote: export.Given, left: int) -> str:
+def _winner(vote: export.ExportedVote, left: int) -> str:
     if len(vote.tiers) < 2:
         return BOTH_BAD[0] if vote.all_bad else "tie"
     return "model_a" if vote.tiers[0][0] == left else "model_b"

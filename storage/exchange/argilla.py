@@ -2,7 +2,7 @@
 
 The answers are the fields that a ranking question ranks; without one, those that rating questions are named after
 (`response_1` by `response_1_rating`). The prompt is the field `prompt`, `instruction`, `question`, `messages`, `chat` or
-`context`, or the only other one. Suggestions, which come from models, are no votes.
+`context`, or the only other one. Suggestions come from models and are not imported as votes.
 """
 
 from __future__ import annotations
@@ -16,67 +16,81 @@ from storage.core.database import Database, to_json
 from storage.core.records import Message
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow, Item, NewComparison, Vote, by_rank, by_score, conversation, moment, name_of, number_of, places
+from storage.exchange.rows import (
+    BadRow,
+    Item,
+    NewComparison,
+    Record,
+    Vote,
+    by_rank,
+    by_score,
+    conversation,
+    name_of,
+    number_of,
+    places,
+    timestamp,
+)
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "chat", "context")
 TEXT_QUESTIONS = ("rationale", "reason", "comment", "feedback")
 
 
-def read(record: dict) -> Iterator[Item]:
+def read(record: Record) -> Iterator[Item]:
     """One comparison with a vote for each person who ranked or rated it."""
     fields = record.get("fields")
     if not isinstance(fields, dict):
         raise BadRow("needs fields, an object")
     by_question = _responses(record)
     suggested = record.get("suggestions")
-    rankings = {name: given for name, given in by_question.items() if any(_is_ranking(value, fields) for _, value, _ in given)}
+    rankings = {name: responses for name, responses in by_question.items() if any(_is_ranking(value, fields) for _, value, _ in responses)}
     answers = _answers(fields, by_question, suggested if isinstance(suggested, dict) else {})
     prompt = _prompt(fields, answers)
-    models = record.get("metadata") if isinstance(record.get("metadata"), dict) else {}
+    metadata = record.get("metadata")
+    models = metadata if isinstance(metadata, dict) else {}
     if len(rankings) > 1:
         raise BadRow(f"several ranking questions: {', '.join(sorted(rankings))}")
     if rankings:
-        given = [_ranked(value, answers, user, at) for user, value, at in next(iter(rankings.values()))]
+        votes = [_ranked(value, answers, user, at) for user, value, at in next(iter(rankings.values()))]
     else:
-        given = _rated(by_question, answers)
+        votes = _rated(by_question, answers)
     reasons = {user: value for name in TEXT_QUESTIONS for user, value, _ in by_question.get(name, ()) if isinstance(value, str)}
     yield NewComparison(
         prompt,
         tuple(fields[name] for name in answers),
         tuple(name_of(models.get(f"{name}_model") or models.get(f"{name}-model")) for name in answers),
-        tuple(_with_reason(vote, reasons) for vote in given),
+        tuple(_with_reason(vote, reasons) for vote in votes),
     )
 
 
-Given = tuple[str | None, Any, str | None]
-"""Who said what, and when."""
+Response = tuple[str | None, Any, str | None]
+"""(user, value, time) of one response to a question."""
 
 
-def _responses(record: dict) -> dict[str, list[Given]]:
-    """Submitted responses by question, in both shapes that Argilla has written: by question, or by person."""
+def _responses(record: Record) -> dict[str, list[Response]]:
+    """Submitted responses by question. Argilla has exported them in two forms, by question and by user; both are read."""
     responses = record.get("responses")
-    found: dict[str, list[Given]] = {}
+    by_question: dict[str, list[Response]] = {}
     if isinstance(responses, dict):
-        for question, given in responses.items():
-            for one in given if isinstance(given, (list, tuple)) else ():
+        for question, values in responses.items():
+            for one in values if isinstance(values, (list, tuple)) else ():
                 if isinstance(one, dict) and one.get("status") in (None, "submitted"):
-                    found.setdefault(question, []).append((name_of(one.get("user_id")), one.get("value"), None))
+                    by_question.setdefault(question, []).append((name_of(one.get("user_id")), one.get("value"), None))
     elif isinstance(responses, (list, tuple)):
         for one in responses:
             values = one.get("values") if isinstance(one, dict) else None
             if not isinstance(values, dict) or one.get("status") not in (None, "submitted"):
                 continue
-            at = moment(one.get("updated_at") or one.get("inserted_at"))
+            at = timestamp(one.get("updated_at") or one.get("inserted_at"))
             for question, value in values.items():
-                said = value.get("value") if isinstance(value, dict) else value
-                found.setdefault(question, []).append((name_of(one.get("user_id")), said, at))
+                answer = value.get("value") if isinstance(value, dict) else value
+                by_question.setdefault(question, []).append((name_of(one.get("user_id")), answer, at))
     elif responses is not None:
         raise BadRow("responses must be an object or a list")
-    return found
+    return by_question
 
 
 def _ranks(value: Any) -> dict[str, float] | None:
-    """Field name to rank; None if this is no ranking. A list of names is in order, best first."""
+    """The rank of each field; None if the value is not a ranking. A list of names ranks them in order, best first."""
     if not isinstance(value, (list, tuple)) or not value:
         return None
     if all(isinstance(item, str) for item in value):
@@ -88,24 +102,26 @@ def _ranks(value: Any) -> dict[str, float] | None:
 
 def _is_ranking(value: Any, fields: Mapping[str, Any]) -> bool:
     ranks = _ranks(value)
-    return bool(ranks) and len(ranks) >= 2 and all(name in fields for name in ranks)
+    return ranks is not None and len(ranks) >= 2 and all(name in fields for name in ranks)
 
 
-def _answers(fields: Mapping[str, Any], by_question: Mapping[str, list[Given]], suggested: Mapping[str, Any]) -> list[str]:
+def _answers(fields: Mapping[str, Any], by_question: Mapping[str, list[Response]], suggested: Mapping[str, Any]) -> list[str]:
     """The names of the fields that hold completions, in the order of the record."""
     ranked: set[str] = set()
-    for value in [value for given in by_question.values() for _, value, _ in given] + [_suggestion(one) for one in suggested.values()]:
+    for value in [value for responses in by_question.values() for _, value, _ in responses] + [
+        _suggestion(one) for one in suggested.values()
+    ]:
         if _is_ranking(value, fields):
             ranked.update(_ranks(value) or ())
     rated = {name for question in [*by_question, *suggested] if (name := _rated_field(question, fields))}
-    found = ranked or rated
-    if len(found) < 2:
-        # Nobody has said anything yet: what is not the prompt is an answer.
+    answers = ranked or rated
+    if len(answers) < 2:
+        # There are no responses yet: every text field except the prompt is an answer.
         prompts = [name for name in PROMPT_FIELDS if name in fields][:1]
-        found = {name for name, value in fields.items() if isinstance(value, str) and name not in prompts} if prompts else set()
-    if len(found) < 2:
+        answers = {name for name, value in fields.items() if isinstance(value, str) and name not in prompts} if prompts else set()
+    if len(answers) < 2:
         raise BadRow("no ranking or rating tells which fields hold the answers")
-    return [name for name in fields if name in found]
+    return [name for name in fields if name in answers]
 
 
 def _suggestion(one: Any) -> Any:
@@ -113,7 +129,7 @@ def _suggestion(one: Any) -> Any:
 
 
 def _rated_field(question: str, fields: Mapping[str, Any]) -> str | None:
-    """The field that a rating question is about: the longest whose name is in the question's."""
+    """The field that a rating question rates: the one with the longest name that is part of the question's name."""
     plain = question.replace("-", "_")
     named = [name for name in fields if name not in PROMPT_FIELDS and name.replace("-", "_") in plain and name != question]
     return max(named, key=len, default=None)
@@ -135,28 +151,30 @@ def _ranked(value: Any, answers: Sequence[str], user: str | None, at: str | None
     return Vote(by_rank([ranks.get(name) for name in answers]), user, created_at=at)
 
 
-def _rated(by_question: Mapping[str, list[Given]], answers: Sequence[str]) -> list[Vote]:
-    """A vote by each person's ratings; whoever rated fewer than two answers ranked none."""
+def _rated(by_question: Mapping[str, list[Response]], answers: Sequence[str]) -> list[Vote]:
+    """One vote for each user, ranked by their ratings. Users who rated fewer than two answers give no vote."""
     scores: dict[str | None, dict[str, float]] = {}
     times: dict[str | None, str | None] = {}
-    for question, given in by_question.items():
+    for question, responses in by_question.items():
         field = _rated_field(question, dict.fromkeys(answers))
-        for user, value, at in given if field else ():
+        if not field:
+            continue
+        for user, value, at in responses:
             number = number_of(value)
             if number is not None:
                 scores.setdefault(user, {})[field] = number
                 times[user] = at
     return [
-        Vote(by_score([said.get(name) for name in answers]), user, created_at=times[user])
-        for user, said in scores.items()
-        if len(said) >= 2
+        Vote(by_score([ratings.get(name) for name in answers]), user, created_at=times[user])
+        for user, ratings in scores.items()
+        if len(ratings) >= 2
     ]
 
 
 def _with_reason(vote: Vote, reasons: Mapping[str | None, str]) -> Vote:
-    if not (said := reasons.get(vote.annotator)):
+    if not (reason := reasons.get(vote.annotator)):
         return vote
-    return Vote(vote.tiers, vote.annotator, created_at=vote.created_at, rationale=said)
+    return Vote(vote.tiers, vote.annotator, created_at=vote.created_at, rationale=reason)
 
 
 def write(
@@ -166,28 +184,28 @@ def write(
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
         file.write("[")
-        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
+        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
             file.write(",\n" if written else "\n")
-            file.write(to_json(_record(shown, given)))
+            file.write(to_json(_record(comparison, votes)))
             written += 1
         file.write("\n]\n")
     return written
 
 
-def _record(shown: export.Shown, given: Sequence[export.Given]) -> dict[str, Any]:
-    field_of = {item.id: f"response_{place}" for place, item in enumerate(shown.completions, start=1)}
-    turns = json.loads(shown.messages)
+def _record(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> dict[str, Any]:
+    field_of = {item.id: f"response_{place}" for place, item in enumerate(comparison.completions, start=1)}
+    turns = json.loads(comparison.messages)
     prompt = turns[0]["content"] if len(turns) == 1 else turns
-    responses: dict[str, list[dict]] = {"preference": []}
-    for vote in given:
+    responses: dict[str, list[Record]] = {"preference": []}
+    for vote in votes:
         ranking = [{"rank": place + 1, "value": field_of[item]} for item, place in places(vote.tiers)]
         responses["preference"].append({"value": ranking, "user_id": vote.annotator})
         if vote.rationale:
             responses.setdefault("rationale", []).append({"value": vote.rationale, "user_id": vote.annotator})
     return {
-        "id": f"comparison-{shown.id}",
-        "fields": {"prompt": prompt} | {field_of[item.id]: item.text for item in shown.completions},
-        "metadata": {f"{field_of[item.id]}_model": item.model for item in shown.completions},
+        "id": f"comparison-{comparison.id}",
+        "fields": {"prompt": prompt} | {field_of[item.id]: item.text for item in comparison.completions},
+        "metadata": {f"{field_of[item.id]}_model": item.model for item in comparison.completions},
         "suggestions": {},
         "responses": responses,
         "vectors": {},

@@ -1,6 +1,6 @@
-"""Backup and restore: one file that holds the whole store as of one moment, taken while people go on judging.
+"""Backup and restore: a copy of the whole database in one file, consistent although people continue to judge meanwhile.
 
-What lies beside the database (`runs/` with adapters and checkpoints, `logs/`) is not in it.
+The folders beside the database (`runs/` with adapters and checkpoints, `logs/`) are not included.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from storage.exchange.files import Progress
 from storage.exchange.native import beyond_starter
 
 PAGES = 1_000
-"""Database pages that are copied at a time, 4 KiB each."""
+"""Database pages copied per step, 4 KiB each."""
 
 PAUSE_S = 0.001
-"""Between two steps, for whoever waits for the disk."""
+"""Pause between two steps in seconds, so that other processes can use the disk."""
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
 def backup(store: Database, path: Path | str, *, force: bool = False, progress: Progress | None = None) -> int:
-    """Copies the store to a file and checks the copy; returns its size in bytes. It appears whole or not at all.
+    """Copies the store to a file and checks the copy; returns its size in bytes. The file is written atomically.
 
-    Everything that was acknowledged before the call is in it.
+    The copy contains everything that was acknowledged before the call.
 
     Raises:
-        StoreError: there is such a file and `force` is not set, it cannot be written, or the copy is damaged.
+        StoreError: the file exists and `force` is not set, it cannot be written, or the copy is damaged.
     """
     path = Path(path)
     if path.exists() and not force:
         raise StoreError(f"{path} exists already: choose another name, or replace it with --force.")
-    # By its path: what lies there must be what this store writes to.
+    # The copy is made by path, so the file there must be the one that this store writes to.
     store.check_files()
     with files.atomic_write(path) as unfinished:
-        # Names and password hashes are in it.
+        # A backup contains names and password hashes, so it is private.
         file_modes.make_file(unfinished)
         _copy(store.path, unfinished, progress)
         _check_integrity(unfinished, path)
@@ -50,15 +50,15 @@ def backup(store: Database, path: Path | str, *, force: bool = False, progress: 
 
 
 def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progress: Progress | None = None) -> Path | None:
-    """Puts a backup in the place of a data folder's database; returns where the old one was put, if there was one to keep.
+    """Replaces a data folder's database with a backup; returns the new path of the old database if it was kept.
 
     Raises:
-        StoreError: the file is no sound backup, or holds triggers and the like that rankloop did not make; the folder's store
-            holds something and `force` is not set, or it is in use.
+        StoreError: the file is not a valid backup, or has triggers or other objects that rankloop did not make; or the folder's
+            store is not empty and `force` is not set, or is in use.
     """
     path, database = Path(path), folder.database
     _check_backup(path)
-    # Copied and checked before anything of the old store is touched.
+    # The copy is made and checked before the old store is changed.
     with folder_lock.only_one(folder, "restore"), _beside(database) as unfinished:
         _copy(path, unfinished, progress)
         _check_integrity(unfinished, path)
@@ -74,19 +74,19 @@ def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progre
 
 
 def _copy(source: Path, target: Path, progress: Progress | None) -> None:
-    def told(status: int, remaining: int, total: int) -> None:
+    def on_step(status: int, remaining: int, total: int) -> None:
         if progress:
             progress(total - remaining, total)
 
     try:
-        with closing(_open(source)) as from_, closing(sqlite3.connect(target, isolation_level=None)) as to:
-            # Held open, so that the copy is of this moment. Without it every judgment would make the copy start again.
-            from_.execute("BEGIN")
-            from_.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            from_.backup(to, pages=PAGES, progress=told, sleep=PAUSE_S)
-            from_.rollback()
-            # One file, and not one that waits for its -wal.
-            to.execute("PRAGMA journal_mode=DELETE")
+        with closing(_open(source)) as source_db, closing(sqlite3.connect(target, isolation_level=None)) as target_db:
+            # The read transaction fixes the state to copy. Without it every new judgment would make the copy start again.
+            source_db.execute("BEGIN")
+            source_db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            source_db.backup(target_db, pages=PAGES, progress=on_step, sleep=PAUSE_S)
+            source_db.rollback()
+            # Leaves WAL mode, so that the backup is a single file.
+            target_db.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.Error as error:
         raise StoreError(f"{source} could not be copied ({error}): check the disk's free space and the file.") from error
 
@@ -98,15 +98,15 @@ def _open(path: Path) -> sqlite3.Connection:
 def _check_integrity(copy: Path, of: Path) -> None:
     try:
         with closing(sqlite3.connect(copy)) as connection:
-            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            report = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.Error as error:
-        found = str(error)
-    if found != "ok":
-        raise StoreError(f"{of} is damaged ({found}): use another backup. Nothing was changed.")
+        report = str(error)
+    if report != "ok":
+        raise StoreError(f"{of} is damaged ({report}): use another backup. Nothing was changed.")
 
 
 def _check_backup(path: Path) -> None:
-    """Whether the file is a store that this version can open."""
+    """Checks that the file is a store that this version can open."""
     try:
         with open(path, "rb") as file:
             start = file.read(16)
@@ -120,7 +120,7 @@ def _check_backup(path: Path) -> None:
             connection.execute("BEGIN")
             applied = schema_check.applied(connection)
             newer = schema_check.unknown(applied)
-            strangers = "" if newer or NAMES[0] not in applied else schema_check.foreign_objects(connection)
+            objects = "" if newer or NAMES[0] not in applied else schema_check.foreign_objects(connection)
             connection.rollback()
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} is no backup of rankloop, or a damaged one ({error}).") from error
@@ -128,8 +128,8 @@ def _check_backup(path: Path) -> None:
         raise StoreError(f"{path} is no backup of rankloop: its tables are others.")
     if newer:
         raise StoreError(f"{path} was written by a newer rankloop (it has {', '.join(newer)}): upgrade rankloop first.")
-    if strangers:
-        raise foreign_schema(path, strangers)
+    if objects:
+        raise foreign_schema(path, objects)
 
 
 @contextmanager
@@ -145,14 +145,16 @@ def _beside(database: Path) -> Iterator[Path]:
 
 
 def _make_way(database: Path, *, force: bool) -> Path | None:
-    """Takes the old database out of the way, if there is one; it is kept if anything is in it."""
+    """Moves the old database, if there is one, to another name and returns that; an empty one is deleted."""
     if not database.exists():
         return None
-    found = _held(database)
-    if found and not force:
-        raise StoreError(f"{database} holds a store ({found}): restore into another folder with --data DIR, or put it aside with --force.")
+    contents = _contents(database)
+    if contents and not force:
+        raise StoreError(
+            f"{database} holds a store ({contents}): restore into another folder with --data DIR, or put it aside with --force."
+        )
     _close_for_others(database)
-    if not found:
+    if not contents:
         database.unlink()
         return None
     at = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
@@ -162,19 +164,19 @@ def _make_way(database: Path, *, force: bool) -> Path | None:
         kept = database.with_name(f"{database.stem}-before-{at}-{number}{database.suffix}")
         number += 1
     os.replace(database, kept)
-    # A sound store has left none; a damaged one may still be mended with them.
+    # A sound store has no side files now; those of a damaged one may help to repair it.
     for end in SIDE_FILES:
         if (side := database.with_name(database.name + end)).exists():
             os.replace(side, kept.with_name(kept.name + end))
     return kept
 
 
-def _held(database: Path) -> str | None:
-    """What is in a store beside starter prompts, in words; None if nothing is."""
+def _contents(database: Path) -> str | None:
+    """A description of what a store contains besides starter prompts; None if nothing."""
     try:
         store = Database(database)
     except StoreError as error:
-        # A damaged store may be why somebody restores: it is kept like any other.
+        # A damaged store may be the reason for the restore: it is kept like any other.
         return str(error).split(": ", 1)[-1]
     try:
         return beyond_starter(store)
@@ -183,17 +185,17 @@ def _held(database: Path) -> str | None:
 
 
 def _close_for_others(database: Path) -> None:
-    """Makes sure that nobody else has the store open, and that all of it is in its one file.
+    """Checks that no other process has the store open, and merges the write-ahead log into the database file.
 
     Raises:
-        StoreError: somebody has.
+        StoreError: another process has the store open.
     """
     try:
         with closing(sqlite3.connect(database, timeout=1, isolation_level=None)) as connection:
-            # Leaving the write-ahead log needs the file for itself alone, so SQLite refuses it while another is there.
+            # Leaving WAL mode needs exclusive access, so SQLite refuses it while another process has the file open.
             mode = connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0]
     except sqlite3.DatabaseError as error:
-        # What cannot be read is moved as it is.
+        # A file that cannot be read is moved unchanged.
         mode = "wal" if "locked" in str(error) else "delete"
     if mode == "wal":
         raise StoreError(f"{database} is in use: stop rankloop (and whatever else has it open), then restore again.")

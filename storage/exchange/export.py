@@ -1,6 +1,6 @@
-"""The votes that stand, comparison by comparison, as exports read them: a merge of two ordered queries, never the whole.
+"""Reads the votes for exports, comparison by comparison, by merging two ordered queries without loading the whole store.
 
-Nothing is decoded here that an export may not need: a prompt's messages stay the JSON text they are kept as.
+Values that an export may not need are not decoded: a prompt's messages remain the JSON text that is stored.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind, Strength, Tiers
@@ -18,8 +18,8 @@ from storage.exchange.files import Progress
 
 PROGRESS_VOTES = 5_000
 
-# The join order is fixed: both queries walk an index in the order of the comparisons, so that nothing is sorted.
-_SHOWN = """
+# CROSS JOIN fixes the join order: all queries read an index in the order of the comparisons, so that SQLite need not sort.
+_COMPARISONS = """
 SELECT c.id, p.messages, p.kind, p.split, k.id, k.text, v.name
 FROM comparisons c
 CROSS JOIN prompts p ON p.id = c.prompt_id
@@ -29,14 +29,14 @@ CROSS JOIN policy_versions v ON v.id = k.policy_version_id
 ORDER BY c.id, link.position
 """
 
-_TIERS = """
+_RANKINGS = """
 SELECT j.comparison_id, j.id, j.tiers, {name}, a.kind
 FROM judgments j CROSS JOIN annotators a ON a.id = j.annotator_id
 WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated)
 ORDER BY j.comparison_id
 """
 
-_GIVEN = """
+_VOTES = """
 SELECT j.comparison_id, j.id, j.tiers, {name}, a.kind, a.rule, j.created_at, j.all_bad, j.strength, j.partial, j.rationale,
     s.slots, j.active_ms, j.idle_ms, j.client_ms, j.server_ms,
     (SELECT json_group_array(json_array(r.completion_id, r.aspect, r.rating)) FROM aspect_ratings r WHERE r.judgment_id = j.id),
@@ -49,25 +49,25 @@ ORDER BY j.comparison_id
 """
 
 
-class Answer(NamedTuple):
+class ExportedCompletion(NamedTuple):
     id: int
     text: str
     model: str
 
 
-class Shown(NamedTuple):
-    """A comparison as an export needs it."""
+class ExportedComparison(NamedTuple):
+    """A judged comparison with its completions."""
 
     id: int
     messages: str
-    """JSON, as the store keeps it."""
+    """JSON text, as stored."""
     kind: str
     split: str
-    completions: tuple[Answer, ...]
+    completions: tuple[ExportedCompletion, ...]
 
 
-class Given(NamedTuple):
-    """A vote that stands, with what was said beside it. Tiers and slots hold completion ids."""
+class ExportedVote(NamedTuple):
+    """A vote with its details. Tiers and slots hold completion ids."""
 
     id: int
     tiers: Tiers
@@ -90,30 +90,30 @@ class Given(NamedTuple):
 
 def grouped(
     store: Database, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> Iterator[tuple[Shown, list[Given]]]:
-    """Each comparison that was judged, with its votes, oldest first. Read it inside `store.snapshot()`.
+) -> Iterator[tuple[ExportedComparison, list[ExportedVote]]]:
+    """Each comparison that has votes, with its votes, oldest first. Call it inside `store.snapshot()`.
 
-    Annotators come by pseudonym, or with `names` by their names.
+    Annotators are named by pseudonym, or with `names` by their names.
     """
-    for shown, rows in merged(store, _GIVEN, simulated=simulated, names=names, progress=progress):
-        yield shown, [_given(row, shown) for row in rows]
+    for comparison, rows in merged(store, _VOTES, simulated=simulated, names=names, progress=progress):
+        yield comparison, [_vote(row, comparison) for row in rows]
 
 
 def merged(
-    store: Database, sql: str = _TIERS, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> Iterator[tuple[Shown, list[tuple]]]:
-    """As `grouped`, with votes as rows: (comparison, judgment, tiers as JSON, annotator, kind of annotator)."""
+    store: Database, sql: str = _RANKINGS, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
+) -> Iterator[tuple[ExportedComparison, list[tuple[Any, ...]]]]:
+    """As `grouped`, with votes as tuples: (comparison id, judgment id, tiers as JSON, annotator, kind of annotator)."""
     total = store.value("SELECT count(*) FROM judgments WHERE counts = 1") if progress else 0
     done = 0
     comparisons = _comparisons(store)
-    shown = None
+    comparison = None
     name = "a.name" if names else "a.pseudonym"
     for comparison_id, rows in groupby(_plain(store, sql.format(name=name), {"simulated": simulated}), key=itemgetter(0)):
-        while shown is None or shown.id != comparison_id:
-            shown = next(comparisons)
-        # Sorting the few of one comparison here spares SQLite a sorter for each.
+        while comparison is None or comparison.id != comparison_id:
+            comparison = next(comparisons)
+        # Sorting the few votes of one comparison here is faster than a sort in SQLite.
         votes = sorted(rows, key=itemgetter(1))
-        yield shown, votes
+        yield comparison, votes
         before, done = done, done + len(votes)
         if progress and before // PROGRESS_VOTES != done // PROGRESS_VOTES:
             progress(done, total)
@@ -121,23 +121,24 @@ def merged(
         progress(total, total)
 
 
-def _comparisons(store: Database) -> Iterator[Shown]:
-    for comparison_id, rows in groupby(_plain(store, _SHOWN, {}), key=itemgetter(0)):
-        held = list(rows)
-        _, messages, kind, split, *_ = held[0]
-        yield Shown(comparison_id, messages, kind, split, tuple(Answer(*row[4:]) for row in held))
+def _comparisons(store: Database) -> Iterator[ExportedComparison]:
+    for comparison_id, rows in groupby(_plain(store, _COMPARISONS, {}), key=itemgetter(0)):
+        group = list(rows)
+        _, messages, kind, split, *_ = group[0]
+        yield ExportedComparison(comparison_id, messages, kind, split, tuple(ExportedCompletion(*row[4:]) for row in group))
 
 
-def _plain(store: Database, sql: str, parameters: dict) -> sqlite3.Cursor:
-    """A cursor of bare tuples, which cost half of what named rows do."""
+def _plain(store: Database, sql: str, parameters: dict[str, Any]) -> sqlite3.Cursor:
+    """A cursor that yields plain tuples, which take half the time of `sqlite3.Row`."""
     cursor = store.connection.conn.cursor()
     cursor.row_factory = None
     return cursor.execute(sql, parameters)
 
 
-def _given(row: tuple, shown: Shown) -> Given:
-    (_, judgment_id, tiers, name, kind, rule, created_at, all_bad, strength, partial, rationale, slots, *times, aspects, ideal) = row
-    return Given(
+def _vote(row: tuple[Any, ...], comparison: ExportedComparison) -> ExportedVote:
+    _, judgment_id, tiers, name, kind, rule, created_at, all_bad, strength, partial, rationale, *others = row
+    slots, active_ms, idle_ms, client_ms, server_ms, aspects, ideal = others
+    return ExportedVote(
         judgment_id,
         tuple(tuple(tier) for tier in json.loads(tiers)),
         name,
@@ -148,8 +149,11 @@ def _given(row: tuple, shown: Shown) -> Given:
         strength,
         bool(partial),
         rationale,
-        tuple(json.loads(slots)) if slots else tuple(item.id for item in shown.completions),
-        *times,
+        tuple(json.loads(slots)) if slots else tuple(item.id for item in comparison.completions),
+        active_ms,
+        idle_ms,
+        client_ms,
+        server_ms,
         tuple(tuple(rating) for rating in json.loads(aspects)),
         ideal,
     )

@@ -1,7 +1,7 @@
-"""Files as records, one at a time: JSON lines, JSON lists, CSV and Parquet, gzipped or not. And files written whole.
+"""Reads files as records, one at a time: JSON lines, JSON lists, CSV and Parquet, gzipped or not. Writes files atomically.
 
-No more than one record (of `Limits.row_bytes`) and a small buffer is ever in memory, whatever the file unpacks to. What a file
-is, its first bytes say; a file whose name says something else is refused.
+Only one record (of at most `Limits.row_bytes`) and a small buffer are in memory at a time, whatever the file unpacks to. The
+first bytes determine the kind of file; a file whose name contradicts them is refused.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from typing import Any, BinaryIO, Literal, TextIO
 from storage.core.database import StoreError
 from storage.exchange import cells, parquet_rows, strict_json
 from storage.exchange.limits import Limits, mib
-from storage.exchange.rows import BadRow
+from storage.exchange.rows import BadRow, Record
 
 CHUNK = 64 * 1024
 PARQUET_ROWS = 256
 PROGRESS_ROWS = 256
 
 MOST_COLUMNS = 10_000
-"""Of a CSV file."""
+"""Most columns of a CSV file."""
 
 MOST_BLANK = 1_000_000
-"""Blank lines: they cost time, and a packed file may have billions."""
+"""Most blank lines: they take time, and a compressed file may contain billions."""
 
 Container = Literal["json", "csv", "parquet"]
 Progress = Callable[[int, int], None]
-"""Told (done, total) now and then, in bytes or rows."""
+"""Called with (done, total) from time to time, in bytes or rows."""
 
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 
-OTHERS = {
+UNSUPPORTED = {
     b"PK\x03\x04": "a zip archive, or an office document",
     b"(\xb5/\xfd": "packed by zstd",
     b"BZh": "packed by bzip2",
@@ -55,20 +55,20 @@ OTHERS = {
     b"%PDF-": "a PDF",
     b"\x80\x04\x95": "a pickle, which is never read",
 }
-"""First bytes of what is not read, and what it is."""
+"""First bytes of unsupported files, and their names in messages."""
 
 TEXT_ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt")
 
 
 def records(
     path: Path | str, container: Container | None = None, *, limits: Limits = Limits(), progress: Progress | None = None
-) -> Iterator[tuple[int, dict | BadRow]]:
-    """Each record with its line, counted from 1; in a JSON list and in Parquet with its row. Blank lines count for nothing.
+) -> Iterator[tuple[int, Record | BadRow]]:
+    """Yields (number, record), with the line number, or the row number in JSON lists and Parquet. Numbers start at 1.
 
-    A record that cannot be read comes as the `BadRow` that says why.
+    Blank lines are skipped. For a record that cannot be read, a `BadRow` with the reason is yielded instead.
 
     Raises:
-        StoreError: the file is not there, is not what its name says, is no text, ends too early, or unpacks to too much.
+        StoreError: the file is not there, is not what its name says, is not text, is truncated, or unpacks to too much.
     """
     path = Path(path)
     try:
@@ -86,7 +86,7 @@ def records(
         raise StoreError(f"{path} cannot be read ({error.strerror or error}): check its name and permissions.") from error
 
 
-def _records(path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+def _records(path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     start = raw.peek(CHUNK)[:CHUNK]
     zipped = start.startswith(GZIP)
     _check_name(path, start)
@@ -113,13 +113,13 @@ def _records(path: Path, raw: io.BufferedReader, container: Container | None, li
 
 
 def _ending(path: Path) -> str:
-    """`.csv` of `a.csv` and of `a.csv.gz`."""
+    """The ending without .gz: `.csv` for `a.csv` and `a.csv.gz`."""
     names = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     return names[-1] if names else ""
 
 
 def _check_name(path: Path, start: bytes) -> None:
-    """Refuses a file whose first bytes contradict the ending of its name: somebody sees another file than the reader does."""
+    """Refuses a file whose first bytes contradict its name: a person would take it for something else than the reader does."""
     named_gzip, ending = path.suffix.lower() == ".gz", _ending(path)
     if start.startswith(PARQUET) and (named_gzip or ending in TEXT_ENDINGS):
         raise StoreError(f"{path} holds Parquet, which its name denies: name it .parquet if that is right. Nothing was imported.")
@@ -130,9 +130,9 @@ def _check_name(path: Path, start: bytes) -> None:
 
 
 def _check_text(path: Path, start: bytes) -> None:
-    # The letters that begin an archive may begin a text too, but no text goes on as one.
+    # A text may begin with the same letters as an archive, but only an archive continues with binary bytes.
     binary = any(byte < 9 or byte > 0x7F for byte in start[:64])
-    for magic, what in OTHERS.items():
+    for magic, what in UNSUPPORTED.items():
         if binary and start.startswith(magic):
             raise StoreError(f"{path} is {what}: choose a JSON, CSV or Parquet file. Nothing was imported.")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -144,10 +144,10 @@ def _check_text(path: Path, start: bytes) -> None:
 
 
 class _Unpacked(io.RawIOBase):
-    """What a gzip file unpacks to, up to so many bytes.
+    """The unpacked contents of a gzip file, up to `most` bytes.
 
     Raises:
-        StoreError: when there are more.
+        StoreError: there are more.
     """
 
     def __init__(self, file: gzip.GzipFile, most: int, path: Path):
@@ -175,9 +175,9 @@ def too_long(limits: Limits) -> BadRow:
     return BadRow(f"longer than {mib(limits.row_bytes)}: import with a larger --max-row-mib if it is right")
 
 
-def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     number = blank = 0
-    # One byte more, for the line break.
+    # One more byte for the line break.
     while line := file.readline(limits.row_bytes + 1):
         number += 1
         if len(line) > limits.row_bytes and not line.endswith(b"\n"):
@@ -199,7 +199,7 @@ def _check_blank(count: int) -> None:
         raise StoreError(f"More than {MOST_BLANK:,} blank lines: take them out. Nothing was imported.")
 
 
-def _object(line: bytes, limits: Limits) -> dict | BadRow:
+def _object(line: bytes, limits: Limits) -> Record | BadRow:
     try:
         value = strict_json.decode(line.decode(), limits)
     except UnicodeDecodeError:
@@ -209,22 +209,22 @@ def _object(line: bytes, limits: Limits) -> dict | BadRow:
     return value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
 
 
-def _as_rows(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
-    """Rows of Parquet, each as a line of JSON."""
+def _as_rows(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
+    """Decodes rows of Parquet, each of which is a line of JSON."""
     for number, line in enumerate(lines, start=1):
         row = too_long(limits) if len(line) > limits.row_bytes else _object(line, limits)
-        # A column that a row says nothing about is null there.
+        # A row has null in the columns for which it has no value.
         yield number, row if isinstance(row, BadRow) else {name: value for name, value in row.items() if value is not None}
 
 
-def _list(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
+def _list(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
         for number, value in enumerate(_Elements(text, limits), start=1):
             yield number, value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
 
 
 class _Elements:
-    """The elements of a JSON list, read as they are asked for. After broken JSON there is no telling where the next begins."""
+    """Iterates over the elements of a JSON list and reads the file as needed. Iteration ends at invalid JSON."""
 
     _space = re.compile(r"[ \t\r\n]*")
 
@@ -256,7 +256,7 @@ class _Elements:
     def _value(self) -> Any:
         self._next_character()
         while True:
-            # What a chunk or two decodes to is small, whatever it is.
+            # Two chunks decode to a small value in any case, so the size is checked only for longer ones.
             if len(self.buffer) - self.at > 2 * CHUNK and (refused := self._too_large(len(self.buffer))):
                 return self._end(f"{refused}; nothing after it was read")
             try:
@@ -267,11 +267,11 @@ class _Elements:
             except RecursionError:
                 return self._end(f"{strict_json.TOO_DEEP}; nothing after it was read")
             except ValueError:
-                kept = len(self.buffer) - self.at
-                if kept > self.limits.row_bytes:
+                buffered = len(self.buffer) - self.at
+                if buffered > self.limits.row_bytes:
                     return self._end(f"{too_long(self.limits)}, or not JSON; nothing after it was read")
-                # Twice as much each time: a long element is not scanned again for every chunk of it.
-                if not self._read(max(CHUNK, kept)):
+                # The buffer doubles each time, so that a long element is not scanned again for every chunk.
+                if not self._read(max(CHUNK, buffered)):
                     return self._end("not JSON, nothing after it was read")
 
     def _too_large(self, end: int) -> BadRow | None:
@@ -283,7 +283,8 @@ class _Elements:
 
     def _next_character(self) -> str:
         while True:
-            self.at = self._space.match(self.buffer, self.at).end()
+            if space := self._space.match(self.buffer, self.at):
+                self.at = space.end()
             if self.at < len(self.buffer):
                 return self.buffer[self.at]
             if not self._read(CHUNK):
@@ -296,8 +297,8 @@ class _Elements:
         return bool(more)
 
 
-def _csv(file: BinaryIO, path: Path, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
-    # Bytes that are no UTF-8 come through as lone surrogates, so that they cost their row and not the file.
+def _csv(file: BinaryIO, path: Path, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
+    # Invalid UTF-8 becomes lone surrogates, so that only its row is refused and not the file.
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         yield from _csv_rows(text, path, limits)
 
@@ -307,10 +308,10 @@ class _TooLong(Exception):
 
 
 class _RecordLines:
-    """The lines of a CSV file for `csv.reader`, which has a limit for a field but none for a record.
+    """The lines of a CSV file for `csv.reader`, with a limit for each record; the reader itself has one for fields only.
 
     Raises:
-        _TooLong: the lines since `begin` have more characters than a row may have bytes.
+        _TooLong: the lines since `begin` have more characters than `most`.
     """
 
     def __init__(self, text: TextIO, most: int):
@@ -332,8 +333,8 @@ class _RecordLines:
         return line
 
 
-def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, dict | BadRow]]:
-    # The limit is one for the whole process; a record's own is kept by its lines.
+def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
+    # This limit is global to the process. The limit of a record is enforced by `_RecordLines`.
     csv.field_size_limit(2**31 - 1)
     lines = _RecordLines(text, limits.row_bytes)
     reader = csv.reader(lines, strict=True)
@@ -347,7 +348,7 @@ def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, d
         except StopIteration:
             return
         except _TooLong:
-            # What follows may be inside a quoted text still: read as rows, a text could say anything.
+            # The rest may still be inside a quoted text, and must not be read as rows.
             reason = f"{too_long(limits)}, or a quotation mark was never closed; nothing after it was read"
             yield line, BadRow(reason)
             return
@@ -366,7 +367,7 @@ def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, d
             yield line, BadRow(f"{len(fields)} fields under {len(header)} headings")
             continue
         if not limits.raw_cells:
-            fields = map(cells.raw, fields)
+            fields = [cells.raw(field) for field in fields]
         yield line, {name: field for name, field in zip(header, fields, strict=True) if field != ""}
 
 
@@ -393,10 +394,10 @@ def sha256(path: Path | str) -> str:
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """A name to write to; when the block ends well the file takes `path`'s place, otherwise nothing changes.
+    """Yields a temporary path to write to. It replaces `path` when the block succeeds; otherwise nothing changes.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: the file cannot be written.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
@@ -415,19 +416,19 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write_text(path: Path | str) -> Iterator[TextIO]:
-    """As `atomic_write`, open for UTF-8 text; gzipped if the name ends in .gz."""
+    """As `atomic_write`, but yields a file open for UTF-8 text, gzipped if the name ends in .gz."""
     with atomic_write(path) as unfinished:
-        opened = gzip.open if str(path).lower().endswith(".gz") else open
-        with opened(unfinished, "xt", encoding="utf-8", newline="\n") as file:
+        open_file = gzip.open if str(path).lower().endswith(".gz") else open
+        with open_file(unfinished, "xt", encoding="utf-8", newline="\n") as file:
             yield file
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename outlive a power cut, where the system can."""
+    """Makes a rename in the folder durable, where the system supports that."""
     if os.name != "posix":
         return
-    opened = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        os.fsync(descriptor)
     finally:
-        os.close(opened)
+        os.close(descriptor)

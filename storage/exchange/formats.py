@@ -1,6 +1,6 @@
-"""Every format by the name it has on the command line, with what reads and what writes it.
+"""The formats by their names on the command line, with their readers and writers.
 
-A reader turns one record of a file into items; the native format, which is a whole store, has neither a record nor items.
+A reader turns one record of a file into items. The native format exports a whole store and has no records or items.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, prompts_jsonl, sft, trl, ultrafeedback
 from storage.exchange.files import Container
-from storage.exchange.rows import Item
+from storage.exchange.rows import Item, Record
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of files. Without `read` it is only written, without `write` only read."""
+    """A file format. `read` is None if it cannot be imported, `write` is None if it cannot be exported."""
 
-    read: Callable[[dict], Iterable[Item]] | None
+    read: Callable[[Record], Iterable[Item]] | None
     write: Callable[..., int] | None
     unit: str
-    """What a row that is written stands for."""
+    """The name of what one exported row is."""
     container: Container | None = None
-    """The kind of file; None: the file itself tells."""
+    """The container that the format requires; None if it is detected."""
 
 
 FORMATS: dict[str, Format] = {

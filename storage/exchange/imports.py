@@ -1,7 +1,7 @@
-"""Imports: what a file or a dataset brings, kept in one transaction as one act, which can be undone by its id.
+"""Imports of files and datasets. Each is one transaction and can be undone by its id.
 
-What the records of each format mean is in `storage.exchange`. Nothing is deleted by an undo: prompts and comparisons are
-retired, and votes get an exclusion.
+The modules of `storage.exchange` named after a format read its records. An undo deletes nothing: it retires prompts and
+comparisons, and excludes votes.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from pathlib import Path
 from storage.core import json_columns
 from storage.core.database import Database, StoreError, now, to_json
 from storage.exchange import files
-from storage.exchange.files import Progress
+from storage.exchange.files import Container, Progress
 from storage.exchange.formats import FORMATS
 from storage.exchange.import_writer import Line, Report, Writer, WrongRow
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, check, size_of
+from storage.exchange.rows import BadRow, Item, Record, check, size_of
 from storage.project import settings
 
 CHUNK = 500
-"""Records that are kept with one statement for each table."""
+"""Items that are written together, with one statement for each table."""
 
 CHUNK_CHARS = 8_000_000
-"""Characters that they have at most, but for the last of them."""
+"""A chunk ends when its items have this many characters."""
 
 REPORTED_ROWS = 100
-"""Wrong rows that the report keeps; all of them are told while importing."""
+"""Most wrong rows in the report. `wrong_row` is called for all of them."""
 
 MOST_WRONG = 1_000_000
-"""Wrong rows after which a file is given up."""
+"""The import fails after more wrong rows than this."""
 
 LONGEST_REASON = 300
-"""Characters of a reason: it may quote what the row says."""
+"""Longest reason in characters: a reason may quote the row."""
 
 UNDONE = "import undone"
-"""The rule of the exclusion."""
+"""The rule of the exclusion that an undo adds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One import as the store remembers it."""
+    """The stored record of one import."""
 
     id: int
     format: str
@@ -56,15 +56,15 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """What an undo took out: judgments that no longer count, comparisons and prompts that were retired."""
+    """Counts of an undo: excluded judgments, retired comparisons and retired prompts."""
 
     judgments: int
     comparisons: int
     prompts: int
 
 
-class _NothingGood(Exception):
-    """Ends the transaction of an import that would be empty."""
+class _NothingImported(Exception):
+    """Rolls back the transaction of an import without any item."""
 
 
 def import_file(
@@ -79,31 +79,31 @@ def import_file(
     wrong_row: WrongRow | None = None,
     progress: Progress | None = None,
 ) -> tuple[int | None, Report]:
-    """Imports a file and returns the id of the import, which is None if there was nothing good in it, and its report.
+    """Imports a file and returns the id of the import, None if no item could be imported, and its report.
 
     Args:
         strict: import nothing if any row is wrong.
-        rule: the votes were given by this rule or model, not by people.
-        by: the annotator who imports.
-        limits: how much is read of the file, of a row and of a text.
+        rule: the name of the rule or model that made the votes; None if people did.
+        by: the id of the annotator who imports.
+        limits: the largest file, row and text to read.
 
     Raises:
         StoreError: the file cannot be read, is not what its name says, unpacks to too much, was imported before, or has wrong
             rows and `strict` is set. Nothing was imported.
     """
     path = Path(path)
-    known = _format(format)
+    _, container = _reader(format)
     sha256 = files.sha256(path)
     _refuse_twice(store, format, sha256, path)
-    records = files.records(path, known.container, limits=limits, progress=progress)
-    # A file's name may hold bytes that are no text.
+    records = files.records(path, container, limits=limits, progress=progress)
+    # A file's name may contain bytes that are not valid UTF-8.
     source = path.name.encode(errors="replace").decode()
     return _run(store, records, format, source, sha256, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
 
 
 def import_rows(
     store: Database,
-    rows: Iterable[dict],
+    rows: Iterable[Record],
     format: str,
     *,
     source: str = "dataset",
@@ -115,7 +115,7 @@ def import_rows(
 ) -> tuple[int | None, Report]:
     """Imports records that are in memory: a `datasets.Dataset`, an `IterableDataset`, or any iterable of dicts.
 
-    As `import_file`; rows are counted from 1, and the same ones may be imported again.
+    As `import_file`, but the same rows may be imported again. Rows are counted from 1.
     """
     records = ((number, _record(row)) for number, row in enumerate(rows, start=1))
     return _run(store, records, format, source, None, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
@@ -139,10 +139,10 @@ def get(store: Database, import_id: int) -> Import:
 
 
 def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
-    """Takes an import out of everything that counts. The rows stay, and the file may be imported again.
+    """Undoes an import. Its rows remain in the store, but nothing uses them, and the file may be imported again.
 
-    Its votes, and all votes on its comparisons, get an exclusion. Its comparisons are retired, except those that another
-    import has votes on; its prompts too, except those that something else uses.
+    Its votes and all votes on its retired comparisons are excluded. Its comparisons are retired, except those with votes of
+    another import; its prompts are retired, except those that something else uses.
 
     Raises:
         StoreError: there is no such import, or it was undone before.
@@ -152,7 +152,7 @@ def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
         if undone.undone_at is not None:
             raise StoreError(f"Import {import_id} was undone before, at {undone.undone_at}: there is nothing left to do.")
         execute = connection.conn.execute
-        # Before the votes go: comparisons that lose theirs would open for people again.
+        # Retired before the votes are excluded: a comparison without its votes would enter the queue again.
         retired = execute(
             "UPDATE comparisons SET retired = 1 WHERE import_id = ?1 AND retired = 0 AND NOT EXISTS ("
             "SELECT 1 FROM judgments j WHERE j.comparison_id = comparisons.id AND j.counts = 1 AND j.import_id != ?1)",
@@ -169,21 +169,21 @@ def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
 def _exclude(store: Database, undone: Import, by: int | None) -> int:
     reason = f"The import {undone.id} of {undone.source}, which this belongs to, was undone."
     exclusion = {"rule": UNDONE, "reason": reason, "by_id": by, "created_at": now()}
-    wanted = (
+    judgments = (
         "SELECT id FROM judgments WHERE import_id = :id UNION SELECT j.id FROM judgments j "
         "JOIN comparisons c ON c.id = j.comparison_id WHERE c.import_id = :id AND c.retired = 1 AND j.counts = 1"
     )
-    if store.value(f"SELECT NOT EXISTS ({wanted})", {"id": undone.id}):
+    if store.value(f"SELECT NOT EXISTS ({judgments})", {"id": undone.id}):
         return 0
     exclusion_id = store.insert("exclusions", exclusion)
     return store.connection.conn.execute(
-        f"INSERT INTO excluded_judgments (judgment_id, exclusion_id) SELECT id, :exclusion FROM ({wanted})",
+        f"INSERT INTO excluded_judgments (judgment_id, exclusion_id) SELECT id, :exclusion FROM ({judgments})",
         {"id": undone.id, "exclusion": exclusion_id},
     ).rowcount
 
 
 def _retire_prompts(store: Database, undone: Import) -> int:
-    """Retires the prompts that came with the import, or came back with it, unless something that stands uses them."""
+    """Retires the prompts that the import added or restored, unless an active comparison or another import uses them."""
     execute = store.connection.conn.execute
     execute("CREATE TEMP TABLE IF NOT EXISTS import_reused (first INTEGER, last INTEGER, own INTEGER)")
     execute("DELETE FROM import_reused")
@@ -206,12 +206,13 @@ def _retire_prompts(store: Database, undone: Import) -> int:
     ).rowcount
 
 
-def _format(name: str):
-    known = FORMATS.get(name)
-    if known is None or known.read is None:
+def _reader(name: str) -> tuple[Callable[[Record], Iterable[Item]], Container | None]:
+    """The function that turns a format's records into items, and the container that the format requires."""
+    found = FORMATS.get(name)
+    if found is None or found.read is None:
         readable = ", ".join(name for name, format in FORMATS.items() if format.read)
         raise StoreError(f"{name} cannot be imported: choose one of {readable}.")
-    return known
+    return found.read, found.container
 
 
 def _refuse_twice(store: Database, format: str, sha256: str | None, path: Path | str) -> None:
@@ -225,16 +226,16 @@ def _refuse_twice(store: Database, format: str, sha256: str | None, path: Path |
         )
 
 
-def _record(row: object) -> dict | BadRow:
+def _record(row: object) -> Record | BadRow:
     if not isinstance(row, dict):
         return BadRow("not a JSON object")
-    # A dataset's column that a row says nothing about is None there.
+    # A dataset's row has None in the columns for which it has no value.
     return {name: value for name, value in row.items() if value is not None}
 
 
 def _run(
     store: Database,
-    records: Iterable[tuple[int, dict | BadRow]],
+    records: Iterable[tuple[int, Record | BadRow]],
     format: str,
     source: str,
     sha256: str | None,
@@ -245,11 +246,11 @@ def _run(
     limits: Limits,
     wrong_row: WrongRow | None,
 ) -> tuple[int | None, Report]:
-    convert = _format(format).read
+    convert, _ = _reader(format)
     report = Report()
 
     def refuse(line: int, reason: str) -> None:
-        reason = _shown(reason)
+        reason = _printable(reason)
         report.wrong += 1
         if report.wrong <= REPORTED_ROWS:
             report.wrong_rows.append((line, reason))
@@ -268,36 +269,36 @@ def _run(
             writer = Writer(store, import_id, format, source, rule, by, report, refuse)
             most_chars = limits.text_chars or settings.current(store).text_max_chars
             for chunk in _chunks(_items(records, convert, most_chars, refuse)):
-                # Once one row is wrong a strict import only reads on, to name the others too.
+                # After the first wrong row a strict import only reads on, to report the other wrong rows.
                 if not (strict and report.wrong):
                     writer.write(chunk)
             if strict and report.wrong:
                 raise StoreError(f"{report.wrong} wrong rows, nothing imported (--strict)")
             writer.finish()
             if not report.good:
-                raise _NothingGood
+                raise _NothingImported
             connection.conn.execute("UPDATE imports SET report = ? WHERE id = ?", [to_json(asdict(report)), import_id])
-    except _NothingGood:
+    except _NothingImported:
         return None, report
     return import_id, report
 
 
 def _items(
-    records: Iterable[tuple[int, dict | BadRow]], convert: Callable[[dict], Iterable], most_chars: int, refuse: WrongRow
+    records: Iterable[tuple[int, Record | BadRow]], convert: Callable[[Record], Iterable[Item]], most_chars: int, refuse: WrongRow
 ) -> Iterator[Line]:
-    """The good items of each record; of those that are not, the line and the reason are told."""
+    """The valid items of each record. `refuse` is called with the line and the reason for every invalid one."""
     for line, record in records:
         try:
             if isinstance(record, BadRow):
                 raise record
-            found = list(convert(record))
+            converted = list(convert(record))
         except BadRow as error:
             refuse(line, str(error))
             continue
         except RecursionError:
             refuse(line, "nested too deeply")
             continue
-        for item in found:
+        for item in converted:
             try:
                 check(item, most_chars)
             except BadRow as error:
@@ -319,8 +320,8 @@ def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
         yield chunk
 
 
-def _shown(reason: str) -> str:
-    """A reason as a terminal may show it: what it quotes of the row is cut, and moves no cursor."""
+def _printable(reason: str) -> str:
+    """The reason, shortened and without control characters, safe to print on a terminal."""
     cut = reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
 
@@ -339,7 +340,7 @@ def _from_row(row: sqlite3.Row) -> Import:
 
 
 def _report(row: sqlite3.Row) -> Report:
-    """What the import brought; nothing where the row does not say."""
+    """The report of an import; an empty one if the row cannot be read."""
     what = f"The report of import {row['id']}"
     try:
         values = json_columns.from_json(row["report"], dict, what)

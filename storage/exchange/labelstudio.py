@@ -1,7 +1,7 @@
 """Label Studio's JSON export of pairwise tasks: the data of each task, and who selected `left` or `right`.
 
-The export does not say which data stood on the left. Fields that come in known pairs (`left` and `right`, `answer1` and
-`answer2`, ...) do; then the two names in `to_name`, if they are fields; then the only two fields that are not the prompt.
+The export does not name the fields that were shown left and right. They are taken from pairs of usual names (`left` and
+`right`, `answer1` and `answer2`, ...), then from the two names in `to_name`, then from the only two fields besides the prompt.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from storage.core.database import Database, to_json
 from storage.core.records import Message, Tiers
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, SECOND, BadRow, NewComparison, Vote, conversation, moment, name_of, number_of, pair
+from storage.exchange.rows import FIRST, SECOND, BadRow, NewComparison, Record, Vote, conversation, name_of, number_of, pair, timestamp
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "dialogue", "context", "text")
 STEMS = ("", "answer", "response", "text", "completion", "output", "reply", "summary", "generation")
@@ -23,7 +23,7 @@ ENDINGS = (("left", "right"), ("1", "2"), ("_1", "_2"), ("a", "b"), ("_a", "_b")
 PAIRS = [(stem + one, stem + other) for stem in STEMS for one, other in ENDINGS]
 
 
-def read(record: dict) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[NewComparison]:
     """One comparison, with a vote for each annotation that selects a side."""
     data = record.get("data")
     if not isinstance(data, dict):
@@ -31,20 +31,20 @@ def read(record: dict) -> Iterator[NewComparison]:
     annotations = record.get("annotations", record.get("completions", ()))
     if not isinstance(annotations, (list, tuple)) or not all(isinstance(one, dict) for one in annotations):
         raise BadRow("annotations must be a list of objects")
-    said = [(one, selected) for one in annotations if not one.get("was_cancelled") and (selected := _selected(one))]
-    left, right = _sides(data, [result for _, result in said])
-    golden = [_tiers(result) for one, result in said if one.get("ground_truth")]
+    selections = [(one, selected) for one in annotations if not one.get("was_cancelled") and (selected := _selected(one))]
+    left, right = _sides(data, [result for _, result in selections])
+    gold_tiers = [_tiers(result) for one, result in selections if one.get("ground_truth")]
     yield pair(
         _prompt(data, (left, right)),
         data[left],
         data[right],
-        [_vote(one, result) for one, result in said if not one.get("ground_truth")],
+        [_vote(one, result) for one, result in selections if not one.get("ground_truth")],
         models=(name_of(data.get(f"{left}_model")), name_of(data.get(f"{right}_model"))),
-        gold=golden[-1] if golden else None,
+        gold=gold_tiers[-1] if gold_tiers else None,
     )
 
 
-def _selected(annotation: dict) -> dict | None:
+def _selected(annotation: Record) -> Record | None:
     """The pairwise result of an annotation."""
     results = annotation.get("result")
     for result in results if isinstance(results, (list, tuple)) else ():
@@ -53,7 +53,7 @@ def _selected(annotation: dict) -> dict | None:
     return None
 
 
-def _tiers(result: dict) -> Tiers:
+def _tiers(result: Record) -> Tiers:
     value = result.get("value")
     side = value.get("selected") if isinstance(value, dict) else None
     if side not in ("left", "right"):
@@ -61,12 +61,12 @@ def _tiers(result: dict) -> Tiers:
     return FIRST if side == "left" else SECOND
 
 
-def _vote(annotation: dict, result: dict) -> Vote:
+def _vote(annotation: Record, result: Record) -> Vote:
     seconds = number_of(annotation.get("lead_time"))
     return Vote(
         _tiers(result),
         _annotator(annotation.get("completed_by")),
-        created_at=moment(annotation.get("created_at")),
+        created_at=timestamp(annotation.get("created_at")),
         client_ms=None if seconds is None or seconds < 0 else round(seconds * 1000),
     )
 
@@ -78,7 +78,7 @@ def _annotator(value: Any) -> str | None:
     return f"labelstudio-{name}" if name and name.isdecimal() else name
 
 
-def _sides(data: Mapping[str, Any], results: Sequence[dict]) -> tuple[str, str]:
+def _sides(data: Mapping[str, Any], results: Sequence[Record]) -> tuple[str, str]:
     texts = [name for name, value in data.items() if isinstance(value, str)]
     for left, right in PAIRS:
         if left in texts and right in texts:
@@ -94,10 +94,10 @@ def _sides(data: Mapping[str, Any], results: Sequence[dict]) -> tuple[str, str]:
 
 
 def _prompt(data: Mapping[str, Any], sides: tuple[str, str]) -> list[Message]:
-    found = [data[name] for name in PROMPT_FIELDS if name in data and name not in sides]
-    if not found:
+    values = [data[name] for name in PROMPT_FIELDS if name in data and name not in sides]
+    if not values:
         raise BadRow(f"data has no prompt: name it {', '.join(PROMPT_FIELDS[:-1])} or {PROMPT_FIELDS[-1]}")
-    return [{"role": "user", "content": found[0]}] if isinstance(found[0], str) else conversation(found[0], what="prompt")
+    return [{"role": "user", "content": values[0]}] if isinstance(values[0], str) else conversation(values[0], what="prompt")
 
 
 def write(
@@ -105,27 +105,27 @@ def write(
 ) -> int:
     """A JSON list with one task for each comparison of two that was judged; returns how many.
 
-    Label Studio's pairwise tag knows no tie, so votes that tie are left out.
+    Label Studio's pairwise tag has no ties, so tied votes are left out.
     """
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
         file.write("[")
-        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            decided = [vote for vote in given if len(vote.tiers) == 2]
-            if len(shown.completions) != 2 or not decided:
+        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            decided = [vote for vote in votes if len(vote.tiers) == 2]
+            if len(comparison.completions) != 2 or not decided:
                 continue
             file.write(",\n" if written else "\n")
-            file.write(to_json(_task(shown, decided)))
+            file.write(to_json(_task(comparison, decided)))
             written += 1
         file.write("\n]\n")
     return written
 
 
-def _task(shown: export.Shown, given: Sequence[export.Given]) -> dict[str, Any]:
-    left, right = shown.completions
-    turns = json.loads(shown.messages)
+def _task(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> dict[str, Any]:
+    left, right = comparison.completions
+    turns = json.loads(comparison.messages)
     return {
-        "id": shown.id,
+        "id": comparison.id,
         "data": {
             "prompt": turns[0]["content"] if len(turns) == 1 else turns,
             "left": left.text,
@@ -149,6 +149,6 @@ def _task(shown: export.Shown, given: Sequence[export.Given]) -> dict[str, Any]:
                     }
                 ],
             }
-            for vote in given
+            for vote in votes
         ],
     }

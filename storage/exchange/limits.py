@@ -1,4 +1,4 @@
-"""How much of a file is read: what a reader may unpack, and how large a row and a text may be."""
+"""Limits for reading files: the unpacked size, and the size of a row and of a text."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ MIB = 1 << 20
 
 LEAST_UNPACKED, MOST_UNPACKED = 64 * MIB, 4096 * MIB
 MOST_TIMES = 200
-"""Text shrinks to a twentieth, and repetitive text to a hundredth; a file made to fill the memory to a thousandth and less."""
+"""Largest compression factor by default. Text compresses 20-fold, repetitive text 100-fold, a decompression bomb 1000-fold or more."""
 
 DEEPEST = 500
-"""Lists and objects in one another. A tree of replies takes two for each turn."""
+"""Deepest nesting of lists and objects. A tree of replies takes two levels per turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one import reads at most. The defaults hold on the pages; the command line can raise them."""
+    """The limits of one import. The pages use the defaults; the command line can raise them."""
 
     row_bytes: int = 16 * MIB
-    """Bytes of one row, unpacked: `--max-row-mib`."""
+    """Largest row in bytes, unpacked: `--max-row-mib`."""
     unpacked_bytes: int | None = None
     """Bytes that a gzip or Parquet file unpacks to: `--max-unpacked-mib`. None: 200 times what the file has, from 64 MiB to 4 GiB."""
     text_chars: int | None = None

@@ -1,8 +1,8 @@
-"""The whole store as a folder, without loss: `rows.jsonl` (one row on each line, its table named), `rows.sha256` (a hash
-for each of those lines) and `manifest.json` (what there is, what was left out, and the hashes of the other two files).
+"""The native format: the whole store as a folder, without loss.
 
-Derived columns, ids and the tickets of the line are rows like all others, so that the store which reads it equals the
-one that wrote it. What concerns signing in never leaves a store.
+The folder contains `rows.jsonl` (one row of a table per line), `rows.sha256` (a hash for each of those lines) and
+`manifest.json` (the tables, what is left out, and the hashes of the other two files). Derived columns, ids and queue
+positions are included, so that the importing store equals the exporting one. Sign-in data is never exported.
 """
 
 from __future__ import annotations
@@ -40,16 +40,19 @@ PROGRESS_ROWS = 5_000
 LIMITS = Limits(row_bytes=64 * MIB)
 MANIFEST_BYTES = 1 * MIB
 
+Manifest = dict[str, Any]
+"""The object in `manifest.json`."""
+
 
 def write(
     store: Database, path: Path | str, *, include_simulated: bool = True, names: bool = True, progress: Progress | None = None
 ) -> int:
-    """Writes the store as a new folder, whole or not at all, and returns the number of rows.
+    """Writes the store as a new folder, atomically, and returns the number of rows.
 
-    It always holds everything: simulated judgments, names and pseudonyms.
+    Simulated judgments, names and pseudonyms are always included, whatever the options.
 
     Raises:
-        StoreError: there is something at `path` already, or it cannot be written.
+        StoreError: `path` exists already, or cannot be written.
     """
     path = Path(path)
     if path.exists():
@@ -73,8 +76,8 @@ def _write(store: Database, folder: Path, progress: Progress | None) -> int:
     tables = _tables(store)
     counts = {table: store.value(f'SELECT count(*) FROM "{table}"') for table in tables}
     total, written = sum(counts.values()), 0
-    whole = hashlib.sha256()
-    hashes = hashlib.sha256()
+    rows_sha256 = hashlib.sha256()
+    hashes_sha256 = hashlib.sha256()
     with open(folder / ROWS, "xb") as rows, open(folder / HASHES, "xb") as sums:
         for table in tables:
             head = f'{{"table":{to_json(table)},"row":'
@@ -83,14 +86,14 @@ def _write(store: Database, folder: Path, progress: Progress | None) -> int:
                 digest = _hash(line)
                 rows.write(line)
                 sums.write(digest)
-                whole.update(line)
-                hashes.update(digest)
+                rows_sha256.update(line)
+                hashes_sha256.update(digest)
                 written += 1
                 if progress and written % PROGRESS_ROWS == 0:
                     progress(written, total)
-        for file in (rows, sums):
-            file.flush()
-            os.fsync(file.fileno())
+        for output in (rows, sums):
+            output.flush()
+            os.fsync(output.fileno())
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -98,12 +101,12 @@ def _write(store: Database, folder: Path, progress: Progress | None) -> int:
         "migrations": _migrations(store),
         "rows": written,
         "tables": counts,
-        "files": {ROWS: whole.hexdigest(), HASHES: hashes.hexdigest()},
+        "files": {ROWS: rows_sha256.hexdigest(), HASHES: hashes_sha256.hexdigest()},
         "row_hash": f"the first {HASH_DIGITS} hex digits of the SHA-256 of each line of {ROWS}, its newline included",
         "left_out": LEFT_OUT,
         "not_in_the_database": "runs/ (adapters, checkpoints, logs) lies beside the database: copy that folder too",
     }
-    # The manifest is written last: a folder without one is no export.
+    # The manifest is written last, so that a folder without one is incomplete.
     with open(folder / MANIFEST, "x", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         file.flush()
@@ -112,12 +115,12 @@ def _write(store: Database, folder: Path, progress: Progress | None) -> int:
 
 
 def read(store: Database, path: Path | str, *, progress: Progress | None = None) -> int:
-    """Makes an empty store equal to the one that was exported, in one transaction, and returns the number of rows.
+    """Fills an empty store with the rows of an export, in one transaction, and returns the number of rows.
 
-    Starter prompts do not count as something, and give way.
+    A store with only starter prompts counts as empty; the starter prompts are deleted.
 
     Raises:
-        StoreError: the store holds more than that, the export was changed, or another version wrote it.
+        StoreError: the store is not empty, the export was changed, or another version of rankloop wrote it.
     """
     folder = Path(path)
     manifest = _manifest(folder)
@@ -128,12 +131,13 @@ def read(store: Database, path: Path | str, *, progress: Progress | None = None)
         )
     connection = store.connection.conn
     with store.atomic():
-        if found := beyond_starter(store):
+        if contents := beyond_starter(store):
             raise StoreError(
-                f"{store.path} is not empty ({found}): a native export is the whole store, so import it into a new folder with --data DIR."
+                f"{store.path} is not empty ({contents}): a native export is the whole store, so import it into a new folder "
+                "with --data DIR."
             )
         connection.execute("PRAGMA defer_foreign_keys=ON")
-        # They would refuse the rows, or count them a second time. Dropping them is part of the transaction.
+        # Triggers would refuse the rows or count them a second time. They are dropped and created again in the transaction.
         triggers = store.rows("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for trigger in triggers:
             connection.execute(f'DROP TRIGGER "{trigger["name"]}"')
@@ -150,8 +154,8 @@ def read(store: Database, path: Path | str, *, progress: Progress | None = None)
 
 
 def beyond_starter(store: Database) -> str | None:
-    """What a store holds beside starter prompts, in words; None if that is all. The local user alone is nothing."""
-    # What says most comes first.
+    """A description of what a store contains besides starter prompts and the local user; None if nothing."""
+    # The most telling tables come first.
     for table in ("judgments", "comparisons", *_tables(store), *LEFT_OUT):
         where = {
             "prompts": "WHERE source != 'starter'",
@@ -163,7 +167,7 @@ def beyond_starter(store: Database) -> str | None:
     return None
 
 
-def _fill(store: Database, folder: Path, manifest: dict, progress: Progress | None) -> dict[str, int]:
+def _fill(store: Database, folder: Path, manifest: Manifest, progress: Progress | None) -> dict[str, int]:
     inserts = {table: _insert(store, table) for table in _tables(store)}
     declared = {table: dict(_columns(store, table)) for table in inserts}
     counts: dict[str, int] = {}
@@ -178,7 +182,7 @@ def _fill(store: Database, folder: Path, manifest: dict, progress: Progress | No
             if reason := native_values.problem(column, declared[table][column], value):
                 raise _damaged(folder, number, f"{table}: {reason}")
         if table == "sqlite_sequence":
-            # SQLite made a row of its own when the first ticket came.
+            # SQLite has added a row itself when the first queue position was inserted.
             connection.execute("DELETE FROM sqlite_sequence WHERE name = ?", [row["name"]])
         try:
             connection.execute(sql, [row[column] for column in columns])
@@ -197,13 +201,13 @@ def _insert(store: Database, table: str) -> tuple[str, list[str]]:
 
 
 def _columns(store: Database, table: str) -> list[tuple[str, str]]:
-    """(name, declared type) of each."""
+    """(name, declared type) of each column."""
     return [(row["name"], row["type"]) for row in store.rows(f'PRAGMA table_info("{table}")')]
 
 
-def _rows(folder: Path, manifest: dict) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row, once its hash was found to be right; at the end the hashes of the files."""
-    whole, hashes = hashlib.sha256(), hashlib.sha256()
+def _rows(folder: Path, manifest: Manifest) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields each row after checking its hash; checks the hashes of both files at the end."""
+    rows_sha256, hashes_sha256 = hashlib.sha256(), hashlib.sha256()
     number = 0
     try:
         with open(folder / ROWS, "rb") as rows, open(folder / HASHES, "rb") as sums:
@@ -216,22 +220,22 @@ def _rows(folder: Path, manifest: dict) -> Iterator[tuple[str, dict[str, Any]]]:
                     raise _damaged(folder, number, "rows are missing from here on")
                 if _hash(line) != expected:
                     raise _damaged(folder, number, "it is not as it was exported")
-                whole.update(line)
-                hashes.update(expected)
+                rows_sha256.update(line)
+                hashes_sha256.update(expected)
                 text = line.decode()
                 if reason := strict_json.too_large(text, 0, len(text), LIMITS):
                     raise _damaged(folder, number, str(reason))
-                said = json.loads(text)
-                yield said["table"], dict(said["row"])
+                entry = json.loads(text)
+                yield entry["table"], dict(entry["row"])
     except OSError as error:
         raise StoreError(f"{folder} cannot be read ({error.strerror}): check its name and permissions.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(folder, number, "it is no row") from error
-    if {ROWS: whole.hexdigest(), HASHES: hashes.hexdigest()} != manifest["files"]:
+    if {ROWS: rows_sha256.hexdigest(), HASHES: hashes_sha256.hexdigest()} != manifest["files"]:
         raise StoreError(f"{folder}: the rows and their hashes are not those of the manifest. Nothing was imported.")
 
 
-def _manifest(folder: Path) -> dict:
+def _manifest(folder: Path) -> Manifest:
     try:
         with open(folder / MANIFEST, "rb") as file:
             manifest = json.loads(file.read(MANIFEST_BYTES).decode())
@@ -240,10 +244,10 @@ def _manifest(folder: Path) -> dict:
         raise StoreError(f"{reason}: name the folder of a native export.") from error
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{folder / MANIFEST} is not JSON: export the store again.") from error
-    wanted = {"migrations": list, "tables": dict, "files": dict, "rows": int}
+    expected_types = {"migrations": list, "tables": dict, "files": dict, "rows": int}
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         raise StoreError(f"{folder / MANIFEST} is not of a native export that this version reads.")
-    if not all(isinstance(manifest.get(name), kind) for name, kind in wanted.items()):
+    if not all(isinstance(manifest.get(name), kind) for name, kind in expected_types.items()):
         raise StoreError(f"{folder / MANIFEST} was changed: export the store again.")
     return manifest
 

@@ -1,4 +1,4 @@
-"""What a column of a native export may hold. SQLite itself would take anything for most of them, and pages would stumble later."""
+"""Checks the values of a native export by column. SQLite itself accepts any value in most columns, and pages would fail later."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 
 LARGEST_ID = 1 << 53
-"""Browsers hold no larger whole number."""
+"""JavaScript numbers are exact up to this integer."""
 
 
 def problem(column: str, declared: str, value: Any) -> str | None:
-    """What is wrong with a value in a column that is declared so, in words; None if nothing is."""
+    """The reason why a value is not allowed in a column of this declared type; None if it is allowed."""
     if value is None:
         return None
     if declared == "TEXT":
@@ -18,7 +18,7 @@ def problem(column: str, declared: str, value: Any) -> str | None:
     if declared == "REAL":
         return None if type(value) in (int, float) else f"{column} must be a number"
     if type(value) is not int:
-        # The sequence behind the tickets declares no types: its name is text.
+        # `sqlite_sequence`, which numbers the queue positions, declares no types: its `name` is text.
         return None if declared == "" and isinstance(value, str) else f"{column} must be a whole number"
     if column == "id" or column.endswith(("_id", "_ms")) or column in ("ticket", "seq"):
         return None if 0 <= value < LARGEST_ID else f"{column} must be from 0 to {LARGEST_ID - 1}, not {value}"

@@ -1,7 +1,7 @@
-"""Open-Assistant trees: one conversation tree on each line; replies carry the rank people gave them among their siblings.
+"""Open-Assistant trees: one conversation tree per line, in which replies have a rank among their siblings.
 
-Two or more ranked replies of the assistant are a comparison, rank 0 is the best; the way from the root is the prompt.
-Replies without a rank, and deleted ones, are left out.
+Two or more ranked assistant replies to the same message are a comparison, with rank 0 the best; the path from the root is
+the prompt. Replies without a rank and deleted replies are left out.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ from storage.core.database import Database, to_json
 from storage.core.records import Message
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow, Item, NewComparison, Vote, by_rank, name_of, number_of, places
+from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, by_rank, name_of, number_of, places
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 _HEADINGS = {"user": "prompter", "assistant": "assistant"}
 
 DEEPEST = 200
-"""Turns of a conversation."""
+"""Most turns of a conversation."""
 
 
-def read(record: dict) -> Iterator[Item]:
-    """Every set of ranked siblings in the tree. One that cannot be kept costs only itself."""
-    yield from _below(_reply(record.get("prompt")), ())
+def read(record: Record) -> Iterator[Item]:
+    """One comparison for each set of ranked siblings in the tree."""
+    yield from _comparisons_in(_reply(record.get("prompt")), ())
 
 
-def _below(reply: dict, before: tuple[Message, ...]) -> Iterator[Item]:
-    if len(before) >= DEEPEST:
+def _comparisons_in(reply: Record, earlier: tuple[Message, ...]) -> Iterator[Item]:
+    if len(earlier) >= DEEPEST:
         raise BadRow(f"a conversation of more than {DEEPEST} turns")
     role = _ROLES.get(str(reply.get("role")))
     text = reply.get("text")
     if role is None or not isinstance(text, str):
         raise BadRow("each message must have a text, and the role prompter or assistant")
-    messages = (*before, {"role": role, "content": text})
+    turn: Message = {"role": role, "content": text}
+    messages = (*earlier, turn)
     replies = reply.get("replies")
     if replies is None:
         return
@@ -47,25 +48,26 @@ def _below(reply: dict, before: tuple[Message, ...]) -> Iterator[Item]:
     if role == "user" and len(ranked) >= 2:
         yield _comparison(messages, ranked)
     for item in replies:
-        yield from _below(item, messages)
+        yield from _comparisons_in(item, messages)
 
 
-def _comparison(messages: tuple[Message, ...], ranked: list[dict]) -> NewComparison:
+def _comparison(messages: tuple[Message, ...], ranked: list[Record]) -> NewComparison:
+    texts: list[Any] = [item.get("text") for item in ranked]
     return NewComparison(
         messages,
-        tuple(item.get("text") for item in ranked),
+        tuple(texts),
         tuple(_model(item) for item in ranked),
         (Vote(by_rank([number_of(item["rank"]) for item in ranked])),),
         kind="conversation" if len(messages) > 1 else "imported",
     )
 
 
-def _model(reply: dict) -> str | None:
-    # A reply that is said not to be synthetic was written by a volunteer.
+def _model(reply: Record) -> str | None:
+    # A reply that is marked as not synthetic was written by a volunteer.
     return name_of(reply.get("model_name")) or ("human" if reply.get("synthetic") is False else None)
 
 
-def _reply(value: Any) -> dict:
+def _reply(value: Any) -> Record:
     if not isinstance(value, dict):
         raise BadRow("needs a prompt with role, text and replies")
     return value
@@ -77,13 +79,13 @@ def write(
     """One tree for each ranking, its siblings ranked as in it; equal ranks are ties. Returns how many."""
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
-        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            turns = [turn for turn in json.loads(shown.messages) if turn["role"] != "system"]
-            for vote in given:
+        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            turns = [turn for turn in json.loads(comparison.messages) if turn["role"] != "system"]
+            for vote in votes:
                 rank_of = dict(places(vote.tiers))
-                replies = [
+                replies: list[Record] = [
                     {"text": item.text, "role": "assistant", "model_name": item.model, "rank": rank_of.get(item.id), "replies": []}
-                    for item in shown.completions
+                    for item in comparison.completions
                 ]
                 tree = {"message_tree_id": f"judgment-{vote.id}", "prompt": _tree(turns, replies)}
                 file.write(to_json(tree) + "\n")
@@ -91,7 +93,7 @@ def write(
     return written
 
 
-def _tree(turns: list[Message], replies: list[dict]) -> dict:
+def _tree(turns: list[Message], replies: list[Record]) -> Record:
     for turn in reversed(turns):
         replies = [{"text": turn["content"], "role": _HEADINGS[turn["role"]], "replies": replies}]
     return replies[0]

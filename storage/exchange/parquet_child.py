@@ -1,8 +1,8 @@
-"""Decodes Parquet in a process of its own, whose memory is bounded: `python -I parquet_child.py FILE VALUES MEMORY`.
+"""Decodes Parquet in a separate process with limited memory: `python -I parquet_child.py FILE VALUES MEMORY`.
 
-A few hundred bytes of Parquet can stand for gigabytes (runs of one value, long dictionary entries, lists of millions), and a
-file may say of itself what is not so. What the file says is checked first; beyond that the system refuses this process memory.
-Each row goes to stdout as a line of JSON; a reason to stop goes to stderr, with exit status 2.
+A few hundred bytes of Parquet can decode to gigabytes (runs of one value, long dictionary entries, lists of millions), and a
+file's metadata may be false. The metadata is checked first, and the system limits the memory of this process. Each row is
+written to stdout as a line of JSON; a reason to refuse the file is written to stderr, with exit status 2.
 
 Imports nothing of the project: it runs as a script, isolated.
 """
@@ -15,13 +15,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-# Set before pyarrow is imported: its own allocators reserve address space ahead, which the limit would count.
+# Set before pyarrow is imported: its own allocators reserve address space in advance, which counts towards the limit.
 os.environ |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
 
 BATCH_ROWS = 16
 BUFFER = 1 << 20
 FOOTER_BYTES = 16 << 20
-"""Of the longest text in the footer."""
+"""Longest text in the footer, in bytes."""
 FOOTER_VALUES = 1 << 20
 
 
@@ -85,14 +85,14 @@ def _check_metadata(metadata: Any, most_values: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no type for: a time as text, bytes as what no reader takes for text."""
+    """Converts values that JSON has no type for: times to text, bytes to an object that readers refuse as text."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"bytes": len(value)}
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def _bound_memory(most: int) -> None:
-    """As far as the system can: Linux refuses what goes beyond, macOS and Windows do not."""
+    """Limits the memory of this process. Linux enforces the limit; macOS and Windows do not."""
     try:
         import resource
 

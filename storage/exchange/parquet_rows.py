@@ -1,5 +1,7 @@
-"""Rows of a Parquet file as lines of JSON, decoded by a process of their own (`parquet_child`), which may run out of memory or
-crash on a file that was made for it without taking this one along."""
+"""Reads the rows of a Parquet file as lines of JSON. A child process (`parquet_child`) decodes them.
+
+A malicious file can make the child run out of memory or crash without affecting this process.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
 from storage.core.database import StoreError
 from storage.exchange import parquet_child
@@ -16,36 +19,38 @@ from storage.exchange.limits import Limits, mib
 
 
 def lines(path: Path, limits: Limits) -> Iterator[bytes]:
-    """Each row as JSON; a row of more than `limits.row_bytes` comes as only so many of its bytes, and one more.
+    """Yields each row as JSON; a row longer than `limits.row_bytes` is cut to one byte more than that.
 
     Raises:
         StoreError: the file is damaged, or takes more to decode than the limits allow.
     """
     most = limits.unpacked(path.stat().st_size)
-    # To a file, not a pipe: nobody reads while the rows are read.
-    with tempfile.TemporaryFile() as said:
+    # stderr goes to a file, because nobody would empty a pipe while the rows are read.
+    with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
             [sys.executable, "-I", parquet_child.__file__, os.path.abspath(path), str(limits.values), str(limits.parquet_memory)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
         )  # fmt: skip
+        # Popen's type does not know that PIPE was passed.
+        stdout = cast(IO[bytes], child.stdout)
         try:
             count = 0
-            while line := child.stdout.readline(limits.row_bytes + 1):
+            while line := stdout.readline(limits.row_bytes + 1):
                 count += len(line)
                 yield line
                 while not line.endswith(b"\n"):
-                    if not (line := child.stdout.readline(1 << 16)):
+                    if not (line := stdout.readline(1 << 16)):
                         break
                     count += len(line)
                 if count > most:
                     raise StoreError(_too_much(path, most))
             if status := child.wait():
-                said.seek(0)
-                reason = said.read(2_000).decode("ascii", "replace").strip()
+                errors.seek(0)
+                reason = errors.read(2_000).decode("ascii", "replace").strip()
                 raise StoreError(_refused(path, status, reason, limits))
         finally:
             child.kill()
-            child.stdout.close()
+            stdout.close()
             child.wait()
 
 
@@ -58,7 +63,7 @@ def _too_much(path: Path, most: int) -> str:
 
 def _refused(path: Path, status: int, reason: str, limits: Limits) -> str:
     if status != 2:
-        # Ended by the system, or by a fault of the decoder: what it wrote last is a traceback.
+        # The system ended the process, or the decoder failed; its last output is a traceback.
         last = reason.splitlines()[-1][:200] if reason else f"status {status}"
         reason = f"the process that decodes it, with {mib(limits.parquet_memory)} of memory, ended: {last}"
     return (

@@ -19,7 +19,7 @@ from storage.core.database import Database, StoreError, to_json
 from storage.core.records import Message, Tiers
 from storage.exchange import cells, export, files, strict_json
 from storage.exchange.files import Container, Progress
-from storage.exchange.rows import BadRow, Item, NewComparison, Vote, conversation, moment, name_of
+from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, conversation, name_of, timestamp
 
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
 ENDINGS: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -30,7 +30,7 @@ FIELDS = (
 )  # fmt: skip
 
 
-def read(record: dict) -> Iterator[Item]:
+def read(record: Record) -> Iterator[Item]:
     """One comparison, with a vote, a known answer or neither."""
     completions = _list(record, "completions")
     if completions is None:
@@ -52,7 +52,7 @@ def read(record: dict) -> Iterator[Item]:
     )
 
 
-def _messages(record: dict) -> list[Message]:
+def _messages(record: Record) -> list[Message]:
     if ("prompt" in record) == ("messages" in record):
         raise BadRow("needs either prompt or messages")
     if "messages" in record:
@@ -62,17 +62,17 @@ def _messages(record: dict) -> list[Message]:
     return [{"role": "user", "content": record["prompt"]}]
 
 
-def _ranking(record: dict, number: int) -> tuple[Tiers | None, bool]:
-    """The tiers, and whether all are bad. None where nobody has judged yet."""
+def _ranking(record: Record, number: int) -> tuple[Tiers | None, bool]:
+    """The tiers, None if the row has no judgment; and whether all completions are bad."""
     all_bad = _flag(record, "all_bad")
-    said = _list(record, "tiers")
+    tiers = _list(record, "tiers")
     choice = record.get("choice")
-    if said is not None and choice is not None:
+    if tiers is not None and choice is not None:
         raise BadRow("give tiers or choice, not both")
-    if said is not None:
-        if not all(isinstance(tier, (list, tuple)) for tier in said):
+    if tiers is not None:
+        if not all(isinstance(tier, (list, tuple)) for tier in tiers):
             raise BadRow("tiers must be lists of indexes, best first")
-        return tuple(tuple(tier) for tier in said) or None, all_bad
+        return tuple(tuple(tier) for tier in tiers) or None, all_bad
     if choice is None:
         return None, False
     everything = tuple(range(number))
@@ -84,7 +84,7 @@ def _ranking(record: dict, number: int) -> tuple[Tiers | None, bool]:
     return ((chosen,), tuple(index for index in everything if index != chosen)), all_bad
 
 
-def _vote(record: dict, tiers: Tiers, all_bad: bool) -> Vote:
+def _vote(record: Record, tiers: Tiers, all_bad: bool) -> Vote:
     shown = _list(record, "shown")
     simulated = record.get("annotator_kind") == "simulated"
     return Vote(
@@ -92,7 +92,7 @@ def _vote(record: dict, tiers: Tiers, all_bad: bool) -> Vote:
         name_of(record.get("annotator")),
         (name_of(record.get("annotator_rule")) or "unknown") if simulated else None,
         all_bad,
-        moment(record.get("created_at")),
+        timestamp(record.get("created_at")),
         record.get("strength"),
         record.get("rationale") or "",
         _aspects(record),
@@ -102,19 +102,19 @@ def _vote(record: dict, tiers: Tiers, all_bad: bool) -> Vote:
     )
 
 
-def _aspects(record: dict) -> tuple[tuple[int, str, int], ...]:
-    said = _list(record, "aspects")
-    if said is None:
+def _aspects(record: Record) -> tuple[tuple[int, str, int], ...]:
+    aspects = _list(record, "aspects")
+    if aspects is None:
         return ()
-    if not all(isinstance(ratings, dict) or ratings is None for ratings in said):
+    if not all(isinstance(ratings, dict) or ratings is None for ratings in aspects):
         raise BadRow("aspects must be a list with an object of ratings for each completion")
-    # A Parquet column of objects has every key in each of them.
+    # In a Parquet column every object has all keys, with null for the missing ones.
     return tuple(
-        (index, aspect, rating) for index, ratings in enumerate(said) for aspect, rating in (ratings or {}).items() if rating is not None
+        (index, aspect, rating) for index, ratings in enumerate(aspects) for aspect, rating in (ratings or {}).items() if rating is not None
     )
 
 
-def _list(record: dict, field: str) -> list | None:
+def _list(record: Record, field: str) -> list[Any] | None:
     value = record.get(field)
     if isinstance(value, str):
         try:
@@ -128,7 +128,7 @@ def _list(record: dict, field: str) -> list | None:
     return value if value is None else list(value)
 
 
-def _flag(record: dict, field: str) -> bool:
+def _flag(record: Record, field: str) -> bool:
     value = record.get(field)
     if value in (None, False, 0, "false", "False", "0"):
         return False
@@ -137,16 +137,16 @@ def _flag(record: dict, field: str) -> bool:
     raise BadRow(f"{field} must be true or false, not {value!r}")
 
 
-def _whole(record: dict, field: str) -> int | None:
+def _whole(record: Record, field: str) -> int | None:
     value = record.get(field)
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def container_of(path: Path | str) -> Container:
-    """By the file's ending, with or without .gz.
+    """The container by the file's ending, with or without .gz.
 
     Raises:
-        StoreError: it is none of those that are known.
+        StoreError: the ending is unknown.
     """
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
     if not suffixes or suffixes[-1] not in ENDINGS:
@@ -166,7 +166,7 @@ def write(
 ) -> int:
     """Every vote as a row; returns how many. The file appears whole or not at all.
 
-    In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe, unless cells are to be raw.
+    In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe, unless `raw_cells` is set.
 
     Raises:
         StoreError: the file cannot be written, or its ending is not known and no container is given.
@@ -174,24 +174,24 @@ def write(
     written = 0
     container = container or container_of(path)
     writer = partial(_csv, raw=raw_cells) if container == "csv" else WRITERS[container]
-    with writer(path) as keep, store.snapshot():
-        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            for vote in given:
-                keep(_row(shown, vote))
+    with writer(path) as write_row, store.snapshot():
+        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            for vote in votes:
+                write_row(_row(comparison, vote))
                 written += 1
     return written
 
 
-def _row(shown: export.Shown, vote: export.Given) -> dict[str, Any]:
-    index_of = {item.id: index for index, item in enumerate(shown.completions)}
-    ratings: list[dict[str, int]] = [{} for _ in shown.completions]
+def _row(comparison: export.ExportedComparison, vote: export.ExportedVote) -> dict[str, Any]:
+    index_of = {item.id: index for index, item in enumerate(comparison.completions)}
+    ratings: list[dict[str, int]] = [{} for _ in comparison.completions]
     for completion_id, aspect, rating in vote.aspects:
         ratings[index_of[completion_id]][aspect] = rating
     row = {
-        "comparison": shown.id,
-        "messages": json.loads(shown.messages),
-        "completions": [item.text for item in shown.completions],
-        "models": [item.model for item in shown.completions],
+        "comparison": comparison.id,
+        "messages": json.loads(comparison.messages),
+        "completions": [item.text for item in comparison.completions],
+        "models": [item.model for item in comparison.completions],
         "shown": [index_of[completion_id] for completion_id in vote.slots],
         "tiers": [[index_of[completion_id] for completion_id in tier] for tier in vote.tiers],
         "all_bad": vote.all_bad,
@@ -208,23 +208,23 @@ def _row(shown: export.Shown, vote: export.Given) -> dict[str, Any]:
         "idle_ms": vote.idle_ms,
         "client_ms": vote.client_ms,
         "server_ms": vote.server_ms,
-        "kind": shown.kind,
-        "split": shown.split,
+        "kind": comparison.kind,
+        "split": comparison.split,
     }
     return row
 
 
-Keep = Callable[[dict[str, Any]], object]
+WriteRow = Callable[[dict[str, Any]], object]
 
 
 @contextmanager
-def _jsonl(path: Path | str) -> Iterator[Keep]:
+def _jsonl(path: Path | str) -> Iterator[WriteRow]:
     with files.atomic_write_text(path) as file:
         yield lambda row: file.write(to_json({name: value for name, value in row.items() if value is not None}) + "\n")
 
 
 @contextmanager
-def _csv(path: Path | str, *, raw: bool = False) -> Iterator[Keep]:
+def _csv(path: Path | str, *, raw: bool = False) -> Iterator[WriteRow]:
     with files.atomic_write_text(path) as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
@@ -240,7 +240,7 @@ def _cell(value: Any, raw: bool) -> Any:
 
 
 @contextmanager
-def _parquet(path: Path | str) -> Iterator[Keep]:
+def _parquet(path: Path | str) -> Iterator[WriteRow]:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -253,13 +253,13 @@ def _parquet(path: Path | str) -> Iterator[Keep]:
                 writer.write_table(pa.Table.from_pylist(rows, schema))
                 rows.clear()
 
-            def keep(row: dict[str, Any]) -> None:
-                # Aspects are named by the project, a column is not: they stay JSON text here.
+            def write_row(row: dict[str, Any]) -> None:
+                # The project names its aspects, so they cannot be columns of a fixed schema: they are JSON text.
                 rows.append(row | {"aspects": row["aspects"] and to_json(row["aspects"])})
                 if len(rows) == files.PARQUET_ROWS:
                     flush()
 
-            yield keep
+            yield write_row
             flush()
 
 

@@ -1,7 +1,4 @@
-"""Prompts alone: on each line `{"prompt": "..."}` or `{"messages": [...]}`, with kind and split or not.
-
-A bad line costs only itself.
-"""
+"""Prompts without completions: each line is `{"prompt": "..."}` or `{"messages": [...]}`, with optional kind and split."""
 
 from __future__ import annotations
 
@@ -11,12 +8,13 @@ from pathlib import Path
 from storage.content import prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, to_json
+from storage.core.records import Message
 from storage.exchange import files
 from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow
+from storage.exchange.rows import BadRow, Record
 
 
-def read(record: dict) -> Iterator[NewPrompt]:
+def read(record: Record) -> Iterator[NewPrompt]:
     """One prompt."""
     if ("prompt" in record) == ("messages" in record):
         raise BadRow("needs either prompt or messages")
@@ -28,14 +26,14 @@ def read(record: dict) -> Iterator[NewPrompt]:
     kind = record.get("kind", "imported")
     if not isinstance(kind, str) or not kind.strip():
         raise BadRow("kind must be a word")
-    turns = tuple({"role": message["role"], "content": message["content"]} for message in messages)
+    turns = tuple(Message(role=message["role"], content=message["content"]) for message in messages)
     yield NewPrompt(turns, kind.strip(), record.get("split"))
 
 
 def write(
     store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
 ) -> int:
-    """Every prompt that is not retired, as messages; returns how many. Nobody's judgment is in it."""
+    """Writes every prompt that is not retired, as messages, without judgments; returns how many."""
     total = store.value("SELECT count(*) FROM prompts WHERE retired = 0") if progress else 0
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():

@@ -1,6 +1,6 @@
-"""What a file can bring: prompts, and comparisons with the votes on them, in the words of the project but without ids.
+"""Importable items: prompts, and comparisons with their votes, without ids. Also their checks.
 
-Every format turns its records into these; `storage.exchange.imports` checks them here, in one place, and keeps them.
+Every format turns its records into these items; `storage.exchange.imports` checks all of them with `check` and stores them.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from storage.content.prompts import NewPrompt
 from storage.core.records import STRENGTHS, Message, ProjectSettings, Split, Strength, Tiers
 
 LONGEST_NAME = 200
-"""Characters of an annotator's, a model's or an aspect's name."""
+"""Longest name of an annotator, a model or an aspect, in characters."""
 
 DEFAULT_CHARS = ProjectSettings().text_max_chars
 
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""They make a name look like another."""
+"""Characters that change the writing direction, which can make one name look like another."""
 
 EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class BadRow(Exception):
-    """A record that holds nothing to import; the message says why."""
+    """A record cannot be imported; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One annotator's ranking of a comparison. Tiers and slots are indexes into its completions, not ids."""
+    """One annotator's ranking of a comparison. Tiers and slots hold indexes into its completions instead of ids."""
 
     tiers: Tiers
     annotator: str | None = None
-    """None: nobody is named, and the source stands for whoever it was."""
+    """None if the record names no annotator: the vote is then attributed to the source."""
     rule: str | None = None
-    """By what a simulated annotator judges; None for a person."""
+    """The rule of a simulated annotator; None for a person."""
     all_bad: bool = False
     created_at: str | None = None
     strength: Strength | None = None
@@ -47,7 +47,7 @@ class Vote:
     aspects: tuple[tuple[int, str, int], ...] = ()
     """(completion, aspect, rating)."""
     shown: tuple[int, ...] | None = None
-    """Which completion stood in which slot; None: in the order of the file."""
+    """Index of the completion in each slot; None if they were shown in the order of the file."""
     ideal: str | None = None
     active_ms: int | None = None
     idle_ms: int | None = None
@@ -57,7 +57,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class NewComparison:
-    """A prompt with 2 to 9 completions, the votes on it, and the known answer if it is a gold one."""
+    """A prompt with 2 to 9 completions, the votes on them, and the known answer of a gold comparison."""
 
     messages: Sequence[Message]
     completions: tuple[str, ...]
@@ -68,8 +68,11 @@ class NewComparison:
     split: Split | None = None
 
 
-Item = NewPrompt | NewComparison | BadRow
-"""What a record gives: a good item, or what is wrong with a part of it that costs only that part."""
+Record = dict[str, Any]
+"""One record of a file: a JSON object, or a row of CSV or Parquet. Its values are unchecked."""
+
+Item = NewPrompt | NewComparison
+"""An importable item that a reader makes of a record."""
 
 
 def pair(
@@ -96,11 +99,11 @@ def check_different(chosen: str, rejected: str) -> None:
         raise BadRow("chosen and rejected are the same: there is nothing to compare")
 
 
-def check(item: NewPrompt | NewComparison, most_chars: int = DEFAULT_CHARS) -> None:
-    """Whether the store can keep it; no text of it may have more than so many characters, all turns of a prompt taken together.
+def check(item: Item, most_chars: int = DEFAULT_CHARS) -> None:
+    """Checks that the store can hold an item. No text may be longer than `most_chars`; a prompt's turns count together.
 
     Raises:
-        BadRow: with what is wrong.
+        BadRow: it cannot; the message says why.
     """
     if reason := prompts.problem(item.messages):
         raise BadRow(reason)
@@ -116,13 +119,13 @@ def check(item: NewPrompt | NewComparison, most_chars: int = DEFAULT_CHARS) -> N
         _check_comparison(item, most_chars)
 
 
-def prompt_size(item: NewPrompt | NewComparison) -> int:
-    """Characters of the prompt."""
+def prompt_size(item: Item) -> int:
+    """Characters in all turns of the prompt."""
     return sum(len(message["content"]) for message in item.messages)
 
 
-def size_of(item: NewPrompt | NewComparison) -> int:
-    """Characters of its texts, about."""
+def size_of(item: Item) -> int:
+    """Characters in all texts of the item, approximately."""
     if not isinstance(item, NewComparison):
         return prompt_size(item)
     return prompt_size(item) + sum(map(len, item.completions)) + sum(len(v.rationale) + len(v.ideal or "") + 500 for v in item.votes)
@@ -181,7 +184,7 @@ def _check_vote(vote: Vote, number: int, most_chars: int) -> None:
 
 
 def check_tiers(tiers: Tiers, number: int) -> None:
-    """Whether the tiers rank at least two of so many completions, each at most once."""
+    """Checks that the tiers rank at least two of `number` completions, each at most once."""
     ranked = [index for tier in tiers for index in tier]
     if not all(tiers):
         raise BadRow("a tier is empty")
@@ -194,6 +197,7 @@ def check_tiers(tiers: Tiers, number: int) -> None:
 
 
 def check_name(what: str, name: Any) -> None:
+    """Checks a name; `what` says in the message whose it is. None is allowed."""
     if name is None:
         return
     if not isinstance(name, str) or not name.strip():
@@ -220,11 +224,11 @@ def _check_text(what: str, text: str) -> None:
         raise BadRow("the text has half a surrogate pair, which UTF-8 cannot hold")
 
 
-def text_of(record: dict, key: str) -> str:
-    """The text under a key.
+def text_of(record: Record, key: str) -> str:
+    """The text under a key of a record.
 
     Raises:
-        BadRow: it is not there, or no text.
+        BadRow: the key is missing, or its value is not text.
     """
     value = record.get(key)
     if not isinstance(value, str):
@@ -233,7 +237,7 @@ def text_of(record: dict, key: str) -> str:
 
 
 def name_of(value: Any) -> str | None:
-    """A name as files spell it: text or a number; empty is nobody."""
+    """A name in a record, which may be text or a number; None if it is empty."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         if value is None:
             return None
@@ -242,7 +246,7 @@ def name_of(value: Any) -> str | None:
 
 
 def number_of(value: Any) -> float | None:
-    """A finite number, also when it is spelt as text; None where there is none, as in `N/A`."""
+    """A finite number, also one written as text; None for anything else, such as `N/A`."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -253,10 +257,10 @@ def number_of(value: Any) -> float | None:
 
 
 def conversation(value: Any, *, what: str = "messages") -> list[Message]:
-    """Messages of role and content. Content given as parts, as in multi-modal files, must be text parts.
+    """Messages with role and content. Content may be a list of parts, as in multi-modal files, if all are text.
 
     Raises:
-        BadRow: it is no such list.
+        BadRow: the value is not such a list.
     """
     if not isinstance(value, (list, tuple)) or not value:
         raise BadRow(f"{what} must be a list with at least one message")
@@ -282,24 +286,23 @@ def _part(part: Any) -> str:
 
 
 def as_text(turns: Sequence[Message]) -> str:
-    """What follows a prompt as one text. Turns after the first answer are headed as in Anthropic's dialogues."""
+    """The turns after a prompt as one text. Turns after the first get headings, as in Anthropic's dialogues."""
     if not turns or turns[0]["role"] != "assistant":
         raise BadRow("a completion must begin with the assistant's turn")
-    headed = "".join(f"\n\n{HEADINGS.get(turn['role'], 'Human')}: {turn['content']}" for turn in turns[1:])
-    return turns[0]["content"] + headed
+    later_turns = "".join(f"\n\n{HEADINGS.get(turn['role'], 'Human')}: {turn['content']}" for turn in turns[1:])
+    return turns[0]["content"] + later_turns
 
 
 HEADINGS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
-def parted(left: Sequence[Message], right: Sequence[Message]) -> tuple[list[Message], str, str]:
-    """Two conversations as their common prompt and the two completions that follow it.
+def split_common_prompt(left: Sequence[Message], right: Sequence[Message]) -> tuple[list[Message], str, str]:
+    """Splits two conversations into their common prompt and the two completions that follow it.
 
-    The prompt ends with the last user's turn that they share; what comes after it belongs to the completions, also
-    where it is several turns.
+    The prompt ends with the last user turn that both share. All later turns belong to the completions.
 
     Raises:
-        BadRow: they share no user's turn, or part where the user speaks.
+        BadRow: they share no user turn, or the first different turn is the user's.
     """
     common = 0
     for one, other in zip(left[:-1], right[:-1], strict=False):
@@ -313,16 +316,18 @@ def parted(left: Sequence[Message], right: Sequence[Message]) -> tuple[list[Mess
     return list(left[:common]), as_text(left[common:]), as_text(right[common:])
 
 
-def moment(value: Any) -> str | None:
-    """A time as the store keeps it, from ISO 8601 text, a datetime, or Unix seconds or milliseconds. UTC if it names no zone.
+def timestamp(value: Any) -> str | None:
+    """A time in the text form of the store, from ISO 8601 text, a datetime, or Unix seconds or milliseconds.
+
+    Times without a zone are in UTC.
 
     Raises:
-        BadRow: it is none of these.
+        BadRow: the value is none of these.
     """
     if value is None or value == "":
         return None
     try:
-        at = _moment(value)
+        at = _datetime_of(value)
     except (ValueError, OverflowError, OSError, TypeError, AttributeError):
         raise BadRow(f"not a time: {str(value)[:40]!r}") from None
     if not EARLIEST < at < LATEST:
@@ -330,7 +335,7 @@ def moment(value: Any) -> str | None:
     return at.isoformat(timespec="milliseconds")
 
 
-def _moment(value: Any) -> datetime:
+def _datetime_of(value: Any) -> datetime:
     number = number_of(value)
     if number is not None:
         seconds = number / 1000 if abs(number) > 1e11 else number
@@ -340,18 +345,18 @@ def _moment(value: Any) -> datetime:
 
 
 def by_score(scores: Sequence[float | None]) -> Tiers:
-    """Indexes by falling score; equal scores share a tier, and those without one are left out."""
+    """Tiers of indexes by decreasing score. Equal scores share a tier; indexes without a score are left out."""
     values = sorted({score for score in scores if score is not None}, reverse=True)
     return tuple(tuple(index for index, score in enumerate(scores) if score == value) for value in values)
 
 
 def by_rank(ranks: Sequence[float | None]) -> Tiers:
-    """Indexes by rising rank; equal ranks share a tier, and those without one are left out."""
+    """Tiers of indexes by increasing rank. Equal ranks share a tier; indexes without a rank are left out."""
     return by_score([None if rank is None else -rank for rank in ranks])
 
 
 def places(tiers: Tiers) -> Iterator[tuple[int, int]]:
-    """(index, tier) of each ranked completion, tiers counted from 0."""
-    for place, tier in enumerate(tiers):
-        for index in tier:
-            yield index, place
+    """(item, tier number from 0) of each ranked item."""
+    for number, tier in enumerate(tiers):
+        for item in tier:
+            yield item, number

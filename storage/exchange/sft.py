@@ -1,4 +1,4 @@
-"""Ideal answers as TRL's prompt-completion dataset: demonstrations for SFT. Only written, never read."""
+"""Ideal answers as TRL's prompt-completion dataset: demonstrations for SFT. This format can only be exported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORDER BY i.judgment_id
 def write(
     store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
 ) -> int:
-    """One row for each ideal answer whose judgment stands and is not excluded; returns how many."""
+    """Writes one row for each ideal answer of an active judgment that is not excluded; returns how many."""
     name = "a.name" if names else "a.pseudonym"
     total = store.value("SELECT count(*) FROM ideal_answers") if progress else 0
     written = 0

@@ -1,6 +1,6 @@
-"""JSON from files of strangers: the size of what comes out is known before it is made, and a key stands once in an object.
+"""Decodes JSON from untrusted files: the size of a value is limited before it is decoded, and repeated keys are refused.
 
-`NaN` and `Infinity`, which some programs write for a missing number, are null.
+`NaN` and `Infinity`, which some programs write for a missing number, become null.
 """
 
 from __future__ import annotations
@@ -12,47 +12,49 @@ from typing import Any
 from storage.exchange.limits import DEEPEST, Limits
 from storage.exchange.rows import BadRow
 
-# A string is one token, unclosed too: what stands in it is no structure.
+# A string is one token, also an unclosed one: brackets in it are not structure.
 _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]|,', re.DOTALL)
 
 
 TOO_DEEP = f"not JSON: nested too deeply, more than {DEEPEST} lists and objects"
 
 
-class _Twice(Exception):
-    """A key stands twice in one object."""
+class _RepeatedKey(Exception):
+    """An object has the same key twice."""
 
 
 def decode(text: str, limits: Limits = Limits()) -> Any:
-    """The one value that the text is; a `BadRow` where it is too large or ambiguous.
+    """Decodes a text that is one JSON value. Returns a `BadRow` if it is too large or has a repeated key.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: the text is not JSON.
     """
     if found := too_large(text, 0, len(text), limits):
         return found
     try:
         return _STRICT.decode(text)
-    except _Twice as twice:
-        return BadRow(str(twice))
+    except _RepeatedKey as error:
+        return BadRow(str(error))
 
 
 def decode_at(text: str, at: int) -> tuple[Any, int]:
-    """The value that begins there, or a `BadRow` where it is ambiguous, and where it ends. Its size is for `too_large` to say.
+    """Decodes the value that begins at `at`; returns it, or a `BadRow` if it has a repeated key, and the index of its end.
+
+    Its size is not checked here: call `too_large`.
 
     Raises:
-        ValueError: it is not JSON, or not the whole of it.
+        ValueError: the text is not JSON, or is incomplete.
     """
     try:
         return _STRICT.raw_decode(text, at)
-    except _Twice as twice:
-        return BadRow(str(twice)), _PLAIN.raw_decode(text, at)[1]
+    except _RepeatedKey as error:
+        return BadRow(str(error)), _PLAIN.raw_decode(text, at)[1]
 
 
 def too_large(text: str, at: int, end: int, limits: Limits) -> BadRow | None:
-    """Why the value that begins there, and ends there at last, must not be decoded; None if it may."""
+    """The reason why the value between `at` and at most `end` must not be decoded; None if it may be."""
     opened = text.count("[", at, end) + text.count("{", at, end)
-    # Commas in texts count too here: what is not suspicious is not looked at twice.
+    # A quick upper bound, which counts commas in strings too. Only a text above it is tokenised.
     if opened <= DEEPEST and opened + text.count(",", at, end) <= limits.values:
         return None
     depth = values = 0
@@ -76,8 +78,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
-        key = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise _Twice(f"the key {key[:40]!r} stands twice in one object")
+        for key, _ in pairs:
+            if key in seen:
+                raise _RepeatedKey(f"the key {key[:40]!r} stands twice in one object")
+            seen.add(key)
     return found
 
 

@@ -1,8 +1,8 @@
 """TRL's preference datasets. A ranking of K completions is all its ordered pairs, one JSONL row each.
 
-Four forms are read, told apart by the row itself: with the prompt in a field of its own or as what chosen and rejected
-have in common, each as text or as messages. Written are the two of messages, which `RewardTrainer` and `DPOTrainer`
-read as they are. Nothing is weighted here.
+Four forms are read and recognised by the row itself: an explicit prompt field, or an implicit prompt that chosen and
+rejected begin with, each as text or as messages. The two forms with messages are written; `RewardTrainer` and `DPOTrainer`
+read them unchanged. Pairs have no weights.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from storage.exchange.rows import (
     FIRST,
     BadRow,
     NewComparison,
+    Record,
     Vote,
     as_text,
     check_different,
     conversation,
-    moment,
     name_of,
     pair,
-    parted,
+    split_common_prompt,
     text_of,
+    timestamp,
 )
 from storage.judging.judgments import ordered_pairs
 
 
-def read(record: dict) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[NewComparison]:
     """One comparison with one vote."""
     messages, chosen, rejected = _parts(record)
     check_different(chosen, rejected)
@@ -44,7 +45,7 @@ def read(record: dict) -> Iterator[NewComparison]:
         FIRST,
         name_of(record.get("annotator")),
         (name_of(record.get("annotator_rule")) or "unknown") if simulated else None,
-        created_at=moment(record.get("created_at")),
+        created_at=timestamp(record.get("created_at")),
     )
     yield pair(
         messages,
@@ -57,7 +58,7 @@ def read(record: dict) -> Iterator[NewComparison]:
     )
 
 
-def _parts(record: dict) -> tuple[list[Message], str, str]:
+def _parts(record: Record) -> tuple[list[Message], str, str]:
     chosen, rejected, prompt = record.get("chosen"), record.get("rejected"), record.get("prompt")
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("chosen and rejected must both be text, or both messages")
@@ -68,7 +69,7 @@ def _parts(record: dict) -> tuple[list[Message], str, str]:
     left, right = conversation(chosen, what="chosen"), conversation(rejected, what="rejected")
     # Some files repeat the prompt as text beside conversations that begin with it.
     if prompt is None or (isinstance(prompt, str) and left[0]["role"] != "assistant"):
-        return parted(left, right)
+        return split_common_prompt(left, right)
     return _prompt(prompt), as_text(left), as_text(right)
 
 
@@ -79,7 +80,7 @@ def _prompt(value: Any) -> list[Message]:
 def _parted_text(chosen: str, rejected: str) -> tuple[list[Message], str, str]:
     check_different(chosen, rejected)
     if chosen.startswith("\n\nHuman:"):
-        return parted(hh_rlhf.dialogue(chosen), hh_rlhf.dialogue(rejected))
+        return split_common_prompt(hh_rlhf.dialogue(chosen), hh_rlhf.dialogue(rejected))
     # Cut between words: "blue" and "black" differ from their first letter on.
     letters = enumerate(zip(chosen, rejected, strict=False))
     common = next((at for at, (one, other) in letters if one != other), min(len(chosen), len(rejected)))
@@ -106,8 +107,8 @@ def write(
 ) -> int:
     """Writes the votes as pairs and returns how many. The file appears whole or not at all.
 
-    Annotators appear by pseudonym, or with `names` by their names. With `implicit` the prompt is what chosen and
-    rejected begin with.
+    Annotators appear by pseudonym, or with `names` by their names. With `implicit` the prompt has no field
+    of its own: chosen and rejected begin with it.
 
     Raises:
         StoreError: the file cannot be written.
@@ -115,18 +116,18 @@ def write(
     written = 0
     lines = _implicit if implicit else _explicit
     with files.atomic_write_text(path) as file, store.snapshot():
-        for shown, rows in export.merged(store, simulated=include_simulated, names=names, progress=progress):
-            turns = {answer.id: f'{{"role":"assistant","content":{quoted(answer.text)}}}' for answer in shown.completions}
-            about = f',"kind":{quoted(shown.kind)},"split":"{shown.split}"}}\n'
+        for comparison, rows in export.merged(store, simulated=include_simulated, names=names, progress=progress):
+            turns = {answer.id: f'{{"role":"assistant","content":{quoted(answer.text)}}}' for answer in comparison.completions}
+            about = f',"kind":{quoted(comparison.kind)},"split":"{comparison.split}"}}\n'
             for _, _, tiers, annotator, kind in rows:
                 end = f',"annotator":{quoted(annotator)},"annotator_kind":"{kind}"{about}'
                 for better, worse in ordered_pairs(json.loads(tiers)):
-                    file.write(lines(shown.messages, turns[better], turns[worse]) + end)
+                    file.write(lines(comparison.messages, turns[better], turns[worse]) + end)
                     written += 1
     return written
 
 
-# The rows are put together from JSON text: decoding and encoding the same prompt for each of its pairs was two thirds of the time.
+# Rows are assembled from JSON text: decoding and encoding the same prompt for each of its pairs took two thirds of the time.
 def _explicit(messages: str, better: str, worse: str) -> str:
     return f'{{"prompt":{messages},"chosen":[{better}],"rejected":[{worse}]'
 

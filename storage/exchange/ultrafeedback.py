@@ -1,7 +1,7 @@
-"""UltraFeedback: an instruction, and completions of several models that were each given a score.
+"""UltraFeedback: an instruction and the scored completions of several models.
 
-The completions are ranked by `overall_score`, or where there is none by the mean of the ratings in `annotations`. The
-public file was scored by GPT-4: import it with a rule, so that its votes do not pass as people's.
+The completions are ranked by `overall_score`, or by the mean of the ratings in `annotations` if there is no score. The
+public file was scored by GPT-4: import it with a rule, so that its votes are not counted as people's.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from storage.core.database import Database, to_json
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow, NewComparison, Vote, by_score, name_of, number_of, places, text_of
+from storage.exchange.rows import BadRow, NewComparison, Record, Vote, by_score, name_of, number_of, places, text_of
 
 LONGEST_SCALE = 10
 
 
-def read(record: dict) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[NewComparison]:
     """One comparison with one vote; without any vote where fewer than two completions were scored."""
     answers = record.get("completions")
     if not isinstance(answers, (list, tuple)) or not all(isinstance(answer, dict) for answer in answers):
@@ -37,21 +37,21 @@ def read(record: dict) -> Iterator[NewComparison]:
     )
 
 
-def _score(answer: dict) -> float | None:
+def _score(answer: Record) -> float | None:
     overall = number_of(answer.get("overall_score"))
     if overall is not None:
         return overall
-    found = [number for rating in _annotations(answer).values() if (number := number_of(_rating(rating))) is not None]
-    return fmean(found) if found else None
+    ratings = [number for rating in _annotations(answer).values() if (number := number_of(_rating(rating))) is not None]
+    return fmean(ratings) if ratings else None
 
 
-def _ratings(answer: dict) -> dict[str, int]:
-    """The ratings that can be kept as aspects: whole numbers from 1 up."""
-    found = {aspect: number_of(_rating(rating)) for aspect, rating in _annotations(answer).items()}
-    return {aspect: int(number) for aspect, number in found.items() if number in range(1, LONGEST_SCALE + 1)}
+def _ratings(answer: Record) -> dict[str, int]:
+    """The ratings that can be stored as aspects: whole numbers from 1 to `LONGEST_SCALE`."""
+    numbers = {aspect: number_of(_rating(rating)) for aspect, rating in _annotations(answer).items()}
+    return {aspect: int(number) for aspect, number in numbers.items() if number is not None and number in range(1, LONGEST_SCALE + 1)}
 
 
-def _annotations(answer: dict) -> Mapping[str, Any]:
+def _annotations(answer: Record) -> Mapping[str, Any]:
     annotations = answer.get("annotations")
     return annotations if isinstance(annotations, dict) else {}
 
@@ -68,16 +68,16 @@ def write(
     """One row for each ranking of single-turn prompts; returns how many. The score is 10 for the best tier, 1 for the last."""
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
-        for shown, given in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            turns = json.loads(shown.messages)
+        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
+            turns = json.loads(comparison.messages)
             if len(turns) > 1:
                 continue
-            for vote in given:
+            for vote in votes:
                 row = {
-                    "source": shown.kind,
+                    "source": comparison.kind,
                     "instruction": turns[0]["content"],
-                    "models": [item.model for item in shown.completions],
-                    "completions": _scored(shown, vote),
+                    "models": [item.model for item in comparison.completions],
+                    "completions": _scored(comparison, vote),
                     "annotator": vote.annotator,
                 }
                 file.write(to_json(row) + "\n")
@@ -85,7 +85,7 @@ def write(
     return written
 
 
-def _scored(shown: export.Shown, vote: export.Given) -> list[dict]:
+def _scored(comparison: export.ExportedComparison, vote: export.ExportedVote) -> list[Record]:
     place_of = dict(places(vote.tiers))
     step = (LONGEST_SCALE - 1) / max(len(vote.tiers) - 1, 1)
     return [
@@ -94,5 +94,5 @@ def _scored(shown: export.Shown, vote: export.Given) -> list[dict]:
             "response": item.text,
             "overall_score": round(LONGEST_SCALE - step * place_of[item.id], 2) if item.id in place_of else None,
         }
-        for item in shown.completions
+        for item in comparison.completions
     ]

@@ -1,4 +1,7 @@
-"""What a judgment says beside its tiers: aspect ratings, an ideal answer, flags. Strength and rationale are its columns."""
+"""The details of a judgment besides its tiers: aspect ratings, an ideal answer and flags.
+
+Strength and rationale are columns of the judgment's own row.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from storage.core.records import FLAG_KINDS, STRENGTHS, Details, Flag, IdealAnsw
 from storage.project.settings import MOST_ASPECTS
 
 LONGEST_TEXT = 20_000
-"""Characters of an ideal answer or a rationale."""
+"""Longest ideal answer or rationale, in characters."""
 
 LONGEST_NOTE = 1_000
 LONGEST_TIME_MS = 7 * 24 * 3600 * 1000
@@ -23,14 +26,14 @@ FIELDS = {
     "skip_reason": "The reason", "aspect": "The name of an aspect", "rationale": "The rationale", "ideal": "The ideal answer",
     "note": "The note",
 }  # fmt: skip
-"""What is typed, by the name under which a page words its errors, and what it is called on a command line."""
+"""The texts that an annotator types: the key selects a page's error text, the value names the field in command-line messages."""
 
 
 class BadJudgment(StoreError):
-    """What was sent is no judgment of what was shown; nothing was saved.
+    """The submitted judgment does not fit the presentation; nothing was saved.
 
-    The message is for command lines and logs, and may name ids of the store. An annotator must not see it: a page words
-    `problem` instead, with `values` that hold no ids. Completions are in `slots` there, counted from 0 as they were shown.
+    The message is for command lines and logs and may contain ids of the store. An annotator must not see it: a page builds
+    its own text from `problem` and `values`, which contain no ids. `slots` in `values` are positions as shown, from 0.
     """
 
     def __init__(self, message: str, problem: str = "unreadable", **values: Any):
@@ -39,18 +42,18 @@ class BadJudgment(StoreError):
         self.values = values
 
 
-def check(said: Details, shown: Sequence[int], tiers: Tiers) -> None:
-    """Whether the details fit what was shown.
+def check(submitted: Details, shown: Sequence[int], tiers: Tiers) -> None:
+    """Checks that the details fit the completions that were shown and their ranking.
 
     Raises:
-        BadJudgment: with what does not, and what to do.
+        BadJudgment: they do not; the message says which detail, and what to do.
     """
-    if said.strength is not None:
-        if said.strength not in STRENGTHS:
-            raise BadJudgment(f"Unknown strength {said.strength!r}: choose one of {', '.join(STRENGTHS)}.")
+    if submitted.strength is not None:
+        if submitted.strength not in STRENGTHS:
+            raise BadJudgment(f"Unknown strength {submitted.strength!r}: choose one of {', '.join(STRENGTHS)}.")
         if len(shown) != 2 or len(tiers) != 2:
             raise BadJudgment("A strength says how much better one of two answers is: leave it out here.", "strength_misplaced")
-    for completion_id, ratings in said.aspects.items():
+    for completion_id, ratings in submitted.aspects.items():
         _check_shown(completion_id, shown)
         if len(ratings) > MOST_ASPECTS:
             raise BadJudgment(
@@ -61,36 +64,41 @@ def check(said: Details, shown: Sequence[int], tiers: Tiers) -> None:
             check_text("aspect", aspect, LONGEST_NOTE)
         if any(type(rating) is not int or not 1 <= rating <= 10 for rating in ratings.values()):
             raise BadJudgment(f"A rating is a number from 1 up, not {list(ratings.values())}: choose again.", "rating")
-    check_text("rationale", said.rationale, LONGEST_TEXT)
-    if said.ideal is not None:
-        check_text("ideal", said.ideal.text, LONGEST_TEXT)
-        if not said.ideal.text.strip():
+    check_text("rationale", submitted.rationale, LONGEST_TEXT)
+    if submitted.ideal is not None:
+        check_text("ideal", submitted.ideal.text, LONGEST_TEXT)
+        if not submitted.ideal.text.strip():
             raise BadJudgment("The ideal answer is empty: write it, or leave it out.", "ideal_empty")
-        if said.ideal.completion_id is not None:
-            _check_shown(said.ideal.completion_id, shown)
-    if len(said.flags) > (most := len(FLAG_KINDS) * (len(shown) + 1)):
+        if submitted.ideal.completion_id is not None:
+            _check_shown(submitted.ideal.completion_id, shown)
+    if len(submitted.flags) > (limit := len(FLAG_KINDS) * (len(shown) + 1)):
         raise BadJudgment(
-            f"{len(said.flags)} flags are set, at most {most} can be: reload the page.", "too_many_flags", flags=len(said.flags), most=most
+            f"{len(submitted.flags)} flags are set, at most {limit} can be: reload the page.",
+            "too_many_flags",
+            flags=len(submitted.flags),
+            most=limit,
         )
-    for flag in said.flags:
+    for flag in submitted.flags:
         if flag.kind not in FLAG_KINDS:
             raise BadJudgment(f"Unknown flag {flag.kind!r}: choose one of {', '.join(FLAG_KINDS)}.")
         check_text("note", flag.note, LONGEST_NOTE)
         if flag.completion_id is not None:
             _check_shown(flag.completion_id, shown)
-    if said.timing is not None:
-        times = (said.timing.active_ms, said.timing.idle_ms, said.timing.client_ms)
+    if submitted.timing is not None:
+        times = (submitted.timing.active_ms, submitted.timing.idle_ms, submitted.timing.client_ms)
         if any(type(ms) is not int or not 0 <= ms <= LONGEST_TIME_MS for ms in times):
             raise BadJudgment(f"Times must be milliseconds, not {times}: reload the page.")
 
 
-def check_asked(said: Details, project: ProjectSettings) -> None:
-    """Whether a ranking answers what the project asks of it now. Ratings of an aspect that was dropped meanwhile are kept.
+def check_required(submitted: Details, project: ProjectSettings) -> None:
+    """Checks that a ranking has the details that the project's settings require now.
+
+    Ratings of an aspect that the settings no longer list are accepted.
 
     Raises:
-        BadJudgment: the rationale that is required is missing or too short.
+        BadJudgment: the required rationale is missing or too short.
     """
-    reason = said.rationale.strip()
+    reason = submitted.rationale.strip()
     if project.rationale == "required" and len(reason) < project.rationale_min_chars:
         raise BadJudgment(
             f"A reason of at least {project.rationale_min_chars} characters is asked for, and this one has {len(reason)}: write more, "
@@ -99,29 +107,29 @@ def check_asked(said: Details, project: ProjectSettings) -> None:
         )  # fmt: skip
 
 
-def write(store: Database, judgment_id: int, said: Details) -> None:
-    """Keeps what was checked, in the judgment's transaction."""
-    for completion_id, ratings in said.aspects.items():
+def write(store: Database, judgment_id: int, submitted: Details) -> None:
+    """Writes checked details, in the transaction of the judgment."""
+    for completion_id, ratings in submitted.aspects.items():
         for aspect, rating in ratings.items():
             row = {"judgment_id": judgment_id, "completion_id": completion_id, "aspect": aspect, "rating": rating}
             store.insert("aspect_ratings", row)
-    if said.ideal is not None:
+    if submitted.ideal is not None:
         store.insert(
             "ideal_answers",
             {
                 "judgment_id": judgment_id,
-                "completion_id": said.ideal.completion_id,
-                "text": said.ideal.text,
-                "edit_distance": _edit_distance(store, said.ideal),
+                "completion_id": submitted.ideal.completion_id,
+                "text": submitted.ideal.text,
+                "edit_distance": _edit_distance(store, submitted.ideal),
             },
         )
-    for flag in said.flags:
+    for flag in submitted.flags:
         row = {"judgment_id": judgment_id, "completion_id": flag.completion_id, "kind": flag.kind, "note": flag.note.strip()}
         store.insert("flags", row)
 
 
 def of_judgments(store: Database, judgment_ids: Iterable[int]) -> dict[int, Details]:
-    """The details of each judgment, in four queries however many there are."""
+    """The details of each judgment by its id, in four queries whatever the number of judgments."""
     ids = [to_json(list(judgment_ids))]
     within = "judgment_id IN (SELECT value FROM json_each(?))"
     aspects: dict[int, dict[int, dict[str, int]]] = {}
@@ -149,7 +157,7 @@ def of_judgments(store: Database, judgment_ids: Iterable[int]) -> dict[int, Deta
 
 
 def _edit_distance(store: Database, ideal: IdealAnswer) -> int | None:
-    """Levenshtein distance, in characters, from the completion that the edit began from, as it was shown."""
+    """Levenshtein distance, in characters, from the displayed text of the completion that the annotator edited."""
     if ideal.completion_id is None:
         return None
     text = store.value("SELECT text FROM completions WHERE id = ?", [ideal.completion_id])
@@ -162,24 +170,24 @@ def _check_shown(completion_id: Any, shown: Sequence[int]) -> None:
 
 
 def check_text(field: str, text: Any, longest: int) -> None:
-    """Whether somebody's text can be kept.
+    """Checks that a value is text which the store can hold.
 
     Args:
-        field: one of `FIELDS`; the message begins with what it is called.
+        field: a key of `FIELDS`; the message begins with its value there.
 
     Raises:
-        BadJudgment: it is none, or too long.
+        BadJudgment: the value is not text, is too long, or cannot be encoded as UTF-8.
     """
-    what = FIELDS[field]
+    label = FIELDS[field]
     if not isinstance(text, str):
-        raise BadJudgment(f"{what} must be text: reload the page.")
+        raise BadJudgment(f"{label} must be text: reload the page.")
     if len(text) > longest:
         raise BadJudgment(
-            f"{what} has {len(text):,} characters, at most {longest:,} are kept: shorten it.",
+            f"{label} has {len(text):,} characters, at most {longest:,} are kept: shorten it.",
             "text_too_long", field=field, length=len(text), longest=longest,
         )  # fmt: skip
     try:
         text.encode()
     except UnicodeEncodeError:
-        said = f"{what} holds half a character that cannot be kept: type it again."
-        raise BadJudgment(said, "text_broken", field=field) from None
+        message = f"{label} holds half a character that cannot be kept: type it again."
+        raise BadJudgment(message, "text_broken", field=field) from None

@@ -1,6 +1,6 @@
-"""Exclusions: why some judgments do not count. Rows with a rule and a reason; lifting one is a row as well.
+"""Exclusions: rows with a rule and a reason that keep judgments from counting. Lifting an exclusion adds a row as well.
 
-The judgment itself stays. Triggers take an excluded vote out of `judgments.counts`, and so open its comparison again.
+The judgment's own row is not changed except for `counts`, which triggers set to 0. That puts its comparison back in the queue.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def exclude(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: 
     """Keeps these judgments from counting.
 
     Args:
-        rule: what was broken, in the same words each time: `gold accuracy`, `too fast`, `asked by the annotator`.
-        reason: what the annotator reads who asks why.
+        rule: the kind of exclusion, in the same words each time: `gold accuracy`, `too fast`, `asked by the annotator`.
+        reason: the explanation that the annotator reads.
 
     Raises:
         StoreError: there are no judgments, one of them is not there, or the rule or the reason is empty.
@@ -35,9 +35,11 @@ def exclude(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: 
     if not rule or not reason:
         raise StoreError("An exclusion needs a rule and a reason: the annotator is shown both.")
     with store.atomic() as connection:
-        gone = store.value("SELECT min(supersedes) FROM judgments WHERE supersedes IN (SELECT value FROM json_each(?))", [to_json(ids)])
-        if gone is not None:
-            raise StoreError(f"Judgment {gone} was corrected or undone meanwhile: reload the page and choose again.")
+        superseded = store.value(
+            "SELECT min(supersedes) FROM judgments WHERE supersedes IN (SELECT value FROM json_each(?))", [to_json(ids)]
+        )
+        if superseded is not None:
+            raise StoreError(f"Judgment {superseded} was corrected or undone meanwhile: reload the page and choose again.")
         exclusion_id = store.insert("exclusions", {"rule": rule, "reason": reason, "by_id": by, "created_at": now()})
         try:
             connection.conn.execute(
@@ -50,10 +52,10 @@ def exclude(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: 
 
 
 def exclude_annotator(store: Database, annotator_id: int, *, rule: str, reason: str, by: int | None, since: str = "") -> Exclusion:
-    """Keeps every vote of one annotator from counting that counts now, from the time `since` on (ISO 8601 UTC).
+    """Excludes every vote of one annotator that counts now and was made at `since` or later (ISO 8601 UTC).
 
-    Rankings of gold comparisons and repeats are excluded with them, though they never count: the annotator reads which
-    judgments are excluded, and those that were left out would give themselves away.
+    The annotator's rankings of gold comparisons and repeats are excluded too, although they never count: the annotator can
+    see which judgments are excluded, and a judgment missing from that list would be recognised as gold or a repeat.
 
     Raises:
         StoreError: none of their judgments counts.
@@ -101,26 +103,26 @@ def get(store: Database, exclusion_id: int) -> Exclusion:
 
 
 def of_judgment(store: Database, judgment_id: int) -> list[Exclusion]:
-    """The exclusions that keep this judgment from counting, oldest first; those that were lifted are left out."""
+    """The exclusions of this judgment that are not lifted, oldest first."""
     return of_judgments(store, [judgment_id]).get(judgment_id, [])
 
 
 def of_judgments(store: Database, judgment_ids: Iterable[int]) -> dict[int, list[Exclusion]]:
-    """As `of_judgment`, for many at once; judgments that nothing excludes are left out."""
-    found: dict[int, list[Exclusion]] = {}
+    """As `of_judgment`, for many judgments at once. Judgments without an exclusion have no entry."""
+    by_judgment: dict[int, list[Exclusion]] = {}
     links = store.rows(
         "SELECT x.judgment_id, x.exclusion_id FROM excluded_judgments x WHERE x.judgment_id IN (SELECT value FROM json_each(?)) "
         "AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts) ORDER BY x.exclusion_id",
         [to_json(list(judgment_ids))],
     ).fetchall()
-    known = {exclusion_id: get(store, exclusion_id) for exclusion_id in {link["exclusion_id"] for link in links}}
+    exclusion_of = {exclusion_id: get(store, exclusion_id) for exclusion_id in {link["exclusion_id"] for link in links}}
     for link in links:
-        found.setdefault(link["judgment_id"], []).append(known[link["exclusion_id"]])
-    return found
+        by_judgment.setdefault(link["judgment_id"], []).append(exclusion_of[link["exclusion_id"]])
+    return by_judgment
 
 
 def of_presentation(store: Database, presentation_id: int) -> list[int]:
-    """Ids of the exclusions, not lifted, of anything that was ever said of a presentation."""
+    """Ids of the exclusions, not lifted, of any judgment ever made of a presentation, superseded ones included."""
     rows = store.rows(
         "SELECT DISTINCT x.exclusion_id FROM judgments j JOIN excluded_judgments x ON x.judgment_id = j.id "
         "WHERE j.presentation_id = ? AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts)",
@@ -130,7 +132,7 @@ def of_presentation(store: Database, presentation_id: int) -> list[int]:
 
 
 def all_exclusions(store: Database) -> list[Exclusion]:
-    """Every exclusion, newest first, lifted ones too."""
+    """Every exclusion, newest first, lifted ones included."""
     return [_from_row(row) for row in store.rows(f"{_SELECT} ORDER BY e.id DESC")]
 
 

@@ -1,4 +1,4 @@
-"""Gold answers: comparisons whose right order is known. They look like any other and measure who judges them."""
+"""Gold comparisons: comparisons with a known answer, shown like any other, which measure an annotator's accuracy."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from storage.core.records import Tiers
 
 
 def set_answer(store: Database, comparison_id: int, tiers: Tiers, by: int | None, note: str = "") -> None:
-    """Makes a comparison gold, or corrects its known answer. It leaves the queue: gold is shown by share, not by turn.
+    """Makes a comparison gold, or corrects its known answer. A gold comparison leaves the queue: the
+    project's `gold_share` decides how often one is shown.
 
     Raises:
         StoreError: there is no such comparison, or the tiers do not rank each of its completions once.
     """
     with store.atomic():
-        shown = [completion.id for completion in comparisons.get(store, comparison_id).completions]
+        members = [completion.id for completion in comparisons.get(store, comparison_id).completions]
         ranked = [completion_id for tier in tiers for completion_id in tier]
-        if sorted(ranked) != sorted(shown):
-            raise StoreError(f"The known answer of comparison {comparison_id} must rank each of its {len(shown)} completions once.")
+        if sorted(ranked) != sorted(members):
+            raise StoreError(f"The known answer of comparison {comparison_id} must rank each of its {len(members)} completions once.")
         if not all(tiers):
             raise StoreError("A tier of the known answer is empty: leave it out.")
         if len(tiers) < 2:
@@ -34,50 +35,52 @@ def set_answer(store: Database, comparison_id: int, tiers: Tiers, by: int | None
 
 def answer(store: Database, comparison_id: int) -> Tiers | None:
     """The known answer of a comparison; None if it is not gold."""
-    said = store.value("SELECT tiers FROM gold_answers WHERE comparison_id = ? ORDER BY id DESC LIMIT 1", [comparison_id])
-    return None if said is None else _tiers(said)
+    encoded = store.value("SELECT tiers FROM gold_answers WHERE comparison_id = ? ORDER BY id DESC LIMIT 1", [comparison_id])
+    return None if encoded is None else _tiers(encoded)
 
 
 def answers(store: Database) -> dict[int, Tiers]:
-    """Every known answer by comparison id, the latest where one was corrected."""
+    """The known answer of each gold comparison, by comparison id; the latest one where it was corrected."""
     rows = store.rows("SELECT comparison_id, tiers FROM gold_answers ORDER BY id")
     return dict(json_columns.readable(rows, lambda row: (row["comparison_id"], _tiers(row["tiers"]))))
 
 
 def results(store: Database) -> dict[int, tuple[int, int]]:
-    """By gold comparison, how often it was judged, and how often rightly; those that nobody has judged are left out."""
-    found: dict[int, tuple[int, int]] = {}
-    known = answers(store)
-    for comparison_id, _, tiers in _judged(store, None):
-        if comparison_id in known:
-            judged, right = found.get(comparison_id, (0, 0))
-            found[comparison_id] = (judged + 1, right + is_right(tiers, known[comparison_id]))
-    return found
+    """(judgments, correct judgments) of each gold comparison, by comparison id. Comparisons without a judgment have no entry."""
+    counts: dict[int, tuple[int, int]] = {}
+    answer_of = answers(store)
+    for comparison_id, _, tiers in _judgments(store, None):
+        if comparison_id in answer_of:
+            judged, correct = counts.get(comparison_id, (0, 0))
+            counts[comparison_id] = (judged + 1, correct + is_right(tiers, answer_of[comparison_id]))
+    return counts
 
 
 def first_failure(store: Database, annotator_id: int) -> str | None:
-    """When this annotator first judged a gold comparison wrongly, ISO 8601 in UTC; None if never."""
-    known = answers(store)
-    judged = _judged(store, annotator_id)
-    return next((at for comparison_id, at, tiers in judged if comparison_id in known and not is_right(tiers, known[comparison_id])), None)
+    """When this annotator first judged a gold comparison incorrectly, ISO 8601 in UTC; None if never."""
+    answer_of = answers(store)
+    for comparison_id, created_at, tiers in _judgments(store, annotator_id):
+        if comparison_id in answer_of and not is_right(tiers, answer_of[comparison_id]):
+            return created_at
+    return None
 
 
-def _judged(store: Database, annotator_id: int | None) -> Iterator[tuple[int, str, Tiers]]:
-    """Comparison, time and ranking of each judgment of gold, of one annotator or of all."""
-    rows = store.rows(_JUDGED, {"annotator": annotator_id})
+def _judgments(store: Database, annotator_id: int | None) -> Iterator[tuple[int, str, Tiers]]:
+    """(comparison id, time, tiers) of each judgment of a gold comparison, by one annotator or by all."""
+    rows = store.rows(_JUDGMENTS, {"annotator": annotator_id})
     return json_columns.readable(rows, lambda row: (row["comparison_id"], row["created_at"], _tiers(row["tiers"])))
 
 
-def is_right(said: Tiers, known: Tiers) -> bool:
-    """Whether every pair that the known answer orders was put in that order; what was left out is not."""
-    tier = {completion_id: rank for rank, ids in enumerate(said) for completion_id in ids}
-    ranks = [[tier.get(completion_id) for completion_id in ids] for ids in known]
-    if None in (flat := [rank for of_tier in ranks for rank in of_tier]):
+def is_right(tiers: Tiers, known: Tiers) -> bool:
+    """Whether a ranking orders every pair as the known answer does. A ranking that omits a completion is not right."""
+    rank_of = {completion_id: rank for rank, ids in enumerate(tiers) for completion_id in ids}
+    if any(completion_id not in rank_of for ids in known for completion_id in ids):
         return False
-    return bool(flat) and all(max(better) < min(worse) for better, worse in pairwise(ranks))
+    ranks = [[rank_of[completion_id] for completion_id in ids] for ids in known]
+    return any(ranks) and all(max(better) < min(worse) for better, worse in pairwise(ranks))
 
 
-_JUDGED = """
+_JUDGMENTS = """
 SELECT j.comparison_id, j.tiers, j.created_at FROM comparisons c JOIN judgments j ON j.comparison_id = c.id
 WHERE c.gold = 1 AND j.purpose = 'gold' AND j.verdict = 'rank' AND (:annotator IS NULL OR j.annotator_id = :annotator)
     AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id)
@@ -85,5 +88,5 @@ ORDER BY j.id
 """
 
 
-def _tiers(said: str) -> Tiers:
-    return json_columns.id_lists(said, "A gold answer")
+def _tiers(encoded: str) -> Tiers:
+    return json_columns.id_lists(encoded, "A gold answer")

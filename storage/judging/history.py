@@ -1,4 +1,4 @@
-"""Finding judgments again: an annotator's own, with all they were about and why one may not count."""
+"""Past judgments, each with its comparison, its details and the exclusion that keeps it from counting, if there is one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from storage.core.database import Database, StoreError, to_json
 from storage.core.records import PastJudgment
 from storage.judging import details, exclusions, judgments, presentations
 
-_STANDING = """
+_ACTIVE = """
 FROM judgments j WHERE j.annotator_id = :annotator AND j.verdict != 'retract'
     AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id)
 """
@@ -21,7 +21,7 @@ _EXCLUDED = """EXISTS (
     SELECT 1 FROM excluded_judgments x WHERE x.judgment_id = j.id
     AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts))"""
 
-_SAYS = """(
+_CONTAINS_TEXT = """(
     instr(casefold(j.rationale), :text) OR EXISTS (
         SELECT 1 FROM comparisons c JOIN prompts p ON p.id = c.prompt_id, json_each(p.messages) turn
         WHERE c.id = j.comparison_id AND instr(casefold(turn.value ->> 'content'), :text))
@@ -41,24 +41,24 @@ def of_annotator(
     before_id: int | None = None,
     limit: int = 20,
 ) -> list[PastJudgment]:
-    """An annotator's standing judgments, newest first, at most `limit` of those older than `before_id`.
+    """An annotator's active judgments, newest first, at most `limit` of those older than `before_id`.
 
     Args:
-        text: to be found in the prompt, in an answer or in the rationale; upper and lower case are one.
+        text: only judgments whose prompt, completions or rationale contain this text, ignoring case.
     """
-    wanted = [
+    conditions = [
         condition
-        for asked, condition in (
+        for selected, condition in (
             (verdict is not None, "j.verdict = :verdict"),
             (flagged, _FLAGGED),
             (excluded, _EXCLUDED),
-            (bool(text.strip()), _SAYS),
+            (bool(text.strip()), _CONTAINS_TEXT),
             (before_id is not None, "j.id < :before"),
         )
-        if asked
+        if selected
     ]
     rows = store.rows(
-        "SELECT j.id " + " AND ".join([_STANDING, *wanted]) + " ORDER BY j.id DESC LIMIT :limit",
+        "SELECT j.id " + " AND ".join([_ACTIVE, *conditions]) + " ORDER BY j.id DESC LIMIT :limit",
         {
             "annotator": annotator_id,
             "verdict": verdict,
@@ -71,13 +71,13 @@ def of_annotator(
 
 
 def of_comparison(store: Database, comparison_id: int) -> list[PastJudgment]:
-    """Every standing judgment of one comparison, oldest first, whoever gave it."""
+    """Every active judgment of one comparison, by any annotator, oldest first."""
     rows = store.rows("SELECT id FROM standing_judgments WHERE comparison_id = ? ORDER BY id", [comparison_id])
     return _past(store, [row["id"] for row in rows])
 
 
 def get(store: Database, judgment_id: int) -> PastJudgment:
-    """One judgment with all it was about.
+    """One judgment with its comparison and details.
 
     Raises:
         StoreError: there is none with this id.
@@ -89,10 +89,10 @@ def get(store: Database, judgment_id: int) -> PastJudgment:
 
 
 def _past(store: Database, judgment_ids: list[int]) -> list[PastJudgment]:
-    written = store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgment_ids)])
-    rows = {judgment.id: judgment for judgment in json_columns.readable(written, judgments.from_row)}
-    found = [rows[judgment_id] for judgment_id in judgment_ids if judgment_id in rows]
-    comparison_of = {c.id: c for c in comparisons.many(store, {judgment.comparison_id for judgment in found})}
+    rows = store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgment_ids)])
+    judgment_of = {judgment.id: judgment for judgment in json_columns.readable(rows, judgments.from_row)}
+    ordered = [judgment_of[judgment_id] for judgment_id in judgment_ids if judgment_id in judgment_of]
+    comparison_of = {c.id: c for c in comparisons.many(store, {judgment.comparison_id for judgment in ordered})}
     details_of = details.of_judgments(store, judgment_ids)
     exclusions_of = exclusions.of_judgments(store, judgment_ids)
     return [
@@ -103,7 +103,7 @@ def _past(store: Database, judgment_ids: list[int]) -> list[PastJudgment]:
             _order(store, judgment.presentation_id) or tuple(c.id for c in comparison_of[judgment.comparison_id].completions),
             next(iter(exclusions_of.get(judgment.id, [])), None),
         )
-        for judgment in found
+        for judgment in ordered
         if judgment.comparison_id in comparison_of
     ]
 

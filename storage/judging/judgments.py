@@ -1,8 +1,7 @@
-"""Judgments: what annotators said. Rows are only ever added; a correction or an undo is a row that supersedes another.
+"""Judgments: one row for each act of an annotator on a comparison. Rows are only added; a correction or an undo supersedes one.
 
-What a judgment says beside its tiers is in `storage.judging.details`; finding one again is in `storage.judging.history`.
-
-Turning them into weighted training pairs is `rlhf.data.pairs`' work.
+Details besides the tiers are in `storage.judging.details`, past judgments with their comparisons in
+`storage.judging.history`. `rlhf.data.pairs` turns judgments into weighted training pairs.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from storage.core import json_columns
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import AnnotatorKind, Details, JudgedComparison, Judgment, Presentation, Tiers
 from storage.judging import details, exclusions, presentations, queue
-from storage.judging.details import BadJudgment, check_asked
+from storage.judging.details import BadJudgment, check_required
 from storage.people import annotators
 from storage.project import settings
 
@@ -27,19 +26,18 @@ __all__ = ["BadJudgment", "LeaseOver"]
 
 PAGE_ROWS = 500
 
-
-NOTHING_MORE = Details()
+NO_DETAILS = Details()
 
 
 class LeaseOver(BadJudgment):
-    """It came after the lease had lapsed and somebody else had taken the place; nothing was saved."""
+    """The lease had lapsed and another annotator had taken the place before the judgment arrived; nothing was saved."""
 
     def __init__(self, message: str, problem: str = "lease_over"):
         super().__init__(message, problem)
 
 
 def ordered_pairs(tiers: Tiers) -> Iterator[tuple[int, int]]:
-    """Every (better, worse) pair of completion ids that the tiers put in a strict order; ties give none."""
+    """Every (better, worse) pair of completion ids in different tiers. Tied completions give no pair."""
     for rank, tier in enumerate(tiers):
         for better in tier:
             for lower in tiers[rank + 1 :]:
@@ -56,29 +54,30 @@ def save(
     tiers: Tiers = (),
     all_bad: bool = False,
     skip_reason: str | None = None,
-    details: Details = NOTHING_MORE,
+    details: Details = NO_DETAILS,
 ) -> Judgment:
-    """Keeps one judgment in one transaction. When it returns, the judgment is on disk.
+    """Saves one judgment in one transaction. When it returns, the judgment is on disk.
 
-    Completions that the tiers leave out are not ranked: the judgment is marked as partial. Saving a presentation whose
-    judgment stands returns that one unchanged: a double click, or a second try after a lost reply, counts once.
+    A ranking that omits completions is marked as partial. If the presentation has an active judgment already, that one is
+    returned unchanged: a double click, or a second request after a lost reply, counts once.
 
     Raises:
-        BadJudgment: it does not fit what this annotator was shown, or the lease was over and the place taken.
+        BadJudgment: the judgment does not fit the presentation.
+        LeaseOver: the lease is over and the comparison needs no further judgment.
     """
     with store.atomic():
         presentation = _own_presentation(store, presentation_id, annotator_id)
-        standing_row = store.row("SELECT * FROM standing_judgments WHERE presentation_id = ?", [presentation_id])
-        if standing_row is not None:
-            return from_row(standing_row)
+        active_row = store.row("SELECT * FROM standing_judgments WHERE presentation_id = ?", [presentation_id])
+        if active_row is not None:
+            return from_row(active_row)
         if not queue.can_accept(store, presentation) or _judged_elsewhere(store, presentation):
             raise LeaseOver(
                 "The time for this comparison was over and it was given to somebody else, or it was withdrawn. Here is another one."
             )
-        said = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
+        checked = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
         if verdict == "rank":
-            check_asked(details, settings.current(store))
-        return _insert(store, presentation, said)
+            check_required(details, settings.current(store))
+        return _insert(store, presentation, checked)
 
 
 def correct(
@@ -90,12 +89,12 @@ def correct(
     tiers: Tiers = (),
     all_bad: bool = False,
     skip_reason: str | None = None,
-    details: Details = NOTHING_MORE,
+    details: Details = NO_DETAILS,
 ) -> Judgment:
-    """Says something else instead of an earlier judgment of one's own, which stays in the store, superseded.
+    """Replaces an earlier judgment of the same annotator. The earlier row remains in the store, superseded.
 
     Raises:
-        BadJudgment: it is somebody else's, it was corrected or undone before, or it does not fit what was shown.
+        BadJudgment: the judgment is another annotator's or superseded already, or the correction does not fit the presentation.
     """
     with store.atomic():
         row = store.row("SELECT * FROM standing_judgments WHERE id = ?", [judgment_id])
@@ -104,16 +103,16 @@ def correct(
         if row["presentation_id"] is None:
             raise BadJudgment(f"Judgment {judgment_id} was imported without what was shown: it cannot be corrected here.", "not_shown_here")
         presentation = _own_presentation(store, row["presentation_id"], annotator_id)
-        said = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
-        if row["verdict"] == "skip" and said.verdict == "rank" and not queue.can_accept(store, presentation):
+        checked = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
+        if row["verdict"] == "skip" and checked.verdict == "rank" and not queue.can_accept(store, presentation):
             raise LeaseOver("You skipped this one, and others have judged it since: it needs no more judgments.", "skip_taken")
-        return _insert(store, presentation, said, supersedes=judgment_id)
+        return _insert(store, presentation, checked, supersedes=judgment_id)
 
 
 def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tiers: Tiers, rng: random.Random | None = None) -> int:
-    """Keeps a simulated annotator's ranking, with a shuffled presentation as people get one. Returns its id.
+    """Saves a simulated annotator's ranking with a shuffled presentation, as for people. Returns the judgment's id.
 
-    A rule judges a comparison once: if its judgment stands, that one's id is returned and nothing is written.
+    A simulated annotator judges a comparison once: if it has an active judgment, that id is returned and nothing is written.
 
     Raises:
         BadJudgment: the annotator is a person, or the tiers do not rank all the completions.
@@ -124,24 +123,24 @@ def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tie
         if annotator.kind != "simulated":
             raise BadJudgment(f"{annotator.name} is a person: only a simulated annotator may judge by rule.")
         comparison = comparisons.get(store, comparison_id)
-        known = store.value(
+        earlier_id = store.value(
             "SELECT id FROM standing_judgments WHERE comparison_id = ? AND annotator_id = ?",
             [comparison_id, annotator_id],
         )
-        if known is not None:
-            return known
+        if earlier_id is not None:
+            return int(earlier_id)
         shown = [completion.id for completion in comparison.completions]
         if sorted(completion_id for tier in tiers for completion_id in tier) != sorted(shown):
             raise BadJudgment(f"A rule ranks every completion once: {tiers} is no ranking of {shown}.")
         presentation = presentations.record(store, comparison, annotator_id, rng)
-        return _insert(store, presentation, _checked(presentation, "rank", tiers, False, None, NOTHING_MORE)).id
+        return _insert(store, presentation, _checked(presentation, "rank", tiers, False, None, NO_DETAILS)).id
 
 
 def undo(store: Database, annotator_id: int) -> Judgment | None:
-    """Takes back this annotator's last standing judgment and returns it; None if they have none.
+    """Retracts this annotator's last active judgment and returns it; None if there is none.
 
-    The comparison is what `queue.next_presentation` shows them next, in the order they saw, unless others have taken its
-    place meanwhile: who undoes a skip may come too late.
+    `queue.next_presentation` then returns the same presentation again, unless the comparison has received all the judgments
+    it needs from others in the meantime, which can happen after a skip.
     """
     with store.atomic():
         row = store.row("SELECT * FROM standing_judgments WHERE annotator_id = ? ORDER BY id DESC LIMIT 1", [annotator_id])
@@ -167,7 +166,7 @@ def undo(store: Database, annotator_id: int) -> Judgment | None:
 
 
 def get(store: Database, judgment_id: int) -> Judgment:
-    """One judgment, whether it stands or not.
+    """One judgment, active or superseded.
 
     Raises:
         StoreError: there is none with this id.
@@ -179,18 +178,18 @@ def get(store: Database, judgment_id: int) -> Judgment:
 
 
 def is_judged(store: Database, presentation: Presentation) -> bool:
-    """Whether a judgment of what was presented stands."""
+    """Whether a presentation has an active judgment."""
     return bool(store.value("SELECT 1 FROM standing_judgments WHERE presentation_id = ?", [presentation.id]))
 
 
 def active(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> list[JudgedComparison]:
-    """Every vote, oldest first, as of one moment. Skips, gold, repeats and what is excluded are left out."""
+    """Every vote in one snapshot, oldest first. Skips, gold, repeats and excluded judgments are left out."""
     with store.snapshot():
         return list(stream(store, kinds=kinds))
 
 
 def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Iterator[JudgedComparison]:
-    """As `active`, a page of rows at a time. Read it inside `store.snapshot()` for the state of one moment."""
+    """As `active`, but reading a page of rows at a time. Call it inside `store.snapshot()` for a consistent view."""
     annotator_of = {annotator.id: annotator for annotator in annotators.all_annotators(store)}
     last_id = 0
     while rows := store.rows(
@@ -217,18 +216,18 @@ def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> I
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whose judgment it is, and of what."""
+    """The comparison, prompt and annotator of a judgment."""
 
     judgment_id: int
     comparison_id: int
     prompt_id: int
     annotator_id: int
     kind: str
-    """The prompt's."""
+    """Kind of the prompt."""
 
 
 def origins(store: Database, judgment_ids: Iterable[int]) -> dict[int, Origin]:
-    """Where judgments come from, by their id, whether or not they stand."""
+    """The origins of judgments, by judgment id, superseded ones included."""
     rows = store.rows(
         "SELECT j.id, j.comparison_id, c.prompt_id, j.annotator_id, p.kind FROM judgments j "
         "JOIN comparisons c ON c.id = j.comparison_id JOIN prompts p ON p.id = c.prompt_id "
@@ -239,8 +238,8 @@ def origins(store: Database, judgment_ids: Iterable[int]) -> dict[int, Origin]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What was sent, found to fit what was shown."""
+class _CheckedJudgment:
+    """A submitted judgment that fits its presentation."""
 
     verdict: Literal["rank", "skip"]
     tiers: Tiers
@@ -260,7 +259,7 @@ def _own_presentation(store: Database, presentation_id: int, annotator_id: int) 
 
 
 def _judged_elsewhere(store: Database, presentation: Presentation) -> bool:
-    """Whether this annotator's judgment of the comparison stands already, from another presentation for the same purpose."""
+    """Whether the annotator has an active judgment of the same comparison from another presentation with the same purpose."""
     return bool(
         store.value(
             "SELECT 1 FROM standing_judgments WHERE comparison_id = ? AND annotator_id = ? AND purpose = ?",
@@ -269,7 +268,9 @@ def _judged_elsewhere(store: Database, presentation: Presentation) -> bool:
     )
 
 
-def _checked(presentation: Presentation, verdict: str, tiers: Any, all_bad: bool, skip_reason: str | None, said: Details) -> _Said:
+def _checked(
+    presentation: Presentation, verdict: Literal["rank", "skip"], tiers: Any, all_bad: bool, skip_reason: str | None, submitted: Details
+) -> _CheckedJudgment:
     checked = _checked_tiers(tiers, presentation.order)
     if skip_reason is not None:
         details.check_text("skip_reason", skip_reason, details.LONGEST_NOTE)
@@ -288,8 +289,9 @@ def _checked(presentation: Presentation, verdict: str, tiers: Any, all_bad: bool
         raise BadJudgment("A skip needs a reason: choose one.", "skip_without_reason")
     if verdict == "skip" and checked:
         raise BadJudgment("A skip ranks nothing: rank or skip, not both.")
-    details.check(said, presentation.order, checked)
-    return _Said(verdict, checked, bool(all_bad), verdict == "rank" and ranked < len(presentation.order), reason, said)
+    details.check(submitted, presentation.order, checked)
+    partial = verdict == "rank" and ranked < len(presentation.order)
+    return _CheckedJudgment(verdict, checked, bool(all_bad), partial, reason, submitted)
 
 
 def _checked_tiers(tiers: Any, shown: Sequence[int]) -> Tiers:
@@ -300,16 +302,18 @@ def _checked_tiers(tiers: Any, shown: Sequence[int]) -> Tiers:
     ranked = [completion_id for tier in checked for completion_id in tier]
     if not all(checked):
         raise BadJudgment("A tier is empty: leave it out.", "empty_tier")
-    if strangers := [item for item in ranked if type(item) is not int or item not in shown]:
-        raise BadJudgment(f"{strangers} were not shown in this comparison: reload the page.")
-    if twice := sorted(shown.index(item) for item, times in Counter(ranked).items() if times > 1):
-        raise BadJudgment(f"A completion is ranked twice in {ranked}: put each in one tier.", "ranked_twice", slots=twice, shown=len(shown))
+    if not_shown := [item for item in ranked if type(item) is not int or item not in shown]:
+        raise BadJudgment(f"{not_shown} were not shown in this comparison: reload the page.")
+    if repeated := sorted(shown.index(item) for item, times in Counter(ranked).items() if times > 1):
+        raise BadJudgment(
+            f"A completion is ranked twice in {ranked}: put each in one tier.", "ranked_twice", slots=repeated, shown=len(shown)
+        )
     return checked
 
 
-def _insert(store: Database, presentation: Presentation, said: _Said, *, supersedes: int | None = None) -> Judgment:
+def _insert(store: Database, presentation: Presentation, checked: _CheckedJudgment, *, supersedes: int | None = None) -> Judgment:
     created_at = now()
-    timing = said.details.timing
+    timing = checked.details.timing
     lease = queue.lease_of(store, presentation.id)
     judgment_id = store.insert(
         "judgments",
@@ -317,44 +321,44 @@ def _insert(store: Database, presentation: Presentation, said: _Said, *, superse
             "comparison_id": presentation.comparison_id,
             "presentation_id": presentation.id,
             "annotator_id": presentation.annotator_id,
-            "verdict": said.verdict,
-            "tiers": said.tiers,
-            "all_bad": int(said.all_bad),
-            "skip_reason": said.skip_reason,
+            "verdict": checked.verdict,
+            "tiers": checked.tiers,
+            "all_bad": int(checked.all_bad),
+            "skip_reason": checked.skip_reason,
             "supersedes": supersedes,
             "created_at": created_at,
             "purpose": presentation.purpose,
-            "strength": said.details.strength,
-            "partial": int(said.partial),
-            "rationale": said.details.rationale.strip(),
+            "strength": checked.details.strength,
+            "partial": int(checked.partial),
+            "rationale": checked.details.rationale.strip(),
             "active_ms": timing and timing.active_ms,
             "idle_ms": timing and timing.idle_ms,
             "client_ms": timing and timing.client_ms,
-            # A correction is no second look at the clock.
+            # A correction may come any time later: only the first judgment measures how long judging took.
             "server_ms": None if lease is None or supersedes else store.clock.ms_since(lease.created_at),
         },
     )
-    details.write(store, judgment_id, said.details)
+    details.write(store, judgment_id, checked.details)
     excluded = exclusions.of_presentation(store, presentation.id)
     for exclusion_id in excluded:
-        # Saying it again, corrected or after an undo, does not shake an exclusion off.
+        # A correction, or a new judgment after an undo, keeps the exclusions of the earlier one.
         store.insert("excluded_judgments", {"judgment_id": judgment_id, "exclusion_id": exclusion_id})
     return Judgment(
         judgment_id,
         presentation.comparison_id,
         presentation.id,
         presentation.annotator_id,
-        said.verdict,
-        said.tiers,
-        said.all_bad,
-        said.skip_reason,
+        checked.verdict,
+        checked.tiers,
+        checked.all_bad,
+        checked.skip_reason,
         supersedes,
         created_at,
         presentation.purpose,
-        said.details.strength,
-        said.partial,
-        said.details.rationale.strip(),
-        said.verdict == "rank" and presentation.purpose == "vote" and not excluded,
+        checked.details.strength,
+        checked.partial,
+        checked.details.rationale.strip(),
+        checked.verdict == "rank" and presentation.purpose == "vote" and not excluded,
     )
 
 

@@ -1,4 +1,4 @@
-"""Presentations: in which order one annotator saw a comparison, written down before the page shows it."""
+"""Presentations: the order in which one annotator sees the completions of a comparison, stored before the page shows them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from storage.core import json_columns
-from storage.core.database import Database, now
+from storage.core.database import Database, StoreError, now
 from storage.core.records import Comparison, Guidelines, Presentation, Purpose
 
 
@@ -20,21 +20,33 @@ def record(
     purpose: Purpose = "vote",
     guidelines: Guidelines | None = None,
 ) -> Presentation:
-    """Shuffles the comparison's completions into slots for this annotator and keeps the order."""
+    """Shuffles the comparison's completions into slots for this annotator and stores the order."""
     order = [completion.id for completion in comparison.completions]
     (rng or random.SystemRandom()).shuffle(order)
     return _insert(store, comparison.id, annotator_id, order, purpose, guidelines)
 
 
-def repeat(store: Database, before: Presentation, *, guidelines: Guidelines | None = None) -> Presentation:
-    """The same comparison for the same annotator once more, in the opposite order."""
-    return _insert(store, before.comparison_id, before.annotator_id, before.order[::-1], "repeat", guidelines)
+def repeat(store: Database, earlier: Presentation, *, guidelines: Guidelines | None = None) -> Presentation:
+    """Stores a second presentation of the same comparison to the same annotator, in reverse order."""
+    return _insert(store, earlier.comparison_id, earlier.annotator_id, earlier.order[::-1], "repeat", guidelines)
 
 
 def get(store: Database, presentation_id: int) -> Presentation | None:
     """One presentation; None if there is none with this id."""
     row = store.row("SELECT * FROM presentations WHERE id = ?", [presentation_id])
     return None if row is None else from_row(row)
+
+
+def existing(store: Database, presentation_id: int) -> Presentation:
+    """One presentation.
+
+    Raises:
+        StoreError: there is none with this id.
+    """
+    presentation = get(store, presentation_id)
+    if presentation is None:
+        raise StoreError(f"There is no presentation {presentation_id} in {store.path}: reload the page.")
+    return presentation
 
 
 def from_row(row: sqlite3.Row) -> Presentation:

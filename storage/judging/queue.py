@@ -1,10 +1,11 @@
-"""Who judges what: which comparison an annotator sees next, and for how long it is theirs.
+"""The comparison queue: which comparison each annotator sees next, and for how long it is reserved for them.
 
-Open comparisons stand in a line (table `line`, kept by triggers): the highest priority first, then the oldest ticket.
-Each annotator walks along it once and never back, so that asking costs the same however much was judged before. A
-comparison that opens again, because a lease lapsed or a vote stopped counting, draws a new ticket.
+The queue is the table `line`, which triggers maintain: highest priority first, then lowest position (column `ticket`). Each
+annotator has a cursor per priority (table `line_places`) that only moves forward, so that the cost of a request does not
+grow with the number of judgments. A comparison that is opened again, because a lease lapsed or a vote stopped counting,
+gets a new position at the end.
 
-With the shares that the project's settings say, a gold comparison or a repeat takes the place of the next in line.
+With the probabilities in the project's settings, a gold comparison or a repeat is shown instead of the next in the queue.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ from storage.people import annotators
 from storage.project import guidelines, settings
 
 REPEAT_AFTER = 10
-"""Votes that lie between a judgment and its repeat at least, so that nobody simply remembers it."""
+"""Fewest votes between a judgment and its repeat, so that the annotator does not remember the earlier one."""
 
 REPEAT_AMONG = 200
-"""Votes back from there among which a repeat is drawn."""
+"""Number of votes, newest first after `REPEAT_AFTER`, from which a repeat is sampled."""
 
 GOLD_AMONG = 500
-"""The oldest gold comparisons that an annotator has not seen, among which one is drawn."""
+"""Number of gold comparisons, oldest first among those new to the annotator, from which one is sampled."""
 
-LATELY_MINUTES = 30
-"""For so long after asking for a comparison an annotator is expected back."""
+ACTIVE_MINUTES = 30
+"""An annotator counts as active for this long after requesting a comparison."""
 
-NOBODY = 0
-"""An id that no annotator has: who has judged nothing."""
+NO_ANNOTATOR = 0
+"""An id that no annotator has, so there are no judgments or cursors under it."""
 
-HELD = """
+LEASED = """
 SELECT p.*, l.id AS lease_id, l.comparison_id FROM leases l JOIN presentations p ON p.id = l.presentation_id
 JOIN comparisons c ON c.id = l.comparison_id
 WHERE l.annotator_id = ? AND l.ended_at IS NULL AND c.retired = 0 ORDER BY l.id DESC LIMIT 1
 """
-"""What this annotator holds: what was shown, or taken back, last."""
+"""The annotator's current lease with its presentation: the comparison shown, or retracted, last."""
 
 _NOT_JUDGED = """
     AND NOT EXISTS (
@@ -49,7 +50,7 @@ _NOT_JUDGED = """
         WHERE j.comparison_id = line.comparison_id AND j.annotator_id = :annotator AND j.verdict != 'retract'
             AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id))"""
 
-NEXT_IN_LINE = f"""
+NEXT_IN_QUEUE = f"""
 SELECT line.comparison_id, line.ticket, line.priority FROM line
 WHERE line.priority = :priority
     AND line.ticket > coalesce(
@@ -58,8 +59,8 @@ WHERE line.priority = :priority
 ORDER BY line.ticket LIMIT 1
 """
 
-# Priority by priority, each from the annotator's place on: without that the whole line is read for each of them.
-WAITING_FOR = f"""
+# One range per priority, from the annotator's cursor on. A single condition would scan the whole queue for each annotator.
+REMAINING = f"""
 WITH RECURSIVE priorities(priority) AS (
     SELECT max(priority) FROM line
     UNION ALL
@@ -91,9 +92,9 @@ WHERE NOT EXISTS (
 
 
 def next_presentation(store: Database, annotator_id: int, rng: random.Random | None = None) -> tuple[Comparison, Presentation] | None:
-    """The comparison that is this annotator's until its lease ends; None when nothing is left for them.
+    """Leases a comparison to this annotator and returns it with its presentation; None when none is left for them.
 
-    Asked again before an answer (the page was reloaded), or after an undo, it is the same one in the same order.
+    While the annotator has a lease, because the page was reloaded or a judgment was undone, the same presentation is returned.
 
     Raises:
         StoreError: there is no such annotator.
@@ -103,15 +104,15 @@ def next_presentation(store: Database, annotator_id: int, rng: random.Random | N
         annotators.get(store, annotator_id)
         project = settings.current(store)
         expire_leases(store)
-        held = store.row(HELD, [annotator_id])
-        if held is not None:
-            _extend(store, held["lease_id"], project)
-            return comparisons.get(store, held["comparison_id"]), presentations.from_row(held)
+        leased = store.row(LEASED, [annotator_id])
+        if leased is not None:
+            _extend(store, leased["lease_id"], project)
+            return comparisons.get(store, leased["comparison_id"]), presentations.from_row(leased)
         return _choose(store, annotator_id, project, rng)
 
 
 def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
-    """A sign of life: the lease runs anew from now. False when it is over, or what was shown is withdrawn."""
+    """Extends a lease from now on. False when the lease has ended or the comparison is retired."""
     with store.atomic():
         expire_leases(store)
         lease_id = store.value(
@@ -126,129 +127,131 @@ def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
 
 
 def can_accept(store: Database, presentation: Presentation) -> bool:
-    """Whether a judgment of what was presented may still be saved, by a lease that runs or by taking a place that is free.
+    """Whether a judgment of this presentation may still be saved: its lease is active, or the comparison needs another vote.
 
-    Gold and repeats are asked of each annotator apart and take no place. They are answered as a vote would be in their
-    stead, or whoever comes too late on purpose would know them.
+    Gold comparisons and repeats do not count towards the number of votes wanted. They are accepted or refused as a vote in
+    the same position would be; otherwise an annotator could recognise them by submitting late.
     """
-    place = store.row("SELECT retired, human_ranks + leased < wanted AS free FROM comparisons WHERE id = ?", [presentation.comparison_id])
-    if place["retired"]:
+    comparison = store.row(
+        "SELECT retired, human_ranks + leased < wanted AS free FROM comparisons WHERE id = ?", [presentation.comparison_id]
+    )
+    if comparison is None or comparison["retired"]:
         return False
     if store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id]):
         return True
-    return bool(place["free"]) if presentation.purpose == "vote" else not _passed(store, presentation)
+    return bool(comparison["free"]) if presentation.purpose == "vote" else not _would_be_reassigned(store, presentation)
 
 
-def _passed(store: Database, presentation: Presentation) -> bool:
-    """Whether a vote that was given back as this was would have gone to somebody else since.
+def _would_be_reassigned(store: Database, presentation: Presentation) -> bool:
+    """Whether a vote comparison released at the same time would have been leased to another annotator since.
 
-    That is so when all that stood in the line then is given out, and somebody else has asked after it.
+    That is the case when everything queued at that time has been handed out and another annotator has made a request since.
     """
-    back = store.row("SELECT ticket, at FROM given_back WHERE presentation_id = ?", [presentation.id])
-    if back is None or store.value("SELECT 1 FROM line WHERE ticket <= ? LIMIT 1", [back["ticket"]]):
+    released = store.row("SELECT ticket, at FROM given_back WHERE presentation_id = ?", [presentation.id])
+    if released is None or store.value("SELECT 1 FROM line WHERE ticket <= ? LIMIT 1", [released["ticket"]]):
         return False
-    asked = "SELECT 1 FROM line_places WHERE annotator_id != ? AND asked_at >= ? LIMIT 1"
-    return bool(store.value(asked, [presentation.annotator_id, back["at"]]))
+    requested = "SELECT 1 FROM line_places WHERE annotator_id != ? AND asked_at >= ? LIMIT 1"
+    return bool(store.value(requested, [presentation.annotator_id, released["at"]]))
 
 
 def reopen_lease(store: Database, presentation: Presentation) -> None:
-    """Reserves what an annotator took back, so that it is what they see next."""
+    """Leases the presentation of a retracted judgment to its annotator again, so that they see it next."""
     _lease(store, presentation, "undo", 1.0, settings.current(store))
 
 
 def expire_leases(store: Database) -> None:
-    """Ends the leases whose time is over; their comparisons go to the end of the line."""
-    moment, longest = store.clock.text(), _expiry(store, settings.current(store))
+    """Ends the leases that have expired; triggers put their comparisons at the end of the queue."""
+    moment, latest = store.clock.text(), _expiry(store, settings.current(store))
     with store.atomic() as connection:
-        # Written before the clock was set back and the program started again: no lease is longer than a lease.
-        connection.conn.execute("UPDATE leases SET expires_at = ?1 WHERE ended_at IS NULL AND expires_at > ?1", [longest])
+        # A lease written before the machine's clock was set back and rankloop restarted would last too long: it is shortened.
+        connection.conn.execute("UPDATE leases SET expires_at = ?1 WHERE ended_at IS NULL AND expires_at > ?1", [latest])
         connection.conn.execute("UPDATE leases SET ended_at = ?1, outcome = 'lapsed' WHERE ended_at IS NULL AND expires_at <= ?1", [moment])
 
 
 def lease_of(store: Database, presentation_id: int) -> Lease | None:
-    """The last lease of a presentation; None for an imported or simulated one."""
+    """The last lease of a presentation; None if it was imported or simulated."""
     row = store.row("SELECT * FROM leases WHERE presentation_id = ? ORDER BY id DESC LIMIT 1", [presentation_id])
     return None if row is None else Lease(**dict(row))
 
 
 def depth(store: Database) -> int:
-    """Comparisons that wait for a person, leased ones left out."""
-    return store.value("SELECT count(*) FROM line")
+    """Number of comparisons in the queue. Leased ones are not in it."""
+    return int(store.value("SELECT count(*) FROM line"))
 
 
 def least_waiting(store: Database, at_most: int) -> int:
-    """How many comparisons wait for the annotator who has the fewest left, of those who asked lately; `at_most` or less.
+    """Number of comparisons left for the active annotator who has the fewest left, counted up to `at_most`.
 
-    What they judged or skipped does not wait for them, though it may for others. Without annotators, the line itself.
+    Comparisons that the annotator has judged or skipped are not counted. Without active annotators, the whole queue is.
     """
-    lately = window(minutes=LATELY_MINUTES)
-    rows = store.rows("SELECT DISTINCT annotator_id FROM line_places WHERE asked_at BETWEEN ? AND ?", lately).fetchall()
-    people = [row["annotator_id"] for row in rows] or [NOBODY]
-    return min(
-        store.value(f"SELECT count(*) FROM ({WAITING_FOR} LIMIT :at_most)", {"annotator": person, "at_most": at_most}) for person in people
-    )
+    recent = window(minutes=ACTIVE_MINUTES)
+    rows = store.rows("SELECT DISTINCT annotator_id FROM line_places WHERE asked_at BETWEEN ? AND ?", recent).fetchall()
+    active = [row["annotator_id"] for row in rows] or [NO_ANNOTATOR]
+    remaining = f"SELECT count(*) FROM ({REMAINING} LIMIT :at_most)"
+    return min(int(store.value(remaining, {"annotator": annotator_id, "at_most": at_most})) for annotator_id in active)
 
 
 def _choose(store: Database, annotator_id: int, project: ProjectSettings, rng: random.Random) -> tuple[Comparison, Presentation] | None:
-    """Draws between gold, repeat and line. A share that has nothing to offer falls to the line.
+    """Samples whether to show a gold comparison, a repeat or the next in the queue, and leases it.
 
-    When the line has nothing more, nothing is shown: what then still came would give itself away as gold or repeat.
+    The queue takes the probability of gold or repeats when there are none to show. When the queue is empty nothing is shown:
+    an annotator could recognise what came after its end as gold or a repeat.
     """
-    found = _next_readable(store, annotator_id)
-    if found is None:
+    readable = _next_readable(store, annotator_id)
+    if readable is None:
         return None
-    place, next_one = found
-    # Both are read whatever is drawn: how long an answer takes must not tell what came of it.
+    position, queued = readable
+    # Both lists are read whatever the sample is, so that the response time does not reveal which kind was chosen.
     gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id, among=GOLD_AMONG) if project.gold_share else []
     repeatable = {"annotator": annotator_id, "among": REPEAT_AMONG, "after": REPEAT_AFTER}
     repeats = _ids(store, REPEATABLE, **repeatable) if project.repeat_share else []
     p_gold = project.gold_share if gold else 0.0
     p_repeat = project.repeat_share if repeats else 0.0
-    drawn = rng.random()
-    if drawn < p_gold:
+    sample = rng.random()
+    if sample < p_gold:
         comparison = comparisons.get(store, rng.choice(gold))
-        shown = presentations.record(store, comparison, annotator_id, rng, purpose="gold", guidelines=guidelines.current(store))
-        _lease(store, shown, "gold", p_gold / len(gold), project)
-        return comparison, shown
-    if drawn < p_gold + p_repeat:
-        before = presentations.get(store, rng.choice(repeats))
-        comparison = comparisons.get(store, before.comparison_id)
-        shown = presentations.repeat(store, before, guidelines=guidelines.current(store))
-        _lease(store, shown, "repeat", p_repeat / len(repeats), project)
-        return comparison, shown
-    _stand_at(store, annotator_id, place["priority"], place["ticket"])
-    shown = presentations.record(store, next_one, annotator_id, rng, guidelines=guidelines.current(store))
-    _lease(store, shown, "oldest", 1.0 - p_gold - p_repeat, project)
-    return next_one, shown
+        presentation = presentations.record(store, comparison, annotator_id, rng, purpose="gold", guidelines=guidelines.current(store))
+        _lease(store, presentation, "gold", p_gold / len(gold), project)
+        return comparison, presentation
+    if sample < p_gold + p_repeat:
+        earlier = presentations.existing(store, rng.choice(repeats))
+        comparison = comparisons.get(store, earlier.comparison_id)
+        presentation = presentations.repeat(store, earlier, guidelines=guidelines.current(store))
+        _lease(store, presentation, "repeat", p_repeat / len(repeats), project)
+        return comparison, presentation
+    _advance_cursor(store, annotator_id, position["priority"], position["ticket"])
+    presentation = presentations.record(store, queued, annotator_id, rng, guidelines=guidelines.current(store))
+    _lease(store, presentation, "oldest", 1.0 - p_gold - p_repeat, project)
+    return queued, presentation
 
 
 def _next_readable(store: Database, annotator_id: int) -> tuple[sqlite3.Row, Comparison] | None:
-    """The place of `_next_in_line` and what stands there. What cannot be read is passed, or nobody would ever come past it."""
-    while (place := _next_in_line(store, annotator_id)) is not None:
-        if found := comparisons.many(store, [place["comparison_id"]]):
-            return place, found[0]
-        _stand_at(store, annotator_id, place["priority"], place["ticket"])
+    """The next position in the queue and its comparison. Unreadable comparisons are skipped: they would block the queue."""
+    while (position := _next_position(store, annotator_id)) is not None:
+        if found := comparisons.many(store, [position["comparison_id"]]):
+            return position, found[0]
+        _advance_cursor(store, annotator_id, position["priority"], position["ticket"])
     return None
 
 
-def _next_in_line(store: Database, annotator_id: int) -> sqlite3.Row | None:
-    """The first in line that the annotator has not judged. The end of what was passed is written down."""
+def _next_position(store: Database, annotator_id: int) -> sqlite3.Row | None:
+    """The first position in the queue whose comparison the annotator has not judged. Moves the cursor past finished priorities."""
     priority = store.value("SELECT max(priority) FROM line")
     while priority is not None:
-        found = store.row(NEXT_IN_LINE, {"annotator": annotator_id, "priority": priority})
-        if found is not None:
-            return found
-        _stand_at(store, annotator_id, priority, store.value("SELECT max(ticket) FROM line WHERE priority = ?", [priority]))
+        position = store.row(NEXT_IN_QUEUE, {"annotator": annotator_id, "priority": priority})
+        if position is not None:
+            return position
+        _advance_cursor(store, annotator_id, priority, store.value("SELECT max(ticket) FROM line WHERE priority = ?", [priority]))
         priority = store.value("SELECT max(priority) FROM line WHERE priority < ?", [priority])
     return None
 
 
-def _stand_at(store: Database, annotator_id: int, priority: int, ticket: int) -> None:
-    """Writes down how far along the line an annotator has come, so that the next walk is short."""
+def _advance_cursor(store: Database, annotator_id: int, priority: int, position: int) -> None:
+    """Stores the position up to which an annotator has gone through the queue, so that the next search starts there."""
     store.connection.conn.execute(
         "INSERT INTO line_places (annotator_id, priority, ticket, asked_at) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (annotator_id, priority) DO UPDATE SET ticket = excluded.ticket, asked_at = excluded.asked_at",
-        [annotator_id, priority, ticket, now()],
+        [annotator_id, priority, position, now()],
     )
 
 

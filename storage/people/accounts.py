@@ -30,14 +30,16 @@ __all__ = ["SignInRefused"]
 LOCAL_NAME = "local"
 
 IDLE_HOURS = 12
-"""A session ends when it has not been used for so long."""
+"""Hours without use after which a session ends."""
 LONGEST_DAYS = 7
-"""A session ends so long after the sign-in, however much it is used."""
+"""Days after the sign-in after which a session ends, used or not."""
 RENEW_MINUTES = 15
-"""A session in use is written down anew at most so often."""
+"""Fewest minutes between two renewals of a session in the store."""
 
 SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1000
+
+SIGNED_OUT = "You are not signed in any more: sign in again, then change the password."
 
 HASHER = PasswordHasher()
 
@@ -47,7 +49,7 @@ _ACCOUNTS = f"SELECT {_COLUMNS} FROM accounts a JOIN annotators n ON n.id = a.an
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who may sign in. Acts, and is shown, as the annotator of the same name."""
+    """A person who may sign in. They judge, and are shown, as the annotator of the same name."""
 
     id: int
     annotator: Annotator
@@ -66,7 +68,7 @@ class Session:
 
     account: Account
     due: bool
-    """Whether its use should be written down, with `renew`."""
+    """Whether the session should be renewed in the store with `renew`."""
 
 
 def any_accounts(store: Database) -> bool:
@@ -82,7 +84,7 @@ def any_accounts(store: Database) -> bool:
 
 
 def local(store: Database) -> Annotator:
-    """Whom everybody acts as while there are no accounts."""
+    """The annotator that everyone acts as while there are no accounts."""
     # On the path of every judgment: `ensure` would take the write lock each time.
     row = store.row("SELECT id AS annotator_id, * FROM annotators WHERE name = ?", [LOCAL_NAME])
     return _annotator(row) if row else annotators.ensure(store, LOCAL_NAME)
@@ -258,10 +260,12 @@ def change_password(store: Database, token: str, current: str, new: str, origin:
     """
     account = of_token(store, token)
     if account is None:
-        raise StoreError("You are not signed in any more: sign in again, then change the password.")
+        raise StoreError(SIGNED_OUT)
     new = _checked_password(new)
     wait_s = sign_in_throttle.begin(store, account_names.folded(account.name), origin)
     row = _row(store, account.name)
+    if row is None:
+        raise StoreError(SIGNED_OUT)
     if not _verify(row["password_hash"], current):
         again = f"try again in {wait_s} s" if wait_s else "try again"
         raise SignInRefused(f"This is not your current password: {again}, or ask a lead to set a new one.", wait_s)
@@ -277,8 +281,9 @@ def change_password(store: Database, token: str, current: str, new: str, origin:
 
 def known_browser(store: Database, name: str, kept: str | None) -> str | None:
     """The id of a browser that keeps a note of having signed in as this account; None for any other."""
-    row = _row(store, name) if kept else None
-    return known_browsers.id_of(kept, row["password_hash"], row["id"]) if row else None
+    if not kept or (row := _row(store, name)) is None:
+        return None
+    return known_browsers.id_of(kept, row["password_hash"], row["id"])
 
 
 def browser_notes(store: Database, account_id: int, kept: str | None) -> str:
@@ -311,9 +316,9 @@ def session(store: Database, token: str) -> Session | None:
 
 
 def of_token(store: Database, token: str) -> Account | None:
-    """Whose session this is, None if it is nobody's or over."""
-    found = session(store, token)
-    return found and found.account
+    """The account of a session; None if there is no such session or it has ended."""
+    current = session(store, token)
+    return None if current is None else current.account
 
 
 def renew(store: Database, token: str) -> None:
@@ -347,7 +352,7 @@ def checked_roles(roles: Iterable[str]) -> frozenset[Role]:
         raise StoreError(f"Unknown role {', '.join(unknown)}: choose among {', '.join(ROLES)}.")
     if not chosen:
         raise StoreError(f"An account needs a role: choose among {', '.join(ROLES)}.")
-    return chosen
+    return frozenset(role for role in ROLES if role in chosen)
 
 
 def in_order(roles: Iterable[Role]) -> list[Role]:

@@ -102,11 +102,11 @@ def release_all(store: Database, name: str) -> None:
 
 
 def _refuse_early(store: Database, name: str, origin: Origin, at: datetime) -> tuple[int, int]:
-    """The failures so far of this origin, and of all addresses together."""
+    """Returns the failures of this origin and of all addresses together, unless the attempt comes too early."""
     since = as_text(at - timedelta(hours=FORGET_HOURS))
-    found = "SELECT count(*), max(created_at) FROM sign_in_failures WHERE name = ? AND created_at > ?"
-    own, own_last = store.row(f"{found} AND origin = ?", [name, since, origin.key])
-    crowd, crowd_last = store.row(f"{found} AND origin NOT LIKE 'browser %'", [name, since])
+    counted = "SELECT count(*), max(created_at) FROM sign_in_failures WHERE name = ? AND created_at > ?"
+    own, own_last = _count_and_last(store, f"{counted} AND origin = ?", [name, since, origin.key])
+    crowd, crowd_last = _count_and_last(store, f"{counted} AND origin NOT LIKE 'browser %'", [name, since])
     left = max(
         _left(_own_wait_s(own), own_last, at),
         0 if origin.known else _left(_crowd_wait_s(crowd), crowd_last, at),
@@ -116,9 +116,17 @@ def _refuse_early(store: Database, name: str, origin: Origin, at: datetime) -> t
     return own, crowd
 
 
-def _left(wait_s: int, last: str, at: datetime) -> int:
-    """Seconds that are left of a wait, at most the whole of it."""
-    return ceil(wait_s - max(0.0, (at - datetime.fromisoformat(last)).total_seconds())) if wait_s else 0
+def _count_and_last(store: Database, sql: str, parameters: list[str]) -> tuple[int, str | None]:
+    """The number of failures that a query counts, and the time of the last one."""
+    row = store.row(sql, parameters)
+    return (0, None) if row is None else (row[0], row[1])
+
+
+def _left(wait_s: int, last: str | None, at: datetime) -> int:
+    """Seconds that remain of a wait of `wait_s` since `last`, at most `wait_s`."""
+    if not wait_s or last is None:
+        return 0
+    return ceil(wait_s - max(0.0, (at - datetime.fromisoformat(last)).total_seconds()))
 
 
 def _own_wait_s(failures: int) -> int:

@@ -24,7 +24,7 @@ LOST = "The worker stopped without a word. Its log may say why; resume the run t
 _ACTIVE = ", ".join(f"'{status}'" for status in ACTIVE_STATUSES)
 
 
-def create(store: Database, run_id: str, *, config: dict, seed: int, versions: dict, by: int | None = None) -> Run:
+def create(store: Database, run_id: str, *, config: dict[str, Any], seed: int, versions: dict[str, Any], by: int | None = None) -> Run:
     """Writes a queued run, started by the person `by`; None is the command line.
 
     Raises:
@@ -106,17 +106,17 @@ def set_stage(store: Database, run_id: str, stage: str | None, progress: float, 
     )
 
 
-def set_snapshot(store: Database, run_id: str, snapshot: dict) -> None:
+def set_snapshot(store: Database, run_id: str, snapshot: dict[str, Any]) -> None:
     """Says which data the run trains on."""
     _update(store, run_id, "snapshot = :snapshot", snapshot=to_json(snapshot))
 
 
-def set_validation(store: Database, run_id: str, validation: dict) -> None:
+def set_validation(store: Database, run_id: str, validation: dict[str, Any]) -> None:
     """Says how good the reward model is on prompts that it was not fitted to; a resumed run keeps it."""
     _update(store, run_id, "validation = :validation", validation=to_json(validation))
 
 
-def finish(store: Database, run_id: str, status: RunStatus, *, error: str | None = None, result: dict | None = None) -> None:
+def finish(store: Database, run_id: str, status: RunStatus, *, error: str | None = None, result: dict[str, Any] | None = None) -> None:
     """Ends the run.
 
     Raises:

@@ -63,7 +63,7 @@ def test_a_sound_store_says_nothing(store, caplog):
 
 
 def test_nobody_waits_long_for_it(store, monkeypatch):
-    monkeypatch.setattr("storage.core.integrity._look", lambda store: time.sleep(5))
+    monkeypatch.setattr("storage.core.integrity._check", lambda store: time.sleep(5))
     began = time.monotonic()
     assert integrity.start_quick_check(store, wait_s=0.1) == "" and time.monotonic() - began < 4
 

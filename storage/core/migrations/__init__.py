@@ -1,9 +1,9 @@
 """The schema, one SQL file after another. A migration that has shipped is never edited.
 
-Ids are integer keys; lists and objects are JSON text; times are ISO 8601 UTC text. What people did is append-only: a
+Ids are integer keys; lists and objects are JSON text; times are ISO 8601 UTC text. Judgments and other acts are append-only: a
 correction or an undo is a new row that `supersedes` an older one, and an exclusion names the judgments that do not count.
-Triggers keep what is asked all the time beside the rows it is asked about (`judgments.counts`, `comparisons.human_ranks`,
-`human_skips`, `leased`, `annotators.judged`, the `line`); all of it can be worked out again from the other rows.
+Triggers maintain the columns and tables that are read most (`judgments.counts`, `comparisons.human_ranks`, `human_skips`,
+`leased`, `annotators.judged`, the queue `line`); all of them can be computed again from the other rows.
 """
 
 from __future__ import annotations

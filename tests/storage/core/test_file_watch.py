@@ -132,7 +132,7 @@ def test_a_copy_that_cannot_be_written_is_said_and_tried_again(world, monkeypatc
     with pytest.raises(StoreError, match="A copy could not be written: make room in the data folder and leave rankloop running"):
         world.rank(world.ann)
     monkeypatch.undo()
-    monkeypatch.setattr(database, "RESCUE_AGAIN_S", 0.0)
+    monkeypatch.setattr(database, "RESCUE_RETRY_S", 0.0)
     with pytest.raises(StoreError, match="rankloop restore rankloop-rescued-"):
         world.rank(world.ann)
 

@@ -605,7 +605,7 @@ def test_plain_rows_that_are_none(record, reason):
     ],
 )
 def test_times(said, kept):
-    assert rows.moment(said) == kept
+    assert rows.timestamp(said) == kept
 
 
 # Anything at all

@@ -199,6 +199,6 @@ def test_gold_is_listed_like_any_other(world):
 
 
 def test_a_long_history_is_read_by_index(world):
-    plan = world.store.rows("EXPLAIN QUERY PLAN SELECT j.id " + history._STANDING + "ORDER BY j.id DESC LIMIT 20", {"annotator": 1})
+    plan = world.store.rows("EXPLAIN QUERY PLAN SELECT j.id " + history._ACTIVE + "ORDER BY j.id DESC LIMIT 20", {"annotator": 1})
     steps = [row["detail"] for row in plan]
     assert not [step for step in steps if step.startswith("SCAN") or "TEMP B-TREE" in step], steps

@@ -389,9 +389,9 @@ def test_the_defaults_ask_for_neither(world):
     assert (ProjectSettings().gold_share, ProjectSettings().repeat_share) == (0, 0)
 
 
-@pytest.mark.parametrize("name", ["HELD", "NEXT_IN_LINE", "UNSEEN_GOLD", "REPEATABLE"])
+@pytest.mark.parametrize("name", ["LEASED", "NEXT_IN_QUEUE", "UNSEEN_GOLD", "REPEATABLE"])
 def test_asks_indexes_only_and_sorts_nothing(store, name):
-    given = [1] if name == "HELD" else {"annotator": 1, "priority": 0, "among": 9, "after": 1}
+    given = [1] if name == "LEASED" else {"annotator": 1, "priority": 0, "among": 9, "after": 1}
     plan = [row["detail"] for row in store.rows(f"EXPLAIN QUERY PLAN {getattr(queue, name)}", given)]
     walks = [step for step in plan if step.startswith("SCAN") and "INDEX" not in step and step != "SCAN mine"]
     assert walks == [] and not any("TEMP B-TREE" in step for step in plan)

@@ -36,13 +36,13 @@ def test_another_process_and_a_restart_make_the_same(store, token):
         again.close()
 
 
-def test_two_processes_that_begin_at_once_draw_one_key(store):
+def test_two_processes_that_start_at_once_create_one_key(store):
     other = Database(store.path)
     try:
         first, second = RowTokens(store), RowTokens(other)
         assert (first.open("judgment", "x" * 32, 1), second.open("judgment", "x" * 32, 1)) == (None, None)
         # As if both had found none.
-        assert first._draw() == second._draw() == RowTokens(store)._key()
+        assert first._create_key() == second._create_key() == RowTokens(store)._key()
         assert store.value("SELECT count(*) FROM keys") == 1
     finally:
         other.close()
