@@ -29,7 +29,8 @@ def page(name: str) -> gr.Tab:
 def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_config: RoundConfig) -> gr.Blocks:
     """Every page over one store. Launch or mount it with `**launch_options()`."""
     gate = Auth(store)
-    with gr.Blocks(title="rankloop", analytics_enabled=False) as app:
+    app = gr.Blocks(title="rankloop", analytics_enabled=False)
+    with app:
         html("<h1>rankloop</h1>", elem_id="title")
         visitor_line(app, gate)
         with gr.Tabs(elem_id="pages") as pages:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from rlhf.serving.client import PolicyClient, PolicyServerBusy, PolicyServerDown
 from rlhf.serving.limits import LONGEST_DEMO
 from storage.content import policies
 from storage.core.database import Database
+from storage.core.records import Message
 
 EXAMPLES = (
     "I always feel nervous before giving a talk at work. What should I do?",
@@ -131,7 +132,7 @@ class DemoPage:
                 yield {self.notice: presenters.notice(words("demo.too_many", each=AT_ONCE_EACH, all=AT_ONCE), "warn")}
                 return
             yield {self.notice: "", **{pane: presenters.answer(words, "", writing=True) for pane in models}}
-            conversation = [{"role": "user", "content": prompt}]
+            conversation: list[Message] = [{"role": "user", "content": prompt}]
             streams = {
                 pane: self.client.stream(model, conversation, temperature=temperature, max_tokens=int(max_tokens))
                 for pane, model in models.items()
@@ -173,14 +174,14 @@ class Asking:
             self._now += Counter()
 
 
-async def merged(streams: Mapping[Any, AsyncIterator[str]]) -> AsyncIterator[tuple[Any, str | PolicyServerDown | None]]:
+async def merged(streams: Mapping[Any, AsyncGenerator[str, None]]) -> AsyncGenerator[tuple[Any, str | PolicyServerDown | None], None]:
     """What several streams say, as it comes: each one's deltas, then None, or the error that ended it.
 
     Closing this closes them, also while they wait for a word: a model that nobody listens to stops writing.
     """
     inbox: asyncio.Queue[tuple[Any, str | PolicyServerDown | None]] = asyncio.Queue()
 
-    async def pump(name: Any, deltas: AsyncIterator[str]) -> None:
+    async def pump(name: Any, deltas: AsyncGenerator[str, None]) -> None:
         end: PolicyServerDown | None = None
         try:
             async with aclosing(deltas):

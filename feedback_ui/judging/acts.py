@@ -35,7 +35,8 @@ def _slots(act: Mapping[str, Any], choice: str, shown: int) -> Sequence[Sequence
     if choice in ("tie", "both_bad"):
         return [range(shown)]
     if choice == "rank":
-        return act["tiers"]
+        tiers: Sequence[Sequence[int]] = act["tiers"]
+        return tiers
     if shown != 2:
         raise ValueError(f"{choice!r} is for two answers")
     return PAIR[choice]

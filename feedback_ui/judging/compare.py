@@ -50,7 +50,7 @@ def build(store: Database, client: PolicyClient, gate: Auth) -> gr.HTML:
     return judging_component("compare", [next_comparison, judge, undo, renew])
 
 
-def answered(gate: Auth, request: gr.Request, function: Callable[[Annotator, Translator, dict], Reply], data: Any) -> Reply:
+def answered(gate: Auth, request: gr.Request, function: Callable[[Annotator, Translator, dict[str, Any]], Reply], data: Any) -> Reply:
     """What the function says to this annotator, or why it says nothing: the page keeps its draft and shows what to do."""
     try:
         visitor = gate.acts(request, "annotator")

@@ -174,7 +174,7 @@ def past_row(words: Translator, past: PastJudgment, *, token: str) -> dict[str, 
 
 def exclusion_view(past: PastJudgment) -> dict[str, str] | None:
     """Why a vote does not count, in the words of whoever excluded it."""
-    return past.exclusion and {"rule": past.exclusion.rule, "reason": past.exclusion.reason}
+    return None if past.exclusion is None else {"rule": past.exclusion.rule, "reason": past.exclusion.reason}
 
 
 def past_view(words: Translator, past: PastJudgment, project: ProjectSettings, *, token: str) -> dict[str, Any]:
@@ -205,9 +205,13 @@ def said(judgment: Judgment, details: Details, order: Sequence[int]) -> dict[str
         "strength": details.strength,
         "aspects": {str(slot_of[completion_id]): dict(ratings) for completion_id, ratings in details.aspects.items()},
         "rationale": details.rationale,
-        "ideal": details.ideal and {"text": details.ideal.text, "slot": slot_of.get(details.ideal.completion_id)},
-        "flags": [{"kind": flag.kind, "note": flag.note, "slot": slot_of.get(flag.completion_id)} for flag in details.flags],
+        "ideal": details.ideal and {"text": details.ideal.text, "slot": _slot_or_none(slot_of, details.ideal.completion_id)},
+        "flags": [{"kind": flag.kind, "note": flag.note, "slot": _slot_or_none(slot_of, flag.completion_id)} for flag in details.flags],
     }
+
+
+def _slot_or_none(slot_of: Mapping[int, int], completion_id: int | None) -> int | None:
+    return None if completion_id is None else slot_of.get(completion_id)
 
 
 def _tiers(judgment: Judgment, slot_of: Mapping[int, int]) -> list[list[int]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from feedback_ui.shared.i18n import Translator
 from storage.core.database import StoreError, StoreLocked
@@ -28,7 +29,7 @@ def slot_name(slot: int, shown: int) -> str:
     return "AB"[slot] if shown == 2 else str(slot + 1)
 
 
-def _said(words: Translator, values: dict) -> dict:
+def _said(words: Translator, values: dict[str, Any]) -> dict[str, Any]:
     said = {name: f"{value:,}" if isinstance(value, int) else value for name, value in values.items()}
     if "slots" in values:
         said["answers"] = _names(values["slots"], values["shown"])

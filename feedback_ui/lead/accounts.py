@@ -15,7 +15,7 @@ from feedback_ui.shared import presenters
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.core.database import StoreError
-from storage.core.records import ROLES
+from storage.core.records import ROLES, Role
 from storage.people import accounts
 
 
@@ -86,7 +86,7 @@ class AccountsSection:
             self.said: "",
         }
 
-    def add(self, name: str, password: str, roles: list[str], request: gr.Request) -> dict[Component, Any]:
+    def add(self, name: str, password: str, roles: list[Role], request: gr.Request) -> dict[Component, Any]:
         visitor, words = self.gate.acts(request, "lead"), translator_for(request)
         first = not accounts.any_accounts(self.store)
         try:
@@ -103,7 +103,7 @@ class AccountsSection:
             self.said: lead_view.reload_notice(words, said) if first else presenters.notice(said),
         }
 
-    def set_roles(self, account_id: int | None, roles: list[str], request: gr.Request) -> dict[Component, Any]:
+    def set_roles(self, account_id: int | None, roles: list[Role], request: gr.Request) -> dict[Component, Any]:
         return self._change(request, lambda by: accounts.set_roles(self.store, _known(account_id), roles, by), "lead.accounts.roles_set")
 
     def set_password(self, account_id: int | None, password: str, request: gr.Request) -> dict[Component, Any]:

@@ -115,12 +115,13 @@ class ExclusionsSection:
     ) -> dict[Component, Any]:
         """One judgment where a number is given; else everything that counts of the chosen annotator."""
         visitor, words = self.gate.acts(request, "lead"), translator_for(request)
-        said = {"rule": rule or "", "reason": reason or "", "by": visitor.annotator.id}
+        rule, reason, by = rule or "", reason or "", visitor.annotator.id
         try:
             if (judgment or "").strip():
-                made = exclusions.exclude(self.store, _numbers(words, judgment), **said)
+                made = exclusions.exclude(self.store, _numbers(words, judgment), rule=rule, reason=reason, by=by)
             elif annotator_id is not None:
-                made = exclusions.exclude_annotator(self.store, annotator_id, since=_day(words, since), **said)
+                day = _day(words, since)
+                made = exclusions.exclude_annotator(self.store, annotator_id, since=day, rule=rule, reason=reason, by=by)
             else:
                 raise ValueError(words("lead.exclusions.nothing_chosen"))
         except (ValueError, StoreError) as error:

@@ -10,8 +10,8 @@ from gradio.components import Component
 from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import translator_for
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.i18n import Translator, translator_for
+from feedback_ui.shared.theme import QUIET, html, label, unchanged
 from storage.core.database import StoreError
 from storage.project import guidelines
 
@@ -58,7 +58,7 @@ class GuidelinesSection:
         self.gate.reads(request, "lead")
         versions = guidelines.versions(self.store)
         if (draft or "").strip() not in ("", *(version.text for version in versions)):
-            return gr.skip()
+            return unchanged()
         now = versions[0].text if versions else ""
         return {self.editor: now, self.preview: lead_view.guideline_preview(translator_for(request), now)}
 
@@ -87,5 +87,5 @@ class GuidelinesSection:
         found = next(((len(every) - i, g) for i, g in enumerate(every) if g.id == guidelines_id), None)
         return lead_view.guideline_version(words, *found) if found else ""
 
-    def _versions(self, words) -> str:
+    def _versions(self, words: Translator) -> str:
         return lead_view.guideline_list(words, guidelines.versions(self.store), names(self.store))

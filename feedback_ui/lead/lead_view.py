@@ -45,7 +45,9 @@ SHOWN_ROW_ERRORS = 50
 
 
 def who(words: Translator, names: Mapping[int, str], annotator_id: int | None) -> str:
-    return text(names[annotator_id]) if annotator_id in names else f'<span class="rl-muted">{words("lead.by_program")}</span>'
+    if annotator_id is None or annotator_id not in names:
+        return f'<span class="rl-muted">{words("lead.by_program")}</span>'
+    return text(names[annotator_id])
 
 
 def letters(comparison: Comparison, tiers: Tiers) -> str:
@@ -398,6 +400,6 @@ def _detail(words: Translator, entry: AuditEntry) -> str:
             return words("lead.audit.made_of", made=numbers[0], asked=numbers[1])
         return words("lead.audit.comparisons", count=numbers[0])
     if entry.act == "excluded":
-        said, _, reason = entry.detail.partition(": ")
-        return f"{rule(words, said)}: {reason}"
+        rule_name, _, reason = entry.detail.partition(": ")
+        return f"{rule(words, rule_name)}: {reason}"
     return entry.detail

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 from gradio.components import Component
@@ -27,7 +27,11 @@ class PromptsSection:
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=280):
                     self.file = gr.UploadButton(
-                        label("lead.prompts.choose_file"), file_types=[".jsonl"], file_count="single", elem_id="prompts-file"
+                        # Gradio takes a text by language here too, and does not say so.
+                        cast(str, label("lead.prompts.choose_file")),
+                        file_types=[".jsonl"],
+                        file_count="single",
+                        elem_id="prompts-file",
                     )
                     html(label("lead.prompts.file_help"), elem_classes="rl-muted rl-small")
                 with gr.Column(min_width=280):

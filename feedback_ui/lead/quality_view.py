@@ -63,7 +63,7 @@ def _share(words: Translator, share: Share) -> tuple[Spread, str, str]:
 
 
 def _left(words: Translator, left: LeftShare) -> tuple[Spread, str, str]:
-    if left.share is None:
+    if left.share is None or left.p_value is None:
         return (None, None, None), NOTHING, words("lead.quality.no_sides")
     said = f"{percent(left.share)} {_between(words, percent(left.low), percent(left.high))}"
     verdict = "lead.quality.side_matters" if left.p_value < 0.05 else "lead.quality.side_fair"
@@ -122,7 +122,7 @@ def _with_number(words: Translator, share: float | None, of: int) -> str:
 
 
 def _left_cell(words: Translator, left: LeftShare) -> str:
-    if left.share is None:
+    if left.share is None or left.p_value is None:
         return NOTHING
     tone = "rl-warn" if left.p_value < 0.05 else "rl-muted"
     return (

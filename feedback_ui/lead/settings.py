@@ -11,7 +11,7 @@ from gradio.components import Component
 from feedback_ui.lead.section import SectionContext, refusal
 from feedback_ui.shared import presenters
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.theme import QUIET, FieldTexts, html, label
 from storage.core.database import StoreError
 from storage.core.records import ProjectSettings
 from storage.project import settings
@@ -72,7 +72,7 @@ class SettingsSection:
 
 
 def _field(name: str) -> Component:
-    common = {
+    common: FieldTexts = {
         "label": label(f"lead.settings.{name}.label"),
         "info": label(f"lead.settings.{name}.help"),
         "elem_id": f"setting-{name.replace('_', '-')}",

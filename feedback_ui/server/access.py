@@ -131,7 +131,7 @@ class AccessMiddleware:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             headers = [header for header in scope["headers"] if header[0] not in OF_A_PROXY]
-            await self._http(scope | {"headers": headers}, receive, with_headers(send))
+            await self._http({**scope, "headers": headers}, receive, with_headers(send))
         else:
             # No page uses a websocket, and the server answers this with 403.
             await send({"type": "websocket.close", "code": 1008})
@@ -140,11 +140,11 @@ class AccessMiddleware:
         request = Request(scope)
         try:
             visitor = self.gate.visitor(request)
-            response, route = self._judge(request, visitor)
+            route = self._route_or_refusal(request, visitor)
         except StoreError as error:
-            response, route = refusal(503, browser_message(error)), None
-        if response is not None:
-            await response(scope, receive, send)
+            route = refusal(503, browser_message(error))
+        if isinstance(route, Response):
+            await route(scope, receive, send)
             return
         files: list[Path] = []
         try:
@@ -157,10 +157,10 @@ class AccessMiddleware:
         except BadBody as error:
             await refused_body(request, error)(scope, receive, send)
             return
-        if visitor and visitor.due:
+        if visitor and visitor.due and (token := self.gate.token(request)):
             # A full disk must not keep anybody from reading.
             with suppress(StoreError):
-                await run_in_threadpool(accounts.renew, self.gate.store, self.gate.token(request))
+                await run_in_threadpool(accounts.renew, self.gate.store, token)
         if visitor:
             scope = with_session_key_in_url(visitor, scope)
         if route.stream:
@@ -210,26 +210,26 @@ class AccessMiddleware:
         value = self.checked(path, value)
         return bodies.encoded(with_session_key(visitor, value) if visitor else value), files
 
-    def _judge(self, request: Request, visitor: Visitor | None) -> tuple[Response | None, Route | None]:
-        """What to answer instead, or else the route that is open."""
+    def _route_or_refusal(self, request: Request, visitor: Visitor | None) -> Route | Response:
+        """The route, if it is open to this visitor from where they are; otherwise the response that refuses it."""
         words = translator_for(request)
         client = request.client.host if request.client else ""
         if visitor and not visitor.signed_in and not on_this_machine(client, request.headers.get("host", "")):
-            return refusal(421, words("guard.not_here", port=request.scope["server"][1])), None
+            return refusal(421, words("guard.not_here", port=request.scope["server"][1]))
         if is_from_elsewhere(request.method, request.headers):
-            return refusal(403, words("guard.elsewhere")), None
+            return refusal(403, words("guard.elsewhere"))
         if route := next(matching(TO_EVERYBODY, request), None):
-            return None, route
+            return route
         if visitor is None:
-            return nobody(request), None
+            return nobody(request)
         routes = list(matching(ROUTES, request))
         if not routes:
-            return refusal(404, words("guard.no_such_route")), None
+            return refusal(404, words("guard.no_such_route"))
         if not routes[0].admits(visitor):
-            return refusal(403, words("guard.without_role")), None
+            return refusal(403, words("guard.without_role"))
         if request.scope["path"] in PAGES:
             request.scope["query_string"] = b""
-        return None, routes[0]
+        return routes[0]
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, visitor: Visitor | None) -> None:
         """A response that stays open, until the browser leaves, the session is over or the server stops."""

@@ -96,16 +96,17 @@ class AuthRoutes:
     async def change_password(self, request: Request) -> Response:
         """Another password for who is signed in; this browser gets a new session, and every other one ends."""
         store, words, visitor = self.gate.store, translator_for(request), self.gate.visitor(request)
-        if visitor is None or not visitor.signed_in:
+        token = self.gate.token(request)
+        if visitor is None or not visitor.signed_in or token is None:
             return RedirectResponse("/", 303)
-        name, token = visitor.annotator.name, self.gate.token(request)
+        name = visitor.annotator.name
         if (form := await read_form(request)) is None:
             return self._password_form(request, name, words("password.long", count=LONGEST_PASSWORD), status=413)
         current, new, again = (form.get(field, "") for field in ("current", "new", "again"))
         if problem := _problem_of_new(words, current, new, again):
             return self._password_form(request, name, problem, status=400)
         try:
-            token = await self._looked_at(request, name, lambda origin: accounts.change_password(store, token, current, new, origin))
+            new_token = await self._looked_at(request, name, lambda origin: accounts.change_password(store, token, current, new, origin))
         except Busy:
             text = words("sign_in.busy", count=COME_AGAIN_S)
             return self._password_form(request, name, text, status=429, wait_s=COME_AGAIN_S)
@@ -114,7 +115,7 @@ class AuthRoutes:
             return self._password_form(request, name, text, status=429 if error.wait_s else 403, wait_s=error.wait_s)
         except StoreError as error:
             return self._password_form(request, name, browser_message(error), status=503)
-        return self._begin_session(request, token, f"{PASSWORD}?changed")
+        return self._begin_session(request, new_token, f"{PASSWORD}?changed")
 
     # ---- inside
 

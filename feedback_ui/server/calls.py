@@ -8,7 +8,7 @@ asked in the handler: `feedback_ui.server.auth`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import gradio as gr
@@ -92,8 +92,8 @@ class HandlerCalls:
             for name, function in vars(block).items()
             if getattr(function, "_is_server_fn", False) is True
         }
-        self._process = pages.process_api
-        pages.process_api = self._process_api
+        self._process: Callable[..., Awaitable[dict[str, Any]]] = pages.process_api
+        pages.process_api = self._process_api  # type: ignore[method-assign]  # Gradio has no hook around a handler's call
 
     def checked(self, path: str, sent: Any) -> Any:
         """What is passed on of a call: the fields that a page sends, with values that the handler's inputs take.
@@ -127,8 +127,8 @@ class HandlerCalls:
     async def server_function(self, request: Request) -> Response:
         """Calls a component's server function with `data` and the request. It has no session, and so none is made."""
         sent = await request.json()
-        asked = (sent.get("component_id"), sent.get("fn_name")) if isinstance(sent, dict) else (None, None)
-        function = self._functions.get(asked) if type(asked[0]) is int and isinstance(asked[1], str) else None
+        number, name = (sent.get("component_id"), sent.get("fn_name")) if isinstance(sent, dict) else (None, None)
+        function = self._functions.get((number, name)) if type(number) is int and isinstance(name, str) else None
         if function is None:
             raise BadBody(404, "body.no_handler")
         try:

@@ -17,7 +17,7 @@ try:
     import resource
 except ImportError:
     # Windows, where a process has files enough.
-    resource = None
+    resource = None  # type: ignore[assignment]  # there is no such module
 
 LONGEST_HEADERS = 2**16
 """The most bytes around a body: the request line, headers, the frames of chunks, trailers."""

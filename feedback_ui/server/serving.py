@@ -8,6 +8,7 @@ import socket
 from functools import partial
 from threading import Thread
 from time import monotonic, sleep
+from typing import cast
 
 import uvicorn
 from anyio import to_thread
@@ -41,7 +42,8 @@ class Serving:
             log_level="warning",
             server_header=False,
             date_header=True,
-            http=partial(LimitedConnection, patience=self.patience),
+            # Any callable that makes a protocol will do; uvicorn names a class.
+            http=cast(type[asyncio.Protocol], partial(LimitedConnection, patience=self.patience)),
             ws="none",
         )
         self._server = _Server(config, web, self.patience)

@@ -44,7 +44,7 @@ class LeanSession(SessionState):
         self.state_data: dict[int, Any] = {}
         self._state_ttl: dict[int, Any] = {}
         self.is_closed = False
-        self.STATE_TTL_WHEN_CLOSED = GRACE_S
+        self.STATE_TTL_WHEN_CLOSED = int(GRACE_S)
 
     def __setitem__(self, key: int, value: Any) -> None:
         if isinstance(block := self.blocks_config.blocks.get(key), gr.State):
@@ -64,7 +64,7 @@ class Sessions(StateHolder):
     """All sessions of the app, the one that was used last at the end. Everything here runs in the server's event loop."""
 
     def __init__(self, blocks: gr.Blocks, capacity: int = CAPACITY, grace_s: float = GRACE_S):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Gradio annotates no constructor of its own here
         blocks.state_session_capacity = capacity
         self.set_blocks(blocks)
         self._grace_s = grace_s

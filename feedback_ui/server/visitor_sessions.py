@@ -37,7 +37,7 @@ def with_session_key_in_url(visitor: Visitor, scope: Scope) -> Scope:
         pairs = [
             (name, session_key(visitor, value) if name == FIELD else value) for name, value in parse_qsl(query, keep_blank_values=True)
         ]
-        scope = scope | {"query_string": urlencode(pairs).encode()}
+        scope = {**scope, "query_string": urlencode(pairs).encode()}
     if found := IN_PATH.fullmatch(scope["path"]):
-        scope = scope | {"path": found[1] + session_key(visitor, found[2])}
+        scope = {**scope, "path": found[1] + session_key(visitor, found[2])}
     return scope

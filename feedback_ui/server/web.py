@@ -11,9 +11,11 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.routes import App
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount
 
 from feedback_ui.server.access import PASSWORD, SIGN_IN, SIGN_OUT, AccessMiddleware, refusal, refused_body
 from feedback_ui.server.auth import Auth, Refused
@@ -85,7 +87,9 @@ class Web(FastAPI):
             enable_monitoring=False,
             **options | {"head": SIGNED_OUT + OWN_TABS.replace("$name", roles_cookie(gate)) + options.get("head", "")},
         )
-        self.gradio = self.router.routes[-1].app
+        mounted = self.router.routes[-1]
+        assert isinstance(mounted, Mount) and isinstance(mounted.app, App)
+        self.gradio = mounted.app
         # Gradio looks at what files a call names only once it counts as launched, which a mounted app otherwise never does.
         pages.has_launched = True
         self.sessions = self.gradio.state_holder = Sessions(pages)

@@ -95,7 +95,8 @@ def _title(name: str) -> str:
 
 
 def _file(language: str) -> Mapping[str, Any]:
-    return json.loads((LOCALES / f"{language}.json").read_text(encoding="utf-8"))
+    texts: Mapping[str, Any] = json.loads((LOCALES / f"{language}.json").read_text(encoding="utf-8"))
+    return texts
 
 
 def _flat(texts: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
-from markdown_it.utils import OptionsDict
+from markdown_it.utils import EnvType, OptionsDict
 
 from feedback_ui.shared.i18n import Translator
 
@@ -105,11 +105,11 @@ def _limit_references(state: StateCore) -> None:
 
 
 class _Renderer(RendererHTML):
-    def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: dict) -> str:
+    def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         """The alternative text: fetching a picture would tell its server who is judging."""
         return escapeHtml(self.renderInlineAsText(tokens[idx].children, options, env))
 
-    def link_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: dict) -> str:
+    def link_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         """The address stands beside the words, so that a link cannot claim to be another."""
         # Backwards: links do not nest, so that each token is passed once for all links together.
         opening = next(i for i in range(idx - 1, -1, -1) if tokens[i].type == "link_open")
@@ -118,17 +118,17 @@ class _Renderer(RendererHTML):
         return "</a>" if words.strip() == address else f" ({escapeHtml(address)})</a>"
 
 
+class _Parser(MarkdownIt):
+    def validateLink(self, url: str) -> bool:
+        return url.strip().lower().startswith(("http://", "https://"))
+
+
 @cache
 def _markdown() -> MarkdownIt:
     # `breaks`: models mean the line breaks that they write.
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True}, renderer_cls=_Renderer).enable("table")
-    parser.validateLink = _is_web_address
+    parser = _Parser("commonmark", {"html": False, "breaks": True}, renderer_cls=_Renderer).enable("table")
     parser.core.ruler.after("block", "limit_references", _limit_references)
     return parser
-
-
-def _is_web_address(address: str) -> bool:
-    return address.strip().lower().startswith(("http://", "https://"))
 
 
 def escape(text: str) -> str:

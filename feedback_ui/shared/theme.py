@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import gradio as gr
 from gradio.i18n import I18nData
@@ -146,6 +146,20 @@ def label(key: str) -> I18nData:
     """
     Translator("en")(key)
     return i18n(key)
+
+
+class FieldTexts(TypedDict):
+    """What every field of a generated form has: its label, its help and the id of its element."""
+
+    label: I18nData
+    info: I18nData
+    elem_id: str
+
+
+def unchanged() -> dict[Any, Any]:
+    """What a handler returns to leave all of its outputs as they are."""
+    update: dict[Any, Any] = gr.skip()
+    return update
 
 
 def heading(key: str) -> str:

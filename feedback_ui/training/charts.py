@@ -115,7 +115,8 @@ def score_over_kl(words: Translator, metrics: Sequence[Metric]) -> go.Figure:
 
 def learning_curve(words: Translator, validation: Mapping[str, Any] | None) -> go.Figure:
     """Accuracy over the judgments learned from; carried on, dashed, only where more of them would certainly help."""
-    curve = (validation or {}).get("curve") or {}
+    validation = validation or {}
+    curve = validation.get("curve") or {}
     points = curve.get("points", ())
     traces = [
         go.Scatter(
@@ -127,9 +128,10 @@ def learning_curve(words: Translator, validation: Mapping[str, Any] | None) -> g
     ]  # fmt: skip
     if more_would_help(curve):
         now, more = validation["judgments"], curve["more"]
+        reach, half = np.array([curve["reach"]]), np.array([curve["half"]])
         for ends, dash in (((points[0]["judgments"], now), "solid"), ((now, now + more), "dash")):
             x = np.linspace(*ends, 40)
-            y = at(x, curve["reach"], curve["half"])
+            y = np.concatenate([at(judgments, reach, half) for judgments in x])
             traces.append(go.Scatter(x=x, y=y, mode="lines", line={"color": LINE, "width": 2, "dash": dash}, hoverinfo="skip"))
     name = "learning_curve"
     drawn = _framed(words, name, traces, x_title=words("chart.judgments"), empty=not points, uirevision=name)
@@ -161,12 +163,13 @@ def reliability(words: Translator, validation: Mapping[str, Any] | None) -> go.F
 
 def _reach(values: Sequence[float], low: Sequence[float | None], high: Sequence[float | None]) -> dict[str, Any]:
     """Error bars to the ends of the intervals, where there are any."""
-    known = all(end is not None for end in (*low, *high))
+    spans = [(v, start, end) for v, start, end in zip(values, low, high, strict=True) if start is not None and end is not None]
+    known = len(spans) == len(values)
     return {
         "visible": known,
         "symmetric": False,
-        "array": [h - v for v, h in zip(values, high, strict=True)] if known else [],
-        "arrayminus": [v - at_least for v, at_least in zip(values, low, strict=True)] if known else [],
+        "array": [end - v for v, _, end in spans] if known else [],
+        "arrayminus": [v - start for v, start, _ in spans] if known else [],
         "color": LINE,
         "thickness": 1,
         "width": 0,

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.theme import QUIET, label
+from feedback_ui.shared.theme import QUIET, FieldTexts, label
 from rlhf.config import CHOICES, PRESETS, ConfigError, Option, RoundConfig, options, with_options
 
 MAIN = ("method", "include-simulated", "min-pairs", "reward-epochs", "ppo-steps", "ppo-kl-coef")
@@ -27,8 +28,7 @@ class RoundForm:
     def __init__(self, default_config: RoundConfig, gate: Auth):
         self.gate = gate
         # The policy server speaks for one model on one device: a preset that named another could not be compared.
-        here = {"model": default_config.model, "device": default_config.device}
-        self.presets = {name: replace(preset, **here) for name, preset in PRESETS.items()}
+        self.presets = {name: replace(preset, model=default_config.model, device=default_config.device) for name, preset in PRESETS.items()}
         named = next((name for name, preset in self.presets.items() if preset == default_config), None)
         if named is None:
             self.presets = {OWN: default_config} | self.presets
@@ -49,7 +49,7 @@ class RoundForm:
             self.fields |= {option.name: _field(option) for option in self.others}
 
     @property
-    def components(self) -> set[Component]:
+    def components(self) -> set[Block]:
         return {self.preset, *self.fields.values()}
 
     def wire(self) -> None:
@@ -82,7 +82,7 @@ def title(words: Translator, name: str) -> str:
 
 def _field(option: Option) -> Component:
     key = f"option.{option.name}"
-    common = {"label": label(f"{key}.title"), "info": label(f"{key}.help"), "elem_id": f"option-{option.name}"}
+    common: FieldTexts = {"label": label(f"{key}.title"), "info": label(f"{key}.help"), "elem_id": f"option-{option.name}"}
     if option.type is bool:
         return gr.Checkbox(option.default, **common)
     if option.type in (int, float):

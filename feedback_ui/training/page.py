@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
 from feedback_ui.shared.errors import named, without_paths
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, heading, html, label
+from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, rounds_table, run_view, trust_view
 from feedback_ui.training.form import RoundForm, as_on_the_page
+from rlhf.analysis.run_table import MISREAD
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
 from rlhf.runs.jobs import Jobs, RoundError
@@ -72,7 +74,7 @@ class TrainingPage:
         self.rounds = html(elem_id="rounds", elem_classes="rl-optional")
         self.drawn = gr.State(None)
         self.timer = gr.Timer(POLL_S, active=False)
-        self.followed: list[Component] = [
+        self.followed: list[Block] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
             self.reward_section, self.policy_section, self.log_box, self.rounds, self.drawn, *self.plots.values(),
             self.trust, self.trust_card, self.trust_row, self.trust_details, *self.trust_plots.values(),
@@ -101,7 +103,8 @@ class TrainingPage:
 
     def _section(self, title: str, names: Sequence[str]) -> gr.Column:
         """Charts two by two under a heading."""
-        with gr.Column(visible=False) as section:
+        section = gr.Column(visible=False)
+        with section:
             html(heading(title))
             for pair in zip(names[::2], names[1::2], strict=True):
                 with gr.Row():
@@ -119,7 +122,7 @@ class TrainingPage:
 
     # ---- acts
 
-    def start_round(self, values: dict[Component, Any], request: gr.Request) -> dict[Component, Any]:
+    def start_round(self, values: dict[Component, Any], request: gr.Request) -> dict[Block, Any]:
         visitor = self.gate.acts(request, "researcher")
         words = translator_for(request)
         try:
@@ -128,7 +131,7 @@ class TrainingPage:
             return self._refused(words, error)
         return {self.refusal: "", **self.show(words, run.id)}
 
-    def cancel_round(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
+    def cancel_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:
         self.gate.acts(request, "researcher")
         words = translator_for(request)
         try:
@@ -137,7 +140,7 @@ class TrainingPage:
             return self._refused(words, error)
         return {self.refusal: "", **self.show(words, run_id)}
 
-    def resume_round(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
+    def resume_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:
         self.gate.acts(request, "researcher")
         words = translator_for(request)
         try:
@@ -146,12 +149,12 @@ class TrainingPage:
             return self._refused(words, error)
         return {self.refusal: "", **self.show(words, run.id)}
 
-    def _refused(self, words: Translator, error: Exception) -> dict[Component, Any]:
+    def _refused(self, words: Translator, error: Exception) -> dict[Block, Any]:
         return {self.refusal: presenters.notice(refusal(words, error), "bad")}
 
     # ---- what is shown
 
-    def open(self, chosen: str | None, request: gr.Request) -> dict[Component, Any]:
+    def open(self, chosen: str | None, request: gr.Request) -> dict[Block, Any]:
         """Someone came to the page: the run they looked at, or else the active one, or else the newest.
 
         Before that nothing of a run is sent: someone who only judges is told no policy's name.
@@ -165,15 +168,15 @@ class TrainingPage:
             **self.show(words, chosen or self._opening_run()),
         }
 
-    def follow(self, chosen: str | None, drawn: Drawn | None, request: gr.Request) -> dict[Component, Any]:
+    def follow(self, chosen: str | None, drawn: Drawn | None, request: gr.Request) -> dict[Block, Any]:
         """A tick. What has not changed is not sent again, so that nothing on the page moves."""
         self.gate.reads(request, "researcher")
         run_id = chosen or self._opening_run()
         if run_id is None:
-            return gr.skip()
+            return unchanged()
         run = runs.get(self.store, run_id)
         if not run_view.is_active(run) and drawn == self._drawn(run):
-            return gr.skip()
+            return unchanged()
         words = translator_for(request)
         update = self.show(words, run_id, drawn)
         if chosen and self.picker in update:
@@ -184,17 +187,17 @@ class TrainingPage:
     def _choices(self, words: Translator) -> list[tuple[str, str]]:
         return run_view.choices(words, runs.all_runs(self.store))
 
-    def pick(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
+    def pick(self, run_id: str | None, request: gr.Request) -> dict[Block, Any]:
         self.gate.reads(request, "researcher")
         return self.show(translator_for(request), run_id)
 
-    def show(self, words: Translator, run_id: str | None, drawn: Drawn | None = None) -> dict[Component, Any]:
+    def show(self, words: Translator, run_id: str | None, drawn: Drawn | None = None) -> dict[Block, Any]:
         """One run. Against `drawn`, only what may have moved: an open list or a plot is left in peace."""
         if run_id is None:
             return {self.progress: run_view.progress(words, None)}
         run = runs.get(self.store, run_id)
         now = self._drawn(run)
-        update: dict[Component, Any] = {
+        update: dict[Block, Any] = {
             self.progress: run_view.readable(words, lambda: run_view.progress(words, run)),
             self.result: run_view.readable(words, lambda: run_view.result(words, run)),
             self.samples: run_view.samples(words, runs.samples(self.store, run_id)),
@@ -215,7 +218,7 @@ class TrainingPage:
             update |= self._trust(words, run)
         return update
 
-    def _plots(self, words: Translator, run: Run, metrics: Sequence[Metric]) -> dict[Component, Any]:
+    def _plots(self, words: Translator, run: Run, metrics: Sequence[Metric]) -> dict[Block, Any]:
         method = run_view.method(run)
         drawn = zip(REWARD_PLOTS + POLICY_PLOTS, charts.REWARD_CHARTS + charts.POLICY_CHARTS[method], strict=True)
         logged = {metric.name for metric in metrics}
@@ -231,15 +234,15 @@ class TrainingPage:
             self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(words, metrics), visible=method in run_view.PAID),
         }
 
-    def _trust(self, words: Translator, run: Run) -> dict[Component, Any]:
+    def _trust(self, words: Translator, run: Run) -> dict[Block, Any]:
         try:
             return self._known_trust(words, run)
-        except run_view.MISREAD as error:
+        except MISREAD as error:
             nothing = replace(run, validation=None)
             said = {self.trust: gr.Column(visible=True), self.trust_card: run_view.unreadable(words, named(error))}
             return self._known_trust(words, nothing) | said
 
-    def _known_trust(self, words: Translator, run: Run) -> dict[Component, Any]:
+    def _known_trust(self, words: Translator, run: Run) -> dict[Block, Any]:
         card = trust_view.card(words, run)
         people = {annotator.id: annotator for annotator in annotators.all_annotators(self.store)}
         judged = {comparison.id: comparison for comparison in comparisons.many(self.store, trust_view.compared(run))}
