@@ -1,4 +1,4 @@
-"""The app: tabs and wiring only. What a page does is in the file of its name."""
+"""The app: its tabs and their wiring. Each page's behaviour is in its own module."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ __all__ = ["build_app", "launch_options"]
 
 
 def page(name: str) -> gr.Tab:
-    """A tab that the style sheet can leave out for those whose role it is not."""
+    """A tab that the style sheet hides from users without its role."""
     return gr.Tab(label(f"app.{name}"), id=name, elem_id=f"tab-{name}")
 
 
 def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_config: RoundConfig) -> gr.Blocks:
-    """Every page over one store. Launch or mount it with `**launch_options()`."""
-    gate = Auth(store)
-    with gr.Blocks(title="rankloop", analytics_enabled=False) as app:
+    """Builds all pages for one store. Launch or mount the result with `**launch_options()`."""
+    auth = Auth(store)
+    app = gr.Blocks(title="rankloop", analytics_enabled=False)
+    with app:
         html("<h1>rankloop</h1>", elem_id="title")
-        visitor_line(app, gate)
+        visitor_line(app, auth)
         with gr.Tabs(elem_id="pages") as pages:
             with page("compare"):
-                compare.build(store, client, gate)
+                compare.build(store, client, auth)
             with page("history"):
-                history.build(store, gate)
+                history.build(store, auth)
             with page("lead") as lead_tab:
-                lead = LeadPage(store, client, gate)
+                lead = LeadPage(store, client, auth)
             with page("leaderboard") as leaderboard_tab:
                 leaderboard = LeaderboardPage(store)
             with page("training") as training_tab:
@@ -48,7 +49,7 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_conf
             with page("data") as data_tab:
                 data = DataPage(store)
         lead.wire(lead_tab)
-        follow_links(app, pages, gate)
+        follow_links(app, pages, auth)
         leaderboard.wire(leaderboard_tab)
         training.wire(training_tab)
         demo.wire(demo_tab)

@@ -1,4 +1,4 @@
-"""The Data page: how much of everything there is, people's judgments and simulated ones apart."""
+"""The Data page: counts of everything in the store, people's judgments and simulated ones separately."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from storage.analytics.stats import judgments_by_day, stats
 from storage.core.database import Database
 
 DAYS = 28
-"""How far back the picture of judgments reaches."""
+"""The days that the chart of judgments covers."""
 
 
 class DataPage:
     def __init__(self, store: Database):
         self.store = store
-        self.gate = Auth(store)
+        self.auth = Auth(store)
         self.overview = html(elem_id="data-overview")
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.show, outputs=self.overview, **QUIET)
 
     def show(self, request: gr.Request) -> str:
-        visitor = self.gate.reads(request, "annotator")
+        visitor = self.auth.reads(request, "annotator")
         days = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=DAYS)
         return presenters.overview(translator_for(request), stats(self.store), days, blind=not visitor.may_read("lead"))

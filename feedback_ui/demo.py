@@ -1,6 +1,6 @@
-"""The Demo page: one prompt, answered by the base model and by a tuned version side by side as they write.
+"""The Demo page: streams the base model's and a tuned version's completions of one prompt side by side.
 
-Nothing here holds one of the web server's threads while a model writes: others judge in these.
+No thread of the web server is blocked while a model generates, because annotators' requests need those threads.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from rlhf.serving.client import PolicyClient, PolicyServerBusy, PolicyServerDown
 from rlhf.serving.limits import LONGEST_DEMO
 from storage.content import policies
 from storage.core.database import Database
+from storage.core.records import Message
 
 EXAMPLES = (
     "I always feel nervous before giving a talk at work. What should I do?",
@@ -31,19 +32,22 @@ EXAMPLES = (
     "Write a kind reply to a neighbour whose dog barks at night.",
 )
 PAINT_S = 0.08
-"""Least time between two repaints; text that comes faster is shown together."""
-AT_ONCE = 8
-"""Prompts that are answered for everybody at the same time."""
-AT_ONCE_EACH = 2
-"""Prompts that are answered for one visitor at the same time."""
+"""The least time between two repaints, in seconds; text that arrives faster is shown together."""
+MAX_CONCURRENT = 8
+"""The most prompts that are answered at the same time, for all visitors together."""
+MAX_PER_VISITOR = 2
+"""The most prompts that are answered at the same time for one visitor."""
+
+StreamEvent = str | PolicyServerDown | None
+"""A piece of a stream's text, or its end: None, or the error that ended it."""
 
 
 class DemoPage:
     def __init__(self, store: Database, client: PolicyClient):
         self.store = store
         self.client = client
-        self.gate = Auth(store)
-        self.asking = Asking()
+        self.auth = Auth(store)
+        self.admission = PromptAdmission()
         self.base = gr.State(None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=300):
@@ -64,7 +68,7 @@ class DemoPage:
         with gr.Row(elem_id="demo-bar"):
             self.ask = gr.Button(label("demo.answer"), variant="primary", elem_id="demo-ask", min_width=140, scale=0)
             self.stop = gr.Button(label("demo.stop"), elem_id="demo-stop", interactive=False, min_width=100, scale=0)
-            # Beside the buttons, where nothing moves when it comes.
+            # Beside the buttons, so that nothing moves when it appears.
             self.notice = html(elem_id="demo-notice", elem_classes="rl-optional", min_width=260)
         with gr.Row(equal_height=True):
             with gr.Column(min_width=300, elem_classes="rl-pane"):
@@ -78,22 +82,22 @@ class DemoPage:
         buttons = [self.stop, self.ask]
         tab.select(self.refresh, self.version, [self.notice, self.version, self.base, self.ask], **QUIET)
         asked = gr.on([self.ask.click, self.prompt.submit], self.begin, outputs=buttons, **QUIET)
-        # One event for both panes: the browser runs the events of one click one after another.
+        # One event for both panes, because the browser runs the events of one click one after another.
         answering = asked.then(
             self.answer,
             [self.base, self.version, self.prompt, self.temperature, self.max_tokens],
             [self.base_pane, self.tuned_pane, self.notice],
             show_progress="hidden",
             api_visibility="private",
-            # Whoever is over the limits of `Asking` is told so, instead of waiting in Gradio's queue.
+            # `PromptAdmission` refuses prompts over its limits, so that none wait in Gradio's queue.
             concurrency_limit=None,
         )
         answering.then(self.end, outputs=buttons, **QUIET)
         self.stop.click(self.end, outputs=buttons, cancels=answering, **QUIET)
 
     def refresh(self, chosen: str | None, request: gr.Request) -> dict[Component, Any]:
-        """Which models can answer now. A choice that is still served is kept."""
-        self.gate.reads(request, "annotator")
+        """Updates the list of models that can answer now; the chosen version stays if it is still served."""
+        self.auth.reads(request, "annotator")
         words = translator_for(request)
         try:
             base, tuned = presenters.served_versions(self.client.models(), policies.all_versions(self.store))
@@ -107,18 +111,18 @@ class DemoPage:
         }
 
     def begin(self, request: gr.Request) -> dict[Component, Any]:
-        self.gate.reads(request, "annotator")
+        self.auth.reads(request, "annotator")
         return {self.stop: gr.Button(interactive=True), self.ask: off()}
 
     def end(self, request: gr.Request) -> dict[Component, Any]:
-        self.gate.reads(request, "annotator")
+        self.auth.reads(request, "annotator")
         return {self.stop: off(), self.ask: gr.Button(interactive=True)}
 
     async def answer(
         self, base: str | None, tuned: str | None, prompt: str, temperature: float, max_tokens: float, request: gr.Request
     ) -> AsyncIterator[dict[Component, str]]:
-        """Both panes, repainted while the models write."""
-        visitor = await to_thread.run_sync(self.gate.reads, request, "annotator")
+        """Generates both completions and repaints the panes while they arrive."""
+        visitor = await to_thread.run_sync(self.auth.reads, request, "annotator")
         words = translator_for(request)
         models = {pane: model for pane, model in ((self.base_pane, base), (self.tuned_pane, tuned)) if model}
         if not prompt.strip() or not models:
@@ -126,43 +130,43 @@ class DemoPage:
         if len(prompt) > LONGEST_DEMO:
             yield {self.notice: presenters.notice(words("demo.too_long", found=len(prompt), limit=LONGEST_DEMO), "warn")}
             return
-        with self.asking.one_more(visitor.annotator.id) as admitted:
+        with self.admission.admit(visitor.annotator.id) as admitted:
             if not admitted:
-                yield {self.notice: presenters.notice(words("demo.too_many", each=AT_ONCE_EACH, all=AT_ONCE), "warn")}
+                yield {self.notice: presenters.notice(words("demo.too_many", each=MAX_PER_VISITOR, all=MAX_CONCURRENT), "warn")}
                 return
             yield {self.notice: "", **{pane: presenters.answer(words, "", writing=True) for pane in models}}
-            conversation = [{"role": "user", "content": prompt}]
+            conversation: list[Message] = [{"role": "user", "content": prompt}]
             streams = {
                 pane: self.client.stream(model, conversation, temperature=temperature, max_tokens=int(max_tokens))
                 for pane, model in models.items()
             }
             texts, painted = dict.fromkeys(models, ""), 0.0
-            async with aclosing(merged(streams)) as pieces:
-                async for pane, said in pieces:
-                    if isinstance(said, PolicyServerBusy):
+            async with aclosing(merge_streams(streams)) as pieces:
+                async for pane, piece in pieces:
+                    if isinstance(piece, PolicyServerBusy):
                         texts.pop(pane)
                         yield {pane: presenters.notice(words("demo.busy"), "warn")}
-                    elif isinstance(said, PolicyServerDown):
-                        yield {pane: presenters.answer_cut_short(words, texts.pop(pane), said)}
-                    elif said is None:
+                    elif isinstance(piece, PolicyServerDown):
+                        yield {pane: presenters.answer_cut_short(words, texts.pop(pane), piece)}
+                    elif piece is None:
                         yield {pane: presenters.answer(words, texts.pop(pane))}
                     else:
-                        texts[pane] += said
+                        texts[pane] += piece
                         if (at := time.monotonic()) - painted > PAINT_S:
                             painted = at
                             yield {pane: presenters.answer(words, text, writing=True) for pane, text in texts.items()}
 
 
-class Asking:
-    """Who is being answered, within the limits for each and for all. Only the event loop touches it."""
+class PromptAdmission:
+    """Limits the prompts that are answered at the same time, per visitor and in total. Use it only in the event loop."""
 
     def __init__(self) -> None:
         self._now: Counter[int] = Counter()
 
     @contextmanager
-    def one_more(self, visitor: int) -> Iterator[bool]:
-        """Whether one more prompt may be answered; it counts until the end of the block."""
-        if self._now[visitor] >= AT_ONCE_EACH or self._now.total() >= AT_ONCE:
+    def admit(self, visitor: int) -> Iterator[bool]:
+        """Whether one more prompt may be answered; if so, it counts until the end of the block."""
+        if self._now[visitor] >= MAX_PER_VISITOR or self._now.total() >= MAX_CONCURRENT:
             yield False
             return
         self._now[visitor] += 1
@@ -173,14 +177,16 @@ class Asking:
             self._now += Counter()
 
 
-async def merged(streams: Mapping[Any, AsyncIterator[str]]) -> AsyncIterator[tuple[Any, str | PolicyServerDown | None]]:
-    """What several streams say, as it comes: each one's deltas, then None, or the error that ended it.
+async def merge_streams(
+    streams: Mapping[Any, AsyncGenerator[str, None]],
+) -> AsyncGenerator[tuple[Any, StreamEvent], None]:
+    """Merges several streams of text: yields each stream's deltas as they arrive, then None or the error that ended it.
 
-    Closing this closes them, also while they wait for a word: a model that nobody listens to stops writing.
+    Closing the merged stream closes all of them, even while they wait, so that the models stop generating.
     """
-    inbox: asyncio.Queue[tuple[Any, str | PolicyServerDown | None]] = asyncio.Queue()
+    inbox: asyncio.Queue[tuple[Any, StreamEvent]] = asyncio.Queue()
 
-    async def pump(name: Any, deltas: AsyncIterator[str]) -> None:
+    async def pump(name: Any, deltas: AsyncGenerator[str, None]) -> None:
         end: PolicyServerDown | None = None
         try:
             async with aclosing(deltas):
@@ -195,9 +201,9 @@ async def merged(streams: Mapping[Any, AsyncIterator[str]]) -> AsyncIterator[tup
     try:
         left = len(streams)
         while left:
-            name, said = await inbox.get()
-            left -= not isinstance(said, str)
-            yield name, said
+            name, piece = await inbox.get()
+            left -= not isinstance(piece, str)
+            yield name, piece
     finally:
         for task in pumps:
             task.cancel()

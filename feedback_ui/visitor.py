@@ -1,6 +1,6 @@
-"""The quiet line that says who is signed in, leads to one's own password, and signs out.
+"""The visitor line on every page: the signed-in user, links to the password page and sign-out, and warnings about the store.
 
-Empty while there are no accounts and the store is well.
+It is empty while there are no accounts and the store has no problem.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from storage.core.database import Database
 from storage.people import accounts
 
 
-def visitor_line(app: gr.Blocks, gate: Auth) -> gr.HTML:
-    """Places the line inside `app`, which fills it when somebody opens the page."""
+def visitor_line(app: gr.Blocks, auth: Auth) -> gr.HTML:
+    """Adds the line to `app`, which fills it when a page is opened."""
 
     def show_visitor(request: gr.Request) -> str:
         words = translator_for(request)
-        return trouble(words, gate.store) + line(words, gate.reads(request, "annotator"))
+        return trouble(words, auth.store) + line(words, auth.reads(request, "annotator"))
 
     placed = html(elem_id="visitor")
     app.load(show_visitor, outputs=placed, **QUIET)
@@ -30,15 +30,15 @@ def visitor_line(app: gr.Blocks, gate: Auth) -> gr.HTML:
 
 
 def trouble(words: Translator, store: Database) -> str:
-    """What is wrong with the store's file: on every page, because everybody's work is in it."""
-    said = [words("visitor.damaged")] if store.damage else []
+    """Warnings about the store's files. Every page shows them, because all work is in the store."""
+    problems = [words("visitor.damaged")] if store.damage else []
     if not store.files_are_ours:
-        said.append(words("visitor.files_gone"))
-    return "".join(f'<p class="rl-notice rl-bad" role="alert" data-testid="trouble">{escape(text)}</p>' for text in said)
+        problems.append(words("visitor.files_gone"))
+    return "".join(f'<p class="rl-notice rl-bad" role="alert" data-testid="trouble">{escape(text)}</p>' for text in problems)
 
 
 def line(words: Translator, visitor: Visitor) -> str:
-    """A form rather than a link: only a page of our own can send it."""
+    """The signed-in user's name and roles. Signing out is a form and not a link, so that other sites cannot trigger it."""
     if not visitor.signed_in:
         return ""
     roles = ", ".join(words(f"roles.{role}") for role in accounts.in_order(visitor.roles))

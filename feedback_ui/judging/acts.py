@@ -1,6 +1,6 @@
-"""What a browser says about slots, as the store takes it. The browser knows slots only; nothing in it is trusted.
+"""Converts a judgment from the browser, which names slots, to the arguments of the store, which name completions. No input is trusted.
 
-Leaves out whether it fits the project and the comparison: `storage.judging.judgments` and `storage.judging.details` check that.
+Whether a judgment fits the project and the comparison is checked by `storage.judging.judgments` and `storage.judging.details`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from storage.core.records import Details, Flag, IdealAnswer, Timing
 from storage.judging.judgments import BadJudgment
 
 PAIR = {"a": [[0], [1]], "b": [[1], [0]]}
-"""What the two answers' buttons say, as tiers of slots."""
+"""The tiers of slots for the buttons of a comparison of two answers."""
 
 
 def judged(act: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
-    """The arguments of `judgments.save` and `judgments.correct`, for an act on answers that stood in this order.
+    """The arguments of `judgments.save` and `judgments.correct` for a judgment on answers that were shown in this order.
 
     Raises:
-        BadJudgment: it is nothing that our page sends.
+        BadJudgment: the page sends no such judgment.
     """
     try:
         choice = act["choice"]
@@ -35,7 +35,8 @@ def _slots(act: Mapping[str, Any], choice: str, shown: int) -> Sequence[Sequence
     if choice in ("tie", "both_bad"):
         return [range(shown)]
     if choice == "rank":
-        return act["tiers"]
+        tiers: Sequence[Sequence[int]] = act["tiers"]
+        return tiers
     if shown != 2:
         raise ValueError(f"{choice!r} is for two answers")
     return PAIR[choice]
@@ -61,13 +62,13 @@ def _details(act: Mapping[str, Any], order: Sequence[int]) -> Details:
 
 
 def _details_of_skip(act: Mapping[str, Any], order: Sequence[int]) -> Details:
-    """Who skips says why, and may flag; ratings and a better answer are of what was ranked."""
+    """A skip has a rationale and flags only; ratings and an ideal answer belong to a ranking."""
     return Details(rationale=act.get("rationale") or "", flags=_flags(act, order), timing=_timing(act))
 
 
 def _flags(act: Mapping[str, Any], order: Sequence[int]) -> tuple[Flag, ...]:
-    said = act.get("flags") or ()
-    return tuple(Flag(flag["kind"], flag.get("note") or "", _slot_or_none(order, flag.get("slot"))) for flag in said)
+    flags = act.get("flags") or ()
+    return tuple(Flag(flag["kind"], flag.get("note") or "", _slot_or_none(order, flag.get("slot"))) for flag in flags)
 
 
 def _slot_or_none(order: Sequence[int], slot: Any) -> int | None:
@@ -75,5 +76,5 @@ def _slot_or_none(order: Sequence[int], slot: Any) -> int | None:
 
 
 def _timing(act: Mapping[str, Any]) -> Timing | None:
-    said = act.get("timing")
-    return None if said is None else Timing(said["active_ms"], said["idle_ms"], said["client_ms"])
+    timing = act.get("timing")
+    return None if timing is None else Timing(timing["active_ms"], timing["idle_ms"], timing["client_ms"])

@@ -1,7 +1,7 @@
 """The Compare page: one blind comparison after another, judged by key, tap or drag.
 
-Judging takes one round trip and one commit, and goes round Gradio's queue: the component's server functions save the
-judgment, and only then answer with the next comparison. Leaves out who the annotator is: the gate says so.
+Judging takes one round trip and one commit, and bypasses Gradio's queue: the component's server functions save the
+judgment and then return the next comparison. `feedback_ui.server.auth` decides who the annotator is.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from storage.people import annotators
 from storage.project import guidelines, settings
 
 Reply = dict[str, Any]
-Found = tuple[Comparison, Presentation] | None
+NextPresentation = tuple[Comparison, Presentation] | None
 
 
-def build(store: Database, client: PolicyClient, gate: Auth) -> gr.HTML:
-    """The page's one component. Gradio publishes its functions by name and finds the request by its annotation."""
-    desk = CompareService(store, client)
-    ask = partial(answered, gate)
+def build(store: Database, client: PolicyClient, auth: Auth) -> gr.HTML:
+    """Builds the page's component. Gradio publishes its server functions by name and passes the request by its annotation."""
+    service = CompareService(store, client)
+    ask = partial(answered, auth)
 
     def next_comparison(data: dict[str, Any], request: gr.Request) -> Reply:
-        return ask(request, desk.next_for, data)
+        return ask(request, service.next_for, data)
 
     def judge(act: dict[str, Any], request: gr.Request) -> Reply:
-        return ask(request, desk.judge, act)
+        return ask(request, service.judge, act)
 
     def undo(data: dict[str, Any], request: gr.Request) -> Reply:
-        return ask(request, desk.undo, data)
+        return ask(request, service.undo, data)
 
     def renew(data: dict[str, Any], request: gr.Request) -> Reply:
-        return ask(request, desk.renew, data)
+        return ask(request, service.renew, data)
 
     return judging_component("compare", [next_comparison, judge, undo, renew])
 
 
-def answered(gate: Auth, request: gr.Request, function: Callable[[Annotator, Translator, dict], Reply], data: Any) -> Reply:
-    """What the function says to this annotator, or why it says nothing: the page keeps its draft and shows what to do."""
+def answered(auth: Auth, request: gr.Request, function: Callable[[Annotator, Translator, dict[str, Any]], Reply], data: Any) -> Reply:
+    """The function's reply for the signed-in annotator, or a refusal or problem; then the page keeps its draft and shows the message."""
     try:
-        visitor = gate.acts(request, "annotator")
+        visitor = auth.acts(request, "annotator")
     except Refused as refusal:
         return {"refused": refusal.message, "signed_out": refusal.status == 401}
     try:
@@ -63,7 +63,7 @@ def answered(gate: Auth, request: gr.Request, function: Callable[[Annotator, Tra
 
 
 class CompareService:
-    """What happens on the server between two comparisons."""
+    """Serves comparisons to annotators and saves their judgments."""
 
     def __init__(self, store: Database, client: PolicyClient):
         self.store = store
@@ -74,25 +74,25 @@ class CompareService:
         return self._view(annotator, words, data, queue.next_presentation(self.store, annotator.id))
 
     def judge(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
-        """Saves one judgment and answers with the next comparison, in one commit. Sent twice, it counts once.
+        """Saves one judgment and returns the next comparison, in one commit. A judgment that is sent twice counts once.
 
-        Without `next` nothing was saved for now, and the page keeps what it has.
+        A reply without `next` means that nothing was saved, and the page keeps its draft.
         """
         try:
             with self.store.atomic():
                 self._save(annotator, act)
-                found = queue.next_presentation(self.store, annotator.id)
+                following = queue.next_presentation(self.store, annotator.id)
         except BadJudgment as error:
             return self._refused(annotator, words, act, error)
         except StoreLocked as error:
-            # To wait for the lock once more would take longer than the page is patient.
+            # A second wait for the lock would outlast the page's own time limit.
             return self._not_saved(words, error)
         except StoreError:
             return self._judge_alone(annotator, words, act)
-        return {"next": self._view(annotator, words, act, found)}
+        return {"next": self._view(annotator, words, act, following)}
 
     def _judge_alone(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
-        """What goes wrong with the next comparison must not cost the judgment."""
+        """Saves the judgment without fetching the next comparison: an error in the queue must not lose the judgment."""
         try:
             self._save(annotator, act)
         except StoreError as error:
@@ -101,13 +101,13 @@ class CompareService:
         return {"next": judging_view.dry_queue_view(words, words("compare.next_failed"), judged)}
 
     def undo(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
-        """Takes the last judgment back; the comparison it was about comes again, in the same order."""
+        """Withdraws the last judgment; its comparison is shown again, in the same order."""
         undone = judgments.undo(self.store, annotator.id)
         says = words("compare.undone" if undone else "compare.nothing_to_undo")
         return {"says": says, "next": self.next_for(annotator, words, data)}
 
     def renew(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
-        """A sign of life. `ours` also while nobody took the place of a lease that is over: the judgment would be kept."""
+        """Renews the lease of a presentation. `ours` stays true after the lease, as long as a judgment would be accepted."""
         shown = self._own(annotator, data)
         if shown is None:
             return {"ours": False}
@@ -121,7 +121,7 @@ class CompareService:
         judgments.save(self.store, shown.id, annotator.id, **acts.judged(act, shown.order))
 
     def _own(self, annotator: Annotator, data: dict[str, Any]) -> Presentation | None:
-        """What the page speaks of; None for anything but the name of what this annotator was shown."""
+        """The presentation that the page names by its token; None unless it was shown to this annotator."""
         presentation_id = self.tokens.open("presentation", data.get("presentation_id"), annotator.id)
         return None if presentation_id is None else presentations.get(self.store, presentation_id)
 
@@ -134,12 +134,12 @@ class CompareService:
     def _not_saved(self, words: Translator, error: StoreError) -> Reply:
         return {"problem": words("compare.not_saved", why=problems.problem(words, error))}
 
-    def _view(self, annotator: Annotator, words: Translator, data: dict[str, Any], found: Found) -> Reply:
+    def _view(self, annotator: Annotator, words: Translator, data: dict[str, Any], following: NextPresentation) -> Reply:
         judged = annotators.get(self.store, annotator.id).judged
-        told = judging_view.guidelines_view(guidelines.current(self.store), data.get("guidelines"))
-        if found is None:
-            return judging_view.dry_queue_view(words, self._why_dry(words), judged, told)
-        comparison, shown = found
+        guidelines_part = judging_view.guidelines_view(guidelines.current(self.store), data.get("guidelines"))
+        if following is None:
+            return judging_view.dry_queue_view(words, self._why_dry(words), judged, guidelines_part)
+        comparison, shown = following
         return judging_view.comparison_view(
             words,
             comparison,
@@ -147,7 +147,7 @@ class CompareService:
             settings.current(self.store),
             presentation=self.tokens.seal("presentation", shown.id, annotator.id),
             judged=judged,
-            guidelines=told,
+            guidelines=guidelines_part,
         )
 
     def _why_dry(self, words: Translator) -> str:

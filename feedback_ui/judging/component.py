@@ -1,6 +1,6 @@
-"""The judging component: small scripts put one after another, with the texts of every language, for one `gr.HTML`.
+"""The judging component: builds a `gr.HTML` from concatenated scripts and the texts of every language.
 
-No build step: the files of `assets/` are read as they are. Compare and History have one each, over the same parts.
+There is no build step: the files of `assets/` are used unchanged. Compare and History share all parts but their own script.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from feedback_ui.shared.theme import asset
 SCRIPTS = (
     "texts.js", "server.js", "clock.js", "drafts.js", "guide.js", "flags.js", "details.js", "drag.js", "rank.js", "keys.js", "sheet.js",
 )  # fmt: skip
-"""What both pages are made of, in the order in which they need each other; a page's own script comes last."""
+"""The scripts of both pages, each after those that it needs; a page's own script comes last."""
 
 STYLES = ("compare.css", "rank.css", "details.css", "history.css")
 
 
 def judging_component(page: str, server_functions: Sequence[Callable[..., Any]]) -> gr.HTML:
-    """`<page>.html` and `<page>.js` over the common parts; its id is the page's name."""
+    """The component made of `<page>.html`, `<page>.js` and the common parts; its element id is the page's name."""
     texts = f"const TEXTS = {json.dumps(browser_texts(), ensure_ascii=False)};"
     return gr.HTML(
         html_template=asset(f"{page}.html").replace("<!-- sheet -->", asset("sheet.html")),

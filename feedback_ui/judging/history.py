@@ -1,6 +1,6 @@
-"""The History page: an annotator finds their own judgments again and corrects them.
+"""The History page: annotators look up and correct their own judgments.
 
-A correction is a judgment of its own that supersedes the earlier one, which stays in the store.
+A correction is a new judgment that supersedes the earlier one, which stays in the store.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ Reply = dict[str, Any]
 PAGE_ROWS = 20
 
 
-def build(store: Database, gate: Auth) -> gr.HTML:
-    """The page's one component. Gradio publishes its functions by name and finds the request by its annotation."""
-    archive = HistoryService(store)
-    ask = partial(answered, gate)
+def build(store: Database, auth: Auth) -> gr.HTML:
+    """Builds the page's component. Gradio publishes its server functions by name and passes the request by its annotation."""
+    service = HistoryService(store)
+    ask = partial(answered, auth)
 
     def past_judgments(filters: dict[str, Any], request: gr.Request) -> Reply:
-        return ask(request, archive.rows, filters)
+        return ask(request, service.rows, filters)
 
     def past_judgment(data: dict[str, Any], request: gr.Request) -> Reply:
-        return ask(request, archive.one, data)
+        return ask(request, service.one, data)
 
     def correct(act: dict[str, Any], request: gr.Request) -> Reply:
-        return ask(request, archive.correct, act)
+        return ask(request, service.correct, act)
 
     return judging_component("history", [past_judgments, past_judgment, correct])
 
 
 class HistoryService:
-    """What an annotator may see of, and say about, the judgments they gave."""
+    """Lists an annotator's own judgments and saves corrections of them."""
 
     def __init__(self, store: Database):
         self.store = store
         self.tokens = RowTokens(store)
 
     def rows(self, annotator: Annotator, words: Translator, filters: dict[str, Any]) -> Reply:
-        """A page of judgments, newest first, and whether there are older ones."""
+        """One page of judgments, newest first, and the token to continue from if there are older ones."""
         verdict, text = filters.get("verdict"), filters.get("text")
-        found = history.of_annotator(
+        matches = history.of_annotator(
             self.store,
             annotator.id,
             verdict=verdict if verdict in ("rank", "skip") else None,
@@ -64,35 +64,35 @@ class HistoryService:
             before_id=self.tokens.open("judgment", filters.get("before"), annotator.id),
             limit=PAGE_ROWS + 1,
         )
-        shown = found[:PAGE_ROWS]
+        shown = matches[:PAGE_ROWS]
         return {
             "rows": [self._row(words, past) for past in shown],
-            "older": self._token(shown[-1]) if len(found) > PAGE_ROWS else None,
+            "older": self._token(shown[-1]) if len(matches) > PAGE_ROWS else None,
         }
 
     def one(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
-        """One judgment, to be read or corrected."""
+        """One judgment, to read or correct."""
         try:
             past = self._own(annotator, data.get("judgment_id"))
         except StoreError as error:
             return {"problem": problems.problem(words, error)}
-        # The sheet knows an old presentation by the judgment of it.
+        # The judging form identifies an old presentation by its judgment's token.
         return {"view": judging_view.past_view(words, past, settings.current(self.store), token=self._token(past))}
 
     def correct(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
-        """Saves what is said now in the place of what was said; sent twice, it is corrected once."""
+        """Saves a judgment that supersedes an earlier one. A correction that is sent twice is saved once."""
         try:
             with self.store.atomic():
                 past = self._own(annotator, act.get("judgment_id"))
-                said = acts.judged(act, past.order)
-                corrected = judgments.correct(self.store, past.judgment.id, annotator.id, **said)
+                judgment = acts.judged(act, past.order)
+                corrected = judgments.correct(self.store, past.judgment.id, annotator.id, **judgment)
         except StoreError as error:
             problem = words("compare.not_saved", why=problems.problem(words, error))
             return self._sent_before(annotator, words, act) or {"problem": problem}
         return {"row": self._row(words, history.get(self.store, corrected.id)), "replaces": act["judgment_id"]}
 
     def _sent_before(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply | None:
-        """The correction that an earlier try has made, whose reply was lost."""
+        """The reply for a correction that an earlier request has saved already; None if there is none."""
         judgment_id = self.tokens.open("judgment", act.get("judgment_id"), annotator.id)
         for newest in history.of_annotator(self.store, annotator.id, limit=1):
             if judgment_id is not None and newest.judgment.supersedes == judgment_id:
@@ -100,7 +100,7 @@ class HistoryService:
         return None
 
     def _own(self, annotator: Annotator, token: Any) -> PastJudgment:
-        """Somebody else's is as good as not there."""
+        """The judgment of that token. Another annotator's judgment counts as missing."""
         judgment_id = self.tokens.open("judgment", token, annotator.id)
         if judgment_id is None:
             raise BadJudgment("There is no such judgment: reload the page.", "superseded")
@@ -114,5 +114,5 @@ class HistoryService:
 
 
 def searchable(text: Any) -> str:
-    """What may be looked for: half a character stands in no text, and cannot be asked of the store."""
+    """The search text without lone surrogates, which SQLite cannot take and no text contains."""
     return text.encode("utf-8", "replace").decode() if isinstance(text, str) else ""

@@ -1,7 +1,7 @@
-"""What the Compare and History pages show, made of records: plain strings and dicts, without Gradio.
+"""Presenters of the Compare and History pages: functions from records to strings and dicts. No Gradio.
 
-Blind: no id of the store, and nothing that tells a gold comparison or a repeat from a vote, leaves the server here. The
-browser knows an answer by its slot, and a presentation or a judgment by its token (`storage.judging.row_tokens`).
+The views are blind: they contain no id of the store and nothing that tells a gold comparison or a repeat from a vote. The
+browser names an answer by its slot, and a presentation or a judgment by its token (`storage.judging.row_tokens`).
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from storage.content.completions import as_shown
 from storage.core.records import Comparison, Details, Guidelines, Judgment, Message, PastJudgment, ProjectSettings
 
 SPEAKERS = ("system", "user", "assistant")
-SPOKEN_IN_THE_BROWSER = ("compare", "rank", "history")
-"""Sections of the texts that the component's own script needs."""
+BROWSER_SECTIONS = ("compare", "rank", "history")
+"""Sections of the translations that the component's scripts need."""
 
 SKIP_REASONS = {
     "I don't know enough": "compare.skip_unsure",
     "Broken prompt": "compare.skip_broken",
     "Unsafe content": "compare.skip_unsafe",
 }
-"""What the store keeps for the ready-made reasons, whatever the language, and what the reader sees."""
+"""The predefined skip reasons: the text that is stored, in any language, and the key of its translation."""
 
 EXCERPT = 160
-"""Characters of a prompt in a list."""
+"""The length of a prompt in a list, in characters."""
 
 
 def browser_texts() -> dict[str, dict[str, str]]:
-    """By language, the texts that the script puts in by itself."""
+    """For each language, the texts that the scripts insert."""
     return {
-        language: {key: text for key, text in texts.items() if key.split(".")[0] in SPOKEN_IN_THE_BROWSER}
+        language: {key: text for key, text in texts.items() if key.split(".")[0] in BROWSER_SECTIONS}
         for language, texts in tables().items()
     }
 
@@ -54,7 +54,7 @@ def comparison_view(
     judged: int,
     guidelines: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A comparison as the browser may know it, under the token of what it was shown as."""
+    """A comparison for the browser, with its presentation's token as its id."""
     texts = shown_texts(comparison, order)
     view = {
         "state": "comparison",
@@ -67,19 +67,19 @@ def comparison_view(
         "guidelines": guidelines,
     }
     if project.ideal_answers:
-        # Markdown as it was written: what the annotator's own answer may begin from.
+        # The Markdown sources: an annotator may start an ideal answer from one of them.
         view["sources"] = texts
     return view
 
 
 def shown_texts(comparison: Comparison, order: Sequence[int]) -> list[str]:
-    """The answers, slot by slot, without the blanks around them: those tell one way of generating from another."""
+    """The answers in the order of their slots, without surrounding whitespace, which could reveal who generated them."""
     texts = {completion.id: as_shown(completion.text) for completion in comparison.completions}
     return [texts[completion_id] for completion_id in order]
 
 
 def asks(project: ProjectSettings) -> dict[str, Any]:
-    """What the project wants to know beside the choice."""
+    """The inputs beside the choice that the project's settings ask for."""
     return {
         "strength": project.strength,
         "aspects": list(project.aspects),
@@ -92,7 +92,7 @@ def asks(project: ProjectSettings) -> dict[str, Any]:
 
 
 def turns(words: Translator, messages: Sequence[Message], *, show_system: bool) -> list[dict[str, str]]:
-    """The turns of a conversation; who speaks is only said where more than one does."""
+    """The turns of a conversation; speakers are named only if there is more than one turn."""
     shown = [message for message in messages if show_system or message["role"] != "system"]
     return [
         {
@@ -108,12 +108,12 @@ def _speaker(words: Translator, role: str) -> str:
     return words(f"compare.speaker.{role}") if role in SPEAKERS else role.capitalize()
 
 
-def guidelines_view(guidelines: Guidelines | None, known: Any) -> dict[str, Any] | None:
-    """The version that holds, by a digest of its text; the text only for a browser that has not got it."""
+def guidelines_view(guidelines: Guidelines | None, known_version: Any) -> dict[str, Any] | None:
+    """The current guidelines: a digest of the text, and the HTML unless the browser has that version already."""
     if guidelines is None:
         return None
     version, html = _rendered(guidelines.text)
-    return {"id": version} if known == version else {"id": version, "html": html}
+    return {"id": version} if known_version == version else {"id": version, "html": html}
 
 
 @lru_cache(maxsize=4)
@@ -129,7 +129,7 @@ def judged_so_far(words: Translator, count: int) -> str:
 
 
 def dry_queue_view(words: Translator, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Every comparison there is has been judged by this annotator."""
+    """The view for an annotator who has judged every comparison there is."""
     return {
         "state": "empty",
         "title": words("compare.empty_title"),
@@ -142,14 +142,14 @@ def dry_queue_view(words: Translator, note: str, judged: int, guidelines: dict[s
 def waiting_note(words: Translator, *, ready: bool, filling: bool, seconds_per_comparison: float | None, note: str) -> str:
     """How long until the next comparison, in words, from the policy server's status."""
     if not ready:
-        said = note or words("compare.model_loading")
+        state = note or words("compare.model_loading")
     elif filling and seconds_per_comparison:
-        said = words("compare.model_writing_about", time=duration(words, seconds_per_comparison))
+        state = words("compare.model_writing_about", time=duration(words, seconds_per_comparison))
     elif filling:
-        said = words("compare.model_writing")
+        state = words("compare.model_writing")
     else:
         return note or words("compare.model_idle")
-    return f"{said} {words('compare.fills_by_itself')}"
+    return f"{state} {words('compare.fills_by_itself')}"
 
 
 def server_down_note(words: Translator, error: Exception) -> str:
@@ -173,15 +173,15 @@ def past_row(words: Translator, past: PastJudgment, *, token: str) -> dict[str, 
 
 
 def exclusion_view(past: PastJudgment) -> dict[str, str] | None:
-    """Why a vote does not count, in the words of whoever excluded it."""
-    return past.exclusion and {"rule": past.exclusion.rule, "reason": past.exclusion.reason}
+    """The rule and the reason of a judgment's exclusion; None if it counts."""
+    return None if past.exclusion is None else {"rule": past.exclusion.rule, "reason": past.exclusion.reason}
 
 
 def past_view(words: Translator, past: PastJudgment, project: ProjectSettings, *, token: str) -> dict[str, Any]:
-    """A judgment with what it was about, as the judging component takes it to be corrected."""
+    """A judgment with its comparison, as the judging component takes it for a correction."""
     details = past.details
     view = comparison_view(words, past.comparison, past.order, project, presentation=token, judged=0)
-    # What it says already can be changed, whatever the project asks for today.
+    # Existing answers stay editable, even if the project no longer asks for them.
     view["asks"]["ideal"] |= details.ideal is not None
     view["asks"]["flags"] |= bool(details.flags)
     if view["asks"]["rationale"] == "off" and details.rationale:
@@ -191,12 +191,12 @@ def past_view(words: Translator, past: PastJudgment, project: ProjectSettings, *
     return view | {
         "judgment_id": token,
         "row": past_row(words, past, token=token),
-        "said": said(past.judgment, details, past.order),
+        "said": act_of(past.judgment, details, past.order),
     }
 
 
-def said(judgment: Judgment, details: Details, order: Sequence[int]) -> dict[str, Any]:
-    """A judgment in the words of the browser: what it would have sent."""
+def act_of(judgment: Judgment, details: Details, order: Sequence[int]) -> dict[str, Any]:
+    """A stored judgment in the form in which the browser sends one."""
     slot_of = {completion_id: slot for slot, completion_id in enumerate(order)}
     return {
         "choice": _choice(judgment, slot_of),
@@ -205,9 +205,13 @@ def said(judgment: Judgment, details: Details, order: Sequence[int]) -> dict[str
         "strength": details.strength,
         "aspects": {str(slot_of[completion_id]): dict(ratings) for completion_id, ratings in details.aspects.items()},
         "rationale": details.rationale,
-        "ideal": details.ideal and {"text": details.ideal.text, "slot": slot_of.get(details.ideal.completion_id)},
-        "flags": [{"kind": flag.kind, "note": flag.note, "slot": slot_of.get(flag.completion_id)} for flag in details.flags],
+        "ideal": details.ideal and {"text": details.ideal.text, "slot": _slot_or_none(slot_of, details.ideal.completion_id)},
+        "flags": [{"kind": flag.kind, "note": flag.note, "slot": _slot_or_none(slot_of, flag.completion_id)} for flag in details.flags],
     }
+
+
+def _slot_or_none(slot_of: Mapping[int, int], completion_id: int | None) -> int | None:
+    return None if completion_id is None else slot_of.get(completion_id)
 
 
 def _tiers(judgment: Judgment, slot_of: Mapping[int, int]) -> list[list[int]]:
@@ -226,7 +230,7 @@ def _choice(judgment: Judgment, slot_of: Mapping[int, int]) -> str:
 
 
 def verdict(words: Translator, judgment: Judgment, order: Sequence[int]) -> str:
-    """What was judged, in a few words: `B is slightly better`, `2 > 1 = 3`."""
+    """The judgment as a short text: `B is slightly better`, `2 > 1 = 3`."""
     slot_of = {completion_id: slot for slot, completion_id in enumerate(order)}
     choice = _choice(judgment, slot_of)
     if choice == "skip":
@@ -244,9 +248,9 @@ def skip_reason(words: Translator, reason: str) -> str:
 
 
 def marks(words: Translator, judgment: Judgment, details: Details) -> list[str]:
-    """What else was said, a word each."""
-    found = [words(f"compare.flag.{kind}") for kind in dict.fromkeys(flag.kind for flag in details.flags)]
-    return found + [
+    """One word for each further part of a judgment, such as a flag or a rationale."""
+    shown = [words(f"compare.flag.{kind}") for kind in dict.fromkeys(flag.kind for flag in details.flags)]
+    return shown + [
         words(f"history.mark.{name}")
         for name, there in (
             ("partial", judgment.partial),

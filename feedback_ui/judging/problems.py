@@ -1,12 +1,13 @@
-"""Why something was not saved, in an annotator's words: no ids of the store, and answers by the names that the page shows.
+"""Error messages for annotators: without ids of the store, and with the answers' names as the page shows them.
 
-Leaves out what leads and researchers read: they may know ids, and get the store's own messages.
+Leads and researchers get the store's own messages instead, because they may see ids.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from feedback_ui.shared.i18n import Translator
 from storage.core.database import StoreError, StoreFilesGone, StoreLocked
@@ -16,9 +17,9 @@ log = logging.getLogger("rankloop.judging")
 
 
 def problem(words: Translator, error: StoreError) -> str:
-    """What went wrong and what to do. What the store itself could not do goes to the log in full."""
+    """What went wrong and what to do. A failure of the store itself is logged in full."""
     if isinstance(error, BadJudgment):
-        return words(f"judging.{error.problem}", **_said(words, error.values))
+        return words(f"judging.{error.problem}", **_shown_values(words, error.values))
     log.warning("an annotator was told that the store failed", exc_info=error)
     if isinstance(error, StoreFilesGone):
         return words("visitor.files_gone")
@@ -26,17 +27,17 @@ def problem(words: Translator, error: StoreError) -> str:
 
 
 def slot_name(slot: int, shown: int) -> str:
-    """What the page calls an answer: A and B of two, numbers of more."""
+    """An answer's name on the page: A or B of two answers, a number of more."""
     return "AB"[slot] if shown == 2 else str(slot + 1)
 
 
-def _said(words: Translator, values: dict) -> dict:
-    said = {name: f"{value:,}" if isinstance(value, int) else value for name, value in values.items()}
+def _shown_values(words: Translator, values: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: f"{value:,}" if isinstance(value, int) else value for name, value in values.items()}
     if "slots" in values:
-        said["answers"] = _names(values["slots"], values["shown"])
+        shown["answers"] = _names(values["slots"], values["shown"])
     if "field" in values:
-        said["field"] = words(f"judging.field.{values['field']}")
-    return said
+        shown["field"] = words(f"judging.field.{values['field']}")
+    return shown
 
 
 def _names(slots: Sequence[int], shown: int) -> str:

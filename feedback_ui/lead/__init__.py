@@ -1,6 +1,6 @@
-"""The annotation lead's room: quality, exclusions, prompts, comparisons, guidelines, settings, accounts, audit.
+"""The Lead page: quality, exclusions, prompts, comparisons, guidelines, settings, accounts, audit.
 
-One file a section. Each has `open` for what is shown when somebody comes to it, and begins every handler at the gate.
+Each section has a module of its own, with `open` for the handler that shows it. Every handler first checks its request with `Auth`.
 """
 
 from feedback_ui.lead.page import LeadPage, follow_links

@@ -1,4 +1,4 @@
-"""Accounts: who may sign in, with which roles. The first one turns sign-in on."""
+"""The Accounts section: who may sign in, with which roles. The first account turns sign-in on."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from feedback_ui.shared import presenters
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.core.database import StoreError
-from storage.core.records import ROLES
+from storage.core.records import ROLES, Role
 from storage.people import accounts
 
 
 class AccountsSection:
-    def __init__(self, room: SectionContext):
-        self.store, self.gate = room.store, room.gate
+    def __init__(self, context: SectionContext):
+        self.store, self.auth = context.store, context.auth
         self.warning = html(elem_id="accounts-warning", elem_classes="rl-optional")
         self.list = listing(elem_id="accounts-list", elem_classes="rl-optional")
         self.edited = gr.State(None)
@@ -51,31 +51,31 @@ class AccountsSection:
                     list(ROLES), value=["annotator"], label=label("lead.accounts.roles"), min_width=280, elem_id="account-new-roles"
                 )
             self.add_button = gr.Button(label("lead.accounts.add"), variant="primary", elem_id="account-create", scale=0, min_width=160)
-        self.said = html(elem_id="accounts-said", elem_classes="rl-optional")
+        self.message = html(elem_id="accounts-said", elem_classes="rl-optional")
         self.edit_fields = [self.edited, self.editing, self.whose, self.roles, self.password, self.able]
         self.shown = [
-            self.warning, self.list, *self.edit_fields, self.adding, self.new_name, self.new_password, self.new_roles, self.said,
+            self.warning, self.list, *self.edit_fields, self.adding, self.new_name, self.new_password, self.new_roles, self.message,
         ]  # fmt: skip
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
-        self.list.click(self.edit, None, [self.said, *self.edit_fields], **QUIET)
+        self.list.click(self.edit, None, [self.message, *self.edit_fields], **QUIET)
         self.add_button.click(self.add, [self.new_name, self.new_password, self.new_roles], self.shown, **QUIET)
         self.set_roles_button.click(self.set_roles, [self.edited, self.roles], self.shown, **QUIET)
         self.set_password_button.click(self.set_password, [self.edited, self.password], self.shown, **QUIET)
         self.able.click(self.disable_or_enable, self.edited, self.shown, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
-        return {**self._list(words, visitor), **self._closed(words), self.said: ""}
+        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
+        return {**self._list(words, visitor), **self._closed(words), self.message: ""}
 
     def edit(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        self.gate.acts(request, "lead")
+        self.auth.acts(request, "lead")
         words = translator_for(request)
         try:
             account = accounts.get(self.store, chosen(event)[1])
         except StoreError as error:
-            return {self.said: refusal(error)}
+            return {self.message: refusal(error)}
         return {
             self.edited: account.id,
             self.editing: gr.Column(visible=True),
@@ -83,48 +83,48 @@ class AccountsSection:
             self.roles: gr.CheckboxGroup(_role_choices(words), value=accounts.in_order(account.roles)),
             self.password: "",
             self.able: gr.Button(words("lead.accounts.enable" if account.disabled else "lead.accounts.disable")),
-            self.said: "",
+            self.message: "",
         }
 
-    def add(self, name: str, password: str, roles: list[str], request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
+    def add(self, name: str, password: str, roles: list[Role], request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         first = not accounts.any_accounts(self.store)
         try:
             account = accounts.create(self.store, name or "", password or "", roles, visitor.annotator.id)
         except StoreError as error:
-            return {self.said: refusal(error)}
-        said = words("lead.accounts.first_added" if first else "lead.accounts.added", name=account.name)
+            return {self.message: refusal(error)}
+        added = words("lead.accounts.first_added" if first else "lead.accounts.added", name=account.name)
         return {
             **self._list(words, visitor),
             self.new_name: "",
             self.new_password: "",
-            # Whoever made the first account is not signed in any more: nothing else here would be answered.
+            # Creating the first account signs its creator out: further requests from this page would be refused.
             self.adding: gr.Column(visible=not first),
-            self.said: lead_view.reload_notice(words, said) if first else presenters.notice(said),
+            self.message: lead_view.reload_notice(words, added) if first else presenters.notice(added),
         }
 
-    def set_roles(self, account_id: int | None, roles: list[str], request: gr.Request) -> dict[Component, Any]:
-        return self._change(request, lambda by: accounts.set_roles(self.store, _known(account_id), roles, by), "lead.accounts.roles_set")
+    def set_roles(self, account_id: int | None, roles: list[Role], request: gr.Request) -> dict[Component, Any]:
+        return self._change(request, lambda by: accounts.set_roles(self.store, _chosen(account_id), roles, by), "lead.accounts.roles_set")
 
     def set_password(self, account_id: int | None, password: str, request: gr.Request) -> dict[Component, Any]:
         return self._change(
-            request, lambda by: accounts.set_password(self.store, _known(account_id), password or "", by), "lead.accounts.password_set"
+            request, lambda by: accounts.set_password(self.store, _chosen(account_id), password or "", by), "lead.accounts.password_set"
         )
 
     def disable_or_enable(self, account_id: int | None, request: gr.Request) -> dict[Component, Any]:
         def turn(by: int) -> None:
-            account = accounts.get(self.store, _known(account_id))
+            account = accounts.get(self.store, _chosen(account_id))
             (accounts.enable if account.disabled else accounts.disable)(self.store, account.id, by)
 
         return self._change(request, turn, "lead.accounts.changed")
 
-    def _change(self, request: gr.Request, act: Callable[[int], Any], said: str) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
+    def _change(self, request: gr.Request, act: Callable[[int], Any], text_key: str) -> dict[Component, Any]:
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         try:
             act(visitor.annotator.id)
         except StoreError as error:
-            return {self.said: refusal(error)}
-        return {**self._list(words, visitor), **self._closed(words), self.said: presenters.notice(words(said))}
+            return {self.message: refusal(error)}
+        return {**self._list(words, visitor), **self._closed(words), self.message: presenters.notice(words(text_key))}
 
     def _list(self, words: Translator, visitor: Visitor) -> dict[Component, Any]:
         acts = visitor.may_act("lead")
@@ -149,7 +149,7 @@ def _role_choices(words: Translator) -> list[tuple[str, str]]:
     return [(words(f"roles.{role}"), role) for role in ROLES]
 
 
-def _known(account_id: int | None) -> int:
+def _chosen(account_id: int | None) -> int:
     if account_id is None:
         raise StoreError("No account is chosen: press Edit beside one.")
     return account_id

@@ -1,4 +1,4 @@
-"""Audit: who did what when, newest first, a page at a time."""
+"""The Audit section: who did what and when, newest first, one page at a time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ROWS = 50
 
 
 class AuditSection:
-    def __init__(self, room: SectionContext):
-        self.store, self.gate = room.store, room.gate
+    def __init__(self, context: SectionContext):
+        self.store, self.auth = context.store, context.auth
         self.skipped = gr.State(0)
         self.entries = html(elem_id="audit-entries")
         with gr.Row(elem_classes="rl-buttons"):
@@ -41,12 +41,12 @@ class AuditSection:
         return self._page(request, skipped, ROWS)
 
     def _page(self, request: gr.Request, skipped: int, step: int) -> dict[Component, Any]:
-        self.gate.reads(request, "lead")
+        self.auth.reads(request, "lead")
         skip = max(0, skipped + step)
-        found = audit.entries(self.store, skip=skip, limit=ROWS + 1)
+        entries = audit.entries(self.store, skip=skip, limit=ROWS + 1)
         return {
             self.skipped: skip,
-            self.entries: lead_view.audit_list(translator_for(request), found[:ROWS], names(self.store)),
+            self.entries: lead_view.audit_list(translator_for(request), entries[:ROWS], names(self.store)),
             self.newer: gr.Button(interactive=skip > 0),
-            self.older: gr.Button(interactive=len(found) > ROWS),
+            self.older: gr.Button(interactive=len(entries) > ROWS),
         }

@@ -1,4 +1,4 @@
-"""Comparisons: batches that the policy server writes when asked, and gold comparisons, whose right order is known."""
+"""The Comparisons section: batches of comparisons that the policy server generates on request."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ POLL_S = 3
 
 
 class BatchesSection:
-    def __init__(self, room: SectionContext):
-        self.store, self.client, self.gate = room.store, room.client, room.gate
+    def __init__(self, context: SectionContext):
+        self.store, self.client, self.auth = context.store, context.client, context.auth
         with gr.Column(elem_classes="rl-acts rl-pane") as self.asking:
             html(label("lead.batches.ask_title"), elem_classes="rl-overline")
             self.who = gr.CheckboxGroup([], label=label("lead.batches.who_answers"), elem_id="batch-policies")
@@ -54,60 +54,60 @@ class BatchesSection:
                         elem_id="batch-longest",
                     )  # fmt: skip
             self.ask_button = gr.Button(label("lead.batches.ask"), variant="primary", elem_id="batch-ask", scale=0, min_width=160)
-        self.said = html(elem_id="batches-said", elem_classes="rl-optional")
+        self.message = html(elem_id="batches-said", elem_classes="rl-optional")
         self.list = listing(elem_id="batches-list")
         self.timer = gr.Timer(POLL_S, active=False)
         self.numbers = {
             "count": self.count, "answers": self.answers, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k,
             "longest": self.longest,
         }  # fmt: skip
-        self.shown = [self.asking, self.who, self.priority, self.said, self.list, self.timer]
+        self.shown = [self.asking, self.who, self.priority, self.message, self.list, self.timer]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
-        self.ask_button.click(self.ask, {self.who, self.priority, *self.numbers.values()}, [self.said, self.list, self.timer], **QUIET)
-        self.list.click(self.cancel, None, [self.said, self.list, self.timer], **QUIET)
+        self.ask_button.click(self.ask, {self.who, self.priority, *self.numbers.values()}, [self.message, self.list, self.timer], **QUIET)
+        self.list.click(self.cancel, None, [self.message, self.list, self.timer], **QUIET)
         self.timer.tick(self.follow, self.list, [self.list, self.timer], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
+        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
         able = self._able()
         return {
             self.asking: gr.Column(visible=acts),
             self.who: gr.CheckboxGroup([(v.name, v.id) for v in able]),
             self.priority: gr.Dropdown([(words(f"lead.batches.priority.{name}"), name) for name in lead_view.PRIORITIES]),
-            self.said: "" if able else presenters.notice(words("lead.batches.no_versions"), "warn"),
+            self.message: "" if able else presenters.notice(words("lead.batches.no_versions"), "warn"),
             **self._list(words, acts=acts),
         }
 
     def ask(self, values: dict[Component, Any], request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
-        said = {name: values[field] for name, field in self.numbers.items()}
-        if empty := next((name for name, value in said.items() if value is None), None):
-            return {self.said: presenters.notice(words("lead.batches.empty", title=words(f"lead.batches.{empty}")), "bad")}
-        sampling = Sampling(float(said["temperature"]), float(said["top_p"]), int(said["top_k"]), int(said["longest"]))
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        numbers = {name: values[field] for name, field in self.numbers.items()}
+        if empty := next((name for name, value in numbers.items() if value is None), None):
+            return {self.message: presenters.notice(words("lead.batches.empty", title=words(f"lead.batches.{empty}")), "bad")}
+        sampling = Sampling(float(numbers["temperature"]), float(numbers["top_p"]), int(numbers["top_k"]), int(numbers["longest"]))
         try:
             batch = batches.ask(
-                self.store, values[self.who] or [], answers=int(said["answers"]), sampling=sampling, count=int(said["count"]),
+                self.store, values[self.who] or [], answers=int(numbers["answers"]), sampling=sampling, count=int(numbers["count"]),
                 priority=lead_view.PRIORITIES[values[self.priority] or "normal"], by=visitor.annotator.id,
             )  # fmt: skip
         except StoreError as error:
-            return {self.said: refusal(error)}
-        return {self.said: presenters.notice(words("lead.batches.asked", number=batch.id)), **self._list(words, acts=True)}
+            return {self.message: refusal(error)}
+        return {self.message: presenters.notice(words("lead.batches.asked", number=batch.id)), **self._list(words, acts=True)}
 
     def cancel(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         try:
             _, batch_id = chosen(event)
             batches.cancel(self.store, batch_id, visitor.annotator.id)
         except StoreError as error:
-            return {self.said: refusal(error)}
-        return {self.said: presenters.notice(words("lead.batches.was_cancelled", number=batch_id)), **self._list(words, acts=True)}
+            return {self.message: refusal(error)}
+        return {self.message: presenters.notice(words("lead.batches.was_cancelled", number=batch_id)), **self._list(words, acts=True)}
 
     def follow(self, shown: str, request: gr.Request) -> dict[Component, Any]:
-        """A tick. What has not changed is not sent again."""
-        visitor = self.gate.reads(request, "lead")
+        """Handles the timer's tick; an unchanged list is not sent again."""
+        visitor = self.auth.reads(request, "lead")
         update = self._list(translator_for(request), acts=visitor.may_act("lead"))
         if update[self.list] == shown:
             del update[self.list]

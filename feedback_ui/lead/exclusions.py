@@ -1,4 +1,4 @@
-"""Exclusions: what keeps votes from counting, each with a rule and a reason that the annotator is shown."""
+"""The Exclusions section: excludes judgments from the votes, with a rule and a reason that the annotator sees."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from storage.people import annotators
 
 
 class ExclusionsSection:
-    def __init__(self, room: SectionContext):
-        self.store, self.gate = room.store, room.gate
+    def __init__(self, context: SectionContext):
+        self.store, self.auth = context.store, context.auth
         with gr.Column(elem_classes="rl-acts rl-pane") as self.excluding:
             html(label("lead.exclusions.add_title"), elem_classes="rl-overline")
             with gr.Row(equal_height=False):
@@ -53,7 +53,7 @@ class ExclusionsSection:
                 self.failure_button = gr.Button(
                     label("lead.exclusions.since_failure"), elem_id="exclude-since-failure", scale=0, min_width=160
                 )
-        self.said = html(elem_id="exclusions-said", elem_classes="rl-optional")
+        self.message = html(elem_id="exclusions-said", elem_classes="rl-optional")
         self.lifted = gr.State(None)
         with gr.Column(visible=False, elem_classes="rl-acts rl-pane", elem_id="exclusion-lift") as self.lifting:
             self.which = html(elem_id="lift-which")
@@ -62,36 +62,36 @@ class ExclusionsSection:
         self.list = listing(elem_id="exclusions-list")
         self.lift_fields = [self.lifted, self.lifting, self.which, self.lift_reason]
         self.form = [self.annotator, self.since, self.judgment, self.rule, self.reason]
-        self.shown = [self.excluding, *self.form, self.said, *self.lift_fields, self.list]
+        self.shown = [self.excluding, *self.form, self.message, *self.lift_fields, self.list]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
-        self.exclude_button.click(self.exclude, self.form, [self.since, self.judgment, self.reason, self.said, self.list], **QUIET)
-        self.failure_button.click(self.fill_since, self.annotator, [self.since, self.rule, self.said], **QUIET)
-        self.list.click(self.choose, None, [self.said, *self.lift_fields], **QUIET)
-        self.lift_button.click(self.lift, [self.lifted, self.lift_reason], [self.said, self.list, *self.lift_fields], **QUIET)
+        self.exclude_button.click(self.exclude, self.form, [self.since, self.judgment, self.reason, self.message, self.list], **QUIET)
+        self.failure_button.click(self.fill_since, self.annotator, [self.since, self.rule, self.message], **QUIET)
+        self.list.click(self.choose, None, [self.message, *self.lift_fields], **QUIET)
+        self.lift_button.click(self.lift, [self.lifted, self.lift_reason], [self.message, self.list, *self.lift_fields], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        """What was typed stays: somebody may have come here from a row that filled the form in."""
-        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
+        """Shows the section. Typed values stay, because `begin` may have filled the form in."""
+        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
         everybody = [(a.name, a.id) for a in annotators.all_annotators(self.store)]
         return {
             self.excluding: gr.Column(visible=visitor.may_act("lead")),
             self.annotator: gr.Dropdown(everybody),
             self.rule: gr.Dropdown([(lead_view.rule(words, r), r) for r in lead_view.RULES]),
-            self.said: "",
+            self.message: "",
             **self._closed(),
             self.list: self._list(words, acts=visitor.may_act("lead")),
         }
 
     def begin(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        """The form, filled in as far as the table that somebody comes from knows."""
-        self.gate.acts(request, "lead")
+        """Shows the form, filled in from the row of another table."""
+        self.auth.acts(request, "lead")
         opened = self.open(request)
         try:
             act, row = chosen(event)
         except StoreError as error:
-            return opened | {self.said: refusal(error)}
+            return opened | {self.message: refusal(error)}
         everybody = [(a.name, a.id) for a in annotators.all_annotators(self.store)]
         return opened | {
             self.annotator: gr.Dropdown(everybody, value=row if act == "exclude" else None),
@@ -100,64 +100,65 @@ class ExclusionsSection:
         }
 
     def fill_since(self, annotator_id: int | None, request: gr.Request) -> dict[Component, Any]:
-        """The moment of the annotator's first wrong answer to a gold comparison."""
-        self.gate.acts(request, "lead")
+        """Fills in the time of the annotator's first wrong judgment of a gold comparison."""
+        self.auth.acts(request, "lead")
         words = translator_for(request)
         if annotator_id is None:
-            return {self.said: presenters.notice(words("lead.exclusions.nothing_chosen"), "bad")}
+            return {self.message: presenters.notice(words("lead.exclusions.nothing_chosen"), "bad")}
         failed_at = gold.first_failure(self.store, annotator_id)
         if failed_at is None:
-            return {self.said: presenters.notice(words("lead.exclusions.no_failure"))}
-        return {self.since: failed_at, self.rule: "gold accuracy", self.said: ""}
+            return {self.message: presenters.notice(words("lead.exclusions.no_failure"))}
+        return {self.since: failed_at, self.rule: "gold accuracy", self.message: ""}
 
     def exclude(
         self, annotator_id: int | None, since: str, judgment: str, rule: str, reason: str, request: gr.Request
     ) -> dict[Component, Any]:
-        """One judgment where a number is given; else everything that counts of the chosen annotator."""
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
-        said = {"rule": rule or "", "reason": reason or "", "by": visitor.annotator.id}
+        """Excludes the judgments whose numbers are given, or else all counting judgments of the chosen annotator."""
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        rule, reason, by = rule or "", reason or "", visitor.annotator.id
         try:
             if (judgment or "").strip():
-                made = exclusions.exclude(self.store, _numbers(words, judgment), **said)
+                made = exclusions.exclude(self.store, _numbers(words, judgment), rule=rule, reason=reason, by=by)
             elif annotator_id is not None:
-                made = exclusions.exclude_annotator(self.store, annotator_id, since=_day(words, since), **said)
+                day = _day(words, since)
+                made = exclusions.exclude_annotator(self.store, annotator_id, since=day, rule=rule, reason=reason, by=by)
             else:
                 raise ValueError(words("lead.exclusions.nothing_chosen"))
         except (ValueError, StoreError) as error:
-            return {self.said: refusal(error)}
+            return {self.message: refusal(error)}
         return {
             **dict.fromkeys((self.since, self.judgment, self.reason), ""),
-            self.said: presenters.notice(words("lead.exclusions.excluded", count=made.judgments)),
+            self.message: presenters.notice(words("lead.exclusions.excluded", count=made.judgments)),
             self.list: self._list(words, acts=True),
         }
 
     def choose(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        """Lifting asks for a reason first."""
-        self.gate.acts(request, "lead")
+        """Opens the form that asks for the reason for lifting an exclusion."""
+        self.auth.acts(request, "lead")
         words = translator_for(request)
         try:
-            found = exclusions.get(self.store, chosen(event)[1])
+            exclusion = exclusions.get(self.store, chosen(event)[1])
         except StoreError as error:
-            return {self.said: refusal(error)}
+            return {self.message: refusal(error)}
         return {
-            self.lifted: found.id,
+            self.lifted: exclusion.id,
             self.lifting: gr.Column(visible=True),
-            self.which: lead_view.heading(self._title(words, found)),
+            self.which: lead_view.heading(self._title(words, exclusion)),
             self.lift_reason: "",
-            self.said: "",
+            self.message: "",
         }
 
     def lift(self, exclusion_id: int | None, reason: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         try:
             if exclusion_id is None:
                 raise ValueError(words("lead.exclusions.nothing_to_lift"))
             exclusions.lift(self.store, exclusion_id, reason=reason or "", by=visitor.annotator.id)
         except (ValueError, StoreError) as error:
-            return {self.said: refusal(error)}
+            return {self.message: refusal(error)}
         return {
             **self._closed(),
-            self.said: presenters.notice(words("lead.exclusions.was_lifted", number=exclusion_id)),
+            self.message: presenters.notice(words("lead.exclusions.was_lifted", number=exclusion_id)),
             self.list: self._list(words, acts=True),
         }
 
@@ -171,19 +172,19 @@ class ExclusionsSection:
         return {self.lifted: None, self.lifting: gr.Column(visible=False), self.lift_reason: ""}
 
 
-def _numbers(words: Translator, said: str) -> list[int]:
-    """`12` or `12, 15`."""
-    parts = [part.strip().removeprefix("#") for part in said.split(",") if part.strip()]
+def _numbers(words: Translator, typed: str) -> list[int]:
+    """Judgment ids from text such as `12` or `12, 15`."""
+    parts = [part.strip().removeprefix("#") for part in typed.split(",") if part.strip()]
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ValueError(words("lead.exclusions.no_number", found=said.strip()))
+        raise ValueError(words("lead.exclusions.no_number", found=typed.strip()))
     return [int(part) for part in parts]
 
 
-def _day(words: Translator, said: str) -> str:
-    """A day as the time at which it begins, or a moment, in UTC; empty stays empty."""
-    said = (said or "").strip()
+def _day(words: Translator, typed: str) -> str:
+    """Checks that the text is a day or a time in ISO 8601 (UTC), or empty."""
+    typed = (typed or "").strip()
     try:
-        datetime.fromisoformat(said or "2000-01-01")
-        return said
+        datetime.fromisoformat(typed or "2000-01-01")
+        return typed
     except ValueError:
-        raise ValueError(words("lead.exclusions.no_day", found=said)) from None
+        raise ValueError(words("lead.exclusions.no_day", found=typed)) from None

@@ -1,4 +1,5 @@
-"""Gold comparisons: their right order is known, annotators cannot tell them from others, and how they fare measures care."""
+"""The gold comparisons of the Comparisons section. Their right order is known and annotators cannot recognise them, so that the
+share of right judgments measures care."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from storage.judging import gold
 
 
 class GoldSection:
-    def __init__(self, room: SectionContext):
-        self.store, self.gate = room.store, room.gate
+    def __init__(self, context: SectionContext):
+        self.store, self.auth = context.store, context.auth
         with gr.Column(elem_classes="rl-acts rl-pane") as self.setting:
             html(label("lead.gold.title"), elem_classes="rl-overline")
             with gr.Row(equal_height=False, elem_classes="rl-one-line"):
@@ -37,36 +38,36 @@ class GoldSection:
                         elem_id="gold-note",
                     )  # fmt: skip
                 self.save = gr.Button(label("lead.gold.save"), variant="primary", elem_id="gold-save", scale=0, min_width=160)
-        self.said = html(elem_id="gold-said", elem_classes="rl-optional")
+        self.message = html(elem_id="gold-said", elem_classes="rl-optional")
         self.list = listing(elem_id="gold-list")
-        self.asked = [self.opened, self.answering, self.order, self.note, self.said]
+        self.asked = [self.opened, self.answering, self.order, self.note, self.message]
         self.shown = [self.setting, self.number, *self.asked, self.list]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         gr.on([self.show_button.click, self.number.submit], self.show, self.number, self.asked, **QUIET)
-        self.save.click(self.set_answer, [self.number, self.order, self.note], [self.said, self.list], **QUIET)
+        self.save.click(self.set_answer, [self.number, self.order, self.note], [self.message, self.list], **QUIET)
         self.list.click(self.choose, None, [self.number, *self.asked], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
+        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
         return {
             self.setting: gr.Column(visible=visitor.may_act("lead")),
             self.number: None,
-            **dict.fromkeys((self.opened, self.order, self.note, self.said), ""),
+            **dict.fromkeys((self.opened, self.order, self.note, self.message), ""),
             self.answering: gr.Column(visible=False),
             self.list: self._list(words, acts=visitor.may_act("lead")),
         }
 
     def show(self, number: int | None, request: gr.Request) -> dict[Component, Any]:
-        self.gate.acts(request, "lead")
+        self.auth.acts(request, "lead")
         words = translator_for(request)
         try:
             if number is None:
                 raise StoreError(words("lead.gold.no_number"))
             comparison = comparisons.get(self.store, int(number))
         except StoreError as error:
-            return {self.opened: "", self.answering: gr.Column(visible=False), self.said: refusal(error)}
+            return {self.opened: "", self.answering: gr.Column(visible=False), self.message: refusal(error)}
         known = gold.answer(self.store, comparison.id)
         versions = {version.id: version for version in policies.all_versions(self.store)}
         return {
@@ -74,19 +75,19 @@ class GoldSection:
             self.answering: gr.Column(visible=True),
             self.order: lead_view.letters(comparison, known) if known else "",
             self.note: "",
-            self.said: "",
+            self.message: "",
         }
 
     def choose(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        self.gate.acts(request, "lead")
+        self.auth.acts(request, "lead")
         try:
             _, number = chosen(event)
         except StoreError as error:
-            return {self.said: refusal(error)}
+            return {self.message: refusal(error)}
         return {self.number: number, **self.show(number, request)}
 
     def set_answer(self, number: int | None, order: str, note: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         try:
             if number is None:
                 raise StoreError(words("lead.gold.no_number"))
@@ -94,11 +95,11 @@ class GoldSection:
             tiers = lead_view.tiers_of(words, order or "", comparison)
             gold.set_answer(self.store, comparison.id, tiers, visitor.annotator.id, note or "")
         except (lead_view.BadOrder, StoreError) as error:
-            return {self.said: refusal(error)}
-        said = words("lead.gold.saved", number=comparison.id, order=lead_view.letters(comparison, tiers))
-        return {self.said: presenters.notice(said), self.list: self._list(words, acts=True)}
+            return {self.message: refusal(error)}
+        saved = words("lead.gold.saved", number=comparison.id, order=lead_view.letters(comparison, tiers))
+        return {self.message: presenters.notice(saved), self.list: self._list(words, acts=True)}
 
     def _list(self, words: Translator, *, acts: bool) -> str:
         known = gold.answers(self.store)
-        found = comparisons.many(self.store, list(known))
-        return lead_view.gold_list(words, found, known, gold.results(self.store), acts=acts)
+        gold_comparisons = comparisons.many(self.store, list(known))
+        return lead_view.gold_list(words, gold_comparisons, known, gold.results(self.store), acts=acts)

@@ -1,4 +1,4 @@
-"""Guidelines: write, preview and publish what annotators are told; every version stays readable."""
+"""The Guidelines section: write, preview and publish the annotators' guidelines; every version stays readable."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from gradio.components import Component
 from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
-from feedback_ui.shared.i18n import translator_for
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.i18n import Translator, translator_for
+from feedback_ui.shared.theme import QUIET, html, label, unchanged
 from storage.core.database import StoreError
 from storage.project import guidelines
 
 
 class GuidelinesSection:
-    def __init__(self, room: SectionContext):
-        self.store, self.gate = room.store, room.gate
+    def __init__(self, context: SectionContext):
+        self.store, self.auth = context.store, context.auth
         with gr.Column(elem_classes="rl-acts") as self.editing:
             with gr.Row(equal_height=True):
                 with gr.Column(min_width=300):
@@ -32,60 +32,60 @@ class GuidelinesSection:
             self.publish_button = gr.Button(
                 label("lead.guidelines.publish"), variant="primary", elem_id="guidelines-publish", scale=0, min_width=160
             )
-            self.said = html(elem_id="guidelines-said", elem_classes="rl-optional")
+            self.message = html(elem_id="guidelines-said", elem_classes="rl-optional")
         self.versions = listing(elem_id="guidelines-versions")
         self.viewed = html(elem_id="guidelines-viewed", elem_classes="rl-optional")
-        self.shown = [self.editing, self.said, self.versions, self.viewed]
+        self.shown = [self.editing, self.message, self.versions, self.viewed]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         tab.select(self.load, self.editor, [self.editor, self.preview], **QUIET)
         self.editor.input(self.show_preview, self.editor, self.preview, trigger_mode="always_last", **QUIET)
-        self.publish_button.click(self.publish, self.editor, [self.said, self.versions], **QUIET)
+        self.publish_button.click(self.publish, self.editor, [self.message, self.versions], **QUIET)
         self.versions.click(self.view, None, self.viewed, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
+        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
         return {
             self.editing: gr.Column(visible=visitor.may_act("lead")),
-            self.said: "",
+            self.message: "",
             self.versions: self._versions(words),
             self.viewed: "",
         }
 
     def load(self, draft: str, request: gr.Request) -> dict[Component, Any]:
-        """What is on display comes into the editor, unless something is being written there."""
-        self.gate.reads(request, "lead")
+        """Loads the current guidelines into the editor, unless it holds an unpublished draft."""
+        self.auth.reads(request, "lead")
         versions = guidelines.versions(self.store)
         if (draft or "").strip() not in ("", *(version.text for version in versions)):
-            return gr.skip()
+            return unchanged()
         now = versions[0].text if versions else ""
         return {self.editor: now, self.preview: lead_view.guideline_preview(translator_for(request), now)}
 
-    def show_preview(self, said: str, request: gr.Request) -> str:
-        self.gate.acts(request, "lead")
-        return lead_view.guideline_preview(translator_for(request), said or "")
+    def show_preview(self, draft: str, request: gr.Request) -> str:
+        self.auth.acts(request, "lead")
+        return lead_view.guideline_preview(translator_for(request), draft or "")
 
-    def publish(self, said: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
+    def publish(self, draft: str, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         before = guidelines.current(self.store)
         try:
-            now = guidelines.publish(self.store, said or "", visitor.annotator.id)
+            now = guidelines.publish(self.store, draft or "", visitor.annotator.id)
         except StoreError as error:
-            return {self.said: refusal(error)}
+            return {self.message: refusal(error)}
         key = "lead.guidelines.unchanged" if before and before.id == now.id else "lead.guidelines.published"
-        return {self.said: presenters.notice(words(key)), self.versions: self._versions(words)}
+        return {self.message: presenters.notice(words(key)), self.versions: self._versions(words)}
 
     def view(self, event: gr.EventData, request: gr.Request) -> str:
-        self.gate.reads(request, "lead")
+        self.auth.reads(request, "lead")
         words = translator_for(request)
         try:
             _, guidelines_id = chosen(event)
         except StoreError as error:
             return refusal(error)
         every = guidelines.versions(self.store)
-        found = next(((len(every) - i, g) for i, g in enumerate(every) if g.id == guidelines_id), None)
-        return lead_view.guideline_version(words, *found) if found else ""
+        numbered = next(((len(every) - i, g) for i, g in enumerate(every) if g.id == guidelines_id), None)
+        return lead_view.guideline_version(words, *numbered) if numbered else ""
 
-    def _versions(self, words) -> str:
+    def _versions(self, words: Translator) -> str:
         return lead_view.guideline_list(words, guidelines.versions(self.store), names(self.store))

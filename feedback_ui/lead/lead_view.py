@@ -1,6 +1,6 @@
-"""What the lead page shows, made of records: strings of HTML in the reader's language, without Gradio.
+"""Presenters of the Lead page: functions from records to strings of HTML in the reader's language. No Gradio.
 
-The figures of quality have presenters of their own in `quality_view`. Whatever somebody typed is escaped or rendered here.
+The quality metrics are presented by `quality_view`. Text that users typed is escaped or rendered as Markdown here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from storage.people.audit import AuditEntry
 LETTERS = "ABCDEFGHI"
 
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
-"""What each word asks of the line."""
+"""The queue priority of each choice."""
 
 RULES = ("gold accuracy", "too fast", "inconsistent", "asked by the annotator", "other")
 """The rules that are offered; they are stored in English and shown in the reader's language."""
@@ -45,34 +45,36 @@ SHOWN_ROW_ERRORS = 50
 
 
 def who(words: Translator, names: Mapping[int, str], annotator_id: int | None) -> str:
-    return text(names[annotator_id]) if annotator_id in names else f'<span class="rl-muted">{words("lead.by_program")}</span>'
+    if annotator_id is None or annotator_id not in names:
+        return f'<span class="rl-muted">{words("lead.by_program")}</span>'
+    return text(names[annotator_id])
 
 
 def letters(comparison: Comparison, tiers: Tiers) -> str:
-    """`B > A = C`, by the places that the completions have in the comparison."""
+    """Tiers as text such as `B > A = C`; letters follow the order of the completions in the comparison."""
     letter = {completion.id: LETTERS[i] for i, completion in enumerate(comparison.completions)}
     return " > ".join(" = ".join(sorted(letter.get(i, "?") for i in tier)) for tier in tiers)
 
 
 class BadOrder(ValueError):
-    """The text is no order of these answers; the message says where."""
+    """The text is not an order of these answers; the message says why."""
 
 
 def tiers_of(words: Translator, order: str, comparison: Comparison) -> Tiers:
     """`B > A = C` as tiers of completion ids.
 
     Raises:
-        BadOrder: a letter is missing, twice there or unknown, or something else stands there.
+        BadOrder: a letter is missing, repeated or unknown, or the text is not an order.
     """
     ids = {LETTERS[i]: completion.id for i, completion in enumerate(comparison.completions)}
     known = ", ".join(ids)
     tiers = [[part.strip().upper() for part in tier.split("=")] for tier in order.split(">")]
-    said = [letter for tier in tiers for letter in tier]
-    if strange := [letter for letter in said if letter not in ids]:
+    typed = [letter for tier in tiers for letter in tier]
+    if strange := [letter for letter in typed if letter not in ids]:
         raise BadOrder(words("lead.gold.strange", found=strange[0] or "∅", known=known))
-    if twice := [letter for letter in ids if said.count(letter) > 1]:
+    if twice := [letter for letter in ids if typed.count(letter) > 1]:
         raise BadOrder(words("lead.gold.twice", found=", ".join(twice)))
-    if missing := [letter for letter in ids if letter not in said]:
+    if missing := [letter for letter in ids if letter not in typed]:
         raise BadOrder(words("lead.gold.missing", found=", ".join(missing)))
     return tuple(tuple(ids[letter] for letter in tier) for tier in tiers)
 
@@ -90,7 +92,7 @@ def conversation(words: Translator, prompt: Prompt) -> str:
 
 
 def answers(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
-    """The answers with their letters and who wrote them."""
+    """The answers with their letters and policy versions."""
     return (
         '<div class="rl-answers">'
         + "".join(
@@ -133,21 +135,21 @@ def prompt_counts(words: Translator, counts: Sequence[tuple[str, str, int]]) -> 
 
 
 def import_report(words: Translator, report: Report) -> str:
-    """What came of an import, and each wrong row with its reason."""
-    said = words("lead.prompts.added", count=report.prompts)
+    """The result of an import, and each invalid row with its reason."""
+    summary = words("lead.prompts.added", count=report.prompts)
     if report.prompts_known:
-        said += " " + words("lead.prompts.known", count=report.prompts_known)
+        summary += " " + words("lead.prompts.known", count=report.prompts_known)
     if not report.wrong:
-        return notice(said)
+        return notice(summary)
     shown = report.wrong_rows[:SHOWN_ROW_ERRORS]
     rows = "".join(f"<li>{words('lead.prompts.line', line=line)}: {text(reason)}</li>" for line, reason in shown)
     more = report.wrong - len(shown)
     rest = muted(words("lead.prompts.more_wrong", count=more)) if more > 0 else ""
-    return f'{notice(said)}{notice(words("lead.prompts.wrong", count=report.wrong), "warn")}<ul class="rl-errors">{rows}</ul>{rest}'
+    return f'{notice(summary)}{notice(words("lead.prompts.wrong", count=report.wrong), "warn")}<ul class="rl-errors">{rows}</ul>{rest}'
 
 
 def import_list(words: Translator, imports: Sequence[Import], names: Mapping[int, str], *, acts: bool) -> str:
-    """Every import, newest first. Empty when there was none: what to do then stands above it."""
+    """Every import, newest first; empty if there is none, because the form above says what to do."""
     if not imports:
         return ""
     rows = [
@@ -167,8 +169,8 @@ def import_list(words: Translator, imports: Sequence[Import], names: Mapping[int
 
 
 def _brought(words: Translator, report: Report) -> str:
-    found = {"prompts": report.prompts, "comparisons": report.comparisons, "judgments": report.judgments, "wrong_rows": report.wrong}
-    return text(", ".join(words(f"lead.prompts.of_{name}", count=number) for name, number in found.items() if number) or "0")
+    counts = {"prompts": report.prompts, "comparisons": report.comparisons, "judgments": report.judgments, "wrong_rows": report.wrong}
+    return text(", ".join(words(f"lead.prompts.of_{name}", count=number) for name, number in counts.items() if number) or "0")
 
 
 # ---- batches
@@ -178,7 +180,7 @@ def batch_list(
     words: Translator, batches: Sequence[Batch], policies: Mapping[int, PolicyVersion], names: Mapping[int, str], *,
     notes: Mapping[str, str], seconds_per_comparison: float | None, acts: bool,
 ) -> str:  # fmt: skip
-    """Every batch, newest first, with how far it is and how long it still takes."""
+    """Every batch, newest first, with its progress and the time left."""
     if not batches:
         return empty_state(words("lead.batches.none"))
     waits = _waits(batches, seconds_per_comparison, notes)
@@ -201,21 +203,21 @@ def batch_list(
 
 
 def progress(words: Translator, made: int, asked: int) -> str:
-    said = words("lead.batches.made", made=f"{made:,}", asked=f"{asked:,}")
-    return f'<progress class="rl-progress" max="{asked}" value="{made}" aria-label="{text(said)}"></progress>{text(said)}<br>'
+    summary = words("lead.batches.made", made=f"{made:,}", asked=f"{asked:,}")
+    return f'<progress class="rl-progress" max="{asked}" value="{made}" aria-label="{text(summary)}"></progress>{text(summary)}<br>'
 
 
 def sampled(words: Translator, answers: int, sampling: Sampling) -> str:
-    said = [words("lead.batches.answers_each", count=answers), words("lead.batches.at_temperature", value=f"{sampling.temperature:g}")]
+    parts = [words("lead.batches.answers_each", count=answers), words("lead.batches.at_temperature", value=f"{sampling.temperature:g}")]
     if sampling.top_p < 1:
-        said.append(f"top-p {sampling.top_p:g}")
+        parts.append(f"top-p {sampling.top_p:g}")
     if sampling.top_k:
-        said.append(f"top-k {sampling.top_k}")
-    return text(" · ".join([*said, words("lead.batches.at_most", count=sampling.max_new_tokens)]))
+        parts.append(f"top-k {sampling.top_k}")
+    return text(" · ".join([*parts, words("lead.batches.at_most", count=sampling.max_new_tokens)]))
 
 
 def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes: Mapping[str, str]) -> dict[int, float]:
-    """Seconds until each batch is written: those before it in the line come first, those that are stuck hold nobody up."""
+    """Seconds until each batch is complete, in the order of the queue; batches that are stuck are skipped."""
     if not seconds_per_comparison:
         return {}
     open_ = [b for b in batches if b.made < b.asked and b.cancelled_at is None and str(b.id) not in notes]
@@ -244,7 +246,7 @@ def _priority(priority: int) -> str:
 def gold_list(
     words: Translator, comparisons: Sequence[Comparison], known: Mapping[int, Tiers], results: Mapping[int, tuple[int, int]], *, acts: bool
 ) -> str:
-    """Every gold comparison with its known order and how annotators fared, the hardest first."""
+    """Every gold comparison with its known order and the annotators' results, the hardest first."""
     if not comparisons:
         return empty_state(words("lead.gold.none"))
 
@@ -257,7 +259,7 @@ def gold_list(
             str(c.id),
             f'<span class="rl-clip">{text(c.prompt.text)}</span>',
             f'<span class="rl-order">{letters(c, known[c.id])}</span>',
-            _fared(words, *results.get(c.id, (0, 0))),
+            _results(words, *results.get(c.id, (0, 0))),
             button("open", c.id, words("lead.gold.open"), str(c.id)) if acts else "",
         ]
         for c in sorted(comparisons, key=lambda c: (share(c), c.id))
@@ -266,7 +268,7 @@ def gold_list(
     return table(heads, rows, caption=words("lead.gold.list"), numbers=(0,))
 
 
-def _fared(words: Translator, judged: int, right: int) -> str:
+def _results(words: Translator, judged: int, right: int) -> str:
     if not judged:
         return f'<span class="rl-muted">{words("lead.gold.not_judged")}</span>'
     return words("lead.gold.right", right=f"{right:,}", count=judged)
@@ -275,9 +277,9 @@ def _fared(words: Translator, judged: int, right: int) -> str:
 # ---- exclusions
 
 
-def rule(words: Translator, said: str) -> str:
-    """A rule's name in the reader's language, if it is one of those that are offered."""
-    return words(f"lead.rule.{said.replace(' ', '_')}") if said in RULES else said
+def rule(words: Translator, name: str) -> str:
+    """A rule's name, translated if it is one of `RULES`."""
+    return words(f"lead.rule.{name.replace(' ', '_')}") if name in RULES else name
 
 
 def exclusion_list(words: Translator, exclusions: Sequence[Exclusion], names: Mapping[int, str], *, acts: bool) -> str:
@@ -301,15 +303,15 @@ def exclusion_list(words: Translator, exclusions: Sequence[Exclusion], names: Ma
 # ---- guidelines
 
 
-def guideline_preview(words: Translator, said: str) -> str:
-    body = markdown.render(said, words)
+def guideline_preview(words: Translator, draft: str) -> str:
+    body = markdown.render(draft, words)
     return f'<div class="rl-prose" dir="auto">{body}</div>' if body else muted(words("lead.guidelines.preview_empty"))
 
 
-def guideline_version(words: Translator, number: int, said: Guidelines) -> str:
-    """An old version, to be read."""
-    title = f"{words('lead.guidelines.version')} {number} · {when(said.created_at)}"
-    body = markdown.render(said.text, words)
+def guideline_version(words: Translator, number: int, guidelines: Guidelines) -> str:
+    """One version of the guidelines, for reading."""
+    title = f"{words('lead.guidelines.version')} {number} · {when(guidelines.created_at)}"
+    body = markdown.render(guidelines.text, words)
     return f'<section class="rl-pane"><p class="rl-overline">{title}</p><div class="rl-prose">{body}</div></section>'
 
 
@@ -351,13 +353,13 @@ def account_list(words: Translator, accounts: Sequence[Account], *, acts: bool) 
     return table(heads, rows, caption=words("lead.accounts.list"))
 
 
-def heading(said: str) -> str:
-    return f'<h3 class="rl-heading">{text(said)}</h3>'
+def heading(title: str) -> str:
+    return f'<h3 class="rl-heading">{text(title)}</h3>'
 
 
-def reload_notice(words: Translator, said: str) -> str:
-    """A line with a link that loads the page anew."""
-    return f'<p class="rl-notice rl-warn" role="status">{text(said)} <a href="">{words("lead.reload")}</a></p>'
+def reload_notice(words: Translator, message: str) -> str:
+    """A notice with a link that reloads the page."""
+    return f'<p class="rl-notice rl-warn" role="status">{text(message)} <a href="">{words("lead.reload")}</a></p>'
 
 
 # ---- audit
@@ -381,23 +383,23 @@ def audit_list(words: Translator, entries: Sequence[AuditEntry], names: Mapping[
 
 
 def _subject(entry: AuditEntry, names: Mapping[int, str]) -> str:
-    """An account goes by its name; everything else by its number."""
+    """The name of an account, or the id of any other subject."""
     return names.get(int(entry.subject_id), entry.subject_id) if entry.subject == "account" else entry.subject_id
 
 
 def _detail(words: Translator, entry: AuditEntry) -> str:
-    """Settings as what differs from the defaults, a batch as its number in the reader's language; all else as it is."""
+    """The details of an entry: settings as their differences from the defaults, a batch as a translated count, others unchanged."""
     if entry.subject == "settings":
         usual = json.loads(json.dumps(asdict(ProjectSettings())))
         changed = {name: value for name, value in json.loads(entry.detail).items() if value != usual.get(name)}
-        said = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in changed.items()]
-        return ", ".join(said) or words("lead.audit.usual")
+        changes = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in changed.items()]
+        return ", ".join(changes) or words("lead.audit.usual")
     if entry.subject == "batch":
         numbers = [int(part) for part in entry.detail.split() if part.isdigit()]
         if entry.act == "cancelled":
             return words("lead.audit.made_of", made=numbers[0], asked=numbers[1])
         return words("lead.audit.comparisons", count=numbers[0])
     if entry.act == "excluded":
-        said, _, reason = entry.detail.partition(": ")
-        return f"{rule(words, said)}: {reason}"
+        rule_name, _, reason = entry.detail.partition(": ")
+        return f"{rule(words, rule_name)}: {reason}"
     return entry.detail

@@ -1,4 +1,4 @@
-"""The lead page: its sections side by side, and the ways from one to another."""
+"""The Lead page: its sections as sub-tabs, and the links between them."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ SECTIONS: dict[str, tuple[Callable[[SectionContext], Any], ...]] = {
     "accounts": (AccountsSection,),
     "audit": (AuditSection,),
 }
-"""What stands under each sub-tab, from top to bottom."""
+"""The sections of each sub-tab, from top to bottom."""
 
 WHERE = """() => {
   const tab = document.querySelector('#lead-sections [role=tab][aria-selected=true]');
   const linked = location.hash.match(/^#comparison-(\\d{1,15})$/);
   return [tab ? tab.id.replace('lead-', '').replace('-button', '') : '', linked ? Number(linked[1]) : null];
 }"""
-"""The sub-tab that is open, as its name, and the comparison that a link names: Gradio tells neither to the server."""
+"""JavaScript that sends the open sub-tab's name and the comparison in the address's hash, which Gradio does not."""
 
 IS_LINKED = "() => /^#comparison-\\d+$/.test(location.hash)"
-"""Whether somebody came with a link to a comparison."""
+"""JavaScript that tells whether the address links to a comparison."""
 
 LINK_FOLLOWED = """() => {
   if (!/^#comparison-/.test(location.hash)) return;
@@ -55,20 +55,20 @@ LINK_FOLLOWED = """() => {
 }"""
 
 
-def follow_links(app: gr.Blocks, pages: gr.Tabs, gate: Auth) -> None:
-    """Takes whoever opens the app by a link to a comparison to the lead page, which opens it."""
+def follow_links(app: gr.Blocks, pages: gr.Tabs, auth: Auth) -> None:
+    """Selects the Lead page, which opens the comparison, if the app was opened by a link to one."""
 
     def follow(is_linked: bool, request: gr.Request) -> Any:
-        gate.reads(request, "lead" if is_linked else "annotator")
+        auth.reads(request, "lead" if is_linked else "annotator")
         return gr.Tabs(selected="lead") if is_linked else gr.skip()
 
     app.load(follow, gr.Checkbox(False, visible=False), pages, js=IS_LINKED, **QUIET)
 
 
 class LeadPage:
-    def __init__(self, store: Database, client: PolicyClient, gate: Auth):
-        self.gate = gate
-        room = SectionContext(store, client, gate)
+    def __init__(self, store: Database, client: PolicyClient, auth: Auth):
+        self.auth = auth
+        context = SectionContext(store, client, auth)
         self.reading = html(elem_id="lead-reading", elem_classes="rl-optional")
         self.linked_item = listing(elem_id="lead-linked", elem_classes="rl-optional")
         self.sections: dict[str, list[Any]] = {}
@@ -76,7 +76,7 @@ class LeadPage:
         with gr.Tabs(elem_id="lead-sections") as self.tabs:
             for name, parts in SECTIONS.items():
                 with gr.Tab(label(f"lead.tab.{name}"), id=name, elem_id=f"lead-{name}") as self.section_tabs[name]:
-                    self.sections[name] = [part(room) for part in parts]
+                    self.sections[name] = [part(context) for part in parts]
         self.where = gr.Textbox(visible=False)
         self.linked = gr.Number(None, visible=False)
 
@@ -92,11 +92,11 @@ class LeadPage:
             table.click(self.exclude_from, None, [self.tabs, *exclusions.shown], **QUIET)
 
     def enter(self, where: str, linked: int | None, request: gr.Request) -> dict[Component, Any]:
-        """Somebody came to the page: the sub-tab they left is brought up to date, at first the first.
+        """Opens the page: updates the sub-tab that is open, by default the first.
 
-        A comparison that a link names stands above whatever sub-tab is open.
+        A comparison that a link names is shown above the sub-tabs.
         """
-        visitor = self.gate.reads(request, "lead")
+        visitor = self.auth.reads(request, "lead")
         parts = self.sections.get(where or "", self.sections["quality"])
         note = "" if visitor.may_act("lead") else presenters.notice(translator_for(request)("lead.read_only"))
         opened: dict[Component, Any] = {self.reading: note}
@@ -106,5 +106,5 @@ class LeadPage:
         return opened | {self.linked_item: "" if linked is None else quality.comparison(int(linked), request)}
 
     def exclude_from(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        """From an annotator's row, or from one of their judgments, to the form that excludes it."""
+        """Opens the exclusion form, filled from an annotator's row or from one of their judgments."""
         return {self.tabs: gr.Tabs(selected="exclusions"), **self.sections["exclusions"][0].begin(event, request)}

@@ -1,8 +1,8 @@
-"""Prompts: what there is by kind and split, imports from a file or from typed lines, and undoing one."""
+"""The Prompts section: counts by kind and split, imports from a file or from typed lines, and undoing an import."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 from gradio.components import Component
@@ -20,14 +20,18 @@ SPLITS = ("auto", "train", "heldout")
 
 
 class PromptsSection:
-    def __init__(self, room: SectionContext):
-        self.store, self.gate = room.store, room.gate
+    def __init__(self, context: SectionContext):
+        self.store, self.auth = context.store, context.auth
         with gr.Column(elem_classes="rl-acts rl-pane") as self.adding:
             html(label("lead.prompts.add_title"), elem_classes="rl-overline")
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=280):
                     self.file = gr.UploadButton(
-                        label("lead.prompts.choose_file"), file_types=[".jsonl"], file_count="single", elem_id="prompts-file"
+                        # Gradio takes a text by language here too, and does not say so.
+                        cast(str, label("lead.prompts.choose_file")),
+                        file_types=[".jsonl"],
+                        file_count="single",
+                        elem_id="prompts-file",
                     )
                     html(label("lead.prompts.file_help"), elem_classes="rl-muted rl-small")
                 with gr.Column(min_width=280):
@@ -44,11 +48,11 @@ class PromptsSection:
                             elem_id="prompts-split",
                         )  # fmt: skip
                     self.add_button = gr.Button(label("lead.prompts.add"), variant="primary", elem_id="prompts-add", scale=0, min_width=160)
-        self.said = html(elem_id="prompts-said", elem_classes="rl-optional")
+        self.message = html(elem_id="prompts-said", elem_classes="rl-optional")
         self.counts = html(elem_id="prompt-counts")
         self.imports = listing(elem_id="prompt-imports", elem_classes="rl-optional")
-        self.shown = [self.counts, self.adding, self.said, self.split, self.imports]
-        self.changed = [self.said, self.counts, self.imports]
+        self.shown = [self.counts, self.adding, self.message, self.split, self.imports]
+        self.changed = [self.message, self.counts, self.imports]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
@@ -57,49 +61,49 @@ class PromptsSection:
         self.add_button.click(self.add_lines, [self.lines, self.kind, self.split], [self.lines, *self.changed], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
+        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
         return {
             self.adding: gr.Column(visible=acts),
             self.split: gr.Dropdown([(words(f"lead.prompts.split_{split}"), split) for split in SPLITS]),
-            self.said: "",
+            self.message: "",
             **self._now(words, acts=acts),
         }
 
     def import_file(self, path: str | None, request: gr.Request) -> dict[Component, Any]:
-        """The good rows of a file are added; each wrong one is named with its reason."""
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
+        """Imports the valid rows of a file; each invalid row is reported with its reason."""
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         if not path:
-            return {self.said: presenters.notice(words("lead.prompts.no_file"), "bad")}
+            return {self.message: presenters.notice(words("lead.prompts.no_file"), "bad")}
         try:
             _, report = imports.import_file(self.store, path, "prompts", by=visitor.annotator.id)
         except StoreError as error:
-            return {self.said: refusal(error)}
-        return {self.said: lead_view.import_report(words, report), **self._now(words, acts=True)}
+            return {self.message: refusal(error)}
+        return {self.message: lead_view.import_report(words, report), **self._now(words, acts=True)}
 
     def add_lines(self, lines: str, kind: str, split: str, request: gr.Request) -> dict[Component, Any]:
-        """One prompt a line."""
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
-        said = [line.strip() for line in (lines or "").splitlines() if line.strip()]
-        if not said:
-            return {self.said: presenters.notice(words("lead.prompts.no_lines"), "bad")}
+        """Imports typed text, one prompt per line."""
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        typed = [line.strip() for line in (lines or "").splitlines() if line.strip()]
+        if not typed:
+            return {self.message: presenters.notice(words("lead.prompts.no_lines"), "bad")}
         of_all = {"kind": (kind or "").strip() or "imported", "split": split if split in ("train", "heldout") else None}
         try:
-            rows = [{"prompt": line, **of_all} for line in said]
+            rows = [{"prompt": line, **of_all} for line in typed]
             _, report = imports.import_rows(self.store, rows, "prompts", source="typed", by=visitor.annotator.id)
         except StoreError as error:
-            return {self.said: refusal(error)}
-        return {self.lines: "", self.said: lead_view.import_report(words, report), **self._now(words, acts=True)}
+            return {self.message: refusal(error)}
+        return {self.lines: "", self.message: lead_view.import_report(words, report), **self._now(words, acts=True)}
 
     def undo(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         try:
             _, import_id = chosen(event)
             imports.undo(self.store, import_id, by=visitor.annotator.id)
         except StoreError as error:
-            return {self.said: refusal(error)}
-        said = presenters.notice(words("lead.prompts.was_undone", number=import_id))
-        return {self.said: said, **self._now(words, acts=True)}
+            return {self.message: refusal(error)}
+        undone = presenters.notice(words("lead.prompts.was_undone", number=import_id))
+        return {self.message: undone, **self._now(words, acts=True)}
 
     def _now(self, words: Translator, *, acts: bool) -> dict[Component, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Quality: whether annotators agree and can be relied on, overall, by annotator and by comparison."""
+"""The Quality section: agreement and reliability of the annotators, overall, by annotator and by comparison."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ INTO_VIEW = "() => document.querySelector('#quality-item').scrollIntoView({block
 
 
 class QualitySection:
-    def __init__(self, room: SectionContext):
-        self.store, self.gate = room.store, room.gate
+    def __init__(self, context: SectionContext):
+        self.store, self.auth = context.store, context.auth
         self.counts = html(elem_id="quality-counts", elem_classes="rl-held")
         self.simulated = gr.Checkbox(False, label=label("lead.quality.include_simulated"), container=False, elem_id="quality-simulated")
         self.overview = html(elem_id="quality-overview", elem_classes="rl-held-tall")
@@ -45,15 +45,15 @@ class QualitySection:
         return self._figures(request, bool(simulated))
 
     def open_item(self, event: gr.EventData, request: gr.Request) -> str:
-        self.gate.reads(request, "lead")
+        self.auth.reads(request, "lead")
         try:
             return self.comparison(chosen(event)[1], request)
         except StoreError as error:
             return refusal(error)
 
     def comparison(self, number: int, request: gr.Request) -> str:
-        """A comparison with everything that was said of it."""
-        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
+        """A comparison with all judgments of it."""
+        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
         try:
             comparison = comparisons.get(self.store, number)
         except StoreError as error:
@@ -63,7 +63,7 @@ class QualitySection:
         return quality_view.item(words, comparison, judged, versions, names(self.store), acts=visitor.may_act("lead"))
 
     def _figures(self, request: gr.Request, simulated: bool) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
+        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
         report = agreement.report(self.store, include_simulated=simulated)
         today = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=1)[0]
         return {

@@ -1,6 +1,6 @@
-"""How good the judgments are, as the lead page shows it: figures of `rlhf.analysis.agreement` in words and small pictures.
+"""Presenters of the judgments' quality on the Lead page: metrics of `rlhf.analysis.agreement` as text and interval marks.
 
-Works nothing out: every number comes from there. Strings of HTML, without Gradio.
+Nothing is computed here: every number comes from that module. Strings of HTML, no Gradio.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def counts(words: Translator, *, comparisons: int, waiting: int, today: int, rep
 
 
 def overview(words: Translator, report: Agreement) -> str:
-    """The figures over all annotators, each as a dot with its interval."""
+    """The metrics over all annotators, each as a dot with its interval."""
     if not report.judgments:
         return empty_state(words("lead.quality.nothing"))
     left = report.left_share
@@ -58,16 +58,16 @@ def _alpha(words: Translator, alpha: Alpha, units: int) -> tuple[Spread, str, st
 def _share(words: Translator, share: Share) -> tuple[Spread, str, str]:
     if share.share is None:
         return (None, None, None), NOTHING, words("lead.quality.no_overlap")
-    said = f"{percent(share.share)} {_between(words, percent(share.low), percent(share.high))}"
-    return (share.share, share.low, share.high), said, words("lead.quality.count_of", count=share.count, of=f"{share.of:,}")
+    shown = f"{percent(share.share)} {_between(words, percent(share.low), percent(share.high))}"
+    return (share.share, share.low, share.high), shown, words("lead.quality.count_of", count=share.count, of=f"{share.of:,}")
 
 
 def _left(words: Translator, left: LeftShare) -> tuple[Spread, str, str]:
-    if left.share is None:
+    if left.share is None or left.p_value is None:
         return (None, None, None), NOTHING, words("lead.quality.no_sides")
-    said = f"{percent(left.share)} {_between(words, percent(left.low), percent(left.high))}"
+    shown = f"{percent(left.share)} {_between(words, percent(left.low), percent(left.high))}"
     verdict = "lead.quality.side_matters" if left.p_value < 0.05 else "lead.quality.side_fair"
-    return (left.share, left.low, left.high), said, f"{p_value(words, left.p_value)} · {words(verdict)}"
+    return (left.share, left.low, left.high), shown, f"{p_value(words, left.p_value)} · {words(verdict)}"
 
 
 def _ends(words: Translator, low: float | None, high: float | None) -> str:
@@ -82,11 +82,11 @@ def _number(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def _line(words: Translator, name: str, spread: Spread, said: str, note: str, marks: Sequence[float] = ()) -> str:
+def _line(words: Translator, name: str, spread: Spread, shown: str, note: str, marks: Sequence[float] = ()) -> str:
     title, help_ = words(f"lead.quality.{name}"), words(f"lead.quality.{name}_help")
     return (
         f'<div data-figure="{name}"><dt>{text(title)}<span class="rl-muted rl-small">{text(help_)}</span></dt>'
-        f'<dd><span class="rl-value">{said}</span>{interval(spread, marks)}<span class="rl-muted rl-small">{text(note)}</span></dd></div>'
+        f'<dd><span class="rl-value">{shown}</span>{interval(spread, marks)}<span class="rl-muted rl-small">{text(note)}</span></dd></div>'
     )
 
 
@@ -122,7 +122,7 @@ def _with_number(words: Translator, share: float | None, of: int) -> str:
 
 
 def _left_cell(words: Translator, left: LeftShare) -> str:
-    if left.share is None:
+    if left.share is None or left.p_value is None:
         return NOTHING
     tone = "rl-warn" if left.p_value < 0.05 else "rl-muted"
     return (
@@ -160,14 +160,14 @@ def item(
     words: Translator, comparison: Comparison, judged: Sequence[PastJudgment], policies: Mapping[int, PolicyVersion],
     names: Mapping[int, str], *, acts: bool,
 ) -> str:  # fmt: skip
-    """A comparison with its answers, who wrote them, and everything that was said of it."""
-    said = "".join(_judgment(words, past, names, acts=acts) for past in judged)
+    """A comparison with its answers, their policy versions, and all judgments of it."""
+    judgments = "".join(_judgment(words, past, names, acts=acts) for past in judged)
     title = words("lead.quality.item_title", number=comparison.id, kind=comparison.prompt.kind.replace("_", " "))
     return (
         f'<section class="rl-pane rl-opened" data-testid="item"><p class="rl-overline">{text(title)}</p>'
         f"{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}"
         f'<h4 class="rl-overline">{words("lead.quality.judgments", count=len(judged))}</h4>'
-        f'<ul class="rl-said">{said}</ul></section>'
+        f'<ul class="rl-said">{judgments}</ul></section>'
     )
 
 
@@ -194,11 +194,11 @@ def _verdict(words: Translator, past: PastJudgment) -> str:
     judgment = past.judgment
     if judgment.verdict == "skip":
         return words("lead.quality.skipped", reason=text(judgment.skip_reason or ""))
-    said = text(letters(past.comparison, judgment.tiers))
+    order = text(letters(past.comparison, judgment.tiers))
     marks = [words(f"lead.strength.{judgment.strength}")] if judgment.strength else []
     marks += [words("lead.quality.all_bad")] if judgment.all_bad else []
     marks += [words("lead.quality.partial")] if judgment.partial else []
-    return said + (f' <span class="rl-muted rl-small">{", ".join(marks)}</span>' if marks else "")
+    return order + (f' <span class="rl-muted rl-small">{", ".join(marks)}</span>' if marks else "")
 
 
 def _details(words: Translator, past: PastJudgment) -> list[str]:
@@ -221,7 +221,7 @@ def _flag(words: Translator, flag: Flag, comparison: Comparison) -> str:
 
 
 def _why_not(words: Translator, past: PastJudgment) -> str:
-    """Why a judgment is no vote; empty when it is one."""
+    """Why a judgment does not count as a vote; empty if it counts."""
     if past.exclusion:
         return words("lead.quality.excluded_by", number=past.exclusion.id, rule=text(rule(words, past.exclusion.rule))) + (
             f": {text(past.exclusion.reason)}"

@@ -1,4 +1,4 @@
-"""What the sections of the lead page share: what they work on, and tables whose buttons tell their row."""
+"""Shared parts of the Lead page's sections: their context, and tables whose buttons report their row."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ element.addEventListener('click', event => {
 """
 
 listing = partial(html, js_on_load=ROW_CHOSEN)
-"""A table from `lead_view`; its click event brings which button it was, in which row."""
+"""A table from `lead_view`; its click event carries the button's act and its row."""
 
 
 @dataclass(frozen=True, slots=True)
 class SectionContext:
-    """What every section works on."""
+    """The store, the policy server's client and the access checks that every section uses."""
 
     store: Database
     client: PolicyClient
-    gate: Auth
+    auth: Auth
 
 
 def chosen(event: gr.EventData) -> tuple[str, int]:
     """The act and the row of a button in a `listing`.
 
     Raises:
-        StoreError: what came is no such click.
+        StoreError: the event is no such click.
     """
-    said = event._data if isinstance(event._data, dict) else {}
-    act, row = said.get("act"), said.get("row")
+    detail = event._data if isinstance(event._data, dict) else {}
+    act, row = detail.get("act"), detail.get("row")
     if not isinstance(act, str) or type(row) is not int:
         raise StoreError("That is no row of this table: reload the page.")
     return act, row
 
 
 def refusal(error: Exception) -> str:
-    """Why something was not done, as the page says it."""
+    """The error's message as a notice."""
     return presenters.notice(presenters.sentence(error), "bad")
 
 
 def names(store: Database) -> dict[int, str]:
-    """Everybody's name by annotator id."""
+    """Annotators' names by id."""
     return {annotator.id: annotator.name for annotator in annotators.all_annotators(store)}

@@ -1,4 +1,4 @@
-"""Settings: the form comes from `storage.core.records.ProjectSettings`; a field added there appears here by itself."""
+"""The Settings section: its form is generated from `storage.core.records.ProjectSettings`, so that new fields appear here too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gradio.components import Component
 from feedback_ui.lead.section import SectionContext, refusal
 from feedback_ui.shared import presenters
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.theme import QUIET, FieldTexts, html, label
 from storage.core.database import StoreError
 from storage.core.records import ProjectSettings
 from storage.project import settings
@@ -21,14 +21,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "shows": ("show_system", "strength", "aspects", "aspect_scale"),
     "adds": ("rationale", "rationale_min_chars", "ideal_answers", "flags", "text_max_chars"),
 }
-"""Fields that belong together. One that is named nowhere stands with the last of them."""
+"""The groups of fields. A field that is in no group is added to the last one."""
 
 TYPES = get_type_hints(ProjectSettings)
 
 
 class SettingsSection:
-    def __init__(self, room: SectionContext):
-        self.store, self.gate = room.store, room.gate
+    def __init__(self, context: SectionContext):
+        self.store, self.auth = context.store, context.auth
         self.fields: dict[str, Component] = {}
         named = {name for group in GROUPS.values() for name in group}
         others = tuple(field.name for field in fields(ProjectSettings) if field.name not in named)
@@ -39,30 +39,30 @@ class SettingsSection:
                         html(label(f"lead.settings.group.{group}"), elem_classes="rl-overline")
                         self.fields |= {name: _field(name) for name in members}
             self.save = gr.Button(label("lead.settings.save"), variant="primary", elem_id="settings-save", scale=0, min_width=160)
-            self.said = html(elem_id="settings-said", elem_classes="rl-optional")
+            self.message = html(elem_id="settings-said", elem_classes="rl-optional")
         self.readers = html(elem_id="settings-read", elem_classes="rl-optional")
-        self.shown = [self.form, self.said, self.readers, *self.fields.values()]
+        self.shown = [self.form, self.message, self.readers, *self.fields.values()]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
-        self.save.click(self.change, {*self.fields.values()}, self.said, **QUIET)
+        self.save.click(self.change, {*self.fields.values()}, self.message, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.gate.reads(request, "lead"), translator_for(request)
+        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
         now = settings.current(self.store)
         return {
             self.form: gr.Column(visible=acts),
-            self.said: "",
+            self.message: "",
             self.readers: "" if acts else self._read_only(words, now),
             **{field: _shown(words, name, getattr(now, name)) for name, field in self.fields.items()},
         }
 
     def change(self, values: dict[Component, Any], request: gr.Request) -> str:
-        visitor, words = self.gate.acts(request, "lead"), translator_for(request)
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         try:
-            said = {name: _value(words, name, values[field]) for name, field in self.fields.items()}
-            settings.change(self.store, ProjectSettings(**said), visitor.annotator.id)
+            values_by_name = {name: _value(words, name, values[field]) for name, field in self.fields.items()}
+            settings.change(self.store, ProjectSettings(**values_by_name), visitor.annotator.id)
         except (ValueError, StoreError) as error:
             return refusal(error)
         return presenters.notice(words("lead.settings.saved"))
@@ -72,7 +72,7 @@ class SettingsSection:
 
 
 def _field(name: str) -> Component:
-    common = {
+    common: FieldTexts = {
         "label": label(f"lead.settings.{name}.label"),
         "info": label(f"lead.settings.{name}.help"),
         "elem_id": f"setting-{name.replace('_', '-')}",
@@ -88,14 +88,14 @@ def _field(name: str) -> Component:
 
 
 def _shown(words: Translator, name: str, value: Any) -> Any:
-    """A value as its component takes it."""
+    """A setting's value as its component takes it."""
     if get_origin(TYPES[name]) is Literal:
         return gr.Dropdown([(words(f"lead.settings.{name}.{choice}"), choice) for choice in get_args(TYPES[name])], value=value)
     return ", ".join(value) if isinstance(value, tuple) else value
 
 
 def _plain(words: Translator, name: str, value: Any) -> str:
-    """A value to be read."""
+    """A setting's value as text."""
     if isinstance(value, bool):
         return words("lead.settings.yes" if value else "lead.settings.no")
     if get_origin(TYPES[name]) is Literal:
@@ -106,7 +106,7 @@ def _plain(words: Translator, name: str, value: Any) -> str:
 
 
 def _value(words: Translator, name: str, shown: Any) -> Any:
-    """What a component holds, as the record takes it.
+    """Converts a component's value to the setting's type.
 
     Raises:
         ValueError: a number is missing.

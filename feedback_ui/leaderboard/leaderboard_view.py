@@ -1,7 +1,7 @@
-"""What the Leaderboard page shows: standings with their intervals, the win matrix, one's own days, and who judges. No Gradio.
+"""Presenters of the Leaderboard page: standings with intervals, the win matrix, the visitor's progress and the annotators. No Gradio.
 
-Every number comes from `rlhf.analysis.leaderboard` or from the store; here it becomes HTML. Figures are in the text, so a picture is for
-the eye alone and hidden from screen readers.
+Every number comes from `rlhf.analysis.leaderboard` or from the store. All numbers are in the text, so that charts are hidden from
+screen readers.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from rlhf.analysis.leaderboard import MEAN_SCORE, Figure, Leaderboard, Standing
 from storage.core.records import Annotator
 
 DAYS = 30
-"""How far back the picture of one's own judgments reaches."""
+"""The days that the chart of the visitor's own judgments covers."""
 
 STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-"""Points between two marks of the scale."""
+"""Possible distances between two marks of the scale, in points."""
 
 MARGIN = 0.06
-"""Room to the left and right of what is drawn, as a share of the scale."""
+"""The margin on both sides of the chart, as a share of the scale."""
 
 
 # ---- policy versions
 
 
 def policies(words: Translator, board: Leaderboard, *, with_switch: bool) -> str:
-    """The standings, or what to do to get some. `with_switch`: simulated judgments are there to be included."""
+    """The standings, or how to get some. `with_switch` tells that there are simulated judgments, which a switch includes."""
     if not board.standings:
         none = "none_by_people" if with_switch and not board.include_simulated else "none_yet"
         return empty_state(words(f"leaderboard.{none}"))
-    said = [notice(words("leaderboard.apart", count=len(board.references)), "warn")] if not board.connected else []
+    parts = [notice(words("leaderboard.apart", count=len(board.references)), "warn")] if not board.connected else []
     for group, reference in enumerate(board.references):
         rows = [standing for standing in board.standings if standing.group == group]
         title = "" if board.connected else f"<h3>{words('leaderboard.group', number=group + 1)}</h3>"
-        said.append(title + _table(words, rows, reference))
-    # Votes between two hold one pair each: the same number again would tell nothing.
+        parts.append(title + _table(words, rows, reference))
+    # A vote between two answers is one pair: the number of pairs adds nothing if all votes are such.
     pairs = {"pairs": board.pairs} if board.pairs != board.judgments else {}
     based_on = {"votes": board.judgments, **pairs, "prompts": board.prompts}
     return (
-        f'<section class="rl-card rl-board" data-testid="standings"><h2>{words("leaderboard.policies")}</h2>{"".join(said)}'
+        f'<section class="rl-card rl-board" data-testid="standings"><h2>{words("leaderboard.policies")}</h2>{"".join(parts)}'
         f"{figures({words(f'leaderboard.{name}'): f'{number:,}' for name, number in based_on.items()})}{_notes(words, board)}</section>"
         + _matrix(words, board)
     )
@@ -78,7 +78,7 @@ def _row(words: Translator, row: Standing, scale: Scale, over: str) -> str:
 
 
 class Scale:
-    """Where a score stands between the two ends of a group's scale, in percent of its width."""
+    """Maps scores to positions on a group's scale, in percent of its width."""
 
     def __init__(self, low: float, high: float):
         margin = MARGIN * max(high - low, 40.0)
@@ -86,7 +86,7 @@ class Scale:
 
     @classmethod
     def around(cls, rows: Sequence[Standing]) -> Scale:
-        """Wide enough for every interval and for the 1000 that they are measured against."""
+        """A scale that covers every interval and the mean score of 1000."""
         ends = [end for row in rows for end in (row.score.value, row.score.low, row.score.high) if end is not None]
         return cls(min(*ends, MEAN_SCORE), max(*ends, MEAN_SCORE))
 
@@ -102,7 +102,7 @@ class Scale:
         return f'<span class="rl-marks" aria-hidden="true">{marks}</span>'
 
     def picture(self, row: Standing) -> str:
-        """The interval as a line with a dot in it; coloured where all of it lies on one side of 1000."""
+        """The interval as a line with a dot; coloured if all of it is on one side of 1000."""
         figure = row.score
         low, high = (figure.value if end is None else end for end in (figure.low, figure.high))
         tone = " rl-above" if low > MEAN_SCORE else " rl-below" if high < MEAN_SCORE else ""
@@ -118,12 +118,12 @@ class Scale:
 def _spoken(words: Translator, figure: Figure) -> str:
     if figure.low is None:
         return ""
-    said = words("leaderboard.from_to", low=f"{figure.low:,.0f}", high=f"{figure.high:,.0f}")
-    return f'<span class="rl-unseen">{said}</span>'
+    interval = words("leaderboard.from_to", low=f"{figure.low:,.0f}", high=f"{figure.high:,.0f}")
+    return f'<span class="rl-unseen">{interval}</span>'
 
 
 def _notes(words: Translator, board: Leaderboard) -> str:
-    """How the scores are to be read, folded away."""
+    """Explanations of the scores, in a collapsed block."""
     bases = sorted({reference for reference in board.references if reference})
     notes = [words("leaderboard.scale_base", base=escape(", ".join(bases))) if bases else words("leaderboard.scale_mean")]
     notes.append(words(f"leaderboard.method.{board.method}"))
@@ -137,7 +137,7 @@ def _notes(words: Translator, board: Leaderboard) -> str:
 
 def _matrix(words: Translator, board: Leaderboard) -> str:
     if len(board.standings) < 3:
-        # Two versions: the row above says the same.
+        # With two versions, the standings show the same numbers.
         return ""
     names = [escape(standing.name) for standing in board.standings]
     head = "".join(
@@ -173,11 +173,11 @@ def _ends(figure: Figure) -> str:
     return f' <span class="rl-muted">{_percent(figure.low)}–{_percent(figure.high)}</span>'
 
 
-# ---- oneself
+# ---- the visitor's own progress
 
 
 def own(words: Translator, by_day: Mapping[str, int], total: int, today: date) -> str:
-    """One's own judgments: today, in total, days in a row, and a bar for each of the last days."""
+    """The visitor's own judgments: today, in total, days in a row, and a bar for each of the last days."""
     title = words("leaderboard.own")
     if not total:
         return _card("own-progress", title, f'<p class="rl-muted">{words("leaderboard.own_none")}</p>')
@@ -198,7 +198,7 @@ def own(words: Translator, by_day: Mapping[str, int], total: int, today: date) -
 
 
 def streak(by_day: Mapping[str, int], today: date) -> int:
-    """Days in a row with a judgment, up to today; a today without one yet does not break it."""
+    """The days in a row with a judgment, up to today; a day that has just begun without one does not break the streak."""
     at = today if by_day.get(today.isoformat()) else today - timedelta(days=1)
     number = 0
     while by_day.get((at - timedelta(days=number)).isoformat()):
@@ -207,16 +207,16 @@ def streak(by_day: Mapping[str, int], today: date) -> int:
 
 
 def _bar(words: Translator, iso: str, number: int, most: int) -> str:
-    said = words("leaderboard.on_day", day=day(words, iso), count=number)
+    summary = words("leaderboard.on_day", day=day(words, iso), count=number)
     height = f'<i style="height:{100 * number / most:.0f}%"></i>' if number else ""
-    return f'<li title="{said}"><span class="rl-unseen">{said}</span>{height}</li>'
+    return f'<li title="{summary}"><span class="rl-unseen">{summary}</span>{height}</li>'
 
 
-# ---- everybody
+# ---- annotators
 
 
 def everyone(words: Translator, annotators: Sequence[Annotator], own_id: int) -> str:
-    """People who have judged, most first: by name if they want that, by number otherwise."""
+    """People who have judged, most judgments first; by name if they agreed to show it, otherwise by number."""
     judged = sorted((a for a in annotators if a.kind == "human" and a.judged), key=lambda a: (-a.judged, a.pseudonym))
     title = words("leaderboard.annotators")
     if not judged:
@@ -232,6 +232,6 @@ def _card(name: str, title: str, body: str) -> str:
 
 def _person(words: Translator, annotator: Annotator, number: int, most: int, own: bool) -> str:
     name = escape(annotator.name) if annotator.shows_name else words("leaderboard.someone", number=number)
-    said = words("leaderboard.you", name=name) if own else name
+    shown_name = words("leaderboard.you", name=name) if own else name
     bar = f'<td class="rl-length" aria-hidden="true"><i style="width:{100 * annotator.judged / most:.1f}%"></i></td>'
-    return f'<tr{" data-own" if own else ""}><th scope="row">{said}</th><td class="rl-number">{annotator.judged:,}</td>{bar}</tr>'
+    return f'<tr{" data-own" if own else ""}><th scope="row">{shown_name}</th><td class="rl-number">{annotator.judged:,}</td>{bar}</tr>'

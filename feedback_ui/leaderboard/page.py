@@ -1,6 +1,6 @@
-"""The Leaderboard page: which policy version people prefer, for leads; how far one has come, for those who judge.
+"""The Leaderboard page: standings of the policy versions for leads, and their own progress for annotators.
 
-An annotator is sent nothing about policies: who wrote what must stay unknown to those who judge.
+Annotators are sent nothing about policies, because judging is blind.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from storage.core.database import Database
 from storage.people import annotators
 
 CLOCK = "(_, ...others) => [-new Date().getTimezoneOffset(), ...others]"
-"""The reader's day begins at their own midnight: their browser says how many minutes their clock is ahead of UTC."""
+"""JavaScript that sends the browser's offset from UTC in minutes, so that days begin at the reader's midnight."""
 
 FARTHEST_CLOCK = 14 * 60
-"""No clock on earth is farther from UTC, in minutes."""
+"""The largest offset of any time zone from UTC, in minutes."""
 
 
 class LeaderboardPage:
     def __init__(self, store: Database):
         self.store = store
-        self.gate = Auth(store)
+        self.auth = Auth(store)
         self.clock = gr.Number(0, visible=False)
         with gr.Column(elem_id="leaderboard-policies", elem_classes="rl-optional-part"):
             self.simulated = gr.Checkbox(
@@ -53,8 +53,8 @@ class LeaderboardPage:
         self.show_name.input(self.name, self.show_name, self.everyone, **QUIET)
 
     def open(self, minutes_east: float, include_simulated: bool, request: gr.Request) -> dict[Component, Any]:
-        """Everything that the visitor may see."""
-        visitor, words = self.gate.reads(request, "annotator"), translator_for(request)
+        """Shows everything that the visitor may see."""
+        visitor, words = self.auth.reads(request, "annotator"), translator_for(request)
         shown: dict[Component, Any] = self._people(words, visitor, minutes_east)
         if visitor.may_read("lead"):
             shown[self.simulated] = gr.Checkbox(visible=self._has_simulated())
@@ -62,12 +62,12 @@ class LeaderboardPage:
         return shown
 
     def include(self, include_simulated: bool, request: gr.Request) -> str:
-        self.gate.reads(request, "lead")
+        self.auth.reads(request, "lead")
         return self._standings(translator_for(request), include_simulated)
 
     def name(self, shows: bool, request: gr.Request) -> str:
-        """Puts the visitor's name on the list, or takes it off."""
-        visitor, words = self.gate.acts(request, "annotator"), translator_for(request)
+        """Shows or hides the visitor's name in the list of annotators."""
+        visitor, words = self.auth.acts(request, "annotator"), translator_for(request)
         annotators.show_name(self.store, visitor.annotator.id, bool(shows))
         return leaderboard_view.everyone(words, annotators.all_annotators(self.store), visitor.annotator.id)
 

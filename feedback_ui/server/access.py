@@ -1,10 +1,10 @@
-"""What stands before every route, Gradio's included: who may reach which, from where, and with what.
+"""ASGI middleware before every route, Gradio's included: checks who sends a request, from where, and with which body.
 
-The table below names every route that is open at all; what is not in it does not exist for anybody. Once there is an
-account, only those who are signed in reach anything but the sign-in page. Before that only this machine does, under its
-own name, so that no other site can speak to the app through somebody's browser. Which *handler* somebody may call is
-asked again in each handler: `feedback_ui.server.auth`. A body is looked through before the route sees it (`feedback_ui.server.bodies`): a
-file that it names is one that this visitor has uploaded, or the call is refused.
+The table `ROUTES` names every route that is open; any other path is answered with 404. Once there is an account, only
+signed-in users reach anything but the sign-in page. Before that, only this machine does, and only under its own host name,
+so that no other site can reach the app through somebody's browser. Permission to call a *handler* is checked again in each
+handler (`feedback_ui.server.auth`). Bodies are checked before the route sees them (`feedback_ui.server.bodies`): a call that
+names a file which this visitor has not uploaded is refused.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ SIGN_OUT = "/sign-out"
 PASSWORD = "/password"
 
 RECHECK_S = 5.0
-"""How often an open stream asks whether its session still is one, in seconds."""
+"""How often an open stream checks that its session is still valid, in seconds."""
 
 STREAMS = 64
-"""How many streams one account may have open: each page has one. A further one ends the oldest."""
+"""The most open streams of one account; each page has one. A further stream ends the oldest."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -59,34 +59,34 @@ HEADERS = {
         "base-uri 'self'; form-action 'self'"
     ),
 }
-"""Sent with everything, unless the route says otherwise."""
+"""Headers of every response, unless the route sets its own."""
 
 PAGES = ("/", "/config")
-"""What follows a `?` here is for the page's scripts. Gradio would look for other pages, and for saved ones in a folder of files."""
+"""Paths whose query string is only for the page's scripts and is removed: Gradio would read page names and saved files from it."""
 
-OF_A_PROXY = frozenset((b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"))
-"""Headers that Gradio believes, whoever sends them. The server has read those of a proxy on this machine before."""
+PROXY_HEADERS = frozenset((b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"))
+"""Headers that Gradio trusts from any sender, so that they are removed. uvicorn has already applied those of a local proxy."""
 
-FROM_ELSEWHERE = HTMLResponse('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">')
-"""For a link from another site, which brings no cookie along: from here the page asks again, as itself."""
+RELOAD_PAGE = HTMLResponse('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">')
+"""Answers a link from another site, whose request has no cookie: the page loads itself again, and then sends the cookie."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Paths that are open to those who are signed in, or only to some of them."""
+    """Paths that are open to signed-in users, or to those with a role."""
 
     method: Literal["GET", "POST"]
-    """GET means HEAD too."""
+    """GET includes HEAD."""
     path: str
     """A regular expression for the whole path."""
     act: Role | None = None
-    """Only for those with this role."""
+    """Only for users who have this role."""
     read: Role | None = None
-    """Only for those who may read the pages of this role."""
+    """Only for users who may read the pages of this role."""
     stream: bool = False
-    """Stays open until one side ends it."""
+    """Whether the response is a stream that stays open until one side ends it."""
     body: bodies.Kind = "json"
-    """What a POST brings along."""
+    """The kind of body that a POST has."""
 
     def admits(self, visitor: Visitor) -> bool:
         return (self.act is None or visitor.may_act(self.act)) and (self.read is None or visitor.may_read(self.read))
@@ -99,7 +99,7 @@ ROUTES = (
     Route("GET", "/gradio_api/heartbeat/[^/]+", stream=True),
     Route("GET", "/gradio_api/queue/data", stream=True),
     Route("POST", "/gradio_api/(queue/join|run/predict|component_server/?|cancel|reset)"),
-    # Prompts to import come in, and out only to who brought them.
+    # Leads upload prompts to import, and may download only their own uploads.
     Route("POST", "/gradio_api/upload", act="lead", body="upload"),
     Route("GET", "/gradio_api/file=.+", read="lead"),
     Route("POST", SIGN_OUT, body="form"),
@@ -111,27 +111,27 @@ TO_EVERYBODY = (Route("GET", SIGN_IN), Route("POST", SIGN_IN, body="form"))
 
 
 class AccessMiddleware:
-    """ASGI middleware. What it lets through reaches the app as it came."""
+    """Passes allowed requests to the app and answers all others itself."""
 
-    def __init__(self, app: ASGIApp, gate: Auth, uploads: Uploads, checked: Callable[[str, Any], Any]):
-        """`checked` takes the path and the JSON of a call, and returns what is passed on or raises BadBody."""
+    def __init__(self, app: ASGIApp, auth: Auth, uploads: Uploads, checked: Callable[[str, Any], Any]):
+        """`checked` takes the path and the JSON of a call, and returns the JSON to pass on or raises BadBody."""
         self.app = app
-        self.gate = gate
+        self.auth = auth
         self.uploads = uploads
         self.checked = checked
         self._stopping = asyncio.Event()
         self._streams: defaultdict[int, list[asyncio.Event]] = defaultdict(list)
 
     def end_streams(self) -> None:
-        """The server stops: streams that would stay open for ever end now. Call it inside the server's loop."""
+        """Ends all streams, which would otherwise keep the server from stopping. Call it in the server's event loop."""
         self._stopping.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            headers = [header for header in scope["headers"] if header[0] not in OF_A_PROXY]
-            await self._http(scope | {"headers": headers}, receive, with_headers(send))
+            headers = [header for header in scope["headers"] if header[0] not in PROXY_HEADERS]
+            await self._http({**scope, "headers": headers}, receive, with_headers(send))
         else:
             # No page uses a websocket, and the server answers this with 403.
             await send({"type": "websocket.close", "code": 1008})
@@ -139,12 +139,12 @@ class AccessMiddleware:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         try:
-            visitor = self.gate.visitor(request)
-            response, route = self._judge(request, visitor)
+            visitor = self.auth.visitor(request)
+            route = self._route_or_refusal(request, visitor)
         except StoreError as error:
-            response, route = refusal(503, browser_message(error)), None
-        if response is not None:
-            await response(scope, receive, send)
+            route = refusal(503, browser_message(error))
+        if isinstance(route, Response):
+            await route(scope, receive, send)
             return
         files: list[Path] = []
         try:
@@ -152,15 +152,15 @@ class AccessMiddleware:
             if route.body == "json" and request.method == "POST":
                 if (body := await bodies.read(receive)) is None:
                     return
-                body, files = self._look_at(request, visitor, body)
+                body, files = self._checked_body(request, visitor, body)
                 receive = bodies.replayed(body, receive)
         except BadBody as error:
             await refused_body(request, error)(scope, receive, send)
             return
-        if visitor and visitor.due:
-            # A full disk must not keep anybody from reading.
+        if visitor and visitor.due and (token := self.auth.token(request)):
+            # A full disk must not prevent reading.
             with suppress(StoreError):
-                await run_in_threadpool(accounts.renew, self.gate.store, self.gate.token(request))
+                await run_in_threadpool(accounts.renew, self.auth.store, token)
         if visitor:
             scope = with_session_key_in_url(visitor, scope)
         if route.stream:
@@ -171,7 +171,7 @@ class AccessMiddleware:
             await self.app(scope, receive, with_status(send, scope))
 
     async def _with_files(self, scope: Scope, receive: Receive, send: Send, files: list[Path]) -> None:
-        """Uploads are gone when the act is over, however it ended, and before anybody hears of its end."""
+        """Runs the app and deletes the uploads that the call uses, before the response is sent and also after an error."""
 
         async def sending(message: Message) -> None:
             await self._discard(files)
@@ -187,59 +187,59 @@ class AccessMiddleware:
             await run_in_threadpool(self.uploads.discard, files.copy())
             files.clear()
 
-    def _look_at(self, request: Request, visitor: Visitor | None, body: bytes) -> tuple[bytes, list[Path]]:
-        """What is passed on of a body of JSON, and the visitor's uploads that are used up by this call.
+    def _checked_body(self, request: Request, visitor: Visitor | None, body: bytes) -> tuple[bytes, list[Path]]:
+        """The JSON body to pass on, and the visitor's uploads that this call consumes.
 
         Raises:
-            BadBody: it is no JSON, the handler does not take it, or it names a file that the visitor has not uploaded.
+            BadBody: it is not JSON, the handler does not take it, or it names a file that the visitor has not uploaded.
         """
         if request.headers.get("content-type", "").lower().startswith(("multipart/", "application/x-www-form-urlencoded")):
             raise BadBody(415, "body.no_json")
         path, value = request.scope["path"], bodies.decoded(body)
         files = []
         for claim in bodies.file_claims(value):
-            # Only the route that answers when the act is done: it is then that the file goes.
+            # Only RUN answers after the handler has ended, which is when the file is deleted.
             owner = visitor.annotator.id if visitor and visitor.may_act("lead") and path == RUN else None
             file = None if owner is None else self.uploads.find(owner, claim.get("path"))
             if file is None:
                 raise BadBody(400, "body.not_uploaded")
             files.append(file)
-            # Nothing else that was said of the file is passed on.
+            # Other fields that the browser sent about the file are dropped.
             claim.clear()
             claim.update(path=str(file), orig_name=file.name, meta={"_type": "gradio.FileData"})
         value = self.checked(path, value)
         return bodies.encoded(with_session_key(visitor, value) if visitor else value), files
 
-    def _judge(self, request: Request, visitor: Visitor | None) -> tuple[Response | None, Route | None]:
-        """What to answer instead, or else the route that is open."""
+    def _route_or_refusal(self, request: Request, visitor: Visitor | None) -> Route | Response:
+        """The route, if it is open to this visitor from where they are; otherwise the response that refuses it."""
         words = translator_for(request)
         client = request.client.host if request.client else ""
         if visitor and not visitor.signed_in and not on_this_machine(client, request.headers.get("host", "")):
-            return refusal(421, words("guard.not_here", port=request.scope["server"][1])), None
+            return refusal(421, words("guard.not_here", port=request.scope["server"][1]))
         if is_from_elsewhere(request.method, request.headers):
-            return refusal(403, words("guard.elsewhere")), None
+            return refusal(403, words("guard.elsewhere"))
         if route := next(matching(TO_EVERYBODY, request), None):
-            return None, route
+            return route
         if visitor is None:
-            return nobody(request), None
+            return not_signed_in(request)
         routes = list(matching(ROUTES, request))
         if not routes:
-            return refusal(404, words("guard.no_such_route")), None
+            return refusal(404, words("guard.no_such_route"))
         if not routes[0].admits(visitor):
-            return refusal(403, words("guard.without_role")), None
+            return refusal(403, words("guard.without_role"))
         if request.scope["path"] in PAGES:
             request.scope["query_string"] = b""
-        return None, routes[0]
+        return routes[0]
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, visitor: Visitor | None) -> None:
-        """A response that stays open, until the browser leaves, the session is over or the server stops."""
+        """Runs a streaming response until the browser leaves, the session ends or the server stops."""
         request = Request(scope)
         owner, replaced = visitor.annotator.id if visitor else 0, asyncio.Event()
         streams = self._streams[owner]
         streams.append(replaced)
         if len(streams) > STREAMS:
             streams.pop(0).set()
-        ended = asyncio.create_task(self._end_of(request, receive, replaced))
+        ended = asyncio.create_task(self._wait_for_end(request, receive, replaced))
         started = complete = False
 
         async def receive_or_end() -> Message:
@@ -262,15 +262,15 @@ class AccessMiddleware:
             if not streams:
                 self._streams.pop(owner, None)
 
-    async def _end_of(self, request: Request, receive: Receive, replaced: asyncio.Event) -> Message:
-        """Returns when the stream has to end; what it returns is what an app is told then."""
-        left = asyncio.create_task(self._left(receive))
+    async def _wait_for_end(self, request: Request, receive: Receive, replaced: asyncio.Event) -> Message:
+        """Waits until the stream has to end, and returns the disconnect message for the app."""
+        left = asyncio.create_task(self._wait_for_disconnect(receive))
         stopping = asyncio.create_task(self._stopping.wait())
         replacing = asyncio.create_task(replaced.wait())
         try:
             while not (await asyncio.wait((left, stopping, replacing), timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED))[0]:
                 with suppress(StoreError):
-                    if self.gate.visitor(request) is None:
+                    if self.auth.visitor(request) is None:
                         break
         finally:
             left.cancel()
@@ -278,27 +278,27 @@ class AccessMiddleware:
             replacing.cancel()
         return {"type": "http.disconnect"}
 
-    async def _left(self, receive: Receive) -> None:
+    async def _wait_for_disconnect(self, receive: Receive) -> None:
         with suppress(BadBody):
             while (await receive())["type"] != "http.disconnect":
                 pass
 
 
 def matching(routes: tuple[Route, ...], request: Request) -> Iterator[Route]:
-    """Those for this method and path. The path is the one that the router will go by, letter for letter."""
+    """The routes for the request's method and path. The path is exactly the one that the router will use."""
     method = "GET" if request.method == "HEAD" else request.method
     return (route for route in routes if route.method == method and re.fullmatch(route.path, request.scope["path"], re.DOTALL))
 
 
-def nobody(request: Request) -> Response:
-    """For somebody who is not signed in: a person is led to the sign-in page, a program is told."""
+def not_signed_in(request: Request) -> Response:
+    """The response for a visitor who is not signed in: a redirect to the sign-in page for a browser, 401 for other clients."""
     if request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", ""):
-        return FROM_ELSEWHERE if request.headers.get("sec-fetch-site") == "cross-site" else RedirectResponse(SIGN_IN, 303)
+        return RELOAD_PAGE if request.headers.get("sec-fetch-site") == "cross-site" else RedirectResponse(SIGN_IN, 303)
     return refusal(401, translator_for(request)("gate.nobody"))
 
 
 def refusal(status: int, text: str) -> Response:
-    """In the shape in which Gradio's browser side expects an error."""
+    """An error in the form that Gradio's JavaScript client expects."""
     return JSONResponse({"error": text, "detail": text}, status)
 
 
@@ -307,7 +307,7 @@ def refused_body(request: Request, error: BadBody) -> Response:
 
 
 def with_status(send: Send, scope: Scope) -> Send:
-    """Puts the status that an error of a handler means in the place of Gradio's 500: `feedback_ui.server.calls` leaves it there."""
+    """Replaces Gradio's status 500 with the one that `feedback_ui.server.calls` has set for the handler's error."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 500:
@@ -318,14 +318,14 @@ def with_status(send: Send, scope: Scope) -> Send:
 
 
 def with_headers(send: Send) -> Send:
-    """Adds the headers that every answer has."""
+    """Adds the headers of every response."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
-            # What was shown to somebody is not shown to the next one at the same browser.
+            # The next user of the same browser must not see a cached page of the previous one.
             if "text/html" in headers.get("content-type", "") or "json" in headers.get("content-type", ""):
                 headers.setdefault("Cache-Control", "no-store")
         await send(message)

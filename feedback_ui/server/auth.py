@@ -1,7 +1,7 @@
-"""Who is asking, and whether they may: the one question with which every handler begins.
+"""Authentication and authorisation: every handler begins by checking its request here.
 
-A page that is hidden is only courtesy; what holds is that each handler asks here, at each call, with the request that it
-was called with. Leaves out how somebody signs in and what reaches the handlers at all: `feedback_ui.server.web`.
+Hiding a page protects nothing; access is enforced because each handler checks each call's own request. How users sign in is in
+`feedback_ui.server.auth_routes`, which requests reach the handlers at all in `feedback_ui.server.access`.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ READERS: Mapping[Role, frozenset[Role]] = {
     "lead": frozenset(("lead", "researcher")),
     "researcher": frozenset(("researcher",)),
 }
-"""Who may read the pages of each role: each role reads what the one before it reads."""
+"""The roles that may read the pages of each role: each role also reads the pages of the roles before it."""
 
 
 class Refused(gr.Error):
-    """Somebody asked for what they may not have; the message says why and what to do. Gradio shows it on the page."""
+    """A request that is not allowed; the message says why and what to do. Gradio shows it on the page."""
 
     def __init__(self, message: str, *, status: int, title: str):
         super().__init__(message, title=title, print_exception=False)
         self.status = status
-        """As in HTTP: 401 for somebody who is not signed in, 403 for somebody without the role."""
+        """The HTTP status: 401 for a visitor who is not signed in, 403 for one without the role."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who is asking: an annotator, with the roles of their account."""
+    """The user who sends a request: an annotator, with the roles of their account."""
 
     annotator: Annotator
     roles: frozenset[Role]
     signed_in: bool
     """False for the local visitor, who has every role while there are no accounts."""
     due: bool = False
-    """Whether the use of the session should be written down, with `accounts.renew`."""
+    """Whether the session should be renewed, with `accounts.renew`."""
 
     def may_read(self, role: Role) -> bool:
         return bool(self.roles & READERS[role])
@@ -54,25 +54,25 @@ class Visitor:
 
 
 class Auth:
-    """The way in to one store. Costs one indexed read a call."""
+    """Checks requests against the accounts and sessions of one store. Each check costs one indexed read."""
 
     def __init__(self, store: Database):
         self.store = store
-        # Browsers tell cookies apart by host, not by port: two folders served from one machine must not sign each other out.
+        # Browsers separate cookies by host, not by port: two data folders served on one machine must not sign each other out.
         self.cookie = f"rankloop-{sha256(str(store.path.absolute()).encode()).hexdigest()[:12]}"
 
     def token(self, request: Any) -> str | None:
-        """The token of the session that goes with this request, whether or not it is one."""
+        """The session token in the request's cookie. It is not checked here."""
         return self.cookies(request).get(self.cookie)
 
     def cookies(self, request: Any) -> Mapping[str, str]:
-        """Every cookie that goes with this request."""
-        # Gradio turns every dict of its request into an object on the way out; the request underneath has the plain one.
+        """The cookies of a request, Gradio's or Starlette's."""
+        # Gradio wraps every dict of its request in an object; the inner Starlette request has the plain dict.
         inner = request.request if isinstance(request, gr.Request) else request
         return getattr(inner, "cookies", None) or {}
 
     def visitor(self, request: Any) -> Visitor | None:
-        """Whoever sends this request; None for nobody, when there are accounts and no session goes with it."""
+        """The visitor who sends this request; None if there are accounts and the request has no valid session."""
         token = self.token(request)
         if token and (session := accounts.session(self.store, token)):
             return Visitor(session.account.annotator, session.account.roles, True, session.due)
@@ -81,28 +81,28 @@ class Auth:
         return Visitor(accounts.local(self.store), frozenset(ROLES), False)
 
     def reads(self, request: Any, role: Role) -> Visitor:
-        """For what shows something on the pages of `role`. The request is Gradio's or Starlette's.
+        """Requires permission to read the pages of `role`. The request is Gradio's or Starlette's.
 
         Raises:
-            Refused: nobody is signed in, or no role of theirs includes this one's reading.
+            Refused: nobody is signed in, or no role of the visitor may read those pages.
         """
-        visitor = self._known(request)
+        visitor = self._signed_in_visitor(request)
         if not visitor.may_read(role):
             raise _without_role(translator_for(request), role)
         return visitor
 
     def acts(self, request: Any, role: Role) -> Visitor:
-        """For what changes something, or judges: only for those who have exactly this role among theirs.
+        """Requires `role` itself, for handlers that change something or judge.
 
         Raises:
-            Refused: nobody is signed in, or they have not got the role.
+            Refused: nobody is signed in, or the visitor does not have the role.
         """
-        visitor = self._known(request)
+        visitor = self._signed_in_visitor(request)
         if not visitor.may_act(role):
             raise _without_role(translator_for(request), role)
         return visitor
 
-    def _known(self, request: Any) -> Visitor:
+    def _signed_in_visitor(self, request: Any) -> Visitor:
         if (visitor := self.visitor(request)) is None:
             words = translator_for(request)
             raise Refused(words("gate.nobody"), status=401, title=words("gate.nobody_title"))

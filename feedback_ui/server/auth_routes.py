@@ -1,7 +1,7 @@
-"""Signing in and out and changing one's own password, without a script.
+"""The pages for signing in and out and for changing one's own password; they need no JavaScript.
 
-Leaves out who may reach these pages (`feedback_ui.server.access`), whose password is looked at next
-(`feedback_ui.server.password_queue`) and whether it is right (`storage.people.accounts`).
+Access to them is checked in `feedback_ui.server.access`, the order of password checks is set by
+`feedback_ui.server.password_queue`, and passwords are verified by `storage.people.accounts`.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from storage.people.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, SignInR
 from storage.people.sign_in_throttle import Origin
 
 LONGEST_FORM = 10_000
-"""The most that anybody who is not signed in may send, in bytes."""
+"""The largest form that is accepted, in bytes; visitors who are not signed in send these."""
 
 KNOWN_DAYS = 365
-"""So long a browser is known after it has signed in."""
+"""How long a browser is remembered after it has signed in, in days."""
 
 
 class AuthRoutes:
-    """The routes of one app, in its event loop."""
+    """Handlers of the authentication pages of one app. They run in its event loop."""
 
-    def __init__(self, gate: Auth):
-        self.gate = gate
+    def __init__(self, auth: Auth):
+        self.auth = auth
         self._sign_in_page = Template(asset("sign_in.html"))
         self._password_page = Template(asset("password.html"))
         self._style = asset("sign_in.css")
@@ -55,18 +55,18 @@ class AuthRoutes:
     # ---- signing in and out
 
     async def show(self, request: Request) -> Response:
-        return RedirectResponse("/", 303) if self.gate.visitor(request) else self._sign_in_form(request)
+        return RedirectResponse("/", 303) if self.auth.visitor(request) else self._sign_in_form(request)
 
     async def sign_in(self, request: Request) -> Response:
-        """A new session in place of the one that this browser had."""
-        store, words = self.gate.store, translator_for(request)
+        """Checks name and password, and replaces this browser's session with a new one."""
+        store, words = self.auth.store, translator_for(request)
         if not accounts.any_accounts(store):
             return RedirectResponse("/", 303)
         if (form := await read_form(request)) is None:
             return self._sign_in_form(request, words("sign_in.wrong"), status=413)
         name, password = form.get("name", ""), form.get("password", "")
         try:
-            token = await self._looked_at(request, name, lambda origin: accounts.sign_in(store, name, password, origin))
+            token = await self._check_password(request, name, lambda origin: accounts.sign_in(store, name, password, origin))
         except Busy:
             return self._sign_in_form(request, words("sign_in.busy", count=COME_AGAIN_S), name=name, status=429, wait_s=COME_AGAIN_S)
         except SignInRefused as error:
@@ -80,32 +80,35 @@ class AuthRoutes:
     async def sign_out(self, request: Request) -> Response:
         await self._end_session(request)
         response = RedirectResponse(SIGN_IN, 303)
-        for cookie in (self.gate.cookie, roles_cookie(self.gate)):
+        for cookie in (self.auth.cookie, roles_cookie(self.auth)):
             response.delete_cookie(cookie, path="/", samesite="strict", secure=request.url.scheme == "https")
         return response
 
     # ---- one's own password
 
     async def show_password(self, request: Request) -> Response:
-        visitor = self.gate.visitor(request)
+        visitor = self.auth.visitor(request)
         if visitor is None or not visitor.signed_in:
             return RedirectResponse("/", 303)
-        said = translator_for(request)("password.changed") if "changed" in request.query_params else ""
-        return self._password_form(request, visitor.annotator.name, done=said)
+        done = translator_for(request)("password.changed") if "changed" in request.query_params else ""
+        return self._password_form(request, visitor.annotator.name, done=done)
 
     async def change_password(self, request: Request) -> Response:
-        """Another password for who is signed in; this browser gets a new session, and every other one ends."""
-        store, words, visitor = self.gate.store, translator_for(request), self.gate.visitor(request)
-        if visitor is None or not visitor.signed_in:
+        """Changes the visitor's password. This browser gets a new session, and all their other sessions end."""
+        store, words, visitor = self.auth.store, translator_for(request), self.auth.visitor(request)
+        token = self.auth.token(request)
+        if visitor is None or not visitor.signed_in or token is None:
             return RedirectResponse("/", 303)
-        name, token = visitor.annotator.name, self.gate.token(request)
+        name = visitor.annotator.name
         if (form := await read_form(request)) is None:
             return self._password_form(request, name, words("password.long", count=LONGEST_PASSWORD), status=413)
         current, new, again = (form.get(field, "") for field in ("current", "new", "again"))
         if problem := _problem_of_new(words, current, new, again):
             return self._password_form(request, name, problem, status=400)
         try:
-            token = await self._looked_at(request, name, lambda origin: accounts.change_password(store, token, current, new, origin))
+            new_token = await self._check_password(
+                request, name, lambda origin: accounts.change_password(store, token, current, new, origin)
+            )
         except Busy:
             text = words("sign_in.busy", count=COME_AGAIN_S)
             return self._password_form(request, name, text, status=429, wait_s=COME_AGAIN_S)
@@ -114,16 +117,16 @@ class AuthRoutes:
             return self._password_form(request, name, text, status=429 if error.wait_s else 403, wait_s=error.wait_s)
         except StoreError as error:
             return self._password_form(request, name, browser_message(error), status=503)
-        return self._begin_session(request, token, f"{PASSWORD}?changed")
+        return self._begin_session(request, new_token, f"{PASSWORD}?changed")
 
     # ---- inside
 
-    async def _looked_at(self, request: Request, name: str, act: Callable[[Origin], str]) -> str:
-        """What `act` gives, once it is this attempt's turn; in a thread of its own."""
-        store = self.gate.store
-        browser = accounts.known_browser(store, name, self.gate.cookies(request).get(browser_cookie(self.gate)))
+    async def _check_password(self, request: Request, name: str, act: Callable[[Origin], str]) -> str:
+        """Runs `act` in a thread when the password queue reaches this attempt, and returns its session token."""
+        store = self.auth.store
+        browser = accounts.known_browser(store, name, self.auth.cookies(request).get(browser_cookie(self.auth)))
         origin = Origin(browser, known=True) if browser else Origin(address_of(request))
-        # Who must wait is told so at once, and stands in nobody's way.
+        # A throttled attempt is refused at once, without entering the queue.
         await to_thread.run_sync(accounts.check_brake, store, name, origin)
         async with self._queue.turn(Attempt(account_names.folded(name), origin)) as turn:
             token = await to_thread.run_sync(act, origin, limiter=self._limiter)
@@ -132,24 +135,24 @@ class AuthRoutes:
 
     def _begin_session(self, request: Request, token: str, to: str) -> Response:
         response = RedirectResponse(to, 303)
-        account = accounts.of_token(self.gate.store, token)
+        account = accounts.of_token(self.auth.store, token)
         if account is None:
-            # Changed or disabled within these milliseconds.
+            # The account was changed or disabled meanwhile.
             return RedirectResponse(SIGN_IN, 303)
         secure = request.url.scheme == "https"
-        kept = self.gate.cookies(request).get(browser_cookie(self.gate))
-        notes = accounts.browser_notes(self.gate.store, account.id, kept)
+        kept = self.auth.cookies(request).get(browser_cookie(self.auth))
+        notes = accounts.browser_notes(self.auth.store, account.id, kept)
         for cookie, value, hidden, days in (
-            (self.gate.cookie, token, True, accounts.LONGEST_DAYS),
-            (roles_cookie(self.gate), ".".join(sorted(account.roles)), False, accounts.LONGEST_DAYS),
-            (browser_cookie(self.gate), notes, True, KNOWN_DAYS),
+            (self.auth.cookie, token, True, accounts.LONGEST_DAYS),
+            (roles_cookie(self.auth), ".".join(sorted(account.roles)), False, accounts.LONGEST_DAYS),
+            (browser_cookie(self.auth), notes, True, KNOWN_DAYS),
         ):
             response.set_cookie(cookie, value, httponly=hidden, samesite="strict", secure=secure, path="/", max_age=days * 24 * 3600)
         return response
 
     async def _end_session(self, request: Request) -> None:
-        if token := self.gate.token(request):
-            await to_thread.run_sync(accounts.sign_out, self.gate.store, token)
+        if token := self.auth.token(request):
+            await to_thread.run_sync(accounts.sign_out, self.auth.store, token)
 
     def _sign_in_form(self, request: Request, problem: str = "", *, name: str = "", status: int = 200, wait_s: int = 0) -> Response:
         words = translator_for(request)
@@ -184,38 +187,39 @@ class AuthRoutes:
     def _page(
         self, page: Template, words: Translator, texts: dict[str, str], problem: str, *, done: str = "", status: int, wait_s: int
     ) -> Response:
-        said = f'<p class="problem" role="alert">{escape(problem)}</p>' if problem else ""
-        said += f'<p class="done" role="status">{escape(done)}</p>' if done else ""
+        notices = f'<p class="problem" role="alert">{escape(problem)}</p>' if problem else ""
+        notices += f'<p class="done" role="status">{escape(done)}</p>' if done else ""
         filled = {key: escape(text) for key, text in texts.items()}
-        filled |= {"language": words.language, "icon": self._icon, "style": self._style, "problem": said}
+        filled |= {"language": words.language, "icon": self._icon, "style": self._style, "problem": notices}
         headers = {"Content-Security-Policy": self._policy} | ({"Retry-After": str(wait_s)} if wait_s else {})
         return HTMLResponse(page.substitute(filled), status, headers=headers)
 
 
-def roles_cookie(gate: Auth) -> str:
-    """The name under which the browser keeps which roles are its own; nothing on the server reads it."""
-    return f"{gate.cookie}-roles"
+def roles_cookie(auth: Auth) -> str:
+    """The name of the cookie with the user's roles. Only the page's scripts read it."""
+    return f"{auth.cookie}-roles"
 
 
-def browser_cookie(gate: Auth) -> str:
-    """The name under which the browser keeps notes of which accounts have signed in with it."""
-    return f"{gate.cookie}-browser"
+def browser_cookie(auth: Auth) -> str:
+    """The name of the cookie that records which accounts have signed in with this browser."""
+    return f"{auth.cookie}-browser"
 
 
 def address_of(request: Request) -> str:
-    """Whose request this is, as a proxy on this machine says; of IPv6 the network of 64 bits, all of which is one person's."""
-    said = request.client.host if request.client else ""
+    """The client's address, as reported by a local proxy if there is one. IPv6 addresses are cut to their /64 network, which usually
+    belongs to one client."""
+    host = request.client.host if request.client else ""
     try:
-        address = ip_address(said.split("%")[0])
+        address = ip_address(host.split("%")[0])
     except ValueError:
-        return said[:80]
+        return host[:80]
     if isinstance(address, IPv6Address):
         return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
     return str(address)
 
 
 async def read_form(request: Request) -> dict[str, str] | None:
-    """The fields of a form; None if it is too long to be this one."""
+    """The fields of a form; None if the body is longer than `LONGEST_FORM`."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -226,7 +230,7 @@ async def read_form(request: Request) -> dict[str, str] | None:
 
 
 def _problem_of_new(words: Translator, current: str, new: str, again: str) -> str | None:
-    """What is wrong with a new password, in words; None if nothing is."""
+    """The error message for a new password; None if it is acceptable."""
     length = len(account_names.composed(new))
     if length < SHORTEST_PASSWORD:
         return words("password.short", count=SHORTEST_PASSWORD)

@@ -1,7 +1,7 @@
-"""What a request may bring along: how much, how slowly, and as JSON that means the same to everybody who reads it.
+"""Limits and checks of request bodies: size, time to arrive, and unambiguous JSON.
 
-A body is counted while it streams in. JSON is read whole, looked through and written again before anything else reads it, so
-that what was looked at is what is acted on. Leaves out which values a handler takes: `feedback_ui.server.calls`.
+Bytes are counted while a body streams in. JSON is parsed, checked and serialised again before anything else reads it, so that
+the checked value is the one that is used. Which values a handler takes is checked by `feedback_ui.server.calls`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ LONGEST_UPLOAD = 64 * MIB
 """The largest file that a page takes, in bytes. `rankloop import` on the server has no such limit."""
 
 LONGEST: Mapping[Kind, int] = {"json": MIB, "form": 2**16, "upload": LONGEST_UPLOAD + 2**16}
-"""The most that a body may have, in bytes. JSON holds everything but files: a judgment with its texts, or prompts that were
-typed. An upload has the form around the file as well."""
+"""The largest body of each kind, in bytes. JSON carries everything but files, such as a judgment with its texts or typed prompts.
+The limit of an upload includes the form around the file."""
 
 SLOWEST_S: Mapping[Kind, float] = {"json": 30.0, "form": 30.0, "upload": 600.0}
-"""The longest that a body may take to come in, in seconds."""
+"""The longest time for a body to arrive, in seconds."""
 
 MOST_PARTS = 50_000
 """The most lists and objects in one body: a megabyte of brackets would keep the event loop busy for a tenth of a second."""
 
 DEEPEST = 64
-"""How deep lists and objects may lie in each other; what reads them recurses."""
+"""The deepest nesting of lists and objects; code that reads them recurses."""
 
 LARGEST = 2**63 - 1
-"""The largest number either way: what SQLite can keep."""
+"""The largest absolute value of a number: the limit of SQLite's integers."""
 
 
 class BadBody(HTTPException):
-    """A body that is refused. `key` names the text that says why, `values` fill it."""
+    """A refused body. `key` names the translated reason, and `values` fill its placeholders."""
 
     def __init__(self, status: int, key: str, **values: Any):
         super().__init__(status, key)
@@ -52,10 +52,10 @@ def too_long(kind: Kind) -> BadBody:
 
 
 def limited(receive: Receive, kind: Kind, headers: Mapping[str, str]) -> Receive:
-    """The same body, which ends in an error once it is too long or too slow. Keeps nothing of it.
+    """A `receive` for the same body that raises once the body is too long or too slow. It stores nothing.
 
     Raises:
-        BadBody: at once if the headers say that it is too long; the returned function while it comes in.
+        BadBody: at once if the content length is too large; otherwise from the returned function, while the body arrives.
     """
     declared = headers.get("content-length", "")
     # The server has checked that it is a number.
@@ -100,7 +100,7 @@ async def read(receive: Receive) -> bytes | None:
 
 
 def replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that brings this body, and then what the other one brings."""
+    """A `receive` that returns this body first, and then the messages of the other one."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receiving() -> Message:
@@ -110,11 +110,11 @@ def replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def decoded(body: bytes) -> Any:
-    """The JSON of a body, by the letter of RFC 8259 and with each name once.
+    """Parses a body as JSON, strictly by RFC 8259 and without duplicate names.
 
     Raises:
-        BadBody: it is no such JSON, nests deeper than `DEEPEST`, has more than `MOST_PARTS` parts or a number beyond `LARGEST`, or
-            spells half a character.
+        BadBody: it is not such JSON, nests deeper than `DEEPEST`, has more than `MOST_PARTS` parts or a number beyond `LARGEST`, or
+            contains a lone surrogate.
     """
     try:
         text = body.decode("utf-8")
@@ -130,17 +130,17 @@ def decoded(body: bytes) -> Any:
     for item, depth in everything_in(value):
         if depth > DEEPEST:
             raise BadBody(400, "body.too_deep", limit=DEEPEST)
-        # Not-a-number is neither above nor below anything.
+        # NaN fails both comparisons, and is refused too.
         if isinstance(item, (int, float)) and not -LARGEST <= item <= LARGEST:
             raise BadBody(400, "body.too_large_a_number")
     return value
 
 
 def encoded(value: Any) -> bytes:
-    """The body that says this.
+    """Serialises a value as a JSON body.
 
     Raises:
-        BadBody: a text in it holds half a character, which JSON may spell and UTF-8 cannot.
+        BadBody: a text contains a lone surrogate, which JSON can spell and UTF-8 cannot.
     """
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
@@ -149,7 +149,7 @@ def encoded(value: Any) -> bytes:
 
 
 def everything_in(value: Any) -> Iterator[tuple[Any, int]]:
-    """Each value in a JSON value, itself too, and how deep it lies."""
+    """Every value nested in a JSON value, itself included, with its depth."""
     waiting = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
@@ -161,13 +161,13 @@ def everything_in(value: Any) -> Iterator[tuple[Any, int]]:
 
 
 def file_claims(value: Any) -> list[dict[str, Any]]:
-    """Every object that says it is a file: what Gradio takes for one, and what any version of it might."""
+    """Every object that some version of Gradio may take for a file."""
     return [item for item, _ in everything_in(value) if isinstance(item, dict) and _is_claim(item)]
 
 
 def _is_claim(item: dict[str, Any]) -> bool:
     meta = item.get("meta")
-    # A name such as `path` may be somebody's own, for a rating; its value is a number then.
+    # An aspect that is rated may be called `path`; its value is a number then.
     return isinstance(item.get("path"), (str, list, dict)) or (isinstance(meta, dict) and "_type" in meta)
 
 
@@ -178,9 +178,9 @@ def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _no_number(said: str) -> Any:
-    raise ValueError(f"{said} is no number of JSON's")
+def _no_number(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON's")
 
 
 Check = Callable[[str, Any, list[dict[str, Any]]], Any]
-"""Takes a path, the JSON that was sent there and the files in it; returns what is passed on, or raises BadBody."""
+"""Takes a path, the JSON that was sent there and the files in it; returns the JSON to pass on, or raises BadBody."""

@@ -1,14 +1,14 @@
-"""How a browser calls the pages' handlers: which there are, what they take, and what is said when one fails.
+"""Validates calls of the pages' handlers and maps handlers' errors to HTTP responses.
 
-Gradio passes on whatever a browser sends, and answers 500 to whatever goes wrong. Here a call is compared with the handler's
-inputs before Gradio sees it, and each error has the status and the words that it means. Whether somebody may call a handler is
-asked in the handler: `feedback_ui.server.auth`.
+Gradio passes any value from a browser to a handler, and answers every error with 500. Here each value of a call is checked
+against the handler's input component before Gradio sees it, and each error gets its own status and message. Permission to call
+a handler is checked in the handler (`feedback_ui.server.auth`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import gradio as gr
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 RUN, JOIN = "/gradio_api/run/predict", "/gradio_api/queue/join"
 
 ARGUMENT_ERRORS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""How Python says that it cannot work with a value. From a handler that was sent what no page sends they mean that; the log has
-the traceback, in case it was the handler's fault."""
+"""Exceptions that unexpected argument values cause in a handler. They are answered with 400; the traceback is logged in case the
+handler itself was at fault."""
 
 
 def _text(_: Any, value: Any) -> bool:
@@ -75,14 +75,14 @@ TAKES: dict[type[Component], Callable[[Any, Any], bool]] = {
     gr.CheckboxGroup: _choices,
     gr.Dataset: _sample,
     gr.UploadButton: _file,
-    # The server's own; what a browser says of it is not read.
+    # State lives on the server; Gradio ignores the value from the browser.
     gr.State: lambda *_: True,
 }
-"""Which values a component takes from a browser, by its class. A class that is not here takes nothing."""
+"""For each component class, the check of a value from the browser. Components of other classes take no values."""
 
 
 class HandlerCalls:
-    """The handlers and server functions of the pages, as a browser may call them."""
+    """Checks and runs browsers' calls of the pages' handlers and server functions."""
 
     def __init__(self, pages: gr.Blocks):
         self.pages = pages
@@ -92,14 +92,14 @@ class HandlerCalls:
             for name, function in vars(block).items()
             if getattr(function, "_is_server_fn", False) is True
         }
-        self._process = pages.process_api
-        pages.process_api = self._process_api
+        self._process: Callable[..., Awaitable[dict[str, Any]]] = pages.process_api
+        pages.process_api = self._process_api  # type: ignore[method-assign]  # Gradio has no hook around a handler's call
 
     def checked(self, path: str, sent: Any) -> Any:
-        """What is passed on of a call: the fields that a page sends, with values that the handler's inputs take.
+        """The call to pass on to Gradio: only the fields that a page sends, with values that the handler's inputs accept.
 
         Raises:
-            BadBody: there is no such handler, or it does not take this.
+            BadBody: there is no such handler, or it does not accept these values.
         """
         if path not in (RUN, JOIN):
             return sent
@@ -125,28 +125,28 @@ class HandlerCalls:
         }
 
     async def server_function(self, request: Request) -> Response:
-        """Calls a component's server function with `data` and the request. It has no session, and so none is made."""
+        """Calls a component's server function with `data` and the request. Such a call needs no session, and creates none."""
         sent = await request.json()
-        asked = (sent.get("component_id"), sent.get("fn_name")) if isinstance(sent, dict) else (None, None)
-        function = self._functions.get(asked) if type(asked[0]) is int and isinstance(asked[1], str) else None
+        number, name = (sent.get("component_id"), sent.get("fn_name")) if isinstance(sent, dict) else (None, None)
+        function = self._functions.get((number, name)) if type(number) is int and isinstance(name, str) else None
         if function is None:
             raise BadBody(404, "body.no_handler")
         try:
             return JSONResponse(await run_in_threadpool(function, sent.get("data"), request))
         except Exception as error:
-            told = to_http_error(error, request)
-            return JSONResponse({"error": told.message, "detail": told.message, "title": told.title}, told.status)
+            refused = to_http_error(error, request)
+            return JSONResponse({"error": refused.message, "detail": refused.message, "title": refused.title}, refused.status)
 
     async def _process_api(self, *arguments: Any, request: Any = None, **options: Any) -> dict[str, Any]:
         try:
             return await self._process(*arguments, request=request, **options)
         except Exception as error:
-            told = to_http_error(error, request)
-            # Gradio's route answers 500 whatever it was; the guard puts this in its place.
+            refused = to_http_error(error, request)
+            # Gradio's route answers every error with 500; the access middleware replaces that with this status.
             inner = request.request if isinstance(request, gr.Request) else None
             if inner is not None:
-                inner.scope.setdefault("state", {})["status"] = told.status
-            raise told from error
+                inner.scope.setdefault("state", {})["status"] = refused.status
+            raise refused from error
 
 
 def _check(block: Any, value: Any) -> None:
@@ -158,7 +158,7 @@ def _check(block: Any, value: Any) -> None:
 
 
 def to_http_error(error: Exception, request: Any) -> Refused:
-    """The error as a browser hears of it: with a status that says whose fault it was, and no path of this machine."""
+    """The error for a browser: with the fitting HTTP status, and without paths of this machine."""
     words = translator_for(request)
     if isinstance(error, Refused):
         return error

@@ -1,10 +1,10 @@
-"""Whose password is looked at next. Looking at one takes 64 MiB and all cores for a moment, so they wait for each other.
+"""A priority queue for password checks. One check takes 64 MiB and all cores for a moment, so that few run at the same time.
 
-A stranger who sends wrong ones by the dozen must not keep people out. So the next is not who came first: browsers that
-have signed in before go first, then whoever had the fewest passwords looked at in vain lately, by address and then by
-name, and among equals whoever came last. The last rule helps where a proxy does not say whose a request is and all
-addresses are alike: who comes while a flood waits does not stand behind it. Whom the queue has no room for is told to
-come again, at once. Leaves out whether somebody must wait for what they got wrong: `storage.people.sign_in_throttle`.
+A flood of wrong passwords must not keep users out, so that the order is not first come, first served: browsers that have
+signed in before go first, then attempts with the fewest recent failures of their address and then of their name, and among
+equals the newest. The last rule helps behind a proxy that does not report client addresses, where all addresses are equal: a
+new attempt does not wait behind a flood. When the queue is full, the last in this order is refused at once. Waiting times after
+wrong passwords are the subject of `storage.people.sign_in_throttle`.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ import anyio
 from storage.people.sign_in_throttle import Origin
 
 AT_ONCE = 2
-"""More at once would only keep the annotators waiting."""
+"""Password checks at the same time. More would only slow annotators' requests down."""
 LONGEST_QUEUE = 64
-"""Who waits beside those; some 5 s of work."""
+"""The most waiting attempts; about 5 s of work."""
 LONGEST_STAY_S = 15.0
-"""After that somebody who was always behind others is told to come again, in seconds."""
+"""The longest wait before an attempt is refused, in seconds."""
 COME_AGAIN_S = 2
-"""When to come again, in seconds."""
+"""The wait that a refused client is asked for, in seconds."""
 FORGET_S = 3600.0
-"""Passwords looked at in vain longer ago no longer count, in seconds."""
+"""How long a failed attempt counts, in seconds."""
 MOST_REMEMBERED = 10_000
-"""Addresses and names of which it is known how many were in vain."""
+"""The most addresses and names whose failures are remembered."""
 
 
 class Busy(Exception):
-    """There is no room in the queue: come again in `COME_AGAIN_S`."""
+    """The queue is full, or the wait took too long: try again after `COME_AGAIN_S` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A password that is to be looked at."""
+    """A password to check."""
 
     name: str
     origin: Origin
 
     @property
     def keys(self) -> tuple[tuple[str, ...], ...]:
-        """What it is counted under, the first more than the second."""
+        """The keys under which failures are counted, the more important first."""
         return ((self.origin.key,), (self.origin.key, self.name))
 
 
@@ -60,32 +60,32 @@ class _Place:
 
 
 class Turn:
-    """That of somebody whose password is being looked at."""
+    """A password check that is running."""
 
     def __init__(self) -> None:
         self.was_right = False
 
     def right(self) -> None:
-        """It was no guess: what this one got wrong before does not count against it any more."""
+        """Records success: earlier failures of this attempt's name and address no longer count."""
         self.was_right = True
 
 
 class PasswordQueue:
-    """One for each app, used in its event loop alone."""
+    """The queue of one app. Use it only in the app's event loop."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic):
         self._now = now
         self._numbers = count()
         self._waiting: list[_Place] = []
         self._busy = 0
-        self._in_vain: OrderedDict[tuple[str, ...], tuple[int, float]] = OrderedDict()
+        self._failures: OrderedDict[tuple[str, ...], tuple[int, float]] = OrderedDict()
 
     @asynccontextmanager
     async def turn(self, attempt: Attempt) -> AsyncIterator[Turn]:
-        """Waits for a turn, and holds it until the block ends.
+        """Waits for permission to check a password, and holds it until the block ends.
 
         Raises:
-            Busy: others go first, and there is no room to wait.
+            Busy: other attempts go first, and the queue is full or the wait too long.
         """
         await self._wait(attempt)
         turn = Turn()
@@ -95,7 +95,7 @@ class PasswordQueue:
         finally:
             if turn.was_right:
                 self._count(attempt, -1)
-                self._in_vain.pop(attempt.keys[1], None)
+                self._failures.pop(attempt.keys[1], None)
             self._end_turn()
 
     async def _wait(self, attempt: Attempt) -> None:
@@ -111,7 +111,7 @@ class PasswordQueue:
             with anyio.move_on_after(LONGEST_STAY_S):
                 await place.called.wait()
         except BaseException:
-            # Cancelled, as when the server stops: a turn that came at the same moment goes to the next.
+            # Cancelled, for example by the server's stop: a permission that came at the same moment goes to the next attempt.
             self._give_up(place)
             raise
         if place.refused or not place.called.is_set():
@@ -136,16 +136,16 @@ class PasswordQueue:
             place.called.set()
 
     def _rank(self, place: _Place) -> tuple[bool, int, int, int]:
-        by_origin, by_name = (self._in_vain_of(key) for key in place.attempt.keys)
+        by_origin, by_name = (self._failures_of(key) for key in place.attempt.keys)
         return (not place.attempt.origin.known, by_origin, by_name, -place.number)
 
-    def _in_vain_of(self, key: tuple[str, ...]) -> int:
-        number, at = self._in_vain.get(key, (0, 0.0))
+    def _failures_of(self, key: tuple[str, ...]) -> int:
+        number, at = self._failures.get(key, (0, 0.0))
         return number if self._now() - at < FORGET_S else 0
 
     def _count(self, attempt: Attempt, one: int) -> None:
         for key in attempt.keys:
-            self._in_vain[key] = (max(0, self._in_vain_of(key) + one), self._now())
-            self._in_vain.move_to_end(key)
-        while len(self._in_vain) > MOST_REMEMBERED:
-            self._in_vain.popitem(last=False)
+            self._failures[key] = (max(0, self._failures_of(key) + one), self._now())
+            self._failures.move_to_end(key)
+        while len(self._failures) > MOST_REMEMBERED:
+            self._failures.popitem(last=False)

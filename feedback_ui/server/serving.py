@@ -1,4 +1,4 @@
-"""The web server's life: uvicorn in a thread of its own, from the bound socket to a quick and quiet end."""
+"""Starts and stops the web server: uvicorn in its own thread, from binding the socket to a quick shutdown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 from functools import partial
 from threading import Thread
 from time import monotonic, sleep
+from typing import cast
 
 import uvicorn
 from anyio import to_thread
@@ -16,37 +17,38 @@ from feedback_ui.server.connections import ConnectionLimits, LimitedConnection
 from feedback_ui.server.web import Web
 
 START_S = 30.0
-"""Longest wait for the server to answer, in seconds."""
+"""The longest wait for the server to start, in seconds."""
 THREADS = 8
-"""Handlers at work at once. They share one interpreter: more of them only take turns more often, and all answer later."""
+"""Handlers that run at the same time. They share one interpreter, so that more threads would only slow all of them down."""
 FINISH_S = 3.0
-"""How long requests that are under way may still take when the server stops, in seconds."""
+"""How long running requests may take after the server is told to stop, in seconds."""
 
 
 class Serving:
-    """A web app that answers at `host:port` from when it is made until `stop`.
+    """Serves a web app at `host:port` from its construction until `stop`.
 
     Raises:
         OSError: the address cannot be bound, or the server did not come up.
     """
 
-    def __init__(self, web: Web, host: str, port: int, patience: ConnectionLimits | None = None):
+    def __init__(self, web: Web, host: str, port: int, limits: ConnectionLimits | None = None):
         self._socket = bound(host, port)
         self.host, self.port = self._socket.getsockname()[:2]
-        self.patience = patience or ConnectionLimits()
-        # A proxy before the server may say who asks and by which scheme only if it is on this machine: uvicorn's default.
+        self.limits = limits or ConnectionLimits()
+        # uvicorn's default: only a proxy on this machine may report the client's address and scheme.
         # No page uses a websocket.
         config = uvicorn.Config(
             web,
             log_level="warning",
             server_header=False,
             date_header=True,
-            http=partial(LimitedConnection, patience=self.patience),
+            # Any callable that makes a protocol will do; uvicorn names a class.
+            http=cast(type[asyncio.Protocol], partial(LimitedConnection, limits=self.limits)),
             ws="none",
         )
-        self._server = _Server(config, web, self.patience)
+        self._server = _Server(config, web, self.limits)
         self._thread = Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="rl-web", daemon=True)
-        # The pages stay as they are: to look through them for garbage again and again would stop everybody each time.
+        # The pages are never freed: excluding them from garbage collection avoids pauses of all requests.
         gc.freeze()
         self._thread.start()
         give_up_at = monotonic() + START_S
@@ -64,7 +66,7 @@ class Serving:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Ends it. Requests that take longer than a moment are cut off."""
+        """Stops the server. Requests that take longer than `FINISH_S` are cut off."""
         self._server.should_exit = True
         self._thread.join(FINISH_S)
         self._server.force_exit = True
@@ -72,17 +74,17 @@ class Serving:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, web: Web, patience: ConnectionLimits):
+    def __init__(self, config: uvicorn.Config, web: Web, limits: ConnectionLimits):
         super().__init__(config)
         self._web = web
-        self._patience = patience
+        self._patience = limits
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
         await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        # Ten ticks are a second.
+        # Ten ticks make a second.
         if counter % 5 == 0:
             self._patience.end_overdue(asyncio.get_running_loop().time(), self.server_state.connections)
         return await super().on_tick(counter)
@@ -94,7 +96,7 @@ class _Server(uvicorn.Server):
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at the first address that the host has.
+    """A socket that is bound to the host's first address.
 
     Raises:
         OSError: there is no such host here, or the port is taken.

@@ -1,8 +1,8 @@
-"""What the server keeps of each open page: only what an event has changed there, for few pages, and not for long.
+"""Gradio sessions that use little memory: limited in number, and dropped soon after their page has closed.
 
-Gradio copies the configuration of every component for each session, for links that bring a page back as it was; there are no such
-links here, and the copy takes .4 MiB and 50 ms. Nothing of what somebody has judged or set is in a session: a page whose session
-is gone starts one with the values that every page starts with.
+Gradio copies the configuration of every component into each session, for links that restore a page's state; this app has no such
+links, and the copy takes .4 MiB and 50 ms. A session holds only values that events have changed, and no judgments or settings: a
+page whose session was dropped gets a new one with the initial values.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from starlette.responses import Response, StreamingResponse
 from feedback_ui.server.bodies import BadBody
 
 CAPACITY = 300
-"""The most sessions at a time: fifty people with six pages each."""
+"""The most sessions at the same time: fifty people with six pages each."""
 
 GRACE_S = 120.0
-"""How long a session is kept after its page has gone, in seconds: a connection that broke comes back within it."""
+"""How long a session is kept after its heartbeat has ended, in seconds, so that a page can reconnect."""
 
 HEARTBEAT_S = 15.0
-"""How often an open page hears from the server, in seconds."""
+"""How often the server sends a heartbeat to an open page, in seconds."""
 
 LONGEST_NAME = 64
-"""The most characters in the name of a session; Gradio's pages take eleven."""
+"""The most characters in a session's name; Gradio's pages use eleven."""
 
 
 class LeanSession(SessionState):
     """A session without the copy of every component's configuration."""
 
     def __init__(self, blocks: gr.Blocks):
-        # Not Gradio's own: it is the copy that is left out.
+        # Gradio's own constructor is not called, because it makes the copy.
         self.blocks_config = copy(blocks.default_config)
         self.config_values: dict[int, Any] = {}
         self.state_data: dict[int, Any] = {}
         self._state_ttl: dict[int, Any] = {}
         self.is_closed = False
-        self.STATE_TTL_WHEN_CLOSED = GRACE_S
+        self.STATE_TTL_WHEN_CLOSED = int(GRACE_S)
 
     def __setitem__(self, key: int, value: Any) -> None:
         if isinstance(block := self.blocks_config.blocks.get(key), gr.State):
@@ -61,10 +61,10 @@ class LeanSession(SessionState):
 
 
 class Sessions(StateHolder):
-    """All sessions of the app, the one that was used last at the end. Everything here runs in the server's event loop."""
+    """All sessions of the app, ordered by their last use. Everything here runs in the server's event loop."""
 
     def __init__(self, blocks: gr.Blocks, capacity: int = CAPACITY, grace_s: float = GRACE_S):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Gradio's constructor has no annotations
         blocks.state_session_capacity = capacity
         self.set_blocks(blocks)
         self._grace_s = grace_s
@@ -79,7 +79,7 @@ class Sessions(StateHolder):
         return self.session_data[session_id]
 
     async def heartbeat(self, request: Request) -> Response:
-        """A stream for as long as a page is open; when it ends, its session does."""
+        """A stream that stays open as long as the page; some time after its end, the session is dropped."""
         name = session_name(request.path_params["session_hash"])
         return StreamingResponse(self._beats(name), media_type="text/event-stream")
 
@@ -100,24 +100,24 @@ class Sessions(StateHolder):
             self._drop(name)
 
     def _next_to_go(self) -> str:
-        """Of those whose page has no heartbeat the one that was used longest ago; if all have, of all."""
+        """The least recently used session without a heartbeat, or of all sessions if each has one."""
         return next((name for name in self.session_data if name not in self._open), next(iter(self.session_data)))
 
     def _drop(self, name: str) -> None:
         self.session_data.pop(name, None)
         queue = self.blocks._queue
-        # What waits to be fetched by a page that is gone; an event that is at work still writes there.
+        # Messages that a closed page will not fetch; they are kept while an event of the session still runs.
         if not any(event.session_hash == name for event in queue.event_ids_to_events.values()):
             queue.pending_messages_per_session.pop(name, None)
             queue.pending_event_ids_session.pop(name, None)
 
 
-def session_name(said: Any) -> str:
-    """The name of a session, if it is one.
+def session_name(name: Any) -> str:
+    """Checks the name of a session.
 
     Raises:
-        BadBody: it is none that a page gives itself.
+        BadBody: no page gives its session such a name.
     """
-    if not isinstance(said, str) or not 0 < len(said) <= LONGEST_NAME or not said.isascii() or not said.isprintable():
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isascii() or not name.isprintable():
         raise BadBody(400, "body.no_session")
-    return said
+    return name

@@ -1,7 +1,7 @@
-"""The files that leads hand in: a folder of the app's own, names that say nothing of the server, and an early end.
+"""Files that leads upload: stored in a folder of the app, under names that reveal nothing of the server, and deleted early.
 
-A browser knows an upload as `<32 hex digits>/<name>`. Where that lies, in `<data folder>/uploads/<annotator id>/`, no browser
-learns. An upload is there for one act and is deleted with it; what no act came for goes when its owner uploads more, or when the
+A browser names an upload as `<32 hex digits>/<name>`. The folder, `<data folder>/uploads/<annotator id>/`, is never sent to a
+browser. An upload serves one call and is deleted after it; unused uploads are deleted when their owner uploads more, or when the
 server starts.
 """
 
@@ -25,8 +25,8 @@ from feedback_ui.server.auth import Auth
 from feedback_ui.server.bodies import BadBody
 from storage.core.database import DataFolder
 
-KEPT = 4
-"""The most uploads of one account at a time; a further one takes the place of the oldest."""
+MAX_UPLOADS = 4
+"""The most uploads of one account at the same time; a further one replaces the oldest."""
 
 NAMED = re.compile(r"([0-9a-f]{32})/([^/\0]{1,100})")
 
@@ -38,16 +38,16 @@ class Uploads:
         OSError: the folder cannot be made or emptied.
     """
 
-    def __init__(self, gate: Auth):
-        self.gate = gate
-        self.root = DataFolder(gate.store.path.absolute().parent).uploads
+    def __init__(self, auth: Auth):
+        self.auth = auth
+        self.root = DataFolder(auth.store.path.absolute().parent).uploads
         if self.root.exists():
             shutil.rmtree(self.root)
         self.root.mkdir(mode=0o700)
 
     async def receive(self, request: Request) -> Response:
-        """Takes one file, the field `files` of a form, and answers with the name by which an act may use it."""
-        owner = self.gate.acts(request, "lead").annotator.id
+        """Stores one file, the field `files` of a form, and returns the name by which a call can use it."""
+        owner = self.auth.acts(request, "lead").annotator.id
         async with request.form(max_files=1, max_fields=0) as form:
             file = form.get("files")
             if not isinstance(file, UploadFile):
@@ -55,28 +55,28 @@ class Uploads:
             return JSONResponse([await run_in_threadpool(self._keep, owner, file.filename or "", file.file)])
 
     async def send(self, request: Request) -> Response:
-        """Gives somebody their own upload back, to be saved and not to be shown."""
-        visitor = self.gate.reads(request, "lead")
+        """Sends visitors their own upload, as a download and not for display."""
+        visitor = self.auth.reads(request, "lead")
         path = self.find(visitor.annotator.id, request.path_params["path_or_url"])
         if path is None:
             raise BadBody(403, "body.not_uploaded")
         return FileResponse(path, media_type="application/octet-stream", filename=path.name)
 
     def find(self, owner: int, named: object) -> Path | None:
-        """Where the upload of that name lies, if this annotator has uploaded it and it is a regular file still."""
+        """The path of the upload of that name, if this annotator has uploaded it and it is still a regular file."""
         if not isinstance(named, str) or not (parts := NAMED.fullmatch(named)) or parts[2] in (".", ".."):
             return None
         folder = self.root / str(owner) / parts[1]
         path = folder / parts[2]
         try:
-            # By the folder too: nothing here is reached through a link.
-            whole = stat.S_ISDIR(folder.lstat().st_mode) and stat.S_ISREG(path.lstat().st_mode)
+            # The folder is checked as well, so that no symbolic link is followed.
+            is_regular = stat.S_ISDIR(folder.lstat().st_mode) and stat.S_ISREG(path.lstat().st_mode)
         except (OSError, ValueError):
             return None
-        return path if whole else None
+        return path if is_regular else None
 
     def discard(self, paths: Iterable[Path]) -> None:
-        """Deletes uploads that `find` has found."""
+        """Deletes uploads whose paths `find` has returned."""
         for path in paths:
             shutil.rmtree(path.parent, ignore_errors=True)
         # Gradio's upload button leaves an empty file each time.
@@ -103,7 +103,7 @@ class Uploads:
 
     def _make_room(self, of_owner: Path) -> None:
         kept = sorted(of_owner.iterdir(), key=lambda folder: folder.lstat().st_mtime_ns)
-        for folder in kept[: max(0, len(kept) - KEPT + 1)]:
+        for folder in kept[: max(0, len(kept) - MAX_UPLOADS + 1)]:
             if folder.is_symlink():
                 folder.unlink()
             else:
@@ -111,7 +111,7 @@ class Uploads:
 
 
 def safe_name(filename: str) -> str:
-    """The last part of a file's name, its letters and digits, at most 60 of them; an import keeps it as its source."""
+    """A file name without folders or special characters, at most 60 characters; an import stores it as its source."""
     last = re.split(r"[/\\]", filename)[-1]
     stem, dot, ending = re.sub(r"[^\w.\- ]", "_", last).strip(". ").rpartition(".")
     name = f"{stem[:44]}{dot}{ending[:15]}" if stem else ending[:60]

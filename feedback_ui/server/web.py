@@ -1,7 +1,7 @@
-"""The web app around the pages: the pages of `feedback_ui.server.auth_routes`, and Gradio behind the guard.
+"""The web app: the routes of `feedback_ui.server.auth_routes` and the Gradio pages, behind the access middleware.
 
-Leaves out who may reach what (`feedback_ui.server.access`), who somebody is (`feedback_ui.server.auth`) and the server's life
-(`feedback_ui.server.serving`).
+Access rules are in `feedback_ui.server.access`, authentication is in `feedback_ui.server.auth`, and starting and stopping the server
+in `feedback_ui.server.serving`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.routes import App
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount
 
 from feedback_ui.server.access import PASSWORD, SIGN_IN, SIGN_OUT, AccessMiddleware, refusal, refused_body
 from feedback_ui.server.auth import Auth, Refused
@@ -52,26 +54,26 @@ if (said) document.documentElement.dataset.roles = said.split("=")[1].replaceAll
 
 
 class Web(FastAPI):
-    """The whole app, to be served by `feedback_ui.server.serving`; in tests by Starlette's client. One in a process: Gradio's folder for
-    files is a setting of the process.
+    """The whole app, served by `feedback_ui.server.serving`. One per process, because Gradio's folder for files is a setting of the
+    process.
 
     Raises:
         OSError: the folder for uploads cannot be made or emptied.
     """
 
-    def __init__(self, pages: gr.Blocks, gate: Auth):
+    def __init__(self, pages: gr.Blocks, auth: Auth):
         super().__init__(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
         self.pages = pages
-        self.gate = gate
-        self.uploads = Uploads(gate)
+        self.auth = auth
+        self.uploads = Uploads(auth)
         self._keep_files_in(str(self.uploads.root))
         self.calls = HandlerCalls(pages)
-        door = AuthRoutes(gate)
-        self.add_api_route(SIGN_IN, door.show, methods=["GET", "HEAD"])
-        self.add_api_route(SIGN_IN, door.sign_in, methods=["POST"])
-        self.add_api_route(SIGN_OUT, door.sign_out, methods=["POST"])
-        self.add_api_route(PASSWORD, door.show_password, methods=["GET", "HEAD"])
-        self.add_api_route(PASSWORD, door.change_password, methods=["POST"])
+        auth_routes = AuthRoutes(auth)
+        self.add_api_route(SIGN_IN, auth_routes.show, methods=["GET", "HEAD"])
+        self.add_api_route(SIGN_IN, auth_routes.sign_in, methods=["POST"])
+        self.add_api_route(SIGN_OUT, auth_routes.sign_out, methods=["POST"])
+        self.add_api_route(PASSWORD, auth_routes.show_password, methods=["GET", "HEAD"])
+        self.add_api_route(PASSWORD, auth_routes.change_password, methods=["POST"])
         options = launch_options()
         gr.mount_gradio_app(
             self,
@@ -83,25 +85,27 @@ class Web(FastAPI):
             mcp_server=False,
             pwa=False,
             enable_monitoring=False,
-            **options | {"head": SIGNED_OUT + OWN_TABS.replace("$name", roles_cookie(gate)) + options.get("head", "")},
+            **options | {"head": SIGNED_OUT + OWN_TABS.replace("$name", roles_cookie(auth)) + options.get("head", "")},
         )
-        self.gradio = self.router.routes[-1].app
-        # Gradio looks at what files a call names only once it counts as launched, which a mounted app otherwise never does.
+        mounted = self.router.routes[-1]
+        assert isinstance(mounted, Mount) and isinstance(mounted.app, App)
+        self.gradio = mounted.app
+        # Gradio checks the files that a call names only in a launched app, and does not count a mounted app as launched.
         pages.has_launched = True
         self.sessions = self.gradio.state_holder = Sessions(pages)
         self._put_before_gradio(self.sessions)
-        for kind, answer in ((Refused, refused), (StoreError, not_done), (BadBody, bad_body), (HTTPException, not_so)):
+        for kind, answer in ((Refused, refused), (StoreError, store_failed), (BadBody, bad_body), (HTTPException, http_error)):
             self.add_exception_handler(kind, answer)
-        self.guard: AccessMiddleware | None = None
+        self.access_middleware: AccessMiddleware | None = None
 
     def _keep_files_in(self, folder: str) -> None:
-        """In the place of a folder that all programs of the machine share."""
+        """Makes Gradio store files in this folder instead of the machine's shared temporary folder."""
         os.environ["GRADIO_TEMP_DIR"] = folder
         for block in self.pages.blocks.values():
             block.GRADIO_CACHE = folder
 
     def _put_before_gradio(self, sessions: Sessions) -> None:
-        """Routes of our own under Gradio's addresses, for what its routes do with files and sessions."""
+        """Replaces Gradio's routes for server functions, files and heartbeats with our own, under the same paths."""
         mounted = self.router.routes.pop()
         for path in ("/gradio_api/component_server", "/gradio_api/component_server/"):
             self.add_api_route(path, self.calls.server_function, methods=["POST"])
@@ -111,33 +115,33 @@ class Web(FastAPI):
         self.router.routes.append(mounted)
 
     def build_middleware_stack(self) -> AccessMiddleware:
-        # Outermost: nothing comes before it, not even the page about an error.
-        self.guard = AccessMiddleware(super().build_middleware_stack(), self.gate, self.uploads, self.calls.checked)
-        return self.guard
+        # The outermost middleware, before Starlette's error pages too.
+        self.access_middleware = AccessMiddleware(super().build_middleware_stack(), self.auth, self.uploads, self.calls.checked)
+        return self.access_middleware
 
     def end_streams(self) -> None:
-        """Before the server stops: nothing new is begun, and what would stay open for ever ends. In the server's loop."""
+        """Ends Gradio's event queue and all streams before the server stops. Call it in the server's event loop."""
         self.pages.is_running = False
         self.gradio.stop_event.set()
-        if self.guard:
-            self.guard.end_streams()
+        if self.access_middleware:
+            self.access_middleware.end_streams()
 
 
 async def refused(_: Request, error: Any) -> JSONResponse:
-    """What somebody may not have."""
+    """The response to a request that is not allowed."""
     return JSONResponse({"error": error.message, "detail": error.message, "title": error.title}, error.status)
 
 
-async def not_done(_: Request, error: Any) -> Response:
-    """The store could not do what was asked of it; nothing was written."""
+async def store_failed(_: Request, error: Any) -> Response:
+    """The response after an error of the store, which has written nothing."""
     return refusal(503, browser_message(error))
 
 
 async def bad_body(request: Request, error: Any) -> Response:
-    """A body that turned out to be too long, too slow or nothing that the route takes."""
+    """The response to a body that is too long, too slow or not valid for the route."""
     return refused_body(request, error)
 
 
-async def not_so(_: Request, error: Any) -> Response:
-    """What Starlette finds wrong with a request."""
+async def http_error(_: Request, error: Any) -> Response:
+    """The response to an HTTP error that Starlette raises."""
     return refusal(error.status_code, str(error.detail))

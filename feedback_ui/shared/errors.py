@@ -1,4 +1,4 @@
-"""What a browser is told of an error: its message without the paths of this machine, which go to the log."""
+"""Error messages for a browser: absolute paths of this machine are removed from them and go to the log instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 log = logging.getLogger(__name__)
 
 _IN_A_FOLDER = r"""(?:(?![,;.]\s|\s[/\\])[^:\n'"`<>|])*"""
-"""Folders' names may have spaces; a phrase ends at punctuation, and where the next path begins."""
+"""Folder names may contain spaces; a match ends at punctuation, or where the next path begins."""
 
 ABSOLUTE_PATH = re.compile(
     r"""(?:^|(?<=[\s'"`(\[{<=:,;|])|(?<=file://))"""
@@ -16,24 +16,24 @@ ABSOLUTE_PATH = re.compile(
     r"""(?=[^/\\\s:'"`<>|])""",
     re.MULTILINE,
 )
-"""The folders of an absolute path, of POSIX or Windows. A phrase with a slash of its own may lose some words: too little is told
-rather than too much."""
+"""Matches the folders of an absolute POSIX or Windows path. Ordinary text with a slash may lose some words: the pattern prefers to
+remove too much."""
 
 
 def without_paths(text: str) -> str:
-    """The text with each absolute path cut down to its last part."""
+    """Cuts each absolute path in the text down to its last part."""
     return ABSOLUTE_PATH.sub("", text) if "/" in text or "\\" in text else text
 
 
 def named(error: Exception) -> str:
-    """The same with the kind of the error, for one whose message says little by itself: `KeyError: 'steps'`."""
+    """The browser message with the error's class before it, for errors whose message alone is unclear: `KeyError: 'steps'`."""
     return f"{type(error).__name__}: {browser_message(error)}"
 
 
 def browser_message(error: Exception) -> str:
-    """The error's message for a browser. If something is left out, the whole of it is logged."""
+    """The error's message without paths. If that removes anything, the full message is logged."""
     full = str(error).strip() or type(error).__name__
-    told = without_paths(full)
-    if told != full:
+    message = without_paths(full)
+    if message != full:
         log.warning("%s", full)
-    return told
+    return message

@@ -1,6 +1,6 @@
 """Pieces of HTML that several pages are made of: text, tables, buttons, an interval as a picture. No Gradio here.
 
-What comes in as `text` is escaped; what is called HTML in a docstring is escaped already.
+Functions escape the text that they are given; an argument that a docstring calls HTML must be escaped already.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from datetime import datetime
 from feedback_ui.shared import markdown
 
 NOTHING = "–"
-"""Stands where there is no figure."""
+"""Shown in place of a missing number."""
 
 Spread = tuple[float | None, float | None, float | None]
-"""A figure, and the ends of its interval."""
+"""A value and the two ends of its interval."""
 
 
-def text(said: str) -> str:
-    return markdown.escape(said)
+def text(content: str) -> str:
+    return markdown.escape(content)
 
 
 def when(iso: str | None) -> str:
-    """A moment to the minute, in UTC."""
+    """A time to the minute, in UTC; empty for None."""
     if not iso:
         return ""
     moment = datetime.fromisoformat(iso)
     return f'<time datetime="{text(iso)}">{moment:%Y-%m-%d %H:%M}</time>'
 
 
-def muted(said: str) -> str:
-    """A note under a table or a picture, as HTML that is escaped already."""
-    return f'<p class="rl-muted rl-small">{said}</p>'
+def muted(content: str) -> str:
+    """A note under a table or a chart; `content` is HTML."""
+    return f'<p class="rl-muted rl-small">{content}</p>'
 
 
 def button(act: str, row: int, says: str, about: str) -> str:
@@ -43,9 +43,9 @@ def button(act: str, row: int, says: str, about: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, numbers: Iterable[int] = (), cards: bool = True) -> str:
-    """A quiet table of cells that are HTML already; `numbers` are the columns set as figures.
+    """A table whose cells are HTML; `numbers` are the indices of right-aligned columns.
 
-    A head that is empty belongs to buttons. On a phone each row becomes a card, if `cards` are wanted.
+    An empty head marks a column of buttons. With `cards`, each row becomes a card on a phone.
     """
     right = set(numbers)
     kind = ['class="rl-number"' if i in right else "" for i in range(len(heads))]
@@ -61,12 +61,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, 
 
 
 def comparison_link(comparison_id: int) -> str:
-    """An address at which the Lead page opens a comparison; `feedback_ui.lead.page` reads it."""
+    """The link with which the Lead page opens a comparison; `feedback_ui.lead.page` reads it."""
     return f"#comparison-{comparison_id}"
 
 
 def interval(spread: Spread, marks: Sequence[float] = ()) -> str:
-    """A dot with its interval between 0 and 1; what lies below 0 stands at the edge. The text beside it says the same."""
+    """A value as a dot with its interval, on a scale from 0 to 1; values outside are drawn at the edge. Hidden from screen readers,
+    because the text beside it has the same numbers."""
     value, low, high = spread
     if value is None:
         return '<span class="rl-track" aria-hidden="true"></span>'

@@ -1,9 +1,9 @@
-"""Turns text that a model or a person wrote into HTML that is safe to put in a page.
+"""Renders Markdown that a model or a person wrote as HTML that is safe to put in a page.
 
-Markdown in, a small allow-listed subset of HTML out: no raw HTML, images, styles, scripts or handlers. Math and
-template marks (`$x$`, `${x}`, `{{x}}`) stay the characters they are. Leaves out syntax highlighting.
+The output is a small allow-listed subset of HTML: no raw HTML, images, styles, scripts or event handlers. Math and
+template syntax (`$x$`, `${x}`, `{{x}}`) stays plain text. There is no syntax highlighting.
 
-The time is linear in the text, whatever it holds, and a text that would still take long is shown as it is, with a note.
+Rendering time is linear in the length of the text; texts over the limits below are shown as plain text, with a note.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
-from markdown_it.utils import OptionsDict
+from markdown_it.utils import EnvType, OptionsDict
 
 from feedback_ui.shared.i18n import Translator
 
@@ -34,25 +34,25 @@ LINK_REL = "noopener noreferrer nofollow"
 
 
 LONGEST = 200_000
-"""Characters of a text that is read as Markdown."""
+"""The longest text that is rendered as Markdown, in characters."""
 
 MOST_MARKS = 20_000
-"""Line breaks and characters of markup in it. Each costs up to 0.1 ms, other characters next to nothing."""
+"""The most line breaks and markup characters in such a text. Each costs up to 0.1 ms; other characters cost almost nothing."""
 
 MOST_EXPANDED = 100_000
-"""Characters of addresses and titles that the uses of link definitions may repeat, or as many as the text has if it has more."""
+"""The most characters of addresses and titles that references to link definitions may add; for a longer text, its own length."""
 
 SHORT = 10_000
-"""Characters of a text that is short enough for thousands to be kept."""
+"""The longest text that goes into the large cache, in characters."""
 
 _MARKS = re.compile(r"[\n\r!&*<>\[\\\]_`|#+-]")
 
 
 def render(text: str, words: Translator | None = None) -> str:
-    """Safe HTML of a Markdown text, to be read as prose. Kept for a while: several people judge the same answers.
+    """Renders a Markdown text as safe HTML. Results are cached, because several people judge the same answers.
 
-    A text of more than `LONGEST` characters or `MOST_MARKS` marks comes as plain text, with a note in `words` (English
-    without them) that says so.
+    A text of more than `LONGEST` characters or `MOST_MARKS` marks is returned as plain text, with a note in the language of
+    `words` (English without it).
     """
     if len(text) > LONGEST or len(_MARKS.findall(text)) > MOST_MARKS:
         return _plain(text, words or Translator("en"))
@@ -76,27 +76,28 @@ def _render(text: str) -> str:
     ).strip()
 
 
-# The HTML of a text may be ten times as long as the text: few of the long ones are kept.
+# The HTML may be ten times as long as the text: only a few long texts are cached.
 _render_short = lru_cache(maxsize=4096)(_render)
 _render_long = lru_cache(maxsize=64)(_render)
 
 
 class _References(dict[str, Any]):
-    """Link definitions by label. `[a][a][a]` repeats its address: once that came to more than the text, it is text again.
+    """Link definitions by label, with a limit on how much text their uses may add; beyond it, a reference stays plain text.
 
-    cmark has the same limit, for the same reason: the HTML would grow with the square of the text.
+    Each use of a label repeats its address, so that without a limit the HTML could grow with the square of the text. cmark has
+    the same limit.
     """
 
-    def __init__(self, found: dict[str, Any], most: int):
-        super().__init__(found)
+    def __init__(self, definitions: dict[str, Any], most: int):
+        super().__init__(definitions)
         self.left = most
 
     def get(self, label: str, default: Any = None) -> Any:
-        found = super().get(label)
-        if found is None:
+        definition = super().get(label)
+        if definition is None:
             return default
-        self.left -= len(found["href"]) + len(found["title"])
-        return found if self.left >= 0 else default
+        self.left -= len(definition["href"]) + len(definition["title"])
+        return definition if self.left >= 0 else default
 
 
 def _limit_references(state: StateCore) -> None:
@@ -105,32 +106,32 @@ def _limit_references(state: StateCore) -> None:
 
 
 class _Renderer(RendererHTML):
-    def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: dict) -> str:
-        """The alternative text: fetching a picture would tell its server who is judging."""
+    def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        """The alternative text instead of the image: fetching an image would reveal the annotator to its server."""
         return escapeHtml(self.renderInlineAsText(tokens[idx].children, options, env))
 
-    def link_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: dict) -> str:
-        """The address stands beside the words, so that a link cannot claim to be another."""
-        # Backwards: links do not nest, so that each token is passed once for all links together.
+    def link_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
+        """Shows the address beside the link text, so that a link cannot pretend to lead elsewhere."""
+        # Search backwards: links do not nest, so that all searches together visit each token once.
         opening = next(i for i in range(idx - 1, -1, -1) if tokens[i].type == "link_open")
         address = str(tokens[opening].attrGet("href"))
-        words = "".join(token.content for token in tokens[opening + 1 : idx])
-        return "</a>" if words.strip() == address else f" ({escapeHtml(address)})</a>"
+        link_text = "".join(token.content for token in tokens[opening + 1 : idx])
+        return "</a>" if link_text.strip() == address else f" ({escapeHtml(address)})</a>"
+
+
+class _Parser(MarkdownIt):
+    def validateLink(self, url: str) -> bool:
+        return url.strip().lower().startswith(("http://", "https://"))
 
 
 @cache
 def _markdown() -> MarkdownIt:
-    # `breaks`: models mean the line breaks that they write.
-    parser = MarkdownIt("commonmark", {"html": False, "breaks": True}, renderer_cls=_Renderer).enable("table")
-    parser.validateLink = _is_web_address
+    # `breaks`: a single line break in a model's answer is meant as one.
+    parser = _Parser("commonmark", {"html": False, "breaks": True}, renderer_cls=_Renderer).enable("table")
     parser.core.ruler.after("block", "limit_references", _limit_references)
     return parser
 
 
-def _is_web_address(address: str) -> bool:
-    return address.strip().lower().startswith(("http://", "https://"))
-
-
 def escape(text: str) -> str:
-    """Text that stays text, for the inside of an element or a quoted attribute."""
+    """Escapes text for use inside an element or a quoted attribute."""
     return escapeHtml(text)

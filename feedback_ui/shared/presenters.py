@@ -1,7 +1,7 @@
-"""What the Demo, Training and Data pages show, made of records: plain strings, without Gradio.
+"""Presenters of the Demo, Training and Data pages: functions from records to strings of HTML. No Gradio.
 
-Whatever is said, is said in the `Words` that come first. A run has presenters of its own in `run_view` and `charts`,
-a comparison in `judging_view`.
+Each takes the `Translator` of the reader's language first. Runs are presented by `training.run_view` and `training.charts`,
+comparisons by `judging.judging_view`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from storage.core.records import PolicyVersion
 
 
 def duration(words: Translator, seconds: float) -> str:
-    """A time span as one says it: `20 s`, `4 min`, `1 h 20 min`."""
+    """A duration in seconds as text: `20 s`, `4 min`, `1 h 20 min`."""
     if seconds < 90:
         return words("common.seconds", seconds=max(1, round(seconds)))
     minutes = round(seconds / 60)
@@ -36,18 +36,18 @@ def day(words: Translator, iso: str) -> str:
 
 
 def sentence(error: Exception) -> str:
-    """An error's message as a reader's sentence. A name or an address at its start stays as it is; no path of this machine does."""
-    said = browser_message(error)
-    if said.split()[0].isalpha():
-        said = said[0].upper() + said[1:]
-    return said if said.endswith((".", "!", "?")) else said + "."
+    """An error's message as a sentence without paths of this machine. A name or an address at its start is not capitalised."""
+    message = browser_message(error)
+    if message.split()[0].isalpha():
+        message = message[0].upper() + message[1:]
+    return message if message.endswith((".", "!", "?")) else message + "."
 
 
 # ---- Demo
 
 
 def answer(words: Translator, text: str, *, writing: bool = False) -> str:
-    """One pane of the Demo page, while it is written and after."""
+    """One pane of the Demo page, during and after generation."""
     body = markdown.render(text, words)
     state = ' aria-busy="true"' if writing else ""
     if not body:
@@ -56,7 +56,7 @@ def answer(words: Translator, text: str, *, writing: bool = False) -> str:
 
 
 def answer_cut_short(words: Translator, text: str, error: Exception) -> str:
-    """What had come before the policy server went away, and why no more comes."""
+    """The text that arrived before the policy server failed, and the error."""
     return (answer(words, text) if text else "") + server_down(words, error)
 
 
@@ -65,18 +65,18 @@ def server_down(words: Translator, error: Exception) -> str:
 
 
 def missing_versions(words: Translator, base: str | None, tuned: Sequence[str]) -> str:
-    """What to do when a model to compare is not there; empty when all is well."""
+    """What to do when the base or every tuned version is missing; empty otherwise."""
     if base is None:
         return words("demo.no_base")
     return "" if tuned else words("demo.no_tuned")
 
 
 def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) -> tuple[str | None, list[str]]:
-    """The base to compare with and the tuned versions, newest first, among the models that the server has."""
+    """The base and the tuned versions, newest first, among the models that the server serves."""
     newest_first = sorted(versions, key=lambda version: version.id, reverse=True)
-    known = [version for version in newest_first if version.name in served]
-    base = next((version.name for version in known if version.kind == "base"), None)
-    tuned = [version.name for version in known if version.kind == "tuned"]
+    available = [version for version in newest_first if version.name in served]
+    base = next((version.name for version in available if version.kind == "base"), None)
+    tuned = [version.name for version in available if version.kind == "tuned"]
     return base, tuned
 
 
@@ -84,7 +84,7 @@ def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) ->
 
 
 def pairs_available(words: Translator, derived: Sequence[PreferencePair]) -> str:
-    """What a round could learn from now: people's pairs and simulated ones, apart."""
+    """The number of preference pairs available to a round, people's and simulated ones separately."""
     simulated = sum(pair.annotator_kind == "simulated" for pair in derived)
     people = words("training.pairs_from_people", count=len(derived) - simulated)
     if not derived:
@@ -96,17 +96,17 @@ def pairs_available(words: Translator, derived: Sequence[PreferencePair]) -> str
 
 
 def notice(message: str, tone: str = "muted") -> str:
-    """A line for the reader: `tone` is muted, warn or bad."""
+    """A one-line message; `tone` is muted, warn or bad. Empty for an empty message."""
     return f'<p class="rl-notice rl-{tone}" role="status">{markdown.escape(message)}</p>' if message else ""
 
 
 def empty_state(message: str) -> str:
-    """What stands where there is nothing yet: what to do next."""
+    """Placeholder for an empty list; the message says what to do next."""
     return f'<div class="rl-hollow"><p>{markdown.escape(message)}</p></div>'
 
 
 def figures(pairs: Mapping[str, str]) -> str:
-    """Names beside values, as a row of quiet figures."""
+    """A row of labelled values."""
     cells = "".join(f"<div><dt>{markdown.escape(name)}</dt><dd>{markdown.escape(value)}</dd></div>" for name, value in pairs.items())
     return f'<dl class="rl-figures">{cells}</dl>'
 
@@ -115,14 +115,15 @@ def figures(pairs: Mapping[str, str]) -> str:
 
 MATERIAL = ("prompts", "completions", "comparisons", "policy_versions")
 MOVES_WITH_THE_QUEUE = ("completions", "comparisons")
-"""They grow when a vote leaves the line and stay when a gold comparison or a repeat is shown: only who judges nothing may watch."""
+"""Their counts grow when a vote leaves the queue and stay when a gold comparison or a repeat is shown. Annotators could tell
+these apart by them, so that only people who do not judge see them."""
 
 
 def overview(words: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJudging], *, blind: bool = False) -> str:
-    """The store at a glance. People's judgments and simulated ones never add up to one number.
+    """Counts of everything in the store. People's judgments and simulated ones are never added together.
 
     Args:
-        blind: for who judges and does not lead: without what moves with the queue.
+        blind: for annotators who are not leads: leaves out the counts that move with the queue.
     """
     if not stats["prompts"]:
         return empty_state(words("data.nothing_yet"))
@@ -146,7 +147,7 @@ def overview(words: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJu
 
 
 def judgments_by_day(words: Translator, days: Sequence[DayOfJudging]) -> str:
-    """A bar a day, people's share and simulated annotators' side by side in two colours."""
+    """Judgments by day as bars, people's and simulated annotators' in two colours."""
     most = max((max(of.people, of.simulated) for of in days), default=0)
     if not most:
         return f'<p class="rl-muted">{words("data.no_judgments_lately", days=len(days))}</p>'
@@ -162,10 +163,10 @@ def judgments_by_day(words: Translator, days: Sequence[DayOfJudging]) -> str:
 
 
 def _day_of_bars(words: Translator, of: DayOfJudging, most: int) -> str:
-    said = words("data.day_of_judging", day=day(words, of.date), people=of.people, simulated=of.simulated)
+    summary = words("data.day_of_judging", day=day(words, of.date), people=of.people, simulated=of.simulated)
     columns = "".join(
         f'<i class="rl-of-{kind}" style="height:{100 * number / most:.1f}%"></i>'
         for kind, number in (("people", of.people), ("simulated", of.simulated))
         if number
     )
-    return f'<li title="{said}"><span class="rl-unseen">{said}</span>{columns}</li>'
+    return f'<li title="{summary}"><span class="rl-unseen">{summary}</span>{columns}</li>'

@@ -1,13 +1,13 @@
-"""The look: one quiet theme, light and dark, with fonts that the reader's machine already has.
+"""The Gradio theme, light and dark, with system fonts, and helpers that build components in that style.
 
-Ink on paper; colour only where it means something. Nothing is fetched from elsewhere.
+Colour is used only where it carries meaning. Nothing is fetched from other sites.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import gradio as gr
 from gradio.i18n import I18nData
@@ -16,13 +16,13 @@ from gradio.themes.utils import colors, sizes
 from feedback_ui.shared.i18n import Translator, tables
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""How an event behaves that only reads or writes a few rows: at once, without a spinner, for the page alone."""
+"""Options of an event that only reads or writes a few rows: no queue, no spinner, not part of the public API."""
 
 html = partial(gr.HTML, apply_default_css=False)
-"""HTML that looks as our own style sheet says, without Gradio's prose rules over it."""
+"""An HTML component styled by our own style sheet, without Gradio's default CSS."""
 
 i18n = gr.I18n(**tables())
-"""The texts as Gradio takes them: it puts in the reader's language in the browser."""
+"""The translations for Gradio, which chooses the language in the browser."""
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -97,7 +97,7 @@ def theme() -> gr.themes.Base:
         panel_border_width="0px",
         input_background_fill="white",
         input_background_fill_dark="*neutral_950",
-        # 3 to 1 against what is inside and around, so that the edge of a field can be seen (WCAG 1.4.11).
+        # A contrast of 3 to 1 with the inside and the outside, so that the edge of a field is visible (WCAG 1.4.11).
         input_border_color=EDGE,
         input_border_color_dark=EDGE_DARK,
         checkbox_border_color=EDGE,
@@ -137,9 +137,9 @@ def theme() -> gr.themes.Base:
 
 
 def label(key: str) -> I18nData:
-    """A text that stands in the page from the start: a label, an `info`, a placeholder, a button's or a tab's name.
+    """A static text of the page, translated in the browser: a label, an `info`, a placeholder, the name of a button or a tab.
 
-    What a handler sends later is a plain string of the request's `words_of`.
+    Texts that a handler sends later are plain strings from the request's `translator_for`.
 
     Raises:
         KeyError: there is no such text.
@@ -148,13 +148,27 @@ def label(key: str) -> I18nData:
     return i18n(key)
 
 
+class FieldTexts(TypedDict):
+    """The arguments that every field of a generated form has: label, help text and element id."""
+
+    label: I18nData
+    info: I18nData
+    elem_id: str
+
+
+def unchanged() -> dict[Any, Any]:
+    """The return value of a handler that leaves all of its outputs unchanged."""
+    update: dict[Any, Any] = gr.skip()
+    return update
+
+
 def heading(key: str) -> str:
-    """A heading between components, as the value of `html`. Gradio puts in one text a value, not more."""
+    """A translated heading, as the value of `html`. Gradio translates only one text in each value."""
     return f'<h2 class="rl-heading">{label(key)}</h2>'
 
 
 def quiet(key: str) -> str:
-    """A line that stands where something will be, as the value of `html`."""
+    """A translated placeholder line, as the value of `html`."""
     return f'<p class="rl-muted">{label(key)}</p>'
 
 
@@ -163,7 +177,7 @@ def asset(name: str) -> str:
 
 
 def launch_options() -> dict[str, Any]:
-    """What Gradio takes at `launch()` or `mount_gradio_app()` rather than when the Blocks are made."""
+    """Arguments for `launch()` or `mount_gradio_app()`, which Gradio does not take when the Blocks are built."""
     return {
         "theme": theme(),
         "head": f"<style>{asset('style.css')}</style><script>{asset('page.js')}</script>",

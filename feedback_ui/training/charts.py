@@ -1,4 +1,4 @@
-"""A run's metrics and its reward model's validation as quiet Plotly figures that keep their place while they fill. No Gradio."""
+"""Plotly figures of a run's metrics and of its reward model's validation. They have a fixed size, with or without data. No Gradio."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from feedback_ui.training.trust_view import more_would_help
 from rlhf.analysis.validation import at
 from storage.core.records import Metric
 
-# Visible on the light and on the dark page alike: a figure is drawn on the server, which knows neither. Text needs more
-# contrast than one colour can have on both; the style sheet gives it that.
+# Visible on light and dark pages: figures are made on the server, which does not know the page's mode. Text needs more contrast
+# than one colour can have on both; the style sheet sets its colour.
 LINE = "#4f83b5"
 TEXT = "#85807a"
 GRID = "rgba(133, 128, 122, .22)"
@@ -28,7 +28,7 @@ HEIGHT = 205
 class Chart:
     metric: str
     name: str
-    """Under which its title and its unit stand in the locales, as `chart.NAME`."""
+    """The section of the translations that holds its title and unit: `chart.NAME`."""
     tickformat: str = ""
 
 
@@ -59,11 +59,11 @@ POLICY_CHARTS = {
         Chart("sft/grad_norm", "grad_norm"),
     ),
 }
-"""Four of each method: those that draw answers share theirs, the others learn from what is there."""
+"""Four charts for each method. The methods that sample completions share theirs."""
 
 
 def figure(words: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
-    """One metric over its steps. Without points the axes stand there empty, at the same size."""
+    """One metric over the steps; empty axes of the same size without points."""
     points = sorted((m.step, m.value) for m in metrics if m.name == chart.metric)
     line = go.Scatter(
         x=[step for step, _ in points],
@@ -74,23 +74,23 @@ def figure(words: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Fig
         hovertemplate=f"{words('chart.step')} %{{x}}<br>%{{y:{chart.tickformat or '.4~g'}}}<extra></extra>",
     )
     last = _written(chart, points[-1][1]) if points else ""
-    drawn = _framed(words, chart.name, [line], x_title=words("chart.step"), last=last, empty=not points, uirevision=chart.metric)
-    # Else a few steps would be labelled 0, 1, 1, 2, 2: halves, written as whole numbers.
+    plot = _framed(words, chart.name, [line], x_title=words("chart.step"), last=last, empty=not points, uirevision=chart.metric)
+    # Otherwise a few steps would be labelled 0, 1, 1, 2, 2, because the ticks are halves that are rounded.
     few = bool(points) and points[-1][0] - points[0][0] < 6
-    drawn.update_xaxes(tickformat="d", dtick=1 if few else None)
-    # Of a share, the whole scale: a single point would else stand on an axis from -50% to 150%.
-    drawn.update_yaxes(tickformat=chart.tickformat, range=[-0.04, 1.04] if chart.tickformat else None)
-    return drawn
+    plot.update_xaxes(tickformat="d", dtick=1 if few else None)
+    # Shares get the whole scale: the axis of a single point would otherwise reach from -50% to 150%.
+    plot.update_yaxes(tickformat=chart.tickformat, range=[-0.04, 1.04] if chart.tickformat else None)
+    return plot
 
 
 def score_over_kl(words: Translator, metrics: Sequence[Metric]) -> go.Figure:
     """The reward model's score over the square root of the policy's KL to the base (Gao 2023, arXiv 2210.10760, section 3).
 
-    A line that bends down, or a band that widens, is how over-optimisation begins.
+    A curve that bends down, or a band that widens, is a sign of over-optimisation.
     """
     names = ("proxy_scores", "scores", "kl", "disagreement")
     of = {name: {m.step: m.value for m in metrics if m.name == f"objective/{name}"} for name in names}
-    # What is paid may have a penalty in it; only PPO says both.
+    # The score may include a penalty, in which case PPO logs the reward model's own score too.
     scores = of["proxy_scores"] or of["scores"]
     steps = sorted(scores.keys() & of["kl"].keys())
     x, y = [sqrt(max(of["kl"][step], 0.0)) for step in steps], [scores[step] for step in steps]
@@ -107,41 +107,43 @@ def score_over_kl(words: Translator, metrics: Sequence[Metric]) -> go.Figure:
             go.Scatter(x=x, y=ends[1], mode="lines", line={"width": 0}, fill="tonexty", fillcolor=BAND, hoverinfo="skip"),
             line,
         ]
-    drawn = _framed(words, "score_over_kl", traces, x_title=words("chart.sqrt_kl"), empty=not steps, uirevision="score_over_kl")
-    drawn.update_layout(hovermode="closest")
-    drawn.update_xaxes(rangemode="tozero")
-    return drawn
+    plot = _framed(words, "score_over_kl", traces, x_title=words("chart.sqrt_kl"), empty=not steps, uirevision="score_over_kl")
+    plot.update_layout(hovermode="closest")
+    plot.update_xaxes(rangemode="tozero")
+    return plot
 
 
 def learning_curve(words: Translator, validation: Mapping[str, Any] | None) -> go.Figure:
-    """Accuracy over the judgments learned from; carried on, dashed, only where more of them would certainly help."""
-    curve = (validation or {}).get("curve") or {}
+    """Accuracy over the number of judgments; extrapolated as a dashed line only if the gain is significant."""
+    validation = validation or {}
+    curve = validation.get("curve") or {}
     points = curve.get("points", ())
     traces = [
         go.Scatter(
             x=[p["judgments"] for p in points], y=[p["accuracy"] for p in points], mode="markers",
             marker={"size": 6, "color": LINE},
-            error_y=_reach([p["accuracy"] for p in points], [p["low"] for p in points], [p["high"] for p in points]),
+            error_y=_error_bars([p["accuracy"] for p in points], [p["low"] for p in points], [p["high"] for p in points]),
             hovertemplate=f"%{{x:.0f}} {words('chart.judgments')}<br>%{{y:.1%}}<extra></extra>",
         )
     ]  # fmt: skip
     if more_would_help(curve):
         now, more = validation["judgments"], curve["more"]
+        reach, half = np.array([curve["reach"]]), np.array([curve["half"]])
         for ends, dash in (((points[0]["judgments"], now), "solid"), ((now, now + more), "dash")):
             x = np.linspace(*ends, 40)
-            y = at(x, curve["reach"], curve["half"])
+            y = np.concatenate([at(judgments, reach, half) for judgments in x])
             traces.append(go.Scatter(x=x, y=y, mode="lines", line={"color": LINE, "width": 2, "dash": dash}, hoverinfo="skip"))
     name = "learning_curve"
-    drawn = _framed(words, name, traces, x_title=words("chart.judgments"), empty=not points, uirevision=name)
-    drawn.update_yaxes(tickformat=".0%")
-    drawn.update_xaxes(rangemode="tozero")
-    drawn.update_layout(hovermode="closest")
-    drawn.add_hline(y=0.5, line={"color": TEXT, "width": 1, "dash": "dot"})
-    return drawn
+    plot = _framed(words, name, traces, x_title=words("chart.judgments"), empty=not points, uirevision=name)
+    plot.update_yaxes(tickformat=".0%")
+    plot.update_xaxes(rangemode="tozero")
+    plot.update_layout(hovermode="closest")
+    plot.add_hline(y=0.5, line={"color": TEXT, "width": 1, "dash": "dot"})
+    return plot
 
 
 def reliability(words: Translator, validation: Mapping[str, Any] | None) -> go.Figure:
-    """How often the probe is right, by how sure it is; on the diagonal it is as sure as it should be."""
+    """Reliability diagram: the probe's accuracy by its confidence; a calibrated probe lies on the diagonal."""
     bins = [b for b in ((validation or {}).get("calibration") or {}).get("bins", ()) if b["pairs"]]
     most = max((b["pairs"] for b in bins), default=1)
     diagonal = go.Scatter(x=[0.5, 1], y=[0.5, 1], mode="lines", line={"color": TEXT, "width": 1, "dash": "dot"}, hoverinfo="skip")
@@ -152,21 +154,22 @@ def reliability(words: Translator, validation: Mapping[str, Any] | None) -> go.F
         hovertemplate=f"%{{customdata}} {words('chart.pairs')}<br>{words('chart.sure')} %{{x:.0%}}"
         f"<br>{words('chart.right')} %{{y:.0%}}<extra></extra>",
     )  # fmt: skip
-    drawn = _framed(words, "reliability", [diagonal, dots], x_title=words("chart.sure"), empty=not bins, uirevision="reliability")
-    drawn.update_xaxes(tickformat=".0%", range=[0.48, 1.02])
-    drawn.update_yaxes(tickformat=".0%", range=[min([0.45, *(b["accuracy"] - 0.05 for b in bins)]), 1.05])
-    drawn.update_layout(hovermode="closest")
-    return drawn
+    plot = _framed(words, "reliability", [diagonal, dots], x_title=words("chart.sure"), empty=not bins, uirevision="reliability")
+    plot.update_xaxes(tickformat=".0%", range=[0.48, 1.02])
+    plot.update_yaxes(tickformat=".0%", range=[min([0.45, *(b["accuracy"] - 0.05 for b in bins)]), 1.05])
+    plot.update_layout(hovermode="closest")
+    return plot
 
 
-def _reach(values: Sequence[float], low: Sequence[float | None], high: Sequence[float | None]) -> dict[str, Any]:
-    """Error bars to the ends of the intervals, where there are any."""
-    known = all(end is not None for end in (*low, *high))
+def _error_bars(values: Sequence[float], low: Sequence[float | None], high: Sequence[float | None]) -> dict[str, Any]:
+    """Error bars to the ends of the intervals; hidden if any is missing."""
+    spans = [(v, start, end) for v, start, end in zip(values, low, high, strict=True) if start is not None and end is not None]
+    known = len(spans) == len(values)
     return {
         "visible": known,
         "symmetric": False,
-        "array": [h - v for v, h in zip(values, high, strict=True)] if known else [],
-        "arrayminus": [v - at_least for v, at_least in zip(values, low, strict=True)] if known else [],
+        "array": [end - v for v, _, end in spans] if known else [],
+        "arrayminus": [v - start for v, start, _ in spans] if known else [],
         "color": LINE,
         "thickness": 1,
         "width": 0,
@@ -176,7 +179,7 @@ def _reach(values: Sequence[float], low: Sequence[float | None], high: Sequence[
 def _framed(
     words: Translator, name: str, traces: Sequence[go.Scatter], *, x_title: str, last: str = "", empty: bool, uirevision: str
 ) -> go.Figure:
-    """Traces in the frame that all figures share; without points the axes stand there empty, at the same size."""
+    """A figure with the layout that all share; without tick labels if it is empty."""
     title, unit = words(f"chart.{name}.title"), words(f"chart.{name}.unit")
     return go.Figure(
         list(traces),

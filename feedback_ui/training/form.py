@@ -1,4 +1,4 @@
-"""The Training page's form, generated from `rlhf.config`: an option added there appears here by itself."""
+"""The Training page's form, generated from `rlhf.config`: an option that is added there appears here too."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import replace
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.theme import QUIET, label
+from feedback_ui.shared.theme import QUIET, FieldTexts, label
 from rlhf.config import PRESETS, ConfigError, Option, RoundConfig, options, with_options
 
 MAIN = ("method", "include-simulated", "min-pairs", "reward-epochs", "ppo-steps", "ppo-kl-coef")
-"""Options that stand in the open; all others wait behind a fold."""
+"""Options that are always visible; all others are in an accordion."""
 
 OWN = "as started"
-"""The preset list's name for the configuration that the program was started with, where that is none of the presets."""
+"""The preset's name for the configuration that the program was started with, if it equals none of the presets."""
 
 
 class RoundForm:
-    """A preset, the options over it, and the way back to a `RoundConfig`."""
+    """The form for a round: a preset and its options, converted to a `RoundConfig` by `read`."""
 
-    def __init__(self, default_config: RoundConfig, gate: Auth):
-        self.gate = gate
-        # The policy server speaks for one model on one device: a preset that named another could not be compared.
-        here = {"model": default_config.model, "device": default_config.device}
-        self.presets = {name: replace(preset, **here) for name, preset in PRESETS.items()}
+    def __init__(self, default_config: RoundConfig, auth: Auth):
+        self.auth = auth
+        # The policy server serves one model on one device: a preset with another model could not be compared.
+        self.presets = {name: replace(preset, model=default_config.model, device=default_config.device) for name, preset in PRESETS.items()}
         named = next((name for name, preset in self.presets.items() if preset == default_config), None)
         if named is None:
             self.presets = {OWN: default_config} | self.presets
@@ -44,36 +44,40 @@ class RoundForm:
         self.others = [option for name, option in every.items() if name not in self.fields]
 
     def place_others(self) -> None:
-        """The options that are seldom changed, folded away."""
+        """Places the options that are seldom changed, in an accordion."""
         with gr.Accordion(label("form.all_options"), open=False, elem_id="all-options"):
             self.fields |= {option.name: _field(option) for option in self.others}
 
     @property
-    def components(self) -> set[Component]:
+    def components(self) -> set[Block]:
         return {self.preset, *self.fields.values()}
 
     def wire(self) -> None:
         self.preset.input(self.show_preset, self.preset, list(self.fields.values()), **QUIET)
 
     def show_preset(self, preset: str, request: gr.Request) -> dict[Component, Any]:
-        self.gate.reads(request, "researcher")
+        self.auth.reads(request, "researcher")
         return {self.fields[option.name]: option.default for option in options(self.presets[preset])}
 
     def read(self, words: Translator, values: dict[Component, Any]) -> RoundConfig:
-        """The configuration that the form says.
+        """The configuration from the form's values.
 
         Raises:
             ConfigError: a field is empty that must not be, or the values do not go together.
         """
         base = self.presets[values[self.preset]]
-        said = {option.name: _value(words, option, values[self.fields[option.name]]) for option in options(base)}
-        return with_options(base, said)
+        chosen = {option.name: _value(words, option, values[self.fields[option.name]]) for option in options(base)}
+        return with_options(base, chosen)
 
 
 def as_on_the_page(words: Translator, message: str) -> str:
-    """A refusal with the form's names of the options in place of the command line's: `--min-pairs` is "Fewest pairs"."""
+    """Replaces command line options in a message with their titles in the form: `--min-pairs` becomes "Fewest pairs"."""
     names = {option.name for option in options(RoundConfig())}
-    return re.sub(r"--([a-z-]+)", lambda said: words("form.named", title=title(words, said[1])) if said[1] in names else said[0], message)
+
+    def on_the_page(option: re.Match[str]) -> str:
+        return words("form.named", title=title(words, option[1])) if option[1] in names else option[0]
+
+    return re.sub(r"--([a-z-]+)", on_the_page, message)
 
 
 def title(words: Translator, name: str) -> str:
@@ -82,7 +86,7 @@ def title(words: Translator, name: str) -> str:
 
 def _field(option: Option) -> Component:
     key = f"option.{option.name}"
-    common = {"label": label(f"{key}.title"), "info": label(f"{key}.help"), "elem_id": f"option-{option.name}"}
+    common: FieldTexts = {"label": label(f"{key}.title"), "info": label(f"{key}.help"), "elem_id": f"option-{option.name}"}
     if option.type is bool:
         return gr.Checkbox(option.default, **common)
     if option.type in (int, float):

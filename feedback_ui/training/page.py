@@ -1,6 +1,7 @@
-"""The Training page: start a round, follow it, read its result.
+"""The Training page: starts rounds, follows them and shows their results.
 
-Everything shown comes from rows, so a reload or a second window shows the same. Nothing is trained here.
+Everything shown is read from the store, so that a reload or a second window shows the same. Training itself runs in a worker
+process.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
 from feedback_ui.shared.errors import named, without_paths
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, heading, html, label
+from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, rounds_table, run_view, trust_view
 from feedback_ui.training.form import RoundForm, as_on_the_page
+from rlhf.analysis.run_table import MISREAD
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
 from rlhf.runs.jobs import Jobs, RoundError
@@ -30,22 +33,22 @@ from storage.project import runs
 
 POLL_S = 2
 BRING_INTO_VIEW = "() => document.querySelector('#start-refusal .rl-bad, #run-bar').scrollIntoView({block: 'nearest'})"
-"""On a phone the run starts below the form: without this, Start would seem to do nothing."""
+"""On a phone the run is below the form: without scrolling, Start would seem to do nothing."""
 
 REWARD_PLOTS = ("reward-loss", "reward-heldout_accuracy")
 POLICY_PLOTS = ("policy-1", "policy-2", "policy-3", "policy-4")
-"""Places of the charts; what the second four show is the method's."""
+"""Names of the plots; the metrics of the policy plots depend on the method."""
 
 TRUST_CHARTS = {"learning_curve": charts.learning_curve, "reliability": charts.reliability}
-"""What is drawn of a run's validation."""
+"""The plots of a run's validation."""
 
 REFUSALS = (ConfigError, RoundError, pairs.NotEnoughPairs, StoreError)
-"""Errors whose message is for the reader."""
+"""Errors whose message is shown to the user."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """What a browser shows now, as far as it decides whether to send anything."""
+class ShownState:
+    """The state that a browser shows, compared with the store to decide which updates to send."""
 
     run_id: str
     status: str
@@ -59,11 +62,11 @@ class TrainingPage:
     def __init__(self, store: Database, jobs: Jobs, *, default_config: RoundConfig):
         self.store = store
         self.jobs = jobs
-        self.gate = Auth(store)
+        self.auth = Auth(store)
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="round-form"):
                 self.material = html(elem_id="pairs-available")
-                self.form = RoundForm(default_config, self.gate)
+                self.form = RoundForm(default_config, self.auth)
                 self.start = gr.Button(label("training.start"), variant="primary", elem_id="start-round")
                 self.refusal = html(elem_id="start-refusal", elem_classes="rl-optional")
                 self.form.place_others()
@@ -72,7 +75,7 @@ class TrainingPage:
         self.rounds = html(elem_id="rounds", elem_classes="rl-optional")
         self.drawn = gr.State(None)
         self.timer = gr.Timer(POLL_S, active=False)
-        self.followed: list[Component] = [
+        self.followed: list[Block] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
             self.reward_section, self.policy_section, self.log_box, self.rounds, self.drawn, *self.plots.values(),
             self.trust, self.trust_card, self.trust_row, self.trust_details, *self.trust_plots.values(),
@@ -101,7 +104,8 @@ class TrainingPage:
 
     def _section(self, title: str, names: Sequence[str]) -> gr.Column:
         """Charts two by two under a heading."""
-        with gr.Column(visible=False) as section:
+        section = gr.Column(visible=False)
+        with section:
             html(heading(title))
             for pair in zip(names[::2], names[1::2], strict=True):
                 with gr.Row():
@@ -117,10 +121,10 @@ class TrainingPage:
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
         self.resume.click(self.resume_round, self.picker, [self.refusal, *self.followed], **QUIET)
 
-    # ---- acts
+    # ---- starting, cancelling and resuming
 
-    def start_round(self, values: dict[Component, Any], request: gr.Request) -> dict[Component, Any]:
-        visitor = self.gate.acts(request, "researcher")
+    def start_round(self, values: dict[Component, Any], request: gr.Request) -> dict[Block, Any]:
+        visitor = self.auth.acts(request, "researcher")
         words = translator_for(request)
         try:
             run = self.jobs.start(self.form.read(words, values), visitor.annotator.id)
@@ -128,8 +132,8 @@ class TrainingPage:
             return self._refused(words, error)
         return {self.refusal: "", **self.show(words, run.id)}
 
-    def cancel_round(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
-        self.gate.acts(request, "researcher")
+    def cancel_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:
+        self.auth.acts(request, "researcher")
         words = translator_for(request)
         try:
             self.jobs.cancel(run_id)
@@ -137,8 +141,8 @@ class TrainingPage:
             return self._refused(words, error)
         return {self.refusal: "", **self.show(words, run_id)}
 
-    def resume_round(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
-        self.gate.acts(request, "researcher")
+    def resume_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:
+        self.auth.acts(request, "researcher")
         words = translator_for(request)
         try:
             run = self.jobs.resume(run_id)
@@ -146,17 +150,17 @@ class TrainingPage:
             return self._refused(words, error)
         return {self.refusal: "", **self.show(words, run.id)}
 
-    def _refused(self, words: Translator, error: Exception) -> dict[Component, Any]:
+    def _refused(self, words: Translator, error: Exception) -> dict[Block, Any]:
         return {self.refusal: presenters.notice(refusal(words, error), "bad")}
 
-    # ---- what is shown
+    # ---- showing runs
 
-    def open(self, chosen: str | None, request: gr.Request) -> dict[Component, Any]:
-        """Someone came to the page: the run they looked at, or else the active one, or else the newest.
+    def open(self, chosen: str | None, request: gr.Request) -> dict[Block, Any]:
+        """Opens the page with the run that the visitor chose before, the active one or the newest.
 
-        Before that nothing of a run is sent: someone who only judges is told no policy's name.
+        Nothing about a run is sent earlier, so that annotators do not learn the names of policies.
         """
-        self.gate.reads(request, "researcher")
+        self.auth.reads(request, "researcher")
         words = translator_for(request)
         derived = pairs.of_store(self.store, include_simulated=True)
         return {
@@ -165,36 +169,36 @@ class TrainingPage:
             **self.show(words, chosen or self._opening_run()),
         }
 
-    def follow(self, chosen: str | None, drawn: Drawn | None, request: gr.Request) -> dict[Component, Any]:
-        """A tick. What has not changed is not sent again, so that nothing on the page moves."""
-        self.gate.reads(request, "researcher")
+    def follow(self, chosen: str | None, drawn: ShownState | None, request: gr.Request) -> dict[Block, Any]:
+        """Handles the timer's tick. Unchanged parts are not sent again, so that the page does not move."""
+        self.auth.reads(request, "researcher")
         run_id = chosen or self._opening_run()
         if run_id is None:
-            return gr.skip()
+            return unchanged()
         run = runs.get(self.store, run_id)
         if not run_view.is_active(run) and drawn == self._drawn(run):
-            return gr.skip()
+            return unchanged()
         words = translator_for(request)
         update = self.show(words, run_id, drawn)
         if chosen and self.picker in update:
-            # A tick that was under way while another run was started or picked must not pick the old one again.
+            # A tick that began before another run was started or picked must not select the old run again.
             update[self.picker] = gr.Dropdown(self._choices(words))
         return update
 
     def _choices(self, words: Translator) -> list[tuple[str, str]]:
         return run_view.choices(words, runs.all_runs(self.store))
 
-    def pick(self, run_id: str | None, request: gr.Request) -> dict[Component, Any]:
-        self.gate.reads(request, "researcher")
+    def pick(self, run_id: str | None, request: gr.Request) -> dict[Block, Any]:
+        self.auth.reads(request, "researcher")
         return self.show(translator_for(request), run_id)
 
-    def show(self, words: Translator, run_id: str | None, drawn: Drawn | None = None) -> dict[Component, Any]:
-        """One run. Against `drawn`, only what may have moved: an open list or a plot is left in peace."""
+    def show(self, words: Translator, run_id: str | None, drawn: ShownState | None = None) -> dict[Block, Any]:
+        """The updates that show one run. With `drawn`, only the parts that may have changed, so that open lists and plots stay."""
         if run_id is None:
             return {self.progress: run_view.progress(words, None)}
         run = runs.get(self.store, run_id)
         now = self._drawn(run)
-        update: dict[Component, Any] = {
+        update: dict[Block, Any] = {
             self.progress: run_view.readable(words, lambda: run_view.progress(words, run)),
             self.result: run_view.readable(words, lambda: run_view.result(words, run)),
             self.samples: run_view.samples(words, runs.samples(self.store, run_id)),
@@ -215,31 +219,31 @@ class TrainingPage:
             update |= self._trust(words, run)
         return update
 
-    def _plots(self, words: Translator, run: Run, metrics: Sequence[Metric]) -> dict[Component, Any]:
+    def _plots(self, words: Translator, run: Run, metrics: Sequence[Metric]) -> dict[Block, Any]:
         method = run_view.method(run)
-        drawn = zip(REWARD_PLOTS + POLICY_PLOTS, charts.REWARD_CHARTS + charts.POLICY_CHARTS[method], strict=True)
+        charts_by_place = zip(REWARD_PLOTS + POLICY_PLOTS, charts.REWARD_CHARTS + charts.POLICY_CHARTS[method], strict=True)
         logged = {metric.name for metric in metrics}
 
         def section(of: Sequence[charts.Chart], to_come: bool) -> gr.Column:
-            """Empty axes hold the place of what is to come; where nothing will, they would only be in the way."""
+            """A section with data, or with empty axes for metrics that are still to come; hidden if none will come."""
             return gr.Column(visible=(to_come and run_view.is_active(run)) or any(chart.metric in logged for chart in of))
 
         return {
             self.reward_section: section(charts.REWARD_CHARTS, run_view.tunes_reward(run)),
             self.policy_section: section(charts.POLICY_CHARTS[method], True),
-            **{self.plots[name]: charts.figure(words, chart, metrics) for name, chart in drawn},
-            self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(words, metrics), visible=method in run_view.PAID),
+            **{self.plots[name]: charts.figure(words, chart, metrics) for name, chart in charts_by_place},
+            self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(words, metrics), visible=method in run_view.SAMPLING_METHODS),
         }
 
-    def _trust(self, words: Translator, run: Run) -> dict[Component, Any]:
+    def _trust(self, words: Translator, run: Run) -> dict[Block, Any]:
         try:
-            return self._known_trust(words, run)
-        except run_view.MISREAD as error:
+            return self._readable_trust(words, run)
+        except MISREAD as error:
             nothing = replace(run, validation=None)
-            said = {self.trust: gr.Column(visible=True), self.trust_card: run_view.unreadable(words, named(error))}
-            return self._known_trust(words, nothing) | said
+            unreadable = {self.trust: gr.Column(visible=True), self.trust_card: run_view.unreadable(words, named(error))}
+            return self._readable_trust(words, nothing) | unreadable
 
-    def _known_trust(self, words: Translator, run: Run) -> dict[Component, Any]:
+    def _readable_trust(self, words: Translator, run: Run) -> dict[Block, Any]:
         card = trust_view.card(words, run)
         people = {annotator.id: annotator for annotator in annotators.all_annotators(self.store)}
         judged = {comparison.id: comparison for comparison in comparisons.many(self.store, trust_view.compared(run))}
@@ -252,9 +256,9 @@ class TrainingPage:
             **{self.trust_plots[name]: draw(words, run.validation) for name, draw in TRUST_CHARTS.items()},
         }
 
-    def _drawn(self, run: Run) -> Drawn:
+    def _drawn(self, run: Run) -> ShownState:
         points = len(runs.metrics(self.store, run.id))
-        return Drawn(run.id, run.status, run.cancel_requested, run.validation is not None, len(runs.all_runs(self.store)), points)
+        return ShownState(run.id, run.status, run.cancel_requested, run.validation is not None, len(runs.all_runs(self.store)), points)
 
     def _opening_run(self) -> str | None:
         return run_view.opening_run(runs.all_runs(self.store))
@@ -271,7 +275,7 @@ def plot(name: str) -> gr.Plot:
 
 
 def refusal(words: Translator, error: Exception) -> str:
-    """Why something was not done, and what to do, in the page's own names for things."""
+    """The message for a refused action: the reason and the remedy, with options named as on the page."""
     if isinstance(error, pairs.NotEnoughPairs) and error.found < error.needed:
         ways = words("training.or_ask_for_fewer", found=error.found) if error.found else ""
         missing = words("training.not_enough_pairs", count=error.found, needed=error.needed, missing=error.needed - error.found)

@@ -1,4 +1,4 @@
-"""Finished rounds side by side, as the Training page shows them under the run. HTML, without Gradio."""
+"""The table of finished rounds under the run on the Training page. Strings of HTML, no Gradio."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT",
 
 
 def section(words: Translator, runs: Sequence[Run]) -> str:
-    """In the order of the runs. Nothing before there is a finished round."""
-    found = run_table.finished(runs)
-    if not found:
+    """The table, in the order of the runs; empty without a finished round."""
+    rounds = run_table.finished(runs)
+    if not rounds:
         return ""
     heads = [words(f"rounds.{name}") for name in COLUMNS]
-    rows = table(heads, [_row(words, one) for one in found], caption=words("rounds.title"), numbers=NUMBERS)
+    rows = table(heads, [_row(words, one) for one in rounds], caption=words("rounds.title"), numbers=NUMBERS)
     note = f'<p class="rl-muted">{words("rounds.same_judgments")}</p>'
     return f'<section class="rl-card rl-rounds" data-testid="rounds"><h2>{words("rounds.title")}</h2>{rows}{note}</section>'
 

@@ -1,4 +1,4 @@
-"""One run as the Training page shows it: status, stages, result, samples. Strings and HTML, without Gradio."""
+"""Presenters of one run on the Training page: status, stages, result and samples, as strings of HTML. No Gradio."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rlhf.analysis.run_table import MISREAD
 from rlhf.config import METHODS
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
 
-PAID = ("ppo", "rloo", "grpo")
-"""Methods that draw answers and are paid for them, and so can be paid too much."""
+SAMPLING_METHODS = ("ppo", "rloo", "grpo")
+"""Methods that sample completions and score them, so that their policy can over-optimise the reward model."""
 
 STAGES = ("snapshot", "reward", "ppo", "evaluate", "register")
 
@@ -29,17 +29,17 @@ def is_resumable(run: Run | None) -> bool:
 
 
 def label(words: Translator, run: Run) -> str:
-    """A run's line in the picker."""
+    """A run's entry in the picker."""
     return f"{run.id} · {words(f'run.status.{run.status}').lower()}"
 
 
 def choices(words: Translator, runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """The picker's lines, in the order of the runs."""
+    """The picker's entries, in the order of the runs."""
     return [(label(words, run), run.id) for run in runs]
 
 
 def opening_run(runs: Sequence[Run]) -> str | None:
-    """The run to show to someone who opens the page: the active one, otherwise the first of these, the newest."""
+    """The run to show when the page is opened: the active one, otherwise the first, which is the newest."""
     return next((run.id for run in [*filter(is_active, runs), *runs]), None)
 
 
@@ -64,32 +64,32 @@ def status(words: Translator, run: Run) -> str:
 
 
 def remark(words: Translator, run: Run) -> str:
-    """What a reader wants beside the status: time left while it runs, time taken after."""
+    """The note beside the status: progress and time left of an active run, time taken of an ended one."""
     if is_active(run):
         left = words("run.left", time=duration(words, run.eta_s)) if run.eta_s else words("run.left_unknown")
         return f"{run.progress:.0%}, {left}"
     if run.started_at and run.finished_at:
         took = (datetime.fromisoformat(run.finished_at) - datetime.fromisoformat(run.started_at)).total_seconds()
-        # Nobody knows how long, where the clock was set back meanwhile.
+        # Negative if the clock was set back meanwhile: the duration is unknown then.
         return words("run.took", time=duration(words, took)) if took >= 0 else ""
     return ""
 
 
 def method(run: Run) -> str:
-    """How the run's policy learns; runs that do not say are older than the choice."""
+    """The run's training method; runs without one are older than the option and used PPO."""
     named = run.config.get("method", "ppo")
     return named if named in METHODS else "ppo"
 
 
 def tunes_reward(run: Run) -> bool:
-    """Whether the reward model is fine-tuned after its probe, and so has figures by step."""
+    """Whether the reward model is fine-tuned after the probe, and so has metrics by step."""
     reward = run.config.get("reward")
     epochs = reward.get("epochs") if isinstance(reward, dict) else None
     return epochs > 0 if isinstance(epochs, (int, float)) else True
 
 
 def stages(run: Run) -> list[str]:
-    """The run's stages; the one in which the policy learns has the name of its method."""
+    """The run's stages; the stage that trains the policy has the name of the method."""
     return [method(run) if name == "ppo" else name for name in STAGES]
 
 
@@ -110,14 +110,14 @@ def bar(words: Translator, run: Run) -> str:
 
 
 def unreadable(words: Translator, what: str) -> str:
-    """Instead of what a row says in a shape that rankloop does not write."""
+    """Shown in place of a row's values that have an unknown form."""
     return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-unreadable">{escape(words("run.unreadable", what=what))}</p>'
 
 
-def readable(words: Translator, draw: Callable[[], str]) -> str:
-    """What is drawn, or that it cannot be: a run from elsewhere must not take the page away from the others."""
+def readable(words: Translator, render_part: Callable[[], str]) -> str:
+    """Renders a part of a run, or an error message: a damaged row must not make the page unusable for other runs."""
     try:
-        return draw()
+        return render_part()
     except MISREAD as problem:
         return unreadable(words, named(problem))
 
@@ -126,8 +126,8 @@ def error(words: Translator, run: Run) -> str:
     if run.problem:
         return unreadable(words, run.problem)
     if run.error:
-        said = escape(words("run.error", error=without_paths(run.error)))
-        return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-error">{said}</p>'
+        message = escape(words("run.error", error=without_paths(run.error)))
+        return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-error">{message}</p>'
     if run.status == "lost":
         return f'<p class="rl-notice rl-warn" data-testid="run-error">{words("run.lost")}</p>'
     return ""
@@ -153,11 +153,11 @@ def interval(words: Translator, figure: Any) -> str:
 
 
 ESTIMATES = ("heldout_accuracy", "heldout_accuracy_on_rule", "win_rate", "win_rate_by_reward_model", "win_rate_by_reward_function")
-"""Figures with an interval, in the order they are shown."""
+"""Results with an interval, in the order in which they are shown."""
 
 
 def result(words: Translator, run: Run | None) -> str:
-    """The figures of a finished round; empty before."""
+    """The results of a finished round; empty before its end."""
     if run is None or not run.result:
         return ""
     r = run.result
@@ -179,13 +179,13 @@ def result(words: Translator, run: Run | None) -> str:
 
 
 def _best_of_n(words: Translator, beside: Mapping[str, Any]) -> dict[str, str]:
-    """The yardstick at as many nats: the best of n answers of the base, by the reward model."""
+    """The best-of-n baseline at the same KL: the best of n completions of the base, by the reward model."""
     names = [name for name in ("win_rate", "win_rate_by_reward_model") if beside.get(name)]
     return {words(f"run.figure.best_of_n.{name}", n=beside["n"]): interval(words, beside[name]) for name in names}
 
 
 def reading(words: Translator, run: Run) -> str:
-    """What the figures rest on, so that nobody reads more into them."""
+    """What the results are based on, and their limits."""
     r = run.result or {}
     parts = []
     if stopped := r.get("stopped_by_kl"):
@@ -197,7 +197,7 @@ def reading(words: Translator, run: Run) -> str:
     if prompts := _cases(r.get("win_rate")):
         parts.append(words("run.reading.rule", count=prompts, rule=r.get("rule")))
     if prompts := _cases(r.get("win_rate_by_reward_model")):
-        parts.append(words("run.reading.proxy" if method(run) in PAID else "run.reading.proxy_unpaid", count=prompts))
+        parts.append(words("run.reading.proxy" if method(run) in SAMPLING_METHODS else "run.reading.proxy_unpaid", count=prompts))
     if beside := r.get("best_of_n"):
         name = "beyond" if beside["beyond_most"] else "equal"
         parts.append(words(f"run.reading.best_of_n_{name}", n=beside["n"], nats=beside["kl"], policy=beside["policy_kl"]))
@@ -214,7 +214,7 @@ def _cases(figure: Any) -> int | None:
 
 
 def samples(words: Translator, rows: Sequence[RunSample]) -> str:
-    """The same held-out prompts, answered before and after."""
+    """Completions of the same held-out prompts before and after training."""
     if not rows:
         return ""
     body = "".join(_sample(words, row) for row in rows)

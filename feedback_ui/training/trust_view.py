@@ -1,6 +1,6 @@
-"""How far to trust a run's reward model, as the Training page says it: figures of `rlhf.analysis.validation` in words and small pictures.
+"""Presenters of a reward model's validation (`rlhf.analysis.validation`) on the Training page, as texts, tables and interval marks.
 
-Works nothing out: every number comes from the run's row. Strings of HTML, without Gradio; the plots are in `charts`.
+Nothing is computed here: every number comes from the run's row. Strings of HTML, no Gradio; the plots are in `charts`.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ CHANCE = 0.5
 
 
 def compared(run: Run) -> list[int]:
-    """The comparisons that the card names."""
+    """Ids of the comparisons that the card lists."""
     return [surprise["comparison_id"] for surprise in (run.validation or {}).get("surprises", ())]
 
 
-# ---- the figures
+# ---- the card
 
 
 def card(words: Translator, run: Run) -> str:
-    """Accuracy, what more judgments would buy, and calibration; before they are known, when they will be."""
-    said = _unknown(words, run) if run.validation is None else _known(words, run.validation)
-    return f'<section data-testid="trust"><h2 class="rl-heading">{words("trust.title")}</h2>{said}</section>' if said else ""
+    """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they are still to come."""
+    body = _not_yet(words, run) if run.validation is None else _measured(words, run.validation)
+    return f'<section data-testid="trust"><h2 class="rl-heading">{words("trust.title")}</h2>{body}</section>' if body else ""
 
 
-def _unknown(words: Translator, run: Run) -> str:
+def _not_yet(words: Translator, run: Run) -> str:
     return f'<p class="rl-muted">{words("trust.not_yet")}</p>' if is_active(run) else ""
 
 
-def _known(words: Translator, validation: Figures) -> str:
+def _measured(words: Translator, validation: Figures) -> str:
     accuracy = validation["accuracy"]
     if accuracy is None:
         return f'<p class="rl-notice rl-warn">{words("trust.one_prompt")}</p>'
     rests_on = words("trust.rests_on", count=validation["pairs"], prompts=validation["prompts"])
     lines = {"more": more(words, validation["curve"]), "calibration": calibrated(words, validation["calibration"])}
-    said = "".join(f"<div><dt>{words(f'trust.{name}_title')}</dt><dd>{text(line)}</dd></div>" for name, line in lines.items())
-    return f'{_accuracy(words, accuracy)}<dl class="rl-says">{said}</dl>{muted(text(rests_on))}'
+    definitions = "".join(f"<div><dt>{words(f'trust.{name}_title')}</dt><dd>{text(line)}</dd></div>" for name, line in lines.items())
+    return f'{_accuracy(words, accuracy)}<dl class="rl-says">{definitions}</dl>{muted(text(rests_on))}'
 
 
 def _accuracy(words: Translator, accuracy: Figures) -> str:
@@ -59,7 +59,7 @@ def _accuracy(words: Translator, accuracy: Figures) -> str:
 
 
 def verdict(words: Translator, accuracy: Figures) -> str:
-    """The accuracy as a sentence, with what follows from it."""
+    """The accuracy as a sentence: whether it is better than chance."""
     if accuracy["low"] is None:
         return words("trust.too_few_prompts", count=accuracy["prompts"], needed=FEWEST_CLUSTERS)
     beats_chance = accuracy["low"] > CHANCE
@@ -67,13 +67,13 @@ def verdict(words: Translator, accuracy: Figures) -> str:
 
 
 def more_would_help(curve: Figures) -> bool:
-    """Whether the learning curve goes up for certain: only then is it carried on."""
+    """Whether the learning curve rises significantly; only then is it extrapolated."""
     gain = curve.get("gain")
     return gain is not None and gain["low"] > 0
 
 
 def more(words: Translator, curve: Figures) -> str:
-    """What more judgments would buy, and nothing where that cannot be told."""
+    """The gain to expect from more judgments, or why it is unknown."""
     gain = curve["gain"]
     if gain is None:
         return words("trust.more_unknown", pairs=FEWEST_PAIRS, prompts=FEWEST_CLUSTERS)
@@ -84,7 +84,7 @@ def more(words: Translator, curve: Figures) -> str:
 
 
 def calibrated(words: Translator, calibration: Figures) -> str:
-    """Whether its probabilities can be taken at their word."""
+    """Whether the predicted probabilities are calibrated."""
     ece, by_chance = f"{100 * calibration['ece']:.0f}", f"{100 * calibration['by_chance']:.0f}"
     if calibration["ece"] <= calibration["by_chance"]:
         return words("trust.calibrated", ece=ece, by_chance=by_chance)
@@ -100,15 +100,15 @@ def _share(value: float) -> str:
 
 
 def details(words: Translator, run: Run, annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]) -> str:
-    """Accuracy by kind of prompt and by annotator, and the judgments that the probe would have given otherwise."""
+    """Accuracy by kind of prompt and by annotator, and the judgments that the probe most strongly disagrees with."""
     if not run.validation or not run.validation.get("by_kind"):
         return ""
-    found = run.validation
-    kinds = [(text(row["kind"].replace("_", " ")), row) for row in found["by_kind"]]
-    people = [(_who(words, annotators, row["annotator_id"]), row) for row in found["by_annotator"]]
+    validation = run.validation
+    kinds = [(text(row["kind"].replace("_", " ")), row) for row in validation["by_kind"]]
+    people = [(_who(words, annotators, row["annotator_id"]), row) for row in validation["by_annotator"]]
     return (
         f'<div class="rl-side-by-side">{_shares(words, "kinds", kinds)}{_shares(words, "annotators", people)}</div>'
-        f"{_surprises(words, found['surprises'], annotators, comparisons)}"
+        f"{_surprises(words, validation['surprises'], annotators, comparisons)}"
     )
 
 
@@ -139,7 +139,7 @@ def _surprises(
     else:
         rows = [
             [
-                f'<span class="rl-clip">{_asked(comparisons, row["comparison_id"])}</span>',
+                f'<span class="rl-clip">{_prompt(comparisons, row["comparison_id"])}</span>',
                 _who(words, annotators, row["annotator_id"]),
                 _probability(row["probability"]),
                 _link(words, row["comparison_id"]),
@@ -155,7 +155,7 @@ def _probability(value: float) -> str:
     return "&lt;1%" if value < 0.01 else _share(value)
 
 
-def _asked(comparisons: Mapping[int, Comparison], comparison_id: int) -> str:
+def _prompt(comparisons: Mapping[int, Comparison], comparison_id: int) -> str:
     return text(comparisons[comparison_id].prompt.text) if comparison_id in comparisons else NOTHING
 
 
@@ -168,8 +168,8 @@ def _link(words: Translator, comparison_id: int) -> str:
 
 
 def _who(words: Translator, annotators: Mapping[int, Annotator], annotator_id: int) -> str:
-    known = annotators.get(annotator_id)
-    if known is None:
+    annotator = annotators.get(annotator_id)
+    if annotator is None:
         return f"#{annotator_id}"
-    mark = f' <span class="rl-mark">{words("data.simulated")}</span>' if known.kind == "simulated" else ""
-    return f"{text(known.name)}{mark}"
+    mark = f' <span class="rl-mark">{words("data.simulated")}</span>' if annotator.kind == "simulated" else ""
+    return f"{text(annotator.name)}{mark}"

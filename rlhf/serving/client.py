@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,7 +108,7 @@ class PolicyClient:
         with map_client_errors(self.base_url):
             return [m.id for m in self._openai.with_options(timeout=LOOKUP_S).models.list()]
 
-    async def stream(self, model: str, messages: Sequence[Message], *, temperature: float, max_tokens: int) -> AsyncIterator[str]:
+    async def stream(self, model: str, messages: Sequence[Message], *, temperature: float, max_tokens: int) -> AsyncGenerator[str, None]:
         """The answer, piece by piece. Closing the iterator stops the generation; no thread waits for it.
 
         Raises:

@@ -15,7 +15,7 @@ from storage.people import annotators
 
 
 class FakeServer:
-    """A policy server with verbs: it fills, falls over, and says what it is told to say."""
+    """A fake policy server whose status and answers a test sets."""
 
     def __init__(self, answers: dict[str, list[str]] | None = None):
         self.answers = answers or {}
@@ -51,7 +51,7 @@ class FakeServer:
 
 @pytest.fixture
 def build():
-    """Calls a function inside a running event loop: Gradio opens one and never closes it where there is none."""
+    """Calls a function inside a running event loop; without one, Gradio opens one and never closes it."""
 
     async def called(function, *arguments, **options):
         return function(*arguments, **options)
@@ -70,13 +70,13 @@ def local(store):
 
 
 @pytest.fixture
-def desk(store, server):
+def service(store, server):
     return CompareService(store, server)
 
 
 @pytest.fixture
 def waiting(store):
-    """Two comparisons that wait, each of a "good" and a "bad" completion."""
+    """Two waiting comparisons, each of a "good" and a "bad" completion."""
     conversation = (
         {"role": "user", "content": "My bread is flat."},
         {"role": "assistant", "content": "How long did it rise?"},

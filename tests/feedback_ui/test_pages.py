@@ -11,7 +11,7 @@ import pytest
 
 from feedback_ui import demo as demo_page
 from feedback_ui.app import build_app, launch_options
-from feedback_ui.demo import merged
+from feedback_ui.demo import merge_streams
 from feedback_ui.shared.i18n import Translator, tables
 from feedback_ui.shared.theme import i18n
 from rlhf.config import PRESETS, ConfigError, RoundConfig, options
@@ -26,7 +26,7 @@ EN = Translator("en")
 
 
 def asking(language):
-    """A request of a browser in that language."""
+    """A request of a browser that prefers that language."""
     return SimpleNamespace(headers={"accept-language": language}, cookies={})
 
 
@@ -34,7 +34,7 @@ ENGLISH = asking("en")
 
 
 class FakeJobs:
-    """Rounds without processes: a test moves them on by writing rows, as a worker would."""
+    """Fake jobs without processes: a test advances a run by writing rows, as a worker would."""
 
     def __init__(self, store):
         self.store = store
@@ -71,7 +71,7 @@ def app(build, store, jobs, server):
 
 
 def page(app, name):
-    """The page object behind a Blocks, found through the handlers that it wired."""
+    """The page object of a Blocks, found through its handlers."""
     owners = (getattr(fn.fn, "__self__", None) for fn in app.fns.values() if fn.fn)
     return next(owner for owner in owners if type(owner).__name__ == name)
 
@@ -87,7 +87,7 @@ def demo(app):
 
 
 def filled_in(training, **changes):
-    """The form's values as Gradio hands them over, with some typed anew."""
+    """The form's values as Gradio passes them, with some replaced."""
     form = training.form
     values = {form.preset: form.preset.value} | {field: field.value for field in form.fields.values()}
     return values | {form.fields[name.replace("_", "-")]: value for name, value in changes.items()}
@@ -335,7 +335,7 @@ def test_streams_are_heard_side_by_side_and_closed_when_nobody_listens():
             closed.append(name)
 
     async def listen():
-        heard = merged({"a": endless("a"), "b": endless("b"), "c": silent("c")})
+        heard = merge_streams({"a": endless("a"), "b": endless("b"), "c": silent("c")})
         names = set()
         while names != {"a", "b"}:
             names.add((await anext(heard))[0])
@@ -357,16 +357,16 @@ def test_a_prompt_that_is_too_long_is_said_and_asks_nobody(demo, server, languag
 
 
 def test_one_visitor_is_answered_twice_at_a_time_and_all_eight_times():
-    asking = demo_page.Asking()
+    asking = demo_page.PromptAdmission()
     with ExitStack() as open_now:
 
         def ask(visitor):
-            return open_now.enter_context(asking.one_more(visitor))
+            return open_now.enter_context(asking.admit(visitor))
 
         assert [ask(1), ask(1), ask(1)] == [True, True, False]
         assert [ask(visitor) for visitor in (2, 2, 3, 3, 4, 4, 5, 2)] == [True] * 6 + [False] * 2
     assert not asking._now
-    with asking.one_more(1) as admitted:
+    with asking.admit(1) as admitted:
         assert admitted
 
 

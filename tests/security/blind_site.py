@@ -84,7 +84,7 @@ class BlindSite:
             if getattr(getattr(block, name, None), "_is_server_fn", False) is True
         }
         self.events = {event.fn.__qualname__: event for event in web.pages.fns.values() if event.fn is not None}
-        self._gate = web.gate
+        self._gate = web.auth
         self._clients: dict[str, httpx2.Client] = {}
         self.ids: dict[str, int] = {}
 

@@ -55,7 +55,7 @@ def pages(tmp_path_factory, uploads):
 @pytest.fixture(scope="module")
 def visitors(pages):
     """The app served, and for each visitor a client that is signed in as that and nothing else."""
-    store = pages.gate.store
+    store = pages.auth.store
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
         # A lead who can be counted on, whatever the walk does to the others.
@@ -64,7 +64,7 @@ def visitors(pages):
         clients = {"nobody": httpx2.Client(base_url=serving.url, timeout=10)}
         for role in ROLES:
             accounts.create(store, f"the {role}", "correct horse", [role])
-            cookie = f"{pages.gate.cookie}={accounts.sign_in(store, f'the {role}', 'correct horse')}"
+            cookie = f"{pages.auth.cookie}={accounts.sign_in(store, f'the {role}', 'correct horse')}"
             clients[role] = httpx2.Client(base_url=serving.url, headers={"cookie": cookie}, timeout=10)
         yield clients
         for client in clients.values():

@@ -171,7 +171,7 @@ def secret(tmp_path_factory) -> Path:
 def walk(pages, visitors, secret, listener, uploads) -> Iterator[Walk]:
     """Prints how far it went. Fails at its end with everything that was wrong."""
     every_kind = kinds(str(secret), f"http://127.0.0.1:{listener.server_port}/x")
-    private = [str(pages.gate.store.path.parent), str(uploads), str(Path(feedback_ui.__file__).parents[1]), sys.prefix, gr.__path__[0]]
+    private = [str(pages.auth.store.path.parent), str(uploads), str(Path(feedback_ui.__file__).parents[1]), sys.prefix, gr.__path__[0]]
     made = Walk(visitors, every_kind, private)
     yield made
     for role, client in visitors.items():

@@ -75,7 +75,7 @@ addresses = (f"203.0.113.{number % 250}" if number < 250 else f"2001:db8:0:{numb
 
 @pytest.fixture
 def site(served, store) -> Site:
-    served.gate.store = served.store = store
+    served.auth.store = served.store = store
     return served
 
 
@@ -95,11 +95,11 @@ def send(site, name, password, address, cookie=""):
 
 
 def known_cookie(site, reply) -> str:
-    return next(c.split(";")[0] for c in reply.headers.get_list("set-cookie") if c.startswith(f"{site.gate.cookie}-browser="))
+    return next(c.split(";")[0] for c in reply.headers.get_list("set-cookie") if c.startswith(f"{site.auth.cookie}-browser="))
 
 
 def session_cookie(site, reply) -> str:
-    return next(c.split(";")[0] for c in reply.headers.get_list("set-cookie") if c.startswith(f"{site.gate.cookie}="))
+    return next(c.split(";")[0] for c in reply.headers.get_list("set-cookie") if c.startswith(f"{site.auth.cookie}="))
 
 
 @contextmanager

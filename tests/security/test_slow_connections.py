@@ -18,8 +18,8 @@ PLACES = 80
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    patience = ConnectionLimits(places=PLACES, headers_s=1.0, rest_s=1.0, unread_s=1.0)
-    with served(tmp_path_factory.mktemp("slow"), patience=patience) as site:
+    limits = ConnectionLimits(places=PLACES, headers_s=1.0, rest_s=1.0, unread_s=1.0)
+    with served(tmp_path_factory.mktemp("slow"), limits=limits) as site:
         site.add_accounts()
         yield site
 
@@ -174,11 +174,11 @@ def test_newcomers_are_answered_while_all_places_are_taken(site, say):
 
 
 def test_whoever_waits_longest_goes_first(site):
-    until(lambda: site.serving.patience.open < 5)
-    site.serving.patience.headers_s = 30.0
+    until(lambda: site.serving.limits.open < 5)
+    site.serving.limits.headers_s = 30.0
     try:
         with many(site, PLACES - 10) as first:
-            until(lambda: site.serving.patience.open >= PLACES - 10)
+            until(lambda: site.serving.limits.open >= PLACES - 10)
             with many(site, 20) as later:
                 until(lambda: still_open(first) <= PLACES - 20)
                 time.sleep(0.3)
@@ -186,7 +186,7 @@ def test_whoever_waits_longest_goes_first(site):
                 select_ended = [each for each in first if select.select([each], [], [], 0)[0]]
                 assert set(select_ended) <= set(first[:20])
     finally:
-        site.serving.patience.headers_s = 1.0
+        site.serving.limits.headers_s = 1.0
 
 
 def test_a_flood_does_not_end_what_is_being_answered(site):
@@ -237,12 +237,12 @@ def test_places_leave_files_for_the_rest():
 
 
 def test_websockets_take_no_place(site):
-    until(lambda: site.serving.patience.open < 10)
+    until(lambda: site.serving.limits.open < 10)
     ask = b"GET /sign-in HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     ask += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n"
     for _ in range(PLACES):
         with site.connect() as made:
             made.sendall(ask)
             assert b" 101 " not in made.recv(4096)
-    until(lambda: site.serving.patience.open < 10)
+    until(lambda: site.serving.limits.open < 10)
     assert signs_in(site) == 200

@@ -51,8 +51,8 @@ class Served:
 
     def __init__(self, web: Web, serving: Serving):
         self.web, self.serving, self.url = web, serving, serving.url
-        self.store, self.pages, self.gate = web.gate.store, web.pages, web.gate
-        self.folder = web.gate.store.path.parent
+        self.store, self.pages, self.auth = web.auth.store, web.pages, web.auth
+        self.folder = web.auth.store.path.parent
         self.clients: dict[str, httpx2.Client] = {}
 
     def add_accounts(self) -> None:
@@ -64,7 +64,7 @@ class Served:
             self.clients[name] = httpx2.Client(base_url=self.url, headers={"cookie": self.cookie(name)}, timeout=30)
 
     def cookie(self, name: str) -> str:
-        return f"{self.gate.cookie}={accounts.sign_in(self.store, name, PASSWORD)}"
+        return f"{self.auth.cookie}={accounts.sign_in(self.store, name, PASSWORD)}"
 
     def handler(self, name: str) -> int:
         """The number under which a browser calls the handler whose qualified name ends so."""

@@ -1,4 +1,4 @@
-"""What the Compare page's server functions do, over a real store."""
+"""The Compare page's server functions, with a real store."""
 
 import json
 import re
@@ -29,9 +29,9 @@ def act(view, choice, reason=None, **details):
     return {"presentation_id": view["presentation_id"], "choice": choice, "reason": reason} | details
 
 
-def shown_as(desk, annotator, view):
-    """The presentation behind a view, which the browser knows by an opaque name."""
-    return presentations.get(desk.store, desk.tokens.open("presentation", view["presentation_id"], annotator.id))
+def shown_as(service, annotator, view):
+    """The presentation of a view, which the browser names by an opaque token."""
+    return presentations.get(service.store, service.tokens.open("presentation", view["presentation_id"], annotator.id))
 
 
 def saved(store):
@@ -49,7 +49,7 @@ def quality_of(store, completion_id):
 
 @pytest.fixture
 def four(store):
-    """One comparison of four answers waits."""
+    """One waiting comparison of four answers."""
     prompts.add(store, [prompts.NewPrompt(({"role": "user", "content": "Why?"},), split="train")], source="test")
     (prompt,) = prompts.of_split(store)
     policy = policies.ensure_base(store, "SecretModel")
@@ -63,19 +63,19 @@ def four(store):
     return comparisons.get(store, comparisons.add(store, prompt.id, ids, purpose="collect"))
 
 
-# ---- what leaves the server
+# ---- views
 
 
 @pytest.mark.parametrize("project", [ProjectSettings(), EVERYTHING])
-def test_the_view_is_blind(store, desk, local, waiting, project):
+def test_the_view_is_blind(store, service, local, waiting, project):
     settings.change(store, project, None)
-    view = desk.next_for(local, EN, {})
+    view = service.next_for(local, EN, {})
     assert set(view) - {"sources"} == {"state", "presentation_id", "kind", "turns", "answers", "asks", "count", "guidelines"}
     assert set(view["asks"]) == {"strength", "aspects", "scale", "rationale", "min_chars", "ideal", "flags"}
     assert policies.by_name(store, "SecretModel").name not in json.dumps(view)
 
 
-def test_nothing_tells_gold_and_repeats_from_votes(store, desk, local, waiting):
+def test_nothing_tells_gold_and_repeats_from_votes(store, service, local, waiting):
     shapes = []
     for purpose in ("vote", "gold", "repeat"):
         shown = presentations.record(store, waiting[0], local.id, purpose=purpose)
@@ -84,23 +84,23 @@ def test_nothing_tells_gold_and_repeats_from_votes(store, desk, local, waiting):
     assert len(set(shapes)) == 1
 
 
-def test_answers_stand_in_the_order_of_the_presentation(store, desk, local, waiting):
-    view = desk.next_for(local, EN, {})
-    order = shown_as(desk, local, view).order
+def test_answers_stand_in_the_order_of_the_presentation(store, service, local, waiting):
+    view = service.next_for(local, EN, {})
+    order = shown_as(service, local, view).order
     texts = {c.id: c.text for c in waiting[0].completions}
     assert view["answers"] == [f"<p>{texts[completion_id]}</p>" for completion_id in order]
     assert "sources" not in view
 
 
-def test_the_source_of_an_answer_leaves_the_server_only_to_be_edited(store, desk, local, waiting):
+def test_the_source_of_an_answer_leaves_the_server_only_to_be_edited(store, service, local, waiting):
     settings.change(store, ProjectSettings(ideal_answers=True), None)
-    view = desk.next_for(local, EN, {})
+    view = service.next_for(local, EN, {})
     assert [f"<p>{source}</p>" for source in view["sources"]] == view["answers"]
 
 
-def test_every_turn_is_shown_and_made_safe(desk, local, waiting):
-    desk.judge(local, EN, act(desk.next_for(local, EN, {}), "a"))
-    view = desk.next_for(local, EN, {})
+def test_every_turn_is_shown_and_made_safe(service, local, waiting):
+    service.judge(local, EN, act(service.next_for(local, EN, {}), "a"))
+    view = service.next_for(local, EN, {})
     assert [turn["speaker"] for turn in view["turns"]] == ["Person", "Assistant", "Person"]
     assert view["turns"][2]["html"] == "<p>Two hours. &lt;b&gt;Why?&lt;/b&gt;</p>"
     assert view["kind"] == "Dialogue"
@@ -112,80 +112,80 @@ def test_a_hidden_system_prompt_never_leaves_the_server(shown, roles):
     turns = judging_view.turns(EN, messages, show_system=shown)
     assert [turn["role"] for turn in turns] == roles
     assert ("Be curt." in json.dumps(turns)) == shown
-    # Who speaks is said where there is a doubt.
+    # Speakers are named if there is more than one turn.
     assert bool(turns[-1]["speaker"]) == shown
 
 
-def test_guidelines_are_sent_once_a_version(store, desk, local, waiting):
-    assert desk.next_for(local, EN, {})["guidelines"] is None
+def test_guidelines_are_sent_once_a_version(store, service, local, waiting):
+    assert service.next_for(local, EN, {})["guidelines"] is None
     guidelines.publish(store, "Be **fair**.", None)
-    # What `printf 'Be **fair**.' | sha256sum` begins with.
+    # The beginning of the output of `printf 'Be **fair**.' | sha256sum`.
     first = "cffd9e051bb3674a"
-    assert desk.next_for(local, EN, {})["guidelines"] == {"id": first, "html": "<p>Be <strong>fair</strong>.</p>"}
-    assert desk.next_for(local, EN, {"guidelines": first})["guidelines"] == {"id": first}
+    assert service.next_for(local, EN, {})["guidelines"] == {"id": first, "html": "<p>Be <strong>fair</strong>.</p>"}
+    assert service.next_for(local, EN, {"guidelines": first})["guidelines"] == {"id": first}
     guidelines.publish(store, "Be kind.", None)
-    second = desk.next_for(local, EN, {"guidelines": first})["guidelines"]
+    second = service.next_for(local, EN, {"guidelines": first})["guidelines"]
     assert (second["id"] != first, second["html"]) == (True, "<p>Be kind.</p>")
-    # What a page from before an upgrade knows is no version.
-    assert "html" in desk.next_for(local, EN, {"guidelines": 2})["guidelines"]
+    # A page from before an upgrade sends no valid version.
+    assert "html" in service.next_for(local, EN, {"guidelines": 2})["guidelines"]
 
 
-# ---- what comes in
+# ---- judgments
 
 
 @pytest.mark.parametrize(("choice", "slot"), [("a", 0), ("b", 1)])
-def test_the_chosen_slot_wins(store, desk, local, waiting, choice, slot):
-    view = desk.next_for(local, EN, {})
-    order = shown_as(desk, local, view).order
-    reply = desk.judge(local, EN, act(view, choice))
+def test_the_chosen_slot_wins(store, service, local, waiting, choice, slot):
+    view = service.next_for(local, EN, {})
+    order = shown_as(service, local, view).order
+    reply = service.judge(local, EN, act(view, choice))
     assert json.loads(saved(store)[0]["tiers"]) == [[order[slot]], [order[1 - slot]]]
     assert reply["next"]["presentation_id"] != view["presentation_id"]
     assert reply["next"]["count"] == "1 judged"
     assert "problem" not in reply
 
 
-def test_what_was_read_as_better_is_what_is_stored(store, desk, local, waiting):
+def test_what_was_read_as_better_is_what_is_stored(store, service, local, waiting):
     for _ in waiting:
-        view = desk.next_for(local, EN, {})
+        view = service.next_for(local, EN, {})
         choice = "a" if "good" in view["answers"][0] else "b"
-        desk.judge(local, EN, act(view, choice))
+        service.judge(local, EN, act(view, choice))
     assert [quality_of(store, json.loads(row["tiers"])[0][0]) for row in saved(store)] == ["good", "good"]
 
 
 @pytest.mark.parametrize(("choice", "all_bad"), [("tie", 0), ("both_bad", 1)])
-def test_ties_share_a_tier(store, desk, local, waiting, choice, all_bad):
-    desk.judge(local, EN, act(desk.next_for(local, EN, {}), choice))
+def test_ties_share_a_tier(store, service, local, waiting, choice, all_bad):
+    service.judge(local, EN, act(service.next_for(local, EN, {}), choice))
     (row,) = saved(store)
     assert [len(tier) for tier in json.loads(row["tiers"])] == [2]
     assert row["all_bad"] == all_bad
 
 
-def test_slots_of_a_ranking_become_completions(store, desk, local, four):
-    view = desk.next_for(local, EN, {})
-    order = shown_as(desk, local, view).order
-    desk.judge(local, EN, act(view, "rank", tiers=[[2], [0, 3]]))
+def test_slots_of_a_ranking_become_completions(store, service, local, four):
+    view = service.next_for(local, EN, {})
+    order = shown_as(service, local, view).order
+    service.judge(local, EN, act(view, "rank", tiers=[[2], [0, 3]]))
     (row,) = saved(store)
     assert json.loads(row["tiers"]) == [[order[2]], [order[0], order[3]]]
     assert (row["partial"], row["all_bad"]) == (1, 0)
 
 
-def test_all_bad_is_said_of_every_answer(store, desk, local, four):
-    desk.judge(local, EN, act(desk.next_for(local, EN, {}), "both_bad"))
+def test_all_bad_is_said_of_every_answer(store, service, local, four):
+    service.judge(local, EN, act(service.next_for(local, EN, {}), "both_bad"))
     (row,) = saved(store)
     assert ([len(tier) for tier in json.loads(row["tiers"])], row["all_bad"], row["partial"]) == ([4], 1, 0)
 
 
-def test_details_are_kept_by_completion(store, desk, local, waiting):
+def test_details_are_kept_by_completion(store, service, local, waiting):
     settings.change(store, EVERYTHING, None)
-    view = desk.next_for(local, EN, {})
-    a, b = shown_as(desk, local, view).order
+    view = service.next_for(local, EN, {})
+    a, b = shown_as(service, local, view).order
     said = {
         "strength": "slightly", "aspects": {"0": {"Helpful": 4}, "1": {"Helpful": 2, "Honest": 5}},
         "rationale": "It is right and says why.",
         "ideal": {"text": "Better still.", "slot": 1}, "timing": {"active_ms": 900, "idle_ms": 100, "client_ms": 1000},
         "flags": [{"kind": "unsafe", "note": "burns", "slot": 0}, {"kind": "broken_prompt", "note": "", "slot": None}],
     }  # fmt: skip
-    assert "problem" not in desk.judge(local, EN, act(view, "b", **said))
+    assert "problem" not in service.judge(local, EN, act(view, "b", **said))
     kept = details_of(store)
     assert kept.strength == "slightly"
     assert kept.aspects == {a: {"Helpful": 4}, b: {"Helpful": 2, "Honest": 5}}
@@ -195,35 +195,35 @@ def test_details_are_kept_by_completion(store, desk, local, waiting):
     assert kept.timing == Timing(900, 100, 1000)
 
 
-def test_a_skip_keeps_its_reason_and_its_flags_and_nothing_of_the_answers(store, desk, local, waiting):
+def test_a_skip_keeps_its_reason_and_its_flags_and_nothing_of_the_answers(store, service, local, waiting):
     flags = [{"kind": "personal_data", "slot": None}]
-    view = desk.next_for(local, EN, {})
-    desk.judge(local, EN, act(view, "skip", "Broken prompt", flags=flags, strength="better", aspects={"0": {"x": 1}}))
+    view = service.next_for(local, EN, {})
+    service.judge(local, EN, act(view, "skip", "Broken prompt", flags=flags, strength="better", aspects={"0": {"x": 1}}))
     (row,) = saved(store)
     assert (row["verdict"], row["skip_reason"], row["tiers"]) == ("skip", "Broken prompt", "[]")
     kept = details_of(store)
     assert (kept.flags, kept.strength, kept.aspects) == ((Flag("personal_data"),), None, {})
 
 
-def test_sent_twice_it_counts_once(store, desk, local, waiting):
-    view = desk.next_for(local, EN, {})
-    first = desk.judge(local, EN, act(view, "a"))
-    again = desk.judge(local, EN, act(view, "b"))
+def test_sent_twice_it_counts_once(store, service, local, waiting):
+    view = service.next_for(local, EN, {})
+    first = service.judge(local, EN, act(view, "a"))
+    again = service.judge(local, EN, act(view, "b"))
     assert len(saved(store)) == 1
     assert again["next"] == first["next"]
 
 
-def test_undo_brings_the_same_presentation_back(store, desk, local, waiting):
-    view = desk.next_for(local, EN, {})
-    desk.judge(local, EN, act(view, "a"))
-    reply = desk.undo(local, EN, {})
+def test_undo_brings_the_same_presentation_back(store, service, local, waiting):
+    view = service.next_for(local, EN, {})
+    service.judge(local, EN, act(view, "a"))
+    reply = service.undo(local, EN, {})
     assert reply["says"] == "Undone"
     assert reply["next"] == view
     assert annotators.get(store, local.id).judged == 0
 
 
-def test_undo_with_nothing_to_undo_says_so(desk, local, waiting):
-    assert desk.undo(local, EN, {})["says"] == "Nothing to undo"
+def test_undo_with_nothing_to_undo_says_so(service, local, waiting):
+    assert service.undo(local, EN, {})["says"] == "Nothing to undo"
 
 
 BAD_ACTS = [
@@ -237,17 +237,17 @@ BAD_ACTS = [
 
 
 @pytest.mark.parametrize("bad", BAD_ACTS)
-def test_what_fits_nothing_is_refused_and_the_page_goes_on(store, desk, local, waiting, bad):
-    view = desk.next_for(local, EN, {})
-    reply = desk.judge(local, EN, act(view, "a") | {"reason": None} | bad)
+def test_what_fits_nothing_is_refused_and_the_page_goes_on(store, service, local, waiting, bad):
+    view = service.next_for(local, EN, {})
+    reply = service.judge(local, EN, act(view, "a") | {"reason": None} | bad)
     assert reply["problem"].startswith("Not saved. ")
     assert reply["next"] == view
     assert saved(store) == []
 
 
-def test_another_ones_presentation_is_refused(store, desk, local, waiting):
-    view = desk.next_for(local, EN, {})
-    reply = desk.judge(annotators.ensure(store, "someone else"), EN, act(view, "a"))
+def test_another_ones_presentation_is_refused(store, service, local, waiting):
+    view = service.next_for(local, EN, {})
+    reply = service.judge(annotators.ensure(store, "someone else"), EN, act(view, "a"))
     assert reply["problem"] == "Not saved. This comparison is not known here any more: reload the page."
     assert saved(store) == []
 
@@ -260,67 +260,67 @@ def lapse(store):
         connection.conn.execute("UPDATE leases SET expires_at = '2000-01-01T00:00:00.000+00:00'")
 
 
-def test_a_sign_of_life_keeps_the_comparison(store, desk, local, waiting):
-    view = desk.next_for(local, EN, {})
+def test_a_sign_of_life_keeps_the_comparison(store, service, local, waiting):
+    view = service.next_for(local, EN, {})
     lapse(store)
-    assert desk.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"ours": True}
+    assert service.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"ours": True}
     other = annotators.ensure(store, "other")
-    taken = desk.next_for(other, EN, {})
-    while taken["state"] == "comparison" and shown_as(desk, other, taken).comparison_id != waiting[0].id:
-        desk.judge(other, EN, act(taken, "a"))
-        taken = desk.next_for(other, EN, {})
+    taken = service.next_for(other, EN, {})
+    while taken["state"] == "comparison" and shown_as(service, other, taken).comparison_id != waiting[0].id:
+        service.judge(other, EN, act(taken, "a"))
+        taken = service.next_for(other, EN, {})
     assert taken["state"] == "comparison"
-    assert desk.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"ours": False}
+    assert service.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"ours": False}
     for nonsense in ({}, {"presentation_id": "x"}, {"presentation_id": 999}, {"presentation_id": taken["presentation_id"]}):
-        assert desk.renew(local, EN, nonsense) == {"ours": False}
+        assert service.renew(local, EN, nonsense) == {"ours": False}
 
 
-def test_a_judgment_that_comes_too_late_says_so_and_shows_another(store, desk, local, waiting):
-    view = desk.next_for(local, EN, {})
+def test_a_judgment_that_comes_too_late_says_so_and_shows_another(store, service, local, waiting):
+    view = service.next_for(local, EN, {})
     lapse(store)
     other = annotators.ensure(store, "other")
     for _ in waiting:
-        desk.judge(other, EN, act(desk.next_for(other, EN, {}), "a"))
-    reply = desk.judge(local, EN, act(view, "a"))
+        service.judge(other, EN, act(service.next_for(other, EN, {}), "a"))
+    reply = service.judge(local, EN, act(view, "a"))
     assert reply["lost"]
     assert "somebody else" in reply["problem"]
     assert reply["next"]["state"] == "empty"
     assert annotators.get(store, local.id).judged == 0
 
 
-# ---- one commit, and what goes wrong around it
+# ---- one commit, and errors around it
 
 
-def test_saving_and_choosing_are_one_commit(store, desk, local, waiting):
-    view = desk.next_for(local, EN, {})
+def test_saving_and_choosing_are_one_commit(store, service, local, waiting):
+    view = service.next_for(local, EN, {})
     commits = []
     store.connection.conn.set_trace_callback(lambda sql: commits.append(sql) if sql.startswith(("COMMIT", "BEGIN IMMEDIATE")) else None)
-    desk.judge(local, EN, act(view, "a"))
+    service.judge(local, EN, act(view, "a"))
     store.connection.conn.set_trace_callback(None)
     assert commits == ["BEGIN IMMEDIATE", "COMMIT"]
 
 
-def test_what_goes_wrong_with_the_next_does_not_cost_the_judgment(store, desk, local, waiting, monkeypatch):
-    view = desk.next_for(local, EN, {})
+def test_what_goes_wrong_with_the_next_does_not_cost_the_judgment(store, service, local, waiting, monkeypatch):
+    view = service.next_for(local, EN, {})
 
     def broken(*_):
         raise StoreError("the line is gone")
 
     monkeypatch.setattr(queue, "next_presentation", broken)
-    reply = desk.judge(local, EN, act(view, "a"))
+    reply = service.judge(local, EN, act(view, "a"))
     assert len(saved(store)) == 1
     assert (reply["next"]["state"], reply["next"]["count"]) == ("empty", "1 judged")
     assert reply["next"]["note"].startswith("Saved.")
 
 
-def test_a_store_that_cannot_write_leaves_the_page_as_it_is(store, desk, local, waiting, monkeypatch):
-    view = desk.next_for(local, EN, {})
+def test_a_store_that_cannot_write_leaves_the_page_as_it_is(store, service, local, waiting, monkeypatch):
+    view = service.next_for(local, EN, {})
 
     def full(*_, **__):
         raise StoreError("the disk is full")
 
     monkeypatch.setattr(judgments, "save", full)
-    reply = desk.judge(local, EN, act(view, "a"))
+    reply = service.judge(local, EN, act(view, "a"))
     assert set(reply) == {"problem"}
     assert reply["problem"].startswith("Not saved. Nothing was saved: the store failed.") and "disk's free space" in reply["problem"]
 
@@ -328,27 +328,27 @@ def test_a_store_that_cannot_write_leaves_the_page_as_it_is(store, desk, local, 
 # ---- nothing to judge
 
 
-def test_a_dry_queue_says_how_long(desk, local, server):
+def test_a_dry_queue_says_how_long(service, local, server):
     server.fill(20.0)
-    view = desk.next_for(local, EN, {})
+    view = service.next_for(local, EN, {})
     assert (view["state"], view["count"]) == ("empty", "Nothing judged yet")
     assert view["note"] == "The model is writing new answers: about 20 s. This page fills by itself."
 
 
-def test_a_dry_queue_without_a_server_says_so(desk, local, server):
+def test_a_dry_queue_without_a_server_says_so(service, local, server):
     server.fall_over("no answer from the policy server at http://127.0.0.1:1/v1")
-    assert desk.next_for(local, EN, {})["note"].startswith("No answer from the policy server at http://127.0.0.1:1/v1. Until then")
+    assert service.next_for(local, EN, {})["note"].startswith("No answer from the policy server at http://127.0.0.1:1/v1. Until then")
 
 
-def test_a_full_queue_does_not_need_the_server(desk, local, server, waiting):
+def test_a_full_queue_does_not_need_the_server(service, local, server, waiting):
     server.fall_over("gone")
-    assert desk.next_for(local, EN, {})["state"] == "comparison"
+    assert service.next_for(local, EN, {})["state"] == "comparison"
 
 
-def test_it_speaks_korean(desk, local, waiting):
-    view = desk.next_for(local, KO, {})
+def test_it_speaks_korean(service, local, waiting):
+    view = service.next_for(local, KO, {})
     assert view["count"] == "아직 판정한 것이 없습니다"
-    assert desk.judge(local, KO, act(view, "c"))["problem"].startswith("저장하지 못했습니다.")
+    assert service.judge(local, KO, act(view, "c"))["problem"].startswith("저장하지 못했습니다.")
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_waiting_notes_of_the_compare_page(status, said):
     assert judging_view.waiting_note(EN, **given) == said
 
 
-# ---- who asks
+# ---- access
 
 
 @pytest.fixture
@@ -414,10 +414,10 @@ def test_a_lead_alone_does_not_judge(call, store, waiting):
     assert store.value("SELECT count(*) FROM presentations WHERE annotator_id = ?", [account.annotator.id]) == 0
 
 
-def test_a_store_that_cannot_answer_is_not_hidden(store, desk, local):
+def test_a_store_that_cannot_answer_is_not_hidden(store, service, local):
     stranger = type(local)(id=999, name="nobody", kind="human", rule=None)
     with pytest.raises(StoreError):
-        desk.next_for(stranger, EN, {})
+        service.next_for(stranger, EN, {})
 
 
 # ---- the component's files

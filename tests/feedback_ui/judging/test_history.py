@@ -1,4 +1,4 @@
-"""What the History page's server functions do: one's own judgments, found again and corrected."""
+"""The History page's server functions: listing and correcting one's own judgments."""
 
 import json
 
@@ -16,13 +16,13 @@ EN = Translator("en")
 
 
 @pytest.fixture
-def archive(store):
+def service(store):
     return HistoryService(store)
 
 
 @pytest.fixture
 def put(store):
-    """Makes comparisons of that many answers each, and shows each to the annotator: the presentations."""
+    """Makes comparisons of that many answers each, shows each to the annotator, and returns the presentations."""
     policy = policies.ensure_base(store, "SecretModel")
 
     def made(annotator, *sizes, purpose="vote"):
@@ -46,7 +46,7 @@ def put(store):
 
 
 def rank(store, shown, tiers, **more):
-    """Judges in slots."""
+    """Saves a judgment given in slots."""
     tiers = tuple(tuple(shown.order[slot] for slot in tier) for tier in tiers)
     return judgments.save(store, shown.id, shown.annotator_id, verdict="rank", tiers=tiers, **more)
 
@@ -55,20 +55,20 @@ def skip(store, shown, reason="Broken prompt", **more):
     return judgments.save(store, shown.id, shown.annotator_id, verdict="skip", skip_reason=reason, **more)
 
 
-def id_of(archive, annotator, token):
-    """The judgment behind the name that the browser knows it by."""
-    return archive.tokens.open("judgment", token, annotator.id)
+def id_of(service, annotator, token):
+    """The id of the judgment that a token names."""
+    return service.tokens.open("judgment", token, annotator.id)
 
 
-def name_of(archive, judgment):
-    return archive.tokens.seal("judgment", judgment.id, judgment.annotator_id)
+def name_of(service, judgment):
+    return service.tokens.seal("judgment", judgment.id, judgment.annotator_id)
 
 
-def rows(archive, annotator, **filters):
-    return archive.rows(annotator, EN, filters)["rows"]
+def rows(service, annotator, **filters):
+    return service.rows(annotator, EN, filters)["rows"]
 
 
-def test_each_kind_of_judgment_is_told_in_words(store, archive, local, put):
+def test_each_kind_of_judgment_is_told_in_words(store, service, local, put):
     pair, tied, bad, skipped, ranked, partial, all_bad = put(local, 2, 2, 2, 2, 4, 4, 3)
     rank(store, pair, [[1], [0]], details=Details(strength="slightly"))
     rank(store, tied, [[0, 1]])
@@ -77,7 +77,7 @@ def test_each_kind_of_judgment_is_told_in_words(store, archive, local, put):
     rank(store, ranked, [[1], [3, 0], [2]])
     rank(store, partial, [[2], [0]])
     rank(store, all_bad, [[0, 1, 2]], all_bad=True)
-    found = rows(archive, local)
+    found = rows(service, local)
     assert [row["verdict"] for row in reversed(found)] == [
         "B is slightly better", "Tie", "Both bad", "Skipped: Broken prompt", "2 > 1 = 4 > 3", "3 > 1", "All bad",
     ]  # fmt: skip
@@ -85,15 +85,15 @@ def test_each_kind_of_judgment_is_told_in_words(store, archive, local, put):
     assert found[-1]["prompt"] == "Question 0?"
 
 
-def test_a_ready_made_reason_is_told_in_the_readers_language(store, archive, local, put):
+def test_a_ready_made_reason_is_told_in_the_readers_language(store, service, local, put):
     first, second = put(local, 2, 2)
     skip(store, first, "Broken prompt")
     skip(store, second, "두 가지를 묻습니다")
-    told = [row["verdict"] for row in archive.rows(local, Translator("ko"), {})["rows"]]
+    told = [row["verdict"] for row in service.rows(local, Translator("ko"), {})["rows"]]
     assert told == ["건너뜀: 두 가지를 묻습니다", "건너뜀: 잘못된 질문"]
 
 
-def test_filters(store, archive, local, put):
+def test_filters(store, service, local, put):
     a, b, c = put(local, 2, 2, 2)
     first = rank(store, a, [[0], [1]], details=Details(rationale="Clearer wording"))
     second = skip(store, b, details=Details(flags=(Flag("unsafe"),)))
@@ -101,7 +101,7 @@ def test_filters(store, archive, local, put):
     exclusions.exclude(store, [third.id], rule="too fast", reason="Under two seconds.", by=None)
 
     def ids(**filters):
-        return [id_of(archive, local, row["id"]) for row in rows(archive, local, **filters)]
+        return [id_of(service, local, row["id"]) for row in rows(service, local, **filters)]
 
     assert ids() == [third.id, second.id, first.id]
     assert ids(verdict="rank") == [third.id, first.id]
@@ -111,39 +111,39 @@ def test_filters(store, archive, local, put):
     assert ids(text="CLEARER") == [first.id]
     assert ids(text="question 2") == [third.id]
     assert ids(text="nothing of the kind") == []
-    # Nonsense filters nothing, and breaks nothing.
+    # Invalid filters are ignored.
     assert ids(verdict="retract", text=3, before="x") == [third.id, second.id, first.id]
-    assert rows(archive, local, excluded=True)[0]["excluded"] == {"rule": "too fast", "reason": "Under two seconds."}
+    assert rows(service, local, excluded=True)[0]["excluded"] == {"rule": "too fast", "reason": "Under two seconds."}
 
 
-def test_pages_go_back_without_gap_or_double(store, archive, local, put):
+def test_pages_go_back_without_gap_or_double(store, service, local, put):
     judged = [rank(store, shown, [[0], [1]]).id for shown in put(local, *[2] * (PAGE_ROWS + 3))]
-    first = archive.rows(local, EN, {})
-    second = archive.rows(local, EN, {"before": first["older"]})
-    assert [id_of(archive, local, row["id"]) for row in first["rows"] + second["rows"]] == judged[::-1]
+    first = service.rows(local, EN, {})
+    second = service.rows(local, EN, {"before": first["older"]})
+    assert [id_of(service, local, row["id"]) for row in first["rows"] + second["rows"]] == judged[::-1]
     assert (len(first["rows"]), second["older"]) == (PAGE_ROWS, None)
 
 
-def test_one_sees_only_ones_own(store, archive, local, put):
+def test_one_sees_only_ones_own(store, service, local, put):
     other = annotators.ensure(store, "other")
     theirs = rank(store, put(other, 2)[0], [[0], [1]])
-    assert rows(archive, local) == []
-    hidden = archive.one(local, EN, {"judgment_id": name_of(archive, theirs)})
+    assert rows(service, local) == []
+    hidden = service.one(local, EN, {"judgment_id": name_of(service, theirs)})
     assert hidden == {"problem": EN("judging.superseded")}
-    assert hidden["problem"] in archive.correct(local, EN, {"judgment_id": name_of(archive, theirs), "choice": "a"})["problem"]
+    assert hidden["problem"] in service.correct(local, EN, {"judgment_id": name_of(service, theirs), "choice": "a"})["problem"]
     for nonsense in ({}, {"judgment_id": "1"}, {"judgment_id": 999}, {"judgment_id": True}, {"judgment_id": theirs.id}):
-        assert set(archive.one(local, EN, nonsense)) == {"problem"}
+        assert set(service.one(local, EN, nonsense)) == {"problem"}
     assert judgments.get(store, theirs.id).counts
 
 
-def test_what_is_shown_is_blind_and_tells_gold_from_votes_nowhere(store, archive, local, put):
+def test_what_is_shown_is_blind_and_tells_gold_from_votes_nowhere(store, service, local, put):
     shapes = set()
     for purpose in ("vote", "gold", "repeat"):
         (shown,) = put(local, 2, purpose=purpose)
         judged = rank(store, shown, [[0], [1]])
         assert judgments.get(store, judged.id).purpose == purpose
-        row = rows(archive, local)[0]
-        view = archive.one(local, EN, {"judgment_id": name_of(archive, judged)})["view"]
+        row = rows(service, local)[0]
+        view = service.one(local, EN, {"judgment_id": name_of(service, judged)})["view"]
         assert "SecretModel" not in json.dumps([row, view])
         shapes.add(json.dumps([sorted(row), row["marks"], row["excluded"], row["verdict"], sorted(view), view["said"]]))
         for completion_id in shown.order:
@@ -151,59 +151,59 @@ def test_what_is_shown_is_blind_and_tells_gold_from_votes_nowhere(store, archive
     assert len(shapes) == 1
 
 
-def test_opened_it_says_in_slots_what_was_said(store, archive, local, put):
+def test_opened_it_says_in_slots_what_was_said(store, service, local, put):
     settings.change(store, ProjectSettings(aspects=("Clear",), flags=False), None)
     (shown,) = put(local, 2)
     a, b = shown.order
     details = Details("better", {b: {"Clear": 4}}, "Because.", IdealAnswer("Mine", a), (Flag("unsafe", "n", b), Flag("broken_prompt")))
     judged = rank(store, shown, [[1], [0]], details=details)
-    view = archive.one(local, EN, {"judgment_id": name_of(archive, judged)})["view"]
+    view = service.one(local, EN, {"judgment_id": name_of(service, judged)})["view"]
     assert view["said"] == {
         "choice": "b", "reason": None, "tiers": [[1], [0]], "strength": "better", "aspects": {"1": {"Clear": 4}}, "rationale": "Because.",
         "ideal": {"text": "Mine", "slot": 0},
         "flags": [{"kind": "unsafe", "note": "n", "slot": 1}, {"kind": "broken_prompt", "note": "", "slot": None}],
     }  # fmt: skip
-    # What it says can be changed although the project asks for it no more.
+    # Existing answers stay editable although the project no longer asks for them.
     assert (view["asks"]["flags"], view["asks"]["ideal"], view["asks"]["rationale"]) == (True, True, "optional")
     assert len(view["sources"]) == 2
 
 
-def test_a_correction_takes_the_place_of_what_was_said(store, archive, local, put):
+def test_a_correction_takes_the_place_of_what_was_said(store, service, local, put):
     (shown,) = put(local, 2)
     judged = rank(store, shown, [[0], [1]])
-    act = {"judgment_id": name_of(archive, judged), "choice": "b", "strength": "slightly"}
-    reply = archive.correct(local, EN, act)
-    assert (reply["replaces"], reply["row"]["verdict"]) == (name_of(archive, judged), "B is slightly better")
+    act = {"judgment_id": name_of(service, judged), "choice": "b", "strength": "slightly"}
+    reply = service.correct(local, EN, act)
+    assert (reply["replaces"], reply["row"]["verdict"]) == (name_of(service, judged), "B is slightly better")
     assert reply["row"]["marks"] == ["corrected"]
-    corrected = judgments.get(store, id_of(archive, local, reply["row"]["id"]))
+    corrected = judgments.get(store, id_of(service, local, reply["row"]["id"]))
     assert (corrected.supersedes, corrected.tiers, corrected.counts) == (judged.id, ((shown.order[1],), (shown.order[0],)), True)
-    # The earlier one stays, and counts no more.
+    # The earlier judgment stays, and no longer counts.
     assert (judgments.get(store, judged.id).tiers, judgments.get(store, judged.id).counts) == (judged.tiers, False)
-    assert [row["id"] for row in rows(archive, local)] == [name_of(archive, corrected)]
-    # A second try after a lost reply changes nothing.
-    assert archive.correct(local, EN, act) == reply
+    assert [row["id"] for row in rows(service, local)] == [name_of(service, corrected)]
+    # A second request after a lost reply changes nothing.
+    assert service.correct(local, EN, act) == reply
     assert store.value("SELECT count(*) FROM judgments") == 2
 
 
-def test_a_skip_can_become_a_ranking_and_a_ranking_a_skip(store, archive, local, put):
+def test_a_skip_can_become_a_ranking_and_a_ranking_a_skip(store, service, local, put):
     a, b = put(local, 4, 2)
     skipped, ranked = skip(store, a), rank(store, b, [[0], [1]])
-    first = archive.correct(local, EN, {"judgment_id": name_of(archive, skipped), "choice": "rank", "tiers": [[1], [0, 2, 3]]})
-    second = archive.correct(local, EN, {"judgment_id": name_of(archive, ranked), "choice": "skip", "reason": "Unsafe content"})
+    first = service.correct(local, EN, {"judgment_id": name_of(service, skipped), "choice": "rank", "tiers": [[1], [0, 2, 3]]})
+    second = service.correct(local, EN, {"judgment_id": name_of(service, ranked), "choice": "skip", "reason": "Unsafe content"})
     assert (first["row"]["verdict"], second["row"]["verdict"]) == ("2 > 1 = 3 = 4", "Skipped: Unsafe content")
 
 
-def test_a_correction_that_fits_nothing_is_refused(store, archive, local, put):
+def test_a_correction_that_fits_nothing_is_refused(store, service, local, put):
     judged = rank(store, put(local, 2)[0], [[0], [1]])
     for bad in ({"choice": "c"}, {"choice": "rank", "tiers": [[0], [5]]}, {}):
-        assert archive.correct(local, EN, {"judgment_id": name_of(archive, judged)} | bad)["problem"].startswith("Not saved. ")
-    assert [row["id"] for row in rows(archive, local)] == [name_of(archive, judged)]
+        assert service.correct(local, EN, {"judgment_id": name_of(service, judged)} | bad)["problem"].startswith("Not saved. ")
+    assert [row["id"] for row in rows(service, local)] == [name_of(service, judged)]
 
 
-def test_an_undone_judgment_is_gone_from_the_list(store, archive, local, put):
+def test_an_undone_judgment_is_gone_from_the_list(store, service, local, put):
     put(local, 2)
     _, shown = queue.next_presentation(store, local.id)
     judged = rank(store, shown, [[0], [1]])
     judgments.undo(store, local.id)
-    assert rows(archive, local) == []
-    assert set(archive.correct(local, EN, {"judgment_id": name_of(archive, judged), "choice": "a"})) == {"problem"}
+    assert rows(service, local) == []
+    assert set(service.correct(local, EN, {"judgment_id": name_of(service, judged), "choice": "a"})) == {"problem"}

@@ -1,4 +1,4 @@
-"""The lead page's handlers, called as Gradio calls them: what each writes, what it shows, and who may."""
+"""The Lead page's handlers, called as Gradio calls them: their writes, their updates and their access checks."""
 
 import asyncio
 import inspect
@@ -43,13 +43,13 @@ def pressed(act, row):
 
 
 @pytest.fixture
-def gate(store):
+def auth(store):
     return Auth(store)
 
 
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory):
-    """The page, made once: making it costs more than most tests."""
+    """The page, built once, because building it takes longer than most tests."""
 
     async def made():
         store = Database(tmp_path_factory.mktemp("nobody's") / "rankloop.db")
@@ -65,11 +65,11 @@ def blocks(tmp_path_factory):
 
 
 @pytest.fixture
-def app(blocks, store, server, gate, monkeypatch):
+def app(blocks, store, server, auth, monkeypatch):
     """The page over this test's store."""
     sections = [section for parts in blocks.lead.sections.values() for section in parts]
     for owner in (blocks.lead, *sections):
-        for name, mine in (("store", store), ("gate", gate), ("client", server)):
+        for name, mine in (("store", store), ("auth", auth), ("client", server)):
             if hasattr(owner, name):
                 monkeypatch.setattr(owner, name, mine)
     # Hashing as slowly as for real would make these tests slow, and test nothing more.
@@ -84,7 +84,7 @@ def lead(app):
 
 @pytest.fixture
 def part(lead):
-    """A section by its class's name."""
+    """The sections by their classes' names."""
     every = {type(section).__name__.removesuffix("Section").lower(): section for parts in lead.sections.values() for section in parts}
     return SimpleNamespace(**every)
 
@@ -96,7 +96,7 @@ def people(store, local):
 
 @pytest.fixture
 def judge(store):
-    """Judges what comes next, the first of the comparison's completions best; `order` names others by place."""
+    """Judges the next presentation, by default with the comparison's first completion best; `order` gives another order."""
 
     def judged(annotator, order=(0, 1), **details):
         comparison, shown = queue.next_presentation(store, annotator.id)
@@ -106,16 +106,16 @@ def judge(store):
     return judged
 
 
-def sign_in(store, gate, name, *roles):
+def sign_in(store, auth, name, *roles):
     accounts.create(store, name, "long enough", roles)
-    return asking(**{gate.cookie: accounts.sign_in(store, name, "long enough")})
+    return asking(**{auth.cookie: accounts.sign_in(store, name, "long enough")})
 
 
-# ---- who may
+# ---- access
 
 
 def called(handler, request):
-    """With nothing in its fields."""
+    """Calls a handler with empty fields."""
     given = {}
     for name, parameter in inspect.signature(handler).parameters.items():
         kind = str(parameter.annotation)
@@ -127,10 +127,10 @@ def handlers(app):
     return {f"{type(fn.fn.__self__).__name__}.{fn.fn.__name__}": fn.fn for fn in app.fns.values() if hasattr(fn.fn, "__self__")}
 
 
-def test_every_handler_asks_at_the_gate(store, app, gate):
-    sign_in(store, gate, "Lea", "lead")
-    annotator = sign_in(store, gate, "Ann", "annotator")
-    researcher = sign_in(store, gate, "Res", "researcher")
+def test_every_handler_checks_access(store, app, auth):
+    sign_in(store, auth, "Lea", "lead")
+    annotator = sign_in(store, auth, "Ann", "annotator")
+    researcher = sign_in(store, auth, "Res", "researcher")
     every = handlers(app)
     assert len(every) >= 30
     for name, handler in every.items():
@@ -142,9 +142,9 @@ def test_every_handler_asks_at_the_gate(store, app, gate):
                 called(handler, researcher)
 
 
-def test_who_may_only_read_sees_no_buttons(store, lead, part, gate, waiting):
-    sign_in(store, gate, "Lea", "lead")
-    request = sign_in(store, gate, "Res", "researcher")
+def test_who_may_only_read_sees_no_buttons(store, lead, part, auth, waiting):
+    sign_in(store, auth, "Lea", "lead")
+    request = sign_in(store, auth, "Res", "researcher")
     batches.ask(store, [policies.all_versions(store)[0].id], answers=2, sampling=Sampling(), count=1, by=None)
     shown = lead.enter("comparisons", None, request)
     assert "for a lead" in shown[lead.reading]
@@ -159,13 +159,13 @@ def test_coming_to_the_page_opens_the_section_that_was_left(lead, part):
     assert part.quality.overview in lead.enter("no such section", None, HERE)
 
 
-def test_a_link_opens_its_comparison_above_the_sections_once(lead, waiting, store, gate):
+def test_a_link_opens_its_comparison_above_the_sections_once(lead, waiting, store, auth):
     opened = lead.enter("audit", waiting[0].id, HERE)
     assert "Why does bread rise?" in opened[lead.linked_item] and 'data-testid="item"' in opened[lead.linked_item]
     assert lead.enter("audit", None, HERE)[lead.linked_item] == ""
     assert "no comparison 99" in lead.enter("", 99, HERE)[lead.linked_item]
-    sign_in(store, gate, "Lea", "lead")
-    researcher = sign_in(store, gate, "Res", "researcher")
+    sign_in(store, auth, "Lea", "lead")
+    researcher = sign_in(store, auth, "Res", "researcher")
     read_only = lead.enter("", waiting[0].id, researcher)[lead.linked_item]
     assert "Why does bread rise?" in read_only and "data-act" not in read_only
 
@@ -181,7 +181,7 @@ def test_every_section_opens_in_korean_and_says_what_to_do_next(lead, part, stor
 
 def test_a_click_that_no_table_sends_is_refused_in_words(part):
     for event in (gr.EventData(None, None), gr.EventData(None, {"act": "lift", "row": "1; DROP"}), gr.EventData(None, {"row": 1})):
-        assert "reload the page" in part.exclusions.choose(event, HERE)[part.exclusions.said]
+        assert "reload the page" in part.exclusions.choose(event, HERE)[part.exclusions.message]
         assert "reload the page" in part.quality.open_item(event, HERE)
 
 
@@ -191,13 +191,13 @@ def test_a_click_that_no_table_sends_is_refused_in_words(part):
 def test_guidelines_are_published_as_versions(store, part, people):
     section = part.guidelines
     assert "No guidelines yet" in section.open(HERE)[section.versions]
-    assert "empty" in section.publish("  ", HERE)[section.said] and guidelines.current(store) is None
+    assert "empty" in section.publish("  ", HERE)[section.message] and guidelines.current(store) is None
     section.publish("# First", HERE)
     shown = section.publish("# Second <script>", HERE)
-    assert "Published" in shown[section.said]
+    assert "Published" in shown[section.message]
     assert guidelines.current(store).text == "# Second <script>" and guidelines.current(store).by_id == people.local.id
     assert shown[section.versions].count("<tr>") == 3 and "on display" in shown[section.versions]
-    assert "published already" in section.publish("# Second <script>", HERE)[section.said]
+    assert "published already" in section.publish("# Second <script>", HERE)[section.message]
     assert len(guidelines.versions(store)) == 2
     old = section.view(pressed("view", guidelines.versions(store)[1].id), HERE)
     assert "Version 1" in old and "<h1>First</h1>" in old
@@ -237,7 +237,7 @@ def test_settings_are_saved_as_a_version(store, part):
 
 
 def section_values(section):
-    """What the opened form would save, without saving it."""
+    """The values that the opened form would save."""
     from feedback_ui.lead.settings import _value
 
     values = filled(section)
@@ -270,25 +270,25 @@ def test_a_file_of_prompts_is_imported_and_its_wrong_rows_are_named(store, part,
     rows = [{"prompt": "Q1", "kind": "story", "split": "train"}, {"prompt": ""}, other]
     file.write_text("\n".join(map(json.dumps, rows)) + '\n{"prompt": "<b>', encoding="utf-8")
     shown = section.import_file(str(file), HERE)
-    assert "2 prompts added" in shown[section.said] and "2 rows were left out" in shown[section.said]
-    assert "Line 2: a message is empty" in shown[section.said] and "Line 4: not JSON" in shown[section.said]
+    assert "2 prompts added" in shown[section.message] and "2 rows were left out" in shown[section.message]
+    assert "Line 2: a message is empty" in shown[section.message] and "Line 4: not JSON" in shown[section.message]
     assert prompts.by_kind(store) == [("imported", "heldout", 1), ("story", "train", 1)]
     assert "some.jsonl" in shown[section.imports] and "2 wrong rows left out" in shown[section.imports]
-    assert "imported before" in section.import_file(str(file), HERE)[section.said]
-    assert "choose it again" in section.import_file(None, HERE)[section.said]
+    assert "imported before" in section.import_file(str(file), HERE)[section.message]
+    assert "choose it again" in section.import_file(None, HERE)[section.message]
 
 
 def test_typed_prompts_are_one_a_line_and_an_import_can_be_undone(store, part, people):
     section = part.prompts
     shown = section.add_lines("One?\n\n  Two?  \nOne?", "chat", "train", HERE)
-    assert shown[section.lines] == "" and "2 prompts added. 1 was there already." in shown[section.said]
+    assert shown[section.lines] == "" and "2 prompts added. 1 was there already." in shown[section.message]
     assert [(p.text, p.kind, p.split) for p in prompts.of_split(store)] == [("One?", "chat", "train"), ("Two?", "chat", "train")]
     assert imports.all_imports(store)[0].by_id == people.local.id
     shown = section.undo(pressed("undo", 1), HERE)
-    assert "Import 1 is undone" in shown[section.said] and prompts.of_split(store) == []
+    assert "Import 1 is undone" in shown[section.message] and prompts.of_split(store) == []
     assert "undone" in shown[section.imports] and "data-act" not in shown[section.imports]
-    assert "undone before" in section.undo(pressed("undo", 1), HERE)[section.said]
-    assert "at least one" in section.add_lines(" \n", "chat", "auto", HERE)[section.said]
+    assert "undone before" in section.undo(pressed("undo", 1), HERE)[section.message]
+    assert "at least one" in section.add_lines(" \n", "chat", "auto", HERE)[section.message]
 
 
 # ---- batches
@@ -319,15 +319,15 @@ def test_a_batch_is_asked_for_followed_and_cancelled(store, part, server, people
 
 def test_a_batch_that_will_not_do_is_refused(store, part):
     section, base = part.batches, policies.ensure_base(store, "m")
-    assert "at least one policy version" in section.ask(asked(section, []), HERE)[section.said]
-    assert "2 to 9 answers" in section.ask(asked(section, [base.id], answers=10), HERE)[section.said]
-    assert "temperature must be 0 to 2" in section.ask(asked(section, [base.id], temperature=3), HERE)[section.said]
-    assert "Longest answer is empty" in section.ask(asked(section, [base.id], longest=None), HERE)[section.said]
+    assert "at least one policy version" in section.ask(asked(section, []), HERE)[section.message]
+    assert "2 to 9 answers" in section.ask(asked(section, [base.id], answers=10), HERE)[section.message]
+    assert "temperature must be 0 to 2" in section.ask(asked(section, [base.id], temperature=3), HERE)[section.message]
+    assert "Longest answer is empty" in section.ask(asked(section, [base.id], longest=None), HERE)[section.message]
     assert batches.all_batches(store) == []
 
 
 def test_only_versions_that_can_answer_are_offered(store, part, server):
-    assert "No policy version" in part.batches.open(HERE)[part.batches.said]
+    assert "No policy version" in part.batches.open(HERE)[part.batches.message]
     base = policies.ensure_base(store, "m")
     imported, distant = policies.ensure_external(store, "somebody's"), policies.ensure_external(store, "distant")
     offered = dict(part.batches.open(HERE)[part.batches.who].choices)
@@ -397,12 +397,12 @@ def test_what_is_no_order_is_refused_with_its_cause(of_three, said, problem):
 
 def test_a_gold_answer_is_set_shown_and_measured(store, part, of_three, people, judge):
     section = part.gold
-    assert "There is no comparison 99" in section.show(99, HERE)[section.said]
-    assert "Type the number" in section.show(None, HERE)[section.said]
+    assert "There is no comparison 99" in section.show(99, HERE)[section.message]
+    assert "Type the number" in section.show(None, HERE)[section.message]
     shown = section.show(of_three.id, HERE)
     for said in ("Three?", "answer &lt;i&gt;2&lt;/i&gt;", "m</span>"):
         assert said in shown[section.opened]
-    assert "C is missing" in section.set_answer(of_three.id, "B > A", "", HERE)[section.said]
+    assert "C is missing" in section.set_answer(of_three.id, "B > A", "", HERE)[section.message]
     shown = section.set_answer(of_three.id, "B > A = C", "B is <right>", HERE)
     ids = [c.id for c in of_three.completions]
     assert gold.answer(store, of_three.id) == ((ids[1],), (ids[0], ids[2]))
@@ -416,7 +416,7 @@ def test_a_gold_answer_is_set_shown_and_measured(store, part, of_three, people, 
 
 
 def meet_gold(store, annotator, comparison, order):
-    """Judges a gold comparison as if it had been drawn for this annotator."""
+    """Judges a gold comparison as if the queue had chosen it for this annotator."""
     shown = presentations.record(store, comparison, annotator.id, purpose="gold")
     tiers = tuple((comparison.completions[place].id,) for place in order)
     return judgments.save(store, shown.id, annotator.id, verdict="rank", tiers=tiers)
@@ -431,16 +431,16 @@ def test_an_annotators_votes_are_excluded_and_lifted(store, part, people, waitin
     assert "Nothing is excluded" in section.open(HERE)[section.list]
     assert ("Ann", people.ann.id) in section.open(HERE)[section.annotator].choices
     shown = section.exclude(people.ann.id, "", "", "too fast", "One second <each>", HERE)
-    assert "2 judgments excluded" in shown[section.said] and "One second &lt;each&gt;" in shown[section.list]
+    assert "2 judgments excluded" in shown[section.message] and "One second &lt;each&gt;" in shown[section.list]
     assert not any(history.get(store, vote.id).judgment.counts for vote in votes)
     chosen = section.choose(pressed("lift", 1), HERE)
     assert chosen[section.lifted] == 1 and "Lift exclusion 1: Too fast" in chosen[section.which]
-    assert "needs a reason" in section.lift(1, " ", HERE)[section.said]
+    assert "needs a reason" in section.lift(1, " ", HERE)[section.message]
     shown = section.lift(1, "It was the other Ann", HERE)
-    assert "count again" in shown[section.said] and "data-act" not in shown[section.list]
+    assert "count again" in shown[section.message] and "data-act" not in shown[section.list]
     assert all(history.get(store, vote.id).judgment.counts for vote in votes)
-    assert "lifted before" in section.lift(1, "again", HERE)[section.said]
-    assert "Press Lift" in section.lift(None, "x", HERE)[section.said]
+    assert "lifted before" in section.lift(1, "again", HERE)[section.message]
+    assert "Press Lift" in section.lift(None, "x", HERE)[section.message]
 
 
 def test_single_judgments_and_a_day_narrow_an_exclusion(store, part, people, waiting, judge):
@@ -449,8 +449,8 @@ def test_single_judgments_and_a_day_narrow_an_exclusion(store, part, people, wai
     section.exclude(None, "", f"#{first.id}", "my own rule", "why", HERE)
     assert not history.get(store, first.id).judgment.counts and history.get(store, second.id).judgment.counts
     assert exclusions.all_exclusions(store)[0].rule == "my own rule"
-    assert "excluded" in section.exclude(people.ann.id, second.created_at[:10], "", "other", "why", HERE)[section.said]
-    assert "no judgment to exclude" in section.exclude(people.ann.id, "2999-01-01", "", "other", "why", HERE)[section.said]
+    assert "excluded" in section.exclude(people.ann.id, second.created_at[:10], "", "other", "why", HERE)[section.message]
+    assert "no judgment to exclude" in section.exclude(people.ann.id, "2999-01-01", "", "other", "why", HERE)[section.message]
 
 
 @pytest.mark.parametrize(
@@ -463,18 +463,18 @@ def test_single_judgments_and_a_day_narrow_an_exclusion(store, part, people, wai
 )  # fmt: skip
 def test_an_exclusion_of_nothing_is_refused(part, people, given, problem):
     section = part.exclusions
-    assert problem in section.exclude(*given, HERE)[section.said]
+    assert problem in section.exclude(*given, HERE)[section.message]
 
 
 def test_the_first_wrong_gold_answer_is_where_trust_ended(store, part, people, of_three):
     section = part.exclusions
     gold.set_answer(store, of_three.id, tuple((c.id,) for c in of_three.completions), None)
     settings.change(store, ProjectSettings(gold_share=0.5), None)
-    assert "no gold comparison wrongly" in section.fill_since(people.tom.id, HERE)[section.said]
+    assert "no gold comparison wrongly" in section.fill_since(people.tom.id, HERE)[section.message]
     wrong = meet_gold(store, people.tom, of_three, (1, 0, 2))
     shown = section.fill_since(people.tom.id, HERE)
     assert shown[section.since] == wrong.created_at and shown[section.rule] == "gold accuracy"
-    assert "Choose an annotator" in section.fill_since(None, HERE)[section.said]
+    assert "Choose an annotator" in section.fill_since(None, HERE)[section.message]
 
 
 def test_tables_of_quality_lead_to_the_form(lead, part, people):
@@ -507,7 +507,7 @@ def test_an_item_tells_everything_that_was_said_of_it(store, part, people, waiti
     settings.change(store, ProjectSettings(overlap=2), None)
     comparison = waiting[0]
     judge(people.ann, (0, 1), strength="slightly", rationale="Because <i>so</i>", flags=(Flag("unsafe", "knives & forks"),))
-    # Which of the two comes first is the queue's affair.
+    # Either of the two may come first.
     vote = next(vote for vote in (judge(people.tom, (1, 0)), judge(people.tom, (1, 0))) if vote.comparison_id == comparison.id)
     exclusions.exclude(store, [vote.id], rule="too fast", reason="In <1 s", by=None)
     html = part.quality.open_item(pressed("open", comparison.id), HERE)
@@ -548,26 +548,26 @@ def test_a_side_that_matters_stands_out():
 # ---- accounts
 
 
-def test_the_first_account_turns_sign_in_on(store, part, gate):
+def test_the_first_account_turns_sign_in_on(store, part, auth):
     section = part.accounts
     opened = section.open(HERE)
     assert "turns sign-in on, for good" in opened[section.warning]
     assert set(opened[section.new_roles].value) == {"annotator", "lead", "researcher"}
-    assert "needs the role lead" in section.add("Ann", "long enough", ["annotator"], HERE)[section.said]
-    assert "8" in section.add("Lea", "short", ["lead"], HERE)[section.said] and not accounts.any_accounts(store)
+    assert "needs the role lead" in section.add("Ann", "long enough", ["annotator"], HERE)[section.message]
+    assert "8" in section.add("Lea", "short", ["lead"], HERE)[section.message] and not accounts.any_accounts(store)
     shown = section.add("Lea", "long enough", ["lead"], HERE)
-    assert "sign-in is on now" in shown[section.said] and 'href=""' in shown[section.said] and shown[section.adding].visible is False
+    assert "sign-in is on now" in shown[section.message] and 'href=""' in shown[section.message] and shown[section.adding].visible is False
     assert shown[section.warning] == "" and "long enough" not in str(shown)
     with pytest.raises(Refused):
         section.open(HERE)
 
 
-def test_accounts_are_added_changed_and_disabled(store, part, gate):
-    request = sign_in(store, gate, "Lea", "lead")
+def test_accounts_are_added_changed_and_disabled(store, part, auth):
+    request = sign_in(store, auth, "Lea", "lead")
     section = part.accounts
     shown = section.add("<b>Ann</b>", "long enough", ["annotator"], request)
     ann = accounts.named(store, "<b>Ann</b>")
-    assert "may sign in now" in shown[section.said] and "&lt;b&gt;Ann" in shown[section.list] and shown[section.new_password] == ""
+    assert "may sign in now" in shown[section.message] and "&lt;b&gt;Ann" in shown[section.list] and shown[section.new_password] == ""
     opened = section.edit(pressed("edit", ann.id), request)
     assert opened[section.roles].value == ["annotator"] and opened[section.editing].visible is True
     section.set_roles(ann.id, ["annotator", "researcher"], request)
@@ -578,8 +578,8 @@ def test_accounts_are_added_changed_and_disabled(store, part, gate):
     section.disable_or_enable(ann.id, request)
     assert not accounts.get(store, ann.id).disabled
     lea = accounts.named(store, "Lea")
-    assert "only lead" in section.disable_or_enable(lea.id, request)[section.said]
-    assert "No account is chosen" in section.set_roles(None, ["lead"], request)[section.said]
+    assert "only lead" in section.disable_or_enable(lea.id, request)[section.message]
+    assert "No account is chosen" in section.set_roles(None, ["lead"], request)[section.message]
     whom = store.row("SELECT by_id FROM account_events WHERE act = 'disabled'")["by_id"]
     assert whom == lea.annotator.id
 

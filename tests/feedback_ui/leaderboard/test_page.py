@@ -1,4 +1,4 @@
-"""The Leaderboard page: who is sent what, and how figures become words and pictures."""
+"""The Leaderboard page: which roles are sent which parts, and how numbers are shown."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -36,7 +36,7 @@ def board_page(build, store):
 
 @pytest.fixture
 def asked(store, monkeypatch):
-    """A request by somebody with these roles; nobody's without any."""
+    """A request of an account with these roles; without roles, of nobody."""
     monkeypatch.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
     def request(name="", *roles, language="en"):
@@ -69,7 +69,7 @@ def judge(store, who, *, won="Zarquon-7B", lost="Vogsphere-9B", at=None, kind="h
     store.insert("judgments", said | {"created_at": at or now()})
 
 
-# ---- who is sent what
+# ---- access
 
 
 def test_an_annotator_is_sent_nothing_about_policies(board_page, store, asked):
@@ -89,7 +89,7 @@ def test_a_lead_and_a_researcher_see_the_standings(board_page, store, asked, rol
     judge(store, "Bob")
     shown = board_page.open(0, False, asked("Eve", role))
     assert "Zarquon-7B" in shown[board_page.policies]
-    # Nobody who does not judge has a name to show.
+    # Only annotators have the switch for their name.
     assert not shown[board_page.show_name].visible
 
 
@@ -222,13 +222,13 @@ def test_what_the_scores_rest_on_can_be_read():
     assert "fewer than 10 prompts" in leaderboard_view.policies(EN, board(standing("x", 1100.0)), with_switch=False)
 
 
-# ---- oneself and the others
+# ---- the visitor and the annotators
 
 
 def test_a_streak_by_hand():
     days = {(TODAY - timedelta(days=ago)).isoformat(): 1 for ago in (0, 1, 2, 4)}
     assert streak(days, TODAY) == 3
-    # Today without a judgment yet does not break it; a whole day does.
+    # A day that has just begun does not break the streak; a whole day without a judgment does.
     assert streak(days, TODAY + timedelta(days=1)) == 3
     assert streak(days, TODAY + timedelta(days=2)) == 0
     assert streak({}, TODAY) == 0

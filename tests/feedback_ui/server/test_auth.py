@@ -1,4 +1,4 @@
-"""The gate: who somebody is, and what the three roles may read and do."""
+"""Authentication, and what the three roles may read and do."""
 
 import time
 
@@ -33,7 +33,7 @@ def asking(gate, token=None, language="en"):
 
 
 def signed_in(gate, name, *roles):
-    """An account with these roles, and a request of its session."""
+    """Creates an account with these roles, and returns a request of its session."""
     if not accounts.any_accounts(gate.store):
         accounts.create(gate.store, "first", PASSWORD, ["lead"])
     accounts.create(gate.store, name, PASSWORD, roles)

@@ -1,4 +1,4 @@
-"""Whose password is looked at next, worked out by hand. No time passes but what a test lets pass."""
+"""The order of password checks, compared with orders worked out by hand. The clock is the test's own."""
 
 from contextlib import asynccontextmanager
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Desk:
-    """A queue with verbs: who comes, who is looked at, and what came of it."""
+    """A queue with methods for arriving attempts, and a record of which were checked and which refused."""
 
     def __init__(self):
         self.seconds = 0.0
@@ -42,7 +42,7 @@ class Desk:
             await self.settle()
 
     async def finish_all(self):
-        """One after the other as they are looked at, until nobody waits."""
+        """Finishes the running checks one after another until none waits."""
         done = 0
         while done < len(self.order):
             await self.finish(self.order[done])
@@ -64,7 +64,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk():
+async def queue():
     made = Desk()
     async with anyio.create_task_group() as tasks:
         await made.come(tasks, "first", place="198.51.100.1")
@@ -75,7 +75,7 @@ async def desk():
 
 async def test_two_are_looked_at_at_once():
     assert AT_ONCE == 2
-    async with desk() as (made, tasks):
+    async with queue() as (made, tasks):
         await made.come(tasks, "third")
         assert made.order == ["first", "second"]
         await made.finish("second")
@@ -83,45 +83,45 @@ async def test_two_are_looked_at_at_once():
 
 
 async def test_among_equals_the_last_to_come_goes_first():
-    async with desk() as (made, tasks):
+    async with queue() as (made, tasks):
         for label in "abc":
             await made.come(tasks, label, place=f"203.0.113.{ord(label)}")
     assert made.order == ["first", "second", "c", "b", "a"]
 
 
 async def test_who_got_it_wrong_goes_after_who_did_not():
-    async with desk() as (made, tasks):
+    async with queue() as (made, tasks):
         await made.come(tasks, "honest", name="ann", place="203.0.113.1")
         await made.come(tasks, "again", place="198.51.100.1")
     assert made.order == ["first", "second", "honest", "again"]
 
 
 async def test_at_one_address_it_is_by_name():
-    async with desk() as (made, tasks):
+    async with queue() as (made, tasks):
         await made.come(tasks, "honest", name="ann", place="198.51.100.1")
         await made.come(tasks, "again", name="nobody", place="198.51.100.1")
     assert made.order == ["first", "second", "honest", "again"]
 
 
 async def test_a_known_browser_goes_first():
-    async with desk() as (made, tasks):
+    async with queue() as (made, tasks):
         await made.come(tasks, "known", place="b" * 32, known=True)
         await made.come(tasks, "stranger", place="203.0.113.9")
     assert made.order == ["first", "second", "known", "stranger"]
 
 
 async def test_who_was_right_is_as_good_as_new():
-    async with desk() as (made, tasks):
+    async with queue() as (made, tasks):
         await made.finish("first", right=True)
         await made.come(tasks, "third", place="198.51.100.3")
         await made.come(tasks, "stranger", place="203.0.113.9")
         await made.come(tasks, "again", place="198.51.100.1")
-    # The last of two equals, where somebody who had been wrong would be after both.
+    # The newest of two equal attempts, which an attempt with failures would follow.
     assert made.order == ["first", "second", "third", "again", "stranger"]
 
 
 async def test_what_was_wrong_is_forgotten_after_an_hour():
-    async with desk() as (made, tasks):
+    async with queue() as (made, tasks):
         made.seconds += password_queue.FORGET_S + 1
         await made.come(tasks, "other", place="203.0.113.9")
         await made.come(tasks, "again", place="198.51.100.1")
@@ -130,7 +130,7 @@ async def test_what_was_wrong_is_forgotten_after_an_hour():
 
 async def test_whoever_is_last_is_refused_when_there_is_no_room(monkeypatch):
     monkeypatch.setattr(password_queue, "LONGEST_QUEUE", 2)
-    async with desk() as (made, tasks):
+    async with queue() as (made, tasks):
         await made.come(tasks, "guess 1", place="198.51.100.1")
         await made.come(tasks, "guess 2", place="198.51.100.1")
         await made.come(tasks, "honest", name="ann", place="203.0.113.1")
@@ -142,7 +142,7 @@ async def test_whoever_is_last_is_refused_when_there_is_no_room(monkeypatch):
 
 async def test_nobody_waits_for_ever(monkeypatch):
     monkeypatch.setattr(password_queue, "LONGEST_STAY_S", 0.01)
-    async with desk() as (made, tasks):
+    async with queue() as (made, tasks):
         await made.come(tasks, "third")
         await anyio.sleep(0.05)
         assert made.busy == ["third"]
@@ -170,4 +170,4 @@ async def test_what_is_remembered_is_bounded(monkeypatch):
     for number in range(200):
         async with queue.turn(Attempt(f"name {number}", Origin(f"198.51.100.{number}"))):
             pass
-    assert len(queue._in_vain) == 50
+    assert len(queue._failures) == 50

@@ -1,4 +1,4 @@
-"""The web app as a browser, a program or an attacker meets it over HTTP, with pages that are small enough to look through."""
+"""The web app over HTTP, with small pages: requests of browsers, of programs and of attackers."""
 
 import asyncio
 import http.client
@@ -55,10 +55,10 @@ def pages(gate: Auth) -> gr.Blocks:
 
 
 class Site:
-    """A served app with verbs for those who visit it."""
+    """A served app with methods for its visitors' actions."""
 
     def __init__(self, serving: Serving, gate: Auth):
-        self.serving, self.gate, self.store, self.url = serving, gate, gate.store, serving.url
+        self.serving, self.auth, self.store, self.url = serving, gate, gate.store, serving.url
 
     def get(self, path="/", **headers):
         return httpx2.get(self.url + path, headers=headers)
@@ -73,7 +73,7 @@ class Site:
         return accounts.create(self.store, name, PASSWORD, roles or ["lead", "annotator"])
 
     def cookie(self, name="Ann") -> str:
-        return f"{self.gate.cookie}={accounts.sign_in(self.store, name, PASSWORD)}"
+        return f"{self.auth.cookie}={accounts.sign_in(self.store, name, PASSWORD)}"
 
     def say(self, cookie=""):
         return self.post("/gradio_api/run/predict", {"fn_index": 0, "data": [], "session_hash": "s"}, cookie=cookie)
@@ -84,7 +84,7 @@ class Site:
         return self.post("/gradio_api/component_server", asked, cookie=cookie)
 
     def raw(self, method: str, path: str, **headers) -> http.client.HTTPResponse:
-        """Without a client that tidies the path up first."""
+        """Sends a request without normalising its path."""
         connection = http.client.HTTPConnection("127.0.0.1", self.serving.port, timeout=10)
         connection.putrequest(method, path, skip_host="host" in headers, skip_accept_encoding=True)
         for name, value in headers.items():
@@ -94,7 +94,7 @@ class Site:
 
     @contextmanager
     def streaming(self, path, cookie=""):
-        """Reads a stream in the background; gives a list that grows, and has None at its end."""
+        """Reads a stream in the background into the returned list, with None at its end."""
         heard = []
 
         def listen():
@@ -119,7 +119,7 @@ def until(condition, within_s=10.0):
 
 
 def serve(store) -> Site:
-    # In a loop that runs: Gradio opens one and never closes it where there is none.
+    # Inside a running event loop: without one, Gradio opens one and never closes it.
     async def made() -> tuple[Web, Auth]:
         gate = Auth(store)
         return Web(pages(gate), gate), gate
@@ -130,7 +130,7 @@ def serve(store) -> Site:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """Served once: each test brings a store of its own."""
+    """The app is served once; each test replaces its store."""
     store = Database(tmp_path_factory.mktemp("none") / "rankloop.db")
     site = serve(store)
     yield site
@@ -141,13 +141,13 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def site(shared, store):
-    shared.gate.store = shared.store = store
+    shared.auth.store = shared.store = store
     return shared
 
 
 @pytest.fixture
 def ann(site):
-    """Accounts are on, and Ann is signed in."""
+    """A site with accounts, where Ann is signed in."""
     site.account()
     return site.cookie()
 
@@ -314,7 +314,7 @@ def test_signing_out_ends_the_session_for_a_stolen_cookie_too(site, ann):
     assert site.say(ann).status_code == 200
     reply = site.form("/sign-out", cookie=ann)
     assert (reply.status_code, reply.headers["location"]) == (303, "/sign-in")
-    assert f'{site.gate.cookie}=""' in reply.headers["set-cookie"] and "Max-Age=0" in reply.headers["set-cookie"]
+    assert f'{site.auth.cookie}=""' in reply.headers["set-cookie"] and "Max-Age=0" in reply.headers["set-cookie"]
     assert site.say(ann).status_code == 401
     assert site.get("/sign-out", cookie=ann).status_code == 401
 
@@ -328,7 +328,7 @@ def test_a_session_that_somebody_else_laid_is_not_taken_over(site):
     assert got != laid
     assert site.say(got).json()["data"] == ["Ann"]
     assert site.say(laid).status_code == 401
-    made_up = f"{site.gate.cookie}=chosen-by-an-attacker"
+    made_up = f"{site.auth.cookie}=chosen-by-an-attacker"
     assert site.form(cookie=made_up, name="Ann", password=PASSWORD).status_code == 303
     assert site.say(made_up).status_code == 401
 
@@ -362,7 +362,7 @@ def test_a_server_function_is_refused_in_words(site, ann):
 
 
 def test_a_link_from_another_site_asks_again_as_itself(site, ann):
-    """A strict cookie does not come along with a link; a redirect would show the sign-in page to who is signed in."""
+    """A link from another site sends no strict cookie: a redirect would show the sign-in page to a signed-in user."""
     link = BROWSER | {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
     reply = site.get("/", **link)
     assert reply.status_code == 200 and 'content="0;url=/"' in reply.text and "component" not in reply.text

@@ -1,4 +1,4 @@
-"""No text is missing in a language, none is unused, and both languages say the same things."""
+"""No text is missing in a language or unused, and texts have the same placeholders in both languages."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ SAME_IN_KOREAN = {
     "run.nats", "run.stage.ppo", "run.stage.dpo", "run.stage.rloo", "run.stage.grpo", "run.stage.sft",
     "chart.loss.unit", "lead.batches.top_p", "lead.batches.top_k", "lead.quality.p", "lead.quality.p_small",
 }  # fmt: skip
-"""Texts that are a figure or the field's own name, in Korean too."""
+"""Texts that are a number or an international term, and the same in Korean."""
 
 CALLS = {"words", "label", "heading", "quiet"}
 
@@ -37,7 +37,7 @@ def places(text: str) -> set[str]:
 
 
 def asked_for() -> dict[str, Path]:
-    """The keys that the sources ask for by name."""
+    """The keys that the sources look up."""
     keys = {call.args[0].value: file for file, call in literal_calls()}
     for file, text in scripts():
         keys |= {key: file for key in re.findall(r'\bwords\("([^"$]+)"', text)}
@@ -68,7 +68,7 @@ def mentioned() -> re.Pattern[str]:
 
 def nodes() -> Iterator[tuple[Path, ast.AST]]:
     for file in ROOT.rglob("*.py"):
-        # What stands inside an f-string is a part of it, not a text of its own.
+        # A constant inside an f-string is a part of that string.
         tree = ast.parse(file.read_text(encoding="utf-8"))
         inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         yield from ((file, node) for node in ast.walk(tree) if id(node) not in inside)
@@ -186,7 +186,7 @@ def test_a_missing_text_is_said_by_name():
         ("", "en"),
     ],
 )
-def test_the_browsers_first_wish_decides(accepted, language):
+def test_the_browsers_first_preference_decides(accepted, language):
     request = Request({"type": "http", "headers": [(b"accept-language", accepted.encode())]})
     assert translator_for(request).language == language
 
@@ -197,6 +197,6 @@ def test_who_says_no_language_reads_english():
 
 
 def test_gradio_gets_a_text_that_it_can_find():
-    """One in each value: the browser puts in the first and leaves a second as it came."""
+    """A value has one translated text: the browser replaces the first and leaves a second unchanged."""
     assert label("app.data").key == "app.data"
     assert heading("app.data").count("__i18n__") == 1

@@ -46,7 +46,7 @@ texts = st.lists(st.sampled_from(NASTY) | st.text(max_size=20) | st.sampled_from
 
 
 class Inventory(HTMLParser):
-    """Every tag and attribute that a browser would find."""
+    """Collects every tag and attribute that a browser would parse."""
 
     def __init__(self, html: str):
         super().__init__()
@@ -153,7 +153,7 @@ WHOLE = {
 
 
 def lines_run(text):
-    """Lines of Python that rendering takes: what its time grows with, whatever else the machine does."""
+    """Counts the lines of Python that rendering executes, which does not depend on the machine's load."""
     count = 0
 
     def trace(frame, event, argument):
@@ -171,7 +171,7 @@ def lines_run(text):
 
 
 def grows(text_of):
-    """How many times the work of four times the text is the work of the text. Linear is 4, quadratic 16."""
+    """The ratio of the work for four times the text to the work for the text: 4 is linear, 16 quadratic."""
     markdown._render("warm")
     return lines_run(text_of(4)) / lines_run(text_of(1))
 

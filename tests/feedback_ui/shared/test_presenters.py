@@ -1,4 +1,4 @@
-"""Records to words: pure functions, checked against what a reader should see."""
+"""Presenters are pure functions from records to HTML, compared with the texts that a reader should see."""
 
 import re
 

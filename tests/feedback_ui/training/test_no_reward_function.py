@@ -66,7 +66,7 @@ def test_a_run_that_is_paid_by_code_is_not_resumed_from_the_page(training, store
 
 def test_pages_start_rounds_by_the_two_verbs_that_refuse_code():
     sources = "\n".join(f.read_text() for f in Path(feedback_ui.__file__).parent.rglob("*.py"))
-    # A figure that a page shows; it names no code.
+    # A metric that a page shows; it names no code.
     sources = sources.replace("win_rate_by_reward_function", "")
     assert "jobs.start(" in sources and "jobs.resume(" in sources
     for word in ("reward_function", ".spawn(", "jobs.create(", "jobs.requeue(", "import_module"):

@@ -1,4 +1,4 @@
-"""What the Training page says of a reward model, made of a run's validation by hand."""
+"""The validation card of the Training page, for a validation written by hand."""
 
 from copy import deepcopy
 
@@ -127,7 +127,7 @@ def test_each_surprise_links_to_its_comparison():
     html = trust_view.details(EN, a_run(FOUND), PEOPLE, JUDGED)
     assert 'href="#comparison-12" target="_blank" rel="noopener" aria-label="Open comparison 12"' in html
     assert "&lt;1%" in html and "26%" in html
-    # Of a comparison that is gone from view, all but the prompt is still said.
+    # Of a comparison that is missing, everything but the prompt is still shown.
     assert 'href="#comparison-13"' in html
     assert trust_view.compared(a_run(FOUND)) == [12, 13] and trust_view.compared(a_run()) == []
     assert "No judgment went against" in trust_view.details(EN, a_run(FOUND, surprises=[]), PEOPLE, {})
@@ -150,7 +150,7 @@ def test_the_learning_curve_shows_points_with_intervals_and_carries_on_by_two_hu
     assert (list(dots.x), list(dots.y)) == ([60, 320], [0.6, 0.68])
     assert list(dots.error_y.array) == pytest.approx([0.06, 0.05]) and list(dots.error_y.arrayminus) == pytest.approx([0.08, 0.06])
     assert (until_now.x[0], until_now.x[-1], beyond.x[0], beyond.x[-1]) == (60, 400, 400, 600)
-    # 1/2 + 0.2 sqrt(n / (n + 100)) at 300 would be 0.673; here at both ends of what is beyond.
+    # 1/2 + 0.2 sqrt(n / (n + 100)) at 300 would be 0.673; here at both ends of the extrapolation.
     assert (beyond.y[0], beyond.y[-1]) == (pytest.approx(0.5 + 0.2 * 0.8**0.5), pytest.approx(0.5 + 0.2 * (6 / 7) ** 0.5))
     assert (until_now.line.dash, beyond.line.dash) == ("solid", "dash")
 
@@ -175,7 +175,7 @@ def test_the_score_is_drawn_over_the_root_of_the_kl():
     scores, kl = points_of("scores", 0.5, 1.0, 0.8), points_of("kl", 0.0, 4.0, 9.0, 16.0)
     (line,) = charts.score_over_kl(EN, [*reversed(scores), *kl]).data
     assert (list(line.x), list(line.y), list(line.customdata)) == ([0, 2, 3], [0.5, 1.0, 0.8], [1, 2, 3])
-    # Without what was taken off, where that is known.
+    # The reward model's score without the penalty, if it is logged.
     paid_less = charts.score_over_kl(EN, [*scores, *kl, *points_of("proxy_scores", 0.7, 1.2, 1.3)])
     assert list(paid_less.data[0].y) == [0.7, 1.2, 1.3]
     # A KL that is measured on samples may come out below 0.
