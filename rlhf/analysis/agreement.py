@@ -1,6 +1,6 @@
 """Do annotators agree, and can each be relied on? Krippendorff's alpha, unanimity, left share, and figures per annotator.
 
-What each figure means, and why it is worked out so, is in docs/statistics.md. Alpha is evalica's, tests and intervals of
+What each figure means, and why it is worked out so, is in docs/research/statistics.md. Alpha is evalica's, tests and intervals of
 shares are scipy's; this module prepares the numbers, and applies alpha's formula to resampled totals for its interval.
 No torch.
 """

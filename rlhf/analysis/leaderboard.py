@@ -1,7 +1,7 @@
 """Which policy version do annotators prefer? Bradley-Terry with ties over the votes, with intervals and the win matrix.
 
 The fits are evalica's; this module prepares the numbers: pairs of completions by different versions, the groups of versions
-that have met, and replicates that draw whole prompts. What the figures mean is in docs/statistics.md. No torch.
+that have met, and replicates that draw whole prompts. What the figures mean is in docs/research/statistics.md. No torch.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ TOLERATED = (
     "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)",
     "CREATE TABLE _litestream_lock (id INTEGER)",
 )
-"""Tables that SQLite's ANALYZE and Litestream (docs/backup.md) put into a database that is theirs to look after."""
+"""Tables that SQLite's ANALYZE and Litestream (docs/how-to/back-up.md) put into a database that is theirs to look after."""
 
 _PART = re.compile(
     r"""--[^\n]*|/\*.*?\*/|\s+            # left out
