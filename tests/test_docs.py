@@ -157,6 +157,14 @@ def test_every_file_of_the_repository_that_a_document_names_exists(document):
     assert {name for name in named if not (ROOT / name).exists() and "NNN" not in name} == set()
 
 
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d.parent.name == "research"], ids=lambda d: d.name)
+def test_every_section_of_research_opens_with_its_finding(document):
+    """In bold, after the commands that gave it; lab notes and the parts of a section are free."""
+    sections = re.split(r"^## ", re.sub(r"```.*?```", "", TEXTS[document], flags=re.S), flags=re.M)[1:]
+    headed = [section.split("\n", 1) for section in sections]
+    assert [title for title, text in headed if title != "Lab notes" and not text.strip().startswith("**")] == []
+
+
 def test_readme_and_doctor_agree_on_memory_and_disk():
     text = TEXTS[ROOT / "README.md"]
     assert f"{doctor.NEEDED_MEMORY_GIB:g} GiB of free memory to train" in " ".join(text.split())
