@@ -3,7 +3,7 @@
 Real answers of the packaged default model, judged by VADER's sentiment, one vote in five turned round. Linear probes on every
 layer, ensembles, and LoRA, at several budgets of pairs; measured on prompts that nothing was learned from. Each piece is kept
 in FOLDER and never made twice: stop it at any time, or say `--minutes 9`, and start it again. Prints the tables of
-docs/reward_model.md at the end; `--plots DIR` draws them too.
+docs/research/reward-model.md at the end; `--plots DIR` draws them too.
 """
 
 from __future__ import annotations

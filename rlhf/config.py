@@ -248,7 +248,7 @@ class RoundConfig:
 
 
 PRESETS: dict[str, RoundConfig] = {
-    # As measured on the default model: docs/reward_model.md for the first, docs/ppo.md for the second.
+    # As measured on the default model: docs/research/reward-model.md for the first, docs/research/ppo.md for the second.
     "laptop": RoundConfig(reward=RewardConfig(depth=0.6, epochs=0), ppo=PPOConfig(lam=1.0, learning_rate=3e-4)),
     "tiny": RoundConfig(
         reward=RewardConfig(epochs=1, batch_size=8, min_pairs=4, reference_samples=8),

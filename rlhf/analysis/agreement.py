@@ -1,6 +1,6 @@
 """Agreement between annotators: Krippendorff's alpha, unanimity, left share, and metrics of each annotator.
 
-docs/statistics.md says what each metric means and how it is computed. evalica computes alpha, scipy the tests and the intervals
+docs/research/statistics.md says what each metric means and how it is computed. evalica computes alpha, scipy the tests and the intervals
 of shares; this module prepares the counts, and applies alpha's formula to resampled totals for its interval.
 No torch.
 """

@@ -1,7 +1,7 @@
 """Leaderboard of policy versions: Bradley-Terry with ties over the votes, with intervals and the win matrix.
 
 evalica fits the scores; this module prepares the counts: pairs of completions by different versions, the groups of versions that
-were compared, and bootstrap replicates over prompts. docs/statistics.md says what the numbers mean. No torch.
+were compared, and bootstrap replicates over prompts. docs/research/statistics.md says what the numbers mean. No torch.
 """
 
 from __future__ import annotations

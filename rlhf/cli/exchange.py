@@ -25,7 +25,7 @@ def add(verbs: Verbs) -> None:
         "--format",
         default="prompts",
         choices=formats.READABLE,
-        help="what the file holds (docs/formats.md); prompts are JSONL rows of a prompt or messages",
+        help="what the file holds (docs/reference/formats.md); prompts are JSONL rows of a prompt or messages",
     )
     p.add_argument(
         "--max-text-chars",
@@ -48,7 +48,7 @@ def add(verbs: Verbs) -> None:
 
     p = verbs.add("export", export)
     p.add_argument("file", type=Path, help="file to write (gzipped if it ends in .gz); with --format native a new folder")
-    p.add_argument("--format", default="trl", choices=formats.WRITABLE, help="docs/formats.md shows a row of each")
+    p.add_argument("--format", default="trl", choices=formats.WRITABLE, help="docs/reference/formats.md shows a row of each")
     p.add_argument("--include-simulated", action="store_true", help="simulated judgments too, marked as such")
     p.add_argument("--names", action="store_true", help="annotators by name; by pseudonym otherwise")
     p.add_argument(

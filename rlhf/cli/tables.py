@@ -1,4 +1,4 @@
-"""Agreement and leaderboard as text for a terminal. docs/statistics.md says what the numbers mean."""
+"""Agreement and leaderboard as text for a terminal. docs/research/statistics.md says what the numbers mean."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlhf.safe_output import one_line
 
 NO_VOTES = "no votes yet: judge some comparisons on the Compare page, or import some"
 NO_SIMULATED = "Votes of people only; --include-simulated adds the others."
-MEANING = "Intervals are at 95%. What each figure means is in docs/statistics.md."
+MEANING = "Intervals are at 95%. What each figure means is in docs/research/statistics.md."
 
 
 def agreement(result: Agreement) -> str:

@@ -1,7 +1,7 @@
 """The formulas of PPO on token sequences, pure and by themselves. Masks are true on response tokens.
 
 Sources: Schulman 2015 (GAE, arXiv 1506.02438), Schulman 2017 (PPO, 1707.06347), Ziegler 2019 (1909.08593), Schulman 2020
-(Approximating KL Divergence, joschu.net/blog/kl-approx.html). docs/ppo.md has the whole list, with the test of each.
+(Approximating KL Divergence, joschu.net/blog/kl-approx.html). docs/research/ppo.md has the whole list, with the test of each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Proximal policy optimisation of a LoRA policy against a reward model, as one readable loop.
 
 The step reads as the paper: collect, turn scores into rewards, estimate advantages, update. The formulas are in
-`ppo_math`, the experience in `rollout`, what is paid in `scoring`; docs/ppo.md says where each detail comes from and which
+`ppo_math`, the experience in `rollout`, what is paid in `scoring`; docs/research/ppo.md says where each detail comes from and which
 test proves it. A state that is saved after a step and loaded again goes on bit for bit.
 """
 

@@ -2,7 +2,7 @@
 
 Scores are about whole answers: a mean over them, or a sum. So a position's value is linear not in its own hidden state
 alone, but also in the mean over the answer so far, and in that mean as far as the answer has come, which is a sum.
-(docs/benchmarks.md has what that is worth.) The head starts at 0, or at the linear fit to the returns of one batch that the
+(docs/research/benchmarks.md has what that is worth.) The head starts at 0, or at the linear fit to the returns of one batch that the
 untrained policy drew: the reward model's own weights cannot be taken over, for it reads another layer, through another adapter.
 """
 
@@ -17,7 +17,7 @@ from rlhf.ppo.ppo_math import gae, rewards_with_kl
 L2 = 30.0
 """Penalty per squared weight on standardised inputs, beside the mean squared error.
 
-Positions of one answer have one score, so answers are the cases, and a batch holds few (docs/ppo.md has what others did).
+Positions of one answer have one score, so answers are the cases, and a batch holds few (docs/research/ppo.md has what others did).
 """
 
 

@@ -2,7 +2,7 @@
 
 Reads prompt + answer + end-of-sequence, whether or not the model ended the answer itself, so that a score never depends
 on the token limit alone. The head reads the mean of the hidden states over the answer: with a few hundred votes that is
-learned sooner than a summary in the last token (docs/reward_model.md). Leaves out where pairs come from (`pairs`) and what
+learned sooner than a summary in the last token (docs/research/reward-model.md). Leaves out where pairs come from (`pairs`) and what
 they ask for (`objective`).
 """
 

@@ -26,7 +26,7 @@ TOLERATED = (
     "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)",
     "CREATE TABLE _litestream_lock (id INTEGER)",
 )
-"""Tables that SQLite itself, its ANALYZE, and Litestream (docs/backup.md) add to a database."""
+"""Tables that SQLite itself, its ANALYZE, and Litestream (docs/how-to/back-up.md) add to a database."""
 
 _TOKEN = re.compile(
     r"""--[^\n]*|/\*.*?\*/|\s+            # whitespace and comments

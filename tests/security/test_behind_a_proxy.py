@@ -1,4 +1,4 @@
-"""The proxies of docs/deploy.md, with the files that stand there: real nginx and Caddy over TLS, before the real app.
+"""The proxies of docs/how-to/deploy.md, with the files that stand there: real nginx and Caddy over TLS, before the real app.
 
 Only addresses, names and certificates are put in. Left out where the proxy is not installed (`apt-get install nginx caddy`).
 """
@@ -29,7 +29,7 @@ from storage.content import comparisons, completions, policies, prompts
 from storage.core.records import Sampling
 from storage.people import accounts
 
-DEPLOY = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
+DEPLOY = (Path(__file__).parents[2] / "docs" / "how-to" / "deploy.md").read_text()
 PASSWORD = "correct horse"
 WORDS = [f"word{number} " for number in range(15)]
 WORD_S = 0.15

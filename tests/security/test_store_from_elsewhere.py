@@ -131,7 +131,7 @@ def test_another_programs_database_is_left_alone(tmp_path):
     [
         ("ANALYZE",),
         ("VACUUM",),
-        # As Litestream makes them in every database that it copies (docs/backup.md).
+        # As Litestream makes them in every database that it copies (docs/how-to/back-up.md).
         ("CREATE TABLE IF NOT EXISTS _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)",
          "CREATE TABLE IF NOT EXISTS _litestream_lock (id INTEGER)"),
     ],

@@ -77,7 +77,7 @@ def test_agreement_as_text(capsys, data, store):
     assert any(line[:3] == ["Krippendorff's", "alpha,", "ordinal"] and "to" in line for line in lines)
     assert ["annotator", "votes", "excluded", "median", "left", "share", "p", "agrees"] in lines
     assert any(line[:5] == ["Ann", "11", "1", "12.3", "s"] for line in lines)
-    assert "--include-simulated" in said and "docs/statistics.md" in said
+    assert "--include-simulated" in said and "docs/research/statistics.md" in said
 
 
 def test_leaderboard_as_json(capsys, data, store):

@@ -1,4 +1,4 @@
-"""How far PPO's first ratio is from 1 on the packaged default model, in both precisions; docs/ppo.md says so."""
+"""How far PPO's first ratio is from 1 on the packaged default model, in both precisions; docs/research/ppo.md says so."""
 
 from dataclasses import replace
 

@@ -441,7 +441,7 @@ def test_a_checkpoint_whose_values_another_version_read_is_refused_and_leaves_th
     assert all(torch.equal(p, before[n]) for n, p in fresh.policy.items()) and fresh.step_done == 0
 
 
-# Details that are easily lost; docs/ppo.md says where each comes from.
+# Details that are easily lost; docs/research/ppo.md says where each comes from.
 
 
 def test_tokens_are_drawn_from_the_whole_distribution(tiny_folder, monkeypatch):
@@ -483,7 +483,7 @@ def test_the_optimiser_and_its_defaults_are_those_of_the_implementation_details(
     assert [g["lr"] for g in groups] == [CONFIG.learning_rate, CONFIG.value_learning_rate]
     default = PPOConfig()
     assert (default.gamma, default.lam, default.clip, default.value_clip, default.value_coef) == (1.0, 0.95, 0.2, 0.2, 0.1)
-    # What is not as there is said in docs/ppo.md.
+    # What is not as there is said in docs/research/ppo.md.
     assert (default.epochs, default.kl_coef, default.kl_target, default.whiten_rewards) == (2, 0.05, 6.0, False)
 
 

@@ -1,4 +1,4 @@
-"""docs/formats.md: its examples are what is written, and read; every format is in it."""
+"""docs/reference/formats.md: its examples are what is written, and read; every format is in it."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from storage.exchange import imports
 from storage.exchange.formats import FORMATS, READABLE, WRITABLE
 
-TEXT = (Path(__file__).parents[3] / "docs" / "formats.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[3] / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```(?:json|csv)\n(.*?)```", TEXT, flags=re.S)
 PSEUDONYM = "3f9a0c51d2e8"
 SHOWN = [name for name in FORMATS if name not in ("plain", "parquet")]

@@ -1,0 +1,364 @@
+"""Writes the pages of docs/reference from the code: `python docs/reference/generate.py`.
+
+Every fact comes from the code that holds it: options from `rlhf.config`, commands from the argument parser, tables from the
+migrations, requests from the policy server's OpenAPI description, formats from `storage.exchange.formats`. What a metric means
+stands here alone, because the code has only its name; a name without a meaning is an error.
+`--check` writes nothing, and exits with 1 if a page differs. tests/test_reference.py runs the same comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+METRICS = {
+    "objective/scores": ("reward units", "Mean score of the step's completions, as PPO learns from it: after penalties."),
+    "objective/scores_std": ("reward units", "Standard deviation of those scores."),
+    "objective/proxy_scores": ("reward units", "Mean score by the reward model, before penalties."),
+    "objective/disagreement": ("reward units", "Mean standard deviation over the heads of an ensemble; 0 with one head."),
+    "objective/conservative_scores": ("reward units", "Proxy score minus disagreement."),
+    "objective/kl": ("nats per completion", "KL from the policy to the reference, on the policy's own completions."),
+    "objective/sqrt_kl": ("square root of nats", "Square root of that KL: the horizontal axis of Gao 2023."),
+    "objective/kl_coef": ("reward units per nat", "Coefficient of the KL penalty in this step."),
+    "objective/rewards": ("reward units", "Mean over completions of the summed rewards: the score minus the KL penalty."),
+    "policy/entropy_avg": ("nats per token", "Mean entropy of the policy's next-token distribution."),
+    "policy/approxkl_avg": ("nats per token", "Estimated KL to the policy that sampled the batch."),
+    "policy/clipfrac_avg": ("share, 0 to 1", "Share of tokens whose probability ratio the policy loss clips."),
+    "policy/grad_norm": ("", "Global norm of the policy's gradient before clipping."),
+    "policy/epochs": ("epochs", "Epochs of this step; fewer than asked where `--ppo-epoch-kl-stop` ended them."),
+    "loss/policy_avg": ("", "Policy loss."),
+    "loss/value_avg": ("", "Value loss, before its coefficient."),
+    "loss/ptx_avg": ("nats per token", "Loss on demonstrations, where `--ppo-ptx-coef` is on."),
+    "val/response_length": ("tokens", "Mean length of the completions."),
+    "val/finished": ("share, 0 to 1", "Share of completions that ended with the end token."),
+    "val/ratio": ("", "Mean probability ratio of the policy to the one that sampled. Close to 1."),
+    "val/clipfrac_avg": ("share, 0 to 1", "Share of tokens whose value the value loss clips."),
+    "val/explained_variance": (
+        "at most 1",
+        "Share of the variance of the returns that the values explain. 0: no better than their mean.",
+    ),
+    "reward/loss": ("nats per pair", "Preference loss of the reward model's fine-tuning."),
+    "reward/accuracy": ("share, 0 to 1", "Share of the batch's pairs that the reward model orders as the annotator did."),
+    "reward/heldout_accuracy": ("share, 0 to 1", "The same on the held-out pairs."),
+    "time/STAGE": ("seconds", "Wall time of a stage: `snapshot`, `reward`, the method, `evaluate`, `register`."),
+}
+"""Unit and meaning of each metric."""
+
+# Names that the code puts together while it runs, and what they come to.
+ASSEMBLED = {"time/{self._stage}": ["time/STAGE"], "reward/{name}": ["reward/loss", "reward/accuracy"]}
+
+METRIC_NAME = re.compile(r"""f?["']((?:objective|policy|val|loss|reward|time)/[A-Za-z_{}.]+)["']""")
+
+
+def page(title: str, introduction: str, *parts: str) -> str:
+    made = "<!-- Written by docs/reference/generate.py. Change the code that it reads, then run it again. -->"
+    return "\n\n".join([f"# {title}", made, introduction, *parts]) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def code(value: Any) -> str:
+    return f"`{value}`"
+
+
+def options_page() -> str:
+    from rlhf import config
+
+    defaults, laptop, tiny = ({o.name: o for o in config.options(p)} for p in (config.RoundConfig(), *_presets("laptop", "tiny")))
+    choices: dict[str, Sequence[str]] = getattr(config, "CHOICES", {})
+    sections: dict[str, list[list[str]]] = {}
+    for name, option in defaults.items():
+        accepted = getattr(option, "choices", None) or choices.get(name)
+        kind = ", ".join(map(code, accepted)) if accepted else KINDS.get(option.type, "") + (" or off" if option.optional else "")
+        values = [_value(found[name].default) for found in (defaults, laptop, tiny)]
+        if laptop[name].default == tiny[name].default == option.default:
+            values = [values[0], "", ""]
+        sections.setdefault(_section(name, defaults), []).append([code(f"--{name}"), kind, *values, option.help])
+    head = ["option", "values", "default", "laptop", "tiny", "what it sets"]
+    return page(
+        "Options of a round",
+        "Every option of `rankloop train`; the form of the Training page has the same ones. `--preset` chooses a column: `laptop` is the "
+        "preset that is used without `--preset`, `tiny` is for trying out. An empty cell is the default. `train --help` prints the same.",
+        *(f"## {title}\n\n{table(head, rows)}" for title, rows in sections.items()),
+    )
+
+
+KINDS = {str: "text", int: "whole number", float: "number", bool: "on or off"}
+
+
+def _presets(*names: str) -> list[Any]:
+    from rlhf.config import PRESETS
+
+    return [PRESETS[name] for name in names]
+
+
+def _section(name: str, names: Iterable[str]) -> str:
+    """The first word of the name, where other options share it."""
+    first = name.split("-")[0]
+    return first if sum(other.startswith(f"{first}-") for other in names) > 1 else "The round itself"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "off"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def command_line_page() -> str:
+    from launch import build_parser
+
+    parts = []
+    for name, parser in _verbs(build_parser()):
+        rows = [row for action in parser._actions if (row := _argument(action, name))]
+        usage = " ".join(["rankloop", name, *(_positional(a) for a in parser._actions if not a.option_strings)])
+        more = "\n\nThen the [options of the round](options.md)." if name == "train" else ""
+        listed = table(["argument", "default", "what it sets"], rows)
+        parts.append(f"## {name}\n\n{parser.description or ''}\n\n```text\n{usage} [options]\n```\n\n{listed}{more}")
+    return page(
+        "Command line",
+        "`rankloop` is the same as `python launch.py`. `rankloop` alone means `rankloop serve`. The exit status is 0 when the work is "
+        "done, 1 when it is not well, 2 when it is refused, and 130 after Ctrl-C. Every verb takes `--help`.",
+        *parts,
+    )
+
+
+def _verbs(parser: argparse.ArgumentParser, before: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, under in action.choices.items():
+                inner = list(_verbs(under, f"{before}{name} "))
+                yield from inner or [(before + name, under)]
+
+
+def _positional(action: argparse.Action) -> str:
+    name = str(action.metavar or action.dest).upper()
+    return f"[{name}]" if action.nargs in ("?", "*") else name
+
+
+def _argument(action: argparse.Action, verb: str) -> list[str] | None:
+    from rlhf.config import PRESETS, options
+
+    round_options = {f"--{option.name}" for option in options(PRESETS["laptop"])}
+    if isinstance(action, argparse._HelpAction) or (verb == "train" and set(action.option_strings) & round_options):
+        return None
+    takes = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+    name = code(", ".join(action.option_strings) + takes) if action.option_strings else code(_positional(action))
+    nothing = action.nargs == 0 or action.default is None or action.default in ("", argparse.SUPPRESS, [])
+    default = "" if nothing else code(action.default)
+    text = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
+    if action.choices is not None:
+        text += f": {', '.join(map(code, action.choices))}" if text else ", ".join(map(code, action.choices))
+    return [name, default, text]
+
+
+def metrics_page() -> str:
+    written = set()
+    for file in (ROOT / "rlhf").rglob("*.py"):
+        for name in METRIC_NAME.findall(file.read_text(encoding="utf-8")):
+            written |= set(ASSEMBLED.get(name, [name]))
+    if written != set(METRICS):
+        raise SystemExit(
+            f"METRICS in docs/reference/generate.py: without a meaning {written - set(METRICS)}, no longer written {set(METRICS) - written}"
+        )
+    rooms: dict[str, list[list[str]]] = {}
+    for name, (unit, meaning) in METRICS.items():
+        rooms.setdefault(name.split("/")[0], []).append([code(name), unit, meaning])
+    return page(
+        "Metrics",
+        "A metric is a number that a round logs at a step; it is a row of the table `metrics` in the [store](store-schema.md). The names "
+        "are TRL's where TRL has the metric. RLOO and GRPO log under these names too; what only their trainer knows stands under "
+        "`rloo/` or `grpo/`, and the metrics of DPO and SFT under `dpo/` and `sft/`, with TRL's names.",
+        *(f"## {room}/\n\n{table(['metric', 'unit', 'meaning'], rows)}" for room, rows in rooms.items()),
+    )
+
+
+def http_api_page() -> str:
+    from rlhf.generation.server import build_server
+    from rlhf.serving import limits
+
+    # The description needs neither a model nor a queue: only a request would.
+    described = build_server(None, None).openapi()  # type: ignore[arg-type]
+    parts = []
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            heading = f"## {method.upper()} {path}"
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+            parts.append(f"{heading}\n\n{ROUTES[path]}" + (f"\n\n{_fields(described, body)}" if body else ""))
+    rows = [[code(name), f"{value:,}", _documented(limits, name)] for name, value in vars(limits).items() if name.isupper()]
+    return page(
+        "HTTP API of the policy server",
+        "The policy server speaks OpenAI's chat protocol at 127.0.0.1, so that other programs can ask the base model and every tuned "
+        'version. Its port stands in `data/logs/policy-server.log`. An error is `{"error": {"message": ...}}` and says the limit, what was '
+        "found and what to do. The web application has no public API: its routes are for its own pages.",
+        *parts,
+        f"## Limits\n\n{table(['limit', 'value', 'of what'], rows)}\n\nWhat the server does when a limit is passed: "
+        "[guide for researchers](../guide/researcher.md#limits-of-the-policy-server).",
+    )
+
+
+ROUTES = {
+    "/status": "Whether the server is ready, and what it is generating for the queue of comparisons.",
+    "/v1/models": "The base model and every policy version of the store, as OpenAI lists models.",
+    "/v1/chat/completions": "An answer to a conversation; with `stream` as server-sent events, which end with `data: [DONE]`.",
+}
+"""What each route is for: the server's handlers have no docstrings, because nobody publishes them."""
+
+
+def _fields(described: dict[str, Any], schema: dict[str, Any]) -> str:
+    schemas = described["components"]["schemas"]
+    name = schema["$ref"].rsplit("/", 1)[-1]
+    rows, more = [], []
+    for field, details in schemas[name]["properties"].items():
+        found = details.get("anyOf", [details])[0]
+        limits = [f"{word} {_number(found[key])}" for key, word in BOUNDS.items() if key in found]
+        kind = found.get("type", "")
+        if "enum" in found:
+            kind = ", ".join(map(code, found["enum"]))
+        if kind == "array":
+            more.append(found["items"])
+            kind = f"list of {found['items']['$ref'].rsplit('/', 1)[-1]}"
+        default = "required" if field in schemas[name].get("required", []) else code(json.dumps(details.get("default")))
+        rows.append([code(field), kind, ", ".join(limits), default])
+    return "\n\n".join([f"`{name}`:\n\n{table(['field', 'type', 'bounds', 'default'], rows)}", *(_fields(described, one) for one in more)])
+
+
+def _number(value: float) -> str:
+    """A large bound is one of the form 2^n, which a float holds exactly."""
+    return f"2^{int(value).bit_length() - 1}" if value > 2**53 else f"{value:g}" if value < 1000 else f"{value:,.0f}"
+
+
+BOUNDS = {
+    "minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below",
+    "minLength": "characters at least", "maxLength": "characters at most", "minItems": "items at least", "maxItems": "items at most",
+}  # fmt: skip
+
+
+def _documented(module: Any, name: str) -> str:
+    """The docstring under a constant."""
+    found = re.search(rf'^{name} = [^\n]*\n"""([^"]+)"""', Path(module.__file__).read_text(encoding="utf-8"), flags=re.M)
+    return found[1] if found else name.replace("_", " ").capitalize() + "."
+
+
+def store_schema_page() -> str:
+    from storage.core import migrations
+    from storage.core.database import Database
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rankloop.db"
+        Database(path)
+        with sqlite3.connect(path) as db:
+            made = db.execute(
+                "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY rowid"
+            ).fetchall()
+            parts = [_table(db, name, made) for kind, name, *_ in made if kind == "table" and name[0] != "_"]
+            views = [[code(name), ", ".join(code(c[1]) for c in _columns(db, name))] for kind, name, *_ in made if kind == "view"]
+        db.close()
+    files = [[code(name), _first_comment(migrations, name)] for name in migrations.NAMES]
+    return page(
+        "Schema of the store",
+        "The store is one SQLite file, `rankloop.db`, in the data folder. Ids are integers, lists and objects are JSON text, times are "
+        "ISO 8601 text in UTC. What people did is append-only: a correction is a new row that `supersedes` an older one, and triggers "
+        "refuse to change or delete the rest. This is the schema after every migration.",
+        f"## Migrations\n\n{table(['migration', 'what it adds'], files)}",
+        *parts,
+        f"## Views\n\n{table(['view', 'columns'], views)}",
+    )
+
+
+def _columns(db: sqlite3.Connection, name: str) -> list[tuple[Any, ...]]:
+    return db.execute(f'PRAGMA table_info("{name}")').fetchall()
+
+
+def _table(db: sqlite3.Connection, name: str, made: list[tuple[str, str, str, str]]) -> str:
+    to = {row[3]: f"`{row[2]}`" for row in db.execute(f'PRAGMA foreign_key_list("{name}")')}
+    sql = next(text for kind, other, _, text in made if (kind, other) == ("table", name))
+    one_of = {column: ", ".join(re.findall(r"'([^']*)'", values)) for column, values in re.findall(r"CHECK \((\w+) IN \(([^)]*)\)\)", sql)}
+    rows = []
+    for _, column, kind, required, default, key in _columns(db, name):
+        rule = "key" if key else "required" if required else ""
+        rows.append(
+            [code(column), kind.lower(), rule, "" if default is None else code(default), one_of.get(column, ""), to.get(column, "")]
+        )
+    more = [
+        f"{title}: {', '.join(found)}."
+        for title, sort in (("Indexes", "index"), ("Triggers", "trigger"))
+        if (found := [code(other) for kind, other, of, _ in made if kind == sort and of == name])
+    ]
+    return "\n\n".join([f"## {name}", table(["column", "type", "rule", "default", "one of", "row of"], rows), *more])
+
+
+def _first_comment(package: Any, name: str) -> str:
+    text = (Path(package.__file__).parent / f"{name}.sql").read_text(encoding="utf-8")
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("--"):
+            break
+        lines.append(line.removeprefix("--").strip())
+    return " ".join(lines)
+
+
+FORMATS_BLOCK = re.compile(r"(<!-- formats: written by generate.py -->\n).*?(<!-- end -->)", flags=re.S)
+
+
+def formats_page() -> str:
+    """The page that people wrote, with the table of the formats in it written anew."""
+    from storage.exchange.formats import FORMATS, NATIVE
+
+    rows = []
+    for name, found in FORMATS.items():
+        container = found.container or "by the file's name and first bytes"
+        rows.append([code(name), "yes" if found.read else "", "yes" if found.write else "", found.unit, container])
+    rows.append([code(NATIVE), "yes", "yes", "rows of every table", "folder"])
+    listed = table(["format", "read", "written", "what a row stands for", "kind of file"], rows)
+    return FORMATS_BLOCK.sub(lambda found: f"{found[1]}\n{listed}\n\n{found[2]}", (HERE / "formats.md").read_text(encoding="utf-8"))
+
+
+PAGES = {
+    "options.md": options_page,
+    "command-line.md": command_line_page,
+    "metrics.md": metrics_page,
+    "http-api.md": http_api_page,
+    "store-schema.md": store_schema_page,
+    "formats.md": formats_page,
+}
+
+
+def stale() -> list[str]:
+    """The pages that are not what this script writes."""
+    return [name for name, make in PAGES.items() if not (HERE / name).exists() or (HERE / name).read_text(encoding="utf-8") != make()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Writes the pages of docs/reference from the code.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page differs")
+    if parser.parse_args().check:
+        differing = stale()
+        print("\n".join(f"docs/reference/{name} is not what generate.py writes" for name in differing), end="\n" if differing else "")
+        return 1 if differing else 0
+    for name, make in PAGES.items():
+        (HERE / name).write_text(make(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    raise SystemExit(main())
