@@ -82,7 +82,9 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
     model = fit_reward(config, backbone, snapshot, train, run_dir, progress)
     scorer = (
-        model if function is None else FunctionReward(function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)])
+        model
+        if function is None or config.reward_function is None
+        else FunctionReward(function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)])
     )
     tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
     kept = tune(store, config, backbone, scorer, snapshot, train, ideal_answers, run_dir, progress)
@@ -131,7 +133,8 @@ def take_prompts(store: Database, run_dir: Path) -> tuple[list[Prompt], list[Pro
     if not file.is_file():
         write_json_atomic(file, [p.id for p in prompts.of_split(store)])
     frozen = set(json.loads(file.read_text()))
-    return tuple([p for p in prompts.of_split(store, split) if p.id in frozen] for split in ("train", "heldout"))
+    train, heldout = ([p for p in prompts.of_split(store, split) if p.id in frozen] for split in ("train", "heldout"))
+    return train, heldout
 
 
 def write_json_atomic(file: Path, value: Any) -> None:
@@ -193,7 +196,8 @@ def fit_reward(
         progress.log(step, figures)
         if measured_on and (step == total or step % max(1, total // 4) == 0):
             chosen, rejected = evaluation.pair_scores(backbone, model, measured_on, progress.check)
-            progress.log(step, {"reward/heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected).value})
+            if (accuracy := evaluation.accuracy_on_votes(chosen, rejected)) is not None:
+                progress.log(step, {"reward/heldout_accuracy": accuracy.value})
         progress.on_progress()
 
     def on_features(features: Features) -> None:
@@ -332,7 +336,7 @@ def evaluate(
     heldout: list[Prompt],
     before: list[Answer],
     progress: Progress,
-) -> dict:
+) -> dict[str, Any]:
     """Everything that is reported of the round, on prompts that nothing was learned from."""
     judge = declared_rule(store, snapshot)
     measured_on = pairs.of_split(snapshot, "heldout")
@@ -448,7 +452,9 @@ def declared_rule(store: Database, snapshot: list[pairs.PreferencePair]) -> Labe
     if not behind:
         return None
     judged = judgments.active(store, kinds=("simulated",))
-    judges = {LabelRule.from_json(rule) for rule in {j.annotator.rule for j in judged if j.judgment.id in behind}}
+    rules = {j.annotator.rule for j in judged if j.judgment.id in behind}
+    # The store lets no simulated annotator be without a rule.
+    judges = {LabelRule.from_json(rule) for rule in rules if rule is not None}
     return judges.pop() if len(judges) == 1 else None
 
 

@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import torch
+
 from rlhf import model_files
 from rlhf.generation.fair_lock import FairLock
 from rlhf.generation.sampling import DecodeStep, collect_sequences, generator, stream
 from rlhf.models.backbone import Backbone
+from rlhf.safe_files import ModelError
 from rlhf.serving.filler import GeneratedCompletion
 from rlhf.serving.limits import LONGEST_PROMPT
 from storage.content import policies
@@ -130,17 +133,22 @@ class Engine:
             self._add_active_chats(-1)
 
     def _steps(
-        self, version: PolicyVersion, prompts: Sequence[Sequence[int]], sampling: Sampling, rng, on_progress: Callable[[], None]
+        self,
+        version: PolicyVersion,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        rng: torch.Generator,
+        on_progress: Callable[[], None],
     ) -> Iterator[DecodeStep]:
         """The steps of `stream`, each in its turn and through the version's adapter."""
         steps = stream(self.backbone, prompts, sampling, rng, in_chunks=True)
-        ended = object()
         while True:
             on_progress()
             with self._turns, self.backbone.use_adapter(self._adapter(version)):
-                step = next(steps, ended)
-            if step is ended:
-                return
+                try:
+                    step = next(steps)
+                except StopIteration:
+                    return
             # None is a part of the prompts that was read.
             if step is not None:
                 yield step
@@ -155,7 +163,9 @@ class Engine:
             try:
                 folder = policies.adapter_folder(self.store, version)
             except StoreError as error:
-                raise model_files.ModelError(str(error)) from error
+                raise ModelError(str(error)) from error
+            if folder is None:
+                return None
             self.backbone.load_adapter(name, folder)
         return name
 

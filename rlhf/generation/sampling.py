@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 
 from rlhf.models.backbone import Backbone, pad_left, positions
 from rlhf.models.decoder import BatchKVCache, CachedHidden, Decoder
-from rlhf.models.lm_head import TokenLogprobs, UnnormalizedSoftmax, row_blocks
-from rlhf.models.lora import cast_weight_cache
+from rlhf.models.lm_head import UnnormalizedSoftmax, row_blocks
+from rlhf.models.lora import CastWeights, cast_weight_cache
 from storage.core.records import Sampling
 
 
@@ -36,6 +37,15 @@ CHUNK_COLUMNS, CHUNK_TOKENS = 512, 2048
 
 COMPACT_AT = 0.75
 """Rows that have ended leave the batch when no more than this share of it is still open."""
+
+
+class SampledTokenStats(NamedTuple):
+    """Of the distribution that each row's token was sampled from."""
+
+    logprobs: Float[Tensor, " b"]
+    """Of the sampled token, in nats."""
+    entropy: Float[Tensor, " b"]
+    """In nats."""
 
 
 class StepStats(NamedTuple):
@@ -81,8 +91,11 @@ class PrefixActivationCache:
         """Inside, what the decoder reads is caught, to be kept afterwards."""
         stack = ExitStack()
         for depth in self.depths:
-            stack.enter_context(self.decoder.record_hidden(depth, lambda hidden, depth=depth: self._caught.update({depth: hidden})))
+            stack.enter_context(self.decoder.record_hidden(depth, partial(self._record, depth)))
         return stack
+
+    def _record(self, depth: int, hidden: Tensor) -> None:
+        self._caught[depth] = hidden
 
     def keep(self, placed: Callable[[Tensor], Tensor]) -> None:
         """Keeps what was caught last, put in its place among all rows."""
@@ -92,6 +105,32 @@ class PrefixActivationCache:
     def below(self, depth: int) -> CachedHidden | None:
         """[rows, prompt + drawn + 1, d], prompts padded on the left; means nothing after a row's end. None for no layers."""
         return CachedHidden(depth, torch.cat(self._pieces[depth], dim=1)) if depth else None
+
+
+@overload
+def stream(
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    rng: torch.Generator,
+    *,
+    return_stats: bool = False,
+    kept: PrefixActivationCache | None = None,
+    in_chunks: Literal[False] = False,
+) -> Iterator[DecodeStep]: ...
+
+
+@overload
+def stream(
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    rng: torch.Generator,
+    *,
+    return_stats: bool = False,
+    kept: PrefixActivationCache | None = None,
+    in_chunks: bool,
+) -> Iterator[DecodeStep | None]: ...
 
 
 @torch.no_grad()
@@ -121,14 +160,14 @@ def stream(
     place = {prompt: i for i, prompt in enumerate(distinct)}
     ids, mask = (x.to(backbone.device) for x in pad_left(distinct, backbone.pad_id))
     cache = BatchKVCache(backbone.base.config, backbone.prefix_length + ids.shape[1] + sampling.max_new_tokens + 1)
-    rounded = {}
+    cast_weights: dict[tuple[nn.Module, str], CastWeights] = {}
     places, width = positions(mask), ids.shape[1]
     columns = max(1, min(CHUNK_COLUMNS, CHUNK_TOKENS // len(distinct))) if in_chunks and cache.can_drop_rows else width
     for start in range(0, max(width, 1), max(columns, 1)):
         if start:
             yield None
         part = slice(start, start + columns)
-        with kept.recording(), cast_weight_cache(rounded):
+        with kept.recording(), cast_weight_cache(cast_weights):
             hidden = backbone.decoder.read(ids[:, part], mask[:, : part.stop], positions=places[:, part], cache=cache.cache)[:, -1]
     rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=backbone.device)
     kept.keep(lambda caught: caught[rows])
@@ -145,16 +184,18 @@ def stream(
         return _scatter_rows(of_rows, alive, total, otherwise)
 
     for position in range(sampling.max_new_tokens):
-        token, said = sample_token(backbone.logits(hidden), sampling, rng, return_stats=return_stats)
+        token, token_stats = sample_token(backbone.logits(hidden), sampling, rng, return_stats=return_stats)
         token = torch.where(is_open, token, backbone.pad_id)
-        stats = StepStats(placed(said.logprobs), placed(said.entropy), placed(hidden)) if return_stats else None
+        stats = None
+        if token_stats is not None:
+            stats = StepStats(placed(token_stats.logprobs), placed(token_stats.entropy), placed(hidden))
         yield DecodeStep(placed(token, backbone.pad_id), placed(is_open, False), stats)
         is_open = is_open & (token != backbone.eos_id)
         remaining = int(is_open.sum())
         if not remaining or position + 1 == sampling.max_new_tokens:
             break
         places, mask = mask.sum(-1, keepdim=True), _extend_mask(mask, 1)
-        with kept.recording(), cast_weight_cache(rounded):
+        with kept.recording(), cast_weight_cache(cast_weights):
             hidden = backbone.decoder.read(token[:, None], mask, positions=places, cache=cache.cache)[:, -1]
         kept.keep(placed)
         # Only now, so that the token that ended a row was read too.
@@ -165,7 +206,7 @@ def stream(
     if kept.depths:
         ends = torch.stack([token, torch.full_like(token, backbone.eos_id)], dim=1)
         places = mask.sum(-1, keepdim=True) + torch.arange(2, device=backbone.device)
-        with kept.recording(), cast_weight_cache(rounded):
+        with kept.recording(), cast_weight_cache(cast_weights):
             backbone.decoder.forward_lower(ends, _extend_mask(mask, 2), positions=places, depth=kept.depths[-1], cache=cache.cache)
         kept.keep(placed)
 
@@ -185,17 +226,19 @@ def _scatter_rows(of_rows: Tensor, alive: Int[Tensor, " n"], total: int, otherwi
 
 def sample_token(
     logits: Float[Tensor, "b vocab"], sampling: Sampling, rng: torch.Generator, *, return_stats: bool = False
-) -> tuple[Int[Tensor, " b"], TokenLogprobs | None]:
+) -> tuple[Int[Tensor, " b"], SampledTokenStats | None]:
     """One token per row, temperature 0 the likeliest; with `listen`, also what the distribution said of it."""
     tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
-    said = TokenLogprobs(*(torch.empty(len(logits), device=logits.device) for _ in TokenLogprobs._fields)) if return_stats else None
+    stats = None
+    if return_stats:
+        stats = SampledTokenStats(*(torch.empty(len(logits), device=logits.device) for _ in SampledTokenStats._fields))
     u = torch.rand(len(logits), generator=rng, device=logits.device, dtype=torch.float64) if sampling.temperature else None
     for rows in row_blocks(len(logits), logits.device):
         shares = UnnormalizedSoftmax(logits[rows], sampling.temperature or 1.0)
         tokens[rows] = shares.x.argmax(-1) if u is None else sample_from_weights(_filter_top_k_top_p(shares.share, sampling), u[rows])
-        if said is not None:
-            said.logprobs[rows], said.entropy[rows] = shares.logprobs(tokens[rows]), shares.entropy()[:, 0]
-    return tokens, said
+        if stats is not None:
+            stats.logprobs[rows], stats.entropy[rows] = shares.logprobs(tokens[rows]), shares.entropy()[:, 0]
+    return tokens, stats
 
 
 def _filter_top_k_top_p(share: Float[Tensor, "b vocab"], sampling: Sampling) -> Float[Tensor, "b vocab"]:

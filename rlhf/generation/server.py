@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import uvicorn
@@ -36,13 +36,14 @@ from rlhf.generation.answer_pool import RETRY_S, Answer, AnswerPool, ClientDisco
 from rlhf.generation.engine import Engine, PromptTooLong
 from rlhf.generation.http_guard import PolicyServerMiddleware
 from rlhf.models.backbone import Backbone
+from rlhf.safe_files import ModelError
 from rlhf.serving.client import PolicyClient
 from rlhf.serving.filler import ComparisonGenerator, EndpointSource, route_by_collector
 from rlhf.serving.limits import LONGEST_ANSWER, LONGEST_CONVERSATION, LONGEST_MESSAGE, MOST_MESSAGES
 from storage.content import policies
 from storage.core import file_modes
 from storage.core.database import Database, DataFolder, StoreError
-from storage.core.records import PolicyVersion, Sampling
+from storage.core.records import Message, PolicyVersion, Sampling
 
 log = logging.getLogger("rankloop.serve")
 
@@ -92,7 +93,7 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
     chats = AnswerPool()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI):
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         filler.start()
         yield
         chats.close()
@@ -113,7 +114,7 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
         return JSONResponse({"error": {"message": wrong}}, 400)
 
     @app.get("/status")
-    async def status() -> dict:
+    async def status() -> dict[str, Any]:
         return {
             "ready": True,
             "filling": filler.filling,
@@ -124,16 +125,16 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
         }
 
     @app.get("/v1/models")
-    def models() -> dict:
+    def models() -> dict[str, Any]:
         return {
             "object": "list",
             "data": [{"id": v.name, "object": "model", "created": 0, "owned_by": v.kind} for v in engine.versions()],
         }
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def chat(request: ChatRequest, client: Request) -> Response | dict:
+    async def chat(request: ChatRequest, client: Request) -> Response | dict[str, Any]:
         version = await run_in_threadpool(_version, engine, request.model)
-        messages = [m.model_dump() for m in request.messages]
+        messages = [Message(role=m.role, content=m.content) for m in request.messages]
         try:
             # Before the answer waits in any queue: what cannot be answered is told at once.
             prompt = await run_in_threadpool(engine.prompt, messages)
@@ -150,7 +151,7 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
             raise HTTPException(503, str(error), {"Retry-After": str(RETRY_S)}) from error
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
-        except model_files.ModelError as error:
+        except ModelError as error:
             log.warning("%s", error)
             raise HTTPException(503, engine.without_paths(version, error)) from error
         head = {"id": f"chatcmpl-{secrets.token_hex(8)}", "created": int(time.time()), "model": version.name}
@@ -176,7 +177,7 @@ def _version(engine: Engine, name: str) -> PolicyVersion:
         raise HTTPException(404, f"no model {name!r}; there are: {known}") from None
 
 
-async def _events(head: dict, first: Piece, pieces: AsyncIterator[Piece], answer: Answer) -> AsyncIterator[str]:
+async def _events(head: dict[str, Any], first: Piece, pieces: AsyncIterator[Piece], answer: Answer) -> AsyncIterator[str]:
     head = head | {"object": "chat.completion.chunk"}
 
     def event(piece: Piece) -> str:
@@ -225,7 +226,7 @@ def main() -> int:
     try:
         store = Database(folder.database)
         backbone = Backbone.load(model_files.resolve(arguments.model), arguments.device)
-    except (StoreError, model_files.ModelError) as error:
+    except (StoreError, ModelError) as error:
         log.error("%s", error)
         return 2
     engine = Engine(store, arguments.model, backbone)

@@ -54,14 +54,24 @@ def attend(
         # As torch reads it: the mask was left out because it would be the plain triangle.
         attention_mask = torch.ones(t, s, dtype=torch.bool).tril()
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return _Attention.apply(query, key, value, attention_mask, scaling).transpose(1, 2), None
+    out: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]  # torch leaves it without types
+        query, key, value, attention_mask, scaling
+    )
+    return out.transpose(1, 2), None
 
 
 class _Attention(torch.autograd.Function):
     """Query heads that share a key head stand below each other in one product."""
 
     @staticmethod
-    def forward(ctx, query, key, value, mask, scaling):
+    def forward(
+        ctx: Any,
+        query: Float[Tensor, "b h t d"],
+        key: Float[Tensor, "b g s d"],
+        value: Float[Tensor, "b g s d"],
+        mask: Bool[Tensor, "*b t s"] | None,
+        scaling: float,
+    ) -> Float[Tensor, "b h t d"]:
         b, h, t, d = query.shape
         g, s = key.shape[1:3]
         q = query.reshape(b * g, h // g * t, d)
@@ -76,16 +86,18 @@ class _Attention(torch.autograd.Function):
         return torch.bmm(p, v).view(b, h, t, d)
 
     @staticmethod
-    def backward(ctx, given):
+    def backward(
+        ctx: Any, grad_output: Float[Tensor, "b h t d"]
+    ) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b g s d"], Float[Tensor, "b g s d"], None, None]:
         q, k, v, p = ctx.saved_tensors
-        of_query, of_key = ctx.shapes
-        given = given.reshape(q.shape)
-        to_p = torch.bmm(given, v.transpose(1, 2))
-        to_scores = torch._softmax_backward_data(to_p, p, -1, p.dtype).mul_(ctx.scaling)
+        query_shape, key_shape = ctx.shapes
+        grad_output = grad_output.reshape(q.shape)
+        grad_p = torch.bmm(grad_output, v.transpose(1, 2))
+        grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype).mul_(ctx.scaling)
         return (
-            torch.bmm(to_scores, k).view(of_query),
-            torch.bmm(to_scores.transpose(1, 2), q).view(of_key),
-            torch.bmm(p.transpose(1, 2), given).view(of_key),
+            torch.bmm(grad_scores, k).view(query_shape),
+            torch.bmm(grad_scores.transpose(1, 2), q).view(key_shape),
+            torch.bmm(p.transpose(1, 2), grad_output).view(key_shape),
             None,
             None,
         )

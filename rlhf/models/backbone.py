@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -56,7 +56,8 @@ class Backbone:
     """A causal language model whose own weights never change."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device | str = "cpu"):
-        self.base = model.to(device).eval().requires_grad_(False)
+        # transformers' decorator hides the parameters of `to`.
+        self.base = model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
         self.tokenizer = bound(tokenizer)
         self.device = torch.device(device)
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -163,11 +164,13 @@ class Backbone:
         if isinstance(config, LoraConfig):
             # Made or read back, an adapter must compute in the same way: a resumed run ends with the same bits.
             config._register_custom_module({torch.nn.Linear: FusedLinear})
-        family = self._groups.get(config.peft_type)
+        # PEFT sets it in every config of a concrete type.
+        kind = cast(str, config.peft_type)
+        family = self._groups.get(kind)
         self._attach(family)
         self._disabled.close()
         if family is None:
-            self._active_group = self._groups[config.peft_type] = AdapterGroup(self.base, config, name)
+            self._active_group = self._groups[kind] = AdapterGroup(self.base, config, name)
         else:
             family.add(name, config)
         self._active_adapter = ADAPTER_UNSET
@@ -195,7 +198,8 @@ class Backbone:
             weights = load_file(folder / "adapter_model.safetensors", device=str(self.device))
             if wrong := next((key for key, weight in weights.items() if not weight.isfinite().all()), None):
                 raise ModelError(f"{folder}: {wrong} holds what is no number")
-            self._insert_adapter(name, PeftConfig.from_peft_type(**fields))
+            config = PeftConfig.from_peft_type(**fields)  # type: ignore[no-untyped-call]  # PEFT leaves it without types
+            self._insert_adapter(name, config)
             self._set_weights(name, weights)
         except Exception as error:
             if name in self.adapters:
@@ -211,7 +215,8 @@ class Backbone:
     def _set_weights(self, name: str, weights: dict[str, Tensor]) -> None:
         family = self._group_of(name)
         with self._attached(family):
-            result = set_peft_model_state_dict(family.model, weights, adapter_name=name)
+            # torch's pair of missing and unexpected keys, which PEFT does not type.
+            result: Any = set_peft_model_state_dict(family.model, weights, adapter_name=name)
         missing = [key for key in result.missing_keys if name in key.split(".")]
         # Learned prompts have a loader of their own, which raises by itself: PEFT reports their one weight as both.
         if not family.is_prompt_learning and (wrong := [*result.unexpected_keys, *missing]):
@@ -222,7 +227,7 @@ class Backbone:
         folder.mkdir(parents=True, exist_ok=True)
         family = self._group_of(name)
         with self._attached(family):
-            family.model.save_pretrained(folder, selected_adapters=[name], save_embedding_layers=False)
+            family.model.save_pretrained(str(folder), selected_adapters=[name], save_embedding_layers=False)
         # PEFT gives every adapter but "default" a folder of its own inside the one that was asked for.
         for file in (folder / name).iterdir():
             file.replace(folder / file.name)
@@ -289,12 +294,15 @@ class Backbone:
         if adapter == self._active_adapter:
             return
         self._disabled.close()
+        prefix = None
         if adapter is not None:
-            self._attach(self._group_of(adapter))
-            self._active_group.model.set_adapter(adapter)
+            group = self._group_of(adapter)
+            self._attach(group)
+            group.model.set_adapter(adapter)
+            prefix = group.prefix(adapter)
         elif self._active_group is not None and not self._active_group.is_prompt_learning:
             self._disabled.enter_context(self._active_group.model.disable_adapter())
-        self.decoder.prefix = None if adapter is None else self._active_group.prefix(adapter)
+        self.decoder.prefix = prefix
         self._active_adapter = adapter
 
     @property
@@ -325,12 +333,14 @@ class Backbone:
         if self.decoder.supports_partial_forward:
             return self.decoder.forward_lower(ids, mask, positions=positions(mask), depth=depth, known=known)
         out = self.base(**self.decoder.inputs(ids, mask, positions(mask)), use_cache=False, output_hidden_states=True)
-        return out.hidden_states[depth][:, -ids.shape[1] :]
+        hidden: Tensor = out.hidden_states[depth]
+        return hidden[:, -ids.shape[1] :]
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
         """What the model's head makes of last hidden states."""
         if self._linear_head:
-            return self.base.get_output_embeddings()(hidden)
+            logits: Tensor = self.base.get_output_embeddings()(hidden)
+            return logits
         # The head does more than multiply: it is the model's own, over an inner model that hands these states on.
         name = self.base.base_model_prefix
         inner = getattr(self.base, name)
@@ -339,7 +349,8 @@ class Backbone:
             out = self.base(input_ids=torch.zeros(1, hidden[..., 0].numel(), dtype=torch.long, device=hidden.device), use_cache=False)
         finally:
             setattr(self.base, name, inner)
-        return out.logits.view(*hidden.shape[:-1], -1)
+        logits = out.logits
+        return logits.view(*hidden.shape[:-1], -1)
 
     def chosen(self, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False) -> TokenLogprobs:
         """Log-probability of each token under the logits of its hidden state, divided by the temperature; the entropy if asked for."""
@@ -364,15 +375,18 @@ class Backbone:
         Raises:
             ChatTemplateError: the model's chat template refuses it, or went over a limit.
         """
-        return self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+        ids: list[int] = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+        return ids
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer's text, without its end."""
         # An answer may spell out an end-of-turn mark; it is only text.
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip()
 
 
 class AdapterGroup:
@@ -399,7 +413,9 @@ class AdapterGroup:
         ]
 
     def prefix(self, adapter: str) -> Float[Tensor, "v d"] | None:
-        return self.model.prompt_encoder[adapter].embedding.weight if self.is_prompt_learning else None
+        if not self.is_prompt_learning:
+            return None
+        return self.model.prompt_encoder[adapter].get_parameter("embedding.weight")
 
     def attach(self) -> None:
         for parent, key, wrapped in self._tuner_layers:
@@ -417,14 +433,14 @@ class PrecomputedHidden(torch.nn.Module):
         super().__init__()
         self.hidden = hidden
 
-    def forward(self, *_, **__) -> BaseModelOutputWithPast:
+    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPast:
         return BaseModelOutputWithPast(last_hidden_state=self.hidden)
 
 
 def computes_in_bfloat16(device: str) -> bool:
     """Whether bfloat16 is faster than float32 there, and not emulated."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return torch.backends.cpu.get_cpu_capability() in ("AVX512_BF16", "AMX") or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

@@ -19,9 +19,15 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as TokenizerBase
+else:
+    # A mixin: `bound` puts it before the class of a tokenizer that exists already.
+    TokenizerBase = object
 
 CPU_S = 2.0
 """Processor time for one rendering, in seconds. Ordinary ones take less than a millisecond."""
@@ -51,7 +57,7 @@ class TemplateRenderer:
 
     def __init__(self, *, cpu_s: float = CPU_S, memory_bytes: int = MEMORY_BYTES, longest: int = LONGEST):
         self.cpu_s, self.memory_bytes, self.longest = cpu_s, memory_bytes, longest
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -74,7 +80,8 @@ class TemplateRenderer:
         with self._lock:
             answered = self._ask(asked.encode() + b"\n")
         if "texts" in answered:
-            return answered["texts"]
+            texts: list[str] = answered["texts"]
+            return texts
         if "limit" in answered:
             raise ChatTemplateLimit(self._over(answered["limit"]))
         raise ChatTemplateError(answered["message"] or answered["error"])
@@ -90,13 +97,15 @@ class TemplateRenderer:
     def _ask(self, line: bytes) -> dict[str, Any]:
         process = self._running()
         try:
-            process.stdin.write(line)
-            process.stdin.flush()
+            stdin, _ = _pipes(process)
+            stdin.write(line)
+            stdin.flush()
             answered = self._line(process)
         except BrokenPipeError:
             answered = b""
         if answered.endswith(b"\n"):
-            return json.loads(answered)
+            reply: dict[str, Any] = json.loads(answered)
+            return reply
         try:
             code = process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
@@ -109,18 +118,19 @@ class TemplateRenderer:
             return {"limit": "time" if code == -signal.SIGPROF else "memory"}
         return {"error": "ended", "message": f"the process that renders chat templates ended with status {code}"}
 
-    def _line(self, process: subprocess.Popen) -> bytes:
+    def _line(self, process: subprocess.Popen[bytes]) -> bytes:
         """What the process says, up to the end of a line; less if it ends or takes too long."""
         said, until = bytearray(), time.monotonic() + WALL_S
+        _, stdout = _pipes(process)
         with selectors.DefaultSelector() as waiting:
-            waiting.register(process.stdout, selectors.EVENT_READ)
+            waiting.register(stdout, selectors.EVENT_READ)
             while not said.endswith(b"\n") and waiting.select(max(0.0, until - time.monotonic())):
-                if not (more := os.read(process.stdout.fileno(), 1 << 16)):
+                if not (more := os.read(stdout.fileno(), 1 << 16)):
                     break
                 said += more
         return bytes(said)
 
-    def _running(self) -> subprocess.Popen:
+    def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is not None:
             self._close(self._process)
         if self._process is None:
@@ -137,8 +147,8 @@ class TemplateRenderer:
             )
         return self._process
 
-    def _close(self, process: subprocess.Popen) -> None:
-        for pipe in (process.stdin, process.stdout):
+    def _close(self, process: subprocess.Popen[bytes]) -> None:
+        for pipe in _pipes(process):
             with suppress(BrokenPipeError):
                 pipe.close()
         self._process = None
@@ -151,6 +161,13 @@ class TemplateRenderer:
                 self._close(process)
 
 
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """The process's stdin and stdout."""
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the process that renders chat templates was started without pipes")
+    return process.stdin, process.stdout
+
+
 @cache
 def renderer() -> TemplateRenderer:
     """The one of this process, and it ends with it."""
@@ -159,29 +176,30 @@ def renderer() -> TemplateRenderer:
     return made
 
 
-class BoundedTemplate:
+class BoundedTemplate(TokenizerBase):
     """Goes before a tokenizer's class: its chat template is rendered under limits, and all else is as it was."""
 
     def apply_chat_template(
         self,
-        conversation,
-        tools=None,
-        documents=None,
-        chat_template=None,
-        add_generation_prompt=False,
-        *,
-        continue_final_message=False,
-        tokenize=True,
-        padding=False,
-        truncation=False,
-        max_length=None,
-        return_tensors=None,
-        return_dict=True,
-        tokenizer_kwargs=None,
-        **given: Any,
-    ):
+        conversation: Any,
+        tools: Any = None,
+        documents: Any = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        tokenize: bool = True,
+        sanitize_control_tokens: bool = False,
+        padding: Any = False,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_tensors: Any = None,
+        return_dict: bool = True,
+        return_assistant_tokens_mask: bool = False,
+        tokenizer_kwargs: dict[str, Any] | None = None,
+        **template_kwargs: Any,
+    ) -> Any:
         """As transformers', without what needs to know where in the text something was rendered."""
-        if given.pop("sanitize_control_tokens", False) or given.pop("return_assistant_tokens_mask", False):
+        if sanitize_control_tokens or return_assistant_tokens_mask:
             raise NotImplementedError("a chat template that is rendered elsewhere does not say where its parts are")
         is_batch = bool(conversation) and not isinstance(conversation[0], dict)
         conversations = [
@@ -195,7 +213,7 @@ class BoundedTemplate:
             documents=documents,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
-            **{**self.special_tokens_map, **given},
+            **{**self.special_tokens_map, **template_kwargs},
         )
         rendered = [[{"role": "user", "content": text}] for text in texts]
         return super().apply_chat_template(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def limit_time(seconds: float) -> None:
 def answer(asked: dict[str, Any], longest: int) -> dict[str, Any]:
     """The rendered texts, or what kept them from being rendered."""
     try:
-        texts, _ = render_jinja_template(**asked)
+        # A pair, of which transformers types only the texts.
+        texts: Sequence[str] = render_jinja_template(**asked)[0]
     except (MemoryError, OverflowError):
         return {"limit": "memory"}
     except Exception as error:

@@ -36,17 +36,18 @@ class Decoder:
         self.inner = model.base_model
         self.depth: int = model.config.get_text_config().num_hidden_layers
         self.name, self.layers = _layer_list(self.inner, self.depth)
-        self._skipped = [SkippedLayer(layer) for layer in self.layers or ()]
+        self._skipped = [SkippedLayer(layer) for layer in self.layers]
         self.prefix: Float[Tensor, "v d"] | None = None
         """Learned vectors that every row is read behind, in the place of token embeddings; nothing is told of them."""
-        self.supports_partial_forward = self.layers is not None and self._check_partial_forward()
+        self.supports_partial_forward = len(self.layers) > 0 and self._check_partial_forward()
 
     def read(
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b s"], *, positions: Int[Tensor, "b t"], cache: Cache | None = None
     ) -> Float[Tensor, "b t d"]:
         """The last hidden states, after the final norm. With a cache, `ids` follow what it holds and `mask` covers both."""
-        hidden = self.inner(**self.inputs(ids, mask, positions, cache), past_key_values=cache, use_cache=cache is not None)
-        return hidden.last_hidden_state[:, -ids.shape[1] :]
+        out = self.inner(**self.inputs(ids, mask, positions, cache), past_key_values=cache, use_cache=cache is not None)
+        hidden: Tensor = out.last_hidden_state
+        return hidden[:, -ids.shape[1] :]
 
     def inputs(
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b s"], positions: Int[Tensor, "b t"], cache: Cache | None = None
@@ -189,15 +190,14 @@ class BatchKVCache:
 
     def select(self, rows: Int[Tensor, " n"]) -> None:
         """Keeps these rows, in this order; a row may be named more than once."""
-        for layer in self.cache.layers:
-            layer.batch_select_indices(rows)
+        self.cache.batch_select_indices(rows)
 
 
-class PreallocatedLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers registers subclasses in untyped code
     """A growing layer whose memory is there from the start."""
 
     def __init__(self, width: int):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers leaves it without types
         self.width, self.filled = width, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -228,6 +228,7 @@ class PreallocatedLayer(DynamicLayer):
             self.keys, self.values = self._keys[:, :, : self.filled], self._values[:, :, : self.filled]
 
 
-def _layer_list(inner: nn.Module, depth: int) -> tuple[str, nn.ModuleList | None]:
+def _layer_list(inner: nn.Module, depth: int) -> tuple[str, nn.ModuleList]:
+    """The name and the list of the decoder layers; an empty list where the architecture has none of that length."""
     found = ((name, child) for name, child in inner.named_children() if isinstance(child, nn.ModuleList) and len(child) == depth)
-    return next(found, ("", None))
+    return next(found, ("", nn.ModuleList()))

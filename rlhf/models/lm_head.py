@@ -6,7 +6,7 @@ The gradient of a chosen token's log-probability needs no second look at the log
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -73,7 +73,9 @@ def token_logprobs(
 
     Both carry gradients to `hidden`; the head is frozen.
     """
-    logprobs, entropies = TokenLogprobsFunction.apply(hidden, head.weight, head.bias, ids, temperature, entropy)
+    logprobs, entropies = TokenLogprobsFunction.apply(  # type: ignore[no-untyped-call]  # torch leaves it without types
+        hidden, head.weight, head.bias, ids, temperature, entropy
+    )
     return TokenLogprobs(logprobs, entropies if entropy else None)
 
 
@@ -87,42 +89,53 @@ class TokenLogprobsFunction(torch.autograd.Function):
     """Products over ROWS positions, everything between them a block at a time."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, ids, temperature, with_entropy):
+    def forward(
+        ctx: Any,
+        hidden: Float[Tensor, "n d"],
+        weight: Float[Tensor, "vocab d"],
+        bias: Float[Tensor, " vocab"] | None,
+        ids: Int[Tensor, " n"],
+        temperature: float,
+        with_entropy: bool,
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         n = len(hidden)
         logprobs, entropies = (torch.empty(n, device=hidden.device) for _ in range(2))
-        wanted = ctx.needs_input_grad[0]
-        to_chosen = torch.empty_like(hidden) if wanted else None
-        to_entropy = torch.empty_like(hidden) if wanted and with_entropy else None
+        # Gradients of both results with respect to `hidden`, where somebody will ask for them.
+        needs_grad = ctx.needs_input_grad[0]
+        logprob_grad = torch.empty_like(hidden) if needs_grad else None
+        entropy_grad = torch.empty_like(hidden) if needs_grad and with_entropy else None
         for start in range(0, n, ROWS):
             rows = slice(start, min(start + ROWS, n))
             logits = nn.functional.linear(hidden[rows], weight, bias)
-            p_of_entropy = None if to_entropy is None else torch.empty_like(logits)
+            entropy_weights = None if entropy_grad is None else torch.empty_like(logits)
             totals = torch.empty(len(logits), 1, device=hidden.device)
-            for part in row_blocks(len(logits), hidden.device):
-                here = slice(start + part.start, start + part.stop)
-                shares = UnnormalizedSoftmax(logits[part], temperature)
-                logprobs[here] = shares.logprobs(ids[here])
-                totals[part] = shares.total
+            for block in row_blocks(len(logits), hidden.device):
+                block_rows = slice(start + block.start, start + block.stop)
+                softmax = UnnormalizedSoftmax(logits[block], temperature)
+                logprobs[block_rows] = softmax.logprobs(ids[block_rows])
+                totals[block] = softmax.total
                 if with_entropy:
-                    entropy = shares.entropy()
-                    entropies[here] = entropy[:, 0]
-                if to_entropy is not None:
-                    p_of_entropy[part] = shares.of_entropy(entropy)
-                if wanted:
-                    # Nobody needs these logits any more, and they lie in memory of the right size.
-                    logits[part] = shares.share
-            if wanted:
+                    entropy = softmax.entropy()
+                    entropies[block_rows] = entropy[:, 0]
+                    if entropy_weights is not None:
+                        entropy_weights[block] = softmax.of_entropy(entropy)
+                if needs_grad:
+                    # These logits are not needed any more, so their memory holds the weights that are.
+                    logits[block] = softmax.share
+            if logprob_grad is not None:
                 # d log p(y) / d hidden = (W_y - sum_v p_v W_v) / T
-                to_chosen[rows] = (weight[ids[rows]] - (logits @ weight) / totals) / temperature
-            if to_entropy is not None:
-                to_entropy[rows] = -(p_of_entropy @ weight) / temperature
-        ctx.save_for_backward(to_chosen, to_entropy)
+                logprob_grad[rows] = (weight[ids[rows]] - (logits @ weight) / totals) / temperature
+            if entropy_grad is not None and entropy_weights is not None:
+                entropy_grad[rows] = -(entropy_weights @ weight) / temperature
+        ctx.save_for_backward(logprob_grad, entropy_grad)
         return logprobs, entropies
 
     @staticmethod
-    def backward(ctx, of_logprobs, of_entropy):
-        to_chosen, to_entropy = ctx.saved_tensors
-        grad = of_logprobs[:, None].to(to_chosen.dtype) * to_chosen
-        if to_entropy is not None:
-            grad = grad + of_entropy[:, None].to(to_entropy.dtype) * to_entropy
+    def backward(
+        ctx: Any, grad_logprobs: Float[Tensor, " n"], grad_entropies: Float[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n d"], None, None, None, None, None]:
+        logprob_grad, entropy_grad = ctx.saved_tensors
+        grad = grad_logprobs[:, None].to(logprob_grad.dtype) * logprob_grad
+        if entropy_grad is not None:
+            grad = grad + grad_entropies[:, None].to(entropy_grad.dtype) * entropy_grad
         return grad, None, None, None, None, None

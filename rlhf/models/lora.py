@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -50,9 +50,11 @@ class FusedLinear(Linear):
         if not isinstance(self.lora_dropout[name], nn.Identity) and self.training:
             return super().forward(x)
         if torch.is_grad_enabled():
-            return LoraLinearFunction.apply(
-                x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
+            a, b = self._weights(name)
+            y: Tensor = LoraLinearFunction.apply(  # type: ignore[no-untyped-call]  # torch leaves it without types
+                x, base.weight, base.bias, a, b, self.scaling[name]
             )
+            return y
         flat = x.reshape(-1, x.shape[-1])
         a_low, b_low = self._rounded(name, x.dtype)
         return nn.functional.linear(flat, base.weight, base.bias).addmm_(flat @ a_low.T, b_low.T).view(*x.shape[:-1], -1)
@@ -61,17 +63,30 @@ class FusedLinear(Linear):
         held = _cast_cache.get()
         if held is not None and (self, name) in held:
             return held[self, name]
-        rounded = self.lora_A[name].weight.to(dtype), (self.lora_B[name].weight * self.scaling[name]).to(dtype)
+        a, b = self._weights(name)
+        rounded = a.to(dtype), (b * self.scaling[name]).to(dtype)
         if held is not None:
             held[self, name] = rounded
         return rounded
+
+    def _weights(self, name: str) -> tuple[Float[Tensor, "r k"], Float[Tensor, "n r"]]:
+        # PEFT's containers say of what they hold only that it is a module.
+        return cast(nn.Linear, self.lora_A[name]).weight, cast(nn.Linear, self.lora_B[name]).weight
 
 
 class LoraLinearFunction(torch.autograd.Function):
     """`y = x W^T + bias + scale (x A^T) B^T` (Hu 2021, arXiv 2106.09685, eq. 3); W is frozen."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, a, b, scale):
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "*b k"],
+        weight: Float[Tensor, "n k"],
+        bias: Float[Tensor, " n"] | None,
+        a: Float[Tensor, "r k"],
+        b: Float[Tensor, "n r"],
+        scale: float,
+    ) -> Float[Tensor, "*b n"]:
         flat = x.reshape(-1, x.shape[-1])
         a_low, b_low = a.to(x.dtype), (b * scale).to(x.dtype)
         inner = flat @ a_low.T
@@ -81,13 +96,15 @@ class LoraLinearFunction(torch.autograd.Function):
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
-    def backward(ctx, given):
+    def backward(
+        ctx: Any, grad_output: Float[Tensor, "*b n"]
+    ) -> tuple[Tensor | None, None, None, Float[Tensor, "r k"] | None, Float[Tensor, "n r"] | None, None]:
         flat, inner, weight, a_low, b_low = ctx.saved_tensors
-        g = given.reshape(-1, given.shape[-1])
+        g = grad_output.reshape(-1, grad_output.shape[-1])
         through_b = g @ b_low
         dx = da = db = None
         if ctx.needs_input_grad[0]:
-            dx = (g @ weight).addmm_(through_b, a_low).view(*given.shape[:-1], flat.shape[-1])
+            dx = (g @ weight).addmm_(through_b, a_low).view(*grad_output.shape[:-1], flat.shape[-1])
         if ctx.needs_input_grad[3]:
             da = (through_b.T @ flat).to(ctx.dtypes[0])
         if ctx.needs_input_grad[4]:

@@ -49,6 +49,6 @@ def add_gradients(backbone: Backbone, rows: Sequence[TokenizedExample], coef: fl
     size, total = at_once or len(rows), 0.0
     for start in range(0, len(rows), size):
         nll = summed_nll(backbone, rows[start : start + size], temperature)
-        (coef / tokens * nll).backward()
+        (coef / tokens * nll).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         total += nll.item()
     return total / tokens

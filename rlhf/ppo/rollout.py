@@ -47,7 +47,7 @@ class Rollout(NamedTuple):
 
     def take(self, rows: Int[Tensor, " n"]) -> Rollout:
         """The chosen rows, without the columns that only others need."""
-        part = Rollout(*(field[rows] for field in self[:-1]), self.below)
+        part = Rollout._make([*(field[rows] for field in self[:-1]), self.below])
         first = int(part.prompt_mask.any(0).nonzero()[0])
         width = int(part.mask.sum(-1).max())
         last = part.prompts.shape[1] + width - 1
@@ -76,8 +76,8 @@ def forward_logprobs(
     about = hidden[:, part.prompts.shape[1] - 1 :]
     chosen = backbone.chosen(about[part.mask], part.responses[part.mask], temperature, entropy=entropy)
     values = torch.zeros_like(part.values) if value_head is None else value_head(about.float()) * part.mask
-    said = (None if x is None else _placed(x, part.mask) for x in (chosen.logprobs, chosen.entropy))
-    return TokenStats(*said, values)
+    entropies = None if chosen.entropy is None else _placed(chosen.entropy, part.mask)
+    return TokenStats(_placed(chosen.logprobs, part.mask), entropies, values)
 
 
 def _placed(flat: Float[Tensor, " n"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t"]:
@@ -121,7 +121,7 @@ def collect(
         ],
     )
     mask = torch.stack([step.active_rows for step in steps], dim=1)
-    stats = [step.stats for step in steps]
+    stats = [step.stats for step in steps if step.stats is not None]
     rollout = Rollout(
         prompts=prompt_ids,
         prompt_mask=prompt_mask,
@@ -138,7 +138,7 @@ def collect(
     # Rows of like length are read together: less padding.
     lengths = rollout.prompt_mask.sum(-1) + rollout.mask.sum(-1)
     with backbone.use_adapter(None):
-        for rows in lengths.argsort(stable=True).split(minibatch_size):
+        for rows in torch.split(lengths.argsort(stable=True), minibatch_size):
             part = rollout.take(rows)
             reference = forward_logprobs(backbone, None, part, sampling.temperature)
             rollout.ref_logprobs[rows, : part.responses.shape[1]] = reference.logprobs

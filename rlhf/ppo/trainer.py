@@ -8,7 +8,6 @@ test proves it. A state that is saved after a step and loaded again goes on bit 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 
 from rlhf.config import AdapterConfig, PPOConfig
 from rlhf.generation.sampling import generator
-from rlhf.model_files import ModelError
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import STATE_FILE, latest_checkpoint, load_optimizer, replace_folder, save_optimizer
 from rlhf.ppo import ptx
@@ -42,6 +40,7 @@ from rlhf.ppo.rollout import POLICY, Rollout, collect, forward_logprobs
 from rlhf.ppo.value_head import HiddenRecorder, ValueHead, init_from_returns
 from rlhf.reward.model import TokenizedExample
 from rlhf.reward.scoring import RewardShaper, Scorer
+from rlhf.safe_files import ModelError
 from storage.core.records import Sampling
 
 ProgressCallback = Callable[[], None]
@@ -166,7 +165,7 @@ class PPO:
         seen: list[dict[str, float]] = []
         for epoch in range(config.epochs):
             shuffle = generator(torch.device("cpu"), *self.place.key(self.seed, self.step_done, 1 + epoch))
-            minibatches = torch.randperm(len(rollout.scores), generator=shuffle).split(config.minibatch_size)
+            minibatches = torch.split(torch.randperm(len(rollout.scores), generator=shuffle), config.minibatch_size)
             for number, rows in enumerate(minibatches):
                 self.optimizer.zero_grad(set_to_none=True)
                 figures = self.add_gradients(rollout, advantages, returns, rows.to(self.backbone.device))
@@ -184,9 +183,10 @@ class PPO:
         self, rollout: Rollout, advantages: Float[Tensor, "b t"], returns: Float[Tensor, "b t"], rows: Int[Tensor, " n"]
     ) -> dict[str, float]:
         """A minibatch's gradients, added up over parts that weigh as much as they hold response tokens; its figures."""
-        config, figures = self.config, Counter()
+        config = self.config
+        metrics: dict[str, float] = {}
         tokens = rollout.mask[rows].sum()
-        for some in rows.split(config.microbatch_size or len(rows)):
+        for some in torch.split(rows, config.microbatch_size or len(rows)):
             part = rollout.take(some)
             width = part.responses.shape[1]
             with self.backbone.use_adapter(POLICY):
@@ -194,21 +194,22 @@ class PPO:
             policy = policy_loss(now.logprobs, part.logprobs, advantages[some, :width], part.mask, clip=config.clip)
             value, value_clipfrac = value_loss(now.values, part.values, returns[some, :width], part.mask, clip=config.value_clip)
             loss = policy.loss + config.value_coef * value
-            if config.entropy_coef:
+            if config.entropy_coef and now.entropy is not None:
                 loss = loss - config.entropy_coef * masked_mean(now.entropy, part.mask)
             share = float(part.mask.sum() / tokens)
-            (share * loss).backward(inputs=list(self.value_head.parameters()) if self.warming_up else None)
-            figures.update(
-                {
-                    "loss/policy_avg": share * policy.loss.item(),
-                    "loss/value_avg": share * value.item(),
-                    "policy/clipfrac_avg": share * policy.clipfrac.item(),
-                    "policy/approxkl_avg": share * policy.approxkl.item(),
-                    "val/ratio": share * policy.ratio.item(),
-                    "val/clipfrac_avg": share * value_clipfrac.item(),
-                }
-            )
-        return dict(figures)
+            inputs = list(self.value_head.parameters()) if self.warming_up else None
+            (share * loss).backward(inputs=inputs)  # type: ignore[no-untyped-call]  # torch leaves it without types
+            part_metrics = {
+                "loss/policy_avg": share * policy.loss.item(),
+                "loss/value_avg": share * value.item(),
+                "policy/clipfrac_avg": share * policy.clipfrac.item(),
+                "policy/approxkl_avg": share * policy.approxkl.item(),
+                "val/ratio": share * policy.ratio.item(),
+                "val/clipfrac_avg": share * value_clipfrac.item(),
+            }
+            for name, amount in part_metrics.items():
+                metrics[name] = metrics[name] + amount if name in metrics else amount
+        return metrics
 
     def add_ptx_gradients(self, epoch: int, number: int) -> dict[str, float]:
         """Those of the demonstrations that go with the epoch's minibatch `number`; mean loss per token."""

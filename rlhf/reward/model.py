@@ -11,9 +11,9 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from datasets import Dataset
@@ -22,10 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
-from trl import RewardConfig as TRLRewardConfig
-from trl import RewardTrainer
+from trl import RewardConfig as TRLRewardConfig  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
+from trl import RewardTrainer  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
 
 from rlhf.config import RewardConfig
 from rlhf.data.pairs import PreferencePair
@@ -59,6 +59,8 @@ class TokenizedExample(NamedTuple):
 
 class RewardModel(nn.Module):
     """`scores = (head(pooled hidden states of the answer) - mean) / std`, on a shared backbone; with several heads, their mean."""
+
+    backbone: Backbone
 
     def __init__(self, backbone: Backbone, config: RewardConfig, *, seed: int):
         super().__init__()
@@ -95,7 +97,8 @@ class RewardModel(nn.Module):
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], known: CachedHidden | None = None
     ) -> Float[Tensor, "b m"]:
         """Each head's scores before normalisation."""
-        return self.head(self.features(ids, mask, starts, known))
+        scores: Tensor = self.head(self.features(ids, mask, starts, known))
+        return scores
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TokenizedExample:
         eos = self.backbone.eos_id
@@ -105,7 +108,8 @@ class RewardModel(nn.Module):
     def batch(self, rows: Sequence[TokenizedExample]) -> tuple[Tensor, Tensor, Tensor]:
         """ids [b, t], mask [b, t] and starts [b] on the backbone's device."""
         ids, mask = pad_right([r.ids for r in rows], self.backbone.pad_id)
-        return tuple(x.to(self.backbone.device) for x in (ids, mask, torch.tensor([r.start for r in rows])))
+        starts, device = torch.tensor([r.start for r in rows]), self.backbone.device
+        return ids.to(device), mask.to(device), starts.to(device)
 
     @torch.no_grad()
     def ensemble_scores(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, "m b"]:
@@ -146,7 +150,7 @@ class RewardModel(nn.Module):
     ) -> Features:
         """What the frozen base makes of both sides of every pair. An answer that stands in several pairs is read once."""
         rows = [*chosen, *rejected]
-        number: dict[tuple, int] = {}
+        number: dict[tuple[int, ...], int] = {}
         at = torch.tensor([number.setdefault((*row.ids, row.start), len(number)) for row in rows])
         distinct = dict(zip(at.tolist(), rows, strict=True))
         with self.backbone.use_adapter(None):
@@ -161,16 +165,19 @@ class RewardModel(nn.Module):
         """
         tie_logit = torch.zeros(self.ensemble)
         for i in range(self.ensemble):
-            own, fitted = votes.of_member(i), torch.zeros(1, requires_grad=True)
-            weight = minimise(
-                *features,
-                lambda d, own=own, fitted=fitted: targets.loss(d[:, None], own, fitted, self.config),
-                l2=self.config.probe_l2,
-                beside=[fitted] if targets.fits_tie_logit(own, self.config) else [],
-            )
-            self.head.weight[i] = weight
-            tie_logit[i] = fitted.item()
+            self.head.weight[i], tie_logit[i] = self._fit_member_probe(features, votes.of_member(i))
         return tie_logit
+
+    def _fit_member_probe(self, features: Features, member_targets: PairTargets) -> tuple[Float[Tensor, " d"], float]:
+        """The probe's weights and the tie logit for the targets of one ensemble member."""
+        tie_logit = torch.zeros(1, requires_grad=True)
+        weight = minimise(
+            *features,
+            lambda difference: targets.loss(difference[:, None], member_targets, tie_logit, self.config),
+            l2=self.config.probe_l2,
+            beside=[tie_logit] if targets.fits_tie_logit(member_targets, self.config) else [],
+        )
+        return weight, tie_logit.item()
 
     @torch.no_grad()
     def normalise(self, rows: Sequence[TokenizedExample], on_progress: Callable[[], None] = lambda: None) -> None:
@@ -224,7 +231,7 @@ def pooled(hidden: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], starts: In
     return (hidden * answer[..., None]).sum(1) / answer.sum(1, keepdim=True)
 
 
-class TrainableRewardModel(PreTrainedModel):
+class TrainableRewardModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers registers subclasses in untyped code
     """The reward model under the interface that TRL's trainer expects: token ids in, one logit a row and head out."""
 
     def __init__(self, model: RewardModel):
@@ -239,7 +246,7 @@ class TrainableRewardModel(PreTrainedModel):
         self.reward_model = model
 
     def forward(
-        self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], starts: Int[Tensor, " b"], **unused
+        self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], starts: Int[Tensor, " b"], **unused: Any
     ) -> SequenceClassifierOutput:
         return SequenceClassifierOutput(logits=self.reward_model.raw(input_ids, attention_mask.bool(), starts))
 
@@ -257,7 +264,8 @@ class RankingBatchSampler(BatchSampler):
         self.pairs = [min(n, batch_size) for n in pairs]
 
     def __iter__(self) -> Iterator[list[int]]:
-        batch, seen = [], 0
+        batch: list[int] = []
+        seen = 0
         for ranking in self.sampler:
             if batch and (seen - 1) // self.batch_size < (seen + self.pairs[ranking] - 1) // self.batch_size:
                 yield batch
@@ -270,14 +278,25 @@ class RankingBatchSampler(BatchSampler):
         return -(-sum(self.pairs) // self.batch_size)
 
 
+class RankingExample(TypedDict):
+    """The pairs of one ranking, as the trainer's dataset holds them."""
+
+    chosen_ids: list[list[int]]
+    rejected_ids: list[list[int]]
+    start: int
+    """Length of the prompt in tokens."""
+    pairs: list[int]
+    """Indices into the pair targets."""
+
+
 class PairCollator:
     """Puts rankings into rows, chosen sides first; within a ranking, each completion is read once."""
 
     def __init__(self, model: RewardModel):
         self.model = model
 
-    def __call__(self, examples: Sequence[dict]) -> dict[str, Tensor]:
-        number: dict[tuple, int] = {}
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        number: dict[tuple[int, ...], int] = {}
         chosen, rejected = (
             [number.setdefault((i, e["start"], *ids), len(number)) for i, e in enumerate(examples) for ids in e[side]]
             for side in ("chosen_ids", "rejected_ids")
@@ -296,17 +315,24 @@ class PairCollator:
 class PreferenceTrainer(RewardTrainer):
     """TRL's trainer, with the loss that the options ask for, on whole rankings."""
 
-    def __init__(self, model: RewardModel, votes: PairTargets, tie_logit: Float[Tensor, " m"], **given):
+    def __init__(self, model: RewardModel, votes: PairTargets, tie_logit: Float[Tensor, " m"], **trainer_args: Any):
         device = model.backbone.device
         self.reward_model, self.votes, self.tie_logit = model, votes.to(device), tie_logit.to(device)
-        super().__init__(model=TrainableRewardModel(model), data_collator=PairCollator(model), **given)
+        super().__init__(model=TrainableRewardModel(model), data_collator=PairCollator(model), **trainer_args)
 
-    def get_train_dataloader(self) -> DataLoader:
-        rankings = self.train_dataset
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        rankings: Any = self.train_dataset
         batches = RankingBatchSampler(RandomSampler(rankings), [len(r) for r in rankings["pairs"]], self.args.per_device_train_batch_size)
-        return self.accelerator.prepare(DataLoader(rankings, batch_sampler=batches, collate_fn=self.data_collator))
+        loader: DataLoader[Any] = self.accelerator.prepare(DataLoader(rankings, batch_sampler=batches, collate_fn=self.data_collator))
+        return loader
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
         outputs = model(**inputs)
         difference = outputs.logits[inputs["chosen"]] - outputs.logits[inputs["rejected"]]
         votes = self.votes.take(inputs["pairs"])
@@ -321,7 +347,14 @@ class TrainerLogCallback(TrainerCallback):
     def __init__(self, report: LogCallback, model: RewardModel):
         self.report, self.model = report, model
 
-    def on_log(self, args, state, control, logs=None, **unused):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **unused: Any,
+    ) -> None:
         if logs and "loss" in logs:
             # A batch of nothing but ties has no accuracy.
             figures = {f"reward/{name}": logs[name] for name in ("loss", "accuracy") if name in logs}
@@ -411,7 +444,7 @@ def _fine_tune(
 
 def _rankings(encoded: Sequence[tuple[TokenizedExample, TokenizedExample]], votes: PairTargets) -> Dataset:
     """One example for each ranking, in the order of the pairs."""
-    rows: dict[int, dict] = {}
+    rows: dict[int, RankingExample] = {}
     for pair, ((chosen, rejected), ranking) in enumerate(zip(encoded, votes.ranking.tolist(), strict=True)):
         row = rows.setdefault(ranking, {"chosen_ids": [], "rejected_ids": [], "start": chosen.start, "pairs": []})
         row["chosen_ids"].append(chosen.ids)

@@ -68,9 +68,9 @@ def minimise(
     def objective() -> Tensor:
         optimizer.zero_grad()
         value = loss(difference @ weight) + l2 * weight.square().sum()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         return value
 
     with torch.enable_grad():
-        optimizer.step(objective)
+        optimizer.step(objective)  # type: ignore[no-untyped-call]  # torch leaves it without types
     return (weight / scale).detach()

@@ -76,7 +76,7 @@ def loss(difference: Float[Tensor, "n m"], votes: PairTargets, tie_logit: Float[
         ease: how easily two answers tie, on an unbounded scale; unused where no tie is modelled.
     """
     if config.rankings == "plackett-luce":
-        stage, inverse = votes.stage.unique(return_inverse=True)
+        stage, inverse = votes.stage.unique(return_inverse=True)  # type: ignore[no-untyped-call]  # torch leaves it without types
         # The pairs of one stage share their weight.
         weight = votes.weight.new_zeros(len(stage), votes.weight.shape[1]).index_copy(0, inverse, votes.weight)
         return (weight * plackett_luce(difference, inverse)).mean()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler, WeightedRandomSampler
-from trl import DPOConfig as TRLDPOConfig
-from trl import DPOTrainer
+from transformers import Trainer, TrainerCallback
+from trl import DPOConfig as TRLDPOConfig  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
+from trl import DPOTrainer  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
 
 from rlhf.config import DPOConfig
 from rlhf.data.pairs import PreferencePair
@@ -21,14 +23,14 @@ from rlhf.trl_methods.trl_policy import LogCallback, Policy, ProgressCallback, a
 class _Trainer(DPOTrainer):
     pairs: Sequence[PreferencePair]
 
-    def _get_train_sampler(self, *unused) -> Sampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         # TRL's loss knows no weights. A pair that is drawn half as often pulls half as much.
         weights = [pair.weight for pair in self.pairs]
         if len(set(weights)) == 1:
-            return super()._get_train_sampler(*unused)
+            return super()._get_train_sampler(train_dataset)
         return WeightedRandomSampler(weights, len(weights), generator=torch.Generator().manual_seed(self.args.seed))
 
-    def _prepare_dataset(self, dataset: Dataset, *unused) -> Dataset:
+    def _prepare_dataset(self, dataset: Dataset, *unused: Any, **unused_kwargs: Any) -> Dataset:
         """Pairs come as token ids: the trainer would add what the chat template puts behind an answer's end."""
         return dataset
 
@@ -67,7 +69,7 @@ def train(
         logging_steps=1,
     )
 
-    def make(policy, follower):
+    def make(policy: Policy, follower: TrainerCallback) -> Trainer:
         trainer = _Trainer(
             model=policy,
             ref_model=Policy(backbone, None),

@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from transformers import Trainer, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
 from trl.trainer.utils import add_fused_lm_head
 
 from rlhf.config import GroupConfig
@@ -80,11 +82,11 @@ def train(
     wanted = config.steps * config.batch_size // config.size
     asked = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-wanted // len(prompts)))[:wanted]]
 
-    def paid(prompts: list[list[Message]], completion_ids: list[list[int]], **unused) -> list[float]:
+    def paid(prompts: list[list[Message]], completion_ids: list[list[int]], **unused: Any) -> list[float]:
         sampled = [GeneratedSequence(ids, "stop" if ids[-1] == backbone.eos_id else "length") for ids in completion_ids]
         return scorer([backbone.encode(prompt) for prompt in prompts], sampled, on_progress).tolist()
 
-    def make(policy, follower):
+    def make(policy: Policy, follower: TrainerCallback) -> Trainer:
         trainer = trainer_class(
             model=policy,
             reward_funcs=paid,
@@ -97,6 +99,7 @@ def train(
         if config.kl_coef:
             trainer.ref_model = Policy(backbone, None)
             add_fused_lm_head(trainer.ref_model, temperature=sampling.temperature)
-        return trainer
+        built: Trainer = trainer
+        return built
 
     learn(make, backbone, seed=seed, on_progress=on_progress, log=lambda update, logged: log(update // per_step, figures(method, logged)))

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
-from trl import SFTConfig as TRLSFTConfig
-from trl import SFTTrainer
+from transformers import Trainer, TrainerCallback
+from trl import SFTConfig as TRLSFTConfig  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
+from trl import SFTTrainer  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
 
 from rlhf.config import SFTConfig
 from rlhf.data.demonstrations import Demonstration
 from rlhf.models.backbone import Backbone
 from rlhf.ppo import ptx
-from rlhf.trl_methods.trl_policy import LogCallback, ProgressCallback, arguments, learn
+from rlhf.trl_methods.trl_policy import LogCallback, Policy, ProgressCallback, arguments, learn
 
 IGNORED = -100
 """The label of a token that nothing is learned about."""
@@ -47,7 +48,7 @@ def train(
         logging_steps=1,
     )
 
-    def make(policy, follower):
+    def make(policy: Policy, follower: TrainerCallback) -> Trainer:
         return SFTTrainer(
             model=policy,
             args=told,

@@ -14,7 +14,16 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from rlhf.generation.sampling import generator, sample
@@ -27,7 +36,7 @@ LogCallback = Callable[[int, Mapping[str, float]], None]
 """Called with the number of updates made and the trainer's figures."""
 
 
-class Policy(PreTrainedModel):
+class Policy(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers registers subclasses in untyped code
     """Token ids in, hidden states out, through one adapter; or through none, which is the reference.
 
     TRL multiplies the hidden states by the output embedding itself, and only where it wants a token's log-probability.
@@ -42,7 +51,9 @@ class Policy(PreTrainedModel):
         super().__init__(config)
         self.reader = _Reader(backbone, adapter)
         # An end-of-sequence token is what ends an answer everywhere else here, and no other.
-        self.generation_config = GenerationConfig(eos_token_id=backbone.eos_id, pad_token_id=backbone.pad_id)
+        self.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it without types
+            eos_token_id=backbone.eos_id, pad_token_id=backbone.pad_id
+        )
         self.seed, self.on_progress, self.draws = seed, on_progress, 0
 
     def train(self, mode: bool = True) -> Policy:
@@ -51,7 +62,8 @@ class Policy(PreTrainedModel):
         return self
 
     def get_output_embeddings(self) -> nn.Module:
-        return self.reader.backbone.base.get_output_embeddings()
+        head: nn.Module = self.reader.backbone.base.get_output_embeddings()
+        return head
 
     def forward(self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], **unused: Any) -> CausalLMOutput:
         return CausalLMOutput(logits=self.reader.backbone.logits(self.reader(input_ids, attention_mask).last_hidden_state))
@@ -73,6 +85,8 @@ class Policy(PreTrainedModel):
 
 class _Reader(nn.Module):
     """What TRL takes for the inner model."""
+
+    backbone: Backbone
 
     def __init__(self, backbone: Backbone, adapter: str | None):
         super().__init__()
@@ -121,10 +135,17 @@ class _Follower(TrainerCallback):
     def __init__(self, on_progress: ProgressCallback, log: LogCallback):
         self.on_progress, self.log = on_progress, log
 
-    def on_step_end(self, args, state, control, **unused):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **unused: Any) -> None:
         self.on_progress()
 
-    def on_log(self, args, state, control, logs=None, **unused):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **unused: Any,
+    ) -> None:
         # The last log of all sums up and is of no update.
         if logs and "loss" in logs:
             self.log(state.global_step, {name: float(value) for name, value in logs.items() if isinstance(value, float | int)})

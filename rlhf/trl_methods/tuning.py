@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlhf.config import RoundConfig
@@ -29,7 +29,7 @@ def train(
 ) -> None:
     """Trains the adapter POLICY, which is there already. `log` gets each step's figures under the names they are kept by."""
 
-    def log_as_trl(update: int, logged: dict[str, float]) -> None:
+    def log_as_trl(update: int, logged: Mapping[str, float]) -> None:
         log(update, {f"{config.method}/{name}": value for name, value in logged.items()})
 
     if config.method == "dpo":
