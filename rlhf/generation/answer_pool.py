@@ -1,6 +1,6 @@
-"""Computes chat answers in threads of their own: a few at once, a few more in a queue, and the others are told to come back.
+"""Computes chat answers in threads: a few at once, a few more in a bounded queue; further requests are refused as busy.
 
-Whoever leaves takes the work along: an answer that nobody waits for ends before its next step. No torch here.
+A client that disconnects cancels its answer, which ends before its next step. No torch here.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ AT_ONCE = 4
 """Answers computed side by side. Each holds the keys and values of its prompt: up to 240 MiB with the default model."""
 
 WAITING = 12
-"""Answers that wait for one of those to end."""
+"""Answers that may wait in the queue."""
 
 WAIT_S = 20.0
 """How long an answer waits for its start, in seconds."""
 
 RETRY_S = 5
-"""After how many seconds somebody may come back who was sent away."""
+"""After how many seconds a refused client should try again."""
 
 Piece = tuple[str, str | None]
 Speak = Callable[[Callable[[], None]], Iterator[Piece]]
-"""Begins an answer. What it is given raises ReaderLeft when nobody waits any more, and is to be called before each step."""
+"""Streams an answer. Its argument must be called before each step, and raises ClientDisconnected when the client has left."""
 
 
 class ServerBusy(Exception):
-    """So many answers are computed and wait that this one is not begun; the message says what to do."""
+    """The pool and its queue are full, so this answer is not started; the message names the remedy."""
 
 
 class ClientDisconnected(Exception):
-    """Nobody waits for the answer any more."""
+    """The client no longer waits for the answer."""
 
 
 class AnswerPool:
@@ -48,14 +48,14 @@ class AnswerPool:
         self._open: set[Answer] = set()
 
     async def begin(self, stream_text: Speak, receive: Receive) -> Answer:
-        """An answer that is being computed.
+        """Starts an answer and returns it.
 
         Args:
-            receive: tells when the client leaves; nobody else may be waiting for its body.
+            receive: the ASGI channel that reports the client's disconnect; no other code may read the body from it.
 
         Raises:
-            ServerBusy: too many are before this one.
-            ReaderLeft: the client left before it was begun.
+            ServerBusy: the pool and its queue are full.
+            ClientDisconnected: the client left before its answer was started.
         """
         if len(self._open) >= self.at_once + self.waiting:
             raise ServerBusy(f"{self.at_once} answers are computed and {self.waiting} wait: try again in {RETRY_S} s")
@@ -101,7 +101,7 @@ class AnswerPool:
 
 
 class Answer:
-    """One answer. Its pieces are there to be read, once, as they come; whoever stops reading says `leave`."""
+    """One answer. Its pieces can be read once, as they are generated; a reader that stops early calls `leave`."""
 
     def __init__(self, receive: Receive):
         self.gone = asyncio.Event()
@@ -117,7 +117,7 @@ class Answer:
         self.gone.set()
 
     def leave(self) -> None:
-        """Nobody waits for this any more. Also when all is said."""
+        """Cancels the answer. Also called when it is complete."""
         self._left.set()
         self.gone.set()
         self._watch.cancel()
@@ -128,22 +128,22 @@ class Answer:
 
     def compute(self, stream_text: Speak) -> None:
         """Runs in a thread."""
-        said: BaseException | None = None
+        outcome: BaseException | None = None
         try:
             self._tick()
             for piece in stream_text(self._tick):
-                self._say(piece)
+                self._put(piece)
         except BaseException as error:
-            said = error
-        self._say(said)
+            outcome = error
+        self._put(outcome)
 
-    def _say(self, piece: Piece | BaseException | None) -> None:
-        # The loop may be over when the server stops.
+    def _put(self, piece: Piece | BaseException | None) -> None:
+        # The event loop may be closed when the server stops.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._inbox.put_nowait, piece)
 
     async def pieces(self) -> AsyncIterator[Piece]:
-        """Raises what ended the answer before its end."""
+        """The pieces in order. Raises the exception that ended the answer early."""
         while (piece := await self._inbox.get()) is not None:
             if isinstance(piece, BaseException):
                 raise piece

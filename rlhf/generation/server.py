@@ -48,16 +48,16 @@ from storage.core.records import Message, PolicyVersion, Sampling
 log = logging.getLogger("rankloop.serve")
 
 CONNECTIONS = 200
-"""The most that are open at once; the web process needs a dozen."""
+"""Most connections open at once; the web process needs a dozen."""
 
 STOP_S = 5
 """How long answers may go on when the server stops, in seconds."""
 
 MOST_WRONG = 8
-"""Mistakes of one request that are told."""
+"""Most validation errors of one request that the response lists."""
 
 CLIENT_LEFT = 499
-"""What is said to nobody, for the log."""
+"""HTTP status for the log, when the client has closed the connection."""
 
 
 class ChatMessage(BaseModel):
@@ -88,7 +88,7 @@ class ChatRequest(BaseModel):
 
 
 def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
-    """The HTTP face of the policies and the filler."""
+    """The HTTP application over the engine and the comparison generator."""
 
     chats = AnswerPool()
 
@@ -136,7 +136,7 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
         version = await run_in_threadpool(_version, engine, request.model)
         messages = [Message(role=m.role, content=m.content) for m in request.messages]
         try:
-            # Before the answer waits in any queue: what cannot be answered is told at once.
+            # Checked before the answer waits in the queue, so that an invalid prompt is refused at once.
             prompt = await run_in_threadpool(engine.prompt, messages)
         except (PromptTooLong, TemplateError) as error:
             raise HTTPException(400, f"messages: {error}") from error
@@ -196,10 +196,10 @@ async def _events(head: dict[str, Any], first: Piece, pieces: AsyncIterator[Piec
 
 
 def end_with(parent: int) -> None:
-    """Ends this process when its parent is gone, however it went: a killed web process leaves no server behind."""
+    """Ends this process when its parent has ended in any way, so that a killed web process leaves no server behind."""
     try:
         process = psutil.Process(parent)
-        # A zombie is gone, and so is a process whose number another one has now.
+        # A zombie has ended, and so has a process whose id was given to another.
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             time.sleep(1.0)
     except psutil.NoSuchProcess:

@@ -1,7 +1,7 @@
 """Attention over short rows on a processor, as three batched products.
 
 torch's own CPU kernel is made for long rows: over the few dozen tokens of a rollout it takes several times as long as the
-products themselves. Scores and softmax are float32, as there; anything unusual, long, or on an accelerator goes torch's way.
+products themselves. Scores and softmax are float32, as there; anything unusual, long, or on an accelerator uses torch's kernel.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from transformers.masking_utils import sdpa_mask
 ATTENTION_NAME = "short_rows"
 
 MAX_KEY_LENGTH = 512
-"""Columns up to which the scores stand in memory whole."""
+"""Longest key sequence for which the whole score matrix is held in memory."""
 
 
 def use_short_row_attention(model: PreTrainedModel) -> None:
-    """Lets the model attend this way, if it attended with torch's kernel on a processor."""
+    """Switches the model to this attention, if it uses torch's SDPA kernel on a processor."""
     if model.config._attn_implementation != "sdpa" or model.device.type != "cpu":
         return
     AttentionInterface.register(ATTENTION_NAME, attend)
@@ -42,8 +42,8 @@ def attend(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "b t h d"], None]:
     """`softmax(scaling Q K^T + mask) V` (Vaswani 2017, arXiv 1706.03762, eq. 1), with fewer key than query heads allowed."""
-    more = ("position_bias", "cache", "softcap", "s_aux")
-    unusual = dropout or any(kwargs.get(name) is not None for name in more) or key.shape[-1] != value.shape[-1]
+    unsupported = ("position_bias", "cache", "softcap", "s_aux")
+    unusual = dropout or any(kwargs.get(name) is not None for name in unsupported) or key.shape[-1] != value.shape[-1]
     if unusual or key.shape[2] > MAX_KEY_LENGTH or (attention_mask is not None and attention_mask.dtype != torch.bool):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
@@ -51,7 +51,7 @@ def attend(
     t, s = query.shape[2], key.shape[2]
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if attention_mask is None and t > 1 and causal:
-        # As torch reads it: the mask was left out because it would be the plain triangle.
+        # As in torch: a missing mask stands for the plain causal one.
         attention_mask = torch.ones(t, s, dtype=torch.bool).tril()
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     out: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]  # torch leaves it without types
@@ -61,7 +61,7 @@ def attend(
 
 
 class _Attention(torch.autograd.Function):
-    """Query heads that share a key head stand below each other in one product."""
+    """Query heads that share a key head are stacked along the rows of one product (grouped-query attention)."""
 
     @staticmethod
     def forward(
@@ -78,7 +78,7 @@ class _Attention(torch.autograd.Function):
         k, v = (x.reshape(b * g, s, d) for x in (key, value))
         scores = torch.bmm(q.float() * scaling, k.float().transpose(1, 2)).view(b, h, t, s)
         if mask is not None:
-            # Not minus infinity: a row of padding sees nothing, and its softmax must stay a number.
+            # Not minus infinity: a row of padding attends to nothing, and its softmax must not become NaN.
             scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
         p = scores.softmax(-1).to(query.dtype).view(b * g, h // g * t, s)
         ctx.save_for_backward(q, k, v, p)

@@ -1,6 +1,6 @@
-"""From hidden states to log-probabilities, a few rows at a time: [rows, vocabulary] never stands in memory whole.
+"""From hidden states to log-probabilities, a few rows at a time: [rows, vocabulary] is never in memory as a whole.
 
-The gradient of a chosen token's log-probability needs no second look at the logits: it is made on the way forward.
+The gradient of a token's log-probability is computed during the forward pass, so that the logits need not be kept.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ COLD = 1e-3
 """Below this temperature a difference of logits, divided by it, may be too large for float32."""
 
 COLDEST = 1e-30
-"""Lower temperatures are read as this one: no float32 holds them, and any two logits that differ are infinitely far apart."""
+"""Lower temperatures are raised to this one, because float32 cannot hold them; the softmax is one-hot long before."""
 
 
 class TokenLogprobs(NamedTuple):
     logprobs: Float[Tensor, " n"]
     """Of the given token under softmax(logits / temperature), in nats."""
     entropy: Float[Tensor, " n"] | None
-    """Of that distribution, in nats; None where nobody asked."""
+    """Of that distribution, in nats; None if it was not asked for."""
 
 
 class UnnormalizedSoftmax:
@@ -43,7 +43,7 @@ class UnnormalizedSoftmax:
         if temperature != 1:
             self.x /= max(temperature, COLDEST)
             if temperature < COLD:
-                # Minus infinity times a share of 0 would be no number in the entropy.
+                # Minus infinity times a probability of 0 would make the entropy NaN.
                 self.x.clamp_(min=torch.finfo(torch.float32).min)
         self.share = self.x.exp()
         self.total = self.share.sum(-1, keepdim=True)
@@ -61,7 +61,7 @@ class UnnormalizedSoftmax:
 
 
 def row_blocks(rows: int, device: torch.device) -> Iterator[slice]:
-    """Cuts rows into as many as are worked through at one time."""
+    """Cuts rows into blocks that are processed at one time."""
     size = BLOCK if device.type == "cpu" else ROWS
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
@@ -69,7 +69,7 @@ def row_blocks(rows: int, device: torch.device) -> Iterator[slice]:
 def token_logprobs(
     head: nn.Linear, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False
 ) -> TokenLogprobs:
-    """Log-probability of each token, and the entropy it was drawn with if asked for: that costs a product more.
+    """Log-probability of each token; with `entropy` also that of its distribution, which costs one more product.
 
     Both carry gradients to `hidden`; the head is frozen.
     """
@@ -80,7 +80,7 @@ def token_logprobs(
 
 
 def token_logprobs_from_logits(logits: Float[Tensor, "n vocab"], ids: Int[Tensor, " n"], temperature: float) -> TokenLogprobs:
-    """As `token_logprobs`, from logits that somebody else made; all of them stand in memory."""
+    """As `token_logprobs`, from given logits, which are all in memory."""
     log_p = (logits.float() / temperature).log_softmax(-1)
     return TokenLogprobs(log_p.gather(-1, ids[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1))
 

@@ -1,4 +1,4 @@
-"""Direct preference optimisation (Rafailov 2023, arXiv 2305.18290), by TRL's trainer: the policy learns from pairs alone."""
+"""Direct preference optimisation (Rafailov 2023, arXiv 2305.18290), by TRL's trainer: the policy is trained on pairs alone."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class _Trainer(DPOTrainer):
     pairs: Sequence[PreferencePair]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        # TRL's loss knows no weights. A pair that is drawn half as often pulls half as much.
+        # TRL's loss has no weights. A pair that is sampled half as often contributes half as much.
         weights = [pair.weight for pair in self.pairs]
         if len(set(weights)) == 1:
             return super()._get_train_sampler(train_dataset)
         return WeightedRandomSampler(weights, len(weights), generator=torch.Generator().manual_seed(self.args.seed))
 
     def _prepare_dataset(self, dataset: Dataset, *unused: Any, **unused_kwargs: Any) -> Dataset:
-        """Pairs come as token ids: the trainer would add what the chat template puts behind an answer's end."""
+        """The pairs are token ids already: the trainer would also add the template's text after the end of the answer."""
         return dataset
 
 
 def rows(backbone: Backbone, pairs: Sequence[PreferencePair]) -> list[dict[str, list[int]]]:
-    """Each pair as token ids; both answers end."""
+    """Each pair as token ids; both answers get an end-of-sequence token."""
     return [
         {
             "prompt_ids": backbone.encode(pair.prompt),
@@ -57,8 +57,8 @@ def train(
     on_progress: ProgressCallback,
     log: LogCallback,
 ) -> None:
-    """`-log sigmoid(beta (log pi/ref of chosen - log pi/ref of rejected))` (eq. 7); pairs are drawn by their weight."""
-    told = TRLDPOConfig(
+    """`-log sigmoid(beta (log pi/ref of chosen - log pi/ref of rejected))` (eq. 7); pairs are sampled by weight."""
+    training_args = TRLDPOConfig(
         **arguments(backbone, scratch, seed=seed),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
@@ -69,14 +69,14 @@ def train(
         logging_steps=1,
     )
 
-    def make(policy: Policy, follower: TrainerCallback) -> Trainer:
+    def make(policy: Policy, callback: TrainerCallback) -> Trainer:
         trainer = _Trainer(
             model=policy,
             ref_model=Policy(backbone, None),
-            args=told,
+            args=training_args,
             train_dataset=Dataset.from_list(rows(backbone, pairs)),
             processing_class=copy.deepcopy(backbone.tokenizer),
-            callbacks=[follower],
+            callbacks=[callback],
         )
         trainer.pairs = pairs
         return trainer
