@@ -59,7 +59,7 @@ Estimated from the phases of a PPO step: about 11 on a processor with bfloat16, 
 
 
 def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progress, reward_named: str | None = None) -> PolicyVersion:
-    """Takes one run from its row to a registered policy version.
+    """Executes one run, from its row in the store to a registered policy version.
 
     Args:
         reward_named: the reward function that the command line names; a run with a reward function does not start without it.
@@ -87,8 +87,8 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
         else FunctionReward(function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)])
     )
     tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
-    kept = tune(store, config, backbone, scorer, snapshot, train, ideal_answers, run_dir, progress)
-    result = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress) | kept
+    outcome = tune(store, config, backbone, scorer, snapshot, train, ideal_answers, run_dir, progress)
+    result = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress) | outcome
     version = register(store, folder, run_id, config, backbone, progress)
 
     seconds = progress.seconds()
@@ -101,7 +101,7 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Pa
     """Freezes the pairs that this run is trained on; a resumed run uses the frozen ones."""
     if not (run_dir / pairs.SNAPSHOT).is_file():
         with store.snapshot():
-            found = pairs.of_store(
+            collected = pairs.of_store(
                 store,
                 include_simulated=config.include_simulated,
                 ties=config.reward.ties != "drop",
@@ -109,8 +109,8 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Pa
                     reliability.weights(store, include_simulated=config.include_simulated) if config.reward.annotator_weights else None
                 ),
             )
-        pairs.require(found, config.reward.min_pairs)
-        pairs.write_snapshot(found, run_dir)
+        pairs.require(collected, config.reward.min_pairs)
+        pairs.write_snapshot(collected, run_dir)
     frozen = pairs.read_snapshot(run_dir)
     runs.set_snapshot(store, run_id, pairs.manifest(frozen))
     return frozen
@@ -121,9 +121,9 @@ def take_demonstrations(store: Database, config: RoundConfig, run_dir: Path) -> 
     if not demonstrations.wanted(config):
         return []
     if not (run_dir / demonstrations.SNAPSHOT).is_file():
-        found = demonstrations.of_store(store, include_simulated=config.include_simulated)
-        demonstrations.require(found, config)
-        demonstrations.write_snapshot(found, run_dir)
+        collected = demonstrations.of_store(store, include_simulated=config.include_simulated)
+        demonstrations.require(collected, config)
+        demonstrations.write_snapshot(collected, run_dir)
     return demonstrations.read_snapshot(run_dir)
 
 
@@ -138,7 +138,7 @@ def take_prompts(store: Database, run_dir: Path) -> tuple[list[Prompt], list[Pro
 
 
 def write_json_atomic(file: Path, value: Any) -> None:
-    """Writes JSON so that a kill leaves the whole file or none."""
+    """Writes JSON atomically: a kill leaves the complete file or none."""
     part = file.with_name(file.name + ".part")
     part.write_text(json.dumps(value))
     part.replace(file)
@@ -168,7 +168,7 @@ def work(config: RoundConfig, n_pairs: int, n_heldout: int, n_demonstrations: in
 def answer_before(
     store: Database, run_id: str, config: RoundConfig, backbone: Backbone, heldout: list[Prompt], run_dir: Path, progress: Progress
 ) -> list[Answer]:
-    """The base model's answers to the held-out prompts, kept so that both halves of the comparison exist once."""
+    """The base model's answers to the held-out prompts; saved, so that a resumed run compares with the same ones."""
     file = run_dir / "before.json"
     if file.is_file():
         progress.skip("snapshot")
@@ -202,8 +202,8 @@ def fit_reward(
 
     def on_features(features: Features) -> None:
         if runs.get(progress.store, progress.run_id).validation is None:
-            found = validate_probe(progress.store, config, train_pairs, features, progress)
-            runs.set_validation(progress.store, progress.run_id, found.to_dict())
+            result = validate_probe(progress.store, config, train_pairs, features, progress)
+            runs.set_validation(progress.store, progress.run_id, result.to_dict())
 
     model = reward_model.fit(
         backbone,
@@ -230,17 +230,17 @@ def validate_probe(
     labels = targets.pair_targets(train_pairs, replace(config.reward, ensemble=1), seed=config.seed)
     origins = judgments.origins(store, [p.judgment_id for p in train_pairs])
 
-    def fit(among: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
-        rows, tie_logit = torch.from_numpy(among.nonzero()[0]), torch.zeros(1, requires_grad=True)
-        own = labels.select(rows)
+    def fit(mask: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
+        rows, tie_logit = torch.from_numpy(mask.nonzero()[0]), torch.zeros(1, requires_grad=True)
+        subset = labels.select(rows)
         # The pairs of a few annotators may all have weight 0.
-        own = own._replace(weight=own.weight / own.weight.mean(0).clamp(min=1e-12))
+        subset = subset._replace(weight=subset.weight / subset.weight.mean(0).clamp(min=1e-12))
         return minimise(
             features.chosen[rows],
             features.rejected[rows],
-            lambda d: targets.loss(d[:, None], own, tie_logit, config.reward),
+            lambda d: targets.loss(d[:, None], subset, tie_logit, config.reward),
             l2=config.reward.probe_l2,
-            extra_parameters=[tie_logit] if targets.fits_tie_logit(own, config.reward) else [],
+            extra_parameters=[tie_logit] if targets.fits_tie_logit(subset, config.reward) else [],
         ).numpy()
 
     return validation.validate(
@@ -364,9 +364,9 @@ def evaluate(
         batch_size=config.ppo.minibatch_size,
         on_progress=on_batch_scored,
     )
-    for (prompt, was), (_, is_now) in zip(shown(config, heldout, before), shown(config, heldout, after), strict=True):
-        runs.save_sample(store, run_id, prompt.id, before=was.text, score_before=by_score[id(was)])
-        runs.set_sample_after(store, run_id, prompt.id, after=is_now.text, score_after=by_score[id(is_now)])
+    for (prompt, base_answer), (_, tuned_answer) in zip(shown(config, heldout, before), shown(config, heldout, after), strict=True):
+        runs.save_sample(store, run_id, prompt.id, before=base_answer.text, score_before=by_score[id(base_answer)])
+        runs.set_sample_after(store, run_id, prompt.id, after=tuned_answer.text, score_after=by_score[id(tuned_answer)])
 
     metrics = {
         "heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected),
@@ -385,7 +385,7 @@ def evaluate(
         **{name: e.to_dict() for name, e in metrics.items() if e is not None},
         **(
             {
-                "best_of_n": beside_best_of_n(
+                "best_of_n": compare_best_of_n(
                     config, backbone, model, scorer, rule, heldout, before, float(kl.mean()), progress.on_progress, on_batch_scored
                 )
             }
@@ -395,7 +395,7 @@ def evaluate(
     }
 
 
-def beside_best_of_n(
+def compare_best_of_n(
     config: RoundConfig,
     backbone: Backbone,
     model: RewardModel,

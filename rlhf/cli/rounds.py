@@ -77,7 +77,7 @@ def simulate(given: argparse.Namespace) -> int:
     plan = Plan(judge, given.judgments, given.annotators, given.flip, given.seed, sampling)
     with tqdm(total=given.judgments, unit="judgment", desc="simulated judgments") as bar:
         try:
-            ties = run(store, engine.draw, engine.base, plan, progress=lambda done, total: bar.update(done - bar.n))
+            ties = run(store, engine.generate, engine.base, plan, progress=lambda done, total: bar.update(done - bar.n))
         except SimulationError as error:
             raise UsageError(str(error)) from error
     print(f"{given.judgments} simulated judgments by the rule {judge.name!r} added ({ties} ties); human data is untouched")

@@ -26,7 +26,7 @@ RETRY_S = 5
 """After how many seconds a refused client should try again."""
 
 Piece = tuple[str, str | None]
-Speak = Callable[[Callable[[], None]], Iterator[Piece]]
+StreamText = Callable[[Callable[[], None]], Iterator[Piece]]
 """Streams an answer. Its argument must be called before each step, and raises ClientDisconnected when the client has left."""
 
 
@@ -47,7 +47,7 @@ class AnswerPool:
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="chat")
         self._open: set[Answer] = set()
 
-    async def begin(self, stream_text: Speak, receive: Receive) -> Answer:
+    async def begin(self, stream_text: StreamText, receive: Receive) -> Answer:
         """Starts an answer and returns it.
 
         Args:
@@ -66,26 +66,26 @@ class AnswerPool:
         except BaseException:
             self._end(answer)
             raise
-        computed = asyncio.get_running_loop().run_in_executor(self._threads, answer.compute, stream_text)
-        computed.add_done_callback(lambda _: self._end(answer, release=True))
+        future = asyncio.get_running_loop().run_in_executor(self._threads, answer.compute, stream_text)
+        future.add_done_callback(lambda _: self._end(answer, release=True))
         return answer
 
     async def _slot(self, answer: Answer) -> None:
         """Waits until fewer than `at_once` are computed."""
-        taking = asyncio.ensure_future(self._slots.acquire())
-        leaving = asyncio.ensure_future(answer.gone.wait())
+        acquire = asyncio.ensure_future(self._slots.acquire())
+        disconnect = asyncio.ensure_future(answer.disconnected.wait())
         try:
-            await asyncio.wait((taking, leaving), timeout=self.wait_s, return_when=asyncio.FIRST_COMPLETED)
-            if answer.gone.is_set():
+            await asyncio.wait((acquire, disconnect), timeout=self.wait_s, return_when=asyncio.FIRST_COMPLETED)
+            if answer.disconnected.is_set():
                 raise ClientDisconnected
-            if not taking.done():
+            if not acquire.done():
                 raise ServerBusy(f"no answer ended within {self.wait_s:g} s: try again in {RETRY_S} s")
         except BaseException:
-            if not taking.cancel() and not taking.cancelled():
+            if not acquire.cancel() and not acquire.cancelled():
                 self._slots.release()
             raise
         finally:
-            leaving.cancel()
+            disconnect.cancel()
 
     def _end(self, answer: Answer, *, release: bool = False) -> None:
         self._open.discard(answer)
@@ -104,34 +104,34 @@ class Answer:
     """One answer. Its pieces can be read once, as they are generated; a reader that stops early calls `leave`."""
 
     def __init__(self, receive: Receive):
-        self.gone = asyncio.Event()
-        self._left = threading.Event()
+        self.disconnected = asyncio.Event()
+        self._cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue()
-        self._watch = asyncio.ensure_future(self._until_gone(receive))
+        self._watch = asyncio.ensure_future(self._watch_connection(receive))
 
-    async def _until_gone(self, receive: Receive) -> None:
+    async def _watch_connection(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._left.set()
-        self.gone.set()
+        self._cancelled.set()
+        self.disconnected.set()
 
     def leave(self) -> None:
         """Cancels the answer. Also called when it is complete."""
-        self._left.set()
-        self.gone.set()
+        self._cancelled.set()
+        self.disconnected.set()
         self._watch.cancel()
 
-    def _tick(self) -> None:
-        if self._left.is_set():
+    def _raise_if_cancelled(self) -> None:
+        if self._cancelled.is_set():
             raise ClientDisconnected
 
-    def compute(self, stream_text: Speak) -> None:
+    def compute(self, stream_text: StreamText) -> None:
         """Runs in a thread."""
         outcome: BaseException | None = None
         try:
-            self._tick()
-            for piece in stream_text(self._tick):
+            self._raise_if_cancelled()
+            for piece in stream_text(self._raise_if_cancelled):
                 self._put(piece)
         except BaseException as error:
             outcome = error

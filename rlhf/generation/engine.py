@@ -74,7 +74,7 @@ class Engine:
         """Raises KeyError when no such policy is served here."""
         return {v.name: v for v in self.versions()}[name]
 
-    def draw(
+    def generate(
         self, requests: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
     ) -> list[GeneratedCompletion]:
         """Complete answers, those of one policy in one batch. Yields to chats for a moment before each token."""
@@ -149,7 +149,7 @@ class Engine:
                     step = next(steps)
                 except StopIteration:
                     return
-            # None stands for a prefill chunk.
+            # None marks a prefill chunk.
             if step is not None:
                 yield step
 

@@ -158,7 +158,7 @@ def stream(
     """
     prefix_cache = PrefixActivationCache(backbone.decoder, ()) if prefix_cache is None else prefix_cache
     distinct = list(dict.fromkeys(map(tuple, prompts)))
-    place = {prompt: i for i, prompt in enumerate(distinct)}
+    first_index = {prompt: i for i, prompt in enumerate(distinct)}
     ids, mask = (x.to(backbone.device) for x in pad_left(distinct, backbone.pad_id))
     cache = BatchKVCache(backbone.base.config, backbone.prefix_length + ids.shape[1] + sampling.max_new_tokens + 1)
     cast_weights: dict[tuple[nn.Module, str], CastWeights] = {}
@@ -170,7 +170,7 @@ def stream(
         part = slice(start, start + columns)
         with prefix_cache.recording(), cast_weight_cache(cast_weights):
             hidden = backbone.decoder.forward(ids[:, part], mask[:, : part.stop], positions=position_ids[:, part], cache=cache.cache)[:, -1]
-    rows = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=backbone.device)
+    rows = torch.tensor([first_index[tuple(prompt)] for prompt in prompts], device=backbone.device)
     prefix_cache.store(lambda hidden_states: hidden_states[rows])
     if len(distinct) < len(prompts):
         cache.select(rows)
@@ -201,9 +201,14 @@ def stream(
         prefix_cache.store(scatter)
         # Rows are dropped only now, so that the pass covers the token that ended a row.
         if cache.can_drop_rows and remaining <= COMPACT_AT * len(active):
-            staying = unfinished.nonzero()[:, 0]
-            cache.select(staying)
-            active, unfinished, mask, hidden = active[staying], unfinished[staying], mask[staying], hidden[staying]
+            open_rows = unfinished.nonzero()[:, 0]
+            cache.select(open_rows)
+            active, unfinished, mask, hidden = (
+                active[open_rows],
+                unfinished[open_rows],
+                mask[open_rows],
+                hidden[open_rows],
+            )
     if prefix_cache.depths:
         ends = torch.stack([token, torch.full_like(token, backbone.eos_id)], dim=1)
         position_ids = mask.sum(-1, keepdim=True) + torch.arange(2, device=backbone.device)
@@ -238,24 +243,24 @@ def sample_token(
     u = torch.rand(len(logits), generator=rng, device=logits.device, dtype=torch.float64) if sampling.temperature else None
     for rows in row_blocks(len(logits), logits.device):
         softmax = UnnormalizedSoftmax(logits[rows], sampling.temperature or 1.0)
-        tokens[rows] = softmax.x.argmax(-1) if u is None else sample_from_weights(_filter_top_k_top_p(softmax.share, sampling), u[rows])
+        tokens[rows] = softmax.x.argmax(-1) if u is None else sample_from_weights(_filter_top_k_top_p(softmax.weights, sampling), u[rows])
         if stats is not None:
             stats.logprobs[rows], stats.entropy[rows] = softmax.logprobs(tokens[rows]), softmax.entropy()[:, 0]
     return tokens, stats
 
 
-def _filter_top_k_top_p(share: Float[Tensor, "b vocab"], sampling: Sampling) -> Float[Tensor, "b vocab"]:
+def _filter_top_k_top_p(weights: Float[Tensor, "b vocab"], sampling: Sampling) -> Float[Tensor, "b vocab"]:
     """The weights, with 0 outside top-k and top-p."""
     if sampling.top_k:
-        kth = share.topk(min(sampling.top_k, share.shape[-1])).values[:, -1:]
-        share = share.masked_fill(share < kth, 0.0)
+        kth = weights.topk(min(sampling.top_k, weights.shape[-1])).values[:, -1:]
+        weights = weights.masked_fill(weights < kth, 0.0)
     if sampling.top_p < 1:
-        ranked, order = (share / share.sum(-1, keepdim=True)).sort(descending=True)
+        ranked, order = (weights / weights.sum(-1, keepdim=True)).sort(descending=True)
         outside = ranked.cumsum(-1) - ranked >= sampling.top_p
         # The most probable token stays however small the nucleus is: float32 rounds a top-p below 1e-45 to 0.
         outside[:, 0] = False
-        share = torch.zeros_like(share).scatter(-1, order, ranked.masked_fill(outside, 0.0))
-    return share
+        weights = torch.zeros_like(weights).scatter(-1, order, ranked.masked_fill(outside, 0.0))
+    return weights
 
 
 def sample_from_weights(p: Float[Tensor, "b vocab"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
@@ -263,8 +268,8 @@ def sample_from_weights(p: Float[Tensor, "b vocab"], u: Float[Tensor, " b"]) -> 
 
     Searches the blocks first and then inside one; torch.multinomial takes a random number for every entry of the vocabulary.
     """
-    if spare := -p.shape[-1] % CDF_BLOCK:
-        p = nn.functional.pad(p, (0, spare))
+    if padding := -p.shape[-1] % CDF_BLOCK:
+        p = nn.functional.pad(p, (0, padding))
     blocks = p.view(len(p), -1, CDF_BLOCK)
     block, left = _first_above(blocks.sum(-1, dtype=torch.float64), u)
     inside, _ = _first_above(blocks[torch.arange(len(p), device=p.device), block].double(), left)

@@ -145,7 +145,7 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
         try:
             answer = await chats.begin(lambda on_progress: engine.stream_text(version, prompt, sampling, seed, on_progress), client.receive)
             pieces = answer.pieces()
-            # Drawn before anything is sent, so that a damaged adapter is told as an error and not as a broken stream.
+            # Awaited before anything is sent, so that a damaged adapter gives an error and not a broken stream.
             first = await anext(pieces)
         except ServerBusy as error:
             raise HTTPException(503, str(error), {"Retry-After": str(RETRY_S)}) from error
@@ -158,13 +158,13 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
         if request.stream:
             return StreamingResponse(_events(head, first, pieces, answer), media_type="text/event-stream")
         try:
-            said = [first, *[piece async for piece in pieces]]
+            received = [first, *[piece async for piece in pieces]]
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
         finally:
             answer.leave()
-        message = {"role": "assistant", "content": "".join(piece for piece, _ in said).strip()}
-        return head | {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": said[-1][1]}]}
+        message = {"role": "assistant", "content": "".join(piece for piece, _ in received).strip()}
+        return head | {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": received[-1][1]}]}
 
     return app
 
@@ -173,8 +173,8 @@ def _version(engine: Engine, name: str) -> PolicyVersion:
     try:
         return engine.named(name)
     except KeyError:
-        known = ", ".join(v.name for v in engine.versions())
-        raise HTTPException(404, f"no model {name!r}; there are: {known}") from None
+        names = ", ".join(v.name for v in engine.versions())
+        raise HTTPException(404, f"no model {name!r}; there are: {names}") from None
 
 
 async def _events(head: dict[str, Any], first: Piece, pieces: AsyncIterator[Piece], answer: Answer) -> AsyncIterator[str]:
@@ -233,9 +233,9 @@ def main() -> int:
     if arguments.endpoint:
         collector = policies.ensure_external(store, arguments.endpoint_model)
         endpoint = EndpointSource(PolicyClient(arguments.endpoint), arguments.endpoint_model)
-        generate = route_by_collector(collector, endpoint, engine.draw)
+        generate = route_by_collector(collector, endpoint, engine.generate)
     else:
-        generate, collector = engine.draw, None
+        generate, collector = engine.generate, None
 
     def refusal_reason(version: PolicyVersion) -> str:
         return "" if version == collector else engine.refusal_reason(version)

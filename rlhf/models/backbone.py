@@ -78,7 +78,7 @@ class Backbone:
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto", dtype: str = "auto") -> Backbone:
-        """Reads a folder of safetensors.
+        """Loads a model from a folder of safetensors.
 
         Raises:
             ModelError: the weights are damaged, of an unknown architecture, or not safetensors alone, or come without a chat
@@ -356,7 +356,7 @@ class Backbone:
     def token_logprobs(
         self, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False
     ) -> TokenLogprobs:
-        """Log-probability of each token under the logits of its hidden state, divided by the temperature, and the entropy if asked for."""
+        """Each token's log-probability under softmax(logits / temperature); with `entropy`, also the entropy of that distribution."""
         if self._linear_head:
             return lm_head.token_logprobs(self.base.get_output_embeddings(), hidden, ids, temperature, entropy=entropy)
         return lm_head.token_logprobs_from_logits(self.logits(hidden), ids, temperature)
@@ -369,8 +369,8 @@ class Backbone:
         head = self.base.get_output_embeddings()
         if type(head) is not torch.nn.Linear:
             return False
-        whole = self.base(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-        return torch.allclose(head(self.decoder.forward(ids, mask, positions=positions(mask))), whole, rtol=1e-2, atol=1e-2)
+        logits = self.base(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+        return torch.allclose(head(self.decoder.forward(ids, mask, positions=positions(mask))), logits, rtol=1e-2, atol=1e-2)
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, up to where the assistant's answer begins.

@@ -1,6 +1,6 @@
 """Renders chat templates under limits of time, memory and length, in a process of its own.
 
-A chat template comes with a model and is a program: nested loops may never end, and strings may double until memory is gone.
+A chat template comes with a model and is a program: nested loops may never end, and strings may double until memory is exhausted.
 Every rendering therefore happens in `rlhf.models.chat_template_process`, by transformers' own function and in its sandbox, and that
 process is ended when it goes over a limit. One such process serves this one, and is started when it is first needed.
 """

@@ -1,4 +1,4 @@
-"""The process in which chat templates are rendered: `rlhf.models.chat_template` starts it, and ends it when a rendering goes on for ever.
+"""The process in which chat templates are rendered: `rlhf.models.chat_template` starts it, and kills it when a rendering does not end.
 
 A template is a program that came with a model. transformers' sandbox keeps it from files and from Python's inside, but not
 from using up time and memory, and nothing stops it from within. Requests and replies are JSON, one object a line. No torch here.

@@ -21,7 +21,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     yield part
-    # Where an earlier save was cut short there is only the old one: it goes once the new one has its name.
+    # After an interrupted save only the old folder exists: it is deleted once the new one has its name.
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)

@@ -63,10 +63,10 @@ class Decoder:
         if cache is not None and cache.get_seq_length():
             return {"input_ids": ids, **shifted}
         embedded = self.model.get_input_embeddings()(ids)
-        learned = self.prefix.to(embedded.dtype).expand(rows, -1, -1)
+        prefix = self.prefix.to(embedded.dtype).expand(rows, -1, -1)
         prefix_positions = torch.arange(width, device=ids.device).expand(rows, -1)
         return {
-            "inputs_embeds": torch.cat([learned, embedded], dim=1),
+            "inputs_embeds": torch.cat([prefix, embedded], dim=1),
             "attention_mask": shifted["attention_mask"],
             "position_ids": torch.cat([prefix_positions, shifted["position_ids"]], dim=1),
         }
@@ -115,7 +115,7 @@ class Decoder:
         if (first, last) == (0, self.depth):
             yield
             return
-        # The list keeps its length: architectures look up each layer's kind of attention by its place.
+        # The list keeps its length, because architectures look up a layer's attention type by its index.
         active = [self.layers[i] if first <= i < last else self._skipped[i] for i in range(self.depth)]
         setattr(self.inner, self.name, nn.ModuleList(active))
         if cached is not None:
@@ -138,7 +138,7 @@ class Decoder:
         returned: list[Any] = []
         hook = self.layers[0].register_forward_hook(lambda _, __, out: returned.append(out))
         try:
-            whole = self.forward(ids, mask, positions=position_ids)
+            full = self.forward(ids, mask, positions=position_ids)
             for skipped in self._skipped:
                 skipped.as_tuple = isinstance(returned[0], tuple)
             middle = max(1, self.depth // 2)
@@ -149,8 +149,8 @@ class Decoder:
             return False
         finally:
             hook.remove()
-        difference = (whole - from_parts)[mask].float().norm()
-        return bool(difference <= PARTIAL_FORWARD_TOLERANCE * whole[mask].float().norm())
+        difference = (full - from_parts)[mask].float().norm()
+        return bool(difference <= PARTIAL_FORWARD_TOLERANCE * full[mask].float().norm())
 
 
 class SkippedLayer(nn.Module):
@@ -230,5 +230,5 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # trans
 
 def _layer_list(inner: nn.Module, depth: int) -> tuple[str, nn.ModuleList]:
     """The name and the list of the decoder layers; an empty list where the architecture has none of that length."""
-    found = ((name, child) for name, child in inner.named_children() if isinstance(child, nn.ModuleList) and len(child) == depth)
-    return next(found, ("", nn.ModuleList()))
+    candidates = ((name, child) for name, child in inner.named_children() if isinstance(child, nn.ModuleList) and len(child) == depth)
+    return next(candidates, ("", nn.ModuleList()))

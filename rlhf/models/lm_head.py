@@ -20,7 +20,7 @@ BLOCK = 16
 
 
 COLD = 1e-3
-"""Below this temperature a difference of logits, divided by it, may be too large for float32."""
+"""Below this temperature, a difference of logits divided by it may exceed float32."""
 
 COLDEST = 1e-30
 """Lower temperatures are raised to this one, because float32 cannot hold them; the softmax is one-hot long before."""
@@ -45,19 +45,19 @@ class UnnormalizedSoftmax:
             if temperature < COLD:
                 # Minus infinity times a probability of 0 would make the entropy NaN.
                 self.x.clamp_(min=torch.finfo(torch.float32).min)
-        self.share = self.x.exp()
-        self.total = self.share.sum(-1, keepdim=True)
+        self.weights = self.x.exp()
+        self.total = self.weights.sum(-1, keepdim=True)
 
     def logprobs(self, ids: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         return (self.x.gather(-1, ids[:, None]) - self.total.log())[:, 0]
 
     def entropy(self) -> Float[Tensor, "n 1"]:
         """H = log sum_v e^x_v - sum_v p_v x_v"""
-        return self.total.log() - (self.share * self.x).sum(-1, keepdim=True) / self.total
+        return self.total.log() - (self.weights * self.x).sum(-1, keepdim=True) / self.total
 
-    def of_entropy(self, entropy: Float[Tensor, "n 1"]) -> Float[Tensor, "n vocab"]:
+    def entropy_grad_factors(self, entropy: Float[Tensor, "n 1"]) -> Float[Tensor, "n vocab"]:
         """-d H / d x: p_v (log p_v + H), where log p_v = x_v - log sum_v e^x_v."""
-        return (self.x + (entropy - self.total.log())) * self.share / self.total
+        return (self.x + (entropy - self.total.log())) * self.weights / self.total
 
 
 def row_blocks(rows: int, device: torch.device) -> Iterator[slice]:
@@ -86,7 +86,7 @@ def token_logprobs_from_logits(logits: Float[Tensor, "n vocab"], ids: Int[Tensor
 
 
 class TokenLogprobsFunction(torch.autograd.Function):
-    """Products over ROWS positions, everything between them a block at a time."""
+    """Products over ROWS positions, everything between them one block at a time."""
 
     @staticmethod
     def forward(
@@ -100,7 +100,7 @@ class TokenLogprobsFunction(torch.autograd.Function):
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         n = len(hidden)
         logprobs, entropies = (torch.empty(n, device=hidden.device) for _ in range(2))
-        # Gradients of both results with respect to `hidden`, where somebody will ask for them.
+        # Gradients of both results with respect to `hidden`, where the backward pass needs them.
         needs_grad = ctx.needs_input_grad[0]
         logprob_grad = torch.empty_like(hidden) if needs_grad else None
         entropy_grad = torch.empty_like(hidden) if needs_grad and with_entropy else None
@@ -118,10 +118,10 @@ class TokenLogprobsFunction(torch.autograd.Function):
                     entropy = softmax.entropy()
                     entropies[block_rows] = entropy[:, 0]
                     if entropy_weights is not None:
-                        entropy_weights[block] = softmax.of_entropy(entropy)
+                        entropy_weights[block] = softmax.entropy_grad_factors(entropy)
                 if needs_grad:
                     # These logits are not needed any more, so their memory holds the weights that are.
-                    logits[block] = softmax.share
+                    logits[block] = softmax.weights
             if logprob_grad is not None:
                 # d log p(y) / d hidden = (W_y - sum_v p_v W_v) / T
                 logprob_grad[rows] = (weight[ids[rows]] - (logits @ weight) / totals) / temperature

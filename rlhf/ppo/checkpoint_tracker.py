@@ -32,9 +32,9 @@ class CheckpointTracker:
             return
         self.weights[len(self.measured) - 1] = {name: w.detach().cpu().clone() for name, w in weights.items()}
         # The next metrics still change the smoothed scores of the latest policies.
-        unsettled = len(self.measured) - SMOOTHING // 2
-        ahead = best(self.measured, self.kl_budget, before=unsettled)
-        self.weights = {i: w for i, w in self.weights.items() if i >= unsettled or i == ahead}
+        first_unsettled = len(self.measured) - SMOOTHING // 2
+        leader = best(self.measured, self.kl_budget, before=first_unsettled)
+        self.weights = {i: w for i, w in self.weights.items() if i >= first_unsettled or i == leader}
 
     @property
     def kl_exceeded(self) -> bool:
@@ -50,10 +50,10 @@ class CheckpointTracker:
     @torch.no_grad()
     def restore(self, policy: Weights) -> dict[str, float]:
         """Restores the best policy's weights; returns its step, the number of steps, and its metrics."""
-        kept = best(self.measured, self.kl_budget)
+        chosen = best(self.measured, self.kl_budget)
         for name, parameter in policy.items():
-            parameter.copy_(self.weights[kept][name])
-        return {"step": kept, "of": len(self.measured) - 1, **self.measured[kept]._asdict()}
+            parameter.copy_(self.weights[chosen][name])
+        return {"step": chosen, "of": len(self.measured) - 1, **self.measured[chosen]._asdict()}
 
     def save(self, folder: Path) -> None:
         """Writes the candidates' weights; the caller stores `measured` in the checkpoint's state file."""
@@ -62,5 +62,5 @@ class CheckpointTracker:
 
     def load(self, folder: Path, measured: list[list[float]]) -> None:
         self.measured = [PolicyMetrics(*values) for values in measured]
-        found = folder.glob("candidate-*.safetensors")
-        self.weights = {int(file.stem.removeprefix("candidate-")): load_file(file) for file in found}
+        files = folder.glob("candidate-*.safetensors")
+        self.weights = {int(file.stem.removeprefix("candidate-")): load_file(file) for file in files}

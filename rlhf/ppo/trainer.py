@@ -84,7 +84,7 @@ class PPO:
         return self.tracker.kl_exceeded or self.step_done >= self.config.steps
 
     def step(self, on_progress: ProgressCallback = lambda: None) -> dict[str, float]:
-        """One PPO step; returns its metrics under the names the field uses. `tick` is called many times on the way."""
+        """One PPO step; returns its metrics under TRL's names. `on_progress` is called at every token and minibatch."""
         config = self.config
         if self.step_done == 0 and config.value_init == "reward":
             self.value_from_scores(on_progress)
@@ -190,12 +190,12 @@ class PPO:
             part = rollout.select(microbatch)
             width = part.responses.shape[1]
             with self.backbone.use_adapter(POLICY):
-                now = forward_logprobs(self.backbone, self.value_head, part, config.temperature, entropy=config.entropy_coef > 0)
-            policy = policy_loss(now.logprobs, part.logprobs, advantages[microbatch, :width], part.mask, clip=config.clip)
-            value, value_clipfrac = value_loss(now.values, part.values, returns[microbatch, :width], part.mask, clip=config.value_clip)
+                current = forward_logprobs(self.backbone, self.value_head, part, config.temperature, entropy=config.entropy_coef > 0)
+            policy = policy_loss(current.logprobs, part.logprobs, advantages[microbatch, :width], part.mask, clip=config.clip)
+            value, value_clipfrac = value_loss(current.values, part.values, returns[microbatch, :width], part.mask, clip=config.value_clip)
             loss = policy.loss + config.value_coef * value
-            if config.entropy_coef and now.entropy is not None:
-                loss = loss - config.entropy_coef * masked_mean(now.entropy, part.mask)
+            if config.entropy_coef and current.entropy is not None:
+                loss = loss - config.entropy_coef * masked_mean(current.entropy, part.mask)
             share = float(part.mask.sum() / tokens)
             inputs = list(self.value_head.parameters()) if self.warming_up else None
             (share * loss).backward(inputs=inputs)  # type: ignore[no-untyped-call]  # torch leaves it without types
@@ -207,8 +207,8 @@ class PPO:
                 "val/ratio": share * policy.ratio.item(),
                 "val/clipfrac_avg": share * value_clipfrac.item(),
             }
-            for name, amount in part_metrics.items():
-                metrics[name] = metrics[name] + amount if name in metrics else amount
+            for name, term in part_metrics.items():
+                metrics[name] = metrics[name] + term if name in metrics else term
         return metrics
 
     def add_ptx_gradients(self, epoch: int, number: int) -> dict[str, float]:
@@ -263,7 +263,7 @@ class PPO:
             (part / STATE_FILE).write_text(json.dumps(state))
 
     def load(self, folder: Path) -> bool:
-        """Goes back to the last checkpoint, if there is one.
+        """Restores the latest checkpoint; returns whether there was one.
 
         Raises:
             ModelError: another version of the program wrote it, with a value head of another shape.
@@ -280,10 +280,10 @@ class PPO:
         self.backbone.restore_adapter(POLICY, checkpoint)
         self.value_head.load_state_dict(values)
         load_optimizer(self.optimizer, checkpoint / "optimizer.safetensors")
-        metrics = json.loads((checkpoint / STATE_FILE).read_text())
-        self.step_done, self.kl_coef = metrics["step_done"], metrics["kl_coef"]
+        state = json.loads((checkpoint / STATE_FILE).read_text())
+        self.step_done, self.kl_coef = state["step_done"], state["kl_coef"]
         # Checkpoints of older versions have no record of earlier policies.
-        self.tracker.load(checkpoint, metrics.get("measured", []))
+        self.tracker.load(checkpoint, state.get("measured", []))
         return True
 
 

@@ -115,7 +115,7 @@ class RewardModel(nn.Module):
     def ensemble_scores(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, "m b"]:
         """Each head's normalised scores of rows made by `row`."""
         with self.backbone.use_adapter(self.adapter):
-            raw = self._read(rows, self.raw, self.ensemble, on_progress)
+            raw = self._map_batches(rows, self.raw, self.ensemble, on_progress)
         return ((raw - self.mean) / self.std).T
 
     def score(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
@@ -132,7 +132,7 @@ class RewardModel(nn.Module):
         # Not torch's own, which refuses an empty batch.
         return (ensemble_scores - ensemble_scores.mean(0)).square().mean(0).sqrt()
 
-    def _read(
+    def _map_batches(
         self, rows: Sequence[TokenizedExample], forward: Callable[..., Tensor], width: int, on_progress: Callable[[], None]
     ) -> Float[Tensor, "b width"]:
         """`forward` of every row, in order. Rows of similar length share a batch."""
@@ -154,7 +154,7 @@ class RewardModel(nn.Module):
         index = torch.tensor([number.setdefault((*row.ids, row.start), len(number)) for row in rows])
         distinct = dict(zip(index.tolist(), rows, strict=True))
         with self.backbone.use_adapter(None):
-            features = self._read(list(distinct.values()), self.features, self.backbone.hidden_size, on_progress)[index]
+            features = self._map_batches(list(distinct.values()), self.features, self.backbone.hidden_size, on_progress)[index]
         return Features(features[: len(chosen)], features[len(chosen) :])
 
     @torch.no_grad()
@@ -168,14 +168,14 @@ class RewardModel(nn.Module):
             self.head.weight[i], tie_logit[i] = self._fit_member_probe(features, labels.of_member(i))
         return tie_logit
 
-    def _fit_member_probe(self, features: Features, member_targets: PairTargets) -> tuple[Float[Tensor, " d"], float]:
+    def _fit_member_probe(self, features: Features, member_labels: PairTargets) -> tuple[Float[Tensor, " d"], float]:
         """The probe's weights and the tie logit for the targets of one ensemble member."""
         tie_logit = torch.zeros(1, requires_grad=True)
         weight = minimise(
             *features,
-            lambda difference: targets.loss(difference[:, None], member_targets, tie_logit, self.config),
+            lambda difference: targets.loss(difference[:, None], member_labels, tie_logit, self.config),
             l2=self.config.probe_l2,
-            extra_parameters=[tie_logit] if targets.fits_tie_logit(member_targets, self.config) else [],
+            extra_parameters=[tie_logit] if targets.fits_tie_logit(member_labels, self.config) else [],
         )
         return weight, tie_logit.item()
 
@@ -232,7 +232,7 @@ def pooled(hidden: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], starts: In
 
 
 class TrainableRewardModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers registers subclasses in untyped code
-    """The reward model under the interface that TRL's trainer expects: token ids in, one logit a row and head out."""
+    """The reward model under the interface that TRL's trainer expects: token ids in, one logit per row and head out."""
 
     def __init__(self, model: RewardModel):
         config = copy.deepcopy(model.backbone.base.config)

@@ -72,12 +72,12 @@ class RewardShaper:
     def __call__(
         self,
         prompts: Sequence[Sequence[int]],
-        sampled: Sequence[GeneratedSequence],
+        sequences: Sequence[GeneratedSequence],
         on_progress: Callable[[], None] = lambda: None,
         cached: Sequence[CachedHidden] | None = None,
     ) -> Float[Tensor, " b"]:
         """One score per sequence. `cached` holds frozen layers' activations of each prompt, completion and end; it may be longer."""
-        rows = [self.scorer.row(p, s.ids) for p, s in zip(prompts, sampled, strict=True)]
+        rows = [self.scorer.row(p, s.ids) for p, s in zip(prompts, sequences, strict=True)]
         if cached is not None:
             rows = [row._replace(cached=CachedHidden(c.depth, c.hidden[: len(row.ids)])) for row, c in zip(rows, cached, strict=True)]
         batch = scores_of(self.scorer, rows, on_progress)
@@ -88,9 +88,9 @@ class RewardShaper:
         }
         scores = batch.scores
         if self.length_penalty:
-            scores = scores - self.length_penalty * torch.tensor([len(s.ids) for s in sampled])
+            scores = scores - self.length_penalty * torch.tensor([len(s.ids) for s in sequences])
         if self.missing_eos_score is not None:
-            ended = torch.tensor([s.finish_reason == "stop" for s in sampled])
+            ended = torch.tensor([s.finish_reason == "stop" for s in sequences])
             scores = torch.where(ended, scores, self.missing_eos_score)
         return scores
 

@@ -113,7 +113,7 @@ def _plackett_luce_stages(pairs: Sequence[PreferencePair], ranking: Sequence[Has
 def _bootstraps(prompt: Int[Tensor, " n"], members: int, seed: int) -> Float[Tensor, "n m"]:
     """How often each pair's prompt is in each member's bootstrap sample of the prompts.
 
-    Prompts are resampled, not pairs: pairs of one prompt resemble each other. A single head learns from every prompt once.
+    Prompts are resampled, not pairs: pairs of one prompt resemble each other. A single head is fitted to every prompt once.
     """
     if members == 1:
         return torch.ones(len(prompt), 1)

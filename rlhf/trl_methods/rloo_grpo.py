@@ -25,7 +25,7 @@ from storage.core.records import Message, Sampling
 
 TRAINERS = {"rloo": (RLOOConfig, RLOOTrainer), "grpo": (GRPOConfig, GRPOTrainer)}
 
-SAME = {
+PPO_NAMES = {
     "reward": "objective/scores",
     "entropy": "policy/entropy_avg",
     "completions/mean_length": "val/response_length",
@@ -38,7 +38,7 @@ SAME = {
 
 def to_ppo_names(method: str, logged: Mapping[str, float]) -> dict[str, float]:
     """TRL's metrics of one batch: those that PPO has too under PPO's names, the others as `method/name`."""
-    metrics = {SAME.get(name, f"{method}/{name}"): value for name, value in logged.items()}
+    metrics = {PPO_NAMES.get(name, f"{method}/{name}"): value for name, value in logged.items()}
     # TRL's KL is a mean over tokens, PPO's over completions: sum = mean over tokens * tokens / completions.
     metrics["objective/kl"] = metrics.pop(f"{method}/kl", 0.0) * logged["completions/mean_length"]
     metrics["val/finished"] = 1 - metrics.pop(f"{method}/completions/clipped_ratio")
@@ -79,8 +79,8 @@ def train(
         beta=0.0,
     )
     # The trainer drops an incomplete batch, so that a few prompts alone would make none: they are repeated.
-    wanted = config.steps * config.batch_size // config.size
-    dataset = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-wanted // len(prompts)))[:wanted]]
+    n_prompts = config.steps * config.batch_size // config.size
+    dataset = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-n_prompts // len(prompts)))[:n_prompts]]
 
     # TRL makes metric names of this function's name, and they are stored: it must stay.
     def paid(prompts: list[list[Message]], completion_ids: list[list[int]], **unused: Any) -> list[float]:

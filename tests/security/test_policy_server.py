@@ -413,9 +413,9 @@ def test_work_ends_when_its_reader_leaves_also_while_the_prompt_is_read(server, 
     monkeypatch.setattr(server.engine.backbone.decoder, "forward", slow)
     caller = Caller(server, text="x" * 4000, stream=stream)
     until(lambda: len(reads) > 3)
-    assert max(reads) <= 16 and server.engine._chats == 1
+    assert max(reads) <= 16 and server.engine._active_chats == 1
     caller.hang_up()
-    until(lambda: server.engine._chats == 0, 5)
+    until(lambda: server.engine._active_chats == 0, 5)
     # 4,003 tokens would be 251 parts.
     assert len(reads) < 150
 
@@ -430,9 +430,9 @@ def test_a_short_prompt_is_read_while_a_long_one_is(server, monkeypatch):
 
     monkeypatch.setattr(server.engine.backbone.decoder, "forward", slow)
     long = Caller(server, text="x" * 4000, stream=True)
-    until(lambda: server.engine._chats == 1)
+    until(lambda: server.engine._active_chats == 1)
     assert chat(server, max_tokens=3).status_code == 200
-    assert server.engine._chats == 1, "the long one is still read"
+    assert server.engine._active_chats == 1, "the long one is still read"
     long.hang_up()
 
 
@@ -448,7 +448,7 @@ def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeyp
     for thread in threads:
         thread.start()
     try:
-        until(lambda: server.engine._chats > 0)
+        until(lambda: server.engine._active_chats > 0)
         prompts.add(server.store, [prompts.NewPrompt(user("Q"), "test", "train")], source="test")
         until(lambda: queue.depth(server.store) > 0, 60)
     finally:
