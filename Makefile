@@ -57,6 +57,7 @@ test: test-setup weights
 lint: test-setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python .ci/lock.py --check
 	$(PIP) check
 

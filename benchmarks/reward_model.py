@@ -146,7 +146,7 @@ def of_all_layers(
             for layer in layers:
                 stack.enter_context(backbone.decoder.record_hidden(layer, lambda hidden, layer=layer: keep(layer, hidden)))
             with backbone.use_adapter(None):
-                backbone.decoder.read(ids, mask, positions=positions(mask))
+                backbone.decoder.forward(ids, mask, positions=positions(mask))
     back = torch.tensor(order).argsort()
     return {name: torch.cat(parts)[back].contiguous() for name, parts in found.items()}
 

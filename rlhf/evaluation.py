@@ -1,6 +1,6 @@
-"""How good a round is: held-out accuracy of the reward model, win rate of the policy, each with a 95% interval.
+"""Evaluates a round: held-out accuracy of the reward model and win rate of the policy, each with a 95% interval.
 
-Measured on prompts that nothing was learned from. Statistics are scipy's.
+Measured on held-out prompts, which no training used. Statistics are scipy's.
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ def accuracy_on_votes(chosen: torch.Tensor, rejected: torch.Tensor) -> Estimate 
     return proportion(int((chosen > rejected).sum()), len(chosen))
 
 
-def accuracy_on_rule(pairs: Sequence[PreferencePair], chosen: torch.Tensor, rejected: torch.Tensor, judge: LabelRule) -> Estimate | None:
-    """How often the reward model prefers what the declared rule prefers; pairs that the rule ties are left out."""
+def accuracy_on_rule(pairs: Sequence[PreferencePair], chosen: torch.Tensor, rejected: torch.Tensor, rule: LabelRule) -> Estimate | None:
+    """How often the reward model prefers what the declared rule prefers; pairs that the rule scores equally are left out."""
     agree = cases = 0
     for pair, c, r in zip(pairs, chosen.tolist(), rejected.tolist(), strict=True):
-        difference = judge.score(pair.chosen) - judge.score(pair.rejected)
+        difference = rule.score(pair.chosen) - rule.score(pair.rejected)
         if difference:
             cases += 1
             # A tie of the reward model agrees with neither side.
@@ -114,21 +114,21 @@ def answers(
     seed: int,
     on_progress: Callable[[], None] = lambda: None,
 ) -> list[Answer]:
-    """`per_prompt` answers to each prompt, through one adapter or the base alone, in the order of the prompts."""
-    asked = [p for p in prompts for _ in range(per_prompt)]
-    drawn = []
+    """`per_prompt` answers to each prompt, with one adapter or the base alone, in the order of the prompts."""
+    repeated = [p for p in prompts for _ in range(per_prompt)]
+    sequences: list[GeneratedSequence] = []
     with backbone.use_adapter(adapter):
-        for start in range(0, len(asked), BATCH_SIZE):
-            batch = asked[start : start + BATCH_SIZE]
+        for start in range(0, len(repeated), BATCH_SIZE):
+            batch = repeated[start : start + BATCH_SIZE]
             rng = generator(backbone.device, seed, start)
-            drawn += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, on_progress)
-    return [Answer(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(asked, drawn, strict=True)]
+            sequences += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, on_progress)
+    return [Answer(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(repeated, sequences, strict=True)]
 
 
-def best_of(drawn: Sequence[Answer], n: int, values: Sequence[float]) -> list[Answer]:
+def best_of(candidates: Sequence[Answer], n: int, values: Sequence[float]) -> list[Answer]:
     """Of each n answers in a row the one with the highest value; the first of equals."""
-    groups = [range(start, start + n) for start in range(0, len(drawn), n)]
-    return [drawn[max(group, key=lambda i: values[i])] for group in groups]
+    groups = [range(start, start + n) for start in range(0, len(candidates), n)]
+    return [candidates[max(group, key=lambda i: values[i])] for group in groups]
 
 
 def best_of_n(
@@ -142,32 +142,33 @@ def best_of_n(
     per_prompt: int,
     seed: int,
     on_progress: Callable[[], None] = lambda: None,
-    read: Callable[[], None] = lambda: None,
+    on_batch_scored: Callable[[], None] = lambda: None,
 ) -> tuple[list[Answer], dict[str, Any]]:
-    """Answers of best-of-n over the base, with the n that comes nearest to a KL: as far from the base, without any learning.
+    """Best-of-n answers of the base, with the n whose KL is nearest to a given one: the same distance, without training.
 
-    Chosen by what PPO was paid for (Gao 2023, section 2). Beside the answers: n, its KL, the KL to match, and whether that is
-    more than best-of-`most` reaches. `tick` is called once a position that is sampled, `read` once a batch that is scored.
+    Selected by the scores that PPO was trained on (Gao 2023, section 2). Also returns n, its KL, the KL to match, and whether
+    that is more than best-of-`most` reaches. `on_progress` is called once per sampled position, `on_batch_scored` per batch.
     """
     n = n_at_kl(kl, most)
-    drawn = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, on_progress=on_progress)
-    asked = {p.id: backbone.encode(p.messages) for p in prompts}
-    scores = scorer([asked[a.prompt_id] for a in drawn], [GeneratedSequence(a.ids, a.finish_reason) for a in drawn], read)
-    said = {"n": n, "kl": best_of_n_kl(n), "policy_kl": kl, "most": most, "beyond_most": kl > best_of_n_kl(most)}
-    return best_of(drawn, n, scores.tolist()), said
+    candidates = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, on_progress=on_progress)
+    prompt_ids = {p.id: backbone.encode(p.messages) for p in prompts}
+    sequences = [GeneratedSequence(a.ids, a.finish_reason) for a in candidates]
+    scores = scorer([prompt_ids[a.prompt_id] for a in candidates], sequences, on_batch_scored)
+    result = {"n": n, "kl": best_of_n_kl(n), "policy_kl": kl, "most": most, "beyond_most": kl > best_of_n_kl(most)}
+    return best_of(candidates, n, scores.tolist()), result
 
 
 def win_rate(tuned: Sequence[Answer], base: Sequence[Answer], value: Callable[[Answer], float]) -> Estimate | None:
     """How often the tuned policy's answer has the higher value, over all pairs of answers to one prompt; a tie is half."""
     by_prompt: dict[int, list[float]] = {}
-    ours, theirs = _values(tuned, value), _values(base, value)
-    for prompt_id, values in ours.items():
-        by_prompt[prompt_id] = [0.5 + 0.5 * np.sign(a - b) for a in values for b in theirs[prompt_id]]
+    tuned_values, base_values = _values_by_prompt(tuned, value), _values_by_prompt(base, value)
+    for prompt_id, values in tuned_values.items():
+        by_prompt[prompt_id] = [0.5 + 0.5 * np.sign(a - b) for a in values for b in base_values[prompt_id]]
     return mean_by_prompt(by_prompt)
 
 
-def _values(drawn: Sequence[Answer], value: Callable[[Answer], float]) -> dict[int, list[float]]:
+def _values_by_prompt(answers: Sequence[Answer], value: Callable[[Answer], float]) -> dict[int, list[float]]:
     by_prompt: dict[int, list[float]] = {}
-    for answer in drawn:
+    for answer in answers:
         by_prompt.setdefault(answer.prompt_id, []).append(value(answer))
     return by_prompt

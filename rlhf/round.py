@@ -1,7 +1,7 @@
 """One round, as one page: snapshot -> reward -> policy -> evaluate -> register.
 
-Every stage leaves what it made in the run's folder and is skipped when it is there already, so a run that was killed
-goes on where it stood and ends with the same figures. Leaves out processes (`worker`, `jobs`) and formulas.
+Every stage saves its result in the run's folder and is skipped when that exists, so a run that was killed resumes at that
+stage and ends with the same metrics. Leaves out processes (`worker`, `jobs`) and formulas.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ from storage.project import runs
 log = logging.getLogger("rankloop.round")
 
 DECODE_COST = 5
-"""A sampled token costs about as much as this many tokens that are only read."""
+"""A sampled token costs about as much as this many tokens of a forward pass alone."""
 
 BATCH_READ = 10
-"""A batch that is scored takes about as long as this many positions of a batch that is sampled.
+"""Scoring a batch takes about as long as sampling this many positions of one.
 
-Reckoned from the phases of a PPO step: about 11 on a processor with bfloat16, 19 on one without.
+Estimated from the phases of a PPO step: about 11 on a processor with bfloat16, 19 on one without.
 """
 
 
 def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progress, reward_named: str | None = None) -> PolicyVersion:
-    """Takes one run from its row to a registered policy version.
+    """Executes one run, from its row in the store to a registered policy version.
 
     Args:
-        reward_named: the reward function that the command line names, without which a run that has one does not start.
+        reward_named: the reward function that the command line names; a run with a reward function does not start without it.
 
     Raises:
         RewardFunctionError: the command line and the run's row do not name the same one.
         NotEnoughPairs, NoDemonstrations: before anything is loaded.
-        ModelError: the base model cannot be had.
+        ModelError: the base model is not available.
         Cancelled: from `progress`, when someone asked for it; the run can be resumed.
     """
     config = RoundConfig.from_dict(runs.readable(store, run_id).config)
@@ -82,11 +82,13 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
     model = fit_reward(config, backbone, snapshot, train, run_dir, progress)
     scorer = (
-        model if function is None else FunctionReward(function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)])
+        model
+        if function is None or config.reward_function is None
+        else FunctionReward(function, config.reward_function, backbone, [p.messages for p in (*train, *heldout)])
     )
     tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
-    kept = tune(store, config, backbone, scorer, snapshot, train, ideal_answers, run_dir, progress)
-    result = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress) | kept
+    outcome = tune(store, config, backbone, scorer, snapshot, train, ideal_answers, run_dir, progress)
+    result = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress) | outcome
     version = register(store, folder, run_id, config, backbone, progress)
 
     seconds = progress.seconds()
@@ -96,10 +98,10 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
 
 
 def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Path) -> list[pairs.PreferencePair]:
-    """Freezes the pairs that this run learns from; a resumed run reads the ones it began with."""
+    """Freezes the pairs that this run is trained on; a resumed run uses the frozen ones."""
     if not (run_dir / pairs.SNAPSHOT).is_file():
         with store.snapshot():
-            found = pairs.of_store(
+            collected = pairs.of_store(
                 store,
                 include_simulated=config.include_simulated,
                 ties=config.reward.ties != "drop",
@@ -107,42 +109,43 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Pa
                     reliability.weights(store, include_simulated=config.include_simulated) if config.reward.annotator_weights else None
                 ),
             )
-        pairs.require(found, config.reward.min_pairs)
-        pairs.write_snapshot(found, run_dir)
+        pairs.require(collected, config.reward.min_pairs)
+        pairs.write_snapshot(collected, run_dir)
     frozen = pairs.read_snapshot(run_dir)
     runs.set_snapshot(store, run_id, pairs.manifest(frozen))
     return frozen
 
 
 def take_demonstrations(store: Database, config: RoundConfig, run_dir: Path) -> list[Demonstration]:
-    """Freezes the demonstrations that this run learns from, if it learns from any."""
+    """Freezes the demonstrations that this run is trained on, if any."""
     if not demonstrations.wanted(config):
         return []
     if not (run_dir / demonstrations.SNAPSHOT).is_file():
-        found = demonstrations.of_store(store, include_simulated=config.include_simulated)
-        demonstrations.require(found, config)
-        demonstrations.write_snapshot(found, run_dir)
+        collected = demonstrations.of_store(store, include_simulated=config.include_simulated)
+        demonstrations.require(collected, config)
+        demonstrations.write_snapshot(collected, run_dir)
     return demonstrations.read_snapshot(run_dir)
 
 
 def take_prompts(store: Database, run_dir: Path) -> tuple[list[Prompt], list[Prompt]]:
-    """The training and held-out prompts of this run; a resumed run asks those it began with, whatever was imported since."""
+    """The training and held-out prompts of this run; a resumed run uses those of its start, whatever was imported since."""
     file = run_dir / "prompts.json"
     if not file.is_file():
         write_json_atomic(file, [p.id for p in prompts.of_split(store)])
     frozen = set(json.loads(file.read_text()))
-    return tuple([p for p in prompts.of_split(store, split) if p.id in frozen] for split in ("train", "heldout"))
+    train, heldout = ([p for p in prompts.of_split(store, split) if p.id in frozen] for split in ("train", "heldout"))
+    return train, heldout
 
 
 def write_json_atomic(file: Path, value: Any) -> None:
-    """Writes JSON so that a kill leaves the whole file or none."""
+    """Writes JSON atomically: a kill leaves the complete file or none."""
     part = file.with_name(file.name + ".part")
     part.write_text(json.dumps(value))
     part.replace(file)
 
 
 def work(config: RoundConfig, n_pairs: int, n_heldout: int, n_demonstrations: int = 0) -> dict[str, float]:
-    """The round's work by stage, in tokens read; only proportions matter, for the time left."""
+    """The round's work by stage, in tokens of forward passes; only the proportions matter, for the time left."""
     prompt, answer = 60, config.ppo.max_new_tokens
     evaluated = n_heldout * config.evaluation.completions_per_prompt * config.evaluation.max_new_tokens
     ppo_tokens = config.ppo.batch_size * (prompt + answer)
@@ -165,7 +168,7 @@ def work(config: RoundConfig, n_pairs: int, n_heldout: int, n_demonstrations: in
 def answer_before(
     store: Database, run_id: str, config: RoundConfig, backbone: Backbone, heldout: list[Prompt], run_dir: Path, progress: Progress
 ) -> list[Answer]:
-    """The base model's answers to the held-out prompts, kept so that both halves of the comparison exist once."""
+    """The base model's answers to the held-out prompts; saved, so that a resumed run compares with the same ones."""
     file = run_dir / "before.json"
     if file.is_file():
         progress.skip("snapshot")
@@ -185,25 +188,26 @@ def fit_reward(
     if RewardModel.is_saved(run_dir / "reward"):
         progress.skip("reward")
         return RewardModel.load(backbone, config.reward, run_dir / "reward")
-    learned_from, measured_on = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
-    updates = config.reward.epochs * -(-len(learned_from) // config.reward.batch_size)
-    progress.stage("reward", updates + -(-2 * len(learned_from) // reward_model.SCORE_BATCH_SIZE) + config.ppo.max_new_tokens)
+    train_pairs, heldout_pairs = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
+    updates = config.reward.epochs * -(-len(train_pairs) // config.reward.batch_size)
+    progress.stage("reward", updates + -(-2 * len(train_pairs) // reward_model.SCORE_BATCH_SIZE) + config.ppo.max_new_tokens)
 
-    def report(step: int, total: int, figures: dict[str, float], model: RewardModel) -> None:
-        progress.log(step, figures)
-        if measured_on and (step == total or step % max(1, total // 4) == 0):
-            chosen, rejected = evaluation.pair_scores(backbone, model, measured_on, progress.check)
-            progress.log(step, {"reward/heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected).value})
+    def report(step: int, total: int, metrics: dict[str, float], model: RewardModel) -> None:
+        progress.log(step, metrics)
+        if heldout_pairs and (step == total or step % max(1, total // 4) == 0):
+            chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, progress.check)
+            if (accuracy := evaluation.accuracy_on_votes(chosen, rejected)) is not None:
+                progress.log(step, {"reward/heldout_accuracy": accuracy.value})
         progress.on_progress()
 
     def on_features(features: Features) -> None:
         if runs.get(progress.store, progress.run_id).validation is None:
-            found = validate_probe(progress.store, config, learned_from, features, progress)
-            runs.set_validation(progress.store, progress.run_id, found.to_dict())
+            result = validate_probe(progress.store, config, train_pairs, features, progress)
+            runs.set_validation(progress.store, progress.run_id, result.to_dict())
 
     model = reward_model.fit(
         backbone,
-        learned_from,
+        train_pairs,
         config.reward,
         seed=config.seed,
         scratch=run_dir / "scratch",
@@ -211,39 +215,39 @@ def fit_reward(
         on_progress=progress.on_progress,
         on_features=on_features,
     )
-    asked = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.reference_samples)]
+    prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.reference_samples)]
     with backbone.use_adapter(None):
-        drawn = sample(backbone, asked, ppo_sampling(config), generator(backbone.device, config.seed, 1), progress.on_progress)
-    model.normalise([model.row(p, s.ids) for p, s in zip(asked, drawn, strict=True)], progress.check)
+        sequences = sample(backbone, prompt_ids, ppo_sampling(config), generator(backbone.device, config.seed, 1), progress.on_progress)
+    model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], progress.check)
     model.save(run_dir / "reward")
     return model
 
 
 def validate_probe(
-    store: Database, config: RoundConfig, learned_from: list[pairs.PreferencePair], features: Features, progress: Progress
+    store: Database, config: RoundConfig, train_pairs: list[pairs.PreferencePair], features: Features, progress: Progress
 ) -> Validation:
-    """How far to trust the probe that the reward model starts from; of an ensemble, a single head that sees every prompt."""
-    votes = targets.pair_targets(learned_from, replace(config.reward, ensemble=1), seed=config.seed)
-    origins = judgments.origins(store, [p.judgment_id for p in learned_from])
+    """Validates the probe that the reward model starts from; for an ensemble, a single head that is fitted to every prompt."""
+    labels = targets.pair_targets(train_pairs, replace(config.reward, ensemble=1), seed=config.seed)
+    origins = judgments.origins(store, [p.judgment_id for p in train_pairs])
 
-    def fit(among: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
-        rows, tie_logit = torch.from_numpy(among.nonzero()[0]), torch.zeros(1, requires_grad=True)
-        own = votes.take(rows)
-        # Votes of a few annotators may all weigh nothing.
-        own = own._replace(weight=own.weight / own.weight.mean(0).clamp(min=1e-12))
+    def fit(mask: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
+        rows, tie_logit = torch.from_numpy(mask.nonzero()[0]), torch.zeros(1, requires_grad=True)
+        subset = labels.select(rows)
+        # The pairs of a few annotators may all have weight 0.
+        subset = subset._replace(weight=subset.weight / subset.weight.mean(0).clamp(min=1e-12))
         return minimise(
             features.chosen[rows],
             features.rejected[rows],
-            lambda d: targets.loss(d[:, None], own, tie_logit, config.reward),
+            lambda d: targets.loss(d[:, None], subset, tie_logit, config.reward),
             l2=config.reward.probe_l2,
-            beside=[tie_logit] if targets.fits_tie_logit(own, config.reward) else [],
+            extra_parameters=[tie_logit] if targets.fits_tie_logit(subset, config.reward) else [],
         ).numpy()
 
     return validation.validate(
         (features.chosen - features.rejected).numpy(),
-        [origins[p.judgment_id] for p in learned_from],
+        [origins[p.judgment_id] for p in train_pairs],
         fit,
-        ties=votes.tie.numpy(),
+        ties=labels.tie.numpy(),
         seed=config.seed,
         on_progress=progress.check,
     )
@@ -260,13 +264,13 @@ def tune_by_trl(
     run_dir: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """DPO, RLOO, GRPO or SFT. These keep no checkpoints: a resumed run begins the stage anew, unless it had ended."""
+    """DPO, RLOO, GRPO or SFT. These write no checkpoints: a resumed run restarts the stage, unless it had ended."""
     tuned = run_dir / "tuned"
     if tuned.is_dir():
         progress.skip(config.method)
         backbone.load_adapter(POLICY, tuned)
         return {}
-    # Takes seconds, and a round by PPO needs none of it.
+    # Importing TRL's trainers takes seconds, and a round by PPO does not need them.
     from rlhf.trl_methods import tuning
 
     preferred = [p for p in pairs.of_split(snapshot, "train") if not p.tie]
@@ -301,24 +305,26 @@ def tune_by_ppo(
     run_dir: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """PPO on the training prompts, with a checkpoint after every step; what the result should say of how it ended."""
-    asked = [backbone.encode(p.messages) for p in train]
-    trainer = PPO(backbone, scorer, asked, config.ppo, config.adapter, seed=config.seed, demonstrations=ptx.encode(backbone, ideal_answers))
+    """PPO on the training prompts, with a checkpoint after every step; returns the result's entries on how it ended."""
+    prompt_ids = [backbone.encode(p.messages) for p in train]
+    trainer = PPO(
+        backbone, scorer, prompt_ids, config.ppo, config.adapter, seed=config.seed, demonstrations=ptx.encode(backbone, ideal_answers)
+    )
     trainer.load(run_dir / "checkpoint")
     minibatches = -(-config.ppo.batch_size // config.ppo.minibatch_size)
     per_step = config.ppo.max_new_tokens + 2 + minibatches * (1 + config.ppo.epochs)
     progress.stage("ppo", config.ppo.steps * per_step, done=trainer.step_done * per_step)
-    # A kill between a step's figures and its checkpoint leaves figures of a step that will be taken again.
+    # A kill between a step's metrics and its checkpoint leaves metrics of a step that will be repeated.
     for prefix in ("objective/", "policy/", "val/", "loss/"):
         runs.drop_metrics_from(store, progress.run_id, prefix, trainer.step_done + 1)
     while not trainer.done:
-        figures = trainer.step(progress.on_progress)
-        progress.log(trainer.step_done, figures)
+        metrics = trainer.step(progress.on_progress)
+        progress.log(trainer.step_done, metrics)
         trainer.save(run_dir / "checkpoint")
-    said = trainer.finish(progress.on_progress)
-    for name, figures in said.items():
-        log.info("%s: %s", name, figures)
-    return said
+    outcome = trainer.finish(progress.on_progress)
+    for name, value in outcome.items():
+        log.info("%s: %s", name, value)
+    return outcome
 
 
 def evaluate(
@@ -332,54 +338,55 @@ def evaluate(
     heldout: list[Prompt],
     before: list[Answer],
     progress: Progress,
-) -> dict:
-    """Everything that is reported of the round, on prompts that nothing was learned from."""
-    judge = declared_rule(store, snapshot)
-    measured_on = pairs.of_split(snapshot, "heldout")
-    progress.stage("evaluate", evaluate_ticks(config, len(heldout), len(measured_on)))
+) -> dict[str, Any]:
+    """The round's result, measured on held-out prompts."""
+    rule = declared_rule(store, snapshot)
+    heldout_pairs = pairs.of_split(snapshot, "heldout")
+    progress.stage("evaluate", evaluate_ticks(config, len(heldout), len(heldout_pairs)))
 
-    def read() -> None:
+    def on_batch_scored() -> None:
         progress.on_progress(BATCH_READ)
 
-    chosen, rejected = evaluation.pair_scores(backbone, model, measured_on, read)
+    chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, on_batch_scored)
     after = answer_heldout(config, backbone, POLICY, heldout, progress)
 
-    asked = {p.id: backbone.encode(p.messages) for p in heldout}
+    prompt_ids = {p.id: backbone.encode(p.messages) for p in heldout}
     scores_before, scores_after = (
-        model.score([model.row(asked[a.prompt_id], a.ids) for a in drawn], on_progress=read) for drawn in (before, after)
+        model.score([model.row(prompt_ids[a.prompt_id], a.ids) for a in answers], on_progress=on_batch_scored)
+        for answers in (before, after)
     )
     by_score = {id(a): s for a, s in zip([*before, *after], [*scores_before.tolist(), *scores_after.tolist()], strict=True)}
     kl = sequence_kl(
         backbone,
-        [asked[a.prompt_id] for a in after],
+        [prompt_ids[a.prompt_id] for a in after],
         [a.ids for a in after],
         config.ppo.temperature,
         batch_size=config.ppo.minibatch_size,
-        on_progress=read,
+        on_progress=on_batch_scored,
     )
-    for (prompt, was), (_, is_now) in zip(shown(config, heldout, before), shown(config, heldout, after), strict=True):
-        runs.save_sample(store, run_id, prompt.id, before=was.text, score_before=by_score[id(was)])
-        runs.set_sample_after(store, run_id, prompt.id, after=is_now.text, score_after=by_score[id(is_now)])
+    for (prompt, base_answer), (_, tuned_answer) in zip(shown(config, heldout, before), shown(config, heldout, after), strict=True):
+        runs.save_sample(store, run_id, prompt.id, before=base_answer.text, score_before=by_score[id(base_answer)])
+        runs.set_sample_after(store, run_id, prompt.id, after=tuned_answer.text, score_after=by_score[id(tuned_answer)])
 
-    figures = {
+    metrics = {
         "heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected),
         "win_rate_by_reward_model": evaluation.win_rate(after, before, lambda a: by_score[id(a)]),
     }
-    if judge is not None:
-        figures["heldout_accuracy_on_rule"] = evaluation.accuracy_on_rule(measured_on, chosen, rejected, judge)
-        figures["win_rate"] = evaluation.win_rate(after, before, lambda a: judge.score(a.text))
+    if rule is not None:
+        metrics["heldout_accuracy_on_rule"] = evaluation.accuracy_on_rule(heldout_pairs, chosen, rejected, rule)
+        metrics["win_rate"] = evaluation.win_rate(after, before, lambda a: rule.score(a.text))
     if config.reward_function is not None:
-        by_function = values(scorer, asked, [*before, *after], read)
-        figures["win_rate_by_reward_function"] = evaluation.win_rate(after, before, lambda a: by_function[id(a)])
+        by_function = scores_by_id(scorer, prompt_ids, [*before, *after], on_batch_scored)
+        metrics["win_rate_by_reward_function"] = evaluation.win_rate(after, before, lambda a: by_function[id(a)])
     return {
-        "rule": judge.name if judge else None,
+        "rule": rule.name if rule else None,
         **({"kl": float(kl.mean())} if after else {}),
-        "pairs": {"train": sum(p.split == "train" and not p.tie for p in snapshot), "heldout": len(measured_on)},
-        **{name: e.to_dict() for name, e in figures.items() if e is not None},
+        "pairs": {"train": sum(p.split == "train" and not p.tie for p in snapshot), "heldout": len(heldout_pairs)},
+        **{name: e.to_dict() for name, e in metrics.items() if e is not None},
         **(
             {
-                "best_of_n": beside_best_of_n(
-                    config, backbone, model, scorer, judge, heldout, before, float(kl.mean()), progress.on_progress, read
+                "best_of_n": compare_best_of_n(
+                    config, backbone, model, scorer, rule, heldout, before, float(kl.mean()), progress.on_progress, on_batch_scored
                 )
             }
             if config.evaluation.best_of and after
@@ -388,21 +395,21 @@ def evaluate(
     }
 
 
-def beside_best_of_n(
+def compare_best_of_n(
     config: RoundConfig,
     backbone: Backbone,
     model: RewardModel,
     scorer: Scorer,
-    judge: LabelRule | None,
+    rule: LabelRule | None,
     heldout: list[Prompt],
     before: list[Answer],
     kl: float,
     on_progress: Callable[[], None],
-    read: Callable[[], None],
+    on_batch_scored: Callable[[], None],
 ) -> dict[str, Any]:
-    """How far choosing among the base's own answers comes at the policy's KL, under the same two measures."""
+    """Best-of-n answers of the base at the policy's KL, under the same two measures as the policy."""
     reward_shaper = RewardShaper(scorer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
-    chosen, said = evaluation.best_of_n(
+    chosen, result = evaluation.best_of_n(
         backbone,
         reward_shaper,
         heldout,
@@ -412,25 +419,27 @@ def beside_best_of_n(
         per_prompt=config.evaluation.completions_per_prompt,
         seed=config.seed + 3,
         on_progress=on_progress,
-        read=read,
+        on_batch_scored=on_batch_scored,
     )
-    by_score = values(model, {p.id: backbone.encode(p.messages) for p in heldout}, [*before, *chosen], read)
-    figures = {"win_rate_by_reward_model": evaluation.win_rate(chosen, before, lambda a: by_score[id(a)])}
-    if judge is not None:
-        figures["win_rate"] = evaluation.win_rate(chosen, before, lambda a: judge.score(a.text))
-    return said | {name: e.to_dict() for name, e in figures.items() if e is not None}
+    by_score = scores_by_id(model, {p.id: backbone.encode(p.messages) for p in heldout}, [*before, *chosen], on_batch_scored)
+    metrics = {"win_rate_by_reward_model": evaluation.win_rate(chosen, before, lambda a: by_score[id(a)])}
+    if rule is not None:
+        metrics["win_rate"] = evaluation.win_rate(chosen, before, lambda a: rule.score(a.text))
+    return result | {name: e.to_dict() for name, e in metrics.items() if e is not None}
 
 
-def values(scorer: Scorer, asked: Mapping[int, list[int]], drawn: list[Answer], read: Callable[[], None]) -> dict[int, float]:
-    """What each answer is worth, by its identity."""
-    scores = scorer.score([scorer.row(asked[a.prompt_id], a.ids) for a in drawn], on_progress=read)
-    return {id(a): s for a, s in zip(drawn, scores.tolist(), strict=True)}
+def scores_by_id(
+    scorer: Scorer, prompt_ids: Mapping[int, list[int]], answers: list[Answer], on_batch_scored: Callable[[], None]
+) -> dict[int, float]:
+    """Each answer's score, by the `id()` of the answer."""
+    scores = scorer.score([scorer.row(prompt_ids[a.prompt_id], a.ids) for a in answers], on_progress=on_batch_scored)
+    return {id(a): s for a, s in zip(answers, scores.tolist(), strict=True)}
 
 
 def register(
     store: Database, folder: DataFolder, run_id: str, config: RoundConfig, backbone: Backbone, progress: Progress
 ) -> PolicyVersion:
-    """Puts the tuned adapter where the policy server finds it, and names it."""
+    """Saves the tuned adapter where the policy server finds it, and registers it as a policy version."""
     progress.stage("register", 1)
     target = folder.run(run_id) / "policy"
     backbone.save_adapter(POLICY, target)
@@ -443,13 +452,15 @@ def register(
 
 
 def declared_rule(store: Database, snapshot: list[pairs.PreferencePair]) -> LabelRule | None:
-    """The one rule that all simulated annotators behind this snapshot judge by; None if there is no such rule."""
-    behind = {p.judgment_id for p in snapshot if p.annotator_kind == "simulated"}
-    if not behind:
+    """The label rule that all simulated annotators of this snapshot share; None if there is none or more than one."""
+    judgment_ids = {p.judgment_id for p in snapshot if p.annotator_kind == "simulated"}
+    if not judgment_ids:
         return None
     judged = judgments.active(store, kinds=("simulated",))
-    judges = {LabelRule.from_json(rule) for rule in {j.annotator.rule for j in judged if j.judgment.id in behind}}
-    return judges.pop() if len(judges) == 1 else None
+    rules = {j.annotator.rule for j in judged if j.judgment.id in judgment_ids}
+    # The store lets no simulated annotator be without a rule.
+    label_rules = {LabelRule.from_json(rule) for rule in rules if rule is not None}
+    return label_rules.pop() if len(label_rules) == 1 else None
 
 
 def answer_heldout(config: RoundConfig, backbone: Backbone, adapter: str | None, heldout: list[Prompt], progress: Progress) -> list[Answer]:
@@ -474,19 +485,19 @@ def answer_ticks(config: RoundConfig, n_heldout: int) -> int:
 
 
 def evaluate_ticks(config: RoundConfig, n_heldout: int, n_pairs: int) -> int:
-    """Positions that are sampled, and for each batch that is scored as many as it is worth."""
+    """Work of the stage: sampled positions, plus BATCH_READ for each scored batch."""
     n = n_heldout * config.evaluation.completions_per_prompt
     best_of = config.evaluation.best_of
-    # The votes' two answers; those before and after; what best-of-n chooses from, then what it chose beside those before.
+    # Both answers of the pairs; the answers before and after; best-of-n's candidates, then its choices with the answers before.
     scored = [2 * n_pairs, n, n, *([best_of * n, 2 * n] if best_of else []), *([2 * n] if config.reward_function else [])]
     batches = sum(-(-many // reward_model.SCORE_BATCH_SIZE) for many in scored) + -(-n // config.ppo.minibatch_size)
     return answer_ticks(config, n_heldout) * (1 + best_of) + batches * BATCH_READ
 
 
-def shown(config: RoundConfig, heldout: list[Prompt], drawn: list[Answer]) -> list[tuple[Prompt, Answer]]:
-    """The first answer to each of the prompts that the page shows."""
+def shown(config: RoundConfig, heldout: list[Prompt], answers: list[Answer]) -> list[tuple[Prompt, Answer]]:
+    """The first answer to each prompt that the run's page shows."""
     step = config.evaluation.completions_per_prompt
-    return list(zip(heldout, drawn[::step], strict=True))[: config.evaluation.shown_samples]
+    return list(zip(heldout, answers[::step], strict=True))[: config.evaluation.shown_samples]
 
 
 def ppo_sampling(config: RoundConfig) -> Sampling:

@@ -77,7 +77,7 @@ def simulate(args: argparse.Namespace) -> int:
     plan = Plan(judge, args.judgments, args.annotators, args.flip, args.seed, sampling)
     with tqdm(total=args.judgments, unit="judgment", desc="simulated judgments") as bar:
         try:
-            ties = run(store, engine.draw, engine.base, plan, progress=lambda done, total: bar.update(done - bar.n))
+            ties = run(store, engine.generate, engine.base, plan, progress=lambda done, total: bar.update(done - bar.n))
         except SimulationError as error:
             raise UsageError(str(error)) from error
     print(f"{args.judgments} simulated judgments by the rule {judge.name!r} added ({ties} ties); human data is untouched")

@@ -1,6 +1,6 @@
-"""Computes chat answers in threads of their own: a few at once, a few more in a queue, and the others are told to come back.
+"""Computes chat answers in threads: a few at once, a few more in a bounded queue; further requests are refused as busy.
 
-Whoever leaves takes the work along: an answer that nobody waits for ends before its next step. No torch here.
+A client that disconnects cancels its answer, which ends before its next step. No torch here.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ AT_ONCE = 4
 """Answers computed side by side. Each holds the keys and values of its prompt: up to 240 MiB with the default model."""
 
 WAITING = 12
-"""Answers that wait for one of those to end."""
+"""Answers that may wait in the queue."""
 
 WAIT_S = 20.0
 """How long an answer waits for its start, in seconds."""
 
 RETRY_S = 5
-"""After how many seconds somebody may come back who was sent away."""
+"""After how many seconds a refused client should try again."""
 
 Piece = tuple[str, str | None]
-Speak = Callable[[Callable[[], None]], Iterator[Piece]]
-"""Begins an answer. What it is given raises ReaderLeft when nobody waits any more, and is to be called before each step."""
+StreamText = Callable[[Callable[[], None]], Iterator[Piece]]
+"""Streams an answer. Its argument must be called before each step, and raises ClientDisconnected when the client has left."""
 
 
 class ServerBusy(Exception):
-    """So many answers are computed and wait that this one is not begun; the message says what to do."""
+    """The pool and its queue are full, so this answer is not started; the message names the remedy."""
 
 
 class ClientDisconnected(Exception):
-    """Nobody waits for the answer any more."""
+    """The client no longer waits for the answer."""
 
 
 class AnswerPool:
@@ -47,15 +47,15 @@ class AnswerPool:
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="chat")
         self._open: set[Answer] = set()
 
-    async def begin(self, stream_text: Speak, receive: Receive) -> Answer:
-        """An answer that is being computed.
+    async def begin(self, stream_text: StreamText, receive: Receive) -> Answer:
+        """Starts an answer and returns it.
 
         Args:
-            receive: tells when the client leaves; nobody else may be waiting for its body.
+            receive: the ASGI channel that reports the client's disconnect; no other code may read the body from it.
 
         Raises:
-            ServerBusy: too many are before this one.
-            ReaderLeft: the client left before it was begun.
+            ServerBusy: the pool and its queue are full.
+            ClientDisconnected: the client left before its answer was started.
         """
         if len(self._open) >= self.at_once + self.waiting:
             raise ServerBusy(f"{self.at_once} answers are computed and {self.waiting} wait: try again in {RETRY_S} s")
@@ -66,26 +66,26 @@ class AnswerPool:
         except BaseException:
             self._end(answer)
             raise
-        computed = asyncio.get_running_loop().run_in_executor(self._threads, answer.compute, stream_text)
-        computed.add_done_callback(lambda _: self._end(answer, release=True))
+        future = asyncio.get_running_loop().run_in_executor(self._threads, answer.compute, stream_text)
+        future.add_done_callback(lambda _: self._end(answer, release=True))
         return answer
 
     async def _slot(self, answer: Answer) -> None:
         """Waits until fewer than `at_once` are computed."""
-        taking = asyncio.ensure_future(self._slots.acquire())
-        leaving = asyncio.ensure_future(answer.gone.wait())
+        acquire = asyncio.ensure_future(self._slots.acquire())
+        disconnect = asyncio.ensure_future(answer.disconnected.wait())
         try:
-            await asyncio.wait((taking, leaving), timeout=self.wait_s, return_when=asyncio.FIRST_COMPLETED)
-            if answer.gone.is_set():
+            await asyncio.wait((acquire, disconnect), timeout=self.wait_s, return_when=asyncio.FIRST_COMPLETED)
+            if answer.disconnected.is_set():
                 raise ClientDisconnected
-            if not taking.done():
+            if not acquire.done():
                 raise ServerBusy(f"no answer ended within {self.wait_s:g} s: try again in {RETRY_S} s")
         except BaseException:
-            if not taking.cancel() and not taking.cancelled():
+            if not acquire.cancel() and not acquire.cancelled():
                 self._slots.release()
             raise
         finally:
-            leaving.cancel()
+            disconnect.cancel()
 
     def _end(self, answer: Answer, *, release: bool = False) -> None:
         self._open.discard(answer)
@@ -101,49 +101,49 @@ class AnswerPool:
 
 
 class Answer:
-    """One answer. Its pieces are there to be read, once, as they come; whoever stops reading says `leave`."""
+    """One answer. Its pieces can be read once, as they are generated; a reader that stops early calls `leave`."""
 
     def __init__(self, receive: Receive):
-        self.gone = asyncio.Event()
-        self._left = threading.Event()
+        self.disconnected = asyncio.Event()
+        self._cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[Piece | BaseException | None] = asyncio.Queue()
-        self._watch = asyncio.ensure_future(self._until_gone(receive))
+        self._watch = asyncio.ensure_future(self._watch_connection(receive))
 
-    async def _until_gone(self, receive: Receive) -> None:
+    async def _watch_connection(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._left.set()
-        self.gone.set()
+        self._cancelled.set()
+        self.disconnected.set()
 
     def leave(self) -> None:
-        """Nobody waits for this any more. Also when all is said."""
-        self._left.set()
-        self.gone.set()
+        """Cancels the answer. Also called when it is complete."""
+        self._cancelled.set()
+        self.disconnected.set()
         self._watch.cancel()
 
-    def _tick(self) -> None:
-        if self._left.is_set():
+    def _raise_if_cancelled(self) -> None:
+        if self._cancelled.is_set():
             raise ClientDisconnected
 
-    def compute(self, stream_text: Speak) -> None:
+    def compute(self, stream_text: StreamText) -> None:
         """Runs in a thread."""
-        said: BaseException | None = None
+        outcome: BaseException | None = None
         try:
-            self._tick()
-            for piece in stream_text(self._tick):
-                self._say(piece)
+            self._raise_if_cancelled()
+            for piece in stream_text(self._raise_if_cancelled):
+                self._put(piece)
         except BaseException as error:
-            said = error
-        self._say(said)
+            outcome = error
+        self._put(outcome)
 
-    def _say(self, piece: Piece | BaseException | None) -> None:
-        # The loop may be over when the server stops.
+    def _put(self, piece: Piece | BaseException | None) -> None:
+        # The event loop may be closed when the server stops.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._inbox.put_nowait, piece)
 
     async def pieces(self) -> AsyncIterator[Piece]:
-        """Raises what ended the answer before its end."""
+        """The pieces in order. Raises the exception that ended the answer early."""
         while (piece := await self._inbox.get()) is not None:
             if isinstance(piece, BaseException):
                 raise piece

@@ -1,4 +1,4 @@
-"""Base and tuned policies by name over one backbone, as the policy server and the simulation speak through them."""
+"""Generates with the base and the tuned policies by name, on one backbone, for the policy server and the simulation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+import torch
+
 from rlhf import model_files
 from rlhf.generation.fair_lock import FairLock
 from rlhf.generation.sampling import DecodeStep, collect_sequences, generator, stream
 from rlhf.models.backbone import Backbone
+from rlhf.safe_files import ModelError
 from rlhf.serving.filler import GeneratedCompletion
 from rlhf.serving.limits import LONGEST_PROMPT
 from storage.content import policies
@@ -18,11 +21,11 @@ from storage.core.database import Database, StoreError
 from storage.core.records import Message, PolicyVersion, Prompt, Sampling
 
 LONGEST_YIELD_S = 0.25
-"""How long the queue's answers wait for chats before each of their tokens: a chat is quicker for it, and cannot stop them."""
+"""How long the queue's completions wait for chats before each token, in seconds: chats are faster for it, and cannot stop them."""
 
 
 class PromptTooLong(ValueError):
-    """A prompt has more tokens than are read; the message says how many it has and what to do."""
+    """A prompt has more tokens than are allowed; the message names their number and the remedy."""
 
 
 def nothing() -> None:
@@ -30,7 +33,7 @@ def nothing() -> None:
 
 
 class Engine:
-    """Who can answer. The adapter in use is a state of the backbone, so one step is computed at a time, in turns.
+    """Generates completions by policy version. The active adapter is state of the backbone, so one step runs at a time, in turns.
 
     Args:
         longest_prompt: the most tokens that the prompt of a chat may have; the model's context bounds it too.
@@ -45,14 +48,14 @@ class Engine:
         self._no_chat = threading.Condition()
 
     def versions(self) -> list[PolicyVersion]:
-        """Those that this backbone can speak as."""
+        """The policy versions that this backbone can generate with."""
         return [v for v in policies.all_versions(self.store) if v.id == self.base.id or (v.kind == "tuned" and v.base_model == self.model)]
 
     def refusal_reason(self, version: PolicyVersion) -> str:
-        """What keeps a version from answering here, as a sentence; empty when nothing does."""
+        """Why a version cannot generate here, as a sentence; empty when it can."""
         if version.kind == "external":
             return f"{version.name} does not run here: it cannot write new answers. Cancel the batch and choose other versions."
-        if version.id not in {known.id for known in self.versions()}:
+        if version.id not in {served.id for served in self.versions()}:
             return f"{version.name} stands over another base model: start rankloop with --model {version.base_model}."
         try:
             folder = policies.adapter_folder(self.store, version)
@@ -63,35 +66,35 @@ class Engine:
         return ""
 
     def without_paths(self, version: PolicyVersion, error: Exception) -> str:
-        """What is wrong with a version, in words that may leave this machine: its folder is named by its name."""
+        """The error's message without paths of this machine: the version's folder is replaced by its name."""
         folder = policies.adapter_folder(self.store, version)
         return str(error) if folder is None else str(error).replace(str(folder), version.name)
 
     def named(self, name: str) -> PolicyVersion:
-        """Raises KeyError when no such policy speaks here."""
+        """Raises KeyError when no such policy is served here."""
         return {v.name: v for v in self.versions()}[name]
 
-    def draw(
-        self, asked: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
+    def generate(
+        self, requests: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
     ) -> list[GeneratedCompletion]:
-        """Whole answers, those of one policy in one batch. Lets chats go before it, a moment for each token."""
-        drawn: dict[int, GeneratedCompletion] = {}
-        for policy_id in sorted({policy.id for policy, _ in asked}):
-            mine = [i for i, (policy, _) in enumerate(asked) if policy.id == policy_id]
+        """Complete answers, those of one policy in one batch. Yields to chats for a moment before each token."""
+        completions: dict[int, GeneratedCompletion] = {}
+        for policy_id in sorted({policy.id for policy, _ in requests}):
+            mine = [i for i, (policy, _) in enumerate(requests) if policy.id == policy_id]
             started = time.monotonic()
-            prompts = [self.backbone.encode(asked[i][1].messages) for i in mine]
-            tokens = self._steps(asked[mine[0]][0], prompts, sampling, generator(self.backbone.device, seed, policy_id), on_progress)
+            prompts = [self.backbone.encode(requests[i][1].messages) for i in mine]
+            tokens = self._steps(requests[mine[0]][0], prompts, sampling, generator(self.backbone.device, seed, policy_id), on_progress)
             sampled = collect_sequences(self._yielding_to_chats(tokens), len(prompts), self.backbone.eos_id)
             latency = time.monotonic() - started
             for i, s in zip(mine, sampled, strict=True):
-                drawn[i] = GeneratedCompletion(self.backbone.decode(s.ids), s.finish_reason, latency)
-        return [drawn[i] for i in range(len(asked))]
+                completions[i] = GeneratedCompletion(self.backbone.decode(s.ids), s.finish_reason, latency)
+        return [completions[i] for i in range(len(requests))]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The token ids of a conversation that somebody wants answered.
+        """The token ids of a conversation up to the answer.
 
         Raises:
-            PromptTooLong: it has more tokens than are read.
+            PromptTooLong: it has more tokens than are allowed.
             ChatTemplateError: the model's chat template refuses it.
         """
         ids = self.backbone.encode(messages)
@@ -104,13 +107,13 @@ class Engine:
     def stream_text(
         self, version: PolicyVersion, prompt: Sequence[int], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
     ) -> Iterator[tuple[str, str | None]]:
-        """Pieces of one answer with None, and at last an empty piece with the finish reason. Ends where the context does.
+        """Pieces of one answer with None, then an empty piece with the finish reason. Ends at the latest with the context.
 
         Args:
-            tick: called before each step, also between parts of a long prompt; what it raises ends the answer.
+            on_progress: called before each step, also between the chunks of a long prompt; an exception from it ends the answer.
         """
         ids: list[int] = []
-        said, reason = "", "length"
+        sent, reason = "", "length"
         if self.backbone.context:
             sampling = replace(sampling, max_new_tokens=max(1, min(sampling.max_new_tokens, self.backbone.context - len(prompt))))
         self._add_active_chats(1)
@@ -122,31 +125,36 @@ class Engine:
                 ids.append(int(token[0]))
                 text = self.backbone.tokenizer.decode(ids, skip_special_tokens=True)
                 # A character of several tokens decodes to U+FFFD until its last one is there.
-                if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(said):
-                    yield text[len(said) :], None
-                    said = text
+                if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(sent):
+                    yield text[len(sent) :], None
+                    sent = text
             yield "", reason
         finally:
             self._add_active_chats(-1)
 
     def _steps(
-        self, version: PolicyVersion, prompts: Sequence[Sequence[int]], sampling: Sampling, rng, on_progress: Callable[[], None]
+        self,
+        version: PolicyVersion,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        rng: torch.Generator,
+        on_progress: Callable[[], None],
     ) -> Iterator[DecodeStep]:
-        """The steps of `stream`, each in its turn and through the version's adapter."""
+        """The steps of `stream`, each in its turn and with the version's adapter active."""
         steps = stream(self.backbone, prompts, sampling, rng, in_chunks=True)
-        ended = object()
         while True:
             on_progress()
             with self._turns, self.backbone.use_adapter(self._adapter(version)):
-                step = next(steps, ended)
-            if step is ended:
-                return
-            # None is a part of the prompts that was read.
+                try:
+                    step = next(steps)
+                except StopIteration:
+                    return
+            # None marks a prefill chunk.
             if step is not None:
                 yield step
 
     def _adapter(self, version: PolicyVersion) -> str | None:
-        """The name of a version's adapter, loaded when it is first asked for. Call in one's turn."""
+        """The name of a version's adapter, which is loaded at its first use. Call only while holding the turn."""
         if version.adapter_path is None:
             return None
         # PEFT takes no dot in an adapter's name.
@@ -155,7 +163,9 @@ class Engine:
             try:
                 folder = policies.adapter_folder(self.store, version)
             except StoreError as error:
-                raise model_files.ModelError(str(error)) from error
+                raise ModelError(str(error)) from error
+            if folder is None:
+                return None
             self.backbone.load_adapter(name, folder)
         return name
 

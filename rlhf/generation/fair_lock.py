@@ -1,4 +1,4 @@
-"""A lock that is handed on in the order in which it was asked for. No torch here."""
+"""A first-in, first-out lock. No torch here."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections import deque
 
 
 class FairLock:
-    """`with turns:` waits until everybody who asked before has had a turn.
+    """`with turns:` waits until every thread that asked earlier has had its turn.
 
-    Python's own lock goes to whoever is quickest, mostly the thread that just let it go.
+    Python's own lock has no order: mostly the thread that just released it takes it again.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class FairLock:
             mine = threading.Lock()
             mine.acquire()
             self._waiting.append(mine)
-        # It is let go by whoever hands the turn on.
+        # The thread that ends its turn releases it.
         mine.acquire()
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,6 @@
-"""What stands before the policy server's routes: this machine only, no other site's pages, and bodies of bounded size.
+"""Middleware of the policy server: accepts requests from this machine only, from no other site's pages, and of bounded size.
 
-Leaves out what a request asks for; that is checked field by field behind it.
+Leaves out the fields of a request, which its route validates.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rlhf.serving.http_origin import is_from_elsewhere, on_this_machine
 
 LARGEST_BODY = 1 << 20
-"""Bytes of a request's body; the longest prompt that is read takes half of it, with every character escaped."""
+"""Most bytes of a request's body; the longest prompt allowed takes half of them with every character escaped."""
 
 BODY_S = 10.0
-"""How long a body may take to come, in seconds."""
+"""How long a body may take to arrive, in seconds."""
 
 
 class PolicyServerMiddleware:
-    """ASGI middleware. Requests that it lets through arrive with their whole body; there are no CORS headers, so no page reads along."""
+    """ASGI middleware. Passes accepted requests on with their whole body; sends no CORS headers, so that no other site reads a response."""
 
     def __init__(self, app: ASGIApp, *, largest_body: int = LARGEST_BODY, body_s: float = BODY_S):
         self.app, self.largest_body, self.body_s = app, largest_body, body_s
@@ -49,7 +49,7 @@ class PolicyServerMiddleware:
         if scope["method"] != "POST":
             # No route reads the body of another method.
             return None
-        # What a page may send across origins without asking first is never JSON.
+        # A page cannot send JSON to another origin without a preflight request.
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             return refusal(415, f"Content-Type is {repr(kind)[:100]}: send JSON as application/json")
@@ -62,7 +62,7 @@ class PolicyServerMiddleware:
         return refusal(413, f"the body has {found[:30]} bytes, of which {self.largest_body:,} are read: send a shorter conversation")
 
     async def _read(self, receive: Receive) -> tuple[Response | None, Receive]:
-        """The whole body, to be received again; or why not."""
+        """A channel that delivers the whole body again, or the response that refuses it."""
         body = bytearray()
         try:
             async with asyncio.timeout(self.body_s):
@@ -73,7 +73,7 @@ class PolicyServerMiddleware:
                         return Response(status_code=400), receive
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
-                    # Also where no Content-Length told of it.
+                    # Also without a Content-Length.
                     if len(body) > self.largest_body:
                         return self._too_large(f"more than {self.largest_body}"), receive
         except TimeoutError:

@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import uvicorn
@@ -36,27 +36,28 @@ from rlhf.generation.answer_pool import RETRY_S, Answer, AnswerPool, ClientDisco
 from rlhf.generation.engine import Engine, PromptTooLong
 from rlhf.generation.http_guard import PolicyServerMiddleware
 from rlhf.models.backbone import Backbone
+from rlhf.safe_files import ModelError
 from rlhf.serving.client import PolicyClient
 from rlhf.serving.filler import ComparisonGenerator, EndpointSource, route_by_collector
 from rlhf.serving.limits import LONGEST_ANSWER, LONGEST_CONVERSATION, LONGEST_MESSAGE, MOST_MESSAGES
 from storage.content import policies
 from storage.core import file_modes
 from storage.core.database import Database, DataFolder, StoreError
-from storage.core.records import PolicyVersion, Sampling
+from storage.core.records import Message, PolicyVersion, Sampling
 
 log = logging.getLogger("rankloop.serve")
 
 CONNECTIONS = 200
-"""The most that are open at once; the web process needs a dozen."""
+"""Most connections open at once; the web process needs a dozen."""
 
 STOP_S = 5
 """How long answers may go on when the server stops, in seconds."""
 
 MOST_WRONG = 8
-"""Mistakes of one request that are told."""
+"""Most validation errors of one request that the response lists."""
 
 CLIENT_LEFT = 499
-"""What is said to nobody, for the log."""
+"""HTTP status for the log, when the client has closed the connection."""
 
 
 class ChatMessage(BaseModel):
@@ -87,12 +88,12 @@ class ChatRequest(BaseModel):
 
 
 def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
-    """The HTTP face of the policies and the filler."""
+    """The HTTP application over the engine and the comparison generator."""
 
     chats = AnswerPool()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI):
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         filler.start()
         yield
         chats.close()
@@ -113,7 +114,7 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
         return JSONResponse({"error": {"message": wrong}}, 400)
 
     @app.get("/status")
-    async def status() -> dict:
+    async def status() -> dict[str, Any]:
         return {
             "ready": True,
             "filling": filler.filling,
@@ -124,18 +125,18 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
         }
 
     @app.get("/v1/models")
-    def models() -> dict:
+    def models() -> dict[str, Any]:
         return {
             "object": "list",
             "data": [{"id": v.name, "object": "model", "created": 0, "owned_by": v.kind} for v in engine.versions()],
         }
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def chat(request: ChatRequest, client: Request) -> Response | dict:
+    async def chat(request: ChatRequest, client: Request) -> Response | dict[str, Any]:
         version = await run_in_threadpool(_version, engine, request.model)
-        messages = [m.model_dump() for m in request.messages]
+        messages = [Message(role=m.role, content=m.content) for m in request.messages]
         try:
-            # Before the answer waits in any queue: what cannot be answered is told at once.
+            # Checked before the answer waits in the queue, so that an invalid prompt is refused at once.
             prompt = await run_in_threadpool(engine.prompt, messages)
         except (PromptTooLong, TemplateError) as error:
             raise HTTPException(400, f"messages: {error}") from error
@@ -144,26 +145,26 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
         try:
             answer = await chats.begin(lambda on_progress: engine.stream_text(version, prompt, sampling, seed, on_progress), client.receive)
             pieces = answer.pieces()
-            # Drawn before anything is sent, so that a damaged adapter is told as an error and not as a broken stream.
+            # Awaited before anything is sent, so that a damaged adapter gives an error and not a broken stream.
             first = await anext(pieces)
         except ServerBusy as error:
             raise HTTPException(503, str(error), {"Retry-After": str(RETRY_S)}) from error
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
-        except model_files.ModelError as error:
+        except ModelError as error:
             log.warning("%s", error)
             raise HTTPException(503, engine.without_paths(version, error)) from error
         head = {"id": f"chatcmpl-{secrets.token_hex(8)}", "created": int(time.time()), "model": version.name}
         if request.stream:
             return StreamingResponse(_events(head, first, pieces, answer), media_type="text/event-stream")
         try:
-            said = [first, *[piece async for piece in pieces]]
+            received = [first, *[piece async for piece in pieces]]
         except ClientDisconnected:
             return Response(status_code=CLIENT_LEFT)
         finally:
             answer.leave()
-        message = {"role": "assistant", "content": "".join(piece for piece, _ in said).strip()}
-        return head | {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": said[-1][1]}]}
+        message = {"role": "assistant", "content": "".join(piece for piece, _ in received).strip()}
+        return head | {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": received[-1][1]}]}
 
     return app
 
@@ -172,11 +173,11 @@ def _version(engine: Engine, name: str) -> PolicyVersion:
     try:
         return engine.named(name)
     except KeyError:
-        known = ", ".join(v.name for v in engine.versions())
-        raise HTTPException(404, f"no model {name!r}; there are: {known}") from None
+        names = ", ".join(v.name for v in engine.versions())
+        raise HTTPException(404, f"no model {name!r}; there are: {names}") from None
 
 
-async def _events(head: dict, first: Piece, pieces: AsyncIterator[Piece], answer: Answer) -> AsyncIterator[str]:
+async def _events(head: dict[str, Any], first: Piece, pieces: AsyncIterator[Piece], answer: Answer) -> AsyncIterator[str]:
     head = head | {"object": "chat.completion.chunk"}
 
     def event(piece: Piece) -> str:
@@ -195,10 +196,10 @@ async def _events(head: dict, first: Piece, pieces: AsyncIterator[Piece], answer
 
 
 def end_with(parent: int) -> None:
-    """Ends this process when its parent is gone, however it went: a killed web process leaves no server behind."""
+    """Ends this process when its parent has ended in any way, so that a killed web process leaves no server behind."""
     try:
         process = psutil.Process(parent)
-        # A zombie is gone, and so is a process whose number another one has now.
+        # A zombie has ended, and so has a process whose id was given to another.
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             time.sleep(1.0)
     except psutil.NoSuchProcess:
@@ -225,16 +226,16 @@ def main() -> int:
     try:
         store = Database(folder.database)
         backbone = Backbone.load(model_files.resolve(arguments.model), arguments.device)
-    except (StoreError, model_files.ModelError) as error:
+    except (StoreError, ModelError) as error:
         log.error("%s", error)
         return 2
     engine = Engine(store, arguments.model, backbone)
     if arguments.endpoint:
         collector = policies.ensure_external(store, arguments.endpoint_model)
         endpoint = EndpointSource(PolicyClient(arguments.endpoint), arguments.endpoint_model)
-        generate = route_by_collector(collector, endpoint, engine.draw)
+        generate = route_by_collector(collector, endpoint, engine.generate)
     else:
-        generate, collector = engine.draw, None
+        generate, collector = engine.generate, None
 
     def refusal_reason(version: PolicyVersion) -> str:
         return "" if version == collector else engine.refusal_reason(version)

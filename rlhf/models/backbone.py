@@ -1,7 +1,7 @@
 """One frozen base model in memory; adapters by name over it, heads beside it.
 
-The policy, the reference (no adapter) and the reward model are three ways of reading the same weights. The only
-module that imports peft. Leaves out what is done with logits (`sampling`, `rollout`) and with scores (`reward`).
+The policy, the reference (no adapter) and the reward model share these weights and differ in their adapters and heads. Only
+this module and `lora` import peft. Leaves out what is done with logits (`sampling`, `rollout`) and with scores (`reward`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,7 +44,7 @@ from rlhf.safe_files import ModelError, adapter_fields, check_base, check_file
 from storage.core.records import Message
 
 ADAPTER_UNSET = ""
-"""In place of an adapter's name: which one is in use is to be said anew."""
+"""In place of an adapter's name: the active adapter is unknown and must be set again before the next forward pass."""
 
 
 class ModelOutput(NamedTuple):
@@ -56,42 +56,43 @@ class Backbone:
     """A causal language model whose own weights never change."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device | str = "cpu"):
-        self.base = model.to(device).eval().requires_grad_(False)
+        # transformers' decorator hides the parameters of `to`.
+        self.base = model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
         self.tokenizer = bound(tokenizer)
         self.device = torch.device(device)
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        """The most tokens of prompt and answer together that the model was made for; None where it does not say."""
+        """The model's context length in tokens, prompt and answer together; None where its config does not name one."""
         self.hidden_size: int = model.config.get_text_config().hidden_size
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         use_short_row_attention(self.base)
         self.decoder = Decoder(self.base)
         self._linear_head = self._has_linear_head()
-        # By PEFT's type of adapter, and the one whose adapters lie in the model now.
+        # The groups by PEFT's adapter type, and the one whose adapters are attached to the model now.
         self._groups: dict[str, AdapterGroup] = {}
         self._active_group: AdapterGroup | None = None
-        # What the model reads through now, what it was told to inside `using`, and PEFT's way of reading through nothing.
+        # The active adapter, those that the open `use_adapter` blocks ask for, and PEFT's context in which all are disabled.
         self._active_adapter: str | None = None
         self._adapter_stack: list[str | None] = []
         self._disabled = ExitStack()
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto", dtype: str = "auto") -> Backbone:
-        """Reads a folder of safetensors.
+        """Loads a model from a folder of safetensors.
 
         Raises:
             ModelError: the weights are damaged, of an unknown architecture, or not safetensors alone, or come without a chat
                 template that can be rendered within its limits.
         """
         check_base(Path(folder))
-        # Renders the template further down; it starts while the weights are read.
+        # The template is rendered further down: its process starts while the weights are loaded.
         renderer().start()
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if dtype == "auto":
             dtype = "bfloat16" if computes_in_bfloat16(device) else "float32"
         try:
-            # Refused outright: left open, transformers asks on the terminal whether to run a model's own code.
+            # Without an answer here, transformers asks on the terminal whether to run a model's own code.
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False)
         except Exception as error:
@@ -115,12 +116,13 @@ class Backbone:
 
     @property
     def adapters(self) -> list[str]:
-        return [name for family in self._groups.values() for name in family.model.peft_config]
+        return [name for group in self._groups.values() for name in group.model.peft_config]
 
     def add_adapter(self, name: str, config: AdapterConfig, *, seed: int, depth: int | None = None) -> None:
-        """Puts a fresh adapter over the last layers of the first `depth`.
+        """Adds a new adapter on the last `config.top_layers` of the first `depth` layers, or on all of them where that is 0.
 
-        It changes nothing yet (of LoRA, B = 0), but for a learned prompt, which begins as tokens drawn from the vocabulary.
+        The model's output is unchanged at first (LoRA starts with B = 0). Prompt tuning is the exception: its vectors start as
+        the embeddings of tokens sampled from the vocabulary.
         """
         depth = self.depth if depth is None else depth
         first = max(0, depth - config.top_layers) if config.top_layers else 0
@@ -137,11 +139,11 @@ class Backbone:
         linears = self._linears(layers)
         if config.kind == "ia3":
             architecture = self.base.config.get_text_config().model_type
-            # Keys, values and what the feed-forward layer takes in (Liu 2022, arXiv 2205.05638), by this architecture's names.
-            chosen = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(architecture)
+            # Keys, values and the input of the feed-forward layer (Liu 2022, arXiv 2205.05638), by this architecture's names.
+            ia3_targets = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(architecture)
             feedforward = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(architecture, [])
             return IA3Config(
-                target_modules=[n for n in linears if chosen is None or n.endswith(tuple(chosen))],
+                target_modules=[n for n in linears if ia3_targets is None or n.endswith(tuple(ia3_targets))],
                 feedforward_modules=[n for n in linears if n.endswith(tuple(feedforward))],
                 task_type="CAUSAL_LM",
             )
@@ -155,21 +157,23 @@ class Backbone:
             target_modules=linears,
             lora_dropout=0.0,
             task_type="CAUSAL_LM",
-            # GPT-2 and its kin keep their linear maps the other way round.
+            # GPT-2 and models like it store their linear weights transposed.
             fan_in_fan_out=any(isinstance(m, Conv1D) for m in self.base.modules()),
         )
 
     def _insert_adapter(self, name: str, config: PeftConfig) -> None:
         if isinstance(config, LoraConfig):
-            # Made or read back, an adapter must compute in the same way: a resumed run ends with the same bits.
+            # A new adapter and a loaded one must compute alike, so that a resumed run ends with the same bits.
             config._register_custom_module({torch.nn.Linear: FusedLinear})
-        family = self._groups.get(config.peft_type)
-        self._attach(family)
+        # PEFT sets it in every config of a concrete type.
+        kind = cast(str, config.peft_type)
+        group = self._groups.get(kind)
+        self._attach(group)
         self._disabled.close()
-        if family is None:
-            self._active_group = self._groups[config.peft_type] = AdapterGroup(self.base, config, name)
+        if group is None:
+            self._active_group = self._groups[kind] = AdapterGroup(self.base, config, name)
         else:
-            family.add(name, config)
+            group.add(name, config)
         self._active_adapter = ADAPTER_UNSET
 
     @property
@@ -184,18 +188,19 @@ class Backbone:
         return [n for n in names if (layer := re.search(r"\.(\d+)\.", n)) and int(layer[1]) in layers]
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Reads an adapter that `save_adapter` wrote. One that cannot be read leaves nothing behind.
+        """Loads an adapter that `save_adapter` wrote. If loading fails, no part of it stays in the model.
 
         Raises:
             ModelError: the folder is missing or damaged, or the adapter is for another model.
         """
         try:
-            # Not by PEFT's own loader: it places an untrained adapter first, and falls back to pickle.
+            # PEFT's own loader is not used: it inserts an untrained adapter first, and falls back to pickle.
             fields = adapter_fields(folder)
             weights = load_file(folder / "adapter_model.safetensors", device=str(self.device))
-            if wrong := next((key for key, weight in weights.items() if not weight.isfinite().all()), None):
-                raise ModelError(f"{folder}: {wrong} holds what is no number")
-            self._insert_adapter(name, PeftConfig.from_peft_type(**fields))
+            if bad_key := next((key for key, weight in weights.items() if not weight.isfinite().all()), None):
+                raise ModelError(f"{folder}: {bad_key} holds what is no number")
+            config = PeftConfig.from_peft_type(**fields)  # type: ignore[no-untyped-call]  # PEFT leaves it without types
+            self._insert_adapter(name, config)
             self._set_weights(name, weights)
         except Exception as error:
             if name in self.adapters:
@@ -204,77 +209,78 @@ class Backbone:
             raise ModelError(f"{folder}: the adapter cannot be read ({reason}). Resume or repeat its run.") from error
 
     def restore_adapter(self, name: str, folder: Path) -> None:
-        """Gives an adapter that is there the weights that `save_adapter` wrote of it."""
+        """Sets the weights of an adapter that exists already to those that `save_adapter` wrote."""
         check_file(folder / "adapter_model.safetensors", folder)
         self._set_weights(name, load_file(folder / "adapter_model.safetensors", device=str(self.device)))
 
     def _set_weights(self, name: str, weights: dict[str, Tensor]) -> None:
-        family = self._group_of(name)
-        with self._attached(family):
-            result = set_peft_model_state_dict(family.model, weights, adapter_name=name)
+        group = self._group_of(name)
+        with self._attached(group):
+            # torch's pair of missing and unexpected keys, which PEFT does not type.
+            result: Any = set_peft_model_state_dict(group.model, weights, adapter_name=name)
         missing = [key for key in result.missing_keys if name in key.split(".")]
-        # Learned prompts have a loader of their own, which raises by itself: PEFT reports their one weight as both.
-        if not family.is_prompt_learning and (wrong := [*result.unexpected_keys, *missing]):
+        # Prompt tuning has a loader that raises by itself; PEFT reports its one weight as both missing and unexpected.
+        if not group.is_prompt_learning and (wrong := [*result.unexpected_keys, *missing]):
             raise ValueError(f"{wrong[0]} has no counterpart")
 
     def save_adapter(self, name: str, folder: Path) -> None:
         """Writes `adapter_model.safetensors` and its config straight into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
-        family = self._group_of(name)
-        with self._attached(family):
-            family.model.save_pretrained(folder, selected_adapters=[name], save_embedding_layers=False)
-        # PEFT gives every adapter but "default" a folder of its own inside the one that was asked for.
+        group = self._group_of(name)
+        with self._attached(group):
+            group.model.save_pretrained(str(folder), selected_adapters=[name], save_embedding_layers=False)
+        # PEFT writes every adapter but "default" into a subfolder with the adapter's name.
         for file in (folder / name).iterdir():
             file.replace(folder / file.name)
         (folder / name).rmdir()
 
     def delete_adapter(self, name: str) -> None:
-        """Takes an adapter off; with the last of its type goes PEFT's model of them, which cannot be without any."""
-        family = self._group_of(name)
-        self._attach(family)
+        """Deletes an adapter; with the last of its type the PEFT model goes too, which cannot exist without one."""
+        group = self._group_of(name)
+        self._attach(group)
         self._disabled.close()
         self._active_adapter = ADAPTER_UNSET
-        if list(family.model.peft_config) == [name]:
+        if list(group.model.peft_config) == [name]:
             self._attach(None)
-            self._groups = {kind: other for kind, other in self._groups.items() if other is not family}
+            self._groups = {kind: other for kind, other in self._groups.items() if other is not group}
         else:
-            family.model.delete_adapter(name)
+            group.model.delete_adapter(name)
 
     def parameters(self, adapter: str) -> dict[str, torch.nn.Parameter]:
         """The weights of one adapter, by name."""
-        family = self._group_of(adapter)
-        with self._attached(family):
-            return {name: p for name, p in family.model.named_parameters() if adapter in name.split(".")}
+        group = self._group_of(adapter)
+        with self._attached(group):
+            return {name: p for name, p in group.model.named_parameters() if adapter in name.split(".")}
 
     def _group_of(self, adapter: str) -> AdapterGroup:
-        return next(family for family in self._groups.values() if adapter in family.model.peft_config)
+        return next(group for group in self._groups.values() if adapter in group.model.peft_config)
 
-    def _attach(self, family: AdapterGroup | None) -> None:
-        """Puts one type's adapters into the model, and takes the other's out."""
-        if family is self._active_group:
+    def _attach(self, group: AdapterGroup | None) -> None:
+        """Attaches one group's adapters to the model and detaches the other group's."""
+        if group is self._active_group:
             return
         self._disabled.close()
         if self._active_group is not None:
             self._active_group.detach()
-        if family is not None:
-            family.attach()
-        self._active_group, self._active_adapter, self.decoder.prefix = family, ADAPTER_UNSET, None
+        if group is not None:
+            group.attach()
+        self._active_group, self._active_adapter, self.decoder.prefix = group, ADAPTER_UNSET, None
 
     @contextmanager
-    def _attached(self, family: AdapterGroup | None) -> Iterator[None]:
-        in_use = self._active_adapter
-        self._attach(family)
+    def _attached(self, group: AdapterGroup | None) -> Iterator[None]:
+        previous = self._active_adapter
+        self._attach(group)
         try:
             yield
         finally:
-            if in_use != ADAPTER_UNSET:
-                self._activate(in_use)
+            if previous != ADAPTER_UNSET:
+                self._activate(previous)
 
     @contextmanager
     def use_adapter(self, adapter: str | None) -> Iterator[None]:
-        """Inside, the model reads through this adapter; through none when it is None. Outside, through what was used last.
+        """Inside the block this adapter is active, or none if it is None; afterwards that of the enclosing block is again.
 
-        Only a change costs anything: PEFT's switches walk through every module, which takes as long as drawing a token.
+        Only a change of adapter costs time: PEFT's switches visit every module, which takes as long as sampling a token.
         """
         self._activate(adapter)
         self._adapter_stack.append(adapter)
@@ -289,49 +295,54 @@ class Backbone:
         if adapter == self._active_adapter:
             return
         self._disabled.close()
+        prefix = None
         if adapter is not None:
-            self._attach(self._group_of(adapter))
-            self._active_group.model.set_adapter(adapter)
+            group = self._group_of(adapter)
+            self._attach(group)
+            group.model.set_adapter(adapter)
+            prefix = group.prefix(adapter)
         elif self._active_group is not None and not self._active_group.is_prompt_learning:
             self._disabled.enter_context(self._active_group.model.disable_adapter())
-        self.decoder.prefix = None if adapter is None else self._active_group.prefix(adapter)
+        self.decoder.prefix = prefix
         self._active_adapter = adapter
 
     @property
     def prefix_length(self) -> int:
-        """How many learned vectors the adapter in use puts before every row."""
+        """How many learned vectors the active adapter puts before every row."""
         return 0 if self.decoder.prefix is None else len(self.decoder.prefix)
 
     def first_adapted_layer(self, adapter: str) -> int:
-        """How many layers lie below the first one that the adapter touches; 0 where the model cannot be read in parts."""
-        touched = (re.search(r"\.(\d+)\.", name) for name in self.parameters(adapter))
-        return min((int(layer[1]) for layer in touched if layer), default=0) if self.decoder.supports_partial_forward else 0
+        """How many layers lie below the lowest one with weights of the adapter; 0 without partial forward passes."""
+        adapted = (re.search(r"\.(\d+)\.", name) for name in self.parameters(adapter))
+        return min((int(layer[1]) for layer in adapted if layer), default=0) if self.decoder.supports_partial_forward else 0
 
     def forward(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, keep: int) -> ModelOutput:
         """Logits and last hidden states of the last `keep` positions.
 
         Positions are counted over real tokens only, so left padding changes nothing.
         """
-        hidden = self.decoder.read(ids, mask, positions=positions(mask))[:, -keep:]
+        hidden = self.decoder.forward(ids, mask, positions=positions(mask))[:, -keep:]
         return ModelOutput(self.logits(hidden), hidden)
 
     def hidden(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, depth: int, known: CachedHidden | None = None
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, depth: int, cached: CachedHidden | None = None
     ) -> Float[Tensor, "b t d"]:
-        """The residual stream after the first `depth` decoder layers, through the adapter in use.
+        """The residual stream after the first `depth` decoder layers, with the active adapter.
 
-        What is `known` already is not read again: of layers under the adapter, where the model can be read in parts.
+        Layers whose output is `cached` are skipped, where the model supports partial forward passes.
         """
         if self.decoder.supports_partial_forward:
-            return self.decoder.forward_lower(ids, mask, positions=positions(mask), depth=depth, known=known)
+            return self.decoder.forward_lower(ids, mask, positions=positions(mask), depth=depth, cached=cached)
         out = self.base(**self.decoder.inputs(ids, mask, positions(mask)), use_cache=False, output_hidden_states=True)
-        return out.hidden_states[depth][:, -ids.shape[1] :]
+        hidden: Tensor = out.hidden_states[depth]
+        return hidden[:, -ids.shape[1] :]
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
-        """What the model's head makes of last hidden states."""
+        """The logits of last hidden states."""
         if self._linear_head:
-            return self.base.get_output_embeddings()(hidden)
-        # The head does more than multiply: it is the model's own, over an inner model that hands these states on.
+            logits: Tensor = self.base.get_output_embeddings()(hidden)
+            return logits
+        # The head is more than a matrix product (a cap, a scale): run the model itself, with an inner model that returns these states.
         name = self.base.base_model_prefix
         inner = getattr(self.base, name)
         setattr(self.base, name, PrecomputedHidden(hidden.reshape(1, -1, hidden.shape[-1])))
@@ -339,10 +350,13 @@ class Backbone:
             out = self.base(input_ids=torch.zeros(1, hidden[..., 0].numel(), dtype=torch.long, device=hidden.device), use_cache=False)
         finally:
             setattr(self.base, name, inner)
-        return out.logits.view(*hidden.shape[:-1], -1)
+        logits = out.logits
+        return logits.view(*hidden.shape[:-1], -1)
 
-    def chosen(self, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False) -> TokenLogprobs:
-        """Log-probability of each token under the logits of its hidden state, divided by the temperature; the entropy if asked for."""
+    def token_logprobs(
+        self, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False
+    ) -> TokenLogprobs:
+        """Each token's log-probability under softmax(logits / temperature); with `entropy`, also the entropy of that distribution."""
         if self._linear_head:
             return lm_head.token_logprobs(self.base.get_output_embeddings(), hidden, ids, temperature, entropy=entropy)
         return lm_head.token_logprobs_from_logits(self.logits(hidden), ids, temperature)
@@ -355,8 +369,8 @@ class Backbone:
         head = self.base.get_output_embeddings()
         if type(head) is not torch.nn.Linear:
             return False
-        whole = self.base(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-        return torch.allclose(head(self.decoder.read(ids, mask, positions=positions(mask))), whole, rtol=1e-2, atol=1e-2)
+        logits = self.base(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+        return torch.allclose(head(self.decoder.forward(ids, mask, positions=positions(mask))), logits, rtol=1e-2, atol=1e-2)
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation, up to where the assistant's answer begins.
@@ -364,22 +378,25 @@ class Backbone:
         Raises:
             ChatTemplateError: the model's chat template refuses it, or went over a limit.
         """
-        return self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+        ids: list[int] = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
+        return ids
 
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer's text, without its end."""
-        # An answer may spell out an end-of-turn mark; it is only text.
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        # An end-of-turn mark that an answer spells out is only text.
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.strip()
 
 
 class AdapterGroup:
-    """The adapters of one PEFT type over the base. They are put on and taken off together, for PEFT cannot mix types."""
+    """The adapters of one PEFT type on the base. They are attached and detached together, because PEFT cannot mix types."""
 
     def __init__(self, base: PreTrainedModel, config: PeftConfig, name: str):
-        # Left by another family: PEFT would take its adapters for this one's.
+        # Another group may have left its config here: PEFT would take that group's adapters for this one's.
         base.__dict__.pop("peft_config", None)
         self.base, self.is_prompt_learning = base, config.is_prompt_learning
         self.model: PeftModel = get_peft_model(base, config, adapter_name=name)
@@ -399,7 +416,9 @@ class AdapterGroup:
         ]
 
     def prefix(self, adapter: str) -> Float[Tensor, "v d"] | None:
-        return self.model.prompt_encoder[adapter].embedding.weight if self.is_prompt_learning else None
+        if not self.is_prompt_learning:
+            return None
+        return self.model.prompt_encoder[adapter].get_parameter("embedding.weight")
 
     def attach(self) -> None:
         for parent, key, wrapped in self._tuner_layers:
@@ -411,20 +430,20 @@ class AdapterGroup:
 
 
 class PrecomputedHidden(torch.nn.Module):
-    """In the place of the inner model, where only its head is wanted."""
+    """Stands in for the inner model and returns given hidden states, so that only the head is computed."""
 
     def __init__(self, hidden: Float[Tensor, "1 n d"]):
         super().__init__()
         self.hidden = hidden
 
-    def forward(self, *_, **__) -> BaseModelOutputWithPast:
+    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPast:
         return BaseModelOutputWithPast(last_hidden_state=self.hidden)
 
 
 def computes_in_bfloat16(device: str) -> bool:
-    """Whether bfloat16 is faster than float32 there, and not emulated."""
+    """Whether the device computes in bfloat16 natively, so that it is faster than float32."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return torch.backends.cpu.get_cpu_capability() in ("AVX512_BF16", "AMX") or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 

@@ -1,6 +1,6 @@
 """Renders chat templates under limits of time, memory and length, in a process of its own.
 
-A chat template comes with a model and is a program: nested loops may never end, and strings may double until memory is gone.
+A chat template comes with a model and is a program: nested loops may never end, and strings may double until memory is exhausted.
 Every rendering therefore happens in `rlhf.models.chat_template_process`, by transformers' own function and in its sandbox, and that
 process is ended when it goes over a limit. One such process serves this one, and is started when it is first needed.
 """
@@ -19,9 +19,15 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as TokenizerBase
+else:
+    # A mixin: `bound` puts it before the class of a tokenizer that exists already.
+    TokenizerBase = object
 
 CPU_S = 2.0
 """Processor time for one rendering, in seconds. Ordinary ones take less than a millisecond."""
@@ -30,10 +36,10 @@ WALL_S = 60.0
 """Longest wait for a rendering or for the process to start, in seconds: a machine may be busy."""
 
 MEMORY_BYTES = 512 << 20
-"""What renderings may take beyond what the process has when it starts."""
+"""Memory that a rendering may use beyond that of the process at its start."""
 
 LONGEST = 4_000_000
-"""Characters that go in, and that come out."""
+"""Most characters of a rendering's input, and of its output."""
 
 PRERENDERED = "{{ messages[0]['content'] }}"
 
@@ -47,11 +53,11 @@ class ChatTemplateLimit(ChatTemplateError):
 
 
 class TemplateRenderer:
-    """One process that renders, started anew after one was ended. Threads take turns."""
+    """Owns one rendering process and restarts it after it was killed. Threads take turns."""
 
     def __init__(self, *, cpu_s: float = CPU_S, memory_bytes: int = MEMORY_BYTES, longest: int = LONGEST):
         self.cpu_s, self.memory_bytes, self.longest = cpu_s, memory_bytes, longest
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -59,25 +65,26 @@ class TemplateRenderer:
         with self._lock:
             self._running()
 
-    def render(self, conversations: Sequence[Sequence[dict[str, Any]]], template: str, **given: Any) -> list[str]:
+    def render(self, conversations: Sequence[Sequence[dict[str, Any]]], template: str, **template_kwargs: Any) -> list[str]:
         """The text of each conversation.
 
         Raises:
             ChatTemplateError: the template cannot be compiled, or refuses the conversation.
             ChatTemplateLimit: it took too much time or memory, or came out too long.
         """
-        asked = json.dumps({"conversations": conversations, "chat_template": template, **given})
-        if len(asked) > self.longest:
+        request = json.dumps({"conversations": conversations, "chat_template": template, **template_kwargs})
+        if len(request) > self.longest:
             raise ChatTemplateLimit(
-                f"the conversation has {len(asked):,} characters, of which {self.longest:,} can be rendered: shorten it"
+                f"the conversation has {len(request):,} characters, of which {self.longest:,} can be rendered: shorten it"
             )
         with self._lock:
-            answered = self._ask(asked.encode() + b"\n")
-        if "texts" in answered:
-            return answered["texts"]
-        if "limit" in answered:
-            raise ChatTemplateLimit(self._over(answered["limit"]))
-        raise ChatTemplateError(answered["message"] or answered["error"])
+            reply = self._ask(request.encode() + b"\n")
+        if "texts" in reply:
+            texts: list[str] = reply["texts"]
+            return texts
+        if "limit" in reply:
+            raise ChatTemplateLimit(self._over(reply["limit"]))
+        raise ChatTemplateError(reply["message"] or reply["error"])
 
     def _over(self, limit: str) -> str:
         allowed = {
@@ -90,17 +97,19 @@ class TemplateRenderer:
     def _ask(self, line: bytes) -> dict[str, Any]:
         process = self._running()
         try:
-            process.stdin.write(line)
-            process.stdin.flush()
-            answered = self._line(process)
+            stdin, _ = _pipes(process)
+            stdin.write(line)
+            stdin.flush()
+            answer = self._line(process)
         except BrokenPipeError:
-            answered = b""
-        if answered.endswith(b"\n"):
-            return json.loads(answered)
+            answer = b""
+        if answer.endswith(b"\n"):
+            reply: dict[str, Any] = json.loads(answer)
+            return reply
         try:
             code = process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
-            # It hangs where no processor time passes.
+            # It is stuck without using processor time.
             process.kill()
             code = process.wait() and -signal.SIGPROF
         self._close(process)
@@ -109,24 +118,25 @@ class TemplateRenderer:
             return {"limit": "time" if code == -signal.SIGPROF else "memory"}
         return {"error": "ended", "message": f"the process that renders chat templates ended with status {code}"}
 
-    def _line(self, process: subprocess.Popen) -> bytes:
-        """What the process says, up to the end of a line; less if it ends or takes too long."""
-        said, until = bytearray(), time.monotonic() + WALL_S
+    def _line(self, process: subprocess.Popen[bytes]) -> bytes:
+        """The process's output up to the end of a line; less if it ends or takes too long."""
+        output, until = bytearray(), time.monotonic() + WALL_S
+        _, stdout = _pipes(process)
         with selectors.DefaultSelector() as waiting:
-            waiting.register(process.stdout, selectors.EVENT_READ)
-            while not said.endswith(b"\n") and waiting.select(max(0.0, until - time.monotonic())):
-                if not (more := os.read(process.stdout.fileno(), 1 << 16)):
+            waiting.register(stdout, selectors.EVENT_READ)
+            while not output.endswith(b"\n") and waiting.select(max(0.0, until - time.monotonic())):
+                if not (more := os.read(stdout.fileno(), 1 << 16)):
                     break
-                said += more
-        return bytes(said)
+                output += more
+        return bytes(output)
 
-    def _running(self) -> subprocess.Popen:
+    def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is not None:
             self._close(self._process)
         if self._process is None:
             limits = (self.cpu_s, self.memory_bytes, self.longest)
             command = [sys.executable, "-m", "rlhf.models.chat_template_process", *map(str, limits)]
-            # A session of its own: Ctrl-C is for the process that asks. When that is gone, stdin ends, and so does this one.
+            # Its own session, so that Ctrl-C reaches only this process. When this process is gone, stdin ends and the renderer exits.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -137,8 +147,8 @@ class TemplateRenderer:
             )
         return self._process
 
-    def _close(self, process: subprocess.Popen) -> None:
-        for pipe in (process.stdin, process.stdout):
+    def _close(self, process: subprocess.Popen[bytes]) -> None:
+        for pipe in _pipes(process):
             with suppress(BrokenPipeError):
                 pipe.close()
         self._process = None
@@ -151,42 +161,50 @@ class TemplateRenderer:
                 self._close(process)
 
 
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """The process's stdin and stdout."""
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the process that renders chat templates was started without pipes")
+    return process.stdin, process.stdout
+
+
 @cache
 def renderer() -> TemplateRenderer:
-    """The one of this process, and it ends with it."""
-    made = TemplateRenderer()
-    atexit.register(made.stop)
-    return made
+    """This process's renderer, which is stopped at exit."""
+    shared = TemplateRenderer()
+    atexit.register(shared.stop)
+    return shared
 
 
-class BoundedTemplate:
-    """Goes before a tokenizer's class: its chat template is rendered under limits, and all else is as it was."""
+class BoundedTemplate(TokenizerBase):
+    """A mixin before a tokenizer's class: chat templates are rendered under limits, all else is unchanged."""
 
     def apply_chat_template(
         self,
-        conversation,
-        tools=None,
-        documents=None,
-        chat_template=None,
-        add_generation_prompt=False,
-        *,
-        continue_final_message=False,
-        tokenize=True,
-        padding=False,
-        truncation=False,
-        max_length=None,
-        return_tensors=None,
-        return_dict=True,
-        tokenizer_kwargs=None,
-        **given: Any,
-    ):
-        """As transformers', without what needs to know where in the text something was rendered."""
-        if given.pop("sanitize_control_tokens", False) or given.pop("return_assistant_tokens_mask", False):
+        conversation: Any,
+        tools: Any = None,
+        documents: Any = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        tokenize: bool = True,
+        sanitize_control_tokens: bool = False,
+        padding: Any = False,
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_tensors: Any = None,
+        return_dict: bool = True,
+        return_assistant_tokens_mask: bool = False,
+        tokenizer_kwargs: dict[str, Any] | None = None,
+        **template_kwargs: Any,
+    ) -> Any:
+        """As transformers' method, without the options that need the positions of rendered parts in the text."""
+        if sanitize_control_tokens or return_assistant_tokens_mask:
             raise NotImplementedError("a chat template that is rendered elsewhere does not say where its parts are")
         is_batch = bool(conversation) and not isinstance(conversation[0], dict)
         conversations = [
-            [{key: value for key, value in message.items() if value is not None} for message in one]
-            for one in (conversation if is_batch else [conversation])
+            [{key: value for key, value in message.items() if value is not None} for message in messages]
+            for messages in (conversation if is_batch else [conversation])
         ]
         texts = renderer().render(
             conversations,
@@ -195,7 +213,7 @@ class BoundedTemplate:
             documents=documents,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
-            **{**self.special_tokens_map, **given},
+            **{**self.special_tokens_map, **template_kwargs},
         )
         rendered = [[{"role": "user", "content": text}] for text in texts]
         return super().apply_chat_template(
@@ -212,7 +230,7 @@ class BoundedTemplate:
 
 
 def bound(tokenizer: Any) -> Any:
-    """The same tokenizer, whose chat template is from now on rendered under limits."""
+    """Makes the tokenizer render its chat template under limits from now on, and returns it."""
     kind = type(tokenizer)
     if not isinstance(tokenizer, BoundedTemplate):
         tokenizer.__class__ = type(kind.__name__, (BoundedTemplate, kind), {"__module__": kind.__module__})

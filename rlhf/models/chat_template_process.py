@@ -1,7 +1,7 @@
-"""The process in which chat templates are rendered: `rlhf.models.chat_template` starts it, and ends it when a rendering goes on for ever.
+"""The process in which chat templates are rendered: `rlhf.models.chat_template` starts it, and kills it when a rendering does not end.
 
 A template is a program that came with a model. transformers' sandbox keeps it from files and from Python's inside, but not
-from using up time and memory, and nothing stops it from within. Speaks JSON, one object a line. No torch here.
+from using up time and memory, and nothing stops it from within. Requests and replies are JSON, one object a line. No torch here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 
 def limit_memory(more: int) -> None:
-    """Lets this process take `more` bytes than it has now, and write no file. Where the system knows no such limits, none."""
+    """Limits this process to `more` bytes than it uses now, and to writing no file. Does nothing where the system has no such limits."""
     try:
         import resource
 
@@ -29,15 +30,16 @@ def limit_memory(more: int) -> None:
 
 
 def limit_time(seconds: float) -> None:
-    """Lets the kernel end this process after so many seconds of processor time, whatever it is at; 0 for never."""
+    """Lets the kernel end this process after so many seconds of processor time; 0 removes the limit."""
     with suppress(AttributeError):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def answer(asked: dict[str, Any], longest: int) -> dict[str, Any]:
-    """The rendered texts, or what kept them from being rendered."""
+def answer(request: dict[str, Any], longest: int) -> dict[str, Any]:
+    """The rendered texts, or the limit or error that stopped the rendering."""
     try:
-        texts, _ = render_jinja_template(**asked)
+        # A pair, of which transformers types only the texts.
+        texts: Sequence[str] = render_jinja_template(**request)[0]
     except (MemoryError, OverflowError):
         return {"limit": "memory"}
     except Exception as error:
@@ -49,11 +51,11 @@ def main() -> None:
     seconds, memory, longest = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     limit_memory(memory)
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         limit_time(seconds)
-        answered = json.dumps(answer(asked, longest))
+        reply = json.dumps(answer(request, longest))
         limit_time(0)
-        print(answered, flush=True)
+        print(reply, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Folders that are replaced whole, and an optimiser's state as safetensors."""
+"""Folders that are replaced atomically, and an optimiser's state as safetensors."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 STATE_FILE = "state.json"
-"""Written last, so that its presence means that all is there."""
+"""Written last, so that its presence marks a complete checkpoint."""
 
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which then takes the old one's place, so that a kill leaves one of them whole."""
+    """Yields an empty folder to fill, which then replaces the old one; a kill leaves one of the two complete."""
     part, old = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".old")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     yield part
-    # Where an earlier save was cut short there is only the old one: it goes once the new one has its name.
+    # After an interrupted save only the old folder exists: it is deleted once the new one has its name.
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
@@ -30,7 +30,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint that is whole, if there is one."""
+    """The latest complete checkpoint, if there is one."""
     return next((f for f in (folder, folder.with_name(folder.name + ".old")) if (f / STATE_FILE).is_file()), None)
 
 

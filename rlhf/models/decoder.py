@@ -1,8 +1,8 @@
-"""The decoder layers of a causal language model, whole or in part, with or without a cache of what was read.
+"""Forward passes through the decoder layers of a causal language model, all or some of them, with or without a KV cache.
 
-Reading in part is what makes one frozen backbone cheap: layers below the first adapter are read once and kept. It works
-for any architecture with a list of decoder layers that hand one hidden state on; where it does not, `parts` is False and
-everything is read whole. Leaves out adapters and heads (`backbone`).
+Partial forward passes make one frozen backbone cheap: activations below the lowest adapter are computed once and cached. They
+work for any architecture with a list of decoder layers that pass one hidden state on; elsewhere `supports_partial_forward` is
+False and every pass is full. Leaves out adapters and heads (`backbone`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 PARTIAL_FORWARD_TOLERANCE = 2e-2
-"""Largest relative difference between reading whole and in parts; bfloat16 rounds at 4e-3."""
+"""Largest relative difference between one full pass and two partial ones; bfloat16 rounds at 4e-3."""
 
 
 class CachedHidden(NamedTuple):
-    """What the lowest layers make of some tokens: the residual stream after the first `depth` of them, before any norm."""
+    """Activations of the lowest layers: the residual stream after the first `depth` of them, before any norm."""
 
     depth: int
     hidden: Float[Tensor, "*b t d"]
@@ -36,38 +36,39 @@ class Decoder:
         self.inner = model.base_model
         self.depth: int = model.config.get_text_config().num_hidden_layers
         self.name, self.layers = _layer_list(self.inner, self.depth)
-        self._skipped = [SkippedLayer(layer) for layer in self.layers or ()]
+        self._skipped = [SkippedLayer(layer) for layer in self.layers]
         self.prefix: Float[Tensor, "v d"] | None = None
-        """Learned vectors that every row is read behind, in the place of token embeddings; nothing is told of them."""
-        self.supports_partial_forward = self.layers is not None and self._check_partial_forward()
+        """Learned vectors before the token embeddings of every row (prompt tuning); no output is returned for their positions."""
+        self.supports_partial_forward = len(self.layers) > 0 and self._check_partial_forward()
 
-    def read(
+    def forward(
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b s"], *, positions: Int[Tensor, "b t"], cache: Cache | None = None
     ) -> Float[Tensor, "b t d"]:
         """The last hidden states, after the final norm. With a cache, `ids` follow what it holds and `mask` covers both."""
-        hidden = self.inner(**self.inputs(ids, mask, positions, cache), past_key_values=cache, use_cache=cache is not None)
-        return hidden.last_hidden_state[:, -ids.shape[1] :]
+        out = self.inner(**self.inputs(ids, mask, positions, cache), past_key_values=cache, use_cache=cache is not None)
+        hidden: Tensor = out.last_hidden_state
+        return hidden[:, -ids.shape[1] :]
 
     def inputs(
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b s"], positions: Int[Tensor, "b t"], cache: Cache | None = None
     ) -> dict[str, Tensor]:
-        """What the model is called with; behind a prefix, what it returns begins with the prefix's own positions."""
+        """The model's keyword arguments; with a prefix, its output begins with the positions of the prefix."""
         if self.prefix is None:
             return {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
         rows, width = len(ids), len(self.prefix)
-        seen = {
+        shifted = {
             "attention_mask": torch.cat([torch.ones(rows, width, dtype=torch.long, device=ids.device), mask.long()], dim=1),
             "position_ids": positions + width,
         }
         if cache is not None and cache.get_seq_length():
-            return {"input_ids": ids, **seen}
+            return {"input_ids": ids, **shifted}
         embedded = self.model.get_input_embeddings()(ids)
-        learned = self.prefix.to(embedded.dtype).expand(rows, -1, -1)
-        before = torch.arange(width, device=ids.device).expand(rows, -1)
+        prefix = self.prefix.to(embedded.dtype).expand(rows, -1, -1)
+        prefix_positions = torch.arange(width, device=ids.device).expand(rows, -1)
         return {
-            "inputs_embeds": torch.cat([learned, embedded], dim=1),
-            "attention_mask": seen["attention_mask"],
-            "position_ids": torch.cat([before, seen["position_ids"]], dim=1),
+            "inputs_embeds": torch.cat([prefix, embedded], dim=1),
+            "attention_mask": shifted["attention_mask"],
+            "position_ids": torch.cat([prefix_positions, shifted["position_ids"]], dim=1),
         }
 
     def forward_lower(
@@ -77,83 +78,83 @@ class Decoder:
         *,
         positions: Int[Tensor, "b t"],
         depth: int,
-        known: CachedHidden | None = None,
+        cached: CachedHidden | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """The residual stream after the first `depth` layers, before any final norm; layers under `known` are not read again.
+        """The residual stream after the first `depth` layers, before any final norm; layers up to `cached.depth` are skipped.
 
         With a cache, `ids` follow what it holds and `mask` covers both.
         """
-        if known is not None and known.depth == depth:
-            return known.hidden
-        seen: list[Tensor] = []
-        with self._only_layers(known, depth), self.record_hidden(depth, seen.append):
+        if cached is not None and cached.depth == depth:
+            return cached.hidden
+        recorded: list[Tensor] = []
+        with self._only_layers(cached, depth), self.record_hidden(depth, recorded.append):
             self.inner(**self.inputs(ids, mask, positions, cache), past_key_values=cache, use_cache=cache is not None)
-        return seen[0][:, -ids.shape[1] :]
+        return recorded[0][:, -ids.shape[1] :]
 
     def forward_upper(
-        self, below: CachedHidden | None, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, positions: Int[Tensor, "b t"]
+        self, cached: CachedHidden | None, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, positions: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b t d"]:
-        """The last hidden states, after the final norm, from what the lowest layers made of `ids`."""
-        with self._only_layers(below, self.depth):
-            return self.read(ids, mask, positions=positions)
+        """The last hidden states, after the final norm, computed from the cached activations of the lowest layers."""
+        with self._only_layers(cached, self.depth):
+            return self.forward(ids, mask, positions=positions)
 
     @contextmanager
-    def record_hidden(self, depth: int, see: Callable[[Tensor], Any]) -> Iterator[None]:
-        """Inside, `see` is called with what each pass has after the first `depth` layers."""
-        hook = self.layers[depth - 1].register_forward_hook(lambda _, __, out: see(out[0] if isinstance(out, tuple) else out))
+    def record_hidden(self, depth: int, record: Callable[[Tensor], Any]) -> Iterator[None]:
+        """Inside the block, `record` is called with each pass's hidden states after the first `depth` layers."""
+        hook = self.layers[depth - 1].register_forward_hook(lambda _, __, out: record(out[0] if isinstance(out, tuple) else out))
         try:
             yield
         finally:
             hook.remove()
 
     @contextmanager
-    def _only_layers(self, below: CachedHidden | None, last: int) -> Iterator[None]:
-        """Inside, only layers above `below` and up to `last` are read, from `below`; the others hand on what they are given."""
-        first = 0 if below is None else below.depth
+    def _only_layers(self, cached: CachedHidden | None, last: int) -> Iterator[None]:
+        """Inside the block, a pass starts from `cached` and runs only the layers after it up to `last`; the others pass their input on."""
+        first = 0 if cached is None else cached.depth
         if (first, last) == (0, self.depth):
             yield
             return
-        # The list keeps its length: architectures look up each layer's kind of attention by its place.
-        shown = [self.layers[i] if first <= i < last else self._skipped[i] for i in range(self.depth)]
-        setattr(self.inner, self.name, nn.ModuleList(shown))
-        if below is not None:
-            self._skipped[first - 1].hidden = below.hidden
+        # The list keeps its length, because architectures look up a layer's attention type by its index.
+        active = [self.layers[i] if first <= i < last else self._skipped[i] for i in range(self.depth)]
+        setattr(self.inner, self.name, nn.ModuleList(active))
+        if cached is not None:
+            self._skipped[first - 1].hidden = cached.hidden
         try:
             yield
         finally:
             setattr(self.inner, self.name, self.layers)
-            if below is not None:
+            if cached is not None:
                 self._skipped[first - 1].hidden = None
 
     @torch.inference_mode()
     def _check_partial_forward(self) -> bool:
-        """Whether two parts make the whole, tried on a few tokens; also learns what a layer returns."""
+        """Whether two partial passes equal a full one, tried on a few tokens. Also sets whether a layer returns a tuple."""
         device = next(self.model.parameters()).device
         ids = torch.arange(10, device=device).reshape(2, 5) % self.model.config.get_text_config().vocab_size
         mask = torch.ones_like(ids, dtype=torch.bool)
         mask[0, :2] = False
-        places = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        position_ids = (mask.long().cumsum(-1) - 1).clamp(min=0)
         returned: list[Any] = []
         hook = self.layers[0].register_forward_hook(lambda _, __, out: returned.append(out))
         try:
-            whole = self.read(ids, mask, positions=places)
-            for passed in self._skipped:
-                passed.as_tuple = isinstance(returned[0], tuple)
+            full = self.forward(ids, mask, positions=position_ids)
+            for skipped in self._skipped:
+                skipped.as_tuple = isinstance(returned[0], tuple)
             middle = max(1, self.depth // 2)
-            below = self.forward_lower(ids, mask, positions=places, depth=middle)
-            above = self.forward_upper(CachedHidden(middle, below), ids, mask, positions=places)
+            lower = self.forward_lower(ids, mask, positions=position_ids, depth=middle)
+            from_parts = self.forward_upper(CachedHidden(middle, lower), ids, mask, positions=position_ids)
         except Exception:
-            # An architecture of another build: whatever it raised, it cannot be read in parts.
+            # The architecture is built in another way: whatever it raised, partial passes do not work.
             return False
         finally:
             hook.remove()
-        difference = (whole - above)[mask].float().norm()
-        return bool(difference <= PARTIAL_FORWARD_TOLERANCE * whole[mask].float().norm())
+        difference = (full - from_parts)[mask].float().norm()
+        return bool(difference <= PARTIAL_FORWARD_TOLERANCE * full[mask].float().norm())
 
 
 class SkippedLayer(nn.Module):
-    """In the place of a layer that is not read."""
+    """Stands in for a layer that is not run, and returns its input or the cached hidden states."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
@@ -169,35 +170,34 @@ class SkippedLayer(nn.Module):
             return getattr(object.__getattribute__(self, "layer"), name)
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor | tuple[Tensor]:
-        given = hidden_states if self.hidden is None else self.hidden
-        return (given,) if self.as_tuple else given
+        hidden = hidden_states if self.hidden is None else self.hidden
+        return (hidden,) if self.as_tuple else hidden
 
 
 class BatchKVCache:
-    """Keys and values of a batch, in memory that is taken once; rows may leave or be repeated.
+    """Keys and values of a batch, in memory that is allocated once; rows can be dropped or repeated.
 
     Architectures with other than full attention get transformers' own growing cache.
     """
 
     def __init__(self, config: Any, width: int):
         self.cache = DynamicCache(config=config)
-        # A plain growing layer copies all it holds at each token.
+        # transformers' growing layer copies all keys and values at each token.
         if all(type(layer) is DynamicLayer for layer in self.cache.layers):
             self.cache.layers = [PreallocatedLayer(width) for _ in self.cache.layers]
-        # Layers that carry another state beside keys and values cannot give up a row.
+        # Layers with another state beside keys and values cannot drop rows.
         self.can_drop_rows = all(isinstance(layer, DynamicLayer) for layer in self.cache.layers)
 
     def select(self, rows: Int[Tensor, " n"]) -> None:
-        """Keeps these rows, in this order; a row may be named more than once."""
-        for layer in self.cache.layers:
-            layer.batch_select_indices(rows)
+        """Selects these rows, in this order; a row may be repeated."""
+        self.cache.batch_select_indices(rows)
 
 
-class PreallocatedLayer(DynamicLayer):
-    """A growing layer whose memory is there from the start."""
+class PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers registers subclasses in untyped code
+    """A cache layer whose memory is allocated at its first update for all positions to come."""
 
     def __init__(self, width: int):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers leaves it without types
         self.width, self.filled = width, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -228,6 +228,7 @@ class PreallocatedLayer(DynamicLayer):
             self.keys, self.values = self._keys[:, :, : self.filled], self._values[:, :, : self.filled]
 
 
-def _layer_list(inner: nn.Module, depth: int) -> tuple[str, nn.ModuleList | None]:
-    found = ((name, child) for name, child in inner.named_children() if isinstance(child, nn.ModuleList) and len(child) == depth)
-    return next(found, ("", None))
+def _layer_list(inner: nn.Module, depth: int) -> tuple[str, nn.ModuleList]:
+    """The name and the list of the decoder layers; an empty list where the architecture has none of that length."""
+    candidates = ((name, child) for name, child in inner.named_children() if isinstance(child, nn.ModuleList) and len(child) == depth)
+    return next(candidates, ("", nn.ModuleList()))

@@ -1,12 +1,12 @@
-"""From hidden states to log-probabilities, a few rows at a time: [rows, vocabulary] never stands in memory whole.
+"""From hidden states to log-probabilities, a few rows at a time: [rows, vocabulary] is never in memory as a whole.
 
-The gradient of a chosen token's log-probability needs no second look at the logits: it is made on the way forward.
+The gradient of a token's log-probability is computed during the forward pass, so that the logits need not be kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,17 +20,17 @@ BLOCK = 16
 
 
 COLD = 1e-3
-"""Below this temperature a difference of logits, divided by it, may be too large for float32."""
+"""Below this temperature, a difference of logits divided by it may exceed float32."""
 
 COLDEST = 1e-30
-"""Lower temperatures are read as this one: no float32 holds them, and any two logits that differ are infinitely far apart."""
+"""Lower temperatures are raised to this one, because float32 cannot hold them; the softmax is one-hot long before."""
 
 
 class TokenLogprobs(NamedTuple):
     logprobs: Float[Tensor, " n"]
     """Of the given token under softmax(logits / temperature), in nats."""
     entropy: Float[Tensor, " n"] | None
-    """Of that distribution, in nats; None where nobody asked."""
+    """Of that distribution, in nats; None if it was not asked for."""
 
 
 class UnnormalizedSoftmax:
@@ -43,25 +43,25 @@ class UnnormalizedSoftmax:
         if temperature != 1:
             self.x /= max(temperature, COLDEST)
             if temperature < COLD:
-                # Minus infinity times a share of 0 would be no number in the entropy.
+                # Minus infinity times a probability of 0 would make the entropy NaN.
                 self.x.clamp_(min=torch.finfo(torch.float32).min)
-        self.share = self.x.exp()
-        self.total = self.share.sum(-1, keepdim=True)
+        self.weights = self.x.exp()
+        self.total = self.weights.sum(-1, keepdim=True)
 
     def logprobs(self, ids: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         return (self.x.gather(-1, ids[:, None]) - self.total.log())[:, 0]
 
     def entropy(self) -> Float[Tensor, "n 1"]:
         """H = log sum_v e^x_v - sum_v p_v x_v"""
-        return self.total.log() - (self.share * self.x).sum(-1, keepdim=True) / self.total
+        return self.total.log() - (self.weights * self.x).sum(-1, keepdim=True) / self.total
 
-    def of_entropy(self, entropy: Float[Tensor, "n 1"]) -> Float[Tensor, "n vocab"]:
+    def entropy_grad_factors(self, entropy: Float[Tensor, "n 1"]) -> Float[Tensor, "n vocab"]:
         """-d H / d x: p_v (log p_v + H), where log p_v = x_v - log sum_v e^x_v."""
-        return (self.x + (entropy - self.total.log())) * self.share / self.total
+        return (self.x + (entropy - self.total.log())) * self.weights / self.total
 
 
 def row_blocks(rows: int, device: torch.device) -> Iterator[slice]:
-    """Cuts rows into as many as are worked through at one time."""
+    """Cuts rows into blocks that are processed at one time."""
     size = BLOCK if device.type == "cpu" else ROWS
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
@@ -69,60 +69,73 @@ def row_blocks(rows: int, device: torch.device) -> Iterator[slice]:
 def token_logprobs(
     head: nn.Linear, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False
 ) -> TokenLogprobs:
-    """Log-probability of each token, and the entropy it was drawn with if asked for: that costs a product more.
+    """Log-probability of each token; with `entropy` also that of its distribution, which costs one more product.
 
     Both carry gradients to `hidden`; the head is frozen.
     """
-    logprobs, entropies = TokenLogprobsFunction.apply(hidden, head.weight, head.bias, ids, temperature, entropy)
+    logprobs, entropies = TokenLogprobsFunction.apply(  # type: ignore[no-untyped-call]  # torch leaves it without types
+        hidden, head.weight, head.bias, ids, temperature, entropy
+    )
     return TokenLogprobs(logprobs, entropies if entropy else None)
 
 
 def token_logprobs_from_logits(logits: Float[Tensor, "n vocab"], ids: Int[Tensor, " n"], temperature: float) -> TokenLogprobs:
-    """As `token_logprobs`, from logits that somebody else made; all of them stand in memory."""
+    """As `token_logprobs`, from given logits, which are all in memory."""
     log_p = (logits.float() / temperature).log_softmax(-1)
     return TokenLogprobs(log_p.gather(-1, ids[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1))
 
 
 class TokenLogprobsFunction(torch.autograd.Function):
-    """Products over ROWS positions, everything between them a block at a time."""
+    """Products over ROWS positions, everything between them one block at a time."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, ids, temperature, with_entropy):
+    def forward(
+        ctx: Any,
+        hidden: Float[Tensor, "n d"],
+        weight: Float[Tensor, "vocab d"],
+        bias: Float[Tensor, " vocab"] | None,
+        ids: Int[Tensor, " n"],
+        temperature: float,
+        with_entropy: bool,
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         n = len(hidden)
         logprobs, entropies = (torch.empty(n, device=hidden.device) for _ in range(2))
-        wanted = ctx.needs_input_grad[0]
-        to_chosen = torch.empty_like(hidden) if wanted else None
-        to_entropy = torch.empty_like(hidden) if wanted and with_entropy else None
+        # Gradients of both results with respect to `hidden`, where the backward pass needs them.
+        needs_grad = ctx.needs_input_grad[0]
+        logprob_grad = torch.empty_like(hidden) if needs_grad else None
+        entropy_grad = torch.empty_like(hidden) if needs_grad and with_entropy else None
         for start in range(0, n, ROWS):
             rows = slice(start, min(start + ROWS, n))
             logits = nn.functional.linear(hidden[rows], weight, bias)
-            p_of_entropy = None if to_entropy is None else torch.empty_like(logits)
+            entropy_weights = None if entropy_grad is None else torch.empty_like(logits)
             totals = torch.empty(len(logits), 1, device=hidden.device)
-            for part in row_blocks(len(logits), hidden.device):
-                here = slice(start + part.start, start + part.stop)
-                shares = UnnormalizedSoftmax(logits[part], temperature)
-                logprobs[here] = shares.logprobs(ids[here])
-                totals[part] = shares.total
+            for block in row_blocks(len(logits), hidden.device):
+                block_rows = slice(start + block.start, start + block.stop)
+                softmax = UnnormalizedSoftmax(logits[block], temperature)
+                logprobs[block_rows] = softmax.logprobs(ids[block_rows])
+                totals[block] = softmax.total
                 if with_entropy:
-                    entropy = shares.entropy()
-                    entropies[here] = entropy[:, 0]
-                if to_entropy is not None:
-                    p_of_entropy[part] = shares.of_entropy(entropy)
-                if wanted:
-                    # Nobody needs these logits any more, and they lie in memory of the right size.
-                    logits[part] = shares.share
-            if wanted:
+                    entropy = softmax.entropy()
+                    entropies[block_rows] = entropy[:, 0]
+                    if entropy_weights is not None:
+                        entropy_weights[block] = softmax.entropy_grad_factors(entropy)
+                if needs_grad:
+                    # These logits are not needed any more, so their memory holds the weights that are.
+                    logits[block] = softmax.weights
+            if logprob_grad is not None:
                 # d log p(y) / d hidden = (W_y - sum_v p_v W_v) / T
-                to_chosen[rows] = (weight[ids[rows]] - (logits @ weight) / totals) / temperature
-            if to_entropy is not None:
-                to_entropy[rows] = -(p_of_entropy @ weight) / temperature
-        ctx.save_for_backward(to_chosen, to_entropy)
+                logprob_grad[rows] = (weight[ids[rows]] - (logits @ weight) / totals) / temperature
+            if entropy_grad is not None and entropy_weights is not None:
+                entropy_grad[rows] = -(entropy_weights @ weight) / temperature
+        ctx.save_for_backward(logprob_grad, entropy_grad)
         return logprobs, entropies
 
     @staticmethod
-    def backward(ctx, of_logprobs, of_entropy):
-        to_chosen, to_entropy = ctx.saved_tensors
-        grad = of_logprobs[:, None].to(to_chosen.dtype) * to_chosen
-        if to_entropy is not None:
-            grad = grad + of_entropy[:, None].to(to_entropy.dtype) * to_entropy
+    def backward(
+        ctx: Any, grad_logprobs: Float[Tensor, " n"], grad_entropies: Float[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n d"], None, None, None, None, None]:
+        logprob_grad, entropy_grad = ctx.saved_tensors
+        grad = grad_logprobs[:, None].to(logprob_grad.dtype) * logprob_grad
+        if entropy_grad is not None:
+            grad = grad + grad_entropies[:, None].to(entropy_grad.dtype) * entropy_grad
         return grad, None, None, None, None, None

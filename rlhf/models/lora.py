@@ -1,8 +1,8 @@
-"""PEFT's LoRA map in fewer passes: the same function and gradients, computed in the base's own precision.
+"""PEFT's LoRA layer in fewer passes: the same function and gradients, computed in the base's own precision.
 
 PEFT adds the adapter in float32, which copies every input and output several times; of a PPO update on a CPU that is
-most of the time. Here the two thin products are added into the wide one as they are computed. Weights, gradients and
-optimiser stay float32. Anything but one plain adapter over a plain linear map goes PEFT's own way.
+most of the time. Here the low-rank product is added to the base's in one fused call. Weights, gradients and optimiser state
+stay float32. Anything but one plain adapter on a plain linear layer falls back to PEFT's own forward.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -24,13 +24,13 @@ _cast_cache: ContextVar[dict[tuple[nn.Module, str], CastWeights] | None] = Conte
 
 
 @contextmanager
-def cast_weight_cache(rounded: dict[tuple[nn.Module, str], CastWeights]) -> Iterator[None]:
-    """Inside, what `rounded` holds is taken as it is, and what it lacks is put into it.
+def cast_weight_cache(weights: dict[tuple[nn.Module, str], CastWeights]) -> Iterator[None]:
+    """Inside the block, cast adapter weights are taken from `weights`, and added to it where they are missing.
 
-    For whoever reads the same adapter token by token and knows that nothing changes it meanwhile. Not told by the weights
-    themselves: a fused optimiser changes them without a trace.
+    For decoding token by token, while the caller knows that no update changes the adapter. The cache cannot notice an update by
+    itself: a fused optimiser changes weights without a trace.
     """
-    token = _cast_cache.set(rounded)
+    token = _cast_cache.set(weights)
     try:
         yield
     finally:
@@ -38,7 +38,7 @@ def cast_weight_cache(rounded: dict[tuple[nn.Module, str], CastWeights]) -> Iter
 
 
 class FusedLinear(Linear):
-    """A linear map with LoRA adapters, of which one is in use."""
+    """A linear layer with LoRA adapters, of which one is active."""
 
     def forward(self, x: Float[Tensor, "*b k"], *args: Any, **kwargs: Any) -> Float[Tensor, "*b n"]:
         if args or kwargs or self.disable_adapters or self.merged or len(self.active_adapters) != 1:
@@ -50,28 +50,43 @@ class FusedLinear(Linear):
         if not isinstance(self.lora_dropout[name], nn.Identity) and self.training:
             return super().forward(x)
         if torch.is_grad_enabled():
-            return LoraLinearFunction.apply(
-                x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
+            a, b = self._weights(name)
+            y: Tensor = LoraLinearFunction.apply(  # type: ignore[no-untyped-call]  # torch leaves it without types
+                x, base.weight, base.bias, a, b, self.scaling[name]
             )
+            return y
         flat = x.reshape(-1, x.shape[-1])
-        a_low, b_low = self._rounded(name, x.dtype)
+        a_low, b_low = self._cast_weights(name, x.dtype)
         return nn.functional.linear(flat, base.weight, base.bias).addmm_(flat @ a_low.T, b_low.T).view(*x.shape[:-1], -1)
 
-    def _rounded(self, name: str, dtype: torch.dtype) -> CastWeights:
-        held = _cast_cache.get()
-        if held is not None and (self, name) in held:
-            return held[self, name]
-        rounded = self.lora_A[name].weight.to(dtype), (self.lora_B[name].weight * self.scaling[name]).to(dtype)
-        if held is not None:
-            held[self, name] = rounded
-        return rounded
+    def _cast_weights(self, name: str, dtype: torch.dtype) -> CastWeights:
+        cache = _cast_cache.get()
+        if cache is not None and (self, name) in cache:
+            return cache[self, name]
+        a, b = self._weights(name)
+        cast_weights = a.to(dtype), (b * self.scaling[name]).to(dtype)
+        if cache is not None:
+            cache[self, name] = cast_weights
+        return cast_weights
+
+    def _weights(self, name: str) -> tuple[Float[Tensor, "r k"], Float[Tensor, "n r"]]:
+        # PEFT's containers say of what they hold only that it is a module.
+        return cast(nn.Linear, self.lora_A[name]).weight, cast(nn.Linear, self.lora_B[name]).weight
 
 
 class LoraLinearFunction(torch.autograd.Function):
     """`y = x W^T + bias + scale (x A^T) B^T` (Hu 2021, arXiv 2106.09685, eq. 3); W is frozen."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, a, b, scale):
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "*b k"],
+        weight: Float[Tensor, "n k"],
+        bias: Float[Tensor, " n"] | None,
+        a: Float[Tensor, "r k"],
+        b: Float[Tensor, "n r"],
+        scale: float,
+    ) -> Float[Tensor, "*b n"]:
         flat = x.reshape(-1, x.shape[-1])
         a_low, b_low = a.to(x.dtype), (b * scale).to(x.dtype)
         inner = flat @ a_low.T
@@ -81,16 +96,18 @@ class LoraLinearFunction(torch.autograd.Function):
         return y.view(*x.shape[:-1], y.shape[-1])
 
     @staticmethod
-    def backward(ctx, given):
+    def backward(
+        ctx: Any, grad_output: Float[Tensor, "*b n"]
+    ) -> tuple[Tensor | None, None, None, Float[Tensor, "r k"] | None, Float[Tensor, "n r"] | None, None]:
         flat, inner, weight, a_low, b_low = ctx.saved_tensors
-        g = given.reshape(-1, given.shape[-1])
-        through_b = g @ b_low
+        g = grad_output.reshape(-1, grad_output.shape[-1])
+        grad_inner = g @ b_low
         dx = da = db = None
         if ctx.needs_input_grad[0]:
-            dx = (g @ weight).addmm_(through_b, a_low).view(*given.shape[:-1], flat.shape[-1])
+            dx = (g @ weight).addmm_(grad_inner, a_low).view(*grad_output.shape[:-1], flat.shape[-1])
         if ctx.needs_input_grad[3]:
-            da = (through_b.T @ flat).to(ctx.dtypes[0])
+            da = (grad_inner.T @ flat).to(ctx.dtypes[0])
         if ctx.needs_input_grad[4]:
-            # The transpose of the other order, which is a quarter slower.
+            # Computed transposed, for the direct order is a quarter slower.
             db = (inner.T @ g).T.to(ctx.dtypes[1]) * ctx.scale
         return dx, None, None, da, db, None

@@ -1,7 +1,7 @@
-"""Watching for over-optimisation: a policy that goes on pleasing the reward model and no longer what it stands for.
+"""Over-optimisation: the policy's score under the reward model still rises while its true quality falls.
 
-Gao 2023 (Scaling Laws for Reward Model Overoptimization, arXiv 2210.10760) follows both over the square root of the KL.
-Here are the rule that chooses a checkpoint and the yardstick beside PPO, best-of-n. Pure; no torch.
+Gao 2023 (Scaling Laws for Reward Model Overoptimization, arXiv 2210.10760) measures both over the square root of the KL.
+This module has the rule that selects a checkpoint, and the KL of best-of-n, the baseline beside PPO. Pure; no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SMOOTHING = 3
 
 
 class PolicyMetrics(NamedTuple):
-    """A policy as the batch that it drew showed it."""
+    """A policy's metrics on the batch that it sampled."""
 
     score: float
     """Conservative score: mean minus standard deviation over the reward ensemble, mean over completions."""

@@ -1,7 +1,7 @@
-"""Watches a run for over-optimisation: ends it where the KL leaves its budget, and keeps the best policy if asked to.
+"""Tracks a run's policies: stops training where the KL exceeds its budget, and keeps the best policy if the config asks for it.
 
-The rule is `overoptimization`'s. A step's figures are of the policy that drew its batch, so that is the one put aside,
-before the step changes it; a policy that cannot be the best any more is let go.
+The rule is in `checkpoint_selection`. A step's metrics are of the policy that sampled its batch, so these weights are copied
+before the update; candidates that cannot become the best any more are dropped.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class CheckpointTracker:
         """By index into `measured`."""
 
     def update(self, measured: PolicyMetrics, weights: Weights) -> None:
-        """Notes how a policy did, and what it is."""
+        """Records a policy's metrics, and its weights where they may be needed again."""
         self.measured.append(measured)
         if not self.keep_best:
             return
         self.weights[len(self.measured) - 1] = {name: w.detach().cpu().clone() for name, w in weights.items()}
-        # What is measured next still changes the smoothed scores of the last ones.
-        unsettled = len(self.measured) - SMOOTHING // 2
-        ahead = best(self.measured, self.kl_budget, before=unsettled)
-        self.weights = {i: w for i, w in self.weights.items() if i >= unsettled or i == ahead}
+        # The next metrics still change the smoothed scores of the latest policies.
+        first_unsettled = len(self.measured) - SMOOTHING // 2
+        leader = best(self.measured, self.kl_budget, before=first_unsettled)
+        self.weights = {i: w for i, w in self.weights.items() if i >= first_unsettled or i == leader}
 
     @property
     def kl_exceeded(self) -> bool:
@@ -42,25 +42,25 @@ class CheckpointTracker:
         return bool(self.kl_budget and self.measured and self.measured[-1].kl > self.kl_budget)
 
     def stopped_by_kl(self) -> dict[str, Any]:
-        """What a result should say of a policy that left the budget; nothing where none did."""
+        """The result's entry on a KL above the budget; empty where the KL stayed within it."""
         if not self.kl_exceeded:
             return {}
         return {"stopped_by_kl": {"step": len(self.measured), "kl": self.measured[-1].kl, "budget": self.kl_budget}}
 
     @torch.no_grad()
     def restore(self, policy: Weights) -> dict[str, float]:
-        """Puts the best policy in the place of the last one; says after how many steps it was the policy, and how it did."""
-        kept = best(self.measured, self.kl_budget)
+        """Restores the best policy's weights; returns its step, the number of steps, and its metrics."""
+        chosen = best(self.measured, self.kl_budget)
         for name, parameter in policy.items():
-            parameter.copy_(self.weights[kept][name])
-        return {"step": kept, "of": len(self.measured) - 1, **self.measured[kept]._asdict()}
+            parameter.copy_(self.weights[chosen][name])
+        return {"step": chosen, "of": len(self.measured) - 1, **self.measured[chosen]._asdict()}
 
     def save(self, folder: Path) -> None:
-        """The weights; `measured` is for whoever writes the state beside them."""
+        """Writes the candidates' weights; the caller stores `measured` in the checkpoint's state file."""
         for i, weights in self.weights.items():
             save_file({name: w.contiguous() for name, w in weights.items()}, folder / f"candidate-{i}.safetensors")
 
     def load(self, folder: Path, measured: list[list[float]]) -> None:
         self.measured = [PolicyMetrics(*values) for values in measured]
-        found = folder.glob("candidate-*.safetensors")
-        self.weights = {int(file.stem.removeprefix("candidate-")): load_file(file) for file in found}
+        files = folder.glob("candidate-*.safetensors")
+        self.weights = {int(file.stem.removeprefix("candidate-")): load_file(file) for file in files}

@@ -1,6 +1,6 @@
-"""Which of several equal processes this is. A process by itself reads the streams that it always read.
+"""The rank of this process and its random streams. A single process uses the same streams as rank 0.
 
-Leaves out how gradients come together: each process has its own prompts and its own draws, and no more is done here.
+Leaves out the reduction of gradients: here each process only gets its own prompts and its own samples.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ class DistributedContext(NamedTuple):
     world: int = 1
 
     def key(self, *parts: int) -> tuple[int, ...]:
-        """A random stream's key, of this process's own: rank 0 reads the stream of a process by itself."""
+        """The key of this process's own random stream; rank 0 has that of a single process."""
         return (*parts, self.rank) if self.rank else parts
 
 
 def distributed_context() -> DistributedContext:
-    """Among the processes of torch's default group; alone where there is none."""
+    """From torch's default process group; a single process where there is none."""
     if distributed.is_available() and distributed.is_initialized():
         return DistributedContext(distributed.get_rank(), distributed.get_world_size())
     return DistributedContext()

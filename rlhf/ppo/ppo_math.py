@@ -32,7 +32,7 @@ def whiten(x: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, shift_mean: bo
 def kl_per_token(
     logprobs: Float[Tensor, "b t"], ref_logprobs: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, estimator: str = "k1"
 ) -> Float[Tensor, "b t"]:
-    """KL(policy || reference) of tokens that the policy drew, in nats; 0 outside the mask (Schulman 2020).
+    """KL(policy || reference) of tokens that the policy sampled, in nats; 0 outside the mask (Schulman 2020).
 
     With r = reference / policy: k1 = -log r, k3 = (r - 1) - log r. Both are right on average; k3 varies less near the
     reference and is never negative.
@@ -136,6 +136,6 @@ def adapted_kl_coef(kl_coef: float, kl: float, *, target: float, completions: in
 
 
 def explained_variance(values: Float[Tensor, "b t"], returns: Float[Tensor, "b t"], mask: Bool[Tensor, "b t"]) -> float:
-    """1 - Var(returns - values) / Var(returns) over response tokens; 0 says that the values know nothing."""
+    """1 - Var(returns - values) / Var(returns) over response tokens; 0 means that the values predict nothing."""
     spread = returns[mask].var(unbiased=False)
     return float(1 - (returns - values)[mask].var(unbiased=False) / spread) if spread > 0 else 0.0

@@ -1,6 +1,6 @@
-"""One batch of experience: sample it, have it scored, read it with policy and reference.
+"""One batch of experience: sampled responses with their scores, values, and log-probabilities under policy and reference.
 
-What PPO learns from is exactly what was sampled: ids are kept, never text that is tokenised again.
+PPO is trained on exactly the sampled token ids, never on text that is tokenised again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POLICY = "policy"
 
 
 class TokenStats(NamedTuple):
-    """What one pass says about the response tokens; 0 outside the mask."""
+    """Results of one forward pass at the response tokens; 0 outside the mask."""
 
     logprobs: Float[Tensor, "b t"]
     entropy: Float[Tensor, "b t"] | None
@@ -34,7 +34,7 @@ class Rollout(NamedTuple):
     """Padded on the left, so that every response starts in the same column."""
     prompt_mask: Bool[Tensor, "b p"]
     responses: Int[Tensor, "b t"]
-    """Padded on the right; the end-of-sequence token, if drawn, is part of the response."""
+    """Padded on the right; the end-of-sequence token, if sampled, is part of the response."""
     mask: Bool[Tensor, "b t"]
     logprobs: Float[Tensor, "b t"]
     ref_logprobs: Float[Tensor, "b t"]
@@ -42,19 +42,19 @@ class Rollout(NamedTuple):
     entropy: Float[Tensor, "b t"]
     scores: Float[Tensor, " b"]
     finished: Bool[Tensor, " b"]
-    below: CachedHidden | None
-    """Under the policy's lowest adapter, [b, p+t+1, d], which no update changes; None where that is the embedding."""
+    cached: CachedHidden | None
+    """Activations below the policy's lowest adapter layer, [b, p+t+1, d], which no update changes; None where there is no such layer."""
 
-    def take(self, rows: Int[Tensor, " n"]) -> Rollout:
-        """The chosen rows, without the columns that only others need."""
-        part = Rollout(*(field[rows] for field in self[:-1]), self.below)
+    def select(self, rows: Int[Tensor, " n"]) -> Rollout:
+        """These rows, without the columns that are padding in all of them."""
+        part = Rollout._make([*(field[rows] for field in self[:-1]), self.cached])
         first = int(part.prompt_mask.any(0).nonzero()[0])
         width = int(part.mask.sum(-1).max())
         last = part.prompts.shape[1] + width - 1
         return part._replace(
             prompts=part.prompts[:, first:],
             prompt_mask=part.prompt_mask[:, first:],
-            below=self.below and CachedHidden(self.below.depth, self.below.hidden[rows, first:last]),
+            cached=self.cached and CachedHidden(self.cached.depth, self.cached.hidden[rows, first:last]),
             **{name: getattr(part, name)[:, :width] for name in ("responses", "mask", "logprobs", "ref_logprobs", "values", "entropy")},
         )
 
@@ -62,25 +62,25 @@ class Rollout(NamedTuple):
 def forward_logprobs(
     backbone: Backbone, value_head: nn.Module | None, part: Rollout, temperature: float, *, entropy: bool = False
 ) -> TokenStats:
-    """Log-probabilities, entropy and values at the response tokens, through the adapter in use.
+    """Log-probabilities, entropy and values at the response tokens, with the active adapter.
 
-    Only what is about a response token is turned into logits.
+    Logits are computed at the response tokens only.
 
     Args:
-        entropy: work the entropy out too, with its gradient; it is heard for nothing while sampling.
+        entropy: also compute the entropy, with its gradient. Sampling records it without one.
     """
-    # The last token is followed by nothing, so nothing need be read from it.
+    # No token follows the last one, so its hidden state is not needed.
     ids = torch.cat([part.prompts, part.responses], dim=1)[:, :-1]
     real = torch.cat([part.prompt_mask, part.mask], dim=1)[:, :-1]
-    hidden = backbone.decoder.forward_upper(part.below, ids, real, positions=positions(real))
-    about = hidden[:, part.prompts.shape[1] - 1 :]
-    chosen = backbone.chosen(about[part.mask], part.responses[part.mask], temperature, entropy=entropy)
-    values = torch.zeros_like(part.values) if value_head is None else value_head(about.float()) * part.mask
-    said = (None if x is None else _placed(x, part.mask) for x in (chosen.logprobs, chosen.entropy))
-    return TokenStats(*said, values)
+    hidden = backbone.decoder.forward_upper(part.cached, ids, real, positions=positions(real))
+    predicting = hidden[:, part.prompts.shape[1] - 1 :]
+    tokens = backbone.token_logprobs(predicting[part.mask], part.responses[part.mask], temperature, entropy=entropy)
+    values = torch.zeros_like(part.values) if value_head is None else value_head(predicting.float()) * part.mask
+    entropies = None if tokens.entropy is None else _scatter(tokens.entropy, part.mask)
+    return TokenStats(_scatter(tokens.logprobs, part.mask), entropies, values)
 
 
-def _placed(flat: Float[Tensor, " n"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t"]:
+def _scatter(flat: Float[Tensor, " n"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t"]:
     return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
 
 
@@ -96,50 +96,50 @@ def collect(
     minibatch_size: int,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Rollout:
-    """Samples one response per prompt with the policy, has it scored, and reads it with the reference.
+    """Samples one response per prompt with the policy, scores it, and computes the reference's log-probabilities.
 
-    What the policy itself has to say was read on the way, and so was what the frozen layers under all adapters make of it.
+    The policy's log-probabilities and hidden states are recorded during sampling, and so are the activations of the frozen layers.
     """
     lowest = backbone.first_adapted_layer(POLICY)
-    for_pay = min(lowest, reward_shaper.frozen_layers)
-    kept = PrefixActivationCache(backbone.decoder, (lowest, for_pay))
+    for_scoring = min(lowest, reward_shaper.frozen_layers)
+    prefix_cache = PrefixActivationCache(backbone.decoder, (lowest, for_scoring))
     with backbone.use_adapter(POLICY):
         steps = []
-        for step in stream(backbone, prompts, sampling, rng, return_stats=True, kept=kept):
+        for step in stream(backbone, prompts, sampling, rng, return_stats=True, prefix_cache=prefix_cache):
             steps.append(step)
             on_progress()
-    sampled = collect_sequences(steps, len(prompts), backbone.eos_id)
+    sequences = collect_sequences(steps, len(prompts), backbone.eos_id)
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
-    below = kept.below(for_pay)
+    cached = prefix_cache.cached(for_scoring)
     scores = reward_shaper(
         prompts,
-        sampled,
+        sequences,
         on_progress,
-        below
+        cached
         and [
-            CachedHidden(below.depth, row[prompt_ids.shape[1] - len(prompt) :]) for row, prompt in zip(below.hidden, prompts, strict=True)
+            CachedHidden(cached.depth, row[prompt_ids.shape[1] - len(prompt) :]) for row, prompt in zip(cached.hidden, prompts, strict=True)
         ],
     )
     mask = torch.stack([step.active_rows for step in steps], dim=1)
-    stats = [step.stats for step in steps]
+    stats = [step.stats for step in steps if step.stats is not None]
     rollout = Rollout(
         prompts=prompt_ids,
         prompt_mask=prompt_mask,
         responses=torch.stack([step.tokens for step in steps], dim=1),
         mask=mask,
-        logprobs=torch.stack([h.logprobs for h in stats], dim=1) * mask,
+        logprobs=torch.stack([s.logprobs for s in stats], dim=1) * mask,
         ref_logprobs=torch.zeros(mask.shape, device=backbone.device),
-        values=value_head(torch.stack([h.hidden for h in stats], dim=1).float()) * mask,
-        entropy=torch.stack([h.entropy for h in stats], dim=1) * mask,
+        values=value_head(torch.stack([s.hidden for s in stats], dim=1).float()) * mask,
+        entropy=torch.stack([s.entropy for s in stats], dim=1) * mask,
         scores=scores.to(backbone.device),
-        finished=torch.tensor([s.finish_reason == "stop" for s in sampled], device=backbone.device),
-        below=kept.below(lowest),
+        finished=torch.tensor([s.finish_reason == "stop" for s in sequences], device=backbone.device),
+        cached=prefix_cache.cached(lowest),
     )
-    # Rows of like length are read together: less padding.
+    # Rows of similar length share a batch: less padding.
     lengths = rollout.prompt_mask.sum(-1) + rollout.mask.sum(-1)
     with backbone.use_adapter(None):
-        for rows in lengths.argsort(stable=True).split(minibatch_size):
-            part = rollout.take(rows)
+        for rows in torch.split(lengths.argsort(stable=True), minibatch_size):
+            part = rollout.select(rows)
             reference = forward_logprobs(backbone, None, part, sampling.temperature)
             rollout.ref_logprobs[rows, : part.responses.shape[1]] = reference.logprobs
             on_progress()
@@ -158,14 +158,14 @@ def sequence_kl(
 ) -> Float[Tensor, " b"]:
     """Each response's log-probability under the policy minus that under the reference, in nats.
 
-    Over responses that the policy drew, the mean estimates KL(policy || reference).
+    Over responses that the policy sampled, the mean estimates KL(policy || reference).
     """
     kl = torch.empty(len(prompts))
-    # Rows of like length are read together: less padding.
+    # Rows of similar length share a batch: less padding.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(responses[i]))
     for start in range(0, len(prompts), batch_size):
         batch = order[start : start + batch_size]
-        part = _cut_by_limit(backbone, [prompts[i] for i in batch], [responses[i] for i in batch])
+        part = _unscored_rollout(backbone, [prompts[i] for i in batch], [responses[i] for i in batch])
         total = []
         for adapter in (POLICY, None):
             with backbone.use_adapter(adapter):
@@ -175,9 +175,9 @@ def sequence_kl(
     return kl
 
 
-def _cut_by_limit(backbone: Backbone, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Rollout:
-    """Prompts and responses of which nothing else is known yet."""
+def _unscored_rollout(backbone: Backbone, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Rollout:
+    """A rollout of given prompts and responses, whose other fields are 0."""
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
     ids, mask = (x.to(backbone.device) for x in pad_right(responses, backbone.pad_id))
-    nothing = torch.zeros(mask.shape, device=backbone.device)
-    return Rollout(prompt_ids, prompt_mask, ids, mask, nothing, nothing, nothing, nothing, nothing[:, 0], mask[:, 0], None)
+    zeros = torch.zeros(mask.shape, device=backbone.device)
+    return Rollout(prompt_ids, prompt_mask, ids, mask, zeros, zeros, zeros, zeros, zeros[:, 0], mask[:, 0], None)

@@ -1,14 +1,13 @@
 """Proximal policy optimisation of a LoRA policy against a reward model, as one readable loop.
 
 The step reads as the paper: collect, turn scores into rewards, estimate advantages, update. The formulas are in
-`ppo_math`, the experience in `rollout`, what is paid in `scoring`; docs/research/ppo.md says where each detail comes from and which
-test proves it. A state that is saved after a step and loaded again goes on bit for bit.
+`ppo_math`, the experience in `rollout`, the scores in `reward.scoring`; docs/research/ppo.md says where each detail comes from and which
+test proves it. Training that is resumed from a checkpoint continues bit for bit.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 
 from rlhf.config import AdapterConfig, PPOConfig
 from rlhf.generation.sampling import generator
-from rlhf.model_files import ModelError
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import STATE_FILE, latest_checkpoint, load_optimizer, replace_folder, save_optimizer
 from rlhf.ppo import ptx
@@ -42,6 +40,7 @@ from rlhf.ppo.rollout import POLICY, Rollout, collect, forward_logprobs
 from rlhf.ppo.value_head import HiddenRecorder, ValueHead, init_from_returns
 from rlhf.reward.model import TokenizedExample
 from rlhf.reward.scoring import RewardShaper, Scorer
+from rlhf.safe_files import ModelError
 from storage.core.records import Sampling
 
 ProgressCallback = Callable[[], None]
@@ -62,7 +61,7 @@ class PPO:
         demonstrations: Sequence[TokenizedExample] = (),
     ):
         self.backbone, self.reward_model, self.prompts, self.config, self.seed = backbone, reward_model, prompts, config, seed
-        self.demonstrations, self.place = demonstrations, distributed_context()
+        self.demonstrations, self.distributed = demonstrations, distributed_context()
         self.reward_shaper = RewardShaper(reward_model, missing_eos_score=config.missing_eos_score, length_penalty=config.length_penalty)
         backbone.add_adapter(POLICY, adapter, seed=seed)
         self.policy = backbone.parameters(POLICY)
@@ -85,49 +84,49 @@ class PPO:
         return self.tracker.kl_exceeded or self.step_done >= self.config.steps
 
     def step(self, on_progress: ProgressCallback = lambda: None) -> dict[str, float]:
-        """One PPO step; returns its figures under the names the field uses. `tick` is called many times on the way."""
+        """One PPO step; returns its metrics under TRL's names. `on_progress` is called at every token and minibatch."""
         config = self.config
         if self.step_done == 0 and config.value_init == "reward":
             self.value_from_scores(on_progress)
-        rollout, kl, figures = self.experience(on_progress)
+        rollout, kl, metrics = self.experience(on_progress)
         rewards = rewards_with_kl(rollout.scores, kl, rollout.mask, self.kl_coef)
         if config.whiten_rewards:
             rewards = whiten(rewards, rollout.mask, shift_mean=False)
         advantages, returns = gae(rewards, rollout.values, rollout.mask, gamma=config.gamma, lam=config.lam)
         advantages = whiten(advantages, rollout.mask)
-        figures |= {
+        metrics |= {
             "objective/kl_coef": self.kl_coef,
             "objective/rewards": float(rewards.sum(-1).mean()),
             "val/explained_variance": explained_variance(rollout.values, returns, rollout.mask),
         }
-        # A policy that left the KL budget learns no more; what was seen of it is told.
+        # A policy above the KL budget is not updated any more; its metrics are still logged.
         if not self.tracker.kl_exceeded:
-            figures |= self.update(rollout, advantages, returns, on_progress)
-        # While only values learn, the KL is 0 whatever its price.
+            metrics |= self.update(rollout, advantages, returns, on_progress)
+        # While only the value head is trained, the KL is 0 whatever its coefficient is.
         if not self.warming_up:
             self.kl_coef = adapted_kl_coef(
                 self.kl_coef,
-                figures["objective/kl"],
+                metrics["objective/kl"],
                 target=config.kl_target,
                 completions=len(rollout.scores),
                 horizon=config.kl_horizon,
             )
         self.step_done += 1
-        return figures
+        return metrics
 
     def experience(self, on_progress: ProgressCallback) -> tuple[Rollout, Float[Tensor, "b t"], dict[str, float]]:
-        """A batch of the policy's own, its KL per token, and how the policy does by it."""
+        """A batch sampled by the policy, its KL per token, and the policy's metrics."""
         rollout = self.collect(self.value_head, on_progress)
         kl = kl_per_token(rollout.logprobs, rollout.ref_logprobs, rollout.mask, estimator=self.config.kl_estimator)
         per_completion = float(kl.sum(-1).mean())
-        self.tracker.update(PolicyMetrics(self.reward_shaper.figures["objective/conservative_scores"], per_completion), self.policy)
+        self.tracker.update(PolicyMetrics(self.reward_shaper.metrics["objective/conservative_scores"], per_completion), self.policy)
         return (
             rollout,
             kl,
             {
                 "objective/scores": float(rollout.scores.mean()),
                 "objective/scores_std": float(rollout.scores.std(unbiased=False)),
-                **self.reward_shaper.figures,
+                **self.reward_shaper.metrics,
                 "objective/kl": per_completion,
                 "objective/sqrt_kl": max(per_completion, 0.0) ** 0.5,
                 "policy/entropy_avg": float(masked_mean(rollout.entropy, rollout.mask)),
@@ -137,21 +136,21 @@ class PPO:
         )
 
     def collect(self, value_head: nn.Module, on_progress: ProgressCallback, *, stream: int = 0) -> Rollout:
-        """What the step that comes next learns from; other streams are other answers to its prompts."""
+        """The rollout of the next step; other streams sample other responses to the same prompts."""
         return collect(
             self.backbone,
             self.reward_shaper,
             value_head,
             [self.prompts[i] for i in self.batch_indexes(self.step_done)],
             Sampling(temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens),
-            generator(self.backbone.device, *self.place.key(self.seed, self.step_done, stream)),
+            generator(self.backbone.device, *self.distributed.key(self.seed, self.step_done, stream)),
             minibatch_size=self.config.minibatch_size,
             on_progress=on_progress,
         )
 
     @property
     def warming_up(self) -> bool:
-        """Whether only the value head learns in the step that comes next."""
+        """Whether the next step trains the value head alone."""
         return self.step_done < self.config.value_warmup
 
     def update(
@@ -161,68 +160,70 @@ class PPO:
         returns: Float[Tensor, "b t"],
         on_progress: ProgressCallback = lambda: None,
     ) -> dict[str, float]:
-        """The epochs over one batch. Every pass sees the rows in an order of its own."""
+        """The epochs over one batch, each in an order of its own."""
         config = self.config
-        seen: list[dict[str, float]] = []
+        history: list[dict[str, float]] = []
         for epoch in range(config.epochs):
-            shuffle = generator(torch.device("cpu"), *self.place.key(self.seed, self.step_done, 1 + epoch))
-            minibatches = torch.randperm(len(rollout.scores), generator=shuffle).split(config.minibatch_size)
+            shuffle = generator(torch.device("cpu"), *self.distributed.key(self.seed, self.step_done, 1 + epoch))
+            minibatches = torch.split(torch.randperm(len(rollout.scores), generator=shuffle), config.minibatch_size)
             for number, rows in enumerate(minibatches):
                 self.optimizer.zero_grad(set_to_none=True)
-                figures = self.add_gradients(rollout, advantages, returns, rows.to(self.backbone.device))
+                metrics = self.add_gradients(rollout, advantages, returns, rows.to(self.backbone.device))
                 if config.ptx_coef and not self.warming_up:
-                    figures |= self.add_ptx_gradients(epoch, number)
+                    metrics |= self.add_ptx_gradients(epoch, number)
                 norm = torch.nn.utils.clip_grad_norm_([*self.policy.values(), *self.value_head.parameters()], config.max_grad_norm)
                 self.optimizer.step()
-                seen.append(figures | {"policy/grad_norm": norm.item()})
+                history.append(metrics | {"policy/grad_norm": norm.item()})
                 on_progress()
-            if config.epoch_kl_stop and _mean(seen[-len(minibatches) :])["policy/approxkl_avg"] > config.epoch_kl_stop:
+            if config.epoch_kl_stop and _mean(history[-len(minibatches) :])["policy/approxkl_avg"] > config.epoch_kl_stop:
                 break
-        return _mean(seen) | {"policy/epochs": epoch + 1}
+        return _mean(history) | {"policy/epochs": epoch + 1}
 
     def add_gradients(
         self, rollout: Rollout, advantages: Float[Tensor, "b t"], returns: Float[Tensor, "b t"], rows: Int[Tensor, " n"]
     ) -> dict[str, float]:
-        """A minibatch's gradients, added up over parts that weigh as much as they hold response tokens; its figures."""
-        config, figures = self.config, Counter()
+        """Accumulates a minibatch's gradients over microbatches, weighted by their response tokens; returns its metrics."""
+        config = self.config
+        metrics: dict[str, float] = {}
         tokens = rollout.mask[rows].sum()
-        for some in rows.split(config.microbatch_size or len(rows)):
-            part = rollout.take(some)
+        for microbatch in torch.split(rows, config.microbatch_size or len(rows)):
+            part = rollout.select(microbatch)
             width = part.responses.shape[1]
             with self.backbone.use_adapter(POLICY):
-                now = forward_logprobs(self.backbone, self.value_head, part, config.temperature, entropy=config.entropy_coef > 0)
-            policy = policy_loss(now.logprobs, part.logprobs, advantages[some, :width], part.mask, clip=config.clip)
-            value, value_clipfrac = value_loss(now.values, part.values, returns[some, :width], part.mask, clip=config.value_clip)
+                current = forward_logprobs(self.backbone, self.value_head, part, config.temperature, entropy=config.entropy_coef > 0)
+            policy = policy_loss(current.logprobs, part.logprobs, advantages[microbatch, :width], part.mask, clip=config.clip)
+            value, value_clipfrac = value_loss(current.values, part.values, returns[microbatch, :width], part.mask, clip=config.value_clip)
             loss = policy.loss + config.value_coef * value
-            if config.entropy_coef:
-                loss = loss - config.entropy_coef * masked_mean(now.entropy, part.mask)
+            if config.entropy_coef and current.entropy is not None:
+                loss = loss - config.entropy_coef * masked_mean(current.entropy, part.mask)
             share = float(part.mask.sum() / tokens)
-            (share * loss).backward(inputs=list(self.value_head.parameters()) if self.warming_up else None)
-            figures.update(
-                {
-                    "loss/policy_avg": share * policy.loss.item(),
-                    "loss/value_avg": share * value.item(),
-                    "policy/clipfrac_avg": share * policy.clipfrac.item(),
-                    "policy/approxkl_avg": share * policy.approxkl.item(),
-                    "val/ratio": share * policy.ratio.item(),
-                    "val/clipfrac_avg": share * value_clipfrac.item(),
-                }
-            )
-        return dict(figures)
+            inputs = list(self.value_head.parameters()) if self.warming_up else None
+            (share * loss).backward(inputs=inputs)  # type: ignore[no-untyped-call]  # torch leaves it without types
+            part_metrics = {
+                "loss/policy_avg": share * policy.loss.item(),
+                "loss/value_avg": share * value.item(),
+                "policy/clipfrac_avg": share * policy.clipfrac.item(),
+                "policy/approxkl_avg": share * policy.approxkl.item(),
+                "val/ratio": share * policy.ratio.item(),
+                "val/clipfrac_avg": share * value_clipfrac.item(),
+            }
+            for name, term in part_metrics.items():
+                metrics[name] = metrics[name] + term if name in metrics else term
+        return metrics
 
     def add_ptx_gradients(self, epoch: int, number: int) -> dict[str, float]:
-        """Those of the demonstrations that go with the epoch's minibatch `number`; mean loss per token."""
+        """Adds the gradients of the demonstrations for the epoch's minibatch `number`; returns the mean loss per token."""
         config = self.config
-        rng = generator(torch.device("cpu"), *self.place.key(self.seed, self.step_done, 1 + config.epochs + epoch))
+        rng = generator(torch.device("cpu"), *self.distributed.key(self.seed, self.step_done, 1 + config.epochs + epoch))
         rows = ptx.batch(self.demonstrations, number, config.minibatch_size, rng)
         with self.backbone.use_adapter(POLICY):
-            loss = ptx.add_gradients(self.backbone, rows, config.ptx_coef, config.temperature, at_once=config.microbatch_size)
+            loss = ptx.add_gradients(self.backbone, rows, config.ptx_coef, config.temperature, microbatch_size=config.microbatch_size)
         return {"loss/ptx_avg": loss}
 
     def value_from_scores(self, on_progress: ProgressCallback) -> None:
-        """Starts the value head from the returns of one batch, which the policy draws before it has learned anything."""
+        """Fits the value head to the returns of one batch, which the policy samples before its first update."""
         recorder = HiddenRecorder()
-        # Not the answers that the step learns from: values that had seen those would take the advantage out of them.
+        # Not the responses of the first step: values fitted to those would cancel their advantages.
         rollout = self.collect(recorder, on_progress, stream=1 + 2 * self.config.epochs)
         init_from_returns(self.value_head, recorder.hidden, rollout.scores, rollout.mask, gamma=self.config.gamma)
 
@@ -232,7 +233,7 @@ class PPO:
         Where several processes work side by side, each takes its own batch of the step.
         """
         n, size = len(self.prompts), self.config.batch_size
-        first = (step * self.place.world + self.place.rank) * size
+        first = (step * self.distributed.world + self.distributed.rank) * size
         wanted = range(first, first + size)
         orders = {
             k: torch.randperm(n, generator=generator(torch.device("cpu"), self.seed, 7919, k)).tolist() for k in {i // n for i in wanted}
@@ -240,19 +241,19 @@ class PPO:
         return [orders[i // n][i % n] for i in wanted]
 
     def finish(self, on_progress: ProgressCallback = lambda: None) -> dict[str, Any]:
-        """Leaves the policy in place that is to be kept; returns what the result should say of that."""
+        """Restores the policy to keep; returns the result's entries about it."""
         stopped = self.tracker.stopped_by_kl()
         if not self.tracker.keep_best:
             return stopped
         if not stopped:
-            # What the last update made drew nothing yet.
+            # The policy after the last update has no metrics yet.
             self.experience(on_progress)
         return stopped | {"kept": self.tracker.restore(self.policy)}
 
     # Checkpoints.
 
     def save(self, folder: Path) -> None:
-        """Writes a checkpoint in the place of the old one; a kill leaves one of them whole."""
+        """Replaces the old checkpoint; a kill leaves one of the two complete."""
         with replace_folder(folder) as part:
             self.backbone.save_adapter(POLICY, part)
             save_file({k: v.detach().cpu().contiguous() for k, v in self.value_head.state_dict().items()}, part / "value_head.safetensors")
@@ -262,29 +263,29 @@ class PPO:
             (part / STATE_FILE).write_text(json.dumps(state))
 
     def load(self, folder: Path) -> bool:
-        """Goes back to the last checkpoint, if there is one.
+        """Restores the latest checkpoint; returns whether there was one.
 
         Raises:
-            ModelError: another version made it, whose values are not read as this one's.
+            ModelError: another version of the program wrote it, with a value head of another shape.
         """
-        found = latest_checkpoint(folder)
-        if found is None:
+        checkpoint = latest_checkpoint(folder)
+        if checkpoint is None:
             return False
-        values = load_file(found / "value_head.safetensors")
+        values = load_file(checkpoint / "value_head.safetensors")
         if values["weight"].shape != self.value_head.weight.shape:
             raise ModelError(
-                f"{found}: another version made this checkpoint, with a value head of another shape. Start a new round; or delete that "
-                "folder and resume, and PPO begins anew on the same reward model"
+                f"{checkpoint}: another version made this checkpoint, with a value head of another shape. Start a new round; or delete "
+                "that folder and resume, and PPO begins anew on the same reward model"
             )
-        self.backbone.restore_adapter(POLICY, found)
+        self.backbone.restore_adapter(POLICY, checkpoint)
         self.value_head.load_state_dict(values)
-        load_optimizer(self.optimizer, found / "optimizer.safetensors")
-        figures = json.loads((found / STATE_FILE).read_text())
-        self.step_done, self.kl_coef = figures["step_done"], figures["kl_coef"]
-        # A checkpoint of before there was a watch has seen nothing.
-        self.tracker.load(found, figures.get("measured", []))
+        load_optimizer(self.optimizer, checkpoint / "optimizer.safetensors")
+        state = json.loads((checkpoint / STATE_FILE).read_text())
+        self.step_done, self.kl_coef = state["step_done"], state["kl_coef"]
+        # Checkpoints of older versions have no record of earlier policies.
+        self.tracker.load(checkpoint, state.get("measured", []))
         return True
 
 
-def _mean(seen: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(s[name] for s in seen) / len(seen) for name in seen[0]}
+def _mean(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(s[name] for s in history) / len(history) for name in history[0]}

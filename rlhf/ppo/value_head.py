@@ -1,9 +1,9 @@
-"""The value head: what the rest of an answer will be paid, told from what has been read of it so far.
+"""The value head: predicts the return of the rest of an answer from the hidden states of the tokens so far.
 
 Scores are about whole answers: a mean over them, or a sum. So a position's value is linear not in its own hidden state
 alone, but also in the mean over the answer so far, and in that mean as far as the answer has come, which is a sum.
 (docs/research/benchmarks.md has what that is worth.) The head starts at 0, or at the linear fit to the returns of one batch that the
-untrained policy drew: the reward model's own weights cannot be taken over, for it reads another layer, through another adapter.
+untrained policy sampled. The reward model's weights cannot be copied: they belong to another layer and another adapter.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ Positions of one answer have one score, so answers are the cases, and a batch ho
 
 
 class ValueHead(nn.Linear):
-    """Linear in a position's hidden state, the mean of those so far, and mean and 1 times the share of `longest` that is read."""
+    """Linear in a position's hidden state, the mean of those so far, and and the mean and 1 both times position / `longest`."""
 
     def __init__(self, hidden_size: int, longest: int, device: torch.device | str = "cpu"):
         super().__init__(3 * hidden_size + 1, 1, device=device)
         self.longest = longest
-        # A value that starts at 0 says nothing; one that starts at random says something wrong.
+        # Zero is neutral; random weights would start with wrong values.
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
 
     def inputs(self, hidden: Float[Tensor, "b t d"]) -> Float[Tensor, "b t 3*d+1"]:
-        """Of answers that begin in the first column; a position's inputs know nothing of later ones."""
-        read = torch.arange(1, hidden.shape[1] + 1, dtype=hidden.dtype, device=hidden.device)[:, None]
-        total, share = hidden.cumsum(1), read / self.longest
-        return torch.cat([hidden, total / read, total / self.longest, share.expand(len(hidden), -1, -1)], dim=-1)
+        """Inputs for answers that begin in the first column; those of a position do not depend on later ones."""
+        position = torch.arange(1, hidden.shape[1] + 1, dtype=hidden.dtype, device=hidden.device)[:, None]
+        total, share = hidden.cumsum(1), position / self.longest
+        return torch.cat([hidden, total / position, total / self.longest, share.expand(len(hidden), -1, -1)], dim=-1)
 
     def forward(self, hidden: Float[Tensor, "b t d"]) -> Float[Tensor, "b t"]:
         return super().forward(self.inputs(hidden))[..., 0]
 
 
 class HiddenRecorder(nn.Module):
-    """Stands in for a value head while a batch is collected, and keeps what such a head would have read."""
+    """Stands in for a value head while a batch is collected, and records the hidden states that the head would get."""
 
     hidden: Float[Tensor, "b t d"]
 
@@ -70,9 +70,9 @@ def linear_fit(
 def init_from_returns(
     head: ValueHead, hidden: Float[Tensor, "b t d"], scores: Float[Tensor, " b"], mask: Bool[Tensor, "b t"], *, gamma: float
 ) -> None:
-    """Sets the head to the linear fit to what each position's rest was paid, without a KL penalty: the policy is the reference."""
-    nothing = torch.zeros(mask.shape, device=mask.device)
-    _, returns = gae(rewards_with_kl(scores, nothing, mask, 0.0), nothing, mask, gamma=gamma, lam=1.0)
+    """Sets the head to the linear fit to each position's return, without a KL penalty, because the policy is still the reference."""
+    zeros = torch.zeros(mask.shape, device=mask.device)
+    _, returns = gae(rewards_with_kl(scores, zeros, mask, 0.0), zeros, mask, gamma=gamma, lam=1.0)
     weight, bias = linear_fit(head.inputs(hidden)[mask], returns[mask])
     head.weight.copy_(weight[None])
     head.bias.copy_(bias)

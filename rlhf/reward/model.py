@@ -1,9 +1,9 @@
 """The reward model: a LoRA adapter and a head or an ensemble of them on the same base, fitted to preference pairs by TRL.
 
-Reads prompt + answer + end-of-sequence, whether or not the model ended the answer itself, so that a score never depends
-on the token limit alone. The head reads the mean of the hidden states over the answer: with a few hundred votes that is
-learned sooner than a summary in the last token (docs/research/reward-model.md). Leaves out where pairs come from (`pairs`) and what
-they ask for (`objective`).
+The input is prompt + answer + end-of-sequence, whether or not the model ended the answer itself, so that a score never depends
+on the token limit alone. The head takes the mean of the hidden states over the answer: with a few hundred pairs that is
+learned sooner than a summary in the last token (docs/research/reward-model.md). Leaves out where pairs come from (`data.pairs`) and the
+loss (`targets`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from datasets import Dataset
@@ -22,10 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
-from trl import RewardConfig as TRLRewardConfig
-from trl import RewardTrainer
+from trl import RewardConfig as TRLRewardConfig  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
+from trl import RewardTrainer  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
 
 from rlhf.config import RewardConfig
 from rlhf.data.pairs import PreferencePair
@@ -40,62 +40,65 @@ HEAD_FILE = "head.safetensors"
 SCALE_FILE = "scale.json"
 
 SCORE_BATCH_SIZE = 32
-"""Rows read at once when nothing is learned."""
+"""Rows per forward pass at inference."""
 
 LogCallback = Callable[[int, int, dict[str, float], "RewardModel"], None]
-"""Called with the update just made, their total number, its figures, and the model as it stands."""
+"""Called after an update with its number, the total number of updates, its metrics, and the model."""
 
 
 class TokenizedExample(NamedTuple):
-    """What the reward model reads for one answer."""
+    """One prompt and answer, as the reward model takes them."""
 
     ids: list[int]
     """Prompt, answer, and exactly one end-of-sequence token."""
     start: int
     """Where the answer begins."""
-    below: CachedHidden | None = None
-    """What frozen layers are known to make of the ids, where somebody has read them already."""
+    cached: CachedHidden | None = None
+    """Activations of the frozen layers for these ids, where an earlier pass has computed them."""
 
 
 class RewardModel(nn.Module):
     """`scores = (head(pooled hidden states of the answer) - mean) / std`, on a shared backbone; with several heads, their mean."""
 
+    backbone: Backbone
+
     def __init__(self, backbone: Backbone, config: RewardConfig, *, seed: int):
         super().__init__()
         self.config, self.depth = config, depth_of(backbone, config)
         self.ensemble = config.ensemble
-        # Of a probe only the head was learned: it reads the base as it is.
+        # A probe trains the head alone, on the hidden states of the base without an adapter.
         self.adapter = ADAPTER if config.epochs else None
         d, m = backbone.hidden_size, self.ensemble
         self.head = nn.Linear(d, m, device=backbone.device)
-        # Stiennon 2020, appendix B: a head drawn from N(0, 1/(d+1)) starts with scores of about unit scale.
+        # Stiennon 2020, appendix B: a head initialised from N(0, 1/(d+1)) starts with scores of about unit scale.
         rng = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             self.head.weight.copy_(torch.randn(m, d, generator=rng) / math.sqrt(d + 1))
             self.head.bias.zero_()
         self.mean, self.std = torch.zeros(m), torch.ones(m)
-        # Not a submodule: the backbone belongs to everyone.
+        # Not a submodule: the backbone is shared.
         object.__setattr__(self, "backbone", backbone)
 
     @property
     def frozen_layers(self) -> int:
-        """How many of the lowest layers it reads as the base has them; 0 where the base cannot be read in parts."""
+        """How many of the lowest layers are the base's, without adapter weights; 0 without partial forward passes."""
         if self.adapter is None:
             return self.depth if self.backbone.decoder.supports_partial_forward else 0
         return self.backbone.first_adapted_layer(self.adapter)
 
     def features(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], known: CachedHidden | None = None
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], cached: CachedHidden | None = None
     ) -> Float[Tensor, "b d"]:
-        """Hidden state over the answer's tokens, pooled, for right-padded rows, through whatever adapter is in use."""
-        hidden = self.backbone.hidden(ids, mask, depth=self.depth, known=known).float()
+        """Pooled hidden states over the answer's tokens, for right-padded rows, with the active adapter."""
+        hidden = self.backbone.hidden(ids, mask, depth=self.depth, cached=cached).float()
         return pooled(hidden, mask, starts, how=self.config.pooling)
 
     def raw(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], known: CachedHidden | None = None
+        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], cached: CachedHidden | None = None
     ) -> Float[Tensor, "b m"]:
         """Each head's scores before normalisation."""
-        return self.head(self.features(ids, mask, starts, known))
+        scores: Tensor = self.head(self.features(ids, mask, starts, cached))
+        return scores
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TokenizedExample:
         eos = self.backbone.eos_id
@@ -105,17 +108,18 @@ class RewardModel(nn.Module):
     def batch(self, rows: Sequence[TokenizedExample]) -> tuple[Tensor, Tensor, Tensor]:
         """ids [b, t], mask [b, t] and starts [b] on the backbone's device."""
         ids, mask = pad_right([r.ids for r in rows], self.backbone.pad_id)
-        return tuple(x.to(self.backbone.device) for x in (ids, mask, torch.tensor([r.start for r in rows])))
+        starts, device = torch.tensor([r.start for r in rows]), self.backbone.device
+        return ids.to(device), mask.to(device), starts.to(device)
 
     @torch.no_grad()
     def ensemble_scores(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, "m b"]:
         """Each head's normalised scores of rows made by `row`."""
         with self.backbone.use_adapter(self.adapter):
-            raw = self._read(rows, self.raw, self.ensemble, on_progress)
+            raw = self._map_batches(rows, self.raw, self.ensemble, on_progress)
         return ((raw - self.mean) / self.std).T
 
     def score(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
-        """The heads' mean, less `conservatism` of their standard deviations."""
+        """The heads' mean, less `conservatism` times their standard deviation."""
         return self.conservative(self.ensemble_scores(rows, on_progress=on_progress))
 
     def conservative(self, ensemble_scores: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:
@@ -128,15 +132,15 @@ class RewardModel(nn.Module):
         # Not torch's own, which refuses an empty batch.
         return (ensemble_scores - ensemble_scores.mean(0)).square().mean(0).sqrt()
 
-    def _read(
-        self, rows: Sequence[TokenizedExample], what: Callable[..., Tensor], width: int, on_progress: Callable[[], None]
+    def _map_batches(
+        self, rows: Sequence[TokenizedExample], forward: Callable[..., Tensor], width: int, on_progress: Callable[[], None]
     ) -> Float[Tensor, "b width"]:
-        """`what` of every row, in order. Rows of like length are read together."""
+        """`forward` of every row, in order. Rows of similar length share a batch."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         parts = []
         for start in range(0, len(order), SCORE_BATCH_SIZE):
-            some = [rows[i] for i in order[start : start + SCORE_BATCH_SIZE]]
-            parts.append(what(*self.batch(some), _below(some)).cpu())
+            batch = [rows[i] for i in order[start : start + SCORE_BATCH_SIZE]]
+            parts.append(forward(*self.batch(batch), _pad_cached(batch)).cpu())
             on_progress()
         return torch.cat(parts)[torch.tensor(order).argsort()] if parts else torch.empty(0, width)
 
@@ -144,33 +148,36 @@ class RewardModel(nn.Module):
     def frozen_base_features(
         self, chosen: Sequence[TokenizedExample], rejected: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None
     ) -> Features:
-        """What the frozen base makes of both sides of every pair. An answer that stands in several pairs is read once."""
+        """The frozen base's features of both sides of every pair. An answer that is in several pairs is computed once."""
         rows = [*chosen, *rejected]
-        number: dict[tuple, int] = {}
-        at = torch.tensor([number.setdefault((*row.ids, row.start), len(number)) for row in rows])
-        distinct = dict(zip(at.tolist(), rows, strict=True))
+        number: dict[tuple[int, ...], int] = {}
+        index = torch.tensor([number.setdefault((*row.ids, row.start), len(number)) for row in rows])
+        distinct = dict(zip(index.tolist(), rows, strict=True))
         with self.backbone.use_adapter(None):
-            features = self._read(list(distinct.values()), self.features, self.backbone.hidden_size, on_progress)[at]
+            features = self._map_batches(list(distinct.values()), self.features, self.backbone.hidden_size, on_progress)[index]
         return Features(features[: len(chosen)], features[len(chosen) :])
 
     @torch.no_grad()
-    def init_head_from_probe(self, features: Features, votes: PairTargets) -> Float[Tensor, " m"]:
-        """Puts the linear probe of each member's votes on these features into its head; returns how easily answers tie.
+    def init_head_from_probe(self, features: Features, labels: PairTargets) -> Float[Tensor, " m"]:
+        """Sets each member's head to a linear probe fitted to its pairs on these features; returns the members' tie logits.
 
-        A head that starts at random would bend the features before it knows what for (Kumar 2022, arXiv 2202.10054).
+        Fine-tuning from a random head would distort the features first (Kumar 2022, arXiv 2202.10054).
         """
         tie_logit = torch.zeros(self.ensemble)
         for i in range(self.ensemble):
-            own, fitted = votes.of_member(i), torch.zeros(1, requires_grad=True)
-            weight = minimise(
-                *features,
-                lambda d, own=own, fitted=fitted: targets.loss(d[:, None], own, fitted, self.config),
-                l2=self.config.probe_l2,
-                beside=[fitted] if targets.fits_tie_logit(own, self.config) else [],
-            )
-            self.head.weight[i] = weight
-            tie_logit[i] = fitted.item()
+            self.head.weight[i], tie_logit[i] = self._fit_member_probe(features, labels.of_member(i))
         return tie_logit
+
+    def _fit_member_probe(self, features: Features, member_labels: PairTargets) -> tuple[Float[Tensor, " d"], float]:
+        """The probe's weights and the tie logit for the targets of one ensemble member."""
+        tie_logit = torch.zeros(1, requires_grad=True)
+        weight = minimise(
+            *features,
+            lambda difference: targets.loss(difference[:, None], member_labels, tie_logit, self.config),
+            l2=self.config.probe_l2,
+            extra_parameters=[tie_logit] if targets.fits_tie_logit(member_labels, self.config) else [],
+        )
+        return weight, tie_logit.item()
 
     @torch.no_grad()
     def normalise(self, rows: Sequence[TokenizedExample], on_progress: Callable[[], None] = lambda: None) -> None:
@@ -178,11 +185,11 @@ class RewardModel(nn.Module):
         self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
         scores = self.ensemble_scores(rows, on_progress=on_progress)
         self.mean, std = scores.mean(1), scores.std(1, unbiased=False)
-        # Samples that all score alike have no scale to take.
+        # Samples that all have one score give no scale.
         self.std = torch.where(std > 1e-6, std, 1.0)
 
     def save(self, folder: Path) -> None:
-        """Adapter (of a probe there is none), head and scale; the scale is written last, so its presence means that all is there."""
+        """Adapter (of a probe there is none), head and scale; the scale is written last, so its presence marks a complete model."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.adapter:
             self.backbone.save_adapter(self.adapter, folder)
@@ -196,7 +203,7 @@ class RewardModel(nn.Module):
             backbone.load_adapter(model.adapter, folder)
         model.head.load_state_dict(load_file(folder / HEAD_FILE))
         scale = json.loads((folder / SCALE_FILE).read_text())
-        # Of a single head it was once a number and no list.
+        # Older versions saved a number instead of a list for a single head.
         model.mean, model.std = (torch.tensor(scale[name], dtype=torch.float32).reshape(-1) for name in ("mean", "std"))
         return model
 
@@ -205,14 +212,14 @@ class RewardModel(nn.Module):
         return (folder / SCALE_FILE).is_file()
 
 
-def _below(rows: Sequence[TokenizedExample]) -> CachedHidden | None:
-    """What is known of rows that are read together, padded as they are; None where nothing is."""
-    known = [row.below for row in rows if row.below]
-    return CachedHidden(known[0].depth, pad_sequence([below.hidden for below in known], batch_first=True)) if known else None
+def _pad_cached(rows: Sequence[TokenizedExample]) -> CachedHidden | None:
+    """The rows' cached activations as one batch, padded on the right; None where there are none."""
+    cached = [row.cached for row in rows if row.cached]
+    return CachedHidden(cached[0].depth, pad_sequence([c.hidden for c in cached], batch_first=True)) if cached else None
 
 
 def depth_of(backbone: Backbone, config: RewardConfig) -> int:
-    """How many decoder layers the reward model reads through."""
+    """How many decoder layers the reward model uses."""
     return max(1, min(backbone.depth, round(config.depth * backbone.depth)))
 
 
@@ -224,14 +231,14 @@ def pooled(hidden: Float[Tensor, "b t d"], mask: Bool[Tensor, "b t"], starts: In
     return (hidden * answer[..., None]).sum(1) / answer.sum(1, keepdim=True)
 
 
-class TrainableRewardModel(PreTrainedModel):
-    """The reward model under the interface that TRL's trainer expects: token ids in, one logit a row and head out."""
+class TrainableRewardModel(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers registers subclasses in untyped code
+    """The reward model under the interface that TRL's trainer expects: token ids in, one logit per row and head out."""
 
     def __init__(self, model: RewardModel):
         config = copy.deepcopy(model.backbone.base.config)
-        # TRL refuses more; the loss is ours, and knows how many heads there are.
+        # TRL refuses more; `PreferenceTrainer` has its own loss, which handles several heads.
         config.num_labels = 1
-        # This wrapper attends to nothing itself; the backbone keeps the implementation it was loaded with.
+        # This wrapper has no attention; the backbone keeps the implementation it was loaded with.
         config._attn_implementation = "eager"
         super().__init__(config)
         # The whole PEFT model is registered, so that the trainer's optimiser finds the adapter's weights in it.
@@ -239,45 +246,57 @@ class TrainableRewardModel(PreTrainedModel):
         self.reward_model = model
 
     def forward(
-        self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], starts: Int[Tensor, " b"], **unused
+        self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], starts: Int[Tensor, " b"], **unused: Any
     ) -> SequenceClassifierOutput:
         return SequenceClassifierOutput(logits=self.reward_model.raw(input_ids, attention_mask.bool(), starts))
 
 
 class RankingBatchSampler(BatchSampler):
-    """Batches of about `batch_size` pairs in which no ranking is cut: it goes where its last pair falls.
+    """Batches of about `batch_size` pairs that split no ranking: a ranking belongs to the batch of its last pair.
 
-    A ranking's pairs share their completions and are no independent votes, so that several updates on them overfit
+    A ranking's pairs share their completions and are not independent, so that several updates on them overfit
     (Ouyang 2022, section 3.5). With two completions to each ranking, these are the batches of an ordinary sampler.
     """
 
     def __init__(self, sampler: Sampler[int], pairs: Sequence[int], batch_size: int):
         super().__init__(sampler, batch_size, drop_last=False)
-        # One that alone is more than a batch fills one.
+        # A ranking with more pairs than a batch counts as a full batch.
         self.pairs = [min(n, batch_size) for n in pairs]
 
     def __iter__(self) -> Iterator[list[int]]:
-        batch, seen = [], 0
+        batch: list[int] = []
+        n_pairs = 0
         for ranking in self.sampler:
-            if batch and (seen - 1) // self.batch_size < (seen + self.pairs[ranking] - 1) // self.batch_size:
+            if batch and (n_pairs - 1) // self.batch_size < (n_pairs + self.pairs[ranking] - 1) // self.batch_size:
                 yield batch
                 batch = []
             batch.append(ranking)
-            seen += self.pairs[ranking]
+            n_pairs += self.pairs[ranking]
         yield batch
 
     def __len__(self) -> int:
         return -(-sum(self.pairs) // self.batch_size)
 
 
+class RankingExample(TypedDict):
+    """The pairs of one ranking, as the trainer's dataset holds them."""
+
+    chosen_ids: list[list[int]]
+    rejected_ids: list[list[int]]
+    start: int
+    """Length of the prompt in tokens."""
+    pairs: list[int]
+    """Indices into the pair targets."""
+
+
 class PairCollator:
-    """Puts rankings into rows, chosen sides first; within a ranking, each completion is read once."""
+    """Collates rankings into rows, chosen sides first; within a ranking, each completion is one row."""
 
     def __init__(self, model: RewardModel):
         self.model = model
 
-    def __call__(self, examples: Sequence[dict]) -> dict[str, Tensor]:
-        number: dict[tuple, int] = {}
+    def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        number: dict[tuple[int, ...], int] = {}
         chosen, rejected = (
             [number.setdefault((i, e["start"], *ids), len(number)) for i, e in enumerate(examples) for ids in e[side]]
             for side in ("chosen_ids", "rejected_ids")
@@ -294,24 +313,31 @@ class PairCollator:
 
 
 class PreferenceTrainer(RewardTrainer):
-    """TRL's trainer, with the loss that the options ask for, on whole rankings."""
+    """TRL's trainer, with the loss that the config selects, on batches of whole rankings."""
 
-    def __init__(self, model: RewardModel, votes: PairTargets, tie_logit: Float[Tensor, " m"], **given):
+    def __init__(self, model: RewardModel, labels: PairTargets, tie_logit: Float[Tensor, " m"], **trainer_args: Any):
         device = model.backbone.device
-        self.reward_model, self.votes, self.tie_logit = model, votes.to(device), tie_logit.to(device)
-        super().__init__(model=TrainableRewardModel(model), data_collator=PairCollator(model), **given)
+        self.reward_model, self.labels, self.tie_logit = model, labels.to(device), tie_logit.to(device)
+        super().__init__(model=TrainableRewardModel(model), data_collator=PairCollator(model), **trainer_args)
 
-    def get_train_dataloader(self) -> DataLoader:
-        rankings = self.train_dataset
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        rankings: Any = self.train_dataset
         batches = RankingBatchSampler(RandomSampler(rankings), [len(r) for r in rankings["pairs"]], self.args.per_device_train_batch_size)
-        return self.accelerator.prepare(DataLoader(rankings, batch_sampler=batches, collate_fn=self.data_collator))
+        loader: DataLoader[Any] = self.accelerator.prepare(DataLoader(rankings, batch_sampler=batches, collate_fn=self.data_collator))
+        return loader
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
         outputs = model(**inputs)
         difference = outputs.logits[inputs["chosen"]] - outputs.logits[inputs["rejected"]]
-        votes = self.votes.take(inputs["pairs"])
-        value = targets.loss(difference, votes, self.tie_logit, self.reward_model.config)
-        ahead = difference.detach().mean(1)[~votes.tie]
+        labels = self.labels.select(inputs["pairs"])
+        value = targets.loss(difference, labels, self.tie_logit, self.reward_model.config)
+        ahead = difference.detach().mean(1)[~labels.tie]
         if len(ahead):
             self._metrics["train"]["accuracy"].append((ahead > 0).float().mean().item())
         return (value, outputs) if return_outputs else value
@@ -321,11 +347,18 @@ class TrainerLogCallback(TrainerCallback):
     def __init__(self, report: LogCallback, model: RewardModel):
         self.report, self.model = report, model
 
-    def on_log(self, args, state, control, logs=None, **unused):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **unused: Any,
+    ) -> None:
         if logs and "loss" in logs:
-            # A batch of nothing but ties has no accuracy.
-            figures = {f"reward/{name}": logs[name] for name in ("loss", "accuracy") if name in logs}
-            self.report(state.global_step, state.max_steps, figures, self.model)
+            # A batch that holds only ties has no accuracy.
+            metrics = {f"reward/{name}": logs[name] for name in ("loss", "accuracy") if name in logs}
+            self.report(state.global_step, state.max_steps, metrics, self.model)
 
 
 def fit(
@@ -339,10 +372,10 @@ def fit(
     on_progress: Callable[[], None] = lambda: None,
     on_features: Callable[[Features], None] | None = None,
 ) -> RewardModel:
-    """A probe, then adapter and head on preference pairs, each by the loss that the options ask for (`objective`).
+    """Fits a probe, then adapter and heads to preference pairs, each with the loss that the config selects (`targets`).
 
     Args:
-        on_features: given what the probe is fitted to, in the order of the pairs (ties too), before anything is learned.
+        on_features: called with the probe's features, in the order of the pairs (ties too), before anything is trained.
     """
     model = RewardModel(backbone, config, seed=seed)
     if model.adapter:
@@ -352,20 +385,20 @@ def fit(
         for pair in pairs
         for prompt in [backbone.encode(pair.prompt)]
     ]
-    votes = targets.pair_targets(pairs, config, seed=seed)
+    labels = targets.pair_targets(pairs, config, seed=seed)
     features = model.frozen_base_features([c for c, _ in encoded], [r for _, r in encoded], on_progress=on_progress)
     if on_features is not None:
         on_features(features)
-    tie_logit = model.init_head_from_probe(features, votes)
+    tie_logit = model.init_head_from_probe(features, labels)
     if config.epochs:
-        _fine_tune(model, encoded, votes, tie_logit, config, seed=seed, scratch=scratch, report=report)
+        _fine_tune(model, encoded, labels, tie_logit, config, seed=seed, scratch=scratch, report=report)
     return model
 
 
 def _fine_tune(
     model: RewardModel,
     encoded: Sequence[tuple[TokenizedExample, TokenizedExample]],
-    votes: PairTargets,
+    labels: PairTargets,
     tie_logit: Float[Tensor, " m"],
     config: RewardConfig,
     *,
@@ -373,7 +406,7 @@ def _fine_tune(
     scratch: Path,
     report: LogCallback,
 ) -> None:
-    """Adapter and heads together, by TRL's trainer. How easily answers tie stays as the probe found it."""
+    """Trains adapter and heads together, by TRL's trainer. The tie logit stays as the probe fitted it."""
     backbone = model.backbone
     arguments = TRLRewardConfig(
         output_dir=str(scratch),
@@ -397,10 +430,10 @@ def _fine_tune(
     with backbone.use_adapter(ADAPTER):
         trainer = PreferenceTrainer(
             model,
-            votes,
+            labels,
             tie_logit,
             args=arguments,
-            train_dataset=_rankings(encoded, votes),
+            train_dataset=_rankings(encoded, labels),
             processing_class=copy.deepcopy(backbone.tokenizer),
             callbacks=[TrainerLogCallback(report, model)],
         )
@@ -409,10 +442,10 @@ def _fine_tune(
     backbone.base.eval()
 
 
-def _rankings(encoded: Sequence[tuple[TokenizedExample, TokenizedExample]], votes: PairTargets) -> Dataset:
+def _rankings(encoded: Sequence[tuple[TokenizedExample, TokenizedExample]], labels: PairTargets) -> Dataset:
     """One example for each ranking, in the order of the pairs."""
-    rows: dict[int, dict] = {}
-    for pair, ((chosen, rejected), ranking) in enumerate(zip(encoded, votes.ranking.tolist(), strict=True)):
+    rows: dict[int, RankingExample] = {}
+    for pair, ((chosen, rejected), ranking) in enumerate(zip(encoded, labels.ranking.tolist(), strict=True)):
         row = rows.setdefault(ranking, {"chosen_ids": [], "rejected_ids": [], "start": chosen.start, "pairs": []})
         row["chosen_ids"].append(chosen.ids)
         row["rejected_ids"].append(rejected.ids)

@@ -1,7 +1,7 @@
-"""What a vote says of a difference of scores: negative log-likelihoods, one number a vote.
+"""Negative log-likelihoods of preference labels given the difference of scores, one number per pair.
 
 Pure formulas over `difference = score of the chosen side - score of the rejected one`, so that adding a constant to all
-scores of a prompt changes nothing. Leaves out weights and batches (`objective`).
+scores of a prompt changes nothing. Leaves out weights and batches (`targets`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def bradley_terry(difference: Float[Tensor, "*n"], *, margin: Number = 0.0, targ
 def rao_kupper(
     difference: Float[Tensor, "*n"], tie: Bool[Tensor, "*n"], *, threshold: Number, margin: Number = 0.0, target: Number = 1.0
 ) -> Float[Tensor, "*n"]:
-    """Votes of which some are ties: sides whose strengths are too close cannot be told apart (Rao and Kupper 1967, eq. 2.7).
+    """Pairs of which some are ties: sides whose strengths are too close are indistinguishable (Rao and Kupper 1967, eq. 2.7).
 
     P(chosen) = sigmoid(difference - threshold), P(tie) = (theta^2 - 1) P(chosen) P(rejected), theta = exp(threshold).
 
@@ -44,7 +44,7 @@ def rao_kupper(
 def davidson(
     difference: Float[Tensor, "*n"], tie: Bool[Tensor, "*n"], *, log_nu: Number, margin: Number = 0.0, target: Number = 1.0
 ) -> Float[Tensor, "*n"]:
-    """Votes of which some are ties: a tie is as likely as nu times the geometric mean of both sides (Davidson 1970, eq. 2.2).
+    """Pairs of which some are ties: a tie is as likely as nu times the geometric mean of both sides (Davidson 1970, eq. 2.2).
 
     P(chosen), P(rejected), P(tie) = softmax(difference / 2, -difference / 2, log nu).
     """
@@ -67,5 +67,5 @@ def plackett_luce(difference: Float[Tensor, "n ..."], stage: Int[Tensor, " n"]) 
     zero = difference.new_zeros(stages, *difference.shape[1:])
     # The largest exponent of each stage, at least that of the picked one itself, is taken out before exp.
     largest = zero.scatter_reduce(0, index, -difference.detach(), "amax")
-    below = zero.scatter_add(0, index, (-difference - largest.gather(0, index)).exp())
-    return largest + (below + (-largest).exp()).log()
+    lower = zero.scatter_add(0, index, (-difference - largest.gather(0, index)).exp())
+    return largest + (lower + (-largest).exp()).log()

@@ -1,6 +1,6 @@
-"""A linear probe: the head that separates chosen from rejected on features that are already there.
+"""A linear probe: the head that separates chosen from rejected on fixed features.
 
-Pure torch, no backbone: whoever has features can fit one, on any part of the pairs.
+Pure torch, no backbone: a probe can be fitted to any features, on any subset of the pairs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_ITERATIONS = 200
 
 
 class Features(NamedTuple):
-    """What the frozen base makes of the two sides of n pairs."""
+    """The frozen base's features of the two sides of n pairs."""
 
     chosen: Float[Tensor, "n d"]
     rejected: Float[Tensor, "n d"]
@@ -53,24 +53,24 @@ def minimise(
     loss: Callable[[Float[Tensor, " n"]], Float[Tensor, ""]],
     *,
     l2: float,
-    beside: Sequence[Float[Tensor, "..."]] = (),
+    extra_parameters: Sequence[Float[Tensor, "..."]] = (),
 ) -> Float[Tensor, " d"]:
     """The weights `w` for which `loss(w @ (chosen - rejected)) + l2 |w|^2` is smallest, on standardised features.
 
     Args:
-        beside: parameters of the loss itself that are fitted with the weights, without a penalty.
+        extra_parameters: parameters of the loss itself, fitted together with the weights and without a penalty.
     """
     scale = torch.cat([chosen, rejected]).std(0).clamp(min=1e-6)
     difference = (chosen - rejected) / scale
     weight = torch.zeros(difference.shape[1], requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, *beside], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weight, *extra_parameters], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
 
     def objective() -> Tensor:
         optimizer.zero_grad()
         value = loss(difference @ weight) + l2 * weight.square().sum()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         return value
 
     with torch.enable_grad():
-        optimizer.step(objective)
+        optimizer.step(objective)  # type: ignore[no-untyped-call]  # torch leaves it without types
     return (weight / scale).detach()

@@ -1,7 +1,7 @@
-"""What PPO is paid for a completion: the seam between a policy that learns and whatever rates it.
+"""Scores of completions: the interface between a policy that is trained and whatever scores it.
 
-A payer has the reward model's two verbs, `row` and `score`; `RewardShaper` makes of its opinion what the policy is paid. Leaves out
-the KL penalty, which is per token (`ppo_math`).
+A scorer has the reward model's two methods, `row` and `score`; `RewardShaper` turns its scores into those that the policy is
+trained on. Leaves out the KL penalty, which is per token (`ppo_math`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from rlhf.runs.reward_function import RewardFunction
 from storage.core.records import Message
 
 ScoreFunction = Callable[[Sequence[Sequence[int]], Sequence[GeneratedSequence], Callable[[], None]], Float[Tensor, " b"]]
-"""`scorer(prompts, sampled, tick)`: one score for each completion."""
+"""`score(prompt_ids, sequences, on_progress)`: one score for each completion."""
 
 
 class Scorer(Protocol):
-    """A reward model, or what stands in its place."""
+    """A reward model, or a reward function in its place."""
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TokenizedExample: ...
 
@@ -34,7 +34,7 @@ class Scorer(Protocol):
 
 
 class Scores(NamedTuple):
-    """What a payer says of a batch."""
+    """A scorer's results for a batch."""
 
     scores: Float[Tensor, " b"]
     proxy: Float[Tensor, " b"]
@@ -44,7 +44,7 @@ class Scores(NamedTuple):
 
 
 def scores_of(scorer: Scorer, rows: Sequence[TokenizedExample], on_progress: Callable[[], None] = lambda: None) -> Scores:
-    """Reads each row once, whatever is told of it."""
+    """All three results, from one forward pass per row."""
     if not isinstance(scorer, RewardModel) or scorer.ensemble == 1:
         scores = scorer.score(rows, on_progress=on_progress)
         return Scores(scores, scores, torch.zeros_like(scores))
@@ -53,50 +53,50 @@ def scores_of(scorer: Scorer, rows: Sequence[TokenizedExample], on_progress: Cal
 
 
 class RewardShaper:
-    """The payer's scores, less a penalty for length; a completion that never ended gets a fixed score instead.
+    """The scorer's scores, less a penalty for length; a completion without an end-of-sequence token gets a fixed score instead.
 
-    Ziegler 2019 pays -1 where a completion has no full stop, Huang 2024 (arXiv 2403.17031) where it has no end.
+    Ziegler 2019 scores -1 where a completion has no full stop, Huang 2024 (arXiv 2403.17031) where it has no end of sequence.
     """
 
     def __init__(self, scorer: Scorer, *, missing_eos_score: float | None = None, length_penalty: float = 0.0):
         self.scorer, self.missing_eos_score, self.length_penalty = scorer, missing_eos_score, length_penalty
-        self.figures: dict[str, float] = {}
-        """Of the last batch, under the names they are logged by."""
+        self.metrics: dict[str, float] = {}
+        """Of the last batch, under their logged names."""
 
     @property
     def frozen_layers(self) -> int:
-        """How many of the lowest layers the payer reads as the base has them; 0 where it reads none."""
+        """How many of the scorer's lowest layers are the base's; 0 where it uses none."""
         return self.scorer.frozen_layers if isinstance(self.scorer, RewardModel) else 0
 
     @torch.no_grad()
     def __call__(
         self,
         prompts: Sequence[Sequence[int]],
-        sampled: Sequence[GeneratedSequence],
+        sequences: Sequence[GeneratedSequence],
         on_progress: Callable[[], None] = lambda: None,
-        below: Sequence[CachedHidden] | None = None,
+        cached: Sequence[CachedHidden] | None = None,
     ) -> Float[Tensor, " b"]:
-        """Scores; `below` is what frozen layers are known to make of each prompt, completion and end, and may go on after it."""
-        rows = [self.scorer.row(p, s.ids) for p, s in zip(prompts, sampled, strict=True)]
-        if below is not None:
-            rows = [row._replace(below=CachedHidden(b.depth, b.hidden[: len(row.ids)])) for row, b in zip(rows, below, strict=True)]
-        said = scores_of(self.scorer, rows, on_progress)
-        self.figures = {
-            "objective/proxy_scores": float(said.proxy.mean()),
-            "objective/disagreement": float(said.disagreement.mean()),
-            "objective/conservative_scores": float((said.proxy - said.disagreement).mean()),
+        """One score per sequence. `cached` holds frozen layers' activations of each prompt, completion and end; it may be longer."""
+        rows = [self.scorer.row(p, s.ids) for p, s in zip(prompts, sequences, strict=True)]
+        if cached is not None:
+            rows = [row._replace(cached=CachedHidden(c.depth, c.hidden[: len(row.ids)])) for row, c in zip(rows, cached, strict=True)]
+        batch = scores_of(self.scorer, rows, on_progress)
+        self.metrics = {
+            "objective/proxy_scores": float(batch.proxy.mean()),
+            "objective/disagreement": float(batch.disagreement.mean()),
+            "objective/conservative_scores": float((batch.proxy - batch.disagreement).mean()),
         }
-        scores = said.scores
+        scores = batch.scores
         if self.length_penalty:
-            scores = scores - self.length_penalty * torch.tensor([len(s.ids) for s in sampled])
+            scores = scores - self.length_penalty * torch.tensor([len(s.ids) for s in sequences])
         if self.missing_eos_score is not None:
-            ended = torch.tensor([s.finish_reason == "stop" for s in sampled])
+            ended = torch.tensor([s.finish_reason == "stop" for s in sequences])
             scores = torch.where(ended, scores, self.missing_eos_score)
         return scores
 
 
 class FunctionReward:
-    """A Python function in the reward model's place; it reads text, and only here is text made of what was sampled."""
+    """A Python function in the reward model's place. It takes text, so sampled ids are decoded here."""
 
     def __init__(self, function: RewardFunction, name: str, backbone: Backbone, prompts: Sequence[Sequence[Message]]):
         self.function, self.name, self.backbone = function, name, backbone
@@ -106,8 +106,8 @@ class FunctionReward:
         return TokenizedExample([*prompt_ids, *answer_ids], len(prompt_ids))
 
     def score(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
-        asked = [self.messages[tuple(r.ids[: r.start])] for r in rows]
-        said = [self.backbone.decode(r.ids[r.start :]) for r in rows]
-        found = torch.tensor(reward_function.checked_scores(self.function, self.name, asked, said))
+        prompts = [self.messages[tuple(r.ids[: r.start])] for r in rows]
+        completions = [self.backbone.decode(r.ids[r.start :]) for r in rows]
+        scores = torch.tensor(reward_function.checked_scores(self.function, self.name, prompts, completions))
         on_progress()
-        return found
+        return scores

@@ -1,6 +1,6 @@
-"""What preference pairs ask of the reward model, as tensors, and the one loss that probe and trainer both minimise.
+"""Training targets of preference pairs as tensors, and the loss that probe and trainer both minimise.
 
-Options become numbers here: ties, strengths, rankings, weights, and each ensemble member's own bootstrap. The formulas are
+The config's options become numbers here: ties, strengths, rankings, weights, and each ensemble member's own bootstrap. The formulas are
 `preference_losses`.
 """
 
@@ -21,7 +21,7 @@ from rlhf.reward.preference_losses import bradley_terry, davidson, plackett_luce
 from storage.core.records import Strength
 
 MARGINS: dict[Strength | None, float] = {"significantly": 1.0, "better": 2 / 3, "slightly": 1 / 3, "negligibly": 0.0, None: 0.0}
-"""In units of the raw score: the small margins of Touvron 2023 (Llama 2), table 27. A vote without a strength asks for none."""
+"""In units of the raw score: the small margins of Touvron 2023 (Llama 2), table 27. A pair without a strength has margin 0."""
 
 TARGETS: dict[Strength | None, float] = {"significantly": 1.0, "better": 0.875, "slightly": 0.75, "negligibly": 0.625, None: 1.0}
 """Probability that the preferred one is better: even steps from a tie, at 1/2, to certainty."""
@@ -36,11 +36,11 @@ class PairTargets(NamedTuple):
     target: Float[Tensor, " n"]
     tie: Bool[Tensor, " n"]
     ranking: Int[Tensor, " n"]
-    """Which act of which annotator a pair comes from."""
+    """Index of the judgment that a pair comes from."""
     stage: Int[Tensor, " n"]
-    """Which choice of which ranking it belongs to: pairs of one ranking with the same chosen side."""
+    """Index of its Plackett-Luce stage: pairs of one ranking with the same chosen side."""
 
-    def take(self, rows: Int[Tensor, " k"]) -> PairTargets:
+    def select(self, rows: Int[Tensor, " k"]) -> PairTargets:
         return PairTargets(*(field[rows] for field in self))
 
     def to(self, device: torch.device) -> PairTargets:
@@ -51,14 +51,14 @@ class PairTargets(NamedTuple):
 
 
 def pair_targets(pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int) -> PairTargets:
-    """The pairs as the options have them read."""
-    said = [json.dumps(p.prompt) for p in pairs]
-    ranking = [(p.judgment_id, prompt) for p, prompt in zip(pairs, said, strict=True)]
+    """The targets of the pairs under the config's options."""
+    prompt_keys = [json.dumps(p.prompt) for p in pairs]
+    ranking = [(p.judgment_id, prompt) for p, prompt in zip(pairs, prompt_keys, strict=True)]
     weight = torch.tensor([p.weight for p in pairs])
     if config.rankings == "plackett-luce":
-        # Of K completions the best is picked K - 1 times, and each pick is one vote; `weight` shares one vote among K - 1 pairs.
+        # A ranking of K completions has K - 1 stages of weight 1 each; `weight` divides a weight of 1 among K - 1 pairs.
         weight = weight * _plackett_luce_stages(pairs, ranking)
-    weight = weight[:, None] * _bootstraps(_numbered(said), config.ensemble, seed)
+    weight = weight[:, None] * _bootstraps(_numbered(prompt_keys), config.ensemble, seed)
     return PairTargets(
         weight=weight / weight.mean(0),
         margin=torch.tensor([MARGINS[p.strength] if config.strength == "margin" else 0.0 for p in pairs]),
@@ -69,31 +69,31 @@ def pair_targets(pairs: Sequence[PreferencePair], config: RewardConfig, *, seed:
     )
 
 
-def loss(difference: Float[Tensor, "n m"], votes: PairTargets, tie_logit: Float[Tensor, " m"], config: RewardConfig) -> Float[Tensor, ""]:
-    """Weighted mean over votes and members.
+def loss(difference: Float[Tensor, "n m"], labels: PairTargets, tie_logit: Float[Tensor, " m"], config: RewardConfig) -> Float[Tensor, ""]:
+    """Weighted mean over pairs and members.
 
     Args:
-        ease: how easily two answers tie, on an unbounded scale; unused where no tie is modelled.
+        tie_logit: the unbounded parameter of the tie model: how likely ties are. Unused where ties are not modelled.
     """
     if config.rankings == "plackett-luce":
-        stage, inverse = votes.stage.unique(return_inverse=True)
+        stage, inverse = labels.stage.unique(return_inverse=True)  # type: ignore[no-untyped-call]  # torch leaves it without types
         # The pairs of one stage share their weight.
-        weight = votes.weight.new_zeros(len(stage), votes.weight.shape[1]).index_copy(0, inverse, votes.weight)
+        weight = labels.weight.new_zeros(len(stage), labels.weight.shape[1]).index_copy(0, inverse, labels.weight)
         return (weight * plackett_luce(difference, inverse)).mean()
-    said = {"margin": votes.margin[:, None], "target": votes.target[:, None]}
-    tie = votes.tie[:, None]
+    options = {"margin": labels.margin[:, None], "target": labels.target[:, None]}
+    tie = labels.tie[:, None]
     if config.ties == "rao-kupper":
-        losses = rao_kupper(difference, tie, threshold=softplus(tie_logit), **said)
+        losses = rao_kupper(difference, tie, threshold=softplus(tie_logit), **options)
     elif config.ties == "davidson":
-        losses = davidson(difference, tie, log_nu=tie_logit, **said)
+        losses = davidson(difference, tie, log_nu=tie_logit, **options)
     else:
-        losses = bradley_terry(difference, **said)
-    return (votes.weight * losses).mean()
+        losses = bradley_terry(difference, **options)
+    return (labels.weight * losses).mean()
 
 
-def fits_tie_logit(votes: PairTargets, config: RewardConfig) -> bool:
-    """Whether how easily answers tie is learned too. Without a single tie it has no best value."""
-    return config.ties in ("rao-kupper", "davidson") and bool(votes.tie.any())
+def fits_tie_logit(labels: PairTargets, config: RewardConfig) -> bool:
+    """Whether the tie logit is fitted too. Without a single tie the loss has no minimum in it."""
+    return config.ties in ("rao-kupper", "davidson") and bool(labels.tie.any())
 
 
 def _numbered(keys: Sequence[Hashable]) -> Int[Tensor, " n"]:
@@ -103,21 +103,21 @@ def _numbered(keys: Sequence[Hashable]) -> Int[Tensor, " n"]:
 
 
 def _plackett_luce_stages(pairs: Sequence[PreferencePair], ranking: Sequence[Hashable]) -> Float[Tensor, " n"]:
-    """Of each pair, how many completions its ranking put in order, less one."""
+    """Of each pair, the number of completions in its ranking, less one."""
     ranked: dict[Hashable, set[str]] = {}
     for pair, key in zip(pairs, ranking, strict=True):
         ranked.setdefault(key, set()).update((pair.chosen, pair.rejected))
     return torch.tensor([len(ranked[key]) - 1.0 for key in ranking])
 
 
-def _bootstraps(prompt: Int[Tensor, " n"], ensemble_scores: int, seed: int) -> Float[Tensor, "n m"]:
-    """How often each member's sample, with replacement, of as many prompts as there are drew the prompt of each pair.
+def _bootstraps(prompt: Int[Tensor, " n"], members: int, seed: int) -> Float[Tensor, "n m"]:
+    """How often each pair's prompt is in each member's bootstrap sample of the prompts.
 
-    Prompts are drawn, not pairs: pairs of one prompt resemble each other. A single head learns from every prompt once.
+    Prompts are resampled, not pairs: pairs of one prompt resemble each other. A single head is fitted to every prompt once.
     """
-    if ensemble_scores == 1:
+    if members == 1:
         return torch.ones(len(prompt), 1)
     number = int(prompt.max()) + 1
     rng = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(number, (ensemble_scores, number), generator=rng)
-    return torch.stack([row.bincount(minlength=number)[prompt].float() for row in drawn], dim=1)
+    samples = torch.randint(number, (members, number), generator=rng)
+    return torch.stack([row.bincount(minlength=number)[prompt].float() for row in samples], dim=1)

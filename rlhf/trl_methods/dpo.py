@@ -1,16 +1,18 @@
-"""Direct preference optimisation (Rafailov 2023, arXiv 2305.18290), by TRL's trainer: the policy learns from pairs alone."""
+"""Direct preference optimisation (Rafailov 2023, arXiv 2305.18290), by TRL's trainer: the policy is trained on pairs alone."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.utils.data import Sampler, WeightedRandomSampler
-from trl import DPOConfig as TRLDPOConfig
-from trl import DPOTrainer
+from transformers import Trainer, TrainerCallback
+from trl import DPOConfig as TRLDPOConfig  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
+from trl import DPOTrainer  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
 
 from rlhf.config import DPOConfig
 from rlhf.data.pairs import PreferencePair
@@ -21,20 +23,20 @@ from rlhf.trl_methods.trl_policy import LogCallback, Policy, ProgressCallback, a
 class _Trainer(DPOTrainer):
     pairs: Sequence[PreferencePair]
 
-    def _get_train_sampler(self, *unused) -> Sampler:
-        # TRL's loss knows no weights. A pair that is drawn half as often pulls half as much.
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        # TRL's loss has no weights. A pair that is sampled half as often contributes half as much.
         weights = [pair.weight for pair in self.pairs]
         if len(set(weights)) == 1:
-            return super()._get_train_sampler(*unused)
+            return super()._get_train_sampler(train_dataset)
         return WeightedRandomSampler(weights, len(weights), generator=torch.Generator().manual_seed(self.args.seed))
 
-    def _prepare_dataset(self, dataset: Dataset, *unused) -> Dataset:
-        """Pairs come as token ids: the trainer would add what the chat template puts behind an answer's end."""
+    def _prepare_dataset(self, dataset: Dataset, *unused: Any, **unused_kwargs: Any) -> Dataset:
+        """The pairs are token ids already: the trainer would also add the template's text after the end of the answer."""
         return dataset
 
 
 def rows(backbone: Backbone, pairs: Sequence[PreferencePair]) -> list[dict[str, list[int]]]:
-    """Each pair as token ids; both answers end."""
+    """Each pair as token ids; both answers get an end-of-sequence token."""
     return [
         {
             "prompt_ids": backbone.encode(pair.prompt),
@@ -55,8 +57,8 @@ def train(
     on_progress: ProgressCallback,
     log: LogCallback,
 ) -> None:
-    """`-log sigmoid(beta (log pi/ref of chosen - log pi/ref of rejected))` (eq. 7); pairs are drawn by their weight."""
-    told = TRLDPOConfig(
+    """`-log sigmoid(beta (log pi/ref of chosen - log pi/ref of rejected))` (eq. 7); pairs are sampled by weight."""
+    training_args = TRLDPOConfig(
         **arguments(backbone, scratch, seed=seed),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
@@ -67,14 +69,14 @@ def train(
         logging_steps=1,
     )
 
-    def make(policy, follower):
+    def make(policy: Policy, callback: TrainerCallback) -> Trainer:
         trainer = _Trainer(
             model=policy,
             ref_model=Policy(backbone, None),
-            args=told,
+            args=training_args,
             train_dataset=Dataset.from_list(rows(backbone, pairs)),
             processing_class=copy.deepcopy(backbone.tokenizer),
-            callbacks=[follower],
+            callbacks=[callback],
         )
         trainer.pairs = pairs
         return trainer

@@ -1,7 +1,7 @@
-"""RLOO and GRPO, by TRL's trainers: several completions of one prompt are each other's baseline, and no values are learned.
+"""RLOO and GRPO, by TRL's trainers: the baseline is computed from several completions of one prompt, without a value head.
 
 RLOO: Ahmadian 2024 (arXiv 2402.14740). GRPO: Shao 2024 (arXiv 2402.03300), with the token-level loss of DAPO (Yu 2025, arXiv
-2503.14476), as TRL has it by default. Both are paid as PPO is (`scoring`).
+2503.14476), as TRL has it by default. Both are trained on the same scores as PPO (`reward.scoring`).
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from transformers import Trainer, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
 from trl.trainer.utils import add_fused_lm_head
 
 from rlhf.config import GroupConfig
@@ -23,7 +25,7 @@ from storage.core.records import Message, Sampling
 
 TRAINERS = {"rloo": (RLOOConfig, RLOOTrainer), "grpo": (GRPOConfig, GRPOTrainer)}
 
-SAME = {
+PPO_NAMES = {
     "reward": "objective/scores",
     "entropy": "policy/entropy_avg",
     "completions/mean_length": "val/response_length",
@@ -31,16 +33,16 @@ SAME = {
     "grad_norm": "policy/grad_norm",
     "loss": "loss/policy_avg",
 }
-"""TRL's names of figures that PPO has too, under the names that PPO logs them by."""
+"""PPO's names for the metrics that both have, by TRL's."""
 
 
-def figures(method: str, logged: Mapping[str, float]) -> dict[str, float]:
-    """TRL's figures of one batch; those that PPO has too under the same name, the others under TRL's, after the method's."""
-    found = {SAME.get(name, f"{method}/{name}"): value for name, value in logged.items()}
-    # TRL's is a mean over tokens, and ours over completions: sum = mean over tokens * tokens / completions.
-    found["objective/kl"] = found.pop(f"{method}/kl", 0.0) * logged["completions/mean_length"]
-    found["val/finished"] = 1 - found.pop(f"{method}/completions/clipped_ratio")
-    return found
+def to_ppo_names(method: str, logged: Mapping[str, float]) -> dict[str, float]:
+    """TRL's metrics of one batch: those that PPO has too under PPO's names, the others as `method/name`."""
+    metrics = {PPO_NAMES.get(name, f"{method}/{name}"): value for name, value in logged.items()}
+    # TRL's KL is a mean over tokens, PPO's over completions: sum = mean over tokens * tokens / completions.
+    metrics["objective/kl"] = metrics.pop(f"{method}/kl", 0.0) * logged["completions/mean_length"]
+    metrics["val/finished"] = 1 - metrics.pop(f"{method}/completions/clipped_ratio")
+    return metrics
 
 
 def train(
@@ -56,10 +58,10 @@ def train(
     on_progress: ProgressCallback,
     log: LogCallback,
 ) -> None:
-    """`config.steps` batches of completions, each learned from in minibatches. `log` is called once a batch, with its number."""
+    """Trains on `config.steps` batches of completions, in minibatches. `log` is called once a batch, with its number."""
     per_step = config.batch_size // config.minibatch_size
     configuration, trainer_class = TRAINERS[method]
-    told = configuration(
+    training_args = configuration(
         **arguments(backbone, scratch, seed=seed),
         max_steps=config.steps * per_step,
         logging_steps=per_step,
@@ -73,30 +75,34 @@ def train(
         learning_rate=config.learning_rate,
         lr_scheduler_type="constant",
         epsilon=config.clip,
-        # With a coefficient it would load a reference of its own from disk; ours stands on the same backbone.
+        # With a coefficient TRL would load a reference model from disk; `make` sets one on the shared backbone.
         beta=0.0,
     )
-    # The trainer leaves out what does not fill a batch, and would find no batch in a few prompts.
-    wanted = config.steps * config.batch_size // config.size
-    asked = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-wanted // len(prompts)))[:wanted]]
+    # The trainer drops an incomplete batch, so that a few prompts alone would make none: they are repeated.
+    n_prompts = config.steps * config.batch_size // config.size
+    dataset = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-n_prompts // len(prompts)))[:n_prompts]]
 
-    def paid(prompts: list[list[Message]], completion_ids: list[list[int]], **unused) -> list[float]:
-        sampled = [GeneratedSequence(ids, "stop" if ids[-1] == backbone.eos_id else "length") for ids in completion_ids]
-        return scorer([backbone.encode(prompt) for prompt in prompts], sampled, on_progress).tolist()
+    # TRL makes metric names of this function's name, and they are stored: it must stay.
+    def paid(prompts: list[list[Message]], completion_ids: list[list[int]], **unused: Any) -> list[float]:
+        sequences = [GeneratedSequence(ids, "stop" if ids[-1] == backbone.eos_id else "length") for ids in completion_ids]
+        return scorer([backbone.encode(prompt) for prompt in prompts], sequences, on_progress).tolist()
 
-    def make(policy, follower):
+    def make(policy: Policy, callback: TrainerCallback) -> Trainer:
         trainer = trainer_class(
             model=policy,
             reward_funcs=paid,
-            args=told,
-            train_dataset=Dataset.from_list(asked),
+            args=training_args,
+            train_dataset=Dataset.from_list(dataset),
             processing_class=copy.deepcopy(backbone.tokenizer),
-            callbacks=[follower],
+            callbacks=[callback],
         )
         trainer.beta = config.kl_coef
         if config.kl_coef:
             trainer.ref_model = Policy(backbone, None)
             add_fused_lm_head(trainer.ref_model, temperature=sampling.temperature)
-        return trainer
+        built: Trainer = trainer
+        return built
 
-    learn(make, backbone, seed=seed, on_progress=on_progress, log=lambda update, logged: log(update // per_step, figures(method, logged)))
+    learn(
+        make, backbone, seed=seed, on_progress=on_progress, log=lambda update, logged: log(update // per_step, to_ppo_names(method, logged))
+    )

@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
-from trl import SFTConfig as TRLSFTConfig
-from trl import SFTTrainer
+from transformers import Trainer, TrainerCallback
+from trl import SFTConfig as TRLSFTConfig  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
+from trl import SFTTrainer  # type: ignore[attr-defined]  # TRL's lazy modules re-export without `__all__`
 
 from rlhf.config import SFTConfig
 from rlhf.data.demonstrations import Demonstration
 from rlhf.models.backbone import Backbone
 from rlhf.ppo import ptx
-from rlhf.trl_methods.trl_policy import LogCallback, ProgressCallback, arguments, learn
+from rlhf.trl_methods.trl_policy import LogCallback, Policy, ProgressCallback, arguments, learn
 
 IGNORED = -100
-"""The label of a token that nothing is learned about."""
+"""The label of tokens without a loss."""
 
 
 def rows(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[dict[str, list[int]]]:
-    """Each demonstration as token ids, of which the prompt's are not learned."""
+    """Each demonstration as token ids, with no loss on the prompt's."""
     encoded = ptx.encode(backbone, demonstrations)
     return [{"input_ids": row.ids, "labels": [IGNORED] * row.start + row.ids[row.start :]} for row in encoded]
 
@@ -36,8 +37,8 @@ def train(
     on_progress: ProgressCallback,
     log: LogCallback,
 ) -> None:
-    """Mean `-log pi(token)` over the tokens of the ideal answers, their end among them."""
-    told = TRLSFTConfig(
+    """Mean `-log pi(token)` over the tokens of the ideal answers and their end-of-sequence tokens."""
+    training_args = TRLSFTConfig(
         **arguments(backbone, scratch, seed=seed),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
@@ -47,13 +48,13 @@ def train(
         logging_steps=1,
     )
 
-    def make(policy, follower):
+    def make(policy: Policy, callback: TrainerCallback) -> Trainer:
         return SFTTrainer(
             model=policy,
-            args=told,
+            args=training_args,
             train_dataset=Dataset.from_list(rows(backbone, demonstrations)),
             processing_class=copy.deepcopy(backbone.tokenizer),
-            callbacks=[follower],
+            callbacks=[callback],
         )
 
     learn(make, backbone, seed=seed, on_progress=on_progress, log=log)

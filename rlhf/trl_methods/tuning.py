@@ -1,8 +1,8 @@
-"""The policy's adapter by whichever of TRL's methods the round names."""
+"""Trains the policy's adapter by the method of TRL that the round selects."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rlhf.config import RoundConfig
@@ -27,9 +27,9 @@ def train(
     on_progress: ProgressCallback,
     log: LogCallback,
 ) -> None:
-    """Trains the adapter POLICY, which is there already. `log` gets each step's figures under the names they are kept by."""
+    """Trains the adapter POLICY, which must exist. `log` gets each step's metrics under their stored names."""
 
-    def log_as_trl(update: int, logged: dict[str, float]) -> None:
+    def log_as_trl(update: int, logged: Mapping[str, float]) -> None:
         log(update, {f"{config.method}/{name}": value for name, value in logged.items()})
 
     if config.method == "dpo":

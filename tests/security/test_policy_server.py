@@ -272,7 +272,7 @@ def test_an_unknown_model_is_named_within_bounds(shared):
 
 
 def test_a_prompt_of_too_many_tokens_is_refused_before_anything_is_computed(shared, monkeypatch):
-    monkeypatch.setattr(shared.engine.backbone.decoder, "read", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr(shared.engine.backbone.decoder, "forward", lambda *_, **__: pytest.fail("it was read"))
     # A byte is a token here: a robot has four, and the template puts three around.
     text = "\N{ROBOT FACE}" * 5000
     reply = chat(shared, text=text)
@@ -403,36 +403,36 @@ def test_nobody_waits_for_ever():
 @pytest.mark.parametrize("stream", [True, False])
 def test_work_ends_when_its_reader_leaves_also_while_the_prompt_is_read(server, monkeypatch, stream):
     monkeypatch.setattr(sampling, "CHUNK_COLUMNS", 16)
-    real, reads = server.engine.backbone.decoder.read, []
+    real, reads = server.engine.backbone.decoder.forward, []
 
     def slow(*given, **named):
         reads.append(given[0].shape[1])
         time.sleep(0.05)
         return real(*given, **named)
 
-    monkeypatch.setattr(server.engine.backbone.decoder, "read", slow)
+    monkeypatch.setattr(server.engine.backbone.decoder, "forward", slow)
     caller = Caller(server, text="x" * 4000, stream=stream)
     until(lambda: len(reads) > 3)
-    assert max(reads) <= 16 and server.engine._chats == 1
+    assert max(reads) <= 16 and server.engine._active_chats == 1
     caller.hang_up()
-    until(lambda: server.engine._chats == 0, 5)
+    until(lambda: server.engine._active_chats == 0, 5)
     # 4,003 tokens would be 251 parts.
     assert len(reads) < 150
 
 
 def test_a_short_prompt_is_read_while_a_long_one_is(server, monkeypatch):
     monkeypatch.setattr(sampling, "CHUNK_COLUMNS", 16)
-    real = server.engine.backbone.decoder.read
+    real = server.engine.backbone.decoder.forward
 
     def slow(*given, **named):
         time.sleep(0.02)
         return real(*given, **named)
 
-    monkeypatch.setattr(server.engine.backbone.decoder, "read", slow)
+    monkeypatch.setattr(server.engine.backbone.decoder, "forward", slow)
     long = Caller(server, text="x" * 4000, stream=True)
-    until(lambda: server.engine._chats == 1)
+    until(lambda: server.engine._active_chats == 1)
     assert chat(server, max_tokens=3).status_code == 200
-    assert server.engine._chats == 1, "the long one is still read"
+    assert server.engine._active_chats == 1, "the long one is still read"
     long.hang_up()
 
 
@@ -448,7 +448,7 @@ def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeyp
     for thread in threads:
         thread.start()
     try:
-        until(lambda: server.engine._chats > 0)
+        until(lambda: server.engine._active_chats > 0)
         prompts.add(server.store, [prompts.NewPrompt(user("Q"), "test", "train")], source="test")
         until(lambda: queue.depth(server.store) > 0, 60)
     finally:

@@ -38,7 +38,7 @@ def tiny_folder(tmp_path):
 @pytest.fixture
 def server(store, tiny_folder):
     engine = Engine(store, str(tiny_folder), Backbone.load(tiny_folder, "cpu", "float32"))
-    return build_server(engine, ComparisonGenerator(store, engine.draw, str(tiny_folder)))
+    return build_server(engine, ComparisonGenerator(store, engine.generate, str(tiny_folder)))
 
 
 def test_every_route_of_the_policy_server_is_walked(server):

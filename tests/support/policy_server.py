@@ -42,7 +42,7 @@ class Server:
     def __init__(self, store, folder):
         self.store, self.model = store, str(folder)
         self.engine = Engine(store, self.model, Backbone.load(folder, "cpu", "float32"))
-        self.filler = ComparisonGenerator(store, self.engine.draw, self.model)
+        self.filler = ComparisonGenerator(store, self.engine.generate, self.model)
         self.app = build_server(self.engine, self.filler)
         self.port = supervisor.free_port()
         self._uvicorn = uvicorn.Server(uvicorn.Config(self.app, host="127.0.0.1", port=self.port, log_level="error"))

@@ -78,7 +78,7 @@ def test_the_gradient_is_that_of_the_mean_over_tokens_however_many_rows_are_read
         expected = {n: p.grad.clone() for n, p in backbone.parameters(POLICY).items()}
         for p in backbone.parameters(POLICY).values():
             p.grad = None
-        loss = ptx.add_gradients(backbone, ROWS, 0.5, 0.7, at_once=at_once)
+        loss = ptx.add_gradients(backbone, ROWS, 0.5, 0.7, microbatch_size=at_once)
     with torch.no_grad(), backbone.use_adapter(POLICY):
         assert loss == pytest.approx(float(sum(plain_nll(backbone, row, 0.7) for row in ROWS)) / 6, abs=1e-4)
     for name, p in backbone.parameters(POLICY).items():

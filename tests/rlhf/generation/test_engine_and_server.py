@@ -196,11 +196,11 @@ def test_a_batch_is_answered_in_the_order_it_was_asked(store, engine):
     tuned = policies.register_tuned(store, name="t", base_model=engine.model, adapter_path="runs/r1", run_id="r1")
     greedy = Sampling(temperature=0, max_new_tokens=12)
     asked = [(tuned, first), (engine.base, second), (tuned, third), (engine.base, first)]
-    together = [d.text for d in engine.draw(asked, greedy, 0)]
-    assert together == [engine.draw([one], greedy, 0)[0].text for one in asked]
+    together = [d.text for d in engine.generate(asked, greedy, 0)]
+    assert together == [engine.generate([one], greedy, 0)[0].text for one in asked]
     assert len(set(together)) == 4
     again = Sampling(temperature=1.0, max_new_tokens=12)
-    assert [d.text for d in engine.draw(asked, again, 3)] == [d.text for d in engine.draw(asked, again, 3)]
+    assert [d.text for d in engine.generate(asked, again, 3)] == [d.text for d in engine.generate(asked, again, 3)]
 
 
 def test_pieces_are_whole_characters_and_add_up(engine, monkeypatch):

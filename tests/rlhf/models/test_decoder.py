@@ -28,14 +28,14 @@ def test_parts_and_steps_make_the_whole(name):
     mask[0, :2] = False
     places = (mask.long().cumsum(-1) - 1).clamp(min=0)
     with torch.no_grad():
-        whole = decoder.read(ids, mask, positions=places)
+        whole = decoder.forward(ids, mask, positions=places)
         below = decoder.forward_lower(ids, mask, positions=places, depth=3)
         assert not torch.allclose(below, decoder.forward_lower(ids, mask, positions=places, depth=2))
         assert_close(decoder.forward_upper(CachedHidden(3, below), ids, mask, positions=places)[mask], whole[mask], atol=1e-5, rtol=0)
 
         rows, kept = BatchKVCache(model.config, 6), torch.tensor([2, 0])
-        decoder.read(ids[:, :4], mask[:, :4], positions=places[:, :4], cache=rows.cache)
+        decoder.forward(ids[:, :4], mask[:, :4], positions=places[:, :4], cache=rows.cache)
         rows.select(kept)
         for t in (4, 5):
-            step = decoder.read(ids[kept, t : t + 1], mask[kept, : t + 1], positions=places[kept, t : t + 1], cache=rows.cache)
+            step = decoder.forward(ids[kept, t : t + 1], mask[kept, : t + 1], positions=places[kept, t : t + 1], cache=rows.cache)
             assert_close(step[:, 0], whole[kept, t], atol=1e-5, rtol=0)

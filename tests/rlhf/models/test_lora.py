@@ -62,7 +62,7 @@ def test_a_rollout_after_an_update_reads_the_new_weights(tiny_folder):
     with backbone.use_adapter("policy"):
         for _ in range(3):
             steps = list(stream(backbone, ids.tolist(), drawn, generator(torch.device("cpu"), 1), return_stats=True))
-            learned = backbone.decoder.read(ids, mask, positions=ids)
+            learned = backbone.decoder.forward(ids, mask, positions=ids)
             assert_close(steps[0].stats.hidden[0], learned[0, -1].detach(), rtol=0, atol=0)
             stats.append(steps[0].stats.hidden)
             learned.float().pow(2).sum().backward()

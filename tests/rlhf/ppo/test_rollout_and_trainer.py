@@ -73,7 +73,7 @@ def test_the_value_of_a_token_is_read_before_it_is_seen(tiny_folder):
 
 def test_taking_rows_leaves_out_columns_that_only_others_need(tiny_folder):
     rollout = taken(trainer(tiny_folder))
-    part = rollout.take(torch.tensor([2, 0]))
+    part = rollout.select(torch.tensor([2, 0]))
     assert part.prompts.shape == (2, 3)
     assert part.responses.shape[1] == rollout.mask[[2, 0]].sum(-1).max()
     assert part.prompts[part.prompt_mask].tolist() == [15, 5, 6, 7]
@@ -88,9 +88,9 @@ def test_reading_again_is_what_was_heard_on_the_way(tiny_folder, top_layers):
     tiny.favour(ppo.backbone, ppo.backbone.eos_id, 3.0)
     rollout = taken(ppo, 40)
     assert len(set(rollout.mask.sum(-1).tolist())) > 3 and not rollout.finished.all()
-    assert (rollout.below is None) == (top_layers == 0)
+    assert (rollout.cached is None) == (top_layers == 0)
     for rows in (torch.arange(40), torch.tensor([35, 2])):
-        part = rollout.take(rows)
+        part = rollout.select(rows)
         with ppo.backbone.use_adapter(POLICY):
             again = forward_logprobs(ppo.backbone, ppo.value_head, part, 0.7, entropy=True)
         for name in ("logprobs", "values", "entropy"):
@@ -489,7 +489,7 @@ def test_the_optimiser_and_its_defaults_are_those_of_the_implementation_details(
 
 def test_every_epoch_reads_every_row_once_in_an_order_of_its_own(tiny_folder, monkeypatch):
     taken_rows = []
-    real = Rollout.take
+    real = Rollout.select
 
     def spy(rollout, rows):
         taken_rows.append(rows.tolist())
@@ -497,7 +497,7 @@ def test_every_epoch_reads_every_row_once_in_an_order_of_its_own(tiny_folder, mo
 
     ppo = trainer(tiny_folder)
     rollout = taken(ppo)
-    monkeypatch.setattr(Rollout, "take", spy)
+    monkeypatch.setattr(Rollout, "select", spy)
     zeros = torch.zeros_like(rollout.logprobs)
     for ppo.step_done in (0, 1):
         ppo.update(rollout, zeros, zeros)

@@ -379,7 +379,7 @@ def test_ties_have_a_loss_and_no_accuracy(backbone, rule_pairs, tmp_path, monkey
         [inputs] = trainer.get_train_dataloader()
         assert_close(trainer.compute_loss(trainer.model, dict(inputs)), tensor(math.log(2)))
         # Scores that fall from the first row on: every chosen side lies before its rejected one.
-        trainer.reward_model.raw = lambda ids, mask, starts, known=None: -torch.arange(len(ids), dtype=torch.float32)[:, None]
+        trainer.reward_model.raw = lambda ids, mask, starts, cached=None: -torch.arange(len(ids), dtype=torch.float32)[:, None]
         trainer.compute_loss(trainer.model, dict(inputs))
         trainer.compute_loss(trainer.model, dict(inputs) | {"chosen": torch.where(inputs["pairs"] < 1, 15, 0)})
         trainer.compute_loss(trainer.model, dict(inputs) | {"pairs": torch.full((8,), 7)})

@@ -30,7 +30,7 @@ def test_one_reward_model_is_its_own_proxy_and_never_in_doubt():
     reward_shaper = RewardShaper(ByteReward(), length_penalty=9.0, missing_eos_score=-7.0)
     reward_shaper([[5], [6]], TWO)
     # What is watched is what the reward model says, whatever else is paid.
-    assert reward_shaper.figures == {"objective/proxy_scores": 0.75, "objective/disagreement": 0.0, "objective/conservative_scores": 0.75}
+    assert reward_shaper.metrics == {"objective/proxy_scores": 0.75, "objective/disagreement": 0.0, "objective/conservative_scores": 0.75}
 
 
 class ThreeHeads(RewardModel):
@@ -48,9 +48,9 @@ def test_an_ensemble_pays_its_mean_less_its_doubt(backbone):
     scores = reward_shaper([[5], [6]], TWO, lambda: ticks.append(1))
     # Means 2 and 1; standard deviations sqrt(2/3) = .8165 and sqrt(2) = 1.4142, and half of each is taken off.
     assert_close(scores, torch.tensor([2 - 0.408248, 1 - 0.707107]), atol=1e-5, rtol=0)
-    assert reward_shaper.figures["objective/proxy_scores"] == pytest.approx(1.5)
-    assert reward_shaper.figures["objective/disagreement"] == pytest.approx((0.816497 + 1.414214) / 2, abs=1e-5)
-    assert reward_shaper.figures["objective/conservative_scores"] == pytest.approx(1.5 - (0.816497 + 1.414214) / 2, abs=1e-5)
+    assert reward_shaper.metrics["objective/proxy_scores"] == pytest.approx(1.5)
+    assert reward_shaper.metrics["objective/disagreement"] == pytest.approx((0.816497 + 1.414214) / 2, abs=1e-5)
+    assert reward_shaper.metrics["objective/conservative_scores"] == pytest.approx(1.5 - (0.816497 + 1.414214) / 2, abs=1e-5)
     assert ticks == [1], "each row is read once"
 
 

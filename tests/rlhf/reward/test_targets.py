@@ -91,7 +91,7 @@ def test_three_ranked_are_three_pairs_or_two_picks():
 def test_a_batch_holds_any_of_the_picks():
     config = RewardConfig(rankings="plackett-luce")
     votes = targets.pair_targets([*ranking("a", "b"), *ranking("a", "b", "c", n=2)], config, seed=0)
-    part = votes.take(tensor([1, 2, 3]))
+    part = votes.select(tensor([1, 2, 3]))
     found = targets.loss(tensor([[log(2)], [log(4)], [log(2)]]), part, tensor([0.0]), config)
     assert_close(found, tensor(-log(4 / 7) - log(2 / 3)) / 2)
 
