@@ -301,7 +301,7 @@ def takes_event(event) -> bool:
 
 def keys_of_payloads() -> list[str]:
     """Everything that the modules of the judging pages look for in what a browser sends."""
-    folder = Path(feedback_ui.__file__).parent
+    folder = Path(feedback_ui.__file__).parent / "judging"
     code = "".join((folder / f"{name}.py").read_text() for name in ("compare", "history", "acts"))
     return sorted(set(re.findall(r"""(?:\.get\(|\w\[)"(\w+)"[\])]""", code)))
 

@@ -219,7 +219,7 @@ def test_gradio_checks_for_itself_behind_the_guard(site, elsewhere, monkeypatch)
     """The second wall: with the guard's look at bodies away, Gradio refuses what is not in the app's own folder."""
     from feedback_ui.server import access
 
-    monkeypatch.setattr(access.AccessMiddleware, "_look_at", lambda self, request, visitor, route, body: (body, []))
+    monkeypatch.setattr(access.AccessMiddleware, "_checked_body", lambda self, request, visitor, body: (body, []))
     before = {path for path in site.folder.rglob("*")}
     for path in (elsewhere / "secret.jsonl", "/dev/zero", "/etc/passwd", site.store.path.absolute()):
         reply = site.predict("lead", "import_file", [claim(str(path))])

@@ -118,9 +118,9 @@ ROUTES = {
 
 HANDLERS = {
     "visitor.visitor_line.show_visitor": ALL,
-    "leaderboard.LeaderboardPage.open": ALL,
-    "leaderboard.LeaderboardPage.include": LEAD_PAGE,
-    "leaderboard.LeaderboardPage.name": {A},
+    "leaderboard.page.LeaderboardPage.open": ALL,
+    "leaderboard.page.LeaderboardPage.include": LEAD_PAGE,
+    "leaderboard.page.LeaderboardPage.name": {A},
     "demo.DemoPage.refresh": ALL,
     "demo.DemoPage.begin": ALL,
     "demo.DemoPage.answer": ALL,
@@ -165,26 +165,26 @@ HANDLERS = {
     "lead.audit.AuditSection.open": LEAD_PAGE,
     "lead.audit.AuditSection.show_newer": LEAD_PAGE,
     "lead.audit.AuditSection.show_older": LEAD_PAGE,
-    "form.RoundForm.show_preset": {R},
-    "training.TrainingPage.open": {R},
-    "training.TrainingPage.follow": {R},
-    "training.TrainingPage.pick": {R},
-    "training.TrainingPage.start_round": {R},
-    "training.TrainingPage.cancel_round": {R},
-    "training.TrainingPage.resume_round": {R},
+    "training.form.RoundForm.show_preset": {R},
+    "training.page.TrainingPage.open": {R},
+    "training.page.TrainingPage.follow": {R},
+    "training.page.TrainingPage.pick": {R},
+    "training.page.TrainingPage.start_round": {R},
+    "training.page.TrainingPage.cancel_round": {R},
+    "training.page.TrainingPage.resume_round": {R},
     # Gradio's own: an example's text goes into its box, and a button stops what the same page began.
     "gradio.helpers.Examples.create.load_example": ALL,
     "gradio.cancel": ALL,
 }
 
 FUNCTIONS = {
-    "compare.build.next_comparison": {A},
-    "compare.build.judge": {A},
-    "compare.build.undo": {A},
-    "compare.build.renew": {A},
-    "history.build.past_judgments": {A},
-    "history.build.past_judgment": {A},
-    "history.build.correct": {A},
+    "judging.compare.build.next_comparison": {A},
+    "judging.compare.build.judge": {A},
+    "judging.compare.build.undo": {A},
+    "judging.compare.build.renew": {A},
+    "judging.history.build.past_judgments": {A},
+    "judging.history.build.past_judgment": {A},
+    "judging.history.build.correct": {A},
 }
 
 GRADIOS_OWN = {"gradio.helpers.Examples.create.load_example", "gradio.cancel"}
@@ -280,7 +280,7 @@ def test_who_gets_through_to_which_server_function(pages, visitors):
 @pytest.mark.slow
 def test_handlers_and_functions_ask_the_gate_themselves(pages, visitors, monkeypatch):
     """With the guard away: it stops nobody before the handlers, so that the walk above cannot see who asks."""
-    monkeypatch.setattr(access.AccessMiddleware, "_judge", lambda *_: (None, access.Route("GET", "")))
+    monkeypatch.setattr(access.AccessMiddleware, "_route_or_refusal", lambda *_: access.Route("GET", ""))
     client = visitors["nobody"]
     answers = {name: call(client, event) for name, event in handlers_of(pages.pages)}
     for name, block, attribute in functions_of(pages.pages):
