@@ -174,7 +174,7 @@ def test_readme_and_doctor_agree_on_memory_and_disk():
 def test_the_changelog_has_its_form():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert text.startswith("# Changelog") and "## [Unreleased]" in text
-    assert set(re.findall(r"^### (\w+)", text, flags=re.M)) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (\w+)", text, flags=re.M)) <= {"Upgrade", "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 def test_every_test_that_a_document_names_exists():
