@@ -36,7 +36,7 @@ class Clock:
     def __init__(self):
         self.seconds: dict[str, float] = {}
 
-    def tracker(self, owner: object, name: str, phase: str, *, when: Callable[..., bool] = lambda *_, **__: True) -> None:
+    def watch(self, owner: object, name: str, phase: str, *, when: Callable[..., bool] = lambda *_, **__: True) -> None:
         plain: Callable = getattr(owner, name)
 
         def timed(*args, **kwargs):
@@ -82,11 +82,11 @@ def step(top_layers: int, reward_layers: int) -> None:
     trainer = arranged(top_layers, reward_layers)
     backbone = trainer.backbone
     clock = Clock()
-    clock.tracker(ppo_trainer, "collect", "collect")
-    clock.tracker(trainer, "update", "update")
-    clock.tracker(RewardModel, "score", "scoring")
-    clock.tracker(rollout, "read", "scoring")
-    clock.tracker(backbone.decoder, "read", "prefill", when=lambda ids, *_, cache=None, **__: cache is not None and ids.shape[1] > 1)
+    clock.watch(ppo_trainer, "collect", "collect")
+    clock.watch(trainer, "update", "update")
+    clock.watch(RewardModel, "score", "scoring")
+    clock.watch(rollout, "forward_logprobs", "scoring")
+    clock.watch(backbone.decoder, "forward", "prefill", when=lambda ids, *_, cache=None, **__: cache is not None and ids.shape[1] > 1)
     start = time.perf_counter()
     trainer.step()
     seconds = clock.seconds
