@@ -58,6 +58,7 @@ def test_a_judgment_is_not_acknowledged_into_a_file_that_was_deleted(new_program
     assert compare.count() == 2
     page.reload()
     expect(page.get_by_test_id("trouble")).to_contain_text("nothing is saved any more")
+    expect(page.get_by_test_id("trouble")).to_be_visible()
     program.kill()
 
     # The policy server may have noticed as well, at the same moment.
