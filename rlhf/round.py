@@ -10,10 +10,10 @@ import json
 import logging
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from rlhf.analysis.validation import Validation
 from rlhf.config import RoundConfig
 from rlhf.data import demonstrations, pairs, reliability
 from rlhf.data.demonstrations import Demonstration
-from rlhf.evaluation import Answer
+from rlhf.evaluation import Answer, by_prompt
 from rlhf.generation.sampling import generator, sample
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import replace_folder
@@ -37,8 +37,9 @@ from rlhf.reward import targets
 from rlhf.reward.model import RewardModel
 from rlhf.reward.probe import Features, minimise
 from rlhf.reward.scoring import FunctionReward, RewardShaper, Scorer
-from rlhf.runs import plan, reward_function
+from rlhf.runs import plan, reward_function, typed_json
 from rlhf.runs.progress import Progress
+from rlhf.runs.results import BestOfN, Estimate, PairCounts, PolicyOutcome, RoundResult
 from rlhf.simulation.judges import LabelRule
 from storage.content import policies, prompts
 from storage.core.database import Database, DataFolder
@@ -47,6 +48,8 @@ from storage.judging import judgments
 from storage.project import runs
 
 log = logging.getLogger("rankloop.round")
+
+T = TypeVar("T")
 
 DECODE_COST = 5
 """A sampled token costs about as much as this many tokens of a forward pass alone."""
@@ -88,12 +91,18 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     )
     tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
     outcome = tune(store, config, backbone, scorer, snapshot, train, ideal_answers, run_dir, progress)
-    result = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress) | outcome
+    measured = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress)
     version = register(store, folder, run_id, config, backbone, progress)
 
-    seconds = progress.seconds()
-    result |= {"policy_version": version.name, "minutes": sum(seconds.values()) / 60, "peak_memory_gib": peak_memory_gib()}
-    runs.finish(store, run_id, "done", result=result)
+    result = replace(
+        measured,
+        stopped_by_kl=outcome.stopped_by_kl,
+        best_checkpoint=outcome.best_checkpoint,
+        policy_version=version.name,
+        minutes=sum(progress.seconds().values()) / 60,
+        peak_memory_gib=peak_memory_gib(),
+    )
+    runs.finish(store, run_id, "done", result=result.to_json())
     return version
 
 
@@ -112,7 +121,7 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Pa
         pairs.require(collected, config.reward.min_pairs)
         pairs.write_snapshot(collected, run_dir)
     frozen = pairs.read_snapshot(run_dir)
-    runs.set_snapshot(store, run_id, pairs.manifest(frozen))
+    runs.set_snapshot(store, run_id, pairs.manifest(frozen).to_json())
     return frozen
 
 
@@ -175,7 +184,7 @@ def answer_before(
         return [Answer(**row) for row in json.loads(file.read_text())]
     progress.stage("snapshot", answer_ticks(config, len(heldout)))
     before = answer_heldout(config, backbone, None, heldout, progress)
-    for prompt, answer in shown(config, heldout, before):
+    for prompt, answer in zip(heldout[: config.evaluation.shown_samples], shown(config, before), strict=True):
         runs.save_sample(store, run_id, prompt.id, before=answer.text)
     write_json_atomic(file, [asdict(a) for a in before])
     return before
@@ -203,7 +212,7 @@ def fit_reward(
     def on_features(features: Features) -> None:
         if runs.get(progress.store, progress.run_id).validation is None:
             result = validate_probe(progress.store, config, train_pairs, features, progress)
-            runs.set_validation(progress.store, progress.run_id, result.to_dict())
+            runs.set_validation(progress.store, progress.run_id, result.to_json())
 
     model = reward_model.fit(
         backbone,
@@ -263,13 +272,13 @@ def tune_by_trl(
     ideal_answers: list[Demonstration],
     run_dir: Path,
     progress: Progress,
-) -> dict[str, Any]:
+) -> PolicyOutcome:
     """DPO, RLOO, GRPO or SFT. These write no checkpoints: a resumed run restarts the stage, unless it had ended."""
     tuned = run_dir / "tuned"
     if tuned.is_dir():
         progress.skip(config.method)
         backbone.load_adapter(POLICY, tuned)
-        return {}
+        return PolicyOutcome()
     # Importing TRL's trainers takes seconds, and a round by PPO does not need them.
     from rlhf.trl_methods import tuning
 
@@ -291,7 +300,7 @@ def tune_by_trl(
     )
     with replace_folder(tuned) as folder:
         backbone.save_adapter(POLICY, folder)
-    return {}
+    return PolicyOutcome()
 
 
 def tune_by_ppo(
@@ -304,8 +313,8 @@ def tune_by_ppo(
     ideal_answers: list[Demonstration],
     run_dir: Path,
     progress: Progress,
-) -> dict[str, Any]:
-    """PPO on the training prompts, with a checkpoint after every step; returns the result's entries on how it ended."""
+) -> PolicyOutcome:
+    """PPO on the training prompts, with a checkpoint after every step; returns how it ended."""
     prompt_ids = [backbone.encode(p.messages) for p in train]
     trainer = PPO(
         backbone, scorer, prompt_ids, config.ppo, config.adapter, seed=config.seed, demonstrations=ptx.encode(backbone, ideal_answers)
@@ -322,7 +331,7 @@ def tune_by_ppo(
         progress.log(trainer.step_done, metrics)
         trainer.save(run_dir / "checkpoint")
     outcome = trainer.finish(progress.on_progress)
-    for name, value in outcome.items():
+    for name, value in typed_json.to_json(outcome).items():
         log.info("%s: %s", name, value)
     return outcome
 
@@ -338,7 +347,7 @@ def evaluate(
     heldout: list[Prompt],
     before: list[Answer],
     progress: Progress,
-) -> dict[str, Any]:
+) -> RoundResult:
     """The round's result, measured on held-out prompts."""
     rule = declared_rule(store, snapshot)
     heldout_pairs = pairs.of_split(snapshot, "heldout")
@@ -350,49 +359,77 @@ def evaluate(
     chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, on_batch_scored)
     after = answer_heldout(config, backbone, POLICY, heldout, progress)
 
-    prompt_ids = {p.id: backbone.encode(p.messages) for p in heldout}
     scores_before, scores_after = (
-        model.score([model.row(prompt_ids[a.prompt_id], a.ids) for a in answers], on_progress=on_batch_scored)
-        for answers in (before, after)
+        evaluation.answer_scores(backbone, model, heldout, answers, on_batch_scored) for answers in (before, after)
     )
-    by_score = {id(a): s for a, s in zip([*before, *after], [*scores_before.tolist(), *scores_after.tolist()], strict=True)}
+    kl = mean_kl(config, backbone, heldout, after, on_batch_scored)
+    save_samples(store, run_id, config, heldout, (before, scores_before), (after, scores_after))
+
+    result = RoundResult(
+        pairs=PairCounts(sum(p.split == "train" and not p.tie for p in snapshot), len(heldout_pairs)),
+        heldout_accuracy=evaluation.accuracy_on_votes(chosen, rejected),
+        win_rate_by_reward_model=evaluation.win_rate(by_prompt(after, scores_after), by_prompt(before, scores_before)),
+        kl=kl,
+    )
+    if rule is not None:
+        result = replace(
+            result,
+            rule=rule.name,
+            heldout_accuracy_on_rule=evaluation.accuracy_on_rule(heldout_pairs, chosen, rejected, rule),
+            win_rate=win_rate_by_rule(rule, after, before),
+        )
+    if config.reward_function is not None:
+        win_rate = win_rate_by(scorer, backbone, heldout, after, before, on_batch_scored)
+        result = replace(result, win_rate_by_reward_function=win_rate)
+    if config.evaluation.best_of and kl is not None:
+        beside = compare_best_of_n(config, backbone, model, scorer, rule, heldout, before, kl, progress.on_progress, on_batch_scored)
+        result = replace(result, best_of_n=beside)
+    return result
+
+
+def mean_kl(
+    config: RoundConfig, backbone: Backbone, heldout: list[Prompt], answers: list[Answer], on_progress: Callable[[], None]
+) -> float | None:
+    """KL of the policy to the base on its own answers, in nats per answer; None without answers."""
+    if not answers:
+        return None
+    prompt_ids = {p.id: backbone.encode(p.messages) for p in heldout}
     kl = sequence_kl(
         backbone,
-        [prompt_ids[a.prompt_id] for a in after],
-        [a.ids for a in after],
+        [prompt_ids[a.prompt_id] for a in answers],
+        [a.ids for a in answers],
         config.ppo.temperature,
         batch_size=config.ppo.minibatch_size,
-        on_progress=on_batch_scored,
+        on_progress=on_progress,
     )
-    for (prompt, base_answer), (_, tuned_answer) in zip(shown(config, heldout, before), shown(config, heldout, after), strict=True):
-        runs.save_sample(store, run_id, prompt.id, before=base_answer.text, score_before=by_score[id(base_answer)])
-        runs.set_sample_after(store, run_id, prompt.id, after=tuned_answer.text, score_after=by_score[id(tuned_answer)])
+    return float(kl.mean())
 
-    metrics = {
-        "heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected),
-        "win_rate_by_reward_model": evaluation.win_rate(after, before, lambda a: by_score[id(a)]),
-    }
-    if rule is not None:
-        metrics["heldout_accuracy_on_rule"] = evaluation.accuracy_on_rule(heldout_pairs, chosen, rejected, rule)
-        metrics["win_rate"] = evaluation.win_rate(after, before, lambda a: rule.score(a.text))
-    if config.reward_function is not None:
-        by_function = scores_by_id(scorer, prompt_ids, [*before, *after], on_batch_scored)
-        metrics["win_rate_by_reward_function"] = evaluation.win_rate(after, before, lambda a: by_function[id(a)])
-    return {
-        "rule": rule.name if rule else None,
-        **({"kl": float(kl.mean())} if after else {}),
-        "pairs": {"train": sum(p.split == "train" and not p.tie for p in snapshot), "heldout": len(heldout_pairs)},
-        **{name: e.to_dict() for name, e in metrics.items() if e is not None},
-        **(
-            {
-                "best_of_n": compare_best_of_n(
-                    config, backbone, model, scorer, rule, heldout, before, float(kl.mean()), progress.on_progress, on_batch_scored
-                )
-            }
-            if config.evaluation.best_of and after
-            else {}
-        ),
-    }
+
+def save_samples(
+    store: Database,
+    run_id: str,
+    config: RoundConfig,
+    heldout: list[Prompt],
+    before: tuple[list[Answer], list[float]],
+    after: tuple[list[Answer], list[float]],
+) -> None:
+    """Writes the answers that the run's page shows, each list with its scores."""
+    columns = [shown(config, column) for column in (*before, *after)]
+    for prompt, base, base_score, tuned, tuned_score in zip(heldout[: config.evaluation.shown_samples], *columns, strict=True):
+        runs.save_sample(store, run_id, prompt.id, before=base.text, score_before=base_score)
+        runs.set_sample_after(store, run_id, prompt.id, after=tuned.text, score_after=tuned_score)
+
+
+def win_rate_by_rule(rule: LabelRule, tuned: list[Answer], base: list[Answer]) -> Estimate | None:
+    return evaluation.win_rate(*(by_prompt(answers, [rule.score(a.text) for a in answers]) for answers in (tuned, base)))
+
+
+def win_rate_by(
+    scorer: Scorer, backbone: Backbone, heldout: list[Prompt], tuned: list[Answer], base: list[Answer], on_progress: Callable[[], None]
+) -> Estimate | None:
+    """Win rate under a scorer, which scores the answers of both in one call."""
+    scores = evaluation.answer_scores(backbone, scorer, heldout, [*base, *tuned], on_progress)
+    return evaluation.win_rate(by_prompt(tuned, scores[len(base) :]), by_prompt(base, scores[: len(base)]))
 
 
 def compare_best_of_n(
@@ -406,34 +443,26 @@ def compare_best_of_n(
     kl: float,
     on_progress: Callable[[], None],
     on_batch_scored: Callable[[], None],
-) -> dict[str, Any]:
+) -> BestOfN:
     """Best-of-n answers of the base at the policy's KL, under the same two measures as the policy."""
     reward_shaper = RewardShaper(scorer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
-    chosen, result = evaluation.best_of_n(
+    chosen, beside = evaluation.best_of_n(
         backbone,
         reward_shaper,
         heldout,
         evaluation_sampling(config),
         kl=kl,
-        most=config.evaluation.best_of,
+        max_n=config.evaluation.best_of,
         per_prompt=config.evaluation.completions_per_prompt,
         seed=config.seed + 3,
         on_progress=on_progress,
         on_batch_scored=on_batch_scored,
     )
-    by_score = scores_by_id(model, {p.id: backbone.encode(p.messages) for p in heldout}, [*before, *chosen], on_batch_scored)
-    metrics = {"win_rate_by_reward_model": evaluation.win_rate(chosen, before, lambda a: by_score[id(a)])}
-    if rule is not None:
-        metrics["win_rate"] = evaluation.win_rate(chosen, before, lambda a: rule.score(a.text))
-    return result | {name: e.to_dict() for name, e in metrics.items() if e is not None}
-
-
-def scores_by_id(
-    scorer: Scorer, prompt_ids: Mapping[int, list[int]], answers: list[Answer], on_batch_scored: Callable[[], None]
-) -> dict[int, float]:
-    """Each answer's score, by the `id()` of the answer."""
-    scores = scorer.score([scorer.row(prompt_ids[a.prompt_id], a.ids) for a in answers], on_progress=on_batch_scored)
-    return {id(a): s for a, s in zip(answers, scores.tolist(), strict=True)}
+    return replace(
+        beside,
+        win_rate=None if rule is None else win_rate_by_rule(rule, chosen, before),
+        win_rate_by_reward_model=win_rate_by(model, backbone, heldout, chosen, before, on_batch_scored),
+    )
 
 
 def register(
@@ -494,10 +523,9 @@ def evaluate_ticks(config: RoundConfig, n_heldout: int, n_pairs: int) -> int:
     return answer_ticks(config, n_heldout) * (1 + best_of) + batches * BATCH_READ
 
 
-def shown(config: RoundConfig, heldout: list[Prompt], answers: list[Answer]) -> list[tuple[Prompt, Answer]]:
-    """The first answer to each prompt that the run's page shows."""
-    step = config.evaluation.completions_per_prompt
-    return list(zip(heldout, answers[::step], strict=True))[: config.evaluation.shown_samples]
+def shown(config: RoundConfig, of_answers: list[T]) -> list[T]:
+    """What belongs to the answers that the run's page shows: the first answer to each of the first prompts."""
+    return of_answers[:: config.evaluation.completions_per_prompt][: config.evaluation.shown_samples]
 
 
 def ppo_sampling(config: RoundConfig) -> Sampling:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.trust_view import more_would_help
-from rlhf.analysis.validation import at
+from rlhf.analysis.validation import Validation, at
 from storage.core.records import Metric
 
 # Visible on light and dark pages: figures are made on the server, which does not know the page's mode. Text needs more contrast
@@ -113,25 +113,24 @@ def score_over_kl(words: Translator, metrics: Sequence[Metric]) -> go.Figure:
     return plot
 
 
-def learning_curve(words: Translator, validation: Mapping[str, Any] | None) -> go.Figure:
+def learning_curve(words: Translator, validation: Validation | None) -> go.Figure:
     """Accuracy over the number of judgments; extrapolated as a dashed line only if the gain is significant."""
-    validation = validation or {}
-    curve = validation.get("curve") or {}
-    points = curve.get("points", ())
+    curve = validation and validation.curve
+    points = curve.points if curve else ()
     traces = [
         go.Scatter(
-            x=[p["judgments"] for p in points], y=[p["accuracy"] for p in points], mode="markers",
+            x=[p.judgments for p in points], y=[p.accuracy for p in points], mode="markers",
             marker={"size": 6, "color": LINE},
-            error_y=_error_bars([p["accuracy"] for p in points], [p["low"] for p in points], [p["high"] for p in points]),
+            error_y=_error_bars([p.accuracy for p in points], [p.low for p in points], [p.high for p in points]),
             hovertemplate=f"%{{x:.0f}} {words('chart.judgments')}<br>%{{y:.1%}}<extra></extra>",
         )
     ]  # fmt: skip
-    if more_would_help(curve):
-        now, more = validation["judgments"], curve["more"]
-        reach, half = np.array([curve["reach"]]), np.array([curve["half"]])
-        for ends, dash in (((points[0]["judgments"], now), "solid"), ((now, now + more), "dash")):
-            x = np.linspace(*ends, 40)
-            y = np.concatenate([at(judgments, reach, half) for judgments in x])
+    if validation and curve and more_would_help(curve):
+        now, more = validation.judgments, curve.additional_judgments
+        asymptote, half_saturation = np.array([curve.asymptote]), np.array([curve.half_saturation])
+        for start, end, dash in ((points[0].judgments, now, "solid"), (now, now + more, "dash")):
+            x = np.linspace(start, end, 40)
+            y = np.concatenate([at(judgments, asymptote, half_saturation) for judgments in x])
             traces.append(go.Scatter(x=x, y=y, mode="lines", line={"color": LINE, "width": 2, "dash": dash}, hoverinfo="skip"))
     name = "learning_curve"
     plot = _framed(words, name, traces, x_title=words("chart.judgments"), empty=not points, uirevision=name)
@@ -142,21 +141,22 @@ def learning_curve(words: Translator, validation: Mapping[str, Any] | None) -> g
     return plot
 
 
-def reliability(words: Translator, validation: Mapping[str, Any] | None) -> go.Figure:
+def reliability(words: Translator, validation: Validation | None) -> go.Figure:
     """Reliability diagram: the probe's accuracy by its confidence; a calibrated probe lies on the diagonal."""
-    bins = [b for b in ((validation or {}).get("calibration") or {}).get("bins", ()) if b["pairs"]]
-    most = max((b["pairs"] for b in bins), default=1)
+    calibration = validation and validation.calibration
+    bins = [b for b in (calibration.bins if calibration else ()) if b.pairs]
+    most = max((b.pairs for b in bins), default=1)
     diagonal = go.Scatter(x=[0.5, 1], y=[0.5, 1], mode="lines", line={"color": TEXT, "width": 1, "dash": "dot"}, hoverinfo="skip")
-    sizes = [5 + 11 * sqrt(b["pairs"] / most) for b in bins]
+    sizes = [5 + 11 * sqrt(b.pairs / most) for b in bins]
     dots = go.Scatter(
-        x=[b["confidence"] for b in bins], y=[b["accuracy"] for b in bins], customdata=[b["pairs"] for b in bins],
+        x=[b.confidence for b in bins], y=[b.accuracy for b in bins], customdata=[b.pairs for b in bins],
         mode="lines+markers", line={"color": LINE, "width": 1}, marker={"color": LINE, "size": sizes, "line": {"width": 0}},
         hovertemplate=f"%{{customdata}} {words('chart.pairs')}<br>{words('chart.sure')} %{{x:.0%}}"
         f"<br>{words('chart.right')} %{{y:.0%}}<extra></extra>",
     )  # fmt: skip
     plot = _framed(words, "reliability", [diagonal, dots], x_title=words("chart.sure"), empty=not bins, uirevision="reliability")
     plot.update_xaxes(tickformat=".0%", range=[0.48, 1.02])
-    plot.update_yaxes(tickformat=".0%", range=[min([0.45, *(b["accuracy"] - 0.05 for b in bins)]), 1.05])
+    plot.update_yaxes(tickformat=".0%", range=[min([0.45, *(b.accuracy - 0.05 for b in bins if b.accuracy is not None)]), 1.05])
     plot.update_layout(hovermode="closest")
     return plot
 

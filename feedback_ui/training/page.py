@@ -21,6 +21,7 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, rounds_table, run_view, trust_view
 from feedback_ui.training.form import RoundForm, as_on_the_page
+from rlhf.analysis import validation
 from rlhf.analysis.run_table import MISREAD
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
@@ -247,13 +248,13 @@ class TrainingPage:
         card = trust_view.card(words, run)
         people = {annotator.id: annotator for annotator in annotators.all_annotators(self.store)}
         judged = {comparison.id: comparison for comparison in comparisons.many(self.store, trust_view.compared(run))}
-        measured = bool(run.validation and run.validation["accuracy"])
+        found = validation.of_run(run)
         return {
             self.trust: gr.Column(visible=bool(card)),
             self.trust_card: card,
-            self.trust_row: gr.Row(visible=measured),
+            self.trust_row: gr.Row(visible=found is not None and found.accuracy is not None),
             self.trust_details: trust_view.details(words, run, people, judged),
-            **{self.trust_plots[name]: draw(words, run.validation) for name, draw in TRUST_CHARTS.items()},
+            **{self.trust_plots[name]: draw(words, found) for name, draw in TRUST_CHARTS.items()},
         }
 
     def _drawn(self, run: Run) -> ShownState:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -40,6 +39,7 @@ from rlhf.ppo.rollout import POLICY, Rollout, collect, forward_logprobs
 from rlhf.ppo.value_head import HiddenRecorder, ValueHead, init_from_returns
 from rlhf.reward.model import TokenizedExample
 from rlhf.reward.scoring import RewardShaper, Scorer
+from rlhf.runs.results import PolicyOutcome
 from rlhf.safe_files import ModelError
 from storage.core.records import Sampling
 
@@ -240,15 +240,15 @@ class PPO:
         }
         return [orders[i // n][i % n] for i in wanted]
 
-    def finish(self, on_progress: ProgressCallback = lambda: None) -> dict[str, Any]:
-        """Restores the policy to keep; returns the result's entries about it."""
+    def finish(self, on_progress: ProgressCallback = lambda: None) -> PolicyOutcome:
+        """Restores the policy to keep; returns how training ended."""
         stopped = self.tracker.stopped_by_kl()
         if not self.tracker.keep_best:
-            return stopped
+            return PolicyOutcome(stopped)
         if not stopped:
             # The policy after the last update has no metrics yet.
             self.experience(on_progress)
-        return stopped | {"kept": self.tracker.restore(self.policy)}
+        return PolicyOutcome(stopped, self.tracker.restore(self.policy))
 
     # Checkpoints.
 

@@ -82,15 +82,15 @@ def train(
     n_prompts = config.steps * config.batch_size // config.size
     dataset = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-n_prompts // len(prompts)))[:n_prompts]]
 
-    # TRL makes metric names of this function's name, and they are stored: it must stay.
-    def paid(prompts: list[list[Message]], completion_ids: list[list[int]], **unused: Any) -> list[float]:
+    # TRL makes metric names of this function's name (`rewards/score/mean`), and they are stored: it must stay.
+    def score(prompts: list[list[Message]], completion_ids: list[list[int]], **unused: Any) -> list[float]:
         sequences = [GeneratedSequence(ids, "stop" if ids[-1] == backbone.eos_id else "length") for ids in completion_ids]
         return scorer([backbone.encode(prompt) for prompt in prompts], sequences, on_progress).tolist()
 
     def make(policy: Policy, callback: TrainerCallback) -> Trainer:
         trainer = trainer_class(
             model=policy,
-            reward_funcs=paid,
+            reward_funcs=score,
             args=training_args,
             train_dataset=Dataset.from_list(dataset),
             processing_class=copy.deepcopy(backbone.tokenizer),
