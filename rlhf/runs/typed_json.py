@@ -7,7 +7,7 @@ Fields that a record does not have are ignored, so that an older version reads w
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,9 +42,11 @@ def from_json(record_type: type[T], value: Mapping[str, Any]) -> T:
     Raises:
         UnreadableRecord: a field is missing, or a value is of another type, NaN or infinite.
     """
+    # mypy does not take a type for hashable.
+    key: Any = record_type
     try:
         encoded = json.dumps(value, allow_nan=False)
-        record: T = _adapter(record_type).validate_json(encoded, strict=True)
+        record: T = _adapter(key).validate_json(encoded, strict=True)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']}" for fault in error.errors(include_input=False)]
         more = f"; and {len(faults) - TOLD} more" if len(faults) > TOLD else ""
@@ -55,5 +57,5 @@ def from_json(record_type: type[T], value: Mapping[str, Any]) -> T:
 
 
 @cache
-def _adapter(record_type: Hashable) -> TypeAdapter[Any]:
+def _adapter(record_type: Any) -> TypeAdapter[Any]:
     return TypeAdapter(record_type)

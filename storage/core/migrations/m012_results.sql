@@ -1,41 +1,14 @@
--- Results, validations and metrics of runs under the field's names. Values stay as they are, to the last digit: `->` copies their text.
--- What is no JSON object stays too; the pages say that it cannot be read.
+-- Keys of stored results and validations, and one metric's name, under the field's terms. Only keys are replaced in the text, so that
+-- every number keeps its last digit: a key is the only place where a quoted word is followed by a colon.
 
-UPDATE runs SET result = json_set(
-    json_remove(result, '$.kept'),
-    '$.best_checkpoint', json_set(
-        json_remove(result -> '$.kept', '$.of', '$.score'),
-        '$.steps', result -> '$.kept.of',
-        '$.conservative_score', result -> '$.kept.score'
-    )
-)
-WHERE CASE WHEN json_valid(result) THEN json_type(result, '$.kept') = 'object' END;
+UPDATE runs SET result = replace(replace(replace(replace(replace(json(result),
+    '"kept":', '"best_checkpoint":'), '"of":', '"steps":'), '"score":', '"conservative_score":'),
+    '"most":', '"max_n":'), '"beyond_most":', '"beyond_max_n":')
+WHERE json_valid(result);
 
-UPDATE runs SET result = json_set(
-    json_remove(result, '$.best_of_n.most', '$.best_of_n.beyond_most'),
-    '$.best_of_n.max_n', result -> '$.best_of_n.most',
-    '$.best_of_n.beyond_max_n', result -> '$.best_of_n.beyond_most'
-)
-WHERE CASE WHEN json_valid(result) THEN json_type(result, '$.best_of_n.most') IS NOT NULL END;
-
-UPDATE runs SET validation = json_set(
-    json_remove(validation, '$.surprises'),
-    '$.high_loss_judgments', validation -> '$.surprises'
-)
-WHERE CASE WHEN json_valid(validation) THEN json_type(validation, '$.surprises') IS NOT NULL END;
-
-UPDATE runs SET validation = json_set(
-    json_remove(validation, '$.calibration.by_chance'),
-    '$.calibration.ece_by_chance', validation -> '$.calibration.by_chance'
-)
-WHERE CASE WHEN json_valid(validation) THEN json_type(validation, '$.calibration.by_chance') IS NOT NULL END;
-
-UPDATE runs SET validation = json_set(
-    json_remove(validation, '$.curve.reach', '$.curve.half', '$.curve.more'),
-    '$.curve.asymptote', validation -> '$.curve.reach',
-    '$.curve.half_saturation', validation -> '$.curve.half',
-    '$.curve.additional_judgments', validation -> '$.curve.more'
-)
-WHERE CASE WHEN json_valid(validation) THEN json_type(validation, '$.curve.more') IS NOT NULL END;
+UPDATE runs SET validation = replace(replace(replace(replace(replace(json(validation),
+    '"surprises":', '"high_loss_judgments":'), '"by_chance":', '"ece_by_chance":'), '"reach":', '"asymptote":'),
+    '"half":', '"half_saturation":'), '"more":', '"additional_judgments":')
+WHERE json_valid(validation);
 
 UPDATE OR REPLACE metrics SET name = replace(name, '/rewards/paid/', '/rewards/score/') WHERE instr(name, '/rewards/paid/');

@@ -16,6 +16,7 @@ from rlhf.analysis.validation import (
     FOLDS,
     FRACTIONS,
     REPEATS,
+    Validation,
     at,
     calibration,
     grouped_folds,
@@ -260,7 +261,7 @@ def test_the_law_that_is_fitted_misses_the_points_least():
 def test_what_more_judgments_would_buy_is_said_where_it_is_known():
     difference, prompt = world(600, 150, 200, seed=0, strength=4)
     found = validate(difference, origins(prompt), mean_of(difference), seed=0).curve
-    assert found.more == 200 and 0 < found.gain.low < found.gain.value < found.gain.high
+    assert found.additional_judgments == 200 and 0 < found.gain.low < found.gain.value < found.gain.high
     # The same taste with 200 more pairs, on many fresh ones.
     more, other = [], []
     for seed in range(5):

@@ -253,6 +253,27 @@ def fill_m008(db):
     put(db, "given_back", "presentation_id ticket at", (9, 3, at(63)))
 
 
+def fill_m009(db):
+    """What a round and the validation of its reward model were under their old names, with a metric of RLOO."""
+    db.conn.execute("UPDATE runs SET result = ?, validation = ? WHERE id = 'round-1'", [OLD_RESULT, OLD_VALIDATION])
+    put(db, "metrics", "run_id name step value", ("round-1", "rloo/rewards/paid/mean", 1, 0.25), ("round-1", "rloo/reward_std", 1, 0.5))
+    # A row that is not as rankloop writes it.
+    db.conn.execute("UPDATE runs SET result = '{', validation = '[1]' WHERE id = 'round-2'")
+
+
+OLD_RESULT = (
+    '{"rule": "kept\\": of", "kl": 2.2094666957855225, '
+    '"kept": {"step": 5, "of": 6, "score": 1.1017720699310303, "kl": 17.379667282104492}, '
+    '"best_of_n": {"n": 3, "kl": 0.43194562200144315, "policy_kl": 15.711289405822754, "most": 3, "beyond_most": true, '
+    '"win_rate": {"value": 0.5535714285714286, "low": 0.375, "high": 0.75, "cases": 7}}}'
+)
+OLD_VALIDATION = (
+    '{"pairs": 40, "accuracy": null, "calibration": {"ece": 0.02709316692179157, "by_chance": 0.09527498510360975}, '
+    '"curve": {"points": [], "reach": 0.2, "half": 123.45678901234567, "more": 200, "gain": null}, '
+    '"by_kind": [{"kind": "more"}], "surprises": [{"judgment_id": 31, "probability": 0.004}]}'
+)
+
+
 FILLS = {
     "m001_loop": fill_m001,
     "m002_people": fill_m002,
@@ -262,6 +283,7 @@ FILLS = {
     "m006_audit": fill_m006,
     "m007_validation": fill_m007,
     "m008_blindness": fill_m008,
+    "m009_sign_in": fill_m009,
 }
 
 
@@ -638,6 +660,32 @@ def test_m009_counts_wrong_passwords_by_where_they_came_from(step):
     assert_dropped_nothing(done)
     # From nowhere that is known: they count against every address together.
     assert done.rows("SELECT name, origin FROM sign_in_failures ORDER BY id")[-2:] == [("ann", ""), ("nobody", "")]
+
+
+def test_m012_gives_results_the_fields_names_and_keeps_every_digit(step):
+    done = step("m012_results")
+    assert_kept(done, "runs.result", "runs.validation", "metrics.name")
+    assert_dropped_nothing(done)
+    assert done.added("columns") == set()
+    result, validation = done.rows("SELECT result, validation FROM runs WHERE id = 'round-1'")[0]
+    assert json.loads(result) == {
+        "rule": 'kept": of',
+        "kl": 2.2094666957855225,
+        "best_checkpoint": {"step": 5, "steps": 6, "conservative_score": 1.1017720699310303, "kl": 17.379667282104492},
+        "best_of_n": {
+            "n": 3, "kl": 0.43194562200144315, "policy_kl": 15.711289405822754, "max_n": 3, "beyond_max_n": True,
+            "win_rate": {"value": 0.5535714285714286, "low": 0.375, "high": 0.75, "cases": 7},
+        },
+    }  # fmt: skip
+    assert json.loads(validation) == {
+        "pairs": 40, "accuracy": None, "calibration": {"ece": 0.02709316692179157, "ece_by_chance": 0.09527498510360975},
+        "curve": {"points": [], "asymptote": 0.2, "half_saturation": 123.45678901234567, "additional_judgments": 200, "gain": None},
+        "by_kind": [{"kind": "more"}], "high_loss_judgments": [{"judgment_id": 31, "probability": 0.004}],
+    }  # fmt: skip
+    assert done.rows("SELECT result, validation FROM runs WHERE id = 'round-2'") == [("{", "[1]")]
+    assert done.rows("SELECT name, value FROM metrics WHERE name LIKE 'rloo/%' ORDER BY name") == [
+        ("rloo/reward_std", 0.5), ("rloo/rewards/score/mean", 0.25),
+    ]  # fmt: skip
 
 
 # ---- a whole data folder of version 0.1.0, opened by this one
