@@ -5,7 +5,7 @@ Measured on held-out prompts, which no training used. Statistics are scipy's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from rlhf.ppo.checkpoint_selection import best_of_n_kl, n_at_kl
 from rlhf.reward.model import RewardModel
 from rlhf.reward.scoring import ScoreFunction, Scorer
 from rlhf.runs.results import BestOfN, Estimate
+from rlhf.runs.work import DECODE_COST, NO_PROGRESS, Work
 from rlhf.simulation.judges import LabelRule
 from storage.core.records import Prompt, Sampling
 
@@ -64,7 +65,7 @@ def mean_by_prompt(values: ValuesByPrompt, *, seed: int = 0) -> Estimate | None:
 
 
 def pair_scores(
-    backbone: Backbone, model: RewardModel, pairs: Sequence[PreferencePair], on_progress: Callable[[], None] = lambda: None
+    backbone: Backbone, model: RewardModel, pairs: Sequence[PreferencePair], on_progress: Work = NO_PROGRESS
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The reward model's scores of the chosen and of the rejected answers."""
     rows = [
@@ -102,21 +103,22 @@ def answers(
     *,
     per_prompt: int,
     seed: int,
-    on_progress: Callable[[], None] = lambda: None,
+    on_progress: Work = NO_PROGRESS,
 ) -> list[Answer]:
     """`per_prompt` answers to each prompt, with one adapter or the base alone, in the order of the prompts."""
     repeated = [p for p in prompts for _ in range(per_prompt)]
     sequences: list[GeneratedSequence] = []
+    on_progress.total(len(repeated))
     with backbone.use_adapter(adapter):
         for start in range(0, len(repeated), BATCH_SIZE):
             batch = repeated[start : start + BATCH_SIZE]
             rng = generator(backbone.device, seed, start)
-            sequences += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, on_progress)
+            sequences += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, on_progress.part(len(batch)))
     return [Answer(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(repeated, sequences, strict=True)]
 
 
 def answer_scores(
-    backbone: Backbone, scorer: Scorer, prompts: Sequence[Prompt], answers: Sequence[Answer], on_progress: Callable[[], None] = lambda: None
+    backbone: Backbone, scorer: Scorer, prompts: Sequence[Prompt], answers: Sequence[Answer], on_progress: Work = NO_PROGRESS
 ) -> list[float]:
     """The scorer's score of each answer, in their order."""
     prompt_ids = {p.id: backbone.encode(p.messages) for p in prompts}
@@ -140,19 +142,21 @@ def best_of_n(
     max_n: int,
     per_prompt: int,
     seed: int,
-    on_progress: Callable[[], None] = lambda: None,
-    on_batch_scored: Callable[[], None] = lambda: None,
+    on_progress: Work = NO_PROGRESS,
 ) -> tuple[list[Answer], BestOfN]:
     """Best-of-n answers of the base, with the n whose KL is nearest to a given one: the same distance, without training.
 
     Selected by the scores that PPO was trained on (Gao 2023, section 2). Also returns n and its KL, without win rates.
-    `on_progress` is called once per sampled position, `on_batch_scored` per batch.
     """
     n = n_at_kl(kl, max_n)
-    candidates = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, on_progress=on_progress)
+    # The caller reckons with the most that this may take.
+    on_progress.total(max_n)
+    on_progress(max_n - n)
+    on_progress.total(DECODE_COST + 1)
+    candidates = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, on_progress=on_progress.part(DECODE_COST))
     prompt_ids = {p.id: backbone.encode(p.messages) for p in prompts}
     sequences = [GeneratedSequence(a.ids, a.finish_reason) for a in candidates]
-    scores = scorer([prompt_ids[a.prompt_id] for a in candidates], sequences, on_batch_scored)
+    scores = scorer([prompt_ids[a.prompt_id] for a in candidates], sequences, on_progress.part(1))
     beside = BestOfN(n, best_of_n_kl(n), policy_kl=kl, max_n=max_n, beyond_max_n=kl > best_of_n_kl(max_n))
     return best_of(candidates, n, scores.tolist()), beside
 

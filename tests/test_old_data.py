@@ -320,7 +320,7 @@ def test_every_part_of_a_page_about_a_run_is_drawn(old, name, language):
         assert bool(part(words, run)) == bool(run.validation)
     of_run = (*charts.REWARD_CHARTS, *charts.POLICY_CHARTS[run_view.method(run)])
     drawn = [chart for chart in of_run if any(len(trace.y or ()) for trace in charts.figure(words, chart, metrics).data)]
-    assert len(drawn) >= EXPECTED["charts_drawn"][run.id], [chart.metric for chart in drawn]
+    assert len(drawn) >= EXPECTED["charts_drawn"][run.id], [chart.metric.name for chart in drawn]
     charts.score_over_kl(words, metrics)
     charts.learning_curve(words, validation.of_run(run))
     charts.reliability(words, validation.of_run(run))

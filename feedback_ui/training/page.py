@@ -227,7 +227,7 @@ class TrainingPage:
 
         def section(of: Sequence[charts.Chart], to_come: bool) -> gr.Column:
             """A section with data, or with empty axes for metrics that are still to come; hidden if none will come."""
-            return gr.Column(visible=(to_come and run_view.is_active(run)) or any(chart.metric in logged for chart in of))
+            return gr.Column(visible=(to_come and run_view.is_active(run)) or any(chart.metric.name in logged for chart in of))
 
         return {
             self.reward_section: section(charts.REWARD_CHARTS, run_view.tunes_reward(run)),

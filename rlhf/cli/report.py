@@ -8,6 +8,7 @@ from typing import Any
 from rlhf.analysis import run_table, validation
 from rlhf.data import pairs
 from rlhf.runs import results
+from rlhf.runs.metric_table import TIME
 from rlhf.runs.results import Estimate, RoundResult
 from rlhf.safe_output import one_line
 from storage.core.records import Metric, Run
@@ -19,7 +20,7 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
     """The metrics of a finished run, one a line, with 95% intervals."""
     result, snapshot = results.of_run(run), pairs.manifest_of_run(run)
     rule = f"the rule {result.rule!r}" if result.rule else "the rule"
-    seconds = {m.name.removeprefix("time/"): m.value for m in metrics if m.name.startswith("time/")}
+    seconds = {m.name.removeprefix(TIME): m.value for m in metrics if m.name.startswith(TIME)}
     stages = ", ".join(f"{stage} {spent / 60:.1f}" for stage, spent in seconds.items())
     rows = [
         ("run", f"{run.id} ({run.status})"),

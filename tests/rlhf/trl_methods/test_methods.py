@@ -20,6 +20,7 @@ from rlhf.ppo.rollout import POLICY
 from rlhf.runs import plan, progress
 from rlhf.runs.jobs import Jobs
 from rlhf.runs.progress import Cancelled
+from rlhf.runs.work import NO_PROGRESS
 from rlhf.trl_methods import dpo, rloo_grpo, sft
 from rlhf.trl_methods.trl_policy import Policy
 from rlhf.worker import work
@@ -144,7 +145,7 @@ def test_dpo_starts_at_log_2_and_comes_to_prefer_what_was_chosen(backbone, tmp_p
     start = [logprob(backbone, POLICY, PAIRS[0].prompt, text) for text in ("aaaa", "zzzz")]
     config = DPOConfig(epochs=4, batch_size=2, learning_rate=2e-2, beta=0.5)
     dpo.train(
-        backbone, PAIRS, config, seed=0, scratch=tmp_path, on_progress=lambda: None, log=lambda step, logged: seen.update({step: logged})
+        backbone, PAIRS, config, seed=0, scratch=tmp_path, on_progress=NO_PROGRESS, log=lambda step, logged: seen.update({step: logged})
     )
     assert sorted(seen) == list(range(1, 9)) and plan.updates(replace(RoundConfig(method="dpo"), dpo=config), 4, 0) == 8
     if kind != "prompt":
@@ -162,7 +163,7 @@ def test_dpo_draws_a_pair_as_often_as_it_weighs(policy, tmp_path, monkeypatch):
 
     def draws(*weights):
         pairs = [replace(PAIRS[i % len(PAIRS)], weight=weight) for i, weight in enumerate(weights)]
-        dpo.train(policy, pairs, DPOConfig(), seed=0, scratch=tmp_path, on_progress=lambda: None, log=lambda *_: None)
+        dpo.train(policy, pairs, DPOConfig(), seed=0, scratch=tmp_path, on_progress=NO_PROGRESS, log=lambda *_: None)
         return drawn[-1]
 
     assert sorted(draws(0.5, 0.5, 0.5)) == [0, 1, 2], "of equal weight, each once"
@@ -184,7 +185,7 @@ def test_dpos_log_ratios_are_to_the_base(policy, tmp_path, tiny_folder):
         DPOConfig(epochs=1, batch_size=1, beta=0.3),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda _, logged: seen.append(logged),
     )
     assert seen[0]["rewards/chosen"] == pytest.approx(0.3 * (now - float(reference)), abs=1e-3)
@@ -205,7 +206,7 @@ def test_sft_learns_the_answer_and_its_end_but_not_the_prompt(policy, tmp_path):
         SFTConfig(epochs=8, batch_size=1, learning_rate=2e-2),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda _, logged: seen.append(logged),
     )
     assert seen[0]["loss"] == pytest.approx(-before / 5, abs=1e-3), "the mean over four letters and the end"
@@ -224,7 +225,7 @@ def by_group(backbone, method, config, tmp_path, *, scorer, prompts=(user("Hi?")
         Sampling(0.7, max_new_tokens=6),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda step, logged: seen.update({step: logged}),
     )
     return seen
