@@ -19,7 +19,7 @@ from storage.project.settings import change
 
 
 def rows_of(store):
-    """Every row of every table that an export holds, with the sequence behind the tickets."""
+    """Every row of every table that an export holds, with the sequence behind the positions of the queue."""
     tables = [r[0] for r in store.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
     kept = set(tables) - {"accounts", "sessions", "sign_in_failures", "_sqlite_migrations"}
     return {table: sorted((tuple(row) for row in store.rows(f'SELECT * FROM "{table}"')), key=repr) for table in kept}
@@ -68,7 +68,7 @@ def test_the_same_rows_in_every_table(full, other, tmp_path):
     assert rows_of(other) == rows_of(full)
     assert schema_of(other) == schema == schema_of(full)
     found = {table for table, rows in rows_of(other).items() if rows}
-    assert {"judgments", "leases", "line", "line_places", "sqlite_sequence", "exclusions", "aspect_ratings", "ideal_answers"} <= found
+    assert {"judgments", "leases", "queue", "queue_cursors", "sqlite_sequence", "exclusions", "aspect_ratings", "ideal_answers"} <= found
 
 
 def test_the_copy_goes_on_as_the_first_would(full, other, tmp_path):
@@ -76,8 +76,8 @@ def test_the_copy_goes_on_as_the_first_would(full, other, tmp_path):
     native.read(other, tmp_path / "out")
     for store in (full, other):
         imports.import_rows(store, [{"prompt": "Later?", "completions": ["a", "b"]}], "plain")
-    # Tickets and ids go on where they were; only the times differ.
-    assert [r[:2] for r in rows_of(other)["line"]] == [r[:2] for r in rows_of(full)["line"]]
+    # Positions and ids go on where they were; only the times differ.
+    assert [r[:2] for r in rows_of(other)["queue"]] == [r[:2] for r in rows_of(full)["queue"]]
     with pytest.raises(Exception, match="append-only"):
         other.rows("DELETE FROM judgments")
 
