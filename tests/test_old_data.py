@@ -197,7 +197,8 @@ def test_the_project_is_as_it_was(old):
         "settings": asdict(settings.current(old)),
         "guidelines": [one.text for one in guidelines.versions(old)],
         "batches": [
-            [b.policy_ids, b.completions, b.requested, b.generated, b.priority, b.cancelled_at, asdict(b.sampling)] for b in batches.all_batches(old)
+            [b.policy_ids, b.completions, b.requested, b.generated, b.priority, b.cancelled_at, asdict(b.sampling)]
+            for b in batches.all_batches(old)
         ],
         "imports": [[i.format, i.source, asdict(i.report), i.undone_at] for i in imports.all_imports(old)],
         "gold": sorted(gold.answers(old).items()),

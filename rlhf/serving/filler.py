@@ -329,7 +329,9 @@ class ComparisonGenerator:
         count = max(1, min(size, batch.requested - batch.generated, ANSWERS_AT_ONCE // batch.completions))
         if not (next_prompts := least_used(self.store, count, self._queue_positions)):
             return NO_PROMPTS
-        assignments: list[Assignments] = [(prompt, *round_robin(batch, versions, batch.generated + i)) for i, prompt in enumerate(next_prompts)]
+        assignments: list[Assignments] = [
+            (prompt, *round_robin(batch, versions, batch.generated + i)) for i, prompt in enumerate(next_prompts)
+        ]
         dropped = self._timed(assignments, batch.sampling, batch)
         if len(dropped) == len(assignments):
             return "The answers to the last prompts were all alike, or empty: cancel the batch and ask for a higher temperature."

@@ -1,8 +1,9 @@
 """The comparison queue: which comparison each annotator sees next, and for how long it is reserved for them.
 
 The queue is the table `queue`, which triggers maintain: highest priority first, then lowest position. Each annotator has a
-cursor per priority (table `queue_cursors`) that only moves forward, so that the cost of a request does not grow with the number of judgments. A comparison that is opened again, because a lease expired or a vote stopped counting,
-gets a new position at the end.
+cursor per priority (table `queue_cursors`) that only moves forward, so that the cost of a request does not grow with the number
+of judgments. A comparison that is opened again, because a lease expired or a vote stopped counting, gets a new position at the
+end.
 
 With the probabilities in the project's settings, a gold comparison or a repeat is shown instead of the next in the queue.
 """
@@ -164,7 +165,9 @@ def expire_leases(store: Database) -> None:
     with store.atomic() as connection:
         # A lease written before the machine's clock was set back and rankloop restarted would last too long: it is shortened.
         connection.conn.execute("UPDATE leases SET expires_at = ?1 WHERE ended_at IS NULL AND expires_at > ?1", [latest])
-        connection.conn.execute("UPDATE leases SET ended_at = ?1, outcome = 'expired' WHERE ended_at IS NULL AND expires_at <= ?1", [moment])
+        connection.conn.execute(
+            "UPDATE leases SET ended_at = ?1, outcome = 'expired' WHERE ended_at IS NULL AND expires_at <= ?1", [moment]
+        )
 
 
 def lease_of(store: Database, presentation_id: int) -> Lease | None:

@@ -1,4 +1,4 @@
-"""Known answers: what they must be, that they leave the line, and who judged them rightly."""
+"""Known answers: what they must be, that they leave the queue, and who judged them rightly."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Who judges what: the line, leases, shares of gold and repeats. Times are set by hand, not waited for."""
+"""Who judges what: the queue, leases, shares of gold and repeats. Times are set by hand, not waited for."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -89,7 +89,7 @@ def test_never_more_than_asked_even_from_many_threads(world):
     assert sorted(item for mine in done for item in mine) == [n for n in range(1, 6) for _ in range(3)]
 
 
-def test_a_lapsed_lease_gives_the_comparison_to_somebody_else(world):
+def test_an_expired_lease_gives_the_comparison_to_somebody_else(world):
     one, two = world.comparisons(2)
     assert world.next(world.ann) == one
     lapse(world.store)
@@ -109,7 +109,7 @@ def test_who_let_it_lapse_may_meet_it_again(world):
     assert world.next(world.ann) == one
 
 
-def test_renewing_keeps_it_and_comes_too_late_when_it_lapsed(world):
+def test_renewing_keeps_it_and_comes_too_late_when_it_expired(world):
     world.comparison()
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     before = queue.lease_of(world.store, shown.id).expires_at
@@ -270,7 +270,7 @@ def test_least_waiting_is_what_the_busiest_annotator_has_left(world):
     # Ann judged one and skipped one; Bob holds one.
     assert queue.least_waiting(world.store, at_most=10) == 2
     assert queue.least_waiting(world.store, at_most=1) == 1
-    # Nobody has asked for an hour: the line itself.
+    # Nobody has asked for an hour: the queue itself.
     world.store.connection.conn.execute("UPDATE queue_cursors SET requested_at = '2000-01-01'")
     assert queue.least_waiting(world.store, at_most=10) == 3
 
@@ -287,7 +287,7 @@ def test_gold_comes_by_its_share_once_each_with_its_probability(world):
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=((1,), (2,)))
     assert (saved.purpose, saved.counts) == ("gold", False)
     assert judgments.active(world.store) == []
-    # It was the only one: the share falls to the line, which is then certain.
+    # It was the only one: the share falls to the queue, which is then certain.
     _, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.49))
     assert (shown.purpose, queue.lease_of(world.store, shown.id).propensity) == ("vote", 1.0)
 
