@@ -207,7 +207,8 @@ def blind_site(path: Path) -> Iterator[BlindSite]:
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(store, NoJobs(), IdleServer(), default_config=RoundConfig()), Auth(store))
+        auth = Auth(store)
+        return Web(build_app(store, NoJobs(), IdleServer(), auth, default_config=RoundConfig()), auth)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
