@@ -40,6 +40,9 @@ CANCELLED_AFTER = 3
 """Steps of PPO that the cancelled run had taken."""
 
 RENAMED: dict[str, str] = {
+    "line": "queue",
+    "line_places": "queue_cursors",
+    "given_back": "released_presentations",
     "kept": "best_checkpoint",
     "most": "max_n",
     "beyond_most": "beyond_max_n",
@@ -51,7 +54,7 @@ RENAMED: dict[str, str] = {
     "rloo/rewards/paid/mean": "rloo/rewards/score/mean",
     "rloo/rewards/paid/std": "rloo/rewards/score/std",
 }
-"""Names of 0.1.0 (of figures, stages, acts, columns of an export) and what they are called today, where that differs."""
+"""Names of 0.1.0 (of tables, figures, stages, acts, columns of an export) and what they are called today, where that differs."""
 
 RENAMED_WITHIN = {"kept": {"of": "steps", "score": "conservative_score"}}
 """Names that are renamed in one place and stay in others, by what they stand within."""
@@ -212,7 +215,8 @@ def test_the_project_is_as_it_was(old):
         "settings": asdict(settings.current(old)),
         "guidelines": [one.text for one in guidelines.versions(old)],
         "batches": [
-            [b.policy_ids, b.answers, b.asked, b.made, b.priority, b.cancelled_at, asdict(b.sampling)] for b in batches.all_batches(old)
+            [b.policy_ids, b.completions, b.requested, b.generated, b.priority, b.cancelled_at, asdict(b.sampling)]
+            for b in batches.all_batches(old)
         ],
         "imports": [[i.format, i.source, asdict(i.report), i.undone_at] for i in imports.all_imports(old)],
         "gold": sorted(gold.answers(old).items()),
