@@ -6,20 +6,10 @@ from pathlib import Path
 
 import pytest
 import tiny
-import torch
 from learning import Judged
 
 from rlhf.models.backbone import Backbone
 from storage.core.database import DataFolder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Tiny models lose time to a second thread, and sums in one order are the same bits every time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import httpx2
 import psutil
 import pytest
 import tiny
-import torch
 from learning import user
 from policy_server import Server, streamed, until
 
@@ -23,14 +22,6 @@ from storage.core.database import Database
 from storage.judging import queue
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

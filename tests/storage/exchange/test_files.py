@@ -150,8 +150,8 @@ def test_parquet(tmp_path):
     [
         (bytes(range(256)) * 20, "rows.jsonl", "is not text"),
         (GOOD.encode("utf-16"), "rows.jsonl", "is UTF-16 text: save it as UTF-8"),
-        (gzip.compress(GOOD.encode() * 1_000)[:-20], "rows.jsonl.gz", "damaged gzip"),
-        (gzip.compress(GOOD.encode() * 1_000)[:60] + b"\xff" * 60, "rows.jsonl.gz", "damaged gzip"),
+        (gzip.compress(GOOD.encode() * 1_000, mtime=0)[:-20], "rows.jsonl.gz", "damaged gzip"),
+        (gzip.compress(GOOD.encode() * 1_000, mtime=0)[:60] + b"\xff" * 60, "rows.jsonl.gz", "damaged gzip"),
         (b"PAR1" + b"x" * 100, "rows.parquet", "no Parquet file"),
         (b"PAR1", "rows.parquet", "no Parquet file"),
     ],
