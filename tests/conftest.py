@@ -9,7 +9,7 @@ import pytest
 # tests that run side by side do not take each other's cores. Programs that a test starts inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from storage.core.database import Database  # noqa: E402
+from storage.core.database import Database
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 from learning import Judged
+from policy_server import Server
 
 from rlhf.models.backbone import Backbone
 from storage.core.database import DataFolder
@@ -41,3 +42,10 @@ def empty_world(store, tiny_folder) -> Judged:
 @pytest.fixture
 def judged(empty_world) -> Judged:
     return empty_world.fill()
+
+
+@pytest.fixture
+def server(store, tiny_folder):
+    started = Server(store, tiny_folder)
+    yield started
+    started.stop()

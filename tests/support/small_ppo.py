@@ -108,3 +108,11 @@ def everything(ppo: PPO) -> dict[str, torch.Tensor]:
     for index, state in ppo.optimizer.state_dict()["state"].items():
         found |= {f"optimizer.{index}.{n}": v.clone() for n, v in state.items()}
     return found
+
+
+def read_alone(backbone, prompt, answer, temperature):
+    """Log-probabilities of an answer's tokens by the plain definition, without padding."""
+    ids = torch.tensor([[*prompt, *answer]])
+    with torch.no_grad():
+        logits = backbone.base(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+    return (logits / temperature).log_softmax(-1)[torch.arange(len(answer)), torch.tensor(answer)]
