@@ -330,6 +330,7 @@ def repeatable(found):
     return found | {"result": result, "metrics": metrics}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "rel", "abs_"), [("cancelled", 1e-4, 2e-5), ("lost", 2e-2, 1e-2)])
 def test_a_run_is_resumed_to_the_figures_it_would_have_had_then(own, name, rel, abs_):
     """The cancelled one from a checkpoint, the lost one from its row alone.

@@ -274,6 +274,7 @@ def test_a_prompt_of_too_many_tokens_is_refused_before_anything_is_computed(shar
     assert LONGEST_PROMPT == 4096 and LONGEST_CONVERSATION == 2 * LONGEST_MESSAGE
 
 
+@pytest.mark.slow
 def test_eight_prompts_of_20_000_emoji_cost_nobody_anything(server):
     prompts.add(server.store, [prompts.NewPrompt(user(f"Q{i}"), "test", "train") for i in range(4)], source="test")
     started = time.monotonic()
@@ -300,6 +301,7 @@ def test_the_models_context_bounds_prompt_and_answer(store, tmp_path):
         small.stop()
 
 
+@pytest.mark.slow
 def test_a_template_that_refuses_or_never_ends_is_told_and_the_others_are_answered(server):
     server.engine.backbone.tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
@@ -427,6 +429,7 @@ def test_a_short_prompt_is_read_while_a_long_one_is(server, monkeypatch):
     long.hang_up()
 
 
+@pytest.mark.slow
 def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeypatch):
     monkeypatch.setattr("rlhf.generation.engine.LONGEST_YIELD_S", 0.02)
     over = threading.Event()

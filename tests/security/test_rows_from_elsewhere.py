@@ -164,6 +164,7 @@ def shown(page, run_id):
     return {names.get(component, "plot"): value for component, value in page.show(WORDS, run_id).items()}
 
 
+@pytest.mark.slow
 def test_odd_runs_break_neither_page_nor_command_line(store, folder, capsys):
     odd = {name.replace(" ", "-"): columns for name, columns in (ODD | SHAPES).items()}
     for run_id, columns in odd.items():

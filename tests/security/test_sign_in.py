@@ -128,6 +128,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_eighty_wrong_ones_in_flight_do_not_keep_an_honest_one_waiting(site, hasher, ann, here, case):
     name_of, attacker, _ = CASES[case]

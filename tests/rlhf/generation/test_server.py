@@ -161,7 +161,7 @@ def served(data, model, *options):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=engine_environment() | {"OMP_NUM_THREADS": "1"},
+        env=engine_environment(),
     )
     return process, PolicyClient(f"http://127.0.0.1:{port}/v1")
 

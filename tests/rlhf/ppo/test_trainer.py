@@ -20,7 +20,6 @@ from rlhf.data.pairs import PreferencePair
 from rlhf.generation.sampling import GeneratedSequence
 from rlhf.model_files import ModelError
 from rlhf.models.backbone import Backbone
-from rlhf.ppo.distributed import DistributedContext
 from rlhf.ppo.rollout import Rollout, collect
 from rlhf.ppo.trainer import PPO
 from rlhf.reward import model as reward_model
@@ -388,22 +387,3 @@ def test_every_epoch_reads_every_row_once_in_an_order_of_its_own(tiny_folder, mo
     passes = [[*taken_rows[i], *taken_rows[i + 1]] for i in range(0, 8, 2)]
     assert all(sorted(p) == list(range(8)) for p in passes)
     assert len({tuple(p) for p in passes}) == 4
-
-
-def test_ranks_ask_other_prompts_and_draw_other_streams_and_one_process_is_as_ever(tiny_folder, monkeypatch):
-    def at(*place):
-        monkeypatch.setattr(ppo_module, "distributed_context", lambda: DistributedContext(*place))
-        return trainer(tiny_folder, replace(CONFIG, batch_size=2, minibatch_size=2))
-
-    alone, first, second = at(0, 1), at(0, 2), at(1, 2)
-    assert (DistributedContext().key(3, 4), DistributedContext(0, 2).key(3, 4), DistributedContext(1, 2).key(3, 4)) == (
-        (3, 4),
-        (3, 4),
-        (3, 4, 1),
-    )
-    cut = [*first.batch_indexes(0), *second.batch_indexes(0), *first.batch_indexes(1)]
-    assert cut == [i for step in range(3) for i in alone.batch_indexes(step)], "one pass, cut among them"
-    # On the same prompts, still other draws.
-    monkeypatch.setattr(PPO, "batch_indexes", lambda *_: [0, 1])
-    ids = [p.collect(p.value_head, lambda: None).responses.tolist() for p in (alone, first, second)]
-    assert ids[0] == ids[1] != ids[2]

@@ -17,6 +17,7 @@ KINDS = ["lora", "dora", "peanut", "ia3", "prompt"]
 PAIRS = [PreferencePair(user(f"{i}?"), "aaaa", "zzzz", 1.0, "train", "human", i) for i in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_dpo_starts_at_log_2_and_comes_to_prefer_what_was_chosen(backbone, tmp_path, kind):
     """At the start policy and reference are the same, so that the loss is -log sigmoid(0) (Rafailov 2023, eq. 7)."""

@@ -74,6 +74,7 @@ def test_the_kl_that_is_logged_is_to_the_base_and_per_completion(policy, tmp_pat
     assert abs(seen[1]["objective/kl"]) > 0.01
 
 
+@pytest.mark.slow
 def test_a_price_on_kl_keeps_rloo_near_the_base(policy, tmp_path):
     def scorer(prompts, sampled, on_progress):
         return torch.tensor([sum(i < 64 for i in s.ids) / len(s.ids) for s in sampled])

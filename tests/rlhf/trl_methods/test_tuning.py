@@ -53,6 +53,7 @@ KEPT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_round_by_each_method(judged, method):
     if method == "sft":
@@ -103,6 +104,7 @@ def test_a_round_that_was_cut_short_ends_as_an_unbroken_one(judged, monkeypatch)
     assert adapters[0].read_bytes() == adapters[1].read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dpo", "sft"])
 def test_a_cancel_is_heard_between_updates(judged, monkeypatch, method):
     write_ideal_answers(judged)
