@@ -9,6 +9,7 @@ import pytest
 import feedback_ui
 from feedback_ui.app import build_app
 from feedback_ui.judging.compare import CompareService
+from feedback_ui.server.auth import Auth
 from rlhf.config import PRESETS, RoundConfig
 from rlhf.serving.client import PolicyServerDown, ServerStatus
 from storage.content import comparisons, completions, policies, prompts
@@ -153,4 +154,4 @@ def jobs(store):
 
 @pytest.fixture
 def app(build, store, jobs, server):
-    return build(build_app, store, jobs, server, default_config=PRESETS["laptop"])
+    return build(build_app, store, jobs, server, Auth(store), default_config=PRESETS["laptop"])

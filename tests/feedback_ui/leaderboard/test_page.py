@@ -20,7 +20,7 @@ from storage.people import accounts, annotators
 def board_page(build, store):
     def made():
         with gr.Blocks():
-            return LeaderboardPage(store)
+            return LeaderboardPage(store, Auth(store))
 
     return build(made)
 
