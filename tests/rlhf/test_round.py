@@ -17,7 +17,8 @@ from rlhf.runs import progress
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.worker import work
 from storage.content import policies
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 from storage.project import runs
 
 STAGES = ["snapshot", "reward", "ppo", "evaluate", "register"]

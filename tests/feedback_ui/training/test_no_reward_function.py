@@ -12,7 +12,7 @@ from feedback_ui.server.auth import Auth
 from feedback_ui.shared.i18n import Translator
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.runs.jobs import Jobs
-from storage.core.database import DataFolder
+from storage.core.data_folder import DataFolder
 from storage.project import runs
 
 ENGLISH = SimpleNamespace(headers={})

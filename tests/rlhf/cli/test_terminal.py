@@ -17,7 +17,7 @@ import pytest
 
 import launch
 from storage.content import policies
-from storage.core.database import DataFolder
+from storage.core.data_folder import DataFolder
 from storage.people import accounts, annotators
 from storage.project import runs
 from tests.rlhf.cli.test_statistics import votes
