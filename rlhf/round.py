@@ -43,7 +43,8 @@ from rlhf.runs.results import BestOfN, Estimate, PairCounts, PolicyOutcome, Roun
 from rlhf.runs.work import DECODE_COST, Work
 from rlhf.simulation.judges import LabelRule
 from storage.content import policies, prompts
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 from storage.core.records import PolicyVersion, Prompt, Sampling
 from storage.judging import judgments
 from storage.project import runs
