@@ -67,7 +67,7 @@ lock:
 	build/lock/bin/python .ci/lock.py
 
 loop: install weights
-	$(BIN)/rankloop simulate --data $(LOOP_DATA) --judge sentiment --judgments 600 --annotators 5 --flip 0.1
+	$(BIN)/rankloop simulate --data $(LOOP_DATA) --judge sentiment --judgments 600 --annotators 5 --label-noise 0.1
 	$(BIN)/rankloop train --data $(LOOP_DATA) --preset laptop --include-simulated
 
 clean:

@@ -477,7 +477,7 @@ def process_world(judged, monkeypatch) -> Judged:
 @pytest.fixture
 def long_config(process_world):
     """Enough steps to be caught in the middle of."""
-    return process_world.config(seed=4, ppo_steps=14, ppo_batch_size=16, ppo_max_new_tokens=24)
+    return process_world.config(seed=4, ppo_steps=14, ppo_batch_size=16, sampling_max_new_tokens=24)
 
 
 def ended(store, run_id, seconds=120):

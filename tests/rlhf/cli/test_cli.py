@@ -195,7 +195,7 @@ def test_simulated_judgments_are_added_and_counted(capsys, data, store, model, w
     ]
     assert launch.main(command) == 0
     assert "5 simulated judgments by the rule 'concise' added" in capsys.readouterr().out
-    assert launch.main([*command, "--flip", "0.3"]) == 2
+    assert launch.main([*command, "--label-noise", "0.3"]) == 2
     assert "--seed" in capsys.readouterr().err
 
 
@@ -203,7 +203,7 @@ def test_simulated_judgments_are_added_and_counted(capsys, data, store, model, w
     "options_, said",
     [
         (["--judge", "lexical"], "--words"),
-        (["--judge", "concise", "--flip", "0.7"], "--flip 0.7"),
+        (["--judge", "concise", "--label-noise", "0.7"], "--label-noise 0.7"),
         (["--judge", "concise", "--judgments", "0"], "at least 1"),
     ],
 )
@@ -360,7 +360,7 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
         "ok   store",
         "ok   port",
     ]
-    assert "m009_sign_in" in said
+    assert "m011_option_names" in said
 
 
 def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):
@@ -470,7 +470,7 @@ def test_a_round_is_paid_by_the_code_that_its_command_line_names(capsys, world, 
     (tmp_path / "rewards_on_the_side.py").write_text("def three(prompts, completions):\n    return [3.0] * len(completions)\n")
     monkeypatch.syspath_prepend(tmp_path)
     world.fill()
-    options = {"ppo-steps": 1, "ppo-batch-size": 4, "ppo-minibatch-size": 4, "ppo-max-new-tokens": 4, "evaluation-max-new-tokens": 4}
+    options = {"ppo-steps": 1, "ppo-batch-size": 4, "ppo-minibatch-size": 4, "sampling-max-new-tokens": 4, "evaluation-max-new-tokens": 4}
     said = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     assert (
         launch.main(
