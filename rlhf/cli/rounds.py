@@ -41,7 +41,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument(
         "--reward",
         metavar="MODULE:FUNCTION",
-        help="score PPO's completions by this Python function(prompts, completions), not the reward model; name it again to --resume",
+        help="score completions by this Python function(prompts, completions), not the reward model; name it again to --resume",
     )
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
     group = p.add_argument_group("options of the round (defaults are the laptop preset's)")

@@ -212,6 +212,20 @@ def test_a_simulation_that_makes_no_sense_is_refused(capsys, data, options_, sai
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("old", "new"), [("ppo-temperature", "sampling-temperature"), ("group-size", "group-num-generations")])
+def test_an_option_that_was_renamed_is_refused_with_its_new_name(capsys, data, old, new):
+    for given in ([f"--{old}", "2"], [f"--{old}=2"], [f"--{old}"]):
+        with pytest.raises(SystemExit, match="2"):
+            launch.main(["train", "--data", data, *given])
+        assert f"--{old} is called --{new} now" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        launch.main(["train", "--help"])
+    assert f"--{new} " in (shown := capsys.readouterr().out) and f"--{old}" not in shown
+    with pytest.raises(SystemExit, match="2"):
+        launch.main(["simulate", "--data", data, "--judge", "concise", "--flip", "0.1"])
+    assert "--flip is called --label-noise now" in capsys.readouterr().err
+
+
 def train(data, model, *more):
     return launch.main(
         [
