@@ -24,8 +24,8 @@ POLL_S = 3
 class BatchesSection:
     def __init__(self, context: SectionContext):
         self.store, self.client, self.auth = context.store, context.client, context.auth
-        with gr.Column(elem_classes="rl-acts rl-pane") as self.asking:
-            html(label("lead.batches.ask_title"), elem_classes="rl-overline")
+        with gr.Column(elem_classes="rl-action-form rl-panel") as self.asking:
+            html(label("lead.batches.ask_title"), elem_classes="rl-subheading")
             self.who = gr.CheckboxGroup([], label=label("lead.batches.who_answers"), elem_id="batch-policies")
             with gr.Row(equal_height=False):
                 self.count = gr.Number(20, label=label("lead.batches.count"), precision=0, minimum=1, min_width=130, elem_id="batch-count")

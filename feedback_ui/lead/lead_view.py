@@ -96,7 +96,7 @@ def answers(words: Translator, comparison: Comparison, policies: Mapping[int, Po
     return (
         '<div class="rl-answers">'
         + "".join(
-            f'<article class="rl-pane rl-answer"><h4>{LETTERS[i]} <span class="rl-muted">{_author(completion, policies)}</span></h4>'
+            f'<article class="rl-panel rl-answer"><h4>{LETTERS[i]} <span class="rl-muted">{_author(completion, policies)}</span></h4>'
             f'<div class="rl-prose" dir="auto">{markdown.render(completion.text, words) or words("lead.empty_answer")}</div></article>'
             for i, completion in enumerate(comparison.completions)
         )
@@ -110,7 +110,7 @@ def _author(completion: Completion, policies: Mapping[int, PolicyVersion]) -> st
 
 
 def shown_comparison(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
-    return f'<section class="rl-opened">{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}</section>'
+    return f'<section class="rl-comparison">{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}</section>'
 
 
 # ---- prompts
@@ -165,7 +165,7 @@ def import_list(words: Translator, imports: Sequence[Import], names: Mapping[int
     ]
     heads = ["#", *(words(f"lead.prompts.{name}") for name in ("imported_at", "source", "brought", "import_state")), ""]
     listed = table(heads, rows, caption=words("lead.prompts.imports_title"), numbers=(0,))
-    return f'<section><p class="rl-overline">{words("lead.prompts.imports_title")}</p>{listed}</section>'
+    return f'<section><p class="rl-subheading">{words("lead.prompts.imports_title")}</p>{listed}</section>'
 
 
 def _brought(words: Translator, report: Report) -> str:
@@ -257,7 +257,7 @@ def gold_list(
     rows = [
         [
             str(c.id),
-            f'<span class="rl-clip">{text(c.prompt.text)}</span>',
+            f'<span class="rl-line-clamp">{text(c.prompt.text)}</span>',
             f'<span class="rl-order">{letters(c, known[c.id])}</span>',
             _results(words, *results.get(c.id, (0, 0))),
             button("open", c.id, words("lead.gold.open"), str(c.id)) if acts else "",
@@ -312,7 +312,7 @@ def guideline_version(words: Translator, number: int, guidelines: Guidelines) ->
     """One version of the guidelines, for reading."""
     title = f"{words('lead.guidelines.version')} {number} · {when(guidelines.created_at)}"
     body = markdown.render(guidelines.text, words)
-    return f'<section class="rl-pane"><p class="rl-overline">{title}</p><div class="rl-prose">{body}</div></section>'
+    return f'<section class="rl-panel"><p class="rl-subheading">{title}</p><div class="rl-prose">{body}</div></section>'
 
 
 def guideline_list(words: Translator, versions: Sequence[Guidelines], names: Mapping[int, str]) -> str:

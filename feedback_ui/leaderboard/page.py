@@ -36,7 +36,7 @@ class LeaderboardPage:
             self.simulated = gr.Checkbox(
                 False, label=label("leaderboard.include_simulated"), visible=False, elem_id="leaderboard-simulated", container=False
             )
-            self.policies = html(elem_id="leaderboard-standings", elem_classes="rl-stack")
+            self.policies = html(elem_id="leaderboard-standings", elem_classes="rl-sections")
         with gr.Row(equal_height=False, elem_id="leaderboard-people"):
             with gr.Column(min_width=300):
                 self.own = html(elem_id="leaderboard-own")
