@@ -20,7 +20,7 @@ import torch
 
 import launch
 from feedback_ui.shared.i18n import LANGUAGES, Translator
-from feedback_ui.training import charts, rounds_table, run_view, trust_view
+from feedback_ui.training import charts, rounds_table, run_view, validation_view
 from rlhf.config import RoundConfig
 from rlhf.data import pairs
 from rlhf.generation.sampling import generator, sample
@@ -297,11 +297,11 @@ def test_every_part_of_a_page_about_a_run_is_drawn(old, name, language):
     words, run = Translator(language), runs.get(old, RUNS[name])
     metrics = runs.metrics(old, run.id)
     people = {annotator.id: annotator for annotator in annotators.all_annotators(old)}
-    judged = {comparison.id: comparison for comparison in comparisons.many(old, trust_view.compared(run))}
+    judged = {comparison.id: comparison for comparison in comparisons.many(old, validation_view.compared(run))}
     assert run.id in run_view.label(words, run)
     assert f'data-status="{run.status}"' in run_view.progress(words, run)
     assert bool(run_view.samples(words, runs.samples(old, run.id))) == bool(EXPECTED["runs"][run.id]["samples"])
-    for part in (trust_view.card, lambda *given: trust_view.details(*given, people, judged)):
+    for part in (validation_view.card, lambda *given: validation_view.details(*given, people, judged)):
         assert bool(part(words, run)) == bool(run.validation)
     of_run = (*charts.REWARD_CHARTS, *charts.POLICY_CHARTS[run_view.method(run)])
     drawn = [chart for chart in of_run if any(len(trace.y or ()) for trace in charts.figure(words, chart, metrics).data)]
