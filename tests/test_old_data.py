@@ -38,8 +38,8 @@ PASSWORD = "correct horse battery"
 CANCELLED_AFTER = 3
 """Steps of PPO that the cancelled run had taken."""
 
-RENAMED: dict[str, str] = {}
-"""Names of 0.1.0 (of figures, stages, acts, columns of an export) and what they are called today, where that differs."""
+RENAMED = {"line": "queue", "line_places": "queue_cursors", "given_back": "released_presentations"}
+"""Names of 0.1.0 (of tables, figures, stages, acts, columns of an export) and what they are called today, where that differs."""
 
 
 def today(value):
@@ -197,7 +197,8 @@ def test_the_project_is_as_it_was(old):
         "settings": asdict(settings.current(old)),
         "guidelines": [one.text for one in guidelines.versions(old)],
         "batches": [
-            [b.policy_ids, b.answers, b.asked, b.made, b.priority, b.cancelled_at, asdict(b.sampling)] for b in batches.all_batches(old)
+            [b.policy_ids, b.completions, b.requested, b.generated, b.priority, b.cancelled_at, asdict(b.sampling)]
+            for b in batches.all_batches(old)
         ],
         "imports": [[i.format, i.source, asdict(i.report), i.undone_at] for i in imports.all_imports(old)],
         "gold": sorted(gold.answers(old).items()),

@@ -201,7 +201,7 @@ def test_rank_stabilised_lora_divides_by_the_root_of_its_rank(tiny_folder):
     scales = {}
     for kind in ("lora", "rslora"):
         backbone = Backbone.load(tiny_folder, "cpu", "float32")
-        backbone.add_adapter(POLICY, kind_of(kind), sampling=SAMPLING, seed=0)
+        backbone.add_adapter(POLICY, kind_of(kind), seed=0)
         scales[kind] = {m.scaling[POLICY] for m in backbone.base.modules() if hasattr(m, "lora_A")}
     assert scales == {"lora": {2.0}, "rslora": {4.0}}
 
