@@ -21,7 +21,8 @@ from rlhf.serving.client import PolicyClient
 from storage.analytics.stats import stats
 from storage.content import comparisons, prompts
 from storage.core import integrity
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.judging import judgments, queue
 from storage.people import annotators
 from tests.storage.conftest import make_world

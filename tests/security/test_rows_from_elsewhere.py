@@ -12,7 +12,8 @@ from launch import main
 from rlhf.config import RoundConfig
 from rlhf.runs.jobs import Jobs, RoundError
 from storage.content import batches, comparisons, policies, prompts
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.core.records import ProjectSettings
 from storage.exchange import imports
 from storage.judging import gold, judgments, queue

@@ -19,7 +19,8 @@ from rlhf.config import PRESETS, options
 from rlhf.runs import doctor, jobs
 from rlhf.runs.progress import Cancelled
 from storage.content import prompts
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 from storage.project import runs
 
 VERBS = ["serve", "import", "export", "simulate", "train", "runs", "stats", "agreement", "leaderboard", "doctor"]
