@@ -12,6 +12,7 @@ import pytest
 from feedback_ui import demo as demo_page
 from feedback_ui.app import build_app, launch_options
 from feedback_ui.demo import merge_streams
+from feedback_ui.server.auth import Auth
 from feedback_ui.shared.i18n import Translator, tables
 from feedback_ui.shared.theme import i18n
 from rlhf.config import PRESETS, ConfigError, RoundConfig, options
@@ -67,7 +68,7 @@ def jobs(store):
 
 @pytest.fixture
 def app(build, store, jobs, server):
-    return build(build_app, store, jobs, server, default_config=PRESETS["laptop"])
+    return build(build_app, store, jobs, server, Auth(store), default_config=PRESETS["laptop"])
 
 
 def page(app, name):
@@ -124,7 +125,7 @@ def test_choosing_a_preset_fills_the_form(training):
 
 def test_a_configuration_of_ones_own_stands_first(build, store, jobs, server):
     own = replace(RoundConfig(), seed=7)
-    form = page(build(build_app, store, jobs, server, default_config=own), "TrainingPage").form
+    form = page(build(build_app, store, jobs, server, Auth(store), default_config=own), "TrainingPage").form
     assert form.preset.value == "as started"
     assert form.presets["as started"] == own
 
