@@ -18,6 +18,7 @@ from feedback_ui.server import access
 from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving, bound
 from feedback_ui.server.web import Web
+from feedback_ui.shared.scripts import modules
 from storage.core.database import Database
 from storage.people import accounts
 
@@ -214,6 +215,19 @@ def test_every_answer_has_the_security_headers(site):
     assert site.get().headers["cache-control"] == "no-store"
 
 
+def test_modules_are_kept_by_the_browser_and_only_under_their_own_version(site):
+    path = f"/{modules().path('judging.js')}"
+    assert f'<link rel="modulepreload" href="{path[1:]}">' in site.get().text
+    reply = site.get(path)
+    assert reply.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert reply.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert "export function start(" in reply.text
+    others = [path.replace(modules().version, "0" * 16), *(path.replace("judging.js", name) for name in ("start.js", "..%2fstart.js"))]
+    for other in others:
+        refused = site.get(other)
+        assert refused.status_code == 404 and refused.headers["cache-control"] == "no-store", other
+
+
 # ---- with accounts
 
 
@@ -232,7 +246,7 @@ PATHS = [
     "/sign-in%2f..%2fconfig", "/SIGN-IN", "/gradio_api/info", "//gradio_api/info", "/gradio_api//info", "/gradio_api/../config",
     "/gradio_api/file=/etc/passwd", "/assets/../config", "/assets/%2e%2e/config", "/static/x", "/theme.css", "/favicon.ico", "/%2fconfig",
     "/sign-in?/config", "/config?/sign-in", "/config#/sign-in", "/login", "/logout", "/gradio_api/token", "/gradio_api/user",
-    "/manifest.json",
+    "/manifest.json", f"/{modules().path('judging.js')}",
     "/sign-in%00", "/sign-in%0a", "/gradio_api/login_check", "/gradio_api/startup-events", "/gradio_api/heartbeat/x", "*",
 ]  # fmt: skip
 
