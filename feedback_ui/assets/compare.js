@@ -255,7 +255,8 @@ export function startCompare(root, ask) {
     } catch {
       return; // Whether it is too late is decided when the judgment is saved.
     }
-    if (("held" in reply && reply.held) || busy || !isStillShown()) return;
+    const held = !("problem" in reply) && reply.held;
+    if (held || busy || !isStillShown()) return;
     await load();
     if (!isStillShown()) showNotice(t("compare.taken"));
   }
