@@ -26,7 +26,8 @@ from rlhf.safe_files import ModelError
 from rlhf.safe_output import escaped_output
 from rlhf.simulation.judges import JudgeError
 from storage.core import file_modes, file_watch, folder_lock, integrity
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.people import accounts
 
 HOST = "127.0.0.1"
@@ -116,8 +117,9 @@ def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_addres
     from rlhf.serving.client import PolicyClient
 
     config = with_options(PRESETS[DEFAULT_PRESET], {"model": args.model, "device": args.device})
-    gate = Auth(jobs.store)
-    serving = Serving(Web(build_app(jobs.store, jobs, PolicyClient(base_url), default_config=config), gate), args.host, args.port)
+    auth = Auth(jobs.store)
+    app = build_app(jobs.store, jobs, PolicyClient(base_url), auth, default_config=config)
+    serving = Serving(Web(app, auth), args.host, args.port)
     try:
         tell_address(serving.url)
         integrity.start_quick_check(jobs.store)

@@ -26,7 +26,8 @@ import httpx2
 import psutil
 
 from storage.content import comparisons, completions, policies, prompts
-from storage.core.database import Database, DataFolder, now
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, now
 from storage.core.records import Comparison, Judgment, Message, ProjectSettings, Sampling
 from storage.judging import judgments, presentations, queue
 from storage.judging.row_tokens import RowTokens
@@ -184,7 +185,7 @@ class Program:
         return annotators.ensure(self.store, "local").judged
 
     def last_judgment(self) -> Judgment:
-        row = dict(self.store.row("SELECT * FROM standing_judgments ORDER BY id DESC LIMIT 1"))
+        row = dict(self.store.row("SELECT * FROM active_judgments ORDER BY id DESC LIMIT 1"))
         tiers = tuple(tuple(tier) for tier in loads(row["tiers"]))
         read = {field.name: row.get(field.name) for field in fields(Judgment)}
         return Judgment(**read | {"tiers": tiers, "all_bad": bool(row["all_bad"])})

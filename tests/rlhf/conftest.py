@@ -10,7 +10,7 @@ import torch
 from learning import Judged
 
 from rlhf.models.backbone import Backbone
-from storage.core.database import DataFolder
+from storage.core.data_folder import DataFolder
 
 
 @pytest.fixture(scope="session", autouse=True)

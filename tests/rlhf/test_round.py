@@ -26,7 +26,8 @@ from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.runs.progress import Cancelled
 from rlhf.worker import work
 from storage.content import policies, prompts
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.project import runs
 
 STAGES = ["snapshot", "reward", "ppo", "evaluate", "register"]
@@ -534,7 +535,8 @@ def test_a_cancel_stops_the_worker_within_seconds_and_sigterm_does_the_same(proc
 def test_a_worker_outlives_the_process_that_started_it(process_world):
     code = (
         "import sys; from pathlib import Path\n"
-        "from rlhf.runs.jobs import Jobs; from rlhf.config import RoundConfig; from storage.core.database import Database, DataFolder\n"
+        "from rlhf.runs.jobs import Jobs; from rlhf.config import RoundConfig; from storage.core.data_folder import DataFolder\n"
+        "from storage.core.database import Database\n"
         "import json; folder = DataFolder(Path(sys.argv[1])); store = Database(folder.database)\n"
         "print(Jobs(store, folder).start(RoundConfig.from_dict(json.loads(sys.argv[2]))).id)"
     )

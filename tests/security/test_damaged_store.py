@@ -21,7 +21,8 @@ from rlhf.serving.client import PolicyClient
 from storage.analytics.stats import stats
 from storage.content import comparisons, prompts
 from storage.core import integrity
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.judging import judgments, queue
 from storage.people import annotators
 from tests.storage.conftest import make_world
@@ -100,7 +101,8 @@ def test_a_handler_tells_it_on_the_page(damaged):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(damaged, jobs, PolicyClient("http://127.0.0.1:9/v1"), default_config=RoundConfig()), Auth(damaged))
+        auth = Auth(damaged)
+        return Web(build_app(damaged, jobs, PolicyClient("http://127.0.0.1:9/v1"), auth, default_config=RoundConfig()), auth)
 
     web = asyncio.run(made())
     opens_data = next(number for number, handler in web.pages.fns.items() if handler.fn and "DataPage.show" in handler.fn.__qualname__)

@@ -18,7 +18,7 @@ import pytest
 import launch
 from rlhf.safe_output import EscapingStream, escape_controls, one_line
 from storage.content import policies
-from storage.core.database import DataFolder
+from storage.core.data_folder import DataFolder
 from storage.people import accounts, annotators
 from storage.project import runs
 from tests.rlhf.cli.test_statistics import votes

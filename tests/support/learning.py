@@ -12,7 +12,8 @@ from rlhf.config import PRESETS, RoundConfig, with_options
 from rlhf.models.backbone import Backbone
 from rlhf.ppo import trainer as ppo_trainer
 from storage.content import comparisons, completions, policies, prompts
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 from storage.core.records import Message, Prompt, Sampling
 from storage.judging import judgments
 from storage.people import annotators

@@ -11,7 +11,7 @@ from feedback_ui.app import build_app
 from feedback_ui.shared.i18n import Translator
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.runs.jobs import Jobs
-from storage.core.database import DataFolder
+from storage.core.data_folder import DataFolder
 from storage.project import runs
 
 ENGLISH = SimpleNamespace(headers={})

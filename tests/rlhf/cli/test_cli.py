@@ -19,7 +19,8 @@ from rlhf.config import PRESETS, options
 from rlhf.runs import doctor, jobs
 from rlhf.runs.progress import Cancelled
 from storage.content import prompts
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 from storage.project import runs
 
 VERBS = ["serve", "import", "export", "simulate", "train", "runs", "stats", "agreement", "leaderboard", "doctor"]
@@ -360,7 +361,7 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
         "ok   store",
         "ok   port",
     ]
-    assert "m009_sign_in" in said
+    assert "m010_names" in said
 
 
 def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):
