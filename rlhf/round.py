@@ -208,10 +208,10 @@ def fit_reward(
         on_progress=stage.part(cost["fit"]),
         on_features=on_features,
     )
-    prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.reference_samples)]
+    prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.normalize_samples)]
     with backbone.use_adapter(None):
         rng = generator(backbone.device, config.seed, 1)
-        sequences = sample(backbone, prompt_ids, ppo_sampling(config), rng, stage.part(cost["sample"]))
+        sequences = sample(backbone, prompt_ids, config.sampling.to_sampling(), rng, stage.part(cost["sample"]))
     model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], stage.part(cost["normalise"]))
     model.save(run_dir / "reward")
     return model
@@ -304,7 +304,15 @@ def tune_by_ppo(
     progress.stage("ppo")
     prompt_ids = [backbone.encode(p.messages) for p in train]
     trainer = PPO(
-        backbone, scorer, prompt_ids, config.ppo, config.adapter, seed=config.seed, demonstrations=ptx.encode(backbone, ideal_answers)
+        backbone,
+        scorer,
+        prompt_ids,
+        config.ppo,
+        config.adapter,
+        sampling=config.sampling,
+        scoring=config.scoring,
+        seed=config.seed,
+        demonstrations=ptx.encode(backbone, ideal_answers),
     )
     trainer.load(run_dir / "checkpoint")
     stage = progress.resume_at(trainer.step_done / trainer.total)
@@ -381,8 +389,8 @@ def mean_kl(config: RoundConfig, backbone: Backbone, heldout: list[Prompt], answ
         backbone,
         [prompt_ids[a.prompt_id] for a in answers],
         [a.ids for a in answers],
-        config.ppo.temperature,
-        batch_size=config.ppo.minibatch_size,
+        config.sampling.temperature,
+        batch_size=config.evaluation.batch_size,
         on_progress=on_progress,
     )
     return float(kl.mean())
@@ -427,7 +435,7 @@ def compare_best_of_n(
     on_progress: Work,
 ) -> BestOfN:
     """Best-of-n answers of the base at the policy's KL, under the same two measures as the policy."""
-    reward_shaper = RewardShaper(scorer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
+    reward_shaper = RewardShaper(scorer, config.scoring)
     candidates_cost, win_rate_cost = config.evaluation.best_of * (DECODE_COST + 1), 2
     on_progress.total(candidates_cost + win_rate_cost)
     chosen, beside = evaluation.best_of_n(
@@ -488,16 +496,12 @@ def answer_heldout(config: RoundConfig, backbone: Backbone, adapter: str | None,
 
 
 def evaluation_sampling(config: RoundConfig) -> Sampling:
-    return Sampling(temperature=config.ppo.temperature, max_new_tokens=config.evaluation.max_new_tokens)
+    return Sampling(temperature=config.sampling.temperature, max_new_tokens=config.evaluation.max_new_tokens)
 
 
 def shown(config: RoundConfig, of_answers: list[T]) -> list[T]:
     """What belongs to the answers that the run's page shows: the first answer to each of the first prompts."""
     return of_answers[:: config.evaluation.completions_per_prompt][: config.evaluation.shown_samples]
-
-
-def ppo_sampling(config: RoundConfig) -> Sampling:
-    return Sampling(temperature=config.ppo.temperature, max_new_tokens=config.ppo.max_new_tokens)
 
 
 def peak_memory_gib() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rlhf.config import AdapterConfig, ConfigError, RoundConfig
 from rlhf.data import pairs
@@ -37,15 +38,24 @@ class FinishedRound:
     """Empty where it cannot be read: the page of the run says so."""
 
 
-def finished(runs: Iterable[Run]) -> list[FinishedRound]:
-    """The runs with status `done`, in their order; one whose options another version wrote is left out."""
-    rounds = []
+class UnreadableRound(NamedTuple):
+    """A finished round that the comparison names beside its rows."""
+
+    id: str
+    problem: str
+    """What of its row cannot be read, and why."""
+
+
+def finished(runs: Iterable[Run]) -> tuple[list[FinishedRound], list[UnreadableRound]]:
+    """The runs with status `done`, in their order: those that can be compared, and those whose row cannot be read."""
+    rounds, unreadable = [], []
     for run in runs:
         if run.status != "done" or not run.result:
             continue
         try:
-            config = RoundConfig.from_dict(run.config)
-        except ConfigError:
+            config = config_of(run)
+        except ConfigError as error:
+            unreadable.append(UnreadableRound(run.id, str(error)))
             continue
         snapshot = snapshot_or_empty(run)
         rounds.append(
@@ -59,7 +69,18 @@ def finished(runs: Iterable[Run]) -> list[FinishedRound]:
                 results.of_run_or_empty(run),
             )
         )
-    return rounds
+    return rounds, unreadable
+
+
+def config_of(run: Run) -> RoundConfig:
+    """The options in a run's row.
+
+    Raises:
+        ConfigError: they, or other parts of the row, cannot be read.
+    """
+    if run.problem:
+        raise ConfigError(run.problem)
+    return RoundConfig.from_dict(run.config)
 
 
 def snapshot_or_empty(run: Run) -> SnapshotManifest:

@@ -47,7 +47,7 @@ METRICS = (
     MetricDefinition("policy/approxkl_avg", "nats per token", "Estimated KL to the policy that sampled the batch."),
     MetricDefinition("policy/clipfrac_avg", "share, 0 to 1", "Share of tokens whose probability ratio the policy loss clips."),
     MetricDefinition("policy/grad_norm", "", "Global norm of the policy's gradient before clipping."),
-    MetricDefinition("policy/epochs", "epochs", "Epochs of this step; fewer than asked where `--ppo-epoch-kl-stop` ended them."),
+    MetricDefinition("policy/epochs", "epochs", "Epochs of this step; fewer than asked where `--ppo-early-stopping-kl` ended them."),
     MetricDefinition("loss/policy_avg", "", "Policy loss."),
     MetricDefinition("loss/value_avg", "", "Value loss, before its coefficient."),
     MetricDefinition("loss/ptx_avg", "nats per token", "Loss on demonstrations, where `--ppo-ptx-coef` is on."),

@@ -17,7 +17,7 @@ def updates(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> int:
 
 def ticks(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> int:
     """Units of work that the stage reports: one for each update, and one for each position of a batch that is sampled."""
-    sampled = config.group.steps * config.ppo.max_new_tokens if config.method in ("rloo", "grpo") else 0
+    sampled = config.group.steps * config.sampling.max_new_tokens if config.method in ("rloo", "grpo") else 0
     return sampled + updates(config, n_pairs, n_demonstrations)
 
 
@@ -34,7 +34,7 @@ def stage_costs(
         n_pairs: preference pairs that are trained on.
         n_heldout: held-out prompts.
     """
-    answer = config.ppo.max_new_tokens
+    answer = config.sampling.max_new_tokens
     n_answers = n_heldout * config.evaluation.completions_per_prompt
     sampled = n_answers * config.evaluation.max_new_tokens * DECODE_COST
     read = n_answers * (PROMPT_TOKENS + config.evaluation.max_new_tokens)
@@ -43,8 +43,8 @@ def stage_costs(
         "snapshot": {"sample": sampled},
         "reward": {
             "fit": 2 * n_pairs * (PROMPT_TOKENS + answer) * (1 + (1 + UPDATE_COST) * config.reward.epochs) * depth,
-            "sample": config.reward.reference_samples * answer * DECODE_COST,
-            "normalise": config.reward.reference_samples * (PROMPT_TOKENS + answer) * depth,
+            "sample": config.reward.normalize_samples * answer * DECODE_COST,
+            "normalise": config.reward.normalize_samples * (PROMPT_TOKENS + answer) * depth,
         },
         config.method: {"train": _training_cost(config, n_pairs, n_demonstrations)},
         "evaluate": {
@@ -62,7 +62,7 @@ def stage_costs(
 
 def _training_cost(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> float:
     """The cost of the policy's training, in tokens of a forward pass."""
-    answer = config.ppo.max_new_tokens
+    answer = config.sampling.max_new_tokens
     tokens = PROMPT_TOKENS + answer
     if config.method == "ppo":
         return config.ppo.steps * config.ppo.batch_size * (answer * DECODE_COST + tokens * (2 + (1 + UPDATE_COST) * config.ppo.epochs))
