@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI
 from gradio.routes import App
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -25,10 +26,11 @@ from feedback_ui.server.calls import HandlerCalls
 from feedback_ui.server.sessions import Sessions
 from feedback_ui.server.uploads import Uploads
 from feedback_ui.shared.errors import browser_message
+from feedback_ui.shared.html import fragment
 from feedback_ui.shared.theme import launch_options
 from storage.core.database import StoreError
 
-SIGNED_OUT = """<script>{
+SIGNED_OUT = Markup("""<script>{
 const plain = window.fetch;
 window.fetch = async (...asked) => {
     const answer = await plain(...asked);
@@ -43,14 +45,14 @@ window.fetch = async (...asked) => {
     }
     return answer;
 };
-}</script>"""
+}</script>""")
 
 
-OWN_TABS = """<script>{
+OWN_TABS = Markup("""<script>{
 // Which tabs are one's own, before anything is painted. Courtesy only: each handler asks for itself.
 const said = document.cookie.split("; ").find((part) => part.startsWith("$name="));
 if (said) document.documentElement.dataset.roles = said.split("=")[1].replaceAll(".", " ");
-}</script>"""
+}</script>""")
 
 
 class Web(FastAPI):
@@ -85,7 +87,7 @@ class Web(FastAPI):
             mcp_server=False,
             pwa=False,
             enable_monitoring=False,
-            **options | {"head": SIGNED_OUT + OWN_TABS.replace("$name", roles_cookie(auth)) + options.get("head", "")},
+            **options | {"head": fragment(SIGNED_OUT, OWN_TABS.replace("$name", roles_cookie(auth)), options["head"])},
         )
         mounted = self.router.routes[-1]
         assert isinstance(mounted, Mount) and isinstance(mounted.app, App)
