@@ -64,7 +64,7 @@ def _table(words: Translator, rows: Sequence[Standing], reference: str | None) -
         (words("leaderboard.rank"), "rl-rank"),
         (words("leaderboard.version"), ""),
         (words("leaderboard.score"), "rl-number"),
-        (fragment(tag("span", words("leaderboard.interval"), class_="rl-visually-hidden"), scale.marks()), "rl-interval-cell"),
+        (fragment(tag("span", words("leaderboard.interval"), class_="rl-sr-only"), scale.marks()), "rl-interval-cell"),
         (over, "rl-number"),
         (words("leaderboard.record"), "rl-number"),
     ]
@@ -133,7 +133,7 @@ class Scale:
 def _ends_for_screen_readers(words: Translator, figure: Figure) -> Markup:
     if figure.low is None:
         return EMPTY
-    return tag("span", words("leaderboard.from_to", low=f"{figure.low:,.0f}", high=f"{figure.high:,.0f}"), class_="rl-visually-hidden")
+    return tag("span", words("leaderboard.from_to", low=f"{figure.low:,.0f}", high=f"{figure.high:,.0f}"), class_="rl-sr-only")
 
 
 def _notes(words: Translator, board: Leaderboard) -> Markup:
@@ -155,7 +155,7 @@ def _matrix(words: Translator, board: Leaderboard) -> Markup:
         return EMPTY
     names = [standing.name for standing in board.standings]
     head = (
-        tag("th", tag("span", name, class_="rl-visually-hidden"), tag("span", f"{n}", aria_hidden="true"), scope="col")
+        tag("th", tag("span", name, class_="rl-sr-only"), tag("span", f"{n}", aria_hidden="true"), scope="col")
         for n, name in enumerate(names, 1)
     )
     body = (
@@ -232,7 +232,7 @@ def streak(by_day: Mapping[str, int], today: date) -> int:
 def _bar(words: Translator, iso: str, number: int, most: int) -> Markup:
     summary = words("leaderboard.on_day", day=day(words, iso), count=number)
     height = tag("i", style=f"height:{100 * number / most:.0f}%") if number else EMPTY
-    return tag("li", tag("span", summary, class_="rl-visually-hidden"), height, title=summary)
+    return tag("li", tag("span", summary, class_="rl-sr-only"), height, title=summary)
 
 
 # ---- annotators
@@ -246,7 +246,7 @@ def everyone(words: Translator, annotators: Sequence[Annotator], own_id: int) ->
         return _card("annotators", title, tag("p", words("leaderboard.nobody"), class_="rl-muted"))
     rows = (_person(words, a, number, judged[0].judged, a.id == own_id) for number, a in enumerate(judged, 1))
     heads = (tag("th", words(f"leaderboard.{name}"), scope="col") for name in ("annotator", "judgments"))
-    head = tag("thead", tag("tr", *heads), class_="rl-visually-hidden")
+    head = tag("thead", tag("tr", *heads), class_="rl-sr-only")
     return _card("annotators", title, tag("table", head, tag("tbody", *rows), class_="rl-people"))
 
 

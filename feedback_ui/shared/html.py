@@ -31,7 +31,24 @@ Attribute = str | int | bool | None
 # ---- elements
 
 ELEMENTS = {
-    *("a", "article", "blockquote", "br", "button", "caption", "code", "dd", "details", "div", "dl", "dt", "figcaption", "figure", "form"),
+    *(
+        "a",
+        "article",
+        "blockquote",
+        "br",
+        "button",
+        "caption",
+        "code",
+        "dd",
+        "details",
+        "div",
+        "dl",
+        "dt",
+        "em",
+        "figcaption",
+        "figure",
+        "form",
+    ),
     *("h1", "h2", "h3", "h4", "i", "li", "ol", "p", "progress", "section", "small", "span", "strong", "summary"),
     *("table", "tbody", "td", "th", "thead", "time", "tr", "ul"),
 }
@@ -127,7 +144,7 @@ def _templates() -> Environment:
     return made
 
 
-def render_template(name: str, **values: str | int) -> Markup:
+def render_template(name: str, /, **values: str | int) -> Markup:
     """A page from a template in `assets/`; text in `values` is escaped. An attribute that is an address needs the filter `address`.
 
     Raises:
@@ -208,7 +225,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, 
     )
     return tag(
         "table",
-        tag("caption", caption, class_="rl-visually-hidden"),
+        tag("caption", caption, class_="rl-sr-only"),
         tag("thead", tag("tr", head)),
         tag("tbody", body),
         class_="rl-table rl-cards" if cards else "rl-table",

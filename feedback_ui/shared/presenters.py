@@ -186,4 +186,4 @@ def _day_of_bars(words: Translator, of: DayOfJudging, most: int) -> Markup:
         for kind, number in (("people", of.people), ("simulated", of.simulated))
         if number
     )
-    return tag("li", tag("span", summary, class_="rl-visually-hidden"), *columns, title=summary)
+    return tag("li", tag("span", summary, class_="rl-sr-only"), *columns, title=summary)
