@@ -406,7 +406,7 @@ def test_a_gold_answer_is_set_shown_and_measured(store, part, of_three, people, 
     shown = section.set_answer(of_three.id, "B > A = C", "B is <right>", HERE)
     ids = [c.id for c in of_three.completions]
     assert gold.answer(store, of_three.id) == ((ids[1],), (ids[0], ids[2]))
-    assert "not judged yet" in shown[section.list] and "B > A = C" in shown[section.list]
+    assert "not judged yet" in shown[section.list] and "B &gt; A = C" in shown[section.list]
     settings.change(store, ProjectSettings(gold_share=0.5), None)
     for annotator, order in ((people.ann, (1, 0, 2)), (people.tom, (0, 1, 2))):
         meet_gold(store, annotator, of_three, order)
@@ -541,7 +541,7 @@ def test_intervals_are_drawn_between_0_and_1(spread, drawn):
 
 def test_a_side_that_matters_stands_out():
     rows = [quality_view._left_cell(EN, LeftShare(0.9, 0.7, 0.98, 20, p)) for p in (0.0004, 0.2)]
-    assert "rl-warn" in rows[0] and "p < 0.001" in rows[0]
+    assert "rl-warn" in rows[0] and "p &lt; 0.001" in rows[0]
     assert "rl-warn" not in rows[1] and "p = 0.200" in rows[1]
 
 
