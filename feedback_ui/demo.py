@@ -45,10 +45,10 @@ StreamEvent = str | PolicyServerDown | None
 
 
 class DemoPage:
-    def __init__(self, store: Database, client: PolicyClient):
+    def __init__(self, store: Database, client: PolicyClient, auth: Auth):
         self.store = store
         self.client = client
-        self.auth = Auth(store)
+        self.auth = auth
         self.admission = PromptAdmission()
         self.base = gr.State(None)
         with gr.Row(equal_height=False):

@@ -89,8 +89,8 @@ class BatchesSection:
             return {self.message: presenters.notice(words("lead.batches.empty", title=words(f"lead.batches.{empty}")), "bad")}
         sampling = Sampling(float(numbers["temperature"]), float(numbers["top_p"]), int(numbers["top_k"]), int(numbers["longest"]))
         try:
-            batch = batches.ask(
-                self.store, values[self.who] or [], answers=int(numbers["answers"]), sampling=sampling, count=int(numbers["count"]),
+            batch = batches.request(
+                self.store, values[self.who] or [], completions=int(numbers["answers"]), sampling=sampling, count=int(numbers["count"]),
                 priority=lead_view.PRIORITIES[values[self.priority] or "normal"], by=visitor.annotator.id,
             )  # fmt: skip
         except StoreError as error:
@@ -124,7 +124,7 @@ class BatchesSection:
 
     def _list(self, words: Translator, *, acts: bool) -> dict[Component, Any]:
         every = batches.all_batches(self.store)
-        unfinished = any(b.made < b.asked and b.cancelled_at is None for b in every)
+        unfinished = any(b.generated < b.requested and b.cancelled_at is None for b in every)
         notes, seconds, down = {}, None, EMPTY
         if unfinished:
             try:

@@ -204,7 +204,7 @@ def batch_list(
     waits = _waits(batches, seconds_per_comparison, notes)
     rows = []
     for batch in batches:
-        open_ = batch.made < batch.asked and batch.cancelled_at is None
+        open_ = batch.generated < batch.requested and batch.cancelled_at is None
         note = notes.get(str(batch.id), "") if open_ else ""
         state = note or _state(words, batch, waits.get(batch.id))
         versions = ", ".join(policies[i].name if i in policies else f"#{i}" for i in batch.policy_ids)
@@ -212,10 +212,11 @@ def batch_list(
             [
                 str(batch.id),
                 with_note(when(batch.created_at), who(words, names, batch.by_id)),
-                with_note(versions, sampled(words, batch.answers, batch.sampling)),
+                with_note(versions, sampled(words, batch.completions, batch.sampling)),
                 words("lead.batches.priority." + _priority(batch.priority)),
                 fragment(
-                    progress(words, batch.made, batch.asked), tag("span", state, class_=f"rl-small {'rl-warn' if note else 'rl-muted'}")
+                    progress(words, batch.generated, batch.requested),
+                    tag("span", state, class_=f"rl-small {'rl-warn' if note else 'rl-muted'}"),
                 ),
                 button("cancel", batch.id, words("lead.batches.cancel"), f"{batch.id}") if open_ and acts else "",
             ]
@@ -242,10 +243,10 @@ def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes
     """Seconds until each batch is complete, in the order of the queue; batches that are stuck are skipped."""
     if not seconds_per_comparison:
         return {}
-    open_ = [b for b in batches if b.made < b.asked and b.cancelled_at is None and str(b.id) not in notes]
+    open_ = [b for b in batches if b.generated < b.requested and b.cancelled_at is None and str(b.id) not in notes]
     waits, ahead = {}, 0
     for batch in sorted(open_, key=lambda b: (-b.priority, b.id)):
-        ahead += batch.asked - batch.made
+        ahead += batch.requested - batch.generated
         waits[batch.id] = ahead * seconds_per_comparison
     return waits
 
@@ -253,7 +254,7 @@ def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes
 def _state(words: Translator, batch: Batch, wait_s: float | None) -> str:
     if batch.cancelled_at is not None:
         return words("lead.batches.cancelled")
-    if batch.made >= batch.asked:
+    if batch.generated >= batch.requested:
         return words("lead.batches.done")
     return words("lead.batches.left", time=duration(words, wait_s)) if wait_s else words("lead.batches.waiting")
 

@@ -29,9 +29,9 @@ FARTHEST_CLOCK = 14 * 60
 
 
 class LeaderboardPage:
-    def __init__(self, store: Database):
+    def __init__(self, store: Database, auth: Auth):
         self.store = store
-        self.auth = Auth(store)
+        self.auth = auth
         self.clock = gr.Number(0, visible=False)
         with gr.Column(elem_id="leaderboard-policies", elem_classes="rl-optional-part"):
             self.simulated = gr.Checkbox(

@@ -60,10 +60,10 @@ class ShownState:
 
 
 class TrainingPage:
-    def __init__(self, store: Database, jobs: Jobs, *, default_config: RoundConfig):
+    def __init__(self, store: Database, jobs: Jobs, auth: Auth, *, default_config: RoundConfig):
         self.store = store
         self.jobs = jobs
-        self.auth = Auth(store)
+        self.auth = auth
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="round-form"):
                 self.material = html(elem_id="pairs-available")

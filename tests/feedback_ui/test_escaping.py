@@ -168,7 +168,7 @@ CASES = {
     "lead_view.import_report": lambda t, w: lead_view.import_report(w, replace(filled(Report, t), wrong=60)),
     "lead_view.import_list": lambda t, w: lead_view.import_list(w, [filled(Import, t)], {1: t}, acts=True),
     "lead_view.batch_list": lambda t, w: lead_view.batch_list(
-        w, [replace(filled(Batch, t), asked=9, cancelled_at=None), replace(filled(Batch, t), id=2, policy_ids=(1, 7))],
+        w, [replace(filled(Batch, t), requested=9, cancelled_at=None), replace(filled(Batch, t), id=2, policy_ids=(1, 7))],
         {1: filled(PolicyVersion, t)}, {1: t}, notes={"1": t}, seconds_per_comparison=2.0, acts=True,
     ),
     "lead_view.progress": lambda t, w: lead_view.progress(w, 1, 2),

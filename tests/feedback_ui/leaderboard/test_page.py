@@ -29,7 +29,7 @@ TODAY = date(2026, 11, 23)
 def board_page(build, store):
     def made():
         with gr.Blocks():
-            return LeaderboardPage(store)
+            return LeaderboardPage(store, Auth(store))
 
     return build(made)
 
