@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 import jinja2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -53,6 +53,7 @@ class Parsed(HTMLParser):
 # ---- elements
 
 
+@settings(deadline=None)
 @given(hostile, hostile)
 def test_text_stays_text_in_an_element_and_in_its_attributes(content, value):
     parsed = Parsed(tag("p", content, title=value, class_=value, data_row=value, aria_label=value))
@@ -60,6 +61,7 @@ def test_text_stays_text_in_an_element_and_in_its_attributes(content, value):
     assert parsed.text == content
 
 
+@settings(deadline=None)
 @given(st.lists(hostile))
 def test_text_stays_text_in_a_table_a_button_and_a_note(cells):
     heads = [f"{cell} " for cell in cells]
