@@ -1,7 +1,4 @@
-"""The judging component: builds a `gr.HTML` from concatenated scripts and the texts of every language.
-
-There is no build step: the files of `assets/` are used unchanged. Compare and History share all parts but their own script.
-"""
+"""The judging component: a `gr.HTML` whose start script imports the modules of `feedback_ui.shared.scripts`."""
 
 from __future__ import annotations
 
@@ -11,25 +8,22 @@ from typing import Any
 
 import gradio as gr
 
-from feedback_ui.judging.judging_view import browser_texts
 from feedback_ui.shared.html import asset, render_template
-
-SCRIPTS = (
-    "texts.js", "server.js", "clock.js", "drafts.js", "guide.js", "flags.js", "details.js", "drag.js", "rank.js", "keys.js",
-    "judging_form.js",
-)  # fmt: skip
-"""The scripts of both pages, each after those that it needs; a page's own script comes last."""
+from feedback_ui.shared.i18n import tables
+from feedback_ui.shared.scripts import ENTRY, modules
 
 STYLES = ("compare.css", "rank.css", "details.css", "history.css")
 
 
 def judging_component(page: str, server_functions: Sequence[Callable[..., Any]]) -> gr.HTML:
-    """The component made of `<page>.html`, `<page>.js` and the common parts; its element id is the page's name."""
-    texts = f"const TEXTS = {json.dumps(browser_texts(), ensure_ascii=False)};"
+    """The component made of `<page>.html`, which the modules bring to life; its element id is the page's name."""
+    load_failed = {language: texts["compare.load_failed"] for language, texts in tables().items()}
     return gr.HTML(
-        html_template=render_template(f"{page}.html"),
+        html_template=render_template(
+            f"{page}.html", module=modules().path(ENTRY), load_failed=json.dumps(load_failed, ensure_ascii=False)
+        ),
         css_template="\n".join(asset(name) for name in STYLES),
-        js_on_load="\n".join([texts, *(asset(name) for name in SCRIPTS), asset(f"{page}.js")]),
+        js_on_load=asset("start.js"),
         server_functions=list(server_functions),
         apply_default_css=False,
         elem_id=page,

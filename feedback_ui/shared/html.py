@@ -49,18 +49,35 @@ ELEMENTS = {
         "figure",
         "form",
     ),
-    *("h1", "h2", "h3", "h4", "i", "li", "ol", "p", "progress", "section", "small", "span", "strong", "summary"),
+    *("h1", "h2", "h3", "h4", "i", "li", "link", "meta", "ol", "p", "progress", "section", "small", "span", "strong", "summary"),
     *("table", "tbody", "td", "th", "thead", "time", "tr", "ul"),
 }
-VOID_ELEMENTS = {"br"}
+VOID_ELEMENTS = {"br", "link", "meta"}
 ATTRIBUTES = {
-    *("action", "class", "datetime", "dir", "href", "max", "method", "rel", "role", "scope", "style", "tabindex", "target", "title"),
+    *(
+        "action",
+        "class",
+        "content",
+        "datetime",
+        "dir",
+        "href",
+        "max",
+        "method",
+        "name",
+        "rel",
+        "role",
+        "scope",
+        "style",
+        "tabindex",
+        "target",
+        "title",
+    ),
     *("type", "value"),
 }
 """The attributes that pages use, besides `data-*` and `aria-*`; none of them runs a script."""
 
 DATA_ATTRIBUTE = re.compile(r"(data|aria)(-[a-z]+)+")
-ADDRESS = re.compile(r"((https?://[^/\\]|/(?![/\\])|#)[^\x00-\x20]*)?")
+ADDRESS = re.compile(r"((https?://[^/\\]|/(?![/\\])|[\w.-]+/|#)[^\x00-\x20]*)?")
 """Addresses in attributes: a web page elsewhere, a path of this site, a place on this page, or empty for the page itself. Browsers leave
 out line breaks and tabs, so that `/`, a tab and `/` would name another site."""
 
@@ -68,7 +85,7 @@ STYLE = re.compile(r"(;?[a-z-]+:-?\d+(\.\d+)?%?)*")
 """Styles in attributes: numbers alone, such as `left:12.5%;width:3%`."""
 
 
-def tag(name: str, *content: str, **attributes: Attribute) -> Markup:
+def tag(name: str, /, *content: str, **attributes: Attribute) -> Markup:
     """An element. Text in its content and its attributes is escaped.
 
     Attributes are named as in HTML, with `_` for `-` and an underscore after a name that Python reserves: `class_`, `data_row`.

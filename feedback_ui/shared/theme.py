@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from feedback_ui.shared.html import ASSETS, fragment, inline_script, inline_style, tag, translated_in_browser
 from feedback_ui.shared.i18n import LANGUAGES, Translator, tables
+from feedback_ui.shared.scripts import modules
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Options of an event that only reads or writes a few rows: no queue, no spinner, not part of the public API."""
@@ -204,7 +205,7 @@ def launch_options() -> dict[str, Any]:
     """Arguments for `launch()` or `mount_gradio_app()`, which Gradio does not take when the Blocks are built."""
     return {
         "theme": theme(),
-        "head": fragment(inline_style("style.css"), inline_script("page.js")),
+        "head": fragment(inline_style("style.css"), inline_script("page.js"), modules().preload_links()),
         "i18n": i18n,
         "footer_links": [],
         "run_history": False,

@@ -21,14 +21,18 @@ KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT",
 
 
 def section(words: Translator, runs: Sequence[Run]) -> Markup:
-    """The table, in the order of the runs; empty without a finished round."""
-    rounds = run_table.finished(runs)
-    if not rounds:
+    """The table, in the order of the runs; empty without a finished round. Rounds that cannot be read are named under it."""
+    rounds, unreadable = run_table.finished(runs)
+    if not rounds and not unreadable:
         return EMPTY
     heads = [words(f"rounds.{name}") for name in COLUMNS]
-    rows = table(heads, [_row(words, one) for one in rounds], caption=words("rounds.title"), numbers=NUMBERS)
+    rows = table(heads, [_row(words, one) for one in rounds], caption=words("rounds.title"), numbers=NUMBERS) if rounds else EMPTY
+    missing = (
+        tag("p", words("rounds.unreadable", run=one.id, problem=one.problem), class_="rl-notice rl-bad", data_testid="round-unreadable")
+        for one in unreadable
+    )
     note = tag("p", words("rounds.same_judgments"), class_="rl-muted")
-    return tag("section", tag("h2", words("rounds.title")), rows, note, class_="rl-card rl-rounds", data_testid="rounds")
+    return tag("section", tag("h2", words("rounds.title")), rows, *missing, note, class_="rl-card rl-rounds", data_testid="rounds")
 
 
 def _row(words: Translator, one: FinishedRound) -> list[str]:

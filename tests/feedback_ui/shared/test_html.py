@@ -107,7 +107,9 @@ def test_addresses_of_other_kinds_are_refused(attribute, url):
         tag("a", **{attribute: url})
 
 
-@pytest.mark.parametrize("url", ["", "/", "/sign-out", "/a?b=1&c=2", "#comparison-12", "https://x.y/z", "http://127.0.0.1:8000"])
+@pytest.mark.parametrize(
+    "url", ["", "/", "/sign-out", "modules/1/a.js", "/a?b=1&c=2", "#comparison-12", "https://x.y/z", "http://127.0.0.1:8000"]
+)
 def test_addresses_of_this_site_and_of_the_web_are_taken(url):
     assert Parsed(tag("a", href=url)).tags[0] == ("a", {"href": url})
 
