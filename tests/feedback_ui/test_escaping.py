@@ -29,8 +29,10 @@ from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import rounds_table, run_view, validation_view
 from rlhf.analysis.agreement import Agreement, AnnotatorRow, Item
 from rlhf.analysis.leaderboard import Figure, Leaderboard, Standing
+from rlhf.analysis.validation import Validation
 from rlhf.config import RoundConfig
 from rlhf.data.pairs import PreferencePair
+from rlhf.runs.results import RoundResult
 from storage.analytics.stats import DayOfJudging
 from storage.core.records import (
     Annotator,
@@ -110,15 +112,7 @@ def past_judgments(text):
 
 
 def a_run(text, **changes):
-    share = {"value": 0.7, "low": 0.6, "high": 0.8, "cases": 40}
-    result = {"win_rate": share, "heldout_accuracy": share, "rule": text, "policy_version": text, "kl": 2.0, "minutes": 3.0}
-    validation = {
-        "pairs": 9, "prompts": 9, "judgments": 9, "accuracy": share | {"prompts": 9},
-        "calibration": {"confidence": 0.6, "accuracy": 0.7, "ece": 0.07, "by_chance": 0.03, "bins": []},
-        "curve": {"points": [], "more": 200, "gain": {"value": 0.02, "low": 0.01, "high": 0.03}},
-        "by_kind": [{"kind": text, "pairs": 9, "accuracy": share}], "by_annotator": [{"annotator_id": 1, "pairs": 9, "accuracy": None}],
-        "surprises": [{"comparison_id": 1, "annotator_id": 1, "probability": 0.004}],
-    }  # fmt: skip
+    result, validation = filled(RoundResult, text).to_json(), filled(Validation, text).to_json()
     config = RoundConfig().to_dict() | {"include_simulated": True}
     snapshot = {"pairs": 9, "simulated": 3, "sha256": text * 7}
     values = {
