@@ -333,7 +333,9 @@ def learning_curve(
     return LearningCurve(shown, float(reach[0]), float(half[0]), MORE, gain)
 
 
-def at(judgments: float, reach: Float[np.ndarray, " r"], half: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+def at(
+    judgments: float | Float[np.ndarray, "#r"], reach: Float[np.ndarray, "#r"], half: Float[np.ndarray, "#r"]
+) -> Float[np.ndarray, " r"]:
     """Accuracy by the law: what a linear classifier learned from n examples has in common with the best one.
 
     Their correlation is sqrt(n / (n + half)) where examples are averaged, as a strongly penalised fit does (Opper and Kinzel 1996,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 
 import uvicorn
 from learning import scramble, user
@@ -60,7 +61,7 @@ class Server:
         """As a finished round does it."""
         run_id = f"run-{name}"
         runs.create(self.store, run_id, config={}, seed=0, versions={})
-        maker = Backbone.load(self.model, "cpu", "float32")
+        maker = Backbone.load(Path(self.model), "cpu", "float32")
         maker.add_adapter("policy", AdapterConfig(rank=4), seed=seed)
         scramble(maker, "policy", seed=seed, scale=0.3)
         folder = self.store.path.parent / "runs" / run_id / "policy"
