@@ -4,7 +4,7 @@ FOUND = {
     "pairs": 412, "judgments": 400, "prompts": 96,
     "accuracy": {"value": 0.684, "low": 0.631, "high": 0.739, "pairs": 412, "prompts": 96},
     "calibration": {
-        "confidence": 0.61, "accuracy": 0.68, "ece": 0.074, "by_chance": 0.031,
+        "confidence": 0.61, "accuracy": 0.68, "ece": 0.074, "ece_by_chance": 0.031,
         "bins": [
             {"low": 0.5, "high": 0.55, "pairs": 0, "confidence": None, "accuracy": None},
             {"low": 0.55, "high": 0.6, "pairs": 100, "confidence": 0.58, "accuracy": 0.66},
@@ -16,7 +16,7 @@ FOUND = {
             {"judgments": 60.0, "accuracy": 0.6, "low": 0.52, "high": 0.66},
             {"judgments": 320.0, "accuracy": 0.68, "low": 0.62, "high": 0.73},
         ],
-        "reach": 0.2, "half": 100.0, "more": 200, "gain": {"value": 0.0213, "low": 0.004, "high": 0.0391},
+        "asymptote": 0.2, "half_saturation": 100.0, "additional_judgments": 200, "gain": {"value": 0.0213, "low": 0.004, "high": 0.0391},
     },
     "by_kind": [
         {
@@ -32,7 +32,7 @@ FOUND = {
         },
         {"annotator_id": 2, "pairs": 22, "prompts": 6, "accuracy": None},
     ],
-    "surprises": [
+    "high_loss_judgments": [
         {"judgment_id": 31, "comparison_id": 12, "annotator_id": 1, "probability": 0.004},
         {"judgment_id": 32, "comparison_id": 13, "annotator_id": 2, "probability": 0.26},
     ],

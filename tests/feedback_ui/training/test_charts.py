@@ -5,13 +5,14 @@ from validation_row import FOUND
 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import charts
+from rlhf.analysis.validation import Validation
 from storage.core.records import Metric
 
 EN, KO = Translator("en"), Translator("ko")
 
 
 def test_the_learning_curve_shows_points_with_intervals_and_carries_on_by_two_hundred():
-    figure = charts.learning_curve(EN, FOUND)
+    figure = charts.learning_curve(EN, Validation.from_json(FOUND))
     dots, until_now, beyond = figure.data
     assert (list(dots.x), list(dots.y)) == ([60, 320], [0.6, 0.68])
     assert list(dots.error_y.array) == pytest.approx([0.06, 0.05]) and list(dots.error_y.arrayminus) == pytest.approx([0.08, 0.06])
@@ -22,7 +23,7 @@ def test_the_learning_curve_shows_points_with_intervals_and_carries_on_by_two_hu
 
 
 def test_reliability_shows_filled_bins_against_the_diagonal():
-    diagonal, dots = charts.reliability(EN, FOUND).data
+    diagonal, dots = charts.reliability(EN, Validation.from_json(FOUND)).data
     assert (list(diagonal.x), list(diagonal.y)) == ([0.5, 1], [0.5, 1])
     assert (list(dots.x), list(dots.y), list(dots.customdata)) == ([0.58, 0.62], [0.66, 0.7], [100, 312])
     assert dots.marker.size[1] == 16 > dots.marker.size[0]
@@ -30,7 +31,7 @@ def test_reliability_shows_filled_bins_against_the_diagonal():
 
 def test_empty_plots_have_the_size_of_full_ones():
     for draw in (charts.learning_curve, charts.reliability):
-        assert draw(EN, None).layout.height == draw(EN, FOUND).layout.height
+        assert draw(EN, None).layout.height == draw(EN, Validation.from_json(FOUND)).layout.height
 
 
 def points_of(metric, *values):

@@ -7,6 +7,7 @@ from validation_row import FOUND
 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import charts, validation_view
+from rlhf.analysis.validation import Validation
 from storage.core.records import Annotator, Comparison, Prompt, Run
 
 EN, KO = Translator("en"), Translator("ko")
@@ -65,7 +66,7 @@ def test_nothing_is_promised_where_the_interval_reaches_zero(low, claimed):
     curve = {**FOUND["curve"], "gain": {"value": 0.0213, "low": low, "high": 0.0391}}
     assert ("would buy about" in said(curve=curve)) is claimed
     assert ("do not tell" in said(curve=curve)) is not claimed
-    lines = [trace for trace in charts.learning_curve(EN, {**FOUND, "curve": curve}).data if trace.mode == "lines"]
+    lines = [trace for trace in charts.learning_curve(EN, Validation.from_json({**FOUND, "curve": curve})).data if trace.mode == "lines"]
     assert len(lines) == (2 if claimed else 0)
 
 
@@ -85,14 +86,14 @@ def test_the_tables_escape_names_kinds_and_prompts_and_say_where_there_is_too_li
     assert html.count("too few") == 2
 
 
-def test_each_surprise_links_to_its_comparison():
+def test_each_high_loss_judgment_links_to_its_comparison():
     html = validation_view.details(EN, a_run(FOUND), PEOPLE, JUDGED)
     assert 'href="#comparison-12" target="_blank" rel="noopener" aria-label="Open comparison 12"' in html
     assert "&lt;1%" in html and "26%" in html
     # Of a comparison that is missing, everything but the prompt is still shown.
     assert 'href="#comparison-13"' in html
     assert validation_view.compared(a_run(FOUND)) == [12, 13] and validation_view.compared(a_run()) == []
-    assert "No judgment went against" in validation_view.details(EN, a_run(FOUND, surprises=[]), PEOPLE, {})
+    assert "No judgment went against" in validation_view.details(EN, a_run(FOUND, high_loss_judgments=[]), PEOPLE, {})
 
 
 def test_korean_says_the_same_figures():
