@@ -88,8 +88,8 @@ class BatchesSection:
             return {self.message: presenters.notice(words("lead.batches.empty", title=words(f"lead.batches.{empty}")), "bad")}
         sampling = Sampling(float(numbers["temperature"]), float(numbers["top_p"]), int(numbers["top_k"]), int(numbers["longest"]))
         try:
-            batch = batches.ask(
-                self.store, values[self.who] or [], answers=int(numbers["answers"]), sampling=sampling, count=int(numbers["count"]),
+            batch = batches.request(
+                self.store, values[self.who] or [], completions=int(numbers["answers"]), sampling=sampling, count=int(numbers["count"]),
                 priority=lead_view.PRIORITIES[values[self.priority] or "normal"], by=visitor.annotator.id,
             )  # fmt: skip
         except StoreError as error:
@@ -114,16 +114,16 @@ class BatchesSection:
         return update
 
     def _able(self) -> list[PolicyVersion]:
-        """The versions that could write answers: those of a model elsewhere only while the policy server collects from it."""
+        """The versions that could write answers: those of an outside model only while the policy server collects from it."""
         try:
-            collector = self.client.status().collector
+            collectors = self.client.status().collectors
         except PolicyServerDown:
-            collector = ""
-        return [v for v in policies.all_versions(self.store) if v.kind != "external" or v.name == collector]
+            collectors = []
+        return [v for v in policies.all_versions(self.store) if v.kind != "external" or v.name in collectors]
 
     def _list(self, words: Translator, *, acts: bool) -> dict[Component, Any]:
         every = batches.all_batches(self.store)
-        unfinished = any(b.made < b.asked and b.cancelled_at is None for b in every)
+        unfinished = any(b.generated < b.requested and b.cancelled_at is None for b in every)
         notes, seconds, down = {}, None, ""
         if unfinished:
             try:

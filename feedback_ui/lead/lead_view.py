@@ -186,15 +186,15 @@ def batch_list(
     waits = _waits(batches, seconds_per_comparison, notes)
     rows = []
     for batch in batches:
-        open_ = batch.made < batch.asked and batch.cancelled_at is None
+        open_ = batch.generated < batch.requested and batch.cancelled_at is None
         note = notes.get(str(batch.id), "") if open_ else ""
         rows.append([
             str(batch.id),
             when(batch.created_at) + f'<br><span class="rl-muted">{who(words, names, batch.by_id)}</span>',
             ", ".join(text(policies[i].name) if i in policies else f"#{i}" for i in batch.policy_ids)
-            + f'<br><span class="rl-muted">{sampled(words, batch.answers, batch.sampling)}</span>',
+            + f'<br><span class="rl-muted">{sampled(words, batch.completions, batch.sampling)}</span>',
             words("lead.batches.priority." + _priority(batch.priority)),
-            progress(words, batch.made, batch.asked) + f'<span class="rl-small {"rl-warn" if note else "rl-muted"}">'
+            progress(words, batch.generated, batch.requested) + f'<span class="rl-small {"rl-warn" if note else "rl-muted"}">'
             + text(note or _state(words, batch, waits.get(batch.id))) + "</span>",
             button("cancel", batch.id, words("lead.batches.cancel"), f"{batch.id}") if open_ and acts else "",
         ])  # fmt: skip
@@ -220,10 +220,10 @@ def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes
     """Seconds until each batch is complete, in the order of the queue; batches that are stuck are skipped."""
     if not seconds_per_comparison:
         return {}
-    open_ = [b for b in batches if b.made < b.asked and b.cancelled_at is None and str(b.id) not in notes]
+    open_ = [b for b in batches if b.generated < b.requested and b.cancelled_at is None and str(b.id) not in notes]
     waits, ahead = {}, 0
     for batch in sorted(open_, key=lambda b: (-b.priority, b.id)):
-        ahead += batch.asked - batch.made
+        ahead += batch.requested - batch.generated
         waits[batch.id] = ahead * seconds_per_comparison
     return waits
 
@@ -231,7 +231,7 @@ def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes
 def _state(words: Translator, batch: Batch, wait_s: float | None) -> str:
     if batch.cancelled_at is not None:
         return words("lead.batches.cancelled")
-    if batch.made >= batch.asked:
+    if batch.generated >= batch.requested:
         return words("lead.batches.done")
     return words("lead.batches.left", time=duration(words, wait_s)) if wait_s else words("lead.batches.waiting")
 

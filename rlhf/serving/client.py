@@ -57,8 +57,8 @@ class ServerStatus:
     note: str
     batch_notes: dict[str, str] = field(default_factory=dict)
     """Why a batch does not go on, by its id as text. Names policy versions: not for annotators who judge blind."""
-    collector: str = ""
-    """The policy version of answers from an outside endpoint, if the server collects from one."""
+    collectors: list[str] = field(default_factory=list)
+    """The policy versions of outside endpoints, if the server collects from such."""
 
 
 class PolicyClient:

@@ -35,6 +35,9 @@ AT_ONCE = 4
 MOST_ATTEMPTS = 4
 """Requests for one answer where the server is overloaded or broken, the first one included."""
 
+FIRST_DOWN_S, LONGEST_DOWN_S = 10.0, 300.0
+"""How long an endpoint that failed is not asked, doubled with each further failure, and its limit, in seconds."""
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 """Pause before the second attempt, doubled before each further one, and its limit, in seconds."""
 
@@ -119,6 +122,7 @@ class EndpointClient:
         self._max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
         self._not_supported: set[str] = set()
         self._has_answered = False
+        self._down_s, self._down_until, self._down_reason = FIRST_DOWN_S, 0.0, ""
 
     def complete(
         self, messages: Sequence[Message], sampling: Sampling, seed: int, on_progress: Callable[[], None] = lambda: None
@@ -129,6 +133,22 @@ class EndpointClient:
             PromptRefused: the server refuses this prompt.
             EndpointDown: it does not work, or not for this key or model.
         """
+        try:
+            reply = self._complete_or_probe(messages, sampling, seed, on_progress)
+        except EndpointDown as error:
+            self._down_s = min(2 * self._down_s, LONGEST_DOWN_S) if self._down_reason else FIRST_DOWN_S
+            self._down_until, self._down_reason = time.monotonic() + self._down_s, str(error)
+            raise
+        self._down_until, self._down_reason = 0.0, ""
+        return reply
+
+    def down_reason(self) -> str:
+        """Why the endpoint is not asked at present, after a failure; empty where it can be asked."""
+        return self._down_reason if time.monotonic() < self._down_until else ""
+
+    def _complete_or_probe(
+        self, messages: Sequence[Message], sampling: Sampling, seed: int, on_progress: Callable[[], None]
+    ) -> EndpointReply:
         try:
             return self._complete(messages, sampling, seed, on_progress)
         except _Unclear as refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-REQUESTS_PER_MINUTE = 60
+REQUESTS_PER_MINUTE = 300
 """Default budget of one endpoint; attempts that failed count too."""
 
 LONGEST_KEY = 10_000
@@ -37,6 +38,52 @@ class Endpoint:
     @property
     def version(self) -> str:
         return self.name or self.model
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that name endpoints, the same for `rankloop serve` and for the policy server that it starts."""
+    parser.add_argument(
+        "--endpoint", metavar="URL", action="append", default=[],
+        help="collect answers from this OpenAI-compatible endpoint instead (ends in /v1); give it several times to compare models",
+    )  # fmt: skip
+    parser.add_argument(
+        "--endpoint-model", metavar="NAME", action="append", default=[], help="the model to ask there; one for each --endpoint"
+    )
+    parser.add_argument("--endpoint-key-env", metavar="VARIABLE", help="the environment variable that holds the endpoint's API key")
+    parser.add_argument("--endpoint-key-file", metavar="FILE", type=Path, help="the file that holds the endpoint's API key")
+    parser.add_argument(
+        "--endpoints", metavar="FILE", type=Path,
+        help="a TOML file of [[endpoint]] tables: url, model, and optionally name, api_key_env, api_key_file, requests_per_minute",
+    )  # fmt: skip
+
+
+def from_options(args: argparse.Namespace) -> list[Endpoint]:
+    """The endpoints that the options name; none where they name none.
+
+    Raises:
+        EndpointOptionError: options that contradict each other, a file or a key that cannot be read.
+    """
+    if args.endpoints and (args.endpoint or args.endpoint_model or args.endpoint_key_env or args.endpoint_key_file):
+        raise EndpointOptionError("--endpoints names every endpoint: leave out --endpoint, --endpoint-model and their key")
+    if args.endpoints:
+        return from_file(args.endpoints)
+    key = read_key(args.endpoint_key_env, args.endpoint_key_file)
+    if key and not args.endpoint:
+        raise EndpointOptionError("a key without an --endpoint: name the endpoint that it is for")
+    return named(args.endpoint, args.endpoint_model, key=key)
+
+
+def as_arguments(args: argparse.Namespace) -> list[str]:
+    """The same options as a list of arguments, for the policy server's process. A key itself is never among them."""
+    found = [text for url in args.endpoint for text in ("--endpoint", url)]
+    found += [text for model in args.endpoint_model for text in ("--endpoint-model", model)]
+    if args.endpoint_key_env:
+        found += ["--endpoint-key-env", args.endpoint_key_env]
+    if args.endpoint_key_file:
+        found += ["--endpoint-key-file", str(args.endpoint_key_file.absolute())]
+    if args.endpoints:
+        found += ["--endpoints", str(args.endpoints.absolute())]
+    return found
 
 
 def named(urls: Sequence[str], models: Sequence[str], *, key: str = "") -> list[Endpoint]:

@@ -78,7 +78,7 @@ def pair_of_collectors(collectors: Sequence[PolicyVersion], index: int) -> tuple
 
 def round_robin(batch: Batch, versions: Sequence[PolicyVersion], index: int) -> list[PolicyVersion]:
     """The versions of the index-th comparison of a batch: the batch's versions in turn, continued from the comparison before."""
-    return [versions[(index * batch.answers + i) % len(versions)] for i in range(batch.answers)]
+    return [versions[(index * batch.completions + i) % len(versions)] for i in range(batch.completions)]
 
 
 class Written(NamedTuple):
@@ -153,7 +153,7 @@ def write_comparisons(
                 comparisons.add(store, prompt.id, ids, purpose="versus" if len({s.id for s in versions}) > 1 else "collect")
         written = written._replace(stored=len(assignments) - len(written.dropped) - len(written.refused))
         if batch:
-            batches.made(store, batch.id, written.stored)
+            batches.add_generated(store, batch.id, written.stored)
     return written
 
 
@@ -319,8 +319,8 @@ class ComparisonGenerator:
         versions = [version_of[policy_id] for policy_id in batch.policy_ids]
         if reason := next(filter(None, map(self.refusal_reason, versions)), ""):
             return reason
-        count = max(1, min(size, batch.asked - batch.made, ANSWERS_AT_ONCE // batch.answers))
-        versions_of = [round_robin(batch, versions, batch.made + i) for i in range(count)]
+        count = max(1, min(size, batch.requested - batch.generated, ANSWERS_AT_ONCE // batch.completions))
+        versions_of = [round_robin(batch, versions, batch.generated + i) for i in range(count)]
         if not (assignments := assign_prompts(self.store, versions_of, self._queue_positions)):
             return self._no_prompts()
         written = self._timed(assignments, batch.sampling, batch)

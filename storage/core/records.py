@@ -6,6 +6,7 @@ Times are ISO 8601 strings in UTC.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
@@ -87,7 +88,8 @@ class Completion:
     prompt_id: int
     policy_version_id: int
     text: str
-    sampling: Sampling
+    sampling: Mapping[str, float] = field(hash=False)
+    """The sampling parameters that were used; one that is missing is unknown, as an outside model does not take it."""
     seed: int | None
     finish_reason: str
     latency_s: float
@@ -126,8 +128,8 @@ class Lease:
     presentation_id: int
     comparison_id: int
     annotator_id: int
-    policy: str
-    """The rule that chose the comparison: `oldest`, `gold`, `repeat`, or `undo` after a retraction."""
+    selection: str
+    """How the comparison was chosen: from the `queue`, as `gold`, as a `repeat`, or by an `undo`, after a retraction."""
     propensity: float
     """The probability of choosing this comparison, given the state of the store."""
     created_at: str
@@ -267,11 +269,12 @@ class Batch:
 
     id: int
     policy_ids: tuple[int, ...]
-    answers: int
+    completions: int
     """Completions in each comparison, 2 to 9."""
     sampling: Sampling
-    asked: int
-    made: int
+    requested: int
+    """Number of comparisons to generate."""
+    generated: int
     priority: int
     by_id: int | None
     created_at: str

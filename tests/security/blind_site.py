@@ -186,7 +186,7 @@ def conspicuous(store: Database) -> None:
         },
         "leases": {
             "presentation_id": first["presentations"], "comparison_id": first["comparisons"], "annotator_id": first["annotators"],
-            "policy": "oldest", "propensity": 1, "created_at": at, "expires_at": at, "ended_at": at, "outcome": "lapsed",
+            "selection": "queue", "propensity": 1, "created_at": at, "expires_at": at, "ended_at": at, "outcome": "expired",
         },
         "judgments": {
             "comparison_id": first["comparisons"], "annotator_id": first["annotators"], "verdict": "skip", "skip_reason": "x",
