@@ -16,8 +16,11 @@ from rlhf.generation.server import build_server
 from rlhf.models.backbone import Backbone
 from rlhf.serving import supervisor
 from rlhf.serving.client import PolicyClient
+from rlhf.serving.endpoint_client import EndpointClient
+from rlhf.serving.endpoints import Endpoint
 from rlhf.serving.filler import ComparisonGenerator
 from storage.content import policies
+from storage.core.records import Sampling
 from storage.project import runs
 
 
@@ -69,4 +72,5 @@ class Server:
         return policies.register_tuned(self.store, name=name, base_model=self.model, adapter_path=folder, run_id=run_id)
 
     def says(self, model, text="Hello", *, seed=1, max_tokens=30, temperature=1.0):
-        return self.client.complete(model, user(text), temperature=temperature, top_p=1.0, max_tokens=max_tokens, seed=seed)
+        client = EndpointClient(Endpoint(self.client.base_url, model))
+        return client.complete(user(text), Sampling(temperature=temperature, max_new_tokens=max_tokens), seed)
