@@ -1,117 +1,20 @@
-"""The Lead page's handlers, called as Gradio calls them: their writes, their updates and their access checks."""
+"""The Lead page: who may do what, and how it opens."""
 
-import asyncio
 import inspect
-import json
-from types import SimpleNamespace
 
-import docstring_parser
 import gradio as gr
 import pytest
-from argon2 import PasswordHasher
+from lead_page import EN, HERE, asking, pressed, sign_in
 
-from feedback_ui.lead import LeadPage, lead_view, quality_view
-from feedback_ui.server.auth import Auth, Refused
-from feedback_ui.shared.i18n import Translator
-from rlhf.analysis.agreement import LeftShare
-from rlhf.serving.client import PolicyServerDown
-from storage.content import batches, comparisons, completions, policies, prompts
-from storage.core.database import Database
-from storage.core.records import Batch, Details, Flag, PolicyVersion, ProjectSettings, Sampling
-from storage.exchange import imports  # fmt: skip
-from storage.judging import exclusions, gold, history, judgments, presentations, queue
-from storage.people import accounts, annotators, audit
-from storage.project import guidelines, settings
+from feedback_ui.lead import lead_view
+from feedback_ui.server.auth import Refused
+from storage.content import batches, policies
+from storage.core.records import Sampling
 
-EN, KO = Translator("en"), Translator("ko")
 READING = {
     "enter", "open", "load", "include", "open_item", "view", "follow", "show_newer", "show_older",
 }  # fmt: skip
 """Handlers that only show something; a researcher may have them too. All others change something, or begin to."""
-
-
-def asking(language="en", **cookies):
-    return SimpleNamespace(headers={"accept-language": language}, cookies=cookies)
-
-
-HERE = asking()
-
-
-def pressed(act, row):
-    """A click on a button in a table's row."""
-    return gr.EventData(None, {"act": act, "row": row})
-
-
-@pytest.fixture
-def auth(store):
-    return Auth(store)
-
-
-@pytest.fixture(scope="module")
-def blocks(tmp_path_factory):
-    """The page, built once, because building it takes longer than most tests."""
-
-    async def made():
-        store = Database(tmp_path_factory.mktemp("nobody's") / "rankloop.db")
-        with gr.Blocks() as blocks:
-            with gr.Tabs():
-                with gr.Tab("Lead") as tab:
-                    blocks.lead = LeadPage(store, None, Auth(store))
-            blocks.lead.wire(tab)
-        store.close()
-        return blocks
-
-    return asyncio.run(made())
-
-
-@pytest.fixture
-def app(blocks, store, server, auth, monkeypatch):
-    """The page over this test's store."""
-    sections = [section for parts in blocks.lead.sections.values() for section in parts]
-    for owner in (blocks.lead, *sections):
-        for name, mine in (("store", store), ("auth", auth), ("client", server)):
-            if hasattr(owner, name):
-                monkeypatch.setattr(owner, name, mine)
-    # Hashing as slowly as for real would make these tests slow, and test nothing more.
-    monkeypatch.setattr(accounts, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    return blocks
-
-
-@pytest.fixture
-def lead(app):
-    return app.lead
-
-
-@pytest.fixture
-def part(lead):
-    """The sections by their classes' names."""
-    every = {type(section).__name__.removesuffix("Section").lower(): section for parts in lead.sections.values() for section in parts}
-    return SimpleNamespace(**every)
-
-
-@pytest.fixture
-def people(store, local):
-    return SimpleNamespace(local=local, ann=annotators.ensure(store, "Ann"), tom=annotators.ensure(store, "<b>Tom</b>"))
-
-
-@pytest.fixture
-def judge(store):
-    """Judges the next presentation, by default with the comparison's first completion best; `order` gives another order."""
-
-    def judged(annotator, order=(0, 1), **details):
-        comparison, shown = queue.next_presentation(store, annotator.id)
-        tiers = tuple((comparison.completions[place].id,) for place in order)
-        return judgments.save(store, shown.id, annotator.id, verdict="rank", tiers=tiers, details=Details(**details))
-
-    return judged
-
-
-def sign_in(store, auth, name, *roles):
-    accounts.create(store, name, "long enough", roles)
-    return asking(**{auth.cookie: accounts.sign_in(store, name, "long enough")})
-
-
-# ---- access
 
 
 def called(handler, request):
@@ -185,27 +88,6 @@ def test_a_click_that_no_table_sends_is_refused_in_words(part):
         assert "reload the page" in part.quality.open_item(event, HERE)
 
 
-# ---- guidelines
-
-
-def test_guidelines_are_published_as_versions(store, part, people):
-    section = part.guidelines
-    assert "No guidelines yet" in section.open(HERE)[section.versions]
-    assert "empty" in section.publish("  ", HERE)[section.message] and guidelines.current(store) is None
-    section.publish("# First", HERE)
-    shown = section.publish("# Second <script>", HERE)
-    assert "Published" in shown[section.message]
-    assert guidelines.current(store).text == "# Second <script>" and guidelines.current(store).by_id == people.local.id
-    assert shown[section.versions].count("<tr>") == 3 and "on display" in shown[section.versions]
-    assert "published already" in section.publish("# Second <script>", HERE)[section.message]
-    assert len(guidelines.versions(store)) == 2
-    old = section.view(pressed("view", guidelines.versions(store)[1].id), HERE)
-    assert "Version 1" in old and "<h1>First</h1>" in old
-    preview = section.show_preview("a **b** <img src=x>", HERE)
-    assert "<strong>b</strong>" in preview and "<img" not in preview and "&lt;img" in preview
-    assert "What you write" in section.show_preview("", HERE)
-
-
 def test_a_draft_is_not_lost_by_looking_at_another_section(part, people):
     section = part.guidelines
     assert section.load("", HERE)[section.editor] == ""
@@ -214,6 +96,7 @@ def test_a_draft_is_not_lost_by_looking_at_another_section(part, people):
     section.publish("Two", HERE)
     assert section.load("One", HERE)[section.editor] == "Two", "an older version is no draft"
     assert section.editor not in section.load("Three, half wri", HERE)
+<<<<<<< HEAD
 
 
 # ---- settings
@@ -628,3 +511,5 @@ def test_a_server_that_is_down_still_lets_versions_be_chosen(store, part, server
         server.status()
     base = policies.ensure_base(store, "m")
     assert dict(part.batches.open(HERE)[part.batches.who].choices) == {base.name: base.id}
+=======
+>>>>>>> refs/heads/main

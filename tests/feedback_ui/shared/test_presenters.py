@@ -6,22 +6,12 @@ import pytest
 
 from feedback_ui.shared import presenters
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.training import charts, run_view
+from feedback_ui.training import charts
 from rlhf.data.pairs import PreferencePair
 from storage.analytics.stats import DayOfJudging
-from storage.core.records import Metric, PolicyVersion, Run, RunSample
+from storage.core.records import Metric, PolicyVersion
 
 EN, KO = Translator("en"), Translator("ko")
-
-
-def a_run(**changes):
-    values = {
-        "id": "r1", "status": "running", "config": {}, "seed": 0, "versions": {}, "snapshot": None, "stage": "ppo",
-        "progress": 0.425, "eta_s": 660.0, "cancel_requested": False, "pid": 1, "heartbeat_at": None,
-        "created_at": "2026-11-02T10:00:00.000+00:00", "started_at": "2026-11-02T10:00:00.000+00:00",
-        "finished_at": None, "error": None, "result": None,
-    }  # fmt: skip
-    return Run(**values | changes)
 
 
 def a_pair(kind):
@@ -96,6 +86,7 @@ def test_a_day_is_said_in_the_readers_order():
     assert presenters.day(KO, "2026-03-09T23:10:00.000+00:00") == "3월 9일"
 
 
+<<<<<<< HEAD
 def test_korean_says_the_same_figures():
     run = a_run(status="done", result=RESULT, finished_at="2026-11-02T11:40:00.000+00:00")
     html = run_view.progress(KO, run) + run_view.result(KO, run)
@@ -238,6 +229,8 @@ def test_samples_are_rendered_safely():
     assert run_view.samples(EN, []) == ""
 
 
+=======
+>>>>>>> refs/heads/main
 def test_a_chart_draws_its_metric_in_order_of_steps():
     metrics = [Metric("reward/loss", 2, 0.5), Metric("reward/loss", 1, 0.7), Metric("objective/kl", 1, 9.0)]
     figure = charts.figure(EN, charts.REWARD_CHARTS[0], metrics)
