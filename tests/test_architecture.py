@@ -80,6 +80,8 @@ TESTED_ELSEWHERE = {
     "rlhf/runs/results.py": "tests/rlhf/test_round.py",
     "rlhf/runs/typed_json.py": "tests/test_old_data.py",
     "rlhf/runs/plan.py": "tests/rlhf/trl_methods/test_tuning.py",
+    # The interface that both makers of completions have.
+    "rlhf/serving/completion_source.py": "tests/rlhf/serving/test_filler.py",
     # Its limits show only with many callers at once.
     "rlhf/generation/answer_pool.py": "tests/security/test_policy_server.py",
     # Parts of a page that are shown only within it.
