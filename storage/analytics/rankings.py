@@ -23,18 +23,25 @@ PURPOSES: tuple[Purpose, ...] = ("vote", "gold", "repeat")
 
 BRACKETS_TO_BLANKS = str.maketrans("[]", "  ")
 
-MEMBERS = "SELECT comparison_id, position, completion_id FROM comparison_completions ORDER BY comparison_id, position"
+UNFINISHED = "(SELECT id FROM comparisons WHERE import_id IN unfinished_imports)"
+"""Comparisons of an import that is being written."""
 
-AUTHORS = """
+MEMBERS = f"""
+SELECT comparison_id, position, completion_id FROM comparison_completions
+WHERE comparison_id NOT IN {UNFINISHED} ORDER BY comparison_id, position
+"""
+
+AUTHORS = f"""
 SELECT cc.comparison_id, cc.position, c.policy_version_id
-FROM comparison_completions cc JOIN completions c ON c.id = cc.completion_id ORDER BY cc.comparison_id, cc.position
+FROM comparison_completions cc JOIN completions c ON c.id = cc.completion_id
+WHERE cc.comparison_id NOT IN {UNFINISHED} ORDER BY cc.comparison_id, cc.position
 """
 
 RANKINGS = """
 SELECT j.id, j.comparison_id, j.annotator_id, j.purpose, coalesce(j.active_ms, -1),
-    coalesce(CAST(substr(p.slots, 2) AS INTEGER), -1), j.tiers
+    CASE p.sides_known WHEN 1 THEN CAST(substr(p.slots, 2) AS INTEGER) ELSE -1 END, j.tiers
 FROM judgments j JOIN annotators a ON a.id = j.annotator_id LEFT JOIN presentations p ON p.id = j.presentation_id
-WHERE j.verdict = 'rank' AND a.kind IN (SELECT value FROM json_each(?)) AND (
+WHERE j.verdict = 'rank' AND a.kind IN (SELECT value FROM json_each(?)) AND coalesce(j.import_id, 0) NOT IN unfinished_imports AND (
     j.counts = 1
     OR j.purpose != 'vote'
         AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id)
@@ -96,8 +103,8 @@ def authors(store: Database) -> Int64[np.ndarray, "c k"]:
 def prompts(store: Database) -> Int64[np.ndarray, " c"]:
     """Prompt by comparison, in the order of `Rankings.comparisons`."""
     rows = store.rows(
-        "SELECT prompt_id FROM comparisons c "
-        "WHERE EXISTS (SELECT 1 FROM comparison_completions cc WHERE cc.comparison_id = c.id) ORDER BY id"
+        "SELECT prompt_id FROM comparisons c WHERE coalesce(c.import_id, 0) NOT IN unfinished_imports "
+        "AND EXISTS (SELECT 1 FROM comparison_completions cc WHERE cc.comparison_id = c.id) ORDER BY id"
     )
     return np.fromiter(chain.from_iterable(rows), dtype=np.int64)
 

@@ -32,7 +32,7 @@ ORDER BY c.id, link.position
 _RANKINGS = """
 SELECT j.comparison_id, j.id, j.tiers, {name}, a.kind
 FROM judgments j CROSS JOIN annotators a ON a.id = j.annotator_id
-WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated)
+WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated) AND coalesce(j.import_id, 0) NOT IN unfinished_imports
 ORDER BY j.comparison_id
 """
 
@@ -44,7 +44,7 @@ SELECT j.comparison_id, j.id, j.tiers, {name}, a.kind, a.rule, j.created_at, j.a
 FROM judgments j
 CROSS JOIN annotators a ON a.id = j.annotator_id
 LEFT JOIN presentations s ON s.id = j.presentation_id
-WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated)
+WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated) AND coalesce(j.import_id, 0) NOT IN unfinished_imports
 ORDER BY j.comparison_id
 """
 
@@ -103,7 +103,7 @@ def merged(
     store: Database, sql: str = _RANKINGS, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
 ) -> Iterator[tuple[ExportedComparison, list[tuple[Any, ...]]]]:
     """As `grouped`, with votes as tuples: (comparison id, judgment id, tiers as JSON, annotator, kind of annotator)."""
-    total = store.value("SELECT count(*) FROM judgments WHERE counts = 1") if progress else 0
+    total = store.value("SELECT count(*) FROM votes") if progress else 0
     done = 0
     comparisons = _comparisons(store)
     comparison = None
