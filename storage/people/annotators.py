@@ -58,7 +58,10 @@ def add_judged(store: Database, judged: Mapping[int, int]) -> None:
 
 def _take_over(store: Database, row: sqlite3.Row) -> None:
     """An annotator whose name an import that is being written brought along belongs to the store once somebody else uses it."""
-    store.connection.conn.execute("UPDATE annotators SET import_id = NULL WHERE id = ? AND import_id IN unfinished_imports", [row["id"]])
+    if row["import_id"] is not None:
+        store.connection.conn.execute(
+            "UPDATE annotators SET import_id = NULL WHERE id = ? AND import_id IN unfinished_imports", [row["id"]]
+        )
 
 
 def get(store: Database, annotator_id: int) -> Annotator:

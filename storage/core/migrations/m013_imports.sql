@@ -13,25 +13,8 @@ ALTER TABLE policy_versions ADD COLUMN import_id INTEGER REFERENCES imports(id);
 
 ALTER TABLE completions ADD COLUMN import_id INTEGER REFERENCES imports(id);
 
+-- What was imported before keeps the order that was stored: whether its file recorded the sides cannot be told from its rows.
 ALTER TABLE presentations ADD COLUMN sides_known INTEGER NOT NULL DEFAULT 1;
-
--- Before this migration an import wrote the order of the file where nobody had recorded what was shown. An import none of
--- whose presentations differs from the order of the file recorded no sides, or they cannot be told from such an import.
-DROP TRIGGER presentations_are_not_changed;
-
-UPDATE presentations SET sides_known = 0 WHERE id IN (
-    SELECT j.presentation_id FROM judgments j WHERE j.import_id IS NOT NULL AND j.import_id NOT IN (
-        SELECT other.import_id FROM judgments other JOIN presentations p ON p.id = other.presentation_id
-        WHERE other.import_id IS NOT NULL AND p.slots != (
-            SELECT '[' || group_concat(listed.completion_id, ',') || ']' FROM (
-                SELECT completion_id FROM comparison_completions WHERE comparison_id = p.comparison_id ORDER BY position
-            ) listed
-        )
-    )
-);
-
-CREATE TRIGGER presentations_are_not_changed BEFORE UPDATE ON presentations
-BEGIN SELECT RAISE(ABORT, 'presentations are append-only'); END;
 
 DROP VIEW votes;
 
