@@ -18,9 +18,9 @@ ALTER TABLE presentations ADD COLUMN sides_known INTEGER NOT NULL DEFAULT 1;
 
 DROP VIEW votes;
 
-DROP VIEW standing_judgments;
+DROP VIEW active_judgments;
 
-CREATE VIEW standing_judgments AS
+CREATE VIEW active_judgments AS
 SELECT j.*, a.kind AS annotator_kind
 FROM judgments j JOIN annotators a ON a.id = j.annotator_id
 WHERE j.verdict != 'retract' AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id)
@@ -32,12 +32,12 @@ FROM judgments j JOIN annotators a ON a.id = j.annotator_id
 WHERE j.counts = 1 AND coalesce(j.import_id, 0) NOT IN unfinished_imports;
 
 -- While an import is written it keeps its own counts; when it is whole, they are added to those of the store at once.
-DROP TRIGGER judgments_count;
+DROP TRIGGER judgments_update_counts;
 
-CREATE TRIGGER judgments_count AFTER INSERT ON judgments
+CREATE TRIGGER judgments_update_counts AFTER INSERT ON judgments
 WHEN NEW.import_id IS NULL OR NEW.import_id NOT IN (SELECT id FROM imports WHERE state = 'writing')
 BEGIN
-    -- First of all: a vote and its lease counted at once would seem too many, and cost the comparison its place in line.
+    -- The lease ends first: a vote and its lease counted together would exceed what is wanted, and take the comparison out of the queue.
     UPDATE leases SET ended_at = NEW.created_at, outcome = 'judged'
     WHERE presentation_id = NEW.presentation_id AND ended_at IS NULL AND NEW.verdict != 'retract';
     UPDATE judgments SET counts = 1 WHERE id = NEW.id AND verdict = 'rank' AND purpose = 'vote';
@@ -55,20 +55,20 @@ BEGIN
     UPDATE comparisons SET human_ranks = human_ranks + NEW.counts - OLD.counts WHERE id = NEW.comparison_id;
 END;
 
-DROP TRIGGER comparisons_join_the_line;
+DROP TRIGGER comparisons_enter_queue;
 
-CREATE TRIGGER comparisons_join_the_line AFTER INSERT ON comparisons
+CREATE TRIGGER comparisons_enter_queue AFTER INSERT ON comparisons
 WHEN NEW.human_ranks + NEW.leased < NEW.wanted AND NEW.retired = 0 AND NEW.gold = 0
     AND (NEW.import_id IS NULL OR NEW.import_id NOT IN (SELECT id FROM imports WHERE state = 'writing'))
-BEGIN INSERT INTO line (comparison_id, priority) VALUES (NEW.id, NEW.priority); END;
+BEGIN INSERT INTO queue (comparison_id, priority) VALUES (NEW.id, NEW.priority); END;
 
-DROP TRIGGER comparisons_rejoin_the_line;
+DROP TRIGGER comparisons_enter_queue_again;
 
-CREATE TRIGGER comparisons_rejoin_the_line AFTER UPDATE OF human_ranks, leased, wanted, retired, gold ON comparisons
+CREATE TRIGGER comparisons_enter_queue_again AFTER UPDATE OF human_ranks, leased, wanted, retired, gold ON comparisons
 WHEN NEW.human_ranks + NEW.leased < NEW.wanted AND NEW.retired = 0 AND NEW.gold = 0
     AND (OLD.human_ranks + OLD.leased >= OLD.wanted OR OLD.retired OR OLD.gold)
     AND (NEW.import_id IS NULL OR NEW.import_id NOT IN (SELECT id FROM imports WHERE state = 'writing'))
-BEGIN INSERT OR IGNORE INTO line (comparison_id, priority) VALUES (NEW.id, NEW.priority); END;
+BEGIN INSERT OR IGNORE INTO queue (comparison_id, priority) VALUES (NEW.id, NEW.priority); END;
 
 -- An import that is whole stays whole, and what came with it stays attributed to it.
 CREATE TRIGGER imports_stay_whole BEFORE UPDATE OF state ON imports WHEN OLD.state = 'whole'
@@ -189,9 +189,9 @@ SELECT created_at, by_id, 'imported', 'import', CAST(id AS TEXT), source FROM im
 UNION ALL
 SELECT undone_at, undone_by_id, 'undid', 'import', CAST(id AS TEXT), source FROM imports WHERE undone_at IS NOT NULL
 UNION ALL
-SELECT created_at, by_id, 'asked for', 'batch', CAST(id AS TEXT), asked || ' comparisons' FROM batches
+SELECT created_at, by_id, 'asked for', 'batch', CAST(id AS TEXT), requested || ' comparisons' FROM batches
 UNION ALL
-SELECT cancelled_at, cancelled_by_id, 'cancelled', 'batch', CAST(id AS TEXT), made || ' of ' || asked || ' made'
+SELECT cancelled_at, cancelled_by_id, 'cancelled', 'batch', CAST(id AS TEXT), generated || ' of ' || requested || ' made'
 FROM batches WHERE cancelled_at IS NOT NULL
 UNION ALL
 SELECT created_at, by_id, act, 'account', CAST(annotator_id AS TEXT), detail FROM account_events
@@ -201,4 +201,4 @@ SELECT created_at, by_id, 'started', 'run', id, '' FROM runs;
 CREATE VIEW audit AS
 SELECT * FROM acts
 UNION ALL
-SELECT at, by_id, act, subject, subject_id, detail FROM acts_of_judging;
+SELECT at, by_id, act, subject, subject_id, detail FROM judging_acts;
