@@ -71,7 +71,7 @@ class Rankings:
     active_s: Float32[np.ndarray, " n"]
     """Seconds of active time; NaN where none was measured."""
     first_shown: Int8[np.ndarray, " n"]
-    """Position of the completion that this annotator saw first (left); -1 where nothing was shown, as in an import."""
+    """Position of the completion that this annotator saw first (left); -1 where nobody recorded it, as in many imports."""
     ranks: Int8[np.ndarray, "n k"]
     """Tier of the completion at each position, 0 the best; -1 where it was left out, or there is none."""
     comparisons: Int64[np.ndarray, " c"]
