@@ -143,8 +143,8 @@ class Units:
     counts: Int64[np.ndarray, "u 3"]
     """Number of annotators with each of `VALUES`."""
     unordered: Bool[np.ndarray, " u"] | None = None
-    """Pairs whose order nobody recorded; None if there are none. Which completion is the first has no meaning there: files often
-    put the chosen one first. The first is then the one that more annotators prefer."""
+    """Pairs of files that do not say what was shown where; None if there are none. Which completion is the first has no meaning
+    there: many files put the chosen one first. In `counts` it is the one that more annotators prefer."""
 
 
 def report(store: Database, *, include_simulated: bool = False) -> Agreement:
@@ -194,7 +194,7 @@ def items(store: Database, limit: int = 20, *, include_simulated: bool = False) 
 def latest_votes(rankings: Rankings) -> Rankings:
     """The votes that count; where an import brought several of one annotator on one comparison, only the latest."""
     cast = rankings.where(rankings.purpose == PURPOSES.index("vote"))
-    # Rows are oldest first, so the first of the reversed ones is the latest.
+    # An annotator's rows on a comparison are in the order of their times, so the first of the reversed ones is the latest.
     _, last = np.unique(_judgment_key(cast)[::-1], return_index=True)
     return cast.where(np.sort(len(cast.judgment) - 1 - last))
 
@@ -206,8 +206,9 @@ def units_of(counted: Rankings) -> Units:
     if not shared:
         return Units(np.empty(0, dtype=np.int64), np.empty((0, 3), dtype=np.int64))
     comparison, values = (np.concatenate(parts) for parts in zip(*shared, strict=True))
-    shown = np.bincount(counted.comparison, counted.first_shown >= 0, minlength=len(counted.comparisons)) > 0
-    unordered = ~shown[comparison]
+    # A comparison keeps its order if the sides of one of its votes are known.
+    known = np.bincount(counted.comparison, counted.sides_known, minlength=len(counted.comparisons)) > 0
+    unordered = ~known[comparison]
     turned = unordered & (values[:, 0] < values[:, 2])
     return Units(comparison, np.where(turned[:, None], values[:, ::-1], values), unordered)
 
