@@ -49,7 +49,12 @@ def seen(store):
         "unsimulated": len(comparisons.without_simulated_judgment(store, 10_000)),
         "votes": [found.judgment for found in judgments.active(store, kinds=("human", "simulated"))],
         "exported": exported,
-        "rankings": (table.judgment.tolist(), table.comparisons.tolist(), rankings.authors(store).tolist(), rankings.prompts(store).tolist()),
+        "rankings": (
+            table.judgment.tolist(),
+            table.comparisons.tolist(),
+            rankings.authors(store).tolist(),
+            rankings.prompts(store).tolist(),
+        ),
         "agreement": agreement.report(store).to_dict(),
         "leaderboard": str(leaderboard.leaderboard(store)),
         "queue": (queue.depth(store), queue.least_waiting(store, 10_000)),
