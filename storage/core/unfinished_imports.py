@@ -24,15 +24,17 @@ except ImportError:
 
 log = logging.getLogger("rankloop.store")
 
-SLICE_ROWS = 500
-"""Judgments, comparisons or prompts that are deleted in one transaction."""
+SLICE_S = 0.015
+"""Seconds for which a slice should hold the write lock."""
+
+FEWEST_ROWS, MOST_ROWS = 20, 500
 
 WAIT_S = 10.0
 """Seconds that an import waits for another one to end."""
 
 POLL_S = 0.05
 
-LONGEST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.2
 
 
 @contextmanager
@@ -76,8 +78,9 @@ def take_back(store: Database, import_id: int) -> None:
     # Parents and children go together. The checks would read whole tables for each completion, whose children have no index for it.
     raw.execute("PRAGMA foreign_keys=OFF")
     try:
+        pace = Pace(store)
         for find, deletes in _SLICES:
-            while _delete_slice(store, find, deletes, import_id):
+            while _delete_slice(pace, find, deletes, import_id):
                 pass
         with store.atomic() as connection:
             for sql in _LAST:
@@ -86,13 +89,36 @@ def take_back(store: Database, import_id: int) -> None:
         raw.execute("PRAGMA foreign_keys=ON")
 
 
+class Pace:
+    """Holds the write lock for a short time, then pauses: other processes poll for the lock and must find it free."""
+
+    def __init__(self, store: Database):
+        self.store = store
+        self.rows = FEWEST_ROWS
+        """Rows for the next slice, so that it takes about `SLICE_S` on this machine at this time."""
+
+    @contextmanager
+    def slice(self) -> Iterator[None]:
+        """One transaction, and a pause after it that is twice as long."""
+        started = time.monotonic()
+        with self.store.atomic():
+            yield
+        held = time.monotonic() - started
+        self.rows = min(MOST_ROWS, max(FEWEST_ROWS, 1 + int(self.rows * min(2.0, SLICE_S / held))))
+        # Otherwise the next commit of somebody else would copy the pages of this slice into the database.
+        self.store.value("PRAGMA wal_checkpoint(PASSIVE)")
+        time.sleep(min(LONGEST_PAUSE_S, 2 * held))
+
+
 @contextmanager
-def slice_of(store: Database) -> Iterator[None]:
-    """A short transaction, then a pause of about the same length: other processes poll for the lock and must find it free."""
-    started = time.monotonic()
-    with store.atomic():
+def synced_at_the_end(store: Database) -> Iterator[None]:
+    """Commits in the block need not survive a power cut: an import that is not whole is worth nothing. Shortens each slice."""
+    raw = store.connection.conn
+    raw.execute("PRAGMA synchronous=NORMAL")
+    try:
         yield
-    time.sleep(min(LONGEST_PAUSE_S, time.monotonic() - started))
+    finally:
+        raw.execute("PRAGMA synchronous=FULL")
 
 
 _OF_SLICE = "(SELECT value FROM json_each(:ids))"
@@ -132,11 +158,11 @@ _LAST = (
 )
 
 
-def _delete_slice(store: Database, find: str, deletes: tuple[str, ...], import_id: int) -> bool:
-    with slice_of(store):
-        ids = [row["id"] for row in store.rows(find, {"import": import_id, "most": SLICE_ROWS})]
+def _delete_slice(pace: Pace, find: str, deletes: tuple[str, ...], import_id: int) -> bool:
+    with pace.slice():
+        ids = [row["id"] for row in pace.store.rows(find, {"import": import_id, "most": pace.rows})]
         for sql in deletes:
-            store.connection.conn.execute(sql, {"ids": to_json(ids)})
+            pace.store.connection.conn.execute(sql, {"ids": to_json(ids)})
     return bool(ids)
 
 

@@ -103,6 +103,7 @@ class Writer:
         report: Report,
         refuse: WrongRow,
     ):
+        self.pace = unfinished_imports.Pace(store)
         self.store, self.import_id, self.source, self.rule, self.by = store, import_id, source, rule, by
         self.report, self.refuse = report, refuse
         # Votes without an annotator's name are attributed to the file in the plain formats, otherwise to the format.
@@ -124,7 +125,7 @@ class Writer:
     def write(self, lines: Sequence[Line]) -> None:
         """Writes one slice."""
         digests = [prompts.digest(item.messages) for _, item in lines]
-        with unfinished_imports.slice_of(self.store):
+        with self.pace.slice():
             prompt_ids = self._prompts(lines, digests)
             rows = [
                 _Row(line, item, digest, prompt_ids[digest])
@@ -136,6 +137,8 @@ class Writer:
     def publish(self) -> None:
         """Makes the import visible, and changes what it changes of older rows, in one transaction."""
         store = self.store
+        # With this commit all that came before it is on the disk too.
+        store.connection.conn.execute("PRAGMA synchronous=FULL")
         with store.atomic() as connection:
             connection.conn.execute("UPDATE imports SET state = 'whole' WHERE id = ?", [self.import_id])
             annotators.add_judged(store, self.judged)

@@ -27,11 +27,8 @@ from storage.project import settings
 
 log = logging.getLogger("rankloop.store")
 
-CHUNK = 200
-"""Items that are written together, in one transaction with one statement for each table: about 20 ms."""
-
 CHUNK_CHARS = 2_000_000
-"""A chunk ends when its items have this many characters."""
+"""A slice ends when its items have this many characters."""
 
 REPORTED_ROWS = 100
 """Most wrong rows in the report. `wrong_row` is called for all of them."""
@@ -270,7 +267,7 @@ def _run(
         if report.wrong > MOST_WRONG:
             raise StoreError(f"More than {MOST_WRONG:,} wrong rows: check the format. Nothing was imported.")
 
-    with unfinished_imports.only_one(store):
+    with unfinished_imports.only_one(store), unfinished_imports.synced_at_the_end(store):
         with store.atomic():
             _refuse_twice(store, format, sha256, source)
             row = {"format": format, "source": source, "sha256": sha256, "report": "{}", "by_id": by, "created_at": now()}
@@ -278,7 +275,7 @@ def _run(
         try:
             writer = Writer(store, import_id, format, source, rule, by, report, refuse)
             most_chars = limits.text_chars or settings.current(store).text_max_chars
-            for chunk in _chunks(_items(records, convert, most_chars, refuse)):
+            for chunk in _chunks(_items(records, convert, most_chars, refuse), writer.pace):
                 # After the first wrong row a strict import only reads on, to report the other wrong rows.
                 if not (strict and report.wrong):
                     writer.write(chunk)
@@ -326,13 +323,13 @@ def _items(
             yield line, item
 
 
-def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+def _chunks(lines: Iterable[Line], pace: unfinished_imports.Pace) -> Iterator[list[Line]]:
     chunk: list[Line] = []
     chars = 0
     for line in lines:
         chunk.append(line)
         chars += size_of(line[1])
-        if len(chunk) == CHUNK or chars >= CHUNK_CHARS:
+        if len(chunk) >= pace.rows or chars >= CHUNK_CHARS:
             yield chunk
             chunk, chars = [], 0
     if chunk:

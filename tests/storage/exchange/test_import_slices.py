@@ -87,7 +87,7 @@ def test_half_an_import_is_invisible_and_a_whole_one_appears_at_once(world, monk
 
     monkeypatch.setattr(import_writer.Writer, "write", look)
     imports.import_rows(store, many(), "plain")
-    assert len(during) == 3 and all(found == before for found in during)
+    assert len(during) > 2 and all(found == before for found in during)
     after = seen(store)
     # Row 1 waits and is known; row 7 as well.
     assert after["stats"]["comparisons"] == before["stats"]["comparisons"] + ROWS - 2
