@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from rlhf.config import AdapterConfig, ConfigError, RoundConfig
+from rlhf.data import pairs
+from rlhf.data.pairs import SnapshotManifest
+from rlhf.runs import results
+from rlhf.runs.results import RoundResult
+from rlhf.runs.typed_json import UnreadableRecord
 from storage.core.records import Run
 
 SHOWN_HASH = 7
@@ -19,7 +23,7 @@ MISREAD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class FinishedRound:
-    """One row of the comparison. An estimate is a `value` with its `low` and `high`; None where nothing was measured."""
+    """One row of the comparison."""
 
     id: str
     method: str
@@ -30,55 +34,61 @@ class FinishedRound:
     """Those of simulated annotators among them."""
     judgments: str
     """The snapshot's hash: rounds with the same one learned from the same judgments and are measured on the same."""
-    accuracy: Mapping[str, Any] | None
-    win_rate: Mapping[str, Any] | None
-    """Under the declared rule."""
-    win_rate_by_reward_model: Mapping[str, Any] | None
-    kl: float | None
-    minutes: float | None
-    peak_memory_gib: float | None
+    result: RoundResult
+    """Empty where it cannot be read: the page of the run says so."""
 
 
-def finished(runs: Iterable[Run]) -> list[FinishedRound]:
-    """The runs with status `done`, in their order; one whose options another version wrote is left out."""
-    rounds = []
+class UnreadableRound(NamedTuple):
+    """A finished round that the comparison names beside its rows."""
+
+    id: str
+    problem: str
+    """What of its row cannot be read, and why."""
+
+
+def finished(runs: Iterable[Run]) -> tuple[list[FinishedRound], list[UnreadableRound]]:
+    """The runs with status `done`, in their order: those that can be compared, and those whose row cannot be read."""
+    rounds, unreadable = [], []
     for run in runs:
         if run.status != "done" or not run.result:
             continue
         try:
-            config = RoundConfig.from_dict(run.config)
-        except ConfigError:
+            config = config_of(run)
+        except ConfigError as error:
+            unreadable.append(UnreadableRound(run.id, str(error)))
             continue
-        snapshot, result = run.snapshot or {}, run.result
+        snapshot = snapshot_or_empty(run)
         rounds.append(
             FinishedRound(
                 run.id,
                 config.method,
                 config.adapter,
-                int(_number(snapshot.get("pairs")) or 0),
-                int(_number(snapshot.get("simulated")) or 0),
-                str(snapshot.get("sha256", ""))[:SHOWN_HASH],
-                accuracy=_estimate(result.get("heldout_accuracy")),
-                win_rate=_estimate(result.get("win_rate")),
-                win_rate_by_reward_model=_estimate(result.get("win_rate_by_reward_model")),
-                kl=_number(result.get("kl")),
-                minutes=_number(result.get("minutes")),
-                peak_memory_gib=_number(result.get("peak_memory_gib")),
+                snapshot.pairs,
+                snapshot.simulated,
+                snapshot.sha256[:SHOWN_HASH],
+                results.of_run_or_empty(run),
             )
         )
-    return rounds
+    return rounds, unreadable
 
 
-def _number(value: Any) -> float | None:
-    """The value if it is a finite number; None for anything else that a row may hold."""
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+def config_of(run: Run) -> RoundConfig:
+    """The options in a run's row.
+
+    Raises:
+        ConfigError: they, or other parts of the row, cannot be read.
+    """
+    if run.problem:
+        raise ConfigError(run.problem)
+    return RoundConfig.from_dict(run.config)
 
 
-def _estimate(value: Any) -> Mapping[str, Any] | None:
-    """The estimate if it has a value and an interval; None for anything else that a row may hold."""
-    if not isinstance(value, Mapping) or any(_number(value.get(name)) is None for name in ("value", "low", "high")):
-        return None
-    return value
+def snapshot_or_empty(run: Run) -> SnapshotManifest:
+    """What the run's row says of its snapshot; nothing before there is one, and where that cannot be read."""
+    try:
+        return pairs.manifest_of_run(run)
+    except UnreadableRecord:
+        return SnapshotManifest()
 
 
 def size(adapter: AdapterConfig) -> dict[str, int]:

@@ -8,16 +8,15 @@ test proves it. Training that is resumed from a checkpoint continues bit for bit
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.config import AdapterConfig, PPOConfig
+from rlhf.config import AdapterConfig, PPOConfig, SamplingConfig, ScoringConfig
 from rlhf.generation.sampling import generator
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import STATE_FILE, latest_checkpoint, load_optimizer, replace_folder, save_optimizer
@@ -40,10 +39,12 @@ from rlhf.ppo.rollout import POLICY, Rollout, collect, forward_logprobs
 from rlhf.ppo.value_head import HiddenRecorder, ValueHead, init_from_returns
 from rlhf.reward.model import TokenizedExample
 from rlhf.reward.scoring import RewardShaper, Scorer
+from rlhf.runs.results import PolicyOutcome
+from rlhf.runs.work import DECODE_COST, NO_PROGRESS, UPDATE_COST, Work
 from rlhf.safe_files import ModelError
-from storage.core.records import Sampling
 
-ProgressCallback = Callable[[], None]
+COLLECT_COST, EPOCH_COST = DECODE_COST + 2, UPDATE_COST + 1
+"""Time of a rollout and of an epoch's updates, in forward passes over the same tokens."""
 
 
 class PPO:
@@ -57,15 +58,17 @@ class PPO:
         config: PPOConfig,
         adapter: AdapterConfig,
         *,
+        sampling: SamplingConfig,
+        scoring: ScoringConfig = ScoringConfig(),
         seed: int,
         demonstrations: Sequence[TokenizedExample] = (),
     ):
         self.backbone, self.reward_model, self.prompts, self.config, self.seed = backbone, reward_model, prompts, config, seed
+        self.sampling, self.reward_shaper = sampling, RewardShaper(reward_model, scoring)
         self.demonstrations, self.distributed = demonstrations, distributed_context()
-        self.reward_shaper = RewardShaper(reward_model, missing_eos_score=config.missing_eos_score, length_penalty=config.length_penalty)
         backbone.add_adapter(POLICY, adapter, seed=seed)
         self.policy = backbone.parameters(POLICY)
-        self.value_head = ValueHead(backbone.hidden_size, config.max_new_tokens, backbone.device)
+        self.value_head = ValueHead(backbone.hidden_size, sampling.max_new_tokens, backbone.device)
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(self.policy.values()), "lr": config.learning_rate},
@@ -83,12 +86,19 @@ class PPO:
     def done(self) -> bool:
         return self.tracker.kl_exceeded or self.step_done >= self.config.steps
 
-    def step(self, on_progress: ProgressCallback = lambda: None) -> dict[str, float]:
-        """One PPO step; returns its metrics under TRL's names. `on_progress` is called at every token and minibatch."""
+    @property
+    def total(self) -> int:
+        """Units of work of the whole training: its steps, and the last policy's metrics where the best is kept."""
+        return self.config.steps + self.tracker.keep_best
+
+    def step(self, on_progress: Work = NO_PROGRESS) -> dict[str, float]:
+        """One PPO step; returns its metrics under TRL's names."""
         config = self.config
-        if self.step_done == 0 and config.value_init == "reward":
-            self.value_from_scores(on_progress)
-        rollout, kl, metrics = self.experience(on_progress)
+        init_value = self.step_done == 0 and config.value_init == "reward"
+        on_progress.total(COLLECT_COST * (1 + init_value) + EPOCH_COST * config.epochs)
+        if init_value:
+            self.value_from_scores(on_progress.part(COLLECT_COST))
+        rollout, kl, metrics = self.experience(on_progress.part(COLLECT_COST))
         rewards = rewards_with_kl(rollout.scores, kl, rollout.mask, self.kl_coef)
         if config.whiten_rewards:
             rewards = whiten(rewards, rollout.mask, shift_mean=False)
@@ -101,7 +111,7 @@ class PPO:
         }
         # A policy above the KL budget is not updated any more; its metrics are still logged.
         if not self.tracker.kl_exceeded:
-            metrics |= self.update(rollout, advantages, returns, on_progress)
+            metrics |= self.update(rollout, advantages, returns, on_progress.part(EPOCH_COST * config.epochs))
         # While only the value head is trained, the KL is 0 whatever its coefficient is.
         if not self.warming_up:
             self.kl_coef = adapted_kl_coef(
@@ -114,7 +124,7 @@ class PPO:
         self.step_done += 1
         return metrics
 
-    def experience(self, on_progress: ProgressCallback) -> tuple[Rollout, Float[Tensor, "b t"], dict[str, float]]:
+    def experience(self, on_progress: Work) -> tuple[Rollout, Float[Tensor, "b t"], dict[str, float]]:
         """A batch sampled by the policy, its KL per token, and the policy's metrics."""
         rollout = self.collect(self.value_head, on_progress)
         kl = kl_per_token(rollout.logprobs, rollout.ref_logprobs, rollout.mask, estimator=self.config.kl_estimator)
@@ -135,14 +145,14 @@ class PPO:
             },
         )
 
-    def collect(self, value_head: nn.Module, on_progress: ProgressCallback, *, stream: int = 0) -> Rollout:
+    def collect(self, value_head: nn.Module, on_progress: Work, *, stream: int = 0) -> Rollout:
         """The rollout of the next step; other streams sample other responses to the same prompts."""
         return collect(
             self.backbone,
             self.reward_shaper,
             value_head,
             [self.prompts[i] for i in self.batch_indexes(self.step_done)],
-            Sampling(temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens),
+            self.sampling.to_sampling(),
             generator(self.backbone.device, *self.distributed.key(self.seed, self.step_done, stream)),
             minibatch_size=self.config.minibatch_size,
             on_progress=on_progress,
@@ -158,11 +168,12 @@ class PPO:
         rollout: Rollout,
         advantages: Float[Tensor, "b t"],
         returns: Float[Tensor, "b t"],
-        on_progress: ProgressCallback = lambda: None,
+        on_progress: Work = NO_PROGRESS,
     ) -> dict[str, float]:
         """The epochs over one batch, each in an order of its own."""
         config = self.config
         history: list[dict[str, float]] = []
+        on_progress.total(config.epochs * len(rollout.scores))
         for epoch in range(config.epochs):
             shuffle = generator(torch.device("cpu"), *self.distributed.key(self.seed, self.step_done, 1 + epoch))
             minibatches = torch.split(torch.randperm(len(rollout.scores), generator=shuffle), config.minibatch_size)
@@ -174,8 +185,8 @@ class PPO:
                 norm = torch.nn.utils.clip_grad_norm_([*self.policy.values(), *self.value_head.parameters()], config.max_grad_norm)
                 self.optimizer.step()
                 history.append(metrics | {"policy/grad_norm": norm.item()})
-                on_progress()
-            if config.epoch_kl_stop and _mean(history[-len(minibatches) :])["policy/approxkl_avg"] > config.epoch_kl_stop:
+                on_progress(len(rows))
+            if config.early_stopping_kl and _mean(history[-len(minibatches) :])["policy/approxkl_avg"] > config.early_stopping_kl:
                 break
         return _mean(history) | {"policy/epochs": epoch + 1}
 
@@ -190,7 +201,7 @@ class PPO:
             part = rollout.select(microbatch)
             width = part.responses.shape[1]
             with self.backbone.use_adapter(POLICY):
-                current = forward_logprobs(self.backbone, self.value_head, part, config.temperature, entropy=config.entropy_coef > 0)
+                current = forward_logprobs(self.backbone, self.value_head, part, self.sampling.temperature, entropy=config.entropy_coef > 0)
             policy = policy_loss(current.logprobs, part.logprobs, advantages[microbatch, :width], part.mask, clip=config.clip)
             value, value_clipfrac = value_loss(current.values, part.values, returns[microbatch, :width], part.mask, clip=config.value_clip)
             loss = policy.loss + config.value_coef * value
@@ -217,10 +228,12 @@ class PPO:
         rng = generator(torch.device("cpu"), *self.distributed.key(self.seed, self.step_done, 1 + config.epochs + epoch))
         rows = ptx.batch(self.demonstrations, number, config.minibatch_size, rng)
         with self.backbone.use_adapter(POLICY):
-            loss = ptx.add_gradients(self.backbone, rows, config.ptx_coef, config.temperature, microbatch_size=config.microbatch_size)
+            loss = ptx.add_gradients(
+                self.backbone, rows, config.ptx_coef, self.sampling.temperature, microbatch_size=config.microbatch_size
+            )
         return {"loss/ptx_avg": loss}
 
-    def value_from_scores(self, on_progress: ProgressCallback) -> None:
+    def value_from_scores(self, on_progress: Work) -> None:
         """Fits the value head to the returns of one batch, which the policy samples before its first update."""
         recorder = HiddenRecorder()
         # Not the responses of the first step: values fitted to those would cancel their advantages.
@@ -240,15 +253,15 @@ class PPO:
         }
         return [orders[i // n][i % n] for i in wanted]
 
-    def finish(self, on_progress: ProgressCallback = lambda: None) -> dict[str, Any]:
-        """Restores the policy to keep; returns the result's entries about it."""
+    def finish(self, on_progress: Work = NO_PROGRESS) -> PolicyOutcome:
+        """Restores the policy to keep; returns how training ended."""
         stopped = self.tracker.stopped_by_kl()
         if not self.tracker.keep_best:
-            return stopped
+            return PolicyOutcome(stopped)
         if not stopped:
             # The policy after the last update has no metrics yet.
             self.experience(on_progress)
-        return stopped | {"kept": self.tracker.restore(self.policy)}
+        return PolicyOutcome(stopped, self.tracker.restore(self.policy))
 
     # Checkpoints.
 

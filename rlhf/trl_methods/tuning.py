@@ -10,9 +10,11 @@ from rlhf.data.demonstrations import Demonstration
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
 from rlhf.reward.scoring import RewardShaper, Scorer
+from rlhf.runs import plan
+from rlhf.runs.work import Work
 from rlhf.trl_methods import dpo, rloo_grpo, sft
-from rlhf.trl_methods.trl_policy import LogCallback, ProgressCallback
-from storage.core.records import Message, Sampling
+from rlhf.trl_methods.trl_policy import LogCallback
+from storage.core.records import Message
 
 
 def train(
@@ -24,10 +26,12 @@ def train(
     prompts: Sequence[Sequence[Message]],
     scorer: Scorer,
     scratch: Path,
-    on_progress: ProgressCallback,
+    on_progress: Work,
     log: LogCallback,
 ) -> None:
     """Trains the adapter POLICY, which must exist. `log` gets each step's metrics under their stored names."""
+
+    on_progress.total(plan.ticks(config, len(pairs), len(demonstrations)))
 
     def log_as_trl(update: int, logged: Mapping[str, float]) -> None:
         log(update, {f"{config.method}/{name}": value for name, value in logged.items()})
@@ -37,15 +41,13 @@ def train(
     elif config.method == "sft":
         sft.train(backbone, demonstrations, config.sft, seed=config.seed, scratch=scratch, on_progress=on_progress, log=log_as_trl)
     else:
-        reward_shaper = RewardShaper(scorer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
-        sampling = Sampling(temperature=config.ppo.temperature, max_new_tokens=config.ppo.max_new_tokens)
         rloo_grpo.train(
             config.method,
             backbone,
             prompts,
-            reward_shaper,
+            RewardShaper(scorer, config.scoring),
             config.group,
-            sampling,
+            config.sampling.to_sampling(),
             seed=config.seed,
             scratch=scratch,
             on_progress=on_progress,

@@ -17,6 +17,7 @@ from rlhf.models.backbone import Backbone, pad_left
 from rlhf.ppo.rollout import POLICY
 from rlhf.ppo.trainer import PPO
 from rlhf.reward.model import fit
+from rlhf.runs.work import NO_PROGRESS
 from rlhf.trl_methods import dpo, rloo_grpo, sft
 from storage.core.records import Sampling
 
@@ -74,8 +75,10 @@ def test_one_reward_fit_and_two_ppo_steps(backbone, tmp_path, monkeypatch):
     assert (chosen > rejected).all()
 
     seen = watch_logprobs(monkeypatch)
-    config = replace(PRESETS["laptop"].ppo, batch_size=4, minibatch_size=2, max_new_tokens=8)
-    ppo = PPO(backbone, model, [asked, backbone.encode(user("Tell me a joke about two cats."))], config, PRESETS["laptop"].adapter, seed=0)
+    config = replace(PRESETS["laptop"].ppo, batch_size=4, minibatch_size=2)
+    prompts = [asked, backbone.encode(user("Tell me a joke about two cats."))]
+    sampling = replace(PRESETS["laptop"].sampling, max_new_tokens=8)
+    ppo = PPO(backbone, model, prompts, config, PRESETS["laptop"].adapter, sampling=sampling, seed=0)
     figures = [ppo.step(), ppo.step()]
     assert_close(seen[0][0].exp() / seen[0][1].exp(), torch.ones_like(seen[0][0]), atol=1e-3, rtol=0)
     assert figures[0]["objective/kl"] == pytest.approx(0, abs=1e-3)
@@ -114,11 +117,11 @@ def test_a_step_of_the_group_methods(unchanged, tmp_path, method):
         unchanged,
         QUESTIONS,
         scorer,
-        GroupConfig(steps=1, batch_size=4, minibatch_size=2, size=2),
+        GroupConfig(steps=1, batch_size=4, minibatch_size=2, num_generations=2),
         Sampling(0.7, max_new_tokens=16),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda step, logged: seen.update({step: logged}),
     )
     assert len(paid) == 4 and all(unchanged.eos_id not in s.ids[:-1] for s in paid)
@@ -134,7 +137,7 @@ def test_two_updates_of_dpo(unchanged, tmp_path):
         DPOConfig(epochs=2, batch_size=2, learning_rate=3e-3),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda _, logged: losses.append(logged["loss"]),
     )
     assert len(losses) == 2 and losses[1] < losses[0]
@@ -149,7 +152,7 @@ def test_two_updates_of_sft(unchanged, tmp_path):
         SFTConfig(epochs=2, batch_size=2, learning_rate=3e-3),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda _, logged: losses.append(logged["loss"]),
     )
     assert len(losses) == 2 and losses[1] < losses[0]

@@ -886,8 +886,8 @@ def test_opening_it_again_changes_nothing(shipped):
     again.close()
 
 
-def test_m011_keeps_every_row_and_says_that_each_import_is_whole(step):
-    done = step("m011_imports")
+def test_m013_keeps_every_row_and_says_that_each_import_is_whole(step):
+    done = step("m013_imports")
     assert_kept(done)
     assert done.added("columns") == words(
         "imports.state annotators.import_id policy_versions.import_id completions.import_id presentations.sides_known"
@@ -901,21 +901,21 @@ def test_m011_keeps_every_row_and_says_that_each_import_is_whole(step):
     assert {row["sides_known"] for row in done.new["rows"]["presentations"]} == {1}
 
 
-def test_m011_s_views_show_what_they_showed(before):
+def test_m013_s_views_show_what_they_showed(before):
     for name, fill in FILLS.items():
         migrate(before, up_to=name)
         fill(before)
-    migrate(before, up_to="m010_names")
+    migrate(before, up_to="m012_results")
     views = ("active_judgments", "votes", "acts", "judging_acts", "audit")
     old = {view: before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() for view in views}
-    migrate(before, up_to="m011_imports")
+    migrate(before, up_to="m013_imports")
     for view, rows in old.items():
         assert rows
         assert before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() == rows, view
 
 
-def test_m011_lets_only_rows_of_an_unfinished_import_be_deleted(step):
-    done = step("m011_imports")
+def test_m013_lets_only_rows_of_an_unfinished_import_be_deleted(step):
+    done = step("m013_imports")
     put(done.db, "imports", "id format source report created_at state", (90, "csv", "c.csv", "{}", at(80), "writing"))
     put(done.db, "prompts", "messages kind split source digest created_at import_id", ("[]", "k", "train", "s", "d90", at(80), 90))
     with pytest.raises(sqlite3.IntegrityError, match="prompts are append-only"):
