@@ -9,7 +9,7 @@ from rlhf.analysis import run_table
 from rlhf.safe_output import one_line
 from storage.core.records import Metric, Run
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
+from storage.exchange.imports import Import, left_behind
 
 
 def table(run: Run, metrics: Sequence[Metric]) -> str:
@@ -127,6 +127,10 @@ def comparison(runs: Sequence[Run]) -> str:
 def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> str:
     """The counts of an import, in one line."""
     left_out = f"{result.wrong} wrong rows left out"
+    if result.left:
+        left_out += f"\nnot kept, with the number of times: {left_behind(result.left)}"
+    if result.numbering:
+        left_out += f"\nnot kept, because it only numbers or repeats: {left_behind(result.numbering)}"
     if import_id is None:
         return f"nothing imported, {left_out}"
     if prompts_only:

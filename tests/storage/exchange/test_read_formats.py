@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback
-from storage.exchange.rows import BadRow, NewComparison, Vote
+from storage.exchange.rows import BadRow, Left, NewComparison, Vote
 
 
 def user(text):
@@ -21,7 +21,7 @@ def assistant(text):
 
 def only(read, record):
     before = copy.deepcopy(record)
-    (item,) = read(record)
+    (item,) = [item for item in read(record) if not isinstance(item, Left)]
     rows.check(item)
     assert record == before
     return item
@@ -30,7 +30,8 @@ def only(read, record):
 def refused(read, record, reason):
     with pytest.raises(BadRow, match=reason):
         for item in read(record):
-            rows.check(item)
+            if not isinstance(item, Left):
+                rows.check(item)
 
 
 def what(item: NewComparison):
@@ -49,26 +50,59 @@ SKY = ([user("Why?")], ("Scattering.", "Magic."), [((0,), (1,))])
         {"prompt": "Why?", "chosen": "Scattering.", "rejected": "Magic."},
         {"prompt": [user("Why?")], "chosen": [assistant("Scattering.")], "rejected": [assistant("Magic.")]},
         {"chosen": [user("Why?"), assistant("Scattering.")], "rejected": [user("Why?"), assistant("Magic.")]},
-        {"chosen": "Why? Scattering.", "rejected": "Why? Magic."},
         {"prompt": "Why?", "chosen": [user("Why?"), assistant("Scattering.")], "rejected": [user("Why?"), assistant("Magic.")]},
         {"chosen": "\n\nHuman: Why?\n\nAssistant: Scattering.", "rejected": "\n\nHuman: Why?\n\nAssistant: Magic."},
     ],
-    ids=["explicit text", "explicit messages", "implicit messages", "implicit text", "prompt repeated", "dialogue"],
+    ids=["explicit text", "explicit messages", "implicit messages", "prompt repeated", "dialogue"],
 )
 def test_trl_in_each_of_its_forms(record):
     assert what(only(trl.read, record)) == SKY
 
 
 @pytest.mark.parametrize(
-    "chosen, rejected, prompt, completions",
+    "beside, prompt",
     [
-        ("The sky is blue.", "The sky is black.", "The sky is", ("blue.", "black.")),
-        ("Two plus two is 4", "Two plus two is 44", "Two plus two is", ("4", "44")),
-        ("Say it: yes", "Say it: yes!", "Say it: yes", ("", "!")),
+        ({"question": "Why?"}, [user("Why?")]),
+        ({"instruction": "Say why.", "input": "The sky is blue."}, [user("Say why.\nThe sky is blue.")]),
+        ({"instruction": "Say why.", "input": ""}, [user("Say why.")]),
+        ({"input": "Why?"}, [user("Why?")]),
+        ({"input": {"messages": [user("Why?")]}}, [user("Why?")]),
+        ({"system": "Be brief.", "prompt": "Why?"}, [{"role": "system", "content": "Be brief."}, user("Why?")]),
+        ({"system": " ", "prompt": "Why?"}, [user("Why?")]),
+        ({"history": [["Hi", "Hello"]], "query": "Why?"}, [user("Hi"), assistant("Hello"), user("Why?")]),
+        ({"conversations": [{"from": "human", "value": "Why?"}]}, [user("Why?")]),
+        ({"messages": [{"role": "developer", "content": "Hm."}, user("Why?")]}, [{"role": "system", "content": "Hm."}, user("Why?")]),
+        ({"prompt": "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"}, [user("Hi"), assistant("Hello"), user("Why?")]),
+    ],
+)  # fmt: skip
+def test_trl_reads_the_prompt_from_where_it_stands(beside, prompt):
+    item = only(trl.read, beside | {"chosen": "The sky scatters.", "rejected": "The sky is magic."})
+    assert what(item) == (prompt, ("The sky scatters.", "The sky is magic."), [((0,), (1,))])
+
+
+def test_trl_answers_as_single_messages():
+    chosen, rejected = {"from": "gpt", "value": "Scattering."}, {"from": "gpt", "value": "Magic."}
+    assert what(only(trl.read, {"conversations": [{"from": "human", "value": "Why?"}], "chosen": chosen, "rejected": rejected})) == SKY
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        ({"chosen": "The capital is Riga.", "rejected": "The capital is Vilnius."}, "no prompt: needs one of prompt"),
+        ({"chosen": "Why? Scattering.", "rejected": "Why? Magic."}, "no prompt"),
+        ({"question": "Why?", "context": "The sky.", "chosen": "a", "rejected": "b"}, "which field is the prompt, question or context"),
+        ({"prompt": "Where?", "chosen": [user("Why?"), assistant("a")], "rejected": [user("Why?"), assistant("b")]}, "something else"),
     ],
 )
-def test_trl_implicit_text_parts_between_words(chosen, rejected, prompt, completions):
-    assert what(only(trl.read, {"chosen": chosen, "rejected": rejected}))[:2] == ([user(prompt)], completions)
+def test_trl_guesses_no_prompt(record, reason):
+    refused(trl.read, record, reason)
+
+
+def test_calls_of_tools_are_marked_turns():
+    call = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Riga"}}}]}
+    turns = [user("Rain?"), call, {"role": "tool", "name": "weather", "content": "dry"}]
+    item = only(trl.read, {"prompt": turns, "chosen": [assistant("No.")], "rejected": [assistant("Yes.")]})
+    assert item.messages[1:] == [assistant('[tool call] weather {"city":"Riga"}'), user("[tool result] weather: dry")]
 
 
 def test_trl_keeps_what_rankloop_writes_beside_the_pair():
@@ -82,17 +116,17 @@ def test_trl_keeps_what_rankloop_writes_beside_the_pair():
     "record, reason",
     [
         ({"prompt": "Why?", "chosen": "a", "rejected": "a"}, "are the same"),
-        ({"chosen": "a b", "rejected": "a b"}, "are the same"),
-        ({"chosen": "yes", "rejected": "no"}, "share no prompt"),
-        ({"prompt": "Why?", "chosen": "a"}, "both be text"),
-        ({"prompt": "Why?", "chosen": ["a"], "rejected": ["b"]}, "object with role and content"),
-        ({"prompt": "", "chosen": "a", "rejected": "b"}, "a message is empty"),
+        ({"chosen": "yes", "rejected": "no"}, "no prompt"),
+        ({"prompt": "Why?", "chosen": "a"}, "needs rejected"),
+        ({"prompt": "Why?", "chosen": ["a"], "rejected": ["b"]}, "chosen must be text or messages"),
+        ({"prompt": " ", "chosen": "a", "rejected": "b"}, "a message is empty"),
+        ({"prompt": "", "chosen": "a", "rejected": "b"}, "no prompt"),
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt must be a list"),
         ({"chosen": [user("x"), assistant("a")], "rejected": [user("y"), assistant("a")]}, "share no prompt"),
         ({"prompt": "x", "chosen": [assistant([{"type": "image"}])], "rejected": [assistant("b")]}, "only text"),
         ({"prompt": "x", "chosen": "a\0", "rejected": "b"}, "NUL"),
         ({"prompt": "x", "chosen": "\ud83d", "rejected": "b"}, "surrogate"),
-        ({}, "chosen must be a list"),
+        ({}, "needs chosen"),
     ],
 )
 def test_trl_rows_that_are_none(record, reason):
@@ -181,11 +215,18 @@ def test_oasst_ranked_siblings_at_every_depth():
             said("Spam.", "assistant"),
         ),
     }  # fmt: skip
-    first, second = oasst.read(tree)
+    first, second = [item for item in oasst.read(tree) if isinstance(item, NewComparison)]
     assert what(first) == ([user("Why?")], ("Magic.", "Scattering.", "Light."), [((1,), (2,), (0,))])
     assert first.models == ("m", None, None)
     assert what(second) == ([user("Why?"), assistant("Scattering."), user("More?")], ("No.", "Sure."), [((1,), (0,))])
     assert second.models == ("human", None)
+
+
+def test_oasst_replies_that_are_not_compared_are_counted():
+    replies = [said(text, "assistant", **({"rank": rank} if rank is not None else {})) for text, rank in (("a", 0), ("b", 1), ("c", None))]
+    assert [item for item in oasst.read({"prompt": said("Why?", "prompter", *replies)}) if isinstance(item, Left)] == [
+        Left("replies without a rank", 1)
+    ]
 
 
 def test_oasst_equal_ranks_are_tied():
