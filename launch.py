@@ -116,8 +116,9 @@ def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_addres
     from rlhf.serving.client import PolicyClient
 
     config = with_options(PRESETS[DEFAULT_PRESET], {"model": args.model, "device": args.device})
-    gate = Auth(jobs.store)
-    serving = Serving(Web(build_app(jobs.store, jobs, PolicyClient(base_url), default_config=config), gate), args.host, args.port)
+    auth = Auth(jobs.store)
+    app = build_app(jobs.store, jobs, PolicyClient(base_url), auth, default_config=config)
+    serving = Serving(Web(app, auth), args.host, args.port)
     try:
         tell_address(serving.url)
         integrity.start_quick_check(jobs.store)

@@ -238,8 +238,7 @@ class Room:
         connection.row_factory = sqlite3.Row
         found: dict[int, list[sqlite3.Row]] = {}
         for row in connection.execute(
-            "SELECT s.*, p.slots FROM standing_judgments s JOIN presentations p ON p.id = s.presentation_id "
-            "WHERE s.annotator_kind = 'human'"
+            "SELECT s.*, p.slots FROM active_judgments s JOIN presentations p ON p.id = s.presentation_id WHERE s.annotator_kind = 'human'"
         ):
             found.setdefault(row["presentation_id"], []).append(row)
         connection.close()

@@ -67,7 +67,7 @@ COLUMNS = {
     "comparisons": "id, prompt_id, purpose, human_ranks, human_skips, created_at, wanted, leased, digest",
     "comparison_completions": "comparison_id, position, completion_id",
     "presentations": "id, comparison_id, annotator_id, slots, created_at, guidelines_id",
-    "leases": "id, presentation_id, comparison_id, annotator_id, policy, propensity, created_at, expires_at, ended_at, outcome",
+    "leases": "id, presentation_id, comparison_id, annotator_id, selection, propensity, created_at, expires_at, ended_at, outcome",
     "judgments": "id, comparison_id, presentation_id, annotator_id, verdict, tiers, all_bad, skip_reason, supersedes, created_at, "
     "strength, rationale, active_ms, idle_ms, client_ms, server_ms, counts",
 }
@@ -123,11 +123,11 @@ def fill(path: Path, comparisons: int, *, seed: int = 0) -> float:
     _write_history(rows, comparisons, people, guide.id, rng)
     connection.executemany("UPDATE annotators SET judged = ? WHERE id = ?", [(n, a) for a, n in rows.judged.items()])
     connection.executemany(
-        "INSERT INTO line_places (annotator_id, priority, ticket, asked_at) VALUES (?, 0, ?, ?)",
-        [(annotator_id, ticket, rows.last_at) for annotator_id, ticket in rows.places.items()],
+        "INSERT INTO queue_cursors (annotator_id, priority, position, requested_at) VALUES (?, 0, ?, ?)",
+        [(annotator_id, position, rows.last_at) for annotator_id, position in rows.places.items()],
     )
     connection.execute(
-        "INSERT INTO line (ticket, comparison_id, priority) "
+        "INSERT INTO queue (position, comparison_id, priority) "
         "SELECT id, id, 0 FROM comparisons WHERE human_ranks + leased < wanted ORDER BY id"
     )
     for statement in put_back:
@@ -222,7 +222,7 @@ def _judged(
     presentation_id, lease_id, at = rows.number("presentations"), rows.number("leases"), _iso(moment)
     began, expires = _iso(moment - timedelta(seconds=15)), _iso(moment + timedelta(minutes=15))
     rows.waiting["presentations"].append((presentation_id, comparison_id, annotator_id, to_json(slots), began, guidelines_id))
-    rows.waiting["leases"].append((lease_id, presentation_id, comparison_id, annotator_id, "oldest", 0.9, began, expires, at, "judged"))
+    rows.waiting["leases"].append((lease_id, presentation_id, comparison_id, annotator_id, "queue", 0.9, began, expires, at, "judged"))
     corrected = verdict == "rank" and rng.random() < CORRECTION_SHARE
     supersedes = None
     for counts in (0, 1) if corrected else (1,):

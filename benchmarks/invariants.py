@@ -33,12 +33,12 @@ BROKEN = {
     "comparisons whose `leased` is not the number of running leases": """
         SELECT count(*) FROM comparisons c LEFT JOIN (
             SELECT l.comparison_id AS id, count(*) AS held FROM leases l JOIN presentations p ON p.id = l.presentation_id
-            WHERE l.ended_at IS NULL AND l.policy IN ('oldest', 'undo') AND p.purpose = 'vote' GROUP BY 1
+            WHERE l.ended_at IS NULL AND l.selection IN ('queue', 'undo') AND p.purpose = 'vote' GROUP BY 1
         ) found ON found.id = c.id WHERE c.leased != coalesce(found.held, 0)""",
-    "open comparisons that are not in the line": f"""
-        SELECT count(*) FROM comparisons c WHERE {OPEN} AND NOT EXISTS (SELECT 1 FROM line WHERE line.comparison_id = c.id)""",
-    "closed comparisons that are in the line": f"""
-        SELECT count(*) FROM line JOIN comparisons c ON c.id = line.comparison_id WHERE NOT ({OPEN})""",
+    "open comparisons that are not in the queue": f"""
+        SELECT count(*) FROM comparisons c WHERE {OPEN} AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.comparison_id = c.id)""",
+    "closed comparisons that are in the queue": f"""
+        SELECT count(*) FROM queue JOIN comparisons c ON c.id = queue.comparison_id WHERE NOT ({OPEN})""",
     "annotators whose `judged` is not the number of their standing judgments": f"""
         SELECT count(*) FROM annotators a LEFT JOIN (
             SELECT j.annotator_id AS id, count(*) AS stand FROM judgments j WHERE {STANDS} GROUP BY 1

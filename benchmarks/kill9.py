@@ -103,10 +103,10 @@ def measure(given: argparse.Namespace, room: Room) -> int:
         crowd.go_home()
     found, kept = look(room, crowd)
     broken += found
-    lapsed = store.value("SELECT count(*) FROM leases WHERE outcome = 'lapsed'")
+    expired = store.value("SELECT count(*) FROM leases WHERE outcome = 'expired'")
     unfinished = store.value("SELECT count(*) FROM comparisons WHERE human_ranks != wanted")
     print(
-        f"after the last: {waited:.0f} s until nothing was left; {lapsed} leases lapsed; {len(crowd.tally.acknowledged):,} acknowledged, "
+        f"after the last: {waited:.0f} s until nothing was left; {expired} leases expired; {len(crowd.tally.acknowledged):,} acknowledged, "
         f"{len(kept.wrong)} of them wrong; {kept.unacknowledged} saved without anybody knowing; "
         f"{crowd.tally.unanswered:,} requests without an answer; {unfinished} comparisons without their {given.overlap} votes"
     )
@@ -132,7 +132,7 @@ def look(room: Room, crowd: Crowd) -> tuple[list[str], Kept]:
 def until_all_is_judged(room: Room, within_s: float) -> float:
     """Seconds until nobody holds a lease and nothing waits."""
     began = time.monotonic()
-    while room.program.store.value("SELECT EXISTS (SELECT 1 FROM line) OR EXISTS (SELECT 1 FROM leases WHERE ended_at IS NULL)"):
+    while room.program.store.value("SELECT EXISTS (SELECT 1 FROM queue) OR EXISTS (SELECT 1 FROM leases WHERE ended_at IS NULL)"):
         if time.monotonic() - began > within_s:
             break
         time.sleep(1.0)

@@ -52,7 +52,7 @@ class Clock:
 
 def packaged() -> Backbone:
     backbone = Backbone.load(model_files.resolve("default"), "cpu")
-    backbone.eos_id = work.NEVER_DRAWN
+    backbone.eos_token_ids, backbone.eos_id = (work.NEVER_DRAWN,), work.NEVER_DRAWN
     return backbone
 
 

@@ -26,9 +26,8 @@ def page(name: str) -> gr.Tab:
     return gr.Tab(label(f"app.{name}"), id=name, elem_id=f"tab-{name}")
 
 
-def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_config: RoundConfig) -> gr.Blocks:
+def build_app(store: Database, jobs: Jobs, client: PolicyClient, auth: Auth, *, default_config: RoundConfig) -> gr.Blocks:
     """Builds all pages for one store. Launch or mount the result with `**launch_options()`."""
-    auth = Auth(store)
     app = gr.Blocks(title="rankloop", analytics_enabled=False)
     with app:
         html("<h1>rankloop</h1>", elem_id="title")
@@ -41,13 +40,13 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, *, default_conf
             with page("lead") as lead_tab:
                 lead = LeadPage(store, client, auth)
             with page("leaderboard") as leaderboard_tab:
-                leaderboard = LeaderboardPage(store)
+                leaderboard = LeaderboardPage(store, auth)
             with page("training") as training_tab:
-                training = TrainingPage(store, jobs, default_config=default_config)
+                training = TrainingPage(store, jobs, auth, default_config=default_config)
             with page("demo") as demo_tab:
-                demo = DemoPage(store, client)
+                demo = DemoPage(store, client, auth)
             with page("data") as data_tab:
-                data = DataPage(store)
+                data = DataPage(store, auth)
         lead.wire(lead_tab)
         follow_links(app, pages, auth)
         leaderboard.wire(leaderboard_tab)

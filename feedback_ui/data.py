@@ -18,9 +18,9 @@ DAYS = 28
 
 
 class DataPage:
-    def __init__(self, store: Database):
+    def __init__(self, store: Database, auth: Auth):
         self.store = store
-        self.auth = Auth(store)
+        self.auth = auth
         self.overview = html(elem_id="data-overview")
 
     def wire(self, tab: gr.Tab) -> None:

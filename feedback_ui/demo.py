@@ -43,10 +43,10 @@ StreamEvent = str | PolicyServerDown | None
 
 
 class DemoPage:
-    def __init__(self, store: Database, client: PolicyClient):
+    def __init__(self, store: Database, client: PolicyClient, auth: Auth):
         self.store = store
         self.client = client
-        self.auth = Auth(store)
+        self.auth = auth
         self.admission = PromptAdmission()
         self.base = gr.State(None)
         with gr.Row(equal_height=False):
@@ -71,10 +71,10 @@ class DemoPage:
             # Beside the buttons, so that nothing moves when it appears.
             self.notice = html(elem_id="demo-notice", elem_classes="rl-optional", min_width=260)
         with gr.Row(equal_height=True):
-            with gr.Column(min_width=300, elem_classes="rl-pane"):
+            with gr.Column(min_width=300, elem_classes="rl-panel"):
                 html(heading("demo.base"))
                 self.base_pane = html(quiet("demo.no_base_answer_yet"), elem_id="demo-base")
-            with gr.Column(min_width=300, elem_classes="rl-pane"):
+            with gr.Column(min_width=300, elem_classes="rl-panel"):
                 html(heading("demo.tuned"))
                 self.tuned_pane = html(quiet("demo.no_tuned_answer_yet"), elem_id="demo-tuned")
 

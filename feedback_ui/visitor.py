@@ -44,7 +44,7 @@ def line(words: Translator, visitor: Visitor) -> str:
     roles = ", ".join(words(f"roles.{role}") for role in accounts.in_order(visitor.roles))
     return (
         f'<form class="rl-visitor" method="post" action="{SIGN_OUT}">'
-        f'<span class="rl-who" data-testid="visitor">{escape(visitor.annotator.name)}</span> '
+        f'<span class="rl-user-name" data-testid="visitor">{escape(visitor.annotator.name)}</span> '
         f'<span class="rl-roles">{escape(roles)}</span> <a href="{PASSWORD}">{escape(words("visitor.password"))}</a> '
         f"<button>{escape(words('visitor.sign_out'))}</button></form>"
     )

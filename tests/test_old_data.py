@@ -20,7 +20,7 @@ import torch
 
 import launch
 from feedback_ui.shared.i18n import LANGUAGES, Translator
-from feedback_ui.training import charts, rounds_table, run_view, trust_view
+from feedback_ui.training import charts, rounds_table, run_view, validation_view
 from rlhf.config import RoundConfig
 from rlhf.data import pairs
 from rlhf.generation.sampling import generator, sample
@@ -38,8 +38,8 @@ PASSWORD = "correct horse battery"
 CANCELLED_AFTER = 3
 """Steps of PPO that the cancelled run had taken."""
 
-RENAMED: dict[str, str] = {}
-"""Names of 0.1.0 (of figures, stages, acts, columns of an export) and what they are called today, where that differs."""
+RENAMED = {"line": "queue", "line_places": "queue_cursors", "given_back": "released_presentations"}
+"""Names of 0.1.0 (of tables, figures, stages, acts, columns of an export) and what they are called today, where that differs."""
 
 
 def today(value):
@@ -197,7 +197,8 @@ def test_the_project_is_as_it_was(old):
         "settings": asdict(settings.current(old)),
         "guidelines": [one.text for one in guidelines.versions(old)],
         "batches": [
-            [b.policy_ids, b.answers, b.asked, b.made, b.priority, b.cancelled_at, asdict(b.sampling)] for b in batches.all_batches(old)
+            [b.policy_ids, b.completions, b.requested, b.generated, b.priority, b.cancelled_at, asdict(b.sampling)]
+            for b in batches.all_batches(old)
         ],
         "imports": [[i.format, i.source, asdict(i.report), i.undone_at] for i in imports.all_imports(old)],
         "gold": sorted(gold.answers(old).items()),
@@ -297,11 +298,11 @@ def test_every_part_of_a_page_about_a_run_is_drawn(old, name, language):
     words, run = Translator(language), runs.get(old, RUNS[name])
     metrics = runs.metrics(old, run.id)
     people = {annotator.id: annotator for annotator in annotators.all_annotators(old)}
-    judged = {comparison.id: comparison for comparison in comparisons.many(old, trust_view.compared(run))}
+    judged = {comparison.id: comparison for comparison in comparisons.many(old, validation_view.compared(run))}
     assert run.id in run_view.label(words, run)
     assert f'data-status="{run.status}"' in run_view.progress(words, run)
     assert bool(run_view.samples(words, runs.samples(old, run.id))) == bool(EXPECTED["runs"][run.id]["samples"])
-    for part in (trust_view.card, lambda *given: trust_view.details(*given, people, judged)):
+    for part in (validation_view.card, lambda *given: validation_view.details(*given, people, judged)):
         assert bool(part(words, run)) == bool(run.validation)
     of_run = (*charts.REWARD_CHARTS, *charts.POLICY_CHARTS[run_view.method(run)])
     drawn = [chart for chart in of_run if any(len(trace.y or ()) for trace in charts.figure(words, chart, metrics).data)]

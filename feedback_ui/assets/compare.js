@@ -18,15 +18,15 @@ putTexts(root);
 const drafts = makeDrafts("compare");
 const clock = makeClock(isInSight);
 const guide = makeGuide(root);
-const sheet = makeSheet(root, {
+const form = makeJudgingForm(root, {
   submit: (act) => { if (!busy && root.dataset.state === "ready") send({ name: "judge", says: saysOf(act, shown.answers.length), data: { presentation_id: shown.presentation_id, ...act, timing: clock.timing() } }); },
   changed: keepDraft,
   undo,
   guided: guide.isThere,
 });
-sheet.acts.retry = () => { if (unsent && !busy) send(unsent); };
-sheet.acts["sign-in"] = () => location.reload();
-sheet.acts.guidelines = guide.toggle;
+form.acts.retry = () => { if (unsent && !busy) send(unsent); };
+form.acts["sign-in"] = () => location.reload();
+form.acts.guidelines = guide.toggle;
 
 // ---- what is on the screen
 
@@ -36,7 +36,7 @@ function isInSight() {
 
 function setState(state) {
   root.dataset.state = state;
-  sheet.setEnabled(state === "ready", state === "ready" || state === "empty");
+  form.setEnabled(state === "ready", state === "ready" || state === "empty");
 }
 
 function paint(view, draft = null) {
@@ -44,22 +44,22 @@ function paint(view, draft = null) {
   byTest("judged-count").textContent = view.count;
   guide.paint(view.guidelines);
   const empty = view.state !== "comparison";
-  find(".rl-empty").hidden = !empty;
-  find(".rl-work").hidden = empty;
+  find(".rl-empty-page").hidden = !empty;
+  find(".rl-layout").hidden = empty;
   byTest("flag-button").hidden = empty || !view.asks.flags;
   if (empty) {
     shown = null;
     delete root.dataset.presentation;
-    sheet.closeSkip();
-    find(".rl-empty h2").textContent = view.title;
-    find(".rl-empty p").textContent = view.note;
+    form.closeSkip();
+    find(".rl-empty-page h2").textContent = view.title;
+    find(".rl-empty-page p").textContent = view.note;
     setState("empty");
     poll = setTimeout(load, POLL_MS, true);
     return;
   }
   shown = view;
   const kept = draft ?? drafts.find(view.presentation_id);
-  sheet.paint(view, kept);
+  form.paint(view, kept);
   clock.start(kept?.timing);
   lastSign = performance.now();
   root.dataset.presentation = view.presentation_id;
@@ -85,8 +85,8 @@ function notice(message) {
 function noteSaved(message) {
   const note = byTest("saved-note");
   note.textContent = message ? ` · ${message}` : "";
-  note.classList.add("rl-on");
-  setTimeout(() => note.classList.remove("rl-on"), 900);
+  note.classList.add("rl-shown");
+  setTimeout(() => note.classList.remove("rl-shown"), 900);
 }
 
 function toTop() {
@@ -97,7 +97,7 @@ function toTop() {
 function keepDraft() {
   if (!shown) return;
   // Time goes on counting after a reload, too.
-  drafts.keep(shown.presentation_id, { ...sheet.draft(), timing: clock.timing() });
+  drafts.keep(shown.presentation_id, { ...form.draft(), timing: clock.timing() });
 }
 
 // ---- talking to the server
@@ -120,7 +120,7 @@ async function load(again = false) {
       return;
     }
     paint(view);
-    if (again && shown) sheet.announce(t("compare.is_ready"));
+    if (again && shown) form.announce(t("compare.is_ready"));
   } catch (error) {
     if (error instanceof Refusal) {
       problem(error.message, { signIn: error.signedOut });
@@ -159,7 +159,7 @@ async function send(act) {
 }
 
 function settle(act, reply) {
-  // What was taken back is on the sheet again, and its time begins anew.
+  // What was taken back is on the form again, and its time begins anew.
   const kept = act.name === "undo" ? drafts.find(reply.next.presentation_id) : null;
   paint(reply.next, kept && { ...kept, timing: undefined });
   problem(reply.lost ? "" : reply.problem ?? "");
@@ -168,12 +168,12 @@ function settle(act, reply) {
   const done = reply.problem ?? reply.says ?? act.says;
   noteSaved(reply.problem ? "" : done);
   const then = act.name === "judge" && t(shown ? "compare.next" : "compare.none_waiting");
-  sheet.announce(`${done}. ${then || ""}`);
+  form.announce(`${done}. ${then || ""}`);
   toTop();
 }
 
 function fail(act, error) {
-  sheet.closeSkip();
+  form.closeSkip();
   if (error instanceof Refusal) {
     setState("unsent");
     problem(error.signedOut ? t("compare.kept_here", { why: error.message }) : error.message, { retry: true, signIn: error.signedOut });
@@ -238,7 +238,7 @@ function onKey(event) {
     event.preventDefault();
     return guide.toggle();
   }
-  if (sheet.key(event, key)) event.preventDefault();
+  if (form.key(event, key)) event.preventDefault();
 }
 
 document.addEventListener("keydown", onKey);

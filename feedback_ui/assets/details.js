@@ -18,13 +18,13 @@ function makeDetails(root, { changed, nameOf }) {
     return names.map((aspect, row) => {
       const group = `rl-aspect-${slot}-${row}`;
       const cells = Array.from({ length: scale }, (_, i) => make(
-        "label", { class: "rl-cell" },
+        "label", { class: "rl-option" },
         make("input", {
           type: "radio", name: group, value: i + 1, "data-slot": slot, "data-aspect": row, testid: `rate-${slot}-${row}-${i + 1}`,
         }),
         make("span", {}, String(i + 1)),
       ));
-      return make("fieldset", { class: "rl-aspect", "data-group": group }, make("legend", {}, aspect), make("div", { class: "rl-cells" }, cells));
+      return make("fieldset", { class: "rl-aspect", "data-group": group }, make("legend", {}, aspect), make("div", { class: "rl-options" }, cells));
     });
   }
 
@@ -63,7 +63,7 @@ function makeDetails(root, { changed, nameOf }) {
     const say = () => {
       const count_of = lengthOf(reason.value);
       count.textContent = required ? t("compare.chars_of", { count: count_of, least: min_chars }) : "";
-      count.classList.toggle("rl-enough", count_of >= min_chars);
+      count.classList.toggle("rl-long-enough", count_of >= min_chars);
     };
     reason.addEventListener("input", () => { say(); grow(reason); changed(); });
     reason.say = say;
@@ -81,7 +81,7 @@ function makeDetails(root, { changed, nameOf }) {
 
   function idealField() {
     const starts = [...view.answers.keys(), null].map((slot) => make(
-      "label", { class: "rl-cell rl-wide" },
+      "label", { class: "rl-option rl-wide" },
       make("input", {
         type: "radio", name: "rl-ideal-from", value: slot ?? "", checked: slot === ideal.slot, testid: `ideal-from-${slot ?? "nothing"}`,
       }),
@@ -92,7 +92,7 @@ function makeDetails(root, { changed, nameOf }) {
     });
     text.value = ideal.text;
     text.addEventListener("input", () => { ideal.text = text.value; touchedIdeal = true; grow(text); changed(); });
-    const chooser = make("fieldset", { class: "rl-starts" }, make("legend", {}, t("compare.ideal_from")), make("div", { class: "rl-cells" }, starts));
+    const chooser = make("fieldset", { class: "rl-ideal-start" }, make("legend", {}, t("compare.ideal_from")), make("div", { class: "rl-options" }, starts));
     chooser.addEventListener("change", ({ target }) => {
       // Words of one's own are not thrown away for another beginning.
       const slot = target.value === "" ? null : Number(target.value);
@@ -101,7 +101,7 @@ function makeDetails(root, { changed, nameOf }) {
       grow(text);
       changed();
     });
-    const drop = make("button", { type: "button", class: "rl-quiet", "data-act": "drop-ideal", testid: "drop-ideal" }, t("compare.ideal_drop"));
+    const drop = make("button", { type: "button", class: "rl-text-button", "data-act": "drop-ideal", testid: "drop-ideal" }, t("compare.ideal_drop"));
     return make("div", { class: "rl-field" }, make("div", { class: "rl-field-head" }, make("span", {}, t("compare.ideal")), drop), chooser, text);
   }
 
@@ -126,7 +126,7 @@ function makeDetails(root, { changed, nameOf }) {
     else if (rationale === "optional") openers.push(opener("reason", "R"));
     if (ideal) parts.push(idealField());
     else if (offered) openers.push(opener("ideal", "E"));
-    if (openers.length) parts.push(make("div", { class: "rl-openers" }, openers));
+    if (openers.length) parts.push(make("div", { class: "rl-detail-buttons" }, openers));
     box.replaceChildren(...parts);
     box.hidden = parts.length === 0;
     if (reason && kept) {
@@ -138,7 +138,7 @@ function makeDetails(root, { changed, nameOf }) {
 
   function opener(name, key) {
     return make(
-      "button", { type: "button", class: "rl-quiet", "data-act": name, testid: `open-${name}`, "aria-keyshortcuts": key },
+      "button", { type: "button", class: "rl-text-button", "data-act": name, testid: `open-${name}`, "aria-keyshortcuts": key },
       t(`compare.open_${name}`), " ", cap(key),
     );
   }

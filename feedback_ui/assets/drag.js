@@ -21,7 +21,7 @@ function makeDrag(root, { handles, mayDrag, targetAt, ghostOf, started, over, dr
   function lift() {
     drag.moving = true;
     drag.ghost = ghostOf(drag.handle);
-    drag.ghost.classList.add("rl-ghost");
+    drag.ghost.classList.add("rl-drag-preview");
     root.append(drag.ghost);
     root.classList.add("rl-dragging");
     started(drag.handle);

@@ -21,14 +21,14 @@ function makeFlags(root, { changed, nameOf }) {
   function draw() {
     const targets = [PROMPT, ...Array(answers).keys()];
     dialog.querySelector(".rl-flag-targets").replaceChildren(...targets.map((where) => make(
-      "label", { class: "rl-cell" },
+      "label", { class: "rl-option" },
       make("input", { type: "radio", name: "rl-flag-target", value: where, checked: where === target, testid: `flag-on-${where}` }),
       make("span", {}, whatIs(where)),
     )));
     // Only a prompt can be a broken prompt.
     const kinds = FLAG_KINDS.filter((kind) => target === PROMPT || kind !== "broken_prompt");
     dialog.querySelector(".rl-flag-kinds").replaceChildren(...kinds.map((kind) => make(
-      "label", { class: "rl-check" },
+      "label", { class: "rl-checkbox" },
       make("input", { type: "checkbox", value: kind, checked: of(target).kinds.has(kind), testid: `flag-${kind}` }),
       make("span", {}, t(`compare.flag.${kind}`)),
     )));

@@ -1,7 +1,7 @@
 // The guidelines beside the task: a quiet panel that stays as it was left, and a mark when a new version appeared.
 
 function makeGuide(root) {
-  const panel = root.querySelector(".rl-guide");
+  const panel = root.querySelector(".rl-guidelines");
   const button = root.querySelector("[data-testid=guidelines-button]");
   const isNew = root.querySelector("[data-testid=guidelines-new]");
   const updated = root.querySelector("[data-testid=guidelines-updated]");
@@ -13,7 +13,7 @@ function makeGuide(root) {
   function show() {
     const open = version !== null && wanted();
     panel.hidden = !open;
-    root.classList.toggle("rl-guided", open);
+    root.classList.toggle("rl-with-guidelines", open);
     button.hidden = version === null;
     button.setAttribute("aria-expanded", String(open));
     const seen = memory.get("guidelines.seen");
@@ -25,7 +25,7 @@ function makeGuide(root) {
   }
 
   // Beside the answers there is a place for it before its text has come: nothing moves then.
-  if (wanted() && wide.matches && memory.get("guidelines.seen")) root.classList.add("rl-guided");
+  if (wanted() && wide.matches && memory.get("guidelines.seen")) root.classList.add("rl-with-guidelines");
 
   return {
     paint(guidelines) {

@@ -1,16 +1,16 @@
-// The History page: one's own judgments, found again and corrected on the same sheet that they were given on.
+// The History page: one's own judgments, found again and corrected on the same form that they were given on.
 
 const TYPED_MS = 250;
 
 const root = element.querySelector(".rl-history");
 const byTest = (name) => root.querySelector(`[data-testid="${name}"]`);
-const archive = root.querySelector(".rl-archive");
+const archive = root.querySelector(".rl-history-list");
 const filters = root.querySelector(".rl-filters");
-const list = root.querySelector(".rl-past");
+const list = root.querySelector(".rl-judgment-list");
 
 let older = null; // where the next page begins
 let asked = 0; // the newest question; answers to older ones come too late
-let open = null; // the judgment that is being corrected: { view, sheet, clock, box }
+let open = null; // the judgment that is being corrected: { view, form, clock, box }
 let opener = null; // the id of the row that was opened
 let typing = null;
 
@@ -41,12 +41,12 @@ function when(iso) {
 
 function rowContent({ at, prompt, verdict, marks, excluded }) {
   return [
-    make("span", { class: "rl-past-prompt", dir: "auto" }, prompt),
+    make("span", { class: "rl-judgment-prompt", dir: "auto" }, prompt),
     when(at),
     make(
-      "span", { class: "rl-past-said" },
+      "span", { class: "rl-judgment-summary" },
       make("b", {}, verdict), marks.map((mark) => make("span", {}, mark)),
-      excluded ? make("span", { class: "rl-why-not" }, t("history.why_not", excluded)) : null,
+      excluded ? make("span", { class: "rl-exclusion-reason" }, t("history.why_not", excluded)) : null,
     ),
   ];
 }
@@ -112,24 +112,24 @@ async function openOne(judgmentId) {
   archive.hidden = true;
   root.dataset.state = "open";
   const clock = makeClock(isInSight);
-  const sheet = makeSheet(box, { submit: send, changed: keepDraft, correcting: true });
-  open = { view: reply.view, box, clock, sheet, unsent: null };
-  sheet.acts.back = back;
-  sheet.acts.retry = () => { if (open.unsent) post(open.unsent); };
-  sheet.acts["sign-in"] = () => location.reload();
+  const form = makeJudgingForm(box, { submit: send, changed: keepDraft, correcting: true });
+  open = { view: reply.view, box, clock, form, unsent: null };
+  form.acts.back = back;
+  form.acts.retry = () => { if (open.unsent) post(open.unsent); };
+  form.acts["sign-in"] = () => location.reload();
   paint();
 }
 
 function paint() {
-  const { view, box, sheet, clock } = open;
+  const { view, box, form, clock } = open;
   const { row: past, said } = view;
   box.querySelector("[data-testid=flag-button]").hidden = !view.asks.flags;
   box.querySelector("[data-testid=before]").replaceChildren(
     t("history.correcting", { verdict: past.verdict }),
-    ...(past.excluded ? [make("span", { class: "rl-why-not" }, t("history.why_not", past.excluded))] : []),
+    ...(past.excluded ? [make("span", { class: "rl-exclusion-reason" }, t("history.why_not", past.excluded))] : []),
   );
   const kept = drafts.find(view.judgment_id);
-  sheet.paint(view, { ...said, ...kept });
+  form.paint(view, { ...said, ...kept });
   clock.start(kept?.timing);
   setOpenState("ready");
   box.focus({ preventScroll: true });
@@ -138,14 +138,14 @@ function paint() {
 
 function setOpenState(state) {
   open.box.dataset.state = state;
-  open.sheet.setEnabled(state === "ready", false);
+  open.form.setEnabled(state === "ready", false);
 }
 
 function keepDraft() {
-  if (open?.box.dataset.state === "ready") drafts.keep(open.view.judgment_id, { ...open.sheet.draft(), timing: open.clock.timing() });
+  if (open?.box.dataset.state === "ready") drafts.keep(open.view.judgment_id, { ...open.form.draft(), timing: open.clock.timing() });
 }
 
-function sheetProblem(message, { retry = false, signIn = false } = {}) {
+function showFormProblem(message, { retry = false, signIn = false } = {}) {
   const box = open.box.querySelector("[data-testid=problem]");
   box.hidden = !message;
   box.querySelector("span").textContent = message;
@@ -161,12 +161,12 @@ async function post(act) {
   if (open.box.dataset.state === "saving") return;
   open.unsent = act;
   setOpenState("saving");
-  sheetProblem("");
+  showFormProblem("");
   try {
     const reply = await ask("correct", act);
     if (reply.problem) {
       setOpenState("ready");
-      return sheetProblem(reply.problem);
+      return showFormProblem(reply.problem);
     }
     drafts.drop(act.judgment_id);
     const line = list.querySelector(`[data-judgment="${reply.replaces}"]`);
@@ -177,7 +177,7 @@ async function post(act) {
   } catch (error) {
     setOpenState("unsent");
     const refused = error instanceof Refusal;
-    sheetProblem(refused ? t("compare.kept_here", { why: error.message }) : t("history.unsent"), { retry: true, signIn: refused && error.signedOut });
+    showFormProblem(refused ? t("compare.kept_here", { why: error.message }) : t("history.unsent"), { retry: true, signIn: refused && error.signedOut });
   }
 }
 
@@ -187,7 +187,7 @@ function back() {
 }
 
 function close() {
-  open.sheet.end();
+  open.form.end();
   open.clock.end();
   open.box.remove();
   open = null;
@@ -220,7 +220,7 @@ function onKey(event) {
   }
   if (!open || event.repeat || event.isComposing || !isInSight()) return;
   const key = event.key.toLowerCase();
-  if (open.sheet.key(event, key)) event.preventDefault();
+  if (open.form.key(event, key)) event.preventDefault();
   else if (key === "escape" && !isTyping(event.target) && !open.box.querySelector("dialog[open]")) back();
 }
 

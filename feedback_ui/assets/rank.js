@@ -42,9 +42,9 @@ const steps = {
 // ---- the panel of tiers, and the places beside the answers
 
 function makeRank(root, { changed, announce, isEnabled }) {
-  const panel = root.querySelector(".rl-rank");
+  const panel = root.querySelector(".rl-ranking");
   const list = panel.querySelector(".rl-tier-list");
-  const tray = panel.querySelector(".rl-tray");
+  const tray = panel.querySelector(".rl-unranked");
   const narrow = window.matchMedia("(max-width: 900px)");
   let tiers = [];
   let before = []; // what Backspace goes back to
@@ -90,7 +90,7 @@ function makeRank(root, { changed, announce, isEnabled }) {
       {
         type: "button", class: "rl-chip", "data-chip": slot, testid: `chip-${number(slot)}`, "aria-pressed": picked === slot ? "true" : "false",
         "aria-label": t(at < 0 ? "rank.chip_out" : "rank.chip", { answer: number(slot), place: at < 0 ? "" : place(at) }),
-        "aria-describedby": "rl-rank-help",
+        "aria-describedby": "rl-ranking-help",
       },
       make("b", {}, number(slot)), make("span", {}, excerpts[slot]),
     );
@@ -99,8 +99,8 @@ function makeRank(root, { changed, announce, isEnabled }) {
   function tierRow(tier, index) {
     return make(
       "li", { class: "rl-tier", "data-drop": "join", "data-index": index, testid: `tier-${index + 1}` },
-      make("span", { class: "rl-gap", "data-drop": "before", "data-index": index, testid: `before-${index + 1}` }),
-      make("span", { class: "rl-ordinal" }, place(index)),
+      make("span", { class: "rl-drop-line", "data-drop": "before", "data-index": index, testid: `before-${index + 1}` }),
+      make("span", { class: "rl-tier-place" }, place(index)),
       make("div", { class: "rl-chips" }, tier.map(chip)),
     );
   }
@@ -109,9 +109,9 @@ function makeRank(root, { changed, announce, isEnabled }) {
     if (tiers.length >= count) return null;
     const hint = joining ? t("rank.joining", { place: place(tiers.length - 1) }) : unranked().length ? t("rank.next_hint") : "";
     return make(
-      "li", { class: "rl-tier rl-next", "data-drop": "before", "data-index": tiers.length, testid: "next-place" },
-      make("span", { class: "rl-ordinal" }, joining ? "=" : place(tiers.length)),
-      make("span", { class: "rl-next-hint" }, hint),
+      "li", { class: "rl-tier rl-next-tier", "data-drop": "before", "data-index": tiers.length, testid: "next-place" },
+      make("span", { class: "rl-tier-place" }, joining ? "=" : place(tiers.length)),
+      make("span", { class: "rl-next-tier-hint" }, hint),
     );
   }
 
@@ -119,7 +119,7 @@ function makeRank(root, { changed, announce, isEnabled }) {
     const at = tierOf(slot);
     const answer = number(slot);
     const control = (testid, act, label, ...shown) => make(
-      "button", { type: "button", class: `rl-put rl-put-${act}`, "data-rank": act, "data-slot": slot, testid: `${testid}-${answer}`, "aria-label": label },
+      "button", { type: "button", class: `rl-place-button rl-place-button-${act}`, "data-rank": act, "data-slot": slot, testid: `${testid}-${answer}`, "aria-label": label },
       ...shown,
     );
     if (at >= 0) {
@@ -142,12 +142,12 @@ function makeRank(root, { changed, announce, isEnabled }) {
     list.replaceChildren(...[...tiers.map(tierRow), nextRow()].filter(Boolean));
     tray.hidden = unranked().length === 0;
     tray.querySelector(".rl-chips").replaceChildren(...unranked().map(chip));
-    panel.classList.toggle("rl-picking", picked !== null);
-    panel.querySelector(".rl-summary-text").textContent = summary();
+    panel.classList.toggle("rl-placing", picked !== null);
+    panel.querySelector(".rl-ranking-summary-text").textContent = summary();
     root.dataset.ranked = tiers.flat().length;
     for (const card of root.querySelectorAll(".rl-answer")) {
       const slot = Number(card.dataset.slot);
-      card.querySelector(".rl-place").replaceChildren(...cardControls(slot));
+      card.querySelector(".rl-place-buttons").replaceChildren(...cardControls(slot));
       card.classList.toggle("rl-ranked", tierOf(slot) >= 0);
     }
     if (!within) return;
@@ -203,32 +203,32 @@ function makeRank(root, { changed, announce, isEnabled }) {
 
   function expand(open) {
     panel.classList.toggle("rl-expanded", open);
-    panel.querySelector(".rl-summary").setAttribute("aria-expanded", String(open));
+    panel.querySelector(".rl-ranking-summary").setAttribute("aria-expanded", String(open));
   }
 
   // On a phone the tiers stick to the bottom, with the buttons; where there is room, they stand beside the answers.
   function settle() {
-    const home = root.querySelector(narrow.matches ? ".rl-rank-home" : ".rl-side");
+    const home = root.querySelector(narrow.matches ? ".rl-ranking-slot" : ".rl-sidebar");
     if (panel.parentElement !== home) home.prepend(panel);
   }
 
   root.addEventListener("click", onClick);
-  panel.querySelector(".rl-summary").addEventListener("click", () => expand(!panel.classList.contains("rl-expanded")));
+  panel.querySelector(".rl-ranking-summary").addEventListener("click", () => expand(!panel.classList.contains("rl-expanded")));
   narrow.addEventListener("change", settle);
   settle();
 
   makeDrag(root, {
-    handles: ".rl-rank [data-chip], [data-grip]",
+    handles: ".rl-ranking [data-chip], [data-grip]",
     mayDrag: () => count > 0 && isEnabled(),
     ghostOf: (handle) => make("div", {}, make("b", {}, number(slotOf(handle))), make("span", {}, excerpts[slotOf(handle)])),
     targetAt: (element) => element.closest("[data-drop]"),
-    started: () => { panel.classList.add("rl-picking"); if (narrow.matches) expand(true); },
+    started: () => { panel.classList.add("rl-placing"); if (narrow.matches) expand(true); },
     over: (target) => {
-      for (const other of panel.querySelectorAll(".rl-over")) other.classList.remove("rl-over");
-      target?.classList.add("rl-over");
+      for (const other of panel.querySelectorAll(".rl-drop-target")) other.classList.remove("rl-drop-target");
+      target?.classList.add("rl-drop-target");
     },
     dropped: (handle, target) => become(steps.drop(tiers, slotOf(handle), dropOf(target)), slotOf(handle)),
-    ended: () => { for (const other of panel.querySelectorAll(".rl-over")) other.classList.remove("rl-over"); draw(); },
+    ended: () => { for (const other of panel.querySelectorAll(".rl-drop-target")) other.classList.remove("rl-drop-target"); draw(); },
   });
 
   function slotOf(handle) {

@@ -44,7 +44,7 @@ function putTexts(root) {
 
 function fillProse(box, html, otherwise) {
   if (html) box.innerHTML = html;
-  else box.replaceChildren(make("p", { class: "rl-nothing" }, otherwise));
+  else box.replaceChildren(make("p", { class: "rl-no-text" }, otherwise));
 }
 
 function isTyping(target) {

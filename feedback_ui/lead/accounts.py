@@ -25,7 +25,7 @@ class AccountsSection:
         self.warning = html(elem_id="accounts-warning", elem_classes="rl-optional")
         self.list = listing(elem_id="accounts-list", elem_classes="rl-optional")
         self.edited = gr.State(None)
-        with gr.Column(visible=False, elem_classes="rl-acts rl-pane", elem_id="account-edit") as self.editing:
+        with gr.Column(visible=False, elem_classes="rl-action-form rl-panel", elem_id="account-edit") as self.editing:
             self.whose = html(elem_id="account-whose")
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=280):
@@ -40,8 +40,8 @@ class AccountsSection:
                     )
             with gr.Row(elem_classes="rl-buttons"):
                 self.able = gr.Button(label("lead.accounts.disable"), elem_id="account-able", scale=0, min_width=160)
-        with gr.Column(elem_classes="rl-acts rl-pane", elem_id="account-add") as self.adding:
-            html(label("lead.accounts.add_title"), elem_classes="rl-overline")
+        with gr.Column(elem_classes="rl-action-form rl-panel", elem_id="account-add") as self.adding:
+            html(label("lead.accounts.add_title"), elem_classes="rl-subheading")
             with gr.Row(equal_height=False):
                 self.new_name = gr.Textbox(label=label("lead.accounts.name"), max_lines=1, min_width=200, elem_id="account-new-name")
                 self.new_password = gr.Textbox(

@@ -24,8 +24,8 @@ POLL_S = 3
 class BatchesSection:
     def __init__(self, context: SectionContext):
         self.store, self.client, self.auth = context.store, context.client, context.auth
-        with gr.Column(elem_classes="rl-acts rl-pane") as self.asking:
-            html(label("lead.batches.ask_title"), elem_classes="rl-overline")
+        with gr.Column(elem_classes="rl-action-form rl-panel") as self.asking:
+            html(label("lead.batches.ask_title"), elem_classes="rl-subheading")
             self.who = gr.CheckboxGroup([], label=label("lead.batches.who_answers"), elem_id="batch-policies")
             with gr.Row(equal_height=False):
                 self.count = gr.Number(20, label=label("lead.batches.count"), precision=0, minimum=1, min_width=130, elem_id="batch-count")
@@ -88,8 +88,8 @@ class BatchesSection:
             return {self.message: presenters.notice(words("lead.batches.empty", title=words(f"lead.batches.{empty}")), "bad")}
         sampling = Sampling(float(numbers["temperature"]), float(numbers["top_p"]), int(numbers["top_k"]), int(numbers["longest"]))
         try:
-            batch = batches.ask(
-                self.store, values[self.who] or [], answers=int(numbers["answers"]), sampling=sampling, count=int(numbers["count"]),
+            batch = batches.request(
+                self.store, values[self.who] or [], completions=int(numbers["answers"]), sampling=sampling, count=int(numbers["count"]),
                 priority=lead_view.PRIORITIES[values[self.priority] or "normal"], by=visitor.annotator.id,
             )  # fmt: skip
         except StoreError as error:
@@ -123,7 +123,7 @@ class BatchesSection:
 
     def _list(self, words: Translator, *, acts: bool) -> dict[Component, Any]:
         every = batches.all_batches(self.store)
-        unfinished = any(b.made < b.asked and b.cancelled_at is None for b in every)
+        unfinished = any(b.generated < b.requested and b.cancelled_at is None for b in every)
         notes, seconds, down = {}, None, ""
         if unfinished:
             try:

@@ -22,8 +22,8 @@ from storage.people import annotators
 class ExclusionsSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
-        with gr.Column(elem_classes="rl-acts rl-pane") as self.excluding:
-            html(label("lead.exclusions.add_title"), elem_classes="rl-overline")
+        with gr.Column(elem_classes="rl-action-form rl-panel") as self.excluding:
+            html(label("lead.exclusions.add_title"), elem_classes="rl-subheading")
             with gr.Row(equal_height=False):
                 self.annotator = gr.Dropdown(
                     [], label=label("lead.exclusions.annotator"), info=label("lead.exclusions.annotator_help"), min_width=220,
@@ -55,7 +55,7 @@ class ExclusionsSection:
                 )
         self.message = html(elem_id="exclusions-said", elem_classes="rl-optional")
         self.lifted = gr.State(None)
-        with gr.Column(visible=False, elem_classes="rl-acts rl-pane", elem_id="exclusion-lift") as self.lifting:
+        with gr.Column(visible=False, elem_classes="rl-action-form rl-panel", elem_id="exclusion-lift") as self.lifting:
             self.which = html(elem_id="lift-which")
             self.lift_reason = gr.Textbox(label=label("lead.exclusions.lift_reason"), max_lines=3, elem_id="lift-reason")
             self.lift_button = gr.Button(label("lead.exclusions.lift"), variant="primary", elem_id="lift", scale=0, min_width=160)

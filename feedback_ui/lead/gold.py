@@ -21,8 +21,8 @@ from storage.judging import gold
 class GoldSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
-        with gr.Column(elem_classes="rl-acts rl-pane") as self.setting:
-            html(label("lead.gold.title"), elem_classes="rl-overline")
+        with gr.Column(elem_classes="rl-action-form rl-panel") as self.setting:
+            html(label("lead.gold.title"), elem_classes="rl-subheading")
             with gr.Row(equal_height=False, elem_classes="rl-one-line"):
                 self.number = gr.Number(None, label=label("lead.gold.comparison"), precision=0, min_width=160, elem_id="gold-comparison")
                 self.show_button = gr.Button(label("lead.gold.show"), elem_id="gold-show", scale=0, min_width=120)

@@ -19,15 +19,15 @@ from storage.project import guidelines
 class GuidelinesSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
-        with gr.Column(elem_classes="rl-acts") as self.editing:
+        with gr.Column(elem_classes="rl-action-form") as self.editing:
             with gr.Row(equal_height=True):
                 with gr.Column(min_width=300):
                     self.editor = gr.Textbox(
                         label=label("lead.guidelines.text"), info=label("lead.guidelines.text_help"),
                         lines=16, max_lines=40, elem_id="guidelines-text",
                     )  # fmt: skip
-                with gr.Column(min_width=300, elem_classes="rl-pane"):
-                    html(label("lead.guidelines.preview"), elem_classes="rl-overline")
+                with gr.Column(min_width=300, elem_classes="rl-panel"):
+                    html(label("lead.guidelines.preview"), elem_classes="rl-subheading")
                     self.preview = html(elem_id="guidelines-preview")
             self.publish_button = gr.Button(
                 label("lead.guidelines.publish"), variant="primary", elem_id="guidelines-publish", scale=0, min_width=160

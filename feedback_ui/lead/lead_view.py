@@ -96,7 +96,7 @@ def answers(words: Translator, comparison: Comparison, policies: Mapping[int, Po
     return (
         '<div class="rl-answers">'
         + "".join(
-            f'<article class="rl-pane rl-answer"><h4>{LETTERS[i]} <span class="rl-muted">{_author(completion, policies)}</span></h4>'
+            f'<article class="rl-panel rl-answer"><h4>{LETTERS[i]} <span class="rl-muted">{_author(completion, policies)}</span></h4>'
             f'<div class="rl-prose" dir="auto">{markdown.render(completion.text, words) or words("lead.empty_answer")}</div></article>'
             for i, completion in enumerate(comparison.completions)
         )
@@ -110,7 +110,7 @@ def _author(completion: Completion, policies: Mapping[int, PolicyVersion]) -> st
 
 
 def shown_comparison(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
-    return f'<section class="rl-opened">{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}</section>'
+    return f'<section class="rl-comparison">{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}</section>'
 
 
 # ---- prompts
@@ -165,7 +165,7 @@ def import_list(words: Translator, imports: Sequence[Import], names: Mapping[int
     ]
     heads = ["#", *(words(f"lead.prompts.{name}") for name in ("imported_at", "source", "brought", "import_state")), ""]
     listed = table(heads, rows, caption=words("lead.prompts.imports_title"), numbers=(0,))
-    return f'<section><p class="rl-overline">{words("lead.prompts.imports_title")}</p>{listed}</section>'
+    return f'<section><p class="rl-subheading">{words("lead.prompts.imports_title")}</p>{listed}</section>'
 
 
 def _brought(words: Translator, report: Report) -> str:
@@ -186,15 +186,15 @@ def batch_list(
     waits = _waits(batches, seconds_per_comparison, notes)
     rows = []
     for batch in batches:
-        open_ = batch.made < batch.asked and batch.cancelled_at is None
+        open_ = batch.generated < batch.requested and batch.cancelled_at is None
         note = notes.get(str(batch.id), "") if open_ else ""
         rows.append([
             str(batch.id),
             when(batch.created_at) + f'<br><span class="rl-muted">{who(words, names, batch.by_id)}</span>',
             ", ".join(text(policies[i].name) if i in policies else f"#{i}" for i in batch.policy_ids)
-            + f'<br><span class="rl-muted">{sampled(words, batch.answers, batch.sampling)}</span>',
+            + f'<br><span class="rl-muted">{sampled(words, batch.completions, batch.sampling)}</span>',
             words("lead.batches.priority." + _priority(batch.priority)),
-            progress(words, batch.made, batch.asked) + f'<span class="rl-small {"rl-warn" if note else "rl-muted"}">'
+            progress(words, batch.generated, batch.requested) + f'<span class="rl-small {"rl-warn" if note else "rl-muted"}">'
             + text(note or _state(words, batch, waits.get(batch.id))) + "</span>",
             button("cancel", batch.id, words("lead.batches.cancel"), f"{batch.id}") if open_ and acts else "",
         ])  # fmt: skip
@@ -220,10 +220,10 @@ def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes
     """Seconds until each batch is complete, in the order of the queue; batches that are stuck are skipped."""
     if not seconds_per_comparison:
         return {}
-    open_ = [b for b in batches if b.made < b.asked and b.cancelled_at is None and str(b.id) not in notes]
+    open_ = [b for b in batches if b.generated < b.requested and b.cancelled_at is None and str(b.id) not in notes]
     waits, ahead = {}, 0
     for batch in sorted(open_, key=lambda b: (-b.priority, b.id)):
-        ahead += batch.asked - batch.made
+        ahead += batch.requested - batch.generated
         waits[batch.id] = ahead * seconds_per_comparison
     return waits
 
@@ -231,7 +231,7 @@ def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes
 def _state(words: Translator, batch: Batch, wait_s: float | None) -> str:
     if batch.cancelled_at is not None:
         return words("lead.batches.cancelled")
-    if batch.made >= batch.asked:
+    if batch.generated >= batch.requested:
         return words("lead.batches.done")
     return words("lead.batches.left", time=duration(words, wait_s)) if wait_s else words("lead.batches.waiting")
 
@@ -257,7 +257,7 @@ def gold_list(
     rows = [
         [
             str(c.id),
-            f'<span class="rl-clip">{text(c.prompt.text)}</span>',
+            f'<span class="rl-line-clamp">{text(c.prompt.text)}</span>',
             f'<span class="rl-order">{letters(c, known[c.id])}</span>',
             _results(words, *results.get(c.id, (0, 0))),
             button("open", c.id, words("lead.gold.open"), str(c.id)) if acts else "",
@@ -312,7 +312,7 @@ def guideline_version(words: Translator, number: int, guidelines: Guidelines) ->
     """One version of the guidelines, for reading."""
     title = f"{words('lead.guidelines.version')} {number} · {when(guidelines.created_at)}"
     body = markdown.render(guidelines.text, words)
-    return f'<section class="rl-pane"><p class="rl-overline">{title}</p><div class="rl-prose">{body}</div></section>'
+    return f'<section class="rl-panel"><p class="rl-subheading">{title}</p><div class="rl-prose">{body}</div></section>'
 
 
 def guideline_list(words: Translator, versions: Sequence[Guidelines], names: Mapping[int, str]) -> str:

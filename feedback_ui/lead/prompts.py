@@ -22,8 +22,8 @@ SPLITS = ("auto", "train", "heldout")
 class PromptsSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
-        with gr.Column(elem_classes="rl-acts rl-pane") as self.adding:
-            html(label("lead.prompts.add_title"), elem_classes="rl-overline")
+        with gr.Column(elem_classes="rl-action-form rl-panel") as self.adding:
+            html(label("lead.prompts.add_title"), elem_classes="rl-subheading")
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=280):
                     self.file = gr.UploadButton(

@@ -25,9 +25,9 @@ INTO_VIEW = "() => document.querySelector('#quality-item').scrollIntoView({block
 class QualitySection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
-        self.counts = html(elem_id="quality-counts", elem_classes="rl-held")
+        self.counts = html(elem_id="quality-counts", elem_classes="rl-min-height")
         self.simulated = gr.Checkbox(False, label=label("lead.quality.include_simulated"), container=False, elem_id="quality-simulated")
-        self.overview = html(elem_id="quality-overview", elem_classes="rl-held-tall")
+        self.overview = html(elem_id="quality-overview", elem_classes="rl-min-height-tall")
         self.annotators = listing(elem_id="quality-annotators", elem_classes="rl-optional")
         self.items = listing(elem_id="quality-items", elem_classes="rl-optional")
         self.item = listing(elem_id="quality-item", elem_classes="rl-optional")

@@ -45,7 +45,7 @@ def overview(words: Translator, report: Agreement) -> str:
         _line(words, "left_share", *_left(words, left), marks=(0.5,)),
     ]
     scale = '<div class="rl-scale" aria-hidden="true"><span>0</span><span>0.5</span><span>1</span></div>'
-    return f'<dl class="rl-dots" data-testid="quality-figures">{"".join(lines)}</dl>{scale}{muted(words("lead.quality.intervals"))}'
+    return f'<dl class="rl-dot-plot" data-testid="quality-figures">{"".join(lines)}</dl>{scale}{muted(words("lead.quality.intervals"))}'
 
 
 def _alpha(words: Translator, alpha: Alpha, units: int) -> tuple[Spread, str, str]:
@@ -102,7 +102,7 @@ def annotator_table(words: Translator, rows: Sequence[AnnotatorRow], *, acts: bo
     ]
     cells = [
         [
-            text(row.name) + (f' <span class="rl-mark">{words("data.simulated")}</span>' if row.kind == "simulated" else ""),
+            text(row.name) + (f' <span class="rl-tag">{words("data.simulated")}</span>' if row.kind == "simulated" else ""),
             f"{row.judgments:,}",
             NOTHING if row.median_active_s is None else words("lead.quality.seconds", seconds=f"{row.median_active_s:.0f}"),
             _with_number(words, row.gold.share, row.gold.of),
@@ -137,7 +137,7 @@ def item_table(words: Translator, items: Sequence[Item]) -> str:
     rows = [
         [
             f"{item.comparison_id}",
-            f'<span class="rl-clip">{text(item.prompt)}</span>',
+            f'<span class="rl-line-clamp">{text(item.prompt)}</span>',
             f"{item.annotators}",
             percent(item.agreement),
             button("open", item.comparison_id, words("lead.quality.open"), f"{item.comparison_id}"),
@@ -150,7 +150,7 @@ def item_table(words: Translator, items: Sequence[Item]) -> str:
 
 
 def _titled(title: str, body: str) -> str:
-    return f'<section><p class="rl-overline">{text(title)}</p>{body}</section>'
+    return f'<section><p class="rl-subheading">{text(title)}</p>{body}</section>'
 
 
 # ---- one item, opened
@@ -164,10 +164,10 @@ def item(
     judgments = "".join(_judgment(words, past, names, acts=acts) for past in judged)
     title = words("lead.quality.item_title", number=comparison.id, kind=comparison.prompt.kind.replace("_", " "))
     return (
-        f'<section class="rl-pane rl-opened" data-testid="item"><p class="rl-overline">{text(title)}</p>'
+        f'<section class="rl-panel rl-comparison" data-testid="item"><p class="rl-subheading">{text(title)}</p>'
         f"{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}"
-        f'<h4 class="rl-overline">{words("lead.quality.judgments", count=len(judged))}</h4>'
-        f'<ul class="rl-said">{judgments}</ul></section>'
+        f'<h4 class="rl-subheading">{words("lead.quality.judgments", count=len(judged))}</h4>'
+        f'<ul class="rl-judgments">{judgments}</ul></section>'
     )
 
 

@@ -32,11 +32,11 @@ class SettingsSection:
         self.fields: dict[str, Component] = {}
         named = {name for group in GROUPS.values() for name in group}
         others = tuple(field.name for field in fields(ProjectSettings) if field.name not in named)
-        with gr.Column(elem_classes="rl-acts") as self.form:
+        with gr.Column(elem_classes="rl-action-form") as self.form:
             with gr.Row(equal_height=False, elem_id="settings-form"):
                 for group, members in (GROUPS | {"adds": GROUPS["adds"] + others}).items():
                     with gr.Column(min_width=300):
-                        html(label(f"lead.settings.group.{group}"), elem_classes="rl-overline")
+                        html(label(f"lead.settings.group.{group}"), elem_classes="rl-subheading")
                         self.fields |= {name: _field(name) for name in members}
             self.save = gr.Button(label("lead.settings.save"), variant="primary", elem_id="settings-save", scale=0, min_width=160)
             self.message = html(elem_id="settings-said", elem_classes="rl-optional")

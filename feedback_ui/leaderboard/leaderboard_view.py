@@ -56,7 +56,7 @@ def _table(words: Translator, rows: Sequence[Standing], reference: str | None) -
         (words("leaderboard.rank"), "rl-rank"),
         (words("leaderboard.version"), ""),
         (words("leaderboard.score"), "rl-number"),
-        (f'<span class="rl-unseen">{words("leaderboard.interval")}</span>{scale.marks()}', "rl-picture"),
+        (f'<span class="rl-sr-only">{words("leaderboard.interval")}</span>{scale.marks()}', "rl-interval-cell"),
         (over, "rl-number"),
         (words("leaderboard.record"), "rl-number"),
     ]
@@ -71,7 +71,7 @@ def _row(words: Translator, row: Standing, scale: Scale, over: str) -> str:
     return (
         f'<tr data-policy="{escape(row.name)}"><td class="rl-rank">{row.rank}</td><th scope="row">{escape(row.name)}</th>'
         f'<td class="rl-number rl-value" data-head="{words("leaderboard.score")}">{row.score.value:,.0f}</td>'
-        f'<td class="rl-picture" data-head="{words("leaderboard.interval")}">{scale.picture(row)}{_spoken(words, row.score)}</td>'
+        f'<td class="rl-interval-cell" data-head="{words("leaderboard.interval")}">{scale.picture(row)}{_spoken(words, row.score)}</td>'
         f'<td class="rl-number" data-head="{over}">{preferred}</td>'
         f'<td class="rl-number" data-head="{words("leaderboard.record")}">{record}</td></tr>'
     )
@@ -99,7 +99,7 @@ class Scale:
         first = int(-(-self.low // step)) * step
         shown = [score for score in range(first, int(self.high) + 1, step) if 4 < self.at(score) < 96]
         marks = "".join(f'<i style="left:{self.at(score):.1f}%">{score:,}</i>' for score in shown)
-        return f'<span class="rl-marks" aria-hidden="true">{marks}</span>'
+        return f'<span class="rl-scale-marks" aria-hidden="true">{marks}</span>'
 
     def picture(self, row: Standing) -> str:
         """The interval as a line with a dot; coloured if all of it is on one side of 1000."""
@@ -110,7 +110,7 @@ class Scale:
         span = f'<i class="rl-span" style="left:{self.at(low):.1f}%;width:{self.at(high) - self.at(low):.1f}%"></i>' if known else ""
         return (
             f'<span class="rl-track{tone if known else ""}" aria-hidden="true">'
-            f'<i class="rl-mark-at" style="left:{self.at(MEAN_SCORE):.1f}%"></i>{span}'
+            f'<i class="rl-reference-line" style="left:{self.at(MEAN_SCORE):.1f}%"></i>{span}'
             f'<i class="rl-dot" style="left:{self.at(figure.value):.1f}%"></i></span>'
         )
 
@@ -119,7 +119,7 @@ def _spoken(words: Translator, figure: Figure) -> str:
     if figure.low is None:
         return ""
     interval = words("leaderboard.from_to", low=f"{figure.low:,.0f}", high=f"{figure.high:,.0f}")
-    return f'<span class="rl-unseen">{interval}</span>'
+    return f'<span class="rl-sr-only">{interval}</span>'
 
 
 def _notes(words: Translator, board: Leaderboard) -> str:
@@ -132,7 +132,7 @@ def _notes(words: Translator, board: Leaderboard) -> str:
     if all(standing.score.low is None for standing in board.standings):
         notes.append(words("leaderboard.too_few", count=FEWEST_CLUSTERS))
     lines = "".join(f"<p>{note}</p>" for note in notes)
-    return f'<details class="rl-fold"><summary>{words("leaderboard.how_to_read")}</summary>{lines}</details>'
+    return f'<details class="rl-disclosure"><summary>{words("leaderboard.how_to_read")}</summary>{lines}</details>'
 
 
 def _matrix(words: Translator, board: Leaderboard) -> str:
@@ -141,7 +141,7 @@ def _matrix(words: Translator, board: Leaderboard) -> str:
         return ""
     names = [escape(standing.name) for standing in board.standings]
     head = "".join(
-        f'<th scope="col"><span class="rl-unseen">{name}</span><span aria-hidden="true">{n}</span></th>' for n, name in enumerate(names, 1)
+        f'<th scope="col"><span class="rl-sr-only">{name}</span><span aria-hidden="true">{n}</span></th>' for n, name in enumerate(names, 1)
     )
     body = "".join(
         f'<tr><th scope="row"><span aria-hidden="true">{n}</span> {name}</th>'
@@ -191,7 +191,7 @@ def own(words: Translator, by_day: Mapping[str, int], total: int, today: date) -
     bars = "".join(_bar(words, iso, by_day.get(iso, 0), most) for iso in shown)
     ends = "".join(f"<span>{day(words, iso)}</span>" for iso in (shown[0], shown[-1]))
     picture = (
-        f'<figure class="rl-month"><figcaption class="rl-muted">{words("leaderboard.last_days", days=DAYS)}</figcaption>'
+        f'<figure class="rl-daily-chart"><figcaption class="rl-muted">{words("leaderboard.last_days", days=DAYS)}</figcaption>'
         f'<ol>{bars}</ol><div class="rl-muted" aria-hidden="true">{ends}</div></figure>'
     )
     return _card("own-progress", title, figures({words(f"leaderboard.{name}"): value for name, value in numbers.items()}) + picture)
@@ -209,7 +209,7 @@ def streak(by_day: Mapping[str, int], today: date) -> int:
 def _bar(words: Translator, iso: str, number: int, most: int) -> str:
     summary = words("leaderboard.on_day", day=day(words, iso), count=number)
     height = f'<i style="height:{100 * number / most:.0f}%"></i>' if number else ""
-    return f'<li title="{summary}"><span class="rl-unseen">{summary}</span>{height}</li>'
+    return f'<li title="{summary}"><span class="rl-sr-only">{summary}</span>{height}</li>'
 
 
 # ---- annotators
@@ -223,7 +223,7 @@ def everyone(words: Translator, annotators: Sequence[Annotator], own_id: int) ->
         return _card("annotators", title, f'<p class="rl-muted">{words("leaderboard.nobody")}</p>')
     rows = "".join(_person(words, a, number, judged[0].judged, a.id == own_id) for number, a in enumerate(judged, 1))
     head = f'<tr><th scope="col">{words("leaderboard.annotator")}</th><th scope="col">{words("leaderboard.judgments")}</th></tr>'
-    return _card("annotators", title, f'<table class="rl-people"><thead class="rl-unseen">{head}</thead><tbody>{rows}</tbody></table>')
+    return _card("annotators", title, f'<table class="rl-people"><thead class="rl-sr-only">{head}</thead><tbody>{rows}</tbody></table>')
 
 
 def _card(name: str, title: str, body: str) -> str:
@@ -233,5 +233,5 @@ def _card(name: str, title: str, body: str) -> str:
 def _person(words: Translator, annotator: Annotator, number: int, most: int, own: bool) -> str:
     name = escape(annotator.name) if annotator.shows_name else words("leaderboard.someone", number=number)
     shown_name = words("leaderboard.you", name=name) if own else name
-    bar = f'<td class="rl-length" aria-hidden="true"><i style="width:{100 * annotator.judged / most:.1f}%"></i></td>'
+    bar = f'<td class="rl-bar-cell" aria-hidden="true"><i style="width:{100 * annotator.judged / most:.1f}%"></i></td>'
     return f'<tr{" data-own" if own else ""}><th scope="row">{shown_name}</th><td class="rl-number">{annotator.judged:,}</td>{bar}</tr>'

@@ -28,15 +28,15 @@ FARTHEST_CLOCK = 14 * 60
 
 
 class LeaderboardPage:
-    def __init__(self, store: Database):
+    def __init__(self, store: Database, auth: Auth):
         self.store = store
-        self.auth = Auth(store)
+        self.auth = auth
         self.clock = gr.Number(0, visible=False)
         with gr.Column(elem_id="leaderboard-policies", elem_classes="rl-optional-part"):
             self.simulated = gr.Checkbox(
                 False, label=label("leaderboard.include_simulated"), visible=False, elem_id="leaderboard-simulated", container=False
             )
-            self.policies = html(elem_id="leaderboard-standings", elem_classes="rl-stack")
+            self.policies = html(elem_id="leaderboard-standings", elem_classes="rl-sections")
         with gr.Row(equal_height=False, elem_id="leaderboard-people"):
             with gr.Column(min_width=300):
                 self.own = html(elem_id="leaderboard-own")

@@ -215,18 +215,18 @@ class AccessMiddleware:
         words = translator_for(request)
         client = request.client.host if request.client else ""
         if visitor and not visitor.signed_in and not on_this_machine(client, request.headers.get("host", "")):
-            return refusal(421, words("guard.not_here", port=request.scope["server"][1]))
+            return refusal(421, words("access.not_here", port=request.scope["server"][1]))
         if is_from_elsewhere(request.method, request.headers):
-            return refusal(403, words("guard.elsewhere"))
+            return refusal(403, words("access.elsewhere"))
         if route := next(matching(TO_EVERYBODY, request), None):
             return route
         if visitor is None:
             return not_signed_in(request)
         routes = list(matching(ROUTES, request))
         if not routes:
-            return refusal(404, words("guard.no_such_route"))
+            return refusal(404, words("access.no_such_route"))
         if not routes[0].admits(visitor):
-            return refusal(403, words("guard.without_role"))
+            return refusal(403, words("access.without_role"))
         if request.scope["path"] in PAGES:
             request.scope["query_string"] = b""
         return routes[0]
@@ -294,7 +294,7 @@ def not_signed_in(request: Request) -> Response:
     """The response for a visitor who is not signed in: a redirect to the sign-in page for a browser, 401 for other clients."""
     if request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", ""):
         return RELOAD_PAGE if request.headers.get("sec-fetch-site") == "cross-site" else RedirectResponse(SIGN_IN, 303)
-    return refusal(401, translator_for(request)("gate.nobody"))
+    return refusal(401, translator_for(request)("auth.not_signed_in"))
 
 
 def refusal(status: int, text: str) -> Response:

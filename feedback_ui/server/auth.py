@@ -105,10 +105,10 @@ class Auth:
     def _signed_in_visitor(self, request: Any) -> Visitor:
         if (visitor := self.visitor(request)) is None:
             words = translator_for(request)
-            raise Refused(words("gate.nobody"), status=401, title=words("gate.nobody_title"))
+            raise Refused(words("auth.not_signed_in"), status=401, title=words("auth.not_signed_in_title"))
         return visitor
 
 
 def _without_role(words: Translator, role: Role) -> Refused:
-    text = words("gate.without_role", role=words(f"roles.{role}"))
-    return Refused(text, status=403, title=words("gate.without_role_title"))
+    text = words("auth.without_role", role=words(f"roles.{role}"))
+    return Refused(text, status=403, title=words("auth.without_role_title"))

@@ -37,7 +37,7 @@ def muted(content: str) -> str:
 def button(act: str, row: int, says: str, about: str) -> str:
     """A button in a table's row. `about` tells a screen reader which row it is."""
     return (
-        f'<button type="button" class="rl-act" data-act="{act}" data-row="{row}" '
+        f'<button type="button" class="rl-small-button" data-act="{act}" data-row="{row}" '
         f'aria-label="{text(f"{says}: {about}")}">{text(says)}</button>'
     )
 
@@ -55,7 +55,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, 
         for row in rows
     )
     return (
-        f'<table class="rl-table{" rl-cards" if cards else ""}"><caption class="rl-unseen">{text(caption)}</caption>'
+        f'<table class="rl-table{" rl-cards" if cards else ""}"><caption class="rl-sr-only">{text(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
@@ -72,7 +72,7 @@ def interval(spread: Spread, marks: Sequence[float] = ()) -> str:
     if value is None:
         return '<span class="rl-track" aria-hidden="true"></span>'
     at, start, end = (_clipped(v) for v in (value, value if low is None else low, value if high is None else high))
-    lines = "".join(f'<i class="rl-mark-at" style="left:{100 * m:g}%"></i>' for m in marks)
+    lines = "".join(f'<i class="rl-reference-line" style="left:{100 * m:g}%"></i>' for m in marks)
     return (
         f'<span class="rl-track" aria-hidden="true">{lines}'
         f'<i class="rl-span" style="left:{100 * start:.1f}%;width:{100 * (end - start):.1f}%"></i>'

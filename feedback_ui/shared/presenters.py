@@ -102,7 +102,7 @@ def notice(message: str, tone: str = "muted") -> str:
 
 def empty_state(message: str) -> str:
     """Placeholder for an empty list; the message says what to do next."""
-    return f'<div class="rl-hollow"><p>{markdown.escape(message)}</p></div>'
+    return f'<div class="rl-empty-state"><p>{markdown.escape(message)}</p></div>'
 
 
 def figures(pairs: Mapping[str, str]) -> str:
@@ -155,9 +155,9 @@ def judgments_by_day(words: Translator, days: Sequence[DayOfJudging]) -> str:
     first, last = day(words, days[0].date), day(words, days[-1].date)
     return (
         f'<figure class="rl-days"><figcaption>{words("data.by_day", days=len(days))}'
-        f'<span class="rl-key rl-of-people">{words("data.by_people")}</span>'
-        f'<span class="rl-key rl-of-simulated">{words("data.simulated")}</span></figcaption>'
-        f'<ol class="rl-bars">{bars}</ol><div class="rl-ends" aria-hidden="true"><span>{first}</span>'
+        f'<span class="rl-legend rl-of-people">{words("data.by_people")}</span>'
+        f'<span class="rl-legend rl-of-simulated">{words("data.simulated")}</span></figcaption>'
+        f'<ol class="rl-bars">{bars}</ol><div class="rl-axis-ends" aria-hidden="true"><span>{first}</span>'
         f"<span>{words('data.at_most', count=most)}</span><span>{last}</span></div></figure>"
     )
 
@@ -169,4 +169,4 @@ def _day_of_bars(words: Translator, of: DayOfJudging, most: int) -> str:
         for kind, number in (("people", of.people), ("simulated", of.simulated))
         if number
     )
-    return f'<li title="{summary}"><span class="rl-unseen">{summary}</span>{columns}</li>'
+    return f'<li title="{summary}"><span class="rl-sr-only">{summary}</span>{columns}</li>'

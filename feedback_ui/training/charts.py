@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.training.trust_view import more_would_help
+from feedback_ui.training.validation_view import more_would_help
 from rlhf.analysis.validation import at
 from storage.core.records import Metric
 

@@ -19,7 +19,7 @@ from feedback_ui.shared import presenters
 from feedback_ui.shared.errors import named, without_paths
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
-from feedback_ui.training import charts, rounds_table, run_view, trust_view
+from feedback_ui.training import charts, rounds_table, run_view, validation_view
 from feedback_ui.training.form import RoundForm, as_on_the_page
 from rlhf.analysis.run_table import MISREAD
 from rlhf.config import ConfigError, RoundConfig
@@ -39,7 +39,7 @@ REWARD_PLOTS = ("reward-loss", "reward-heldout_accuracy")
 POLICY_PLOTS = ("policy-1", "policy-2", "policy-3", "policy-4")
 """Names of the plots; the metrics of the policy plots depend on the method."""
 
-TRUST_CHARTS = {"learning_curve": charts.learning_curve, "reliability": charts.reliability}
+VALIDATION_CHARTS = {"learning_curve": charts.learning_curve, "reliability": charts.reliability}
 """The plots of a run's validation."""
 
 REFUSALS = (ConfigError, RoundError, pairs.NotEnoughPairs, StoreError)
@@ -59,10 +59,10 @@ class ShownState:
 
 
 class TrainingPage:
-    def __init__(self, store: Database, jobs: Jobs, *, default_config: RoundConfig):
+    def __init__(self, store: Database, jobs: Jobs, auth: Auth, *, default_config: RoundConfig):
         self.store = store
         self.jobs = jobs
-        self.auth = Auth(store)
+        self.auth = auth
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=300, elem_id="round-form"):
                 self.material = html(elem_id="pairs-available")
@@ -78,7 +78,7 @@ class TrainingPage:
         self.followed: list[Block] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
             self.reward_section, self.policy_section, self.log_box, self.rounds, self.drawn, *self.plots.values(),
-            self.trust, self.trust_card, self.trust_row, self.trust_details, *self.trust_plots.values(),
+            self.validation, self.validation_card, self.validation_row, self.validation_details, *self.validation_plots.values(),
         ]  # fmt: skip
 
     def _run_view(self) -> None:
@@ -89,11 +89,11 @@ class TrainingPage:
         self.progress = html(elem_id="run-progress")
         self.result = html(elem_id="run-result", elem_classes="rl-optional")
         self.plots: dict[str, gr.Plot] = {}
-        with gr.Column(visible=False, elem_id="run-trust", elem_classes="rl-card") as self.trust:
-            self.trust_card = html(elem_classes="rl-optional")
-            with gr.Row(visible=False) as self.trust_row:
-                self.trust_plots = {name: plot(name) for name in TRUST_CHARTS}
-            self.trust_details = html(elem_classes="rl-optional")
+        with gr.Column(visible=False, elem_id="run-validation", elem_classes="rl-card") as self.validation:
+            self.validation_card = html(elem_classes="rl-optional")
+            with gr.Row(visible=False) as self.validation_row:
+                self.validation_plots = {name: plot(name) for name in VALIDATION_CHARTS}
+            self.validation_details = html(elem_classes="rl-optional")
         self.reward_section = self._section("run.stage.reward", REWARD_PLOTS)
         self.policy_section = self._section("run.policy", POLICY_PLOTS)
         with self.policy_section:
@@ -216,7 +216,7 @@ class TrainingPage:
         if drawn is None or (drawn.run_id, drawn.status, drawn.points) != (run_id, now.status, now.points):
             update |= self._plots(words, run, runs.metrics(self.store, run_id))
         if drawn is None or replace(drawn, points=now.points, runs=now.runs) != now:
-            update |= self._trust(words, run)
+            update |= self._validation(words, run)
         return update
 
     def _plots(self, words: Translator, run: Run, metrics: Sequence[Metric]) -> dict[Block, Any]:
@@ -235,25 +235,25 @@ class TrainingPage:
             self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(words, metrics), visible=method in run_view.SAMPLING_METHODS),
         }
 
-    def _trust(self, words: Translator, run: Run) -> dict[Block, Any]:
+    def _validation(self, words: Translator, run: Run) -> dict[Block, Any]:
         try:
-            return self._readable_trust(words, run)
+            return self._readable_validation(words, run)
         except MISREAD as error:
             nothing = replace(run, validation=None)
-            unreadable = {self.trust: gr.Column(visible=True), self.trust_card: run_view.unreadable(words, named(error))}
-            return self._readable_trust(words, nothing) | unreadable
+            unreadable = {self.validation: gr.Column(visible=True), self.validation_card: run_view.unreadable(words, named(error))}
+            return self._readable_validation(words, nothing) | unreadable
 
-    def _readable_trust(self, words: Translator, run: Run) -> dict[Block, Any]:
-        card = trust_view.card(words, run)
+    def _readable_validation(self, words: Translator, run: Run) -> dict[Block, Any]:
+        card = validation_view.card(words, run)
         people = {annotator.id: annotator for annotator in annotators.all_annotators(self.store)}
-        judged = {comparison.id: comparison for comparison in comparisons.many(self.store, trust_view.compared(run))}
+        judged = {comparison.id: comparison for comparison in comparisons.many(self.store, validation_view.compared(run))}
         measured = bool(run.validation and run.validation["accuracy"])
         return {
-            self.trust: gr.Column(visible=bool(card)),
-            self.trust_card: card,
-            self.trust_row: gr.Row(visible=measured),
-            self.trust_details: trust_view.details(words, run, people, judged),
-            **{self.trust_plots[name]: draw(words, run.validation) for name, draw in TRUST_CHARTS.items()},
+            self.validation: gr.Column(visible=bool(card)),
+            self.validation_card: card,
+            self.validation_row: gr.Row(visible=measured),
+            self.validation_details: validation_view.details(words, run, people, judged),
+            **{self.validation_plots[name]: draw(words, run.validation) for name, draw in VALIDATION_CHARTS.items()},
         }
 
     def _drawn(self, run: Run) -> ShownState:

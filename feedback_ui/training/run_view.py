@@ -98,8 +98,8 @@ def steps(words: Translator, run: Run) -> str:
     at = len(names) if run.status == "done" else names.index(run.stage) if run.stage in names else -1
     items = []
     for place, name in enumerate(names):
-        state = "done" if place < at else "now" if place == at else "todo"
-        current = ' aria-current="step"' if state == "now" else ""
+        state = "done" if place < at else "current" if place == at else "todo"
+        current = ' aria-current="step"' if state == "current" else ""
         items.append(f'<li class="rl-{state}" data-stage="{name}"{current}>{words(f"run.stage.{name}")}</li>')
     return f'<ol class="rl-steps" data-testid="stages">{"".join(items)}</ol>'
 
@@ -135,7 +135,7 @@ def error(words: Translator, run: Run) -> str:
 
 def simulated_mark(words: Translator, run: Run) -> str:
     return (
-        f'<span class="rl-mark" data-testid="simulated-mark">{words("run.simulated_included")}</span>' if learns_from_simulated(run) else ""
+        f'<span class="rl-tag" data-testid="simulated-mark">{words("run.simulated_included")}</span>' if learns_from_simulated(run) else ""
     )
 
 
@@ -227,7 +227,7 @@ def _sample(words: Translator, row: RunSample) -> str:
         words, "after", row.score_after, after
     )
     return (
-        f'<article class="rl-sample"><div class="rl-asked rl-prose" dir="auto">{render(row.prompt, words)}</div>'
+        f'<article class="rl-sample"><div class="rl-sample-prompt rl-prose" dir="auto">{render(row.prompt, words)}</div>'
         f'<div class="rl-pair">{before_and_after}</div></article>'
     )
 

@@ -84,7 +84,7 @@ class Engine:
             started = time.monotonic()
             prompts = [self.backbone.encode(requests[i][1].messages) for i in mine]
             tokens = self._steps(requests[mine[0]][0], prompts, sampling, generator(self.backbone.device, seed, policy_id), on_progress)
-            sampled = collect_sequences(self._yielding_to_chats(tokens), len(prompts), self.backbone.eos_id)
+            sampled = collect_sequences(self._yielding_to_chats(tokens), len(prompts), self.backbone.eos_token_ids)
             latency = time.monotonic() - started
             for i, s in zip(mine, sampled, strict=True):
                 completions[i] = GeneratedCompletion(self.backbone.decode(s.ids), s.finish_reason, latency)
@@ -119,7 +119,7 @@ class Engine:
         self._add_active_chats(1)
         try:
             for token, *_ in self._steps(version, [prompt], sampling, generator(self.backbone.device, seed), on_progress):
-                if int(token[0]) == self.backbone.eos_id:
+                if int(token[0]) in self.backbone.eos_token_ids:
                     reason = "stop"
                     break
                 ids.append(int(token[0]))

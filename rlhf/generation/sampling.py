@@ -6,7 +6,7 @@ ratio is only right for tokens sampled from the distribution whose log-probabili
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Literal, NamedTuple, overload
@@ -191,7 +191,10 @@ def stream(
         if token_stats is not None:
             stats = StepStats(scatter(token_stats.logprobs), scatter(token_stats.entropy), scatter(hidden))
         yield DecodeStep(scatter(token, backbone.pad_id), scatter(unfinished, False), stats)
-        unfinished = unfinished & (token != backbone.eos_id)
+        ended = backbone.ends(token)
+        # Whatever reads the answer later puts `eos_id` at its end, so the recorded activations are that token's.
+        token = torch.where(ended & unfinished, backbone.eos_id, token)
+        unfinished = unfinished & ~ended
         remaining = int(unfinished.sum())
         if not remaining or position + 1 == sampling.max_new_tokens:
             break
@@ -288,7 +291,7 @@ def _first_above(mass: Float[Tensor, "b n"], u: Float[Tensor, " b"]) -> tuple[In
 
 
 def collect_sequences(
-    steps: Iterable[DecodeStep], rows: int, eos_id: int, on_progress: Callable[[], None] = lambda: None
+    steps: Iterable[DecodeStep], rows: int, eos_token_ids: Container[int], on_progress: Callable[[], None] = lambda: None
 ) -> list[GeneratedSequence]:
     """Collects the steps of a batch into its answers; `on_progress` is called at every position."""
     ids: list[list[int]] = [[] for _ in range(rows)]
@@ -296,7 +299,7 @@ def collect_sequences(
         for i in step.active_rows.nonzero()[:, 0].tolist():
             ids[i].append(int(step.tokens[i]))
         on_progress()
-    return [GeneratedSequence(row, "stop" if row and row[-1] == eos_id else "length") for row in ids]
+    return [GeneratedSequence(row, "stop" if row and row[-1] in eos_token_ids else "length") for row in ids]
 
 
 def sample(
@@ -307,4 +310,4 @@ def sample(
     on_progress: Callable[[], None] = lambda: None,
 ) -> list[GeneratedSequence]:
     """Samples one answer to each prompt with the active adapter."""
-    return collect_sequences(stream(backbone, prompts, sampling, rng), len(prompts), backbone.eos_id, on_progress)
+    return collect_sequences(stream(backbone, prompts, sampling, rng), len(prompts), backbone.eos_token_ids, on_progress)

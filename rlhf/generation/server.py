@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import uvicorn
@@ -26,24 +26,23 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from jinja2 import TemplateError
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
 from rlhf.generation.answer_pool import RETRY_S, Answer, AnswerPool, ClientDisconnected, Piece, ServerBusy
+from rlhf.generation.chat_request import ChatRequest
 from rlhf.generation.engine import Engine, PromptTooLong
 from rlhf.generation.http_guard import PolicyServerMiddleware
 from rlhf.models.backbone import Backbone
 from rlhf.safe_files import ModelError
 from rlhf.serving.client import PolicyClient
 from rlhf.serving.filler import ComparisonGenerator, EndpointSource, route_by_collector
-from rlhf.serving.limits import LONGEST_ANSWER, LONGEST_CONVERSATION, LONGEST_MESSAGE, MOST_MESSAGES
 from storage.content import policies
 from storage.core import file_modes
 from storage.core.database import Database, DataFolder, StoreError
-from storage.core.records import Message, PolicyVersion, Sampling
+from storage.core.records import Message, PolicyVersion
 
 log = logging.getLogger("rankloop.serve")
 
@@ -58,33 +57,6 @@ MOST_WRONG = 8
 
 CLIENT_LEFT = 499
 """HTTP status for the log, when the client has closed the connection."""
-
-
-class ChatMessage(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    role: Literal["system", "user", "assistant"]
-    content: str = Field(max_length=LONGEST_MESSAGE)
-
-
-class ChatRequest(BaseModel):
-    """The part of OpenAI's chat-completions request that a local policy can honour."""
-
-    model_config = ConfigDict(strict=True)
-
-    model: str = Field(max_length=200)
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
-    temperature: float = Field(0.7, ge=0, le=2, allow_inf_nan=False)
-    top_p: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
-    max_tokens: int = Field(256, ge=1, le=LONGEST_ANSWER)
-    seed: int | None = Field(None, ge=0, lt=2**63)
-    stream: bool = False
-
-    @model_validator(mode="after")
-    def _short_enough(self) -> ChatRequest:
-        if (found := sum(len(message.content) for message in self.messages)) > LONGEST_CONVERSATION:
-            raise ValueError(f"messages: {found:,} characters, of which {LONGEST_CONVERSATION:,} can be read: leave out earlier turns")
-        return self
 
 
 def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
@@ -140,7 +112,7 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
             prompt = await run_in_threadpool(engine.prompt, messages)
         except (PromptTooLong, TemplateError) as error:
             raise HTTPException(400, f"messages: {error}") from error
-        sampling = Sampling(temperature=request.temperature, top_p=request.top_p, max_new_tokens=request.max_tokens)
+        sampling = request.sampling
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         try:
             answer = await chats.begin(lambda on_progress: engine.stream_text(version, prompt, sampling, seed, on_progress), client.receive)

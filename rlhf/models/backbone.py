@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import reduce
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -63,8 +65,11 @@ class Backbone:
         self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         """The model's context length in tokens, prompt and answer together; None where its config does not name one."""
         self.hidden_size: int = model.config.get_text_config().hidden_size
-        self.eos_id: int = tokenizer.eos_token_id
-        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.eos_token_ids: tuple[int, ...] = eos_token_ids(model, tokenizer)
+        """Every token that ends an answer, as transformers' `generate` and the tokenizer have them."""
+        self.eos_id: int = self._turn_end()
+        """The one of them that ends an assistant's turn in the chat template: it is put after answers that are read as text."""
+        self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos_id
         use_short_row_attention(self.base)
         self.decoder = Decoder(self.base)
         self._linear_head = self._has_linear_head()
@@ -101,8 +106,10 @@ class Backbone:
             raise ModelError(f"{folder}: cannot be read as a causal language model ({reason}). Fetch it again.") from error
         if tokenizer.chat_template is None:
             raise ModelError(f"{folder}: its tokenizer has no chat template. Use an instruct or chat model.")
-        if tokenizer.eos_token_id is None:
-            raise ModelError(f"{folder}: its tokenizer has no end-of-sequence token, so answers could not end.")
+        if not eos_token_ids(model, tokenizer):
+            raise ModelError(
+                f"{folder}: neither its tokenizer nor its generation config has an end-of-sequence token: answers could not end."
+            )
         backbone = cls(model, tokenizer, device)
         try:
             backbone.encode([{"role": "user", "content": "Hi"}])
@@ -381,6 +388,31 @@ class Backbone:
         ids: list[int] = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
         return ids
 
+    def ends(self, tokens: Int[Tensor, "*b"]) -> Bool[Tensor, "*b"]:
+        """Which tokens end an answer."""
+        # Comparisons and not torch.isin, which would copy the ids to the device at every token.
+        return reduce(torch.logical_or, (tokens == token for token in self.eos_token_ids))
+
+    def finish_reason(self, ids: Sequence[int]) -> Literal["stop", "length"]:
+        """Whether an answer's last token ends it (`stop`), or the token limit did (`length`)."""
+        return "stop" if ids and ids[-1] in self.eos_token_ids else "length"
+
+    def _turn_end(self) -> int:
+        """The first end token after an assistant's text in the chat template; the tokenizer's own where there is none."""
+        try:
+            rendered = [self._conversation_ids(text) for text in ("Hi", "Yes")]
+        except (ChatTemplateError, ValueError):
+            # No template, or one that refuses this conversation.
+            return self.eos_token_ids[0]
+        # Two answers differ up to the end of their text, so what both end with comes after it.
+        suffix = [a for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(*map(reversed, rendered), strict=False))]
+        return next((token for token in reversed(suffix) if token in self.eos_token_ids), self.eos_token_ids[0])
+
+    def _conversation_ids(self, answer: str) -> list[int]:
+        messages: list[Message] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]
+        ids: list[int] = self.tokenizer.apply_chat_template(messages, return_dict=False)
+        return ids
+
     def encode_answer(self, text: str) -> list[int]:
         """Token ids of an answer's text, without its end."""
         # An end-of-turn mark that an answer spells out is only text.
@@ -438,6 +470,13 @@ class PrecomputedHidden(torch.nn.Module):
 
     def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPast:
         return BaseModelOutputWithPast(last_hidden_state=self.hidden)
+
+
+def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokenizer's end-of-sequence token and those of the generation config, which may name several (Gemma, Llama 3, Qwen)."""
+    config = model.generation_config.eos_token_id if model.generation_config else None
+    generation = config if isinstance(config, list) else [config]
+    return tuple(dict.fromkeys(token for token in (tokenizer.eos_token_id, *generation) if token is not None))
 
 
 def computes_in_bfloat16(device: str) -> bool:

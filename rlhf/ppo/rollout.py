@@ -108,7 +108,7 @@ def collect(
         for step in stream(backbone, prompts, sampling, rng, return_stats=True, prefix_cache=prefix_cache):
             steps.append(step)
             on_progress()
-    sequences = collect_sequences(steps, len(prompts), backbone.eos_id)
+    sequences = collect_sequences(steps, len(prompts), backbone.eos_token_ids)
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
     cached = prefix_cache.cached(for_scoring)
     scores = reward_shaper(

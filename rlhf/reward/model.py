@@ -101,9 +101,9 @@ class RewardModel(nn.Module):
         return scores
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TokenizedExample:
-        eos = self.backbone.eos_id
-        answer = list(answer_ids[:-1] if answer_ids and answer_ids[-1] == eos else answer_ids)
-        return TokenizedExample([*prompt_ids, *answer, eos], len(prompt_ids))
+        ended = self.backbone.finish_reason(answer_ids) == "stop"
+        answer = answer_ids[:-1] if ended else answer_ids
+        return TokenizedExample([*prompt_ids, *answer, self.backbone.eos_id], len(prompt_ids))
 
     def batch(self, rows: Sequence[TokenizedExample]) -> tuple[Tensor, Tensor, Tensor]:
         """ids [b, t], mask [b, t] and starts [b] on the backbone's device."""

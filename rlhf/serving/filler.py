@@ -130,7 +130,7 @@ def policies_for_pair(base: PolicyVersion, tuned: PolicyVersion | None, index: i
 
 def round_robin(batch: Batch, versions: Sequence[PolicyVersion], index: int) -> list[PolicyVersion]:
     """The versions of the index-th comparison of a batch: the batch's versions in turn, continued from the comparison before."""
-    return [versions[(index * batch.answers + i) % len(versions)] for i in range(batch.answers)]
+    return [versions[(index * batch.completions + i) % len(versions)] for i in range(batch.completions)]
 
 
 def write_comparisons(
@@ -180,7 +180,7 @@ def write_comparisons(
             else:
                 comparisons.add(store, prompt.id, ids, purpose="versus" if len({s.id for s in versions}) > 1 else "collect")
         if batch:
-            batches.made(store, batch.id, len(assignments) - len(dropped))
+            batches.add_generated(store, batch.id, len(assignments) - len(dropped))
     return dropped
 
 
@@ -326,10 +326,12 @@ class ComparisonGenerator:
         versions = [version_of[policy_id] for policy_id in batch.policy_ids]
         if reason := next(filter(None, map(self.refusal_reason, versions)), ""):
             return reason
-        count = max(1, min(size, batch.asked - batch.made, ANSWERS_AT_ONCE // batch.answers))
+        count = max(1, min(size, batch.requested - batch.generated, ANSWERS_AT_ONCE // batch.completions))
         if not (next_prompts := least_used(self.store, count, self._queue_positions)):
             return NO_PROMPTS
-        assignments: list[Assignments] = [(prompt, *round_robin(batch, versions, batch.made + i)) for i, prompt in enumerate(next_prompts)]
+        assignments: list[Assignments] = [
+            (prompt, *round_robin(batch, versions, batch.generated + i)) for i, prompt in enumerate(next_prompts)
+        ]
         dropped = self._timed(assignments, batch.sampling, batch)
         if len(dropped) == len(assignments):
             return "The answers to the last prompts were all alike, or empty: cancel the batch and ask for a higher temperature."

@@ -84,7 +84,7 @@ def train(
 
     # TRL makes metric names of this function's name, and they are stored: it must stay.
     def paid(prompts: list[list[Message]], completion_ids: list[list[int]], **unused: Any) -> list[float]:
-        sequences = [GeneratedSequence(ids, "stop" if ids[-1] == backbone.eos_id else "length") for ids in completion_ids]
+        sequences = [GeneratedSequence(ids, backbone.finish_reason(ids)) for ids in completion_ids]
         return scorer([backbone.encode(prompt) for prompt in prompts], sequences, on_progress).tolist()
 
     def make(policy: Policy, callback: TrainerCallback) -> Trainer:

@@ -50,9 +50,8 @@ class Policy(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers 
         config._attn_implementation = "eager"
         super().__init__(config)
         self.inner_model = _HiddenStateModel(backbone, adapter)
-        # Everywhere in this project only the end-of-sequence token ends an answer.
         self.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it without types
-            eos_token_id=backbone.eos_id, pad_token_id=backbone.pad_id
+            eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_id
         )
         self.seed, self.on_progress, self.generate_calls = seed, on_progress, 0
 

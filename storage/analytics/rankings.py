@@ -117,7 +117,7 @@ def by_day(store: Database, annotator_id: int, *, minutes_east: int = 0) -> dict
     Days begin at midnight of a clock that is `minutes_east` ahead of UTC.
     """
     rows = store.rows(
-        "SELECT date(created_at, ? || ' minutes') AS day, count(*) FROM standing_judgments "
+        "SELECT date(created_at, ? || ' minutes') AS day, count(*) FROM active_judgments "
         "WHERE annotator_id = ? GROUP BY day ORDER BY day DESC",
         [minutes_east, annotator_id],
     )

@@ -41,7 +41,7 @@ def judgments_by_day(store: Database, *, last: date, days: int) -> list[DayOfJud
     """The days up to `last`, oldest first, those without a judgment too. Imported judgments stand on their own day."""
     shown = [(last - timedelta(days=ago)).isoformat() for ago in range(days - 1, -1, -1)]
     rows = store.rows(
-        "SELECT substr(created_at, 1, 10) AS day, annotator_kind, count(*) FROM standing_judgments"
+        "SELECT substr(created_at, 1, 10) AS day, annotator_kind, count(*) FROM active_judgments"
         " WHERE created_at >= ? GROUP BY day, annotator_kind",
         [shown[0]],
     )

@@ -16,10 +16,10 @@ LONGEST_ANSWER = 1024
 """In tokens."""
 
 
-def ask(
-    store: Database, policy_ids: Sequence[int], *, answers: int, sampling: Sampling, count: int, priority: int = 0, by: int | None
+def request(
+    store: Database, policy_ids: Sequence[int], *, completions: int, sampling: Sampling, count: int, priority: int = 0, by: int | None
 ) -> Batch:
-    """Asks for `count` comparisons of `answers` completions each.
+    """Asks for `count` comparisons of `completions` completions each.
 
     Raises:
         StoreError: a number is out of its range, or a policy version is not there.
@@ -27,10 +27,10 @@ def ask(
     ids = list(dict.fromkeys(policy_ids))
     if not ids:
         raise StoreError("Choose at least one policy version to answer.")
-    if not comparisons.FEWEST <= answers <= comparisons.MOST:
-        raise StoreError(f"A comparison holds {comparisons.FEWEST} to {comparisons.MOST} answers, not {answers}.")
-    if len(ids) > answers:
-        raise StoreError(f"{len(ids)} policy versions cannot share {answers} answers: ask for more answers, or fewer versions.")
+    if not comparisons.FEWEST <= completions <= comparisons.MOST:
+        raise StoreError(f"A comparison holds {comparisons.FEWEST} to {comparisons.MOST} answers, not {completions}.")
+    if len(ids) > completions:
+        raise StoreError(f"{len(ids)} policy versions cannot share {completions} answers: ask for more answers, or fewer versions.")
     if not 1 <= count <= MOST:
         raise StoreError(f"Ask for 1 to {MOST:,} comparisons, not {count}.")
     if reason := problem(sampling):
@@ -43,9 +43,9 @@ def ask(
             "batches",
             {
                 "policy_ids": ids,
-                "answers": answers,
+                "completions": completions,
                 "sampling": asdict(sampling),
-                "asked": count,
+                "requested": count,
                 "priority": priority,
                 "by_id": by,
                 "created_at": now(),
@@ -81,21 +81,21 @@ def get(store: Database, batch_id: int) -> Batch:
 
 def unfinished(store: Database) -> list[Batch]:
     """What is still to be written: highest priority first, then oldest."""
-    rows = store.rows("SELECT * FROM batches WHERE made < asked AND cancelled_at IS NULL ORDER BY priority DESC, id")
+    rows = store.rows("SELECT * FROM batches WHERE generated < requested AND cancelled_at IS NULL ORDER BY priority DESC, id")
     return list(json_columns.readable(rows, _from_row))
 
 
-def made(store: Database, batch_id: int, number: int) -> None:
+def add_generated(store: Database, batch_id: int, number: int) -> None:
     """Notes that `number` more of its comparisons are there. Call it in the transaction that adds them."""
     with store.atomic() as connection:
-        connection.conn.execute("UPDATE batches SET made = made + ? WHERE id = ?", [number, batch_id])
+        connection.conn.execute("UPDATE batches SET generated = generated + ? WHERE id = ?", [number, batch_id])
 
 
 def cancel(store: Database, batch_id: int, by: int | None = None) -> None:
     """Writes no more of it; what is written stays. A batch that is over stays as it is."""
     with store.atomic() as connection:
         connection.conn.execute(
-            "UPDATE batches SET cancelled_at = ?, cancelled_by_id = ? WHERE id = ? AND made < asked AND cancelled_at IS NULL",
+            "UPDATE batches SET cancelled_at = ?, cancelled_by_id = ? WHERE id = ? AND generated < requested AND cancelled_at IS NULL",
             [now(), by, batch_id],
         )
 
@@ -109,10 +109,10 @@ def _from_row(row: sqlite3.Row) -> Batch:
     return Batch(
         row["id"],
         json_columns.ids(row["policy_ids"], f"The versions of batch {row['id']}"),
-        row["answers"],
+        row["completions"],
         json_columns.sampling(row["sampling"], f"The sampling of batch {row['id']}"),
-        row["asked"],
-        row["made"],
+        row["requested"],
+        row["generated"],
         row["priority"],
         row["by_id"],
         row["created_at"],

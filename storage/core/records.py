@@ -126,8 +126,8 @@ class Lease:
     presentation_id: int
     comparison_id: int
     annotator_id: int
-    policy: str
-    """The rule that chose the comparison: `oldest`, `gold`, `repeat`, or `undo` after a retraction."""
+    selection: str
+    """How the comparison was chosen: from the `queue`, as `gold`, as a `repeat`, or by an `undo`, after a retraction."""
     propensity: float
     """The probability of choosing this comparison, given the state of the store."""
     created_at: str
@@ -267,11 +267,12 @@ class Batch:
 
     id: int
     policy_ids: tuple[int, ...]
-    answers: int
+    completions: int
     """Completions in each comparison, 2 to 9."""
     sampling: Sampling
-    asked: int
-    made: int
+    requested: int
+    """Number of comparisons to generate."""
+    generated: int
     priority: int
     by_id: int | None
     created_at: str

@@ -145,7 +145,8 @@ MAPS: dict[str, FieldMap] = {
     "summarize": FieldMap(
         prompt=("info.title+info.post", "info.title+info.article"),
         completions=("summaries[].text",),
-        winner=("choice",), outcomes=ZERO_ONE, models=("summaries[].policy",), annotator=("worker",), rationale=("note",), kind=("info.subreddit", "info.site"),
+        winner=("choice",), outcomes=ZERO_ONE, models=("summaries[].policy",), annotator=("worker",), rationale=("note",),
+        kind=("info.subreddit", "info.site"),
         ignored=("info.id", "batch"),
     ),
     "helpsteer2": FieldMap(

@@ -3,6 +3,9 @@
 The folder contains `rows.jsonl` (one row of a table per line), `rows.sha256` (a hash for each of those lines) and
 `manifest.json` (the tables, what is left out, and the hashes of the other two files). Derived columns, ids and queue
 positions are included, so that the importing store equals the exporting one. Sign-in data is never exported.
+
+An export of an older version fills a temporary store that has the schema of that time. That store is migrated like any other, and its
+rows are imported.
 """
 
 from __future__ import annotations
@@ -12,13 +15,18 @@ import json
 import os
 import shutil
 import sqlite3
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import sqlite_utils
+
 from storage.core.database import Database, StoreError, now, to_json
+from storage.core.migrations import NAMES, migrations
 from storage.exchange import files, native_values, strict_json
 from storage.exchange.files import Progress
 from storage.exchange.limits import MIB, Limits
@@ -43,6 +51,12 @@ MANIFEST_BYTES = 1 * MIB
 Manifest = dict[str, Any]
 """The object in `manifest.json`."""
 
+Rows = Iterable[tuple[Any, dict[str, Any]]]
+"""(table, values by column) of each row; nothing of it is checked."""
+
+Execute = Callable[[str], sqlite3.Cursor]
+"""Runs a query: `Database.rows`, whose errors are the store's, or `execute` of another connection."""
+
 
 def write(
     store: Database, path: Path | str, *, include_simulated: bool = True, names: bool = True, progress: Progress | None = None
@@ -62,7 +76,7 @@ def write(
         try:
             unfinished.mkdir()
             with store.snapshot():
-                written = _write(store, unfinished, progress)
+                written = write_rows(store.rows, unfinished, progress)
             os.replace(unfinished, path)
             files.sync_folder(path.parent)
         finally:
@@ -72,25 +86,23 @@ def write(
     return written
 
 
-def _write(store: Database, folder: Path, progress: Progress | None) -> int:
-    tables = _tables(store)
-    counts = {table: store.value(f'SELECT count(*) FROM "{table}"') for table in tables}
+def write_rows(execute: Execute, folder: Path, progress: Progress | None) -> int:
+    """Writes the three files into an empty folder, from one state of the database, and returns the number of rows."""
+    counts = _counts(execute)
     total, written = sum(counts.values()), 0
     rows_sha256 = hashlib.sha256()
     hashes_sha256 = hashlib.sha256()
     with open(folder / ROWS, "xb") as rows, open(folder / HASHES, "xb") as sums:
-        for table in tables:
-            head = f'{{"table":{to_json(table)},"row":'
-            for row in store.rows(f'SELECT * FROM "{table}" ORDER BY {_order(store, table)}'):
-                line = (head + to_json(dict(row)) + "}\n").encode()
-                digest = _hash(line)
-                rows.write(line)
-                sums.write(digest)
-                rows_sha256.update(line)
-                hashes_sha256.update(digest)
-                written += 1
-                if progress and written % PROGRESS_ROWS == 0:
-                    progress(written, total)
+        for table, row in _stored_rows(execute):
+            line = f'{{"table":{to_json(table)},"row":{to_json(row)}}}\n'.encode()
+            digest = _hash(line)
+            rows.write(line)
+            sums.write(digest)
+            rows_sha256.update(line)
+            hashes_sha256.update(digest)
+            written += 1
+            if progress and written % PROGRESS_ROWS == 0:
+                progress(written, total)
         for output in (rows, sums):
             output.flush()
             os.fsync(output.fileno())
@@ -98,7 +110,7 @@ def _write(store: Database, folder: Path, progress: Progress | None) -> int:
         "format": FORMAT,
         "version": VERSION,
         "created_at": now(),
-        "migrations": _migrations(store),
+        "migrations": _migrations(execute),
         "rows": written,
         "tables": counts,
         "files": {ROWS: rows_sha256.hexdigest(), HASHES: hashes_sha256.hexdigest()},
@@ -117,46 +129,92 @@ def _write(store: Database, folder: Path, progress: Progress | None) -> int:
 def read(store: Database, path: Path | str, *, progress: Progress | None = None) -> int:
     """Fills an empty store with the rows of an export, in one transaction, and returns the number of rows.
 
-    A store with only starter prompts counts as empty; the starter prompts are deleted.
+    A store with only starter prompts counts as empty; the starter prompts are deleted. An export of an older version is migrated
+    on the way; meanwhile that takes as much disk again as the store.
 
     Raises:
-        StoreError: the store is not empty, the export was changed, or another version of rankloop wrote it.
+        StoreError: the store is not empty, the export was changed, or a newer version of rankloop wrote it.
     """
     folder = Path(path)
     manifest = _manifest(folder)
-    if manifest["migrations"] != _migrations(store):
+    names = manifest["migrations"]
+    if not names or names != list(NAMES[: len(names)]):
+        raise StoreError(f"{folder} was written by a newer rankloop, whose tables differ: upgrade rankloop, then import it again.")
+    _check_empty(store)
+    if len(names) == len(NAMES):
+        return _fill_store(store, folder, _reported(_exported_rows(folder, manifest), progress, 0, manifest["rows"]), manifest["tables"])
+    with _migrated(folder, manifest, store.path.parent, progress) as older:
+        rows = _reported(_stored_rows(older.rows), progress, manifest["rows"], 2 * manifest["rows"])
+        return _fill_store(store, folder, rows, _counts(older.rows))
+
+
+def _fill_store(store: Database, folder: Path, rows: Rows, expected: dict[str, int]) -> int:
+    with store.atomic() as connection:
+        # Again, in the transaction: somebody may have judged since.
+        _check_empty(store)
+        return _fill(connection.conn, folder, rows, expected)
+
+
+def _check_empty(store: Database) -> None:
+    if contents := beyond_starter(store):
         raise StoreError(
-            f"{folder} was written by another version of rankloop, whose tables differ: import it with that version, "
-            "then open the data folder with this one."
+            f"{store.path} is not empty ({contents}): a native export is the whole store, so import it into a new folder with --data DIR."
         )
-    connection = store.connection.conn
-    with store.atomic():
-        if contents := beyond_starter(store):
-            raise StoreError(
-                f"{store.path} is not empty ({contents}): a native export is the whole store, so import it into a new folder "
-                "with --data DIR."
-            )
-        connection.execute("PRAGMA defer_foreign_keys=ON")
-        # Triggers would refuse the rows or count them a second time. They are dropped and created again in the transaction.
-        triggers = store.rows("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for trigger in triggers:
-            connection.execute(f'DROP TRIGGER "{trigger["name"]}"')
-        for table in (*_tables(store), *LEFT_OUT):
+
+
+@contextmanager
+def _migrated(folder: Path, manifest: Manifest, beside: Path, progress: Progress | None) -> Iterator[Database]:
+    """A temporary store with the rows of an older export, after today's migrations."""
+    names = manifest["migrations"]
+    with tempfile.TemporaryDirectory(prefix=".native-", dir=beside) as temporary:
+        path = Path(temporary, "rankloop.db")
+        try:
+            with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+                # A copy that is thrown away is not flushed to the disk.
+                raw.execute("PRAGMA synchronous=OFF")
+                raw.execute("PRAGMA foreign_keys=ON")
+                migrations.apply(sqlite_utils.Database(raw), stop_before=NAMES[len(names) :])
+                raw.execute("BEGIN")
+                rows = _reported(_exported_rows(folder, manifest), progress, 0, 2 * manifest["rows"])
+                _fill(raw, folder, rows, manifest["tables"])
+                raw.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(f"{folder} cannot be imported ({error}): check the free space in {beside}. Nothing was imported.") from error
+        older = Database(path)
+        try:
+            yield older
+        finally:
+            older.close()
+
+
+def _fill(connection: sqlite3.Connection, folder: Path, rows: Rows, expected: dict[str, int]) -> int:
+    """Replaces every row of a database by these rows, after checking them, and returns their number. Call it in a transaction.
+
+    Args:
+        expected: the number of rows of each table.
+    """
+    connection.execute("PRAGMA defer_foreign_keys=ON")
+    # Triggers would refuse the rows or count them a second time. They are dropped and created again in the transaction.
+    triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for name, _ in triggers:
+        connection.execute(f'DROP TRIGGER "{name}"')
+    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        if table in LEFT_OUT or _is_exported(table):
             connection.execute(f'DELETE FROM "{table}"')
-        counts = _fill(store, folder, manifest, progress)
-        for trigger in triggers:
-            connection.execute(trigger["sql"])
-        if counts != {table: number for table, number in manifest["tables"].items() if number}:
-            raise StoreError(f"{folder / MANIFEST} names other numbers of rows than there are: export the store again.")
-        if broken := store.row("PRAGMA foreign_key_check"):
-            raise StoreError(f"{folder}: a row of {broken[0]} names a row that is not there. Export the store again.")
+    counts = _insert_all(connection, folder, rows)
+    for _, sql in triggers:
+        connection.execute(sql)
+    if counts != {table: number for table, number in expected.items() if number}:
+        raise StoreError(f"{folder / MANIFEST} names other numbers of rows than there are: export the store again.")
+    if broken := connection.execute("PRAGMA foreign_key_check").fetchone():
+        raise StoreError(f"{folder}: a row of {broken[0]} names a row that is not there. Export the store again.")
     return sum(counts.values())
 
 
 def beyond_starter(store: Database) -> str | None:
     """A description of what a store contains besides starter prompts and the local user; None if nothing."""
     # The most telling tables come first.
-    for table in ("judgments", "comparisons", *_tables(store), *LEFT_OUT):
+    for table in ("judgments", "comparisons", *_tables(store.rows), *LEFT_OUT):
         where = {
             "prompts": "WHERE source != 'starter'",
             "annotators": "WHERE judged > 0 OR name != 'local'",
@@ -167,45 +225,62 @@ def beyond_starter(store: Database) -> str | None:
     return None
 
 
-def _fill(store: Database, folder: Path, manifest: Manifest, progress: Progress | None) -> dict[str, int]:
-    inserts = {table: _insert(store, table) for table in _tables(store)}
-    declared = {table: dict(_columns(store, table)) for table in inserts}
+def _insert_all(connection: sqlite3.Connection, folder: Path, rows: Rows) -> dict[str, int]:
+    declared = {table: _columns(connection.execute, table) for table in _tables(connection.execute)}
+    inserts = {table: _insert(table, list(columns)) for table, columns in declared.items()}
     counts: dict[str, int] = {}
-    connection = store.connection.conn
-    for number, (table, row) in enumerate(_rows(folder, manifest), start=1):
+    for number, (table, row) in enumerate(rows, start=1):
         if not isinstance(table, str) or table not in inserts:
             raise _damaged(folder, number, f"there is no table {table!r}")
-        sql, columns = inserts[table]
+        columns = declared[table]
         if set(row) != set(columns):
             raise _damaged(folder, number, f"its columns are not those of {table}")
         for column, value in row.items():
-            if reason := native_values.problem(column, declared[table][column], value):
+            if reason := native_values.problem(column, columns[column], value):
                 raise _damaged(folder, number, f"{table}: {reason}")
         if table == "sqlite_sequence":
             # SQLite has added a row itself when the first queue position was inserted.
             connection.execute("DELETE FROM sqlite_sequence WHERE name = ?", [row["name"]])
         try:
-            connection.execute(sql, [row[column] for column in columns])
+            connection.execute(inserts[table], [row[column] for column in columns])
         except (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.DataError) as error:
             raise _damaged(folder, number, str(error)) from error
         counts[table] = counts.get(table, 0) + 1
-        if progress and number % PROGRESS_ROWS == 0:
-            progress(number, manifest["rows"])
     return counts
 
 
-def _insert(store: Database, table: str) -> tuple[str, list[str]]:
-    columns = [name for name, _ in _columns(store, table)]
+def _insert(table: str, columns: list[str]) -> str:
     names = ", ".join(f'"{column}"' for column in columns)
-    return f'INSERT INTO "{table}" ({names}) VALUES ({", ".join("?" * len(columns))})', columns
+    return f'INSERT INTO "{table}" ({names}) VALUES ({", ".join("?" * len(columns))})'
 
 
-def _columns(store: Database, table: str) -> list[tuple[str, str]]:
-    """(name, declared type) of each column."""
-    return [(row["name"], row["type"]) for row in store.rows(f'PRAGMA table_info("{table}")')]
+def _columns(execute: Execute, table: str) -> dict[str, str]:
+    """The declared type of each column by its name."""
+    return {row[1]: row[2] for row in execute(f'PRAGMA table_info("{table}")')}
 
 
-def _rows(folder: Path, manifest: Manifest) -> Iterator[tuple[str, dict[str, Any]]]:
+def _stored_rows(execute: Execute) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row that an export has, table after table."""
+    for table in _tables(execute):
+        cursor = execute(f'SELECT * FROM "{table}" ORDER BY {_order(execute, table)}')
+        columns = [described[0] for described in cursor.description]
+        for row in cursor:
+            yield table, dict(zip(columns, row, strict=True))
+
+
+def _counts(execute: Execute) -> dict[str, int]:
+    return {table: execute(f'SELECT count(*) FROM "{table}"').fetchone()[0] for table in _tables(execute)}
+
+
+def _reported(rows: Iterator[tuple[Any, dict[str, Any]]], progress: Progress | None, before: int, total: int) -> Rows:
+    """The rows, while `progress` is told how many have passed, `before` included."""
+    for number, row in enumerate(rows, start=before + 1):
+        yield row
+        if progress and number % PROGRESS_ROWS == 0:
+            progress(number, total)
+
+
+def _exported_rows(folder: Path, manifest: Manifest) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields each row after checking its hash; checks the hashes of both files at the end."""
     rows_sha256, hashes_sha256 = hashlib.sha256(), hashlib.sha256()
     number = 0
@@ -252,18 +327,23 @@ def _manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _tables(store: Database) -> list[str]:
-    rows = store.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-    return [name for (name,) in rows if name == "sqlite_sequence" or not (name.startswith(("sqlite_", "_sqlite_")) or name in LEFT_OUT)]
+def _tables(execute: Execute) -> list[str]:
+    rows = execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+    return [name for (name,) in rows if _is_exported(name)]
 
 
-def _order(store: Database, table: str) -> str:
-    keys = [row["name"] for row in sorted(store.rows(f'PRAGMA table_info("{table}")'), key=lambda row: row["pk"]) if row["pk"]]
+def _is_exported(table: str) -> bool:
+    return table == "sqlite_sequence" or not (table.startswith(("sqlite_", "_")) or table in LEFT_OUT)
+
+
+def _order(execute: Execute, table: str) -> str:
+    rows = execute(f'PRAGMA table_info("{table}")').fetchall()
+    keys = [name for _, name, _, _, _, key in sorted(rows, key=lambda row: row[5]) if key]
     return ", ".join(f'"{key}"' for key in keys) or "rowid"
 
 
-def _migrations(store: Database) -> list[str]:
-    rows = store.rows("SELECT name FROM _sqlite_migrations WHERE migration_set = 'rankloop' ORDER BY name")
+def _migrations(execute: Execute) -> list[str]:
+    rows = execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'rankloop' ORDER BY name")
     return [name for (name,) in rows]
 
 

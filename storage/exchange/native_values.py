@@ -20,7 +20,7 @@ def problem(column: str, declared: str, value: Any) -> str | None:
     if type(value) is not int:
         # `sqlite_sequence`, which numbers the queue positions, declares no types: its `name` is text.
         return None if declared == "" and isinstance(value, str) else f"{column} must be a whole number"
-    if column == "id" or column.endswith(("_id", "_ms")) or column in ("ticket", "seq"):
+    if column == "id" or column.endswith(("_id", "_ms")) or column in ("position", "ticket", "seq"):
         return None if 0 <= value < LARGEST_ID else f"{column} must be from 0 to {LARGEST_ID - 1}, not {value}"
     return None if -(1 << 63) <= value < 1 << 63 else f"{column} is larger than a column holds"
 

@@ -30,7 +30,8 @@ KNOWN = (
 
 def read(record: Record) -> Iterator[Found]:
     """One prompt."""
-    found = [path for path in PROMPTS if mapped.has(record, path)]
+    # An empty one is named as such, unless another field is the prompt.
+    found = [path for path in PROMPTS if mapped.has(record, path)] or [path for path in PROMPTS if path in record][:1]
     if len(found) != 1:
         raise BadRow("needs either prompt or messages" if len(found) < 1 else f"which is the prompt, {' or '.join(found)}?")
     messages = _messages(found[0], mapped.joined(record, found[0]))

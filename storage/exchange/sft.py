@@ -11,7 +11,7 @@ from storage.exchange.files import Progress
 _DEMONSTRATIONS = """
 SELECT p.messages, i.text, i.edit_distance, {name} AS annotator, s.annotator_kind, p.kind, p.split
 FROM ideal_answers i
-JOIN standing_judgments s ON s.id = i.judgment_id
+JOIN active_judgments s ON s.id = i.judgment_id
 JOIN annotators a ON a.id = s.annotator_id
 JOIN comparisons c ON c.id = s.comparison_id
 JOIN prompts p ON p.id = c.prompt_id

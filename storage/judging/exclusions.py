@@ -62,9 +62,9 @@ def exclude_annotator(store: Database, annotator_id: int, *, rule: str, reason: 
     """
     with store.atomic():
         rows = store.rows(
-            "SELECT id, counts FROM standing_judgments WHERE annotator_id = :annotator AND created_at >= :since AND (counts = 1 OR "
+            "SELECT id, counts FROM active_judgments WHERE annotator_id = :annotator AND created_at >= :since AND (counts = 1 OR "
             "purpose != 'vote' AND verdict = 'rank' AND NOT EXISTS (SELECT 1 FROM excluded_judgments x WHERE x.judgment_id = "
-            "standing_judgments.id AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts)))",
+            "active_judgments.id AND x.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts)))",
             {"annotator": annotator_id, "since": since},
         ).fetchall()
         if not any(row["counts"] for row in rows):

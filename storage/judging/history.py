@@ -72,7 +72,7 @@ def of_annotator(
 
 def of_comparison(store: Database, comparison_id: int) -> list[PastJudgment]:
     """Every active judgment of one comparison, by any annotator, oldest first."""
-    rows = store.rows("SELECT id FROM standing_judgments WHERE comparison_id = ? ORDER BY id", [comparison_id])
+    rows = store.rows("SELECT id FROM active_judgments WHERE comparison_id = ? ORDER BY id", [comparison_id])
     return _past(store, [row["id"] for row in rows])
 
 

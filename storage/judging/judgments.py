@@ -67,7 +67,7 @@ def save(
     """
     with store.atomic():
         presentation = _own_presentation(store, presentation_id, annotator_id)
-        active_row = store.row("SELECT * FROM standing_judgments WHERE presentation_id = ?", [presentation_id])
+        active_row = store.row("SELECT * FROM active_judgments WHERE presentation_id = ?", [presentation_id])
         if active_row is not None:
             return from_row(active_row)
         if not queue.can_accept(store, presentation) or _judged_elsewhere(store, presentation):
@@ -97,7 +97,7 @@ def correct(
         BadJudgment: the judgment is another annotator's or superseded already, or the correction does not fit the presentation.
     """
     with store.atomic():
-        row = store.row("SELECT * FROM standing_judgments WHERE id = ?", [judgment_id])
+        row = store.row("SELECT * FROM active_judgments WHERE id = ?", [judgment_id])
         if row is None:
             raise BadJudgment(f"Judgment {judgment_id} does not stand any more: reload the page.", "superseded")
         if row["presentation_id"] is None:
@@ -124,7 +124,7 @@ def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tie
             raise BadJudgment(f"{annotator.name} is a person: only a simulated annotator may judge by rule.")
         comparison = comparisons.get(store, comparison_id)
         earlier_id = store.value(
-            "SELECT id FROM standing_judgments WHERE comparison_id = ? AND annotator_id = ?",
+            "SELECT id FROM active_judgments WHERE comparison_id = ? AND annotator_id = ?",
             [comparison_id, annotator_id],
         )
         if earlier_id is not None:
@@ -143,7 +143,7 @@ def undo(store: Database, annotator_id: int) -> Judgment | None:
     it needs from others in the meantime, which can happen after a skip.
     """
     with store.atomic():
-        row = store.row("SELECT * FROM standing_judgments WHERE annotator_id = ? ORDER BY id DESC LIMIT 1", [annotator_id])
+        row = store.row("SELECT * FROM active_judgments WHERE annotator_id = ? ORDER BY id DESC LIMIT 1", [annotator_id])
         if row is None:
             return None
         presentation = None if row["presentation_id"] is None else presentations.get(store, row["presentation_id"])
@@ -179,7 +179,7 @@ def get(store: Database, judgment_id: int) -> Judgment:
 
 def is_judged(store: Database, presentation: Presentation) -> bool:
     """Whether a presentation has an active judgment."""
-    return bool(store.value("SELECT 1 FROM standing_judgments WHERE presentation_id = ?", [presentation.id]))
+    return bool(store.value("SELECT 1 FROM active_judgments WHERE presentation_id = ?", [presentation.id]))
 
 
 def active(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> list[JudgedComparison]:
@@ -262,7 +262,7 @@ def _judged_elsewhere(store: Database, presentation: Presentation) -> bool:
     """Whether the annotator has an active judgment of the same comparison from another presentation with the same purpose."""
     return bool(
         store.value(
-            "SELECT 1 FROM standing_judgments WHERE comparison_id = ? AND annotator_id = ? AND purpose = ?",
+            "SELECT 1 FROM active_judgments WHERE comparison_id = ? AND annotator_id = ? AND purpose = ?",
             [presentation.comparison_id, presentation.annotator_id, presentation.purpose],
         )
     )

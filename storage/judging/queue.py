@@ -1,9 +1,9 @@
 """The comparison queue: which comparison each annotator sees next, and for how long it is reserved for them.
 
-The queue is the table `line`, which triggers maintain: highest priority first, then lowest position (column `ticket`). Each
-annotator has a cursor per priority (table `line_places`) that only moves forward, so that the cost of a request does not
-grow with the number of judgments. A comparison that is opened again, because a lease lapsed or a vote stopped counting,
-gets a new position at the end.
+The queue is the table `queue`, which triggers maintain: highest priority first, then lowest position. Each annotator has a
+cursor per priority (table `queue_cursors`) that only moves forward, so that the cost of a request does not grow with the number
+of judgments. A comparison that is opened again, because a lease expired or a vote stopped counting, gets a new position at the
+end.
 
 With the probabilities in the project's settings, a gold comparison or a repeat is shown instead of the next in the queue.
 """
@@ -47,29 +47,29 @@ WHERE l.annotator_id = ? AND l.ended_at IS NULL AND c.retired = 0 ORDER BY l.id 
 _NOT_JUDGED = """
     AND NOT EXISTS (
         SELECT 1 FROM judgments j
-        WHERE j.comparison_id = line.comparison_id AND j.annotator_id = :annotator AND j.verdict != 'retract'
+        WHERE j.comparison_id = queue.comparison_id AND j.annotator_id = :annotator AND j.verdict != 'retract'
             AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id))"""
 
 NEXT_IN_QUEUE = f"""
-SELECT line.comparison_id, line.ticket, line.priority FROM line
-WHERE line.priority = :priority
-    AND line.ticket > coalesce(
-        (SELECT ticket FROM line_places WHERE annotator_id = :annotator AND priority = :priority), 0)
+SELECT queue.comparison_id, queue.position, queue.priority FROM queue
+WHERE queue.priority = :priority
+    AND queue.position > coalesce(
+        (SELECT position FROM queue_cursors WHERE annotator_id = :annotator AND priority = :priority), 0)
     {_NOT_JUDGED}
-ORDER BY line.ticket LIMIT 1
+ORDER BY queue.position LIMIT 1
 """
 
 # One range per priority, from the annotator's cursor on. A single condition would scan the whole queue for each annotator.
 REMAINING = f"""
 WITH RECURSIVE priorities(priority) AS (
-    SELECT max(priority) FROM line
+    SELECT max(priority) FROM queue
     UNION ALL
-    SELECT (SELECT max(line.priority) FROM line WHERE line.priority < priorities.priority) FROM priorities
+    SELECT (SELECT max(queue.priority) FROM queue WHERE queue.priority < priorities.priority) FROM priorities
     WHERE priority IS NOT NULL
 )
-SELECT 1 FROM priorities CROSS JOIN line ON line.priority = priorities.priority
-WHERE line.ticket > coalesce(
-        (SELECT ticket FROM line_places p WHERE p.annotator_id = :annotator AND p.priority = priorities.priority), 0)
+SELECT 1 FROM priorities CROSS JOIN queue ON queue.priority = priorities.priority
+WHERE queue.position > coalesce(
+        (SELECT position FROM queue_cursors p WHERE p.annotator_id = :annotator AND p.priority = priorities.priority), 0)
     {_NOT_JUDGED}
 """
 
@@ -147,11 +147,11 @@ def _would_be_reassigned(store: Database, presentation: Presentation) -> bool:
 
     That is the case when everything queued at that time has been handed out and another annotator has made a request since.
     """
-    released = store.row("SELECT ticket, at FROM given_back WHERE presentation_id = ?", [presentation.id])
-    if released is None or store.value("SELECT 1 FROM line WHERE ticket <= ? LIMIT 1", [released["ticket"]]):
+    released = store.row("SELECT position, released_at FROM released_presentations WHERE presentation_id = ?", [presentation.id])
+    if released is None or store.value("SELECT 1 FROM queue WHERE position <= ? LIMIT 1", [released["position"]]):
         return False
-    requested = "SELECT 1 FROM line_places WHERE annotator_id != ? AND asked_at >= ? LIMIT 1"
-    return bool(store.value(requested, [presentation.annotator_id, released["at"]]))
+    requested = "SELECT 1 FROM queue_cursors WHERE annotator_id != ? AND requested_at >= ? LIMIT 1"
+    return bool(store.value(requested, [presentation.annotator_id, released["released_at"]]))
 
 
 def reopen_lease(store: Database, presentation: Presentation) -> None:
@@ -165,7 +165,9 @@ def expire_leases(store: Database) -> None:
     with store.atomic() as connection:
         # A lease written before the machine's clock was set back and rankloop restarted would last too long: it is shortened.
         connection.conn.execute("UPDATE leases SET expires_at = ?1 WHERE ended_at IS NULL AND expires_at > ?1", [latest])
-        connection.conn.execute("UPDATE leases SET ended_at = ?1, outcome = 'lapsed' WHERE ended_at IS NULL AND expires_at <= ?1", [moment])
+        connection.conn.execute(
+            "UPDATE leases SET ended_at = ?1, outcome = 'expired' WHERE ended_at IS NULL AND expires_at <= ?1", [moment]
+        )
 
 
 def lease_of(store: Database, presentation_id: int) -> Lease | None:
@@ -176,7 +178,7 @@ def lease_of(store: Database, presentation_id: int) -> Lease | None:
 
 def depth(store: Database) -> int:
     """Number of comparisons in the queue. Leased ones are not in it."""
-    return int(store.value("SELECT count(*) FROM line"))
+    return int(store.value("SELECT count(*) FROM queue"))
 
 
 def least_waiting(store: Database, at_most: int) -> int:
@@ -185,7 +187,7 @@ def least_waiting(store: Database, at_most: int) -> int:
     Comparisons that the annotator has judged or skipped are not counted. Without active annotators, the whole queue is.
     """
     recent = window(minutes=ACTIVE_MINUTES)
-    rows = store.rows("SELECT DISTINCT annotator_id FROM line_places WHERE asked_at BETWEEN ? AND ?", recent).fetchall()
+    rows = store.rows("SELECT DISTINCT annotator_id FROM queue_cursors WHERE requested_at BETWEEN ? AND ?", recent).fetchall()
     active = [row["annotator_id"] for row in rows] or [NO_ANNOTATOR]
     remaining = f"SELECT count(*) FROM ({REMAINING} LIMIT :at_most)"
     return min(int(store.value(remaining, {"annotator": annotator_id, "at_most": at_most})) for annotator_id in active)
@@ -219,9 +221,9 @@ def _choose(store: Database, annotator_id: int, project: ProjectSettings, rng: r
         presentation = presentations.repeat(store, earlier, guidelines=guidelines.current(store))
         _lease(store, presentation, "repeat", p_repeat / len(repeats), project)
         return comparison, presentation
-    _advance_cursor(store, annotator_id, position["priority"], position["ticket"])
+    _advance_cursor(store, annotator_id, position["priority"], position["position"])
     presentation = presentations.record(store, queued, annotator_id, rng, guidelines=guidelines.current(store))
-    _lease(store, presentation, "oldest", 1.0 - p_gold - p_repeat, project)
+    _lease(store, presentation, "queue", 1.0 - p_gold - p_repeat, project)
     return queued, presentation
 
 
@@ -230,39 +232,39 @@ def _next_readable(store: Database, annotator_id: int) -> tuple[sqlite3.Row, Com
     while (position := _next_position(store, annotator_id)) is not None:
         if found := comparisons.many(store, [position["comparison_id"]]):
             return position, found[0]
-        _advance_cursor(store, annotator_id, position["priority"], position["ticket"])
+        _advance_cursor(store, annotator_id, position["priority"], position["position"])
     return None
 
 
 def _next_position(store: Database, annotator_id: int) -> sqlite3.Row | None:
     """The first position in the queue whose comparison the annotator has not judged. Moves the cursor past finished priorities."""
-    priority = store.value("SELECT max(priority) FROM line")
+    priority = store.value("SELECT max(priority) FROM queue")
     while priority is not None:
         position = store.row(NEXT_IN_QUEUE, {"annotator": annotator_id, "priority": priority})
         if position is not None:
             return position
-        _advance_cursor(store, annotator_id, priority, store.value("SELECT max(ticket) FROM line WHERE priority = ?", [priority]))
-        priority = store.value("SELECT max(priority) FROM line WHERE priority < ?", [priority])
+        _advance_cursor(store, annotator_id, priority, store.value("SELECT max(position) FROM queue WHERE priority = ?", [priority]))
+        priority = store.value("SELECT max(priority) FROM queue WHERE priority < ?", [priority])
     return None
 
 
 def _advance_cursor(store: Database, annotator_id: int, priority: int, position: int) -> None:
     """Stores the position up to which an annotator has gone through the queue, so that the next search starts there."""
     store.connection.conn.execute(
-        "INSERT INTO line_places (annotator_id, priority, ticket, asked_at) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (annotator_id, priority) DO UPDATE SET ticket = excluded.ticket, asked_at = excluded.asked_at",
+        "INSERT INTO queue_cursors (annotator_id, priority, position, requested_at) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (annotator_id, priority) DO UPDATE SET position = excluded.position, requested_at = excluded.requested_at",
         [annotator_id, priority, position, now()],
     )
 
 
-def _lease(store: Database, presentation: Presentation, policy: str, propensity: float, project: ProjectSettings) -> None:
+def _lease(store: Database, presentation: Presentation, selection: str, propensity: float, project: ProjectSettings) -> None:
     store.insert(
         "leases",
         {
             "presentation_id": presentation.id,
             "comparison_id": presentation.comparison_id,
             "annotator_id": presentation.annotator_id,
-            "policy": policy,
+            "selection": selection,
             "propensity": propensity,
             "created_at": store.clock.text(),
             "expires_at": _expiry(store, project),

@@ -29,7 +29,7 @@ def entries(store: Database, *, before: str | None = None, skip: int = 0, limit:
     # A view over everything would be sorted whole for each page; judgments come in the order of their ids as it is.
     given = [before or "9999", skip + limit]
     columns = "at, by_id, act, subject, subject_id, detail"
-    judged = store.rows(f"SELECT {columns} FROM acts_of_judging WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", given)
+    judged = store.rows(f"SELECT {columns} FROM judging_acts WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", given)
     # What was done within one millisecond stands in one order on every page, the later row first.
     order = "at DESC, subject, CAST(subject_id AS INTEGER) DESC"
     others = store.rows(f"SELECT {columns} FROM acts WHERE at < ? ORDER BY {order} LIMIT ?", given)

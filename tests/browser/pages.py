@@ -55,7 +55,7 @@ class ComparePage:
 
     def tiers(self) -> list[list[int]]:
         """The numbers of the answers in each tier, as the panel shows them."""
-        rows = self.by("tiers").locator("li:not(.rl-next)").all()
+        rows = self.by("tiers").locator("li:not(.rl-next-tier)").all()
         return [[int(chip.locator("b").inner_text()) for chip in row.locator("[data-chip]").all()] for row in rows]
 
     def judge(self, *, button: str | None = None, key: str | None = None) -> str:
@@ -87,11 +87,11 @@ class HistoryPage:
         return self.by("past-judgment")
 
     def open(self, number: int) -> Locator:
-        """Opens one of the rows; the sheet to correct it on."""
+        """Opens one of the rows; the form to correct it on."""
         self.rows().nth(number).get_by_role("button").click()
-        sheet = self.by("correcting")
-        expect(sheet).to_have_attribute("data-state", "ready")
-        return sheet
+        form = self.by("correcting")
+        expect(form).to_have_attribute("data-state", "ready")
+        return form
 
 
 class TrainingPage:

@@ -184,7 +184,7 @@ class Program:
         return annotators.ensure(self.store, "local").judged
 
     def last_judgment(self) -> Judgment:
-        row = dict(self.store.row("SELECT * FROM standing_judgments ORDER BY id DESC LIMIT 1"))
+        row = dict(self.store.row("SELECT * FROM active_judgments ORDER BY id DESC LIMIT 1"))
         tiers = tuple(tuple(tier) for tier in loads(row["tiers"]))
         read = {field.name: row.get(field.name) for field in fields(Judgment)}
         return Judgment(**read | {"tiers": tiers, "all_bad": bool(row["all_bad"])})

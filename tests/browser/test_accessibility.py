@@ -21,7 +21,7 @@ LOOKS = [(size, scheme) for size in SIZES for scheme in ("light", "dark")]
 def complaints(page) -> list[str]:
     # axe does not scroll: what lies behind the bar that sticks to the bottom would seem to be too small to hit. And what is
     # just fading away would seem to be too pale.
-    page.add_style_tag(content=".rl-bar { position: static !important } * { transition: none !important }")
+    page.add_style_tag(content=".rl-action-bar { position: static !important } * { transition: none !important }")
     page.wait_for_timeout(300)
     found = Axe().run(page, options={"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}).response
     return [

@@ -1,4 +1,4 @@
-"""The History page in a browser: found again, corrected on the same sheet, and the earlier judgment stays."""
+"""The History page in a browser: found again, corrected on the same form, and the earlier judgment stays."""
 
 import pytest
 from playwright.sync_api import expect
@@ -50,11 +50,11 @@ def test_one_finds_filters_and_corrects(program, given, page):
     history.by("history-search").fill("crusty")
     expect(history.rows().nth(0)).to_contain_text("Why bread")
 
-    sheet = history.open(0)
-    expect(sheet.get_by_test_id("before")).to_contain_text("A is better")
-    expect(sheet.get_by_test_id("rationale")).to_have_value("Crusty")
+    form = history.open(0)
+    expect(form.get_by_test_id("before")).to_contain_text("A is better")
+    expect(form.get_by_test_id("rationale")).to_have_value("Crusty")
     page.keyboard.press("7")
-    expect(sheet.get_by_test_id("choose-b-slightly")).to_have_attribute("aria-pressed", "true")
+    expect(form.get_by_test_id("choose-b-slightly")).to_have_attribute("aria-pressed", "true")
     assert judgments.get(program.store, first).counts
     page.keyboard.press("Control+Enter")
     expect(history.rows().nth(0)).to_contain_text("B is slightly better")
@@ -70,14 +70,14 @@ def test_a_ranking_is_corrected_by_the_same_keys(program, given, page):
     first = given("One.", "Two.", "Three.", tiers=[[0], [1], [2]])
     history = HistoryPage(page, program.url)
     expect(history.rows().nth(0)).to_contain_text("1 > 2 > 3")
-    sheet = history.open(0)
+    form = history.open(0)
     page.keyboard.press("1")
-    expect(sheet.get_by_test_id("tier-3").locator("b")).to_have_text("1")
+    expect(form.get_by_test_id("tier-3").locator("b")).to_have_text("1")
     # Going back keeps what was begun.
     page.keyboard.press("Escape")
-    expect(sheet).to_have_count(0)
+    expect(form).to_have_count(0)
     history.open(0)
-    expect(sheet.get_by_test_id("tier-3").locator("b")).to_have_text("1")
+    expect(form.get_by_test_id("tier-3").locator("b")).to_have_text("1")
     page.keyboard.press("Enter")
     expect(history.rows().nth(0)).to_contain_text("2 > 3 > 1")
     assert program.last_judgment().supersedes == first

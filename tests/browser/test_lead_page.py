@@ -94,7 +94,7 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
     lead.press("batch-ask")
     lead.says("batches-list", "of 3")
     (batch,) = batches.all_batches(store)
-    eventually(lambda: batches.get(store, batch.id).made == 3, "the batch is written", within_s=WRITTEN_S)
+    eventually(lambda: batches.get(store, batch.id).generated == 3, "the batch is written", within_s=WRITTEN_S)
     lead.says("batches-list", "done")
     ids = [row[0] for row in store.rows("SELECT id FROM comparisons WHERE batch_id = ?", [batch.id])]
     assert [c.purpose for c in comparisons.many(store, ids)] == ["batch"] * 3
@@ -104,7 +104,7 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
     expect(page.locator("[data-figure=unanimous]")).to_contain_text("1 of 2")
     page.locator("#quality-items tbody tr").first.get_by_role("button", name="Open").click()
     item = page.get_by_test_id("item")
-    expect(item.locator(".rl-said li")).to_have_count(2)
+    expect(item.locator(".rl-judgments li")).to_have_count(2)
     expect(item).to_contain_text("Zarquon-7B-teacher")
 
     bob = annotators.ensure(store, "Bob")

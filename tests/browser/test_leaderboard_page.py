@@ -85,7 +85,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(judged, board):
 def test_the_interval_lies_where_its_scores_are(judged, board):
     """The dot of the row, against the marks of the scale above it."""
     row = next(s for s in leaderboard(judged.store).standings if s.name == SECRET_MODELS[0])
-    marks = board.locator(".rl-marks > i")
+    marks = board.locator(".rl-scale-marks > i")
     at = {int(marks.nth(i).inner_text().replace(",", "")): centre(marks.nth(i)) for i in range(marks.count())}
     low, high = min(at), max(at)
     expected = at[low] + (row.score.value - low) / (high - low) * (at[high] - at[low])

@@ -101,7 +101,7 @@ def test_by_taps_alone(program, compare):
     assert compare.tiers() == [[3], [4]]
     # Picked up in the panel, it goes where is tapped next: into a tier, between two, out.
     compare.by("chip-1").click()
-    compare.by("tier-1").locator(".rl-ordinal").click()
+    compare.by("tier-1").locator(".rl-tier-place").click()
     assert compare.tiers() == [[1, 3], [4]]
     compare.by("chip-2").click()
     compare.by("before-2").click()
@@ -140,9 +140,9 @@ def test_by_dragging_alone(program, compare):
     page.mouse.move(box["x"] + 20, box["y"] + 10)
     page.mouse.down()
     page.mouse.move(box["x"] + 40, box["y"] + 120, steps=4)
-    expect(page.locator(".rl-ghost")).to_have_count(1)
+    expect(page.locator(".rl-drag-preview")).to_have_count(1)
     page.keyboard.press("Escape")
-    expect(page.locator(".rl-ghost")).to_have_count(0)
+    expect(page.locator(".rl-drag-preview")).to_have_count(0)
     page.mouse.up()
     assert compare.tiers() == [[3], [4], [1, 2]]
     save(compare)
@@ -178,7 +178,7 @@ def test_by_finger_on_a_phone(program, browser):
         # Chromium takes a tap right after a drag for the end of a fling, and makes no click of it.
         compare.page.wait_for_timeout(500)
         compare.by("chip-4").tap()
-        compare.by("tier-2").locator(".rl-ordinal").tap()
+        compare.by("tier-2").locator(".rl-tier-place").tap()
         assert compare.tiers() == [[1, 2], [3, 4]]
         for button in compare.root.get_by_role("button").all():
             box = button.bounding_box()

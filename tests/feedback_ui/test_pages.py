@@ -231,17 +231,17 @@ def test_empty_axes_wait_for_what_is_to_come_and_for_nothing_else(training, stor
 def test_the_card_about_the_reward_model_appears_while_the_policy_learns_and_is_sent_once(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     shown = training.show(EN, "r")
-    assert "before the policy learns" in shown[training.trust_card] and shown[training.trust_row].visible is False
+    assert "before the policy learns" in shown[training.validation_card] and shown[training.validation_row].visible is False
     drawn = shown[training.drawn]
-    assert training.trust_card not in training.follow("r", drawn, ENGLISH)
+    assert training.validation_card not in training.follow("r", drawn, ENGLISH)
     runs.set_validation(store, "r", {"pairs": 3, "judgments": 3, "prompts": 1, "accuracy": None})
     after = training.follow("r", drawn, ENGLISH)
-    assert "on one prompt" in after[training.trust_card] and after[training.trust].visible
-    assert after[training.trust_details] == "" and after[training.trust_row].visible is False
-    assert training.trust_card not in training.follow("r", after[training.drawn], ENGLISH)
+    assert "on one prompt" in after[training.validation_card] and after[training.validation].visible
+    assert after[training.validation_details] == "" and after[training.validation_row].visible is False
+    assert training.validation_card not in training.follow("r", after[training.drawn], ENGLISH)
     runs.create(store, "from before", config={}, seed=0, versions={})
     runs.finish(store, "from before", "done")
-    assert training.show(EN, "from before")[training.trust].visible is False
+    assert training.show(EN, "from before")[training.validation].visible is False
 
 
 def test_a_tick_leaves_the_open_list_of_runs_in_peace(training, store):

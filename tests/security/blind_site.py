@@ -186,7 +186,7 @@ def conspicuous(store: Database) -> None:
         },
         "leases": {
             "presentation_id": first["presentations"], "comparison_id": first["comparisons"], "annotator_id": first["annotators"],
-            "policy": "oldest", "propensity": 1, "created_at": at, "expires_at": at, "ended_at": at, "outcome": "lapsed",
+            "selection": "queue", "propensity": 1, "created_at": at, "expires_at": at, "ended_at": at, "outcome": "expired",
         },
         "judgments": {
             "comparison_id": first["comparisons"], "annotator_id": first["annotators"], "verdict": "skip", "skip_reason": "x",
@@ -207,7 +207,8 @@ def blind_site(path: Path) -> Iterator[BlindSite]:
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(store, NoJobs(), IdleServer(), default_config=RoundConfig()), Auth(store))
+        auth = Auth(store)
+        return Web(build_app(store, NoJobs(), IdleServer(), auth, default_config=RoundConfig()), auth)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))

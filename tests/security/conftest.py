@@ -44,7 +44,8 @@ def pages(tmp_path_factory, uploads):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(store, NoJobs(), PolicyClient(NOBODY_THERE), default_config=RoundConfig()), Auth(store))
+        auth = Auth(store)
+        return Web(build_app(store, NoJobs(), PolicyClient(NOBODY_THERE), auth, default_config=RoundConfig()), auth)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("GRADIO_TEMP_DIR", str(uploads))

@@ -37,8 +37,8 @@ WIDE = 3
 BUNDLE = 4
 """So many kinds at once for whoever is refused, or reaches no more than somebody else does."""
 
-NOBODY = Translator("en")("gate.nobody")
-REFUSED = [NOBODY, *(Translator("en")("gate.without_role", role=role) for role in ROLES), Translator("en")("guard.without_role")]
+NOBODY = Translator("en")("auth.not_signed_in")
+REFUSED = [NOBODY, *(Translator("en")("auth.without_role", role=role) for role in ROLES), Translator("en")("access.without_role")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,8 @@ def app(store, monkeypatch):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(store, None, client, default_config=RoundConfig()), Auth(store))
+        auth = Auth(store)
+        return Web(build_app(store, None, client, auth, default_config=RoundConfig()), auth)
 
     serving = Serving(web := asyncio.run(made()), "127.0.0.1", 0)
     serving.pages = web.pages

@@ -122,7 +122,7 @@ def program(tmp_path, monkeypatch):
 def expect_kept(program: Program, *people: Person) -> None:
     """Every acknowledged judgment stands once, and none says that it took less than no time, or a day."""
     said = sorted(presentation for person in people for presentation in person.judged())
-    rows = program.store.rows("SELECT presentation_id, server_ms FROM standing_judgments ORDER BY presentation_id").fetchall()
+    rows = program.store.rows("SELECT presentation_id, server_ms FROM active_judgments ORDER BY presentation_id").fetchall()
     assert [row["presentation_id"] for row in rows] == said
     assert all(0 <= row["server_ms"] < 600_000 for row in rows)
 
@@ -154,7 +154,7 @@ def test_a_clock_that_is_set_while_people_judge_and_sign_in(program):
         assert Person(program, "Cy", f"203.0.113.{day}").sign_in().status_code == 303
 
     expect_kept(program, ann, bob)
-    assert program.store.value("SELECT count(*) FROM leases WHERE outcome = 'lapsed'") == 0
+    assert program.store.value("SELECT count(*) FROM leases WHERE outcome = 'expired'") == 0
     longest = program.store.value("SELECT max(julianday(expires_at) - julianday(created_at)) * 24 * 60 FROM leases WHERE ended_at IS NULL")
     assert longest < 16
 
@@ -184,7 +184,7 @@ def test_a_clock_that_was_set_back_while_the_app_was_down(program):
     ends = program.store.value("SELECT max(expires_at) FROM leases WHERE ended_at IS NULL")
     assert program.store.value("SELECT (julianday(?) - julianday('now')) * 24 * 60", [ends]) < 16
     said = sorted(ann.judged() + bob.judged())
-    assert [row[0] for row in program.store.rows("SELECT presentation_id FROM standing_judgments ORDER BY 1")] == said
+    assert [row[0] for row in program.store.rows("SELECT presentation_id FROM active_judgments ORDER BY 1")] == said
 
 
 def seen_by(program: Program) -> int:

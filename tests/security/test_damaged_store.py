@@ -100,7 +100,8 @@ def test_a_handler_tells_it_on_the_page(damaged):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(damaged, jobs, PolicyClient("http://127.0.0.1:9/v1"), default_config=RoundConfig()), Auth(damaged))
+        auth = Auth(damaged)
+        return Web(build_app(damaged, jobs, PolicyClient("http://127.0.0.1:9/v1"), auth, default_config=RoundConfig()), auth)
 
     web = asyncio.run(made())
     opens_data = next(number for number, handler in web.pages.fns.items() if handler.fn and "DataPage.show" in handler.fn.__qualname__)

@@ -254,13 +254,44 @@ def server_stream(server, **change):
     return [event["choices"][0]["delta"].get("content", "") for event in events]
 
 
-@pytest.mark.parametrize("change", [{"seed": 0}, {"seed": 2**63 - 1}, {"seed": None}, {"temperature": 2, "top_p": 1}, {"more": [1, {}]},
+@pytest.mark.parametrize("change", [{"seed": 0}, {"seed": 2**63 - 1}, {"seed": None}, {"temperature": 2, "top_p": 1}, {"more": None},
                                     {"messages": list(user("\x00"))}, {"messages": list(user(""))}, {"messages": list(user("\ufffe"))},
                                     {"messages": list(user("\u202e\0 \U0010ffff"))}, {"messages": list(user("x")) * MOST_MESSAGES},
                                     {"messages": [{"role": "system", "content": "\r\n\x1b[2J"}, *user("{{ 7 * 7 }}{%")]}])  # fmt: skip
 def test_odd_requests_that_can_be_answered_are(shared, change):
     reply = chat(shared, **change)
     assert reply.status_code == 200 and reply.json()["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+def test_a_field_that_the_server_does_not_know_is_refused_by_its_name(shared):
+    reply = chat(shared, stop=["a"], n=2, frequency_penalty=0.5, foo=1, user="me", logprobs=1)
+    assert reply.status_code == 400
+    assert "not supported by this server: 'stop', 'n', 'frequency_penalty', 'foo', 'logprobs'" in said(reply)
+    assert "n is supported as 1 alone" in said(reply) and "user" not in said(reply)
+    reply = chat(shared, messages=[{"role": "user", "content": "Hi", "tool_call_id": "7"}])
+    assert reply.status_code == 400 and said(reply).startswith("messages.0") and "'tool_call_id'" in said(reply)
+    assert len(chat(shared, **{f"{i}" * 500: i for i in range(500)}).content) < 2000
+
+
+def test_a_field_that_asks_for_nothing_else_is_accepted(shared):
+    plain = chat(shared, seed=3).json()["choices"]
+    same = chat(
+        shared, seed=3, n=1, stop=[], logprobs=False, presence_penalty=0, frequency_penalty=0.0, tools=[], user="me", metadata={"a": "b"},
+        response_format={"type": "text"}, stream_options={"include_usage": False}, logit_bias=None, top_k=0,
+    )  # fmt: skip
+    assert same.json()["choices"] == plain
+
+
+def test_top_k_and_max_completion_tokens_are_honoured(shared):
+    hot = {"temperature": 2, "max_tokens": 20}
+    texts = [[chat(shared, seed=seed, top_k=top_k, **hot).json()["choices"] for seed in range(3)] for top_k in (0, 1)]
+    assert texts[1][0] == texts[1][1] == texts[1][2] and texts[0][0] != texts[0][1]
+    one = asked(temperature=2, seed=3, max_completion_tokens=1)
+    del one["max_tokens"]
+    shortest = call(shared, CHAT, "POST", json=one).json()["choices"]
+    assert shortest == chat(shared, temperature=2, seed=3, max_tokens=1).json()["choices"]
+    assert shortest != chat(shared, temperature=2, seed=3, max_tokens=20).json()["choices"]
+    assert "differ" in said(chat(shared, max_tokens=5, max_completion_tokens=6))
 
 
 def test_an_unknown_model_is_named_within_bounds(shared):

@@ -190,10 +190,10 @@ FUNCTIONS = {
 GRADIOS_OWN = {"gradio.helpers.Examples.create.load_example", "gradio.cancel"}
 """Handlers that cannot ask the gate; they show and change nothing of the store."""
 
-NOBODY = Translator("en")("gate.nobody")
-REFUSED = [Translator("en")("gate.without_role", role=role) for role in ROLES]
-NOT_THERE = Translator("en")("guard.no_such_route")
-NOT_FOR_THIS_ROLE = Translator("en")("guard.without_role")
+NOBODY = Translator("en")("auth.not_signed_in")
+REFUSED = [Translator("en")("auth.without_role", role=role) for role in ROLES]
+NOT_THERE = Translator("en")("access.no_such_route")
+NOT_FOR_THIS_ROLE = Translator("en")("access.without_role")
 
 
 # ---- what there is

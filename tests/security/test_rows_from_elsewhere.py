@@ -5,6 +5,7 @@ import os
 import gradio as gr
 import pytest
 
+from feedback_ui.server.auth import Auth
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.page import TrainingPage
 from launch import main
@@ -171,7 +172,7 @@ def test_odd_runs_break_neither_page_nor_command_line(store, folder, capsys):
     runs.create(store, "good", config=RoundConfig().to_dict(), seed=0, versions={})
     runs.finish(store, "good", "done", result={"kl": 1.25, "policy_version": "made-well"})
     with gr.Blocks():
-        page = TrainingPage(store, Jobs(store, folder), default_config=RoundConfig())
+        page = TrainingPage(store, Jobs(store, folder), Auth(store), default_config=RoundConfig())
     good = shown(page, "good")
     assert {value for _, value in good["picker"].choices} == {"good", *odd}
     assert "1.25" in good["rounds"] and "cannot be read" not in good["progress"] and "made-well" in good["result"]

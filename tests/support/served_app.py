@@ -109,7 +109,8 @@ def served(folder: Path, **options):
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
     async def made() -> Web:
-        return Web(build_app(store, NoJobs(), NoServer(), default_config=RoundConfig()), Auth(store))
+        auth = Auth(store)
+        return Web(build_app(store, NoJobs(), NoServer(), auth, default_config=RoundConfig()), auth)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))

@@ -43,6 +43,9 @@ def model(vocabulary: int, *, seed: int = 0, layers: int = 2) -> torch.nn.Module
         max_position_embeddings=512,
         tie_word_embeddings=True,
         initializer_range=0.2,
+        # Llama's own ids, 1 and 2, are letters of this vocabulary.
+        bos_token_id=None,
+        eos_token_id=None,
     )
     return AutoModelForCausalLM.from_config(config)
 

@@ -3,7 +3,7 @@
 Ids are integer keys; lists and objects are JSON text; times are ISO 8601 UTC text. Judgments and other acts are append-only: a
 correction or an undo is a new row that `supersedes` an older one, and an exclusion names the judgments that do not count.
 Triggers maintain the columns and tables that are read most (`judgments.counts`, `comparisons.human_ranks`, `human_skips`,
-`leased`, `annotators.judged`, the queue `line`); all of them can be computed again from the other rows.
+`leased`, `annotators.judged`, the table `queue`); all of them can be computed again from the other rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlite_utils import Database, Migrations
 
 NAMES = (
     "m001_loop", "m002_people", "m003_project", "m004_detail", "m005_leases", "m006_audit", "m007_validation", "m008_blindness",
-    "m009_sign_in",
+    "m009_sign_in", "m010_names",
 )  # fmt: skip
 
 migrations = Migrations("rankloop")

@@ -425,7 +425,7 @@ def test_a_store_that_cannot_answer_is_not_hidden(store, service, local):
 
 def test_the_templates_hold_nothing_that_gradio_would_evaluate(assets):
     """Gradio reads both as Handlebars and then as JavaScript template strings."""
-    for name in ("compare.html", "history.html", "sheet.html", *STYLES):
+    for name in ("compare.html", "history.html", "judging_form.html", *STYLES):
         text = (assets / name).read_text(encoding="utf-8")
         assert not any(mark in text for mark in ("${", "{{", "`", "\\", "@children")), name
 
@@ -434,7 +434,7 @@ def test_the_script_asks_for_texts_that_there_are(assets):
     """A key that is put together is looked for by its beginning."""
     known = judging_view.browser_texts()["en"]
     sources = [(assets / name).read_text(encoding="utf-8") for name in (*SCRIPTS, "compare.js", "history.js")]
-    pages = [(assets / name).read_text(encoding="utf-8") for name in ("compare.html", "history.html", "sheet.html")]
+    pages = [(assets / name).read_text(encoding="utf-8") for name in ("compare.html", "history.html", "judging_form.html")]
     asked = {key for text in sources for key in re.findall(r'"((?:compare|rank|history)\.[\w.]+)"', text)}
     asked |= {key for text in pages for key in re.findall(r'data-(?:text|label|placeholder)="([\w.]+)"', text)}
     assert len(asked) > 100

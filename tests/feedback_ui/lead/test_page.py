@@ -145,7 +145,7 @@ def test_every_handler_checks_access(store, app, auth):
 def test_who_may_only_read_sees_no_buttons(store, lead, part, auth, waiting):
     sign_in(store, auth, "Lea", "lead")
     request = sign_in(store, auth, "Res", "researcher")
-    batches.ask(store, [policies.all_versions(store)[0].id], answers=2, sampling=Sampling(), count=1, by=None)
+    batches.request(store, [policies.all_versions(store)[0].id], completions=2, sampling=Sampling(), count=1, by=None)
     shown = lead.enter("comparisons", None, request)
     assert "for a lead" in shown[lead.reading]
     assert shown[part.batches.asking].visible is False and shown[part.gold.setting].visible is False
@@ -306,11 +306,11 @@ def test_a_batch_is_asked_for_followed_and_cancelled(store, part, server, people
     server.fill(3.0)
     shown = section.ask(asked(section, [base.id], count=40, answers=3, top_k=5, priority="high"), HERE)
     batch = batches.all_batches(store)[0]
-    assert (batch.policy_ids, batch.answers, batch.asked, batch.priority, batch.by_id) == ((base.id,), 3, 40, 1, people.local.id)
+    assert (batch.policy_ids, batch.completions, batch.requested, batch.priority, batch.by_id) == ((base.id,), 3, 40, 1, people.local.id)
     assert batch.sampling == Sampling(temperature=0.7, top_p=1.0, top_k=5, max_new_tokens=96)
     assert shown[section.timer].active is True and "0 of 40" in shown[section.list] and "about 2 min left" in shown[section.list]
     assert section.list not in section.follow(shown[section.list], HERE), "what has not changed is not sent again"
-    batches.made(store, batch.id, 10)
+    batches.add_generated(store, batch.id, 10)
     assert "10 of 40" in section.follow(shown[section.list], HERE)[section.list]
     shown = section.cancel(pressed("cancel", batch.id), HERE)
     assert shown[section.timer].active is False and "cancelled" in shown[section.list]
@@ -337,7 +337,7 @@ def test_only_versions_that_can_answer_are_offered(store, part, server):
 
 
 def test_a_server_that_is_down_is_told_beside_what_waits(store, part, server):
-    batches.ask(store, [policies.ensure_base(store, "m").id], answers=2, sampling=Sampling(), count=1, by=None)
+    batches.request(store, [policies.ensure_base(store, "m").id], completions=2, sampling=Sampling(), count=1, by=None)
     server.fall_over("no answer from the policy server")
     assert "Nothing is written now. No answer from the policy server" in part.batches.open(HERE)[part.batches.list]
 
@@ -603,7 +603,7 @@ def test_the_audit_is_paged_newest_first(store, part, people, monkeypatch):
 
 def test_the_audit_is_told_in_the_readers_language(store, part, people, of_three):
     settings.change(store, ProjectSettings(overlap=4), people.local.id)
-    batch = batches.ask(store, [policies.all_versions(store)[0].id], answers=2, sampling=Sampling(), count=7, by=people.local.id)
+    batch = batches.request(store, [policies.all_versions(store)[0].id], completions=2, sampling=Sampling(), count=7, by=people.local.id)
     batches.cancel(store, batch.id, people.local.id)
     vote = judgments.save(store, queue.next_presentation(store, people.ann.id)[1].id, people.ann.id, verdict="skip", skip_reason="<odd>")
     exclusions.exclude(store, [vote.id], rule="too fast", reason="why", by=people.local.id)

@@ -29,7 +29,7 @@ TODAY = date(2026, 11, 23)
 def board_page(build, store):
     def made():
         with gr.Blocks():
-            return LeaderboardPage(store)
+            return LeaderboardPage(store, Auth(store))
 
     return build(made)
 
@@ -180,7 +180,7 @@ def test_a_score_stands_where_the_scale_has_it():
     scale = leaderboard_view.Scale(900.0, 1100.0)
     # 6% of 200 points to each side: 888 to 1112.
     assert (scale.at(888.0), scale.at(1000.0), scale.at(1112.0)) == (pytest.approx(0), pytest.approx(50), pytest.approx(100))
-    assert 'class="rl-mark-at" style="left:50.0%"' in scale.picture(standing("x", 1050.0))
+    assert 'class="rl-reference-line" style="left:50.0%"' in scale.picture(standing("x", 1050.0))
     assert ">900<" in scale.marks() and ">1,000<" in scale.marks()
     assert 2 <= scale.marks().count("<i") <= 5
 

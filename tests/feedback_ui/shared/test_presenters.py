@@ -107,7 +107,7 @@ def test_korean_says_the_same_figures():
 def test_stages_before_the_current_one_are_done():
     html = run_view.steps(EN, a_run(stage="ppo"))
     states = [part.split('"')[0] for part in html.split('<li class="rl-')[1:]]
-    assert states == ["done", "done", "now", "todo", "todo"]
+    assert states == ["done", "done", "current", "todo", "todo"]
     assert html.count('aria-current="step"') == 1
 
 

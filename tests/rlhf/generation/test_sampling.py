@@ -162,13 +162,13 @@ def test_a_batch_stops_when_its_last_row_has_ended(backbone):
     favour(backbone, backbone.eos_id, 1e4)
     steps = list(stream(backbone, [[5], [6]], Sampling(max_new_tokens=9), generator(CPU, 0)))
     assert len(steps) == 1
-    assert collect_sequences(steps, 2, backbone.eos_id) == [GeneratedSequence([backbone.eos_id], "stop")] * 2
+    assert collect_sequences(steps, 2, backbone.eos_token_ids) == [GeneratedSequence([backbone.eos_id], "stop")] * 2
 
 
 def test_an_end_on_the_last_position_is_a_stop():
     steps = [DecodeStep(torch.tensor([7, 7]), torch.tensor([True, True])), DecodeStep(torch.tensor([2, 9]), torch.tensor([True, True]))]
     ticks = []
-    assert collect_sequences(steps, 2, 2, lambda: ticks.append(1)) == [
+    assert collect_sequences(steps, 2, {2}, lambda: ticks.append(1)) == [
         GeneratedSequence([7, 2], "stop"),
         GeneratedSequence([7, 9], "length"),
     ]
@@ -178,7 +178,7 @@ def test_an_end_on_the_last_position_is_a_stop():
 def test_the_padding_after_the_end_is_no_part_of_a_row():
     # Ends on its first token, which is also the padding.
     steps = [DecodeStep(torch.tensor([2, 5]), torch.tensor([True, True])), DecodeStep(torch.tensor([2, 5]), torch.tensor([False, True]))]
-    assert collect_sequences(steps, 2, 2) == [GeneratedSequence([2], "stop"), GeneratedSequence([5, 5], "length")]
+    assert collect_sequences(steps, 2, {2}) == [GeneratedSequence([2], "stop"), GeneratedSequence([5, 5], "length")]
 
 
 def test_drawing_with_a_cache_reads_what_one_whole_forward_reads(backbone):

@@ -235,7 +235,7 @@ def versions(store):
 def ask(store, versions):
     def asked(of=versions, *, answers=2, count=1, temperature=0.7, priority=0):
         sampling = Sampling(temperature=temperature, max_new_tokens=9)
-        return batches.ask(store, [v.id for v in of], answers=answers, sampling=sampling, count=count, priority=priority, by=None)
+        return batches.request(store, [v.id for v in of], completions=answers, sampling=sampling, count=count, priority=priority, by=None)
 
     return asked
 
@@ -271,7 +271,7 @@ def test_a_batch_is_written_before_the_queue_is_filled(store, asked, model, ask,
         until(lambda: queue.depth(store) == module.QUEUE_TARGET)
     written = of_batch(store, batch)
     assert [c.id for c in written] == [1, 2, 3]
-    assert batches.get(store, batch.id).made == 3
+    assert batches.get(store, batch.id).generated == 3
     base, other = (v.id for v in versions)
     assert [sorted(c.policy_version_id for c in w.completions) for w in written] == [[base, base, other, other]] * 3
     assert {c.sampling for w in written for c in w.completions} == {batch.sampling}
@@ -307,7 +307,7 @@ def test_a_comparison_does_without_what_stays_repeated_but_has_two_answers(store
     chosen = [(one, base, base, base), (two, base, base, base)]
     assert write_comparisons(store, model, chosen, sampling=batch.sampling, seed=0, batch=batch) == [two]
     assert [[c.text for c in w.completions] for w in of_batch(store, batch)] == [["a", "b"]]
-    assert batches.get(store, batch.id).made == 1
+    assert batches.get(store, batch.id).generated == 1
     assert store.value("SELECT count(*) FROM completions") == 2
 
 
@@ -339,7 +339,7 @@ def test_a_version_that_cannot_answer_stops_its_own_batch_only(store, asked, mod
         until(lambda: queue.depth(store) == module.QUEUE_TARGET)
         assert filler.batch_notes == {stuck.id: "x is gone."}
         assert "x" not in filler.note, "who judges blind reads this one"
-    assert batches.get(store, stuck.id).made == 0 and batches.get(store, fine.id).made == 1
+    assert batches.get(store, stuck.id).generated == 0 and batches.get(store, fine.id).generated == 1
 
 
 def test_a_batch_that_gets_nowhere_rests_and_is_tried_again(store, asked, ask, versions, monkeypatch):
@@ -354,10 +354,10 @@ def test_a_batch_that_gets_nowhere_rests_and_is_tried_again(store, asked, ask, v
         return [GeneratedCompletion("same" if same else f"{next(numbers)}", "stop", 0.1) for _ in asked]
 
     with running(ComparisonGenerator(store, generate, "m")) as filler:
-        until(lambda: batches.get(store, fine.id).made == 2)
+        until(lambda: batches.get(store, fine.id).generated == 2)
         assert "alike" in filler.batch_notes[stuck.id]
         changed.set()
-        until(lambda: batches.get(store, stuck.id).made == 1)
+        until(lambda: batches.get(store, stuck.id).generated == 1)
         until(lambda: filler.batch_notes == {})
 
 
@@ -376,7 +376,7 @@ def test_many_answers_are_written_a_few_comparisons_at_a_time(store, asked, mode
     asked("Q")
     batch = ask(answers=9, count=3)
     with running(ComparisonGenerator(store, model, "m")):
-        until(lambda: batches.get(store, batch.id).made == 3)
+        until(lambda: batches.get(store, batch.id).generated == 3)
     assert [len(a) for a in model.asked][:3] == [9, 9, 9]
 
 

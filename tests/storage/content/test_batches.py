@@ -10,14 +10,14 @@ COLD = Sampling(temperature=0.2, top_p=0.9, top_k=40, max_new_tokens=128)
 
 
 def ask(world, policy_ids=None, **values):
-    said = {"answers": 2, "sampling": COLD, "count": 5, "by": world.bob.id} | values
-    return batches.ask(world.store, [world.policy.id] if policy_ids is None else policy_ids, **said)
+    said = {"completions": 2, "sampling": COLD, "count": 5, "by": world.bob.id} | values
+    return batches.request(world.store, [world.policy.id] if policy_ids is None else policy_ids, **said)
 
 
 def test_what_was_asked_for_comes_back(world):
     other = policies.ensure_external(world.store, "gpt")
-    batch = ask(world, [other.id, world.policy.id, other.id], answers=3, count=7, priority=2)
-    assert (batch.policy_ids, batch.answers, batch.asked, batch.made) == ((other.id, world.policy.id), 3, 7, 0)
+    batch = ask(world, [other.id, world.policy.id, other.id], completions=3, count=7, priority=2)
+    assert (batch.policy_ids, batch.completions, batch.requested, batch.generated) == ((other.id, world.policy.id), 3, 7, 0)
     assert (batch.sampling, batch.priority, batch.by_id, batch.cancelled_at) == (COLD, 2, world.bob.id, None)
     assert batches.get(world.store, batch.id) == batch
     assert batches.all_batches(world.store) == [batch]
@@ -29,8 +29,8 @@ def test_what_was_asked_for_comes_back(world):
         ({"policy_ids": []}, "Choose at least one policy version to answer"),
         ({"policy_ids": [1, 99]}, "One of the policy versions is not in the store: reload the page"),
         ({"policy_ids": [1, 2, 3]}, "3 policy versions cannot share 2 answers: ask for more answers, or fewer versions"),
-        ({"answers": 1}, "A comparison holds 2 to 9 answers, not 1"),
-        ({"answers": 10}, "A comparison holds 2 to 9 answers, not 10"),
+        ({"completions": 1}, "A comparison holds 2 to 9 answers, not 1"),
+        ({"completions": 10}, "A comparison holds 2 to 9 answers, not 10"),
         ({"count": 0}, "Ask for 1 to 100,000 comparisons, not 0"),
         ({"count": 100_001}, "Ask for 1 to 100,000 comparisons, not 100001"),
         ({"by": 99}, "batches: FOREIGN KEY constraint failed"),
@@ -42,9 +42,9 @@ def test_what_cannot_be_made_is_told(world, values, why):
     assert batches.all_batches(world.store) == []
 
 
-@pytest.mark.parametrize("values", [{"answers": 2, "count": 1}, {"answers": 9, "count": 100_000}])
+@pytest.mark.parametrize("values", [{"completions": 2, "count": 1}, {"completions": 9, "count": 100_000}])
 def test_the_ends_of_each_range_are_in_it(world, values):
-    assert ask(world, **values).asked == values["count"]
+    assert ask(world, **values).requested == values["count"]
 
 
 def test_the_most_urgent_is_first_and_then_the_oldest(world):
@@ -56,28 +56,28 @@ def test_the_most_urgent_is_first_and_then_the_oldest(world):
 
 def test_it_is_over_when_all_of_it_is_made(world):
     batch = ask(world, count=3)
-    batches.made(world.store, batch.id, 2)
-    assert [(item.made, item.asked) for item in batches.unfinished(world.store)] == [(2, 3)]
-    batches.made(world.store, batch.id, 1)
+    batches.add_generated(world.store, batch.id, 2)
+    assert [(item.generated, item.requested) for item in batches.unfinished(world.store)] == [(2, 3)]
+    batches.add_generated(world.store, batch.id, 1)
     assert batches.unfinished(world.store) == []
-    assert batches.get(world.store, batch.id).made == 3
+    assert batches.get(world.store, batch.id).generated == 3
 
 
 def test_what_was_made_goes_with_the_transaction_that_makes_it(world):
     batch = ask(world)
     with pytest.raises(ZeroDivisionError), world.store.atomic():
-        batches.made(world.store, batch.id, 1)
+        batches.add_generated(world.store, batch.id, 1)
         _ = 1 / 0
-    assert batches.get(world.store, batch.id).made == 0
+    assert batches.get(world.store, batch.id).generated == 0
 
 
 def test_cancelling_ends_what_is_under_way_once_and_says_who(world):
     batch, done = ask(world), ask(world, count=1)
-    batches.made(world.store, batch.id, 2)
-    batches.made(world.store, done.id, 1)
+    batches.add_generated(world.store, batch.id, 2)
+    batches.add_generated(world.store, done.id, 1)
     batches.cancel(world.store, batch.id, by=world.ann.id)
     first = batches.get(world.store, batch.id)
-    assert (first.made, first.cancelled_at is not None) == (2, True)
+    assert (first.generated, first.cancelled_at is not None) == (2, True)
     assert batches.unfinished(world.store) == []
     batches.cancel(world.store, batch.id, by=world.bob.id)
     assert batches.get(world.store, batch.id) == first

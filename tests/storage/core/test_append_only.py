@@ -34,7 +34,7 @@ MAY_CHANGE = {
     "guidelines": "",
     "account_events": "",
     "imports": "report undone_by_id undone_at",
-    "batches": "made cancelled_by_id cancelled_at",
+    "batches": "generated cancelled_by_id cancelled_at",
 }
 """Tables that record an act, with the columns that may change: where a thing stands now, which other rows tell again."""
 
@@ -45,9 +45,9 @@ BOOKKEEPING = {
     "accounts": "the password and roles of now; account_events has what was done",
     "sessions": "end",
     "sign_in_failures": "are forgotten",
-    "line": "who waits now",
-    "line_places": "how far each has come",
-    "given_back": "which gold and repeats wait now",
+    "queue": "which comparisons are open now",
+    "queue_cursors": "how far each annotator has come",
+    "released_presentations": "which gold comparisons and repeats are open now",
     "keys": "drawn once; a copy of the store draws its own",
 }
 """Tables whose rows come and go, and why that loses nothing."""
@@ -74,7 +74,7 @@ def full(world):
     excluded = exclusions.exclude(store, [second.id], rule="too fast", reason="0.2 s", by=world.bob.id)
     exclusions.lift(store, excluded.id, reason="It was not.", by=world.bob.id)
     gold.set_answer(store, two, ((3,), (4,)), by=world.bob.id)
-    batches.ask(store, [world.policy.id], answers=2, sampling=Sampling(), count=5, by=world.bob.id)
+    batches.request(store, [world.policy.id], completions=2, sampling=Sampling(), count=5, by=world.bob.id)
     runs.create(store, "round-1", config={}, seed=7, versions={})
     policies.register_tuned(store, name="tuned", base_model="hub/tiny", adapter_path="runs/round-1/adapter", run_id="round-1")
     for table, values in {
@@ -86,7 +86,7 @@ def full(world):
     }.items():
         store.insert(table, {**values, "created_at": now()})
     store.insert("keys", {"name": "x", "value": b"x"})
-    store.insert("given_back", {"presentation_id": shown.id, "ticket": 1, "at": now()})
+    store.insert("released_presentations", {"presentation_id": shown.id, "position": 1, "released_at": now()})
     store.insert("metrics", {"run_id": "round-1", "name": "kl", "step": 0, "value": 0.5})
     store.insert("run_samples", {"run_id": "round-1", "prompt_id": 1, "before": "b"})
     assert world.next(world.ann) not in (None, one, two)

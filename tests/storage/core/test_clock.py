@@ -218,7 +218,7 @@ def test_who_asked_before_the_clock_was_set_is_not_expected_for_a_day(world, ahe
     world.rank(world.ann)
     world.store.connection.conn.execute("UPDATE comparisons SET wanted = 2")
     at = (datetime.now(UTC) + timedelta(**ahead)).isoformat(timespec="milliseconds")
-    world.store.connection.conn.execute("UPDATE line_places SET asked_at = ?", [at])
+    world.store.connection.conn.execute("UPDATE queue_cursors SET requested_at = ?", [at])
     assert queue.least_waiting(world.store, 10) == waiting
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sqlite3
 from dataclasses import dataclass
 from importlib import resources
@@ -253,6 +254,16 @@ def fill_m008(db):
     put(db, "given_back", "presentation_id ticket at", (9, 3, at(63)))
 
 
+def fill_m009(db):
+    """Leases of every kind and outcome, and a queue whose last comparison is gone."""
+    put(db, "sign_in_failures", "name created_at origin", ("ann", at(64), "10.0.0.1"))
+    put(db, "leases", "presentation_id comparison_id annotator_id policy propensity created_at expires_at ended_at outcome",
+        (9, 4, ANN, "repeat", 0.25, at(44), at(45), at(46), "lapsed"), (2, 2, ANN, "gold", 0.1, at(44), at(59), None, None),
+        (3, 3, BOB, "oldest", 0.9, at(44), at(45), at(45), "lapsed"),
+    )  # fmt: skip
+    db.conn.execute("UPDATE comparisons SET retired = 1 WHERE id = (SELECT comparison_id FROM line ORDER BY ticket DESC LIMIT 1)")
+
+
 FILLS = {
     "m001_loop": fill_m001,
     "m002_people": fill_m002,
@@ -262,6 +273,7 @@ FILLS = {
     "m006_audit": fill_m006,
     "m007_validation": fill_m007,
     "m008_blindness": fill_m008,
+    "m009_sign_in": fill_m009,
 }
 
 
@@ -640,6 +652,141 @@ def test_m009_counts_wrong_passwords_by_where_they_came_from(step):
     assert done.rows("SELECT name, origin FROM sign_in_failures ORDER BY id")[-2:] == [("ann", ""), ("nobody", "")]
 
 
+NAMES_OF_M010 = {
+    "line.ticket": "queue.position", "line.comparison_id": "queue.comparison_id", "line.priority": "queue.priority",
+    "line_places.annotator_id": "queue_cursors.annotator_id", "line_places.priority": "queue_cursors.priority",
+    "line_places.ticket": "queue_cursors.position", "line_places.asked_at": "queue_cursors.requested_at",
+    "given_back.presentation_id": "released_presentations.presentation_id", "given_back.ticket": "released_presentations.position",
+    "given_back.at": "released_presentations.released_at", "leases.policy": "leases.selection", "batches.answers": "batches.completions",
+    "batches.asked": "batches.requested", "batches.made": "batches.generated",
+}  # fmt: skip
+"""Columns before and after m010."""
+
+VALUES_OF_M010 = {("leases.selection", "oldest"): "queue", ("leases.outcome", "lapsed"): "expired"}
+
+
+def after_m010(rows_of):
+    """Rows of every table of m009 under the names and values of m010."""
+    renamed = {}
+    for table, rows in rows_of.items():
+        new = {column: NAMES_OF_M010.get(f"{table}.{column}", f"{table}.{column}") for column in rows[0]}
+        name = new[next(iter(new))].split(".")[0]
+        renamed[name] = [{new[c].split(".")[1]: VALUES_OF_M010.get((new[c], value), value) for c, value in row.items()} for row in rows]
+    return renamed
+
+
+def test_m010_renames_and_keeps_every_row(step):
+    done = step("m010_names")
+    assert all(done.old["rows"].values()), "a table had no row to lose"
+    assert done.new["rows"] == after_m010(done.old["rows"])
+    assert done.dropped("columns") == set(NAMES_OF_M010)
+    assert done.added("columns") == set(NAMES_OF_M010.values())
+    assert done.dropped("keys") == {
+        "line.comparison_id -> comparisons.id",
+        "line_places.annotator_id -> annotators.id",
+        "given_back.presentation_id -> presentations.id",
+    }
+    assert done.added("keys") == {
+        "queue.comparison_id -> comparisons.id",
+        "queue_cursors.annotator_id -> annotators.id",
+        "released_presentations.presentation_id -> presentations.id",
+    }
+    assert (done.dropped("indexes"), done.added("indexes")) == (words("line_priority leases_held"), words("queue_priority leases_active"))
+    assert (done.dropped("views"), done.added("views")) == (
+        words("standing_judgments acts_of_judging"),
+        words("active_judgments judging_acts"),
+    )
+    assert done.dropped("triggers") == words(
+        "judgments_count comparisons_join_the_line comparisons_leave_the_line comparisons_rejoin_the_line comparisons_change_their_place "
+        "lapsed_is_given_back skipped_is_given_back ranked_is_not_given_back excluded_is_given_back lifted_is_not_given_back"
+    )
+    assert done.added("triggers") == words(
+        "judgments_update_counts comparisons_enter_queue comparisons_leave_queue comparisons_enter_queue_again comparisons_change_priority "
+        "expired_presentations_are_released skipped_presentations_are_released ranked_presentations_are_not_released "
+        "excluded_presentations_are_released lifted_presentations_are_not_released"
+    )
+    assert [done.db[table].pks for table in ("queue", "queue_cursors", "released_presentations", "leases")] == [
+        ["position"], ["annotator_id", "priority"], ["presentation_id"], ["id"],
+    ]  # fmt: skip
+    assert {
+        (leases["selection"], leases["outcome"]) for leases in done.new["rows"]["leases"]
+    } == {("queue", None), ("undo", "judged"), ("repeat", "expired"), ("gold", None), ("queue", "expired")}  # fmt: skip
+
+
+def test_m010_s_views_show_what_the_old_ones_showed(before):
+    for name, fill in FILLS.items():
+        migrate(before, up_to=name)
+        fill(before)
+    views = ("standing_judgments", "votes", "acts", "acts_of_judging", "audit")
+    old = {view: before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() for view in views}
+    migrate(before, up_to="m010_names")
+    today = {"standing_judgments": "active_judgments", "acts_of_judging": "judging_acts"}
+    for view, rows in old.items():
+        assert rows
+        assert before.conn.execute(f"SELECT * FROM {today.get(view, view)} ORDER BY 1, 2, 3, 4, 5").fetchall() == rows, view
+
+
+def test_m010_leaves_no_old_word_in_the_schema(step):
+    done = step("m010_names")
+    statements = " ".join(row[0] for row in done.rows("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")).lower()
+    for word in ("line", "ticket", "tickets", "standing", "lapsed", "given", "asked_at", "oldest", "leases_before", "at_at"):
+        assert not re.search(rf"\b{word}\b|\b{word}_|_{word}\b", statements), word
+
+
+def test_m010_gives_no_position_twice(step):
+    done = step("m010_names")
+    last = max(row["ticket"] for row in done.old["rows"]["line"])
+    # The comparison that had the highest position was retired before.
+    assert done.rows("SELECT name, seq FROM sqlite_sequence") == [("queue", last + 1)]
+    put(done.db, "comparisons", "prompt_id purpose created_at", (1, "collect", at(70)))
+    assert done.rows("SELECT max(position) FROM queue") == [(last + 2,)]
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_m010_of_a_queue_that_is_empty(before, queued):
+    migrate(before, up_to="m009_sign_in")
+    if queued:
+        put(before, "prompts", "messages kind split source digest created_at", ("[]", "k", "train", "s", "d", at(0)))
+        put(before, "comparisons", "prompt_id purpose created_at", (1, "collect", at(0)))
+        before.conn.execute("UPDATE comparisons SET retired = 1")
+    migrate(before, up_to="m010_names")
+    assert before.conn.execute("SELECT count(*) FROM queue").fetchone() == (0,)
+    assert before.conn.execute("SELECT name, seq FROM sqlite_sequence").fetchall() == [("queue", int(queued))]
+
+
+def test_m010_s_triggers_do_what_the_old_ones_did(step):
+    done = step("m010_names")
+
+    def queued():
+        return [row[0] for row in done.rows("SELECT comparison_id FROM queue ORDER BY position")]
+
+    first, second, *others = queued()
+    put(done.db, "presentations", "id comparison_id annotator_id slots created_at", (30, first, BOB, "[1,2]", at(70)))
+    lease = "id presentation_id comparison_id annotator_id selection propensity created_at expires_at"
+    put(done.db, "leases", lease, (30, 30, first, BOB, "queue", 1.0, at(70), at(71)))
+    assert queued() == [second, *others]
+    done.db.conn.execute("UPDATE leases SET ended_at = ?, outcome = 'expired' WHERE id = 30", [at(71)])
+    assert queued() == [second, *others, first]
+    done.db.conn.execute("UPDATE comparisons SET priority = 3 WHERE id = ?", [second])
+    assert queued() == [*others, first, second]
+    assert done.rows("SELECT priority FROM queue WHERE comparison_id = ?".replace("?", str(second))) == [(3,)]
+    done.db.conn.execute("UPDATE comparisons SET retired = 1 WHERE id = ?", [second])
+    done.db.conn.execute("UPDATE comparisons SET retired = 0 WHERE id = ?", [second])
+    assert queued() == [*others, first, second]
+    # Presentation 9 is a repeat: it has no place in the queue, and the last position is noted when it is released.
+    put(done.db, "leases", lease, (31, 9, 4, ANN, "repeat", 0.5, at(72), at(73)))
+    done.db.conn.execute("UPDATE leases SET ended_at = ?, outcome = 'expired' WHERE id = 31", [at(73)])
+    last = done.rows("SELECT seq FROM sqlite_sequence WHERE name = 'queue'")[0][0]
+    assert done.rows("SELECT * FROM released_presentations") == [(9, last, at(73))]
+    with pytest.raises(sqlite3.IntegrityError, match="leases are append-only"):
+        done.db.conn.execute("UPDATE leases SET selection = 'gold'")
+    with pytest.raises(sqlite3.IntegrityError, match="batches are append-only"):
+        done.db.conn.execute("UPDATE batches SET requested = 1")
+    for value in ("oldest", "policy"):
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint failed"):
+            put(done.db, "leases", lease, (40, 9, 4, ANN, value, 0.5, at(72), at(73)))
+
+
 # ---- a whole data folder of version 0.1.0, opened by this one
 
 
@@ -724,7 +871,7 @@ def test_what_was_said_in_a_shipped_store_can_be_taken_back_and_corrected(shippe
 def test_a_shipped_store_takes_new_comparisons_after_the_old_ones(shipped):
     store, _ = shipped
     new = comparisons.add(store, 1, [1, 3], purpose="collect")
-    assert store.value("SELECT comparison_id FROM line ORDER BY ticket DESC LIMIT 1") == new
+    assert store.value("SELECT comparison_id FROM queue ORDER BY position DESC LIMIT 1") == new
     assert json.loads(store.value("SELECT slots FROM presentations WHERE id = 1")) == [2, 1]
 
 

@@ -226,7 +226,7 @@ def test_what_others_use_outlives_an_undo(world, bring):
     assert [name for name, _ in votes(store)] == ["Bob"]
     assert {prompt.id for prompt in prompts.of_split(store)} >= {known, collected, store.value("SELECT max(id) FROM prompts")}
     # Bob's comparison has the vote that it needs, and is not asked for again.
-    assert store.value("SELECT count(*) FROM line") == 2 and world.next(world.ann) == shared
+    assert store.value("SELECT count(*) FROM queue") == 2 and world.next(world.ann) == shared
 
 
 def test_prompts_come_back_with_a_second_import_and_go_with_it(store, bring):

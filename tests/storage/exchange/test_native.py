@@ -1,15 +1,20 @@
 """The whole store out and in again: the same rows, in every table, or nothing."""
 
 import json
+import sqlite3
+import tarfile
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlite_utils
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.content import prompts
 from storage.core.database import Database, StoreError
+from storage.core.migrations import NAMES, migrations
 from storage.core.records import Details, IdealAnswer, ProjectSettings
 from storage.exchange import imports, native
 from storage.judging import exclusions, gold, judgments, queue
@@ -17,9 +22,11 @@ from storage.people import accounts
 from storage.project import runs
 from storage.project.settings import change
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
 
 def rows_of(store):
-    """Every row of every table that an export holds, with the sequence behind the tickets."""
+    """Every row of every table that an export holds, with the sequence behind the positions of the queue."""
     tables = [r[0] for r in store.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
     kept = set(tables) - {"accounts", "sessions", "sign_in_failures", "_sqlite_migrations"}
     return {table: sorted((tuple(row) for row in store.rows(f'SELECT * FROM "{table}"')), key=repr) for table in kept}
@@ -68,7 +75,7 @@ def test_the_same_rows_in_every_table(full, other, tmp_path):
     assert rows_of(other) == rows_of(full)
     assert schema_of(other) == schema == schema_of(full)
     found = {table for table, rows in rows_of(other).items() if rows}
-    assert {"judgments", "leases", "line", "line_places", "sqlite_sequence", "exclusions", "aspect_ratings", "ideal_answers"} <= found
+    assert {"judgments", "leases", "queue", "queue_cursors", "sqlite_sequence", "exclusions", "aspect_ratings", "ideal_answers"} <= found
 
 
 def test_the_copy_goes_on_as_the_first_would(full, other, tmp_path):
@@ -76,8 +83,8 @@ def test_the_copy_goes_on_as_the_first_would(full, other, tmp_path):
     native.read(other, tmp_path / "out")
     for store in (full, other):
         imports.import_rows(store, [{"prompt": "Later?", "completions": ["a", "b"]}], "plain")
-    # Tickets and ids go on where they were; only the times differ.
-    assert [r[:2] for r in rows_of(other)["line"]] == [r[:2] for r in rows_of(full)["line"]]
+    # Positions and ids go on where they were; only the times differ.
+    assert [r[:2] for r in rows_of(other)["queue"]] == [r[:2] for r in rows_of(full)["queue"]]
     with pytest.raises(Exception, match="append-only"):
         other.rows("DELETE FROM judgments")
 
@@ -136,7 +143,7 @@ def cut(folder, name, first=None, last=None):
         (lambda f: cut(f, "rows.sha256", last=-1), r"rows.jsonl:\d+: it is not as it was exported"),
         (lambda f: (cut(f, "rows.jsonl", last=-1), cut(f, "rows.sha256", last=-1)), "are not those of the manifest"),
         (lambda f: changed(f, "manifest.json", '"judgments": ', '"judgments": 1'), "names other numbers of rows"),
-        (lambda f: changed(f, "manifest.json", "m006_audit", "m999_future"), "written by another version of rankloop"),
+        (lambda f: changed(f, "manifest.json", "m006_audit", "m999_future"), "written by a newer rankloop"),
         (lambda f: changed(f, "manifest.json", "rankloop-native", "x"), "not of a native export"),
         (lambda f: changed(f, "manifest.json", "{", "["), "is not JSON"),
         (lambda f: changed(f, "manifest.json", '"tables"', '"cables"'), "was changed"),
@@ -157,6 +164,16 @@ def test_an_export_that_was_changed_is_refused_whole(full, other, tmp_path, tamp
 def flag(**values):
     row = {"id": 1, "judgment_id": 99, "completion_id": None, "kind": "unsafe", "note": ""} | values
     return json.dumps({"table": "flags", "row": row})
+
+
+def repack(folder, text):
+    """Replaces the rows of an export, with hashes that fit."""
+    lines = text.encode().splitlines(keepends=True)
+    (folder / "rows.jsonl").write_bytes(b"".join(lines))
+    (folder / "rows.sha256").write_bytes(b"".join(map(native._hash, lines)))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    sums = {name: native.hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("rows.jsonl", "rows.sha256")}
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": sums}))
 
 
 @pytest.mark.parametrize(
@@ -191,12 +208,7 @@ def flag(**values):
 def test_rows_with_the_right_hash_are_still_looked_at(other, tmp_path, line, reason):
     folder = tmp_path / "out"
     native.write(other, folder)
-    content = (line + "\n").encode()
-    (folder / "rows.jsonl").write_bytes(content)
-    (folder / "rows.sha256").write_bytes(native._hash(content))
-    manifest = json.loads((folder / "manifest.json").read_text())
-    sums = {name: native.hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("rows.jsonl", "rows.sha256")}
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": sums}))
+    repack(folder, line + "\n")
     with pytest.raises(StoreError, match=reason):
         native.read(other, folder)
 
@@ -208,6 +220,82 @@ def test_nothing_is_written_over(full, tmp_path):
     with pytest.raises(StoreError, match="cannot be written"):
         native.write(full, tmp_path / "nowhere" / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+# ---- exports of older versions
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """The store of version 0.1.0, not migrated."""
+    with tarfile.open(FIXTURES / "data-0.1.tar.xz") as archive:
+        archive.extract("data/rankloop.db", tmp_path / "0.1", filter="data")
+    return tmp_path / "0.1" / "data" / "rankloop.db"
+
+
+def export_of(path, folder):
+    """The export that the version of this store's schema writes."""
+    folder.mkdir()
+    with closing(sqlite3.connect(path)) as raw:
+        return native.write_rows(raw.execute, folder, None)
+
+
+def test_an_export_of_version_0_1_becomes_what_its_store_becomes(shipped, other, tmp_path):
+    written = export_of(shipped, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["migrations"][-1] == "m007_validation" and manifest["tables"]["line"] > 0
+    seen = []
+    assert native.read(other, tmp_path / "out", progress=lambda done, total: seen.append((done, total))) == written
+    migrated = Database(shipped)
+    assert rows_of(other) == rows_of(migrated)
+    assert schema_of(other) == schema_of(migrated)
+    migrated.close()
+    assert [path.name for path in other.path.parent.iterdir() if path.name.startswith(".native")] == []
+    assert other.value("SELECT count(*) FROM active_judgments") > 0
+
+
+@pytest.mark.parametrize("count", range(1, len(NAMES)))
+def test_an_export_of_every_earlier_schema_is_read(other, tmp_path, count):
+    with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as raw:
+        migrations.apply(sqlite_utils.Database(raw), stop_before=NAMES[count:])
+        raw.execute(
+            "INSERT INTO prompts (messages, kind, split, source, digest, created_at) VALUES ('[]', 'k', 'train', 's', 'd', '2026-10-01')"
+        )
+        raw.execute("INSERT INTO comparisons (prompt_id, purpose, created_at) VALUES (1, 'collect', '2026-10-01T08:00:00')")
+    export_of(tmp_path / "old.db", tmp_path / "out")
+    native.read(other, tmp_path / "out")
+    assert [tuple(row) for row in other.rows("SELECT comparison_id, priority FROM queue")] == [(1, 0)]
+
+
+def test_an_older_export_is_looked_at_before_it_is_migrated(shipped, other, tmp_path):
+    """Against the columns of its own time: a name of today is refused there, and nothing of it stays."""
+    with closing(sqlite3.connect(shipped)) as raw:
+        raw.execute("DROP TRIGGER prompts_are_not_changed")
+        raw.execute("UPDATE prompts SET created_at = 'soon' WHERE id = 1")
+        raw.commit()
+    export_of(shipped, tmp_path / "out")
+    before = rows_of(other)
+    with pytest.raises(StoreError, match="prompts: created_at must be a time, not 'soon'"):
+        native.read(other, tmp_path / "out")
+    assert rows_of(other) == before
+    assert sorted(path.name for path in other.path.parent.iterdir()) == ["rankloop.db", "rankloop.db-shm", "rankloop.db-wal"]
+
+
+def test_an_older_export_with_todays_columns_is_refused(shipped, other, tmp_path):
+    export_of(shipped, tmp_path / "out")
+    rows = (tmp_path / "out" / "rows.jsonl").read_text(encoding="utf-8").replace('{"table":"line"', '{"table":"queue"')
+    repack(tmp_path / "out", rows)
+    with pytest.raises(StoreError, match="there is no table 'queue'"):
+        native.read(other, tmp_path / "out")
+
+
+@pytest.mark.parametrize("names", [[], ["m002_people"], ["m001_loop", "m001_loop"], ["m001_loop", "m003_project"], [*NAMES, "m999"], [1]])
+def test_an_export_whose_migrations_are_none_of_ours_is_refused(full, other, tmp_path, names):
+    native.write(full, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest | {"migrations": names}))
+    with pytest.raises(StoreError, match="written by a newer rankloop"):
+        native.read(other, tmp_path / "out")
 
 
 ACTS = st.lists(st.sampled_from(["rank", "skip", "undo", "other", "rule", "comparison", "import", "undo import"]), max_size=14)

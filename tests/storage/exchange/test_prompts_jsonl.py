@@ -72,7 +72,7 @@ def test_bad_rows_are_told_by_line_and_good_ones_kept(tmp_path, store):
         (7, "split must be train or heldout, not 'test'"),
         (8, "not UTF-8 text"),
         (10, "prompt must be text; use messages for a conversation"),
-        (13, "needs either prompt or messages"),
+        (13, "messages must be a list with at least one message"),
         (14, "kind must be a word"),
         (15, "split must be train or heldout, not ['train']"),
         (16, "the text has half a surrogate pair, which UTF-8 cannot hold"),

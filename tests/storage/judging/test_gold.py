@@ -1,4 +1,4 @@
-"""Known answers: what they must be, that they leave the line, and who judged them rightly."""
+"""Known answers: what they must be, that they leave the queue, and who judged them rightly."""
 
 import random
 from dataclasses import replace
@@ -11,7 +11,7 @@ from storage.project import settings
 
 
 def waiting(store):
-    return [row["comparison_id"] for row in store.rows("SELECT comparison_id FROM line ORDER BY ticket")]
+    return [row["comparison_id"] for row in store.rows("SELECT comparison_id FROM queue ORDER BY position")]
 
 
 def show_gold(world, annotator):

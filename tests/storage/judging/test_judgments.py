@@ -292,7 +292,7 @@ def act_out(world, act, who, excluded):
     elif act == "lapse":
         lapse(world.store)
     elif act == "correct":
-        last = world.store.value("SELECT max(id) FROM standing_judgments WHERE annotator_id = ? AND verdict = 'rank'", [who.id])
+        last = world.store.value("SELECT max(id) FROM active_judgments WHERE annotator_id = ? AND verdict = 'rank'", [who.id])
         if last is not None:
             tiers = judgments.get(world.store, last).tiers
             judgments.correct(world.store, last, who.id, verdict="rank", tiers=tiers[::-1])
@@ -365,7 +365,7 @@ def test_any_sequence_of_acts_keeps_count_and_history(new_world, acts, overlap):
             expected = worked_out(world.store)
             assert kept(world.store) == expected
             ranks_and_leases = {key: ranks + leased for key, (ranks, _, leased) in expected["counts"].items()}
-            in_line = {row[0] for row in world.store.rows("SELECT comparison_id FROM line")}
+            in_line = {row[0] for row in world.store.rows("SELECT comparison_id FROM queue")}
             assert in_line == {key for key, taken in ranks_and_leases.items() if taken < overlap}
             assert "lift" in dict(acts) or all(taken <= overlap for taken in ranks_and_leases.values())
         world.store.close()

@@ -1,4 +1,4 @@
-"""Who judges what: the line, leases, shares of gold and repeats. Times are set by hand, not waited for."""
+"""Who judges what: the queue, leases, shares of gold and repeats. Times are set by hand, not waited for."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -89,15 +89,15 @@ def test_never_more_than_asked_even_from_many_threads(world):
     assert sorted(item for mine in done for item in mine) == [n for n in range(1, 6) for _ in range(3)]
 
 
-def test_a_lapsed_lease_gives_the_comparison_to_somebody_else(world):
+def test_an_expired_lease_gives_the_comparison_to_somebody_else(world):
     one, two = world.comparisons(2)
     assert world.next(world.ann) == one
     lapse(world.store)
-    # What lapsed went to the end of the line.
+    # An expired lease puts its comparison at the end of the queue.
     assert (world.next(world.bob), world.next(cy(world))) == (two, one)
     assert world.next(world.ann) is None
     outcomes = world.store.rows("SELECT annotator_id, outcome FROM leases ORDER BY id")
-    assert [tuple(row) for row in outcomes] == [(world.ann.id, "lapsed"), (world.bob.id, None), (cy(world).id, None)]
+    assert [tuple(row) for row in outcomes] == [(world.ann.id, "expired"), (world.bob.id, None), (cy(world).id, None)]
 
 
 def test_who_let_it_lapse_may_meet_it_again(world):
@@ -109,7 +109,7 @@ def test_who_let_it_lapse_may_meet_it_again(world):
     assert world.next(world.ann) == one
 
 
-def test_renewing_keeps_it_and_comes_too_late_when_it_lapsed(world):
+def test_renewing_keeps_it_and_comes_too_late_when_it_expired(world):
     world.comparison()
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     before = queue.lease_of(world.store, shown.id).expires_at
@@ -220,7 +220,7 @@ def test_an_undone_comparison_comes_back_first_in_the_same_order(world):
     queue.next_presentation(world.store, world.ann.id)
     judgments.undo(world.store, world.ann.id)
     assert queue.next_presentation(world.store, world.ann.id)[1] == shown
-    assert queue.lease_of(world.store, shown.id).policy == "undo"
+    assert queue.lease_of(world.store, shown.id).selection == "undo"
 
 
 def test_two_undos_come_back_last_undone_first_and_then_the_open_page(world):
@@ -270,8 +270,8 @@ def test_least_waiting_is_what_the_busiest_annotator_has_left(world):
     # Ann judged one and skipped one; Bob holds one.
     assert queue.least_waiting(world.store, at_most=10) == 2
     assert queue.least_waiting(world.store, at_most=1) == 1
-    # Nobody has asked for an hour: the line itself.
-    world.store.connection.conn.execute("UPDATE line_places SET asked_at = '2000-01-01'")
+    # Nobody has asked for an hour: the queue itself.
+    world.store.connection.conn.execute("UPDATE queue_cursors SET requested_at = '2000-01-01'")
     assert queue.least_waiting(world.store, at_most=10) == 3
 
 
@@ -283,11 +283,11 @@ def test_gold_comes_by_its_share_once_each_with_its_probability(world):
     ask_for(world, gold_share=0.5)
     comparison, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.49))
     lease = queue.lease_of(world.store, shown.id)
-    assert (comparison.id, shown.purpose, lease.policy, lease.propensity) == (marked, "gold", "gold", 0.5)
+    assert (comparison.id, shown.purpose, lease.selection, lease.propensity) == (marked, "gold", "gold", 0.5)
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=((1,), (2,)))
     assert (saved.purpose, saved.counts) == ("gold", False)
     assert judgments.active(world.store) == []
-    # It was the only one: the share falls to the line, which is then certain.
+    # It was the only one: the share falls to the queue, which is then certain.
     _, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.49))
     assert (shown.purpose, queue.lease_of(world.store, shown.id).propensity) == ("vote", 1.0)
 
@@ -311,7 +311,7 @@ def test_a_repeat_is_an_own_vote_from_a_while_ago_with_sides_swapped(world):
     comparison, shown = queue.next_presentation(world.store, world.ann.id, FixedDraw(0.24))
     lease = queue.lease_of(world.store, shown.id)
     first = presentations.get(world.store, 1)
-    assert (comparison.id, shown.purpose, lease.policy, lease.propensity) == (first.comparison_id, "repeat", "repeat", 0.25)
+    assert (comparison.id, shown.purpose, lease.selection, lease.propensity) == (first.comparison_id, "repeat", "repeat", 0.25)
     assert shown.order == first.order[::-1]
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
     assert (saved.purpose, saved.counts, len(judgments.active(world.store))) == ("repeat", False, 11)

@@ -70,8 +70,8 @@ def test_what_a_lead_does(world):
     gold.set_answer(store, 2, ((3,), (4,)), by=bob, note="checked")
     settings.change(store, ProjectSettings(overlap=2), by=bob)
     guidelines.publish(store, "Be kind.", by=bob)
-    batch = batches.ask(store, [world.policy.id], answers=2, sampling=Sampling(), count=7, by=bob)
-    batches.made(store, batch.id, 3)
+    batch = batches.request(store, [world.policy.id], completions=2, sampling=Sampling(), count=7, by=bob)
+    batches.add_generated(store, batch.id, 3)
     batches.cancel(store, batch.id, by=world.ann.id)
     acts = {(who, act, subject, number): detail for who, act, subject, number, detail in told(store)}
     assert '"overlap":2' in acts.pop(("Bob", "changed settings", "settings", "1"))
@@ -182,6 +182,6 @@ def test_the_view_for_other_programs_says_the_same(world):
 
 
 def test_a_page_of_judgments_is_read_by_their_ids_and_not_sorted(store):
-    plan = store.rows("EXPLAIN QUERY PLAN SELECT at FROM acts_of_judging WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", ["9999", 100])
+    plan = store.rows("EXPLAIN QUERY PLAN SELECT at FROM judging_acts WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", ["9999", 100])
     steps = [row["detail"] for row in plan]
     assert not [step for step in steps if "TEMP B-TREE" in step], steps

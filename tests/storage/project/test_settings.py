@@ -19,7 +19,7 @@ def wanted(store):
 
 
 def waiting(store):
-    return [row["comparison_id"] for row in store.rows("SELECT comparison_id FROM line ORDER BY ticket")]
+    return [row["comparison_id"] for row in store.rows("SELECT comparison_id FROM queue ORDER BY position")]
 
 
 def overlap(world, number):
@@ -130,9 +130,9 @@ def test_less_overlap_lets_those_finish_who_hold_a_lease(world):
 def test_another_change_leaves_the_line_as_it_is(world):
     world.comparisons(3)
     world.skip(world.ann)
-    before = [tuple(row) for row in world.store.rows("SELECT * FROM line")]
+    before = [tuple(row) for row in world.store.rows("SELECT * FROM queue")]
     settings.change(world.store, replace(settings.current(world.store), gold_share=0.5, strength=False), by=None)
-    assert [tuple(row) for row in world.store.rows("SELECT * FROM line")] == before
+    assert [tuple(row) for row in world.store.rows("SELECT * FROM queue")] == before
 
 
 def test_gold_retired_and_imported_comparisons_keep_what_they_want(world):

@@ -24,7 +24,7 @@ KINDS = ("explain", "short_story", "code")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_model, silent):
     """A program with a finished round: two people judged by one taste, and Bob turned his last judgment round."""
-    program = Program(tmp_path_factory.mktemp("trust") / "data", tiny_model, *silent.options, environment=silent.as_proxy)
+    program = Program(tmp_path_factory.mktemp("validation") / "data", tiny_model, *silent.options, environment=silent.as_proxy)
     fill(program)
     yield program.start()
     program.end()
@@ -70,19 +70,19 @@ def test_the_card_says_what_was_found_and_leads_to_the_judged_comparison(finishe
     TrainingPage(page)
     said = runs.get(finished.store, "round-1").validation
 
-    card = page.get_by_test_id("trust")
+    card = page.get_by_test_id("validation")
     expect(card).to_contain_text(f"{100 * said['accuracy']['value']:.0f}%")
     expect(card).to_contain_text("180 pairs of 60 training prompts")
     for plot in ("learning_curve", "reliability", "score_over_kl"):
         expect(page.locator(f"#plot-{plot} .scatterlayer .points path").first).to_be_attached()
-    expect(page.get_by_test_id("trust-kinds").locator("tbody tr")).to_have_count(3)
-    expect(page.get_by_test_id("trust-kinds")).to_contain_text("short story")
-    people = page.get_by_test_id("trust-annotators").locator("tbody tr")
+    expect(page.get_by_test_id("validation-kinds").locator("tbody tr")).to_have_count(3)
+    expect(page.get_by_test_id("validation-kinds")).to_contain_text("short story")
+    people = page.get_by_test_id("validation-annotators").locator("tbody tr")
     expect(people).to_have_count(3)
     expect(people.filter(has_text="New")).to_contain_text("too few")
     expect(people.filter(has_text="Bob")).to_contain_text("Bob <i>Baker</i>")
 
-    surprises = page.get_by_test_id("trust-surprises").locator("tbody tr")
+    surprises = page.get_by_test_id("validation-surprises").locator("tbody tr")
     expect(surprises).to_have_count(10)
     first = surprises.first
     expect(first).to_contain_text(HARMFUL)
@@ -113,10 +113,10 @@ def test_before_the_features_are_read_the_card_says_when(finished, page):
     runs.create(finished.store, "round-2", config=RoundConfig().to_dict(), seed=0, versions={})
     page.goto(finished.url)
     TrainingPage(page)
-    expect(page.get_by_test_id("trust")).to_contain_text("before the policy learns")
+    expect(page.get_by_test_id("validation")).to_contain_text("before the policy learns")
     expect(page.locator("#plot-reliability")).not_to_be_visible()
     runs.set_validation(finished.store, "round-2", runs.get(finished.store, "round-1").validation)
-    expect(page.get_by_test_id("trust-surprises")).to_be_visible()
+    expect(page.get_by_test_id("validation-surprises")).to_be_visible()
     expect(page.locator("#plot-reliability")).to_be_visible()
     expect(page.get_by_test_id("run-status")).to_have_text("Waiting to start")
     runs.finish(finished.store, "round-2", "cancelled")
@@ -130,7 +130,7 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
         page.goto(f"{finished.url}?__theme={scheme}")
         page.wait_for_timeout(SETTLED_MS)
         open_tab(page, "Training")
-        expect(page.get_by_test_id("trust-surprises")).to_be_visible()
+        expect(page.get_by_test_id("validation-surprises")).to_be_visible()
         # What Gradio shows in the place of a plot that has not come yet is its own.
         expect(page.locator(".rl-plot .main-svg").first).to_be_visible()
         expect(page.locator(".rl-plot .empty")).to_have_count(0)

@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.training import charts, trust_view
+from feedback_ui.training import charts, validation_view
 from storage.core.records import Annotator, Comparison, Metric, Prompt, Run
 
 EN, KO = Translator("en"), Translator("ko")
@@ -64,7 +64,7 @@ def a_run(validation=None, status="running", **changes):
 
 
 def said(**changes):
-    return trust_view.card(EN, a_run(FOUND, **changes))
+    return validation_view.card(EN, a_run(FOUND, **changes))
 
 
 def test_the_card_says_accuracy_gain_and_calibration_in_words():
@@ -79,9 +79,9 @@ def test_the_card_says_accuracy_gain_and_calibration_in_words():
 
 
 def test_before_it_is_known_the_card_says_when_and_a_run_from_before_says_nothing():
-    assert "before the policy learns" in trust_view.card(EN, a_run())
-    assert trust_view.card(EN, a_run(status="done")) == ""
-    assert trust_view.details(EN, a_run(), {}, {}) == ""
+    assert "before the policy learns" in validation_view.card(EN, a_run())
+    assert validation_view.card(EN, a_run(status="done")) == ""
+    assert validation_view.details(EN, a_run(), {}, {}) == ""
 
 
 def test_what_cannot_be_told_from_chance_is_a_warning():
@@ -94,7 +94,7 @@ def test_few_prompts_give_no_interval_and_say_how_many_are_needed():
     html = said(accuracy={"value": 0.6, "low": None, "high": None, "pairs": 40, "prompts": 7}, curve__gain=None)
     assert "7 prompts are too few for an interval: judge comparisons of at least 10" in html and "60%" in html
     assert "fewer than 100 pairs or 10 prompts nothing is said" in html
-    one = trust_view.card(EN, a_run({"pairs": 3, "judgments": 3, "prompts": 1, "accuracy": None}))
+    one = validation_view.card(EN, a_run({"pairs": 3, "judgments": 3, "prompts": 1, "accuracy": None}))
     assert "All preference pairs are on one prompt" in one
 
 
@@ -116,7 +116,7 @@ def test_calibration_in_words(confidence, ece, words):
 
 
 def test_the_tables_escape_names_kinds_and_prompts_and_say_where_there_is_too_little():
-    html = trust_view.details(EN, a_run(FOUND), PEOPLE, JUDGED)
+    html = validation_view.details(EN, a_run(FOUND), PEOPLE, JUDGED)
     assert "<script" not in html and "<b>Ann" not in html and "<i>code" not in html
     for part in ("short story", "&lt;i&gt;code", "&lt;b&gt;Ann&lt;/b&gt;", "60% to 80%", "too few", "simulated", "&lt;script&gt;"):
         assert part in html
@@ -124,18 +124,18 @@ def test_the_tables_escape_names_kinds_and_prompts_and_say_where_there_is_too_li
 
 
 def test_each_surprise_links_to_its_comparison():
-    html = trust_view.details(EN, a_run(FOUND), PEOPLE, JUDGED)
+    html = validation_view.details(EN, a_run(FOUND), PEOPLE, JUDGED)
     assert 'href="#comparison-12" target="_blank" rel="noopener" aria-label="Open comparison 12"' in html
     assert "&lt;1%" in html and "26%" in html
     # Of a comparison that is missing, everything but the prompt is still shown.
     assert 'href="#comparison-13"' in html
-    assert trust_view.compared(a_run(FOUND)) == [12, 13] and trust_view.compared(a_run()) == []
-    assert "No judgment went against" in trust_view.details(EN, a_run(FOUND, surprises=[]), PEOPLE, {})
+    assert validation_view.compared(a_run(FOUND)) == [12, 13] and validation_view.compared(a_run()) == []
+    assert "No judgment went against" in validation_view.details(EN, a_run(FOUND, surprises=[]), PEOPLE, {})
 
 
 def test_korean_says_the_same_figures():
     run = a_run(FOUND)
-    html = trust_view.card(KO, run) + trust_view.details(KO, run, PEOPLE, JUDGED)
+    html = validation_view.card(KO, run) + validation_view.details(KO, run, PEOPLE, JUDGED)
     for part in ("68%", "63%~74%", "약 2.1%p", "선호 쌍 412개", "평가자별", "비교 12 열기"):
         assert part in html
     assert "Accuracy" not in html and "prompts" not in html

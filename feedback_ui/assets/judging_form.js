@@ -1,4 +1,4 @@
-// The judging sheet: one comparison, what may be said about it, and the bar of buttons. It gathers an act and hands it
+// The judging form: one comparison, what may be said about it, and the bar of buttons. It gathers an act and hands it
 // to `submit`; it knows nothing of how acts are sent. Compare and History have one each.
 
 // The second half of a double click or a bouncing key must not judge the comparison that has just appeared.
@@ -12,7 +12,7 @@ function saysOf(act, count) {
   return t(`compare.says.${act.choice}${act.strength ? `_${act.strength}` : ""}`);
 }
 
-function makeSheet(root, { submit, changed, correcting = false, undo = () => {}, guided = () => false }) {
+function makeJudgingForm(root, { submit, changed, correcting = false, undo = () => {}, guided = () => false }) {
   const find = (selector) => root.querySelector(selector);
   const byTest = (name) => find(`[data-testid="${name}"]`);
   const actions = find(".rl-actions");
@@ -33,7 +33,7 @@ function makeSheet(root, { submit, changed, correcting = false, undo = () => {},
 
   // ---- the bar
 
-  const QUIET = "rl-button rl-minor";
+  const QUIET = "rl-button rl-secondary";
 
   function choiceButton({ choice, strength = null }, text, key, testid, kind = "", label = null) {
     return makeButton(text, {
@@ -45,11 +45,11 @@ function makeSheet(root, { submit, changed, correcting = false, undo = () => {},
   function scaleButtons() {
     return SCALE.map(({ choice, strength }, i) => {
       const key = String(i + 1);
-      if (choice === "tie") return choiceButton({ choice }, t("compare.tie"), key, "choose-tie", "rl-step rl-step-tie");
+      if (choice === "tie") return choiceButton({ choice }, t("compare.tie"), key, "choose-tie", "rl-strength rl-strength-tie");
       // "Better" is what is said without a strength, so it goes by the plain name.
       const testid = strength === "better" ? `choose-${choice}` : `choose-${choice}-${strength}`;
       return choiceButton(
-        { choice, strength }, t(`compare.strength.${strength}`), key, testid, `rl-step rl-step-${choice}`, t(`compare.says.${choice}_${strength}`),
+        { choice, strength }, t(`compare.strength.${strength}`), key, testid, `rl-strength rl-strength-${choice}`, t(`compare.says.${choice}_${strength}`),
       );
     });
   }
@@ -62,7 +62,7 @@ function makeSheet(root, { submit, changed, correcting = false, undo = () => {},
 
   function saveButton() {
     const text = correcting ? t("compare.save_correction") : t("compare.save");
-    return makeButton(text, { key: mode === "rank" ? "Enter" : "Ctrl Enter", shortcut: "Control+Enter", class: "rl-button rl-main rl-save", "data-act": "save", testid: "save", disabled: true });
+    return makeButton(text, { key: mode === "rank" ? "Enter" : "Ctrl Enter", shortcut: "Control+Enter", class: "rl-button rl-primary rl-save-button", "data-act": "save", testid: "save", disabled: true });
   }
 
   function needsSave() {
@@ -76,16 +76,16 @@ function makeSheet(root, { submit, changed, correcting = false, undo = () => {},
     actions.dataset.mode = mode;
     actions.classList.toggle("rl-with-save", needsSave());
     const save = needsSave() ? [saveButton()] : [];
-    const bad = choiceButton({ choice: "both_bad" }, t(mode === "rank" ? "compare.all_bad" : "compare.both_bad"), "X", "choose-both-bad", "rl-minor");
-    if (mode === "rank") return actions.replaceChildren(make("div", { class: "rl-row" }, bad, ...commonButtons(), ...save));
+    const bad = choiceButton({ choice: "both_bad" }, t(mode === "rank" ? "compare.all_bad" : "compare.both_bad"), "X", "choose-both-bad", "rl-secondary");
+    if (mode === "rank") return actions.replaceChildren(make("div", { class: "rl-button-row" }, bad, ...commonButtons(), ...save));
     if (mode === "scale") {
-      const ends = ["a", "b"].map((choice) => make("p", { class: `rl-end rl-end-${choice}`, "aria-hidden": "true" }, t(`compare.says.${choice}`)));
-      const scale = make("div", { class: "rl-strengths" }, ends, scaleButtons());
-      return actions.replaceChildren(scale, make("div", { class: "rl-row" }, bad, ...commonButtons(), ...save));
+      const ends = ["a", "b"].map((choice) => make("p", { class: `rl-strength-end rl-strength-end-${choice}`, "aria-hidden": "true" }, t(`compare.says.${choice}`)));
+      const scale = make("div", { class: "rl-strength-scale" }, ends, scaleButtons());
+      return actions.replaceChildren(scale, make("div", { class: "rl-button-row" }, bad, ...commonButtons(), ...save));
     }
     actions.replaceChildren(
-      choiceButton({ choice: "a" }, t("compare.says.a"), "1", "choose-a", "rl-main"),
-      choiceButton({ choice: "b" }, t("compare.says.b"), "2", "choose-b", "rl-main"),
+      choiceButton({ choice: "a" }, t("compare.says.a"), "1", "choose-a", "rl-primary"),
+      choiceButton({ choice: "b" }, t("compare.says.b"), "2", "choose-b", "rl-primary"),
       choiceButton({ choice: "tie" }, t("compare.tie"), "T", "choose-tie"),
       bad, ...commonButtons(), ...save,
     );
@@ -126,7 +126,7 @@ function makeSheet(root, { submit, changed, correcting = false, undo = () => {},
         "header", { class: "rl-answer-head" },
         make("h2", { "data-grip": mode === "rank" ? slot : null }, name),
         make("span", { class: "rl-flags", "data-flags": slot }),
-        make("span", { class: "rl-place" }),
+        make("span", { class: "rl-place-buttons" }),
       ),
       text,
       make("div", { class: "rl-aspects" }),
@@ -254,13 +254,13 @@ function makeSheet(root, { submit, changed, correcting = false, undo = () => {},
 
   function closeSkip() {
     find(".rl-skip").hidden = true;
-    find(".rl-other").hidden = true;
+    find(".rl-skip-other").hidden = true;
     actions.hidden = false;
     byTest("skip-text").value = "";
   }
 
   function otherReason() {
-    find(".rl-other").hidden = false;
+    find(".rl-skip-other").hidden = false;
     byTest("skip-text").focus();
   }
 
@@ -357,7 +357,7 @@ function makeSheet(root, { submit, changed, correcting = false, undo = () => {},
     else acts[button.dataset.act]?.(button);
   });
   // What gets the focus comes out from behind the bar.
-  find(".rl-read").addEventListener("focusin", ({ target }) => target.scrollIntoView({ block: "nearest" }));
+  find(".rl-content").addEventListener("focusin", ({ target }) => target.scrollIntoView({ block: "nearest" }));
   find(".rl-skip").addEventListener("submit", (event) => {
     event.preventDefault();
     const reason = byTest("skip-text").value.trim();

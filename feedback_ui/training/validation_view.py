@@ -31,29 +31,29 @@ def compared(run: Run) -> list[int]:
 def card(words: Translator, run: Run) -> str:
     """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they are still to come."""
     body = _not_yet(words, run) if run.validation is None else _measured(words, run.validation)
-    return f'<section data-testid="trust"><h2 class="rl-heading">{words("trust.title")}</h2>{body}</section>' if body else ""
+    return f'<section data-testid="validation"><h2 class="rl-heading">{words("validation.title")}</h2>{body}</section>' if body else ""
 
 
 def _not_yet(words: Translator, run: Run) -> str:
-    return f'<p class="rl-muted">{words("trust.not_yet")}</p>' if is_active(run) else ""
+    return f'<p class="rl-muted">{words("validation.not_yet")}</p>' if is_active(run) else ""
 
 
 def _measured(words: Translator, validation: Figures) -> str:
     accuracy = validation["accuracy"]
     if accuracy is None:
-        return f'<p class="rl-notice rl-warn">{words("trust.one_prompt")}</p>'
-    rests_on = words("trust.rests_on", count=validation["pairs"], prompts=validation["prompts"])
+        return f'<p class="rl-notice rl-warn">{words("validation.one_prompt")}</p>'
+    rests_on = words("validation.rests_on", count=validation["pairs"], prompts=validation["prompts"])
     lines = {"more": more(words, validation["curve"]), "calibration": calibrated(words, validation["calibration"])}
-    definitions = "".join(f"<div><dt>{words(f'trust.{name}_title')}</dt><dd>{text(line)}</dd></div>" for name, line in lines.items())
-    return f'{_accuracy(words, accuracy)}<dl class="rl-says">{definitions}</dl>{muted(text(rests_on))}'
+    definitions = "".join(f"<div><dt>{words(f'validation.{name}_title')}</dt><dd>{text(line)}</dd></div>" for name, line in lines.items())
+    return f'{_accuracy(words, accuracy)}<dl class="rl-findings">{definitions}</dl>{muted(text(rests_on))}'
 
 
 def _accuracy(words: Translator, accuracy: Figures) -> str:
     value, low, high = (accuracy[name] for name in ("value", "low", "high"))
-    ends = "" if low is None else f' <span class="rl-muted">{text(words("trust.ends", low=_share(low), high=_share(high)))}</span>'
+    ends = "" if low is None else f' <span class="rl-muted">{text(words("validation.ends", low=_share(low), high=_share(high)))}</span>'
     tone = "rl-muted" if low is not None and low > CHANCE else "rl-warn"
     return (
-        f'<div class="rl-trusted"><span class="rl-value">{_share(value)}{ends}</span>{interval((value, low, high), (CHANCE,))}'
+        f'<div class="rl-accuracy"><span class="rl-value">{_share(value)}{ends}</span>{interval((value, low, high), (CHANCE,))}'
         f'<span class="rl-small {tone}">{text(verdict(words, accuracy))}</span></div>'
     )
 
@@ -61,9 +61,9 @@ def _accuracy(words: Translator, accuracy: Figures) -> str:
 def verdict(words: Translator, accuracy: Figures) -> str:
     """The accuracy as a sentence: whether it is better than chance."""
     if accuracy["low"] is None:
-        return words("trust.too_few_prompts", count=accuracy["prompts"], needed=FEWEST_CLUSTERS)
+        return words("validation.too_few_prompts", count=accuracy["prompts"], needed=FEWEST_CLUSTERS)
     beats_chance = accuracy["low"] > CHANCE
-    return words("trust.beats_chance" if beats_chance else "trust.may_be_chance", share=f"{100 * accuracy['value']:.0f}")
+    return words("validation.beats_chance" if beats_chance else "validation.may_be_chance", share=f"{100 * accuracy['value']:.0f}")
 
 
 def more_would_help(curve: Figures) -> bool:
@@ -76,20 +76,20 @@ def more(words: Translator, curve: Figures) -> str:
     """The gain to expect from more judgments, or why it is unknown."""
     gain = curve["gain"]
     if gain is None:
-        return words("trust.more_unknown", pairs=FEWEST_PAIRS, prompts=FEWEST_CLUSTERS)
+        return words("validation.more_unknown", pairs=FEWEST_PAIRS, prompts=FEWEST_CLUSTERS)
     if not more_would_help(curve):
-        return words("trust.more_unclear", more=curve["more"])
+        return words("validation.more_unclear", more=curve["more"])
     points = {name: f"{100 * gain[name]:.1f}" for name in ("value", "low", "high")}
-    return words("trust.more", more=curve["more"], **points)
+    return words("validation.more", more=curve["more"], **points)
 
 
 def calibrated(words: Translator, calibration: Figures) -> str:
     """Whether the predicted probabilities are calibrated."""
     ece, by_chance = f"{100 * calibration['ece']:.0f}", f"{100 * calibration['by_chance']:.0f}"
     if calibration["ece"] <= calibration["by_chance"]:
-        return words("trust.calibrated", ece=ece, by_chance=by_chance)
+        return words("validation.calibrated", ece=ece, by_chance=by_chance)
     too_sure = calibration["confidence"] > calibration["accuracy"]
-    return words("trust.too_sure" if too_sure else "trust.too_modest", ece=ece, by_chance=by_chance)
+    return words("validation.too_sure" if too_sure else "validation.too_modest", ece=ece, by_chance=by_chance)
 
 
 def _share(value: float) -> str:
@@ -113,19 +113,19 @@ def details(words: Translator, run: Run, annotators: Mapping[int, Annotator], co
 
 
 def _shares(words: Translator, name: str, rows: Sequence[tuple[str, Figures]]) -> str:
-    heads = [words(f"trust.{name}.head"), words("trust.accuracy"), words("trust.pairs")]
+    heads = [words(f"validation.{name}.head"), words("validation.accuracy"), words("validation.pairs")]
     cells = [[who, _accuracy_cell(words, row["accuracy"]), f"{row['pairs']:,}"] for who, row in rows]
-    title = words(f"trust.{name}.title")
+    title = words(f"validation.{name}.title")
     return (
-        f'<section data-testid="trust-{name}"><h3 class="rl-overline">{title}</h3>'
-        f"{table(heads, cells, caption=title, numbers=(1, 2), cards=False)}{muted(words(f'trust.{name}.note'))}</section>"
+        f'<section data-testid="validation-{name}"><h3 class="rl-subheading">{title}</h3>'
+        f"{table(heads, cells, caption=title, numbers=(1, 2), cards=False)}{muted(words(f'validation.{name}.note'))}</section>"
     )
 
 
 def _accuracy_cell(words: Translator, accuracy: Figures | None) -> str:
     if accuracy is None:
-        return f'<span class="rl-muted">{words("trust.too_few")}</span>'
-    ends = words("trust.ends", low=_share(accuracy["low"]), high=_share(accuracy["high"]))
+        return f'<span class="rl-muted">{words("validation.too_few")}</span>'
+    ends = words("validation.ends", low=_share(accuracy["low"]), high=_share(accuracy["high"]))
     spread = (accuracy["value"], accuracy["low"], accuracy["high"])
     return f'{_share(accuracy["value"])} <span class="rl-muted rl-small">{text(ends)}</span>{interval(spread, (CHANCE,))}'
 
@@ -133,22 +133,22 @@ def _accuracy_cell(words: Translator, accuracy: Figures | None) -> str:
 def _surprises(
     words: Translator, surprises: Sequence[Figures], annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]
 ) -> str:
-    title = words("trust.surprises.title")
+    title = words("validation.surprises.title")
     if not surprises:
-        body = muted(words("trust.surprises.none"))
+        body = muted(words("validation.surprises.none"))
     else:
         rows = [
             [
-                f'<span class="rl-clip">{_prompt(comparisons, row["comparison_id"])}</span>',
+                f'<span class="rl-line-clamp">{_prompt(comparisons, row["comparison_id"])}</span>',
                 _who(words, annotators, row["annotator_id"]),
                 _probability(row["probability"]),
                 _link(words, row["comparison_id"]),
             ]
             for row in surprises
         ]
-        heads = [*(words(f"trust.surprises.{name}") for name in ("prompt", "annotator", "probability")), ""]
-        body = table(heads, rows, caption=title, numbers=(2,)) + muted(words("trust.surprises.note"))
-    return f'<section data-testid="trust-surprises"><h3 class="rl-overline">{title}</h3>{body}</section>'
+        heads = [*(words(f"validation.surprises.{name}") for name in ("prompt", "annotator", "probability")), ""]
+        body = table(heads, rows, caption=title, numbers=(2,)) + muted(words("validation.surprises.note"))
+    return f'<section data-testid="validation-surprises"><h3 class="rl-subheading">{title}</h3>{body}</section>'
 
 
 def _probability(value: float) -> str:
@@ -160,10 +160,10 @@ def _prompt(comparisons: Mapping[int, Comparison], comparison_id: int) -> str:
 
 
 def _link(words: Translator, comparison_id: int) -> str:
-    about = words("trust.surprises.open_comparison", number=comparison_id)
+    about = words("validation.surprises.open_comparison", number=comparison_id)
     return (
-        f'<a class="rl-act" href="{comparison_link(comparison_id)}" target="_blank" rel="noopener" aria-label="{text(about)}">'
-        f"{text(words('trust.surprises.open'))}</a>"
+        f'<a class="rl-small-button" href="{comparison_link(comparison_id)}" target="_blank" rel="noopener" aria-label="{text(about)}">'
+        f"{text(words('validation.surprises.open'))}</a>"
     )
 
 
@@ -171,5 +171,5 @@ def _who(words: Translator, annotators: Mapping[int, Annotator], annotator_id: i
     annotator = annotators.get(annotator_id)
     if annotator is None:
         return f"#{annotator_id}"
-    mark = f' <span class="rl-mark">{words("data.simulated")}</span>' if annotator.kind == "simulated" else ""
+    mark = f' <span class="rl-tag">{words("data.simulated")}</span>' if annotator.kind == "simulated" else ""
     return f"{text(annotator.name)}{mark}"
