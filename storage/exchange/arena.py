@@ -49,6 +49,7 @@ def read(record: Record) -> Iterator[NewComparison]:
         TIERS_OF[winner],
         name_of(record.get("judge")),
         all_bad=winner in BOTH_BAD,
+        shown=(0, 1),
         created_at=timestamp(record.get("tstamp", record.get("timestamp"))),
     )
     yield pair(messages, left, right, [vote], models=(name_of(record.get("model_a")), name_of(record.get("model_b"))))

@@ -227,7 +227,7 @@ def _vote(annotation: Record, opinion: Opinion, by: Any, answers: Answers) -> Vo
         rationale=opinion.rationale,
         aspects=opinion.aspects,
         client_ms=None if seconds is None or seconds < 0 else round(seconds * 1000),
-        sides_known=answers.sides,
+        shown=(0, 1) if answers.sides else None,
     )
 
 

@@ -383,7 +383,8 @@ def _vote(
         strength,
         rationale if isinstance(rationale, str) else "",
         _ratings(fields, record),
-        sides_known=fields.sides_known,
+        # A verdict on two answers that stood side by side.
+        (0, 1) if fields.sides_known else None,
     )
 
 

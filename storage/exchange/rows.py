@@ -49,14 +49,12 @@ class Vote:
     aspects: tuple[tuple[int, str, int], ...] = ()
     """(completion, aspect, rating)."""
     shown: tuple[int, ...] | None = None
-    """Index of the completion in each slot; None if they were shown in the order of the file."""
+    """Index of the completion in each slot; None if nobody recorded it: the order of the file means nothing then."""
     ideal: str | None = None
     active_ms: int | None = None
     idle_ms: int | None = None
     client_ms: int | None = None
     server_ms: int | None = None
-    sides_known: bool = True
-    """False where the file does not say in which order the annotator saw the completions: its own order means nothing then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,7 @@ def test_a_vote_of_mt_bench_is_about_the_answers_up_to_its_turn():
 
 
 def test_sides_are_known_only_where_a_file_has_them():
-    known = {name for name, cases in ROWS.items() for vote in read(name, cases[0][0])[0][0].votes if vote.sides_known}
+    known = {name for name, cases in ROWS.items() for vote in read(name, cases[0][0])[0][0].votes if vote.shown}
     assert known == {"arena-55k", "comparia"}
 
 
