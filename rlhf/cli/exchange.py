@@ -12,7 +12,7 @@ from rlhf.cli import report
 from rlhf.cli.terminal import UsageError, Verbs, file_bar, open_store
 from rlhf.safe_output import one_line
 from storage.core.database import Database, DataFolder
-from storage.exchange import backup, detect, formats, imports, maps, native, plain
+from storage.exchange import backup, detect, encodings, files, formats, imports, maps, native, plain
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.limits import MIB, Limits
 
@@ -21,7 +21,14 @@ LIMITS = Limits()
 
 def add(verbs: Verbs) -> None:
     p = verbs.add("import", import_)
-    p.add_argument("file", type=Path, nargs="?", help="file to read, .gz too; with --format native the folder of a native export")
+    p.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        help="file to read, also packed (.gz, .bz2, .xz, .zst, .zip), or - for standard input; with --format native the folder of a "
+        "native export",
+    )
+    p.add_argument("--encoding", metavar="NAME", help="encoding of a text file that is not UTF-8, such as cp1252 or gb18030")
     p.add_argument(
         "--format",
         choices=formats.READABLE,
@@ -90,17 +97,19 @@ def import_(args: argparse.Namespace) -> int:
     def name_wrong_row(line: int, reason: str) -> None:
         tqdm.write(f"{args.file}:{line}: {one_line(reason)}", file=sys.stderr)
 
-    format, mapping = _format(args)
-    with file_bar("importing", "B") as progress:
-        import_id, counts = imports.import_file(
-            store, args.file, format, mapping=mapping, strict=args.strict, rule=args.simulated, limits=_limits(args),
-            wrong_row=name_wrong_row, progress=progress,
-        )  # fmt: skip
+    limits = _limits(args)
+    with files.regular(args.file, limits) as file:
+        format, mapping = _format(args, file, limits)
+        with file_bar("importing", "B") as progress:
+            import_id, counts = imports.import_file(
+                store, file, format, mapping=mapping, strict=args.strict, rule=args.simulated, limits=limits,
+                wrong_row=name_wrong_row, progress=progress,
+            )  # fmt: skip
     print(report.imported(import_id, counts, prompts_only=format == "prompts"))
     return 1 if counts.wrong or import_id is None else 0
 
 
-def _format(args: argparse.Namespace) -> tuple[str, FieldMap | None]:
+def _format(args: argparse.Namespace, file: Path, limits: Limits) -> tuple[str, FieldMap | None]:
     """The format of the file, and the map of its fields if `--map` names one. A format that was recognised is printed."""
     folder = args.data.absolute()
     if args.save_map and "=" not in (args.map or ""):
@@ -114,7 +123,7 @@ def _format(args: argparse.Namespace) -> tuple[str, FieldMap | None]:
         return "map", mapping
     if args.format:
         return args.format, None
-    recognised = detect.recognise_file(args.file, _limits(args))
+    recognised = detect.recognise_file(file, limits)
     # Prompts bring no votes that could be misread, and the summary names them.
     if recognised.format != "prompts":
         print(f"recognised as {recognised.format}, {recognised.evidence}; --format NAME says otherwise")
@@ -126,7 +135,8 @@ def _limits(args: argparse.Namespace) -> Limits:
         if (limit := getattr(args, name)) is not None and limit < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {limit}")
     unpacked = args.max_unpacked_mib and args.max_unpacked_mib * MIB
-    return Limits(args.max_row_mib * MIB, unpacked, args.max_text_chars, args.raw_cells)
+    encoding = args.encoding and encodings.check_encoding(args.encoding)
+    return Limits(args.max_row_mib * MIB, unpacked, args.max_text_chars, encoding, args.raw_cells)
 
 
 def import_native(args: argparse.Namespace) -> int:

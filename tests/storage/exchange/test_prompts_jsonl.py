@@ -1,6 +1,6 @@
 from storage.content import prompts
 from storage.content.prompts import NewPrompt
-from storage.exchange import files, prompts_jsonl
+from storage.exchange import encodings, files, prompts_jsonl
 from storage.exchange.rows import BadRow, check
 
 
@@ -70,7 +70,7 @@ def test_bad_rows_are_told_by_line_and_good_ones_kept(tmp_path, store):
         (5, "role must be one of system, user, assistant, not 'bot'"),
         (6, "the last message must be the user's"),
         (7, "split must be train or heldout, not 'test'"),
-        (8, "not UTF-8 text"),
+        (8, encodings.NOT_UTF8),
         (10, "prompt must be text; use messages for a conversation"),
         (13, "messages must be a list with at least one message"),
         (14, "kind must be a word"),
