@@ -26,7 +26,8 @@ from rlhf.safe_files import ModelError
 from rlhf.safe_output import escaped_output
 from rlhf.simulation.judges import JudgeError
 from storage.core import file_modes, file_watch, folder_lock, integrity
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.people import accounts
 
 HOST = "127.0.0.1"

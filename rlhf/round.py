@@ -41,7 +41,8 @@ from rlhf.runs import plan, reward_function
 from rlhf.runs.progress import Progress
 from rlhf.simulation.judges import LabelRule
 from storage.content import policies, prompts
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 from storage.core.records import PolicyVersion, Prompt, Sampling
 from storage.judging import judgments
 from storage.project import runs

@@ -17,7 +17,8 @@ from pathlib import Path
 from rlhf.runs.jobs import HEARTBEAT_S
 from rlhf.runs.progress import Cancelled, Progress
 from storage.core import file_modes
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.project import runs
 
 log = logging.getLogger("rankloop.worker")

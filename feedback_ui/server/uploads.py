@@ -23,7 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.server.bodies import BadBody
-from storage.core.database import DataFolder
+from storage.core.data_folder import DataFolder
 
 MAX_UPLOADS = 4
 """The most uploads of one account at the same time; a further one replaces the oldest."""

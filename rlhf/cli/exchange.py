@@ -11,7 +11,8 @@ from tqdm import tqdm
 from rlhf.cli import report
 from rlhf.cli.terminal import UsageError, Verbs, file_bar, open_store
 from rlhf.safe_output import one_line
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 from storage.exchange import backup, detect, encodings, files, formats, imports, maps, native, plain
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.limits import MIB, Limits

@@ -17,7 +17,8 @@ from rlhf.config import DEFAULT_PRESET, PRESETS, Option, RoundConfig, options, w
 from rlhf.runs import reward_function
 from rlhf.runs.jobs import Jobs
 from rlhf.simulation.judges import RULES, LabelRule
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 from storage.core.records import ACTIVE_STATUSES, Run, Sampling
 from storage.project import runs
 

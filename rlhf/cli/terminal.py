@@ -16,7 +16,8 @@ from rlhf.config import DEFAULT_MODEL
 from rlhf.runs.environment import engine_environment
 from storage.analytics.stats import stats
 from storage.content import prompts
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 
 
 class UsageError(Exception):

@@ -41,7 +41,8 @@ from rlhf.serving.client import PolicyClient
 from rlhf.serving.filler import ComparisonGenerator, EndpointSource, route_by_collector
 from storage.content import policies
 from storage.core import file_modes
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.core.records import Message, PolicyVersion
 
 log = logging.getLogger("rankloop.serve")

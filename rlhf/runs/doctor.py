@@ -14,7 +14,9 @@ import psutil
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
 from rlhf.safe_files import ModelError
-from storage.core.database import DataFolder, StoreError, examine
+from storage.core.data_folder import DataFolder
+from storage.core.database import StoreError
+from storage.core.examine import examine
 
 NEEDED_MEMORY_GIB = 10.0
 NEEDED_DISK_GIB = 3.0

@@ -17,7 +17,8 @@ import psutil
 from rlhf.config import RoundConfig, check
 from rlhf.data import demonstrations, pairs
 from rlhf.runs.environment import engine_environment
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.core.records import Run
 from storage.project import runs
 

@@ -9,7 +9,8 @@ import re
 import sqlite3
 from pathlib import Path, PurePosixPath
 
-from storage.core.database import Database, DataFolder, StoreError, inside, now
+from storage.core.data_folder import DataFolder, inside
+from storage.core.database import Database, StoreError, now
 from storage.core.records import PolicyKind, PolicyVersion
 
 

@@ -1,38 +1,31 @@
 """Opens the SQLite database: one connection per thread, WAL, foreign keys, migrations and transactions.
 
-The tables are defined in `migrations`; the operations on each family of tables are in the module named after it.
+The tables are defined in `migrations`; the operations on each family of tables are in the module named after it. Where the file
+lies says `data_folder`; a file is examined without opening it by `examine`; `file_watch` notices that files were deleted or replaced.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import sqlite_utils
 
-from storage.core import file_modes, file_watch, schema_check
+from storage.core import file_modes, schema_check
 from storage.core.clock import Clock
-from storage.core.file_watch import FileWatch
-from storage.core.migrations import NAMES, migrations
-
-log = logging.getLogger("rankloop.store")
+from storage.core.file_watch import OpenFiles
+from storage.core.migrations import migrations
 
 BUSY_TIMEOUT_MS = 10_000
 
 FETCH_ROWS = 256
-
-RESCUE_RETRY_S = 60.0
-"""Seconds between two attempts to copy a store whose files were deleted or replaced."""
 
 DAMAGED = "the file is damaged: stop rankloop and restore a backup (rankloop restore)"
 
@@ -51,9 +44,6 @@ UNREADABLE = (
 )  # fmt: skip
 """SQLite's error codes that are caused by the file, the disk or a lock. Other codes are errors in the statement."""
 
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
-"""A run's id is the name of its folder in `runs`: at most 64 letters, digits, blanks, `.`, `_` or `-`."""
-
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 """Values for the placeholders of a SQL statement, by position or by name."""
@@ -69,101 +59,6 @@ class StoreFilesGone(StoreError):
 
 class StoreLocked(StoreError):
     """Another process held the write lock for longer than `BUSY_TIMEOUT_MS`. Nothing was saved; an immediate retry may wait as long."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataFolder:
-    """The folder with everything that rankloop stores: the database, runs, uploads and logs."""
-
-    root: Path
-
-    @property
-    def database(self) -> Path:
-        return self.root / "rankloop.db"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
-
-    @property
-    def uploads(self) -> Path:
-        """Files uploaded through a page, until they are processed. Emptied when the server starts."""
-        return self.root / "uploads"
-
-    @property
-    def runs(self) -> Path:
-        return self.root / "runs"
-
-    def run(self, run_id: str) -> Path:
-        """The path of a run's folder, which need not exist.
-
-        Raises:
-            StoreError: the id is not a valid run id, or the folder is a link to somewhere else.
-        """
-        if not is_run_id(run_id):
-            raise StoreError(f"{run_id!r} is no run's id (letters, digits, blanks, dots, hyphens and underscores, at most 64).")
-        return inside(self.runs / run_id, self.runs)
-
-    def run_log(self, run_id: str) -> Path:
-        return self.run(run_id) / "log.txt"
-
-
-def is_run_id(value: Any) -> bool:
-    return isinstance(value, str) and RUN_ID.fullmatch(value) is not None
-
-
-def inside(path: Path, folder: Path) -> Path:
-    """Returns the path after checking that it resolves to a place inside the folder. The folder itself may be a link.
-
-    Raises:
-        StoreError: the path resolves to a place outside the folder, or cannot be resolved.
-    """
-    try:
-        resolved = path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise StoreError(f"{path.name!r} cannot be followed ({error}): take it away.") from error
-    if not resolved.is_relative_to(folder.resolve()):
-        raise StoreError(f"{path.name!r} leads out of the folder {folder.name}: put a folder there in place of the link or path.")
-    return path
-
-
-@dataclass(frozen=True, slots=True)
-class Examination:
-    """The state of a store's file, found without opening it as a `Database`."""
-
-    version: str
-    """The last migration that was applied."""
-    pending: tuple[str, ...]
-    """Migrations that will be applied at the next start."""
-    damage: str
-    """SQLite's report of damage; empty if there is none."""
-    foreign: str = ""
-    """Tables, indexes, triggers and views that differ from those of the migrations; empty if there are none."""
-    unreadable: tuple[str, ...] = ()
-    """JSON columns with values that rankloop never writes, with the number of rows."""
-
-
-def examine(path: Path) -> Examination:
-    """Examines a store without changing it: no migration is applied and no file is created.
-
-    Raises:
-        StoreError: the file is not a store, or cannot be read.
-    """
-    # Imported here because json_columns imports this module's errors.
-    from storage.core import json_columns
-
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as raw:
-            raw.execute("PRAGMA trusted_schema=OFF")
-            raw.execute("SELECT 1 FROM _sqlite_migrations")
-            applied = schema_check.applied(raw)
-            foreign = "" if schema_check.unknown(applied) else schema_check.foreign_objects(raw)
-            damage = raw.execute("PRAGMA quick_check").fetchone()[0]
-            unreadable = () if foreign or damage != "ok" else tuple(json_columns.unreadable(raw))
-    except sqlite3.Error as error:
-        raise StoreError(f"{path}: {error}: restore a backup, or name another folder with --data.") from error
-    pending = tuple(name for name in NAMES if name not in applied)
-    return Examination(applied[-1] if applied else "nothing", pending, "" if damage == "ok" else damage, foreign, unreadable)
 
 
 def foreign_schema(path: Path, objects: str) -> StoreError:
@@ -269,11 +164,7 @@ class Database:
     def _reset(self) -> None:
         self._anchor: sqlite3.Connection | None = None
         """The first connection. It stays open after its thread has ended, because closing the last connection deletes the -wal file."""
-        self._files: FileWatch | None = None
-        self._rescue_lock = threading.Lock()
-        self._rescued: Path | None = None
-        self._rescue_failed_at = float("-inf")
-        self._last_ok_at = time.time()
+        self._files: OpenFiles | None = None
 
     def _migrate(self) -> None:
         connection = self.connection
@@ -322,7 +213,7 @@ class Database:
                     unused.close()
             self._open[threading.current_thread()] = raw
             if self._anchor is None:
-                self._anchor, self._files = raw, FileWatch(self.path)
+                self._anchor, self._files = raw, OpenFiles(self.path)
         return raw
 
     def _set_up(self, raw: sqlite3.Connection, first: bool) -> None:
@@ -338,7 +229,7 @@ class Database:
         raw.execute("PRAGMA foreign_keys=ON")
         # SQLite's own lower() changes ASCII letters only.
         raw.create_function("casefold", 1, str.casefold, deterministic=True)
-        # SQLite opens the -wal and -shm files at the first read; `FileWatch` then records which files they are.
+        # SQLite opens the -wal and -shm files at the first read; `OpenFiles` then records which files they are.
         raw.execute("SELECT 1 FROM sqlite_master").fetchone()
 
     def _check_schema(self, raw: sqlite3.Connection) -> None:
@@ -424,46 +315,21 @@ class Database:
         """
         if not self.files_are_ours:
             raise self._files_gone()
-        self._last_ok_at, self._rescued = time.time(), None
+        if self._files is not None:
+            self._files.note_unchanged()
 
     @property
     def files_are_ours(self) -> bool:
         """Whether the files at the store's path are the ones that its connections have open."""
         return self._files is None or self._files.unchanged()
 
-    def _file_changes(self) -> str:
-        return "" if self._files is None else self._files.changes()
-
     def _files_gone(self) -> StoreFilesGone:
         """The error for files that were deleted or replaced, after an attempt to copy their contents."""
+        assert self._files is not None, "files that no connection has opened are not missed"
         return StoreFilesGone(
-            f"{self._file_changes()}, since rankloop opened it: nothing is saved any more. {self._rescue()} If the files were only moved, "
-            "put them back and go on."
+            f"{self._files.changes()}, since rankloop opened it: nothing is saved any more. "
+            f"{self._files.rescue(self._idle_connection)} If the files were only moved, put them back and go on."
         )
-
-    def _rescue(self) -> str:
-        """Copies the contents that the open connections still read, once, and returns instructions for the user."""
-        if not self._rescue_lock.acquire(blocking=False):
-            return "What was saved until then is being copied: leave rankloop running and try again in a minute."
-        try:
-            if self._rescued is None and time.monotonic() - self._rescue_failed_at > RESCUE_RETRY_S:
-                try:
-                    self._rescued = file_watch.rescued_since(self.path, self._last_ok_at) or file_watch.rescue(
-                        self._idle_connection(), self.path
-                    )
-                except (OSError, sqlite3.Error) as error:
-                    self._rescue_failed_at = time.monotonic()
-                    log.error("%s: %s; a copy could not be written: %s", self.path, self._file_changes(), error)
-                else:
-                    log.error("%s: %s; what was saved until then is in %s", self.path, self._file_changes(), self._rescued)
-            if self._rescued is None:
-                return "A copy could not be written: make room in the data folder and leave rankloop running, it tries again each minute."
-            return (
-                f"What was saved until then is in {self._rescued.name} in the data folder: stop rankloop, then "
-                f"`rankloop restore {self._rescued.name} --force`."
-            )
-        finally:
-            self._rescue_lock.release()
 
     def _idle_connection(self) -> sqlite3.Connection:
         """A connection without a transaction. A copy through one with a transaction would contain uncommitted changes."""

@@ -7,22 +7,31 @@ file and is not detected.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
+import threading
+import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 from storage.core import file_modes
 
+log = logging.getLogger("rankloop.store")
+
 SIDES = ("", "-wal", "-shm")
+
+RESCUE_RETRY_S = 60.0
+"""Seconds between two attempts to copy a store whose files were deleted or replaced."""
 
 Identity = tuple[int, int] | None
 """Device and inode; None if there is no file."""
 
 
-class FileWatch:
-    """The identities of a database's three files at the time when a connection had opened them."""
+class OpenFiles:
+    """A database's three files as a connection has opened them. If they are deleted or replaced, their contents are copied once."""
 
     def __init__(self, database: Path):
         self.database = database
@@ -30,6 +39,10 @@ class FileWatch:
         real = os.path.realpath(database)
         self._paths = (str(database), *(real + side for side in SIDES[1:]))
         self._opened = self._identities()
+        self._rescue_lock = threading.Lock()
+        self._rescued: Path | None = None
+        self._rescue_failed_at = float("-inf")
+        self._unchanged_at = time.time()
 
     def unchanged(self) -> bool:
         return self._identities() == self._opened
@@ -41,6 +54,36 @@ class FileWatch:
             if opened != current:
                 parts.append(f"{self.database.name}{side} {'is gone' if current is None else 'is another file now'}")
         return " and ".join(parts)
+
+    def note_unchanged(self) -> None:
+        """The files were found unchanged: an earlier copy is out of date, and only newer copies by other processes are complete."""
+        self._unchanged_at, self._rescued = time.time(), None
+
+    def rescue(self, idle_connection: Callable[[], sqlite3.Connection]) -> str:
+        """Copies the contents that the open connections still read, once, and returns instructions for the user.
+
+        Args:
+            idle_connection: returns an open connection without a transaction, or raises sqlite3.Error if there is none.
+        """
+        if not self._rescue_lock.acquire(blocking=False):
+            return "What was saved until then is being copied: leave rankloop running and try again in a minute."
+        try:
+            if self._rescued is None and time.monotonic() - self._rescue_failed_at > RESCUE_RETRY_S:
+                try:
+                    self._rescued = rescued_since(self.database, self._unchanged_at) or rescue(idle_connection(), self.database)
+                except (OSError, sqlite3.Error) as error:
+                    self._rescue_failed_at = time.monotonic()
+                    log.error("%s: %s; a copy could not be written: %s", self.database, self.changes(), error)
+                else:
+                    log.error("%s: %s; what was saved until then is in %s", self.database, self.changes(), self._rescued)
+            if self._rescued is None:
+                return "A copy could not be written: make room in the data folder and leave rankloop running, it tries again each minute."
+            return (
+                f"What was saved until then is in {self._rescued.name} in the data folder: stop rankloop, then "
+                f"`rankloop restore {self._rescued.name} --force`."
+            )
+        finally:
+            self._rescue_lock.release()
 
     def _identities(self) -> tuple[Identity, ...]:
         return tuple(map(_identity, self._paths))

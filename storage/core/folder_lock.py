@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from storage.core import file_modes
-from storage.core.database import DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import StoreError
 
 try:
     import fcntl

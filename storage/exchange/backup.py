@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from storage.core import file_modes, folder_lock, schema_check
-from storage.core.database import Database, DataFolder, StoreError, foreign_schema
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError, foreign_schema
 from storage.core.migrations import NAMES
 from storage.exchange import files
 from storage.exchange.files import Progress

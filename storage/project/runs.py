@@ -16,7 +16,8 @@ from typing import Any, get_args
 from storage.content import prompts
 from storage.core import json_columns
 from storage.core.clock import window
-from storage.core.database import Database, StoreError, is_run_id, now, to_json
+from storage.core.data_folder import is_run_id
+from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
 
 LOST = "The worker stopped without a word. Its log may say why; resume the run to go on from its last checkpoint."

@@ -26,7 +26,8 @@ import httpx2
 import psutil
 
 from storage.content import comparisons, completions, policies, prompts
-from storage.core.database import Database, DataFolder, now
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, now
 from storage.core.records import Comparison, Judgment, Message, ProjectSettings, Sampling
 from storage.judging import judgments, presentations, queue
 from storage.judging.row_tokens import RowTokens

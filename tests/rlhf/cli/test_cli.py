@@ -19,7 +19,8 @@ from rlhf.config import PRESETS, options
 from rlhf.runs import doctor, jobs
 from rlhf.runs.progress import Cancelled
 from storage.content import prompts
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 from storage.project import runs
 
 VERBS = ["serve", "import", "export", "simulate", "train", "runs", "stats", "agreement", "leaderboard", "doctor"]
@@ -256,8 +257,7 @@ def test_a_round_in_this_process(capsys, data, store, model, world):
 
 
 @pytest.mark.slow
-def test_a_round_in_a_process_of_its_own(capsys, data, store, model, world, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_a_round_in_a_process_of_its_own(capsys, data, store, model, world):
     world.fill()
     assert train(data, model, "--ppo-steps", "1") == 0
     assert runs.all_runs(store)[0].status == "done" and "policy version" in capsys.readouterr().out

@@ -14,17 +14,11 @@ import pytest
 import storage
 from storage.content import policies
 from storage.core import database
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.database import Database, StoreError
 from storage.judging import judgments, queue
 from storage.people import annotators
 
 REPOSITORY = Path(storage.__file__).parents[1]
-
-
-def test_the_folder_says_where_things_are():
-    folder = DataFolder(Path("d"))
-    assert folder.database == Path("d/rankloop.db")
-    assert folder.run_log("r1") == Path("d/runs/r1/log.txt")
 
 
 def test_what_was_written_is_there_when_opened_again(tmp_path):

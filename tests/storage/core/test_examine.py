@@ -4,7 +4,8 @@ import sqlite3
 
 import pytest
 
-from storage.core.database import Database, StoreError, examine
+from storage.core.database import Database, StoreError
+from storage.core.examine import examine
 
 
 def test_says_what_a_store_has_and_what_is_to_come(tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from storage.core import file_modes
-from storage.core.database import Database, DataFolder
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database
 from storage.exchange import backup
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX modes")

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.exchange import backup
 from storage.judging import judgments
 from storage.people import annotators
@@ -124,7 +125,7 @@ def test_files_that_were_only_moved_may_come_back(world):
 
 
 def test_a_copy_that_cannot_be_written_is_said_and_tried_again(world, monkeypatch):
-    from storage.core import database
+    from storage.core import file_watch
 
     world.comparisons(1)
     delete("-wal")(world.store.path)
@@ -132,7 +133,7 @@ def test_a_copy_that_cannot_be_written_is_said_and_tried_again(world, monkeypatc
     with pytest.raises(StoreError, match="A copy could not be written: make room in the data folder and leave rankloop running"):
         world.rank(world.ann)
     monkeypatch.undo()
-    monkeypatch.setattr(database, "RESCUE_RETRY_S", 0.0)
+    monkeypatch.setattr(file_watch, "RESCUE_RETRY_S", 0.0)
     with pytest.raises(StoreError, match="rankloop restore rankloop-rescued-"):
         world.rank(world.ann)
 

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from storage.core import folder_lock
-from storage.core.database import DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import StoreError
 from storage.exchange import backup
 
 HOLD = """
 import sys
 from pathlib import Path
 from storage.core import folder_lock
-from storage.core.database import DataFolder
+from storage.core.data_folder import DataFolder
 with folder_lock.only_one(DataFolder(Path(sys.argv[1])), "serve") as tell:
     tell("http://127.0.0.1:4711")
     print("held", flush=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from storage.content import prompts
-from storage.core.database import Database, DataFolder, StoreError
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
 from storage.exchange import backup
 from storage.judging import judgments
 

@@ -5,7 +5,9 @@ from contextlib import closing
 
 import pytest
 
-from storage.core.database import Database, DataFolder, StoreError, examine
+from storage.core.data_folder import DataFolder
+from storage.core.database import Database, StoreError
+from storage.core.examine import examine
 from storage.core.migrations import NAMES, migrations
 from storage.exchange import backup
 from storage.people import accounts
