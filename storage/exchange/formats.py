@@ -21,6 +21,7 @@ from storage.exchange import (
     plain,
     prompts_jsonl,
     sft,
+    trees,
     trl,
     ultrafeedback,
 )
@@ -112,6 +113,27 @@ FORMATS: dict[str, Format] = {
         oasst.read, oasst.write, "trees", ignored=oasst.IGNORED, keeps=("turns", "ties", "several", "models"),
         signs=(("prompt=object", "message_tree_id"), ("prompt=tree",)),
     ),
+    "oasst-messages": Format(
+        trees.read_oasst_messages, None, "", ignored=oasst.IGNORED, group="message_tree_id",
+        keeps=("turns", "ties", "several", "models"), signs=(("message_id", "message_tree_id", "text", "role"),),
+    ),
+    "open-webui": Format(
+        trees.read_webui, None, "", ignored=trees.WEBUI_IGNORED,
+        keeps=("system", "turns", "several", "models", "annotator", "time", "reason", "ratings"),
+        signs=(("data=object", "snapshot=object", "meta=object"),),
+    ),
+    "prism": Format(
+        trees.read_prism, None, "", keeps=("turns", "ties", "several", "models", "annotator", "time"),
+        ignored=("conversation_id", "conversation_history[].within_turn_id", "conversation_history[].model_provider", "opening_prompt",
+                 "conversation_turns"),
+        signs=(("conversation_history=list", "opening_prompt"), ("conversation_history=list", "conversation_id")),
+    ),
+    "prism-utterances": Format(
+        trees.read_prism, None, "", keeps=("turns", "ties", "several", "models", "annotator"), group="conversation_id",
+        ignored=tuple(f"rows[].{name}" for name in (
+            "utterance_id", "interaction_id", "conversation_id", "within_turn_id", "model_provider", "conversation_type")),
+        signs=(("utterance_id", "user_prompt", "model_response", "score"),),
+    ),
     "ultrafeedback": Format(ultrafeedback.read, ultrafeedback.write, "rankings",
         keeps=("ties", "several", "models", "ratings"), signs=(("instruction", "completions=objects"),)),
     "helpsteer2": _by_map("helpsteer2", ("prompt", "response", "helpfulness", "correctness"), group="prompt"),
@@ -152,6 +174,12 @@ FORMATS: dict[str, Format] = {
         ("prompt", "generations=texts", "ratings"),
     ),
     "stack-exchange-paired": _by_map("stack-exchange-paired", ("question", "response_j", "response_k")),
+    "kto": _by_map(
+        "kto", ("prompt", "completion", "label=flag"), ("messages=list", "label=flag"), ("messages=list", "kto_tag=flag"),
+        ("conversations=list", "kto_tag=flag"), ("conversations=list", "label=flag"), ("instruction", "output", "kto_tag=flag"),
+        ("instruction", "output", "label=flag"),
+    ),
+    "anythingllm": _by_map("anythingllm", ("prompt", "response", "rating", "workspace"), ("prompt", "response", "feedbackScore")),
     "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=tuple(THINGS)),
     "jsonl": Format(plain.read, plain.write_jsonl, "judgments", "json", ignored=plain.DERIVED, keeps=tuple(THINGS)),
     "csv": Format(plain.read, plain.write_csv, "judgments", "csv", ignored=plain.DERIVED, keeps=tuple(THINGS)),

@@ -26,12 +26,19 @@ from storage.exchange.rows import (
     timestamp,
 )
 
+SINGLE = "single judgments (good or bad)"
+"""Judgments of one answer without another to compare it with."""
+
 Answer = str | list[Message] | list[str]
 """One answer: a text, messages, or a text for each turn of the assistant."""
 
 
 def read(fields: FieldMap, record: Record) -> Iterator[Found]:
     """One comparison with its votes, and what of the row is left behind."""
+    if fields.label:
+        # A comparison has two answers at least.
+        yield Left(SINGLE)
+        return
     answers = _answers(fields, record)
     messages, texts = _prompt_and_texts(fields, record, answers)
     left: list[Found] = []

@@ -232,6 +232,114 @@ def test_rows_that_say_something_else_are_wrong(name, change, reason):
         read(name, ROWS[name][0][0] | change)
 
 
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ({"prompt": "Name a fruit", "completion": "Pear", "label": True}, "kto"),
+        ({"messages": [*Q, assistant("Pear")], "label": False}, "kto"),
+        ({"instruction": "Name a fruit", "output": "Pear", "kto_tag": True}, "kto"),
+        ({"prompt": "Name a fruit", "response": "Pear", "rating": "GOOD", "workspace": "w"}, "anythingllm"),
+    ],
+)
+def test_single_judgments_are_named_as_not_kept(store, record, name):
+    assert detect.recognise([record], "file").format == name
+    import_id, report = imports.import_rows(store, [record, record], name)
+    assert import_id is None and report.left["single judgments (good or bad)"] == 2
+
+
+# ---- trees of messages
+
+
+def webui(rating, siblings, *, deeper=False):
+    messages = {
+        "u": {"id": "u", "parentId": None, "role": "user", "content": "Name a fruit"},
+        "a": {"id": "a", "parentId": "u", "role": "assistant", "content": "Pear", "model": "m"},
+        "b": {"id": "b", "parentId": "u", "role": "assistant", "content": "Plum", "model": "n"},
+        "c": {"id": "c", "parentId": "u", "role": "assistant", "content": "Fig", "model": "o"},
+    }
+    chat = {"history": {"messages": messages, "currentId": "b"}}
+    return {
+        "id": "f", "user_id": "ann", "type": "rating", "created_at": 1735689600, "meta": {"message_id": "b", "chat_id": "x"},
+        "data": {"rating": rating, "sibling_model_ids": siblings, "reason": "helpful", "comment": "Short.", "details": {"rating": 8}},
+        "snapshot": {"chat": {"chat": chat}} if deeper else {"chat": chat},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("rating", "tiers"), [(1, ((1,), (0,))), (-1, ((0,), (1,)))])
+def test_open_webui_rates_an_answer_against_its_siblings(rating, tiers):
+    record = webui(rating, ["m"], deeper=rating == 1)
+    assert detect.recognise([record], "file").format == "open-webui"
+    (item,), _ = read("open-webui", record)
+    (vote,) = item.votes
+    assert (list(item.messages), item.completions, item.models, vote.tiers) == (Q, FRUIT, ("m", "n"), tiers)
+    assert (vote.annotator, vote.rationale, vote.aspects) == ("ann", "helpful: Short.", ((1, "rating", 8),))
+    assert vote.created_at == "2025-01-01T00:00:00.000+00:00"
+
+
+def test_open_webui_rating_of_an_answer_alone_is_named_as_not_kept():
+    items, left = read("open-webui", webui(1, None))
+    assert items == [] and left["single judgments (good or bad)"] == 1
+
+
+def test_open_assistant_messages_are_trees_again():
+    def row(id, parent, role, text, rank=None, tree="t"):
+        return {
+            "message_id": id,
+            "parent_id": parent,
+            "role": role,
+            "text": text,
+            "rank": rank,
+            "message_tree_id": tree,
+            "synthetic": False,
+        }
+
+    records = [
+        row("1", None, "prompter", "Name a fruit"), row("2", "1", "assistant", "Pear", 1.0), row("3", "1", "assistant", "Plum", 0.0),
+        row("4", "3", "prompter", "Why?"), row("5", "4", "assistant", "It is."), row("6", None, "prompter", "Hi", tree="u"),
+    ]  # fmt: skip
+    assert detect.recognise(records, "file").format == "oasst-messages"
+    (item,), left = read("oasst-messages", *records)
+    assert (list(item.messages), item.completions, item.votes[0].tiers, item.models) == (Q, FRUIT, B, ("human", "human"))
+    assert left == {"replies without a rank": 1}
+    with pytest.raises(rows.BadRow, match="the message 'x' is not there"):
+        read("oasst-messages", row("2", "x", "assistant", "Pear", 1), row("3", "x", "assistant", "Plum", 0))
+    circle = [row("1", "1", "prompter", "Hi"), row("2", "1", "assistant", "Pear", 1), row("3", "1", "assistant", "Plum", 0)]
+    with pytest.raises(rows.BadRow, match="more than 200 turns"):
+        read("oasst-messages", *circle)
+
+
+def test_prism_ranks_each_turn_and_goes_on_with_the_chosen_answer():
+    def answer(turn, text, model, score, chosen=False):
+        return {"turn": turn, "role": "model", "content": text, "model_name": model, "score": score, "if_chosen": chosen}
+
+    history = [
+        {"turn": 0, "role": "user", "content": "Name a fruit"}, answer(0, "Pear", "m", 20), answer(0, "Plum", "n", 90, True),
+        {"turn": 1, "role": "user", "content": "And a tree?"}, answer(1, "Oak", "n", 50, True), answer(1, "Fern", "n", 50),
+    ]  # fmt: skip
+    record = {
+        "conversation_id": "c",
+        "user_id": "u",
+        "opening_prompt": "Name a fruit",
+        "conversation_history": history,
+        "open_feedback": "x",
+    }
+    assert detect.recognise([record], "file").format == "prism"
+    (first, second), left = read("prism", record)
+    assert (list(first.messages), first.completions, first.votes[0].tiers, first.models) == (Q, FRUIT, B, ("m", "n"))
+    assert list(second.messages) == [*Q, assistant("Plum"), user("And a tree?")] and second.votes[0].tiers == TIE
+    assert left == {"open_feedback": 1}
+    utterances = [
+        {"utterance_id": str(n), "conversation_id": "c", "user_id": "u", "turn": one["turn"], "model_response": one["content"],
+         "user_prompt": ["Name a fruit", "And a tree?"][one["turn"]], "model_name": one["model_name"], "score": one["score"],
+         "if_chosen": one["if_chosen"]}
+        for n, one in enumerate(history) if one["role"] == "model"
+    ]  # fmt: skip
+    assert detect.recognise(utterances, "file").format == "prism-utterances"
+    assert [(item.messages, item.completions, item.votes) for item in read("prism-utterances", *utterances)[0]] == [
+        (item.messages, item.completions, item.votes) for item in (first, second)
+    ]
+
+
 # ---- recognising
 
 
