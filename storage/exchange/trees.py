@@ -176,6 +176,7 @@ def _siblings(messages: Mapping[str, Said], parent: str, keys: Sequence[str], ra
 
 def read_prism(record: Record) -> Iterator[Found]:
     """One comparison for each turn of a conversation: the models' answers by their scores; the chosen one goes on."""
+    history: Any
     if "rows" in record:
         history = [said for row in record["rows"] for said in _as_said(row)]
         user, at = record["rows"][0].get("user_id"), None

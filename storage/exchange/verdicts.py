@@ -74,6 +74,8 @@ def of(text: str, names: Sequence[str]) -> Verdict | None:
         said, together = " ".join(candidate), "".join(candidate)
         if plain.count(together) == 1:
             return Verdict(plain.index(together), strength)
+        if len(names) == 2 and (pair := next((pair for pair in _SIDES if said in pair), None)):
+            return Verdict(pair.index(said), strength)
         if said in _BOTH_BAD:
             return Verdict("both_bad")
         if said in _TIES:

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,53 @@ def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, said):
 
 
 # Real files.
+
+
+ARENA = """id,model_a,model_b,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie
+1,swift-7b,heron-3b,"[""Name a fruit""]","[""Pear""]","[""Plum""]",1,0,0
+2,swift-7b,owl-2b,"[""Name a city""]","[""Riga""]","[null]",0,0,1
+"""
+
+
+def test_import_recognises_the_format_and_says_by_what(capsys, tmp_path, data):
+    file = tmp_path / "arena.csv"
+    file.write_text(ARENA)
+    status, out, err = run(capsys, "import", data, file)
+    assert (status, err, out.split("\n")) == (0, "", [
+        "recognised as arena-55k, by its fields prompt, response_a, response_b, winner_model_a, winner_model_b, in 2 of 2 rows; --format "
+        "NAME says otherwise",
+        "import 1: 2 comparisons added, 2 judgments, 2 new prompts, 0 wrong rows left out",
+        "not kept, because it only numbers or repeats: id (2)",
+    ])  # fmt: skip
+
+
+def test_import_refuses_what_it_does_not_recognise(capsys, tmp_path, data):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"question": "Name a fruit", "good": "Pear", "bad": "Plum", "note": "x"}\n')
+    status, out, err = run(capsys, "import", data, file)
+    assert status == 2 and out == "" and "cannot tell which format this is. Its fields: question, good, bad, note. Nearest: " in err
+    mapped = ["--map", "prompt=question,chosen=good,rejected=bad"]
+    status, out, err = run(capsys, "import", data, *mapped, "--strict", file)
+    assert status == 2 and "not kept would be note (1): nothing imported (--strict)" in err
+    status, out, _ = run(capsys, "import", data, *mapped, "--save-map", "ours", file)
+    assert status == 0 and "1 judgments" in out and "not kept, with the number of times: note (1)" in out and "say --map ours" in out
+    file.write_text('{"question": "Name a tree", "good": "Oak", "bad": "Fern"}\n')
+    assert run(capsys, "import", data, "--map", "ours", file)[:2] == (
+        0, "import 2: 1 comparisons added, 1 judgments, 1 new prompts, 0 wrong rows left out"
+    )  # fmt: skip
+    for words, reason in [
+        (["--map", "ours", "--format", "trl"], "not both"),
+        (["--save-map", "x"], "entries of a --map"),
+        (["--map", "x"], "no map"),
+    ]:
+        assert reason in run(capsys, "import", data, *words, file)[2]
+
+
+def test_import_reads_a_pipe(data):
+    command = [sys.executable, "-m", "launch", "import", "--data", data, "-"]
+    row = '{"prompt": "Name a fruit", "chosen": "Pear", "rejected": "Plum"}\n'
+    done = subprocess.run(command, input=row, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert (done.returncode, done.stderr) == (0, "") and "1 comparisons added, 1 judgments" in done.stdout
 
 
 def test_a_limit_is_named_with_the_option_that_raises_it(capsys, tmp_path, data):

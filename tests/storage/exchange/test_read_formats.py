@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback
+from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback, verdicts
 from storage.exchange.rows import BadRow, Left, NewComparison, Vote
 
 
@@ -698,3 +698,132 @@ def test_a_row_with_anything_in_one_place_is_good_or_bad_but_no_crash(module, re
             rows.check(item)
     except BadRow as error:
         assert str(error)
+
+
+# What buttons say
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "expected"),
+    [
+        ("Answer 1", ("answer1", "answer2"), (0, None)),
+        ("answer_2", ("answer1", "answer2"), (1, None)),
+        ("2", ("answer1", "answer2"), (1, None)),
+        ("response_a", ("response_a", "response_b"), (0, None)),
+        ("Response B is slightly better", ("response_a", "response_b"), (1, "slightly")),
+        ("B", ("left", "right"), (1, None)),
+        ("Left is much better", ("text1", "text2"), (0, "significantly")),
+        ("The first one", ("text1", "text2"), (0, None)),
+        ("Prefer A", ("x", "y"), (0, None)),
+        ("Option A", ("x", "y"), (0, None)),
+        ("Tie", ("x", "y"), ("tie", None)),
+        ("About the same", ("x", "y"), ("tie", None)),
+        ("Both are good", ("x", "y"), ("tie", None)),
+        ("Equally good", ("x", "y", "z"), ("tie", None)),
+        ("Both are bad", ("x", "y"), ("both_bad", None)),
+        ("Neither", ("x", "y"), ("both_bad", None)),
+        ("z", ("x", "y", "z"), (2, None)),
+    ],
+)
+def test_a_button_names_the_better_answer(text, names, expected):
+    assert verdicts.of(text, names) == expected
+
+
+@pytest.mark.parametrize("text", ["Safe", "Left is worse", "Good", "Yes", "Helpful", "5", "Response C is better", "A bad question", ""])
+def test_a_button_that_names_none(text):
+    assert verdicts.of(text, ("response_a", "response_b")) is None
+
+
+CHOICES = {"prompt": "Name a fruit", "answer1": "Pear", "answer2": "Plum"}
+
+
+def choice(text, name="better"):
+    return {"from_name": name, "to_name": "t", "type": "choices", "value": {"choices": [text]}}
+
+
+def rated(number, rating):
+    return {"type": "rating", "from_name": "quality", "to_name": f"answer{number}", "value": {"rating": rating}}
+
+
+@pytest.mark.parametrize(
+    ("results", "tiers", "all_bad"),
+    [
+        ([choice("Answer 2")], ((1,), (0,)), False),
+        ([choice("Tie")], ((0, 1),), False),
+        ([choice("Both are bad")], ((0, 1),), True),
+        ([choice("Answer 1"), choice("Safe", "safety")], ((0,), (1,)), False),
+        ([{"type": "pairwise", "value": {"selected": "right"}}, choice("Answer 2")], ((1,), (0,)), False),
+        ([rated(1, 4), rated(2, 3)], ((0,), (1,)), False),
+    ],
+)  # fmt: skip
+def test_labelstudio_choices_are_votes(results, tiers, all_bad):
+    item = only(labelstudio.read, {"data": CHOICES, "annotations": [{"completed_by": 3, "result": results}]})
+    assert [(vote.tiers, vote.all_bad, vote.annotator) for vote in item.votes] == [(tiers, all_bad, "labelstudio-3")]
+
+
+def test_labelstudio_says_what_it_leaves():
+    annotations = [
+        {"result": [choice("Safe", "safety")]},
+        {"result": [choice("Answer 1")], "was_cancelled": True},
+        {"result": [choice("Answer 1"), {"type": "textarea", "from_name": "why", "value": {"text": ["Sweet.", "Ripe."]}}]},
+    ]
+    found = list(labelstudio.read({"data": CHOICES, "annotations": annotations}))
+    assert [item for item in found if isinstance(item, Left)] == [
+        Left("cancelled annotations"), Left("results of safety"), Left("annotations without a verdict"),
+    ]  # fmt: skip
+    assert [vote.rationale for vote in found[-1].votes] == ["Sweet.\nRipe."]
+    refused(labelstudio.read, {"data": CHOICES, "annotations": [{"result": [choice("Answer 1"), choice("Tie", "x")]}]}, "different things")
+
+
+def test_labelstudio_ranker_orders_the_items_of_a_list():
+    items = [{"id": "p", "body": "Pear", "model": "m"}, {"id": "q", "body": "Plum"}, {"id": "r", "title": "Fig"}]
+    ranked = {"type": "ranker", "value": {"ranker": {"rank": ["r", "p", "q"]}}}
+    item = only(labelstudio.read, {"data": {"prompt": "Name a fruit", "items": items}, "annotations": [{"result": [ranked]}]})
+    assert (item.completions, item.models, item.votes[0].tiers) == (("Pear", "Plum", "Fig"), ("m", None, None), ((2,), (0,), (1,)))
+    buckets = {"type": "ranker", "value": {"ranker": {"good": ["r"], "bad": ["p", "q"]}}}
+    refused(labelstudio.read, {"data": {"prompt": "x", "items": items}, "annotations": [{"result": [buckets]}]}, "not several buckets")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"better": "Answer 2"}, {"better": {"choices": ["Answer 2"]}}, {"pw": {"selected": "right"}}, {"better": "Answer 2", "why": "Ripe."}],
+)
+def test_labelstudio_json_min(beside):
+    row = {"id": 1, **CHOICES, **beside, "annotator": 3, "annotation_id": 9, "created_at": "2025-01-01T00:00:00Z", "lead_time": 3.2}
+    item = only(labelstudio.read, row)
+    assert what(item) == ([user("Name a fruit")], ("Pear", "Plum"), [((1,), (0,))])
+    assert (item.votes[0].annotator, item.votes[0].client_ms, item.votes[0].rationale) == ("labelstudio-3", 3200, beside.get("why", ""))
+
+
+FIELDS = {"prompt": "Name a fruit", "response_a": "Pear", "response_b": "Plum"}
+
+
+@pytest.mark.parametrize(
+    ("value", "tiers"), [("response_b", ((1,), (0,))), ("A", ((0,), (1,))), ("tie", ((0, 1),)), (["response_b"], ((1,), (0,)))]
+)
+def test_argilla_labels_are_votes(value, tiers):
+    responses = {"preference": [{"value": value, "user_id": "u1"}], "safe": [{"value": "yes", "user_id": "u1"}]}
+    found = list(argilla.read({"fields": FIELDS, "responses": responses | {"other": [{"value": "x", "status": "draft"}]}}))
+    assert found[:2] == [Left("draft responses"), Left("responses to safe")]
+    assert [(vote.tiers, vote.annotator) for vote in found[-1].votes] == [(tiers, "u1")]
+
+
+def test_argilla_labels_that_name_nothing_among_others_are_wrong():
+    responses = {"preference": [{"value": "response_b", "user_id": "u1"}, {"value": "unsure", "user_id": "u2"}]}
+    refused(argilla.read, {"fields": FIELDS, "responses": responses}, "preference says 'unsure', which names no answer and no tie")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"better.responses": ["response_b", "response_a"], "better.responses.users": ["u1", "u2"],
+         "better.responses.status": ["submitted", "draft"]},
+        {"better": [{"user_id": "u1", "value": "response_b", "status": "submitted"}], "better-suggestion": "x", "external_id": "1"},
+        {"better": {"user_id": ["u1"], "value": ["response_b"], "status": ["submitted"]}},
+        {"better": [{"user_id": "u1", "value": {"rank": [1, 2], "value": ["response_b", "response_a"]}, "status": "submitted"}]},
+    ],
+    ids=["2.x", "1.x", "by column", "ranking by column"],
+)  # fmt: skip
+def test_argilla_flattened(columns):
+    item = only(argilla.read, {"id": "1", "status": "completed", **FIELDS, **columns})
+    assert what(item) == ([user("Name a fruit")], ("Pear", "Plum"), [((1,), (0,))]) and item.votes[0].annotator == "u1"
