@@ -419,7 +419,32 @@ def _csv_rows(text: TextIO, path: Path, limits: Limits, delimiter: str) -> Itera
             continue
         if not limits.raw_cells:
             fields = [cells.raw(field) for field in fields]
-        yield line, {name: field for name, field in zip(header, fields, strict=True) if field != ""}
+        try:
+            yield line, {name: _cell(name, field, limits) for name, field in zip(header, fields, strict=True) if field != ""}
+        except BadRow as error:
+            yield line, error
+
+
+def _cell(name: str, text: str, limits: Limits) -> Any:
+    """The text of a cell, or the messages that it holds as JSON.
+
+    Raises:
+        BadRow: it holds messages as Python prints them, which would become one text otherwise.
+    """
+    if _PYTHON_MESSAGES.match(text):
+        raise BadRow(f"{name} holds messages as Python prints them, not as JSON: write the file with JSON in its cells")
+    if not _JSON_MESSAGES.match(text):
+        return text
+    try:
+        value = strict_json.decode(text, limits)
+    except (ValueError, RecursionError):
+        return text
+    return text if isinstance(value, BadRow) or not all(isinstance(item, dict) and _ROLES & set(item) for item in value) else value
+
+
+_JSON_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(?:role|content|from|value)"\s*:')
+_PYTHON_MESSAGES = re.compile(r"\s*\[\s*\{\s*'(?:role|content|from|value)'\s*:")
+_ROLES = {"role", "from"}
 
 
 def _check_header(header: list[str], path: Path) -> None:

@@ -153,6 +153,15 @@ def test_csv(tmp_path):
     assert read(tmp_path, 'a,b\n1,"x"y\n3,4\n', "rows.csv") == [(2, "! not CSV: ',' expected after '\"'"), (3, {"a": "3", "b": "4"})]
 
 
+def test_csv_cells_that_hold_messages_are_messages(tmp_path):
+    messages = [{"role": "user", "content": "Hi; [x]"}]
+    cell = '"' + json.dumps(messages).replace('"', '""') + '"'
+    assert read(tmp_path, f"a,b\n{cell},[1]\n", "rows.csv") == [(2, {"a": messages, "b": "[1]"})]
+    said = "! a holds messages as Python prints them, not as JSON: write the file with JSON in its cells"
+    assert read(tmp_path, f'a,b\n"{messages}",x\n1,2\n', "rows.csv") == [(2, said), (3, {"a": "1", "b": "2"})]
+    assert read(tmp_path, 'a\n"[{""role"": 1"\n', "rows.csv") == [(2, {"a": '[{"role": 1'})]
+
+
 def test_csv_cells_may_be_large(tmp_path):
     assert len(read(tmp_path, "a\n" + "x" * 500_000 + "\n", "rows.csv")[0][1]["a"]) == 500_000
 
