@@ -128,7 +128,7 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
     [
         (b"\x00\x01\x02" * 100, "is not text"),
         (gzip.compress(b'{"prompt": "x"}\n' * 500)[:-9], "damaged gzip"),
-        ('{"prompt": "ß"}'.encode("utf-16"), "UTF-16"),
+        ('{"prompt": "ß"}'.encode("utf-16-le"), "UTF-16 without a byte order mark"),
         (b"\xff\xfe\xfd", "UTF-16"),
         (b"\xfdnothing", "not UTF-8 text"),
         (b"[" * 100_000, "nested too deeply"),

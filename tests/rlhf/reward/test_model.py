@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from learning import user
 from torch import tensor
 from torch.testing import assert_close
+from torch.utils.data import SequentialSampler
 from trl import RewardTrainer
 
 from rlhf.config import AdapterConfig, RewardConfig
@@ -20,6 +21,7 @@ from rlhf.reward import model as reward_model
 from rlhf.reward import targets
 from rlhf.reward.model import ADAPTER, RankingBatchSampler, RewardModel, TokenizedExample, fit
 from rlhf.reward.probe import Features, fit_probe
+from rlhf.runs.work import Work
 
 CONFIG = RewardConfig(adapter=AdapterConfig(rank=4, alpha=8), depth=1.0, probe_l2=0.03, epochs=4, batch_size=8, learning_rate=5e-3)
 
@@ -130,8 +132,8 @@ def test_a_score_does_not_depend_on_the_company(untrained):
 def test_more_rows_than_one_batch_come_back_in_their_order(untrained):
     rows = [untrained.row([5, 6], [10 + i % 200] * (1 + (7 * i) % 13)) for i in range(70)]
     ticks = []
-    found = untrained.score(rows, on_progress=lambda: ticks.append(1))
-    assert len(ticks) == 3
+    found = untrained.score(rows, on_progress=Work(ticks.append))
+    assert ticks == pytest.approx([32 / 70, 32 / 70, 6 / 70])
     assert_close(found[[0, 33, 69]], torch.cat([untrained.score([rows[i]]) for i in (0, 33, 69)]), atol=1e-5, rtol=0)
     assert untrained.score([]).shape == (0,)
 
@@ -410,7 +412,7 @@ def test_a_ranking_is_read_once_and_whole(backbone, tmp_path, monkeypatch):
 
 @given(st.lists(st.integers(1, 36), min_size=1, max_size=40), st.integers(1, 20))
 def test_no_ranking_is_cut_and_none_is_lost(sizes, batch_size):
-    sampler = RankingBatchSampler(range(len(sizes)), sizes, batch_size)
+    sampler = RankingBatchSampler(SequentialSampler(sizes), sizes, batch_size)
     batches = list(sampler)
     assert [i for batch in batches for i in batch] == list(range(len(sizes)))
     assert len(batches) == len(sampler) and all(batches)

@@ -310,7 +310,7 @@ def test_other_encodings_are_named_by_the_user(tmp_path):
     assert read(tmp_path, GOOD.encode("utf-16-le"), encoding="utf-16-le") == GOOD_RECORDS
     with pytest.raises(StoreError, match="looks like UTF-16 without a byte order mark: say --encoding utf-16-le"):
         read(tmp_path, GOOD.encode("utf-16-le"))
-    with pytest.raises(StoreError, match="is not gb18030 text .*name another encoding with --encoding"):
+    with pytest.raises(StoreError, match="is not GB18030 text .*name another encoding with --encoding"):
         read(tmp_path, b'{"a": "\xff\xff"}\n', encoding="gb18030")
     assert encodings.check_encoding("Latin-1") == "iso8859-1"
     for name in ("nonsense", "rot13", "zlib", "\0"):
