@@ -108,7 +108,8 @@ class _Recoded(io.RawIOBase):
                 text = self.decoder.decode(data, final=self.ended)
             except UnicodeError as error:
                 raise StoreError(
-                    f"{self.path} is not {self.encoding.upper()} text ({error}): name another encoding with --encoding. Nothing was imported."
+                    f"{self.path} is not {self.encoding.upper()} text ({error}): name another encoding with --encoding. "
+                    "Nothing was imported."
                 ) from error
             self.rest = text.encode(errors="surrogatepass")
         piece = self.rest[: len(buffer)]
