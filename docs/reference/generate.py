@@ -277,7 +277,7 @@ FORMATS_BLOCK = re.compile(r"(<!-- formats: written by generate.py -->\n).*?(<!-
 
 def formats_page() -> str:
     """The page that people wrote, with the table of the formats in it written anew."""
-    from storage.exchange.formats import FORMATS, NATIVE
+    from storage.exchange.formats import FORMATS, NATIVE, THINGS
 
     rows = []
     for name, found in FORMATS.items():
@@ -285,6 +285,17 @@ def formats_page() -> str:
         rows.append([code(name), "yes" if found.read else "", "yes" if found.write else "", found.unit, container])
     rows.append([code(NATIVE), "yes", "yes", "rows of every table", "folder"])
     listed = table(["format", "read", "written", "what a row stands for", "kind of file"], rows)
+    kept = [
+        [
+            code(name),
+            ", ".join(" ".join(map(code, sign)) for sign in found.signs),
+            *("yes" if thing in found.keeps else "" for thing in THINGS),
+        ]
+        for name, found in FORMATS.items()
+        if found.read and not found.container and (found.signs or found.keeps)
+    ]
+    read = table(["format", "recognised by", *THINGS.values()], kept)
+    listed += f"\n\nBeside the prompt and which of two answers is better, these are read (not kept: what has no `yes`):\n\n{read}"
     return FORMATS_BLOCK.sub(lambda found: f"{found[1]}\n{listed}\n\n{found[2]}", (HERE / "formats.md").read_text(encoding="utf-8"))
 
 

@@ -58,6 +58,10 @@ class Report:
     """(line, reason) of the first wrong rows."""
     reused: list[tuple[int, int]] = field(default_factory=list)
     """Id ranges (first, last) of prompts of the file that were in the store before."""
+    left: dict[str, int] = field(default_factory=dict)
+    """What the file holds that was not kept, by name: fields in how many rows, and other things how often."""
+    numbering: dict[str, int] = field(default_factory=dict)
+    """Fields that were not kept and only number the rows or repeat others, in how many rows."""
     golden: list[int] = field(default_factory=list)
     """Ids of comparisons from other sources that this import made gold."""
     outdated: int = 0
@@ -108,7 +112,7 @@ class Writer:
         self.report, self.refuse = report, refuse
         # Votes without an annotator's name are attributed to the file in the plain formats, otherwise to the format.
         file_name = source.split(".")[0].strip()[:LONGEST_NAME]
-        self.default_annotator = (file_name if format in ("plain", "jsonl", "csv", "parquet") else "") or format
+        self.default_annotator = (file_name if format in ("plain", "jsonl", "csv", "parquet", "map") else "") or format
         self.created_at = now()
         self.overlap = settings.current(store).overlap
         self.policy_ids: dict[str, int] = {}

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from storage.core import json_columns, unfinished_imports
 from storage.core.database import Database, StoreError, now
-from storage.exchange import files
-from storage.exchange.files import Container, Progress
-from storage.exchange.formats import FORMATS
+from storage.exchange import files, mapped, tracking
+from storage.exchange.field_maps import FieldMap
+from storage.exchange.files import Progress
+from storage.exchange.formats import FORMATS, Format
+from storage.exchange.groups import grouped
 from storage.exchange.import_writer import Line, Report, Writer, WrongRow
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, Item, Record, check, size_of
+from storage.exchange.rows import BadRow, Left, Record, check, size_of
+from storage.exchange.tracking import Tracked
 from storage.judging import exclusions
 from storage.project import settings
 
@@ -71,6 +75,7 @@ def import_file(
     path: Path | str,
     format: str,
     *,
+    mapping: FieldMap | None = None,
     strict: bool = False,
     rule: str | None = None,
     by: int | None = None,
@@ -81,7 +86,8 @@ def import_file(
     """Imports a file and returns the id of the import, None if no item could be imported, and its report.
 
     Args:
-        strict: import nothing if any row is wrong.
+        format: the name of the format, or `map` for rows that `mapping` describes.
+        strict: import nothing if any row is wrong, or anything in the file is not kept.
         rule: the name of the rule or model that made the votes; None if people did.
         by: the id of the annotator who imports.
         limits: the largest file, row and text to read.
@@ -91,13 +97,13 @@ def import_file(
             rows and `strict` is set. Nothing was imported.
     """
     path = Path(path)
-    _, container = _reader(format)
+    found = _reader(format, mapping)
     sha256 = files.sha256(path)
     _refuse_twice(store, format, sha256, path)
-    records = files.records(path, container, limits=limits, progress=progress)
+    records = files.records(path, found.container, limits=limits, progress=progress)
     # A file's name may contain bytes that are not valid UTF-8.
     source = path.name.encode(errors="replace").decode()
-    return _run(store, records, format, source, sha256, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
+    return _run(store, records, found, format, source, sha256, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
 
 
 def import_rows(
@@ -106,6 +112,7 @@ def import_rows(
     format: str,
     *,
     source: str = "dataset",
+    mapping: FieldMap | None = None,
     strict: bool = False,
     rule: str | None = None,
     by: int | None = None,
@@ -117,7 +124,8 @@ def import_rows(
     As `import_file`, but the same rows may be imported again. Rows are counted from 1.
     """
     records = ((number, _record(row)) for number, row in enumerate(rows, start=1))
-    return _run(store, records, format, source, None, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
+    found = _reader(format, mapping)
+    return _run(store, records, found, format, source, None, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
 
 
 def all_imports(store: Database) -> list[Import]:
@@ -213,13 +221,15 @@ def _retire_prompts(store: Database, undone: Import) -> int:
     ).rowcount
 
 
-def _reader(name: str) -> tuple[Callable[[Record], Iterable[Item]], Container | None]:
-    """The function that turns a format's records into items, and the container that the format requires."""
+def _reader(name: str, mapping: FieldMap | None) -> Format:
+    """The format of this name; one made of the mapping for `map`."""
+    if mapping is not None:
+        return Format(partial(mapped.read, mapping), None, "", ignored=mapping.ignored)
     found = FORMATS.get(name)
     if found is None or found.read is None:
         readable = ", ".join(name for name, format in FORMATS.items() if format.read)
         raise StoreError(f"{name} cannot be imported: choose one of {readable}.")
-    return found.read, found.container
+    return found
 
 
 def _refuse_twice(store: Database, format: str, sha256: str | None, path: Path | str) -> None:
@@ -244,6 +254,7 @@ def _record(row: object) -> Record | BadRow:
 def _run(
     store: Database,
     records: Iterable[tuple[int, Record | BadRow]],
+    reader: Format,
     format: str,
     source: str,
     sha256: str | None,
@@ -254,7 +265,6 @@ def _run(
     limits: Limits,
     wrong_row: WrongRow | None,
 ) -> tuple[int | None, Report]:
-    convert, _ = _reader(format)
     report = Report()
 
     def refuse(line: int, reason: str) -> None:
@@ -275,12 +285,12 @@ def _run(
         try:
             writer = Writer(store, import_id, format, source, rule, by, report, refuse)
             most_chars = limits.text_chars or settings.current(store).text_max_chars
-            for chunk in _chunks(_items(records, convert, most_chars, refuse), writer.pace):
+            for chunk in _chunks(_items(records, reader, most_chars, report, refuse), writer.pace):
                 # After the first wrong row a strict import only reads on, to report the other wrong rows.
                 if not (strict and report.wrong):
                     writer.write(chunk)
-            if strict and report.wrong:
-                raise StoreError(f"{report.wrong} wrong rows, nothing imported (--strict)")
+            if strict:
+                _refuse_incomplete(report)
             if report.good:
                 writer.publish()
                 return import_id, report
@@ -299,22 +309,45 @@ def _take_back(store: Database, import_id: int) -> None:
         log.warning("what was imported could not be taken back yet, and stays invisible: %s", error)
 
 
+def _refuse_incomplete(report: Report) -> None:
+    """Raises StoreError if a strict import would leave something behind."""
+    if report.wrong:
+        raise StoreError(f"{report.wrong} wrong rows, nothing imported (--strict)")
+    if report.left:
+        raise StoreError(f"not kept would be {left_behind(report.left)}: nothing imported (--strict)")
+
+
+def left_behind(left: Mapping[str, int]) -> str:
+    """The counts of what was not kept, as text, the most frequent first."""
+    return ", ".join(f"{name} ({number:,})" for name, number in sorted(left.items(), key=lambda one: (-one[1], one[0])))
+
+
 def _items(
-    records: Iterable[tuple[int, Record | BadRow]], convert: Callable[[Record], Iterable[Item]], most_chars: int, refuse: WrongRow
+    records: Iterable[tuple[int, Record | BadRow]], reader: Format, most_chars: int, report: Report, refuse: WrongRow
 ) -> Iterator[Line]:
-    """The valid items of each record. `refuse` is called with the line and the reason for every invalid one."""
-    for line, record in records:
+    """The valid items of each record. `refuse` is called with the line and the reason for every invalid one.
+
+    What a record holds that no item does is counted in the report.
+    """
+    assert reader.read is not None, "checked by _reader"
+    for line, record in grouped(records, reader.group):
         try:
             if isinstance(record, BadRow):
                 raise record
-            converted = list(convert(record))
+            tracked = Tracked(record)
+            converted = list(reader.read(tracked))
         except BadRow as error:
             refuse(line, str(error))
             continue
         except RecursionError:
             refuse(line, "nested too deeply")
             continue
+        for name in set(tracked.unread()):
+            tracking.count(report.numbering if name in reader.ignored else report.left, name)
         for item in converted:
+            if isinstance(item, Left):
+                tracking.count(report.left, item.what, item.count)
+                continue
             try:
                 check(item, most_chars)
             except BadRow as error:
