@@ -1,5 +1,5 @@
 # make run    set up and serve http://127.0.0.1:7860    (PORT=8000 changes the port, DATA=dir the folder)
-# make test   set up and run every test
+# make test   set up and run every test, side by side on all cores    (PYTEST='-m "not slow"' runs the fast ones alone)
 # make loop   the whole loop, headless, on simulated judgments; prints its table
 # make lock   what is installed, with the hashes of its files, written down anew in .ci/lock
 # Every package is checked against its hash there. LOCK= installs without: for a torch that is not in the lock.
@@ -52,7 +52,7 @@ endif
 	@sh .ci/browser
 
 test: test-setup weights
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
 
 lint: test-setup
 	$(BIN)/ruff check .

@@ -1,10 +1,21 @@
-"""Fixtures that every floor's tests share."""
+"""Fixtures that every floor's tests share, and how many processes run them."""
 
+import os
 import shutil
 
 import pytest
 
+# Before torch is imported: tiny models lose time to a second thread, sums in one order are the same bits every time, and
+# tests that run side by side do not take each other's cores. Programs that a test starts inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from storage.core.database import Database
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means: a process for each core that this one may use. At least two: many tests wait for another process."""
+    return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session")

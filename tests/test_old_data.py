@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 
 import launch
 from feedback_ui.shared.i18n import LANGUAGES, Translator
@@ -54,15 +53,6 @@ def today(value):
 EXPECTED = today(json.loads((FIXTURES / "data-0.1.json").read_text(encoding="utf-8")))
 RUNS = EXPECTED["names"]
 DONE = [RUNS["ppo"], RUNS["dpo"], RUNS["rloo"]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums in one order, as when the figures were written down."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -341,6 +331,7 @@ def repeatable(found):
     return found | {"result": result, "metrics": metrics}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "rel", "abs_"), [("cancelled", 1e-4, 2e-5), ("lost", 2e-2, 1e-2)])
 def test_a_run_is_resumed_to_the_figures_it_would_have_had_then(own, name, rel, abs_):
     """The cancelled one from a checkpoint, the lost one from its row alone.

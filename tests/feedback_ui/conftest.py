@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 import feedback_ui
+from feedback_ui.app import build_app
 from feedback_ui.judging.compare import CompareService
+from feedback_ui.server.auth import Auth
+from rlhf.config import PRESETS, RoundConfig
 from rlhf.serving.client import PolicyServerDown, ServerStatus
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.records import Sampling
 from storage.people import annotators
+from storage.project import runs
 
 
 class FakeServer:
@@ -114,3 +118,40 @@ def _comparison(store, prompt, version):
 @pytest.fixture
 def assets() -> Path:
     return Path(feedback_ui.__file__).parent / "assets"
+
+
+class FakeJobs:
+    """Fake jobs without processes: a test advances a run by writing rows, as a worker would."""
+
+    def __init__(self, store):
+        self.store = store
+        self.started: list[RoundConfig] = []
+        self.refusal: Exception | None = None
+
+    def refuse(self, error):
+        self.refusal = error
+
+    def start(self, config, by=None):
+        if self.refusal:
+            raise self.refusal
+        self.started.append(config)
+        return runs.create(self.store, f"r{len(self.started)}", config=config.to_dict(), seed=config.seed, versions={})
+
+    def cancel(self, run_id):
+        runs.request_cancel(self.store, run_id)
+
+    def resume(self, run_id):
+        return runs.requeue(self.store, run_id)
+
+    def log_tail(self, run_id, lines=40):
+        return f"log of {run_id}"
+
+
+@pytest.fixture
+def jobs(store):
+    return FakeJobs(store)
+
+
+@pytest.fixture
+def app(build, store, jobs, server):
+    return build(build_app, store, jobs, server, Auth(store), default_config=PRESETS["laptop"])

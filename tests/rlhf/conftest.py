@@ -6,20 +6,11 @@ from pathlib import Path
 
 import pytest
 import tiny
-import torch
 from learning import Judged
+from policy_server import Server
 
 from rlhf.models.backbone import Backbone
 from storage.core.data_folder import DataFolder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Tiny models lose time to a second thread, and sums in one order are the same bits every time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +42,10 @@ def empty_world(store, tiny_folder) -> Judged:
 @pytest.fixture
 def judged(empty_world) -> Judged:
     return empty_world.fill()
+
+
+@pytest.fixture
+def server(store, tiny_folder):
+    started = Server(store, tiny_folder)
+    yield started
+    started.stop()

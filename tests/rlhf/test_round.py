@@ -1,33 +1,24 @@
 """A whole round: what it leaves, that it goes on after any death with the same figures, and how it is started and stopped."""
 
-import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 from learning import Judged
 
-from rlhf import worker
-from rlhf.config import PRESETS, ConfigError, with_options
-from rlhf.data.pairs import NotEnoughPairs
+from rlhf.config import PRESETS, with_options
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.trainer import PPO
 from rlhf.round import BATCH_READ, declared_rule, evaluate_ticks, take_snapshot
-from rlhf.runs import jobs as jobs_module
 from rlhf.runs import progress
 from rlhf.runs.jobs import Jobs, RoundError
-from rlhf.runs.progress import Cancelled
 from rlhf.worker import work
-from storage.content import policies, prompts
+from storage.content import policies
 from storage.core.data_folder import DataFolder
-from storage.core.database import Database, StoreError
+from storage.core.database import Database
 from storage.project import runs
 
 STAGES = ["snapshot", "reward", "ppo", "evaluate", "register"]
@@ -117,6 +108,7 @@ def test_a_round_leaves_a_finished_row_a_version_figures_and_samples(judged, job
     assert all(None not in (s.before, s.after, s.score_before, s.score_after) for s in samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_every_stage_fills_its_part_of_the_bar_in_small_steps(judged, jobs, monkeypatch, epochs):
     """A probe too, whose longest work is answering the reference samples: eight tokens of it."""
@@ -131,6 +123,7 @@ def test_every_stage_fills_its_part_of_the_bar_in_small_steps(judged, jobs, monk
         assert max(b - a for a, b in pairwise(fractions)) <= whole / 5, stage
 
 
+@pytest.mark.slow
 def test_the_last_stage_is_reckoned_by_what_scoring_takes_too(judged, jobs, monkeypatch):
     """Best-of-n reads n times as many answers as are kept: its bar neither stands still then nor is full long before."""
     monkeypatch.setattr(progress, "WRITE_EVERY_S", 0.0)
@@ -195,6 +188,7 @@ def test_a_round_that_was_killed_anywhere_ends_with_the_figures_of_an_unbroken_o
     assert not {n for n in folder if n.endswith((".part", ".old"))}
 
 
+@pytest.mark.slow
 def test_figures_of_a_step_that_will_be_taken_again_are_not_shown_meanwhile(judged, jobs, monkeypatch):
     run_id = jobs.create(judged.config()).id
     saves = []
@@ -222,6 +216,7 @@ def test_figures_of_a_step_that_will_be_taken_again_are_not_shown_meanwhile(judg
     assert any(m.name.startswith("reward/") for m in runs.metrics(judged.store, run_id)), "those of other stages stay"
 
 
+@pytest.mark.slow
 def test_a_finished_stage_is_not_done_again(judged, jobs, monkeypatch):
     run_id = jobs.create(judged.config()).id
 
@@ -239,6 +234,7 @@ def test_a_finished_stage_is_not_done_again(judged, jobs, monkeypatch):
     assert run(jobs, run_id).status == "done"
 
 
+@pytest.mark.slow
 def test_a_store_without_held_out_prompts_gives_what_can_be_known(empty_world):
     jobs = Jobs(empty_world.store, empty_world.folder)
     empty_world.fill(train=6, heldout=0)
@@ -247,6 +243,7 @@ def test_a_store_without_held_out_prompts_gives_what_can_be_known(empty_world):
     assert not {"kl", "win_rate", "heldout_accuracy"} & set(done.result), "nothing was measured, and nothing is said"
 
 
+@pytest.mark.slow
 def test_one_training_prompt_is_enough_to_take_a_scale_from(empty_world):
     jobs = Jobs(empty_world.store, empty_world.folder)
     prompt = empty_world.prompt("The only one?", "train")
@@ -283,181 +280,6 @@ def test_a_snapshot_that_was_frozen_before_a_kill_reaches_the_row(judged, jobs, 
     assert runs.get(judged.store, run_id).snapshot["pairs"] == 9
 
 
-# Starting.
-
-
-def test_too_few_pairs_are_refused_with_numbers_before_there_is_a_row(judged, jobs):
-    with pytest.raises(NotEnoughPairs, match="9 preference pairs, need 20: judge 11 more"):
-        jobs.create(judged.config(min_pairs=20))
-    with pytest.raises(NotEnoughPairs, match="0 preference pairs"):
-        jobs.create(judged.config(include_simulated=False))
-    assert runs.all_runs(judged.store) == []
-
-
-def test_options_that_do_not_go_together_are_refused_before_there_is_a_row(judged, jobs):
-    config = judged.config()
-    with pytest.raises(ConfigError):
-        jobs.create(replace(config, ppo=replace(config.ppo, minibatch_size=3)))
-    assert runs.all_runs(judged.store) == []
-
-
-def test_a_second_round_is_refused_while_one_waits_or_runs(judged, jobs):
-    first = jobs.create(judged.config()).id
-    with pytest.raises(RoundError, match=f"{first} is queued"):
-        jobs.create(judged.config())
-    runs.mark_started(judged.store, first, os.getpid())
-    with pytest.raises(RoundError, match=f"{first} is running: wait for it, or cancel it first"):
-        jobs.create(judged.config())
-    runs.finish(judged.store, first, "failed")
-    second = jobs.create(judged.config()).id
-    with pytest.raises(RoundError, match=f"{second} is queued"):
-        jobs.requeue(first)
-
-
-def test_a_round_that_is_done_cannot_be_resumed(judged, jobs):
-    run_id = jobs.create(judged.config()).id
-    runs.finish(judged.store, run_id, "done", result={})
-    with pytest.raises(RoundError, match="is done"):
-        jobs.requeue(run_id)
-
-
-# Stopping and dying.
-
-
-def test_a_cancel_that_was_asked_for_before_the_start_is_kept(judged, jobs):
-    run_id = jobs.create(judged.config()).id
-    jobs.cancel(run_id)
-    with pytest.raises(Cancelled):
-        run(jobs, run_id)
-    assert runs.get(judged.store, run_id).status == "cancelled"
-    jobs.requeue(run_id)
-    assert run(jobs, run_id).status == "done"
-
-
-def test_a_failure_is_kept_with_its_text_and_can_be_resumed(judged, jobs, tmp_path, monkeypatch):
-    model = shutil.copytree(judged.model, tmp_path / "model")
-    run_id = jobs.create(judged.config(model=str(model))).id
-    (model / "model.safetensors").unlink()
-    monkeypatch.setattr(sys, "argv", ["worker", "--data", str(judged.folder.root), run_id])
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert worker.main() == 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    failed = runs.get(judged.store, run_id)
-    assert failed.status == "failed" and failed.error.startswith(f"ModelError: {model}: no *.safetensors")
-    shutil.copy(judged.model / "model.safetensors", model)
-    jobs.requeue(run_id)
-    assert run(jobs, run_id).status == "done"
-
-
-def test_an_engine_that_cannot_be_imported_is_a_failure_with_its_text(judged, jobs, monkeypatch):
-    run_id = jobs.create(judged.config()).id
-    monkeypatch.setitem(sys.modules, "rlhf.round", None)
-    with pytest.raises(ImportError):
-        run(jobs, run_id)
-    failed = runs.get(judged.store, run_id)
-    assert failed.status == "failed" and "rlhf.round" in failed.error
-
-
-def process(*arguments):
-    return subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(600)", *arguments], stdout=subprocess.PIPE)
-
-
-def started(jobs, config, pid):
-    run_id = jobs.create(config).id
-    runs.mark_started(jobs.store, run_id, pid)
-    return run_id
-
-
-def silent(jobs, run_id):
-    with jobs.store.atomic() as connection:
-        connection.conn.execute("UPDATE runs SET heartbeat_at = '2020-01-01T00:00:00.000+00:00' WHERE id = ?", [run_id])
-
-
-def test_a_run_whose_process_is_gone_is_lost(judged, jobs):
-    dead = process()
-    run_id = started(jobs, judged.config(), dead.pid)
-    dead.kill()
-    # A zombie first, then no process at all.
-    until(lambda: jobs.reap() == [run_id])
-    assert jobs.reap() == []
-    assert runs.get(judged.store, run_id).status == "lost" and "resume" in runs.get(judged.store, run_id).error
-    dead.communicate()
-    jobs.requeue(run_id)
-    runs.mark_started(judged.store, run_id, dead.pid)
-    assert jobs.reap() == [run_id]
-
-
-def test_a_number_that_another_process_has_now_is_no_worker(judged, jobs):
-    run_id = started(jobs, judged.config(), 0)
-    stranger = process()
-    # The system knows a process's age to the second only: when it booted is kept as a whole number of them.
-    earlier = (datetime.now(UTC) - timedelta(seconds=5)).isoformat()
-    try:
-        with judged.store.atomic() as connection:
-            connection.conn.execute("UPDATE runs SET pid = ?, started_at = ? WHERE id = ?", [stranger.pid, earlier, run_id])
-        assert jobs.reap() == [run_id]
-    finally:
-        stranger.kill()
-        stranger.communicate()
-
-
-def test_a_worker_that_lives_is_not_lost_however_silent(judged, jobs):
-    """As after the machine slept: the process is there, its last beat is old."""
-    run_id = jobs.create(judged.config()).id
-    alive = process(run_id)
-    try:
-        runs.mark_started(judged.store, run_id, alive.pid)
-        silent(jobs, run_id)
-        assert jobs.reap() == [] and runs.get(judged.store, run_id).status == "running"
-    finally:
-        alive.kill()
-        alive.communicate()
-
-
-def test_a_round_inside_an_older_process_is_not_lost(judged, jobs):
-    """As with `train --debug`: the run's id is not among the arguments of the process."""
-    run_id = started(jobs, judged.config(), os.getpid())
-    silent(jobs, run_id)
-    assert jobs.reap() == [] and runs.get(judged.store, run_id).status == "running"
-
-
-def test_a_worker_that_never_came_up_is_lost_after_a_while(judged, jobs, monkeypatch):
-    run_id = jobs.create(judged.config()).id
-    assert jobs.reap() == []
-    monkeypatch.setattr(jobs_module, "STALE_S", -1.0)
-    assert jobs.reap() == [run_id]
-
-
-def test_heartbeats_go_on_after_one_that_failed(judged, jobs, monkeypatch):
-    run_id = started(jobs, judged.config(), os.getpid())
-    monkeypatch.setattr(worker, "HEARTBEAT_S", 0.01)
-    beats, real = [], runs.beat
-
-    def beat(store, run_id):
-        beats.append(run_id)
-        if len(beats) == 1:
-            raise StoreError("locked")
-        real(store, run_id)
-
-    monkeypatch.setattr(runs, "beat", beat)
-    silent(jobs, run_id)
-    with worker.heartbeat(judged.store, run_id):
-        until(lambda: runs.get(judged.store, run_id).heartbeat_at > "2021")
-    count = len(beats)
-    time.sleep(0.05)
-    assert len(beats) == count, "and end with the round"
-
-
-def test_the_end_of_a_log_is_read_without_the_rest(judged, jobs):
-    assert jobs.log_tail("nobody") == ""
-    log = judged.folder.run_log("r1")
-    log.parent.mkdir(parents=True)
-    log.write_bytes(b"".join(b"line %d\n" % i for i in range(20_000)) + b"caf\xe9\n")
-    assert jobs.log_tail("r1", 2) == "line 19999\ncaf\N{REPLACEMENT CHARACTER}"
-
-
 # Real processes.
 
 
@@ -470,15 +292,9 @@ def until(what, seconds=30.0):
 
 
 @pytest.fixture
-def process_world(judged, monkeypatch) -> Judged:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return judged
-
-
-@pytest.fixture
-def long_config(process_world):
+def long_config(judged):
     """Enough steps to be caught in the middle of."""
-    return process_world.config(seed=4, ppo_steps=14, ppo_batch_size=16, ppo_max_new_tokens=24)
+    return judged.config(seed=4, ppo_steps=14, ppo_batch_size=16, ppo_max_new_tokens=24)
 
 
 def ended(store, run_id, seconds=120):
@@ -490,8 +306,8 @@ def steps(store, run_id):
 
 
 @pytest.mark.slow
-def test_a_worker_killed_in_the_middle_of_ppo_is_lost_and_resumes_to_the_same_bits(process_world, jobs, long_config):
-    store = process_world.store
+def test_a_worker_killed_in_the_middle_of_ppo_is_lost_and_resumes_to_the_same_bits(judged, jobs, long_config):
+    store = judged.store
     unbroken = jobs.start(long_config).id
     assert ended(store, unbroken).status == "done", jobs.log_tail(unbroken)
 
@@ -509,52 +325,3 @@ def test_a_worker_killed_in_the_middle_of_ppo_is_lost_and_resumes_to_the_same_bi
     jobs.resume(broken)
     assert ended(store, broken).status == "done", jobs.log_tail(broken)
     assert figures(jobs, broken) == figures(jobs, unbroken)
-
-
-@pytest.mark.slow
-def test_a_cancel_stops_the_worker_within_seconds_and_sigterm_does_the_same(process_world, jobs, long_config):
-    store = process_world.store
-    run_id = jobs.start(long_config).id
-    until(lambda: steps(store, run_id) >= 1, 120)
-    asked = time.monotonic()
-    jobs.cancel(run_id)
-    assert ended(store, run_id, 10).status == "cancelled"
-    assert time.monotonic() - asked < 10
-    done = steps(store, run_id)
-
-    jobs.resume(run_id)
-    until(lambda: steps(store, run_id) > done, 120)
-    os.kill(runs.get(store, run_id).pid, signal.SIGTERM)
-    cancelled = ended(store, run_id, 10)
-    assert (cancelled.status, cancelled.error) == ("cancelled", None)
-    assert "cancelled; resume goes on from the last checkpoint" in jobs.log_tail(run_id)
-    assert done < steps(store, run_id) < 14
-
-
-@pytest.mark.slow
-def test_a_worker_outlives_the_process_that_started_it(process_world):
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from rlhf.runs.jobs import Jobs; from rlhf.config import RoundConfig; from storage.core.data_folder import DataFolder\n"
-        "from storage.core.database import Database\n"
-        "import json; folder = DataFolder(Path(sys.argv[1])); store = Database(folder.database)\n"
-        "print(Jobs(store, folder).start(RoundConfig.from_dict(json.loads(sys.argv[2]))).id)"
-    )
-    config = json.dumps(process_world.config().to_dict())
-    parent = subprocess.run(
-        [sys.executable, "-c", code, str(process_world.folder.root), config], capture_output=True, text=True, check=True, timeout=60
-    )
-    run_id = parent.stdout.strip()
-    assert ended(process_world.store, run_id).status == "done"
-    assert policies.latest_tuned(process_world.store, str(process_world.model)).run_id == run_id
-
-
-@pytest.mark.slow
-def test_a_round_can_be_run_by_hand(process_world, jobs):
-    run_id = jobs.create(process_world.config()).id
-    command = [sys.executable, "-m", "rlhf.worker", "--data", str(process_world.folder.root), run_id]
-    by_hand = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert by_hand.returncode == 0, by_hand.stderr
-    assert f"done: tiny-{run_id}" in by_hand.stderr
-    assert prompts.of_split(process_world.store, "heldout")
-    assert Database(DataFolder(process_world.folder.root).database).row("SELECT 1 FROM policy_versions WHERE run_id = ?", [run_id])

@@ -245,6 +245,7 @@ def test_an_adapter_that_holds_no_numbers_is_refused(backbone, tmp_path, bad):
 # The code itself.
 
 
+@pytest.mark.slow
 def test_nothing_here_unpickles_or_trusts_a_models_own_code():
     root = Path(model_files.__file__).parents[1]
     found = []

@@ -1,12 +1,10 @@
 """A database with damaged pages: said at the start and on the pages, with what to do, and nowhere a bare error."""
 
 import asyncio
-import sqlite3
-import time
-from contextlib import closing
 
 import httpx2
 import pytest
+from damaged import damage
 
 from feedback_ui.app import build_app
 from feedback_ui.server.auth import Auth
@@ -28,19 +26,6 @@ from storage.people import annotators
 from tests.storage.conftest import make_world
 
 
-def damage(path, *tables):
-    """Overwrites the root pages of these tables and their indexes, as a failing disk may."""
-    with closing(sqlite3.connect(path)) as raw:
-        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        size = raw.execute("PRAGMA page_size").fetchone()[0]
-        of_table = "SELECT rootpage FROM sqlite_master WHERE tbl_name = ? AND rootpage"
-        roots = [page for table in tables for (page,) in raw.execute(of_table, [table])]
-    content = bytearray(path.read_bytes())
-    for page in roots:
-        content[(page - 1) * size : page * size] = b"\xff" * size
-    path.write_bytes(content)
-
-
 @pytest.fixture
 def damaged(store):
     world = make_world(store)
@@ -51,22 +36,6 @@ def damaged(store):
     again = Database(store.path)
     yield again
     again.close()
-
-
-def test_it_is_found_at_the_start(damaged, caplog):
-    assert integrity.start_quick_check(damaged, wait_s=60) and damaged.damage
-    assert "is damaged" in caplog.text and "restore a backup (rankloop restore)" in caplog.text
-
-
-def test_a_sound_store_says_nothing(store, caplog):
-    assert integrity.start_quick_check(store, wait_s=60) == "" and caplog.text == ""
-    assert trouble(Translator("en"), store) == ""
-
-
-def test_nobody_waits_long_for_it(store, monkeypatch):
-    monkeypatch.setattr("storage.core.integrity._check", lambda store: time.sleep(5))
-    began = time.monotonic()
-    assert integrity.start_quick_check(store, wait_s=0.1) == "" and time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize(

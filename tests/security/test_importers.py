@@ -288,6 +288,7 @@ def assert_rows_or_a_message(folder, empty_store, content, format, name="file"):
 ANYTHING = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
+@pytest.mark.slow
 @ANYTHING
 @given(content=st.binary(max_size=400) | st.text(max_size=200).map(str.encode), format=st.sampled_from(TEXT_FORMATS), packed=st.booleans())
 @example(content=b"", format="csv", packed=True)
@@ -296,6 +297,7 @@ def test_any_bytes_are_rows_or_a_message(tmp_path, empty_store, content, format,
     assert_rows_or_a_message(tmp_path, empty_store, gzip.compress(content) if packed else content, format)
 
 
+@pytest.mark.slow
 @ANYTHING
 @given(st.sampled_from(TEXT_FORMATS), edits, st.just(0) | st.integers(0, 500), st.sampled_from(["no", "inside", "outside"]))
 def test_a_file_that_was_changed_anywhere_is_rows_or_a_message(tmp_path, empty_store, seeds, format, changes, cut, packed):
@@ -318,6 +320,7 @@ def test_parquet_that_was_changed_anywhere_is_rows_or_a_message(tmp_path, empty_
     assert_rows_or_a_message(tmp_path, empty_store, edited(content, changes, cut), "parquet")
 
 
+@pytest.mark.slow
 @ANYTHING
 @given(changes=edits, cut=st.just(0) | st.integers(0, 500), part=st.sampled_from([native.ROWS, native.HASHES, native.MANIFEST]))
 def test_a_native_export_that_was_changed_anywhere_is_refused_or_read(tmp_path, empty_store, seeds, changes, cut, part):
@@ -358,6 +361,7 @@ def test_what_looks_like_a_path_or_an_address_is_text(store, tmp_path, monkeypat
     assert store.value("SELECT count(*) FROM policy_versions WHERE adapter_path IS NOT NULL OR kind != 'external'") == 0
 
 
+@pytest.mark.slow
 def test_an_importer_needs_no_datasets_library():
     code = "import sys; from storage.exchange import imports, native; print('datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -10,7 +10,6 @@ import httpx2
 import psutil
 import pytest
 import tiny
-import torch
 from learning import user
 from policy_server import Server, streamed, until
 
@@ -23,14 +22,6 @@ from storage.core.database import Database
 from storage.judging import queue
 
 CHAT = "/v1/chat/completions"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -314,6 +305,7 @@ def test_a_prompt_of_too_many_tokens_is_refused_before_anything_is_computed(shar
     assert LONGEST_PROMPT == 4096 and LONGEST_CONVERSATION == 2 * LONGEST_MESSAGE
 
 
+@pytest.mark.slow
 def test_eight_prompts_of_20_000_emoji_cost_nobody_anything(server):
     prompts.add(server.store, [prompts.NewPrompt(user(f"Q{i}"), "test", "train") for i in range(4)], source="test")
     started = time.monotonic()
@@ -340,6 +332,7 @@ def test_the_models_context_bounds_prompt_and_answer(store, tmp_path):
         small.stop()
 
 
+@pytest.mark.slow
 def test_a_template_that_refuses_or_never_ends_is_told_and_the_others_are_answered(server):
     server.engine.backbone.tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
@@ -467,6 +460,7 @@ def test_a_short_prompt_is_read_while_a_long_one_is(server, monkeypatch):
     long.hang_up()
 
 
+@pytest.mark.slow
 def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeypatch):
     monkeypatch.setattr("rlhf.generation.engine.LONGEST_YIELD_S", 0.02)
     over = threading.Event()

@@ -5,7 +5,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import tiny
-import torch
 from policy_server import Server
 
 pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[test]'")
@@ -41,15 +40,12 @@ def other_site():
 
 @pytest.fixture
 def server(store, tmp_path, monkeypatch):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     started = Server(store, tiny.write(tmp_path / "tiny"))
     started.spoken = []
     real = started.engine.stream_text
     monkeypatch.setattr(started.engine, "stream_text", lambda *given: started.spoken.append(given) or real(*given))
     yield started
     started.stop()
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import pytest
 import tiny
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from policy_server import Server
@@ -22,15 +21,12 @@ EXAMPLES = 60
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     store = Database(tmp_path_factory.mktemp("data") / "rankloop.db")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     started = Server(store, tiny.write(tmp_path_factory.mktemp("models") / "tiny"))
     # An answer of a thousand tokens says no more than one of a few.
     tiny.favour(started.engine.backbone, started.engine.backbone.eos_id, 20.0)
     yield started
     started.stop()
     store.close()
-    torch.set_num_threads(before)
 
 
 def described(server):

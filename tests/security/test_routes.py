@@ -241,7 +241,7 @@ def test_who_reaches_which_http_route(visitors):
         for role, client in visitors.items():
             for method_ in (method, "HEAD") if method == "GET" else (method,):
                 if route == "POST /sign-out" and role in allowed:
-                    # Would end the walk; test_web walks it.
+                    # Would end the walk; test_auth_routes walks it.
                     continue
                 status, text = reach(client, method_, filled(path), json={} if method == "POST" else None)
                 got = (role, route, method_, status, text[:200])

@@ -166,6 +166,7 @@ def shown(page, run_id):
     return {names.get(component, "plot"): value for component, value in page.show(WORDS, run_id).items()}
 
 
+@pytest.mark.slow
 def test_odd_runs_break_neither_page_nor_command_line(store, folder, capsys):
     odd = {name.replace(" ", "-"): columns for name, columns in (ODD | SHAPES).items()}
     for run_id, columns in odd.items():
@@ -301,7 +302,7 @@ def test_the_command_line_too(store, capsys):
     assert "There is no" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", ["\ud800", {"a": 1}, [1], object()], ids=repr)
+@pytest.mark.parametrize("wrong", ["\ud800", {"a": 1}, [1], object()], ids=["surrogate", "mapping", "list", "object"])
 def test_what_no_column_can_hold_is_in_no_row(store, wrong):
     with pytest.raises(StoreError, match="[Nn]othing in the store"):
         store.value("SELECT 1 FROM prompts WHERE id = ?", [wrong])

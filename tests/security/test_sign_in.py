@@ -13,11 +13,11 @@ from itertools import count
 import argon2
 import httpx2
 import pytest
+from small_site import PASSWORD, Site, serve
 
 from feedback_ui.server import password_queue
 from storage.core.database import Database
 from storage.people import accounts, sign_in_throttle
-from tests.feedback_ui.server.test_web import PASSWORD, Site, serve
 
 NEW = "battery staple"
 FLOOD = 80
@@ -128,6 +128,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_eighty_wrong_ones_in_flight_do_not_keep_an_honest_one_waiting(site, hasher, ann, here, case):
     name_of, attacker, _ = CASES[case]

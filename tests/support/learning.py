@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from rlhf.config import PRESETS, RoundConfig, with_options
-from rlhf.models.backbone import Backbone
+from rlhf.models.backbone import Backbone, pad_left
 from rlhf.ppo import trainer as ppo_trainer
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.data_folder import DataFolder
@@ -107,3 +107,23 @@ class Judged:
             "evaluation_shown_samples": 2,
         } | options
         return with_options(PRESETS["tiny"], {name.replace("_", "-"): value for name, value in values.items()})
+
+
+def plain_logprob(model, prompt, answer, temperature=1.0):
+    """Of an answer's tokens by the plain definition, without padding."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1] / temperature
+    return logits.log_softmax(-1)[torch.arange(len(answer)), torch.tensor(answer)]
+
+
+def answered(backbone, text):
+    return [*backbone.encode_answer(text), backbone.eos_id]
+
+
+def logprob(backbone, adapter, prompt, text):
+    """Of a whole answer, summed, read through one adapter and all by itself."""
+    ids, asked = answered(backbone, text), backbone.encode(prompt)
+    read, mask = pad_left([[*asked, *ids]], backbone.pad_id)
+    with backbone.use_adapter(adapter), torch.no_grad():
+        logits = backbone.forward(read, mask, keep=len(ids) + 1).logits[0, :-1]
+    return float(logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].sum())

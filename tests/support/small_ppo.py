@@ -108,3 +108,23 @@ def everything(ppo: PPO) -> dict[str, torch.Tensor]:
     for index, state in ppo.optimizer.state_dict()["state"].items():
         found |= {f"optimizer.{index}.{n}": v.clone() for n, v in state.items()}
     return found
+
+
+def read_alone(backbone, prompt, answer, temperature):
+    """Log-probabilities of an answer's tokens by the plain definition, without padding."""
+    ids = torch.tensor([[*prompt, *answer]])
+    with torch.no_grad():
+        logits = backbone.base(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+    return (logits / temperature).log_softmax(-1)[torch.arange(len(answer)), torch.tensor(answer)]
+
+
+def policy_of(ppo):
+    return {name: p.detach().clone() for name, p in ppo.policy.items()}
+
+
+def gradients(ppo, rollout, rows=None):
+    advantages = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(3))
+    returns = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(4))
+    ppo.optimizer.zero_grad(set_to_none=True)
+    figures = ppo.add_gradients(rollout, advantages, returns, torch.arange(8) if rows is None else rows)
+    return figures, {n: p.grad.clone() for n, p in [*ppo.policy.items(), *ppo.value_head.named_parameters()]}

@@ -176,6 +176,7 @@ def grows(text_of):
     return lines_run(text_of(4)) / lines_run(text_of(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
 def test_the_work_is_linear_in_what_is_repeated(start):
     for unit in REPEATED:

@@ -8,6 +8,7 @@ import pytest
 
 import feedback_ui
 from feedback_ui.app import build_app
+from feedback_ui.server.auth import Auth
 from feedback_ui.shared.i18n import Translator
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.runs.jobs import Jobs
@@ -24,7 +25,7 @@ class NoWorkers(Jobs):
 
 @pytest.fixture
 def training(build, store, server):
-    app = build(build_app, store, NoWorkers(store, DataFolder(store.path.parent)), server, default_config=RoundConfig())
+    app = build(build_app, store, NoWorkers(store, DataFolder(store.path.parent)), server, Auth(store), default_config=RoundConfig())
     owners = (getattr(fn.fn, "__self__", None) for fn in app.fns.values() if fn.fn)
     return next(owner for owner in owners if type(owner).__name__ == "TrainingPage")
 

@@ -257,8 +257,7 @@ def test_a_round_in_this_process(capsys, data, store, model, world):
 
 
 @pytest.mark.slow
-def test_a_round_in_a_process_of_its_own(capsys, data, store, model, world, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_a_round_in_a_process_of_its_own(capsys, data, store, model, world):
     world.fill()
     assert train(data, model, "--ppo-steps", "1") == 0
     assert runs.all_runs(store)[0].status == "done" and "policy version" in capsys.readouterr().out

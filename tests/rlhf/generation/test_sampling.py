@@ -46,6 +46,7 @@ def test_the_check_above_can_fail():
     assert not fits(drawn(Sampling(temperature=1.1)), [4, 2, 1, 1])
 
 
+@pytest.mark.slow
 def test_top_k_keeps_the_likeliest():
     counts = drawn(Sampling(top_k=2))
     assert counts[2:].sum() == 0 and fits(counts[:2], [2, 1])
@@ -53,6 +54,7 @@ def test_top_k_keeps_the_likeliest():
     assert fits(drawn(Sampling(top_k=99)), [4, 2, 1, 1])
 
 
+@pytest.mark.slow
 def test_top_p_keeps_the_fewest_that_hold_the_mass():
     # .5 and .25 together hold .75 >= .7; a nucleus of .5 is the first alone
     counts = drawn(Sampling(top_p=0.7))

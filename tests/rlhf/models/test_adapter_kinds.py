@@ -146,6 +146,7 @@ def test_a_checkpoint_goes_on_bit_for_bit(tiny_folder, tmp_path, kind):
         assert torch.equal(resumed.policy[name], value), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_live_side_by_side(tiny_folder, tmp_path, kind):
     """A LoRA reward model under a policy of another kind, and versions of every kind in one server."""
@@ -188,6 +189,7 @@ def test_kinds_live_side_by_side(tiny_folder, tmp_path, kind):
             assert torch.equal(server.forward(ids, mask, keep=2).logits, read_all(alone.backbone, POLICY))
 
 
+@pytest.mark.slow
 def test_weights_learn_in_float32_over_a_base_in_bfloat16(tiny_folder):
     for kind in KINDS:
         ppo = trainer(tiny_folder, kind, dtype="bfloat16")

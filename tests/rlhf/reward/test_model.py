@@ -194,6 +194,7 @@ def test_one_raw_score_is_one_standard_deviation_of_the_references(untrained):
     assert_close(untrained.score(rows), tensor([-2.0, 0.0, 2.0]) / math.sqrt(8 / 3))
 
 
+@pytest.mark.slow
 def test_a_saved_reward_model_scores_the_same(backbone, tiny_folder, rule_pairs, tmp_path):
     model, _ = learned(backbone, rule_pairs[:16], tmp_path)
     rows = rows_of(model, rule_pairs)
@@ -217,6 +218,7 @@ def test_a_scale_written_as_numbers_is_read(untrained, tiny_folder, tmp_path):
     assert_close(loaded.score(rows), (untrained.score(rows) - 0.5) / 2)
 
 
+@pytest.mark.slow
 def test_a_cancel_arrives_through_the_report(backbone, rule_pairs, tmp_path):
     def stop(step, total, figures, model):
         raise KeyboardInterrupt

@@ -349,6 +349,7 @@ ACTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts=ACTS, overlap=st.integers(1, 2))
 def test_any_sequence_of_acts_keeps_count_and_history(new_world, acts, overlap):

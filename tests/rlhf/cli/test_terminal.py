@@ -16,7 +16,6 @@ import argon2
 import pytest
 
 import launch
-from rlhf.safe_output import EscapingStream, escape_controls, one_line
 from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.people import accounts, annotators
@@ -26,7 +25,6 @@ from tests.rlhf.cli.test_statistics import votes
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x7f\u202eevil\u2066\u200b\u2028\x00\U000e0041"
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 PASSWORD = "correct horse"
-
 VERBS = {
     "serve", "import", "export", "backup", "restore", "simulate", "train", "runs", "stats", "agreement", "leaderboard", "doctor",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
@@ -152,27 +150,3 @@ def test_an_error_that_nobody_foresaw_is_made_visible_too(tmp_path):
     ended = subprocess.run([sys.executable, "-c", code, evil], cwd=root, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1 and "RuntimeError" in ended.stderr and r"\u001b\u202e" in ended.stderr
     assert not COMMANDS.search(ended.stderr)
-
-
-# ---- the stream
-
-
-def test_what_people_write_stays_as_it_is():
-    said = "한결 — José\tнаука 😀 👩‍👩‍👧 नमस्ते שלום العربية\n"
-    assert escape_controls(said) == said
-    assert one_line("a\tb\nc") == r"a\u0009b\u000ac"
-    assert json.loads(f'"{escape_controls(EVIL)}"') == EVIL and json.loads(f'"{escape_controls(chr(0xD800))}"') == "\ud800"
-
-
-def test_bars_may_move_and_texts_may_not():
-    raw = io.StringIO()
-    stream = EscapingStream(raw, bars=True)
-    for text in ("\r 50%|### | stage\x1b[2J\r", "\n\x1b[A", "\x1b[Aforged", "x\rforged"):
-        stream.write(text)
-    assert raw.getvalue() == "\r 50%|### | stage\\u001b[2J\\u000d" + "\n\x1b[A" + "\\u001b[Aforged" + "x\\u000dforged"
-
-
-def test_a_terminal_without_these_letters_gets_them_written_out():
-    raw = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    print("한 naïve", file=EscapingStream(raw), flush=True)
-    assert raw.buffer.getvalue() == b"\\ud55c na\\xefve\n"

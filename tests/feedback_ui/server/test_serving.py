@@ -1,0 +1,28 @@
+"""The server's start and its end."""
+
+import time
+
+import pytest
+from small_site import serve, until
+
+from feedback_ui.server.serving import bound
+
+
+def test_the_server_stops_at_once_with_streams_open(store, caplog):
+    site = serve(store)
+    site.account()
+    ann = site.cookie()
+    with site.streaming("/gradio_api/heartbeat/s", ann) as heard:
+        site.post("/gradio_api/queue/join", {"fn_index": 1, "data": [], "session_hash": "g"}, cookie=ann)
+        with site.streaming("/gradio_api/queue/data?session_hash=g", ann) as more:
+            begun = time.monotonic()
+            site.serving.stop()
+            assert time.monotonic() - begun < 2.5
+            until(lambda: None in heard and None in more)
+    assert not site.serving.alive
+    assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
+
+
+def test_a_taken_port_is_an_error_that_says_so(site):
+    with pytest.raises(OSError, match="Address already in use"):
+        bound("127.0.0.1", site.serving.port)

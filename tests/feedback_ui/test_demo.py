@@ -1,0 +1,177 @@
+"""The Demo page's handlers, called as Gradio calls them."""
+
+import asyncio
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+
+from feedback_ui import demo as demo_page
+from feedback_ui.demo import merge_streams
+from feedback_ui.shared.i18n import tables
+from rlhf.serving.client import PolicyServerBusy, PolicyServerDown
+from rlhf.serving.limits import LONGEST_DEMO, LONGEST_PROMPT
+from storage.content import policies
+from storage.project import runs
+
+
+def asking(language):
+    """A request of a browser that prefers that language."""
+    return SimpleNamespace(headers={"accept-language": language}, cookies={})
+
+
+ENGLISH = asking("en")
+
+
+def page(app, name):
+    """The page object of a Blocks, found through its handlers."""
+    owners = (getattr(fn.fn, "__self__", None) for fn in app.fns.values() if fn.fn)
+    return next(owner for owner in owners if type(owner).__name__ == name)
+
+
+@pytest.fixture
+def demo(app):
+    return page(app, "DemoPage")
+
+
+def test_the_newest_tuned_version_is_chosen(demo, store, server):
+    policies.ensure_base(store, "Base")
+    runs.create(store, "r", config={}, seed=0, versions={})
+    for name in ("t1", "t2"):
+        policies.register_tuned(store, name=name, base_model="Base", adapter_path=f"runs/r/{name}", run_id="r")
+    server.answers = {"Base": [], "t1": [], "t2": []}
+    shown = demo.refresh(None, ENGLISH)
+    assert (shown[demo.base], shown[demo.version].value) == ("Base", "t2")
+    assert demo.refresh("t1", ENGLISH)[demo.version].value == "t1"
+    assert shown[demo.notice] == ""
+
+
+def test_without_a_tuned_version_the_page_says_where_to_train_one(demo, store, server):
+    policies.ensure_base(store, "Base")
+    server.answers = {"Base": []}
+    assert "Train one on the Training page" in demo.refresh(None, ENGLISH)[demo.notice]
+
+
+def test_a_server_that_is_down_is_said_in_words(demo, server):
+    server.fall_over("no answer at :1")
+    shown = demo.refresh(None, ENGLISH)
+    assert "No answer at :1." in shown[demo.notice]
+    assert not shown[demo.ask].interactive
+
+
+def final(demo, *arguments, request=ENGLISH):
+    async def read():
+        panes = {}
+        async for update in demo.answer(*arguments, request):
+            panes |= update
+        return panes
+
+    return asyncio.run(read())
+
+
+def test_both_panes_end_with_the_whole_answer_made_safe(demo, server):
+    server.answers = {"Base": ["**a", "b** ", "<img src=x>"], "t": ["${x}"]}
+    panes = final(demo, "Base", "t", "Hi", 0.7, 32)
+    assert "<strong>ab</strong> &lt;img src=x&gt;" in panes[demo.base_pane]
+    assert "${x}" in panes[demo.tuned_pane]
+    assert "aria-busy" not in panes[demo.base_pane] + panes[demo.tuned_pane]
+
+
+def test_a_server_that_goes_away_leaves_what_it_had_written(demo, server):
+    async def broken(model, messages, **_):
+        yield "Half an"
+        raise PolicyServerDown("connection lost")
+
+    server.stream = broken
+    panes = final(demo, "Base", None, "Hi", 0.7, 32)
+    assert "Half an" in panes[demo.base_pane] and "Connection lost." in panes[demo.base_pane]
+    assert demo.tuned_pane not in panes
+
+
+def test_an_empty_prompt_asks_nobody(demo, server):
+    server.fall_over("must not be asked")
+    assert final(demo, "Base", "t", "  ", 0.7, 32) == {}
+
+
+def test_streams_are_heard_side_by_side_and_closed_when_nobody_listens():
+    closed = []
+
+    async def endless(name):
+        try:
+            while True:
+                yield name
+                await asyncio.sleep(0)
+        finally:
+            closed.append(name)
+
+    async def silent(name):
+        try:
+            await asyncio.sleep(600)
+            yield name
+        finally:
+            closed.append(name)
+
+    async def listen():
+        heard = merge_streams({"a": endless("a"), "b": endless("b"), "c": silent("c")})
+        names = set()
+        while names != {"a", "b"}:
+            names.add((await anext(heard))[0])
+        await heard.aclose()
+
+    asyncio.run(asyncio.wait_for(listen(), 10))
+    assert sorted(closed) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "language, said", [("en", "The prompt has 8,001 characters, of which 8,000 can be read."), ("ko", "프롬프트가 8,001자입니다.")]
+)
+def test_a_prompt_that_is_too_long_is_said_and_asks_nobody(demo, server, language, said):
+    server.fall_over("must not be asked")
+    panes = final(demo, "Base", "t", "\N{ROBOT FACE}" * 8001, 0.7, 32, request=asking(language))
+    assert said in panes[demo.notice] and set(panes) == {demo.notice}
+    assert tables()[language]["demo.limits"].startswith(("Up to 8,000 characters", "최대 8,000자")) and LONGEST_DEMO == 8_000
+    assert "4,096" in tables()[language]["demo.limits"] and LONGEST_PROMPT == 4096
+
+
+def test_one_visitor_is_answered_twice_at_a_time_and_all_eight_times():
+    asking = demo_page.PromptAdmission()
+    with ExitStack() as open_now:
+
+        def ask(visitor):
+            return open_now.enter_context(asking.admit(visitor))
+
+        assert [ask(1), ask(1), ask(1)] == [True, True, False]
+        assert [ask(visitor) for visitor in (2, 2, 3, 3, 4, 4, 5, 2)] == [True] * 6 + [False] * 2
+    assert not asking._now
+    with asking.admit(1) as admitted:
+        assert admitted
+
+
+def test_a_third_prompt_of_one_visitor_is_not_sent(demo, server):
+    async def waits(model, messages, **_):
+        server.asked = getattr(server, "asked", 0) + 1
+        await asyncio.sleep(600)
+        yield ""
+
+    server.stream = waits
+
+    async def three():
+        answers = [demo.answer("Base", None, "Hi", 0.7, 32, ENGLISH) for _ in range(3)]
+        first = [await anext(answer) for answer in answers]
+        waiting = [asyncio.create_task(anext(answer)) for answer in answers[:2]]
+        await asyncio.sleep(0.05)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        again = await anext(demo.answer("Base", None, "Hi", 0.7, 32, ENGLISH))
+        return first, again
+
+    (*begun, refused), again = asyncio.run(three())
+    assert all(demo.base_pane in update for update in (*begun, again))
+    assert "This prompt was not sent: 2 prompts of one person" in refused[demo.notice] and server.asked == 2
+
+
+def test_a_busy_server_is_said_in_words_of_the_page(demo, server):
+    server._answer = lambda: (_ for _ in ()).throw(PolicyServerBusy("http://127.0.0.1:1/v1 refused (503): ..."))
+    pane = final(demo, "Base", None, "Hi", 0.7, 32)[demo.base_pane]
+    assert "too many answers to write just now" in pane and "127.0.0.1" not in pane

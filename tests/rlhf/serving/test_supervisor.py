@@ -1,0 +1,47 @@
+"""The policy server as a child process: it is started again when it dies, and ended when it will not go."""
+
+import signal
+import sys
+import time
+
+from policy_server import until
+
+from rlhf.serving import supervisor
+
+
+class Sleeper(supervisor.PolicyServer):
+    """A stand-in process that dies when told."""
+
+    def __init__(self, tmp_path, code):
+        super().__init__(tmp_path, tmp_path / "logs" / "server.log", [])
+        self._command = [sys.executable, "-c", code]
+
+
+def test_a_server_that_dies_is_started_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "QUICK_DEATH_S", 0.0)
+    kept = Sleeper(tmp_path, "import time; time.sleep(600)")
+    kept.start()
+    first = kept._process
+    first.kill()
+    until(lambda: kept._process is not first and kept._process.poll() is None, 10)
+    kept.stop()
+    assert kept._process.poll() is not None and not kept._thread.is_alive()
+
+
+def test_a_server_that_dies_at_once_is_not_started_in_a_loop(tmp_path):
+    kept = Sleeper(tmp_path, "print('no luck')")
+    kept.start()
+    until(lambda: "no luck" in kept.log_file.read_text(), 10)
+    time.sleep(1.8)
+    kept.stop()
+    assert kept.log_file.read_text().count("no luck") == 1
+
+
+def test_a_server_that_will_not_go_is_killed(tmp_path):
+    kept = Sleeper(tmp_path, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)")
+    kept.start()
+    until(lambda: "up" in kept.log_file.read_text(), 10)
+    real = kept._process.wait
+    kept._process.wait = lambda timeout=None: real(timeout and 0.3)
+    kept.stop()
+    assert kept._process.returncode == -signal.SIGKILL

@@ -1,0 +1,12 @@
+"""A policy that has trained a little, as TRL gets it."""
+
+import pytest
+
+from rlhf.config import AdapterConfig
+from rlhf.ppo.rollout import POLICY
+
+
+@pytest.fixture
+def policy(backbone):
+    backbone.add_adapter(POLICY, AdapterConfig(rank=4, alpha=8), seed=0)
+    return backbone

@@ -1,0 +1,40 @@
+"""A damaged file is found when it is opened, and nobody waits for that."""
+
+import time
+
+import pytest
+from damaged import damage
+
+from feedback_ui.shared.i18n import Translator
+from feedback_ui.visitor import trouble
+from storage.core import integrity
+from storage.core.database import Database
+from tests.storage.conftest import make_world
+
+
+@pytest.fixture
+def damaged(store):
+    world = make_world(store)
+    world.comparisons(5)
+    world.rank(world.ann)
+    store.close()
+    damage(store.path, "prompts", "judgments")
+    again = Database(store.path)
+    yield again
+    again.close()
+
+
+def test_it_is_found_at_the_start(damaged, caplog):
+    assert integrity.start_quick_check(damaged, wait_s=60) and damaged.damage
+    assert "is damaged" in caplog.text and "restore a backup (rankloop restore)" in caplog.text
+
+
+def test_a_sound_store_says_nothing(store, caplog):
+    assert integrity.start_quick_check(store, wait_s=60) == "" and caplog.text == ""
+    assert trouble(Translator("en"), store) == ""
+
+
+def test_nobody_waits_long_for_it(store, monkeypatch):
+    monkeypatch.setattr("storage.core.integrity._check", lambda store: time.sleep(5))
+    began = time.monotonic()
+    assert integrity.start_quick_check(store, wait_s=0.1) == "" and time.monotonic() - began < 4
