@@ -1,5 +1,6 @@
 # make run    set up and serve http://127.0.0.1:7860    (PORT=8000 changes the port, DATA=dir the folder)
 # make test   set up and run every test, side by side on all cores    (PYTEST='-m "not slow"' runs the fast ones alone)
+# make lint   ruff, mypy, and for the JavaScript tsc and eslint: needs Node.js
 # make loop   the whole loop, headless, on simulated judgments; prints its table
 # make lock   what is installed, with the hashes of its files, written down anew in .ci/lock
 # Every package is checked against its hash there. LOCK= installs without: for a torch that is not in the lock.
@@ -54,10 +55,21 @@ endif
 test: test-setup weights
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
 
-lint: test-setup
+# The linters of the JavaScript, as .ci/package-lock.json has them.
+NODE_BIN := .ci/node_modules/.bin
+
+.ci/node_modules/installed: .ci/package.json .ci/package-lock.json
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+		{ echo "make lint checks the JavaScript too and needs Node.js 20.19 or newer with npm: apt-get install nodejs npm, or https://nodejs.org"; exit 1; }
+	npm ci --prefix .ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+lint: test-setup .ci/node_modules/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(NODE_BIN)/tsc --project .ci
+	$(NODE_BIN)/eslint --config .ci/eslint.config.js --max-warnings 0 feedback_ui/assets
 	$(BIN)/python .ci/lock.py --check
 	$(PIP) check
 
@@ -67,8 +79,8 @@ lock:
 	build/lock/bin/python .ci/lock.py
 
 loop: install weights
-	$(BIN)/rankloop simulate --data $(LOOP_DATA) --judge sentiment --judgments 600 --annotators 5 --flip 0.1
+	$(BIN)/rankloop simulate --data $(LOOP_DATA) --judge sentiment --judgments 600 --annotators 5 --label-noise 0.1
 	$(BIN)/rankloop train --data $(LOOP_DATA) --preset laptop --include-simulated
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .ci/node_modules build *.egg-info

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rlhf import model_files
-from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
+from rlhf.config import AdapterConfig, PPOConfig, RewardConfig, SamplingConfig
 from rlhf.generation.sampling import generator, stream
 from rlhf.models.backbone import Backbone
 from rlhf.models.lora import FusedLinear
@@ -69,11 +69,10 @@ def arranged(top_layers: int, reward_layers: int) -> PPO:
             batch_size=work.PROMPTS,
             minibatch_size=work.MINIBATCH,
             epochs=work.EPOCHS,
-            max_new_tokens=work.RESPONSE_TOKENS,
-            temperature=1.0,
             learning_rate=work.LEARNING_RATE,
         ),
         AdapterConfig(rank=work.RANK, alpha=work.ALPHA, top_layers=top_layers),
+        sampling=SamplingConfig(max_new_tokens=work.RESPONSE_TOKENS, temperature=1.0),
         seed=0,
     )
 
@@ -240,8 +239,6 @@ def vowels(seed: int, lam: float) -> None:
             batch_size=work.VOWEL_BATCH,
             minibatch_size=work.MINIBATCH,
             epochs=work.EPOCHS,
-            max_new_tokens=work.VOWEL_NEW_TOKENS,
-            temperature=1.0,
             learning_rate=work.VOWEL_LEARNING_RATE,
             kl_coef=work.VOWEL_KL,
             kl_target=0.0,
@@ -249,6 +246,7 @@ def vowels(seed: int, lam: float) -> None:
             max_grad_norm=NO_CLIPPING,
         ),
         replace(AdapterConfig(), rank=work.VOWEL_RANK, alpha=2 * work.VOWEL_RANK),
+        sampling=SamplingConfig(max_new_tokens=work.VOWEL_NEW_TOKENS, temperature=1.0),
         seed=seed,
     )
     start = time.perf_counter()

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import docstring_parser
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
+from storage.core.records import Sampling
+
 DEFAULT_MODEL = "default"
 """The packaged SmolLM2-135M-Instruct."""
 
@@ -71,13 +73,13 @@ class RewardConfig:
     """Adam step size of the reward model."""
     min_pairs: Annotated[PositiveInt, Naming.UNPREFIXED] = 50
     """Fewest preference pairs that a round accepts."""
-    reference_samples: PositiveInt = 64
+    normalize_samples: PositiveInt = 64
     """Completions of the base model on which scores are normalised to mean 0, standard deviation 1."""
     pooling: Literal["mean", "last"] = "mean"
     """Input of the head: the `mean` hidden state over the answer, or that of its `last` token."""
     ensemble: PositiveInt = 1
     """Heads on the same features, each fitted to its own bootstrap of the prompts; the spread of their scores measures uncertainty."""
-    conservatism: NonNegativeFloat = 0.0
+    std_penalty: NonNegativeFloat = 0.0
     """Standard deviations over the heads subtracted from each score, so that uncertain answers score lower."""
     ties: Literal["drop", "soft", "rao-kupper", "davidson"] = "drop"
     """Loss of a tie: none (`drop`), a pair that is right either way (`soft`), or a term of its own (`rao-kupper`, `davidson`)."""
@@ -90,6 +92,29 @@ class RewardConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingConfig:
+    """How the round samples completions: in training by PPO, RLOO and GRPO, and for the reward model's normalisation."""
+
+    max_new_tokens: PositiveInt = 48
+    """Longest completion sampled while training, in tokens."""
+    temperature: PositiveFloat = 0.7
+    """Sampling temperature in training and evaluation; log-probabilities are computed from logits divided by it."""
+
+    def to_sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringConfig:
+    """How the scores of PPO, RLOO, GRPO and best-of-n come from those of the reward model or the reward function."""
+
+    missing_eos_score: float | None = None
+    """Score of a completion that did not end within max_new_tokens, in place of its own; off when empty."""
+    length_penalty: NonNegativeFloat = 0.0
+    """Reward units subtracted from the score per token of the completion; 0 is off."""
+
+
+@dataclass(frozen=True, slots=True)
 class PPOConfig:
     steps: PositiveInt = 10
     """PPO steps: each samples, scores and learns from one batch."""
@@ -99,10 +124,6 @@ class PPOConfig:
     """Completions per gradient update."""
     epochs: PositiveInt = 2
     """Passes over each step's batch."""
-    max_new_tokens: PositiveInt = 48
-    """Longest completion sampled while training, in tokens."""
-    temperature: PositiveFloat = 0.7
-    """Sampling temperature; it divides the logits in both log-probability passes too."""
     learning_rate: NonNegativeFloat = 1e-3
     """Adam step size of the policy."""
     value_learning_rate: NonNegativeFloat = 1e-3
@@ -127,15 +148,11 @@ class PPOConfig:
     """Completions over which the controller adapts (Ziegler 2019, section 2.2)."""
     whiten_rewards: bool = False
     """Scale each batch's rewards to standard deviation 1, without moving their mean."""
-    missing_eos_score: float | None = None
-    """Score of a completion that did not end within max_new_tokens, in place of its own; off when empty."""
-    length_penalty: NonNegativeFloat = 0.0
-    """Reward units subtracted from the score per token of the completion; 0 is off."""
     kl_estimator: Literal["k1", "k3"] = "k1"
     """KL per token: `k1`, the log-ratio, or `k3`, which is never negative (Schulman 2020)."""
     microbatch_size: NonNegativeInt = 0
     """Completions per forward and backward pass; gradients are summed over the minibatch. 0 takes the whole minibatch."""
-    epoch_kl_stop: NonNegativeFloat = 0.0
+    early_stopping_kl: NonNegativeFloat = 0.0
     """KL per token to the policy that sampled, in nats, above which a step's remaining epochs are left out; 0 is off."""
     entropy_coef: NonNegativeFloat = 0.0
     """Weight of the entropy bonus beside the policy loss, per nat; 0 is off."""
@@ -168,10 +185,10 @@ class GroupConfig:
     steps: PositiveInt = 10
     """Steps of RLOO or GRPO: each samples, scores and learns from one batch."""
     batch_size: PositiveInt = 64
-    """Completions sampled per step; sampled and scored as PPO's are."""
+    """Completions sampled per step."""
     minibatch_size: PositiveInt = 16
     """Completions per gradient update."""
-    size: Annotated[int, Field(ge=2), Reason("for completions are compared within their group")] = 4
+    num_generations: Annotated[int, Field(ge=2), Reason("for completions are compared within their group")] = 4
     """Completions of one prompt, whose scores serve as each other's baseline."""
     learning_rate: NonNegativeFloat = 3e-4
     """Adam step size of the policy."""
@@ -199,6 +216,8 @@ class EvaluationConfig:
     """Completions of base and tuned policy compared per held-out prompt."""
     max_new_tokens: PositiveInt = 48
     """Longest completion sampled for evaluation, in tokens."""
+    batch_size: PositiveInt = 16
+    """Completions per forward pass in which the KL of the tuned policy is measured."""
     shown_samples: NonNegativeInt = 8
     """Held-out prompts whose answers before and after are shown."""
     best_of: NonNegativeInt = 0
@@ -221,6 +240,8 @@ class RoundConfig:
     """How the policy learns: `ppo`, `rloo` or `grpo` by the reward model, `dpo` from the pairs, `sft` from ideal answers."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(top_layers=10))
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     dpo: DPOConfig = field(default_factory=DPOConfig)
     group: GroupConfig = field(default_factory=GroupConfig)
@@ -240,7 +261,7 @@ class RoundConfig:
             ConfigError: a key is unknown, as in a run written by another version, or an option cannot have that value.
         """
         try:
-            config: RoundConfig = _build(cls, _moved_adapter(values))
+            config: RoundConfig = _build(cls, values)
             check(config)
         except (AttributeError, TypeError) as error:
             raise ConfigError(f"the options of the run cannot be read: rankloop did not write them ({error})") from error
@@ -251,14 +272,31 @@ PRESETS: dict[str, RoundConfig] = {
     # As measured on the default model: docs/research/reward-model.md for the first, docs/research/ppo.md for the second.
     "laptop": RoundConfig(reward=RewardConfig(depth=0.6, epochs=0), ppo=PPOConfig(lam=1.0, learning_rate=3e-4)),
     "tiny": RoundConfig(
-        reward=RewardConfig(epochs=1, batch_size=8, min_pairs=4, reference_samples=8),
-        ppo=PPOConfig(steps=2, batch_size=8, minibatch_size=4, max_new_tokens=8),
+        reward=RewardConfig(epochs=1, batch_size=8, min_pairs=4, normalize_samples=8),
+        sampling=SamplingConfig(max_new_tokens=8),
+        ppo=PPOConfig(steps=2, batch_size=8, minibatch_size=4),
         dpo=DPOConfig(epochs=1),
-        group=GroupConfig(steps=2, batch_size=8, minibatch_size=4, size=2),
+        group=GroupConfig(steps=2, batch_size=8, minibatch_size=4, num_generations=2),
         sft=SFTConfig(epochs=1, min_answers=1),
-        evaluation=EvaluationConfig(completions_per_prompt=1, max_new_tokens=8, shown_samples=2),
+        evaluation=EvaluationConfig(completions_per_prompt=1, max_new_tokens=8, batch_size=4, shown_samples=2),
     ),
 }
+
+
+RENAMED_OPTIONS: Mapping[str, str] = {
+    "ppo-max-new-tokens": "sampling-max-new-tokens",
+    "ppo-temperature": "sampling-temperature",
+    "ppo-missing-eos-score": "scoring-missing-eos-score",
+    "ppo-length-penalty": "scoring-length-penalty",
+    "ppo-epoch-kl-stop": "ppo-early-stopping-kl",
+    "reward-conservatism": "reward-std-penalty",
+    "reward-reference-samples": "reward-normalize-samples",
+    "group-size": "group-num-generations",
+}
+"""Options by their names of version 0.1.0, and today's. An old name is refused, and the error says the new one.
+
+The rows of old runs have today's names too: a migration renamed them.
+"""
 
 
 class ConfigError(ValueError):
@@ -270,18 +308,23 @@ class Option:
     """One field as the command line and the form show it."""
 
     name: str
+    section: str
+    """`ppo` of `--ppo-steps`; empty for an option of the round itself."""
     type: type
     optional: bool
     default: Any
     help: str
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...]
     """All values that an option of text can have; empty where it can have any."""
+    bounds: str
+    """`above 0, at most 1`; empty where a number can have any value."""
 
 
 def options(config: RoundConfig) -> list[Option]:
     """Every option of a round, in the order of the page: `--seed`, `--min-pairs`, `--ppo-steps`, ..."""
     return [
-        Option(_option_name(path, rule), rule.type, rule.optional, value, rule.help, rule.choices) for path, rule, value in _fields(config)
+        Option(_option_name(path, rule), _section(path, rule), rule.type, rule.optional, value, rule.help, rule.choices, rule.bounds)
+        for path, rule, value in _fields(config)
     ]
 
 
@@ -293,6 +336,8 @@ def with_options(config: RoundConfig, values: Mapping[str, Any]) -> RoundConfig:
     """
     paths = {_option_name(path, rule): path for path, rule, _ in _fields(config)}
     for name, value in values.items():
+        if name in RENAMED_OPTIONS:
+            raise ConfigError(f"--{name} is called --{RENAMED_OPTIONS[name]} now")
         if name not in paths:
             raise ConfigError(f"unknown option {name!r}")
         config = _replace_at(config, paths[name], value)
@@ -309,9 +354,10 @@ def check(config: RoundConfig) -> None:
     for path, rule, value in _fields(config):
         if refusal := rule.refusal(value):
             raise ConfigError(f"--{_option_name(path, rule)} {refusal}")
-    if config.reward.conservatism and config.reward.ensemble < 2:
+    if config.reward.std_penalty and config.reward.ensemble < 2:
         raise ConfigError(
-            f"--reward-conservatism {config.reward.conservatism}: one head has no doubt to take off; set --reward-ensemble 3 or more"
+            f"--reward-std-penalty {config.reward.std_penalty}: the scores of one head have no standard deviation; "
+            "set --reward-ensemble 3 or more"
         )
     if config.reward.rankings == "plackett-luce" and (config.reward.ties, config.reward.strength) != ("drop", "off"):
         raise ConfigError(
@@ -331,17 +377,11 @@ def check(config: RoundConfig) -> None:
         raise ConfigError(
             f"--ppo-value-warmup {config.ppo.value_warmup}: of {config.ppo.steps} steps none would be left in which the policy learns"
         )
-    for name, part in (("minibatch-size", config.group.minibatch_size), ("size", config.group.size)):
+    for name, part in (("minibatch-size", config.group.minibatch_size), ("num-generations", config.group.num_generations)):
         if config.group.batch_size % part:
             raise ConfigError(f"--group-batch-size {config.group.batch_size} is no multiple of --group-{name} {part}")
     if config.ppo.batch_size % config.ppo.minibatch_size:
         raise ConfigError(f"--ppo-batch-size {config.ppo.batch_size} is no multiple of --ppo-minibatch-size {config.ppo.minibatch_size}")
-
-
-def _moved_adapter(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Rows of older versions hold the policy's adapter as a part of `ppo`; all methods share it now."""
-    ppo = dict(values.get("ppo", {}))
-    return {**values, "adapter": ppo.pop("adapter"), "ppo": ppo} if "adapter" in ppo else values
 
 
 def _build(cls: type, values: Mapping[str, Any]) -> Any:
@@ -360,6 +400,7 @@ class _Rule:
     optional: bool
     help: str
     choices: tuple[str, ...]
+    bounds: str
     reason: str
     naming: Naming | None
     adapter: TypeAdapter[Any]
@@ -405,15 +446,25 @@ def _rule(hint: Any, text: str) -> _Rule:
     bare, marks = (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
     kinds = [kind for kind in get_args(bare) if kind is not type(None)] if type(None) in get_args(bare) else [bare]
     choices = get_args(kinds[0]) if get_origin(kinds[0]) is Literal else ()
+    adapter = TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False))
     return _Rule(
         type=str if choices else kinds[0],
         optional=kinds != [bare],
         help=text,
         choices=choices,
+        bounds=_bounds(adapter.json_schema()),
         reason=next((mark.text for mark in marks if isinstance(mark, Reason)), ""),
         naming=next((mark for mark in marks if isinstance(mark, Naming)), None),
-        adapter=TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False)),
+        adapter=adapter,
     )
+
+
+BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
+"""The bounds of a JSON schema in words."""
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
+    return ", ".join(f"{words} {schema[bound]:.10g}" for bound, words in BOUNDS.items() if bound in schema)
 
 
 def _fields(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], _Rule, Any]]:
@@ -429,6 +480,10 @@ def _fields(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 def _option_name(path: tuple[str, ...], rule: _Rule) -> str:
     return "-".join(path[-1:] if rule.naming is Naming.UNPREFIXED else path).replace("_", "-")
+
+
+def _section(path: tuple[str, ...], rule: _Rule) -> str:
+    return "" if rule.naming is Naming.UNPREFIXED or len(path) == 1 else path[0]
 
 
 def _replace_at(node: Any, path: tuple[str, ...], value: Any) -> Any:

@@ -147,14 +147,14 @@ def write_json_atomic(file: Path, value: Any) -> None:
 
 def work(config: RoundConfig, n_pairs: int, n_heldout: int, n_demonstrations: int = 0) -> dict[str, float]:
     """The round's work by stage, in tokens of forward passes; only the proportions matter, for the time left."""
-    prompt, answer = 60, config.ppo.max_new_tokens
+    prompt, answer = 60, config.sampling.max_new_tokens
     evaluated = n_heldout * config.evaluation.completions_per_prompt * config.evaluation.max_new_tokens
     ppo_tokens = config.ppo.batch_size * (prompt + answer)
     return {
         "snapshot": evaluated * DECODE_COST,
         "reward": (
             2 * n_pairs * (prompt + answer) * (1 + 4 * config.reward.epochs) * config.reward.depth
-            + config.reward.reference_samples * answer * DECODE_COST
+            + config.reward.normalize_samples * answer * DECODE_COST
         ),
         config.method: (
             config.ppo.steps * (config.ppo.batch_size * answer * DECODE_COST + ppo_tokens * (3 + 2 * config.ppo.epochs))
@@ -191,7 +191,7 @@ def fit_reward(
         return RewardModel.load(backbone, config.reward, run_dir / "reward")
     train_pairs, heldout_pairs = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
     updates = config.reward.epochs * -(-len(train_pairs) // config.reward.batch_size)
-    progress.stage("reward", updates + -(-2 * len(train_pairs) // reward_model.SCORE_BATCH_SIZE) + config.ppo.max_new_tokens)
+    progress.stage("reward", updates + -(-2 * len(train_pairs) // reward_model.SCORE_BATCH_SIZE) + config.sampling.max_new_tokens)
 
     def report(step: int, total: int, metrics: dict[str, float], model: RewardModel) -> None:
         progress.log(step, metrics)
@@ -216,9 +216,11 @@ def fit_reward(
         on_progress=progress.on_progress,
         on_features=on_features,
     )
-    prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.reference_samples)]
+    prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.normalize_samples)]
     with backbone.use_adapter(None):
-        sequences = sample(backbone, prompt_ids, ppo_sampling(config), generator(backbone.device, config.seed, 1), progress.on_progress)
+        sequences = sample(
+            backbone, prompt_ids, config.sampling.to_sampling(), generator(backbone.device, config.seed, 1), progress.on_progress
+        )
     model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], progress.check)
     model.save(run_dir / "reward")
     return model
@@ -309,11 +311,19 @@ def tune_by_ppo(
     """PPO on the training prompts, with a checkpoint after every step; returns the result's entries on how it ended."""
     prompt_ids = [backbone.encode(p.messages) for p in train]
     trainer = PPO(
-        backbone, scorer, prompt_ids, config.ppo, config.adapter, seed=config.seed, demonstrations=ptx.encode(backbone, ideal_answers)
+        backbone,
+        scorer,
+        prompt_ids,
+        config.ppo,
+        config.adapter,
+        sampling=config.sampling,
+        scoring=config.scoring,
+        seed=config.seed,
+        demonstrations=ptx.encode(backbone, ideal_answers),
     )
     trainer.load(run_dir / "checkpoint")
     minibatches = -(-config.ppo.batch_size // config.ppo.minibatch_size)
-    per_step = config.ppo.max_new_tokens + 2 + minibatches * (1 + config.ppo.epochs)
+    per_step = config.sampling.max_new_tokens + 2 + minibatches * (1 + config.ppo.epochs)
     progress.stage("ppo", config.ppo.steps * per_step, done=trainer.step_done * per_step)
     # A kill between a step's metrics and its checkpoint leaves metrics of a step that will be repeated.
     for prefix in ("objective/", "policy/", "val/", "loss/"):
@@ -361,8 +371,8 @@ def evaluate(
         backbone,
         [prompt_ids[a.prompt_id] for a in after],
         [a.ids for a in after],
-        config.ppo.temperature,
-        batch_size=config.ppo.minibatch_size,
+        config.sampling.temperature,
+        batch_size=config.evaluation.batch_size,
         on_progress=on_batch_scored,
     )
     for (prompt, base_answer), (_, tuned_answer) in zip(shown(config, heldout, before), shown(config, heldout, after), strict=True):
@@ -409,7 +419,7 @@ def compare_best_of_n(
     on_batch_scored: Callable[[], None],
 ) -> dict[str, Any]:
     """Best-of-n answers of the base at the policy's KL, under the same two measures as the policy."""
-    reward_shaper = RewardShaper(scorer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
+    reward_shaper = RewardShaper(scorer, config.scoring)
     chosen, result = evaluation.best_of_n(
         backbone,
         reward_shaper,
@@ -477,7 +487,7 @@ def answer_heldout(config: RoundConfig, backbone: Backbone, adapter: str | None,
 
 
 def evaluation_sampling(config: RoundConfig) -> Sampling:
-    return Sampling(temperature=config.ppo.temperature, max_new_tokens=config.evaluation.max_new_tokens)
+    return Sampling(temperature=config.sampling.temperature, max_new_tokens=config.evaluation.max_new_tokens)
 
 
 def answer_ticks(config: RoundConfig, n_heldout: int) -> int:
@@ -491,7 +501,7 @@ def evaluate_ticks(config: RoundConfig, n_heldout: int, n_pairs: int) -> int:
     best_of = config.evaluation.best_of
     # Both answers of the pairs; the answers before and after; best-of-n's candidates, then its choices with the answers before.
     scored = [2 * n_pairs, n, n, *([best_of * n, 2 * n] if best_of else []), *([2 * n] if config.reward_function else [])]
-    batches = sum(-(-many // reward_model.SCORE_BATCH_SIZE) for many in scored) + -(-n // config.ppo.minibatch_size)
+    batches = sum(-(-many // reward_model.SCORE_BATCH_SIZE) for many in scored) + -(-n // config.evaluation.batch_size)
     return answer_ticks(config, n_heldout) * (1 + best_of) + batches * BATCH_READ
 
 
@@ -499,10 +509,6 @@ def shown(config: RoundConfig, heldout: list[Prompt], answers: list[Answer]) -> 
     """The first answer to each prompt that the run's page shows."""
     step = config.evaluation.completions_per_prompt
     return list(zip(heldout, answers[::step], strict=True))[: config.evaluation.shown_samples]
-
-
-def ppo_sampling(config: RoundConfig) -> Sampling:
-    return Sampling(temperature=config.ppo.temperature, max_new_tokens=config.ppo.max_new_tokens)
 
 
 def peak_memory_gib() -> float:

@@ -35,7 +35,7 @@ METRICS = {
     "policy/approxkl_avg": ("nats per token", "Estimated KL to the policy that sampled the batch."),
     "policy/clipfrac_avg": ("share, 0 to 1", "Share of tokens whose probability ratio the policy loss clips."),
     "policy/grad_norm": ("", "Global norm of the policy's gradient before clipping."),
-    "policy/epochs": ("epochs", "Epochs of this step; fewer than asked where `--ppo-epoch-kl-stop` ended them."),
+    "policy/epochs": ("epochs", "Epochs of this step; fewer than asked where `--ppo-early-stopping-kl` ended them."),
     "loss/policy_avg": ("", "Policy loss."),
     "loss/value_avg": ("", "Value loss, before its coefficient."),
     "loss/ptx_avg": ("nats per token", "Loss on demonstrations, where `--ppo-ptx-coef` is on."),
@@ -82,15 +82,14 @@ def options_page() -> str:
     from rlhf import config
 
     defaults, laptop, tiny = ({o.name: o for o in config.options(p)} for p in (config.RoundConfig(), *_presets("laptop", "tiny")))
-    choices: dict[str, Sequence[str]] = getattr(config, "CHOICES", {})
     sections: dict[str, list[list[str]]] = {}
     for name, option in defaults.items():
-        accepted = getattr(option, "choices", None) or choices.get(name)
-        kind = ", ".join(map(code, accepted)) if accepted else KINDS.get(option.type, "") + (" or off" if option.optional else "")
+        kind = ", ".join(map(code, option.choices)) or KINDS[option.type] + (" or off" if option.optional else "")
+        kind += f", {option.bounds}" if option.bounds else ""
         values = [_value(found[name].default) for found in (defaults, laptop, tiny)]
         if laptop[name].default == tiny[name].default == option.default:
             values = [values[0], "", ""]
-        sections.setdefault(_section(name, defaults), []).append([code(f"--{name}"), kind, *values, option.help])
+        sections.setdefault(option.section or "The round itself", []).append([code(f"--{name}"), kind, *values, option.help])
     head = ["option", "values", "default", "laptop", "tiny", "what it sets"]
     return page(
         "Options of a round",
@@ -107,12 +106,6 @@ def _presets(*names: str) -> list[Any]:
     from rlhf.config import PRESETS
 
     return [PRESETS[name] for name in names]
-
-
-def _section(name: str, names: Iterable[str]) -> str:
-    """The first word of the name, where other options share it."""
-    first = name.split("-")[0]
-    return first if sum(other.startswith(f"{first}-") for other in names) > 1 else "The round itself"
 
 
 def _value(value: Any) -> str:
@@ -158,7 +151,11 @@ def _argument(action: argparse.Action, verb: str) -> list[str] | None:
     from rlhf.config import PRESETS, options
 
     round_options = {f"--{option.name}" for option in options(PRESETS["laptop"])}
-    if isinstance(action, argparse._HelpAction) or (verb == "train" and set(action.option_strings) & round_options):
+    if (
+        isinstance(action, argparse._HelpAction)
+        or action.help is argparse.SUPPRESS
+        or (verb == "train" and set(action.option_strings) & round_options)
+    ):
         return None
     takes = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
     name = code(", ".join(action.option_strings) + takes) if action.option_strings else code(_positional(action))

@@ -1,57 +1,60 @@
-// Where the time goes between painted and sent: active, with the page in sight and a hand or key moving in the last
-// half minute, or idle.
+// @ts-check
+// Measures the time between showing a comparison and submitting it: active, while the page is visible and the last input
+// is less than half a minute old, or idle.
 
 const IDLE_AFTER_MS = 30000;
-const SIGNS_OF_LIFE = ["pointermove", "pointerdown", "keydown", "wheel", "scroll", "touchstart", "input"];
+const ACTIVITY = ["pointermove", "pointerdown", "keydown", "wheel", "scroll", "touchstart", "input"];
 
-function makeClock(isInSight) {
+/** @param {() => boolean} isVisible */
+export function makeClock(isVisible) {
   let active = 0;
   let idle = 0;
-  let mark = performance.now();
-  let lastSign = mark;
-  let inSight = isInSight();
+  let countedUntil = performance.now();
+  let lastActivity = countedUntil;
+  let visible = isVisible();
 
-  // Books the time since the last look, by what held then.
-  function book() {
+  /** Adds the time since the last call to active or idle time, by the state that held then. */
+  function count() {
     const now = performance.now();
-    const activeUntil = inSight ? Math.min(now, lastSign + IDLE_AFTER_MS) : mark;
-    const worked = Math.max(0, activeUntil - mark);
+    const activeUntil = visible ? Math.min(now, lastActivity + IDLE_AFTER_MS) : countedUntil;
+    const worked = Math.max(0, activeUntil - countedUntil);
     active += worked;
-    idle += now - mark - worked;
-    mark = now;
-    inSight = isInSight();
+    idle += now - countedUntil - worked;
+    countedUntil = now;
+    visible = isVisible();
   }
 
-  function onSign() {
-    book();
-    lastSign = mark;
+  function onActivity() {
+    count();
+    lastActivity = countedUntil;
   }
 
-  function onSight() {
-    book();
-    if (inSight) lastSign = mark;
+  function onVisibility() {
+    count();
+    if (visible) lastActivity = countedUntil;
   }
 
-  for (const sign of SIGNS_OF_LIFE) document.addEventListener(sign, onSign, { capture: true, passive: true });
-  document.addEventListener("visibilitychange", onSight);
+  for (const event of ACTIVITY) document.addEventListener(event, onActivity, { capture: true, passive: true });
+  document.addEventListener("visibilitychange", onVisibility);
 
   return {
-    // From here on, after what an earlier sight of the same comparison took.
+    /** Starts again, after the times of an earlier showing of the same comparison. */
     start(before = { active_ms: 0, idle_ms: 0 }) {
-      mark = lastSign = performance.now();
-      inSight = isInSight();
+      countedUntil = lastActivity = performance.now();
+      visible = isVisible();
       active = before.active_ms;
       idle = before.idle_ms;
     },
+    /** @returns {import("./types.js").Timing} */
     timing() {
-      book();
+      count();
       const [active_ms, idle_ms] = [Math.round(active), Math.round(idle)];
       return { active_ms, idle_ms, client_ms: active_ms + idle_ms };
     },
-    isActive: () => isInSight() && performance.now() - lastSign < IDLE_AFTER_MS,
+    isActive: () => isVisible() && performance.now() - lastActivity < IDLE_AFTER_MS,
     end() {
-      for (const sign of SIGNS_OF_LIFE) document.removeEventListener(sign, onSign, { capture: true });
-      document.removeEventListener("visibilitychange", onSight);
+      for (const event of ACTIVITY) document.removeEventListener(event, onActivity, { capture: true });
+      document.removeEventListener("visibilitychange", onVisibility);
     },
   };
 }

@@ -1,247 +1,296 @@
-// The Compare page: fetches comparisons, sends acts, and keeps what was begun. Gradio hands in `element` and `server`.
+// @ts-check
+// The Compare page: fetches comparisons, sends judgments, and keeps a draft of what was begun.
+
+import { makeClock } from "./clock.js";
+import { byTestId, find, isTyping, isVisible, putTexts, showMessage, targetOf } from "./dom.js";
+import { makeDrafts } from "./drafts.js";
+import { makeGuidelines } from "./guidelines.js";
+import { t } from "./i18n.js";
+import { SETTLE_MS, describeJudgment, makeJudgingForm } from "./judging_form.js";
+import { Refusal } from "./server.js";
+
+/** @typedef {import("./types.js").ComparisonView} ComparisonView */
+/** @typedef {import("./types.js").Draft} Draft */
+/** @typedef {import("./types.js").Saved} Saved */
+
+/**
+ * A request that changes something: a judgment or an undo.
+ * @typedef {{ name: "judge" | "undo", message: string, data: object }} Action
+ */
 
 const POLL_MS = 2000;
-const BEAT_MS = 60000;
-const LOOK_MS = 10000;
+const RENEW_EVERY_MS = 60000;
+const RENEW_CHECK_MS = 10000;
+const NOTE_MS = 900;
 
-const root = element.querySelector(".rl-compare");
-const find = (selector) => root.querySelector(selector);
-const byTest = (name) => find(`[data-testid="${name}"]`);
+/**
+ * @param {HTMLElement} root
+ * @param {import("./types.js").Ask} ask
+ */
+export function startCompare(root, ask) {
+  /** @type {ComparisonView | null} The comparison on the page. */
+  let shown = null;
+  /** @type {Action | null} The action that the server has not acknowledged. */
+  let unsent = null;
+  let busy = false;
+  /** @type {number | undefined} */
+  let poll;
+  /** When the server last learned that the comparison on the page is being judged. */
+  let renewedAt = 0;
 
-let shown = null; // the comparison on the screen
-let unsent = null; // the act that the server has not acknowledged
-let busy = false;
-let poll = null;
-let lastSign = 0; // when the server last heard that the comparison on the screen is being judged
+  putTexts(root);
+  const visible = () => isVisible(root);
+  const drafts = makeDrafts("compare");
+  const clock = makeClock(visible);
+  const guidelines = makeGuidelines(root);
+  const form = makeJudgingForm(root, { submit, changed: saveDraft, undo, hasGuidelines: guidelines.exist });
+  form.acts.retry = () => {
+    if (unsent && !busy) send(unsent);
+  };
+  form.acts["sign-in"] = () => location.reload();
+  form.acts.guidelines = guidelines.toggle;
 
-putTexts(root);
-const drafts = makeDrafts("compare");
-const clock = makeClock(isInSight);
-const guide = makeGuide(root);
-const form = makeJudgingForm(root, {
-  submit: (act) => { if (!busy && root.dataset.state === "ready") send({ name: "judge", says: saysOf(act, shown.answers.length), data: { presentation_id: shown.presentation_id, ...act, timing: clock.timing() } }); },
-  changed: keepDraft,
-  undo,
-  guided: guide.isThere,
-});
-form.acts.retry = () => { if (unsent && !busy) send(unsent); };
-form.acts["sign-in"] = () => location.reload();
-form.acts.guidelines = guide.toggle;
+  // ---- the page
 
-// ---- what is on the screen
+  /** @param {string} state */
+  function setState(state) {
+    root.dataset.state = state;
+    form.setEnabled(state === "ready", state === "ready" || state === "empty");
+  }
 
-function isInSight() {
-  return document.visibilityState === "visible" && root.checkVisibility();
-}
+  /** @param {string} state */
+  const isState = (state) => root.dataset.state === state;
 
-function setState(state) {
-  root.dataset.state = state;
-  form.setEnabled(state === "ready", state === "ready" || state === "empty");
-}
+  /** @param {import("./types.js").View} view @param {Draft | null} [draft] */
+  function render(view, draft = null) {
+    clearTimeout(poll);
+    byTestId(root, "judged-count").textContent = view.count;
+    guidelines.render(view.guidelines);
+    const empty = view.state === "empty";
+    find(root, ".rl-empty-page").hidden = !empty;
+    find(root, ".rl-layout").hidden = empty;
+    byTestId(root, "flag-button").hidden = empty || !view.inputs.flags;
+    if (empty) renderEmpty(view);
+    else renderComparison(view, draft ?? drafts.get(view.presentation_id));
+  }
 
-function paint(view, draft = null) {
-  clearTimeout(poll);
-  byTest("judged-count").textContent = view.count;
-  guide.paint(view.guidelines);
-  const empty = view.state !== "comparison";
-  find(".rl-empty-page").hidden = !empty;
-  find(".rl-layout").hidden = empty;
-  byTest("flag-button").hidden = empty || !view.asks.flags;
-  if (empty) {
+  /** @param {import("./types.js").EmptyView} view */
+  function renderEmpty({ title, note }) {
     shown = null;
     delete root.dataset.presentation;
     form.closeSkip();
-    find(".rl-empty-page h2").textContent = view.title;
-    find(".rl-empty-page p").textContent = view.note;
+    find(root, ".rl-empty-page h2").textContent = title;
+    find(root, ".rl-empty-page p").textContent = note;
     setState("empty");
-    poll = setTimeout(load, POLL_MS, true);
-    return;
+    pollAgain(true);
   }
-  shown = view;
-  const kept = draft ?? drafts.find(view.presentation_id);
-  form.paint(view, kept);
-  clock.start(kept?.timing);
-  lastSign = performance.now();
-  root.dataset.presentation = view.presentation_id;
-  setState("settling");
-  setTimeout(() => { if (root.dataset.state === "settling") setState("ready"); }, SETTLE_MS);
-}
 
-function problem(message, { retry = false, signIn = false } = {}) {
-  const box = byTest("problem");
-  box.hidden = !message;
-  box.querySelector("span").textContent = message;
-  byTest("retry").hidden = !retry;
-  byTest("sign-in").hidden = !signIn;
-  if (signIn) byTest("sign-in").focus();
-  else if (retry) byTest("retry").focus();
-}
-
-function notice(message) {
-  byTest("notice").hidden = !message;
-  byTest("notice").textContent = message;
-}
-
-function noteSaved(message) {
-  const note = byTest("saved-note");
-  note.textContent = message ? ` · ${message}` : "";
-  note.classList.add("rl-shown");
-  setTimeout(() => note.classList.remove("rl-shown"), 900);
-}
-
-function toTop() {
-  root.focus({ preventScroll: true });
-  window.scrollTo({ top: 0, behavior: "instant" });
-}
-
-function keepDraft() {
-  if (!shown) return;
-  // Time goes on counting after a reload, too.
-  drafts.keep(shown.presentation_id, { ...form.draft(), timing: clock.timing() });
-}
-
-// ---- talking to the server
-
-const withGuidelines = (data) => ({ ...data, guidelines: guide.known() });
-
-// `again`: nobody asked for it, so it is left for a page that is in sight.
-async function load(again = false) {
-  if (!root.isConnected) return;
-  if (busy || (again && shown)) return;
-  if (again && !isInSight()) {
-    poll = setTimeout(load, POLL_MS, true);
-    return;
+  /** @param {ComparisonView} view @param {Draft | null} draft */
+  function renderComparison(view, draft) {
+    shown = view;
+    form.render(view, draft);
+    clock.start(draft?.timing);
+    renewedAt = performance.now();
+    root.dataset.presentation = view.presentation_id;
+    setState("settling");
+    setTimeout(() => {
+      if (isState("settling")) setState("ready");
+    }, SETTLE_MS);
   }
-  try {
-    const view = await ask("next_comparison", withGuidelines({}));
-    problem(view.problem ?? "");
-    if (view.problem) {
-      poll = setTimeout(load, POLL_MS, again);
-      return;
+
+  /** @param {string} message @param {{ retry?: boolean, signIn?: boolean }} [buttons] */
+  function showProblem(message, { retry = false, signIn = false } = {}) {
+    const box = byTestId(root, "problem");
+    box.hidden = !message;
+    find(box, "span").textContent = message;
+    byTestId(root, "retry").hidden = !retry;
+    byTestId(root, "sign-in").hidden = !signIn;
+    if (signIn) byTestId(root, "sign-in").focus();
+    else if (retry) byTestId(root, "retry").focus();
+  }
+
+  /** @param {string} message */
+  function showNotice(message) {
+    showMessage(byTestId(root, "notice"), message);
+  }
+
+  /** @param {string} message */
+  function showSaved(message) {
+    const note = byTestId(root, "saved-note");
+    note.textContent = message ? ` · ${message}` : "";
+    note.classList.add("rl-shown");
+    setTimeout(() => note.classList.remove("rl-shown"), NOTE_MS);
+  }
+
+  function scrollToTop() {
+    root.focus({ preventScroll: true });
+    window.scrollTo({ top: 0, behavior: "instant" });
+  }
+
+  function saveDraft() {
+    // With the time so far, which goes on after a reload.
+    if (shown) drafts.set(shown.presentation_id, { ...form.draft(), timing: clock.timing() });
+  }
+
+  // ---- requests
+
+  /** Every request says which version of the guidelines the page has. @param {object} [data] */
+  const withVersion = (data = {}) => ({ ...data, guidelines: guidelines.version() });
+
+  /** @param {boolean} unasked whether the page looks by itself */
+  function pollAgain(unasked) {
+    poll = window.setTimeout(() => load(unasked), POLL_MS);
+  }
+
+  /** Fetches a comparison. An unasked request waits until the page is visible. */
+  async function load(unasked = false) {
+    if (!root.isConnected || busy || (unasked && shown)) return;
+    if (unasked && !visible()) return pollAgain(true);
+    try {
+      const reply = await ask("next_comparison", withVersion());
+      if ("problem" in reply) {
+        showProblem(reply.problem);
+        return pollAgain(unasked);
+      }
+      showProblem("");
+      render(reply);
+      if (unasked && shown) form.announce(t("compare.is_ready"));
+    } catch (error) {
+      if (error instanceof Refusal) {
+        showProblem(error.message, { signIn: error.signedOut });
+        return setState("refused");
+      }
+      showProblem(t("compare.trying_again"));
+      pollAgain(unasked);
     }
-    paint(view);
-    if (again && shown) form.announce(t("compare.is_ready"));
-  } catch (error) {
-    if (error instanceof Refusal) {
-      problem(error.message, { signIn: error.signedOut });
-      setState("refused");
-      return;
-    }
-    problem(t("compare.trying_again"));
-    poll = setTimeout(load, POLL_MS, again);
   }
-}
 
-async function send(act) {
-  busy = true;
-  unsent = act;
-  if (act.name === "judge") keepDraft();
-  setState("saving");
-  problem("");
-  notice("");
-  try {
-    const reply = await ask(act.name, withGuidelines(act.data));
-    if (reply.mend) {
-      // To send it once more as it is would be of no use.
+  /** @param {import("./types.js").Judgment} judgment */
+  function submit(judgment) {
+    if (busy || !shown || !isState("ready")) return;
+    const message = describeJudgment(judgment, shown.answers.length);
+    send({ name: "judge", message, data: { presentation_id: shown.presentation_id, ...judgment, timing: clock.timing() } });
+  }
+
+  function undo() {
+    if (busy || !(isState("ready") || isState("empty"))) return;
+    send({ name: "undo", message: t("compare.undone"), data: {} });
+  }
+
+  /** @param {Action} action */
+  async function send(action) {
+    busy = true;
+    unsent = action;
+    if (action.name === "judge") saveDraft();
+    setState("saving");
+    showProblem("");
+    showNotice("");
+    try {
+      accept(action, await ask(action.name, withVersion(action.data)));
+    } catch (error) {
+      onFailure(action, error);
+    } finally {
+      busy = false;
+    }
+  }
+
+  /** @param {Action} action @param {Saved} reply */
+  function accept(action, reply) {
+    if (reply.fixable) {
+      // Sending the same request again would be of no use.
       unsent = null;
       setState(shown ? "ready" : "empty");
-      problem(reply.problem);
+      showProblem(reply.problem ?? "");
       return;
     }
-    if (!reply.next) throw new Refusal(reply.problem, false);
+    if (!reply.next) throw new Refusal(reply.problem ?? "", false);
     unsent = null;
-    settle(act, reply);
-  } catch (error) {
-    fail(act, error);
-  } finally {
-    busy = false;
+    render(reply.next, action.name === "undo" ? undoneDraft(reply.next) : null);
+    const { problem = "" } = reply;
+    showProblem(reply.lease_over ? "" : problem);
+    // The draft of a judgment that came too late is kept: the comparison may come back.
+    showNotice(reply.lease_over ? problem : "");
+    const message = reply.message ?? action.message;
+    showSaved(problem ? "" : message);
+    const following = action.name === "judge" ? t(shown ? "compare.next" : "compare.none_waiting") : "";
+    form.announce(`${problem || message}. ${following}`);
+    scrollToTop();
   }
-}
 
-function settle(act, reply) {
-  // What was taken back is on the form again, and its time begins anew.
-  const kept = act.name === "undo" ? drafts.find(reply.next.presentation_id) : null;
-  paint(reply.next, kept && { ...kept, timing: undefined });
-  problem(reply.lost ? "" : reply.problem ?? "");
-  // A refused draft stays as long as it might still be of use: the comparison may come back.
-  notice(reply.lost ? reply.problem : "");
-  const done = reply.problem ?? reply.says ?? act.says;
-  noteSaved(reply.problem ? "" : done);
-  const then = act.name === "judge" && t(shown ? "compare.next" : "compare.none_waiting");
-  form.announce(`${done}. ${then || ""}`);
-  toTop();
-}
+  /** An undone judgment is in the form again, and its time starts anew. @param {import("./types.js").View} view */
+  function undoneDraft(view) {
+    const draft = view.state === "comparison" ? drafts.get(view.presentation_id) : null;
+    return draft && { ...draft, timing: undefined };
+  }
 
-function fail(act, error) {
-  form.closeSkip();
-  if (error instanceof Refusal) {
+  /** @param {Action} action @param {unknown} error */
+  function onFailure(action, error) {
+    form.closeSkip();
+    if (error instanceof Refusal) {
+      setState("unsent");
+      const message = error.signedOut ? t("compare.kept_here", { why: error.message }) : error.message;
+      return showProblem(message, { retry: true, signIn: error.signedOut });
+    }
+    if (action.name === "undo") {
+      // A second undo could withdraw one more judgment, so the page looks at what the server has instead.
+      unsent = null;
+      showProblem(t("compare.undo_unsure"));
+      return pollAgain(false);
+    }
     setState("unsent");
-    problem(error.signedOut ? t("compare.kept_here", { why: error.message }) : error.message, { retry: true, signIn: error.signedOut });
-    return;
+    showProblem(t("compare.unsent", { choice: action.message }), { retry: true });
   }
-  if (act.name === "undo") {
-    // A second undo would take back one more: look at what the server has instead of asking again.
-    unsent = null;
-    problem(t("compare.undo_unsure"));
-    poll = setTimeout(load, POLL_MS);
-    return;
+
+  // ---- the lease
+
+  /** Renews the lease; if somebody else has the comparison meanwhile, shows another one. */
+  async function renew() {
+    if (!shown) return;
+    const { presentation_id } = shown;
+    const isStillShown = () => shown?.presentation_id === presentation_id;
+    renewedAt = performance.now();
+    let reply;
+    try {
+      reply = await ask("renew", { presentation_id });
+    } catch {
+      return; // Whether it is too late is decided when the judgment is saved.
+    }
+    const held = !("problem" in reply) && reply.held;
+    if (held || busy || !isStillShown()) return;
+    await load();
+    if (!isStillShown()) showNotice(t("compare.taken"));
   }
-  setState("unsent");
-  problem(t("compare.unsent", { choice: act.says }), { retry: true });
-}
 
-function undo() {
-  if (busy || !["ready", "empty"].includes(root.dataset.state)) return;
-  send({ name: "undo", data: {}, says: t("compare.undone") });
-}
+  const isRenewalDue = () => performance.now() - renewedAt >= RENEW_EVERY_MS;
 
-// ---- the lease
-
-// A sign of life while somebody is at work; after a long absence the question whether the comparison is still ours.
-async function renew() {
-  const about = shown.presentation_id;
-  lastSign = performance.now();
-  let reply;
-  try {
-    reply = await ask("renew", { presentation_id: about });
-  } catch {
-    return; // Whether it is too late is decided when the judgment is saved.
+  async function onVisibility() {
+    if (!visible() || !isState("ready") || !isRenewalDue()) return;
+    setState("checking");
+    await renew();
+    if (isState("checking")) setState("ready");
   }
-  if (reply.ours || busy || shown?.presentation_id !== about) return;
-  await load();
-  if (shown?.presentation_id !== about) notice(t("compare.taken"));
-}
 
-async function comeBack() {
-  if (!isInSight() || root.dataset.state !== "ready" || performance.now() - lastSign < BEAT_MS) return;
-  setState("checking");
-  await renew();
-  if (root.dataset.state === "checking") setState("ready");
-}
+  const renewals = setInterval(() => {
+    if (!root.isConnected) clearInterval(renewals);
+    else if (shown && isState("ready") && clock.isActive() && isRenewalDue()) renew();
+  }, RENEW_CHECK_MS);
 
-const beat = setInterval(() => {
-  if (!root.isConnected) return clearInterval(beat);
-  if (shown && root.dataset.state === "ready" && clock.isActive() && performance.now() - lastSign >= BEAT_MS) renew();
-}, LOOK_MS);
+  // ---- events
 
-// ---- hands
-
-function onKey(event) {
-  if (!root.isConnected) {
-    document.removeEventListener("keydown", onKey);
-    return;
+  /** @param {KeyboardEvent} event */
+  function onKeyDown(event) {
+    if (!root.isConnected) return document.removeEventListener("keydown", onKeyDown);
+    if (event.repeat || event.isComposing || !visible()) return;
+    const key = event.key.toLowerCase();
+    const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey && !isTyping(targetOf(event));
+    if (key === "g" && isPlain && guidelines.exist()) {
+      event.preventDefault();
+      guidelines.toggle();
+    } else if (form.onKey(event, key)) event.preventDefault();
   }
-  if (event.repeat || event.isComposing || !isInSight()) return;
-  const key = event.key.toLowerCase();
-  const plain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey && !isTyping(event.target);
-  if (key === "g" && plain && guide.isThere()) {
-    event.preventDefault();
-    return guide.toggle();
-  }
-  if (form.key(event, key)) event.preventDefault();
-}
 
-document.addEventListener("keydown", onKey);
-document.addEventListener("visibilitychange", comeBack);
-window.addEventListener("pagehide", keepDraft);
-load();
+  document.addEventListener("keydown", onKeyDown);
+  document.addEventListener("visibilitychange", onVisibility);
+  window.addEventListener("pagehide", saveDraft);
+  load();
+}

@@ -1,233 +1,293 @@
-// What a judgment may say beside the choice: ratings by aspect, a reason, a better answer. Only what the project asks
-// for is there at all.
+// @ts-check
+// What a judgment may have beside the choice: ratings by aspect, a rationale, an ideal answer. Only the inputs that the
+// project asks for are on the page.
+
+import { closest, find, findAll, keyCap, make, targetOf } from "./dom.js";
+import { t } from "./i18n.js";
+
+/** @typedef {import("./types.js").ComparisonView} ComparisonView */
+/** @typedef {import("./types.js").Slot} Slot */
 
 const LONGEST = 20000;
 
-function makeDetails(root, { changed, nameOf }) {
-  const box = root.querySelector(".rl-details");
-  let view = null;
-  let aspects = {}; // slot -> aspect -> rating
-  let ideal = null; // { text, slot } once it was opened
-  let reason = null; // the textarea, where a reason may be given
-  let touchedIdeal = false;
+/** The length as the server counts it: an emoji is one character. @param {string} text */
+const lengthOf = (text) => [...text.trim()].length;
+
+/** @param {HTMLTextAreaElement} field */
+function fitHeight(field) {
+  field.style.height = "auto";
+  field.style.height = `${Math.min(field.scrollHeight + 2, window.innerHeight / 2)}px`;
+}
+
+/**
+ * @param {HTMLElement} root
+ * @param {{ changed: () => void, nameOf: (slot: Slot) => string }} options
+ */
+export function makeDetails(root, { changed, nameOf }) {
+  const box = find(root, ".rl-details");
+  /** @type {ComparisonView} */
+  let view;
+  /** @type {import("./types.js").Ratings} */
+  let ratings = {};
+  /** @type {string | null} The rationale once its field was opened. */
+  let rationale = null;
+  /** @type {import("./types.js").IdealAnswer | null} The ideal answer once its field was opened. */
+  let ideal = null;
+  let idealEdited = false;
 
   // ---- ratings
 
-  function ratings(slot) {
-    const { aspects: names, scale } = view.asks;
-    return names.map((aspect, row) => {
+  /** @param {Slot} slot */
+  function ratingFields(slot) {
+    const { aspects, scale } = view.inputs;
+    return aspects.map((aspect, row) => {
       const group = `rl-aspect-${slot}-${row}`;
-      const cells = Array.from({ length: scale }, (_, i) => make(
+      const options = Array.from({ length: scale }, (_, i) => make(
         "label", { class: "rl-option" },
         make("input", {
           type: "radio", name: group, value: i + 1, "data-slot": slot, "data-aspect": row, testid: `rate-${slot}-${row}-${i + 1}`,
         }),
         make("span", {}, String(i + 1)),
       ));
-      return make("fieldset", { class: "rl-aspect", "data-group": group }, make("legend", {}, aspect), make("div", { class: "rl-options" }, cells));
+      return make(
+        "fieldset", { class: "rl-aspect", "data-group": group },
+        make("legend", {}, aspect), make("div", { class: "rl-options" }, options),
+      );
     });
   }
 
+  /** @param {HTMLInputElement} input */
   function rate(input) {
+    const { slot = "", aspect } = input.dataset;
     input.checked = true;
-    (aspects[input.dataset.slot] ??= {})[view.asks.aspects[input.dataset.aspect]] = Number(input.value);
+    (ratings[slot] ??= {})[view.inputs.aspects[Number(aspect)]] = Number(input.value);
     changed();
   }
 
+  /** @param {string} name @param {number} rating */
+  function ratingInput(name, rating) {
+    return root.querySelector(`input[name="${name}"][value="${rating}"]`);
+  }
+
+  /** The first rating that is missing for one of these slots. @param {Slot[]} slots */
   function unrated(slots) {
     for (const slot of slots) {
-      for (const [row, aspect] of view.asks.aspects.entries()) {
-        if (!aspects[slot]?.[aspect]) return { slot, row, aspect };
+      for (const [row, aspect] of view.inputs.aspects.entries()) {
+        if (!ratings[slot]?.[aspect]) return { slot, row, aspect };
       }
     }
     return null;
   }
 
-  function groupOf({ slot, row }) {
-    return root.querySelector(`[name="rl-aspect-${slot}-${row}"]`);
-  }
+  // ---- the rationale
 
-  // ---- a reason in words
-
-  // As the server counts: an emoji is one character.
-  const lengthOf = (text) => [...text.trim()].length;
-
-  function reasonField() {
-    const { rationale, min_chars } = view.asks;
-    const required = rationale === "required";
-    reason = make("textarea", {
-      id: "rl-reason", rows: 2, maxlength: LONGEST, testid: "rationale", "aria-describedby": "rl-reason-count",
+  function rationaleField() {
+    const { min_chars } = view.inputs;
+    const required = view.inputs.rationale === "required";
+    const field = make("textarea", {
+      id: "rl-rationale", rows: 2, maxlength: LONGEST, testid: "rationale", "aria-describedby": "rl-rationale-count",
       required, dir: "auto",
     });
-    const count = make("span", { class: "rl-hint", id: "rl-reason-count", testid: "rationale-count" });
-    const say = () => {
-      const count_of = lengthOf(reason.value);
-      count.textContent = required ? t("compare.chars_of", { count: count_of, least: min_chars }) : "";
-      count.classList.toggle("rl-long-enough", count_of >= min_chars);
+    field.value = rationale ?? "";
+    const hint = make("span", { class: "rl-hint", id: "rl-rationale-count", testid: "rationale-count" });
+    const renderCount = () => {
+      const count = lengthOf(field.value);
+      hint.textContent = required ? t("compare.chars_of", { count, least: min_chars }) : "";
+      hint.classList.toggle("rl-long-enough", count >= min_chars);
     };
-    reason.addEventListener("input", () => { say(); grow(reason); changed(); });
-    reason.say = say;
-    say();
-    const label = make("label", { for: "rl-reason" }, t(required ? "compare.reason" : "compare.reason_optional"));
-    return make("div", { class: "rl-field" }, make("div", { class: "rl-field-head" }, label, count), reason);
+    field.addEventListener("input", () => {
+      rationale = field.value;
+      renderCount();
+      fitHeight(field);
+      changed();
+    });
+    renderCount();
+    const label = make("label", { for: "rl-rationale" }, t(required ? "compare.reason" : "compare.reason_optional"));
+    return make("div", { class: "rl-field" }, make("div", { class: "rl-field-head" }, label, hint), field);
   }
 
-  function lacking() {
-    if (view.asks.rationale !== "required") return 0;
-    return Math.max(0, view.asks.min_chars - lengthOf(reason?.value ?? ""));
+  const focusRationale = () => find(root, "#rl-rationale").focus();
+
+  /** How many characters a required rationale still lacks. */
+  function missingCharacters() {
+    if (view.inputs.rationale !== "required") return 0;
+    return Math.max(0, view.inputs.min_chars - lengthOf(rationale ?? ""));
   }
 
-  // ---- a better answer
+  // ---- the ideal answer
 
-  function idealField() {
+  /** The Markdown of an answer, to start an ideal answer from. @param {Slot | null} slot */
+  const sourceOf = (slot) => (slot === null ? "" : view.sources?.[slot] ?? "");
+
+  /** @param {import("./types.js").IdealAnswer} written */
+  function idealField(written) {
     const starts = [...view.answers.keys(), null].map((slot) => make(
-      "label", { class: "rl-option rl-wide" },
+      "label", { class: "rl-option" },
       make("input", {
-        type: "radio", name: "rl-ideal-from", value: slot ?? "", checked: slot === ideal.slot, testid: `ideal-from-${slot ?? "nothing"}`,
+        type: "radio", name: "rl-ideal-from", value: slot ?? "", checked: slot === written.slot, testid: `ideal-from-${slot ?? "nothing"}`,
       }),
       make("span", {}, slot === null ? t("compare.ideal_nothing") : nameOf(slot)),
     ));
-    const text = make("textarea", {
+    const field = make("textarea", {
       id: "rl-ideal", rows: 6, maxlength: LONGEST, testid: "ideal", "aria-label": t("compare.ideal"), dir: "auto",
     });
-    text.value = ideal.text;
-    text.addEventListener("input", () => { ideal.text = text.value; touchedIdeal = true; grow(text); changed(); });
-    const chooser = make("fieldset", { class: "rl-ideal-start" }, make("legend", {}, t("compare.ideal_from")), make("div", { class: "rl-options" }, starts));
-    chooser.addEventListener("change", ({ target }) => {
-      // Words of one's own are not thrown away for another beginning.
-      const slot = target.value === "" ? null : Number(target.value);
-      ideal.slot = slot;
-      if (!touchedIdeal) ideal.text = text.value = slot === null ? "" : view.sources[slot];
-      grow(text);
+    field.value = written.text;
+    field.addEventListener("input", () => {
+      written.text = field.value;
+      idealEdited = true;
+      fitHeight(field);
       changed();
     });
-    const drop = make("button", { type: "button", class: "rl-text-button", "data-act": "drop-ideal", testid: "drop-ideal" }, t("compare.ideal_drop"));
-    return make("div", { class: "rl-field" }, make("div", { class: "rl-field-head" }, make("span", {}, t("compare.ideal")), drop), chooser, text);
+    const chooser = make(
+      "fieldset", { class: "rl-ideal-start" },
+      make("legend", {}, t("compare.ideal_from")), make("div", { class: "rl-options" }, starts),
+    );
+    chooser.addEventListener("change", ({ target }) => {
+      if (!(target instanceof HTMLInputElement)) return;
+      written.slot = target.value === "" ? null : Number(target.value);
+      // Text that the annotator has edited is not replaced by another start.
+      if (!idealEdited) written.text = field.value = sourceOf(written.slot);
+      fitHeight(field);
+      changed();
+    });
+    const discard = make("button", { type: "button", class: "rl-text-button", "data-act": "drop-ideal", testid: "drop-ideal" }, t("compare.ideal_drop"));
+    const head = make("div", { class: "rl-field-head" }, make("span", {}, t("compare.ideal")), discard);
+    return make("div", { class: "rl-field" }, head, chooser, field);
   }
 
-  // A start that nothing was changed of says nothing.
-  function idealSaid() {
-    if (!ideal) return null;
-    const text = ideal.text.trim();
-    return text && (ideal.slot === null || ideal.text !== view.sources[ideal.slot]) ? { text: ideal.text, slot: ideal.slot } : null;
+  /** The ideal answer to submit. An answer of the page that was not changed is none. */
+  function submittedIdeal() {
+    if (!ideal?.text.trim()) return null;
+    return ideal.slot === null || ideal.text !== sourceOf(ideal.slot) ? { ...ideal } : null;
   }
 
-  function grow(text) {
-    text.style.height = "auto";
-    text.style.height = `${Math.min(text.scrollHeight + 2, window.innerHeight / 2)}px`;
+  // ---- rendering
+
+  function render() {
+    const { inputs } = view;
+    const fields = [];
+    const buttons = [];
+    if (inputs.rationale === "required" || rationale !== null) fields.push(rationaleField());
+    else if (inputs.rationale === "optional") buttons.push(openButton("reason", "R"));
+    if (ideal) fields.push(idealField(ideal));
+    else if (inputs.ideal) buttons.push(openButton("ideal", "E"));
+    if (buttons.length) fields.push(make("div", { class: "rl-detail-buttons" }, buttons));
+    box.replaceChildren(...fields);
+    box.hidden = fields.length === 0;
+    for (const field of findAll(box, "textarea", HTMLTextAreaElement)) fitHeight(field);
   }
 
-  function draw() {
-    const { rationale, ideal: offered } = view.asks;
-    const kept = reason?.value ?? "";
-    const parts = [];
-    const openers = [];
-    if (rationale === "required" || reason) parts.push(reasonField());
-    else if (rationale === "optional") openers.push(opener("reason", "R"));
-    if (ideal) parts.push(idealField());
-    else if (offered) openers.push(opener("ideal", "E"));
-    if (openers.length) parts.push(make("div", { class: "rl-detail-buttons" }, openers));
-    box.replaceChildren(...parts);
-    box.hidden = parts.length === 0;
-    if (reason && kept) {
-      reason.value = kept;
-      reason.say();
-    }
-    for (const text of box.querySelectorAll("textarea")) grow(text);
-  }
-
-  function opener(name, key) {
+  /** @param {string} name @param {string} key */
+  function openButton(name, key) {
     return make(
       "button", { type: "button", class: "rl-text-button", "data-act": name, testid: `open-${name}`, "aria-keyshortcuts": key },
-      t(`compare.open_${name}`), " ", cap(key),
+      t(`compare.open_${name}`), " ", keyCap(key),
     );
   }
 
   root.addEventListener("change", ({ target }) => {
-    if (target.dataset.aspect !== undefined) rate(target);
+    if (target instanceof HTMLInputElement && target.dataset.aspect !== undefined) rate(target);
   });
 
   return {
-    paint(next) {
+    /** @param {ComparisonView} next */
+    render(next) {
       view = next;
-      aspects = {};
-      ideal = reason = null;
-      touchedIdeal = false;
-      for (const card of root.querySelectorAll(".rl-answer")) card.querySelector(".rl-aspects").replaceChildren(...ratings(Number(card.dataset.slot)));
-      draw();
+      ratings = {};
+      rationale = null;
+      ideal = null;
+      idealEdited = false;
+      for (const card of findAll(root, ".rl-answer")) {
+        find(card, ".rl-aspects").replaceChildren(...ratingFields(Number(card.dataset.slot)));
+      }
+      render();
     },
-    restore(said) {
-      for (const [slot, named] of Object.entries(said.aspects ?? {})) {
-        for (const [aspect, rating] of Object.entries(named)) {
-          const row = view.asks.aspects.indexOf(aspect);
-          const input = root.querySelector(`[name="rl-aspect-${slot}-${row}"][value="${rating}"]`);
-          if (input) rate(input);
+    /** @param {import("./types.js").Draft} draft */
+    restore(draft) {
+      for (const [slot, byAspect] of Object.entries(draft.aspects ?? {})) {
+        for (const [aspect, rating] of Object.entries(byAspect)) {
+          const input = ratingInput(`rl-aspect-${slot}-${view.inputs.aspects.indexOf(aspect)}`, rating);
+          if (input instanceof HTMLInputElement) rate(input);
         }
       }
-      if (said.ideal && view.asks.ideal) {
-        ideal = { ...said.ideal };
-        touchedIdeal = true;
+      if (draft.ideal && view.inputs.ideal) {
+        ideal = { ...draft.ideal };
+        idealEdited = true;
       }
-      if (said.rationale && view.asks.rationale !== "off") reason = { value: said.rationale };
-      draw();
+      if (draft.rationale && view.inputs.rationale !== "off") rationale = draft.rationale;
+      render();
     },
-    openReason() {
-      if (view.asks.rationale === "off") return;
-      if (!reason) {
-        reason = { value: "" };
-        draw();
+    openRationale() {
+      if (view.inputs.rationale === "off") return;
+      if (rationale === null) {
+        rationale = "";
+        render();
       }
-      reason.focus();
+      focusRationale();
     },
+    /** @param {Slot | null} slot the answer to start from */
     openIdeal(slot) {
-      if (!view.asks.ideal) return;
+      if (!view.inputs.ideal) return;
       if (!ideal) {
-        ideal = { slot, text: slot === null ? "" : view.sources[slot] };
-        draw();
+        ideal = { slot, text: sourceOf(slot) };
+        render();
       }
-      root.querySelector("#rl-ideal").focus();
+      find(root, "#rl-ideal").focus();
     },
     dropIdeal() {
       ideal = null;
-      touchedIdeal = false;
-      draw();
-      root.querySelector("[data-testid=open-ideal]").focus();
+      idealEdited = false;
+      render();
+      find(root, "[data-testid=open-ideal]").focus();
       changed();
     },
-    // A digit within a group of ratings rates, and goes on to the next.
-    key(event, key) {
-      const input = event.target.closest?.("[data-aspect]");
-      if (!input || !/^\d$/.test(key)) return false;
-      const wanted = key === "0" ? 10 : Number(key);
-      const cell = root.querySelector(`[name="${input.name}"][value="${wanted}"]`);
-      if (!cell) return true;
-      rate(cell);
-      const groups = [...root.querySelectorAll(".rl-aspect")];
+    /**
+     * A digit in a group of ratings rates, and moves on to the next group. True if the key was handled.
+     * @param {KeyboardEvent} event
+     * @param {string} key
+     */
+    onKey(event, key) {
+      const input = closest(targetOf(event), "[data-aspect]");
+      if (!(input instanceof HTMLInputElement) || !/^\d$/.test(key)) return false;
+      const rated = ratingInput(input.name, key === "0" ? 10 : Number(key));
+      if (!(rated instanceof HTMLInputElement)) return true;
+      rate(rated);
+      const groups = findAll(root, ".rl-aspect");
       const next = groups[groups.findIndex((group) => group.dataset.group === input.name) + 1];
-      (next?.querySelector("input:checked") ?? next?.querySelector("input") ?? reason ?? cell).focus();
+      const field = next?.querySelector("input:checked") ?? next?.querySelector("input") ?? root.querySelector("#rl-rationale") ?? rated;
+      /** @type {HTMLElement} */ (field).focus();
       return true;
     },
-    // The first thing that the project asks for and that is not there.
+    /**
+     * The first input that the project requires and that is missing.
+     * @param {Slot[]} slots the answers that are judged
+     * @returns {import("./types.js").Missing | null}
+     */
     missing(slots) {
       const rating = unrated(slots);
       if (rating) {
         return {
-          says: t("compare.missing_rating", { answer: nameOf(rating.slot), aspect: rating.aspect }),
-          lead: () => groupOf(rating).focus(),
+          message: t("compare.missing_rating", { answer: nameOf(rating.slot), aspect: rating.aspect }),
+          focus: () => find(root, `[name="rl-aspect-${rating.slot}-${rating.row}"]`).focus(),
         };
       }
-      const lack = lacking();
-      return lack ? { says: t("compare.missing_reason", { count: lack }), lead: () => reason.focus() } : null;
+      const count = missingCharacters();
+      return count ? { message: t("compare.missing_reason", { count }), focus: focusRationale } : null;
     },
-    said(slots) {
+    /**
+     * What is submitted with a judgment of these slots.
+     * @param {Slot[]} slots
+     * @returns {import("./types.js").Details}
+     */
+    value(slots) {
       return {
-        aspects: Object.fromEntries(slots.filter((slot) => aspects[slot]).map((slot) => [slot, aspects[slot]])),
-        rationale: reason?.value.trim() ?? "",
-        ideal: idealSaid(),
+        aspects: Object.fromEntries(slots.filter((slot) => ratings[slot]).map((slot) => [slot, ratings[slot]])),
+        rationale: rationale?.trim() ?? "",
+        ideal: submittedIdeal(),
       };
     },
-    // With what was begun and would not be sent.
-    draft: () => ({ aspects, rationale: reason?.value ?? "", ideal: touchedIdeal ? ideal : null }),
-    isRequired: () => view.asks.rationale === "required" || view.asks.aspects.length > 0,
+    /** Everything that was begun, also what would not be submitted. @returns {import("./types.js").Details} */
+    draft: () => ({ aspects: ratings, rationale: rationale ?? "", ideal: idealEdited ? ideal : null }),
+    isRequired: () => view.inputs.rationale === "required" || view.inputs.aspects.length > 0,
   };
 }

@@ -1,24 +1,46 @@
-// What was begun and not sent, for this tab: it survives a reload, a lost connection and a lost session.
+// @ts-check
+// Judgments that were begun and not sent, kept in this browser tab: they survive a reload, a lost connection and a lost
+// session.
+
+/** @typedef {import("./types.js").Draft} Draft */
 
 const MOST_DRAFTS = 20;
 
-function makeDrafts(page) {
+/** @param {string} page */
+export function makeDrafts(page) {
   const prefix = `rankloop.draft.${page}.`;
 
-  function guarded(act) {
-    try { return act(); } catch { return null; }
+  /** @param {string} key @returns {(Draft & { at?: number }) | null} */
+  function read(key) {
+    try {
+      return JSON.parse(sessionStorage.getItem(key) ?? "null");
+    } catch {
+      return null;
+    }
+  }
+
+  /** Storage may be full or refused; then there is no draft. @param {() => void} write */
+  function tryTo(write) {
+    try {
+      write();
+    } catch {
+      // The judgment is still on the page.
+    }
   }
 
   function prune() {
-    const kept = Object.keys(sessionStorage).filter((key) => key.startsWith(prefix));
-    const age = (key) => guarded(() => JSON.parse(sessionStorage.getItem(key)).at) ?? 0;
-    for (const key of kept.sort((a, b) => age(b) - age(a)).slice(MOST_DRAFTS)) sessionStorage.removeItem(key);
+    const keys = Object.keys(sessionStorage).filter((key) => key.startsWith(prefix));
+    const savedAt = (/** @type {string} */ key) => read(key)?.at ?? 0;
+    for (const key of keys.sort((a, b) => savedAt(b) - savedAt(a)).slice(MOST_DRAFTS)) sessionStorage.removeItem(key);
   }
 
   return {
-    find: (id) => guarded(() => JSON.parse(sessionStorage.getItem(prefix + id))),
-    drop: (id) => guarded(() => sessionStorage.removeItem(prefix + id)),
-    keep: (id, draft) => guarded(() => {
+    /** @param {string} id @returns {Draft | null} */
+    get: (id) => read(prefix + id),
+    /** @param {string} id */
+    remove: (id) => tryTo(() => sessionStorage.removeItem(prefix + id)),
+    /** @param {string} id @param {Draft} draft */
+    set: (id, draft) => tryTo(() => {
       sessionStorage.setItem(prefix + id, JSON.stringify({ ...draft, at: Date.now() }));
       prune();
     }),

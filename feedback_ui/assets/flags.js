@@ -1,44 +1,59 @@
-// Flags: what is wrong with the prompt or with one answer, with a note. One quiet dialog for all of them.
+// @ts-check
+// The dialog of flags: what is wrong with the prompt or with one answer, with a note.
 
-const FLAG_KINDS = ["unsafe", "personal_data", "wrong_language", "broken_prompt"];
-const PROMPT = "prompt";
+import { byTestId, find, findAll, make } from "./dom.js";
+import { t } from "./i18n.js";
 
-function makeFlags(root, { changed, nameOf }) {
-  const dialog = root.querySelector(".rl-flag-dialog");
-  let said = new Map(); // target (a slot, or the prompt) -> { kinds, note }
+/** @typedef {import("./types.js").Slot} Slot */
+
+export const PROMPT = "prompt";
+
+const KINDS = ["unsafe", "personal_data", "wrong_language", "broken_prompt"];
+
+/**
+ * @param {HTMLElement} root
+ * @param {{ changed: () => void, nameOf: (slot: Slot) => string }} options
+ */
+export function makeFlags(root, { changed, nameOf }) {
+  const dialog = find(root, ".rl-flag-dialog", HTMLDialogElement);
+  const note = byTestId(dialog, "flag-note", HTMLInputElement);
+  /** @type {Map<Slot | typeof PROMPT, { kinds: Set<string>, note: string }>} */
+  let flags = new Map();
+  /** @type {Slot | typeof PROMPT} */
   let target = PROMPT;
   let answers = 0;
 
-  function of(where) {
-    if (!said.has(where)) said.set(where, { kinds: new Set(), note: "" });
-    return said.get(where);
+  /** @param {Slot | typeof PROMPT} where */
+  function flagsOf(where) {
+    const there = flags.get(where) ?? { kinds: new Set(), note: "" };
+    flags.set(where, there);
+    return there;
   }
 
-  function whatIs(where) {
-    return where === PROMPT ? t("compare.prompt") : nameOf(where);
-  }
+  /** @param {string | undefined} text @returns {Slot | typeof PROMPT} */
+  const parseTarget = (text) => (text === undefined || text === PROMPT ? PROMPT : Number(text));
 
-  function draw() {
-    const targets = [PROMPT, ...Array(answers).keys()];
-    dialog.querySelector(".rl-flag-targets").replaceChildren(...targets.map((where) => make(
+  function renderDialog() {
+    const targets = [/** @type {typeof PROMPT} */ (PROMPT), ...Array(answers).keys()];
+    find(dialog, ".rl-flag-targets").replaceChildren(...targets.map((where) => make(
       "label", { class: "rl-option" },
       make("input", { type: "radio", name: "rl-flag-target", value: where, checked: where === target, testid: `flag-on-${where}` }),
-      make("span", {}, whatIs(where)),
+      make("span", {}, where === PROMPT ? t("compare.prompt") : nameOf(where)),
     )));
     // Only a prompt can be a broken prompt.
-    const kinds = FLAG_KINDS.filter((kind) => target === PROMPT || kind !== "broken_prompt");
-    dialog.querySelector(".rl-flag-kinds").replaceChildren(...kinds.map((kind) => make(
+    const kinds = KINDS.filter((kind) => target === PROMPT || kind !== "broken_prompt");
+    find(dialog, ".rl-flag-kinds").replaceChildren(...kinds.map((kind) => make(
       "label", { class: "rl-checkbox" },
-      make("input", { type: "checkbox", value: kind, checked: of(target).kinds.has(kind), testid: `flag-${kind}` }),
+      make("input", { type: "checkbox", value: kind, checked: flagsOf(target).kinds.has(kind), testid: `flag-${kind}` }),
       make("span", {}, t(`compare.flag.${kind}`)),
     )));
-    dialog.querySelector("[data-testid=flag-note]").value = of(target).note;
+    note.value = flagsOf(target).note;
   }
 
-  function mark() {
-    for (const box of root.querySelectorAll("[data-flags]")) {
-      const where = box.dataset.flags === PROMPT ? PROMPT : Number(box.dataset.flags);
-      const kinds = [...(said.get(where)?.kinds ?? [])];
+  function renderMarks() {
+    for (const box of findAll(root, "[data-flags]")) {
+      const where = parseTarget(box.dataset.flags);
+      const kinds = [...(flags.get(where)?.kinds ?? [])];
       box.replaceChildren(...(kinds.length ? [make(
         "button", { type: "button", class: "rl-flag", "data-act": "flag", "data-target": where, testid: `flags-${where}` },
         kinds.map((kind) => t(`compare.flag.${kind}`)).join(" · "),
@@ -47,48 +62,52 @@ function makeFlags(root, { changed, nameOf }) {
   }
 
   dialog.addEventListener("change", ({ target: input }) => {
+    if (!(input instanceof HTMLInputElement)) return;
     if (input.type === "radio") {
-      target = input.value === PROMPT ? PROMPT : Number(input.value);
-      draw();
-      dialog.querySelector("[name=rl-flag-target]:checked").focus();
+      target = parseTarget(input.value);
+      renderDialog();
+      find(dialog, "[name=rl-flag-target]:checked").focus();
     } else if (input.type === "checkbox") {
-      of(target).kinds[input.checked ? "add" : "delete"](input.value);
-      mark();
+      flagsOf(target).kinds[input.checked ? "add" : "delete"](input.value);
+      renderMarks();
       changed();
     }
   });
-  dialog.addEventListener("input", ({ target: input }) => {
-    if (input.dataset.testid !== "flag-note") return;
-    of(target).note = input.value;
+  note.addEventListener("input", () => {
+    flagsOf(target).note = note.value;
     changed();
   });
 
   return {
-    paint(view) {
-      said = new Map();
+    /** @param {import("./types.js").ComparisonView} view */
+    render(view) {
+      flags = new Map();
       target = PROMPT;
       answers = view.answers.length;
       if (dialog.open) dialog.close();
-      mark();
+      renderMarks();
     },
-    restore(flags) {
-      for (const { kind, note, slot } of flags ?? []) {
-        const of_it = of(slot ?? PROMPT);
-        of_it.kinds.add(kind);
-        of_it.note = note;
+    /** @param {import("./types.js").Flag[]} [stored] */
+    restore(stored = []) {
+      for (const flag of stored) {
+        const there = flagsOf(flag.slot ?? PROMPT);
+        there.kinds.add(flag.kind);
+        there.note = flag.note;
       }
-      mark();
+      renderMarks();
     },
+    /** Opens the dialog on one target. @param {string} [where] a slot or PROMPT; the last one if it is missing */
     open(where) {
-      target = where ?? target;
-      draw();
+      if (where !== undefined) target = parseTarget(where);
+      renderDialog();
       dialog.showModal();
-      dialog.querySelector(".rl-flag-kinds input").focus();
+      find(dialog, ".rl-flag-kinds input").focus();
     },
     isOpen: () => dialog.open,
-    said() {
-      return [...said].flatMap(([where, { kinds, note }]) =>
-        [...kinds].map((kind) => ({ kind, note: note.trim(), slot: where === PROMPT ? null : where })));
+    /** @returns {import("./types.js").Flag[]} */
+    value() {
+      return [...flags].flatMap(([where, there]) =>
+        [...there.kinds].map((kind) => ({ kind, note: there.note.trim(), slot: where === PROMPT ? null : where })));
     },
   };
 }

@@ -1,41 +1,104 @@
-// The judging form: one comparison, what may be said about it, and the bar of buttons. It gathers an act and hands it
-// to `submit`; it knows nothing of how acts are sent. Compare and History have one each.
+// @ts-check
+// The judging form: one comparison, its inputs, and the bar of buttons. It makes a judgment and hands it to `submit`; it
+// does not know how judgments are sent. Compare and History have one each.
 
-// The second half of a double click or a bouncing key must not judge the comparison that has just appeared.
-const SETTLE_MS = 250;
+import { makeDetails } from "./details.js";
+import { byTestId, closest, find, findAll, isTyping, make, makeButton, setProse, showMessage, targetOf } from "./dom.js";
+import { makeFlags } from "./flags.js";
+import { t } from "./i18n.js";
+import { CHOICE_KEYS, SCALE, keyMap } from "./keys.js";
+import { preferences } from "./preferences.js";
+import { makeRanking } from "./rank.js";
 
-// An act in the reader's words, for the note and for the live region.
-function saysOf(act, count) {
-  if (act.choice === "skip") return t("compare.says.skip");
-  if (act.choice === "rank") return t("rank.says_saved");
-  if (act.choice === "both_bad" && count > 2) return t("compare.says.all_bad");
-  return t(`compare.says.${act.choice}${act.strength ? `_${act.strength}` : ""}`);
+/** @typedef {import("./types.js").Answer} Answer */
+/** @typedef {import("./types.js").ComparisonView} ComparisonView */
+/** @typedef {import("./types.js").Draft} Draft */
+/** @typedef {import("./types.js").Judgment} Judgment */
+/** @typedef {import("./types.js").Mode} Mode */
+/** @typedef {import("./types.js").Slot} Slot */
+
+/** For so long a new comparison takes no input: the second half of a double click, or a bouncing key, must not judge it. */
+export const SETTLE_MS = 250;
+
+const EXCERPT_CHARACTERS = 120;
+
+const NO_CHOICE = Object.freeze(/** @type {Answer} */ ({ choice: null, strength: null }));
+
+/** The actions of the form's letters. */
+const LETTERS = /** @type {Record<string, string>} */ ({ s: "skip", u: "undo", r: "reason", e: "ideal", f: "flag" });
+
+/**
+ * A judgment in the reader's words, for the note and the live region.
+ * @param {{ choice: Judgment["choice"], strength?: Answer["strength"] }} judgment
+ * @param {number} count how many answers there are
+ */
+export function describeJudgment({ choice, strength }, count) {
+  if (choice === "skip") return t("compare.says.skip");
+  if (choice === "rank") return t("rank.says_saved");
+  if (choice === "both_bad" && count > 2) return t("compare.says.all_bad");
+  return t(`compare.says.${choice}${strength ? `_${strength}` : ""}`);
 }
 
-function makeJudgingForm(root, { submit, changed, correcting = false, undo = () => {}, guided = () => false }) {
-  const find = (selector) => root.querySelector(selector);
-  const byTest = (name) => find(`[data-testid="${name}"]`);
-  const actions = find(".rl-actions");
+/** @typedef {ReturnType<typeof makeJudgingForm>} JudgingForm */
+
+/**
+ * @param {HTMLElement} root
+ * @param {object} options
+ * @param {(judgment: Judgment) => void} options.submit
+ * @param {() => void} options.changed called after every input
+ * @param {boolean} [options.correcting] whether the form corrects an earlier judgment
+ * @param {() => void} [options.undo]
+ * @param {() => boolean} [options.hasGuidelines]
+ */
+export function makeJudgingForm(root, { submit, changed, correcting = false, undo = () => {}, hasGuidelines = () => false }) {
+  const actions = find(root, ".rl-actions");
+  const skipForm = find(root, ".rl-skip");
+  const skipOther = find(skipForm, ".rl-skip-other");
+  const skipText = byTestId(skipForm, "skip-text", HTMLInputElement);
+  const help = byTestId(root, "help", HTMLDialogElement);
+  /** @type {ComparisonView | null} */
   let view = null;
-  let mode = null; // choose: two answers; scale: two, with strength; rank: three to nine
-  let said = { choice: null, strength: null };
+  // Before the first comparison has arrived, the bar is as it was last time, so that nothing moves then.
+  const lastMode = preferences.get("mode") ?? "";
+  let mode = /** @type {Mode} */ (lastMode in CHOICE_KEYS ? lastMode : "scale");
+  /** @type {Answer} */
+  let answer = NO_CHOICE;
   let enabled = false;
 
-  const nameOf = (slot) => (mode === "rank" ? t("compare.answer_n", { name: slot + 1 }) : t("compare.answer_n", { name: "AB"[slot] }));
-  const touched = () => { showLack(""); offerSave(); changed(); };
-  const flags = makeFlags(root, { changed: touched, nameOf });
-  const details = makeDetails(root, { changed: touched, nameOf });
-  const rank = makeRank(root, {
-    changed: () => { said = { choice: null, strength: null }; showChoice(); touched(); },
+  /** @param {Slot} slot */
+  const letterOf = (slot) => (mode === "rank" ? String(slot + 1) : "AB"[slot]);
+  /** @param {Slot} slot */
+  const nameOf = (slot) => t("compare.answer_n", { name: letterOf(slot) });
+
+  function onInput() {
+    showMissing("");
+    renderSaveButton();
+    changed();
+  }
+
+  const flags = makeFlags(root, { changed: onInput, nameOf });
+  const details = makeDetails(root, { changed: onInput, nameOf });
+  const ranking = makeRanking(root, {
+    changed() {
+      answer = NO_CHOICE;
+      renderChoice();
+      onInput();
+    },
     announce,
     isEnabled: () => enabled,
   });
 
   // ---- the bar
 
-  const QUIET = "rl-button rl-secondary";
-
-  function choiceButton({ choice, strength = null }, text, key, testid, kind = "", label = null) {
+  /**
+   * @param {Answer} choice
+   * @param {string} text
+   * @param {string} key
+   * @param {string} testid
+   * @param {string} [kind] further classes
+   * @param {string | null} [label] the name for a screen reader, if it differs
+   */
+  function choiceButton({ choice, strength }, text, key, testid, kind = "", label = null) {
     return makeButton(text, {
       key, class: `rl-button ${kind}`, "data-choice": choice, "data-strength": strength, testid, disabled: !enabled,
       "aria-label": label, "aria-pressed": "false",
@@ -43,88 +106,101 @@ function makeJudgingForm(root, { submit, changed, correcting = false, undo = () 
   }
 
   function scaleButtons() {
-    return SCALE.map(({ choice, strength }, i) => {
+    return SCALE.map((step, i) => {
+      const { choice, strength } = step;
       const key = String(i + 1);
-      if (choice === "tie") return choiceButton({ choice }, t("compare.tie"), key, "choose-tie", "rl-strength rl-strength-tie");
-      // "Better" is what is said without a strength, so it goes by the plain name.
+      if (choice === "tie") return choiceButton(step, t("compare.tie"), key, "choose-tie", "rl-strength rl-strength-tie");
+      // "Better" is the choice without a strength, so it has the plain name.
       const testid = strength === "better" ? `choose-${choice}` : `choose-${choice}-${strength}`;
       return choiceButton(
-        { choice, strength }, t(`compare.strength.${strength}`), key, testid, `rl-strength rl-strength-${choice}`, t(`compare.says.${choice}_${strength}`),
+        step, t(`compare.strength.${strength}`), key, testid, `rl-strength rl-strength-${choice}`, t(`compare.says.${choice}_${strength}`),
       );
     });
   }
 
-  function commonButtons() {
-    const skip = makeButton(t("compare.skip"), { key: "S", class: QUIET, "data-act": "skip", testid: "skip", disabled: true });
-    if (correcting) return [skip];
-    return [skip, makeButton(t("compare.undo"), { key: "U", class: QUIET, "data-act": "undo", testid: "undo", disabled: true })];
+  /** @param {string} name @param {string} key */
+  function actionButton(name, key) {
+    return makeButton(t(`compare.${name}`), { key, class: "rl-button rl-secondary", "data-act": name, testid: name, disabled: true });
   }
 
   function saveButton() {
-    const text = correcting ? t("compare.save_correction") : t("compare.save");
-    return makeButton(text, { key: mode === "rank" ? "Enter" : "Ctrl Enter", shortcut: "Control+Enter", class: "rl-button rl-primary rl-save-button", "data-act": "save", testid: "save", disabled: true });
+    return makeButton(correcting ? t("compare.save_correction") : t("compare.save"), {
+      key: mode === "rank" ? "Enter" : "Ctrl Enter", shortcut: "Control+Enter", class: "rl-button rl-primary rl-save-button",
+      "data-act": "save", testid: "save", disabled: true,
+    });
   }
 
+  /** Whether a choice alone does not submit the judgment. */
   function needsSave() {
     return mode === "rank" || correcting || (view !== null && details.isRequired());
   }
 
+  function barButtons() {
+    const common = [actionButton("skip", "S")];
+    if (!correcting) common.push(actionButton("undo", "U"));
+    if (needsSave()) common.push(saveButton());
+    const badText = t(mode === "rank" ? "compare.all_bad" : "compare.both_bad");
+    const bad = choiceButton({ choice: "both_bad", strength: null }, badText, "X", "choose-both-bad", "rl-secondary");
+    const row = make("div", { class: "rl-button-row" }, bad, ...common);
+    if (mode === "rank") return [row];
+    if (mode === "scale") {
+      const ends = ["a", "b"].map((choice) => make(
+        "p", { class: `rl-strength-end rl-strength-end-${choice}`, "aria-hidden": "true" }, t(`compare.says.${choice}`),
+      ));
+      return [make("div", { class: "rl-strength-scale" }, ends, scaleButtons()), row];
+    }
+    return [
+      choiceButton({ choice: "a", strength: null }, t("compare.says.a"), "1", "choose-a", "rl-primary"),
+      choiceButton({ choice: "b", strength: null }, t("compare.says.b"), "2", "choose-b", "rl-primary"),
+      choiceButton({ choice: "tie", strength: null }, t("compare.tie"), "T", "choose-tie"),
+      bad, ...common,
+    ];
+  }
+
+  /** Builds the bar, unless it is the right one already. */
   function buildBar() {
     const wanted = `${mode} ${needsSave()}`;
     if (actions.dataset.built === wanted) return;
     actions.dataset.built = wanted;
     actions.dataset.mode = mode;
     actions.classList.toggle("rl-with-save", needsSave());
-    const save = needsSave() ? [saveButton()] : [];
-    const bad = choiceButton({ choice: "both_bad" }, t(mode === "rank" ? "compare.all_bad" : "compare.both_bad"), "X", "choose-both-bad", "rl-secondary");
-    if (mode === "rank") return actions.replaceChildren(make("div", { class: "rl-button-row" }, bad, ...commonButtons(), ...save));
-    if (mode === "scale") {
-      const ends = ["a", "b"].map((choice) => make("p", { class: `rl-strength-end rl-strength-end-${choice}`, "aria-hidden": "true" }, t(`compare.says.${choice}`)));
-      const scale = make("div", { class: "rl-strength-scale" }, ends, scaleButtons());
-      return actions.replaceChildren(scale, make("div", { class: "rl-button-row" }, bad, ...commonButtons(), ...save));
-    }
-    actions.replaceChildren(
-      choiceButton({ choice: "a" }, t("compare.says.a"), "1", "choose-a", "rl-primary"),
-      choiceButton({ choice: "b" }, t("compare.says.b"), "2", "choose-b", "rl-primary"),
-      choiceButton({ choice: "tie" }, t("compare.tie"), "T", "choose-tie"),
-      bad, ...commonButtons(), ...save,
-    );
+    actions.replaceChildren(...barButtons());
   }
 
-  function showChoice() {
-    for (const button of actions.querySelectorAll("[data-choice]")) {
-      const on = button.dataset.choice === said.choice && (button.dataset.strength ?? null) === said.strength;
-      button.setAttribute("aria-pressed", String(on));
+  function renderChoice() {
+    for (const button of findAll(actions, "[data-choice]")) {
+      const pressed = button.dataset.choice === answer.choice && (button.dataset.strength ?? null) === answer.strength;
+      button.setAttribute("aria-pressed", String(pressed));
     }
   }
 
-  // What the save button would save, in its own words.
-  function offerSave() {
-    const save = byTest("save");
-    if (!save || mode !== "rank") return;
-    const left = rank.unranked().length;
-    const ranked = view.answers.length - left;
-    save.firstChild.textContent = said.choice === "both_bad" || left === 0 || ranked < 2
-      ? t(correcting ? "compare.save_correction" : "rank.save") : t("rank.save_partial", { ranked, all: view.answers.length });
+  /** The save button of a ranking tells how much of it would be saved. */
+  function renderSaveButton() {
+    if (mode !== "rank" || !view) return;
+    const all = view.answers.length;
+    const ranked = all - ranking.unranked().length;
+    const isWhole = answer.choice === "both_bad" || ranked === all || ranked < 2;
+    const text = isWhole ? t(correcting ? "compare.save_correction" : "rank.save") : t("rank.save_partial", { ranked, all });
+    find(root, "[data-testid=save] > span").textContent = text;
   }
 
-  function showLack(text) {
-    const box = byTest("missing");
-    box.hidden = !text;
-    box.textContent = text;
+  /** @param {string} message */
+  function showMissing(message) {
+    showMessage(byTestId(root, "missing"), message);
   }
 
-  // ---- painting
+  // ---- rendering
 
-  function card(slot) {
-    const name = mode === "rank" ? String(slot + 1) : "AB"[slot];
+  /** @param {string} html @param {Slot} slot */
+  function card(html, slot) {
+    const letter = letterOf(slot);
     const text = make("div", { class: "rl-text", dir: "auto" });
-    fillProse(text, view.answers[slot], t("compare.empty_answer"));
+    setProse(text, html, t("compare.empty_answer"));
     return make(
-      "article", { class: "rl-answer", "data-slot": slot, testid: `answer-${name.toLowerCase()}`, "aria-label": nameOf(slot) },
+      "article", { class: "rl-answer", "data-slot": slot, testid: `answer-${letter.toLowerCase()}`, "aria-label": nameOf(slot) },
       make(
         "header", { class: "rl-answer-head" },
-        make("h2", { "data-grip": mode === "rank" ? slot : null }, name),
+        make("h2", { "data-grip": mode === "rank" ? slot : null }, letter),
         make("span", { class: "rl-flags", "data-flags": slot }),
         make("span", { class: "rl-place-buttons" }),
       ),
@@ -133,252 +209,272 @@ function makeJudgingForm(root, { submit, changed, correcting = false, undo = () 
     );
   }
 
-  function turn({ role, speaker, html }) {
+  /** @param {import("./types.js").Turn} turn */
+  function turnElement({ role, speaker, html }) {
     const text = make("div", { class: "rl-text", dir: "auto" });
-    fillProse(text, html, t("compare.empty_turn"));
+    setProse(text, html, t("compare.empty_turn"));
     return make("div", { class: `rl-turn rl-turn-${role}` }, speaker ? make("p", { class: "rl-role" }, speaker) : null, text);
   }
 
-  function be(wanted) {
-    mode = wanted;
+  /** @param {Mode} next */
+  function setMode(next) {
+    mode = next;
     root.dataset.mode = mode;
   }
 
-  function paint(next, draft = null) {
+  /** @param {ComparisonView} next @param {Draft | null} [draft] */
+  function render(next, draft = null) {
     view = next;
-    be(view.answers.length > 2 ? "rank" : view.asks.strength ? "scale" : "choose");
-    memory.set("mode", mode);
-    said = { choice: null, strength: null };
+    setMode(view.answers.length > 2 ? "rank" : view.inputs.strength ? "scale" : "choose");
+    preferences.set("mode", mode);
+    answer = NO_CHOICE;
     closeSkip();
-    showLack("");
-    byTest("prompt-kind").textContent = view.kind;
-    find(".rl-turns").replaceChildren(...view.turns.map(turn));
-    find(".rl-answers").replaceChildren(...view.answers.keys().map(card));
-    flags.paint(view);
-    details.paint(view);
-    rank.paint(view, [...root.querySelectorAll(".rl-answer > .rl-text")].map((text) => text.textContent.trim().slice(0, 120)));
+    showMissing("");
+    byTestId(root, "prompt-kind").textContent = view.kind;
+    find(root, ".rl-turns").replaceChildren(...view.turns.map(turnElement));
+    find(root, ".rl-answers").replaceChildren(...view.answers.map(card));
+    flags.render(view);
+    details.render(view);
+    ranking.render(view, findAll(root, ".rl-answer > .rl-text").map((text) => (text.textContent ?? "").trim().slice(0, EXCERPT_CHARACTERS)));
     buildBar();
     if (draft) restore(draft);
-    showChoice();
-    offerSave();
+    renderChoice();
+    renderSaveButton();
   }
 
+  /** @param {Draft} draft */
   function restore(draft) {
-    rank.restore(draft.tiers);
+    ranking.restore(draft.tiers);
     details.restore(draft);
     flags.restore(draft.flags);
-    // A mark that no Save button would send is only in the way.
+    // Without a Save button, a mark on a choice would only be in the way.
     if (needsSave() && draft.choice && draft.choice !== "rank" && draft.choice !== "skip") {
-      said = { choice: draft.choice, strength: draft.strength ?? null };
+      answer = { choice: draft.choice, strength: draft.strength ?? null };
     }
   }
 
+  /** @param {boolean} ready @param {boolean} [mayUndo] */
   function setEnabled(ready, mayUndo = ready) {
     enabled = ready;
-    for (const button of root.querySelectorAll("[data-choice], [data-act=skip], [data-act=save], [data-reason], [data-testid=skip-submit]")) {
-      button.disabled = !ready;
-    }
-    if (byTest("undo")) byTest("undo").disabled = !mayUndo;
+    const buttons = "[data-choice], [data-act=skip], [data-act=save], [data-reason], [data-testid=skip-submit]";
+    for (const button of findAll(root, buttons, HTMLButtonElement)) button.disabled = !ready;
+    for (const button of findAll(root, "[data-act=undo]", HTMLButtonElement)) button.disabled = !mayUndo;
   }
 
-  // ---- what is said
+  // ---- the judgment
 
   function isRanking() {
-    return mode === "rank" && said.choice === null;
+    return mode === "rank" && answer.choice === null;
   }
 
-  // Slots that the choice speaks about.
+  /** The answers that the judgment is about. */
   function judgedSlots() {
-    const all = [...view.answers.keys()];
-    return isRanking() ? all.filter((slot) => !rank.unranked().includes(slot)) : all;
+    const all = [...(view?.answers.keys() ?? [])];
+    return isRanking() ? all.filter((slot) => !ranking.unranked().includes(slot)) : all;
   }
 
-  function act() {
-    const choice = isRanking() ? { choice: "rank", tiers: rank.tiers() } : { choice: said.choice, strength: said.strength };
-    return { ...choice, ...details.said(judgedSlots()), flags: flags.said() };
+  /** @returns {Judgment} */
+  function judgment() {
+    /** @type {Pick<Judgment, "choice" | "strength" | "tiers">} */
+    const choice = isRanking() ? { choice: "rank", tiers: ranking.tiers() } : answer;
+    return { ...choice, ...details.value(judgedSlots()), flags: flags.value() };
   }
 
+  /** What the judgment lacks, if anything. @returns {import("./types.js").Missing | null} */
   function missing() {
-    if (isRanking() && judgedSlots().length < 2) return { says: t("rank.too_few"), lead: () => root.focus({ preventScroll: true }) };
-    if (!said.choice && !isRanking()) {
-      return { says: t("compare.missing_choice"), lead: () => actions.querySelector("[data-choice]").focus() };
+    if (isRanking() && judgedSlots().length < 2) return { message: t("rank.too_few"), focus: () => root.focus({ preventScroll: true }) };
+    if (!answer.choice && !isRanking()) {
+      return { message: t("compare.missing_choice"), focus: () => find(actions, "[data-choice]").focus() };
     }
     return details.missing(judgedSlots());
   }
 
-  // Sends what is complete; otherwise leads to what is missing.
+  /** Submits a complete judgment; otherwise leads to what is missing. */
   function finish() {
     const lack = missing();
-    if (!lack) return submit(act());
-    showLack(lack.says);
-    lack.lead();
-    announce(lack.says);
+    if (!lack) return submit(judgment());
+    showMissing(lack.message);
+    lack.focus();
+    announce(lack.message);
   }
 
-  function choose({ choice, strength = null }) {
-    if (!enabled) return;
-    said = { choice, strength };
-    showChoice();
-    offerSave();
-    showLack("");
+  /** @param {Answer} chosen */
+  function choose(chosen) {
+    if (!enabled || !view) return;
+    answer = chosen;
+    renderChoice();
+    renderSaveButton();
+    showMissing("");
     changed();
     if (!correcting) return finish();
-    announce(saysOf(said, view.answers.length));
-    (missing()?.lead ?? (() => byTest("save").focus({ preventScroll: true })))();
+    announce(describeJudgment(answer, view.answers.length));
+    const lack = missing();
+    if (lack) lack.focus();
+    else byTestId(root, "save").focus({ preventScroll: true });
   }
 
   function save() {
     if (enabled) finish();
   }
 
-  // Enter on a part of a ranking asks once more, by leading to the button that says what it would do.
+  /** Enter on an incomplete ranking asks first: it moves the focus to the button that tells what would be saved. */
   function saveByKey() {
-    if (isRanking() && rank.unranked().length && judgedSlots().length >= 2) {
-      byTest("save").focus({ preventScroll: true });
-      const left = t("rank.partial", { count: rank.unranked().length });
-      showLack(left);
-      announce(left);
-      return;
-    }
-    save();
+    const left = ranking.unranked().length;
+    if (!isRanking() || !left || judgedSlots().length < 2) return save();
+    byTestId(root, "save").focus({ preventScroll: true });
+    const message = t("rank.partial", { count: left });
+    showMissing(message);
+    announce(message);
   }
 
-  // ---- the reason for skipping
+  // ---- skipping
 
   function openSkip() {
     if (!enabled) return;
-    find(".rl-skip").hidden = false;
+    skipForm.hidden = false;
     actions.hidden = true;
-    find(".rl-skip [data-reason]").focus({ preventScroll: true });
+    find(skipForm, "[data-reason]").focus({ preventScroll: true });
   }
 
   function closeSkip() {
-    find(".rl-skip").hidden = true;
-    find(".rl-skip-other").hidden = true;
+    skipForm.hidden = true;
+    skipOther.hidden = true;
     actions.hidden = false;
-    byTest("skip-text").value = "";
+    skipText.value = "";
   }
 
-  function otherReason() {
-    find(".rl-skip-other").hidden = false;
-    byTest("skip-text").focus();
+  function openOtherReason() {
+    skipOther.hidden = false;
+    skipText.focus();
   }
 
+  /** @param {string} reason */
   function skip(reason) {
-    if (enabled) submit({ choice: "skip", reason, rationale: details.said([]).rationale, flags: flags.said() });
+    if (enabled) submit({ choice: "skip", reason, rationale: details.value([]).rationale, flags: flags.value() });
   }
 
-  function pickReason(number) {
-    const reasons = [...find(".rl-skip").querySelectorAll("[data-reason]")];
-    if (reasons[number - 1]) skip(reasons[number - 1].dataset.reason);
-    else if (number === reasons.length + 1) otherReason();
+  /** @param {number} number */
+  function skipByNumber(number) {
+    const reasons = findAll(skipForm, "[data-reason]");
+    if (reasons[number - 1]) skip(reasons[number - 1].dataset.reason ?? "");
+    else if (number === reasons.length + 1) openOtherReason();
   }
 
-  // ---- hands
+  // ---- events
 
+  /** @type {Record<string, (button?: HTMLElement) => void>} The actions of buttons, by `data-act`; pages add their own. */
   const acts = {
     help: toggleHelp,
     skip: openSkip,
-    other: otherReason,
-    "close-skip": () => { closeSkip(); root.focus({ preventScroll: true }); },
+    other: openOtherReason,
+    "close-skip": () => {
+      closeSkip();
+      root.focus({ preventScroll: true });
+    },
     undo,
     save,
-    flag: (button) => openFlags(button?.dataset.target),
-    reason: () => { if (view) details.openReason(); },
-    ideal: () => { if (view) details.openIdeal(idealStart()); },
+    flag: (button) => {
+      if (view?.inputs.flags) flags.open(button?.dataset.target);
+    },
+    reason: () => {
+      if (view) details.openRationale();
+    },
+    ideal: () => {
+      if (view) details.openIdeal(bestSlot());
+    },
     "drop-ideal": details.dropIdeal,
   };
 
-  function openFlags(target) {
-    if (!view?.asks.flags) return;
-    flags.open(target === undefined ? undefined : target === PROMPT ? PROMPT : Number(target));
-  }
-
-  // A better answer begins from the best one that was chosen.
-  function idealStart() {
-    const best = mode === "rank" ? rank.tiers()[0]?.[0] : { a: 0, b: 1 }[said.choice];
-    return best ?? 0;
+  /** The answer that an ideal answer starts from: the best one so far. */
+  function bestSlot() {
+    if (mode === "rank") return ranking.tiers()[0]?.[0] ?? 0;
+    return answer.choice === "b" ? 1 : 0;
   }
 
   function toggleHelp() {
-    const help = byTest("help");
     if (help.open) return help.close();
-    const asks = view?.asks ?? { aspects: [], rationale: "off", ideal: false, flags: false };
-    help.querySelector("dl").replaceChildren(...keyMap(mode ?? "choose", { asks, correcting, guided: guided() }));
+    find(help, "dl").replaceChildren(...keyMap(mode, { inputs: view?.inputs, correcting, hasGuidelines: hasGuidelines() }));
     help.showModal();
   }
 
+  /** @param {string} message */
   function announce(message) {
-    byTest("live").textContent = message;
+    byTestId(root, "live").textContent = message;
   }
 
-  const LETTERS = { s: "skip", u: "undo", r: "reason", e: "ideal", f: "flag" };
-
-  // True if the key meant something here.
-  function key(event, pressed) {
-    const skipping = !find(".rl-skip").hidden;
-    const typing = isTyping(event.target);
-    if (pressed === "escape" && skipping) return acts["close-skip"](), true;
-    if ((event.ctrlKey || event.metaKey) && pressed === "enter" && !byTest("help").open && !flags.isOpen()) return save(), true;
-    if (pressed === "escape" && (typing || event.target.closest?.(".rl-aspects")) && root.contains(event.target)) return root.focus({ preventScroll: true }), true;
-    if (typing || event.altKey) return false;
-    if (event.ctrlKey || event.metaKey) {
-      if (pressed !== "z" || event.shiftKey || byTest("help").open || correcting) return false;
-      undo();
-      return true;
-    }
-    if (pressed === "?") return toggleHelp(), true;
-    if ((event.shiftKey && pressed !== "=") || byTest("help").open || flags.isOpen()) return false;
-    if (skipping) return /^[1-4]$/.test(pressed) && (pickReason(Number(pressed)), true);
-    if (!view || root.dataset.state === "empty") return pressed === "u" && !correcting && (undo(), true);
-    if (details.key(event, pressed)) return true;
-    // Elsewhere arrows have a work of their own: they walk along tabs and ratings, and move sliders.
-    const elsewhere = event.target !== document.body && !root.contains(event.target);
-    if (pressed.startsWith("arrow") && (elsewhere || event.target.closest("input"))) return false;
-    if (mode === "rank" && rank.key(event, pressed)) return true;
-    if (mode === "rank" && (pressed === "enter" || pressed === " ")) {
-      if (elsewhere || event.target.closest?.("button, a, input, label")) return false;
-      saveByKey();
-      return true;
-    }
-    const choice = CHOICE_KEYS[mode][pressed];
-    if (choice) return choose({ strength: null, ...choice }), true;
-    const name = LETTERS[pressed];
-    if (!name || (name === "undo" && correcting)) return false;
-    acts[name]();
+  /** Runs an action for a key, which is handled then. @param {() => void} act */
+  function handled(act) {
+    act();
     return true;
   }
 
+  /**
+   * True if the key was handled.
+   * @param {KeyboardEvent} event
+   * @param {string} key the key in lower case
+   */
+  function onKey(event, key) {
+    const target = targetOf(event);
+    const withControl = event.ctrlKey || event.metaKey;
+    const skipping = !skipForm.hidden;
+    if (key === "escape" && skipping) return handled(acts["close-skip"]);
+    if (withControl && key === "enter" && !help.open && !flags.isOpen()) return handled(save);
+    const inField = isTyping(target) || target.closest(".rl-aspects") !== null;
+    if (key === "escape" && inField && root.contains(target)) return handled(() => root.focus({ preventScroll: true }));
+    if (isTyping(target) || event.altKey) return false;
+    if (withControl) return key === "z" && !event.shiftKey && !help.open && !correcting && handled(undo);
+    if (key === "?") return handled(toggleHelp);
+    if ((event.shiftKey && key !== "=") || help.open || flags.isOpen()) return false;
+    if (skipping) return /^[1-4]$/.test(key) && handled(() => skipByNumber(Number(key)));
+    if (!view || root.dataset.state === "empty") return key === "u" && !correcting && handled(undo);
+    return onJudgingKey(event, key, target);
+  }
+
+  /** @param {KeyboardEvent} event @param {string} key @param {Element} target */
+  function onJudgingKey(event, key, target) {
+    if (details.onKey(event, key)) return true;
+    // Arrows move along tabs, ratings and sliders, outside of the form and in its inputs.
+    const outside = target !== document.body && !root.contains(target);
+    if (key.startsWith("arrow") && (outside || target.closest("input"))) return false;
+    if (mode === "rank" && ranking.onKey(event, key)) return true;
+    if (mode === "rank" && (key === "enter" || key === " ")) {
+      return !outside && !target.closest("button, a, input, label") && handled(saveByKey);
+    }
+    const chosen = CHOICE_KEYS[mode][key];
+    if (chosen) return handled(() => choose(chosen));
+    const act = LETTERS[key];
+    if (!act || (act === "undo" && correcting)) return false;
+    return handled(acts[act]);
+  }
+
   root.addEventListener("click", (event) => {
-    const button = event.target.closest("button");
+    const button = closest(targetOf(event), "button");
     if (!button || event.detail > 1) return;
-    if (button.dataset.choice) choose({ choice: button.dataset.choice, strength: button.dataset.strength ?? null });
-    else if (button.dataset.reason) skip(button.dataset.reason);
-    else acts[button.dataset.act]?.(button);
+    const { choice, strength = null, reason, act = "" } = button.dataset;
+    if (choice) choose(/** @type {Answer} */ ({ choice, strength }));
+    else if (reason) skip(reason);
+    else acts[act]?.(button);
   });
-  // What gets the focus comes out from behind the bar.
-  find(".rl-content").addEventListener("focusin", ({ target }) => target.scrollIntoView({ block: "nearest" }));
-  find(".rl-skip").addEventListener("submit", (event) => {
+  // What gets the focus must not stay behind the bar.
+  find(root, ".rl-content").addEventListener("focusin", (event) => targetOf(event).scrollIntoView({ block: "nearest" }));
+  skipForm.addEventListener("submit", (event) => {
     event.preventDefault();
-    const reason = byTest("skip-text").value.trim();
+    const reason = skipText.value.trim();
     if (reason) skip(reason);
   });
 
-  // Before the first comparison has come the bar stands as it stood last, so that nothing moves then.
-  be(memory.get("mode") in CHOICE_KEYS ? memory.get("mode") : "scale");
+  setMode(mode);
   buildBar();
 
   return {
-    paint,
+    render,
     setEnabled,
     closeSkip,
     announce,
-    key,
+    onKey,
     acts,
-    restore: (draft) => { restore(draft); showChoice(); offerSave(); },
-    count: () => view?.answers.length ?? 0,
-    // All that was begun, to be found again after a reload.
-    draft: () => ({ choice: said.choice, strength: said.strength, tiers: rank.tiers(), ...details.draft(), flags: flags.said() }),
-    end: rank.end,
+    /** Everything that was begun, to restore it after a reload. @returns {Draft} */
+    draft: () => ({ ...answer, tiers: ranking.tiers(), ...details.draft(), flags: flags.value() }),
+    end: ranking.end,
   };
 }

@@ -1,28 +1,43 @@
-// The keys of each way of judging: what they do, and how the key map shows them.
+// @ts-check
+// The keys of each way of judging: the choice that a key makes, and the rows of the key map.
 
+import { make } from "./dom.js";
+import { t } from "./i18n.js";
+
+/** @typedef {import("./types.js").Answer} Answer */
+/** @typedef {import("./types.js").Inputs} Inputs */
+/** @typedef {import("./types.js").Mode} Mode */
+
+/** @type {import("./types.js").Strength[]} */
 const STRENGTHS = ["significantly", "better", "slightly", "negligibly"];
 
-// The scale from left to right; the digits 1 to 9 stand in the same order.
-const SCALE = [
-  ...STRENGTHS.map((strength) => ({ choice: "a", strength })),
+/** @type {Answer[]} The steps of the scale from left to right; the digits 1 to 9 are in the same order. */
+export const SCALE = [
+  ...STRENGTHS.map((strength) => /** @type {Answer} */ ({ choice: "a", strength })),
   { choice: "tie", strength: null },
-  ...STRENGTHS.toReversed().map((strength) => ({ choice: "b", strength })),
+  ...STRENGTHS.toReversed().map((strength) => /** @type {Answer} */ ({ choice: "b", strength })),
 ];
 
-const PAIR_KEYS = {
-  a: { choice: "a" }, arrowleft: { choice: "a" }, b: { choice: "b" }, arrowright: { choice: "b" }, t: { choice: "tie" }, x: { choice: "both_bad" },
+/** @param {import("./types.js").Strength | null} strength the strength of a choice by letter or arrow @returns {Record<string, Answer>} */
+const pairKeys = (strength) => ({
+  a: { choice: "a", strength },
+  arrowleft: { choice: "a", strength },
+  b: { choice: "b", strength },
+  arrowright: { choice: "b", strength },
+  t: { choice: "tie", strength: null },
+  x: { choice: "both_bad", strength: null },
+});
+
+/** @type {Record<Mode, Record<string, Answer>>} */
+export const CHOICE_KEYS = {
+  choose: { ...pairKeys(null), 1: { choice: "a", strength: null }, 2: { choice: "b", strength: null } },
+  scale: { ...pairKeys("better"), ...Object.fromEntries(SCALE.map((answer, i) => [i + 1, answer])) },
+  rank: { x: { choice: "both_bad", strength: null } },
 };
 
-const CHOICE_KEYS = {
-  choose: { ...PAIR_KEYS, 1: { choice: "a" }, 2: { choice: "b" } },
-  scale: {
-    // Without a digit it is the plain step of the scale.
-    ...Object.fromEntries(Object.entries(PAIR_KEYS).map(([key, said]) => [key, "ab".includes(said.choice) ? { ...said, strength: "better" } : said])),
-    ...Object.fromEntries(SCALE.map((said, i) => [i + 1, said])),
-  },
-  rank: { x: { choice: "both_bad" } },
-};
+/** @typedef {[keys: string[], textKey: string]} KeyMapRow */
 
+/** @type {Record<Mode, KeyMapRow[]>} */
 const KEY_MAP = {
   choose: [
     [["1", "A", "←"], "compare.says.a"], [["2", "B", "→"], "compare.says.b"], [["T"], "compare.help.tie"], [["X"], "compare.says.both_bad"],
@@ -37,20 +52,24 @@ const KEY_MAP = {
   ],
 };
 
-// Rows of the key map for what is on the screen.
-function keyMap(mode, { asks, correcting, guided }) {
+/**
+ * The rows of the key map for the inputs that are on the page.
+ * @param {Mode} mode
+ * @param {{ inputs: Inputs | undefined, correcting: boolean, hasGuidelines: boolean }} options
+ */
+export function keyMap(mode, { inputs, correcting, hasGuidelines }) {
   const rows = [...KEY_MAP[mode]];
-  if (asks.aspects.length) rows.push([["1", "–", String(Math.min(asks.scale, 9))], "compare.help.rate"]);
-  if (asks.rationale !== "off") rows.push([["R"], "compare.help.reason"]);
-  if (asks.ideal) rows.push([["E"], "compare.help.ideal"]);
-  if (asks.flags) rows.push([["F"], "compare.help.flag"]);
-  if (guided) rows.push([["G"], "compare.help.guidelines"]);
+  if (inputs?.aspects.length) rows.push([["1", "–", String(Math.min(inputs.scale, 9))], "compare.help.rate"]);
+  if (inputs && inputs.rationale !== "off") rows.push([["R"], "compare.help.reason"]);
+  if (inputs?.ideal) rows.push([["E"], "compare.help.ideal"]);
+  if (inputs?.flags) rows.push([["F"], "compare.help.flag"]);
+  if (hasGuidelines) rows.push([["G"], "compare.help.guidelines"]);
   rows.push([["Ctrl", "Enter"], "compare.help.save"], [["S"], "compare.help.skip"]);
   if (!correcting) rows.push([["U"], "compare.help.undo"]);
   rows.push([["Esc"], "compare.help.escape"], [["?"], "compare.help.help"]);
-  return rows.map(([keys, text]) => make(
+  return rows.map(([keys, textKey]) => make(
     "div", {},
     make("dt", {}, keys.map((key) => (key === "–" ? "–" : make("kbd", {}, key)))),
-    make("dd", {}, t(text)),
+    make("dd", {}, t(textKey)),
   ));
 }

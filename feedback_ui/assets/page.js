@@ -1,3 +1,34 @@
-// Gradio names the browser's language as the page's, also where the texts are not in it: a screen reader would speak
-// English with the sounds of another language.
-document.documentElement.lang = navigator.language.split("-")[0] === "ko" ? "ko" : "en";
+// @ts-check
+// Runs in the page's head, before Gradio's own scripts and before anything is painted: a classic script, not a module.
+
+{
+  const NOT_SIGNED_IN = 401;
+  /** Statuses with which a server function is refused: the page shows the reason. */
+  const REFUSED = [400, 408, 413, 415, 503];
+  /** Those of them where sending the same request again is of no use. */
+  const FIXABLE = [400, 413, 415];
+
+  // Gradio sets the browser's language as the page's, even if the texts are not in it. A screen reader would then read
+  // English with the sounds of another language.
+  document.documentElement.lang = navigator.language.split("-")[0] === "ko" ? "ko" : "en";
+
+  // Hides the tabs of other roles, for convenience only: each handler checks the role itself.
+  const cookie = document.querySelector("meta[name=roles-cookie]")?.getAttribute("content");
+  const roles = document.cookie.split("; ").find((part) => part.startsWith(`${cookie}=`));
+  if (roles) document.documentElement.dataset.roles = roles.split("=")[1].replaceAll(".", " ");
+
+  const plainFetch = window.fetch;
+  window.fetch = async (...request) => {
+    const response = await plainFetch(...request);
+    const url = new URL(response.url || "about:blank");
+    if (url.origin !== location.origin) return response;
+    // Signed out, or the first account was made meanwhile: the page can do nothing more.
+    if (response.status === NOT_SIGNED_IN) location.assign("/");
+    // Gradio's client drops the reason for which a server function was refused; the pages show a reply's problem.
+    if (REFUSED.includes(response.status) && url.pathname.startsWith("/gradio_api/component_server")) {
+      const { error } = await response.clone().json().catch(() => ({}));
+      if (error) return Response.json({ problem: error, fixable: FIXABLE.includes(response.status) });
+    }
+    return response;
+  };
+}

@@ -112,18 +112,18 @@ class CompareService:
         """Withdraws the last judgment; its comparison is shown again, in the same order."""
         project = current.load(self.store)
         undone = judgments.undo(self.store, annotator.id, project=project.settings)
-        says = words("compare.undone" if undone else "compare.nothing_to_undo")
-        return {"says": says, "next": self._next(annotator, words, data, project)}
+        message = words("compare.undone" if undone else "compare.nothing_to_undo")
+        return {"message": message, "next": self._next(annotator, words, data, project)}
 
     def renew(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
-        """Renews the lease of a presentation. `ours` stays true after the lease, as long as a judgment would be accepted."""
+        """Renews the lease of a presentation. `held` stays true after the lease, as long as a judgment would be accepted."""
         shown = self._own(annotator, data)
         if shown is None:
-            return {"ours": False}
+            return {"held": False}
         if queue.renew(self.store, shown.id, annotator.id):
-            return {"ours": True}
+            return {"held": True}
         lease = queue.lease_of(self.store, shown.id)
-        return {"ours": not judgments.is_judged(self.store, shown) and queue.can_accept(self.store, shown, lease)}
+        return {"held": not judgments.is_judged(self.store, shown) and queue.can_accept(self.store, shown, lease)}
 
     def _save(self, annotator: Annotator, act: dict[str, Any], project: ProjectSettings | None = None) -> None:
         if (shown := self._own(annotator, act)) is None:
@@ -136,10 +136,10 @@ class CompareService:
         return None if presentation_id is None else presentations.get(self.store, presentation_id)
 
     def _refused(self, annotator: Annotator, words: Translator, act: dict[str, Any], error: BadJudgment) -> Reply:
-        lost = isinstance(error, LeaseOver)
+        lease_over = isinstance(error, LeaseOver)
         why = problems.problem(words, error)
-        problem = why if lost else words("compare.not_saved", why=why)
-        return {"problem": problem, "lost": lost, "next": self.next_for(annotator, words, act)}
+        problem = why if lease_over else words("compare.not_saved", why=why)
+        return {"problem": problem, "lease_over": lease_over, "next": self.next_for(annotator, words, act)}
 
     def _not_saved(self, words: Translator, error: StoreError) -> Reply:
         return {"problem": words("compare.not_saved", why=problems.problem(words, error))}

@@ -13,15 +13,12 @@ from hashlib import sha256
 from typing import Any
 
 from feedback_ui.shared import markdown
-from feedback_ui.shared.i18n import Translator, tables
+from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, sentence
 from storage.content.completions import as_shown
 from storage.core.records import Comparison, Details, Guidelines, Judgment, Message, PastJudgment, ProjectSettings
 
 SPEAKERS = ("system", "user", "assistant")
-BROWSER_SECTIONS = ("compare", "rank", "history")
-"""Sections of the translations that the component's scripts need."""
-
 SKIP_REASONS = {
     "I don't know enough": "compare.skip_unsure",
     "Broken prompt": "compare.skip_broken",
@@ -31,14 +28,6 @@ SKIP_REASONS = {
 
 EXCERPT = 160
 """The length of a prompt in a list, in characters."""
-
-
-def browser_texts() -> dict[str, dict[str, str]]:
-    """For each language, the texts that the scripts insert."""
-    return {
-        language: {key: text for key, text in texts.items() if key.split(".")[0] in BROWSER_SECTIONS}
-        for language, texts in tables().items()
-    }
 
 
 # ---- a comparison
@@ -62,7 +51,7 @@ def comparison_view(
         "kind": comparison.prompt.kind.replace("_", " ").capitalize(),
         "turns": turns(words, comparison.prompt.messages, show_system=project.show_system),
         "answers": [markdown.render(text, words) for text in texts],
-        "asks": asks(project),
+        "inputs": inputs(project),
         "count": judged_so_far(words, judged),
         "guidelines": guidelines,
     }
@@ -78,7 +67,7 @@ def shown_texts(comparison: Comparison, order: Sequence[int]) -> list[str]:
     return [texts[completion_id] for completion_id in order]
 
 
-def asks(project: ProjectSettings) -> dict[str, Any]:
+def inputs(project: ProjectSettings) -> dict[str, Any]:
     """The inputs beside the choice that the project's settings ask for."""
     return {
         "strength": project.strength,
@@ -182,16 +171,16 @@ def past_view(words: Translator, past: PastJudgment, project: ProjectSettings, *
     details = past.details
     view = comparison_view(words, past.comparison, past.order, project, presentation=token, judged=0)
     # Existing answers stay editable, even if the project no longer asks for them.
-    view["asks"]["ideal"] |= details.ideal is not None
-    view["asks"]["flags"] |= bool(details.flags)
-    if view["asks"]["rationale"] == "off" and details.rationale:
-        view["asks"]["rationale"] = "optional"
-    if view["asks"]["ideal"]:
+    view["inputs"]["ideal"] |= details.ideal is not None
+    view["inputs"]["flags"] |= bool(details.flags)
+    if view["inputs"]["rationale"] == "off" and details.rationale:
+        view["inputs"]["rationale"] = "optional"
+    if view["inputs"]["ideal"]:
         view["sources"] = shown_texts(past.comparison, past.order)
     return view | {
         "judgment_id": token,
         "row": past_row(words, past, token=token),
-        "said": act_of(past.judgment, details, past.order),
+        "judgment": act_of(past.judgment, details, past.order),
     }
 
 

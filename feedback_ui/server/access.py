@@ -95,6 +95,7 @@ class Route:
 ROUTES = (
     Route("GET", "/|/config|/theme.css|/favicon.ico|/manifest.json|/robots.txt"),
     Route("GET", "/(assets|static|svelte)/.+"),
+    Route("GET", "/modules/[^/]+/[^/]+"),
     Route("GET", "/gradio_api/(startup-events|info)"),
     Route("GET", "/gradio_api/heartbeat/[^/]+", stream=True),
     Route("GET", "/gradio_api/queue/data", stream=True),

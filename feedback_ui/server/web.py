@@ -25,32 +25,11 @@ from feedback_ui.server.calls import HandlerCalls
 from feedback_ui.server.sessions import Sessions
 from feedback_ui.server.uploads import Uploads
 from feedback_ui.shared.errors import browser_message
+from feedback_ui.shared.i18n import translator_for
+from feedback_ui.shared.scripts import ROUTE as MODULES
+from feedback_ui.shared.scripts import modules
 from feedback_ui.shared.theme import launch_options
 from storage.core.database import StoreError
-
-SIGNED_OUT = """<script>{
-const plain = window.fetch;
-window.fetch = async (...asked) => {
-    const answer = await plain(...asked);
-    const url = new URL(answer.url || "about:blank");
-    if (url.origin !== location.origin) return answer;
-    // Signed out, or an account was made meanwhile: a page that asks in vain is of no use.
-    if (answer.status === 401) location.assign("/");
-    // Gradio's client drops the reason for which a call of a component was refused; the pages show a reply's problem.
-    if ([400, 408, 413, 415, 503].includes(answer.status) && url.pathname.startsWith("/gradio_api/component_server")) {
-        const said = await answer.clone().json().catch(() => ({}));
-        if (said.error) return Response.json({problem: said.error, mend: [400, 413, 415].includes(answer.status)});
-    }
-    return answer;
-};
-}</script>"""
-
-
-OWN_TABS = """<script>{
-// Which tabs are one's own, before anything is painted. Courtesy only: each handler asks for itself.
-const said = document.cookie.split("; ").find((part) => part.startsWith("$name="));
-if (said) document.documentElement.dataset.roles = said.split("=")[1].replaceAll(".", " ");
-}</script>"""
 
 
 class Web(FastAPI):
@@ -74,6 +53,7 @@ class Web(FastAPI):
         self.add_api_route(SIGN_OUT, auth_routes.sign_out, methods=["POST"])
         self.add_api_route(PASSWORD, auth_routes.show_password, methods=["GET", "HEAD"])
         self.add_api_route(PASSWORD, auth_routes.change_password, methods=["POST"])
+        self.add_api_route(MODULES, send_module, methods=["GET", "HEAD"])
         options = launch_options()
         gr.mount_gradio_app(
             self,
@@ -85,7 +65,7 @@ class Web(FastAPI):
             mcp_server=False,
             pwa=False,
             enable_monitoring=False,
-            **options | {"head": SIGNED_OUT + OWN_TABS.replace("$name", roles_cookie(auth)) + options.get("head", "")},
+            **options | {"head": f'<meta name="roles-cookie" content="{roles_cookie(auth)}">{options["head"]}'},
         )
         mounted = self.router.routes[-1]
         assert isinstance(mounted, Mount) and isinstance(mounted.app, App)
@@ -125,6 +105,14 @@ class Web(FastAPI):
         self.gradio.stop_event.set()
         if self.access_middleware:
             self.access_middleware.end_streams()
+
+
+async def send_module(request: Request, version: str, name: str) -> Response:
+    """A JavaScript module of the judging pages. A page of another version of the app has to be reloaded."""
+    source = modules().sources.get(name) if version == modules().version else None
+    if source is None:
+        return refusal(404, translator_for(request)("access.no_such_module"))
+    return Response(source, media_type="text/javascript", headers={"Cache-Control": "private, max-age=31536000, immutable"})
 
 
 async def refused(_: Request, error: Any) -> JSONResponse:

@@ -21,7 +21,17 @@ LANGUAGES = ("en", "ko")
 
 LOCALES = Path(__file__).parents[1] / "locales"
 
-PLAIN_WORDS = {"min": "fewest", "ppo": "PPO", "dpo": "DPO", "sft": "SFT", "kl": "KL", "coef": "coefficient", "lam": "lambda", "eos": "EOS"}
+PLAIN_WORDS = {
+    "min": "fewest",
+    "ppo": "PPO",
+    "dpo": "DPO",
+    "sft": "SFT",
+    "kl": "KL",
+    "coef": "coefficient",
+    "lam": "lambda",
+    "eos": "EOS",
+    "num": "number of",
+}
 """How a page writes those parts of an option's name that are abbreviations."""
 
 

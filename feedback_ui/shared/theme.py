@@ -6,7 +6,6 @@ Colour is used only where it carries meaning. Nothing is fetched from other site
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any, TypedDict
 
 import gradio as gr
@@ -14,6 +13,7 @@ from gradio.i18n import I18nData
 from gradio.themes.utils import colors, sizes
 
 from feedback_ui.shared.i18n import Translator, tables
+from feedback_ui.shared.scripts import ASSETS, modules
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Options of an event that only reads or writes a few rows: no queue, no spinner, not part of the public API."""
@@ -23,8 +23,6 @@ html = partial(gr.HTML, apply_default_css=False)
 
 i18n = gr.I18n(**tables())
 """The translations for Gradio, which chooses the language in the browser."""
-
-ASSETS = Path(__file__).parents[1] / "assets"
 
 FONT = (
     "Inter",
@@ -180,7 +178,7 @@ def launch_options() -> dict[str, Any]:
     """Arguments for `launch()` or `mount_gradio_app()`, which Gradio does not take when the Blocks are built."""
     return {
         "theme": theme(),
-        "head": f"<style>{asset('style.css')}</style><script>{asset('page.js')}</script>",
+        "head": f"<style>{asset('style.css')}</style><script>{asset('page.js')}</script>{modules().preload_links()}",
         "i18n": i18n,
         "footer_links": [],
         "run_history": False,

@@ -40,7 +40,7 @@ class RoundForm:
             elem_id="preset",
         )
         every = {option.name: option for option in options(default_config)}
-        self.fields = {name: _field(every[name]) for name in MAIN if name in every}
+        self.fields = {name: _field(every[name]) for name in MAIN}
         self.others = [option for name, option in every.items() if name not in self.fields]
 
     def place_others(self) -> None:
@@ -77,7 +77,7 @@ def as_on_the_page(words: Translator, message: str) -> str:
     def on_the_page(option: re.Match[str]) -> str:
         return words("form.named", title=title(words, option[1])) if option[1] in names else option[0]
 
-    return re.sub(r"--([a-z-]+)", on_the_page, message)
+    return re.sub(r"--([a-z0-9-]+)", on_the_page, message)
 
 
 def title(words: Translator, name: str) -> str:

@@ -20,14 +20,16 @@ KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT",
 
 
 def section(words: Translator, runs: Sequence[Run]) -> str:
-    """The table, in the order of the runs; empty without a finished round."""
-    rounds = run_table.finished(runs)
-    if not rounds:
+    """The table, in the order of the runs; empty without a finished round. Rounds that cannot be read are named under it."""
+    rounds, unreadable = run_table.finished(runs)
+    if not rounds and not unreadable:
         return ""
     heads = [words(f"rounds.{name}") for name in COLUMNS]
-    rows = table(heads, [_row(words, one) for one in rounds], caption=words("rounds.title"), numbers=NUMBERS)
+    rows = table(heads, [_row(words, one) for one in rounds], caption=words("rounds.title"), numbers=NUMBERS) if rounds else ""
+    reasons = [escape(words("rounds.unreadable", run=one.id, problem=one.problem)) for one in unreadable]
+    missing = "".join(f'<p class="rl-notice rl-bad" data-testid="round-unreadable">{reason}</p>' for reason in reasons)
     note = f'<p class="rl-muted">{words("rounds.same_judgments")}</p>'
-    return f'<section class="rl-card rl-rounds" data-testid="rounds"><h2>{words("rounds.title")}</h2>{rows}{note}</section>'
+    return f'<section class="rl-card rl-rounds" data-testid="rounds"><h2>{words("rounds.title")}</h2>{rows}{missing}{note}</section>'
 
 
 def _row(words: Translator, one: FinishedRound) -> list[str]:

@@ -10,8 +10,8 @@ from feedback_ui.shared.errors import named, without_paths
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import escape, render
 from feedback_ui.shared.presenters import duration, empty_state, figures
-from rlhf.analysis.run_table import MISREAD
-from rlhf.config import METHODS
+from rlhf.analysis.run_table import MISREAD, config_of
+from rlhf.config import ConfigError, RoundConfig
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
 
 SAMPLING_METHODS = ("ppo", "rloo", "grpo")
@@ -25,7 +25,7 @@ def is_active(run: Run | None) -> bool:
 
 
 def is_resumable(run: Run | None) -> bool:
-    return run is not None and run.status in RESUMABLE_STATUSES and not run.problem
+    return run is not None and run.status in RESUMABLE_STATUSES and not problem(run)
 
 
 def label(words: Translator, run: Run) -> str:
@@ -43,8 +43,22 @@ def opening_run(runs: Sequence[Run]) -> str | None:
     return next((run.id for run in [*filter(is_active, runs), *runs]), None)
 
 
+def problem(run: Run) -> str:
+    """Why the run's row, or the options in it, cannot be read; empty where they can."""
+    try:
+        config_of(run)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def options_of(run: Run) -> RoundConfig:
+    """The run's options. Where they cannot be read the page names the run's `problem`, and draws the rest by the defaults."""
+    return RoundConfig() if problem(run) else config_of(run)
+
+
 def learns_from_simulated(run: Run) -> bool:
-    return bool(run.config.get("include_simulated"))
+    return options_of(run).include_simulated
 
 
 def progress(words: Translator, run: Run | None) -> str:
@@ -76,16 +90,13 @@ def remark(words: Translator, run: Run) -> str:
 
 
 def method(run: Run) -> str:
-    """The run's training method; runs without one are older than the option and used PPO."""
-    named = run.config.get("method", "ppo")
-    return named if named in METHODS else "ppo"
+    """The run's training method; runs without one are older than the option and used PPO, the default."""
+    return options_of(run).method
 
 
 def tunes_reward(run: Run) -> bool:
     """Whether the reward model is fine-tuned after the probe, and so has metrics by step."""
-    reward = run.config.get("reward")
-    epochs = reward.get("epochs") if isinstance(reward, dict) else None
-    return epochs > 0 if isinstance(epochs, (int, float)) else True
+    return options_of(run).reward.epochs > 0
 
 
 def stages(run: Run) -> list[str]:
@@ -123,8 +134,8 @@ def readable(words: Translator, render_part: Callable[[], str]) -> str:
 
 
 def error(words: Translator, run: Run) -> str:
-    if run.problem:
-        return unreadable(words, run.problem)
+    if unread := problem(run):
+        return unreadable(words, unread)
     if run.error:
         message = escape(words("run.error", error=without_paths(run.error)))
         return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-error">{message}</p>'

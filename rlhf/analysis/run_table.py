@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlhf.config import AdapterConfig, ConfigError, RoundConfig
 from storage.core.records import Run
@@ -39,15 +39,24 @@ class FinishedRound:
     peak_memory_gib: float | None
 
 
-def finished(runs: Iterable[Run]) -> list[FinishedRound]:
-    """The runs with status `done`, in their order; one whose options another version wrote is left out."""
-    rounds = []
+class UnreadableRound(NamedTuple):
+    """A finished round that the comparison names beside its rows."""
+
+    id: str
+    problem: str
+    """What of its row cannot be read, and why."""
+
+
+def finished(runs: Iterable[Run]) -> tuple[list[FinishedRound], list[UnreadableRound]]:
+    """The runs with status `done`, in their order: those that can be compared, and those whose row cannot be read."""
+    rounds, unreadable = [], []
     for run in runs:
         if run.status != "done" or not run.result:
             continue
         try:
-            config = RoundConfig.from_dict(run.config)
-        except ConfigError:
+            config = config_of(run)
+        except ConfigError as error:
+            unreadable.append(UnreadableRound(run.id, str(error)))
             continue
         snapshot, result = run.snapshot or {}, run.result
         rounds.append(
@@ -66,7 +75,18 @@ def finished(runs: Iterable[Run]) -> list[FinishedRound]:
                 peak_memory_gib=_number(result.get("peak_memory_gib")),
             )
         )
-    return rounds
+    return rounds, unreadable
+
+
+def config_of(run: Run) -> RoundConfig:
+    """The options in a run's row.
+
+    Raises:
+        ConfigError: they, or other parts of the row, cannot be read.
+    """
+    if run.problem:
+        raise ConfigError(run.problem)
+    return RoundConfig.from_dict(run.config)
 
 
 def _number(value: Any) -> float | None:

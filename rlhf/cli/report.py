@@ -94,10 +94,11 @@ def overview(runs: Sequence[Run]) -> str:
 
 
 def comparison(runs: Sequence[Run]) -> str:
-    """The finished rounds side by side, the newest first; empty where there is none."""
-    rounds = run_table.finished(runs)
+    """The finished rounds side by side, the newest first, then those that cannot be read; empty where there is none."""
+    rounds, unreadable = run_table.finished(runs)
+    missing = [one_line(f"{one.id} is not in the table, for its row cannot be read: {one.problem}") for one in unreadable]
     if not rounds:
-        return ""
+        return "\n".join(missing)
     heads = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win rate, rule", "win rate, reward model", "KL", "min", "GiB")
     rows = [
         (
@@ -121,7 +122,7 @@ def comparison(runs: Sequence[Run]) -> str:
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *cells)]
     note = "Rounds with the same judgments learned from the same votes, and are measured on the same held-out ones."
-    return "\n".join([*lines, "", note])
+    return "\n".join([*lines, *missing, "", note])
 
 
 def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> str:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import time
 from dataclasses import replace
+from typing import Any
 
 from tqdm import tqdm
 
@@ -13,7 +14,7 @@ from rlhf import model_files
 from rlhf.analysis.run_table import MISREAD
 from rlhf.cli import report
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
-from rlhf.config import DEFAULT_PRESET, PRESETS, Option, RoundConfig, options, with_options
+from rlhf.config import DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, Option, RoundConfig, options, with_options
 from rlhf.runs import reward_function
 from rlhf.runs.jobs import Jobs
 from rlhf.simulation.judges import RULES, LabelRule
@@ -29,8 +30,9 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--words", default="", metavar="A,B,...", help="words that the lexical rule counts")
     p.add_argument("--judgments", type=int, default=600, help="how many to add, one per comparison")
     p.add_argument("--annotators", type=int, default=5, help="how many simulated annotators share them")
-    p.add_argument("--flip", type=float, default=0.1, help="probability that a judgment is reversed, 0 to 0.5")
-    p.add_argument("--seed", type=int, default=0, help="seed of the answers and of the flips")
+    p.add_argument("--label-noise", type=float, default=0.1, help="probability that a judgment is reversed, 0 to 0.5")
+    add_renamed(p, "flip", "label-noise")
+    p.add_argument("--seed", type=int, default=0, help="seed of the answers and of the label noise")
     p.add_argument("--temperature", type=float, default=0.7, help="sampling temperature of the answers that are missing")
     p.add_argument("--max-new-tokens", type=int, default=48, help="longest answer, in tokens")
 
@@ -40,12 +42,14 @@ def add(verbs: Verbs) -> None:
     p.add_argument(
         "--reward",
         metavar="MODULE:FUNCTION",
-        help="score PPO's completions by this Python function(prompts, completions), not the reward model; name it again to --resume",
+        help="score completions by this Python function(prompts, completions), not the reward model; name it again to --resume",
     )
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
     group = p.add_argument_group("options of the round (defaults are the laptop preset's)")
     for option in options(PRESETS[DEFAULT_PRESET]):
         _add_option(group, option)
+    for old, new in RENAMED_OPTIONS.items():
+        add_renamed(group, old, new)
 
     p = verbs.add("runs", runs_)
     p.add_argument("run_id", nargs="?", help="one run in full")
@@ -58,11 +62,24 @@ def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
     group.add_argument(f"--{option.name}", default=argparse.SUPPRESS, help=f"{text} [{option.default}]".replace("[None]", "[off]"), **kind)
 
 
+class Renamed(argparse.Action):
+    """An option's old name: refused, with the name of today in the error."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        parser.error(f"{option_string} is called {self.const} now")
+
+
+def add_renamed(group: argparse._ActionsContainer, old: str, new: str) -> None:
+    group.add_argument(f"--{old}", action=Renamed, const=f"--{new}", nargs="?", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
 def simulate(args: argparse.Namespace) -> int:
     """Simulated annotators judge by a declared rule; missing comparisons are generated first."""
     judge = LabelRule(args.judge, tuple(w.strip() for w in args.words.split(",") if w.strip()))
-    if not 0 <= args.flip <= 0.5:
-        raise UsageError(f"--flip {args.flip}: must be between 0 and 0.5")
+    if not 0 <= args.label_noise <= 0.5:
+        raise UsageError(f"--label-noise {args.label_noise}: must be between 0 and 0.5")
     if args.judgments < 1 or args.annotators < 1 or args.max_new_tokens < 1:
         raise UsageError("--judgments, --annotators and --max-new-tokens must be at least 1")
     _, store = open_store(args.data)
@@ -75,7 +92,7 @@ def simulate(args: argparse.Namespace) -> int:
 
     engine = Engine(store, args.model, Backbone.load(model_files.resolve(args.model), args.device))
     sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
-    plan = Plan(judge, args.judgments, args.annotators, args.flip, args.seed, sampling)
+    plan = Plan(judge, args.judgments, args.annotators, args.label_noise, args.seed, sampling)
     with tqdm(total=args.judgments, unit="judgment", desc="simulated judgments") as bar:
         try:
             ties = run(store, engine.generate, engine.base, plan, progress=lambda done, total: bar.update(done - bar.n))

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlhf.config import AdapterConfig, PPOConfig
+from rlhf.config import AdapterConfig, PPOConfig, SamplingConfig, ScoringConfig
 from rlhf.generation.sampling import generator
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import STATE_FILE, latest_checkpoint, load_optimizer, replace_folder, save_optimizer
@@ -41,7 +41,6 @@ from rlhf.ppo.value_head import HiddenRecorder, ValueHead, init_from_returns
 from rlhf.reward.model import TokenizedExample
 from rlhf.reward.scoring import RewardShaper, Scorer
 from rlhf.safe_files import ModelError
-from storage.core.records import Sampling
 
 ProgressCallback = Callable[[], None]
 
@@ -57,15 +56,17 @@ class PPO:
         config: PPOConfig,
         adapter: AdapterConfig,
         *,
+        sampling: SamplingConfig,
+        scoring: ScoringConfig = ScoringConfig(),
         seed: int,
         demonstrations: Sequence[TokenizedExample] = (),
     ):
         self.backbone, self.reward_model, self.prompts, self.config, self.seed = backbone, reward_model, prompts, config, seed
+        self.sampling, self.reward_shaper = sampling, RewardShaper(reward_model, scoring)
         self.demonstrations, self.distributed = demonstrations, distributed_context()
-        self.reward_shaper = RewardShaper(reward_model, missing_eos_score=config.missing_eos_score, length_penalty=config.length_penalty)
         backbone.add_adapter(POLICY, adapter, seed=seed)
         self.policy = backbone.parameters(POLICY)
-        self.value_head = ValueHead(backbone.hidden_size, config.max_new_tokens, backbone.device)
+        self.value_head = ValueHead(backbone.hidden_size, sampling.max_new_tokens, backbone.device)
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(self.policy.values()), "lr": config.learning_rate},
@@ -142,7 +143,7 @@ class PPO:
             self.reward_shaper,
             value_head,
             [self.prompts[i] for i in self.batch_indexes(self.step_done)],
-            Sampling(temperature=self.config.temperature, max_new_tokens=self.config.max_new_tokens),
+            self.sampling.to_sampling(),
             generator(self.backbone.device, *self.distributed.key(self.seed, self.step_done, stream)),
             minibatch_size=self.config.minibatch_size,
             on_progress=on_progress,
@@ -175,7 +176,7 @@ class PPO:
                 self.optimizer.step()
                 history.append(metrics | {"policy/grad_norm": norm.item()})
                 on_progress()
-            if config.epoch_kl_stop and _mean(history[-len(minibatches) :])["policy/approxkl_avg"] > config.epoch_kl_stop:
+            if config.early_stopping_kl and _mean(history[-len(minibatches) :])["policy/approxkl_avg"] > config.early_stopping_kl:
                 break
         return _mean(history) | {"policy/epochs": epoch + 1}
 
@@ -190,7 +191,7 @@ class PPO:
             part = rollout.select(microbatch)
             width = part.responses.shape[1]
             with self.backbone.use_adapter(POLICY):
-                current = forward_logprobs(self.backbone, self.value_head, part, config.temperature, entropy=config.entropy_coef > 0)
+                current = forward_logprobs(self.backbone, self.value_head, part, self.sampling.temperature, entropy=config.entropy_coef > 0)
             policy = policy_loss(current.logprobs, part.logprobs, advantages[microbatch, :width], part.mask, clip=config.clip)
             value, value_clipfrac = value_loss(current.values, part.values, returns[microbatch, :width], part.mask, clip=config.value_clip)
             loss = policy.loss + config.value_coef * value
@@ -217,7 +218,9 @@ class PPO:
         rng = generator(torch.device("cpu"), *self.distributed.key(self.seed, self.step_done, 1 + config.epochs + epoch))
         rows = ptx.batch(self.demonstrations, number, config.minibatch_size, rng)
         with self.backbone.use_adapter(POLICY):
-            loss = ptx.add_gradients(self.backbone, rows, config.ptx_coef, config.temperature, microbatch_size=config.microbatch_size)
+            loss = ptx.add_gradients(
+                self.backbone, rows, config.ptx_coef, self.sampling.temperature, microbatch_size=config.microbatch_size
+            )
         return {"loss/ptx_avg": loss}
 
     def value_from_scores(self, on_progress: ProgressCallback) -> None:

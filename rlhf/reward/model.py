@@ -119,12 +119,12 @@ class RewardModel(nn.Module):
         return ((raw - self.mean) / self.std).T
 
     def score(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
-        """The heads' mean, less `conservatism` times their standard deviation."""
+        """The heads' mean, less `std_penalty` times their standard deviation."""
         return self.conservative(self.ensemble_scores(rows, on_progress=on_progress))
 
     def conservative(self, ensemble_scores: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:
-        """mean - conservatism * standard deviation (Coste 2023, arXiv 2310.02743, who take off the variance)."""
-        return ensemble_scores.mean(0) - self.config.conservatism * self.disagreement(ensemble_scores)
+        """mean - std_penalty * standard deviation (Coste 2023, arXiv 2310.02743, who take off the variance)."""
+        return ensemble_scores.mean(0) - self.config.std_penalty * self.disagreement(ensemble_scores)
 
     @staticmethod
     def disagreement(ensemble_scores: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlhf.config import ScoringConfig
 from rlhf.generation.sampling import GeneratedSequence
 from rlhf.models.backbone import Backbone
 from rlhf.models.decoder import CachedHidden
@@ -58,8 +59,8 @@ class RewardShaper:
     Ziegler 2019 scores -1 where a completion has no full stop, Huang 2024 (arXiv 2403.17031) where it has no end of sequence.
     """
 
-    def __init__(self, scorer: Scorer, *, missing_eos_score: float | None = None, length_penalty: float = 0.0):
-        self.scorer, self.missing_eos_score, self.length_penalty = scorer, missing_eos_score, length_penalty
+    def __init__(self, scorer: Scorer, config: ScoringConfig = ScoringConfig()):
+        self.scorer, self.config = scorer, config
         self.metrics: dict[str, float] = {}
         """Of the last batch, under their logged names."""
 
@@ -87,11 +88,11 @@ class RewardShaper:
             "objective/conservative_scores": float((batch.proxy - batch.disagreement).mean()),
         }
         scores = batch.scores
-        if self.length_penalty:
-            scores = scores - self.length_penalty * torch.tensor([len(s.ids) for s in sequences])
-        if self.missing_eos_score is not None:
+        if self.config.length_penalty:
+            scores = scores - self.config.length_penalty * torch.tensor([len(s.ids) for s in sequences])
+        if self.config.missing_eos_score is not None:
             ended = torch.tensor([s.finish_reason == "stop" for s in sequences])
-            scores = torch.where(ended, scores, self.missing_eos_score)
+            scores = torch.where(ended, scores, self.config.missing_eos_score)
         return scores
 
 

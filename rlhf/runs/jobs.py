@@ -74,8 +74,10 @@ class Jobs:
 
         Raises:
             RoundError: the run has another status, it names a reward function, or another round is running.
+            ConfigError: the run's options cannot be read.
         """
-        _refuse_code(runs.readable(self.store, run_id).config.get("reward_function"), f"rankloop train --resume {run_id}")
+        config = RoundConfig.from_dict(runs.readable(self.store, run_id).config)
+        _refuse_code(config.reward_function, f"rankloop train --resume {run_id}")
         self.requeue(run_id)
         self.spawn(run_id)
         return runs.get(self.store, run_id)

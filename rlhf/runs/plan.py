@@ -16,7 +16,7 @@ def updates(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> int:
 
 def ticks(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> int:
     """Units of work that the stage reports: one for each update, and one for each position of a batch that is sampled."""
-    sampled = config.group.steps * config.ppo.max_new_tokens if config.method in ("rloo", "grpo") else 0
+    sampled = config.group.steps * config.sampling.max_new_tokens if config.method in ("rloo", "grpo") else 0
     return sampled + updates(config, n_pairs, n_demonstrations)
 
 
@@ -27,7 +27,7 @@ def tokens_read(config: RoundConfig, n_pairs: int, n_demonstrations: int, *, pro
         prompt: tokens of a typical prompt.
         decode_cost: tokens of a forward pass in the time that sampling one token takes.
     """
-    answer = config.ppo.max_new_tokens
+    answer = config.sampling.max_new_tokens
     if config.method == "dpo":
         # Two answers for each pair, each with a forward pass of the reference too.
         return config.dpo.epochs * n_pairs * 2 * (prompt + answer) * (3 + 1)

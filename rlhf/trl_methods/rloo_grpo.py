@@ -67,7 +67,7 @@ def train(
         logging_steps=per_step,
         per_device_train_batch_size=config.minibatch_size,
         generation_batch_size=config.batch_size,
-        num_generations=config.size,
+        num_generations=config.num_generations,
         max_completion_length=sampling.max_new_tokens,
         temperature=sampling.temperature,
         top_p=1.0,
@@ -79,7 +79,7 @@ def train(
         beta=0.0,
     )
     # The trainer drops an incomplete batch, so that a few prompts alone would make none: they are repeated.
-    n_prompts = config.steps * config.batch_size // config.size
+    n_prompts = config.steps * config.batch_size // config.num_generations
     dataset = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-n_prompts // len(prompts)))[:n_prompts]]
 
     # TRL makes metric names of this function's name, and they are stored: it must stay.

@@ -12,7 +12,7 @@ from rlhf.models.backbone import Backbone
 from rlhf.reward.scoring import RewardShaper, Scorer
 from rlhf.trl_methods import dpo, rloo_grpo, sft
 from rlhf.trl_methods.trl_policy import LogCallback, ProgressCallback
-from storage.core.records import Message, Sampling
+from storage.core.records import Message
 
 
 def train(
@@ -37,15 +37,13 @@ def train(
     elif config.method == "sft":
         sft.train(backbone, demonstrations, config.sft, seed=config.seed, scratch=scratch, on_progress=on_progress, log=log_as_trl)
     else:
-        reward_shaper = RewardShaper(scorer, missing_eos_score=config.ppo.missing_eos_score, length_penalty=config.ppo.length_penalty)
-        sampling = Sampling(temperature=config.ppo.temperature, max_new_tokens=config.ppo.max_new_tokens)
         rloo_grpo.train(
             config.method,
             backbone,
             prompts,
-            reward_shaper,
+            RewardShaper(scorer, config.scoring),
             config.group,
-            sampling,
+            config.sampling.to_sampling(),
             seed=config.seed,
             scratch=scratch,
             on_progress=on_progress,

@@ -117,7 +117,9 @@ def test_flags_on_the_prompt_and_on_an_answer(program, opened):
     a, _ = (completion_id for completion_id, _ in program.texts_in_order(compare.presentation()))
     compare.press("f")
     expect(compare.by("flag-unsafe")).to_be_focused()
+    unchecked = compare.by("flag-broken_prompt").screenshot()
     compare.by("flag-broken_prompt").check()
+    assert compare.by("flag-broken_prompt").screenshot() != unchecked, "a checked box looks like an unchecked one"
     compare.by("flag-on-0").check(force=True)
     expect(compare.by("flag-broken_prompt")).to_have_count(0)
     compare.by("flag-personal_data").check()

@@ -34,7 +34,7 @@ def test_every_option_has_a_name_of_its_own_and_a_help_line_with_an_end():
 def test_names_are_those_of_the_command_line():
     found = named()
     assert {"seed", "min-pairs", "ppo-kl-coef", "adapter-rank", "reward-adapter-top-layers", "evaluation-max-new-tokens"} <= set(found)
-    assert found["ppo-missing-eos-score"].optional and found["ppo-missing-eos-score"].type is float
+    assert found["scoring-missing-eos-score"].optional and found["scoring-missing-eos-score"].type is float
     assert not found["ppo-kl-coef"].optional
     assert found["ppo-kl-coef"].help == "Reward units per nat of KL to the reference."
     assert found["include-simulated"].type is bool
@@ -48,7 +48,7 @@ def test_options_go_there_and_back(preset):
 
 def test_every_single_option_reaches_its_own_field():
     """Each set alone to another value, and nothing else moves."""
-    # Some options ask for others: an ensemble has doubt to be conservative about.
+    # Some options ask for others: a standard deviation needs an ensemble.
     start = with_options(RoundConfig(), {"reward-ensemble": 2})
     before = {o.name: o.default for o in options(start)}
     others = {
@@ -65,7 +65,7 @@ def test_every_single_option_reaches_its_own_field():
         "seed": 7,
         "include-simulated": True,
         "ppo-minibatch-size": 8,
-        "ppo-missing-eos-score": -1.0,
+        "scoring-missing-eos-score": -1.0,
         "reward-depth": 0.9,
         "ppo-gamma": 0.5,
         "ppo-lam": 0.5,
@@ -83,7 +83,7 @@ def test_every_single_option_reaches_its_own_field():
 
 
 def test_a_configuration_survives_its_row():
-    config = with_options(PRESETS["tiny"], {"ppo-missing-eos-score": -1.5, "reward-adapter-rank": 3, "model": "a/b"})
+    config = with_options(PRESETS["tiny"], {"scoring-missing-eos-score": -1.5, "reward-adapter-rank": 3, "model": "a/b"})
     assert RoundConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -96,13 +96,6 @@ def test_a_row_of_another_version_is_refused_by_name():
         RoundConfig.from_dict({"pear": 1, "apple": 2})
 
 
-def test_the_adapter_of_a_row_from_before_it_was_shared_moves_up():
-    config = with_options(RoundConfig(), {"adapter-rank": 3, "adapter-top-layers": 0, "ppo-steps": 2})
-    old = config.to_dict()
-    old["ppo"]["adapter"] = old.pop("adapter")
-    assert RoundConfig.from_dict(old) == config
-
-
 def test_fields_that_a_row_lacks_have_their_defaults():
     assert RoundConfig.from_dict({"seed": 3, "ppo": {"steps": 2}}) == with_options(RoundConfig(), {"seed": 3, "ppo-steps": 2})
 
@@ -111,6 +104,8 @@ def test_fields_that_a_row_lacks_have_their_defaults():
     "values, said",
     [
         ({"ppo-banana": 1}, "unknown option 'ppo-banana'"),
+        ({"ppo-temperature": 1.0}, "--ppo-temperature is called --sampling-temperature now"),
+        ({"reward-conservatism": 1.0}, "--reward-conservatism is called --reward-std-penalty now"),
         ({"ppo-kl-coef": -0.1}, "--ppo-kl-coef -0.1: must not be negative"),
         ({"ppo-steps": -1}, "--ppo-steps -1: must be greater than 0"),
         ({"ppo-kl-coef": 10**400}, "must be float"),
@@ -118,9 +113,9 @@ def test_fields_that_a_row_lacks_have_their_defaults():
         ({"seed": -1}, "--seed -1: must not be negative"),
         ({"seed": 2**32}, "--seed 4294967296: must be below 4294967296, as numpy's seeds are"),
         ({"ppo-steps": 0}, "--ppo-steps 0: must be greater than 0"),
-        ({"ppo-temperature": 0.0}, "--ppo-temperature 0.0: must be greater than 0"),
+        ({"sampling-temperature": 0.0}, "--sampling-temperature 0.0: must be greater than 0"),
         ({"min-pairs": 0}, "--min-pairs 0"),
-        ({"reward-reference-samples": 0}, "--reward-reference-samples 0"),
+        ({"reward-normalize-samples": 0}, "--reward-normalize-samples 0"),
         ({"reward-depth": 0.0}, "--reward-depth 0"),
         ({"reward-depth": 1.5}, "--reward-depth 1.5: must be at most 1"),
         ({"ppo-gamma": 1.01}, "--ppo-gamma 1.01: must be at most 1"),
@@ -133,8 +128,11 @@ def test_fields_that_a_row_lacks_have_their_defaults():
         ({"ppo-value-init": "random"}, "--ppo-value-init random: choose one of zero, reward"),
         ({"ppo-steps": 3, "ppo-value-warmup": 3}, "--ppo-value-warmup 3: of 3 steps none would be left"),
         ({"reward-function": "os:system"}, "unknown option 'reward-function'"),
-        ({"ppo-missing-eos-score": float("inf")}, "must be finite"),
-        ({"reward-conservatism": 1.0}, "--reward-conservatism 1.0: one head has no doubt to take off; set --reward-ensemble 3"),
+        ({"scoring-missing-eos-score": float("inf")}, "must be finite"),
+        (
+            {"reward-std-penalty": 1.0},
+            "--reward-std-penalty 1.0: the scores of one head have no standard deviation; set --reward-ensemble 3",
+        ),
         ({"reward-ensemble": 0}, "--reward-ensemble 0: must be greater than 0"),
         ({"reward-ties": "half"}, "--reward-ties half: choose one of drop, soft, rao-kupper, davidson"),
         ({"reward-rankings": "plackett-luce", "reward-ties": "soft"}, "--reward-rankings plackett-luce: .* set --reward-ties drop"),
@@ -157,7 +155,7 @@ def test_what_may_be_off_may_be_off():
     config = with_options(
         RoundConfig(),
         {
-            "ppo-missing-eos-score": None,
+            "scoring-missing-eos-score": None,
             "ppo-kl-target": 0.0,
             "ppo-kl-horizon": 0,
             "reward-epochs": 0,
@@ -166,7 +164,7 @@ def test_what_may_be_off_may_be_off():
         },
     )
     assert config.ppo.kl_coef == 0
-    assert with_options(config, {"ppo-missing-eos-score": -2.0}).ppo.missing_eos_score == -2
+    assert with_options(config, {"scoring-missing-eos-score": -2.0}).scoring.missing_eos_score == -2
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

@@ -294,7 +294,7 @@ def until(what, seconds=30.0):
 @pytest.fixture
 def long_config(judged):
     """Enough steps to be caught in the middle of."""
-    return judged.config(seed=4, ppo_steps=14, ppo_batch_size=16, ppo_max_new_tokens=24)
+    return judged.config(seed=4, ppo_steps=14, ppo_batch_size=16, sampling_max_new_tokens=24)
 
 
 def ended(store, run_id, seconds=120):

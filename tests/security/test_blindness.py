@@ -84,9 +84,9 @@ def test_judging_and_history_speak_of_slots_and_opaque_names(site, language):
     first = act(view, "rank", tiers=[[1], [0]], **said)
     assert "problem" not in site.send("Ann", "judge", first, language).json()
     site.send("Ann", "judge", first, language)
-    assert site.send("Ann", "renew", first, language).json() == {"ours": False}
+    assert site.send("Ann", "renew", first, language).json() == {"held": False}
     assert site.send("Ann", "undo", {}, language).json()["next"]["presentation_id"] == view["presentation_id"]
-    assert site.send("Ann", "renew", first, language).json() == {"ours": True}
+    assert site.send("Ann", "renew", first, language).json() == {"held": True}
     site.send("Ann", "judge", first, language)
     site.send("Ann", "judge", act(shown(site), "skip", reason="Broken prompt"), language)
     site.send("Ann", "judge", act(shown(site)), language)
@@ -115,8 +115,8 @@ def test_a_page_goes_back_by_an_opaque_name(site):
 
 def test_a_name_is_of_no_use_to_somebody_else_or_for_something_else(site):
     view = shown(site)
-    assert site.call("Ann", "renew", act(view)) == {"ours": True}
-    assert site.call("Bob", "renew", act(view)) == {"ours": False}
+    assert site.call("Ann", "renew", act(view)) == {"held": True}
+    assert site.call("Bob", "renew", act(view)) == {"held": False}
     nowhere = site.call("Bob", "judge", act(view) | {"presentation_id": "x"})
     assert site.call("Bob", "judge", act(view))["problem"] == nowhere["problem"]
     site.call("Ann", "judge", act(view))
@@ -124,13 +124,13 @@ def test_a_name_is_of_no_use_to_somebody_else_or_for_something_else(site):
     for name, wrong in (("Bob", mine), ("Ann", view["presentation_id"])):
         assert set(site.call(name, "past_judgment", {"judgment_id": wrong})) == {"problem"}
         assert set(site.call(name, "correct", {"judgment_id": wrong, "choice": "tie"})) == {"problem"}
-    assert site.call("Ann", "renew", {"presentation_id": mine}) == {"ours": False}
+    assert site.call("Ann", "renew", {"presentation_id": mine}) == {"held": False}
 
 
 def test_an_id_of_the_store_is_no_name(site):
     view = shown(site)
     presentation_id = site.store.value("SELECT max(presentation_id) FROM leases WHERE ended_at IS NULL")
-    assert site.call("Ann", "renew", {"presentation_id": presentation_id}) == {"ours": False}
+    assert site.call("Ann", "renew", {"presentation_id": presentation_id}) == {"held": False}
     reply = site.call("Ann", "judge", act(view) | {"presentation_id": presentation_id})
     # What a page sends that was open during an upgrade: nothing is saved, and it goes on with what the new server shows.
     assert reply["next"] == view and reply["problem"].startswith("Not saved.")
@@ -256,7 +256,7 @@ def test_a_lease_that_is_over_and_what_was_withdrawn_are_told_without_ids(site):
     with site.store.atomic() as connection:
         connection.conn.execute("UPDATE comparisons SET retired = 1 WHERE id = ?", [held])
     reply = site.call("Ann", "judge", act(view))
-    assert reply["lost"] and reply["next"]["presentation_id"] != view["presentation_id"]
+    assert reply["lease_over"] and reply["next"]["presentation_id"] != view["presentation_id"]
     site.call("Ann", "judge", act(shown(site), "skip", reason="x"))
     skipped = site.call("Ann", "past_judgments")["rows"][0]
     for _ in range(60):

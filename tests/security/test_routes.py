@@ -43,6 +43,7 @@ ROUTES = {
     "GET /assets/{path:path}": ALL,
     "GET /static/{path:path}": ALL,
     "GET /svelte/{path:path}": ALL,
+    "GET /modules/{version}/{name}": ALL,
     "GET /gradio_api/info": ALL,
     "GET /gradio_api/startup-events": ALL,
     # Handlers are called through these; each asks the gate itself.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from rlhf.config import AdapterConfig, PPOConfig, RewardConfig
+from rlhf.config import AdapterConfig, PPOConfig, RewardConfig, SamplingConfig, ScoringConfig
 from rlhf.generation.sampling import generator
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.rollout import collect
@@ -24,8 +24,6 @@ CONFIG = PPOConfig(
     batch_size=8,
     minibatch_size=4,
     epochs=2,
-    max_new_tokens=8,
-    temperature=0.7,
     learning_rate=5e-3,
     value_learning_rate=1e-3,
     max_grad_norm=1.0,
@@ -38,8 +36,8 @@ CONFIG = PPOConfig(
     kl_target=6.0,
     kl_horizon=2000,
     whiten_rewards=False,
-    missing_eos_score=None,
 )
+SAMPLING = SamplingConfig(max_new_tokens=8, temperature=0.7)
 
 
 WANTED = range(0, 64)
@@ -62,6 +60,8 @@ def trainer(
     learned_reward: bool = False,
     adapter: AdapterConfig = ADAPTER_CONFIG,
     demonstrations: Sequence[TokenizedExample] = (),
+    sampling: SamplingConfig = SAMPLING,
+    scoring: ScoringConfig = ScoringConfig(),
 ) -> PPO:
     backbone = Backbone.load(folder, "cpu", "float32")
     scorer = ByteReward()
@@ -69,7 +69,7 @@ def trainer(
         settings = RewardConfig(adapter=AdapterConfig(rank=2), depth=1.0)
         backbone.add_adapter(ADAPTER, settings.adapter, seed=9)
         scorer = RewardModel(backbone, settings, seed=9)
-    return PPO(backbone, scorer, PROMPTS, config, adapter, seed=seed, demonstrations=demonstrations)
+    return PPO(backbone, scorer, PROMPTS, config, adapter, sampling=sampling, scoring=scoring, seed=seed, demonstrations=demonstrations)
 
 
 def taken(ppo: PPO, n: int = 8, temperature: float = 0.7):

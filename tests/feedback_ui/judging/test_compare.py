@@ -9,9 +9,10 @@ import pytest
 from gradio.helpers import special_args
 
 from feedback_ui.judging import compare, judging_view
-from feedback_ui.judging.component import SCRIPTS, STYLES
+from feedback_ui.judging.component import STYLES
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared.i18n import Translator
+from feedback_ui.shared.scripts import TRANSLATIONS, browser_texts, modules
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.database import StoreError
 from storage.core.records import Flag, IdealAnswer, ProjectSettings, Sampling, Timing
@@ -70,8 +71,8 @@ def four(store):
 def test_the_view_is_blind(store, service, local, waiting, project):
     settings.change(store, project, None)
     view = service.next_for(local, EN, {})
-    assert set(view) - {"sources"} == {"state", "presentation_id", "kind", "turns", "answers", "asks", "count", "guidelines"}
-    assert set(view["asks"]) == {"strength", "aspects", "scale", "rationale", "min_chars", "ideal", "flags"}
+    assert set(view) - {"sources"} == {"state", "presentation_id", "kind", "turns", "answers", "inputs", "count", "guidelines"}
+    assert set(view["inputs"]) == {"strength", "aspects", "scale", "rationale", "min_chars", "ideal", "flags"}
     assert policies.by_name(store, "SecretModel").name not in json.dumps(view)
 
 
@@ -217,13 +218,13 @@ def test_undo_brings_the_same_presentation_back(store, service, local, waiting):
     view = service.next_for(local, EN, {})
     service.judge(local, EN, act(view, "a"))
     reply = service.undo(local, EN, {})
-    assert reply["says"] == "Undone"
+    assert reply["message"] == "Undone"
     assert reply["next"] == view
     assert annotators.get(store, local.id).judged == 0
 
 
 def test_undo_with_nothing_to_undo_says_so(service, local, waiting):
-    assert service.undo(local, EN, {})["says"] == "Nothing to undo"
+    assert service.undo(local, EN, {})["message"] == "Nothing to undo"
 
 
 BAD_ACTS = [
@@ -263,16 +264,16 @@ def lapse(store):
 def test_a_sign_of_life_keeps_the_comparison(store, service, local, waiting):
     view = service.next_for(local, EN, {})
     lapse(store)
-    assert service.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"ours": True}
+    assert service.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"held": True}
     other = annotators.ensure(store, "other")
     taken = service.next_for(other, EN, {})
     while taken["state"] == "comparison" and shown_as(service, other, taken).comparison_id != waiting[0].id:
         service.judge(other, EN, act(taken, "a"))
         taken = service.next_for(other, EN, {})
     assert taken["state"] == "comparison"
-    assert service.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"ours": False}
+    assert service.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"held": False}
     for nonsense in ({}, {"presentation_id": "x"}, {"presentation_id": 999}, {"presentation_id": taken["presentation_id"]}):
-        assert service.renew(local, EN, nonsense) == {"ours": False}
+        assert service.renew(local, EN, nonsense) == {"held": False}
 
 
 def test_a_judgment_that_comes_too_late_says_so_and_shows_another(store, service, local, waiting):
@@ -282,7 +283,7 @@ def test_a_judgment_that_comes_too_late_says_so_and_shows_another(store, service
     for _ in waiting:
         service.judge(other, EN, act(service.next_for(other, EN, {}), "a"))
     reply = service.judge(local, EN, act(view, "a"))
-    assert reply["lost"]
+    assert reply["lease_over"]
     assert "somebody else" in reply["problem"]
     assert reply["next"]["state"] == "empty"
     assert annotators.get(store, local.id).judged == 0
@@ -391,7 +392,7 @@ def call(build, store, server):
 def test_server_functions_know_who_asks(call, store, local, waiting):
     request = SimpleNamespace(headers={"accept-language": "ko"}, cookies={})
     view = call("next_comparison", {}, request)
-    assert call("renew", {"presentation_id": view["presentation_id"]}, request) == {"ours": True}
+    assert call("renew", {"presentation_id": view["presentation_id"]}, request) == {"held": True}
     assert call("judge", act(view, "a"), request)["next"]["count"] == "1건 판정함"
     assert call("undo", None, request)["next"] == view
 
@@ -432,8 +433,8 @@ def test_the_templates_hold_nothing_that_gradio_would_evaluate(assets):
 
 def test_the_script_asks_for_texts_that_there_are(assets):
     """A key that is put together is looked for by its beginning."""
-    known = judging_view.browser_texts()["en"]
-    sources = [(assets / name).read_text(encoding="utf-8") for name in (*SCRIPTS, "compare.js", "history.js")]
+    known = browser_texts()["en"]
+    sources = [source.decode() for name, source in modules().sources.items() if name != TRANSLATIONS]
     pages = [(assets / name).read_text(encoding="utf-8") for name in ("compare.html", "history.html", "judging_form.html")]
     asked = {key for text in sources for key in re.findall(r'"((?:compare|rank|history)\.[\w.]+)"', text)}
     asked |= {key for text in pages for key in re.findall(r'data-(?:text|label|placeholder)="([\w.]+)"', text)}

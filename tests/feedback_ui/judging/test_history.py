@@ -145,7 +145,7 @@ def test_what_is_shown_is_blind_and_tells_gold_from_votes_nowhere(store, service
         row = rows(service, local)[0]
         view = service.one(local, EN, {"judgment_id": name_of(service, judged)})["view"]
         assert "SecretModel" not in json.dumps([row, view])
-        shapes.add(json.dumps([sorted(row), row["marks"], row["excluded"], row["verdict"], sorted(view), view["said"]]))
+        shapes.add(json.dumps([sorted(row), row["marks"], row["excluded"], row["verdict"], sorted(view), view["judgment"]]))
         for completion_id in shown.order:
             assert f'"{completion_id}"' not in json.dumps(view)
     assert len(shapes) == 1
@@ -158,13 +158,13 @@ def test_opened_it_says_in_slots_what_was_said(store, service, local, put):
     details = Details("better", {b: {"Clear": 4}}, "Because.", IdealAnswer("Mine", a), (Flag("unsafe", "n", b), Flag("broken_prompt")))
     judged = rank(store, shown, [[1], [0]], details=details)
     view = service.one(local, EN, {"judgment_id": name_of(service, judged)})["view"]
-    assert view["said"] == {
+    assert view["judgment"] == {
         "choice": "b", "reason": None, "tiers": [[1], [0]], "strength": "better", "aspects": {"1": {"Clear": 4}}, "rationale": "Because.",
         "ideal": {"text": "Mine", "slot": 0},
         "flags": [{"kind": "unsafe", "note": "n", "slot": 1}, {"kind": "broken_prompt", "note": "", "slot": None}],
     }  # fmt: skip
     # Existing answers stay editable although the project no longer asks for them.
-    assert (view["asks"]["flags"], view["asks"]["ideal"], view["asks"]["rationale"]) == (True, True, "optional")
+    assert (view["inputs"]["flags"], view["inputs"]["ideal"], view["inputs"]["rationale"]) == (True, True, "optional")
     assert len(view["sources"]) == 2
 
 

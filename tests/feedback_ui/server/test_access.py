@@ -6,6 +6,8 @@ from itertools import product
 import httpx2
 from small_site import PASSWORD
 
+from feedback_ui.shared.scripts import modules
+
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
 
 
@@ -74,7 +76,7 @@ PATHS = [
     "/sign-in%2f..%2fconfig", "/SIGN-IN", "/gradio_api/info", "//gradio_api/info", "/gradio_api//info", "/gradio_api/../config",
     "/gradio_api/file=/etc/passwd", "/assets/../config", "/assets/%2e%2e/config", "/static/x", "/theme.css", "/favicon.ico", "/%2fconfig",
     "/sign-in?/config", "/config?/sign-in", "/config#/sign-in", "/login", "/logout", "/gradio_api/token", "/gradio_api/user",
-    "/manifest.json",
+    "/manifest.json", f"/{modules().path('judging.js')}",
     "/sign-in%00", "/sign-in%0a", "/gradio_api/login_check", "/gradio_api/startup-events", "/gradio_api/heartbeat/x", "*",
 ]  # fmt: skip
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"]

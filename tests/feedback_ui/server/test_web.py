@@ -6,6 +6,7 @@ import pytest
 from small_site import until
 
 from feedback_ui.server import access
+from feedback_ui.shared.scripts import modules
 from storage.people import accounts
 
 
@@ -63,3 +64,16 @@ def test_a_store_that_cannot_be_read_is_said(site):
         connection.conn.execute("ALTER TABLE accounts RENAME TO elsewhere")
     reply = site.get("/config")
     assert reply.status_code == 503 and "cannot be read" in reply.json()["error"]
+
+
+def test_modules_are_kept_by_the_browser_and_only_under_their_own_version(site):
+    path = f"/{modules().path('judging.js')}"
+    assert path[1:] in site.get().text
+    reply = site.get(path)
+    assert reply.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert reply.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert "export function start(" in reply.text
+    others = [path.replace(modules().version, "0" * 16), *(path.replace("judging.js", name) for name in ("start.js", "..%2fstart.js"))]
+    for other in others:
+        refused = site.get(other)
+        assert refused.status_code == 404 and refused.headers["cache-control"] == "no-store", other

@@ -65,6 +65,14 @@ def test_a_run_that_is_paid_by_code_is_not_resumed_from_the_page(training, store
     assert runs.get(store, "r1").status == "cancelled"
 
 
+def test_a_run_whose_options_cannot_be_read_is_not_resumed(training, store):
+    runs.create(store, "r1", config={"seed": 1, "banana": 2}, seed=1, versions={})
+    runs.finish(store, "r1", "cancelled")
+    shown = training.resume_round("r1", ENGLISH)
+    assert "RoundConfig has no banana: the run was made by another version" in shown[training.refusal]
+    assert runs.get(store, "r1").status == "cancelled"
+
+
 def test_pages_start_rounds_by_the_two_verbs_that_refuse_code():
     sources = "\n".join(f.read_text() for f in Path(feedback_ui.__file__).parent.rglob("*.py"))
     # A metric that a page shows; it names no code.

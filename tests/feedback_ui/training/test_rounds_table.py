@@ -77,8 +77,24 @@ def test_the_newest_round_stands_first_and_every_method_and_kind_has_its_name():
     assert korean[3][2].startswith("학습된 프롬프트") and "상위 1개 층" in korean[4][2]
 
 
+def test_a_round_that_cannot_be_read_is_named_under_the_table():
+    other = a_round("r<2>")
+    other.config["banana"] = 1
+    for shown in (rounds_table.section(EN, [a_round(), other]), rounds_table.section(EN, [other])):
+        assert "r&lt;2&gt; is not in this table, for its row cannot be read: RoundConfig has no banana" in shown
+    assert "<table" not in shown
+    assert "RoundConfig has no banana" in rounds_table.section(KO, [other])
+
+
 def test_what_a_row_says_is_only_text():
     assert "<b>" not in rounds_table.section(EN, [a_round("<b>")])
+
+
+def test_a_run_whose_options_cannot_be_read_is_named_and_not_resumed():
+    good, bad = a_round(status="failed"), a_round(status="failed")
+    bad.config["ppo"]["banana"] = 1
+    assert run_view.is_resumable(good) and not run_view.is_resumable(bad)
+    assert "PPOConfig has no banana" in run_view.progress(EN, bad) and "banana" not in run_view.progress(EN, good)
 
 
 def test_the_stage_in_which_the_policy_learns_is_called_by_its_method():

@@ -46,24 +46,32 @@ def a_round(run_id="r1", *, status="done", config=None, created="2026-11-02T10:0
 
 def test_only_rounds_that_ended_well_are_compared():
     made = [a_round("r1"), a_round("r2", status="failed"), a_round("r3", status="running")]
-    found = run_table.finished(made)
-    assert [one.id for one in found] == ["r1"]
+    found, unreadable = run_table.finished(made)
+    assert [one.id for one in found] == ["r1"] and unreadable == []
     assert (found[0].method, found[0].judgments, found[0].pairs, found[0].simulated) == ("ppo", "3f2a91c", 320, 300)
 
 
 def test_a_round_of_before_there_were_methods_was_ppo_on_lora():
     old = a_round()
     del old.config["method"]
-    old.config["ppo"]["adapter"] = {"rank": 8, "alpha": 16, "top_layers": 10}
-    del old.config["adapter"]
-    (found,) = run_table.finished([old])
+    old.config["adapter"] = {"rank": 8, "alpha": 16, "top_layers": 10}
+    (found,), _ = run_table.finished([old])
     assert (found.method, found.adapter) == ("ppo", AdapterConfig("lora", 8, 16, 10))
 
 
-def test_a_round_of_another_version_is_left_out():
-    other = a_round()
-    other.config["banana"] = 1
-    assert run_table.finished([other]) == []
+def test_a_round_that_cannot_be_read_is_named():
+    other, broken = a_round("r2"), replace(a_round("r3"), problem="stage of this run cannot be read: rankloop did not write them.")
+    other.config["ppo"]["banana"] = 1
+    rounds, unreadable = run_table.finished([other, a_round("r1"), broken])
+    assert [one.id for one in rounds] == ["r1"]
+    assert unreadable == [
+        ("r2", "PPOConfig has no banana: the run was made by another version"),
+        ("r3", "stage of this run cannot be read: rankloop did not write them."),
+    ]
+    shown = report.comparison([other, a_round("r1"), broken]).splitlines()
+    assert shown[2].startswith("r2 is not in the table, for its row cannot be read: PPOConfig has no banana")
+    assert shown[3].startswith("r3 is not in the table")
+    assert report.comparison([other]) == shown[2]
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_simulated_judgments_are_added_and_counted(capsys, data, store, model, w
     ]
     assert launch.main(command) == 0
     assert "5 simulated judgments by the rule 'concise' added" in capsys.readouterr().out
-    assert launch.main([*command, "--flip", "0.3"]) == 2
+    assert launch.main([*command, "--label-noise", "0.3"]) == 2
     assert "--seed" in capsys.readouterr().err
 
 
@@ -204,13 +204,27 @@ def test_simulated_judgments_are_added_and_counted(capsys, data, store, model, w
     "options_, said",
     [
         (["--judge", "lexical"], "--words"),
-        (["--judge", "concise", "--flip", "0.7"], "--flip 0.7"),
+        (["--judge", "concise", "--label-noise", "0.7"], "--label-noise 0.7"),
         (["--judge", "concise", "--judgments", "0"], "at least 1"),
     ],
 )
 def test_a_simulation_that_makes_no_sense_is_refused(capsys, data, options_, said):
     assert launch.main(["simulate", "--data", data, *options_]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("old", "new"), [("ppo-temperature", "sampling-temperature"), ("group-size", "group-num-generations")])
+def test_an_option_that_was_renamed_is_refused_with_its_new_name(capsys, data, old, new):
+    for given in ([f"--{old}", "2"], [f"--{old}=2"], [f"--{old}"]):
+        with pytest.raises(SystemExit, match="2"):
+            launch.main(["train", "--data", data, *given])
+        assert f"--{old} is called --{new} now" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        launch.main(["train", "--help"])
+    assert f"--{new} " in (shown := capsys.readouterr().out) and f"--{old}" not in shown
+    with pytest.raises(SystemExit, match="2"):
+        launch.main(["simulate", "--data", data, "--judge", "concise", "--flip", "0.1"])
+    assert "--flip is called --label-noise now" in capsys.readouterr().err
 
 
 def train(data, model, *more):
@@ -360,7 +374,7 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
         "ok   store",
         "ok   port",
     ]
-    assert "m010_names" in said
+    assert "m011_option_names" in said
 
 
 def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):
@@ -470,7 +484,7 @@ def test_a_round_is_paid_by_the_code_that_its_command_line_names(capsys, world, 
     (tmp_path / "rewards_on_the_side.py").write_text("def three(prompts, completions):\n    return [3.0] * len(completions)\n")
     monkeypatch.syspath_prepend(tmp_path)
     world.fill()
-    options = {"ppo-steps": 1, "ppo-batch-size": 4, "ppo-minibatch-size": 4, "ppo-max-new-tokens": 4, "evaluation-max-new-tokens": 4}
+    options = {"ppo-steps": 1, "ppo-batch-size": 4, "ppo-minibatch-size": 4, "sampling-max-new-tokens": 4, "evaluation-max-new-tokens": 4}
     said = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     assert (
         launch.main(

@@ -98,7 +98,7 @@ def test_every_verb_is_here():
         ["train", "--resume", EVIL], ["train", "--resume", "r2"], ["train", "--reward", EVIL], [EVIL], ["stats", EVIL],
         ["restore", f"/tmp/{EVIL[:-2]}".replace("\0", "")], ["backup", f"/nowhere/{EVIL}".replace("\0", "")],
         ["export", f"/nowhere/{EVIL}".replace("\0", "")], ["serve", "--host", EVIL], ["serve", "--port", "1", "--endpoint", EVIL],
-        ["doctor", "--model", EVIL], ["simulate", "--judge", "lexical", "--words", EVIL, "--flip", "9"], ["import", "--undo", "1"],
+        ["doctor", "--model", EVIL], ["simulate", "--judge", "lexical", "--words", EVIL, "--label-noise", "9"], ["import", "--undo", "1"],
     ],
     ids=lambda arguments: ascii(" ".join(arguments))[:40],
 )  # fmt: skip

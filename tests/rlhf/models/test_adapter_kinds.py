@@ -8,7 +8,7 @@ from learning import scramble, watch_logprobs
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from rlhf.config import AdapterConfig, ConfigError, PPOConfig, RewardConfig, RoundConfig, with_options
+from rlhf.config import AdapterConfig, ConfigError, PPOConfig, RewardConfig, RoundConfig, SamplingConfig, with_options
 from rlhf.generation.sampling import generator, sample
 from rlhf.models.backbone import Backbone, pad_left, pad_right
 from rlhf.ppo.rollout import POLICY
@@ -18,9 +18,8 @@ from storage.core.records import Sampling
 
 KINDS = ["lora", "rslora", "dora", "peanut", "ia3", "prompt"]
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14], [15], [16, 17]]
-PPO_CONFIG = PPOConfig(
-    steps=2, batch_size=8, minibatch_size=4, epochs=2, max_new_tokens=6, temperature=0.7, learning_rate=5e-3, kl_coef=0.05
-)
+PPO_CONFIG = PPOConfig(steps=2, batch_size=8, minibatch_size=4, epochs=2, learning_rate=5e-3, kl_coef=0.05)
+SAMPLING = SamplingConfig(max_new_tokens=6, temperature=0.7)
 MOVES = {"lora": ".lora_B.", "rslora": ".lora_B.", "dora": ".lora_B.", "peanut": ".peanut_B.", "ia3": ".ia3_l.", "prompt": ".embedding."}
 """In the name of the weights that cannot be reached by chance: the others are random from the start."""
 
@@ -40,7 +39,7 @@ def kind_of(kind, **options):
 
 
 def trainer(folder, kind, config=PPO_CONFIG, dtype="float32", **options):
-    return PPO(Backbone.load(folder, "cpu", dtype), ShareOfLowBytes(), PROMPTS, config, kind_of(kind, **options), seed=0)
+    return PPO(Backbone.load(folder, "cpu", dtype), ShareOfLowBytes(), PROMPTS, config, kind_of(kind, **options), sampling=SAMPLING, seed=0)
 
 
 def read_all(backbone, adapter, rows=((5, 6, 7, 8, 9), (5, 6))):
@@ -164,7 +163,7 @@ def test_kinds_live_side_by_side(tiny_folder, tmp_path, kind):
     scores = reward_model.score(rows)
     alone = trainer(tiny_folder, kind)
     alone.step()
-    ppo = PPO(backbone, ShareOfLowBytes(), PROMPTS, PPO_CONFIG, kind_of(kind), seed=0)
+    ppo = PPO(backbone, ShareOfLowBytes(), PROMPTS, PPO_CONFIG, kind_of(kind), sampling=SAMPLING, seed=0)
     ppo.step()
     assert backbone.adapters == [ADAPTER, POLICY]
     assert torch.equal(reward_model.score(rows), scores), "the reward model has not changed"

@@ -74,8 +74,10 @@ def test_one_reward_fit_and_two_ppo_steps(backbone, tmp_path, monkeypatch):
     assert (chosen > rejected).all()
 
     seen = watch_logprobs(monkeypatch)
-    config = replace(PRESETS["laptop"].ppo, batch_size=4, minibatch_size=2, max_new_tokens=8)
-    ppo = PPO(backbone, model, [asked, backbone.encode(user("Tell me a joke about two cats."))], config, PRESETS["laptop"].adapter, seed=0)
+    config = replace(PRESETS["laptop"].ppo, batch_size=4, minibatch_size=2)
+    prompts = [asked, backbone.encode(user("Tell me a joke about two cats."))]
+    sampling = replace(PRESETS["laptop"].sampling, max_new_tokens=8)
+    ppo = PPO(backbone, model, prompts, config, PRESETS["laptop"].adapter, sampling=sampling, seed=0)
     figures = [ppo.step(), ppo.step()]
     assert_close(seen[0][0].exp() / seen[0][1].exp(), torch.ones_like(seen[0][0]), atol=1e-3, rtol=0)
     assert figures[0]["objective/kl"] == pytest.approx(0, abs=1e-3)
@@ -114,7 +116,7 @@ def test_a_step_of_the_group_methods(unchanged, tmp_path, method):
         unchanged,
         QUESTIONS,
         scorer,
-        GroupConfig(steps=1, batch_size=4, minibatch_size=2, size=2),
+        GroupConfig(steps=1, batch_size=4, minibatch_size=2, num_generations=2),
         Sampling(0.7, max_new_tokens=16),
         seed=0,
         scratch=tmp_path,

@@ -20,8 +20,10 @@ QUESTIONS = ["How are you?", "Tell me a joke about two cats.", "Why is the sky b
 @pytest.mark.parametrize("dtype, on_average, at_most", [("float32", 1e-5, 1e-4), ("bfloat16", 0.04, 0.5)])
 def test_the_ratio_of_the_default_model_is_1_before_the_first_update(monkeypatch, dtype, on_average, at_most):
     backbone = Backbone.load(model_files.resolve("default"), "cpu", dtype)
-    config = replace(PRESETS["laptop"].ppo, batch_size=10, minibatch_size=5, max_new_tokens=24)
-    ppo = PPO(backbone, ByteReward(), [backbone.encode(user(q)) for q in QUESTIONS], config, PRESETS["laptop"].adapter, seed=0)
+    config = replace(PRESETS["laptop"].ppo, batch_size=10, minibatch_size=5)
+    sampling = replace(PRESETS["laptop"].sampling, max_new_tokens=24)
+    prompts = [backbone.encode(user(q)) for q in QUESTIONS]
+    ppo = PPO(backbone, ByteReward(), prompts, config, PRESETS["laptop"].adapter, sampling=sampling, seed=0)
     ppo.step()
     seen = watch_logprobs(monkeypatch)
     # The second step's: by then the adapter says something.

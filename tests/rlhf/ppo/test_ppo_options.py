@@ -9,6 +9,7 @@ from small_ppo import CONFIG, everything, gradients, policy_of, scrambled, taken
 from torch.nn.functional import pad
 from torch.testing import assert_close
 
+from rlhf.config import ScoringConfig
 from rlhf.generation import sampling
 from rlhf.models.lm_head import token_logprobs_from_logits
 from rlhf.ppo.ppo_math import kl_per_token
@@ -93,13 +94,13 @@ def test_the_estimator_that_is_asked_for_is_what_is_paid_and_told(tiny_folder):
 @pytest.mark.parametrize("limit, epochs", [(0.0, 4), (1e-9, 1), (1e9, 4)])
 def test_epochs_stop_once_the_policy_is_too_far_from_the_one_that_sampled(tiny_folder, monkeypatch, limit, epochs):
     seen = watch_logprobs(monkeypatch)
-    figures = trainer(tiny_folder, replace(CONFIG, epochs=4, epoch_kl_stop=limit)).step()
+    figures = trainer(tiny_folder, replace(CONFIG, epochs=4, early_stopping_kl=limit)).step()
     assert figures["policy/epochs"] == epochs
     assert len(seen) == 2 * epochs
 
 
 def test_epochs_stop_by_the_mean_of_the_epoch_that_just_passed(tiny_folder, monkeypatch):
-    ppo = trainer(tiny_folder, replace(CONFIG, epochs=4, epoch_kl_stop=0.5))
+    ppo = trainer(tiny_folder, replace(CONFIG, epochs=4, early_stopping_kl=0.5))
     said = iter([0.1, 0.2, 0.0, 0.9, 0.4, 0.7, 9.0, 9.0])
     monkeypatch.setattr(ppo, "add_gradients", lambda *_: {"policy/approxkl_avg": next(said)})
     # .15, then .45, then .55: after the third the fourth is left out.
@@ -258,22 +259,21 @@ EVERYTHING = replace(
     kl_estimator="k3",
     value_init="reward",
     value_warmup=1,
-    epoch_kl_stop=0.5,
+    early_stopping_kl=0.5,
     entropy_coef=0.01,
     ptx_coef=0.5,
-    length_penalty=0.01,
     kl_budget=50.0,
     keep="best",
     microbatch_size=3,
-    missing_eos_score=-1.0,
     steps=4,
 )
+EVERY_SCORING = ScoringConfig(missing_eos_score=-1.0, length_penalty=0.01)
 
 
 @pytest.mark.parametrize("done", [1, 3])
 def test_with_every_option_on_a_resumed_run_is_the_unbroken_one_bit_for_bit(tiny_folder, tmp_path, done):
     def start():
-        return trainer(tiny_folder, EVERYTHING, learned_reward=True, demonstrations=DEMONSTRATIONS)
+        return trainer(tiny_folder, EVERYTHING, learned_reward=True, demonstrations=DEMONSTRATIONS, scoring=EVERY_SCORING)
 
     unbroken = start()
     for _ in range(done):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from small_ppo import ADAPTER_CONFIG, CONFIG, PROMPTS, WANTED, read_alone, scramble, scrambled, taken, trainer
+from small_ppo import ADAPTER_CONFIG, CONFIG, PROMPTS, SAMPLING, WANTED, read_alone, scramble, scrambled, taken, trainer
 from torch.testing import assert_close
 
 from rlhf.config import AdapterConfig, RewardConfig
@@ -97,7 +97,7 @@ def test_a_score_from_kept_layers_is_the_score_of_the_whole_row(settings, frozen
         scramble(backbone.parameters(ADAPTER))
     model = RewardModel(backbone, settings, seed=9)
     assert model.frozen_layers == frozen
-    ppo = scrambled(PPO(backbone, model, PROMPTS, CONFIG, replace(ADAPTER_CONFIG, top_layers=1), seed=0))
+    ppo = scrambled(PPO(backbone, model, PROMPTS, CONFIG, replace(ADAPTER_CONFIG, top_layers=1), sampling=SAMPLING, seed=0))
     reads = []
     backbone.decoder.layers[0].register_forward_hook(lambda *_: reads.append(1))
     rollout = taken(ppo, 24)

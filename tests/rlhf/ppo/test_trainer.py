@@ -10,12 +10,12 @@ import pytest
 import torch
 from learning import user, watch_logprobs
 from safetensors.torch import load_file, save_file
-from small_ppo import ADAPTER_CONFIG, CONFIG, PROMPTS, ByteReward, everything, read_alone, scrambled, taken, trainer
+from small_ppo import ADAPTER_CONFIG, CONFIG, PROMPTS, SAMPLING, ByteReward, everything, read_alone, scrambled, taken, trainer
 from torch import nn
 from torch.testing import assert_close
 
 import rlhf.ppo.trainer as ppo_module
-from rlhf.config import PPOConfig, RewardConfig
+from rlhf.config import PPOConfig, RewardConfig, SamplingConfig, ScoringConfig
 from rlhf.data.pairs import PreferencePair
 from rlhf.generation.sampling import GeneratedSequence
 from rlhf.model_files import ModelError
@@ -84,14 +84,12 @@ def test_ppo_learns_what_the_reward_asks_for_and_leaves_the_reference_alone(tiny
         CONFIG,
         batch_size=64,
         minibatch_size=16,
-        max_new_tokens=4,
-        temperature=1.0,
         learning_rate=2e-2,
         value_learning_rate=1e-2,
         kl_coef=0.01,
         kl_target=0.0,
     )
-    ppo = trainer(tiny_folder, config)
+    ppo = trainer(tiny_folder, config, sampling=SamplingConfig(max_new_tokens=4, temperature=1.0))
     base = {n: p.clone() for n, p in ppo.backbone.base.state_dict().items() if ".lora_" not in n}
     figures = [ppo.step() for _ in range(16)]
     scores = [f["objective/scores"] for f in figures]
@@ -239,7 +237,7 @@ def test_every_step_draws_from_a_stream_of_its_own(tiny_folder, monkeypatch):
             return collect(*arguments, **options)
 
         monkeypatch.setattr(ppo_module, "collect", spy)
-        ppo = trainer(tiny_folder, replace(CONFIG, epochs=1, max_new_tokens=2), seed=seed)
+        ppo = trainer(tiny_folder, replace(CONFIG, epochs=1), seed=seed, sampling=replace(SAMPLING, max_new_tokens=2))
         for _ in range(3):
             ppo.step()
         return drawn
@@ -257,11 +255,11 @@ def test_an_answer_that_never_ended_gets_the_score_for_that():
     byte_reward = ByteReward()
     sampled = [GeneratedSequence([1, 200], "stop"), GeneratedSequence([1, 2], "length")]
     for missing_eos_score, expected in ((-3.0, [0.5, -3.0]), (0.0, [0.5, 0.0]), (None, [0.5, 1.0])):
-        assert RewardShaper(byte_reward, missing_eos_score=missing_eos_score)([[5], [6]], sampled).tolist() == expected
+        assert RewardShaper(byte_reward, ScoringConfig(missing_eos_score=missing_eos_score))([[5], [6]], sampled).tolist() == expected
 
 
 def test_missing_eos_score_reaches_the_rollout(tiny_folder):
-    ppo = trainer(tiny_folder, replace(CONFIG, missing_eos_score=-7.0, max_new_tokens=2))
+    ppo = trainer(tiny_folder, sampling=replace(SAMPLING, max_new_tokens=2), scoring=ScoringConfig(missing_eos_score=-7.0))
     figures = ppo.step()
     assert figures["objective/scores"] == pytest.approx(-7 * (1 - figures["val/finished"]), abs=1)
 
@@ -284,7 +282,7 @@ def test_whitened_rewards_keep_their_mean(tiny_folder, monkeypatch):
 
 
 def test_a_model_whose_end_is_its_padding_is_tuned_alike(eos_pad_folder, tmp_path):
-    ppo = trainer(eos_pad_folder, replace(CONFIG, max_new_tokens=16, batch_size=32, minibatch_size=8))
+    ppo = trainer(eos_pad_folder, replace(CONFIG, batch_size=32, minibatch_size=8), sampling=replace(SAMPLING, max_new_tokens=16))
     eos = ppo.backbone.eos_id
     assert eos == ppo.backbone.pad_id
     ppo.backbone.base.lm_head.register_forward_hook(
@@ -355,7 +353,7 @@ def test_dropout_is_off_after_the_reward_model_was_trained(tiny_folder, tmp_path
     pairs = [PreferencePair(user(f"{i}?"), "good", "bad", 1.0, "train", "human", i) for i in range(2)]
     model = reward_model.fit(backbone, pairs, RewardConfig(epochs=1, batch_size=2), seed=0, scratch=tmp_path, report=lambda *_: None)
     seen = watch_logprobs(monkeypatch)
-    PPO(backbone, model, PROMPTS, CONFIG, ADAPTER_CONFIG, seed=0).step()
+    PPO(backbone, model, PROMPTS, CONFIG, ADAPTER_CONFIG, sampling=SAMPLING, seed=0).step()
     assert_close(seen[0][0].exp() / seen[0][1].exp(), torch.ones_like(seen[0][0]), atol=1e-5, rtol=1e-5)
     assert not any(m.training for m in backbone.model.modules() if isinstance(m, nn.Dropout))
 

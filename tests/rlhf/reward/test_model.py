@@ -295,7 +295,7 @@ def test_one_head_alone_never_disagrees(untrained):
 
 def test_a_conservative_score_takes_off_the_spread_of_the_heads(backbone):
     """Members say 1, 3 and 3, 3: means 2 and 3, standard deviations 1 and 0."""
-    model = RewardModel(backbone, replace(CONFIG, ensemble=2, conservatism=0.5), seed=0)
+    model = RewardModel(backbone, replace(CONFIG, ensemble=2, std_penalty=0.5), seed=0)
     ensemble_scores = tensor([[1.0, 3.0], [3.0, 3.0]])
     assert_close(model.disagreement(ensemble_scores), tensor([1.0, 0.0]))
     assert_close(model.conservative(ensemble_scores), tensor([1.5, 3.0]))

@@ -6,7 +6,7 @@ from learning import user
 from small_ppo import ByteReward
 from torch.testing import assert_close
 
-from rlhf.config import AdapterConfig, RewardConfig
+from rlhf.config import AdapterConfig, RewardConfig, ScoringConfig
 from rlhf.generation.sampling import GeneratedSequence
 from rlhf.reward.model import ADAPTER, RewardModel
 from rlhf.reward.scoring import FunctionReward, RewardShaper, scores_of
@@ -17,16 +17,16 @@ TWO = [GeneratedSequence([1, 200], "stop"), GeneratedSequence([1, 2, 3], "length
 
 
 def test_length_costs_by_the_token():
-    assert_close(RewardShaper(ByteReward(), length_penalty=0.1)([[5], [6]], TWO), torch.tensor([0.5 - 0.2, 1 - 0.3]))
+    assert_close(RewardShaper(ByteReward(), ScoringConfig(length_penalty=0.1))([[5], [6]], TWO), torch.tensor([0.5 - 0.2, 1 - 0.3]))
 
 
 def test_a_fixed_score_is_not_made_shorter_by_the_penalty():
-    reward_shaper = RewardShaper(ByteReward(), length_penalty=0.1, missing_eos_score=-2.0)
+    reward_shaper = RewardShaper(ByteReward(), ScoringConfig(length_penalty=0.1, missing_eos_score=-2.0))
     assert_close(reward_shaper([[5], [6]], TWO), torch.tensor([0.3, -2.0]))
 
 
 def test_one_reward_model_is_its_own_proxy_and_never_in_doubt():
-    reward_shaper = RewardShaper(ByteReward(), length_penalty=9.0, missing_eos_score=-7.0)
+    reward_shaper = RewardShaper(ByteReward(), ScoringConfig(length_penalty=9.0, missing_eos_score=-7.0))
     reward_shaper([[5], [6]], TWO)
     # What is watched is what the reward model says, whatever else is paid.
     assert reward_shaper.metrics == {"objective/proxy_scores": 0.75, "objective/disagreement": 0.0, "objective/conservative_scores": 0.75}
@@ -41,7 +41,7 @@ class ThreeHeads(RewardModel):
 
 
 def test_an_ensemble_pays_its_mean_less_its_doubt(backbone):
-    model = ThreeHeads(backbone, RewardConfig(ensemble=3, conservatism=0.5), seed=0)
+    model = ThreeHeads(backbone, RewardConfig(ensemble=3, std_penalty=0.5), seed=0)
     ticks = []
     reward_shaper = RewardShaper(model)
     scores = reward_shaper([[5], [6]], TWO, lambda: ticks.append(1))
@@ -54,7 +54,7 @@ def test_an_ensemble_pays_its_mean_less_its_doubt(backbone):
 
 
 def test_an_ensemble_scores_the_same_wherever_it_is_asked(backbone):
-    config = RewardConfig(adapter=AdapterConfig(rank=2), depth=1.0, ensemble=3, conservatism=0.5)
+    config = RewardConfig(adapter=AdapterConfig(rank=2), depth=1.0, ensemble=3, std_penalty=0.5)
     backbone.add_adapter(ADAPTER, config.adapter, seed=9)
     model = RewardModel(backbone, config, seed=9)
     rows = [model.row([5, 6], [7, 8]), model.row([5], [9])]

@@ -41,7 +41,7 @@ def test_group_methods_come_to_say_what_is_paid(policy, tmp_path, method):
         paid.append(torch.tensor([sum(i < 64 for i in s.ids) / len(s.ids) for s in sampled]))
         return paid[-1]
 
-    config = GroupConfig(steps=20, batch_size=32, minibatch_size=8, size=4, learning_rate=2e-2, kl_coef=0.0)
+    config = GroupConfig(steps=20, batch_size=32, minibatch_size=8, num_generations=4, learning_rate=2e-2, kl_coef=0.0)
     seen = by_group(policy, method, config, tmp_path, scorer=scorer)
     assert len(paid) == 20 and sorted(seen) == list(range(1, 21)), "one batch and one log a step"
     assert [seen[i + 1]["objective/scores"] for i in range(20)] == pytest.approx([float(p.mean()) for p in paid], abs=1e-5)
@@ -68,7 +68,7 @@ def test_the_kl_that_is_logged_is_to_the_base_and_per_completion(policy, tmp_pat
         return float((log_ratio if method == "rloo" else (-log_ratio).exp() - 1 + log_ratio).sum())
 
     expected = []
-    config = GroupConfig(steps=1, batch_size=4, minibatch_size=4, size=2, learning_rate=1e-5, kl_coef=0.05)
+    config = GroupConfig(steps=1, batch_size=4, minibatch_size=4, num_generations=2, learning_rate=1e-5, kl_coef=0.05)
     seen = by_group(policy, method, config, tmp_path, scorer=scorer)
     assert seen[1]["objective/kl"] == pytest.approx(sum(expected[0]) / 4, rel=1e-3)
     assert abs(seen[1]["objective/kl"]) > 0.01
@@ -83,7 +83,7 @@ def test_a_price_on_kl_keeps_rloo_near_the_base(policy, tmp_path):
     for kl_coef in (0.0, 5.0):
         policy.delete_adapter(POLICY)
         policy.add_adapter(POLICY, AdapterConfig(rank=4, alpha=8), seed=0)
-        config = GroupConfig(steps=6, batch_size=16, minibatch_size=8, size=4, learning_rate=1e-2, kl_coef=kl_coef)
+        config = GroupConfig(steps=6, batch_size=16, minibatch_size=8, num_generations=4, learning_rate=1e-2, kl_coef=kl_coef)
         by_group(policy, "rloo", config, tmp_path, scorer=scorer)
         far[kl_coef] = sum(
             abs(logprob(policy, POLICY, user(q), t) - logprob(policy, None, user(q), t))
@@ -97,7 +97,7 @@ def test_a_price_on_kl_keeps_rloo_near_the_base(policy, tmp_path):
 def test_every_kind_of_adapter_learns_by_groups(backbone, tmp_path, kind):
     backbone.add_adapter(POLICY, AdapterConfig(kind=kind, virtual_tokens=3), seed=0)
     before = {n: p.detach().clone() for n, p in backbone.parameters(POLICY).items()}
-    config = GroupConfig(steps=1, batch_size=8, minibatch_size=4, size=2, learning_rate=1e-2)
+    config = GroupConfig(steps=1, batch_size=8, minibatch_size=4, num_generations=2, learning_rate=1e-2)
     seen = by_group(backbone, "grpo", config, tmp_path, scorer=lambda p, s, t: torch.arange(len(s), dtype=torch.float32))
     assert all(not torch.equal(p, before[n]) for n, p in backbone.parameters(POLICY).items())
     assert math.isfinite(seen[1]["objective/kl"])

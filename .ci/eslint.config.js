@@ -1,0 +1,33 @@
+// Rules for the JavaScript in feedback_ui/assets. Types are checked by tsc (tsconfig.json).
+
+import js from "@eslint/js";
+import globals from "globals";
+
+const CLASSIC_SCRIPTS = ["**/assets/start.js", "**/assets/page.js"];
+
+export default [
+  js.configs.recommended,
+  {
+    languageOptions: { ecmaVersion: 2024, sourceType: "module", globals: globals.browser },
+    linterOptions: { reportUnusedDisableDirectives: "error" },
+    rules: {
+      "array-callback-return": "error",
+      "no-implicit-globals": "error",
+      "no-promise-executor-return": "error",
+      "no-self-compare": "error",
+      "no-shadow": "error",
+      "no-unmodified-loop-condition": "error",
+      "no-use-before-define": ["error", { functions: false, variables: false }],
+      "curly": ["error", "multi-line"],
+      "eqeqeq": "error",
+      "no-eval": "error",
+      "no-implied-eval": "error",
+      "no-var": "error",
+      "prefer-const": "error",
+      "object-shorthand": "error",
+      "prefer-template": "error",
+    },
+  },
+  { files: CLASSIC_SCRIPTS, languageOptions: { sourceType: "script" } },
+  { files: ["**/assets/start.js"], languageOptions: { globals: { element: "readonly", server: "readonly" } } },
+];
