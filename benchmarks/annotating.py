@@ -58,13 +58,14 @@ runs.create(store, sys.argv[2], config={"preset": "benchmark"}, seed=0, versions
 runs.mark_started(store, sys.argv[2], os.getpid())
 progress = Progress(store, sys.argv[2])
 progress.plan({"ppo": 1.0})
-progress.stage("ppo", 100_000)
+work = progress.stage("ppo")
+work.total(100_000)
 names = ["objective/kl", "objective/scores", "objective/rewards", "objective/entropy", "ppo/loss", "ppo/clipfrac", "ppo/ratio",
          "value/loss", "value/clipfrac", "policy/loss", "policy/approxkl", "lr", "time/rollout", "time/update", "tokens"]
 for step in range(100_000):
     for _ in range(20):
         time.sleep(0.05)
-        progress.on_progress()
+        work()
     progress.log(step, {name: math.sin(step + n) for n, name in enumerate(names)})
 """
 """A round as the store sees it: a heartbeat each second, and the figures of a step; steps come faster than any real one's."""

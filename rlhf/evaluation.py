@@ -5,9 +5,8 @@ Measured on held-out prompts, which no training used. Statistics are scipy's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,24 +18,16 @@ from rlhf.generation.sampling import GeneratedSequence, generator, sample
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.checkpoint_selection import best_of_n_kl, n_at_kl
 from rlhf.reward.model import RewardModel
-from rlhf.reward.scoring import ScoreFunction
+from rlhf.reward.scoring import ScoreFunction, Scorer
+from rlhf.runs.results import BestOfN, Estimate
+from rlhf.runs.work import DECODE_COST, NO_PROGRESS, Work
 from rlhf.simulation.judges import LabelRule
 from storage.core.records import Prompt, Sampling
 
+ValuesByPrompt = dict[int, list[float]]
+"""The values of the answers to each prompt, by its id."""
+
 BATCH_SIZE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A fraction with its 95% interval and the number of cases behind it."""
-
-    value: float
-    low: float
-    high: float
-    cases: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +48,7 @@ def proportion(successes: int, cases: int) -> Estimate | None:
     return Estimate(successes / cases, low, high, cases)
 
 
-def mean_by_prompt(values: dict[int, list[float]], *, seed: int = 0) -> Estimate | None:
+def mean_by_prompt(values: ValuesByPrompt, *, seed: int = 0) -> Estimate | None:
     """The mean over prompts of each prompt's mean; the interval resamples prompts (percentile bootstrap).
 
     Answers to one prompt resemble each other, so prompts, not answers, are the cases.
@@ -74,7 +65,7 @@ def mean_by_prompt(values: dict[int, list[float]], *, seed: int = 0) -> Estimate
 
 
 def pair_scores(
-    backbone: Backbone, model: RewardModel, pairs: Sequence[PreferencePair], on_progress: Callable[[], None] = lambda: None
+    backbone: Backbone, model: RewardModel, pairs: Sequence[PreferencePair], on_progress: Work = NO_PROGRESS
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The reward model's scores of the chosen and of the rejected answers."""
     rows = [
@@ -112,17 +103,27 @@ def answers(
     *,
     per_prompt: int,
     seed: int,
-    on_progress: Callable[[], None] = lambda: None,
+    on_progress: Work = NO_PROGRESS,
 ) -> list[Answer]:
     """`per_prompt` answers to each prompt, with one adapter or the base alone, in the order of the prompts."""
     repeated = [p for p in prompts for _ in range(per_prompt)]
     sequences: list[GeneratedSequence] = []
+    on_progress.total(len(repeated))
     with backbone.use_adapter(adapter):
         for start in range(0, len(repeated), BATCH_SIZE):
             batch = repeated[start : start + BATCH_SIZE]
             rng = generator(backbone.device, seed, start)
-            sequences += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, on_progress)
+            sequences += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, on_progress.part(len(batch)))
     return [Answer(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(repeated, sequences, strict=True)]
+
+
+def answer_scores(
+    backbone: Backbone, scorer: Scorer, prompts: Sequence[Prompt], answers: Sequence[Answer], on_progress: Work = NO_PROGRESS
+) -> list[float]:
+    """The scorer's score of each answer, in their order."""
+    prompt_ids = {p.id: backbone.encode(p.messages) for p in prompts}
+    scores: list[float] = scorer.score([scorer.row(prompt_ids[a.prompt_id], a.ids) for a in answers], on_progress=on_progress).tolist()
+    return scores
 
 
 def best_of(candidates: Sequence[Answer], n: int, values: Sequence[float]) -> list[Answer]:
@@ -138,37 +139,38 @@ def best_of_n(
     sampling: Sampling,
     *,
     kl: float,
-    most: int,
+    max_n: int,
     per_prompt: int,
     seed: int,
-    on_progress: Callable[[], None] = lambda: None,
-    on_batch_scored: Callable[[], None] = lambda: None,
-) -> tuple[list[Answer], dict[str, Any]]:
+    on_progress: Work = NO_PROGRESS,
+) -> tuple[list[Answer], BestOfN]:
     """Best-of-n answers of the base, with the n whose KL is nearest to a given one: the same distance, without training.
 
-    Selected by the scores that PPO was trained on (Gao 2023, section 2). Also returns n, its KL, the KL to match, and whether
-    that is more than best-of-`most` reaches. `on_progress` is called once per sampled position, `on_batch_scored` per batch.
+    Selected by the scores that PPO was trained on (Gao 2023, section 2). Also returns n and its KL, without win rates.
     """
-    n = n_at_kl(kl, most)
-    candidates = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, on_progress=on_progress)
+    n = n_at_kl(kl, max_n)
+    # The caller reckons with the most that this may take.
+    on_progress.total(max_n)
+    on_progress(max_n - n)
+    on_progress.total(DECODE_COST + 1)
+    candidates = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, on_progress=on_progress.part(DECODE_COST))
     prompt_ids = {p.id: backbone.encode(p.messages) for p in prompts}
     sequences = [GeneratedSequence(a.ids, a.finish_reason) for a in candidates]
-    scores = scorer([prompt_ids[a.prompt_id] for a in candidates], sequences, on_batch_scored)
-    result = {"n": n, "kl": best_of_n_kl(n), "policy_kl": kl, "most": most, "beyond_most": kl > best_of_n_kl(most)}
-    return best_of(candidates, n, scores.tolist()), result
+    scores = scorer([prompt_ids[a.prompt_id] for a in candidates], sequences, on_progress.part(1))
+    beside = BestOfN(n, best_of_n_kl(n), policy_kl=kl, max_n=max_n, beyond_max_n=kl > best_of_n_kl(max_n))
+    return best_of(candidates, n, scores.tolist()), beside
 
 
-def win_rate(tuned: Sequence[Answer], base: Sequence[Answer], value: Callable[[Answer], float]) -> Estimate | None:
+def win_rate(tuned: ValuesByPrompt, base: ValuesByPrompt) -> Estimate | None:
     """How often the tuned policy's answer has the higher value, over all pairs of answers to one prompt; a tie is half."""
-    by_prompt: dict[int, list[float]] = {}
-    tuned_values, base_values = _values_by_prompt(tuned, value), _values_by_prompt(base, value)
-    for prompt_id, values in tuned_values.items():
-        by_prompt[prompt_id] = [0.5 + 0.5 * np.sign(a - b) for a in values for b in base_values[prompt_id]]
-    return mean_by_prompt(by_prompt)
+    return mean_by_prompt(
+        {prompt_id: [0.5 + 0.5 * np.sign(a - b) for a in values for b in base[prompt_id]] for prompt_id, values in tuned.items()}
+    )
 
 
-def _values_by_prompt(answers: Sequence[Answer], value: Callable[[Answer], float]) -> dict[int, list[float]]:
-    by_prompt: dict[int, list[float]] = {}
-    for answer in answers:
-        by_prompt.setdefault(answer.prompt_id, []).append(value(answer))
-    return by_prompt
+def by_prompt(answers: Sequence[Answer], values: Iterable[float]) -> ValuesByPrompt:
+    """The values of the answers, which are in the same order, by prompt."""
+    found: ValuesByPrompt = {}
+    for answer, value in zip(answers, values, strict=True):
+        found.setdefault(answer.prompt_id, []).append(value)
+    return found

@@ -10,10 +10,10 @@ import json
 import logging
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from rlhf.analysis.validation import Validation
 from rlhf.config import RoundConfig
 from rlhf.data import demonstrations, pairs, reliability
 from rlhf.data.demonstrations import Demonstration
-from rlhf.evaluation import Answer
+from rlhf.evaluation import Answer, by_prompt
 from rlhf.generation.sampling import generator, sample
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import replace_folder
@@ -37,8 +37,10 @@ from rlhf.reward import targets
 from rlhf.reward.model import RewardModel
 from rlhf.reward.probe import Features, minimise
 from rlhf.reward.scoring import FunctionReward, RewardShaper, Scorer
-from rlhf.runs import plan, reward_function
+from rlhf.runs import plan, reward_function, typed_json
 from rlhf.runs.progress import Progress
+from rlhf.runs.results import BestOfN, Estimate, PairCounts, PolicyOutcome, RoundResult
+from rlhf.runs.work import DECODE_COST, Work
 from rlhf.simulation.judges import LabelRule
 from storage.content import policies, prompts
 from storage.core.data_folder import DataFolder
@@ -49,14 +51,7 @@ from storage.project import runs
 
 log = logging.getLogger("rankloop.round")
 
-DECODE_COST = 5
-"""A sampled token costs about as much as this many tokens of a forward pass alone."""
-
-BATCH_READ = 10
-"""Scoring a batch takes about as long as sampling this many positions of one.
-
-Estimated from the phases of a PPO step: about 11 on a processor with bfloat16, 19 on one without.
-"""
+T = TypeVar("T")
 
 
 def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progress, reward_named: str | None = None) -> PolicyVersion:
@@ -77,11 +72,19 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     snapshot = take_snapshot(store, run_id, config, run_dir)
     ideal_answers = take_demonstrations(store, config, run_dir)
     train, heldout = take_prompts(store, run_dir)
-    progress.plan(work(config, len(snapshot), len(heldout), len(ideal_answers)))
+    train_pairs, heldout_pairs = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
+    costs = plan.stage_costs(
+        config,
+        n_pairs=len(train_pairs),
+        n_heldout_pairs=len(heldout_pairs),
+        n_heldout=len(heldout),
+        n_demonstrations=len(ideal_answers),
+    )
+    progress.plan({stage: sum(parts.values()) for stage, parts in costs.items()})
     backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
 
     before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
-    model = fit_reward(config, backbone, snapshot, train, run_dir, progress)
+    model = fit_reward(config, backbone, snapshot, train, run_dir, progress, costs["reward"])
     scorer = (
         model
         if function is None or config.reward_function is None
@@ -89,12 +92,18 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     )
     tune = tune_by_ppo if config.method == "ppo" else tune_by_trl
     outcome = tune(store, config, backbone, scorer, snapshot, train, ideal_answers, run_dir, progress)
-    result = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress) | outcome
+    measured = evaluate(store, run_id, config, backbone, model, scorer, snapshot, heldout, before, progress, costs["evaluate"])
     version = register(store, folder, run_id, config, backbone, progress)
 
-    seconds = progress.seconds()
-    result |= {"policy_version": version.name, "minutes": sum(seconds.values()) / 60, "peak_memory_gib": peak_memory_gib()}
-    runs.finish(store, run_id, "done", result=result)
+    result = replace(
+        measured,
+        stopped_by_kl=outcome.stopped_by_kl,
+        best_checkpoint=outcome.best_checkpoint,
+        policy_version=version.name,
+        minutes=sum(progress.seconds().values()) / 60,
+        peak_memory_gib=peak_memory_gib(),
+    )
+    runs.finish(store, run_id, "done", result=result.to_json())
     return version
 
 
@@ -113,7 +122,7 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Pa
         pairs.require(collected, config.reward.min_pairs)
         pairs.write_snapshot(collected, run_dir)
     frozen = pairs.read_snapshot(run_dir)
-    runs.set_snapshot(store, run_id, pairs.manifest(frozen))
+    runs.set_snapshot(store, run_id, pairs.manifest(frozen).to_json())
     return frozen
 
 
@@ -145,27 +154,6 @@ def write_json_atomic(file: Path, value: Any) -> None:
     part.replace(file)
 
 
-def work(config: RoundConfig, n_pairs: int, n_heldout: int, n_demonstrations: int = 0) -> dict[str, float]:
-    """The round's work by stage, in tokens of forward passes; only the proportions matter, for the time left."""
-    prompt, answer = 60, config.sampling.max_new_tokens
-    evaluated = n_heldout * config.evaluation.completions_per_prompt * config.evaluation.max_new_tokens
-    ppo_tokens = config.ppo.batch_size * (prompt + answer)
-    return {
-        "snapshot": evaluated * DECODE_COST,
-        "reward": (
-            2 * n_pairs * (prompt + answer) * (1 + 4 * config.reward.epochs) * config.reward.depth
-            + config.reward.normalize_samples * answer * DECODE_COST
-        ),
-        config.method: (
-            config.ppo.steps * (config.ppo.batch_size * answer * DECODE_COST + ppo_tokens * (3 + 2 * config.ppo.epochs))
-            if config.method == "ppo"
-            else plan.tokens_read(config, n_pairs, n_demonstrations, prompt=prompt, decode_cost=DECODE_COST)
-        ),
-        "evaluate": evaluated * (DECODE_COST + 4) + evaluated * config.evaluation.best_of * (DECODE_COST + 2),
-        "register": 1,
-    }
-
-
 def answer_before(
     store: Database, run_id: str, config: RoundConfig, backbone: Backbone, heldout: list[Prompt], run_dir: Path, progress: Progress
 ) -> list[Answer]:
@@ -174,37 +162,41 @@ def answer_before(
     if file.is_file():
         progress.skip("snapshot")
         return [Answer(**row) for row in json.loads(file.read_text())]
-    progress.stage("snapshot", answer_ticks(config, len(heldout)))
-    before = answer_heldout(config, backbone, None, heldout, progress)
-    for prompt, answer in shown(config, heldout, before):
+    before = answer_heldout(config, backbone, None, heldout, progress.stage("snapshot"))
+    for prompt, answer in zip(heldout[: config.evaluation.shown_samples], shown(config, before), strict=True):
         runs.save_sample(store, run_id, prompt.id, before=answer.text)
     write_json_atomic(file, [asdict(a) for a in before])
     return before
 
 
 def fit_reward(
-    config: RoundConfig, backbone: Backbone, snapshot: list[pairs.PreferencePair], train: list[Prompt], run_dir: Path, progress: Progress
+    config: RoundConfig,
+    backbone: Backbone,
+    snapshot: list[pairs.PreferencePair],
+    train: list[Prompt],
+    run_dir: Path,
+    progress: Progress,
+    cost: Mapping[str, float],
 ) -> RewardModel:
     """The reward model, normalised on fresh answers of the base model to training prompts."""
     if RewardModel.is_saved(run_dir / "reward"):
         progress.skip("reward")
         return RewardModel.load(backbone, config.reward, run_dir / "reward")
     train_pairs, heldout_pairs = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
-    updates = config.reward.epochs * -(-len(train_pairs) // config.reward.batch_size)
-    progress.stage("reward", updates + -(-2 * len(train_pairs) // reward_model.SCORE_BATCH_SIZE) + config.sampling.max_new_tokens)
+    stage = progress.stage("reward")
+    stage.total(sum(cost.values()))
 
     def report(step: int, total: int, metrics: dict[str, float], model: RewardModel) -> None:
         progress.log(step, metrics)
         if heldout_pairs and (step == total or step % max(1, total // 4) == 0):
-            chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, progress.check)
+            chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, progress.uncounted)
             if (accuracy := evaluation.accuracy_on_votes(chosen, rejected)) is not None:
                 progress.log(step, {"reward/heldout_accuracy": accuracy.value})
-        progress.on_progress()
 
     def on_features(features: Features) -> None:
         if runs.get(progress.store, progress.run_id).validation is None:
             result = validate_probe(progress.store, config, train_pairs, features, progress)
-            runs.set_validation(progress.store, progress.run_id, result.to_dict())
+            runs.set_validation(progress.store, progress.run_id, result.to_json())
 
     model = reward_model.fit(
         backbone,
@@ -213,15 +205,14 @@ def fit_reward(
         seed=config.seed,
         scratch=run_dir / "scratch",
         report=report,
-        on_progress=progress.on_progress,
+        on_progress=stage.part(cost["fit"]),
         on_features=on_features,
     )
     prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.normalize_samples)]
     with backbone.use_adapter(None):
-        sequences = sample(
-            backbone, prompt_ids, config.sampling.to_sampling(), generator(backbone.device, config.seed, 1), progress.on_progress
-        )
-    model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], progress.check)
+        rng = generator(backbone.device, config.seed, 1)
+        sequences = sample(backbone, prompt_ids, config.sampling.to_sampling(), rng, stage.part(cost["sample"]))
+    model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], stage.part(cost["normalise"]))
     model.save(run_dir / "reward")
     return model
 
@@ -266,18 +257,18 @@ def tune_by_trl(
     ideal_answers: list[Demonstration],
     run_dir: Path,
     progress: Progress,
-) -> dict[str, Any]:
+) -> PolicyOutcome:
     """DPO, RLOO, GRPO or SFT. These write no checkpoints: a resumed run restarts the stage, unless it had ended."""
     tuned = run_dir / "tuned"
     if tuned.is_dir():
         progress.skip(config.method)
         backbone.load_adapter(POLICY, tuned)
-        return {}
+        return PolicyOutcome()
     # Importing TRL's trainers takes seconds, and a round by PPO does not need them.
     from rlhf.trl_methods import tuning
 
     preferred = [p for p in pairs.of_split(snapshot, "train") if not p.tie]
-    progress.stage(config.method, plan.ticks(config, len(preferred), len(ideal_answers)))
+    stage = progress.stage(config.method)
     for prefix in ("objective/", "policy/", "val/", "loss/", f"{config.method}/"):
         runs.drop_metrics_from(store, progress.run_id, prefix, 0)
     backbone.add_adapter(POLICY, config.adapter, seed=config.seed)
@@ -289,12 +280,12 @@ def tune_by_trl(
         prompts=[p.messages for p in train],
         scorer=scorer,
         scratch=run_dir / "scratch",
-        on_progress=progress.on_progress,
+        on_progress=stage,
         log=progress.log,
     )
     with replace_folder(tuned) as folder:
         backbone.save_adapter(POLICY, folder)
-    return {}
+    return PolicyOutcome()
 
 
 def tune_by_ppo(
@@ -307,8 +298,10 @@ def tune_by_ppo(
     ideal_answers: list[Demonstration],
     run_dir: Path,
     progress: Progress,
-) -> dict[str, Any]:
-    """PPO on the training prompts, with a checkpoint after every step; returns the result's entries on how it ended."""
+) -> PolicyOutcome:
+    """PPO on the training prompts, with a checkpoint after every step; returns how it ended."""
+    # Before the checkpoint is read: what fails there failed in this stage.
+    progress.stage("ppo")
     prompt_ids = [backbone.encode(p.messages) for p in train]
     trainer = PPO(
         backbone,
@@ -322,18 +315,17 @@ def tune_by_ppo(
         demonstrations=ptx.encode(backbone, ideal_answers),
     )
     trainer.load(run_dir / "checkpoint")
-    minibatches = -(-config.ppo.batch_size // config.ppo.minibatch_size)
-    per_step = config.sampling.max_new_tokens + 2 + minibatches * (1 + config.ppo.epochs)
-    progress.stage("ppo", config.ppo.steps * per_step, done=trainer.step_done * per_step)
+    stage = progress.resume_at(trainer.step_done / trainer.total)
+    stage.total(trainer.total - trainer.step_done)
     # A kill between a step's metrics and its checkpoint leaves metrics of a step that will be repeated.
     for prefix in ("objective/", "policy/", "val/", "loss/"):
         runs.drop_metrics_from(store, progress.run_id, prefix, trainer.step_done + 1)
     while not trainer.done:
-        metrics = trainer.step(progress.on_progress)
+        metrics = trainer.step(stage.part(1))
         progress.log(trainer.step_done, metrics)
         trainer.save(run_dir / "checkpoint")
-    outcome = trainer.finish(progress.on_progress)
-    for name, value in outcome.items():
+    outcome = trainer.finish(stage.part(1))
+    for name, value in typed_json.to_json(outcome).items():
         log.info("%s: %s", name, value)
     return outcome
 
@@ -349,61 +341,86 @@ def evaluate(
     heldout: list[Prompt],
     before: list[Answer],
     progress: Progress,
-) -> dict[str, Any]:
+    cost: Mapping[str, float],
+) -> RoundResult:
     """The round's result, measured on held-out prompts."""
     rule = declared_rule(store, snapshot)
     heldout_pairs = pairs.of_split(snapshot, "heldout")
-    progress.stage("evaluate", evaluate_ticks(config, len(heldout), len(heldout_pairs)))
+    stage = progress.stage("evaluate")
+    stage.total(sum(cost.values()))
 
-    def on_batch_scored() -> None:
-        progress.on_progress(BATCH_READ)
+    chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, stage.part(cost["pairs"]))
+    after = answer_heldout(config, backbone, POLICY, heldout, stage.part(cost["sample"]))
 
-    chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, on_batch_scored)
-    after = answer_heldout(config, backbone, POLICY, heldout, progress)
-
-    prompt_ids = {p.id: backbone.encode(p.messages) for p in heldout}
     scores_before, scores_after = (
-        model.score([model.row(prompt_ids[a.prompt_id], a.ids) for a in answers], on_progress=on_batch_scored)
-        for answers in (before, after)
+        evaluation.answer_scores(backbone, model, heldout, answers, stage.part(cost["score"] / 2)) for answers in (before, after)
     )
-    by_score = {id(a): s for a, s in zip([*before, *after], [*scores_before.tolist(), *scores_after.tolist()], strict=True)}
+    kl = mean_kl(config, backbone, heldout, after, stage.part(cost["kl"]))
+    save_samples(store, run_id, config, heldout, (before, scores_before), (after, scores_after))
+
+    result = RoundResult(
+        pairs=PairCounts(sum(p.split == "train" and not p.tie for p in snapshot), len(heldout_pairs)),
+        heldout_accuracy=evaluation.accuracy_on_votes(chosen, rejected),
+        win_rate_by_reward_model=evaluation.win_rate(by_prompt(after, scores_after), by_prompt(before, scores_before)),
+        kl=kl,
+    )
+    if rule is not None:
+        result = replace(
+            result,
+            rule=rule.name,
+            heldout_accuracy_on_rule=evaluation.accuracy_on_rule(heldout_pairs, chosen, rejected, rule),
+            win_rate=win_rate_by_rule(rule, after, before),
+        )
+    if config.reward_function is not None:
+        win_rate = win_rate_by(scorer, backbone, heldout, after, before, stage.part(cost["reward_function"]))
+        result = replace(result, win_rate_by_reward_function=win_rate)
+    if config.evaluation.best_of and kl is not None:
+        beside = compare_best_of_n(config, backbone, model, scorer, rule, heldout, before, kl, stage.part(cost["best_of_n"]))
+        result = replace(result, best_of_n=beside)
+    return result
+
+
+def mean_kl(config: RoundConfig, backbone: Backbone, heldout: list[Prompt], answers: list[Answer], on_progress: Work) -> float | None:
+    """KL of the policy to the base on its own answers, in nats per answer; None without answers."""
+    if not answers:
+        return None
+    prompt_ids = {p.id: backbone.encode(p.messages) for p in heldout}
     kl = sequence_kl(
         backbone,
-        [prompt_ids[a.prompt_id] for a in after],
-        [a.ids for a in after],
+        [prompt_ids[a.prompt_id] for a in answers],
+        [a.ids for a in answers],
         config.sampling.temperature,
         batch_size=config.evaluation.batch_size,
-        on_progress=on_batch_scored,
+        on_progress=on_progress,
     )
-    for (prompt, base_answer), (_, tuned_answer) in zip(shown(config, heldout, before), shown(config, heldout, after), strict=True):
-        runs.save_sample(store, run_id, prompt.id, before=base_answer.text, score_before=by_score[id(base_answer)])
-        runs.set_sample_after(store, run_id, prompt.id, after=tuned_answer.text, score_after=by_score[id(tuned_answer)])
+    return float(kl.mean())
 
-    metrics = {
-        "heldout_accuracy": evaluation.accuracy_on_votes(chosen, rejected),
-        "win_rate_by_reward_model": evaluation.win_rate(after, before, lambda a: by_score[id(a)]),
-    }
-    if rule is not None:
-        metrics["heldout_accuracy_on_rule"] = evaluation.accuracy_on_rule(heldout_pairs, chosen, rejected, rule)
-        metrics["win_rate"] = evaluation.win_rate(after, before, lambda a: rule.score(a.text))
-    if config.reward_function is not None:
-        by_function = scores_by_id(scorer, prompt_ids, [*before, *after], on_batch_scored)
-        metrics["win_rate_by_reward_function"] = evaluation.win_rate(after, before, lambda a: by_function[id(a)])
-    return {
-        "rule": rule.name if rule else None,
-        **({"kl": float(kl.mean())} if after else {}),
-        "pairs": {"train": sum(p.split == "train" and not p.tie for p in snapshot), "heldout": len(heldout_pairs)},
-        **{name: e.to_dict() for name, e in metrics.items() if e is not None},
-        **(
-            {
-                "best_of_n": compare_best_of_n(
-                    config, backbone, model, scorer, rule, heldout, before, float(kl.mean()), progress.on_progress, on_batch_scored
-                )
-            }
-            if config.evaluation.best_of and after
-            else {}
-        ),
-    }
+
+def save_samples(
+    store: Database,
+    run_id: str,
+    config: RoundConfig,
+    heldout: list[Prompt],
+    before: tuple[list[Answer], list[float]],
+    after: tuple[list[Answer], list[float]],
+) -> None:
+    """Writes the answers that the run's page shows, each list with its scores."""
+    columns = [shown(config, column) for column in (*before, *after)]
+    for prompt, base, base_score, tuned, tuned_score in zip(heldout[: config.evaluation.shown_samples], *columns, strict=True):
+        runs.save_sample(store, run_id, prompt.id, before=base.text, score_before=base_score)
+        runs.set_sample_after(store, run_id, prompt.id, after=tuned.text, score_after=tuned_score)
+
+
+def win_rate_by_rule(rule: LabelRule, tuned: list[Answer], base: list[Answer]) -> Estimate | None:
+    return evaluation.win_rate(*(by_prompt(answers, [rule.score(a.text) for a in answers]) for answers in (tuned, base)))
+
+
+def win_rate_by(
+    scorer: Scorer, backbone: Backbone, heldout: list[Prompt], tuned: list[Answer], base: list[Answer], on_progress: Work
+) -> Estimate | None:
+    """Win rate under a scorer, which scores the answers of both in one call."""
+    scores = evaluation.answer_scores(backbone, scorer, heldout, [*base, *tuned], on_progress)
+    return evaluation.win_rate(by_prompt(tuned, scores[len(base) :]), by_prompt(base, scores[: len(base)]))
 
 
 def compare_best_of_n(
@@ -415,43 +432,35 @@ def compare_best_of_n(
     heldout: list[Prompt],
     before: list[Answer],
     kl: float,
-    on_progress: Callable[[], None],
-    on_batch_scored: Callable[[], None],
-) -> dict[str, Any]:
+    on_progress: Work,
+) -> BestOfN:
     """Best-of-n answers of the base at the policy's KL, under the same two measures as the policy."""
     reward_shaper = RewardShaper(scorer, config.scoring)
-    chosen, result = evaluation.best_of_n(
+    candidates_cost, win_rate_cost = config.evaluation.best_of * (DECODE_COST + 1), 2
+    on_progress.total(candidates_cost + win_rate_cost)
+    chosen, beside = evaluation.best_of_n(
         backbone,
         reward_shaper,
         heldout,
         evaluation_sampling(config),
         kl=kl,
-        most=config.evaluation.best_of,
+        max_n=config.evaluation.best_of,
         per_prompt=config.evaluation.completions_per_prompt,
         seed=config.seed + 3,
-        on_progress=on_progress,
-        on_batch_scored=on_batch_scored,
+        on_progress=on_progress.part(candidates_cost),
     )
-    by_score = scores_by_id(model, {p.id: backbone.encode(p.messages) for p in heldout}, [*before, *chosen], on_batch_scored)
-    metrics = {"win_rate_by_reward_model": evaluation.win_rate(chosen, before, lambda a: by_score[id(a)])}
-    if rule is not None:
-        metrics["win_rate"] = evaluation.win_rate(chosen, before, lambda a: rule.score(a.text))
-    return result | {name: e.to_dict() for name, e in metrics.items() if e is not None}
-
-
-def scores_by_id(
-    scorer: Scorer, prompt_ids: Mapping[int, list[int]], answers: list[Answer], on_batch_scored: Callable[[], None]
-) -> dict[int, float]:
-    """Each answer's score, by the `id()` of the answer."""
-    scores = scorer.score([scorer.row(prompt_ids[a.prompt_id], a.ids) for a in answers], on_progress=on_batch_scored)
-    return {id(a): s for a, s in zip(answers, scores.tolist(), strict=True)}
+    return replace(
+        beside,
+        win_rate=None if rule is None else win_rate_by_rule(rule, chosen, before),
+        win_rate_by_reward_model=win_rate_by(model, backbone, heldout, chosen, before, on_progress.part(win_rate_cost)),
+    )
 
 
 def register(
     store: Database, folder: DataFolder, run_id: str, config: RoundConfig, backbone: Backbone, progress: Progress
 ) -> PolicyVersion:
     """Saves the tuned adapter where the policy server finds it, and registers it as a policy version."""
-    progress.stage("register", 1)
+    progress.stage("register")
     target = folder.run(run_id) / "policy"
     backbone.save_adapter(POLICY, target)
     base = policies.ensure_base(store, config.model, name=model_files.display_name(config.model))
@@ -474,7 +483,7 @@ def declared_rule(store: Database, snapshot: list[pairs.PreferencePair]) -> Labe
     return label_rules.pop() if len(label_rules) == 1 else None
 
 
-def answer_heldout(config: RoundConfig, backbone: Backbone, adapter: str | None, heldout: list[Prompt], progress: Progress) -> list[Answer]:
+def answer_heldout(config: RoundConfig, backbone: Backbone, adapter: str | None, heldout: list[Prompt], on_progress: Work) -> list[Answer]:
     return evaluation.answers(
         backbone,
         adapter,
@@ -482,7 +491,7 @@ def answer_heldout(config: RoundConfig, backbone: Backbone, adapter: str | None,
         evaluation_sampling(config),
         per_prompt=config.evaluation.completions_per_prompt,
         seed=config.seed + (1 if adapter is None else 2),
-        on_progress=progress.on_progress,
+        on_progress=on_progress,
     )
 
 
@@ -490,25 +499,9 @@ def evaluation_sampling(config: RoundConfig) -> Sampling:
     return Sampling(temperature=config.sampling.temperature, max_new_tokens=config.evaluation.max_new_tokens)
 
 
-def answer_ticks(config: RoundConfig, n_heldout: int) -> int:
-    batches = -(-n_heldout * config.evaluation.completions_per_prompt // evaluation.BATCH_SIZE)
-    return batches * config.evaluation.max_new_tokens
-
-
-def evaluate_ticks(config: RoundConfig, n_heldout: int, n_pairs: int) -> int:
-    """Work of the stage: sampled positions, plus BATCH_READ for each scored batch."""
-    n = n_heldout * config.evaluation.completions_per_prompt
-    best_of = config.evaluation.best_of
-    # Both answers of the pairs; the answers before and after; best-of-n's candidates, then its choices with the answers before.
-    scored = [2 * n_pairs, n, n, *([best_of * n, 2 * n] if best_of else []), *([2 * n] if config.reward_function else [])]
-    batches = sum(-(-many // reward_model.SCORE_BATCH_SIZE) for many in scored) + -(-n // config.evaluation.batch_size)
-    return answer_ticks(config, n_heldout) * (1 + best_of) + batches * BATCH_READ
-
-
-def shown(config: RoundConfig, heldout: list[Prompt], answers: list[Answer]) -> list[tuple[Prompt, Answer]]:
-    """The first answer to each prompt that the run's page shows."""
-    step = config.evaluation.completions_per_prompt
-    return list(zip(heldout, answers[::step], strict=True))[: config.evaluation.shown_samples]
+def shown(config: RoundConfig, of_answers: list[T]) -> list[T]:
+    """What belongs to the answers that the run's page shows: the first answer to each of the first prompts."""
+    return of_answers[:: config.evaluation.completions_per_prompt][: config.evaluation.shown_samples]
 
 
 def peak_memory_gib() -> float:

@@ -38,9 +38,3 @@ def test_a_page_that_was_edited_by_hand_is_named(tmp_path, monkeypatch):
     (tmp_path / "options.md").write_text("by hand", encoding="utf-8")
     monkeypatch.setattr(GENERATOR, "HERE", tmp_path)
     assert GENERATOR.stale() == ["options.md"]
-
-
-def test_a_metric_without_a_meaning_is_an_error(monkeypatch):
-    monkeypatch.delitem(GENERATOR.METRICS, "objective/kl")
-    with pytest.raises(SystemExit, match="without a meaning.*objective/kl"):
-        GENERATOR.metrics_page()

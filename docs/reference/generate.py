@@ -1,8 +1,8 @@
 """Writes the pages of docs/reference from the code: `python docs/reference/generate.py`.
 
 Every fact comes from the code that holds it: options from `rlhf.config`, commands from the argument parser, tables from the
-migrations, requests from the policy server's OpenAPI description, formats from `storage.exchange.formats`. What a metric means
-stands here alone, because the code has only its name; a name without a meaning is an error.
+migrations, requests from the policy server's OpenAPI description, formats from `storage.exchange.formats`, metrics from
+`rlhf.runs.metric_table`.
 `--check` writes nothing, and exits with 1 if a page differs. tests/test_reference.py runs the same comparison.
 """
 
@@ -20,44 +20,6 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-
-METRICS = {
-    "objective/scores": ("reward units", "Mean score of the step's completions, as PPO learns from it: after penalties."),
-    "objective/scores_std": ("reward units", "Standard deviation of those scores."),
-    "objective/proxy_scores": ("reward units", "Mean score by the reward model, before penalties."),
-    "objective/disagreement": ("reward units", "Mean standard deviation over the heads of an ensemble; 0 with one head."),
-    "objective/conservative_scores": ("reward units", "Proxy score minus disagreement."),
-    "objective/kl": ("nats per completion", "KL from the policy to the reference, on the policy's own completions."),
-    "objective/sqrt_kl": ("square root of nats", "Square root of that KL: the horizontal axis of Gao 2023."),
-    "objective/kl_coef": ("reward units per nat", "Coefficient of the KL penalty in this step."),
-    "objective/rewards": ("reward units", "Mean over completions of the summed rewards: the score minus the KL penalty."),
-    "policy/entropy_avg": ("nats per token", "Mean entropy of the policy's next-token distribution."),
-    "policy/approxkl_avg": ("nats per token", "Estimated KL to the policy that sampled the batch."),
-    "policy/clipfrac_avg": ("share, 0 to 1", "Share of tokens whose probability ratio the policy loss clips."),
-    "policy/grad_norm": ("", "Global norm of the policy's gradient before clipping."),
-    "policy/epochs": ("epochs", "Epochs of this step; fewer than asked where `--ppo-early-stopping-kl` ended them."),
-    "loss/policy_avg": ("", "Policy loss."),
-    "loss/value_avg": ("", "Value loss, before its coefficient."),
-    "loss/ptx_avg": ("nats per token", "Loss on demonstrations, where `--ppo-ptx-coef` is on."),
-    "val/response_length": ("tokens", "Mean length of the completions."),
-    "val/finished": ("share, 0 to 1", "Share of completions that ended with the end token."),
-    "val/ratio": ("", "Mean probability ratio of the policy to the one that sampled. Close to 1."),
-    "val/clipfrac_avg": ("share, 0 to 1", "Share of tokens whose value the value loss clips."),
-    "val/explained_variance": (
-        "at most 1",
-        "Share of the variance of the returns that the values explain. 0: no better than their mean.",
-    ),
-    "reward/loss": ("nats per pair", "Preference loss of the reward model's fine-tuning."),
-    "reward/accuracy": ("share, 0 to 1", "Share of the batch's pairs that the reward model orders as the annotator did."),
-    "reward/heldout_accuracy": ("share, 0 to 1", "The same on the held-out pairs."),
-    "time/STAGE": ("seconds", "Wall time of a stage: `snapshot`, `reward`, the method, `evaluate`, `register`."),
-}
-"""Unit and meaning of each metric."""
-
-# Names that the code puts together while it runs, and what they come to.
-ASSEMBLED = {"time/{self._stage}": ["time/STAGE"], "reward/{name}": ["reward/loss", "reward/accuracy"]}
-
-METRIC_NAME = re.compile(r"""f?["']((?:objective|policy|val|loss|reward|time)/[A-Za-z_{}.]+)["']""")
 
 
 def page(title: str, introduction: str, *parts: str) -> str:
@@ -168,22 +130,17 @@ def _argument(action: argparse.Action, verb: str) -> list[str] | None:
 
 
 def metrics_page() -> str:
-    written = set()
-    for file in (ROOT / "rlhf").rglob("*.py"):
-        for name in METRIC_NAME.findall(file.read_text(encoding="utf-8")):
-            written |= set(ASSEMBLED.get(name, [name]))
-    if written != set(METRICS):
-        raise SystemExit(
-            f"METRICS in docs/reference/generate.py: without a meaning {written - set(METRICS)}, no longer written {set(METRICS) - written}"
-        )
+    from rlhf.runs.metric_table import METRICS
+
     rooms: dict[str, list[list[str]]] = {}
-    for name, (unit, meaning) in METRICS.items():
-        rooms.setdefault(name.split("/")[0], []).append([code(name), unit, meaning])
+    for metric in METRICS:
+        rooms.setdefault(metric.name.split("/")[0], []).append([code(metric.name), metric.unit, metric.meaning])
     return page(
         "Metrics",
         "A metric is a number that a round logs at a step; it is a row of the table `metrics` in the [store](store-schema.md). The names "
         "are TRL's where TRL has the metric. RLOO and GRPO log under these names too; what only their trainer knows stands under "
-        "`rloo/` or `grpo/`, and the metrics of DPO and SFT under `dpo/` and `sft/`, with TRL's names.",
+        "`rloo/` or `grpo/`, and the metrics of DPO and SFT under `dpo/` and `sft/`, with TRL's names; "
+        "those that the Training page draws are below.",
         *(f"## {room}/\n\n{table(['metric', 'unit', 'meaning'], rows)}" for room, rows in rooms.items()),
     )
 

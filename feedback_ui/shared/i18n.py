@@ -2,7 +2,8 @@
 
 `locales/` has one file per language, nested by section; a key joins the sections with dots: `compare.save`. A text with a
 plural has two entries, `x.one` and `x.other`, and is looked up as `x` with `count`; Korean needs only `x.other`.
-The English texts of a round's options (`option.NAME.title`, `.help`) come from `rlhf.config`, where the options are defined.
+The English texts of a round's options (`option.NAME.title`, `.help`) come from `rlhf.config`, those of its metrics
+(`metric.KEY.title`, `.unit`) from `rlhf.runs.metric_table`, where options and metrics are defined.
 This module does not choose the language of a page's static labels: Gradio does that in the browser, by the same rule.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.config import RoundConfig, options
+from rlhf.runs.metric_table import METRICS
 
 LANGUAGES = ("en", "ko")
 
@@ -87,7 +89,7 @@ def _weight(parameter: str) -> float:
 def tables() -> dict[str, dict[str, str]]:
     """For each language, every text by its full key."""
     texts = {language: dict(_flat(_file(language))) for language in LANGUAGES}
-    texts["en"] |= _options_in_english()
+    texts["en"] |= _options_in_english() | _metrics_in_english()
     return texts
 
 
@@ -96,6 +98,13 @@ def _options_in_english() -> dict[str, str]:
     every = options(RoundConfig())
     titles = {f"option.{option.name}.title": _title(option.name) for option in every}
     return titles | {f"option.{option.name}.help": option.help for option in every}
+
+
+def _metrics_in_english() -> dict[str, str]:
+    """Title and unit of each metric that has a chart, from the table that the reference is written from."""
+    drawn = [metric for metric in METRICS if metric.title]
+    titles = {f"metric.{metric.key}.title": metric.title for metric in drawn}
+    return titles | {f"metric.{metric.key}.unit": metric.unit for metric in drawn if metric.unit}
 
 
 def _title(name: str) -> str:

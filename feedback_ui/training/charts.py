@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.validation_view import more_would_help
-from rlhf.analysis.validation import at
+from rlhf.analysis.validation import Validation, at
+from rlhf.runs.metric_table import BY_NAME, MetricDefinition
 from storage.core.records import Metric
 
 # Visible on light and dark pages: figures are made on the server, which does not know the page's mode. Text needs more contrast
@@ -26,37 +27,35 @@ HEIGHT = 205
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    metric: str
-    name: str
-    """The section of the translations that holds its title and unit: `chart.NAME`."""
+    metric: MetricDefinition
     tickformat: str = ""
 
 
 REWARD_CHARTS = (
-    Chart("reward/loss", "loss"),
-    Chart("reward/heldout_accuracy", "heldout_accuracy", ".0%"),
+    Chart(BY_NAME["reward/loss"]),
+    Chart(BY_NAME["reward/heldout_accuracy"], ".0%"),
 )
 _SAMPLED = (
-    Chart("objective/scores", "scores"),
-    Chart("objective/kl", "kl"),
-    Chart("policy/entropy_avg", "entropy"),
-    Chart("val/response_length", "response_length"),
+    Chart(BY_NAME["objective/scores"]),
+    Chart(BY_NAME["objective/kl"]),
+    Chart(BY_NAME["policy/entropy_avg"]),
+    Chart(BY_NAME["val/response_length"]),
 )
 POLICY_CHARTS = {
     "ppo": _SAMPLED,
     "rloo": _SAMPLED,
     "grpo": _SAMPLED,
     "dpo": (
-        Chart("dpo/loss", "loss"),
-        Chart("dpo/rewards/margins", "margin"),
-        Chart("dpo/rewards/accuracies", "pair_accuracy", ".0%"),
-        Chart("dpo/logps/chosen", "chosen_logprob"),
+        Chart(BY_NAME["dpo/loss"]),
+        Chart(BY_NAME["dpo/rewards/margins"]),
+        Chart(BY_NAME["dpo/rewards/accuracies"], ".0%"),
+        Chart(BY_NAME["dpo/logps/chosen"]),
     ),
     "sft": (
-        Chart("sft/loss", "loss"),
-        Chart("sft/mean_token_accuracy", "token_accuracy", ".0%"),
-        Chart("sft/entropy", "entropy"),
-        Chart("sft/grad_norm", "grad_norm"),
+        Chart(BY_NAME["sft/loss"]),
+        Chart(BY_NAME["sft/mean_token_accuracy"], ".0%"),
+        Chart(BY_NAME["sft/entropy"]),
+        Chart(BY_NAME["sft/grad_norm"]),
     ),
 }
 """Four charts for each method. The methods that sample completions share theirs."""
@@ -64,7 +63,7 @@ POLICY_CHARTS = {
 
 def figure(words: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
     """One metric over the steps; empty axes of the same size without points."""
-    points = sorted((m.step, m.value) for m in metrics if m.name == chart.metric)
+    points = sorted((m.step, m.value) for m in metrics if m.name == chart.metric.name)
     line = go.Scatter(
         x=[step for step, _ in points],
         y=[value for _, value in points],
@@ -74,7 +73,9 @@ def figure(words: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Fig
         hovertemplate=f"{words('chart.step')} %{{x}}<br>%{{y:{chart.tickformat or '.4~g'}}}<extra></extra>",
     )
     last = _written(chart, points[-1][1]) if points else ""
-    plot = _framed(words, chart.name, [line], x_title=words("chart.step"), last=last, empty=not points, uirevision=chart.metric)
+    key, unit = f"metric.{chart.metric.key}", chart.metric.unit
+    titles = words(f"{key}.title"), words(f"{key}.unit") if unit else ""
+    plot = _framed(titles, [line], x_title=words("chart.step"), last=last, empty=not points, uirevision=chart.metric.name)
     # Otherwise a few steps would be labelled 0, 1, 1, 2, 2, because the ticks are halves that are rounded.
     few = bool(points) and points[-1][0] - points[0][0] < 6
     plot.update_xaxes(tickformat="d", dtick=1 if few else None)
@@ -107,34 +108,33 @@ def score_over_kl(words: Translator, metrics: Sequence[Metric]) -> go.Figure:
             go.Scatter(x=x, y=ends[1], mode="lines", line={"width": 0}, fill="tonexty", fillcolor=BAND, hoverinfo="skip"),
             line,
         ]
-    plot = _framed(words, "score_over_kl", traces, x_title=words("chart.sqrt_kl"), empty=not steps, uirevision="score_over_kl")
+    plot = _framed(_titles(words, "score_over_kl"), traces, x_title=words("chart.sqrt_kl"), empty=not steps, uirevision="score_over_kl")
     plot.update_layout(hovermode="closest")
     plot.update_xaxes(rangemode="tozero")
     return plot
 
 
-def learning_curve(words: Translator, validation: Mapping[str, Any] | None) -> go.Figure:
+def learning_curve(words: Translator, validation: Validation | None) -> go.Figure:
     """Accuracy over the number of judgments; extrapolated as a dashed line only if the gain is significant."""
-    validation = validation or {}
-    curve = validation.get("curve") or {}
-    points = curve.get("points", ())
+    curve = validation and validation.curve
+    points = curve.points if curve else ()
     traces = [
         go.Scatter(
-            x=[p["judgments"] for p in points], y=[p["accuracy"] for p in points], mode="markers",
+            x=[p.judgments for p in points], y=[p.accuracy for p in points], mode="markers",
             marker={"size": 6, "color": LINE},
-            error_y=_error_bars([p["accuracy"] for p in points], [p["low"] for p in points], [p["high"] for p in points]),
+            error_y=_error_bars([p.accuracy for p in points], [p.low for p in points], [p.high for p in points]),
             hovertemplate=f"%{{x:.0f}} {words('chart.judgments')}<br>%{{y:.1%}}<extra></extra>",
         )
     ]  # fmt: skip
-    if more_would_help(curve):
-        now, more = validation["judgments"], curve["more"]
-        reach, half = np.array([curve["reach"]]), np.array([curve["half"]])
-        for ends, dash in (((points[0]["judgments"], now), "solid"), ((now, now + more), "dash")):
-            x = np.linspace(*ends, 40)
-            y = np.concatenate([at(judgments, reach, half) for judgments in x])
+    if validation and curve and more_would_help(curve):
+        now, more = validation.judgments, curve.additional_judgments
+        asymptote, half_saturation = np.array([curve.asymptote]), np.array([curve.half_saturation])
+        for start, end, dash in ((points[0].judgments, now, "solid"), (now, now + more, "dash")):
+            x = np.linspace(start, end, 40)
+            y = np.concatenate([at(judgments, asymptote, half_saturation) for judgments in x])
             traces.append(go.Scatter(x=x, y=y, mode="lines", line={"color": LINE, "width": 2, "dash": dash}, hoverinfo="skip"))
     name = "learning_curve"
-    plot = _framed(words, name, traces, x_title=words("chart.judgments"), empty=not points, uirevision=name)
+    plot = _framed(_titles(words, name), traces, x_title=words("chart.judgments"), empty=not points, uirevision=name)
     plot.update_yaxes(tickformat=".0%")
     plot.update_xaxes(rangemode="tozero")
     plot.update_layout(hovermode="closest")
@@ -142,21 +142,22 @@ def learning_curve(words: Translator, validation: Mapping[str, Any] | None) -> g
     return plot
 
 
-def reliability(words: Translator, validation: Mapping[str, Any] | None) -> go.Figure:
+def reliability(words: Translator, validation: Validation | None) -> go.Figure:
     """Reliability diagram: the probe's accuracy by its confidence; a calibrated probe lies on the diagonal."""
-    bins = [b for b in ((validation or {}).get("calibration") or {}).get("bins", ()) if b["pairs"]]
-    most = max((b["pairs"] for b in bins), default=1)
+    calibration = validation and validation.calibration
+    bins = [b for b in (calibration.bins if calibration else ()) if b.pairs]
+    most = max((b.pairs for b in bins), default=1)
     diagonal = go.Scatter(x=[0.5, 1], y=[0.5, 1], mode="lines", line={"color": TEXT, "width": 1, "dash": "dot"}, hoverinfo="skip")
-    sizes = [5 + 11 * sqrt(b["pairs"] / most) for b in bins]
+    sizes = [5 + 11 * sqrt(b.pairs / most) for b in bins]
     dots = go.Scatter(
-        x=[b["confidence"] for b in bins], y=[b["accuracy"] for b in bins], customdata=[b["pairs"] for b in bins],
+        x=[b.confidence for b in bins], y=[b.accuracy for b in bins], customdata=[b.pairs for b in bins],
         mode="lines+markers", line={"color": LINE, "width": 1}, marker={"color": LINE, "size": sizes, "line": {"width": 0}},
         hovertemplate=f"%{{customdata}} {words('chart.pairs')}<br>{words('chart.sure')} %{{x:.0%}}"
         f"<br>{words('chart.right')} %{{y:.0%}}<extra></extra>",
     )  # fmt: skip
-    plot = _framed(words, "reliability", [diagonal, dots], x_title=words("chart.sure"), empty=not bins, uirevision="reliability")
+    plot = _framed(_titles(words, "reliability"), [diagonal, dots], x_title=words("chart.sure"), empty=not bins, uirevision="reliability")
     plot.update_xaxes(tickformat=".0%", range=[0.48, 1.02])
-    plot.update_yaxes(tickformat=".0%", range=[min([0.45, *(b["accuracy"] - 0.05 for b in bins)]), 1.05])
+    plot.update_yaxes(tickformat=".0%", range=[min([0.45, *(b.accuracy - 0.05 for b in bins if b.accuracy is not None)]), 1.05])
     plot.update_layout(hovermode="closest")
     return plot
 
@@ -176,11 +177,15 @@ def _error_bars(values: Sequence[float], low: Sequence[float | None], high: Sequ
     }
 
 
+def _titles(words: Translator, name: str) -> tuple[str, str]:
+    return words(f"chart.{name}.title"), words(f"chart.{name}.unit")
+
+
 def _framed(
-    words: Translator, name: str, traces: Sequence[go.Scatter], *, x_title: str, last: str = "", empty: bool, uirevision: str
+    titles: tuple[str, str], traces: Sequence[go.Scatter], *, x_title: str, last: str = "", empty: bool, uirevision: str
 ) -> go.Figure:
-    """A figure with the layout that all share; without tick labels if it is empty."""
-    title, unit = words(f"chart.{name}.title"), words(f"chart.{name}.unit")
+    """A figure with the layout that all share, under its title and unit; without tick labels if it is empty."""
+    title, unit = titles
     return go.Figure(
         list(traces),
         layout={

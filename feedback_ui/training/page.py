@@ -21,6 +21,7 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, rounds_table, run_view, validation_view
 from feedback_ui.training.form import RoundForm, as_on_the_page
+from rlhf.analysis import validation
 from rlhf.analysis.run_table import MISREAD
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
@@ -227,7 +228,7 @@ class TrainingPage:
 
         def section(of: Sequence[charts.Chart], to_come: bool) -> gr.Column:
             """A section with data, or with empty axes for metrics that are still to come; hidden if none will come."""
-            return gr.Column(visible=(to_come and run_view.is_active(run)) or any(chart.metric in logged for chart in of))
+            return gr.Column(visible=(to_come and run_view.is_active(run)) or any(chart.metric.name in logged for chart in of))
 
         return {
             self.reward_section: section(charts.REWARD_CHARTS, run_view.tunes_reward(run)),
@@ -248,13 +249,13 @@ class TrainingPage:
         card = validation_view.card(words, run)
         people = {annotator.id: annotator for annotator in annotators.all_annotators(self.store)}
         judged = {comparison.id: comparison for comparison in comparisons.many(self.store, validation_view.compared(run))}
-        measured = bool(run.validation and run.validation["accuracy"])
+        found = validation.of_run(run)
         return {
             self.validation: gr.Column(visible=bool(card)),
             self.validation_card: card,
-            self.validation_row: gr.Row(visible=measured),
+            self.validation_row: gr.Row(visible=found is not None and found.accuracy is not None),
             self.validation_details: validation_view.details(words, run, people, judged),
-            **{self.validation_plots[name]: draw(words, run.validation) for name, draw in VALIDATION_CHARTS.items()},
+            **{self.validation_plots[name]: draw(words, found) for name, draw in VALIDATION_CHARTS.items()},
         }
 
     def _drawn(self, run: Run) -> ShownState:

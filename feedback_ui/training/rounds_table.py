@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from feedback_ui.shared.html import table
 from feedback_ui.shared.i18n import Translator
@@ -11,6 +10,7 @@ from feedback_ui.shared.markdown import escape
 from feedback_ui.shared.presenters import duration
 from rlhf.analysis import run_table
 from rlhf.analysis.run_table import FinishedRound
+from rlhf.runs.results import Estimate
 from storage.core.records import Run
 
 COLUMNS = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win_rate", "win_rate_by_reward_model", "kl", "time", "memory")
@@ -40,12 +40,12 @@ def _row(words: Translator, one: FinishedRound) -> list[str]:
         _adapter(words, one),
         f"{one.pairs:,}{simulated}",
         f"<code>{escape(one.judgments)}</code>" if one.judgments else "",
-        _estimate(words, one.accuracy),
-        _estimate(words, one.win_rate),
-        _estimate(words, one.win_rate_by_reward_model),
-        "" if one.kl is None else words("run.nats", nats=one.kl),
-        "" if one.minutes is None else duration(words, one.minutes * 60),
-        "" if one.peak_memory_gib is None else f"{one.peak_memory_gib:.1f} GiB",
+        _estimate(words, one.result.heldout_accuracy),
+        _estimate(words, one.result.win_rate),
+        _estimate(words, one.result.win_rate_by_reward_model),
+        "" if one.result.kl is None else words("run.nats", nats=one.result.kl),
+        "" if one.result.minutes is None else duration(words, one.result.minutes * 60),
+        "" if one.result.peak_memory_gib is None else f"{one.result.peak_memory_gib:.1f} GiB",
     ]
 
 
@@ -55,8 +55,8 @@ def _adapter(words: Translator, one: FinishedRound) -> str:
     return f'{name}<br><span class="rl-muted">{large}</span>' if large else name
 
 
-def _estimate(words: Translator, figure: Mapping[str, Any] | None) -> str:
+def _estimate(words: Translator, figure: Estimate | None) -> str:
     if figure is None:
         return ""
-    ends = words("rounds.from_to", low=f"{figure['low']:.0%}", high=f"{figure['high']:.0%}")
-    return f'{figure["value"]:.0%}<br><span class="rl-muted">{ends}</span>'
+    ends = words("rounds.from_to", low=f"{figure.low:.0%}", high=f"{figure.high:.0%}")
+    return f'{figure.value:.0%}<br><span class="rl-muted">{ends}</span>'

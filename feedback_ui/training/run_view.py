@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 from feedback_ui.shared.errors import named, without_paths
 from feedback_ui.shared.i18n import Translator
@@ -12,6 +11,8 @@ from feedback_ui.shared.markdown import escape, render
 from feedback_ui.shared.presenters import duration, empty_state, figures
 from rlhf.analysis.run_table import MISREAD, config_of
 from rlhf.config import ConfigError, RoundConfig
+from rlhf.runs import results
+from rlhf.runs.results import BestOfN, Estimate, RoundResult
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Run, RunSample
 
 SAMPLING_METHODS = ("ppo", "rloo", "grpo")
@@ -153,14 +154,9 @@ def simulated_mark(words: Translator, run: Run) -> str:
 # ---- result
 
 
-def interval(words: Translator, figure: Any) -> str:
+def interval(words: Translator, figure: Estimate) -> str:
     """`71% (62% to 79%)` of a fraction with its interval."""
-    if not isinstance(figure, dict):
-        return f"{figure:.0%}"
-    value = f"{figure['value']:.0%}"
-    if figure.get("low") is None or figure.get("high") is None:
-        return value
-    return words("run.interval", value=value, low=f"{figure['low']:.0%}", high=f"{figure['high']:.0%}")
+    return words("run.interval", value=f"{figure.value:.0%}", low=f"{figure.low:.0%}", high=f"{figure.high:.0%}")
 
 
 ESTIMATES = ("heldout_accuracy", "heldout_accuracy_on_rule", "win_rate", "win_rate_by_reward_model", "win_rate_by_reward_function")
@@ -171,54 +167,50 @@ def result(words: Translator, run: Run | None) -> str:
     """The results of a finished round; empty before its end."""
     if run is None or not run.result:
         return ""
-    r = run.result
-    shown = {words(f"run.figure.{name}"): interval(words, r[name]) for name in ESTIMATES if r.get(name)}
-    if (kl := r.get("kl")) is not None:
-        shown[words("run.figure.kl")] = words("run.nats", nats=kl)
-    if beside := r.get("best_of_n"):
-        shown |= _best_of_n(words, beside)
-    if (minutes := r.get("minutes")) is not None:
-        shown[words("run.figure.time")] = duration(words, minutes * 60)
-    if (memory := r.get("peak_memory_gib")) is not None:
-        shown[words("run.figure.peak_memory")] = f"{memory:.1f} GiB"
-    if version := r.get("policy_version"):
-        shown[words("run.figure.policy_version")] = str(version)
+    r = results.of_run(run)
+    shown = {words(f"run.figure.{name}"): interval(words, figure) for name in ESTIMATES if (figure := getattr(r, name))}
+    if r.kl is not None:
+        shown[words("run.figure.kl")] = words("run.nats", nats=r.kl)
+    if r.best_of_n:
+        shown |= _best_of_n(words, r.best_of_n)
+    if r.minutes is not None:
+        shown[words("run.figure.time")] = duration(words, r.minutes * 60)
+    if r.peak_memory_gib is not None:
+        shown[words("run.figure.peak_memory")] = f"{r.peak_memory_gib:.1f} GiB"
+    if r.policy_version:
+        shown[words("run.figure.policy_version")] = r.policy_version
     return (
         f'<section class="rl-card" data-testid="result"><h2>{words("run.result")}{simulated_mark(words, run)}</h2>{figures(shown)}'
-        f'<p class="rl-muted">{escape(reading(words, run))}</p></section>'
+        f'<p class="rl-muted">{escape(reading(words, run, r))}</p></section>'
     )
 
 
-def _best_of_n(words: Translator, beside: Mapping[str, Any]) -> dict[str, str]:
+def _best_of_n(words: Translator, beside: BestOfN) -> dict[str, str]:
     """The best-of-n baseline at the same KL: the best of n completions of the base, by the reward model."""
-    names = [name for name in ("win_rate", "win_rate_by_reward_model") if beside.get(name)]
-    return {words(f"run.figure.best_of_n.{name}", n=beside["n"]): interval(words, beside[name]) for name in names}
+    names = ("win_rate", "win_rate_by_reward_model")
+    return {words(f"run.figure.best_of_n.{name}", n=beside.n): interval(words, found) for name in names if (found := getattr(beside, name))}
 
 
-def reading(words: Translator, run: Run) -> str:
+def reading(words: Translator, run: Run, r: RoundResult) -> str:
     """What the results are based on, and their limits."""
-    r = run.result or {}
     parts = []
-    if stopped := r.get("stopped_by_kl"):
-        parts.append(words("run.reading.stopped_by_kl", step=stopped["step"], nats=stopped["kl"], budget=stopped["budget"]))
-    if kept := r.get("kept"):
-        parts.append(words("run.reading.kept", step=kept["step"], of=kept["of"], score=kept["score"], nats=kept["kl"]))
-    if pairs := _cases(r.get("heldout_accuracy")):
-        parts.append(words("run.reading.accuracy", count=pairs))
-    if prompts := _cases(r.get("win_rate")):
-        parts.append(words("run.reading.rule", count=prompts, rule=r.get("rule")))
-    if prompts := _cases(r.get("win_rate_by_reward_model")):
-        parts.append(words("run.reading.proxy" if method(run) in SAMPLING_METHODS else "run.reading.proxy_unpaid", count=prompts))
-    if beside := r.get("best_of_n"):
-        name = "beyond" if beside["beyond_most"] else "equal"
-        parts.append(words(f"run.reading.best_of_n_{name}", n=beside["n"], nats=beside["kl"], policy=beside["policy_kl"]))
+    if stopped := r.stopped_by_kl:
+        parts.append(words("run.reading.stopped_by_kl", step=stopped.step, nats=stopped.kl, budget=stopped.budget))
+    if best := r.best_checkpoint:
+        parts.append(words("run.reading.best_checkpoint", step=best.step, steps=best.steps, score=best.conservative_score, nats=best.kl))
+    if r.heldout_accuracy:
+        parts.append(words("run.reading.accuracy", count=r.heldout_accuracy.cases))
+    if r.win_rate:
+        parts.append(words("run.reading.rule", count=r.win_rate.cases, rule=r.rule))
+    if r.win_rate_by_reward_model:
+        name = "proxy" if method(run) in SAMPLING_METHODS else "proxy_unpaid"
+        parts.append(words(f"run.reading.{name}", count=r.win_rate_by_reward_model.cases))
+    if beside := r.best_of_n:
+        name = "beyond" if beside.beyond_max_n else "equal"
+        parts.append(words(f"run.reading.best_of_n_{name}", n=beside.n, nats=beside.kl, policy=beside.policy_kl))
     if learns_from_simulated(run):
         parts.append(words("run.reading.simulated"))
     return " ".join(parts)
-
-
-def _cases(figure: Any) -> int | None:
-    return figure.get("cases") if isinstance(figure, dict) else None
 
 
 # ---- samples

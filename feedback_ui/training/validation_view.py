@@ -6,23 +6,31 @@ Nothing is computed here: every number comes from the run's row. Strings of HTML
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from feedback_ui.shared.html import NOTHING, comparison_link, interval, muted, table, text
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.run_view import is_active
+from rlhf.analysis import validation
 from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
-from rlhf.analysis.validation import FEWEST_PAIRS
+from rlhf.analysis.validation import (
+    FEWEST_PAIRS,
+    Accuracy,
+    AnnotatorAccuracy,
+    Calibration,
+    HighLossJudgment,
+    KindAccuracy,
+    LearningCurve,
+    Validation,
+)
 from storage.core.records import Annotator, Comparison, Run
-
-Figures = Mapping[str, Any]
 
 CHANCE = 0.5
 
 
 def compared(run: Run) -> list[int]:
     """Ids of the comparisons that the card lists."""
-    return [surprise["comparison_id"] for surprise in (run.validation or {}).get("surprises", ())]
+    found = validation.of_run(run)
+    return [judgment.comparison_id for judgment in found.high_loss_judgments] if found else []
 
 
 # ---- the card
@@ -30,7 +38,8 @@ def compared(run: Run) -> list[int]:
 
 def card(words: Translator, run: Run) -> str:
     """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they are still to come."""
-    body = _not_yet(words, run) if run.validation is None else _measured(words, run.validation)
+    found = validation.of_run(run)
+    body = _not_yet(words, run) if found is None else _measured(words, found)
     return f'<section data-testid="validation"><h2 class="rl-heading">{words("validation.title")}</h2>{body}</section>' if body else ""
 
 
@@ -38,19 +47,23 @@ def _not_yet(words: Translator, run: Run) -> str:
     return f'<p class="rl-muted">{words("validation.not_yet")}</p>' if is_active(run) else ""
 
 
-def _measured(words: Translator, validation: Figures) -> str:
-    accuracy = validation["accuracy"]
-    if accuracy is None:
+def _measured(words: Translator, found: Validation) -> str:
+    accuracy, curve, calibration = found.accuracy, found.curve, found.calibration
+    if accuracy is None or curve is None or calibration is None:
         return f'<p class="rl-notice rl-warn">{words("validation.one_prompt")}</p>'
-    rests_on = words("validation.rests_on", count=validation["pairs"], prompts=validation["prompts"])
-    lines = {"more": more(words, validation["curve"]), "calibration": calibrated(words, validation["calibration"])}
+    rests_on = words("validation.rests_on", count=found.pairs, prompts=found.prompts)
+    lines = {"more": more(words, curve), "calibration": calibrated(words, calibration)}
     definitions = "".join(f"<div><dt>{words(f'validation.{name}_title')}</dt><dd>{text(line)}</dd></div>" for name, line in lines.items())
     return f'{_accuracy(words, accuracy)}<dl class="rl-findings">{definitions}</dl>{muted(text(rests_on))}'
 
 
-def _accuracy(words: Translator, accuracy: Figures) -> str:
-    value, low, high = (accuracy[name] for name in ("value", "low", "high"))
-    ends = "" if low is None else f' <span class="rl-muted">{text(words("validation.ends", low=_share(low), high=_share(high)))}</span>'
+def _accuracy(words: Translator, accuracy: Accuracy) -> str:
+    value, low, high = accuracy.value, accuracy.low, accuracy.high
+    ends = (
+        ""
+        if low is None or high is None
+        else f' <span class="rl-muted">{text(words("validation.ends", low=_share(low), high=_share(high)))}</span>'
+    )
     tone = "rl-muted" if low is not None and low > CHANCE else "rl-warn"
     return (
         f'<div class="rl-accuracy"><span class="rl-value">{_share(value)}{ends}</span>{interval((value, low, high), (CHANCE,))}'
@@ -58,37 +71,36 @@ def _accuracy(words: Translator, accuracy: Figures) -> str:
     )
 
 
-def verdict(words: Translator, accuracy: Figures) -> str:
+def verdict(words: Translator, accuracy: Accuracy) -> str:
     """The accuracy as a sentence: whether it is better than chance."""
-    if accuracy["low"] is None:
-        return words("validation.too_few_prompts", count=accuracy["prompts"], needed=FEWEST_CLUSTERS)
-    beats_chance = accuracy["low"] > CHANCE
-    return words("validation.beats_chance" if beats_chance else "validation.may_be_chance", share=f"{100 * accuracy['value']:.0f}")
+    if accuracy.low is None:
+        return words("validation.too_few_prompts", count=accuracy.prompts, needed=FEWEST_CLUSTERS)
+    beats_chance = accuracy.low > CHANCE
+    return words("validation.beats_chance" if beats_chance else "validation.may_be_chance", share=f"{100 * accuracy.value:.0f}")
 
 
-def more_would_help(curve: Figures) -> bool:
+def more_would_help(curve: LearningCurve) -> bool:
     """Whether the learning curve rises significantly; only then is it extrapolated."""
-    gain = curve.get("gain")
-    return gain is not None and gain["low"] > 0
+    return curve.gain is not None and curve.gain.low > 0
 
 
-def more(words: Translator, curve: Figures) -> str:
+def more(words: Translator, curve: LearningCurve) -> str:
     """The gain to expect from more judgments, or why it is unknown."""
-    gain = curve["gain"]
+    gain = curve.gain
     if gain is None:
         return words("validation.more_unknown", pairs=FEWEST_PAIRS, prompts=FEWEST_CLUSTERS)
     if not more_would_help(curve):
-        return words("validation.more_unclear", more=curve["more"])
-    points = {name: f"{100 * gain[name]:.1f}" for name in ("value", "low", "high")}
-    return words("validation.more", more=curve["more"], **points)
+        return words("validation.more_unclear", more=curve.additional_judgments)
+    points = {name: f"{100 * value:.1f}" for name, value in (("value", gain.value), ("low", gain.low), ("high", gain.high))}
+    return words("validation.more", more=curve.additional_judgments, **points)
 
 
-def calibrated(words: Translator, calibration: Figures) -> str:
+def calibrated(words: Translator, calibration: Calibration) -> str:
     """Whether the predicted probabilities are calibrated."""
-    ece, by_chance = f"{100 * calibration['ece']:.0f}", f"{100 * calibration['by_chance']:.0f}"
-    if calibration["ece"] <= calibration["by_chance"]:
+    ece, by_chance = f"{100 * calibration.ece:.0f}", f"{100 * calibration.ece_by_chance:.0f}"
+    if calibration.ece <= calibration.ece_by_chance:
         return words("validation.calibrated", ece=ece, by_chance=by_chance)
-    too_sure = calibration["confidence"] > calibration["accuracy"]
+    too_sure = calibration.confidence > calibration.accuracy
     return words("validation.too_sure" if too_sure else "validation.too_modest", ece=ece, by_chance=by_chance)
 
 
@@ -101,20 +113,20 @@ def _share(value: float) -> str:
 
 def details(words: Translator, run: Run, annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]) -> str:
     """Accuracy by kind of prompt and by annotator, and the judgments that the probe most strongly disagrees with."""
-    if not run.validation or not run.validation.get("by_kind"):
+    found = validation.of_run(run)
+    if not found or not found.by_kind:
         return ""
-    validation = run.validation
-    kinds = [(text(row["kind"].replace("_", " ")), row) for row in validation["by_kind"]]
-    people = [(_who(words, annotators, row["annotator_id"]), row) for row in validation["by_annotator"]]
+    kinds = [(text(row.kind.replace("_", " ")), row) for row in found.by_kind]
+    people = [(_who(words, annotators, row.annotator_id), row) for row in found.by_annotator]
     return (
         f'<div class="rl-side-by-side">{_shares(words, "kinds", kinds)}{_shares(words, "annotators", people)}</div>'
-        f"{_surprises(words, validation['surprises'], annotators, comparisons)}"
+        f"{_high_loss_judgments(words, found.high_loss_judgments, annotators, comparisons)}"
     )
 
 
-def _shares(words: Translator, name: str, rows: Sequence[tuple[str, Figures]]) -> str:
+def _shares(words: Translator, name: str, rows: Sequence[tuple[str, KindAccuracy | AnnotatorAccuracy]]) -> str:
     heads = [words(f"validation.{name}.head"), words("validation.accuracy"), words("validation.pairs")]
-    cells = [[who, _accuracy_cell(words, row["accuracy"]), f"{row['pairs']:,}"] for who, row in rows]
+    cells = [[who, _accuracy_cell(words, row.accuracy), f"{row.pairs:,}"] for who, row in rows]
     title = words(f"validation.{name}.title")
     return (
         f'<section data-testid="validation-{name}"><h3 class="rl-subheading">{title}</h3>'
@@ -122,33 +134,36 @@ def _shares(words: Translator, name: str, rows: Sequence[tuple[str, Figures]]) -
     )
 
 
-def _accuracy_cell(words: Translator, accuracy: Figures | None) -> str:
-    if accuracy is None:
+def _accuracy_cell(words: Translator, accuracy: Accuracy | None) -> str:
+    if accuracy is None or accuracy.low is None or accuracy.high is None:
         return f'<span class="rl-muted">{words("validation.too_few")}</span>'
-    ends = words("validation.ends", low=_share(accuracy["low"]), high=_share(accuracy["high"]))
-    spread = (accuracy["value"], accuracy["low"], accuracy["high"])
-    return f'{_share(accuracy["value"])} <span class="rl-muted rl-small">{text(ends)}</span>{interval(spread, (CHANCE,))}'
+    ends = words("validation.ends", low=_share(accuracy.low), high=_share(accuracy.high))
+    spread = (accuracy.value, accuracy.low, accuracy.high)
+    return f'{_share(accuracy.value)} <span class="rl-muted rl-small">{text(ends)}</span>{interval(spread, (CHANCE,))}'
 
 
-def _surprises(
-    words: Translator, surprises: Sequence[Figures], annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]
+def _high_loss_judgments(
+    words: Translator,
+    judgments: Sequence[HighLossJudgment],
+    annotators: Mapping[int, Annotator],
+    comparisons: Mapping[int, Comparison],
 ) -> str:
-    title = words("validation.surprises.title")
-    if not surprises:
-        body = muted(words("validation.surprises.none"))
+    title = words("validation.high_loss_judgments.title")
+    if not judgments:
+        body = muted(words("validation.high_loss_judgments.none"))
     else:
         rows = [
             [
-                f'<span class="rl-line-clamp">{_prompt(comparisons, row["comparison_id"])}</span>',
-                _who(words, annotators, row["annotator_id"]),
-                _probability(row["probability"]),
-                _link(words, row["comparison_id"]),
+                f'<span class="rl-line-clamp">{_prompt(comparisons, row.comparison_id)}</span>',
+                _who(words, annotators, row.annotator_id),
+                _probability(row.probability),
+                _link(words, row.comparison_id),
             ]
-            for row in surprises
+            for row in judgments
         ]
-        heads = [*(words(f"validation.surprises.{name}") for name in ("prompt", "annotator", "probability")), ""]
-        body = table(heads, rows, caption=title, numbers=(2,)) + muted(words("validation.surprises.note"))
-    return f'<section data-testid="validation-surprises"><h3 class="rl-subheading">{title}</h3>{body}</section>'
+        heads = [*(words(f"validation.high_loss_judgments.{name}") for name in ("prompt", "annotator", "probability")), ""]
+        body = table(heads, rows, caption=title, numbers=(2,)) + muted(words("validation.high_loss_judgments.note"))
+    return f'<section data-testid="validation-high-loss"><h3 class="rl-subheading">{title}</h3>{body}</section>'
 
 
 def _probability(value: float) -> str:
@@ -160,10 +175,10 @@ def _prompt(comparisons: Mapping[int, Comparison], comparison_id: int) -> str:
 
 
 def _link(words: Translator, comparison_id: int) -> str:
-    about = words("validation.surprises.open_comparison", number=comparison_id)
+    about = words("validation.high_loss_judgments.open_comparison", number=comparison_id)
     return (
         f'<a class="rl-small-button" href="{comparison_link(comparison_id)}" target="_blank" rel="noopener" aria-label="{text(about)}">'
-        f"{text(words('validation.surprises.open'))}</a>"
+        f"{text(words('validation.high_loss_judgments.open'))}</a>"
     )
 
 

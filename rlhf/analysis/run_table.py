@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rlhf.config import AdapterConfig, ConfigError, RoundConfig
+from rlhf.data import pairs
+from rlhf.data.pairs import SnapshotManifest
+from rlhf.runs import results
+from rlhf.runs.results import RoundResult
+from rlhf.runs.typed_json import UnreadableRecord
 from storage.core.records import Run
 
 SHOWN_HASH = 7
@@ -19,7 +23,7 @@ MISREAD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class FinishedRound:
-    """One row of the comparison. An estimate is a `value` with its `low` and `high`; None where nothing was measured."""
+    """One row of the comparison."""
 
     id: str
     method: str
@@ -30,13 +34,8 @@ class FinishedRound:
     """Those of simulated annotators among them."""
     judgments: str
     """The snapshot's hash: rounds with the same one learned from the same judgments and are measured on the same."""
-    accuracy: Mapping[str, Any] | None
-    win_rate: Mapping[str, Any] | None
-    """Under the declared rule."""
-    win_rate_by_reward_model: Mapping[str, Any] | None
-    kl: float | None
-    minutes: float | None
-    peak_memory_gib: float | None
+    result: RoundResult
+    """Empty where it cannot be read: the page of the run says so."""
 
 
 class UnreadableRound(NamedTuple):
@@ -58,21 +57,16 @@ def finished(runs: Iterable[Run]) -> tuple[list[FinishedRound], list[UnreadableR
         except ConfigError as error:
             unreadable.append(UnreadableRound(run.id, str(error)))
             continue
-        snapshot, result = run.snapshot or {}, run.result
+        snapshot = snapshot_or_empty(run)
         rounds.append(
             FinishedRound(
                 run.id,
                 config.method,
                 config.adapter,
-                int(_number(snapshot.get("pairs")) or 0),
-                int(_number(snapshot.get("simulated")) or 0),
-                str(snapshot.get("sha256", ""))[:SHOWN_HASH],
-                accuracy=_estimate(result.get("heldout_accuracy")),
-                win_rate=_estimate(result.get("win_rate")),
-                win_rate_by_reward_model=_estimate(result.get("win_rate_by_reward_model")),
-                kl=_number(result.get("kl")),
-                minutes=_number(result.get("minutes")),
-                peak_memory_gib=_number(result.get("peak_memory_gib")),
+                snapshot.pairs,
+                snapshot.simulated,
+                snapshot.sha256[:SHOWN_HASH],
+                results.of_run_or_empty(run),
             )
         )
     return rounds, unreadable
@@ -89,16 +83,12 @@ def config_of(run: Run) -> RoundConfig:
     return RoundConfig.from_dict(run.config)
 
 
-def _number(value: Any) -> float | None:
-    """The value if it is a finite number; None for anything else that a row may hold."""
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
-
-
-def _estimate(value: Any) -> Mapping[str, Any] | None:
-    """The estimate if it has a value and an interval; None for anything else that a row may hold."""
-    if not isinstance(value, Mapping) or any(_number(value.get(name)) is None for name in ("value", "low", "high")):
-        return None
-    return value
+def snapshot_or_empty(run: Run) -> SnapshotManifest:
+    """What the run's row says of its snapshot; nothing before there is one, and where that cannot be read."""
+    try:
+        return pairs.manifest_of_run(run)
+    except UnreadableRecord:
+        return SnapshotManifest()
 
 
 def size(adapter: AdapterConfig) -> dict[str, int]:

@@ -13,7 +13,7 @@ generalization error, section 3).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from jaxtyping import Bool, Float, Int
 from rlhf.analysis import bootstrap
 from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
 from rlhf.analysis.intervals import CONFIDENCE, wilson
+from rlhf.runs import typed_json
+from storage.core.records import Run
 from storage.judging.judgments import Origin
 
 FOLDS = 5
@@ -41,7 +43,7 @@ FEWEST_PAIRS = 100
 """With fewer, the learning curve is not extrapolated."""
 HALVES = 60
 """Grid points of the learning curve's one nonlinear parameter."""
-MOST_SURPRISING = 10
+MOST_HIGH_LOSS = 10
 
 Fit = Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, " d"]]
 """Fits a probe to some of the pairs; a completion's score is its features times the result."""
@@ -77,7 +79,7 @@ class Calibration:
     accuracy: float
     ece: float
     """Expected calibration error."""
-    by_chance: float
+    ece_by_chance: float
     """What the error of perfectly calibrated probabilities stays below in 95% of samples of this size."""
     bins: tuple[Bin, ...]
 
@@ -103,13 +105,15 @@ class ExpectedGain:
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """accuracy = 1/2 + reach * sqrt(judgments / (judgments + half))"""
+    """accuracy = 1/2 + asymptote * sqrt(judgments / (judgments + half_saturation))"""
 
     points: tuple[CurvePoint, ...]
-    reach: float
-    half: float
+    asymptote: float
+    """Accuracy above chance with endless judgments, by the law."""
+    half_saturation: float
     """Judgments with which the probe's correlation with the best one, squared, is one half."""
-    more: int
+    additional_judgments: int
+    """Judgments that `gain` is about."""
     gain: ExpectedGain | None
     """None with too few pairs or prompts."""
 
@@ -156,10 +160,24 @@ class Validation:
     curve: LearningCurve | None = None
     by_kind: tuple[KindAccuracy, ...] = ()
     by_annotator: tuple[AnnotatorAccuracy, ...] = ()
-    surprises: tuple[HighLossJudgment, ...] = ()
+    high_loss_judgments: tuple[HighLossJudgment, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Validation:
+        """Raises UnreadableRecord."""
+        return typed_json.from_json(cls, value)
+
+
+def of_run(run: Run) -> Validation | None:
+    """The validation of the run's reward model; None before there is one.
+
+    Raises:
+        UnreadableRecord: rankloop did not write it.
+    """
+    return None if run.validation is None else Validation.from_json(run.validation)
 
 
 def validate(
@@ -200,7 +218,7 @@ def validate(
         curve=learning_curve(right, sizes, prompt, len(np.unique(judgment)), seed=seed),
         by_kind=tuple(KindAccuracy(str(name), *of(kind == name)) for name in _most_first(kind)),
         by_annotator=tuple(AnnotatorAccuracy(int(name), *of(annotator == name)) for name in _most_first(annotator)),
-        surprises=high_loss_judgments(margins[-1], origins),
+        high_loss_judgments=high_loss_judgments(margins[-1], origins),
     )
 
 
@@ -318,40 +336,40 @@ def learning_curve(
     The gain's interval resamples prompts and repeats, both at once, and fits the law to each replicate.
     """
     points = [accuracy(of_size, prompt, seed=seed) for of_size in right]
-    reach, half = law(sizes, np.array([[p.value for p in points]]))
+    asymptote, half_saturation = law(sizes, np.array([[p.value for p in points]]))
 
-    def added(reach: Float[np.ndarray, " r"], half: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
-        accuracies: Float[np.ndarray, " r"] = at(judgments + MORE, reach, half) - at(judgments, reach, half)
+    def added(asymptote: Float[np.ndarray, " r"], half_saturation: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+        accuracies: Float[np.ndarray, " r"] = at(judgments + MORE, asymptote, half_saturation) - at(judgments, asymptote, half_saturation)
         return accuracies
 
     gain = None
     if len(np.unique(prompt)) >= FEWEST_CLUSTERS and len(prompt) >= FEWEST_PAIRS:
-        value = float(added(reach, half)[0])
+        value = float(added(asymptote, half_saturation)[0])
         gain = ExpectedGain(value, *_widened(value, added(*law(sizes, _replicates(right, prompt, seed))) - value))
     shown = tuple(CurvePoint(float(n), p.value, p.low, p.high) for n, p in zip(sizes, points, strict=True))
-    return LearningCurve(shown, float(reach[0]), float(half[0]), MORE, gain)
+    return LearningCurve(shown, float(asymptote[0]), float(half_saturation[0]), MORE, gain)
 
 
-def at(judgments: float, reach: Float[np.ndarray, " r"], half: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+def at(judgments: float, asymptote: Float[np.ndarray, " r"], half_saturation: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
     """Accuracy by the law: what a linear classifier learned from n examples has in common with the best one.
 
-    Their correlation is sqrt(n / (n + half)) where examples are averaged, as a strongly penalised fit does (Opper and Kinzel 1996,
-    Statistical mechanics of generalization, section 2.2, the Hebb rule); accuracy above chance goes with it.
+    Their correlation is sqrt(n / (n + half_saturation)) where examples are averaged, as a strongly penalised fit does (Opper and
+    Kinzel 1996, Statistical mechanics of generalization, section 2.2, the Hebb rule); accuracy above chance goes with it.
     """
-    return 0.5 + reach * np.sqrt(judgments / (judgments + half))
+    return 0.5 + asymptote * np.sqrt(judgments / (judgments + half_saturation))
 
 
 def law(
     sizes: Float[np.ndarray, " sizes"], accuracies: Float[np.ndarray, "r sizes"]
 ) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, " r"]]:
-    """`reach` and `half` of the law `at` by least squares; `half` on a grid from nothing to far beyond the data."""
+    """`asymptote` and `half_saturation` of the law `at` by least squares, the latter on a grid from nothing to far beyond the data."""
     grid = np.concatenate([[0.0], np.geomspace(1, 100 * sizes[-1], HALVES - 1)])
     correlation = np.sqrt(sizes / (sizes + grid[:, None]))
     above = accuracies - 0.5
     norm = (correlation**2).sum(1)
-    reach = above @ correlation.T / norm
-    best = (reach**2 * norm).argmax(1)
-    return np.take_along_axis(reach, best[:, None], 1)[:, 0], grid[best]
+    asymptote = above @ correlation.T / norm
+    best = (asymptote**2 * norm).argmax(1)
+    return np.take_along_axis(asymptote, best[:, None], 1)[:, 0], grid[best]
 
 
 def _replicates(right: Float[np.ndarray, "sizes repeats n"], prompt: Int[np.ndarray, " n"], seed: int) -> Float[np.ndarray, "r sizes"]:
@@ -365,7 +383,7 @@ def _replicates(right: Float[np.ndarray, "sizes repeats n"], prompt: Int[np.ndar
     return means
 
 
-# ---- surprises
+# ---- judgments with a high loss
 
 
 def high_loss_judgments(margins: Float[np.ndarray, "repeats n"], origins: Sequence[Origin]) -> tuple[HighLossJudgment, ...]:
@@ -373,6 +391,6 @@ def high_loss_judgments(margins: Float[np.ndarray, "repeats n"], origins: Sequen
     loss = np.logaddexp(0, -margins).mean(0)
     ids, example, which = np.unique([o.judgment_id for o in origins], return_index=True, return_inverse=True)
     mean = np.bincount(which, weights=loss) / np.bincount(which)
-    highest = [i for i in np.argsort(-mean, kind="stable")[:MOST_SURPRISING] if mean[i] > math.log(2)]
+    highest = [i for i in np.argsort(-mean, kind="stable")[:MOST_HIGH_LOSS] if mean[i] > math.log(2)]
     of = [origins[example[i]] for i in range(len(ids))]
     return tuple(HighLossJudgment(of[i].judgment_id, of[i].comparison_id, of[i].annotator_id, math.exp(-mean[i])) for i in highest)

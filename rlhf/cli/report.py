@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.analysis import run_table
+from rlhf.analysis import run_table, validation
+from rlhf.data import pairs
+from rlhf.runs import results
+from rlhf.runs.metric_table import TIME
+from rlhf.runs.results import Estimate, RoundResult
 from rlhf.safe_output import one_line
 from storage.core.records import Metric, Run
 from storage.exchange.import_writer import Report
@@ -14,67 +18,67 @@ from storage.exchange.imports import Import
 
 def table(run: Run, metrics: Sequence[Metric]) -> str:
     """The metrics of a finished run, one a line, with 95% intervals."""
-    result = run.result or {}
-    rule = f"the rule {result['rule']!r}" if result.get("rule") else "the rule"
-    seconds = {m.name.removeprefix("time/"): m.value for m in metrics if m.name.startswith("time/")}
+    result, snapshot = results.of_run(run), pairs.manifest_of_run(run)
+    rule = f"the rule {result.rule!r}" if result.rule else "the rule"
+    seconds = {m.name.removeprefix(TIME): m.value for m in metrics if m.name.startswith(TIME)}
     stages = ", ".join(f"{stage} {spent / 60:.1f}" for stage, spent in seconds.items())
-    snapshot = run.snapshot or {}
     rows = [
         ("run", f"{run.id} ({run.status})"),
         (
             "preference pairs",
-            f"{snapshot.get('train', 0)} to learn from, {snapshot.get('heldout', 0)} held out"
-            + (f"; {snapshot['simulated']} of them simulated" if snapshot.get("simulated") else ""),
+            f"{snapshot.train} to learn from, {snapshot.heldout} held out"
+            + (f"; {snapshot.simulated} of them simulated" if snapshot.simulated else ""),
         ),
         ("reward model, cross-validated accuracy of its probe", _cross_validated(run)),
-        ("reward model, held-out accuracy against the votes", estimate(result.get("heldout_accuracy"), "pairs")),
-        (f"reward model, held-out accuracy against {rule}", estimate(result.get("heldout_accuracy_on_rule"), "pairs")),
-        (f"win rate over the base under {rule}", estimate(result.get("win_rate"), "held-out prompts")),
-        ("win rate over the base under the reward model (a proxy)", estimate(result.get("win_rate_by_reward_model"), "held-out prompts")),
-        ("win rate over the base under the reward function", estimate(result.get("win_rate_by_reward_function"), "held-out prompts")),
-        ("KL to the base, per held-out completion", f"{result['kl']:.2f} nats" if "kl" in result else None),
+        ("reward model, held-out accuracy against the votes", estimate(result.heldout_accuracy, "pairs")),
+        (f"reward model, held-out accuracy against {rule}", estimate(result.heldout_accuracy_on_rule, "pairs")),
+        (f"win rate over the base under {rule}", estimate(result.win_rate, "held-out prompts")),
+        ("win rate over the base under the reward model (a proxy)", estimate(result.win_rate_by_reward_model, "held-out prompts")),
+        ("win rate over the base under the reward function", estimate(result.win_rate_by_reward_function, "held-out prompts")),
+        ("KL to the base, per held-out completion", None if result.kl is None else f"{result.kl:.2f} nats"),
         *_checkpoint_rows(result, rule),
-        ("time", f"{result['minutes']:.1f} min ({stages})" if "minutes" in result else None),
-        ("peak memory", f"{result['peak_memory_gib']:.1f} GiB" if "peak_memory_gib" in result else None),
-        ("policy version", result.get("policy_version")),
+        ("time", None if result.minutes is None else f"{result.minutes:.1f} min ({stages})"),
+        ("peak memory", None if result.peak_memory_gib is None else f"{result.peak_memory_gib:.1f} GiB"),
+        ("policy version", result.policy_version),
     ]
     return _aligned([(name, value) for name, value in rows if value])
 
 
 def _cross_validated(run: Run) -> str | None:
     """`68.4% (63.1 to 73.9; 412 pairs)`, or without an interval where there are too few prompts for one."""
-    accuracy = (run.validation or {}).get("accuracy")
+    found = validation.of_run(run)
+    accuracy = found.accuracy if found else None
     if accuracy is None:
         return None
-    if accuracy["low"] is None:
-        return f"{100 * accuracy['value']:.1f}% ({accuracy['pairs']} pairs of {accuracy['prompts']} prompts: too few for an interval)"
-    return estimate({**accuracy, "cases": accuracy["pairs"]}, "pairs")
+    if accuracy.low is None or accuracy.high is None:
+        return f"{100 * accuracy.value:.1f}% ({accuracy.pairs} pairs of {accuracy.prompts} prompts: too few for an interval)"
+    return estimate(Estimate(accuracy.value, accuracy.low, accuracy.high, accuracy.pairs), "pairs")
 
 
-def _checkpoint_rows(result: Mapping[str, Any], rule: str) -> list[tuple[str, str | None]]:
+def _checkpoint_rows(result: RoundResult, rule: str) -> list[tuple[str, str | None]]:
     """Rows of checkpoint selection (early end, kept checkpoint), and of best-of-n sampling beside the policy."""
     rows: list[tuple[str, str | None]] = []
-    if stopped := result.get("stopped_by_kl"):
-        rows.append(("PPO ended early", f"step {stopped['step']}: KL {stopped['kl']:.2f} nats, budget {stopped['budget']:g}"))
-    if kept := result.get("kept"):
-        did = f"conservative score {kept['score']:.2f}, KL {kept['kl']:.2f}"
-        rows.append(("kept policy", f"after step {kept['step']} of {kept['of']}: {did}"))
-    if beside := result.get("best_of_n"):
-        name = f"best of {beside['n']} over the base"
-        short = f"; the policy's {beside['policy_kl']:.2f} are beyond best of {beside['most']}, so not at equal KL"
+    if stopped := result.stopped_by_kl:
+        rows.append(("PPO ended early", f"step {stopped.step}: KL {stopped.kl:.2f} nats, budget {stopped.budget:g}"))
+    if best := result.best_checkpoint:
+        did = f"conservative score {best.conservative_score:.2f}, KL {best.kl:.2f}"
+        rows.append(("kept policy", f"after step {best.step} of {best.steps}: {did}"))
+    if beside := result.best_of_n:
+        name = f"best of {beside.n} over the base"
+        short = f"; the policy's {beside.policy_kl:.2f} are beyond best of {beside.max_n}, so not at equal KL"
         rows += [
-            (f"{name}, KL", f"{beside['kl']:.2f} nats" + (short if beside["beyond_most"] else "")),
-            (f"{name}, win rate under {rule}", estimate(beside.get("win_rate"), "held-out prompts")),
-            (f"{name}, win rate under the reward model", estimate(beside.get("win_rate_by_reward_model"), "held-out prompts")),
+            (f"{name}, KL", f"{beside.kl:.2f} nats" + (short if beside.beyond_max_n else "")),
+            (f"{name}, win rate under {rule}", estimate(beside.win_rate, "held-out prompts")),
+            (f"{name}, win rate under the reward model", estimate(beside.win_rate_by_reward_model, "held-out prompts")),
         ]
     return rows
 
 
-def estimate(figure: Mapping[str, Any] | None, cases: str) -> str | None:
+def estimate(figure: Estimate | None, cases: str) -> str | None:
     """`71.2% (62.0 to 79.1; 160 pairs)`."""
     if figure is None:
         return None
-    return f"{100 * figure['value']:.1f}% ({100 * figure['low']:.1f} to {100 * figure['high']:.1f}; {figure['cases']} {cases})"
+    return f"{100 * figure.value:.1f}% ({100 * figure.low:.1f} to {100 * figure.high:.1f}; {figure.cases} {cases})"
 
 
 def overview(runs: Sequence[Run]) -> str:
@@ -86,7 +90,7 @@ def overview(runs: Sequence[Run]) -> str:
             (
                 run.id,
                 f"{run.status:<10} {run.created_at[:16].replace('T', ' ')}  {100 * run.progress:3.0f}%  "
-                + str(run.problem or (run.result or {}).get("policy_version") or run.error or run.stage or ""),
+                + str(run.problem or results.of_run_or_empty(run).policy_version or run.error or run.stage or ""),
             )
             for run in runs
         ]
@@ -108,12 +112,12 @@ def comparison(runs: Sequence[Run]) -> str:
             f"{one.pairs}" + (f" ({one.simulated} simulated)" if one.simulated else ""),
             one.judgments,
             *(
-                f"{100 * e['value']:.0f}% ({100 * e['low']:.0f} to {100 * e['high']:.0f})" if e else "-"
-                for e in (one.accuracy, one.win_rate, one.win_rate_by_reward_model)
+                f"{100 * e.value:.0f}% ({100 * e.low:.0f} to {100 * e.high:.0f})" if e else "-"
+                for e in (one.result.heldout_accuracy, one.result.win_rate, one.result.win_rate_by_reward_model)
             ),
             *(
                 "-" if number is None else f"{number:.{digits}f}"
-                for number, digits in ((one.kl, 2), (one.minutes, 1), (one.peak_memory_gib, 1))
+                for number, digits in ((one.result.kl, 2), (one.result.minutes, 1), (one.result.peak_memory_gib, 1))
             ),
         )
         for one in rounds

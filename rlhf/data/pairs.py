@@ -14,8 +14,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+from rlhf.runs import typed_json
 from storage.core.database import Database
-from storage.core.records import AnnotatorKind, JudgedComparison, Message, Split, Strength, Tiers
+from storage.core.records import AnnotatorKind, JudgedComparison, Message, Run, Split, Strength, Tiers
 from storage.judging import judgments, pair_counts
 
 SNAPSHOT = "pairs.jsonl"
@@ -142,17 +143,42 @@ def write_snapshot(pairs: list[PreferencePair], folder: Path) -> None:
     temporary.replace(folder / SNAPSHOT)
 
 
-def manifest(pairs: list[PreferencePair]) -> dict[str, int | str]:
-    """Counts of the pairs, for the run's row; `sha256` is that of the snapshot's file."""
+@dataclass(frozen=True, slots=True)
+class SnapshotManifest:
+    """Counts of a snapshot's pairs, for the run's row; ties are counted apart."""
+
+    pairs: int = 0
+    train: int = 0
+    heldout: int = 0
+    simulated: int = 0
+    sha256: str = ""
+    """Of the snapshot's file."""
+    ties: int | None = None
+    """None where there are none."""
+
+    def to_json(self) -> dict[str, Any]:
+        return typed_json.to_json(self)
+
+
+def manifest(pairs: list[PreferencePair]) -> SnapshotManifest:
     preferred = [p for p in pairs if not p.tie]
-    return {
-        "pairs": len(preferred),
-        "train": sum(p.split == "train" for p in preferred),
-        "heldout": sum(p.split == "heldout" for p in preferred),
-        "simulated": sum(p.annotator_kind == "simulated" for p in preferred),
-        **({"ties": len(pairs) - len(preferred)} if len(pairs) > len(preferred) else {}),
-        "sha256": hashlib.sha256(_jsonl(pairs)).hexdigest(),
-    }
+    return SnapshotManifest(
+        pairs=len(preferred),
+        train=sum(p.split == "train" for p in preferred),
+        heldout=sum(p.split == "heldout" for p in preferred),
+        simulated=sum(p.annotator_kind == "simulated" for p in preferred),
+        sha256=hashlib.sha256(_jsonl(pairs)).hexdigest(),
+        ties=len(pairs) - len(preferred) or None,
+    )
+
+
+def manifest_of_run(run: Run) -> SnapshotManifest:
+    """What the run's row says of its snapshot; empty before there is one.
+
+    Raises:
+        UnreadableRecord: rankloop did not write it.
+    """
+    return typed_json.from_json(SnapshotManifest, run.snapshot or {})
 
 
 def _jsonl(pairs: list[PreferencePair]) -> bytes:

@@ -19,6 +19,7 @@ from rlhf.models.backbone import Backbone, pad_left, positions
 from rlhf.models.decoder import BatchKVCache, CachedHidden, Decoder
 from rlhf.models.lm_head import UnnormalizedSoftmax, row_blocks
 from rlhf.models.lora import CastWeights, cast_weight_cache
+from rlhf.runs.work import NO_PROGRESS, Work
 from storage.core.records import Sampling
 
 
@@ -307,7 +308,8 @@ def sample(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     rng: torch.Generator,
-    on_progress: Callable[[], None] = lambda: None,
+    on_progress: Work = NO_PROGRESS,
 ) -> list[GeneratedSequence]:
     """Samples one answer to each prompt with the active adapter."""
+    on_progress.total(sampling.max_new_tokens)
     return collect_sequences(stream(backbone, prompts, sampling, rng), len(prompts), backbone.eos_token_ids, on_progress)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from rlhf.ppo.checkpoint_selection import SMOOTHING, PolicyMetrics, best
+from rlhf.runs.results import BestCheckpoint, KLStop
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -41,19 +41,18 @@ class CheckpointTracker:
         """Whether the KL has left its budget."""
         return bool(self.kl_budget and self.measured and self.measured[-1].kl > self.kl_budget)
 
-    def stopped_by_kl(self) -> dict[str, Any]:
-        """The result's entry on a KL above the budget; empty where the KL stayed within it."""
-        if not self.kl_exceeded:
-            return {}
-        return {"stopped_by_kl": {"step": len(self.measured), "kl": self.measured[-1].kl, "budget": self.kl_budget}}
+    def stopped_by_kl(self) -> KLStop | None:
+        """The step at which the KL exceeded the budget; None where it stayed within it."""
+        return KLStop(len(self.measured), self.measured[-1].kl, self.kl_budget) if self.kl_exceeded else None
 
     @torch.no_grad()
-    def restore(self, policy: Weights) -> dict[str, float]:
+    def restore(self, policy: Weights) -> BestCheckpoint:
         """Restores the best policy's weights; returns its step, the number of steps, and its metrics."""
         chosen = best(self.measured, self.kl_budget)
         for name, parameter in policy.items():
             parameter.copy_(self.weights[chosen][name])
-        return {"step": chosen, "of": len(self.measured) - 1, **self.measured[chosen]._asdict()}
+        score, kl = self.measured[chosen]
+        return BestCheckpoint(chosen, len(self.measured) - 1, score, kl)
 
     def save(self, folder: Path) -> None:
         """Writes the candidates' weights; the caller stores `measured` in the checkpoint's state file."""

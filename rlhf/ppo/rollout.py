@@ -5,7 +5,7 @@ PPO is trained on exactly the sampled token ids, never on text that is tokenised
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from rlhf.generation.sampling import PrefixActivationCache, collect_sequences, s
 from rlhf.models.backbone import Backbone, pad_left, pad_right, positions
 from rlhf.models.decoder import CachedHidden
 from rlhf.reward.scoring import RewardShaper
+from rlhf.runs.work import DECODE_COST, NO_PROGRESS, Work
 from storage.core.records import Sampling
 
 POLICY = "policy"
@@ -94,7 +95,7 @@ def collect(
     rng: torch.Generator,
     *,
     minibatch_size: int,
-    on_progress: Callable[[], None] = lambda: None,
+    on_progress: Work = NO_PROGRESS,
 ) -> Rollout:
     """Samples one response per prompt with the policy, scores it, and computes the reference's log-probabilities.
 
@@ -103,18 +104,21 @@ def collect(
     lowest = backbone.first_adapted_layer(POLICY)
     for_scoring = min(lowest, reward_shaper.frozen_layers)
     prefix_cache = PrefixActivationCache(backbone.decoder, (lowest, for_scoring))
+    on_progress.total(DECODE_COST + 2)
     with backbone.use_adapter(POLICY):
         steps = []
+        sampled = on_progress.part(DECODE_COST)
+        sampled.total(sampling.max_new_tokens)
         for step in stream(backbone, prompts, sampling, rng, return_stats=True, prefix_cache=prefix_cache):
             steps.append(step)
-            on_progress()
+            sampled()
     sequences = collect_sequences(steps, len(prompts), backbone.eos_token_ids)
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
     cached = prefix_cache.cached(for_scoring)
     scores = reward_shaper(
         prompts,
         sequences,
-        on_progress,
+        on_progress.part(1),
         cached
         and [
             CachedHidden(cached.depth, row[prompt_ids.shape[1] - len(prompt) :]) for row, prompt in zip(cached.hidden, prompts, strict=True)
@@ -138,11 +142,13 @@ def collect(
     # Rows of similar length share a batch: less padding.
     lengths = rollout.prompt_mask.sum(-1) + rollout.mask.sum(-1)
     with backbone.use_adapter(None):
+        referenced = on_progress.part(1)
+        referenced.total(len(prompts))
         for rows in torch.split(lengths.argsort(stable=True), minibatch_size):
             part = rollout.select(rows)
             reference = forward_logprobs(backbone, None, part, sampling.temperature)
             rollout.ref_logprobs[rows, : part.responses.shape[1]] = reference.logprobs
-            on_progress()
+            referenced(len(rows))
     return rollout
 
 
@@ -154,7 +160,7 @@ def sequence_kl(
     temperature: float,
     *,
     batch_size: int,
-    on_progress: Callable[[], None] = lambda: None,
+    on_progress: Work = NO_PROGRESS,
 ) -> Float[Tensor, " b"]:
     """Each response's log-probability under the policy minus that under the reference, in nats.
 
@@ -163,6 +169,7 @@ def sequence_kl(
     kl = torch.empty(len(prompts))
     # Rows of similar length share a batch: less padding.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(responses[i]))
+    on_progress.total(2 * len(prompts))
     for start in range(0, len(prompts), batch_size):
         batch = order[start : start + batch_size]
         part = _unscored_rollout(backbone, [prompts[i] for i in batch], [responses[i] for i in batch])
@@ -170,7 +177,7 @@ def sequence_kl(
         for adapter in (POLICY, None):
             with backbone.use_adapter(adapter):
                 total.append(forward_logprobs(backbone, None, part, temperature).logprobs.sum(-1))
-            on_progress()
+            on_progress(len(batch))
         kl[batch] = (total[0] - total[1]).cpu()
     return kl
 

@@ -8,9 +8,8 @@ test proves it. Training that is resumed from a checkpoint continues bit for bit
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -40,9 +39,12 @@ from rlhf.ppo.rollout import POLICY, Rollout, collect, forward_logprobs
 from rlhf.ppo.value_head import HiddenRecorder, ValueHead, init_from_returns
 from rlhf.reward.model import TokenizedExample
 from rlhf.reward.scoring import RewardShaper, Scorer
+from rlhf.runs.results import PolicyOutcome
+from rlhf.runs.work import DECODE_COST, NO_PROGRESS, UPDATE_COST, Work
 from rlhf.safe_files import ModelError
 
-ProgressCallback = Callable[[], None]
+COLLECT_COST, EPOCH_COST = DECODE_COST + 2, UPDATE_COST + 1
+"""Time of a rollout and of an epoch's updates, in forward passes over the same tokens."""
 
 
 class PPO:
@@ -84,12 +86,19 @@ class PPO:
     def done(self) -> bool:
         return self.tracker.kl_exceeded or self.step_done >= self.config.steps
 
-    def step(self, on_progress: ProgressCallback = lambda: None) -> dict[str, float]:
-        """One PPO step; returns its metrics under TRL's names. `on_progress` is called at every token and minibatch."""
+    @property
+    def total(self) -> int:
+        """Units of work of the whole training: its steps, and the last policy's metrics where the best is kept."""
+        return self.config.steps + self.tracker.keep_best
+
+    def step(self, on_progress: Work = NO_PROGRESS) -> dict[str, float]:
+        """One PPO step; returns its metrics under TRL's names."""
         config = self.config
-        if self.step_done == 0 and config.value_init == "reward":
-            self.value_from_scores(on_progress)
-        rollout, kl, metrics = self.experience(on_progress)
+        init_value = self.step_done == 0 and config.value_init == "reward"
+        on_progress.total(COLLECT_COST * (1 + init_value) + EPOCH_COST * config.epochs)
+        if init_value:
+            self.value_from_scores(on_progress.part(COLLECT_COST))
+        rollout, kl, metrics = self.experience(on_progress.part(COLLECT_COST))
         rewards = rewards_with_kl(rollout.scores, kl, rollout.mask, self.kl_coef)
         if config.whiten_rewards:
             rewards = whiten(rewards, rollout.mask, shift_mean=False)
@@ -102,7 +111,7 @@ class PPO:
         }
         # A policy above the KL budget is not updated any more; its metrics are still logged.
         if not self.tracker.kl_exceeded:
-            metrics |= self.update(rollout, advantages, returns, on_progress)
+            metrics |= self.update(rollout, advantages, returns, on_progress.part(EPOCH_COST * config.epochs))
         # While only the value head is trained, the KL is 0 whatever its coefficient is.
         if not self.warming_up:
             self.kl_coef = adapted_kl_coef(
@@ -115,7 +124,7 @@ class PPO:
         self.step_done += 1
         return metrics
 
-    def experience(self, on_progress: ProgressCallback) -> tuple[Rollout, Float[Tensor, "b t"], dict[str, float]]:
+    def experience(self, on_progress: Work) -> tuple[Rollout, Float[Tensor, "b t"], dict[str, float]]:
         """A batch sampled by the policy, its KL per token, and the policy's metrics."""
         rollout = self.collect(self.value_head, on_progress)
         kl = kl_per_token(rollout.logprobs, rollout.ref_logprobs, rollout.mask, estimator=self.config.kl_estimator)
@@ -136,7 +145,7 @@ class PPO:
             },
         )
 
-    def collect(self, value_head: nn.Module, on_progress: ProgressCallback, *, stream: int = 0) -> Rollout:
+    def collect(self, value_head: nn.Module, on_progress: Work, *, stream: int = 0) -> Rollout:
         """The rollout of the next step; other streams sample other responses to the same prompts."""
         return collect(
             self.backbone,
@@ -159,11 +168,12 @@ class PPO:
         rollout: Rollout,
         advantages: Float[Tensor, "b t"],
         returns: Float[Tensor, "b t"],
-        on_progress: ProgressCallback = lambda: None,
+        on_progress: Work = NO_PROGRESS,
     ) -> dict[str, float]:
         """The epochs over one batch, each in an order of its own."""
         config = self.config
         history: list[dict[str, float]] = []
+        on_progress.total(config.epochs * len(rollout.scores))
         for epoch in range(config.epochs):
             shuffle = generator(torch.device("cpu"), *self.distributed.key(self.seed, self.step_done, 1 + epoch))
             minibatches = torch.split(torch.randperm(len(rollout.scores), generator=shuffle), config.minibatch_size)
@@ -175,7 +185,7 @@ class PPO:
                 norm = torch.nn.utils.clip_grad_norm_([*self.policy.values(), *self.value_head.parameters()], config.max_grad_norm)
                 self.optimizer.step()
                 history.append(metrics | {"policy/grad_norm": norm.item()})
-                on_progress()
+                on_progress(len(rows))
             if config.early_stopping_kl and _mean(history[-len(minibatches) :])["policy/approxkl_avg"] > config.early_stopping_kl:
                 break
         return _mean(history) | {"policy/epochs": epoch + 1}
@@ -223,7 +233,7 @@ class PPO:
             )
         return {"loss/ptx_avg": loss}
 
-    def value_from_scores(self, on_progress: ProgressCallback) -> None:
+    def value_from_scores(self, on_progress: Work) -> None:
         """Fits the value head to the returns of one batch, which the policy samples before its first update."""
         recorder = HiddenRecorder()
         # Not the responses of the first step: values fitted to those would cancel their advantages.
@@ -243,15 +253,15 @@ class PPO:
         }
         return [orders[i // n][i % n] for i in wanted]
 
-    def finish(self, on_progress: ProgressCallback = lambda: None) -> dict[str, Any]:
-        """Restores the policy to keep; returns the result's entries about it."""
+    def finish(self, on_progress: Work = NO_PROGRESS) -> PolicyOutcome:
+        """Restores the policy to keep; returns how training ended."""
         stopped = self.tracker.stopped_by_kl()
         if not self.tracker.keep_best:
-            return stopped
+            return PolicyOutcome(stopped)
         if not stopped:
             # The policy after the last update has no metrics yet.
             self.experience(on_progress)
-        return stopped | {"kept": self.tracker.restore(self.policy)}
+        return PolicyOutcome(stopped, self.tracker.restore(self.policy))
 
     # Checkpoints.
 

@@ -34,6 +34,7 @@ from rlhf.models.decoder import CachedHidden
 from rlhf.reward import targets
 from rlhf.reward.probe import Features, minimise
 from rlhf.reward.targets import PairTargets
+from rlhf.runs.work import NO_PROGRESS, UPDATE_COST, Work
 
 ADAPTER = "reward"
 HEAD_FILE = "head.safetensors"
@@ -41,6 +42,9 @@ SCALE_FILE = "scale.json"
 
 SCORE_BATCH_SIZE = 32
 """Rows per forward pass at inference."""
+
+TRL_NAMES = {"reward/loss": "loss", "reward/accuracy": "accuracy"}
+"""What TRL's trainer calls the metrics of the fine-tuning."""
 
 LogCallback = Callable[[int, int, dict[str, float], "RewardModel"], None]
 """Called after an update with its number, the total number of updates, its metrics, and the model."""
@@ -112,13 +116,13 @@ class RewardModel(nn.Module):
         return ids.to(device), mask.to(device), starts.to(device)
 
     @torch.no_grad()
-    def ensemble_scores(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, "m b"]:
+    def ensemble_scores(self, rows: Sequence[TokenizedExample], *, on_progress: Work = NO_PROGRESS) -> Float[Tensor, "m b"]:
         """Each head's normalised scores of rows made by `row`."""
         with self.backbone.use_adapter(self.adapter):
             raw = self._map_batches(rows, self.raw, self.ensemble, on_progress)
         return ((raw - self.mean) / self.std).T
 
-    def score(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
+    def score(self, rows: Sequence[TokenizedExample], *, on_progress: Work = NO_PROGRESS) -> Float[Tensor, " b"]:
         """The heads' mean, less `std_penalty` times their standard deviation."""
         return self.conservative(self.ensemble_scores(rows, on_progress=on_progress))
 
@@ -133,20 +137,21 @@ class RewardModel(nn.Module):
         return (ensemble_scores - ensemble_scores.mean(0)).square().mean(0).sqrt()
 
     def _map_batches(
-        self, rows: Sequence[TokenizedExample], forward: Callable[..., Tensor], width: int, on_progress: Callable[[], None]
+        self, rows: Sequence[TokenizedExample], forward: Callable[..., Tensor], width: int, on_progress: Work
     ) -> Float[Tensor, "b width"]:
         """`forward` of every row, in order. Rows of similar length share a batch."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         parts = []
+        on_progress.total(len(order))
         for start in range(0, len(order), SCORE_BATCH_SIZE):
             batch = [rows[i] for i in order[start : start + SCORE_BATCH_SIZE]]
             parts.append(forward(*self.batch(batch), _pad_cached(batch)).cpu())
-            on_progress()
+            on_progress(len(batch))
         return torch.cat(parts)[torch.tensor(order).argsort()] if parts else torch.empty(0, width)
 
     @torch.no_grad()
     def frozen_base_features(
-        self, chosen: Sequence[TokenizedExample], rejected: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None
+        self, chosen: Sequence[TokenizedExample], rejected: Sequence[TokenizedExample], *, on_progress: Work = NO_PROGRESS
     ) -> Features:
         """The frozen base's features of both sides of every pair. An answer that is in several pairs is computed once."""
         rows = [*chosen, *rejected]
@@ -180,7 +185,7 @@ class RewardModel(nn.Module):
         return weight, tie_logit.item()
 
     @torch.no_grad()
-    def normalise(self, rows: Sequence[TokenizedExample], on_progress: Callable[[], None] = lambda: None) -> None:
+    def normalise(self, rows: Sequence[TokenizedExample], on_progress: Work = NO_PROGRESS) -> None:
         """Sets each head's mean and std so that these reference samples score 0 on average, with standard deviation 1."""
         self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
         scores = self.ensemble_scores(rows, on_progress=on_progress)
@@ -344,8 +349,14 @@ class PreferenceTrainer(RewardTrainer):
 
 
 class TrainerLogCallback(TrainerCallback):
-    def __init__(self, report: LogCallback, model: RewardModel):
-        self.report, self.model = report, model
+    def __init__(self, report: LogCallback, model: RewardModel, on_progress: Work):
+        self.report, self.model, self.on_progress = report, model, on_progress
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **unused: Any) -> None:
+        self.on_progress.total(state.max_steps)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **unused: Any) -> None:
+        self.on_progress()
 
     def on_log(
         self,
@@ -357,7 +368,7 @@ class TrainerLogCallback(TrainerCallback):
     ) -> None:
         if logs and "loss" in logs:
             # A batch that holds only ties has no accuracy.
-            metrics = {f"reward/{name}": logs[name] for name in ("loss", "accuracy") if name in logs}
+            metrics = {name: logs[logged] for name, logged in TRL_NAMES.items() if logged in logs}
             self.report(state.global_step, state.max_steps, metrics, self.model)
 
 
@@ -369,7 +380,7 @@ def fit(
     seed: int,
     scratch: Path,
     report: LogCallback,
-    on_progress: Callable[[], None] = lambda: None,
+    on_progress: Work = NO_PROGRESS,
     on_features: Callable[[Features], None] | None = None,
 ) -> RewardModel:
     """Fits a probe, then adapter and heads to preference pairs, each with the loss that the config selects (`targets`).
@@ -386,12 +397,14 @@ def fit(
         for prompt in [backbone.encode(pair.prompt)]
     ]
     labels = targets.pair_targets(pairs, config, seed=seed)
-    features = model.frozen_base_features([c for c, _ in encoded], [r for _, r in encoded], on_progress=on_progress)
+    on_progress.total(1 + (1 + UPDATE_COST) * config.epochs)
+    features = model.frozen_base_features([c for c, _ in encoded], [r for _, r in encoded], on_progress=on_progress.part(1))
     if on_features is not None:
         on_features(features)
     tie_logit = model.init_head_from_probe(features, labels)
     if config.epochs:
-        _fine_tune(model, encoded, labels, tie_logit, config, seed=seed, scratch=scratch, report=report)
+        part = on_progress.part((1 + UPDATE_COST) * config.epochs)
+        _fine_tune(model, encoded, labels, tie_logit, config, seed=seed, scratch=scratch, report=report, on_progress=part)
     return model
 
 
@@ -405,6 +418,7 @@ def _fine_tune(
     seed: int,
     scratch: Path,
     report: LogCallback,
+    on_progress: Work,
 ) -> None:
     """Trains adapter and heads together, by TRL's trainer. The tie logit stays as the probe fitted it."""
     backbone = model.backbone
@@ -435,7 +449,7 @@ def _fine_tune(
             args=arguments,
             train_dataset=_rankings(encoded, labels),
             processing_class=copy.deepcopy(backbone.tokenizer),
-            callbacks=[TrainerLogCallback(report, model)],
+            callbacks=[TrainerLogCallback(report, model, on_progress)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -20,9 +20,10 @@ from rlhf.models.decoder import CachedHidden
 from rlhf.reward.model import RewardModel, TokenizedExample
 from rlhf.runs import reward_function
 from rlhf.runs.reward_function import RewardFunction
+from rlhf.runs.work import NO_PROGRESS, Work
 from storage.core.records import Message
 
-ScoreFunction = Callable[[Sequence[Sequence[int]], Sequence[GeneratedSequence], Callable[[], None]], Float[Tensor, " b"]]
+ScoreFunction = Callable[[Sequence[Sequence[int]], Sequence[GeneratedSequence], Work], Float[Tensor, " b"]]
 """`score(prompt_ids, sequences, on_progress)`: one score for each completion."""
 
 
@@ -31,7 +32,7 @@ class Scorer(Protocol):
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TokenizedExample: ...
 
-    def score(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]: ...
+    def score(self, rows: Sequence[TokenizedExample], *, on_progress: Work = NO_PROGRESS) -> Float[Tensor, " b"]: ...
 
 
 class Scores(NamedTuple):
@@ -44,7 +45,7 @@ class Scores(NamedTuple):
     """Standard deviation over the members; 0 where there is one alone."""
 
 
-def scores_of(scorer: Scorer, rows: Sequence[TokenizedExample], on_progress: Callable[[], None] = lambda: None) -> Scores:
+def scores_of(scorer: Scorer, rows: Sequence[TokenizedExample], on_progress: Work = NO_PROGRESS) -> Scores:
     """All three results, from one forward pass per row."""
     if not isinstance(scorer, RewardModel) or scorer.ensemble == 1:
         scores = scorer.score(rows, on_progress=on_progress)
@@ -74,7 +75,7 @@ class RewardShaper:
         self,
         prompts: Sequence[Sequence[int]],
         sequences: Sequence[GeneratedSequence],
-        on_progress: Callable[[], None] = lambda: None,
+        on_progress: Work = NO_PROGRESS,
         cached: Sequence[CachedHidden] | None = None,
     ) -> Float[Tensor, " b"]:
         """One score per sequence. `cached` holds frozen layers' activations of each prompt, completion and end; it may be longer."""
@@ -106,9 +107,9 @@ class FunctionReward:
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TokenizedExample:
         return TokenizedExample([*prompt_ids, *answer_ids], len(prompt_ids))
 
-    def score(self, rows: Sequence[TokenizedExample], *, on_progress: Callable[[], None] = lambda: None) -> Float[Tensor, " b"]:
+    def score(self, rows: Sequence[TokenizedExample], *, on_progress: Work = NO_PROGRESS) -> Float[Tensor, " b"]:
         prompts = [self.messages[tuple(r.ids[: r.start])] for r in rows]
         completions = [self.backbone.decode(r.ids[r.start :]) for r in rows]
         scores = torch.tensor(reward_function.checked_scores(self.function, self.name, prompts, completions))
-        on_progress()
+        on_progress.done()
         return scores

@@ -1,6 +1,7 @@
 """Progress of a round: writes its stage, fraction done and time left to its row, and raises `Cancelled` when asked to stop.
 
-The engine calls `on_progress` after each piece of work and knows nothing of rows; rows are written once a second at most.
+A stage is a `Work`: its functions announce their totals and report to it, and know nothing of rows; rows are written once a
+second at most.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from rlhf.runs import metric_table
+from rlhf.runs.work import Work
 from storage.core.database import Database
 from storage.project import runs
 
@@ -25,7 +28,7 @@ class Progress:
         self.store, self.run_id, self.on_change = store, run_id, on_change
         self._stage_work: dict[str, float] = {}
         self._stage: str | None = None
-        self._work_done, self._work_total = 0.0, 1
+        self._stage_done = 0.0
         self._started = self._stage_started = time.monotonic()
         self._skipped = 0.0
         self._written = float("-inf")
@@ -34,41 +37,53 @@ class Progress:
         """Sets the work of each stage, in any common unit; the fraction done and the time left are computed from it."""
         self._stage_work = dict(stage_work)
 
-    def stage(self, name: str, ticks: int, *, done: int = 0) -> None:
-        """Begins a stage of about `ticks` units of work, `done` of which an earlier attempt has done."""
+    def stage(self, name: str) -> Work:
+        """Begins a stage; whoever does its work announces the total."""
         self.close_stage()
-        self._stage, self._work_done, self._work_total = name, done, max(1, ticks)
+        self._stage, self._stage_done = name, 0.0
         self._stage_started = time.monotonic()
-        self._skipped += self._stage_work.get(name, 0.0) * min(1.0, done / self._work_total)
         self._write()
+        return Work(self._add)
+
+    def resume_at(self, fraction: float) -> Work:
+        """Records that an earlier attempt did this fraction of the current stage; returns the work that is left."""
+        self._stage_done = fraction
+        self._skipped += self._stage_work.get(self._stage or "", 0.0) * fraction
+        self._write()
+        return Work(self._add, 1 - fraction)
 
     def skip(self, name: str) -> None:
         """Records that an earlier attempt finished this stage."""
-        self.stage(name, 1, done=1)
+        self.stage(name)
+        self.resume_at(1.0)
 
     def close_stage(self) -> None:
         """Ends the stage and adds its time to the metric `time/<stage>`, which holds that of earlier attempts too."""
         if self._stage is not None:
-            name = f"time/{self._stage}"
+            name = metric_table.of_stage(self._stage)
             spent = self.seconds().get(name, 0.0) + time.monotonic() - self._stage_started
             runs.log_metrics(self.store, self.run_id, 0, {name: spent})
         self._stage = None
 
     def seconds(self) -> dict[str, float]:
         """Seconds per closed stage, over all attempts of this run."""
-        return {m.name: m.value for m in runs.metrics(self.store, self.run_id) if m.name.startswith("time/")}
+        return {m.name: m.value for m in runs.metrics(self.store, self.run_id) if m.name.startswith(metric_table.TIME)}
 
-    def on_progress(self, work: float = 1.0) -> None:
-        """Adds `work` units to the stage's work done.
-
-        Raises:
-            Cancelled: somebody asked for it; the row is read once a second.
-        """
-        self._work_done += work
+    def _add(self, fraction: float) -> None:
+        self._stage_done += fraction
         self.check()
 
+    @property
+    def uncounted(self) -> Work:
+        """Work that the stage's total does not include; a cancel is noticed during it too."""
+        return Work(lambda _: self.check(), 0.0)
+
     def check(self) -> None:
-        """As `on_progress`, for work that the stage's total does not include."""
+        """Writes the row, once a second at most.
+
+        Raises:
+            Cancelled: somebody asked for it.
+        """
         if time.monotonic() - self._written >= WRITE_EVERY_S:
             self._write()
 
@@ -82,7 +97,7 @@ class Progress:
         if not total or self._stage not in self._stage_work:
             return 0.0
         earlier = list(self._stage_work)[: list(self._stage_work).index(self._stage)]
-        within = self._stage_work[self._stage] * min(1.0, self._work_done / self._work_total)
+        within = self._stage_work[self._stage] * min(1.0, self._stage_done)
         return (sum(self._stage_work[s] for s in earlier) + within) / total
 
     def eta_s(self) -> float | None:

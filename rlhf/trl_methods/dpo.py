@@ -17,7 +17,8 @@ from trl import DPOTrainer  # type: ignore[attr-defined]  # TRL's lazy modules r
 from rlhf.config import DPOConfig
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
-from rlhf.trl_methods.trl_policy import LogCallback, Policy, ProgressCallback, arguments, learn
+from rlhf.runs.work import Work
+from rlhf.trl_methods.trl_policy import LogCallback, Policy, arguments, learn
 
 
 class _Trainer(DPOTrainer):
@@ -54,7 +55,7 @@ def train(
     *,
     seed: int,
     scratch: Path,
-    on_progress: ProgressCallback,
+    on_progress: Work,
     log: LogCallback,
 ) -> None:
     """`-log sigmoid(beta (log pi/ref of chosen - log pi/ref of rejected))` (eq. 7); pairs are sampled by weight."""

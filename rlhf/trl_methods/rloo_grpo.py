@@ -20,7 +20,8 @@ from rlhf.config import GroupConfig
 from rlhf.generation.sampling import GeneratedSequence
 from rlhf.models.backbone import Backbone
 from rlhf.reward.scoring import ScoreFunction
-from rlhf.trl_methods.trl_policy import LogCallback, Policy, ProgressCallback, arguments, learn
+from rlhf.runs.work import Work
+from rlhf.trl_methods.trl_policy import LogCallback, Policy, arguments, learn
 from storage.core.records import Message, Sampling
 
 TRAINERS = {"rloo": (RLOOConfig, RLOOTrainer), "grpo": (GRPOConfig, GRPOTrainer)}
@@ -55,7 +56,7 @@ def train(
     *,
     seed: int,
     scratch: Path,
-    on_progress: ProgressCallback,
+    on_progress: Work,
     log: LogCallback,
 ) -> None:
     """Trains on `config.steps` batches of completions, in minibatches. `log` is called once a batch, with its number."""
@@ -82,15 +83,15 @@ def train(
     n_prompts = config.steps * config.batch_size // config.num_generations
     dataset = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-n_prompts // len(prompts)))[:n_prompts]]
 
-    # TRL makes metric names of this function's name, and they are stored: it must stay.
-    def paid(prompts: list[list[Message]], completion_ids: list[list[int]], **unused: Any) -> list[float]:
+    # TRL makes metric names of this function's name (`rewards/score/mean`), and they are stored: it must stay.
+    def score(prompts: list[list[Message]], completion_ids: list[list[int]], **unused: Any) -> list[float]:
         sequences = [GeneratedSequence(ids, backbone.finish_reason(ids)) for ids in completion_ids]
-        return scorer([backbone.encode(prompt) for prompt in prompts], sequences, on_progress).tolist()
+        return scorer([backbone.encode(prompt) for prompt in prompts], sequences, on_progress.part(0)).tolist()
 
     def make(policy: Policy, callback: TrainerCallback) -> Trainer:
         trainer = trainer_class(
             model=policy,
-            reward_funcs=paid,
+            reward_funcs=score,
             args=training_args,
             train_dataset=Dataset.from_list(dataset),
             processing_class=copy.deepcopy(backbone.tokenizer),

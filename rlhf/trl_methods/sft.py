@@ -15,7 +15,8 @@ from rlhf.config import SFTConfig
 from rlhf.data.demonstrations import Demonstration
 from rlhf.models.backbone import Backbone
 from rlhf.ppo import ptx
-from rlhf.trl_methods.trl_policy import LogCallback, Policy, ProgressCallback, arguments, learn
+from rlhf.runs.work import Work
+from rlhf.trl_methods.trl_policy import LogCallback, Policy, arguments, learn
 
 IGNORED = -100
 """The label of tokens without a loss."""
@@ -34,7 +35,7 @@ def train(
     *,
     seed: int,
     scratch: Path,
-    on_progress: ProgressCallback,
+    on_progress: Work,
     log: LogCallback,
 ) -> None:
     """Mean `-log pi(token)` over the tokens of the ideal answers and their end-of-sequence tokens."""

@@ -29,9 +29,9 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 from rlhf.generation.sampling import generator, sample
 from rlhf.models.backbone import Backbone, pad_right, positions
 from rlhf.ppo.rollout import POLICY
+from rlhf.runs.work import NO_PROGRESS, Work
 from storage.core.records import Sampling
 
-ProgressCallback = Callable[[], None]
 LogCallback = Callable[[int, Mapping[str, float]], None]
 """Called with the number of updates made and the trainer's metrics."""
 
@@ -44,7 +44,7 @@ class Policy(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers 
 
     base_model_prefix = "inner_model"
 
-    def __init__(self, backbone: Backbone, adapter: str | None, *, seed: int = 0, on_progress: ProgressCallback = lambda: None):
+    def __init__(self, backbone: Backbone, adapter: str | None, *, seed: int = 0, on_progress: Work = NO_PROGRESS):
         config = copy.deepcopy(backbone.base.config)
         # This wrapper has no attention; the backbone keeps the implementation it was loaded with.
         config._attn_implementation = "eager"
@@ -75,8 +75,9 @@ class Policy(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers 
         backbone = self.inner_model.backbone
         prompt_ids = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
         sampling = Sampling(generation_config.temperature, max_new_tokens=generation_config.max_new_tokens)
+        part = self.on_progress.part(sampling.max_new_tokens)
         with backbone.use_adapter(self.inner_model.adapter):
-            sequences = sample(backbone, prompt_ids, sampling, generator(backbone.device, self.seed, self.generate_calls), self.on_progress)
+            sequences = sample(backbone, prompt_ids, sampling, generator(backbone.device, self.seed, self.generate_calls), part)
         self.generate_calls += 1
         answers, _ = pad_right([s.ids for s in sequences], backbone.pad_id)
         return torch.cat([input_ids, answers.to(input_ids.device)], dim=1)
@@ -119,7 +120,7 @@ def arguments(backbone: Backbone, scratch: Path, *, seed: int) -> dict[str, Any]
 
 
 def learn(
-    make: Callable[[Policy, TrainerCallback], Trainer], backbone: Backbone, *, seed: int, on_progress: ProgressCallback, log: LogCallback
+    make: Callable[[Policy, TrainerCallback], Trainer], backbone: Backbone, *, seed: int, on_progress: Work, log: LogCallback
 ) -> None:
     """Trains the adapter POLICY by the trainer that `make` builds around it."""
     with backbone.use_adapter(POLICY):
@@ -131,7 +132,7 @@ def learn(
 class _ProgressCallback(TrainerCallback):
     """Reports a trainer's progress; `on_progress` raises when the run is cancelled."""
 
-    def __init__(self, on_progress: ProgressCallback, log: LogCallback):
+    def __init__(self, on_progress: Work, log: LogCallback):
         self.on_progress, self.log = on_progress, log
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **unused: Any) -> None:

@@ -10,8 +10,10 @@ from rlhf.data.demonstrations import Demonstration
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
 from rlhf.reward.scoring import RewardShaper, Scorer
+from rlhf.runs import plan
+from rlhf.runs.work import Work
 from rlhf.trl_methods import dpo, rloo_grpo, sft
-from rlhf.trl_methods.trl_policy import LogCallback, ProgressCallback
+from rlhf.trl_methods.trl_policy import LogCallback
 from storage.core.records import Message
 
 
@@ -24,10 +26,12 @@ def train(
     prompts: Sequence[Sequence[Message]],
     scorer: Scorer,
     scratch: Path,
-    on_progress: ProgressCallback,
+    on_progress: Work,
     log: LogCallback,
 ) -> None:
     """Trains the adapter POLICY, which must exist. `log` gets each step's metrics under their stored names."""
+
+    on_progress.total(plan.ticks(config, len(pairs), len(demonstrations)))
 
     def log_as_trl(update: int, logged: Mapping[str, float]) -> None:
         log(update, {f"{config.method}/{name}": value for name, value in logged.items()})

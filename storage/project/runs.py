@@ -85,7 +85,7 @@ def mark_started(store: Database, run_id: str, pid: int) -> None:
         store,
         run_id,
         "status = 'running', pid = :pid, started_at = :now, heartbeat_at = :now, finished_at = NULL, error = NULL, "
-        "result = NULL, cancel_requested = CASE status WHEN 'queued' THEN cancel_requested ELSE 0 END",
+        "result = NULL, stage = NULL, cancel_requested = CASE status WHEN 'queued' THEN cancel_requested ELSE 0 END",
         pid=pid,
     )
 

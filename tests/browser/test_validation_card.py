@@ -52,7 +52,7 @@ def fill(program: Program) -> None:
     runs.create(store, "round-1", config=config, seed=0, versions={})
     snapshot = {"pairs": 214, "train": len(made), "heldout": 214 - len(made), "simulated": 0, "sha256": "ab" * 32}
     runs.set_snapshot(store, "round-1", snapshot)
-    runs.set_validation(store, "round-1", found.to_dict())
+    runs.set_validation(store, "round-1", found.to_json())
     for step in range(1, 11):
         runs.log_metrics(store, "round-1", step, {
             "reward/loss": 0.7 - 0.03 * step, "objective/scores": 0.9 * np.sqrt(step) - 0.02 * step**1.5,
@@ -82,16 +82,16 @@ def test_the_card_says_what_was_found_and_leads_to_the_judged_comparison(finishe
     expect(people.filter(has_text="New")).to_contain_text("too few")
     expect(people.filter(has_text="Bob")).to_contain_text("Bob <i>Baker</i>")
 
-    surprises = page.get_by_test_id("validation-surprises").locator("tbody tr")
-    expect(surprises).to_have_count(10)
-    first = surprises.first
+    judgments = page.get_by_test_id("validation-high-loss").locator("tbody tr")
+    expect(judgments).to_have_count(10)
+    first = judgments.first
     expect(first).to_contain_text(HARMFUL)
     with page.context.expect_page() as opened:
         first.get_by_role("link").click()
     linked = opened.value
     expect(linked.locator("#tab-lead-button")).to_have_attribute("aria-selected", "true")
     item = linked.get_by_test_id("item")
-    worst = said["surprises"][0]
+    worst = said["high_loss_judgments"][0]
     expect(item).to_contain_text(f"{worst['comparison_id']}")
     expect(item).to_contain_text("onerror=alert(1)")
     expect(item).to_contain_text(f"{worst['judgment_id']}")
@@ -116,7 +116,7 @@ def test_before_the_features_are_read_the_card_says_when(finished, page):
     expect(page.get_by_test_id("validation")).to_contain_text("before the policy learns")
     expect(page.locator("#plot-reliability")).not_to_be_visible()
     runs.set_validation(finished.store, "round-2", runs.get(finished.store, "round-1").validation)
-    expect(page.get_by_test_id("validation-surprises")).to_be_visible()
+    expect(page.get_by_test_id("validation-high-loss")).to_be_visible()
     expect(page.locator("#plot-reliability")).to_be_visible()
     expect(page.get_by_test_id("run-status")).to_have_text("Waiting to start")
     runs.finish(finished.store, "round-2", "cancelled")
@@ -130,7 +130,7 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
         page.goto(f"{finished.url}?__theme={scheme}")
         page.wait_for_timeout(SETTLED_MS)
         open_tab(page, "Training")
-        expect(page.get_by_test_id("validation-surprises")).to_be_visible()
+        expect(page.get_by_test_id("validation-high-loss")).to_be_visible()
         # What Gradio shows in the place of a plot that has not come yet is its own.
         expect(page.locator(".rl-plot .main-svg").first).to_be_visible()
         expect(page.locator(".rl-plot .empty")).to_have_count(0)

@@ -7,8 +7,9 @@ from learning import user
 from rlhf import evaluation
 from rlhf.config import AdapterConfig, RewardConfig
 from rlhf.data.pairs import PreferencePair
-from rlhf.evaluation import Answer, Estimate, accuracy_on_rule, accuracy_on_votes, mean_by_prompt, proportion, win_rate
+from rlhf.evaluation import Answer, accuracy_on_rule, accuracy_on_votes, by_prompt, mean_by_prompt, proportion, win_rate
 from rlhf.reward.model import ADAPTER, RewardModel
+from rlhf.runs.results import BestOfN, Estimate
 from rlhf.simulation.judges import LabelRule
 from storage.core.records import Prompt, Sampling
 
@@ -36,14 +37,14 @@ def test_no_cases_are_no_estimate():
     assert proportion(0, 0) is None
     assert mean_by_prompt({}) is None
     assert accuracy_on_votes(torch.empty(0), torch.empty(0)) is None
-    assert win_rate([], [], lambda a: 0.0) is None
+    assert win_rate({}, {}) is None
 
 
 def test_win_rate_is_over_all_pairs_of_answers_and_a_tie_is_half():
     # Prompt 1: 3 beats 1, ties 3; 2 beats 1, loses to 3: 2.5 of 4. Prompt 2: loses: 0 of 1. Mean of .625 and 0.
     tuned = [answer(1, "3"), answer(1, "2"), answer(2, "5")]
     base = [answer(1, "1"), answer(1, "3"), answer(2, "9")]
-    found = win_rate(tuned, base, lambda a: float(a.text))
+    found = win_rate(*(by_prompt(answers, [float(a.text) for a in answers]) for answers in (tuned, base)))
     assert found.value == pytest.approx(0.3125)
     assert found.cases == 2
     assert (found.low, found.high) == (0.0, 0.625)
@@ -114,13 +115,13 @@ def test_best_of_n_draws_n_answers_for_each_one_that_counts(backbone):
 
     prompts = [Prompt(i, user(f"Q{i}"), "test", "heldout") for i in (5, 3)]
     chosen, said = evaluation.best_of_n(
-        backbone, low_first_tokens, prompts, Sampling(max_new_tokens=4), kl=0.65, most=9, per_prompt=2, seed=1
+        backbone, low_first_tokens, prompts, Sampling(max_new_tokens=4), kl=0.65, max_n=9, per_prompt=2, seed=1
     )
     # Best of 4 is at .6363 nats, best of 5 at .8094.
-    assert said == {"n": 4, "kl": pytest.approx(0.636294, abs=1e-6), "policy_kl": 0.65, "most": 9, "beyond_most": False}
+    assert said == BestOfN(4, pytest.approx(0.636294, abs=1e-6), policy_kl=0.65, max_n=9, beyond_max_n=False)
     assert [a.prompt_id for a in chosen] == [5, 5, 3, 3]
     assert [p for p, _ in seen] == [backbone.encode(p.messages) for p in prompts for _ in range(8)]
     groups = [[s.ids[0] for _, s in seen[i : i + 4]] for i in range(0, 16, 4)]
     assert [a.ids[0] for a in chosen] == [min(g) for g in groups]
-    _, said = evaluation.best_of_n(backbone, low_first_tokens, prompts, Sampling(max_new_tokens=4), kl=0.7, most=4, per_prompt=1, seed=1)
-    assert (said["n"], said["beyond_most"]) == (4, True)
+    _, said = evaluation.best_of_n(backbone, low_first_tokens, prompts, Sampling(max_new_tokens=4), kl=0.7, max_n=4, per_prompt=1, seed=1)
+    assert (said.n, said.beyond_max_n) == (4, True)

@@ -142,7 +142,7 @@ def test_a_run_that_left_its_kl_budget_says_so(judged, jobs, caplog):
 def test_the_best_policy_is_what_is_measured_and_registered(judged, jobs):
     # Within so small a budget there is the reference alone.
     run = done(jobs, judged.config(ppo_kl_budget=1e-3, ppo_steps=3, ppo_learning_rate=0.01, ppo_keep="best"))
-    assert run.result["kept"]["step"] == 0 and run.result["kept"]["of"] == 1
+    assert run.result["best_checkpoint"]["step"] == 0 and run.result["best_checkpoint"]["steps"] == 1
     assert run.result["kl"] == pytest.approx(0, abs=1e-4)
     backbone = Backbone.load(judged.model, "cpu", "float32")
     backbone.load_adapter("v", policies.adapter_folder(judged.store, policies.latest_tuned(judged.store, str(judged.model))))
@@ -153,22 +153,30 @@ def test_best_of_n_stands_beside_the_policy(judged, jobs):
     run = done(jobs, judged.config(evaluation_best_of=3, ppo_learning_rate=0.05))
     beside = run.result["best_of_n"]
     assert beside["policy_kl"] == run.result["kl"]
-    assert beside["kl"] == pytest.approx(best_of_n_kl(beside["n"])) and beside["n"] <= beside["most"] == 3
-    assert beside["beyond_most"] == (run.result["kl"] > best_of_n_kl(3))
+    assert beside["kl"] == pytest.approx(best_of_n_kl(beside["n"])) and beside["n"] <= beside["max_n"] == 3
+    assert beside["beyond_max_n"] == (run.result["kl"] > best_of_n_kl(3))
     for name in ("win_rate", "win_rate_by_reward_model"):
         assert beside[name]["cases"] == 3 and 0 <= beside[name]["low"] <= beside[name]["high"] <= 1
 
 
 def test_the_terminals_table_says_what_was_watched(judged, jobs):
     figure = {"value": 0.6, "low": 0.5, "high": 0.7, "cases": 3}
-    beside = {"n": 4, "kl": 0.636, "policy_kl": 2.5, "most": 4, "beyond_most": True, "win_rate": figure, "win_rate_by_reward_model": figure}
+    beside = {
+        "n": 4,
+        "kl": 0.636,
+        "policy_kl": 2.5,
+        "max_n": 4,
+        "beyond_max_n": True,
+        "win_rate": figure,
+        "win_rate_by_reward_model": figure,
+    }
     run = jobs.create(judged.config())
     result = {
         "rule": "sentiment",
         "kl": 2.5,
         "stopped_by_kl": {"step": 7, "kl": 2.51, "budget": 2.5},
         "best_of_n": beside,
-        "kept": {"step": 5, "of": 6, "score": 0.75, "kl": 2.25},
+        "best_checkpoint": {"step": 5, "steps": 6, "conservative_score": 0.75, "kl": 2.25},
     }
     said = " ".join(table(replace(run, result=result), []).split())
     for line in (
@@ -178,9 +186,9 @@ def test_the_terminals_table_says_what_was_watched(judged, jobs):
         "best of 4 over the base, win rate under the rule 'sentiment' 60.0% (50.0 to 70.0; 3 held-out prompts)",
     ):
         assert line in said
-    plain = table(replace(run, result={"best_of_n": beside | {"beyond_most": False}}), [])
+    plain = table(replace(run, result={"best_of_n": beside | {"beyond_max_n": False}}), [])
     assert "equal KL" not in plain and "ended early" not in plain and "kept policy" not in plain
 
 
 def test_with_the_options_off_the_result_says_nothing_of_them(judged, jobs):
-    assert not {"best_of_n", "kept", "stopped_by_kl", "win_rate_by_reward_function"} & set(done(jobs, judged.config()).result)
+    assert not {"best_of_n", "best_checkpoint", "stopped_by_kl", "win_rate_by_reward_function"} & set(done(jobs, judged.config()).result)

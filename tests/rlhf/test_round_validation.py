@@ -89,7 +89,7 @@ def test_ties_that_are_learned_from_are_not_measured_on(judged, jobs):
 )
 def test_the_terminals_table_has_the_cross_validated_accuracy(store, accuracy, said):
     runs.create(store, "r", config={}, seed=0, versions={})
-    runs.set_validation(store, "r", {"accuracy": accuracy})
+    runs.set_validation(store, "r", {"pairs": 412, "judgments": 400, "prompts": 96, "accuracy": accuracy})
     runs.finish(store, "r", "done", result={})
     lines = [line for line in report.table(runs.get(store, "r"), []).splitlines() if "cross-validated" in line]
     assert [line.split("probe")[1].strip() for line in lines] == ([said] if said else [])

@@ -150,12 +150,12 @@ SHAPES = {
     "kl none": dict(result='{"kl": null, "minutes": [], "peak_memory_gib": {}}'),
     "win rate": dict(result='{"win_rate": {"value": "x"}, "heldout_accuracy": []}'),
     "best of n": dict(result='{"best_of_n": 3}'),
-    "kept": dict(result='{"kept": [1], "stopped_by_kl": "x"}'),
+    "best checkpoint": dict(result='{"best_checkpoint": [1], "stopped_by_kl": "x"}'),
     "pairs": dict(snapshot='{"pairs": "many", "sha256": 7}'),
     "accuracy": dict(validation='{"accuracy": 5}'),
-    "surprises": dict(validation='{"accuracy": null, "surprises": 5, "by_kind": 1}'),
+    "judgments": dict(validation='{"accuracy": null, "high_loss_judgments": 5, "by_kind": 1}'),
     "empty": dict(validation="{}"),
-    "surprise": dict(validation='{"accuracy": {}, "surprises": [{"comparison_id": "x"}]}'),
+    "judgment": dict(validation='{"accuracy": {}, "high_loss_judgments": [{"comparison_id": "x"}]}'),
 }
 """Shaped like a run, and wrong within."""
 

@@ -19,7 +19,7 @@ ROOT = Path(feedback_ui.__file__).parent
 HANGUL = re.compile("[가-힣]")
 SAME_IN_KOREAN = {
     "run.nats", "run.stage.ppo", "run.stage.dpo", "run.stage.rloo", "run.stage.grpo", "run.stage.sft",
-    "chart.loss.unit", "lead.batches.top_p", "lead.batches.top_k", "lead.quality.p", "lead.quality.p_small",
+    "lead.batches.top_p", "lead.batches.top_k", "lead.quality.p", "lead.quality.p_small",
 }  # fmt: skip
 """Texts that are a number or an international term, and the same in Korean."""
 

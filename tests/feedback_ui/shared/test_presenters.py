@@ -191,9 +191,9 @@ def test_a_result_that_rests_on_simulated_judgments_is_marked():
 
 
 def test_a_result_with_missing_figures_shows_the_others():
-    html = run_view.result(EN, a_run(status="done", result={"kl": 0.0, "heldout_accuracy": {"value": 0.6}}))
+    html = run_view.result(EN, a_run(status="done", result={"kl": 0.0, "heldout_accuracy": RESULT["heldout_accuracy"]}))
     assert "0.00 nats" in html
-    assert "<dd>60%</dd>" in html
+    assert "<dd>71% (62% to 79%)</dd>" in html
     assert "Win rate" not in html
     assert run_view.result(EN, a_run()) == ""
 
@@ -206,10 +206,10 @@ def test_a_method_that_is_not_paid_by_the_reward_model_is_not_said_to_be():
 
 def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
     half = {"value": 0.5, "low": 0.4, "high": 0.6, "cases": 40}
-    beside = {"n": 12, "kl": 1.57, "policy_kl": 1.6, "most": 16, "beyond_most": False, "win_rate": half}
+    beside = {"n": 12, "kl": 1.57, "policy_kl": 1.6, "max_n": 16, "beyond_max_n": False, "win_rate": half}
     watched = {
         "stopped_by_kl": {"step": 7, "kl": 12.34, "budget": 10.0},
-        "kept": {"step": 5, "of": 7, "score": 0.812, "kl": 8.1},
+        "best_checkpoint": {"step": 5, "steps": 7, "conservative_score": 0.812, "kl": 8.1},
         "best_of_n": beside,
         "win_rate_by_reward_function": half,
     }
@@ -220,7 +220,7 @@ def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
     ):  # fmt: skip
         assert said in html
     assert "not at equal KL" not in html
-    html = run_view.result(EN, a_run(status="done", result={"best_of_n": beside | {"policy_kl": 9.0, "beyond_most": True}}))
+    html = run_view.result(EN, a_run(status="done", result={"best_of_n": beside | {"policy_kl": 9.0, "beyond_max_n": True}}))
     assert "not at equal KL" in html and "the policy's 9.0" in html
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import charts, validation_view
+from rlhf.analysis.validation import Validation
 from storage.core.records import Annotator, Comparison, Metric, Prompt, Run
 
 EN, KO = Translator("en"), Translator("ko")
@@ -14,7 +15,7 @@ FOUND = {
     "pairs": 412, "judgments": 400, "prompts": 96,
     "accuracy": {"value": 0.684, "low": 0.631, "high": 0.739, "pairs": 412, "prompts": 96},
     "calibration": {
-        "confidence": 0.61, "accuracy": 0.68, "ece": 0.074, "by_chance": 0.031,
+        "confidence": 0.61, "accuracy": 0.68, "ece": 0.074, "ece_by_chance": 0.031,
         "bins": [
             {"low": 0.5, "high": 0.55, "pairs": 0, "confidence": None, "accuracy": None},
             {"low": 0.55, "high": 0.6, "pairs": 100, "confidence": 0.58, "accuracy": 0.66},
@@ -26,7 +27,7 @@ FOUND = {
             {"judgments": 60.0, "accuracy": 0.6, "low": 0.52, "high": 0.66},
             {"judgments": 320.0, "accuracy": 0.68, "low": 0.62, "high": 0.73},
         ],
-        "reach": 0.2, "half": 100.0, "more": 200, "gain": {"value": 0.0213, "low": 0.004, "high": 0.0391},
+        "asymptote": 0.2, "half_saturation": 100.0, "additional_judgments": 200, "gain": {"value": 0.0213, "low": 0.004, "high": 0.0391},
     },
     "by_kind": [
         {
@@ -42,7 +43,7 @@ FOUND = {
         },
         {"annotator_id": 2, "pairs": 22, "prompts": 6, "accuracy": None},
     ],
-    "surprises": [
+    "high_loss_judgments": [
         {"judgment_id": 31, "comparison_id": 12, "annotator_id": 1, "probability": 0.004},
         {"judgment_id": 32, "comparison_id": 13, "annotator_id": 2, "probability": 0.26},
     ],
@@ -103,7 +104,7 @@ def test_nothing_is_promised_where_the_interval_reaches_zero(low, claimed):
     curve = {**FOUND["curve"], "gain": {"value": 0.0213, "low": low, "high": 0.0391}}
     assert ("would buy about" in said(curve=curve)) is claimed
     assert ("do not tell" in said(curve=curve)) is not claimed
-    lines = [trace for trace in charts.learning_curve(EN, {**FOUND, "curve": curve}).data if trace.mode == "lines"]
+    lines = [trace for trace in charts.learning_curve(EN, Validation.from_json({**FOUND, "curve": curve})).data if trace.mode == "lines"]
     assert len(lines) == (2 if claimed else 0)
 
 
@@ -123,14 +124,14 @@ def test_the_tables_escape_names_kinds_and_prompts_and_say_where_there_is_too_li
     assert html.count("too few") == 2
 
 
-def test_each_surprise_links_to_its_comparison():
+def test_each_high_loss_judgment_links_to_its_comparison():
     html = validation_view.details(EN, a_run(FOUND), PEOPLE, JUDGED)
     assert 'href="#comparison-12" target="_blank" rel="noopener" aria-label="Open comparison 12"' in html
     assert "&lt;1%" in html and "26%" in html
     # Of a comparison that is missing, everything but the prompt is still shown.
     assert 'href="#comparison-13"' in html
     assert validation_view.compared(a_run(FOUND)) == [12, 13] and validation_view.compared(a_run()) == []
-    assert "No judgment went against" in validation_view.details(EN, a_run(FOUND, surprises=[]), PEOPLE, {})
+    assert "No judgment went against" in validation_view.details(EN, a_run(FOUND, high_loss_judgments=[]), PEOPLE, {})
 
 
 def test_korean_says_the_same_figures():
@@ -145,7 +146,7 @@ def test_korean_says_the_same_figures():
 
 
 def test_the_learning_curve_shows_points_with_intervals_and_carries_on_by_two_hundred():
-    figure = charts.learning_curve(EN, FOUND)
+    figure = charts.learning_curve(EN, Validation.from_json(FOUND))
     dots, until_now, beyond = figure.data
     assert (list(dots.x), list(dots.y)) == ([60, 320], [0.6, 0.68])
     assert list(dots.error_y.array) == pytest.approx([0.06, 0.05]) and list(dots.error_y.arrayminus) == pytest.approx([0.08, 0.06])
@@ -156,7 +157,7 @@ def test_the_learning_curve_shows_points_with_intervals_and_carries_on_by_two_hu
 
 
 def test_reliability_shows_filled_bins_against_the_diagonal():
-    diagonal, dots = charts.reliability(EN, FOUND).data
+    diagonal, dots = charts.reliability(EN, Validation.from_json(FOUND)).data
     assert (list(diagonal.x), list(diagonal.y)) == ([0.5, 1], [0.5, 1])
     assert (list(dots.x), list(dots.y), list(dots.customdata)) == ([0.58, 0.62], [0.66, 0.7], [100, 312])
     assert dots.marker.size[1] == 16 > dots.marker.size[0]
@@ -164,7 +165,7 @@ def test_reliability_shows_filled_bins_against_the_diagonal():
 
 def test_empty_plots_have_the_size_of_full_ones():
     for draw in (charts.learning_curve, charts.reliability):
-        assert draw(EN, None).layout.height == draw(EN, FOUND).layout.height
+        assert draw(EN, None).layout.height == draw(EN, Validation.from_json(FOUND)).layout.height
 
 
 def points_of(metric, *values):

@@ -16,6 +16,7 @@ from rlhf.analysis.validation import (
     FOLDS,
     FRACTIONS,
     REPEATS,
+    Validation,
     at,
     calibration,
     grouped_folds,
@@ -64,7 +65,7 @@ def test_a_taste_that_is_one_direction_is_found_by_every_fold():
     # Wilson's interval where all of 40 prompts came out right: 1 / (1 + z^2 / 40).
     assert found.accuracy.low == approx(1 / (1 + Z2 / 40))
     assert (found.accuracy.pairs, found.accuracy.prompts) == (120, 40)
-    assert found.surprises == () and found.curve.gain.low <= 0 <= found.curve.gain.high
+    assert found.high_loss_judgments == () and found.curve.gain.low <= 0 <= found.curve.gain.high
 
 
 def test_coin_flips_are_known_for_what_they_are():
@@ -128,7 +129,7 @@ def test_the_order_of_the_pairs_says_nothing():
     one = validate(difference, where, mean_of(difference), seed=4)
     other = validate(shuffled, [where[i] for i in order], mean_of(shuffled), seed=4)
     assert one.accuracy == other.accuracy and one.by_kind == other.by_kind and one.by_annotator == other.by_annotator
-    assert one.curve.points == other.curve.points and one.surprises == other.surprises
+    assert one.curve.points == other.curve.points and one.high_loss_judgments == other.high_loss_judgments
 
 
 # ---- accuracy and its interval
@@ -165,7 +166,7 @@ def test_with_few_prompts_there_is_a_figure_and_no_interval():
 
 def test_a_single_prompt_cannot_be_validated_on():
     found = validate(np.ones((5, 2)), origins([7] * 5), mean_of(np.ones((5, 2))), seed=0)
-    assert (found.pairs, found.prompts, found.accuracy, found.curve, found.surprises) == (5, 1, None, None, ())
+    assert (found.pairs, found.prompts, found.accuracy, found.curve, found.high_loss_judgments) == (5, 1, None, None, ())
 
 
 def test_ties_may_be_learned_from_and_are_not_measured_on():
@@ -185,7 +186,7 @@ def test_ties_may_be_learned_from_and_are_not_measured_on():
 def test_everything_fits_into_a_row():
     difference, prompt = world(120, 30, 5, seed=3, strength=2)
     found = validate(difference.astype(np.float32), origins(prompt), mean_of(difference.astype(np.float32)), seed=3)
-    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["pairs"] == 120
+    assert Validation.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
 
 
 # ---- calibration
@@ -216,10 +217,10 @@ def test_the_error_is_how_far_confidence_is_off():
 
 def test_what_chance_alone_would_give():
     # One pair at 0.7: off by 0.3 when right, by 0.7 when wrong, which is more than 5% of the time.
-    assert calibration(np.array([margin(0.7)]), seed=0).by_chance == approx(0.7)
+    assert calibration(np.array([margin(0.7)]), seed=0).ece_by_chance == approx(0.7)
     # Ten thousand at 0.7: 1.96 standard errors of a share.
     many = calibration(np.full(10_000, margin(0.7)), seed=0)
-    assert many.by_chance == approx(1.96 * math.sqrt(0.7 * 0.3 / 10_000), rel=0.15)
+    assert many.ece_by_chance == approx(1.96 * math.sqrt(0.7 * 0.3 / 10_000), rel=0.15)
 
 
 @given(st.lists(st.floats(-30, 30), min_size=1, max_size=50))
@@ -228,7 +229,7 @@ def test_every_pair_is_in_one_bin(margins):
     found = calibration(np.array(margins), seed=0)
     assert sum(b.pairs for b in found.bins) == len(margins)
     assert all(b.low - 1e-9 <= b.confidence <= b.high + 1e-9 for b in found.bins if b.pairs)
-    assert 0 <= found.ece <= 1 and 0 <= found.by_chance <= 1
+    assert 0 <= found.ece <= 1 and 0 <= found.ece_by_chance <= 1
 
 
 # ---- more judgments
@@ -260,7 +261,7 @@ def test_the_law_that_is_fitted_misses_the_points_least():
 def test_what_more_judgments_would_buy_is_said_where_it_is_known():
     difference, prompt = world(600, 150, 200, seed=0, strength=4)
     found = validate(difference, origins(prompt), mean_of(difference), seed=0).curve
-    assert found.more == 200 and 0 < found.gain.low < found.gain.value < found.gain.high
+    assert found.additional_judgments == 200 and 0 < found.gain.low < found.gain.value < found.gain.high
     # The same taste with 200 more pairs, on many fresh ones.
     more, other = [], []
     for seed in range(5):
@@ -301,10 +302,10 @@ def test_an_annotator_who_says_the_opposite_stands_out_and_one_with_little_to_sh
     assert [(k.kind, k.pairs, k.accuracy and k.accuracy.value) for k in found.by_kind] == [
         ("explain", 50, 1.0), ("poem", 41, approx(20 / 41)), ("code", 9, None),
     ]  # fmt: skip
-    assert {s.annotator_id for s in found.surprises} == {2} and len(found.surprises) == 10
+    assert {s.annotator_id for s in found.high_loss_judgments} == {2} and len(found.high_loss_judgments) == 10
 
 
-def test_surprises_are_judgments_by_their_mean_loss():
+def test_high_loss_judgments_are_judgments_by_their_mean_loss():
     # Judgment 1 has two pairs: probabilities 1/10 and 4/10, geometric mean 1/5. 2 was agreed with; 3 was a coin flip, 4 worse.
     given_ = {1: (0.1, 0.4), 2: (0.9,), 3: (0.5,), 4: (0.05,)}
     where = origins([0] * 5, judgment=[1, 1, 2, 3, 4])

@@ -88,8 +88,8 @@ def test_ties_are_no_preference_pairs():
     with pytest.raises(NotEnoughPairs, match="training prompts"):
         pairs.require([pair("heldout")] * 3 + [tied], 3)
     said = pairs.manifest([pair(), tied, tied])
-    assert said["pairs"] == said["train"] == 1 and said["ties"] == 2
-    assert "ties" not in pairs.manifest([pair()])
+    assert said.pairs == said.train == 1 and said.ties == 2
+    assert "ties" not in pairs.manifest([pair()]).to_json()
 
 
 def test_identical_texts_teach_nothing():
@@ -130,7 +130,7 @@ def test_a_snapshot_comes_back_as_it_was_frozen(tmp_path):
     assert pairs.read_snapshot(tmp_path / "run") == frozen
     data = (tmp_path / "run" / "pairs.jsonl").read_bytes()
     assert [json.loads(line)["chosen"] for line in data.decode().split("\n")[:-1]] == ["yes 1\n", "yes 2\n", "yes 3\n"]
-    assert pairs.manifest(pairs.read_snapshot(tmp_path / "run")) == {
+    assert pairs.manifest(pairs.read_snapshot(tmp_path / "run")).to_json() == {
         "pairs": 3,
         "train": 1,
         "heldout": 2,
@@ -158,7 +158,7 @@ def test_a_snapshot_from_before_ties_and_strengths_is_read_with_its_hash(tmp_pat
     (tmp_path / "pairs.jsonl").write_text(line)
     frozen = pairs.read_snapshot(tmp_path)
     assert frozen == [PreferencePair(user("Q"), "a", "b", 1.0, "train", "human", 3, False, None)]
-    assert pairs.manifest(frozen)["sha256"] == hashlib.sha256(line.encode()).hexdigest()
+    assert pairs.manifest(frozen).sha256 == hashlib.sha256(line.encode()).hexdigest()
 
 
 def test_a_round_freezes_ties_and_weights_where_it_is_told_to(judged, tmp_path, monkeypatch):

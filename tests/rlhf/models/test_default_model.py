@@ -17,6 +17,7 @@ from rlhf.models.backbone import Backbone, pad_left
 from rlhf.ppo.rollout import POLICY
 from rlhf.ppo.trainer import PPO
 from rlhf.reward.model import fit
+from rlhf.runs.work import NO_PROGRESS
 from rlhf.trl_methods import dpo, rloo_grpo, sft
 from storage.core.records import Sampling
 
@@ -120,7 +121,7 @@ def test_a_step_of_the_group_methods(unchanged, tmp_path, method):
         Sampling(0.7, max_new_tokens=16),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda step, logged: seen.update({step: logged}),
     )
     assert len(paid) == 4 and all(unchanged.eos_id not in s.ids[:-1] for s in paid)
@@ -136,7 +137,7 @@ def test_two_updates_of_dpo(unchanged, tmp_path):
         DPOConfig(epochs=2, batch_size=2, learning_rate=3e-3),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda _, logged: losses.append(logged["loss"]),
     )
     assert len(losses) == 2 and losses[1] < losses[0]
@@ -151,7 +152,7 @@ def test_two_updates_of_sft(unchanged, tmp_path):
         SFTConfig(epochs=2, batch_size=2, learning_rate=3e-3),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda _, logged: losses.append(logged["loss"]),
     )
     assert len(losses) == 2 and losses[1] < losses[0]

@@ -237,7 +237,7 @@ def test_the_best_policy_is_kept_as_it_was_when_it_was_measured(tiny_folder):
         ppo.step()
     said = ppo.finish()
     # Smoothed: 3, 4, 4, 3; the earlier of the equals is the policy after one step.
-    assert said["kept"]["step"] == 1 and said["kept"]["of"] == 3 and said["kept"]["score"] == 6
+    assert said.best_checkpoint.step == 1 and said.best_checkpoint.steps == 3 and said.best_checkpoint.conservative_score == 6
     assert all(torch.equal(p, policies[1][n]) for n, p in ppo.policy.items())
     assert any(not torch.equal(policies[1][n], policies[2][n]) for n in ppo.policy)
 
@@ -248,7 +248,7 @@ def test_the_last_update_is_measured_before_it_can_be_kept(tiny_folder):
     while not ppo.done:
         ppo.step()
     last = policy_of(ppo)
-    assert ppo.finish()["kept"]["step"] == 3
+    assert ppo.finish().best_checkpoint.step == 3
     assert all(torch.equal(p, last[n]) for n, p in ppo.policy.items())
 
 

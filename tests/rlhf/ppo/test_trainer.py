@@ -25,6 +25,7 @@ from rlhf.ppo.trainer import PPO
 from rlhf.reward import model as reward_model
 from rlhf.reward.model import ADAPTER
 from rlhf.reward.scoring import RewardShaper
+from rlhf.runs.work import Work
 from storage.core.records import Sampling
 
 
@@ -300,9 +301,10 @@ def test_a_model_whose_end_is_its_padding_is_tuned_alike(eos_pad_folder, tmp_pat
 
 def test_ticks_come_all_the_way_through_a_step(tiny_folder):
     ticks = []
-    trainer(tiny_folder).step(lambda: ticks.append(1))
-    # 8 positions at most, 2 minibatches read twice, 2 epochs of 2 updates
-    assert 4 + 4 < len(ticks) <= 8 + 4 + 4
+    trainer(tiny_folder).step(Work(ticks.append))
+    assert sum(ticks) == pytest.approx(1), "the step reports its whole work, however early its responses end"
+    # 8 positions at most, a batch of scores, 2 minibatches of the reference, 2 epochs of 2 updates.
+    assert 3 + 4 < len([amount for amount in ticks if amount > 1e-9]) <= 8 + 1 + 2 + 4 + 1
 
 
 def test_the_value_head_starts_at_0(tiny_folder):

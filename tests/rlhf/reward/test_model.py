@@ -20,6 +20,7 @@ from rlhf.reward import model as reward_model
 from rlhf.reward import targets
 from rlhf.reward.model import ADAPTER, RankingBatchSampler, RewardModel, TokenizedExample, fit
 from rlhf.reward.probe import Features, fit_probe
+from rlhf.runs.work import Work
 
 CONFIG = RewardConfig(adapter=AdapterConfig(rank=4, alpha=8), depth=1.0, probe_l2=0.03, epochs=4, batch_size=8, learning_rate=5e-3)
 
@@ -130,8 +131,8 @@ def test_a_score_does_not_depend_on_the_company(untrained):
 def test_more_rows_than_one_batch_come_back_in_their_order(untrained):
     rows = [untrained.row([5, 6], [10 + i % 200] * (1 + (7 * i) % 13)) for i in range(70)]
     ticks = []
-    found = untrained.score(rows, on_progress=lambda: ticks.append(1))
-    assert len(ticks) == 3
+    found = untrained.score(rows, on_progress=Work(ticks.append))
+    assert ticks == pytest.approx([32 / 70, 32 / 70, 6 / 70])
     assert_close(found[[0, 33, 69]], torch.cat([untrained.score([rows[i]]) for i in (0, 33, 69)]), atol=1e-5, rtol=0)
     assert untrained.score([]).shape == (0,)
 

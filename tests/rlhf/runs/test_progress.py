@@ -34,50 +34,59 @@ def progress(store, clock):
     return made
 
 
+def begin(progress, name, total, *, done=0):
+    """A stage of so many units of work, of which an earlier attempt did some."""
+    work = progress.stage(name)
+    if done:
+        work = progress.resume_at(done / total)
+    work.total(total - done)
+    return work
+
+
 def row(progress):
     return runs.get(progress.store, "r1")
 
 
 def test_fractions_follow_the_plan(progress, clock):
-    progress.stage("first", 10)
+    work = begin(progress, "first", 10)
     assert (row(progress).stage, row(progress).progress) == ("first", 0.0)
     for _ in range(5):
-        progress.on_progress()
+        work()
     clock.go(1)
-    progress.on_progress()
+    work()
     assert row(progress).progress == pytest.approx(0.3 * 0.6)
-    progress.stage("third", 4)
+    work = begin(progress, "third", 4)
     assert row(progress).progress == pytest.approx(0.4)
     for _ in range(9):
         clock.go(1)
-        progress.on_progress()
+        work()
     assert row(progress).progress == pytest.approx(1.0), "more ticks than were reckoned with do not go beyond the stage"
 
 
 def test_a_piece_may_be_worth_several_ticks(progress, clock):
-    progress.stage("first", 10)
-    progress.on_progress(4)
+    work = begin(progress, "first", 10)
+    work(4)
     clock.go(1)
-    progress.on_progress()
+    work()
     assert row(progress).progress == pytest.approx(0.3 * 0.5)
 
 
 def test_a_row_is_written_once_a_second(progress, clock):
     written = []
     progress.on_change = lambda *what: written.append(what)
-    progress.stage("first", 1000)
+    work = begin(progress, "first", 1000)
     for _ in range(100):
         clock.go(0.05)
-        progress.on_progress()
+        work()
     assert 4 <= len(written) - 1 <= 5
 
 
 def test_time_left_comes_from_the_pace(progress, clock):
-    progress.stage("first", 10)
+    work = begin(progress, "first", 10)
     assert progress.eta_s() is None
     for _ in range(5):
         clock.go(4)
-        progress.on_progress()
+        work()
     # 15% took 20 s; 85% are left.
     assert progress.eta_s() == pytest.approx(20 / 0.15 * 0.85)
     assert row(progress).eta_s == pytest.approx(20 / 0.15 * 0.85)
@@ -85,16 +94,16 @@ def test_time_left_comes_from_the_pace(progress, clock):
 
 def test_what_an_earlier_attempt_did_is_no_pace(progress, clock):
     progress.skip("first")
-    progress.stage("second", 10, done=5)
+    work = begin(progress, "second", 10, done=5)
     assert progress.fraction() == pytest.approx(0.35)
     clock.go(10)
-    progress.on_progress()
+    work()
     # 1% in 10 s, 64% left
     assert progress.eta_s() == pytest.approx(640)
 
 
 def test_a_check_does_no_work(progress, clock):
-    progress.stage("first", 10)
+    begin(progress, "first", 10)
     clock.go(5)
     for _ in range(50):
         progress.check()
@@ -106,30 +115,30 @@ def test_a_check_does_no_work(progress, clock):
 
 
 def test_a_cancel_arrives_within_a_second_of_ticks(progress, clock):
-    progress.stage("first", 10)
+    work = begin(progress, "first", 10)
     runs.request_cancel(progress.store, "r1")
-    progress.on_progress()
+    work()
     clock.go(1)
     with pytest.raises(Cancelled):
-        progress.on_progress()
+        work()
 
 
 def test_a_cancel_arrives_between_stages(progress):
     runs.request_cancel(progress.store, "r1")
     with pytest.raises(Cancelled):
-        progress.stage("first", 10)
+        begin(progress, "first", 10)
 
 
 def test_seconds_add_up_over_attempts(progress, clock):
-    progress.stage("first", 10)
+    begin(progress, "first", 10)
     clock.go(3)
-    progress.stage("second", 10)
+    begin(progress, "second", 10)
     clock.go(4)
     progress.close_stage()
     assert progress.seconds() == {"time/first": 3, "time/second": 4}
     again = Progress(progress.store, "r1")
     again.skip("first")
-    again.stage("second", 10, done=5)
+    begin(again, "second", 10, done=5)
     clock.go(2)
     again.close_stage()
     again.close_stage()
@@ -137,10 +146,10 @@ def test_seconds_add_up_over_attempts(progress, clock):
 
 
 def test_a_beat_comes_with_every_written_tick(progress, clock):
-    progress.stage("first", 10)
+    work = begin(progress, "first", 10)
     before = row(progress).heartbeat_at
     clock.go(2)
-    progress.on_progress()
+    work()
     assert row(progress).heartbeat_at >= before
 
 

@@ -11,6 +11,7 @@ from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.rollout import POLICY
 from rlhf.runs import plan
+from rlhf.runs.work import NO_PROGRESS
 from rlhf.trl_methods import dpo
 
 KINDS = ["lora", "dora", "peanut", "ia3", "prompt"]
@@ -27,7 +28,7 @@ def test_dpo_starts_at_log_2_and_comes_to_prefer_what_was_chosen(backbone, tmp_p
     start = [logprob(backbone, POLICY, PAIRS[0].prompt, text) for text in ("aaaa", "zzzz")]
     config = DPOConfig(epochs=4, batch_size=2, learning_rate=2e-2, beta=0.5)
     dpo.train(
-        backbone, PAIRS, config, seed=0, scratch=tmp_path, on_progress=lambda: None, log=lambda step, logged: seen.update({step: logged})
+        backbone, PAIRS, config, seed=0, scratch=tmp_path, on_progress=NO_PROGRESS, log=lambda step, logged: seen.update({step: logged})
     )
     assert sorted(seen) == list(range(1, 9)) and plan.updates(replace(RoundConfig(method="dpo"), dpo=config), 4, 0) == 8
     if kind != "prompt":
@@ -45,7 +46,7 @@ def test_dpo_draws_a_pair_as_often_as_it_weighs(policy, tmp_path, monkeypatch):
 
     def draws(*weights):
         pairs = [replace(PAIRS[i % len(PAIRS)], weight=weight) for i, weight in enumerate(weights)]
-        dpo.train(policy, pairs, DPOConfig(), seed=0, scratch=tmp_path, on_progress=lambda: None, log=lambda *_: None)
+        dpo.train(policy, pairs, DPOConfig(), seed=0, scratch=tmp_path, on_progress=NO_PROGRESS, log=lambda *_: None)
         return drawn[-1]
 
     assert sorted(draws(0.5, 0.5, 0.5)) == [0, 1, 2], "of equal weight, each once"
@@ -67,7 +68,7 @@ def test_dpos_log_ratios_are_to_the_base(policy, tmp_path, tiny_folder):
         DPOConfig(epochs=1, batch_size=1, beta=0.3),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda _, logged: seen.append(logged),
     )
     assert seen[0]["rewards/chosen"] == pytest.approx(0.3 * (now - float(reference)), abs=1e-3)

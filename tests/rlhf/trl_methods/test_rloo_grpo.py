@@ -9,6 +9,7 @@ from learning import logprob, plain_logprob, scramble, user
 from rlhf.config import AdapterConfig, GroupConfig
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.rollout import POLICY
+from rlhf.runs.work import NO_PROGRESS
 from rlhf.trl_methods import rloo_grpo
 from storage.core.records import Sampling
 
@@ -24,7 +25,7 @@ def by_group(backbone, method, config, tmp_path, *, scorer, prompts=(user("Hi?")
         Sampling(0.7, max_new_tokens=6),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda step, logged: seen.update({step: logged}),
     )
     return seen

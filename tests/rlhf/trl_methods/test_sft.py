@@ -6,6 +6,7 @@ from learning import answered, logprob, user
 from rlhf.config import SFTConfig
 from rlhf.data.demonstrations import Demonstration
 from rlhf.ppo.rollout import POLICY
+from rlhf.runs.work import NO_PROGRESS
 from rlhf.trl_methods import sft
 
 
@@ -23,7 +24,7 @@ def test_sft_learns_the_answer_and_its_end_but_not_the_prompt(policy, tmp_path):
         SFTConfig(epochs=8, batch_size=1, learning_rate=2e-2),
         seed=0,
         scratch=tmp_path,
-        on_progress=lambda: None,
+        on_progress=NO_PROGRESS,
         log=lambda _, logged: seen.append(logged),
     )
     assert seen[0]["loss"] == pytest.approx(-before / 5, abs=1e-3), "the mean over four letters and the end"

@@ -1,0 +1,71 @@
+"""A piece of work reports what it announced, whatever the pieces in it do: less, more, or nothing."""
+
+import pytest
+
+from rlhf.runs.work import NO_PROGRESS, Work
+
+
+@pytest.fixture
+def reported():
+    return []
+
+
+def sampled(on_progress, positions, ended_after):
+    on_progress.total(positions)
+    for _ in range(ended_after):
+        on_progress()
+
+
+def test_a_function_reports_in_units_of_its_own(reported):
+    sampled(Work(reported.append, 10.0), positions=4, ended_after=4)
+    assert reported == [2.5, 2.5, 2.5, 2.5]
+
+
+def test_parts_share_the_total_of_the_work_they_are_in(reported):
+    step = Work(reported.append, 100.0)
+    step.total(5)
+    sampled(step.part(4), positions=2, ended_after=2)
+    step(1)
+    assert [amount for amount in reported if amount] == [40.0, 40.0, 20.0]
+
+
+def test_what_ends_early_is_complete_when_the_next_begins(reported):
+    step = Work(reported.append)
+    step.total(2)
+    sampled(step.part(1), positions=48, ended_after=12)
+    assert sum(reported) == pytest.approx(0.125)
+    sampled(step.part(1), positions=48, ended_after=0)
+    assert sum(reported) == pytest.approx(0.5)
+    step.done()
+    assert sum(reported) == pytest.approx(1)
+
+
+def test_nothing_is_reported_beyond_the_total(reported):
+    step = Work(reported.append)
+    step.total(2)
+    sampled(step.part(1), positions=2, ended_after=5)
+    step(7)
+    sampled(step.part(1), positions=2, ended_after=2)
+    assert sum(reported) == 1 and min(reported) == 0
+
+
+def test_a_total_that_is_announced_again_is_of_what_is_left(reported):
+    best_of_n = Work(reported.append)
+    best_of_n.total(16)
+    best_of_n(16 - 4)
+    best_of_n.total(2)
+    best_of_n()
+    assert reported == [0.75, 0.125]
+
+
+def test_without_a_total_the_listener_is_called_all_the_same(reported):
+    uncounted = Work(reported.append, 0.0)
+    sampled(uncounted.part(3), positions=2, ended_after=2)
+    uncounted()
+    assert set(reported) == {0.0} and len(reported) >= 3
+
+
+def test_nobody_need_listen():
+    NO_PROGRESS.total(3)
+    sampled(NO_PROGRESS.part(1), positions=2, ended_after=1)
+    NO_PROGRESS.done()
