@@ -114,12 +114,12 @@ class BatchesSection:
         return update
 
     def _able(self) -> list[PolicyVersion]:
-        """The versions that could write answers: those of a model elsewhere only while the policy server collects from it."""
+        """The versions that could write answers: those of an outside model only while the policy server collects from it."""
         try:
-            collector = self.client.status().collector
+            collectors = self.client.status().collectors
         except PolicyServerDown:
-            collector = ""
-        return [v for v in policies.all_versions(self.store) if v.kind != "external" or v.name == collector]
+            collectors = []
+        return [v for v in policies.all_versions(self.store) if v.kind != "external" or v.name in collectors]
 
     def _list(self, words: Translator, *, acts: bool) -> dict[Component, Any]:
         every = batches.all_batches(self.store)

@@ -120,8 +120,8 @@ BOMBS = {
         lambda folder: dictionary_bomb(folder / "a.parquet", 10_000_000, 100_000), "prompts",
         r"refused: .*a.parquet \(7.. bytes\) unpacks to more than 64 MiB: import it with a larger --max-unpacked-mib",
     ),
-    "a text of 500 MB in 100,000 rows of Parquet": (
-        lambda folder: dictionary_bomb(folder / "a.parquet", 500_000_000, 100_000), "prompts",
+    "a text of 150 MB in 100,000 rows of Parquet": (
+        lambda folder: dictionary_bomb(folder / "a.parquet", 150_000_000, 100_000), "prompts",
         r"refused: .*a batch of 16 rows takes more than 1,024 MiB of memory to decode",
     ),
     "a packed CSV of commas": (
