@@ -192,7 +192,7 @@ def _row(comparison: export.ExportedComparison, vote: export.ExportedVote) -> di
         "messages": json.loads(comparison.messages),
         "completions": [item.text for item in comparison.completions],
         "models": [item.model for item in comparison.completions],
-        "shown": [index_of[completion_id] for completion_id in vote.slots],
+        "shown": [index_of[completion_id] for completion_id in vote.slots] if vote.sides_known else None,
         "tiers": [[index_of[completion_id] for completion_id in tier] for tier in vote.tiers],
         "all_bad": vote.all_bad,
         "partial": vote.partial,
