@@ -70,6 +70,10 @@ TESTED_ELSEWHERE = {
     "storage/exchange/import_writer.py": "tests/storage/exchange/test_imports.py",
     # Arrays that the statistics count.
     "storage/analytics/rankings.py": "tests/rlhf/analysis/test_agreement.py",
+    # The count is compared with the pairs that are derived.
+    "storage/judging/pair_counts.py": "tests/rlhf/data/test_pair_counts.py",
+    # It is there so that an act reads it once.
+    "storage/project/current.py": "tests/feedback_ui/judging/test_reads.py",
     # Dataclasses and numbers, without anything to run.
     "storage/core/records.py": "tests/storage/judging/test_judgments.py",
     "rlhf/serving/limits.py": "tests/security/test_policy_server.py",
