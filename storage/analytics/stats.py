@@ -7,11 +7,11 @@ from datetime import date, timedelta
 from typing import Any
 
 from storage.core.database import Database
-from storage.judging import queue
+from storage.judging import completion_labels, queue
 
 
 def stats(store: Database) -> dict[str, Any]:
-    """Counts as of one moment. Judgments are those that stand, skips included; runs are by status."""
+    """Counts as of one moment. Judgments and labels are those that stand, skips included; runs are by status."""
     with store.snapshot():
         judgments = _by(store, "SELECT kind, sum(judged) FROM annotators GROUP BY kind")
         annotators = _by(
@@ -22,6 +22,7 @@ def stats(store: Database) -> dict[str, Any]:
             "completions": _whole(store, "completions", _COMPLETIONS),
             "comparisons": _whole(store, "comparisons"),
             "judgments": {"human": 0, "simulated": 0} | judgments,
+            "labels_not_used_in_training": completion_labels.counts(store),
             "annotators": {"human": 0, "simulated": 0} | annotators,
             "runs": _by(store, "SELECT status, count(*) FROM runs GROUP BY status"),
             "policy_versions": _whole(store, "policy_versions"),
@@ -52,7 +53,8 @@ def judgments_by_day(store: Database, *, last: date, days: int) -> list[DayOfJud
 
 
 _COMPLETIONS = """
-comparison_completions WHERE comparison_id IN (SELECT id FROM comparisons WHERE import_id IN unfinished_imports)
+(SELECT completion_id FROM comparison_completions WHERE comparison_id IN (SELECT id FROM comparisons WHERE import_id IN unfinished_imports)
+UNION ALL SELECT completion_id FROM completion_labels WHERE import_id IN unfinished_imports)
 """
 
 

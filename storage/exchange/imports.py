@@ -63,11 +63,12 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """Counts of an undo: excluded judgments, retired comparisons and retired prompts."""
+    """Counts of an undo: excluded judgments, retired comparisons and prompts, and labels that no longer stand."""
 
     judgments: int
     comparisons: int
     prompts: int
+    labels: int = 0
 
 
 def import_file(
@@ -172,7 +173,7 @@ def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
         for comparison_id in undone.report.golden:
             execute("UPDATE comparisons SET gold = 0 WHERE id = ?", [comparison_id])
         execute("UPDATE imports SET undone_by_id = ?, undone_at = ? WHERE id = ?", [by, now(), import_id])
-        return Undone(excluded, retired, _retire_prompts(store, undone))
+        return Undone(excluded, retired, _retire_prompts(store, undone), undone.report.labels)
 
 
 def _exclude(store: Database, undone: Import, by: int | None) -> int:
