@@ -24,6 +24,8 @@ from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.runs.reward_function import RewardFunctionError
 from rlhf.safe_files import ModelError
 from rlhf.safe_output import escaped_output
+from rlhf.serving import endpoints
+from rlhf.serving.endpoints import EndpointOptionError
 from rlhf.simulation.judges import JudgeError
 from storage.core import file_modes, file_watch, folder_lock, integrity
 from storage.core.data_folder import DataFolder
@@ -38,6 +40,7 @@ REAP_S = 5.0
 
 REFUSALS = (
     UsageError,
+    EndpointOptionError,
     StoreError,
     ConfigError,
     JudgeError,
@@ -76,8 +79,8 @@ def serve(args: argparse.Namespace) -> int:
     """The app and the policy server, until Ctrl-C."""
     from rlhf.runs.doctor import free_port
 
-    if bool(args.endpoint) != bool(args.endpoint_model):
-        raise UsageError("--endpoint and --endpoint-model go together")
+    # A wrong option is named before the store and a model are opened; the policy server reads the keys.
+    endpoints.from_options(args)
     with folder_lock.only_one(DataFolder(args.data.absolute()), "serve") as tell_address:
         if not (port := free_port(args.port)).ok:
             raise UsageError(f"port {port.found}: {port.remedy}")
@@ -92,9 +95,7 @@ def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) 
     look_after(folder)
     keep_to_this_machine(args, store)
     fetch_weights(args.model)
-    server_options = ["--model", args.model, "--device", args.device]
-    if args.endpoint:
-        server_options += ["--endpoint", args.endpoint, "--endpoint-model", args.endpoint_model]
+    server_options = ["--model", args.model, "--device", args.device, *endpoints.as_arguments(args)]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = PolicyServer(folder.root, folder.logs / "policy-server.log", server_options)
     # Started first: it loads the model while this process loads the pages.
@@ -190,8 +191,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = verbs.add("serve", serve, [engine_options()])
     p.add_argument("--port", type=int, default=PORT, help="TCP port on 127.0.0.1, or on the address of --host")
     p.add_argument("--host", default=HOST, help="address to serve at; any but this machine's own needs accounts")
-    p.add_argument("--endpoint", metavar="URL", help="collect answers from this OpenAI-compatible endpoint instead (ends in /v1)")
-    p.add_argument("--endpoint-model", metavar="NAME", help="the model to ask there")
+    endpoints.add_options(p)
 
     exchange.add(verbs)
     rounds.add(verbs)

@@ -1,15 +1,27 @@
-"""Fixtures that every floor's tests share, and how many processes run them."""
+"""Fixtures that every floor's tests share, how many processes run them, and the shapes that are checked meanwhile."""
 
 import os
 import shutil
+from importlib.util import find_spec
 
 import pytest
+from jaxtyping import install_import_hook
 
 # Before torch is imported: tiny models lose time to a second thread, sums in one order are the same bits every time, and
 # tests that run side by side do not take each other's cores. Programs that a test starts inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from storage.core.database import Database
+SHAPES_ARE_CHECKED = find_spec("beartype") is not None
+if SHAPES_ARE_CHECKED:
+    # Before the first of them is imported. Options (`rlhf.config`) are checked by pydantic and say so in their own words.
+    rooms = ("models", "generation", "reward", "ppo", "trl_methods", "evaluation", "analysis")
+    install_import_hook([f"rlhf.{room}" for room in rooms], "shape_check.checked")
+
+from storage.core.database import Database  # noqa: E402
+
+
+def pytest_report_header() -> str | None:
+    return None if SHAPES_ARE_CHECKED else "shapes of tensors are not checked: beartype is not installed: pip install -e '.[test]'"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -50,6 +50,61 @@ def test_what_is_imported_leaves_out_what_it_must(module, absent):
     assert checked.stdout.split() == []
 
 
+FORMATS = "tests/storage/exchange/test_read_formats.py"
+"""What each format reads; what it writes is in test_write_formats.py. One table of odd rows serves them all."""
+
+TESTED_ELSEWHERE = {
+    **dict.fromkeys(
+        [
+            f"storage/exchange/{name}.py"
+            for name in ("arena", "argilla", "helpsteer3", "hh_rlhf", "labelstudio", "oasst", "plain", "rows", "ultrafeedback")
+        ],
+        FORMATS,
+    ),
+    **dict.fromkeys(
+        [f"storage/exchange/{name}.py" for name in ("export", "formats", "sft")], "tests/storage/exchange/test_write_formats.py"
+    ),
+    # The two halves of reading one file, in two processes.
+    "storage/exchange/parquet_child.py": "tests/storage/exchange/test_files.py",
+    "storage/exchange/parquet_rows.py": "tests/storage/exchange/test_files.py",
+    "storage/exchange/import_writer.py": "tests/storage/exchange/test_imports.py",
+    # Arrays that the statistics count.
+    "storage/analytics/rankings.py": "tests/rlhf/analysis/test_agreement.py",
+    # Dataclasses and numbers, without anything to run.
+    "storage/core/records.py": "tests/storage/judging/test_judgments.py",
+    "rlhf/serving/limits.py": "tests/security/test_policy_server.py",
+    # What a verb prints is tested where the verb is called.
+    **dict.fromkeys([f"rlhf/cli/{name}.py" for name in ("report", "rounds", "tables")], "tests/rlhf/cli/test_cli.py"),
+    "rlhf/runs/doctor.py": "tests/rlhf/cli/test_cli.py",
+    # A round ends with a result, and a row of an older version is read as one.
+    "rlhf/runs/results.py": "tests/rlhf/test_round.py",
+    "rlhf/runs/typed_json.py": "tests/test_old_data.py",
+    "rlhf/runs/plan.py": "tests/rlhf/trl_methods/test_tuning.py",
+    # The interface that both makers of completions have.
+    "rlhf/serving/completion_source.py": "tests/rlhf/serving/test_filler.py",
+    # Its limits show only with many callers at once.
+    "rlhf/generation/answer_pool.py": "tests/security/test_policy_server.py",
+    # Parts of a page that are shown only within it.
+    "feedback_ui/data.py": "tests/security/test_blindness_purposes.py",
+    "feedback_ui/visitor.py": "tests/browser/test_sign_in.py",
+    "feedback_ui/lead/section.py": "tests/feedback_ui/lead/test_page.py",
+    "feedback_ui/shared/html.py": "tests/feedback_ui/lead/test_quality_view.py",
+    "feedback_ui/judging/component.py": "tests/feedback_ui/judging/test_compare.py",
+    "feedback_ui/judging/judging_view.py": "tests/feedback_ui/judging/test_compare.py",
+}
+"""Modules whose tests do not stand in the file of their name, and where they do."""
+
+
+def test_each_module_has_the_test_file_that_a_reader_looks_for_first():
+    """`rlhf/ppo/rollout.py` has `tests/rlhf/ppo/test_rollout.py`."""
+    modules = {str(path.relative_to(ROOT)): path for room in ("storage", "rlhf", "feedback_ui") for path in (ROOT / room).rglob("*.py")}
+    named = {name for name, path in modules.items() if (ROOT / "tests" / Path(name).parent / f"test_{path.name}").is_file()}
+    without = {name for name, path in modules.items() if path.name != "__init__.py"} - named - set(TESTED_ELSEWHERE)
+    assert not without, f"without tests: {sorted(without)}: write them, or say in TESTED_ELSEWHERE where they are and why"
+    gone = {name for name, place in TESTED_ELSEWHERE.items() if name not in modules or not (ROOT / place).is_file()}
+    assert not gone, f"in TESTED_ELSEWHERE and not there: {sorted(gone)}"
+
+
 def test_nothing_is_sent_home_by_the_engine():
     code = "import os; os.environ.pop('HF_HUB_DISABLE_TELEMETRY', None); import rlhf; print(os.environ['HF_HUB_DISABLE_TELEMETRY'])"
     assert python(code).stdout.strip() == "1"

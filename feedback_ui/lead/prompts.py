@@ -10,30 +10,32 @@ from gradio.components import Component
 from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.content import prompts
 from storage.core.database import StoreError
-from storage.exchange import imports
+from storage.exchange import detect, imports
 
 SPLITS = ("auto", "train", "heldout")
+FILE_TYPES = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip"]
 
 
 class PromptsSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
         with gr.Column(elem_classes="rl-action-form rl-panel") as self.adding:
-            html(label("lead.prompts.add_title"), elem_classes="rl-subheading")
+            html(static_text("lead.prompts.add_title"), elem_classes="rl-subheading")
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=280):
                     self.file = gr.UploadButton(
                         # Gradio takes a text by language here too, and does not say so.
                         cast(str, label("lead.prompts.choose_file")),
-                        file_types=[".jsonl"],
+                        file_types=FILE_TYPES,
                         file_count="single",
                         elem_id="prompts-file",
                     )
-                    html(label("lead.prompts.file_help"), elem_classes="rl-muted rl-small")
+                    html(static_text("lead.prompts.file_help"), elem_classes="rl-muted rl-small")
                 with gr.Column(min_width=280):
                     self.lines = gr.Textbox(
                         label=label("lead.prompts.lines"), info=label("lead.prompts.lines_help"), lines=4, max_lines=16,
@@ -66,20 +68,21 @@ class PromptsSection:
         return {
             self.adding: gr.Column(visible=acts),
             self.split: gr.Dropdown([(words(f"lead.prompts.split_{split}"), split) for split in SPLITS]),
-            self.message: "",
+            self.message: EMPTY,
             **self._now(words, acts=acts),
         }
 
     def import_file(self, path: str | None, request: gr.Request) -> dict[Component, Any]:
-        """Imports the valid rows of a file; each invalid row is reported with its reason."""
+        """Imports the valid rows of a file, whose format is recognised; each invalid row is reported with its reason."""
         visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         if not path:
             return {self.message: presenters.notice(words("lead.prompts.no_file"), "bad")}
         try:
-            _, report = imports.import_file(self.store, path, "prompts", by=visitor.annotator.id)
+            recognised = detect.recognise_file(path)
+            _, report = imports.import_file(self.store, path, recognised.format, by=visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.message: lead_view.import_report(words, report), **self._now(words, acts=True)}
+        return {self.message: lead_view.import_report(words, report, recognised), **self._now(words, acts=True)}
 
     def add_lines(self, lines: str, kind: str, split: str, request: gr.Request) -> dict[Component, Any]:
         """Imports typed text, one prompt per line."""

@@ -142,6 +142,9 @@ class Units:
     comparison: Int64[np.ndarray, " u"]
     counts: Int64[np.ndarray, "u 3"]
     """Number of annotators with each of `VALUES`."""
+    unordered: Bool[np.ndarray, " u"] | None = None
+    """Pairs of files that do not say what was shown where; None if there are none. Which completion is the first has no meaning
+    there: many files put the chosen one first. In `counts` it is the one that more annotators prefer."""
 
 
 def report(store: Database, *, include_simulated: bool = False) -> Agreement:
@@ -191,7 +194,7 @@ def items(store: Database, limit: int = 20, *, include_simulated: bool = False) 
 def latest_votes(rankings: Rankings) -> Rankings:
     """The votes that count; where an import brought several of one annotator on one comparison, only the latest."""
     cast = rankings.where(rankings.purpose == PURPOSES.index("vote"))
-    # Rows are oldest first, so the first of the reversed ones is the latest.
+    # An annotator's rows on a comparison are in the order of their times, so the first of the reversed ones is the latest.
     _, last = np.unique(_judgment_key(cast)[::-1], return_index=True)
     return cast.where(np.sort(len(cast.judgment) - 1 - last))
 
@@ -202,14 +205,19 @@ def units_of(counted: Rankings) -> Units:
     shared = [(np.flatnonzero(several), counts[several]) for counts in tallies for several in [counts.sum(axis=1) > 1]]
     if not shared:
         return Units(np.empty(0, dtype=np.int64), np.empty((0, 3), dtype=np.int64))
-    return Units(*(np.concatenate(parts) for parts in zip(*shared, strict=True)))
+    comparison, values = (np.concatenate(parts) for parts in zip(*shared, strict=True))
+    # A comparison keeps its order if the sides of one of its votes are known.
+    known = np.bincount(counted.comparison, counted.sides_known, minlength=len(counted.comparisons)) > 0
+    unordered = ~known[comparison]
+    turned = unordered & (values[:, 0] < values[:, 2])
+    return Units(comparison, np.where(turned[:, None], values[:, ::-1], values), unordered)
 
 
 def alpha_of(units: Units, distance: Distance) -> float:
     """Krippendorff's alpha of units with at least two values each, not all of them the same."""
     widest = int(units.counts.sum(axis=1).max())
-    if widest * len(units.counts) > LARGEST_TABLE:
-        return float(alpha_of_coincidences(_coincidences(units.counts).sum(axis=0), distance))
+    if widest * len(units.counts) > LARGEST_TABLE or _some(units.unordered):
+        return float(alpha_of_coincidences(_coincidences(units.counts, units.unordered).sum(axis=0), distance))
     # Alpha does not depend on who gave which value: row r holds the r-th lowest value of each unit.
     upto = units.counts.cumsum(axis=1)
     table = np.full((widest, len(units.counts)), np.nan, dtype=np.float32)
@@ -279,23 +287,31 @@ def _annotator_pairs(counts: Int64[np.ndarray, "u 3"]) -> tuple[Int64[np.ndarray
     return (counts * (counts - 1)).sum(axis=1) // 2, number * (number - 1) // 2
 
 
-def _coincidences(counts: Int64[np.ndarray, "u 3"]) -> Float[np.ndarray, "u 3 3"]:
-    ordered = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(3)
-    coincidences: Float[np.ndarray, "u 3 3"] = ordered / (counts.sum(axis=1) - 1)[:, None, None]
-    return coincidences
+def _some(unordered: Bool[np.ndarray, " u"] | None) -> bool:
+    return unordered is not None and bool(unordered.any())
+
+
+def _coincidences(counts: Int64[np.ndarray, "u 3"], unordered: Bool[np.ndarray, " u"] | None = None) -> Float[np.ndarray, "u 3 3"]:
+    """How often two values coincide in each unit. A pair without an order counts half in each of its two orders."""
+    pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(3)
+    coincidences: Float[np.ndarray, "u 3 3"] = pairs / (counts.sum(axis=1) - 1)[:, None, None]
+    if unordered is None:
+        return coincidences
+    return np.where(unordered[:, None, None], (coincidences + coincidences[:, ::-1, ::-1]) / 2, coincidences)
 
 
 def _alpha(units: Units, distance: Distance) -> Alpha:
     if not len(units.counts):
         return Alpha(None, reason="No pair has been judged by two annotators yet.")
-    if np.count_nonzero(units.counts.sum(axis=0)) < 2:
+    if np.count_nonzero(_coincidences(units.counts, units.unordered).sum(axis=(0, 1))) < 2:
         return Alpha(None, reason="Every annotator said the same of every pair: without variation alpha is not defined.")
     value = alpha_of(units, distance)
     if len(np.unique(units.comparison)) < bootstrap.FEWEST_CLUSTERS:
         return Alpha(value, reason=f"Fewer than {bootstrap.FEWEST_CLUSTERS} comparisons: too few for an interval.")
-    patterns, pattern = np.unique(units.counts, axis=0, return_inverse=True)
+    unordered = np.zeros(len(units.counts), dtype=bool) if units.unordered is None else units.unordered
+    patterns, pattern = np.unique(np.column_stack([units.counts, unordered]), axis=0, return_inverse=True)
     sampled = bootstrap.totals(units.comparison, pattern, cells=len(patterns), replicates=REPLICATES, seed=SEED)
-    coincidences = (sampled @ _coincidences(patterns).reshape(-1, 9)).reshape(-1, 3, 3)
+    coincidences = (sampled @ _coincidences(patterns[:, :3], patterns[:, 3] > 0).reshape(-1, 9)).reshape(-1, 3, 3)
     return Alpha(value, *bootstrap.interval(alpha_of_coincidences(coincidences, distance)))
 
 

@@ -351,7 +351,9 @@ def learning_curve(
     return LearningCurve(shown, float(asymptote[0]), float(half_saturation[0]), MORE, gain)
 
 
-def at(judgments: float, asymptote: Float[np.ndarray, " r"], half_saturation: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
+def at(
+    judgments: float | Float[np.ndarray, "#r"], asymptote: Float[np.ndarray, "#r"], half_saturation: Float[np.ndarray, "#r"]
+) -> Float[np.ndarray, " r"]:
     """Accuracy by the law: what a linear classifier learned from n examples has in common with the best one.
 
     Their correlation is sqrt(n / (n + half_saturation)) where examples are averaged, as a strongly penalised fit does (Opper and

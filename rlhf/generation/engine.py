@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from jinja2 import TemplateError
 
 from rlhf import model_files
 from rlhf.generation.fair_lock import FairLock
@@ -15,7 +16,7 @@ from rlhf.generation.sampling import DecodeStep, collect_sequences, generator, s
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
 from rlhf.safe_files import ModelError
-from rlhf.serving.filler import GeneratedCompletion
+from rlhf.serving.completion_source import GeneratedCompletion, PromptRefused
 from rlhf.serving.limits import LONGEST_PROMPT
 from storage.content import policies
 from storage.core.database import Database, StoreError
@@ -73,17 +74,30 @@ class Engine:
 
     def generate(
         self, requests: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
-    ) -> list[GeneratedCompletion]:
-        """Complete answers, those of one policy in one batch. Yields to chats for a moment before each token."""
-        completions: dict[int, GeneratedCompletion] = {}
+    ) -> list[GeneratedCompletion | PromptRefused]:
+        """Complete answers, those of one policy in one batch. Yields to chats for a moment before each token.
+
+        A prompt that the chat template refuses, or that leaves no room for an answer, gets the reason in place of an answer.
+        """
+        completions: dict[int, GeneratedCompletion | PromptRefused] = {}
         for policy_id in sorted({policy.id for policy, _ in requests}):
             mine = [i for i, (policy, _) in enumerate(requests) if policy.id == policy_id]
             started = time.monotonic()
-            prompts = [self.backbone.encode(requests[i][1].messages) for i in mine]
+            refused: dict[int, PromptRefused] = {}
+            encoded: dict[int, list[int]] = {}
+            for i in mine:
+                try:
+                    encoded[i] = self._collectable(requests[i][1], sampling)
+                except (PromptTooLong, TemplateError) as error:
+                    refused[i] = PromptRefused(str(error))
+            completions |= refused
+            if not encoded:
+                continue
+            prompts = list(encoded.values())
             tokens = self._steps(requests[mine[0]][0], prompts, sampling, generator(self.backbone.device, seed, policy_id), on_progress)
             sampled = collect_sequences(self._yielding_to_chats(tokens), len(prompts), self.backbone.eos_token_ids)
             latency = time.monotonic() - started
-            for i, s in zip(mine, sampled, strict=True):
+            for i, s in zip(encoded, sampled, strict=True):
                 completions[i] = GeneratedCompletion(self.backbone.decode(s.ids), s.finish_reason, latency)
         return [completions[i] for i in range(len(requests))]
 
@@ -98,6 +112,17 @@ class Engine:
         if len(ids) > self.longest_prompt:
             raise PromptTooLong(
                 f"the prompt has {len(ids):,} tokens, of which {self.longest_prompt:,} can be read: shorten it, or leave out earlier turns"
+            )
+        return ids
+
+    def _collectable(self, prompt: Prompt, sampling: Sampling) -> list[int]:
+        """The token ids of a stored prompt, which must leave room for the longest answer that may be sampled."""
+        ids = self.prompt(prompt.messages)
+        context = self.backbone.context
+        if context is not None and len(ids) + sampling.max_new_tokens > context:
+            raise PromptTooLong(
+                f"the prompt has {len(ids):,} tokens and its answer up to {sampling.max_new_tokens:,}, which is more than the model's "
+                f"context of {context:,}: shorten it"
             )
         return ids
 

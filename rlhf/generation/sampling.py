@@ -236,7 +236,7 @@ def stream(
         prefix_cache.store(scatter)
 
 
-def _extend_mask(mask: Bool[Tensor, "b t"], by: int) -> Bool[Tensor, "b t+by"]:
+def _extend_mask(mask: Bool[Tensor, "b t"], by: int) -> Bool[Tensor, "b t+{by}"]:
     return torch.cat([mask, mask.new_ones(len(mask), by)], dim=-1)
 
 

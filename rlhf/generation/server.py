@@ -38,8 +38,11 @@ from rlhf.generation.http_guard import PolicyServerMiddleware
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
 from rlhf.safe_files import ModelError
-from rlhf.serving.client import PolicyClient
-from rlhf.serving.filler import ComparisonGenerator, EndpointSource, route_by_collector
+from rlhf.serving import endpoints
+from rlhf.serving.completion_source import route_by_version
+from rlhf.serving.endpoint_client import EndpointClient, EndpointSource
+from rlhf.serving.endpoints import EndpointOptionError
+from rlhf.serving.filler import ComparisonGenerator
 from storage.content import policies
 from storage.core import file_modes
 from storage.core.data_folder import DataFolder
@@ -95,7 +98,7 @@ def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
             "seconds_per_comparison": filler.seconds_per_comparison,
             "note": filler.note,
             "batch_notes": filler.batch_notes,
-            "collector": filler.collector.name if filler.collector else "",
+            "collectors": [version.name for version in filler.collectors],
         }
 
     @app.get("/v1/models")
@@ -189,8 +192,7 @@ def main() -> int:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="`default`, a local folder, or a hub id")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--parent", type=int, help="process id to end with")
-    parser.add_argument("--endpoint", help="collect answers from this OpenAI-compatible endpoint instead (ends in /v1)")
-    parser.add_argument("--endpoint-model", help="the model to ask there")
+    endpoints.add_options(parser)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
     if arguments.parent:
@@ -198,23 +200,20 @@ def main() -> int:
     os.umask(file_modes.UMASK)
     folder = DataFolder(arguments.data)
     try:
+        chosen = endpoints.from_options(arguments)
         store = Database(folder.database)
         backbone = Backbone.load(model_files.resolve(arguments.model), arguments.device)
-    except (StoreError, ModelError) as error:
+    except (StoreError, ModelError, EndpointOptionError) as error:
         log.error("%s", error)
         return 2
     engine = Engine(store, arguments.model, backbone)
-    if arguments.endpoint:
-        collector = policies.ensure_external(store, arguments.endpoint_model)
-        endpoint = EndpointSource(PolicyClient(arguments.endpoint), arguments.endpoint_model)
-        generate = route_by_collector(collector, endpoint, engine.generate)
-    else:
-        generate, collector = engine.generate, None
+    collectors = {policies.ensure_external(store, endpoint.version): EndpointClient(endpoint) for endpoint in chosen}
+    generate = route_by_version({version.id: EndpointSource(client) for version, client in collectors.items()}, engine.generate)
 
     def refusal_reason(version: PolicyVersion) -> str:
-        return "" if version == collector else engine.refusal_reason(version)
+        return collectors[version].down_reason() if version in collectors else engine.refusal_reason(version)
 
-    app = build_server(engine, ComparisonGenerator(store, generate, arguments.model, collector, refusal_reason=refusal_reason))
+    app = build_server(engine, ComparisonGenerator(store, generate, arguments.model, [*collectors], refusal_reason=refusal_reason))
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(
         app,

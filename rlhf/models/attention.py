@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -35,7 +35,7 @@ def attend(
     query: Float[Tensor, "b h t d"],
     key: Float[Tensor, "b g s d"],
     value: Float[Tensor, "b g s d"],
-    attention_mask: Bool[Tensor, "b 1 t s"] | None,
+    attention_mask: Shaped[Tensor, "#b 1 t s"] | None,
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,

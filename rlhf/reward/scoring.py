@@ -7,7 +7,7 @@ trained on. Leaves out the KL penalty, which is per token (`ppo_math`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,7 @@ ScoreFunction = Callable[[Sequence[Sequence[int]], Sequence[GeneratedSequence], 
 """`score(prompt_ids, sequences, on_progress)`: one score for each completion."""
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """A reward model, or a reward function in its place."""
 

@@ -1,4 +1,4 @@
-"""Client of a policy server, or of any endpoint with the OpenAI chat protocol. No torch here."""
+"""Client of the policy server, for pages. Endpoints of other models have a client of their own: `endpoints`. No torch here."""
 
 from __future__ import annotations
 
@@ -57,18 +57,12 @@ class ServerStatus:
     note: str
     batch_notes: dict[str, str] = field(default_factory=dict)
     """Why a batch does not go on, by its id as text. Names policy versions: not for annotators who judge blind."""
-    collector: str = ""
-    """The policy version of answers from an outside endpoint, if the server collects from one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    text: str
-    finish_reason: str
+    collectors: list[str] = field(default_factory=list)
+    """The policy versions of outside endpoints, if the server collects from such."""
 
 
 class PolicyClient:
-    """One endpoint. `base_url` ends in `/v1`.
+    """The policy server, as pages ask it. `base_url` ends in `/v1`.
 
     `status` and `models` are for pages, whose threads serve annotators too: their requests run in two threads of their own, and
     both methods return within `PATIENCE_S`, however slow the server is.
@@ -118,34 +112,11 @@ class PolicyClient:
         """
         with map_client_errors(self.base_url):
             async with await self._streaming.chat.completions.create(
-                model=model, messages=_to_openai(messages), temperature=temperature, max_tokens=max_tokens, stream=True
+                model=model, messages=to_openai(messages), temperature=temperature, max_tokens=max_tokens, stream=True
             ) as chunks:
                 async for chunk in chunks:
                     if chunk.choices and chunk.choices[0].delta.content:
                         yield chunk.choices[0].delta.content
-
-    def complete(
-        self, model: str, messages: Sequence[Message], *, temperature: float, top_p: float, max_tokens: int, seed: int, top_k: int = 0
-    ) -> Reply:
-        """The whole answer at once.
-
-        Raises:
-            PolicyServerDown: nothing answers.
-        """
-        with map_client_errors(self.base_url):
-            reply = self._openai.chat.completions.create(
-                model=model,
-                messages=_to_openai(messages),
-                temperature=temperature,
-                top_p=top_p,
-                max_tokens=max_tokens,
-                seed=seed,
-                # OpenAI's protocol has no top_k, though most servers of open models accept it: sent only where it is set.
-                extra_body={"top_k": top_k} if top_k else None,
-            )
-            if not reply.choices:
-                raise PolicyServerDown(f"{self.base_url} answered without a choice: is it an OpenAI-compatible chat endpoint?")
-            return Reply(reply.choices[0].message.content or "", reply.choices[0].finish_reason or "stop")
 
     def status(self) -> ServerStatus:
         """The state of the policy server; only rankloop's own server has this route.
@@ -212,7 +183,7 @@ class Lookup(Generic[T]):
             self._slow = time.monotonic() - started > PATIENCE_S
 
 
-def _to_openai(messages: Sequence[Message]) -> list[ChatCompletionMessageParam]:
+def to_openai(messages: Sequence[Message]) -> list[ChatCompletionMessageParam]:
     # openai has a type for each role; a message's role is known only when it is sent.
     return cast(list[ChatCompletionMessageParam], list(messages))
 

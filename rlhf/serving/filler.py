@@ -1,8 +1,8 @@
 """Generates comparisons ahead of the annotators, so that nobody waits for a model.
 
 Batches that a lead ordered are generated first; after them, the queue is filled up to `QUEUE_TARGET`. This module chooses the
-prompt and the policy versions of each comparison. A `CompletionSource` samples the answers: the policy server's own engine, or
-any OpenAI-compatible endpoint.
+prompt and the policy versions of each comparison, and sets a prompt aside that a model refuses. A `CompletionSource` samples the
+answers: the policy server's own engine, or OpenAI-compatible endpoints.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict
+from itertools import combinations
+from typing import NamedTuple
 
-from rlhf.serving.client import PolicyClient, PolicyServerDown
-from storage.content import batches, comparisons, completions, policies, prompts
+from rlhf.serving.client import PolicyServerDown
+from rlhf.serving.completion_source import CompletionSource, GeneratedCompletion, PromptRefused
+from storage.content import batches, comparisons, completions, policies, prompts, refusals
 from storage.core.database import Database
 from storage.core.records import Batch, PolicyVersion, Prompt, Sampling
 from storage.judging import queue
@@ -42,83 +44,23 @@ MAX_RESAMPLES = 2
 PAUSE_S = 30.0
 """Pause of a batch that cannot go on, in seconds; the other batches go on meanwhile."""
 
+FIRST_WAIT_S, LONGEST_WAIT_S = 5.0, 300.0
+"""Pause after an attempt that gave no comparison, doubled with each further one, and its limit, in seconds."""
+
+IDLE_S = 2.0
+"""Pause while there is no prompt or no model to ask, in seconds."""
+
 NO_PROMPTS = "There are no prompts yet: import some."
+
+ALL_REFUSED = "Every prompt is set aside, because the model cannot answer it: the Prompts section of the Lead page says why."
+
+NO_ENDPOINT = "The models that write the answers do not answer now: asked again in a while."
 
 NOT_WRITTEN = "The last answers could not be written ({kind}): the policy server's log, logs/policy-server.log, says why."
 """The error's own message may name policy versions, endpoints and ids, which annotators who judge blind must not see."""
 
 Assignments = tuple[Prompt, *tuple[PolicyVersion, ...]]
 """A prompt and the policy version of each of its answers."""
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratedCompletion:
-    """One answer as a completion source returns it."""
-
-    text: str
-    finish_reason: str
-    latency_s: float
-    seed: int | None = None
-    """The seed of this answer, where it has its own; otherwise the batch's."""
-
-
-class CompletionSource(Protocol):
-    """Samples one answer for each (policy version, prompt)."""
-
-    def __call__(
-        self,
-        requests: Sequence[tuple[PolicyVersion, Prompt]],
-        sampling: Sampling,
-        seed: int,
-        on_progress: Callable[[], None] = ...,
-        /,
-    ) -> list[GeneratedCompletion]: ...
-
-
-class EndpointSource:
-    """Answers from an OpenAI-compatible endpoint, one request each."""
-
-    def __init__(self, client: PolicyClient, model: str):
-        self.client, self.model = client, model
-
-    def __call__(
-        self,
-        requests: Sequence[tuple[PolicyVersion, Prompt]],
-        sampling: Sampling,
-        seed: int,
-        on_progress: Callable[[], None] = lambda: None,
-    ) -> list[GeneratedCompletion]:
-        answers = []
-        for i, (_, prompt) in enumerate(requests):
-            started = time.monotonic()
-            reply = self.client.complete(
-                self.model,
-                prompt.messages,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
-                max_tokens=sampling.max_new_tokens,
-                seed=seed + i,
-            )
-            answers.append(GeneratedCompletion(reply.text, reply.finish_reason, time.monotonic() - started, seed + i))
-            on_progress()
-        return answers
-
-
-def route_by_collector(collector: PolicyVersion, elsewhere: CompletionSource, here: CompletionSource) -> CompletionSource:
-    """A source that takes the collector's answers from `elsewhere` and those of all other versions from `here`."""
-
-    def generate(
-        requests: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = lambda: None
-    ) -> list[GeneratedCompletion]:
-        answers: dict[int, GeneratedCompletion] = {}
-        for source, of_collector in ((elsewhere, True), (here, False)):
-            indices = [i for i, (policy, _) in enumerate(requests) if (policy.id == collector.id) is of_collector]
-            if indices:
-                answers |= zip(indices, source([requests[i] for i in indices], sampling, seed, on_progress), strict=True)
-        return [answers[i] for i in range(len(requests))]
-
-    return generate
 
 
 def policies_for_pair(base: PolicyVersion, tuned: PolicyVersion | None, index: int) -> tuple[PolicyVersion, PolicyVersion]:
@@ -128,9 +70,26 @@ def policies_for_pair(base: PolicyVersion, tuned: PolicyVersion | None, index: i
     return (tuned, base) if index % 2 == 0 else (tuned, tuned)
 
 
+def pair_of_collectors(collectors: Sequence[PolicyVersion], index: int) -> tuple[PolicyVersion, PolicyVersion]:
+    """The two outside models of the index-th comparison: every pair of them in turn, or the same one twice where it is alone."""
+    pairs = list(combinations(collectors, 2)) or [(collectors[0], collectors[0])]
+    return pairs[index % len(pairs)]
+
+
 def round_robin(batch: Batch, versions: Sequence[PolicyVersion], index: int) -> list[PolicyVersion]:
     """The versions of the index-th comparison of a batch: the batch's versions in turn, continued from the comparison before."""
     return [versions[(index * batch.completions + i) % len(versions)] for i in range(batch.completions)]
+
+
+class Written(NamedTuple):
+    """What came of a few comparisons that were to be written."""
+
+    stored: int
+    """Comparisons in the store."""
+    dropped: list[Prompt]
+    """Prompts whose answers were empty or all alike."""
+    refused: list[Prompt]
+    """Prompts that were set aside, because a model refused them."""
 
 
 def write_comparisons(
@@ -142,46 +101,60 @@ def write_comparisons(
     seed: int,
     on_progress: Callable[[], None] = lambda: None,
     batch: Batch | None = None,
-) -> list[Prompt]:
-    """Samples the answers of each comparison and stores the comparisons with two or more. Returns the prompts of the others.
+) -> Written:
+    """Samples the answers of each comparison and stores the comparisons with two or more.
 
     An answer that is empty or repeats an earlier one cannot be judged: for a batch it is sampled again, up to `MAX_RESAMPLES`
-    times; after that the comparison is stored without it. Answers for a batch that was cancelled meanwhile are discarded.
+    times; after that the comparison is stored without it. A prompt that a model refuses is set aside for that model, with the
+    reason. Answers for a batch that was cancelled meanwhile are discarded.
     """
     requests = [(policy, prompt) for prompt, *versions in assignments for policy in versions]
-    answers = generate(requests, sampling, seed, on_progress)
+    answers = list(generate(requests, sampling, seed, on_progress))
     indices_of = _answer_indices(assignments)
     # Greedy answers are the same however often they are sampled.
     for attempt in range(1, MAX_RESAMPLES + 1 if batch and sampling.temperature > 0 else 1):
-        unusable = [i for indices in indices_of for i in indices if i not in _distinct(answers, indices)]
+        unusable = [
+            i
+            for indices in indices_of
+            if not any(isinstance(answers[i], PromptRefused) for i in indices)
+            for i in indices
+            if i not in _distinct(answers, indices)
+        ]
         if not unusable:
             break
         resampled = generate([requests[i] for i in unusable], sampling, (seed + attempt) % 2**31, on_progress)
-        answers = [*answers]
         for i, answer in zip(unusable, resampled, strict=True):
             answers[i] = answer
-    dropped: list[Prompt] = []
+    written = Written(0, [], [])
     order = random.Random(seed)
     with store.atomic():
+        for (policy, prompt), answer in zip(requests, answers, strict=True):
+            if isinstance(answer, PromptRefused):
+                refusals.add(store, prompt.id, policy, str(answer))
         if batch and batch.id not in {unfinished.id for unfinished in batches.unfinished(store)}:
-            return dropped
+            return written
         for (prompt, *versions), indices in zip(assignments, indices_of, strict=True):
+            if any(isinstance(answers[i], PromptRefused) for i in indices):
+                written.refused.append(prompt)
+                continue
             usable = _distinct(answers, indices)
             if len(usable) < comparisons.FEWEST:
-                dropped.append(prompt)
+                written.dropped.append(prompt)
                 continue
             # If one version always came first, the first place and the lower id would tell which version it is.
             ids = [
-                _store(store, requests[usable[n]], answers[usable[n]], sampling, seed)
-                for n in comparisons.order_of_writing(len(usable), order)
+                _store(store, requests[i], answer, sampling, seed)
+                for i in (usable[n] for n in comparisons.order_of_writing(len(usable), order))
+                if not isinstance(answer := answers[i], PromptRefused)
             ]
             if batch:
                 comparisons.add(store, prompt.id, ids, purpose="batch", priority=batch.priority, batch_id=batch.id)
             else:
                 comparisons.add(store, prompt.id, ids, purpose="versus" if len({s.id for s in versions}) > 1 else "collect")
+        written = written._replace(stored=len(assignments) - len(written.dropped) - len(written.refused))
         if batch:
-            batches.add_generated(store, batch.id, len(assignments) - len(dropped))
-    return dropped
+            batches.add_generated(store, batch.id, written.stored)
+    return written
 
 
 def _answer_indices(assignments: Sequence[Assignments]) -> list[range]:
@@ -193,11 +166,11 @@ def _answer_indices(assignments: Sequence[Assignments]) -> list[range]:
     return indices
 
 
-def _distinct(answers: Sequence[GeneratedCompletion], indices: Iterable[int]) -> list[int]:
+def _distinct(answers: Sequence[GeneratedCompletion | PromptRefused], indices: Iterable[int]) -> list[int]:
     """The indices of the answers that are not empty, of equal answers the first."""
     first: dict[str, int] = {}
     for i in indices:
-        if text := answers[i].text.strip():
+        if not isinstance(answer := answers[i], PromptRefused) and (text := answer.text.strip()):
             first.setdefault(text, i)
     return list(first.values())
 
@@ -209,23 +182,36 @@ def _store(store: Database, request: tuple[PolicyVersion, Prompt], answer: Gener
         prompt_id=prompt.id,
         policy_version_id=policy.id,
         text=answer.text,
-        sampling=sampling,
-        seed=seed if answer.seed is None else answer.seed,
+        sampling=asdict(sampling) if answer.sampling is None else answer.sampling,
+        # An outside model that takes no seed has none.
+        seed=seed if answer.reported is None else answer.seed,
         finish_reason=answer.finish_reason,
         latency_s=answer.latency_s,
+        reported=answer.reported,
     )
 
 
-def least_used(store: Database, count: int, queue_positions: Mapping[int, int]) -> list[Prompt]:
-    """The prompts with the fewest comparisons so far, in the order they were added.
+def assign_prompts(
+    store: Database, versions_of: Sequence[Sequence[PolicyVersion]], queue_positions: Mapping[int, int]
+) -> list[Assignments]:
+    """Gives each comparison's policy versions the prompt with the fewest comparisons so far that none of them has refused.
+
+    Prompts with equally many are taken in the order they were added. Comparisons for which no prompt is left are left out.
 
     Args:
         queue_positions: by prompt id, the number of comparisons that it counts as having, at least; see `requeue_prompts`.
     """
     usage = comparisons.prompt_usage(store)
-    every = prompts.of_split(store)
-    ranked = sorted(every, key=lambda p: (max(usage.get(p.id, 0), queue_positions.get(p.id, 0)), p.id))
-    return [ranked[i % len(ranked)] for i in range(count)] if ranked else []
+    ranked = sorted(prompts.of_split(store), key=lambda p: (max(usage.get(p.id, 0), queue_positions.get(p.id, 0)), p.id))
+    refused = refusals.by_model(store)
+    assignments: list[Assignments] = []
+    for versions in versions_of:
+        set_aside = set().union(*(refused.get(version.base_model, ()) for version in versions))
+        if (index := next((i for i, prompt in enumerate(ranked) if prompt.id not in set_aside), None)) is not None:
+            prompt = ranked.pop(index)
+            ranked.append(prompt)
+            assignments.append((prompt, *versions))
+    return assignments
 
 
 def requeue_prompts(store: Database, queue_positions: dict[int, int], dropped: Sequence[Prompt]) -> None:
@@ -243,6 +229,7 @@ class ComparisonGenerator:
     """Generates batches and fills the queue in a thread of the policy server, until `stop`.
 
     Args:
+        collectors: outside models that fill the queue in place of the base model, compared with each other.
         refusal_reason: why a policy version cannot answer here, as a sentence; empty where it can.
     """
 
@@ -251,11 +238,11 @@ class ComparisonGenerator:
         store: Database,
         generate: CompletionSource,
         base_model: str,
-        collector: PolicyVersion | None = None,
+        collectors: Sequence[PolicyVersion] = (),
         *,
         refusal_reason: Callable[[PolicyVersion], str] = servable,
     ):
-        self.store, self.generate, self.base_model, self.collector = store, generate, base_model, collector
+        self.store, self.generate, self.base_model, self.collectors = store, generate, base_model, collectors
         self.refusal_reason = refusal_reason
         self.seconds_per_comparison: float | None = None
         self.filling = False
@@ -265,6 +252,7 @@ class ComparisonGenerator:
         """Why a batch does not go on, by its id. Names policy versions: for leads, not for annotators who judge blind."""
         self._queue_positions: dict[int, int] = {}
         self._paused_until: dict[int, float] = {}
+        self._failures = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="filler", daemon=True)
 
@@ -296,7 +284,12 @@ class ComparisonGenerator:
                 # One bad batch must not end the thread.
                 log.warning("could not fill the queue: %s", error, exc_info=not isinstance(error, PolicyServerDown))
                 self.note = NOT_WRITTEN.format(kind=type(error).__name__)
-                self._stopping.wait(5.0)
+                self._back_off()
+
+    def _back_off(self) -> None:
+        """Waits after an attempt that gave no comparison: twice as long each time, so that a broken model costs little."""
+        self._stopping.wait(min(FIRST_WAIT_S * 2**self._failures, LONGEST_WAIT_S))
+        self._failures += 1
 
     # ---- batches of a lead
 
@@ -327,13 +320,11 @@ class ComparisonGenerator:
         if reason := next(filter(None, map(self.refusal_reason, versions)), ""):
             return reason
         count = max(1, min(size, batch.requested - batch.generated, ANSWERS_AT_ONCE // batch.completions))
-        if not (next_prompts := least_used(self.store, count, self._queue_positions)):
-            return NO_PROMPTS
-        assignments: list[Assignments] = [
-            (prompt, *round_robin(batch, versions, batch.generated + i)) for i, prompt in enumerate(next_prompts)
-        ]
-        dropped = self._timed(assignments, batch.sampling, batch)
-        if len(dropped) == len(assignments):
+        versions_of = [round_robin(batch, versions, batch.generated + i) for i in range(count)]
+        if not (assignments := assign_prompts(self.store, versions_of, self._queue_positions)):
+            return self._no_prompts()
+        written = self._timed(assignments, batch.sampling, batch)
+        if len(written.dropped) == len(assignments):
             return "The answers to the last prompts were all alike, or empty: cancel the batch and ask for a higher temperature."
         return ""
 
@@ -341,32 +332,45 @@ class ComparisonGenerator:
 
     def _fill(self, count: int) -> str:
         """Generates up to `count` comparisons; returns a note for people, empty where all went well."""
-        next_prompts = least_used(self.store, count, self._queue_positions)
-        if not next_prompts:
-            self._stopping.wait(2.0)
-            return NO_PROMPTS
-        base = self.collector or policies.ensure_base(self.store, self.base_model)
-        tuned = None if self.collector else policies.latest_tuned(self.store, self.base_model)
-        # An adapter that is missing or unsafe must not keep people from judging the base.
-        refusal_reason = self.refusal_reason(tuned) if tuned else ""
-        tuned = None if refusal_reason else tuned
-        total = sum(comparisons.prompt_usage(self.store).values())
-        assignments: list[Assignments] = [(prompt, *policies_for_pair(base, tuned, total + i)) for i, prompt in enumerate(next_prompts)]
-        dropped = self._timed(assignments, COLLECTING)
-        if len(dropped) == len(assignments):
+        versions_of, note = self._versions_to_compare(count)
+        assignments = assign_prompts(self.store, versions_of, self._queue_positions)
+        if not assignments:
+            self._stopping.wait(IDLE_S)
+            return self._no_prompts() if versions_of else note
+        written = self._timed(assignments, COLLECTING)
+        if len(written.dropped) == len(assignments):
+            self._back_off()
             return "The model answered every prompt of the last batch twice alike, or not at all."
-        return refusal_reason
+        self._failures = 0
+        return note
 
-    def _timed(self, assignments: Sequence[Assignments], sampling: Sampling, batch: Batch | None = None) -> list[Prompt]:
+    def _versions_to_compare(self, count: int) -> tuple[list[tuple[PolicyVersion, PolicyVersion]], str]:
+        """The two versions of each of the next comparisons, and a note for people."""
+        total = sum(comparisons.prompt_usage(self.store).values())
+        if self.collectors:
+            reasons = {version.id: self.refusal_reason(version) for version in self.collectors}
+            ready = [version for version in self.collectors if not reasons[version.id]]
+            if len(ready) < min(2, len(self.collectors)):
+                return [], NO_ENDPOINT
+            return [pair_of_collectors(ready, total + i) for i in range(count)], ""
+        base, tuned = policies.ensure_base(self.store, self.base_model), policies.latest_tuned(self.store, self.base_model)
+        # An adapter that is missing or unsafe must not keep people from judging the base.
+        reason = self.refusal_reason(tuned) if tuned else ""
+        return [policies_for_pair(base, None if reason else tuned, total + i) for i in range(count)], reason
+
+    def _no_prompts(self) -> str:
+        return ALL_REFUSED if prompts.of_split(self.store) else NO_PROMPTS
+
+    def _timed(self, assignments: Sequence[Assignments], sampling: Sampling, batch: Batch | None = None) -> Written:
         """Generates comparisons, records the time that each took, and moves prompts that gave none to the end of the queue."""
         started = time.monotonic()
-        dropped = write_comparisons(
+        written = write_comparisons(
             self.store, self.generate, assignments, sampling=sampling, seed=secrets.randbelow(2**31), on_progress=self._check, batch=batch
         )
-        requeue_prompts(self.store, self._queue_positions, dropped)
-        if len(dropped) < len(assignments):
-            self.seconds_per_comparison = (time.monotonic() - started) / (len(assignments) - len(dropped))
-        return dropped
+        requeue_prompts(self.store, self._queue_positions, written.dropped)
+        if written.stored:
+            self.seconds_per_comparison = (time.monotonic() - started) / written.stored
+        return written
 
     def _check(self) -> None:
         if self._stopping.is_set():

@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlhf.serving.filler import CompletionSource, least_used, policies_for_pair, requeue_prompts, write_comparisons
+from rlhf.serving.completion_source import CompletionSource
+from rlhf.serving.filler import assign_prompts, policies_for_pair, requeue_prompts, write_comparisons
 from rlhf.simulation.judges import LabelRule, with_label_noise
 from storage.content import comparisons, policies
 from storage.core.database import Database, StoreError
@@ -97,13 +98,12 @@ def _write_more(
     count = min(COMPARISONS_PER_BATCH, plan.judgments - done)
     tuned = policies.latest_tuned(store, base.base_model)
     for attempt in range(ATTEMPTS):
-        prompts = least_used(store, count, queue_positions)
-        if not prompts:
-            raise SimulationError("there are no prompts: run `rankloop import` first")
-        assignments = [(prompt, *policies_for_pair(base, tuned, done + i)) for i, prompt in enumerate(prompts)]
+        assignments = assign_prompts(store, [policies_for_pair(base, tuned, done + i) for i in range(count)], queue_positions)
+        if not assignments:
+            raise SimulationError("there are no prompts that the model can answer: run `rankloop import` first")
         seed = (plan.seed * 1_000_003 + done) * ATTEMPTS + attempt
-        dropped = write_comparisons(store, generate, assignments, sampling=plan.sampling, seed=seed, on_progress=on_progress)
-        requeue_prompts(store, queue_positions, dropped)
-        if len(dropped) < len(assignments):
+        written = write_comparisons(store, generate, assignments, sampling=plan.sampling, seed=seed, on_progress=on_progress)
+        requeue_prompts(store, queue_positions, written.dropped)
+        if written.stored:
             return
     raise SimulationError(f"the model gave {ATTEMPTS} batches of identical or empty answers: raise --temperature or --max-new-tokens")

@@ -71,7 +71,7 @@ class Policy(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers 
     @torch.no_grad()
     def generate(
         self, input_ids: Int[Tensor, "b p"], attention_mask: Int[Tensor, "b p"], generation_config: GenerationConfig, **unused: Any
-    ) -> Int[Tensor, "b p+t"]:
+    ) -> Int[Tensor, "b s"]:
         """Samples with this project's own sampler, without top-k and top-p, as the log-probabilities of training assume."""
         backbone = self.inner_model.backbone
         prompt_ids = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]

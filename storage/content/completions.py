@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from storage.core import json_columns
 from storage.core.database import Database, now, to_json
@@ -18,12 +19,18 @@ def add(
     prompt_id: int,
     policy_version_id: int,
     text: str,
-    sampling: Sampling,
+    sampling: Sampling | Mapping[str, float],
     seed: int | None,
     finish_reason: str,
     latency_s: float,
+    reported: Mapping[str, Any] | None = None,
 ) -> int:
-    """Keeps one completion and returns its id. `latency_s` is in seconds.
+    """Stores one completion and returns its id.
+
+    Args:
+        sampling: the parameters that were used. Of a mapping, those that are missing are unknown.
+        latency_s: in seconds.
+        reported: what the outside server that wrote it says that it used, such as its model and numbers of tokens.
 
     Raises:
         StoreError: there is no such prompt or policy version.
@@ -34,13 +41,23 @@ def add(
             "prompt_id": prompt_id,
             "policy_version_id": policy_version_id,
             "text": text,
-            "sampling": asdict(sampling),
+            "sampling": asdict(sampling) if isinstance(sampling, Sampling) else dict(sampling),
             "seed": seed,
             "finish_reason": finish_reason,
             "latency_s": latency_s,
             "created_at": now(),
+            "reported": None if reported is None else dict(reported),
         },
     )
+
+
+def add_imported(store: Database, answers: Sequence[tuple[int, int, str]], *, created_at: str, import_id: int) -> range:
+    """Adds completions from a file, each as (prompt id, policy version id, text), and returns their ids.
+
+    Nobody recorded how they were sampled. The caller has checked them, and calls this inside `atomic`.
+    """
+    columns = ("prompt_id", "policy_version_id", "text", "sampling", "finish_reason", "latency_s", "created_at", "import_id")
+    return store.insert_many("completions", columns, [(*answer, "{}", "imported", 0.0, created_at, import_id) for answer in answers])
 
 
 def as_shown(text: str) -> str:
@@ -80,10 +97,10 @@ def _from_row(row: sqlite3.Row) -> Completion:
     )
 
 
-def _sampling(row: sqlite3.Row) -> Sampling:
-    """The sampling parameters; the default if they cannot be read, since only the text is judged."""
+def _sampling(row: sqlite3.Row) -> Mapping[str, float]:
+    """The sampling parameters; none if they cannot be read, since only the text is judged."""
     try:
-        return json_columns.sampling(row["sampling"], f"The sampling of completion {row['id']}")
+        return json_columns.sampling_parameters(row["sampling"], f"The sampling of completion {row['id']}")
     except json_columns.Unreadable as error:
         json_columns.log.warning("%s", error)
-        return Sampling()
+        return {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -21,6 +21,9 @@ HELDOUT_ONE_IN = 6
 """One prompt in this many is held out if its split is not specified."""
 
 ROLES = ("system", "user", "assistant")
+
+IN_USE = "retired = 0 AND coalesce(import_id, 0) NOT IN unfinished_imports"
+"""The condition of a prompt that is neither retired nor of an import that is being written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,24 @@ def add(store: Database, prompts: Iterable[NewPrompt], *, source: str) -> int:
         )
 
 
+def add_many(store: Database, new: Mapping[str, NewPrompt], *, source: str, created_at: str, import_id: int) -> dict[str, int]:
+    """Adds prompts that the store does not have, by digest, and returns their ids by digest.
+
+    The caller has checked them, and calls this inside `atomic`.
+    """
+    rows = [
+        (_messages(prompt), prompt.kind.strip(), prompt.split or split_of(key), source, key, created_at, import_id)
+        for key, prompt in new.items()
+    ]
+    ids = store.insert_many("prompts", ("messages", "kind", "split", "source", "digest", "created_at", "import_id"), rows)
+    return dict(zip(new, ids, strict=True))
+
+
+def restore(store: Database, prompt_ids: Iterable[int]) -> None:
+    """Makes retired prompts active again. Call it inside `atomic`."""
+    store.connection.conn.executemany("UPDATE prompts SET retired = 0 WHERE id = ?", [(prompt_id,) for prompt_id in prompt_ids])
+
+
 def load_starter(store: Database) -> int:
     """Adds the packaged starter prompts and returns how many were new; a second time, none."""
     lines = resources.files("storage.content").joinpath("starter_prompts.jsonl").read_text(encoding="utf-8").splitlines()
@@ -126,13 +147,13 @@ def many(store: Database, prompt_ids: Iterable[int]) -> dict[int, Prompt]:
 
 def of_split(store: Database, split: Split | None = None) -> list[Prompt]:
     """The prompts of one split, or all of them, oldest first. Retired ones, and what cannot be read, are left out."""
-    rows = store.rows("SELECT * FROM prompts WHERE retired = 0 AND (?1 IS NULL OR split = ?1) ORDER BY id", [split])
+    rows = store.rows(f"SELECT * FROM prompts WHERE {IN_USE} AND (?1 IS NULL OR split = ?1) ORDER BY id", [split])
     return list(json_columns.readable(rows, from_row))
 
 
 def by_kind(store: Database) -> list[tuple[str, Split, int]]:
     """How many prompts there are of each kind in each split, retired ones left out."""
-    rows = store.rows("SELECT kind, split, count(*) FROM prompts WHERE retired = 0 GROUP BY kind, split ORDER BY kind, split")
+    rows = store.rows(f"SELECT kind, split, count(*) FROM prompts WHERE {IN_USE} GROUP BY kind, split ORDER BY kind, split")
     return [tuple(row) for row in rows]
 
 
@@ -161,10 +182,15 @@ def _new_row(prompt: NewPrompt, source: str) -> dict[str, str]:
         raise StoreError(f"Unknown split {prompt.split!r}: use train or heldout. No prompt was added.")
     key = digest(prompt.messages)
     return {
-        "messages": to_json([{"role": m["role"], "content": m["content"]} for m in prompt.messages]),
+        "messages": _messages(prompt),
         "kind": prompt.kind,
         "split": prompt.split or split_of(key),
         "source": source,
         "digest": key,
         "created_at": now(),
     }
+
+
+def _messages(prompt: NewPrompt) -> str:
+    """The conversation as stored: nothing but role and content of each turn."""
+    return to_json([{"role": message["role"], "content": message["content"]} for message in prompt.messages])

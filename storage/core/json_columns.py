@@ -54,12 +54,17 @@ def from_json(encoded: Any, kind: type[T], what: str) -> T:
 
 
 def sampling(encoded: Any, what: str) -> Sampling:
-    """Decodes sampling parameters. Raises Unreadable."""
+    """Decodes sampling parameters; those that are missing have their defaults. Raises Unreadable."""
+    return Sampling(**sampling_parameters(encoded, what))
+
+
+def sampling_parameters(encoded: Any, what: str) -> dict[str, Any]:
+    """Decodes the sampling parameters that were used, without those that are unknown. Raises Unreadable."""
     values = from_json(encoded, dict, what)
     for name, value in values.items():
         if type(value) not in SAMPLING.get(name, ()):
             raise Unreadable(f"{what} cannot be read: {name!r} is not what rankloop writes there. Restore a backup.")
-    return Sampling(**values)
+    return values
 
 
 def id_lists(encoded: Any, what: str) -> tuple[tuple[int, ...], ...]:

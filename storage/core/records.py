@@ -6,6 +6,7 @@ Times are ISO 8601 strings in UTC.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
@@ -87,7 +88,8 @@ class Completion:
     prompt_id: int
     policy_version_id: int
     text: str
-    sampling: Sampling
+    sampling: Mapping[str, float] = field(hash=False)
+    """The sampling parameters that were used; one that is missing is unknown, as an outside model does not take it."""
     seed: int | None
     finish_reason: str
     latency_s: float

@@ -13,6 +13,7 @@ from storage.judging import details, exclusions, judgments, presentations
 _ACTIVE = """
 FROM judgments j WHERE j.annotator_id = :annotator AND j.verdict != 'retract'
     AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id)
+    AND NOT EXISTS (SELECT 1 FROM imports i WHERE i.id = j.import_id AND i.state = 'writing')
 """
 
 _FLAGGED = "EXISTS (SELECT 1 FROM flags f WHERE f.judgment_id = j.id)"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from storage.content import comparisons, completions, prompts
 from storage.core import json_columns
 from storage.core.database import Database, StoreError, now, to_json
-from storage.core.records import AnnotatorKind, Details, JudgedComparison, Judgment, Presentation, Tiers
+from storage.core.records import AnnotatorKind, Details, JudgedComparison, Judgment, Presentation, Strength, Tiers
 from storage.judging import details, exclusions, presentations, queue
 from storage.judging.details import BadJudgment, check_required
 from storage.people import annotators
@@ -134,6 +134,82 @@ def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tie
             raise BadJudgment(f"A rule ranks every completion once: {tiers} is no ranking of {shown}.")
         presentation = presentations.record(store, comparison, annotator_id, rng)
         return _insert(store, presentation, _checked(presentation, "rank", tiers, False, None, NO_DETAILS)).id
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedVote:
+    """One annotator's ranking from a file, with its presentation and completions in the store."""
+
+    comparison_id: int
+    presentation_id: int
+    annotator_id: int
+    tiers: Tiers
+    partial: bool
+    counts: bool
+    """False if the same annotator judged the comparison again later."""
+    created_at: str
+    all_bad: bool = False
+    strength: Strength | None = None
+    rationale: str = ""
+    active_ms: int | None = None
+    idle_ms: int | None = None
+    client_ms: int | None = None
+    server_ms: int | None = None
+    aspects: tuple[tuple[int, str, int], ...] = ()
+    """(completion id, aspect, rating)."""
+    ideal: str | None = None
+
+
+def add_imported(store: Database, new: Sequence[ImportedVote], *, import_id: int) -> range:
+    """Adds the votes of an import that is being written and returns their ids. No count is changed: the import adds them at its end.
+
+    The caller has checked them, and calls this inside `atomic`.
+    """
+    columns = (
+        "comparison_id", "presentation_id", "annotator_id", "verdict", "tiers", "all_bad", "created_at", "strength", "partial",
+        "rationale", "active_ms", "idle_ms", "client_ms", "server_ms", "counts", "import_id",
+    )  # fmt: skip
+    ids = store.insert_many(
+        "judgments",
+        columns,
+        [
+            (vote.comparison_id, vote.presentation_id, vote.annotator_id, "rank", to_json(vote.tiers), int(vote.all_bad),
+             vote.created_at, vote.strength, int(vote.partial), vote.rationale, vote.active_ms, vote.idle_ms, vote.client_ms,
+             vote.server_ms, int(vote.counts), import_id)
+            for vote in new
+        ],
+    )  # fmt: skip
+    ratings = [(judgment_id, *rating) for judgment_id, vote in zip(ids, new, strict=True) for rating in vote.aspects]
+    ideals = [(judgment_id, vote.ideal) for judgment_id, vote in zip(ids, new, strict=True) if vote.ideal is not None]
+    store.insert_rows("aspect_ratings", ("judgment_id", "completion_id", "aspect", "rating"), ratings)
+    store.insert_rows("ideal_answers", ("judgment_id", "text"), ideals)
+    return ids
+
+
+@dataclass(frozen=True, slots=True)
+class CountedVote:
+    """Who gave a vote that counts on which comparison, when."""
+
+    id: int
+    comparison_id: int
+    annotator_id: int
+    created_at: str
+    import_id: int | None
+
+
+def counted(store: Database, comparison_ids: Iterable[int]) -> list[CountedVote]:
+    """The votes on comparisons that count, or will when their import is whole, oldest row first."""
+    rows = store.rows(
+        "SELECT id, comparison_id, annotator_id, created_at, import_id FROM judgments "
+        "WHERE comparison_id IN (SELECT value FROM json_each(?)) AND counts = 1 ORDER BY id",
+        [to_json(sorted(set(comparison_ids)))],
+    )
+    return [CountedVote(*row) for row in rows]
+
+
+def uncount(store: Database, judgment_ids: Iterable[int]) -> None:
+    """Makes votes of an import that is being written not count. Call it inside `atomic`."""
+    store.connection.conn.executemany("UPDATE judgments SET counts = 0 WHERE id = ?", [(item,) for item in judgment_ids])
 
 
 def undo(store: Database, annotator_id: int) -> Judgment | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from storage.core import json_columns
-from storage.core.database import Database, StoreError, now
+from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Comparison, Guidelines, Presentation, Purpose
 
 
@@ -29,6 +30,26 @@ def record(
 def repeat(store: Database, earlier: Presentation, *, guidelines: Guidelines | None = None) -> Presentation:
     """Stores a second presentation of the same comparison to the same annotator, in reverse order."""
     return _insert(store, earlier.comparison_id, earlier.annotator_id, earlier.order[::-1], "repeat", guidelines)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedPresentation:
+    """How a file says that completions were shown, or that it does not say."""
+
+    comparison_id: int
+    annotator_id: int
+    slots: Sequence[int]
+    """Completion ids in the order shown; in any order if the sides are not known."""
+    sides_known: bool
+    """Whether the file recorded the order. Otherwise no statistics of sides count it."""
+    created_at: str
+
+
+def add_imported(store: Database, new: Sequence[ImportedPresentation]) -> range:
+    """Adds the presentations of imported votes and returns their ids. The caller has checked them, and calls this inside `atomic`."""
+    columns = ("comparison_id", "annotator_id", "slots", "sides_known", "created_at")
+    rows = [(item.comparison_id, item.annotator_id, to_json(item.slots), int(item.sides_known), item.created_at) for item in new]
+    return store.insert_many("presentations", columns, rows)
 
 
 def get(store: Database, presentation_id: int) -> Presentation | None:

@@ -48,6 +48,7 @@ _NOT_JUDGED = """
     AND NOT EXISTS (
         SELECT 1 FROM judgments j
         WHERE j.comparison_id = queue.comparison_id AND j.annotator_id = :annotator AND j.verdict != 'retract'
+            AND coalesce(j.import_id, 0) NOT IN unfinished_imports
             AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id))"""
 
 NEXT_IN_QUEUE = f"""
@@ -74,7 +75,7 @@ WHERE queue.position > coalesce(
 """
 
 UNSEEN_GOLD = """
-SELECT c.id FROM comparisons c WHERE c.gold = 1 AND c.retired = 0
+SELECT c.id FROM comparisons c WHERE c.gold = 1 AND c.retired = 0 AND coalesce(c.import_id, 0) NOT IN unfinished_imports
     AND NOT EXISTS (SELECT 1 FROM presentations p WHERE p.comparison_id = c.id AND p.annotator_id = :annotator)
 ORDER BY c.id LIMIT :among
 """
@@ -83,6 +84,7 @@ REPEATABLE = """
 SELECT mine.presentation_id FROM (
     SELECT j.presentation_id, j.comparison_id FROM judgments j
     WHERE j.annotator_id = :annotator AND j.counts = 1 AND j.presentation_id IS NOT NULL
+        AND coalesce(j.import_id, 0) NOT IN unfinished_imports
     ORDER BY j.id DESC LIMIT :among OFFSET :after
 ) mine
 WHERE NOT EXISTS (
@@ -174,6 +176,15 @@ def lease_of(store: Database, presentation_id: int) -> Lease | None:
     """The last lease of a presentation; None if it was imported or simulated."""
     row = store.row("SELECT * FROM leases WHERE presentation_id = ? ORDER BY id DESC LIMIT 1", [presentation_id])
     return None if row is None else Lease(**dict(row))
+
+
+def add_imported(store: Database, import_id: int) -> None:
+    """Queues the comparisons of an import that want judgments, in the order of the file. Call it once, inside `atomic`."""
+    store.connection.conn.execute(
+        "INSERT INTO queue (comparison_id, priority) SELECT id, priority FROM comparisons "
+        "WHERE import_id = ? AND human_ranks + leased < wanted AND retired = 0 AND gold = 0 ORDER BY id",
+        [import_id],
+    )
 
 
 def depth(store: Database) -> int:

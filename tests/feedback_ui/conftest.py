@@ -30,7 +30,7 @@ class FakeServer:
         self.now = ServerStatus(True, True, seconds_per_comparison, "")
 
     def collect_from(self, model: str) -> None:
-        self.now = ServerStatus(True, True, None, "", collector=model)
+        self.now = ServerStatus(True, True, None, "", collectors=[model])
 
     def fall_over(self, message: str) -> None:
         self.down = message

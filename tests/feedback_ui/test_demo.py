@@ -2,9 +2,9 @@
 
 import asyncio
 from contextlib import ExitStack
-from types import SimpleNamespace
 
 import pytest
+from called_pages import ENGLISH, asking, page
 
 from feedback_ui import demo as demo_page
 from feedback_ui.demo import merge_streams
@@ -13,20 +13,6 @@ from rlhf.serving.client import PolicyServerBusy, PolicyServerDown
 from rlhf.serving.limits import LONGEST_DEMO, LONGEST_PROMPT
 from storage.content import policies
 from storage.project import runs
-
-
-def asking(language):
-    """A request of a browser that prefers that language."""
-    return SimpleNamespace(headers={"accept-language": language}, cookies={})
-
-
-ENGLISH = asking("en")
-
-
-def page(app, name):
-    """The page object of a Blocks, found through its handlers."""
-    owners = (getattr(fn.fn, "__self__", None) for fn in app.fns.values() if fn.fn)
-    return next(owner for owner in owners if type(owner).__name__ == name)
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlhf.serving.filler import GeneratedCompletion, write_comparisons
+from rlhf.serving.completion_source import GeneratedCompletion
+from rlhf.serving.filler import write_comparisons
 from storage.content import policies, prompts
 from storage.core.records import ProjectSettings, Sampling
 from storage.project import settings

@@ -120,8 +120,8 @@ BOMBS = {
         lambda folder: dictionary_bomb(folder / "a.parquet", 10_000_000, 100_000), "prompts",
         r"refused: .*a.parquet \(7.. bytes\) unpacks to more than 64 MiB: import it with a larger --max-unpacked-mib",
     ),
-    "a text of 500 MB in 100,000 rows of Parquet": (
-        lambda folder: dictionary_bomb(folder / "a.parquet", 500_000_000, 100_000), "prompts",
+    "a text of 150 MB in 100,000 rows of Parquet": (
+        lambda folder: dictionary_bomb(folder / "a.parquet", 150_000_000, 100_000), "prompts",
         r"refused: .*a batch of 16 rows takes more than 1,024 MiB of memory to decode",
     ),
     "a packed CSV of commas": (
@@ -217,6 +217,7 @@ ROW = {
     "rationale": "'=a \U0001f600", "aspects": [{"honest": 5}, {"honest": 2}], "ideal": "Air.", "active_ms": 8200, "kind": "science",
     "split": "train",
 }  # fmt: skip
+WRITTEN_FORMATS = [name for name, format in FORMATS.items() if format.read and format.write and name != "parquet"]
 TEXT_FORMATS = [name for name, format in FORMATS.items() if format.read and name != "parquet"]
 NUMBERS = count()
 
@@ -299,7 +300,7 @@ def test_any_bytes_are_rows_or_a_message(tmp_path, empty_store, content, format,
 
 @pytest.mark.slow
 @ANYTHING
-@given(st.sampled_from(TEXT_FORMATS), edits, st.just(0) | st.integers(0, 500), st.sampled_from(["no", "inside", "outside"]))
+@given(st.sampled_from(WRITTEN_FORMATS), edits, st.just(0) | st.integers(0, 500), st.sampled_from(["no", "inside", "outside"]))
 def test_a_file_that_was_changed_anywhere_is_rows_or_a_message(tmp_path, empty_store, seeds, format, changes, cut, packed):
     content = (seeds / format).read_bytes()
     # Changed within the packed file, or in its packing.

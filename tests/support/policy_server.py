@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 
 import uvicorn
 from learning import scramble, user
@@ -15,8 +16,11 @@ from rlhf.generation.server import build_server
 from rlhf.models.backbone import Backbone
 from rlhf.serving import supervisor
 from rlhf.serving.client import PolicyClient
+from rlhf.serving.endpoint_client import EndpointClient
+from rlhf.serving.endpoints import Endpoint
 from rlhf.serving.filler import ComparisonGenerator
 from storage.content import policies
+from storage.core.records import Sampling
 from storage.project import runs
 
 
@@ -60,7 +64,7 @@ class Server:
         """As a finished round does it."""
         run_id = f"run-{name}"
         runs.create(self.store, run_id, config={}, seed=0, versions={})
-        maker = Backbone.load(self.model, "cpu", "float32")
+        maker = Backbone.load(Path(self.model), "cpu", "float32")
         maker.add_adapter("policy", AdapterConfig(rank=4), seed=seed)
         scramble(maker, "policy", seed=seed, scale=0.3)
         folder = self.store.path.parent / "runs" / run_id / "policy"
@@ -68,4 +72,5 @@ class Server:
         return policies.register_tuned(self.store, name=name, base_model=self.model, adapter_path=folder, run_id=run_id)
 
     def says(self, model, text="Hello", *, seed=1, max_tokens=30, temperature=1.0):
-        return self.client.complete(model, user(text), temperature=temperature, top_p=1.0, max_tokens=max_tokens, seed=seed)
+        client = EndpointClient(Endpoint(self.client.base_url, model))
+        return client.complete(user(text), Sampling(temperature=temperature, max_new_tokens=max_tokens), seed)

@@ -1,79 +1,12 @@
 """The Training page's handlers, called as Gradio calls them."""
 
-from dataclasses import replace
-from types import SimpleNamespace
-
 import pytest
+from called_pages import EN, ENGLISH, asking, filled_in
 
-from feedback_ui.app import build_app
-from feedback_ui.server.auth import Auth
-from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.theme import i18n
-from rlhf.config import PRESETS, ConfigError, RoundConfig, options
+from rlhf.config import ConfigError
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs.jobs import RoundError
 from storage.project import runs
-
-EN = Translator("en")
-
-
-def asking(language):
-    """A request of a browser that prefers that language."""
-    return SimpleNamespace(headers={"accept-language": language}, cookies={})
-
-
-ENGLISH = asking("en")
-
-
-def page(app, name):
-    """The page object of a Blocks, found through its handlers."""
-    owners = (getattr(fn.fn, "__self__", None) for fn in app.fns.values() if fn.fn)
-    return next(owner for owner in owners if type(owner).__name__ == name)
-
-
-@pytest.fixture
-def training(app):
-    return page(app, "TrainingPage")
-
-
-def filled_in(training, **changes):
-    """The form's values as Gradio passes them, with some replaced."""
-    form = training.form
-    values = {form.preset: form.preset.value} | {field: field.value for field in form.fields.values()}
-    return values | {form.fields[name.replace("_", "-")]: value for name, value in changes.items()}
-
-
-def test_every_option_of_a_round_is_in_the_form_with_its_help(training):
-    shown = training.form.fields
-    assert set(shown) == {option.name for option in options(RoundConfig())}
-    for option in options(RoundConfig()):
-        assert i18n.translations["en"][shown[option.name].info.key] == option.help
-
-
-def test_the_form_says_what_its_preset_says(training):
-    assert training.form.read(EN, filled_in(training)) == PRESETS["laptop"]
-
-
-def test_choosing_a_preset_fills_the_form(training):
-    form = training.form
-    values = {form.preset: "tiny", **form.show_preset("tiny", ENGLISH)}
-    assert form.read(EN, values) == PRESETS["tiny"]
-
-
-def test_a_configuration_of_ones_own_stands_first(build, store, jobs, server):
-    own = replace(RoundConfig(), seed=7)
-    form = page(build(build_app, store, jobs, server, Auth(store), default_config=own), "TrainingPage").form
-    assert form.preset.value == "as started"
-    assert form.presets["as started"] == own
-
-
-def test_start_starts_what_the_form_says_and_shows_it(training, jobs):
-    shown = training.start_round(filled_in(training, ppo_steps=3, include_simulated=True), ENGLISH)
-    (config,) = jobs.started
-    assert (config.ppo.steps, config.include_simulated) == (3, True)
-    assert shown[training.drawn].run_id == "r1"
-    assert "Waiting to start" in shown[training.progress]
-    assert shown[training.refusal] == ""
 
 
 @pytest.mark.parametrize("error", [RoundError("3 runs, need 1"), RoundError("r9 is running: wait for it")])
@@ -103,12 +36,6 @@ ONLY_HELD_OUT = NotEnoughPairs("every preference pair is on a held-out prompt: j
 def test_a_refusal_calls_things_by_the_forms_own_names(training, jobs, error, request_, said):
     jobs.refuse(error)
     assert said in training.start_round(filled_in(training), asking(request_))[training.refusal]
-
-
-@pytest.mark.parametrize(("typed", "said"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must be greater than 0")])
-def test_a_form_that_makes_no_sense_says_why(training, jobs, typed, said):
-    assert said in training.start_round(filled_in(training, **typed), ENGLISH)[training.refusal]
-    assert jobs.started == []
 
 
 def test_cancel_and_resume(training, store):

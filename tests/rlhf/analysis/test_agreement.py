@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf.analysis import agreement, bootstrap
+from rlhf.analysis import agreement
 from rlhf.analysis.agreement import Units, alpha_of, alpha_of_coincidences, items, left_share, proportion, report
 from storage.analytics import rankings
 from storage.content import comparisons, completions, policies, prompts
@@ -26,8 +26,6 @@ KRIPPENDORFF = [
     [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
     [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
 ]
-
-
 COUNTS = st.lists(st.tuples(*[st.integers(0, 4)] * 3).filter(lambda counts: sum(counts) > 1), min_size=2, max_size=10)
 DISTANCES = st.sampled_from(["nominal", "ordinal"])
 
@@ -77,9 +75,6 @@ class Room:
 @pytest.fixture
 def room(store):
     return Room(store)
-
-
-# ---- alpha
 
 
 def test_the_library_is_fed_as_the_published_example():
@@ -199,9 +194,6 @@ def test_the_interval_draws_comparisons_and_not_pairs(room):
     assert widths[1] == pytest.approx(widths[0], rel=0.25)
 
 
-# ---- rankings as units
-
-
 def test_a_ranking_of_three_gives_its_pairs_and_ties_are_ties(room):
     comparison = room.comparison(3)
     room.says("Ann", comparison, "a bc")
@@ -245,9 +237,6 @@ def test_simulated_votes_enter_only_when_asked_for(room):
     assert (found.units, [row.kind for row in found.annotators]) == (1, ["human", "simulated"])
 
 
-# ---- left share
-
-
 def test_left_share_by_hand(room):
     """Five preferences, four for the left; the tie and the imported vote say nothing of sides."""
     for shown, tiers in (("ab", "a b"), ("ba", "b a"), ("ab", "a b"), ("ba", "b a"), ("ab", "b a"), ("ab", "ab"), ("", "a b")):
@@ -282,9 +271,6 @@ def test_intervals_of_shares():
     assert (found.low, found.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
     assert left_share(0, 5).high == pytest.approx(1 - 0.025 ** (1 / 5))
     assert proportion(0, 0).share is None and left_share(0, 0).p_value is None
-
-
-# ---- each annotator
 
 
 def test_gold_accuracy_counts_the_ordered_pairs_of_the_known_answer(room):
@@ -369,9 +355,6 @@ def test_a_correction_takes_the_place_of_what_it_corrects(room):
     assert report(room.store).unanimous.count == 1
 
 
-# ---- each comparison
-
-
 def test_items_come_with_the_lowest_agreement_first(room):
     alike, opposed, mixed, alone = (room.comparison() for _ in range(4))
     for who, *said in (("Ann", "a b", "a b", "a b", "a b"), ("Bob", "a b", "b a", "a b")):
@@ -391,29 +374,6 @@ def test_an_empty_store_has_an_empty_report(store):
     found = report(store)
     assert (found.judgments, found.annotators, items(store)) == (0, (), [])
     assert found.to_dict()["left_share"] == {"share": None, "low": None, "high": None, "n": 0, "p_value": None}
-
-
-# ---- resampling
-
-
-def test_replicates_draw_whole_clusters():
-    """Cluster 0 holds cell 0 twice, the other nine hold cell 1 once: totals are 2d and 10 - d."""
-    cluster = np.array([0, 0, *range(1, 10)])
-    drawn = bootstrap.totals(cluster, np.array([0, 0, *[1] * 9]), cells=2, replicates=4000, seed=1)
-    assert (drawn[:, 0] / 2 + drawn[:, 1] == 10).all()
-    # Ten draws with one chance in ten each.
-    assert (drawn[:, 0] / 2).mean() == pytest.approx(1.0, abs=0.05)
-    assert (drawn[:, 0] / 2).var() == pytest.approx(0.9, abs=0.08)
-
-
-def test_both_ways_of_drawing_give_the_same_distribution(monkeypatch):
-    rng = np.random.default_rng(0)
-    cluster, cell = np.repeat(np.arange(300), 2), rng.integers(4, size=600)
-    by_make = bootstrap.totals(cluster, cell, cells=4, replicates=3000, seed=1)
-    monkeypatch.setattr(bootstrap, "MULTINOMIAL_UP_TO", 0)
-    one_by_one = bootstrap.totals(cluster, cell, cells=4, replicates=3000, seed=1)
-    assert by_make.mean(axis=0) == pytest.approx(one_by_one.mean(axis=0), rel=0.02)
-    assert by_make.std(axis=0) == pytest.approx(one_by_one.std(axis=0), rel=0.06)
 
 
 @settings(max_examples=25, deadline=None)

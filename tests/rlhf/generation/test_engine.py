@@ -1,5 +1,7 @@
 """The engine answers in the order it was asked, in whole characters."""
 
+from pathlib import Path
+
 import pytest
 from learning import scramble, user
 
@@ -21,7 +23,7 @@ def engine(store, backbone, tiny_folder):
 def test_a_batch_is_answered_in_the_order_it_was_asked(store, engine):
     prompts.add(store, [prompts.NewPrompt(user(f"Q{i}"), "test", "train") for i in range(3)], source="test")
     first, second, third = prompts.of_split(store)
-    maker = Backbone.load(engine.model, "cpu", "float32")
+    maker = Backbone.load(Path(engine.model), "cpu", "float32")
     maker.add_adapter("policy", AdapterConfig(rank=4), seed=0)
     scramble(maker, "policy", scale=0.3)
     runs.create(store, "r1", config={}, seed=0, versions={})

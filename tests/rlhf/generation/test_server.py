@@ -54,7 +54,7 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(server):
     for ask in (lambda: server.says("gpt-9"), lambda: streamed(server.client.stream("gpt-9", user("Q"), temperature=1.0, max_tokens=5))):
         with pytest.raises(PolicyServerDown) as caught:
             ask()
-        assert "refused (404)" in str(caught.value) and "no model 'gpt-9'; there are: tiny, tiny-r1" in str(caught.value)
+        assert "no model 'gpt-9'; there are: tiny, tiny-r1" in str(caught.value)
 
 
 @pytest.mark.parametrize(

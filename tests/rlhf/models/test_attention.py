@@ -90,7 +90,8 @@ def test_gradient_is_that_of_finite_differences():
 @pytest.mark.parametrize("unusual", [{"dropout": 0.1}, {"position_bias": torch.zeros(1)}, {"softcap": 30.0}, {"long": True}])
 def test_anything_unusual_goes_torchs_way(monkeypatch, unusual):
     taken = []
-    monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *args, **kwargs: taken.append(kwargs) or (None, None))
+    nothing = torch.zeros(2, 5, 6, 4)
+    monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *args, **kwargs: taken.append(kwargs) or (nothing, None))
     if unusual.pop("long", False):
         monkeypatch.setattr(attention, "MAX_KEY_LENGTH", 4)
     attend(module(), *states(), None, **unusual)

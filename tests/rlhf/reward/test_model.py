@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from learning import user
 from torch import tensor
 from torch.testing import assert_close
+from torch.utils.data import SequentialSampler
 from trl import RewardTrainer
 
 from rlhf.config import AdapterConfig, RewardConfig
@@ -411,7 +412,7 @@ def test_a_ranking_is_read_once_and_whole(backbone, tmp_path, monkeypatch):
 
 @given(st.lists(st.integers(1, 36), min_size=1, max_size=40), st.integers(1, 20))
 def test_no_ranking_is_cut_and_none_is_lost(sizes, batch_size):
-    sampler = RankingBatchSampler(range(len(sizes)), sizes, batch_size)
+    sampler = RankingBatchSampler(SequentialSampler(sizes), sizes, batch_size)
     batches = list(sampler)
     assert [i for batch in batches for i in batch] == list(range(len(sizes)))
     assert len(batches) == len(sampler) and all(batches)

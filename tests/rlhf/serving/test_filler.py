@@ -1,29 +1,28 @@
 """The queue of comparisons: who meets whom, which prompts come first, and that nothing ends the filling for good."""
 
-import json
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import asdict
+from itertools import pairwise
 
 import pytest
 from learning import user
 
 from rlhf.serving import filler as module
-from rlhf.serving.client import PolicyClient, PolicyServerDown
+from rlhf.serving.client import PolicyServerDown
+from rlhf.serving.completion_source import GeneratedCompletion, PromptRefused, route_by_version
 from rlhf.serving.filler import (
     COLLECTING,
     ComparisonGenerator,
-    EndpointSource,
-    GeneratedCompletion,
-    least_used,
+    assign_prompts,
+    pair_of_collectors,
     policies_for_pair,
     requeue_prompts,
     round_robin,
-    route_by_collector,
     write_comparisons,
 )
-from storage.content import batches, comparisons, policies, prompts
+from storage.content import batches, comparisons, policies, prompts, refusals
 from storage.core.records import PolicyVersion, Prompt, Sampling
 from storage.judging import queue
 from storage.project import runs
@@ -97,12 +96,13 @@ def test_comparisons_hold_what_was_drawn(store, asked, model):
     prompt = asked("Q")[0]
     base, other = policies.ensure_base(store, "m"), policies.ensure_external(store, "x")
     sampling = Sampling(temperature=0.5, max_new_tokens=7)
-    assert write_comparisons(store, model, [(prompt, other, base), (prompt, base, base)], sampling=sampling, seed=11) == []
+    written = write_comparisons(store, model, [(prompt, other, base), (prompt, base, base)], sampling=sampling, seed=11)
+    assert written == (2, [], [])
     first, second = comparisons.many(store, [1, 2])
     assert (first.purpose, second.purpose) == ("versus", "collect")
     assert [(c.text, c.policy_version_id) for c in first.completions] == [("answer 1", other.id), ("answer 2", base.id)]
     assert [c.text for c in second.completions] == ["answer 3", "answer 4"]
-    assert first.completions[0].sampling == sampling and first.completions[0].seed == 11
+    assert first.completions[0].sampling == asdict(sampling) and first.completions[0].seed == 11
 
 
 def test_answers_that_cannot_be_told_apart_or_read_are_dropped(store, asked):
@@ -113,26 +113,133 @@ def test_answers_that_cannot_be_told_apart_or_read_are_dropped(store, asked):
         return [GeneratedCompletion(next(texts), "stop", 0.1) for _ in asked]
 
     base = policies.ensure_base(store, "m")
-    assert write_comparisons(store, generate, [(p, base, base) for p in every], sampling=COLLECTING, seed=0) == every[:4]
+    assert write_comparisons(store, generate, [(p, base, base) for p in every], sampling=COLLECTING, seed=0) == (1, every[:4], [])
     assert [c.text for c in comparisons.get(store, 1).completions] == ["e", "f"]
     assert store.value("SELECT count(*) FROM completions") == 2
+
+
+def next_prompts(store, count, queue_positions, version=None):
+    base = version or policies.ensure_base(store, "m")
+    return [prompt for prompt, *_ in assign_prompts(store, [(base, base)] * count, queue_positions)]
 
 
 def test_prompts_with_the_fewest_comparisons_come_first(store, asked, model):
     one, two, three = asked("one", "two", "three")
     base = policies.ensure_base(store, "m")
     write_comparisons(store, model, [(one, base, base), (three, base, base), (three, base, base)], sampling=COLLECTING, seed=0)
-    assert least_used(store, 3, {}) == [two, one, three]
-    assert least_used(store, 5, {}) == [two, one, three, two, one]
-    places = {}
-    requeue_prompts(store, places, [two])
-    assert least_used(store, 3, places) == [one, three, two], "one that is asked in vain does not stay first in line"
-    requeue_prompts(store, places, [one])
-    assert least_used(store, 3, places) == [three, two, one]
+    assert next_prompts(store, 3, {}) == [two, one, three]
+    assert next_prompts(store, 5, {}) == [two, one, three, two, one]
+    positions = {}
+    requeue_prompts(store, positions, [two])
+    assert next_prompts(store, 3, positions) == [one, three, two], "one that is asked in vain does not stay first"
+    requeue_prompts(store, positions, [one])
+    assert next_prompts(store, 3, positions) == [three, two, one]
 
 
 def test_without_prompts_nothing_is_asked(store):
-    assert least_used(store, 3, {}) == []
+    assert next_prompts(store, 3, {}) == []
+
+
+# ---- prompts that a model refuses
+
+
+class Picky(FakeModel):
+    """Refuses prompts that speak of poison, as one of its versions."""
+
+    def __init__(self, who="m"):
+        super().__init__()
+        self.who = who
+
+    def __call__(self, asked, sampling, seed, on_progress=lambda: None):
+        answers = super().__call__(asked, sampling, seed, on_progress)
+        return [
+            PromptRefused(f"no {prompt.text}") if policy.base_model == self.who and "poison" in prompt.text else answer
+            for (policy, prompt), answer in zip(asked, answers, strict=True)
+        ]
+
+
+def test_a_prompt_that_is_refused_is_set_aside_with_its_reason_and_the_others_are_answered(store, asked):
+    poison, *fine = asked("poison 1", "fine 1", "fine 2")
+    model = Picky()
+    with running(ComparisonGenerator(store, model, "m")) as filler:
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+        assert filler.note == ""
+    assert [(r.prompt_id, r.base_model, r.reason) for r in refusals.all_refusals(store)] == [(poison.id, "m", "no poison 1")]
+    assert {c.prompt.id for c in comparisons.many(store, range(1, 25))} == {p.id for p in fine}
+    assert sum(prompt.id == poison.id for batch in model.asked for _, prompt in batch) == 2, "asked for one comparison and never again"
+    assert refusals.clear(store) == 1 and next_prompts(store, 1, {}) == [poison]
+
+
+def test_a_prompt_that_one_model_refuses_is_left_to_the_others(store, asked):
+    poison = asked("poison", "fine")[0]
+    base, other = policies.ensure_base(store, "m"), policies.ensure_external(store, "x")
+    assert write_comparisons(store, Picky(), [(poison, base, other)], sampling=COLLECTING, seed=0) == (0, [], [poison])
+    assert store.value("SELECT count(*) FROM completions") == 0
+    assert poison not in next_prompts(store, 4, {}) and poison in next_prompts(store, 2, {}, other)
+    tuned = PolicyVersion(9, "m-1", "tuned", "m", None, None, "2026-01-01")
+    assert poison not in next_prompts(store, 4, {}, tuned), "a base refuses for its tuned versions"
+
+
+def test_where_every_prompt_is_refused_that_is_said(store, asked, monkeypatch):
+    monkeypatch.setattr(module, "IDLE_S", 0.05)
+    asked("poison 1", "poison 2")
+    with running(ComparisonGenerator(store, Picky(), "m")) as filler:
+        until(lambda: "set aside" in filler.note)
+        asked("fine")
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET and filler.note == "")
+
+
+def test_a_batch_goes_on_without_the_prompts_that_are_refused(store, asked, ask):
+    asked("poison", "fine")
+    batch = ask(answers=2, count=3)
+    with running(ComparisonGenerator(store, Picky("x"), "m")):
+        until(lambda: batches.get(store, batch.id).generated == 3)
+    assert {c.prompt.text for c in of_batch(store, batch)} == {"fine"}
+
+
+def test_a_model_that_gives_nothing_usable_is_asked_less_and_less(store, asked):
+    asked("Q")
+    times = []
+
+    def empty(requests, sampling, seed, on_progress=lambda: None):
+        times.append(time.monotonic())
+        return [GeneratedCompletion("", "stop", 0.1) for _ in requests]
+
+    with running(ComparisonGenerator(store, empty, "m")):
+        until(lambda: len(times) == 5)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert all(gap >= wait for gap, wait in zip(gaps, [0.05, 0.1, 0.2, 0.4], strict=True))
+
+
+# ---- several outside models
+
+
+def test_outside_models_meet_each_other_in_turn():
+    a, b, c = version(1, "external"), version(2, "external"), version(3, "external")
+    assert [pair_of_collectors([a, b, c], i) for i in range(4)] == [(a, b), (a, c), (b, c), (a, b)]
+    assert pair_of_collectors([a], 5) == (a, a)
+
+
+def test_an_outside_model_that_is_down_is_left_out_and_the_others_meet(store, asked, model, monkeypatch):
+    monkeypatch.setattr(module, "IDLE_S", 0.05)
+    asked("Q1", "Q2")
+    three = [policies.ensure_external(store, name) for name in "xyz"]
+    down = {three[1].id: "y is down"}
+    with running(ComparisonGenerator(store, model, "m", three, refusal_reason=lambda v: down.get(v.id, ""))) as filler:
+        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
+        assert {frozenset(policy.name for policy, _ in batch[:2]) for batch in model.asked} == {frozenset("xz")}
+    assert {c.purpose for c in comparisons.many(store, range(1, 25))} == {"versus"}
+    down[three[0].id] = "x is down"
+    asked("Q3")
+    with running(ComparisonGenerator(store, model, "m", three, refusal_reason=lambda v: down.get(v.id, ""))) as filler:
+        retire_all(store)
+        until(lambda: filler.note == module.NO_ENDPOINT)
+        assert not any(name in filler.note for name in ("x ", "y "))
+
+
+def retire_all(store):
+    with store.atomic() as connection:
+        connection.conn.execute("UPDATE comparisons SET retired = 1")
 
 
 def test_the_queue_is_filled_to_its_target_and_no_further(store, asked, model):
@@ -274,7 +381,7 @@ def test_a_batch_is_written_before_the_queue_is_filled(store, asked, model, ask,
     assert batches.get(store, batch.id).generated == 3
     base, other = (v.id for v in versions)
     assert [sorted(c.policy_version_id for c in w.completions) for w in written] == [[base, base, other, other]] * 3
-    assert {c.sampling for w in written for c in w.completions} == {batch.sampling}
+    assert all(c.sampling == asdict(batch.sampling) for w in written for c in w.completions)
     assert {w.purpose for w in written} == {"batch"}
     assert {row[0] for row in store.rows("SELECT priority FROM comparisons WHERE batch_id IS NOT NULL")} == {2}
     assert {row[0] for row in store.rows("SELECT priority FROM comparisons WHERE batch_id IS NULL")} == {0}
@@ -293,7 +400,7 @@ def test_repeated_and_empty_answers_are_drawn_anew(store, asked, ask):
     batch = ask(answers=4)
     base, other = policies.all_versions(store)
     model = saying("a", "a ", "b", "", "c", "c", "d")
-    assert write_comparisons(store, model, [(prompt, base, other, base, other)], sampling=batch.sampling, seed=5, batch=batch) == []
+    assert write_comparisons(store, model, [(prompt, base, other, base, other)], sampling=batch.sampling, seed=5, batch=batch).stored == 1
     # The second and the fourth; then the fourth alone, which had said what the second says now.
     assert model.asked == [(["m", "x", "m", "x"], 5), (["x", "x"], 6), (["x"], 7)]
     assert sorted(c.text for c in of_batch(store, batch)[0].completions) == ["a", "b", "c", "d"]
@@ -305,7 +412,7 @@ def test_a_comparison_does_without_what_stays_repeated_but_has_two_answers(store
     base = policies.all_versions(store)[0]
     model = saying("a", "b", "b", "c", "c", "c", *"bcc", *"bcc")
     chosen = [(one, base, base, base), (two, base, base, base)]
-    assert write_comparisons(store, model, chosen, sampling=batch.sampling, seed=0, batch=batch) == [two]
+    assert write_comparisons(store, model, chosen, sampling=batch.sampling, seed=0, batch=batch) == (1, [two], [])
     assert [[c.text for c in w.completions] for w in of_batch(store, batch)] == [["a", "b"]]
     assert batches.get(store, batch.id).generated == 1
     assert store.value("SELECT count(*) FROM completions") == 2
@@ -316,7 +423,7 @@ def test_answers_that_cannot_come_out_otherwise_are_not_drawn_anew(store, asked,
     batch = ask(answers=3, temperature=0.0)
     base, other = policies.all_versions(store)
     model = saying("a", "b", "a")
-    assert write_comparisons(store, model, [(prompt, base, other, base)], sampling=batch.sampling, seed=0, batch=batch) == []
+    assert write_comparisons(store, model, [(prompt, base, other, base)], sampling=batch.sampling, seed=0, batch=batch).stored == 1
     assert len(model.asked) == 1
 
 
@@ -328,7 +435,7 @@ def test_what_was_cancelled_while_it_was_written_is_thrown_away(store, asked, as
         batches.cancel(store, batch.id)
         return [GeneratedCompletion("a", "stop", 0.1), GeneratedCompletion("b", "stop", 0.1)]
 
-    assert write_comparisons(store, generate, [(prompt, *versions)], sampling=batch.sampling, seed=0, batch=batch) == []
+    assert write_comparisons(store, generate, [(prompt, *versions)], sampling=batch.sampling, seed=0, batch=batch) == (0, [], [])
     assert store.value("SELECT count(*) FROM completions") == 0
 
 
@@ -384,105 +491,6 @@ def test_each_version_is_asked_where_it_speaks(versions):
     here, there = saying("h1", "h2"), saying("t1")
     base, other = versions
     prompt = Prompt(1, user("Q"), "test", "train")
-    drawn = route_by_collector(other, there, here)([(base, prompt), (other, prompt), (base, prompt)], COLLECTING, 7)
+    drawn = route_by_version({other.id: there}, here)([(base, prompt), (other, prompt), (base, prompt)], COLLECTING, 7)
     assert [d.text for d in drawn] == ["h1", "t1", "h2"]
     assert here.asked == [(["m", "m"], 7)] and there.asked == [(["x"], 7)]
-
-
-# An endpoint that is not ours.
-
-
-class Endpoint(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.asked.append((self.path, body))
-        status, reply = self.server.replies[min(len(self.server.asked), len(self.server.replies)) - 1]
-        data = json.dumps(reply).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
-
-
-def says(text, reason="stop"):
-    message = {"role": "assistant", "content": text}
-    return 200, {
-        "id": "1",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "m",
-        "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-    }
-
-
-@pytest.fixture
-def endpoint():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    server.asked, server.replies = [], [says("hello")]
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    server.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_an_endpoint_is_asked_once_for_each_answer(endpoint):
-    endpoint.replies = [says("one"), says("two", "length")]
-    ticks = []
-    asked = [(version(1, "external"), Prompt(i, user(f"Q{i}"), "test", "train")) for i in range(2)]
-    drawn = EndpointSource(PolicyClient(endpoint.url), "their-model")(
-        asked, Sampling(temperature=0.3, top_p=0.9, top_k=5, max_new_tokens=17), 40, lambda: ticks.append(1)
-    )
-    assert [(d.text, d.finish_reason) for d in drawn] == [("one", "stop"), ("two", "length")]
-    assert all(d.latency_s > 0 for d in drawn) and len(ticks) == 2
-    path, body = endpoint.asked[1]
-    assert path == "/v1/chat/completions"
-    assert body == {
-        "model": "their-model",
-        "messages": [{"role": "user", "content": "Q1"}],
-        "temperature": 0.3,
-        "top_p": 0.9,
-        "max_tokens": 17,
-        "seed": 41,
-        "top_k": 5,
-    }
-    assert [d.seed for d in drawn] == [40, 41]
-
-
-@pytest.mark.parametrize(
-    "reply, said",
-    [
-        ((500, {"error": {"message": "out of order"}}), "refused \\(500\\)"),
-        ((200, {"choices": []}), "answered without a choice"),
-        ((404, {"error": {"message": "no such model"}}), "no such model"),
-    ],
-)
-def test_what_an_endpoint_does_wrong_is_told(endpoint, reply, said):
-    endpoint.replies = [reply]
-    generate = EndpointSource(PolicyClient(endpoint.url), "their-model")
-    with pytest.raises(PolicyServerDown, match=said) as caught:
-        generate([(version(1), Prompt(1, user("Q"), "test", "train"))], COLLECTING, 0)
-    assert endpoint.url in str(caught.value)
-
-
-def test_an_endpoint_that_is_not_there_is_told():
-    with pytest.raises(PolicyServerDown, match=r"no answer from the policy server at http://127\.0\.0\.1:9/v1"):
-        EndpointSource(PolicyClient("http://127.0.0.1:9/v1"), "m")([(version(1), Prompt(1, user("Q"), "test", "train"))], COLLECTING, 0)
-
-
-def test_answers_of_an_endpoint_are_marked_as_its_own(store, asked, endpoint):
-    asked("Q1", "Q2")
-    endpoint.replies = [says(f"answer {i}") for i in range(2 * module.QUEUE_TARGET)]
-    collector = policies.ensure_external(store, "their-model")
-    generate = EndpointSource(PolicyClient(endpoint.url), "their-model")
-    with running(ComparisonGenerator(store, generate, "m", collector)):
-        until(lambda: queue.depth(store) == module.QUEUE_TARGET)
-    found = comparisons.many(store, list(range(1, 25)))
-    assert {c.policy_version_id for f in found for c in f.completions} == {collector.id}
-    assert {f.purpose for f in found} == {"collect"}

@@ -6,7 +6,7 @@ import random
 import pytest
 from learning import user
 
-from rlhf.serving.filler import GeneratedCompletion
+from rlhf.serving.completion_source import GeneratedCompletion
 from rlhf.simulation.judges import LabelRule
 from rlhf.simulation.simulate import Plan, SimulationError, judge_comparison, simulate
 from storage.content import comparisons, policies, prompts

@@ -12,7 +12,7 @@ def test_a_comparison_comes_back_whole_and_in_order(world):
     found = comparisons.get(world.store, comparisons.add(world.store, prompt_id, [early, late], purpose="blind"))
     assert (found.prompt.text, found.prompt.split, found.purpose) == ("Why?", "heldout", "blind")
     assert [(item.id, item.text) for item in found.completions] == [(early, "early"), (late, "late")]
-    assert found.completions[0].sampling == Sampling(temperature=0.7, top_p=1.0, top_k=0, max_new_tokens=48)
+    assert Sampling(**found.completions[0].sampling) == Sampling(temperature=0.7, top_p=1.0, top_k=0, max_new_tokens=48)
     assert (found.completions[0].seed, found.completions[0].finish_reason, found.completions[0].latency_s) == (
         11,
         "stop",

@@ -1,0 +1,72 @@
+"""A judgment of the page names slots; the store's names completions. Slots here hold completions 70, 71 and 72."""
+
+import pytest
+
+from feedback_ui.judging.acts import judged
+from storage.core.records import Details, Flag, IdealAnswer, Timing
+from storage.judging.details import BadJudgment
+
+TWO, THREE = (71, 70), (72, 70, 71)
+
+
+@pytest.mark.parametrize(
+    ("act", "order", "tiers", "all_bad"),
+    [
+        ({"choice": "a"}, TWO, ((71,), (70,)), False),
+        ({"choice": "b"}, TWO, ((70,), (71,)), False),
+        ({"choice": "tie"}, TWO, ((71, 70),), False),
+        ({"choice": "both_bad"}, TWO, ((71, 70),), True),
+        ({"choice": "rank", "tiers": [[1], [0, 2]]}, THREE, ((70,), (72, 71)), False),
+    ],
+)
+def test_slots_become_completions(act, order, tiers, all_bad):
+    assert judged(act, order) == {"verdict": "rank", "tiers": tiers, "all_bad": all_bad, "details": Details()}
+
+
+def test_details_come_along():
+    act = {
+        "choice": "a", "strength": 2, "rationale": "clear", "aspects": {"1": {"Helpful": 4}}, "ideal": {"text": "Better.", "slot": 0},
+        "flags": [{"kind": "unsafe", "note": "look", "slot": 1}, {"kind": "broken_prompt"}],
+        "timing": {"active_ms": 900, "idle_ms": 20, "client_ms": 950},
+    }  # fmt: skip
+    assert judged(act, TWO)["details"] == Details(
+        strength=2,
+        aspects={70: {"Helpful": 4}},
+        rationale="clear",
+        ideal=IdealAnswer("Better.", 71),
+        flags=(Flag("unsafe", "look", 70), Flag("broken_prompt", "", None)),
+        timing=Timing(900, 20, 950),
+    )
+
+
+def test_a_skip_keeps_its_reason_and_no_ratings():
+    act = {"choice": "skip", "reason": "not sure", "strength": 2, "rationale": "hm"}
+    assert judged(act, TWO) == {"verdict": "skip", "skip_reason": "not sure", "details": Details(rationale="hm")}
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        {},
+        {"choice": "c"},
+        {"choice": ["a"]},
+        {"choice": "rank"},
+        {"choice": "rank", "tiers": [[2]]},
+        {"choice": "rank", "tiers": [[-1]]},
+        {"choice": "rank", "tiers": [[True]]},
+        {"choice": "rank", "tiers": [["0"]]},
+        {"choice": "rank", "tiers": 1},
+        {"choice": "a", "timing": {}},
+        {"choice": "a", "ideal": {"slot": 0}},
+        {"choice": "a", "flags": [{}]},
+        {"choice": "a", "aspects": {"9": {}}},
+    ],
+)
+def test_what_the_page_never_sends_is_refused(act):
+    with pytest.raises(BadJudgment, match="This is no judgment that the page sends: reload the page"):
+        judged(act, TWO)
+
+
+def test_a_button_for_two_answers_is_none_for_three():
+    with pytest.raises(BadJudgment):
+        judged({"choice": "a"}, THREE)

@@ -1,0 +1,64 @@
+"""Batches of comparisons are asked for, followed and cancelled."""
+
+import pytest
+from lead_page import HERE, pressed
+
+from rlhf.serving.client import PolicyServerDown
+from storage.content import batches, policies
+from storage.core.records import Sampling
+
+
+def asked(section, who, **changes):
+    values = {field: field.value for field in section.numbers.values()} | {section.who: who, section.priority: "normal"}
+    return values | {getattr(section, name): value for name, value in changes.items()}
+
+
+def test_a_batch_is_asked_for_followed_and_cancelled(store, part, server, people):
+    section = part.batches
+    base = policies.ensure_base(store, "m")
+    assert section.open(HERE)[section.timer].active is False
+    server.fill(3.0)
+    shown = section.ask(asked(section, [base.id], count=40, answers=3, top_k=5, priority="high"), HERE)
+    batch = batches.all_batches(store)[0]
+    assert (batch.policy_ids, batch.completions, batch.requested, batch.priority, batch.by_id) == ((base.id,), 3, 40, 1, people.local.id)
+    assert batch.sampling == Sampling(temperature=0.7, top_p=1.0, top_k=5, max_new_tokens=96)
+    assert shown[section.timer].active is True and "0 of 40" in shown[section.list] and "about 2 min left" in shown[section.list]
+    assert section.list not in section.follow(shown[section.list], HERE), "what has not changed is not sent again"
+    batches.add_generated(store, batch.id, 10)
+    assert "10 of 40" in section.follow(shown[section.list], HERE)[section.list]
+    shown = section.cancel(pressed("cancel", batch.id), HERE)
+    assert shown[section.timer].active is False and "cancelled" in shown[section.list]
+    assert batches.get(store, batch.id).cancelled_at is not None
+
+
+def test_a_batch_that_will_not_do_is_refused(store, part):
+    section, base = part.batches, policies.ensure_base(store, "m")
+    assert "at least one policy version" in section.ask(asked(section, []), HERE)[section.message]
+    assert "2 to 9 answers" in section.ask(asked(section, [base.id], answers=10), HERE)[section.message]
+    assert "temperature must be 0 to 2" in section.ask(asked(section, [base.id], temperature=3), HERE)[section.message]
+    assert "Longest answer is empty" in section.ask(asked(section, [base.id], longest=None), HERE)[section.message]
+    assert batches.all_batches(store) == []
+
+
+def test_only_versions_that_can_answer_are_offered(store, part, server):
+    assert "No policy version" in part.batches.open(HERE)[part.batches.message]
+    base = policies.ensure_base(store, "m")
+    imported, distant = policies.ensure_external(store, "somebody's"), policies.ensure_external(store, "distant")
+    offered = dict(part.batches.open(HERE)[part.batches.who].choices)
+    assert offered == {base.name: base.id} and imported.id not in offered.values()
+    server.collect_from("distant")
+    assert dict(part.batches.open(HERE)[part.batches.who].choices) == {base.name: base.id, distant.name: distant.id}
+
+
+def test_a_server_that_is_down_is_told_beside_what_waits(store, part, server):
+    batches.request(store, [policies.ensure_base(store, "m").id], completions=2, sampling=Sampling(), count=1, by=None)
+    server.fall_over("no answer from the policy server")
+    assert "Nothing is written now. No answer from the policy server" in part.batches.open(HERE)[part.batches.list]
+
+
+def test_a_server_that_is_down_still_lets_versions_be_chosen(store, part, server):
+    server.fall_over("gone")
+    with pytest.raises(PolicyServerDown):
+        server.status()
+    base = policies.ensure_base(store, "m")
+    assert dict(part.batches.open(HERE)[part.batches.who].choices) == {base.name: base.id}

@@ -1,0 +1,50 @@
+"""The form of a round: every option, its presets, and what it starts."""
+
+from dataclasses import replace
+
+import pytest
+from called_pages import EN, ENGLISH, filled_in, page
+
+from feedback_ui.app import build_app
+from feedback_ui.server.auth import Auth
+from feedback_ui.shared.theme import i18n
+from rlhf.config import PRESETS, RoundConfig, options
+
+
+def test_every_option_of_a_round_is_in_the_form_with_its_help(training):
+    shown = training.form.fields
+    assert set(shown) == {option.name for option in options(RoundConfig())}
+    for option in options(RoundConfig()):
+        assert i18n.translations["en"][shown[option.name].info.key] == option.help
+
+
+def test_the_form_says_what_its_preset_says(training):
+    assert training.form.read(EN, filled_in(training)) == PRESETS["laptop"]
+
+
+def test_choosing_a_preset_fills_the_form(training):
+    form = training.form
+    values = {form.preset: "tiny", **form.show_preset("tiny", ENGLISH)}
+    assert form.read(EN, values) == PRESETS["tiny"]
+
+
+def test_a_configuration_of_ones_own_stands_first(build, store, jobs, server):
+    own = replace(RoundConfig(), seed=7)
+    form = page(build(build_app, store, jobs, server, Auth(store), default_config=own), "TrainingPage").form
+    assert form.preset.value == "as started"
+    assert form.presets["as started"] == own
+
+
+def test_start_starts_what_the_form_says_and_shows_it(training, jobs):
+    shown = training.start_round(filled_in(training, ppo_steps=3, include_simulated=True), ENGLISH)
+    (config,) = jobs.started
+    assert (config.ppo.steps, config.include_simulated) == (3, True)
+    assert shown[training.drawn].run_id == "r1"
+    assert "Waiting to start" in shown[training.progress]
+    assert shown[training.refusal] == ""
+
+
+@pytest.mark.parametrize(("typed", "said"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must be greater than 0")])
+def test_a_form_that_makes_no_sense_says_why(training, jobs, typed, said):
+    assert said in training.start_round(filled_in(training, **typed), ENGLISH)[training.refusal]
+    assert jobs.started == []
