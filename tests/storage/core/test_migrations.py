@@ -278,8 +278,6 @@ FILLS = {
 LATER_FILLS = {
     "m014_refusals": lambda db: put(db, "prompt_refusals", "prompt_id base_model reason created_at", (1, "m", "long", at(74))),
 }
-    "m014_refusals": lambda db: put(db, "prompt_refusals", "prompt_id base_model reason created_at", (1, "m", "too long", at(74)))
-}
 """Of tables that came after those whose views are compared below."""
 
 
