@@ -122,7 +122,7 @@ class AuthRoutes:
         browser = accounts.known_browser(store, name, self.auth.cookies(request).get(browser_cookie(self.auth)))
         origin = Origin(browser, known=True) if browser else Origin(address_of(request))
         # A throttled attempt is refused at once, without entering the queue.
-        await to_thread.run_sync(accounts.check_brake, store, name, origin)
+        await to_thread.run_sync(accounts.check_throttle, store, name, origin)
         async with self._queue.turn(Attempt(account_names.folded(name), origin)) as turn:
             token = await to_thread.run_sync(act, origin, limiter=self._limiter)
             turn.right()
@@ -135,8 +135,8 @@ class AuthRoutes:
             # The account was changed or disabled meanwhile.
             return RedirectResponse(SIGN_IN, 303)
         secure = request.url.scheme == "https"
-        kept = self.auth.cookies(request).get(browser_cookie(self.auth))
-        notes = accounts.browser_notes(self.auth.store, account.id, kept)
+        cookie_value = self.auth.cookies(request).get(browser_cookie(self.auth))
+        notes = accounts.browser_cookie_value(self.auth.store, account.id, cookie_value)
         for cookie, value, hidden, days in (
             (self.auth.cookie, token, True, accounts.LONGEST_DAYS),
             (roles_cookie(self.auth), ".".join(sorted(account.roles)), False, accounts.LONGEST_DAYS),

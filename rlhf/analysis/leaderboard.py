@@ -135,10 +135,10 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
     kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
     with store.snapshot():
         counted = latest_votes(rankings.read(store, kinds=kinds))
-        author_ids, prompt_of = rankings.authors(store), rankings.prompts(store)
+        version_ids, prompt_of = rankings.policy_versions(store), rankings.prompts(store)
         versions = {version.id: version for version in policies.all_versions(store)}
-    known, author = np.unique(author_ids, return_inverse=True)
-    author = author.reshape(author_ids.shape)
+    known, author = np.unique(version_ids, return_inverse=True)
+    author = author.reshape(version_ids.shape)
     outcomes, votes_of, judgments = _pair_outcomes(counted, author, prompt_of, len(known))
     counts = _counts(outcomes, len(known))
     order, references, group_of = _groups(counts, [versions.get(int(version_id)) for version_id in known])
