@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from rlhf.analysis.bootstrap import CONFIDENCE
 from rlhf.data.pairs import PreferencePair
 from rlhf.generation.sampling import GeneratedSequence, generator, sample
 from rlhf.models.backbone import Backbone
@@ -26,7 +27,6 @@ from storage.core.records import Prompt, Sampling
 ValuesByPrompt = dict[int, list[float]]
 """The values of the answers to each prompt, by its id."""
 
-CONFIDENCE = 0.95
 BATCH_SIZE = 64
 
 

@@ -21,9 +21,9 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from storage.core import json_columns
 from storage.core.clock import as_text
 from storage.core.database import Database, StoreError, now
-from storage.core.records import ROLES, Annotator, Role
+from storage.core.records import ACCOUNT_ROLES, Annotator, Role
 from storage.people import account_names, annotators, known_browsers, sign_in_throttle
-from storage.people.sign_in_throttle import COMMAND_LINE, Origin, SignInRefused
+from storage.people.sign_in_throttle import COMMAND_LINE, SignInOrigin, SignInRefused
 
 __all__ = ["SignInRefused"]
 
@@ -216,7 +216,7 @@ def enable(store: Database, account_id: int, by: int | None = None) -> Account:
 # ---- sessions
 
 
-def sign_in(store: Database, name: str, password: str, origin: Origin = COMMAND_LINE) -> str:
+def sign_in(store: Database, name: str, password: str, origin: SignInOrigin = COMMAND_LINE) -> str:
     """Checks name and password and returns the token of a new session.
 
     A name without an account takes as long as a wrong password, so that the time does not reveal which names exist.
@@ -243,7 +243,7 @@ def sign_in(store: Database, name: str, password: str, origin: Origin = COMMAND_
         return _begin_session(store, row["id"])
 
 
-def check_throttle(store: Database, name: str, origin: Origin) -> None:
+def check_throttle(store: Database, name: str, origin: SignInOrigin) -> None:
     """Refuses an attempt that comes too soon, before the password is verified: that takes much memory and time.
 
     Raises:
@@ -252,7 +252,7 @@ def check_throttle(store: Database, name: str, origin: Origin) -> None:
     sign_in_throttle.check(store, account_names.folded(name), origin)
 
 
-def change_password(store: Database, token: str, current: str, new: str, origin: Origin = COMMAND_LINE) -> str:
+def change_password(store: Database, token: str, current: str, new: str, origin: SignInOrigin = COMMAND_LINE) -> str:
     """Sets a new password for the account of this session, given its current one. All sessions of the account end.
 
     Returns:
@@ -352,15 +352,15 @@ def checked_roles(roles: Iterable[str]) -> frozenset[Role]:
         StoreError: there is no role, or a role is unknown.
     """
     chosen = frozenset(roles)
-    if unknown := sorted(chosen - set(ROLES)):
-        raise StoreError(f"Unknown role {', '.join(unknown)}: choose among {', '.join(ROLES)}.")
+    if unknown := sorted(chosen - set(ACCOUNT_ROLES)):
+        raise StoreError(f"Unknown role {', '.join(unknown)}: choose among {', '.join(ACCOUNT_ROLES)}.")
     if not chosen:
-        raise StoreError(f"An account needs a role: choose among {', '.join(ROLES)}.")
-    return frozenset(role for role in ROLES if role in chosen)
+        raise StoreError(f"An account needs a role: choose among {', '.join(ACCOUNT_ROLES)}.")
+    return frozenset(role for role in ACCOUNT_ROLES if role in chosen)
 
 
 def in_order(roles: Iterable[Role]) -> list[Role]:
-    return sorted(roles, key=ROLES.index)
+    return sorted(roles, key=ACCOUNT_ROLES.index)
 
 
 # ---- inside
@@ -455,7 +455,7 @@ def _from_row(row: sqlite3.Row) -> Account:
 def _roles(row: sqlite3.Row) -> frozenset[Role]:
     """The account's roles; no role where the column cannot be read."""
     try:
-        return frozenset(json_columns.from_json(row["roles"], list, f"The roles of account {row['id']}")) & frozenset(ROLES)
+        return frozenset(json_columns.from_json(row["roles"], list, f"The roles of account {row['id']}")) & frozenset(ACCOUNT_ROLES)
     except (json_columns.Unreadable, TypeError) as error:
         json_columns.log.warning("%s", error)
         return frozenset()

@@ -36,7 +36,7 @@ class SignInRefused(StoreError):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class SignInOrigin:
     """Where a sign-in attempt comes from."""
 
     place: str = ""
@@ -49,11 +49,11 @@ class Origin:
         return f"{'browser' if self.known else 'address'} {self.place}"
 
 
-COMMAND_LINE = Origin()
+COMMAND_LINE = SignInOrigin()
 """The origin of attempts without a browser or an address."""
 
 
-def check(store: Database, name: str, origin: Origin) -> None:
+def check(store: Database, name: str, origin: SignInOrigin) -> None:
     """Refuses an attempt that comes too soon. `name` is folded by `account_names.folded`, here and below.
 
     Raises:
@@ -67,7 +67,7 @@ def check(store: Database, name: str, origin: Origin) -> None:
     _check_wait(store, name, origin, at)
 
 
-def begin(store: Database, name: str, origin: Origin) -> int:
+def begin(store: Database, name: str, origin: SignInOrigin) -> int:
     """Counts an attempt as a failure until `release` is called, so that guesses in parallel are no faster.
 
     Returns:
@@ -88,7 +88,7 @@ def begin(store: Database, name: str, origin: Origin) -> int:
     return max(_own_wait_s(own + 1), 0 if origin.known else _all_addresses_wait_s(all_addresses + 1))
 
 
-def release(store: Database, name: str, origin: Origin) -> None:
+def release(store: Database, name: str, origin: SignInOrigin) -> None:
     """Deletes the failures of this origin after a right password. Those of other origins stay."""
     with store.atomic() as connection:
         connection.conn.execute("DELETE FROM sign_in_failures WHERE name = ? AND origin = ?", [name, origin.key])
@@ -100,7 +100,7 @@ def release_all(store: Database, name: str) -> None:
         connection.conn.execute("DELETE FROM sign_in_failures WHERE name = ?", [name])
 
 
-def _check_wait(store: Database, name: str, origin: Origin, at: datetime) -> tuple[int, int]:
+def _check_wait(store: Database, name: str, origin: SignInOrigin, at: datetime) -> tuple[int, int]:
     """Returns the failures of this origin and of all addresses together; raises `SignInRefused` if the attempt comes too soon."""
     since = as_text(at - timedelta(hours=FORGET_HOURS))
     counted = "SELECT count(*), max(created_at) FROM sign_in_failures WHERE name = ? AND created_at > ?"
