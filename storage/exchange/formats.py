@@ -106,7 +106,7 @@ FORMATS: dict[str, Format] = {
         ("messages=list", "chosen", "rejected"), ("question", "chosen", "rejected"), ("input=text", "chosen", "rejected"),
         ("instruction", "chosen_response", "rejected_response"), ("conversation=list", "chosen", "rejected"),
     ),
-    "openrlhf": _pairs(("context=list", "chosen", "rejected")),
+    "openrlhf": _pairs(("context=list", "chosen", "rejected"), ("context_messages=list", "chosen", "rejected")),
     "hh-rlhf": Format(
         hh_rlhf.read, hh_rlhf.write, "preference pairs", keeps=("system", "turns"), signs=(("chosen=dialogue", "rejected=dialogue"),)
     ),
@@ -148,7 +148,7 @@ FORMATS: dict[str, Format] = {
         argilla.read, argilla.write, "records", ignored=argilla.IGNORED,
         keeps=("system", "turns", "ties", "several", "models", "annotator", "time", "reason", "strength"),
         signs=(("fields=object", "responses"), ("fields=object", "suggestions"), ("fields=object", "status"),
-               ("*.responses", "*.responses.users"), ("*-suggestion", "external_id")),
+               ("*.responses", "*.responses.users"), ("*-suggestion", "external_id"), ("*-suggestion", "*-suggestion-metadata")),
     ),
     "labelstudio": Format(
         labelstudio.read, labelstudio.write, "tasks", ignored=labelstudio.IGNORED, keeps=tuple(THINGS),
@@ -172,14 +172,16 @@ FORMATS: dict[str, Format] = {
     "nectar": _by_map("nectar", ("prompt", "answers=objects")),
     "distilabel": _by_map(
         "distilabel", ("instruction", "generations=texts", "ratings"), ("input", "generations=texts", "rating"),
-        ("prompt", "generations=texts", "ratings"),
+        ("prompt", "generations=texts", "ratings"), ("instruction", "generations=texts", "ratings", "chosen", "rejected"),
+        ("input", "generations=texts", "rating", "chosen", "rejected"), ("prompt", "generations=texts", "ratings", "chosen", "rejected"),
     ),
     "stack-exchange-paired": _by_map("stack-exchange-paired", ("question", "response_j", "response_k")),
     "kto": replace(
         _by_map(
             "kto", ("prompt", "completion", "label=flag"), ("messages=list", "label=flag"), ("messages=list", "kto_tag=flag"),
             ("conversations=list", "kto_tag=flag"), ("conversations=list", "label=flag"), ("instruction", "output", "kto_tag=flag"),
-            ("instruction", "output", "label=flag"),
+            ("instruction", "output", "label=flag"), ("instruction", "completion", "label=flag"),
+            ("question", "completion", "label=flag"), ("input", "output", "label=flag"),
         ),
         write=kto.write, unit="labelled completions",
     ),
