@@ -105,7 +105,8 @@ SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 
 TRL = FieldMap(
     prompt=PROMPT_COLUMNS, usual_prompt=True, system=SYSTEM_COLUMNS, history=("history",),
-    chosen=("chosen", "chosen_response", "preferred_output"), rejected=("rejected", "rejected_response", "non_preferred_output"),
+    chosen=("chosen", "chosen_response", "preferred_output", "chosen_messages"),
+    rejected=("rejected", "rejected_response", "non_preferred_output", "rejected_messages"),
     models=("chosen_model+rejected_model",), annotator=("annotator",), annotator_kind=("annotator_kind",), rule=("annotator_rule",),
     created_at=("created_at",), kind=("kind",), split=("split",), ignored=("id", "prompt_id"),
 )  # fmt: skip

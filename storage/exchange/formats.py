@@ -101,7 +101,10 @@ FORMATS: dict[str, Format] = {
     "trl-implicit": Format(
         trl.read, trl.write_implicit, "preference pairs", ignored=field_maps.TRL.ignored, keeps=things_of(field_maps.TRL)
     ),
-    "llama-factory": _pairs(("conversations=list", "chosen", "rejected"), ("instruction", "chosen", "rejected")),
+    "llama-factory": _pairs(
+        ("conversations=list", "chosen", "rejected"), ("instruction", "chosen", "rejected"),
+        ("chosen_messages=list", "rejected_messages=list"),
+    ),
     "axolotl": _pairs(
         ("messages=list", "chosen", "rejected"), ("question", "chosen", "rejected"), ("input=text", "chosen", "rejected"),
         ("instruction", "chosen_response", "rejected_response"), ("conversation=list", "chosen", "rejected"),

@@ -67,6 +67,13 @@ ROWS = {
             {"instruction": "Name one", "input": "fruit", "chosen": "Pear", "rejected": "Plum", "history": [["Hi", "Hello"]]},
             [user("Hi"), assistant("Hello"), user("Name one\nfruit")], FRUIT, [A], {},
         ),
+        (
+            {"chosen_messages": [{"role": "user", "content": [{"type": "text", "value": "Name a fruit"}], "loss_weight": 0.0},
+                                 {"role": "assistant", "content": [{"type": "text", "value": "Pear"}], "loss_weight": 1.0}],
+             "rejected_messages": [{"role": "user", "content": [{"type": "text", "value": "Name a fruit"}]},
+                                   {"role": "assistant", "content": [{"type": "text", "value": "Plum"}]}]},
+            Q, FRUIT, [A], {"chosen_messages[].loss_weight": 1},
+        ),
     ],
     "axolotl": [
         ({"system": "Be brief.", "question": "Name a fruit", "chosen": "Pear", "rejected": "Plum"},
