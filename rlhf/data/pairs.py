@@ -94,30 +94,42 @@ def _related(tiers: Tiers, ties: bool) -> Iterator[tuple[int, int, bool]]:
 def of_store(
     store: Database, *, include_simulated: bool, ties: bool = False, annotator_weights: Mapping[int, float] | None = None
 ) -> list[PreferencePair]:
-    """The pairs of every active judgment: of people, and with `include_simulated` of simulated annotators. Arguments as in `derive`."""
+    """The pairs of every active judgment: of people, and with `include_simulated` of simulated annotators. Arguments as in `derive`.
+
+    Judgments on starter prompts are left out while these do not serve (`storage.content.prompts`).
+    """
     kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
-    return derive(judgments.active(store, kinds=kinds), ties=ties, annotator_weights=annotator_weights)
+    return derive(judgments.active(store, kinds=kinds, for_training=True), ties=ties, annotator_weights=annotator_weights)
 
 
-def require(pairs: list[PreferencePair], min_pairs: int) -> None:
+def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes: int = 0) -> None:
     """Refuses a round that has too few preference pairs.
+
+    Args:
+        unused_starter_votes: votes that are left out because the starter prompts do not serve.
 
     Raises:
         NotEnoughPairs: with the number that is there, the number needed, and what to do.
     """
     preferred = [p for p in pairs if not p.tie]
     found = len(preferred)
+    left_out = (
+        f" {unused_starter_votes} votes on starter prompts are left out, because the store has prompts of its own: to train on them "
+        "too, `rankloop prompts --starters on`."
+        if unused_starter_votes
+        else ""
+    )
     if found < min_pairs:
         raise NotEnoughPairs(
             f"{found} preference pairs, need {min_pairs}: judge {min_pairs - found} more comparisons"
             f"{f', or pass --min-pairs {found}' if found else ''}. Ties and skips give no pair; simulated judgments count only "
-            "with --include-simulated.",
+            "with --include-simulated." + left_out,
             found=found,
             needed=min_pairs,
         )
     if not any(p.split == "train" for p in preferred):
         raise NotEnoughPairs(
-            "every preference pair is on a held-out prompt: judge some comparisons on training prompts.",
+            "every preference pair is on a held-out prompt: judge some comparisons on training prompts." + left_out,
             found=found,
             needed=min_pairs,
         )

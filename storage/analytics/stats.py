@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from storage.content import prompts
 from storage.core.database import Database
 from storage.judging import queue
 
@@ -17,6 +18,8 @@ def stats(store: Database) -> dict[str, Any]:
         annotators = _by(store, "SELECT kind, count(*) FROM annotators GROUP BY kind")
         return {
             "prompts": store.value("SELECT count(*) FROM prompts"),
+            "prompts_in_use": store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}"),
+            "unused_starter_votes": prompts.unused_starter_votes(store),
             "completions": store.value("SELECT count(*) FROM completions"),
             "comparisons": store.value("SELECT count(*) FROM comparisons"),
             "judgments": {"human": 0, "simulated": 0} | judgments,

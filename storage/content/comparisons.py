@@ -33,6 +33,10 @@ def order_of_writing(count: int, rng: random.Random) -> list[int]:
     return order
 
 
+PROMPT_IN_USE = f"EXISTS (SELECT 1 FROM prompts WHERE prompts.id = {{}} AND {prompts.IN_USE})"
+"""SQL: whether a comparison's prompt is in use; `{}` stands for the column with the prompt's id."""
+
+
 def add(
     store: Database,
     prompt_id: int,
@@ -109,9 +113,9 @@ def many(store: Database, comparison_ids: Collection[int]) -> list[Comparison]:
 
 
 def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
-    """The oldest comparisons, at most `limit`, without an active judgment by a simulated annotator."""
+    """The oldest comparisons of prompts in use, at most `limit`, without an active judgment by a simulated annotator."""
     rows = store.rows(
-        "SELECT c.id FROM comparisons c WHERE c.retired = 0 AND NOT EXISTS (SELECT 1 FROM active_judgments s "
+        f"SELECT c.id FROM comparisons c WHERE c.retired = 0 AND {PROMPT_IN_USE.format('c.prompt_id')} AND NOT EXISTS (SELECT 1 FROM active_judgments s "
         "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT ?",
         [limit],
     )
@@ -119,8 +123,9 @@ def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
 
 
 def prompt_usage(store: Database) -> dict[int, int]:
-    """Number of comparisons of each prompt, by prompt id. Prompts without comparisons have 0; retired prompts are left out."""
+    """Number of comparisons of each prompt in use, by prompt id. Prompts without comparisons have 0."""
     rows = store.rows(
-        "SELECT p.id, count(c.id) FROM prompts p LEFT JOIN comparisons c ON c.prompt_id = p.id WHERE p.retired = 0 GROUP BY p.id"
+        f"SELECT p.id, count(c.id) FROM (SELECT id FROM prompts WHERE {prompts.IN_USE}) p "
+        "LEFT JOIN comparisons c ON c.prompt_id = p.id GROUP BY p.id"
     )
     return {row[0]: row[1] for row in rows}

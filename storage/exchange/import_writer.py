@@ -118,12 +118,11 @@ class Writer:
 
     def _prompts(self, lines: Sequence[Line], digests: Sequence[str]) -> dict[str, int]:
         """The id of each prompt, by digest. New prompts are written, retired ones are restored."""
-        stored = {
-            row["digest"]: row
-            for row in self.store.rows(
-                "SELECT id, digest, retired FROM prompts WHERE digest IN (SELECT value FROM json_each(?))", [to_json(digests)]
-            )
-        }
+        stored = {row["digest"]: row for row in prompts.stored(self.store, digests)}
+        prompts.make_theirs(self.store, [row["id"] for row in stored.values()])
+        # Of equal prompts the first declares the split, as it is the one that is written.
+        declared = {key: item.split for (_, item), key in reversed([*zip(lines, digests, strict=True)]) if key not in stored}
+        splits = prompts.splits_of(self.store, declared)
         ids = {digest: row["id"] for digest, row in stored.items()}
         restored = [digest for digest, row in stored.items() if row["retired"]]
         rows = []
@@ -131,19 +130,17 @@ class Writer:
             prompt_only = isinstance(item, NewPrompt)
             if digest not in ids:
                 ids[digest] = self._next_id("prompts")
-                rows.append(self._prompt_row(ids[digest], item, digest))
+                rows.append(self._prompt_row(ids[digest], item, digest, splits[digest]))
             elif prompt_only and digest not in restored:
                 self.report.prompts_known += 1
             if prompt_only and ids[digest] < self.first_prompt:
                 self.reused.add(ids[digest])
         self._insert("prompts", "id, messages, kind, split, source, digest, created_at, import_id", rows)
-        self.store.connection.conn.executemany("UPDATE prompts SET retired = 0 WHERE id = ?", [(ids[digest],) for digest in restored])
         self.report.prompts += len(rows) + len(restored)
         return ids
 
-    def _prompt_row(self, prompt_id: int, item: Item, digest: str) -> SqlRow:
+    def _prompt_row(self, prompt_id: int, item: Item, digest: str, split: str) -> SqlRow:
         messages = to_json([{"role": message["role"], "content": message["content"]} for message in item.messages])
-        split = item.split or prompts.split_of(digest)
         return prompt_id, messages, item.kind.strip(), split, self.source, digest, self.created_at, self.import_id
 
     def _comparisons(self, items: Sequence[tuple[int, NewComparison, str, int]]) -> None:

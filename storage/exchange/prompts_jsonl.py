@@ -33,11 +33,11 @@ def read(record: Record) -> Iterator[NewPrompt]:
 def write(
     store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
 ) -> int:
-    """Writes every prompt that is not retired, as messages, without judgments; returns how many."""
-    total = store.value("SELECT count(*) FROM prompts WHERE retired = 0") if progress else 0
+    """Writes every prompt in use, as messages, without judgments; returns how many."""
+    total = store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}") if progress else 0
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
-        for row in store.rows("SELECT messages, kind, split FROM prompts WHERE retired = 0 ORDER BY id"):
+        for row in store.rows(f"SELECT messages, kind, split FROM prompts WHERE {prompts.IN_USE} ORDER BY id"):
             rest = to_json({"kind": row["kind"], "split": row["split"]})
             file.write(f'{{"messages":{row["messages"]},{rest[1:]}\n')
             written += 1
