@@ -10,6 +10,7 @@ from feedback_ui.judging import compare, history
 from feedback_ui.lead import LeadPage, follow_links
 from feedback_ui.leaderboard.page import LeaderboardPage
 from feedback_ui.server.auth import Auth
+from feedback_ui.shared.html import tag
 from feedback_ui.shared.theme import html, label, launch_options
 from feedback_ui.training.page import TrainingPage
 from feedback_ui.visitor import visitor_line
@@ -30,7 +31,7 @@ def build_app(store: Database, jobs: Jobs, client: PolicyClient, auth: Auth, *, 
     """Builds all pages for one store. Launch or mount the result with `**launch_options()`."""
     app = gr.Blocks(title="rankloop", analytics_enabled=False)
     with app:
-        html("<h1>rankloop</h1>", elem_id="title")
+        html(tag("h1", "rankloop"), elem_id="title")
         visitor_line(app, auth)
         with gr.Tabs(elem_id="pages") as pages:
             with page("compare"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import gradio as gr
+from markupsafe import Markup
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
@@ -26,7 +27,7 @@ class DataPage:
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.show, outputs=self.overview, **QUIET)
 
-    def show(self, request: gr.Request) -> str:
+    def show(self, request: gr.Request) -> Markup:
         visitor = self.auth.reads(request, "annotator")
         days = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=DAYS)
         return presenters.overview(translator_for(request), stats(self.store), days, blind=not visitor.may_read("lead"))

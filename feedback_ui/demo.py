@@ -15,9 +15,11 @@ from typing import Any
 import gradio as gr
 from anyio import to_thread
 from gradio.components import Component
+from markupsafe import Markup
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, heading, html, label, quiet
 from rlhf.serving.client import PolicyClient, PolicyServerBusy, PolicyServerDown
@@ -120,7 +122,7 @@ class DemoPage:
 
     async def answer(
         self, base: str | None, tuned: str | None, prompt: str, temperature: float, max_tokens: float, request: gr.Request
-    ) -> AsyncIterator[dict[Component, str]]:
+    ) -> AsyncIterator[dict[Component, Markup]]:
         """Generates both completions and repaints the panes while they arrive."""
         visitor = await to_thread.run_sync(self.auth.reads, request, "annotator")
         words = translator_for(request)
@@ -134,7 +136,7 @@ class DemoPage:
             if not admitted:
                 yield {self.notice: presenters.notice(words("demo.too_many", each=MAX_PER_VISITOR, all=MAX_CONCURRENT), "warn")}
                 return
-            yield {self.notice: "", **{pane: presenters.answer(words, "", writing=True) for pane in models}}
+            yield {self.notice: EMPTY, **{pane: presenters.answer(words, "", writing=True) for pane in models}}
             conversation: list[Message] = [{"role": "user", "content": prompt}]
             streams = {
                 pane: self.client.stream(model, conversation, temperature=temperature, max_tokens=int(max_tokens))

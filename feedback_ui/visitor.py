@@ -5,12 +5,12 @@ It is empty while there are no accounts and the store has no problem.
 
 from __future__ import annotations
 
-from html import escape
-
 import gradio as gr
+from markupsafe import Markup
 
 from feedback_ui.server.access import PASSWORD, SIGN_OUT
 from feedback_ui.server.auth import Auth, Visitor
+from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html
 from storage.core.database import Database
@@ -20,31 +20,38 @@ from storage.people import accounts
 def visitor_line(app: gr.Blocks, auth: Auth) -> gr.HTML:
     """Adds the line to `app`, which fills it when a page is opened."""
 
-    def show_visitor(request: gr.Request) -> str:
+    def show_visitor(request: gr.Request) -> Markup:
         words = translator_for(request)
-        return trouble(words, auth.store) + line(words, auth.reads(request, "annotator"))
+        return fragment(trouble(words, auth.store), line(words, auth.reads(request, "annotator")))
 
     placed = html(elem_id="visitor")
     app.load(show_visitor, outputs=placed, **QUIET)
     return placed
 
 
-def trouble(words: Translator, store: Database) -> str:
+def trouble(words: Translator, store: Database) -> Markup:
     """Warnings about the store's files. Every page shows them, because all work is in the store."""
     problems = [words("visitor.damaged")] if store.damage else []
     if not store.files_are_ours:
         problems.append(words("visitor.files_gone"))
-    return "".join(f'<p class="rl-notice rl-bad" role="alert" data-testid="trouble">{escape(text)}</p>' for text in problems)
+    return fragment(*(tag("p", text, class_="rl-notice rl-bad", role="alert", data_testid="trouble") for text in problems))
 
 
-def line(words: Translator, visitor: Visitor) -> str:
+def line(words: Translator, visitor: Visitor) -> Markup:
     """The signed-in user's name and roles. Signing out is a form and not a link, so that other sites cannot trigger it."""
     if not visitor.signed_in:
-        return ""
+        return EMPTY
     roles = ", ".join(words(f"roles.{role}") for role in accounts.in_order(visitor.roles))
-    return (
-        f'<form class="rl-visitor" method="post" action="{SIGN_OUT}">'
-        f'<span class="rl-user-name" data-testid="visitor">{escape(visitor.annotator.name)}</span> '
-        f'<span class="rl-roles">{escape(roles)}</span> <a href="{PASSWORD}">{escape(words("visitor.password"))}</a> '
-        f"<button>{escape(words('visitor.sign_out'))}</button></form>"
+    return tag(
+        "form",
+        tag("span", visitor.annotator.name, class_="rl-user-name", data_testid="visitor"),
+        " ",
+        tag("span", roles, class_="rl-roles"),
+        " ",
+        tag("a", words("visitor.password"), href=PASSWORD),
+        " ",
+        tag("button", words("visitor.sign_out")),
+        class_="rl-visitor",
+        method="post",
+        action=SIGN_OUT,
     )

@@ -1,4 +1,4 @@
-"""Presenters of the Compare and History pages: functions from records to strings and dicts. No Gradio.
+"""Presenters of the Compare and History pages: functions from records to the dicts that their scripts take. No Gradio.
 
 The views are blind: they contain no id of the store and nothing that tells a gold comparison or a repeat from a vote. The
 browser names an answer by its slot, and a presentation or a judgment by its token (`storage.judging.row_tokens`).
@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
+
+from markupsafe import Markup
 
 from feedback_ui.shared import markdown
 from feedback_ui.shared.i18n import Translator
@@ -45,7 +47,7 @@ def comparison_view(
 ) -> dict[str, Any]:
     """A comparison for the browser, with its presentation's token as its id."""
     texts = shown_texts(comparison, order)
-    view = {
+    view: dict[str, Any] = {
         "state": "comparison",
         "presentation_id": presentation,
         "kind": comparison.prompt.kind.replace("_", " ").capitalize(),
@@ -106,7 +108,7 @@ def guidelines_view(guidelines: Guidelines | None, known_version: Any) -> dict[s
 
 
 @lru_cache(maxsize=4)
-def _rendered(text: str) -> tuple[str, str]:
+def _rendered(text: str) -> tuple[str, Markup]:
     return sha256(text.encode()).hexdigest()[:16], markdown.render(text)
 
 

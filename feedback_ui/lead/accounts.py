@@ -12,8 +12,9 @@ from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, refusal
 from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.core.database import StoreError
 from storage.core.records import ROLES, Role
 from storage.people import accounts
@@ -41,7 +42,7 @@ class AccountsSection:
             with gr.Row(elem_classes="rl-buttons"):
                 self.able = gr.Button(label("lead.accounts.disable"), elem_id="account-able", scale=0, min_width=160)
         with gr.Column(elem_classes="rl-action-form rl-panel", elem_id="account-add") as self.adding:
-            html(label("lead.accounts.add_title"), elem_classes="rl-subheading")
+            html(static_text("lead.accounts.add_title"), elem_classes="rl-subheading")
             with gr.Row(equal_height=False):
                 self.new_name = gr.Textbox(label=label("lead.accounts.name"), max_lines=1, min_width=200, elem_id="account-new-name")
                 self.new_password = gr.Textbox(
@@ -67,7 +68,7 @@ class AccountsSection:
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
         visitor, words = self.auth.reads(request, "lead"), translator_for(request)
-        return {**self._list(words, visitor), **self._closed(words), self.message: ""}
+        return {**self._list(words, visitor), **self._closed(words), self.message: EMPTY}
 
     def edit(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         self.auth.acts(request, "lead")
@@ -83,7 +84,7 @@ class AccountsSection:
             self.roles: gr.CheckboxGroup(_role_choices(words), value=accounts.in_order(account.roles)),
             self.password: "",
             self.able: gr.Button(words("lead.accounts.enable" if account.disabled else "lead.accounts.disable")),
-            self.message: "",
+            self.message: EMPTY,
         }
 
     def add(self, name: str, password: str, roles: list[Role], request: gr.Request) -> dict[Component, Any]:
@@ -130,7 +131,7 @@ class AccountsSection:
         acts = visitor.may_act("lead")
         every = accounts.all_accounts(self.store)
         return {
-            self.warning: "" if every else presenters.notice(words("lead.accounts.first_warning"), "warn"),
+            self.warning: EMPTY if every else presenters.notice(words("lead.accounts.first_warning"), "warn"),
             self.list: lead_view.account_list(words, every, acts=acts),
             self.adding: gr.Column(visible=acts),
             self.new_roles: gr.CheckboxGroup(_role_choices(words), value=["annotator"] if every else ["annotator", "lead", "researcher"]),

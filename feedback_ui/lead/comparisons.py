@@ -10,8 +10,9 @@ from gradio.components import Component
 from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.theme import QUIET, html, label, static_text
 from rlhf.serving.client import PolicyServerDown
 from storage.content import batches, policies
 from storage.content.comparisons import FEWEST, MOST
@@ -25,7 +26,7 @@ class BatchesSection:
     def __init__(self, context: SectionContext):
         self.store, self.client, self.auth = context.store, context.client, context.auth
         with gr.Column(elem_classes="rl-action-form rl-panel") as self.asking:
-            html(label("lead.batches.ask_title"), elem_classes="rl-subheading")
+            html(static_text("lead.batches.ask_title"), elem_classes="rl-subheading")
             self.who = gr.CheckboxGroup([], label=label("lead.batches.who_answers"), elem_id="batch-policies")
             with gr.Row(equal_height=False):
                 self.count = gr.Number(20, label=label("lead.batches.count"), precision=0, minimum=1, min_width=130, elem_id="batch-count")
@@ -77,7 +78,7 @@ class BatchesSection:
             self.asking: gr.Column(visible=acts),
             self.who: gr.CheckboxGroup([(v.name, v.id) for v in able]),
             self.priority: gr.Dropdown([(words(f"lead.batches.priority.{name}"), name) for name in lead_view.PRIORITIES]),
-            self.message: "" if able else presenters.notice(words("lead.batches.no_versions"), "warn"),
+            self.message: EMPTY if able else presenters.notice(words("lead.batches.no_versions"), "warn"),
             **self._list(words, acts=acts),
         }
 
@@ -124,7 +125,7 @@ class BatchesSection:
     def _list(self, words: Translator, *, acts: bool) -> dict[Component, Any]:
         every = batches.all_batches(self.store)
         unfinished = any(b.generated < b.requested and b.cancelled_at is None for b in every)
-        notes, seconds, down = {}, None, ""
+        notes, seconds, down = {}, None, EMPTY
         if unfinished:
             try:
                 status = self.client.status()

@@ -7,12 +7,14 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.core.database import StoreError
 from storage.core.records import Exclusion
 from storage.judging import exclusions, gold
@@ -23,7 +25,7 @@ class ExclusionsSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
         with gr.Column(elem_classes="rl-action-form rl-panel") as self.excluding:
-            html(label("lead.exclusions.add_title"), elem_classes="rl-subheading")
+            html(static_text("lead.exclusions.add_title"), elem_classes="rl-subheading")
             with gr.Row(equal_height=False):
                 self.annotator = gr.Dropdown(
                     [], label=label("lead.exclusions.annotator"), info=label("lead.exclusions.annotator_help"), min_width=220,
@@ -79,7 +81,7 @@ class ExclusionsSection:
             self.excluding: gr.Column(visible=visitor.may_act("lead")),
             self.annotator: gr.Dropdown(everybody),
             self.rule: gr.Dropdown([(lead_view.rule(words, r), r) for r in lead_view.RULES]),
-            self.message: "",
+            self.message: EMPTY,
             **self._closed(),
             self.list: self._list(words, acts=visitor.may_act("lead")),
         }
@@ -108,7 +110,7 @@ class ExclusionsSection:
         failed_at = gold.first_failure(self.store, annotator_id)
         if failed_at is None:
             return {self.message: presenters.notice(words("lead.exclusions.no_failure"))}
-        return {self.since: failed_at, self.rule: "gold accuracy", self.message: ""}
+        return {self.since: failed_at, self.rule: "gold accuracy", self.message: EMPTY}
 
     def exclude(
         self, annotator_id: int | None, since: str, judgment: str, rule: str, reason: str, request: gr.Request
@@ -145,7 +147,7 @@ class ExclusionsSection:
             self.lifting: gr.Column(visible=True),
             self.which: lead_view.heading(self._title(words, exclusion)),
             self.lift_reason: "",
-            self.message: "",
+            self.message: EMPTY,
         }
 
     def lift(self, exclusion_id: int | None, reason: str, request: gr.Request) -> dict[Component, Any]:
@@ -165,7 +167,7 @@ class ExclusionsSection:
     def _title(self, words: Translator, exclusion: Exclusion) -> str:
         return words("lead.exclusions.lift_title", number=exclusion.id, rule=lead_view.rule(words, exclusion.rule))
 
-    def _list(self, words: Translator, *, acts: bool) -> str:
+    def _list(self, words: Translator, *, acts: bool) -> Markup:
         return lead_view.exclusion_list(words, exclusions.all_exclusions(self.store), names(self.store), acts=acts)
 
     def _closed(self) -> dict[Component, Any]:

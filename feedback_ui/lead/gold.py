@@ -7,12 +7,14 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, refusal
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.content import comparisons, policies
 from storage.core.database import StoreError
 from storage.judging import gold
@@ -22,7 +24,7 @@ class GoldSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
         with gr.Column(elem_classes="rl-action-form rl-panel") as self.setting:
-            html(label("lead.gold.title"), elem_classes="rl-subheading")
+            html(static_text("lead.gold.title"), elem_classes="rl-subheading")
             with gr.Row(equal_height=False, elem_classes="rl-one-line"):
                 self.number = gr.Number(None, label=label("lead.gold.comparison"), precision=0, min_width=160, elem_id="gold-comparison")
                 self.show_button = gr.Button(label("lead.gold.show"), elem_id="gold-show", scale=0, min_width=120)
@@ -54,7 +56,8 @@ class GoldSection:
         return {
             self.setting: gr.Column(visible=visitor.may_act("lead")),
             self.number: None,
-            **dict.fromkeys((self.opened, self.order, self.note, self.message), ""),
+            **dict.fromkeys((self.opened, self.message), EMPTY),
+            **dict.fromkeys((self.order, self.note), ""),
             self.answering: gr.Column(visible=False),
             self.list: self._list(words, acts=visitor.may_act("lead")),
         }
@@ -67,7 +70,7 @@ class GoldSection:
                 raise StoreError(words("lead.gold.no_number"))
             comparison = comparisons.get(self.store, int(number))
         except StoreError as error:
-            return {self.opened: "", self.answering: gr.Column(visible=False), self.message: refusal(error)}
+            return {self.opened: EMPTY, self.answering: gr.Column(visible=False), self.message: refusal(error)}
         known = gold.answer(self.store, comparison.id)
         versions = {version.id: version for version in policies.all_versions(self.store)}
         return {
@@ -75,7 +78,7 @@ class GoldSection:
             self.answering: gr.Column(visible=True),
             self.order: lead_view.letters(comparison, known) if known else "",
             self.note: "",
-            self.message: "",
+            self.message: EMPTY,
         }
 
     def choose(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
@@ -99,7 +102,7 @@ class GoldSection:
         saved = words("lead.gold.saved", number=comparison.id, order=lead_view.letters(comparison, tiers))
         return {self.message: presenters.notice(saved), self.list: self._list(words, acts=True)}
 
-    def _list(self, words: Translator, *, acts: bool) -> str:
+    def _list(self, words: Translator, *, acts: bool) -> Markup:
         known = gold.answers(self.store)
         gold_comparisons = comparisons.many(self.store, list(known))
         return lead_view.gold_list(words, gold_comparisons, known, gold.results(self.store), acts=acts)

@@ -6,12 +6,14 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, html, label, unchanged
+from feedback_ui.shared.theme import QUIET, html, label, static_text, unchanged
 from storage.core.database import StoreError
 from storage.project import guidelines
 
@@ -27,7 +29,7 @@ class GuidelinesSection:
                         lines=16, max_lines=40, elem_id="guidelines-text",
                     )  # fmt: skip
                 with gr.Column(min_width=300, elem_classes="rl-panel"):
-                    html(label("lead.guidelines.preview"), elem_classes="rl-subheading")
+                    html(static_text("lead.guidelines.preview"), elem_classes="rl-subheading")
                     self.preview = html(elem_id="guidelines-preview")
             self.publish_button = gr.Button(
                 label("lead.guidelines.publish"), variant="primary", elem_id="guidelines-publish", scale=0, min_width=160
@@ -48,9 +50,9 @@ class GuidelinesSection:
         visitor, words = self.auth.reads(request, "lead"), translator_for(request)
         return {
             self.editing: gr.Column(visible=visitor.may_act("lead")),
-            self.message: "",
+            self.message: EMPTY,
             self.versions: self._versions(words),
-            self.viewed: "",
+            self.viewed: EMPTY,
         }
 
     def load(self, draft: str, request: gr.Request) -> dict[Component, Any]:
@@ -62,7 +64,7 @@ class GuidelinesSection:
         now = versions[0].text if versions else ""
         return {self.editor: now, self.preview: lead_view.guideline_preview(translator_for(request), now)}
 
-    def show_preview(self, draft: str, request: gr.Request) -> str:
+    def show_preview(self, draft: str, request: gr.Request) -> Markup:
         self.auth.acts(request, "lead")
         return lead_view.guideline_preview(translator_for(request), draft or "")
 
@@ -76,7 +78,7 @@ class GuidelinesSection:
         key = "lead.guidelines.unchanged" if before and before.id == now.id else "lead.guidelines.published"
         return {self.message: presenters.notice(words(key)), self.versions: self._versions(words)}
 
-    def view(self, event: gr.EventData, request: gr.Request) -> str:
+    def view(self, event: gr.EventData, request: gr.Request) -> Markup:
         self.auth.reads(request, "lead")
         words = translator_for(request)
         try:
@@ -85,7 +87,7 @@ class GuidelinesSection:
             return refusal(error)
         every = guidelines.versions(self.store)
         numbered = next(((len(every) - i, g) for i, g in enumerate(every) if g.id == guidelines_id), None)
-        return lead_view.guideline_version(words, *numbered) if numbered else ""
+        return lead_view.guideline_version(words, *numbered) if numbered else EMPTY
 
-    def _versions(self, words: Translator) -> str:
+    def _versions(self, words: Translator) -> Markup:
         return lead_view.guideline_list(words, guidelines.versions(self.store), names(self.store))

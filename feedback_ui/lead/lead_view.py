@@ -1,4 +1,4 @@
-"""Presenters of the Lead page: functions from records to strings of HTML in the reader's language. No Gradio.
+"""Presenters of the Lead page: functions from records to HTML in the reader's language. No Gradio.
 
 The quality metrics are presented by `quality_view`. Text that users typed is escaped or rendered as Markdown here.
 """
@@ -9,8 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from markupsafe import Markup
+
 from feedback_ui.shared import markdown
-from feedback_ui.shared.html import button, muted, table, text, when
+from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, when, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, empty_state, notice
 from storage.core.records import (
@@ -44,10 +46,11 @@ SHOWN_ROW_ERRORS = 50
 # ---- small pieces
 
 
-def who(words: Translator, names: Mapping[int, str], annotator_id: int | None) -> str:
+def who(words: Translator, names: Mapping[int, str], annotator_id: int | None) -> Markup:
+    """An annotator's name, or that the program did it."""
     if annotator_id is None or annotator_id not in names:
-        return f'<span class="rl-muted">{words("lead.by_program")}</span>'
-    return text(names[annotator_id])
+        return tag("span", words("lead.by_program"), class_="rl-muted")
+    return fragment(names[annotator_id])
 
 
 def letters(comparison: Comparison, tiers: Tiers) -> str:
@@ -82,41 +85,52 @@ def tiers_of(words: Translator, order: str, comparison: Comparison) -> Tiers:
 # ---- a comparison, opened
 
 
-def conversation(words: Translator, prompt: Prompt) -> str:
+def conversation(words: Translator, prompt: Prompt) -> Markup:
+    """The turns of a prompt; speakers are named only if there is more than one turn."""
     several = len(prompt.messages) > 1
-    return "".join(
-        (f'<p class="rl-small rl-muted">{words("lead.turn." + m["role"])}</p>' if several else "")
-        + f'<div class="rl-prose" dir="auto">{markdown.render(m["content"], words)}</div>'
-        for m in prompt.messages
-    )
-
-
-def answers(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
-    """The answers with their letters and policy versions."""
-    return (
-        '<div class="rl-answers">'
-        + "".join(
-            f'<article class="rl-panel rl-answer"><h4>{LETTERS[i]} <span class="rl-muted">{_author(completion, policies)}</span></h4>'
-            f'<div class="rl-prose" dir="auto">{markdown.render(completion.text, words) or words("lead.empty_answer")}</div></article>'
-            for i, completion in enumerate(comparison.completions)
+    return fragment(
+        *(
+            fragment(
+                tag("p", words("lead.turn." + message["role"]), class_="rl-small rl-muted") if several else EMPTY,
+                _prose(markdown.render(message["content"], words)),
+            )
+            for message in prompt.messages
         )
-        + "</div>"
     )
+
+
+def _prose(body: str) -> Markup:
+    """Text that a model or a user wrote."""
+    return tag("div", body, class_="rl-prose", dir="auto")
+
+
+def answers(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> Markup:
+    """The answers with their letters and policy versions."""
+    articles = (
+        tag(
+            "article",
+            tag("h4", LETTERS[i], " ", tag("span", _author(completion, policies), class_="rl-muted")),
+            _prose(markdown.render(completion.text, words) or words("lead.empty_answer")),
+            class_="rl-panel rl-answer",
+        )
+        for i, completion in enumerate(comparison.completions)
+    )
+    return tag("div", *articles, class_="rl-answers")
 
 
 def _author(completion: Completion, policies: Mapping[int, PolicyVersion]) -> str:
     version = policies.get(completion.policy_version_id)
-    return text(version.name) if version else ""
+    return version.name if version else ""
 
 
-def shown_comparison(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> str:
-    return f'<section class="rl-comparison">{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}</section>'
+def shown_comparison(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> Markup:
+    return tag("section", conversation(words, comparison.prompt), answers(words, comparison, policies), class_="rl-comparison")
 
 
 # ---- prompts
 
 
-def prompt_counts(words: Translator, counts: Sequence[tuple[str, str, int]]) -> str:
+def prompt_counts(words: Translator, counts: Sequence[tuple[str, str, int]]) -> Markup:
     """How many prompts of each kind there are, by split."""
     if not counts:
         return empty_state(words("lead.prompts.none"))
@@ -124,17 +138,17 @@ def prompt_counts(words: Translator, counts: Sequence[tuple[str, str, int]]) -> 
     for kind, split, number in counts:
         by_kind.setdefault(kind, {})[split] = number
     rows = [
-        [text(kind.replace("_", " ")), *(f"{of.get(split, 0):,}" for split in ("train", "heldout")), f"{sum(of.values()):,}"]
+        [kind.replace("_", " "), *(f"{of.get(split, 0):,}" for split in ("train", "heldout")), f"{sum(of.values()):,}"]
         for kind, of in sorted(by_kind.items())
     ]
     if len(rows) > 1:
         total = [sum(n for _, s, n in counts if s in splits) for splits in (("train",), ("heldout",), ("train", "heldout"))]
-        rows.append([f"<strong>{words('lead.prompts.all')}</strong>", *(f"<strong>{n:,}</strong>" for n in total)])
+        rows.append([tag("strong", words("lead.prompts.all")), *(tag("strong", f"{n:,}") for n in total)])
     heads = [words(f"lead.prompts.{name}") for name in ("kind", "train", "heldout", "all")]
     return table(heads, rows, caption=words("lead.prompts.counts"), numbers=(1, 2, 3), cards=False)
 
 
-def import_report(words: Translator, report: Report) -> str:
+def import_report(words: Translator, report: Report) -> Markup:
     """The result of an import, and each invalid row with its reason."""
     summary = words("lead.prompts.added", count=report.prompts)
     if report.prompts_known:
@@ -142,35 +156,39 @@ def import_report(words: Translator, report: Report) -> str:
     if not report.wrong:
         return notice(summary)
     shown = report.wrong_rows[:SHOWN_ROW_ERRORS]
-    rows = "".join(f"<li>{words('lead.prompts.line', line=line)}: {text(reason)}</li>" for line, reason in shown)
+    rows = (tag("li", f"{words('lead.prompts.line', line=line)}: {reason}") for line, reason in shown)
     more = report.wrong - len(shown)
-    rest = muted(words("lead.prompts.more_wrong", count=more)) if more > 0 else ""
-    return f'{notice(summary)}{notice(words("lead.prompts.wrong", count=report.wrong), "warn")}<ul class="rl-errors">{rows}</ul>{rest}'
+    return fragment(
+        notice(summary),
+        notice(words("lead.prompts.wrong", count=report.wrong), "warn"),
+        tag("ul", *rows, class_="rl-errors"),
+        muted(words("lead.prompts.more_wrong", count=more)) if more > 0 else EMPTY,
+    )
 
 
-def import_list(words: Translator, imports: Sequence[Import], names: Mapping[int, str], *, acts: bool) -> str:
+def import_list(words: Translator, imports: Sequence[Import], names: Mapping[int, str], *, acts: bool) -> Markup:
     """Every import, newest first; empty if there is none, because the form above says what to do."""
     if not imports:
-        return ""
+        return EMPTY
     rows = [
         [
             str(i.id),
-            when(i.created_at) + f'<br><span class="rl-muted">{who(words, names, i.by_id)}</span>',
-            f'{text(i.source)}<br><span class="rl-muted">{text(i.format)}</span>',
+            with_note(when(i.created_at), who(words, names, i.by_id)),
+            with_note(i.source, i.format),
             _brought(words, i.report),
-            words("lead.prompts.undone") + " " + when(i.undone_at) if i.undone_at else "",
+            fragment(words("lead.prompts.undone"), " ", when(i.undone_at)) if i.undone_at else "",
             button("undo", i.id, words("lead.prompts.undo"), str(i.id)) if acts and not i.undone_at else "",
         ]
         for i in imports
     ]
     heads = ["#", *(words(f"lead.prompts.{name}") for name in ("imported_at", "source", "brought", "import_state")), ""]
     listed = table(heads, rows, caption=words("lead.prompts.imports_title"), numbers=(0,))
-    return f'<section><p class="rl-subheading">{words("lead.prompts.imports_title")}</p>{listed}</section>'
+    return tag("section", tag("p", words("lead.prompts.imports_title"), class_="rl-subheading"), listed)
 
 
 def _brought(words: Translator, report: Report) -> str:
     counts = {"prompts": report.prompts, "comparisons": report.comparisons, "judgments": report.judgments, "wrong_rows": report.wrong}
-    return text(", ".join(words(f"lead.prompts.of_{name}", count=number) for name, number in counts.items() if number) or "0")
+    return ", ".join(words(f"lead.prompts.of_{name}", count=number) for name, number in counts.items() if number) or "0"
 
 
 # ---- batches
@@ -179,7 +197,7 @@ def _brought(words: Translator, report: Report) -> str:
 def batch_list(
     words: Translator, batches: Sequence[Batch], policies: Mapping[int, PolicyVersion], names: Mapping[int, str], *,
     notes: Mapping[str, str], seconds_per_comparison: float | None, acts: bool,
-) -> str:  # fmt: skip
+) -> Markup:  # fmt: skip
     """Every batch, newest first, with its progress and the time left."""
     if not batches:
         return empty_state(words("lead.batches.none"))
@@ -188,23 +206,28 @@ def batch_list(
     for batch in batches:
         open_ = batch.generated < batch.requested and batch.cancelled_at is None
         note = notes.get(str(batch.id), "") if open_ else ""
-        rows.append([
-            str(batch.id),
-            when(batch.created_at) + f'<br><span class="rl-muted">{who(words, names, batch.by_id)}</span>',
-            ", ".join(text(policies[i].name) if i in policies else f"#{i}" for i in batch.policy_ids)
-            + f'<br><span class="rl-muted">{sampled(words, batch.completions, batch.sampling)}</span>',
-            words("lead.batches.priority." + _priority(batch.priority)),
-            progress(words, batch.generated, batch.requested) + f'<span class="rl-small {"rl-warn" if note else "rl-muted"}">'
-            + text(note or _state(words, batch, waits.get(batch.id))) + "</span>",
-            button("cancel", batch.id, words("lead.batches.cancel"), f"{batch.id}") if open_ and acts else "",
-        ])  # fmt: skip
+        state = note or _state(words, batch, waits.get(batch.id))
+        versions = ", ".join(policies[i].name if i in policies else f"#{i}" for i in batch.policy_ids)
+        rows.append(
+            [
+                str(batch.id),
+                with_note(when(batch.created_at), who(words, names, batch.by_id)),
+                with_note(versions, sampled(words, batch.completions, batch.sampling)),
+                words("lead.batches.priority." + _priority(batch.priority)),
+                fragment(
+                    progress(words, batch.generated, batch.requested),
+                    tag("span", state, class_=f"rl-small {'rl-warn' if note else 'rl-muted'}"),
+                ),
+                button("cancel", batch.id, words("lead.batches.cancel"), f"{batch.id}") if open_ and acts else "",
+            ]
+        )
     heads = ["#", *(words(f"lead.batches.{name}") for name in ("asked_at", "who_answers", "priority_head", "state")), ""]
     return table(heads, rows, caption=words("lead.batches.list"), numbers=(0,))
 
 
-def progress(words: Translator, made: int, asked: int) -> str:
+def progress(words: Translator, made: int, asked: int) -> Markup:
     summary = words("lead.batches.made", made=f"{made:,}", asked=f"{asked:,}")
-    return f'<progress class="rl-progress" max="{asked}" value="{made}" aria-label="{text(summary)}"></progress>{text(summary)}<br>'
+    return fragment(tag("progress", class_="rl-progress", max=asked, value=made, aria_label=summary), summary, tag("br"))
 
 
 def sampled(words: Translator, answers: int, sampling: Sampling) -> str:
@@ -213,7 +236,7 @@ def sampled(words: Translator, answers: int, sampling: Sampling) -> str:
         parts.append(f"top-p {sampling.top_p:g}")
     if sampling.top_k:
         parts.append(f"top-k {sampling.top_k}")
-    return text(" · ".join([*parts, words("lead.batches.at_most", count=sampling.max_new_tokens)]))
+    return " · ".join([*parts, words("lead.batches.at_most", count=sampling.max_new_tokens)])
 
 
 def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes: Mapping[str, str]) -> dict[int, float]:
@@ -245,7 +268,7 @@ def _priority(priority: int) -> str:
 
 def gold_list(
     words: Translator, comparisons: Sequence[Comparison], known: Mapping[int, Tiers], results: Mapping[int, tuple[int, int]], *, acts: bool
-) -> str:
+) -> Markup:
     """Every gold comparison with its known order and the annotators' results, the hardest first."""
     if not comparisons:
         return empty_state(words("lead.gold.none"))
@@ -257,8 +280,8 @@ def gold_list(
     rows = [
         [
             str(c.id),
-            f'<span class="rl-line-clamp">{text(c.prompt.text)}</span>',
-            f'<span class="rl-order">{letters(c, known[c.id])}</span>',
+            tag("span", c.prompt.text, class_="rl-line-clamp"),
+            tag("span", letters(c, known[c.id]), class_="rl-order"),
             _results(words, *results.get(c.id, (0, 0))),
             button("open", c.id, words("lead.gold.open"), str(c.id)) if acts else "",
         ]
@@ -270,7 +293,7 @@ def gold_list(
 
 def _results(words: Translator, judged: int, right: int) -> str:
     if not judged:
-        return f'<span class="rl-muted">{words("lead.gold.not_judged")}</span>'
+        return tag("span", words("lead.gold.not_judged"), class_="rl-muted")
     return words("lead.gold.right", right=f"{right:,}", count=judged)
 
 
@@ -282,16 +305,16 @@ def rule(words: Translator, name: str) -> str:
     return words(f"lead.rule.{name.replace(' ', '_')}") if name in RULES else name
 
 
-def exclusion_list(words: Translator, exclusions: Sequence[Exclusion], names: Mapping[int, str], *, acts: bool) -> str:
+def exclusion_list(words: Translator, exclusions: Sequence[Exclusion], names: Mapping[int, str], *, acts: bool) -> Markup:
     if not exclusions:
         return empty_state(words("lead.exclusions.none"))
     rows = [
         [
             str(e.id),
-            when(e.created_at) + f'<br><span class="rl-muted">{who(words, names, e.by_id)}</span>',
-            f"<strong>{text(rule(words, e.rule))}</strong><br>{text(e.reason)}",
+            with_note(when(e.created_at), who(words, names, e.by_id)),
+            fragment(tag("strong", rule(words, e.rule)), tag("br"), e.reason),
             f"{e.judgments:,}",
-            words("lead.exclusions.lifted") + " " + when(e.lifted_at) if e.lifted_at else words("lead.exclusions.holds"),
+            fragment(words("lead.exclusions.lifted"), " ", when(e.lifted_at)) if e.lifted_at else words("lead.exclusions.holds"),
             button("lift", e.id, words("lead.exclusions.lift"), str(e.id)) if acts and not e.lifted_at else "",
         ]
         for e in exclusions
@@ -303,19 +326,18 @@ def exclusion_list(words: Translator, exclusions: Sequence[Exclusion], names: Ma
 # ---- guidelines
 
 
-def guideline_preview(words: Translator, draft: str) -> str:
+def guideline_preview(words: Translator, draft: str) -> Markup:
     body = markdown.render(draft, words)
-    return f'<div class="rl-prose" dir="auto">{body}</div>' if body else muted(words("lead.guidelines.preview_empty"))
+    return _prose(body) if body else muted(words("lead.guidelines.preview_empty"))
 
 
-def guideline_version(words: Translator, number: int, guidelines: Guidelines) -> str:
+def guideline_version(words: Translator, number: int, guidelines: Guidelines) -> Markup:
     """One version of the guidelines, for reading."""
-    title = f"{words('lead.guidelines.version')} {number} · {when(guidelines.created_at)}"
-    body = markdown.render(guidelines.text, words)
-    return f'<section class="rl-panel"><p class="rl-subheading">{title}</p><div class="rl-prose">{body}</div></section>'
+    title = tag("p", f"{words('lead.guidelines.version')} {number} · ", when(guidelines.created_at), class_="rl-subheading")
+    return tag("section", title, tag("div", markdown.render(guidelines.text, words), class_="rl-prose"), class_="rl-panel")
 
 
-def guideline_list(words: Translator, versions: Sequence[Guidelines], names: Mapping[int, str]) -> str:
+def guideline_list(words: Translator, versions: Sequence[Guidelines], names: Mapping[int, str]) -> Markup:
     if not versions:
         return empty_state(words("lead.guidelines.none"))
     numbers = range(len(versions), 0, -1)
@@ -336,12 +358,12 @@ def guideline_list(words: Translator, versions: Sequence[Guidelines], names: Map
 # ---- accounts
 
 
-def account_list(words: Translator, accounts: Sequence[Account], *, acts: bool) -> str:
+def account_list(words: Translator, accounts: Sequence[Account], *, acts: bool) -> Markup:
     if not accounts:
-        return ""
+        return EMPTY
     rows = [
         [
-            text(a.name),
+            a.name,
             ", ".join(words(f"roles.{role}") for role in in_order(a.roles)),
             when(a.created_at),
             words("lead.accounts.disabled") if a.disabled else words("lead.accounts.enabled"),
@@ -353,28 +375,28 @@ def account_list(words: Translator, accounts: Sequence[Account], *, acts: bool) 
     return table(heads, rows, caption=words("lead.accounts.list"))
 
 
-def heading(title: str) -> str:
-    return f'<h3 class="rl-heading">{text(title)}</h3>'
+def heading(title: str) -> Markup:
+    return tag("h3", title, class_="rl-heading")
 
 
-def reload_notice(words: Translator, message: str) -> str:
+def reload_notice(words: Translator, message: str) -> Markup:
     """A notice with a link that reloads the page."""
-    return f'<p class="rl-notice rl-warn" role="status">{text(message)} <a href="">{words("lead.reload")}</a></p>'
+    return tag("p", message, " ", tag("a", words("lead.reload"), href=""), class_="rl-notice rl-warn", role="status")
 
 
 # ---- audit
 
 
-def audit_list(words: Translator, entries: Sequence[AuditEntry], names: Mapping[int, str]) -> str:
+def audit_list(words: Translator, entries: Sequence[AuditEntry], names: Mapping[int, str]) -> Markup:
     if not entries:
         return empty_state(words("lead.audit.none"))
     rows = [
         [
             when(e.at),
-            text(e.who) if e.who else f'<span class="rl-muted">{words("lead.by_program")}</span>',
+            e.who or tag("span", words("lead.by_program"), class_="rl-muted"),
             words(f"lead.audit.act.{e.act.replace(' ', '_')}"),
-            f"{words(f'lead.audit.subject.{e.subject}')} {text(_subject(e, names))}",
-            f'<span class="rl-muted">{text(detail)}</span>' if (detail := _detail(words, e)) else "",
+            f"{words(f'lead.audit.subject.{e.subject}')} {_subject(e, names)}",
+            tag("span", detail, class_="rl-muted") if (detail := _detail(words, e)) else "",
         ]
         for e in entries
     ]

@@ -20,6 +20,7 @@ from feedback_ui.lead.section import SectionContext, listing
 from feedback_ui.lead.settings import SettingsSection
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.serving.client import PolicyClient
@@ -98,12 +99,12 @@ class LeadPage:
         """
         visitor = self.auth.reads(request, "lead")
         parts = self.sections.get(where or "", self.sections["quality"])
-        note = "" if visitor.may_act("lead") else presenters.notice(translator_for(request)("lead.read_only"))
+        note = EMPTY if visitor.may_act("lead") else presenters.notice(translator_for(request)("lead.read_only"))
         opened: dict[Component, Any] = {self.reading: note}
         for section in parts:
             opened |= section.open(request)
         quality = self.sections["quality"][0]
-        return opened | {self.linked_item: "" if linked is None else quality.comparison(int(linked), request)}
+        return opened | {self.linked_item: EMPTY if linked is None else quality.comparison(int(linked), request)}
 
     def exclude_from(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         """Opens the exclusion form, filled from an annotator's row or from one of their judgments."""

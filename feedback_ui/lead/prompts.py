@@ -10,8 +10,9 @@ from gradio.components import Component
 from feedback_ui.lead import lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, html, label
+from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.content import prompts
 from storage.core.database import StoreError
 from storage.exchange import imports
@@ -23,7 +24,7 @@ class PromptsSection:
     def __init__(self, context: SectionContext):
         self.store, self.auth = context.store, context.auth
         with gr.Column(elem_classes="rl-action-form rl-panel") as self.adding:
-            html(label("lead.prompts.add_title"), elem_classes="rl-subheading")
+            html(static_text("lead.prompts.add_title"), elem_classes="rl-subheading")
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=280):
                     self.file = gr.UploadButton(
@@ -33,7 +34,7 @@ class PromptsSection:
                         file_count="single",
                         elem_id="prompts-file",
                     )
-                    html(label("lead.prompts.file_help"), elem_classes="rl-muted rl-small")
+                    html(static_text("lead.prompts.file_help"), elem_classes="rl-muted rl-small")
                 with gr.Column(min_width=280):
                     self.lines = gr.Textbox(
                         label=label("lead.prompts.lines"), info=label("lead.prompts.lines_help"), lines=4, max_lines=16,
@@ -66,7 +67,7 @@ class PromptsSection:
         return {
             self.adding: gr.Column(visible=acts),
             self.split: gr.Dropdown([(words(f"lead.prompts.split_{split}"), split) for split in SPLITS]),
-            self.message: "",
+            self.message: EMPTY,
             **self._now(words, acts=acts),
         }
 

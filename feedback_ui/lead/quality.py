@@ -7,9 +7,11 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from feedback_ui.lead import quality_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.analysis import agreement
@@ -39,19 +41,19 @@ class QualitySection:
         self.items.click(self.open_item, None, self.item, **QUIET).then(None, js=INTO_VIEW)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        return {**self._figures(request, False), self.item: ""}
+        return {**self._figures(request, False), self.item: EMPTY}
 
     def include(self, simulated: bool, request: gr.Request) -> dict[Component, Any]:
         return self._figures(request, bool(simulated))
 
-    def open_item(self, event: gr.EventData, request: gr.Request) -> str:
+    def open_item(self, event: gr.EventData, request: gr.Request) -> Markup:
         self.auth.reads(request, "lead")
         try:
             return self.comparison(chosen(event)[1], request)
         except StoreError as error:
             return refusal(error)
 
-    def comparison(self, number: int, request: gr.Request) -> str:
+    def comparison(self, number: int, request: gr.Request) -> Markup:
         """A comparison with all judgments of it."""
         visitor, words = self.auth.reads(request, "lead"), translator_for(request)
         try:
@@ -78,5 +80,5 @@ class QualitySection:
             self.annotators: quality_view.annotator_table(words, report.annotators, acts=visitor.may_act("lead")),
             self.items: quality_view.item_table(words, agreement.items(self.store, ITEMS, include_simulated=simulated))
             if report.judgments
-            else "",
+            else EMPTY,
         }

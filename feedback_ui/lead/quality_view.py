@@ -1,14 +1,16 @@
 """Presenters of the judgments' quality on the Lead page: metrics of `rlhf.analysis.agreement` as text and interval marks.
 
-Nothing is computed here: every number comes from that module. Strings of HTML, no Gradio.
+Nothing is computed here: every number comes from that module. No Gradio.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
+
 from feedback_ui.lead.lead_view import LETTERS, answers, conversation, letters, rule
-from feedback_ui.shared.html import NOTHING, Spread, button, interval, muted, table, text, when
+from feedback_ui.shared.html import EMPTY, NOTHING, Spread, button, fragment, interval, muted, table, tag, when
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state, figures
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, Item, LeftShare, Share
@@ -28,12 +30,12 @@ def p_value(words: Translator, p: float | None) -> str:
 # ---- the overview
 
 
-def counts(words: Translator, *, comparisons: int, waiting: int, today: int, report: Agreement) -> str:
+def counts(words: Translator, *, comparisons: int, waiting: int, today: int, report: Agreement) -> Markup:
     numbers = {"comparisons": comparisons, "waiting": waiting, "today": today, "votes": report.judgments, "by_two": report.unanimous.of}
     return figures({words(f"lead.quality.{name}"): f"{number:,}" for name, number in numbers.items()})
 
 
-def overview(words: Translator, report: Agreement) -> str:
+def overview(words: Translator, report: Agreement) -> Markup:
     """The metrics over all annotators, each as a dot with its interval."""
     if not report.judgments:
         return empty_state(words("lead.quality.nothing"))
@@ -44,65 +46,71 @@ def overview(words: Translator, report: Agreement) -> str:
         _line(words, "unanimous", *_share(words, report.unanimous)),
         _line(words, "left_share", *_left(words, left), marks=(0.5,)),
     ]
-    scale = '<div class="rl-scale" aria-hidden="true"><span>0</span><span>0.5</span><span>1</span></div>'
-    return f'<dl class="rl-dot-plot" data-testid="quality-figures">{"".join(lines)}</dl>{scale}{muted(words("lead.quality.intervals"))}'
+    scale = tag("div", *(tag("span", mark) for mark in ("0", "0.5", "1")), class_="rl-scale", aria_hidden="true")
+    plot = tag("dl", *lines, class_="rl-dot-plot", data_testid="quality-figures")
+    return fragment(plot, scale, muted(words("lead.quality.intervals")))
 
 
 def _alpha(words: Translator, alpha: Alpha, units: int) -> tuple[Spread, str, str]:
     if alpha.value is None:
         return (None, None, None), NOTHING, words("lead.quality.no_variation" if units else "lead.quality.no_overlap")
     note = words("lead.quality.of_pairs", count=units) if alpha.low is not None else words("lead.quality.too_few")
-    return (alpha.value, alpha.low, alpha.high), _number(alpha.value) + _ends(words, alpha.low, alpha.high), note
+    return (alpha.value, alpha.low, alpha.high), fragment(_number(alpha.value), _ends(words, alpha.low, alpha.high)), note
 
 
 def _share(words: Translator, share: Share) -> tuple[Spread, str, str]:
     if share.share is None:
         return (None, None, None), NOTHING, words("lead.quality.no_overlap")
-    shown = f"{percent(share.share)} {_between(words, percent(share.low), percent(share.high))}"
+    shown = fragment(percent(share.share), " ", _between(words, percent(share.low), percent(share.high)))
     return (share.share, share.low, share.high), shown, words("lead.quality.count_of", count=share.count, of=f"{share.of:,}")
 
 
 def _left(words: Translator, left: LeftShare) -> tuple[Spread, str, str]:
     if left.share is None or left.p_value is None:
         return (None, None, None), NOTHING, words("lead.quality.no_sides")
-    shown = f"{percent(left.share)} {_between(words, percent(left.low), percent(left.high))}"
+    shown = fragment(percent(left.share), " ", _between(words, percent(left.low), percent(left.high)))
     verdict = "lead.quality.side_matters" if left.p_value < 0.05 else "lead.quality.side_fair"
     return (left.share, left.low, left.high), shown, f"{p_value(words, left.p_value)} · {words(verdict)}"
 
 
-def _ends(words: Translator, low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else " " + _between(words, _number(low), _number(high))
+def _ends(words: Translator, low: float | None, high: float | None) -> Markup:
+    return EMPTY if low is None or high is None else fragment(" ", _between(words, _number(low), _number(high)))
 
 
-def _between(words: Translator, low: str, high: str) -> str:
-    return f'<span class="rl-muted">{words("lead.quality.between", low=low, high=high)}</span>'
+def _between(words: Translator, low: str, high: str) -> Markup:
+    return tag("span", words("lead.quality.between", low=low, high=high), class_="rl-muted")
 
 
 def _number(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def _line(words: Translator, name: str, spread: Spread, shown: str, note: str, marks: Sequence[float] = ()) -> str:
-    title, help_ = words(f"lead.quality.{name}"), words(f"lead.quality.{name}_help")
-    return (
-        f'<div data-figure="{name}"><dt>{text(title)}<span class="rl-muted rl-small">{text(help_)}</span></dt>'
-        f'<dd><span class="rl-value">{shown}</span>{interval(spread, marks)}<span class="rl-muted rl-small">{text(note)}</span></dd></div>'
+def _line(words: Translator, name: str, spread: Spread, shown: str, note: str, marks: Sequence[float] = ()) -> Markup:
+    return tag(
+        "div",
+        tag("dt", words(f"lead.quality.{name}"), _small(words(f"lead.quality.{name}_help"))),
+        tag("dd", tag("span", shown, class_="rl-value"), interval(spread, marks), _small(note)),
+        data_figure=name,
     )
+
+
+def _small(note: str) -> Markup:
+    return tag("span", note, class_="rl-muted rl-small")
 
 
 # ---- annotators and items
 
 
-def annotator_table(words: Translator, rows: Sequence[AnnotatorRow], *, acts: bool) -> str:
+def annotator_table(words: Translator, rows: Sequence[AnnotatorRow], *, acts: bool) -> Markup:
     if not rows:
-        return ""
+        return EMPTY
     heads = [
         words(f"lead.quality.column.{name}")
         for name in ("annotator", "votes", "median", "gold", "consistency", "left", "agreement", "excluded")
     ]
     cells = [
         [
-            text(row.name) + (f' <span class="rl-tag">{words("data.simulated")}</span>' if row.kind == "simulated" else ""),
+            fragment(row.name, " ", tag("span", words("data.simulated"), class_="rl-tag")) if row.kind == "simulated" else row.name,
             f"{row.judgments:,}",
             NOTHING if row.median_active_s is None else words("lead.quality.seconds", seconds=f"{row.median_active_s:.0f}"),
             _with_number(words, row.gold.share, row.gold.of),
@@ -118,26 +126,27 @@ def annotator_table(words: Translator, rows: Sequence[AnnotatorRow], *, acts: bo
 
 
 def _with_number(words: Translator, share: float | None, of: int) -> str:
-    return NOTHING if share is None else f'{percent(share)} <span class="rl-muted rl-small">/ {of:,}</span>'
+    return NOTHING if share is None else fragment(percent(share), " ", _small(f"/ {of:,}"))
 
 
 def _left_cell(words: Translator, left: LeftShare) -> str:
     if left.share is None or left.p_value is None:
         return NOTHING
     tone = "rl-warn" if left.p_value < 0.05 else "rl-muted"
-    return (
-        f'{percent(left.share)} <span class="rl-muted rl-small">/ {left.n:,}</span>{interval((left.share, left.low, left.high), (0.5,))}'
-        f'<span class="{tone} rl-small">{p_value(words, left.p_value)}</span>'
+    return fragment(
+        _with_number(words, left.share, left.n),
+        interval((left.share, left.low, left.high), (0.5,)),
+        tag("span", p_value(words, left.p_value), class_=f"{tone} rl-small"),
     )
 
 
-def item_table(words: Translator, items: Sequence[Item]) -> str:
+def item_table(words: Translator, items: Sequence[Item]) -> Markup:
     if not items:
         return _titled(words("lead.quality.items"), empty_state(words("lead.quality.no_items")))
     rows = [
         [
             f"{item.comparison_id}",
-            f'<span class="rl-line-clamp">{text(item.prompt)}</span>',
+            tag("span", item.prompt, class_="rl-line-clamp"),
             f"{item.annotators}",
             percent(item.agreement),
             button("open", item.comparison_id, words("lead.quality.open"), f"{item.comparison_id}"),
@@ -149,8 +158,8 @@ def item_table(words: Translator, items: Sequence[Item]) -> str:
     return _titled(title, table(heads, rows, caption=title, numbers=(0, 2, 3), cards=False))
 
 
-def _titled(title: str, body: str) -> str:
-    return f'<section><p class="rl-subheading">{text(title)}</p>{body}</section>'
+def _titled(title: str, body: Markup) -> Markup:
+    return tag("section", tag("p", title, class_="rl-subheading"), body)
 
 
 # ---- one item, opened
@@ -159,56 +168,69 @@ def _titled(title: str, body: str) -> str:
 def item(
     words: Translator, comparison: Comparison, judged: Sequence[PastJudgment], policies: Mapping[int, PolicyVersion],
     names: Mapping[int, str], *, acts: bool,
-) -> str:  # fmt: skip
+) -> Markup:  # fmt: skip
     """A comparison with its answers, their policy versions, and all judgments of it."""
-    judgments = "".join(_judgment(words, past, names, acts=acts) for past in judged)
     title = words("lead.quality.item_title", number=comparison.id, kind=comparison.prompt.kind.replace("_", " "))
-    return (
-        f'<section class="rl-panel rl-comparison" data-testid="item"><p class="rl-subheading">{text(title)}</p>'
-        f"{conversation(words, comparison.prompt)}{answers(words, comparison, policies)}"
-        f'<h4 class="rl-subheading">{words("lead.quality.judgments", count=len(judged))}</h4>'
-        f'<ul class="rl-judgments">{judgments}</ul></section>'
+    return tag(
+        "section",
+        tag("p", title, class_="rl-subheading"),
+        conversation(words, comparison.prompt),
+        answers(words, comparison, policies),
+        tag("h4", words("lead.quality.judgments", count=len(judged)), class_="rl-subheading"),
+        tag("ul", *(_judgment(words, past, names, acts=acts) for past in judged), class_="rl-judgments"),
+        class_="rl-panel rl-comparison",
+        data_testid="item",
     )
 
 
-def _judgment(words: Translator, past: PastJudgment, names: Mapping[int, str], *, acts: bool) -> str:
-    judgment, comparison = past.judgment, past.comparison
-    who = text(names.get(judgment.annotator_id, f"#{judgment.annotator_id}"))
-    parts = [
-        f'<p><strong>{who}</strong> <span class="rl-order">{_verdict(words, past)}</span> <span class="rl-muted rl-small">'
-        f"{words('lead.quality.judgment_number', number=judgment.id)} · {when(judgment.created_at)}</span></p>"
-    ]
-    if judgment.rationale:
-        parts.append(f'<blockquote dir="auto">{text(judgment.rationale)}</blockquote>')
-    parts += [f'<p class="rl-small">{line}</p>' for line in _details(words, past)]
-    parts += [f'<p class="rl-small rl-warn">{_flag(words, flag, comparison)}</p>' for flag in past.details.flags]
-    exclude = button("exclude-one", judgment.id, words("lead.exclusions.exclude_short"), str(judgment.id))
-    parts.append(
-        f'<p class="rl-small {"rl-warn" if past.exclusion else "rl-muted"}">{_why_not(words, past) or words("lead.quality.counts")} '
-        f"{exclude if acts and judgment.counts else ''}</p>"
+def _judgment(words: Translator, past: PastJudgment, names: Mapping[int, str], *, acts: bool) -> Markup:
+    judgment = past.judgment
+    number = words("lead.quality.judgment_number", number=judgment.id)
+    may_exclude = acts and judgment.counts
+    exclude = button("exclude-one", judgment.id, words("lead.exclusions.exclude_short"), str(judgment.id)) if may_exclude else EMPTY
+    return tag(
+        "li",
+        tag(
+            "p",
+            tag("strong", names.get(judgment.annotator_id, f"#{judgment.annotator_id}")),
+            " ",
+            tag("span", _verdict(words, past), class_="rl-order"),
+            " ",
+            _small(fragment(f"{number} · ", when(judgment.created_at))),
+        ),
+        tag("blockquote", judgment.rationale, dir="auto") if judgment.rationale else EMPTY,
+        *(tag("p", line, class_="rl-small") for line in _details(words, past)),
+        *(tag("p", _flag(words, flag, past.comparison), class_="rl-small rl-warn") for flag in past.details.flags),
+        tag(
+            "p",
+            _why_not(words, past) or words("lead.quality.counts"),
+            " ",
+            exclude,
+            class_=f"rl-small {'rl-warn' if past.exclusion else 'rl-muted'}",
+        ),
+        data_counts=str(judgment.counts).lower(),
     )
-    return f'<li data-counts="{str(judgment.counts).lower()}">{"".join(parts)}</li>'
 
 
 def _verdict(words: Translator, past: PastJudgment) -> str:
     judgment = past.judgment
     if judgment.verdict == "skip":
-        return words("lead.quality.skipped", reason=text(judgment.skip_reason or ""))
-    order = text(letters(past.comparison, judgment.tiers))
+        return words("lead.quality.skipped", reason=judgment.skip_reason or "")
+    order = letters(past.comparison, judgment.tiers)
     marks = [words(f"lead.strength.{judgment.strength}")] if judgment.strength else []
     marks += [words("lead.quality.all_bad")] if judgment.all_bad else []
     marks += [words("lead.quality.partial")] if judgment.partial else []
-    return order + (f' <span class="rl-muted rl-small">{", ".join(marks)}</span>' if marks else "")
+    return fragment(order, " ", _small(", ".join(marks))) if marks else order
 
 
 def _details(words: Translator, past: PastJudgment) -> list[str]:
     letter = {completion.id: LETTERS[i] for i, completion in enumerate(past.comparison.completions)}
     lines = [
-        f"{letter.get(completion_id, '?')}: " + ", ".join(f"{text(aspect)} {rating}" for aspect, rating in ratings.items())
+        f"{letter.get(completion_id, '?')}: " + ", ".join(f"{aspect} {rating}" for aspect, rating in ratings.items())
         for completion_id, ratings in past.details.aspects.items()
     ]
     if past.details.ideal:
-        lines.append(f"{words('lead.quality.ideal')}: {text(past.details.ideal.text)}")
+        lines.append(f"{words('lead.quality.ideal')}: {past.details.ideal.text}")
     if past.details.timing:
         lines.append(words("lead.quality.active", seconds=f"{past.details.timing.active_ms / 1000:.0f}"))
     return lines
@@ -217,15 +239,14 @@ def _details(words: Translator, past: PastJudgment) -> list[str]:
 def _flag(words: Translator, flag: Flag, comparison: Comparison) -> str:
     letter = {completion.id: LETTERS[i] for i, completion in enumerate(comparison.completions)}
     where = letter.get(flag.completion_id, "") if flag.completion_id else ""
-    return " ".join(filter(None, [words(f"lead.flag.{flag.kind}"), where and f"({where})", flag.note and f"– {text(flag.note)}"]))
+    return " ".join(filter(None, [words(f"lead.flag.{flag.kind}"), where and f"({where})", flag.note and f"– {flag.note}"]))
 
 
 def _why_not(words: Translator, past: PastJudgment) -> str:
     """Why a judgment does not count as a vote; empty if it counts."""
     if past.exclusion:
-        return words("lead.quality.excluded_by", number=past.exclusion.id, rule=text(rule(words, past.exclusion.rule))) + (
-            f": {text(past.exclusion.reason)}"
-        )
+        excluded_by = words("lead.quality.excluded_by", number=past.exclusion.id, rule=rule(words, past.exclusion.rule))
+        return f"{excluded_by}: {past.exclusion.reason}"
     if past.judgment.purpose != "vote":
         return words(f"lead.quality.purpose.{past.judgment.purpose}")
     return words("lead.quality.skip_no_vote") if past.judgment.verdict == "skip" else ""

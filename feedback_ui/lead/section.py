@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import gradio as gr
+from markupsafe import Markup
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
@@ -47,7 +48,7 @@ def chosen(event: gr.EventData) -> tuple[str, int]:
     return act, row
 
 
-def refusal(error: Exception) -> str:
+def refusal(error: Exception) -> Markup:
     """The error's message as a notice."""
     return presenters.notice(presenters.sentence(error), "bad")
 

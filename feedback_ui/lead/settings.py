@@ -7,11 +7,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from feedback_ui.lead.section import SectionContext, refusal
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import QUIET, FieldTexts, html, label
+from feedback_ui.shared.theme import QUIET, FieldTexts, html, label, static_text
 from storage.core.database import StoreError
 from storage.core.records import ProjectSettings
 from storage.project import settings
@@ -36,7 +38,7 @@ class SettingsSection:
             with gr.Row(equal_height=False, elem_id="settings-form"):
                 for group, members in (GROUPS | {"adds": GROUPS["adds"] + others}).items():
                     with gr.Column(min_width=300):
-                        html(label(f"lead.settings.group.{group}"), elem_classes="rl-subheading")
+                        html(static_text(f"lead.settings.group.{group}"), elem_classes="rl-subheading")
                         self.fields |= {name: _field(name) for name in members}
             self.save = gr.Button(label("lead.settings.save"), variant="primary", elem_id="settings-save", scale=0, min_width=160)
             self.message = html(elem_id="settings-said", elem_classes="rl-optional")
@@ -53,12 +55,12 @@ class SettingsSection:
         now = settings.current(self.store)
         return {
             self.form: gr.Column(visible=acts),
-            self.message: "",
-            self.readers: "" if acts else self._read_only(words, now),
+            self.message: EMPTY,
+            self.readers: EMPTY if acts else self._read_only(words, now),
             **{field: _shown(words, name, getattr(now, name)) for name, field in self.fields.items()},
         }
 
-    def change(self, values: dict[Component, Any], request: gr.Request) -> str:
+    def change(self, values: dict[Component, Any], request: gr.Request) -> Markup:
         visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         try:
             values_by_name = {name: _value(words, name, values[field]) for name, field in self.fields.items()}
@@ -67,7 +69,7 @@ class SettingsSection:
             return refusal(error)
         return presenters.notice(words("lead.settings.saved"))
 
-    def _read_only(self, words: Translator, now: ProjectSettings) -> str:
+    def _read_only(self, words: Translator, now: ProjectSettings) -> Markup:
         return presenters.figures({words(f"lead.settings.{name}.label"): _plain(words, name, getattr(now, name)) for name in self.fields})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from markupsafe import Markup
 
 from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.server.auth import Auth, Visitor
@@ -61,11 +62,11 @@ class LeaderboardPage:
             shown[self.policies] = self._standings(words, include_simulated)
         return shown
 
-    def include(self, include_simulated: bool, request: gr.Request) -> str:
+    def include(self, include_simulated: bool, request: gr.Request) -> Markup:
         self.auth.reads(request, "lead")
         return self._standings(translator_for(request), include_simulated)
 
-    def name(self, shows: bool, request: gr.Request) -> str:
+    def name(self, shows: bool, request: gr.Request) -> Markup:
         """Shows or hides the visitor's name in the list of annotators."""
         visitor, words = self.auth.acts(request, "annotator"), translator_for(request)
         annotators.show_name(self.store, visitor.annotator.id, bool(shows))
@@ -82,7 +83,7 @@ class LeaderboardPage:
             self.show_name: gr.Checkbox(own.shows_name, visible=visitor.may_act("annotator")),
         }
 
-    def _standings(self, words: Translator, include_simulated: bool) -> str:
+    def _standings(self, words: Translator, include_simulated: bool) -> Markup:
         board = leaderboard.leaderboard(self.store, include_simulated=bool(include_simulated))
         return leaderboard_view.policies(words, board, with_switch=self._has_simulated())
 

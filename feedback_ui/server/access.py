@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -67,7 +68,7 @@ PAGES = ("/", "/config")
 PROXY_HEADERS = frozenset((b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"))
 """Headers that Gradio trusts from any sender, so that they are removed. uvicorn has already applied those of a local proxy."""
 
-RELOAD_PAGE = HTMLResponse('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">')
+RELOAD_PAGE = HTMLResponse(Markup('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">'))
 """Answers a link from another site, whose request has no cookie: the page loads itself again, and then sends the cookie."""
 
 

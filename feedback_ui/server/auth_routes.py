@@ -9,9 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable
 from hashlib import sha256
-from html import escape
 from ipaddress import IPv6Address, ip_address, ip_network
-from string import Template
 from urllib.parse import parse_qs
 
 from anyio import CapacityLimiter, to_thread
@@ -22,8 +20,8 @@ from feedback_ui.server.access import PASSWORD, SIGN_IN
 from feedback_ui.server.auth import Auth
 from feedback_ui.server.password_queue import AT_ONCE, COME_AGAIN_S, Attempt, Busy, PasswordQueue
 from feedback_ui.shared.errors import browser_message
+from feedback_ui.shared.html import asset, render_template
 from feedback_ui.shared.i18n import Translator, translator_for
-from feedback_ui.shared.theme import asset
 from storage.core.database import StoreError
 from storage.people import account_names, accounts
 from storage.people.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, SignInRefused
@@ -41,11 +39,8 @@ class AuthRoutes:
 
     def __init__(self, auth: Auth):
         self.auth = auth
-        self._sign_in_page = Template(asset("sign_in.html"))
-        self._password_page = Template(asset("password.html"))
-        self._style = asset("sign_in.css")
-        self._icon = f"data:image/svg+xml;base64,{b64encode(asset('favicon.svg').encode()).decode()}"
-        digest = b64encode(sha256(self._style.encode()).digest()).decode()
+        self._icon = b64encode(asset("favicon.svg").encode()).decode()
+        digest = b64encode(sha256(asset("sign_in.css").encode()).digest()).decode()
         self._policy = (
             f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
         )
@@ -164,10 +159,8 @@ class AuthRoutes:
             "help": words("sign_in.help"),
             "name": name,
             "action": SIGN_IN,
-            "focus_name": "" if name else "autofocus",
-            "focus_password": "autofocus" if name else "",
         }
-        return self._page(self._sign_in_page, words, texts, problem, status=status, wait_s=wait_s)
+        return self._page("sign_in.html", words, texts, problem, status=status, wait_s=wait_s)
 
     def _password_form(
         self, request: Request, name: str, problem: str = "", *, done: str = "", status: int = 200, wait_s: int = 0
@@ -182,17 +175,14 @@ class AuthRoutes:
             "name": name,
             "action": PASSWORD,
         }
-        return self._page(self._password_page, words, texts, problem, done=done, status=status, wait_s=wait_s)
+        return self._page("password.html", words, texts, problem, done=done, status=status, wait_s=wait_s)
 
     def _page(
-        self, page: Template, words: Translator, texts: dict[str, str], problem: str, *, done: str = "", status: int, wait_s: int
+        self, template: str, words: Translator, texts: dict[str, str], problem: str, *, done: str = "", status: int, wait_s: int
     ) -> Response:
-        notices = f'<p class="problem" role="alert">{escape(problem)}</p>' if problem else ""
-        notices += f'<p class="done" role="status">{escape(done)}</p>' if done else ""
-        filled = {key: escape(text) for key, text in texts.items()}
-        filled |= {"language": words.language, "icon": self._icon, "style": self._style, "problem": notices}
         headers = {"Content-Security-Policy": self._policy} | ({"Retry-After": str(wait_s)} if wait_s else {})
-        return HTMLResponse(page.substitute(filled), status, headers=headers)
+        filled = render_template(template, language=words.language, icon=self._icon, problem=problem, done=done, **texts)
+        return HTMLResponse(filled, status, headers=headers)
 
 
 def roles_cookie(auth: Auth) -> str:

@@ -25,6 +25,7 @@ from feedback_ui.server.calls import HandlerCalls
 from feedback_ui.server.sessions import Sessions
 from feedback_ui.server.uploads import Uploads
 from feedback_ui.shared.errors import browser_message
+from feedback_ui.shared.html import fragment, tag
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.scripts import ROUTE as MODULES
 from feedback_ui.shared.scripts import modules
@@ -65,7 +66,7 @@ class Web(FastAPI):
             mcp_server=False,
             pwa=False,
             enable_monitoring=False,
-            **options | {"head": f'<meta name="roles-cookie" content="{roles_cookie(auth)}">{options["head"]}'},
+            **options | {"head": fragment(tag("meta", name="roles-cookie", content=roles_cookie(auth)), options["head"])},
         )
         mounted = self.router.routes[-1]
         assert isinstance(mounted, Mount) and isinstance(mounted.app, App)

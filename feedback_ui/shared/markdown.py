@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
-import nh3
 from markdown_it import MarkdownIt
-from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
+from markupsafe import Markup, escape
 
+from feedback_ui.shared.html import fragment, sanitized, tag
 from feedback_ui.shared.i18n import Translator
 
 ALLOWED_TAGS = frozenset(
@@ -48,7 +48,7 @@ SHORT = 10_000
 _MARKS = re.compile(r"[\n\r!&*<>\[\\\]_`|#+-]")
 
 
-def render(text: str, words: Translator | None = None) -> str:
+def render(text: str, words: Translator | None = None) -> Markup:
     """Renders a Markdown text as safe HTML. Results are cached, because several people judge the same answers.
 
     A text of more than `LONGEST` characters or `MOST_MARKS` marks is returned as plain text, with a note in the language of
@@ -59,21 +59,14 @@ def render(text: str, words: Translator | None = None) -> str:
     return (_render_short if len(text) <= SHORT else _render_long)(text)
 
 
-def _plain(text: str, words: Translator) -> str:
+def _plain(text: str, words: Translator) -> Markup:
     note = words("common.not_markdown", characters=f"{len(text):,}", longest=f"{LONGEST:,}", marks=f"{MOST_MARKS:,}")
-    body = escapeHtml(text).replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd").replace("\n", "<br>\n")
-    return f"<p><em>{escapeHtml(note)}</em></p>\n<p>{body}</p>"
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd").split("\n")
+    return fragment(tag("p", tag("em", note)), "\n", tag("p", Markup("<br>\n").join(lines)))
 
 
-def _render(text: str) -> str:
-    return nh3.clean(
-        _markdown().render(text),
-        tags=set(ALLOWED_TAGS),
-        attributes=ALLOWED_ATTRIBUTES,
-        url_schemes=SCHEMES,
-        link_rel=LINK_REL,
-        set_tag_attribute_values={"a": {"target": "_blank"}},
-    ).strip()
+def _render(text: str) -> Markup:
+    return sanitized(_markdown().render(text), tags=ALLOWED_TAGS, attributes=ALLOWED_ATTRIBUTES, url_schemes=SCHEMES, rel=LINK_REL)
 
 
 # The HTML may be ten times as long as the text: only a few long texts are cached.
@@ -108,7 +101,7 @@ def _limit_references(state: StateCore) -> None:
 class _Renderer(RendererHTML):
     def image(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         """The alternative text instead of the image: fetching an image would reveal the annotator to its server."""
-        return escapeHtml(self.renderInlineAsText(tokens[idx].children, options, env))
+        return str(escape(self.renderInlineAsText(tokens[idx].children, options, env)))
 
     def link_close(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: EnvType) -> str:
         """Shows the address beside the link text, so that a link cannot pretend to lead elsewhere."""
@@ -116,7 +109,9 @@ class _Renderer(RendererHTML):
         opening = next(i for i in range(idx - 1, -1, -1) if tokens[i].type == "link_open")
         address = str(tokens[opening].attrGet("href"))
         link_text = "".join(token.content for token in tokens[opening + 1 : idx])
-        return "</a>" if link_text.strip() == address else f" ({escapeHtml(address)})</a>"
+        shown = Markup("</a>") if link_text.strip() == address else Markup(" ({})</a>").format(address)
+        # A plain string, because the renderer joins it to other strings, which `Markup` would escape.
+        return str(shown)
 
 
 class _Parser(MarkdownIt):
@@ -130,8 +125,3 @@ def _markdown() -> MarkdownIt:
     parser = _Parser("commonmark", {"html": False, "breaks": True}, renderer_cls=_Renderer).enable("table")
     parser.core.ruler.after("block", "limit_references", _limit_references)
     return parser
-
-
-def escape(text: str) -> str:
-    """Escapes text for use inside an element or a quoted attribute."""
-    return escapeHtml(text)

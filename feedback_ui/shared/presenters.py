@@ -1,4 +1,4 @@
-"""Presenters of the Demo, Training and Data pages: functions from records to strings of HTML. No Gradio.
+"""Presenters of the Demo, Training and Data pages: functions from records to HTML. No Gradio.
 
 Each takes the `Translator` of the reader's language first. Runs are presented by `training.run_view` and `training.charts`,
 comparisons by `judging.judging_view`.
@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from markupsafe import Markup
+
 from feedback_ui.shared import markdown
 from feedback_ui.shared.errors import browser_message
+from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator
 from rlhf.data.pairs import PreferencePair
 from storage.analytics.stats import DayOfJudging
@@ -46,21 +49,18 @@ def sentence(error: Exception) -> str:
 # ---- Demo
 
 
-def answer(words: Translator, text: str, *, writing: bool = False) -> str:
+def answer(words: Translator, text: str, *, writing: bool = False) -> Markup:
     """One pane of the Demo page, during and after generation."""
-    body = markdown.render(text, words)
-    state = ' aria-busy="true"' if writing else ""
-    if not body:
-        body = f'<p class="rl-muted">{words("demo.writing") if writing else words("demo.empty_answer")}</p>'
-    return f'<div class="rl-prose" dir="auto"{state}>{body}</div>'
+    body = markdown.render(text, words) or tag("p", words("demo.writing" if writing else "demo.empty_answer"), class_="rl-muted")
+    return tag("div", body, class_="rl-prose", dir="auto", aria_busy="true" if writing else None)
 
 
-def answer_cut_short(words: Translator, text: str, error: Exception) -> str:
+def answer_cut_short(words: Translator, text: str, error: Exception) -> Markup:
     """The text that arrived before the policy server failed, and the error."""
-    return (answer(words, text) if text else "") + server_down(words, error)
+    return fragment(answer(words, text) if text else EMPTY, server_down(words, error))
 
 
-def server_down(words: Translator, error: Exception) -> str:
+def server_down(words: Translator, error: Exception) -> Markup:
     return notice(words("demo.server_down", error=sentence(error)), "bad")
 
 
@@ -83,7 +83,7 @@ def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) ->
 # ---- Training
 
 
-def pairs_available(words: Translator, derived: Sequence[PreferencePair]) -> str:
+def pairs_available(words: Translator, derived: Sequence[PreferencePair]) -> Markup:
     """The number of preference pairs available to a round, people's and simulated ones separately."""
     simulated = sum(pair.annotator_kind == "simulated" for pair in derived)
     people = words("training.pairs_from_people", count=len(derived) - simulated)
@@ -95,20 +95,19 @@ def pairs_available(words: Translator, derived: Sequence[PreferencePair]) -> str
 # ---- small pieces of HTML that pages share
 
 
-def notice(message: str, tone: str = "muted") -> str:
+def notice(message: str, tone: str = "muted") -> Markup:
     """A one-line message; `tone` is muted, warn or bad. Empty for an empty message."""
-    return f'<p class="rl-notice rl-{tone}" role="status">{markdown.escape(message)}</p>' if message else ""
+    return tag("p", message, class_=f"rl-notice rl-{tone}", role="status") if message else EMPTY
 
 
-def empty_state(message: str) -> str:
+def empty_state(message: str) -> Markup:
     """Placeholder for an empty list; the message says what to do next."""
-    return f'<div class="rl-empty-state"><p>{markdown.escape(message)}</p></div>'
+    return tag("div", tag("p", message), class_="rl-empty-state")
 
 
-def figures(pairs: Mapping[str, str]) -> str:
+def figures(pairs: Mapping[str, str]) -> Markup:
     """A row of labelled values."""
-    cells = "".join(f"<div><dt>{markdown.escape(name)}</dt><dd>{markdown.escape(value)}</dd></div>" for name, value in pairs.items())
-    return f'<dl class="rl-figures">{cells}</dl>'
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs.items()), class_="rl-figures")
 
 
 # ---- Data
@@ -119,7 +118,7 @@ MOVES_WITH_THE_QUEUE = ("completions", "comparisons")
 these apart by them, so that only people who do not judge see them."""
 
 
-def overview(words: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJudging], *, blind: bool = False) -> str:
+def overview(words: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJudging], *, blind: bool = False) -> Markup:
     """Counts of everything in the store. People's judgments and simulated ones are never added together.
 
     Args:
@@ -139,34 +138,52 @@ def overview(words: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJu
         "runs": {words(f"run.status.{status}"): number for status, number in runs.items()} or {words("data.no_runs"): 0},
     }
     under = {"judgments": judgments_by_day(words, days)}
-    return "".join(
-        f'<section class="rl-card" data-testid="data-{name}"><h2>{words(f"data.group.{name}")}</h2>'
-        f"{figures({title: f'{number:,}' for title, number in numbers.items()})}{under.get(name, '')}</section>"
-        for name, numbers in groups.items()
+    return fragment(
+        *(
+            tag(
+                "section",
+                tag("h2", words(f"data.group.{name}")),
+                figures({title: f"{number:,}" for title, number in numbers.items()}),
+                under.get(name, EMPTY),
+                class_="rl-card",
+                data_testid=f"data-{name}",
+            )
+            for name, numbers in groups.items()
+        )
     )
 
 
-def judgments_by_day(words: Translator, days: Sequence[DayOfJudging]) -> str:
+def judgments_by_day(words: Translator, days: Sequence[DayOfJudging]) -> Markup:
     """Judgments by day as bars, people's and simulated annotators' in two colours."""
     most = max((max(of.people, of.simulated) for of in days), default=0)
     if not most:
-        return f'<p class="rl-muted">{words("data.no_judgments_lately", days=len(days))}</p>'
-    bars = "".join(_day_of_bars(words, of, most) for of in days)
-    first, last = day(words, days[0].date), day(words, days[-1].date)
-    return (
-        f'<figure class="rl-days"><figcaption>{words("data.by_day", days=len(days))}'
-        f'<span class="rl-legend rl-of-people">{words("data.by_people")}</span>'
-        f'<span class="rl-legend rl-of-simulated">{words("data.simulated")}</span></figcaption>'
-        f'<ol class="rl-bars">{bars}</ol><div class="rl-axis-ends" aria-hidden="true"><span>{first}</span>'
-        f"<span>{words('data.at_most', count=most)}</span><span>{last}</span></div></figure>"
+        return tag("p", words("data.no_judgments_lately", days=len(days)), class_="rl-muted")
+    return tag(
+        "figure",
+        tag(
+            "figcaption",
+            words("data.by_day", days=len(days)),
+            tag("span", words("data.by_people"), class_="rl-legend rl-of-people"),
+            tag("span", words("data.simulated"), class_="rl-legend rl-of-simulated"),
+        ),
+        tag("ol", *(_day_of_bars(words, of, most) for of in days), class_="rl-bars"),
+        tag(
+            "div",
+            tag("span", day(words, days[0].date)),
+            tag("span", words("data.at_most", count=most)),
+            tag("span", day(words, days[-1].date)),
+            class_="rl-axis-ends",
+            aria_hidden="true",
+        ),
+        class_="rl-days",
     )
 
 
-def _day_of_bars(words: Translator, of: DayOfJudging, most: int) -> str:
+def _day_of_bars(words: Translator, of: DayOfJudging, most: int) -> Markup:
     summary = words("data.day_of_judging", day=day(words, of.date), people=of.people, simulated=of.simulated)
-    columns = "".join(
-        f'<i class="rl-of-{kind}" style="height:{100 * number / most:.1f}%"></i>'
+    columns = (
+        tag("i", class_=f"rl-of-{kind}", style=f"height:{100 * number / most:.1f}%")
         for kind, number in (("people", of.people), ("simulated", of.simulated))
         if number
     )
-    return f'<li title="{summary}"><span class="rl-sr-only">{summary}</span>{columns}</li>'
+    return tag("li", tag("span", summary, class_="rl-sr-only"), *columns, title=summary)

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from pathlib import Path
 
+from markupsafe import Markup
+
+from feedback_ui.shared.html import ASSETS, fragment, tag
 from feedback_ui.shared.i18n import tables
-
-ASSETS = Path(__file__).parents[1] / "assets"
 
 ENTRY = "judging.js"
 """The module that imports all others."""
@@ -45,9 +45,9 @@ class Modules:
         """The address of a module, relative to the page's."""
         return ROUTE.lstrip("/").format(version=self.version, name=name)
 
-    def preload_links(self) -> str:
+    def preload_links(self) -> Markup:
         """HTML for the page's head that makes the browser load all modules at once, instead of import by import."""
-        return "".join(f'<link rel="modulepreload" href="{self.path(name)}">' for name in self.sources)
+        return fragment(*(tag("link", rel="modulepreload", href=self.path(name)) for name in self.sources))
 
 
 @cache

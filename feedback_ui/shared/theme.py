@@ -5,21 +5,19 @@ Colour is used only where it carries meaning. Nothing is fetched from other site
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, TypedDict
 
 import gradio as gr
 from gradio.i18n import I18nData
 from gradio.themes.utils import colors, sizes
+from markupsafe import Markup
 
-from feedback_ui.shared.i18n import Translator, tables
-from feedback_ui.shared.scripts import ASSETS, modules
+from feedback_ui.shared.html import ASSETS, fragment, inline_script, inline_style, tag, translated_in_browser
+from feedback_ui.shared.i18n import LANGUAGES, Translator, tables
+from feedback_ui.shared.scripts import modules
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """Options of an event that only reads or writes a few rows: no queue, no spinner, not part of the public API."""
-
-html = partial(gr.HTML, apply_default_css=False)
-"""An HTML component styled by our own style sheet, without Gradio's default CSS."""
 
 i18n = gr.I18n(**tables())
 """The translations for Gradio, which chooses the language in the browser."""
@@ -160,25 +158,54 @@ def unchanged() -> dict[Any, Any]:
     return update
 
 
-def heading(key: str) -> str:
-    """A translated heading, as the value of `html`. Gradio translates only one text in each value."""
-    return f'<h2 class="rl-heading">{label(key)}</h2>'
+def html(value: Markup | None = None, **options: Any) -> gr.HTML:
+    """An HTML component styled by our own style sheet, without Gradio's default CSS. It takes `Markup` and no other text: a handler that
+    returns text without escaping it fails."""
+    component = gr.HTML(value, apply_default_css=False, **options)
+    # A subclass would do, but Gradio writes a `.pyi` file beside the source of each one.
+    component.postprocess = only_markup  # type: ignore[method-assign, assignment]
+    return component
 
 
-def quiet(key: str) -> str:
+def only_markup(value: Markup | None) -> Markup | None:
+    """The value, as the browser gets it.
+
+    Raises:
+        TypeError: it is text, which nobody has escaped.
+    """
+    if value is not None and not isinstance(value, Markup):
+        raise TypeError(f"an HTML component takes Markup, not {type(value).__name__}: build it with feedback_ui.shared.html")
+    return value
+
+
+def static_text(key: str) -> Markup:
+    """A text that Gradio translates in the browser, for the value of `html`. It translates only one in each value.
+
+    Raises:
+        KeyError: there is no such text.
+        ValueError: a translation has characters that HTML would read as markup.
+    """
+    for language in LANGUAGES:
+        if set("<&") & set(tables()[language][key]):
+            raise ValueError(f"{key} in locales/{language}.json has a < or a &, which the browser would read as HTML")
+    return translated_in_browser(str(label(key)))
+
+
+def heading(key: str) -> Markup:
+    """A translated heading, as the value of `html`."""
+    return tag("h2", static_text(key), class_="rl-heading")
+
+
+def quiet(key: str) -> Markup:
     """A translated placeholder line, as the value of `html`."""
-    return f'<p class="rl-muted">{label(key)}</p>'
-
-
-def asset(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
+    return tag("p", static_text(key), class_="rl-muted")
 
 
 def launch_options() -> dict[str, Any]:
     """Arguments for `launch()` or `mount_gradio_app()`, which Gradio does not take when the Blocks are built."""
     return {
         "theme": theme(),
-        "head": f"<style>{asset('style.css')}</style><script>{asset('page.js')}</script>{modules().preload_links()}",
+        "head": fragment(inline_style("style.css"), inline_script("page.js"), modules().preload_links()),
         "i18n": i18n,
         "footer_links": [],
         "run_history": False,

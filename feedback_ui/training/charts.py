@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.validation_view import more_would_help
@@ -70,7 +71,7 @@ def figure(words: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Fig
         mode="lines" if len(points) > 40 else "lines+markers",
         line={"color": LINE, "width": 2},
         marker={"size": 5},
-        hovertemplate=f"{words('chart.step')} %{{x}}<br>%{{y:{chart.tickformat or '.4~g'}}}<extra></extra>",
+        hovertemplate=Markup("{} %{{x}}<br>%{{y:{}}}<extra></extra>").format(words("chart.step"), chart.tickformat or ".4~g"),
     )
     last = _written(chart, points[-1][1]) if points else ""
     key, unit = f"metric.{chart.metric.key}", chart.metric.unit
@@ -98,7 +99,7 @@ def score_over_kl(words: Translator, metrics: Sequence[Metric]) -> go.Figure:
     apart = [of["disagreement"].get(step, 0.0) for step in steps]
     line = go.Scatter(
         x=x, y=y, customdata=steps, mode="lines+markers", line={"color": LINE, "width": 2}, marker={"size": 5},
-        hovertemplate=f"{words('chart.step')} %{{customdata}}<br>√KL %{{x:.2f}}<br>%{{y:.3g}}<extra></extra>",
+        hovertemplate=Markup("{} %{{customdata}}<br>√KL %{{x:.2f}}<br>%{{y:.3g}}<extra></extra>").format(words("chart.step")),
     )  # fmt: skip
     traces = [line]
     if any(apart):
@@ -123,7 +124,7 @@ def learning_curve(words: Translator, validation: Validation | None) -> go.Figur
             x=[p.judgments for p in points], y=[p.accuracy for p in points], mode="markers",
             marker={"size": 6, "color": LINE},
             error_y=_error_bars([p.accuracy for p in points], [p.low for p in points], [p.high for p in points]),
-            hovertemplate=f"%{{x:.0f}} {words('chart.judgments')}<br>%{{y:.1%}}<extra></extra>",
+            hovertemplate=Markup("%{{x:.0f}} {}<br>%{{y:.1%}}<extra></extra>").format(words("chart.judgments")),
         )
     ]  # fmt: skip
     if validation and curve and more_would_help(curve):
@@ -152,8 +153,9 @@ def reliability(words: Translator, validation: Validation | None) -> go.Figure:
     dots = go.Scatter(
         x=[b.confidence for b in bins], y=[b.accuracy for b in bins], customdata=[b.pairs for b in bins],
         mode="lines+markers", line={"color": LINE, "width": 1}, marker={"color": LINE, "size": sizes, "line": {"width": 0}},
-        hovertemplate=f"%{{customdata}} {words('chart.pairs')}<br>{words('chart.sure')} %{{x:.0%}}"
-        f"<br>{words('chart.right')} %{{y:.0%}}<extra></extra>",
+        hovertemplate=Markup("%{{customdata}} {pairs}<br>{sure} %{{x:.0%}}<br>{right} %{{y:.0%}}<extra></extra>").format(
+            pairs=words("chart.pairs"), sure=words("chart.sure"), right=words("chart.right")
+        ),
     )  # fmt: skip
     plot = _framed(_titles(words, "reliability"), [diagonal, dots], x_title=words("chart.sure"), empty=not bins, uirevision="reliability")
     plot.update_xaxes(tickformat=".0%", range=[0.48, 1.02])
@@ -192,7 +194,7 @@ def _framed(
             "height": HEIGHT,
             "margin": {"l": 46, "r": 10, "t": 34, "b": 38},
             "title": {
-                "text": f"<b>{title}</b>{last and f'  {last}'} <span style='font-size:11px'>{unit}</span>",
+                "text": Markup("<b>{}</b>{} <span style='font-size:11px'>{}</span>").format(title, last and f"  {last}", unit),
                 "font": {"size": 13},
                 "x": 0,
                 "xanchor": "left",

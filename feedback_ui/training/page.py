@@ -17,6 +17,7 @@ from gradio.components import Component
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
 from feedback_ui.shared.errors import named, without_paths
+from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, rounds_table, run_view, validation_view
@@ -131,7 +132,7 @@ class TrainingPage:
             run = self.jobs.start(self.form.read(words, values), visitor.annotator.id)
         except REFUSALS as error:
             return self._refused(words, error)
-        return {self.refusal: "", **self.show(words, run.id)}
+        return {self.refusal: EMPTY, **self.show(words, run.id)}
 
     def cancel_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:
         self.auth.acts(request, "researcher")
@@ -140,7 +141,7 @@ class TrainingPage:
             self.jobs.cancel(run_id)
         except REFUSALS as error:
             return self._refused(words, error)
-        return {self.refusal: "", **self.show(words, run_id)}
+        return {self.refusal: EMPTY, **self.show(words, run_id)}
 
     def resume_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:
         self.auth.acts(request, "researcher")
@@ -149,7 +150,7 @@ class TrainingPage:
             run = self.jobs.resume(run_id)
         except REFUSALS as error:
             return self._refused(words, error)
-        return {self.refusal: "", **self.show(words, run.id)}
+        return {self.refusal: EMPTY, **self.show(words, run.id)}
 
     def _refused(self, words: Translator, error: Exception) -> dict[Block, Any]:
         return {self.refusal: presenters.notice(refusal(words, error), "bad")}

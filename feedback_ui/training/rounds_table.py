@@ -1,12 +1,13 @@
-"""The table of finished rounds under the run on the Training page. Strings of HTML, no Gradio."""
+"""The table of finished rounds under the run on the Training page. No Gradio."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from feedback_ui.shared.html import table
+from markupsafe import Markup
+
+from feedback_ui.shared.html import EMPTY, table, tag, with_note
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.markdown import escape
 from feedback_ui.shared.presenters import duration
 from rlhf.analysis import run_table
 from rlhf.analysis.run_table import FinishedRound
@@ -19,27 +20,28 @@ METHODS = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft": "S
 KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT", "ia3": "(IA)³"}
 
 
-def section(words: Translator, runs: Sequence[Run]) -> str:
+def section(words: Translator, runs: Sequence[Run]) -> Markup:
     """The table, in the order of the runs; empty without a finished round. Rounds that cannot be read are named under it."""
     rounds, unreadable = run_table.finished(runs)
     if not rounds and not unreadable:
-        return ""
+        return EMPTY
     heads = [words(f"rounds.{name}") for name in COLUMNS]
-    rows = table(heads, [_row(words, one) for one in rounds], caption=words("rounds.title"), numbers=NUMBERS) if rounds else ""
-    reasons = [escape(words("rounds.unreadable", run=one.id, problem=one.problem)) for one in unreadable]
-    missing = "".join(f'<p class="rl-notice rl-bad" data-testid="round-unreadable">{reason}</p>' for reason in reasons)
-    note = f'<p class="rl-muted">{words("rounds.same_judgments")}</p>'
-    return f'<section class="rl-card rl-rounds" data-testid="rounds"><h2>{words("rounds.title")}</h2>{rows}{missing}{note}</section>'
+    rows = table(heads, [_row(words, one) for one in rounds], caption=words("rounds.title"), numbers=NUMBERS) if rounds else EMPTY
+    missing = (
+        tag("p", words("rounds.unreadable", run=one.id, problem=one.problem), class_="rl-notice rl-bad", data_testid="round-unreadable")
+        for one in unreadable
+    )
+    note = tag("p", words("rounds.same_judgments"), class_="rl-muted")
+    return tag("section", tag("h2", words("rounds.title")), rows, *missing, note, class_="rl-card rl-rounds", data_testid="rounds")
 
 
 def _row(words: Translator, one: FinishedRound) -> list[str]:
-    simulated = f'<br><span class="rl-muted">{words("rounds.simulated", number=one.simulated)}</span>' if one.simulated else ""
     return [
-        escape(one.id),
+        one.id,
         METHODS[one.method],
         _adapter(words, one),
-        f"{one.pairs:,}{simulated}",
-        f"<code>{escape(one.judgments)}</code>" if one.judgments else "",
+        with_note(f"{one.pairs:,}", words("rounds.simulated", number=one.simulated) if one.simulated else ""),
+        tag("code", one.judgments) if one.judgments else EMPTY,
         _estimate(words, one.result.heldout_accuracy),
         _estimate(words, one.result.win_rate),
         _estimate(words, one.result.win_rate_by_reward_model),
@@ -49,14 +51,13 @@ def _row(words: Translator, one: FinishedRound) -> list[str]:
     ]
 
 
-def _adapter(words: Translator, one: FinishedRound) -> str:
+def _adapter(words: Translator, one: FinishedRound) -> Markup:
     name = KINDS.get(one.adapter.kind) or words("rounds.adapter_prompt")
-    large = ", ".join(words(f"rounds.adapter_{part}", count=number) for part, number in run_table.size(one.adapter).items())
-    return f'{name}<br><span class="rl-muted">{large}</span>' if large else name
+    sizes = run_table.size(one.adapter).items()
+    return with_note(name, ", ".join(words(f"rounds.adapter_{part}", count=number) for part, number in sizes))
 
 
-def _estimate(words: Translator, figure: Estimate | None) -> str:
+def _estimate(words: Translator, figure: Estimate | None) -> Markup:
     if figure is None:
-        return ""
-    ends = words("rounds.from_to", low=f"{figure.low:.0%}", high=f"{figure.high:.0%}")
-    return f'{figure.value:.0%}<br><span class="rl-muted">{ends}</span>'
+        return EMPTY
+    return with_note(f"{figure.value:.0%}", words("rounds.from_to", low=f"{figure.low:.0%}", high=f"{figure.high:.0%}"))

@@ -1,13 +1,16 @@
-"""Presenters of one run on the Training page: status, stages, result and samples, as strings of HTML. No Gradio."""
+"""Presenters of one run on the Training page: status, stages, result and samples, as HTML. No Gradio."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from markupsafe import Markup
+
 from feedback_ui.shared.errors import named, without_paths
+from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.markdown import escape, render
+from feedback_ui.shared.markdown import render
 from feedback_ui.shared.presenters import duration, empty_state, figures
 from rlhf.analysis.run_table import MISREAD, config_of
 from rlhf.config import ConfigError, RoundConfig
@@ -62,15 +65,24 @@ def learns_from_simulated(run: Run) -> bool:
     return options_of(run).include_simulated
 
 
-def progress(words: Translator, run: Run | None) -> str:
+def progress(words: Translator, run: Run | None) -> Markup:
     """Status, stages and a bar with the time left."""
     if run is None:
         return empty_state(words("run.none_yet"))
-    return (
-        f'<section class="rl-run" data-status="{run.status}">'
-        f'<p class="rl-status"><strong data-testid="run-status">{status(words, run)}</strong>{simulated_mark(words, run)}'
-        f'<span class="rl-muted">{escape(remark(words, run))}</span></p>'
-        f"{steps(words, run)}{bar(words, run)}{error(words, run)}</section>"
+    return tag(
+        "section",
+        tag(
+            "p",
+            tag("strong", status(words, run), data_testid="run-status"),
+            simulated_mark(words, run),
+            tag("span", remark(words, run), class_="rl-muted"),
+            class_="rl-status",
+        ),
+        steps(words, run),
+        bar(words, run),
+        error(words, run),
+        class_="rl-run",
+        data_status=run.status,
     )
 
 
@@ -105,28 +117,28 @@ def stages(run: Run) -> list[str]:
     return [method(run) if name == "ppo" else name for name in STAGES]
 
 
-def steps(words: Translator, run: Run) -> str:
+def steps(words: Translator, run: Run) -> Markup:
     names = stages(run)
     at = len(names) if run.status == "done" else names.index(run.stage) if run.stage in names else -1
     items = []
     for place, name in enumerate(names):
         state = "done" if place < at else "current" if place == at else "todo"
-        current = ' aria-current="step"' if state == "current" else ""
-        items.append(f'<li class="rl-{state}" data-stage="{name}"{current}>{words(f"run.stage.{name}")}</li>')
-    return f'<ol class="rl-steps" data-testid="stages">{"".join(items)}</ol>'
+        current = "step" if state == "current" else None
+        items.append(tag("li", words(f"run.stage.{name}"), class_=f"rl-{state}", data_stage=name, aria_current=current))
+    return tag("ol", *items, class_="rl-steps", data_testid="stages")
 
 
-def bar(words: Translator, run: Run) -> str:
+def bar(words: Translator, run: Run) -> Markup:
     fraction = 1.0 if run.status == "done" else min(max(run.progress, 0.0), 1.0)
-    return f'<progress class="rl-progress" max="1" value="{fraction:.3f}" aria-label="{words("run.progress")}"></progress>'
+    return tag("progress", class_="rl-progress", max=1, value=f"{fraction:.3f}", aria_label=words("run.progress"))
 
 
-def unreadable(words: Translator, what: str) -> str:
+def unreadable(words: Translator, what: str) -> Markup:
     """Shown in place of a row's values that have an unknown form."""
-    return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-unreadable">{escape(words("run.unreadable", what=what))}</p>'
+    return tag("p", words("run.unreadable", what=what), class_="rl-notice rl-bad", role="alert", data_testid="run-unreadable")
 
 
-def readable(words: Translator, render_part: Callable[[], str]) -> str:
+def readable(words: Translator, render_part: Callable[[], Markup]) -> Markup:
     """Renders a part of a run, or an error message: a damaged row must not make the page unusable for other runs."""
     try:
         return render_part()
@@ -134,21 +146,21 @@ def readable(words: Translator, render_part: Callable[[], str]) -> str:
         return unreadable(words, named(problem))
 
 
-def error(words: Translator, run: Run) -> str:
-    if unread := problem(run):
-        return unreadable(words, unread)
+def error(words: Translator, run: Run) -> Markup:
+    if found := problem(run):
+        return unreadable(words, found)
     if run.error:
-        message = escape(words("run.error", error=without_paths(run.error)))
-        return f'<p class="rl-notice rl-bad" role="alert" data-testid="run-error">{message}</p>'
+        message = words("run.error", error=without_paths(run.error))
+        return tag("p", message, class_="rl-notice rl-bad", role="alert", data_testid="run-error")
     if run.status == "lost":
-        return f'<p class="rl-notice rl-warn" data-testid="run-error">{words("run.lost")}</p>'
-    return ""
+        return tag("p", words("run.lost"), class_="rl-notice rl-warn", data_testid="run-error")
+    return EMPTY
 
 
-def simulated_mark(words: Translator, run: Run) -> str:
-    return (
-        f'<span class="rl-tag" data-testid="simulated-mark">{words("run.simulated_included")}</span>' if learns_from_simulated(run) else ""
-    )
+def simulated_mark(words: Translator, run: Run) -> Markup:
+    if not learns_from_simulated(run):
+        return EMPTY
+    return tag("span", words("run.simulated_included"), class_="rl-tag", data_testid="simulated-mark")
 
 
 # ---- result
@@ -163,10 +175,10 @@ ESTIMATES = ("heldout_accuracy", "heldout_accuracy_on_rule", "win_rate", "win_ra
 """Results with an interval, in the order in which they are shown."""
 
 
-def result(words: Translator, run: Run | None) -> str:
+def result(words: Translator, run: Run | None) -> Markup:
     """The results of a finished round; empty before its end."""
     if run is None or not run.result:
-        return ""
+        return EMPTY
     r = results.of_run(run)
     shown = {words(f"run.figure.{name}"): interval(words, figure) for name in ESTIMATES if (figure := getattr(r, name))}
     if r.kl is not None:
@@ -179,9 +191,13 @@ def result(words: Translator, run: Run | None) -> str:
         shown[words("run.figure.peak_memory")] = f"{r.peak_memory_gib:.1f} GiB"
     if r.policy_version:
         shown[words("run.figure.policy_version")] = r.policy_version
-    return (
-        f'<section class="rl-card" data-testid="result"><h2>{words("run.result")}{simulated_mark(words, run)}</h2>{figures(shown)}'
-        f'<p class="rl-muted">{escape(reading(words, run, r))}</p></section>'
+    return tag(
+        "section",
+        tag("h2", words("run.result"), simulated_mark(words, run)),
+        figures(shown),
+        tag("p", reading(words, run, r), class_="rl-muted"),
+        class_="rl-card",
+        data_testid="result",
     )
 
 
@@ -216,25 +232,29 @@ def reading(words: Translator, run: Run, r: RoundResult) -> str:
 # ---- samples
 
 
-def samples(words: Translator, rows: Sequence[RunSample]) -> str:
+def samples(words: Translator, rows: Sequence[RunSample]) -> Markup:
     """Completions of the same held-out prompts before and after training."""
     if not rows:
-        return ""
-    body = "".join(_sample(words, row) for row in rows)
-    return f'<section class="rl-samples" data-testid="samples"><h2>{words("run.samples")}</h2>{body}</section>'
+        return EMPTY
+    body = (_sample(words, row) for row in rows)
+    return tag("section", tag("h2", words("run.samples")), *body, class_="rl-samples", data_testid="samples")
 
 
-def _sample(words: Translator, row: RunSample) -> str:
-    after = render(row.after, words) if row.after is not None else f'<p class="rl-muted">{words("run.not_answered_yet")}</p>'
-    before_and_after = _answer(words, "before", row.score_before, render(row.before, words)) + _answer(
-        words, "after", row.score_after, after
+def _sample(words: Translator, row: RunSample) -> Markup:
+    after = render(row.after, words) if row.after is not None else tag("p", words("run.not_answered_yet"), class_="rl-muted")
+    return tag(
+        "article",
+        tag("div", render(row.prompt, words), class_="rl-sample-prompt rl-prose", dir="auto"),
+        tag(
+            "div",
+            _answer(words, "before", row.score_before, render(row.before, words)),
+            _answer(words, "after", row.score_after, after),
+            class_="rl-pair",
+        ),
+        class_="rl-sample",
     )
-    return (
-        f'<article class="rl-sample"><div class="rl-sample-prompt rl-prose" dir="auto">{render(row.prompt, words)}</div>'
-        f'<div class="rl-pair">{before_and_after}</div></article>'
-    )
 
 
-def _answer(words: Translator, when: str, score: float | None, html: str) -> str:
-    scored = "" if score is None else f' <span class="rl-muted">{words("run.score", score=score)}</span>'
-    return f'<div><h3>{words(f"run.sample.{when}")}{scored}</h3><div class="rl-prose" dir="auto">{html}</div></div>'
+def _answer(words: Translator, when: str, score: float | None, answer: Markup) -> Markup:
+    scored = EMPTY if score is None else fragment(" ", tag("span", words("run.score", score=score), class_="rl-muted"))
+    return tag("div", tag("h3", words(f"run.sample.{when}"), scored), tag("div", answer, class_="rl-prose", dir="auto"))

@@ -1,13 +1,15 @@
 """Presenters of a reward model's validation (`rlhf.analysis.validation`) on the Training page, as texts, tables and interval marks.
 
-Nothing is computed here: every number comes from the run's row. Strings of HTML, no Gradio; the plots are in `charts`.
+Nothing is computed here: every number comes from the run's row. No Gradio; the plots are in `charts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from feedback_ui.shared.html import NOTHING, comparison_link, interval, muted, table, text
+from markupsafe import Markup
+
+from feedback_ui.shared.html import EMPTY, NOTHING, comparison_link, fragment, interval, muted, table, tag
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.run_view import is_active
 from rlhf.analysis import validation
@@ -36,38 +38,41 @@ def compared(run: Run) -> list[int]:
 # ---- the card
 
 
-def card(words: Translator, run: Run) -> str:
+def card(words: Translator, run: Run) -> Markup:
     """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they are still to come."""
     found = validation.of_run(run)
     body = _not_yet(words, run) if found is None else _measured(words, found)
-    return f'<section data-testid="validation"><h2 class="rl-heading">{words("validation.title")}</h2>{body}</section>' if body else ""
+    title = tag("h2", words("validation.title"), class_="rl-heading")
+    return tag("section", title, body, data_testid="validation") if body else EMPTY
 
 
-def _not_yet(words: Translator, run: Run) -> str:
-    return f'<p class="rl-muted">{words("validation.not_yet")}</p>' if is_active(run) else ""
+def _not_yet(words: Translator, run: Run) -> Markup:
+    return tag("p", words("validation.not_yet"), class_="rl-muted") if is_active(run) else EMPTY
 
 
-def _measured(words: Translator, found: Validation) -> str:
+def _measured(words: Translator, found: Validation) -> Markup:
     accuracy, curve, calibration = found.accuracy, found.curve, found.calibration
     if accuracy is None or curve is None or calibration is None:
-        return f'<p class="rl-notice rl-warn">{words("validation.one_prompt")}</p>'
+        return tag("p", words("validation.one_prompt"), class_="rl-notice rl-warn")
     rests_on = words("validation.rests_on", count=found.pairs, prompts=found.prompts)
     lines = {"more": more(words, curve), "calibration": calibrated(words, calibration)}
-    definitions = "".join(f"<div><dt>{words(f'validation.{name}_title')}</dt><dd>{text(line)}</dd></div>" for name, line in lines.items())
-    return f'{_accuracy(words, accuracy)}<dl class="rl-findings">{definitions}</dl>{muted(text(rests_on))}'
+    definitions = (tag("div", tag("dt", words(f"validation.{name}_title")), tag("dd", line)) for name, line in lines.items())
+    return fragment(_accuracy(words, accuracy), tag("dl", *definitions, class_="rl-findings"), muted(rests_on))
 
 
-def _accuracy(words: Translator, accuracy: Accuracy) -> str:
+def _accuracy(words: Translator, accuracy: Accuracy) -> Markup:
     value, low, high = accuracy.value, accuracy.low, accuracy.high
-    ends = (
-        ""
-        if low is None or high is None
-        else f' <span class="rl-muted">{text(words("validation.ends", low=_share(low), high=_share(high)))}</span>'
-    )
+    if low is None or high is None:
+        ends = EMPTY
+    else:
+        ends = tag("span", words("validation.ends", low=_share(low), high=_share(high)), class_="rl-muted")
     tone = "rl-muted" if low is not None and low > CHANCE else "rl-warn"
-    return (
-        f'<div class="rl-accuracy"><span class="rl-value">{_share(value)}{ends}</span>{interval((value, low, high), (CHANCE,))}'
-        f'<span class="rl-small {tone}">{text(verdict(words, accuracy))}</span></div>'
+    return tag(
+        "div",
+        tag("span", _share(value), " " if ends else "", ends, class_="rl-value"),
+        interval((value, low, high), (CHANCE,)),
+        tag("span", verdict(words, accuracy), class_=f"rl-small {tone}"),
+        class_="rl-accuracy",
     )
 
 
@@ -111,35 +116,38 @@ def _share(value: float) -> str:
 # ---- the tables
 
 
-def details(words: Translator, run: Run, annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]) -> str:
+def details(words: Translator, run: Run, annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]) -> Markup:
     """Accuracy by kind of prompt and by annotator, and the judgments that the probe most strongly disagrees with."""
     found = validation.of_run(run)
     if not found or not found.by_kind:
-        return ""
-    kinds = [(text(row.kind.replace("_", " ")), row) for row in found.by_kind]
+        return EMPTY
+    kinds = [(row.kind.replace("_", " "), row) for row in found.by_kind]
     people = [(_who(words, annotators, row.annotator_id), row) for row in found.by_annotator]
-    return (
-        f'<div class="rl-side-by-side">{_shares(words, "kinds", kinds)}{_shares(words, "annotators", people)}</div>'
-        f"{_high_loss_judgments(words, found.high_loss_judgments, annotators, comparisons)}"
+    return fragment(
+        tag("div", _shares(words, "kinds", kinds), _shares(words, "annotators", people), class_="rl-side-by-side"),
+        _high_loss_judgments(words, found.high_loss_judgments, annotators, comparisons),
     )
 
 
-def _shares(words: Translator, name: str, rows: Sequence[tuple[str, KindAccuracy | AnnotatorAccuracy]]) -> str:
+def _shares(words: Translator, name: str, rows: Sequence[tuple[str, KindAccuracy | AnnotatorAccuracy]]) -> Markup:
     heads = [words(f"validation.{name}.head"), words("validation.accuracy"), words("validation.pairs")]
     cells = [[who, _accuracy_cell(words, row.accuracy), f"{row.pairs:,}"] for who, row in rows]
     title = words(f"validation.{name}.title")
-    return (
-        f'<section data-testid="validation-{name}"><h3 class="rl-subheading">{title}</h3>'
-        f"{table(heads, cells, caption=title, numbers=(1, 2), cards=False)}{muted(words(f'validation.{name}.note'))}</section>"
+    return tag(
+        "section",
+        tag("h3", title, class_="rl-subheading"),
+        table(heads, cells, caption=title, numbers=(1, 2), cards=False),
+        muted(words(f"validation.{name}.note")),
+        data_testid=f"validation-{name}",
     )
 
 
-def _accuracy_cell(words: Translator, accuracy: Accuracy | None) -> str:
+def _accuracy_cell(words: Translator, accuracy: Accuracy | None) -> Markup:
     if accuracy is None or accuracy.low is None or accuracy.high is None:
-        return f'<span class="rl-muted">{words("validation.too_few")}</span>'
+        return tag("span", words("validation.too_few"), class_="rl-muted")
     ends = words("validation.ends", low=_share(accuracy.low), high=_share(accuracy.high))
     spread = (accuracy.value, accuracy.low, accuracy.high)
-    return f'{_share(accuracy.value)} <span class="rl-muted rl-small">{text(ends)}</span>{interval(spread, (CHANCE,))}'
+    return fragment(_share(accuracy.value), " ", tag("span", ends, class_="rl-muted rl-small"), interval(spread, (CHANCE,)))
 
 
 def _high_loss_judgments(
@@ -147,38 +155,38 @@ def _high_loss_judgments(
     judgments: Sequence[HighLossJudgment],
     annotators: Mapping[int, Annotator],
     comparisons: Mapping[int, Comparison],
-) -> str:
+) -> Markup:
     title = words("validation.high_loss_judgments.title")
     if not judgments:
         body = muted(words("validation.high_loss_judgments.none"))
     else:
         rows = [
             [
-                f'<span class="rl-line-clamp">{_prompt(comparisons, row.comparison_id)}</span>',
+                tag("span", _prompt(comparisons, row.comparison_id), class_="rl-line-clamp"),
                 _who(words, annotators, row.annotator_id),
-                _probability(row.probability),
+                "<1%" if row.probability < 0.01 else _share(row.probability),
                 _link(words, row.comparison_id),
             ]
             for row in judgments
         ]
         heads = [*(words(f"validation.high_loss_judgments.{name}") for name in ("prompt", "annotator", "probability")), ""]
-        body = table(heads, rows, caption=title, numbers=(2,)) + muted(words("validation.high_loss_judgments.note"))
-    return f'<section data-testid="validation-high-loss"><h3 class="rl-subheading">{title}</h3>{body}</section>'
-
-
-def _probability(value: float) -> str:
-    return "&lt;1%" if value < 0.01 else _share(value)
+        body = fragment(table(heads, rows, caption=title, numbers=(2,)), muted(words("validation.high_loss_judgments.note")))
+    return tag("section", tag("h3", title, class_="rl-subheading"), body, data_testid="validation-high-loss")
 
 
 def _prompt(comparisons: Mapping[int, Comparison], comparison_id: int) -> str:
-    return text(comparisons[comparison_id].prompt.text) if comparison_id in comparisons else NOTHING
+    return comparisons[comparison_id].prompt.text if comparison_id in comparisons else NOTHING
 
 
-def _link(words: Translator, comparison_id: int) -> str:
-    about = words("validation.high_loss_judgments.open_comparison", number=comparison_id)
-    return (
-        f'<a class="rl-small-button" href="{comparison_link(comparison_id)}" target="_blank" rel="noopener" aria-label="{text(about)}">'
-        f"{text(words('validation.high_loss_judgments.open'))}</a>"
+def _link(words: Translator, comparison_id: int) -> Markup:
+    return tag(
+        "a",
+        words("validation.high_loss_judgments.open"),
+        class_="rl-small-button",
+        href=comparison_link(comparison_id),
+        target="_blank",
+        rel="noopener",
+        aria_label=words("validation.high_loss_judgments.open_comparison", number=comparison_id),
     )
 
 
@@ -186,5 +194,5 @@ def _who(words: Translator, annotators: Mapping[int, Annotator], annotator_id: i
     annotator = annotators.get(annotator_id)
     if annotator is None:
         return f"#{annotator_id}"
-    mark = f' <span class="rl-tag">{words("data.simulated")}</span>' if annotator.kind == "simulated" else ""
-    return f"{text(annotator.name)}{mark}"
+    mark = fragment(" ", tag("span", words("data.simulated"), class_="rl-tag")) if annotator.kind == "simulated" else EMPTY
+    return fragment(annotator.name, mark)

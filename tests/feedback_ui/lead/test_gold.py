@@ -44,7 +44,7 @@ def test_a_gold_answer_is_set_shown_and_measured(store, part, of_three, people, 
     shown = section.set_answer(of_three.id, "B > A = C", "B is <right>", HERE)
     ids = [c.id for c in of_three.completions]
     assert gold.answer(store, of_three.id) == ((ids[1],), (ids[0], ids[2]))
-    assert "not judged yet" in shown[section.list] and "B > A = C" in shown[section.list]
+    assert "not judged yet" in shown[section.list] and "B &gt; A = C" in shown[section.list]
     settings.change(store, ProjectSettings(gold_share=0.5), None)
     for annotator, order in ((people.ann, (1, 0, 2)), (people.tom, (0, 1, 2))):
         meet_gold(store, annotator, of_three, order)

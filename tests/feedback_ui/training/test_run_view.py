@@ -148,7 +148,7 @@ def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
     ):  # fmt: skip
         assert said in html
     assert "not at equal KL" not in html
-    html = run_view.result(EN, a_run(status="done", result={"best_of_n": beside | {"policy_kl": 9.0, "beyond_max_n": True}}))
+    html = run_view.result(EN, a_run(status="done", result={"best_of_n": beside | {"policy_kl": 9.0, "beyond_max_n": True}})).unescape()
     assert "not at equal KL" in html and "the policy's 9.0" in html
 
 

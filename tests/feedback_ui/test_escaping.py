@@ -1,0 +1,291 @@
+"""Every function that presents something as HTML, with hostile text in every record and in every translation.
+
+The elements must be the same as with harmless text, and every text and attribute must be what was put in. Where a text is Markdown its own
+elements come on top: there, each must be one that Markdown may make.
+"""
+
+import inspect
+import re
+import types
+import typing
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import date
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+import feedback_ui
+from feedback_ui import visitor
+from feedback_ui.lead import lead_view, quality_view, section
+from feedback_ui.leaderboard import leaderboard_view
+from feedback_ui.server.auth import Visitor
+from feedback_ui.shared import html, markdown, presenters
+from feedback_ui.shared.i18n import Translator
+from feedback_ui.training import rounds_table, run_view, validation_view
+from rlhf.analysis.agreement import Agreement, AnnotatorRow, Item
+from rlhf.analysis.leaderboard import Figure, Leaderboard, Standing
+from rlhf.analysis.validation import Validation
+from rlhf.config import RoundConfig
+from rlhf.data.pairs import PreferencePair
+from rlhf.runs.results import RoundResult
+from storage.analytics.stats import DayOfJudging
+from storage.core.records import (
+    Annotator,
+    Batch,
+    Comparison,
+    Completion,
+    Exclusion,
+    Guidelines,
+    PastJudgment,
+    PolicyVersion,
+    Prompt,
+    Run,
+    RunSample,
+)
+from storage.exchange.import_writer import Report
+from storage.exchange.imports import Import
+from storage.people.accounts import Account
+from storage.people.audit import AuditEntry
+
+NOW = "2026-11-02T10:00:00.000+00:00"
+MODULES = (presenters, markdown, lead_view, quality_view, section, leaderboard_view, run_view, rounds_table, validation_view, visitor)
+
+FRAGMENTS = (
+    "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "' onmouseover='alert(1)", "</td></tr></table>", "javascript:alert(1)",
+    "&lt;b&gt;", "&#x27;", "{0}", "{{7*7}}", "%s", "<!--", "]]>", "<", "&", '"', "'", "\n", " ",
+)  # fmt: skip
+hostile = st.lists(st.sampled_from(FRAGMENTS) | st.text("<>\"'&;=ab ", max_size=5), min_size=1, max_size=6).map("".join)
+
+
+@dataclass(frozen=True)
+class Hostile(Translator):
+    """A translator to whose texts somebody has added something."""
+
+    addition: str = ""
+
+    def __call__(self, key, **values):
+        return super().__call__(key, **values) + self.addition
+
+
+def filled(kind, text, name=""):
+    """A record of this type with `text` in every string, and harmless values elsewhere."""
+    if name in ("date", "at") or name.endswith("_at"):
+        return NOW[:10] if name == "date" else NOW
+    if kind is str:
+        return text
+    if kind in (int, float, bool):
+        return {int: 1, float: 0.5, bool: True}[kind]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return arguments[0]
+    if origin in (typing.Union, types.UnionType):
+        return filled(arguments[0], text, name)
+    if origin is tuple:
+        return tuple(filled(part, text) for part in arguments if part is not ...)
+    if origin in (list, frozenset):
+        return origin([filled(arguments[0], text)])
+    if origin is dict:
+        return {filled(arguments[0], text): filled(arguments[1], text)}
+    if typing.is_typeddict(kind):
+        return {"role": "user", "content": text}
+    assert is_dataclass(kind), kind
+    hints = typing.get_type_hints(kind)
+    return kind(**{field.name: filled(hints[field.name], text, field.name) for field in fields(kind)})
+
+
+def a_comparison(text):
+    completions = tuple(replace(filled(Completion, text), id=number, policy_version_id=number) for number in (1, 2))
+    messages = ({"role": "user", "content": text}, {"role": "assistant", "content": text}, {"role": "user", "content": text})
+    return Comparison(1, Prompt(1, messages, text, "train"), completions, text)
+
+
+def past_judgments(text):
+    past = replace(filled(PastJudgment, text), comparison=a_comparison(text))
+    judgment = replace(past.judgment, verdict="rank", tiers=((1,), (2,)))
+    skipped = replace(past, judgment=replace(judgment, verdict="skip"))
+    return [replace(past, judgment=judgment), skipped, replace(past, judgment=judgment, exclusion=None)]
+
+
+def a_run(text, **changes):
+    result, validation = filled(RoundResult, text).to_json(), filled(Validation, text).to_json()
+    config = RoundConfig().to_dict() | {"include_simulated": True}
+    snapshot = {"pairs": 9, "simulated": 3, "sha256": text * 7}
+    values = {
+        "id": text, "status": "failed", "config": config, "seed": 0, "versions": {}, "snapshot": snapshot, "stage": "ppo", "progress": 0.5,
+        "eta_s": None, "cancel_requested": False, "pid": 1, "heartbeat_at": None, "created_at": NOW, "started_at": NOW, "finished_at": NOW,
+        "error": text, "result": result, "validation": validation,
+    }  # fmt: skip
+    return Run(**values | changes)
+
+
+def a_board(text, versions):
+    estimate = Figure(0.6, 0.5, 0.7)
+    standings = tuple(
+        Standing(i, text, "tuned", 0, i, Figure(1000 + i, 900.0, 1100.0), estimate, 4, 2, 1, 1) for i in range(1, versions + 1)
+    )
+    return Leaderboard(False, 9, 8, 7, "newman", (text,), True, standings, ((None, 0.5, 0.7),) * versions, ((0, 4, 5),) * versions)
+
+
+STATS = {
+    "prompts": 1, "completions": 1, "comparisons": 1, "judgments": {"human": 1, "simulated": 1}, "policy_versions": 1, "queue_depth": 1,
+    "annotators": {"human": 1, "simulated": 1}, "runs": {"done": 1},
+}  # fmt: skip
+DAYS = [DayOfJudging("2026-11-01", 2, 1)]
+MARKDOWN = "Markdown"
+
+
+def error(text):
+    return ValueError(f"A: {text}")
+
+
+CASES = {
+    "presenters.answer": (lambda t, w: presenters.answer(w, t, writing=True), MARKDOWN),
+    "presenters.answer_cut_short": (lambda t, w: presenters.answer_cut_short(w, t, error(t)), MARKDOWN),
+    "presenters.server_down": lambda t, w: presenters.server_down(w, error(t)),
+    "presenters.pairs_available": lambda t, w: presenters.pairs_available(w, [filled(PreferencePair, t)]),
+    "presenters.notice": lambda t, w: presenters.notice(t),
+    "presenters.empty_state": lambda t, w: presenters.empty_state(t),
+    "presenters.figures": lambda t, w: presenters.figures({t: t}),
+    "presenters.overview": lambda t, w: presenters.overview(w, STATS, DAYS),
+    "presenters.judgments_by_day": lambda t, w: presenters.judgments_by_day(w, DAYS),
+    "markdown.render": (lambda t, w: markdown.render(t, w), MARKDOWN),
+    "lead_view.who": lambda t, w: lead_view.who(w, {1: t}, 1) + lead_view.who(w, {}, None),
+    "lead_view.conversation": (lambda t, w: lead_view.conversation(w, a_comparison(t).prompt), MARKDOWN),
+    "lead_view.answers": (lambda t, w: lead_view.answers(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
+    "lead_view.shown_comparison": (lambda t, w: lead_view.shown_comparison(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
+    "lead_view.prompt_counts": lambda t, w: lead_view.prompt_counts(w, [(t, "train", 2), (f"{t}.", "heldout", 1)]),
+    "lead_view.import_report": lambda t, w: lead_view.import_report(w, replace(filled(Report, t), wrong=60)),
+    "lead_view.import_list": lambda t, w: lead_view.import_list(w, [filled(Import, t)], {1: t}, acts=True),
+    "lead_view.batch_list": lambda t, w: lead_view.batch_list(
+        w, [replace(filled(Batch, t), requested=9, cancelled_at=None), replace(filled(Batch, t), id=2, policy_ids=(1, 7))],
+        {1: filled(PolicyVersion, t)}, {1: t}, notes={"1": t}, seconds_per_comparison=2.0, acts=True,
+    ),
+    "lead_view.progress": lambda t, w: lead_view.progress(w, 1, 2),
+    "lead_view.gold_list": lambda t, w: lead_view.gold_list(w, [a_comparison(t)], {1: ((1,), (2,))}, {1: (3, 2)}, acts=True),
+    "lead_view.exclusion_list": lambda t, w: lead_view.exclusion_list(w, [filled(Exclusion, t)], {1: t}, acts=True),
+    "lead_view.guideline_preview": (lambda t, w: lead_view.guideline_preview(w, t), MARKDOWN),
+    "lead_view.guideline_version": (lambda t, w: lead_view.guideline_version(w, 1, filled(Guidelines, t)), MARKDOWN),
+    "lead_view.guideline_list": lambda t, w: lead_view.guideline_list(w, [filled(Guidelines, t)], {1: t}),
+    "lead_view.account_list": lambda t, w: lead_view.account_list(w, [filled(Account, t)], acts=True),
+    "lead_view.heading": lambda t, w: lead_view.heading(t),
+    "lead_view.reload_notice": lambda t, w: lead_view.reload_notice(w, t),
+    "lead_view.audit_list": lambda t, w: lead_view.audit_list(
+        w, [AuditEntry(NOW, t, "created", "account", "1", t), AuditEntry(NOW, None, "excluded", "exclusion", t, t)], {1: t}
+    ),
+    "quality_view.counts": lambda t, w: quality_view.counts(w, comparisons=1, waiting=1, today=1, report=filled(Agreement, t)),
+    "quality_view.overview": lambda t, w: quality_view.overview(w, filled(Agreement, t)),
+    "quality_view.annotator_table": lambda t, w: quality_view.annotator_table(
+        w, [filled(AnnotatorRow, t), replace(filled(AnnotatorRow, t), kind="simulated")], acts=True
+    ),
+    "quality_view.item_table": lambda t, w: quality_view.item_table(w, [filled(Item, t)]),
+    "quality_view.item": (
+        lambda t, w: quality_view.item(w, a_comparison(t), past_judgments(t), {1: filled(PolicyVersion, t)}, {1: t}, acts=True), MARKDOWN,
+    ),
+    "section.refusal": lambda t, w: section.refusal(error(t)),
+    "leaderboard_view.policies": lambda t, w: leaderboard_view.policies(w, a_board(t, 3), with_switch=True),
+    "leaderboard_view.own": lambda t, w: leaderboard_view.own(w, {"2026-11-01": 3}, 3, date(2026, 11, 2)),
+    "leaderboard_view.everyone": lambda t, w: leaderboard_view.everyone(
+        w, [filled(Annotator, t), replace(filled(Annotator, t), id=2, shows_name=False)], 1
+    ),
+    "run_view.progress": lambda t, w: run_view.progress(w, a_run(t)),
+    "run_view.steps": lambda t, w: run_view.steps(w, a_run(t)),
+    "run_view.bar": lambda t, w: run_view.bar(w, a_run(t)),
+    "run_view.unreadable": lambda t, w: run_view.unreadable(w, t),
+    "run_view.readable": lambda t, w: run_view.readable(w, lambda: {}[t]),
+    "run_view.error": lambda t, w: run_view.error(w, a_run(t)) + run_view.error(w, a_run(t, problem=t)),
+    "run_view.simulated_mark": lambda t, w: run_view.simulated_mark(w, a_run(t)),
+    "run_view.result": lambda t, w: run_view.result(w, a_run(t)),
+    "run_view.samples": (lambda t, w: run_view.samples(w, [filled(RunSample, t)]), MARKDOWN),
+    "rounds_table.section": lambda t, w: rounds_table.section(w, [a_run(t, status="done")]),
+    "validation_view.card": lambda t, w: validation_view.card(w, a_run(t)),
+    "validation_view.details": lambda t, w: validation_view.details(w, a_run(t), {1: filled(Annotator, t)}, {1: a_comparison(t)}),
+    "visitor.line": lambda t, w: visitor.line(w, Visitor(filled(Annotator, t), frozenset(("lead",)), True)),
+    "visitor.trouble": lambda t, w: visitor.trouble(w, SimpleNamespace(damage=t, files_are_ours=False)),
+}  # fmt: skip
+
+SHORTENED = {
+    "presenters.server_down", "section.refusal", "run_view.readable", "run_view.progress", "run_view.error", "rounds_table.section",
+}  # fmt: skip
+"""Views that leave out part of a text: the paths in a message, the end of a hash."""
+
+
+def cases():
+    for name, case in CASES.items():
+        make, kind = case if isinstance(case, tuple) else (case, "text")
+        yield pytest.param(make, kind, id=name)
+
+
+class Page(HTMLParser):
+    """What a browser would read: elements with the names of their attributes, attributes with their values, and all text."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.names, self.elements, self.attributes, self.text = [], [], [], ""
+        self.feed(str(source))
+        self.close()
+
+    def handle_starttag(self, name, attributes):
+        self.names.append(name)
+        self.elements.append((name, [key for key, _ in attributes]))
+        self.attributes += attributes
+
+    def handle_endtag(self, name):
+        self.elements.append(f"/{name}")
+
+    def handle_data(self, data):
+        self.text += data
+
+    def handle_comment(self, data):
+        self.names.append("a comment")
+
+    handle_decl = handle_pi = unknown_decl = handle_comment
+
+
+def test_every_view_has_its_case():
+    views = {
+        f"{module.__name__.split('.')[-1]}.{name}"
+        for module in MODULES
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
+        if typing.get_type_hints(function).get("return") is Markup
+    }
+    assert views == set(CASES)
+
+
+def test_every_module_that_makes_elements_is_looked_at():
+    root = Path(feedback_ui.__file__).parent
+    makers = {path for path in root.rglob("*.py") if re.search(r"\btag\(", path.read_text(encoding="utf-8"))}
+    without_records = {root / name for name in ("app.py", "server/web.py", "shared/html.py", "shared/scripts.py", "shared/theme.py")}
+    assert makers - without_records <= {Path(module.__file__) for module in MODULES}
+
+
+@pytest.mark.parametrize("make, kind", list(cases()))
+@given(hostile)
+@example("".join(FRAGMENTS))
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_hostile_text_stays_text(request, make, kind, text):
+    # Marked, so that it can be found again, and for Markdown so that it begins no block.
+    text = f"§{text}§"
+    page, harmless = Page(made := make(text, Hostile("en", text))), Page(make("x", Hostile("en", "x")))
+    assert type(made) is Markup
+    for name, value in page.attributes:
+        assert name in html.ATTRIBUTES or html.DATA_ATTRIBUTE.fullmatch(name)
+        if name in ("href", "action"):
+            assert html.ADDRESS.fullmatch(value)
+        if name == "style":
+            assert html.STYLE.fullmatch(value)
+    assert {
+        name for element in page.elements if isinstance(element, tuple) for name in element[:1]
+    } <= html.ELEMENTS | markdown.ALLOWED_TAGS
+    assert "no element" not in page.elements
+    if kind == MARKDOWN:
+        return
+    assert page.elements == harmless.elements
+    if request.node.callspec.id not in SHORTENED:
+        assert page.text.replace(text, "x") == harmless.text
+        assert [(name, value and value.replace(text, "x")) for name, value in page.attributes] == harmless.attributes
