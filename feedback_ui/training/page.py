@@ -27,7 +27,7 @@ from rlhf.analysis.run_table import MISREAD
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
 from rlhf.runs.jobs import Jobs, RoundError
-from storage.content import comparisons
+from storage.content import comparisons, prompts
 from storage.core.database import Database, StoreError
 from storage.core.records import Metric, Run
 from storage.people import annotators
@@ -166,7 +166,7 @@ class TrainingPage:
         words = translator_for(request)
         derived = pairs.of_store(self.store, include_simulated=True)
         return {
-            self.material: presenters.pairs_available(words, derived),
+            self.material: presenters.pairs_available(words, derived, unused_starter_votes=prompts.unused_starter_votes(self.store)),
             self.timer: gr.Timer(active=True),
             **self.show(words, chosen or self._opening_run()),
         }

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from rlhf.cli import report
 from rlhf.cli.terminal import UsageError, Verbs, file_bar, open_store
 from rlhf.safe_output import one_line
+from storage.content import prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.exchange import backup, formats, imports, native, plain
@@ -88,12 +89,15 @@ def import_(args: argparse.Namespace) -> int:
     def name_wrong_row(line: int, reason: str) -> None:
         tqdm.write(f"{args.file}:{line}: {one_line(reason)}", file=sys.stderr)
 
+    served = prompts.starters(store).serve
     with file_bar("importing", "B") as progress:
         import_id, counts = imports.import_file(
             store, args.file, args.format, strict=args.strict, rule=args.simulated, limits=_limits(args),
             wrong_row=name_wrong_row, progress=progress,
         )  # fmt: skip
     print(report.imported(import_id, counts, prompts_only=args.format == "prompts"))
+    if served and not (now := prompts.starters(store)).serve and now.prompts:
+        print(report.starters(now))
     return 1 if counts.wrong or import_id is None else 0
 
 

@@ -115,7 +115,8 @@ def many(store: Database, comparison_ids: Collection[int]) -> list[Comparison]:
 def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
     """The oldest comparisons of prompts in use, at most `limit`, without an active judgment by a simulated annotator."""
     rows = store.rows(
-        f"SELECT c.id FROM comparisons c WHERE c.retired = 0 AND {PROMPT_IN_USE.format('c.prompt_id')} AND NOT EXISTS (SELECT 1 FROM active_judgments s "
+        f"SELECT c.id FROM comparisons c WHERE c.retired = 0 AND {PROMPT_IN_USE.format('c.prompt_id')} "
+        "AND NOT EXISTS (SELECT 1 FROM active_judgments s "
         "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT ?",
         [limit],
     )

@@ -192,9 +192,7 @@ def active(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_
         return list(stream(store, kinds=kinds, for_training=for_training))
 
 
-def stream(
-    store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False
-) -> Iterator[JudgedComparison]:
+def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False) -> Iterator[JudgedComparison]:
     """As `active`, but reading a page of rows at a time. Call it inside `store.snapshot()` for a consistent view."""
     left_out = f"AND c.prompt_id NOT IN ({prompts.UNUSED_STARTERS}) " if for_training else ""
     annotator_of = {annotator.id: annotator for annotator in annotators.all_annotators(store)}

@@ -48,6 +48,7 @@ BOOKKEEPING = {
     "queue": "which comparisons are open now",
     "queue_cursors": "how far each annotator has come",
     "released_presentations": "which gold comparisons and repeats are open now",
+    "prompt_refusals": "a lead lets the model be asked again; what it refuses again is written again",
     "keys": "drawn once; a copy of the store draws its own",
 }
 """Tables whose rows come and go, and why that loses nothing."""
