@@ -89,15 +89,15 @@ def import_(args: argparse.Namespace) -> int:
     def name_wrong_row(line: int, reason: str) -> None:
         tqdm.write(f"{args.file}:{line}: {one_line(reason)}", file=sys.stderr)
 
-    served = prompts.starters(store).serve
+    left_out = prompts.unused_starter_votes(store)
     with file_bar("importing", "B") as progress:
         import_id, counts = imports.import_file(
             store, args.file, args.format, strict=args.strict, rule=args.simulated, limits=_limits(args),
             wrong_row=name_wrong_row, progress=progress,
         )  # fmt: skip
     print(report.imported(import_id, counts, prompts_only=args.format == "prompts"))
-    if served and not (now := prompts.starters(store)).serve and now.prompts:
-        print(report.starters(now))
+    if prompts.unused_starter_votes(store) > left_out:
+        print(report.starters(prompts.starters(store)))
     return 1 if counts.wrong or import_id is None else 0
 
 

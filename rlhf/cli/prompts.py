@@ -36,7 +36,7 @@ def prompts_(args: argparse.Namespace) -> int:
         raise UsageError("--retire, --restore, --retry, --starters and --refused go one at a time; --search and --json are for lists")
     _, store = open_store(args.data)
     if changes:
-        print(_change(store, changes[0], getattr(args, changes[0])))
+        print(_change(store, args))
     elif args.refused:
         _print_refused(store, args.search, as_json=args.json)
     else:
@@ -44,17 +44,16 @@ def prompts_(args: argparse.Namespace) -> int:
     return 0
 
 
-def _change(store: Database, act: str, given: Sequence[int] | str) -> str:
+def _change(store: Database, args: argparse.Namespace) -> str:
     """Makes one change, and says what it was."""
-    if isinstance(given, str):
-        assert given in ("auto", "on", "off"), "the parser offers no other"
-        return report.starters(prompt_use.use_starters(store, given))
-    if act == "retire":
-        return f"{prompt_use.retire(store, given)} prompts retired"
-    if act == "restore":
-        unused = "" if prompts.starters(store).serve else _still_unused(store, given)
-        return f"{prompt_use.restore(store, given)} prompts brought back{unused}"
-    return f"{refusals.clear(store, given or None)} refusals cleared: the models are asked again"
+    if args.starters is not None:
+        return report.starters(prompt_use.use_starters(store, args.starters))
+    if args.retire is not None:
+        return f"{prompt_use.retire(store, args.retire)} prompts retired"
+    if args.restore is not None:
+        unused = "" if prompts.starters(store).serve else _still_unused(store, args.restore)
+        return f"{prompt_use.restore(store, args.restore)} prompts brought back{unused}"
+    return f"{refusals.clear(store, args.retry or None)} refusals cleared: the models are asked again"
 
 
 def _still_unused(store: Database, ids: Sequence[int]) -> str:

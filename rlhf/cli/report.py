@@ -201,6 +201,7 @@ def refusals(found: Sequence[tuple[Refusal, str]]) -> str:
 
 
 def _beginning(asked: str) -> str:
+    asked = " ".join(asked.split())
     return asked if len(asked) <= LONGEST_SHOWN else asked[: LONGEST_SHOWN - 1] + "…"
 
 

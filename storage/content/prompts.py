@@ -103,7 +103,8 @@ def splits_of(store: Database, declared: Mapping[str, Split | None]) -> dict[str
     """
     splits = {key: split or split_of(key) for key, split in declared.items()}
     movable = sorted(key for key, split in declared.items() if split is None)
-    for missing, other in (("train", "heldout"), ("heldout", "train")):
+    both: tuple[tuple[Split, Split], ...] = (("train", "heldout"), ("heldout", "train"))
+    for missing, other in both:
         if not movable or missing in splits.values() or _count_theirs(store, missing):
             continue
         moved = next((key for key in movable if splits[key] == other), None)

@@ -87,6 +87,7 @@ def full(world):
     }.items():
         store.insert(table, {**values, "created_at": now()})
     store.insert("keys", {"name": "x", "value": b"x"})
+    store.insert("prompt_refusals", {"prompt_id": 1, "base_model": "m", "reason": "r", "created_at": now()})
     store.insert("released_presentations", {"presentation_id": shown.id, "position": 1, "released_at": now()})
     store.insert("metrics", {"run_id": "round-1", "name": "kl", "step": 0, "value": 0.5})
     store.insert("run_samples", {"run_id": "round-1", "prompt_id": 1, "before": "b"})
