@@ -36,6 +36,8 @@ def work(
     Raises:
         Exception: whatever ended the round, after its row says `failed`.
     """
+    # A long write by another process, such as a restore, must not cost hours of training.
+    store.be_patient()
     runs.mark_started(store, run_id, os.getpid())
     progress = Progress(store, run_id, on_change)
     try:

@@ -146,11 +146,13 @@ def metrics_page() -> str:
 
 
 def http_api_page() -> str:
+    from rlhf.generation.engine import Engine
     from rlhf.generation.server import build_server
     from rlhf.serving import limits
+    from rlhf.serving.filler import ComparisonGenerator
 
-    # The description needs neither a model nor a queue: only a request would.
-    described = build_server(None, None).openapi()  # type: ignore[arg-type]
+    # Without a model and a queue, which only a request would need.
+    described = build_server(object.__new__(Engine), object.__new__(ComparisonGenerator)).openapi()
     parts = []
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
@@ -275,7 +277,7 @@ FORMATS_BLOCK = re.compile(r"(<!-- formats: written by generate.py -->\n).*?(<!-
 
 def formats_page() -> str:
     """The page that people wrote, with the table of the formats in it written anew."""
-    from storage.exchange.formats import FORMATS, NATIVE
+    from storage.exchange.formats import FORMATS, NATIVE, THINGS
 
     rows = []
     for name, found in FORMATS.items():
@@ -283,6 +285,17 @@ def formats_page() -> str:
         rows.append([code(name), "yes" if found.read else "", "yes" if found.write else "", found.unit, container])
     rows.append([code(NATIVE), "yes", "yes", "rows of every table", "folder"])
     listed = table(["format", "read", "written", "what a row stands for", "kind of file"], rows)
+    kept = [
+        [
+            code(name),
+            ", ".join(" ".join(map(code, sign)) for sign in found.signs),
+            *("yes" if thing in found.keeps else "" for thing in THINGS),
+        ]
+        for name, found in FORMATS.items()
+        if found.read and not found.container and (found.signs or found.keeps)
+    ]
+    read = table(["format", "recognised by", *THINGS.values()], kept)
+    listed += f"\n\nBeside the prompt and which of two answers is better, these are read (not kept: what has no `yes`):\n\n{read}"
     return FORMATS_BLOCK.sub(lambda found: f"{found[1]}\n{listed}\n\n{found[2]}", (HERE / "formats.md").read_text(encoding="utf-8"))
 
 

@@ -27,8 +27,9 @@ from storage.core.records import (
     Sampling,
     Tiers,
 )
+from storage.exchange.detect import Recognised
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
+from storage.exchange.imports import Import, left_behind
 from storage.people.accounts import Account, in_order
 from storage.people.audit import AuditEntry
 
@@ -148,11 +149,16 @@ def prompt_counts(words: Translator, counts: Sequence[tuple[str, str, int]]) -> 
     return table(heads, rows, caption=words("lead.prompts.counts"), numbers=(1, 2, 3), cards=False)
 
 
-def import_report(words: Translator, report: Report) -> Markup:
-    """The result of an import, and each invalid row with its reason."""
+def import_report(words: Translator, report: Report, recognised: Recognised | None = None) -> Markup:
+    """The result of an import, how its format was recognised, what was not kept, and each invalid row with its reason."""
     summary = words("lead.prompts.added", count=report.prompts)
     if report.prompts_known:
         summary += " " + words("lead.prompts.known", count=report.prompts_known)
+    if recognised and recognised.format != "prompts":
+        as_what = words("lead.prompts.recognised", format=recognised.format, evidence=recognised.evidence)
+        summary = f"{as_what} {summary} {_brought(words, report)}."
+    if report.left:
+        summary += " " + words("lead.prompts.left", names=left_behind(report.left))
     if not report.wrong:
         return notice(summary)
     shown = report.wrong_rows[:SHOWN_ROW_ERRORS]

@@ -15,9 +15,10 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.content import prompts
 from storage.core.database import StoreError
-from storage.exchange import imports
+from storage.exchange import detect, imports
 
 SPLITS = ("auto", "train", "heldout")
+FILE_TYPES = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip"]
 
 
 class PromptsSection:
@@ -30,7 +31,7 @@ class PromptsSection:
                     self.file = gr.UploadButton(
                         # Gradio takes a text by language here too, and does not say so.
                         cast(str, label("lead.prompts.choose_file")),
-                        file_types=[".jsonl"],
+                        file_types=FILE_TYPES,
                         file_count="single",
                         elem_id="prompts-file",
                     )
@@ -72,15 +73,16 @@ class PromptsSection:
         }
 
     def import_file(self, path: str | None, request: gr.Request) -> dict[Component, Any]:
-        """Imports the valid rows of a file; each invalid row is reported with its reason."""
+        """Imports the valid rows of a file, whose format is recognised; each invalid row is reported with its reason."""
         visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         if not path:
             return {self.message: presenters.notice(words("lead.prompts.no_file"), "bad")}
         try:
-            _, report = imports.import_file(self.store, path, "prompts", by=visitor.annotator.id)
+            recognised = detect.recognise_file(path)
+            _, report = imports.import_file(self.store, path, recognised.format, by=visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.message: lead_view.import_report(words, report), **self._now(words, acts=True)}
+        return {self.message: lead_view.import_report(words, report, recognised), **self._now(words, acts=True)}
 
     def add_lines(self, lines: str, kind: str, split: str, request: gr.Request) -> dict[Component, Any]:
         """Imports typed text, one prompt per line."""

@@ -16,7 +16,6 @@ from feedback_ui.shared import markdown
 from feedback_ui.shared.errors import browser_message
 from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator
-from rlhf.data.pairs import PreferencePair
 from storage.analytics.stats import DayOfJudging
 from storage.core.records import PolicyVersion
 
@@ -83,14 +82,14 @@ def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) ->
 # ---- Training
 
 
-def pairs_available(words: Translator, derived: Sequence[PreferencePair], *, unused_starter_votes: int = 0) -> Markup:
+def pairs_available(words: Translator, people: int, simulated: int, *, unused_starter_votes: int = 0) -> Markup:
     """The number of preference pairs available to a round, people's and simulated ones separately, and the votes left out."""
     left_out = notice(words("training.unused_starter_votes", count=unused_starter_votes), "warn") if unused_starter_votes else EMPTY
-    simulated = sum(pair.annotator_kind == "simulated" for pair in derived)
-    people = words("training.pairs_from_people", count=len(derived) - simulated)
-    if not derived:
-        return notice(words("training.no_pairs")) + left_out
-    return notice(words("training.pairs_and_simulated", people=people, simulated=simulated) if simulated else f"{people}.") + left_out
+    if not people + simulated:
+        return fragment(notice(words("training.no_pairs")), left_out)
+    from_people = words("training.pairs_from_people", count=people)
+    available = words("training.pairs_and_simulated", people=from_people, simulated=simulated) if simulated else f"{from_people}."
+    return fragment(notice(available), left_out)
 
 
 # ---- small pieces of HTML that pages share

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, Int8, Int64
 from scipy import stats
 
 from rlhf.analysis import bootstrap
+from rlhf.analysis.intervals import CONFIDENCE, wilson
 from storage.analytics import rankings as ranking_table
 from storage.analytics.rankings import PURPOSES, Rankings
 from storage.content import comparisons
@@ -142,6 +143,9 @@ class Units:
     comparison: Int64[np.ndarray, " u"]
     counts: Int64[np.ndarray, "u 3"]
     """Number of annotators with each of `VALUES`."""
+    unordered: Bool[np.ndarray, " u"] | None = None
+    """Pairs of files that do not say what was shown where; None if there are none. Which completion is the first has no meaning
+    there: many files put the chosen one first. In `counts` it is the one that more annotators prefer."""
 
 
 def report(store: Database, *, include_simulated: bool = False) -> Agreement:
@@ -191,7 +195,7 @@ def items(store: Database, limit: int = 20, *, include_simulated: bool = False) 
 def latest_votes(rankings: Rankings) -> Rankings:
     """The votes that count; where an import brought several of one annotator on one comparison, only the latest."""
     cast = rankings.where(rankings.purpose == PURPOSES.index("vote"))
-    # Rows are oldest first, so the first of the reversed ones is the latest.
+    # An annotator's rows on a comparison are in the order of their times, so the first of the reversed ones is the latest.
     _, last = np.unique(_judgment_key(cast)[::-1], return_index=True)
     return cast.where(np.sort(len(cast.judgment) - 1 - last))
 
@@ -202,14 +206,19 @@ def units_of(counted: Rankings) -> Units:
     shared = [(np.flatnonzero(several), counts[several]) for counts in tallies for several in [counts.sum(axis=1) > 1]]
     if not shared:
         return Units(np.empty(0, dtype=np.int64), np.empty((0, 3), dtype=np.int64))
-    return Units(*(np.concatenate(parts) for parts in zip(*shared, strict=True)))
+    comparison, values = (np.concatenate(parts) for parts in zip(*shared, strict=True))
+    # A comparison keeps its order if the sides of one of its votes are known.
+    known = np.bincount(counted.comparison, counted.sides_known, minlength=len(counted.comparisons)) > 0
+    unordered = ~known[comparison]
+    turned = unordered & (values[:, 0] < values[:, 2])
+    return Units(comparison, np.where(turned[:, None], values[:, ::-1], values), unordered)
 
 
 def alpha_of(units: Units, distance: Distance) -> float:
     """Krippendorff's alpha of units with at least two values each, not all of them the same."""
     widest = int(units.counts.sum(axis=1).max())
-    if widest * len(units.counts) > LARGEST_TABLE:
-        return float(alpha_of_coincidences(_coincidences(units.counts).sum(axis=0), distance))
+    if widest * len(units.counts) > LARGEST_TABLE or _some(units.unordered):
+        return float(alpha_of_coincidences(_coincidences(units.counts, units.unordered).sum(axis=0), distance))
     # Alpha does not depend on who gave which value: row r holds the r-th lowest value of each unit.
     upto = units.counts.cumsum(axis=1)
     table = np.full((widest, len(units.counts)), np.nan, dtype=np.float32)
@@ -236,8 +245,7 @@ def proportion(count: int, of: int) -> Share:
     """A share of cases with Wilson's interval."""
     if of == 0:
         return Share(None, None, None, 0, 0)
-    interval = stats.binomtest(count, of).proportion_ci(bootstrap.CONFIDENCE, method="wilson")
-    return Share(count / of, float(interval.low), float(interval.high), count, of)
+    return Share(count / of, *wilson(count, of), count, of)
 
 
 def left_share(left: int, n: int) -> LeftShare:
@@ -245,7 +253,7 @@ def left_share(left: int, n: int) -> LeftShare:
     if n == 0:
         return LeftShare(None, None, None, 0, None)
     test = stats.binomtest(left, n)
-    interval = test.proportion_ci(bootstrap.CONFIDENCE, method="exact")
+    interval = test.proportion_ci(CONFIDENCE, method="exact")
     return LeftShare(left / n, float(interval.low), float(interval.high), n, float(test.pvalue))
 
 
@@ -279,23 +287,31 @@ def _annotator_pairs(counts: Int64[np.ndarray, "u 3"]) -> tuple[Int64[np.ndarray
     return (counts * (counts - 1)).sum(axis=1) // 2, number * (number - 1) // 2
 
 
-def _coincidences(counts: Int64[np.ndarray, "u 3"]) -> Float[np.ndarray, "u 3 3"]:
-    ordered = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(3)
-    coincidences: Float[np.ndarray, "u 3 3"] = ordered / (counts.sum(axis=1) - 1)[:, None, None]
-    return coincidences
+def _some(unordered: Bool[np.ndarray, " u"] | None) -> bool:
+    return unordered is not None and bool(unordered.any())
+
+
+def _coincidences(counts: Int64[np.ndarray, "u 3"], unordered: Bool[np.ndarray, " u"] | None = None) -> Float[np.ndarray, "u 3 3"]:
+    """How often two values coincide in each unit. A pair without an order counts half in each of its two orders."""
+    pairs = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(3)
+    coincidences: Float[np.ndarray, "u 3 3"] = pairs / (counts.sum(axis=1) - 1)[:, None, None]
+    if unordered is None:
+        return coincidences
+    return np.where(unordered[:, None, None], (coincidences + coincidences[:, ::-1, ::-1]) / 2, coincidences)
 
 
 def _alpha(units: Units, distance: Distance) -> Alpha:
     if not len(units.counts):
         return Alpha(None, reason="No pair has been judged by two annotators yet.")
-    if np.count_nonzero(units.counts.sum(axis=0)) < 2:
+    if np.count_nonzero(_coincidences(units.counts, units.unordered).sum(axis=(0, 1))) < 2:
         return Alpha(None, reason="Every annotator said the same of every pair: without variation alpha is not defined.")
     value = alpha_of(units, distance)
     if len(np.unique(units.comparison)) < bootstrap.FEWEST_CLUSTERS:
         return Alpha(value, reason=f"Fewer than {bootstrap.FEWEST_CLUSTERS} comparisons: too few for an interval.")
-    patterns, pattern = np.unique(units.counts, axis=0, return_inverse=True)
+    unordered = np.zeros(len(units.counts), dtype=bool) if units.unordered is None else units.unordered
+    patterns, pattern = np.unique(np.column_stack([units.counts, unordered]), axis=0, return_inverse=True)
     sampled = bootstrap.totals(units.comparison, pattern, cells=len(patterns), replicates=REPLICATES, seed=SEED)
-    coincidences = (sampled @ _coincidences(patterns).reshape(-1, 9)).reshape(-1, 3, 3)
+    coincidences = (sampled @ _coincidences(patterns[:, :3], patterns[:, 3] > 0).reshape(-1, 9)).reshape(-1, 3, 3)
     return Alpha(value, *bootstrap.interval(alpha_of_coincidences(coincidences, distance)))
 
 

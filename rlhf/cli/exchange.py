@@ -14,7 +14,8 @@ from rlhf.safe_output import one_line
 from storage.content import prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
-from storage.exchange import backup, formats, imports, native, plain
+from storage.exchange import backup, detect, encodings, files, formats, imports, maps, native, plain
+from storage.exchange.field_maps import FieldMap
 from storage.exchange.limits import MIB, Limits
 
 LIMITS = Limits()
@@ -22,13 +23,22 @@ LIMITS = Limits()
 
 def add(verbs: Verbs) -> None:
     p = verbs.add("import", import_)
-    p.add_argument("file", type=Path, nargs="?", help="file to read, .gz too; with --format native the folder of a native export")
+    p.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        help="file to read, also packed (.gz, .bz2, .xz, .zst, .zip), or - for standard input; with --format native the folder of a "
+        "native export",
+    )
+    p.add_argument("--encoding", metavar="NAME", help="encoding of a text file that is not UTF-8, such as cp1252 or gb18030")
     p.add_argument(
         "--format",
-        default="prompts",
         choices=formats.READABLE,
-        help="what the file holds (docs/reference/formats.md); prompts are JSONL rows of a prompt or messages",
+        help="what the file holds (docs/reference/formats.md); without it the fields of the rows tell, or the file is refused; "
+        "prompts are JSONL rows of a prompt or messages",
     )
+    p.add_argument("--map", metavar="MAP", help=f"for a file of another kind, {maps.HELP}")
+    p.add_argument("--save-map", metavar="NAME", help="keep the entries of --map in the data folder, for --map NAME")
     p.add_argument(
         "--max-text-chars",
         type=int,
@@ -43,7 +53,7 @@ def add(verbs: Verbs) -> None:
         help="what a gzip or Parquet file may unpack to, in MiB; otherwise 200 times its size, from 64 to 4096",
     )
     p.add_argument("--raw-cells", action="store_true", help="CSV cells as they are, also an apostrophe before what looks like a formula")
-    p.add_argument("--strict", action="store_true", help="import nothing if any row is wrong")
+    p.add_argument("--strict", action="store_true", help="import nothing if any row is wrong, or anything is not kept")
     p.add_argument("--simulated", metavar="RULE", help="the file's judgments were made by this rule or model, not by people")
     p.add_argument("--undo", type=int, metavar="ID", help="take an earlier import out of everything that counts; nothing is deleted")
     p.add_argument("--list", action="store_true", help="show the imports so far")
@@ -89,16 +99,39 @@ def import_(args: argparse.Namespace) -> int:
     def name_wrong_row(line: int, reason: str) -> None:
         tqdm.write(f"{args.file}:{line}: {one_line(reason)}", file=sys.stderr)
 
-    left_out = prompts.unused_starter_votes(store)
-    with file_bar("importing", "B") as progress:
-        import_id, counts = imports.import_file(
-            store, args.file, args.format, strict=args.strict, rule=args.simulated, limits=_limits(args),
-            wrong_row=name_wrong_row, progress=progress,
-        )  # fmt: skip
-    print(report.imported(import_id, counts, prompts_only=args.format == "prompts"))
+    limits, left_out = _limits(args), prompts.unused_starter_votes(store)
+    with files.regular(args.file, limits) as file:
+        format, mapping = _format(args, file, limits)
+        with file_bar("importing", "B") as progress:
+            import_id, counts = imports.import_file(
+                store, file, format, mapping=mapping, strict=args.strict, rule=args.simulated, limits=limits,
+                wrong_row=name_wrong_row, progress=progress,
+            )  # fmt: skip
+    print(report.imported(import_id, counts, prompts_only=format == "prompts"))
     if prompts.unused_starter_votes(store) > left_out:
         print(report.starters(prompts.starters(store)))
     return 1 if counts.wrong or import_id is None else 0
+
+
+def _format(args: argparse.Namespace, file: Path, limits: Limits) -> tuple[str, FieldMap | None]:
+    """The format of the file, and the map of its fields if `--map` names one. A format that was recognised is printed."""
+    folder = args.data.absolute()
+    if args.save_map and "=" not in (args.map or ""):
+        raise UsageError("--save-map is for the entries of a --map: say --map prompt=FIELD,... too")
+    if args.map and args.format:
+        raise UsageError("say --format or --map, not both")
+    if args.map:
+        mapping = maps.load(args.map, folder)
+        if args.save_map:
+            print(f"the map is kept as {maps.save(args.map, folder, args.save_map)}: say --map {args.save_map} from now on")
+        return "map", mapping
+    if args.format:
+        return args.format, None
+    recognised = detect.recognise_file(file, limits)
+    # Prompts bring no votes that could be misread, and the summary names them.
+    if recognised.format != "prompts":
+        print(f"recognised as {recognised.format}, {recognised.evidence}; --format NAME says otherwise")
+    return recognised.format, None
 
 
 def _limits(args: argparse.Namespace) -> Limits:
@@ -106,7 +139,8 @@ def _limits(args: argparse.Namespace) -> Limits:
         if (limit := getattr(args, name)) is not None and limit < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, not {limit}")
     unpacked = args.max_unpacked_mib and args.max_unpacked_mib * MIB
-    return Limits(args.max_row_mib * MIB, unpacked, args.max_text_chars, args.raw_cells)
+    encoding = args.encoding and encodings.check_encoding(args.encoding)
+    return Limits(args.max_row_mib * MIB, unpacked, args.max_text_chars, encoding, args.raw_cells)
 
 
 def import_native(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from storage.content.prompts import Starters
 from storage.content.refusals import Refusal
 from storage.core.records import Metric, Run
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
+from storage.exchange.imports import Import, left_behind
 
 
 def table(run: Run, metrics: Sequence[Metric]) -> str:
@@ -40,6 +40,7 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
         ("win rate over the base under the reward function", estimate(result.win_rate_by_reward_function, "held-out prompts")),
         ("KL to the base, per held-out completion", None if result.kl is None else f"{result.kl:.2f} nats"),
         *_checkpoint_rows(result, rule),
+        ("lengths", result.lengths.in_words() if result.lengths else None),
         ("time", None if result.minutes is None else f"{result.minutes:.1f} min ({stages})"),
         ("peak memory", None if result.peak_memory_gib is None else f"{result.peak_memory_gib:.1f} GiB"),
         ("policy version", result.policy_version),
@@ -133,6 +134,10 @@ def comparison(runs: Sequence[Run]) -> str:
 def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> str:
     """The counts of an import, in one line."""
     left_out = f"{result.wrong} wrong rows left out"
+    if result.left:
+        left_out += f"\nnot kept, with the number of times: {left_behind(result.left)}"
+    if result.numbering:
+        left_out += f"\nnot kept, because it only numbers or repeats: {left_behind(result.numbering)}"
     if import_id is None:
         return f"nothing imported, {left_out}"
     if prompts_only:
@@ -140,8 +145,19 @@ def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> st
     gold = f", {result.gold} known answers" if result.gold else ""
     return (
         f"import {import_id}: {result.comparisons} comparisons added, {result.judgments} judgments{gold}, {result.prompts} new prompts, "
-        f"{left_out}"
+        f"{left_out}{_outdated(result)}"
     )
+
+
+def _outdated(result: Report) -> str:
+    """Votes that do not count because the same annotator judged again later, and the rows where only the file's order says so."""
+    if not result.outdated:
+        return ""
+    said = f"; {result.outdated} judgments do not count, because the same annotator judged the comparison again later"
+    if not result.undated:
+        return said
+    rows = ", ".join(f"row {line} ({one_line(name)})" for line, name in result.undated_rows[:10])
+    return f"{said}; {result.undated} of them have equal or no times, so the later row counts: {rows}"
 
 
 def imports(all_imports: Sequence[Import]) -> str:

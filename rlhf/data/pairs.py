@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlhf.runs import typed_json
+from storage.content import prompts
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind, JudgedComparison, Message, Run, Split, Strength, Tiers
-from storage.judging import judgments
+from storage.judging import judgments, pair_counts
 
 SNAPSHOT = "pairs.jsonl"
 
@@ -98,8 +99,13 @@ def of_store(
 
     Judgments on starter prompts are left out while these do not serve (`storage.content.prompts`).
     """
-    kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
-    return derive(judgments.active(store, kinds=kinds, for_training=True), ties=ties, annotator_weights=annotator_weights)
+    return derive(
+        judgments.active(store, kinds=_kinds(include_simulated), for_training=True), ties=ties, annotator_weights=annotator_weights
+    )
+
+
+def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
+    return ("human", "simulated") if include_simulated else ("human",)
 
 
 def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes: int = 0) -> None:
@@ -112,7 +118,17 @@ def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes
         NotEnoughPairs: with the number that is there, the number needed, and what to do.
     """
     preferred = [p for p in pairs if not p.tie]
-    found = len(preferred)
+    _require(len(preferred), sum(p.split == "train" for p in preferred), min_pairs, unused_starter_votes)
+
+
+def require_in_store(store: Database, min_pairs: int, *, include_simulated: bool) -> None:
+    """As `require` for the pairs of a store, which are counted without loading them."""
+    kinds, counts = _kinds(include_simulated), pair_counts.count(store)
+    unused = prompts.unused_starter_votes(store)
+    _require(counts.total(*kinds), counts.total(*kinds, splits=("train",)), min_pairs, unused)
+
+
+def _require(found: int, train: int, min_pairs: int, unused_starter_votes: int) -> None:
     left_out = (
         f" {unused_starter_votes} votes on starter prompts are left out, because the store has prompts of its own: to train on them "
         "too, `rankloop prompts --starters on`."
@@ -127,7 +143,7 @@ def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes
             found=found,
             needed=min_pairs,
         )
-    if not any(p.split == "train" for p in preferred):
+    if not train:
         raise NotEnoughPairs(
             "every preference pair is on a held-out prompt: judge some comparisons on training prompts." + left_out,
             found=found,

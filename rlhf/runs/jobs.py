@@ -17,7 +17,6 @@ import psutil
 from rlhf.config import RoundConfig, check
 from rlhf.data import demonstrations, pairs
 from rlhf.runs.environment import engine_environment
-from storage.content import prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
 from storage.core.records import Run
@@ -62,11 +61,7 @@ class Jobs:
         check(config)
         if demonstrations.wanted(config):
             demonstrations.require(demonstrations.of_store(self.store, include_simulated=config.include_simulated), config)
-        pairs.require(
-            pairs.of_store(self.store, include_simulated=config.include_simulated),
-            config.reward.min_pairs,
-            unused_starter_votes=prompts.unused_starter_votes(self.store),
-        )
+        pairs.require_in_store(self.store, config.reward.min_pairs, include_simulated=config.include_simulated)
         self.reap()
         with self.store.atomic():
             self._refuse_second()

@@ -37,13 +37,12 @@ class Progress:
         """Sets the work of each stage, in any common unit; the fraction done and the time left are computed from it."""
         self._stage_work = dict(stage_work)
 
-    def stage(self, name: str) -> Work:
-        """Begins a stage; whoever does its work announces the total."""
+    def stage(self, name: str, *, done: float = 0.0) -> Work:
+        """Begins a stage, or the rest of one of which an earlier attempt did a fraction; whoever does its work announces the total."""
         self.close_stage()
-        self._stage, self._stage_done = name, 0.0
+        self._stage = name
         self._stage_started = time.monotonic()
-        self._write()
-        return Work(self._add)
+        return self.resume_at(done)
 
     def resume_at(self, fraction: float) -> Work:
         """Records that an earlier attempt did this fraction of the current stage; returns the work that is left."""
@@ -54,8 +53,7 @@ class Progress:
 
     def skip(self, name: str) -> None:
         """Records that an earlier attempt finished this stage."""
-        self.stage(name)
-        self.resume_at(1.0)
+        self.stage(name, done=1.0)
 
     def close_stage(self) -> None:
         """Ends the stage and adds its time to the metric `time/<stage>`, which holds that of earlier attempts too."""

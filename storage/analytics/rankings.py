@@ -23,18 +23,25 @@ PURPOSES: tuple[Purpose, ...] = ("vote", "gold", "repeat")
 
 BRACKETS_TO_BLANKS = str.maketrans("[]", "  ")
 
-MEMBERS = "SELECT comparison_id, position, completion_id FROM comparison_completions ORDER BY comparison_id, position"
+UNFINISHED = "(SELECT id FROM comparisons WHERE import_id IN unfinished_imports)"
+"""Comparisons of an import that is being written."""
 
-AUTHORS = """
+MEMBERS = f"""
+SELECT comparison_id, position, completion_id FROM comparison_completions
+WHERE comparison_id NOT IN {UNFINISHED} ORDER BY comparison_id, position
+"""
+
+AUTHORS = f"""
 SELECT cc.comparison_id, cc.position, c.policy_version_id
-FROM comparison_completions cc JOIN completions c ON c.id = cc.completion_id ORDER BY cc.comparison_id, cc.position
+FROM comparison_completions cc JOIN completions c ON c.id = cc.completion_id
+WHERE cc.comparison_id NOT IN {UNFINISHED} ORDER BY cc.comparison_id, cc.position
 """
 
 RANKINGS = """
 SELECT j.id, j.comparison_id, j.annotator_id, j.purpose, coalesce(j.active_ms, -1),
-    coalesce(CAST(substr(p.slots, 2) AS INTEGER), -1), j.tiers
+    CASE p.sides_known WHEN 1 THEN CAST(substr(p.slots, 2) AS INTEGER) ELSE -1 END, coalesce(p.sides_known, 1), j.tiers
 FROM judgments j JOIN annotators a ON a.id = j.annotator_id LEFT JOIN presentations p ON p.id = j.presentation_id
-WHERE j.verdict = 'rank' AND a.kind IN (SELECT value FROM json_each(?)) AND (
+WHERE j.verdict = 'rank' AND a.kind IN (SELECT value FROM json_each(?)) AND coalesce(j.import_id, 0) NOT IN unfinished_imports AND (
     j.counts = 1
     OR j.purpose != 'vote'
         AND NOT EXISTS (SELECT 1 FROM judgments later WHERE later.supersedes = j.id)
@@ -50,7 +57,9 @@ ORDER BY j.id
 
 @dataclass(frozen=True, slots=True)
 class Rankings:
-    """Every ranking that stands and is not excluded, a row each, oldest first: n rankings of c comparisons of up to k.
+    """Every ranking that stands and is not excluded, a row each: n rankings of c comparisons of up to k.
+
+    Rows are in the order in which they were written; those of one annotator on one comparison in the order of their times.
 
     A completion is known by its position in the comparison, which is the same for every annotator.
     """
@@ -64,7 +73,9 @@ class Rankings:
     active_s: Float32[np.ndarray, " n"]
     """Seconds of active time; NaN where none was measured."""
     first_shown: Int8[np.ndarray, " n"]
-    """Position of the completion that this annotator saw first (left); -1 where nothing was shown, as in an import."""
+    """Position of the completion that this annotator saw first (left); -1 where nobody recorded it, as in many imports."""
+    sides_known: Bool[np.ndarray, " n"]
+    """False for a vote of a file that does not say what was shown where: the order of its completions may depend on the vote."""
     ranks: Int8[np.ndarray, "n k"]
     """Tier of the completion at each position, 0 the best; -1 where it was left out, or there is none."""
     comparisons: Int64[np.ndarray, " c"]
@@ -83,9 +94,9 @@ def read(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Ran
     with store.snapshot():
         ids, members = _by_position(store, MEMBERS)
         batches = [_columns(rows, ids, members) for rows in _batches(store, kinds)]
-    columns = [np.concatenate(parts) for parts in zip(*batches, strict=True)] if batches else _no_columns(members.shape[1])
-    columns += [ids, (members >= 0).sum(axis=1).astype(np.int8)]
-    return Rankings(*columns)
+        columns = [np.concatenate(parts) for parts in zip(*batches, strict=True)] if batches else _no_columns(members.shape[1])
+        columns += [ids, (members >= 0).sum(axis=1).astype(np.int8)]
+        return _by_time(store, Rankings(*columns))
 
 
 def authors(store: Database) -> Int64[np.ndarray, "c k"]:
@@ -96,8 +107,8 @@ def authors(store: Database) -> Int64[np.ndarray, "c k"]:
 def prompts(store: Database) -> Int64[np.ndarray, " c"]:
     """Prompt by comparison, in the order of `Rankings.comparisons`."""
     rows = store.rows(
-        "SELECT prompt_id FROM comparisons c "
-        "WHERE EXISTS (SELECT 1 FROM comparison_completions cc WHERE cc.comparison_id = c.id) ORDER BY id"
+        "SELECT prompt_id FROM comparisons c WHERE coalesce(c.import_id, 0) NOT IN unfinished_imports "
+        "AND EXISTS (SELECT 1 FROM comparison_completions cc WHERE cc.comparison_id = c.id) ORDER BY id"
     )
     return np.fromiter(chain.from_iterable(rows), dtype=np.int64)
 
@@ -124,6 +135,23 @@ def by_day(store: Database, annotator_id: int, *, minutes_east: int = 0) -> dict
     return {row[0]: row[1] for row in rows}
 
 
+def _by_time(store: Database, rankings: Rankings) -> Rankings:
+    """Sorts the rankings that one annotator gave one comparison by their times. A file may list them in any order."""
+    given = rankings.comparison * (int(rankings.annotator.max(initial=0)) + 1) + rankings.annotator
+    _, group, number = np.unique(given, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(number[group] > 1)
+    if not len(several):
+        return rankings
+    judgments = rankings.judgment[several].tolist()
+    found = store.rows("SELECT id, created_at FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgments)])
+    time_of = {judgment_id: created_at for judgment_id, created_at in found}
+    _, time = np.unique([time_of[judgment_id] for judgment_id in judgments], return_inverse=True)
+    rows = np.arange(len(rankings.judgment))
+    # Both sorts keep the order of rows with equal keys.
+    rows[several[np.argsort(group[several], kind="stable")]] = several[np.lexsort((time, group[several]))]
+    return rankings.where(rows)
+
+
 def _by_position(store: Database, sql: str) -> tuple[Int64[np.ndarray, " c"], Int64[np.ndarray, "c k"]]:
     """Comparison ids, and a number for each of their positions; -1 fills the shorter ones."""
     cursor = store.rows(sql)
@@ -144,7 +172,7 @@ def _batches(store: Database, kinds: Sequence[AnnotatorKind]) -> Iterator[list[t
 
 def _columns(rows: list[tuple[Any, ...]], ids: Int64[np.ndarray, " c"], members: Int64[np.ndarray, "c k"]) -> tuple[np.ndarray, ...]:
     """The columns of `Rankings` for some rows, in the order of its fields."""
-    judgment, comparison_id, annotator, purpose, active_ms, first_id, tiers = zip(*rows, strict=True)
+    judgment, comparison_id, annotator, purpose, active_ms, first_id, sides_known, tiers = zip(*rows, strict=True)
     comparison = np.searchsorted(ids, np.array(comparison_id, dtype=np.int64))
     shown = members[comparison]
     active = np.array(active_ms, dtype=np.float32)
@@ -155,6 +183,7 @@ def _columns(rows: list[tuple[Any, ...]], ids: Int64[np.ndarray, " c"], members:
         np.array([PURPOSES.index(p) for p in purpose], dtype=np.int8),
         np.where(active < 0, np.float32(np.nan), active / 1000),
         _position(shown, np.array(first_id, dtype=np.int64)),
+        np.array(sides_known, dtype=bool),
         _ranks(tiers, shown),
     )
 
@@ -188,4 +217,13 @@ def _position(shown: Int64[np.ndarray, "n k"], completion: Int64[np.ndarray, " n
 
 def _no_columns(k: int) -> list[np.ndarray]:
     integers, small = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int8)
-    return [integers, integers, integers, small, np.empty(0, dtype=np.float32), small, np.empty((0, k), dtype=np.int8)]
+    return [
+        integers,
+        integers,
+        integers,
+        small,
+        np.empty(0, dtype=np.float32),
+        small,
+        np.empty(0, dtype=bool),
+        np.empty((0, k), dtype=np.int8),
+    ]

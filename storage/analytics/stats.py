@@ -15,17 +15,19 @@ def stats(store: Database) -> dict[str, Any]:
     """Counts as of one moment. Judgments are those that stand, skips included; runs are by status."""
     with store.snapshot():
         judgments = _by(store, "SELECT kind, sum(judged) FROM annotators GROUP BY kind")
-        annotators = _by(store, "SELECT kind, count(*) FROM annotators GROUP BY kind")
+        annotators = _by(
+            store, "SELECT kind, count(*) FROM annotators WHERE coalesce(import_id, 0) NOT IN unfinished_imports GROUP BY kind"
+        )
         return {
-            "prompts": store.value("SELECT count(*) FROM prompts"),
+            "prompts": _whole(store, "prompts"),
             "prompts_in_use": store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}"),
             "unused_starter_votes": prompts.unused_starter_votes(store),
-            "completions": store.value("SELECT count(*) FROM completions"),
-            "comparisons": store.value("SELECT count(*) FROM comparisons"),
+            "completions": _whole(store, "completions", _COMPLETIONS),
+            "comparisons": _whole(store, "comparisons"),
             "judgments": {"human": 0, "simulated": 0} | judgments,
             "annotators": {"human": 0, "simulated": 0} | annotators,
             "runs": _by(store, "SELECT status, count(*) FROM runs GROUP BY status"),
-            "policy_versions": store.value("SELECT count(*) FROM policy_versions"),
+            "policy_versions": _whole(store, "policy_versions"),
             "queue_depth": queue.depth(store),
         }
 
@@ -50,6 +52,17 @@ def judgments_by_day(store: Database, *, last: date, days: int) -> list[DayOfJud
     )
     found = {(day, kind): number for day, kind, number in rows}
     return [DayOfJudging(day, found.get((day, "human"), 0), found.get((day, "simulated"), 0)) for day in shown]
+
+
+_COMPLETIONS = """
+comparison_completions WHERE comparison_id IN (SELECT id FROM comparisons WHERE import_id IN unfinished_imports)
+"""
+
+
+def _whole(store: Database, table: str, unfinished: str = "") -> int:
+    """Rows of a table without those of an import that is being written: counting all and subtracting reads the least."""
+    of_imports = unfinished or f"{table} WHERE import_id IN unfinished_imports"
+    return int(store.value(f"SELECT (SELECT count(*) FROM {table}) - (SELECT count(*) FROM {of_imports})"))
 
 
 def _by(store: Database, sql: str) -> dict[str, int]:

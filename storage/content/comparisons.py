@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from storage.content import completions, prompts
 from storage.core.database import Database, StoreError, now, to_json
@@ -56,7 +57,7 @@ def add(
     ids = list(completion_ids)
     if not FEWEST <= len(ids) <= MOST or len(set(ids)) != len(ids):
         raise StoreError(f"A comparison needs {FEWEST} to {MOST} different completions, not {ids}.")
-    with store.atomic() as connection:
+    with store.atomic():
         answers = store.rows(
             "SELECT v.name, c.text FROM completions c JOIN policy_versions v ON v.id = c.policy_version_id "
             "WHERE c.prompt_id = ? AND c.id IN (SELECT value FROM json_each(?))",
@@ -78,11 +79,46 @@ def add(
                 "created_at": now(),
             },
         )
-        connection.conn.executemany(
-            "INSERT INTO comparison_completions (comparison_id, position, completion_id) VALUES (?, ?, ?)",
-            [(comparison_id, position, completion_id) for position, completion_id in enumerate(ids)],
-        )
+        _link(store, {comparison_id: ids})
     return comparison_id
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedComparison:
+    """A comparison from a file whose prompt and completions are in the store."""
+
+    prompt_id: int
+    completion_ids: Sequence[int]
+    """In the order of the file."""
+    digest: str
+    wanted: int
+    """Judgments that it needs, when the import is whole."""
+
+
+def add_imported(store: Database, new: Sequence[ImportedComparison], *, created_at: str, import_id: int) -> range:
+    """Adds comparisons from a file and returns their ids. They enter the queue with `queue.add_imported`.
+
+    The caller has checked them, and calls this inside `atomic`.
+    """
+    columns = ("prompt_id", "purpose", "created_at", "import_id", "wanted", "digest")
+    rows = [(item.prompt_id, "imported", created_at, import_id, item.wanted, item.digest) for item in new]
+    ids = store.insert_many("comparisons", columns, rows)
+    _link(store, dict(zip(ids, (item.completion_ids for item in new), strict=True)))
+    return ids
+
+
+def add_votes(store: Database, votes: Mapping[int, int]) -> None:
+    """Adds to the votes by people of comparisons, by id. Those of an import want no more votes than they have."""
+    store.connection.conn.executemany(
+        "UPDATE comparisons SET human_ranks = human_ranks + ?1, wanted = CASE WHEN import_id IN unfinished_imports "
+        "AND human_ranks + ?1 > 0 THEN human_ranks + ?1 ELSE wanted END WHERE id = ?2",
+        [(number, comparison_id) for comparison_id, number in votes.items() if number],
+    )
+
+
+def _link(store: Database, completion_ids: Mapping[int, Sequence[int]]) -> None:
+    links = [(one, position, item) for one, items in completion_ids.items() for position, item in enumerate(items)]
+    store.insert_rows("comparison_completions", ("comparison_id", "position", "completion_id"), links)
 
 
 def get(store: Database, comparison_id: int) -> Comparison:
@@ -115,7 +151,8 @@ def many(store: Database, comparison_ids: Collection[int]) -> list[Comparison]:
 def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
     """The oldest comparisons of prompts in use, at most `limit`, without an active judgment by a simulated annotator."""
     rows = store.rows(
-        f"SELECT c.id FROM comparisons c WHERE c.retired = 0 AND {PROMPT_IN_USE.format('c.prompt_id')} "
+        "SELECT c.id FROM comparisons c WHERE c.retired = 0 AND coalesce(c.import_id, 0) NOT IN unfinished_imports "
+        f"AND {PROMPT_IN_USE.format('c.prompt_id')} "
         "AND NOT EXISTS (SELECT 1 FROM active_judgments s "
         "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT ?",
         [limit],
@@ -127,6 +164,6 @@ def prompt_usage(store: Database) -> dict[int, int]:
     """Number of comparisons of each prompt in use, by prompt id. Prompts without comparisons have 0."""
     rows = store.rows(
         f"SELECT p.id, count(c.id) FROM (SELECT id FROM prompts WHERE {prompts.IN_USE}) p "
-        "LEFT JOIN comparisons c ON c.prompt_id = p.id GROUP BY p.id"
+        "LEFT JOIN comparisons c ON c.prompt_id = p.id AND coalesce(c.import_id, 0) NOT IN unfinished_imports GROUP BY p.id"
     )
     return {row[0]: row[1] for row in rows}

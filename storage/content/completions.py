@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -49,6 +49,15 @@ def add(
             "reported": None if reported is None else dict(reported),
         },
     )
+
+
+def add_imported(store: Database, answers: Sequence[tuple[int, int, str]], *, created_at: str, import_id: int) -> range:
+    """Adds completions from a file, each as (prompt id, policy version id, text), and returns their ids.
+
+    Nobody recorded how they were sampled. The caller has checked them, and calls this inside `atomic`.
+    """
+    columns = ("prompt_id", "policy_version_id", "text", "sampling", "finish_reason", "latency_s", "created_at", "import_id")
+    return store.insert_many("completions", columns, [(*answer, "{}", "imported", 0.0, created_at, import_id) for answer in answers])
 
 
 def as_shown(text: str) -> str:

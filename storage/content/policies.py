@@ -42,6 +42,16 @@ def ensure_external(store: Database, name: str) -> PolicyVersion:
     return known
 
 
+def ensure_imported(store: Database, name: str, *, import_id: int) -> int:
+    """The id of the version of this name, of any kind: a file may name this store's own. An unknown one becomes external."""
+    known = store.value("SELECT id FROM policy_versions WHERE name = ?", [name])
+    if known is not None:
+        return int(known)
+    return store.insert(
+        "policy_versions", {"name": name, "kind": "external", "base_model": name, "created_at": now(), "import_id": import_id}
+    )
+
+
 def register_tuned(store: Database, *, name: str, base_model: str, adapter_path: Path | str, run_id: str) -> PolicyVersion:
     """Writes down what a run made. The adapter's path is kept relative to the data folder, so that the folder can move.
 
@@ -83,7 +93,10 @@ def adapter_folder(store: Database, version: PolicyVersion) -> Path | None:
 
 def all_versions(store: Database) -> list[PolicyVersion]:
     """Every version, oldest first."""
-    return [_from_row(row) for row in store.rows("SELECT * FROM policy_versions ORDER BY id")]
+    return [
+        _from_row(row)
+        for row in store.rows("SELECT * FROM policy_versions WHERE coalesce(import_id, 0) NOT IN unfinished_imports ORDER BY id")
+    ]
 
 
 def by_name(store: Database, name: str) -> PolicyVersion:

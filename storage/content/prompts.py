@@ -24,7 +24,10 @@ HELDOUT_ONE_IN = 6
 
 ROLES = ("system", "user", "assistant")
 
-THEIRS = "retired = 0 AND starter = 0"
+_WHOLE = "coalesce(import_id, 0) NOT IN unfinished_imports"
+"""SQL: the prompt is not of an import that is being written."""
+
+THEIRS = f"retired = 0 AND starter = 0 AND {_WHOLE}"
 """SQL: the prompts in use that are no starter prompts."""
 
 STARTERS_SERVE = f"""(
@@ -35,7 +38,7 @@ STARTERS_SERVE = f"""(
 )"""
 """SQL: whether the starter prompts are in use; a scalar that SQLite computes once for a statement."""
 
-IN_USE = f"retired = 0 AND (starter = 0 OR {STARTERS_SERVE})"
+IN_USE = f"retired = 0 AND {_WHOLE} AND (starter = 0 OR {STARTERS_SERVE})"
 """SQL: the prompts in use, where `prompts` is the only table that the names can mean."""
 
 UNUSED_STARTERS = f"SELECT id FROM prompts WHERE starter = 1 AND NOT {STARTERS_SERVE}"
@@ -94,29 +97,33 @@ def split_of(prompt_digest: str) -> Split:
     return "heldout" if int(prompt_digest[:8], 16) % HELDOUT_ONE_IN == 0 else "train"
 
 
-def splits_of(store: Database, declared: Mapping[str, Split | None]) -> dict[str, Split]:
+def splits_of(store: Database, declared: Mapping[str, Split | None], *, import_id: int = 0) -> dict[str, Split]:
     """The splits of new prompts, by digest: as declared, otherwise by the digest. Call it before they are written.
 
     A store of a few prompts would often have no held-out one by the digest alone. So where all prompts in use, the new ones
     included, would be in one split, the new one with the smallest digest goes to the other; a single prompt is for training.
     Only prompts without a declared split are chosen, and none that is in the store already: nothing that was judged ever moves.
+
+    Args:
+        import_id: the import that is being written, whose earlier slices count.
     """
     splits = {key: split or split_of(key) for key, split in declared.items()}
     movable = sorted(key for key, split in declared.items() if split is None)
     both: tuple[tuple[Split, Split], ...] = (("train", "heldout"), ("heldout", "train"))
     for missing, other in both:
-        if not movable or missing in splits.values() or _count_theirs(store, missing):
+        if not movable or missing in splits.values() or _count_theirs(store, missing, import_id):
             continue
         moved = next((key for key in movable if splits[key] == other), None)
-        remaining = sum(split == other for split in splits.values()) - 1 + _count_theirs(store, other)
+        remaining = sum(split == other for split in splits.values()) - 1 + _count_theirs(store, other, import_id)
         if moved is not None and (missing == "train" or remaining):
             splits[moved] = missing
     return splits
 
 
-def _count_theirs(store: Database, split: Split) -> int:
-    """How many prompts in use other than starters a split has, counted up to 2."""
-    return int(store.value(f"SELECT count(*) FROM (SELECT 1 FROM prompts WHERE {THEIRS} AND split = ? LIMIT 2)", [split]))
+def _count_theirs(store: Database, split: Split, import_id: int) -> int:
+    """How many prompts other than starters a split has, of those in use and of this import, counted up to 2."""
+    theirs = f"retired = 0 AND starter = 0 AND ({_WHOLE} OR import_id = ?)"
+    return int(store.value(f"SELECT count(*) FROM (SELECT 1 FROM prompts WHERE {theirs} AND split = ? LIMIT 2)", [import_id, split]))
 
 
 def add(store: Database, prompts: Iterable[NewPrompt], *, source: str) -> int:
@@ -138,9 +145,10 @@ def add(store: Database, prompts: Iterable[NewPrompt], *, source: str) -> int:
 
 
 def stored(store: Database, digests: Iterable[str]) -> list[sqlite3.Row]:
-    """The id, digest and `retired` of those of these prompts that the store has."""
+    """The id, digest, import and state of those of these prompts that the store has."""
     return store.rows(
-        "SELECT id, digest, retired FROM prompts WHERE digest IN (SELECT value FROM json_each(?))", [to_json([*digests])]
+        "SELECT id, digest, retired, starter, import_id FROM prompts WHERE digest IN (SELECT value FROM json_each(?))",
+        [to_json([*digests])],
     ).fetchall()
 
 
@@ -160,6 +168,17 @@ def _insert(store: Database, rows: Sequence[dict[str, Any]], *, starter: bool = 
         [row | {"split": splits[row["digest"]], "starter": int(starter)} for row in rows],
     )
     return len(rows)
+
+
+def add_many(store: Database, new: Mapping[str, NewPrompt], *, source: str, created_at: str, import_id: int) -> dict[str, int]:
+    """Adds prompts that the store does not have, by digest, and returns their ids by digest.
+
+    The caller has checked them, and calls this inside `atomic`.
+    """
+    splits = splits_of(store, {key: prompt.split for key, prompt in new.items()}, import_id=import_id)
+    rows = [(_messages(prompt), prompt.kind.strip(), splits[key], source, key, created_at, import_id) for key, prompt in new.items()]
+    ids = store.insert_many("prompts", ("messages", "kind", "split", "source", "digest", "created_at", "import_id"), rows)
+    return dict(zip(new, ids, strict=True))
 
 
 def load_starter(store: Database) -> int:
@@ -258,10 +277,15 @@ def _new_row(prompt: NewPrompt, source: str) -> dict[str, Any]:
         raise StoreError(f"Unknown split {prompt.split!r}: use train or heldout. No prompt was added.")
     key = digest(prompt.messages)
     return {
-        "messages": to_json([{"role": m["role"], "content": m["content"]} for m in prompt.messages]),
+        "messages": _messages(prompt),
         "kind": prompt.kind,
         "split": prompt.split,
         "source": source,
         "digest": key,
         "created_at": now(),
     }
+
+
+def _messages(prompt: NewPrompt) -> str:
+    """The conversation as stored: nothing but role and content of each turn."""
+    return to_json([{"role": message["role"], "content": message["content"]} for message in prompt.messages])

@@ -25,6 +25,9 @@ from storage.core.migrations import migrations
 
 BUSY_TIMEOUT_MS = 10_000
 
+PATIENT_TIMEOUT_MS = 600_000
+"""As `BUSY_TIMEOUT_MS`, for a training round: hours of work are at stake, and nobody waits for an answer."""
+
 FETCH_ROWS = 256
 
 DAMAGED = "the file is damaged: stop rankloop and restore a backup (rankloop restore)"
@@ -58,7 +61,7 @@ class StoreFilesGone(StoreError):
 
 
 class StoreLocked(StoreError):
-    """Another process held the write lock for longer than `BUSY_TIMEOUT_MS`. Nothing was saved; an immediate retry may wait as long."""
+    """Another process held the write lock for longer than `busy_timeout_ms`. Nothing was saved; an immediate retry may wait as long."""
 
 
 def foreign_schema(path: Path, objects: str) -> StoreError:
@@ -141,7 +144,11 @@ class Database:
     """
 
     def __init__(self, path: Path | str):
+        # Imported here because unfinished_imports works on a Database.
+        from storage.core import unfinished_imports
+
         self.path = Path(path)
+        self._busy_timeout_ms: int | None = None
         self.clock = Clock()
         self._local = threading.local()
         self._open: dict[threading.Thread, sqlite3.Connection] = {}
@@ -153,6 +160,7 @@ class Database:
         try:
             file_modes.make_folder(self.path.parent)
             self._migrate()
+            unfinished_imports.take_back_left(self)
         except (sqlite3.Error, OSError) as error:
             self.close()
             remedy = DAMAGED if _remedy_of(error) == DAMAGED else "Check the folder's permissions"
@@ -160,6 +168,16 @@ class Database:
         except StoreError:
             self.close()
             raise
+
+    @property
+    def busy_timeout_ms(self) -> int:
+        """How long a write waits for other writers before it raises `StoreLocked`."""
+        return BUSY_TIMEOUT_MS if self._busy_timeout_ms is None else self._busy_timeout_ms
+
+    def be_patient(self) -> None:
+        """From now on writes wait for `PATIENT_TIMEOUT_MS`. Call it before other threads use the store."""
+        self._busy_timeout_ms = PATIENT_TIMEOUT_MS
+        self.connection.conn.execute(f"PRAGMA busy_timeout={PATIENT_TIMEOUT_MS}")
 
     def _reset(self) -> None:
         self._anchor: sqlite3.Connection | None = None
@@ -197,7 +215,7 @@ class Database:
         elif not self.files_are_ours:
             # SQLite would read the new file with the other threads' WAL index of the old file.
             raise self._files_gone()
-        raw = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
+        raw = sqlite3.connect(self.path, timeout=self.busy_timeout_ms / 1000, isolation_level=None, check_same_thread=False)
         try:
             self._set_up(raw, first)
             if not first and not self.files_are_ours:
@@ -253,7 +271,7 @@ class Database:
         The write lock is taken at the start, so that a transaction never fails half-way because of the lock.
 
         Raises:
-            StoreError: the disk is full, the file is damaged, another process held the lock for `BUSY_TIMEOUT_MS`, or the files
+            StoreError: the disk is full, the file is damaged, another process held the lock for `busy_timeout_ms`, or the files
                 were deleted or replaced. Nothing was saved.
         """
         connection = self.connection
@@ -263,7 +281,7 @@ class Database:
         # Before the lock is taken, because this may copy a large store, and other writers should not wait for that.
         self.check_files()
         # Threads poll for SQLite's own lock, and under load some of them never get it.
-        if not self._writing.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+        if not self._writing.acquire(timeout=self.busy_timeout_ms / 1000):
             raise self._not_saved(sqlite3.OperationalError("database is locked"))
         try:
             connection.conn.execute("BEGIN IMMEDIATE")
@@ -402,6 +420,22 @@ class Database:
                 raise _too_large(error) from error
             # Never None after an INSERT of one row.
             return cast(int, inserted.lastrowid)
+
+    def insert_many(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> range:
+        """Inserts rows of a table with an integer key and returns their ids, which follow one another in the order of the rows.
+
+        Values are as SQLite stores them, without the `id`. Call it inside `atomic`.
+        """
+        first = 1 + int(self.value(f"SELECT coalesce(max(id), 0) FROM {table}"))
+        ids = range(first, first + len(rows))
+        self.insert_rows(table, ("id", *columns), [(new_id, *row) for new_id, row in zip(ids, rows, strict=True)])
+        return ids
+
+    def insert_rows(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Inserts rows of a table whose key is among the columns. Call it inside `atomic`."""
+        if rows:
+            places = ", ".join("?" * len(columns))
+            self.connection.conn.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", rows)
 
     def close(self) -> None:
         """Closes the connections of all threads."""

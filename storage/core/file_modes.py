@@ -36,7 +36,7 @@ def restrict_to_owner(root: Path, database: Path) -> list[str]:
     The folder itself is not changed if it contains other files too, or if everyone may write to it, as in /tmp.
     """
     copies = root.glob(f"{database.stem}-*{database.suffix}*")
-    names = (database.name, f"{database.name}-wal", f"{database.name}-shm", "runs", "logs", ".holder.json")
+    names = (database.name, f"{database.name}-wal", f"{database.name}-shm", "runs", "logs", ".holder.json", f".{database.name}.import")
     ours = {*(root / name for name in names), *copies}
     present = [path for path in ours if path.exists()]
     if present and set(root.iterdir()) <= ours and not root.stat().st_mode & stat.S_IWOTH:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from storage.core.database import Database, to_json
+from storage.core.records import Message
 from storage.exchange import export, files
 from storage.exchange.files import Progress
 from storage.exchange.rows import (
@@ -24,6 +25,7 @@ from storage.exchange.rows import (
     Vote,
     conversation,
     name_of,
+    number_of,
     pair,
     split_common_prompt,
     timestamp,
@@ -38,17 +40,25 @@ def read(record: Record) -> Iterator[NewComparison]:
     winner = record.get("winner")
     if not isinstance(winner, str) or winner not in TIERS_OF:
         raise BadRow(f"winner must be model_a, model_b, tie or tie (bothbad), not {winner!r}")
+    turn = number_of(record.get("turn"))
     messages, left, right = split_common_prompt(
-        conversation(record.get("conversation_a"), what="conversation_a"),
-        conversation(record.get("conversation_b"), what="conversation_b"),
+        _judged(conversation(record.get("conversation_a"), what="conversation_a"), turn),
+        _judged(conversation(record.get("conversation_b"), what="conversation_b"), turn),
     )
     vote = Vote(
         TIERS_OF[winner],
         name_of(record.get("judge")),
         all_bad=winner in BOTH_BAD,
+        shown=(0, 1),
         created_at=timestamp(record.get("tstamp", record.get("timestamp"))),
     )
     yield pair(messages, left, right, [vote], models=(name_of(record.get("model_a")), name_of(record.get("model_b"))))
+
+
+def _judged(turns: list[Message], turn: float | None) -> list[Message]:
+    """The turns that a vote is about: MT-bench's votes on the first answers come with conversations of two."""
+    answers = [place for place, message in enumerate(turns) if message["role"] == "assistant"]
+    return turns if turn is None or not 1 <= turn < len(answers) else turns[: answers[int(turn) - 1] + 1]
 
 
 def write(

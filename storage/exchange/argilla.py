@@ -1,24 +1,29 @@
 """Argilla 2 records, as `records.to_json` writes them: fields, and the responses of several people to each question.
 
-The answers are the fields that a ranking question ranks; without one, those that rating questions are named after
-(`response_1` by `response_1_rating`). The prompt is the field `prompt`, `instruction`, `question`, `messages`, `chat` or
-`context`, or the only other one. Suggestions come from models and are not imported as votes.
+The answers are the fields that a ranking question ranks, or of which a label names the better one (or a tie); without either,
+those that rating questions are named after (`response_1` by `response_1_rating`). The prompt is the field `prompt`,
+`instruction`, `question`, `messages`, `chat` or `context`, or the only other one. Suggestions come from models and are not
+imported as votes. Records that `datasets` flattened (`preference.responses`, `preference.responses.users`; or a list of answers
+in `preference`) are read too.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from storage.core.database import Database, to_json
 from storage.core.records import Message
-from storage.exchange import export, files
+from storage.exchange import export, files, verdicts
 from storage.exchange.files import Progress
 from storage.exchange.rows import (
     BadRow,
-    Item,
+    Found,
+    Left,
     NewComparison,
     Record,
     Vote,
@@ -29,31 +34,47 @@ from storage.exchange.rows import (
     number_of,
     places,
     timestamp,
+    whole,
 )
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "chat", "context")
 TEXT_QUESTIONS = ("rationale", "reason", "comment", "feedback")
 
 
-def read(record: Record) -> Iterator[Item]:
-    """One comparison with a vote for each person who ranked or rated it."""
-    fields = record.get("fields")
-    if not isinstance(fields, dict):
+PREFERRED = ("preference", "preferred", "better", "best", "winner", "overall", "choice", "ranking")
+"""Usual names of the question which answer is better."""
+
+FLAT_OWN = ("id", "status", "_server_id", "external_id", "inserted_at", "updated_at")
+IGNORED = (*FLAT_OWN, "fields.id", "vectors", "responses[].id", "responses[].inserted_at", "responses[].updated_at")
+
+
+def read(record: Record) -> Iterator[Found]:
+    """One comparison with a vote for each person who ranked, chose or rated."""
+    fields = record.get("fields") if "fields" in record else _flat_fields(record)
+    if not isinstance(fields, dict) or not fields:
         raise BadRow("needs fields, an object")
-    by_question = _responses(record)
+    by_question, unfinished = _responses(record) if "fields" in record else _flat_responses(record)
+    for status, number in unfinished.items():
+        yield Left(f"{status} responses", number)
     suggested = record.get("suggestions")
     rankings = {name: responses for name, responses in by_question.items() if any(_is_ranking(value, fields) for _, value, _ in responses)}
+    if len(rankings) > 1:
+        raise BadRow(f"several ranking questions: {', '.join(sorted(rankings))}")
     answers = _answers(fields, by_question, suggested if isinstance(suggested, dict) else {})
     prompt = _prompt(fields, answers)
     metadata = record.get("metadata")
-    models = metadata if isinstance(metadata, dict) else {}
-    if len(rankings) > 1:
-        raise BadRow(f"several ranking questions: {', '.join(sorted(rankings))}")
+    models = metadata if isinstance(metadata, dict) else record
+    asked = next(iter(rankings), None) or _label_question(by_question, answers)
     if rankings:
         votes = [_ranked(value, answers, user, at) for user, value, at in next(iter(rankings.values()))]
+    elif asked is not None:
+        votes = [_labelled(value, answers, user, at, asked) for user, value, at in by_question[asked]]
     else:
         votes = _rated(by_question, answers)
     reasons = {user: value for name in TEXT_QUESTIONS for user, value, _ in by_question.get(name, ()) if isinstance(value, str)}
+    for name, responses in by_question.items():
+        if not (name == asked or name in TEXT_QUESTIONS or (asked is None and _rated_field(name, dict.fromkeys(answers)))):
+            yield Left(f"responses to {name}", len(responses))
     yield NewComparison(
         prompt,
         tuple(fields[name] for name in answers),
@@ -66,27 +87,115 @@ Response = tuple[str | None, Any, str | None]
 """(user, value, time) of one response to a question."""
 
 
-def _responses(record: Record) -> dict[str, list[Response]]:
-    """Submitted responses by question. Argilla has exported them in two forms, by question and by user; both are read."""
+def _responses(record: Record) -> tuple[dict[str, list[Response]], Counter[str]]:
+    """Submitted responses by question, and how many others there are by status.
+
+    Argilla has exported them in two forms, by question and by user; both are read.
+    """
     responses = record.get("responses")
     by_question: dict[str, list[Response]] = {}
+    unfinished: Counter[str] = Counter()
     if isinstance(responses, dict):
-        for question, values in responses.items():
+        for question in responses:
+            values = responses[question]
             for one in values if isinstance(values, (list, tuple)) else ():
-                if isinstance(one, dict) and one.get("status") in (None, "submitted"):
-                    by_question.setdefault(question, []).append((name_of(one.get("user_id")), one.get("value"), None))
+                if isinstance(one, dict) and _is_submitted(one, unfinished):
+                    by_question.setdefault(question, []).append((name_of(one.get("user_id")), whole(one.get("value")), None))
     elif isinstance(responses, (list, tuple)):
         for one in responses:
             values = one.get("values") if isinstance(one, dict) else None
-            if not isinstance(values, dict) or one.get("status") not in (None, "submitted"):
+            if not isinstance(values, dict) or not _is_submitted(one, unfinished):
                 continue
             at = timestamp(one.get("updated_at") or one.get("inserted_at"))
-            for question, value in values.items():
+            for question in values:
+                value = whole(values[question])
                 answer = value.get("value") if isinstance(value, dict) else value
                 by_question.setdefault(question, []).append((name_of(one.get("user_id")), answer, at))
     elif responses is not None:
         raise BadRow("responses must be an object or a list")
-    return by_question
+    return by_question, unfinished
+
+
+def _is_submitted(response: Record, unfinished: Counter[str]) -> bool:
+    status = response.get("status")
+    if status in (None, "submitted"):
+        return True
+    unfinished[str(status)[:20]] += 1
+    return False
+
+
+# A record that `datasets` flattened: fields and questions are columns side by side.
+
+
+def _flat_fields(record: Record) -> Record:
+    names = [
+        name for name, value in record.items()
+        if isinstance(value, str) and "." not in name and not name.endswith(("-suggestion", "_model", "-model")) and name not in FLAT_OWN
+    ]  # fmt: skip
+    return {name: record[name] for name in names}
+
+
+def _flat_responses(record: Record) -> tuple[dict[str, list[Response]], Counter[str]]:
+    by_question: dict[str, list[Response]] = {}
+    unfinished: Counter[str] = Counter()
+    for name, value in record.items():
+        question = name.removesuffix(".responses")
+        if question != name and isinstance(value, (list, tuple)):
+            columns = {"value": record[name], "user_id": record.get(f"{name}.users"), "status": record.get(f"{name}.status")}
+            responses = _rows_of(columns)
+        elif isinstance(value, (list, tuple)) and value and all(isinstance(one, dict) and "user_id" in one for one in value):
+            responses = record[name]
+        elif isinstance(value, dict) and "user_id" in value and "value" in value:
+            responses = _rows_of(whole(record[name]))
+        else:
+            continue
+        for one in responses:
+            if _is_submitted(one, unfinished):
+                by_question.setdefault(question, []).append((name_of(one.get("user_id")), _by_row(whole(one.get("value"))), None))
+    return by_question, unfinished
+
+
+def _rows_of(columns: Mapping[str, Any]) -> list[Record]:
+    """The rows of columns that are lists of the same length."""
+    number = max((len(values) for values in columns.values() if isinstance(values, (list, tuple))), default=0)
+    return [
+        {name: values[row] for name, values in columns.items() if isinstance(values, (list, tuple)) and row < len(values)}
+        for row in range(number)
+    ]
+
+
+def _by_row(value: Any) -> Any:
+    """A ranking that Parquet holds by columns: `{"rank": [1, 2], "value": ["b", "a"]}`."""
+    return _rows_of(value) if isinstance(value, dict) and isinstance(value.get("value"), list) else value
+
+
+def _label_question(by_question: Mapping[str, list[Response]], answers: Sequence[str]) -> str | None:
+    """The question whose labels say which answer is better.
+
+    Raises:
+        BadRow: there are several, and none has a usual name.
+    """
+    found = [
+        name for name, responses in by_question.items()
+        if name not in TEXT_QUESTIONS and any(_verdict(value, answers) for _, value, _ in responses)
+    ]  # fmt: skip
+    usual = [name for name in found if name.lower() in PREFERRED]
+    if len(found) > 1 and len(usual) != 1:
+        raise BadRow(f"several questions say which answer is better: {', '.join(sorted(found))}")
+    return next(iter(usual or found), None)
+
+
+def _verdict(value: Any, answers: Sequence[str]) -> verdicts.Verdict | None:
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    return verdicts.of(value, answers) if isinstance(value, str) else None
+
+
+def _labelled(value: Any, answers: Sequence[str], user: str | None, at: str | None, question: str) -> Vote:
+    verdict = _verdict(value, answers)
+    if verdict is None:
+        raise BadRow(f"{question} says {str(value)[:40]!r}, which names no answer and no tie")
+    return Vote(verdict.tiers(len(answers)), user, all_bad=verdict.outcome == "both_bad", created_at=at, strength=verdict.strength)
 
 
 def _ranks(value: Any) -> dict[str, float] | None:
@@ -116,7 +225,7 @@ def _answers(fields: Mapping[str, Any], by_question: Mapping[str, list[Response]
     rated = {name for question in [*by_question, *suggested] if (name := _rated_field(question, fields))}
     answers = ranked or rated
     if len(answers) < 2:
-        # There are no responses yet: every text field except the prompt is an answer.
+        # No ranking names the answers: every text field except the prompt is one.
         prompts = [name for name in PROMPT_FIELDS if name in fields][:1]
         answers = {name for name, value in fields.items() if isinstance(value, str) and name not in prompts} if prompts else set()
     if len(answers) < 2:
@@ -174,7 +283,7 @@ def _rated(by_question: Mapping[str, list[Response]], answers: Sequence[str]) ->
 def _with_reason(vote: Vote, reasons: Mapping[str | None, str]) -> Vote:
     if not (reason := reasons.get(vote.annotator)):
         return vote
-    return Vote(vote.tiers, vote.annotator, created_at=vote.created_at, rationale=reason)
+    return replace(vote, rationale=reason)
 
 
 def write(

@@ -32,19 +32,19 @@ ORDER BY c.id, link.position
 _RANKINGS = """
 SELECT j.comparison_id, j.id, j.tiers, {name}, a.kind
 FROM judgments j CROSS JOIN annotators a ON a.id = j.annotator_id
-WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated)
+WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated) AND coalesce(j.import_id, 0) NOT IN unfinished_imports
 ORDER BY j.comparison_id
 """
 
 _VOTES = """
 SELECT j.comparison_id, j.id, j.tiers, {name}, a.kind, a.rule, j.created_at, j.all_bad, j.strength, j.partial, j.rationale,
-    s.slots, j.active_ms, j.idle_ms, j.client_ms, j.server_ms,
+    CASE s.sides_known WHEN 1 THEN s.slots END, j.active_ms, j.idle_ms, j.client_ms, j.server_ms,
     (SELECT json_group_array(json_array(r.completion_id, r.aspect, r.rating)) FROM aspect_ratings r WHERE r.judgment_id = j.id),
     (SELECT text FROM ideal_answers i WHERE i.judgment_id = j.id)
 FROM judgments j
 CROSS JOIN annotators a ON a.id = j.annotator_id
 LEFT JOIN presentations s ON s.id = j.presentation_id
-WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated)
+WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated) AND coalesce(j.import_id, 0) NOT IN unfinished_imports
 ORDER BY j.comparison_id
 """
 
@@ -80,6 +80,8 @@ class ExportedVote(NamedTuple):
     partial: bool
     rationale: str
     slots: tuple[int, ...]
+    """In the order of the comparison if nobody recorded what was shown."""
+    sides_known: bool
     active_ms: int | None
     idle_ms: int | None
     client_ms: int | None
@@ -103,7 +105,7 @@ def merged(
     store: Database, sql: str = _RANKINGS, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
 ) -> Iterator[tuple[ExportedComparison, list[tuple[Any, ...]]]]:
     """As `grouped`, with votes as tuples: (comparison id, judgment id, tiers as JSON, annotator, kind of annotator)."""
-    total = store.value("SELECT count(*) FROM judgments WHERE counts = 1") if progress else 0
+    total = store.value("SELECT count(*) FROM votes") if progress else 0
     done = 0
     comparisons = _comparisons(store)
     comparison = None
@@ -150,6 +152,7 @@ def _vote(row: tuple[Any, ...], comparison: ExportedComparison) -> ExportedVote:
         bool(partial),
         rationale,
         tuple(json.loads(slots)) if slots else tuple(item.id for item in comparison.completions),
+        slots is not None,
         active_ms,
         idle_ms,
         client_ms,

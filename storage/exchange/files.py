@@ -1,4 +1,4 @@
-"""Reads files as records, one at a time: JSON lines, JSON lists, CSV and Parquet, gzipped or not. Writes files atomically.
+"""Reads files as records, one at a time: JSON lines and documents, CSV and TSV, Parquet and Arrow, packed or not. Writes them atomically.
 
 Only one record (of at most `Limits.row_bytes`) and a small buffer are in memory at a time, whatever the file unpacks to. The
 first bytes determine the kind of file; a file whose name contradicts them is refused.
@@ -13,8 +13,10 @@ import hashlib
 import io
 import os
 import re
+import stat
+import sys
+import tempfile
 import uuid
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,8 +24,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
 
 from storage.core.database import StoreError
-from storage.exchange import cells, parquet_rows, strict_json
-from storage.exchange.limits import Limits, mib
+from storage.exchange import cells, encodings, packing, parquet_rows, strict_json
+from storage.exchange.limits import MOST_UNPACKED, Limits, mib
+from storage.exchange.packing import Packing
 from storage.exchange.rows import BadRow, Record
 
 CHUNK = 64 * 1024
@@ -40,15 +43,12 @@ Container = Literal["json", "csv", "parquet"]
 Progress = Callable[[int, int], None]
 """Called with (done, total) from time to time, in bytes or rows."""
 
-GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+PARQUET = b"PAR1"
+ARROW = (b"ARROW1", b"\xff\xff\xff\xff")
+"""First bytes of Arrow's two kinds of file: with a footer (Feather), and the stream that `datasets` writes."""
 
 UNSUPPORTED = {
-    b"PK\x03\x04": "a zip archive, or an office document",
-    b"(\xb5/\xfd": "packed by zstd",
-    b"BZh": "packed by bzip2",
-    b"\xfd7zXZ\0": "packed by xz",
     b"7z\xbc\xaf": "a 7-Zip archive",
-    b"ARROW1": "an Arrow file",
     b"ORC": "an ORC file",
     b"PARE": "encrypted Parquet",
     b"SQLite format 3\0": "an SQLite database",
@@ -57,7 +57,7 @@ UNSUPPORTED = {
 }
 """First bytes of unsupported files, and their names in messages."""
 
-TEXT_ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt")
+TEXT_ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".tab", ".txt")
 
 
 def records(
@@ -80,53 +80,93 @@ def records(
                 yield record
             if progress:
                 progress(size, size)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise StoreError(f"{path} is a damaged gzip file ({error}): fetch it again. Nothing was imported.") from error
+    except packing.DAMAGED as error:
+        with open(path, "rb") as raw:
+            packed = packing.packing_of(raw.read(16))
+        what = f"a damaged {packed.name} file" if packed else "damaged"
+        raise StoreError(f"{path} is {what} ({error}): fetch it again. Nothing was imported.") from error
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror or error}): check its name and permissions.") from error
 
 
 def _records(path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     start = raw.peek(CHUNK)[:CHUNK]
-    zipped = start.startswith(GZIP)
-    _check_name(path, start)
-    buffered: Any = raw
-    if zipped:
-        most = limits.unpacked(os.fstat(raw.fileno()).st_size)
-        buffered = io.BufferedReader(_Unpacked(gzip.GzipFile(fileobj=raw), most, path), CHUNK)
+    packed = packing.packing_of(start)
+    _check_name(path, start, packed)
+    buffered: io.BufferedReader = raw
+    if packed:
+        buffered = packing.unpacked(packed, raw, os.fstat(raw.fileno()).st_size, path, limits)
         start = buffered.peek(CHUNK)[:CHUNK]
-    if start.startswith(PARQUET):
-        if zipped or container in ("json", "csv"):
-            raise StoreError(
-                f"{path} holds Parquet{' inside gzip: unpack it first' if zipped else f', not {container}: say --format parquet'}. "
-                "Nothing was imported."
-            )
+        if again := packing.packing_of(start):
+            twice = f"{packed.name} twice" if again is packed else f"{packed.name} and {again.name}"
+            raise StoreError(f"{path} is packed by {twice}: unpack it first. Nothing was imported.")
+    if start.startswith((PARQUET, *ARROW)):
+        kind = "Parquet" if start.startswith(PARQUET) else "Arrow"
+        if packed or container in ("json", "csv"):
+            remedy = f" inside {packed.name}: unpack it first" if packed else f", not {container}: say --format parquet"
+            raise StoreError(f"{path} holds {kind}{remedy}. Nothing was imported.")
         return _as_rows(parquet_rows.lines(path, limits), limits)
     if container == "parquet" or _ending(path) == ".parquet":
         raise StoreError(f"{path} is no Parquet file: it does not begin as one. Check which file it is. Nothing was imported.")
     _check_text(path, start)
-    if container == "csv" or (container is None and _ending(path) == ".csv"):
-        return _csv(buffered, path, limits)
-    if start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-        return _list(buffered, limits)
+    encodings.check_content(start, path)
+    if encoding := encodings.encoding_of(start, limits.encoding, path):
+        buffered = encodings.as_utf8(buffered, encoding, path)
+        start = buffered.peek(CHUNK)[:CHUNK]
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    if container == "csv" or (container is None and _is_csv(path, text)):
+        return _csv(buffered, path, limits, _delimiter(path, text))
+    if text.startswith(b"[") or _is_spread(text):
+        return _documents(buffered, limits)
     return _lines(buffered, limits)
 
 
+def _is_csv(path: Path, text: bytes) -> bool:
+    """Whether a text is CSV: by its ending, or because it begins with a line of headings where no ending says otherwise."""
+    ending = _ending(path)
+    if ending in (".csv", ".tsv", ".tab"):
+        return True
+    first = text.splitlines()[0] if text else b""
+    return ending not in (".json", ".jsonl", ".ndjson") and bool(re.match(rb"[\w\"]", first)) and any(mark in first for mark in b",\t;")
+
+
+def _delimiter(path: Path, text: bytes) -> str:
+    """What separates the fields: what stands in the line of headings, a comma first where the file is named CSV."""
+    first = text.splitlines()[0] if text else b""
+    if _ending(path) in (".tsv", ".tab"):
+        return "\t"
+    return next((mark for mark in (",", "\t", ";") if mark.encode() in first), ",")
+
+
+def _is_spread(text: bytes) -> bool:
+    """Whether a JSON object goes over several lines: its first line ends where no row of JSON lines would."""
+    first, newline, _ = text.partition(b"\n")
+    return bool(newline) and first.startswith(b"{") and first.rstrip().endswith((b"{", b"[", b","))
+
+
 def _ending(path: Path) -> str:
-    """The ending without .gz: `.csv` for `a.csv` and `a.csv.gz`."""
-    names = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    """The ending without that of the packing: `.csv` for `a.csv` and `a.csv.gz`."""
+    names = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in packing.ENDINGS]
     return names[-1] if names else ""
 
 
-def _check_name(path: Path, start: bytes) -> None:
+def _check_name(path: Path, start: bytes, packed: Packing | None) -> None:
     """Refuses a file whose first bytes contradict its name: a person would take it for something else than the reader does."""
-    named_gzip, ending = path.suffix.lower() == ".gz", _ending(path)
-    if start.startswith(PARQUET) and (named_gzip or ending in TEXT_ENDINGS):
-        raise StoreError(f"{path} holds Parquet, which its name denies: name it .parquet if that is right. Nothing was imported.")
-    if start.startswith(GZIP) and not named_gzip and ending in (*TEXT_ENDINGS, ".parquet"):
-        raise StoreError(f"{path} is packed by gzip, which its name denies: name it {path.name}.gz if that is right. Nothing was imported.")
-    if named_gzip and start and not start.startswith(GZIP):
-        raise StoreError(f"{path} is not packed by gzip, as its name says: take .gz off its name if that is right. Nothing was imported.")
+    named = next((one for one in packing.PACKINGS if path.suffix.lower() == one.ending), None)
+    ending = _ending(path)
+    if start.startswith((PARQUET, *ARROW)) and (named or ending in TEXT_ENDINGS):
+        kind, right = ("Parquet", ".parquet") if start.startswith(PARQUET) else ("Arrow", ".arrow")
+        raise StoreError(f"{path} holds {kind}, which its name denies: name it {right} if that is right. Nothing was imported.")
+    if packed and packed is not named and (named or ending in (*TEXT_ENDINGS, ".parquet", ".arrow")):
+        right = path.with_suffix(packed.ending).name if named else path.name + packed.ending
+        raise StoreError(
+            f"{path} is packed by {packed.name}, which its name denies: name it {right} if that is right. Nothing was imported."
+        )
+    if named and start and not packed:
+        raise StoreError(
+            f"{path} is not packed by {named.name}, as its name says: take {named.ending} off its name if that is right. "
+            "Nothing was imported."
+        )
 
 
 def _check_text(path: Path, start: bytes) -> None:
@@ -134,41 +174,41 @@ def _check_text(path: Path, start: bytes) -> None:
     binary = any(byte < 9 or byte > 0x7F for byte in start[:64])
     for magic, what in UNSUPPORTED.items():
         if binary and start.startswith(magic):
-            raise StoreError(f"{path} is {what}: choose a JSON, CSV or Parquet file. Nothing was imported.")
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise StoreError(f"{path} is UTF-16 text: save it as UTF-8. Nothing was imported.")
-    if start.startswith(GZIP):
-        raise StoreError(f"{path} is packed by gzip twice: unpack it first. Nothing was imported.")
-    if b"\0" in start:
-        raise StoreError(f"{path} is not text: choose a JSON, CSV or Parquet file. Nothing was imported.")
+            raise StoreError(f"{path} is {what}: choose a JSON, CSV, Parquet or Arrow file. Nothing was imported.")
 
 
-class _Unpacked(io.RawIOBase):
-    """The unpacked contents of a gzip file, up to `most` bytes.
+@contextmanager
+def regular(path: Path | str, limits: Limits = Limits()) -> Iterator[Path]:
+    """Yields the path of a file that can be read twice: what comes from a pipe, or from standard input for `-`, is kept meanwhile.
 
     Raises:
-        StoreError: there are more.
+        StoreError: it cannot be read, or is longer than a packed file may unpack to.
     """
-
-    def __init__(self, file: gzip.GzipFile, most: int, path: Path):
-        self.file, self.most, self.path, self.count = file, most, path, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count = self.file.readinto(buffer)
-        self.count += count
-        if self.count > self.most:
-            raise StoreError(unpacks_to_too_much(self.path, self.most))
-        return count
-
-
-def unpacks_to_too_much(path: Path, most: int) -> str:
-    return (
-        f"{path} ({mib(path.stat().st_size)}) unpacks to more than {mib(most)}: unpack it yourself if it is right, or import it "
-        "with a larger --max-unpacked-mib. Nothing was imported."
-    )
+    path = Path(path)
+    try:
+        is_pipe = str(path) == "-" or stat.S_ISFIFO(mode := os.stat(path).st_mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}): check its name and permissions.") from error
+    if not is_pipe:
+        yield path
+        return
+    most = limits.unpacked_bytes or MOST_UNPACKED
+    with tempfile.TemporaryDirectory(prefix="rankloop-") as folder:
+        kept = Path(folder) / "stdin"
+        with open(kept, "xb") as file:
+            count = 0
+            try:
+                with open(sys.stdin.fileno() if str(path) == "-" else path, "rb", closefd=str(path) != "-") as pipe:
+                    while piece := pipe.read(CHUNK):
+                        count += len(piece)
+                        if count > most:
+                            raise StoreError(
+                                f"{path} gave more than {mib(most)}: import it with a larger --max-unpacked-mib. Nothing was imported."
+                            )
+                        file.write(piece)
+            except OSError as error:
+                raise StoreError(f"{path} cannot be read ({error.strerror or error}).") from error
+        yield kept
 
 
 def too_long(limits: Limits) -> BadRow:
@@ -203,7 +243,7 @@ def _object(line: bytes, limits: Limits) -> Record | BadRow:
     try:
         value = strict_json.decode(line.decode(), limits)
     except UnicodeDecodeError:
-        return BadRow("not UTF-8 text")
+        return BadRow(encodings.NOT_UTF8)
     except (ValueError, RecursionError):
         return BadRow("not JSON")
     return value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
@@ -217,16 +257,16 @@ def _as_rows(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, Reco
         yield number, row if isinstance(row, BadRow) else {name: value for name, value in row.items() if value is not None}
 
 
-def _list(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
+def _documents(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
         for number, value in enumerate(_Elements(text, limits), start=1):
             yield number, value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
 
 
 class _Elements:
-    """Iterates over the elements of a JSON list and reads the file as needed. Iteration ends at invalid JSON."""
+    """Iterates over JSON documents, the elements of lists one by one, and reads the file as needed. It ends at invalid JSON."""
 
-    _space = re.compile(r"[ \t\r\n]*")
+    _space = re.compile(r"[ \t\r\n\x1e]*")
 
     def __init__(self, file: TextIO, limits: Limits):
         self.file = file
@@ -236,9 +276,20 @@ class _Elements:
         self.ended = False
 
     def __iter__(self) -> Iterator[Any]:
-        self._next_character()
-        self.at += 1
+        while character := self._next_character():
+            if character == "[":
+                self.at += 1
+                yield from self._list()
+            elif character == "{":
+                yield self._value()
+            else:
+                yield self._end("not JSON; nothing after it was read")
+            if self.ended:
+                return
+
+    def _list(self) -> Iterator[Any]:
         if self._next_character() == "]":
+            self.at += 1
             return
         while True:
             value = self._value()
@@ -246,12 +297,12 @@ class _Elements:
             if self.ended:
                 return
             after = self._next_character()
+            self.at += 1
             if after == "]":
                 return
             if after != ",":
-                yield BadRow("the list breaks off after the row before this one")
+                yield self._end("the list breaks off after the row before this one")
                 return
-            self.at += 1
 
     def _value(self) -> Any:
         self._next_character()
@@ -297,10 +348,10 @@ class _Elements:
         return bool(more)
 
 
-def _csv(file: BinaryIO, path: Path, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
+def _csv(file: BinaryIO, path: Path, limits: Limits, delimiter: str) -> Iterator[tuple[int, Record | BadRow]]:
     # Invalid UTF-8 becomes lone surrogates, so that only its row is refused and not the file.
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        yield from _csv_rows(text, path, limits)
+        yield from _csv_rows(text, path, limits, delimiter)
 
 
 class _TooLong(Exception):
@@ -333,11 +384,11 @@ class _RecordLines:
         return line
 
 
-def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
+def _csv_rows(text: TextIO, path: Path, limits: Limits, delimiter: str) -> Iterator[tuple[int, Record | BadRow]]:
     # This limit is global to the process. The limit of a record is enforced by `_RecordLines`.
     csv.field_size_limit(2**31 - 1)
     lines = _RecordLines(text, limits.row_bytes)
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
     header: list[str] = []
     blank = 0
     while True:
@@ -368,7 +419,32 @@ def _csv_rows(text: TextIO, path: Path, limits: Limits) -> Iterator[tuple[int, R
             continue
         if not limits.raw_cells:
             fields = [cells.raw(field) for field in fields]
-        yield line, {name: field for name, field in zip(header, fields, strict=True) if field != ""}
+        try:
+            yield line, {name: _cell(name, field, limits) for name, field in zip(header, fields, strict=True) if field != ""}
+        except BadRow as error:
+            yield line, error
+
+
+def _cell(name: str, text: str, limits: Limits) -> Any:
+    """The text of a cell, or the messages that it holds as JSON.
+
+    Raises:
+        BadRow: it holds messages as Python prints them, which would become one text otherwise.
+    """
+    if _PYTHON_MESSAGES.match(text):
+        raise BadRow(f"{name} holds messages as Python prints them, not as JSON: write the file with JSON in its cells")
+    if not _JSON_MESSAGES.match(text):
+        return text
+    try:
+        value = strict_json.decode(text, limits)
+    except (ValueError, RecursionError):
+        return text
+    return text if isinstance(value, BadRow) or not all(isinstance(item, dict) and _ROLES & set(item) for item in value) else value
+
+
+_JSON_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(?:role|content|from|value)"\s*:')
+_PYTHON_MESSAGES = re.compile(r"\s*\[\s*\{\s*'(?:role|content|from|value)'\s*:")
+_ROLES = {"role", "from"}
 
 
 def _check_header(header: list[str], path: Path) -> None:

@@ -1,19 +1,27 @@
-"""Writes imported items to the store's tables, a chunk at a time, in the transaction that `storage.exchange.imports` opens.
+"""Writes imported items through the table families' own functions, a slice at a time, each slice in a transaction of its own.
 
-The readers in `storage.exchange` turn the records of each format into items.
+Nobody sees the rows before `Writer.publish`, which makes the whole import visible in one short transaction. The readers in
+`storage.exchange` turn the records of each format into items, and `storage.exchange.imports` checks them.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
-from storage.content import comparisons, prompts
+from storage.content import comparisons, completions, policies, prompts
+from storage.content.comparisons import ImportedComparison
 from storage.content.prompts import NewPrompt
-from storage.core.database import Database, now, to_json
+from storage.core import unfinished_imports
+from storage.core.database import Database, StoreError, now, to_json
+from storage.core.records import Tiers
 from storage.exchange.rows import LONGEST_NAME, BadRow, Item, NewComparison, Vote, check_name
+from storage.judging import exclusions, gold, judgments, presentations, queue
+from storage.judging.judgments import ImportedVote
+from storage.judging.presentations import ImportedPresentation
+from storage.people import annotators
 from storage.project import settings
 
 CACHED_NAMES = 10_000
@@ -25,8 +33,13 @@ WrongRow = Callable[[int, str], None]
 Line = tuple[int, Item]
 """An item with the line of the file that it came from."""
 
-SqlRow = tuple[Any, ...]
-"""The values of one row of a table."""
+OUTDATED = "judged again later"
+"""The rule of the exclusion that keeps all but the latest of one annotator's votes on a comparison from counting."""
+
+OUTDATED_REASON = "The same annotator judged this comparison again at a later time, as the import {id} of {source} says."
+
+NAMED_ROWS = 100
+"""Most rows that are named in a report for one reason."""
 
 
 @dataclass(slots=True)
@@ -45,8 +58,20 @@ class Report:
     """(line, reason) of the first wrong rows."""
     reused: list[tuple[int, int]] = field(default_factory=list)
     """Id ranges (first, last) of prompts of the file that were in the store before."""
+    left: dict[str, int] = field(default_factory=dict)
+    """What the file holds that was not kept, by name: fields in how many rows, and other things how often."""
+    numbering: dict[str, int] = field(default_factory=dict)
+    """Fields that were not kept and only number the rows or repeat others, in how many rows."""
     golden: list[int] = field(default_factory=list)
     """Ids of comparisons from other sources that this import made gold."""
+    outdated: int = 0
+    """Votes that do not count because the same named annotator judged the comparison again later, in this file or before."""
+    outdated_exclusion: int = 0
+    """Id of the exclusion that keeps them from counting; 0 if there are none."""
+    undated: int = 0
+    """Of those, votes whose times are equal or missing: the later row of the file counts."""
+    undated_rows: list[tuple[int, str]] = field(default_factory=list)
+    """(line, annotator) of the first of those later rows."""
 
     @property
     def good(self) -> int:
@@ -69,10 +94,7 @@ class _StoredComparison:
 
 
 class Writer:
-    """Writes items a chunk at a time. It assigns the ids itself, so that each table needs one statement per chunk.
-
-    The import's transaction holds the write lock throughout, so no other writer can assign the same ids.
-    """
+    """Writes the slices of one import, which holds the lock of imports."""
 
     def __init__(
         self,
@@ -85,116 +107,104 @@ class Writer:
         report: Report,
         refuse: WrongRow,
     ):
+        self.pace = unfinished_imports.Pace(store)
         self.store, self.import_id, self.source, self.rule, self.by = store, import_id, source, rule, by
         self.report, self.refuse = report, refuse
         # Votes without an annotator's name are attributed to the file in the plain formats, otherwise to the format.
         file_name = source.split(".")[0].strip()[:LONGEST_NAME]
-        self.default_annotator = (file_name if format in ("plain", "jsonl", "csv", "parquet") else "") or format
+        self.default_annotator = (file_name if format in ("plain", "jsonl", "csv", "parquet", "map") else "") or format
         self.created_at = now()
         self.overlap = settings.current(store).overlap
-        self.ids = {table: self._last_id(table) for table in ("prompts", "completions", "comparisons", "presentations", "judgments")}
-        self.first_prompt = self.ids["prompts"] + 1
         self.policy_ids: dict[str, int] = {}
         self.annotator_ids: dict[tuple[str, str | None], int] = {}
+        # What changes rows that were in the store before waits for `publish`.
         self.reused: set[int] = set()
+        self.restored: set[int] = set()
+        self.adopted: set[int] = set()
+        self.judged: Counter[int] = Counter()
+        self.votes_elsewhere: Counter[int] = Counter()
+        self.gold_elsewhere: list[tuple[int, Tiers]] = []
+        self.outdated: list[int] = []
+        self.waits = False
 
     def write(self, lines: Sequence[Line]) -> None:
+        """Writes one slice."""
         digests = [prompts.digest(item.messages) for _, item in lines]
-        prompt_ids = self._prompts(lines, digests)
-        new_comparisons = [
-            (line, item, digest, prompt_ids[digest])
-            for (line, item), digest in zip(lines, digests, strict=True)
-            if isinstance(item, NewComparison)
-        ]
-        self._comparisons(new_comparisons)
+        with self.pace.slice():
+            prompt_ids = self._prompts(lines, digests)
+            rows = [
+                _Row(line, item, digest, prompt_ids[digest])
+                for (line, item), digest in zip(lines, digests, strict=True)
+                if isinstance(item, NewComparison)
+            ]
+            self._comparisons(rows)
 
-    def finish(self) -> None:
-        """Completes the import after the last chunk. Judged comparisons are closed: they want as many judgments as they have."""
-        self.store.connection.conn.execute(
-            "UPDATE comparisons SET wanted = human_ranks WHERE import_id = ? AND human_ranks > 0 AND wanted != human_ranks",
-            [self.import_id],
-        )
-        self.report.reused = _spans(sorted(self.reused))
+    def publish(self) -> None:
+        """Makes the import visible, and changes what it changes of older rows, in one transaction."""
+        store = self.store
+        # With this commit all that came before it is on the disk too.
+        store.connection.conn.execute("PRAGMA synchronous=FULL")
+        with store.atomic() as connection:
+            connection.conn.execute("UPDATE imports SET state = 'whole' WHERE id = ?", [self.import_id])
+            annotators.add_judged(store, self.judged)
+            prompts.make_theirs(store, self.restored | self.adopted)
+            comparisons.add_votes(store, self.votes_elsewhere)
+            gold.add_imported(store, self.gold_elsewhere, note=f"import {self.import_id}", by=self.by, created_at=self.created_at)
+            reason = OUTDATED_REASON.format(id=self.import_id, source=self.source)
+            excluded = exclusions.exclude_active(store, self.outdated, rule=OUTDATED, reason=reason, by=self.by)
+            self.report.outdated_exclusion = excluded.id if excluded else 0
+            if self.waits:
+                queue.add_imported(store, self.import_id)
+            self.report.reused = _spans(sorted(self.reused))
+            connection.conn.execute("UPDATE imports SET report = ? WHERE id = ?", [to_json(asdict(self.report)), self.import_id])
+
+    # ---- prompts
 
     def _prompts(self, lines: Sequence[Line], digests: Sequence[str]) -> dict[str, int]:
-        """The id of each prompt, by digest. New prompts are written, retired ones are restored."""
+        """The id of each prompt, by digest. New prompts are written; retired ones are restored when the import is published."""
         stored = {row["digest"]: row for row in prompts.stored(self.store, digests)}
-        prompts.make_theirs(self.store, [row["id"] for row in stored.values()])
-        # Of equal prompts the first declares the split, as it is the one that is written.
-        declared = {key: item.split for (_, item), key in reversed([*zip(lines, digests, strict=True)]) if key not in stored}
-        splits = prompts.splits_of(self.store, declared)
         ids = {digest: row["id"] for digest, row in stored.items()}
-        restored = [digest for digest, row in stored.items() if row["retired"]]
-        rows = []
+        restored = {row["id"] for row in stored.values() if row["retired"]} - self.restored
+        foreign = {row["id"] for row in stored.values() if row["import_id"] != self.import_id}
+        new: dict[str, NewPrompt] = {}
         for (_, item), digest in zip(lines, digests, strict=True):
             prompt_only = isinstance(item, NewPrompt)
-            if digest not in ids:
-                ids[digest] = self._next_id("prompts")
-                rows.append(self._prompt_row(ids[digest], item, digest, splits[digest]))
-            elif prompt_only and digest not in restored:
+            if digest not in ids and digest not in new:
+                new[digest] = NewPrompt(item.messages, item.kind, item.split)
+            elif prompt_only and ids.get(digest) not in restored:
                 self.report.prompts_known += 1
-            if prompt_only and ids[digest] < self.first_prompt:
+            if prompt_only and ids.get(digest) in foreign:
                 self.reused.add(ids[digest])
-        self._insert("prompts", "id, messages, kind, split, source, digest, created_at, import_id", rows)
-        self.report.prompts += len(rows) + len(restored)
+        ids |= prompts.add_many(self.store, new, source=self.source, created_at=self.created_at, import_id=self.import_id)
+        self.restored |= restored
+        self.adopted |= {row["id"] for row in stored.values() if row["starter"]}
+        self.report.prompts += len(new) + len(restored)
         return ids
 
-    def _prompt_row(self, prompt_id: int, item: Item, digest: str, split: str) -> SqlRow:
-        messages = to_json([{"role": message["role"], "content": message["content"]} for message in item.messages])
-        return prompt_id, messages, item.kind.strip(), split, self.source, digest, self.created_at, self.import_id
+    # ---- comparisons
 
-    def _comparisons(self, items: Sequence[tuple[int, NewComparison, str, int]]) -> None:
-        names = [tuple(self._model(model) for model in item.models) for _, item, _, _ in items]
-        digests = [
-            comparisons.digest_of(digest, zip(models, item.completions, strict=True))
-            for (_, item, digest, _), models in zip(items, names, strict=True)
-        ]
-        stored = self._stored(digests)
-        rows: dict[str, list[SqlRow]] = {
-            table: [] for table in ("completions", "comparisons", "links", "presentations", "judgments", "aspects", "ideals", "gold")
-        }
-        for (line, item, _, prompt_id), models, digest in zip(items, names, digests, strict=True):
-            try:
-                annotator_ids = [self._annotator(vote) for vote in item.votes]
-            except BadRow as error:
-                self.refuse(line, str(error))
-                continue
-            answers = [(self._policy(model), text) for model, text in zip(models, item.completions, strict=True)]
-            if digest not in stored:
-                stored[digest] = self._new(item, prompt_id, answers, digest, rows)
-                self.report.comparisons += 1
-            else:
-                self.report.comparisons_known += 1
-            comparison = stored[digest]
-            ids = comparison.in_order(answers)
-            for vote, annotator_id in zip(item.votes, annotator_ids, strict=True):
-                self._vote(vote, annotator_id, comparison.id, ids, rows)
-            if item.gold is not None:
-                rows["gold"].append((comparison.id, _tiers(item.gold, ids), f"import {self.import_id}", self.by, self.created_at))
-                if not comparison.from_this_import:
-                    self.report.golden.append(comparison.id)
-        self._insert_all(rows)
+    def _comparisons(self, rows: Sequence[_Row]) -> None:
+        judges = {index: ids for index, row in enumerate(rows) if (ids := self._annotators(row)) is not None}
+        accepted = [row for index, row in enumerate(rows) if index in judges]
+        for row in accepted:
+            models = [_model(model) for model in row.item.models]
+            row.answers = [(self._policy(model), text) for model, text in zip(models, row.item.completions, strict=True)]
+            row.digest = comparisons.digest_of(row.prompt_digest, zip(models, row.item.completions, strict=True))
+        stored = self._stored([row.digest for row in accepted])
+        new = {row.digest: row for row in reversed(accepted) if row.digest not in stored}
+        stored |= self._new([row for row in accepted if new.get(row.digest) is row])
+        self.report.comparisons += len(new)
+        self.report.comparisons_known += len(accepted) - len(new)
+        self._votes(accepted, list(judges.values()), stored)
+        self._gold(accepted, stored)
 
-    def _insert_all(self, rows: dict[str, list[SqlRow]]) -> None:
-        self._insert(
-            "completions",
-            "id, prompt_id, policy_version_id, text, sampling, seed, finish_reason, latency_s, created_at",
-            rows["completions"],
-        )
-        self._insert("comparisons", "id, prompt_id, purpose, created_at, import_id, wanted, gold, digest", rows["comparisons"])
-        self._insert("comparison_completions", "comparison_id, position, completion_id", rows["links"])
-        self._insert("presentations", "id, comparison_id, annotator_id, slots, created_at", rows["presentations"])
-        self._insert(
-            "judgments",
-            "id, comparison_id, presentation_id, annotator_id, verdict, tiers, all_bad, created_at, strength, partial, rationale, "
-            "active_ms, idle_ms, client_ms, server_ms, import_id",
-            rows["judgments"],
-        )
-        self._insert("aspect_ratings", "judgment_id, completion_id, aspect, rating", rows["aspects"])
-        self._insert("ideal_answers", "judgment_id, text", rows["ideals"])
-        self._insert("gold_answers", "comparison_id, tiers, note, by_id, created_at", rows["gold"])
-        self.report.judgments += len(rows["judgments"])
-        self.report.gold += len(rows["gold"])
+    def _annotators(self, row: _Row) -> list[int] | None:
+        """The annotators of the row's votes; None if the row is refused because of one of them."""
+        try:
+            return [self._annotator(vote) for vote in row.item.votes]
+        except (BadRow, StoreError) as error:
+            self.refuse(row.line, str(error))
+            return None
 
     def _stored(self, digests: Sequence[str]) -> dict[str, _StoredComparison]:
         """The stored comparisons by digest. Retired ones are left out and remain retired."""
@@ -210,62 +220,164 @@ class Writer:
                 comparison.ids.setdefault((row["policy_version_id"], row["text"]), []).append(row["completion_id"])
         return by_digest
 
-    def _new(
-        self, item: NewComparison, prompt_id: int, answers: Sequence[tuple[int, str]], digest: str, rows: dict[str, list[SqlRow]]
-    ) -> _StoredComparison:
-        comparison = _StoredComparison(self._next_id("comparisons"), {}, True)
-        # Comparisons with votes never enter the queue; `finish` sets `wanted` to the number of votes they have.
-        wanted = 0 if item.votes else self.overlap
-        gold = int(item.gold is not None)
-        rows["comparisons"].append((comparison.id, prompt_id, "imported", self.created_at, self.import_id, wanted, gold, digest))
-        # `position` is the order in the file. Ids are shuffled, with the same result whenever the same file is imported.
-        new_ids = [self._next_id("completions") for _ in answers]
-        ids = [new_ids[n] for n in comparisons.order_of_writing(len(answers), random.Random(digest))]
-        for position, (completion_id, (policy_id, text)) in enumerate(zip(ids, answers, strict=True)):
-            comparison.ids.setdefault((policy_id, text), []).append(completion_id)
-            rows["completions"].append((completion_id, prompt_id, policy_id, text, "{}", None, "imported", 0.0, self.created_at))
-            rows["links"].append((comparison.id, position, completion_id))
-        return comparison
+    def _new(self, rows: Sequence[_Row]) -> dict[str, _StoredComparison]:
+        """Writes new comparisons with their completions."""
+        orders = [comparisons.order_of_writing(len(row.answers), random.Random(row.digest)) for row in rows]
+        # The order in the file is kept as the position. Ids are shuffled, with the same result whenever the same file is imported.
+        written = [
+            (row.prompt_id, *row.answers[order.index(n)]) for row, order in zip(rows, orders, strict=True) for n in range(len(order))
+        ]
+        unused = iter(completions.add_imported(self.store, written, created_at=self.created_at, import_id=self.import_id))
+        new = []
+        for row, order in zip(rows, orders, strict=True):
+            ids = [next(unused) for _ in order]
+            # A comparison with votes never enters the queue: it wants as many votes as it has.
+            wanted = 0 if row.item.votes else self.overlap
+            self.waits = self.waits or wanted > 0
+            new.append(ImportedComparison(row.prompt_id, [ids[n] for n in order], row.digest, wanted))
+        comparison_ids = comparisons.add_imported(self.store, new, created_at=self.created_at, import_id=self.import_id)
+        found = {}
+        for row, item, comparison_id in zip(rows, new, comparison_ids, strict=True):
+            comparison = found[row.digest] = _StoredComparison(comparison_id, {}, True)
+            for answer, completion_id in zip(row.answers, item.completion_ids, strict=True):
+                comparison.ids.setdefault(answer, []).append(completion_id)
+        return found
 
-    def _vote(self, vote: Vote, annotator_id: int, comparison_id: int, ids: Sequence[int], rows: dict[str, list[SqlRow]]) -> None:
-        created_at = vote.created_at or self.created_at
-        judgment_id, presentation_id = self._next_id("judgments"), self._next_id("presentations")
-        slots = to_json([ids[index] for index in vote.shown] if vote.shown else ids)
-        partial = int(sum(map(len, vote.tiers)) < len(ids))
-        times = (vote.active_ms, vote.idle_ms, vote.client_ms, vote.server_ms)
-        rows["presentations"].append((presentation_id, comparison_id, annotator_id, slots, created_at))
-        rows["judgments"].append(
-            (
-                judgment_id,
-                comparison_id,
-                presentation_id,
-                annotator_id,
-                "rank",
-                _tiers(vote.tiers, ids),
-                int(vote.all_bad),
-                created_at,
-                vote.strength,
-                partial,
-                vote.rationale,
-                *times,
-                self.import_id,
-            )
+    # ---- votes
+
+    def _votes(self, rows: Sequence[_Row], judges: Sequence[Sequence[int]], stored: dict[str, _StoredComparison]) -> None:
+        votes = [
+            _NewVote(row.line, vote, annotator_id, stored[row.digest], stored[row.digest].in_order(row.answers))
+            for row, annotator_ids in zip(rows, judges, strict=True)
+            for vote, annotator_id in zip(row.item.votes, annotator_ids, strict=True)
+        ]
+        if not votes:
+            return
+        outdated_before = self._outdate(votes)
+        shown = presentations.add_imported(
+            self.store,
+            [
+                ImportedPresentation(
+                    new.comparison.id,
+                    new.annotator_id,
+                    [new.ids[index] for index in new.vote.shown] if new.vote.shown else new.ids,
+                    new.vote.shown is not None,
+                    new.vote.created_at or self.created_at,
+                )
+                for new in votes
+            ],
         )
-        rows["aspects"].extend((judgment_id, ids[index], aspect, rating) for index, aspect, rating in vote.aspects)
-        if vote.ideal is not None:
-            rows["ideals"].append((judgment_id, vote.ideal))
+        ids = judgments.add_imported(
+            self.store,
+            [self._imported(new, presentation_id) for new, presentation_id in zip(votes, shown, strict=True)],
+            import_id=self.import_id,
+        )
+        self.outdated += [*outdated_before, *(judgment_id for judgment_id, new in zip(ids, votes, strict=True) if not new.counts)]
+        self.judged.update(new.annotator_id for new in votes)
+        self.report.judgments += len(votes)
 
-    def _model(self, model: str | None) -> str:
-        return "imported" if model is None else model.strip()
+    def _imported(self, new: _NewVote, presentation_id: int) -> ImportedVote:
+        vote = new.vote
+        return ImportedVote(
+            new.comparison.id,
+            presentation_id,
+            new.annotator_id,
+            _tiers(vote.tiers, new.ids),
+            sum(map(len, vote.tiers)) < len(new.ids),
+            new.counts,
+            vote.created_at or self.created_at,
+            vote.all_bad,
+            vote.strength,
+            vote.rationale,
+            vote.active_ms,
+            vote.idle_ms,
+            vote.client_ms,
+            vote.server_ms,
+            tuple((new.ids[index], aspect, rating) for index, aspect, rating in vote.aspects),
+            vote.ideal,
+        )
+
+    def _outdate(self, votes: Sequence[_NewVote]) -> list[int]:
+        """Finds which of one named annotator's votes on a comparison is the latest; the others do not count.
+
+        Votes of annotators whom the file does not name may be of several people, and all count. Returns the ids of earlier rows
+        that are outdated now, and adjusts the counts of votes of comparisons.
+        """
+        counts: Counter[int] = Counter()
+        elsewhere = {new.comparison.id for new in votes if not new.comparison.from_this_import}
+        simulated = self._simulated(votes)
+        latest: dict[tuple[int, int], _Latest] = {}
+        known = {new.comparison.id for new in votes if new.vote.annotator is not None}
+        for before in judgments.counted(self.store, known):
+            own = before.import_id == self.import_id
+            at = None if own and before.created_at == self.created_at else before.created_at
+            latest[before.comparison_id, before.annotator_id] = _Latest(at, own, before.id, None)
+        outdated: list[int] = []
+        for new in votes:
+            counts[new.comparison.id] += new.annotator_id not in simulated
+            if new.vote.annotator is None:
+                continue
+            key = new.comparison.id, new.annotator_id
+            mine = _Latest(new.vote.created_at, True, None, new)
+            if (earlier := latest.get(key)) is None:
+                latest[key] = mine
+                continue
+            wins, lost = (mine, earlier) if self._is_later(new, earlier) else (earlier, mine)
+            latest[key] = wins
+            self.report.outdated += 1
+            # The vote of a person that was in the store before is counted there until `publish` excludes it.
+            if lost.own and new.annotator_id not in simulated:
+                counts[new.comparison.id] -= 1
+            if lost.new is not None:
+                lost.new.counts = False
+            elif lost.id is not None:
+                outdated.append(lost.id)
+        judgments.uncount(self.store, [lost for lost in outdated if self._is_own(lost)])
+        self.votes_elsewhere.update({item: number for item, number in counts.items() if item in elsewhere})
+        comparisons.add_votes(self.store, {item: number for item, number in counts.items() if item not in elsewhere})
+        return outdated
+
+    def _is_later(self, new: _NewVote, earlier: _Latest) -> bool:
+        """Whether a vote is later than another one of its annotator. At equal or missing times the order of the file decides."""
+        if not earlier.own:
+            # The same time as a vote that was in the store before: the file brings that one again.
+            return (new.vote.created_at or self.created_at) > (earlier.at or "")
+        if new.vote.created_at is not None and earlier.at is not None and new.vote.created_at != earlier.at:
+            return new.vote.created_at > earlier.at
+        self.report.undated += 1
+        if len(self.report.undated_rows) < NAMED_ROWS:
+            self.report.undated_rows.append((new.line, str(new.vote.annotator)))
+        return True
+
+    def _is_own(self, judgment_id: int) -> bool:
+        return bool(self.store.value("SELECT import_id = ? FROM judgments WHERE id = ?", [self.import_id, judgment_id]))
+
+    def _simulated(self, votes: Sequence[_NewVote]) -> set[int]:
+        return {new.annotator_id for new in votes if new.vote.rule or self.rule}
+
+    def _gold(self, rows: Sequence[_Row], stored: dict[str, _StoredComparison]) -> None:
+        own: list[tuple[int, Tiers]] = []
+        for row in rows:
+            if row.item.gold is None:
+                continue
+            comparison = stored[row.digest]
+            known = comparison.id, _tiers(row.item.gold, comparison.in_order(row.answers))
+            if comparison.from_this_import:
+                own.append(known)
+            else:
+                self.gold_elsewhere.append(known)
+                self.report.golden.append(comparison.id)
+            self.report.gold += 1
+        gold.add_imported(self.store, own, note=f"import {self.import_id}", by=self.by, created_at=self.created_at)
+
+    # ---- names
 
     def _policy(self, name: str) -> int:
-        """The policy version of this name, of any kind: a file may name this store's own policies."""
+        """The policy version of this name."""
         if name not in self.policy_ids:
             if len(self.policy_ids) >= CACHED_NAMES:
                 self.policy_ids.clear()
-            policy_id = self.store.value("SELECT id FROM policy_versions WHERE name = ?", [name])
-            values = {"name": name, "kind": "external", "base_model": name, "created_at": self.created_at}
-            self.policy_ids[name] = policy_id or self.store.insert("policy_versions", values)
+            self.policy_ids[name] = policies.ensure_imported(self.store, name, import_id=self.import_id)
         return self.policy_ids[name]
 
     def _annotator(self, vote: Vote) -> int:
@@ -275,37 +387,57 @@ class Writer:
         if key not in self.annotator_ids:
             if len(self.annotator_ids) >= CACHED_NAMES:
                 self.annotator_ids.clear()
-            self.annotator_ids[key] = self._find_annotator(*key)
+            check_name("the annotator", key[0])
+            self.annotator_ids[key] = annotators.ensure_imported(self.store, *key, import_id=self.import_id)
         return self.annotator_ids[key]
 
-    def _find_annotator(self, name: str, rule: str | None) -> int:
-        check_name("the annotator", name)
-        row = self.store.row(
-            "SELECT id, kind, rule FROM annotators WHERE name = ?1 OR pseudonym = ?1 ORDER BY name = ?1 DESC LIMIT 1", [name]
-        )
-        if row is None:
-            kind = "simulated" if rule else "human"
-            return self.store.insert("annotators", {"name": name, "kind": kind, "rule": rule, "created_at": self.created_at})
-        if row["rule"] != rule:
-            kind = f"judges by {row['rule']}" if row["rule"] else "is a person"
-            raise BadRow(f"{name} {kind} in this store: the row needs another annotator's name")
-        return int(row["id"])
 
-    def _insert(self, table: str, columns: str, rows: Sequence[SqlRow]) -> None:
-        if rows:
-            marks = ", ".join("?" * len(rows[0]))
-            self.store.connection.conn.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows)
+@dataclass(slots=True)
+class _Row:
+    """A comparison of the file, on its way into the store."""
 
-    def _last_id(self, table: str) -> int:
-        return int(self.store.value(f"SELECT coalesce(max(id), 0) FROM {table}"))
-
-    def _next_id(self, table: str) -> int:
-        self.ids[table] += 1
-        return self.ids[table]
+    line: int
+    item: NewComparison
+    prompt_digest: str
+    prompt_id: int
+    digest: str = ""
+    answers: list[tuple[int, str]] = field(default_factory=list)
+    """(policy version id, text) of each completion."""
 
 
-def _tiers(tiers: Iterable[Sequence[int]], ids: Sequence[int]) -> str:
-    return to_json([[ids[index] for index in tier] for tier in tiers])
+@dataclass(slots=True)
+class _NewVote:
+    """A vote of the file, on its way into the store."""
+
+    line: int
+    vote: Vote
+    annotator_id: int
+    comparison: _StoredComparison
+    ids: list[int]
+    """Completion ids in the order of the row."""
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    """The latest vote of an annotator on a comparison so far."""
+
+    at: str | None
+    """None if the file does not say when."""
+    own: bool
+    """Whether this import brought it."""
+    id: int | None
+    """Its row, if it is in the store."""
+    new: _NewVote | None
+    """Itself, if it is not."""
+
+
+def _model(model: str | None) -> str:
+    return "imported" if model is None else model.strip()
+
+
+def _tiers(tiers: Iterable[Sequence[int]], ids: Sequence[int]) -> Tiers:
+    return tuple(tuple(ids[index] for index in tier) for tier in tiers)
 
 
 def _spans(ids: Sequence[int]) -> list[tuple[int, int]]:

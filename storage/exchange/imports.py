@@ -1,4 +1,6 @@
-"""Imports of files and datasets. Each is one transaction and can be undone by its id.
+"""Imports of files and datasets. Each becomes visible as a whole or not at all, and can be undone by its id.
+
+An import is written in slices, so that people judge and rounds train meanwhile; `storage.core.unfinished_imports` says how.
 
 The modules of `storage.exchange` named after a format read its records. An undo deletes nothing: it retires prompts and
 comparisons, and excludes votes.
@@ -6,26 +8,31 @@ comparisons, and excludes votes.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from storage.core import json_columns
-from storage.core.database import Database, StoreError, now, to_json
-from storage.exchange import files
-from storage.exchange.files import Container, Progress
-from storage.exchange.formats import FORMATS
+from storage.core import json_columns, unfinished_imports
+from storage.core.database import Database, StoreError, now
+from storage.exchange import files, mapped, tracking
+from storage.exchange.field_maps import FieldMap
+from storage.exchange.files import Progress
+from storage.exchange.formats import FORMATS, Format
+from storage.exchange.groups import grouped
 from storage.exchange.import_writer import Line, Report, Writer, WrongRow
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, Item, Record, check, size_of
+from storage.exchange.rows import BadRow, Left, Record, check, size_of
+from storage.exchange.tracking import Tracked
+from storage.judging import exclusions
 from storage.project import settings
 
-CHUNK = 500
-"""Items that are written together, with one statement for each table."""
+log = logging.getLogger("rankloop.store")
 
-CHUNK_CHARS = 8_000_000
-"""A chunk ends when its items have this many characters."""
+CHUNK_CHARS = 2_000_000
+"""A slice ends when its items have this many characters."""
 
 REPORTED_ROWS = 100
 """Most wrong rows in the report. `wrong_row` is called for all of them."""
@@ -63,15 +70,12 @@ class Undone:
     prompts: int
 
 
-class _NothingImported(Exception):
-    """Rolls back the transaction of an import without any item."""
-
-
 def import_file(
     store: Database,
     path: Path | str,
     format: str,
     *,
+    mapping: FieldMap | None = None,
     strict: bool = False,
     rule: str | None = None,
     by: int | None = None,
@@ -82,7 +86,8 @@ def import_file(
     """Imports a file and returns the id of the import, None if no item could be imported, and its report.
 
     Args:
-        strict: import nothing if any row is wrong.
+        format: the name of the format, or `map` for rows that `mapping` describes.
+        strict: import nothing if any row is wrong, or anything in the file is not kept.
         rule: the name of the rule or model that made the votes; None if people did.
         by: the id of the annotator who imports.
         limits: the largest file, row and text to read.
@@ -92,13 +97,13 @@ def import_file(
             rows and `strict` is set. Nothing was imported.
     """
     path = Path(path)
-    _, container = _reader(format)
+    found = _reader(format, mapping)
     sha256 = files.sha256(path)
     _refuse_twice(store, format, sha256, path)
-    records = files.records(path, container, limits=limits, progress=progress)
+    records = files.records(path, found.container, limits=limits, progress=progress)
     # A file's name may contain bytes that are not valid UTF-8.
     source = path.name.encode(errors="replace").decode()
-    return _run(store, records, format, source, sha256, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
+    return _run(store, records, found, format, source, sha256, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
 
 
 def import_rows(
@@ -107,6 +112,7 @@ def import_rows(
     format: str,
     *,
     source: str = "dataset",
+    mapping: FieldMap | None = None,
     strict: bool = False,
     rule: str | None = None,
     by: int | None = None,
@@ -118,12 +124,13 @@ def import_rows(
     As `import_file`, but the same rows may be imported again. Rows are counted from 1.
     """
     records = ((number, _record(row)) for number, row in enumerate(rows, start=1))
-    return _run(store, records, format, source, None, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
+    found = _reader(format, mapping)
+    return _run(store, records, found, format, source, None, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
 
 
 def all_imports(store: Database) -> list[Import]:
     """Every import, newest first."""
-    return [_from_row(row) for row in store.rows("SELECT * FROM imports ORDER BY id DESC")]
+    return [_from_row(row) for row in store.rows("SELECT * FROM imports WHERE state = 'whole' ORDER BY id DESC")]
 
 
 def get(store: Database, import_id: int) -> Import:
@@ -132,7 +139,7 @@ def get(store: Database, import_id: int) -> Import:
     Raises:
         StoreError: there is none with this id.
     """
-    row = store.row("SELECT * FROM imports WHERE id = ?", [import_id])
+    row = store.row("SELECT * FROM imports WHERE id = ? AND state = 'whole'", [import_id])
     if row is None:
         raise StoreError(f"There is no import {import_id} in {store.path}: see `rankloop import --list`.")
     return _from_row(row)
@@ -147,7 +154,7 @@ def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
     Raises:
         StoreError: there is no such import, or it was undone before.
     """
-    with store.atomic() as connection:
+    with unfinished_imports.only_one(store), store.atomic() as connection:
         undone = get(store, import_id)
         if undone.undone_at is not None:
             raise StoreError(f"Import {import_id} was undone before, at {undone.undone_at}: there is nothing left to do.")
@@ -159,6 +166,8 @@ def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
             [import_id],
         ).rowcount
         excluded = _exclude(store, undone, by)
+        if undone.report.outdated_exclusion:
+            _recount(store, undone, by)
         execute("UPDATE comparisons SET wanted = human_ranks WHERE import_id = ? AND retired = 0 AND wanted > human_ranks", [import_id])
         for comparison_id in undone.report.golden:
             execute("UPDATE comparisons SET gold = 0 WHERE id = ?", [comparison_id])
@@ -182,6 +191,12 @@ def _exclude(store: Database, undone: Import, by: int | None) -> int:
         f"INSERT INTO excluded_judgments (judgment_id, exclusion_id) SELECT id, :exclusion FROM ({judgments})",
         {"id": undone.id, "exclusion": exclusion_id},
     ).rowcount
+
+
+def _recount(store: Database, undone: Import, by: int | None) -> None:
+    """Lets the earlier votes of the same annotators, which the import had outdated, count again."""
+    if exclusions.get(store, undone.report.outdated_exclusion).lifted_at is None:
+        exclusions.lift(store, undone.report.outdated_exclusion, reason=f"The import {undone.id} was undone.", by=by)
 
 
 def _retire_prompts(store: Database, undone: Import) -> int:
@@ -220,18 +235,21 @@ def _give_back_starters(store: Database) -> None:
     )
 
 
-def _reader(name: str) -> tuple[Callable[[Record], Iterable[Item]], Container | None]:
-    """The function that turns a format's records into items, and the container that the format requires."""
+def _reader(name: str, mapping: FieldMap | None) -> Format:
+    """The format of this name; one made of the mapping for `map`."""
+    if mapping is not None:
+        return Format(partial(mapped.read, mapping), None, "", ignored=mapping.ignored)
     found = FORMATS.get(name)
     if found is None or found.read is None:
         readable = ", ".join(name for name, format in FORMATS.items() if format.read)
         raise StoreError(f"{name} cannot be imported: choose one of {readable}.")
-    return found.read, found.container
+    return found
 
 
 def _refuse_twice(store: Database, format: str, sha256: str | None, path: Path | str) -> None:
     earlier = store.row(
-        "SELECT id, source, created_at FROM imports WHERE sha256 = ? AND format = ? AND undone_at IS NULL", [sha256, format]
+        "SELECT id, source, created_at FROM imports WHERE sha256 = ? AND format = ? AND undone_at IS NULL AND state = 'whole'",
+        [sha256, format],
     )
     if earlier is not None:
         raise StoreError(
@@ -250,6 +268,7 @@ def _record(row: object) -> Record | BadRow:
 def _run(
     store: Database,
     records: Iterable[tuple[int, Record | BadRow]],
+    reader: Format,
     format: str,
     source: str,
     sha256: str | None,
@@ -260,7 +279,6 @@ def _run(
     limits: Limits,
     wrong_row: WrongRow | None,
 ) -> tuple[int | None, Report]:
-    convert, _ = _reader(format)
     report = Report()
 
     def refuse(line: int, reason: str) -> None:
@@ -273,46 +291,77 @@ def _run(
         if report.wrong > MOST_WRONG:
             raise StoreError(f"More than {MOST_WRONG:,} wrong rows: check the format. Nothing was imported.")
 
-    try:
-        with store.atomic() as connection:
+    with unfinished_imports.only_one(store), unfinished_imports.synced_at_the_end(store):
+        with store.atomic():
             _refuse_twice(store, format, sha256, source)
-            import_id = store.insert(
-                "imports",
-                {"format": format, "source": source, "sha256": sha256, "report": "{}", "by_id": by, "created_at": now()},
-            )
+            row = {"format": format, "source": source, "sha256": sha256, "report": "{}", "by_id": by, "created_at": now()}
+            import_id = store.insert("imports", row | {"state": "writing"})
+        try:
             writer = Writer(store, import_id, format, source, rule, by, report, refuse)
             most_chars = limits.text_chars or settings.current(store).text_max_chars
-            for chunk in _chunks(_items(records, convert, most_chars, refuse)):
+            for chunk in _chunks(_items(records, reader, most_chars, report, refuse), writer.pace):
                 # After the first wrong row a strict import only reads on, to report the other wrong rows.
                 if not (strict and report.wrong):
                     writer.write(chunk)
-            if strict and report.wrong:
-                raise StoreError(f"{report.wrong} wrong rows, nothing imported (--strict)")
-            writer.finish()
-            if not report.good:
-                raise _NothingImported
-            connection.conn.execute("UPDATE imports SET report = ? WHERE id = ?", [to_json(asdict(report)), import_id])
-    except _NothingImported:
+            if strict:
+                _refuse_incomplete(report)
+            if report.good:
+                writer.publish()
+                return import_id, report
+        except BaseException:
+            _take_back(store, import_id)
+            raise
+        unfinished_imports.take_back(store, import_id)
         return None, report
-    return import_id, report
+
+
+def _take_back(store: Database, import_id: int) -> None:
+    """Deletes what an import that failed has written; where that fails too, the next start or import does it."""
+    try:
+        unfinished_imports.take_back(store, import_id)
+    except StoreError as error:
+        log.warning("what was imported could not be taken back yet, and stays invisible: %s", error)
+
+
+def _refuse_incomplete(report: Report) -> None:
+    """Raises StoreError if a strict import would leave something behind."""
+    if report.wrong:
+        raise StoreError(f"{report.wrong} wrong rows, nothing imported (--strict)")
+    if report.left:
+        raise StoreError(f"not kept would be {left_behind(report.left)}: nothing imported (--strict)")
+
+
+def left_behind(left: Mapping[str, int]) -> str:
+    """The counts of what was not kept, as text, the most frequent first."""
+    return ", ".join(f"{name} ({number:,})" for name, number in sorted(left.items(), key=lambda one: (-one[1], one[0])))
 
 
 def _items(
-    records: Iterable[tuple[int, Record | BadRow]], convert: Callable[[Record], Iterable[Item]], most_chars: int, refuse: WrongRow
+    records: Iterable[tuple[int, Record | BadRow]], reader: Format, most_chars: int, report: Report, refuse: WrongRow
 ) -> Iterator[Line]:
-    """The valid items of each record. `refuse` is called with the line and the reason for every invalid one."""
-    for line, record in records:
+    """The valid items of each record. `refuse` is called with the line and the reason for every invalid one.
+
+    What a record holds that no item does is counted in the report.
+    """
+    assert reader.read is not None, "checked by _reader"
+    for line, record in grouped(records, reader.group):
         try:
             if isinstance(record, BadRow):
                 raise record
-            converted = list(convert(record))
+            tracked = Tracked(record)
+            converted = list(reader.read(tracked))
         except BadRow as error:
             refuse(line, str(error))
             continue
         except RecursionError:
             refuse(line, "nested too deeply")
             continue
+        for name in set(tracked.unread()):
+            tracking.count(report.numbering if name in reader.ignored else report.left, name)
         for item in converted:
+            if isinstance(item, Left):
+                tracking.count(report.left, item.what, item.count)
+                continue
             try:
                 check(item, most_chars)
             except BadRow as error:
@@ -321,13 +370,13 @@ def _items(
             yield line, item
 
 
-def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+def _chunks(lines: Iterable[Line], pace: unfinished_imports.Pace) -> Iterator[list[Line]]:
     chunk: list[Line] = []
     chars = 0
     for line in lines:
         chunk.append(line)
         chars += size_of(line[1])
-        if len(chunk) == CHUNK or chars >= CHUNK_CHARS:
+        if len(chunk) >= pace.rows or chars >= CHUNK_CHARS:
             yield chunk
             chunk, chars = [], 0
     if chunk:

@@ -1,6 +1,7 @@
-"""Label Studio's JSON export of pairwise tasks: the data of each task, and who selected `left` or `right`.
+"""Label Studio's JSON exports, also JSON-MIN: the data of each task, and what each annotation says of its answers.
 
-The export does not name the fields that were shown left and right. They are taken from pairs of usual names (`left` and
+Read are `Pairwise`, `Choices` that name an answer or a tie, `Ranker` over a `List`, `Rating` of the answers, and a `TextArea` for the
+reason. The export does not name the fields that were shown left and right. They are taken from pairs of usual names (`left` and
 `right`, `answer1` and `answer2`, ...), then from the two names in `to_name`, then from the only two fields besides the prompt.
 """
 
@@ -8,66 +9,225 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from storage.core.database import Database, to_json
-from storage.core.records import Message, Tiers
-from storage.exchange import export, files
+from storage.core.records import Message, Strength, Tiers
+from storage.exchange import export, files, verdicts
 from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, SECOND, BadRow, NewComparison, Record, Vote, conversation, name_of, number_of, pair, timestamp
+from storage.exchange.rows import (
+    FIRST,
+    SECOND,
+    BadRow,
+    Found,
+    Left,
+    NewComparison,
+    Record,
+    Vote,
+    by_score,
+    check_tiers,
+    conversation,
+    name_of,
+    number_of,
+    timestamp,
+)
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "dialogue", "context", "text")
 STEMS = ("", "answer", "response", "text", "completion", "output", "reply", "summary", "generation")
 ENDINGS = (("left", "right"), ("1", "2"), ("_1", "_2"), ("a", "b"), ("_a", "_b"), ("_left", "_right"))
 PAIRS = [(stem + one, stem + other) for stem in STEMS for one, other in ENDINGS]
+REASONS = ("rationale", "reason", "comment", "explanation", "feedback", "justification", "why")
+ITEM_TEXTS = ("body", "text", "html", "title")
+MIN_FIELDS = ("id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time")
+IGNORED = (
+    "id", "inner_id", "project", "created_at", "updated_at", "updated_by", "file_upload", "total_annotations", "cancelled_annotations",
+    "total_predictions", "comment_count", "unresolved_comment_count", "comment_authors[]", "last_comment_updated_at", "drafts", "meta",
+    "annotation_id", "data.id", "annotations[].id", "annotations[].result[].id", "annotations[].result[].origin",
+    "annotations[].result[].to_name", "annotations[].result[].from_name", "annotations[].result[].type", "annotations[].updated_at",
+    "annotations[].draft_created_at", "annotations[].unique_id", "annotations[].task", "annotations[].project",
+    "annotations[].updated_by", "annotations[].result_count", "annotations[].import_id", "annotations[].last_action",
+    "annotations[].bulk_created", "annotations[].last_created_by", "annotations[].was_cancelled", "annotations[].ground_truth",
+    "annotations[].completed_by.id", "annotations[].completed_by.first_name", "annotations[].completed_by.last_name",
+    "annotations[].completed_by.username", "annotations[].prediction", "annotations[].parent_prediction",
+    "annotations[].parent_annotation",
+)  # fmt: skip
 
 
-def read(record: Record) -> Iterator[NewComparison]:
-    """One comparison, with a vote for each annotation that selects a side."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The answers of a task: their names (fields, or ids of a list), texts and models."""
+
+    names: tuple[str, ...]
+    texts: tuple[Any, ...]
+    models: tuple[str | None, ...]
+    sides: bool
+    """Whether they are shown side by side, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What one annotation says."""
+
+    tiers: Tiers | None = None
+    all_bad: bool = False
+    strength: Strength | None = None
+    rationale: str = ""
+    aspects: tuple[tuple[int, str, int], ...] = ()
+
+
+def read(record: Record) -> Iterator[Found]:
+    """One comparison, with a vote for each annotation that says which answer is better."""
+    if "data" not in record and "annotation_id" in record:
+        yield from _minimal(record)
+        return
     data = record.get("data")
     if not isinstance(data, dict):
         raise BadRow("needs data, an object")
     annotations = record.get("annotations", record.get("completions", ()))
     if not isinstance(annotations, (list, tuple)) or not all(isinstance(one, dict) for one in annotations):
         raise BadRow("annotations must be a list of objects")
-    selections = [(one, selected) for one in annotations if not one.get("was_cancelled") and (selected := _selected(one))]
-    left, right = _sides(data, [result for _, result in selections])
-    gold_tiers = [_tiers(result) for one, result in selections if one.get("ground_truth")]
-    yield pair(
-        _prompt(data, (left, right)),
-        data[left],
-        data[right],
-        [_vote(one, result) for one, result in selections if not one.get("ground_truth")],
-        models=(name_of(data.get(f"{left}_model")), name_of(data.get(f"{right}_model"))),
-        gold=gold_tiers[-1] if gold_tiers else None,
-    )
+    finished = [one for one in annotations if not one.get("was_cancelled")]
+    if len(finished) < len(annotations):
+        yield Left("cancelled annotations", len(annotations) - len(finished))
+    answers = _answers(data, [result for one in finished for result in _results(one)])
+    votes: list[Vote] = []
+    gold: Tiers | None = None
+    for annotation in finished:
+        opinion, left = _opinion(_results(annotation), answers)
+        yield from left
+        if opinion.tiers is None:
+            yield Left("annotations without a verdict")
+        elif annotation.get("ground_truth"):
+            gold = opinion.tiers
+        else:
+            votes.append(_vote(annotation, opinion, annotation.get("completed_by"), answers))
+    yield NewComparison(_prompt(data, answers.names), answers.texts, answers.models, tuple(votes), gold)
 
 
-def _selected(annotation: Record) -> Record | None:
-    """The pairwise result of an annotation."""
+def _minimal(record: Record) -> Iterator[Found]:
+    """A row of JSON-MIN: the data and what one annotation says of it side by side."""
+    data = {name: value for name, value in record.items() if name not in MIN_FIELDS}
+    results: list[Record] = []
+    for name, value in data.items():
+        if isinstance(value, dict) and (kind := next((kind for kind in ("choices", "selected", "ranker") if kind in value), None)):
+            results.append({"type": {"selected": "pairwise"}.get(kind, kind), "from_name": name, "value": record[name]})
+    answers = _answers(record, results, {name: value for name, value in data.items() if isinstance(value, (str, list))})
+    for name, value in data.items():
+        if name not in answers.names and name not in PROMPT_FIELDS and isinstance(value, str):
+            if verdicts.of(value, answers.names) is not None:
+                results.append({"type": "choices", "from_name": name, "value": {"choices": [record[name]]}})
+            elif name in REASONS:
+                results.append({"type": "textarea", "from_name": name, "value": {"text": [record[name]]}})
+    opinion, left = _opinion(results, answers)
+    yield from left
+    if opinion.tiers is None:
+        yield Left("annotations without a verdict")
+    votes = () if opinion.tiers is None else (_vote(record, opinion, record.get("annotator"), answers),)
+    yield NewComparison(_prompt(record, answers.names), answers.texts, answers.models, votes)
+
+
+def _results(annotation: Record) -> list[Record]:
     results = annotation.get("result")
-    for result in results if isinstance(results, (list, tuple)) else ():
-        if isinstance(result, dict) and result.get("type") == "pairwise":
-            return result
-    return None
+    return [result for result in results if isinstance(result, dict)] if isinstance(results, (list, tuple)) else []
 
 
-def _tiers(result: Record) -> Tiers:
-    value = result.get("value")
-    side = value.get("selected") if isinstance(value, dict) else None
+def _opinion(results: Sequence[Record], answers: Answers) -> tuple[Opinion, list[Found]]:
+    """What the results of an annotation say together, and those that say nothing of the answers.
+
+    Raises:
+        BadRow: two of them say different things.
+    """
+    said: list[Opinion] = []
+    left: list[Found] = []
+    opinion = Opinion()
+    for result in results:
+        kind, value = result.get("type"), result.get("value")
+        value = value if isinstance(value, dict) else {}
+        name = str(result.get("from_name", ""))
+        if kind == "pairwise":
+            said.append(Opinion(_selected(value)))
+        elif kind == "ranker":
+            said.append(Opinion(_ranked(value.get("ranker"), answers)))
+        elif kind == "choices" and (verdict := _chosen(value.get("choices"), answers)):
+            said.append(Opinion(verdict.tiers(len(answers.names)), verdict.outcome == "both_bad", verdict.strength))
+        elif kind == "rating" and (rated := _rating(result, value, answers, name)):
+            opinion = replace(opinion, aspects=(*opinion.aspects, rated))
+        elif kind == "textarea" and (not opinion.rationale or name.lower() in REASONS):
+            opinion = replace(opinion, rationale=_text(value.get("text")))
+        else:
+            left.append(Left(f"results of {name or kind}"))
+    if len({(one.tiers, one.all_bad) for one in said}) > 1:
+        raise BadRow("an annotation says different things about which answer is better")
+    if said:
+        opinion = replace(opinion, tiers=said[0].tiers, all_bad=said[0].all_bad, strength=said[0].strength)
+    elif opinion.aspects:
+        # Only ratings: they rank the answers, if they are of one question.
+        scores = {index: rating for index, _, rating in opinion.aspects}
+        if len({aspect for _, aspect, _ in opinion.aspects}) <= len(answers.names) and len(scores) == len(answers.names):
+            opinion = replace(opinion, tiers=by_score([scores[index] for index in range(len(answers.names))]))
+    return opinion, left
+
+
+def _selected(value: Mapping[str, Any]) -> Tiers:
+    side = value.get("selected")
     if side not in ("left", "right"):
         raise BadRow(f"selected must be left or right, not {side!r}")
     return FIRST if side == "left" else SECOND
 
 
-def _vote(annotation: Record, result: Record) -> Vote:
+def _chosen(choices: Any, answers: Answers) -> verdicts.Verdict | None:
+    if isinstance(choices, str):
+        choices = [choices]
+    if not isinstance(choices, (list, tuple)) or len(choices) != 1 or not isinstance(choices[0], str):
+        return None
+    return verdicts.of(choices[0], answers.names)
+
+
+def _ranked(value: Any, answers: Answers) -> Tiers:
+    """The order of the one list that was sorted. Several buckets have no order among them."""
+    if isinstance(value, dict):
+        buckets = [value[name] for name in value if name != "_"] or [value[name] for name in value]
+        value = buckets[0] if len(buckets) == 1 else None
+    if not isinstance(value, (list, tuple)):
+        raise BadRow("a ranker must have one list of items, not several buckets")
+    names = [str(item) for item in value]
+    if unknown := [name for name in names if name not in answers.names]:
+        raise BadRow(f"a ranker names {unknown[0][:40]!r}, which is no item of the task")
+    tiers = tuple((answers.names.index(name),) for name in names)
+    check_tiers(tiers, len(answers.names))
+    return tiers
+
+
+def _rating(result: Record, value: Mapping[str, Any], answers: Answers, name: str) -> tuple[int, str, int] | None:
+    rated = str(result.get("to_name", ""))
+    rating = value.get("rating")
+    if rated not in answers.names or type(rating) is not int:
+        return None
+    index = answers.names.index(rated)
+    aspect = name.replace(rated, "").strip("_- ") or "rating"
+    return index, aspect, rating
+
+
+def _text(value: Any) -> str:
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _vote(annotation: Record, opinion: Opinion, by: Any, answers: Answers) -> Vote:
     seconds = number_of(annotation.get("lead_time"))
+    assert opinion.tiers is not None, "only opinions with a verdict are votes"
     return Vote(
-        _tiers(result),
-        _annotator(annotation.get("completed_by")),
+        opinion.tiers,
+        _annotator(by),
+        all_bad=opinion.all_bad,
         created_at=timestamp(annotation.get("created_at")),
+        strength=opinion.strength,
+        rationale=opinion.rationale,
+        aspects=opinion.aspects,
         client_ms=None if seconds is None or seconds < 0 else round(seconds * 1000),
+        shown=(0, 1) if answers.sides else None,
     )
 
 
@@ -76,6 +236,31 @@ def _annotator(value: Any) -> str | None:
         return name_of(value.get("email")) or name_of(value.get("username")) or _annotator(value.get("id"))
     name = name_of(value)
     return f"labelstudio-{name}" if name and name.isdecimal() else name
+
+
+def _answers(data: Record, results: Sequence[Record], candidates: Mapping[str, Any] | None = None) -> Answers:
+    fields = data if candidates is None else candidates
+    if listed := _listed(data, fields):
+        return listed
+    left, right = _sides(fields, results)
+    models = (name_of(data.get(f"{left}_model")), name_of(data.get(f"{right}_model")))
+    return Answers((left, right), (data[left], data[right]), models, True)
+
+
+def _listed(data: Record, fields: Mapping[str, Any]) -> Answers | None:
+    """The items of the field that is a list of objects with an id, for a Ranker."""
+    for field, value in fields.items():
+        if field in PROMPT_FIELDS or not isinstance(value, (list, tuple)) or len(value) < 2:
+            continue
+        if all(isinstance(item, dict) and "id" in item for item in value):
+            items = data[field]
+            return Answers(
+                tuple(str(item["id"]) for item in items),
+                tuple(next((item[name] for name in ITEM_TEXTS if item.get(name)), None) for item in items),
+                tuple(name_of(item.get("model")) for item in items),
+                False,
+            )
+    return None
 
 
 def _sides(data: Mapping[str, Any], results: Sequence[Record]) -> tuple[str, str]:
@@ -93,11 +278,15 @@ def _sides(data: Mapping[str, Any], results: Sequence[Record]) -> tuple[str, str
     return others[0], others[1]
 
 
-def _prompt(data: Mapping[str, Any], sides: tuple[str, str]) -> list[Message]:
-    values = [data[name] for name in PROMPT_FIELDS if name in data and name not in sides]
+def _prompt(data: Record, sides: Sequence[str]) -> list[Message]:
+    values = [data[name] for name in PROMPT_FIELDS if name in data and name not in sides][:1]
     if not values:
         raise BadRow(f"data has no prompt: name it {', '.join(PROMPT_FIELDS[:-1])} or {PROMPT_FIELDS[-1]}")
-    return [{"role": "user", "content": values[0]}] if isinstance(values[0], str) else conversation(values[0], what="prompt")
+    system = data.get("system")
+    before: list[Message] = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
+    return (
+        [*before, {"role": "user", "content": values[0]}] if isinstance(values[0], str) else before + conversation(values[0], what="prompt")
+    )
 
 
 def write(

@@ -24,6 +24,8 @@ class Limits:
     """Bytes that a gzip or Parquet file unpacks to: `--max-unpacked-mib`. None: 200 times what the file has, from 64 MiB to 4 GiB."""
     text_chars: int | None = None
     """Characters of a prompt, a completion or a rationale: `--max-text-chars`. None: what the project's settings say."""
+    encoding: str | None = None
+    """The encoding of a text file, as Python names it: `--encoding`. None: UTF-8, or what a byte order mark says."""
     raw_cells: bool = False
     """CSV cells are taken as they are; otherwise the apostrophe before what a spreadsheet would take for a formula is taken off."""
 

@@ -76,6 +76,8 @@ def write(
         try:
             unfinished.mkdir()
             with store.snapshot():
+                if store.value("SELECT 1 FROM unfinished_imports"):
+                    raise StoreError("An import is under way, and half of it must not be exported: try again when it is done.")
                 written = write_rows(store.rows, unfinished, progress)
             os.replace(unfinished, path)
             files.sync_folder(path.parent)

@@ -15,7 +15,7 @@ from storage.core.database import Database, to_json
 from storage.core.records import Message
 from storage.exchange import export, files
 from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, by_rank, name_of, number_of, places
+from storage.exchange.rows import BadRow, Found, Left, NewComparison, Record, Vote, by_rank, name_of, number_of, places
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 _HEADINGS = {"user": "prompter", "assistant": "assistant"}
@@ -24,12 +24,20 @@ DEEPEST = 200
 """Most turns of a conversation."""
 
 
-def read(record: Record) -> Iterator[Item]:
+IGNORED = (
+    "message_tree_id", "tree_state",
+    *(f"{at}{name}" for at in ("prompt.", "prompt.replies[].", "rows[].") for name in (
+        "message_id", "parent_id", "message_tree_id", "tree_state", "review_count", "review_result", "synthetic", "deleted", "rank",
+        "role", "model_name", "created_date")),
+)  # fmt: skip
+
+
+def read(record: Record) -> Iterator[Found]:
     """One comparison for each set of ranked siblings in the tree."""
     yield from _comparisons_in(_reply(record.get("prompt")), ())
 
 
-def _comparisons_in(reply: Record, earlier: tuple[Message, ...]) -> Iterator[Item]:
+def _comparisons_in(reply: Record, earlier: tuple[Message, ...]) -> Iterator[Found]:
     if len(earlier) >= DEEPEST:
         raise BadRow(f"a conversation of more than {DEEPEST} turns")
     role = _ROLES.get(str(reply.get("role")))
@@ -47,6 +55,9 @@ def _comparisons_in(reply: Record, earlier: tuple[Message, ...]) -> Iterator[Ite
     ranked = [item for item in replies if number_of(item.get("rank")) is not None and not item.get("deleted")]
     if role == "user" and len(ranked) >= 2:
         yield _comparison(messages, ranked)
+    compared = len(ranked) if len(ranked) >= 2 else 0
+    if role == "user" and len(replies) > max(compared, 1):
+        yield Left("replies without a rank", len(replies) - compared)
     for item in replies:
         yield from _comparisons_in(item, messages)
 

@@ -1,4 +1,4 @@
-"""Decodes Parquet in a separate process with limited memory: `python -I parquet_child.py FILE VALUES MEMORY`.
+"""Decodes Parquet and Arrow in a separate process with limited memory: `python -I parquet_child.py FILE VALUES MEMORY`.
 
 A few hundred bytes of Parquet can decode to gigabytes (runs of one value, long dictionary entries, lists of millions), and a
 file's metadata may be false. The metadata is checked first, and the system limits the memory of this process. Each row is
@@ -36,16 +36,18 @@ def main(path: str, most_values: int, memory: int) -> int:
     _bound_memory(memory)
     try:
         with open(path, "rb") as file:
-            _check_ends(file)
+            is_parquet = file.read(4) == b"PAR1"
+            if is_parquet:
+                _check_ends(file)
+        if not is_parquet:
+            _write(_arrow_rows(path, most_values))
+            return 0
         with parquet.ParquetFile(
             path, buffer_size=BUFFER, pre_buffer=False,
             thrift_string_size_limit=FOOTER_BYTES, thrift_container_size_limit=FOOTER_VALUES,
         ) as file:  # fmt: skip
             _check_metadata(file.metadata, most_values)
-            encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain).encode
-            for row in _rows(file):
-                sys.stdout.buffer.write(encode(row).encode() + b"\n")
-            sys.stdout.buffer.flush()
+            _write(_rows(file))
     except Refused as refused:
         return _say(str(refused))
     except MemoryError:
@@ -60,6 +62,34 @@ def main(path: str, most_values: int, memory: int) -> int:
 def _rows(file: Any) -> Iterator[dict[str, Any]]:
     for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
         yield from batch.to_pylist()
+
+
+def _arrow_rows(path: str, most_values: int) -> Iterator[dict[str, Any]]:
+    """Rows of an Arrow file with a footer, or of a stream."""
+    import pyarrow
+    from pyarrow import ipc
+
+    with pyarrow.OSFile(path) as file:
+        try:
+            reader = ipc.open_file(file)
+            batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+        except pyarrow.ArrowInvalid:
+            file.seek(0)
+            reader = ipc.open_stream(file)
+            batches = iter(reader)
+        if len(reader.schema) > most_values:
+            raise Refused(f"{len(reader.schema):,} columns, at most {most_values:,} are read")
+        for batch in batches:
+            batch.validate(full=True)
+            for at in range(0, batch.num_rows, BATCH_ROWS):
+                yield from batch.slice(at, BATCH_ROWS).to_pylist()
+
+
+def _write(rows: Iterator[dict[str, Any]]) -> None:
+    encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain).encode
+    for row in rows:
+        sys.stdout.buffer.write(encode(row).encode() + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def _check_ends(file: Any) -> None:

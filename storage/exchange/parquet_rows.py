@@ -1,4 +1,4 @@
-"""Reads the rows of a Parquet file as lines of JSON. A child process (`parquet_child`) decodes them.
+"""Reads the rows of a Parquet or Arrow file as lines of JSON. A child process (`parquet_child`) decodes them.
 
 A malicious file can make the child run out of memory or crash without affecting this process.
 """
@@ -61,12 +61,17 @@ def _too_much(path: Path, most: int) -> str:
     )
 
 
+def _kind(path: Path) -> str:
+    with open(path, "rb") as file:
+        return "Parquet" if file.read(4) == b"PAR1" else "Arrow"
+
+
 def _refused(path: Path, status: int, reason: str, limits: Limits) -> str:
     if status != 2:
         # The system ended the process, or the decoder failed; its last output is a traceback.
         last = reason.splitlines()[-1][:200] if reason else f"status {status}"
         reason = f"the process that decodes it, with {mib(limits.parquet_memory)} of memory, ended: {last}"
     return (
-        f"{path} is no Parquet file that can be read ({reason}): fetch it again, or import it with a larger --max-row-mib if it is "
+        f"{path} is no {_kind(path)} file that can be read ({reason}): fetch it again, or import it with a larger --max-row-mib if it is "
         "right. Nothing was imported."
     )

@@ -24,6 +24,9 @@ from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, con
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
 ENDINGS: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
 
+DERIVED = ("comparison", "partial")
+"""Fields that are written and follow from the others."""
+
 FIELDS = (
     "comparison", "messages", "completions", "models", "shown", "tiers", "all_bad", "partial", "strength", "rationale",
     "aspects", "ideal", "annotator", "annotator_kind", "annotator_rule", "created_at", *NUMBERS, "kind", "split",
@@ -97,8 +100,11 @@ def _vote(record: Record, tiers: Tiers, all_bad: bool) -> Vote:
         record.get("rationale") or "",
         _aspects(record),
         None if shown is None else tuple(shown),
-        record.get("ideal"),
-        **{field: _whole(record, field) for field in NUMBERS},
+        ideal=record.get("ideal"),
+        active_ms=_whole(record, "active_ms"),
+        idle_ms=_whole(record, "idle_ms"),
+        client_ms=_whole(record, "client_ms"),
+        server_ms=_whole(record, "server_ms"),
     )
 
 
@@ -192,7 +198,7 @@ def _row(comparison: export.ExportedComparison, vote: export.ExportedVote) -> di
         "messages": json.loads(comparison.messages),
         "completions": [item.text for item in comparison.completions],
         "models": [item.model for item in comparison.completions],
-        "shown": [index_of[completion_id] for completion_id in vote.slots],
+        "shown": [index_of[completion_id] for completion_id in vote.slots] if vote.sides_known else None,
         "tiers": [[index_of[completion_id] for completion_id in tier] for tier in vote.tiers],
         "all_bad": vote.all_bad,
         "partial": vote.partial,

@@ -1,33 +1,64 @@
-"""Prompts without completions: each line is `{"prompt": "..."}` or `{"messages": [...]}`, with optional kind and split."""
+"""Prompts without completions: each line is `{"prompt": "..."}` or `{"messages": [...]}`, with optional kind and split.
+
+Read are also the prompts of other files: the first of MT-bench's `turns`, Alpaca's `instruction` with its `input`, Vicuna's `text`,
+`question`, and OpenRLHF's `context_messages`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from storage.content import prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, to_json
 from storage.core.records import Message
-from storage.exchange import files
+from storage.exchange import files, mapped
+from storage.exchange.field_maps import SYSTEM_COLUMNS
 from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow, Record
+from storage.exchange.rows import BadRow, Found, Left, Record, conversation
+
+PROMPTS = ("prompt", "messages", "turns", "instruction+input", "text", "question", "context_messages")
+IGNORED = ("id", "question_id", "prompt_id")
+KNOWN = (
+    "prompt", "messages", "turns", "instruction", "input", "text", "question", "context_messages", "kind", "split", "category", "topic",
+    "source", "dataset", "tags", "language", "lang", "output", "reference", "reference_answer", *SYSTEM_COLUMNS, *IGNORED,
+)  # fmt: skip
+"""Fields that a file of prompts may have. `output` and `reference` are answers without a verdict, and are named as left behind."""
 
 
-def read(record: Record) -> Iterator[NewPrompt]:
+def read(record: Record) -> Iterator[Found]:
     """One prompt."""
-    if ("prompt" in record) == ("messages" in record):
-        raise BadRow("needs either prompt or messages")
-    if "prompt" in record and not isinstance(record["prompt"], str):
-        raise BadRow("prompt must be text; use messages for a conversation")
-    messages = record["messages"] if "messages" in record else [{"role": "user", "content": record["prompt"]}]
+    # An empty one is named as such, unless another field is the prompt.
+    found = [path for path in PROMPTS if mapped.has(record, path)] or [path for path in PROMPTS if path in record][:1]
+    if len(found) != 1:
+        raise BadRow("needs either prompt or messages" if len(found) < 1 else f"which is the prompt, {' or '.join(found)}?")
+    messages = _messages(found[0], mapped.joined(record, found[0]))
+    if found[0] == "turns" and len(record["turns"]) > 1:
+        yield Left("turns of the user after the first", len(record["turns"]) - 1)
+    system = mapped.first(SYSTEM_COLUMNS, record)
+    if isinstance(system, str) and system.strip():
+        messages = [{"role": "system", "content": system}, *messages]
     if reason := prompts.problem(messages):
         raise BadRow(reason)
-    kind = record.get("kind", "imported")
+    kind = mapped.first(("kind", "category"), record) or "imported"
     if not isinstance(kind, str) or not kind.strip():
         raise BadRow("kind must be a word")
     turns = tuple(Message(role=message["role"], content=message["content"]) for message in messages)
     yield NewPrompt(turns, kind.strip(), record.get("split"))
+
+
+def _messages(name: str, value: Any) -> list[Message]:
+    if name in ("messages", "context_messages"):
+        return conversation(value, what=name)
+    if name == "turns":
+        if not isinstance(value, (list, tuple)) or not isinstance(value[0], str):
+            raise BadRow("turns must be a list of texts")
+        return [{"role": "user", "content": value[0]}]
+    if not isinstance(value, str):
+        raise BadRow(f"{name} must be text; use messages for a conversation")
+    return [{"role": "user", "content": value}]
 
 
 def write(

@@ -6,6 +6,7 @@ Every format turns its records into these items; `storage.exchange.imports` chec
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 from storage.content import comparisons, prompts
 from storage.content.prompts import NewPrompt
+from storage.core.database import to_json
 from storage.core.records import STRENGTHS, Message, ProjectSettings, Split, Strength, Tiers
 
 LONGEST_NAME = 200
@@ -47,7 +49,7 @@ class Vote:
     aspects: tuple[tuple[int, str, int], ...] = ()
     """(completion, aspect, rating)."""
     shown: tuple[int, ...] | None = None
-    """Index of the completion in each slot; None if they were shown in the order of the file."""
+    """Index of the completion in each slot; None if nobody recorded it: the order of the file means nothing then."""
     ideal: str | None = None
     active_ms: int | None = None
     idle_ms: int | None = None
@@ -71,8 +73,21 @@ class NewComparison:
 Record = dict[str, Any]
 """One record of a file: a JSON object, or a row of CSV or Parquet. Its values are unchecked."""
 
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Something in a record that is not imported. An import counts it by name; an export counts what a format cannot hold."""
+
+    what: str
+    """A short name, the same for all of its kind: `draft responses`."""
+    count: int = 1
+
+
 Item = NewPrompt | NewComparison
 """An importable item that a reader makes of a record."""
+
+Found = Item | Left
+"""What a reader yields."""
 
 
 def pair(
@@ -236,6 +251,13 @@ def text_of(record: Record, key: str) -> str:
     return value
 
 
+def whole(value: Any) -> Any:
+    """The value with all that is in it, each part taken: what `tracking` counts as read."""
+    if isinstance(value, dict):
+        return {key: whole(value[key]) for key in value}
+    return [whole(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def name_of(value: Any) -> str | None:
     """A name in a record, which may be text or a number; None if it is empty."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -257,25 +279,64 @@ def number_of(value: Any) -> float | None:
 
 
 def conversation(value: Any, *, what: str = "messages") -> list[Message]:
-    """Messages with role and content. Content may be a list of parts, as in multi-modal files, if all are text.
+    """Messages, each with `role` and `content`, with `from` and `value` (ShareGPT), or with `role` and `text`.
+
+    Content may be a list of parts, as in multi-modal files, if all are text. Calls of tools and their results become text turns
+    that begin with `[tool call]` and `[tool result]`. One message may stand without a list around it.
 
     Raises:
         BadRow: the value is not such a list.
     """
+    if isinstance(value, dict):
+        value = [value]
     if not isinstance(value, (list, tuple)) or not value:
         raise BadRow(f"{what} must be a list with at least one message")
     return [_message(message, what) for message in value]
 
 
+SPEAKERS = {
+    "human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant",
+    "developer": "system",
+}  # fmt: skip
+"""What files call the roles, beside their usual names."""
+
+TOOL_CALLS = ("function_call", "tool_call")
+TOOL_RESULTS = ("tool", "function", "observation", "function_response", "tool_response", "ipython")
+TOOL_CALL, TOOL_RESULT = "[tool call]", "[tool result]"
+
+
 def _message(message: Any, what: str) -> Message:
     if not isinstance(message, dict):
         raise BadRow(f"each of the {what} must be an object with role and content")
-    role, content = message.get("role"), message.get("content")
+    role = message.get("from") if "role" not in message else message.get("role")
+    named = next((name for name in ("content", "value", "text") if name in message), "content")
+    content = message.get(named)
     if isinstance(content, (list, tuple)):
         content = "".join(_part(part) for part in content)
+    if calls := message.get("tool_calls"):
+        content = "\n".join([content or "", *_calls(calls)]).strip()
     if not isinstance(role, str) or not isinstance(content, str):
         raise BadRow(f"each of the {what} must have a role and a content of text")
-    return {"role": role, "content": content}
+    if role in TOOL_CALLS:
+        return {"role": "assistant", "content": f"{TOOL_CALL} {content}"}
+    if role in TOOL_RESULTS:
+        name = message.get("name")
+        return {"role": "user", "content": f"{TOOL_RESULT} {name}: {content}" if isinstance(name, str) else f"{TOOL_RESULT} {content}"}
+    return {"role": SPEAKERS.get(role, role), "content": content}
+
+
+def _calls(calls: Any) -> list[str]:
+    if not isinstance(calls, (list, tuple)):
+        raise BadRow("tool_calls must be a list")
+    texts = []
+    for call in calls:
+        function = call.get("function", call) if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict) or not isinstance(name, str):
+            raise BadRow("a tool call must have a function with a name")
+        arguments = function.get("arguments")
+        texts.append(f"{TOOL_CALL} {name} {arguments if isinstance(arguments, str) else to_json(whole(arguments))}")
+    return texts
 
 
 def _part(part: Any) -> str:
@@ -297,23 +358,30 @@ HEADINGS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
 def split_common_prompt(left: Sequence[Message], right: Sequence[Message]) -> tuple[list[Message], str, str]:
-    """Splits two conversations into their common prompt and the two completions that follow it.
+    """As `split_shared_prompt`, of two conversations."""
+    prompt, (one, other) = split_shared_prompt([left, right])
+    return prompt, one, other
 
-    The prompt ends with the last user turn that both share. All later turns belong to the completions.
+
+def split_shared_prompt(conversations: Sequence[Sequence[Message]]) -> tuple[list[Message], list[str]]:
+    """Splits conversations into their shared prompt and the completion that follows it in each.
+
+    The prompt ends with the last user turn that all share. All later turns belong to the completions.
 
     Raises:
         BadRow: they share no user turn, or the first different turn is the user's.
     """
     common = 0
-    for one, other in zip(left[:-1], right[:-1], strict=False):
-        if one != other:
+    for turns in zip(*(turns[:-1] for turns in conversations), strict=False):
+        if any(turn != turns[0] for turn in turns):
             break
         common += 1
-    while common and left[common - 1]["role"] != "user":
+    first = conversations[0]
+    while common and first[common - 1]["role"] != "user":
         common -= 1
     if not common:
         raise BadRow("the conversations share no prompt: they must begin with the same user's turn")
-    return list(left[:common]), as_text(left[common:]), as_text(right[common:])
+    return list(first[:common]), [as_text(turns[common:]) for turns in conversations]
 
 
 def timestamp(value: Any) -> str | None:
@@ -335,12 +403,15 @@ def timestamp(value: Any) -> str | None:
     return at.isoformat(timespec="milliseconds")
 
 
+_DATE = re.compile(r"^(\d{4})/(\d{2})/(\d{2})")
+
+
 def _datetime_of(value: Any) -> datetime:
     number = number_of(value)
     if number is not None:
         seconds = number / 1000 if abs(number) > 1e11 else number
         return datetime.fromtimestamp(seconds, UTC)
-    at = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip())
+    at = value if isinstance(value, datetime) else datetime.fromisoformat(_DATE.sub(r"\1-\2-\3", value.strip()))
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 

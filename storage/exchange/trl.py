@@ -1,99 +1,30 @@
 """TRL's preference datasets. A ranking of K completions is all its ordered pairs, one JSONL row each.
 
-Four forms are read and recognised by the row itself: an explicit prompt field, or an implicit prompt that chosen and
-rejected begin with, each as text or as messages. The two forms with messages are written; `RewardTrainer` and `DPOTrainer`
-read them unchanged. Pairs have no weights.
+Read are a prompt of its own, as text or messages and under any of its usual names, or conversations that begin with the same
+turns. A text that both answers begin with is not taken for a prompt. Two forms with messages are written; `RewardTrainer` and
+`DPOTrainer` read them unchanged. Pairs have no weights.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from json.encoder import encode_basestring as quoted
 from pathlib import Path
-from typing import Any
 
 from storage.core.database import Database
-from storage.core.records import Message
-from storage.exchange import export, files, hh_rlhf
+from storage.exchange import export, field_maps, files, mapped
 from storage.exchange.files import Progress
-from storage.exchange.rows import (
-    FIRST,
-    BadRow,
-    NewComparison,
-    Record,
-    Vote,
-    as_text,
-    check_different,
-    conversation,
-    name_of,
-    pair,
-    split_common_prompt,
-    text_of,
-    timestamp,
-)
+from storage.exchange.rows import Found, NewComparison, Record, check_different
 from storage.judging.judgments import ordered_pairs
 
 
-def read(record: Record) -> Iterator[NewComparison]:
+def read(record: Record) -> Iterator[Found]:
     """One comparison with one vote."""
-    messages, chosen, rejected = _parts(record)
-    check_different(chosen, rejected)
-    simulated = record.get("annotator_kind") == "simulated"
-    vote = Vote(
-        FIRST,
-        name_of(record.get("annotator")),
-        (name_of(record.get("annotator_rule")) or "unknown") if simulated else None,
-        created_at=timestamp(record.get("created_at")),
-    )
-    yield pair(
-        messages,
-        chosen,
-        rejected,
-        [vote],
-        models=(name_of(record.get("chosen_model")), name_of(record.get("rejected_model"))),
-        kind=name_of(record.get("kind")) or "imported",
-        split=record.get("split") if record.get("split") in ("train", "heldout") else None,
-    )
-
-
-def _parts(record: Record) -> tuple[list[Message], str, str]:
-    chosen, rejected, prompt = record.get("chosen"), record.get("rejected"), record.get("prompt")
-    if isinstance(chosen, str) != isinstance(rejected, str):
-        raise BadRow("chosen and rejected must both be text, or both messages")
-    if isinstance(chosen, str):
-        if prompt is None:
-            return _parted_text(chosen, text_of(record, "rejected"))
-        return _prompt(prompt), chosen, text_of(record, "rejected")
-    left, right = conversation(chosen, what="chosen"), conversation(rejected, what="rejected")
-    # Some files repeat the prompt as text beside conversations that begin with it.
-    if prompt is None or (isinstance(prompt, str) and left[0]["role"] != "assistant"):
-        return split_common_prompt(left, right)
-    return _prompt(prompt), as_text(left), as_text(right)
-
-
-def _prompt(value: Any) -> list[Message]:
-    return [{"role": "user", "content": value}] if isinstance(value, str) else conversation(value, what="prompt")
-
-
-def _parted_text(chosen: str, rejected: str) -> tuple[list[Message], str, str]:
-    check_different(chosen, rejected)
-    if chosen.startswith("\n\nHuman:"):
-        return split_common_prompt(hh_rlhf.dialogue(chosen), hh_rlhf.dialogue(rejected))
-    # Cut between words: "blue" and "black" differ from their first letter on.
-    letters = enumerate(zip(chosen, rejected, strict=False))
-    common = next((at for at, (one, other) in letters if one != other), min(len(chosen), len(rejected)))
-    while common and not _between_words(chosen, rejected, common):
-        common -= 1
-    prompt = chosen[:common].rstrip()
-    if not prompt:
-        raise BadRow("chosen and rejected share no prompt: they must begin with the same words")
-    return [{"role": "user", "content": prompt}], chosen[len(prompt) :].lstrip(), rejected[len(prompt) :].lstrip()
-
-
-def _between_words(chosen: str, rejected: str, at: int) -> bool:
-    return not any(re.match(r"\w\w", text[at - 1 : at + 1]) for text in (chosen, rejected))
+    for found in mapped.read(field_maps.TRL, record):
+        if isinstance(found, NewComparison):
+            check_different(*found.completions[:2])
+        yield found
 
 
 def write(

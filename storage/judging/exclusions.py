@@ -51,6 +51,14 @@ def exclude(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: 
         return get(store, exclusion_id)
 
 
+def exclude_active(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: str, by: int | None) -> Exclusion | None:
+    """As `exclude`, without the judgments that were corrected or undone; None if no other is left."""
+    ids = sorted(set(judgment_ids))
+    superseded = store.rows("SELECT supersedes FROM judgments WHERE supersedes IN (SELECT value FROM json_each(?))", [to_json(ids)])
+    active = set(ids) - {row["supersedes"] for row in superseded}
+    return exclude(store, active, rule=rule, reason=reason, by=by) if active else None
+
+
 def exclude_annotator(store: Database, annotator_id: int, *, rule: str, reason: str, by: int | None, since: str = "") -> Exclusion:
     """Excludes every vote of one annotator that counts now and was made at `since` or later (ISO 8601 UTC).
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from storage.content import comparisons
 from storage.core import json_columns
-from storage.core.database import Database, StoreError, now
+from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Tiers
 
 
@@ -33,6 +33,12 @@ def set_answer(store: Database, comparison_id: int, tiers: Tiers, by: int | None
         )
 
 
+def add_imported(store: Database, answers: Sequence[tuple[int, Tiers]], *, note: str, by: int | None, created_at: str) -> None:
+    """Adds known answers from a file, each as (comparison id, tiers). The caller has checked them, and calls this inside `atomic`."""
+    rows = [(comparison_id, to_json(tiers), note, by, created_at) for comparison_id, tiers in answers]
+    store.insert_many("gold_answers", ("comparison_id", "tiers", "note", "by_id", "created_at"), rows)
+
+
 def answer(store: Database, comparison_id: int) -> Tiers | None:
     """The known answer of a comparison; None if it is not gold."""
     encoded = store.value("SELECT tiers FROM gold_answers WHERE comparison_id = ? ORDER BY id DESC LIMIT 1", [comparison_id])
@@ -41,7 +47,10 @@ def answer(store: Database, comparison_id: int) -> Tiers | None:
 
 def answers(store: Database) -> dict[int, Tiers]:
     """The known answer of each gold comparison, by comparison id; the latest one where it was corrected."""
-    rows = store.rows("SELECT comparison_id, tiers FROM gold_answers ORDER BY id")
+    rows = store.rows(
+        "SELECT g.comparison_id, g.tiers FROM gold_answers g JOIN comparisons c ON c.id = g.comparison_id "
+        "WHERE coalesce(c.import_id, 0) NOT IN unfinished_imports ORDER BY g.id"
+    )
     return dict(json_columns.readable(rows, lambda row: (row["comparison_id"], _tiers(row["tiers"]))))
 
 

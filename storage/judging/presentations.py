@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from storage.core import json_columns
-from storage.core.database import Database, StoreError, now
+from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Comparison, Guidelines, Presentation, Purpose
 
 
@@ -31,10 +32,37 @@ def repeat(store: Database, earlier: Presentation, *, guidelines: Guidelines | N
     return _insert(store, earlier.comparison_id, earlier.annotator_id, earlier.order[::-1], "repeat", guidelines)
 
 
+@dataclass(frozen=True, slots=True)
+class ImportedPresentation:
+    """How a file says that completions were shown, or that it does not say."""
+
+    comparison_id: int
+    annotator_id: int
+    slots: Sequence[int]
+    """Completion ids in the order shown; in any order if the sides are not known."""
+    sides_known: bool
+    """Whether the file recorded the order. Otherwise no statistics of sides count it."""
+    created_at: str
+
+
+def add_imported(store: Database, new: Sequence[ImportedPresentation]) -> range:
+    """Adds the presentations of imported votes and returns their ids. The caller has checked them, and calls this inside `atomic`."""
+    columns = ("comparison_id", "annotator_id", "slots", "sides_known", "created_at")
+    rows = [(item.comparison_id, item.annotator_id, to_json(item.slots), int(item.sides_known), item.created_at) for item in new]
+    return store.insert_many("presentations", columns, rows)
+
+
 def get(store: Database, presentation_id: int) -> Presentation | None:
     """One presentation; None if there is none with this id."""
     row = store.row("SELECT * FROM presentations WHERE id = ?", [presentation_id])
     return None if row is None else from_row(row)
+
+
+def many(store: Database, presentation_ids: Iterable[int]) -> dict[int, Presentation]:
+    """Presentations by id. Ids without a row have no entry."""
+    ids = to_json(sorted(set(presentation_ids)))
+    rows = store.rows("SELECT * FROM presentations WHERE id IN (SELECT value FROM json_each(?))", [ids])
+    return {row["id"]: from_row(row) for row in rows}
 
 
 def existing(store: Database, presentation_id: int) -> Presentation:

@@ -217,6 +217,7 @@ ROW = {
     "rationale": "'=a \U0001f600", "aspects": [{"honest": 5}, {"honest": 2}], "ideal": "Air.", "active_ms": 8200, "kind": "science",
     "split": "train",
 }  # fmt: skip
+WRITTEN_FORMATS = [name for name, format in FORMATS.items() if format.read and format.write and name != "parquet"]
 TEXT_FORMATS = [name for name, format in FORMATS.items() if format.read and name != "parquet"]
 NUMBERS = count()
 
@@ -299,7 +300,7 @@ def test_any_bytes_are_rows_or_a_message(tmp_path, empty_store, content, format,
 
 @pytest.mark.slow
 @ANYTHING
-@given(st.sampled_from(TEXT_FORMATS), edits, st.just(0) | st.integers(0, 500), st.sampled_from(["no", "inside", "outside"]))
+@given(st.sampled_from(WRITTEN_FORMATS), edits, st.just(0) | st.integers(0, 500), st.sampled_from(["no", "inside", "outside"]))
 def test_a_file_that_was_changed_anywhere_is_rows_or_a_message(tmp_path, empty_store, seeds, format, changes, cut, packed):
     content = (seeds / format).read_bytes()
     # Changed within the packed file, or in its packing.

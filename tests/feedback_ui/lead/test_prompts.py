@@ -24,6 +24,17 @@ def test_a_file_of_prompts_is_imported_and_its_wrong_rows_are_named(store, part,
     assert "choose it again" in section.import_file(None, HERE)[section.message]
 
 
+def test_a_file_of_judgments_is_recognised_and_what_is_not_kept_is_named(store, part, tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt": "Q", "chosen": "a", "rejected": "b", "<b>x</b>": 1}\n', encoding="utf-8")
+    said = part.prompts.import_file(str(file), HERE)[part.prompts.message]
+    assert "Recognised as trl, by its fields prompt, chosen, rejected, in 1 of 1 rows." in said and "1 judgment" in said
+    assert "Not kept: &lt;b&gt;x&lt;/b&gt; (1)." in said
+    assert store.value("SELECT count(*) FROM judgments") == 1
+    file.write_text('{"question": "Q", "good": "a", "bad": "b"}\n', encoding="utf-8")
+    assert "cannot tell which format this is" in part.prompts.import_file(str(file), HERE)[part.prompts.message]
+
+
 def test_typed_prompts_are_one_a_line_and_an_import_can_be_undone(store, part, people):
     section = part.prompts
     shown = section.add_lines("One?\n\n  Two?  \nOne?", "chat", "train", HERE)

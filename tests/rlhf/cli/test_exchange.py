@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,7 +128,7 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
     [
         (b"\x00\x01\x02" * 100, "is not text"),
         (gzip.compress(b'{"prompt": "x"}\n' * 500)[:-9], "damaged gzip"),
-        ('{"prompt": "ß"}'.encode("utf-16"), "UTF-16"),
+        ('{"prompt": "ß"}'.encode("utf-16-le"), "UTF-16 without a byte order mark"),
         (b"\xff\xfe\xfd", "UTF-16"),
         (b"\xfdnothing", "not UTF-8 text"),
         (b"[" * 100_000, "nested too deeply"),
@@ -147,6 +149,53 @@ def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, said):
 
 
 # Real files.
+
+
+ARENA = """id,model_a,model_b,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie
+1,swift-7b,heron-3b,"[""Name a fruit""]","[""Pear""]","[""Plum""]",1,0,0
+2,swift-7b,owl-2b,"[""Name a city""]","[""Riga""]","[null]",0,0,1
+"""
+
+
+def test_import_recognises_the_format_and_says_by_what(capsys, tmp_path, data):
+    file = tmp_path / "arena.csv"
+    file.write_text(ARENA)
+    status, out, err = run(capsys, "import", data, file)
+    assert (status, err, out.split("\n")) == (0, "", [
+        "recognised as arena-55k, by its fields prompt, response_a, response_b, winner_model_a, winner_model_b, in 2 of 2 rows; --format "
+        "NAME says otherwise",
+        "import 1: 2 comparisons added, 2 judgments, 2 new prompts, 0 wrong rows left out",
+        "not kept, because it only numbers or repeats: id (2)",
+    ])  # fmt: skip
+
+
+def test_import_refuses_what_it_does_not_recognise(capsys, tmp_path, data):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"question": "Name a fruit", "good": "Pear", "bad": "Plum", "note": "x"}\n')
+    status, out, err = run(capsys, "import", data, file)
+    assert status == 2 and out == "" and "cannot tell which format this is. Its fields: question, good, bad, note. Nearest: " in err
+    mapped = ["--map", "prompt=question,chosen=good,rejected=bad"]
+    status, out, err = run(capsys, "import", data, *mapped, "--strict", file)
+    assert status == 2 and "not kept would be note (1): nothing imported (--strict)" in err
+    status, out, _ = run(capsys, "import", data, *mapped, "--save-map", "ours", file)
+    assert status == 0 and "1 judgments" in out and "not kept, with the number of times: note (1)" in out and "say --map ours" in out
+    file.write_text('{"question": "Name a tree", "good": "Oak", "bad": "Fern"}\n')
+    assert run(capsys, "import", data, "--map", "ours", file)[:2] == (
+        0, "import 2: 1 comparisons added, 1 judgments, 1 new prompts, 0 wrong rows left out"
+    )  # fmt: skip
+    for words, reason in [
+        (["--map", "ours", "--format", "trl"], "not both"),
+        (["--save-map", "x"], "entries of a --map"),
+        (["--map", "x"], "no map"),
+    ]:
+        assert reason in run(capsys, "import", data, *words, file)[2]
+
+
+def test_import_reads_a_pipe(data):
+    command = [sys.executable, "-m", "launch", "import", "--data", data, "-"]
+    row = '{"prompt": "Name a fruit", "chosen": "Pear", "rejected": "Plum"}\n'
+    done = subprocess.run(command, input=row, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert (done.returncode, done.stderr) == (0, "") and "1 comparisons added, 1 judgments" in done.stdout
 
 
 def test_a_limit_is_named_with_the_option_that_raises_it(capsys, tmp_path, data):
@@ -198,7 +247,9 @@ def test_hh_rlhf_harmless_base_gives_a_pair_for_each_row(capsys, tmp_path, data)
 @pytest.mark.skipif(not OASST.exists(), reason=f"{OASST} is not here")
 def test_open_assistant_trees_give_212_comparisons_and_754_pairs(capsys, tmp_path, data):
     out = run(capsys, "import", data, "--format", "oasst", OASST)[1]
-    assert out == "import 1: 212 comparisons added, 212 judgments, 212 new prompts, 0 wrong rows left out"
+    first, left = out.split("\n")[:2]
+    assert first == "import 1: 212 comparisons added, 212 judgments, 212 new prompts, 0 wrong rows left out"
+    assert left.startswith("not kept, with the number of times: ") and "replies without a rank (" in left and "prompt.lang (100)" in left
     pairs = tmp_path / "pairs.jsonl"
     assert run(capsys, "export", data, "--format", "trl", pairs)[1].startswith("754 preference pairs")
     rows = [json.loads(line) for line in lines(pairs)]

@@ -29,7 +29,14 @@ def judge(store, prompt):
     base = policies.ensure_base(store, "tiny")
     ids = [
         completions.add(
-            store, prompt_id=prompt.id, policy_version_id=base.id, text=text, sampling=Sampling(), seed=0, finish_reason="stop", latency_s=0.1
+            store,
+            prompt_id=prompt.id,
+            policy_version_id=base.id,
+            text=text,
+            sampling=Sampling(),
+            seed=0,
+            finish_reason="stop",
+            latency_s=0.1,
         )
         for text in ("yes", "no")
     ]
@@ -42,7 +49,9 @@ def test_lists_what_is_there_with_its_state(rankloop, store):
     add(store, "Name a fruit,\nplease", "Name a tree")
     said = rankloop("prompts").out.splitlines()
     assert said[0].split() == ["id", "state", "split", "kind", "source", "comparisons", "prompt"]
-    assert said[1].split(None, 7)[:7] == ["1", "in", "use", "train", "imported", "my.jsonl", "0"] and said[1].endswith("Name a fruit, please")
+    assert said[1].split(None, 7)[:7] == ["1", "in", "use", "train", "imported", "my.jsonl", "0"] and said[1].endswith(
+        "Name a fruit, please"
+    )
     assert "no such prompts" in rankloop("prompts", "--search", "nothing like it").out
     rows = json.loads(rankloop("prompts", "--search", "TREE", "--json").out)
     assert rows == [
@@ -75,7 +84,10 @@ def test_an_import_ends_the_use_of_the_starters_and_names_the_votes_that_no_long
     assert rankloop("prompts").out.splitlines()[1].startswith("241  in use")
     assert rankloop("prompts", "--starters", "on").out == "240 starter prompts are in use\n"
     assert len(prompts.of_split(store)) == 241
-    assert rankloop("prompts", "--starters", "auto").out == "240 starter prompts are not in use; 1 votes on them are left out of training (--starters on uses them)\n"
+    assert (
+        rankloop("prompts", "--starters", "auto").out
+        == "240 starter prompts are not in use; 1 votes on them are left out of training (--starters on uses them)\n"
+    )
     assert "1 of them are starter prompts" in rankloop("prompts", "--restore", "1", "241").out
 
 

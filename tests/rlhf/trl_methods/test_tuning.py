@@ -66,7 +66,7 @@ def test_a_round_by_each_method(judged, method):
     assert run.status == "done", run.error
     assert {"win_rate", "win_rate_by_reward_model", "heldout_accuracy", "kl", "minutes"} <= set(run.result)
     assert list(dict.fromkeys(stages)) == ["snapshot", "reward", method, "evaluate", "register"]
-    assert KEPT[method] | {chart.metric for chart in POLICY_CHARTS[method]} <= {m.name for m in runs.metrics(judged.store, run_id)}
+    assert KEPT[method] | {chart.metric.name for chart in POLICY_CHARTS[method]} <= {m.name for m in runs.metrics(judged.store, run_id)}
     version = policies.by_name(judged.store, run.result["policy_version"])
     assert version.run_id == run_id
     tuned = load_file(judged.folder.run(run_id) / "policy" / "adapter_model.safetensors")

@@ -11,7 +11,7 @@ from storage.exchange.formats import FORMATS, READABLE, WRITABLE
 TEXT = (Path(__file__).parents[3] / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```(?:json|csv)\n(.*?)```", TEXT, flags=re.S)
 PSEUDONYM = "3f9a0c51d2e8"
-SHOWN = [name for name in FORMATS if name not in ("plain", "parquet")]
+SHOWN = [name for name, format in FORMATS.items() if format.write and name not in ("plain", "parquet")]
 
 ROW = {
     "prompt": "Why is the sky blue?",

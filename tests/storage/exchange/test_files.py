@@ -1,14 +1,22 @@
 """Files of every kind as records, broken ones too, and files that appear whole."""
 
+import bz2
+import contextlib
 import gzip
+import io
 import json
+import lzma
+import os
+import threading
+import zipfile
+from functools import partial
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from storage.core.database import StoreError
-from storage.exchange import files
+from storage.exchange import encodings, files
 from storage.exchange.limits import MIB, Limits
 from storage.exchange.rows import BadRow
 
@@ -20,6 +28,18 @@ def read(tmp_path, content, name="rows.jsonl", container=None, **limits):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     found = files.records(path, container, limits=Limits(**limits))
     return [(line, f"! {record}" if isinstance(record, BadRow) else record) for line, record in found]
+
+
+def packed_as(ending, content):
+    if ending == ".zip":
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.mkdir("folder")
+            archive.writestr("folder/rows", content)
+            archive.writestr("__MACOSX/rows", b"x")
+        return made.getvalue()
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": partial(pa.compress, codec="zstd", asbytes=True)}
+    return pack[ending](content)
 
 
 GOOD = '{"a": 1}\n\n{"b": "ß"}\n'
@@ -42,7 +62,7 @@ def test_a_broken_line_costs_only_itself(tmp_path):
         (3, "! not JSON"),
         (4, "! not a JSON object"),
         (5, "! not a JSON object"),
-        (6, "! not UTF-8 text"),
+        (6, f"! {encodings.NOT_UTF8}"),
         (7, "! not JSON: nested too deeply, more than 500 lists and objects"),
         (8, "! not JSON"),
         (9, "! not JSON"),
@@ -133,6 +153,15 @@ def test_csv(tmp_path):
     assert read(tmp_path, 'a,b\n1,"x"y\n3,4\n', "rows.csv") == [(2, "! not CSV: ',' expected after '\"'"), (3, {"a": "3", "b": "4"})]
 
 
+def test_csv_cells_that_hold_messages_are_messages(tmp_path):
+    messages = [{"role": "user", "content": "Hi; [x]"}]
+    cell = '"' + json.dumps(messages).replace('"', '""') + '"'
+    assert read(tmp_path, f"a,b\n{cell},[1]\n", "rows.csv") == [(2, {"a": messages, "b": "[1]"})]
+    said = "! a holds messages as Python prints them, not as JSON: write the file with JSON in its cells"
+    assert read(tmp_path, f'a,b\n"{messages}",x\n1,2\n', "rows.csv") == [(2, said), (3, {"a": "1", "b": "2"})]
+    assert read(tmp_path, 'a\n"[{""role"": 1"\n', "rows.csv") == [(2, {"a": '[{"role": 1'})]
+
+
 def test_csv_cells_may_be_large(tmp_path):
     assert len(read(tmp_path, "a\n" + "x" * 500_000 + "\n", "rows.csv")[0][1]["a"]) == 500_000
 
@@ -149,7 +178,6 @@ def test_parquet(tmp_path):
     "content, name, reason",
     [
         (bytes(range(256)) * 20, "rows.jsonl", "is not text"),
-        (GOOD.encode("utf-16"), "rows.jsonl", "is UTF-16 text: save it as UTF-8"),
         (gzip.compress(GOOD.encode() * 1_000, mtime=0)[:-20], "rows.jsonl.gz", "damaged gzip"),
         (gzip.compress(GOOD.encode() * 1_000, mtime=0)[:60] + b"\xff" * 60, "rows.jsonl.gz", "damaged gzip"),
         (b"PAR1" + b"x" * 100, "rows.parquet", "no Parquet file"),
@@ -183,8 +211,9 @@ def test_what_a_file_is_its_first_bytes_say(tmp_path, small_parquet):
         (GOOD.encode(), "rows.jsonl.gz", None, "is not packed by gzip, as its name says: take .gz off its name"),
         (gzip.compress(GOOD.encode()), "rows.jsonl", None, "is packed by gzip, which its name denies: name it rows.jsonl.gz"),
         (gzip.compress(gzip.compress(GOOD.encode())), "rows.jsonl.gz", None, "is packed by gzip twice: unpack it first"),
-        (b"PK\x03\x04\x14\0", "rows.csv", None, "is a zip archive, or an office document: choose a JSON"),
-        (b"PK\x03\x04\x14\0", "rows.jsonl", "json", "is a zip archive"),
+        (b"PK\x03\x04\x14\0", "rows.csv", None, "is packed by zip, which its name denies: name it rows.csv.zip"),
+        (b"PK\x03\x04\x14\0", "rows.zip", "json", "is a damaged zip file"),
+        (packed_as(".xz", GOOD.encode()), "rows.jsonl.gz", None, "is packed by xz, which its name denies: name it rows.jsonl.xz"),
         (gzip.compress(b"SQLite format 3\0"), "rows.gz", None, "is an SQLite database"),
         (b"BZh91AY&SY\0", "rows.csv", None, "is packed by bzip2"),
         (b"\x80\x04\x95\0\0", "rows.jsonl", None, "is a pickle, which is never read"),
@@ -218,6 +247,159 @@ def test_a_packed_file_has_a_limit_that_can_be_raised(tmp_path):
 @pytest.mark.parametrize(("size", "most"), [(1, 64), (MIB, 200), (10 * MIB, 2_000), (1 << 40, 4_096)])
 def test_what_a_packed_file_may_unpack_to(size, most):
     assert Limits().unpacked(size) == most * MIB
+
+
+ENDINGS = [".gz", ".bz2", ".xz", ".zst", ".zip"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_each_packing_is_read_and_bounded(tmp_path, ending):
+    content = GOOD.encode() * 50_000
+    packed = packed_as(ending, content)
+    assert len(read(tmp_path, packed, f"rows.jsonl{ending}")) == 100_000
+    assert read(tmp_path, packed_as(ending, b"a,b\n1,2\n"), f"rows.csv{ending}") == [(2, {"a": "1", "b": "2"})]
+    with pytest.raises(StoreError, match="unpacks to more than 1 MiB"):
+        read(tmp_path, packed_as(ending, content * 2), f"rows.jsonl{ending}", unpacked_bytes=MIB)
+    with pytest.raises(StoreError, match="rows.jsonl.* (is a damaged|cannot be read)"):
+        read(tmp_path, packed[:-40], f"rows.jsonl{ending}")
+    with pytest.raises(StoreError, match="which its name denies: name it"):
+        read(tmp_path, packed, "rows.jsonl")
+    with pytest.raises(StoreError, match="is not packed by"):
+        read(tmp_path, GOOD, f"rows.jsonl{ending}")
+
+
+@pytest.mark.parametrize("ending", [".bz2", ".xz", ".gz", ".zst"])
+def test_packed_streams_that_follow_each_other_are_one_file(tmp_path, ending):
+    both = packed_as(ending, GOOD.encode()) + packed_as(ending, GOOD.encode())
+    assert [record for _, record in read(tmp_path, both, f"rows.jsonl{ending}")] == [{"a": 1}, {"b": "ß"}] * 2
+
+
+def test_zip_archives_that_hold_no_single_text(tmp_path):
+    def archive(*names, **options):
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w", **options) as found:
+            for name in names:
+                found.writestr(name, GOOD)
+        return made.getvalue()
+
+    for content, reason in [
+        (archive("a.jsonl", "b.jsonl"), r"zip archive of 2 files \(a.jsonl, b.jsonl\): unpack it and import each"),
+        (archive("[Content_Types].xml", "xl/x.xml"), "is an office document: save it as CSV"),
+        (archive("a.jsonl", compression=zipfile.ZIP_LZMA), "packed by a method that is not read"),
+    ]:
+        with pytest.raises(StoreError, match=reason):
+            read(tmp_path, content, "rows.zip")
+
+
+def test_xz_asks_for_no_more_memory_than_is_allowed(tmp_path):
+    greedy = lzma.compress(GOOD.encode(), filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}])
+    with pytest.raises(StoreError, match="is a damaged xz file .Memory usage limit"):
+        read(tmp_path, greedy, "rows.jsonl.xz")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_says_the_encoding(tmp_path, encoding):
+    assert read(tmp_path, GOOD.encode(encoding)) == GOOD_RECORDS
+    assert read(tmp_path, "a,b\n1,ß\n".encode(encoding), "rows.csv") == [(2, {"a": "1", "b": "ß"})]
+    assert read(tmp_path, '[{"b": "ß"}]'.encode(encoding), "rows.json") == [(1, {"b": "ß"})]
+
+
+def test_other_encodings_are_named_by_the_user(tmp_path):
+    assert read(tmp_path, '{"a": "ж"}\n'.encode("cp1251"), encoding="cp1251") == [(1, {"a": "ж"})]
+    assert read(tmp_path, "a,b\n1,가\n".encode("euc-kr"), "rows.csv", encoding="euc_kr") == [(2, {"a": "1", "b": "가"})]
+    assert read(tmp_path, GOOD.encode("utf-16-le"), encoding="utf-16-le") == GOOD_RECORDS
+    with pytest.raises(StoreError, match="looks like UTF-16 without a byte order mark: say --encoding utf-16-le"):
+        read(tmp_path, GOOD.encode("utf-16-le"))
+    with pytest.raises(StoreError, match="is not GB18030 text .*name another encoding with --encoding"):
+        read(tmp_path, b'{"a": "\xff\xff"}\n', encoding="gb18030")
+    assert encodings.check_encoding("Latin-1") == "iso8859-1"
+    for name in ("nonsense", "rot13", "zlib", "\0"):
+        with pytest.raises(StoreError, match="encoding"):
+            encodings.check_encoding(name)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n", "only points to the file, .* `git lfs pull`"),
+        ("/annex/objects/MD5E-s9--12.jsonl\n", "`git annex get`"),
+        ("\n<!DOCTYPE html>\n<html><body>404</body></html>", "is an HTML page and no data: download the file itself"),
+        ("<html lang=en>", "is an HTML page"),
+        ('<?xml version="1.0"?><x/>', "is XML"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_file(tmp_path, content, reason):
+    with pytest.raises(StoreError, match=reason):
+        read(tmp_path, content, "rows.json")
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.txt", "rows"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"a": 1}\n{"b": "ß"}',
+        '{"a": 1}\r\n{"b": "ß"}\r\n',
+        '[{"a": 1}, {"b": "ß"}]',
+        '[{"a": 1}]\n[{"b": "ß"}]\n',
+        '[]\n[\n{"a": 1}\n]\n{"b": "ß"}',
+        '{\n  "a": 1\n}\n{\n  "b": "ß"\n}\n',
+        '{"a": 1,\n "c": null}{"b": "ß"}'.replace(',\n "c": null', "\n").replace("1\n}", "1}\n"),
+    ],
+)
+def test_lists_lines_and_documents_whatever_the_ending(tmp_path, name, content):
+    assert [record for _, record in read(tmp_path, content, name)] == [{"a": 1}, {"b": "ß"}]
+
+
+def test_what_follows_a_list_is_not_passed_over(tmp_path):
+    assert read(tmp_path, '[{"a": 1}] x [{"b": 2}]') == [(1, {"a": 1}), (2, "! not JSON; nothing after it was read")]
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [("a\tb\n1\tx, y\n", "rows.tsv"), ("a\tb\n1\tx, y\n", "rows"), ('a;b\n1;"x, y"\n', "rows.csv"), ('a,b\n1,"x, y"\n', "rows.txt")],
+)
+def test_tables_by_tabs_semicolons_and_commas(tmp_path, content, name):
+    assert read(tmp_path, content, name) == [(2, {"a": "1", "b": "x, y"})]
+
+
+@pytest.mark.parametrize("make", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_arrow(tmp_path, make):
+    table = pa.Table.from_pylist([{"a": n, "list": [{"t": str(n)}], "b": None if n % 2 else "x"} for n in range(50)])
+    path = tmp_path / "rows.arrow"
+    with make(path, table.schema) as writer:
+        writer.write_table(table)
+    found = list(files.records(path))
+    assert found[0] == (1, {"a": 0, "list": [{"t": "0"}], "b": "x"}) and found[49] == (50, {"a": 49, "list": [{"t": "49"}]})
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(StoreError, match="is no Arrow file that can be read"):
+        list(files.records(path))
+    assert path.rename(tmp_path / "rows.json")
+    with pytest.raises(StoreError, match="holds Arrow, which its name denies"):
+        list(files.records(tmp_path / "rows.json"))
+
+
+def test_a_pipe_is_kept_to_be_read_twice(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for limits, reason in ((Limits(), None), (Limits(unpacked_bytes=10), "gave more than 10 bytes")):
+        writer = threading.Thread(target=write_quietly, args=(pipe, GOOD))
+        writer.start()
+        if reason:
+            with pytest.raises(StoreError, match=reason), files.regular(pipe, limits):
+                pass
+        else:
+            with files.regular(pipe, limits) as kept:
+                assert list(files.records(kept)) == list(files.records(kept)) == GOOD_RECORDS
+            assert not kept.exists()
+        writer.join()
+    (tmp_path / "file").write_text(GOOD)
+    with files.regular(tmp_path / "file") as same:
+        assert same == tmp_path / "file"
+
+
+def write_quietly(path, text):
+    with contextlib.suppress(BrokenPipeError), open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def test_a_file_that_is_not_there_and_a_folder(tmp_path):

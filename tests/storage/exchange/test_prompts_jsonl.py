@@ -1,6 +1,6 @@
 from storage.content import prompts
 from storage.content.prompts import NewPrompt
-from storage.exchange import files, prompts_jsonl
+from storage.exchange import encodings, files, prompts_jsonl
 from storage.exchange.rows import BadRow, check
 
 
@@ -62,7 +62,7 @@ def test_bad_rows_are_told_by_line_and_good_ones_kept(tmp_path, store):
         b'{"prompt": "good too"}',
     ]
     found, errors = read(tmp_path, b"\n".join(rows))
-    assert [prompt.messages for prompt in found] == [user("good"), user("good too")]
+    assert [prompt.messages for prompt in found] == [user("good"), user("x"), user("x"), user("good too")]
     assert errors == [
         (2, "not JSON"),
         (3, "not a JSON object"),
@@ -70,10 +70,8 @@ def test_bad_rows_are_told_by_line_and_good_ones_kept(tmp_path, store):
         (5, "role must be one of system, user, assistant, not 'bot'"),
         (6, "the last message must be the user's"),
         (7, "split must be train or heldout, not 'test'"),
-        (8, "not UTF-8 text"),
+        (8, encodings.NOT_UTF8),
         (10, "prompt must be text; use messages for a conversation"),
-        (11, "needs either prompt or messages"),
-        (12, "needs either prompt or messages"),
         (13, "messages must be a list with at least one message"),
         (14, "kind must be a word"),
         (15, "split must be train or heldout, not ['train']"),
@@ -81,7 +79,7 @@ def test_bad_rows_are_told_by_line_and_good_ones_kept(tmp_path, store):
         (17, "not JSON: nested too deeply, more than 500 lists and objects"),
         (18, "not JSON"),
     ]
-    assert prompts.add(store, found, source="prompts.jsonl") == 2
+    assert prompts.add(store, found, source="prompts.jsonl") == 3
 
 
 def test_a_byte_order_mark_is_no_error(tmp_path):

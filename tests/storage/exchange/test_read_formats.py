@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback
-from storage.exchange.rows import BadRow, NewComparison, Vote
+from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback, verdicts
+from storage.exchange.rows import BadRow, Left, NewComparison, Vote
 
 
 def user(text):
@@ -21,7 +21,7 @@ def assistant(text):
 
 def only(read, record):
     before = copy.deepcopy(record)
-    (item,) = read(record)
+    (item,) = [item for item in read(record) if not isinstance(item, Left)]
     rows.check(item)
     assert record == before
     return item
@@ -30,7 +30,8 @@ def only(read, record):
 def refused(read, record, reason):
     with pytest.raises(BadRow, match=reason):
         for item in read(record):
-            rows.check(item)
+            if not isinstance(item, Left):
+                rows.check(item)
 
 
 def what(item: NewComparison):
@@ -49,26 +50,59 @@ SKY = ([user("Why?")], ("Scattering.", "Magic."), [((0,), (1,))])
         {"prompt": "Why?", "chosen": "Scattering.", "rejected": "Magic."},
         {"prompt": [user("Why?")], "chosen": [assistant("Scattering.")], "rejected": [assistant("Magic.")]},
         {"chosen": [user("Why?"), assistant("Scattering.")], "rejected": [user("Why?"), assistant("Magic.")]},
-        {"chosen": "Why? Scattering.", "rejected": "Why? Magic."},
         {"prompt": "Why?", "chosen": [user("Why?"), assistant("Scattering.")], "rejected": [user("Why?"), assistant("Magic.")]},
         {"chosen": "\n\nHuman: Why?\n\nAssistant: Scattering.", "rejected": "\n\nHuman: Why?\n\nAssistant: Magic."},
     ],
-    ids=["explicit text", "explicit messages", "implicit messages", "implicit text", "prompt repeated", "dialogue"],
+    ids=["explicit text", "explicit messages", "implicit messages", "prompt repeated", "dialogue"],
 )
 def test_trl_in_each_of_its_forms(record):
     assert what(only(trl.read, record)) == SKY
 
 
 @pytest.mark.parametrize(
-    "chosen, rejected, prompt, completions",
+    "beside, prompt",
     [
-        ("The sky is blue.", "The sky is black.", "The sky is", ("blue.", "black.")),
-        ("Two plus two is 4", "Two plus two is 44", "Two plus two is", ("4", "44")),
-        ("Say it: yes", "Say it: yes!", "Say it: yes", ("", "!")),
+        ({"question": "Why?"}, [user("Why?")]),
+        ({"instruction": "Say why.", "input": "The sky is blue."}, [user("Say why.\nThe sky is blue.")]),
+        ({"instruction": "Say why.", "input": ""}, [user("Say why.")]),
+        ({"input": "Why?"}, [user("Why?")]),
+        ({"input": {"messages": [user("Why?")]}}, [user("Why?")]),
+        ({"system": "Be brief.", "prompt": "Why?"}, [{"role": "system", "content": "Be brief."}, user("Why?")]),
+        ({"system": " ", "prompt": "Why?"}, [user("Why?")]),
+        ({"history": [["Hi", "Hello"]], "query": "Why?"}, [user("Hi"), assistant("Hello"), user("Why?")]),
+        ({"conversations": [{"from": "human", "value": "Why?"}]}, [user("Why?")]),
+        ({"messages": [{"role": "developer", "content": "Hm."}, user("Why?")]}, [{"role": "system", "content": "Hm."}, user("Why?")]),
+        ({"prompt": "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"}, [user("Hi"), assistant("Hello"), user("Why?")]),
+    ],
+)  # fmt: skip
+def test_trl_reads_the_prompt_from_where_it_stands(beside, prompt):
+    item = only(trl.read, beside | {"chosen": "The sky scatters.", "rejected": "The sky is magic."})
+    assert what(item) == (prompt, ("The sky scatters.", "The sky is magic."), [((0,), (1,))])
+
+
+def test_trl_answers_as_single_messages():
+    chosen, rejected = {"from": "gpt", "value": "Scattering."}, {"from": "gpt", "value": "Magic."}
+    assert what(only(trl.read, {"conversations": [{"from": "human", "value": "Why?"}], "chosen": chosen, "rejected": rejected})) == SKY
+
+
+@pytest.mark.parametrize(
+    "record, reason",
+    [
+        ({"chosen": "The capital is Riga.", "rejected": "The capital is Vilnius."}, "no prompt: needs one of prompt"),
+        ({"chosen": "Why? Scattering.", "rejected": "Why? Magic."}, "no prompt"),
+        ({"question": "Why?", "context": "The sky.", "chosen": "a", "rejected": "b"}, "which field is the prompt, question or context"),
+        ({"prompt": "Where?", "chosen": [user("Why?"), assistant("a")], "rejected": [user("Why?"), assistant("b")]}, "something else"),
     ],
 )
-def test_trl_implicit_text_parts_between_words(chosen, rejected, prompt, completions):
-    assert what(only(trl.read, {"chosen": chosen, "rejected": rejected}))[:2] == ([user(prompt)], completions)
+def test_trl_guesses_no_prompt(record, reason):
+    refused(trl.read, record, reason)
+
+
+def test_calls_of_tools_are_marked_turns():
+    call = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Riga"}}}]}
+    turns = [user("Rain?"), call, {"role": "tool", "name": "weather", "content": "dry"}]
+    item = only(trl.read, {"prompt": turns, "chosen": [assistant("No.")], "rejected": [assistant("Yes.")]})
+    assert item.messages[1:] == [assistant('[tool call] weather {"city":"Riga"}'), user("[tool result] weather: dry")]
 
 
 def test_trl_keeps_what_rankloop_writes_beside_the_pair():
@@ -82,17 +116,17 @@ def test_trl_keeps_what_rankloop_writes_beside_the_pair():
     "record, reason",
     [
         ({"prompt": "Why?", "chosen": "a", "rejected": "a"}, "are the same"),
-        ({"chosen": "a b", "rejected": "a b"}, "are the same"),
-        ({"chosen": "yes", "rejected": "no"}, "share no prompt"),
-        ({"prompt": "Why?", "chosen": "a"}, "both be text"),
-        ({"prompt": "Why?", "chosen": ["a"], "rejected": ["b"]}, "object with role and content"),
-        ({"prompt": "", "chosen": "a", "rejected": "b"}, "a message is empty"),
+        ({"chosen": "yes", "rejected": "no"}, "no prompt"),
+        ({"prompt": "Why?", "chosen": "a"}, "needs rejected"),
+        ({"prompt": "Why?", "chosen": ["a"], "rejected": ["b"]}, "chosen must be text or messages"),
+        ({"prompt": " ", "chosen": "a", "rejected": "b"}, "a message is empty"),
+        ({"prompt": "", "chosen": "a", "rejected": "b"}, "no prompt"),
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt must be a list"),
         ({"chosen": [user("x"), assistant("a")], "rejected": [user("y"), assistant("a")]}, "share no prompt"),
         ({"prompt": "x", "chosen": [assistant([{"type": "image"}])], "rejected": [assistant("b")]}, "only text"),
         ({"prompt": "x", "chosen": "a\0", "rejected": "b"}, "NUL"),
         ({"prompt": "x", "chosen": "\ud83d", "rejected": "b"}, "surrogate"),
-        ({}, "chosen must be a list"),
+        ({}, "needs chosen"),
     ],
 )
 def test_trl_rows_that_are_none(record, reason):
@@ -181,11 +215,18 @@ def test_oasst_ranked_siblings_at_every_depth():
             said("Spam.", "assistant"),
         ),
     }  # fmt: skip
-    first, second = oasst.read(tree)
+    first, second = [item for item in oasst.read(tree) if isinstance(item, NewComparison)]
     assert what(first) == ([user("Why?")], ("Magic.", "Scattering.", "Light."), [((1,), (2,), (0,))])
     assert first.models == ("m", None, None)
     assert what(second) == ([user("Why?"), assistant("Scattering."), user("More?")], ("No.", "Sure."), [((1,), (0,))])
     assert second.models == ("human", None)
+
+
+def test_oasst_replies_that_are_not_compared_are_counted():
+    replies = [said(text, "assistant", **({"rank": rank} if rank is not None else {})) for text, rank in (("a", 0), ("b", 1), ("c", None))]
+    assert [item for item in oasst.read({"prompt": said("Why?", "prompter", *replies)}) if isinstance(item, Left)] == [
+        Left("replies without a rank", 1)
+    ]
 
 
 def test_oasst_equal_ranks_are_tied():
@@ -657,3 +698,132 @@ def test_a_row_with_anything_in_one_place_is_good_or_bad_but_no_crash(module, re
             rows.check(item)
     except BadRow as error:
         assert str(error)
+
+
+# What buttons say
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "expected"),
+    [
+        ("Answer 1", ("answer1", "answer2"), (0, None)),
+        ("answer_2", ("answer1", "answer2"), (1, None)),
+        ("2", ("answer1", "answer2"), (1, None)),
+        ("response_a", ("response_a", "response_b"), (0, None)),
+        ("Response B is slightly better", ("response_a", "response_b"), (1, "slightly")),
+        ("B", ("left", "right"), (1, None)),
+        ("Left is much better", ("text1", "text2"), (0, "significantly")),
+        ("The first one", ("text1", "text2"), (0, None)),
+        ("Prefer A", ("x", "y"), (0, None)),
+        ("Option A", ("x", "y"), (0, None)),
+        ("Tie", ("x", "y"), ("tie", None)),
+        ("About the same", ("x", "y"), ("tie", None)),
+        ("Both are good", ("x", "y"), ("tie", None)),
+        ("Equally good", ("x", "y", "z"), ("tie", None)),
+        ("Both are bad", ("x", "y"), ("both_bad", None)),
+        ("Neither", ("x", "y"), ("both_bad", None)),
+        ("z", ("x", "y", "z"), (2, None)),
+    ],
+)
+def test_a_button_names_the_better_answer(text, names, expected):
+    assert verdicts.of(text, names) == expected
+
+
+@pytest.mark.parametrize("text", ["Safe", "Left is worse", "Good", "Yes", "Helpful", "5", "Response C is better", "A bad question", ""])
+def test_a_button_that_names_none(text):
+    assert verdicts.of(text, ("response_a", "response_b")) is None
+
+
+CHOICES = {"prompt": "Name a fruit", "answer1": "Pear", "answer2": "Plum"}
+
+
+def choice(text, name="better"):
+    return {"from_name": name, "to_name": "t", "type": "choices", "value": {"choices": [text]}}
+
+
+def rated(number, rating):
+    return {"type": "rating", "from_name": "quality", "to_name": f"answer{number}", "value": {"rating": rating}}
+
+
+@pytest.mark.parametrize(
+    ("results", "tiers", "all_bad"),
+    [
+        ([choice("Answer 2")], ((1,), (0,)), False),
+        ([choice("Tie")], ((0, 1),), False),
+        ([choice("Both are bad")], ((0, 1),), True),
+        ([choice("Answer 1"), choice("Safe", "safety")], ((0,), (1,)), False),
+        ([{"type": "pairwise", "value": {"selected": "right"}}, choice("Answer 2")], ((1,), (0,)), False),
+        ([rated(1, 4), rated(2, 3)], ((0,), (1,)), False),
+    ],
+)  # fmt: skip
+def test_labelstudio_choices_are_votes(results, tiers, all_bad):
+    item = only(labelstudio.read, {"data": CHOICES, "annotations": [{"completed_by": 3, "result": results}]})
+    assert [(vote.tiers, vote.all_bad, vote.annotator) for vote in item.votes] == [(tiers, all_bad, "labelstudio-3")]
+
+
+def test_labelstudio_says_what_it_leaves():
+    annotations = [
+        {"result": [choice("Safe", "safety")]},
+        {"result": [choice("Answer 1")], "was_cancelled": True},
+        {"result": [choice("Answer 1"), {"type": "textarea", "from_name": "why", "value": {"text": ["Sweet.", "Ripe."]}}]},
+    ]
+    found = list(labelstudio.read({"data": CHOICES, "annotations": annotations}))
+    assert [item for item in found if isinstance(item, Left)] == [
+        Left("cancelled annotations"), Left("results of safety"), Left("annotations without a verdict"),
+    ]  # fmt: skip
+    assert [vote.rationale for vote in found[-1].votes] == ["Sweet.\nRipe."]
+    refused(labelstudio.read, {"data": CHOICES, "annotations": [{"result": [choice("Answer 1"), choice("Tie", "x")]}]}, "different things")
+
+
+def test_labelstudio_ranker_orders_the_items_of_a_list():
+    items = [{"id": "p", "body": "Pear", "model": "m"}, {"id": "q", "body": "Plum"}, {"id": "r", "title": "Fig"}]
+    ranked = {"type": "ranker", "value": {"ranker": {"rank": ["r", "p", "q"]}}}
+    item = only(labelstudio.read, {"data": {"prompt": "Name a fruit", "items": items}, "annotations": [{"result": [ranked]}]})
+    assert (item.completions, item.models, item.votes[0].tiers) == (("Pear", "Plum", "Fig"), ("m", None, None), ((2,), (0,), (1,)))
+    buckets = {"type": "ranker", "value": {"ranker": {"good": ["r"], "bad": ["p", "q"]}}}
+    refused(labelstudio.read, {"data": {"prompt": "x", "items": items}, "annotations": [{"result": [buckets]}]}, "not several buckets")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"better": "Answer 2"}, {"better": {"choices": ["Answer 2"]}}, {"pw": {"selected": "right"}}, {"better": "Answer 2", "why": "Ripe."}],
+)
+def test_labelstudio_json_min(beside):
+    row = {"id": 1, **CHOICES, **beside, "annotator": 3, "annotation_id": 9, "created_at": "2025-01-01T00:00:00Z", "lead_time": 3.2}
+    item = only(labelstudio.read, row)
+    assert what(item) == ([user("Name a fruit")], ("Pear", "Plum"), [((1,), (0,))])
+    assert (item.votes[0].annotator, item.votes[0].client_ms, item.votes[0].rationale) == ("labelstudio-3", 3200, beside.get("why", ""))
+
+
+FIELDS = {"prompt": "Name a fruit", "response_a": "Pear", "response_b": "Plum"}
+
+
+@pytest.mark.parametrize(
+    ("value", "tiers"), [("response_b", ((1,), (0,))), ("A", ((0,), (1,))), ("tie", ((0, 1),)), (["response_b"], ((1,), (0,)))]
+)
+def test_argilla_labels_are_votes(value, tiers):
+    responses = {"preference": [{"value": value, "user_id": "u1"}], "safe": [{"value": "yes", "user_id": "u1"}]}
+    found = list(argilla.read({"fields": FIELDS, "responses": responses | {"other": [{"value": "x", "status": "draft"}]}}))
+    assert found[:2] == [Left("draft responses"), Left("responses to safe")]
+    assert [(vote.tiers, vote.annotator) for vote in found[-1].votes] == [(tiers, "u1")]
+
+
+def test_argilla_labels_that_name_nothing_among_others_are_wrong():
+    responses = {"preference": [{"value": "response_b", "user_id": "u1"}, {"value": "unsure", "user_id": "u2"}]}
+    refused(argilla.read, {"fields": FIELDS, "responses": responses}, "preference says 'unsure', which names no answer and no tie")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"better.responses": ["response_b", "response_a"], "better.responses.users": ["u1", "u2"],
+         "better.responses.status": ["submitted", "draft"]},
+        {"better": [{"user_id": "u1", "value": "response_b", "status": "submitted"}], "better-suggestion": "x", "external_id": "1"},
+        {"better": {"user_id": ["u1"], "value": ["response_b"], "status": ["submitted"]}},
+        {"better": [{"user_id": "u1", "value": {"rank": [1, 2], "value": ["response_b", "response_a"]}, "status": "submitted"}]},
+    ],
+    ids=["2.x", "1.x", "by column", "ranking by column"],
+)  # fmt: skip
+def test_argilla_flattened(columns):
+    item = only(argilla.read, {"id": "1", "status": "completed", **FIELDS, **columns})
+    assert what(item) == ([user("Name a fruit")], ("Pear", "Plum"), [((1,), (0,))]) and item.votes[0].annotator == "u1"

@@ -234,6 +234,8 @@ def test_the_shown_order_and_the_timing_of_a_judgment_made_here(world, tmp_path)
 
 def test_progress_is_told_up_to_the_end(small, tmp_path):
     for name, format in FORMATS.items():
+        if format.write is None:
+            continue
         told = []
         format.write(small, tmp_path / f"{name}.jsonl", progress=lambda done, total: told.append((done, total)))  # noqa: B023
         assert not told or told[-1][0] == told[-1][1] == {"sft": 1}.get(name, 3), name

@@ -1,0 +1,192 @@
+"""Lets one import write to a store at a time, and deletes the rows of an import that never got whole.
+
+`storage.exchange.imports` writes an import in slices. Its row in `imports` says `writing` until all of them are written, and the
+reading queries leave out the rows of such an import. A lock on a file beside the database shows whether the process that
+writes it is still at work: the operating system releases the lock when a process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from storage.core import file_modes
+from storage.core.database import Database, StoreError, StoreLocked, to_json
+
+try:
+    import fcntl
+except ImportError:
+    # Windows has no such locks: unfinished imports are then deleted by the next import, not when the store is opened.
+    fcntl = None  # type: ignore[assignment]  # there is no such module on Windows
+
+log = logging.getLogger("rankloop.store")
+
+SLICE_S = 0.015
+"""Seconds for which a slice should hold the write lock."""
+
+FEWEST_ROWS, MOST_ROWS = 20, 500
+
+WAIT_S = 10.0
+"""Seconds that an import waits for another one to end."""
+
+POLL_S = 0.05
+
+LONGEST_PAUSE_S = 0.2
+
+
+@contextmanager
+def only_one(store: Database) -> Iterator[None]:
+    """Holds the lock of imports while the block runs, after deleting what an earlier import left behind.
+
+    Raises:
+        StoreLocked: another import is being written.
+    """
+    with open(_lock_file(store), "ab") as file:
+        _lock(store, file.fileno(), time.monotonic() + WAIT_S)
+        take_back_all(store)
+        # Closing the file releases the lock.
+        yield
+
+
+def take_back_left(store: Database) -> None:
+    """Deletes the unfinished imports whose processes have ended. Called when a store is opened; does nothing inside an import."""
+    if fcntl is None or store.value("SELECT 1 FROM unfinished_imports") is None:
+        return
+    try:
+        with open(_lock_file(store), "ab") as file:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_back_all(store)
+    except BlockingIOError:
+        return
+    except (OSError, StoreError) as error:
+        log.warning("%s: an import that was broken off could not be taken back yet, and stays invisible: %s", store.path, error)
+
+
+def take_back_all(store: Database) -> None:
+    """Deletes every import that is not whole. The caller holds the lock."""
+    for row in store.rows("SELECT id, source FROM imports WHERE state = 'writing'").fetchall():
+        take_back(store, row["id"])
+        log.warning("%s: the import of %s had been broken off; it was taken back", store.path, row["source"])
+
+
+def take_back(store: Database, import_id: int) -> None:
+    """Deletes the rows of an import that is not whole, in slices, so that others can write in between."""
+    raw = store.connection.conn
+    # Parents and children go together. The checks would read whole tables for each completion, whose children have no index for it.
+    raw.execute("PRAGMA foreign_keys=OFF")
+    try:
+        pace = Pace(store)
+        for find, deletes in _SLICES:
+            while _delete_slice(pace, find, deletes, import_id):
+                pass
+        with store.atomic() as connection:
+            for sql in _LAST:
+                connection.conn.execute(sql, [import_id])
+    finally:
+        raw.execute("PRAGMA foreign_keys=ON")
+
+
+class Pace:
+    """Holds the write lock for a short time, then pauses: other processes poll for the lock and must find it free."""
+
+    def __init__(self, store: Database):
+        self.store = store
+        self.rows = FEWEST_ROWS
+        """Rows for the next slice, so that it takes about `SLICE_S` on this machine at this time."""
+
+    @contextmanager
+    def slice(self) -> Iterator[None]:
+        """One transaction, and a pause after it that is twice as long."""
+        started = time.monotonic()
+        with self.store.atomic():
+            yield
+        held = time.monotonic() - started
+        self.rows = min(MOST_ROWS, max(FEWEST_ROWS, 1 + int(self.rows * min(2.0, SLICE_S / held))))
+        # Otherwise the next commit of somebody else would copy the pages of this slice into the database.
+        self.store.value("PRAGMA wal_checkpoint(PASSIVE)")
+        time.sleep(min(LONGEST_PAUSE_S, 2 * held))
+
+
+@contextmanager
+def synced_at_the_end(store: Database) -> Iterator[None]:
+    """Commits in the block need not survive a power cut: an import that is not whole is worth nothing. Shortens each slice."""
+    raw = store.connection.conn
+    raw.execute("PRAGMA synchronous=NORMAL")
+    try:
+        yield
+    finally:
+        raw.execute("PRAGMA synchronous=FULL")
+
+
+_OF_SLICE = "(SELECT value FROM json_each(:ids))"
+
+_SLICES = (
+    (
+        "SELECT id FROM judgments WHERE import_id = :import LIMIT :most",
+        (
+            f"DELETE FROM aspect_ratings WHERE judgment_id IN {_OF_SLICE}",
+            f"DELETE FROM ideal_answers WHERE judgment_id IN {_OF_SLICE}",
+            f"DELETE FROM presentations WHERE id IN (SELECT presentation_id FROM judgments WHERE id IN {_OF_SLICE})",
+            f"DELETE FROM judgments WHERE id IN {_OF_SLICE}",
+        ),
+    ),
+    (
+        "SELECT id FROM comparisons WHERE import_id = :import LIMIT :most",
+        (
+            "DELETE FROM completions WHERE id IN "
+            f"(SELECT completion_id FROM comparison_completions WHERE comparison_id IN {_OF_SLICE})",
+            f"DELETE FROM gold_answers WHERE comparison_id IN {_OF_SLICE}",
+            f"DELETE FROM comparison_completions WHERE comparison_id IN {_OF_SLICE}",
+            f"DELETE FROM comparisons WHERE id IN {_OF_SLICE}",
+        ),
+    ),
+    ("SELECT id FROM prompts WHERE import_id = :import LIMIT :most", (f"DELETE FROM prompts WHERE id IN {_OF_SLICE}",)),
+)  # fmt: skip
+"""What is selected for a slice, and the statements that delete it: children first, since their triggers look at the parents."""
+
+_LAST = (
+    # A model or an annotator of the import that something else uses by now stays.
+    "UPDATE policy_versions SET import_id = NULL WHERE import_id = ? AND id IN (SELECT policy_version_id FROM completions)",
+    "DELETE FROM policy_versions WHERE import_id = ?",
+    "UPDATE annotators SET import_id = NULL WHERE import_id = ? AND (id IN (SELECT annotator_id FROM judgments) "
+    "OR id IN (SELECT annotator_id FROM presentations) OR id IN (SELECT annotator_id FROM accounts))",
+    "DELETE FROM annotators WHERE import_id = ?",
+    "DELETE FROM imports WHERE id = ?",
+)
+
+
+def _delete_slice(pace: Pace, find: str, deletes: tuple[str, ...], import_id: int) -> bool:
+    with pace.slice():
+        ids = [row["id"] for row in pace.store.rows(find, {"import": import_id, "most": pace.rows})]
+        for sql in deletes:
+            pace.store.connection.conn.execute(sql, {"ids": to_json(ids)})
+    return bool(ids)
+
+
+def _lock(store: Database, descriptor: int, deadline: float) -> None:
+    if fcntl is None:
+        return
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                source = store.value("SELECT source FROM imports WHERE state = 'writing'")
+                what = f"{source} is being imported" if source else "another import is under way"
+                raise StoreLocked(f"{store.path}: {what}. Nothing was imported: try again when it is done.") from error
+            time.sleep(POLL_S)
+        except OSError as error:
+            # Some network and container file systems do not support such locks.
+            log.warning("%s cannot be locked (%s): see to it that only one import runs", store.path, error.strerror)
+            return
+
+
+def _lock_file(store: Database) -> Path:
+    path = store.path.with_name(f".{store.path.name}.import")
+    if not path.exists():
+        file_modes.make_file(path)
+    return path

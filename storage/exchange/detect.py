@@ -1,0 +1,168 @@
+"""Tells which format a file holds, by the fields of its first rows, and says what it goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from storage.core.database import StoreError
+from storage.exchange import files
+from storage.exchange.formats import FORMATS, Format, Sign
+from storage.exchange.limits import Limits
+from storage.exchange.rows import BadRow, Record
+
+SAMPLE = 200
+"""Rows that are looked at."""
+
+ENOUGH = 0.8
+"""Part of the rows that must have the fields of a format: the others are wrong rows, which the import names."""
+
+SHOWN_FIELDS = 20
+SHOWN_FORMATS = 3
+
+
+class Unrecognised(StoreError):
+    """The format of a file is not clear; the message names the likely ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    format: str
+    evidence: str
+    """By which fields, and in how many rows."""
+
+
+def recognise_file(path: Path | str, limits: Limits = Limits()) -> Recognised:
+    """The format of a file.
+
+    Raises:
+        StoreError: it cannot be read.
+        Unrecognised: its rows are of no known format, or of several.
+    """
+    return recognise((record for _, record in files.records(path, limits=limits)), str(path))
+
+
+def recognise(records: Iterable[Record | BadRow], path: str) -> Recognised:
+    """The format of records. Those that cannot be read are passed over.
+
+    Raises:
+        Unrecognised: they are of no known format, or of several.
+    """
+    rows = [record for record in islice(records, SAMPLE) if isinstance(record, dict)]
+    if not rows:
+        raise Unrecognised(f"{path} has no row that can be read, so that its format cannot be told: say --format NAME.")
+    best: tuple[int, str, Sign, int] | None = None
+    for name, format in FORMATS.items():
+        if format.read is None or not format.signs:
+            continue
+        signs = [sign for row in rows if (sign := sign_of(format, row))]
+        if len(signs) >= ENOUGH * len(rows):
+            length = max(map(len, signs))
+            if best is None or length > best[0]:
+                best = length, name, max(set(signs), key=signs.count), len(signs)
+    if best is None:
+        raise Unrecognised(_likely(rows, path))
+    _, name, sign, count = best
+    return Recognised(name, f"by its fields {', '.join(field.split('=')[0] for field in sign)}, in {count} of {len(rows)} rows")
+
+
+def sign_of(format: Format, row: Record) -> Sign | None:
+    """The longest sign of a format that a row has."""
+    if format.only and not set(row) <= set(format.only):
+        return None
+    return max((sign for sign in format.signs if not missing(sign, row)), key=len, default=None)
+
+
+def missing(sign: Sign, row: Record) -> list[str]:
+    """The fields of a sign that a row does not have."""
+    return [field for field in sign if not _has(field, row)]
+
+
+def _has(field: str, row: Record) -> bool:
+    name, _, kind = field.partition("=")
+    if "*" in name:
+        return any(fnmatchcase(other, name) for other in row)
+    value = row.get(name)
+    return value is not None and (not kind or KINDS[kind](value))
+
+
+def _likely(rows: Sequence[Record], path: str) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    shown = ", ".join(_name(name) for name in names[:SHOWN_FIELDS]) + (", …" if len(names) > SHOWN_FIELDS else "")
+    union = {name: value for row in reversed(rows) for name, value in row.items()}
+    near: list[tuple[float, str]] = []
+    for name, format in FORMATS.items():
+        if format.read is None:
+            continue
+        for sign in sorted(format.signs, key=len, reverse=True):
+            lacks = missing(sign, union)
+            others = [field for field in union if field not in format.only] if format.only else []
+            if len(lacks) < len(sign):
+                # The part of the format's fields that the rows have; other fields than its own count against it.
+                part = (len(sign) - len(lacks)) / (len(sign) + 0.5 * len(others))
+                reason = [f"lacks {', '.join(lacks)}"] if lacks else []
+                reason += [f"knows nothing of {', '.join(map(_name, others[:5]))}"] if others else []
+                near.append((part, f"{name} ({'; '.join(reason) or 'in too few rows'})"))
+                break
+    near.sort(key=lambda one: -one[0])
+    likely = ", ".join(text for _, text in near[:SHOWN_FORMATS])
+    return (
+        f"{path}: cannot tell which format this is. Its fields: {shown}. "
+        + (f"Nearest: {likely}. " if likely else "")
+        + "Say --format NAME, or which field is what: --map prompt=FIELD,chosen=FIELD,rejected=FIELD. Nothing was imported."
+    )
+
+
+def _name(name: str) -> str:
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name[:40])
+
+
+# CSV holds lists and objects as JSON text.
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or (isinstance(value, str) and value.lstrip().startswith("["))
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, str) and value.lstrip().startswith("{"))
+
+
+def _are_objects(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.lstrip().startswith("[") and value.lstrip()[1:].lstrip().startswith("{")
+    return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(item, dict) for item in value)
+
+
+def _are_texts(value: Any) -> bool:
+    return _is_list(value) and not _are_objects(value)
+
+
+def _is_dialogue(value: Any) -> bool:
+    return isinstance(value, str) and "\n\nHuman:" in value and "\n\nAssistant:" in value
+
+
+def _is_flag(value: Any) -> bool:
+    return str(value).strip().lower() in ("true", "false", "0", "1", "-1", "good", "bad")
+
+
+def _is_tree(value: Any) -> bool:
+    return isinstance(value, dict) and "replies" in value
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "list": _is_list,
+    "texts": _are_texts,
+    "object": _is_object,
+    "objects": _are_objects,
+    "messages": _are_objects,
+    "dialogue": _is_dialogue,
+    "flag": _is_flag,
+    "tree": _is_tree,
+}
+"""What a value of a field looks like."""

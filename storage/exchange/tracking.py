@@ -1,0 +1,84 @@
+"""Records that know which of their fields a reader has read, so that an import can name what it leaves behind.
+
+A field counts as read once a reader has taken its value; looking for its name, or going through all items, does not count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from storage.exchange.rows import Record
+
+MOST_NAMES = 100
+"""Most names of one count: a file may have a new field in every row. All further ones are counted together."""
+
+LONGEST_FIELD = 80
+"""Longest name in characters."""
+
+OTHERS = "other fields"
+"""The name under which fields beyond `MOST_NAMES` are counted."""
+
+
+_REPEATED = re.compile(r"(\w+\[\]\.)\1+")
+"""What stands in itself, such as replies to replies, is one field."""
+
+
+class Tracked(dict[str, Any]):
+    """A record whose values are marked as read when they are taken; objects in it, and in lists in it, are tracked too."""
+
+    __slots__ = ("_children", "_read")
+
+    def __init__(self, record: Record):
+        super().__init__(record)
+        self._read: set[str] = set()
+        self._children: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        self._read.add(key)
+        if not isinstance(value, (dict, list, tuple)):
+            return value
+        if key not in self._children:
+            self._children[key] = _tracked(value)
+        return self._children[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401
+
+    def unread(self, prefix: str = "") -> Iterator[str]:
+        """The paths of the fields that have a value and were not read: `source`, `info.site`, `answers[].note`."""
+        for key, value in self.items():
+            if value is None or value == "" or value == [] or value == {}:
+                continue
+            if key not in self._read:
+                yield prefix + key
+            elif key in self._children:
+                yield from _unread(self._children[key], prefix + key)
+
+
+def _tracked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Tracked(value)
+    if isinstance(value, (list, tuple)):
+        return [_tracked(item) for item in value]
+    return value
+
+
+def _unread(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, Tracked):
+        yield from value.unread(path + ".")
+    elif isinstance(value, list):
+        for item in value:
+            yield from _unread(item, path + "[]")
+
+
+def count(counts: dict[str, int], name: str, number: int = 1) -> None:
+    """Adds to the count of a name, which may come from a file: it is shortened, and made safe to print."""
+    name = _REPEATED.sub(r"\1", name)
+    shown = name if len(name) <= LONGEST_FIELD else name[: LONGEST_FIELD - 1] + "…"
+    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
+    if shown not in counts and len(counts) >= MOST_NAMES:
+        shown = OTHERS
+    counts[shown] = counts.get(shown, 0) + number

@@ -1,0 +1,215 @@
+"""Conversations that are stored as messages with the id of the one before: Open WebUI's feedback, Open-Assistant's message files.
+
+A vote is about answers to the same message; the way from the root to it is the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from storage.core.records import Message, Tiers
+from storage.exchange import oasst
+from storage.exchange.mapped import SINGLE
+from storage.exchange.rows import (
+    SPEAKERS,
+    BadRow,
+    Found,
+    Left,
+    NewComparison,
+    Record,
+    Vote,
+    by_rank,
+    name_of,
+    number_of,
+    text_of,
+    timestamp,
+)
+
+WEBUI_IGNORED = (
+    "id", "version", "type", "updated_at", "data.model_id", "meta", "base_models", "user", "user_id", "snapshot.id", "snapshot.created_at",
+    "snapshot.updated_at", "snapshot.user_id", "snapshot.timestamp", "snapshot.share_id", "snapshot.archived", "snapshot.pinned",
+    "snapshot.title", "snapshot.models", "data.sibling_model_ids",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message of a conversation."""
+
+    role: str
+    text: str
+    parent: str | None
+    model: str | None = None
+
+
+def way_to(messages: Mapping[str, Said], last: str) -> list[Message]:
+    """The turns from the root to a message.
+
+    Raises:
+        BadRow: a message is missing, or the way goes round in a circle.
+    """
+    turns: list[Message] = []
+    at: str | None = last
+    while at is not None:
+        if at not in messages:
+            raise BadRow(f"the message {at[:40]!r} is not there")
+        if len(turns) >= oasst.DEEPEST:
+            raise BadRow(f"a conversation of more than {oasst.DEEPEST} turns")
+        turns.append({"role": messages[at].role, "content": messages[at].text})
+        at = messages[at].parent
+    return turns[::-1]
+
+
+# ---- Open WebUI
+
+
+def read_webui(record: Record) -> Iterator[Found]:
+    """One comparison of the rated answer with its siblings. Without siblings there is nothing to compare it with."""
+    data, meta = _object(record, "data"), _object(record, "meta")
+    rated = name_of(meta.get("message_id"))
+    rating = number_of(data.get("rating"))
+    if rating not in (1, -1):
+        raise BadRow(f"rating must be 1 or -1, not {data.get('rating')!r}")
+    messages = _webui_messages(record)
+    if rated is None or rated not in messages or messages[rated].parent is None:
+        raise BadRow("the rated message is not in the snapshot of the chat")
+    said = messages[rated]
+    rivals = data.get("sibling_model_ids")
+    rivals = rivals if isinstance(rivals, (list, tuple)) else []
+    siblings = [key for key, other in messages.items() if key != rated and other.parent == said.parent and other.model in rivals]
+    if not siblings:
+        yield Left(SINGLE)
+        return
+    shown = [key for key in messages if key == rated or key in siblings]
+    place = shown.index(rated)
+    others = tuple(index for index in range(len(shown)) if index != place)
+    tiers: Tiers = ((place,), others) if rating == 1 else (others, (place,))
+    detail = number_of(_object(data, "details").get("rating") if "details" in data else _object(record, "details").get("rating"))
+    reasons = [text for text in (data.get("reason"), data.get("comment")) if isinstance(text, str) and text.strip()]
+    vote = Vote(
+        tiers,
+        name_of(record.get("user_id")),
+        created_at=timestamp(record.get("created_at")),
+        rationale=": ".join(reasons),
+        aspects=((place, "rating", int(detail)),) if detail is not None and detail in range(1, 11) else (),
+    )
+    yield NewComparison(
+        way_to(messages, str(said.parent)),
+        tuple(messages[key].text for key in shown),
+        tuple(messages[key].model for key in shown),
+        (vote,),
+    )
+
+
+def _object(record: Record, name: str) -> Record:
+    value = record.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _webui_messages(record: Record) -> dict[str, Said]:
+    """The messages of the chat. Versions of Open WebUI put them at different depths of the snapshot."""
+    found = _object(record, "snapshot")
+    for _ in range(3):
+        if "history" in found:
+            break
+        found = _object(found, "chat")
+    messages = _object(found, "history").get("messages")
+    if isinstance(messages, (list, tuple)):
+        messages = {str(one.get("id")): one for one in messages if isinstance(one, dict)}
+    if not isinstance(messages, dict):
+        raise BadRow("needs snapshot, with the history of the chat")
+    return {
+        str(key): Said(text_of(one, "role"), text_of(one, "content"), name_of(one.get("parentId")), name_of(one.get("model")))
+        for key, one in messages.items()
+        if isinstance(one, dict)
+    }
+
+
+# ---- Open-Assistant's message files
+
+
+def read_oasst_messages(record: Record) -> Iterator[Found]:
+    """One comparison for each set of ranked replies to the same message. The rows of a tree follow each other."""
+    rows = record.get("rows")
+    assert isinstance(rows, list), "rows are grouped by tree"
+    messages: dict[str, Said] = {}
+    replies: dict[str, list[str]] = {}
+    ranks: dict[str, float] = {}
+    unranked = 0
+    for row in rows:
+        key, parent, role = text_of(row, "message_id"), name_of(row.get("parent_id")), text_of(row, "role")
+        written = row.get("synthetic") is False
+        model = name_of(row.get("model_name")) or ("human" if written else None)
+        messages[key] = Said(SPEAKERS.get(role, role), text_of(row, "text"), parent, model)
+        if parent is None or messages[key].role != "assistant":
+            continue
+        rank = number_of(row.get("rank"))
+        if rank is None or row.get("deleted"):
+            unranked += 1
+            continue
+        replies.setdefault(parent, []).append(key)
+        ranks[key] = rank
+    for parent, keys in replies.items():
+        if len(keys) < 2:
+            unranked += 1
+            continue
+        yield _siblings(messages, parent, keys, [ranks[key] for key in keys])
+    if unranked:
+        yield Left("replies without a rank", unranked)
+
+
+def _siblings(messages: Mapping[str, Said], parent: str, keys: Sequence[str], ranks: Sequence[Any]) -> NewComparison:
+    turns = way_to(messages, parent)
+    return NewComparison(
+        turns,
+        tuple(messages[key].text for key in keys),
+        tuple(messages[key].model for key in keys),
+        (Vote(by_rank(ranks)),),
+        kind="conversation" if len(turns) > 1 else "imported",
+    )
+
+
+# ---- PRISM
+
+
+def read_prism(record: Record) -> Iterator[Found]:
+    """One comparison for each turn of a conversation: the models' answers by their scores; the chosen one goes on."""
+    history: Any
+    if "rows" in record:
+        history = [said for row in record["rows"] for said in _as_said(row)]
+        user, at = record["rows"][0].get("user_id"), None
+    else:
+        history, user, at = record.get("conversation_history"), record.get("user_id"), timestamp(record.get("generated_datetime"))
+    if not isinstance(history, list) or not all(isinstance(one, dict) for one in history):
+        raise BadRow("needs conversation_history, a list of objects")
+    turns: list[Message] = []
+    for number in sorted({turn for one in history if type(turn := one.get("turn")) is int}):
+        said = [one for one in history if one.get("turn") == number]
+        asked = [text_of(one, "content") for one in said if one.get("role") == "user"][:1]
+        answers = [one for one in said if one.get("role") == "model"]
+        if not asked:
+            raise BadRow(f"turn {number} has no message of the user")
+        turns = [*turns, {"role": "user", "content": asked[0]}]
+        scores = [number_of(one.get("score")) for one in answers]
+        texts = tuple(text_of(one, "content") for one in answers)
+        if len(answers) >= 2 and all(score is not None for score in scores):
+            vote = Vote(by_rank([-score for score in scores if score is not None]), name_of(user), created_at=at)
+            models = tuple(name_of(one.get("model_name")) for one in answers)
+            yield NewComparison(turns, texts, models, (vote,), kind=name_of(record.get("conversation_type")) or "imported")
+        elif answers:
+            yield Left("answers without a rival", len(answers))
+        chosen = [text for text, one in zip(texts, answers, strict=True) if one.get("if_chosen")] or list(texts[:1])
+        if chosen:
+            turns = [*turns, {"role": "assistant", "content": chosen[0]}]
+
+
+def _as_said(row: Record) -> Iterator[Record]:
+    """A row of PRISM's utterances as the two messages that `conversation_history` has for it."""
+    turn = row.get("turn")
+    yield {"turn": turn, "role": "user", "content": row.get("user_prompt")}
+    yield {
+        "turn": turn, "role": "model", "content": row.get("model_response"), "model_name": row.get("model_name"),
+        "score": row.get("score"), "if_chosen": row.get("if_chosen"),
+    }  # fmt: skip

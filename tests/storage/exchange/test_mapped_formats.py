@@ -1,0 +1,492 @@
+"""Rows of other tools' files, made up: which format each is recognised as, and what it says, worked out by hand."""
+
+import json
+
+import pytest
+
+from storage.core.database import StoreError
+from storage.exchange import detect, imports, maps, rows
+from storage.exchange.formats import FORMATS
+from storage.exchange.groups import grouped
+from storage.exchange.rows import Left
+from storage.exchange.tracking import MOST_NAMES, OTHERS, Tracked
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+def system(text):
+    return {"role": "system", "content": text}
+
+
+def read(name, *records):
+    """The items of the records, and what is left behind by name."""
+    items, left = [], {}
+    for _, record in grouped(enumerate(records), FORMATS[name].group):
+        tracked = Tracked(record)
+        for item in FORMATS[name].read(tracked):
+            if isinstance(item, Left):
+                left[item.what] = left.get(item.what, 0) + item.count
+            else:
+                rows.check(item)
+                items.append(item)
+        for field in set(tracked.unread()) - set(FORMATS[name].ignored):
+            left[field] = left.get(field, 0) + 1
+    return items, left
+
+
+FRUIT = ("Pear", "Plum")
+A, B, TIE = ((0,), (1,)), ((1,), (0,)), ((0, 1),)
+Q = [user("Name a fruit")]
+
+ROWS = {
+    "trl": [
+        ({"prompt": "Name a fruit", "chosen": "Pear", "rejected": "Plum"}, Q, FRUIT, [A], {}),
+        (
+            {"chosen": [*Q, assistant("Pear")], "rejected": [*Q, assistant("Plum")], "score_chosen": 9.0, "score_rejected": 2.0},
+            Q, FRUIT, [A], {"score_chosen": 1, "score_rejected": 1},
+        ),
+        (
+            {"input": {"messages": Q}, "preferred_output": [assistant("Pear")], "non_preferred_output": [assistant("Plum")]},
+            Q, FRUIT, [A], {},
+        ),
+    ],
+    "llama-factory": [
+        (
+            {"system": "Be brief.", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"},
+                                                      {"from": "human", "value": "Name a fruit"}],
+             "chosen": {"from": "gpt", "value": "Pear"}, "rejected": {"from": "gpt", "value": "Plum"}, "tools": "[]x"},
+            [system("Be brief."), user("Hi"), assistant("Hello"), *Q], FRUIT, [A], {"tools": 1},
+        ),
+        (
+            {"instruction": "Name one", "input": "fruit", "chosen": "Pear", "rejected": "Plum", "history": [["Hi", "Hello"]]},
+            [user("Hi"), assistant("Hello"), user("Name one\nfruit")], FRUIT, [A], {},
+        ),
+    ],
+    "axolotl": [
+        ({"system": "Be brief.", "question": "Name a fruit", "chosen": "Pear", "rejected": "Plum"},
+         [system("Be brief."), *Q], FRUIT, [A], {}),
+        ({"messages": Q, "chosen": assistant("Pear"), "rejected": assistant("Plum")}, Q, FRUIT, [A], {}),
+        ({"system": "", "instruction": "Name a fruit", "chosen_response": "Pear", "rejected_response": "Plum"}, Q, FRUIT, [A], {}),
+    ],
+    "arena-55k": [
+        (
+            {"id": "1", "model_a": "m", "model_b": "n", "prompt": '["Name a fruit", "And a tree?"]', "response_a": '["Pear", "Oak"]',
+             "response_b": '["Plum", null]', "winner_model_a": "0", "winner_model_b": "0", "winner_tie": "1"},
+            Q, ("Pear\n\nHuman: And a tree?\n\nAssistant: Oak", "Plum\n\nHuman: And a tree?\n\nAssistant: "), [TIE], {},
+        ),
+        (
+            {"prompt": ["Name a fruit"], "response_a": ["Pear"], "response_b": [None], "winner_model_a": 0, "winner_model_b": 1,
+             "winner_tie": 0}, Q, ("Pear", ""), [B], {},
+        ),
+    ],
+    "comparia": [
+        (
+            {"id": 1, "model_a_name": "m", "model_b_name": "n", "conversation_a": [*Q, assistant("Pear")],
+             "conversation_b": [*Q, assistant("Plum")], "chosen_model_name": "n", "both_equal": False, "visitor_id": "v"},
+            Q, FRUIT, [B], {},
+        ),
+        (
+            {"model_a_name": "m", "model_b_name": "n", "conversation_a": [*Q, assistant("Pear")],
+             "conversation_b": [*Q, assistant("Plum")], "both_equal": True}, Q, FRUIT, [TIE], {},
+        ),
+    ],
+    "alpacaeval": [
+        (
+            {"instruction": "Name a fruit", "output_1": "Pear", "generator_1": "m", "output_2": "Plum", "generator_2": "n", "preference": 2,
+             "annotator": "judge"}, Q, FRUIT, [B], {},
+        ),
+        ({"instruction": "Name a fruit", "input": "", "output_1": "Pear", "output_2": "Plum", "preference": 1.5}, Q, FRUIT, [TIE], {}),
+        (
+            {"instruction": "Name a fruit", "output_1": "Pear", "output_2": "Plum", "preference": 1.03}, Q, FRUIT, [A],
+            {"how sure a preference is": 1},
+        ),
+    ],
+    "llmbar": [({"input": "Name a fruit", "output_1": "Pear", "output_2": "Plum", "label": 2}, Q, FRUIT, [B], {})],
+    "pandalm": [
+        (
+            {"idx": 0, "motivation_app": "Mail", "instruction": "Name one", "input": "fruit", "response1": "Pear", "response2": "Plum",
+             "annotator1": 1, "annotator2": 0, "annotator3": 2}, [user("Name one\nfruit")], FRUIT, [A, TIE, B], {},
+        )
+    ],
+    "pku-saferlhf": [
+        (
+            {"prompt": "Name a fruit", "response_0": "Pear", "response_1": "Plum", "better_response_id": 1, "safer_response_id": 0,
+             "is_response_0_safe": True}, Q, FRUIT, [B], {"safer_response_id": 1, "is_response_0_safe": 1},
+        )
+    ],
+    "shp": [
+        (
+            {"post_id": "p", "domain": "food", "history": "Name a fruit", "human_ref_A": "Pear", "human_ref_B": "Plum", "labels": 0,
+             "score_A": 3}, Q, FRUIT, [B], {"score_A": 1},
+        )
+    ],
+    "webgpt": [
+        (
+            {"question": {"full_text": "Name a fruit", "dataset": "d", "id": "1"}, "answer_0": "Pear", "answer_1": "Plum", "score_0": -0.5,
+             "score_1": 0.5, "quotes_0": {"title": ["x"]}}, Q, FRUIT, [B], {"quotes_0": 1},
+        ),
+        (
+            {"question": {"full_text": "Name a fruit"}, "answer_0": "Pear", "answer_1": "Plum", "score_0": 0, "score_1": 0},
+            Q, FRUIT, [TIE], {},
+        ),
+    ],
+    "summarize": [
+        (
+            {"info": {"id": "1", "post": "Pears are fruit", "title": "Fruit", "subreddit": "food"},
+             "summaries": [{"text": "Pear", "policy": "m"}, {"text": "Plum", "policy": "n"}], "choice": 1, "worker": "w",
+             "split": "valid1"},
+            [user("Fruit\nPears are fruit")], FRUIT, [B], {"split": 1},
+        )
+    ],
+    "helpsteer2-preference": [
+        (
+            {"prompt": "Name a fruit", "response_1": "Pear", "response_2": "Plum", "preference_strength": -2, "preference_statement": "@1"},
+            Q, FRUIT, [A], {},
+        )
+    ],
+    "nectar": [
+        (
+            {"prompt": "\n\nHuman: Name a fruit\n\nAssistant: ", "answers": [{"answer": "Pear", "model": "m", "rank": 2.0},
+                                                                            {"answer": "Plum", "model": "n", "rank": 1.0}],
+             "source": ["x"], "good_natured": True}, Q, FRUIT, [B], {"good_natured": 1},
+        )
+    ],
+    "distilabel": [
+        (
+            {"instruction": "Name a fruit", "generations": ["Pear", "Plum"], "generation_models": ["m", "n"], "ratings": [2, 4],
+             "rationales": ["x", "y"]}, Q, FRUIT, [B], {"rationales": 1},
+        )
+    ],
+    "stack-exchange-paired": [
+        ({"qid": 1, "question": "Name a fruit", "date": "2020/01/02", "response_j": "Pear", "response_k": "Plum"}, Q, FRUIT, [A], {})
+    ],
+}  # fmt: skip
+CASES = [pytest.param(name, *case, id=f"{name}-{number}") for name, cases in ROWS.items() for number, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize(("name", "row", "prompt", "completions", "tiers", "left"), CASES)
+def test_a_row_says_what_it_says_in_its_own_tool(name, row, prompt, completions, tiers, left):
+    assert detect.recognise([row], "file").format == name
+    (item,), found = read(name, json.loads(json.dumps(row)))
+    assert list(item.messages) == prompt
+    assert (item.completions, [vote.tiers for vote in item.votes]) == (completions, tiers)
+    assert found == left
+
+
+def test_models_annotators_and_what_stands_beside_are_kept():
+    (item,), _ = read("alpacaeval", ROWS["alpacaeval"][0][0])
+    assert (item.models, item.votes[0].annotator) == (("m", "n"), "judge")
+    (item,), _ = read("pandalm", ROWS["pandalm"][0][0])
+    assert [vote.annotator for vote in item.votes] == ["annotator1", "annotator2", "annotator3"]
+    (item,), _ = read("helpsteer2-preference", ROWS["helpsteer2-preference"][0][0])
+    assert (item.votes[0].strength, item.votes[0].rationale) == ("better", "@1")
+    (item,), _ = read("summarize", ROWS["summarize"][0][0])
+    assert (item.models, item.kind, item.votes[0].annotator) == (("m", "n"), "food", "w")
+
+
+def test_a_vote_of_mt_bench_is_about_the_answers_up_to_its_turn():
+    a, b = ([*Q, assistant(text), user("And a tree?"), assistant("Oak")] for text in FRUIT)
+    row = {"conversation_a": a, "conversation_b": b, "winner": "model_b", "judge": "j", "turn": 1}
+    (item,), left = read("arena", row)
+    assert (list(item.messages), item.completions, left) == (Q, FRUIT, {})
+    (item,), _ = read("arena", row | {"turn": 2})
+    assert item.completions[0] == "Pear\n\nHuman: And a tree?\n\nAssistant: Oak"
+
+
+def test_sides_are_known_only_where_a_file_has_them():
+    known = {name for name, cases in ROWS.items() for vote in read(name, cases[0][0])[0][0].votes if vote.shown}
+    assert known == {"arena-55k", "comparia"}
+
+
+def test_helpsteer2_rows_of_one_prompt_are_one_comparison():
+    scores = {"correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 0}
+    answers = [("Name a fruit", "Pear", 1), ("Name a fruit", "Plum", 4), ("Name a tree", "Oak", 3), ("Name a tree", "Fern", 3)]
+    records = [{"prompt": prompt, "response": text, "helpfulness": score} | scores for prompt, text, score in answers]
+    assert detect.recognise(records, "file").format == "helpsteer2"
+    (first, second), left = read("helpsteer2", *records)
+    assert (list(first.messages), first.completions, first.votes[0].tiers) == (Q, FRUIT, B)
+    assert (second.completions, second.votes[0].tiers, left) == (("Oak", "Fern"), TIE, {})
+    # 0 to 4 there, 1 to 5 here.
+    assert set(first.votes[0].aspects) >= {(0, "helpfulness", 2), (1, "helpfulness", 5), (0, "verbosity", 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("llmbar", {"label": 3}, "label must be one of 1, 2"),
+        ("pandalm", {"annotator2": 5}, "annotator1 or annotator2 or annotator3 must be one of 0, 1, 2"),
+        ("webgpt", {"answer_1": 3}, "answer_1 must be text or messages"),
+        ("arena-55k", {"winner_model_a": "1"}, "several verdicts: winner_model_a, winner_tie"),
+        ("arena-55k", {"prompt": "Name a fruit"}, "prompt must be a list, in CSV as JSON"),
+        ("arena-55k", {"prompt": '["One"]'}, "one text for each answer"),
+    ],
+)
+def test_rows_that_say_something_else_are_wrong(name, change, reason):
+    with pytest.raises(rows.BadRow, match=reason):
+        read(name, ROWS[name][0][0] | change)
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ({"prompt": "Name a fruit", "completion": "Pear", "label": True}, "kto"),
+        ({"messages": [*Q, assistant("Pear")], "label": False}, "kto"),
+        ({"instruction": "Name a fruit", "output": "Pear", "kto_tag": True}, "kto"),
+        ({"prompt": "Name a fruit", "response": "Pear", "rating": "GOOD", "workspace": "w"}, "anythingllm"),
+    ],
+)
+def test_single_judgments_are_named_as_not_kept(store, record, name):
+    assert detect.recognise([record], "file").format == name
+    import_id, report = imports.import_rows(store, [record, record], name)
+    assert import_id is None and report.left["single judgments (good or bad)"] == 2
+
+
+# ---- trees of messages
+
+
+def webui(rating, siblings, *, deeper=False):
+    messages = {
+        "u": {"id": "u", "parentId": None, "role": "user", "content": "Name a fruit"},
+        "a": {"id": "a", "parentId": "u", "role": "assistant", "content": "Pear", "model": "m"},
+        "b": {"id": "b", "parentId": "u", "role": "assistant", "content": "Plum", "model": "n"},
+        "c": {"id": "c", "parentId": "u", "role": "assistant", "content": "Fig", "model": "o"},
+    }
+    chat = {"history": {"messages": messages, "currentId": "b"}}
+    return {
+        "id": "f", "user_id": "ann", "type": "rating", "created_at": 1735689600, "meta": {"message_id": "b", "chat_id": "x"},
+        "data": {"rating": rating, "sibling_model_ids": siblings, "reason": "helpful", "comment": "Short.", "details": {"rating": 8}},
+        "snapshot": {"chat": {"chat": chat}} if deeper else {"chat": chat},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("rating", "tiers"), [(1, ((1,), (0,))), (-1, ((0,), (1,)))])
+def test_open_webui_rates_an_answer_against_its_siblings(rating, tiers):
+    record = webui(rating, ["m"], deeper=rating == 1)
+    assert detect.recognise([record], "file").format == "open-webui"
+    (item,), _ = read("open-webui", record)
+    (vote,) = item.votes
+    assert (list(item.messages), item.completions, item.models, vote.tiers) == (Q, FRUIT, ("m", "n"), tiers)
+    assert (vote.annotator, vote.rationale, vote.aspects) == ("ann", "helpful: Short.", ((1, "rating", 8),))
+    assert vote.created_at == "2025-01-01T00:00:00.000+00:00"
+
+
+def test_open_webui_rating_of_an_answer_alone_is_named_as_not_kept():
+    items, left = read("open-webui", webui(1, None))
+    assert items == [] and left["single judgments (good or bad)"] == 1
+
+
+def test_open_assistant_messages_are_trees_again():
+    def row(id, parent, role, text, rank=None, tree="t"):
+        return {
+            "message_id": id,
+            "parent_id": parent,
+            "role": role,
+            "text": text,
+            "rank": rank,
+            "message_tree_id": tree,
+            "synthetic": False,
+        }
+
+    records = [
+        row("1", None, "prompter", "Name a fruit"), row("2", "1", "assistant", "Pear", 1.0), row("3", "1", "assistant", "Plum", 0.0),
+        row("4", "3", "prompter", "Why?"), row("5", "4", "assistant", "It is."), row("6", None, "prompter", "Hi", tree="u"),
+    ]  # fmt: skip
+    assert detect.recognise(records, "file").format == "oasst-messages"
+    (item,), left = read("oasst-messages", *records)
+    assert (list(item.messages), item.completions, item.votes[0].tiers, item.models) == (Q, FRUIT, B, ("human", "human"))
+    assert left == {"replies without a rank": 1}
+    with pytest.raises(rows.BadRow, match="the message 'x' is not there"):
+        read("oasst-messages", row("2", "x", "assistant", "Pear", 1), row("3", "x", "assistant", "Plum", 0))
+    circle = [row("1", "1", "prompter", "Hi"), row("2", "1", "assistant", "Pear", 1), row("3", "1", "assistant", "Plum", 0)]
+    with pytest.raises(rows.BadRow, match="more than 200 turns"):
+        read("oasst-messages", *circle)
+
+
+def test_prism_ranks_each_turn_and_goes_on_with_the_chosen_answer():
+    def answer(turn, text, model, score, chosen=False):
+        return {"turn": turn, "role": "model", "content": text, "model_name": model, "score": score, "if_chosen": chosen}
+
+    history = [
+        {"turn": 0, "role": "user", "content": "Name a fruit"}, answer(0, "Pear", "m", 20), answer(0, "Plum", "n", 90, True),
+        {"turn": 1, "role": "user", "content": "And a tree?"}, answer(1, "Oak", "n", 50, True), answer(1, "Fern", "n", 50),
+    ]  # fmt: skip
+    record = {
+        "conversation_id": "c",
+        "user_id": "u",
+        "opening_prompt": "Name a fruit",
+        "conversation_history": history,
+        "open_feedback": "x",
+    }
+    assert detect.recognise([record], "file").format == "prism"
+    (first, second), left = read("prism", record)
+    assert (list(first.messages), first.completions, first.votes[0].tiers, first.models) == (Q, FRUIT, B, ("m", "n"))
+    assert list(second.messages) == [*Q, assistant("Plum"), user("And a tree?")] and second.votes[0].tiers == TIE
+    assert left == {"open_feedback": 1}
+    utterances = [
+        {"utterance_id": str(n), "conversation_id": "c", "user_id": "u", "turn": one["turn"], "model_response": one["content"],
+         "user_prompt": ["Name a fruit", "And a tree?"][one["turn"]], "model_name": one["model_name"], "score": one["score"],
+         "if_chosen": one["if_chosen"]}
+        for n, one in enumerate(history) if one["role"] == "model"
+    ]  # fmt: skip
+    assert detect.recognise(utterances, "file").format == "prism-utterances"
+    assert [(item.messages, item.completions, item.votes) for item in read("prism-utterances", *utterances)[0]] == [
+        (item.messages, item.completions, item.votes) for item in (first, second)
+    ]
+
+
+# ---- recognising
+
+
+@pytest.mark.parametrize(
+    ("record", "format"),
+    [
+        ({"prompt": "Name a fruit"}, "prompts"),
+        ({"instruction": "Name a fruit", "input": "", "output": "Pear"}, "prompts"),
+        ({"question_id": 1, "category": "writing", "turns": ["Name a fruit", "And another"]}, "prompts"),
+        ({"question_id": 1, "text": "Name a fruit", "category": "generic"}, "prompts"),
+        ({"chosen": "\n\nHuman: Hi\n\nAssistant: a", "rejected": "\n\nHuman: Hi\n\nAssistant: b"}, "hh-rlhf"),
+        ({"prompt": {"text": "Hi", "role": "prompter", "replies": []}, "message_tree_id": "1"}, "oasst"),
+        ({"instruction": "Hi", "completions": [{"response": "a"}]}, "ultrafeedback"),
+        ({"context": [user("Hi")], "response1": "a", "response2": "b", "overall_preference": 1}, "helpsteer3"),
+        ({"fields": {"prompt": "Hi"}, "responses": {}}, "argilla"),
+        ({"prompt": "Hi", "a": "x", "b": "y", "better.responses": ["a"], "better.responses.users": ["u"]}, "argilla"),
+        ({"data": {"prompt": "Hi"}, "annotations": []}, "labelstudio"),
+        ({"prompt": "Hi", "answer1": "a", "answer2": "b", "better": "Answer 1", "annotation_id": 1, "annotator": 2}, "labelstudio"),
+        ({"conversation_a": [user("Hi")], "conversation_b": [user("Hi")], "winner": "tie"}, "arena"),
+        ({"prompt": "Hi", "completions": ["a", "b"], "choice": 0}, "plain"),
+        ({"messages": '[{"role":"user","content":"Hi"}]', "completions": '["a","b"]', "tiers": "[[0],[1]]"}, "plain"),
+    ],
+)
+def test_each_format_is_recognised(record, format):
+    assert detect.recognise([record] * 3, "file").format == format
+
+
+def test_the_evidence_is_told():
+    found = detect.recognise([{"prompt": "a", "chosen": "b", "rejected": "c"}] * 9 + [{"x": 1}, rows.BadRow("not JSON")], "file")
+    assert found == detect.Recognised("trl", "by its fields prompt, chosen, rejected, in 9 of 10 rows")
+
+
+@pytest.mark.parametrize(
+    ("record", "likely"),
+    [
+        ({"question": "Name a fruit", "better": "Pear", "worse": "Plum"}, "Its fields: question, better, worse. Nearest: "),
+        ({"chosen": "The capital is Riga", "rejected": "The capital is Vilnius"}, r"Nearest: trl \(lacks prompt\)"),
+        ({"prompt": "Name a fruit", "good_answer": "Pear", "bad_answer": "Plum"}, r"prompts \(knows nothing of good_answer, bad_answer\)"),
+        ({"prompt": "Name a fruit", "votes": 3}, "knows nothing of votes"),
+        ({"a\x1b": 1}, "Its fields: a\N{REPLACEMENT CHARACTER}. Say --format NAME"),
+    ],
+)
+def test_what_is_not_recognised_is_refused_with_the_likely_formats(record, likely):
+    with pytest.raises(detect.Unrecognised, match=likely):
+        detect.recognise([record], "file")
+
+
+def test_a_file_of_two_kinds_of_rows_is_refused():
+    with pytest.raises(detect.Unrecognised, match="trl .in too few rows"):
+        detect.recognise([{"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "completions": ["x", "y"], "choice": 0}], "file")
+    with pytest.raises(detect.Unrecognised, match="no row that can be read"):
+        detect.recognise([rows.BadRow("not JSON")], "file")
+
+
+# ---- nothing is left behind in silence
+
+
+def test_an_import_names_what_it_leaves_and_strict_refuses_it(store):
+    pairs = [{"prompt": f"Q{n}", "chosen": "a", "rejected": "b", "margin": 2, "meta": {"x": 1}, "id": n, "note": ""} for n in range(3)]
+    with pytest.raises(StoreError, match=r"not kept would be margin \(3\), meta \(3\): nothing imported \(--strict\)"):
+        imports.import_rows(store, pairs, "trl", strict=True)
+    assert store.value("SELECT count(*) FROM imports") == 0
+    import_id, report = imports.import_rows(store, pairs, "trl")
+    assert report.left == {"margin": 3, "meta": 3} and report.numbering == {"id": 3}
+    assert imports.get(store, import_id).report.left == report.left
+    plain = [{"prompt": "Q", "chosen": "a", "rejected": "b", "id": 1}]
+    assert imports.import_rows(store, plain, "trl", strict=True)[1].judgments == 1
+
+
+def test_fields_in_objects_and_lists_are_named_by_their_path():
+    record = Tracked({"a": {"b": 1, "c": 2}, "d": [{"e": 1, "f": None}, {"e": 2, "g": 3}], "h": "", "i": [], "j": [[{"k": 1}]]})
+    assert set(record.unread()) == {"a", "d", "j"}
+    assert (record["a"]["b"], [item["e"] for item in record["d"]], record.get("j")[0]) == (1, [1, 2], [{"k": 1}])
+    assert set(record.unread()) == {"a.c", "d[].g", "j[][].k"}
+
+
+def test_the_names_of_a_count_are_bounded_and_printable(store):
+    pairs = [{"prompt": f"Q{n}", "chosen": "a", "rejected": "b", f"x\x1b{n}{'y' * 200}": 1} for n in range(MOST_NAMES + 50)]
+    left = imports.import_rows(store, pairs, "trl")[1].left
+    assert len(left) == MOST_NAMES + 1 and left[OTHERS] == 50
+    assert all(name.isprintable() and len(name) <= 80 for name in left)
+
+
+# ---- maps of one's own
+
+
+def test_a_map_reads_an_unknown_format(store):
+    row = {"meta": {"ask": "Name a fruit"}, "better": "Pear", "worse": "Plum", "who": "Ann", "rest": 1}
+    fields = maps.parse("prompt=meta.ask, chosen=better, rejected=worse, annotator=who")
+    _, report = imports.import_rows(store, [row], "map", mapping=fields)
+    assert (report.judgments, report.left) == (1, {"rest": 1})
+    assert store.value("SELECT messages FROM prompts") == '[{"role":"user","content":"Name a fruit"}]'
+    assert store.value("SELECT name FROM annotators WHERE judged > 0") == "Ann"
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "tiers"),
+    [
+        ("prompt=q,completions=x+y,winner=w,first=1,second=2,tie=0", {"w": 2}, [B]),
+        ("prompt=q,completions=x+y,winner=w,first=1,second=2,tie=0", {"w": "0"}, [TIE]),
+        ("prompt=q,completions=x+y,winner=w", {"w": "B"}, [B]),
+        ("prompt=q,completions=x+y,winner=w,models=m+n", {"w": "heron", "m": "swift", "n": "heron"}, [B]),
+        ("prompt=q,completions=x+y,scores=s+t", {"s": 1, "t": 1}, [TIE]),
+        ("prompt=q,completions=l[].t,ranks=l[].r", {"l": [{"t": "Pear", "r": 2}, {"t": "Plum", "r": 1}]}, [B]),
+        ("prompt=q,completions=x+y,flags=l+r+e", {"l": False, "r": True}, [B]),
+    ],
+)
+def test_maps_of_each_kind_of_verdict(store, text, row, tiers):
+    row = {"q": "Name a fruit", "x": "Pear", "y": "Plum"} | row
+    imports.import_rows(store, [row], "map", mapping=maps.parse(text))
+    found = [json.loads(tiers) for (tiers,) in store.rows("SELECT tiers FROM judgments")]
+    names = {id: text for id, text in store.rows("SELECT id, text FROM completions")}
+    assert [[[names[item] for item in tier] for tier in ranking] for ranking in found] == [
+        [[FRUIT[i] for i in tier] for tier in ranking] for ranking in tiers
+    ]
+
+
+def test_numbers_of_a_winner_are_not_guessed(store):
+    row = {"q": "Name a fruit", "x": "Pear", "y": "Plum", "w": 1}
+    _, report = imports.import_rows(store, [row], "map", mapping=maps.parse("prompt=q,completions=x+y,winner=w"))
+    assert report.judgments == 0 and "w must be one of a, b" in report.wrong_rows[0][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("prompt", "'prompt' is not NAME=FIELD"),
+        ("prompt=a,prompt=b", r"prompt stands twice; join fields by \+"),
+        ("prompt=a,foo=b", "knows no foo"),
+        ("prompt=a,chosen=b", "needs both chosen and rejected"),
+        ("prompt=a", "needs the answers"),
+        ("prompt=a,completions=b+c", "needs the verdict"),
+        ("chosen=a,rejected=b,completions=c", "not both"),
+        ("prompt=a,completions=b+c,winner=d,sides=maybe", "sides= is known or unknown"),
+    ],
+)
+def test_maps_that_are_none(text, reason):
+    with pytest.raises(StoreError, match=reason):
+        maps.parse(text)
+
+
+def test_a_map_is_saved_and_found_by_its_name(tmp_path):
+    text = 'prompt=a "b" \\c,completions=x+y,winner=w,first=1,second=2'
+    maps.save(text, tmp_path, "ours")
+    assert maps.load("ours", tmp_path) == maps.load(str(tmp_path / "maps" / "ours.toml"), tmp_path) == maps.parse(text)
+    assert maps.names(tmp_path) == ["ours"]
+    with pytest.raises(StoreError, match="There is no map 'theirs' .*saved are ours"):
+        maps.load("theirs", tmp_path)
+    with pytest.raises(StoreError, match="cannot be a map's name"):
+        maps.save(text, tmp_path, "../x")
