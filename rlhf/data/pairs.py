@@ -124,8 +124,9 @@ def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes
 def require_in_store(store: Database, min_pairs: int, *, include_simulated: bool) -> None:
     """As `require` for the pairs of a store, which are counted without loading them."""
     kinds, counts = _kinds(include_simulated), pair_counts.count(store)
-    unused = prompts.unused_starter_votes(store)
-    _require(counts.total(*kinds), counts.total(*kinds, splits=("train",)), min_pairs, unused)
+    found, train = counts.total(*kinds), counts.total(*kinds, splits=("train",))
+    enough = found >= min_pairs and train > 0
+    _require(found, train, min_pairs, 0 if enough else prompts.unused_starter_votes(store))
 
 
 def _require(found: int, train: int, min_pairs: int, unused_starter_votes: int) -> None:

@@ -11,6 +11,14 @@ WHERE source = 'starter'
         WHERE i.undone_at IS NULL AND prompts.id BETWEEN json_extract(span.value, '$[0]') AND json_extract(span.value, '$[1]')
     );
 
+-- A project in which people judge starter prompts beside their own goes on as before; its lead may end that.
+INSERT INTO settings ("values", by_id, created_at)
+SELECT json_set(coalesce((SELECT CASE WHEN json_valid("values") THEN "values" END FROM settings ORDER BY id DESC LIMIT 1), '{}'),
+    '$.starters', 'on'), NULL, strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')
+WHERE EXISTS (SELECT 1 FROM prompts WHERE starter = 0 AND retired = 0)
+    AND EXISTS (SELECT 1 FROM judgments j JOIN comparisons c ON c.id = j.comparison_id JOIN prompts p ON p.id = c.prompt_id
+        WHERE p.starter = 1);
+
 CREATE INDEX prompts_starter ON prompts(id) WHERE starter = 1;
 
 CREATE INDEX prompts_theirs ON prompts(split) WHERE retired = 0 AND starter = 0;

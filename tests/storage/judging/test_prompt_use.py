@@ -5,7 +5,7 @@ import random
 import pytest
 
 from storage.analytics.stats import stats
-from storage.content import comparisons, prompt_list, prompts
+from storage.content import comparisons, prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, StoreError
 from storage.core.records import ProjectSettings
@@ -178,25 +178,6 @@ def test_declared_splits_and_stored_prompts_stay_as_they_are(store):
     assert texts(store, "train") == ["a", "b"]
     prompts.add(store, [NewPrompt(user("c"))], source="file")
     assert (texts(store, "train"), texts(store, "heldout")) == (["a", "b"], ["c"])
-
-
-# The list.
-
-
-def test_the_list_says_where_each_prompt_stands(store, world):
-    prompts.load_starter(store)
-    mine = world.prompt("Wie heißt der größte Baum?", kind="facts")
-    world.comparison(prompt_id=mine)
-    gone = world.prompt("Gone?")
-    prompt_use.retire(store, [gone])
-    found = prompt_list.search(store, "GRÖSSTE")
-    assert [(f.prompt.id, f.prompt.kind, f.source, f.state, f.comparisons, f.is_starter) for f in found] == [
-        (mine, "facts", "test", "in_use", 1, False)
-    ]
-    assert [f.state for f in prompt_list.search(store, "gone?")] == ["retired"]
-    every = prompt_list.search(store)
-    assert (len(every), every[0].prompt.id, every[1].state) == (242, mine, "unused_starter")
-    assert prompt_list.search(store, limit=1) == every[:1] and prompt_list.count(store) == 242 and prompt_list.count(store, "größte") == 1
 
 
 def test_an_older_store_keeps_its_starters_in_use(tmp_path):
