@@ -25,7 +25,7 @@ RESUMABLE_STATUSES: tuple[RunStatus, ...] = ("failed", "cancelled", "lost")
 
 STRENGTHS: tuple[Strength, ...] = ("significantly", "better", "slightly", "negligibly")
 FLAG_KINDS: tuple[FlagKind, ...] = ("unsafe", "personal_data", "wrong_language", "broken_prompt")
-ROLES: tuple[Role, ...] = ("annotator", "lead", "researcher")
+ACCOUNT_ROLES: tuple[Role, ...] = ("annotator", "lead", "researcher")
 
 Tiers = tuple[tuple[int, ...], ...]
 """Completion ids, best tier first; ids that share a tier are tied: `((2,), (1, 4), (3,))`."""

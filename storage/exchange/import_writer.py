@@ -222,7 +222,7 @@ class Writer:
 
     def _new(self, rows: Sequence[_Row]) -> dict[str, _StoredComparison]:
         """Writes new comparisons with their completions."""
-        orders = [comparisons.order_of_writing(len(row.answers), random.Random(row.digest)) for row in rows]
+        orders = [comparisons.random_write_order(len(row.answers), random.Random(row.digest)) for row in rows]
         # The order in the file is kept as the position. Ids are shuffled, with the same result whenever the same file is imported.
         written = [
             (row.prompt_id, *row.answers[order.index(n)]) for row, order in zip(rows, orders, strict=True) for n in range(len(order))

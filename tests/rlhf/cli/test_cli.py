@@ -70,7 +70,7 @@ def test_help_names_every_verb(capsys):
 )
 def test_each_verbs_help_says_what_and_in_which_unit(capsys, verb, said):
     text = help_of(capsys, verb)
-    assert "folder that holds everything that lasts" in text
+    assert "folder of the store, runs, uploads and logs" in text
     for part in said:
         assert part in text
 
@@ -221,13 +221,13 @@ def test_an_option_that_was_renamed_is_refused_with_its_new_name(capsys, data, o
     for given in ([f"--{old}", "2"], [f"--{old}=2"], [f"--{old}"]):
         with pytest.raises(SystemExit, match="2"):
             launch.main(["train", "--data", data, *given])
-        assert f"--{old} is called --{new} now" in capsys.readouterr().err
+        assert f"--{old} was renamed: use --{new}" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="0"):
         launch.main(["train", "--help"])
     assert f"--{new} " in (shown := capsys.readouterr().out) and f"--{old}" not in shown
     with pytest.raises(SystemExit, match="2"):
         launch.main(["simulate", "--data", data, "--judge", "concise", "--flip", "0.1"])
-    assert "--flip is called --label-noise now" in capsys.readouterr().err
+    assert "--flip was renamed: use --label-noise" in capsys.readouterr().err
 
 
 def train(data, model, *more):

@@ -117,7 +117,7 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
     assert status == 0 and out.startswith(f"{copy}: ") and "checked" in out
     assert run(capsys, "backup", data, copy)[0] == 2 and run(capsys, "backup", data, copy, "--force")[0] == 0
     other = str(tmp_path / "other")
-    assert run(capsys, "restore", other, copy)[:2] == (0, f"{Path(other) / 'rankloop.db'} is as {copy} was")
+    assert run(capsys, "restore", other, copy)[:2] == (0, f"{Path(other) / 'rankloop.db'} is restored from {copy}")
     assert run(capsys, "stats", other, "--json") == run(capsys, "stats", data, "--json")
     assert run(capsys, "restore", other, copy)[0] == 2
     Database(Path(other) / "rankloop.db").close()
