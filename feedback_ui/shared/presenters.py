@@ -131,6 +131,7 @@ def overview(words: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJu
         "judgments": {
             words("data.by_people"): judgments["human"],
             words("data.simulated"): judgments["simulated"],
+            **({words("data.labels"): labels} if (labels := sum(stats["labels_not_used_in_training"].values())) else {}),
             **({} if blind else {words("data.waiting"): stats["queue_depth"]}),
         },
         "annotators": {words("data.people"): annotators["human"], words("data.simulated"): annotators["simulated"]},

@@ -91,8 +91,9 @@ def import_(args: argparse.Namespace) -> int:
     if args.undo is not None:
         undone = imports.undo(store, args.undo)
         print(
-            f"import {args.undo} undone: {undone.judgments} judgments no longer count, {undone.comparisons} comparisons and "
-            f"{undone.prompts} prompts retired"
+            f"import {args.undo} undone: {undone.judgments} judgments "
+            + (f"and {undone.labels} labels " if undone.labels else "")
+            + f"no longer count, {undone.comparisons} comparisons and {undone.prompts} prompts retired"
         )
         return 0
 

@@ -143,9 +143,10 @@ def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> st
     if prompts_only:
         return f"import {import_id}: {result.prompts} prompts added, {result.prompts_known} known already, {left_out}"
     gold = f", {result.gold} known answers" if result.gold else ""
+    labels = f", {result.labels} labels good or bad (kept, not used in training)" if result.labels else ""
     return (
-        f"import {import_id}: {result.comparisons} comparisons added, {result.judgments} judgments{gold}, {result.prompts} new prompts, "
-        f"{left_out}{_outdated(result)}"
+        f"import {import_id}: {result.comparisons} comparisons added, {result.judgments} judgments{labels}{gold}, "
+        f"{result.prompts} new prompts, {left_out}{_outdated(result)}"
     )
 
 
@@ -169,6 +170,7 @@ def imports(all_imports: Sequence[Import]) -> str:
             (
                 f"{i.id}  {i.created_at[:16].replace('T', ' ')}  {i.format}",
                 f"{i.source}: {i.report.prompts} prompts, {i.report.comparisons} comparisons, {i.report.judgments} judgments"
+                + (f", {i.report.labels} labels" if i.report.labels else "")
                 + (f" (undone {i.undone_at[:16].replace('T', ' ')})" if i.undone_at else ""),
             )
             for i in all_imports

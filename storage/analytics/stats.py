@@ -8,11 +8,11 @@ from typing import Any
 
 from storage.content import prompts
 from storage.core.database import Database
-from storage.judging import queue
+from storage.judging import completion_labels, queue
 
 
 def stats(store: Database) -> dict[str, Any]:
-    """Counts from one snapshot of the store. Judgments are the active ones, skips included; runs are counted by status."""
+    """Counts from one snapshot of the store. Judgments and labels are the active ones, skips included; runs are counted by status."""
     with store.snapshot():
         judgments = _by(store, "SELECT kind, sum(judged) FROM annotators GROUP BY kind")
         annotators = _by(
@@ -25,6 +25,7 @@ def stats(store: Database) -> dict[str, Any]:
             "completions": _finished(store, "completions", _COMPLETIONS),
             "comparisons": _finished(store, "comparisons"),
             "judgments": {"human": 0, "simulated": 0} | judgments,
+            "labels_not_used_in_training": completion_labels.counts(store),
             "annotators": {"human": 0, "simulated": 0} | annotators,
             "runs": _by(store, "SELECT status, count(*) FROM runs GROUP BY status"),
             "policy_versions": _finished(store, "policy_versions"),
@@ -55,7 +56,8 @@ def judgments_by_day(store: Database, *, last: date, days: int) -> list[DayOfJud
 
 
 _COMPLETIONS = """
-comparison_completions WHERE comparison_id IN (SELECT id FROM comparisons WHERE import_id IN unfinished_imports)
+(SELECT completion_id FROM comparison_completions WHERE comparison_id IN (SELECT id FROM comparisons WHERE import_id IN unfinished_imports)
+UNION ALL SELECT completion_id FROM completion_labels WHERE import_id IN unfinished_imports)
 """
 
 

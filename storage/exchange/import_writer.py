@@ -17,8 +17,9 @@ from storage.content.prompts import NewPrompt
 from storage.core import unfinished_imports
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Tiers
-from storage.exchange.rows import LONGEST_NAME, BadRow, Item, NewComparison, Vote, check_name
-from storage.judging import exclusions, gold, judgments, presentations, queue
+from storage.exchange.rows import LONGEST_NAME, BadRow, Item, NewComparison, NewLabel, Vote, check_name
+from storage.judging import completion_labels, exclusions, gold, judgments, presentations, queue
+from storage.judging.completion_labels import ImportedLabel
 from storage.judging.judgments import ImportedVote
 from storage.judging.presentations import ImportedPresentation
 from storage.people import annotators
@@ -52,6 +53,8 @@ class Report:
     comparisons: int = 0
     comparisons_known: int = 0
     judgments: int = 0
+    labels: int = 0
+    """Judgments of one completion, good or bad. They are kept, and not used in training."""
     gold: int = 0
     wrong: int = 0
     wrong_rows: list[tuple[int, str]] = field(default_factory=list)
@@ -75,7 +78,7 @@ class Report:
 
     @property
     def good(self) -> int:
-        return self.prompts + self.prompts_known + self.comparisons + self.judgments + self.gold
+        return self.prompts + self.prompts_known + self.comparisons + self.judgments + self.labels + self.gold
 
 
 @dataclass(slots=True)
@@ -138,6 +141,13 @@ class Writer:
                 if isinstance(item, NewComparison)
             ]
             self._comparisons(rows)
+            self._labels(
+                [
+                    (line, item, prompt_ids[digest])
+                    for (line, item), digest in zip(lines, digests, strict=True)
+                    if isinstance(item, NewLabel)
+                ]
+            )
 
     def publish(self) -> None:
         """Makes the import visible, and changes what it changes of older rows, in one transaction."""
@@ -173,7 +183,8 @@ class Writer:
                 new[digest] = NewPrompt(item.messages, item.kind, item.split)
             elif prompt_only and ids.get(digest) not in restored:
                 self.report.prompts_known += 1
-            if prompt_only and ids.get(digest) in foreign:
+            # An undo asks what other imports use these prompts for. Comparisons tell that themselves.
+            if not isinstance(item, NewComparison) and ids.get(digest) in foreign:
                 self.reused.add(ids[digest])
         ids |= prompts.add_many(self.store, new, source=self.source, created_at=self.created_at, import_id=self.import_id)
         self.restored |= restored
@@ -370,6 +381,25 @@ class Writer:
             self.report.gold += 1
         gold.add_imported(self.store, own, note=f"import {self.import_id}", by=self.by, created_at=self.created_at)
 
+    # ---- labels
+
+    def _labels(self, rows: Sequence[tuple[int, NewLabel, int]]) -> None:
+        """Writes labels, each as (line, label, prompt id), with a completion of its own."""
+        accepted: list[tuple[NewLabel, int, int]] = []
+        for line, item, prompt_id in rows:
+            try:
+                accepted.append((item, prompt_id, self._annotator(item)))
+            except (BadRow, StoreError) as error:
+                self.refuse(line, str(error))
+        answers = [(prompt_id, self._policy(_model(item.model)), item.completion) for item, prompt_id, _ in accepted]
+        completion_ids = completions.add_imported(self.store, answers, created_at=self.created_at, import_id=self.import_id)
+        labels = [
+            ImportedLabel(completion_id, annotator_id, item.good, item.rationale, item.created_at or self.created_at)
+            for (item, _, annotator_id), completion_id in zip(accepted, completion_ids, strict=True)
+        ]
+        completion_labels.add_imported(self.store, labels, import_id=self.import_id)
+        self.report.labels += len(labels)
+
     # ---- names
 
     def _policy(self, name: str) -> int:
@@ -380,7 +410,7 @@ class Writer:
             self.policy_ids[name] = policies.ensure_imported(self.store, name, import_id=self.import_id)
         return self.policy_ids[name]
 
-    def _annotator(self, vote: Vote) -> int:
+    def _annotator(self, vote: Vote | NewLabel) -> int:
         """The id of the annotator with this name or pseudonym, created at the first use."""
         rule = vote.rule or self.rule
         key = (vote.annotator or self.default_annotator, rule)

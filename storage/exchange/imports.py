@@ -63,11 +63,12 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """Counts of an undo: excluded judgments, retired comparisons and retired prompts."""
+    """Counts of an undo: excluded judgments, retired comparisons and prompts, and labels that no longer stand."""
 
     judgments: int
     comparisons: int
     prompts: int
+    labels: int = 0
 
 
 def import_file(
@@ -174,7 +175,7 @@ def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
         execute("UPDATE imports SET undone_by_id = ?, undone_at = ? WHERE id = ?", [by, now(), import_id])
         retired_prompts = _retire_prompts(store, undone)
         _give_back_starters(store)
-        return Undone(excluded, retired, retired_prompts)
+        return Undone(excluded, retired, retired_prompts, undone.report.labels)
 
 
 def _exclude(store: Database, undone: Import, by: int | None) -> int:

@@ -377,7 +377,7 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
         "ok   store",
         "ok   port",
     ]
-    assert "m015_starters" in said
+    assert "m017_completion_labels" in said
 
 
 def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):
