@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from storage.content import prompts
 from storage.core.database import Database
 from storage.judging import completion_labels, queue
 
@@ -19,6 +20,8 @@ def stats(store: Database) -> dict[str, Any]:
         )
         return {
             "prompts": _finished(store, "prompts"),
+            "prompts_in_use": store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}"),
+            "unused_starter_votes": prompts.unused_starter_votes(store),
             "completions": _finished(store, "completions", _COMPLETIONS),
             "comparisons": _finished(store, "comparisons"),
             "judgments": {"human": 0, "simulated": 0} | judgments,

@@ -123,6 +123,7 @@ class Writer:
         # What changes rows that were in the store before waits for `publish`.
         self.reused: set[int] = set()
         self.restored: set[int] = set()
+        self.adopted: set[int] = set()
         self.judged: Counter[int] = Counter()
         self.votes_elsewhere: Counter[int] = Counter()
         self.gold_elsewhere: list[tuple[int, Tiers]] = []
@@ -156,7 +157,7 @@ class Writer:
         with store.atomic() as connection:
             connection.conn.execute("UPDATE imports SET state = 'whole' WHERE id = ?", [self.import_id])
             annotators.add_judged(store, self.judged)
-            prompts.restore(store, self.restored)
+            prompts.make_theirs(store, self.restored | self.adopted)
             comparisons.add_votes(store, self.votes_elsewhere)
             gold.add_imported(store, self.gold_elsewhere, note=f"import {self.import_id}", by=self.by, created_at=self.created_at)
             reason = OUTDATED_REASON.format(id=self.import_id, source=self.source)
@@ -171,12 +172,7 @@ class Writer:
 
     def _prompts(self, lines: Sequence[Line], digests: Sequence[str]) -> dict[str, int]:
         """The id of each prompt, by digest. New prompts are written; retired ones are restored when the import is published."""
-        stored = {
-            row["digest"]: row
-            for row in self.store.rows(
-                "SELECT id, digest, retired, import_id FROM prompts WHERE digest IN (SELECT value FROM json_each(?))", [to_json(digests)]
-            )
-        }
+        stored = {row["digest"]: row for row in prompts.stored(self.store, digests)}
         ids = {digest: row["id"] for digest, row in stored.items()}
         restored = {row["id"] for row in stored.values() if row["retired"]} - self.restored
         foreign = {row["id"] for row in stored.values() if row["import_id"] != self.import_id}
@@ -192,6 +188,7 @@ class Writer:
                 self.reused.add(ids[digest])
         ids |= prompts.add_many(self.store, new, source=self.source, created_at=self.created_at, import_id=self.import_id)
         self.restored |= restored
+        self.adopted |= {row["id"] for row in stored.values() if row["starter"]}
         self.report.prompts += len(new) + len(restored)
         return ids
 

@@ -50,7 +50,7 @@ def test_an_error_reads_as_a_sentence():
 
 def test_the_overview_keeps_people_and_rules_apart():
     stats = {
-        "prompts": 241, "completions": 1600, "comparisons": 8, "judgments": {"human": 1204, "simulated": 31},
+        "prompts": 241, "prompts_in_use": 241, "completions": 1600, "comparisons": 8, "judgments": {"human": 1204, "simulated": 31},
         "annotators": {"human": 1, "simulated": 2}, "runs": {"done": 1}, "policy_versions": 2, "queue_depth": 5,
         "labels_not_used_in_training": {"good": 0, "bad": 0},
     }  # fmt: skip

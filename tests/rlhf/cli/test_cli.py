@@ -103,7 +103,10 @@ def test_stats_as_json(capsys, data, store, world):
     world.fill(2, 1)
     assert launch.main(["stats", "--data", data, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert set(figures) == {"prompts", "completions", "comparisons", "judgments", "annotators", "runs", "policy_versions", "queue_depth"}
+    assert set(figures) == {
+        "prompts", "prompts_in_use", "unused_starter_votes", "completions", "comparisons", "judgments", "annotators", "runs",
+        "policy_versions", "queue_depth",
+    }  # fmt: skip
     assert figures["judgments"] == {"human": 0, "simulated": 3} and figures["prompts"] == 3
 
 

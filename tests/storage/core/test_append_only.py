@@ -14,7 +14,7 @@ from storage.judging import exclusions, gold, judgments, queue
 from storage.project import guidelines, runs, settings
 
 MAY_CHANGE = {
-    "prompts": "retired",
+    "prompts": "retired starter",
     "policy_versions": "",
     "completions": "",
     "comparisons": "human_ranks human_skips leased gold priority wanted retired",

@@ -823,6 +823,8 @@ def test_a_shipped_store_reads_as_before(shipped):
     store, _ = shipped
     assert stats.stats(store) == {
         "prompts": 2,
+        "prompts_in_use": 2,
+        "unused_starter_votes": 0,
         "completions": 15,
         "comparisons": 7,
         "judgments": {"human": 4, "simulated": 1},
