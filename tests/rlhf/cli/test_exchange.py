@@ -25,19 +25,19 @@ def data(tmp_path):
 @pytest.fixture
 def rows(tmp_path):
     path = tmp_path / "rows.jsonl"
-    said = [
+    written = [
         {"prompt": "Why?", "completions": ["a", "b", "c"], "models": ["m", "n", "o"], "tiers": [[2], [0], [1]], "annotator": "Ann"},
         {"prompt": "Why?", "completions": ["b", "a", "c"], "models": ["n", "m", "o"], "choice": "tie", "annotator": "Bob"},
         {"prompt": "And?", "completions": ["x", "y"], "choice": 1},
     ]
-    path.write_text("\n".join(map(json.dumps, said)) + "\n")
+    path.write_text("\n".join(map(json.dumps, written)) + "\n")
     return path
 
 
 def run(capsys, verb, data, *arguments):
     status = launch.main([verb, "--data", data, *map(str, arguments)])
-    said = capsys.readouterr()
-    return status, said.out.strip(), said.err.strip()
+    captured = capsys.readouterr()
+    return status, captured.out.strip(), captured.err.strip()
 
 
 def lines(path):
@@ -71,8 +71,8 @@ def test_undo_list_and_the_same_file_again(capsys, tmp_path, data, rows):
     status, _, err = run(capsys, "import", data, "--format", "jsonl", rows)
     assert status == 2 and "was imported before: it is import 1 (rows.jsonl, 2" in err
     assert f"rankloop import --undo 1 --data {data}" in err
-    said = "import 1 undone: 3 judgments no longer count, 2 comparisons and 2 prompts retired"
-    assert run(capsys, "import", data, "--undo", 1)[:2] == (0, said)
+    expected = "import 1 undone: 3 judgments no longer count, 2 comparisons and 2 prompts retired"
+    assert run(capsys, "import", data, "--undo", 1)[:2] == (0, expected)
     assert run(capsys, "export", data, tmp_path / "x")[1].startswith("0 preference pairs")
     assert run(capsys, "import", data, "--format", "jsonl", rows)[0] == 0
     listed = run(capsys, "import", data, "--list")[1].splitlines()
@@ -124,7 +124,7 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, messages",
     [
         (b"\x00\x01\x02" * 100, "is not text"),
         (gzip.compress(b'{"prompt": "x"}\n' * 500)[:-9], "damaged gzip"),
@@ -138,14 +138,14 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
         (b'{"prompt": 1e999, "completions": NaN}', "needs completions"),
     ],
 )
-def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, said):
+def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, messages):
     path = tmp_path / "bad"
     path.write_bytes(content)
     for format in formats.READABLE:
         status, out, err = run(capsys, "import", data, "--format", format, path)
         assert status in (1, 2) and out + err and "Traceback" not in out + err, format
         if format == "plain":
-            assert any(part in err for part in said.split("|"))
+            assert any(part in err for part in messages.split("|"))
 
 
 # Real files.
@@ -208,10 +208,10 @@ def test_a_limit_is_named_with_the_option_that_raises_it(capsys, tmp_path, data)
     assert err.startswith(f"{long}:2: longer than 2 MiB: import with a larger --max-row-mib")
     packed = tmp_path / "long.jsonl.gz"
     packed.write_bytes(gzip.compress(long.read_bytes()))
-    said = ("--max-text-chars", 5_000_000, "--max-unpacked-mib")
-    status, out, err = run(capsys, "import", data, *said, 2, packed)
+    raised = ("--max-text-chars", 5_000_000, "--max-unpacked-mib")
+    status, out, err = run(capsys, "import", data, *raised, 2, packed)
     assert (status, out) == (2, "") and "unpacks to more than 2 MiB: unpack it yourself if it is right" in err
-    assert run(capsys, "import", data, *said, 3, packed)[0] == 0
+    assert run(capsys, "import", data, *raised, 3, packed)[0] == 0
     for option in ("--max-text-chars", "--max-row-mib", "--max-unpacked-mib"):
         assert f"{option} must be at least 1, not 0" in run(capsys, "import", data, option, 0, long)[2]
 
