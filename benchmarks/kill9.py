@@ -95,8 +95,8 @@ def measure(args: argparse.Namespace, room: LoadTest) -> int:
             began = time.monotonic()
             room.start()
             print(
-                f"{kill:4}  {worked:7.1f}  {len(judging.tally.acknowledged):12,}  {len(result.wrong):13}  {result.unacknowledged:23}  {held:11}"
-                f"  {time.monotonic() - began:10.1f}  {'; '.join(violations) or 'no'}", flush=True,
+                f"{kill:4}  {worked:7.1f}  {len(judging.tally.acknowledged):12,}  {len(result.wrong):13}  "
+                f"{result.unacknowledged:23}  {held:11}  {time.monotonic() - began:10.1f}  {'; '.join(violations) or 'no'}", flush=True,
             )  # fmt: skip
         waited = until_all_is_judged(room, args.within)
     finally:
@@ -107,7 +107,8 @@ def measure(args: argparse.Namespace, room: LoadTest) -> int:
     unfinished = store.value("SELECT count(*) FROM comparisons WHERE human_ranks != wanted")
     print(
         f"after the last: {waited:.0f} s until the queue was empty; {expired} leases expired; "
-        f"{len(judging.tally.acknowledged):,} acknowledged, {len(result.wrong)} of them wrong; {result.unacknowledged} saved and not acknowledged; "
+        f"{len(judging.tally.acknowledged):,} acknowledged, {len(result.wrong)} of them wrong; "
+        f"{result.unacknowledged} saved and not acknowledged; "
         f"{judging.tally.unanswered:,} requests without an answer; {unfinished} comparisons without their {args.overlap} votes"
     )
     for problem, times in judging.tally.problems.most_common(5):

@@ -193,7 +193,13 @@ def import_list(words: Translator, imports: Sequence[Import], names: Mapping[int
 
 
 def _brought(words: Translator, report: Report) -> str:
-    counts = {"prompts": report.prompts, "comparisons": report.comparisons, "judgments": report.judgments, "wrong_rows": report.wrong}
+    counts = {
+        "prompts": report.prompts,
+        "comparisons": report.comparisons,
+        "judgments": report.judgments,
+        "labels": report.labels,
+        "wrong_rows": report.wrong,
+    }
     return ", ".join(words(f"lead.prompts.of_{name}", count=number) for name, number in counts.items() if number) or "0"
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from rlhf.cli import report
 from rlhf.cli.terminal import UsageError, Verbs, file_bar, open_store
 from rlhf.safe_output import one_line
+from storage.content import prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.exchange import backup, detect, encodings, files, formats, imports, maps, native, plain
@@ -90,15 +91,16 @@ def import_(args: argparse.Namespace) -> int:
     if args.undo is not None:
         undone = imports.undo(store, args.undo)
         print(
-            f"import {args.undo} undone: {undone.judgments} judgments no longer count, {undone.comparisons} comparisons and "
-            f"{undone.prompts} prompts retired"
+            f"import {args.undo} undone: {undone.judgments} judgments "
+            + (f"and {undone.labels} labels " if undone.labels else "")
+            + f"no longer count, {undone.comparisons} comparisons and {undone.prompts} prompts retired"
         )
         return 0
 
     def name_wrong_row(line: int, reason: str) -> None:
         tqdm.write(f"{args.file}:{line}: {one_line(reason)}", file=sys.stderr)
 
-    limits = _limits(args)
+    limits, left_out = _limits(args), prompts.unused_starter_votes(store)
     with files.regular(args.file, limits) as file:
         format, mapping = _format(args, file, limits)
         with file_bar("importing", "B") as progress:
@@ -107,6 +109,8 @@ def import_(args: argparse.Namespace) -> int:
                 wrong_row=name_wrong_row, progress=progress,
             )  # fmt: skip
     print(report.imported(import_id, counts, prompts_only=format == "prompts"))
+    if prompts.unused_starter_votes(store) > left_out:
+        print(report.starters(prompts.starters(store)))
     return 1 if counts.wrong or import_id is None else 0
 
 

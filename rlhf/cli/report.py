@@ -11,6 +11,9 @@ from rlhf.runs import results
 from rlhf.runs.metric_table import TIME
 from rlhf.runs.results import Estimate, RoundResult
 from rlhf.safe_output import one_line
+from storage.content.prompt_list import ListedPrompt
+from storage.content.prompts import Starters
+from storage.content.refusals import Refusal
 from storage.core.records import Metric, Run
 from storage.exchange.import_writer import Report
 from storage.exchange.imports import Import, left_behind
@@ -123,9 +126,7 @@ def comparison(runs: Sequence[Run]) -> str:
         )
         for one in rounds
     ]
-    cells = [[one_line(str(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *cells)]
+    lines = [_columns([heads, *([str(cell) for cell in row] for row in rows)])]
     note = "Rounds with equal `judgments` were trained on the same votes and evaluated on the same held-out pairs."
     return "\n".join([*lines, *missing, "", note])
 
@@ -142,9 +143,10 @@ def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> st
     if prompts_only:
         return f"import {import_id}: {result.prompts} prompts added, {result.prompts_known} known already, {left_out}"
     gold = f", {result.gold} known answers" if result.gold else ""
+    labels = f", {result.labels} labels good or bad (kept, not used in training)" if result.labels else ""
     return (
-        f"import {import_id}: {result.comparisons} comparisons added, {result.judgments} judgments{gold}, {result.prompts} new prompts, "
-        f"{left_out}{_outdated(result)}"
+        f"import {import_id}: {result.comparisons} comparisons added, {result.judgments} judgments{labels}{gold}, "
+        f"{result.prompts} new prompts, {left_out}{_outdated(result)}"
     )
 
 
@@ -168,11 +170,63 @@ def imports(all_imports: Sequence[Import]) -> str:
             (
                 f"{i.id}  {i.created_at[:16].replace('T', ' ')}  {i.format}",
                 f"{i.source}: {i.report.prompts} prompts, {i.report.comparisons} comparisons, {i.report.judgments} judgments"
+                + (f", {i.report.labels} labels" if i.report.labels else "")
                 + (f" (undone {i.undone_at[:16].replace('T', ' ')})" if i.undone_at else ""),
             )
             for i in all_imports
         ]
     )
+
+
+LONGEST_SHOWN = 60
+"""Characters of a prompt in a list; a longer one ends in an ellipsis there."""
+
+
+def prompts(found: Sequence[ListedPrompt]) -> str:
+    """One line a prompt: its id, state, split, kind, source, comparisons, and the beginning of its last turn."""
+    if not found:
+        return "no such prompts"
+    heads = ("id", "state", "split", "kind", "source", "comparisons", "prompt")
+    rows = [
+        (
+            str(one.prompt.id),
+            one.state.replace("_", " "),
+            one.prompt.split,
+            one.prompt.kind,
+            one.source,
+            str(one.comparisons),
+            _beginning(one.prompt.text),
+        )
+        for one in found
+    ]
+    return _columns([heads, *rows])
+
+
+def starters(found: Starters) -> str:
+    """Whether the starter prompts are in use, and how many votes on them are left out of training."""
+    if found.serve:
+        return f"{found.prompts} starter prompts are in use"
+    left_out = f"; {found.votes} votes on them are left out of training" if found.votes else ""
+    return f"{found.prompts} starter prompts are not in use{left_out} (--starters on uses them)"
+
+
+def refusals(found: Sequence[tuple[Refusal, str]]) -> str:
+    """One line a prompt that a model refused: its id, the model, the reason, and the beginning of its last turn."""
+    if not found:
+        return "no prompt was refused"
+    rows = [(str(one.prompt_id), one.base_model, one.reason, _beginning(asked)) for one, asked in found]
+    return _columns([("id", "model", "reason", "prompt"), *rows])
+
+
+def _beginning(asked: str) -> str:
+    asked = " ".join(asked.split())
+    return asked if len(asked) <= LONGEST_SHOWN else asked[: LONGEST_SHOWN - 1] + "…"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
 
 
 def counts(nested: Mapping[str, Any]) -> str:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from storage.content import prompts
 from storage.core.database import Database
-from storage.judging import queue
+from storage.judging import completion_labels, queue
 
 
 def stats(store: Database) -> dict[str, Any]:
-    """Counts from one snapshot of the store. Judgments are the active ones, skips included; runs are counted by status."""
+    """Counts from one snapshot of the store. Judgments and labels are the active ones, skips included; runs are counted by status."""
     with store.snapshot():
         judgments = _by(store, "SELECT kind, sum(judged) FROM annotators GROUP BY kind")
         annotators = _by(
@@ -19,9 +20,12 @@ def stats(store: Database) -> dict[str, Any]:
         )
         return {
             "prompts": _finished(store, "prompts"),
+            "prompts_in_use": store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}"),
+            "unused_starter_votes": prompts.unused_starter_votes(store),
             "completions": _finished(store, "completions", _COMPLETIONS),
             "comparisons": _finished(store, "comparisons"),
             "judgments": {"human": 0, "simulated": 0} | judgments,
+            "labels_not_used_in_training": completion_labels.counts(store),
             "annotators": {"human": 0, "simulated": 0} | annotators,
             "runs": _by(store, "SELECT status, count(*) FROM runs GROUP BY status"),
             "policy_versions": _finished(store, "policy_versions"),
@@ -52,7 +56,8 @@ def judgments_by_day(store: Database, *, last: date, days: int) -> list[DayOfJud
 
 
 _COMPLETIONS = """
-comparison_completions WHERE comparison_id IN (SELECT id FROM comparisons WHERE import_id IN unfinished_imports)
+(SELECT completion_id FROM comparison_completions WHERE comparison_id IN (SELECT id FROM comparisons WHERE import_id IN unfinished_imports)
+UNION ALL SELECT completion_id FROM completion_labels WHERE import_id IN unfinished_imports)
 """
 
 

@@ -34,6 +34,10 @@ def random_write_order(count: int, rng: random.Random) -> list[int]:
     return order
 
 
+PROMPT_IN_USE = f"EXISTS (SELECT 1 FROM prompts WHERE prompts.id = {{}} AND {prompts.IN_USE})"
+"""SQL: whether a comparison's prompt is in use; `{}` stands for the column with the prompt's id."""
+
+
 def add(
     store: Database,
     prompt_id: int,
@@ -145,9 +149,10 @@ def many(store: Database, comparison_ids: Collection[int]) -> list[Comparison]:
 
 
 def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
-    """The oldest comparisons, at most `limit`, without an active judgment by a simulated annotator."""
+    """The oldest comparisons of prompts in use, at most `limit`, without an active judgment by a simulated annotator."""
     rows = store.rows(
         "SELECT c.id FROM comparisons c WHERE c.retired = 0 AND coalesce(c.import_id, 0) NOT IN unfinished_imports "
+        f"AND {PROMPT_IN_USE.format('c.prompt_id')} "
         "AND NOT EXISTS (SELECT 1 FROM active_judgments s "
         "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT ?",
         [limit],
@@ -156,10 +161,9 @@ def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
 
 
 def prompt_usage(store: Database) -> dict[int, int]:
-    """Number of comparisons of each prompt, by prompt id. Prompts without comparisons have 0; retired prompts are left out."""
+    """Number of comparisons of each prompt in use, by prompt id. Prompts without comparisons have 0."""
     rows = store.rows(
-        "SELECT p.id, count(c.id) FROM prompts p LEFT JOIN comparisons c ON c.prompt_id = p.id AND "
-        "coalesce(c.import_id, 0) NOT IN unfinished_imports "
-        "WHERE p.retired = 0 AND coalesce(p.import_id, 0) NOT IN unfinished_imports GROUP BY p.id"
+        f"SELECT p.id, count(c.id) FROM (SELECT id FROM prompts WHERE {prompts.IN_USE}) p "
+        "LEFT JOIN comparisons c ON c.prompt_id = p.id AND coalesce(c.import_id, 0) NOT IN unfinished_imports GROUP BY p.id"
     )
     return {row[0]: row[1] for row in rows}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from storage.content import prompts
 from storage.core.database import Database, now, to_json
 from storage.core.records import PolicyVersion
 
@@ -42,10 +43,10 @@ def by_model(store: Database) -> dict[str, set[int]]:
 
 
 def all_refusals(store: Database) -> list[Refusal]:
-    """Every refusal of a prompt that is not retired, newest first."""
+    """Every refusal of a prompt in use, newest first."""
     rows = store.rows(
-        "SELECT r.prompt_id, r.base_model, r.reason, r.created_at FROM prompt_refusals r "
-        "JOIN prompts p ON p.id = r.prompt_id WHERE p.retired = 0 ORDER BY r.created_at DESC, r.prompt_id DESC"
+        "SELECT prompt_id, base_model, reason, created_at FROM prompt_refusals "
+        f"WHERE prompt_id IN (SELECT id FROM prompts WHERE {prompts.IN_USE}) ORDER BY created_at DESC, prompt_id DESC"
     )
     return [Refusal(*row) for row in rows]
 

@@ -79,6 +79,8 @@ def problem(settings: ProjectSettings) -> str | None:
         return f"the highest rating must be 2 to 10, not {settings.aspect_scale}"
     if settings.rationale not in ("off", "optional", "required"):
         return f"rationale must be off, optional or required, not {settings.rationale!r}"
+    if settings.starters not in ("auto", "on", "off"):
+        return f"starters must be auto, on or off, not {settings.starters!r}"
     if not 1 <= settings.rationale_min_chars <= 2000:
         return f"the shortest rationale must be 1 to 2000 characters, not {settings.rationale_min_chars}"
     if not LEAST_TEXT <= settings.text_max_chars <= MOST_TEXT:

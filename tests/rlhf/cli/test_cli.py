@@ -103,7 +103,10 @@ def test_stats_as_json(capsys, data, store, world):
     world.fill(2, 1)
     assert launch.main(["stats", "--data", data, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert set(figures) == {"prompts", "completions", "comparisons", "judgments", "annotators", "runs", "policy_versions", "queue_depth"}
+    assert set(figures) == {
+        "prompts", "prompts_in_use", "unused_starter_votes", "completions", "comparisons", "judgments", "annotators", "runs",
+        "policy_versions", "queue_depth",
+    }  # fmt: skip
     assert figures["judgments"] == {"human": 0, "simulated": 3} and figures["prompts"] == 3
 
 
@@ -374,7 +377,7 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
         "ok   store",
         "ok   port",
     ]
-    assert "m014_refusals" in output
+    assert "m017_completion_labels" in output
 
 
 def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):
