@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,16 +72,24 @@ def take_back_all(store: Database) -> None:
         log.warning("%s: the import of %s had been broken off; it was taken back", store.path, row["source"])
 
 
-def take_back(store: Database, import_id: int) -> None:
-    """Deletes the rows of an import that is not whole, in slices, so that others can write in between."""
+def take_back(store: Database, import_id: int, progress: Callable[[int, int], None] | None = None) -> None:
+    """Deletes the rows of an import that is not whole, in slices, so that others can write in between. One that is whole stays.
+
+    `progress` gets the rows that are deleted so far, and how many there are.
+    """
+    if store.value("SELECT state FROM imports WHERE id = ?", [import_id]) != "writing":
+        return
     raw = store.connection.conn
+    total, done = (_count(store, import_id) if progress else 0), 0
     # Parents and children go together. The checks would read whole tables for each completion, whose children have no index for it.
     raw.execute("PRAGMA foreign_keys=OFF")
     try:
         pace = Pace(store)
         for find, deletes in _SLICES:
-            while _delete_slice(pace, find, deletes, import_id):
-                pass
+            while deleted := _delete_slice(pace, find, deletes, import_id):
+                done += deleted
+                if progress:
+                    progress(done, total)
         with store.atomic() as connection:
             for sql in _LAST:
                 connection.conn.execute(sql, [import_id])
@@ -158,12 +166,18 @@ _LAST = (
 )
 
 
-def _delete_slice(pace: Pace, find: str, deletes: tuple[str, ...], import_id: int) -> bool:
+def _count(store: Database, import_id: int) -> int:
+    """How many rows `_SLICES` finds."""
+    return sum(int(store.value(f"SELECT count(*) FROM ({find})", {"import": import_id, "most": -1})) for find, _ in _SLICES)
+
+
+def _delete_slice(pace: Pace, find: str, deletes: tuple[str, ...], import_id: int) -> int:
+    """Deletes one slice, and returns for how many rows it was."""
     with pace.slice():
         ids = [row["id"] for row in pace.store.rows(find, {"import": import_id, "most": pace.rows})]
         for sql in deletes:
             pace.store.connection.conn.execute(sql, {"ids": to_json(ids)})
-    return bool(ids)
+    return len(ids)
 
 
 def _lock(store: Database, descriptor: int, deadline: float) -> None:
