@@ -86,8 +86,10 @@ def take_back(store: Database, import_id: int, progress: Callable[[int, int], No
     try:
         pace = Pace(store)
         for find, deletes in _SLICES:
-            while deleted := _delete_slice(pace, find, deletes, import_id):
-                done += deleted
+            after = 0
+            while ids := _delete_slice(pace, find, deletes, import_id, after):
+                after = ids[-1]
+                done += len(ids)
                 if progress:
                     progress(done, total)
         with store.atomic() as connection:
@@ -108,8 +110,9 @@ class Pace:
     @contextmanager
     def slice(self) -> Iterator[None]:
         """One transaction, and a pause after it that is twice as long."""
-        started = time.monotonic()
         with self.store.atomic():
+            # How long this waited for others says nothing about how long others wait.
+            started = time.monotonic()
             yield
         held = time.monotonic() - started
         self.rows = min(MOST_ROWS, max(FEWEST_ROWS, 1 + int(self.rows * min(2.0, SLICE_S / held))))
@@ -133,7 +136,7 @@ _OF_SLICE = "(SELECT value FROM json_each(:ids))"
 
 _SLICES = (
     (
-        "SELECT id FROM judgments WHERE import_id = :import LIMIT :most",
+        "SELECT id FROM judgments WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most",
         (
             f"DELETE FROM aspect_ratings WHERE judgment_id IN {_OF_SLICE}",
             f"DELETE FROM ideal_answers WHERE judgment_id IN {_OF_SLICE}",
@@ -142,7 +145,7 @@ _SLICES = (
         ),
     ),
     (
-        "SELECT id FROM comparisons WHERE import_id = :import LIMIT :most",
+        "SELECT id FROM comparisons WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most",
         (
             "DELETE FROM completions WHERE id IN "
             f"(SELECT completion_id FROM comparison_completions WHERE comparison_id IN {_OF_SLICE})",
@@ -151,9 +154,14 @@ _SLICES = (
             f"DELETE FROM comparisons WHERE id IN {_OF_SLICE}",
         ),
     ),
-    ("SELECT id FROM prompts WHERE import_id = :import LIMIT :most", (f"DELETE FROM prompts WHERE id IN {_OF_SLICE}",)),
+    (
+        "SELECT id FROM prompts WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most",
+        (f"DELETE FROM prompts WHERE id IN {_OF_SLICE}",),
+    ),
 )  # fmt: skip
-"""What is selected for a slice, and the statements that delete it: children first, since their triggers look at the parents."""
+"""What is selected for a slice, and the statements that delete it: children first, since their triggers look at the parents.
+
+Each slice begins after the last id of the one before, so that it ends even where a row cannot be deleted."""
 
 _LAST = (
     # A model or an annotator of the import that something else uses by now stays.
@@ -168,16 +176,16 @@ _LAST = (
 
 def _count(store: Database, import_id: int) -> int:
     """How many rows `_SLICES` finds."""
-    return sum(int(store.value(f"SELECT count(*) FROM ({find})", {"import": import_id, "most": -1})) for find, _ in _SLICES)
+    return sum(int(store.value(f"SELECT count(*) FROM ({find})", {"import": import_id, "after": 0, "most": -1})) for find, _ in _SLICES)
 
 
-def _delete_slice(pace: Pace, find: str, deletes: tuple[str, ...], import_id: int) -> int:
-    """Deletes one slice, and returns for how many rows it was."""
+def _delete_slice(pace: Pace, find: str, deletes: tuple[str, ...], import_id: int, after: int) -> list[int]:
+    """Deletes one slice of rows with ids above `after`, and returns their ids."""
     with pace.slice():
-        ids = [row["id"] for row in pace.store.rows(find, {"import": import_id, "most": pace.rows})]
+        ids = [row["id"] for row in pace.store.rows(find, {"import": import_id, "after": after, "most": pace.rows})]
         for sql in deletes:
             pace.store.connection.conn.execute(sql, {"ids": to_json(ids)})
-    return len(ids)
+    return ids
 
 
 def _lock(store: Database, descriptor: int, deadline: float) -> None:
