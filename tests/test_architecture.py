@@ -64,9 +64,17 @@ TESTED_ELSEWHERE = {
     **dict.fromkeys(
         [f"storage/exchange/{name}.py" for name in ("export", "formats", "sft")], "tests/storage/exchange/test_write_formats.py"
     ),
+    "storage/exchange/kto.py": "tests/storage/judging/test_completion_labels.py",
+    # One table of formats, its reader and what recognises its rows: each test goes through all of them.
+    **dict.fromkeys(
+        [f"storage/exchange/{name}.py" for name in ("detect", "field_maps", "groups", "mapped", "maps", "tracking", "trees", "verdicts")],
+        "tests/storage/exchange/test_mapped_formats.py",
+    ),
+    **dict.fromkeys([f"storage/exchange/{name}.py" for name in ("encodings", "packing")], "tests/storage/exchange/test_files.py"),
     # The two halves of reading one file, in two processes.
     "storage/exchange/parquet_child.py": "tests/storage/exchange/test_files.py",
     "storage/exchange/parquet_rows.py": "tests/storage/exchange/test_files.py",
+    "storage/core/unfinished_imports.py": "tests/storage/exchange/test_import_slices.py",
     "storage/exchange/import_writer.py": "tests/storage/exchange/test_imports.py",
     # Arrays that the statistics count.
     "storage/analytics/rankings.py": "tests/rlhf/analysis/test_agreement.py",
