@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,10 @@ import pytest
 import launch
 from storage.content import prompts
 from storage.core.database import Database
-from storage.exchange import formats
+from storage.exchange import formats, imports
+from tests.storage.exchange.test_import_slices import everything, many, seen
+
+ROOT = Path(__file__).parents[3]
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 HH, OASST = SHARED / "hh-rlhf_harmless-base_test.jsonl.gz", SHARED / "oasst_en_100_tree.jsonl"
@@ -269,3 +274,46 @@ def test_labels_are_said_to_be_kept_and_not_used(data, tmp_path, capsys):
     assert "labels not used in training, good  1" in run(capsys, "stats", data)[1]
     assert "0 judgments, 2 labels" in run(capsys, "import", data, "--list")[1]
     assert "0 judgments and 2 labels no longer count" in run(capsys, "import", data, "--undo", 1)[1]
+
+
+# ---- imports that are broken off
+
+
+@pytest.fixture
+def half_imported(store, tmp_path):
+    """The store, and a real process that has imported a part of a file, with gold, votes, aspects and ideal answers."""
+    # An import before it, which shares prompts, annotators and comparisons.
+    imports.import_rows(store, many(60), "plain")
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in many(20_000)))
+    before = seen(store), everything(store)
+    command = [sys.executable, "launch.py", "import", str(file), "--format", "plain", "--data", str(store.path.parent)]
+    importing = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not store.value("SELECT count(*) > 100 FROM judgments WHERE import_id = 2"):
+        assert importing.poll() is None and time.monotonic() < deadline, importing.communicate()
+        time.sleep(0.02)
+    yield store, importing, before
+    importing.kill()
+    importing.communicate()
+
+
+@pytest.mark.slow
+def test_ctrl_c_takes_an_import_back_and_says_so(half_imported):
+    store, importing, (shown, before) = half_imported
+    importing.send_signal(signal.SIGINT)
+    out, err = importing.communicate(timeout=120)
+    assert (importing.returncode, err) == (130, "")
+    assert out == "\nstopped: nothing was imported, and what was written already was taken back\n"
+    assert everything(store) == before and seen(store) == shown
+
+
+@pytest.mark.slow
+def test_an_import_that_is_killed_is_invisible_and_taken_back_when_the_store_is_opened(half_imported):
+    store, importing, (shown, before) = half_imported
+    importing.kill()
+    importing.wait()
+    assert store.value("SELECT count(*) FROM presentations p JOIN judgments j ON j.presentation_id = p.id WHERE j.import_id = 2") > 100
+    assert seen(store) == shown and everything(store) != before
+    Database(store.path).close()
+    assert everything(store) == before and seen(store) == shown
