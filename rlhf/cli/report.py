@@ -13,7 +13,8 @@ from rlhf.runs.results import Estimate, RoundResult
 from rlhf.safe_output import one_line
 from storage.core.records import Metric, Run
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import, left_behind
+from storage.exchange.imports import Import
+from storage.exchange.tracking import left_behind
 
 
 def table(run: Run, metrics: Sequence[Metric]) -> str:

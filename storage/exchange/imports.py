@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-<<<<<<< HEAD
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from storage.core import json_columns
-from storage.core.database import Database, StoreError, now, to_json
+from storage.core import json_columns, unfinished_imports
+from storage.core.database import Database, StoreError, now
 from storage.exchange import files, mapped, tracking
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.files import Progress
@@ -26,22 +25,8 @@ from storage.exchange.groups import grouped
 from storage.exchange.import_writer import Line, Report, Writer, WrongRow
 from storage.exchange.limits import Limits
 from storage.exchange.rows import BadRow, Left, Record, check, size_of
-from storage.exchange.tracking import Tracked
-=======
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
-from storage.core import json_columns, unfinished_imports
-from storage.core.database import Database, StoreError, now
-from storage.exchange import files
-from storage.exchange.files import Container, Progress
-from storage.exchange.formats import FORMATS
-from storage.exchange.import_writer import Line, Report, Writer, WrongRow
-from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, Item, Record, check, size_of
+from storage.exchange.tracking import Tracked, left_behind
 from storage.judging import exclusions
->>>>>>> refs/heads/main
 from storage.project import settings
 
 log = logging.getLogger("rankloop.store")
@@ -300,25 +285,12 @@ def _run(
         try:
             writer = Writer(store, import_id, format, source, rule, by, report, refuse)
             most_chars = limits.text_chars or settings.current(store).text_max_chars
-<<<<<<< HEAD
-            for chunk in _chunks(_items(records, reader, most_chars, report, refuse)):
+            for chunk in _chunks(_items(records, reader, most_chars, report, refuse), writer.pace):
                 # After the first wrong row a strict import only reads on, to report the other wrong rows.
                 if not (strict and report.wrong):
                     writer.write(chunk)
             if strict:
                 _refuse_incomplete(report)
-            writer.finish()
-            if not report.good:
-                raise _NothingImported
-            connection.conn.execute("UPDATE imports SET report = ? WHERE id = ?", [to_json(asdict(report)), import_id])
-    except _NothingImported:
-=======
-            for chunk in _chunks(_items(records, convert, most_chars, refuse), writer.pace):
-                # After the first wrong row a strict import only reads on, to report the other wrong rows.
-                if not (strict and report.wrong):
-                    writer.write(chunk)
-            if strict and report.wrong:
-                raise StoreError(f"{report.wrong} wrong rows, nothing imported (--strict)")
             if report.good:
                 writer.publish()
                 return import_id, report
@@ -326,7 +298,6 @@ def _run(
             _take_back(store, import_id)
             raise
         unfinished_imports.take_back(store, import_id)
->>>>>>> refs/heads/main
         return None, report
 
 
@@ -344,11 +315,6 @@ def _refuse_incomplete(report: Report) -> None:
         raise StoreError(f"{report.wrong} wrong rows, nothing imported (--strict)")
     if report.left:
         raise StoreError(f"not kept would be {left_behind(report.left)}: nothing imported (--strict)")
-
-
-def left_behind(left: Mapping[str, int]) -> str:
-    """The counts of what was not kept, as text, the most frequent first."""
-    return ", ".join(f"{name} ({number:,})" for name, number in sorted(left.items(), key=lambda one: (-one[1], one[0])))
 
 
 def _items(

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from storage.core.records import Message, Strength, Tiers
 from storage.exchange import hh_rlhf, strict_json
-from storage.exchange.field_maps import LETTERS, FieldMap, Outcome, Paths
+from storage.exchange.field_maps import LETTERS, SIDES, FieldMap, Outcome, Paths
 from storage.exchange.rows import (
     FIRST,
     BadRow,
@@ -391,7 +391,7 @@ def _vote(
         rationale if isinstance(rationale, str) else "",
         _ratings(fields, record),
         # A verdict on two answers that stood side by side.
-        (0, 1) if fields.sides_known else None,
+        (0, 1) if fields.sides_known and word_of(record.get(SIDES, True)) not in ("0", "false") else None,
     )
 
 
