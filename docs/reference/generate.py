@@ -146,11 +146,13 @@ def metrics_page() -> str:
 
 
 def http_api_page() -> str:
+    from rlhf.generation.engine import Engine
     from rlhf.generation.server import build_server
     from rlhf.serving import limits
+    from rlhf.serving.filler import ComparisonGenerator
 
-    # The description needs neither a model nor a queue: only a request would.
-    described = build_server(None, None).openapi()  # type: ignore[arg-type]
+    # Without a model and a queue, which only a request would need.
+    described = build_server(object.__new__(Engine), object.__new__(ComparisonGenerator)).openapi()
     parts = []
     for path, methods in described["paths"].items():
         for method, operation in methods.items():

@@ -144,8 +144,19 @@ def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> st
     gold = f", {result.gold} known answers" if result.gold else ""
     return (
         f"import {import_id}: {result.comparisons} comparisons added, {result.judgments} judgments{gold}, {result.prompts} new prompts, "
-        f"{left_out}"
+        f"{left_out}{_outdated(result)}"
     )
+
+
+def _outdated(result: Report) -> str:
+    """Votes that do not count because the same annotator judged again later, and the rows where only the file's order says so."""
+    if not result.outdated:
+        return ""
+    said = f"; {result.outdated} judgments do not count, because the same annotator judged the comparison again later"
+    if not result.undated:
+        return said
+    rows = ", ".join(f"row {line} ({one_line(name)})" for line, name in result.undated_rows[:10])
+    return f"{said}; {result.undated} of them have equal or no times, so the later row counts: {rows}"
 
 
 def imports(all_imports: Sequence[Import]) -> str:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from storage.core.records import Message
-from storage.exchange import export, verdicts
+from storage.exchange import export, sinks, verdicts
 from storage.exchange.rows import (
     BadRow,
     Found,

@@ -71,9 +71,8 @@ def _by_map(name: str, *signs: Sign, group: str | None = None, unit: str = "", w
 
 
 def _pairs(write: export.Writer, *signs: Sign) -> Format:
-    return Format(
-        trl.read, write, "preference pairs", signs=signs, ignored=field_maps.TRL.ignored, keeps=field_maps.things_of(field_maps.TRL)
-    )
+    fields = field_maps.TRL
+    return Format(trl.read, write, "preference pairs", signs=signs, ignored=fields.ignored, keeps=field_maps.things_of(fields))
 
 
 _PLAIN: Signs = (("prompt=text", "completions=texts"), ("messages=list", "completions=texts"))

@@ -13,6 +13,7 @@ from typing import Any
 
 from storage.exchange import export
 from storage.exchange.rows import BadRow, Left, NewComparison, Record, Vote, by_score, name_of, number_of, places, text_of
+from storage.exchange.things import THINGS
 
 LONGEST_SCALE = 10
 
