@@ -16,12 +16,15 @@ def test_one_row_for_each_strictly_ordered_pair(world, tmp_path):
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=((2,), (1, 3)))
     path = tmp_path / "pairs.jsonl"
-    assert trl.write(world.store, path) == 2
+    assert trl.write(world.store, path).written == 2
     common = {
         "prompt": [{"role": "user", "content": "Warum? ß"}],
         "chosen": [{"role": "assistant", "content": "Answer 1"}],
+        "chosen_model": "tiny",
+        "rejected_model": "tiny",
         "annotator": world.ann.pseudonym,
         "annotator_kind": "human",
+        "created_at": world.store.value("SELECT created_at FROM judgments"),
         "kind": "explain",
         "split": "heldout",
     }
@@ -30,7 +33,7 @@ def test_one_row_for_each_strictly_ordered_pair(world, tmp_path):
         common | {"rejected": [{"role": "assistant", "content": "Answer 2"}]},
     ]
     assert "Ann" not in path.read_text(encoding="utf-8")
-    assert trl.write(world.store, path, names=True) == 2
+    assert trl.write(world.store, path, names=True).written == 2
     assert {row["annotator"] for row in lines(path)} == {"Ann"}
 
 
@@ -42,13 +45,13 @@ def test_skips_undone_and_simulated_ones_stay_out(world, tmp_path):
     judgments.undo(world.store, world.ann.id)
     world.rule_ranks(one)
     path = tmp_path / "pairs.jsonl"
-    assert trl.write(world.store, path) == 1
-    assert trl.write(world.store, path, include_simulated=True) == 2
+    assert trl.write(world.store, path).written == 1
+    assert trl.write(world.store, path, include_simulated=True).written == 2
     assert [row["annotator_kind"] for row in lines(path)] == ["human", "simulated"]
 
 
 def test_nothing_to_write_is_an_empty_file(world, tmp_path):
-    assert trl.write(world.store, tmp_path / "pairs.jsonl") == 0
+    assert trl.write(world.store, tmp_path / "pairs.jsonl").written == 0
     assert lines(tmp_path / "pairs.jsonl") == []
 
 

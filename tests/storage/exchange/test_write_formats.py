@@ -44,7 +44,7 @@ def small(store):
 
 
 def written(store, name, path, **options):
-    count = FORMATS[name].write(store, path, names=True, **options)
+    count = FORMATS[name].write(store, path, names=True, **options).written
     text = path.read_text(encoding="utf-8")
     rows = json.loads(text) if name in JSON_LISTS else [json.loads(line) for line in text.splitlines()]
     return count, rows
@@ -55,9 +55,10 @@ TALK = [user("Hi"), assistant("Yes?"), user("More ß")]
 
 def test_trl_with_the_prompt_implicit(small, tmp_path):
     count, rows = written(small, "trl-implicit", tmp_path / "x")
-    about = {"annotator": "Ann", "annotator_kind": "human"}
     assert count == 3
-    assert rows[0] == {"chosen": [user("Why?"), assistant("b")], "rejected": [user("Why?"), assistant("a")]} | about | {
+    assert rows[0] == {
+        "chosen": [user("Why?"), assistant("b")], "rejected": [user("Why?"), assistant("a")], "chosen_model": "m2",
+        "rejected_model": "m1", "annotator": "Ann", "annotator_kind": "human", "created_at": "2025-01-02T03:04:05.000+00:00",
         "kind": "science", "split": "train",
     }  # fmt: skip
     assert [(row["chosen"], row["rejected"]) for row in rows[1:]] == [
@@ -123,10 +124,17 @@ def test_argilla(small, tmp_path):
 
 def test_labelstudio(small, tmp_path):
     count, rows = written(small, "labelstudio", tmp_path / "x")
-    assert count == 1
-    assert rows[0]["data"] == {"prompt": "Why?", "left": "a", "right": "b", "left_model": "m1", "right_model": "m2"}
-    (annotation,) = rows[0]["annotations"]
-    assert annotation["result"][0]["value"] == {"selected": "right"} and annotation["completed_by"] == {"email": "Ann"}
+    # Bob's sides are not known, and Ann's ranking of three has a tie among two, which no Ranker can say.
+    assert count == 2
+    assert rows[1]["data"] == {"prompt": "Why?", "left": "b", "right": "a", "left_model": "m2", "right_model": "m1"}
+    (annotation,) = rows[1]["annotations"]
+    assert annotation["result"][0]["value"] == {"selected": "left"} and annotation["completed_by"] == {"email": "Ann"}
+    assert [(one["from_name"], one["value"]) for one in annotation["result"][1:]] == [
+        ("verdict", {"choices": ["left is slightly better"]}), ("honest_right", {"rating": 2}), ("honest_left", {"rating": 5}),
+        ("reason", {"text": ["clear"]}),
+    ]  # fmt: skip
+    assert [item["id"] for item in rows[0]["data"]["answers"]] == ["answer_1", "answer_2"]
+    assert rows[0]["annotations"][0]["result"][0]["value"] == {"choices": ["both bad"]}
 
 
 def test_arena(small, tmp_path):
@@ -167,16 +175,16 @@ def test_plain(small, tmp_path):
 
 def test_plain_as_csv_holds_lists_as_json(small, tmp_path):
     path = tmp_path / "x.csv"
-    assert FORMATS["plain"].write(small, path) == 3
+    assert FORMATS["plain"].write(small, path).written == 3
     first = next(csv.DictReader(path.open(encoding="utf-8")))
     assert (first["tiers"], first["all_bad"], first["idle_ms"]) == ("[[1],[0]]", "false", "")
     assert first["aspects"] == '[{"honest":2},{"honest":5}]'
 
 
 def test_plain_by_the_ending_of_the_name(small, tmp_path):
-    assert FORMATS["plain"].write(small, tmp_path / "x.parquet") == 3
+    assert FORMATS["plain"].write(small, tmp_path / "x.parquet").written == 3
     assert (tmp_path / "x.parquet").read_bytes().startswith(b"PAR1")
-    assert FORMATS["plain"].write(small, tmp_path / "x.jsonl.gz") == 3
+    assert FORMATS["plain"].write(small, tmp_path / "x.jsonl.gz").written == 3
     assert (tmp_path / "x.jsonl.gz").read_bytes().startswith(b"\x1f\x8b")
     with pytest.raises(StoreError, match="end the name in .jsonl, .csv or .parquet"):
         FORMATS["plain"].write(small, tmp_path / "x")
@@ -192,7 +200,7 @@ def test_sft_demonstrations(world, tmp_path):
         )  # fmt: skip
     exclusions.exclude(world.store, [1], rule="r", reason="r", by=None)
     path = tmp_path / "sft.jsonl"
-    assert FORMATS["sft"].write(world.store, path) == 1
+    assert FORMATS["sft"].write(world.store, path).written == 1
     row = json.loads(path.read_text())
     assert row["prompt"] == [user("Why is the sky blue?")] and row["completion"] == [assistant("Best.")]
     assert row["annotator"] == world.ann.pseudonym and row["edit_distance"] > 0
@@ -202,7 +210,7 @@ def test_prompts_leave_out_retired_ones(store, tmp_path):
     imports.import_rows(store, [{"prompt": "One?", "kind": "k", "split": "heldout"}], "prompts")
     second, _ = imports.import_rows(store, [{"prompt": "Two?"}], "prompts")
     imports.undo(store, second)
-    assert FORMATS["prompts"].write(store, tmp_path / "x") == 1
+    assert FORMATS["prompts"].write(store, tmp_path / "x").written == 1
     assert json.loads((tmp_path / "x").read_text()) == {"messages": [user("One?")], "kind": "k", "split": "heldout"}
 
 
@@ -216,10 +224,14 @@ def test_names_excluded_and_simulated_votes_stay_out(name, world, tmp_path):
     world.rule_ranks(one)
     world.rule_ranks(two)
     path = tmp_path / "x.jsonl"
-    assert FORMATS[name].write(world.store, path) == 1
+    exported = FORMATS[name].write(world.store, path)
+    # Two answers of one judgment are two rows of KTO.
+    assert (exported.judgments, exported.left_out, exported.written) == (1, 0, 2 if name == "kto" else 1)
+    assert exported.aside == {"excluded judgments": 1, "simulated judgments (--include-simulated)": 2}
+    assert exported.lost["skipped comparisons"] == 1
     assert b"Ann" not in path.read_bytes()
-    by_comparison = name in ("helpsteer3", "argilla", "labelstudio")
-    assert FORMATS[name].write(world.store, path, include_simulated=True) == (2 if by_comparison else 3)
+    exported = FORMATS[name].write(world.store, path, include_simulated=True)
+    assert (exported.judgments, exported.left_out) == (3, 0) and exported.aside == {"excluded judgments": 1}
 
 
 def test_the_shown_order_and_the_timing_of_a_judgment_made_here(world, tmp_path):
@@ -314,8 +326,8 @@ def test_pairs_survive_between_explicit_and_implicit_prompts(rows):
         one, other = Database(Path(folder, "one.db")), Database(Path(folder, "other.db"))
         imports.import_rows(one, rows, "plain")
         explicit, implicit, again = (Path(folder, name) for name in ("explicit", "implicit", "again"))
-        number = FORMATS["trl"].write(one, explicit, names=True)
-        assert FORMATS["trl-implicit"].write(one, implicit, names=True) == number
+        number = FORMATS["trl"].write(one, explicit, names=True).written
+        assert FORMATS["trl-implicit"].write(one, implicit, names=True).written == number
         if number:
             _, report = imports.import_file(other, implicit, "trl")
             assert (report.judgments, report.wrong) == (number, 0), report
