@@ -62,8 +62,11 @@ TESTED_ELSEWHERE = {
         FORMATS,
     ),
     **dict.fromkeys(
-        [f"storage/exchange/{name}.py" for name in ("export", "formats", "sft")], "tests/storage/exchange/test_write_formats.py"
+        [f"storage/exchange/{name}.py" for name in ("export", "formats", "map_writer", "sft", "sinks")],
+        "tests/storage/exchange/test_write_formats.py",
     ),
+    # What a vote holds, and whether it is kept or counted.
+    "storage/exchange/things.py": "tests/storage/exchange/test_round_trips.py",
     # The two halves of reading one file, in two processes.
     "storage/exchange/parquet_child.py": "tests/storage/exchange/test_files.py",
     "storage/exchange/parquet_rows.py": "tests/storage/exchange/test_files.py",

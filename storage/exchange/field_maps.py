@@ -189,6 +189,9 @@ MAPS: dict[str, FieldMap] = {
 
 def things_of(fields: FieldMap) -> tuple[str, ...]:
     """The `THINGS` that rows of a map can hold."""
+    if fields.label:
+        # Single judgments are recognised, and not kept.
+        return ()
     listed = any("[]" in path and "+" not in path for path in fields.completions) or len(fields.rejected) > 0
     talk = bool(fields.history) or fields.usual_prompt or not fields.prompt
     found = {

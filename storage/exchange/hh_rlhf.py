@@ -60,7 +60,7 @@ def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedV
         for better, worse in ordered_pairs(vote.tiers):
             row = {"chosen": _dialogue_text(prompt, texts[better]), "rejected": _dialogue_text(prompt, texts[worse])}
             if not _reads_back(row, messages, texts[better], texts[worse]):
-                yield Left("pairs with white space at the ends of turns, or headings in them, which a dialogue loses")
+                yield Left("pairs that a dialogue tells otherwise: headings, white space")
             yield row
 
 

@@ -170,9 +170,7 @@ def _prompt_and_texts(fields: FieldMap, record: Record, answers: Sequence[Answer
         raise BadRow(f"{fields.system[0]} must be text")
     before: list[Message] = [{"role": "system", "content": system}] if system and system.strip() else []
     before += _history(fields, record)
-    whole = all(
-        isinstance(answer, list) and answer and isinstance(answer[0], dict) and answer[0]["role"] != "assistant" for answer in answers
-    )
+    whole = all(_is_whole(answer, value is None) for answer in answers)
     if path and path.endswith("[]"):
         turns, texts = split_shared_prompt([_interleaved(value, answer) for answer in answers])
         return before + turns, texts
@@ -186,6 +184,13 @@ def _prompt_and_texts(fields: FieldMap, record: Record, answers: Sequence[Answer
             return before + turns, texts
         raise BadRow(f"no prompt: needs one of {', '.join(fields.prompt)}, or --map prompt=FIELD")
     return before + prompt_turns(value, path or "prompt"), [_text(answer) for answer in answers]
+
+
+def _is_whole(answer: Answer, alone: bool) -> bool:
+    """Whether an answer is a conversation that begins with its prompt; without a prompt beside it, also if the assistant began."""
+    if not answer or not isinstance(answer[0], dict):
+        return False
+    return answer[0]["role"] != "assistant" or (alone and any(turn["role"] == "user" for turn in cast(list[Message], answer)))
 
 
 def _prompt_path(fields: FieldMap, record: Record) -> str | None:

@@ -216,6 +216,38 @@ def test_a_limit_is_named_with_the_option_that_raises_it(capsys, tmp_path, data)
         assert f"{option} must be at least 1, not 0" in run(capsys, "import", data, option, 0, long)[2]
 
 
+@pytest.mark.parametrize(
+    ("format", "said"),
+    [
+        ("arena", "1 battles written to {}; 1 of 2 judgments are not in it\n"
+         "not kept, with the number of times: rankings of more than two answers (1)"),
+        ("helpsteer3", "1 comparisons written to {}; 1 of 2 judgments are not in it\n"
+         "not kept, with the number of times: times (2), rankings of more than two answers (1)"),
+        ("trl", "3 preference pairs written to {}; 1 of 2 judgments are not in it\n"
+         "not kept, with the number of times: ties (1)\nkept in another form: rankings of more than two answers, as their pairs (1)"),
+        ("labelstudio", "2 tasks written to {}"),
+        ("jsonl", "2 judgments written to {}"),
+        ("kto", "2 answers written to {}; 1 of 2 judgments are not in it\nnot kept, with the number of times: answers that are neither the "
+         "best nor the worst (1), rankings of more than two answers (1), ties (1)"),
+    ],
+)  # fmt: skip
+def test_export_names_what_a_format_cannot_hold_and_strict_refuses(capsys, tmp_path, data, format, said):
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    ranking = {"prompt": "Q", "completions": ["x", "y", "z"], "tiers": [[0], [1], [2]], "annotator": "a", "split": "train"}
+    tie = {"prompt": "R", "completions": ["x", "y"], "choice": "tie", "annotator": "a", "split": "train"}
+    rows.write_text(f"{json.dumps(ranking)}\n{json.dumps(tie)}\n")
+    run(capsys, "import", data, "--format", "plain", rows)
+    assert run(capsys, "export", data, "--format", format, out)[:2] == (0, said.format(out))
+    out.unlink()
+    status, printed, err = run(capsys, "export", data, "--format", format, "--strict", out)
+    if "not kept" in said:
+        lost = said.split("number of times: ")[1].split("\n")[0]
+        assert status == 2 and printed == "" and f"this format cannot hold {lost}: nothing written (--strict)" in err
+        assert not out.exists()
+    else:
+        assert status == 0 and out.exists()
+
+
 def test_formulas_are_neutralised_in_csv_unless_asked(capsys, tmp_path, data):
     rows, out = tmp_path / "rows.jsonl", tmp_path / "out.csv"
     rows.write_text(json.dumps({"prompt": "Q", "completions": ["x", "y"], "choice": 0, "annotator": "=cmd|'/C calc'!A0", "ideal": "+1"}))

@@ -118,17 +118,9 @@ def bent(name, item, one):
     return one
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    """The file of an empty store: to make one takes longer than to copy it."""
-    path = tmp_path_factory.mktemp("empty") / "rankloop.db"
-    Database(path).close()
-    return path
-
-
-def through(empty, rows, name, folder):
+def through(empty_store, rows, name, folder):
     """The store of the rows, what was exported of it, and a fresh store that read the file."""
-    one, other = (Database(shutil.copyfile(empty, Path(folder, f"{which}.db"))) for which in ("one", "other"))
+    one, other = (Database(shutil.copyfile(empty_store, Path(folder, f"{which}.db"))) for which in ("one", "other"))
     _, report = imports.import_rows(one, rows, "plain")
     assert report.judgments == len(rows), report
     path = Path(folder, "rows")
@@ -147,14 +139,14 @@ NAMED = {*THINGS.values(), f"ties in {THINGS['several']}"}
 @pytest.mark.parametrize("name", VOTES)
 @TRIES
 @given(rows=stores())
-def test_what_a_format_keeps_of_a_vote_is_kept_and_the_rest_counted(empty, name, rows):
+def test_what_a_format_keeps_of_a_vote_is_kept_and_the_rest_counted(empty_store, name, rows):
     writer = FORMATS[name].write
 
     def said(votes):
         return Counter(frozenset(facts(item, vote, writer.keeps).items()) for item, vote in votes)
 
     with tempfile.TemporaryDirectory() as folder:
-        one, exported, other = through(empty, rows, name, folder)
+        one, exported, other = through(empty_store, rows, name, folder)
         before = [(item, vote) for item, vote, _ in told(one, writer.omits)]
         held = [(item, bent(name, item, vote)) for item, vote in before]
         assert said((item, vote) for item, vote, _ in told(other, export.omits_none)) == said(held)
@@ -179,7 +171,7 @@ def assert_counted(store, exported, writer):
 @pytest.mark.parametrize("name", PAIRS)
 @TRIES
 @given(rows=stores())
-def test_what_a_format_keeps_of_a_pair_is_kept_and_the_rest_counted(empty, name, rows):
+def test_what_a_format_keeps_of_a_pair_is_kept_and_the_rest_counted(empty_store, name, rows):
     writer = FORMATS[name].write
 
     def pairs(found):
@@ -192,7 +184,7 @@ def test_what_a_format_keeps_of_a_pair_is_kept_and_the_rest_counted(empty, name,
         return told_pairs
 
     with tempfile.TemporaryDirectory() as folder:
-        one, exported, other = through(empty, rows, name, folder)
+        one, exported, other = through(empty_store, rows, name, folder)
         before = pairs(told(one, writer.omits))
         # Without annotators all votes on one pair are of one annotator, and the last one counts.
         unnamed = "annotator" not in writer.keeps

@@ -80,3 +80,31 @@ def test_a_failure_leaves_the_old_file_and_no_other(world, tmp_path, monkeypatch
 def test_a_folder_that_is_not_there_is_told(world, tmp_path):
     with pytest.raises(StoreError, match="cannot be written .*choose another folder"):
         trl.write(world.store, tmp_path / "nowhere" / "pairs.jsonl")
+
+
+@pytest.mark.slow
+def test_trl_itself_reads_pairs_and_single_answers(world, tmp_path, monkeypatch):
+    """Its own helpers take the rows through the forms that its trainers want."""
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    from datasets import load_dataset
+    from trl.data_utils import is_conversational, maybe_extract_prompt, maybe_unpair_preference_dataset
+
+    def load(path):
+        return load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+
+    world.comparisons(1)
+    world.rank(world.ann)
+    explicit, implicit, single = (tmp_path / f"{name}.jsonl" for name in ("explicit", "implicit", "single"))
+    trl.write(world.store, explicit)
+    trl.write_implicit(world.store, implicit)
+    trl.write_single(world.store, single)
+    (row,) = load(explicit)
+    assert is_conversational(row)
+    extracted = maybe_extract_prompt(load(implicit)[0])
+    assert [extracted[name] for name in ("prompt", "chosen", "rejected")] == [row[name] for name in ("prompt", "chosen", "rejected")]
+    singles = load(single)
+    assert all(is_conversational(one) for one in singles)
+    # What TRL makes of the pair for KTO is what is written for it.
+    unpaired = maybe_unpair_preference_dataset(load(explicit).select_columns(["prompt", "chosen", "rejected"]))
+    fields = ("prompt", "completion", "label")
+    assert [[one[name] for name in fields] for one in singles] == [[one[name] for name in fields] for one in unpaired]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from storage.exchange import imports
 from storage.exchange.formats import FORMATS, NATIVE, READABLE, WRITABLE
 from storage.judging import exclusions, judgments, queue
 
-JSON_LISTS = ("argilla", "labelstudio")
+JSON_LISTS = ("argilla", "labelstudio", "alpacaeval")
 
 
 def user(text):
@@ -146,6 +147,121 @@ def test_arena(small, tmp_path):
         ("m1", "m2", "tie (bothbad)", "Bob"),
     ]
     assert rows[0]["conversation_a"] == [user("Why?"), assistant("b")] and rows[0]["tstamp"] == 1735787045.0
+
+
+ABOUT = {
+    "chosen_model": "m2", "rejected_model": "m1", "annotator": "Ann", "annotator_kind": "human",
+    "created_at": "2025-01-02T03:04:05.000+00:00", "kind": "science", "split": "train",
+}  # fmt: skip
+
+
+def test_llama_factory_as_conversations_and_as_instructions(small, tmp_path):
+    rows = [{"messages": [{"role": "system", "content": "Be brief."}, *TALK], "completions": ["x", "y"], "choice": 1}]
+    imports.import_rows(small, rows, "plain")
+    count, rows = written(small, "llama-factory", tmp_path / "x")
+    assert count == 4 and rows[0] == {
+        "conversations": [{"from": "human", "value": "Why?"}], "chosen": {"from": "gpt", "value": "b"},
+        "rejected": {"from": "gpt", "value": "a"}, **ABOUT,
+    }  # fmt: skip
+    assert [turn["from"] for turn in rows[3]["conversations"]] == ["system", "human", "gpt", "human"]
+    count, rows = written(small, "llama-factory-alpaca", tmp_path / "x")
+    assert count == 4 and rows[0] == {
+        "instruction": "Why?", "input": "", "chosen": "b", "rejected": "a", "system": "", "history": [], **ABOUT,
+    }  # fmt: skip
+    assert (rows[3]["system"], rows[3]["history"], rows[3]["instruction"]) == ("Be brief.", [["Hi", "Yes?"]], "More ß")
+
+
+def test_llama_factory_skips_turns_that_do_not_alternate_so_they_are_left_out(store, tmp_path):
+    rows = [{"messages": [user("Hi"), user("Why?")], "completions": ["x", "y"], "choice": 0, "split": "train"}]
+    imports.import_rows(store, rows, "plain")
+    exported = FORMATS["llama-factory"].write(store, tmp_path / "x")
+    assert (exported.written, exported.left_out, exported.lost) == (0, 1, {"turns of one role in a row": 1})
+    assert FORMATS["trl"].write(store, tmp_path / "x").lost == {}
+
+
+def test_axolotl(small, tmp_path):
+    count, rows = written(small, "axolotl", tmp_path / "x")
+    assert count == 3 and rows[0] == {"messages": [user("Why?")], "chosen": assistant("b"), "rejected": assistant("a"), **ABOUT}
+
+
+def test_openrlhf_has_the_prompt_in_both_conversations(small, tmp_path):
+    assert written(small, "openrlhf", tmp_path / "x") == written(small, "trl-implicit", tmp_path / "y")
+
+
+def test_kto(small, tmp_path):
+    count, rows = written(small, "kto", tmp_path / "x")
+    # Of the three answers one is the best and two are the worst; Bob found both answers bad.
+    assert [(row["completion"][0]["content"], row["label"]) for row in rows] == [
+        ("b", True), ("a", False), ("a", False), ("b", False), ("z", True), ("x", False), ("y", False),
+    ]  # fmt: skip
+    assert count == 7 and rows[0] == {"prompt": [user("Why?")], "completion": [assistant("b")], "label": True, "model": "m2"} | {
+        name: value for name, value in ABOUT.items() if not name.endswith("_model")
+    }
+
+
+def test_alpacaeval(small, tmp_path):
+    count, rows = written(small, "alpacaeval", tmp_path / "x")
+    # Ann saw b first.
+    assert count == 2 and rows[0] == {
+        "instruction": "Why?", "output_1": "b", "output_2": "a", "generator_1": "m2", "generator_2": "m1", "preference": 1,
+        "annotator": "Ann", "dataset": "science", "split": "train",
+    }  # fmt: skip
+    assert rows[1]["preference"] == 1.5
+
+
+def test_helpsteer2_preference(small, tmp_path):
+    count, rows = written(small, "helpsteer2-preference", tmp_path / "x")
+    assert count == 2 and rows[0] == {
+        "prompt": "Why?", "response_1": "b", "response_2": "a", "preference_strength": -1, "preference_elaboration": "clear",
+    }  # fmt: skip
+    assert rows[1]["preference_strength"] == 0
+
+
+def test_arena_55k(store, tmp_path):
+    rows = [
+        {"messages": TALK, "completions": ["=x", "y"], "models": ["m1", "m2"], "choice": 1, "shown": [1, 0]},
+        {"prompt": "Why?", "completions": ["a", "b"], "choice": "tie"},
+    ]
+    imports.import_rows(store, rows, "plain")
+    path = tmp_path / "x.csv"
+    assert FORMATS["arena-55k"].write(store, path).written == 2
+    first, second = csv.DictReader(path.open(encoding="utf-8"))
+    assert (first["prompt"], first["response_a"], first["response_b"]) == ('["Hi","More ß"]', '["Yes?","y"]', '["Yes?","=x"]')
+    assert [first[name] for name in ("model_a", "winner_model_a", "winner_model_b", "winner_tie", "sides_known")] == [
+        "m2", "1", "0", "0", "true",
+    ]  # fmt: skip
+    assert (second["winner_tie"], second["sides_known"]) == ("1", "false")
+
+
+@pytest.mark.parametrize("name", ["arena", "arena-55k", "labelstudio", "jsonl", "csv"])
+def test_sides_that_nobody_recorded_stay_unknown(name, store, tmp_path, empty_store):
+    """A battle stands in some order: rows whose file calls one answer chosen would always be won on the left."""
+    rows = [{"prompt": f"Q {number}", "chosen": "x", "rejected": "y", "annotator": "a"} for number in range(3)]
+    imports.import_rows(store, rows, "trl")
+    path = tmp_path / ("x.csv" if name in ("arena-55k", "csv") else "x.json")
+    FORMATS[name].write(store, path)
+    other = Database(shutil.copyfile(empty_store, tmp_path / "other.db"))
+    imports.import_file(other, path, name)
+    assert [row[0] for row in other.rows("SELECT sides_known FROM presentations")] == [0, 0, 0]
+    other.close()
+
+
+def test_what_is_lost_is_counted_judgment_by_judgment(small, tmp_path):
+    exported = FORMATS["hh-rlhf"].write(small, tmp_path / "x")
+    # Ann's and Bob's votes on two answers and Ann's on three: only Ann recorded a side, a reason, ...
+    assert (exported.judgments, exported.left_out) == (3, 1)
+    assert exported.lost == {
+        "annotators": 3, "times": 3, "ties": 2, "model names": 2, "kinds of prompts": 2, "sides": 1, "strengths": 1, "reasons": 1,
+        "ratings of aspects": 1, "ideal answers": 1, "time taken": 1, "marks that all answers are bad": 1,
+    }  # fmt: skip
+    assert exported.reshaped == {"rankings of more than two answers, as their pairs": 1}
+
+
+def test_a_dialogue_that_would_read_as_another_is_counted(store, tmp_path):
+    rows = [{"prompt": "Hi\n\nAssistant: Yes", "completions": ["x ", "y"], "choice": 0, "split": "train"}]
+    imports.import_rows(store, rows, "plain")
+    lost = FORMATS["hh-rlhf"].write(store, tmp_path / "x").lost
+    assert lost["pairs that a dialogue tells otherwise: headings, white space"] == 1
 
 
 def test_plain(small, tmp_path):
