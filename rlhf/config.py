@@ -236,6 +236,8 @@ class RoundConfig:
     """`auto`, `cpu` or `cuda`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of the frozen base weights: `float32`, `bfloat16`, or `auto` for bfloat16 where the processor computes in it."""
+    max_length: Annotated[int, Field(ge=16)] = 2048
+    """Most tokens of prompt and answer together, and never more than the model's context: longer answers are cut at their end."""
     method: Method = "ppo"
     """How the policy learns: `ppo`, `rloo` or `grpo` by the reward model, `dpo` from the pairs, `sft` from ideal answers."""
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -377,6 +379,12 @@ def check(config: RoundConfig) -> None:
         raise ConfigError(
             f"--ppo-value-warmup {config.ppo.value_warmup}: of {config.ppo.steps} steps none would be left in which the policy learns"
         )
+    for name, tokens in (("sampling", config.sampling.max_new_tokens), ("evaluation", config.evaluation.max_new_tokens)):
+        if tokens + 2 > config.max_length:
+            raise ConfigError(
+                f"--{name}-max-new-tokens {tokens}: leaves no room for a prompt within --max-length {config.max_length}; "
+                "raise that, or lower this"
+            )
     for name, part in (("minibatch-size", config.group.minibatch_size), ("num-generations", config.group.num_generations)):
         if config.group.batch_size % part:
             raise ConfigError(f"--group-batch-size {config.group.batch_size} is no multiple of --group-{name} {part}")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from rlhf.analysis.intervals import CONFIDENCE, wilson
 from rlhf.data.pairs import PreferencePair
 from rlhf.generation.sampling import GeneratedSequence, generator, sample
 from rlhf.models.backbone import Backbone
@@ -26,7 +27,6 @@ from storage.core.records import Prompt, Sampling
 ValuesByPrompt = dict[int, list[float]]
 """The values of the answers to each prompt, by its id."""
 
-CONFIDENCE = 0.95
 BATCH_SIZE = 64
 
 
@@ -44,8 +44,8 @@ def proportion(successes: int, cases: int) -> Estimate | None:
     """A fraction of independent cases, with Wilson's interval; None when there are no cases."""
     if cases == 0:
         return None
-    interval = stats.binomtest(successes, cases).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(successes / cases, float(interval.low), float(interval.high), cases)
+    low, high = wilson(successes, cases)
+    return Estimate(successes / cases, low, high, cases)
 
 
 def mean_by_prompt(values: ValuesByPrompt, *, seed: int = 0) -> Estimate | None:

@@ -29,6 +29,7 @@ from rlhf.evaluation import Answer, by_prompt
 from rlhf.generation.sampling import generator, sample
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import replace_folder
+from rlhf.models.lengths import fitting_data
 from rlhf.ppo import ptx
 from rlhf.ppo.rollout import POLICY, sequence_kl
 from rlhf.ppo.trainer import PPO
@@ -64,6 +65,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
         RewardFunctionError: the command line and the run's row do not name the same one.
         NotEnoughPairs, NoDemonstrations: before anything is loaded.
         ModelError: the base model is not available.
+        NothingFits: nothing to train on is short enough for it.
         Cancelled: from `progress`, when someone asked for it; the run can be resumed.
     """
     config = RoundConfig.from_dict(runs.readable(store, run_id).config)
@@ -82,6 +84,11 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     )
     progress.plan({stage: sum(parts.values()) for stage, parts in costs.items()})
     backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
+    backbone.limit_rows(config.max_length, virtual_tokens=virtual_tokens(config))
+    fitting = fitting_data(backbone, config, snapshot, ideal_answers, train, heldout)
+    snapshot, ideal_answers, train, heldout = fitting.snapshot, fitting.demonstrations, fitting.train, fitting.heldout
+    if fitting.report:
+        log.warning("%s", fitting.report.in_words())
 
     before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
     model = fit_reward(config, backbone, snapshot, train, run_dir, progress, costs["reward"])
@@ -99,12 +106,18 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
         measured,
         stopped_by_kl=outcome.stopped_by_kl,
         best_checkpoint=outcome.best_checkpoint,
+        lengths=fitting.report or None,
         policy_version=version.name,
         minutes=sum(progress.seconds().values()) / 60,
         peak_memory_gib=peak_memory_gib(),
     )
     runs.finish(store, run_id, "done", result=result.to_json())
     return version
+
+
+def virtual_tokens(config: RoundConfig) -> int:
+    """The most learned vectors that an adapter of the round puts before a row."""
+    return max((a.virtual_tokens for a in (config.adapter, config.reward.adapter) if a.kind == "prompt"), default=0)
 
 
 def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Path) -> list[pairs.PreferencePair]:

@@ -67,12 +67,23 @@ TESTED_ELSEWHERE = {
     ),
     # What a vote holds, and whether it is kept or counted.
     "storage/exchange/things.py": "tests/storage/exchange/test_round_trips.py",
+    # One table of formats, its reader and what recognises its rows: each test goes through all of them.
+    **dict.fromkeys(
+        [f"storage/exchange/{name}.py" for name in ("detect", "field_maps", "groups", "mapped", "maps", "tracking", "trees", "verdicts")],
+        "tests/storage/exchange/test_mapped_formats.py",
+    ),
+    **dict.fromkeys([f"storage/exchange/{name}.py" for name in ("encodings", "packing")], "tests/storage/exchange/test_files.py"),
     # The two halves of reading one file, in two processes.
     "storage/exchange/parquet_child.py": "tests/storage/exchange/test_files.py",
     "storage/exchange/parquet_rows.py": "tests/storage/exchange/test_files.py",
+    "storage/core/unfinished_imports.py": "tests/storage/exchange/test_import_slices.py",
     "storage/exchange/import_writer.py": "tests/storage/exchange/test_imports.py",
     # Arrays that the statistics count.
     "storage/analytics/rankings.py": "tests/rlhf/analysis/test_agreement.py",
+    # The count is compared with the pairs that are derived.
+    "storage/judging/pair_counts.py": "tests/rlhf/data/test_pair_counts.py",
+    # It is there so that an act reads it once.
+    "storage/project/current.py": "tests/feedback_ui/judging/test_reads.py",
     # Dataclasses and numbers, without anything to run.
     "storage/core/records.py": "tests/storage/judging/test_judgments.py",
     "rlhf/serving/limits.py": "tests/security/test_policy_server.py",

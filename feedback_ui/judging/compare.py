@@ -19,12 +19,13 @@ from feedback_ui.shared.errors import without_paths
 from feedback_ui.shared.i18n import Translator, translator_for
 from rlhf.serving.client import PolicyClient, PolicyServerDown
 from storage.core.database import Database, StoreError, StoreLocked
-from storage.core.records import Annotator, Comparison, Presentation
+from storage.core.records import Annotator, Comparison, Presentation, ProjectSettings
 from storage.judging import judgments, presentations, queue
 from storage.judging.judgments import BadJudgment, LeaseOver
 from storage.judging.row_tokens import RowTokens
 from storage.people import annotators
-from storage.project import guidelines, settings
+from storage.project import current
+from storage.project.current import Project
 
 Reply = dict[str, Any]
 NextPresentation = tuple[Comparison, Presentation] | None
@@ -71,7 +72,11 @@ class CompareService:
         self.tokens = RowTokens(store)
 
     def next_for(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
-        return self._view(annotator, words, data, queue.next_presentation(self.store, annotator.id))
+        return self._next(annotator, words, data, current.load(self.store))
+
+    def _next(self, annotator: Annotator, words: Translator, data: dict[str, Any], project: Project) -> Reply:
+        annotator = annotators.get(self.store, annotator.id)
+        return self._view(annotator, words, data, project, queue.next_presentation(self.store, annotator, project=project))
 
     def judge(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
         """Saves one judgment and returns the next comparison, in one commit. A judgment that is sent twice counts once.
@@ -80,8 +85,11 @@ class CompareService:
         """
         try:
             with self.store.atomic():
-                self._save(annotator, act)
-                following = queue.next_presentation(self.store, annotator.id)
+                project = current.load(self.store)
+                self._save(annotator, act, project.settings)
+                # After the judgment, which their number of judgments includes.
+                annotator = annotators.get(self.store, annotator.id)
+                following = queue.next_presentation(self.store, annotator, project=project)
         except BadJudgment as error:
             return self._refused(annotator, words, act, error)
         except StoreLocked as error:
@@ -89,7 +97,7 @@ class CompareService:
             return self._not_saved(words, error)
         except StoreError:
             return self._judge_alone(annotator, words, act)
-        return {"next": self._view(annotator, words, act, following)}
+        return {"next": self._view(annotator, words, act, project, following)}
 
     def _judge_alone(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
         """Saves the judgment without fetching the next comparison: an error in the queue must not lose the judgment."""
@@ -102,9 +110,10 @@ class CompareService:
 
     def undo(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
         """Withdraws the last judgment; its comparison is shown again, in the same order."""
-        undone = judgments.undo(self.store, annotator.id)
+        project = current.load(self.store)
+        undone = judgments.undo(self.store, annotator.id, project=project.settings)
         message = words("compare.undone" if undone else "compare.nothing_to_undo")
-        return {"message": message, "next": self.next_for(annotator, words, data)}
+        return {"message": message, "next": self._next(annotator, words, data, project)}
 
     def renew(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
         """Renews the lease of a presentation. `held` stays true after the lease, as long as a judgment would be accepted."""
@@ -113,12 +122,13 @@ class CompareService:
             return {"held": False}
         if queue.renew(self.store, shown.id, annotator.id):
             return {"held": True}
-        return {"held": not judgments.is_judged(self.store, shown) and queue.can_accept(self.store, shown)}
+        lease = queue.lease_of(self.store, shown.id)
+        return {"held": not judgments.is_judged(self.store, shown) and queue.can_accept(self.store, shown, lease)}
 
-    def _save(self, annotator: Annotator, act: dict[str, Any]) -> None:
+    def _save(self, annotator: Annotator, act: dict[str, Any], project: ProjectSettings | None = None) -> None:
         if (shown := self._own(annotator, act)) is None:
             raise BadJudgment("There is no such presentation: reload the page.", "not_there")
-        judgments.save(self.store, shown.id, annotator.id, **acts.judged(act, shown.order))
+        judgments.save(self.store, shown, annotator.id, project=project, **acts.judged(act, shown.order))
 
     def _own(self, annotator: Annotator, data: dict[str, Any]) -> Presentation | None:
         """The presentation that the page names by its token; None unless it was shown to this annotator."""
@@ -134,9 +144,9 @@ class CompareService:
     def _not_saved(self, words: Translator, error: StoreError) -> Reply:
         return {"problem": words("compare.not_saved", why=problems.problem(words, error))}
 
-    def _view(self, annotator: Annotator, words: Translator, data: dict[str, Any], following: NextPresentation) -> Reply:
-        judged = annotators.get(self.store, annotator.id).judged
-        guidelines_part = judging_view.guidelines_view(guidelines.current(self.store), data.get("guidelines"))
+    def _view(self, annotator: Annotator, words: Translator, data: dict[str, Any], project: Project, following: NextPresentation) -> Reply:
+        judged = annotator.judged
+        guidelines_part = judging_view.guidelines_view(project.guidelines, data.get("guidelines"))
         if following is None:
             return judging_view.dry_queue_view(words, self._why_dry(words), judged, guidelines_part)
         comparison, shown = following
@@ -144,7 +154,7 @@ class CompareService:
             words,
             comparison,
             shown.order,
-            settings.current(self.store),
+            project.settings,
             presentation=self.tokens.seal("presentation", shown.id, annotator.id),
             judged=judged,
             guidelines=guidelines_part,

@@ -85,11 +85,11 @@ class HistoryService:
             with self.store.atomic():
                 past = self._own(annotator, act.get("judgment_id"))
                 judgment = acts.judged(act, past.order)
-                corrected = judgments.correct(self.store, past.judgment.id, annotator.id, **judgment)
+                corrected = judgments.correct(self.store, past.judgment, annotator.id, presentation=past.presentation, **judgment)
         except StoreError as error:
             problem = words("compare.not_saved", why=problems.problem(words, error))
             return self._sent_before(annotator, words, act) or {"problem": problem}
-        return {"row": self._row(words, history.get(self.store, corrected.id)), "replaces": act["judgment_id"]}
+        return {"row": self._row(words, history.after_correction(self.store, past, corrected)), "replaces": act["judgment_id"]}
 
     def _sent_before(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply | None:
         """The reply for a correction that an earlier request has saved already; None if there is none."""

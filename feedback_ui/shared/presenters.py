@@ -16,7 +16,6 @@ from feedback_ui.shared import markdown
 from feedback_ui.shared.errors import browser_message
 from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator
-from rlhf.data.pairs import PreferencePair
 from storage.analytics.stats import DayOfJudging
 from storage.core.records import PolicyVersion
 
@@ -83,13 +82,12 @@ def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) ->
 # ---- Training
 
 
-def pairs_available(words: Translator, derived: Sequence[PreferencePair]) -> Markup:
+def pairs_available(words: Translator, people: int, simulated: int) -> Markup:
     """The number of preference pairs available to a round, people's and simulated ones separately."""
-    simulated = sum(pair.annotator_kind == "simulated" for pair in derived)
-    people = words("training.pairs_from_people", count=len(derived) - simulated)
-    if not derived:
+    if not people + simulated:
         return notice(words("training.no_pairs"))
-    return notice(words("training.pairs_and_simulated", people=people, simulated=simulated) if simulated else f"{people}.")
+    from_people = words("training.pairs_from_people", count=people)
+    return notice(words("training.pairs_and_simulated", people=from_people, simulated=simulated) if simulated else f"{from_people}.")
 
 
 # ---- small pieces of HTML that pages share

@@ -30,6 +30,7 @@ from rlhf.runs.jobs import Jobs, RoundError
 from storage.content import comparisons
 from storage.core.database import Database, StoreError
 from storage.core.records import Metric, Run
+from storage.judging import pair_counts
 from storage.people import annotators
 from storage.project import runs
 
@@ -164,9 +165,9 @@ class TrainingPage:
         """
         self.auth.reads(request, "researcher")
         words = translator_for(request)
-        derived = pairs.of_store(self.store, include_simulated=True)
+        counts = pair_counts.count(self.store)
         return {
-            self.material: presenters.pairs_available(words, derived),
+            self.material: presenters.pairs_available(words, counts.total("human"), counts.total("simulated")),
             self.timer: gr.Timer(active=True),
             **self.show(words, chosen or self._opening_run()),
         }

@@ -214,6 +214,15 @@ def reading(words: Translator, run: Run, r: RoundResult) -> str:
         parts.append(words("run.reading.stopped_by_kl", step=stopped.step, nats=stopped.kl, budget=stopped.budget))
     if best := r.best_checkpoint:
         parts.append(words("run.reading.best_checkpoint", step=best.step, steps=best.steps, score=best.conservative_score, nats=best.kl))
+    if long := r.lengths:
+        parts.append(words("run.reading.lengths", limit=long.max_length))
+        if long.cut_answers:
+            parts.append(words("run.reading.cut_answers", count=long.cut_answers))
+        if long.demonstrations:
+            parts.append(words("run.reading.demonstrations_too_long", count=long.demonstrations))
+        for name, ids in (("judgments", long.judgments), ("prompts", long.prompts)):
+            if ids:
+                parts.append(words(f"run.reading.{name}_too_long", count=len(ids), ids=results.some(ids)))
     if r.heldout_accuracy:
         parts.append(words("run.reading.accuracy", count=r.heldout_accuracy.cases))
     if r.win_rate:

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, Int8, Int64
 from scipy import stats
 
 from rlhf.analysis import bootstrap
+from rlhf.analysis.intervals import CONFIDENCE, wilson
 from storage.analytics import rankings as ranking_table
 from storage.analytics.rankings import PURPOSES, Rankings
 from storage.content import comparisons
@@ -244,8 +245,7 @@ def proportion(count: int, of: int) -> Share:
     """A share of cases with Wilson's interval."""
     if of == 0:
         return Share(None, None, None, 0, 0)
-    interval = stats.binomtest(count, of).proportion_ci(bootstrap.CONFIDENCE, method="wilson")
-    return Share(count / of, float(interval.low), float(interval.high), count, of)
+    return Share(count / of, *wilson(count, of), count, of)
 
 
 def left_share(left: int, n: int) -> LeftShare:
@@ -253,7 +253,7 @@ def left_share(left: int, n: int) -> LeftShare:
     if n == 0:
         return LeftShare(None, None, None, 0, None)
     test = stats.binomtest(left, n)
-    interval = test.proportion_ci(bootstrap.CONFIDENCE, method="exact")
+    interval = test.proportion_ci(CONFIDENCE, method="exact")
     return LeftShare(left / n, float(interval.low), float(interval.high), n, float(test.pvalue))
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
-CONFIDENCE = 0.95
+from rlhf.analysis.intervals import CONFIDENCE
+
 FEWEST_CLUSTERS = 10
 """With fewer, a percentile interval is too narrow, and none is computed."""
 

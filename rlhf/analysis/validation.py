@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 from rlhf.analysis import bootstrap
-from rlhf.analysis.bootstrap import CONFIDENCE, FEWEST_CLUSTERS
+from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
+from rlhf.analysis.intervals import CONFIDENCE, wilson
 from rlhf.runs import typed_json
 from storage.core.records import Run
 from storage.judging.judgments import Origin
@@ -280,8 +280,7 @@ def accuracy(right: Float[np.ndarray, "repeats n"], prompt: Int[np.ndarray, " n"
     values, cell = np.unique(right[0], return_inverse=True)
     if len(values) == 1:
         # Where all pairs have the same value, so has every replicate; Wilson's interval over the prompts takes its place.
-        ends = stats.binomtest(round(value * prompts), prompts).proportion_ci(CONFIDENCE, method="wilson")
-        return Accuracy(value, float(ends.low), float(ends.high), pairs, prompts)
+        return Accuracy(value, *wilson(round(value * prompts), prompts), pairs, prompts)
     counts = bootstrap.totals(prompt, cell, cells=len(values), replicates=REPLICATES, seed=seed)
     spread = counts @ values / counts.sum(1) - right[0].mean()
     low, high = _widened(value, spread)

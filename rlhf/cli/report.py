@@ -40,6 +40,7 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
         ("win rate over the base under the reward function", estimate(result.win_rate_by_reward_function, "held-out prompts")),
         ("KL to the base, per held-out completion", None if result.kl is None else f"{result.kl:.2f} nats"),
         *_checkpoint_rows(result, rule),
+        ("lengths", result.lengths.in_words() if result.lengths else None),
         ("time", None if result.minutes is None else f"{result.minutes:.1f} min ({stages})"),
         ("peak memory", None if result.peak_memory_gib is None else f"{result.peak_memory_gib:.1f} GiB"),
         ("policy version", result.policy_version),

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rlhf.runs import typed_json
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind, JudgedComparison, Message, Run, Split, Strength, Tiers
-from storage.judging import judgments
+from storage.judging import judgments, pair_counts
 
 SNAPSHOT = "pairs.jsonl"
 
@@ -95,8 +95,11 @@ def of_store(
     store: Database, *, include_simulated: bool, ties: bool = False, annotator_weights: Mapping[int, float] | None = None
 ) -> list[PreferencePair]:
     """The pairs of every active judgment: of people, and with `include_simulated` of simulated annotators. Arguments as in `derive`."""
-    kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
-    return derive(judgments.active(store, kinds=kinds), ties=ties, annotator_weights=annotator_weights)
+    return derive(judgments.active(store, kinds=_kinds(include_simulated)), ties=ties, annotator_weights=annotator_weights)
+
+
+def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
+    return ("human", "simulated") if include_simulated else ("human",)
 
 
 def require(pairs: list[PreferencePair], min_pairs: int) -> None:
@@ -106,7 +109,16 @@ def require(pairs: list[PreferencePair], min_pairs: int) -> None:
         NotEnoughPairs: with the number that is there, the number needed, and what to do.
     """
     preferred = [p for p in pairs if not p.tie]
-    found = len(preferred)
+    _require(len(preferred), sum(p.split == "train" for p in preferred), min_pairs)
+
+
+def require_in_store(store: Database, min_pairs: int, *, include_simulated: bool) -> None:
+    """As `require` for the pairs of a store, which are counted without loading them."""
+    kinds, counts = _kinds(include_simulated), pair_counts.count(store)
+    _require(counts.total(*kinds), counts.total(*kinds, splits=("train",)), min_pairs)
+
+
+def _require(found: int, train: int, min_pairs: int) -> None:
     if found < min_pairs:
         raise NotEnoughPairs(
             f"{found} preference pairs, need {min_pairs}: judge {min_pairs - found} more comparisons"
@@ -115,7 +127,7 @@ def require(pairs: list[PreferencePair], min_pairs: int) -> None:
             found=found,
             needed=min_pairs,
         )
-    if not any(p.split == "train" for p in preferred):
+    if not train:
         raise NotEnoughPairs(
             "every preference pair is on a held-out prompt: judge some comparisons on training prompts.",
             found=found,

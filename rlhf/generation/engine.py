@@ -14,6 +14,7 @@ from rlhf import model_files
 from rlhf.generation.fair_lock import FairLock
 from rlhf.generation.sampling import DecodeStep, collect_sequences, generator, stream
 from rlhf.models.backbone import Backbone
+from rlhf.models.lengths import PromptTooLong
 from rlhf.safe_files import ModelError
 from rlhf.serving.completion_source import GeneratedCompletion, PromptRefused
 from rlhf.serving.limits import LONGEST_PROMPT
@@ -23,10 +24,6 @@ from storage.core.records import Message, PolicyVersion, Prompt, Sampling
 
 LONGEST_YIELD_S = 0.25
 """How long the queue's completions wait for chats before each token, in seconds: chats are faster for it, and cannot stop them."""
-
-
-class PromptTooLong(ValueError):
-    """A prompt has more tokens than are allowed; the message names their number and the remedy."""
 
 
 def nothing() -> None:

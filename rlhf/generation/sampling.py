@@ -6,6 +6,7 @@ ratio is only right for tokens sampled from the distribution whose log-probabili
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from rlhf.models.backbone import Backbone, pad_left, positions
 from rlhf.models.decoder import BatchKVCache, CachedHidden, Decoder
+from rlhf.models.lengths import PromptTooLong
 from rlhf.models.lm_head import UnnormalizedSoftmax, row_blocks
 from rlhf.models.lora import CastWeights, cast_weight_cache
 from rlhf.runs.work import NO_PROGRESS, Work
@@ -147,8 +149,8 @@ def stream(
 ) -> Iterator[DecodeStep | None]:
     """Samples position by position, until every row has ended or the token limit is reached.
 
-    A row's end-of-sequence token belongs to the row; after it the row holds padding, even where both share an id. Equal
-    prompts are prefilled once, and rows that have ended are dropped from the batch.
+    A row's end-of-sequence token belongs to the row; after it the row holds padding, even where both share an id. A row also ends
+    where the model's context does. Equal prompts are prefilled once, and rows that have ended are dropped from the batch.
 
     Args:
         return_stats: return each step's log-probabilities, entropy and hidden states, so that no later pass need compute them.
@@ -156,6 +158,9 @@ def stream(
         in_chunks: prefill long prompts in chunks, with None after each but the last, so that other requests get their turn
             between them. Cannot be combined with `prefix_cache`. Prompts that fit one chunk, and architectures whose caches
             cannot drop rows, are prefilled at once.
+
+    Raises:
+        PromptTooLong: a prompt fills the model's context.
     """
     prefix_cache = PrefixActivationCache(backbone.decoder, ()) if prefix_cache is None else prefix_cache
     distinct = list(dict.fromkeys(map(tuple, prompts)))
@@ -164,6 +169,11 @@ def stream(
     cache = BatchKVCache(backbone.base.config, backbone.prefix_length + ids.shape[1] + sampling.max_new_tokens + 1)
     cast_weights: dict[tuple[nn.Module, str], CastWeights] = {}
     position_ids, width = positions(mask), ids.shape[1]
+    # The last position that the model has. Rows that reach it are ended, and only where some row can are they looked at.
+    last = sys.maxsize if backbone.context is None else backbone.context - backbone.prefix_length - 1
+    if width > last:
+        raise PromptTooLong(f"a prompt of {width:,} tokens leaves no room for an answer in the model's context of {backbone.context:,}")
+    may_overrun = width + sampling.max_new_tokens > last
     columns = max(1, min(CHUNK_COLUMNS, CHUNK_TOKENS // len(distinct))) if in_chunks and cache.can_drop_rows else width
     for start in range(0, max(width, 1), max(columns, 1)):
         if start:
@@ -196,10 +206,13 @@ def stream(
         # Whatever reads the answer later puts `eos_id` at its end, so the recorded activations are that token's.
         token = torch.where(ended & unfinished, backbone.eos_id, token)
         unfinished = unfinished & ~ended
+        if may_overrun:
+            unfinished = unfinished & (mask.sum(-1) <= last)
         remaining = int(unfinished.sum())
         if not remaining or position + 1 == sampling.max_new_tokens:
             break
-        position_ids, mask = mask.sum(-1, keepdim=True), _extend_mask(mask, 1)
+        # Rows that ended stay for a while, and their padding may lie beyond the last position.
+        position_ids, mask = mask.sum(-1, keepdim=True).clamp(max=last), _extend_mask(mask, 1)
         with prefix_cache.recording(), cast_weight_cache(cast_weights):
             hidden = backbone.decoder.forward(token[:, None], mask, positions=position_ids, cache=cache.cache)[:, -1]
         prefix_cache.store(scatter)
@@ -215,7 +228,7 @@ def stream(
             )
     if prefix_cache.depths:
         ends = torch.stack([token, torch.full_like(token, backbone.eos_id)], dim=1)
-        position_ids = mask.sum(-1, keepdim=True) + torch.arange(2, device=backbone.device)
+        position_ids = (mask.sum(-1, keepdim=True) + torch.arange(2, device=backbone.device)).clamp(max=last)
         with prefix_cache.recording(), cast_weight_cache(cast_weights):
             backbone.decoder.forward_lower(
                 ends, _extend_mask(mask, 2), positions=position_ids, depth=prefix_cache.depths[-1], cache=cache.cache

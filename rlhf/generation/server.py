@@ -33,9 +33,10 @@ from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
 from rlhf.generation.answer_pool import RETRY_S, Answer, AnswerPool, ClientDisconnected, Piece, ServerBusy
 from rlhf.generation.chat_request import ChatRequest
-from rlhf.generation.engine import Engine, PromptTooLong
+from rlhf.generation.engine import Engine
 from rlhf.generation.http_guard import PolicyServerMiddleware
 from rlhf.models.backbone import Backbone
+from rlhf.models.lengths import PromptTooLong
 from rlhf.safe_files import ModelError
 from rlhf.serving import endpoints
 from rlhf.serving.completion_source import route_by_version

@@ -62,8 +62,10 @@ class Backbone:
         self.base = model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]
         self.tokenizer = bound(tokenizer)
         self.device = torch.device(device)
-        self.context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.context: int | None = context_length(model)
         """The model's context length in tokens, prompt and answer together; None where its config does not name one."""
+        self.max_length: int | None = self.context
+        """Most tokens of a row that is computed: prompt, answer and end-of-sequence token. See `lengths`."""
         self.hidden_size: int = model.config.get_text_config().hidden_size
         self.eos_token_ids: tuple[int, ...] = eos_token_ids(model, tokenizer)
         """Every token that ends an answer, as transformers' `generate` and the tokenizer have them."""
@@ -116,6 +118,10 @@ class Backbone:
         except ChatTemplateError as error:
             raise ModelError(f"{folder}: its chat template cannot be rendered ({error}). Use another instruct or chat model.") from error
         return backbone
+
+    def limit_rows(self, max_length: int, *, virtual_tokens: int = 0) -> None:
+        """Sets the most tokens of a row; with a learned prompt, its vectors are part of the context."""
+        self.max_length = max_length if self.context is None else min(max_length, self.context - virtual_tokens)
 
     @property
     def model(self) -> PreTrainedModel | PeftModel:
@@ -470,6 +476,13 @@ class PrecomputedHidden(torch.nn.Module):
 
     def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPast:
         return BaseModelOutputWithPast(last_hidden_state=self.hidden)
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """How many tokens the model can read, by its config's own name for it."""
+    config = model.config.get_text_config()
+    found = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"))
+    return next((length for length in found if isinstance(length, int) and length > 0), None)
 
 
 def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

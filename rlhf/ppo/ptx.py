@@ -13,14 +13,15 @@ from torch import Tensor
 
 from rlhf.data.demonstrations import Demonstration
 from rlhf.models.backbone import Backbone, pad_right, positions
+from rlhf.models.lengths import ended_answer
 from rlhf.reward.model import TokenizedExample
 
 
 def encode(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[TokenizedExample]:
-    """Prompt, answer and end-of-sequence token, so that the policy learns to end its answers too."""
+    """Prompt, answer and end-of-sequence token, so that the policy learns to end its answers too; a cut answer has none."""
     prompts = [backbone.encode(d.prompt) for d in demonstrations]
     return [
-        TokenizedExample([*prompt, *backbone.encode_answer(d.text), backbone.eos_id], len(prompt))
+        TokenizedExample([*prompt, *ended_answer(backbone, prompt, d.text)], len(prompt))
         for prompt, d in zip(prompts, demonstrations, strict=True)
     ]
 

@@ -31,6 +31,7 @@ from rlhf.config import RewardConfig
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone, pad_right
 from rlhf.models.decoder import CachedHidden
+from rlhf.models.lengths import batches, cut_answer, in_parts
 from rlhf.reward import targets
 from rlhf.reward.probe import Features, minimise
 from rlhf.reward.targets import PairTargets
@@ -54,7 +55,7 @@ class TokenizedExample(NamedTuple):
     """One prompt and answer, as the reward model takes them."""
 
     ids: list[int]
-    """Prompt, answer, and exactly one end-of-sequence token."""
+    """Prompt, answer, and exactly one end-of-sequence token; a longer answer is cut before it, so that the row fits the limit."""
     start: int
     """Where the answer begins."""
     cached: CachedHidden | None = None
@@ -106,7 +107,7 @@ class RewardModel(nn.Module):
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TokenizedExample:
         ended = self.backbone.finish_reason(answer_ids) == "stop"
-        answer = answer_ids[:-1] if ended else answer_ids
+        answer = cut_answer(self.backbone, prompt_ids, answer_ids[:-1] if ended else answer_ids)
         return TokenizedExample([*prompt_ids, *answer, self.backbone.eos_id], len(prompt_ids))
 
     def batch(self, rows: Sequence[TokenizedExample]) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,11 +141,12 @@ class RewardModel(nn.Module):
         self, rows: Sequence[TokenizedExample], forward: Callable[..., Tensor], width: int, on_progress: Work
     ) -> Float[Tensor, "b width"]:
         """`forward` of every row, in order. Rows of similar length share a batch."""
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+        order: list[int] = []
         parts = []
-        on_progress.total(len(order))
-        for start in range(0, len(order), SCORE_BATCH_SIZE):
-            batch = [rows[i] for i in order[start : start + SCORE_BATCH_SIZE]]
+        on_progress.total(len(rows))
+        for indices in batches([len(row.ids) for row in rows], SCORE_BATCH_SIZE):
+            order += indices
+            batch = [rows[i] for i in indices]
             parts.append(forward(*self.batch(batch), _pad_cached(batch)).cpu())
             on_progress(len(batch))
         return torch.cat(parts)[torch.tensor(order).argsort()] if parts else torch.empty(0, width)
@@ -253,7 +255,7 @@ class TrainableRewardModel(PreTrainedModel):  # type: ignore[no-untyped-call]  #
     def forward(
         self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], starts: Int[Tensor, " b"], **unused: Any
     ) -> SequenceClassifierOutput:
-        return SequenceClassifierOutput(logits=self.reward_model.raw(input_ids, attention_mask.bool(), starts))
+        return SequenceClassifierOutput(logits=in_parts(self.reward_model.raw, input_ids, attention_mask.bool(), starts))
 
 
 class RankingBatchSampler(BatchSampler):

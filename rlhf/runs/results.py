@@ -6,8 +6,8 @@ the policy is trained (`rlhf.analysis.validation`). No torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rlhf.runs import typed_json
@@ -78,6 +78,43 @@ class BestOfN:
 
 
 @dataclass(frozen=True, slots=True)
+class LengthReport:
+    """What did not fit a row of `max_length` tokens: answers that were cut, and what was left out because its prompt alone is too long."""
+
+    max_length: int | None = None
+    """Tokens of prompt and answer together; None where neither the options nor the model have a limit."""
+    cut_answers: int = 0
+    judgments: list[int] = field(default_factory=list)
+    """Ids of the judgments whose pairs were left out."""
+    demonstrations: int = 0
+    prompts: list[int] = field(default_factory=list)
+    """Ids of the prompts that were not answered."""
+
+    def __bool__(self) -> bool:
+        return bool(self.cut_answers or self.judgments or self.demonstrations or self.prompts)
+
+    def in_words(self) -> str:
+        """`2 answers cut, pairs of 1 judgment (17) and 1 prompt (4) left out`."""
+        parts = [f"{self.cut_answers} answers cut at their end"] if self.cut_answers else []
+        if self.judgments:
+            parts.append(f"pairs of {len(self.judgments)} judgments left out ({some(self.judgments)})")
+        if self.demonstrations:
+            parts.append(f"{self.demonstrations} ideal answers left out")
+        if self.prompts:
+            parts.append(f"{len(self.prompts)} prompts left out ({some(self.prompts)})")
+        return f"over {self.max_length} tokens: {', '.join(parts)}"
+
+
+NAMED = 10
+"""Ids that a sentence names; of more it says that there are more."""
+
+
+def some(ids: Sequence[int]) -> str:
+    """`3, 5, 8`, the first `NAMED` of them."""
+    return ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
+
+
+@dataclass(frozen=True, slots=True)
 class RoundResult:
     """The results of a round, measured on held-out prompts; None where nothing was measured."""
 
@@ -96,6 +133,8 @@ class RoundResult:
     best_of_n: BestOfN | None = None
     stopped_by_kl: KLStop | None = None
     best_checkpoint: BestCheckpoint | None = None
+    lengths: LengthReport | None = None
+    """None where everything fitted."""
     policy_version: str | None = None
     minutes: float | None = None
     peak_memory_gib: float | None = None

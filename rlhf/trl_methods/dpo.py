@@ -17,6 +17,7 @@ from trl import DPOTrainer  # type: ignore[attr-defined]  # TRL's lazy modules r
 from rlhf.config import DPOConfig
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
+from rlhf.models.lengths import ended_answer
 from rlhf.runs.work import Work
 from rlhf.trl_methods.trl_policy import LogCallback, Policy, arguments, learn
 
@@ -37,14 +38,15 @@ class _Trainer(DPOTrainer):
 
 
 def rows(backbone: Backbone, pairs: Sequence[PreferencePair]) -> list[dict[str, list[int]]]:
-    """Each pair as token ids; both answers get an end-of-sequence token."""
+    """Each pair as token ids; both answers get an end-of-sequence token, unless they are too long and cut."""
     return [
         {
-            "prompt_ids": backbone.encode(pair.prompt),
-            "chosen_ids": [*backbone.encode_answer(pair.chosen), backbone.eos_id],
-            "rejected_ids": [*backbone.encode_answer(pair.rejected), backbone.eos_id],
+            "prompt_ids": prompt,
+            "chosen_ids": ended_answer(backbone, prompt, pair.chosen),
+            "rejected_ids": ended_answer(backbone, prompt, pair.rejected),
         }
         for pair in pairs
+        for prompt in [backbone.encode(pair.prompt)]
     ]
 
 

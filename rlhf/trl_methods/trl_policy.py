@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
@@ -28,6 +28,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from rlhf.generation.sampling import generator, sample
 from rlhf.models.backbone import Backbone, pad_right, positions
+from rlhf.models.lengths import in_parts
 from rlhf.ppo.rollout import POLICY
 from rlhf.runs.work import NO_PROGRESS, Work
 from storage.core.records import Sampling
@@ -99,9 +100,11 @@ class _HiddenStateModel(nn.Module):
 
     def forward(self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], **unused: Any) -> BaseModelOutput:
         mask = attention_mask.bool()
+        return BaseModelOutput(last_hidden_state=in_parts(self._hidden, input_ids, mask, positions(mask)))
+
+    def _hidden(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], position_ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         with self.backbone.use_adapter(self.adapter):
-            hidden: Float[Tensor, "b t d"] = self.backbone.decoder.forward(input_ids, mask, positions=positions(mask))
-        return BaseModelOutput(last_hidden_state=hidden)
+            return self.backbone.decoder.forward(ids, mask, positions=position_ids)
 
 
 def arguments(backbone: Backbone, scratch: Path, *, seed: int) -> dict[str, Any]:

@@ -305,6 +305,8 @@ class PastJudgment:
     order: tuple[int, ...]
     """Completion ids in the order shown."""
     exclusion: Exclusion | None
+    presentation: Presentation | None = None
+    """None if the judgment was imported without one; then `order` is that of the comparison."""
 
 
 @dataclass(frozen=True, slots=True)

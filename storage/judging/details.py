@@ -5,6 +5,7 @@ Strength and rationale are columns of the judgment's own row.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -131,6 +132,12 @@ def write(store: Database, judgment_id: int, submitted: Details) -> None:
 def of_judgments(store: Database, judgment_ids: Iterable[int]) -> dict[int, Details]:
     """The details of each judgment by its id, in four queries whatever the number of judgments."""
     ids = [to_json(list(judgment_ids))]
+    return of_rows(store, store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", ids).fetchall())
+
+
+def of_rows(store: Database, rows: Sequence[sqlite3.Row]) -> dict[int, Details]:
+    """As `of_judgments`, for rows of `judgments` that the caller has read already."""
+    ids = [to_json([row["id"] for row in rows])]
     within = "judgment_id IN (SELECT value FROM json_each(?))"
     aspects: dict[int, dict[int, dict[str, int]]] = {}
     for row in store.rows(f"SELECT * FROM aspect_ratings WHERE {within}", ids):
@@ -152,7 +159,7 @@ def of_judgments(store: Database, judgment_ids: Iterable[int]) -> dict[int, Deta
             tuple(flags.get(row["id"], ())),
             None if row["client_ms"] is None else Timing(row["active_ms"], row["idle_ms"], row["client_ms"]),
         )
-        for row in store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", ids)
+        for row in rows
     }
 
 

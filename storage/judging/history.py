@@ -7,7 +7,7 @@ from typing import Literal
 from storage.content import comparisons
 from storage.core import json_columns
 from storage.core.database import Database, StoreError, to_json
-from storage.core.records import PastJudgment
+from storage.core.records import Comparison, Details, Exclusion, Judgment, PastJudgment, Presentation
 from storage.judging import details, exclusions, judgments, presentations
 
 _ACTIVE = """
@@ -89,26 +89,41 @@ def get(store: Database, judgment_id: int) -> PastJudgment:
     return found[0]
 
 
+def after_correction(store: Database, past: PastJudgment, corrected: Judgment) -> PastJudgment:
+    """The judgment that supersedes `past`. Only what the correction wrote is read; the rest is that of `past`."""
+    return PastJudgment(
+        corrected,
+        details.of_judgments(store, [corrected.id])[corrected.id],
+        past.comparison,
+        past.order,
+        next(iter(exclusions.of_judgment(store, corrected.id)), None),
+        past.presentation,
+    )
+
+
 def _past(store: Database, judgment_ids: list[int]) -> list[PastJudgment]:
-    rows = store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgment_ids)])
+    rows = store.rows("SELECT * FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgment_ids)]).fetchall()
     judgment_of = {judgment.id: judgment for judgment in json_columns.readable(rows, judgments.from_row)}
     ordered = [judgment_of[judgment_id] for judgment_id in judgment_ids if judgment_id in judgment_of]
     comparison_of = {c.id: c for c in comparisons.many(store, {judgment.comparison_id for judgment in ordered})}
-    details_of = details.of_judgments(store, judgment_ids)
+    presentation_of = presentations.many(store, [j.presentation_id for j in ordered if j.presentation_id is not None])
+    details_of = details.of_rows(store, rows)
     exclusions_of = exclusions.of_judgments(store, judgment_ids)
     return [
-        PastJudgment(
+        _past_judgment(
             judgment,
             details_of[judgment.id],
             comparison_of[judgment.comparison_id],
-            _order(store, judgment.presentation_id) or tuple(c.id for c in comparison_of[judgment.comparison_id].completions),
             next(iter(exclusions_of.get(judgment.id, [])), None),
+            None if judgment.presentation_id is None else presentation_of[judgment.presentation_id],
         )
         for judgment in ordered
         if judgment.comparison_id in comparison_of
     ]
 
 
-def _order(store: Database, presentation_id: int | None) -> tuple[int, ...]:
-    presentation = None if presentation_id is None else presentations.get(store, presentation_id)
-    return () if presentation is None else presentation.order
+def _past_judgment(
+    judgment: Judgment, said: Details, comparison: Comparison, exclusion: Exclusion | None, presentation: Presentation | None
+) -> PastJudgment:
+    order = tuple(c.id for c in comparison.completions) if presentation is None else presentation.order
+    return PastJudgment(judgment, said, comparison, order, exclusion, presentation)

@@ -16,7 +16,17 @@ from typing import Any, Literal
 from storage.content import comparisons, completions, prompts
 from storage.core import json_columns
 from storage.core.database import Database, StoreError, now, to_json
-from storage.core.records import AnnotatorKind, Details, JudgedComparison, Judgment, Presentation, Strength, Tiers
+from storage.core.records import (
+    AnnotatorKind,
+    Details,
+    JudgedComparison,
+    Judgment,
+    Lease,
+    Presentation,
+    ProjectSettings,
+    Strength,
+    Tiers,
+)  # fmt: skip
 from storage.judging import details, exclusions, presentations, queue
 from storage.judging.details import BadJudgment, check_required
 from storage.people import annotators
@@ -47,7 +57,7 @@ def ordered_pairs(tiers: Tiers) -> Iterator[tuple[int, int]]:
 
 def save(
     store: Database,
-    presentation_id: int,
+    presentation: int | Presentation,
     annotator_id: int,
     *,
     verdict: Literal["rank", "skip"],
@@ -55,34 +65,42 @@ def save(
     all_bad: bool = False,
     skip_reason: str | None = None,
     details: Details = NO_DETAILS,
+    project: ProjectSettings | None = None,
 ) -> Judgment:
     """Saves one judgment in one transaction. When it returns, the judgment is on disk.
 
     A ranking that omits completions is marked as partial. If the presentation has an active judgment already, that one is
     returned unchanged: a double click, or a second request after a lost reply, counts once.
 
+    Args:
+        presentation: an id, or the record if the caller has read it already.
+        project: its settings, read here if they are needed and the caller has not read them already.
+
     Raises:
         BadJudgment: the judgment does not fit the presentation.
         LeaseOver: the lease is over and the comparison needs no further judgment.
     """
     with store.atomic():
-        presentation = _own_presentation(store, presentation_id, annotator_id)
-        active_row = store.row("SELECT * FROM active_judgments WHERE presentation_id = ?", [presentation_id])
-        if active_row is not None:
-            return from_row(active_row)
-        if not queue.can_accept(store, presentation) or _judged_elsewhere(store, presentation):
+        shown = _own_presentation(store, presentation, annotator_id)
+        judged = _judgments_of_comparison(store, shown)
+        for row in judged:
+            if row["presentation_id"] == shown.id:
+                return from_row(row)
+        lease = queue.lease_of(store, shown.id)
+        # A judgment of another presentation of the same purpose: the comparison is judged once by each annotator.
+        if judged or not queue.can_accept(store, shown, lease):
             raise LeaseOver(
                 "The time for this comparison was over and it was given to somebody else, or it was withdrawn. Here is another one."
             )
-        checked = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
+        checked = _checked(shown, verdict, tiers, all_bad, skip_reason, details)
         if verdict == "rank":
-            check_required(details, settings.current(store))
-        return _insert(store, presentation, checked)
+            check_required(details, project or settings.current(store))
+        return _insert(store, shown, checked, lease)
 
 
 def correct(
     store: Database,
-    judgment_id: int,
+    judgment: int | Judgment,
     annotator_id: int,
     *,
     verdict: Literal["rank", "skip"],
@@ -90,23 +108,30 @@ def correct(
     all_bad: bool = False,
     skip_reason: str | None = None,
     details: Details = NO_DETAILS,
+    presentation: Presentation | None = None,
 ) -> Judgment:
     """Replaces an earlier judgment of the same annotator. The earlier row remains in the store, superseded.
+
+    Args:
+        judgment: an id, or the record if the caller has read it already.
+        presentation: that of the judgment, if the caller has read it already.
 
     Raises:
         BadJudgment: the judgment is another annotator's or superseded already, or the correction does not fit the presentation.
     """
     with store.atomic():
-        row = store.row("SELECT * FROM active_judgments WHERE id = ?", [judgment_id])
-        if row is None:
-            raise BadJudgment(f"Judgment {judgment_id} does not stand any more: reload the page.", "superseded")
-        if row["presentation_id"] is None:
-            raise BadJudgment(f"Judgment {judgment_id} was imported without what was shown: it cannot be corrected here.", "not_shown_here")
-        presentation = _own_presentation(store, row["presentation_id"], annotator_id)
-        checked = _checked(presentation, verdict, tiers, all_bad, skip_reason, details)
-        if row["verdict"] == "skip" and checked.verdict == "rank" and not queue.can_accept(store, presentation):
+        earlier = judgment if isinstance(judgment, Judgment) else _find(store, judgment)
+        if earlier is None or earlier.verdict == "retract" or _is_superseded(store, earlier):
+            number = judgment if earlier is None else earlier.id
+            raise BadJudgment(f"Judgment {number} was corrected or undone meanwhile: reload the page.", "superseded")
+        if earlier.presentation_id is None:
+            raise BadJudgment(f"Judgment {earlier.id} was imported without what was shown: it cannot be corrected here.", "not_shown_here")
+        shown = _own_presentation(store, presentation or earlier.presentation_id, annotator_id)
+        checked = _checked(shown, verdict, tiers, all_bad, skip_reason, details)
+        lease = queue.lease_of(store, shown.id)
+        if earlier.verdict == "skip" and checked.verdict == "rank" and not queue.can_accept(store, shown, lease):
             raise LeaseOver("You skipped this one, and others have judged it since: it needs no more judgments.", "skip_taken")
-        return _insert(store, presentation, checked, supersedes=judgment_id)
+        return _insert(store, shown, checked, lease, supersedes=earlier.id)
 
 
 def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tiers: Tiers, rng: random.Random | None = None) -> int:
@@ -133,7 +158,7 @@ def add_simulated(store: Database, comparison_id: int, annotator_id: int, *, tie
         if sorted(completion_id for tier in tiers for completion_id in tier) != sorted(shown):
             raise BadJudgment(f"A rule ranks every completion once: {tiers} is no ranking of {shown}.")
         presentation = presentations.record(store, comparison, annotator_id, rng)
-        return _insert(store, presentation, _checked(presentation, "rank", tiers, False, None, NO_DETAILS)).id
+        return _insert(store, presentation, _checked(presentation, "rank", tiers, False, None, NO_DETAILS), None).id
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +237,10 @@ def uncount(store: Database, judgment_ids: Iterable[int]) -> None:
     store.connection.conn.executemany("UPDATE judgments SET counts = 0 WHERE id = ?", [(item,) for item in judgment_ids])
 
 
-def undo(store: Database, annotator_id: int) -> Judgment | None:
+def undo(store: Database, annotator_id: int, *, project: ProjectSettings | None = None) -> Judgment | None:
     """Retracts this annotator's last active judgment and returns it; None if there is none.
+
+    The project's settings are read here if the caller has not read them already.
 
     `queue.next_presentation` then returns the same presentation again, unless the comparison has received all the judgments
     it needs from others in the meantime, which can happen after a skip.
@@ -236,8 +263,8 @@ def undo(store: Database, annotator_id: int) -> Judgment | None:
             },
         )
         by_person = annotators.get(store, annotator_id).kind == "human"
-        if presentation is not None and by_person and queue.can_accept(store, presentation):
-            queue.reopen_lease(store, presentation)
+        if presentation is not None and by_person and queue.can_accept(store, presentation, queue.lease_of(store, presentation.id)):
+            queue.reopen_lease(store, presentation, project or settings.current(store))
         return from_row(row)
 
 
@@ -247,10 +274,19 @@ def get(store: Database, judgment_id: int) -> Judgment:
     Raises:
         StoreError: there is none with this id.
     """
-    row = store.row("SELECT * FROM judgments WHERE id = ?", [judgment_id])
-    if row is None:
+    judgment = _find(store, judgment_id)
+    if judgment is None:
         raise StoreError(f"There is no judgment {judgment_id}: reload the page.")
-    return from_row(row)
+    return judgment
+
+
+def _find(store: Database, judgment_id: int) -> Judgment | None:
+    row = store.row("SELECT * FROM judgments WHERE id = ?", [judgment_id])
+    return None if row is None else from_row(row)
+
+
+def _is_superseded(store: Database, judgment: Judgment) -> bool:
+    return bool(store.value("SELECT 1 FROM judgments WHERE supersedes = ?", [judgment.id]))
 
 
 def is_judged(store: Database, presentation: Presentation) -> bool:
@@ -325,23 +361,21 @@ class _CheckedJudgment:
     details: Details
 
 
-def _own_presentation(store: Database, presentation_id: int, annotator_id: int) -> Presentation:
-    presentation = presentations.get(store, presentation_id)
-    if presentation is None:
-        raise BadJudgment(f"There is no presentation {presentation_id} in {store.path}: reload the page.", "not_there")
-    if presentation.annotator_id != annotator_id:
-        raise BadJudgment(f"Presentation {presentation_id} was shown to somebody else: reload the page.", "not_there")
-    return presentation
+def _own_presentation(store: Database, presentation: int | Presentation, annotator_id: int) -> Presentation:
+    shown = presentation if isinstance(presentation, Presentation) else presentations.get(store, presentation)
+    if shown is None:
+        raise BadJudgment(f"There is no presentation {presentation} in {store.path}: reload the page.", "not_there")
+    if shown.annotator_id != annotator_id:
+        raise BadJudgment(f"Presentation {shown.id} was shown to somebody else: reload the page.", "not_there")
+    return shown
 
 
-def _judged_elsewhere(store: Database, presentation: Presentation) -> bool:
-    """Whether the annotator has an active judgment of the same comparison from another presentation with the same purpose."""
-    return bool(
-        store.value(
-            "SELECT 1 FROM active_judgments WHERE comparison_id = ? AND annotator_id = ? AND purpose = ?",
-            [presentation.comparison_id, presentation.annotator_id, presentation.purpose],
-        )
-    )
+def _judgments_of_comparison(store: Database, presentation: Presentation) -> list[sqlite3.Row]:
+    """The annotator's active judgments of this comparison with this purpose, from whichever presentation."""
+    return store.rows(
+        "SELECT * FROM active_judgments WHERE comparison_id = ? AND annotator_id = ? AND purpose = ?",
+        [presentation.comparison_id, presentation.annotator_id, presentation.purpose],
+    ).fetchall()
 
 
 def _checked(
@@ -387,10 +421,11 @@ def _checked_tiers(tiers: Any, shown: Sequence[int]) -> Tiers:
     return checked
 
 
-def _insert(store: Database, presentation: Presentation, checked: _CheckedJudgment, *, supersedes: int | None = None) -> Judgment:
+def _insert(
+    store: Database, presentation: Presentation, checked: _CheckedJudgment, lease: Lease | None, *, supersedes: int | None = None
+) -> Judgment:
     created_at = now()
     timing = checked.details.timing
-    lease = queue.lease_of(store, presentation.id)
     judgment_id = store.insert(
         "judgments",
         {

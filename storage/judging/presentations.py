@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from storage.core import json_columns
@@ -56,6 +56,13 @@ def get(store: Database, presentation_id: int) -> Presentation | None:
     """One presentation; None if there is none with this id."""
     row = store.row("SELECT * FROM presentations WHERE id = ?", [presentation_id])
     return None if row is None else from_row(row)
+
+
+def many(store: Database, presentation_ids: Iterable[int]) -> dict[int, Presentation]:
+    """Presentations by id. Ids without a row have no entry."""
+    ids = to_json(sorted(set(presentation_ids)))
+    rows = store.rows("SELECT * FROM presentations WHERE id IN (SELECT value FROM json_each(?))", [ids])
+    return {row["id"]: from_row(row) for row in rows}
 
 
 def existing(store: Database, presentation_id: int) -> Presentation:

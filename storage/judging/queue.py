@@ -17,10 +17,11 @@ from datetime import timedelta
 from storage.content import comparisons
 from storage.core.clock import window
 from storage.core.database import Database, now
-from storage.core.records import Comparison, Lease, Presentation, ProjectSettings
+from storage.core.records import Annotator, Comparison, Lease, Presentation, ProjectSettings
 from storage.judging import presentations
 from storage.people import annotators
-from storage.project import guidelines, settings
+from storage.project import current, settings
+from storage.project.current import Project
 
 REPEAT_AFTER = 10
 """Fewest votes between a judgment and its repeat, so that the annotator does not remember the earlier one."""
@@ -93,22 +94,28 @@ WHERE NOT EXISTS (
 """
 
 
-def next_presentation(store: Database, annotator_id: int, rng: random.Random | None = None) -> tuple[Comparison, Presentation] | None:
+def next_presentation(
+    store: Database, annotator: int | Annotator, rng: random.Random | None = None, *, project: Project | None = None
+) -> tuple[Comparison, Presentation] | None:
     """Leases a comparison to this annotator and returns it with its presentation; None when none is left for them.
 
     While the annotator has a lease, because the page was reloaded or a judgment was undone, the same presentation is returned.
+
+    Args:
+        annotator: an id, or the record if the caller has read it already.
+        project: read here if the caller has not read it already.
 
     Raises:
         StoreError: there is no such annotator.
     """
     rng = rng or random.SystemRandom()
     with store.atomic():
-        annotators.get(store, annotator_id)
-        project = settings.current(store)
-        expire_leases(store)
+        annotator_id = (annotator if isinstance(annotator, Annotator) else annotators.get(store, annotator)).id
+        project = project or current.load(store)
+        expire_leases(store, project.settings)
         leased = store.row(LEASED, [annotator_id])
         if leased is not None:
-            _extend(store, leased["lease_id"], project)
+            _extend(store, leased["lease_id"], project.settings)
             return comparisons.get(store, leased["comparison_id"]), presentations.from_row(leased)
         return _choose(store, annotator_id, project, rng)
 
@@ -116,7 +123,8 @@ def next_presentation(store: Database, annotator_id: int, rng: random.Random | N
 def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
     """Extends a lease from now on. False when the lease has ended or the comparison is retired."""
     with store.atomic():
-        expire_leases(store)
+        project = settings.current(store)
+        expire_leases(store, project)
         lease_id = store.value(
             "SELECT l.id FROM leases l JOIN comparisons c ON c.id = l.comparison_id "
             "WHERE l.presentation_id = ? AND l.annotator_id = ? AND l.ended_at IS NULL AND c.retired = 0",
@@ -124,12 +132,15 @@ def renew(store: Database, presentation_id: int, annotator_id: int) -> bool:
         )
         if lease_id is None:
             return False
-        _extend(store, lease_id, settings.current(store))
+        _extend(store, lease_id, project)
         return True
 
 
-def can_accept(store: Database, presentation: Presentation) -> bool:
+def can_accept(store: Database, presentation: Presentation, lease: Lease | None) -> bool:
     """Whether a judgment of this presentation may still be saved: its lease is active, or the comparison needs another vote.
+
+    Args:
+        lease: the presentation's last lease, from `lease_of`.
 
     Gold comparisons and repeats do not count towards the number of votes wanted. They are accepted or refused as a vote in
     the same position would be; otherwise an annotator could recognise them by submitting late.
@@ -139,7 +150,7 @@ def can_accept(store: Database, presentation: Presentation) -> bool:
     )
     if comparison is None or comparison["retired"]:
         return False
-    if store.value("SELECT 1 FROM leases WHERE presentation_id = ? AND ended_at IS NULL", [presentation.id]):
+    if lease is not None and lease.ended_at is None:
         return True
     return bool(comparison["free"]) if presentation.purpose == "vote" else not _would_be_reassigned(store, presentation)
 
@@ -156,14 +167,14 @@ def _would_be_reassigned(store: Database, presentation: Presentation) -> bool:
     return bool(store.value(requested, [presentation.annotator_id, released["released_at"]]))
 
 
-def reopen_lease(store: Database, presentation: Presentation) -> None:
+def reopen_lease(store: Database, presentation: Presentation, project: ProjectSettings) -> None:
     """Leases the presentation of a retracted judgment to its annotator again, so that they see it next."""
-    _lease(store, presentation, "undo", 1.0, settings.current(store))
+    _lease(store, presentation, "undo", 1.0, project)
 
 
-def expire_leases(store: Database) -> None:
+def expire_leases(store: Database, project: ProjectSettings) -> None:
     """Ends the leases that have expired; triggers put their comparisons at the end of the queue."""
-    moment, latest = store.clock.text(), _expiry(store, settings.current(store))
+    moment, latest = store.clock.text(), _expiry(store, project)
     with store.atomic() as connection:
         # A lease written before the machine's clock was set back and rankloop restarted would last too long: it is shortened.
         connection.conn.execute("UPDATE leases SET expires_at = ?1 WHERE ended_at IS NULL AND expires_at > ?1", [latest])
@@ -204,7 +215,7 @@ def least_waiting(store: Database, at_most: int) -> int:
     return min(int(store.value(remaining, {"annotator": annotator_id, "at_most": at_most})) for annotator_id in active)
 
 
-def _choose(store: Database, annotator_id: int, project: ProjectSettings, rng: random.Random) -> tuple[Comparison, Presentation] | None:
+def _choose(store: Database, annotator_id: int, project: Project, rng: random.Random) -> tuple[Comparison, Presentation] | None:
     """Samples whether to show a gold comparison, a repeat or the next in the queue, and leases it.
 
     The queue takes the probability of gold or repeats when there are none to show. When the queue is empty nothing is shown:
@@ -215,26 +226,26 @@ def _choose(store: Database, annotator_id: int, project: ProjectSettings, rng: r
         return None
     position, queued = readable
     # Both lists are read whatever the sample is, so that the response time does not reveal which kind was chosen.
-    gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id, among=GOLD_AMONG) if project.gold_share else []
+    gold = _ids(store, UNSEEN_GOLD, annotator=annotator_id, among=GOLD_AMONG) if project.settings.gold_share else []
     repeatable = {"annotator": annotator_id, "among": REPEAT_AMONG, "after": REPEAT_AFTER}
-    repeats = _ids(store, REPEATABLE, **repeatable) if project.repeat_share else []
-    p_gold = project.gold_share if gold else 0.0
-    p_repeat = project.repeat_share if repeats else 0.0
+    repeats = _ids(store, REPEATABLE, **repeatable) if project.settings.repeat_share else []
+    p_gold = project.settings.gold_share if gold else 0.0
+    p_repeat = project.settings.repeat_share if repeats else 0.0
     sample = rng.random()
     if sample < p_gold:
         comparison = comparisons.get(store, rng.choice(gold))
-        presentation = presentations.record(store, comparison, annotator_id, rng, purpose="gold", guidelines=guidelines.current(store))
-        _lease(store, presentation, "gold", p_gold / len(gold), project)
+        presentation = presentations.record(store, comparison, annotator_id, rng, purpose="gold", guidelines=project.guidelines)
+        _lease(store, presentation, "gold", p_gold / len(gold), project.settings)
         return comparison, presentation
     if sample < p_gold + p_repeat:
         earlier = presentations.existing(store, rng.choice(repeats))
         comparison = comparisons.get(store, earlier.comparison_id)
-        presentation = presentations.repeat(store, earlier, guidelines=guidelines.current(store))
-        _lease(store, presentation, "repeat", p_repeat / len(repeats), project)
+        presentation = presentations.repeat(store, earlier, guidelines=project.guidelines)
+        _lease(store, presentation, "repeat", p_repeat / len(repeats), project.settings)
         return comparison, presentation
     _advance_cursor(store, annotator_id, position["priority"], position["position"])
-    presentation = presentations.record(store, queued, annotator_id, rng, guidelines=guidelines.current(store))
-    _lease(store, presentation, "queue", 1.0 - p_gold - p_repeat, project)
+    presentation = presentations.record(store, queued, annotator_id, rng, guidelines=project.guidelines)
+    _lease(store, presentation, "queue", 1.0 - p_gold - p_repeat, project.settings)
     return queued, presentation
 
 

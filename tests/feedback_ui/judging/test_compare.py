@@ -305,8 +305,8 @@ def test_saving_and_choosing_are_one_commit(store, service, local, waiting):
 def test_what_goes_wrong_with_the_next_does_not_cost_the_judgment(store, service, local, waiting, monkeypatch):
     view = service.next_for(local, EN, {})
 
-    def broken(*_):
-        raise StoreError("the line is gone")
+    def broken(*_, **__):
+        raise StoreError("the queue is gone")
 
     monkeypatch.setattr(queue, "next_presentation", broken)
     reply = service.judge(local, EN, act(view, "a"))

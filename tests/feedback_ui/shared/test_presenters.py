@@ -7,15 +7,10 @@ import pytest
 from feedback_ui.shared import presenters
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import charts
-from rlhf.data.pairs import PreferencePair
 from storage.analytics.stats import DayOfJudging
 from storage.core.records import Metric, PolicyVersion
 
 EN, KO = Translator("en"), Translator("ko")
-
-
-def a_pair(kind):
-    return PreferencePair(({"role": "user", "content": "p"},), "yes", "no", 1.0, "train", kind, 1)
 
 
 @pytest.mark.parametrize(
@@ -27,9 +22,9 @@ def test_durations(seconds, said):
 
 
 def test_pairs_from_people_and_simulated_ones_are_told_apart():
-    html = presenters.pairs_available(EN, [a_pair("human"), a_pair("human"), a_pair("simulated")])
+    html = presenters.pairs_available(EN, 2, 1)
     assert "2 preference pairs from people, 1 from simulated annotators (used only if included)." in html
-    assert "judge some comparisons" in presenters.pairs_available(EN, [])
+    assert "judge some comparisons" in presenters.pairs_available(EN, 0, 0)
 
 
 def test_versions_to_compare_are_those_served_newest_first():

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from storage.content import batches, policies
+from storage.content import batches, policies, refusals
 from storage.core.database import now
 from storage.core.records import Details, Flag, IdealAnswer, ProjectSettings, Sampling
 from storage.judging import exclusions, gold, judgments, queue
@@ -48,6 +48,7 @@ BOOKKEEPING = {
     "queue": "which comparisons are open now",
     "queue_cursors": "how far each annotator has come",
     "released_presentations": "which gold comparisons and repeats are open now",
+    "prompt_refusals": "are forgotten when a lead has the models asked again",
     "keys": "drawn once; a copy of the store draws its own",
 }
 """Tables whose rows come and go, and why that loses nothing."""
@@ -86,6 +87,7 @@ def full(world):
     }.items():
         store.insert(table, {**values, "created_at": now()})
     store.insert("keys", {"name": "x", "value": b"x"})
+    refusals.add(store, 1, world.policy, "too long")
     store.insert("released_presentations", {"presentation_id": shown.id, "position": 1, "released_at": now()})
     store.insert("metrics", {"run_id": "round-1", "name": "kl", "step": 0, "value": 0.5})
     store.insert("run_samples", {"run_id": "round-1", "prompt_id": 1, "before": "b"})

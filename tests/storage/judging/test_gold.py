@@ -87,7 +87,7 @@ def test_a_lease_from_before_it_was_gold_may_be_judged_and_may_lapse(world):
     gold.set_answer(world.store, two, ((3,), (4,)), by=None)
     assert world.rank(world.ann).counts
     world.store.connection.conn.execute("UPDATE leases SET expires_at = '2000-01-01' WHERE ended_at IS NULL")
-    queue.expire_leases(world.store)
+    queue.expire_leases(world.store, settings.current(world.store))
     assert waiting(world.store) == []
     assert [tuple(row) for row in world.store.rows("SELECT human_ranks, leased FROM comparisons")] == [(1, 0), (0, 0)]
 

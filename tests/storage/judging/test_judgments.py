@@ -209,7 +209,7 @@ def test_only_one_s_own_standing_judgment_can_be_corrected(world, shown):
     with pytest.raises(BadJudgment, match="shown to somebody else"):
         judgments.correct(world.store, first.id, world.bob.id, verdict="rank", tiers=[[3], [2], [1]])
     judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
-    with pytest.raises(BadJudgment, match="does not stand any more"):
+    with pytest.raises(BadJudgment, match="was corrected or undone meanwhile"):
         judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[2], [3], [1]])
 
 
@@ -221,7 +221,7 @@ def test_a_skip_turns_into_a_ranking_only_while_its_place_is_free(world, shown):
     judgments.undo(world.store, world.bob.id)
     judgments.undo(world.store, world.bob.id)
     lapse(world.store)
-    queue.expire_leases(world.store)
+    queue.expire_leases(world.store, project.current(world.store))
     assert judgments.correct(world.store, skipped.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]]).counts
 
 

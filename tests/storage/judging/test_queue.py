@@ -125,7 +125,7 @@ def test_a_late_judgment_is_kept_while_its_place_is_free(world):
     world.comparison()
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     lapse(world.store)
-    queue.expire_leases(world.store)
+    queue.expire_leases(world.store, settings.current(world.store))
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
     assert saved.counts
     assert queue.depth(world.store) == 0
@@ -346,7 +346,7 @@ def test_late_gold_is_kept_while_a_vote_in_its_stead_would_still_wait(world, lat
     lapse(world.store)
     world.rank(world.bob)
     # A vote would stand behind the one that still waits.
-    assert queue.can_accept(world.store, late_gold)
+    assert queue.can_accept(world.store, late_gold, queue.lease_of(world.store, late_gold.id))
     saved = judgments.save(world.store, late_gold.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
     assert saved.purpose == "gold"
 
@@ -363,7 +363,7 @@ def test_late_gold_is_kept_when_nobody_else_asked(world, late_gold):
     lapse(world.store)
     for _ in range(2):
         world.rank(world.ann)
-    assert queue.can_accept(world.store, late_gold)
+    assert queue.can_accept(world.store, late_gold, queue.lease_of(world.store, late_gold.id))
 
 
 def test_gold_that_was_ranked_keeps_its_place_and_gold_that_was_skipped_does_not(world, late_gold):
@@ -372,7 +372,7 @@ def test_gold_that_was_ranked_keeps_its_place_and_gold_that_was_skipped_does_not
         world.rank(world.bob)
     world.comparison()
     skipped = judgments.correct(world.store, first.id, world.ann.id, verdict="skip", skip_reason="x")
-    assert queue.can_accept(world.store, late_gold)
+    assert queue.can_accept(world.store, late_gold, queue.lease_of(world.store, late_gold.id))
     world.rank(world.bob)
     with pytest.raises(judgments.LeaseOver, match="others have judged it since"):
         judgments.correct(world.store, skipped.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
