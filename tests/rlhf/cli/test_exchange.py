@@ -48,7 +48,11 @@ def test_in_and_out(capsys, tmp_path, data, rows):
     status, out, err = run(capsys, "import", data, "--format", "plain", rows)
     assert (status, out, err) == (0, "import 1: 2 comparisons added, 3 judgments, 2 new prompts, 0 wrong rows left out", "")
     pairs = tmp_path / "pairs.jsonl"
-    assert run(capsys, "export", data, pairs)[:2] == (0, f"4 preference pairs written to {pairs}")
+    assert run(capsys, "export", data, pairs)[:2] == (
+        0,
+        f"4 preference pairs written to {pairs}; 1 of 3 judgments are not in it\nnot kept, with the number of times: ties (1)\n"
+        "kept in another form: rankings of more than two answers, as their pairs (2)",
+    )
     assert "Ann" not in pairs.read_text() and len(lines(pairs)) == 4
     assert run(capsys, "export", data, "--format", "csv", "--names", tmp_path / "x")[:2] == (0, f"3 judgments written to {tmp_path / 'x'}")
     assert ",Ann," in (tmp_path / "x").read_text()
