@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from rlhf.cli import accounts as account_verbs
-from rlhf.cli import exchange, rounds, statistics
+from rlhf.cli import exchange, prompts, rounds, statistics
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, open_store
 from rlhf.config import DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
@@ -194,6 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
     endpoints.add_options(p)
 
     exchange.add(verbs)
+    prompts.add(verbs)
     rounds.add(verbs)
     statistics.add(verbs)
 

@@ -67,6 +67,7 @@ TESTED_ELSEWHERE = {
     ),
     # What a vote holds, and whether it is kept or counted.
     "storage/exchange/things.py": "tests/storage/exchange/test_round_trips.py",
+    "storage/exchange/kto.py": "tests/storage/judging/test_completion_labels.py",
     # One table of formats, its reader and what recognises its rows: each test goes through all of them.
     **dict.fromkeys(
         [f"storage/exchange/{name}.py" for name in ("detect", "field_maps", "groups", "mapped", "maps", "tracking", "trees", "verdicts")],

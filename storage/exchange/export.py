@@ -22,6 +22,7 @@ from storage.exchange.rows import Left
 from storage.exchange.sinks import Row, Sink
 from storage.exchange.things import THINGS
 from storage.exchange.tracking import count, left_behind
+from storage.judging import completion_labels
 
 PROGRESS_VOTES = 5_000
 
@@ -147,6 +148,8 @@ class Writer:
     sink: Sink = sinks.lines
     as_pairs: bool = False
     """Whether a ranking of more than two answers is written as all its ordered pairs."""
+    labels: Callable[[Database, bool, bool], Iterable[Row]] | None = None
+    """The rows of the labels of single answers in a store, with those of rules or not, by name or not; None if the format has no place."""
 
     def __call__(
         self,
@@ -167,6 +170,9 @@ class Writer:
         """
         exported = Exported()
         with self.sink(path) as write_row, store.snapshot():
+            for label in self.labels(store, include_simulated, names) if self.labels else ():
+                write_row(label)
+                exported.written += 1
             for comparison, votes in grouped(store, simulated=include_simulated, names=names, progress=progress):
                 for row in self.rows(comparison, self._counted(comparison, votes, exported)):
                     if isinstance(row, Left):
@@ -175,6 +181,8 @@ class Writer:
                         write_row(row)
                         exported.written += 1
             _count_beside(store, exported, include_simulated)
+            if not self.labels and (number := sum(completion_labels.counts(store).values())):
+                count(exported.lost, "labels of single answers", number)
             if strict and exported.lost:
                 raise StoreError(
                     f"{path}: this format cannot hold {left_behind(exported.lost)}: nothing written (--strict). "

@@ -16,6 +16,7 @@ from storage.exchange import (
     field_maps,
     helpsteer3,
     hh_rlhf,
+    kto,
     labelstudio,
     map_writer,
     mapped,
@@ -175,7 +176,7 @@ FORMATS: dict[str, Format] = {
     "kto": _by_map(
         "kto", ("prompt", "completion", "label=flag"), ("messages=list", "label=flag"), ("messages=list", "kto_tag=flag"),
         ("conversations=list", "kto_tag=flag"), ("conversations=list", "label=flag"), ("instruction", "output", "kto_tag=flag"),
-        ("instruction", "output", "label=flag"), unit="answers", write=trl.write_single,
+        ("instruction", "output", "label=flag"), unit="labelled completions", write=kto.write,
     ),
     "anythingllm": _by_map("anythingllm", ("prompt", "response", "rating", "workspace"), ("prompt", "response", "feedbackScore")),
     "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=plain.KEEPS),

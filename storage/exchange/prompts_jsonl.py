@@ -71,7 +71,7 @@ def write(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
-    """Writes every prompt that is not retired, as messages, without judgments."""
+    """Writes every prompt in use, as messages, without judgments."""
     total = store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}") if progress else 0
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():

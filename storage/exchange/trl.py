@@ -14,15 +14,13 @@ from json.encoder import encode_basestring as quoted
 
 from storage.core.records import Message
 from storage.exchange import export, field_maps, mapped
-from storage.exchange.rows import Found, Left, NewComparison, Record, check_different
+from storage.exchange.rows import Found, NewComparison, Record, check_different
 from storage.exchange.things import THINGS, UNNAMED
 from storage.judging.judgments import ordered_pairs
 
 KEEPS = ("system", "turns", "order", "models", "annotator", "simulated", "time", "kind", "heldout")
 
 KEPT_BY_LLAMA_FACTORY = tuple(thing for thing in KEEPS if thing != "order")
-
-KEPT_BY_KTO = (*KEEPS, "all_bad")
 
 
 def read(record: Record) -> Iterator[Found]:
@@ -106,32 +104,3 @@ write_implicit = export.Writer(partial(rows, _implicit), KEEPS, export.omits_tie
 write_axolotl = export.Writer(partial(rows, _axolotl), KEEPS, export.omits_ties, as_pairs=True)
 write_sharegpt = export.Writer(partial(rows, _sharegpt), KEPT_BY_LLAMA_FACTORY, omits_odd_turns, as_pairs=True)
 write_alpaca = export.Writer(partial(rows, _alpaca), KEPT_BY_LLAMA_FACTORY, omits_odd_turns, as_pairs=True)
-
-
-# ---- single answers
-
-BETWEEN = "answers that are neither the best nor the worst"
-
-
-def single(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[str | Left]:
-    """A row for each answer that is good or bad: those of the first and of the last tier, or all where all are bad."""
-    answers = {answer.id: answer for answer in comparison.completions}
-    for vote in votes:
-        end = _end(comparison, vote)
-        good = () if vote.all_bad else vote.tiers[0]
-        bad = tuple(item for tier in vote.tiers for item in tier) if vote.all_bad else vote.tiers[-1]
-        for label, items in (("true", good), ("false", bad)):
-            for item in items:
-                start = f'{{"prompt":{comparison.messages},"completion":[{_turn(answers[item].text)}],"label":{label}'
-                yield start + _models(("model", answers[item])) + end
-        between = sum(map(len, vote.tiers)) - len(good) - len(bad)
-        if between:
-            yield Left(BETWEEN, between)
-
-
-def omits_level(held: frozenset[str], vote: export.ExportedVote) -> str | None:
-    """Leaves out ties, unless all answers are bad."""
-    return THINGS["ties"] if len(vote.tiers) < 2 and not vote.all_bad else None
-
-
-write_single = export.Writer(single, KEPT_BY_KTO, omits_level)

@@ -121,7 +121,7 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
     assert status == 0 and out.startswith(f"{copy}: ") and "checked" in out
     assert run(capsys, "backup", data, copy)[0] == 2 and run(capsys, "backup", data, copy, "--force")[0] == 0
     other = str(tmp_path / "other")
-    assert run(capsys, "restore", other, copy)[:2] == (0, f"{Path(other) / 'rankloop.db'} is as {copy} was")
+    assert run(capsys, "restore", other, copy)[:2] == (0, f"{Path(other) / 'rankloop.db'} is restored from {copy}")
     assert run(capsys, "stats", other, "--json") == run(capsys, "stats", data, "--json")
     assert run(capsys, "restore", other, copy)[0] == 2
     Database(Path(other) / "rankloop.db").close()
@@ -231,8 +231,8 @@ def test_a_limit_is_named_with_the_option_that_raises_it(capsys, tmp_path, data)
          "not kept, with the number of times: ties (1)\nkept in another form: rankings of more than two answers, as their pairs (1)"),
         ("labelstudio", "2 tasks written to {}"),
         ("jsonl", "2 judgments written to {}"),
-        ("kto", "2 answers written to {}; 1 of 2 judgments are not in it\nnot kept, with the number of times: answers that are neither the "
-         "best nor the worst (1), rankings of more than two answers (1), ties (1)"),
+        ("kto", "6 labelled completions written to {}; 1 of 2 judgments are not in it\n"
+         "not kept, with the number of times: ties (1)\nkept in another form: rankings of more than two answers, as their pairs (1)"),
     ],
 )  # fmt: skip
 def test_export_names_what_a_format_cannot_hold_and_strict_refuses(capsys, tmp_path, data, format, said):
@@ -291,5 +291,17 @@ def test_open_assistant_trees_give_212_comparisons_and_754_pairs(capsys, tmp_pat
     rows = [json.loads(line) for line in lines(pairs)]
     assert {row["prompt"][-1]["role"] for row in rows} == {"user"} and max(len(row["prompt"]) for row in rows) >= 3
     store = Database(Path(data) / "rankloop.db")
-    assert len(prompts.of_split(store)) - 212 == store.value("SELECT count(*) FROM prompts WHERE source = 'starter'") > 0
+    assert len(prompts.of_split(store)) == 212
     store.close()
+
+
+def test_labels_are_said_to_be_kept_and_not_used(data, tmp_path, capsys):
+    file = tmp_path / "kto.jsonl"
+    rows = [{"prompt": "Q", "completion": "a", "label": True}, {"prompt": "Q", "completion": "b", "label": False}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    status, said, _ = run(capsys, "import", data, file, "--strict")
+    assert status == 0 and "recognised as kto" in said
+    assert "0 judgments, 2 labels good or bad (kept, not used in training), 1 new prompts" in said
+    assert "labels not used in training, good  1" in run(capsys, "stats", data)[1]
+    assert "0 judgments, 2 labels" in run(capsys, "import", data, "--list")[1]
+    assert "0 judgments and 2 labels no longer count" in run(capsys, "import", data, "--undo", 1)[1]

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from storage.core.database import StoreError
-from storage.exchange import trl
+from storage.exchange import kto, trl
 from storage.judging import judgments, queue
 
 
@@ -97,7 +97,7 @@ def test_trl_itself_reads_pairs_and_single_answers(world, tmp_path, monkeypatch)
     explicit, implicit, single = (tmp_path / f"{name}.jsonl" for name in ("explicit", "implicit", "single"))
     trl.write(world.store, explicit)
     trl.write_implicit(world.store, implicit)
-    trl.write_single(world.store, single)
+    kto.write(world.store, single)
     (row,) = load(explicit)
     assert is_conversational(row)
     extracted = maybe_extract_prompt(load(implicit)[0])
