@@ -143,7 +143,8 @@ def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> st
     if result.numbering:
         left_out += f"\nnot kept, because it only numbers or repeats: {left_behind(result.numbering)}"
     if import_id is None:
-        return f"nothing imported, {left_out}"
+        remedy = "mend the rows that are named" if result.wrong else "the file has nothing else that this format holds"
+        return f"nothing imported, {left_out}\n{remedy}, or say by --format or --map what its fields are"
     if prompts_only:
         return f"import {import_id}: {result.prompts} prompts added, {result.prompts_known} known already, {left_out}"
     gold = f", {result.gold} known answers" if result.gold else ""

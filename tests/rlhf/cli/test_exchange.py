@@ -71,7 +71,10 @@ def test_wrong_rows_by_line_and_strict(capsys, tmp_path, data, rows):
     status, out, err = run(capsys, "import", data, "--format", "plain", rows)
     assert (status, err) == (1, f"{rows}:4: not JSON") and "1 wrong rows left out" in out
     rows.write_text("nothing\n")
-    assert run(capsys, "import", data, "--format", "plain", rows)[:2] == (1, "nothing imported, 1 wrong rows left out")
+    assert run(capsys, "import", data, "--format", "plain", rows)[:2] == (
+        1,
+        "nothing imported, 1 wrong rows left out\nmend the rows that are named, or say by --format or --map what its fields are",
+    )
 
 
 def test_undo_list_and_the_same_file_again(capsys, tmp_path, data, rows):
@@ -353,3 +356,13 @@ def test_an_import_that_is_killed_is_invisible_and_taken_back_when_the_store_is_
     assert seen(store) == shown and everything(store) != before
     Database(store.path).close()
     assert everything(store) == before and seen(store) == shown
+
+
+def test_a_file_of_which_nothing_can_be_kept_says_what_to_do(data, tmp_path, capsys):
+    file = tmp_path / "chats.jsonl"
+    file.write_text('{"prompt": "Q", "response": "a", "rating": "--", "workspace": "w"}\n')
+    status, said, _ = run(capsys, "import", data, file)
+    assert (
+        status == 1 and "nothing imported, 0 wrong rows left out\nnot kept, with the number of times: answers without a rating (1)" in said
+    )
+    assert said.endswith("the file has nothing else that this format holds, or say by --format or --map what its fields are")
