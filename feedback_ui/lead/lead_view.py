@@ -209,14 +209,29 @@ def refused_prompts(words: Translator, refused: Sequence[Refusal], asked: Mappin
     return tag("section", tag("p", title, class_="rl-subheading"), table(heads, rows, caption=title, numbers=(0,)))
 
 
-def import_report(words: Translator, report: Report, recognised: Recognised | None = None) -> Markup:
+def import_report(words: Translator, report: Report, recognised: Recognised | None = None, format: str = "prompts") -> Markup:
     """The result of an import, how its format was recognised, what was not kept, and each invalid row with its reason."""
     summary = words("lead.prompts.added", count=report.prompts)
     if report.prompts_known:
         summary += " " + words("lead.prompts.known", count=report.prompts_known)
-    if recognised and recognised.format != "prompts":
-        as_what = words("lead.prompts.recognised", format=recognised.format, evidence=recognised.evidence)
-        summary = f"{as_what} {summary} {_brought(words, report)}."
+    if format != "prompts":
+        summary = f"{_as_what(words, recognised)} {summary} {_brought(words, report)}."
+    return _with_wrong_rows(words, report, summary)
+
+
+def preview(words: Translator, report: Report, recognised: Recognised | None) -> Markup:
+    """What an import of a file would bring, and what it would leave."""
+    holds = words("lead.prompts.would_bring", counts=_brought(words, report))
+    return _with_wrong_rows(words, report, f"{_as_what(words, recognised)} {holds}")
+
+
+def _as_what(words: Translator, recognised: Recognised | None) -> str:
+    if recognised is None:
+        return words("lead.prompts.by_map")
+    return words("lead.prompts.recognised", format=recognised.format, evidence=recognised.evidence)
+
+
+def _with_wrong_rows(words: Translator, report: Report, summary: str) -> Markup:
     if report.left:
         summary += " " + words("lead.prompts.left", names=left_behind(report.left))
     if not report.wrong:

@@ -15,7 +15,8 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.content import prompt_list, prompts, refusals
 from storage.core.database import StoreError
-from storage.exchange import detect, imports
+from storage.exchange import detect, encodings, imports, maps
+from storage.exchange.limits import Limits
 from storage.judging import prompt_use
 from storage.project import settings
 
@@ -39,6 +40,17 @@ class PromptsSection:
                         elem_id="prompts-file",
                     )
                     html(static_text("lead.prompts.file_help"), elem_classes="rl-muted rl-small")
+                    self.map = gr.Textbox(
+                        label=label("lead.prompts.map"), info=label("lead.prompts.map_help"), max_lines=1, elem_id="prompts-map"
+                    )
+                    with gr.Row(equal_height=False):
+                        self.encoding = gr.Textbox(
+                            label=label("lead.prompts.encoding"), info=label("lead.prompts.encoding_help"), max_lines=1, min_width=120,
+                            elem_id="prompts-encoding",
+                        )  # fmt: skip
+                        self.look = gr.Checkbox(
+                            label=label("lead.prompts.look"), info=label("lead.prompts.look_help"), min_width=120, elem_id="prompts-look"
+                        )
                 with gr.Column(min_width=280):
                     self.lines = gr.Textbox(
                         label=label("lead.prompts.lines"), info=label("lead.prompts.lines_help"), lines=4, max_lines=16,
@@ -70,7 +82,7 @@ class PromptsSection:
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         self.imports.click(self.undo, None, self.changed, **QUIET)
-        self.file.upload(self.import_file, self.file, self.changed, **QUIET)
+        self.file.upload(self.import_file, [self.file, self.map, self.encoding, self.look], self.changed, **QUIET)
         self.starters.input(self.choose_starters, self.starters, self.changed, **QUIET)
         self.text.submit(self.search, self.text, [self.list], **QUIET)
         self.list.click(self.act, self.text, self.changed, **QUIET)
@@ -128,17 +140,27 @@ class PromptsSection:
         refusals.clear(self.store, [prompt_id])
         return {self.message: EMPTY, **self._now(words, acts=True)}
 
-    def import_file(self, path: str | None, request: gr.Request) -> dict[Component, Any]:
-        """Imports the valid rows of a file, whose format is recognised; each invalid row is reported with its reason."""
+    def import_file(self, path: str | None, map: str, encoding: str, look: bool, request: gr.Request) -> dict[Component, Any]:
+        """Imports the valid rows of a file; each invalid row is reported with its reason.
+
+        The format is recognised, unless a map says which field is what. With `look` the file is only read, and nothing imported.
+        """
         visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         if not path:
             return {self.message: presenters.notice(words("lead.prompts.no_file"), "bad")}
         try:
-            recognised = detect.recognise_file(path)
-            _, report = imports.import_file(self.store, path, recognised.format, by=visitor.annotator.id)
+            limits = Limits(encoding=encodings.check_encoding(encoding.strip()) if encoding and encoding.strip() else None)
+            # Only a saved map, or the entries of one: a path would let the page read any file.
+            mapping = maps.given(map.strip(), self.store.path.parent) if map and map.strip() else None
+            recognised = None if mapping else detect.recognise_file(path, limits)
+            format = recognised.format if recognised else "map"
+            if look:
+                report = imports.look(self.store, path, format, mapping=mapping, limits=limits)
+                return {self.message: lead_view.preview(words, report, recognised)}
+            _, report = imports.import_file(self.store, path, format, mapping=mapping, by=visitor.annotator.id, limits=limits)
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.message: lead_view.import_report(words, report, recognised), **self._now(words, acts=True)}
+        return {self.message: lead_view.import_report(words, report, recognised, format), **self._now(words, acts=True)}
 
     def add_lines(self, lines: str, kind: str, split: str, request: gr.Request) -> dict[Component, Any]:
         """Imports typed text, one prompt per line."""

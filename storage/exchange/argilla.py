@@ -10,6 +10,7 @@ in `preference`) are read too.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -58,7 +59,14 @@ def read(record: Record) -> Iterator[Found]:
     if len(rankings) > 1:
         raise BadRow(f"several ranking questions: {', '.join(sorted(rankings))}")
     answers = _answers(fields, by_question, suggested if isinstance(suggested, dict) else {})
-    prompt = _prompt(fields, answers)
+    if "fields" not in record and len(answers) > 2 and not rankings:
+        answers = _numbered(answers)
+    asked_by = _prompt_field(fields, answers)
+    if "fields" not in record:
+        # Other columns are metadata, and left behind.
+        whole({name: record[name] for name in (*answers, asked_by)})
+    value = fields[asked_by]
+    prompt: list[Message] = [{"role": "user", "content": value}] if isinstance(value, str) else conversation(value, what="prompt")
     metadata = record.get("metadata")
     models = metadata if isinstance(metadata, dict) else record
     asked = next(iter(rankings), None) or _label_question(by_question, answers)
@@ -129,7 +137,8 @@ def _flat_fields(record: Record) -> Record:
         name for name, value in record.items()
         if isinstance(value, str) and "." not in name and not name.endswith(("-suggestion", "_model", "-model")) and name not in FLAT_OWN
     ]  # fmt: skip
-    return {name: record[name] for name in names}
+    # Nothing is read yet: columns of metadata are among them.
+    return {name: value for name, value in record.items() if name in names}
 
 
 def _flat_responses(record: Record) -> tuple[dict[str, list[Response]], Counter[str]]:
@@ -241,13 +250,31 @@ def _rated_field(question: str, fields: Mapping[str, Any]) -> str | None:
     return max(named, key=len, default=None)
 
 
-def _prompt(fields: Mapping[str, Any], answers: Sequence[str]) -> list[Message]:
+def _numbered(names: Sequence[str]) -> list[str]:
+    """The names that differ in a number or a letter at their end: `response_1`, `response_2`.
+
+    Raises:
+        BadRow: there are none, or several kinds of them.
+    """
+    stems = Counter(stem for name in names if (stem := _stem(name)))
+    shared = [stem for stem, number in stems.items() if number > 1]
+    if len(shared) != 1:
+        raise BadRow(f"which of {', '.join(sorted(names))[:200]} are the answers? Give them names such as response_1 and response_2")
+    return [name for name in names if _stem(name) == shared[0]]
+
+
+def _stem(name: str) -> str | None:
+    match = re.fullmatch(r"(.+?)(?:[-_ ]?\d+|[-_ ][A-Za-z]|(?<=[a-z])[A-Z])", name)
+    return match[1] if match else None
+
+
+def _prompt_field(fields: Mapping[str, Any], answers: Sequence[str]) -> str:
+    """The field of the prompt."""
     others = [name for name in fields if name not in answers and fields[name]]
     named = [name for name in PROMPT_FIELDS if name in others]
     if not named and len(others) != 1:
         raise BadRow(f"which field is the prompt? Name it {', '.join(PROMPT_FIELDS[:-1])} or {PROMPT_FIELDS[-1]}")
-    value = fields[(named or others)[0]]
-    return [{"role": "user", "content": value}] if isinstance(value, str) else conversation(value, what="prompt")
+    return (named or others)[0]
 
 
 def _ranked(value: Any, answers: Sequence[str], user: str | None, at: str | None) -> Vote:

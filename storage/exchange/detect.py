@@ -52,9 +52,11 @@ def recognise(records: Iterable[Record | BadRow], path: str) -> Recognised:
     Raises:
         Unrecognised: they are of no known format, or of several.
     """
-    rows = [record for record in islice(records, SAMPLE) if isinstance(record, dict)]
+    looked_at = list(islice(records, SAMPLE))
+    rows = [record for record in looked_at if isinstance(record, dict)]
     if not rows:
-        raise Unrecognised(f"{path} has no row that can be read, so that its format cannot be told: say --format NAME.")
+        first = f" The first row: {looked_at[0]}." if looked_at else ""
+        raise Unrecognised(f"{path} has no row that can be read, so that its format cannot be told: say --format NAME.{first}")
     best: tuple[int, str, Sign, int] | None = None
     for name, format in FORMATS.items():
         if format.read is None or not format.signs:

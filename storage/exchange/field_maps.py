@@ -100,15 +100,16 @@ LETTERS: Mapping[str, Outcome] = {
 ONE_TWO: Mapping[str, Outcome] = {"1": 0, "2": 1, **TIES}
 ZERO_ONE: Mapping[str, Outcome] = {"0": 0, "1": 1, **TIES}
 
-PROMPT_COLUMNS = ("prompt", "input.messages", "instruction+input", "question", "query", "context", "messages", "conversations",
-                  "conversation", "post")  # fmt: skip
+PROMPT_COLUMNS = ("prompt", "input.messages", "instruction+input", "question", "query", "context", "context_messages", "messages",
+                  "conversations", "conversation", "post")  # fmt: skip
 """Usual names of the prompt, most telling first."""
 
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
 
 TRL = FieldMap(
     prompt=PROMPT_COLUMNS, usual_prompt=True, system=SYSTEM_COLUMNS, history=("history",),
-    chosen=("chosen", "chosen_response", "preferred_output"), rejected=("rejected", "rejected_response", "non_preferred_output"),
+    chosen=("chosen", "chosen_response", "preferred_output", "chosen_messages"),
+    rejected=("rejected", "rejected_response", "non_preferred_output", "rejected_messages"),
     models=("chosen_model+rejected_model",), annotator=("annotator",), annotator_kind=("annotator_kind",), rule=("annotator_rule",),
     created_at=("created_at",), kind=("kind",), split=("split",), ignored=("id", "prompt_id"),
 )  # fmt: skip
@@ -174,7 +175,7 @@ MAPS: dict[str, FieldMap] = {
     ),
     "distilabel": FieldMap(
         prompt=("instruction", "prompt", "input"), system=SYSTEM_COLUMNS, completions=("generations",), scores=("ratings", "rating"),
-        models=("generation_models", "models"),
+        models=("generation_models", "models"), rationale=("rationale",),
         # What a pair was made of is in the ratings.
         ignored=("chosen", "rejected", "chosen_rating", "rejected_rating", "chosen_model", "rejected_model"),
     ),
@@ -182,7 +183,7 @@ MAPS: dict[str, FieldMap] = {
         prompt=("question",), chosen=("response_j",), rejected=("response_k",), created_at=("date",), ignored=("qid",),
     ),
     "kto": FieldMap(
-        prompt=("prompt", "instruction+input"), system=SYSTEM_COLUMNS, history=("history",),
+        prompt=("prompt", "instruction+input", "question"), system=SYSTEM_COLUMNS, history=("history",),
         completions=("completion", "output", "response", "messages", "conversations", "conversation"), label=("label", "kto_tag"),
         models=("model",), annotator=("annotator",), annotator_kind=("annotator_kind",), rule=("annotator_rule",),
         created_at=("created_at",), rationale=("rationale",), kind=("kind",), split=("split",), ignored=("id", "prompt_id"),

@@ -263,7 +263,21 @@ def _as_rows(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, Reco
 def _documents(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
         for number, value in enumerate(_Elements(text, limits), start=1):
+            if _is_undecoded(value):
+                value = BadRow(encodings.NOT_UTF8)
             yield number, value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
+
+
+_UNDECODED = re.compile(r"[\udc80-\udcff]")
+"""Bytes that are no UTF-8, as `surrogateescape` reads them."""
+
+
+def _is_undecoded(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.isascii() and _UNDECODED.search(value) is not None
+    if isinstance(value, dict):
+        return any(_is_undecoded(key) or _is_undecoded(inner) for key, inner in value.items())
+    return isinstance(value, list) and any(map(_is_undecoded, value))
 
 
 class _Elements:
@@ -412,6 +426,11 @@ def _csv_rows(text: TextIO, path: Path, limits: Limits, delimiter: str) -> Itera
         if not fields:
             blank += 1
             _check_blank(blank)
+            continue
+        if any(map(_is_undecoded, fields)):
+            yield line, BadRow(encodings.NOT_UTF8)
+            if not header:
+                return
             continue
         if not header:
             header = [field.strip() for field in fields]

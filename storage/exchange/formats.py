@@ -88,14 +88,17 @@ FORMATS: dict[str, Format] = {
         ("input=object", "preferred_output", "non_preferred_output"),
     ),
     "trl-implicit": _pairs(trl.write_implicit),
-    "llama-factory": _pairs(trl.write_sharegpt, ("conversations=list", "chosen", "rejected"), ("instruction", "chosen", "rejected")),
+    "llama-factory": _pairs(
+        trl.write_sharegpt, ("conversations=list", "chosen", "rejected"), ("instruction", "chosen", "rejected"),
+        ("chosen_messages=list", "rejected_messages=list"),
+    ),
     "llama-factory-alpaca": _pairs(trl.write_alpaca),
     "axolotl": _pairs(
         trl.write_axolotl,
         ("messages=list", "chosen", "rejected"), ("question", "chosen", "rejected"), ("input=text", "chosen", "rejected"),
         ("instruction", "chosen_response", "rejected_response"), ("conversation=list", "chosen", "rejected"),
     ),
-    "openrlhf": _pairs(trl.write_implicit, ("context=list", "chosen", "rejected")),
+    "openrlhf": _pairs(trl.write_implicit, ("context=list", "chosen", "rejected"), ("context_messages=list", "chosen", "rejected")),
     "hh-rlhf": Format(
         hh_rlhf.read, hh_rlhf.write, "preference pairs", keeps=hh_rlhf.KEEPS, signs=(("chosen=dialogue", "rejected=dialogue"),)
     ),
@@ -140,7 +143,7 @@ FORMATS: dict[str, Format] = {
         argilla.read, argilla.write, "records", ignored=argilla.IGNORED,
         keeps=(*argilla.KEEPS, "time", "strength"),
         signs=(("fields=object", "responses"), ("fields=object", "suggestions"), ("fields=object", "status"),
-               ("*.responses", "*.responses.users"), ("*-suggestion", "external_id")),
+               ("*.responses", "*.responses.users"), ("*-suggestion", "external_id"), ("*-suggestion", "*-suggestion-metadata")),
     ),
     "labelstudio": Format(
         labelstudio.read, labelstudio.write, "tasks", ignored=labelstudio.IGNORED, keeps=labelstudio.KEEPS,
@@ -170,13 +173,15 @@ FORMATS: dict[str, Format] = {
     "nectar": _by_map("nectar", ("prompt", "answers=objects")),
     "distilabel": _by_map(
         "distilabel", ("instruction", "generations=texts", "ratings"), ("input", "generations=texts", "rating"),
-        ("prompt", "generations=texts", "ratings"),
+        ("prompt", "generations=texts", "ratings"), ("instruction", "generations=texts", "ratings", "chosen", "rejected"),
+        ("input", "generations=texts", "rating", "chosen", "rejected"), ("prompt", "generations=texts", "ratings", "chosen", "rejected"),
     ),
     "stack-exchange-paired": _by_map("stack-exchange-paired", ("question", "response_j", "response_k")),
     "kto": _by_map(
         "kto", ("prompt", "completion", "label=flag"), ("messages=list", "label=flag"), ("messages=list", "kto_tag=flag"),
         ("conversations=list", "kto_tag=flag"), ("conversations=list", "label=flag"), ("instruction", "output", "kto_tag=flag"),
-        ("instruction", "output", "label=flag"), unit="labelled completions", write=kto.write,
+        ("instruction", "output", "label=flag"), ("instruction", "completion", "label=flag"), ("question", "completion", "label=flag"),
+        ("input", "output", "label=flag"), unit="labelled completions", write=kto.write,
     ),
     "anythingllm": _by_map("anythingllm", ("prompt", "response", "rating", "workspace"), ("prompt", "response", "feedbackScore")),
     "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=plain.KEEPS),

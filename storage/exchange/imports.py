@@ -24,7 +24,7 @@ from storage.exchange.formats import FORMATS, Format
 from storage.exchange.groups import grouped
 from storage.exchange.import_writer import Line, Report, Writer, WrongRow
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, Left, Record, check, size_of
+from storage.exchange.rows import BadRow, Left, NewComparison, NewLabel, Record, check, size_of
 from storage.exchange.tracking import Tracked, left_behind
 from storage.judging import exclusions
 from storage.project import settings
@@ -111,6 +111,32 @@ def import_file(
         store, records, found, format, source, sha256,
         strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row, taking_back=taking_back,
     )  # fmt: skip
+
+
+def look(store: Database, path: Path | str, format: str, *, mapping: FieldMap | None = None, limits: Limits = Limits()) -> Report:
+    """What an import of a file would find, without importing anything: items as the file has them, known ones too.
+
+    Raises:
+        StoreError: the file cannot be read, is not what its name says, or unpacks to too much.
+    """
+    found, report = _reader(format, mapping), Report()
+
+    def refuse(line: int, reason: str) -> None:
+        report.wrong += 1
+        if report.wrong <= REPORTED_ROWS:
+            report.wrong_rows.append((line, _printable(reason)))
+
+    most_chars = limits.text_chars or settings.current(store).text_max_chars
+    records = files.records(Path(path), found.container, limits=limits)
+    for _, item in _items(records, found, most_chars, report, refuse):
+        if isinstance(item, NewComparison):
+            report.comparisons += 1
+            report.judgments += len(item.votes)
+        elif isinstance(item, NewLabel):
+            report.labels += 1
+        else:
+            report.prompts += 1
+    return report
 
 
 def import_rows(

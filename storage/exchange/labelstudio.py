@@ -110,8 +110,12 @@ def _minimal(record: Record) -> Iterator[Found]:
     data = {name: value for name, value in record.items() if name not in MIN_FIELDS}
     results: list[Record] = []
     for name, value in data.items():
+        # Only choices and texts stand without a list around them.
+        if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], dict):
+            value = value[0]
         if isinstance(value, dict) and (kind := next((kind for kind in ("choices", "selected", "ranker") if kind in value), None)):
-            results.append({"type": {"selected": "pairwise"}.get(kind, kind), "from_name": name, "value": record[name]})
+            said = record[name] if isinstance(record[name], dict) else record[name][0]
+            results.append({"type": {"selected": "pairwise"}.get(kind, kind), "from_name": name, "value": said})
     answers = _answers(record, results, {name: value for name, value in data.items() if isinstance(value, (str, list))})
     for name, value in data.items():
         if name not in answers.names and name not in PROMPT_FIELDS and isinstance(value, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -34,12 +35,13 @@ Answer = str | list[Message] | list[str]
 
 def read(fields: FieldMap, record: Record) -> Iterator[Found]:
     """One comparison with its votes, or one label, and what of the row is left behind."""
+    left: list[Found] = []
     if fields.label:
-        yield _label(fields, record)
+        yield _label(fields, record, left)
+        yield from left
         return
     answers = _answers(fields, record)
-    messages, texts = _prompt_and_texts(fields, record, answers)
-    left: list[Found] = []
+    messages, texts = _prompt_and_texts(fields, record, answers, left)
     models = _models(fields, record, len(texts))
     votes = list(_votes(fields, record, models, left))
     if not votes:
@@ -160,7 +162,7 @@ def _answer(value: Any, path: str, *, turns: bool = False) -> Answer:
     raise BadRow(f"{path} must be text or messages")
 
 
-def _prompt_and_texts(fields: FieldMap, record: Record, answers: Sequence[Answer]) -> tuple[list[Message], list[str]]:
+def _prompt_and_texts(fields: FieldMap, record: Record, answers: Sequence[Answer], left: list[Found]) -> tuple[list[Message], list[str]]:
     path = _prompt_path(fields, record)
     value = joined(record, path) if path else None
     system = first(fields.system, record)
@@ -173,15 +175,37 @@ def _prompt_and_texts(fields: FieldMap, record: Record, answers: Sequence[Answer
         turns, texts = split_shared_prompt([_interleaved(value, answer) for answer in answers])
         return before + turns, texts
     if complete:
-        turns, texts = split_shared_prompt([cast(list[Message], answer) for answer in answers])
+        turns, texts = split_shared_prompt(_without_own_systems(cast(Sequence[list[Message]], answers), left))
         _check_repeated(value, turns, path)
-        return before + turns, texts
+        return _after(before, turns), texts
     if value is None:
         if all(isinstance(answer, str) and answer.startswith("\n\nHuman:") for answer in answers):
             turns, texts = split_shared_prompt([hh_rlhf.dialogue(cast(str, answer)) for answer in answers])
-            return before + turns, texts
+            return _after(before, turns), texts
         raise BadRow(f"no prompt: needs one of {', '.join(fields.prompt)}, or --map prompt=FIELD")
-    return before + prompt_turns(value, path or "prompt"), [_text(answer) for answer in answers]
+    return _after(before, prompt_turns(value, path or "prompt")), [_text(answer) for answer in answers]
+
+
+def _without_own_systems(conversations: Sequence[list[Message]], left: list[Found]) -> Sequence[list[Message]]:
+    """The conversations without system messages that differ among them: each model of an arena may have its own."""
+    systems = [turns[0] if turns[0]["role"] == "system" else None for turns in conversations]
+    if all(system == systems[0] for system in systems):
+        return conversations
+    left.append(Left("system messages that only some of the models had"))
+    return [turns if system is None else turns[1:] for turns, system in zip(conversations, systems, strict=True)]
+
+
+def _after(before: list[Message], turns: list[Message]) -> list[Message]:
+    """The turns after those of other fields. A system message that stands in both is one.
+
+    Raises:
+        BadRow: they have different system messages.
+    """
+    if not before or before[0]["role"] != "system" or turns[0]["role"] != "system":
+        return before + turns
+    if before[0]["content"].strip() != turns[0]["content"].strip():
+        raise BadRow("two system messages: one in a field of its own, another in the conversation")
+    return before + turns[1:]
 
 
 def _is_whole(answer: Answer, alone: bool) -> bool:
@@ -220,11 +244,19 @@ def joined(record: Record, path: str) -> Any:
     return "\n".join(texts)
 
 
+_NEMO = re.compile(r"<extra_id_1>(User|Assistant)(?=\n)")
+"""What stands between the turns of a prompt in NVIDIA's files."""
+
+
 def prompt_turns(value: Any, path: str) -> list[Message]:
     """The turns of a prompt: a text is the user's, unless it is a dialogue that ends where the assistant speaks."""
     if isinstance(value, str):
         if value.lstrip().startswith("Human:") and value.rstrip().endswith("Assistant:"):
             return hh_rlhf.dialogue("\n\n" + value.strip())[:-1]
+        if len(parts := _NEMO.split(value)) > 1:
+            speakers = ["user", *(speaker.lower() for speaker in parts[1::2])]
+            texts = [text.strip("\n") for text in parts[::2]]
+            return [{"role": speaker, "content": text} for speaker, text in zip(speakers, texts, strict=True)]
         return [{"role": "user", "content": value}]
     return conversation(value, what=path)
 
@@ -276,7 +308,7 @@ def _text(answer: Answer) -> str:
 # ---- the label of one answer
 
 
-def _label(fields: FieldMap, record: Record) -> NewLabel | Left:
+def _label(fields: FieldMap, record: Record, left: list[Found]) -> NewLabel | Left:
     word = word_of(first(fields.label, record))
     if word in fields.unrated:
         # The whole row is left behind, and has one name.
@@ -289,7 +321,7 @@ def _label(fields: FieldMap, record: Record) -> NewLabel | Left:
     if path is None:
         raise BadRow(f"needs {' or '.join(fields.completions)}")
     answer = _answer(find(record, path), path)
-    messages, texts = _prompt_and_texts(fields, record, [answer])
+    messages, texts = _prompt_and_texts(fields, record, [answer], left)
     rationale = first(fields.rationale, record)
     return NewLabel(
         messages,

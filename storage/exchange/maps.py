@@ -100,6 +100,15 @@ def load(given: str, folder: Path) -> FieldMap:
     return of(entries)
 
 
+def given(text: str, folder: Path) -> FieldMap:
+    """As `load`, of a text that a page took: entries, or a name under which a map was saved, but no path.
+
+    Raises:
+        StoreError: there is none, or it cannot be read.
+    """
+    return parse(text) if "=" in text else load(saved(folder, text).stem, folder)
+
+
 def save(text: str, folder: Path, name: str) -> Path:
     """Saves the entries of a `--map` under a name.
 

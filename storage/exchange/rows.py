@@ -378,7 +378,9 @@ def _calls(calls: Any) -> list[str]:
 
 
 def _part(part: Any) -> str:
-    text = part.get("text") if isinstance(part, dict) else None
+    text = None
+    if isinstance(part, dict):
+        text = part.get("value") if part.get("type") == "text" and "text" not in part else part.get("text")
     if not isinstance(text, str):
         raise BadRow("only text can be imported, not images or files")
     return text

@@ -25,6 +25,10 @@ _REPEATED = re.compile(r"(\w+\[\]\.)\1+")
 """What stands in itself, such as replies to replies, is one field."""
 
 
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A UUID, under which some files put each message of a chat."""
+
+
 class Tracked(dict[str, Any]):
     """A record whose values are marked as read when they are taken; objects in it, and in lists in it, are tracked too."""
 
@@ -52,10 +56,12 @@ class Tracked(dict[str, Any]):
         for key, value in self.items():
             if value is None or value == "" or value == [] or value == {}:
                 continue
+            # What stands under its id stands in a list, as far as its name goes.
+            path = prefix.removesuffix(".") + "[]" if _ID.fullmatch(key) else prefix + key
             if key not in self._read:
-                yield prefix + key
+                yield path
             elif key in self._children:
-                yield from _unread(self._children[key], prefix + key)
+                yield from _unread(self._children[key], path)
 
 
 def _tracked(value: Any) -> Any:

@@ -27,10 +27,19 @@ from storage.exchange.rows import (
     timestamp,
 )
 
+_WEBUI_CHAT = (
+    "id", "created_at", "updated_at", "user_id", "timestamp", "share_id", "archived", "pinned", "title", "models", "folder_id", "messages",
+    "history.currentId",
+)  # fmt: skip
+_WEBUI_MESSAGE = (
+    "id", "childrenIds", "timestamp", "models", "model", "modelName", "modelIdx", "arena", "done", "annotation", "feedbackId",
+)  # fmt: skip
+_WEBUI_CHATS = ("snapshot.", "snapshot.chat.", "snapshot.chat.chat.")
 WEBUI_IGNORED = (
-    "id", "version", "type", "updated_at", "data.model_id", "meta", "base_models", "user", "user_id", "snapshot.id", "snapshot.created_at",
-    "snapshot.updated_at", "snapshot.user_id", "snapshot.timestamp", "snapshot.share_id", "snapshot.archived", "snapshot.pinned",
-    "snapshot.title", "snapshot.models", "data.sibling_model_ids",
+    "id", "version", "type", "updated_at", "data.model_id", "data.sibling_model_ids", "base_models", "user", "user_id",
+    *(f"meta.{name}" for name in ("arena", "chat_id", "message_index", "model_id", "base_models")),
+    *(chat + name for chat in _WEBUI_CHATS for name in _WEBUI_CHAT),
+    *(f"{chat}history.messages[].{name}" for chat in _WEBUI_CHATS for name in _WEBUI_MESSAGE),
 )  # fmt: skip
 
 
@@ -50,16 +59,25 @@ def way_to(messages: Mapping[str, Said], last: str) -> list[Message]:
     Raises:
         BadRow: a message is missing, or the way goes round in a circle.
     """
-    turns: list[Message] = []
+    return [{"role": messages[key].role, "content": messages[key].text} for key in keys_to(messages, last)]
+
+
+def keys_to(messages: Mapping[str, Said], last: str) -> list[str]:
+    """The ids of the turns from the root to a message.
+
+    Raises:
+        BadRow: a message is missing, or the way goes round in a circle.
+    """
+    keys: list[str] = []
     at: str | None = last
     while at is not None:
         if at not in messages:
             raise BadRow(f"the message {at[:40]!r} is not there")
-        if len(turns) >= oasst.DEEPEST:
+        if len(keys) >= oasst.DEEPEST:
             raise BadRow(f"a conversation of more than {oasst.DEEPEST} turns")
-        turns.append({"role": messages[at].role, "content": messages[at].text})
+        keys.append(at)
         at = messages[at].parent
-    return turns[::-1]
+    return keys[::-1]
 
 
 # ---- Open WebUI
@@ -76,22 +94,24 @@ def read_webui(record: Record) -> Iterator[Found]:
     if rated is None or rated not in messages or messages[rated].parent is None:
         raise BadRow("the rated message is not in the snapshot of the chat")
     said = messages[rated]
-    rivals = data.get("sibling_model_ids")
-    rivals = rivals if isinstance(rivals, (list, tuple)) else []
-    siblings = [key for key, other in messages.items() if key != rated and other.parent == said.parent and other.model in rivals]
-    turns = way_to(messages, str(said.parent))
+    models = data.get("sibling_model_ids")
+    models = models if isinstance(models, (list, tuple)) else []
+    siblings = [key for key, other in messages.items() if key != rated and other.parent == said.parent and other.model in models]
+    turns = [*_webui_system(record), *way_to(messages, str(said.parent))]
     annotator, at = name_of(record.get("user_id")), timestamp(record.get("created_at"))
     reasons = [text for text in (data.get("reason"), data.get("comment")) if isinstance(text, str) and text.strip()]
     detail = number_of(_object(data, "details").get("rating") if "details" in data else _object(record, "details").get("rating"))
+    shown = [key for key in messages if key == rated or key in siblings]
+    if others := len(messages) - len(keys_to(messages, str(said.parent))) - len(shown):
+        yield Left("other messages of the chat", others)
     if not siblings:
         yield NewLabel(turns, said.text, rating == 1, said.model, annotator, None, at, ": ".join(reasons))
         if detail is not None:
             yield Left("ratings from 1 to 10 of single answers")
         return
-    shown = [key for key in messages if key == rated or key in siblings]
     place = shown.index(rated)
-    others = tuple(index for index in range(len(shown)) if index != place)
-    tiers: Tiers = ((place,), others) if rating == 1 else (others, (place,))
+    rivals = tuple(index for index in range(len(shown)) if index != place)
+    tiers: Tiers = ((place,), rivals) if rating == 1 else (rivals, (place,))
     aspects = ((place, "rating", int(detail)),) if detail is not None and detail in range(1, 11) else ()
     vote = Vote(tiers, annotator, created_at=at, rationale=": ".join(reasons), aspects=aspects)
     yield NewComparison(turns, tuple(messages[key].text for key in shown), tuple(messages[key].model for key in shown), (vote,))
@@ -102,23 +122,38 @@ def _object(record: Record, name: str) -> Record:
     return value if isinstance(value, dict) else {}
 
 
-def _webui_messages(record: Record) -> dict[str, Said]:
-    """The messages of the chat. Versions of Open WebUI put them at different depths of the snapshot."""
+def _webui_chat(record: Record) -> Record:
+    """The chat. Versions of Open WebUI put it at different depths of the snapshot."""
     found = _object(record, "snapshot")
     for _ in range(3):
         if "history" in found:
             break
         found = _object(found, "chat")
-    messages = _object(found, "history").get("messages")
-    if isinstance(messages, (list, tuple)):
-        messages = {str(one.get("id")): one for one in messages if isinstance(one, dict)}
-    if not isinstance(messages, dict):
+    return found
+
+
+def _webui_system(record: Record) -> list[Message]:
+    """The system message that the user gave this chat."""
+    system = _object(_webui_chat(record), "params").get("system")
+    return [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
+
+
+def _webui_messages(record: Record) -> dict[str, Said]:
+    """The messages of the chat, by id. In an arena `model` is that of the arena, and `selectedModelId` the one that answered."""
+    messages = _object(_webui_chat(record), "history").get("messages")
+    if isinstance(messages, dict):
+        found = {key: messages[key] for key in messages if isinstance(messages[key], dict)}
+    elif isinstance(messages, (list, tuple)):
+        found = {str(one.get("id")): one for one in messages if isinstance(one, dict)}
+    else:
         raise BadRow("needs snapshot, with the history of the chat")
     return {
-        str(key): Said(text_of(one, "role"), text_of(one, "content"), name_of(one.get("parentId")), name_of(one.get("model")))
-        for key, one in messages.items()
-        if isinstance(one, dict)
-    }
+        key: Said(
+            text_of(one, "role"), text_of(one, "content"), name_of(one.get("parentId")),
+            name_of(one.get("selectedModelId") or one.get("model")),
+        )
+        for key, one in found.items()
+    }  # fmt: skip
 
 
 # ---- Open-Assistant's message files

@@ -5,7 +5,7 @@ import json
 from lead_page import HERE, pressed
 
 from storage.content import policies, prompts, refusals
-from storage.exchange import imports  # fmt: skip
+from storage.exchange import imports, maps  # fmt: skip
 
 
 def test_a_file_of_prompts_is_imported_and_its_wrong_rows_are_named(store, part, tmp_path):
@@ -15,24 +15,62 @@ def test_a_file_of_prompts_is_imported_and_its_wrong_rows_are_named(store, part,
     other = {"messages": [{"role": "user", "content": "Q2"}], "split": "heldout"}
     rows = [{"prompt": "Q1", "kind": "story", "split": "train"}, {"prompt": ""}, other]
     file.write_text("\n".join(map(json.dumps, rows)) + '\n{"prompt": "<b>', encoding="utf-8")
-    shown = section.import_file(str(file), HERE)
+    shown = section.import_file(str(file), "", "", False, HERE)
     assert "2 prompts added" in shown[section.message] and "2 rows were left out" in shown[section.message]
     assert "Line 2: a message is empty" in shown[section.message] and "Line 4: not JSON" in shown[section.message]
     assert prompts.by_kind(store) == [("imported", "heldout", 1), ("story", "train", 1)]
     assert "some.jsonl" in shown[section.imports] and "2 wrong rows left out" in shown[section.imports]
-    assert "imported before" in section.import_file(str(file), HERE)[section.message]
-    assert "choose it again" in section.import_file(None, HERE)[section.message]
+    assert "imported before" in section.import_file(str(file), "", "", False, HERE)[section.message]
+    assert "choose it again" in section.import_file(None, "", "", False, HERE)[section.message]
 
 
 def test_a_file_of_judgments_is_recognised_and_what_is_not_kept_is_named(store, part, tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"prompt": "Q", "chosen": "a", "rejected": "b", "<b>x</b>": 1}\n', encoding="utf-8")
-    said = part.prompts.import_file(str(file), HERE)[part.prompts.message]
+    said = part.prompts.import_file(str(file), "", "", False, HERE)[part.prompts.message]
     assert "Recognised as trl, by its fields prompt, chosen, rejected, in 1 of 1 rows." in said and "1 judgment" in said
     assert "Not kept: &lt;b&gt;x&lt;/b&gt; (1)." in said
     assert store.value("SELECT count(*) FROM judgments") == 1
     file.write_text('{"question": "Q", "good": "a", "bad": "b"}\n', encoding="utf-8")
-    assert "cannot tell which format this is" in part.prompts.import_file(str(file), HERE)[part.prompts.message]
+    assert "cannot tell which format this is" in part.prompts.import_file(str(file), "", "", False, HERE)[part.prompts.message]
+
+
+def test_a_map_and_an_encoding_read_what_nothing_recognises(store, part, tmp_path):
+    section = part.prompts
+    file = tmp_path / "ours.csv"
+    file.write_bytes("frage,gut,schlecht,note\nWie heißt es?,Käse,Brot,1\n".encode("cp1252"))
+    mapping = "prompt=frage,chosen=gut,rejected=schlecht"
+    assert "name the encoding of the file" in section.import_file(str(file), "", "", False, HERE)[section.message]
+    assert "not UTF-8 text: name the encoding" in section.import_file(str(file), mapping, "", False, HERE)[section.message]
+    said = section.import_file(str(file), mapping, "cp1252", False, HERE)
+    assert "Read by the map of its fields. 1 prompt added." in said[section.message] and "Not kept: note (1)." in said[section.message]
+    assert store.value("SELECT text FROM completions ORDER BY id DESC LIMIT 1") in ("Käse", "Brot")
+    assert "There is no encoding &#39;klingon&#39;" in section.import_file(str(file), "", "klingon", False, HERE)[section.message]
+    assert "is not NAME=FIELD" in section.import_file(str(file), "prompt=frage,x", "", False, HERE)[section.message]
+
+
+def test_a_saved_map_is_named_and_a_path_is_none(store, part, tmp_path):
+    section = part.prompts
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"q": "Q", "good": "a", "bad": "b"}\n', encoding="utf-8")
+    maps.save("prompt=q,chosen=good,rejected=bad", store.path.parent, "ours")
+    secret = tmp_path / "secret.toml"
+    secret.write_text('prompt = "q"\nchosen = "good"\nrejected = "bad"\n', encoding="utf-8")
+    for path in (str(secret), "../secret", "secret.toml"):
+        said = section.import_file(str(file), path, "", True, HERE)[section.message]
+        assert "cannot be a map" in said or "There is no map" in said, path
+    assert "1 comparison, 1 judgment" in section.import_file(str(file), "ours", "", True, HERE)[section.message]
+
+
+def test_a_look_says_what_a_file_would_bring_and_imports_nothing(store, part, tmp_path):
+    section = part.prompts
+    file = tmp_path / "kto.jsonl"
+    rows = [{"prompt": "Q", "completion": "a", "label": True, "mood": 1}, {"prompt": "Q", "completion": "b", "label": 7}]
+    file.write_text("\n".join(map(json.dumps, rows * 5 + rows[:1] * 20)), encoding="utf-8")
+    said = section.import_file(str(file), "", "", True, HERE)[section.message]
+    assert "Recognised as kto, by its fields prompt, completion, label, in 25 of 30 rows. Nothing was imported." in said
+    assert "The file holds: 25 answers called good or bad (kept, not used in training), 5 wrong rows left out. Not kept: mood (25)." in said
+    assert store.value("SELECT count(*) FROM imports") == store.value("SELECT count(*) FROM completion_labels") == 0
 
 
 def test_typed_prompts_are_one_a_line_and_an_import_can_be_undone(store, part, people):

@@ -449,3 +449,28 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(StoreError, match="cannot be written .*choose another folder"):
         with files.atomic_write_text(tmp_path / "nowhere" / "out.txt"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "prompt,kind\nWhy?,k\nKäse?,k\n"),
+        ("a.json", '[\n{"prompt": "Why?", "kind": "k"},\n{"prompt": "Käse?", "kind": "k"}\n]'),
+        ("a.jsonl", '{"prompt": "Why?", "kind": "k"}\n{"prompt": "Käse?", "kind": "k"}\n'),
+    ],
+)
+def test_a_row_in_another_encoding_names_the_option(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_bytes(text.encode("cp1252"))
+    (_, first), (_, second) = files.records(path)
+    assert first == {"prompt": "Why?", "kind": "k"}
+    assert "not UTF-8 text: name the encoding of the file with --encoding" in str(second)
+    rows = [row for _, row in files.records(path, limits=Limits(encoding="cp1252"))]
+    assert rows == [{"prompt": "Why?", "kind": "k"}, {"prompt": "Käse?", "kind": "k"}]
+
+
+def test_headings_in_another_encoding_name_the_option_and_nothing_is_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("größe,prompt\n1,Why?\n".encode("cp1252"))
+    ((line, row),) = files.records(path)
+    assert line == 1 and "--encoding" in str(row)

@@ -67,6 +67,13 @@ ROWS = {
             {"instruction": "Name one", "input": "fruit", "chosen": "Pear", "rejected": "Plum", "history": [["Hi", "Hello"]]},
             [user("Hi"), assistant("Hello"), user("Name one\nfruit")], FRUIT, [A], {},
         ),
+        (
+            {"chosen_messages": [{"role": "user", "content": [{"type": "text", "value": "Name a fruit"}], "loss_weight": 0.0},
+                                 {"role": "assistant", "content": [{"type": "text", "value": "Pear"}], "loss_weight": 1.0}],
+             "rejected_messages": [{"role": "user", "content": [{"type": "text", "value": "Name a fruit"}]},
+                                   {"role": "assistant", "content": [{"type": "text", "value": "Plum"}]}]},
+            Q, FRUIT, [A], {"chosen_messages[].loss_weight": 1},
+        ),
     ],
     "axolotl": [
         ({"system": "Be brief.", "question": "Name a fruit", "chosen": "Pear", "rejected": "Plum"},
@@ -94,6 +101,11 @@ ROWS = {
         (
             {"model_a_name": "m", "model_b_name": "n", "conversation_a": [*Q, assistant("Pear")],
              "conversation_b": [*Q, assistant("Plum")], "both_equal": True}, Q, FRUIT, [TIE], {},
+        ),
+        (
+            {"model_a_name": "m", "model_b_name": "n", "conversation_a": [system("Be brief."), *Q, assistant("Pear")],
+             "conversation_b": [*Q, assistant("Plum")], "chosen_model_name": "m", "both_equal": False, "system_prompt_a": "Be brief."},
+            Q, FRUIT, [A], {"system messages that only some of the models had": 1, "system_prompt_a": 1},
         ),
     ],
     "alpacaeval": [
@@ -148,7 +160,11 @@ ROWS = {
         (
             {"prompt": "Name a fruit", "response_1": "Pear", "response_2": "Plum", "preference_strength": -2, "preference_statement": "@1"},
             Q, FRUIT, [A], {},
-        )
+        ),
+        (
+            {"prompt": "Hi\n<extra_id_1>Assistant\nHello\n<extra_id_1>User\nName a fruit", "response_1": "Pear", "response_2": "Plum",
+             "preference_strength": 3}, [user("Hi"), assistant("Hello"), *Q], FRUIT, [B], {},
+        ),
     ],
     "nectar": [
         (
@@ -161,8 +177,14 @@ ROWS = {
         (
             {"instruction": "Name a fruit", "generations": ["Pear", "Plum"], "generation_models": ["m", "n"], "ratings": [2, 4],
              "rationales": ["x", "y"]}, Q, FRUIT, [B], {"rationales": 1},
-        )
+        ),
+        # Rated the same, whatever was made a pair of it.
+        (
+            {"system": "Be brief.", "input": "Name a fruit", "chosen": "Pear", "rejected": "Plum", "generations": ["Pear", "Plum"],
+             "rating": [9.0, 9.0], "rationale": "both", "status": "tie"}, [system("Be brief."), *Q], FRUIT, [TIE], {"status": 1},
+        ),
     ],
+    "openrlhf": [({"context_messages": Q, "chosen": "Pear", "rejected": "Plum"}, Q, FRUIT, [A], {})],
     "stack-exchange-paired": [
         ({"qid": 1, "question": "Name a fruit", "date": "2020/01/02", "response_j": "Pear", "response_k": "Plum"}, Q, FRUIT, [A], {})
     ],
@@ -247,6 +269,10 @@ TALK = [user("Hi"), assistant("Hello"), *Q]
          ([system("Be brief."), user("Name one\nfruit")], "Pear", False)),
         ({"conversations": [{"from": "human", "value": "Name a fruit"}, {"from": "gpt", "value": "Pear"}], "kto_tag": True}, "kto",
          (Q, "Pear", True)),
+        ({"instruction": "Name a fruit", "completion": "Pear", "label": True}, "kto", (Q, "Pear", True)),
+        ({"system": "Be brief.", "question": "Name a fruit", "completion": "Pear", "label": False}, "kto",
+         ([system("Be brief."), *Q], "Pear", False)),
+        ({"input": "Name a fruit", "output": "Pear", "label": 1}, "kto", (Q, "Pear", True)),
         ({"prompt": "Name a fruit", "response": "Pear", "rating": "GOOD", "workspace": "w", "username": "ann", "sent_at": "2025-01-01"},
          "anythingllm", (Q, "Pear", True)),
         ({"prompt": "Name a fruit", "response": "Pear", "rating": "BAD", "workspace": "w"}, "anythingllm", (Q, "Pear", False)),
@@ -266,6 +292,68 @@ def test_an_answer_that_nobody_rated_is_named_and_a_strange_label_is_wrong():
         read("kto", {"prompt": "Name a fruit", "completion": "Pear", "label": 2})
     with pytest.raises(rows.BadRow, match="no prompt"):
         read("kto", {"completion": "Pear", "label": True})
+
+
+# ---- a system message in two places
+
+
+@pytest.mark.parametrize(
+    ("given", "prompt"),
+    [("Be brief.", [system("Be brief."), *Q]), (" Be brief.\n", [system(" Be brief.\n"), *Q]), ("", [system("Be brief."), *Q])],
+)
+def test_a_system_message_beside_conversations_that_begin_with_it_is_one(given, prompt):
+    turns = [system("Be brief."), *Q]
+    (item,), left = read("llama-factory", {"system": given, "conversations": turns, "chosen": "Pear", "rejected": "Plum"})
+    assert (list(item.messages), left) == (prompt, {})
+    whole = {"system": given, "chosen": [*turns, assistant("Pear")], "rejected": [*turns, assistant("Plum")]}
+    (item,), left = read("trl", whole)
+    assert (list(item.messages), left) == (prompt, {})
+
+
+def test_a_system_message_beside_conversations_without_one_is_theirs():
+    (item,), _ = read("trl", {"system": "Be brief.", "chosen": [*Q, assistant("Pear")], "rejected": [*Q, assistant("Plum")]})
+    assert list(item.messages) == [system("Be brief."), *Q]
+
+
+def test_two_different_system_messages_are_refused():
+    turns = [system("Be kind."), *Q]
+    with pytest.raises(rows.BadRow, match="two system messages: one in a field of its own, another in the conversation"):
+        read("trl", {"system": "Be brief.", "chosen": [*turns, assistant("Pear")], "rejected": [*turns, assistant("Plum")]})
+
+
+# ---- flattened Argilla, and Label Studio's JSON-MIN
+
+FLAT = {"id": "1", "status": "completed", "prompt": "Name a fruit", "response1": "Pear", "response2": "Plum"}
+
+
+def test_a_column_of_metadata_is_no_answer():
+    asked = {"preference.responses": ["response2"], "preference.responses.users": ["ann"], "preference.responses.status": ["submitted"]}
+    (item,), left = read("argilla", FLAT | asked | {"source": "web"})
+    assert (list(item.messages), item.completions, item.votes[0].tiers, left) == (Q, FRUIT, B, {"source": 1})
+    unclear = {"prompt": "Name a fruit", "pear": "Pear", "plum": "Plum", "source": "web", **asked}
+    with pytest.raises(rows.BadRow, match="which of pear, plum, source are the answers"):
+        read("argilla", unclear)
+
+
+def test_flattened_argilla_without_external_ids():
+    ranking = [{"rank": 1, "value": "response-2"}, {"rank": 2, "value": "response-1"}]
+    record = {
+        "prompt": "Name a fruit", "response-1": "Pear", "response-2": "Plum", "external_id": None, "metadata": "{}",
+        "preference": [{"user_id": "ann", "value": ranking, "status": "submitted"}], "preference-suggestion": None,
+        "preference-suggestion-metadata": {"type": None, "score": None, "agent": None},
+    }  # fmt: skip
+    assert detect.recognise([record], "file").format == "argilla"
+    (item,), _ = read("argilla", record)
+    assert (list(item.messages), item.completions, item.votes[0].tiers, item.votes[0].annotator) == (Q, FRUIT, B, "ann")
+
+
+@pytest.mark.parametrize("said", [{"rank": [{"ranker": {"rank": ["b", "a"]}}]}, {"better": [{"selected": "right"}]}])
+def test_json_min_puts_lists_around_results(said):
+    items = [{"id": "a", "body": "Pear"}, {"id": "b", "body": "Plum"}]
+    answers = {"items": items} if "rank" in said else {"answer1": "Pear", "answer2": "Plum"}
+    record = {"id": 1, "prompt": "Name a fruit", **answers, **said, "annotation_id": 3, "annotator": 7, "lead_time": 2.0}
+    (item,), left = read("labelstudio", record)
+    assert (list(item.messages), item.completions, item.votes[0].tiers, left) == (Q, FRUIT, B, {})
 
 
 # ---- trees of messages
@@ -303,6 +391,28 @@ def test_open_webui_rating_of_an_answer_alone_is_a_label(siblings):
     assert (list(item.messages), item.completion, item.good, item.model) == (Q, "Plum", False, "n")
     assert (item.annotator, item.rationale, item.created_at) == ("ann", "helpful: Short.", "2025-01-01T00:00:00.000+00:00")
     assert left["ratings from 1 to 10 of single answers"] == 1
+
+
+def test_open_webui_names_the_models_of_an_arena_and_what_it_leaves():
+    asked, pear, plum, later = (f"{key * 8}-0000-4000-8000-000000000000" for key in "abcd")
+
+    def message(key, parent, role, text, **more):
+        return {"id": key, "parentId": parent, "childrenIds": [], "role": role, "content": text, **more}
+
+    history = [
+        message(asked, None, "user", "Name a fruit", models=["arena-model"]),
+        message(pear, asked, "assistant", "Pear", model="arena-model", arena=True, selectedModelId="m"),
+        message(plum, asked, "assistant", "Plum", model="arena-model", arena=True, selectedModelId="n", files=["x"]),
+        message(later, plum, "user", "Thanks"),
+    ]
+    record = webui(1, ["m"]) | {"meta": {"message_id": plum, "arena": True, "chat_id": "x"}}
+    messages = {one["id"]: one for one in history}
+    record["snapshot"] = {"chat": {"id": "x", "title": "t", "chat": {"history": {"messages": messages}, "params": {"system": "Be brief."}}}}
+    (item,), left = read("open-webui", record)
+    assert (list(item.messages), item.completions, item.models) == ([system("Be brief."), *Q], FRUIT, ("m", "n"))
+    assert item.votes[0].tiers == B
+    # Messages stand under their ids; the name of what is left has none of them.
+    assert left == {"other messages of the chat": 1, "snapshot.chat.chat.history.messages[].files": 1}
 
 
 def test_open_assistant_messages_are_trees_again():
