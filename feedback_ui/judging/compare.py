@@ -14,7 +14,7 @@ import gradio as gr
 
 from feedback_ui.judging import acts, judging_view, problems
 from feedback_ui.judging.component import judging_component
-from feedback_ui.server.auth import Auth, Refused
+from feedback_ui.server.auth import AccessRefused, Auth
 from feedback_ui.shared.errors import without_paths
 from feedback_ui.shared.i18n import Translator, translator_for
 from rlhf.serving.client import PolicyClient, PolicyServerDown
@@ -55,7 +55,7 @@ def answered(auth: Auth, request: gr.Request, function: Callable[[Annotator, Tra
     """The function's reply for the signed-in annotator, or a refusal or problem; then the page keeps its draft and shows the message."""
     try:
         visitor = auth.acts(request, "annotator")
-    except Refused as refusal:
+    except AccessRefused as refusal:
         return {"refused": refusal.message, "signed_out": refusal.status == 401}
     try:
         return function(visitor.annotator, translator_for(request), data if isinstance(data, dict) else {})

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from feedback_ui.judging import acts, judging_view, problems
-from feedback_ui.judging.compare import answered
+from feedback_ui.judging.compare import Reply, answered
 from feedback_ui.judging.component import judging_component
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared.i18n import Translator
@@ -21,8 +21,6 @@ from storage.judging import history, judgments
 from storage.judging.judgments import BadJudgment
 from storage.judging.row_tokens import RowTokens
 from storage.project import settings
-
-Reply = dict[str, Any]
 
 PAGE_ROWS = 20
 

@@ -16,7 +16,7 @@ from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.core.database import StoreError
-from storage.core.records import ROLES, Role
+from storage.core.records import ACCOUNT_ROLES, Role
 from storage.people import accounts
 
 
@@ -30,7 +30,7 @@ class AccountsSection:
             self.whose = html(elem_id="account-whose")
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=280):
-                    self.roles = gr.CheckboxGroup(list(ROLES), label=label("lead.accounts.roles"), elem_id="account-roles")
+                    self.roles = gr.CheckboxGroup(list(ACCOUNT_ROLES), label=label("lead.accounts.roles"), elem_id="account-roles")
                     self.set_roles_button = gr.Button(label("lead.accounts.set_roles"), elem_id="account-set-roles", scale=0, min_width=160)
                 with gr.Column(min_width=280):
                     self.password = gr.Textbox(
@@ -49,7 +49,7 @@ class AccountsSection:
                     label=label("lead.accounts.password"), type="password", max_lines=1, min_width=200, elem_id="account-new-password"
                 )
                 self.new_roles = gr.CheckboxGroup(
-                    list(ROLES), value=["annotator"], label=label("lead.accounts.roles"), min_width=280, elem_id="account-new-roles"
+                    list(ACCOUNT_ROLES), value=["annotator"], label=label("lead.accounts.roles"), min_width=280, elem_id="account-new-roles"
                 )
             self.add_button = gr.Button(label("lead.accounts.add"), variant="primary", elem_id="account-create", scale=0, min_width=160)
         self.message = html(elem_id="accounts-said", elem_classes="rl-optional")
@@ -147,7 +147,7 @@ class AccountsSection:
 
 
 def _role_choices(words: Translator) -> list[tuple[str, str]]:
-    return [(words(f"roles.{role}"), role) for role in ROLES]
+    return [(words(f"roles.{role}"), role) for role in ACCOUNT_ROLES]
 
 
 def _chosen(account_id: int | None) -> int:

@@ -41,8 +41,8 @@ class ExclusionsSection:
                 )  # fmt: skip
             with gr.Row(equal_height=False):
                 self.rule = gr.Dropdown(
-                    list(lead_view.RULES), label=label("lead.exclusions.rule"), info=label("lead.exclusions.rule_help"),
-                    allow_custom_value=True, value=lead_view.RULES[0], min_width=220, elem_id="exclude-rule",
+                    list(lead_view.EXCLUSION_RULES), label=label("lead.exclusions.rule"), info=label("lead.exclusions.rule_help"),
+                    allow_custom_value=True, value=lead_view.EXCLUSION_RULES[0], min_width=220, elem_id="exclude-rule",
                 )  # fmt: skip
                 self.reason = gr.Textbox(
                     label=label("lead.exclusions.reason"), info=label("lead.exclusions.reason_help"), scale=2, min_width=280,
@@ -80,7 +80,7 @@ class ExclusionsSection:
         return {
             self.excluding: gr.Column(visible=visitor.may_act("lead")),
             self.annotator: gr.Dropdown(everybody),
-            self.rule: gr.Dropdown([(lead_view.rule(words, r), r) for r in lead_view.RULES]),
+            self.rule: gr.Dropdown([(lead_view.rule(words, r), r) for r in lead_view.EXCLUSION_RULES]),
             self.message: EMPTY,
             **self._closed(),
             self.list: self._list(words, acts=visitor.may_act("lead")),

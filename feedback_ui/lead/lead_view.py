@@ -38,7 +38,7 @@ LETTERS = "ABCDEFGHI"
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 """The queue priority of each choice."""
 
-RULES = ("gold accuracy", "too fast", "inconsistent", "asked by the annotator", "other")
+EXCLUSION_RULES = ("gold accuracy", "too fast", "inconsistent", "asked by the annotator", "other")
 """The rules that are offered; they are stored in English and shown in the reader's language."""
 
 SHOWN_ROW_ERRORS = 50
@@ -193,7 +193,13 @@ def import_list(words: Translator, imports: Sequence[Import], names: Mapping[int
 
 
 def _brought(words: Translator, report: Report) -> str:
-    counts = {"prompts": report.prompts, "comparisons": report.comparisons, "judgments": report.judgments, "wrong_rows": report.wrong}
+    counts = {
+        "prompts": report.prompts,
+        "comparisons": report.comparisons,
+        "judgments": report.judgments,
+        "labels": report.labels,
+        "wrong_rows": report.wrong,
+    }
     return ", ".join(words(f"lead.prompts.of_{name}", count=number) for name, number in counts.items() if number) or "0"
 
 
@@ -307,8 +313,8 @@ def _results(words: Translator, judged: int, right: int) -> str:
 
 
 def rule(words: Translator, name: str) -> str:
-    """A rule's name, translated if it is one of `RULES`."""
-    return words(f"lead.rule.{name.replace(' ', '_')}") if name in RULES else name
+    """A rule's name, translated if it is one of `EXCLUSION_RULES`."""
+    return words(f"lead.rule.{name.replace(' ', '_')}") if name in EXCLUSION_RULES else name
 
 
 def exclusion_list(words: Translator, exclusions: Sequence[Exclusion], names: Mapping[int, str], *, acts: bool) -> Markup:

@@ -13,7 +13,7 @@ from feedback_ui.lead.lead_view import LETTERS, answers, conversation, letters, 
 from feedback_ui.shared.html import EMPTY, NOTHING, Spread, button, fragment, interval, muted, table, tag, when
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state, figures
-from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, Item, LeftShare, Share
+from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, ComparisonAgreement, LeftShare, Share
 from storage.core.records import Comparison, Flag, PastJudgment, PolicyVersion
 
 
@@ -140,7 +140,7 @@ def _left_cell(words: Translator, left: LeftShare) -> str:
     )
 
 
-def item_table(words: Translator, items: Sequence[Item]) -> Markup:
+def item_table(words: Translator, items: Sequence[ComparisonAgreement]) -> Markup:
     if not items:
         return _titled(words("lead.quality.items"), empty_state(words("lead.quality.no_items")))
     rows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import gradio as gr
@@ -25,6 +25,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """The groups of fields. A field that is in no group is added to the last one."""
 
+ELSEWHERE = ("starters",)
+"""Settings that another section has: the Prompts section."""
+
 TYPES = get_type_hints(ProjectSettings)
 
 
@@ -33,7 +36,7 @@ class SettingsSection:
         self.store, self.auth = context.store, context.auth
         self.fields: dict[str, Component] = {}
         named = {name for group in GROUPS.values() for name in group}
-        others = tuple(field.name for field in fields(ProjectSettings) if field.name not in named)
+        others = tuple(field.name for field in fields(ProjectSettings) if field.name not in named and field.name not in ELSEWHERE)
         with gr.Column(elem_classes="rl-action-form") as self.form:
             with gr.Row(equal_height=False, elem_id="settings-form"):
                 for group, members in (GROUPS | {"adds": GROUPS["adds"] + others}).items():
@@ -64,7 +67,7 @@ class SettingsSection:
         visitor, words = self.auth.acts(request, "lead"), translator_for(request)
         try:
             values_by_name = {name: _value(words, name, values[field]) for name, field in self.fields.items()}
-            settings.change(self.store, ProjectSettings(**values_by_name), visitor.annotator.id)
+            settings.change(self.store, replace(settings.current(self.store), **values_by_name), visitor.annotator.id)
         except (ValueError, StoreError) as error:
             return refusal(error)
         return presenters.notice(words("lead.settings.saved"))

@@ -15,7 +15,7 @@ from feedback_ui.shared.html import EMPTY, NOTHING, fragment, tag
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import day, empty_state, figures, notice
 from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
-from rlhf.analysis.leaderboard import MEAN_SCORE, Figure, Leaderboard, Standing
+from rlhf.analysis.leaderboard import MEAN_SCORE, Leaderboard, ScoreEstimate, Standing
 from storage.core.records import Annotator
 
 DAYS = 30
@@ -130,7 +130,7 @@ class Scale:
         )
 
 
-def _ends_for_screen_readers(words: Translator, figure: Figure) -> Markup:
+def _ends_for_screen_readers(words: Translator, figure: ScoreEstimate) -> Markup:
     if figure.low is None:
         return EMPTY
     return tag("span", words("leaderboard.from_to", low=f"{figure.low:,.0f}", high=f"{figure.high:,.0f}"), class_="rl-sr-only")
@@ -188,7 +188,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
-def _ends(figure: Figure) -> Markup:
+def _ends(figure: ScoreEstimate) -> Markup:
     if figure.low is None or figure.high is None:
         return EMPTY
     return fragment(" ", tag("span", f"{_percent(figure.low)}–{_percent(figure.high)}", class_="rl-muted"))

@@ -86,7 +86,7 @@ class Route:
     """Only for users who may read the pages of this role."""
     stream: bool = False
     """Whether the response is a stream that stays open until one side ends it."""
-    body: bodies.Kind = "json"
+    body: bodies.BodyKind = "json"
     """The kind of body that a POST has."""
 
     def admits(self, visitor: Visitor) -> bool:

@@ -15,18 +15,18 @@ import gradio as gr
 
 from feedback_ui.shared.i18n import Translator, translator_for
 from storage.core.database import Database
-from storage.core.records import ROLES, Annotator, Role
+from storage.core.records import ACCOUNT_ROLES, Annotator, Role
 from storage.people import accounts
 
 READERS: Mapping[Role, frozenset[Role]] = {
-    "annotator": frozenset(ROLES),
+    "annotator": frozenset(ACCOUNT_ROLES),
     "lead": frozenset(("lead", "researcher")),
     "researcher": frozenset(("researcher",)),
 }
 """The roles that may read the pages of each role: each role also reads the pages of the roles before it."""
 
 
-class Refused(gr.Error):
+class AccessRefused(gr.Error):
     """A request that is not allowed; the message says why and what to do. Gradio shows it on the page."""
 
     def __init__(self, message: str, *, status: int, title: str):
@@ -78,13 +78,13 @@ class Auth:
             return Visitor(session.account.annotator, session.account.roles, True, session.due)
         if accounts.any_accounts(self.store):
             return None
-        return Visitor(accounts.local(self.store), frozenset(ROLES), False)
+        return Visitor(accounts.local(self.store), frozenset(ACCOUNT_ROLES), False)
 
     def reads(self, request: Any, role: Role) -> Visitor:
         """Requires permission to read the pages of `role`. The request is Gradio's or Starlette's.
 
         Raises:
-            Refused: nobody is signed in, or no role of the visitor may read those pages.
+            AccessRefused: nobody is signed in, or no role of the visitor may read those pages.
         """
         visitor = self._signed_in_visitor(request)
         if not visitor.may_read(role):
@@ -95,7 +95,7 @@ class Auth:
         """Requires `role` itself, for handlers that change something or judge.
 
         Raises:
-            Refused: nobody is signed in, or the visitor does not have the role.
+            AccessRefused: nobody is signed in, or the visitor does not have the role.
         """
         visitor = self._signed_in_visitor(request)
         if not visitor.may_act(role):
@@ -105,10 +105,10 @@ class Auth:
     def _signed_in_visitor(self, request: Any) -> Visitor:
         if (visitor := self.visitor(request)) is None:
             words = translator_for(request)
-            raise Refused(words("auth.not_signed_in"), status=401, title=words("auth.not_signed_in_title"))
+            raise AccessRefused(words("auth.not_signed_in"), status=401, title=words("auth.not_signed_in_title"))
         return visitor
 
 
-def _without_role(words: Translator, role: Role) -> Refused:
+def _without_role(words: Translator, role: Role) -> AccessRefused:
     text = words("auth.without_role", role=words(f"roles.{role}"))
-    return Refused(text, status=403, title=words("auth.without_role_title"))
+    return AccessRefused(text, status=403, title=words("auth.without_role_title"))

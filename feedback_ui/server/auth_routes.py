@@ -25,7 +25,7 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from storage.core.database import StoreError
 from storage.people import account_names, accounts
 from storage.people.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, SignInRefused
-from storage.people.sign_in_throttle import Origin
+from storage.people.sign_in_throttle import SignInOrigin
 
 LONGEST_FORM = 10_000
 """The largest form that is accepted, in bytes; visitors who are not signed in send these."""
@@ -116,13 +116,13 @@ class AuthRoutes:
 
     # ---- inside
 
-    async def _check_password(self, request: Request, name: str, act: Callable[[Origin], str]) -> str:
+    async def _check_password(self, request: Request, name: str, act: Callable[[SignInOrigin], str]) -> str:
         """Runs `act` in a thread when the password queue reaches this attempt, and returns its session token."""
         store = self.auth.store
         browser = accounts.known_browser(store, name, self.auth.cookies(request).get(browser_cookie(self.auth)))
-        origin = Origin(browser, known=True) if browser else Origin(address_of(request))
+        origin = SignInOrigin(browser, known=True) if browser else SignInOrigin(address_of(request))
         # A throttled attempt is refused at once, without entering the queue.
-        await to_thread.run_sync(accounts.check_brake, store, name, origin)
+        await to_thread.run_sync(accounts.check_throttle, store, name, origin)
         async with self._queue.turn(Attempt(account_names.folded(name), origin)) as turn:
             token = await to_thread.run_sync(act, origin, limiter=self._limiter)
             turn.right()
@@ -135,8 +135,8 @@ class AuthRoutes:
             # The account was changed or disabled meanwhile.
             return RedirectResponse(SIGN_IN, 303)
         secure = request.url.scheme == "https"
-        kept = self.auth.cookies(request).get(browser_cookie(self.auth))
-        notes = accounts.browser_notes(self.auth.store, account.id, kept)
+        cookie_value = self.auth.cookies(request).get(browser_cookie(self.auth))
+        notes = accounts.browser_cookie_value(self.auth.store, account.id, cookie_value)
         for cookie, value, hidden, days in (
             (self.auth.cookie, token, True, accounts.LONGEST_DAYS),
             (roles_cookie(self.auth), ".".join(sorted(account.roles)), False, accounts.LONGEST_DAYS),

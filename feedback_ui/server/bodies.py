@@ -14,18 +14,18 @@ from typing import Any, Literal
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
-Kind = Literal["json", "form", "upload"]
+BodyKind = Literal["json", "form", "upload"]
 
 MIB = 2**20
 
 LONGEST_UPLOAD = 64 * MIB
 """The largest file that a page takes, in bytes. `rankloop import` on the server has no such limit."""
 
-LONGEST: Mapping[Kind, int] = {"json": MIB, "form": 2**16, "upload": LONGEST_UPLOAD + 2**16}
+LONGEST: Mapping[BodyKind, int] = {"json": MIB, "form": 2**16, "upload": LONGEST_UPLOAD + 2**16}
 """The largest body of each kind, in bytes. JSON carries everything but files, such as a judgment with its texts or typed prompts.
 The limit of an upload includes the form around the file."""
 
-SLOWEST_S: Mapping[Kind, float] = {"json": 30.0, "form": 30.0, "upload": 600.0}
+SLOWEST_S: Mapping[BodyKind, float] = {"json": 30.0, "form": 30.0, "upload": 600.0}
 """The longest time for a body to arrive, in seconds."""
 
 MOST_PARTS = 50_000
@@ -46,12 +46,12 @@ class BadBody(HTTPException):
         self.key, self.values = key, values
 
 
-def too_long(kind: Kind) -> BadBody:
+def too_long(kind: BodyKind) -> BadBody:
     limit = LONGEST_UPLOAD if kind == "upload" else LONGEST[kind]
     return BadBody(413, f"body.too_long_{kind}", limit=f"{limit / MIB:g}")
 
 
-def limited(receive: Receive, kind: Kind, headers: Mapping[str, str]) -> Receive:
+def limited(receive: Receive, kind: BodyKind, headers: Mapping[str, str]) -> Receive:
     """A `receive` for the same body that raises once the body is too long or too slow. It stores nothing.
 
     Raises:
@@ -182,5 +182,5 @@ def _no_number(constant: str) -> Any:
     raise ValueError(f"{constant} is no number of JSON's")
 
 
-Check = Callable[[str, Any, list[dict[str, Any]]], Any]
+BodyCheck = Callable[[str, Any, list[dict[str, Any]]], Any]
 """Takes a path, the JSON that was sent there and the files in it; returns the JSON to pass on, or raises BadBody."""

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from feedback_ui.server.auth import Refused
+from feedback_ui.server.auth import AccessRefused
 from feedback_ui.server.bodies import BadBody, file_claims
 from feedback_ui.server.sessions import session_name
 from feedback_ui.shared.errors import browser_message
@@ -157,17 +157,17 @@ def _check(block: Any, value: Any) -> None:
         raise BadBody(400, "body.not_uploaded")
 
 
-def to_http_error(error: Exception, request: Any) -> Refused:
+def to_http_error(error: Exception, request: Any) -> AccessRefused:
     """The error for a browser: with the fitting HTTP status, and without paths of this machine."""
     words = translator_for(request)
-    if isinstance(error, Refused):
+    if isinstance(error, AccessRefused):
         return error
     title = words("body.title")
     if isinstance(error, gr.Error):
-        return Refused(browser_message(error), status=400, title=error.title)
+        return AccessRefused(browser_message(error), status=400, title=error.title)
     if isinstance(error, StoreError):
-        return Refused(browser_message(error), status=503, title=title)
+        return AccessRefused(browser_message(error), status=503, title=title)
     log.error("a handler failed", exc_info=error)
     if isinstance(error, ARGUMENT_ERRORS):
-        return Refused(words("body.no_call"), status=400, title=title)
-    return Refused(words("body.failed"), status=500, title=title)
+        return AccessRefused(words("body.no_call"), status=400, title=title)
+    return AccessRefused(words("body.failed"), status=500, title=title)

@@ -18,7 +18,7 @@ from itertools import count
 
 import anyio
 
-from storage.people.sign_in_throttle import Origin
+from storage.people.sign_in_throttle import SignInOrigin
 
 AT_ONCE = 2
 """Password checks at the same time. More would only slow annotators' requests down."""
@@ -43,7 +43,7 @@ class Attempt:
     """A password to check."""
 
     name: str
-    origin: Origin
+    origin: SignInOrigin
 
     @property
     def keys(self) -> tuple[tuple[str, ...], ...]:

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount
 
 from feedback_ui.server.access import PASSWORD, SIGN_IN, SIGN_OUT, AccessMiddleware, refusal, refused_body
-from feedback_ui.server.auth import Auth, Refused
+from feedback_ui.server.auth import AccessRefused, Auth
 from feedback_ui.server.auth_routes import AuthRoutes, roles_cookie
 from feedback_ui.server.bodies import LONGEST_UPLOAD, BadBody
 from feedback_ui.server.calls import HandlerCalls
@@ -75,7 +75,7 @@ class Web(FastAPI):
         pages.has_launched = True
         self.sessions = self.gradio.state_holder = Sessions(pages)
         self._put_before_gradio(self.sessions)
-        for kind, answer in ((Refused, refused), (StoreError, store_failed), (BadBody, bad_body), (HTTPException, http_error)):
+        for kind, answer in ((AccessRefused, refused), (StoreError, store_failed), (BadBody, bad_body), (HTTPException, http_error)):
             self.add_exception_handler(kind, answer)
         self.access_middleware: AccessMiddleware | None = None
 

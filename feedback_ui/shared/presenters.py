@@ -82,12 +82,14 @@ def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) ->
 # ---- Training
 
 
-def pairs_available(words: Translator, people: int, simulated: int) -> Markup:
-    """The number of preference pairs available to a round, people's and simulated ones separately."""
+def pairs_available(words: Translator, people: int, simulated: int, *, unused_starter_votes: int = 0) -> Markup:
+    """The number of preference pairs available to a round, people's and simulated ones separately, and the votes left out."""
+    left_out = notice(words("training.unused_starter_votes", count=unused_starter_votes), "warn") if unused_starter_votes else EMPTY
     if not people + simulated:
-        return notice(words("training.no_pairs"))
+        return fragment(notice(words("training.no_pairs")), left_out)
     from_people = words("training.pairs_from_people", count=people)
-    return notice(words("training.pairs_and_simulated", people=from_people, simulated=simulated) if simulated else f"{from_people}.")
+    available = words("training.pairs_and_simulated", people=from_people, simulated=simulated) if simulated else f"{from_people}."
+    return fragment(notice(available), left_out)
 
 
 # ---- small pieces of HTML that pages share
@@ -110,7 +112,7 @@ def figures(pairs: Mapping[str, str]) -> Markup:
 
 # ---- Data
 
-MATERIAL = ("prompts", "completions", "comparisons", "policy_versions")
+MATERIAL = ("prompts_in_use", "completions", "comparisons", "policy_versions")
 MOVES_WITH_THE_QUEUE = ("completions", "comparisons")
 """Their counts grow when a vote leaves the queue and stay when a gold comparison or a repeat is shown. Annotators could tell
 these apart by them, so that only people who do not judge see them."""
@@ -129,6 +131,7 @@ def overview(words: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJu
         "judgments": {
             words("data.by_people"): judgments["human"],
             words("data.simulated"): judgments["simulated"],
+            **({words("data.labels"): labels} if (labels := sum(stats["labels_not_used_in_training"].values())) else {}),
             **({} if blind else {words("data.waiting"): stats["queue_depth"]}),
         },
         "annotators": {words("data.people"): annotators["human"], words("data.simulated"): annotators["simulated"]},

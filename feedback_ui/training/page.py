@@ -27,7 +27,7 @@ from rlhf.analysis.run_table import MISREAD
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
 from rlhf.runs.jobs import Jobs, RoundError
-from storage.content import comparisons
+from storage.content import comparisons, prompts
 from storage.core.database import Database, StoreError
 from storage.core.records import Metric, Run
 from storage.judging import pair_counts
@@ -167,7 +167,12 @@ class TrainingPage:
         words = translator_for(request)
         counts = pair_counts.count(self.store)
         return {
-            self.material: presenters.pairs_available(words, counts.total("human"), counts.total("simulated")),
+            self.material: presenters.pairs_available(
+                words,
+                counts.total("human"),
+                counts.total("simulated"),
+                unused_starter_votes=prompts.unused_starter_votes(self.store),
+            ),
             self.timer: gr.Timer(active=True),
             **self.show(words, chosen or self._opening_run()),
         }

@@ -15,9 +15,9 @@ from rlhf.runs.results import Estimate
 from storage.core.records import Run
 
 COLUMNS = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win_rate", "win_rate_by_reward_model", "kl", "time", "memory")
-NUMBERS = range(COLUMNS.index("accuracy"), len(COLUMNS))
-METHODS = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft": "SFT"}
-KINDS = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT", "ia3": "(IA)³"}
+NUMBER_COLUMNS = range(COLUMNS.index("accuracy"), len(COLUMNS))
+METHOD_NAMES = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft": "SFT"}
+ADAPTER_NAMES = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT", "ia3": "(IA)³"}
 
 
 def section(words: Translator, runs: Sequence[Run]) -> Markup:
@@ -26,7 +26,7 @@ def section(words: Translator, runs: Sequence[Run]) -> Markup:
     if not rounds and not unreadable:
         return EMPTY
     heads = [words(f"rounds.{name}") for name in COLUMNS]
-    rows = table(heads, [_row(words, one) for one in rounds], caption=words("rounds.title"), numbers=NUMBERS) if rounds else EMPTY
+    rows = table(heads, [_row(words, one) for one in rounds], caption=words("rounds.title"), numbers=NUMBER_COLUMNS) if rounds else EMPTY
     missing = (
         tag("p", words("rounds.unreadable", run=one.id, problem=one.problem), class_="rl-notice rl-bad", data_testid="round-unreadable")
         for one in unreadable
@@ -38,7 +38,7 @@ def section(words: Translator, runs: Sequence[Run]) -> Markup:
 def _row(words: Translator, one: FinishedRound) -> list[str]:
     return [
         one.id,
-        METHODS[one.method],
+        METHOD_NAMES[one.method],
         _adapter(words, one),
         with_note(f"{one.pairs:,}", words("rounds.simulated", number=one.simulated) if one.simulated else ""),
         tag("code", one.judgments) if one.judgments else EMPTY,
@@ -52,7 +52,7 @@ def _row(words: Translator, one: FinishedRound) -> list[str]:
 
 
 def _adapter(words: Translator, one: FinishedRound) -> Markup:
-    name = KINDS.get(one.adapter.kind) or words("rounds.adapter_prompt")
+    name = ADAPTER_NAMES.get(one.adapter.kind) or words("rounds.adapter_prompt")
     sizes = run_table.size(one.adapter).items()
     return with_note(name, ", ".join(words(f"rounds.adapter_{part}", count=number) for part, number in sizes))
 

@@ -63,7 +63,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class LeftShare:
-    """How often the completion shown left (first) won, of `n` votes on two completions that prefer one.
+    """Share of `n` votes for the completion shown left (first), among votes on two completions that are not ties.
 
     The interval is Clopper and Pearson's, which fits the exact two-sided binomial test behind `p_value`.
     """
@@ -90,7 +90,7 @@ class AnnotatorRow:
     median_active_s: float | None
     """Active time of their votes, in seconds; None where none was measured."""
     gold: Share
-    """Ordered pairs of known answers that they put in the same order."""
+    """Ordered pairs of gold answers that they ranked in the same order."""
     consistency: Share
     """Pairs with the same preference when the comparison was repeated."""
     left_share: LeftShare
@@ -124,8 +124,8 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """Agreement of the annotators of one comparison."""
+class ComparisonAgreement:
+    """Agreement of the annotators on one comparison."""
 
     comparison_id: int
     prompt: str
@@ -144,12 +144,12 @@ class Units:
     counts: Int64[np.ndarray, "u 3"]
     """Number of annotators with each of `VALUES`."""
     unordered: Bool[np.ndarray, " u"] | None = None
-    """Pairs of files that do not say what was shown where; None if there are none. Which completion is the first has no meaning
-    there: many files put the chosen one first. In `counts` it is the one that more annotators prefer."""
+    """Pairs from files that do not record what was shown where; None if there are none. The order of their completions has no
+    meaning: many files put the chosen one first. In `counts` the first is the one that more annotators prefer."""
 
 
 def report(store: Database, *, include_simulated: bool = False) -> Agreement:
-    """The whole report, over the votes of people, or of all annotators."""
+    """Computes the report from the votes of people, or of all annotators."""
     with store.snapshot():
         rankings = ranking_table.read(store, kinds=_kinds(include_simulated))
         truths = _truths(store, rankings)
@@ -171,7 +171,7 @@ def report(store: Database, *, include_simulated: bool = False) -> Agreement:
     )
 
 
-def items(store: Database, limit: int = 20, *, include_simulated: bool = False) -> list[Item]:
+def items(store: Database, limit: int = 20, *, include_simulated: bool = False) -> list[ComparisonAgreement]:
     """Comparisons with at least two annotators, lowest agreement first; of equal ones those with more annotators, then the newest."""
     with store.snapshot():
         counted = latest_votes(ranking_table.read(store, kinds=_kinds(include_simulated)))
@@ -187,13 +187,13 @@ def items(store: Database, limit: int = 20, *, include_simulated: bool = False) 
         ids = counted.comparisons[at[chosen]].tolist()
         prompt_of = {comparison.id: comparison.prompt.text for comparison in comparisons.many(store, ids)}
     return [
-        Item(comparison_id, prompt_of[comparison_id], int(judges[i]), float(share[i]), bool(alike[at[i]]))
+        ComparisonAgreement(comparison_id, prompt_of[comparison_id], int(judges[i]), float(share[i]), bool(alike[at[i]]))
         for comparison_id, i in zip(ids, chosen, strict=True)
     ]
 
 
 def latest_votes(rankings: Rankings) -> Rankings:
-    """The votes that count; where an import brought several of one annotator on one comparison, only the latest."""
+    """The votes that count; where an import has several of one annotator on one comparison, only the latest."""
     cast = rankings.where(rankings.purpose == PURPOSES.index("vote"))
     # An annotator's rows on a comparison are in the order of their times, so the first of the reversed ones is the latest.
     _, last = np.unique(_judgment_key(cast)[::-1], return_index=True)
@@ -219,7 +219,7 @@ def alpha_of(units: Units, distance: Distance) -> float:
     widest = int(units.counts.sum(axis=1).max())
     if widest * len(units.counts) > LARGEST_TABLE or _some(units.unordered):
         return float(alpha_of_coincidences(_coincidences(units.counts, units.unordered).sum(axis=0), distance))
-    # Alpha does not depend on who gave which value: row r holds the r-th lowest value of each unit.
+    # Alpha does not depend on which annotator gave which value: row r holds the r-th lowest value of each unit.
     upto = units.counts.cumsum(axis=1)
     table = np.full((widest, len(units.counts)), np.nan, dtype=np.float32)
     for r in range(widest):
@@ -304,7 +304,7 @@ def _alpha(units: Units, distance: Distance) -> Alpha:
     if not len(units.counts):
         return Alpha(None, reason="No pair has been judged by two annotators yet.")
     if np.count_nonzero(_coincidences(units.counts, units.unordered).sum(axis=(0, 1))) < 2:
-        return Alpha(None, reason="Every annotator said the same of every pair: without variation alpha is not defined.")
+        return Alpha(None, reason="All annotators had the same preference in every pair: without variation alpha is not defined.")
     value = alpha_of(units, distance)
     if len(np.unique(units.comparison)) < bootstrap.FEWEST_CLUSTERS:
         return Alpha(value, reason=f"Fewer than {bootstrap.FEWEST_CLUSTERS} comparisons: too few for an interval.")

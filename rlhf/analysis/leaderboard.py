@@ -39,11 +39,11 @@ TOLERANCE = 1e-6
 
 WIN, LOSS, TIE = 0, 1, 2
 
-Method = Literal["newman", "bradley_terry"]
+TieModel = Literal["newman", "bradley_terry"]
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class ScoreEstimate:
     """An estimate with its 95% interval; `low` and `high` are None where there are too few prompts for one."""
 
     value: float
@@ -62,9 +62,9 @@ class Standing:
     """Versions of one group were compared, directly or through others; scores of different groups cannot be compared."""
     rank: int
     """Within its group; 1 is the best."""
-    score: Figure
-    """The reference of its group has 1000; 400 points more are odds of ten to one."""
-    over_base: Figure | None
+    score: ScoreEstimate
+    """Elo scale: the reference of its group has 1000, and 400 points more are odds of ten to one."""
+    over_base: ScoreEstimate | None
     """Probability that a vote without a tie prefers this version to the base; None for the base itself, and in a group without one."""
     votes: int
     """Votes that rank it with another version."""
@@ -75,7 +75,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Leaderboard:
-    """The standings and the counts behind them."""
+    """The standings of all compared versions, and the counts that they are computed from."""
 
     include_simulated: bool
     judgments: int
@@ -83,17 +83,17 @@ class Leaderboard:
     pairs: int
     """Pairs of completions by different versions in those votes."""
     prompts: int
-    method: Method
+    method: TieModel
     references: tuple[str | None, ...]
     """By group: the base model, which has 1000; None in a group without one, whose mean is 1000."""
     smoothed: bool
-    """Some version won or lost everything: half a win each way was added for every two that were compared, to keep scores finite."""
+    """A version won or lost all its pairs: half a win each way was added for every two compared versions, to keep scores finite."""
     standings: tuple[Standing, ...]
     """By group (the one with the most pairs first), then by rank."""
     shares: tuple[tuple[float | None, ...], ...]
-    """Row over column, in the order of the standings: wins and half the ties, as a share; None where they were never compared."""
+    """Wins of row against column plus half their ties, as a share, in the order of the standings; None where they were not compared."""
     met: tuple[tuple[int, ...], ...]
-    """Pairs behind each share."""
+    """Number of pairs of row and column."""
 
     @property
     def connected(self) -> bool:
@@ -135,14 +135,14 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
     kinds: tuple[AnnotatorKind, ...] = ("human", "simulated") if include_simulated else ("human",)
     with store.snapshot():
         counted = latest_votes(rankings.read(store, kinds=kinds))
-        author_ids, prompt_of = rankings.authors(store), rankings.prompts(store)
+        version_ids, prompt_of = rankings.policy_versions(store), rankings.prompts(store)
         versions = {version.id: version for version in policies.all_versions(store)}
-    known, author = np.unique(author_ids, return_inverse=True)
-    author = author.reshape(author_ids.shape)
-    outcomes, votes_of, judgments = _pair_outcomes(counted, author, prompt_of, len(known))
+    known, version_of = np.unique(version_ids, return_inverse=True)
+    version_of = version_of.reshape(version_ids.shape)
+    outcomes, votes_of, judgments = _pair_outcomes(counted, version_of, prompt_of, len(known))
     counts = _counts(outcomes, len(known))
     order, references, group_of = _groups(counts, [versions.get(int(version_id)) for version_id in known])
-    method: Method = "newman" if counts[..., TIE].sum() >= 2 * FEWEST_TIES * len(outcomes.prompt) else "bradley_terry"
+    method: TieModel = "newman" if counts[..., TIE].sum() >= 2 * FEWEST_TIES * len(outcomes.prompt) else "bradley_terry"
     scores, smoothed = _scores(counts, order, group_of, references, method)
     sampled = _bootstrap_scores(outcomes, counts, order, group_of, references, method)
     ranked = sorted(order, key=lambda i: (group_of[i], -scores[i], versions[int(known[i])].name))
@@ -178,7 +178,7 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
     )
 
 
-def strengths(counts: Float[np.ndarray, "p p 3"], method: Method) -> Float[np.ndarray, " p"]:
+def strengths(counts: Float[np.ndarray, "p p 3"], method: TieModel) -> Float[np.ndarray, " p"]:
     """Bradley-Terry strengths, on a log scale with mean 0, of versions that are connected by wins (see `is_finite`).
 
     `newman` is Davidson's model of ties, `P(tie) / sqrt(P(win) P(loss))` the same for all, fitted by Newman's iteration;
@@ -208,7 +208,7 @@ def strengths(counts: Float[np.ndarray, "p p 3"], method: Method) -> Float[np.nd
     return logs
 
 
-def is_finite(counts: Float[np.ndarray, "p p 3"], method: Method) -> bool:
+def is_finite(counts: Float[np.ndarray, "p p 3"], method: TieModel) -> bool:
     """Whether strengths are finite: no set of versions has won every time against the rest (Ford 1957)."""
     beats = counts[..., WIN] + (counts[..., TIE] if method == "bradley_terry" else 0)
     above = (beats > 0) | np.eye(len(beats), dtype=bool)
@@ -229,23 +229,23 @@ def smooth(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"]) -> 
 
 
 def _pair_outcomes(
-    counted: Rankings, author: Int64[np.ndarray, "c k"], prompt_of: Int64[np.ndarray, " c"], number: int
+    counted: Rankings, version_of: Int64[np.ndarray, "c k"], prompt_of: Int64[np.ndarray, " c"], number: int
 ) -> tuple[PairOutcomes, Int[np.ndarray, " p"], int]:
     """The pairs by different versions; by version, the votes that rank it with another; and the number of such votes."""
     columns: list[tuple[np.ndarray, ...]] = []
     with_other = np.zeros(counted.ranks.shape, dtype=bool)
     repeats = np.zeros(counted.ranks.shape, dtype=bool)
-    by = author[counted.comparison]
+    version = version_of[counted.comparison]
     for i, j in combinations(range(counted.ranks.shape[1]), 2):
         both = (counted.ranks[:, i] >= 0) & (counted.ranks[:, j] >= 0)
-        differ = both & (by[:, i] != by[:, j])
+        differ = both & (version[:, i] != version[:, j])
         repeats[:, j] |= both & ~differ
         with_other[:, i] |= differ
         with_other[:, j] |= differ
         sign = np.sign(counted.ranks[differ, i].astype(np.int64) - counted.ranks[differ, j])
         outcome = np.select([sign < 0, sign > 0], [WIN, LOSS], TIE)
-        columns.append((prompt_of[counted.comparison[differ]], by[differ, i], by[differ, j], outcome))
-    votes_of = np.bincount(by[with_other & ~repeats], minlength=number)
+        columns.append((prompt_of[counted.comparison[differ]], version[differ, i], version[differ, j], outcome))
+    votes_of = np.bincount(version[with_other & ~repeats], minlength=number)
     return (
         PairOutcomes(*(np.concatenate(parts) for parts in zip(*columns, strict=True))),
         votes_of,
@@ -292,7 +292,7 @@ def _of_groups(order: list[int], group_of: dict[int, int]) -> Iterator[tuple[int
 
 
 def _scores(
-    counts: Float[np.ndarray, "p p 3"], order: list[int], group_of: dict[int, int], references: tuple[int | None, ...], method: Method
+    counts: Float[np.ndarray, "p p 3"], order: list[int], group_of: dict[int, int], references: tuple[int | None, ...], method: TieModel
 ) -> tuple[Float[np.ndarray, " p"], bool]:
     """Scores by version, NaN for one that was compared with no other; and whether any group had to be smoothed."""
     scores, smoothed = np.full(len(counts), np.nan), False
@@ -310,7 +310,7 @@ def _bootstrap_scores(
     order: list[int],
     group_of: dict[int, int],
     references: tuple[int | None, ...],
-    method: Method,
+    method: TieModel,
 ) -> Float[np.ndarray, "replicates p"]:
     """Scores in every bootstrap replicate; NaN where a group has too few prompts. Prompts are resampled within each group."""
     replicates = np.full((REPLICATES, len(counts)), np.nan)
@@ -335,7 +335,7 @@ def _bootstrap_scores(
     return replicates
 
 
-def _fit(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"], method: Method) -> Float[np.ndarray, " p"]:
+def _fit(counts: Float[np.ndarray, "p p 3"], met: Bool[np.ndarray, "p p"], method: TieModel) -> Float[np.ndarray, " p"]:
     return strengths(counts if is_finite(counts, method) else smooth(counts, met), method)
 
 
@@ -356,10 +356,10 @@ def _standing(
     has_base: bool,
 ) -> Standing:
     low, high = (None, None) if np.isnan(sampled).all() else bootstrap.interval(sampled)
-    figure = Figure(float(score), low, high)
-    over = Figure(chance(score), None if low is None else chance(low), None if high is None else chance(high)) if has_base else None
+    estimate = ScoreEstimate(float(score), low, high)
+    over = ScoreEstimate(chance(score), None if low is None else chance(low), None if high is None else chance(high)) if has_base else None
     wins, losses, ties = against.sum(axis=0).astype(int)
-    return Standing(version.id, version.name, version.kind, group, rank, figure, over, votes_of, int(wins), int(ties), int(losses))
+    return Standing(version.id, version.name, version.kind, group, rank, estimate, over, votes_of, int(wins), int(ties), int(losses))
 
 
 def chance(score: float) -> float:

@@ -62,7 +62,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Pairs of like confidence."""
+    """The pairs whose confidence lies between `low` and `high`."""
 
     low: float
     high: float
@@ -75,18 +75,18 @@ class Bin:
 @dataclass(frozen=True, slots=True)
 class Calibration:
     confidence: float
-    """Mean probability that the probe gave to the completion it preferred; above the accuracy, it is too sure of itself."""
+    """Mean probability that the probe gave to the completion it preferred; above the accuracy, the probe is overconfident."""
     accuracy: float
     ece: float
     """Expected calibration error."""
     ece_by_chance: float
-    """What the error of perfectly calibrated probabilities stays below in 95% of samples of this size."""
+    """95% quantile of the calibration error that perfectly calibrated probabilities have in samples of this size."""
     bins: tuple[Bin, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """Accuracy of probes fitted to so many judgments."""
+    """Accuracy of probes fitted to `judgments` judgments."""
 
     judgments: float
     accuracy: float
@@ -109,11 +109,11 @@ class LearningCurve:
 
     points: tuple[CurvePoint, ...]
     asymptote: float
-    """Accuracy above chance with endless judgments, by the law."""
+    """Accuracy above chance in the limit of infinitely many judgments."""
     half_saturation: float
     """Judgments with which the probe's correlation with the best one, squared, is one half."""
     additional_judgments: int
-    """Judgments that `gain` is about."""
+    """Judgments whose expected gain `gain` is."""
     gain: ExpectedGain | None
     """None with too few pairs or prompts."""
 
@@ -206,8 +206,8 @@ def validate(
     right = credit(margins)
 
     def of(rows: Bool[np.ndarray, " n"]) -> tuple[int, int, Accuracy | None]:
-        figure = accuracy(right[-1][:, rows], prompt[rows], seed=seed)
-        return figure.pairs, figure.prompts, figure if figure.prompts >= FEWEST_CLUSTERS else None
+        estimate = accuracy(right[-1][:, rows], prompt[rows], seed=seed)
+        return estimate.pairs, estimate.prompts, estimate if estimate.prompts >= FEWEST_CLUSTERS else None
 
     return Validation(
         len(origins),
@@ -240,9 +240,10 @@ def out_of_fold(
     seed: int,
     on_progress: Callable[[], None] = lambda: None,
 ) -> tuple[Float[np.ndarray, "sizes repeats n"], Float[np.ndarray, " sizes"]]:
-    """Scores of chosen minus rejected by probes that were fitted to no pair of the same prompt, and to how many judgments.
+    """Out-of-fold score differences (chosen minus rejected) by size, repeat and pair; and the mean number of judgments of each size.
 
-    Within a repeat each size contains the ones before it; the last is all judgments outside the fold.
+    No probe scores a pair of a prompt that it was fitted to. Within a repeat each size contains the smaller ones; the last is all
+    judgments outside the fold.
     """
     rng = np.random.default_rng(seed)
     folds = min(FOLDS, len(np.unique(prompt)))
@@ -331,7 +332,7 @@ def learning_curve(
     *,
     seed: int,
 ) -> LearningCurve:
-    """Accuracy over the number of judgments, and what `MORE` of them would add by the law that fits it.
+    """Accuracy over the number of judgments, and the gain from `MORE` judgments by the curve `at` fitted to it.
 
     The gain's interval resamples prompts and repeats, both at once, and fits the law to each replicate.
     """
@@ -353,9 +354,9 @@ def learning_curve(
 def at(
     judgments: float | Float[np.ndarray, "#r"], asymptote: Float[np.ndarray, "#r"], half_saturation: Float[np.ndarray, "#r"]
 ) -> Float[np.ndarray, " r"]:
-    """Accuracy by the law: what a linear classifier learned from n examples has in common with the best one.
+    """Accuracy of a linear classifier that was fitted to n examples, by its correlation with the best one.
 
-    Their correlation is sqrt(n / (n + half_saturation)) where examples are averaged, as a strongly penalised fit does (Opper and
+    That correlation is sqrt(n / (n + half_saturation)) where examples are averaged, as a strongly penalised fit does (Opper and
     Kinzel 1996, Statistical mechanics of generalization, section 2.2, the Hebb rule); accuracy above chance goes with it.
     """
     return 0.5 + asymptote * np.sqrt(judgments / (judgments + half_saturation))
@@ -364,7 +365,7 @@ def at(
 def law(
     sizes: Float[np.ndarray, " sizes"], accuracies: Float[np.ndarray, "r sizes"]
 ) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, " r"]]:
-    """`asymptote` and `half_saturation` of the law `at` by least squares, the latter on a grid from nothing to far beyond the data."""
+    """Fits `asymptote` and `half_saturation` of the curve `at` by least squares, the latter on a grid from 0 to 100 times the data."""
     grid = np.concatenate([[0.0], np.geomspace(1, 100 * sizes[-1], HALVES - 1)])
     correlation = np.sqrt(sizes / (sizes + grid[:, None]))
     above = accuracies - 0.5

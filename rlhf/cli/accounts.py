@@ -1,4 +1,4 @@
-"""The verb `account`: who may sign in, and with which roles."""
+"""The verb `account`: adds, lists, changes and disables accounts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 from rlhf.cli.terminal import UsageError, Verbs, open_store
 from rlhf.safe_output import one_line
-from storage.core.records import ROLES
+from storage.core.records import ACCOUNT_ROLES
 from storage.people import accounts
 
 
 def add(verbs: Verbs) -> None:
-    acts = verbs.group("account", "Who may sign in, and as what: add, list, password, roles, disable, enable.")
+    acts = verbs.group("account", "Accounts that may sign in, and their roles: add, list, password, roles, disable, enable.")
     password = argparse.ArgumentParser(add_help=False)
     password.add_argument("--password-stdin", action="store_true", help="read the password from the standard input, not the terminal")
     roles = argparse.ArgumentParser(add_help=False)
@@ -24,7 +24,7 @@ def add(verbs: Verbs) -> None:
         action="append",
         required=True,
         default=argparse.SUPPRESS,
-        choices=ROLES,
+        choices=ACCOUNT_ROLES,
         help="annotators judge, leads prepare, researchers train; repeat for more",
     )
 
@@ -41,7 +41,7 @@ def add(verbs: Verbs) -> None:
 
 
 def account_add(args: argparse.Namespace) -> int:
-    """A new account. The first one turns sign-in on."""
+    """Add an account. The first one turns sign-in on."""
     _, store = open_store(args.data)
     account = accounts.create(store, args.name, new_password(args), args.role)
     print(f"account {account.name} added: {', '.join(accounts.in_order(account.roles))}")
@@ -49,7 +49,7 @@ def account_add(args: argparse.Namespace) -> int:
 
 
 def account_list(args: argparse.Namespace) -> int:
-    """Every account, disabled ones too."""
+    """List all accounts, also disabled ones."""
     _, store = open_store(args.data)
     listed = accounts.all_accounts(store)
     if args.json:
@@ -61,12 +61,12 @@ def account_list(args: argparse.Namespace) -> int:
     for name, a in zip(shown, listed, strict=True):
         print(f"{name:<{width}}  {', '.join(accounts.in_order(a.roles))}{'  (disabled)' if a.disabled else ''}")
     if not listed:
-        print("no accounts: whoever uses this machine may do everything. rankloop account add NAME --role lead makes the first")
+        print("no accounts: everybody who reaches rankloop has every role. rankloop account add NAME --role lead adds the first")
     return 0
 
 
 def account_password(args: argparse.Namespace) -> int:
-    """A new password; the account is signed out everywhere."""
+    """Set a new password; all sessions of the account end."""
     _, store = open_store(args.data)
     account = accounts.named(store, args.name)
     accounts.set_password(store, account.id, new_password(args))
@@ -75,7 +75,7 @@ def account_password(args: argparse.Namespace) -> int:
 
 
 def account_roles(args: argparse.Namespace) -> int:
-    """Other roles in place of those it has; the account is signed out everywhere."""
+    """Replace the roles of an account; all its sessions end."""
     _, store = open_store(args.data)
     account = accounts.set_roles(store, accounts.named(store, args.name).id, args.role)
     print(f"account {account.name}: {', '.join(accounts.in_order(account.roles))}, signed out everywhere")
@@ -83,21 +83,21 @@ def account_roles(args: argparse.Namespace) -> int:
 
 
 def account_disable(args: argparse.Namespace) -> int:
-    """Nobody can use the account from now on; what was done with it stays."""
+    """Disable an account: it cannot sign in any more. Its judgments stay."""
     _, store = open_store(args.data)
     print(f"account {accounts.disable(store, accounts.named(store, args.name).id).name} disabled")
     return 0
 
 
 def account_enable(args: argparse.Namespace) -> int:
-    """The account can be used again, with the password that it had."""
+    """Enable a disabled account, with its old password."""
     _, store = open_store(args.data)
     print(f"account {accounts.enable(store, accounts.named(store, args.name).id).name} enabled")
     return 0
 
 
 def new_password(args: argparse.Namespace) -> str:
-    """Asked for twice at a terminal; with `--password-stdin` the first line of the standard input."""
+    """Reads a password twice from the terminal, or with `--password-stdin` once from the first line of the standard input."""
     if args.password_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     first = getpass.getpass(f"Password for {args.name} (at least {accounts.SHORTEST_PASSWORD} characters): ")

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from rlhf.cli import report
 from rlhf.cli.terminal import UsageError, Verbs, file_bar, open_store
 from rlhf.safe_output import one_line
+from storage.content import prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.exchange import backup, detect, encodings, files, formats, imports, maps, native, plain
@@ -54,7 +55,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument("--raw-cells", action="store_true", help="CSV cells as they are, also an apostrophe before what looks like a formula")
     p.add_argument("--strict", action="store_true", help="import nothing if any row is wrong, or anything is not kept")
     p.add_argument("--simulated", metavar="RULE", help="the file's judgments were made by this rule or model, not by people")
-    p.add_argument("--undo", type=int, metavar="ID", help="take an earlier import out of everything that counts; nothing is deleted")
+    p.add_argument("--undo", type=int, metavar="ID", help="undo an import: its judgments no longer count, and no row is deleted")
     p.add_argument("--list", action="store_true", help="show the imports so far")
 
     p = verbs.add("export", export)
@@ -74,11 +75,11 @@ def add(verbs: Verbs) -> None:
 
     p = verbs.add("restore", restore)
     p.add_argument("file", type=Path, help="a file that backup wrote")
-    p.add_argument("--force", action="store_true", help="put a store that is there aside, under a name with the date")
+    p.add_argument("--force", action="store_true", help="rename an existing store to a name with the date, instead of refusing")
 
 
 def import_(args: argparse.Namespace) -> int:
-    """Prompts, comparisons and judgments from a file; wrong rows are named and left out. An import can be undone."""
+    """Import prompts, comparisons and judgments from a file; wrong rows are named and left out. An import can be undone."""
     if (args.file is not None) + (args.undo is not None) + args.list != 1:
         raise UsageError("say what to import: a FILE, or --undo ID, or --list")
     if args.file is not None and args.format == formats.NATIVE:
@@ -90,15 +91,16 @@ def import_(args: argparse.Namespace) -> int:
     if args.undo is not None:
         undone = imports.undo(store, args.undo)
         print(
-            f"import {args.undo} undone: {undone.judgments} judgments no longer count, {undone.comparisons} comparisons and "
-            f"{undone.prompts} prompts retired"
+            f"import {args.undo} undone: {undone.judgments} judgments "
+            + (f"and {undone.labels} labels " if undone.labels else "")
+            + f"no longer count, {undone.comparisons} comparisons and {undone.prompts} prompts retired"
         )
         return 0
 
     def name_wrong_row(line: int, reason: str) -> None:
         tqdm.write(f"{args.file}:{line}: {one_line(reason)}", file=sys.stderr)
 
-    limits = _limits(args)
+    limits, left_out = _limits(args), prompts.unused_starter_votes(store)
     with files.regular(args.file, limits) as file:
         format, mapping = _format(args, file, limits)
         with file_bar("importing", "B") as progress:
@@ -107,6 +109,8 @@ def import_(args: argparse.Namespace) -> int:
                 wrong_row=name_wrong_row, progress=progress,
             )  # fmt: skip
     print(report.imported(import_id, counts, prompts_only=format == "prompts"))
+    if prompts.unused_starter_votes(store) > left_out:
+        print(report.starters(prompts.starters(store)))
     return 1 if counts.wrong or import_id is None else 0
 
 
@@ -141,18 +145,18 @@ def _limits(args: argparse.Namespace) -> Limits:
 
 
 def import_native(args: argparse.Namespace) -> int:
-    """A whole store, into one that holds nothing yet."""
+    """Imports a whole store into an empty one."""
     if args.simulated:
-        raise UsageError("--simulated is for files that do not tell: a native export does")
+        raise UsageError("--simulated is for files that do not record the annotators' kind: a native export does, so leave it out")
     with file_bar("importing", "row") as progress:
-        # Not by open_store: starter prompts would be in the way of the store's own.
+        # Not with open_store: it adds starter prompts, and the store must be empty.
         rows = native.read(Database(DataFolder(args.data.absolute()).database), args.file, progress=progress)
-    print(f"{rows} rows imported: the store is as the one that was exported. Accounts and runs/ are not part of it")
+    print(f"{rows} rows imported: the store equals the exported one. Accounts and runs/ are not in a native export")
     return 0
 
 
 def export(args: argparse.Namespace) -> int:
-    """Judgments in one of several formats, for training or for keeping."""
+    """Export judgments in one of several formats, for training elsewhere or as an archive."""
     _, store = open_store(args.data)
     if args.format == formats.NATIVE:
         with file_bar("exporting", "row") as progress:
@@ -171,7 +175,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def backup_(args: argparse.Namespace) -> int:
-    """The store as one checked file, taken while people judge."""
+    """Write the store to one checked file, also while people judge."""
     _, store = open_store(args.data)
     with file_bar("copying", "page") as progress:
         size = backup.backup(store, args.file, force=args.force, progress=progress)
@@ -180,9 +184,9 @@ def backup_(args: argparse.Namespace) -> int:
 
 
 def restore(args: argparse.Namespace) -> int:
-    """A backup in the place of the data folder's store."""
+    """Put a backup in the place of the data folder's store."""
     folder = DataFolder(args.data.absolute())
     with file_bar("copying", "page") as progress:
-        kept = backup.restore(folder, args.file, force=args.force, progress=progress)
-    print(f"{folder.database} is as {args.file} was" + (f"; the store before it is {kept.name}" if kept else ""))
+        earlier = backup.restore(folder, args.file, force=args.force, progress=progress)
+    print(f"{folder.database} is restored from {args.file}" + (f"; the earlier store is {earlier.name}" if earlier else ""))
     return 0

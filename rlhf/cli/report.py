@@ -11,13 +11,16 @@ from rlhf.runs import results
 from rlhf.runs.metric_table import TIME
 from rlhf.runs.results import Estimate, RoundResult
 from rlhf.safe_output import one_line
+from storage.content.prompt_list import ListedPrompt
+from storage.content.prompts import Starters
+from storage.content.refusals import Refusal
 from storage.core.records import Metric, Run
 from storage.exchange.import_writer import Report
 from storage.exchange.imports import Import, left_behind
 
 
 def table(run: Run, metrics: Sequence[Metric]) -> str:
-    """The metrics of a finished run, one a line, with 95% intervals."""
+    """The results of a finished run, one a line, with 95% intervals."""
     result, snapshot = results.of_run(run), pairs.manifest_of_run(run)
     rule = f"the rule {result.rule!r}" if result.rule else "the rule"
     seconds = {m.name.removeprefix(TIME): m.value for m in metrics if m.name.startswith(TIME)}
@@ -47,8 +50,8 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
 
 def _cross_validated(run: Run) -> str | None:
     """`68.4% (63.1 to 73.9; 412 pairs)`, or without an interval where there are too few prompts for one."""
-    found = validation.of_run(run)
-    accuracy = found.accuracy if found else None
+    report = validation.of_run(run)
+    accuracy = report.accuracy if report else None
     if accuracy is None:
         return None
     if accuracy.low is None or accuracy.high is None:
@@ -62,24 +65,24 @@ def _checkpoint_rows(result: RoundResult, rule: str) -> list[tuple[str, str | No
     if stopped := result.stopped_by_kl:
         rows.append(("PPO ended early", f"step {stopped.step}: KL {stopped.kl:.2f} nats, budget {stopped.budget:g}"))
     if best := result.best_checkpoint:
-        did = f"conservative score {best.conservative_score:.2f}, KL {best.kl:.2f}"
-        rows.append(("kept policy", f"after step {best.step} of {best.steps}: {did}"))
-    if beside := result.best_of_n:
-        name = f"best of {beside.n} over the base"
-        short = f"; the policy's {beside.policy_kl:.2f} are beyond best of {beside.max_n}, so not at equal KL"
+        scores = f"conservative score {best.conservative_score:.2f}, KL {best.kl:.2f}"
+        rows.append(("best checkpoint", f"after step {best.step} of {best.steps}: {scores}"))
+    if best_of_n := result.best_of_n:
+        name = f"best of {best_of_n.n} over the base"
+        lower_kl = f"; the policy's KL is {best_of_n.policy_kl:.2f}, more than best of {best_of_n.max_n} reaches"
         rows += [
-            (f"{name}, KL", f"{beside.kl:.2f} nats" + (short if beside.beyond_max_n else "")),
-            (f"{name}, win rate under {rule}", estimate(beside.win_rate, "held-out prompts")),
-            (f"{name}, win rate under the reward model", estimate(beside.win_rate_by_reward_model, "held-out prompts")),
+            (f"{name}, KL", f"{best_of_n.kl:.2f} nats" + (lower_kl if best_of_n.beyond_max_n else "")),
+            (f"{name}, win rate under {rule}", estimate(best_of_n.win_rate, "held-out prompts")),
+            (f"{name}, win rate under the reward model", estimate(best_of_n.win_rate_by_reward_model, "held-out prompts")),
         ]
     return rows
 
 
-def estimate(figure: Estimate | None, cases: str) -> str | None:
+def estimate(result: Estimate | None, cases: str) -> str | None:
     """`71.2% (62.0 to 79.1; 160 pairs)`."""
-    if figure is None:
+    if result is None:
         return None
-    return f"{100 * figure.value:.1f}% ({100 * figure.low:.1f} to {100 * figure.high:.1f}; {figure.cases} {cases})"
+    return f"{100 * result.value:.1f}% ({100 * result.low:.1f} to {100 * result.high:.1f}; {result.cases} {cases})"
 
 
 def overview(runs: Sequence[Run]) -> str:
@@ -101,7 +104,7 @@ def overview(runs: Sequence[Run]) -> str:
 def comparison(runs: Sequence[Run]) -> str:
     """The finished rounds side by side, the newest first, then those that cannot be read; empty where there is none."""
     rounds, unreadable = run_table.finished(runs)
-    missing = [one_line(f"{one.id} is not in the table, for its row cannot be read: {one.problem}") for one in unreadable]
+    missing = [one_line(f"{one.id} is not in the table, because its row cannot be read: {one.problem}") for one in unreadable]
     if not rounds:
         return "\n".join(missing)
     heads = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win rate, rule", "win rate, reward model", "KL", "min", "GiB")
@@ -123,10 +126,8 @@ def comparison(runs: Sequence[Run]) -> str:
         )
         for one in rounds
     ]
-    cells = [[one_line(str(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *cells)]
-    note = "Rounds with the same judgments learned from the same votes, and are measured on the same held-out ones."
+    lines = [_columns([heads, *([str(cell) for cell in row] for row in rows)])]
+    note = "Rounds with equal `judgments` were trained on the same votes and evaluated on the same held-out pairs."
     return "\n".join([*lines, *missing, "", note])
 
 
@@ -142,9 +143,10 @@ def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> st
     if prompts_only:
         return f"import {import_id}: {result.prompts} prompts added, {result.prompts_known} known already, {left_out}"
     gold = f", {result.gold} known answers" if result.gold else ""
+    labels = f", {result.labels} labels good or bad (kept, not used in training)" if result.labels else ""
     return (
-        f"import {import_id}: {result.comparisons} comparisons added, {result.judgments} judgments{gold}, {result.prompts} new prompts, "
-        f"{left_out}{_outdated(result)}"
+        f"import {import_id}: {result.comparisons} comparisons added, {result.judgments} judgments{labels}{gold}, "
+        f"{result.prompts} new prompts, {left_out}{_outdated(result)}"
     )
 
 
@@ -152,11 +154,11 @@ def _outdated(result: Report) -> str:
     """Votes that do not count because the same annotator judged again later, and the rows where only the file's order says so."""
     if not result.outdated:
         return ""
-    said = f"; {result.outdated} judgments do not count, because the same annotator judged the comparison again later"
+    text = f"; {result.outdated} judgments do not count, because the same annotator judged the comparison again later"
     if not result.undated:
-        return said
+        return text
     rows = ", ".join(f"row {line} ({one_line(name)})" for line, name in result.undated_rows[:10])
-    return f"{said}; {result.undated} of them have equal or no times, so the later row counts: {rows}"
+    return f"{text}; {result.undated} of them have equal or no times, so the later row counts: {rows}"
 
 
 def imports(all_imports: Sequence[Import]) -> str:
@@ -168,11 +170,63 @@ def imports(all_imports: Sequence[Import]) -> str:
             (
                 f"{i.id}  {i.created_at[:16].replace('T', ' ')}  {i.format}",
                 f"{i.source}: {i.report.prompts} prompts, {i.report.comparisons} comparisons, {i.report.judgments} judgments"
+                + (f", {i.report.labels} labels" if i.report.labels else "")
                 + (f" (undone {i.undone_at[:16].replace('T', ' ')})" if i.undone_at else ""),
             )
             for i in all_imports
         ]
     )
+
+
+LONGEST_SHOWN = 60
+"""Characters of a prompt in a list; a longer one ends in an ellipsis there."""
+
+
+def prompts(found: Sequence[ListedPrompt]) -> str:
+    """One line a prompt: its id, state, split, kind, source, comparisons, and the beginning of its last turn."""
+    if not found:
+        return "no such prompts"
+    heads = ("id", "state", "split", "kind", "source", "comparisons", "prompt")
+    rows = [
+        (
+            str(one.prompt.id),
+            one.state.replace("_", " "),
+            one.prompt.split,
+            one.prompt.kind,
+            one.source,
+            str(one.comparisons),
+            _beginning(one.prompt.text),
+        )
+        for one in found
+    ]
+    return _columns([heads, *rows])
+
+
+def starters(found: Starters) -> str:
+    """Whether the starter prompts are in use, and how many votes on them are left out of training."""
+    if found.serve:
+        return f"{found.prompts} starter prompts are in use"
+    left_out = f"; {found.votes} votes on them are left out of training" if found.votes else ""
+    return f"{found.prompts} starter prompts are not in use{left_out} (--starters on uses them)"
+
+
+def refusals(found: Sequence[tuple[Refusal, str]]) -> str:
+    """One line a prompt that a model refused: its id, the model, the reason, and the beginning of its last turn."""
+    if not found:
+        return "no prompt was refused"
+    rows = [(str(one.prompt_id), one.base_model, one.reason, _beginning(asked)) for one, asked in found]
+    return _columns([("id", "model", "reason", "prompt"), *rows])
+
+
+def _beginning(asked: str) -> str:
+    asked = " ".join(asked.split())
+    return asked if len(asked) <= LONGEST_SHOWN else asked[: LONGEST_SHOWN - 1] + "…"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells)
 
 
 def counts(nested: Mapping[str, Any]) -> str:

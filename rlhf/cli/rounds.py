@@ -38,7 +38,7 @@ def add(verbs: Verbs) -> None:
 
     p = verbs.add("train", train)
     p.add_argument("--preset", default=DEFAULT_PRESET, choices=list(PRESETS), help="named set of the options below")
-    p.add_argument("--resume", metavar="RUN_ID", help="go on with this run from its last checkpoint; its own options stay")
+    p.add_argument("--resume", metavar="RUN_ID", help="resume this run from its last checkpoint, with its own options")
     p.add_argument(
         "--reward",
         metavar="MODULE:FUNCTION",
@@ -63,12 +63,12 @@ def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
 
 
 class Renamed(argparse.Action):
-    """An option's old name: refused, with the name of today in the error."""
+    """The old name of an option. It is refused, and the error gives the current name."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
     ) -> None:
-        parser.error(f"{option_string} is called {self.const} now")
+        parser.error(f"{option_string} was renamed: use {self.const}")
 
 
 def add_renamed(group: argparse._ActionsContainer, old: str, new: str) -> None:
@@ -103,7 +103,7 @@ def simulate(args: argparse.Namespace) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """One round, followed until it ends. Ctrl-C cancels it and leaves it resumable."""
+    """Run one round and show its progress. Ctrl-C cancels it; it can be resumed."""
     folder, store = open_store(args.data)
     jobs = Jobs(store, folder)
     # Checked and fetched before the row is queued: a download may take long, or fail.
@@ -135,7 +135,7 @@ def debug(store: Database, folder: DataFolder, run_id: str, reward: str | None) 
 
 
 def runs_(args: argparse.Namespace) -> int:
-    """The runs so far, or one of them in full."""
+    """List the runs, or show one of them in full."""
     folder, store = open_store(args.data)
     Jobs(store, folder).reap()
     if args.run_id:
@@ -143,7 +143,7 @@ def runs_(args: argparse.Namespace) -> int:
         try:
             print(report.table(run, runs.metrics(store, run.id)) if run.result else ended_badly(run, Jobs(store, folder)))
         except MISREAD as error:
-            raise UsageError(f"{run.id}: its figures cannot be read, rankloop did not write them ({error!r})") from error
+            raise UsageError(f"{run.id}: its metrics cannot be read, rankloop did not write them ({error!r})") from error
         return 0
     all_runs = runs.all_runs(store)
     print(report.overview(all_runs))
@@ -160,7 +160,7 @@ def chosen_config(args: argparse.Namespace) -> RoundConfig:
 
 
 def follow(store: Database, jobs: Jobs, run_id: str) -> None:
-    """Shows a run's progress until it ends; Ctrl-C asks the run to stop and waits until it has."""
+    """Shows a run's progress until it ends. Ctrl-C requests its cancellation and waits until it has stopped."""
     with round_bar() as show:
         while True:
             try:
@@ -176,7 +176,7 @@ def follow(store: Database, jobs: Jobs, run_id: str) -> None:
 
 
 def ended_badly(run: Run, jobs: Jobs) -> str:
-    """Status, error and log of a run without a result, and how to go on."""
+    """The status, error and log of a run without a result, and the command that resumes it."""
     lines = [f"{run.id}: {run.status}" + (f" in stage {run.stage}" if run.stage else "")]
     if run.problem:
         lines.append(run.problem)
@@ -185,5 +185,5 @@ def ended_badly(run: Run, jobs: Jobs) -> str:
     if tail := jobs.log_tail(run.id, 5):
         lines.append(f"log ({jobs.folder.run_log(run.id)}) ends in:\n{tail}")
     if run.status not in ACTIVE_STATUSES and not run.problem:
-        lines.append(f"go on with: rankloop train --data {jobs.folder.root} --resume {run.id}")
+        lines.append(f"resume with: rankloop train --data {jobs.folder.root} --resume {run.id}")
     return "\n".join(lines)

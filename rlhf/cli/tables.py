@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from unicodedata import east_asian_width
 
 from rlhf.analysis.agreement import Agreement, Alpha, AnnotatorRow, LeftShare, Share
-from rlhf.analysis.leaderboard import Figure, Leaderboard, Standing
+from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from rlhf.safe_output import one_line
 
 NO_VOTES = "no votes yet: judge some comparisons on the Compare page, or import some"
 NO_SIMULATED = "Votes of people only; --include-simulated adds the others."
-MEANING = "Intervals are at 95%. What each figure means is in docs/research/statistics.md."
+MEANING = "Intervals are at 95%. docs/research/statistics.md explains each column."
 
 
 def agreement(result: Agreement) -> str:
@@ -71,7 +71,7 @@ def leaderboard(result: Leaderboard) -> str:
         )
     lines = [f"{_counted(result.judgments, 'vote')}, {_counted(result.pairs, 'pair')}, {_counted(result.prompts, 'prompt')}"]
     if not result.connected:
-        lines.append(f"{len(result.references)} groups that never met each other: scores of different groups cannot be compared")
+        lines.append(f"{len(result.references)} groups without a pair between them: scores of different groups cannot be compared")
     for group, reference in enumerate(result.references):
         rows = [s for s in result.standings if s.group == group]
         head = [
@@ -87,7 +87,7 @@ def leaderboard(result: Leaderboard) -> str:
             "lost",
         ]
         lines += ["", *_columns([head, *map(_standing, rows)])]
-        lines.append(f"{one_line(reference)} stands at 1000" if reference else "their mean stands at 1000")
+        lines.append(f"{one_line(reference)} has score 1000" if reference else "the mean score of the group is 1000")
     numbers = [str(number) for number, _ in enumerate(result.standings, 1)]
     matrix = [
         [number, standing.name, *map(_cell, shares, met)]
@@ -95,7 +95,7 @@ def leaderboard(result: Leaderboard) -> str:
     ]
     lines += ["", "wins and half the ties, row over column (pairs)", *_columns([["", "", *numbers], *matrix]), ""]
     if result.smoothed:
-        lines.append("Some version won or lost everything: each pair that met got half a win each way, to keep the scores finite.")
+        lines.append("A version won or lost all its pairs: half a win each way was added for every two compared versions.")
     if result.standings[0].score.low is None:
         lines.append("Too few prompts for intervals.")
     return _lines(*lines, NO_SIMULATED if not result.include_simulated else "", MEANING)
@@ -131,7 +131,7 @@ def _standing(row: Standing) -> list[str]:
     ]
 
 
-def _between(figure: Figure, form: str, scale: float) -> str:
+def _between(figure: ScoreEstimate, form: str, scale: float) -> str:
     return "" if figure.low is None or figure.high is None else f"{scale * figure.low:{form}} to {scale * figure.high:{form}}"
 
 
@@ -152,7 +152,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Text is aligned left, numbers right; a column with nothing below its head is left out."""
+    """Aligns text left and numbers right, and leaves out empty columns."""
     rows = [[one_line(cell) for cell in row] for row in rows]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     widths = [max(map(_width, column)) for column in columns]

@@ -21,11 +21,11 @@ from storage.core.database import Database
 
 
 class UsageError(Exception):
-    """The command line asks for something that cannot be done; the message says why and what to do."""
+    """The command line is not valid or cannot be carried out; the message says why and what to do."""
 
 
 class Verbs:
-    """The parsers of the verbs, all below one parser."""
+    """Adds the parsers of verbs to a parser."""
 
     def __init__(self, parser: argparse.ArgumentParser, title: str, one: str):
         self._parsers = parser.add_subparsers(title=title, metavar=one, required=True)
@@ -52,7 +52,7 @@ class Verbs:
 
 def _data_option() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder that holds everything that lasts")
+    common.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the store, runs, uploads and logs")
     return common
 
 
@@ -75,7 +75,7 @@ def model_reference(text: str) -> str:
 
 
 def open_store(data: Path) -> tuple[DataFolder, Database]:
-    """The folder's store, with the starter prompts in it if it was empty."""
+    """Opens the folder's store; adds the starter prompts if it has no prompt."""
     folder = DataFolder(data.absolute())
     store = Database(folder.database)
     if not stats(store)["prompts"]:
@@ -84,12 +84,12 @@ def open_store(data: Path) -> tuple[DataFolder, Database]:
 
 
 def fetch_weights(model: str) -> None:
-    """Makes the model ready in a process of its own, so that this one stays small."""
+    """Downloads and converts the model's weights in a separate process, whose memory is freed at its end."""
     if model == DEFAULT_MODEL and model_files.is_intact(model_files.default_folder()):
         return
     # The umask lets other users read the files: a model is no secret, and the cache may be shared.
     if subprocess.run([sys.executable, "-m", "rlhf.model_files", model], env=engine_environment(), umask=0o022).returncode:
-        raise UsageError("the model is not ready: see the line above")
+        raise UsageError("the model's weights could not be fetched: the line above says why")
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ class Demonstration:
 def of_store(store: Database, *, include_simulated: bool = False) -> list[Demonstration]:
     """The ideal answers of all active votes on training prompts, in the order of the votes."""
     with store.snapshot():
-        judged = judgments.active(store, kinds=("human", "simulated") if include_simulated else ("human",))
+        judged = judgments.active(store, kinds=("human", "simulated") if include_simulated else ("human",), for_training=True)
         details_of = details.of_judgments(store, [j.judgment.id for j in judged])
     return [
         Demonstration(j.prompt.messages, ideal.text)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlhf.runs import typed_json
+from storage.content import prompts
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind, JudgedComparison, Message, Run, Split, Strength, Tiers
 from storage.judging import judgments, pair_counts
@@ -94,22 +95,30 @@ def _related(tiers: Tiers, ties: bool) -> Iterator[tuple[int, int, bool]]:
 def of_store(
     store: Database, *, include_simulated: bool, ties: bool = False, annotator_weights: Mapping[int, float] | None = None
 ) -> list[PreferencePair]:
-    """The pairs of every active judgment: of people, and with `include_simulated` of simulated annotators. Arguments as in `derive`."""
-    return derive(judgments.active(store, kinds=_kinds(include_simulated)), ties=ties, annotator_weights=annotator_weights)
+    """The pairs of every active judgment: of people, and with `include_simulated` of simulated annotators. Arguments as in `derive`.
+
+    Judgments on starter prompts are left out while these do not serve (`storage.content.prompts`).
+    """
+    return derive(
+        judgments.active(store, kinds=_kinds(include_simulated), for_training=True), ties=ties, annotator_weights=annotator_weights
+    )
 
 
 def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
     return ("human", "simulated") if include_simulated else ("human",)
 
 
-def require(pairs: list[PreferencePair], min_pairs: int) -> None:
+def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes: int = 0) -> None:
     """Refuses a round that has too few preference pairs.
+
+    Args:
+        unused_starter_votes: votes that are left out because the starter prompts do not serve.
 
     Raises:
         NotEnoughPairs: with the number that is there, the number needed, and what to do.
     """
     preferred = [p for p in pairs if not p.tie]
-    _require(len(preferred), sum(p.split == "train" for p in preferred), min_pairs)
+    _require(len(preferred), sum(p.split == "train" for p in preferred), min_pairs, unused_starter_votes)
     if not any(p.weight for p in preferred if p.split == "train"):
         raise NotEnoughPairs(
             f"{len(preferred)} preference pairs, and all on training prompts have the weight 0: by gold answers and agreement, no "
@@ -122,21 +131,29 @@ def require(pairs: list[PreferencePair], min_pairs: int) -> None:
 def require_in_store(store: Database, min_pairs: int, *, include_simulated: bool) -> None:
     """As `require` for the pairs of a store, which are counted without loading them."""
     kinds, counts = _kinds(include_simulated), pair_counts.count(store)
-    _require(counts.total(*kinds), counts.total(*kinds, splits=("train",)), min_pairs)
+    found, train = counts.total(*kinds), counts.total(*kinds, splits=("train",))
+    enough = found >= min_pairs and train > 0
+    _require(found, train, min_pairs, 0 if enough else prompts.unused_starter_votes(store))
 
 
-def _require(found: int, train: int, min_pairs: int) -> None:
+def _require(found: int, train: int, min_pairs: int, unused_starter_votes: int) -> None:
+    left_out = (
+        f" {unused_starter_votes} votes on starter prompts are left out, because the store has prompts of its own: to train on them "
+        "too, `rankloop prompts --starters on`."
+        if unused_starter_votes
+        else ""
+    )
     if found < min_pairs:
         raise NotEnoughPairs(
             f"{found} preference pairs, need {min_pairs}: judge {min_pairs - found} more comparisons"
             f"{f', or pass --min-pairs {found}' if found else ''}. Ties and skips give no pair; simulated judgments count only "
-            "with --include-simulated.",
+            "with --include-simulated." + left_out,
             found=found,
             needed=min_pairs,
         )
     if not train:
         raise NotEnoughPairs(
-            "every preference pair is on a held-out prompt: judge some comparisons on training prompts.",
+            "every preference pair is on a held-out prompt: judge some comparisons on training prompts." + left_out,
             found=found,
             needed=min_pairs,
         )

@@ -45,9 +45,9 @@ class AnswerPool:
         self.at_once, self.waiting, self.wait_s = at_once, waiting, wait_s
         self._slots = asyncio.Semaphore(at_once)
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="chat")
-        self._open: set[Answer] = set()
+        self._open: set[StreamedAnswer] = set()
 
-    async def begin(self, stream_text: StreamText, receive: Receive) -> Answer:
+    async def begin(self, stream_text: StreamText, receive: Receive) -> StreamedAnswer:
         """Starts an answer and returns it.
 
         Args:
@@ -59,7 +59,7 @@ class AnswerPool:
         """
         if len(self._open) >= self.at_once + self.waiting:
             raise ServerBusy(f"{self.at_once} answers are computed and {self.waiting} wait: try again in {RETRY_S} s")
-        answer = Answer(receive)
+        answer = StreamedAnswer(receive)
         self._open.add(answer)
         try:
             await self._slot(answer)
@@ -70,7 +70,7 @@ class AnswerPool:
         future.add_done_callback(lambda _: self._end(answer, release=True))
         return answer
 
-    async def _slot(self, answer: Answer) -> None:
+    async def _slot(self, answer: StreamedAnswer) -> None:
         """Waits until fewer than `at_once` are computed."""
         acquire = asyncio.ensure_future(self._slots.acquire())
         disconnect = asyncio.ensure_future(answer.disconnected.wait())
@@ -87,7 +87,7 @@ class AnswerPool:
         finally:
             disconnect.cancel()
 
-    def _end(self, answer: Answer, *, release: bool = False) -> None:
+    def _end(self, answer: StreamedAnswer, *, release: bool = False) -> None:
         self._open.discard(answer)
         answer.leave()
         if release:
@@ -100,7 +100,7 @@ class AnswerPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class Answer:
+class StreamedAnswer:
     """One answer. Its pieces can be read once, as they are generated; a reader that stops early calls `leave`."""
 
     def __init__(self, receive: Receive):

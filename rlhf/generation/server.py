@@ -31,7 +31,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
-from rlhf.generation.answer_pool import RETRY_S, Answer, AnswerPool, ClientDisconnected, Piece, ServerBusy
+from rlhf.generation.answer_pool import RETRY_S, AnswerPool, ClientDisconnected, Piece, ServerBusy, StreamedAnswer
 from rlhf.generation.chat_request import ChatRequest
 from rlhf.generation.engine import Engine
 from rlhf.generation.http_guard import PolicyServerMiddleware
@@ -154,7 +154,7 @@ def _version(engine: Engine, name: str) -> PolicyVersion:
         raise HTTPException(404, f"no model {name!r}; there are: {names}") from None
 
 
-async def _events(head: dict[str, Any], first: Piece, pieces: AsyncIterator[Piece], answer: Answer) -> AsyncIterator[str]:
+async def _events(head: dict[str, Any], first: Piece, pieces: AsyncIterator[Piece], answer: StreamedAnswer) -> AsyncIterator[str]:
     head = head | {"object": "chat.completion.chunk"}
 
     def event(piece: Piece) -> str:

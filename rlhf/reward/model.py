@@ -47,7 +47,7 @@ SCORE_BATCH_SIZE = 32
 TRL_NAMES = {"reward/loss": "loss", "reward/accuracy": "accuracy"}
 """What TRL's trainer calls the metrics of the fine-tuning."""
 
-LogCallback = Callable[[int, int, dict[str, float], "RewardModel"], None]
+RewardLogCallback = Callable[[int, int, dict[str, float], "RewardModel"], None]
 """Called after an update with its number, the total number of updates, its metrics, and the model."""
 
 
@@ -356,7 +356,7 @@ class PreferenceTrainer(RewardTrainer):
 
 
 class TrainerLogCallback(TrainerCallback):
-    def __init__(self, report: LogCallback, model: RewardModel, on_progress: Work):
+    def __init__(self, report: RewardLogCallback, model: RewardModel, on_progress: Work):
         self.report, self.model, self.on_progress = report, model, on_progress
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **unused: Any) -> None:
@@ -386,7 +386,7 @@ def fit(
     *,
     seed: int,
     scratch: Path,
-    report: LogCallback,
+    report: RewardLogCallback,
     on_progress: Work = NO_PROGRESS,
     on_features: Callable[[Features], None] | None = None,
 ) -> RewardModel:
@@ -424,7 +424,7 @@ def _fine_tune(
     *,
     seed: int,
     scratch: Path,
-    report: LogCallback,
+    report: RewardLogCallback,
     on_progress: Work,
 ) -> None:
     """Trains adapter and heads together, by TRL's trainer. The tie logit stays as the probe fitted it."""

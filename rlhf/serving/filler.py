@@ -144,7 +144,7 @@ def write_comparisons(
             # If one version always came first, the first place and the lower id would tell which version it is.
             ids = [
                 _store(store, requests[i], answer, sampling, seed)
-                for i in (usable[n] for n in comparisons.order_of_writing(len(usable), order))
+                for i in (usable[n] for n in comparisons.random_write_order(len(usable), order))
                 if not isinstance(answer := answers[i], PromptRefused)
             ]
             if batch:

@@ -18,7 +18,7 @@ WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 
 
 class JudgeError(ValueError):
-    """A rule is unknown, or lacks the words that it needs."""
+    """The rule is unknown, or needs a word list that was not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class LabelRule:
             raise JudgeError("--judge lexical needs --words, such as --words please,thanks")
 
     def score(self, answer: str) -> float:
-        """Higher is better under the rule; the unit is the rule's own."""
+        """The answer's score under the rule, in the rule's unit; higher is better."""
         return RULES[self.name](answer, self.words)
 
     def prefer(self, answers: Sequence[str]) -> list[list[int]]:
@@ -53,7 +53,7 @@ class LabelRule:
 
 
 def with_label_noise(tiers: Tiers, flip: float, rng: random.Random) -> Tiers:
-    """The same tiers, or with probability `flip` the reversed ones: label noise, as of an annotator's mistake."""
+    """The tiers, reversed with probability `flip`: label noise that stands for an annotator's mistakes."""
     return tuple(reversed(tiers)) if rng.random() < flip else tiers
 
 

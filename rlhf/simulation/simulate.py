@@ -20,11 +20,13 @@ ATTEMPTS = 3
 
 
 class SimulationError(Exception):
-    """The simulation cannot go on; the message says why and what to do."""
+    """The simulation cannot continue; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """The options of a simulation."""
+
     judge: LabelRule
     judgments: int
     annotators: int
@@ -59,7 +61,7 @@ def simulate(
         ]
     except StoreError as error:
         raise SimulationError(
-            f"the annotators of seed {plan.seed} judge by other words, or slip more or less often: choose another --seed"
+            f"the simulated annotators of seed {plan.seed} have another rule, word list or label noise: choose another --seed"
         ) from error
     rng = random.Random(plan.seed)
     queue_positions: dict[int, int] = {}

@@ -1,6 +1,6 @@
-"""Rankings as columns of numbers, for statistics over all of them: a few bytes a vote instead of an object.
+"""Reads all rankings as columns of numbers, for statistics: a few bytes a vote instead of an object.
 
-Only reads. What the numbers say is worked out in `rlhf.analysis.agreement` and `rlhf.analysis.leaderboard`.
+The statistics are computed in `rlhf.analysis.agreement` and `rlhf.analysis.leaderboard`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from storage.core.records import AnnotatorKind, Purpose
 BATCH_ROWS = 50_000
 
 PURPOSES: tuple[Purpose, ...] = ("vote", "gold", "repeat")
-"""`Rankings.purpose` counts in this order."""
+"""`Rankings.purpose` holds indexes into this tuple."""
 
 BRACKETS_TO_BLANKS = str.maketrans("[]", "  ")
 
 UNFINISHED = "(SELECT id FROM comparisons WHERE import_id IN unfinished_imports)"
 """Comparisons of an import that is being written."""
 
-MEMBERS = f"""
+COMPLETIONS = f"""
 SELECT comparison_id, position, completion_id FROM comparison_completions
 WHERE comparison_id NOT IN {UNFINISHED} ORDER BY comparison_id, position
 """
 
-AUTHORS = f"""
+POLICY_VERSIONS = f"""
 SELECT cc.comparison_id, cc.position, c.policy_version_id
 FROM comparison_completions cc JOIN completions c ON c.id = cc.completion_id
 WHERE cc.comparison_id NOT IN {UNFINISHED} ORDER BY cc.comparison_id, cc.position
@@ -52,16 +52,16 @@ WHERE j.verdict = 'rank' AND a.kind IN (SELECT value FROM json_each(?)) AND coal
 )
 ORDER BY j.id
 """
-"""The cast reads the first number of the slots, `[12,15]`: the completion that stood first. Anything else is skipped."""
+"""The cast reads the first number of the slots, `[12,15]`: the completion that was shown first. SQLite ignores the rest of the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rankings:
-    """Every ranking that stands and is not excluded, a row each: n rankings of c comparisons of up to k.
+    """The active rankings that are not excluded, a row each: n rankings of c comparisons of up to k completions.
 
-    Rows are in the order in which they were written; those of one annotator on one comparison in the order of their times.
+    Rows are in the order in which they were written; those of one annotator on one comparison are in the order of their times.
 
-    A completion is known by its position in the comparison, which is the same for every annotator.
+    A completion is identified by its position in the comparison, which is the same for every annotator.
     """
 
     judgment: Int64[np.ndarray, " n"]
@@ -69,39 +69,39 @@ class Rankings:
     """Row of `comparisons`."""
     annotator: Int64[np.ndarray, " n"]
     purpose: Int8[np.ndarray, " n"]
-    """Index into `PURPOSES`. A vote is one that counts."""
+    """Index into `PURPOSES`. Only votes that count are read."""
     active_s: Float32[np.ndarray, " n"]
     """Seconds of active time; NaN where none was measured."""
     first_shown: Int8[np.ndarray, " n"]
-    """Position of the completion that this annotator saw first (left); -1 where nobody recorded it, as in many imports."""
+    """Position of the completion that this annotator saw first (left); -1 where that was not recorded, as in many imports."""
     sides_known: Bool[np.ndarray, " n"]
-    """False for a vote of a file that does not say what was shown where: the order of its completions may depend on the vote."""
+    """False for a vote of a file that does not record what was shown where: the order of its completions may depend on the vote."""
     ranks: Int8[np.ndarray, "n k"]
-    """Tier of the completion at each position, 0 the best; -1 where it was left out, or there is none."""
+    """Tier of the completion at each position, 0 the best; -1 where it is not ranked, or there is no completion."""
     comparisons: Int64[np.ndarray, " c"]
-    """Ids, ascending; those without a ranking too."""
+    """Ids of all comparisons, ascending, also of those without a ranking."""
     sizes: Int8[np.ndarray, " c"]
-    """Completions in each."""
+    """Number of completions in each comparison."""
 
-    def where(self, chosen: Bool[np.ndarray, " n"] | Int64[np.ndarray, " m"]) -> Rankings:
-        """Some of the rankings, of the same comparisons."""
+    def where(self, rows: Bool[np.ndarray, " n"] | Int64[np.ndarray, " m"]) -> Rankings:
+        """The selected rankings, with the same comparisons."""
         per_ranking = [f.name for f in fields(self) if f.name not in ("comparisons", "sizes")]
-        return replace(self, **{name: getattr(self, name)[chosen] for name in per_ranking})
+        return replace(self, **{name: getattr(self, name)[rows] for name in per_ranking})
 
 
 def read(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Rankings:
-    """Every ranking by these kinds of annotators, as of one moment, in bounded memory: about 60 bytes a ranking of two."""
+    """All rankings by these kinds of annotators, from one snapshot of the store: about 60 bytes for a ranking of two completions."""
     with store.snapshot():
-        ids, members = _by_position(store, MEMBERS)
-        batches = [_columns(rows, ids, members) for rows in _batches(store, kinds)]
-        columns = [np.concatenate(parts) for parts in zip(*batches, strict=True)] if batches else _no_columns(members.shape[1])
-        columns += [ids, (members >= 0).sum(axis=1).astype(np.int8)]
+        ids, completions = _by_position(store, COMPLETIONS)
+        batches = [_columns(rows, ids, completions) for rows in _batches(store, kinds)]
+        columns = [np.concatenate(parts) for parts in zip(*batches, strict=True)] if batches else _empty_columns(completions.shape[1])
+        columns += [ids, (completions >= 0).sum(axis=1).astype(np.int8)]
         return _by_time(store, Rankings(*columns))
 
 
-def authors(store: Database) -> Int64[np.ndarray, "c k"]:
+def policy_versions(store: Database) -> Int64[np.ndarray, "c k"]:
     """Policy version by comparison and position, in the order of `Rankings.comparisons`; -1 where there is no completion."""
-    return _by_position(store, AUTHORS)[1]
+    return _by_position(store, POLICY_VERSIONS)[1]
 
 
 def prompts(store: Database) -> Int64[np.ndarray, " c"]:
@@ -114,7 +114,7 @@ def prompts(store: Database) -> Int64[np.ndarray, " c"]:
 
 
 def excluded(store: Database) -> dict[int, int]:
-    """How many judgments of each annotator are excluded now, by annotator id; those with none are left out."""
+    """Number of excluded judgments by annotator id; annotators without one are left out."""
     rows = store.rows(
         "SELECT j.annotator_id, count(DISTINCT j.id) FROM excluded_judgments e JOIN judgments j ON j.id = e.judgment_id "
         "WHERE e.exclusion_id NOT IN (SELECT exclusion_id FROM exclusion_lifts) GROUP BY j.annotator_id"
@@ -123,9 +123,9 @@ def excluded(store: Database) -> dict[int, int]:
 
 
 def by_day(store: Database, annotator_id: int, *, minutes_east: int = 0) -> dict[str, int]:
-    """How many standing judgments, skips included, this annotator made on each day (`2026-11-23`), newest day first.
+    """Number of active judgments, skips included, of this annotator on each day (`2026-11-23`), newest day first.
 
-    Days begin at midnight of a clock that is `minutes_east` ahead of UTC.
+    Days begin at midnight of a time zone that is `minutes_east` ahead of UTC.
     """
     rows = store.rows(
         "SELECT date(created_at, ? || ' minutes') AS day, count(*) FROM active_judgments "
@@ -137,14 +137,14 @@ def by_day(store: Database, annotator_id: int, *, minutes_east: int = 0) -> dict
 
 def _by_time(store: Database, rankings: Rankings) -> Rankings:
     """Sorts the rankings that one annotator gave one comparison by their times. A file may list them in any order."""
-    given = rankings.comparison * (int(rankings.annotator.max(initial=0)) + 1) + rankings.annotator
-    _, group, number = np.unique(given, return_inverse=True, return_counts=True)
+    key = rankings.comparison * (int(rankings.annotator.max(initial=0)) + 1) + rankings.annotator
+    _, group, number = np.unique(key, return_inverse=True, return_counts=True)
     several = np.flatnonzero(number[group] > 1)
     if not len(several):
         return rankings
     judgments = rankings.judgment[several].tolist()
-    found = store.rows("SELECT id, created_at FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgments)])
-    time_of = {judgment_id: created_at for judgment_id, created_at in found}
+    times = store.rows("SELECT id, created_at FROM judgments WHERE id IN (SELECT value FROM json_each(?))", [to_json(judgments)])
+    time_of = {judgment_id: created_at for judgment_id, created_at in times}
     _, time = np.unique([time_of[judgment_id] for judgment_id in judgments], return_inverse=True)
     rows = np.arange(len(rankings.judgment))
     # Both sorts keep the order of rows with equal keys.
@@ -153,7 +153,7 @@ def _by_time(store: Database, rankings: Rankings) -> Rankings:
 
 
 def _by_position(store: Database, sql: str) -> tuple[Int64[np.ndarray, " c"], Int64[np.ndarray, "c k"]]:
-    """Comparison ids, and a number for each of their positions; -1 fills the shorter ones."""
+    """Comparison ids, and the query's third column by comparison and position; -1 where a comparison has no such position."""
     cursor = store.rows(sql)
     cursor.row_factory = None
     table = np.fromiter(chain.from_iterable(cursor), dtype=np.int64).reshape(-1, 3)
@@ -170,11 +170,11 @@ def _batches(store: Database, kinds: Sequence[AnnotatorKind]) -> Iterator[list[t
         yield rows
 
 
-def _columns(rows: list[tuple[Any, ...]], ids: Int64[np.ndarray, " c"], members: Int64[np.ndarray, "c k"]) -> tuple[np.ndarray, ...]:
+def _columns(rows: list[tuple[Any, ...]], ids: Int64[np.ndarray, " c"], completions: Int64[np.ndarray, "c k"]) -> tuple[np.ndarray, ...]:
     """The columns of `Rankings` for some rows, in the order of its fields."""
     judgment, comparison_id, annotator, purpose, active_ms, first_id, sides_known, tiers = zip(*rows, strict=True)
     comparison = np.searchsorted(ids, np.array(comparison_id, dtype=np.int64))
-    shown = members[comparison]
+    shown = completions[comparison]
     active = np.array(active_ms, dtype=np.float32)
     return (
         np.array(judgment, dtype=np.int64),
@@ -189,9 +189,9 @@ def _columns(rows: list[tuple[Any, ...]], ids: Int64[np.ndarray, " c"], members:
 
 
 def _ranks(tiers: Sequence[str], shown: Int64[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:
-    """JSON tiers of completion ids, `[[12],[15,11]]`, -> the tier of each position.
+    """The tier of each position, from JSON tiers of completion ids such as `[[12],[15,11]]`.
 
-    Read as one text by array steps: as Python lists, a million of them keep the garbage collector busy for seconds.
+    All texts are joined and parsed with array operations: a million Python lists would keep the garbage collector busy for seconds.
     """
     text = ",".join(tiers)
     letters = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
@@ -201,7 +201,7 @@ def _ranks(tiers: Sequence[str], shown: Int64[np.ndarray, "n k"]) -> Int8[np.nda
     starts = np.flatnonzero(digit & ~np.concatenate([[False], digit[:-1]]))
     ranking = (np.cumsum(opens & (depth == 1), dtype=np.int64) - 1)[starts]
     tier = np.cumsum(opens & (depth == 2), dtype=np.int64)[starts]
-    # Each ranking begins with a new tier, so its first completion tells where its tiers begin to count.
+    # Tiers are numbered over all rankings: the tier of a ranking's first completion is subtracted.
     tier -= tier[np.searchsorted(ranking, ranking)]
     completion = np.fromstring(text.translate(BRACKETS_TO_BLANKS), dtype=np.int64, sep=",")
     ranks = np.full(shown.shape, -1, dtype=np.int8)
@@ -210,12 +210,12 @@ def _ranks(tiers: Sequence[str], shown: Int64[np.ndarray, "n k"]) -> Int8[np.nda
 
 
 def _position(shown: Int64[np.ndarray, "n k"], completion: Int64[np.ndarray, " n"]) -> Int8[np.ndarray, " n"]:
-    """Where each completion stands in its row; -1 where it does not."""
-    found = shown == completion[:, None]
-    return np.where((completion >= 0) & found.any(axis=1), found.argmax(axis=1), -1).astype(np.int8)
+    """The position of each completion in its row; -1 where the row does not have it."""
+    same = shown == completion[:, None]
+    return np.where((completion >= 0) & same.any(axis=1), same.argmax(axis=1), -1).astype(np.int8)
 
 
-def _no_columns(k: int) -> list[np.ndarray]:
+def _empty_columns(k: int) -> list[np.ndarray]:
     integers, small = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int8)
     return [
         integers,

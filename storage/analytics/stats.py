@@ -1,4 +1,4 @@
-"""The store at a glance: how much of everything there is."""
+"""Counts of prompts, comparisons, judgments, runs and the other rows of the store."""
 
 from __future__ import annotations
 
@@ -6,32 +6,36 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from storage.content import prompts
 from storage.core.database import Database
-from storage.judging import queue
+from storage.judging import completion_labels, queue
 
 
 def stats(store: Database) -> dict[str, Any]:
-    """Counts as of one moment. Judgments are those that stand, skips included; runs are by status."""
+    """Counts from one snapshot of the store. Judgments and labels are the active ones, skips included; runs are counted by status."""
     with store.snapshot():
         judgments = _by(store, "SELECT kind, sum(judged) FROM annotators GROUP BY kind")
         annotators = _by(
             store, "SELECT kind, count(*) FROM annotators WHERE coalesce(import_id, 0) NOT IN unfinished_imports GROUP BY kind"
         )
         return {
-            "prompts": _whole(store, "prompts"),
-            "completions": _whole(store, "completions", _COMPLETIONS),
-            "comparisons": _whole(store, "comparisons"),
+            "prompts": _finished(store, "prompts"),
+            "prompts_in_use": store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}"),
+            "unused_starter_votes": prompts.unused_starter_votes(store),
+            "completions": _finished(store, "completions", _COMPLETIONS),
+            "comparisons": _finished(store, "comparisons"),
             "judgments": {"human": 0, "simulated": 0} | judgments,
+            "labels_not_used_in_training": completion_labels.counts(store),
             "annotators": {"human": 0, "simulated": 0} | annotators,
             "runs": _by(store, "SELECT status, count(*) FROM runs GROUP BY status"),
-            "policy_versions": _whole(store, "policy_versions"),
+            "policy_versions": _finished(store, "policy_versions"),
             "queue_depth": queue.depth(store),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class DayOfJudging:
-    """How many judgments that stand were given on one day."""
+    """Numbers of active judgments of one day."""
 
     date: str
     """ISO 8601, in UTC."""
@@ -40,24 +44,25 @@ class DayOfJudging:
 
 
 def judgments_by_day(store: Database, *, last: date, days: int) -> list[DayOfJudging]:
-    """The days up to `last`, oldest first, those without a judgment too. Imported judgments stand on their own day."""
-    shown = [(last - timedelta(days=ago)).isoformat() for ago in range(days - 1, -1, -1)]
+    """The `days` days up to `last`, oldest first, also those without a judgment. Imported judgments count on the day they were made."""
+    dates = [(last - timedelta(days=ago)).isoformat() for ago in range(days - 1, -1, -1)]
     rows = store.rows(
         "SELECT substr(created_at, 1, 10) AS day, annotator_kind, count(*) FROM active_judgments"
         " WHERE created_at >= ? GROUP BY day, annotator_kind",
-        [shown[0]],
+        [dates[0]],
     )
-    found = {(day, kind): number for day, kind, number in rows}
-    return [DayOfJudging(day, found.get((day, "human"), 0), found.get((day, "simulated"), 0)) for day in shown]
+    counts = {(day, kind): number for day, kind, number in rows}
+    return [DayOfJudging(day, counts.get((day, "human"), 0), counts.get((day, "simulated"), 0)) for day in dates]
 
 
 _COMPLETIONS = """
-comparison_completions WHERE comparison_id IN (SELECT id FROM comparisons WHERE import_id IN unfinished_imports)
+(SELECT completion_id FROM comparison_completions WHERE comparison_id IN (SELECT id FROM comparisons WHERE import_id IN unfinished_imports)
+UNION ALL SELECT completion_id FROM completion_labels WHERE import_id IN unfinished_imports)
 """
 
 
-def _whole(store: Database, table: str, unfinished: str = "") -> int:
-    """Rows of a table without those of an import that is being written: counting all and subtracting reads the least."""
+def _finished(store: Database, table: str, unfinished: str = "") -> int:
+    """Rows of a table without those of an unfinished import. Counting all rows and subtracting reads the fewest pages."""
     of_imports = unfinished or f"{table} WHERE import_id IN unfinished_imports"
     return int(store.value(f"SELECT (SELECT count(*) FROM {table}) - (SELECT count(*) FROM {of_imports})"))
 

@@ -1,4 +1,4 @@
-"""Batches: comparisons that a lead asked for. The policy server writes them; who answers is in `policy_ids`, in turn."""
+"""Batches: requests of a lead for comparisons, which the policy server generates. The versions in `policy_ids` take turns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONGEST_ANSWER = 1024
 def request(
     store: Database, policy_ids: Sequence[int], *, completions: int, sampling: Sampling, count: int, priority: int = 0, by: int | None
 ) -> Batch:
-    """Asks for `count` comparisons of `completions` completions each.
+    """Adds a request for `count` comparisons of `completions` completions each.
 
     Raises:
         StoreError: a number is out of its range, or a policy version is not there.
@@ -36,8 +36,8 @@ def request(
     if reason := problem(sampling):
         raise StoreError(f"Batch not asked for: {reason}.")
     with store.atomic():
-        there = store.value("SELECT count(*) FROM policy_versions WHERE id IN (SELECT value FROM json_each(?))", [to_json(ids)])
-        if there != len(ids):
+        stored = store.value("SELECT count(*) FROM policy_versions WHERE id IN (SELECT value FROM json_each(?))", [to_json(ids)])
+        if stored != len(ids):
             raise StoreError("One of the policy versions is not in the store: reload the page.")
         batch_id = store.insert(
             "batches",
@@ -55,7 +55,7 @@ def request(
 
 
 def problem(sampling: Sampling) -> str | None:
-    """What is wrong with these sampling parameters, in words; None if nothing is."""
+    """Why these sampling parameters are not allowed, as part of a sentence; None if they are."""
     if not 0 <= sampling.temperature <= 2:
         return f"the temperature must be 0 to 2, not {sampling.temperature}"
     if not 0 < sampling.top_p <= 1:
@@ -80,19 +80,19 @@ def get(store: Database, batch_id: int) -> Batch:
 
 
 def unfinished(store: Database) -> list[Batch]:
-    """What is still to be written: highest priority first, then oldest."""
+    """The batches with comparisons still to be generated: highest priority first, then oldest."""
     rows = store.rows("SELECT * FROM batches WHERE generated < requested AND cancelled_at IS NULL ORDER BY priority DESC, id")
     return list(json_columns.readable(rows, _from_row))
 
 
 def add_generated(store: Database, batch_id: int, number: int) -> None:
-    """Notes that `number` more of its comparisons are there. Call it in the transaction that adds them."""
+    """Adds `number` to the generated comparisons of a batch. Call it in the transaction that adds the comparisons."""
     with store.atomic() as connection:
         connection.conn.execute("UPDATE batches SET generated = generated + ? WHERE id = ?", [number, batch_id])
 
 
 def cancel(store: Database, batch_id: int, by: int | None = None) -> None:
-    """Writes no more of it; what is written stays. A batch that is over stays as it is."""
+    """Cancels what is left of a batch; generated comparisons stay. A batch that is finished or cancelled stays as it is."""
     with store.atomic() as connection:
         connection.conn.execute(
             "UPDATE batches SET cancelled_at = ?, cancelled_by_id = ? WHERE id = ? AND generated < requested AND cancelled_at IS NULL",

@@ -20,11 +20,11 @@ FEWEST, MOST = 2, 9
 
 
 def digest_of(prompt_digest: str, answers: Iterable[tuple[str, str]]) -> str:
-    """SHA-256, in hex, of the prompt and of its answers as (policy name, text), whatever their order."""
+    """SHA-256, in hex, of the prompt and of its completions as (policy name, text), independent of their order."""
     return hashlib.sha256(to_json([prompt_digest, sorted(answers)]).encode()).hexdigest()
 
 
-def order_of_writing(count: int, rng: random.Random) -> list[int]:
+def random_write_order(count: int, rng: random.Random) -> list[int]:
     """A random order in which the completions of a comparison get their ids, so that ids do not reveal the policies.
 
     Every writer of comparisons uses it: policies generate in a fixed order, and so do the rows of a file.
@@ -32,6 +32,10 @@ def order_of_writing(count: int, rng: random.Random) -> list[int]:
     order = list(range(count))
     rng.shuffle(order)
     return order
+
+
+PROMPT_IN_USE = f"EXISTS (SELECT 1 FROM prompts WHERE prompts.id = {{}} AND {prompts.IN_USE})"
+"""SQL: whether a comparison's prompt is in use; `{}` stands for the column with the prompt's id."""
 
 
 def add(
@@ -81,14 +85,14 @@ def add(
 
 @dataclass(frozen=True, slots=True)
 class ImportedComparison:
-    """A comparison from a file whose prompt and completions are in the store."""
+    """A comparison from a file. Its prompt and completions are in the store already."""
 
     prompt_id: int
     completion_ids: Sequence[int]
     """In the order of the file."""
     digest: str
     wanted: int
-    """Judgments that it needs, when the import is whole."""
+    """Number of judgments that it needs once the import is finished."""
 
 
 def add_imported(store: Database, new: Sequence[ImportedComparison], *, created_at: str, import_id: int) -> range:
@@ -104,7 +108,7 @@ def add_imported(store: Database, new: Sequence[ImportedComparison], *, created_
 
 
 def add_votes(store: Database, votes: Mapping[int, int]) -> None:
-    """Adds to the votes by people of comparisons, by id. Those of an import want no more votes than they have."""
+    """Adds to the human votes of comparisons, by id. Comparisons of an unfinished import then want as many votes as they have."""
     store.connection.conn.executemany(
         "UPDATE comparisons SET human_ranks = human_ranks + ?1, wanted = CASE WHEN import_id IN unfinished_imports "
         "AND human_ranks + ?1 > 0 THEN human_ranks + ?1 ELSE wanted END WHERE id = ?2",
@@ -145,9 +149,10 @@ def many(store: Database, comparison_ids: Collection[int]) -> list[Comparison]:
 
 
 def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
-    """The oldest comparisons, at most `limit`, without an active judgment by a simulated annotator."""
+    """The oldest comparisons of prompts in use, at most `limit`, without an active judgment by a simulated annotator."""
     rows = store.rows(
         "SELECT c.id FROM comparisons c WHERE c.retired = 0 AND coalesce(c.import_id, 0) NOT IN unfinished_imports "
+        f"AND {PROMPT_IN_USE.format('c.prompt_id')} "
         "AND NOT EXISTS (SELECT 1 FROM active_judgments s "
         "WHERE s.comparison_id = c.id AND s.annotator_kind = 'simulated') ORDER BY c.id LIMIT ?",
         [limit],
@@ -156,10 +161,9 @@ def without_simulated_judgment(store: Database, limit: int) -> list[Comparison]:
 
 
 def prompt_usage(store: Database) -> dict[int, int]:
-    """Number of comparisons of each prompt, by prompt id. Prompts without comparisons have 0; retired prompts are left out."""
+    """Number of comparisons of each prompt in use, by prompt id. Prompts without comparisons have 0."""
     rows = store.rows(
-        "SELECT p.id, count(c.id) FROM prompts p LEFT JOIN comparisons c ON c.prompt_id = p.id AND "
-        "coalesce(c.import_id, 0) NOT IN unfinished_imports "
-        "WHERE p.retired = 0 AND coalesce(p.import_id, 0) NOT IN unfinished_imports GROUP BY p.id"
+        f"SELECT p.id, count(c.id) FROM (SELECT id FROM prompts WHERE {prompts.IN_USE}) p "
+        "LEFT JOIN comparisons c ON c.prompt_id = p.id AND coalesce(c.import_id, 0) NOT IN unfinished_imports GROUP BY p.id"
     )
     return {row[0]: row[1] for row in rows}

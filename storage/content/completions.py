@@ -1,4 +1,4 @@
-"""Completions: what a policy version answered, and how it was drawn."""
+"""Completions: the texts that policy versions generated, and the sampling parameters of each."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def add(
     """Stores one completion and returns its id.
 
     Args:
-        sampling: the parameters that were used. Of a mapping, those that are missing are unknown.
+        sampling: the parameters that were used. Parameters that a mapping lacks are unknown.
         latency_s: in seconds.
-        reported: what the outside server that wrote it says that it used, such as its model and numbers of tokens.
+        reported: what the outside server that generated it reports, such as its model and numbers of tokens.
 
     Raises:
         StoreError: there is no such prompt or policy version.
@@ -54,34 +54,34 @@ def add(
 def add_imported(store: Database, answers: Sequence[tuple[int, int, str]], *, created_at: str, import_id: int) -> range:
     """Adds completions from a file, each as (prompt id, policy version id, text), and returns their ids.
 
-    Nobody recorded how they were sampled. The caller has checked them, and calls this inside `atomic`.
+    Their sampling parameters are unknown. The caller has checked the texts, and calls this inside `atomic`.
     """
     columns = ("prompt_id", "policy_version_id", "text", "sampling", "finish_reason", "latency_s", "created_at", "import_id")
     return store.insert_many("completions", columns, [(*answer, "{}", "imported", 0.0, created_at, import_id) for answer in answers])
 
 
 def as_shown(text: str) -> str:
-    """A completion's text as annotators get it: what differs from one way of generating to another is taken away.
+    """A completion's text as annotators see it, without whitespace that could reveal how it was generated.
 
-    That is the blanks behind it, the empty lines and up to three blanks before it, and how its lines end. Four blanks stay:
-    in Markdown they begin a block of code.
+    Trailing whitespace, leading empty lines and up to three leading blanks are removed, and line ends become `\\n`. Four leading
+    blanks stay: in Markdown they begin a block of code.
     """
-    begun = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().lstrip("\n")
-    bare = begun.lstrip(" ")
-    return bare if len(begun) - len(bare) < 4 else begun
+    unindented = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().lstrip("\n")
+    stripped = unindented.lstrip(" ")
+    return stripped if len(unindented) - len(stripped) < 4 else unindented
 
 
 def of_comparisons(store: Database, comparison_ids: Iterable[int]) -> dict[int, list[Completion]]:
-    """The completions of each comparison, in the order in which it was made, in one query."""
-    found = defaultdict(list)
+    """The completions of each comparison, in the order of their positions, in one query."""
+    by_comparison = defaultdict(list)
     for row in store.rows(
         "SELECT link.comparison_id, c.* "
         "FROM comparison_completions link JOIN completions c ON c.id = link.completion_id "
         "WHERE link.comparison_id IN (SELECT value FROM json_each(?)) ORDER BY link.comparison_id, link.position",
         [to_json(sorted(set(comparison_ids)))],
     ):
-        found[row["comparison_id"]].append(_from_row(row))
-    return dict(found)
+        by_comparison[row["comparison_id"]].append(_from_row(row))
+    return dict(by_comparison)
 
 
 def _from_row(row: sqlite3.Row) -> Completion:
@@ -98,7 +98,7 @@ def _from_row(row: sqlite3.Row) -> Completion:
 
 
 def _sampling(row: sqlite3.Row) -> Mapping[str, float]:
-    """The sampling parameters; none if they cannot be read, since only the text is judged."""
+    """The sampling parameters; empty if they cannot be read, because only the text is judged."""
     try:
         return json_columns.sampling_parameters(row["sampling"], f"The sampling of completion {row['id']}")
     except json_columns.Unreadable as error:

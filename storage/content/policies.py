@@ -1,6 +1,6 @@
-"""Policy versions: who answered. A base model, a base model under a tuned adapter, or a model from elsewhere.
+"""Policy versions: a base model, a base model with a tuned adapter, or an external model that generated completions.
 
-The weights themselves are files; the store only keeps where they are.
+The weights are files; the store has their paths.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from storage.core.records import PolicyKind, PolicyVersion
 
 
 def ensure_base(store: Database, base_model: str, *, name: str | None = None) -> PolicyVersion:
-    """The version for a base model as it comes, known by its hub id or local folder. Made at its first use.
+    """The version of a base model without an adapter, created at the first use.
 
-    The last part of `base_model` is its name, unless another is given.
+    Args:
+        base_model: hub id or local folder.
+        name: name of a new version; the last part of `base_model` if None.
     """
     with store.atomic():
         row = store.row("SELECT * FROM policy_versions WHERE kind = 'base' AND base_model = ?", [base_model])
@@ -28,7 +30,7 @@ def ensure_base(store: Database, base_model: str, *, name: str | None = None) ->
 
 
 def ensure_external(store: Database, name: str) -> PolicyVersion:
-    """The version for a model that is not run here, known by its name alone. Made at its first use.
+    """The version of a model that rankloop does not run, identified by its name. Created at the first use.
 
     Raises:
         StoreError: the name belongs to a base or tuned version.
@@ -43,7 +45,7 @@ def ensure_external(store: Database, name: str) -> PolicyVersion:
 
 
 def ensure_imported(store: Database, name: str, *, import_id: int) -> int:
-    """The id of the version of this name, of any kind: a file may name this store's own. An unknown one becomes external."""
+    """The id of the version of this name, of any kind: a file may name a version of this store. An unknown name becomes external."""
     known = store.value("SELECT id FROM policy_versions WHERE name = ?", [name])
     if known is not None:
         return int(known)
@@ -53,9 +55,9 @@ def ensure_imported(store: Database, name: str, *, import_id: int) -> int:
 
 
 def register_tuned(store: Database, *, name: str, base_model: str, adapter_path: Path | str, run_id: str) -> PolicyVersion:
-    """Writes down what a run made. The adapter's path is kept relative to the data folder, so that the folder can move.
+    """Adds the version that a run trained. The adapter's path is stored relative to the data folder, so that the folder can move.
 
-    A relative `adapter_path` is taken from the data folder. Saying the same thing twice returns the first version.
+    A relative `adapter_path` is relative to the data folder. A second call with the same arguments returns the first version.
 
     Raises:
         StoreError: the name is taken, the adapter lies outside `runs` of the data folder, or there is no such run.
@@ -71,10 +73,10 @@ def register_tuned(store: Database, *, name: str, base_model: str, adapter_path:
 
 
 def adapter_folder(store: Database, version: PolicyVersion) -> Path | None:
-    """Where the version's adapter lies now; None for a version without one.
+    """The folder of the version's adapter; None for a version without one.
 
     Raises:
-        StoreError: the row names something outside `runs` of the data folder, or what it names is a link to there.
+        StoreError: the path leads out of `runs` of the data folder, also by a link.
     """
     if version.adapter_path is None:
         return None
@@ -103,7 +105,7 @@ def by_name(store: Database, name: str) -> PolicyVersion:
     """The version of this name.
 
     Raises:
-        StoreError: there is none; the message names those that there are.
+        StoreError: there is none; the message lists the names of all versions.
     """
     version = _find(store, name)
     if version is None:

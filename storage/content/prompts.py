@@ -1,6 +1,8 @@
 """Prompts: each is stored once and belongs permanently to the training or the held-out split.
 
-`storage.exchange` reads prompts from files.
+Which prompts are in use is decided here alone: those that are not retired, and of the packaged starter prompts only while they
+serve. They serve while the store has no other prompts, or as the project's setting says. What is in use gets comparisons, stands in
+the queue, and is trained and evaluated on. `storage.exchange` reads prompts from files.
 """
 
 from __future__ import annotations
@@ -22,8 +24,25 @@ HELDOUT_ONE_IN = 6
 
 ROLES = ("system", "user", "assistant")
 
-IN_USE = "retired = 0 AND coalesce(import_id, 0) NOT IN unfinished_imports"
-"""The condition of a prompt that is neither retired nor of an import that is being written."""
+_WHOLE = "coalesce(import_id, 0) NOT IN unfinished_imports"
+"""SQL: the prompt is not of an import that is being written."""
+
+THEIRS = f"retired = 0 AND starter = 0 AND {_WHOLE}"
+"""SQL: the prompts in use that are no starter prompts."""
+
+STARTERS_SERVE = f"""(
+    SELECT CASE (
+        SELECT CASE WHEN json_valid("values") THEN json_extract("values", '$.starters') END
+        FROM settings WHERE id = (SELECT max(id) FROM settings)
+    ) WHEN 'on' THEN 1 WHEN 'off' THEN 0 ELSE NOT EXISTS (SELECT 1 FROM prompts WHERE {THEIRS}) END
+)"""
+"""SQL: whether the starter prompts are in use; a scalar that SQLite computes once for a statement."""
+
+IN_USE = f"retired = 0 AND {_WHOLE} AND (starter = 0 OR {STARTERS_SERVE})"
+"""SQL: the prompts in use, where `prompts` is the only table that the names can mean."""
+
+UNUSED_STARTERS = f"SELECT id FROM prompts WHERE starter = 1 AND NOT {STARTERS_SERVE}"
+"""SQL: the ids of the starter prompts while they do not serve, which nothing is trained or evaluated on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +97,77 @@ def split_of(prompt_digest: str) -> Split:
     return "heldout" if int(prompt_digest[:8], 16) % HELDOUT_ONE_IN == 0 else "train"
 
 
+def splits_of(store: Database, declared: Mapping[str, Split | None], *, import_id: int = 0) -> dict[str, Split]:
+    """The splits of new prompts, by digest: as declared, otherwise by the digest. Call it before they are written.
+
+    A store of a few prompts would often have no held-out one by the digest alone. So where all prompts in use, the new ones
+    included, would be in one split, the new one with the smallest digest goes to the other; a single prompt is for training.
+    Only prompts without a declared split are chosen, and none that is in the store already: nothing that was judged ever moves.
+
+    Args:
+        import_id: the import that is being written, whose earlier slices count.
+    """
+    splits = {key: split or split_of(key) for key, split in declared.items()}
+    movable = sorted(key for key, split in declared.items() if split is None)
+    both: tuple[tuple[Split, Split], ...] = (("train", "heldout"), ("heldout", "train"))
+    for missing, other in both:
+        if not movable or missing in splits.values() or _count_theirs(store, missing, import_id):
+            continue
+        moved = next((key for key in movable if splits[key] == other), None)
+        remaining = sum(split == other for split in splits.values()) - 1 + _count_theirs(store, other, import_id)
+        if moved is not None and (missing == "train" or remaining):
+            splits[moved] = missing
+    return splits
+
+
+def _count_theirs(store: Database, split: Split, import_id: int) -> int:
+    """How many prompts other than starters a split has, of those in use and of this import, counted up to 2."""
+    theirs = f"retired = 0 AND starter = 0 AND ({_WHOLE} OR import_id = ?)"
+    return int(store.value(f"SELECT count(*) FROM (SELECT 1 FROM prompts WHERE {theirs} AND split = ? LIMIT 2)", [import_id, split]))
+
+
 def add(store: Database, prompts: Iterable[NewPrompt], *, source: str) -> int:
-    """Adds the prompts that are not there yet, all or none, and returns how many that were. Retired ones come back.
+    """Adds the prompts that are not there yet, all or none, and returns how many that were.
+
+    Retired ones come back, and starter prompts become the store's own.
 
     Raises:
         StoreError: one of them is no prompt; none was added.
     """
-    rows = [_new_row(prompt, source) for prompt in prompts]
-    with store.atomic() as connection:
-        connection.conn.executemany("UPDATE prompts SET retired = 0 WHERE digest = :digest AND retired = 1", rows)
-        return sum(
-            connection.conn.execute(
-                "INSERT INTO prompts (messages, kind, split, source, digest, created_at) "
-                "VALUES (:messages, :kind, :split, :source, :digest, :created_at) ON CONFLICT (digest) DO NOTHING",
-                row,
-            ).rowcount
-            for row in rows
-        )
+    rows: dict[str, dict[str, Any]] = {}
+    for prompt in prompts:
+        row = _new_row(prompt, source)
+        rows.setdefault(row["digest"], row)
+    with store.atomic():
+        known = {row["digest"]: row["id"] for row in stored(store, rows)}
+        make_theirs(store, known.values())
+        return _insert(store, [row for key, row in rows.items() if key not in known])
+
+
+def stored(store: Database, digests: Iterable[str]) -> list[sqlite3.Row]:
+    """The id, digest, import and state of those of these prompts that the store has."""
+    return store.rows(
+        "SELECT id, digest, retired, starter, import_id FROM prompts WHERE digest IN (SELECT value FROM json_each(?))",
+        [to_json([*digests])],
+    ).fetchall()
+
+
+def make_theirs(store: Database, prompt_ids: Iterable[int]) -> None:
+    """Makes prompts active that somebody imports again, retired ones and starters alike. Call it inside `atomic`."""
+    store.connection.conn.executemany(
+        "UPDATE prompts SET retired = 0, starter = 0 WHERE id = ? AND (retired = 1 OR starter = 1)",
+        [(prompt_id,) for prompt_id in prompt_ids],
+    )
+
+
+def _insert(store: Database, rows: Sequence[dict[str, Any]], *, starter: bool = False) -> int:
+    splits = splits_of(store, {row["digest"]: row["split"] for row in rows})
+    store.connection.conn.executemany(
+        "INSERT INTO prompts (messages, kind, split, source, digest, created_at, starter) "
+        "VALUES (:messages, :kind, :split, :source, :digest, :created_at, :starter)",
+        [row | {"split": splits[row["digest"]], "starter": int(starter)} for row in rows],
+    )
+    return len(rows)
 
 
 def add_many(store: Database, new: Mapping[str, NewPrompt], *, source: str, created_at: str, import_id: int) -> dict[str, int]:
@@ -102,28 +175,50 @@ def add_many(store: Database, new: Mapping[str, NewPrompt], *, source: str, crea
 
     The caller has checked them, and calls this inside `atomic`.
     """
-    rows = [
-        (_messages(prompt), prompt.kind.strip(), prompt.split or split_of(key), source, key, created_at, import_id)
-        for key, prompt in new.items()
-    ]
+    splits = splits_of(store, {key: prompt.split for key, prompt in new.items()}, import_id=import_id)
+    rows = [(_messages(prompt), prompt.kind.strip(), splits[key], source, key, created_at, import_id) for key, prompt in new.items()]
     ids = store.insert_many("prompts", ("messages", "kind", "split", "source", "digest", "created_at", "import_id"), rows)
     return dict(zip(new, ids, strict=True))
-
-
-def restore(store: Database, prompt_ids: Iterable[int]) -> None:
-    """Makes retired prompts active again. Call it inside `atomic`."""
-    store.connection.conn.executemany("UPDATE prompts SET retired = 0 WHERE id = ?", [(prompt_id,) for prompt_id in prompt_ids])
 
 
 def load_starter(store: Database) -> int:
     """Adds the packaged starter prompts and returns how many were new; a second time, none."""
     lines = resources.files("storage.content").joinpath("starter_prompts.jsonl").read_text(encoding="utf-8").splitlines()
     starters = [json.loads(line) for line in lines if line.strip()]
-    return add(
-        store,
-        [NewPrompt(({"role": "user", "content": starter["text"]},), starter["kind"], starter["split"]) for starter in starters],
-        source="starter",
-    )
+    rows = [
+        _new_row(NewPrompt(({"role": "user", "content": starter["text"]},), starter["kind"], starter["split"]), "starter")
+        for starter in starters
+    ]
+    with store.atomic():
+        known = {row["digest"] for row in stored(store, [row["digest"] for row in rows])}
+        return _insert(store, [row for row in rows if row["digest"] not in known], starter=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Starters:
+    """The packaged starter prompts of a store."""
+
+    prompts: int
+    serve: bool
+    """Whether they are in use now."""
+    votes: int
+    """Votes on them, of all annotators. They are left out of training while the starters do not serve."""
+
+
+def starters(store: Database) -> Starters:
+    with store.snapshot():
+        votes = "SELECT count(*) FROM votes v JOIN comparisons c ON c.id = v.comparison_id JOIN prompts p ON p.id = c.prompt_id"
+        return Starters(
+            store.value("SELECT count(*) FROM prompts WHERE starter = 1 AND retired = 0"),
+            bool(store.value(f"SELECT {STARTERS_SERVE}")),
+            store.value(f"{votes} WHERE p.starter = 1"),
+        )
+
+
+def unused_starter_votes(store: Database) -> int:
+    """How many votes are left out of training because the starter prompts do not serve."""
+    found = starters(store)
+    return 0 if found.serve else found.votes
 
 
 def get(store: Database, prompt_id: int) -> Prompt:
@@ -146,13 +241,13 @@ def many(store: Database, prompt_ids: Iterable[int]) -> dict[int, Prompt]:
 
 
 def of_split(store: Database, split: Split | None = None) -> list[Prompt]:
-    """The prompts of one split, or all of them, oldest first. Retired ones, and what cannot be read, are left out."""
+    """The prompts in use of one split, or all of them, oldest first. What cannot be read is left out."""
     rows = store.rows(f"SELECT * FROM prompts WHERE {IN_USE} AND (?1 IS NULL OR split = ?1) ORDER BY id", [split])
     return list(json_columns.readable(rows, from_row))
 
 
 def by_kind(store: Database) -> list[tuple[str, Split, int]]:
-    """How many prompts there are of each kind in each split, retired ones left out."""
+    """How many prompts in use there are of each kind in each split."""
     rows = store.rows(f"SELECT kind, split, count(*) FROM prompts WHERE {IN_USE} GROUP BY kind, split ORDER BY kind, split")
     return [tuple(row) for row in rows]
 
@@ -175,7 +270,7 @@ def messages_of(prompt_id: int, said: str) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def _new_row(prompt: NewPrompt, source: str) -> dict[str, str]:
+def _new_row(prompt: NewPrompt, source: str) -> dict[str, Any]:
     if reason := problem(prompt.messages):
         raise StoreError(f"Not a prompt: {reason}. Correct it and add the prompts again; none was added.")
     if prompt.split not in (None, "train", "heldout"):
@@ -184,7 +279,7 @@ def _new_row(prompt: NewPrompt, source: str) -> dict[str, str]:
     return {
         "messages": _messages(prompt),
         "kind": prompt.kind,
-        "split": prompt.split or split_of(key),
+        "split": prompt.split,
         "source": source,
         "digest": key,
         "created_at": now(),

@@ -1,15 +1,16 @@
-"""Prompts that a model cannot or will not answer: set aside for that model, with the reason, until a lead has them tried again."""
+"""Refusals: prompts that a model cannot or will not answer. The model is not asked again until a lead clears the refusal."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from storage.content import prompts
 from storage.core.database import Database, now, to_json
 from storage.core.records import PolicyVersion
 
 LONGEST_REASON = 500
-"""Characters of a reason that are stored: it may be a server's own message."""
+"""Characters of a reason that are stored: it may be a server's error message of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +19,13 @@ class Refusal:
 
     prompt_id: int
     base_model: str
-    """The refusing model: a base model, which refuses for its tuned versions too, or the name of an outside model."""
+    """The model that refused: a base model, whose refusal holds for its tuned versions too, or the name of an external model."""
     reason: str
     created_at: str
 
 
 def add(store: Database, prompt_id: int, version: PolicyVersion, reason: str) -> None:
-    """Sets a prompt aside for the version's model; a newer reason replaces the older one."""
+    """Records that the version's model refused a prompt. A new reason replaces an earlier one."""
     with store.atomic() as connection:
         connection.conn.execute(
             "INSERT INTO prompt_refusals (prompt_id, base_model, reason, created_at) VALUES (?, ?, ?, ?) "
@@ -34,24 +35,24 @@ def add(store: Database, prompt_id: int, version: PolicyVersion, reason: str) ->
 
 
 def by_model(store: Database) -> dict[str, set[int]]:
-    """The ids of the prompts that each model refused."""
-    found: dict[str, set[int]] = {}
+    """Ids of the refused prompts by model."""
+    prompt_ids: dict[str, set[int]] = {}
     for base_model, prompt_id in store.rows("SELECT base_model, prompt_id FROM prompt_refusals"):
-        found.setdefault(base_model, set()).add(prompt_id)
-    return found
+        prompt_ids.setdefault(base_model, set()).add(prompt_id)
+    return prompt_ids
 
 
 def all_refusals(store: Database) -> list[Refusal]:
-    """Every refusal of a prompt that is not retired, newest first."""
+    """Every refusal of a prompt in use, newest first."""
     rows = store.rows(
-        "SELECT r.prompt_id, r.base_model, r.reason, r.created_at FROM prompt_refusals r "
-        "JOIN prompts p ON p.id = r.prompt_id WHERE p.retired = 0 ORDER BY r.created_at DESC, r.prompt_id DESC"
+        "SELECT prompt_id, base_model, reason, created_at FROM prompt_refusals "
+        f"WHERE prompt_id IN (SELECT id FROM prompts WHERE {prompts.IN_USE}) ORDER BY created_at DESC, prompt_id DESC"
     )
     return [Refusal(*row) for row in rows]
 
 
 def clear(store: Database, prompt_ids: Collection[int] | None = None) -> int:
-    """Lets every model be asked again for these prompts, or for all; returns how many refusals that were."""
+    """Deletes the refusals of these prompts, or all, so that models are asked again. Returns the number deleted."""
     with store.atomic() as connection:
         return int(
             connection.conn.execute(

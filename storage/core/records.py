@@ -25,7 +25,7 @@ RESUMABLE_STATUSES: tuple[RunStatus, ...] = ("failed", "cancelled", "lost")
 
 STRENGTHS: tuple[Strength, ...] = ("significantly", "better", "slightly", "negligibly")
 FLAG_KINDS: tuple[FlagKind, ...] = ("unsafe", "personal_data", "wrong_language", "broken_prompt")
-ROLES: tuple[Role, ...] = ("annotator", "lead", "researcher")
+ACCOUNT_ROLES: tuple[Role, ...] = ("annotator", "lead", "researcher")
 
 Tiers = tuple[tuple[int, ...], ...]
 """Completion ids, best tier first; ids that share a tier are tied: `((2,), (1, 4), (3,))`."""
@@ -251,6 +251,8 @@ class ProjectSettings:
     """Show system prompts to annotators."""
     text_max_chars: int = 100_000
     """Longest prompt, answer or rationale that an import takes, in characters, 1,000 to 10,000,000."""
+    starters: Literal["auto", "on", "off"] = "auto"
+    """Whether the packaged starter prompts are in use; `auto` uses them while the store has no other prompts."""
 
 
 @dataclass(frozen=True, slots=True)

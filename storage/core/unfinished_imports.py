@@ -125,6 +125,13 @@ _OF_SLICE = "(SELECT value FROM json_each(:ids))"
 
 _SLICES = (
     (
+        "SELECT id FROM completion_labels WHERE import_id = :import LIMIT :most",
+        (
+            f"DELETE FROM completions WHERE id IN (SELECT completion_id FROM completion_labels WHERE id IN {_OF_SLICE})",
+            f"DELETE FROM completion_labels WHERE id IN {_OF_SLICE}",
+        ),
+    ),
+    (
         "SELECT id FROM judgments WHERE import_id = :import LIMIT :most",
         (
             f"DELETE FROM aspect_ratings WHERE judgment_id IN {_OF_SLICE}",
@@ -152,7 +159,8 @@ _LAST = (
     "UPDATE policy_versions SET import_id = NULL WHERE import_id = ? AND id IN (SELECT policy_version_id FROM completions)",
     "DELETE FROM policy_versions WHERE import_id = ?",
     "UPDATE annotators SET import_id = NULL WHERE import_id = ? AND (id IN (SELECT annotator_id FROM judgments) "
-    "OR id IN (SELECT annotator_id FROM presentations) OR id IN (SELECT annotator_id FROM accounts))",
+    "OR id IN (SELECT annotator_id FROM presentations) OR id IN (SELECT annotator_id FROM completion_labels) "
+    "OR id IN (SELECT annotator_id FROM accounts))",
     "DELETE FROM annotators WHERE import_id = ?",
     "DELETE FROM imports WHERE id = ?",
 )

@@ -50,6 +50,8 @@ class FieldMap:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     good: Paths = ("true", "1", "good", "thumbsup", "up", "positive")
     bad: Paths = ("false", "0", "-1", "bad", "thumbsdown", "down", "negative")
+    unrated: Paths = ("none", "", "--")
+    """Words of `label` that say nothing. A missing value is `none`."""
     strengths: Mapping[str, str] = field(default_factory=dict)
     """How much better, by the word of `winner`."""
     models: Paths = ()
@@ -72,7 +74,11 @@ class FieldMap:
 
     def paths(self) -> list[str]:
         """Every path of the map, joined ones apart."""
-        named = [getattr(self, one.name) for one in fields(self) if one.name not in ("outcomes", "good", "bad", "strengths", "ratings")]
+        named = [
+            getattr(self, one.name)
+            for one in fields(self)
+            if one.name not in ("outcomes", "good", "bad", "unrated", "strengths", "ratings")
+        ]
         listed = [path for value in named if isinstance(value, tuple) for path in value] + list(self.ratings.values())
         return list(dict.fromkeys(part for path in listed for part in path.split("+")))
 
@@ -175,7 +181,8 @@ MAPS: dict[str, FieldMap] = {
     "kto": FieldMap(
         prompt=("prompt", "instruction+input"), system=SYSTEM_COLUMNS, history=("history",),
         completions=("completion", "output", "response", "messages", "conversations", "conversation"), label=("label", "kto_tag"),
-        models=("model",), annotator=("annotator",), created_at=("created_at",), kind=("kind",), split=("split",),
+        models=("model",), annotator=("annotator",), annotator_kind=("annotator_kind",), rule=("annotator_rule",),
+        created_at=("created_at",), rationale=("rationale",), kind=("kind",), split=("split",), ignored=("id", "prompt_id"),
     ),
     "anythingllm": FieldMap(
         prompt=("prompt",), completions=("response",), label=("rating", "feedback", "feedbackScore"), annotator=("username",),

@@ -6,7 +6,7 @@ A reader turns one record of a file into items. The native format exports a whol
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from storage.exchange import (
@@ -15,6 +15,7 @@ from storage.exchange import (
     field_maps,
     helpsteer3,
     hh_rlhf,
+    kto,
     labelstudio,
     mapped,
     oasst,
@@ -174,10 +175,13 @@ FORMATS: dict[str, Format] = {
         ("prompt", "generations=texts", "ratings"),
     ),
     "stack-exchange-paired": _by_map("stack-exchange-paired", ("question", "response_j", "response_k")),
-    "kto": _by_map(
-        "kto", ("prompt", "completion", "label=flag"), ("messages=list", "label=flag"), ("messages=list", "kto_tag=flag"),
-        ("conversations=list", "kto_tag=flag"), ("conversations=list", "label=flag"), ("instruction", "output", "kto_tag=flag"),
-        ("instruction", "output", "label=flag"),
+    "kto": replace(
+        _by_map(
+            "kto", ("prompt", "completion", "label=flag"), ("messages=list", "label=flag"), ("messages=list", "kto_tag=flag"),
+            ("conversations=list", "kto_tag=flag"), ("conversations=list", "label=flag"), ("instruction", "output", "kto_tag=flag"),
+            ("instruction", "output", "label=flag"),
+        ),
+        write=kto.write, unit="labelled completions",
     ),
     "anythingllm": _by_map("anythingllm", ("prompt", "response", "rating", "workspace"), ("prompt", "response", "feedbackScore")),
     "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=tuple(THINGS)),

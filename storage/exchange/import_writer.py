@@ -17,8 +17,9 @@ from storage.content.prompts import NewPrompt
 from storage.core import unfinished_imports
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Tiers
-from storage.exchange.rows import LONGEST_NAME, BadRow, Item, NewComparison, Vote, check_name
-from storage.judging import exclusions, gold, judgments, presentations, queue
+from storage.exchange.rows import LONGEST_NAME, BadRow, Item, NewComparison, NewLabel, Vote, check_name
+from storage.judging import completion_labels, exclusions, gold, judgments, presentations, queue
+from storage.judging.completion_labels import ImportedLabel
 from storage.judging.judgments import ImportedVote
 from storage.judging.presentations import ImportedPresentation
 from storage.people import annotators
@@ -52,6 +53,8 @@ class Report:
     comparisons: int = 0
     comparisons_known: int = 0
     judgments: int = 0
+    labels: int = 0
+    """Judgments of one completion, good or bad. They are kept, and not used in training."""
     gold: int = 0
     wrong: int = 0
     wrong_rows: list[tuple[int, str]] = field(default_factory=list)
@@ -75,7 +78,7 @@ class Report:
 
     @property
     def good(self) -> int:
-        return self.prompts + self.prompts_known + self.comparisons + self.judgments + self.gold
+        return self.prompts + self.prompts_known + self.comparisons + self.judgments + self.labels + self.gold
 
 
 @dataclass(slots=True)
@@ -120,6 +123,7 @@ class Writer:
         # What changes rows that were in the store before waits for `publish`.
         self.reused: set[int] = set()
         self.restored: set[int] = set()
+        self.adopted: set[int] = set()
         self.judged: Counter[int] = Counter()
         self.votes_elsewhere: Counter[int] = Counter()
         self.gold_elsewhere: list[tuple[int, Tiers]] = []
@@ -137,6 +141,13 @@ class Writer:
                 if isinstance(item, NewComparison)
             ]
             self._comparisons(rows)
+            self._labels(
+                [
+                    (line, item, prompt_ids[digest])
+                    for (line, item), digest in zip(lines, digests, strict=True)
+                    if isinstance(item, NewLabel)
+                ]
+            )
 
     def publish(self) -> None:
         """Makes the import visible, and changes what it changes of older rows, in one transaction."""
@@ -146,7 +157,7 @@ class Writer:
         with store.atomic() as connection:
             connection.conn.execute("UPDATE imports SET state = 'whole' WHERE id = ?", [self.import_id])
             annotators.add_judged(store, self.judged)
-            prompts.restore(store, self.restored)
+            prompts.make_theirs(store, self.restored | self.adopted)
             comparisons.add_votes(store, self.votes_elsewhere)
             gold.add_imported(store, self.gold_elsewhere, note=f"import {self.import_id}", by=self.by, created_at=self.created_at)
             reason = OUTDATED_REASON.format(id=self.import_id, source=self.source)
@@ -161,12 +172,7 @@ class Writer:
 
     def _prompts(self, lines: Sequence[Line], digests: Sequence[str]) -> dict[str, int]:
         """The id of each prompt, by digest. New prompts are written; retired ones are restored when the import is published."""
-        stored = {
-            row["digest"]: row
-            for row in self.store.rows(
-                "SELECT id, digest, retired, import_id FROM prompts WHERE digest IN (SELECT value FROM json_each(?))", [to_json(digests)]
-            )
-        }
+        stored = {row["digest"]: row for row in prompts.stored(self.store, digests)}
         ids = {digest: row["id"] for digest, row in stored.items()}
         restored = {row["id"] for row in stored.values() if row["retired"]} - self.restored
         foreign = {row["id"] for row in stored.values() if row["import_id"] != self.import_id}
@@ -177,10 +183,12 @@ class Writer:
                 new[digest] = NewPrompt(item.messages, item.kind, item.split)
             elif prompt_only and ids.get(digest) not in restored:
                 self.report.prompts_known += 1
-            if prompt_only and ids.get(digest) in foreign:
+            # An undo asks what other imports use these prompts for. Comparisons tell that themselves.
+            if not isinstance(item, NewComparison) and ids.get(digest) in foreign:
                 self.reused.add(ids[digest])
         ids |= prompts.add_many(self.store, new, source=self.source, created_at=self.created_at, import_id=self.import_id)
         self.restored |= restored
+        self.adopted |= {row["id"] for row in stored.values() if row["starter"]}
         self.report.prompts += len(new) + len(restored)
         return ids
 
@@ -225,7 +233,7 @@ class Writer:
 
     def _new(self, rows: Sequence[_Row]) -> dict[str, _StoredComparison]:
         """Writes new comparisons with their completions."""
-        orders = [comparisons.order_of_writing(len(row.answers), random.Random(row.digest)) for row in rows]
+        orders = [comparisons.random_write_order(len(row.answers), random.Random(row.digest)) for row in rows]
         # The order in the file is kept as the position. Ids are shuffled, with the same result whenever the same file is imported.
         written = [
             (row.prompt_id, *row.answers[order.index(n)]) for row, order in zip(rows, orders, strict=True) for n in range(len(order))
@@ -373,6 +381,25 @@ class Writer:
             self.report.gold += 1
         gold.add_imported(self.store, own, note=f"import {self.import_id}", by=self.by, created_at=self.created_at)
 
+    # ---- labels
+
+    def _labels(self, rows: Sequence[tuple[int, NewLabel, int]]) -> None:
+        """Writes labels, each as (line, label, prompt id), with a completion of its own."""
+        accepted: list[tuple[NewLabel, int, int]] = []
+        for line, item, prompt_id in rows:
+            try:
+                accepted.append((item, prompt_id, self._annotator(item)))
+            except (BadRow, StoreError) as error:
+                self.refuse(line, str(error))
+        answers = [(prompt_id, self._policy(_model(item.model)), item.completion) for item, prompt_id, _ in accepted]
+        completion_ids = completions.add_imported(self.store, answers, created_at=self.created_at, import_id=self.import_id)
+        labels = [
+            ImportedLabel(completion_id, annotator_id, item.good, item.rationale, item.created_at or self.created_at)
+            for (item, _, annotator_id), completion_id in zip(accepted, completion_ids, strict=True)
+        ]
+        completion_labels.add_imported(self.store, labels, import_id=self.import_id)
+        self.report.labels += len(labels)
+
     # ---- names
 
     def _policy(self, name: str) -> int:
@@ -383,7 +410,7 @@ class Writer:
             self.policy_ids[name] = policies.ensure_imported(self.store, name, import_id=self.import_id)
         return self.policy_ids[name]
 
-    def _annotator(self, vote: Vote) -> int:
+    def _annotator(self, vote: Vote | NewLabel) -> int:
         """The id of the annotator with this name or pseudonym, created at the first use."""
         rule = vote.rule or self.rule
         key = (vote.annotator or self.default_annotator, rule)

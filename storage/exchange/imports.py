@@ -63,11 +63,12 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """Counts of an undo: excluded judgments, retired comparisons and retired prompts."""
+    """Counts of an undo: excluded judgments, retired comparisons and prompts, and labels that no longer stand."""
 
     judgments: int
     comparisons: int
     prompts: int
+    labels: int = 0
 
 
 def import_file(
@@ -172,7 +173,9 @@ def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
         for comparison_id in undone.report.golden:
             execute("UPDATE comparisons SET gold = 0 WHERE id = ?", [comparison_id])
         execute("UPDATE imports SET undone_by_id = ?, undone_at = ? WHERE id = ?", [by, now(), import_id])
-        return Undone(excluded, retired, _retire_prompts(store, undone))
+        retired_prompts = _retire_prompts(store, undone)
+        _give_back_starters(store)
+        return Undone(excluded, retired, retired_prompts, undone.report.labels)
 
 
 def _exclude(store: Database, undone: Import, by: int | None) -> int:
@@ -219,6 +222,18 @@ def _retire_prompts(store: Database, undone: Import) -> int:
         """,
         {"id": undone.id},
     ).rowcount
+
+
+def _give_back_starters(store: Database) -> None:
+    """Makes the starter prompts that no import names any more mere starter prompts again. Call it after `_retire_prompts`."""
+    store.connection.conn.execute(
+        """
+        UPDATE prompts SET starter = 1
+        WHERE source = 'starter' AND starter = 0
+            AND NOT EXISTS (SELECT 1 FROM comparisons c WHERE c.prompt_id = prompts.id AND c.import_id IS NOT NULL AND c.retired = 0)
+            AND NOT EXISTS (SELECT 1 FROM import_reused r WHERE r.own = 0 AND prompts.id BETWEEN r.first AND r.last)
+        """
+    )
 
 
 def _reader(name: str, mapping: FieldMap | None) -> Format:

@@ -14,6 +14,7 @@ from storage.exchange.rows import (
     Found,
     Left,
     NewComparison,
+    NewLabel,
     Record,
     Vote,
     as_text,
@@ -24,20 +25,17 @@ from storage.exchange.rows import (
     number_of,
     split_shared_prompt,
     timestamp,
+    whole,
 )
-
-SINGLE = "single judgments (good or bad)"
-"""Judgments of one answer without another to compare it with."""
 
 Answer = str | list[Message] | list[str]
 """One answer: a text, messages, or a text for each turn of the assistant."""
 
 
 def read(fields: FieldMap, record: Record) -> Iterator[Found]:
-    """One comparison with its votes, and what of the row is left behind."""
+    """One comparison with its votes, or one label, and what of the row is left behind."""
     if fields.label:
-        # A comparison has two answers at least.
-        yield Left(SINGLE)
+        yield _label(fields, record)
         return
     answers = _answers(fields, record)
     messages, texts = _prompt_and_texts(fields, record, answers)
@@ -170,13 +168,13 @@ def _prompt_and_texts(fields: FieldMap, record: Record, answers: Sequence[Answer
         raise BadRow(f"{fields.system[0]} must be text")
     before: list[Message] = [{"role": "system", "content": system}] if system and system.strip() else []
     before += _history(fields, record)
-    whole = all(
+    complete = all(
         isinstance(answer, list) and answer and isinstance(answer[0], dict) and answer[0]["role"] != "assistant" for answer in answers
     )
     if path and path.endswith("[]"):
         turns, texts = split_shared_prompt([_interleaved(value, answer) for answer in answers])
         return before + turns, texts
-    if whole:
+    if complete:
         turns, texts = split_shared_prompt([cast(list[Message], answer) for answer in answers])
         _check_repeated(value, turns, path)
         return before + turns, texts
@@ -268,6 +266,38 @@ def _text(answer: Answer) -> str:
     if answer and isinstance(answer[0], str):
         raise BadRow("an answer must be text or messages")
     return as_text(cast(list[Message], answer))
+
+
+# ---- the label of one answer
+
+
+def _label(fields: FieldMap, record: Record) -> NewLabel | Left:
+    word = word_of(first(fields.label, record))
+    if word in fields.unrated:
+        # The whole row is left behind, and has one name.
+        whole(record)
+        return Left("answers without a rating")
+    if word not in (*fields.good, *fields.bad):
+        words = ", ".join((*fields.good, *fields.bad))
+        raise BadRow(f"{' or '.join(fields.label)} must be one of {words}, not {word[:80]!r}")
+    path = next((path for path in fields.completions if has(record, path)), None)
+    if path is None:
+        raise BadRow(f"needs {' or '.join(fields.completions)}")
+    answer = _answer(find(record, path), path)
+    messages, texts = _prompt_and_texts(fields, record, [answer])
+    rationale = first(fields.rationale, record)
+    return NewLabel(
+        messages,
+        texts[0],
+        word in fields.good,
+        _name(fields.models, record),
+        _name(fields.annotator, record),
+        _rule(fields, record),
+        timestamp(first(fields.created_at, record)),
+        rationale if isinstance(rationale, str) else "",
+        _name(fields.kind, record) or "imported",
+        _split(fields.split, record),
+    )
 
 
 # ---- the verdict
@@ -380,11 +410,10 @@ def _vote(
     strength: Strength | None = None,
 ) -> Vote:
     rationale = first(fields.rationale, record)
-    simulated = word_of(first(fields.annotator_kind, record)) == "simulated"
     return Vote(
         tiers,
         annotator or _name(fields.annotator, record),
-        (_name(fields.rule, record) or "unknown") if simulated else None,
+        _rule(fields, record),
         all_bad,
         timestamp(first(fields.created_at, record)),
         strength,
@@ -417,6 +446,12 @@ def _models(fields: FieldMap, record: Record, number: int) -> tuple[str | None, 
 def _name(paths: Paths, record: Record) -> str | None:
     value = first(paths, record)
     return name_of(value[0] if isinstance(value, list) and value else value)
+
+
+def _rule(fields: FieldMap, record: Record) -> str | None:
+    """The rule of a simulated annotator; None for a person."""
+    simulated = word_of(first(fields.annotator_kind, record)) == "simulated"
+    return (_name(fields.rule, record) or "unknown") if simulated else None
 
 
 def _split(paths: Paths, record: Record) -> Any:

@@ -218,7 +218,7 @@ def beyond_starter(store: Database) -> str | None:
     # The most telling tables come first.
     for table in ("judgments", "comparisons", *_tables(store.rows), *LEFT_OUT):
         where = {
-            "prompts": "WHERE source != 'starter'",
+            "prompts": "WHERE starter = 0",
             "annotators": "WHERE judged > 0 OR name != 'local'",
             "sqlite_sequence": "WHERE seq > 0",
         }.get(table, "")

@@ -64,7 +64,7 @@ def _messages(name: str, value: Any) -> list[Message]:
 def write(
     store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
 ) -> int:
-    """Writes every prompt that is not retired, as messages, without judgments; returns how many."""
+    """Writes every prompt in use, as messages, without judgments; returns how many."""
     total = store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}") if progress else 0
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():

@@ -70,6 +70,24 @@ class NewComparison:
     split: Split | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NewLabel:
+    """A prompt with one completion that somebody called good or bad, without another to compare it with."""
+
+    messages: Sequence[Message]
+    completion: str
+    good: bool
+    model: str | None = None
+    annotator: str | None = None
+    """None if the record names no annotator."""
+    rule: str | None = None
+    """The rule of a simulated annotator; None for a person."""
+    created_at: str | None = None
+    rationale: str = ""
+    kind: str = "imported"
+    split: Split | None = None
+
+
 Record = dict[str, Any]
 """One record of a file: a JSON object, or a row of CSV or Parquet. Its values are unchecked."""
 
@@ -83,7 +101,7 @@ class Left:
     count: int = 1
 
 
-Item = NewPrompt | NewComparison
+Item = NewPrompt | NewComparison | NewLabel
 """An importable item that a reader makes of a record."""
 
 Found = Item | Left
@@ -132,6 +150,8 @@ def check(item: Item, most_chars: int = DEFAULT_CHARS) -> None:
         raise BadRow(f"split must be train or heldout, not {item.split!r}")
     if isinstance(item, NewComparison):
         _check_comparison(item, most_chars)
+    if isinstance(item, NewLabel):
+        _check_label(item, most_chars)
 
 
 def prompt_size(item: Item) -> int:
@@ -141,6 +161,8 @@ def prompt_size(item: Item) -> int:
 
 def size_of(item: Item) -> int:
     """Characters in all texts of the item, approximately."""
+    if isinstance(item, NewLabel):
+        return prompt_size(item) + len(item.completion) + len(item.rationale) + 500
     if not isinstance(item, NewComparison):
         return prompt_size(item)
     return prompt_size(item) + sum(map(len, item.completions)) + sum(len(v.rationale) + len(v.ideal or "") + 500 for v in item.votes)
@@ -151,10 +173,7 @@ def _check_comparison(item: NewComparison, most_chars: int) -> None:
     if not comparisons.FEWEST <= number <= comparisons.MOST:
         raise BadRow(f"{number} completions: a comparison holds {comparisons.FEWEST} to {comparisons.MOST}")
     for text in item.completions:
-        if not isinstance(text, str):
-            raise BadRow("a completion must be text")
-        _check_length("a completion", len(text), most_chars)
-        _check_text("a completion", text)
+        _check_completion(text, most_chars)
     if len(item.models) != number:
         raise BadRow(f"{len(item.models)} models for {number} completions")
     for model in item.models:
@@ -169,6 +188,21 @@ def _check_comparison(item: NewComparison, most_chars: int) -> None:
             raise BadRow("a known answer must rank every completion, and put one before another")
 
 
+def _check_completion(text: Any, most_chars: int) -> None:
+    if not isinstance(text, str):
+        raise BadRow("a completion must be text")
+    _check_length("a completion", len(text), most_chars)
+    _check_text("a completion", text)
+
+
+def _check_label(item: NewLabel, most_chars: int) -> None:
+    _check_completion(item.completion, most_chars)
+    check_name("the model", item.model)
+    check_name("the annotator", item.annotator)
+    check_name("the rule", item.rule)
+    _check_rationale(item.rationale, most_chars)
+
+
 def _check_vote(vote: Vote, number: int, most_chars: int) -> None:
     check_tiers(vote.tiers, number)
     check_name("the annotator", vote.annotator)
@@ -177,10 +211,7 @@ def _check_vote(vote: Vote, number: int, most_chars: int) -> None:
         raise BadRow(f"strength must be one of {', '.join(STRENGTHS)}, not {vote.strength!r}")
     if vote.strength is not None and (number != 2 or len(vote.tiers) != 2):
         raise BadRow("a strength says how much better one of two completions is")
-    if not isinstance(vote.rationale, str):
-        raise BadRow("the rationale must be text")
-    _check_length("the rationale", len(vote.rationale), most_chars)
-    _check_text("the rationale", vote.rationale)
+    _check_rationale(vote.rationale, most_chars)
     for index, aspect, rating in vote.aspects:
         check_name("an aspect", aspect)
         if type(rating) is not int or not 1 <= rating <= 10 or not 0 <= index < number:
@@ -196,6 +227,13 @@ def _check_vote(vote: Vote, number: int, most_chars: int) -> None:
         ms = getattr(vote, field)
         if ms is not None and (type(ms) is not int or not 0 <= ms < 1 << 53):
             raise BadRow(f"{field} must be milliseconds, not {ms!r}")
+
+
+def _check_rationale(text: Any, most_chars: int) -> None:
+    if not isinstance(text, str):
+        raise BadRow("the rationale must be text")
+    _check_length("the rationale", len(text), most_chars)
+    _check_text("the rationale", text)
 
 
 def check_tiers(tiers: Tiers, number: int) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 from storage.core.records import Message, Tiers
 from storage.exchange import oasst
-from storage.exchange.mapped import SINGLE
 from storage.exchange.rows import (
     SPEAKERS,
     BadRow,
     Found,
     Left,
     NewComparison,
+    NewLabel,
     Record,
     Vote,
     by_rank,
@@ -66,7 +66,7 @@ def way_to(messages: Mapping[str, Said], last: str) -> list[Message]:
 
 
 def read_webui(record: Record) -> Iterator[Found]:
-    """One comparison of the rated answer with its siblings. Without siblings there is nothing to compare it with."""
+    """One comparison of the rated answer with its siblings; without siblings one label."""
     data, meta = _object(record, "data"), _object(record, "meta")
     rated = name_of(meta.get("message_id"))
     rating = number_of(data.get("rating"))
@@ -79,28 +79,22 @@ def read_webui(record: Record) -> Iterator[Found]:
     rivals = data.get("sibling_model_ids")
     rivals = rivals if isinstance(rivals, (list, tuple)) else []
     siblings = [key for key, other in messages.items() if key != rated and other.parent == said.parent and other.model in rivals]
+    turns = way_to(messages, str(said.parent))
+    annotator, at = name_of(record.get("user_id")), timestamp(record.get("created_at"))
+    reasons = [text for text in (data.get("reason"), data.get("comment")) if isinstance(text, str) and text.strip()]
+    detail = number_of(_object(data, "details").get("rating") if "details" in data else _object(record, "details").get("rating"))
     if not siblings:
-        yield Left(SINGLE)
+        yield NewLabel(turns, said.text, rating == 1, said.model, annotator, None, at, ": ".join(reasons))
+        if detail is not None:
+            yield Left("ratings from 1 to 10 of single answers")
         return
     shown = [key for key in messages if key == rated or key in siblings]
     place = shown.index(rated)
     others = tuple(index for index in range(len(shown)) if index != place)
     tiers: Tiers = ((place,), others) if rating == 1 else (others, (place,))
-    detail = number_of(_object(data, "details").get("rating") if "details" in data else _object(record, "details").get("rating"))
-    reasons = [text for text in (data.get("reason"), data.get("comment")) if isinstance(text, str) and text.strip()]
-    vote = Vote(
-        tiers,
-        name_of(record.get("user_id")),
-        created_at=timestamp(record.get("created_at")),
-        rationale=": ".join(reasons),
-        aspects=((place, "rating", int(detail)),) if detail is not None and detail in range(1, 11) else (),
-    )
-    yield NewComparison(
-        way_to(messages, str(said.parent)),
-        tuple(messages[key].text for key in shown),
-        tuple(messages[key].model for key in shown),
-        (vote,),
-    )
+    aspects = ((place, "rating", int(detail)),) if detail is not None and detail in range(1, 11) else ()
+    vote = Vote(tiers, annotator, created_at=at, rationale=": ".join(reasons), aspects=aspects)
+    yield NewComparison(turns, tuple(messages[key].text for key in shown), tuple(messages[key].model for key in shown), (vote,))
 
 
 def _object(record: Record, name: str) -> Record:

@@ -294,19 +294,24 @@ def is_judged(store: Database, presentation: Presentation) -> bool:
     return bool(store.value("SELECT 1 FROM active_judgments WHERE presentation_id = ?", [presentation.id]))
 
 
-def active(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> list[JudgedComparison]:
-    """Every vote in one snapshot, oldest first. Skips, gold, repeats and excluded judgments are left out."""
+def active(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False) -> list[JudgedComparison]:
+    """Every vote in one snapshot, oldest first. Skips, gold, repeats and excluded judgments are left out.
+
+    Args:
+        for_training: leave out votes on starter prompts while these do not serve; `prompts.unused_starter_votes` counts them.
+    """
     with store.snapshot():
-        return list(stream(store, kinds=kinds))
+        return list(stream(store, kinds=kinds, for_training=for_training))
 
 
-def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",)) -> Iterator[JudgedComparison]:
+def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_training: bool = False) -> Iterator[JudgedComparison]:
     """As `active`, but reading a page of rows at a time. Call it inside `store.snapshot()` for a consistent view."""
+    left_out = f"AND c.prompt_id NOT IN ({prompts.UNUSED_STARTERS}) " if for_training else ""
     annotator_of = {annotator.id: annotator for annotator in annotators.all_annotators(store)}
     last_id = 0
     while rows := store.rows(
         "SELECT v.*, c.prompt_id FROM votes v JOIN comparisons c ON c.id = v.comparison_id "
-        "WHERE v.id > ? AND v.annotator_kind IN (SELECT value FROM json_each(?)) ORDER BY v.id LIMIT ?",
+        f"WHERE v.id > ? AND v.annotator_kind IN (SELECT value FROM json_each(?)) {left_out}ORDER BY v.id LIMIT ?",
         [last_id, to_json(list(kinds)), PAGE_ROWS],
     ).fetchall():
         prompt_of = prompts.many(store, [row["prompt_id"] for row in rows])

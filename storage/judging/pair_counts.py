@@ -1,7 +1,7 @@
 """The number of preference pairs, counted by SQLite: neither judgments nor completions are loaded for it.
 
 It is the number of pairs that `rlhf.data.pairs` derives without ties: two completions in different tiers of a vote, unless their texts
-are identical. Votes whose tiers cannot be read are left out, as there.
+are identical. Votes whose tiers cannot be read are left out, as there, and so are votes on starter prompts that do not serve.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+from storage.content import prompts
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind, Split
 
-_COUNT = """
+_COUNT = f"""
 WITH ranked AS (
     SELECT v.annotator_kind, v.comparison_id, CASE WHEN json_valid(v.tiers) THEN v.tiers ELSE '[]' END AS tiers FROM votes v
 )
@@ -25,7 +26,7 @@ CROSS JOIN json_each(r.tiers) lower ON lower.key > upper.key
 CROSS JOIN json_each(CASE lower.type WHEN 'array' THEN lower.value ELSE '[]' END) worse
 CROSS JOIN completions chosen ON chosen.id = better.value
 CROSS JOIN completions rejected ON rejected.id = worse.value
-WHERE chosen.text != rejected.text AND NOT EXISTS (
+WHERE p.id NOT IN ({prompts.UNUSED_STARTERS}) AND chosen.text != rejected.text AND NOT EXISTS (
     SELECT 1 FROM json_each(r.tiers) tier
     WHERE tier.type != 'array' OR json_array_length(tier.value) = 0
         OR EXISTS (SELECT 1 FROM json_each(tier.value) member WHERE member.type != 'integer'))

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Collection
 from datetime import timedelta
 
-from storage.content import comparisons
+from storage.content import comparisons, prompts
 from storage.core.clock import window
-from storage.core.database import Database, now
+from storage.core.database import Database, now, to_json
 from storage.core.records import Annotator, Comparison, Lease, Presentation, ProjectSettings
 from storage.judging import presentations
 from storage.people import annotators
@@ -45,6 +46,14 @@ WHERE l.annotator_id = ? AND l.ended_at IS NULL AND c.retired = 0 ORDER BY l.id 
 """
 """The annotator's current lease with its presentation: the comparison shown, or retracted, last."""
 
+_IN_USE = f"""
+    AND EXISTS (
+        SELECT 1 FROM prompts
+        WHERE prompts.id = (SELECT c.prompt_id FROM comparisons c WHERE c.id = {{comparison}}) AND {prompts.IN_USE})"""
+"""The comparison's prompt is in use. Comparisons of other prompts stay in the queue for the day on which their prompts come back."""
+
+_NEXT_IN_USE = _IN_USE.format(comparison="queue.comparison_id")
+
 _NOT_JUDGED = """
     AND NOT EXISTS (
         SELECT 1 FROM judgments j
@@ -57,7 +66,7 @@ SELECT queue.comparison_id, queue.position, queue.priority FROM queue
 WHERE queue.priority = :priority
     AND queue.position > coalesce(
         (SELECT position FROM queue_cursors WHERE annotator_id = :annotator AND priority = :priority), 0)
-    {_NOT_JUDGED}
+    {_NOT_JUDGED}{_NEXT_IN_USE}
 ORDER BY queue.position LIMIT 1
 """
 
@@ -72,16 +81,17 @@ WITH RECURSIVE priorities(priority) AS (
 SELECT 1 FROM priorities CROSS JOIN queue ON queue.priority = priorities.priority
 WHERE queue.position > coalesce(
         (SELECT position FROM queue_cursors p WHERE p.annotator_id = :annotator AND p.priority = priorities.priority), 0)
-    {_NOT_JUDGED}
+    {_NOT_JUDGED}{_NEXT_IN_USE}
 """
 
-UNSEEN_GOLD = """
+UNSEEN_GOLD = f"""
 SELECT c.id FROM comparisons c WHERE c.gold = 1 AND c.retired = 0 AND coalesce(c.import_id, 0) NOT IN unfinished_imports
     AND NOT EXISTS (SELECT 1 FROM presentations p WHERE p.comparison_id = c.id AND p.annotator_id = :annotator)
+    {_IN_USE.format(comparison="c.id")}
 ORDER BY c.id LIMIT :among
 """
 
-REPEATABLE = """
+REPEATABLE = f"""
 SELECT mine.presentation_id FROM (
     SELECT j.presentation_id, j.comparison_id FROM judgments j
     WHERE j.annotator_id = :annotator AND j.counts = 1 AND j.presentation_id IS NOT NULL
@@ -91,6 +101,7 @@ SELECT mine.presentation_id FROM (
 WHERE NOT EXISTS (
     SELECT 1 FROM presentations p
     WHERE p.comparison_id = mine.comparison_id AND p.annotator_id = :annotator AND p.purpose = 'repeat')
+    {_IN_USE.format(comparison="mine.comparison_id")}
 """
 
 
@@ -161,7 +172,7 @@ def _would_be_reassigned(store: Database, presentation: Presentation) -> bool:
     That is the case when everything queued at that time has been handed out and another annotator has made a request since.
     """
     released = store.row("SELECT position, released_at FROM released_presentations WHERE presentation_id = ?", [presentation.id])
-    if released is None or store.value("SELECT 1 FROM queue WHERE position <= ? LIMIT 1", [released["position"]]):
+    if released is None or store.value(f"SELECT 1 FROM queue WHERE position <= ?{_NEXT_IN_USE} LIMIT 1", [released["position"]]):
         return False
     requested = "SELECT 1 FROM queue_cursors WHERE annotator_id != ? AND requested_at >= ? LIMIT 1"
     return bool(store.value(requested, [presentation.annotator_id, released["released_at"]]))
@@ -199,8 +210,21 @@ def add_imported(store: Database, import_id: int) -> None:
 
 
 def depth(store: Database) -> int:
-    """Number of comparisons in the queue. Leased ones are not in it."""
-    return int(store.value("SELECT count(*) FROM queue"))
+    """Number of comparisons in the queue whose prompts are in use. Leased ones are not in it."""
+    return int(store.value(f"SELECT count(*) FROM queue WHERE true{_NEXT_IN_USE}"))
+
+
+def requeue(store: Database, prompt_ids: Collection[int]) -> None:
+    """Puts the waiting comparisons of prompts that come back into use at the end of the queue.
+
+    Annotators whose cursors have passed them meanwhile meet them again.
+    """
+    waiting = "comparison_id IN (SELECT id FROM comparisons WHERE prompt_id IN (SELECT value FROM json_each(?)))"
+    with store.atomic() as connection:
+        rows = store.rows(f"SELECT comparison_id, priority FROM queue WHERE {waiting} ORDER BY position", [to_json([*prompt_ids])])
+        moved = [tuple(row) for row in rows]
+        connection.conn.execute(f"DELETE FROM queue WHERE {waiting}", [to_json([*prompt_ids])])
+        connection.conn.executemany("INSERT INTO queue (comparison_id, priority) VALUES (?, ?)", moved)
 
 
 def least_waiting(store: Database, at_most: int) -> int:

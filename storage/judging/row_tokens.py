@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from storage.core.database import Database
 
-Kind = Literal["presentation", "judgment"]
+RowKind = Literal["presentation", "judgment"]
 
 KEY_NAME = "row tokens"
 KEY_BYTES = 32
@@ -33,7 +33,7 @@ class RowTokens:
         self.store = store
         self._cached_key: bytes | None = None
 
-    def seal(self, kind: Kind, row_id: int, annotator_id: int) -> str:
+    def seal(self, kind: RowKind, row_id: int, annotator_id: int) -> str:
         """The token of a row for one annotator. It is not valid for another annotator or another kind of row.
 
         Call it outside a transaction: the first call generates the key, which must not be rolled back.
@@ -43,7 +43,7 @@ class RowTokens:
         tag = _tag(key, kind, plain, annotator_id)
         return urlsafe_b64encode(tag + _masked(key, plain, tag)).decode()
 
-    def open(self, kind: Kind, token: Any, annotator_id: int) -> int | None:
+    def open(self, kind: RowKind, token: Any, annotator_id: int) -> int | None:
         """The id of the row; None for anything that is not a valid token of this annotator for this kind of row."""
         if (key := self._key()) is None or (sealed := _bytes_of(token)) is None:
             return None
@@ -78,7 +78,7 @@ def _bytes_of(token: Any) -> bytes | None:
     return sealed if len(sealed) == TAG_BYTES + ID_BYTES else None
 
 
-def _tag(key: bytes, kind: Kind, plain: bytes, annotator_id: int) -> bytes:
+def _tag(key: bytes, kind: RowKind, plain: bytes, annotator_id: int) -> bytes:
     return hmac.digest(key, f"tag {kind} {annotator_id} ".encode() + plain, "sha256")[:TAG_BYTES]
 
 

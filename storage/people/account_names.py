@@ -1,8 +1,8 @@
-"""Names of accounts: how they are written, and which of them look alike.
+"""Normalises and checks the names of accounts, and finds names that look alike.
 
 Two names that a reader cannot tell apart would let one person pass for another in tables, in the audit and at sign-in.
-The letters of Cyrillic and Greek that look like Latin ones are known here; that is not all that Unicode has
-(UTS 39 lists some 6,000), but what keyboards have.
+Only the Cyrillic and Greek letters of common keyboards are mapped to the Latin letters that they look like; Unicode has some
+6,000 such characters (UTS 39).
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ LONGEST_NAME = 80
 """In characters."""
 
 _LOOK_LIKE = str.maketrans(
-    # Cyrillic, Greek and digits, as small letters, and below each the Latin letter that it looks like in either case.
+    # Cyrillic, Greek and digits in lower case, and under each the Latin letter that it looks like in either case.
     "авекмнорстухіјѕԁԛԝһүѵӏ" "αβεζηικμνορτυχ" "ı01",
     "abekmhopctyxijsdqwhyvl" "abezhikmvoptux" "iol",
 )  # fmt: skip
 
 _BLANK = "\u115f\u1160\u3164\uffa0\u2800"
-"""Letters and symbols without anything to see."""
+"""Letters and symbols that are displayed as blank space."""
 
 
 def composed(text: str) -> str:
-    """Keyboards disagree about how an accent or a Hangul syllable is put together; half a surrogate pair is no text."""
+    """The text in Unicode's normal form NFC: keyboards encode accents and Hangul syllables differently. Lone surrogates become `?`."""
     return unicodedata.normalize("NFC", text).encode("utf-8", "replace").decode()
 
 
 def normal(name: str) -> str:
-    """As a name is kept and looked up."""
+    """The form in which a name is stored and looked up."""
     return composed(name).strip()
 
 
 def folded(name: str) -> str:
-    """As wrong passwords are counted: in any case and spelling, and no longer than a name can be."""
+    """The form under which wrong passwords are counted: in lower case, and cut, so that a long text costs no more than a name."""
     return normal(name).casefold()[: 2 * LONGEST_NAME]
 
 
 def problem(name: str) -> str | None:
-    """What keeps a normal name from being one, in words; None if nothing does."""
+    """Why a normalised name is not allowed, as a sentence; None if it is."""
     if not name:
         return "An account needs a name: type one."
     if len(name) > LONGEST_NAME or not name.isprintable():
@@ -48,8 +48,8 @@ def problem(name: str) -> str | None:
     return None
 
 
-def look(name: str) -> str:
-    """Equal for names that look alike: case, width and spaces left out, letters of other scripts as Latin ones."""
+def look_alike_key(name: str) -> str:
+    """Equal for names that look alike: without case, width and spaces, and with Latin letters for those that look like them."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    seen = (letter for letter in folded if unicodedata.category(letter)[0] not in "ZC" and letter not in _BLANK)
-    return "".join(seen).translate(_LOOK_LIKE)
+    visible = (letter for letter in folded if unicodedata.category(letter)[0] not in "ZC" and letter not in _BLANK)
+    return "".join(visible).translate(_LOOK_LIKE)

@@ -1,8 +1,8 @@
-"""Accounts: who may sign in, as which annotator and with which roles, and their sessions.
+"""Accounts and sessions. An account has a password, roles and the annotator as whom its owner judges.
 
 While there is no account, everybody who reaches the app is the annotator named `local` with every role. A session is a
-random token of which only the hash is kept. The brake on guessing is in `storage.people.sign_in_throttle`. Leaves out cookies, pages and
-which role may do what: `feedback_ui.server.auth`.
+random token of which only the hash is stored. `storage.people.sign_in_throttle` delays repeated wrong passwords. Cookies, pages and the
+rights of each role are in `feedback_ui.server.auth`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from storage.core import json_columns
 from storage.core.clock import as_text
 from storage.core.database import Database, StoreError, now
-from storage.core.records import ROLES, Annotator, Role
+from storage.core.records import ACCOUNT_ROLES, Annotator, Role
 from storage.people import account_names, annotators, known_browsers, sign_in_throttle
-from storage.people.sign_in_throttle import COMMAND_LINE, Origin, SignInRefused
+from storage.people.sign_in_throttle import COMMAND_LINE, SignInOrigin, SignInRefused
 
 __all__ = ["SignInRefused"]
 
@@ -34,7 +34,7 @@ IDLE_HOURS = 12
 LONGEST_DAYS = 7
 """Days after the sign-in after which a session ends, used or not."""
 RENEW_MINUTES = 15
-"""Fewest minutes between two renewals of a session in the store."""
+"""A session is renewed in the store when that moves its end by at least this many minutes."""
 
 SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1000
@@ -49,7 +49,7 @@ _ACCOUNTS = f"SELECT {_COLUMNS} FROM accounts a JOIN annotators n ON n.id = a.an
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A person who may sign in. They judge, and are shown, as the annotator of the same name."""
+    """A person who may sign in. They judge, and appear in tables, as the annotator of the same name."""
 
     id: int
     annotator: Annotator
@@ -64,15 +64,15 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An account that is signed in."""
+    """A session that has not ended."""
 
     account: Account
     due: bool
-    """Whether the session should be renewed in the store with `renew`."""
+    """Whether the caller should renew the session in the store with `renew`."""
 
 
 def any_accounts(store: Database) -> bool:
-    """Whether people must sign in. Accounts are never deleted, so this never turns false again.
+    """Whether there is an account, so that people must sign in. Accounts are never deleted, so this never turns false again.
 
     Raises:
         StoreError: the store cannot be read now.
@@ -84,8 +84,8 @@ def any_accounts(store: Database) -> bool:
 
 
 def local(store: Database) -> Annotator:
-    """The annotator that everyone acts as while there are no accounts."""
-    # On the path of every judgment: `ensure` would take the write lock each time.
+    """The annotator as whom everybody acts while there are no accounts."""
+    # Every judgment calls this, and `ensure` would take the write lock each time.
     row = store.row("SELECT id AS annotator_id, * FROM annotators WHERE name = ?", [LOCAL_NAME])
     return _annotator(row) if row else annotators.ensure(store, LOCAL_NAME)
 
@@ -113,7 +113,7 @@ def named(store: Database, name: str) -> Account:
         StoreError: there is none.
     """
     if (row := store.row(f"{_ACCOUNTS} WHERE n.name = ?", [account_names.normal(name)])) is None:
-        raise StoreError(f"There is no account named {name}: `rankloop account list` shows those that there are.")
+        raise StoreError(f"There is no account named {name}: `rankloop account list` shows the names of all accounts.")
     return _from_row(row)
 
 
@@ -121,12 +121,13 @@ def named(store: Database, name: str) -> Account:
 
 
 def create(store: Database, name: str, password: str, roles: Iterable[Role], by: int | None = None) -> Account:
-    """A new account. The first one turns sign-in on, and must be a lead's: nobody else could add the others.
+    """Creates an account. The first one turns sign-in on and must have the role lead, because only a lead can add others.
 
-    The name may be that of somebody who has judged here already, such as `local`: those judgments are then theirs.
+    The name may be that of an annotator who has judged here already, such as `local`: the account then owns those judgments.
 
     Raises:
-        StoreError: the name is taken, belongs to a rule or came with an import; or password or roles will not do.
+        StoreError: the name is taken, looks like another account's, belongs to a rule or came with an import; or the password or the
+            roles are not allowed.
     """
     name = _checked_name(name)
     roles = checked_roles(roles)
@@ -136,11 +137,12 @@ def create(store: Database, name: str, password: str, roles: Iterable[Role], by:
             raise StoreError("The first account needs the role lead: nobody else could add the others.")
         annotator = annotators.ensure(store, name)
         if store.value("SELECT EXISTS (SELECT 1 FROM accounts WHERE annotator_id = ?)", [annotator.id]):
-            raise StoreError(f"There is an account named {name} already: choose another name, or set its password anew.")
-        if alike := next((other.name for other in all_accounts(store) if account_names.look(other.name) == account_names.look(name)), None):
+            raise StoreError(f"There is an account named {name} already: choose another name, or set a new password for it.")
+        key = account_names.look_alike_key(name)
+        if alike := next((other.name for other in all_accounts(store) if account_names.look_alike_key(other.name) == key), None):
             raise StoreError(f"{name} looks like the account {alike}, and readers could not tell them apart: choose another name.")
         if store.value("SELECT EXISTS (SELECT 1 FROM judgments WHERE annotator_id = ? AND import_id IS NOT NULL)", [annotator.id]):
-            raise StoreError(f"{name} came with an import, and who that was is not known here: choose another name.")
+            raise StoreError(f"{name} came with an import, and its judgments may be another person's: choose another name.")
         values = {"annotator_id": annotator.id, "password_hash": hashed, "roles": in_order(roles), "created_at": now()}
         account_id = store.insert("accounts", values)
         _log(store, annotator.id, "created", ", ".join(in_order(roles)), by)
@@ -148,10 +150,10 @@ def create(store: Database, name: str, password: str, roles: Iterable[Role], by:
 
 
 def set_roles(store: Database, account_id: int, roles: Iterable[Role], by: int | None = None) -> Account:
-    """Other roles for an account; it must sign in again.
+    """Replaces the roles of an account and ends its sessions.
 
     Raises:
-        StoreError: no role, an unknown one, or the last lead would lose that role.
+        StoreError: there is no role, a role is unknown, or the last lead would lose that role.
     """
     roles = checked_roles(roles)
     with store.atomic() as connection:
@@ -165,10 +167,10 @@ def set_roles(store: Database, account_id: int, roles: Iterable[Role], by: int |
 
 
 def set_password(store: Database, account_id: int, password: str, by: int | None = None) -> None:
-    """A new password; whoever is signed in with the old one is signed out, and the brake is released.
+    """Sets a new password, ends the account's sessions and clears the count of wrong passwords for its name.
 
     Raises:
-        StoreError: it is too short or too long, or there is no such account.
+        StoreError: the password is too short or too long, or there is no such account.
     """
     hashed = HASHER.hash(_checked_password(password))
     with store.atomic() as connection:
@@ -180,10 +182,10 @@ def set_password(store: Database, account_id: int, password: str, by: int | None
 
 
 def disable(store: Database, account_id: int, by: int | None = None) -> Account:
-    """Nobody can use the account from now on; what was done with it stays. Disabling it twice is disabling it once.
+    """Disables an account: its sessions end and it cannot sign in. Its judgments stay. A disabled account stays as it is.
 
     Raises:
-        StoreError: it is the last lead's, or there is no such account.
+        StoreError: it is the last account with the role lead, or there is no such account.
     """
     with store.atomic() as connection:
         account = get(store, account_id)
@@ -197,7 +199,7 @@ def disable(store: Database, account_id: int, by: int | None = None) -> Account:
 
 
 def enable(store: Database, account_id: int, by: int | None = None) -> Account:
-    """The account can be used again, with the password that it had.
+    """Lets a disabled account sign in again, with its old password.
 
     Raises:
         StoreError: there is no such account.
@@ -214,11 +216,13 @@ def enable(store: Database, account_id: int, by: int | None = None) -> Account:
 # ---- sessions
 
 
-def sign_in(store: Database, name: str, password: str, origin: Origin = COMMAND_LINE) -> str:
-    """The token of a new session. Takes as long for a name that does not exist as for a wrong password.
+def sign_in(store: Database, name: str, password: str, origin: SignInOrigin = COMMAND_LINE) -> str:
+    """Checks name and password and returns the token of a new session.
+
+    A name without an account takes as long as a wrong password, so that the time does not reveal which names exist.
 
     Raises:
-        SignInRefused: they do not fit, the account is disabled, or it must wait after too many failures.
+        SignInRefused: name and password do not fit, the account is disabled, or the attempt comes too soon after failures.
     """
     wait_s = sign_in_throttle.begin(store, account_names.folded(name), origin)
     row = _row(store, name)
@@ -239,24 +243,24 @@ def sign_in(store: Database, name: str, password: str, origin: Origin = COMMAND_
         return _begin_session(store, row["id"])
 
 
-def check_brake(store: Database, name: str, origin: Origin) -> None:
-    """Refuses an attempt that comes too early without looking at the password, which costs much.
+def check_throttle(store: Database, name: str, origin: SignInOrigin) -> None:
+    """Refuses an attempt that comes too soon, before the password is verified: that takes much memory and time.
 
     Raises:
-        SignInRefused: it must wait.
+        SignInRefused: the attempt comes too soon after failures.
     """
     sign_in_throttle.check(store, account_names.folded(name), origin)
 
 
-def change_password(store: Database, token: str, current: str, new: str, origin: Origin = COMMAND_LINE) -> str:
-    """A new password for whoever is signed in with this token, who knows the one so far. Every session of theirs ends.
+def change_password(store: Database, token: str, current: str, new: str, origin: SignInOrigin = COMMAND_LINE) -> str:
+    """Sets a new password for the account of this session, given its current one. All sessions of the account end.
 
     Returns:
-        The token of a new session, in place of the one that asked.
+        The token of a new session, in place of `token`.
 
     Raises:
-        SignInRefused: the current password is wrong, or it must wait after too many failures.
-        StoreError: the new one is too short or too long, or nobody is signed in with this token any more.
+        SignInRefused: the current password is wrong, or the attempt comes too soon after failures.
+        StoreError: the new password is too short or too long, or the session has ended.
     """
     account = of_token(store, token)
     if account is None:
@@ -279,21 +283,21 @@ def change_password(store: Database, token: str, current: str, new: str, origin:
         return _begin_session(store, account.id)
 
 
-def known_browser(store: Database, name: str, kept: str | None) -> str | None:
-    """The id of a browser that keeps a note of having signed in as this account; None for any other."""
-    if not kept or (row := _row(store, name)) is None:
+def known_browser(store: Database, name: str, cookie: str | None) -> str | None:
+    """The id of a browser whose cookie proves that it has signed in as this account before; None for any other."""
+    if not cookie or (row := _row(store, name)) is None:
         return None
-    return known_browsers.id_of(kept, row["password_hash"], row["id"])
+    return known_browsers.id_of(cookie, row["password_hash"], row["id"])
 
 
-def browser_notes(store: Database, account_id: int, kept: str | None) -> str:
-    """What a browser that has just signed in keeps, to be known again. Void once the account has another password."""
+def browser_cookie_value(store: Database, account_id: int, cookie: str | None) -> str:
+    """The new cookie of a browser that has just signed in as this account, from its old one. Valid until the password changes."""
     hashed = store.value("SELECT password_hash FROM accounts WHERE id = ?", [account_id])
-    return known_browsers.with_note(kept or "", hashed, account_id)
+    return known_browsers.with_note(cookie or "", hashed, account_id)
 
 
 def session(store: Database, token: str) -> Session | None:
-    """The session of this token, None if there is none or it is over. One indexed read.
+    """The session of this token; None if there is none or it has ended. One indexed read.
 
     Raises:
         StoreError: the store cannot be read now.
@@ -310,7 +314,7 @@ def session(store: Database, token: str) -> Session | None:
         raise _unreadable(store, error) from error
     if row is None:
         return None
-    # Much less than it says, where it was written before the clock was set back and the program started again.
+    # Negative for a session that was stored before the clock was set back and the program restarted: it must be shortened.
     gained = _renewed(row["since"], at) - datetime.fromisoformat(row["expires_at"])
     return Session(_from_row(row), abs(gained) >= timedelta(minutes=RENEW_MINUTES))
 
@@ -322,10 +326,10 @@ def of_token(store: Database, token: str) -> Account | None:
 
 
 def renew(store: Database, token: str) -> None:
-    """Writes down that this session is in use. Asked for when `Session.due`, that is seldom.
+    """Moves the end of a session that is in use. Call it when `Session.due` is true.
 
     Raises:
-        StoreError: nothing can be written now; the session goes on until it would have ended.
+        StoreError: nothing can be written now; the session keeps its earlier end.
     """
     with store.atomic() as connection:
         row = store.row("SELECT created_at FROM sessions WHERE token_hash = ?", [_hash(token)])
@@ -336,41 +340,41 @@ def renew(store: Database, token: str) -> None:
 
 
 def sign_out(store: Database, token: str) -> None:
-    """Ends this session, if it is one."""
+    """Ends this session. An unknown token changes nothing."""
     with store.atomic() as connection:
         connection.conn.execute("DELETE FROM sessions WHERE token_hash = ?", [_hash(token)])
 
 
 def checked_roles(roles: Iterable[str]) -> frozenset[Role]:
-    """The roles, if they are ones.
+    """Returns the roles after checking them.
 
     Raises:
-        StoreError: there are none, or an unknown one.
+        StoreError: there is no role, or a role is unknown.
     """
     chosen = frozenset(roles)
-    if unknown := sorted(chosen - set(ROLES)):
-        raise StoreError(f"Unknown role {', '.join(unknown)}: choose among {', '.join(ROLES)}.")
+    if unknown := sorted(chosen - set(ACCOUNT_ROLES)):
+        raise StoreError(f"Unknown role {', '.join(unknown)}: choose among {', '.join(ACCOUNT_ROLES)}.")
     if not chosen:
-        raise StoreError(f"An account needs a role: choose among {', '.join(ROLES)}.")
-    return frozenset(role for role in ROLES if role in chosen)
+        raise StoreError(f"An account needs a role: choose among {', '.join(ACCOUNT_ROLES)}.")
+    return frozenset(role for role in ACCOUNT_ROLES if role in chosen)
 
 
 def in_order(roles: Iterable[Role]) -> list[Role]:
-    return sorted(roles, key=ROLES.index)
+    return sorted(roles, key=ACCOUNT_ROLES.index)
 
 
 # ---- inside
 
 
 def _row(store: Database, name: str) -> sqlite3.Row | None:
-    """An account's own columns, its password's hash among them."""
+    """The row of the table `accounts`, with the hash of the password."""
     return store.row("SELECT a.* FROM accounts a JOIN annotators n ON n.id = a.annotator_id WHERE n.name = ?", [account_names.normal(name)])
 
 
 def _check_unchanged(store: Database, row: sqlite3.Row) -> None:
-    """It may have been disabled, or given another password, while the password was looked at."""
-    still = "SELECT 1 FROM accounts WHERE id = ? AND disabled_at IS NULL AND password_hash = ?"
-    if not store.value(still, [row["id"], row["password_hash"]]):
+    """Refuses when the account was disabled, or got another password, while the given password was being verified."""
+    unchanged = "SELECT 1 FROM accounts WHERE id = ? AND disabled_at IS NULL AND password_hash = ?"
+    if not store.value(unchanged, [row["id"], row["password_hash"]]):
         raise SignInRefused("The account was changed just now: try again.", 0)
 
 
@@ -379,9 +383,9 @@ def _begin_session(store: Database, account_id: int) -> str:
     longest = as_text(at + timedelta(hours=IDLE_HOURS))
     execute = store.connection.conn.execute
     execute("DELETE FROM sessions WHERE expires_at <= ?", [as_text(at)])
-    # From before the clock was set back and the program started again.
+    # A session that was stored before the clock was set back and the program restarted would last too long: it is shortened.
     execute("UPDATE sessions SET expires_at = ?1, created_at = min(created_at, ?2) WHERE expires_at > ?1", [longest, as_text(at)])
-    # Not `insert`: what it says of a failure would show the row.
+    # Not `insert`: its error message would contain the row.
     execute(
         "INSERT INTO sessions (token_hash, account_id, created_at, expires_at) VALUES (?, ?, ?, ?)",
         [_hash(token), account_id, as_text(at), longest],
@@ -401,7 +405,7 @@ def _verify(hashed: str | None, password: str) -> bool:
 
 
 def _renewed(since: str, at: datetime) -> datetime:
-    """When a session that is used now will end."""
+    """The end of a session that is used at `at` and began at `since`."""
     return min(at + timedelta(hours=IDLE_HOURS), datetime.fromisoformat(since) + timedelta(days=LONGEST_DAYS))
 
 
@@ -426,8 +430,8 @@ def _log(store: Database, annotator_id: int, act: str, detail: str, by: int | No
 
 def _checked_name(name: str) -> str:
     name = account_names.normal(name)
-    if said := account_names.problem(name):
-        raise StoreError(said)
+    if problem := account_names.problem(name):
+        raise StoreError(problem)
     return name
 
 
@@ -449,9 +453,9 @@ def _from_row(row: sqlite3.Row) -> Account:
 
 
 def _roles(row: sqlite3.Row) -> frozenset[Role]:
-    """None where the row does not say: nobody may do what nobody said."""
+    """The account's roles; no role where the column cannot be read."""
     try:
-        return frozenset(json_columns.from_json(row["roles"], list, f"The roles of account {row['id']}")) & frozenset(ROLES)
+        return frozenset(json_columns.from_json(row["roles"], list, f"The roles of account {row['id']}")) & frozenset(ACCOUNT_ROLES)
     except (json_columns.Unreadable, TypeError) as error:
         json_columns.log.warning("%s", error)
         return frozenset()

@@ -1,4 +1,4 @@
-"""Annotators: who judges. A person and a rule never share a name, so that their judgments never mix silently."""
+"""Annotators: the people and rules that judge. A person and a rule never share a name, so that their judgments are never mixed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from storage.core.records import Annotator, AnnotatorKind
 
 
 def ensure(store: Database, name: str, kind: AnnotatorKind = "human", rule: str | None = None) -> Annotator:
-    """The annotator of this name, made at its first use. A simulated one needs the rule that it judges by.
+    """The annotator of this name, created at the first use. A simulated annotator needs the rule that it judges by.
 
     Raises:
-        StoreError: the name is empty, or belongs to the other kind or to another rule; or kind and rule disagree.
+        StoreError: the name is empty, or belongs to an annotator of another kind or rule; or `kind` and `rule` do not go together.
     """
     name = name.strip()
     if not name:
@@ -34,7 +34,7 @@ def ensure(store: Database, name: str, kind: AnnotatorKind = "human", rule: str 
 
 
 def ensure_imported(store: Database, name: str, rule: str | None, *, import_id: int) -> int:
-    """The id of the annotator with this name or pseudonym who judges by this rule (None: a person), made at its first use.
+    """The id of the annotator with this name or pseudonym who judges by this rule (None: a person), created at the first use.
 
     Raises:
         StoreError: the annotator of this name judges by another rule, or is a person.
@@ -50,14 +50,14 @@ def ensure_imported(store: Database, name: str, rule: str | None, *, import_id: 
 
 
 def add_judged(store: Database, judged: Mapping[int, int]) -> None:
-    """Adds the judgments of an import to what annotators have judged, by annotator id. Call it inside `atomic`."""
+    """Adds the numbers of an import's judgments, by annotator id, to the annotators' counts. Call it inside `atomic`."""
     store.connection.conn.executemany(
         "UPDATE annotators SET judged = judged + ? WHERE id = ?", [(number, annotator_id) for annotator_id, number in judged.items()]
     )
 
 
 def _take_over(store: Database, row: sqlite3.Row) -> None:
-    """An annotator whose name an import that is being written brought along belongs to the store once somebody else uses it."""
+    """Keeps an annotator whom an unfinished import created, also if that import is deleted: something else uses the name now."""
     if row["import_id"] is not None:
         store.connection.conn.execute(
             "UPDATE annotators SET import_id = NULL WHERE id = ? AND import_id IN unfinished_imports", [row["id"]]
@@ -84,7 +84,7 @@ def all_annotators(store: Database) -> list[Annotator]:
 
 
 def show_name(store: Database, annotator_id: int, shows: bool) -> None:
-    """Lets the name stand on the leaderboard, or takes it off."""
+    """Sets whether the leaderboard shows the annotator by name."""
     with store.atomic() as connection:
         connection.conn.execute("UPDATE annotators SET shows_name = ? WHERE id = ?", [int(shows), annotator_id])
 

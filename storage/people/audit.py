@@ -1,4 +1,4 @@
-"""The audit: who did what when, gathered from the rows that record each act. Nothing writes to it."""
+"""The audit: acts of people, rules and the program, read from the rows that record them. There is no table of its own."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class AuditEntry:
 
 
 def entries(store: Database, *, before: str | None = None, skip: int = 0, limit: int = 100) -> list[AuditEntry]:
-    """The last acts, newest first, from before the time `before` (ISO 8601 UTC), without the first `skip` of them.
+    """The newest `limit` acts before the time `before` (ISO 8601 UTC), newest first, after the first `skip` of them.
 
-    An import is one act, however large.
+    An import is one act, whatever its size.
     """
-    # A view over everything would be sorted whole for each page; judgments come in the order of their ids as it is.
-    given = [before or "9999", skip + limit]
+    # One view over all acts would be sorted in full for each page. Judgments are read in the order of their ids, without a sort.
+    parameters = [before or "9999", skip + limit]
     columns = "at, by_id, act, subject, subject_id, detail"
-    judged = store.rows(f"SELECT {columns} FROM judging_acts WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", given)
-    # What was done within one millisecond stands in one order on every page, the later row first.
+    judged = store.rows(f"SELECT {columns} FROM judging_acts WHERE at < ? ORDER BY judgment_id DESC LIMIT ?", parameters)
+    # Acts of the same millisecond have the same order on every page, the later row first.
     order = "at DESC, subject, CAST(subject_id AS INTEGER) DESC"
-    others = store.rows(f"SELECT {columns} FROM acts WHERE at < ? ORDER BY {order} LIMIT ?", given)
+    others = store.rows(f"SELECT {columns} FROM acts WHERE at < ? ORDER BY {order} LIMIT ?", parameters)
     names = {annotator.id: annotator.name for annotator in annotators.all_annotators(store)}
     newest_first = heapq.merge(map(tuple, judged), map(tuple, others), key=lambda row: row[0], reverse=True)
     return [AuditEntry(row[0], names.get(row[1]), *row[2:]) for row in islice(newest_first, skip, skip + limit)]

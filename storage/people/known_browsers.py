@@ -1,8 +1,8 @@
-"""Browsers that have signed in as an account before: each keeps a note of it that only this store could have written.
+"""Recognises browsers that have signed in as an account before, by a signed note in a cookie.
 
-Such a browser is its own origin for the brake (`storage.people.sign_in_throttle`), so that nobody who guesses elsewhere keeps it out. The
-note signs nobody in. It is signed with the account's password hash: a new password makes every note void, and the store
-keeps nothing. A browser keeps a note for each of the last few accounts, because people share computers.
+Such a browser is an origin of its own for `storage.people.sign_in_throttle`: wrong passwords from other places do not delay it. A note
+does not sign anybody in. It is signed with the account's password hash, so a new password makes it invalid, and the store
+need not keep it. The cookie holds a note for each of the last few accounts, because people share computers.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ import re
 import secrets
 
 MOST_NOTES = 4
-"""Accounts that one browser is known for; the newest stay."""
+"""Most notes in a cookie; the oldest is dropped first."""
 
 _NOTE = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{64})")
 
 
-def id_of(kept: str, password_hash: str, account_id: int) -> str | None:
-    """The browser's id, if one of its notes is of this account; None otherwise."""
-    for note in _notes(kept):
+def id_of(cookie: str, password_hash: str, account_id: int) -> str | None:
+    """The browser's id, if the cookie has a valid note of this account; None otherwise."""
+    for note in _notes(cookie):
         browser_id = note.partition(".")[0]
         if hmac.compare_digest(note, _note(password_hash, account_id, browser_id)):
             return browser_id
     return None
 
 
-def with_note(kept: str, password_hash: str, account_id: int) -> str:
-    """What the browser keeps from now on: a note of this account, before those that it has of others."""
-    mine = _note(password_hash, account_id, id_of(kept, password_hash, account_id) or secrets.token_hex(16))
-    return ":".join([mine, *(note for note in _notes(kept) if note != mine)][:MOST_NOTES])
+def with_note(cookie: str, password_hash: str, account_id: int) -> str:
+    """The cookie with a note of this account in the first place, before its notes of other accounts."""
+    mine = _note(password_hash, account_id, id_of(cookie, password_hash, account_id) or secrets.token_hex(16))
+    return ":".join([mine, *(note for note in _notes(cookie) if note != mine)][:MOST_NOTES])
 
 
-def _notes(kept: str) -> list[str]:
-    return [note for note in kept.split(":")[:MOST_NOTES] if _NOTE.fullmatch(note)]
+def _notes(cookie: str) -> list[str]:
+    return [note for note in cookie.split(":")[:MOST_NOTES] if _NOTE.fullmatch(note)]
 
 
 def _note(password_hash: str, account_id: int, browser_id: str) -> str:
-    said = f"rankloop known browser {account_id} {browser_id}"
-    return f"{browser_id}.{hmac.digest(password_hash.encode(), said.encode(), 'sha256').hex()}"
+    signed = f"rankloop known browser {account_id} {browser_id}"
+    return f"{browser_id}.{hmac.digest(password_hash.encode(), signed.encode(), 'sha256').hex()}"

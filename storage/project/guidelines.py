@@ -1,4 +1,4 @@
-"""Guidelines: what annotators are told, version after version. Each presentation keeps the one that was on display."""
+"""Guidelines: the versions of the text that tells annotators how to judge. A presentation records the version it was shown with."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from storage.core.records import Guidelines
 
 
 def current(store: Database) -> Guidelines | None:
-    """The version that holds now; None before the first."""
+    """The newest version; None before the first."""
     row = store.row("SELECT * FROM guidelines ORDER BY id DESC LIMIT 1")
     return None if row is None else _from_row(row)
 
 
 def publish(store: Database, text: str, by: int | None) -> Guidelines:
-    """Makes this Markdown text the guidelines. The same text again is no new version.
+    """Publishes a Markdown text as the new version. If the current version has the same text, it is returned instead.
 
     Raises:
         StoreError: the text is empty.
@@ -24,9 +24,9 @@ def publish(store: Database, text: str, by: int | None) -> Guidelines:
     if not text:
         raise StoreError("The guidelines are empty: write what annotators should know.")
     with store.atomic():
-        known = current(store)
-        if known is not None and known.text == text:
-            return known
+        newest = current(store)
+        if newest is not None and newest.text == text:
+            return newest
         created_at = now()
         return Guidelines(store.insert("guidelines", {"text": text, "by_id": by, "created_at": created_at}), text, by, created_at)
 

@@ -1,7 +1,7 @@
-"""Runs: the row of one training round, its metrics and its samples before and after.
+"""Runs: the row of each training round, its metrics, and completions of fixed prompts before and after training.
 
-A run's row is written before its process starts; the worker then writes here and pages read. Starting, stopping and
-reaping processes is `rlhf.runs.jobs`' work.
+A run's row is written before its process starts; then the worker updates it and pages read it. `rlhf.runs.jobs` starts, stops
+and reaps the processes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from storage.core.data_folder import is_run_id
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
 
-LOST = "The worker stopped without a word. Its log may say why; resume the run to go on from its last checkpoint."
+LOST = "The worker stopped without writing an error. Its log may say why; resume the run to go on from its last checkpoint."
 
 _ACTIVE = ", ".join(f"'{status}'" for status in ACTIVE_STATUSES)
 
@@ -29,7 +29,7 @@ def create(store: Database, run_id: str, *, config: dict[str, Any], seed: int, v
     """Writes a queued run, started by the person `by`; None is the command line.
 
     Raises:
-        StoreError: there is a run of this id, or it is no name for a folder.
+        StoreError: there is a run with this id, or the id is not a valid folder name.
     """
     if not is_run_id(run_id):
         raise StoreError(f"{run_id!r} is no run's id: use letters, digits, blanks, dots, hyphens and underscores, at most 64.")
@@ -54,7 +54,7 @@ def get(store: Database, run_id: str) -> Run:
 
 
 def readable(store: Database, run_id: str) -> Run:
-    """One run, for those who do something with it.
+    """One run whose row can be read. `get` returns a run with a `problem` instead, for pages that list it.
 
     Raises:
         StoreError: there is none with this id, or its row cannot be read.
@@ -71,15 +71,15 @@ def all_runs(store: Database) -> list[Run]:
 
 
 def active(store: Database) -> Run | None:
-    """The run that is under way, or else the one that waits to start; None if there is neither."""
+    """The running run, or else the oldest queued one; None if there is neither."""
     row = store.row(f"SELECT * FROM runs WHERE status IN ({_ACTIVE}) ORDER BY status = 'running' DESC, rowid LIMIT 1")
     return None if row is None else _from_row(row)
 
 
 def mark_started(store: Database, run_id: str, pid: int) -> None:
-    """Says that process `pid` works on the run now. What an earlier attempt left behind is cleared.
+    """Records that process `pid` runs the round now, and clears the result, error and stage of an earlier attempt.
 
-    A cancel that was asked for while this attempt was queued is kept: the worker will find it at its first step.
+    A cancel requested while this attempt was queued is kept: the worker sees it at its first step.
     """
     _update(
         store,
@@ -91,12 +91,12 @@ def mark_started(store: Database, run_id: str, pid: int) -> None:
 
 
 def beat(store: Database, run_id: str) -> None:
-    """Says that the worker is alive."""
+    """Records a heartbeat of the worker."""
     _update(store, run_id, "heartbeat_at = :now")
 
 
 def set_stage(store: Database, run_id: str, stage: str | None, progress: float, eta_s: float | None) -> None:
-    """Says what the worker does, how far the whole round is (0 to 1) and how many seconds are left. Also a beat."""
+    """Records the worker's stage, the fraction of the whole round that is done (0 to 1) and the seconds left; also a heartbeat."""
     _update(
         store,
         run_id,
@@ -108,20 +108,20 @@ def set_stage(store: Database, run_id: str, stage: str | None, progress: float, 
 
 
 def set_snapshot(store: Database, run_id: str, snapshot: dict[str, Any]) -> None:
-    """Says which data the run trains on."""
+    """Records the manifest of the data that the run trains on."""
     _update(store, run_id, "snapshot = :snapshot", snapshot=to_json(snapshot))
 
 
 def set_validation(store: Database, run_id: str, validation: dict[str, Any]) -> None:
-    """Says how good the reward model is on prompts that it was not fitted to; a resumed run keeps it."""
+    """Records the validation of the reward model, `rlhf.analysis.validation`. A resumed run keeps it."""
     _update(store, run_id, "validation = :validation", validation=to_json(validation))
 
 
 def finish(store: Database, run_id: str, status: RunStatus, *, error: str | None = None, result: dict[str, Any] | None = None) -> None:
-    """Ends the run.
+    """Records the status, error and result with which the run ended.
 
     Raises:
-        StoreError: the status is not one that a run ends with.
+        StoreError: the status is queued or running.
     """
     if status in ACTIVE_STATUSES:
         raise StoreError(f"A run cannot finish as {status}: use done, failed, cancelled or lost.")
@@ -137,7 +137,7 @@ def finish(store: Database, run_id: str, status: RunStatus, *, error: str | None
 
 
 def request_cancel(store: Database, run_id: str) -> None:
-    """Asks the worker to stop at its next step. A run that has ended stays as it is."""
+    """Asks the worker to stop at its next step. Does nothing to a run that has ended."""
     _update(store, run_id, f"cancel_requested = CASE WHEN status IN ({_ACTIVE}) THEN 1 ELSE cancel_requested END")
 
 
@@ -147,11 +147,11 @@ def cancel_requested(store: Database, run_id: str) -> bool:
 
 
 def mark_stale_lost(store: Database, older_than_s: float, alive: Collection[str] = ()) -> list[str]:
-    """Turns active runs lost whose last sign of life is more than this many seconds ago. Returns their ids.
+    """Marks active runs as lost whose last heartbeat is more than this many seconds ago. Returns their ids.
 
-    A queued run's sign of life is its being queued: a process that never came up is lost too. One that is as far ahead
-    of the clock as that is none: the clock was set back since, and who lives gives another within seconds. The runs in
-    `alive` are known to be at work, whatever the clock says.
+    For a queued run the time at which it was queued takes the heartbeat's place: its process may never have started. A heartbeat
+    further than that in the future does not count either: the clock was set back since, and a live worker writes another within
+    seconds. The runs in `alive` are never marked.
     """
     with store.atomic() as connection:
         since, until = window(seconds=older_than_s)
@@ -168,7 +168,7 @@ def requeue(store: Database, run_id: str) -> Run:
     """Queues an ended run again, to go on from its last checkpoint.
 
     Raises:
-        StoreError: the run is done or under way, or its row cannot be read.
+        StoreError: the run is done, queued or running, or its row cannot be read.
     """
     with store.atomic():
         run = readable(store, run_id)
@@ -183,7 +183,7 @@ def requeue(store: Database, run_id: str) -> Run:
 
 
 def log_metrics(store: Database, run_id: str, step: int, values: Mapping[str, float]) -> None:
-    """Keeps figures of one step; a figure that is there already is replaced. NaN and infinities are left out."""
+    """Stores the metrics of one step, in place of earlier values of the same step. NaN and infinities are left out."""
     finite = [(run_id, name, step, float(value)) for name, value in values.items() if math.isfinite(value)]
     with store.atomic() as connection:
         connection.conn.executemany(
@@ -194,7 +194,7 @@ def log_metrics(store: Database, run_id: str, step: int, values: Mapping[str, fl
 
 
 def drop_metrics_from(store: Database, run_id: str, prefix: str, step: int) -> None:
-    """Forgets figures at `step` and later whose name starts with `prefix`: a resumed run writes them again."""
+    """Deletes the metrics at `step` and later whose name starts with `prefix`: a resumed run writes them again."""
     with store.atomic() as connection:
         connection.conn.execute(
             "DELETE FROM metrics WHERE run_id = :run_id AND step >= :step AND substr(name, 1, length(:prefix)) = :prefix",
@@ -203,13 +203,13 @@ def drop_metrics_from(store: Database, run_id: str, prefix: str, step: int) -> N
 
 
 def metrics(store: Database, run_id: str) -> list[Metric]:
-    """Every figure of a run, by name and step."""
+    """All metrics of a run, by name and step."""
     rows = store.rows("SELECT name, step, value FROM metrics WHERE run_id = ? ORDER BY name, step", [run_id])
     return [Metric(*row) for row in rows if _is_number(row["value"]) and isinstance(row["step"], int)]
 
 
 def save_sample(store: Database, run_id: str, prompt_id: int, *, before: str, score_before: float | None = None) -> None:
-    """Keeps how a prompt was answered before training; a resumed run may say it again."""
+    """Stores the completion of a prompt before training, in place of an earlier attempt's."""
     with store.atomic() as connection:
         connection.conn.execute(
             "INSERT INTO run_samples (run_id, prompt_id, before, score_before) VALUES (?, ?, ?, ?) "
@@ -220,10 +220,10 @@ def save_sample(store: Database, run_id: str, prompt_id: int, *, before: str, sc
 
 
 def set_sample_after(store: Database, run_id: str, prompt_id: int, *, after: str, score_after: float | None = None) -> None:
-    """Keeps how the same prompt was answered after training.
+    """Stores the completion of the same prompt after training.
 
     Raises:
-        StoreError: the prompt has no sample from before.
+        StoreError: there is no completion from before training.
     """
     with store.atomic() as connection:
         changed = connection.conn.execute(
@@ -235,7 +235,7 @@ def set_sample_after(store: Database, run_id: str, prompt_id: int, *, after: str
 
 
 def samples(store: Database, run_id: str) -> list[RunSample]:
-    """The fixed prompts of a run with their answers, by prompt id."""
+    """The fixed prompts of a run with their completions, by prompt id."""
     rows = store.rows(
         "SELECT s.*, p.messages FROM run_samples s JOIN prompts p ON p.id = s.prompt_id WHERE s.run_id = ? ORDER BY s.prompt_id",
         [run_id],
@@ -244,12 +244,12 @@ def samples(store: Database, run_id: str) -> list[RunSample]:
 
 
 def _sample(row: sqlite3.Row) -> RunSample:
-    asked = prompts.messages_of(row["prompt_id"], row["messages"])[-1]["content"]
-    said = RunSample(asked, row["before"], row["after"], row["score_before"], row["score_after"])
-    scores = [score for score in (said.score_before, said.score_after) if score is not None]
-    if not (isinstance(said.before, str) and isinstance(said.after, str | None) and all(map(_is_number, scores))):
+    last_message = prompts.messages_of(row["prompt_id"], row["messages"])[-1]["content"]
+    sample = RunSample(last_message, row["before"], row["after"], row["score_before"], row["score_after"])
+    scores = [score for score in (sample.score_before, sample.score_after) if score is not None]
+    if not (isinstance(sample.before, str) and isinstance(sample.after, str | None) and all(map(_is_number, scores))):
         raise json_columns.Unreadable(f"The sample of prompt {row['prompt_id']} cannot be read: it is not what rankloop writes there.")
-    return said
+    return sample
 
 
 def _update(store: Database, run_id: str, assignments: str, **values: Any) -> None:
@@ -262,26 +262,27 @@ def _update(store: Database, run_id: str, assignments: str, **values: Any) -> No
 
 
 def _from_row(row: sqlite3.Row) -> Run:
-    """A row of any content: what cannot be read is left empty, and `problem` says what that is."""
+    """A run from a row of any content: columns that cannot be read are left empty, and `problem` names them."""
     values = {name: row[name] for name in row.keys() if name in FIELDS}  # noqa: SIM118
     values["cancel_requested"] = bool(row["cancel_requested"])
-    wrong = []
+    unreadable = []
     for name, kind in JSON_COLUMNS.items():
         if name in REQUIRED or row[name] is not None:
             try:
                 values[name] = json_columns.from_json(row[name], kind, name)
             except json_columns.Unreadable:
-                wrong.append(name)
+                unreadable.append(name)
                 values[name] = kind() if name in REQUIRED else None
-    for name, (fits, empty) in PLAIN_COLUMNS.items():
-        if not fits(row[name]):
-            wrong.append(name)
+    for name, (is_valid, empty) in PLAIN_COLUMNS.items():
+        if not is_valid(row[name]):
+            unreadable.append(name)
             values[name] = empty
     run_id = row["id"]
     if not is_run_id(run_id):
-        wrong.append("id")
+        unreadable.append("id")
         values["id"] = run_id if isinstance(run_id, str) else repr(run_id)
-    return Run(**values, problem=f"{', '.join(sorted(wrong))} of this run cannot be read: rankloop did not write them." if wrong else "")
+    columns = ", ".join(sorted(unreadable))
+    return Run(**values, problem=f"{columns} of this run cannot be read: rankloop did not write them." if unreadable else "")
 
 
 def _is_time(value: Any) -> bool:
@@ -295,8 +296,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _or_none(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or fits(value)
+def _or_none(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or is_valid(value)
 
 
 def _is(kind: type) -> Callable[[Any], bool]:
@@ -320,4 +321,4 @@ PLAIN_COLUMNS: dict[str, tuple[Callable[[Any], bool], Any]] = {
     "created_at": (_is_time, ""),
     **{name: (_or_none(_is_time), None) for name in ("heartbeat_at", "started_at", "finished_at")},
 }
-"""What fits, and what stands for what does not."""
+"""By column: whether a value is valid, and the value that takes an invalid one's place."""

@@ -1,4 +1,4 @@
-"""Project settings: what this data folder asks of its annotators. A change is a new version; the last one holds."""
+"""Project settings: overlap, leases, gold and repeat shares, and the details that annotators are asked for. A change adds a version."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ MOST_ASPECTS = 8
 LARGEST_SHARE = 0.5
 
 LEAST_TEXT, MOST_TEXT = 1_000, 10_000_000
-"""Characters of a text from an import."""
+"""Bounds of the setting `text_max_chars`, the longest text of an import, in characters."""
 
 _WHOLE = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars")
 
 
 def current(store: Database) -> ProjectSettings:
-    """The settings that hold now; the defaults before the first change, and for what a row says that no settings can be."""
-    said = store.value('SELECT "values" FROM settings ORDER BY id DESC LIMIT 1')
-    return ProjectSettings() if said is None else _read(said)
+    """The newest version; the defaults before the first change, and while the newest row cannot be read."""
+    text = store.value('SELECT "values" FROM settings ORDER BY id DESC LIMIT 1')
+    return ProjectSettings() if text is None else _from_json(text)
 
 
-# Asked for several times with each judgment, and changed a few times in a project's life.
+# Each judgment reads the settings several times, and a project changes them a few times in its life.
 @lru_cache(maxsize=16)
-def _read(said: str) -> ProjectSettings:
+def _from_json(text: str) -> ProjectSettings:
     known = {field.name for field in fields(ProjectSettings)}
     try:
-        values = {name: value for name, value in json_columns.from_json(said, dict, "The project's settings").items() if name in known}
-        found = ProjectSettings(**values | {"aspects": tuple(values.get("aspects", ()))})
-        if wrong := problem(found):
-            raise json_columns.Unreadable(f"The project's settings cannot be read: {wrong}. Save them again.")
-        return found
+        values = {name: value for name, value in json_columns.from_json(text, dict, "The project's settings").items() if name in known}
+        settings = ProjectSettings(**values | {"aspects": tuple(values.get("aspects", ()))})
+        if reason := problem(settings):
+            raise json_columns.Unreadable(f"The project's settings cannot be read: {reason}. Save them again.")
+        return settings
     except (json_columns.Unreadable, TypeError) as error:
-        json_columns.log.warning("%s The defaults hold until then.", error)
+        json_columns.log.warning("%s The defaults are used until then.", error)
         return ProjectSettings()
 
 
 def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
-    """Makes these the settings. A new overlap holds for the comparisons that are still open, too.
+    """Saves a new version of the settings. A new overlap also changes the votes wanted of the comparisons that exist already.
 
     Raises:
         StoreError: a value is out of its range; nothing was changed.
@@ -52,7 +52,7 @@ def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
         before = current(store)
         store.insert("settings", {"values": asdict(settings), "by_id": by, "created_at": now()})
         if settings.overlap != before.overlap:
-            # What has its judgments already stays closed when fewer are asked, and opens again when more are.
+            # With a lower overlap, comparisons that have enough votes stay closed; with a higher one they open again.
             connection.conn.execute(
                 "UPDATE comparisons SET wanted = ?1 WHERE retired = 0 AND gold = 0 AND wanted != ?1 AND import_id IS NULL",
                 [settings.overlap],
@@ -60,7 +60,7 @@ def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
 
 
 def problem(settings: ProjectSettings) -> str | None:
-    """What is wrong with these settings, in words; None if nothing is."""
+    """Why these settings are not allowed, as part of a sentence; None if they are."""
     for name in _WHOLE:
         if type(getattr(settings, name)) is not int:
             return f"{name} must be a whole number, not {getattr(settings, name)!r}"
@@ -79,6 +79,8 @@ def problem(settings: ProjectSettings) -> str | None:
         return f"the highest rating must be 2 to 10, not {settings.aspect_scale}"
     if settings.rationale not in ("off", "optional", "required"):
         return f"rationale must be off, optional or required, not {settings.rationale!r}"
+    if settings.starters not in ("auto", "on", "off"):
+        return f"starters must be auto, on or off, not {settings.starters!r}"
     if not 1 <= settings.rationale_min_chars <= 2000:
         return f"the shortest rationale must be 1 to 2000 characters, not {settings.rationale_min_chars}"
     if not LEAST_TEXT <= settings.text_max_chars <= MOST_TEXT:

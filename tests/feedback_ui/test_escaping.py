@@ -27,8 +27,8 @@ from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import html, markdown, presenters
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training import rounds_table, run_view, validation_view
-from rlhf.analysis.agreement import Agreement, AnnotatorRow, Item
-from rlhf.analysis.leaderboard import Figure, Leaderboard, Standing
+from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement
+from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from rlhf.analysis.validation import Validation
 from rlhf.config import RoundConfig
 from rlhf.data.pairs import PreferencePair
@@ -124,9 +124,9 @@ def a_run(text, **changes):
 
 
 def a_board(text, versions):
-    estimate = Figure(0.6, 0.5, 0.7)
+    estimate = ScoreEstimate(0.6, 0.5, 0.7)
     standings = tuple(
-        Standing(i, text, "tuned", 0, i, Figure(1000 + i, 900.0, 1100.0), estimate, 4, 2, 1, 1) for i in range(1, versions + 1)
+        Standing(i, text, "tuned", 0, i, ScoreEstimate(1000 + i, 900.0, 1100.0), estimate, 4, 2, 1, 1) for i in range(1, versions + 1)
     )
     return Leaderboard(False, 9, 8, 7, "newman", (text,), True, standings, ((None, 0.5, 0.7),) * versions, ((0, 4, 5),) * versions)
 
@@ -182,7 +182,7 @@ CASES = {
     "quality_view.annotator_table": lambda t, w: quality_view.annotator_table(
         w, [filled(AnnotatorRow, t), replace(filled(AnnotatorRow, t), kind="simulated")], acts=True
     ),
-    "quality_view.item_table": lambda t, w: quality_view.item_table(w, [filled(Item, t)]),
+    "quality_view.item_table": lambda t, w: quality_view.item_table(w, [filled(ComparisonAgreement, t)]),
     "quality_view.item": (
         lambda t, w: quality_view.item(w, a_comparison(t), past_judgments(t), {1: filled(PolicyVersion, t)}, {1: t}, acts=True), MARKDOWN,
     ),

@@ -104,8 +104,8 @@ def test_fields_that_a_row_lacks_have_their_defaults():
     "values, said",
     [
         ({"ppo-banana": 1}, "unknown option 'ppo-banana'"),
-        ({"ppo-temperature": 1.0}, "--ppo-temperature is called --sampling-temperature now"),
-        ({"reward-conservatism": 1.0}, "--reward-conservatism is called --reward-std-penalty now"),
+        ({"ppo-temperature": 1.0}, "--ppo-temperature was renamed: use --sampling-temperature"),
+        ({"reward-conservatism": 1.0}, "--reward-conservatism was renamed: use --reward-std-penalty"),
         ({"ppo-kl-coef": -0.1}, "--ppo-kl-coef -0.1: must not be negative"),
         ({"ppo-steps": -1}, "--ppo-steps -1: must be greater than 0"),
         ({"ppo-kl-coef": 10**400}, "must be float"),

@@ -181,13 +181,13 @@ def test_the_terminals_table_says_what_was_watched(judged, jobs):
     said = " ".join(table(replace(run, result=result), []).split())
     for line in (
         "PPO ended early step 7: KL 2.51 nats, budget 2.5",
-        "kept policy after step 5 of 6: conservative score 0.75, KL 2.25",
-        "best of 4 over the base, KL 0.64 nats; the policy's 2.50 are beyond best of 4, so not at equal KL",
+        "best checkpoint after step 5 of 6: conservative score 0.75, KL 2.25",
+        "best of 4 over the base, KL 0.64 nats; the policy's KL is 2.50, more than best of 4 reaches",
         "best of 4 over the base, win rate under the rule 'sentiment' 60.0% (50.0 to 70.0; 3 held-out prompts)",
     ):
         assert line in said
     plain = table(replace(run, result={"best_of_n": beside | {"beyond_max_n": False}}), [])
-    assert "equal KL" not in plain and "ended early" not in plain and "kept policy" not in plain
+    assert "best of 4 reaches" not in plain and "ended early" not in plain and "best checkpoint" not in plain
 
 
 def test_with_the_options_off_the_result_says_nothing_of_them(judged, jobs):

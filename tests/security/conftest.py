@@ -14,7 +14,7 @@ from feedback_ui.server.web import Web
 from rlhf.config import RoundConfig
 from rlhf.serving.client import PolicyClient, PolicyServerDown
 from storage.core.database import Database
-from storage.core.records import ROLES
+from storage.core.records import ACCOUNT_ROLES
 from storage.people import accounts
 
 
@@ -63,7 +63,7 @@ def visitors(pages):
         accounts.create(store, "first lead", "correct horse", ["lead"])
         serving = Serving(pages, "127.0.0.1", 0)
         clients = {"nobody": httpx2.Client(base_url=serving.url, timeout=10)}
-        for role in ROLES:
+        for role in ACCOUNT_ROLES:
             accounts.create(store, f"the {role}", "correct horse", [role])
             cookie = f"{pages.auth.cookie}={accounts.sign_in(store, f'the {role}', 'correct horse')}"
             clients[role] = httpx2.Client(base_url=serving.url, headers={"cookie": cookie}, timeout=10)

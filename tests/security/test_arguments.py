@@ -27,7 +27,7 @@ from walk import ask_queue, functions_of, handlers_of, reach, routes_with_argume
 
 import feedback_ui
 from feedback_ui.shared.i18n import Translator
-from storage.core.records import ROLES
+from storage.core.records import ACCOUNT_ROLES
 
 SECRET = "canary-5f0c1d7e"
 LONGEST_S = 8.0
@@ -38,7 +38,7 @@ BUNDLE = 4
 """So many kinds at once for whoever is refused, or reaches no more than somebody else does."""
 
 NOBODY = Translator("en")("auth.not_signed_in")
-REFUSED = [NOBODY, *(Translator("en")("auth.without_role", role=role) for role in ROLES), Translator("en")("access.without_role")]
+REFUSED = [NOBODY, *(Translator("en")("auth.without_role", role=role) for role in ACCOUNT_ROLES), Translator("en")("access.without_role")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from served_app import PASSWORD, served
 
 import feedback_ui
 from storage.core import database
-from storage.core.records import ROLES
+from storage.core.records import ACCOUNT_ROLES
 from storage.people import accounts
 
 
@@ -47,7 +47,7 @@ def locked(tmp_path_factory):
         folder = tmp_path_factory.mktemp("a folder with spaces") / "inner data"
         with served(folder) as site:
             site.add_accounts()
-            accounts.create(site.store, "everybody", PASSWORD, ROLES)
+            accounts.create(site.store, "everybody", PASSWORD, ACCOUNT_ROLES)
             cookie = site.cookie("everybody")
             site.clients["everybody"] = httpx2.Client(base_url=site.url, headers={"cookie": cookie}, timeout=60)
             other = sqlite3.connect(site.store.path, isolation_level=None)

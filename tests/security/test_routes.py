@@ -17,7 +17,7 @@ from walk import call, functions_of, handlers_of, reach, routes_of, server_call
 
 from feedback_ui.server import access
 from feedback_ui.shared.i18n import Translator
-from storage.core.records import ROLES
+from storage.core.records import ACCOUNT_ROLES
 
 A, L, R = "annotator", "lead", "researcher"
 ALL = {A, L, R}
@@ -192,7 +192,7 @@ GRADIOS_OWN = {"gradio.helpers.Examples.create.load_example", "gradio.cancel"}
 """Handlers that cannot ask the gate; they show and change nothing of the store."""
 
 NOBODY = Translator("en")("auth.not_signed_in")
-REFUSED = [Translator("en")("auth.without_role", role=role) for role in ROLES]
+REFUSED = [Translator("en")("auth.without_role", role=role) for role in ACCOUNT_ROLES]
 NOT_THERE = Translator("en")("access.no_such_route")
 NOT_FOR_THIS_ROLE = Translator("en")("access.without_role")
 

@@ -19,7 +19,7 @@ from rlhf.config import RoundConfig
 from rlhf.runs.jobs import RoundError
 from rlhf.serving.client import PolicyServerDown
 from storage.core.database import Database
-from storage.core.records import ROLES
+from storage.core.records import ACCOUNT_ROLES
 from storage.people import accounts
 
 PASSWORD = "correct horse"
@@ -59,7 +59,7 @@ class Served:
         """`nobody`, each role, and a second lead."""
         self.clients["nobody"] = httpx2.Client(base_url=self.url, timeout=30)
         # The first account has to be a lead's.
-        for name, role in (("other lead", "lead"), *((role, role) for role in ROLES)):
+        for name, role in (("other lead", "lead"), *((role, role) for role in ACCOUNT_ROLES)):
             accounts.create(self.store, name, PASSWORD, [role])
             self.clients[name] = httpx2.Client(base_url=self.url, headers={"cookie": self.cookie(name)}, timeout=30)
 

@@ -3,7 +3,7 @@
 import pytest
 from lead_page import HERE, pressed, sign_in
 
-from feedback_ui.server.auth import Refused
+from feedback_ui.server.auth import AccessRefused
 from storage.people import accounts
 
 
@@ -17,7 +17,7 @@ def test_the_first_account_turns_sign_in_on(store, part, auth):
     shown = section.add("Lea", "long enough", ["lead"], HERE)
     assert "sign-in is on now" in shown[section.message] and 'href=""' in shown[section.message] and shown[section.adding].visible is False
     assert shown[section.warning] == "" and "long enough" not in str(shown)
-    with pytest.raises(Refused):
+    with pytest.raises(AccessRefused):
         section.open(HERE)
 
 

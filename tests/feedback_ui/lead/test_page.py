@@ -7,7 +7,7 @@ import pytest
 from lead_page import EN, HERE, asking, pressed, sign_in
 
 from feedback_ui.lead import lead_view
-from feedback_ui.server.auth import Refused
+from feedback_ui.server.auth import AccessRefused
 from storage.content import batches, policies
 from storage.core.records import Sampling
 
@@ -38,10 +38,10 @@ def test_every_handler_checks_access(store, app, auth):
     assert len(every) >= 30
     for name, handler in every.items():
         for request in (annotator, asking()):
-            with pytest.raises(Refused):
+            with pytest.raises(AccessRefused):
                 called(handler, request)
         if name.split(".")[1] not in READING:
-            with pytest.raises(Refused, match="role"):
+            with pytest.raises(AccessRefused, match="role"):
                 called(handler, researcher)
 
 

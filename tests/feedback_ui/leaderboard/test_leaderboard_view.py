@@ -8,7 +8,7 @@ import pytest
 from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.leaderboard.leaderboard_view import everyone, own, streak
 from feedback_ui.shared.i18n import Translator
-from rlhf.analysis.leaderboard import Figure, Leaderboard, Standing
+from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from storage.core.records import Annotator
 
 EN, KO = Translator("en"), Translator("ko")
@@ -16,7 +16,7 @@ TODAY = date(2026, 11, 23)
 
 
 def standing(name, score, low=None, high=None, *, group=0, rank=1, over=None, **figures):
-    return Standing(1, name, "tuned", group, rank, Figure(score, low, high), over, figures.get("votes", 30), 20, 4, 6)
+    return Standing(1, name, "tuned", group, rank, ScoreEstimate(score, low, high), over, figures.get("votes", 30), 20, 4, 6)
 
 
 def board(*standings, references=("base",), **changes):
@@ -40,7 +40,7 @@ def test_an_interval_is_coloured_where_it_lies_on_one_side():
 
 def test_the_interval_is_said_in_words_too():
     shown = leaderboard_view.policies(
-        EN, board(standing("x", 1100.0, 1050.0, 1150.0, over=Figure(0.64, 0.57, 0.70)), BASE), with_switch=False
+        EN, board(standing("x", 1100.0, 1050.0, 1150.0, over=ScoreEstimate(0.64, 0.57, 0.70)), BASE), with_switch=False
     )
     assert "1,050 to 1,150" in shown and "64%" in shown and "57%–70%" in shown and "20 · 4 · 6" in shown
 

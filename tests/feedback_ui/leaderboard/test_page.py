@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 
 from feedback_ui.leaderboard.page import LeaderboardPage
-from feedback_ui.server.auth import Auth, Refused
+from feedback_ui.server.auth import AccessRefused, Auth
 from storage.analytics import rankings
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.database import now
@@ -68,7 +68,7 @@ def test_an_annotator_is_sent_nothing_about_policies(board_page, store, asked):
     assert board_page.policies not in shown and board_page.simulated not in shown
     assert "Zarquon" not in str(shown) and "Vogsphere" not in str(shown)
     assert "Annotator 1 (you)" in shown[board_page.everyone]
-    with pytest.raises(Refused):
+    with pytest.raises(AccessRefused):
         board_page.include(True, request)
 
 
@@ -84,7 +84,7 @@ def test_a_lead_and_a_researcher_see_the_standings(board_page, store, asked, rol
 def test_nobody_is_sent_anything(board_page, asked):
     asked("Ann", "annotator")
     for act in (lambda r: board_page.open(0, False, r), lambda r: board_page.include(False, r), lambda r: board_page.name(True, r)):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(AccessRefused) as caught:
             act(asked())
         assert caught.value.status == 401
 
@@ -102,7 +102,7 @@ def test_a_name_is_shown_once_its_owner_wants_that(board_page, store, asked):
 
 def test_only_an_annotator_may_put_a_name_there(board_page, store, asked):
     lead = asked("Lea", "lead")
-    with pytest.raises(Refused):
+    with pytest.raises(AccessRefused):
         board_page.name(True, lead)
     assert not annotators.ensure(store, "Lea").shows_name
 

@@ -7,9 +7,9 @@ import gradio as gr
 import pytest
 from starlette.requests import Request
 
-from feedback_ui.server.auth import Auth, Refused, Visitor
+from feedback_ui.server.auth import AccessRefused, Auth, Visitor
 from storage.core.database import Database
-from storage.core.records import ROLES
+from storage.core.records import ACCOUNT_ROLES
 from storage.people import accounts, annotators
 
 PASSWORD = "correct horse"
@@ -43,8 +43,8 @@ def signed_in(gate, name, *roles):
 def test_without_accounts_everybody_is_the_local_annotator_with_every_role(gate, store):
     local = annotators.ensure(store, "local")
     for request in (asking(gate), asking(gate, "stale"), gr.Request(asking(gate)), None):
-        for role in ROLES:
-            assert gate.reads(request, role) == gate.acts(request, role) == Visitor(local, frozenset(ROLES), False)
+        for role in ACCOUNT_ROLES:
+            assert gate.reads(request, role) == gate.acts(request, role) == Visitor(local, frozenset(ACCOUNT_ROLES), False)
 
 
 def test_with_the_first_account_the_local_visitor_is_nobody(gate, store):
@@ -53,7 +53,7 @@ def test_with_the_first_account_the_local_visitor_is_nobody(gate, store):
     accounts.create(store, "Ann", PASSWORD, ["lead"])
     assert gate.visitor(request) is None
     for ask in (gate.reads, gate.acts):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(AccessRefused) as caught:
             ask(request, "annotator")
         assert caught.value.status == 401 and "sign in" in caught.value.message
 
@@ -78,7 +78,7 @@ def test_who_may_read_and_do_what(gate, roles):
                 visitor = ask(request, role)
                 assert (visitor.annotator.name, visitor.roles, visitor.signed_in) == ("Cat", set(roles), True)
             else:
-                with pytest.raises(Refused) as caught:
+                with pytest.raises(AccessRefused) as caught:
                     ask(request, role)
                 assert caught.value.status == 403
                 assert caught.value.message == f"This needs the role {role}, which your account does not have: ask a lead for it."
@@ -101,7 +101,7 @@ def test_roles_and_sessions_are_asked_for_at_every_call(gate, store):
     request = signed_in(gate, "Cat", "annotator")
     gate.acts(request, "annotator")
     accounts.sign_out(store, gate.token(request))
-    with pytest.raises(Refused):
+    with pytest.raises(AccessRefused):
         gate.acts(request, "annotator")
 
 

@@ -9,7 +9,7 @@ from served_app import PASSWORD, served
 
 from feedback_ui.server.calls import TAKES
 from feedback_ui.server.sessions import LONGEST_NAME
-from storage.core.records import ROLES
+from storage.core.records import ACCOUNT_ROLES
 from storage.people import accounts
 
 JSON = {"content-type": "application/json"}
@@ -20,7 +20,7 @@ JSON_ROUTES = [f"/gradio_api/{name}" for name in ("run/predict", "queue/join", "
 def site(tmp_path_factory):
     with served(tmp_path_factory.mktemp("bodies")) as site:
         site.add_accounts()
-        accounts.create(site.store, "everybody", PASSWORD, ROLES)
+        accounts.create(site.store, "everybody", PASSWORD, ACCOUNT_ROLES)
         site.clients["everybody"] = httpx2.Client(base_url=site.url, headers={"cookie": site.cookie("everybody")}, timeout=60)
         yield site
 

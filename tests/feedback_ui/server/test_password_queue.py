@@ -7,7 +7,7 @@ import pytest
 
 from feedback_ui.server import password_queue
 from feedback_ui.server.password_queue import AT_ONCE, Attempt, Busy, PasswordQueue
-from storage.people.sign_in_throttle import Origin
+from storage.people.sign_in_throttle import SignInOrigin
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ class Desk:
 
     async def come(self, tasks, label, name="nobody", place="192.0.2.1", known=False):
         self._done[label] = anyio.Event()
-        tasks.start_soon(self._be_looked_at, label, Attempt(name, Origin(place, known)))
+        tasks.start_soon(self._be_looked_at, label, Attempt(name, SignInOrigin(place, known)))
         await self.settle()
 
     async def finish(self, *labels, right=False):
@@ -168,6 +168,6 @@ async def test_what_is_remembered_is_bounded(monkeypatch):
     monkeypatch.setattr(password_queue, "MOST_REMEMBERED", 50)
     queue = PasswordQueue()
     for number in range(200):
-        async with queue.turn(Attempt(f"name {number}", Origin(f"198.51.100.{number}"))):
+        async with queue.turn(Attempt(f"name {number}", SignInOrigin(f"198.51.100.{number}"))):
             pass
     assert len(queue._failures) == 50

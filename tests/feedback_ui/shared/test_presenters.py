@@ -50,13 +50,16 @@ def test_an_error_reads_as_a_sentence():
 
 def test_the_overview_keeps_people_and_rules_apart():
     stats = {
-        "prompts": 241, "completions": 1600, "comparisons": 8, "judgments": {"human": 1204, "simulated": 31},
+        "prompts": 241, "prompts_in_use": 241, "completions": 1600, "comparisons": 8, "judgments": {"human": 1204, "simulated": 31},
         "annotators": {"human": 1, "simulated": 2}, "runs": {"done": 1}, "policy_versions": 2, "queue_depth": 5,
+        "labels_not_used_in_training": {"good": 0, "bad": 0},
     }  # fmt: skip
     html = presenters.overview(EN, stats, [DayOfJudging("2026-11-02", 4, 0)])
     assert "<dt>by people</dt><dd>1,204</dd>" in html
     assert "<dt>simulated</dt><dd>31</dd>" in html
-    assert "1,235" not in html
+    assert "1,235" not in html and "not used in training" not in html
+    html = presenters.overview(EN, stats | {"labels_not_used_in_training": {"good": 3, "bad": 4}}, [])
+    assert "<dt>good or bad, of single answers (not used in training)</dt><dd>7</dd>" in html
     assert "Import prompts or start with the packaged ones" in presenters.overview(EN, stats | {"prompts": 0}, [])
 
 

@@ -69,7 +69,7 @@ def test_a_round_that_cannot_be_read_is_named():
         ("r3", "stage of this run cannot be read: rankloop did not write them."),
     ]
     shown = report.comparison([other, a_round("r1"), broken]).splitlines()
-    assert shown[2].startswith("r2 is not in the table, for its row cannot be read: PPOConfig has no banana")
+    assert shown[2].startswith("r2 is not in the table, because its row cannot be read: PPOConfig has no banana")
     assert shown[3].startswith("r3 is not in the table")
     assert report.comparison([other]) == shown[2]
 

@@ -58,7 +58,7 @@ def piped(monkeypatch, text):
 
 def test_accounts_are_added_and_listed(run, typed, store):
     typed += [PASSWORD, PASSWORD, "bob's password", "bob's password"]
-    assert "no accounts: whoever uses this machine may do everything" in run("list")[1]
+    assert "no accounts: everybody who reaches rankloop has every role" in run("list")[1]
     assert run("add", "Ann", "--role", "researcher", "--role", "lead") == (0, "account Ann added: lead, researcher\n", "")
     assert run("add", "Bob", "--role", "annotator")[0] == 0
     assert run("list")[1].splitlines() == ["Ann  lead, researcher", "Bob  annotator"]
@@ -111,7 +111,7 @@ def test_help_of_accounts(capsys):
     with pytest.raises(SystemExit):
         launch.main(["account", "add", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "folder that holds everything that lasts" in said and "{annotator,lead,researcher}" in said and "--password-stdin" in said
+    assert "folder of the store, runs, uploads and logs" in said and "{annotator,lead,researcher}" in said and "--password-stdin" in said
 
 
 # ---- serving

@@ -71,7 +71,7 @@ def test_help_names_every_verb(capsys):
 )
 def test_each_verbs_help_says_what_and_in_which_unit(capsys, verb, said):
     text = help_of(capsys, verb)
-    assert "folder that holds everything that lasts" in text
+    assert "folder of the store, runs, uploads and logs" in text
     for part in said:
         assert part in text
 
@@ -104,7 +104,10 @@ def test_stats_as_json(capsys, data, store, world):
     world.fill(2, 1)
     assert launch.main(["stats", "--data", data, "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert set(figures) == {"prompts", "completions", "comparisons", "judgments", "annotators", "runs", "policy_versions", "queue_depth"}
+    assert set(figures) == {
+        "prompts", "prompts_in_use", "unused_starter_votes", "completions", "comparisons", "judgments", "annotators", "runs",
+        "policy_versions", "queue_depth",
+    }  # fmt: skip
     assert figures["judgments"] == {"human": 0, "simulated": 3} and figures["prompts"] == 3
 
 
@@ -219,13 +222,13 @@ def test_an_option_that_was_renamed_is_refused_with_its_new_name(capsys, data, o
     for given in ([f"--{old}", "2"], [f"--{old}=2"], [f"--{old}"]):
         with pytest.raises(SystemExit, match="2"):
             launch.main(["train", "--data", data, *given])
-        assert f"--{old} is called --{new} now" in capsys.readouterr().err
+        assert f"--{old} was renamed: use --{new}" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="0"):
         launch.main(["train", "--help"])
     assert f"--{new} " in (shown := capsys.readouterr().out) and f"--{old}" not in shown
     with pytest.raises(SystemExit, match="2"):
         launch.main(["simulate", "--data", data, "--judge", "concise", "--flip", "0.1"])
-    assert "--flip is called --label-noise now" in capsys.readouterr().err
+    assert "--flip was renamed: use --label-noise" in capsys.readouterr().err
 
 
 def train(data, model, *more):
@@ -380,7 +383,7 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
             for part in ("model", "chat template", "thinking", "end tokens", "padding", "context", "layers", "adapters", "memory", "speed")
         ),
     ]
-    assert "m014_refusals" in said
+    assert "m017_completion_labels" in said
 
 
 def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):

@@ -102,7 +102,7 @@ def test_leaderboard_as_text(capsys, data, store):
     votes(store, *[("tuned", "base", "Ann:1")] * 2, *[("x", "y", "Ann:1"), ("x", "y", "Ann:0")])
     said = run(capsys, "leaderboard", "--data", data)
     lines = [line.split() for line in said.splitlines()]
-    assert "2 groups that never met each other: scores of different groups cannot be compared" in said
+    assert "2 groups without a pair between them: scores of different groups cannot be compared" in said
     assert any(line[:2] == ["1", "tuned"] for line in lines) and ["2", "base", "1000", "2", "0", "0", "2"] in lines
     assert "half a win each way" in said and "Too few prompts for intervals." in said
     assert ["1", "tuned", "100.0%", "(2)"] in lines

@@ -14,7 +14,7 @@ from storage.judging import exclusions, gold, judgments, queue
 from storage.project import guidelines, runs, settings
 
 MAY_CHANGE = {
-    "prompts": "retired",
+    "prompts": "retired starter",
     "policy_versions": "",
     "completions": "",
     "comparisons": "human_ranks human_skips leased gold priority wanted retired",
@@ -26,6 +26,7 @@ MAY_CHANGE = {
     "aspect_ratings": "",
     "ideal_answers": "",
     "flags": "",
+    "completion_labels": "",
     "gold_answers": "",
     "exclusions": "",
     "excluded_judgments": "",
@@ -86,6 +87,7 @@ def full(world):
         "sign_in_failures": {"name": "eve"},
     }.items():
         store.insert(table, {**values, "created_at": now()})
+    store.insert("completion_labels", {"completion_id": 1, "annotator_id": 1, "good": 1, "created_at": now(), "import_id": 1})
     store.insert("keys", {"name": "x", "value": b"x"})
     refusals.add(store, 1, world.policy, "too long")
     store.insert("released_presentations", {"presentation_id": shown.id, "position": 1, "released_at": now()})

@@ -275,6 +275,10 @@ FILLS = {
     "m008_blindness": fill_m008,
     "m009_sign_in": fill_m009,
 }
+LATER_FILLS = {
+    "m014_refusals": lambda db: put(db, "prompt_refusals", "prompt_id base_model reason created_at", (1, "m", "long", at(74))),
+}
+"""Of tables that came after those whose views are compared below."""
 
 
 @dataclass
@@ -317,8 +321,8 @@ def step(before):
         names = [migration.name for migration in migrations._migrations]
         for earlier in names[: names.index(name)]:
             migrate(before, up_to=earlier)
-            if earlier in FILLS:
-                FILLS[earlier](before)
+            if fill := (FILLS | LATER_FILLS).get(earlier):
+                fill(before)
         old = look(before)
         migrate(before, up_to=name)
         assert before.conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -819,9 +823,12 @@ def test_a_shipped_store_reads_as_before(shipped):
     store, _ = shipped
     assert stats.stats(store) == {
         "prompts": 2,
+        "prompts_in_use": 2,
+        "unused_starter_votes": 0,
         "completions": 15,
         "comparisons": 7,
         "judgments": {"human": 4, "simulated": 1},
+        "labels_not_used_in_training": {"good": 0, "bad": 0},
         "annotators": {"human": 2, "simulated": 1},
         "runs": {"done": 1, "lost": 1},
         "policy_versions": 3,
@@ -925,3 +932,20 @@ def test_m013_lets_only_rows_of_an_unfinished_import_be_deleted(step):
     for statement in ("UPDATE imports SET state = 'writing'", "DELETE FROM imports WHERE id = 90"):
         with pytest.raises(sqlite3.IntegrityError, match="imports are append-only"):
             done.db.conn.execute(statement)
+
+
+def test_m017_adds_a_table_of_labels_and_touches_no_other(step):
+    done = step("m017_completion_labels")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {
+        f"completion_labels.{column}" for column in words("id completion_id annotator_id good rationale created_at import_id")
+    }
+    assert done.added("keys") == {
+        f"completion_labels.{column} -> {table}.id"
+        for column, table in (("completion_id", "completions"), ("annotator_id", "annotators"), ("import_id", "imports"))
+    }
+    assert (done.added("indexes"), done.added("views")) == (
+        words("completion_labels_completion completion_labels_import"), {"active_completion_labels"},
+    )  # fmt: skip
+    assert done.added("triggers") == words("completion_labels_are_not_changed completion_labels_are_not_deleted")

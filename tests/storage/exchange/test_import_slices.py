@@ -52,7 +52,7 @@ def seen(store):
         "rankings": (
             table.judgment.tolist(),
             table.comparisons.tolist(),
-            rankings.authors(store).tolist(),
+            rankings.policy_versions(store).tolist(),
             rankings.prompts(store).tolist(),
         ),
         "agreement": agreement.report(store).to_dict(),

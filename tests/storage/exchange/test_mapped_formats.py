@@ -232,19 +232,40 @@ def test_rows_that_say_something_else_are_wrong(name, change, reason):
         read(name, ROWS[name][0][0] | change)
 
 
+TALK = [user("Hi"), assistant("Hello"), *Q]
+
+
 @pytest.mark.parametrize(
-    ("record", "name"),
+    ("record", "name", "expected"),
     [
-        ({"prompt": "Name a fruit", "completion": "Pear", "label": True}, "kto"),
-        ({"messages": [*Q, assistant("Pear")], "label": False}, "kto"),
-        ({"instruction": "Name a fruit", "output": "Pear", "kto_tag": True}, "kto"),
-        ({"prompt": "Name a fruit", "response": "Pear", "rating": "GOOD", "workspace": "w"}, "anythingllm"),
+        ({"prompt": "Name a fruit", "completion": "Pear", "label": True}, "kto", (Q, "Pear", True)),
+        ({"prompt": "Name a fruit", "completion": "Pear", "label": "0"}, "kto", (Q, "Pear", False)),
+        ({"prompt": TALK, "completion": [assistant("Pear")], "label": False}, "kto", (TALK, "Pear", False)),
+        ({"messages": [*TALK, assistant("Pear")], "label": False}, "kto", (TALK, "Pear", False)),
+        ({"instruction": "Name a fruit", "output": "Pear", "kto_tag": True}, "kto", (Q, "Pear", True)),
+        ({"instruction": "Name one", "input": "fruit", "system": "Be brief.", "output": "Pear", "kto_tag": "false"}, "kto",
+         ([system("Be brief."), user("Name one\nfruit")], "Pear", False)),
+        ({"conversations": [{"from": "human", "value": "Name a fruit"}, {"from": "gpt", "value": "Pear"}], "kto_tag": True}, "kto",
+         (Q, "Pear", True)),
+        ({"prompt": "Name a fruit", "response": "Pear", "rating": "GOOD", "workspace": "w", "username": "ann", "sent_at": "2025-01-01"},
+         "anythingllm", (Q, "Pear", True)),
+        ({"prompt": "Name a fruit", "response": "Pear", "rating": "BAD", "workspace": "w"}, "anythingllm", (Q, "Pear", False)),
     ],
-)
-def test_single_judgments_are_named_as_not_kept(store, record, name):
+)  # fmt: skip
+def test_a_single_answer_is_labelled_good_or_bad(record, name, expected):
     assert detect.recognise([record], "file").format == name
-    import_id, report = imports.import_rows(store, [record, record], name)
-    assert import_id is None and report.left["single judgments (good or bad)"] == 2
+    (item,), left = read(name, record)
+    assert (list(item.messages), item.completion, item.good) == expected
+    assert left == {}
+
+
+def test_an_answer_that_nobody_rated_is_named_and_a_strange_label_is_wrong():
+    row = {"prompt": "Name a fruit", "response": "Pear", "rating": "--", "workspace": "w"}
+    assert read("anythingllm", row) == ([], {"answers without a rating": 1})
+    with pytest.raises(rows.BadRow, match="label or kto_tag must be one of true, .*, not '2'"):
+        read("kto", {"prompt": "Name a fruit", "completion": "Pear", "label": 2})
+    with pytest.raises(rows.BadRow, match="no prompt"):
+        read("kto", {"completion": "Pear", "label": True})
 
 
 # ---- trees of messages
@@ -276,9 +297,12 @@ def test_open_webui_rates_an_answer_against_its_siblings(rating, tiers):
     assert vote.created_at == "2025-01-01T00:00:00.000+00:00"
 
 
-def test_open_webui_rating_of_an_answer_alone_is_named_as_not_kept():
-    items, left = read("open-webui", webui(1, None))
-    assert items == [] and left["single judgments (good or bad)"] == 1
+@pytest.mark.parametrize("siblings", [None, ["m of another message"]])
+def test_open_webui_rating_of_an_answer_alone_is_a_label(siblings):
+    (item,), left = read("open-webui", webui(-1, siblings))
+    assert (list(item.messages), item.completion, item.good, item.model) == (Q, "Plum", False, "n")
+    assert (item.annotator, item.rationale, item.created_at) == ("ann", "helpful: Short.", "2025-01-01T00:00:00.000+00:00")
+    assert left["ratings from 1 to 10 of single answers"] == 1
 
 
 def test_open_assistant_messages_are_trees_again():

@@ -10,7 +10,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture(autouse=True)
 def cheap_hashes(monkeypatch):
-    """The real thing takes 64 MiB and a good part of a second; the slow test at the end uses it."""
+    """Hashes with little work: the real parameters take 64 MiB and a good part of a second, and one slow test uses them."""
     monkeypatch.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 

@@ -22,7 +22,7 @@ def cheap_hashes(monkeypatch):
     ],
 )  # fmt: skip
 def test_alike(store, one, other):
-    assert account_names.look(one) == account_names.look(other)
+    assert account_names.look_alike_key(one) == account_names.look_alike_key(other)
     accounts.create(store, one, PASSWORD, ["lead"])
     with pytest.raises(StoreError, match=r"looks like the account|all of them visible"):
         accounts.create(store, other, PASSWORD, ["annotator"])

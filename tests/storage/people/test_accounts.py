@@ -52,7 +52,7 @@ def test_the_first_account_must_be_a_leads(store):
 
 
 @pytest.mark.parametrize(
-    ("name", "password", "roles", "said"),
+    ("name", "password", "roles", "message"),
     [
         ("", PASSWORD, ["lead"], "needs a name"),
         ("x" * 81, PASSWORD, ["lead"], "at most 80"),
@@ -65,14 +65,14 @@ def test_the_first_account_must_be_a_leads(store):
         ("longest", PASSWORD, ["lead"], "is a simulated annotator"),
     ],
 )
-def test_accounts_that_will_not_do(store, ann, name, password, roles, said):
+def test_accounts_that_are_refused(store, ann, name, password, roles, message):
     annotators.ensure(store, "longest", "simulated", "length")
-    with pytest.raises(StoreError, match=said):
+    with pytest.raises(StoreError, match=message):
         accounts.create(store, name, password, roles)
     assert accounts.all_accounts(store) == [ann]
 
 
-def test_somebody_who_judged_before_takes_those_judgments_along(store):
+def test_an_account_owns_the_earlier_judgments_of_its_name(store):
     local = accounts.local(store)
     assert accounts.create(store, "local", PASSWORD, ["lead"]).annotator == local
 
@@ -89,7 +89,7 @@ def test_a_name_from_an_import_cannot_be_taken(store, world):
     assert accounts.create(store, "Ann", PASSWORD, ["lead"]).annotator == world.ann
 
 
-def test_the_last_lead_stays(store, ann, bob):
+def test_the_last_lead_cannot_be_removed(store, ann, bob):
     with pytest.raises(StoreError, match="Ann is the only lead and cannot be disabled"):
         accounts.disable(store, ann.id)
     with pytest.raises(StoreError, match="cannot lose that role"):
@@ -102,7 +102,7 @@ def test_the_last_lead_stays(store, ann, bob):
     accounts.disable(store, bob.id)
 
 
-def test_every_act_is_written_down_with_who_did_it(store, ann, bob):
+def test_every_act_on_an_account_is_recorded_with_the_person(store, ann, bob):
     accounts.set_roles(store, bob.id, ["researcher", "annotator"], by=ann.annotator.id)
     accounts.set_password(store, bob.id, "another one", by=bob.annotator.id)
     for _ in range(2):
@@ -121,7 +121,7 @@ def test_every_act_is_written_down_with_who_did_it(store, ann, bob):
     assert store.value("SELECT count(*) FROM audit WHERE subject = 'account'") == 6
 
 
-def test_an_account_that_is_not_there(store):
+def test_unknown_accounts(store):
     for act in (accounts.get, accounts.disable, accounts.enable):
         with pytest.raises(StoreError, match="no account 7"):
             act(store, 7)
@@ -129,7 +129,7 @@ def test_an_account_that_is_not_there(store):
         accounts.named(store, "Ann")
 
 
-def test_local_is_one_annotator_and_asking_again_writes_nothing(store):
+def test_local_is_one_annotator_and_a_second_call_writes_nothing(store):
     local = accounts.local(store)
     with store.snapshot():
         assert accounts.local(store) == local == annotators.ensure(store, "local")
@@ -154,7 +154,7 @@ def test_a_name_and_a_password_may_be_composed_in_either_way(store):
 
 
 @pytest.mark.parametrize("act", ["disable", "password", "roles"])
-def test_what_ends_every_session_of_an_account(store, ann, bob, act):
+def test_acts_that_end_every_session_of_an_account(store, ann, bob, act):
     mine, theirs = accounts.sign_in(store, "Ann", PASSWORD), accounts.sign_in(store, "Bob", "bob's password")
     if act == "disable":
         accounts.disable(store, bob.id)
@@ -211,7 +211,7 @@ def test_a_session_that_has_ended_is_not_renewed(store, ann):
     assert accounts.of_token(store, token) is None
 
 
-def test_a_store_that_cannot_be_read_is_said_in_words(tmp_path):
+def test_a_store_that_cannot_be_read_raises_StoreError(tmp_path):
     store = Database(tmp_path / "rankloop.db")
     with store.atomic() as connection:
         connection.conn.execute("DROP TABLE sessions")
@@ -222,7 +222,7 @@ def test_a_store_that_cannot_be_read_is_said_in_words(tmp_path):
     store.close()
 
 
-def test_unknown_names_and_disabled_accounts_are_told_the_same_as_wrong_passwords(store, ann, bob):
+def test_unknown_names_and_disabled_accounts_get_the_message_of_a_wrong_password(store, ann, bob):
     accounts.disable(store, bob.id)
     tries = [("Ann", "wrong one"), ("Nobody", PASSWORD), ("Bob", "bob's password"), ("", ""), ("\ud800", "\ud800")]
     assert {(str(error), error.wait_s) for error in (refused(store, *given) for given in tries)} == {
@@ -230,7 +230,7 @@ def test_unknown_names_and_disabled_accounts_are_told_the_same_as_wrong_password
     }
 
 
-def test_a_hash_of_older_parameters_is_made_anew(store, ann, monkeypatch):
+def test_a_hash_with_older_parameters_is_replaced(store, ann, monkeypatch):
     def hashed():
         return store.value("SELECT password_hash FROM accounts")
 

@@ -13,7 +13,7 @@ def test_a_name_is_one_annotator(store):
     assert annotators.all_annotators(store) == [ann, rule]
 
 
-def test_people_and_rules_never_trade_places(store):
+def test_an_annotator_never_changes_its_kind_or_rule(store):
     annotators.ensure(store, "Ann")
     annotators.ensure(store, "longest", "simulated", "length")
     with pytest.raises(StoreError, match="Ann is a human annotator and cannot become simulated: choose another"):
@@ -25,7 +25,7 @@ def test_people_and_rules_never_trade_places(store):
     assert [annotator.kind for annotator in annotators.all_annotators(store)] == ["human", "simulated"]
 
 
-def test_refuses_nobody_and_nonsense(store):
+def test_refuses_empty_names_and_rules_that_do_not_fit_the_kind(store):
     with pytest.raises(StoreError, match="needs a name"):
         annotators.ensure(store, "  ")
     with pytest.raises(StoreError, match="needs a rule"):

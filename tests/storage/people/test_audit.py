@@ -1,4 +1,4 @@
-"""Who did what when: each kind of act once, with who and when, newest first, page by page."""
+"""Each kind of act once, with its time and the person who acted, newest first, page by page."""
 
 import pytest
 from argon2 import PasswordHasher
@@ -16,8 +16,8 @@ def cheap_passwords(monkeypatch):
     monkeypatch.setattr(accounts, "HASHER", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
-def told(store, **options):
-    """What happened, oldest first, without the times."""
+def acts_of(store, **options):
+    """The acts, oldest first, without their times."""
     return [(entry.who, entry.act, entry.subject, entry.subject_id, entry.detail) for entry in audit.entries(store, **options)][::-1]
 
 
@@ -25,34 +25,34 @@ def at(second):
     return f"2026-11-01T10:00:{second:02}.000+00:00"
 
 
-def happened(store, *seconds, by=None):
+def add_acts(store, *seconds, by=None):
     """One act each second."""
     for second in seconds:
         store.insert("guidelines", {"text": f"version {second}", "by_id": by, "created_at": at(second)})
 
 
-def judged(world, annotator, *seconds, **values):
+def add_votes(world, annotator, *seconds, **values):
     """One vote each second, on a comparison of its own."""
     for second in seconds:
         row = {"comparison_id": world.comparison(), "annotator_id": annotator.id, "verdict": "rank", "tiers": [[1], [2]]}
         world.store.insert("judgments", {**row, "created_at": at(second), **values})
 
 
-def test_being_there_and_being_shown_something_is_no_act(world):
+def test_a_presentation_is_no_act(world):
     assert audit.entries(world.store) == []
     world.comparisons(2)
     world.next(world.ann)
     assert audit.entries(world.store) == []
 
 
-def test_what_annotators_do(world):
+def test_acts_of_annotators(world):
     world.comparisons(3)
     first = world.rank(world.ann)
     world.skip(world.bob)
     judgments.correct(world.store, first.id, world.ann.id, verdict="skip", skip_reason="두 답이 같음")
     judgments.undo(world.store, world.bob.id)
     world.rule_ranks(3)
-    assert told(world.store) == [
+    assert acts_of(world.store) == [
         ("Ann", "judged", "comparison", "1", ""),
         ("Bob", "skipped", "comparison", "2", "not sure"),
         ("Ann", "corrected", "comparison", "1", "두 답이 같음"),
@@ -61,7 +61,7 @@ def test_what_annotators_do(world):
     ]
 
 
-def test_what_a_lead_does(world):
+def test_acts_of_a_lead(world):
     store, bob = world.store, world.bob.id
     world.comparisons(2)
     vote = world.rank(world.ann)
@@ -73,7 +73,7 @@ def test_what_a_lead_does(world):
     batch = batches.request(store, [world.policy.id], completions=2, sampling=Sampling(), count=7, by=bob)
     batches.add_generated(store, batch.id, 3)
     batches.cancel(store, batch.id, by=world.ann.id)
-    acts = {(who, act, subject, number): detail for who, act, subject, number, detail in told(store)}
+    acts = {(who, act, subject, number): detail for who, act, subject, number, detail in acts_of(store)}
     assert '"overlap":2' in acts.pop(("Bob", "changed settings", "settings", "1"))
     assert acts == {
         ("Ann", "judged", "comparison", "1"): "",
@@ -87,7 +87,7 @@ def test_what_a_lead_does(world):
     assert len(audit.entries(store)) == 8
 
 
-def test_what_happens_to_accounts_and_by_whom(world):
+def test_acts_on_accounts_name_the_person_who_acted(world):
     store, ann, bob = world.store, str(world.ann.id), str(world.bob.id)
     lead = accounts.create(store, "Ann", "long enough", ["lead"])
     other = accounts.create(store, "Bob", "long enough", ["annotator"], by=lead.annotator.id)
@@ -95,7 +95,7 @@ def test_what_happens_to_accounts_and_by_whom(world):
     accounts.set_password(store, other.id, "longer than before", by=other.annotator.id)
     accounts.disable(store, other.id, by=lead.annotator.id)
     accounts.enable(store, other.id, by=lead.annotator.id)
-    assert sorted((who or "", act, subject, number) for who, act, subject, number, _ in told(store)) == [
+    assert sorted((who or "", act, subject, number) for who, act, subject, number, _ in acts_of(store)) == [
         ("", "created", "account", ann),
         ("Ann", "created", "account", bob),
         ("Ann", "disabled", "account", bob),
@@ -105,16 +105,16 @@ def test_what_happens_to_accounts_and_by_whom(world):
     ]
 
 
-def test_a_run_is_started_by_somebody(world):
+def test_the_start_of_a_run_names_the_person(world):
     runs.create(world.store, "round-1", config={}, seed=7, versions={}, by=world.bob.id)
-    assert told(world.store) == [("Bob", "started", "run", "round-1", "")]
+    assert acts_of(world.store) == [("Bob", "started", "run", "round-1", "")]
 
 
 def test_an_import_is_one_act_however_large_and_undoing_it_another(world):
     store = world.store
     values = {"format": "csv", "source": "a.csv", "report": "{}", "by_id": world.bob.id, "created_at": at(1)}
     source = store.insert("imports", values)
-    judged(world, world.ann, 0, 2, 3, import_id=source)
+    add_votes(world, world.ann, 0, 2, 3, import_id=source)
     assert audit.entries(store) == [AuditEntry(at(1), "Bob", "imported", "import", "1", "a.csv")]
     store.connection.conn.execute("UPDATE imports SET undone_by_id = ?, undone_at = ?", [world.ann.id, at(4)])
     assert audit.entries(store) == [
@@ -134,14 +134,14 @@ def test_each_act_has_the_time_of_its_row(world):
 
 
 def test_judgments_and_other_acts_are_one_list_newest_first(world):
-    happened(world.store, 1, 4)
-    judged(world, world.ann, 0, 2, 3, 5)
+    add_acts(world.store, 1, 4)
+    add_votes(world, world.ann, 0, 2, 3, 5)
     assert [entry.at for entry in audit.entries(world.store)] == [at(second) for second in (5, 4, 3, 2, 1, 0)]
 
 
 def test_pages_meet_without_gap_or_overlap(world):
-    happened(world.store, 1, 4, 4, 4)
-    judged(world, world.ann, 0, 2, 4, 4, 5)
+    add_acts(world.store, 1, 4, 4, 4)
+    add_votes(world, world.ann, 0, 2, 4, 4, 5)
     whole = audit.entries(world.store)
     assert len(whole) == 9
     pages = [audit.entries(world.store, skip=skip, limit=2) for skip in range(0, 10, 2)]
@@ -151,32 +151,32 @@ def test_pages_meet_without_gap_or_overlap(world):
     assert audit.entries(world.store, limit=0) == []
 
 
-def test_before_is_a_time_and_leaves_that_moment_out(world):
-    happened(world.store, 1, 3)
-    judged(world, world.ann, 2, 4)
+def test_before_excludes_that_time(world):
+    add_acts(world.store, 1, 3)
+    add_votes(world, world.ann, 2, 4)
     assert [entry.at for entry in audit.entries(world.store, before=at(4))] == [at(3), at(2), at(1)]
     assert [entry.at for entry in audit.entries(world.store, before=at(4), skip=1, limit=1)] == [at(2)]
     assert audit.entries(world.store, before=at(1)) == []
 
 
-def test_the_program_itself_has_no_name(world):
-    happened(world.store, 1)
-    happened(world.store, 2, by=world.rule.id)
+def test_acts_of_the_program_have_no_name(world):
+    add_acts(world.store, 1)
+    add_acts(world.store, 2, by=world.rule.id)
     assert [entry.who for entry in audit.entries(world.store)] == ["longest", None]
 
 
-def test_every_column_that_says_who_acted_is_in_the_view(store):
-    said = store.value("SELECT sql FROM sqlite_master WHERE name = 'acts'")
+def test_the_view_has_every_by_id_column(store):
+    sql = store.value("SELECT sql FROM sqlite_master WHERE name = 'acts'")
     for table in store.connection.tables:
         for column in table.columns:
             if column.name.endswith("by_id"):
-                assert f"FROM {table.name}" in said, table.name
-                assert column.name in said, f"{table.name}.{column.name}"
+                assert f"FROM {table.name}" in sql, table.name
+                assert column.name in sql, f"{table.name}.{column.name}"
 
 
-def test_the_view_for_other_programs_says_the_same(world):
-    happened(world.store, 1, 4)
-    judged(world, world.ann, 0, 5)
+def test_the_view_audit_has_the_same_rows(world):
+    add_acts(world.store, 1, 4)
+    add_votes(world, world.ann, 0, 5)
     rows = world.store.rows("SELECT at, act, subject_id FROM audit ORDER BY at DESC")
     assert [tuple(row) for row in rows] == [(entry.at, entry.act, entry.subject_id) for entry in audit.entries(world.store)]
 

@@ -1,0 +1,70 @@
+"""What a lead decides about prompts: retiring them, bringing them back, and whether the starter prompts serve.
+
+`storage.content.prompts` says which prompts are in use. A prompt that is not gets no new comparison, and its waiting ones are not
+shown; what was judged stays. Only votes on starter prompts that do not serve are left out of training, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Literal
+
+from storage.content import prompts
+from storage.core.database import Database, StoreError, to_json
+from storage.judging import queue
+from storage.project import settings
+
+
+def retire(store: Database, prompt_ids: Collection[int]) -> int:
+    """Takes prompts out of use, and returns how many of them were not retired before.
+
+    Raises:
+        StoreError: one is not there; nothing was changed.
+    """
+    return _set_retired(store, prompt_ids, True)
+
+
+def restore(store: Database, prompt_ids: Collection[int]) -> int:
+    """Brings retired prompts back, and returns how many there were among these. Their waiting comparisons are shown again.
+
+    Raises:
+        StoreError: one is not there; nothing was changed.
+    """
+    with store.atomic():
+        restored = _set_retired(store, prompt_ids, False)
+        queue.requeue(store, prompt_ids)
+        return restored
+
+
+def use_starters(store: Database, choice: Literal["auto", "on", "off"], by: int | None = None) -> prompts.Starters:
+    """Decides whether the starter prompts serve: yes, no, or `auto`, while the store has no others. Returns where they stand then.
+
+    Raises:
+        StoreError: there is no such choice.
+    """
+    with store.atomic():
+        served = prompts.starters(store).serve
+        settings.change(store, replace(settings.current(store), starters=choice), by)
+        now = prompts.starters(store)
+        if now.serve and not served:
+            queue.requeue(store, _ids(store, "SELECT id FROM prompts WHERE starter = 1"))
+        return now
+
+
+def _set_retired(store: Database, prompt_ids: Iterable[int], retired: bool) -> int:
+    wanted = sorted(set(prompt_ids))
+    with store.atomic() as connection:
+        there = set(_ids(store, "SELECT id FROM prompts WHERE id IN (SELECT value FROM json_each(?))", to_json(wanted)))
+        if missing := [prompt_id for prompt_id in wanted if prompt_id not in there]:
+            raise StoreError(
+                f"There is no prompt {', '.join(map(str, missing))}: `rankloop prompts` lists those there are. Nothing was changed."
+            )
+        return connection.conn.execute(
+            "UPDATE prompts SET retired = ?1 WHERE retired != ?1 AND id IN (SELECT value FROM json_each(?2))",
+            [int(retired), to_json(wanted)],
+        ).rowcount
+
+
+def _ids(store: Database, sql: str, *parameters: str) -> list[int]:
+    return [row[0] for row in store.rows(sql, parameters)]
