@@ -560,7 +560,7 @@ def wrapped_layers(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, B
     ]
 
 
-def unwrapped(layer: torch.nn.Module) -> torch.nn.Module:
+def unwrapped(layer: torch.nn.Module | BaseTunerLayer) -> torch.nn.Module:
     """The model's own layer inside PEFT's."""
     while isinstance(layer, BaseTunerLayer):
         layer = layer.get_base_layer()
@@ -580,14 +580,11 @@ class PrecomputedHidden(torch.nn.Module):
 
 def is_linear(module: torch.nn.Module) -> bool:
     """Whether a module is a linear map and nothing more: some routers of experts are made of one, and return other things."""
-    if not isinstance(module, (torch.nn.Linear, Conv1D)):
-        return False
-    if type(module).forward in (torch.nn.Linear.forward, Conv1D.forward):
-        return True
-    weight = module.weight
+    if type(module) in (torch.nn.Linear, Conv1D) or not isinstance(module, torch.nn.Linear):
+        return isinstance(module, (torch.nn.Linear, Conv1D))
     try:
         with torch.inference_mode():
-            return isinstance(module(weight.new_zeros(1, 1, module.in_features)), torch.Tensor)
+            return isinstance(module(module.weight.new_zeros(1, 1, module.weight.shape[1])), torch.Tensor)
     except Exception:
         # Whatever it raised, it does not take what a linear map takes.
         return False

@@ -18,7 +18,7 @@ def wrapper_config(backbone: Backbone) -> PreTrainedConfig:
     The backbone keeps the implementations that it was loaded with. The routers of a mixture of experts are frozen, so that there is no
     loss of their balance either.
     """
-    config = copy.deepcopy(backbone.base.config)
+    config: PreTrainedConfig = copy.deepcopy(backbone.base.config)
     for part in (config, config.get_text_config()):
         part._attn_implementation = "eager"
         part._experts_implementation = "eager"
@@ -29,7 +29,7 @@ def wrapper_config(backbone: Backbone) -> PreTrainedConfig:
 
 def processing_class(backbone: Backbone) -> PreTrainedTokenizerBase:
     """A copy of the tokenizer, which a trainer may change; with an end and a padding token where it has none of its own."""
-    tokenizer = copy.deepcopy(backbone.tokenizer)
+    tokenizer: PreTrainedTokenizerBase = copy.deepcopy(backbone.tokenizer)
     if tokenizer.eos_token_id is None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(backbone.eos_id)
     if tokenizer.pad_token_id is None:
