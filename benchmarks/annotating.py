@@ -1,8 +1,7 @@
 """Annotators of the real program, many at once: each with an account, a session cookie and a connection, as browsers have.
 
-They ask for a comparison and judge it as fast as the app answers, through the route that the page's own script calls, and
-keep what was acknowledged. `Room.compare` then looks for it in the database. What the load is for is in `annotators_http` and
-`kill9`.
+They request a comparison and judge it as fast as the app responds, through the route that the page's own script calls, and
+record the acknowledged judgments. `LoadTest.reconcile` compares these with the database. `annotators_http` and `kill9` use it.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ from tests.support import tiny
 
 CHOICES = ("a", "b", "a", "b", "tie", "both_bad")
 TIERS = {"a": [[0], [1]], "b": [[1], [0]], "tie": [[0, 1]], "both_bad": [[0, 1]]}
-"""What each choice says, in slots; a tie's order within the tier says nothing."""
+"""The tiers of slots of each choice; the order within a tier has no meaning."""
 
 SKIP_SHARE = 0.005
 
 AGAIN_S = 0.2
-"""Before what was not saved is sent again, and before an empty queue is asked again, in seconds."""
+"""Seconds before an act that was not saved is sent again, and before the next request to an empty queue."""
 
 PASSWORD = "correct horse battery"
 
@@ -68,19 +67,19 @@ for step in range(100_000):
         work()
     progress.log(step, {name: math.sin(step + n) for n, name in enumerate(names)})
 """
-"""A round as the store sees it: a heartbeat each second, and the figures of a step; steps come faster than any real one's."""
+"""The writes of a training round: a heartbeat each second and the metrics of each step, more often than a real round has steps."""
 
 
 @dataclass
 class Tally:
-    """What the annotators saw, all together."""
+    """The responses to all annotators together."""
 
     acknowledged: list[tuple[int, str, str]] = field(default_factory=list)
     """Annotator, presentation, choice."""
     took_ms: list[float] = field(default_factory=list)
     problems: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
-    """Requests that the connection broke under; each was sent again until it was answered."""
+    """Requests whose connection broke; each was sent again until it was answered."""
     seconds: float = 0.0
 
     def add(self, other: Tally) -> None:
@@ -96,19 +95,19 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What came of the acknowledged judgments."""
+class Reconciliation:
+    """The acknowledged judgments compared with those in the database."""
 
     wrong: list[str]
-    """Those that are not there once, and as they were said."""
+    """Acknowledged judgments that are missing, stored twice or stored with another choice, a line each."""
     unacknowledged: int
-    """Judgments that are there and that nobody was told of."""
+    """Number of stored judgments that were not acknowledged."""
 
 
 class Annotator:
-    """One browser tab, as far as the server can tell."""
+    """One annotator's client. It sends the requests of one browser tab."""
 
-    def __init__(self, room: Room, annotator_id: int, cookie: str, seed: int):
+    def __init__(self, room: LoadTest, annotator_id: int, cookie: str, seed: int):
         self.room, self.id = room, annotator_id
         self._rng = random.Random(seed)
         self._session = f"benchmark{seed}"
@@ -117,9 +116,9 @@ class Annotator:
         """The act that has not been acknowledged; sent again, as the page's Retry does."""
 
     async def work(self, tally: Tally, *, until: float = math.inf, gone: threading.Event | None = None) -> None:
-        """Judges until then, or until nothing is left.
+        """Judges until the time `until` of the monotonic clock, or until no comparison is left.
 
-        With `gone`, until that is set, whatever happens: a server that went away is waited for, and so is more to judge.
+        With `gone`, judges until that event is set: waits while the server is down or the queue is empty.
         """
         shown = None
         while time.monotonic() < until and not (gone and gone.is_set()):
@@ -155,13 +154,13 @@ class Annotator:
         if status != 200 or not isinstance(reply, dict):
             tally.problems[f"judge: {status} {str(reply)[:200]}"] += 1
             return None
-        if said := reply.get("problem") or reply.get("refused"):
-            tally.problems[said] += 1
+        if problem := reply.get("problem") or reply.get("refused"):
+            tally.problems[problem] += 1
         if "next" not in reply:
-            # Nothing was saved for now.
+            # Not saved yet: it is sent again.
             return None
         act, self.unsent = self.unsent, None
-        if not said:
+        if not problem:
             tally.acknowledged.append((self.id, act["presentation_id"], act["choice"]))
         return reply["next"] if reply["next"]["state"] == "comparison" else None
 
@@ -173,8 +172,8 @@ class Annotator:
         await self._wire.close()
 
 
-class Served(Program):
-    """The program with accounts on: it shows nobody more than the sign-in page."""
+class ProgramWithAccounts(Program):
+    """The program with accounts: without a session it serves only the sign-in page."""
 
     def _serves(self) -> bool:
         assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log()}"
@@ -184,12 +183,12 @@ class Served(Program):
             return False
 
 
-class Room:
-    """The served program, its annotators, and the training run beside them."""
+class LoadTest:
+    """The served program, its annotators, and a process that writes a training run's rows meanwhile."""
 
     def __init__(self, folder: Path, *, people: int, comparisons: int, overlap: int, lease_minutes: int = 15):
         self.endpoint = Endpoint()
-        self.program = Served(folder / "data", tiny.write(folder / "tiny-model"), *self.endpoint.options)
+        self.program = ProgramWithAccounts(folder / "data", tiny.write(folder / "tiny-model"), *self.endpoint.options)
         self.component_id = 0
         self._training: list[subprocess.Popen] = []
         store = self.program.store
@@ -207,7 +206,7 @@ class Room:
         return urlsplit(self.program.url).port
 
     def start(self) -> None:
-        """Serves, until the policy server is idle too: its start must not be measured."""
+        """Starts the program and waits until the policy server is idle too: its start must not be measured."""
         self.program.start().until_answering()
         if not self.annotators:
             self.annotators = [Annotator(self, id_, cookie, n) for n, (id_, cookie) in enumerate(self._people)]
@@ -222,7 +221,7 @@ class Room:
         eventually(lambda: self.program.store.value(metrics) > before, "the training run writes", within_s=300)
 
     def judge(self, seconds: float) -> Tally:
-        """Everybody judges for so long, at once."""
+        """Lets all annotators judge at the same time, for `seconds` seconds."""
         return asyncio.run(self._judge(seconds))
 
     async def _judge(self, seconds: float) -> Tally:
@@ -233,26 +232,26 @@ class Room:
         await asyncio.gather(*(annotator.close() for annotator in self.annotators))
         return tally
 
-    def compare(self, acknowledged: Sequence[tuple[int, str, str]]) -> Kept:
-        """What was acknowledged, by the name that the page has of it, against what is in the database."""
+    def reconcile(self, acknowledged: Sequence[tuple[int, str, str]]) -> Reconciliation:
+        """Compares acknowledged judgments, by the page's tokens of their presentations, with those in the database."""
         connection = sqlite3.connect(self.database)
         connection.row_factory = sqlite3.Row
-        found: dict[int, list[sqlite3.Row]] = {}
+        stored: dict[int, list[sqlite3.Row]] = {}
         for row in connection.execute(
             "SELECT s.*, p.slots FROM active_judgments s JOIN presentations p ON p.id = s.presentation_id WHERE s.annotator_kind = 'human'"
         ):
-            found.setdefault(row["presentation_id"], []).append(row)
+            stored.setdefault(row["presentation_id"], []).append(row)
         connection.close()
         wrong = []
         tokens = RowTokens(self.program.store)
         for annotator_id, token, choice in acknowledged:
             presentation_id = tokens.open("presentation", token, annotator_id)
-            rows = found.pop(presentation_id, [])
+            rows = stored.pop(presentation_id, [])
             if len(rows) != 1:
-                wrong.append(f"presentation {presentation_id}: acknowledged, and there {len(rows)} times")
-            elif not _says(rows[0], annotator_id, choice):
-                wrong.append(f"presentation {presentation_id}: says something else than {choice} by {annotator_id}")
-        return Kept(wrong, len(found))
+                wrong.append(f"presentation {presentation_id}: acknowledged, and stored {len(rows)} times")
+            elif not _is_choice(rows[0], annotator_id, choice):
+                wrong.append(f"presentation {presentation_id}: stored with another choice or annotator than {choice} by {annotator_id}")
+        return Reconciliation(wrong, len(stored))
 
     def end(self) -> None:
         for process in self._training:
@@ -276,29 +275,29 @@ class Room:
         return next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "compare")
 
 
-def _says(row: sqlite3.Row, annotator_id: int, choice: str) -> bool:
+def _is_choice(row: sqlite3.Row, annotator_id: int, choice: str) -> bool:
     if row["annotator_id"] != annotator_id or (choice == "skip") != (row["verdict"] == "skip"):
         return False
     if choice == "skip":
         return True
     slots = json.loads(row["slots"])
-    said = [{slots[slot] for slot in tier} for tier in TIERS[choice]]
-    return said == [set(tier) for tier in json.loads(row["tiers"])] and bool(row["all_bad"]) == (choice == "both_bad")
+    expected = [{slots[slot] for slot in tier} for tier in TIERS[choice]]
+    return expected == [set(tier) for tier in json.loads(row["tiers"])] and bool(row["all_bad"]) == (choice == "both_bad")
 
 
 def prepare(store: Database, count: int) -> None:
-    """Comparisons of two answers each, as a policy server would have left them, ten of each prompt."""
+    """Adds comparisons of two completions each, ten for each prompt, as a policy server does."""
     rng = random.Random(0)
     policy_ids = [
         store.insert("policy_versions", {"name": name, "kind": "external", "base_model": name, "created_at": now()})
         for name in ("one", "another")
     ]
-    asked = [prompts.NewPrompt(({"role": "user", "content": f"Question {n}?"},), split="train") for n in range(-(-count // 10))]
+    new_prompts = [prompts.NewPrompt(({"role": "user", "content": f"Question {n}?"},), split="train") for n in range(-(-count // 10))]
     with store.atomic():
-        prompts.add(store, asked, source="benchmark")
-        found = [prompt for prompt in prompts.of_split(store) if prompt.text.startswith("Question ")]
+        prompts.add(store, new_prompts, source="benchmark")
+        stored = [prompt for prompt in prompts.of_split(store) if prompt.text.startswith("Question ")]
         for n in range(count):
-            prompt = found[n // 10]
+            prompt = stored[n // 10]
             ids = [
                 completions.add(
                     store, prompt_id=prompt.id, policy_version_id=policy_id, text=f"{n} {answer(rng)}", sampling=Sampling(),

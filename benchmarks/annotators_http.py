@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.annotating import Room, Tally
+from benchmarks.annotating import LoadTest, Tally
 from benchmarks.figures import machine, percentile, spread, verdict
 from benchmarks.invariants import problems
 from benchmarks.label_studio import LabelStudio
@@ -28,7 +28,7 @@ from benchmarks.label_studio import LabelStudio
 PER_S, P95_MS = 100.0, 300.0
 
 
-def told(name: str, tally: Tally) -> None:
+def print_tally(name: str, tally: Tally) -> None:
     print(f"{name:<13} {tally.per_s:7.1f} judgments/s  {spread(tally.took_ms)}")
     for problem, times in tally.problems.most_common(5):
         print(f"{'':<13} {times} times: {problem}")
@@ -44,42 +44,42 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20, help="length of one turn")
     parser.add_argument("--turns", type=int, default=3, help="turns of each side")
     parser.add_argument("--label-studio", type=Path, metavar="VENV", help="virtual environment with Label Studio; without, ours only")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        room = Room(Path(name), people=given.people, comparisons=given.comparisons, overlap=given.overlap)
-        other = given.label_studio and LabelStudio(
-            Path(name) / "label-studio", given.label_studio, people=given.people, tasks=given.comparisons, overlap=given.overlap
+        room = LoadTest(Path(name), people=args.people, comparisons=args.comparisons, overlap=args.overlap)
+        other = args.label_studio and LabelStudio(
+            Path(name) / "label-studio", args.label_studio, people=args.people, tasks=args.comparisons, overlap=args.overlap
         )
         try:
-            return measure(given, room, other)
+            return measure(args, room, other)
         finally:
             room.end()
             if other:
                 other.end()
 
 
-def measure(given: argparse.Namespace, room: Room, other: LabelStudio | None) -> int:
+def measure(args: argparse.Namespace, room: LoadTest, other: LabelStudio | None) -> int:
     room.start()
     room.start_training()
     if other:
         other.start()
     print(machine())
     ours, theirs = Tally(), Tally()
-    for _ in range(given.turns):
-        told("rankloop", turn := room.judge(given.seconds))
+    for _ in range(args.turns):
+        print_tally("rankloop", turn := room.judge(args.seconds))
         ours.add(turn)
         if other:
-            told("Label Studio", turn := other.judge(given.seconds))
+            print_tally("Label Studio", turn := other.judge(args.seconds))
             theirs.add(turn)
     print("together:")
-    told("rankloop", ours)
+    print_tally("rankloop", ours)
     if other:
-        told("Label Studio", theirs)
-    kept = room.compare(ours.acknowledged)
-    wrong = kept.wrong + problems(room.database)
+        print_tally("Label Studio", theirs)
+    reconciled = room.reconcile(ours.acknowledged)
+    wrong = reconciled.wrong + problems(room.database)
     print(
         f"rankloop: {len(ours.acknowledged):,} acknowledged; lost, duplicated or over-assigned: {len(wrong)}; "
-        f"saved and not acknowledged: {kept.unacknowledged}"
+        f"saved and not acknowledged: {reconciled.unacknowledged}"
     )
     for line in wrong[:10]:
         print(f"  {line}")
@@ -89,7 +89,7 @@ def measure(given: argparse.Namespace, room: Room, other: LabelStudio | None) ->
         slower = percentile(theirs.took_ms, 95) / percentile(ours.took_ms, 95)
         print(f"ratio: {ours.per_s / theirs.per_s:.1f} times the judgments/s, p95 {slower:.1f} times shorter")
     p95 = percentile(ours.took_ms, 95)
-    met = [not wrong and not kept.unacknowledged and not ours.problems, ours.per_s >= PER_S, p95 <= P95_MS]
+    met = [not wrong and not reconciled.unacknowledged and not ours.problems, ours.per_s >= PER_S, p95 <= P95_MS]
     print(f"nothing lost, duplicated, over-assigned or refused: {verdict(met[0])}")
     print(f"{ours.per_s:.0f} judgments/s; target >= {PER_S:.0f}: {verdict(met[1])}")
     print(f"p95 {p95:.0f} ms; target <= {P95_MS:.0f} ms: {verdict(met[2])}")

@@ -71,22 +71,22 @@ def measure(program: Program, judgments: int) -> list[float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--judgments", type=int, default=200, help="how many clicks are timed")
-    given = parser.parse_args()
+    args = parser.parse_args()
     rng = random.Random(0)
     endpoint = Endpoint()
     with tempfile.TemporaryDirectory() as folder:
         program = Program(Path(folder) / "data", tiny.write(Path(folder) / "tiny-model"), *endpoint.options)
-        for _ in range(given.judgments + 1):
+        for _ in range(args.judgments + 1):
             program.put_in(answer(rng), answer(rng))
         try:
             program.start().until_answering()
-            took = measure(program, given.judgments)
+            took = measure(program, args.judgments)
             saved = program.judged()
         finally:
             program.end()
             endpoint.close()
-    if saved != given.judgments:
-        print(f"{saved} of {given.judgments} judgments are in the store: not a measurement", file=sys.stderr)
+    if saved != args.judgments:
+        print(f"{saved} of {args.judgments} judgments are in the store: not a measurement", file=sys.stderr)
         return 1
     p95 = statistics.quantiles(took, n=20)[-1]
     print(

@@ -146,12 +146,12 @@ def fill(path: Path, comparisons: int, *, seed: int = 0) -> float:
 
 def _put_aside(connection: sqlite3.Connection) -> list[str]:
     """Drops triggers and indexes; the statements that bring them back, indexes first."""
-    found = connection.execute(
+    objects = connection.execute(
         "SELECT type, name, sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL ORDER BY type, rowid"
     ).fetchall()
-    for kind, name, _ in found:
+    for kind, name, _ in objects:
         connection.execute(f"DROP {kind} {name}")
-    return [sql for _, _, sql in found]
+    return [sql for _, _, sql in objects]
 
 
 def _write_history(rows: _Rows, comparisons: int, people: list[Annotator], guidelines_id: int, rng: random.Random) -> None:
@@ -204,12 +204,12 @@ def _wanted_and_given(comparison_id: int, comparisons: int, rng: random.Random) 
 
 
 def _different(ring: list[int], count: int, rng: random.Random) -> list[int]:
-    at, found = rng.randrange(len(ring)), []
-    while len(found) < count:
-        if (annotator_id := ring[at % len(ring)]) not in found:
-            found.append(annotator_id)
+    at, chosen = rng.randrange(len(ring)), []
+    while len(chosen) < count:
+        if (annotator_id := ring[at % len(ring)]) not in chosen:
+            chosen.append(annotator_id)
         at += 1
-    return found
+    return chosen
 
 
 def _judged(
@@ -262,9 +262,9 @@ def _add_golds(store: Database, comparisons: int, rng: random.Random) -> None:
 
 def _leave_comparisons_on_screens(store: Database, people: list[Annotator]) -> None:
     for n, person in enumerate(people):
-        if (found := queue.next_presentation(store, person.id)) is not None and n % 2:
+        if (shown := queue.next_presentation(store, person.id)) is not None and n % 2:
             # Every second one judged it and undid that: the same comparison lies before them again.
-            judgments.save(store, found[1].id, person.id, verdict="rank", tiers=tuple((c,) for c in found[1].order))
+            judgments.save(store, shown[1].id, person.id, verdict="rank", tiers=tuple((c,) for c in shown[1].order))
             judgments.undo(store, person.id)
 
 

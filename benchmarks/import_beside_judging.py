@@ -1,10 +1,11 @@
 """How long judging waits while a file is imported by another process.
 
-    python benchmarks/import_beside_judging.py [--rows 200000] [--annotators 4]
+    python benchmarks/import_beside_judging.py [--rows 200000] [--annotators 4] [--round 500]
 
 One process imports `--rows` preference pairs through the command line. Annotators, a thread each, judge in this process meanwhile
 as fast as they can think (`--think` seconds): each asks for a comparison and saves a ranking. Printed are the waits before, beside
 and after the import, the rate and the peak memory of the import, and what a reader sees of it before its end, which must be nothing.
+With `--round`, a worker trains a tiny model for so many steps of PPO meanwhile, which must end well too.
 """
 
 from __future__ import annotations
@@ -22,11 +23,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.figures import machine
+from rlhf.runs.jobs import Jobs
 from storage.content import comparisons, completions, policies, prompts
+from storage.core.data_folder import DataFolder
 from storage.core.database import Database
 from storage.core.records import Sampling
 from storage.judging import judgments, queue
 from storage.people import annotators
+from storage.project import runs
+from tests.support import tiny
+from tests.support.learning import Judged
 
 LIMIT_MS = 300
 """Longest wait of 99 in 100 acts."""
@@ -39,15 +48,17 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--annotators", type=int, default=4)
     parser.add_argument("--think", type=float, default=0.2, help="seconds between two acts of one annotator")
+    parser.add_argument("--round", type=int, default=0, metavar="STEPS", help="steps of PPO that a worker takes beside; 0 for no round")
     args = parser.parse_args()
+    print(machine())
     folder = Path(tempfile.mkdtemp(prefix="import-beside-judging-"))
     try:
-        return measure(folder, args.rows, args.annotators, args.think)
+        return measure(folder, args.rows, args.annotators, args.think, args.round)
     finally:
         shutil.rmtree(folder)
 
 
-def measure(folder: Path, rows: int, people: int, think_s: float) -> int:
+def measure(folder: Path, rows: int, people: int, think_s: float, ppo_steps: int) -> int:
     store = Database(folder / "rankloop.db")
     fill(store, 20_000)
     file = folder / "pairs.jsonl"
@@ -55,14 +66,22 @@ def measure(folder: Path, rows: int, people: int, think_s: float) -> int:
     judging = Judging(store, people, think_s)
     judging.during(lambda: time.sleep(QUIET_S), "before")
     importing = Importing(folder, file)
+    training = Training(folder, store, ppo_steps) if ppo_steps else None
     judging.during(lambda: importing.run(store), "beside")
     judging.during(lambda: time.sleep(QUIET_S), "after")
+    trained = training is None or training.ended_well()
     print(f"{rows:,} rows in {importing.seconds:.0f} s ({rows / importing.seconds:,.0f}/s), peak {importing.peak_mib:.0f} MiB")
     print(f"seen of it before its end: {importing.seen_early} judgments; after: {importing.seen:,}")
     for name, waits in judging.waits.items():
         print(f"{name:7} {len(waits):6,} acts  p50 {at(waits, 50):6.1f} ms  p99 {at(waits, 99):6.1f} ms  longest {max(waits):6.1f} ms")
     good = at(judging.waits["beside"], 99) <= LIMIT_MS and importing.seen_early == 0 and importing.seen == rows and not judging.failed
-    print("ok" if good else f"MISSED: p99 beside must be at most {LIMIT_MS} ms, nothing seen early, no act failed ({judging.failed})")
+    good = good and trained
+    print(machine())
+    print(
+        "ok"
+        if good
+        else f"MISSED: p99 beside must be at most {LIMIT_MS} ms, nothing seen early, no act failed ({judging.failed}), round well"
+    )
     return 0 if good else 1
 
 
@@ -73,7 +92,7 @@ def at(waits: list[float], percent: int) -> float:
 def fill(store: Database, number: int) -> None:
     """Comparisons that wait for judgments."""
     policy = policies.ensure_base(store, "hub/tiny")
-    asked = [prompts.NewPrompt(({"role": "user", "content": f"Waiting {n}?"},)) for n in range(number)]
+    asked = [prompts.NewPrompt(({"role": "user", "content": f"Waiting {n}?"},), split="train") for n in range(number)]
     prompts.add(store, asked, source="benchmark")
     with store.atomic():
         for prompt_id in range(1, number + 1):
@@ -125,6 +144,28 @@ class Importing:
 
     def _whole(self, store: Database) -> bool:
         return bool(store.value("SELECT 1 FROM imports WHERE state = 'whole'"))
+
+
+class Training:
+    """A round on a tiny model, in its worker, with thirty pairs of its own."""
+
+    def __init__(self, folder: Path, store: Database, steps: int):
+        self.store = store
+        world = Judged(store, DataFolder(folder), tiny.write(folder / "tiny")).fill(train=24, heldout=6)
+        config = world.config(seed=4, ppo_steps=steps, ppo_batch_size=16, sampling_max_new_tokens=24)
+        self.run_id = Jobs(store, world.folder).start(config).id
+        while not self.steps():
+            time.sleep(0.2)
+
+    def steps(self) -> int:
+        return max((metric.step for metric in runs.metrics(self.store, self.run_id) if metric.name == "objective/kl"), default=0)
+
+    def ended_well(self) -> bool:
+        print(f"round: {self.steps()} steps when the import had ended")
+        while (run := runs.get(self.store, self.run_id)).status in ("queued", "running"):
+            time.sleep(1)
+        print(f"round: {run.status}, {self.steps()} steps {run.error or ''}")
+        return run.status == "done"
 
 
 class Judging:

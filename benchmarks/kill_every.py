@@ -1,7 +1,7 @@
 """`kill -9` of the web process, the policy server and a training worker, in turn at random moments: `python benchmarks/kill_every.py`.
 
 Annotators judge all the while, as in `benchmarks/kill9.py`, and a real round trains a tiny model. What was acknowledged must be
-in the database once and as it was said; the policy server must come back by itself; the run must turn `lost`, and go on from
+in the database once and unchanged; the policy server must start again; the run must become `lost`, and continue from
 its last checkpoint when it is resumed.
 """
 
@@ -20,10 +20,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.annotating import Room
+from benchmarks.annotating import LoadTest
 from benchmarks.figures import machine, verdict
 from benchmarks.invariants import problems
-from benchmarks.kill9 import Crowd, look
+from benchmarks.kill9 import AnnotatorThread, check_database
 from rlhf.config import PRESETS, RoundConfig, with_options
 from rlhf.runs.jobs import Jobs
 from storage.content import prompts
@@ -39,7 +39,7 @@ STEPS = 100_000
 
 @dataclass
 class Outcome:
-    """What came of it all."""
+    """The counts of all kills."""
 
     kills: Counter[str] = field(default_factory=Counter)
     acknowledged: int = 0
@@ -53,7 +53,7 @@ class Scene:
     """The served program, annotators at work in it, and a round that trains beside them."""
 
     def __init__(self, folder: Path, *, people: int, comparisons: int):
-        self.room = Room(folder, people=people, comparisons=comparisons, overlap=2, lease_minutes=1)
+        self.room = LoadTest(folder, people=people, comparisons=comparisons, overlap=2, lease_minutes=1)
         self.store = self.room.program.store
         self.jobs = Jobs(self.store, self.room.program.folder)
         self.outcome = Outcome()
@@ -61,11 +61,11 @@ class Scene:
     def begin(self) -> None:
         self.room.start()
         rule_votes(self.store, self.room.program.model, 8)
-        asked = [prompts.NewPrompt(({"role": "user", "content": f"Held out {n}?"},), split="heldout") for n in range(3)]
-        prompts.add(self.store, asked, source="benchmark")
+        heldout = [prompts.NewPrompt(({"role": "user", "content": f"Held out {n}?"},), split="heldout") for n in range(3)]
+        prompts.add(self.store, heldout, source="benchmark")
         self.run_id = self.jobs.start(self._config()).id
         self._until_step(1)
-        self.crowd = Crowd(self.room.annotators)
+        self.judging = AnnotatorThread(self.room.annotators)
 
     def _config(self) -> RoundConfig:
         tiny = with_options(PRESETS["tiny"], {"ppo-steps": STEPS, "min-pairs": 4, "include-simulated": True, "device": "cpu"})
@@ -78,7 +78,7 @@ class Scene:
 
     def _kill_web(self) -> None:
         self.room.program.kill()
-        self.outcome.broken += look(self.room, self.crowd)[0]
+        self.outcome.broken += check_database(self.room, self.judging)[0]
         self.room.start()
 
     def _kill_policy_server(self) -> None:
@@ -100,7 +100,7 @@ class Scene:
         self._compare()
 
     def _compare(self) -> None:
-        self.outcome.broken += self.room.compare(list(self.crowd.tally.acknowledged)).wrong
+        self.outcome.broken += self.room.reconcile(list(self.judging.tally.acknowledged)).wrong
 
     def _step(self) -> int:
         return self.store.value("SELECT coalesce(max(step), 0) FROM metrics WHERE run_id = ? AND name = 'objective/scores'", [self.run_id])
@@ -115,12 +115,12 @@ class Scene:
 
     def end(self) -> Outcome:
         """Nobody judges any more, the round is cancelled, and everything is compared."""
-        self.crowd.go_home()
+        self.judging.stop()
         self.jobs.cancel(self.run_id)
         eventually(lambda: runs.get(self.store, self.run_id).status == "cancelled", "the round is cancelled", within_s=120)
         self.room.program.stop()
-        wrong = self.room.compare(list(self.crowd.tally.acknowledged)).wrong
-        self.outcome.acknowledged, self.outcome.lost = len(self.crowd.tally.acknowledged), len(wrong)
+        wrong = self.room.reconcile(list(self.judging.tally.acknowledged)).wrong
+        self.outcome.acknowledged, self.outcome.lost = len(self.judging.tally.acknowledged), len(wrong)
         self.outcome.broken += wrong + problems(self.room.database)
         return self.outcome
 
@@ -132,12 +132,12 @@ def main() -> int:
     parser.add_argument("--comparisons", type=int, default=6000, help="comparisons prepared")
     parser.add_argument("--longest", type=float, default=6.0, help="longest time between one kill and the next, in seconds")
     parser.add_argument("--seed", type=int, help="of the moments; another each time without")
-    given = parser.parse_args()
+    args = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as name:
-        scene = Scene(Path(name), people=given.people, comparisons=given.comparisons)
+        scene = Scene(Path(name), people=args.people, comparisons=args.comparisons)
         try:
-            outcome = measure(scene, given.kills, given.longest, random.Random(given.seed))
+            outcome = measure(scene, args.kills, args.longest, random.Random(args.seed))
         finally:
             scene.room.end()
     kills = ", ".join(f"{number} of the {victim}" for victim, number in outcome.kills.items())
@@ -158,10 +158,10 @@ def measure(scene: Scene, kills: int, longest_s: float, rng: random.Random) -> O
             victim = VICTIMS[number % len(VICTIMS)]
             began = time.monotonic()
             scene.kill(victim)
-            acknowledged = len(scene.crowd.tally.acknowledged)
+            acknowledged = len(scene.judging.tally.acknowledged)
             print(f"{number + 1:4}  {victim:13}  {acknowledged:8,} acknowledged  back after {time.monotonic() - began:.1f} s", flush=True)
     except BaseException:
-        scene.crowd.go_home()
+        scene.judging.stop()
         raise
     return scene.end()
 

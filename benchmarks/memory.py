@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import httpx2
 import psutil
 
-from benchmarks.annotating import Room, Tally
+from benchmarks.annotating import LoadTest, Tally
 from benchmarks.figures import machine, spread, verdict
 
 FLAT_MIB = 50.0
@@ -45,7 +45,7 @@ class Memory:
         self.highest = max(self.highest, found)
         return found
 
-    def told(self, after: str) -> None:
+    def report(self, after: str) -> None:
         print(f"{after:<20} {self.mib():7.1f} MiB", flush=True)
 
 
@@ -57,15 +57,15 @@ async def load(client: httpx2.AsyncClient, handlers: list[int], component: int, 
     for handler, data in zip(handlers, ([], [False]), strict=True):
         body = {"fn_index": handler, "data": data, "session_hash": session}
         (await client.post("/gradio_api/run/predict", json=body)).raise_for_status()
-    asked = {"data": {}, "component_id": component, "fn_name": "next_comparison", "session_hash": session}
-    (await client.post("/gradio_api/component_server", json=asked)).raise_for_status()
+    call = {"data": {}, "component_id": component, "fn_name": "next_comparison", "session_hash": session}
+    (await client.post("/gradio_api/component_server", json=call)).raise_for_status()
     took_ms.append(1000 * (time.perf_counter() - began))
     async with client.stream("GET", f"/gradio_api/heartbeat/{session}") as beats:
         async for _ in beats.aiter_lines():
             break
 
 
-async def loads(room: Room, number: int, memory: Memory, *, first: int, every: int) -> list[float]:
+async def loads(room: LoadTest, number: int, memory: Memory, *, first: int, every: int) -> list[float]:
     took_ms: list[float] = []
     # Uncompressed: to compress the page takes longer than to make it, and keeps nothing.
     headers = {"cookie": room._people[1][1], "accept-encoding": "identity"}
@@ -82,18 +82,18 @@ async def loads(room: Room, number: int, memory: Memory, *, first: int, every: i
                 await load(client, handlers, room.component_id, waiting.pop(), took_ms)
                 done += 1
                 if done % every == 0:
-                    memory.told(f"{done:,} page loads")
+                    memory.report(f"{done:,} page loads")
 
         await asyncio.gather(*(tab() for _ in range(AT_ONCE)))
     return took_ms
 
 
-def judge(room: Room, number: int, memory: Memory) -> Tally:
+def judge(room: LoadTest, number: int, memory: Memory) -> Tally:
     together = Tally()
     while len(together.acknowledged) < number:
         before = len(together.acknowledged)
         together.add(room.judge(10.0))
-        memory.told(f"{len(together.acknowledged):,} judgments")
+        memory.report(f"{len(together.acknowledged):,} judgments")
         if len(together.acknowledged) == before:
             break
     return together
@@ -104,24 +104,24 @@ def main() -> int:
     parser.add_argument("--loads", type=int, default=5000, help="page loads")
     parser.add_argument("--judgments", type=int, default=20_000, help="judgments")
     parser.add_argument("--people", type=int, default=10, help="annotators at once")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        room = Room(Path(name), people=given.people, comparisons=given.judgments // 2, overlap=3)
+        room = LoadTest(Path(name), people=args.people, comparisons=args.judgments // 2, overlap=3)
         try:
             room.start()
             print(machine())
             memory = Memory(room.program.process.pid)
-            memory.told("at the start")
+            memory.report("at the start")
             asyncio.run(loads(room, WARM_LOADS, memory, first=-WARM_LOADS, every=WARM_LOADS))
             room.judge(WARM_S)
             memory.begin()
-            memory.told("warm")
-            took_ms = asyncio.run(loads(room, given.loads, memory, first=0, every=max(1, given.loads // 10)))
-            tally = judge(room, given.judgments, memory)
+            memory.report("warm")
+            took_ms = asyncio.run(loads(room, args.loads, memory, first=0, every=max(1, args.loads // 10)))
+            tally = judge(room, args.judgments, memory)
         finally:
             room.end()
     grown = memory.highest - memory.start
-    met = grown <= FLAT_MIB and len(tally.acknowledged) >= given.judgments and len(took_ms) == given.loads
+    met = grown <= FLAT_MIB and len(tally.acknowledged) >= args.judgments and len(took_ms) == args.loads
     print(f"page loads: {spread(took_ms)}")
     print(f"judgments:  {spread(tally.took_ms)}")
     for problem, times in tally.problems.most_common(5):

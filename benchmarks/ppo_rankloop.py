@@ -149,16 +149,16 @@ def generate(*, by_transformers: bool) -> None:
     """Tokens a second of base and policy by this project's loop or by `model.generate`, in bfloat16 where there is that."""
     backbone = packaged()
     backbone.add_adapter("policy", AdapterConfig(rank=work.RANK, alpha=work.ALPHA), seed=0)
-    asked = work.prompts(backbone.base.config.vocab_size)
-    ids = torch.tensor(asked)
-    drawn = Sampling(temperature=1.0, max_new_tokens=work.RESPONSE_TOKENS)
+    options = work.prompts(backbone.base.config.vocab_size)
+    ids = torch.tensor(options)
+    sampling_ = Sampling(temperature=1.0, max_new_tokens=work.RESPONSE_TOKENS)
     if by_transformers:
         plain(backbone)
 
     def run(adapter: str | None) -> None:
         with backbone.use_adapter(adapter):
             if not by_transformers:
-                for _ in stream(backbone, asked, drawn, generator(backbone.device, 0), return_stats=adapter is not None):
+                for _ in stream(backbone, options, sampling_, generator(backbone.device, 0), return_stats=adapter is not None):
                     pass
                 return
             backbone.base.generate(
@@ -262,15 +262,15 @@ if __name__ == "__main__":
     parser.add_argument("--reward-layers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lam", type=float, default=0.95)
-    asked = parser.parse_args()
-    match asked.task:
+    options = parser.parse_args()
+    match options.task:
         case "step":
-            step(asked.top_layers, asked.reward_layers)
+            step(options.top_layers, options.reward_layers)
         case "profile":
-            profiled(asked.top_layers)
+            profiled(options.top_layers)
         case "generate" | "transformers":
-            generate(by_transformers=asked.task == "transformers")
+            generate(by_transformers=options.task == "transformers")
         case "rate":
             matmul_rate()
         case "vowels":
-            vowels(asked.seed, asked.lam)
+            vowels(options.seed, options.lam)

@@ -174,8 +174,8 @@ if __name__ == "__main__":
     parser.add_argument("--top-layers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lam", type=float, default=0.95)
-    asked = parser.parse_args()
-    if asked.task == "step":
-        step(asked.model, asked.top_layers)
+    options = parser.parse_args()
+    if options.task == "step":
+        step(options.model, options.top_layers)
     else:
-        vowels(asked.seed, asked.lam)
+        vowels(options.seed, options.lam)

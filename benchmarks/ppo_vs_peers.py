@@ -34,12 +34,12 @@ def run(python: str, script: str, *arguments: object, own: bool = True) -> dict:
     print("  ", *command[1:], flush=True)
     environment = engine_environment() if own and python == sys.executable else None
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, env=environment)
-    found = [line for line in done.stdout.splitlines() if line.startswith(work.MARK)]
-    if done.returncode or not found:
+    lines = [line for line in done.stdout.splitlines() if line.startswith(work.MARK)]
+    if done.returncode or not lines:
         sys.exit(f"{script} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    figures = json.loads(found[-1].removeprefix(work.MARK))
-    print("     ", {name: round(value, 2) for name, value in figures.items() if isinstance(value, float)}, flush=True)
-    return figures
+    result = json.loads(lines[-1].removeprefix(work.MARK))
+    print("     ", {name: round(value, 2) for name, value in result.items() if isinstance(value, float)}, flush=True)
+    return result
 
 
 def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> None:
@@ -50,12 +50,12 @@ def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> No
     of: dict[tuple[str, int, int], list[dict]] = {}
 
     def ours(layers: int, reward_layers: int) -> None:
-        found = run(sys.executable, "ppo_rankloop.py", "step", "--top-layers", layers, "--reward-layers", reward_layers)
-        of.setdefault(("rankloop", layers, reward_layers), []).append(found)
+        result = run(sys.executable, "ppo_rankloop.py", "step", "--top-layers", layers, "--reward-layers", reward_layers)
+        of.setdefault(("rankloop", layers, reward_layers), []).append(result)
 
     def theirs(layers: int) -> None:
-        found = run(trl, "ppo_trl.py", "step", "--model", model, "--top-layers", layers)
-        of.setdefault(("TRL 1.12", layers, 0), []).append(found)
+        result = run(trl, "ppo_trl.py", "step", "--model", model, "--top-layers", layers)
+        of.setdefault(("TRL 1.12", layers, 0), []).append(result)
 
     for _ in range(rounds):
         ours(0, 0)
@@ -68,7 +68,7 @@ def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> No
         ours(top_layers, top_layers)
 
     def average(row: tuple[str, int, int], name: str) -> float:
-        return mean(found[name] for found in of[row])
+        return mean(result[name] for result in of[row])
 
     print(
         f"\nOne PPO step: {work.PROMPTS} prompts of {work.PROMPT_TOKENS} tokens, {work.RESPONSE_TOKENS} new, {work.EPOCHS} epochs\n"
@@ -92,8 +92,8 @@ def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> No
         print(f"  as TRL's, {place(alike)}: {average(alike, 'step') / average(row, 'step'):.2f} times as fast")
         share = average(row, "peak_gib") / average(alike, "peak_gib")
         print(f"  peak memory: {share:.2f} of TRL's, {place(alike)} (0.25 asked: {verdict(share <= 0.25)})")
-        found = of[row][0]
-        needed = work.flops_needed(work.Sizes(**found["sizes"]), adapted=found["adapted"], reward_adapted=found["reward_adapted"])
+        result = of[row][0]
+        needed = work.flops_needed(work.Sizes(**result["sizes"]), adapted=result["adapted"], reward_adapted=result["reward_adapted"])
         for phase in ("prefill", *PHASES):
             reached = needed[phase] / average(row, phase) / rate
             print(f"  {phase}: {needed[phase] / 1e12:.2f} TFLOP needed, {reached:.0%} of the matrix-product rate")
@@ -135,9 +135,9 @@ def vowels(trl: str | None, seeds: int) -> None:
     for lam in work.VOWEL_LAMBDAS:
         for seed in range(seeds):
             for side, (python, script) in sides.items():
-                found = run(python, script, "vowels", "--seed", seed, "--lam", lam)
-                first, last = found["scores"][0], mean(found["scores"][-3:])
-                print(f"{side:20} {lam:6} {seed:4} {first:6.2f} {last:6.2f} {found['kl'][-1]:6.1f} {found['step']:7.2f}", flush=True)
+                result = run(python, script, "vowels", "--seed", seed, "--lam", lam)
+                first, last = result["scores"][0], mean(result["scores"][-3:])
+                print(f"{side:20} {lam:6} {seed:4} {first:6.2f} {last:6.2f} {result['kl'][-1]:6.1f} {result['step']:7.2f}", flush=True)
     for side, (first, last, seconds) in PUBLISHED.items():
         print(f"{side + ', elsewhere':20} {'':6} {'':4} {first:6.2f} {last:6.2f} {'':6} {seconds:7.2f}")
 
@@ -149,19 +149,19 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the vowel task")
     parser.add_argument("--top-layers", type=int, default=10, help="layers of the second arrangement")
     parser.add_argument("--only", choices=("step", "profile", "generate", "vowels"), help="one part alone")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     print(machine())
-    if asked.only in (None, "generate"):
+    if args.only in (None, "generate"):
         generation()
-    if asked.only in (None, "step"):
-        if not asked.trl:
+    if args.only in (None, "step"):
+        if not args.trl:
             parser.error("--trl is needed to compare steps")
         measured = run(sys.executable, "ppo_rankloop.py", "rate")
         print(f"matrix products: {measured['rate'] / 1e9:.0f} GFLOPS in {measured['dtype']}")
-        steps(asked.trl, asked.rounds, str(model_files.resolve("default")), asked.top_layers, measured["rate"])
-    if asked.only in (None, "profile"):
-        for arrangement in (0, asked.top_layers):
+        steps(args.trl, args.rounds, str(model_files.resolve("default")), args.top_layers, measured["rate"])
+    if args.only in (None, "profile"):
+        for arrangement in (0, args.top_layers):
             profile(arrangement)
-    if asked.only in (None, "vowels"):
-        vowels(asked.trl, asked.seeds)
+    if args.only in (None, "vowels"):
+        vowels(args.trl, args.seeds)
     print(machine())

@@ -584,9 +584,9 @@ def pooled_bins(cell: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray,
     """Pairs, mean probability and accuracy of each bin over all seeds; bins of less than 1% of the pairs are left out."""
     every = np.array([[[n, c or 0, a or 0] for n, c, a in r["bins"]] for r in cell])
     pairs = every[:, :, 0].sum(0)
-    kept = pairs > 0.01 * pairs.sum()
-    sure, right = ((every[:, :, 0] * every[:, :, k]).sum(0)[kept] / pairs[kept] for k in (1, 2))
-    return pairs[kept], sure, right
+    enough = pairs > 0.01 * pairs.sum()
+    sure, right = ((every[:, :, 0] * every[:, :, k]).sum(0)[enough] / pairs[enough] for k in (1, 2))
+    return pairs[enough], sure, right
 
 
 def styled(figure: go.Figure, x: str, y: str, span: list[float]) -> go.Figure:
@@ -625,18 +625,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="stop after so many, to be gone on with by the same command")
     parser.add_argument("--report", action="store_true", help="print what is there and compute nothing")
     parser.add_argument("--plots", type=Path, help="draw SVG files into this folder")
-    given = parser.parse_args()
-    study = Study(given.data / ("quick" if given.quick else "full"), QUICK if given.quick else FULL, Clock(given.minutes))
-    if not given.report:
+    args = parser.parse_args()
+    study = Study(args.data / ("quick" if args.quick else "full"), QUICK if args.quick else FULL, Clock(args.minutes))
+    if not args.report:
         try:
             study.run()
         except Stopped:
-            print(f"stopped after {given.minutes:g} minutes: the same command goes on from here", file=sys.stderr)
+            print(f"stopped after {args.minutes:g} minutes: the same command goes on from here", file=sys.stderr)
             return
     report = Report(study)
     report.print()
-    if given.plots:
-        report.plots(given.plots)
+    if args.plots:
+        report.plots(args.plots)
 
 
 if __name__ == "__main__":

@@ -129,19 +129,19 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="a file of hh-rlhf's dialogues")
     parser.add_argument("--only", choices=("layers", "ways"), help="one part alone")
     parser.add_argument("--budgets", type=int, nargs="+", default=[300, 600], help="pairs learned from")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     print(machine())
     backbone = Backbone.load(model_files.resolve("default"))
     every = [
-        p for p in dialogues(asked.pairs)
+        p for p in dialogues(args.pairs)
         if len(backbone.encode(p.prompt)) + max(len(backbone.encode_answer(t)) for t in (p.chosen, p.rejected)) < LONGEST
     ]  # fmt: skip
     random.Random(0).shuffle(every)
     print(f"{len(every)} dialogues below {LONGEST} tokens")
-    if asked.only in (None, "layers"):
+    if args.only in (None, "layers"):
         by_layer(backbone, every)
-    if asked.only in (None, "ways"):
-        by_way(backbone, every, asked.budgets)
+    if args.only in (None, "ways"):
+        by_way(backbone, every, args.budgets)
 
 
 def percent(values: np.ndarray) -> str:

@@ -84,20 +84,20 @@ def main() -> int:
     parser.add_argument("--url", default="http://127.0.0.1:7860", help="where the program serves")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder for the pictures")
     parser.add_argument("--only", choices=list(PICTURES), action="append", help="this picture alone; may be given again")
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     failed = 0
     with chromium.opened() as browser:
-        for name in given.only or PICTURES:
+        for name in args.only or PICTURES:
             show, viewport = PICTURES[name]
             page = opened(browser, viewport)
             try:
-                show(page, given.url)
+                show(page, args.url)
             except (AssertionError, Error) as error:
                 print(f"{name}: {str(error).splitlines()[0]}", file=sys.stderr)
                 failed += 1
                 continue
-            file = given.out / f"{name}.png"
+            file = args.out / f"{name}.png"
             page.screenshot(path=file, animations="disabled")
             print(f"{file} ({file.stat().st_size / 1024:.0f} KiB)")
     return 1 if failed else 0

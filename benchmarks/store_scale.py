@@ -70,15 +70,15 @@ class Used:
         for n in range(acts):
             kind, person = ("new", rng.choice(self.fresh)) if n % 2 else ("old", rng.choice(self.old))
             began = time.perf_counter()
-            found = queue.next_presentation(self.store, person.id)
-            given = time.perf_counter()
-            if found is None:
+            shown = queue.next_presentation(self.store, person.id)
+            shown_at = time.perf_counter()
+            if shown is None:
                 raise SystemExit(f"{self.name}: nothing is left for {person.name}; ask for fewer --acts")
-            order = found[1].order
+            order = shown[1].order
             saving = time.perf_counter()
-            judgments.save(self.store, found[1].id, person.id, verdict="rank", tiers=tuple((c,) for c in order))
+            judgments.save(self.store, shown[1].id, person.id, verdict="rank", tiers=tuple((c,) for c in order))
             saved = time.perf_counter()
-            self.took[f"next, {kind}"].append(1000 * (given - began))
+            self.took[f"next, {kind}"].append(1000 * (shown_at - began))
             self.took["save"].append(1000 * (saved - saving))
 
     @property
@@ -198,25 +198,25 @@ def main() -> int:
     parser.add_argument("--acts", type=int, default=2_000, help="comparisons fetched and judged in each store")
     parser.add_argument("--exports", type=int, default=2, help="exports by each side; 0 leaves them out")
     parser.add_argument("--folder", type=Path, help="where the stores are made, and kept for a second run; a temporary one otherwise")
-    given = parser.parse_args()
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="rankloop-scale-"))
+    args = parser.parse_args()
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="rankloop-scale-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        met = measure(given, folder)
+        met = measure(args, folder)
     finally:
-        if given.folder is None:
+        if args.folder is None:
             shutil.rmtree(folder)
     return 0 if met else 1
 
 
-def measure(given: argparse.Namespace, folder: Path) -> bool:
+def measure(args: argparse.Namespace, folder: Path) -> bool:
     print(machine())
     print(f"one bare commit:     {spread(bare_commits(folder))}")
-    used = [ready(folder / str(comparisons) / "rankloop.db", comparisons) for comparisons in (given.small, given.large)]
+    used = [ready(folder / str(comparisons) / "rankloop.db", comparisons) for comparisons in (args.small, args.large)]
     rng = random.Random(0)
     for _ in range(TURNS):
         for one in used:
-            one.turn(given.acts // TURNS, rng)
+            one.turn(args.acts // TURNS, rng)
     for one in used:
         for act, took in one.took.items():
             print(f"{one.name:>9} {act:<10} {spread(took)}")
@@ -230,8 +230,8 @@ def measure(given: argparse.Namespace, folder: Path) -> bool:
     for one in used:
         if broken := problems(one.store.path, deep=False):
             raise SystemExit(f"{one.store.path} after the acts: " + "; ".join(broken))
-    if given.exports:
-        met.append(compare_exports(large.store, folder, given.exports))
+    if args.exports:
+        met.append(compare_exports(large.store, folder, args.exports))
     for one in used:
         one.store.close()
     print(machine())

@@ -121,14 +121,14 @@ def flat(value, path=""):
         named = value.items() if isinstance(value, dict) else enumerate(value)
         parts = [flat(part, f"{path}/{name}") for name, part in named]
         length = {} if isinstance(value, dict) else {f"{path}/length": len(value)}
-        return length | {name: part for found in parts for name, part in found.items()}
+        return length | {name: part for actual in parts for name, part in actual.items()}
     return {path: value}
 
 
-def assert_shows(found, expected, *, rel=0.0, abs_=0.0):
+def assert_shows(actual, expected, *, rel=0.0, abs_=0.0):
     """Every figure that was there is there, and is the same, numbers within a tolerance; others may have come."""
-    found, expected = flat(found), flat(expected)
-    now = {path: found.get(path, "is missing") for path in expected}
+    actual, expected = flat(actual), flat(expected)
+    now = {path: actual.get(path, "is missing") for path in expected}
     assert {path: (was, now[path]) for path, was in expected.items() if not alike(now[path], was, rel, abs_)} == {}
 
 
@@ -138,7 +138,7 @@ def alike(a, b, rel, abs_):
 
 def numbers(text):
     """The numbers in a text, in their order: what is shown, whatever words stand around it."""
-    return [float(found) for found in re.findall(r"(?<![\w.-])-?\d+(?:\.\d+)?", text.replace(",", ""))]
+    return [float(actual) for actual in re.findall(r"(?<![\w.-])-?\d+(?:\.\d+)?", text.replace(",", ""))]
 
 
 def plain(html):
@@ -190,20 +190,20 @@ def test_the_store_counts_the_same(data):
 @pytest.mark.parametrize("figure", ["agreement", "leaderboard"])
 def test_statistics_show_the_same(data, figure, whose):
     options = ["--include-simulated"] if whose == "everybody" else []
-    found = json.loads(rankloop(figure, data, "--json", *options))
+    actual = json.loads(rankloop(figure, data, "--json", *options))
     # Bootstraps have their seeds; what is left is the order in which a processor adds up.
-    assert_shows(found, EXPECTED[figure][whose], rel=1e-6, abs_=1e-9)
+    assert_shows(actual, EXPECTED[figure][whose], rel=1e-6, abs_=1e-9)
 
 
 @pytest.mark.parametrize("whose", ["people", "everybody"])
 def test_as_much_can_be_learned_from(old, whose):
-    found = pairs.of_store(old, include_simulated=whose == "everybody", ties=True)
+    actual = pairs.of_store(old, include_simulated=whose == "everybody", ties=True)
     # With the hash of all pairs, so that two snapshots of the same judgments are still told to be the same.
-    assert_shows(pairs.manifest(found).to_json(), EXPECTED["pairs"][whose])
+    assert_shows(pairs.manifest(actual).to_json(), EXPECTED["pairs"][whose])
 
 
 def test_the_project_is_as_it_was(old):
-    found = {
+    actual = {
         "settings": asdict(settings.current(old)),
         "guidelines": [one.text for one in guidelines.versions(old)],
         "batches": [
@@ -215,22 +215,22 @@ def test_the_project_is_as_it_was(old):
         "exclusions": [[e.rule, e.reason, e.judgments, e.lifted_at] for e in exclusions.all_exclusions(old)],
         "accounts": [[account.name, sorted(account.roles), account.disabled] for account in accounts.all_accounts(old)],
     }
-    assert_shows(found, EXPECTED["project"])
+    assert_shows(actual, EXPECTED["project"])
 
 
-def past(found):
+def past(actual):
     """A judgment as its annotator finds it again. Completions are named by their place on the screen."""
-    place = {completion_id: i for i, completion_id in enumerate(found.order)}
-    judgment, details = found.judgment, found.details
+    place = {completion_id: i for i, completion_id in enumerate(actual.order)}
+    judgment, details = actual.judgment, actual.details
     return {
-        "id": judgment.id, "prompt": found.comparison.prompt.text, "verdict": judgment.verdict, "purpose": judgment.purpose,
-        "answers": [next(c.text for c in found.comparison.completions if c.id == i) for i in found.order],
+        "id": judgment.id, "prompt": actual.comparison.prompt.text, "verdict": judgment.verdict, "purpose": judgment.purpose,
+        "answers": [next(c.text for c in actual.comparison.completions if c.id == i) for i in actual.order],
         "tiers": [[place[i] for i in tier] for tier in judgment.tiers], "counts": judgment.counts, "all_bad": judgment.all_bad,
         "partial": judgment.partial, "skip_reason": judgment.skip_reason, "strength": details.strength, "rationale": details.rationale,
         "aspects": sorted([place[i], aspect, n] for i, ratings in details.aspects.items() for aspect, n in ratings.items()),
         "ideal": details.ideal and details.ideal.text,
         "flags": [[flag.kind, flag.note, place.get(flag.completion_id)] for flag in details.flags],
-        "excluded": found.exclusion and [found.exclusion.rule, found.exclusion.reason],
+        "excluded": actual.exclusion and [actual.exclusion.rule, actual.exclusion.reason],
     }  # fmt: skip
 
 
@@ -241,8 +241,8 @@ def test_everybody_finds_their_judgments_again(old):
 
 
 def test_the_audit_tells_the_same_acts(old):
-    found = [[entry.at, entry.who, entry.act, entry.subject, entry.subject_id] for entry in audit.entries(old, limit=1000)]
-    assert_shows(found, EXPECTED["audit"])
+    actual = [[entry.at, entry.who, entry.act, entry.subject, entry.subject_id] for entry in audit.entries(old, limit=1000)]
+    assert_shows(actual, EXPECTED["audit"])
 
 
 def test_an_export_has_the_same_rows(data, unpacked, tmp_path):
@@ -315,8 +315,8 @@ def test_every_part_of_a_page_about_a_run_is_drawn(old, name, language):
     for part in (validation_view.card, lambda *given: validation_view.details(*given, people, judged)):
         assert bool(part(words, run)) == bool(run.validation)
     of_run = (*charts.REWARD_CHARTS, *charts.POLICY_CHARTS[run_view.method(run)])
-    drawn = [chart for chart in of_run if any(len(trace.y or ()) for trace in charts.figure(words, chart, metrics).data)]
-    assert len(drawn) >= EXPECTED["charts_drawn"][run.id], [chart.metric.name for chart in drawn]
+    plotted = [chart for chart in of_run if any(len(trace.y or ()) for trace in charts.figure(words, chart, metrics).data)]
+    assert len(plotted) >= EXPECTED["charts_drawn"][run.id], [chart.metric.name for chart in plotted]
     charts.score_over_kl(words, metrics)
     charts.learning_curve(words, validation.of_run(run))
     charts.reliability(words, validation.of_run(run))
@@ -328,7 +328,7 @@ def test_every_part_of_a_page_about_a_run_is_drawn(old, name, language):
 def test_adapters_give_the_same_greedy_answers(old):
     backbone = Backbone.load(Path("tiny"), "cpu", "float32")
     questions = [backbone.encode(prompt.messages) for prompt in prompts.of_split(old)[:3]]
-    found = {}
+    actual = {}
     for policy in policies.all_versions(old):
         if policy.kind == "external":
             continue
@@ -337,18 +337,18 @@ def test_adapters_give_the_same_greedy_answers(old):
             backbone.load_adapter(policy.name, folder)
         with backbone.use_adapter(policy.name if folder else None):
             longest = max(map(len, EXPECTED["greedy"][policy.name]))
-            drawn = sample(backbone, questions, Sampling(temperature=0.0, max_new_tokens=longest), generator(backbone.device, 0))
-        found[policy.name] = [one.ids for one in drawn]
+            plotted = sample(backbone, questions, Sampling(temperature=0.0, max_new_tokens=longest), generator(backbone.device, 0))
+        actual[policy.name] = [one.ids for one in plotted]
     # The script saw to it that the likeliest token is ahead of the next by a thousand times what processors differ by.
-    assert found == EXPECTED["greedy"]
+    assert actual == EXPECTED["greedy"]
 
 
-def repeatable(found):
+def repeatable(actual):
     """Without what depends on when and how fast it ran, and without the root of a KL of 0, which makes 1e-3 of a rounding by 1e-6."""
-    result = {name: value for name, value in found["result"].items() if name not in ("minutes", "peak_memory_gib")}
-    metrics = {name: steps for name, steps in found["metrics"].items() if not name.startswith("time/")}
+    result = {name: value for name, value in actual["result"].items() if name not in ("minutes", "peak_memory_gib")}
+    metrics = {name: steps for name, steps in actual["metrics"].items() if not name.startswith("time/")}
     metrics.pop(today("objective/sqrt_kl"), None)
-    return found | {"result": result, "metrics": metrics}
+    return actual | {"result": result, "metrics": metrics}
 
 
 @pytest.mark.slow
@@ -365,9 +365,9 @@ def test_a_run_is_resumed_to_the_figures_it_would_have_had_then(own, name, rel, 
     # A figure of the last step that was taken. Where steps are taken again, it is dropped with the others.
     runs.log_metrics(store, run_id, CANCELLED_AFTER, {"objective/of_the_first_attempt": 1.0})
     rankloop("train", own, "--resume", run_id, "--debug")
-    found = of_run(store, run_id)
-    assert_shows(repeatable(found), repeatable(EXPECTED["resumed"][name]), rel=rel, abs_=abs_)
+    actual = of_run(store, run_id)
+    assert_shows(repeatable(actual), repeatable(EXPECTED["resumed"][name]), rel=rel, abs_=abs_)
     if name == "cancelled":
-        assert "objective/of_the_first_attempt" in found["metrics"], "PPO began anew"
+        assert "objective/of_the_first_attempt" in actual["metrics"], "PPO began anew"
         assert done_before and {file: file.stat().st_mtime_ns for file in done_before} == done_before, "the reward model was fitted anew"
     store.close()

@@ -115,25 +115,25 @@ class Scale:
 
     def picture(self, row: Standing) -> Markup:
         """The interval as a line with a dot; coloured if all of it is on one side of 1000."""
-        figure = row.score
-        low, high = (figure.value if end is None else end for end in (figure.low, figure.high))
-        known = figure.low is not None and high > low
+        estimate = row.score
+        low, high = (estimate.value if end is None else end for end in (estimate.low, estimate.high))
+        known = estimate.low is not None and high > low
         tone = " rl-above" if low > MEAN_SCORE else " rl-below" if high < MEAN_SCORE else ""
         span = tag("i", class_="rl-span", style=f"left:{self.at(low):.1f}%;width:{self.at(high) - self.at(low):.1f}%")
         return tag(
             "span",
             tag("i", class_="rl-reference-line", style=f"left:{self.at(MEAN_SCORE):.1f}%"),
             span if known else EMPTY,
-            tag("i", class_="rl-dot", style=f"left:{self.at(figure.value):.1f}%"),
+            tag("i", class_="rl-dot", style=f"left:{self.at(estimate.value):.1f}%"),
             class_=f"rl-track{tone if known else ''}",
             aria_hidden="true",
         )
 
 
-def _ends_for_screen_readers(words: Translator, figure: ScoreEstimate) -> Markup:
-    if figure.low is None:
+def _ends_for_screen_readers(words: Translator, estimate: ScoreEstimate) -> Markup:
+    if estimate.low is None:
         return EMPTY
-    return tag("span", words("leaderboard.from_to", low=f"{figure.low:,.0f}", high=f"{figure.high:,.0f}"), class_="rl-sr-only")
+    return tag("span", words("leaderboard.from_to", low=f"{estimate.low:,.0f}", high=f"{estimate.high:,.0f}"), class_="rl-sr-only")
 
 
 def _notes(words: Translator, board: Leaderboard) -> Markup:
@@ -188,10 +188,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
-def _ends(figure: ScoreEstimate) -> Markup:
-    if figure.low is None or figure.high is None:
+def _ends(estimate: ScoreEstimate) -> Markup:
+    if estimate.low is None or estimate.high is None:
         return EMPTY
-    return fragment(" ", tag("span", f"{_percent(figure.low)}–{_percent(figure.high)}", class_="rl-muted"))
+    return fragment(" ", tag("span", f"{_percent(estimate.low)}–{_percent(estimate.high)}", class_="rl-muted"))
 
 
 # ---- the visitor's own progress

@@ -85,25 +85,25 @@ class Uploads:
                 left.unlink(missing_ok=True)
 
     def _keep(self, owner: int, filename: str, content: BinaryIO) -> str:
-        of_owner = self.root / str(owner)
-        of_owner.mkdir(mode=0o700, exist_ok=True)
-        self._make_room(of_owner)
+        folder_of_owner = self.root / str(owner)
+        folder_of_owner.mkdir(mode=0o700, exist_ok=True)
+        self._make_room(folder_of_owner)
         token = secrets.token_hex(16)
-        folder = of_owner / token
+        folder = folder_of_owner / token
         folder.mkdir(mode=0o700)
         name = safe_name(filename)
         try:
             handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as kept:
-                shutil.copyfileobj(content, kept)
+            with os.fdopen(handle, "wb") as file:
+                shutil.copyfileobj(content, file)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return f"{token}/{name}"
 
-    def _make_room(self, of_owner: Path) -> None:
-        kept = sorted(of_owner.iterdir(), key=lambda folder: folder.lstat().st_mtime_ns)
-        for folder in kept[: max(0, len(kept) - MAX_UPLOADS + 1)]:
+    def _make_room(self, folder_of_owner: Path) -> None:
+        by_age = sorted(folder_of_owner.iterdir(), key=lambda folder: folder.lstat().st_mtime_ns)
+        for folder in by_age[: max(0, len(by_age) - MAX_UPLOADS + 1)]:
             if folder.is_symlink():
                 folder.unlink()
             else:

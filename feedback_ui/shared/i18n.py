@@ -102,9 +102,9 @@ def _options_in_english() -> dict[str, str]:
 
 def _metrics_in_english() -> dict[str, str]:
     """Title and unit of each metric that has a chart, from the table that the reference is written from."""
-    drawn = [metric for metric in METRICS if metric.title]
-    titles = {f"metric.{metric.key}.title": metric.title for metric in drawn}
-    return titles | {f"metric.{metric.key}.unit": metric.unit for metric in drawn if metric.unit}
+    with_chart = [metric for metric in METRICS if metric.title]
+    titles = {f"metric.{metric.key}.title": metric.title for metric in with_chart}
+    return titles | {f"metric.{metric.key}.unit": metric.unit for metric in with_chart if metric.unit}
 
 
 def _title(name: str) -> str:

@@ -76,11 +76,11 @@ class TrainingPage:
             with gr.Column(scale=2, min_width=320, elem_id="run-view"):
                 self._run_view()
         self.rounds = html(elem_id="rounds", elem_classes="rl-optional")
-        self.drawn = gr.State(None)
+        self.shown_state = gr.State(None)
         self.timer = gr.Timer(POLL_S, active=False)
         self.followed: list[Block] = [
             self.picker, self.progress, self.result, self.samples, self.log, self.cancel, self.resume,
-            self.reward_section, self.policy_section, self.log_box, self.rounds, self.drawn, *self.plots.values(),
+            self.reward_section, self.policy_section, self.log_box, self.rounds, self.shown_state, *self.plots.values(),
             self.validation, self.validation_card, self.validation_row, self.validation_details, *self.validation_plots.values(),
         ]  # fmt: skip
 
@@ -118,7 +118,7 @@ class TrainingPage:
     def wire(self, tab: gr.Tab) -> None:
         self.form.wire()
         tab.select(self.open, self.picker, [self.material, self.timer, *self.followed], **QUIET)
-        self.timer.tick(self.follow, [self.picker, self.drawn], self.followed, **QUIET)
+        self.timer.tick(self.follow, [self.picker, self.shown_state], self.followed, **QUIET)
         self.picker.input(self.pick, self.picker, self.followed, **QUIET)
         self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET).then(None, js=BRING_INTO_VIEW)
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
@@ -177,17 +177,17 @@ class TrainingPage:
             **self.show(words, chosen or self._opening_run()),
         }
 
-    def follow(self, chosen: str | None, drawn: ShownState | None, request: gr.Request) -> dict[Block, Any]:
+    def follow(self, chosen: str | None, shown: ShownState | None, request: gr.Request) -> dict[Block, Any]:
         """Handles the timer's tick. Unchanged parts are not sent again, so that the page does not move."""
         self.auth.reads(request, "researcher")
         run_id = chosen or self._opening_run()
         if run_id is None:
             return unchanged()
         run = runs.get(self.store, run_id)
-        if not run_view.is_active(run) and drawn == self._drawn(run):
+        if not run_view.is_active(run) and shown == self._state_of(run):
             return unchanged()
         words = translator_for(request)
-        update = self.show(words, run_id, drawn)
+        update = self.show(words, run_id, shown)
         if chosen and self.picker in update:
             # A tick that began before another run was started or picked must not select the old run again.
             update[self.picker] = gr.Dropdown(self._choices(words))
@@ -200,20 +200,20 @@ class TrainingPage:
         self.auth.reads(request, "researcher")
         return self.show(translator_for(request), run_id)
 
-    def show(self, words: Translator, run_id: str | None, drawn: ShownState | None = None) -> dict[Block, Any]:
-        """The updates that show one run. With `drawn`, only the parts that may have changed, so that open lists and plots stay."""
+    def show(self, words: Translator, run_id: str | None, shown: ShownState | None = None) -> dict[Block, Any]:
+        """The updates that show one run. With `shown`, the state on the page, only the parts that changed."""
         if run_id is None:
             return {self.progress: run_view.progress(words, None)}
         run = runs.get(self.store, run_id)
-        now = self._drawn(run)
+        now = self._state_of(run)
         update: dict[Block, Any] = {
             self.progress: run_view.readable(words, lambda: run_view.progress(words, run)),
             self.result: run_view.readable(words, lambda: run_view.result(words, run)),
             self.samples: run_view.samples(words, runs.samples(self.store, run_id)),
             self.log: without_paths(self.jobs.log_tail(run_id)),
-            self.drawn: now,
+            self.shown_state: now,
         }
-        if drawn is None or replace(drawn, points=now.points) != now:
+        if shown is None or replace(shown, points=now.points) != now:
             update |= {
                 self.picker: gr.Dropdown(self._choices(words), value=run_id, visible=True),
                 self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
@@ -221,9 +221,9 @@ class TrainingPage:
                 self.log_box: gr.Accordion(visible=True),
                 self.rounds: rounds_table.section(words, runs.all_runs(self.store)),
             }
-        if drawn is None or (drawn.run_id, drawn.status, drawn.points) != (run_id, now.status, now.points):
+        if shown is None or (shown.run_id, shown.status, shown.points) != (run_id, now.status, now.points):
             update |= self._plots(words, run, runs.metrics(self.store, run_id))
-        if drawn is None or replace(drawn, points=now.points, runs=now.runs) != now:
+        if shown is None or replace(shown, points=now.points, runs=now.runs) != now:
             update |= self._validation(words, run)
         return update
 
@@ -255,16 +255,16 @@ class TrainingPage:
         card = validation_view.card(words, run)
         people = {annotator.id: annotator for annotator in annotators.all_annotators(self.store)}
         judged = {comparison.id: comparison for comparison in comparisons.many(self.store, validation_view.compared(run))}
-        found = validation.of_run(run)
+        report = validation.of_run(run)
         return {
             self.validation: gr.Column(visible=bool(card)),
             self.validation_card: card,
-            self.validation_row: gr.Row(visible=found is not None and found.accuracy is not None),
+            self.validation_row: gr.Row(visible=report is not None and report.accuracy is not None),
             self.validation_details: validation_view.details(words, run, people, judged),
-            **{self.validation_plots[name]: draw(words, found) for name, draw in VALIDATION_CHARTS.items()},
+            **{self.validation_plots[name]: draw(words, report) for name, draw in VALIDATION_CHARTS.items()},
         }
 
-    def _drawn(self, run: Run) -> ShownState:
+    def _state_of(self, run: Run) -> ShownState:
         points = len(runs.metrics(self.store, run.id))
         return ShownState(run.id, run.status, run.cancel_requested, run.validation is not None, len(runs.all_runs(self.store)), points)
 

@@ -57,7 +57,7 @@ def _adapter(words: Translator, one: FinishedRound) -> Markup:
     return with_note(name, ", ".join(words(f"rounds.adapter_{part}", count=number) for part, number in sizes))
 
 
-def _estimate(words: Translator, figure: Estimate | None) -> Markup:
-    if figure is None:
+def _estimate(words: Translator, estimate: Estimate | None) -> Markup:
+    if estimate is None:
         return EMPTY
-    return with_note(f"{figure.value:.0%}", words("rounds.from_to", low=f"{figure.low:.0%}", high=f"{figure.high:.0%}"))
+    return with_note(f"{estimate.value:.0%}", words("rounds.from_to", low=f"{estimate.low:.0%}", high=f"{estimate.high:.0%}"))

@@ -147,8 +147,8 @@ def readable(words: Translator, render_part: Callable[[], Markup]) -> Markup:
 
 
 def error(words: Translator, run: Run) -> Markup:
-    if found := problem(run):
-        return unreadable(words, found)
+    if reason := problem(run):
+        return unreadable(words, reason)
     if run.error:
         message = words("run.error", error=without_paths(run.error))
         return tag("p", message, class_="rl-notice rl-bad", role="alert", data_testid="run-error")
@@ -204,7 +204,11 @@ def result(words: Translator, run: Run | None) -> Markup:
 def _best_of_n(words: Translator, beside: BestOfN) -> dict[str, str]:
     """The best-of-n baseline at the same KL: the best of n completions of the base, by the reward model."""
     names = ("win_rate", "win_rate_by_reward_model")
-    return {words(f"run.figure.best_of_n.{name}", n=beside.n): interval(words, found) for name in names if (found := getattr(beside, name))}
+    return {
+        words(f"run.figure.best_of_n.{name}", n=beside.n): interval(words, estimate)
+        for name in names
+        if (estimate := getattr(beside, name))
+    }
 
 
 def reading(words: Translator, run: Run, r: RoundResult) -> str:

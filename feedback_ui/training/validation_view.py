@@ -31,8 +31,8 @@ CHANCE = 0.5
 
 def compared(run: Run) -> list[int]:
     """Ids of the comparisons that the card lists."""
-    found = validation.of_run(run)
-    return [judgment.comparison_id for judgment in found.high_loss_judgments] if found else []
+    report = validation.of_run(run)
+    return [judgment.comparison_id for judgment in report.high_loss_judgments] if report else []
 
 
 # ---- the card
@@ -40,8 +40,8 @@ def compared(run: Run) -> list[int]:
 
 def card(words: Translator, run: Run) -> Markup:
     """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they are still to come."""
-    found = validation.of_run(run)
-    body = _not_yet(words, run) if found is None else _measured(words, found)
+    report = validation.of_run(run)
+    body = _not_yet(words, run) if report is None else _measured(words, report)
     title = tag("h2", words("validation.title"), class_="rl-heading")
     return tag("section", title, body, data_testid="validation") if body else EMPTY
 
@@ -50,11 +50,11 @@ def _not_yet(words: Translator, run: Run) -> Markup:
     return tag("p", words("validation.not_yet"), class_="rl-muted") if is_active(run) else EMPTY
 
 
-def _measured(words: Translator, found: Validation) -> Markup:
-    accuracy, curve, calibration = found.accuracy, found.curve, found.calibration
+def _measured(words: Translator, report: Validation) -> Markup:
+    accuracy, curve, calibration = report.accuracy, report.curve, report.calibration
     if accuracy is None or curve is None or calibration is None:
         return tag("p", words("validation.one_prompt"), class_="rl-notice rl-warn")
-    rests_on = words("validation.rests_on", count=found.pairs, prompts=found.prompts)
+    rests_on = words("validation.rests_on", count=report.pairs, prompts=report.prompts)
     lines = {"more": more(words, curve), "calibration": calibrated(words, calibration)}
     definitions = (tag("div", tag("dt", words(f"validation.{name}_title")), tag("dd", line)) for name, line in lines.items())
     return fragment(_accuracy(words, accuracy), tag("dl", *definitions, class_="rl-findings"), muted(rests_on))
@@ -118,14 +118,14 @@ def _share(value: float) -> str:
 
 def details(words: Translator, run: Run, annotators: Mapping[int, Annotator], comparisons: Mapping[int, Comparison]) -> Markup:
     """Accuracy by kind of prompt and by annotator, and the judgments that the probe most strongly disagrees with."""
-    found = validation.of_run(run)
-    if not found or not found.by_kind:
+    report = validation.of_run(run)
+    if not report or not report.by_kind:
         return EMPTY
-    kinds = [(row.kind.replace("_", " "), row) for row in found.by_kind]
-    people = [(_who(words, annotators, row.annotator_id), row) for row in found.by_annotator]
+    kinds = [(row.kind.replace("_", " "), row) for row in report.by_kind]
+    people = [(_who(words, annotators, row.annotator_id), row) for row in report.by_annotator]
     return fragment(
         tag("div", _shares(words, "kinds", kinds), _shares(words, "annotators", people), class_="rl-side-by-side"),
-        _high_loss_judgments(words, found.high_loss_judgments, annotators, comparisons),
+        _high_loss_judgments(words, report.high_loss_judgments, annotators, comparisons),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from rlhf.cli import report
-from rlhf.cli.terminal import UsageError, Verbs, file_bar, open_store
+from rlhf.cli.terminal import UsageError, Verbs, file_bar, import_bar, open_store
 from rlhf.safe_output import one_line
 from storage.content import prompts
 from storage.core.data_folder import DataFolder
@@ -103,15 +103,27 @@ def import_(args: argparse.Namespace) -> int:
     limits, left_out = _limits(args), prompts.unused_starter_votes(store)
     with files.regular(args.file, limits) as file:
         format, mapping = _format(args, file, limits)
-        with file_bar("importing", "B") as progress:
-            import_id, counts = imports.import_file(
-                store, file, format, mapping=mapping, strict=args.strict, rule=args.simulated, limits=limits,
-                wrong_row=name_wrong_row, progress=progress,
-            )  # fmt: skip
+        try:
+            with import_bar() as (progress, taking_back):
+                import_id, counts = imports.import_file(
+                    store, file, format, mapping=mapping, strict=args.strict, rule=args.simulated, limits=limits,
+                    wrong_row=name_wrong_row, progress=progress, taking_back=taking_back,
+                )  # fmt: skip
+        except KeyboardInterrupt:
+            return _stopped(store)
     print(report.imported(import_id, counts, prompts_only=format == "prompts"))
     if prompts.unused_starter_votes(store) > left_out:
         print(report.starters(prompts.starters(store)))
     return 1 if counts.wrong or import_id is None else 0
+
+
+def _stopped(store: Database) -> int:
+    """Says what Ctrl-C has left of an import. A second Ctrl-C ends the taking back too."""
+    if imports.is_written(store):
+        print("\nstopped: nothing was imported. What was written already stays invisible until the next start or import deletes it")
+    else:
+        print("\nstopped: nothing was imported, and what was written already was taken back")
+    return 130
 
 
 def _format(args: argparse.Namespace, file: Path, limits: Limits) -> tuple[str, FieldMap | None]:

@@ -7,7 +7,9 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -94,14 +96,35 @@ def fetch_weights(model: str) -> None:
 
 @contextlib.contextmanager
 def file_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with the time left, on a terminal only, after one second."""
-    with tqdm(desc=what, unit=unit, unit_scale=True, leave=False, delay=1.0, disable=None) as bar:
+    """A progress bar with the time left, on a terminal only, after one second. A total of 0 is not known: then no time is left."""
+    with _bar(what, unit) as bar:
+        yield partial(_show, bar)
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
 
-        yield show
+@contextlib.contextmanager
+def import_bar() -> Iterator[tuple[Callable[[int, int], None], Callable[[int, int], None]]]:
+    """As `file_bar`, for the rows that are imported, and then for those that are taken back if the import ends before it is whole."""
+    with _bar("importing", "row") as bar:
+        begun = False
+
+        def take_back(done: int, total: int) -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                bar.reset()
+                bar.set_description("taking back", refresh=False)
+            _show(bar, done, total)
+
+        yield partial(_show, bar), take_back
+
+
+def _bar(what: str, unit: str) -> tqdm[NoReturn]:
+    return tqdm(desc=what, unit=unit, unit_scale=True, leave=False, delay=1.0, disable=None)
+
+
+def _show(bar: tqdm[NoReturn], done: int, total: int) -> None:
+    bar.total = total or None
+    bar.update(done - bar.n)
 
 
 class round_bar:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,16 +72,26 @@ def take_back_all(store: Database) -> None:
         log.warning("%s: the import of %s had been broken off; it was taken back", store.path, row["source"])
 
 
-def take_back(store: Database, import_id: int) -> None:
-    """Deletes the rows of an import that is not whole, in slices, so that others can write in between."""
+def take_back(store: Database, import_id: int, progress: Callable[[int, int], None] | None = None) -> None:
+    """Deletes the rows of an import that is not whole, in slices, so that others can write in between. One that is whole stays.
+
+    `progress` gets the rows that are deleted so far, and how many there are.
+    """
+    if store.value("SELECT state FROM imports WHERE id = ?", [import_id]) != "writing":
+        return
     raw = store.connection.conn
+    total, done = (_count(store, import_id) if progress else 0), 0
     # Parents and children go together. The checks would read whole tables for each completion, whose children have no index for it.
     raw.execute("PRAGMA foreign_keys=OFF")
     try:
         pace = Pace(store)
         for find, deletes in _SLICES:
-            while _delete_slice(pace, find, deletes, import_id):
-                pass
+            after = 0
+            while ids := _delete_slice(pace, find, deletes, import_id, after):
+                after = ids[-1]
+                done += len(ids)
+                if progress:
+                    progress(done, total)
         with store.atomic() as connection:
             for sql in _LAST:
                 connection.conn.execute(sql, [import_id])
@@ -100,8 +110,9 @@ class Pace:
     @contextmanager
     def slice(self) -> Iterator[None]:
         """One transaction, and a pause after it that is twice as long."""
-        started = time.monotonic()
         with self.store.atomic():
+            # How long this waited for others says nothing about how long others wait.
+            started = time.monotonic()
             yield
         held = time.monotonic() - started
         self.rows = min(MOST_ROWS, max(FEWEST_ROWS, 1 + int(self.rows * min(2.0, SLICE_S / held))))
@@ -125,14 +136,14 @@ _OF_SLICE = "(SELECT value FROM json_each(:ids))"
 
 _SLICES = (
     (
-        "SELECT id FROM completion_labels WHERE import_id = :import LIMIT :most",
+        "SELECT id FROM completion_labels WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most",
         (
             f"DELETE FROM completions WHERE id IN (SELECT completion_id FROM completion_labels WHERE id IN {_OF_SLICE})",
             f"DELETE FROM completion_labels WHERE id IN {_OF_SLICE}",
         ),
     ),
     (
-        "SELECT id FROM judgments WHERE import_id = :import LIMIT :most",
+        "SELECT id FROM judgments WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most",
         (
             f"DELETE FROM aspect_ratings WHERE judgment_id IN {_OF_SLICE}",
             f"DELETE FROM ideal_answers WHERE judgment_id IN {_OF_SLICE}",
@@ -141,7 +152,7 @@ _SLICES = (
         ),
     ),
     (
-        "SELECT id FROM comparisons WHERE import_id = :import LIMIT :most",
+        "SELECT id FROM comparisons WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most",
         (
             "DELETE FROM completions WHERE id IN "
             f"(SELECT completion_id FROM comparison_completions WHERE comparison_id IN {_OF_SLICE})",
@@ -150,9 +161,14 @@ _SLICES = (
             f"DELETE FROM comparisons WHERE id IN {_OF_SLICE}",
         ),
     ),
-    ("SELECT id FROM prompts WHERE import_id = :import LIMIT :most", (f"DELETE FROM prompts WHERE id IN {_OF_SLICE}",)),
+    (
+        "SELECT id FROM prompts WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most",
+        (f"DELETE FROM prompts WHERE id IN {_OF_SLICE}",),
+    ),
 )  # fmt: skip
-"""What is selected for a slice, and the statements that delete it: children first, since their triggers look at the parents."""
+"""What is selected for a slice, and the statements that delete it: children first, since their triggers look at the parents.
+
+Each slice begins after the last id of the one before, so that it ends even where a row cannot be deleted."""
 
 _LAST = (
     # A model or an annotator of the import that something else uses by now stays.
@@ -166,12 +182,18 @@ _LAST = (
 )
 
 
-def _delete_slice(pace: Pace, find: str, deletes: tuple[str, ...], import_id: int) -> bool:
+def _count(store: Database, import_id: int) -> int:
+    """How many rows `_SLICES` finds."""
+    return sum(int(store.value(f"SELECT count(*) FROM ({find})", {"import": import_id, "after": 0, "most": -1})) for find, _ in _SLICES)
+
+
+def _delete_slice(pace: Pace, find: str, deletes: tuple[str, ...], import_id: int, after: int) -> list[int]:
+    """Deletes one slice of rows with ids above `after`, and returns their ids."""
     with pace.slice():
-        ids = [row["id"] for row in pace.store.rows(find, {"import": import_id, "most": pace.rows})]
+        ids = [row["id"] for row in pace.store.rows(find, {"import": import_id, "after": after, "most": pace.rows})]
         for sql in deletes:
             pace.store.connection.conn.execute(sql, {"ids": to_json(ids)})
-    return bool(ids)
+    return ids
 
 
 def _lock(store: Database, descriptor: int, deadline: float) -> None:

@@ -41,7 +41,7 @@ MOST_BLANK = 1_000_000
 
 Container = Literal["json", "csv", "parquet"]
 Progress = Callable[[int, int], None]
-"""Called with (done, total) from time to time, in bytes or rows."""
+"""Called with (done, total) from time to time, in rows or pages. A total of 0 is not known yet. What it raises ends the work."""
 
 PARQUET = b"PAR1"
 ARROW = (b"ARROW1", b"\xff\xff\xff\xff")
@@ -65,7 +65,8 @@ def records(
 ) -> Iterator[tuple[int, Record | BadRow]]:
     """Yields (number, record), with the line number, or the row number in JSON lists and Parquet. Numbers start at 1.
 
-    Blank lines are skipped. For a record that cannot be read, a `BadRow` with the reason is yielded instead.
+    Blank lines are skipped. For a record that cannot be read, a `BadRow` with the reason is yielded instead. `progress` gets the
+    records so far, and how many the file has if those to come are as long; of Parquet and Arrow that is not known before the end.
 
     Raises:
         StoreError: the file is not there, is not what its name says, is not text, is truncated, or unpacks to too much.
@@ -74,12 +75,14 @@ def records(
     try:
         with open(path, "rb") as raw:
             size = os.fstat(raw.fileno()).st_size
-            for count, record in enumerate(_records(path, raw, container, limits)):
-                if progress and count % PROGRESS_ROWS == 0:
-                    progress(raw.tell(), size)
+            count = 0
+            for count, record in enumerate(_records(path, raw, container, limits), start=1):
                 yield record
+                if progress and count % PROGRESS_ROWS == 0:
+                    at = raw.tell()
+                    progress(count, round(count * size / at) if at else 0)
             if progress:
-                progress(size, size)
+                progress(count, count)
     except packing.DAMAGED as error:
         with open(path, "rb") as raw:
             packed = packing.packing_of(raw.read(16))

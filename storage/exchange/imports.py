@@ -83,6 +83,7 @@ def import_file(
     limits: Limits = Limits(),
     wrong_row: WrongRow | None = None,
     progress: Progress | None = None,
+    taking_back: Progress | None = None,
 ) -> tuple[int | None, Report]:
     """Imports a file and returns the id of the import, None if no item could be imported, and its report.
 
@@ -92,6 +93,8 @@ def import_file(
         rule: the name of the rule or model that made the votes; None if people did.
         by: the id of the annotator who imports.
         limits: the largest file, row and text to read.
+        progress: gets the rows that are read, and about how many there are. What it raises stops the import, which is taken back.
+        taking_back: gets the rows that are deleted again, and how many there are, if the import fails or is stopped.
 
     Raises:
         StoreError: the file cannot be read, is not what its name says, unpacks to too much, was imported before, or has wrong
@@ -104,7 +107,10 @@ def import_file(
     records = files.records(path, found.container, limits=limits, progress=progress)
     # A file's name may contain bytes that are not valid UTF-8.
     source = path.name.encode(errors="replace").decode()
-    return _run(store, records, found, format, source, sha256, strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row)
+    return _run(
+        store, records, found, format, source, sha256,
+        strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row, taking_back=taking_back,
+    )  # fmt: skip
 
 
 def import_rows(
@@ -132,6 +138,11 @@ def import_rows(
 def all_imports(store: Database) -> list[Import]:
     """Every import, newest first."""
     return [_from_row(row) for row in store.rows("SELECT * FROM imports WHERE state = 'whole' ORDER BY id DESC")]
+
+
+def is_written(store: Database) -> bool:
+    """Whether an import is being written, or was broken off and is not deleted yet."""
+    return store.value("SELECT 1 FROM unfinished_imports") is not None
 
 
 def get(store: Database, import_id: int) -> Import:
@@ -279,6 +290,7 @@ def _run(
     by: int | None,
     limits: Limits,
     wrong_row: WrongRow | None,
+    taking_back: Progress | None = None,
 ) -> tuple[int | None, Report]:
     report = Report()
 
@@ -310,16 +322,16 @@ def _run(
                 writer.publish()
                 return import_id, report
         except BaseException:
-            _take_back(store, import_id)
+            _take_back(store, import_id, taking_back)
             raise
-        unfinished_imports.take_back(store, import_id)
+        unfinished_imports.take_back(store, import_id, taking_back)
         return None, report
 
 
-def _take_back(store: Database, import_id: int) -> None:
+def _take_back(store: Database, import_id: int, progress: Progress | None) -> None:
     """Deletes what an import that failed has written; where that fails too, the next start or import does it."""
     try:
-        unfinished_imports.take_back(store, import_id)
+        unfinished_imports.take_back(store, import_id, progress)
     except StoreError as error:
         log.warning("what was imported could not be taken back yet, and stays invisible: %s", error)
 

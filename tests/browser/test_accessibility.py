@@ -23,18 +23,18 @@ def complaints(page) -> list[str]:
     # just fading away would seem to be too pale.
     page.add_style_tag(content=".rl-action-bar { position: static !important } * { transition: none !important }")
     page.wait_for_timeout(300)
-    found = Axe().run(page, options={"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}).response
+    results = Axe().run(page, options={"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}).response
     return [
         f"{rule['id']}: {node['target']} {node['html'][:140]} ({node['failureSummary'][:260]})"
-        for rule in found["violations"]
+        for rule in results["violations"]
         for node in rule["nodes"]
     ]
 
 
-def nothing(found: dict[str, list[str]]) -> bool:
-    told = [f"{state}: {complaint}" for state, complaints_ in found.items() for complaint in complaints_]
-    if told:
-        pytest.fail("\n".join(told), pytrace=False)
+def nothing(results: dict[str, list[str]]) -> bool:
+    problems = [f"{state}: {complaint}" for state, complaints_ in results.items() for complaint in complaints_]
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
     return True
 
 
@@ -56,19 +56,19 @@ def test_two_answers(program, project, look):
     program.put_in("A **good** answer.\n\n1. One\n2. Two", "A `bad` one.", before=conversation)
     compare = ComparePage(page, program.url + query)
     compare.ready()
-    found = {"ready": complaints(page)}
+    results = {"ready": complaints(page)}
     compare.press("a", "4")
     compare.press("Escape", "e", "Escape", "f")
     compare.by("flag-unsafe").check()
-    found["flags"] = complaints(page)
+    results["flags"] = complaints(page)
     compare.press("Escape", "Control+Enter")
-    found["marked"] = complaints(page)
+    results["marked"] = complaints(page)
     compare.press("Escape", "?")
-    found["keys"] = complaints(page)
+    results["keys"] = complaints(page)
     compare.press("?", "s")
     expect(compare.by("skip-chooser")).to_be_visible()
-    found["skip"] = complaints(page)
-    assert nothing(found)
+    results["skip"] = complaints(page)
+    assert nothing(results)
 
 
 def test_many_answers_and_none(program, look):
@@ -76,16 +76,16 @@ def test_many_answers_and_none(program, look):
     program.put_in(*[f"Answer {i}, of which there is something to say." for i in range(5)])
     compare = ComparePage(page, program.url + query)
     compare.ready()
-    found = {"ready": complaints(page)}
+    results = {"ready": complaints(page)}
     compare.press("2", "1", "=", "3")
     if page.viewport_size["width"] < 900:
         compare.by("rank-summary").click()
     compare.by("chip-4").click()
-    found["picked"] = complaints(page)
+    results["picked"] = complaints(page)
     compare.press("Escape", "0", "Enter")
     expect(compare.by("empty-state")).to_be_visible()
-    found["empty"] = complaints(page)
-    assert nothing(found)
+    results["empty"] = complaints(page)
+    assert nothing(results)
 
 
 def test_history(program, look):
@@ -99,23 +99,23 @@ def test_history(program, look):
     )
     exclusions.exclude(program.store, [judged.id], rule="too fast", reason="Under two seconds.", by=None)
     history = HistoryPage(page, program.url + query)
-    found = {"list": complaints(page)}
+    results = {"list": complaints(page)}
     history.open(0)
-    found["correcting"] = complaints(page)
+    results["correcting"] = complaints(page)
     page.keyboard.press("Escape")
     history.by("history-search").fill("nothing like it")
     expect(history.by("history-empty")).to_be_visible()
-    found["nothing"] = complaints(page)
-    assert nothing(found)
+    results["nothing"] = complaints(page)
+    assert nothing(results)
 
 
 def test_the_other_tabs(program, look):
     page, query = look
     page.goto(program.url + query)
-    found = {}
+    results = {}
     page.wait_for_timeout(SETTLED_MS)
     for name in ("Training", "Demo", "Data", "Lead", "Leaderboard"):
         open_tab(page, name)
         page.wait_for_timeout(1500)
-        found[name] = complaints(page)
-    assert nothing(found)
+        results[name] = complaints(page)
+    assert nothing(results)

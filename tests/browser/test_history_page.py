@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def given(program):
+def add_judgment(program):
     """Judges what is put in, in slots; the judgments' ids."""
     annotator = annotators.ensure(program.store, "local")
 
@@ -22,17 +22,17 @@ def given(program):
         _, shown = queue.next_presentation(program.store, annotator.id)
         if tiers is None:
             return judgments.save(program.store, shown.id, annotator.id, verdict="skip", skip_reason="Broken prompt", **more).id
-        said = tuple(tuple(shown.order[slot] for slot in tier) for tier in tiers)
-        return judgments.save(program.store, shown.id, annotator.id, verdict="rank", tiers=said, **more).id
+        in_ids = tuple(tuple(shown.order[slot] for slot in tier) for tier in tiers)
+        return judgments.save(program.store, shown.id, annotator.id, verdict="rank", tiers=in_ids, **more).id
 
     return judged
 
 
-def test_one_finds_filters_and_corrects(program, given, page):
-    first = given("One.", "Other.", tiers=[[0], [1]], question=f"Why bread {program.judged()}?", details=Details(rationale="Crusty"))
-    given("One.", "Other.", question=f"Why cake {program.judged()}?", details=Details(flags=(Flag("unsafe"),)))
+def test_one_finds_filters_and_corrects(program, add_judgment, page):
+    first = add_judgment("One.", "Other.", tiers=[[0], [1]], question=f"Why bread {program.judged()}?", details=Details(rationale="Crusty"))
+    add_judgment("One.", "Other.", question=f"Why cake {program.judged()}?", details=Details(flags=(Flag("unsafe"),)))
     pie = f"Why pie {program.judged()}?"
-    last = given("One.", "Other.", tiers=[[0, 1]], question=pie)
+    last = add_judgment("One.", "Other.", tiers=[[0, 1]], question=pie)
     exclusions.exclude(program.store, [last], rule="too fast", reason="Under two seconds.", by=None)
     history = HistoryPage(page, program.url)
     expect(history.rows().nth(0)).to_contain_text("Does not count (too fast): Under two seconds.")
@@ -66,8 +66,8 @@ def test_one_finds_filters_and_corrects(program, given, page):
     assert corrected.tiers == judgments.get(program.store, first).tiers[::-1]
 
 
-def test_a_ranking_is_corrected_by_the_same_keys(program, given, page):
-    first = given("One.", "Two.", "Three.", tiers=[[0], [1], [2]])
+def test_a_ranking_is_corrected_by_the_same_keys(program, add_judgment, page):
+    first = add_judgment("One.", "Two.", "Three.", tiers=[[0], [1], [2]])
     history = HistoryPage(page, program.url)
     expect(history.rows().nth(0)).to_contain_text("1 > 2 > 3")
     form = history.open(0)
@@ -83,9 +83,9 @@ def test_a_ranking_is_corrected_by_the_same_keys(program, given, page):
     assert program.last_judgment().supersedes == first
 
 
-def test_pages_go_back_and_new_judgments_come_in(program, given, page):
+def test_pages_go_back_and_new_judgments_come_in(program, add_judgment, page):
     for i in range(22):
-        given(f"One {i}.", f"Other {i}.", tiers=[[0], [1]])
+        add_judgment(f"One {i}.", f"Other {i}.", tiers=[[0], [1]])
     program.put_in("Fresh one.", "Fresh other.", question=f"A fresh question {program.judged()}?")
     compare = ComparePage(page, program.url)
     compare.ready()
@@ -100,8 +100,8 @@ def test_pages_go_back_and_new_judgments_come_in(program, given, page):
     expect(history.rows().nth(0)).to_contain_text("A fresh question")
 
 
-def test_it_is_blind_and_keys_do_not_judge_on_the_hidden_page(program, given, page):
-    given("One.", "Other.", tiers=[[0], [1]])
+def test_it_is_blind_and_keys_do_not_judge_on_the_hidden_page(program, add_judgment, page):
+    add_judgment("One.", "Other.", tiers=[[0], [1]])
     program.put_in("Next one.", "Next other.")
     replies = []
     page.on("response", lambda reply: replies.append(reply) if "component_server" in reply.url else None)

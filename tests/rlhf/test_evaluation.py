@@ -28,9 +28,9 @@ def pair(chosen, rejected):
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_wilsons_interval_is_the_published_one(successes, cases, low, high):
-    found = proportion(successes, cases)
-    assert found.value == successes / cases and found.cases == cases
-    assert found.low == pytest.approx(low, abs=5e-5) and found.high == pytest.approx(high, abs=5e-5)
+    result = proportion(successes, cases)
+    assert result.value == successes / cases and result.cases == cases
+    assert result.low == pytest.approx(low, abs=5e-5) and result.high == pytest.approx(high, abs=5e-5)
 
 
 def test_no_cases_are_no_estimate():
@@ -44,18 +44,18 @@ def test_win_rate_is_over_all_pairs_of_answers_and_a_tie_is_half():
     # Prompt 1: 3 beats 1, ties 3; 2 beats 1, loses to 3: 2.5 of 4. Prompt 2: loses: 0 of 1. Mean of .625 and 0.
     tuned = [answer(1, "3"), answer(1, "2"), answer(2, "5")]
     base = [answer(1, "1"), answer(1, "3"), answer(2, "9")]
-    found = win_rate(*(by_prompt(answers, [float(a.text) for a in answers]) for answers in (tuned, base)))
-    assert found.value == pytest.approx(0.3125)
-    assert found.cases == 2
-    assert (found.low, found.high) == (0.0, 0.625)
+    result = win_rate(*(by_prompt(answers, [float(a.text) for a in answers]) for answers in (tuned, base)))
+    assert result.value == pytest.approx(0.3125)
+    assert result.cases == 2
+    assert (result.low, result.high) == (0.0, 0.625)
 
 
 def test_prompts_are_the_cases_however_many_answers_they_have():
-    found = mean_by_prompt({i: [float(i < 40)] * 7 for i in range(80)})
-    assert found.value == 0.5 and found.cases == 80
+    result = mean_by_prompt({i: [float(i < 40)] * 7 for i in range(80)})
+    assert result.value == 0.5 and result.cases == 80
     # Normal approximation of 80 fair coins: .5 +- 1.96 sqrt(.25 / 80) = +- .1096
-    assert found.low == pytest.approx(0.39, abs=0.02) and found.high == pytest.approx(0.61, abs=0.02)
-    assert mean_by_prompt({i: [float(i < 40)] for i in range(80)}) == found, "the same each time"
+    assert result.low == pytest.approx(0.39, abs=0.02) and result.high == pytest.approx(0.61, abs=0.02)
+    assert mean_by_prompt({i: [float(i < 40)] for i in range(80)}) == result, "the same each time"
 
 
 def test_one_prompt_has_no_spread_to_resample():
@@ -63,16 +63,16 @@ def test_one_prompt_has_no_spread_to_resample():
 
 
 def test_accuracy_on_votes_counts_strict_preferences():
-    found = accuracy_on_votes(torch.tensor([1.0, 2.0, 3.0, 0.0]), torch.tensor([0.0, 2.0, 4.0, -1.0]))
-    assert (found.value, found.cases) == (0.5, 4)
+    result = accuracy_on_votes(torch.tensor([1.0, 2.0, 3.0, 0.0]), torch.tensor([0.0, 2.0, 4.0, -1.0]))
+    assert (result.value, result.cases) == (0.5, 4)
 
 
 def test_accuracy_on_a_rule_is_against_the_rule_and_not_the_vote():
     every = [pair("a", "a b"), pair("a b", "a"), pair("a", "b"), pair("a b", "a")]
     chosen, rejected = torch.tensor([1.0, 1.0, 1.0, 2.0]), torch.tensor([0.0, 0.0, 0.0, 2.0])
     # The first agrees; in the second the vote went against the rule; the rule ties the third; the model ties the fourth.
-    found = accuracy_on_rule(every, chosen, rejected, LabelRule("concise"))
-    assert (found.value, found.cases) == (pytest.approx(1 / 3), 3)
+    result = accuracy_on_rule(every, chosen, rejected, LabelRule("concise"))
+    assert (result.value, result.cases) == (pytest.approx(1 / 3), 3)
 
 
 def test_pair_scores_are_those_of_the_chosen_and_the_rejected(backbone):
@@ -93,17 +93,17 @@ def test_pair_scores_are_those_of_the_chosen_and_the_rejected(backbone):
 def test_answers_come_in_the_order_of_the_prompts(backbone, monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH_SIZE", 4)
     prompts = [Prompt(i, user(f"Q{i}"), "test", "heldout") for i in (5, 3, 9)]
-    drawn = evaluation.answers(backbone, None, prompts, Sampling(max_new_tokens=6), per_prompt=3, seed=1)
-    assert [a.prompt_id for a in drawn] == [5, 5, 5, 3, 3, 3, 9, 9, 9]
-    assert len({a.text for a in drawn}) == 9, "each is a draw of its own, in every batch"
-    assert drawn == evaluation.answers(backbone, None, prompts, Sampling(max_new_tokens=6), per_prompt=3, seed=1)
-    assert drawn[0].text == backbone.decode(drawn[0].ids)
+    answers_ = evaluation.answers(backbone, None, prompts, Sampling(max_new_tokens=6), per_prompt=3, seed=1)
+    assert [a.prompt_id for a in answers_] == [5, 5, 5, 3, 3, 3, 9, 9, 9]
+    assert len({a.text for a in answers_}) == 9, "each is a draw of its own, in every batch"
+    assert answers_ == evaluation.answers(backbone, None, prompts, Sampling(max_new_tokens=6), per_prompt=3, seed=1)
+    assert answers_[0].text == backbone.decode(answers_[0].ids)
 
 
 def test_best_of_n_takes_what_is_paid_most():
-    drawn = [Answer(1, [i], str(i), "stop") for i in range(6)]
-    assert [a.text for a in evaluation.best_of(drawn, 3, [1.0, 5.0, 2.0, 7.0, 7.0, 0.0])] == ["1", "3"]
-    assert evaluation.best_of(drawn, 1, [0.0] * 6) == drawn
+    answers_ = [Answer(1, [i], str(i), "stop") for i in range(6)]
+    assert [a.text for a in evaluation.best_of(answers_, 3, [1.0, 5.0, 2.0, 7.0, 7.0, 0.0])] == ["1", "3"]
+    assert evaluation.best_of(answers_, 1, [0.0] * 6) == answers_
 
 
 def test_best_of_n_draws_n_answers_for_each_one_that_counts(backbone):

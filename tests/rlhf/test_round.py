@@ -38,7 +38,7 @@ def run(jobs, run_id, on_change=None):
     return runs.get(jobs.store, run_id)
 
 
-def figures(jobs, run_id):
+def metrics_of(jobs, run_id):
     """Everything that a run ends with and that does not depend on when or how fast it ran."""
     done = runs.get(jobs.store, run_id)
     assert done.status == "done", done.error
@@ -56,7 +56,7 @@ def unbroken(tmp_path_factory, tiny_folder):
     jobs = Jobs(store, folder)
     run_id = jobs.create(Judged(store, folder, tiny_folder).fill().config(seed=5)).id
     run(jobs, run_id)
-    yield figures(jobs, run_id)
+    yield metrics_of(jobs, run_id)
     store.close()
 
 
@@ -144,7 +144,7 @@ def test_the_same_seed_gives_the_same_figures_and_another_others(judged, jobs, u
     for seed in (5, 6):
         ids.append(jobs.create(judged.config(seed=seed)).id)
         run(jobs, ids[-1])
-    same, other = (figures(jobs, i) for i in ids)
+    same, other = (metrics_of(jobs, i) for i in ids)
     assert same == unbroken
     assert other[4] != unbroken[4] and other[0] != unbroken[0]
 
@@ -180,7 +180,7 @@ def test_a_round_that_was_killed_anywhere_ends_with_the_figures_of_an_unbroken_o
     judged.judge(judged.prompt("One more?", "train"), "yes", "no", rule="lexical", name="somebody else")
     jobs.requeue(broken)
     run(jobs, broken)
-    assert figures(jobs, broken) == unbroken
+    assert metrics_of(jobs, broken) == unbroken
     folder = {f.name for f in judged.folder.run(broken).iterdir()}
     assert not {n for n in folder if n.endswith((".part", ".old"))}
 
@@ -359,4 +359,4 @@ def test_a_worker_killed_in_the_middle_of_ppo_is_lost_and_resumes_to_the_same_bi
 
     jobs.resume(broken)
     assert ended(store, broken).status == "done", jobs.log_tail(broken)
-    assert figures(jobs, broken) == figures(jobs, unbroken)
+    assert metrics_of(jobs, broken) == metrics_of(jobs, unbroken)

@@ -29,12 +29,12 @@ def test_it_is_said_before_the_policy_learns_and_not_worked_out_again(judged, jo
     run_id = jobs.create(judged.config()).id
     with pytest.raises(KeyboardInterrupt):
         work(jobs.store, jobs.folder, run_id, until("ppo"))
-    said = runs.get(judged.store, run_id).validation
-    assert (said["pairs"], said["judgments"], said["prompts"]) == (6, 6, 6), "the pairs on training prompts, none that is held out"
-    assert 0 <= said["accuracy"]["value"] <= 1 and said["accuracy"]["low"] is None
+    saved = runs.get(judged.store, run_id).validation
+    assert (saved["pairs"], saved["judgments"], saved["prompts"]) == (6, 6, 6), "the pairs on training prompts, none that is held out"
+    assert 0 <= saved["accuracy"]["value"] <= 1 and saved["accuracy"]["low"] is None
     simulated = annotators.ensure(judged.store, "sim", kind="simulated", rule=annotators.all_annotators(judged.store)[0].rule)
-    assert [(a["annotator_id"], a["pairs"]) for a in said["by_annotator"]] == [(simulated.id, 6)]
-    assert [(k["kind"], k["pairs"]) for k in said["by_kind"]] == [("test", 6)]
+    assert [(a["annotator_id"], a["pairs"]) for a in saved["by_annotator"]] == [(simulated.id, 6)]
+    assert [(k["kind"], k["pairs"]) for k in saved["by_kind"]] == [("test", 6)]
 
     # The reward model was not kept: it is fitted again, and what was said of it stands.
     (judged.folder.run(run_id) / "reward" / "scale.json").unlink()
@@ -42,7 +42,7 @@ def test_it_is_said_before_the_policy_learns_and_not_worked_out_again(judged, jo
     jobs.requeue(run_id)
     with pytest.raises(KeyboardInterrupt):
         work(jobs.store, jobs.folder, run_id, until("ppo"))
-    assert runs.get(judged.store, run_id).validation == said
+    assert runs.get(judged.store, run_id).validation == saved
 
 
 def test_a_cancel_is_noticed_between_two_fits(judged, jobs, monkeypatch):
@@ -75,21 +75,21 @@ def test_ties_that_are_learned_from_are_not_measured_on(judged, jobs):
     run_id = jobs.create(judged.config(reward_ties="davidson")).id
     with pytest.raises(KeyboardInterrupt):
         work(jobs.store, jobs.folder, run_id, until("ppo"))
-    said = runs.get(judged.store, run_id)
-    assert said.snapshot["ties"] == 1 and (said.validation["pairs"], said.validation["prompts"]) == (6, 6)
+    saved = runs.get(judged.store, run_id)
+    assert saved.snapshot["ties"] == 1 and (saved.validation["pairs"], saved.validation["prompts"]) == (6, 6)
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "said"),
+    ("accuracy", "expected"),
     [
         ({"value": 0.684, "low": 0.631, "high": 0.739, "pairs": 412, "prompts": 96}, "68.4% (63.1 to 73.9; 412 pairs)"),
         ({"value": 0.6, "low": None, "high": None, "pairs": 40, "prompts": 7}, "60.0% (40 pairs of 7 prompts: too few for an interval)"),
         (None, None),
     ],
 )
-def test_the_terminals_table_has_the_cross_validated_accuracy(store, accuracy, said):
+def test_the_terminals_table_has_the_cross_validated_accuracy(store, accuracy, expected):
     runs.create(store, "r", config={}, seed=0, versions={})
     runs.set_validation(store, "r", {"pairs": 412, "judgments": 400, "prompts": 96, "accuracy": accuracy})
     runs.finish(store, "r", "done", result={})
     lines = [line for line in report.table(runs.get(store, "r"), []).splitlines() if "cross-validated" in line]
-    assert [line.split("probe")[1].strip() for line in lines] == ([said] if said else [])
+    assert [line.split("probe")[1].strip() for line in lines] == ([expected] if expected else [])

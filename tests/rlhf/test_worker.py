@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,11 @@ from storage.content import policies, prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
 from storage.project import runs
+
+ROOT = Path(__file__).parents[2]
+
+PAIRS = 5_000
+"""Rows of the file that is imported beside a round; `benchmarks/import_beside_judging.py --round` imports 200,000."""
 
 
 @pytest.fixture
@@ -172,3 +178,27 @@ def test_a_round_can_be_run_by_hand(judged, jobs):
     assert f"done: tiny-{run_id}" in by_hand.stderr
     assert prompts.of_split(judged.store, "heldout")
     assert Database(DataFolder(judged.folder.root).database).row("SELECT 1 FROM policy_versions WHERE run_id = ?", [run_id])
+
+
+@pytest.mark.slow
+def test_a_round_trains_on_while_a_large_file_is_imported_and_both_end_well(empty_world, tmp_path):
+    world = empty_world.fill(train=24, heldout=6)
+    store, jobs = world.store, Jobs(world.store, world.folder)
+    file = tmp_path / "pairs.jsonl"
+    rows = ({"prompt": f"Question {n}: {'why ' * 40}", "chosen": f"so {n} {'so ' * 80}", "rejected": "no " * 80} for n in range(PAIRS))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run_id = jobs.start(world.config(seed=4, ppo_steps=60, ppo_batch_size=16, sampling_max_new_tokens=24)).id
+    until(lambda: steps(store, run_id) >= 1, 120)
+    command = [sys.executable, "launch.py", "import", str(file), "--format", "trl", "--data", str(world.folder.root)]
+    importing = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    while_written = set()
+    while importing.poll() is None:
+        if store.value("SELECT 1 FROM unfinished_imports"):
+            while_written.add(steps(store, run_id))
+        time.sleep(0.05)
+    assert importing.returncode == 0 and f"{PAIRS} comparisons added, {PAIRS} judgments" in importing.stdout.read()
+    assert len(while_written) > 1, "the round must write while the import is half done"
+    assert runs.get(store, run_id).status == "running", "otherwise the file is too long for this round"
+    done = ended(store, run_id, 300)
+    assert (done.status, done.error, steps(store, run_id)) == ("done", None, 60)
+    assert store.value("SELECT count(*) FROM votes WHERE import_id IS NOT NULL") == PAIRS

@@ -106,30 +106,30 @@ class Walk:
 
 def problems(answer: Answer, ordinary: Answer | None, role: str, private: list[str]) -> Iterator[str]:
     """What is wrong with an answer to such an argument, beside the answer to an ordinary one."""
-    said = f"{answer.status} {answer.text[:200]}"
+    reply = f"{answer.status} {answer.text[:200]}"
     if answer.took_s > LONGEST_S:
         yield f"took {answer.took_s:.1f} s"
     if answer.status >= 500 and not message_of(answer.text):
-        yield f"a crash without a word: {said}"
+        yield f"a crash without a word: {reply}"
     if SECRET in answer.text or "root:x:0:0" in answer.text:
-        yield f"the content of a file: {said}"
-    yield from (f"tells where the server keeps its own ({path}): {said}" for path in private if path in answer.text)
+        yield f"the content of a file: {reply}"
+    yield from (f"tells where the server keeps its own ({path}): {reply}" for path in private if path in answer.text)
     if "Traceback (most recent" in answer.text:
-        yield f"a traceback: {said}"
+        yield f"a traceback: {reply}"
     if role == "nobody" and ordinary and ordinary.status == 401 and answer.status not in (401, 400, 404, 413, 414, 429, 431):
-        yield f"nobody is not refused: {said}"
+        yield f"nobody is not refused: {reply}"
     if ordinary and ordinary.refused and not answer.refused and not answer.is_none_of_ours:
-        yield f"not refused, as it is with ordinary arguments: {said}"
+        yield f"not refused, as it is with ordinary arguments: {reply}"
 
 
 def message_of(text: str) -> str | None:
     try:
-        said = json.loads(text)
+        body = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    said = said if isinstance(said, dict) else {}
-    told = said.get("error") or said.get("detail")
-    return told if isinstance(told, str) else None
+    body = body if isinstance(body, dict) else {}
+    message = body.get("error") or body.get("detail")
+    return message if isinstance(message, str) else None
 
 
 # ---- what is walked with

@@ -36,10 +36,10 @@ WORDS = ("bread", "rises", "because", "yeast", "eats", "sugar", "and", "leaves",
 def answers_of(rng: random.Random):
     """A generator for which the policy makes no difference to what is said, but to all that lies around it."""
 
-    def generate(asked, sampling, seed, on_progress=lambda: None) -> list[GeneratedCompletion]:
-        return [drawn(policy, " ".join(rng.choices(WORDS, k=rng.randint(5, 30))) + f" {rng.random()}.") for policy, _ in asked]
+    def generate(requests, sampling, seed, on_progress=lambda: None) -> list[GeneratedCompletion]:
+        return [completion(policy, " ".join(rng.choices(WORDS, k=rng.randint(5, 30))) + f" {rng.random()}.") for policy, _ in requests]
 
-    def drawn(policy, text: str) -> GeneratedCompletion:
+    def completion(policy, text: str) -> GeneratedCompletion:
         if policy.name == TUNED:
             return GeneratedCompletion(f" {text}\r\n", "length", 9.0 + rng.random(), seed=1)
         return GeneratedCompletion(text, "stop", rng.random(), seed=2)
@@ -50,16 +50,16 @@ def answers_of(rng: random.Random):
 def fill(site, rng: random.Random) -> None:
     """As the policy server does it: the tuned version first, then the base."""
     base, tuned = site.policies()
-    asked = [prompts.NewPrompt(({"role": "user", "content": f"Question {n}?"},), split="train") for n in range(COMPARISONS)]
-    prompts.add(site.store, asked, source="test")
-    found = prompts.of_split(site.store)
+    new_prompts = [prompts.NewPrompt(({"role": "user", "content": f"Question {n}?"},), split="train") for n in range(COMPARISONS)]
+    prompts.add(site.store, new_prompts, source="test")
+    stored = prompts.of_split(site.store)
     for start in range(0, COMPARISONS, 8):
-        chosen = [(prompt, tuned, base) for prompt in found[start : start + 8]]
+        chosen = [(prompt, tuned, base) for prompt in stored[start : start + 8]]
         write_comparisons(site.store, answers_of(rng), chosen, sampling=Sampling(), seed=start)
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def features_and_truth(tmp_path_factory):
     """The same shuffles in each run of this test."""
     shuffler = random.Random(14)
     with pytest.MonkeyPatch.context() as patched, blind_site(tmp_path_factory.mktemp("statistics") / "rankloop.db") as site:
@@ -115,9 +115,9 @@ def observed(site) -> tuple[list[dict[str, float]], list[bool]]:
             started = time.perf_counter()
             reply = site.send("Ann", function, data)
             noted[f"{name} took"] = time.perf_counter() - started
-            said = without_texts(reply.json())
-            noted[f"{name} length"] = len(json.dumps(said))
-            noted |= {f"{name}{path}": number for path, number in numbers_in(said)}
+            view = without_texts(reply.json())
+            noted[f"{name} length"] = len(json.dumps(view))
+            noted |= {f"{name}{path}": number for path, number in numbers_in(view)}
             if name == "judged":
                 view = reply.json()["next"]
         newest = reply.json()["rows"][0]
@@ -132,12 +132,12 @@ def observed(site) -> tuple[list[dict[str, float]], list[bool]]:
 
 def blanks_of(view: dict) -> dict[str, float]:
     """What is not read of the two answers: blanks around them, and how their lines end."""
-    found = {}
+    differences = {}
     for key in ("answers", "sources"):
         around = [len(text) - len(text.strip()) for text in view[key]]
         ends = [text.count("\r") for text in view[key]]
-        found |= {f"blanks around {key}": around[0] - around[1], f"ends of lines in {key}": ends[0] - ends[1]}
-    return found
+        differences |= {f"blanks around {key}": around[0] - around[1], f"ends of lines in {key}": ends[0] - ends[1]}
+    return differences
 
 
 def order_of(token: str) -> float:
@@ -169,27 +169,27 @@ def p_value(values: Sequence[float], truth: Sequence[bool]) -> float:
 def telling(features: Sequence[dict[str, float]], truth: Sequence[bool]) -> dict[str, float]:
     """The features that predict the policy, with their p-values; a feature that is only there sometimes is one, too."""
     names = sorted(set(itertools.chain.from_iterable(features)))
-    found = {}
+    p_values = {}
     for name in names:
         there = [name in noted for noted in features]
-        found[f"{name} is there"] = p_value([float(item) for item in there], truth)
+        p_values[f"{name} is there"] = p_value([float(item) for item in there], truth)
         pairs = [(noted[name], tuned) for noted, tuned in zip(features, truth, strict=True) if name in noted]
-        found[name] = p_value(*zip(*pairs, strict=True))
-    bound = FALSE_ALARM / len(found)
-    return {name: p for name, p in found.items() if p < bound}
+        p_values[name] = p_value(*zip(*pairs, strict=True))
+    bound = FALSE_ALARM / len(p_values)
+    return {name: p for name, p in p_values.items() if p < bound}
 
 
 @pytest.mark.slow
-def test_nothing_that_an_annotator_can_note_predicts_who_wrote_an_answer(drawn):
-    features, truth = drawn
+def test_nothing_that_an_annotator_can_note_predicts_who_wrote_an_answer(features_and_truth):
+    features, truth = features_and_truth
     assert len(truth) == COMPARISONS and 150 < sum(truth) < 250
     assert len(set(itertools.chain.from_iterable(features))) > 30
     assert telling(features, truth) == {}
 
 
 @pytest.mark.slow
-def test_the_statistician_finds_a_leak_where_there_is_one(drawn):
-    features, truth = drawn
+def test_the_statistician_finds_a_leak_where_there_is_one(features_and_truth):
+    features, truth = features_and_truth
     rng = random.Random(3)
     ids = [noted | {"id": tuned - 0.5 + rng.gauss(0, 0.8)} for noted, tuned in zip(features, truth, strict=True)]
     assert set(telling(ids, truth)) == {"id"}
@@ -206,9 +206,9 @@ def first_is_tuned(store) -> list[bool]:
 
 
 def test_ids_do_not_follow_the_order_in_which_policies_are_asked(world_of_writes):
-    for name, found in world_of_writes.items():
-        assert len(found) == COMPARISONS, name
-        assert stats.binomtest(sum(found), len(found)).pvalue > 1e-4, (name, sum(found))
+    for name, sides in world_of_writes.items():
+        assert len(sides) == COMPARISONS, name
+        assert stats.binomtest(sum(sides), len(sides)).pvalue > 1e-4, (name, sum(sides))
 
 
 @pytest.fixture
@@ -222,8 +222,8 @@ def world_of_writes(tmp_path):
     for name in (BASE, TUNED):
         store.insert("policy_versions", {"name": name, "kind": "external", "base_model": name, "created_at": "x"})
     base, tuned = policies.by_name(store, BASE), policies.by_name(store, TUNED)
-    asked = [prompts.NewPrompt(({"role": "user", "content": f"Question {n}?"},)) for n in range(COMPARISONS)]
-    prompts.add(store, asked, source="test")
+    new_prompts = [prompts.NewPrompt(({"role": "user", "content": f"Question {n}?"},)) for n in range(COMPARISONS)]
+    prompts.add(store, new_prompts, source="test")
     rng = random.Random(7)
     for n, prompt in enumerate(prompts.of_split(store)):
         write_comparisons(store, answers_of(rng), [(prompt, tuned, base)], sampling=Sampling(), seed=n)

@@ -51,13 +51,13 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 
 def import_apart(store, path, format):
-    """What an import of the file said, what it left in the store, and the peaks of its memory in MiB: its own, its decoder's."""
+    """What an import of the file printed, what it left in the store, and the peaks of its memory in MiB: its own, its decoder's."""
     command = [sys.executable, "-c", IMPORT, str(store.path), str(path), format]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr[-2_000:]
-    said, left, peaks = ended.stdout.splitlines()
+    outcome, left, peaks = ended.stdout.splitlines()
     own, decoder = map(int, peaks.split())
-    return said, left, own, decoder
+    return outcome, left, own, decoder
 
 
 def zipped(path, parts):
@@ -93,12 +93,12 @@ def varint(number, width=0):
 def lying_list_bomb(path, count=50_000_000):
     """As `list_bomb`, but its footer says that there is one value."""
     content = list_bomb(path, count).read_bytes()
-    said = varint(count)
-    assert said in content
+    declared = varint(count)
+    assert declared in content
     # The page's own header comes first, and must stay: pages are what is decoded.
     footer = content.rindex(b"PAR1") - 4
     start = footer - int.from_bytes(content[footer : footer + 4], "little")
-    path.write_bytes(content[:start] + content[start:].replace(said, varint(1, len(said))))
+    path.write_bytes(content[:start] + content[start:].replace(declared, varint(1, len(declared))))
     assert parquet.read_metadata(path).row_group(0).column(0).num_values == 1
     return path
 
@@ -201,11 +201,11 @@ def deep_tree(turns, length):
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_takes_little_memory_and_is_told(store, tmp_path, name):
     make, format, expected = BOMBS[name]
-    said, left, own, decoder = import_apart(store, make(tmp_path), format)
-    assert own < OWN_MIB and decoder < DECODER_MIB, (said, own, decoder)
+    outcome, left, own, decoder = import_apart(store, make(tmp_path), format)
+    assert own < OWN_MIB and decoder < DECODER_MIB, (outcome, own, decoder)
 
-    assert re.match(expected, said), said
-    if said.startswith(("refused", "0 good")):
+    assert re.match(expected, outcome), outcome
+    if outcome.startswith(("refused", "0 good")):
         assert left == "0 0"
 
 
@@ -403,8 +403,8 @@ def test_what_a_row_may_hold(store, change, reason):
     if reason is None:
         assert report.wrong_rows == [] and report.judgments == 1
     else:
-        ((_, said),) = report.wrong_rows
-        assert reason in said and len(said) <= imports.LONGEST_REASON and said.isprintable()
+        ((_, message),) = report.wrong_rows
+        assert reason in message and len(message) <= imports.LONGEST_REASON and message.isprintable()
 
 
 @pytest.mark.parametrize("field", ["prompt", "completions", "rationale", "ideal"])

@@ -63,7 +63,7 @@ def chat(server, **change):
     return call(server, CHAT, "POST", content=json.dumps(asked(**change)), headers={"content-type": "application/json"})
 
 
-def said(reply):
+def error_message(reply):
     return reply.json()["error"]["message"]
 
 
@@ -96,7 +96,7 @@ def test_this_machines_own_names_are_answered(shared, host):
 )  # fmt: skip
 def test_a_page_of_another_origin_gets_nothing(shared, method, path, headers):
     reply = call(shared, path, method, headers=headers, **({"json": asked()} if method == "POST" else {}))
-    assert reply.status_code == 403 and "other sites" in said(reply)
+    assert reply.status_code == 403 and "other sites" in error_message(reply)
     assert not [name for name in reply.headers if name.startswith("access-control")]
 
 
@@ -104,7 +104,7 @@ def test_a_page_of_another_origin_gets_nothing(shared, method, path, headers):
                                   "text/plain; x=application/json", "application/jsonp"])  # fmt: skip
 def test_what_a_form_could_send_is_no_request(shared, kind):
     reply = call(shared, CHAT, "POST", content=json.dumps(asked()), headers={} if kind is None else {"content-type": kind})
-    assert reply.status_code == 415 and "application/json" in said(reply)
+    assert reply.status_code == 415 and "application/json" in error_message(reply)
 
 
 def test_nothing_allows_other_origins(shared):
@@ -189,7 +189,7 @@ def test_a_body_that_does_not_come_is_not_waited_for():
 )  # fmt: skip
 def test_a_body_that_is_no_request_is_refused(shared, body):
     reply = call(shared, CHAT, "POST", content=body, headers={"content-type": "application/json"})
-    assert reply.status_code == 400 and said(reply)
+    assert reply.status_code == 400 and error_message(reply)
     assert len(reply.content) < 5000
 
 
@@ -222,7 +222,7 @@ NAN, INFINITY = float("nan"), float("inf")
 )  # fmt: skip
 def test_a_field_that_cannot_be_is_refused_by_its_name(shared, change, field):
     reply = chat(shared, **change)
-    assert reply.status_code == 400 and said(reply).startswith(field)
+    assert reply.status_code == 400 and error_message(reply).startswith(field)
 
 
 def test_many_wrong_fields_are_told_in_few_words(shared):
@@ -257,10 +257,10 @@ def test_odd_requests_that_can_be_answered_are(shared, change):
 def test_a_field_that_the_server_does_not_know_is_refused_by_its_name(shared):
     reply = chat(shared, stop=["a"], n=2, frequency_penalty=0.5, foo=1, user="me", logprobs=1)
     assert reply.status_code == 400
-    assert "not supported by this server: 'stop', 'n', 'frequency_penalty', 'foo', 'logprobs'" in said(reply)
-    assert "n is supported as 1 alone" in said(reply) and "user" not in said(reply)
+    assert "not supported by this server: 'stop', 'n', 'frequency_penalty', 'foo', 'logprobs'" in error_message(reply)
+    assert "n is supported as 1 alone" in error_message(reply) and "user" not in error_message(reply)
     reply = chat(shared, messages=[{"role": "user", "content": "Hi", "tool_call_id": "7"}])
-    assert reply.status_code == 400 and said(reply).startswith("messages.0") and "'tool_call_id'" in said(reply)
+    assert reply.status_code == 400 and error_message(reply).startswith("messages.0") and "'tool_call_id'" in error_message(reply)
     assert len(chat(shared, **{f"{i}" * 500: i for i in range(500)}).content) < 2000
 
 
@@ -282,12 +282,12 @@ def test_top_k_and_max_completion_tokens_are_honoured(shared):
     shortest = call(shared, CHAT, "POST", json=one).json()["choices"]
     assert shortest == chat(shared, temperature=2, seed=3, max_tokens=1).json()["choices"]
     assert shortest != chat(shared, temperature=2, seed=3, max_tokens=20).json()["choices"]
-    assert "differ" in said(chat(shared, max_tokens=5, max_completion_tokens=6))
+    assert "differ" in error_message(chat(shared, max_tokens=5, max_completion_tokens=6))
 
 
 def test_an_unknown_model_is_named_within_bounds(shared):
     reply = chat(shared, model="\x00\r\n" + "x" * 190)
-    assert reply.status_code == 404 and r"\x00\r\n" in said(reply)
+    assert reply.status_code == 404 and r"\x00\r\n" in error_message(reply)
 
 
 # ---- how much
@@ -299,7 +299,8 @@ def test_a_prompt_of_too_many_tokens_is_refused_before_anything_is_computed(shar
     text = "\N{ROBOT FACE}" * 5000
     reply = chat(shared, text=text)
     assert reply.status_code == 400
-    assert said(reply) == "messages: the prompt has 20,003 tokens, of which 4,096 can be read: shorten it, or leave out earlier turns"
+    too_long = "messages: the prompt has 20,003 tokens, of which 4,096 can be read: shorten it, or leave out earlier turns"
+    assert error_message(reply) == too_long
     for stream in (False, True):
         assert chat(shared, messages=list(user("\N{ROBOT FACE}" * LONGEST_MESSAGE)), stream=stream).status_code == 400
     assert LONGEST_PROMPT == 4096 and LONGEST_CONVERSATION == 2 * LONGEST_MESSAGE
@@ -327,7 +328,7 @@ def test_the_models_context_bounds_prompt_and_answer(store, tmp_path):
         reply = chat(small, text="x" * 508, max_tokens=50, temperature=1)
         assert reply.status_code == 200 and reply.json()["choices"][0]["finish_reason"] in ("length", "stop")
         reply = chat(small, text="x" * 509)
-        assert reply.status_code == 400 and "the prompt has 512 tokens, of which 511 can be read" in said(reply)
+        assert reply.status_code == 400 and "the prompt has 512 tokens, of which 511 can be read" in error_message(reply)
     finally:
         small.stop()
 
@@ -340,9 +341,9 @@ def test_a_template_that_refuses_or_never_ends_is_told_and_the_others_are_answer
     )
     assert chat(server).status_code == 200
     reply = chat(server, messages=[{"role": "system", "content": "x"}])
-    assert reply.status_code == 400 and said(reply) == "messages: no system turn"
+    assert reply.status_code == 400 and error_message(reply) == "messages: no system turn"
     reply = chat(server, text="sesame")
-    assert reply.status_code == 400 and "2 s of processor time" in said(reply)
+    assert reply.status_code == 400 and "2 s of processor time" in error_message(reply)
     assert chat(server).status_code == 200
 
 
@@ -385,7 +386,7 @@ def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(se
     time.sleep(0.3)
     assert held.begun == answer_pool.AT_ONCE
     reply = chat(server)
-    assert reply.status_code == 503 and reply.headers["retry-after"] == "5" and "try again in 5 s" in said(reply)
+    assert reply.status_code == 503 and reply.headers["retry-after"] == "5" and "try again in 5 s" in error_message(reply)
     with pytest.raises(PolicyServerBusy, match=r"refused \(503\)"):
         streamed(server.client.stream("tiny", user("Hi"), temperature=1.0, max_tokens=5))
     # Whoever only looks is answered all the same.

@@ -74,9 +74,9 @@ def test_a_run_whose_id_leads_elsewhere_is_shown_and_not_followed(store, folder,
         runs.create(store, run_id, config={}, seed=0, versions={})
     assert sorted(p.name for p in folder.root.parent.iterdir()) == ["data", "escape"]
     assert main(["runs", "--data", str(folder.root)]) == 0
-    said = capsys.readouterr().out
-    assert "good" in said and "id of this run cannot be read" in said
-    assert "secret" not in said
+    output = capsys.readouterr().out
+    assert "good" in output and "id of this run cannot be read" in output
+    assert "secret" not in output
 
 
 def test_a_run_folder_that_is_a_link_out_of_runs_is_not_followed(store, folder):
@@ -183,8 +183,8 @@ def test_odd_runs_break_neither_page_nor_command_line(store, folder, capsys):
         assert ("run-unreadable" in view["progress"]) == bool(runs.get(store, run_id).problem)
     Jobs(store, folder).reap()
     assert main(["runs", "--data", str(folder.root)]) == 0
-    said = capsys.readouterr().out
-    assert "made-well" in said and said.count("cannot be read") == len(ODD)
+    output = capsys.readouterr().out
+    assert "made-well" in output and output.count("cannot be read") == len(ODD)
     assert [main(["runs", run_id, "--data", str(folder.root)]) for run_id in odd].count(1) == 0
     assert main(["runs", "good", "--data", str(folder.root)]) == 0
 
@@ -267,8 +267,8 @@ def test_doctor_counts_what_it_cannot_read(world, capsys):
     spoil(world.store, "prompts", "messages", 1, "5")
     world.store.close()
     main(["doctor", "--data", str(world.store.path.parent), "--model", "nowhere"])
-    said = capsys.readouterr().out
-    assert "1 in prompts.messages (the first is 1)" in said and "1 in runs.config (the first is 'odd')" in said
+    output = capsys.readouterr().out
+    assert "1 in prompts.messages (the first is 1)" in output and "1 in runs.config (the first is 'odd')" in output
 
 
 # ---- numbers that SQLite cannot hold

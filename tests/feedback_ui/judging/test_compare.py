@@ -188,13 +188,13 @@ def test_details_are_kept_by_completion(store, service, local, waiting):
         "flags": [{"kind": "unsafe", "note": "burns", "slot": 0}, {"kind": "broken_prompt", "note": "", "slot": None}],
     }  # fmt: skip
     assert "problem" not in service.judge(local, EN, act(view, "b", **said))
-    kept = details_of(store)
-    assert kept.strength == "slightly"
-    assert kept.aspects == {a: {"Helpful": 4}, b: {"Helpful": 2, "Honest": 5}}
-    assert kept.rationale == "It is right and says why."
-    assert kept.ideal == IdealAnswer("Better still.", b)
-    assert kept.flags == (Flag("unsafe", "burns", a), Flag("broken_prompt", "", None))
-    assert kept.timing == Timing(900, 100, 1000)
+    stored = details_of(store)
+    assert stored.strength == "slightly"
+    assert stored.aspects == {a: {"Helpful": 4}, b: {"Helpful": 2, "Honest": 5}}
+    assert stored.rationale == "It is right and says why."
+    assert stored.ideal == IdealAnswer("Better still.", b)
+    assert stored.flags == (Flag("unsafe", "burns", a), Flag("broken_prompt", "", None))
+    assert stored.timing == Timing(900, 100, 1000)
 
 
 def test_a_skip_keeps_its_reason_and_its_flags_and_nothing_of_the_answers(store, service, local, waiting):
@@ -203,8 +203,8 @@ def test_a_skip_keeps_its_reason_and_its_flags_and_nothing_of_the_answers(store,
     service.judge(local, EN, act(view, "skip", "Broken prompt", flags=flags, strength="better", aspects={"0": {"x": 1}}))
     (row,) = saved(store)
     assert (row["verdict"], row["skip_reason"], row["tiers"]) == ("skip", "Broken prompt", "[]")
-    kept = details_of(store)
-    assert (kept.flags, kept.strength, kept.aspects) == ((Flag("personal_data"),), None, {})
+    stored = details_of(store)
+    assert (stored.flags, stored.strength, stored.aspects) == ((Flag("personal_data"),), None, {})
 
 
 def test_sent_twice_it_counts_once(store, service, local, waiting):
@@ -267,13 +267,13 @@ def test_a_sign_of_life_keeps_the_comparison(store, service, local, waiting):
     lapse(store)
     assert service.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"held": True}
     other = annotators.ensure(store, "other")
-    taken = service.next_for(other, EN, {})
-    while taken["state"] == "comparison" and shown_as(service, other, taken).comparison_id != waiting[0].id:
-        service.judge(other, EN, act(taken, "a"))
-        taken = service.next_for(other, EN, {})
-    assert taken["state"] == "comparison"
+    withdrawn = service.next_for(other, EN, {})
+    while withdrawn["state"] == "comparison" and shown_as(service, other, withdrawn).comparison_id != waiting[0].id:
+        service.judge(other, EN, act(withdrawn, "a"))
+        withdrawn = service.next_for(other, EN, {})
+    assert withdrawn["state"] == "comparison"
     assert service.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"held": False}
-    for nonsense in ({}, {"presentation_id": "x"}, {"presentation_id": 999}, {"presentation_id": taken["presentation_id"]}):
+    for nonsense in ({}, {"presentation_id": "x"}, {"presentation_id": 999}, {"presentation_id": withdrawn["presentation_id"]}):
         assert service.renew(local, EN, nonsense) == {"held": False}
 
 

@@ -31,13 +31,13 @@ ONE_ROW_OF = {"settings", "guidelines", "presentations", "annotators", "prompts"
 @contextmanager
 def reads(store):
     """The SELECT statements, with their values, that run in the block; those of triggers are left out."""
-    found = []
-    store.connection.conn.set_trace_callback(lambda sql: found.append(" ".join(sql.split())))
+    queries = []
+    store.connection.conn.set_trace_callback(lambda sql: queries.append(" ".join(sql.split())))
     try:
-        yield found
+        yield queries
     finally:
         store.connection.conn.set_trace_callback(None)
-        found[:] = [sql for sql in found if sql.startswith(("SELECT", "WITH"))]
+        queries[:] = [sql for sql in queries if sql.startswith(("SELECT", "WITH"))]
 
 
 def rows_of(statements):

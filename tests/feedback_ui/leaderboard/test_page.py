@@ -26,7 +26,7 @@ def board_page(build, store):
 
 
 @pytest.fixture
-def asked(store, monkeypatch):
+def request_of(store, monkeypatch):
     """A request of an account with these roles; without roles, of nobody."""
     monkeypatch.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
@@ -60,8 +60,8 @@ def judge(store, who, *, won="Zarquon-7B", lost="Vogsphere-9B", at=None, kind="h
     store.insert("judgments", said | {"created_at": at or now()})
 
 
-def test_an_annotator_is_sent_nothing_about_policies(board_page, store, asked):
-    request = asked("Ann", "annotator")
+def test_an_annotator_is_sent_nothing_about_policies(board_page, store, request_of):
+    request = request_of("Ann", "annotator")
     judge(store, "Ann")
     judge(store, "rule", kind="simulated")
     shown = board_page.open(0, False, request)
@@ -73,24 +73,24 @@ def test_an_annotator_is_sent_nothing_about_policies(board_page, store, asked):
 
 
 @pytest.mark.parametrize("role", ["lead", "researcher"])
-def test_a_lead_and_a_researcher_see_the_standings(board_page, store, asked, role):
+def test_a_lead_and_a_researcher_see_the_standings(board_page, store, request_of, role):
     judge(store, "Bob")
-    shown = board_page.open(0, False, asked("Eve", role))
+    shown = board_page.open(0, False, request_of("Eve", role))
     assert "Zarquon-7B" in shown[board_page.policies]
     # Only annotators have the switch for their name.
     assert not shown[board_page.show_name].visible
 
 
-def test_nobody_is_sent_anything(board_page, asked):
-    asked("Ann", "annotator")
+def test_nobody_is_sent_anything(board_page, request_of):
+    request_of("Ann", "annotator")
     for act in (lambda r: board_page.open(0, False, r), lambda r: board_page.include(False, r), lambda r: board_page.name(True, r)):
         with pytest.raises(AccessRefused) as caught:
-            act(asked())
+            act(request_of())
         assert caught.value.status == 401
 
 
-def test_a_name_is_shown_once_its_owner_wants_that(board_page, store, asked):
-    ann, bob = asked("Ann", "annotator"), asked("Bob", "annotator")
+def test_a_name_is_shown_once_its_owner_wants_that(board_page, store, request_of):
+    ann, bob = request_of("Ann", "annotator"), request_of("Bob", "annotator")
     judge(store, "Ann")
     assert "Ann" not in board_page.open(0, False, bob)[board_page.everyone].replace("Annotator", "")
     board_page.name(True, ann)
@@ -100,26 +100,26 @@ def test_a_name_is_shown_once_its_owner_wants_that(board_page, store, asked):
     assert ">Ann<" not in board_page.open(0, False, bob)[board_page.everyone]
 
 
-def test_only_an_annotator_may_put_a_name_there(board_page, store, asked):
-    lead = asked("Lea", "lead")
+def test_only_an_annotator_may_put_a_name_there(board_page, store, request_of):
+    lead = request_of("Lea", "lead")
     with pytest.raises(AccessRefused):
         board_page.name(True, lead)
     assert not annotators.ensure(store, "Lea").shows_name
 
 
-def test_the_switch_is_there_where_a_rule_has_judged(board_page, store, asked):
+def test_the_switch_is_there_where_a_rule_has_judged(board_page, store, request_of):
     judge(store, "Bob")
-    assert not board_page.open(0, False, asked())[board_page.simulated].visible
+    assert not board_page.open(0, False, request_of())[board_page.simulated].visible
     judge(store, "rule", won="Vogsphere-9B", lost="Zarquon-7B", kind="simulated")
-    assert board_page.open(0, False, asked())[board_page.simulated].visible
-    assert "<dd>1</dd>" in board_page.include(False, asked()) and "<dd>2</dd>" in board_page.include(True, asked())
+    assert board_page.open(0, False, request_of())[board_page.simulated].visible
+    assert "<dd>1</dd>" in board_page.include(False, request_of()) and "<dd>2</dd>" in board_page.include(True, request_of())
 
 
-def test_the_day_is_the_readers_own(board_page, store, asked):
+def test_the_day_is_the_readers_own(board_page, store, request_of):
     """Judged a moment ago: today, or not, depends on whose clock counts; both of the farthest ones show it in their last two days."""
     judge(store, "local")
     for minutes in (14 * 60, -14 * 60, 10**9):
-        assert ">1 day<" in board_page.open(minutes, False, asked())[board_page.own]
+        assert ">1 day<" in board_page.open(minutes, False, request_of())[board_page.own]
 
 
 def test_days_begin_at_the_midnight_of_the_clock(store, local):
@@ -131,14 +131,14 @@ def test_days_begin_at_the_midnight_of_the_clock(store, local):
     assert rankings.by_day(store, local.id, minutes_east=-300) == {"2026-11-22": 1, "2026-11-21": 1}
 
 
-def test_the_page_speaks_korean(board_page, store, asked):
+def test_the_page_speaks_korean(board_page, store, request_of):
     judge(store, "local")
-    shown = board_page.open(0, False, asked(language="ko-KR"))
+    shown = board_page.open(0, False, request_of(language="ko-KR"))
     assert "정책 버전" in shown[board_page.policies]
     assert "나의 진행 상황" in shown[board_page.own] and "평가자 1(나)" in shown[board_page.everyone]
 
 
-def test_now_is_a_day_that_the_picture_reaches(board_page, store, asked):
+def test_now_is_a_day_that_the_picture_reaches(board_page, store, request_of):
     judge(store, "local", at=(datetime.now(UTC) - timedelta(days=200)).isoformat(timespec="milliseconds"))
-    shown = board_page.open(0, False, asked())[board_page.own]
+    shown = board_page.open(0, False, request_of())[board_page.own]
     assert "<dd>0 days</dd>" in shown and "<dd>1</dd>" in shown and "height:" not in shown

@@ -26,14 +26,14 @@ def site(tmp_path_factory):
 
 def ended_after(made: socket.socket, within_s: float = 6.0) -> tuple[float, bytes]:
     """How long the server took to end the connection, in seconds, and what it said."""
-    began, said = time.monotonic(), b""
+    began, received = time.monotonic(), b""
     made.settimeout(within_s)
     try:
         while piece := made.recv(65536):
-            said += piece
+            received += piece
     except ConnectionResetError:
         pass
-    return time.monotonic() - began, said
+    return time.monotonic() - began, received
 
 
 def signs_in(site) -> int:
@@ -68,11 +68,11 @@ HALF = [
 def test_a_request_that_does_not_end_is_given_up(site, half):
     with site.connect() as made:
         made.sendall(half)
-        took, said = ended_after(made)
+        took, received = ended_after(made)
     assert took < 4
     # Nothing is said to who has said nothing: a browser opens connections ahead of need.
-    assert b" 408 " in said or not half.strip()
-    assert half or not said
+    assert b" 408 " in received or not half.strip()
+    assert half or not received
 
 
 def test_a_byte_now_and_then_does_not_help(site):
@@ -222,12 +222,12 @@ def test_one_account_does_not_take_all_places_with_streams(site, monkeypatch):
 def _has_ended(made: socket.socket) -> bool:
     """Whether the response in chunks has come to its end."""
     try:
-        said = made.recv(65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        received = made.recv(65536, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
     except OSError:
         return True
-    return not said or said.endswith(b"0\r\n\r\n")
+    return not received or received.endswith(b"0\r\n\r\n")
 
 
 def test_places_leave_files_for_the_rest():

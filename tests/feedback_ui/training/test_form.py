@@ -39,7 +39,7 @@ def test_start_starts_what_the_form_says_and_shows_it(training, jobs):
     shown = training.start_round(filled_in(training, ppo_steps=3, include_simulated=True), ENGLISH)
     (config,) = jobs.started
     assert (config.ppo.steps, config.include_simulated) == (3, True)
-    assert shown[training.drawn].run_id == "r1"
+    assert shown[training.shown_state].run_id == "r1"
     assert "Waiting to start" in shown[training.progress]
     assert shown[training.refusal] == ""
 

@@ -59,21 +59,21 @@ def test_a_reload_shows_the_active_run(training, store):
         runs.create(store, run_id, config={}, seed=0, versions={})
         if end:
             runs.finish(store, run_id, end)
-    assert training.open(None, ENGLISH)[training.drawn].run_id == "now"
-    assert training.open("old", ENGLISH)[training.drawn].run_id == "old"
+    assert training.open(None, ENGLISH)[training.shown_state].run_id == "now"
+    assert training.open("old", ENGLISH)[training.shown_state].run_id == "old"
 
 
 def test_a_tick_sends_nothing_when_nothing_has_changed(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     runs.finish(store, "r", "done")
-    drawn = training.show(EN, "r")[training.drawn]
+    drawn = training.show(EN, "r")[training.shown_state]
     assert training.progress not in training.follow("r", drawn, ENGLISH)
 
 
 def test_a_tick_draws_a_plot_again_only_for_new_points(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     plots = set(training.plots.values())
-    drawn = training.show(EN, "r")[training.drawn]
+    drawn = training.show(EN, "r")[training.shown_state]
     assert not plots & set(training.follow("r", drawn, ENGLISH))
     runs.log_metrics(store, "r", 1, {"reward/loss": 0.6})
     assert plots <= set(training.follow("r", drawn, ENGLISH))
@@ -90,20 +90,20 @@ def test_empty_axes_wait_for_what_is_to_come_and_for_nothing_else(training, stor
     assert sections(training.show(EN, "probe alone")) == [False, True]
     runs.log_metrics(store, "r", 1, {"reward/loss": 0.6})
     runs.finish(store, "r", "cancelled")
-    assert sections(training.follow("r", shown[training.drawn], ENGLISH)) == [True, False]
+    assert sections(training.follow("r", shown[training.shown_state], ENGLISH)) == [True, False]
 
 
 def test_the_card_about_the_reward_model_appears_while_the_policy_learns_and_is_sent_once(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     shown = training.show(EN, "r")
     assert "before the policy learns" in shown[training.validation_card] and shown[training.validation_row].visible is False
-    drawn = shown[training.drawn]
+    drawn = shown[training.shown_state]
     assert training.validation_card not in training.follow("r", drawn, ENGLISH)
     runs.set_validation(store, "r", {"pairs": 3, "judgments": 3, "prompts": 1, "accuracy": None})
     after = training.follow("r", drawn, ENGLISH)
     assert "on one prompt" in after[training.validation_card] and after[training.validation].visible
     assert after[training.validation_details] == "" and after[training.validation_row].visible is False
-    assert training.validation_card not in training.follow("r", after[training.drawn], ENGLISH)
+    assert training.validation_card not in training.follow("r", after[training.shown_state], ENGLISH)
     runs.create(store, "from before", config={}, seed=0, versions={})
     runs.finish(store, "from before", "done")
     assert training.show(EN, "from before")[training.validation].visible is False
@@ -111,7 +111,7 @@ def test_the_card_about_the_reward_model_appears_while_the_policy_learns_and_is_
 
 def test_a_tick_leaves_the_open_list_of_runs_in_peace(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
-    drawn = training.show(EN, "r")[training.drawn]
+    drawn = training.show(EN, "r")[training.shown_state]
     assert training.picker not in training.follow("r", drawn, ENGLISH)
     runs.finish(store, "r", "failed")
     shown = training.follow("r", drawn, ENGLISH)

@@ -102,37 +102,37 @@ def test_alpha_with_a_tie_by_hand():
     Midpoints of the cumulated values 1, 2.5, 4.5: squared distances first-tie 2.25, tie-second 4, first-second 12.25.
     Observed: tie-second both ways, 8. Expected: 2*(2*1*2.25 + 1*3*4 + 2*3*12.25)/5 = 36.
     """
-    found = units([2, 0, 0], [0, 1, 1], [0, 0, 2])
-    assert alpha_of(found, "ordinal") == pytest.approx(1 - 8 / 36)
+    result = units([2, 0, 0], [0, 1, 1], [0, 0, 2])
+    assert alpha_of(result, "ordinal") == pytest.approx(1 - 8 / 36)
     # Nominal: observed 2, expected 2*(2*1 + 1*3 + 2*3)/5 = 4.4.
-    assert alpha_of(found, "nominal") == pytest.approx(1 - 2 / 4.4)
+    assert alpha_of(result, "nominal") == pytest.approx(1 - 2 / 4.4)
 
 
 @settings(max_examples=25, deadline=None)
 @given(COUNTS, DISTANCES)
 def test_alpha_from_totals_is_the_librarys(counts, distance):
-    found = units(*counts)
-    if np.count_nonzero(found.counts.sum(axis=0)) < 2:
+    result = units(*counts)
+    if np.count_nonzero(result.counts.sum(axis=0)) < 2:
         return
-    by_totals = alpha_of_coincidences(agreement._coincidences(found.counts).sum(axis=0), distance)
-    assert alpha_of(found, distance) == pytest.approx(float(by_totals), abs=1e-9)
+    by_totals = alpha_of_coincidences(agreement._coincidences(result.counts).sum(axis=0), distance)
+    assert alpha_of(result, distance) == pytest.approx(float(by_totals), abs=1e-9)
 
 
 @settings(max_examples=25, deadline=None)
 @given(COUNTS, DISTANCES)
 def test_turning_every_pair_round_leaves_alpha_as_it_is(counts, distance):
-    found = units(*counts)
-    if np.count_nonzero(found.counts.sum(axis=0)) < 2:
+    result = units(*counts)
+    if np.count_nonzero(result.counts.sum(axis=0)) < 2:
         return
-    assert alpha_of(units(*[c[::-1] for c in counts]), distance) == pytest.approx(alpha_of(found, distance), abs=1e-9)
+    assert alpha_of(units(*[c[::-1] for c in counts]), distance) == pytest.approx(alpha_of(result, distance), abs=1e-9)
 
 
 def test_a_table_too_wide_for_the_library_gives_the_same(monkeypatch):
-    found = units([2, 1, 0], [0, 1, 3], [1, 0, 1])
-    by_library = alpha_of(found, "ordinal")
+    result = units([2, 1, 0], [0, 1, 3], [1, 0, 1])
+    by_library = alpha_of(result, "ordinal")
     monkeypatch.setattr(agreement, "LARGEST_TABLE", 1)
     monkeypatch.setattr(agreement.evalica, "alpha", None)
-    assert alpha_of(found, "ordinal") == pytest.approx(by_library)
+    assert alpha_of(result, "ordinal") == pytest.approx(by_library)
 
 
 def test_the_report_reads_the_store_as_the_hand_does(room):
@@ -141,12 +141,12 @@ def test_the_report_reads_the_store_as_the_hand_does(room):
         comparison = room.comparison()
         room.says("Ann", comparison, ann)
         room.says("Bob", comparison, bob)
-    found = report(room.store)
-    assert found.alpha_nominal.value == pytest.approx(1 - 2 / 3.6)
-    assert found.alpha_nominal.low is None and "Fewer than 10 comparisons" in found.alpha_nominal.reason
-    assert (found.judgments, found.comparisons, found.units) == (6, 3, 3)
-    assert (found.unanimous.count, found.unanimous.of) == (2, 3)
-    assert [(row.name, row.agreement, row.agreement_units) for row in found.annotators] == [("Ann", 2 / 3, 3), ("Bob", 2 / 3, 3)]
+    result = report(room.store)
+    assert result.alpha_nominal.value == pytest.approx(1 - 2 / 3.6)
+    assert result.alpha_nominal.low is None and "Fewer than 10 comparisons" in result.alpha_nominal.reason
+    assert (result.judgments, result.comparisons, result.units) == (6, 3, 3)
+    assert (result.unanimous.count, result.unanimous.of) == (2, 3)
+    assert [(row.name, row.agreement, row.agreement_units) for row in result.annotators] == [("Ann", 2 / 3, 3), ("Bob", 2 / 3, 3)]
 
 
 def test_names_and_order_of_annotators_do_not_matter(room, store, tmp_path):
@@ -183,11 +183,11 @@ def test_the_interval_draws_comparisons_and_not_pairs(room):
             room.says(f"{store_of} Ann", comparison, " ".join(order))
             room.says(f"{store_of} Bob", comparison, " ".join(order if i % 2 else order[::-1]))
     counted = agreement.latest_votes(rankings.read(room.store))
-    found = agreement.units_of(counted)
-    sizes = counted.sizes[found.comparison]
+    result = agreement.units_of(counted)
+    sizes = counted.sizes[result.comparison]
     widths = []
     for size in (2, 4):
-        of_size = Units(found.comparison[sizes == size], found.counts[sizes == size])
+        of_size = Units(result.comparison[sizes == size], result.counts[sizes == size])
         assert len(of_size.counts) == 12 * math.comb(size, 2)
         drawn = agreement._alpha(of_size, "nominal")
         widths.append(drawn.high - drawn.low)
@@ -198,17 +198,17 @@ def test_a_ranking_of_three_gives_its_pairs_and_ties_are_ties(room):
     comparison = room.comparison(3)
     room.says("Ann", comparison, "a bc")
     room.says("Bob", comparison, "c b a")
-    found = agreement.units_of(agreement.latest_votes(rankings.read(room.store)))
+    result = agreement.units_of(agreement.latest_votes(rankings.read(room.store)))
     # Pairs ab, ac, bc: Ann says first, first, tie; Bob says second, second, second.
-    assert found.counts.tolist() == [[1, 0, 1], [1, 0, 1], [0, 1, 1]]
+    assert result.counts.tolist() == [[1, 0, 1], [1, 0, 1], [0, 1, 1]]
 
 
 def test_what_was_left_out_of_a_ranking_gives_no_value(room):
     comparison = room.comparison(3)
     room.says("Ann", comparison, "b a")
     room.says("Bob", comparison, "a b c")
-    found = agreement.units_of(agreement.latest_votes(rankings.read(room.store)))
-    assert found.counts.tolist() == [[1, 0, 1]]
+    result = agreement.units_of(agreement.latest_votes(rankings.read(room.store)))
+    assert result.counts.tolist() == [[1, 0, 1]]
     assert report(room.store).unanimous.count == 0
 
 
@@ -224,8 +224,8 @@ def test_of_two_votes_by_one_annotator_the_latest_counts(room):
     room.says("Ann", comparison, "a b")
     room.says("Ann", comparison, "b a")
     room.says("Bob", comparison, "a b")
-    found = report(room.store)
-    assert (found.judgments, found.unanimous.count, found.unanimous.of) == (2, 0, 1)
+    result = report(room.store)
+    assert (result.judgments, result.unanimous.count, result.unanimous.of) == (2, 0, 1)
 
 
 def test_simulated_votes_enter_only_when_asked_for(room):
@@ -233,18 +233,18 @@ def test_simulated_votes_enter_only_when_asked_for(room):
     room.says("Ann", comparison, "a b")
     room.says("rule one", comparison, "b a")
     assert report(room.store).units == 0
-    found = report(room.store, include_simulated=True)
-    assert (found.units, [row.kind for row in found.annotators]) == (1, ["human", "simulated"])
+    result = report(room.store, include_simulated=True)
+    assert (result.units, [row.kind for row in result.annotators]) == (1, ["human", "simulated"])
 
 
 def test_left_share_by_hand(room):
     """Five preferences, four for the left; the tie and the imported vote say nothing of sides."""
     for shown, tiers in (("ab", "a b"), ("ba", "b a"), ("ab", "a b"), ("ba", "b a"), ("ab", "b a"), ("ab", "ab"), ("", "a b")):
         room.says("Ann", room.comparison(), tiers, shown=shown)
-    found = report(room.store).left_share
+    result = report(room.store).left_share
     # Two-sided, exact: P(0, 1, 4 or 5 of 5) = 2 * (1 + 5) / 32.
-    assert (found.share, found.n, found.p_value) == (pytest.approx(0.8), 5, pytest.approx(12 / 32))
-    assert room.row("Ann").left_share == found
+    assert (result.share, result.n, result.p_value) == (pytest.approx(0.8), 5, pytest.approx(12 / 32))
+    assert room.row("Ann").left_share == result
 
 
 def test_rankings_of_three_are_left_out_of_the_left_share(room):
@@ -267,8 +267,8 @@ def test_mirrored_presentations_turn_the_left_share_round(room, tmp_path):
 
 def test_intervals_of_shares():
     """Wilson's of 8 of 10, and Clopper and Pearson's of 0 of 5: 1 - 0.025^(1/5)."""
-    found = proportion(8, 10)
-    assert (found.low, found.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
+    result = proportion(8, 10)
+    assert (result.low, result.high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
     assert left_share(0, 5).high == pytest.approx(1 - 0.025 ** (1 / 5))
     assert proportion(0, 0).share is None and left_share(0, 0).p_value is None
 
@@ -280,8 +280,8 @@ def test_gold_accuracy_counts_the_ordered_pairs_of_the_known_answer(room):
     gold.set_answer(room.store, comparison.id, ((a,), (b, c)), lead.id)
     # Known: a over b, a over c. Ann has one of them, the other she ties.
     room.says("Ann", comparison, "ac b", purpose="gold")
-    found = room.row("Ann")
-    assert (found.gold.count, found.gold.of, found.judgments) == (1, 2, 0)
+    result = room.row("Ann")
+    assert (result.gold.count, result.gold.of, result.judgments) == (1, 2, 0)
 
 
 def test_the_latest_known_answer_is_the_one_that_holds(room):
@@ -300,10 +300,10 @@ def test_self_consistency_compares_a_repeat_with_the_first_judgment(room):
     room.says("Bob", two, "c b a")
     room.says("Ann", one, "b a", purpose="repeat")
     room.says("Ann", two, "a b c", purpose="repeat")
-    found = room.row("Ann")
+    result = room.row("Ann")
     # One pair turned round; of three pairs two the same, one no tie any more.
-    assert (found.consistency.count, found.consistency.of) == (2, 4)
-    assert found.judgments == 2
+    assert (result.consistency.count, result.consistency.of) == (2, 4)
+    assert result.judgments == 2
     assert room.row("Bob").consistency.of == 0
 
 
@@ -338,8 +338,8 @@ def test_what_is_excluded_enters_no_figure_and_is_counted(room):
     wrong = [room.says("Bob", comparison, "b a"), room.says("Bob", room.comparison(), "b a", purpose="gold")]
     lead = annotators.ensure(room.store, "Lead")
     made = exclusions.exclude(room.store, wrong, rule="other", reason="Asleep.", by=lead.id)
-    found = report(room.store)
-    assert (found.judgments, found.units) == (1, 0)
+    result = report(room.store)
+    assert (result.judgments, result.units) == (1, 0)
     assert (room.row("Bob").judgments, room.row("Bob").excluded) == (0, 2)
     exclusions.lift(room.store, made.id, reason="Awake after all.", by=lead.id)
     assert report(room.store).units == 1 and room.row("Bob").excluded == 0
@@ -361,19 +361,19 @@ def test_items_come_with_the_lowest_agreement_first(room):
         for comparison, tiers in zip((alike, opposed, mixed, alone), said, strict=False):
             room.says(who, comparison, tiers)
     room.says("Cat", mixed, "b a")
-    found = items(room.store)
+    result = items(room.store)
     # Of three couples one agrees about `mixed`.
-    assert [(i.comparison_id, i.annotators, pytest.approx(i.agreement), i.unanimous) for i in found] == [
+    assert [(i.comparison_id, i.annotators, pytest.approx(i.agreement), i.unanimous) for i in result] == [
         (opposed.id, 2, 0.0, False), (mixed.id, 3, 1 / 3, False), (alike.id, 2, 1.0, True),
     ]  # fmt: skip
-    assert found[0].prompt == "Question 2?"
+    assert result[0].prompt == "Question 2?"
     assert [i.comparison_id for i in items(room.store, 1)] == [opposed.id]
 
 
 def test_an_empty_store_has_an_empty_report(store):
-    found = report(store)
-    assert (found.judgments, found.annotators, items(store)) == (0, (), [])
-    assert found.to_dict()["left_share"] == {"share": None, "low": None, "high": None, "n": 0, "p_value": None}
+    result = report(store)
+    assert (result.judgments, result.annotators, items(store)) == (0, (), [])
+    assert result.to_dict()["left_share"] == {"share": None, "low": None, "high": None, "n": 0, "p_value": None}
 
 
 @settings(max_examples=25, deadline=None)

@@ -77,11 +77,11 @@ def arena(store):
 def counts(*results):
     """`counts((0, 1, 6, 2, 3))`: 0 beat 1 six times, lost twice and tied three times."""
     number = 1 + max(max(i, j) for i, j, *_ in results)
-    found = np.zeros((number, number, 3))
+    result = np.zeros((number, number, 3))
     for i, j, won, lost, tied in results:
-        found[i, j] += (won, lost, tied)
-        found[j, i] += (lost, won, tied)
-    return found
+        result[i, j] += (won, lost, tied)
+        result[j, i] += (lost, won, tied)
+    return result
 
 
 # ---- strengths
@@ -104,14 +104,14 @@ def test_a_tie_as_half_a_win_each_way():
 
 
 def test_three_versions_are_as_strong_as_the_library_says():
-    found = counts((0, 1, 8, 3, 4), (1, 2, 5, 6, 2), (0, 2, 9, 4, 1))
+    result = counts((0, 1, 8, 3, 4), (1, 2, 5, 6, 2), (0, 2, 9, 4, 1))
     W = evalica.Winner
     library = evalica.newman(
         [0, 0, 0, 1, 1, 1, 0, 0, 0], [1, 1, 1, 2, 2, 2, 2, 2, 2], [W.X, W.Y, W.Draw] * 3,
         weights=[8.0, 3, 4, 5, 6, 2, 9, 4, 1], tolerance=1e-10, limit=10_000,
     ).scores  # fmt: skip
     logs = np.log([library[0], library[1], library[2]])
-    assert strengths(found, "newman") == pytest.approx(logs - logs.mean(), abs=1e-4)
+    assert strengths(result, "newman") == pytest.approx(logs - logs.mean(), abs=1e-4)
 
 
 def test_newmans_iteration_is_not_believed_where_it_swings():
@@ -119,17 +119,17 @@ def test_newmans_iteration_is_not_believed_where_it_swings():
     W = evalica.Winner
     assert evalica.newman([0, 0], [1, 1], [W.X, W.Y], weights=[60.0, 40.0], limit=1000).scores[0] == pytest.approx(1.0)
     # One tie in ten thousand pairs swings as well, for longer than anybody waits.
-    for found in (counts((0, 1, 60, 40, 0)), counts((0, 1, 6000, 4000, 1))):
-        first, second = strengths(found, "newman")
+    for result in (counts((0, 1, 60, 40, 0)), counts((0, 1, 6000, 4000, 1))):
+        first, second = strengths(result, "newman")
         assert first - second == pytest.approx(math.log(1.5), abs=1e-3)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(1, 9)] * 3), min_size=3, max_size=3), st.permutations(range(3)))
 def test_other_names_permute_the_strengths(results, order):
-    found = counts(*[(i, j, *each) for (i, j), each in zip(((0, 1), (0, 2), (1, 2)), results, strict=True)])
-    there = strengths(found[np.ix_(order, order)], "newman")
-    assert there == pytest.approx(strengths(found, "newman")[list(order)], abs=1e-3)
+    result = counts(*[(i, j, *each) for (i, j), each in zip(((0, 1), (0, 2), (1, 2)), results, strict=True)])
+    there = strengths(result[np.ix_(order, order)], "newman")
+    assert there == pytest.approx(strengths(result, "newman")[list(order)], abs=1e-3)
 
 
 def test_strengths_are_finite_only_where_everybody_lost_once():
@@ -141,9 +141,9 @@ def test_strengths_are_finite_only_where_everybody_lost_once():
 
 
 def test_half_a_win_each_way_goes_to_those_who_met():
-    found = counts((0, 1, 5, 0, 0), (1, 2, 0, 0, 0))
-    assert smooth(found, found.sum(axis=-1) > 0)[0, 1].tolist() == [5.5, 0.5, 0.0]
-    assert smooth(found, found.sum(axis=-1) > 0)[1, 2].tolist() == [0.0, 0.0, 0.0]
+    result = counts((0, 1, 5, 0, 0), (1, 2, 0, 0, 0))
+    assert smooth(result, result.sum(axis=-1) > 0)[0, 1].tolist() == [5.5, 0.5, 0.0]
+    assert smooth(result, result.sum(axis=-1) > 0)[1, 2].tolist() == [0.0, 0.0, 0.0]
 
 
 # ---- the board
@@ -152,10 +152,10 @@ def test_half_a_win_each_way_goes_to_those_who_met():
 def test_scores_are_elo_points_over_the_base(arena):
     arena.meet("x b", 20)
     arena.meet("b x", 10)
-    found = arena.standing("x")
-    assert found.score.value == pytest.approx(1000 + 400 * math.log10(2), abs=0.01)
-    assert found.over_base.value == pytest.approx(2 / 3, abs=1e-5)
-    assert (found.rank, found.votes, found.wins, found.ties, found.losses) == (1, 30, 20, 0, 10)
+    result = arena.standing("x")
+    assert result.score.value == pytest.approx(1000 + 400 * math.log10(2), abs=0.01)
+    assert result.over_base.value == pytest.approx(2 / 3, abs=1e-5)
+    assert (result.rank, result.votes, result.wins, result.ties, result.losses) == (1, 30, 20, 0, 10)
     base = arena.standing("base")
     assert (base.score.value, base.over_base, base.rank) == (1000.0, None, 2)
     board = leaderboard(arena.store)
@@ -194,8 +194,8 @@ def test_the_interval_draws_prompts_and_not_votes(arena, tmp_path):
 def test_too_few_prompts_give_no_interval(arena):
     arena.meet("x b", 5)
     arena.meet("b x", 4)
-    found = arena.standing("x")
-    assert (found.score.low, found.score.high, found.over_base.low) == (None, None, None)
+    result = arena.standing("x")
+    assert (result.score.low, result.score.high, result.over_base.low) == (None, None, None)
 
 
 def test_a_ranking_of_three_gives_three_pairs_and_one_vote(arena):
@@ -262,8 +262,8 @@ def test_a_version_that_won_everything_has_a_finite_score_that_says_so(arena):
 
 def test_only_ties_are_a_draw(arena):
     arena.meet("xb", 12)
-    found = arena.standing("x").score
-    assert (found.value, found.low, found.high) == (pytest.approx(1000, abs=0.01),) * 3
+    result = arena.standing("x").score
+    assert (result.value, result.low, result.high) == (pytest.approx(1000, abs=0.01),) * 3
 
 
 def test_few_ties_are_half_wins_and_many_are_davidsons(arena):
@@ -285,8 +285,8 @@ def test_simulated_votes_enter_only_when_asked_for(arena):
     arena.meet("x b", 3)
     arena.meet("b x", 5, who="rule")
     assert leaderboard(arena.store).judgments == 3
-    found = arena.standing("x", include_simulated=True)
-    assert (found.wins, found.losses) == (3, 5)
+    result = arena.standing("x", include_simulated=True)
+    assert (result.wins, result.losses) == (3, 5)
 
 
 def test_what_was_excluded_does_not_count(arena):
@@ -333,5 +333,5 @@ def test_replicates_in_which_a_version_is_missing_are_finite(arena):
     arena.meet("x b", 8)
     arena.meet("b x", 7)
     arena.meet("y b", 1)
-    found = arena.standing("y").score
-    assert all(map(math.isfinite, (found.value, found.low, found.high)))
+    result = arena.standing("y").score
+    assert all(map(math.isfinite, (result.value, result.low, result.high)))

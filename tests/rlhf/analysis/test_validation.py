@@ -60,21 +60,21 @@ def world(n, prompts, d, *, seed, strength):
 def test_a_taste_that_is_one_direction_is_found_by_every_fold():
     rng = np.random.default_rng(0)
     difference = np.abs(rng.standard_normal((120, 3)))
-    found = validate(difference, origins(np.arange(120) % 40), mean_of(difference), seed=0)
-    assert (found.accuracy.value, found.accuracy.high) == (1.0, approx(1.0))
+    report = validate(difference, origins(np.arange(120) % 40), mean_of(difference), seed=0)
+    assert (report.accuracy.value, report.accuracy.high) == (1.0, approx(1.0))
     # Wilson's interval where all of 40 prompts came out right: 1 / (1 + z^2 / 40).
-    assert found.accuracy.low == approx(1 / (1 + Z2 / 40))
-    assert (found.accuracy.pairs, found.accuracy.prompts) == (120, 40)
-    assert found.high_loss_judgments == () and found.curve.gain.low <= 0 <= found.curve.gain.high
+    assert report.accuracy.low == approx(1 / (1 + Z2 / 40))
+    assert (report.accuracy.pairs, report.accuracy.prompts) == (120, 40)
+    assert report.high_loss_judgments == () and report.curve.gain.low <= 0 <= report.curve.gain.high
 
 
 def test_coin_flips_are_known_for_what_they_are():
     held, claimed = 0, 0
     for seed in range(12):
         difference, prompt = world(150, 50, 20, seed=seed, strength=0)
-        found = validate(difference, origins(prompt), mean_of(difference), seed=seed)
-        held += found.accuracy.low <= 0.5 <= found.accuracy.high
-        claimed += found.curve.gain.low > 0
+        report = validate(difference, origins(prompt), mean_of(difference), seed=seed)
+        held += report.accuracy.low <= 0.5 <= report.accuracy.high
+        claimed += report.curve.gain.low > 0
     assert held >= 11 and claimed == 0
 
 
@@ -82,8 +82,8 @@ def test_a_prompt_that_was_seen_would_give_its_pairs_away():
     """Each prompt has an axis of its own: a probe that saw it knows its other pairs, one that did not knows nothing."""
     prompt = np.repeat(np.arange(30), 4)
     difference = np.eye(30)[prompt]
-    found = validate(difference, origins(prompt), mean_of(difference), seed=0)
-    assert (found.accuracy.value, found.calibration.accuracy) == (0.5, 0.5)
+    report = validate(difference, origins(prompt), mean_of(difference), seed=0)
+    assert (report.accuracy.value, report.calibration.accuracy) == (0.5, 0.5)
     everything = mean_of(difference)(np.ones(120, bool))
     assert (difference @ everything > 0).all(), "what a leak would look like"
 
@@ -138,10 +138,10 @@ def test_the_order_of_the_pairs_says_nothing():
 def test_the_interval_is_the_cluster_bootstrap_widened():
     # 12 of 20 prompts right: replicates are Binomial(20, 0.6) / 20, whose 2.5% and 97.5% points are 8 and 16.
     right = np.repeat([[1.0] * 12 + [0.0] * 8], REPEATS, axis=0)
-    found = validation.accuracy(right, np.arange(20), seed=0)
+    report = validation.accuracy(right, np.arange(20), seed=0)
     # Four draws of five folds: (1/20 + 1/4) * 5 = 1.5.
-    assert found.value == approx(0.6)
-    assert (found.low, found.high) == (approx(0.6 - 0.2 * math.sqrt(1.5)), approx(0.6 + 0.2 * math.sqrt(1.5)))
+    assert report.value == approx(0.6)
+    assert (report.low, report.high) == (approx(0.6 - 0.2 * math.sqrt(1.5)), approx(0.6 + 0.2 * math.sqrt(1.5)))
 
 
 def test_pairs_of_one_prompt_that_agree_tell_no_more_than_one_of_them():
@@ -158,15 +158,15 @@ def test_a_margin_of_nothing_is_half_right():
 
 def test_with_few_prompts_there_is_a_figure_and_no_interval():
     difference, prompt = world(60, 9, 3, seed=0, strength=3)
-    found = validate(difference, origins(prompt), mean_of(difference), seed=0)
-    assert 0 < found.accuracy.value <= 1 and (found.accuracy.low, found.accuracy.high) == (None, None)
-    assert found.curve.gain is None and {p.low for p in found.curve.points} == {None}
-    assert found.by_kind[0].accuracy is None and found.by_annotator[0].accuracy is None
+    report = validate(difference, origins(prompt), mean_of(difference), seed=0)
+    assert 0 < report.accuracy.value <= 1 and (report.accuracy.low, report.accuracy.high) == (None, None)
+    assert report.curve.gain is None and {p.low for p in report.curve.points} == {None}
+    assert report.by_kind[0].accuracy is None and report.by_annotator[0].accuracy is None
 
 
 def test_a_single_prompt_cannot_be_validated_on():
-    found = validate(np.ones((5, 2)), origins([7] * 5), mean_of(np.ones((5, 2))), seed=0)
-    assert (found.pairs, found.prompts, found.accuracy, found.curve, found.high_loss_judgments) == (5, 1, None, None, ())
+    report = validate(np.ones((5, 2)), origins([7] * 5), mean_of(np.ones((5, 2))), seed=0)
+    assert (report.pairs, report.prompts, report.accuracy, report.curve, report.high_loss_judgments) == (5, 1, None, None, ())
 
 
 def test_ties_may_be_learned_from_and_are_not_measured_on():
@@ -178,15 +178,15 @@ def test_ties_may_be_learned_from_and_are_not_measured_on():
         seen.append(rows)
         return np.ones(1)
 
-    found = validate(difference, origins(np.arange(40) // 2), fit, ties=ties, seed=0)
-    assert (found.pairs, found.judgments, found.accuracy.value) == (20, 20, 1.0)
+    report = validate(difference, origins(np.arange(40) // 2), fit, ties=ties, seed=0)
+    assert (report.pairs, report.judgments, report.accuracy.value) == (20, 20, 1.0)
     assert any((rows & ties).any() for rows in seen)
 
 
 def test_everything_fits_into_a_row():
     difference, prompt = world(120, 30, 5, seed=3, strength=2)
-    found = validate(difference.astype(np.float32), origins(prompt), mean_of(difference.astype(np.float32)), seed=3)
-    assert Validation.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
+    report = validate(difference.astype(np.float32), origins(prompt), mean_of(difference.astype(np.float32)), seed=3)
+    assert Validation.from_json(json.loads(json.dumps(report.to_json(), allow_nan=False))) == report
 
 
 # ---- calibration
@@ -199,20 +199,20 @@ def margin(probability):
 def test_confidence_that_comes_true_has_no_error():
     # Of those it gives 3/5, it is right in 3 of 5; of those it gives 9/10, in 9 of 10.
     margins = [margin(0.62)] * 31 + [-margin(0.62)] * 19 + [margin(0.92)] * 46 + [-margin(0.92)] * 4
-    found = calibration(np.array(margins), seed=0)
-    assert found.ece == approx(0, abs=1e-12)
-    filled = {round(b.low, 2): (b.pairs, b.confidence, b.accuracy) for b in found.bins if b.pairs}
+    report = calibration(np.array(margins), seed=0)
+    assert report.ece == approx(0, abs=1e-12)
+    filled = {round(b.low, 2): (b.pairs, b.confidence, b.accuracy) for b in report.bins if b.pairs}
     assert filled == {0.6: (50, approx(0.62), approx(0.62)), 0.9: (50, approx(0.92), approx(0.92))}
-    assert (len(found.bins), found.bins[0].low, found.bins[-1].high) == (10, 0.5, 1.0)
-    assert (found.bins[0].confidence, found.bins[0].accuracy) == (None, None)
+    assert (len(report.bins), report.bins[0].low, report.bins[-1].high) == (10, 0.5, 1.0)
+    assert (report.bins[0].confidence, report.bins[0].accuracy) == (None, None)
 
 
 def test_the_error_is_how_far_confidence_is_off():
     # Sure at 0.92 and right half the time, in half of the pairs; at 0.62 and always right in the others.
     margins = [margin(0.92)] * 5 + [-margin(0.92)] * 5 + [margin(0.62)] * 10
-    found = calibration(np.array(margins), seed=0)
-    assert found.ece == approx((0.42 + 0.38) / 2)
-    assert (found.confidence, found.accuracy) == (approx(0.77), approx(0.75))
+    report = calibration(np.array(margins), seed=0)
+    assert report.ece == approx((0.42 + 0.38) / 2)
+    assert (report.confidence, report.accuracy) == (approx(0.77), approx(0.75))
 
 
 def test_what_chance_alone_would_give():
@@ -226,10 +226,10 @@ def test_what_chance_alone_would_give():
 @given(st.lists(st.floats(-30, 30), min_size=1, max_size=50))
 @settings(deadline=None, max_examples=50)
 def test_every_pair_is_in_one_bin(margins):
-    found = calibration(np.array(margins), seed=0)
-    assert sum(b.pairs for b in found.bins) == len(margins)
-    assert all(b.low - 1e-9 <= b.confidence <= b.high + 1e-9 for b in found.bins if b.pairs)
-    assert 0 <= found.ece <= 1 and 0 <= found.ece_by_chance <= 1
+    report = calibration(np.array(margins), seed=0)
+    assert sum(b.pairs for b in report.bins) == len(margins)
+    assert all(b.low - 1e-9 <= b.confidence <= b.high + 1e-9 for b in report.bins if b.pairs)
+    assert 0 <= report.ece <= 1 and 0 <= report.ece_by_chance <= 1
 
 
 # ---- more judgments
@@ -244,9 +244,9 @@ def test_the_law_at_known_points():
 def test_the_law_is_found_again_in_points_on_it(reach, half):
     sizes = np.array([50.0, 90, 150, 220, 300, 400])
     on_it = at(sizes, np.array([reach]), np.array([half]))
-    found = law(sizes, on_it[None])
+    report = law(sizes, on_it[None])
     for n in (50, 400, 700):
-        assert at(n, *found) == approx(float(at(n, np.array([reach]), np.array([half]))[0]), abs=0.003)
+        assert at(n, *report) == approx(float(at(n, np.array([reach]), np.array([half]))[0]), abs=0.003)
 
 
 def test_the_law_that_is_fitted_misses_the_points_least():
@@ -260,8 +260,8 @@ def test_the_law_that_is_fitted_misses_the_points_least():
 
 def test_what_more_judgments_would_buy_is_said_where_it_is_known():
     difference, prompt = world(600, 150, 200, seed=0, strength=4)
-    found = validate(difference, origins(prompt), mean_of(difference), seed=0).curve
-    assert found.additional_judgments == 200 and 0 < found.gain.low < found.gain.value < found.gain.high
+    report = validate(difference, origins(prompt), mean_of(difference), seed=0).curve
+    assert report.additional_judgments == 200 and 0 < report.gain.low < report.gain.value < report.gain.high
     # The same taste with 200 more pairs, on many fresh ones.
     more, other = [], []
     for seed in range(5):
@@ -274,15 +274,15 @@ def test_what_more_judgments_would_buy_is_said_where_it_is_known():
             sure = 1 / (1 + np.exp(-4 * fresh @ direction))
             says = fresh @ (sign[:, None] * pairs).sum(0) > 0
             accuracies.append(np.where(says, sure, 1 - sure).mean())
-    assert found.gain.low <= np.mean(more) - np.mean(other) <= found.gain.high
+    assert report.gain.low <= np.mean(more) - np.mean(other) <= report.gain.high
 
 
 def test_nothing_is_carried_on_from_fewer_than_a_hundred_pairs():
     for pairs, known in ((99, False), (100, True)):
         difference, prompt = world(pairs, 30, 5, seed=0, strength=3)
-        found = validate(difference, origins(prompt), mean_of(difference), seed=0)
-        assert (found.curve.gain is not None) is known
-        assert len(found.curve.points) == 6
+        report = validate(difference, origins(prompt), mean_of(difference), seed=0)
+        assert (report.curve.gain is not None) is known
+        assert len(report.curve.points) == 6
 
 
 # ---- who and what
@@ -294,15 +294,15 @@ def test_an_annotator_who_says_the_opposite_stands_out_and_one_with_little_to_sh
     annotator = [1] * 70 + [2] * 21 + [3] * 9
     difference[70:91] *= -1
     kind = ["explain"] * 50 + ["poem"] * 41 + ["code"] * 9
-    found = validate(difference, origins(np.arange(100), annotator=annotator, kind=kind), mean_of(difference), seed=0)
-    ann, contrary, new = found.by_annotator
+    report = validate(difference, origins(np.arange(100), annotator=annotator, kind=kind), mean_of(difference), seed=0)
+    ann, contrary, new = report.by_annotator
     assert (ann.annotator_id, ann.pairs, ann.prompts, ann.accuracy.value) == (1, 70, 70, 1.0)
     assert (contrary.annotator_id, contrary.accuracy.value, contrary.accuracy.high) == (2, 0.0, approx(Z2 / 21 / (1 + Z2 / 21)))
     assert (new.annotator_id, new.pairs, new.accuracy) == (3, 9, None)
-    assert [(k.kind, k.pairs, k.accuracy and k.accuracy.value) for k in found.by_kind] == [
+    assert [(k.kind, k.pairs, k.accuracy and k.accuracy.value) for k in report.by_kind] == [
         ("explain", 50, 1.0), ("poem", 41, approx(20 / 41)), ("code", 9, None),
     ]  # fmt: skip
-    assert {s.annotator_id for s in found.high_loss_judgments} == {2} and len(found.high_loss_judgments) == 10
+    assert {s.annotator_id for s in report.high_loss_judgments} == {2} and len(report.high_loss_judgments) == 10
 
 
 def test_high_loss_judgments_are_judgments_by_their_mean_loss():
@@ -310,8 +310,8 @@ def test_high_loss_judgments_are_judgments_by_their_mean_loss():
     given_ = {1: (0.1, 0.4), 2: (0.9,), 3: (0.5,), 4: (0.05,)}
     where = origins([0] * 5, judgment=[1, 1, 2, 3, 4])
     margins = np.array([[margin(p) for ps in given_.values() for p in ps]] * 2)
-    found = high_loss_judgments(margins, where)
-    assert [(s.judgment_id, s.comparison_id, s.probability) for s in found] == [(4, 1004, approx(0.05)), (1, 1001, approx(0.2))]
+    report = high_loss_judgments(margins, where)
+    assert [(s.judgment_id, s.comparison_id, s.probability) for s in report] == [(4, 1004, approx(0.05)), (1, 1001, approx(0.2))]
 
 
 def test_a_surprise_is_one_in_every_draw():

@@ -46,8 +46,8 @@ def run(capsys, data):
 
     def run(*arguments: str) -> tuple[int, str, str]:
         status = launch.main(["account", *arguments, "--data", data])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
 
     return run
 
@@ -110,8 +110,8 @@ def test_changing_an_account(run, typed, store):
 def test_help_of_accounts(capsys):
     with pytest.raises(SystemExit):
         launch.main(["account", "add", "--help"])
-    said = " ".join(capsys.readouterr().out.split())
-    assert "folder of the store, runs, uploads and logs" in said and "{annotator,lead,researcher}" in said and "--password-stdin" in said
+    text = " ".join(capsys.readouterr().out.split())
+    assert "folder of the store, runs, uploads and logs" in text and "{annotator,lead,researcher}" in text and "--password-stdin" in text
 
 
 # ---- serving
@@ -120,9 +120,9 @@ def test_help_of_accounts(capsys):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_without_accounts_only_this_machine_is_served(capsys, data, host):
     assert launch.main(["serve", "--data", data, "--host", host, "--port", "0"]) == 2
-    said = capsys.readouterr().err
-    assert f"--host {host}: without accounts everybody" in said
-    assert f"rankloop account add NAME --role lead --data {data}" in said
+    error = capsys.readouterr().err
+    assert f"--host {host}: without accounts everybody" in error
+    assert f"rankloop account add NAME --role lead --data {data}" in error
 
 
 def test_which_hosts_are_this_machine():
@@ -141,12 +141,12 @@ def test_with_an_account_any_address_may_be_served_and_ctrl_c_ends_it(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
-        said = ""
-        while "rankloop is at http://" not in said:
+        output = ""
+        while "rankloop is at http://" not in output:
             line = program.stdout.readline()
-            assert line, said
-            said += line
-        url = said.split("rankloop is at ")[1].split()[0].replace("0.0.0.0", "127.0.0.1")
+            assert line, output
+            output += line
+        url = output.split("rankloop is at ")[1].split()[0].replace("0.0.0.0", "127.0.0.1")
         assert httpx2.get(url + "/config").status_code == 401
         assert httpx2.get(url, headers={"host": "rankloop.lan", "accept": "text/html"}).headers["location"] == "/sign-in"
         begun = time.monotonic()

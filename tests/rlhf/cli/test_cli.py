@@ -55,7 +55,7 @@ def test_help_names_every_verb(capsys):
 
 
 @pytest.mark.parametrize(
-    "verb, said",
+    "verb, parts",
     [
         ("serve", ["TCP port on 127.0.0.1", "(default: 7860)", "--endpoint URL"]),
         ("import", ["JSONL rows", "--strict", "--undo ID"]),
@@ -69,10 +69,10 @@ def test_help_names_every_verb(capsys):
         ("doctor", ["TCP port"]),
     ],
 )
-def test_each_verbs_help_says_what_and_in_which_unit(capsys, verb, said):
+def test_each_verbs_help_says_what_and_in_which_unit(capsys, verb, parts):
     text = help_of(capsys, verb)
     assert "folder of the store, runs, uploads and logs" in text
-    for part in said:
+    for part in parts:
         assert part in text
 
 
@@ -128,9 +128,9 @@ def test_import_takes_the_good_rows_and_names_the_bad_ones(capsys, tmp_path, dat
     file = tmp_path / "p.jsonl"
     file.write_text('{"prompt": "New?"}\nnot json\n\n{"prompt": "Known?"}\n{"prompt": ""}\n')
     assert launch.main(["import", "--data", data, str(file)]) == 1
-    said = capsys.readouterr()
-    assert said.err.splitlines() == [f"{file}:2: not JSON", f"{file}:5: a message is empty"]
-    assert said.out.strip() == "import 1: 1 prompts added, 1 known already, 2 wrong rows left out"
+    output = capsys.readouterr()
+    assert output.err.splitlines() == [f"{file}:2: not JSON", f"{file}:5: a message is empty"]
+    assert output.out.strip() == "import 1: 1 prompts added, 1 known already, 2 wrong rows left out"
     assert [p.text for p in prompts.of_split(store)] == ["Known?", "New?"]
 
 
@@ -165,8 +165,8 @@ def test_a_store_of_a_newer_version_is_left_alone(capsys, data, store):
     with store.atomic() as connection:
         connection.conn.execute("INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('rankloop', 'm999_future', '')")
     assert launch.main(["stats", "--data", data]) == 2
-    said = capsys.readouterr().err
-    assert "written by a newer rankloop" in said and "m999_future" in said and "upgrade" in said
+    output = capsys.readouterr().err
+    assert "written by a newer rankloop" in output and "m999_future" in output and "upgrade" in output
 
 
 def test_a_file_that_is_no_store_is_refused(capsys, tmp_path):
@@ -205,16 +205,16 @@ def test_simulated_judgments_are_added_and_counted(capsys, data, store, model, w
 
 
 @pytest.mark.parametrize(
-    "options_, said",
+    "options_, message",
     [
         (["--judge", "lexical"], "--words"),
         (["--judge", "concise", "--label-noise", "0.7"], "--label-noise 0.7"),
         (["--judge", "concise", "--judgments", "0"], "at least 1"),
     ],
 )
-def test_a_simulation_that_makes_no_sense_is_refused(capsys, data, options_, said):
+def test_a_simulation_that_makes_no_sense_is_refused(capsys, data, options_, message):
     assert launch.main(["simulate", "--data", data, *options_]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("old", "new"), [("ppo-temperature", "sampling-temperature"), ("group-size", "group-num-generations")])
@@ -254,10 +254,10 @@ def train(data, model, *more):
 def test_a_round_in_this_process(capsys, data, store, model, world):
     world.fill()
     assert train(data, model, "--debug", "--ppo-steps", "1", "--ppo-batch-size", "8", "--min-pairs", "4", "--seed", "9") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     run = runs.all_runs(store)[0]
     assert run.status == "done" and run.seed == 9 and run.config["ppo"]["steps"] == 1 and run.config["ppo"]["batch_size"] == 8
-    assert f"run {run.id}" in said
+    assert f"run {run.id}" in output
     for part in (
         "preference pairs",
         "6 to learn from, 3 held out; 9 of them simulated",
@@ -267,7 +267,7 @@ def test_a_round_in_this_process(capsys, data, store, model, world):
         "policy version",
         f"tiny-{run.id}",
     ):
-        assert part in said
+        assert part in output
     assert launch.main(["runs", "--data", data]) == 0
     assert run.id in (overview := capsys.readouterr().out) and "done" in overview and "100%" in overview
     assert launch.main(["runs", "--data", data, run.id]) == 0
@@ -321,9 +321,9 @@ def test_a_run_that_ended_badly_says_why_and_how_to_go_on(capsys, data, store, w
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("the last words\n")
     assert launch.main(["runs", "--data", data, run.id]) == 0
-    said = capsys.readouterr().out
-    assert f"{run.id}: failed in stage ppo" in said and "RuntimeError: out of luck" in said and "the last words" in said
-    assert f"rankloop train --data {data} --resume {run.id}" in said
+    output = capsys.readouterr().out
+    assert f"{run.id}: failed in stage ppo" in output and "RuntimeError: out of luck" in output and "the last words" in output
+    assert f"rankloop train --data {data} --resume {run.id}" in output
 
 
 # Before anything runs.
@@ -367,9 +367,9 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = probe.getsockname()[1]
-    status, said = checks(capsys, data, model, "--port", str(free))
-    assert status == 0, said
-    assert [line.split(":")[0] for line in said.splitlines()] == [
+    status, output = checks(capsys, data, model, "--port", str(free))
+    assert status == 0, output
+    assert [line.split(":")[0] for line in output.splitlines()] == [
         "ok   Python",
         "ok   torch",
         "ok   free memory",
@@ -383,12 +383,12 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
             for part in ("model", "chat template", "thinking", "end tokens", "padding", "context", "layers", "adapters", "memory", "speed")
         ),
     ]
-    assert "m017_completion_labels" in said
+    assert "m017_completion_labels" in output
 
 
 def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):
-    status, said = checks(capsys, str(tmp_path / "not" / "yet"), model, "--port", "0")
-    assert status == 0 and "none yet" in said
+    status, output = checks(capsys, str(tmp_path / "not" / "yet"), model, "--port", "0")
+    assert status == 0 and "none yet" in output
     assert not (tmp_path / "not").exists()
 
 
@@ -403,12 +403,12 @@ def test_doctor_names_each_fault_and_what_to_do(capsys, tmp_path, store, data, m
     for page in range(3, len(whole) // 4096):
         whole = whole[: page * 4096] + b"Z" * 4096 + whole[(page + 1) * 4096 :]
     file.write_bytes(whole)
-    status, said = checks(capsys, data, broken, "--port", str(busy_port))
+    status, output = checks(capsys, data, broken, "--port", str(busy_port))
     assert status == 1
-    faults = [line for line in said.splitlines() if line.startswith("FIX")]
+    faults = [line for line in output.splitlines() if line.startswith("FIX")]
     assert [f.split(":")[0] for f in faults] == ["FIX  free memory", "FIX  free disk", "FIX  weights", "FIX  store", "FIX  port"]
-    assert said.count("\n      -> ") == 5
-    assert "close programs" in said and "no *.safetensors" in said and "malformed" in said
+    assert output.count("\n      -> ") == 5
+    assert "close programs" in output and "no *.safetensors" in output and "malformed" in output
 
 
 def test_a_store_that_opens_and_is_damaged_further_in_is_found_out(store, data):
@@ -438,8 +438,8 @@ def test_doctor_without_a_model_tries_none(capsys, data, modest, monkeypatch):
 
 
 def test_doctor_knows_what_is_no_port(capsys, data, model, modest):
-    status, said = checks(capsys, data, model, "--port", "70000")
-    assert status == 1 and "70000: no TCP port" in said
+    status, output = checks(capsys, data, model, "--port", "70000")
+    assert status == 1 and "70000: no TCP port" in output
 
 
 def test_doctor_tells_weights_that_are_missing_from_damaged_ones(tmp_path, monkeypatch):
@@ -498,8 +498,8 @@ def test_code_is_named_on_the_command_line_or_does_not_run(capsys, world, data):
     config = replace(world.config(), reward_function="json:loads")
     runs.create(world.store, "r1", config=config.to_dict(), seed=0, versions={})
     runs.finish(world.store, "r1", "cancelled")
-    for said, missing in (([], "add --reward json:loads"), (["--reward", "json:dumps"], "add --reward json:loads")):
-        assert launch.main(["train", "--data", data, "--resume", "r1", *said]) == 2
+    for named, missing in (([], "add --reward json:loads"), (["--reward", "json:dumps"], "add --reward json:loads")):
+        assert launch.main(["train", "--data", data, "--resume", "r1", *named]) == 2
         assert missing in capsys.readouterr().err
         assert runs.get(world.store, "r1").status == "cancelled"
 
@@ -509,7 +509,7 @@ def test_a_round_is_paid_by_the_code_that_its_command_line_names(capsys, world, 
     monkeypatch.syspath_prepend(tmp_path)
     world.fill()
     options = {"ppo-steps": 1, "ppo-batch-size": 4, "ppo-minibatch-size": 4, "sampling-max-new-tokens": 4, "evaluation-max-new-tokens": 4}
-    said = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     assert (
         launch.main(
             [
@@ -522,7 +522,7 @@ def test_a_round_is_paid_by_the_code_that_its_command_line_names(capsys, world, 
                 "tiny",
                 "--include-simulated",
                 "--debug",
-                *said,
+                *words,
                 "--reward",
                 "rewards_on_the_side:three",
             ]

@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,10 @@ import pytest
 import launch
 from storage.content import prompts
 from storage.core.database import Database
-from storage.exchange import formats
+from storage.exchange import formats, imports
+from tests.storage.exchange.test_import_slices import everything, many, seen
+
+ROOT = Path(__file__).parents[3]
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 HH, OASST = SHARED / "hh-rlhf_harmless-base_test.jsonl.gz", SHARED / "oasst_en_100_tree.jsonl"
@@ -25,19 +30,19 @@ def data(tmp_path):
 @pytest.fixture
 def rows(tmp_path):
     path = tmp_path / "rows.jsonl"
-    said = [
+    written = [
         {"prompt": "Why?", "completions": ["a", "b", "c"], "models": ["m", "n", "o"], "tiers": [[2], [0], [1]], "annotator": "Ann"},
         {"prompt": "Why?", "completions": ["b", "a", "c"], "models": ["n", "m", "o"], "choice": "tie", "annotator": "Bob"},
         {"prompt": "And?", "completions": ["x", "y"], "choice": 1},
     ]
-    path.write_text("\n".join(map(json.dumps, said)) + "\n")
+    path.write_text("\n".join(map(json.dumps, written)) + "\n")
     return path
 
 
 def run(capsys, verb, data, *arguments):
     status = launch.main([verb, "--data", data, *map(str, arguments)])
-    said = capsys.readouterr()
-    return status, said.out.strip(), said.err.strip()
+    captured = capsys.readouterr()
+    return status, captured.out.strip(), captured.err.strip()
 
 
 def lines(path):
@@ -71,8 +76,8 @@ def test_undo_list_and_the_same_file_again(capsys, tmp_path, data, rows):
     status, _, err = run(capsys, "import", data, "--format", "jsonl", rows)
     assert status == 2 and "was imported before: it is import 1 (rows.jsonl, 2" in err
     assert f"rankloop import --undo 1 --data {data}" in err
-    said = "import 1 undone: 3 judgments no longer count, 2 comparisons and 2 prompts retired"
-    assert run(capsys, "import", data, "--undo", 1)[:2] == (0, said)
+    expected = "import 1 undone: 3 judgments no longer count, 2 comparisons and 2 prompts retired"
+    assert run(capsys, "import", data, "--undo", 1)[:2] == (0, expected)
     assert run(capsys, "export", data, tmp_path / "x")[1].startswith("0 preference pairs")
     assert run(capsys, "import", data, "--format", "jsonl", rows)[0] == 0
     listed = run(capsys, "import", data, "--list")[1].splitlines()
@@ -124,7 +129,7 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, messages",
     [
         (b"\x00\x01\x02" * 100, "is not text"),
         (gzip.compress(b'{"prompt": "x"}\n' * 500)[:-9], "damaged gzip"),
@@ -138,14 +143,14 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
         (b'{"prompt": 1e999, "completions": NaN}', "needs completions"),
     ],
 )
-def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, said):
+def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, messages):
     path = tmp_path / "bad"
     path.write_bytes(content)
     for format in formats.READABLE:
         status, out, err = run(capsys, "import", data, "--format", format, path)
         assert status in (1, 2) and out + err and "Traceback" not in out + err, format
         if format == "plain":
-            assert any(part in err for part in said.split("|"))
+            assert any(part in err for part in messages.split("|"))
 
 
 # Real files.
@@ -208,10 +213,10 @@ def test_a_limit_is_named_with_the_option_that_raises_it(capsys, tmp_path, data)
     assert err.startswith(f"{long}:2: longer than 2 MiB: import with a larger --max-row-mib")
     packed = tmp_path / "long.jsonl.gz"
     packed.write_bytes(gzip.compress(long.read_bytes()))
-    said = ("--max-text-chars", 5_000_000, "--max-unpacked-mib")
-    status, out, err = run(capsys, "import", data, *said, 2, packed)
+    raised = ("--max-text-chars", 5_000_000, "--max-unpacked-mib")
+    status, out, err = run(capsys, "import", data, *raised, 2, packed)
     assert (status, out) == (2, "") and "unpacks to more than 2 MiB: unpack it yourself if it is right" in err
-    assert run(capsys, "import", data, *said, 3, packed)[0] == 0
+    assert run(capsys, "import", data, *raised, 3, packed)[0] == 0
     for option in ("--max-text-chars", "--max-row-mib", "--max-unpacked-mib"):
         assert f"{option} must be at least 1, not 0" in run(capsys, "import", data, option, 0, long)[2]
 
@@ -269,3 +274,46 @@ def test_labels_are_said_to_be_kept_and_not_used(data, tmp_path, capsys):
     assert "labels not used in training, good  1" in run(capsys, "stats", data)[1]
     assert "0 judgments, 2 labels" in run(capsys, "import", data, "--list")[1]
     assert "0 judgments and 2 labels no longer count" in run(capsys, "import", data, "--undo", 1)[1]
+
+
+# ---- imports that are broken off
+
+
+@pytest.fixture
+def half_imported(store, tmp_path):
+    """The store, and a real process that has imported a part of a file, with gold, votes, aspects and ideal answers."""
+    # An import before it, which shares prompts, annotators and comparisons.
+    imports.import_rows(store, many(60), "plain")
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in many(20_000)))
+    before = seen(store), everything(store)
+    command = [sys.executable, "launch.py", "import", str(file), "--format", "plain", "--data", str(store.path.parent)]
+    importing = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not store.value("SELECT count(*) > 100 FROM judgments WHERE import_id = 2"):
+        assert importing.poll() is None and time.monotonic() < deadline, importing.communicate()
+        time.sleep(0.02)
+    yield store, importing, before
+    importing.kill()
+    importing.communicate()
+
+
+@pytest.mark.slow
+def test_ctrl_c_takes_an_import_back_and_says_so(half_imported):
+    store, importing, (shown, before) = half_imported
+    importing.send_signal(signal.SIGINT)
+    out, err = importing.communicate(timeout=120)
+    assert (importing.returncode, err) == (130, "")
+    assert out == "\nstopped: nothing was imported, and what was written already was taken back\n"
+    assert everything(store) == before and seen(store) == shown
+
+
+@pytest.mark.slow
+def test_an_import_that_is_killed_is_invisible_and_taken_back_when_the_store_is_opened(half_imported):
+    store, importing, (shown, before) = half_imported
+    importing.kill()
+    importing.wait()
+    assert store.value("SELECT count(*) FROM presentations p JOIN judgments j ON j.presentation_id = p.id WHERE j.import_id = 2") > 100
+    assert seen(store) == shown and everything(store) != before
+    Database(store.path).close()
+    assert everything(store) == before and seen(store) == shown

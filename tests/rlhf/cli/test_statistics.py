@@ -19,7 +19,7 @@ def data(store):
 
 def votes(store, *rows):
     """`votes(store, ("tuned", "base", "Ann:1 Bob:0 Cat:="))`: a comparison each; Ann prefers the first, Bob the second, Cat neither."""
-    for number, (first, second, said) in enumerate(rows):
+    for number, (first, second, output) in enumerate(rows):
         asked = prompts.NewPrompt(({"role": "user", "content": f"Q{number}?"},), kind="k", split="train")
         prompts.add(store, [asked], source="t")
         prompt_id = store.value("SELECT max(id) FROM prompts")
@@ -31,7 +31,7 @@ def votes(store, *rows):
             for name in (first, second)
         ]  # fmt: skip
         comparison_id = comparisons.add(store, prompt_id, ids, purpose="versus")
-        for who, says in (each.split(":") for each in said.split()):
+        for who, says in (each.split(":") for each in output.split()):
             person = annotators.ensure(store, who, *(("simulated", "concise") if who == "rule" else ()))
             shown = {"comparison_id": comparison_id, "annotator_id": person.id, "slots": ids, "created_at": now()}
             tiers = {"1": [[ids[0]], [ids[1]]], "0": [[ids[1]], [ids[0]]], "=": [ids]}[says]
@@ -53,14 +53,14 @@ def run(capsys, *arguments):
 def test_agreement_as_json(capsys, data, store):
     """The pairs of `test_alpha_by_hand`, and a simulated vote that stays outside."""
     votes(store, ("tuned", "base", "Ann:1 Bob:1"), ("tuned", "base", "Ann:0 Bob:0 rule:1"), ("tuned", "base", "Ann:1 Bob:0"))
-    found = json.loads(run(capsys, "agreement", "--json", "--data", data))
-    assert found["alpha_nominal"]["value"] == pytest.approx(1 - 2 / 3.6)
-    assert set(found["alpha_ordinal"]) == {"value", "low", "high", "reason"}
-    assert (found["comparisons"], found["units"], found["judgments"]) == (3, 3, 6)
-    assert (found["unanimous"]["count"], found["unanimous"]["of"]) == (2, 3) and found["unanimous"]["share"] == pytest.approx(2 / 3)
+    result = json.loads(run(capsys, "agreement", "--json", "--data", data))
+    assert result["alpha_nominal"]["value"] == pytest.approx(1 - 2 / 3.6)
+    assert set(result["alpha_ordinal"]) == {"value", "low", "high", "reason"}
+    assert (result["comparisons"], result["units"], result["judgments"]) == (3, 3, 6)
+    assert (result["unanimous"]["count"], result["unanimous"]["of"]) == (2, 3) and result["unanimous"]["share"] == pytest.approx(2 / 3)
     # The first completion stood left each time and won three of six: no sign of a side at all.
-    assert (found["left_share"]["share"], found["left_share"]["n"], found["left_share"]["p_value"]) == (0.5, 6, 1.0)
-    assert [(a["name"], a["judgments"], a["median_active_s"], a["left_share"]["n"]) for a in found["annotators"]] == [
+    assert (result["left_share"]["share"], result["left_share"]["n"], result["left_share"]["p_value"]) == (0.5, 6, 1.0)
+    assert [(a["name"], a["judgments"], a["median_active_s"], a["left_share"]["n"]) for a in result["annotators"]] == [
         ("Ann", 3, pytest.approx(12.3), 3), ("Bob", 3, pytest.approx(12.3), 3),
     ]  # fmt: skip
     with_rule = json.loads(run(capsys, "agreement", "--json", "--include-simulated", "--data", data))
@@ -70,27 +70,27 @@ def test_agreement_as_json(capsys, data, store):
 def test_agreement_as_text(capsys, data, store):
     votes(store, *[("tuned", "base", f"Ann:{i % 2} Bob:{int(i % 4 < 2)}") for i in range(12)])
     exclusions.exclude(store, [1], rule="other", reason="Asleep.", by=None)
-    said = run(capsys, "agreement", "--data", data)
-    lines = [line.split() for line in said.splitlines()]
+    output = run(capsys, "agreement", "--data", data)
+    lines = [line.split() for line in output.splitlines()]
     assert ["votes", "23", "on", "12", "comparisons"] in lines
     assert ["pairs", "judged", "by", "two", "annotators", "or", "more", "11"] in lines
     assert any(line[:3] == ["Krippendorff's", "alpha,", "ordinal"] and "to" in line for line in lines)
     assert ["annotator", "votes", "excluded", "median", "left", "share", "p", "agrees"] in lines
     assert any(line[:5] == ["Ann", "11", "1", "12.3", "s"] for line in lines)
-    assert "--include-simulated" in said and "docs/research/statistics.md" in said
+    assert "--include-simulated" in output and "docs/research/statistics.md" in output
 
 
 def test_leaderboard_as_json(capsys, data, store):
     votes(store, *[("tuned", "base", f"Ann:{int(i % 3 > 0)}") for i in range(30)], ("tuned", "base", "rule:0"))
-    found = json.loads(run(capsys, "leaderboard", "--json", "--data", data))
-    tuned, base = found["policies"]
+    result = json.loads(run(capsys, "leaderboard", "--json", "--data", data))
+    tuned, base = result["policies"]
     # Twenty of thirty: odds of two to one, 120.4 points.
     assert (tuned["name"], tuned["rank"], tuned["votes"], tuned["wins"], tuned["ties"], tuned["losses"]) == ("tuned", 1, 30, 20, 0, 10)
     assert tuned["score"]["value"] == pytest.approx(1120.4, abs=0.1) and tuned["score"]["low"] < 1120 < tuned["score"]["high"]
     assert tuned["over_base"]["value"] == pytest.approx(2 / 3, abs=1e-4)
     assert (base["score"]["value"], base["over_base"]) == (1000.0, None)
-    assert found["connected"] and found["groups"] == [{"reference": "base", "policies": ["tuned", "base"]}]
-    assert found["matrix"] == {
+    assert result["connected"] and result["groups"] == [{"reference": "base", "policies": ["tuned", "base"]}]
+    assert result["matrix"] == {
         "policies": ["tuned", "base"],
         "win_share": [[None, pytest.approx(2 / 3)], [pytest.approx(1 / 3), None]],
         "pairs": [[0, 30], [30, 0]],
@@ -100,11 +100,11 @@ def test_leaderboard_as_json(capsys, data, store):
 
 def test_leaderboard_as_text(capsys, data, store):
     votes(store, *[("tuned", "base", "Ann:1")] * 2, *[("x", "y", "Ann:1"), ("x", "y", "Ann:0")])
-    said = run(capsys, "leaderboard", "--data", data)
-    lines = [line.split() for line in said.splitlines()]
-    assert "2 groups without a pair between them: scores of different groups cannot be compared" in said
+    output = run(capsys, "leaderboard", "--data", data)
+    lines = [line.split() for line in output.splitlines()]
+    assert "2 groups without a pair between them: scores of different groups cannot be compared" in output
     assert any(line[:2] == ["1", "tuned"] for line in lines) and ["2", "base", "1000", "2", "0", "0", "2"] in lines
-    assert "half a win each way" in said and "Too few prompts for intervals." in said
+    assert "half a win each way" in output and "Too few prompts for intervals." in output
     assert ["1", "tuned", "100.0%", "(2)"] in lines
 
 
@@ -117,8 +117,8 @@ def test_columns_stand_under_each_other_in_any_script(capsys, data, store):
 
 @pytest.mark.parametrize("verb", ["agreement", "leaderboard"])
 def test_without_votes_each_says_what_to_do(capsys, data, verb):
-    said = run(capsys, verb, "--data", data)
-    assert "yet: judge" in said and "--include-simulated" in said
+    output = run(capsys, verb, "--data", data)
+    assert "yet: judge" in output and "--include-simulated" in output
     assert "yet: judge" in run(capsys, verb, "--include-simulated", "--data", data)
     assert json.loads(run(capsys, verb, "--json", "--data", data))["judgments"] == 0
 
@@ -127,5 +127,5 @@ def test_without_votes_each_says_what_to_do(capsys, data, verb):
 def test_help_says_what_the_options_do(capsys, verb):
     with pytest.raises(SystemExit):
         launch.main([verb, "--help"])
-    said = capsys.readouterr().out
-    assert "machine-readable" in said and "simulated annotators" in said
+    output = capsys.readouterr().out
+    assert "machine-readable" in output and "simulated annotators" in output

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
 
 
-def drawn(sampling, n=20_000, key=1):
+def sampled_counts(sampling, n=20_000, key=1):
     return sample_token(LOGITS.expand(n, -1), sampling, generator(CPU, key))[0].bincount(minlength=4)
 
 
@@ -39,35 +39,35 @@ def fits(counts, p):
 
 @pytest.mark.parametrize("temperature, p", [(1.0, [4, 2, 1, 1]), (0.5, [16, 4, 1, 1]), (2.0, [2, 2**0.5, 1, 1])])
 def test_tokens_come_as_often_as_softmax_says(temperature, p):
-    assert fits(drawn(Sampling(temperature=temperature)), p)
+    assert fits(sampled_counts(Sampling(temperature=temperature)), p)
 
 
 def test_the_check_above_can_fail():
-    assert not fits(drawn(Sampling(temperature=1.1)), [4, 2, 1, 1])
+    assert not fits(sampled_counts(Sampling(temperature=1.1)), [4, 2, 1, 1])
 
 
 @pytest.mark.slow
 def test_top_k_keeps_the_likeliest():
-    counts = drawn(Sampling(top_k=2))
+    counts = sampled_counts(Sampling(top_k=2))
     assert counts[2:].sum() == 0 and fits(counts[:2], [2, 1])
-    assert drawn(Sampling(top_k=1))[0] == 20_000
-    assert fits(drawn(Sampling(top_k=99)), [4, 2, 1, 1])
+    assert sampled_counts(Sampling(top_k=1))[0] == 20_000
+    assert fits(sampled_counts(Sampling(top_k=99)), [4, 2, 1, 1])
 
 
 @pytest.mark.slow
 def test_top_p_keeps_the_fewest_that_hold_the_mass():
     # .5 and .25 together hold .75 >= .7; a nucleus of .5 is the first alone
-    counts = drawn(Sampling(top_p=0.7))
+    counts = sampled_counts(Sampling(top_p=0.7))
     assert counts[2:].sum() == 0 and fits(counts[:2], [2, 1])
-    assert drawn(Sampling(top_p=0.5))[0] == 20_000
-    assert drawn(Sampling(top_p=1e-6))[0] == 20_000, "one token is always left"
+    assert sampled_counts(Sampling(top_p=0.5))[0] == 20_000
+    assert sampled_counts(Sampling(top_p=1e-6))[0] == 20_000, "one token is always left"
 
 
 @pytest.mark.parametrize("smallest", [5e-324, 1e-300, 1e-45, 1e-40, 1.2e-38, 1e-20])
 def test_the_smallest_temperatures_and_nuclei_leave_the_likeliest(smallest):
-    assert drawn(Sampling(top_p=smallest), 500)[0] == 500
-    assert drawn(Sampling(temperature=smallest), 500)[0] == 500
-    assert drawn(Sampling(temperature=smallest, top_p=smallest, top_k=1), 500)[0] == 500
+    assert sampled_counts(Sampling(top_p=smallest), 500)[0] == 500
+    assert sampled_counts(Sampling(temperature=smallest), 500)[0] == 500
+    assert sampled_counts(Sampling(temperature=smallest, top_p=smallest, top_k=1), 500)[0] == 500
     # Also where differences of logits are as large as they come, and where the likeliest is neither first nor alone.
     logits = torch.tensor([[-3e38, 1.0, 3e38, 3e38, -1.0]]).expand(4000, -1)
     tokens, said = sample_token(logits, Sampling(temperature=smallest), generator(CPU, 0), return_stats=True)
@@ -117,8 +117,8 @@ def test_a_model_is_sampled_from_its_own_distribution(backbone):
     ids, mask = pad_left([prompt], backbone.pad_id)
     with torch.no_grad():
         p = (backbone.forward(ids, mask, keep=1).logits[0, 0].double() / 0.7).softmax(-1)
-    found = sample(backbone, [prompt] * 3000, Sampling(temperature=0.7, max_new_tokens=1), generator(CPU, 4))
-    counts = torch.tensor([s.ids[0] for s in found]).bincount(minlength=len(p)).double()
+    result = sample(backbone, [prompt] * 3000, Sampling(temperature=0.7, max_new_tokens=1), generator(CPU, 4))
+    counts = torch.tensor([s.ids[0] for s in result]).bincount(minlength=len(p)).double()
     common = p * 3000 >= 5
     observed = [*counts[common].tolist(), float(counts[~common].sum())]
     expected = [*(p[common] * 3000).tolist(), float(p[~common].sum() * 3000)]
@@ -131,13 +131,13 @@ def test_the_first_end_token_ends_a_row_and_belongs_to_it(model, request):
     backbone = request.getfixturevalue(model)
     assert (backbone.eos_id == backbone.pad_id) == (model == "eos_pad_backbone")
     favour(backbone, backbone.eos_id, 4.0)
-    found = sample(backbone, [[5, 6, 7]] * 64, Sampling(max_new_tokens=12), generator(CPU, 1))
-    ended = [s for s in found if s.finish_reason == "stop"]
+    result = sample(backbone, [[5, 6, 7]] * 64, Sampling(max_new_tokens=12), generator(CPU, 1))
+    ended = [s for s in result if s.finish_reason == "stop"]
     assert len(ended) > 10, "most rows end early"
     assert len({len(s.ids) for s in ended}) > 3, "and at different lengths"
     for s in ended:
         assert s.ids[-1] == backbone.eos_id and backbone.eos_id not in s.ids[:-1]
-    for s in found:
+    for s in result:
         if s.finish_reason == "length":
             assert len(s.ids) == 12 and backbone.eos_id not in s.ids
 
@@ -188,9 +188,9 @@ def test_drawing_with_a_cache_reads_what_one_whole_forward_reads(backbone):
     seen = []
     backbone.base.lm_head.register_forward_hook(lambda _, __, out: seen.append(out.detach().clone()))
     rows = [[5, 6, 7, 8, 9, 10], [11, 12], [13]]
-    found = sample(backbone, rows, Sampling(max_new_tokens=6), generator(CPU, 2))
+    result = sample(backbone, rows, Sampling(max_new_tokens=6), generator(CPU, 2))
     cached = torch.stack(seen, dim=1)
-    for i, (prompt, s) in enumerate(zip(rows, found, strict=True)):
+    for i, (prompt, s) in enumerate(zip(rows, result, strict=True)):
         ids, mask = pad_left([[*prompt, *s.ids]], backbone.pad_id)
         with torch.no_grad():
             alone = backbone.forward(ids, mask, keep=len(s.ids) + 1).logits[:, :-1]

@@ -58,7 +58,7 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(server):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 10**6}, "max_tokens"),
@@ -69,19 +69,19 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(server):
         ({"top_p": 0}, "top_p"),
     ],
 )
-def test_a_wrong_request_is_refused_by_field(server, change, said):
+def test_a_wrong_request_is_refused_by_field(server, change, message):
     request = {"model": "tiny", "messages": list(user("Q"))} | change
     reply = httpx2.post(f"{server.client.base_url}/chat/completions", json=request)
     assert reply.status_code == 400
-    assert reply.json()["error"]["message"].startswith(said)
+    assert reply.json()["error"]["message"].startswith(message)
 
 
 def test_a_tuned_version_speaks_with_its_own_adapter(server, tiny_folder):
     server.register("tiny-r1", seed=1)
     server.register("tiny-r2", seed=2)
-    said = {name: server.says(name, temperature=0.0).text for name in ("tiny", "tiny-r1", "tiny-r2")}
-    assert len(set(said.values())) == 3
-    assert {name: server.says(name, temperature=0.0).text for name in reversed(said)} == said, "in any order"
+    text_of = {name: server.says(name, temperature=0.0).text for name in ("tiny", "tiny-r1", "tiny-r2")}
+    assert len(set(text_of.values())) == 3
+    assert {name: server.says(name, temperature=0.0).text for name in reversed(text_of)} == text_of, "in any order"
 
 
 def test_a_version_whose_adapter_is_damaged_is_refused_every_time_and_the_others_speak(server):
@@ -178,8 +178,8 @@ def test_the_process_serves_until_it_is_told_to_stop(tmp_path, tiny_folder):
     process, client = served(tmp_path / "data", tiny_folder)
     until(lambda: answers(client) == ["tiny"], 120)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=20)
-    assert "policy server ready" in said and "Traceback" not in said
+    output, _ = process.communicate(timeout=20)
+    assert "policy server ready" in output and "Traceback" not in output
 
 
 @pytest.mark.slow
@@ -198,5 +198,5 @@ def test_a_model_that_cannot_be_had_ends_the_process_with_its_reason(tmp_path, t
     broken = shutil.copytree(tiny_folder, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"x" * 100)
     process, _ = served(tmp_path / "data", broken)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 2 and "cannot be read as a causal language model" in said and "Traceback" not in said
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2 and "cannot be read as a causal language model" in output and "Traceback" not in output

@@ -45,17 +45,17 @@ def prompt(number, text, split="train"):
 
 def test_a_long_answer_is_cut_at_its_end_so_that_the_row_fills_the_limit(backbone):
     backbone.limit_rows(40)
-    asked = backbone.encode(user("Hi"))
+    prompt_ids = backbone.encode(user("Hi"))
     # One token a byte: <|user|>, H, i, <|end|>, <|assistant|>.
-    assert len(asked) == 5
+    assert len(prompt_ids) == 5
     model = RewardModel(backbone, RewardConfig(), seed=0)
     long, just, short = (backbone.encode_answer("x" * n) for n in (100_000, 34, 33))
-    row = model.row(asked, long)
+    row = model.row(prompt_ids, long)
     assert len(row.ids) == 40 and row.ids[5:] == [*long[:34], backbone.eos_id]
-    assert model.row(asked, just).ids == row.ids and len(model.row(asked, short).ids) == 39
+    assert model.row(prompt_ids, just).ids == row.ids and len(model.row(prompt_ids, short).ids) == 39
     # A policy does not learn to stop where an answer was cut.
-    assert ended_answer(backbone, asked, "x" * 100_000) == long[:34]
-    assert ended_answer(backbone, asked, "x" * 34) == [*long[:34], backbone.eos_id]
+    assert ended_answer(backbone, prompt_ids, "x" * 100_000) == long[:34]
+    assert ended_answer(backbone, prompt_ids, "x" * 34) == [*long[:34], backbone.eos_id]
     [row] = dpo.rows(backbone, [pair("Hi", "x" * 100_000, "no")])
     assert row["chosen_ids"] == long[:34] and row["rejected_ids"] == [*backbone.encode_answer("no"), backbone.eos_id]
     [shown] = ptx.encode(backbone, [Demonstration(user("Hi"), "x" * 100_000)])
@@ -64,8 +64,8 @@ def test_a_long_answer_is_cut_at_its_end_so_that_the_row_fills_the_limit(backbon
 
 def test_the_limit_is_never_above_the_models_context_less_a_learned_prompt(backbone):
     assert backbone.context == backbone.max_length == 512
-    for asked, virtual, expected in ((2048, 0, 512), (2048, 16, 496), (100, 16, 100)):
-        backbone.limit_rows(asked, virtual_tokens=virtual)
+    for limit, virtual, expected in ((2048, 0, 512), (2048, 16, 496), (100, 16, 100)):
+        backbone.limit_rows(limit, virtual_tokens=virtual)
         assert backbone.max_length == expected
     assert fits(backbone, [1] * 90, 9) and not fits(backbone, [1] * 91, 9), "prompt, answer and its end"
     backbone.context = None
@@ -162,8 +162,8 @@ def test_a_batch_in_parts_has_the_same_result_and_gradients(backbone):
 
 def test_scores_of_long_rows_are_those_of_each_alone(backbone, monkeypatch):
     model = RewardModel(backbone, RewardConfig(epochs=0), seed=0)
-    asked = backbone.encode(user("Hi"))
-    rows = [model.row(asked, backbone.encode_answer(c * n)) for c, n in zip("abcdef", (300, 2, 400, 9, 350, 1), strict=True)]
+    prompt_ids = backbone.encode(user("Hi"))
+    rows = [model.row(prompt_ids, backbone.encode_answer(c * n)) for c, n in zip("abcdef", (300, 2, 400, 9, 350, 1), strict=True)]
     widths = []
     features = model.backbone.hidden
     monkeypatch.setattr(model.backbone, "hidden", lambda ids, *a, **k: widths.append(tuple(ids.shape)) or features(ids, *a, **k))

@@ -35,8 +35,8 @@ def test_smoothing_is_the_mean_with_the_neighbours_there_are():
     assert smoothed([2.0]) == [2.0] and smoothed([]) == []
 
 
-def of(*figures):
-    return [PolicyMetrics(*f) for f in figures]
+def of(*metrics):
+    return [PolicyMetrics(*f) for f in metrics]
 
 
 def test_the_best_is_the_highest_after_smoothing_and_the_earliest_of_equals():
@@ -59,16 +59,16 @@ figure = st.tuples(st.integers(-3, 3), st.integers(0, 5))
 
 
 @given(st.lists(figure, min_size=1, max_size=12), st.sampled_from([0.0, 2.0]))
-def test_the_best_of_all_was_never_let_go(figures, budget):
+def test_the_best_of_all_was_never_let_go(metrics, budget):
     tracker = CheckpointTracker(budget, keep_best=True)
-    for i, f in enumerate(figures):
+    for i, f in enumerate(metrics):
         tracker.update(PolicyMetrics(*f), {"w": torch.tensor([float(i)])})
         assert len(tracker.weights) <= 2
     policy = {"w": torch.tensor([-1.0])}
     said = tracker.restore(policy)
-    expected = best(of(*figures), budget)
+    expected = best(of(*metrics), budget)
     assert policy["w"].item() == expected == said["step"]
-    assert (said["score"], said["kl"], said["of"]) == (*figures[expected], len(figures) - 1)
+    assert (said["score"], said["kl"], said["of"]) == (*metrics[expected], len(metrics) - 1)
 
 
 def test_a_budget_is_left_by_going_beyond_it():

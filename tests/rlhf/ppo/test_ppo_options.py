@@ -38,12 +38,12 @@ def uneven(ppo):
 def test_gradients_of_microbatches_add_up_to_those_of_the_minibatch(tiny_folder, microbatch_size):
     whole = scrambled(trainer(tiny_folder, replace(CONFIG, entropy_coef=0.1)))
     rollout = uneven(whole)
-    figures, expected = gradients(whole, rollout)
+    metrics, expected = gradients(whole, rollout)
     whole.config = replace(whole.config, microbatch_size=microbatch_size)
-    same_figures, found = gradients(whole, rollout)
+    same_metrics, found = gradients(whole, rollout)
     for name, gradient in expected.items():
         assert_close(found[name], gradient, atol=2e-6, rtol=1e-4)
-    assert same_figures == pytest.approx(figures, abs=1e-5)
+    assert same_metrics == pytest.approx(metrics, abs=1e-5)
 
 
 def test_a_step_in_microbatches_is_the_step(tiny_folder):
@@ -83,9 +83,9 @@ def test_the_estimator_that_is_asked_for_is_what_is_paid_and_told(tiny_folder):
     k1, k3 = (scrambled(trainer(tiny_folder, replace(CONFIG, kl_estimator=e))).step() for e in ("k1", "k3"))
     assert k1["objective/scores"] == k3["objective/scores"]
     assert k1["objective/kl"] != k3["objective/kl"] > 0
-    for figures in (k1, k3):
-        assert figures["objective/rewards"] == pytest.approx(figures["objective/scores"] - 0.05 * figures["objective/kl"], abs=1e-4)
-        assert figures["objective/sqrt_kl"] == pytest.approx(figures["objective/kl"] ** 0.5)
+    for metrics in (k1, k3):
+        assert metrics["objective/rewards"] == pytest.approx(metrics["objective/scores"] - 0.05 * metrics["objective/kl"], abs=1e-4)
+        assert metrics["objective/sqrt_kl"] == pytest.approx(metrics["objective/kl"] ** 0.5)
 
 
 # Epochs.
@@ -94,8 +94,8 @@ def test_the_estimator_that_is_asked_for_is_what_is_paid_and_told(tiny_folder):
 @pytest.mark.parametrize("limit, epochs", [(0.0, 4), (1e-9, 1), (1e9, 4)])
 def test_epochs_stop_once_the_policy_is_too_far_from_the_one_that_sampled(tiny_folder, monkeypatch, limit, epochs):
     seen = watch_logprobs(monkeypatch)
-    figures = trainer(tiny_folder, replace(CONFIG, epochs=4, early_stopping_kl=limit)).step()
-    assert figures["policy/epochs"] == epochs
+    metrics = trainer(tiny_folder, replace(CONFIG, epochs=4, early_stopping_kl=limit)).step()
+    assert metrics["policy/epochs"] == epochs
     assert len(seen) == 2 * epochs
 
 
@@ -177,11 +177,11 @@ def test_while_values_warm_up_nothing_else_learns(tiny_folder):
     before = policy_of(ppo)
     for _ in range(2):
         value = ppo.value_head.weight.clone()
-        figures = ppo.step()
+        metrics = ppo.step()
         assert all(torch.equal(p, before[n]) for n, p in ppo.policy.items())
         assert not torch.equal(ppo.value_head.weight, value)
         assert ppo.kl_coef == CONFIG.kl_coef, "a KL of 0 is no reason to lower its price"
-        assert figures["val/ratio"] == pytest.approx(1, abs=1e-5)
+        assert metrics["val/ratio"] == pytest.approx(1, abs=1e-5)
     ppo.step()
     assert any(not torch.equal(p, before[n]) for n, p in ppo.policy.items())
     assert ppo.kl_coef < CONFIG.kl_coef
@@ -193,15 +193,15 @@ def test_while_values_warm_up_nothing_else_learns(tiny_folder):
 def test_a_policy_beyond_its_budget_learns_no_more_and_the_run_is_over(tiny_folder, tmp_path):
     ppo = scrambled(trainer(tiny_folder, replace(CONFIG, kl_budget=0.01)))
     before = policy_of(ppo)
-    figures = ppo.step()
-    assert figures["objective/kl"] > 0.01 and ppo.done and ppo.step_done == 1
+    metrics = ppo.step()
+    assert metrics["objective/kl"] > 0.01 and ppo.done and ppo.step_done == 1
     assert all(torch.equal(p, before[n]) for n, p in ppo.policy.items())
-    assert "loss/policy_avg" not in figures
+    assert "loss/policy_avg" not in metrics
     ppo.save(tmp_path / "checkpoint")
     resumed = trainer(tiny_folder, replace(CONFIG, kl_budget=0.01))
     resumed.load(tmp_path / "checkpoint")
     assert resumed.done
-    expected = {"stopped_by_kl": {"step": 1, "kl": figures["objective/kl"], "budget": 0.01}}
+    expected = {"stopped_by_kl": {"step": 1, "kl": metrics["objective/kl"], "budget": 0.01}}
     assert ppo.finish() == resumed.finish() == expected
 
 
@@ -282,8 +282,8 @@ def test_with_every_option_on_a_resumed_run_is_the_unbroken_one_bit_for_bit(tiny
     resumed = start()
     torch.manual_seed(12345)
     assert resumed.load(tmp_path / "checkpoint")
-    figures = [[ppo.step() for _ in range(4 - done)] for ppo in (unbroken, resumed)]
-    assert figures[0] == figures[1]
+    metrics = [[ppo.step() for _ in range(4 - done)] for ppo in (unbroken, resumed)]
+    assert metrics[0] == metrics[1]
     assert everything(unbroken).keys() == everything(resumed).keys()
     assert unbroken.finish() == resumed.finish()
     for name, value in everything(unbroken).items():
@@ -303,7 +303,7 @@ def test_the_figures_with_every_option_off_are_as_they_ever_were(tiny_folder, mo
     monkeypatch.setattr(sampling, "sample_token", draw)
     monkeypatch.setattr(ValueHead, "inputs", lambda _, hidden: pad(hidden, (0, 2 * hidden.shape[-1] + 1)))
     ppo = trainer(tiny_folder, learned_reward=True)
-    figures = [ppo.step() for _ in range(3)][-1]
+    metrics = [ppo.step() for _ in range(3)][-1]
     expected = {
         "loss/policy_avg": -0.04808124,
         "loss/value_avg": 0.37516129,
@@ -322,7 +322,7 @@ def test_the_figures_with_every_option_off_are_as_they_ever_were(tiny_folder, mo
         "val/finished": 0.0,
         "val/explained_variance": 0.05247533,
     }
-    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4, abs=1e-7)
     assert ppo.kl_coef == pytest.approx(0.0498800960, rel=1e-6)
     assert float(sum(p.detach().double().abs().sum() for p in ppo.policy.values())) == pytest.approx(409.70035829, rel=1e-5)
     assert float(ppo.value_head.weight.detach().double().abs().sum()) == pytest.approx(0.24131899, rel=1e-4)

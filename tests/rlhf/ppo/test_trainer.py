@@ -48,7 +48,7 @@ def test_advantages_are_whitened_over_the_batch_and_rewards_end_in_the_score(tin
         return {}
 
     monkeypatch.setattr(ppo, "update", spy)
-    figures = ppo.step()
+    metrics = ppo.step()
     rollout, advantages = seen["rollout"], seen["advantages"][seen["rollout"].mask]
     assert_close(advantages.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
     assert_close(advantages.std(unbiased=False), torch.tensor(1.0), atol=1e-3, rtol=0)
@@ -56,12 +56,12 @@ def test_advantages_are_whitened_over_the_batch_and_rewards_end_in_the_score(tin
     for i, n in enumerate(rollout.mask.sum(-1).tolist()):
         expected = rollout.scores[i] * 0.95 ** torch.arange(n - 1, -1, -1)
         assert_close(seen["returns"][i, :n], expected, atol=1e-5, rtol=0)
-    assert figures["objective/scores"] == pytest.approx(float(rollout.scores.mean()))
-    assert figures["objective/kl"] == pytest.approx(0, abs=1e-5)
-    assert figures["val/response_length"] == pytest.approx(float(rollout.mask.sum(-1).float().mean()))
+    assert metrics["objective/scores"] == pytest.approx(float(rollout.scores.mean()))
+    assert metrics["objective/kl"] == pytest.approx(0, abs=1e-5)
+    assert metrics["val/response_length"] == pytest.approx(float(rollout.mask.sum(-1).float().mean()))
     # KL 0 is below the target: the error is clipped to -.2, over 8 completions of a horizon of 2000.
     assert ppo.kl_coef == pytest.approx(0.05 * (1 - 0.2 * 8 / 2000))
-    assert figures["objective/kl_coef"] == 0.05
+    assert metrics["objective/kl_coef"] == 0.05
 
 
 def test_gradient_clipping_changes_the_step(tiny_folder):
@@ -92,12 +92,12 @@ def test_ppo_learns_what_the_reward_asks_for_and_leaves_the_reference_alone(tiny
     )
     ppo = trainer(tiny_folder, config, sampling=SamplingConfig(max_new_tokens=4, temperature=1.0))
     base = {n: p.clone() for n, p in ppo.backbone.base.state_dict().items() if ".lora_" not in n}
-    figures = [ppo.step() for _ in range(16)]
-    scores = [f["objective/scores"] for f in figures]
+    metrics = [ppo.step() for _ in range(16)]
+    scores = [f["objective/scores"] for f in metrics]
     assert sum(scores[:2]) / 2 < 0.3 and sum(scores[-2:]) / 2 > 0.5, scores
-    assert figures[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
-    assert figures[-1]["objective/kl"] > 1
-    assert figures[-1]["policy/entropy_avg"] < figures[0]["policy/entropy_avg"]
+    assert metrics[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
+    assert metrics[-1]["objective/kl"] > 1
+    assert metrics[-1]["policy/entropy_avg"] < metrics[0]["policy/entropy_avg"]
     for name, value in ppo.backbone.base.state_dict().items():
         if ".lora_" not in name:
             assert torch.equal(value, base[name]), name
@@ -141,9 +141,9 @@ def test_a_resumed_step_is_the_unbroken_one_bit_for_bit(tiny_folder, tmp_path, l
     torch.manual_seed(12345)
     assert resumed.load(tmp_path / "checkpoint")
     assert resumed.step_done == 1
-    figures = [resumed.step(), resumed.step()]
+    metrics = [resumed.step(), resumed.step()]
 
-    assert figures == expected_figures
+    assert metrics == expected_figures
     assert resumed.kl_coef == unbroken.kl_coef
     expected, found = everything(unbroken), everything(resumed)
     assert expected.keys() == found.keys()
@@ -261,8 +261,8 @@ def test_an_answer_that_never_ended_gets_the_score_for_that():
 
 def test_missing_eos_score_reaches_the_rollout(tiny_folder):
     ppo = trainer(tiny_folder, sampling=replace(SAMPLING, max_new_tokens=2), scoring=ScoringConfig(missing_eos_score=-7.0))
-    figures = ppo.step()
-    assert figures["objective/scores"] == pytest.approx(-7 * (1 - figures["val/finished"]), abs=1)
+    metrics = ppo.step()
+    assert metrics["objective/scores"] == pytest.approx(-7 * (1 - metrics["val/finished"]), abs=1)
 
 
 def test_whitened_rewards_keep_their_mean(tiny_folder, monkeypatch):
@@ -294,9 +294,9 @@ def test_a_model_whose_end_is_its_padding_is_tuned_alike(eos_pad_folder, tmp_pat
     for i in rollout.finished.nonzero()[:, 0].tolist():
         n = int(rollout.mask[i].sum())
         assert rollout.responses[i, n - 1] == eos and eos not in rollout.responses[i, : n - 1].tolist()
-    figures = ppo.step()
-    assert all(torch.isfinite(torch.tensor(v)) for v in figures.values())
-    assert 0 < figures["val/finished"] < 1
+    metrics = ppo.step()
+    assert all(torch.isfinite(torch.tensor(v)) for v in metrics.values())
+    assert 0 < metrics["val/finished"] < 1
 
 
 def test_ticks_come_all_the_way_through_a_step(tiny_folder):

@@ -50,7 +50,7 @@ def learned(backbone, pairs, tmp_path, config=CONFIG, seed=0):
         config,
         seed=seed,
         scratch=tmp_path / "scratch",
-        report=lambda step, total, figures, model: log.append((step, total, figures)),
+        report=lambda step, total, metrics, model: log.append((step, total, metrics)),
     )
     return model, log
 
@@ -71,7 +71,7 @@ def test_a_learnable_rule_is_learned(backbone, rule_pairs, tmp_path):
     model, log = learned(backbone, rule_pairs, tmp_path)
     assert [step for step, _, _ in log] == list(range(1, 25)) and log[0][1] == 24
     assert {"reward/loss", "reward/accuracy"} == set(log[0][2])
-    loss = [figures["reward/loss"] for _, _, figures in log]
+    loss = [metrics["reward/loss"] for _, _, metrics in log]
     assert sum(loss[-6:]) < 0.5 * sum(loss[:6])
     scores = model.score(rows_of(model, rule_pairs))
     assert (scores[0::2] > scores[1::2]).float().mean() > 0.9
@@ -222,7 +222,7 @@ def test_a_scale_written_as_numbers_is_read(untrained, tiny_folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_cancel_arrives_through_the_report(backbone, rule_pairs, tmp_path):
-    def stop(step, total, figures, model):
+    def stop(step, total, metrics, model):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -235,7 +235,7 @@ def test_scoring_while_it_is_fitted_leaves_the_fit_alone(tiny_folder, rule_pairs
         return fit(Backbone.load(tiny_folder, "cpu", "float32"), rule_pairs[:16], CONFIG, seed=0, scratch=tmp_path, report=report)
 
     quiet = fitted(lambda *_: None)
-    measured = fitted(lambda step, total, figures, model: model.score([model.row([5], [6])]))
+    measured = fitted(lambda step, total, metrics, model: model.score([model.row([5], [6])]))
     assert torch.equal(quiet.head.weight, measured.head.weight)
 
 
@@ -433,4 +433,4 @@ def test_every_reading_of_votes_learns_the_rule(backbone, rule_pairs, tmp_path, 
     model, log = learned(backbone, [*votes, *ties], tmp_path, replace(CONFIG, **options))
     scores = model.score(rows_of(model, rule_pairs))
     assert (scores[0::2] > scores[1::2]).float().mean() > 0.9
-    assert all(math.isfinite(figures["reward/loss"]) for _, _, figures in log)
+    assert all(math.isfinite(metrics["reward/loss"]) for _, _, metrics in log)

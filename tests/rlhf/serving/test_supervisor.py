@@ -19,29 +19,31 @@ class Sleeper(supervisor.PolicyServer):
 
 def test_a_server_that_dies_is_started_again(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor, "QUICK_DEATH_S", 0.0)
-    kept = Sleeper(tmp_path, "import time; time.sleep(600)")
-    kept.start()
-    first = kept._process
+    process = Sleeper(tmp_path, "import time; time.sleep(600)")
+    process.start()
+    first = process._process
     first.kill()
-    until(lambda: kept._process is not first and kept._process.poll() is None, 10)
-    kept.stop()
-    assert kept._process.poll() is not None and not kept._thread.is_alive()
+    until(lambda: process._process is not first and process._process.poll() is None, 10)
+    process.stop()
+    assert process._process.poll() is not None and not process._thread.is_alive()
 
 
 def test_a_server_that_dies_at_once_is_not_started_in_a_loop(tmp_path):
-    kept = Sleeper(tmp_path, "print('no luck')")
-    kept.start()
-    until(lambda: "no luck" in kept.log_file.read_text(), 10)
+    process = Sleeper(tmp_path, "print('no luck')")
+    process.start()
+    until(lambda: "no luck" in process.log_file.read_text(), 10)
     time.sleep(1.8)
-    kept.stop()
-    assert kept.log_file.read_text().count("no luck") == 1
+    process.stop()
+    assert process.log_file.read_text().count("no luck") == 1
 
 
 def test_a_server_that_will_not_go_is_killed(tmp_path):
-    kept = Sleeper(tmp_path, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)")
-    kept.start()
-    until(lambda: "up" in kept.log_file.read_text(), 10)
-    real = kept._process.wait
-    kept._process.wait = lambda timeout=None: real(timeout and 0.3)
-    kept.stop()
-    assert kept._process.returncode == -signal.SIGKILL
+    process = Sleeper(
+        tmp_path, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    )
+    process.start()
+    until(lambda: "up" in process.log_file.read_text(), 10)
+    real = process._process.wait
+    process._process.wait = lambda timeout=None: real(timeout and 0.3)
+    process.stop()
+    assert process._process.returncode == -signal.SIGKILL

@@ -10,8 +10,8 @@ COLD = Sampling(temperature=0.2, top_p=0.9, top_k=40, max_new_tokens=128)
 
 
 def ask(world, policy_ids=None, **values):
-    said = {"completions": 2, "sampling": COLD, "count": 5, "by": world.bob.id} | values
-    return batches.request(world.store, [world.policy.id] if policy_ids is None else policy_ids, **said)
+    arguments = {"completions": 2, "sampling": COLD, "count": 5, "by": world.bob.id} | values
+    return batches.request(world.store, [world.policy.id] if policy_ids is None else policy_ids, **arguments)
 
 
 def test_what_was_asked_for_comes_back(world):

@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import random
 import threading
 import zipfile
 from functools import partial
@@ -411,14 +412,24 @@ def test_a_file_that_is_not_there_and_a_folder(tmp_path):
         files.sha256(tmp_path / "nowhere")
 
 
-def test_progress_is_told_in_bytes_up_to_the_end(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text(GOOD * 2_000)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_progress_is_told_in_rows_with_an_estimate_of_all(tmp_path, name):
+    path = tmp_path / name
+    with gzip.open(path, "wt") if name.endswith("gz") else open(path, "w") as file:
+        file.writelines(json.dumps({"prompt": f"{n:06} {random.Random(n).random()}"}) + "\n" for n in range(50_000))
     told = []
     list(files.records(path, progress=lambda done, total: told.append((done, total))))
-    size = path.stat().st_size
-    assert told[-1] == (size, size) and len(told) > 10
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (50_000, 50_000) and len(told) == 1 + 50_000 // 256
+    assert [done for done, _ in told[:-1]] == [256 * n for n in range(1, len(told))]
+    # What was read ahead counts as read.
+    assert all(total == pytest.approx(50_000, rel=0.2) for done, total in told if done > 25_000)
+
+
+def test_progress_in_parquet_has_no_total_before_the_end(tmp_path):
+    parquet.write_table(pa.table({"prompt": [f"Q{n}" for n in range(600)]}), tmp_path / "rows.parquet")
+    told = []
+    list(files.records(tmp_path / "rows.parquet", progress=lambda done, total: told.append((done, total))))
+    assert told == [(256, 0), (512, 0), (600, 600)]
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

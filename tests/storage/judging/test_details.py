@@ -27,8 +27,8 @@ def shown(world):
     return queue.next_presentation(world.store, world.ann.id)[1]
 
 
-def save(world, shown, said, tiers=BETTER):
-    return judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=tiers, details=said)
+def save(world, shown, submitted, tiers=BETTER):
+    return judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=tiers, details=submitted)
 
 
 def of(world, judgment):
@@ -36,7 +36,7 @@ def of(world, judgment):
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("submitted", "why"),
     [
         (Details("hugely"), "Unknown strength 'hugely': choose one of significantly, better, slightly, negligibly"),
         (Details(""), "Unknown strength ''"),
@@ -73,13 +73,13 @@ def of(world, judgment):
         (Details(timing=Timing(0, None, 0)), "Times must be milliseconds"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_to_do(said, why):
+def test_what_does_not_fit_is_refused_with_what_to_do(submitted, why):
     with pytest.raises(BadJudgment, match=why):
-        details.check(said, SHOWN, BETTER)
+        details.check(submitted, SHOWN, BETTER)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "submitted",
     [
         Details(),
         WHOLE,
@@ -89,8 +89,8 @@ def test_what_does_not_fit_is_refused_with_what_to_do(said, why):
         Details(timing=Timing(0, 0, 604_800_000)),
     ],
 )
-def test_what_fits_passes_up_to_the_end_of_each_range(said):
-    details.check(said, SHOWN, BETTER)
+def test_what_fits_passes_up_to_the_end_of_each_range(submitted):
+    details.check(submitted, SHOWN, BETTER)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_nothing_said_comes_back_as_nothing(world, shown):
 
 
 def test_a_skip_keeps_its_flags_and_its_reason_in_words(world, shown):
-    said = Details(rationale="I am no doctor.", flags=(Flag("personal_data", " an address "),))
-    saved = judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason="unsafe", details=said)
+    submitted = Details(rationale="I am no doctor.", flags=(Flag("personal_data", " an address "),))
+    saved = judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason="unsafe", details=submitted)
     assert of(world, saved) == Details(rationale="I am no doctor.", flags=(Flag("personal_data", "an address"),))
 
 
@@ -136,15 +136,15 @@ def test_a_skip_s_reason_is_text_of_a_bearable_length(world, shown, reason, why)
 
 def test_a_correction_says_everything_anew_and_the_first_keeps_its_own(world, shown):
     first = save(world, shown, WHOLE)
-    said = Details("better", {1: {"helpful": 3}}, "On reflection.")
-    second = judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=BETTER, details=said)
-    assert details.of_judgments(world.store, [first.id, second.id]) == {first.id: WHOLE, second.id: said}
+    submitted = Details("better", {1: {"helpful": 3}}, "On reflection.")
+    second = judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=BETTER, details=submitted)
+    assert details.of_judgments(world.store, [first.id, second.id]) == {first.id: WHOLE, second.id: submitted}
 
 
 def test_what_is_refused_leaves_no_part_behind(world, shown):
-    said = Details(aspects={1: {"helpful": 3}}, flags=(Flag("unsafe", "", 9),))
+    submitted = Details(aspects={1: {"helpful": 3}}, flags=(Flag("unsafe", "", 9),))
     with pytest.raises(BadJudgment):
-        save(world, shown, said)
+        save(world, shown, submitted)
     for table in ("judgments", "aspect_ratings", "flags"):
         assert world.store.value(f"SELECT count(*) FROM {table}") == 0
 
@@ -177,7 +177,7 @@ def test_an_ideal_answer_from_nothing_has_no_distance(world, shown):
 
 def test_many_are_read_in_four_queries_each_with_its_own(world):
     world.comparisons(6)
-    said = []
+    submitted = []
     for number in range(6):
         shown = queue.next_presentation(world.store, world.ann.id)[1]
         best, worst = shown.order
@@ -188,12 +188,12 @@ def test_many_are_read_in_four_queries_each_with_its_own(world):
             IdealAnswer(f"ideal {number}", worst),
             (Flag("unsafe", f"note {number}", best),),
         )
-        said.append((save(world, shown, say, tiers=((best,), (worst,))).id, say))
+        submitted.append((save(world, shown, say, tiers=((best,), (worst,))).id, say))
     statements = []
     world.store.connection.conn.set_trace_callback(statements.append)
-    found = details.of_judgments(world.store, [judgment_id for judgment_id, _ in said])
+    found = details.of_judgments(world.store, [judgment_id for judgment_id, _ in submitted])
     world.store.connection.conn.set_trace_callback(None)
-    assert found == dict(said)
+    assert found == dict(submitted)
     assert len(statements) == 4
     assert details.of_judgments(world.store, [999]) == {}
 

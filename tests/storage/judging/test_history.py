@@ -25,7 +25,7 @@ def rank(world, annotator, said=None):
     return judgments.save(world.store, shown.id, annotator.id, verdict="rank", tiers=tiers, details=said or Details())
 
 
-def found(world, annotator=None, **filters):
+def ids_of(world, annotator=None, **filters):
     annotator = annotator or world.ann
     return [past.judgment.id for past in history.of_annotator(world.store, annotator.id, **filters)]
 
@@ -59,8 +59,8 @@ def test_what_was_corrected_or_taken_back_is_not_listed_but_can_be_read(world):
     first, _, third = rank(world, world.ann), rank(world, world.ann), rank(world, world.ann)
     judgments.undo(world.store, world.ann.id)
     corrected = judgments.correct(world.store, first.id, world.ann.id, verdict="skip", skip_reason="not sure")
-    assert found(world) == [corrected.id, 2]
-    assert found(world, verdict="rank") == [2]
+    assert ids_of(world) == [corrected.id, 2]
+    assert ids_of(world, verdict="rank") == [2]
     assert history.get(world.store, first.id).judgment.tiers == first.tiers
     assert history.get(world.store, third.id).judgment.id == third.id
     assert not history.get(world.store, third.id).judgment.counts
@@ -75,10 +75,10 @@ def test_pages_meet_without_gap_or_overlap(world):
     for _ in range(5):
         compare(world)
     ids = [rank(world, world.ann).id for _ in range(5)][::-1]
-    pages = [found(world, before_id=before, limit=2) for before in (None, ids[1], ids[3])]
+    pages = [ids_of(world, before_id=before, limit=2) for before in (None, ids[1], ids[3])]
     assert pages == [ids[:2], ids[2:4], ids[4:]]
-    assert found(world, before_id=ids[-1]) == []
-    assert found(world, limit=0) == []
+    assert ids_of(world, before_id=ids[-1]) == []
+    assert ids_of(world, limit=0) == []
 
 
 def test_filters_are_met_all_at_once(world):
@@ -89,14 +89,14 @@ def test_filters_are_met_all_at_once(world):
     skipped = world.skip(world.ann)
     both = rank(world, world.ann, Details(flags=(Flag("wrong_language"), Flag("broken_prompt")), rationale="a riddle"))
     exclusions.exclude(world.store, [plain.id, both.id], rule="too fast", reason="r", by=None)
-    assert found(world, verdict="rank") == [both.id, flagged.id, plain.id]
-    assert found(world, verdict="skip") == [skipped.id]
-    assert found(world, flagged=True) == [both.id, flagged.id]
-    assert found(world, excluded=True) == [both.id, plain.id]
-    assert found(world, excluded=True, flagged=True) == [both.id]
-    assert found(world, flagged=True, text="recipe") == [flagged.id]
-    assert found(world, flagged=True, verdict="skip") == []
-    assert found(world, text="  ") == [both.id, skipped.id, flagged.id, plain.id]
+    assert ids_of(world, verdict="rank") == [both.id, flagged.id, plain.id]
+    assert ids_of(world, verdict="skip") == [skipped.id]
+    assert ids_of(world, flagged=True) == [both.id, flagged.id]
+    assert ids_of(world, excluded=True) == [both.id, plain.id]
+    assert ids_of(world, excluded=True, flagged=True) == [both.id]
+    assert ids_of(world, flagged=True, text="recipe") == [flagged.id]
+    assert ids_of(world, flagged=True, verdict="skip") == []
+    assert ids_of(world, text="  ") == [both.id, skipped.id, flagged.id, plain.id]
 
 
 def test_text_is_found_in_the_prompt_in_an_answer_and_in_the_rationale(world):
@@ -105,27 +105,27 @@ def test_text_is_found_in_the_prompt_in_an_answer_and_in_the_rationale(world):
     sky = rank(world, world.ann, Details(rationale="It names the physics."))
     korean = rank(world, world.ann, Details(rationale="더 정확합니다."))
     for text in ("sky", "SKY BLUE", "rayleigh", "god KNOWS", "Physics", " the sky "):
-        assert found(world, text=text) == [sky.id], text
+        assert ids_of(world, text=text) == [sky.id], text
     for text in ("하늘", "산란", "몰라요", "정확"):
-        assert found(world, text=text) == [korean.id], text
-    assert found(world, text="?") == [korean.id, sky.id]
-    assert found(world, text="nowhere") == []
+        assert ids_of(world, text=text) == [korean.id], text
+    assert ids_of(world, text="?") == [korean.id, sky.id]
+    assert ids_of(world, text="nowhere") == []
 
 
 def test_upper_and_lower_case_are_one_beyond_ascii_too(world):
     compare(world, "Über Ärger", "ΣΟΦΙΑ", "Straße")
     saved = rank(world, world.ann)
     for text in ("über", "ÄRGER", "σοφια", "STRASSE"):
-        assert found(world, text=text) == [saved.id], text
+        assert ids_of(world, text=text) == [saved.id], text
 
 
 def test_the_words_of_the_file_format_are_not_the_words_of_the_prompt(world):
     compare(world, 'Say "hi"\nthen\\stop')
     saved = rank(world, world.ann)
     for text in ("role", "content", "user", '"}', "\\n"):
-        assert found(world, text=text) == [], text
+        assert ids_of(world, text=text) == [], text
     for text in ('say "hi"', 'hi"\nthen', "then\\stop"):
-        assert found(world, text=text) == [saved.id], text
+        assert ids_of(world, text=text) == [saved.id], text
 
 
 def test_wildcards_are_letters(world):
@@ -133,7 +133,7 @@ def test_wildcards_are_letters(world):
     compare(world, "1000 sure", "aXb", "x")
     percent, _ = rank(world, world.ann), rank(world, world.ann)
     for text in ("100%", "a_b"):
-        assert found(world, text=text) == [percent.id], text
+        assert ids_of(world, text=text) == [percent.id], text
 
 
 def test_every_turn_of_a_conversation_is_searched(world):
@@ -148,13 +148,13 @@ def test_every_turn_of_a_conversation_is_searched(world):
     )
     saved = rank(world, world.ann)
     for text in ("terse", "first", "earlier REPLY", "second"):
-        assert found(world, text=text) == [saved.id], text
+        assert ids_of(world, text=text) == [saved.id], text
 
 
 def test_other_people_s_are_never_found(world):
     compare(world, "Why?")
     rank(world, world.bob, Details(rationale="secret", flags=(Flag("unsafe"),)))
-    assert found(world) == found(world, text="secret") == found(world, flagged=True) == []
+    assert ids_of(world) == ids_of(world, text="secret") == ids_of(world, flagged=True) == []
 
 
 def test_the_exclusion_that_holds_stands_beside_it(world):
@@ -167,7 +167,7 @@ def test_the_exclusion_that_holds_stands_beside_it(world):
     assert history.get(world.store, saved.id).exclusion == second
     exclusions.lift(world.store, second.id, reason="no", by=None)
     assert history.get(world.store, saved.id).exclusion is None
-    assert found(world, excluded=True) == []
+    assert ids_of(world, excluded=True) == []
 
 
 def test_everybody_s_on_one_comparison_oldest_first(world):
@@ -187,7 +187,7 @@ def test_an_imported_one_stands_in_the_order_in_which_it_was_made(world):
     imported = world.store.insert("judgments", {**values, "created_at": "2025-12-31"})
     past = history.get(world.store, imported)
     assert (past.order, past.judgment.presentation_id, past.details) == ((1, 2), None, Details())
-    assert found(world, world.bob) == [imported]
+    assert ids_of(world, world.bob) == [imported]
 
 
 def test_gold_is_listed_like_any_other(world):
@@ -195,7 +195,7 @@ def test_gold_is_listed_like_any_other(world):
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     gold.set_answer(world.store, one, ((1,), (2,)), by=None)
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=((1,), (2,)))
-    assert found(world) == [saved.id]
+    assert ids_of(world) == [saved.id]
 
 
 def test_a_long_history_is_read_by_index(world):

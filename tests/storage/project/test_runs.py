@@ -19,14 +19,14 @@ def long_ago(store, run_id, column="heartbeat_at"):
 
 
 def test_a_new_run_is_queued(store, run):
-    found = runs.get(store, run)
-    assert (found.status, found.config, found.seed, found.versions) == (
+    queued = runs.get(store, run)
+    assert (queued.status, queued.config, queued.seed, queued.versions) == (
         "queued",
         {"lr": 3e-4, "name": "quick"},
         7,
         {"torch": "2.13.0"},
     )
-    assert (found.progress, found.cancel_requested, found.snapshot, found.pid) == (0.0, False, None, None)
+    assert (queued.progress, queued.cancel_requested, queued.snapshot, queued.pid) == (0.0, False, None, None)
     with pytest.raises(StoreError, match="a run r1 already"):
         runs.create(store, "r1", config={}, seed=1, versions={})
     with pytest.raises(StoreError, match="no run r9"):
@@ -52,13 +52,13 @@ def test_a_run_lives_and_ends(store, run):
 def test_what_was_found_of_the_reward_model_outlives_a_restart(store, run):
     assert runs.get(store, run).validation is None
     runs.mark_started(store, run, 1)
-    found = {"pairs": 40, "by_kind": [{"kind": "설명", "accuracy": None}]}
-    runs.set_validation(store, run, found)
+    report = {"pairs": 40, "by_kind": [{"kind": "설명", "accuracy": None}]}
+    runs.set_validation(store, run, report)
     runs.finish(store, run, "cancelled")
     runs.requeue(store, run)
     runs.mark_started(store, run, 2)
-    assert runs.get(store, run).validation == found
-    assert [other.validation for other in runs.all_runs(store)] == [found]
+    assert runs.get(store, run).validation == report
+    assert [other.validation for other in runs.all_runs(store)] == [report]
 
 
 def test_a_failed_run_keeps_how_far_it_got(store, run):

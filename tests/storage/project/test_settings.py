@@ -96,9 +96,9 @@ def test_what_is_out_of_range_is_refused_and_nothing_changes(store, change, why)
     ],
 )  # fmt: skip
 def test_the_ends_of_each_range_are_in_it(store, change):
-    said = replace(ProjectSettings(), **change)
-    settings.change(store, said, by=None)
-    assert settings.current(store) == said
+    changed = replace(ProjectSettings(), **change)
+    settings.change(store, changed, by=None)
+    assert settings.current(store) == changed
 
 
 def test_a_name_with_half_a_character_is_told(store):
