@@ -173,7 +173,7 @@ def compare_exports(store: Database, folder: Path, times: int) -> bool:
     rates: dict[str, list[float]] = {"rankloop": [], "bare sqlite3": []}
     for _ in range(times):
         ours.unlink(missing_ok=True)
-        per_s, pairs = rate(lambda: trl.write(store, ours))
+        per_s, pairs = rate(lambda: trl.write(store, ours).written)
         rates["rankloop"].append(per_s)
         bare.unlink(missing_ok=True)
         per_s, bare_pairs = rate(lambda: bare_export(store.path, bare))

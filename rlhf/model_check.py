@@ -34,8 +34,6 @@ SLOW_MIN = 30.0
 """Minutes of sampling in a round from which the doctor calls it slow."""
 
 USER: Message = {"role": "user", "content": "Hi"}
-ASSISTANT: Message = {"role": "assistant", "content": "Yes"}
-SYSTEM: Message = {"role": "system", "content": "Be brief."}
 
 
 def checks(folder: Path, device: str, config: RoundConfig) -> Iterator[Check]:
@@ -67,7 +65,7 @@ def architecture(backbone: Backbone) -> Check:
 
 def template(backbone: Backbone) -> Check:
     """What the chat template knows."""
-    knows_system = _renders(backbone, [SYSTEM, USER])
+    knows_system = backbone.has_system_role
     alternates = not _renders(backbone, [USER, USER])
     prompted = backbone.tokenizer.apply_chat_template([USER], return_dict=False) != backbone.encode([USER])
     found = [
@@ -75,7 +73,7 @@ def template(backbone: Backbone) -> Check:
         "roles must alternate" if alternates else "roles in any order",
         "generation prompt" if prompted else "no generation prompt",
     ]
-    warnings = [] if knows_system else ["prompts with a system message cannot be answered as they are, and are set aside with the reason"]
+    warnings = [] if knows_system else ["a system message is put before the first user turn, unless the project says otherwise"]
     if not prompted:
         warnings.append("nothing marks where the answer begins, so that answers may begin with a role's name: use another template")
     return Check("chat template", ", ".join(found), warning="; ".join(warnings))

@@ -85,12 +85,14 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     )
     progress.plan({stage: sum(parts.values()) for stage, parts in costs.items()})
     backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
+    backbone.fold_system = config.fold_system
     backbone.limit_rows(config.max_length, virtual_tokens=virtual_tokens(config))
     require_adapters(backbone, config)
     fitting = fitting_data(backbone, config, snapshot, ideal_answers, train, heldout)
     snapshot, ideal_answers, train, heldout = fitting.snapshot, fitting.demonstrations, fitting.train, fitting.heldout
-    if fitting.report:
-        log.warning("%s", fitting.report.in_words())
+    for left_out in (fitting.template, fitting.report):
+        if left_out:
+            log.warning("%s", left_out.in_words())
 
     before = answer_before(store, run_id, config, backbone, heldout, run_dir, progress)
     model = fit_reward(config, backbone, snapshot, train, run_dir, progress, costs["reward"])
@@ -109,6 +111,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
         stopped_by_kl=outcome.stopped_by_kl,
         best_checkpoint=outcome.best_checkpoint,
         lengths=fitting.report or None,
+        template=fitting.template or None,
         policy_version=version.name,
         minutes=sum(progress.seconds().values()) / 60,
         peak_memory_gib=peak_memory_gib(),

@@ -62,8 +62,11 @@ TESTED_ELSEWHERE = {
         FORMATS,
     ),
     **dict.fromkeys(
-        [f"storage/exchange/{name}.py" for name in ("export", "formats", "sft")], "tests/storage/exchange/test_write_formats.py"
+        [f"storage/exchange/{name}.py" for name in ("export", "formats", "map_writer", "sft", "sinks")],
+        "tests/storage/exchange/test_write_formats.py",
     ),
+    # What a vote holds, and whether it is kept or counted.
+    "storage/exchange/things.py": "tests/storage/exchange/test_round_trips.py",
     "storage/exchange/kto.py": "tests/storage/judging/test_completion_labels.py",
     # One table of formats, its reader and what recognises its rows: each test goes through all of them.
     **dict.fromkeys(

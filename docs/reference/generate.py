@@ -277,26 +277,30 @@ FORMATS_BLOCK = re.compile(r"(<!-- formats: written by generate.py -->\n).*?(<!-
 
 def formats_page() -> str:
     """The page that people wrote, with the table of the formats in it written anew."""
-    from storage.exchange.formats import FORMATS, NATIVE, THINGS
+    from storage.exchange.formats import FORMATS, NATIVE
+    from storage.exchange.things import THINGS
 
     rows = []
     for name, found in FORMATS.items():
         container = found.container or "by the file's name and first bytes"
         rows.append([code(name), "yes" if found.read else "", "yes" if found.write else "", found.unit, container])
     rows.append([code(NATIVE), "yes", "yes", "rows of every table", "folder"])
-    listed = table(["format", "read", "written", "what a row stands for", "kind of file"], rows)
-    kept = [
-        [
-            code(name),
-            ", ".join(" ".join(map(code, sign)) for sign in found.signs),
-            *("yes" if thing in found.keeps else "" for thing in THINGS),
-        ]
-        for name, found in FORMATS.items()
-        if found.read and not found.container and (found.signs or found.keeps)
-    ]
-    read = table(["format", "recognised by", *THINGS.values()], kept)
-    listed += f"\n\nBeside the prompt and which of two answers is better, these are read (not kept: what has no `yes`):\n\n{read}"
+    listed = table(["format", "read", "written", "what a written row is", "kind of file"], rows)
+    of_votes = {name: found for name, found in FORMATS.items() if found.keeps or found.written}
+    kept = [[code(name), *(_ways(thing, found.keeps, found.written) for thing in THINGS)] for name, found in of_votes.items()]
+    kept.append([code(NATIVE), *("rw" for _ in THINGS)])
+    signs = [[code(name), ", ".join(" ".join(map(code, sign)) for sign in found.signs)] for name, found in FORMATS.items() if found.signs]
+    listed += (
+        "\n\nWhat a format keeps beside the prompt and which of two answers is better: `r` is read, `w` is written, `rw` survives the way "
+        "out and in. An empty cell is lost, and counted by this name in the summary of an export:\n\n"
+        f"{table(['format', *THINGS.values()], kept)}\n\nWithout `--format` rows are recognised by their fields:\n\n"
+        f"{table(['format', 'recognised by'], signs)}"
+    )
     return FORMATS_BLOCK.sub(lambda found: f"{found[1]}\n{listed}\n\n{found[2]}", (HERE / "formats.md").read_text(encoding="utf-8"))
+
+
+def _ways(thing: str, read: Sequence[str], written: Sequence[str]) -> str:
+    return ("r" if thing in read else "") + ("w" if thing in written else "")
 
 
 PAGES = {

@@ -29,7 +29,8 @@ from storage.core.records import (
 )
 from storage.exchange.detect import Recognised
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import, left_behind
+from storage.exchange.imports import Import
+from storage.exchange.tracking import left_behind
 from storage.people.accounts import Account, in_order
 from storage.people.audit import AuditEntry
 

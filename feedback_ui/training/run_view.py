@@ -218,6 +218,16 @@ def reading(words: Translator, run: Run, r: RoundResult) -> str:
         parts.append(words("run.reading.stopped_by_kl", step=stopped.step, nats=stopped.kl, budget=stopped.budget))
     if best := r.best_checkpoint:
         parts.append(words("run.reading.best_checkpoint", step=best.step, steps=best.steps, score=best.conservative_score, nats=best.kl))
+    if refused := r.template:
+        if refused.folded:
+            parts.append(words("run.reading.folded", count=refused.folded))
+        if refused.demonstrations:
+            parts.append(words("run.reading.demonstrations_refused", count=refused.demonstrations))
+        for name, ids in (("judgments", refused.judgments), ("prompts", refused.prompts)):
+            if ids:
+                parts.append(words(f"run.reading.{name}_refused", count=len(ids), ids=results.some(ids)))
+        if refused.reasons:
+            parts.append(words("run.reading.refused_because", reasons="; ".join(refused.reasons)))
     if long := r.lengths:
         parts.append(words("run.reading.lengths", limit=long.max_length))
         if long.cut_answers:

@@ -68,6 +68,7 @@ def add(verbs: Verbs) -> None:
         action="store_true",
         help="CSV cells as they are; otherwise an apostrophe stands before what a spreadsheet would take for a formula",
     )
+    p.add_argument("--strict", action="store_true", help="write nothing if the format cannot hold all that people did")
 
     p = verbs.add("backup", backup_)
     p.add_argument("file", type=Path, help="file to write")
@@ -174,15 +175,17 @@ def export(args: argparse.Namespace) -> int:
         with file_bar("exporting", "row") as progress:
             print(f"{native.write(store, args.file, progress=progress)} rows written to the folder {args.file}")
         return 0
-    chosen = formats.FORMATS[args.format]
-    assert chosen.write is not None, "the parser offers only formats that are written"
+    write = formats.FORMATS[args.format].write
+    assert write is not None, "the parser offers only formats that are written"
     is_csv = args.format == "csv" or (args.format == "plain" and plain.container_of(args.file) == "csv")
     if args.raw_cells and not is_csv:
         raise UsageError("--raw-cells is for CSV: say --format csv")
-    more = {"raw_cells": True} if args.raw_cells else {}
+    write = plain.RAW if args.raw_cells else write
     with file_bar("exporting", "judgment") as progress:
-        written = chosen.write(store, args.file, include_simulated=args.include_simulated, names=args.names, progress=progress, **more)
-    print(f"{written} {chosen.unit} written to {args.file}")
+        exported = write(
+            store, args.file, include_simulated=args.include_simulated, names=args.names, strict=args.strict, progress=progress
+        )
+    print(report.exported(exported, formats.FORMATS[args.format].unit, args.file))
     return 0
 
 

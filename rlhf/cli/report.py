@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rlhf.analysis import run_table, validation
@@ -15,8 +16,10 @@ from storage.content.prompt_list import ListedPrompt
 from storage.content.prompts import Starters
 from storage.content.refusals import Refusal
 from storage.core.records import Metric, Run
+from storage.exchange.export import Exported
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import, left_behind
+from storage.exchange.imports import Import
+from storage.exchange.tracking import left_behind
 
 
 def table(run: Run, metrics: Sequence[Metric]) -> str:
@@ -40,6 +43,7 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
         ("win rate over the base under the reward function", estimate(result.win_rate_by_reward_function, "held-out prompts")),
         ("KL to the base, per held-out completion", None if result.kl is None else f"{result.kl:.2f} nats"),
         *_checkpoint_rows(result, rule),
+        ("chat template", result.template.in_words() if result.template else None),
         ("lengths", result.lengths.in_words() if result.lengths else None),
         ("time", None if result.minutes is None else f"{result.minutes:.1f} min ({stages})"),
         ("peak memory", None if result.peak_memory_gib is None else f"{result.peak_memory_gib:.1f} GiB"),
@@ -159,6 +163,21 @@ def _outdated(result: Report) -> str:
         return text
     rows = ", ".join(f"row {line} ({one_line(name)})" for line, name in result.undated_rows[:10])
     return f"{text}; {result.undated} of them have equal or no times, so the later row counts: {rows}"
+
+
+def exported(result: Exported, unit: str, path: Path) -> str:
+    """The counts of an export, and what is not in the file by name."""
+    said = [f"{result.written} {unit} written to {path}"]
+    if result.left_out:
+        said[0] += f"; {result.left_out} of {result.judgments} judgments are not in it"
+    for heading, counts in (
+        ("not kept, with the number of times", result.lost),
+        ("kept in another form", result.reshaped),
+        ("not exported", result.aside),
+    ):
+        if counts:
+            said.append(f"{heading}: {left_behind(counts)}")
+    return "\n".join(said)
 
 
 def imports(all_imports: Sequence[Import]) -> str:

@@ -21,9 +21,13 @@ from rlhf.serving.limits import LONGEST_PROMPT
 from storage.content import policies
 from storage.core.database import Database, StoreError
 from storage.core.records import Message, PolicyVersion, Prompt, Sampling
+from storage.project import settings
 
 LONGEST_YIELD_S = 0.25
 """How long the queue's completions wait for chats before each token, in seconds: chats are faster for it, and cannot stop them."""
+
+MOST_YIELDED_S = 5.0
+"""How long a batch of the queue's completions waits for chats in all, in seconds. Older than that, it takes its turns with them."""
 
 
 def nothing() -> None:
@@ -108,7 +112,7 @@ class Engine:
             PromptTooLong: it has more tokens than are allowed.
             ChatTemplateError: the model's chat template refuses it.
         """
-        ids = self.backbone.encode(messages)
+        ids = self.backbone.encode(messages, fold_system=settings.current(self.store).fold_system)
         if len(ids) > self.longest_prompt:
             raise PromptTooLong(
                 f"the prompt has {len(ids):,} tokens, of which {self.longest_prompt:,} can be read: shorten it, or leave out earlier turns"
@@ -192,10 +196,14 @@ class Engine:
         return name
 
     def _yielding_to_chats(self, tokens: Iterator[DecodeStep]) -> Iterator[DecodeStep]:
+        yielded = 0.0
         for step in tokens:
             yield step
-            with self._no_chat:
-                self._no_chat.wait_for(lambda: self._active_chats == 0, LONGEST_YIELD_S)
+            if yielded < MOST_YIELDED_S:
+                started = time.monotonic()
+                with self._no_chat:
+                    self._no_chat.wait_for(lambda: self._active_chats == 0, LONGEST_YIELD_S)
+                yielded += time.monotonic() - started
 
     def _add_active_chats(self, change: int) -> None:
         with self._no_chat:

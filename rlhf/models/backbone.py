@@ -78,6 +78,10 @@ class Backbone:
         """Every token that ends an answer, as transformers' `generate` and the tokenizer have them."""
         self.eos_id: int = self._turn_end()
         """The one of them that ends an assistant's turn in the chat template: it is put after answers that are read as text."""
+        self.has_system_role: bool = self._shows_system()
+        """Whether the chat template takes a system message and shows its text."""
+        self.fold_system: bool = True
+        """Whether `encode` puts a system message before the first user turn where the template has no system role."""
         self.reasoning: ReasoningMarks | None = self._reasoning_marks()
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos_id
         use_short_row_attention(self.base)
@@ -455,14 +459,38 @@ class Backbone:
         logits = self.base(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
         return torch.allclose(head(self.decoder.forward(ids, mask, positions=positions(mask))), logits, rtol=1e-2, atol=1e-2)
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(self, messages: Sequence[Message], *, fold_system: bool | None = None) -> list[int]:
         """Token ids of a conversation, up to where the assistant's answer begins.
+
+        Args:
+            fold_system: whether a system message that the template has no role for is put before the first user turn, with an empty
+                line between them; None for `Backbone.fold_system`.
 
         Raises:
             ChatTemplateError: the model's chat template refuses it, or went over a limit.
         """
+        if self.lacks_role_of(messages):
+            if not (self.fold_system if fold_system is None else fold_system):
+                raise ChatTemplateError("the chat template has no system role, and system messages are not folded into the user's turn")
+            messages = folded(messages)
         ids: list[int] = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False)
         return ids
+
+    def lacks_role_of(self, messages: Sequence[Message]) -> bool:
+        """Whether the conversation begins with a system message for which the chat template has no role."""
+        return not self.has_system_role and bool(messages) and messages[0]["role"] == "system"
+
+    def _shows_system(self) -> bool:
+        """Whether the template renders a system message's text; some refuse the role, and some drop what it says."""
+        said = "rankloop-system-probe"
+        messages: list[Message] = [{"role": "system", "content": said}, {"role": "user", "content": "Hi"}]
+        try:
+            return said in self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except ChatTemplateError:
+            return False
+        except ValueError:
+            # No template at all.
+            return True
 
     def ends(self, tokens: Int[Tensor, "*b"]) -> Bool[Tensor, "*b"]:
         """Which tokens end an answer."""
@@ -513,6 +541,12 @@ class Backbone:
         """The text of an answer, without reasoning before it and without space around it."""
         text: str = self.tokenizer.decode(self.answer_ids(ids), skip_special_tokens=True)
         return text.strip()
+
+
+def folded(messages: Sequence[Message]) -> list[Message]:
+    """The conversation with its system message put before the first user turn, an empty line between them."""
+    system, first, *rest = messages
+    return [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
 class AdapterGroup:

@@ -18,7 +18,8 @@ from rlhf.config import RoundConfig
 from rlhf.data.demonstrations import Demonstration
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
-from rlhf.runs.results import LengthReport
+from rlhf.models.chat_template import ChatTemplateError
+from rlhf.runs.results import LengthReport, TemplateReport
 from storage.core.records import Message, Prompt
 
 BATCH_TOKENS = 8192
@@ -30,7 +31,7 @@ class PromptTooLong(ValueError):
 
 
 class NothingFits(ValueError):
-    """Every pair, prompt or demonstration of a round is too long for the model; the message names the numbers and the remedy."""
+    """The chat template refuses every pair, prompt or demonstration of a round, or all are too long; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class FittingData:
     train: list[Prompt]
     heldout: list[Prompt]
     report: LengthReport
+    template: TemplateReport
 
 
 def fits(backbone: Backbone, prompt_ids: Sequence[int], max_new_tokens: int) -> bool:
@@ -57,12 +59,13 @@ def fitting_data(
     train: Sequence[Prompt],
     heldout: Sequence[Prompt],
 ) -> FittingData:
-    """A round's data without what is too long for the model, and the counts and ids of what was cut or left out.
+    """A round's data without what the model's template refuses or what is too long, and the counts and ids of what was cut or left out.
 
     Raises:
         NothingFits: no training pair, prompt or demonstration is left of those that the round needs.
     """
     measure = _Measure(backbone)
+    snapshot, demonstrations, train, heldout, template = _encodable(measure, snapshot, demonstrations, train, heldout)
     pairs_left = [p for p in snapshot if measure.room(p.prompt) > 0]
     demonstrations_left = [d for d in demonstrations if measure.room(d.prompt) > 0]
     train_left = [p for p in train if fits(backbone, measure.encode(p.messages), config.sampling.max_new_tokens)]
@@ -86,7 +89,39 @@ def fitting_data(
                 f"none of {before} {name} leaves room for an answer within {backbone.max_length} tokens: raise --max-length (the model's "
                 f"context is {backbone.context or 'not bounded'}), or lower --sampling-max-new-tokens ({config.sampling.max_new_tokens})"
             )
-    return FittingData(pairs_left, demonstrations_left, train_left, heldout_left, report)
+    return FittingData(pairs_left, demonstrations_left, train_left, heldout_left, report, template)
+
+
+def _encodable(
+    measure: _Measure,
+    snapshot: Sequence[PreferencePair],
+    demonstrations: Sequence[Demonstration],
+    train: Sequence[Prompt],
+    heldout: Sequence[Prompt],
+) -> tuple[list[PreferencePair], list[Demonstration], list[Prompt], list[Prompt], TemplateReport]:
+    """A round's data without the prompts that the chat template refuses, and the counts and ids of these.
+
+    Raises:
+        NothingFits: the template refuses all training pairs, prompts or demonstrations; the message has its reason.
+    """
+    pairs_left = [p for p in snapshot if measure.encodes(p.prompt)]
+    demonstrations_left = [d for d in demonstrations if measure.encodes(d.prompt)]
+    train_left, heldout_left = ([p for p in some if measure.encodes(p.messages)] for some in (train, heldout))
+    report = TemplateReport(
+        reasons=sorted(set(measure.refused.values())),
+        folded=measure.folded,
+        judgments=sorted({p.judgment_id for p in snapshot if not measure.encodes(p.prompt)}),
+        demonstrations=len(demonstrations) - len(demonstrations_left),
+        prompts=sorted({p.id for p in (*train, *heldout) if not measure.encodes(p.messages)}),
+    )
+    for name, before, after in (
+        ("preference pairs on training prompts", _trained(snapshot), _trained(pairs_left)),
+        ("training prompts", len(train), len(train_left)),
+        ("ideal answers", len(demonstrations), len(demonstrations_left)),
+    ):
+        if before and not after:
+            raise NothingFits(f"the model's chat template refuses all of {before} {name} ({'; '.join(report.reasons)}): use another model")
+    return pairs_left, demonstrations_left, train_left, heldout_left, report
 
 
 def _trained(pairs: Sequence[PreferencePair]) -> int:
@@ -99,6 +134,21 @@ class _Measure:
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
         self._prompts: dict[str, list[int]] = {}
+        self.refused: dict[str, str] = {}
+        """Why the template refuses a prompt, for each one that it does."""
+        self.folded = 0
+        """Prompts whose system message is put before the first user turn."""
+
+    def encodes(self, prompt: Sequence[Message]) -> bool:
+        """Whether the chat template takes a prompt."""
+        key = repr(prompt)
+        if key not in self._prompts and key not in self.refused:
+            try:
+                self.encode(prompt)
+                self.folded += self.backbone.lacks_role_of(prompt)
+            except ChatTemplateError as error:
+                self.refused[key] = str(error)
+        return key not in self.refused
 
     def encode(self, prompt: Sequence[Message]) -> list[int]:
         key = repr(prompt)

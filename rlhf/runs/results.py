@@ -105,6 +105,35 @@ class LengthReport:
         return f"over {self.max_length} tokens: {', '.join(parts)}"
 
 
+@dataclass(frozen=True, slots=True)
+class TemplateReport:
+    """What the model's chat template does not take: prompts that were left out, and system messages that it has no role for."""
+
+    reasons: list[str] = field(default_factory=list)
+    """Why the template refuses them, each reason once."""
+    folded: int = 0
+    """Prompts whose system message was put before the first user turn."""
+    judgments: list[int] = field(default_factory=list)
+    """Ids of the judgments whose pairs were left out."""
+    demonstrations: int = 0
+    prompts: list[int] = field(default_factory=list)
+    """Ids of the prompts that were left out."""
+
+    def __bool__(self) -> bool:
+        return bool(self.folded or self.judgments or self.demonstrations or self.prompts)
+
+    def in_words(self) -> str:
+        """`pairs of 1 judgments left out (17), 2 prompts left out (4, 9): System role not supported`."""
+        parts = [f"system messages of {self.folded} prompts put before the user's turn"] if self.folded else []
+        if self.judgments:
+            parts.append(f"pairs of {len(self.judgments)} judgments left out ({some(self.judgments)})")
+        if self.demonstrations:
+            parts.append(f"{self.demonstrations} ideal answers left out")
+        if self.prompts:
+            parts.append(f"{len(self.prompts)} prompts left out ({some(self.prompts)})")
+        return ", ".join(parts) + (f": {'; '.join(self.reasons)}" if self.reasons else "")
+
+
 NAMED = 10
 """Ids that a sentence names; of more it says that there are more."""
 
@@ -134,6 +163,7 @@ class RoundResult:
     stopped_by_kl: KLStop | None = None
     best_checkpoint: BestCheckpoint | None = None
     lengths: LengthReport | None = None
+    template: TemplateReport | None = None
     """None where everything fitted."""
     policy_version: str | None = None
     minutes: float | None = None

@@ -251,6 +251,8 @@ class ProjectSettings:
     """Show system prompts to annotators."""
     text_max_chars: int = 100_000
     """Longest prompt, answer or rationale that an import takes, in characters, 1,000 to 10,000,000."""
+    fold_system: bool = True
+    """Put a system message before the first user turn where a model's chat template has no system role; off sets such prompts aside."""
     starters: Literal["auto", "on", "off"] = "auto"
     """Whether the packaged starter prompts are in use; `auto` uses them while the store has no other prompts."""
 

@@ -7,14 +7,11 @@ them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 
-from storage.core.database import Database, to_json
 from storage.core.records import Message
-from storage.exchange import export, files
-from storage.exchange.files import Progress
+from storage.exchange import export, field_maps
 from storage.exchange.rows import (
     FIRST,
     SECOND,
@@ -49,7 +46,7 @@ def read(record: Record) -> Iterator[NewComparison]:
         TIERS_OF[winner],
         name_of(record.get("judge")),
         all_bad=winner in BOTH_BAD,
-        shown=(0, 1),
+        shown=None if record.get(field_maps.SIDES) is False else (0, 1),
         created_at=timestamp(record.get("tstamp", record.get("timestamp"))),
     )
     yield pair(messages, left, right, [vote], models=(name_of(record.get("model_a")), name_of(record.get("model_b"))))
@@ -61,35 +58,33 @@ def _judged(turns: list[Message], turn: float | None) -> list[Message]:
     return turns if turn is None or not 1 <= turn < len(answers) else turns[: answers[int(turn) - 1] + 1]
 
 
-def write(
-    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> int:
-    """One battle for each vote on two completions, a on the left as its judge saw them; returns how many."""
-    written = 0
-    with files.atomic_write_text(path) as file, store.snapshot():
-        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            if len(comparison.completions) != 2:
-                continue
-            messages = json.loads(comparison.messages)
-            answers = {item.id: item for item in comparison.completions}
-            for vote in votes:
-                left, right = (answers[completion_id] for completion_id in vote.slots)
-                row = {
-                    "question_id": f"comparison-{comparison.id}",
-                    "model_a": left.model,
-                    "model_b": right.model,
-                    "winner": _winner(vote, left.id),
-                    "judge": vote.annotator,
-                    "conversation_a": [*messages, {"role": "assistant", "content": left.text}],
-                    "conversation_b": [*messages, {"role": "assistant", "content": right.text}],
-                    "tstamp": datetime.fromisoformat(vote.created_at).timestamp(),
-                }
-                file.write(to_json(row) + "\n")
-                written += 1
-    return written
+KEEPS = ("system", "turns", "order", "ties", "all_bad", "models", "annotator", "time", "sides")
+
+
+def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[Record]:
+    """One battle for each vote on two completions, a on the left as its judge saw them."""
+    messages = json.loads(comparison.messages)
+    answers = {item.id: item for item in comparison.completions}
+    for vote in votes:
+        left, right = (answers[completion_id] for completion_id in vote.slots)
+        row = {
+            "question_id": f"comparison-{comparison.id}",
+            "model_a": left.model,
+            "model_b": right.model,
+            "winner": _winner(vote, left.id),
+            "judge": vote.annotator,
+            "conversation_a": [*messages, {"role": "assistant", "content": left.text}],
+            "conversation_b": [*messages, {"role": "assistant", "content": right.text}],
+            "tstamp": datetime.fromisoformat(vote.created_at).timestamp(),
+        }
+        # A battle has sides; where nobody recorded them, the row says so.
+        yield row if vote.sides_known else row | {field_maps.SIDES: False}
 
 
 def _winner(vote: export.ExportedVote, left: int) -> str:
     if len(vote.tiers) < 2:
         return BOTH_BAD[0] if vote.all_bad else "tie"
     return "model_a" if vote.tiers[0][0] == left else "model_b"
+
+
+write = export.Writer(rows, KEEPS, export.without("several"))

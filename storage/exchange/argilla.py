@@ -13,13 +13,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from storage.core.database import Database, to_json
 from storage.core.records import Message
-from storage.exchange import export, files, verdicts
-from storage.exchange.files import Progress
+from storage.exchange import export, sinks, verdicts
 from storage.exchange.rows import (
     BadRow,
     Found,
@@ -286,19 +283,13 @@ def _with_reason(vote: Vote, reasons: Mapping[str | None, str]) -> Vote:
     return replace(vote, rationale=reason)
 
 
-def write(
-    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> int:
-    """A JSON list with one record for each comparison that was judged; returns how many."""
-    written = 0
-    with files.atomic_write_text(path) as file, store.snapshot():
-        file.write("[")
-        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            file.write(",\n" if written else "\n")
-            file.write(to_json(_record(comparison, votes)))
-            written += 1
-        file.write("\n]\n")
-    return written
+KEEPS = ("system", "turns", "order", "ties", "several", "models", "annotator", "reason")
+
+
+def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[Record]:
+    """One record for a comparison that was judged."""
+    if votes:
+        yield _record(comparison, votes)
 
 
 def _record(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> dict[str, Any]:
@@ -320,3 +311,6 @@ def _record(comparison: export.ExportedComparison, votes: Sequence[export.Export
         "vectors": {},
         "status": "completed",
     }
+
+
+write = export.Writer(rows, KEEPS, sink=sinks.json_list)

@@ -1,20 +1,28 @@
-"""Reads the votes for exports, comparison by comparison, by merging two ordered queries without loading the whole store.
+"""Exports: reads the votes comparison by comparison, has a format's writer make rows of them, and counts what the rows do not hold.
 
-Values that an export may not need are not decoded: a prompt's messages remain the JSON text that is stored.
+Two ordered queries are merged, without loading the whole store. A prompt's messages remain the JSON text that is stored.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from storage.core.database import Database
+from storage.core.database import Database, StoreError
 from storage.core.records import AnnotatorKind, Strength, Tiers
+from storage.exchange import sinks, things
 from storage.exchange.files import Progress
+from storage.exchange.rows import Left
+from storage.exchange.sinks import Row, Sink
+from storage.exchange.things import THINGS
+from storage.exchange.tracking import count, left_behind
+from storage.judging import completion_labels
 
 PROGRESS_VOTES = 5_000
 
@@ -27,13 +35,6 @@ CROSS JOIN comparison_completions link ON link.comparison_id = c.id
 CROSS JOIN completions k ON k.id = link.completion_id
 CROSS JOIN policy_versions v ON v.id = k.policy_version_id
 ORDER BY c.id, link.position
-"""
-
-_RANKINGS = """
-SELECT j.comparison_id, j.id, j.tiers, {name}, a.kind
-FROM judgments j CROSS JOIN annotators a ON a.id = j.annotator_id
-WHERE j.counts = 1 AND (a.kind = 'human' OR :simulated) AND coalesce(j.import_id, 0) NOT IN unfinished_imports
-ORDER BY j.comparison_id
 """
 
 _VOTES = """
@@ -89,32 +90,163 @@ class ExportedVote(NamedTuple):
     aspects: tuple[tuple[int, str, int], ...]
     ideal: str | None
 
+    @property
+    def timed(self) -> bool:
+        return (self.active_ms, self.idle_ms, self.client_ms, self.server_ms) != (None, None, None, None)
+
+
+@dataclass(slots=True)
+class Exported:
+    """The counts of an export."""
+
+    written: int = 0
+    """Rows of the file."""
+    judgments: int = 0
+    """Judgments that count and were asked for."""
+    left_out: int = 0
+    """Of those, judgments that no row holds."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """What the store holds of them, and beside them, that the format cannot hold: by name, in how many judgments."""
+    reshaped: dict[str, int] = field(default_factory=dict)
+    """What is there in another form, by name, in how many judgments."""
+    aside: dict[str, int] = field(default_factory=dict)
+    """Judgments that no export holds because they do not count, or that were not asked for."""
+
+
+Omits = Callable[[frozenset[str], ExportedVote], str | None]
+"""Why a format cannot hold a judgment with these things at all, as a name for the summary; None if it can."""
+
+
+def omits_none(held: frozenset[str], vote: ExportedVote) -> str | None:
+    """Leaves out nothing."""
+    return None
+
+
+def without(*names: str) -> Omits:
+    """Leaves out judgments with any of these things."""
+
+    def omits(held: frozenset[str], vote: ExportedVote) -> str | None:
+        return next((THINGS[name] for name in names if name in held), None)
+
+    return omits
+
+
+def omits_ties(held: frozenset[str], vote: ExportedVote) -> str | None:
+    """Leaves out judgments that put no answer before another."""
+    return THINGS["ties"] if len(vote.tiers) < 2 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes the votes of a store in one format. Call it with a store and a path."""
+
+    rows: Callable[[ExportedComparison, Sequence[ExportedVote]], Iterable[Row | Left]]
+    """The rows of a comparison with its votes, and what they lack that `keeps` cannot tell."""
+    keeps: tuple[str, ...] = ()
+    """What the rows hold beside the prompt and which of two answers is better, in the words of `THINGS`."""
+    omits: Omits = omits_none
+    sink: Sink = sinks.lines
+    as_pairs: bool = False
+    """Whether a ranking of more than two answers is written as all its ordered pairs."""
+    labels: Callable[[Database, bool, bool], Iterable[Row]] | None = None
+    """The rows of the labels of single answers in a store, with those of rules or not, by name or not; None if the format has no place."""
+
+    def __call__(
+        self,
+        store: Database,
+        path: Path | str,
+        *,
+        include_simulated: bool = False,
+        names: bool = False,
+        strict: bool = False,
+        progress: Progress | None = None,
+    ) -> Exported:
+        """Writes the votes and returns the counts. The file appears whole or not at all.
+
+        Annotators appear by pseudonym, or with `names` by their names.
+
+        Raises:
+            StoreError: the file cannot be written, or something would be lost and `strict` is set.
+        """
+        exported = Exported()
+        with self.sink(path) as write_row, store.snapshot():
+            for label in self.labels(store, include_simulated, names) if self.labels else ():
+                write_row(label)
+                exported.written += 1
+            for comparison, votes in grouped(store, simulated=include_simulated, names=names, progress=progress):
+                for row in self.rows(comparison, self._counted(comparison, votes, exported)):
+                    if isinstance(row, Left):
+                        count(exported.lost, row.what, row.count)
+                    else:
+                        write_row(row)
+                        exported.written += 1
+            _count_beside(store, exported, include_simulated)
+            if not self.labels and (number := sum(completion_labels.counts(store).values())):
+                count(exported.lost, "labels of single answers", number)
+            if strict and exported.lost:
+                raise StoreError(
+                    f"{path}: this format cannot hold {left_behind(exported.lost)}: nothing written (--strict). "
+                    "jsonl holds all of a judgment, native the whole store."
+                )
+        return exported
+
+    def _counted(self, comparison: ExportedComparison, votes: Sequence[ExportedVote], exported: Exported) -> list[ExportedVote]:
+        """The votes that the format can hold. What it cannot is counted."""
+        about = things.of_comparison(comparison)
+        kept = []
+        for vote in votes:
+            held = about.union(things.of_vote(vote))
+            exported.judgments += 1
+            reason = self.omits(held, vote)
+            if reason is None:
+                kept.append(vote)
+            else:
+                exported.left_out += 1
+                count(exported.lost, reason)
+            for thing in held.difference(self.keeps):
+                if THINGS[thing] == reason:
+                    continue
+                reshaped = thing == "several" and self.as_pairs
+                count(exported.reshaped if reshaped else exported.lost, THINGS[thing] + (", as their pairs" if reshaped else ""))
+        return kept
+
+
+_BESIDE = {
+    "skipped comparisons": "SELECT count(*) FROM active_judgments j WHERE verdict = 'skip'",
+    "judgments that were corrected or taken back": "SELECT count(*) FROM judgments j JOIN judgments later ON later.supersedes = j.id",
+    "judgments of known answers and repeats": "SELECT count(*) FROM active_judgments j WHERE verdict = 'rank' AND purpose != 'vote'",
+    "flags": "SELECT count(*) FROM flags",
+}
+"""What people did beside the votes: no format but native holds it."""
+
+_EXCLUDED = "SELECT count(*) FROM active_judgments j WHERE verdict = 'rank' AND purpose = 'vote' AND counts = 0"
+_SIMULATED = "SELECT count(*) FROM votes WHERE annotator_kind = 'simulated'"
+
+
+def _count_beside(store: Database, exported: Exported, simulated: bool) -> None:
+    for counts, name, sql in (
+        *((exported.lost, name, sql) for name, sql in _BESIDE.items()),
+        (exported.aside, "excluded judgments", _EXCLUDED),
+        (exported.aside, "simulated judgments (--include-simulated)", "SELECT 0" if simulated else _SIMULATED),
+    ):
+        if number := int(store.value(sql)):
+            count(counts, name, number)
+
 
 def grouped(
     store: Database, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
 ) -> Iterator[tuple[ExportedComparison, list[ExportedVote]]]:
-    """Each comparison that has votes, with its votes, oldest first. Call it inside `store.snapshot()`.
-
-    Annotators are named by pseudonym, or with `names` by their names.
-    """
-    for comparison, rows in merged(store, _VOTES, simulated=simulated, names=names, progress=progress):
-        yield comparison, [_vote(row, comparison) for row in rows]
-
-
-def merged(
-    store: Database, sql: str = _RANKINGS, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> Iterator[tuple[ExportedComparison, list[tuple[Any, ...]]]]:
-    """As `grouped`, with votes as tuples: (comparison id, judgment id, tiers as JSON, annotator, kind of annotator)."""
+    """Each comparison that has votes, with its votes, oldest first. Call it inside `store.snapshot()`."""
     total = store.value("SELECT count(*) FROM votes") if progress else 0
     done = 0
     comparisons = _comparisons(store)
     comparison = None
     name = "a.name" if names else "a.pseudonym"
-    for comparison_id, rows in groupby(_plain(store, sql.format(name=name), {"simulated": simulated}), key=itemgetter(0)):
+    for comparison_id, rows in groupby(_plain(store, _VOTES.format(name=name), {"simulated": simulated}), key=itemgetter(0)):
         while comparison is None or comparison.id != comparison_id:
             comparison = next(comparisons)
         # Sorting the few votes of one comparison here is faster than a sort in SQLite.
-        votes = sorted(rows, key=itemgetter(1))
+        votes = [_vote(row, comparison) for row in sorted(rows, key=itemgetter(1))]
         yield comparison, votes
         before, done = done, done + len(votes)
         if progress and before // PROGRESS_VOTES != done // PROGRESS_VOTES:

@@ -68,7 +68,7 @@ class FieldMap:
     rating_offset: int = 0
     """Added to each rating: 1 for scales that begin at 0."""
     sides_known: bool = False
-    """Whether the annotator saw the answers in the order of the row."""
+    """Whether the annotator saw the answers in the order of the row, unless its field `SIDES` is false."""
     ignored: Paths = ()
     """Fields that only number the row or repeat others. They are named in the summary, but `--strict` lets them pass."""
 
@@ -82,6 +82,9 @@ class FieldMap:
         listed = [path for value in named if isinstance(value, tuple) for path in value] + list(self.ratings.values())
         return list(dict.fromkeys(part for path in listed for part in path.split("+")))
 
+
+SIDES = "sides_known"
+"""A field of rankloop's own in rows of formats that have sides: false where nobody recorded them."""
 
 TIES: Mapping[str, Outcome] = {
     "tie": "tie", "draw": "tie", "equal": "tie", "same": "tie", "both": "tie", "neither": "both_bad", "tie (bothbad)": "both_bad",
@@ -114,7 +117,7 @@ TRL = FieldMap(
 MAPS: dict[str, FieldMap] = {
     "alpacaeval": FieldMap(
         prompt=("prompt", "instruction+input"), completions=("output_1+output_2",), winner=("preference",),
-        outcomes={"1": 0, "2": 1, "0": "tie", "1.5": "tie"}, models=("generator_1+generator_2",), annotator=("annotator",),
+        outcomes={"1": 0, "2": 1, "1.5": "tie", "0": "tie"}, models=("generator_1+generator_2",), annotator=("annotator",),
         kind=("dataset",), split=("split",), ignored=("annotator_index", "index", "sample_id"),
     ),
     "llmbar": FieldMap(
@@ -189,3 +192,18 @@ MAPS: dict[str, FieldMap] = {
         created_at=("sent_at", "createdAt"), kind=("workspace",), ignored=("id",),
     ),
 }  # fmt: skip
+
+
+def things_of(fields: FieldMap) -> tuple[str, ...]:
+    """The `THINGS` that rows of a map can hold."""
+    listed = any("[]" in path and "+" not in path for path in fields.completions) or len(fields.rejected) > 0
+    talk = bool(fields.history) or fields.usual_prompt or not fields.prompt
+    found = {
+        "system": bool(fields.system), "turns": talk or any(path.endswith("[]") for path in fields.prompt), "order": talk,
+        "ties": bool(fields.scores or fields.ranks or len(fields.flags) > 2 or "tie" in fields.outcomes.values()), "several": listed,
+        "unranked": bool(fields.scores or fields.ranks), "all_bad": len(fields.flags) > 3 or "both_bad" in fields.outcomes.values(),
+        "models": bool(fields.models), "annotator": bool(fields.annotator) or fields.each, "simulated": bool(fields.annotator_kind),
+        "time": bool(fields.created_at), "reason": bool(fields.rationale), "strength": bool(fields.strengths),
+        "ratings": bool(fields.ratings), "sides": fields.sides_known, "kind": bool(fields.kind), "heldout": bool(fields.split),
+    }  # fmt: skip
+    return tuple(name for name, holds in found.items() if holds)

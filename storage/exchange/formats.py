@@ -6,22 +6,25 @@ A reader turns one record of a file into items. The native format exports a whol
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from storage.exchange import (
     arena,
     argilla,
+    export,
     field_maps,
     helpsteer3,
     hh_rlhf,
     kto,
     labelstudio,
+    map_writer,
     mapped,
     oasst,
     plain,
     prompts_jsonl,
     sft,
+    sinks,
     trees,
     trl,
     ultrafeedback,
@@ -40,7 +43,7 @@ class Format:
     """A file format. `read` is None if it cannot be imported, `write` is None if it cannot be exported."""
 
     read: Callable[[Record], Iterable[Found]] | None
-    write: Callable[..., int] | None
+    write: export.Writer | Callable[..., export.Exported] | None
     unit: str
     """The name of what one exported row is."""
     container: Container | None = None
@@ -54,36 +57,23 @@ class Format:
     group: str | None = None
     """The field by which rows that follow each other are read together."""
     keeps: tuple[str, ...] = ()
-    """What is read beside a prompt and which of two answers is better, in the words of `THINGS`."""
+    """What is read beside a prompt and which of two answers is better, in the words of `THINGS`. `written` holds what is written."""
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """What is written beside a prompt and which of two answers is better, in the words of `THINGS`."""
+        return self.write.keeps if isinstance(self.write, export.Writer) else ()
 
 
-THINGS = {
-    "system": "system message", "turns": "earlier turns", "ties": "ties", "several": "more than two answers", "models": "models",
-    "annotator": "annotator", "time": "time", "reason": "reason", "strength": "strength", "ratings": "ratings", "sides": "sides",
-}  # fmt: skip
-"""What rows of some formats hold beside a prompt and which of two answers is better."""
-
-
-def things_of(fields: field_maps.FieldMap) -> tuple[str, ...]:
-    """The `THINGS` that rows of a map can hold."""
-    listed = any("[]" in path and "+" not in path for path in fields.completions) or len(fields.rejected) > 0
-    found = {
-        "system": bool(fields.system), "turns": bool(fields.history) or fields.usual_prompt or not fields.prompt,
-        "ties": bool(fields.scores or fields.ranks or len(fields.flags) > 2 or "tie" in fields.outcomes.values()), "several": listed,
-        "models": bool(fields.models), "annotator": bool(fields.annotator) or fields.each, "time": bool(fields.created_at),
-        "reason": bool(fields.rationale), "strength": bool(fields.strengths), "ratings": bool(fields.ratings), "sides": fields.sides_known,
-    }  # fmt: skip
-    return tuple(name for name, holds in found.items() if holds)
-
-
-def _by_map(name: str, *signs: Sign, group: str | None = None) -> Format:
+def _by_map(name: str, *signs: Sign, group: str | None = None, unit: str = "", write: export.Writer | None = None) -> Format:
     fields = field_maps.MAPS[name]
     read = partial(mapped.read, fields)
-    return Format(read, None, "", signs=signs, ignored=fields.ignored, group=group, keeps=things_of(fields))
+    return Format(read, write, unit, signs=signs, ignored=fields.ignored, group=group, keeps=field_maps.things_of(fields))
 
 
-def _pairs(*signs: Sign) -> Format:
-    return Format(trl.read, None, "", signs=signs, ignored=field_maps.TRL.ignored, keeps=things_of(field_maps.TRL))
+def _pairs(write: export.Writer, *signs: Sign) -> Format:
+    fields = field_maps.TRL
+    return Format(trl.read, write, "preference pairs", signs=signs, ignored=fields.ignored, keeps=field_maps.things_of(fields))
 
 
 _PLAIN: Signs = (("prompt=text", "completions=texts"), ("messages=list", "completions=texts"))
@@ -93,30 +83,29 @@ FORMATS: dict[str, Format] = {
         prompts_jsonl.read, prompts_jsonl.write, "prompts", signs=tuple((path.split("+")[0],) for path in prompts_jsonl.PROMPTS),
         only=prompts_jsonl.KNOWN, ignored=prompts_jsonl.IGNORED,
     ),
-    "trl": Format(
-        trl.read, trl.write, "preference pairs", ignored=field_maps.TRL.ignored, keeps=things_of(field_maps.TRL),
-        signs=(("prompt", "chosen", "rejected"), ("chosen=messages", "rejected=messages"), ("query", "chosen", "rejected"),
-               ("input=object", "preferred_output", "non_preferred_output")),
+    "trl": _pairs(
+        trl.write, ("prompt", "chosen", "rejected"), ("chosen=messages", "rejected=messages"), ("query", "chosen", "rejected"),
+        ("input=object", "preferred_output", "non_preferred_output"),
     ),
-    "trl-implicit": Format(
-        trl.read, trl.write_implicit, "preference pairs", ignored=field_maps.TRL.ignored, keeps=things_of(field_maps.TRL)
-    ),
-    "llama-factory": _pairs(("conversations=list", "chosen", "rejected"), ("instruction", "chosen", "rejected")),
+    "trl-implicit": _pairs(trl.write_implicit),
+    "llama-factory": _pairs(trl.write_sharegpt, ("conversations=list", "chosen", "rejected"), ("instruction", "chosen", "rejected")),
+    "llama-factory-alpaca": _pairs(trl.write_alpaca),
     "axolotl": _pairs(
+        trl.write_axolotl,
         ("messages=list", "chosen", "rejected"), ("question", "chosen", "rejected"), ("input=text", "chosen", "rejected"),
         ("instruction", "chosen_response", "rejected_response"), ("conversation=list", "chosen", "rejected"),
     ),
-    "openrlhf": _pairs(("context=list", "chosen", "rejected")),
+    "openrlhf": _pairs(trl.write_implicit, ("context=list", "chosen", "rejected")),
     "hh-rlhf": Format(
-        hh_rlhf.read, hh_rlhf.write, "preference pairs", keeps=("system", "turns"), signs=(("chosen=dialogue", "rejected=dialogue"),)
+        hh_rlhf.read, hh_rlhf.write, "preference pairs", keeps=hh_rlhf.KEEPS, signs=(("chosen=dialogue", "rejected=dialogue"),)
     ),
     "oasst": Format(
-        oasst.read, oasst.write, "trees", ignored=oasst.IGNORED, keeps=("turns", "ties", "several", "models"),
+        oasst.read, oasst.write, "trees", ignored=oasst.IGNORED, keeps=oasst.KEEPS,
         signs=(("prompt=object", "message_tree_id"), ("prompt=tree",)),
     ),
     "oasst-messages": Format(
         trees.read_oasst_messages, None, "", ignored=oasst.IGNORED, group="message_tree_id",
-        keeps=("turns", "ties", "several", "models"), signs=(("message_id", "message_tree_id", "text", "role"),),
+        keeps=oasst.KEEPS, signs=(("message_id", "message_tree_id", "text", "role"),),
     ),
     "open-webui": Format(
         trees.read_webui, None, "", ignored=trees.WEBUI_IGNORED,
@@ -136,32 +125,41 @@ FORMATS: dict[str, Format] = {
         signs=(("utterance_id", "user_prompt", "model_response", "score"),),
     ),
     "ultrafeedback": Format(ultrafeedback.read, ultrafeedback.write, "rankings",
-        keeps=("ties", "several", "models", "ratings"), signs=(("instruction", "completions=objects"),)),
+        keeps=ultrafeedback.KEEPS, signs=(("instruction", "completions=objects"),)),
     "helpsteer2": _by_map("helpsteer2", ("prompt", "response", "helpfulness", "correctness"), group="prompt"),
-    "helpsteer2-preference": _by_map("helpsteer2-preference", ("prompt", "response_1", "response_2", "preference_strength")),
+    "helpsteer2-preference": _by_map(
+        "helpsteer2-preference", ("prompt", "response_1", "response_2", "preference_strength"),
+        unit="judgments", write=map_writer.writer(field_maps.MAPS["helpsteer2-preference"], "prompt"),
+    ),
     "helpsteer3": Format(
         helpsteer3.read, helpsteer3.write, "comparisons",
-        keeps=("system", "turns", "ties", "models", "annotator", "reason", "strength"),
+        keeps=helpsteer3.KEEPS,
         signs=(("context=list", "response1", "response2", "overall_preference"),),
     ),
     "argilla": Format(
         argilla.read, argilla.write, "records", ignored=argilla.IGNORED,
-        keeps=("system", "turns", "ties", "several", "models", "annotator", "time", "reason", "strength"),
+        keeps=(*argilla.KEEPS, "time", "strength"),
         signs=(("fields=object", "responses"), ("fields=object", "suggestions"), ("fields=object", "status"),
                ("*.responses", "*.responses.users"), ("*-suggestion", "external_id")),
     ),
     "labelstudio": Format(
-        labelstudio.read, labelstudio.write, "tasks", ignored=labelstudio.IGNORED, keeps=tuple(THINGS),
+        labelstudio.read, labelstudio.write, "tasks", ignored=labelstudio.IGNORED, keeps=labelstudio.KEEPS,
         signs=(("data=object", "annotations=list"), ("annotation_id", "lead_time"), ("annotation_id", "annotator")),
     ),
     "arena": Format(
-        arena.read, arena.write, "battles", keeps=("system", "turns", "ties", "models", "annotator", "time", "sides"),
+        arena.read, arena.write, "battles", keeps=arena.KEEPS,
         signs=(("conversation_a=list", "conversation_b=list", "winner"),),
     ),
-    "arena-55k": _by_map("arena-55k", ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b")),
+    "arena-55k": _by_map(
+        "arena-55k", ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b"),
+        unit="battles", write=map_writer.writer(field_maps.MAPS["arena-55k"], "prompt[]", csv_columns=(
+            "id", "model_a", "model_b", "prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie",
+            field_maps.SIDES)),
+    ),
     "comparia": _by_map("comparia", ("conversation_a=list", "conversation_b=list", "model_a_name", "model_b_name")),
     "alpacaeval": _by_map(
-        "alpacaeval", ("instruction", "output_1", "output_2", "preference"), ("prompt", "output_1", "output_2", "preference")
+        "alpacaeval", ("instruction", "output_1", "output_2", "preference"), ("prompt", "output_1", "output_2", "preference"),
+        unit="judgments", write=map_writer.writer(field_maps.MAPS["alpacaeval"], "instruction", sink=sinks.json_list),
     ),
     "llmbar": _by_map("llmbar", ("input", "output_1", "output_2", "label"), ("instruction", "output_1", "output_2", "label")),
     "pandalm": _by_map("pandalm", ("instruction", "response1", "response2", "annotator1")),
@@ -175,19 +173,16 @@ FORMATS: dict[str, Format] = {
         ("prompt", "generations=texts", "ratings"),
     ),
     "stack-exchange-paired": _by_map("stack-exchange-paired", ("question", "response_j", "response_k")),
-    "kto": replace(
-        _by_map(
-            "kto", ("prompt", "completion", "label=flag"), ("messages=list", "label=flag"), ("messages=list", "kto_tag=flag"),
-            ("conversations=list", "kto_tag=flag"), ("conversations=list", "label=flag"), ("instruction", "output", "kto_tag=flag"),
-            ("instruction", "output", "label=flag"),
-        ),
-        write=kto.write, unit="labelled completions",
+    "kto": _by_map(
+        "kto", ("prompt", "completion", "label=flag"), ("messages=list", "label=flag"), ("messages=list", "kto_tag=flag"),
+        ("conversations=list", "kto_tag=flag"), ("conversations=list", "label=flag"), ("instruction", "output", "kto_tag=flag"),
+        ("instruction", "output", "label=flag"), unit="labelled completions", write=kto.write,
     ),
     "anythingllm": _by_map("anythingllm", ("prompt", "response", "rating", "workspace"), ("prompt", "response", "feedbackScore")),
-    "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=tuple(THINGS)),
-    "jsonl": Format(plain.read, plain.write_jsonl, "judgments", "json", ignored=plain.DERIVED, keeps=tuple(THINGS)),
-    "csv": Format(plain.read, plain.write_csv, "judgments", "csv", ignored=plain.DERIVED, keeps=tuple(THINGS)),
-    "parquet": Format(plain.read, plain.write_parquet, "judgments", "parquet", ignored=plain.DERIVED, keeps=tuple(THINGS)),
+    "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=plain.KEEPS),
+    "jsonl": Format(plain.read, plain.write_jsonl, "judgments", "json", ignored=plain.DERIVED, keeps=plain.KEEPS),
+    "csv": Format(plain.read, plain.write_csv, "judgments", "csv", ignored=plain.DERIVED, keeps=plain.KEEPS),
+    "parquet": Format(plain.read, plain.write_parquet, "judgments", "parquet", ignored=plain.DERIVED, keeps=plain.KEEPS),
     "sft": Format(None, sft.write, "demonstrations"),
 }  # fmt: skip
 

@@ -7,16 +7,27 @@ own scores (`individual_preference`), those are the votes, and the overall score
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from storage.core.database import Database, to_json
 from storage.core.records import Strength
-from storage.exchange import export, files
-from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, SECOND, TIE, BadRow, NewComparison, Record, Vote, conversation, name_of, number_of, pair, text_of
+from storage.exchange import export
+from storage.exchange.rows import (
+    FIRST,
+    SECOND,
+    TIE,
+    BadRow,
+    Left,
+    NewComparison,
+    Record,
+    Vote,
+    conversation,
+    name_of,
+    number_of,
+    pair,
+    text_of,
+)
 
 STRENGTH_OF: dict[int, Strength] = {1: "slightly", 2: "better", 3: "significantly"}
 SCORE_OF: dict[str | None, int] = {"negligibly": 1, "slightly": 1, "better": 2, "significantly": 3, None: 2}
@@ -58,36 +69,38 @@ def _ranked(preference: Any, annotator: str | None, rationale: str) -> Vote:
     return Vote(tiers, annotator, strength=STRENGTH_OF.get(abs(int(score))), rationale=rationale)
 
 
-def write(
-    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> int:
-    """One row for each comparison of two that was judged; returns how many. The overall score is the rounded mean."""
-    written = 0
-    with files.atomic_write_text(path) as file, store.snapshot():
-        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            if len(comparison.completions) != 2:
-                continue
-            first, second = comparison.completions
-            scores = [_score(vote, second.id) for vote in votes]
-            row = {
-                "domain": comparison.kind,
-                "context": json.loads(comparison.messages),
-                "response1": first.text,
-                "response2": second.text,
-                "model1": first.model,
-                "model2": second.model,
-                "overall_preference": round(fmean(scores)),
-                "individual_preference": [
-                    {"score": score, "reasoning": vote.rationale, "annotator": vote.annotator}
-                    for score, vote in zip(scores, votes, strict=True)
-                ],
-            }
-            file.write(to_json(row) + "\n")
-            written += 1
-    return written
+KEEPS = ("system", "turns", "order", "ties", "models", "annotator", "reason", "strength", "kind")
+
+
+def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[Record | Left]:
+    """One row for the votes on two completions. The overall score is the rounded mean."""
+    if not votes:
+        return
+    first, second = comparison.completions
+    scores = [_score(vote, second.id) for vote in votes]
+    yield {
+        "domain": comparison.kind,
+        "context": json.loads(comparison.messages),
+        "response1": first.text,
+        "response2": second.text,
+        "model1": first.model,
+        "model2": second.model,
+        "overall_preference": round(fmean(scores)),
+        "individual_preference": [
+            {"score": score, "reasoning": vote.rationale, "annotator": vote.annotator} for score, vote in zip(scores, votes, strict=True)
+        ],
+    }
+    for vote in votes:
+        if len(vote.tiers) > 1 and vote.strength is None:
+            yield Left("judgments without a strength, written with that of better")
+        elif vote.strength == "negligibly":
+            yield Left("strengths of negligibly, written as slightly")
 
 
 def _score(vote: export.ExportedVote, second: int) -> int:
     if len(vote.tiers) < 2:
         return 0
     return SCORE_OF[vote.strength] if vote.tiers[0][0] == second else -SCORE_OF[vote.strength]
+
+
+write = export.Writer(rows, KEEPS, export.without("several"))

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from storage.core.database import Database, to_json
 from storage.core.records import Message
-from storage.exchange import export, files
-from storage.exchange.files import Progress
-from storage.exchange.rows import FIRST, HEADINGS, BadRow, NewComparison, Record, Vote, check_different, pair, split_common_prompt, text_of
+from storage.exchange import export
+from storage.exchange.rows import (
+    FIRST,
+    HEADINGS,
+    BadRow,
+    Left,
+    NewComparison,
+    Record,
+    Vote,
+    check_different,
+    pair,
+    split_common_prompt,
+    text_of,
+)
 from storage.judging.judgments import ordered_pairs
 
 _HEADING = re.compile(r"\n\n(Human|Assistant):")
@@ -39,21 +48,28 @@ def dialogue(text: str) -> list[Message]:
     return turns
 
 
-def write(
-    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> int:
-    """One row for each ordered pair; returns how many."""
-    written = 0
-    with files.atomic_write_text(path) as file, store.snapshot():
-        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            prompt = "".join(_turn(message) for message in json.loads(comparison.messages))
-            texts = {completion.id: completion.text for completion in comparison.completions}
-            for vote in votes:
-                for better, worse in ordered_pairs(vote.tiers):
-                    row = {"chosen": _dialogue_text(prompt, texts[better]), "rejected": _dialogue_text(prompt, texts[worse])}
-                    file.write(to_json(row) + "\n")
-                    written += 1
-    return written
+KEEPS = ("system", "turns", "order")
+
+
+def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[Record | Left]:
+    """One row for each ordered pair."""
+    messages = json.loads(comparison.messages)
+    prompt = "".join(_turn(message) for message in messages)
+    texts = {completion.id: completion.text for completion in comparison.completions}
+    for vote in votes:
+        for better, worse in ordered_pairs(vote.tiers):
+            row = {"chosen": _dialogue_text(prompt, texts[better]), "rejected": _dialogue_text(prompt, texts[worse])}
+            if not _reads_back(row, messages, texts[better], texts[worse]):
+                yield Left("pairs that a dialogue tells otherwise: headings, white space")
+            yield row
+
+
+def _reads_back(row: Record, messages: list[Message], better: str, worse: str) -> bool:
+    try:
+        found = split_common_prompt(dialogue(row["chosen"]), dialogue(row["rejected"]))
+    except BadRow:
+        return False
+    return found == (messages, better, worse)
 
 
 def _turn(message: Message) -> str:
@@ -64,3 +80,6 @@ def _turn(message: Message) -> str:
 
 def _dialogue_text(prompt: str, completion: str) -> str:
     return f"{prompt}\n\nAssistant: {completion}"
+
+
+write = export.Writer(rows, KEEPS, export.omits_ties, as_pairs=True)

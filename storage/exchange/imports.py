@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from storage.exchange.groups import grouped
 from storage.exchange.import_writer import Line, Report, Writer, WrongRow
 from storage.exchange.limits import Limits
 from storage.exchange.rows import BadRow, Left, Record, check, size_of
-from storage.exchange.tracking import Tracked
+from storage.exchange.tracking import Tracked, left_behind
 from storage.judging import exclusions
 from storage.project import settings
 
@@ -342,11 +342,6 @@ def _refuse_incomplete(report: Report) -> None:
         raise StoreError(f"{report.wrong} wrong rows, nothing imported (--strict)")
     if report.left:
         raise StoreError(f"not kept would be {left_behind(report.left)}: nothing imported (--strict)")
-
-
-def left_behind(left: Mapping[str, int]) -> str:
-    """The counts of what was not kept, as text, the most frequent first."""
-    return ", ".join(f"{name} ({number:,})" for name, number in sorted(left.items(), key=lambda one: (-one[1], one[0])))
 
 
 def _items(

@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import groupby
 from typing import Any
 
-from storage.core.database import Database, to_json
 from storage.core.records import Message, Strength, Tiers
-from storage.exchange import export, files, verdicts
-from storage.exchange.files import Progress
+from storage.exchange import export, sinks, verdicts
 from storage.exchange.rows import (
     FIRST,
     SECOND,
@@ -33,6 +31,7 @@ from storage.exchange.rows import (
     number_of,
     timestamp,
 )
+from storage.exchange.things import THINGS
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "dialogue", "context", "text")
 STEMS = ("", "answer", "response", "text", "completion", "output", "reply", "summary", "generation")
@@ -161,7 +160,8 @@ def _opinion(results: Sequence[Record], answers: Answers) -> tuple[Opinion, list
     if len({(one.tiers, one.all_bad) for one in said}) > 1:
         raise BadRow("an annotation says different things about which answer is better")
     if said:
-        opinion = replace(opinion, tiers=said[0].tiers, all_bad=said[0].all_bad, strength=said[0].strength)
+        strength = next((one.strength for one in said if one.strength), None)
+        opinion = replace(opinion, tiers=said[0].tiers, all_bad=said[0].all_bad, strength=strength)
     elif opinion.aspects:
         # Only ratings: they rank the answers, if they are of one question.
         scores = {index: rating for index, _, rating in opinion.aspects}
@@ -289,55 +289,85 @@ def _prompt(data: Record, sides: Sequence[str]) -> list[Message]:
     )
 
 
-def write(
-    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> int:
-    """A JSON list with one task for each comparison of two that was judged; returns how many.
-
-    Label Studio's pairwise tag has no ties, so tied votes are left out.
-    """
-    written = 0
-    with files.atomic_write_text(path) as file, store.snapshot():
-        file.write("[")
-        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            decided = [vote for vote in votes if len(vote.tiers) == 2]
-            if len(comparison.completions) != 2 or not decided:
-                continue
-            file.write(",\n" if written else "\n")
-            file.write(to_json(_task(comparison, decided)))
-            written += 1
-        file.write("\n]\n")
-    return written
+KEEPS = ("system", "turns", "order", "ties", "several", "unranked", "all_bad", "models", "annotator", "time", "reason", "strength",
+         "ratings", "sides")  # fmt: skip
 
 
-def _task(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> dict[str, Any]:
-    left, right = comparison.completions
+def omits(held: frozenset[str], vote: export.ExportedVote) -> str | None:
+    """Leaves out rankings of more than two answers with ties among some: a Ranker has an order, and Choices one tie of all."""
+    level = len(vote.tiers) == 1 and not vote.partial
+    return f"ties in {THINGS['several']}" if {"several", "ties"} <= held and not level else None
+
+
+def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[Record | Left]:
+    """A task for the votes that saw the answers in the same order. Two answers whose sides are known are `left` and `right`."""
+    answers = {item.id: item for item in comparison.completions}
+    for (sides_known, slots), group in groupby(sorted(votes, key=_shown), key=_shown):
+        same = list(group)
+        shown = [answers[item] for item in slots]
+        names = dict(zip(slots, ("left", "right") if sides_known else [f"answer_{n}" for n in range(1, len(slots) + 1)], strict=True))
+        yield {
+            "id": same[0].id,
+            "data": _data(comparison, shown, names, sides_known),
+            "annotations": [_annotation(vote, names, sides_known) for vote in same],
+        }
+        if not sides_known and (listed := sum(vote.sides_known for vote in same)):
+            yield Left(f"{THINGS['sides']} of {THINGS['several']}", listed)
+
+
+def _shown(vote: export.ExportedVote) -> tuple[bool, tuple[int, ...]]:
+    """Whether the answers stood left and right, and their order: in a list the order says nothing."""
+    pair = vote.sides_known and len(vote.slots) == 2
+    return pair, vote.slots if pair else tuple(sorted(vote.slots))
+
+
+def _data(
+    comparison: export.ExportedComparison, shown: Sequence[export.ExportedCompletion], names: Mapping[int, str], sides_known: bool
+) -> Record:
     turns = json.loads(comparison.messages)
+    prompt = {"prompt": turns[0]["content"] if len(turns) == 1 else turns}
+    if not sides_known:
+        return prompt | {"answers": [{"id": names[item.id], "body": item.text, "model": item.model} for item in shown]}
+    texts = {names[item.id]: item.text for item in shown}
+    return prompt | texts | {f"{names[item.id]}_model": item.model for item in shown}
+
+
+def _annotation(vote: export.ExportedVote, names: Mapping[int, str], sides_known: bool) -> Record:
+    to = "left,right" if sides_known else "answers"
+    results = [_result("rating", f"{aspect}_{names[item]}", names[item], {"rating": rating}) for item, aspect, rating in vote.aspects]
+    if vote.rationale:
+        results.append(_result("textarea", "reason", to, {"text": [vote.rationale]}))
+    spent = {} if vote.client_ms is None else {"lead_time": vote.client_ms / 1000}
     return {
-        "id": comparison.id,
-        "data": {
-            "prompt": turns[0]["content"] if len(turns) == 1 else turns,
-            "left": left.text,
-            "right": right.text,
-            "left_model": left.model,
-            "right_model": right.model,
-        },
-        "annotations": [
-            {
-                "id": vote.id,
-                "completed_by": {"email": vote.annotator},
-                "created_at": vote.created_at,
-                "was_cancelled": False,
-                "ground_truth": False,
-                "result": [
-                    {
-                        "type": "pairwise",
-                        "from_name": "pairwise",
-                        "to_name": "left,right",
-                        "value": {"selected": "left" if vote.tiers[0][0] == left.id else "right"},
-                    }
-                ],
-            }
-            for vote in votes
-        ],
+        "id": vote.id,
+        "completed_by": {"email": vote.annotator},
+        "created_at": vote.created_at,
+        **spent,
+        "was_cancelled": False,
+        "ground_truth": False,
+        "result": [*_verdict(vote, names, to), *results],
     }
+
+
+def _verdict(vote: export.ExportedVote, names: Mapping[int, str], to: str) -> Iterator[Record]:
+    order = [names[item] for tier in vote.tiers for item in tier]
+    if len(vote.tiers) == 1:
+        yield _result("choices", "verdict", to, {"choices": ["both bad" if vote.all_bad else "tie"]})
+    elif to == "answers":
+        yield _result("ranker", "ranking", to, {"ranker": {"ranking": order}})
+    else:
+        yield _result("pairwise", "pairwise", to, {"selected": order[0]})
+    if vote.strength:
+        yield _result("choices", "verdict", to, {"choices": [f"{order[0]} is {_WORDS[vote.strength]} better"]})
+
+
+_WORDS: dict[Strength, str] = {
+    "significantly": "significantly", "better": "clearly", "slightly": "slightly", "negligibly": "negligibly",
+}  # fmt: skip
+
+
+def _result(kind: str, name: str, to: str, value: Record) -> Record:
+    return {"type": kind, "from_name": name, "to_name": to, "value": value}
+
+
+write = export.Writer(rows, KEEPS, omits, sinks.json_list)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from storage.core.records import Message, Strength, Tiers
 from storage.exchange import hh_rlhf, strict_json
-from storage.exchange.field_maps import LETTERS, FieldMap, Outcome, Paths
+from storage.exchange.field_maps import LETTERS, SIDES, FieldMap, Outcome, Paths
 from storage.exchange.rows import (
     FIRST,
     BadRow,
@@ -168,9 +168,7 @@ def _prompt_and_texts(fields: FieldMap, record: Record, answers: Sequence[Answer
         raise BadRow(f"{fields.system[0]} must be text")
     before: list[Message] = [{"role": "system", "content": system}] if system and system.strip() else []
     before += _history(fields, record)
-    complete = all(
-        isinstance(answer, list) and answer and isinstance(answer[0], dict) and answer[0]["role"] != "assistant" for answer in answers
-    )
+    complete = all(_is_whole(answer, value is None) for answer in answers)
     if path and path.endswith("[]"):
         turns, texts = split_shared_prompt([_interleaved(value, answer) for answer in answers])
         return before + turns, texts
@@ -184,6 +182,13 @@ def _prompt_and_texts(fields: FieldMap, record: Record, answers: Sequence[Answer
             return before + turns, texts
         raise BadRow(f"no prompt: needs one of {', '.join(fields.prompt)}, or --map prompt=FIELD")
     return before + prompt_turns(value, path or "prompt"), [_text(answer) for answer in answers]
+
+
+def _is_whole(answer: Answer, alone: bool) -> bool:
+    """Whether an answer is a conversation that begins with its prompt; without a prompt beside it, also if the assistant began."""
+    if not answer or not isinstance(answer[0], dict):
+        return False
+    return answer[0]["role"] != "assistant" or (alone and any(turn["role"] == "user" for turn in cast(list[Message], answer)))
 
 
 def _prompt_path(fields: FieldMap, record: Record) -> str | None:
@@ -420,7 +425,7 @@ def _vote(
         rationale if isinstance(rationale, str) else "",
         _ratings(fields, record),
         # A verdict on two answers that stood side by side.
-        (0, 1) if fields.sides_known else None,
+        (0, 1) if fields.sides_known and word_of(record.get(SIDES, True)) not in ("0", "false") else None,
     )
 
 

@@ -7,14 +7,11 @@ the prompt. Replies without a rank and deleted replies are left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from storage.core.database import Database, to_json
 from storage.core.records import Message
-from storage.exchange import export, files
-from storage.exchange.files import Progress
+from storage.exchange import export
 from storage.exchange.rows import BadRow, Found, Left, NewComparison, Record, Vote, by_rank, name_of, number_of, places
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
@@ -84,27 +81,25 @@ def _reply(value: Any) -> Record:
     return value
 
 
-def write(
-    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> int:
-    """One tree for each ranking, its siblings ranked as in it; equal ranks are ties. Returns how many."""
-    written = 0
-    with files.atomic_write_text(path) as file, store.snapshot():
-        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            turns = [turn for turn in json.loads(comparison.messages) if turn["role"] != "system"]
-            for vote in votes:
-                rank_of = dict(places(vote.tiers))
-                replies: list[Record] = [
-                    {"text": item.text, "role": "assistant", "model_name": item.model, "rank": rank_of.get(item.id), "replies": []}
-                    for item in comparison.completions
-                ]
-                tree = {"message_tree_id": f"judgment-{vote.id}", "prompt": _tree(turns, replies)}
-                file.write(to_json(tree) + "\n")
-                written += 1
-    return written
+KEEPS = ("turns", "order", "ties", "several", "models")
+
+
+def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[Record]:
+    """One tree for each ranking, its siblings ranked as in it; equal ranks are ties."""
+    turns = json.loads(comparison.messages)
+    for vote in votes:
+        rank_of = dict(places(vote.tiers))
+        replies: list[Record] = [
+            {"text": item.text, "role": "assistant", "model_name": item.model, "rank": rank_of.get(item.id), "replies": []}
+            for item in comparison.completions
+        ]
+        yield {"message_tree_id": f"judgment-{vote.id}", "prompt": _tree(turns, replies)}
 
 
 def _tree(turns: list[Message], replies: list[Record]) -> Record:
     for turn in reversed(turns):
         replies = [{"text": turn["content"], "role": _HEADINGS[turn["role"]], "replies": replies}]
     return replies[0]
+
+
+write = export.Writer(rows, KEEPS, export.without("system"))

@@ -7,19 +7,20 @@ in another order.
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from storage.core.database import Database, StoreError, to_json
+from storage.core.database import StoreError, to_json
 from storage.core.records import Message, Tiers
-from storage.exchange import cells, export, files, strict_json
-from storage.exchange.files import Container, Progress
+from storage.exchange import export, files, sinks, strict_json
+from storage.exchange.files import Container
 from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, conversation, name_of, timestamp
+from storage.exchange.sinks import Sink, WriteRow
+from storage.exchange.things import THINGS
 
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
 ENDINGS: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -31,6 +32,9 @@ FIELDS = (
     "comparison", "messages", "completions", "models", "shown", "tiers", "all_bad", "partial", "strength", "rationale",
     "aspects", "ideal", "annotator", "annotator_kind", "annotator_rule", "created_at", *NUMBERS, "kind", "split",
 )  # fmt: skip
+
+
+KEEPS = tuple(THINGS)
 
 
 def read(record: Record) -> Iterator[Item]:
@@ -160,32 +164,10 @@ def container_of(path: Path | str) -> Container:
     return ENDINGS[suffixes[-1]]
 
 
-def write(
-    store: Database,
-    path: Path | str,
-    *,
-    include_simulated: bool = False,
-    names: bool = False,
-    progress: Progress | None = None,
-    container: Container | None = None,
-    raw_cells: bool = False,
-) -> int:
-    """Every vote as a row; returns how many. The file appears whole or not at all.
-
-    In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe, unless `raw_cells` is set.
-
-    Raises:
-        StoreError: the file cannot be written, or its ending is not known and no container is given.
-    """
-    written = 0
-    container = container or container_of(path)
-    writer = partial(_csv, raw=raw_cells) if container == "csv" else WRITERS[container]
-    with writer(path) as write_row, store.snapshot():
-        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            for vote in votes:
-                write_row(_row(comparison, vote))
-                written += 1
-    return written
+def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[Record]:
+    """Every vote as a row."""
+    for vote in votes:
+        yield _row(comparison, vote)
 
 
 def _row(comparison: export.ExportedComparison, vote: export.ExportedVote) -> dict[str, Any]:
@@ -220,29 +202,10 @@ def _row(comparison: export.ExportedComparison, vote: export.ExportedVote) -> di
     return row
 
 
-WriteRow = Callable[[dict[str, Any]], object]
-
-
 @contextmanager
 def _jsonl(path: Path | str) -> Iterator[WriteRow]:
-    with files.atomic_write_text(path) as file:
-        yield lambda row: file.write(to_json({name: value for name, value in row.items() if value is not None}) + "\n")
-
-
-@contextmanager
-def _csv(path: Path | str, *, raw: bool = False) -> Iterator[WriteRow]:
-    with files.atomic_write_text(path) as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        writer.writeheader()
-        yield lambda row: writer.writerow({name: _cell(value, raw) for name, value in row.items()})
-
-
-def _cell(value: Any, raw: bool) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, dict)):
-        return to_json(value) if raw else cells.neutral_json(to_json(value))
-    return cells.neutral(value) if isinstance(value, str) and not raw else value
+    with sinks.lines(path) as write_row:
+        yield lambda row: write_row({name: value for name, value in row.items() if value is not None})
 
 
 @contextmanager
@@ -284,8 +247,10 @@ def _schema(pa: Any) -> Any:
     return pa.schema([(name, kinds.get(name, pa.string())) for name in FIELDS])
 
 
-WRITERS: dict[Container, Callable[[Path | str], Any]] = {"json": _jsonl, "csv": _csv, "parquet": _parquet}
+WRITERS: dict[Container, Sink] = {"json": _jsonl, "csv": partial(sinks.csv_table, columns=FIELDS), "parquet": _parquet}
 
-write_jsonl = partial(write, container="json")
-write_csv = partial(write, container="csv")
-write_parquet = partial(write, container="parquet")
+RAW = export.Writer(rows, KEEPS, sink=partial(sinks.csv_table, columns=FIELDS, raw=True))
+"""CSV whose cells are as they are, also where a spreadsheet would take one for a formula."""
+
+write_jsonl, write_csv, write_parquet = (export.Writer(rows, KEEPS, sink=WRITERS[container]) for container in ("json", "csv", "parquet"))
+write = export.Writer(rows, KEEPS, sink=lambda path: WRITERS[container_of(path)](path))

@@ -15,6 +15,7 @@ from storage.content.prompts import NewPrompt
 from storage.core.database import Database, to_json
 from storage.core.records import Message
 from storage.exchange import files, mapped
+from storage.exchange.export import Exported
 from storage.exchange.field_maps import SYSTEM_COLUMNS
 from storage.exchange.files import Progress
 from storage.exchange.rows import BadRow, Found, Left, Record, conversation
@@ -62,9 +63,15 @@ def _messages(name: str, value: Any) -> list[Message]:
 
 
 def write(
-    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> int:
-    """Writes every prompt in use, as messages, without judgments; returns how many."""
+    store: Database,
+    path: Path | str,
+    *,
+    include_simulated: bool = False,
+    names: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
+    """Writes every prompt in use, as messages, without judgments."""
     total = store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}") if progress else 0
     written = 0
     with files.atomic_write_text(path) as file, store.snapshot():
@@ -74,4 +81,4 @@ def write(
             written += 1
             if progress and written % files.PROGRESS_ROWS == 0:
                 progress(written, total)
-    return written
+    return Exported(written)

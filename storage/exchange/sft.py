@@ -6,6 +6,7 @@ from pathlib import Path
 
 from storage.core.database import Database, to_json
 from storage.exchange import files
+from storage.exchange.export import Exported
 from storage.exchange.files import Progress
 
 _DEMONSTRATIONS = """
@@ -23,9 +24,15 @@ ORDER BY i.judgment_id
 
 
 def write(
-    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> int:
-    """Writes one row for each ideal answer of an active judgment that is not excluded; returns how many."""
+    store: Database,
+    path: Path | str,
+    *,
+    include_simulated: bool = False,
+    names: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
+    """Writes one row for each ideal answer of an active judgment that is not excluded."""
     name = "a.name" if names else "a.pseudonym"
     total = store.value("SELECT count(*) FROM ideal_answers") if progress else 0
     written = 0
@@ -37,4 +44,4 @@ def write(
             written += 1
             if progress:
                 progress(written, total)
-    return written
+    return Exported(written)

@@ -6,7 +6,7 @@ A field counts as read once a reader has taken its value; looking for its name, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storage.exchange.rows import Record
@@ -82,3 +82,8 @@ def count(counts: dict[str, int], name: str, number: int = 1) -> None:
     if shown not in counts and len(counts) >= MOST_NAMES:
         shown = OTHERS
     counts[shown] = counts.get(shown, 0) + number
+
+
+def left_behind(left: Mapping[str, int]) -> str:
+    """The counts of what was not kept, as text, the most frequent first."""
+    return ", ".join(f"{name} ({number:,})" for name, number in sorted(left.items(), key=lambda one: (-one[1], one[0])))

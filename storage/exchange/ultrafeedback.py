@@ -7,15 +7,13 @@ public file was scored by GPT-4: import it with a rule, so that its votes are no
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from storage.core.database import Database, to_json
-from storage.exchange import export, files
-from storage.exchange.files import Progress
-from storage.exchange.rows import BadRow, NewComparison, Record, Vote, by_score, name_of, number_of, places, text_of
+from storage.exchange import export
+from storage.exchange.rows import BadRow, Left, NewComparison, Record, Vote, by_score, name_of, number_of, places, text_of
+from storage.exchange.things import THINGS
 
 LONGEST_SCALE = 10
 
@@ -32,7 +30,7 @@ def read(record: Record) -> Iterator[NewComparison]:
         [{"role": "user", "content": text_of(record, "instruction")}],
         tuple(text_of(answer, "response") for answer in answers),
         tuple(name_of(answer.get("model")) for answer in answers),
-        (Vote(tiers, aspects=aspects),) if rated else (),
+        (Vote(tiers, name_of(record.get("annotator")), aspects=aspects),) if rated else (),
         kind=name_of(record.get("source")) or "imported",
     )
 
@@ -62,37 +60,40 @@ def _rating(annotation: Any) -> Any:
     return annotation.get("Rating") if isinstance(annotation, dict) else annotation
 
 
-def write(
-    store: Database, path: Path | str, *, include_simulated: bool = False, names: bool = False, progress: Progress | None = None
-) -> int:
-    """One row for each ranking of single-turn prompts; returns how many. The score is 10 for the best tier, 1 for the last."""
-    written = 0
-    with files.atomic_write_text(path) as file, store.snapshot():
-        for comparison, votes in export.grouped(store, simulated=include_simulated, names=names, progress=progress):
-            turns = json.loads(comparison.messages)
-            if len(turns) > 1:
-                continue
-            for vote in votes:
-                row = {
-                    "source": comparison.kind,
-                    "instruction": turns[0]["content"],
-                    "models": [item.model for item in comparison.completions],
-                    "completions": _scored(comparison, vote),
-                    "annotator": vote.annotator,
-                }
-                file.write(to_json(row) + "\n")
-                written += 1
-    return written
+KEEPS = ("ties", "several", "unranked", "models", "annotator", "ratings", "kind")
+
+
+def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[Record | Left]:
+    """One row for each ranking of single-turn prompts. The score is 10 for the best tier, 1 for the last."""
+    for vote in votes:
+        yield {
+            "source": comparison.kind,
+            "instruction": json.loads(comparison.messages)[0]["content"],
+            "models": [item.model for item in comparison.completions],
+            "completions": _scored(comparison, vote),
+            "annotator": vote.annotator,
+        }
+        # An answer with ratings is ranked by them when it has no score of its own.
+        ranked = {item for tier in vote.tiers for item in tier}
+        if any(item not in ranked for item, _, _ in vote.aspects):
+            yield Left(f"{THINGS['ratings']} of {THINGS['unranked']}")
 
 
 def _scored(comparison: export.ExportedComparison, vote: export.ExportedVote) -> list[Record]:
     place_of = dict(places(vote.tiers))
     step = (LONGEST_SCALE - 1) / max(len(vote.tiers) - 1, 1)
+    ratings: dict[int, Record] = {item.id: {} for item in comparison.completions}
+    for completion_id, aspect, rating in vote.aspects:
+        ratings[completion_id][aspect] = {"Rating": str(rating)}
     return [
         {
             "model": item.model,
             "response": item.text,
+            "annotations": ratings[item.id] if item.id in place_of else {},
             "overall_score": round(LONGEST_SCALE - step * place_of[item.id], 2) if item.id in place_of else None,
         }
         for item in comparison.completions
     ]
+
+
+write = export.Writer(rows, KEEPS, export.without("system", "turns"))

@@ -79,6 +79,8 @@ def problem(settings: ProjectSettings) -> str | None:
         return f"the highest rating must be 2 to 10, not {settings.aspect_scale}"
     if settings.rationale not in ("off", "optional", "required"):
         return f"rationale must be off, optional or required, not {settings.rationale!r}"
+    if type(settings.fold_system) is not bool:
+        return f"fold_system must be true or false, not {settings.fold_system!r}"
     if settings.starters not in ("auto", "on", "off"):
         return f"starters must be auto, on or off, not {settings.starters!r}"
     if not 1 <= settings.rationale_min_chars <= 2000:

@@ -64,6 +64,7 @@ def test_every_single_option_reaches_its_own_field():
         "dtype": "float32",
         "seed": 7,
         "include-simulated": True,
+        "fold-system": False,
         "ppo-minibatch-size": 8,
         "scoring-missing-eos-score": -1.0,
         "reward-depth": 0.9,

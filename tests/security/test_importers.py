@@ -279,7 +279,7 @@ def assert_rows_or_a_message(folder, empty_store, content, format, name="file"):
             assert tables(store) == before
             return
         assert len(judgments.active(store)) <= report.judgments
-        assert plain.write(store, own / "out.jsonl", include_simulated=True) == report.judgments
+        assert plain.write(store, own / "out.jsonl", include_simulated=True).written == report.judgments
         assert store.row("PRAGMA foreign_key_check") is None
     finally:
         store.close()

@@ -53,7 +53,11 @@ def test_in_and_out(capsys, tmp_path, data, rows):
     status, out, err = run(capsys, "import", data, "--format", "plain", rows)
     assert (status, out, err) == (0, "import 1: 2 comparisons added, 3 judgments, 2 new prompts, 0 wrong rows left out", "")
     pairs = tmp_path / "pairs.jsonl"
-    assert run(capsys, "export", data, pairs)[:2] == (0, f"4 preference pairs written to {pairs}")
+    assert run(capsys, "export", data, pairs)[:2] == (
+        0,
+        f"4 preference pairs written to {pairs}; 1 of 3 judgments are not in it\nnot kept, with the number of times: ties (1)\n"
+        "kept in another form: rankings of more than two answers, as their pairs (2)",
+    )
     assert "Ann" not in pairs.read_text() and len(lines(pairs)) == 4
     assert run(capsys, "export", data, "--format", "csv", "--names", tmp_path / "x")[:2] == (0, f"3 judgments written to {tmp_path / 'x'}")
     assert ",Ann," in (tmp_path / "x").read_text()
@@ -219,6 +223,38 @@ def test_a_limit_is_named_with_the_option_that_raises_it(capsys, tmp_path, data)
     assert run(capsys, "import", data, *raised, 3, packed)[0] == 0
     for option in ("--max-text-chars", "--max-row-mib", "--max-unpacked-mib"):
         assert f"{option} must be at least 1, not 0" in run(capsys, "import", data, option, 0, long)[2]
+
+
+@pytest.mark.parametrize(
+    ("format", "said"),
+    [
+        ("arena", "1 battles written to {}; 1 of 2 judgments are not in it\n"
+         "not kept, with the number of times: rankings of more than two answers (1)"),
+        ("helpsteer3", "1 comparisons written to {}; 1 of 2 judgments are not in it\n"
+         "not kept, with the number of times: times (2), rankings of more than two answers (1)"),
+        ("trl", "3 preference pairs written to {}; 1 of 2 judgments are not in it\n"
+         "not kept, with the number of times: ties (1)\nkept in another form: rankings of more than two answers, as their pairs (1)"),
+        ("labelstudio", "2 tasks written to {}"),
+        ("jsonl", "2 judgments written to {}"),
+        ("kto", "6 labelled completions written to {}; 1 of 2 judgments are not in it\n"
+         "not kept, with the number of times: ties (1)\nkept in another form: rankings of more than two answers, as their pairs (1)"),
+    ],
+)  # fmt: skip
+def test_export_names_what_a_format_cannot_hold_and_strict_refuses(capsys, tmp_path, data, format, said):
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    ranking = {"prompt": "Q", "completions": ["x", "y", "z"], "tiers": [[0], [1], [2]], "annotator": "a", "split": "train"}
+    tie = {"prompt": "R", "completions": ["x", "y"], "choice": "tie", "annotator": "a", "split": "train"}
+    rows.write_text(f"{json.dumps(ranking)}\n{json.dumps(tie)}\n")
+    run(capsys, "import", data, "--format", "plain", rows)
+    assert run(capsys, "export", data, "--format", format, out)[:2] == (0, said.format(out))
+    out.unlink()
+    status, printed, err = run(capsys, "export", data, "--format", format, "--strict", out)
+    if "not kept" in said:
+        lost = said.split("number of times: ")[1].split("\n")[0]
+        assert status == 2 and printed == "" and f"this format cannot hold {lost}: nothing written (--strict)" in err
+        assert not out.exists()
+    else:
+        assert status == 0 and out.exists()
 
 
 def test_formulas_are_neutralised_in_csv_unless_asked(capsys, tmp_path, data):

@@ -84,8 +84,8 @@ def test_slips_come_as_often_as_said(store, base):
 
 def test_an_export_of_human_data_leaves_them_out(store, base, tmp_path):
     simulate(store, FakeModel(), base, plan(5))
-    assert trl.write(store, tmp_path / "human.jsonl") == 0
-    written = trl.write(store, tmp_path / "all.jsonl", include_simulated=True)
+    assert trl.write(store, tmp_path / "human.jsonl").written == 0
+    written = trl.write(store, tmp_path / "all.jsonl", include_simulated=True).written
     rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     assert written == len(rows) > 0
     assert {r["annotator_kind"] for r in rows} == {"simulated"}

@@ -54,9 +54,9 @@ ROW = {
 }  # fmt: skip
 
 
-def exported(store, path, **options):
+def exported(store, path, write=plain.write):
     imports.import_rows(store, [ROW], "plain")
-    plain.write(store, path, names=True, **options)
+    write(store, path, names=True)
     with open(path, encoding="utf-8", newline="") as file:
         return next(csv.DictReader(file))
 
@@ -82,7 +82,7 @@ def test_an_export_runs_nothing_and_is_read_back_as_it_was(store, tmp_path):
 
 
 def test_raw_cells_are_written_and_read_as_they_are(store, tmp_path):
-    row = exported(store, tmp_path / "out.csv", raw_cells=True)
+    row = exported(store, tmp_path / "out.csv", plain.RAW)
     assert (row["annotator"], row["rationale"], row["ideal"]) == (ROW["annotator"], FORMULA, "+1")
     (tmp_path / "in.csv").write_text('prompt,completions,rationale,choice\nQ,"[""a"",""b""]",\'=1,0\n')
     for raw_cells, said in ((True, "'=1"), (False, "=1")):

@@ -197,7 +197,7 @@ def test_undo_takes_everything_out_and_deletes_nothing(world, bring, tmp_path):
     assert (undone.judgments, undone.comparisons, undone.prompts) == (3, 4, 4)
     assert counts(store) == before | {"judgments": before["judgments"] + 1, "presentations": before["presentations"] + 1}
     assert votes(store) == [] and queue.depth(store) == 0 and world.next(world.bob) is None
-    assert prompts.of_split(store) == [] and trl.write(store, tmp_path / "x") == 0
+    assert prompts.of_split(store) == [] and trl.write(store, tmp_path / "x").written == 0
     (exclusion,) = exclusions.all_exclusions(store)
     assert (exclusion.rule, exclusion.by_id, exclusion.judgments) == ("import undone", world.bob.id, 3)
     kept = imports.get(store, import_id)

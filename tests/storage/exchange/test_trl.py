@@ -3,7 +3,7 @@ import json
 import pytest
 
 from storage.core.database import StoreError
-from storage.exchange import trl
+from storage.exchange import kto, trl
 from storage.judging import judgments, queue
 
 
@@ -16,12 +16,15 @@ def test_one_row_for_each_strictly_ordered_pair(world, tmp_path):
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=((2,), (1, 3)))
     path = tmp_path / "pairs.jsonl"
-    assert trl.write(world.store, path) == 2
+    assert trl.write(world.store, path).written == 2
     common = {
         "prompt": [{"role": "user", "content": "Warum? ß"}],
         "chosen": [{"role": "assistant", "content": "Answer 1"}],
+        "chosen_model": "tiny",
+        "rejected_model": "tiny",
         "annotator": world.ann.pseudonym,
         "annotator_kind": "human",
+        "created_at": world.store.value("SELECT created_at FROM judgments"),
         "kind": "explain",
         "split": "heldout",
     }
@@ -30,7 +33,7 @@ def test_one_row_for_each_strictly_ordered_pair(world, tmp_path):
         common | {"rejected": [{"role": "assistant", "content": "Answer 2"}]},
     ]
     assert "Ann" not in path.read_text(encoding="utf-8")
-    assert trl.write(world.store, path, names=True) == 2
+    assert trl.write(world.store, path, names=True).written == 2
     assert {row["annotator"] for row in lines(path)} == {"Ann"}
 
 
@@ -42,13 +45,13 @@ def test_skips_undone_and_simulated_ones_stay_out(world, tmp_path):
     judgments.undo(world.store, world.ann.id)
     world.rule_ranks(one)
     path = tmp_path / "pairs.jsonl"
-    assert trl.write(world.store, path) == 1
-    assert trl.write(world.store, path, include_simulated=True) == 2
+    assert trl.write(world.store, path).written == 1
+    assert trl.write(world.store, path, include_simulated=True).written == 2
     assert [row["annotator_kind"] for row in lines(path)] == ["human", "simulated"]
 
 
 def test_nothing_to_write_is_an_empty_file(world, tmp_path):
-    assert trl.write(world.store, tmp_path / "pairs.jsonl") == 0
+    assert trl.write(world.store, tmp_path / "pairs.jsonl").written == 0
     assert lines(tmp_path / "pairs.jsonl") == []
 
 
@@ -77,3 +80,31 @@ def test_a_failure_leaves_the_old_file_and_no_other(world, tmp_path, monkeypatch
 def test_a_folder_that_is_not_there_is_told(world, tmp_path):
     with pytest.raises(StoreError, match="cannot be written .*choose another folder"):
         trl.write(world.store, tmp_path / "nowhere" / "pairs.jsonl")
+
+
+@pytest.mark.slow
+def test_trl_itself_reads_pairs_and_single_answers(world, tmp_path, monkeypatch):
+    """Its own helpers take the rows through the forms that its trainers want."""
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    from datasets import load_dataset
+    from trl.data_utils import is_conversational, maybe_extract_prompt, maybe_unpair_preference_dataset
+
+    def load(path):
+        return load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+
+    world.comparisons(1)
+    world.rank(world.ann)
+    explicit, implicit, single = (tmp_path / f"{name}.jsonl" for name in ("explicit", "implicit", "single"))
+    trl.write(world.store, explicit)
+    trl.write_implicit(world.store, implicit)
+    kto.write(world.store, single)
+    (row,) = load(explicit)
+    assert is_conversational(row)
+    extracted = maybe_extract_prompt(load(implicit)[0])
+    assert [extracted[name] for name in ("prompt", "chosen", "rejected")] == [row[name] for name in ("prompt", "chosen", "rejected")]
+    singles = load(single)
+    assert all(is_conversational(one) for one in singles)
+    # What TRL makes of the pair for KTO is what is written for it.
+    unpaired = maybe_unpair_preference_dataset(load(explicit).select_columns(["prompt", "chosen", "rejected"]))
+    fields = ("prompt", "completion", "label")
+    assert [[one[name] for name in fields] for one in singles] == [[one[name] for name in fields] for one in unpaired]

@@ -8,7 +8,7 @@ from storage.analytics import stats
 from storage.content import prompts
 from storage.core import unfinished_imports
 from storage.core.database import Database, StoreError
-from storage.exchange import imports, kto, native
+from storage.exchange import imports, kto, native, trl
 from storage.judging import completion_labels, judgments
 from storage.people import annotators
 
@@ -99,7 +99,9 @@ def test_kto_writes_labels_and_each_pair_as_two_rows(store, tmp_path):
             "split": "heldout", "created_at": "2025-01-02T03:04:06Z"}  # fmt: skip
     imports.import_rows(store, [vote | {"tiers": [[1], [0, 2]]}], "plain")
     path = tmp_path / "kto.jsonl"
-    assert kto.write(store, path, names=True) == 5
+    assert kto.write(store, path, names=True).written == 5
+    # Another format has no place for a label, and names it.
+    assert trl.write(store, tmp_path / "trl.jsonl").lost["labels of single answers"] == 1
     first, *others = [json.loads(line) for line in path.read_text().splitlines()]
     assert first == {
         "prompt": [{"role": "user", "content": "Question 1?"}], "completion": [{"role": "assistant", "content": "Answer 1"}],
