@@ -12,14 +12,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 
+from rlhf import model_files
 from rlhf.cli import accounts as account_verbs
 from rlhf.cli import exchange, prompts, rounds, statistics
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, open_store
-from rlhf.config import DEFAULT_PRESET, PRESETS, ConfigError, with_options
+from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
+from rlhf.runs import doctor as doctor_checks
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.runs.reward_function import RewardFunctionError
 from rlhf.safe_files import ModelError
@@ -77,12 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(args: argparse.Namespace) -> int:
     """The app and the policy server, until Ctrl-C."""
-    from rlhf.runs.doctor import free_port
 
     # A wrong option is named before the store and a model are opened; the policy server reads the keys.
     endpoints.from_options(args)
     with folder_lock.only_one(DataFolder(args.data.absolute()), "serve") as tell_address:
-        if not (port := free_port(args.port)).ok:
+        if not (port := doctor_checks.free_port(args.port)).ok:
             raise UsageError(f"port {port.found}: {port.remedy}")
         return serve_folder(args, tell_address)
 
@@ -173,14 +174,29 @@ def reap(jobs: Jobs) -> None:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Checks everything that rankloop needs, and says what to do where something is missing."""
-    from rlhf.runs.doctor import checks
-
+    """Checks everything that rankloop needs, and tries the model if one is named; says what to do where something is missing or slow."""
     well = True
-    for check in checks(DataFolder(args.data), args.model, args.port):
+    for check in _checks(args):
         well &= check.ok
-        print(f"{'ok  ' if check.ok else 'FIX '} {check.name}: {check.found}" + (f"\n      -> {check.remedy}" if not check.ok else ""))
+        mark = "FIX " if check.remedy else "warn" if check.warning else "ok  "
+        print(f"{mark} {check.name}: {check.found}", flush=True)
+        for advice in filter(None, (check.remedy, check.warning)):
+            print(f"      -> {advice}")
     return 0 if well else 1
+
+
+def _checks(args: argparse.Namespace) -> Iterator[doctor_checks.Check]:
+    """The checks of the machine; then, where a model is named, is here and torch can use the device, those that try the model."""
+    well = set()
+    for check in doctor_checks.checks(DataFolder(args.data), args.model or DEFAULT_MODEL, args.port, args.device):
+        if check.ok:
+            well.add(check.name)
+        yield check
+    if args.model and {"torch", "weights"} <= well and (folder := model_files.resolve(args.model, fetch=False)) is not None:
+        # Imports torch, which the other checks and verbs do without.
+        from rlhf import model_check
+
+        yield from model_check.checks(folder, args.device, PRESETS[DEFAULT_PRESET])
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -200,6 +216,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = verbs.add("doctor", doctor, [engine_options()])
     p.add_argument("--port", type=int, default=PORT, help="TCP port to look at")
+    # A model that is named is tried, which takes a minute.
+    p.set_defaults(model=None)
 
     account_verbs.add(verbs)
     return parser

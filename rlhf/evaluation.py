@@ -68,12 +68,7 @@ def pair_scores(
     backbone: Backbone, model: RewardModel, pairs: Sequence[PreferencePair], on_progress: Work = NO_PROGRESS
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The reward model's scores of the chosen and of the rejected answers."""
-    rows = [
-        model.row(prompt, backbone.encode_answer(text))
-        for p in pairs
-        for prompt in [backbone.encode(p.prompt)]
-        for text in (p.chosen, p.rejected)
-    ]
+    rows = [model.text_row(prompt, text) for p in pairs for prompt in [backbone.encode(p.prompt)] for text in (p.chosen, p.rejected)]
     scores = model.score(rows, on_progress=on_progress) if rows else torch.empty(0)
     return scores[0::2], scores[1::2]
 

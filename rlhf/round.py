@@ -65,6 +65,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
         RewardFunctionError: the command line and the run's row do not name the same one.
         NotEnoughPairs, NoDemonstrations: before anything is loaded.
         ModelError: the base model is not available.
+        ConfigError: the model cannot have the adapters.
         NothingFits: nothing to train on is short enough for it.
         Cancelled: from `progress`, when someone asked for it; the run can be resumed.
     """
@@ -86,6 +87,7 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     backbone = Backbone.load(model_files.resolve(config.model), config.device, config.dtype)
     backbone.fold_system = config.fold_system
     backbone.limit_rows(config.max_length, virtual_tokens=virtual_tokens(config))
+    require_adapters(backbone, config)
     fitting = fitting_data(backbone, config, snapshot, ideal_answers, train, heldout)
     snapshot, ideal_answers, train, heldout = fitting.snapshot, fitting.demonstrations, fitting.train, fitting.heldout
     for left_out in (fitting.template, fitting.report):
@@ -116,6 +118,14 @@ def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progre
     )
     runs.finish(store, run_id, "done", result=result.to_json())
     return version
+
+
+def require_adapters(backbone: Backbone, config: RoundConfig) -> None:
+    """Refuses a round whose model cannot have its adapters, before anything is computed. Raises ConfigError."""
+    backbone.require_adapter("adapter-kind", config.adapter)
+    if config.reward.epochs:
+        depth = reward_model.depth_of(backbone, config.reward)
+        backbone.require_adapter("reward-adapter-kind", config.reward.adapter, depth=depth)
 
 
 def virtual_tokens(config: RoundConfig) -> int:

@@ -29,7 +29,8 @@ def test_the_page_is_what_the_generator_writes(name):
 
 
 def test_every_page_is_written_by_the_generator():
-    assert {page.name for page in REFERENCE.glob("*.md")} == set(GENERATOR.PAGES)
+    # Trying the models takes minutes: that page is written, and its rows are compared, by rlhf/models/test_architectures.py.
+    assert {page.name for page in REFERENCE.glob("*.md")} == {*GENERATOR.PAGES, "models.md"}
 
 
 def test_a_page_that_was_edited_by_hand_is_named(tmp_path, monkeypatch):

@@ -15,6 +15,9 @@ from feedback_ui.shared import markdown
 from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, when, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, empty_state, notice
+from storage.content.prompt_list import ListedPrompt
+from storage.content.prompts import Starters
+from storage.content.refusals import Refusal
 from storage.core.records import (
     Batch,
     Comparison,
@@ -148,6 +151,62 @@ def prompt_counts(words: Translator, counts: Sequence[tuple[str, str, int]]) -> 
         rows.append([tag("strong", words("lead.prompts.all")), *(tag("strong", f"{n:,}") for n in total)])
     heads = [words(f"lead.prompts.{name}") for name in ("kind", "train", "heldout", "all")]
     return table(heads, rows, caption=words("lead.prompts.counts"), numbers=(1, 2, 3), cards=False)
+
+
+def starters_now(words: Translator, found: Starters) -> Markup:
+    """Whether the starter prompts are in use, and the votes on them that are left out of training."""
+    if found.serve:
+        return muted(words("lead.prompts.starters_in_use", count=found.prompts))
+    left_out = notice(words("training.unused_starter_votes", count=found.votes), "warn") if found.votes else EMPTY
+    return fragment(muted(words("lead.prompts.starters_not_in_use", count=found.prompts)), left_out)
+
+
+SHOWN_PROMPTS = 100
+
+
+def prompts_listed(words: Translator, found: Sequence[ListedPrompt], matching: int, *, acts: bool) -> Markup:
+    """Prompts with their state, each with a button that retires it or brings it back; a note says how many more there are."""
+    if not found:
+        return empty_state(words("lead.prompts.none_found"))
+    rows = []
+    for one in found:
+        act = "restore" if one.state == "retired" else "retire"
+        rows.append(
+            [
+                str(one.prompt.id),
+                one.prompt.text,
+                words(f"lead.prompts.split_{one.prompt.split}"),
+                one.prompt.kind,
+                one.source,
+                f"{one.comparisons:,}",
+                words(f"lead.prompts.state_{one.state}"),
+                button(act, one.prompt.id, words(f"lead.prompts.{act}"), str(one.prompt.id)) if acts else "",
+            ]
+        )
+    names = ("prompt", "split", "kind", "source", "comparisons", "import_state")
+    heads = ["#", *(words(f"lead.prompts.{name}") for name in names), ""]
+    more = matching - len(found)
+    rest = muted(words("lead.prompts.more_prompts", count=more)) if more > 0 else EMPTY
+    return fragment(table(heads, rows, caption=words("lead.prompts.list"), numbers=(0, 5)), rest)
+
+
+def refused_prompts(words: Translator, refused: Sequence[Refusal], asked: Mapping[int, Prompt], *, acts: bool) -> Markup:
+    """Prompts that a model refused, with the reason and a button that lets it be asked again; empty if there is none."""
+    if not refused:
+        return EMPTY
+    rows = [
+        [
+            str(one.prompt_id),
+            asked[one.prompt_id].text if one.prompt_id in asked else "",
+            one.base_model,
+            one.reason,
+            button("retry", one.prompt_id, words("lead.prompts.retry"), str(one.prompt_id)) if acts else "",
+        ]
+        for one in refused
+    ]
+    heads = ["#", *(words(f"lead.prompts.{name}") for name in ("prompt", "model", "reason")), ""]
+    title = words("lead.prompts.refused")
+    return tag("section", tag("p", title, class_="rl-subheading"), table(heads, rows, caption=title, numbers=(0,)))
 
 
 def import_report(words: Translator, report: Report, recognised: Recognised | None = None, format: str = "prompts") -> Markup:

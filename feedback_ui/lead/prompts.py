@@ -1,4 +1,4 @@
-"""The Prompts section: counts by kind and split, imports from a file or from typed lines, and undoing an import."""
+"""The Prompts section: counts, a searchable list, refused prompts, the starter prompts, imports, and undoing an import."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label, static_text
-from storage.content import prompts
+from storage.content import prompt_list, prompts, refusals
 from storage.core.database import StoreError
 from storage.exchange import detect, encodings, imports, maps
 from storage.exchange.limits import Limits
+from storage.judging import prompt_use
+from storage.project import settings
 
 SPLITS = ("auto", "train", "heldout")
+STARTERS = ("auto", "on", "off")
 FILE_TYPES = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip"]
 
 
@@ -64,14 +67,26 @@ class PromptsSection:
                     self.add_button = gr.Button(label("lead.prompts.add"), variant="primary", elem_id="prompts-add", scale=0, min_width=160)
         self.message = html(elem_id="prompts-said", elem_classes="rl-optional")
         self.counts = html(elem_id="prompt-counts")
+        self.starters = gr.Dropdown(
+            list(STARTERS), value="auto", label=label("lead.settings.starters.label"), info=label("lead.settings.starters.help"),
+            filterable=False, elem_id="prompts-starters",
+        )  # fmt: skip
+        self.starters_now = html(elem_id="prompts-starters-now")
+        self.text = gr.Textbox(label=label("lead.prompts.search"), max_lines=1, elem_id="prompts-search")
+        self.list = listing(elem_id="prompt-list")
+        self.refused = listing(elem_id="prompt-refusals", elem_classes="rl-optional")
         self.imports = listing(elem_id="prompt-imports", elem_classes="rl-optional")
-        self.shown = [self.counts, self.adding, self.message, self.split, self.imports]
-        self.changed = [self.message, self.counts, self.imports]
+        self.changed = [self.message, self.counts, self.starters_now, self.list, self.refused, self.imports]
+        self.shown = [self.adding, self.split, self.starters, self.text, *self.changed]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         self.imports.click(self.undo, None, self.changed, **QUIET)
         self.file.upload(self.import_file, [self.file, self.map, self.encoding, self.look], self.changed, **QUIET)
+        self.starters.input(self.choose_starters, self.starters, self.changed, **QUIET)
+        self.text.submit(self.search, self.text, [self.list], **QUIET)
+        self.list.click(self.act, self.text, self.changed, **QUIET)
+        self.refused.click(self.retry, None, self.changed, **QUIET)
         self.add_button.click(self.add_lines, [self.lines, self.kind, self.split], [self.lines, *self.changed], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
@@ -81,8 +96,49 @@ class PromptsSection:
             self.adding: gr.Column(visible=acts),
             self.split: gr.Dropdown([(words(f"lead.prompts.split_{split}"), split) for split in SPLITS]),
             self.message: EMPTY,
+            self.starters: gr.Dropdown(
+                [(words(f"lead.settings.starters.{choice}"), choice) for choice in STARTERS],
+                value=settings.current(self.store).starters,
+                interactive=acts,
+            ),
+            self.text: "",
             **self._now(words, acts=acts),
         }
+
+    def search(self, text: str | None, request: gr.Request) -> dict[Component, Any]:
+        """Lists the prompts with this text."""
+        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
+        return {self.list: self._listed(words, text or "", acts=visitor.may_act("lead"))}
+
+    def act(self, text: str | None, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+        """Retires a prompt, or brings it back."""
+        _, words = self.auth.acts(request, "lead"), translator_for(request)
+        try:
+            act, prompt_id = chosen(event)
+            if act not in ("retire", "restore"):
+                raise StoreError("That is no row of this table: reload the page.")
+            (prompt_use.retire if act == "retire" else prompt_use.restore)(self.store, [prompt_id])
+        except StoreError as error:
+            return {self.message: refusal(error)}
+        return {self.message: EMPTY, **self._now(words, acts=True, text=text or "")}
+
+    def choose_starters(self, choice: str, request: gr.Request) -> dict[Component, Any]:
+        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        try:
+            prompt_use.use_starters(self.store, cast(Any, choice), visitor.annotator.id)
+        except StoreError as error:
+            return {self.message: refusal(error)}
+        return {self.message: EMPTY, **self._now(words, acts=True)}
+
+    def retry(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+        """Lets every model be asked again for a prompt."""
+        _, words = self.auth.acts(request, "lead"), translator_for(request)
+        try:
+            _, prompt_id = chosen(event)
+        except StoreError as error:
+            return {self.message: refusal(error)}
+        refusals.clear(self.store, [prompt_id])
+        return {self.message: EMPTY, **self._now(words, acts=True)}
 
     def import_file(self, path: str | None, map: str, encoding: str, look: bool, request: gr.Request) -> dict[Component, Any]:
         """Imports the valid rows of a file; each invalid row is reported with its reason.
@@ -130,8 +186,17 @@ class PromptsSection:
         undone = presenters.notice(words("lead.prompts.was_undone", number=import_id))
         return {self.message: undone, **self._now(words, acts=True)}
 
-    def _now(self, words: Translator, *, acts: bool) -> dict[Component, Any]:
+    def _listed(self, words: Translator, text: str, *, acts: bool) -> str:
+        found = prompt_list.search(self.store, text, limit=lead_view.SHOWN_PROMPTS)
+        return lead_view.prompts_listed(words, found, prompt_list.count(self.store, text), acts=acts)
+
+    def _now(self, words: Translator, *, acts: bool, text: str = "") -> dict[Component, Any]:
+        refused = refusals.all_refusals(self.store)
+        asked = prompts.many(self.store, [one.prompt_id for one in refused])
         return {
+            self.starters_now: lead_view.starters_now(words, prompts.starters(self.store)),
+            self.list: self._listed(words, text, acts=acts),
+            self.refused: lead_view.refused_prompts(words, refused, asked, acts=acts),
             self.counts: lead_view.prompt_counts(words, prompts.by_kind(self.store)),
             self.imports: lead_view.import_list(words, imports.all_imports(self.store), names(self.store), acts=acts),
         }

@@ -119,6 +119,13 @@ def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes
     """
     preferred = [p for p in pairs if not p.tie]
     _require(len(preferred), sum(p.split == "train" for p in preferred), min_pairs, unused_starter_votes)
+    if not any(p.weight for p in preferred if p.split == "train"):
+        raise NotEnoughPairs(
+            f"{len(preferred)} preference pairs, and all on training prompts have the weight 0: by gold answers and agreement, no "
+            "annotator judges better than chance. Leave out --reward-annotator-weights, or let several annotators judge more comparisons.",
+            found=0,
+            needed=min_pairs,
+        )
 
 
 def require_in_store(store: Database, min_pairs: int, *, include_simulated: bool) -> None:

@@ -34,13 +34,13 @@ def attend(
     module: torch.nn.Module,
     query: Float[Tensor, "b h t d"],
     key: Float[Tensor, "b g s d"],
-    value: Float[Tensor, "b g s d"],
+    value: Float[Tensor, "b g s e"],
     attention_mask: Shaped[Tensor, "#b 1 t s"] | None,
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
     **kwargs: Any,
-) -> tuple[Float[Tensor, "b t h d"], None]:
+) -> tuple[Float[Tensor, "b t h e"], None]:
     """`softmax(scaling Q K^T + mask) V` (Vaswani 2017, arXiv 1706.03762, eq. 1), with fewer key than query heads allowed."""
     unsupported = ("position_bias", "cache", "softcap", "s_aux")
     unusual = dropout or any(kwargs.get(name) is not None for name in unsupported) or key.shape[-1] != value.shape[-1]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import reduce
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,24 +30,30 @@ from peft import (
 )
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING, TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.pytorch_utils import Conv1D
 
-from rlhf.config import AdapterConfig
+from rlhf.config import AdapterConfig, AdapterKind, ConfigError
 from rlhf.models import lm_head
 from rlhf.models.attention import use_short_row_attention
 from rlhf.models.chat_template import ChatTemplateError, bound, renderer
 from rlhf.models.decoder import CachedHidden, Decoder
 from rlhf.models.lm_head import TokenLogprobs
 from rlhf.models.lora import FusedLinear
+from rlhf.models.reasoning import ReasoningMarks, reasoning_marks
 from rlhf.safe_files import ModelError, adapter_fields, check_base, check_file
 from storage.core.records import Message
 
 ADAPTER_UNSET = ""
 """In place of an adapter's name: the active adapter is unknown and must be set again before the next forward pass."""
+
+
+TRIAL = "trial"
+"""Name of an adapter that is added and deleted again, to see whether the model can have it."""
 
 
 class ModelOutput(NamedTuple):
@@ -75,10 +82,11 @@ class Backbone:
         """Whether the chat template takes a system message and shows its text."""
         self.fold_system: bool = True
         """Whether `encode` puts a system message before the first user turn where the template has no system role."""
+        self.reasoning: ReasoningMarks | None = self._reasoning_marks()
         self.pad_id: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.eos_id
         use_short_row_attention(self.base)
         self.decoder = Decoder(self.base)
-        self._linear_head = self._has_linear_head()
+        self.has_linear_head = self._has_linear_head()
         # The groups by PEFT's adapter type, and the one whose adapters are attached to the model now.
         self._groups: dict[str, AdapterGroup] = {}
         self._active_group: AdapterGroup | None = None
@@ -171,7 +179,7 @@ class Backbone:
             lora_alpha=config.alpha,
             use_rslora=config.kind == "rslora",
             use_dora=config.kind == "dora",
-            target_modules=linears,
+            target_modules=self._without_experts(linears),
             lora_dropout=0.0,
             task_type="CAUSAL_LM",
             # GPT-2 and models like it store their linear weights transposed.
@@ -201,8 +209,70 @@ class Backbone:
     def _linears(self, layers: range) -> list[str]:
         """Names of the linear maps inside these decoder layers."""
         with self._attached(None):
-            names = [n for n, m in self.base.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D))]
+            names = [n for n, m in self.base.named_modules() if is_linear(m)]
         return [n for n in names if (layer := re.search(r"\.(\d+)\.", n)) and int(layer[1]) in layers]
+
+    def linear_size(self) -> int:
+        """Inputs and outputs of the linear maps in the last layer, summed: the weights that LoRA adds there for each rank."""
+        maps = (self.base.get_submodule(name) for name in self._linears(range(self.depth - 1, self.depth)))
+        return sum(sum(m.weight.shape) for m in maps)
+
+    def _without_experts(self, linears: list[str]) -> list[str]:
+        """The linear maps without those that PEFT would take for experts.
+
+        For some mixtures of experts PEFT replaces the names of feed-forward maps by the experts' fused weights, which it can neither
+        compute with `dora` nor load again here.
+        """
+        kept = []
+        for name in linears:
+            config = LoraConfig(target_modules=[name])
+            try:
+                convert_peft_config_for_transformers(config, self.base, None)
+            except ValueError:
+                continue
+            if name in (config.target_modules or ()):
+                kept.append(name)
+        return kept
+
+    def adapter_refusal(self, config: AdapterConfig, *, depth: int | None = None) -> str:
+        """Why this model cannot have an adapter of that kind, in one sentence; empty where it can.
+
+        One is added, a few tokens pass through it forwards and backwards, and it is deleted again.
+        """
+        ids = torch.arange(4, device=self.device)[None] % self.base.config.get_text_config().vocab_size
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        try:
+            self.add_adapter(TRIAL, config, seed=0, depth=depth)
+            with self.use_adapter(TRIAL), torch.enable_grad():
+                self.decoder.forward(ids, mask, positions=positions(mask)).float().sum().backward()  # type: ignore[no-untyped-call]
+            if all(weight.grad is None for weight in self.parameters(TRIAL).values()):
+                return "none of its weights would be trained"
+        except Exception as error:
+            # PEFT and the architectures raise many kinds.
+            return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        finally:
+            if TRIAL in self.adapters:
+                self.delete_adapter(TRIAL)
+        return ""
+
+    def require_adapter(self, option: str, config: AdapterConfig, *, depth: int | None = None) -> None:
+        """Refuses an adapter that this model cannot have.
+
+        Args:
+            option: the name of the option that says the kind, for the message.
+
+        Raises:
+            ConfigError: with the reason, and the kinds that the model can have.
+        """
+        if not (reason := self.adapter_refusal(config, depth=depth)):
+            return
+        others = [kind for kind in get_args(AdapterKind) if kind != config.kind]
+        possible = [kind for kind in others if not self.adapter_refusal(replace(config, kind=kind, top_layers=0), depth=depth)]
+        architecture = self.base.config.get_text_config().model_type
+        raise ConfigError(
+            f"--{option} {config.kind}: a model of type {architecture} cannot have it ({reason}); "
+            + (f"it can have {', '.join(possible)}" if possible else "it can have none of the others either")
+        )
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Loads an adapter that `save_adapter` wrote. If loading fails, no part of it stays in the model.
@@ -356,7 +426,7 @@ class Backbone:
 
     def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
         """The logits of last hidden states."""
-        if self._linear_head:
+        if self.has_linear_head:
             logits: Tensor = self.base.get_output_embeddings()(hidden)
             return logits
         # The head is more than a matrix product (a cap, a scale): run the model itself, with an inner model that returns these states.
@@ -374,7 +444,7 @@ class Backbone:
         self, hidden: Float[Tensor, "n d"], ids: Int[Tensor, " n"], temperature: float, *, entropy: bool = False
     ) -> TokenLogprobs:
         """Each token's log-probability under softmax(logits / temperature); with `entropy`, also the entropy of that distribution."""
-        if self._linear_head:
+        if self.has_linear_head:
             return lm_head.token_logprobs(self.base.get_output_embeddings(), hidden, ids, temperature, entropy=entropy)
         return lm_head.token_logprobs_from_logits(self.logits(hidden), ids, temperature)
 
@@ -433,14 +503,17 @@ class Backbone:
 
     def _turn_end(self) -> int:
         """The first end token after an assistant's text in the chat template; the tokenizer's own where there is none."""
+        return next((token for token in self.turn_suffix() if token in self.eos_token_ids), self.eos_token_ids[0])
+
+    def turn_suffix(self) -> list[int]:
+        """What the chat template puts after an assistant's text; nothing where there is no template, or one that refuses."""
         try:
             rendered = [self._conversation_ids(text) for text in ("Hi", "Yes")]
         except (ChatTemplateError, ValueError):
-            # No template, or one that refuses this conversation.
-            return self.eos_token_ids[0]
+            return []
         # Two answers differ up to the end of their text, so what both end with comes after it.
         suffix = [a for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(*map(reversed, rendered), strict=False))]
-        return next((token for token in reversed(suffix) if token in self.eos_token_ids), self.eos_token_ids[0])
+        return suffix[::-1]
 
     def _conversation_ids(self, answer: str) -> list[int]:
         messages: list[Message] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]
@@ -453,8 +526,20 @@ class Backbone:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return ids
 
+    def _reasoning_marks(self) -> ReasoningMarks | None:
+        try:
+            prompt = self.encode([{"role": "user", "content": "Hi"}])
+        except (ChatTemplateError, ValueError):
+            prompt = []
+        return reasoning_marks(self.tokenizer, prompt)
+
+    def answer_ids(self, ids: Sequence[int]) -> Sequence[int]:
+        """Sampled ids without the reasoning before the answer, if the model writes any."""
+        return ids if self.reasoning is None else self.reasoning.answer(ids)
+
     def decode(self, ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        """The text of an answer, without reasoning before it and without space around it."""
+        text: str = self.tokenizer.decode(self.answer_ids(ids), skip_special_tokens=True)
         return text.strip()
 
 
@@ -471,7 +556,13 @@ class AdapterGroup:
         # Another group may have left its config here: PEFT would take that group's adapters for this one's.
         base.__dict__.pop("peft_config", None)
         self.base, self.is_prompt_learning = base, config.is_prompt_learning
-        self.model: PeftModel = get_peft_model(base, config, adapter_name=name)
+        try:
+            self.model: PeftModel = get_peft_model(base, config, adapter_name=name)
+        except Exception:
+            # PEFT wraps one layer after another, and leaves those before the one that it refuses.
+            for parent, key, wrapped in wrapped_layers(base):
+                setattr(parent, key, unwrapped(wrapped))
+            raise
         self._collect_tuner_layers()
 
     def add(self, name: str, config: PeftConfig) -> None:
@@ -480,12 +571,7 @@ class AdapterGroup:
 
     def _collect_tuner_layers(self) -> None:
         self.model.eval()
-        self._tuner_layers = [
-            (parent, key, child)
-            for parent in self.base.modules()
-            for key, child in parent.named_children()
-            if isinstance(child, BaseTunerLayer)
-        ]
+        self._tuner_layers = wrapped_layers(self.base)
 
     def prefix(self, adapter: str) -> Float[Tensor, "v d"] | None:
         if not self.is_prompt_learning:
@@ -501,6 +587,20 @@ class AdapterGroup:
             setattr(parent, key, wrapped.get_base_layer())
 
 
+def wrapped_layers(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str, BaseTunerLayer]]:
+    """Every layer that PEFT has wrapped, with its parent and its name there."""
+    return [
+        (parent, key, child) for parent in model.modules() for key, child in parent.named_children() if isinstance(child, BaseTunerLayer)
+    ]
+
+
+def unwrapped(layer: torch.nn.Module | BaseTunerLayer) -> torch.nn.Module:
+    """The model's own layer inside PEFT's."""
+    while isinstance(layer, BaseTunerLayer):
+        layer = layer.get_base_layer()
+    return layer
+
+
 class PrecomputedHidden(torch.nn.Module):
     """Stands in for the inner model and returns given hidden states, so that only the head is computed."""
 
@@ -510,6 +610,18 @@ class PrecomputedHidden(torch.nn.Module):
 
     def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPast:
         return BaseModelOutputWithPast(last_hidden_state=self.hidden)
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """Whether a module is a linear map and nothing more: some routers of experts are made of one, and return other things."""
+    if type(module) in (torch.nn.Linear, Conv1D) or not isinstance(module, torch.nn.Linear):
+        return isinstance(module, (torch.nn.Linear, Conv1D))
+    try:
+        with torch.inference_mode():
+            return isinstance(module(module.weight.new_zeros(1, 1, module.weight.shape[1])), torch.Tensor)
+    except Exception:
+        # Whatever it raised, it does not take what a linear map takes.
+        return False
 
 
 def context_length(model: PreTrainedModel) -> int | None:

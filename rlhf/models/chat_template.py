@@ -198,7 +198,10 @@ class BoundedTemplate(TokenizerBase):
         tokenizer_kwargs: dict[str, Any] | None = None,
         **template_kwargs: Any,
     ) -> Any:
-        """As transformers' method, without the options that need the positions of rendered parts in the text."""
+        """As transformers' method, without the options that need the positions of rendered parts in the text.
+
+        Templates that know `enable_thinking` are rendered without reasoning unless it is asked for.
+        """
         if sanitize_control_tokens or return_assistant_tokens_mask:
             raise NotImplementedError("a chat template that is rendered elsewhere does not say where its parts are")
         is_batch = bool(conversation) and not isinstance(conversation[0], dict)
@@ -213,7 +216,7 @@ class BoundedTemplate(TokenizerBase):
             documents=documents,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
-            **{**self.special_tokens_map, **template_kwargs},
+            **{"enable_thinking": False, **self.special_tokens_map, **template_kwargs},
         )
         rendered = [[{"role": "user", "content": text}] for text in texts]
         return super().apply_chat_template(

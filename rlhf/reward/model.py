@@ -8,7 +8,6 @@ loss (`targets`).
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone, pad_right
 from rlhf.models.decoder import CachedHidden
 from rlhf.models.lengths import batches, cut_answer, in_parts
+from rlhf.models.trl_wrapper import processing_class, wrapper_config
 from rlhf.reward import targets
 from rlhf.reward.probe import Features, minimise
 from rlhf.reward.targets import PairTargets
@@ -106,9 +106,16 @@ class RewardModel(nn.Module):
         return scores
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TokenizedExample:
+        """The row of a sampled answer, without the reasoning before it."""
         ended = self.backbone.finish_reason(answer_ids) == "stop"
-        answer = cut_answer(self.backbone, prompt_ids, answer_ids[:-1] if ended else answer_ids)
-        return TokenizedExample([*prompt_ids, *answer, self.backbone.eos_id], len(prompt_ids))
+        return self._row(prompt_ids, self.backbone.answer_ids(answer_ids[:-1] if ended else answer_ids))
+
+    def text_row(self, prompt_ids: Sequence[int], text: str) -> TokenizedExample:
+        """The row of an answer that is stored as text."""
+        return self._row(prompt_ids, self.backbone.encode_answer(text))
+
+    def _row(self, prompt_ids: Sequence[int], answer: Sequence[int]) -> TokenizedExample:
+        return TokenizedExample([*prompt_ids, *cut_answer(self.backbone, prompt_ids, answer), self.backbone.eos_id], len(prompt_ids))
 
     def batch(self, rows: Sequence[TokenizedExample]) -> tuple[Tensor, Tensor, Tensor]:
         """ids [b, t], mask [b, t] and starts [b] on the backbone's device."""
@@ -242,11 +249,9 @@ class TrainableRewardModel(PreTrainedModel):  # type: ignore[no-untyped-call]  #
     """The reward model under the interface that TRL's trainer expects: token ids in, one logit per row and head out."""
 
     def __init__(self, model: RewardModel):
-        config = copy.deepcopy(model.backbone.base.config)
+        config = wrapper_config(model.backbone)
         # TRL refuses more; `PreferenceTrainer` has its own loss, which handles several heads.
         config.num_labels = 1
-        # This wrapper has no attention; the backbone keeps the implementation it was loaded with.
-        config._attn_implementation = "eager"
         super().__init__(config)
         # The whole PEFT model is registered, so that the trainer's optimiser finds the adapter's weights in it.
         self.peft_model = model.backbone.model
@@ -394,7 +399,7 @@ def fit(
     if model.adapter:
         backbone.add_adapter(model.adapter, config.adapter, seed=seed, depth=model.depth)
     encoded = [
-        (model.row(prompt, backbone.encode_answer(pair.chosen)), model.row(prompt, backbone.encode_answer(pair.rejected)))
+        (model.text_row(prompt, pair.chosen), model.text_row(prompt, pair.rejected))
         for pair in pairs
         for prompt in [backbone.encode(pair.prompt)]
     ]
@@ -450,7 +455,7 @@ def _fine_tune(
             tie_logit,
             args=arguments,
             train_dataset=_rankings(encoded, labels),
-            processing_class=copy.deepcopy(backbone.tokenizer),
+            processing_class=processing_class(backbone),
             callbacks=[TrainerLogCallback(report, model, on_progress)],
         )
         trainer.remove_callback(PrinterCallback)

@@ -71,6 +71,9 @@ class RewardShaper:
         """How many of the scorer's lowest layers are the base's; 0 where it uses none."""
         return self.scorer.frozen_layers if isinstance(self.scorer, RewardModel) else 0
 
+    def _has_reasoning(self, sequence: GeneratedSequence) -> bool:
+        return isinstance(self.scorer, RewardModel) and len(self.scorer.backbone.answer_ids(sequence.ids)) < len(sequence.ids)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -81,7 +84,8 @@ class RewardShaper:
     ) -> Float[Tensor, " b"]:
         """One score per sequence. `cached` holds frozen layers' activations of each prompt, completion and end; it may be longer."""
         rows = [self.scorer.row(p, s.ids) for p, s in zip(prompts, sequences, strict=True)]
-        if cached is not None:
+        # Activations were recorded after the reasoning, which the row of an answer leaves out.
+        if cached is not None and not any(map(self._has_reasoning, sequences)):
             rows = [row._replace(cached=CachedHidden(c.depth, c.hidden[: len(row.ids)])) for row, c in zip(rows, cached, strict=True)]
         batch = scores_of(self.scorer, rows, on_progress)
         self.metrics = {

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from rlhf.config import RewardConfig
-from rlhf.data.pairs import PreferencePair
+from rlhf.data.pairs import NotEnoughPairs, PreferencePair
 from rlhf.reward.preference_losses import bradley_terry, davidson, plackett_luce, rao_kupper
 from storage.core.records import Strength
 
@@ -51,7 +51,11 @@ class PairTargets(NamedTuple):
 
 
 def pair_targets(pairs: Sequence[PreferencePair], config: RewardConfig, *, seed: int) -> PairTargets:
-    """The targets of the pairs under the config's options."""
+    """The targets of the pairs under the config's options.
+
+    Raises:
+        NotEnoughPairs: the pairs of a head have no weight.
+    """
     prompt_keys = [json.dumps(p.prompt) for p in pairs]
     ranking = [(p.judgment_id, prompt) for p, prompt in zip(pairs, prompt_keys, strict=True)]
     weight = torch.tensor([p.weight for p in pairs])
@@ -59,6 +63,14 @@ def pair_targets(pairs: Sequence[PreferencePair], config: RewardConfig, *, seed:
         # A ranking of K completions has K - 1 stages of weight 1 each; `weight` divides a weight of 1 among K - 1 pairs.
         weight = weight * _plackett_luce_stages(pairs, ranking)
     weight = weight[:, None] * _bootstraps(_numbered(prompt_keys), config.ensemble, seed)
+    if len(empty := (weight.sum(0) == 0).nonzero()[:, 0]):
+        # Dividing by the mean would make every weight NaN.
+        raise NotEnoughPairs(
+            f"{len(pairs)} preference pairs, and those of head {int(empty[0]) + 1} of {config.ensemble} all have the weight 0: set "
+            "--reward-ensemble 1, leave out --reward-annotator-weights, or judge more comparisons",
+            found=0,
+            needed=1,
+        )
     return PairTargets(
         weight=weight / weight.mean(0),
         margin=torch.tensor([MARGINS[p.strength] if config.strength == "margin" else 0.0 for p in pairs]),

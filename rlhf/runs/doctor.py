@@ -18,7 +18,9 @@ from storage.core.data_folder import DataFolder
 from storage.core.database import StoreError
 from storage.core.examine import examine
 
-NEEDED_MEMORY_GIB = 10.0
+NEEDED_MEMORY_GIB = 3.0
+"""For a PPO round on the default model, which took 2.8 GiB; for another model `doctor --model` estimates it (`runs.memory`)."""
+
 NEEDED_DISK_GIB = 3.0
 
 
@@ -29,16 +31,18 @@ class Check:
     name: str
     found: str
     remedy: str = ""
+    warning: str = ""
+    """What works and will be slow or different, and what to do about it."""
 
     @property
     def ok(self) -> bool:
         return not self.remedy
 
 
-def checks(folder: DataFolder, model: str, port: int) -> Iterator[Check]:
+def checks(folder: DataFolder, model: str, port: int, device: str = "auto") -> Iterator[Check]:
     """Each check in turn, the cheap ones first."""
     yield python()
-    yield torch()
+    yield torch(device)
     yield memory()
     yield disk(folder)
     yield model_weights(model)
@@ -51,19 +55,26 @@ def python() -> Check:
     return Check("Python", installed, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer and run `make clean run`")
 
 
-def torch() -> Check:
+def torch(wanted: str = "auto") -> Check:
+    """The version of torch and its device; `wanted` is what `--device` asks for."""
     try:
         installed = importlib.metadata.version("torch")
         import torch as engine
     except Exception as error:
         return Check("torch", f"cannot be imported ({type(error).__name__}: {error})", "run `make install`")
     device = engine.cuda.get_device_name(0) if engine.cuda.is_available() else f"CPU, {engine.get_num_threads()} threads"
-    return Check("torch", f"{installed}; device: {device}")
+    remedy = ""
+    if wanted == "cuda" and not engine.cuda.is_available():
+        reason = (
+            "sees no GPU: look at nvidia-smi" if engine.version.cuda else "is built for CPUs: install a CUDA build (docs/how-to/my-gpu.md)"
+        )
+        remedy = f"--device cuda: this torch {reason}, or use --device cpu"
+    return Check("torch", f"{installed}; device: {device}", remedy)
 
 
 def memory() -> Check:
     free = psutil.virtual_memory().available / 2**30
-    remedy = "" if free >= NEEDED_MEMORY_GIB else f"close programs: a round needs {NEEDED_MEMORY_GIB:.0f} GiB"
+    remedy = "" if free >= NEEDED_MEMORY_GIB else f"close programs: a PPO round on the default model needs {NEEDED_MEMORY_GIB:.0f} GiB"
     return Check("free memory", f"{free:.1f} GiB", remedy)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from rlhf.config import DPOConfig
 from rlhf.data.pairs import PreferencePair
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import ended_answer
+from rlhf.models.trl_wrapper import processing_class
 from rlhf.runs.work import Work
 from rlhf.trl_methods.trl_policy import LogCallback, Policy, arguments, learn
 
@@ -78,7 +78,7 @@ def train(
             ref_model=Policy(backbone, None),
             args=training_args,
             train_dataset=Dataset.from_list(rows(backbone, pairs)),
-            processing_class=copy.deepcopy(backbone.tokenizer),
+            processing_class=processing_class(backbone),
             callbacks=[callback],
         )
         trainer.pairs = pairs

@@ -6,7 +6,6 @@ RLOO: Ahmadian 2024 (arXiv 2402.14740). GRPO: Shao 2024 (arXiv 2402.03300), with
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from trl.trainer.utils import add_fused_lm_head
 from rlhf.config import GroupConfig
 from rlhf.generation.sampling import GeneratedSequence
 from rlhf.models.backbone import Backbone
+from rlhf.models.trl_wrapper import processing_class
 from rlhf.reward.scoring import ScoreFunction
 from rlhf.runs.work import Work
 from rlhf.trl_methods.trl_policy import LogCallback, Policy, arguments, learn
@@ -94,7 +94,7 @@ def train(
             reward_funcs=score,
             args=training_args,
             train_dataset=Dataset.from_list(dataset),
-            processing_class=copy.deepcopy(backbone.tokenizer),
+            processing_class=processing_class(backbone),
             callbacks=[callback],
         )
         trainer.beta = config.kl_coef

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from trl import SFTTrainer  # type: ignore[attr-defined]  # TRL's lazy modules r
 from rlhf.config import SFTConfig
 from rlhf.data.demonstrations import Demonstration
 from rlhf.models.backbone import Backbone
+from rlhf.models.trl_wrapper import processing_class
 from rlhf.ppo import ptx
 from rlhf.runs.work import Work
 from rlhf.trl_methods.trl_policy import LogCallback, Policy, arguments, learn
@@ -54,7 +54,7 @@ def train(
             model=policy,
             args=training_args,
             train_dataset=Dataset.from_list(rows(backbone, demonstrations)),
-            processing_class=copy.deepcopy(backbone.tokenizer),
+            processing_class=processing_class(backbone),
             callbacks=[callback],
         )
 

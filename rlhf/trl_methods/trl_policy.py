@@ -6,7 +6,6 @@ adapter works with every method. Leaves out data and losses (`dpo`, `rloo_grpo`,
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 from rlhf.generation.sampling import generator, sample
 from rlhf.models.backbone import Backbone, pad_right, positions
 from rlhf.models.lengths import in_parts
+from rlhf.models.trl_wrapper import wrapper_config
 from rlhf.ppo.rollout import POLICY
 from rlhf.runs.work import NO_PROGRESS, Work
 from storage.core.records import Sampling
@@ -46,10 +46,7 @@ class Policy(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers 
     base_model_prefix = "inner_model"
 
     def __init__(self, backbone: Backbone, adapter: str | None, *, seed: int = 0, on_progress: Work = NO_PROGRESS):
-        config = copy.deepcopy(backbone.base.config)
-        # This wrapper has no attention; the backbone keeps the implementation it was loaded with.
-        config._attn_implementation = "eager"
-        super().__init__(config)
+        super().__init__(wrapper_config(backbone))
         self.inner_model = _HiddenStateModel(backbone, adapter)
         self.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it without types
             eos_token_id=list(backbone.eos_token_ids), pad_token_id=backbone.pad_id

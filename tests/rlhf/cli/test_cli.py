@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from learning import Judged
 
 import launch
@@ -376,6 +377,11 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
         "ok   weights",
         "ok   store",
         "ok   port",
+        # A model that is named is tried too.
+        *(
+            f"ok   {part}"
+            for part in ("model", "chat template", "thinking", "end tokens", "padding", "context", "layers", "adapters", "memory", "speed")
+        ),
     ]
     assert "m017_completion_labels" in output
 
@@ -414,6 +420,21 @@ def test_a_store_that_opens_and_is_damaged_further_in_is_found_out(store, data):
     file.write_bytes(whole[: 50 * 4096] + b"Z" * 4096 * 6 + whole[56 * 4096 :])
     check = doctor.store(DataFolder(Path(data)))
     assert not check.ok and "restore a backup" in check.remedy
+
+
+def test_doctor_names_a_device_that_torch_cannot_use(capsys, data, model, modest):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    status, said = checks(capsys, data, model, "--port", "0", "--device", "cuda")
+    assert status == 1 and "FIX  torch" in said and "--device cuda: this torch is built for CPUs" in said
+    assert "speed:" not in said, "a model is not tried on a device that is not there"
+
+
+def test_doctor_without_a_model_tries_none(capsys, data, modest, monkeypatch):
+    monkeypatch.setattr(doctor, "model_weights", lambda model: doctor.Check("weights", model))
+    status = launch.main(["doctor", "--data", data, "--port", "0"])
+    said = capsys.readouterr().out
+    assert status == 0 and "weights: default" in said and "chat template" not in said
 
 
 def test_doctor_knows_what_is_no_port(capsys, data, model, modest):
