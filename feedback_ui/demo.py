@@ -100,13 +100,13 @@ class DemoPage:
     def refresh(self, chosen: str | None, request: gr.Request) -> dict[Component, Any]:
         """Updates the list of models that can answer now; the chosen version stays if it is still served."""
         self.auth.reads(request, "annotator")
-        words = translator_for(request)
+        translate = translator_for(request)
         try:
             base, tuned = presenters.served_versions(self.client.models(), policies.all_versions(self.store))
         except PolicyServerDown as error:
-            return {self.notice: presenters.server_down(words, error), self.ask: off()}
+            return {self.notice: presenters.server_down(translate, error), self.ask: off()}
         return {
-            self.notice: presenters.notice(presenters.missing_versions(words, base, tuned)),
+            self.notice: presenters.notice(presenters.missing_versions(translate, base, tuned)),
             self.base: base,
             self.version: gr.Dropdown(tuned, value=chosen if chosen in tuned else next(iter(tuned), None), interactive=bool(tuned)),
             self.ask: gr.Button(interactive=base is not None),
@@ -125,18 +125,18 @@ class DemoPage:
     ) -> AsyncIterator[dict[Component, Markup]]:
         """Generates both completions and repaints the panes while they arrive."""
         visitor = await to_thread.run_sync(self.auth.reads, request, "annotator")
-        words = translator_for(request)
+        translate = translator_for(request)
         models = {pane: model for pane, model in ((self.base_pane, base), (self.tuned_pane, tuned)) if model}
         if not prompt.strip() or not models:
             return
         if len(prompt) > LONGEST_DEMO:
-            yield {self.notice: presenters.notice(words("demo.too_long", found=len(prompt), limit=LONGEST_DEMO), "warn")}
+            yield {self.notice: presenters.notice(translate("demo.too_long", found=len(prompt), limit=LONGEST_DEMO), "warn")}
             return
         with self.admission.admit(visitor.annotator.id) as admitted:
             if not admitted:
-                yield {self.notice: presenters.notice(words("demo.too_many", each=MAX_PER_VISITOR, all=MAX_CONCURRENT), "warn")}
+                yield {self.notice: presenters.notice(translate("demo.too_many", each=MAX_PER_VISITOR, all=MAX_CONCURRENT), "warn")}
                 return
-            yield {self.notice: EMPTY, **{pane: presenters.answer(words, "", writing=True) for pane in models}}
+            yield {self.notice: EMPTY, **{pane: presenters.answer(translate, "", writing=True) for pane in models}}
             conversation: list[Message] = [{"role": "user", "content": prompt}]
             streams = {
                 pane: self.client.stream(model, conversation, temperature=temperature, max_tokens=int(max_tokens))
@@ -147,16 +147,16 @@ class DemoPage:
                 async for pane, piece in pieces:
                     if isinstance(piece, PolicyServerBusy):
                         texts.pop(pane)
-                        yield {pane: presenters.notice(words("demo.busy"), "warn")}
+                        yield {pane: presenters.notice(translate("demo.busy"), "warn")}
                     elif isinstance(piece, PolicyServerDown):
-                        yield {pane: presenters.answer_cut_short(words, texts.pop(pane), piece)}
+                        yield {pane: presenters.answer_cut_short(translate, texts.pop(pane), piece)}
                     elif piece is None:
-                        yield {pane: presenters.answer(words, texts.pop(pane))}
+                        yield {pane: presenters.answer(translate, texts.pop(pane))}
                     else:
                         texts[pane] += piece
                         if (at := time.monotonic()) - painted > PAINT_S:
                             painted = at
-                            yield {pane: presenters.answer(words, text, writing=True) for pane, text in texts.items()}
+                            yield {pane: presenters.answer(translate, text, writing=True) for pane, text in texts.items()}
 
 
 class PromptAdmission:

@@ -21,36 +21,36 @@ def visitor_line(app: gr.Blocks, auth: Auth) -> gr.HTML:
     """Adds the line to `app`, which fills it when a page is opened."""
 
     def show_visitor(request: gr.Request) -> Markup:
-        words = translator_for(request)
-        return fragment(trouble(words, auth.store), line(words, auth.reads(request, "annotator")))
+        translate = translator_for(request)
+        return fragment(trouble(translate, auth.store), line(translate, auth.reads(request, "annotator")))
 
     placed = html(elem_id="visitor")
     app.load(show_visitor, outputs=placed, **QUIET)
     return placed
 
 
-def trouble(words: Translator, store: Database) -> Markup:
+def trouble(translate: Translator, store: Database) -> Markup:
     """Warnings about the store's files. Every page shows them, because all work is in the store."""
-    problems = [words("visitor.damaged")] if store.damage else []
+    problems = [translate("visitor.damaged")] if store.damage else []
     if not store.files_are_ours:
-        problems.append(words("visitor.files_gone"))
+        problems.append(translate("visitor.files_gone"))
     return fragment(*(tag("p", text, class_="rl-notice rl-bad", role="alert", data_testid="trouble") for text in problems))
 
 
-def line(words: Translator, visitor: Visitor) -> Markup:
+def line(translate: Translator, visitor: Visitor) -> Markup:
     """The signed-in user's name and roles. Signing out is a form and not a link, so that other sites cannot trigger it."""
     if not visitor.signed_in:
         return EMPTY
-    roles = ", ".join(words(f"roles.{role}") for role in accounts.in_order(visitor.roles))
+    roles = ", ".join(translate(f"roles.{role}") for role in accounts.in_order(visitor.roles))
     return tag(
         "form",
         tag("span", visitor.annotator.name, class_="rl-user-name", data_testid="visitor"),
         " ",
         tag("span", roles, class_="rl-roles"),
         " ",
-        tag("a", words("visitor.password"), href=PASSWORD),
+        tag("a", translate("visitor.password"), href=PASSWORD),
         " ",
-        tag("button", words("visitor.sign_out")),
+        tag("button", translate("visitor.sign_out")),
         class_="rl-visitor",
         method="post",
         action=SIGN_OUT,

@@ -71,14 +71,14 @@ class CompareService:
         self.client = client
         self.tokens = RowTokens(store)
 
-    def next_for(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
-        return self._next(annotator, words, data, current.load(self.store))
+    def next_for(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
+        return self._next(annotator, translate, data, current.load(self.store))
 
-    def _next(self, annotator: Annotator, words: Translator, data: dict[str, Any], project: Project) -> Reply:
+    def _next(self, annotator: Annotator, translate: Translator, data: dict[str, Any], project: Project) -> Reply:
         annotator = annotators.get(self.store, annotator.id)
-        return self._view(annotator, words, data, project, queue.next_presentation(self.store, annotator, project=project))
+        return self._view(annotator, translate, data, project, queue.next_presentation(self.store, annotator, project=project))
 
-    def judge(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
+    def judge(self, annotator: Annotator, translate: Translator, act: dict[str, Any]) -> Reply:
         """Saves one judgment and returns the next comparison, in one commit. A judgment that is sent twice counts once.
 
         A reply without `next` means that nothing was saved, and the page keeps its draft.
@@ -91,31 +91,31 @@ class CompareService:
                 annotator = annotators.get(self.store, annotator.id)
                 following = queue.next_presentation(self.store, annotator, project=project)
         except BadJudgment as error:
-            return self._refused(annotator, words, act, error)
+            return self._refused(annotator, translate, act, error)
         except StoreLocked as error:
             # A second wait for the lock would outlast the page's own time limit.
-            return self._not_saved(words, error)
+            return self._not_saved(translate, error)
         except StoreError:
-            return self._judge_alone(annotator, words, act)
-        return {"next": self._view(annotator, words, act, project, following)}
+            return self._judge_alone(annotator, translate, act)
+        return {"next": self._view(annotator, translate, act, project, following)}
 
-    def _judge_alone(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
+    def _judge_alone(self, annotator: Annotator, translate: Translator, act: dict[str, Any]) -> Reply:
         """Saves the judgment without fetching the next comparison: an error in the queue must not lose the judgment."""
         try:
             self._save(annotator, act)
         except StoreError as error:
-            return self._not_saved(words, error)
+            return self._not_saved(translate, error)
         judged = annotators.get(self.store, annotator.id).judged
-        return {"next": judging_view.dry_queue_view(words, words("compare.next_failed"), judged)}
+        return {"next": judging_view.dry_queue_view(translate, translate("compare.next_failed"), judged)}
 
-    def undo(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
+    def undo(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
         """Withdraws the last judgment; its comparison is shown again, in the same order."""
         project = current.load(self.store)
         undone = judgments.undo(self.store, annotator.id, project=project.settings)
-        message = words("compare.undone" if undone else "compare.nothing_to_undo")
-        return {"message": message, "next": self._next(annotator, words, data, project)}
+        message = translate("compare.undone" if undone else "compare.nothing_to_undo")
+        return {"message": message, "next": self._next(annotator, translate, data, project)}
 
-    def renew(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
+    def renew(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
         """Renews the lease of a presentation. `held` stays true after the lease, as long as a judgment would be accepted."""
         shown = self._own(annotator, data)
         if shown is None:
@@ -135,23 +135,25 @@ class CompareService:
         presentation_id = self.tokens.open("presentation", data.get("presentation_id"), annotator.id)
         return None if presentation_id is None else presentations.get(self.store, presentation_id)
 
-    def _refused(self, annotator: Annotator, words: Translator, act: dict[str, Any], error: BadJudgment) -> Reply:
+    def _refused(self, annotator: Annotator, translate: Translator, act: dict[str, Any], error: BadJudgment) -> Reply:
         lease_over = isinstance(error, LeaseOver)
-        why = problems.problem(words, error)
-        problem = why if lease_over else words("compare.not_saved", why=why)
-        return {"problem": problem, "lease_over": lease_over, "next": self.next_for(annotator, words, act)}
+        why = problems.problem(translate, error)
+        problem = why if lease_over else translate("compare.not_saved", why=why)
+        return {"problem": problem, "lease_over": lease_over, "next": self.next_for(annotator, translate, act)}
 
-    def _not_saved(self, words: Translator, error: StoreError) -> Reply:
-        return {"problem": words("compare.not_saved", why=problems.problem(words, error))}
+    def _not_saved(self, translate: Translator, error: StoreError) -> Reply:
+        return {"problem": translate("compare.not_saved", why=problems.problem(translate, error))}
 
-    def _view(self, annotator: Annotator, words: Translator, data: dict[str, Any], project: Project, following: NextPresentation) -> Reply:
+    def _view(
+        self, annotator: Annotator, translate: Translator, data: dict[str, Any], project: Project, following: NextPresentation
+    ) -> Reply:
         judged = annotator.judged
         guidelines_part = judging_view.guidelines_view(project.guidelines, data.get("guidelines"))
         if following is None:
-            return judging_view.dry_queue_view(words, self._why_dry(words), judged, guidelines_part)
+            return judging_view.dry_queue_view(translate, self._why_dry(translate), judged, guidelines_part)
         comparison, shown = following
         return judging_view.comparison_view(
-            words,
+            translate,
             comparison,
             shown.order,
             project.settings,
@@ -160,13 +162,13 @@ class CompareService:
             guidelines=guidelines_part,
         )
 
-    def _why_dry(self, words: Translator) -> str:
+    def _why_dry(self, translate: Translator) -> str:
         try:
             status = self.client.status()
         except PolicyServerDown as error:
-            return judging_view.server_down_note(words, error)
+            return judging_view.server_down_note(translate, error)
         return judging_view.waiting_note(
-            words,
+            translate,
             ready=status.ready,
             filling=status.filling,
             seconds_per_comparison=status.seconds_per_comparison,

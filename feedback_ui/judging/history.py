@@ -49,7 +49,7 @@ class HistoryService:
         self.store = store
         self.tokens = RowTokens(store)
 
-    def rows(self, annotator: Annotator, words: Translator, filters: dict[str, Any]) -> Reply:
+    def rows(self, annotator: Annotator, translate: Translator, filters: dict[str, Any]) -> Reply:
         """One page of judgments, newest first, and the token to continue from if there are older ones."""
         verdict, text = filters.get("verdict"), filters.get("text")
         matches = history.of_annotator(
@@ -64,20 +64,20 @@ class HistoryService:
         )
         shown = matches[:PAGE_ROWS]
         return {
-            "rows": [self._row(words, past) for past in shown],
+            "rows": [self._row(translate, past) for past in shown],
             "older": self._token(shown[-1]) if len(matches) > PAGE_ROWS else None,
         }
 
-    def one(self, annotator: Annotator, words: Translator, data: dict[str, Any]) -> Reply:
+    def one(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
         """One judgment, to read or correct."""
         try:
             past = self._own(annotator, data.get("judgment_id"))
         except StoreError as error:
-            return {"problem": problems.problem(words, error)}
+            return {"problem": problems.problem(translate, error)}
         # The judging form identifies an old presentation by its judgment's token.
-        return {"view": judging_view.past_view(words, past, settings.current(self.store), token=self._token(past))}
+        return {"view": judging_view.past_view(translate, past, settings.current(self.store), token=self._token(past))}
 
-    def correct(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply:
+    def correct(self, annotator: Annotator, translate: Translator, act: dict[str, Any]) -> Reply:
         """Saves a judgment that supersedes an earlier one. A correction that is sent twice is saved once."""
         try:
             with self.store.atomic():
@@ -85,16 +85,16 @@ class HistoryService:
                 judgment = acts.judged(act, past.order)
                 corrected = judgments.correct(self.store, past.judgment, annotator.id, presentation=past.presentation, **judgment)
         except StoreError as error:
-            problem = words("compare.not_saved", why=problems.problem(words, error))
-            return self._sent_before(annotator, words, act) or {"problem": problem}
-        return {"row": self._row(words, history.after_correction(self.store, past, corrected)), "replaces": act["judgment_id"]}
+            problem = translate("compare.not_saved", why=problems.problem(translate, error))
+            return self._sent_before(annotator, translate, act) or {"problem": problem}
+        return {"row": self._row(translate, history.after_correction(self.store, past, corrected)), "replaces": act["judgment_id"]}
 
-    def _sent_before(self, annotator: Annotator, words: Translator, act: dict[str, Any]) -> Reply | None:
+    def _sent_before(self, annotator: Annotator, translate: Translator, act: dict[str, Any]) -> Reply | None:
         """The reply for a correction that an earlier request has saved already; None if there is none."""
         judgment_id = self.tokens.open("judgment", act.get("judgment_id"), annotator.id)
         for newest in history.of_annotator(self.store, annotator.id, limit=1):
             if judgment_id is not None and newest.judgment.supersedes == judgment_id:
-                return {"row": self._row(words, newest), "replaces": act["judgment_id"]}
+                return {"row": self._row(translate, newest), "replaces": act["judgment_id"]}
         return None
 
     def _own(self, annotator: Annotator, token: Any) -> PastJudgment:
@@ -104,8 +104,8 @@ class HistoryService:
             raise BadJudgment("There is no such judgment: reload the page.", "superseded")
         return history.get(self.store, judgment_id)
 
-    def _row(self, words: Translator, past: PastJudgment) -> dict[str, Any]:
-        return judging_view.past_row(words, past, token=self._token(past))
+    def _row(self, translate: Translator, past: PastJudgment) -> dict[str, Any]:
+        return judging_view.past_row(translate, past, token=self._token(past))
 
     def _token(self, past: PastJudgment) -> str:
         return self.tokens.seal("judgment", past.judgment.id, past.judgment.annotator_id)

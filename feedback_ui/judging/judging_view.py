@@ -36,7 +36,7 @@ EXCERPT = 160
 
 
 def comparison_view(
-    words: Translator,
+    translate: Translator,
     comparison: Comparison,
     order: Sequence[int],
     project: ProjectSettings,
@@ -51,10 +51,10 @@ def comparison_view(
         "state": "comparison",
         "presentation_id": presentation,
         "kind": comparison.prompt.kind.replace("_", " ").capitalize(),
-        "turns": turns(words, comparison.prompt.messages, show_system=project.show_system),
-        "answers": [markdown.render(text, words) for text in texts],
+        "turns": turns(translate, comparison.prompt.messages, show_system=project.show_system),
+        "answers": [markdown.render(text, translate) for text in texts],
         "inputs": inputs(project),
-        "count": judged_so_far(words, judged),
+        "count": judged_so_far(translate, judged),
         "guidelines": guidelines,
     }
     if project.ideal_answers:
@@ -82,21 +82,21 @@ def inputs(project: ProjectSettings) -> dict[str, Any]:
     }
 
 
-def turns(words: Translator, messages: Sequence[Message], *, show_system: bool) -> list[dict[str, str]]:
+def turns(translate: Translator, messages: Sequence[Message], *, show_system: bool) -> list[dict[str, str]]:
     """The turns of a conversation; speakers are named only if there is more than one turn."""
     shown = [message for message in messages if show_system or message["role"] != "system"]
     return [
         {
             "role": message["role"],
-            "speaker": _speaker(words, message["role"]) if len(shown) > 1 else "",
-            "html": markdown.render(message["content"], words),
+            "speaker": _speaker(translate, message["role"]) if len(shown) > 1 else "",
+            "html": markdown.render(message["content"], translate),
         }
         for message in shown
     ]
 
 
-def _speaker(words: Translator, role: str) -> str:
-    return words(f"compare.speaker.{role}") if role in SPEAKERS else role.capitalize()
+def _speaker(translate: Translator, role: str) -> str:
+    return translate(f"compare.speaker.{role}") if role in SPEAKERS else role.capitalize()
 
 
 def guidelines_view(guidelines: Guidelines | None, known_version: Any) -> dict[str, Any] | None:
@@ -115,50 +115,50 @@ def _rendered(text: str) -> tuple[str, Markup]:
 # ---- nothing to judge
 
 
-def judged_so_far(words: Translator, count: int) -> str:
-    return words("compare.judged", count=count, number=f"{count:,}") if count else words("compare.judged_none")
+def judged_so_far(translate: Translator, count: int) -> str:
+    return translate("compare.judged", count=count, number=f"{count:,}") if count else translate("compare.judged_none")
 
 
-def dry_queue_view(words: Translator, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
+def dry_queue_view(translate: Translator, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
     """The view for an annotator who has judged every comparison there is."""
     return {
         "state": "empty",
-        "title": words("compare.empty_title"),
+        "title": translate("compare.empty_title"),
         "note": note,
-        "count": judged_so_far(words, judged),
+        "count": judged_so_far(translate, judged),
         "guidelines": guidelines,
     }
 
 
-def waiting_note(words: Translator, *, ready: bool, filling: bool, seconds_per_comparison: float | None, note: str) -> str:
+def waiting_note(translate: Translator, *, ready: bool, filling: bool, seconds_per_comparison: float | None, note: str) -> str:
     """How long until the next comparison, in words, from the policy server's status."""
     if not ready:
-        state = note or words("compare.model_loading")
+        state = note or translate("compare.model_loading")
     elif filling and seconds_per_comparison:
-        state = words("compare.model_writing_about", time=duration(words, seconds_per_comparison))
+        state = translate("compare.model_writing_about", time=duration(translate, seconds_per_comparison))
     elif filling:
-        state = words("compare.model_writing")
+        state = translate("compare.model_writing")
     else:
-        return note or words("compare.model_idle")
-    return f"{state} {words('compare.fills_by_itself')}"
+        return note or translate("compare.model_idle")
+    return f"{state} {translate('compare.fills_by_itself')}"
 
 
-def server_down_note(words: Translator, error: Exception) -> str:
-    return f"{sentence(error)} {words('compare.server_down')}"
+def server_down_note(translate: Translator, error: Exception) -> str:
+    return f"{sentence(error)} {translate('compare.server_down')}"
 
 
 # ---- judgments that were given
 
 
-def past_row(words: Translator, past: PastJudgment, *, token: str) -> dict[str, Any]:
+def past_row(translate: Translator, past: PastJudgment, *, token: str) -> dict[str, Any]:
     """One line of the History page."""
     judgment, details = past.judgment, past.details
     return {
         "id": token,
         "at": judgment.created_at,
         "prompt": excerpt(past.comparison.prompt.text),
-        "verdict": verdict(words, judgment, past.order),
-        "marks": marks(words, judgment, details),
+        "verdict": verdict(translate, judgment, past.order),
+        "marks": marks(translate, judgment, details),
         "excluded": exclusion_view(past),
     }
 
@@ -168,10 +168,10 @@ def exclusion_view(past: PastJudgment) -> dict[str, str] | None:
     return None if past.exclusion is None else {"rule": past.exclusion.rule, "reason": past.exclusion.reason}
 
 
-def past_view(words: Translator, past: PastJudgment, project: ProjectSettings, *, token: str) -> dict[str, Any]:
+def past_view(translate: Translator, past: PastJudgment, project: ProjectSettings, *, token: str) -> dict[str, Any]:
     """A judgment with its comparison, as the judging component takes it for a correction."""
     details = past.details
-    view = comparison_view(words, past.comparison, past.order, project, presentation=token, judged=0)
+    view = comparison_view(translate, past.comparison, past.order, project, presentation=token, judged=0)
     # Existing answers stay editable, even if the project no longer asks for them.
     view["inputs"]["ideal"] |= details.ideal is not None
     view["inputs"]["flags"] |= bool(details.flags)
@@ -181,7 +181,7 @@ def past_view(words: Translator, past: PastJudgment, project: ProjectSettings, *
         view["sources"] = shown_texts(past.comparison, past.order)
     return view | {
         "judgment_id": token,
-        "row": past_row(words, past, token=token),
+        "row": past_row(translate, past, token=token),
         "judgment": act_of(past.judgment, details, past.order),
     }
 
@@ -220,29 +220,29 @@ def _choice(judgment: Judgment, slot_of: Mapping[int, int]) -> str:
     return "tie" if len(tiers) == 1 else "ab"[tiers[0][0]]
 
 
-def verdict(words: Translator, judgment: Judgment, order: Sequence[int]) -> str:
+def verdict(translate: Translator, judgment: Judgment, order: Sequence[int]) -> str:
     """The judgment as a short text: `B is slightly better`, `2 > 1 = 3`."""
     slot_of = {completion_id: slot for slot, completion_id in enumerate(order)}
     choice = _choice(judgment, slot_of)
     if choice == "skip":
-        return words("history.skipped", reason=skip_reason(words, judgment.skip_reason or ""))
+        return translate("history.skipped", reason=skip_reason(translate, judgment.skip_reason or ""))
     if choice == "rank":
         return " > ".join(" = ".join(str(slot + 1) for slot in tier) for tier in _tiers(judgment, slot_of))
     if choice == "both_bad" and len(order) > 2:
-        return words("compare.says.all_bad")
+        return translate("compare.says.all_bad")
     strength = judgment.strength if choice in "ab" else None
-    return words(f"compare.says.{choice}_{strength}" if strength else f"compare.says.{choice}")
+    return translate(f"compare.says.{choice}_{strength}" if strength else f"compare.says.{choice}")
 
 
-def skip_reason(words: Translator, reason: str) -> str:
-    return words(SKIP_REASONS[reason]) if reason in SKIP_REASONS else reason
+def skip_reason(translate: Translator, reason: str) -> str:
+    return translate(SKIP_REASONS[reason]) if reason in SKIP_REASONS else reason
 
 
-def marks(words: Translator, judgment: Judgment, details: Details) -> list[str]:
+def marks(translate: Translator, judgment: Judgment, details: Details) -> list[str]:
     """One word for each further part of a judgment, such as a flag or a rationale."""
-    shown = [words(f"compare.flag.{kind}") for kind in dict.fromkeys(flag.kind for flag in details.flags)]
+    shown = [translate(f"compare.flag.{kind}") for kind in dict.fromkeys(flag.kind for flag in details.flags)]
     return shown + [
-        words(f"history.mark.{name}")
+        translate(f"history.mark.{name}")
         for name, there in (
             ("partial", judgment.partial),
             ("rated", bool(details.aspects)),

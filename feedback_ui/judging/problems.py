@@ -16,14 +16,14 @@ from storage.judging.details import BadJudgment
 log = logging.getLogger("rankloop.judging")
 
 
-def problem(words: Translator, error: StoreError) -> str:
+def problem(translate: Translator, error: StoreError) -> str:
     """What went wrong and what to do. A failure of the store itself is logged in full."""
     if isinstance(error, BadJudgment):
-        return words(f"judging.{error.problem}", **_shown_values(words, error.values))
+        return translate(f"judging.{error.problem}", **_shown_values(translate, error.values))
     log.warning("an annotator was told that the store failed", exc_info=error)
     if isinstance(error, StoreFilesGone):
-        return words("visitor.files_gone")
-    return words("judging.busy" if isinstance(error, StoreLocked) else "judging.store_failed")
+        return translate("visitor.files_gone")
+    return translate("judging.busy" if isinstance(error, StoreLocked) else "judging.store_failed")
 
 
 def slot_name(slot: int, shown: int) -> str:
@@ -31,12 +31,12 @@ def slot_name(slot: int, shown: int) -> str:
     return "AB"[slot] if shown == 2 else str(slot + 1)
 
 
-def _shown_values(words: Translator, values: dict[str, Any]) -> dict[str, Any]:
+def _shown_values(translate: Translator, values: dict[str, Any]) -> dict[str, Any]:
     shown = {name: f"{value:,}" if isinstance(value, int) else value for name, value in values.items()}
     if "slots" in values:
         shown["answers"] = _names(values["slots"], values["shown"])
     if "field" in values:
-        shown["field"] = words(f"judging.field.{values['field']}")
+        shown["field"] = translate(f"judging.field.{values['field']}")
     return shown
 
 

@@ -67,12 +67,12 @@ class AccountsSection:
         self.able.click(self.disable_or_enable, self.edited, self.shown, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
-        return {**self._list(words, visitor), **self._closed(words), self.message: EMPTY}
+        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
+        return {**self._list(translate, visitor), **self._closed(translate), self.message: EMPTY}
 
     def edit(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         self.auth.acts(request, "lead")
-        words = translator_for(request)
+        translate = translator_for(request)
         try:
             account = accounts.get(self.store, chosen(event)[1])
         except StoreError as error:
@@ -81,27 +81,27 @@ class AccountsSection:
             self.edited: account.id,
             self.editing: gr.Column(visible=True),
             self.whose: lead_view.heading(account.name),
-            self.roles: gr.CheckboxGroup(_role_choices(words), value=accounts.in_order(account.roles)),
+            self.roles: gr.CheckboxGroup(_role_choices(translate), value=accounts.in_order(account.roles)),
             self.password: "",
-            self.able: gr.Button(words("lead.accounts.enable" if account.disabled else "lead.accounts.disable")),
+            self.able: gr.Button(translate("lead.accounts.enable" if account.disabled else "lead.accounts.disable")),
             self.message: EMPTY,
         }
 
     def add(self, name: str, password: str, roles: list[Role], request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         first = not accounts.any_accounts(self.store)
         try:
             account = accounts.create(self.store, name or "", password or "", roles, visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
-        added = words("lead.accounts.first_added" if first else "lead.accounts.added", name=account.name)
+        added = translate("lead.accounts.first_added" if first else "lead.accounts.added", name=account.name)
         return {
-            **self._list(words, visitor),
+            **self._list(translate, visitor),
             self.new_name: "",
             self.new_password: "",
             # Creating the first account signs its creator out: further requests from this page would be refused.
             self.adding: gr.Column(visible=not first),
-            self.message: lead_view.reload_notice(words, added) if first else presenters.notice(added),
+            self.message: lead_view.reload_notice(translate, added) if first else presenters.notice(added),
         }
 
     def set_roles(self, account_id: int | None, roles: list[Role], request: gr.Request) -> dict[Component, Any]:
@@ -120,34 +120,36 @@ class AccountsSection:
         return self._change(request, turn, "lead.accounts.changed")
 
     def _change(self, request: gr.Request, act: Callable[[int], Any], text_key: str) -> dict[Component, Any]:
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             act(visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {**self._list(words, visitor), **self._closed(words), self.message: presenters.notice(words(text_key))}
+        return {**self._list(translate, visitor), **self._closed(translate), self.message: presenters.notice(translate(text_key))}
 
-    def _list(self, words: Translator, visitor: Visitor) -> dict[Component, Any]:
+    def _list(self, translate: Translator, visitor: Visitor) -> dict[Component, Any]:
         acts = visitor.may_act("lead")
         every = accounts.all_accounts(self.store)
         return {
-            self.warning: EMPTY if every else presenters.notice(words("lead.accounts.first_warning"), "warn"),
-            self.list: lead_view.account_list(words, every, acts=acts),
+            self.warning: EMPTY if every else presenters.notice(translate("lead.accounts.first_warning"), "warn"),
+            self.list: lead_view.account_list(translate, every, acts=acts),
             self.adding: gr.Column(visible=acts),
-            self.new_roles: gr.CheckboxGroup(_role_choices(words), value=["annotator"] if every else ["annotator", "lead", "researcher"]),
+            self.new_roles: gr.CheckboxGroup(
+                _role_choices(translate), value=["annotator"] if every else ["annotator", "lead", "researcher"]
+            ),
         }
 
-    def _closed(self, words: Translator) -> dict[Component, Any]:
+    def _closed(self, translate: Translator) -> dict[Component, Any]:
         return {
             self.edited: None,
             self.editing: gr.Column(visible=False),
             self.password: "",
-            self.roles: gr.CheckboxGroup(_role_choices(words), value=[]),
+            self.roles: gr.CheckboxGroup(_role_choices(translate), value=[]),
         }
 
 
-def _role_choices(words: Translator) -> list[tuple[str, str]]:
-    return [(words(f"roles.{role}"), role) for role in ACCOUNT_ROLES]
+def _role_choices(translate: Translator) -> list[tuple[str, str]]:
+    return [(translate(f"roles.{role}"), role) for role in ACCOUNT_ROLES]
 
 
 def _chosen(account_id: int | None) -> int:

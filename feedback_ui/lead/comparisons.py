@@ -71,22 +71,22 @@ class BatchesSection:
         self.timer.tick(self.follow, self.list, [self.list, self.timer], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
         able = self._able()
         return {
             self.asking: gr.Column(visible=acts),
             self.who: gr.CheckboxGroup([(v.name, v.id) for v in able]),
-            self.priority: gr.Dropdown([(words(f"lead.batches.priority.{name}"), name) for name in lead_view.PRIORITIES]),
-            self.message: EMPTY if able else presenters.notice(words("lead.batches.no_versions"), "warn"),
-            **self._list(words, acts=acts),
+            self.priority: gr.Dropdown([(translate(f"lead.batches.priority.{name}"), name) for name in lead_view.PRIORITIES]),
+            self.message: EMPTY if able else presenters.notice(translate("lead.batches.no_versions"), "warn"),
+            **self._list(translate, acts=acts),
         }
 
     def ask(self, values: dict[Component, Any], request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         numbers = {name: values[field] for name, field in self.numbers.items()}
         if empty := next((name for name, value in numbers.items() if value is None), None):
-            return {self.message: presenters.notice(words("lead.batches.empty", title=words(f"lead.batches.{empty}")), "bad")}
+            return {self.message: presenters.notice(translate("lead.batches.empty", title=translate(f"lead.batches.{empty}")), "bad")}
         sampling = Sampling(float(numbers["temperature"]), float(numbers["top_p"]), int(numbers["top_k"]), int(numbers["longest"]))
         try:
             batch = batches.request(
@@ -95,16 +95,19 @@ class BatchesSection:
             )  # fmt: skip
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.message: presenters.notice(words("lead.batches.asked", number=batch.id)), **self._list(words, acts=True)}
+        return {self.message: presenters.notice(translate("lead.batches.asked", number=batch.id)), **self._list(translate, acts=True)}
 
     def cancel(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             _, batch_id = chosen(event)
             batches.cancel(self.store, batch_id, visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.message: presenters.notice(words("lead.batches.was_cancelled", number=batch_id)), **self._list(words, acts=True)}
+        return {
+            self.message: presenters.notice(translate("lead.batches.was_cancelled", number=batch_id)),
+            **self._list(translate, acts=True),
+        }
 
     def follow(self, shown: str, request: gr.Request) -> dict[Component, Any]:
         """Handles the timer's tick; an unchanged list is not sent again."""
@@ -122,7 +125,7 @@ class BatchesSection:
             collectors = []
         return [v for v in policies.all_versions(self.store) if v.kind != "external" or v.name in collectors]
 
-    def _list(self, words: Translator, *, acts: bool) -> dict[Component, Any]:
+    def _list(self, translate: Translator, *, acts: bool) -> dict[Component, Any]:
         every = batches.all_batches(self.store)
         unfinished = any(b.generated < b.requested and b.cancelled_at is None for b in every)
         notes, seconds, down = {}, None, EMPTY
@@ -131,7 +134,7 @@ class BatchesSection:
                 status = self.client.status()
                 notes, seconds = status.batch_notes, status.seconds_per_comparison
             except PolicyServerDown as error:
-                down = presenters.notice(words("lead.batches.server_down", error=presenters.sentence(error)), "warn")
+                down = presenters.notice(translate("lead.batches.server_down", error=presenters.sentence(error)), "warn")
         known = {version.id: version for version in policies.all_versions(self.store)}
-        listed = lead_view.batch_list(words, every, known, names(self.store), notes=notes, seconds_per_comparison=seconds, acts=acts)
+        listed = lead_view.batch_list(translate, every, known, names(self.store), notes=notes, seconds_per_comparison=seconds, acts=acts)
         return {self.list: down + listed, self.timer: gr.Timer(active=unfinished)}

@@ -75,15 +75,15 @@ class ExclusionsSection:
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
         """Shows the section. Typed values stay, because `begin` may have filled the form in."""
-        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         everybody = [(a.name, a.id) for a in annotators.all_annotators(self.store)]
         return {
             self.excluding: gr.Column(visible=visitor.may_act("lead")),
             self.annotator: gr.Dropdown(everybody),
-            self.rule: gr.Dropdown([(lead_view.rule(words, r), r) for r in lead_view.EXCLUSION_RULES]),
+            self.rule: gr.Dropdown([(lead_view.rule(translate, r), r) for r in lead_view.EXCLUSION_RULES]),
             self.message: EMPTY,
             **self._closed(),
-            self.list: self._list(words, acts=visitor.may_act("lead")),
+            self.list: self._list(translate, acts=visitor.may_act("lead")),
         }
 
     def begin(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
@@ -104,40 +104,40 @@ class ExclusionsSection:
     def fill_since(self, annotator_id: int | None, request: gr.Request) -> dict[Component, Any]:
         """Fills in the time of the annotator's first wrong judgment of a gold comparison."""
         self.auth.acts(request, "lead")
-        words = translator_for(request)
+        translate = translator_for(request)
         if annotator_id is None:
-            return {self.message: presenters.notice(words("lead.exclusions.nothing_chosen"), "bad")}
+            return {self.message: presenters.notice(translate("lead.exclusions.nothing_chosen"), "bad")}
         failed_at = gold.first_failure(self.store, annotator_id)
         if failed_at is None:
-            return {self.message: presenters.notice(words("lead.exclusions.no_failure"))}
+            return {self.message: presenters.notice(translate("lead.exclusions.no_failure"))}
         return {self.since: failed_at, self.rule: "gold accuracy", self.message: EMPTY}
 
     def exclude(
         self, annotator_id: int | None, since: str, judgment: str, rule: str, reason: str, request: gr.Request
     ) -> dict[Component, Any]:
         """Excludes the judgments whose numbers are given, or else all counting judgments of the chosen annotator."""
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         rule, reason, by = rule or "", reason or "", visitor.annotator.id
         try:
             if (judgment or "").strip():
-                made = exclusions.exclude(self.store, _numbers(words, judgment), rule=rule, reason=reason, by=by)
+                made = exclusions.exclude(self.store, _numbers(translate, judgment), rule=rule, reason=reason, by=by)
             elif annotator_id is not None:
-                day = _day(words, since)
+                day = _day(translate, since)
                 made = exclusions.exclude_annotator(self.store, annotator_id, since=day, rule=rule, reason=reason, by=by)
             else:
-                raise ValueError(words("lead.exclusions.nothing_chosen"))
+                raise ValueError(translate("lead.exclusions.nothing_chosen"))
         except (ValueError, StoreError) as error:
             return {self.message: refusal(error)}
         return {
             **dict.fromkeys((self.since, self.judgment, self.reason), ""),
-            self.message: presenters.notice(words("lead.exclusions.excluded", count=made.judgments)),
-            self.list: self._list(words, acts=True),
+            self.message: presenters.notice(translate("lead.exclusions.excluded", count=made.judgments)),
+            self.list: self._list(translate, acts=True),
         }
 
     def choose(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         """Opens the form that asks for the reason for lifting an exclusion."""
         self.auth.acts(request, "lead")
-        words = translator_for(request)
+        translate = translator_for(request)
         try:
             exclusion = exclusions.get(self.store, chosen(event)[1])
         except StoreError as error:
@@ -145,48 +145,48 @@ class ExclusionsSection:
         return {
             self.lifted: exclusion.id,
             self.lifting: gr.Column(visible=True),
-            self.which: lead_view.heading(self._title(words, exclusion)),
+            self.which: lead_view.heading(self._title(translate, exclusion)),
             self.lift_reason: "",
             self.message: EMPTY,
         }
 
     def lift(self, exclusion_id: int | None, reason: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             if exclusion_id is None:
-                raise ValueError(words("lead.exclusions.nothing_to_lift"))
+                raise ValueError(translate("lead.exclusions.nothing_to_lift"))
             exclusions.lift(self.store, exclusion_id, reason=reason or "", by=visitor.annotator.id)
         except (ValueError, StoreError) as error:
             return {self.message: refusal(error)}
         return {
             **self._closed(),
-            self.message: presenters.notice(words("lead.exclusions.was_lifted", number=exclusion_id)),
-            self.list: self._list(words, acts=True),
+            self.message: presenters.notice(translate("lead.exclusions.was_lifted", number=exclusion_id)),
+            self.list: self._list(translate, acts=True),
         }
 
-    def _title(self, words: Translator, exclusion: Exclusion) -> str:
-        return words("lead.exclusions.lift_title", number=exclusion.id, rule=lead_view.rule(words, exclusion.rule))
+    def _title(self, translate: Translator, exclusion: Exclusion) -> str:
+        return translate("lead.exclusions.lift_title", number=exclusion.id, rule=lead_view.rule(translate, exclusion.rule))
 
-    def _list(self, words: Translator, *, acts: bool) -> Markup:
-        return lead_view.exclusion_list(words, exclusions.all_exclusions(self.store), names(self.store), acts=acts)
+    def _list(self, translate: Translator, *, acts: bool) -> Markup:
+        return lead_view.exclusion_list(translate, exclusions.all_exclusions(self.store), names(self.store), acts=acts)
 
     def _closed(self) -> dict[Component, Any]:
         return {self.lifted: None, self.lifting: gr.Column(visible=False), self.lift_reason: ""}
 
 
-def _numbers(words: Translator, typed: str) -> list[int]:
+def _numbers(translate: Translator, typed: str) -> list[int]:
     """Judgment ids from text such as `12` or `12, 15`."""
     parts = [part.strip().removeprefix("#") for part in typed.split(",") if part.strip()]
     if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ValueError(words("lead.exclusions.no_number", found=typed.strip()))
+        raise ValueError(translate("lead.exclusions.no_number", found=typed.strip()))
     return [int(part) for part in parts]
 
 
-def _day(words: Translator, typed: str) -> str:
+def _day(translate: Translator, typed: str) -> str:
     """Checks that the text is a day or a time in ISO 8601 (UTC), or empty."""
     typed = (typed or "").strip()
     try:
         datetime.fromisoformat(typed or "2000-01-01")
         return typed
     except ValueError:
-        raise ValueError(words("lead.exclusions.no_day", found=typed)) from None
+        raise ValueError(translate("lead.exclusions.no_day", found=typed)) from None

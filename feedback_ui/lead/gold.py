@@ -52,29 +52,29 @@ class GoldSection:
         self.list.click(self.choose, None, [self.number, *self.asked], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         return {
             self.setting: gr.Column(visible=visitor.may_act("lead")),
             self.number: None,
             **dict.fromkeys((self.opened, self.message), EMPTY),
             **dict.fromkeys((self.order, self.note), ""),
             self.answering: gr.Column(visible=False),
-            self.list: self._list(words, acts=visitor.may_act("lead")),
+            self.list: self._list(translate, acts=visitor.may_act("lead")),
         }
 
     def show(self, number: int | None, request: gr.Request) -> dict[Component, Any]:
         self.auth.acts(request, "lead")
-        words = translator_for(request)
+        translate = translator_for(request)
         try:
             if number is None:
-                raise StoreError(words("lead.gold.no_number"))
+                raise StoreError(translate("lead.gold.no_number"))
             comparison = comparisons.get(self.store, int(number))
         except StoreError as error:
             return {self.opened: EMPTY, self.answering: gr.Column(visible=False), self.message: refusal(error)}
         known = gold.answer(self.store, comparison.id)
         versions = {version.id: version for version in policies.all_versions(self.store)}
         return {
-            self.opened: lead_view.shown_comparison(words, comparison, versions),
+            self.opened: lead_view.shown_comparison(translate, comparison, versions),
             self.answering: gr.Column(visible=True),
             self.order: lead_view.letters(comparison, known) if known else "",
             self.note: "",
@@ -90,19 +90,19 @@ class GoldSection:
         return {self.number: number, **self.show(number, request)}
 
     def set_answer(self, number: int | None, order: str, note: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             if number is None:
-                raise StoreError(words("lead.gold.no_number"))
+                raise StoreError(translate("lead.gold.no_number"))
             comparison = comparisons.get(self.store, int(number))
-            tiers = lead_view.tiers_of(words, order or "", comparison)
+            tiers = lead_view.tiers_of(translate, order or "", comparison)
             gold.set_answer(self.store, comparison.id, tiers, visitor.annotator.id, note or "")
         except (lead_view.BadOrder, StoreError) as error:
             return {self.message: refusal(error)}
-        saved = words("lead.gold.saved", number=comparison.id, order=lead_view.letters(comparison, tiers))
-        return {self.message: presenters.notice(saved), self.list: self._list(words, acts=True)}
+        saved = translate("lead.gold.saved", number=comparison.id, order=lead_view.letters(comparison, tiers))
+        return {self.message: presenters.notice(saved), self.list: self._list(translate, acts=True)}
 
-    def _list(self, words: Translator, *, acts: bool) -> Markup:
+    def _list(self, translate: Translator, *, acts: bool) -> Markup:
         known = gold.answers(self.store)
         gold_comparisons = comparisons.many(self.store, list(known))
-        return lead_view.gold_list(words, gold_comparisons, known, gold.results(self.store), acts=acts)
+        return lead_view.gold_list(translate, gold_comparisons, known, gold.results(self.store), acts=acts)

@@ -47,11 +47,11 @@ class GuidelinesSection:
         self.versions.click(self.view, None, self.viewed, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         return {
             self.editing: gr.Column(visible=visitor.may_act("lead")),
             self.message: EMPTY,
-            self.versions: self._versions(words),
+            self.versions: self._versions(translate),
             self.viewed: EMPTY,
         }
 
@@ -69,25 +69,25 @@ class GuidelinesSection:
         return lead_view.guideline_preview(translator_for(request), draft or "")
 
     def publish(self, draft: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         before = guidelines.current(self.store)
         try:
             now = guidelines.publish(self.store, draft or "", visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
         key = "lead.guidelines.unchanged" if before and before.id == now.id else "lead.guidelines.published"
-        return {self.message: presenters.notice(words(key)), self.versions: self._versions(words)}
+        return {self.message: presenters.notice(translate(key)), self.versions: self._versions(translate)}
 
     def view(self, event: gr.EventData, request: gr.Request) -> Markup:
         self.auth.reads(request, "lead")
-        words = translator_for(request)
+        translate = translator_for(request)
         try:
             _, guidelines_id = chosen(event)
         except StoreError as error:
             return refusal(error)
         every = guidelines.versions(self.store)
         numbered = next(((len(every) - i, g) for i, g in enumerate(every) if g.id == guidelines_id), None)
-        return lead_view.guideline_version(words, *numbered) if numbered else EMPTY
+        return lead_view.guideline_version(translate, *numbered) if numbered else EMPTY
 
-    def _versions(self, words: Translator) -> Markup:
-        return lead_view.guideline_list(words, guidelines.versions(self.store), names(self.store))
+    def _versions(self, translate: Translator) -> Markup:
+        return lead_view.guideline_list(translate, guidelines.versions(self.store), names(self.store))

@@ -51,10 +51,10 @@ SHOWN_ROW_ERRORS = 50
 # ---- small pieces
 
 
-def who(words: Translator, names: Mapping[int, str], annotator_id: int | None) -> Markup:
+def who(translate: Translator, names: Mapping[int, str], annotator_id: int | None) -> Markup:
     """An annotator's name, or that the program did it."""
     if annotator_id is None or annotator_id not in names:
-        return tag("span", words("lead.by_program"), class_="rl-muted")
+        return tag("span", translate("lead.by_program"), class_="rl-muted")
     return fragment(names[annotator_id])
 
 
@@ -68,7 +68,7 @@ class BadOrder(ValueError):
     """The text is not an order of these answers; the message says why."""
 
 
-def tiers_of(words: Translator, order: str, comparison: Comparison) -> Tiers:
+def tiers_of(translate: Translator, order: str, comparison: Comparison) -> Tiers:
     """`B > A = C` as tiers of completion ids.
 
     Raises:
@@ -79,25 +79,25 @@ def tiers_of(words: Translator, order: str, comparison: Comparison) -> Tiers:
     tiers = [[part.strip().upper() for part in tier.split("=")] for tier in order.split(">")]
     typed = [letter for tier in tiers for letter in tier]
     if strange := [letter for letter in typed if letter not in ids]:
-        raise BadOrder(words("lead.gold.strange", found=strange[0] or "∅", known=known))
+        raise BadOrder(translate("lead.gold.strange", found=strange[0] or "∅", known=known))
     if twice := [letter for letter in ids if typed.count(letter) > 1]:
-        raise BadOrder(words("lead.gold.twice", found=", ".join(twice)))
+        raise BadOrder(translate("lead.gold.twice", found=", ".join(twice)))
     if missing := [letter for letter in ids if letter not in typed]:
-        raise BadOrder(words("lead.gold.missing", found=", ".join(missing)))
+        raise BadOrder(translate("lead.gold.missing", found=", ".join(missing)))
     return tuple(tuple(ids[letter] for letter in tier) for tier in tiers)
 
 
 # ---- a comparison, opened
 
 
-def conversation(words: Translator, prompt: Prompt) -> Markup:
+def conversation(translate: Translator, prompt: Prompt) -> Markup:
     """The turns of a prompt; speakers are named only if there is more than one turn."""
     several = len(prompt.messages) > 1
     return fragment(
         *(
             fragment(
-                tag("p", words("lead.turn." + message["role"]), class_="rl-small rl-muted") if several else EMPTY,
-                _prose(markdown.render(message["content"], words)),
+                tag("p", translate("lead.turn." + message["role"]), class_="rl-small rl-muted") if several else EMPTY,
+                _prose(markdown.render(message["content"], translate)),
             )
             for message in prompt.messages
         )
@@ -109,13 +109,13 @@ def _prose(body: str) -> Markup:
     return tag("div", body, class_="rl-prose", dir="auto")
 
 
-def answers(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> Markup:
+def answers(translate: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> Markup:
     """The answers with their letters and policy versions."""
     articles = (
         tag(
             "article",
             tag("h4", LETTERS[i], " ", tag("span", _author(completion, policies), class_="rl-muted")),
-            _prose(markdown.render(completion.text, words) or words("lead.empty_answer")),
+            _prose(markdown.render(completion.text, translate) or translate("lead.empty_answer")),
             class_="rl-panel rl-answer",
         )
         for i, completion in enumerate(comparison.completions)
@@ -128,17 +128,17 @@ def _author(completion: Completion, policies: Mapping[int, PolicyVersion]) -> st
     return version.name if version else ""
 
 
-def shown_comparison(words: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> Markup:
-    return tag("section", conversation(words, comparison.prompt), answers(words, comparison, policies), class_="rl-comparison")
+def shown_comparison(translate: Translator, comparison: Comparison, policies: Mapping[int, PolicyVersion]) -> Markup:
+    return tag("section", conversation(translate, comparison.prompt), answers(translate, comparison, policies), class_="rl-comparison")
 
 
 # ---- prompts
 
 
-def prompt_counts(words: Translator, counts: Sequence[tuple[str, str, int]]) -> Markup:
+def prompt_counts(translate: Translator, counts: Sequence[tuple[str, str, int]]) -> Markup:
     """How many prompts of each kind there are, by split."""
     if not counts:
-        return empty_state(words("lead.prompts.none"))
+        return empty_state(translate("lead.prompts.none"))
     by_kind: dict[str, dict[str, int]] = {}
     for kind, split, number in counts:
         by_kind.setdefault(kind, {})[split] = number
@@ -148,26 +148,26 @@ def prompt_counts(words: Translator, counts: Sequence[tuple[str, str, int]]) -> 
     ]
     if len(rows) > 1:
         total = [sum(n for _, s, n in counts if s in splits) for splits in (("train",), ("heldout",), ("train", "heldout"))]
-        rows.append([tag("strong", words("lead.prompts.all")), *(tag("strong", f"{n:,}") for n in total)])
-    heads = [words(f"lead.prompts.{name}") for name in ("kind", "train", "heldout", "all")]
-    return table(heads, rows, caption=words("lead.prompts.counts"), numbers=(1, 2, 3), cards=False)
+        rows.append([tag("strong", translate("lead.prompts.all")), *(tag("strong", f"{n:,}") for n in total)])
+    heads = [translate(f"lead.prompts.{name}") for name in ("kind", "train", "heldout", "all")]
+    return table(heads, rows, caption=translate("lead.prompts.counts"), numbers=(1, 2, 3), cards=False)
 
 
-def starters_now(words: Translator, found: Starters) -> Markup:
+def starters_now(translate: Translator, found: Starters) -> Markup:
     """Whether the starter prompts are in use, and the votes on them that are left out of training."""
     if found.serve:
-        return muted(words("lead.prompts.starters_in_use", count=found.prompts))
-    left_out = notice(words("training.unused_starter_votes", count=found.votes), "warn") if found.votes else EMPTY
-    return fragment(muted(words("lead.prompts.starters_not_in_use", count=found.prompts)), left_out)
+        return muted(translate("lead.prompts.starters_in_use", count=found.prompts))
+    left_out = notice(translate("training.unused_starter_votes", count=found.votes), "warn") if found.votes else EMPTY
+    return fragment(muted(translate("lead.prompts.starters_not_in_use", count=found.prompts)), left_out)
 
 
 SHOWN_PROMPTS = 100
 
 
-def prompts_listed(words: Translator, found: Sequence[ListedPrompt], matching: int, *, acts: bool) -> Markup:
+def prompts_listed(translate: Translator, found: Sequence[ListedPrompt], matching: int, *, acts: bool) -> Markup:
     """Prompts with their state, each with a button that retires it or brings it back; a note says how many more there are."""
     if not found:
-        return empty_state(words("lead.prompts.none_found"))
+        return empty_state(translate("lead.prompts.none_found"))
     rows = []
     for one in found:
         act = "restore" if one.state == "retired" else "retire"
@@ -175,22 +175,22 @@ def prompts_listed(words: Translator, found: Sequence[ListedPrompt], matching: i
             [
                 str(one.prompt.id),
                 one.prompt.text,
-                words(f"lead.prompts.split_{one.prompt.split}"),
+                translate(f"lead.prompts.split_{one.prompt.split}"),
                 one.prompt.kind,
                 one.source,
                 f"{one.comparisons:,}",
-                words(f"lead.prompts.state_{one.state}"),
-                button(act, one.prompt.id, words(f"lead.prompts.{act}"), str(one.prompt.id)) if acts else "",
+                translate(f"lead.prompts.state_{one.state}"),
+                button(act, one.prompt.id, translate(f"lead.prompts.{act}"), str(one.prompt.id)) if acts else "",
             ]
         )
     names = ("prompt", "split", "kind", "source", "comparisons", "import_state")
-    heads = ["#", *(words(f"lead.prompts.{name}") for name in names), ""]
+    heads = ["#", *(translate(f"lead.prompts.{name}") for name in names), ""]
     more = matching - len(found)
-    rest = muted(words("lead.prompts.more_prompts", count=more)) if more > 0 else EMPTY
-    return fragment(table(heads, rows, caption=words("lead.prompts.list"), numbers=(0, 5)), rest)
+    rest = muted(translate("lead.prompts.more_prompts", count=more)) if more > 0 else EMPTY
+    return fragment(table(heads, rows, caption=translate("lead.prompts.list"), numbers=(0, 5)), rest)
 
 
-def refused_prompts(words: Translator, refused: Sequence[Refusal], asked: Mapping[int, Prompt], *, acts: bool) -> Markup:
+def refused_prompts(translate: Translator, refused: Sequence[Refusal], asked: Mapping[int, Prompt], *, acts: bool) -> Markup:
     """Prompts that a model refused, with the reason and a button that lets it be asked again; empty if there is none."""
     if not refused:
         return EMPTY
@@ -200,74 +200,74 @@ def refused_prompts(words: Translator, refused: Sequence[Refusal], asked: Mappin
             asked[one.prompt_id].text if one.prompt_id in asked else "",
             one.base_model,
             one.reason,
-            button("retry", one.prompt_id, words("lead.prompts.retry"), str(one.prompt_id)) if acts else "",
+            button("retry", one.prompt_id, translate("lead.prompts.retry"), str(one.prompt_id)) if acts else "",
         ]
         for one in refused
     ]
-    heads = ["#", *(words(f"lead.prompts.{name}") for name in ("prompt", "model", "reason")), ""]
-    title = words("lead.prompts.refused")
+    heads = ["#", *(translate(f"lead.prompts.{name}") for name in ("prompt", "model", "reason")), ""]
+    title = translate("lead.prompts.refused")
     return tag("section", tag("p", title, class_="rl-subheading"), table(heads, rows, caption=title, numbers=(0,)))
 
 
-def import_report(words: Translator, report: Report, recognised: Recognised | None = None, format: str = "prompts") -> Markup:
+def import_report(translate: Translator, report: Report, recognised: Recognised | None = None, format: str = "prompts") -> Markup:
     """The result of an import, how its format was recognised, what was not kept, and each invalid row with its reason."""
-    summary = words("lead.prompts.added", count=report.prompts)
+    summary = translate("lead.prompts.added", count=report.prompts)
     if report.prompts_known:
-        summary += " " + words("lead.prompts.known", count=report.prompts_known)
+        summary += " " + translate("lead.prompts.known", count=report.prompts_known)
     if format != "prompts":
-        summary = f"{_as_what(words, recognised)} {summary} {_brought(words, report)}."
-    return _with_wrong_rows(words, report, summary)
+        summary = f"{_as_what(translate, recognised)} {summary} {_brought(translate, report)}."
+    return _with_wrong_rows(translate, report, summary)
 
 
-def preview(words: Translator, report: Report, recognised: Recognised | None) -> Markup:
+def preview(translate: Translator, report: Report, recognised: Recognised | None) -> Markup:
     """What an import of a file would bring, and what it would leave."""
-    holds = words("lead.prompts.would_bring", counts=_brought(words, report))
-    return _with_wrong_rows(words, report, f"{_as_what(words, recognised)} {holds}")
+    holds = translate("lead.prompts.would_bring", counts=_brought(translate, report))
+    return _with_wrong_rows(translate, report, f"{_as_what(translate, recognised)} {holds}")
 
 
-def _as_what(words: Translator, recognised: Recognised | None) -> str:
+def _as_what(translate: Translator, recognised: Recognised | None) -> str:
     if recognised is None:
-        return words("lead.prompts.by_map")
-    return words("lead.prompts.recognised", format=recognised.format, evidence=recognised.evidence)
+        return translate("lead.prompts.by_map")
+    return translate("lead.prompts.recognised", format=recognised.format, evidence=recognised.evidence)
 
 
-def _with_wrong_rows(words: Translator, report: Report, summary: str) -> Markup:
+def _with_wrong_rows(translate: Translator, report: Report, summary: str) -> Markup:
     if report.left:
-        summary += " " + words("lead.prompts.left", names=left_behind(report.left))
+        summary += " " + translate("lead.prompts.left", names=left_behind(report.left))
     if not report.wrong:
         return notice(summary)
     shown = report.wrong_rows[:SHOWN_ROW_ERRORS]
-    rows = (tag("li", f"{words('lead.prompts.line', line=line)}: {reason}") for line, reason in shown)
+    rows = (tag("li", f"{translate('lead.prompts.line', line=line)}: {reason}") for line, reason in shown)
     more = report.wrong - len(shown)
     return fragment(
         notice(summary),
-        notice(words("lead.prompts.wrong", count=report.wrong), "warn"),
+        notice(translate("lead.prompts.wrong", count=report.wrong), "warn"),
         tag("ul", *rows, class_="rl-errors"),
-        muted(words("lead.prompts.more_wrong", count=more)) if more > 0 else EMPTY,
+        muted(translate("lead.prompts.more_wrong", count=more)) if more > 0 else EMPTY,
     )
 
 
-def import_list(words: Translator, imports: Sequence[Import], names: Mapping[int, str], *, acts: bool) -> Markup:
+def import_list(translate: Translator, imports: Sequence[Import], names: Mapping[int, str], *, acts: bool) -> Markup:
     """Every import, newest first; empty if there is none, because the form above says what to do."""
     if not imports:
         return EMPTY
     rows = [
         [
             str(i.id),
-            with_note(when(i.created_at), who(words, names, i.by_id)),
+            with_note(when(i.created_at), who(translate, names, i.by_id)),
             with_note(i.source, i.format),
-            _brought(words, i.report),
-            fragment(words("lead.prompts.undone"), " ", when(i.undone_at)) if i.undone_at else "",
-            button("undo", i.id, words("lead.prompts.undo"), str(i.id)) if acts and not i.undone_at else "",
+            _brought(translate, i.report),
+            fragment(translate("lead.prompts.undone"), " ", when(i.undone_at)) if i.undone_at else "",
+            button("undo", i.id, translate("lead.prompts.undo"), str(i.id)) if acts and not i.undone_at else "",
         ]
         for i in imports
     ]
-    heads = ["#", *(words(f"lead.prompts.{name}") for name in ("imported_at", "source", "brought", "import_state")), ""]
-    listed = table(heads, rows, caption=words("lead.prompts.imports_title"), numbers=(0,))
-    return tag("section", tag("p", words("lead.prompts.imports_title"), class_="rl-subheading"), listed)
+    heads = ["#", *(translate(f"lead.prompts.{name}") for name in ("imported_at", "source", "brought", "import_state")), ""]
+    listed = table(heads, rows, caption=translate("lead.prompts.imports_title"), numbers=(0,))
+    return tag("section", tag("p", translate("lead.prompts.imports_title"), class_="rl-subheading"), listed)
 
 
-def _brought(words: Translator, report: Report) -> str:
+def _brought(translate: Translator, report: Report) -> str:
     counts = {
         "prompts": report.prompts,
         "comparisons": report.comparisons,
@@ -275,55 +275,58 @@ def _brought(words: Translator, report: Report) -> str:
         "labels": report.labels,
         "wrong_rows": report.wrong,
     }
-    return ", ".join(words(f"lead.prompts.of_{name}", count=number) for name, number in counts.items() if number) or "0"
+    return ", ".join(translate(f"lead.prompts.of_{name}", count=number) for name, number in counts.items() if number) or "0"
 
 
 # ---- batches
 
 
 def batch_list(
-    words: Translator, batches: Sequence[Batch], policies: Mapping[int, PolicyVersion], names: Mapping[int, str], *,
+    translate: Translator, batches: Sequence[Batch], policies: Mapping[int, PolicyVersion], names: Mapping[int, str], *,
     notes: Mapping[str, str], seconds_per_comparison: float | None, acts: bool,
 ) -> Markup:  # fmt: skip
     """Every batch, newest first, with its progress and the time left."""
     if not batches:
-        return empty_state(words("lead.batches.none"))
+        return empty_state(translate("lead.batches.none"))
     waits = _waits(batches, seconds_per_comparison, notes)
     rows = []
     for batch in batches:
         open_ = batch.generated < batch.requested and batch.cancelled_at is None
         note = notes.get(str(batch.id), "") if open_ else ""
-        state = note or _state(words, batch, waits.get(batch.id))
+        state = note or _state(translate, batch, waits.get(batch.id))
         versions = ", ".join(policies[i].name if i in policies else f"#{i}" for i in batch.policy_ids)
         rows.append(
             [
                 str(batch.id),
-                with_note(when(batch.created_at), who(words, names, batch.by_id)),
-                with_note(versions, sampled(words, batch.completions, batch.sampling)),
-                words("lead.batches.priority." + _priority(batch.priority)),
+                with_note(when(batch.created_at), who(translate, names, batch.by_id)),
+                with_note(versions, sampled(translate, batch.completions, batch.sampling)),
+                translate("lead.batches.priority." + _priority(batch.priority)),
                 fragment(
-                    progress(words, batch.generated, batch.requested),
+                    progress(translate, batch.generated, batch.requested),
                     tag("span", state, class_=f"rl-small {'rl-warn' if note else 'rl-muted'}"),
                 ),
-                button("cancel", batch.id, words("lead.batches.cancel"), f"{batch.id}") if open_ and acts else "",
+                button("cancel", batch.id, translate("lead.batches.cancel"), f"{batch.id}") if open_ and acts else "",
             ]
         )
-    heads = ["#", *(words(f"lead.batches.{name}") for name in ("asked_at", "who_answers", "priority_head", "state")), ""]
-    return table(heads, rows, caption=words("lead.batches.list"), numbers=(0,))
+    heads = ["#", *(translate(f"lead.batches.{name}") for name in ("asked_at", "who_answers", "priority_head", "state")), ""]
+    return table(heads, rows, caption=translate("lead.batches.list"), numbers=(0,))
 
 
-def progress(words: Translator, made: int, asked: int) -> Markup:
-    summary = words("lead.batches.made", made=f"{made:,}", asked=f"{asked:,}")
+def progress(translate: Translator, made: int, asked: int) -> Markup:
+    summary = translate("lead.batches.made", made=f"{made:,}", asked=f"{asked:,}")
     return fragment(tag("progress", class_="rl-progress", max=asked, value=made, aria_label=summary), summary, tag("br"))
 
 
-def sampled(words: Translator, answers: int, sampling: Sampling) -> str:
-    parts = [words("lead.batches.answers_each", count=answers), words("lead.batches.at_temperature", value=f"{sampling.temperature:g}")]
+def sampled(translate: Translator, answers: int, sampling: Sampling) -> str:
+    parts = [
+        translate("lead.batches.answers_each", count=answers),
+        translate("lead.batches.at_temperature", value=f"{sampling.temperature:g}"),
+    ]
     if sampling.top_p < 1:
         parts.append(f"top-p {sampling.top_p:g}")
     if sampling.top_k:
         parts.append(f"top-k {sampling.top_k}")
-    return " · ".join([*parts, words("lead.batches.at_most", count=sampling.max_new_tokens)])
+    return " · ".join([*parts, translate("lead.batches.at_most", count=sampling.max_new_tokens)])
 
 
 def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes: Mapping[str, str]) -> dict[int, float]:
@@ -338,12 +341,12 @@ def _waits(batches: Sequence[Batch], seconds_per_comparison: float | None, notes
     return waits
 
 
-def _state(words: Translator, batch: Batch, wait_s: float | None) -> str:
+def _state(translate: Translator, batch: Batch, wait_s: float | None) -> str:
     if batch.cancelled_at is not None:
-        return words("lead.batches.cancelled")
+        return translate("lead.batches.cancelled")
     if batch.generated >= batch.requested:
-        return words("lead.batches.done")
-    return words("lead.batches.left", time=duration(words, wait_s)) if wait_s else words("lead.batches.waiting")
+        return translate("lead.batches.done")
+    return translate("lead.batches.left", time=duration(translate, wait_s)) if wait_s else translate("lead.batches.waiting")
 
 
 def _priority(priority: int) -> str:
@@ -354,11 +357,16 @@ def _priority(priority: int) -> str:
 
 
 def gold_list(
-    words: Translator, comparisons: Sequence[Comparison], known: Mapping[int, Tiers], results: Mapping[int, tuple[int, int]], *, acts: bool
+    translate: Translator,
+    comparisons: Sequence[Comparison],
+    known: Mapping[int, Tiers],
+    results: Mapping[int, tuple[int, int]],
+    *,
+    acts: bool,
 ) -> Markup:
     """Every gold comparison with its known order and the annotators' results, the hardest first."""
     if not comparisons:
-        return empty_state(words("lead.gold.none"))
+        return empty_state(translate("lead.gold.none"))
 
     def share(comparison: Comparison) -> float:
         judged, right = results.get(comparison.id, (0, 0))
@@ -369,126 +377,126 @@ def gold_list(
             str(c.id),
             tag("span", c.prompt.text, class_="rl-line-clamp"),
             tag("span", letters(c, known[c.id]), class_="rl-order"),
-            _results(words, *results.get(c.id, (0, 0))),
-            button("open", c.id, words("lead.gold.open"), str(c.id)) if acts else "",
+            _results(translate, *results.get(c.id, (0, 0))),
+            button("open", c.id, translate("lead.gold.open"), str(c.id)) if acts else "",
         ]
         for c in sorted(comparisons, key=lambda c: (share(c), c.id))
     ]
-    heads = ["#", *(words(f"lead.gold.{name}") for name in ("prompt", "known", "fared")), ""]
-    return table(heads, rows, caption=words("lead.gold.list"), numbers=(0,))
+    heads = ["#", *(translate(f"lead.gold.{name}") for name in ("prompt", "known", "fared")), ""]
+    return table(heads, rows, caption=translate("lead.gold.list"), numbers=(0,))
 
 
-def _results(words: Translator, judged: int, right: int) -> str:
+def _results(translate: Translator, judged: int, right: int) -> str:
     if not judged:
-        return tag("span", words("lead.gold.not_judged"), class_="rl-muted")
-    return words("lead.gold.right", right=f"{right:,}", count=judged)
+        return tag("span", translate("lead.gold.not_judged"), class_="rl-muted")
+    return translate("lead.gold.right", right=f"{right:,}", count=judged)
 
 
 # ---- exclusions
 
 
-def rule(words: Translator, name: str) -> str:
+def rule(translate: Translator, name: str) -> str:
     """A rule's name, translated if it is one of `EXCLUSION_RULES`."""
-    return words(f"lead.rule.{name.replace(' ', '_')}") if name in EXCLUSION_RULES else name
+    return translate(f"lead.rule.{name.replace(' ', '_')}") if name in EXCLUSION_RULES else name
 
 
-def exclusion_list(words: Translator, exclusions: Sequence[Exclusion], names: Mapping[int, str], *, acts: bool) -> Markup:
+def exclusion_list(translate: Translator, exclusions: Sequence[Exclusion], names: Mapping[int, str], *, acts: bool) -> Markup:
     if not exclusions:
-        return empty_state(words("lead.exclusions.none"))
+        return empty_state(translate("lead.exclusions.none"))
     rows = [
         [
             str(e.id),
-            with_note(when(e.created_at), who(words, names, e.by_id)),
-            fragment(tag("strong", rule(words, e.rule)), tag("br"), e.reason),
+            with_note(when(e.created_at), who(translate, names, e.by_id)),
+            fragment(tag("strong", rule(translate, e.rule)), tag("br"), e.reason),
             f"{e.judgments:,}",
-            fragment(words("lead.exclusions.lifted"), " ", when(e.lifted_at)) if e.lifted_at else words("lead.exclusions.holds"),
-            button("lift", e.id, words("lead.exclusions.lift"), str(e.id)) if acts and not e.lifted_at else "",
+            fragment(translate("lead.exclusions.lifted"), " ", when(e.lifted_at)) if e.lifted_at else translate("lead.exclusions.holds"),
+            button("lift", e.id, translate("lead.exclusions.lift"), str(e.id)) if acts and not e.lifted_at else "",
         ]
         for e in exclusions
     ]
-    heads = ["#", *(words(f"lead.exclusions.{name}") for name in ("made", "why", "votes", "state")), ""]
-    return table(heads, rows, caption=words("lead.exclusions.list"), numbers=(0, 3))
+    heads = ["#", *(translate(f"lead.exclusions.{name}") for name in ("made", "why", "votes", "state")), ""]
+    return table(heads, rows, caption=translate("lead.exclusions.list"), numbers=(0, 3))
 
 
 # ---- guidelines
 
 
-def guideline_preview(words: Translator, draft: str) -> Markup:
-    body = markdown.render(draft, words)
-    return _prose(body) if body else muted(words("lead.guidelines.preview_empty"))
+def guideline_preview(translate: Translator, draft: str) -> Markup:
+    body = markdown.render(draft, translate)
+    return _prose(body) if body else muted(translate("lead.guidelines.preview_empty"))
 
 
-def guideline_version(words: Translator, number: int, guidelines: Guidelines) -> Markup:
+def guideline_version(translate: Translator, number: int, guidelines: Guidelines) -> Markup:
     """One version of the guidelines, for reading."""
-    title = tag("p", f"{words('lead.guidelines.version')} {number} · ", when(guidelines.created_at), class_="rl-subheading")
-    return tag("section", title, tag("div", markdown.render(guidelines.text, words), class_="rl-prose"), class_="rl-panel")
+    title = tag("p", f"{translate('lead.guidelines.version')} {number} · ", when(guidelines.created_at), class_="rl-subheading")
+    return tag("section", title, tag("div", markdown.render(guidelines.text, translate), class_="rl-prose"), class_="rl-panel")
 
 
-def guideline_list(words: Translator, versions: Sequence[Guidelines], names: Mapping[int, str]) -> Markup:
+def guideline_list(translate: Translator, versions: Sequence[Guidelines], names: Mapping[int, str]) -> Markup:
     if not versions:
-        return empty_state(words("lead.guidelines.none"))
+        return empty_state(translate("lead.guidelines.none"))
     numbers = range(len(versions), 0, -1)
     rows = [
         [
             f"{number}",
             when(g.created_at),
-            who(words, names, g.by_id),
-            words("lead.guidelines.holds") if g is versions[0] else "",
-            button("view", g.id, words("lead.guidelines.view"), f"{number}"),
+            who(translate, names, g.by_id),
+            translate("lead.guidelines.holds") if g is versions[0] else "",
+            button("view", g.id, translate("lead.guidelines.view"), f"{number}"),
         ]
         for number, g in zip(numbers, versions, strict=True)
     ]
-    heads = [words(f"lead.guidelines.{name}") for name in ("version", "published_at", "by")] + ["", ""]
-    return table(heads, rows, caption=words("lead.guidelines.list"), numbers=(0,))
+    heads = [translate(f"lead.guidelines.{name}") for name in ("version", "published_at", "by")] + ["", ""]
+    return table(heads, rows, caption=translate("lead.guidelines.list"), numbers=(0,))
 
 
 # ---- accounts
 
 
-def account_list(words: Translator, accounts: Sequence[Account], *, acts: bool) -> Markup:
+def account_list(translate: Translator, accounts: Sequence[Account], *, acts: bool) -> Markup:
     if not accounts:
         return EMPTY
     rows = [
         [
             a.name,
-            ", ".join(words(f"roles.{role}") for role in in_order(a.roles)),
+            ", ".join(translate(f"roles.{role}") for role in in_order(a.roles)),
             when(a.created_at),
-            words("lead.accounts.disabled") if a.disabled else words("lead.accounts.enabled"),
-            button("edit", a.id, words("lead.accounts.edit"), a.name) if acts else "",
+            translate("lead.accounts.disabled") if a.disabled else translate("lead.accounts.enabled"),
+            button("edit", a.id, translate("lead.accounts.edit"), a.name) if acts else "",
         ]
         for a in accounts
     ]
-    heads = [words(f"lead.accounts.{name}") for name in ("name", "roles", "since", "state")] + [""]
-    return table(heads, rows, caption=words("lead.accounts.list"))
+    heads = [translate(f"lead.accounts.{name}") for name in ("name", "roles", "since", "state")] + [""]
+    return table(heads, rows, caption=translate("lead.accounts.list"))
 
 
 def heading(title: str) -> Markup:
     return tag("h3", title, class_="rl-heading")
 
 
-def reload_notice(words: Translator, message: str) -> Markup:
+def reload_notice(translate: Translator, message: str) -> Markup:
     """A notice with a link that reloads the page."""
-    return tag("p", message, " ", tag("a", words("lead.reload"), href=""), class_="rl-notice rl-warn", role="status")
+    return tag("p", message, " ", tag("a", translate("lead.reload"), href=""), class_="rl-notice rl-warn", role="status")
 
 
 # ---- audit
 
 
-def audit_list(words: Translator, entries: Sequence[AuditEntry], names: Mapping[int, str]) -> Markup:
+def audit_list(translate: Translator, entries: Sequence[AuditEntry], names: Mapping[int, str]) -> Markup:
     if not entries:
-        return empty_state(words("lead.audit.none"))
+        return empty_state(translate("lead.audit.none"))
     rows = [
         [
             when(e.at),
-            e.who or tag("span", words("lead.by_program"), class_="rl-muted"),
-            words(f"lead.audit.act.{e.act.replace(' ', '_')}"),
-            f"{words(f'lead.audit.subject.{e.subject}')} {_subject(e, names)}",
-            tag("span", detail, class_="rl-muted") if (detail := _detail(words, e)) else "",
+            e.who or tag("span", translate("lead.by_program"), class_="rl-muted"),
+            translate(f"lead.audit.act.{e.act.replace(' ', '_')}"),
+            f"{translate(f'lead.audit.subject.{e.subject}')} {_subject(e, names)}",
+            tag("span", detail, class_="rl-muted") if (detail := _detail(translate, e)) else "",
         ]
         for e in entries
     ]
-    heads = [words(f"lead.audit.{name}") for name in ("at", "who", "did", "what", "detail")]
-    return table(heads, rows, caption=words("lead.audit.list"))
+    heads = [translate(f"lead.audit.{name}") for name in ("at", "who", "did", "what", "detail")]
+    return table(heads, rows, caption=translate("lead.audit.list"))
 
 
 def _subject(entry: AuditEntry, names: Mapping[int, str]) -> str:
@@ -496,19 +504,19 @@ def _subject(entry: AuditEntry, names: Mapping[int, str]) -> str:
     return names.get(int(entry.subject_id), entry.subject_id) if entry.subject == "account" else entry.subject_id
 
 
-def _detail(words: Translator, entry: AuditEntry) -> str:
+def _detail(translate: Translator, entry: AuditEntry) -> str:
     """The details of an entry: settings as their differences from the defaults, a batch as a translated count, others unchanged."""
     if entry.subject == "settings":
         usual = json.loads(json.dumps(asdict(ProjectSettings())))
         changed = {name: value for name, value in json.loads(entry.detail).items() if value != usual.get(name)}
         changes = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in changed.items()]
-        return ", ".join(changes) or words("lead.audit.usual")
+        return ", ".join(changes) or translate("lead.audit.usual")
     if entry.subject == "batch":
         numbers = [int(part) for part in entry.detail.split() if part.isdigit()]
         if entry.act == "cancelled":
-            return words("lead.audit.made_of", made=numbers[0], asked=numbers[1])
-        return words("lead.audit.comparisons", count=numbers[0])
+            return translate("lead.audit.made_of", made=numbers[0], asked=numbers[1])
+        return translate("lead.audit.comparisons", count=numbers[0])
     if entry.act == "excluded":
         rule_name, _, reason = entry.detail.partition(": ")
-        return f"{rule(words, rule_name)}: {reason}"
+        return f"{rule(translate, rule_name)}: {reason}"
     return entry.detail

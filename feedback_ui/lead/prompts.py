@@ -90,29 +90,29 @@ class PromptsSection:
         self.add_button.click(self.add_lines, [self.lines, self.kind, self.split], [self.lines, *self.changed], **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
         return {
             self.adding: gr.Column(visible=acts),
-            self.split: gr.Dropdown([(words(f"lead.prompts.split_{split}"), split) for split in SPLITS]),
+            self.split: gr.Dropdown([(translate(f"lead.prompts.split_{split}"), split) for split in SPLITS]),
             self.message: EMPTY,
             self.starters: gr.Dropdown(
-                [(words(f"lead.settings.starters.{choice}"), choice) for choice in STARTERS],
+                [(translate(f"lead.settings.starters.{choice}"), choice) for choice in STARTERS],
                 value=settings.current(self.store).starters,
                 interactive=acts,
             ),
             self.text: "",
-            **self._now(words, acts=acts),
+            **self._now(translate, acts=acts),
         }
 
     def search(self, text: str | None, request: gr.Request) -> dict[Component, Any]:
         """Lists the prompts with this text."""
-        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
-        return {self.list: self._listed(words, text or "", acts=visitor.may_act("lead"))}
+        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
+        return {self.list: self._listed(translate, text or "", acts=visitor.may_act("lead"))}
 
     def act(self, text: str | None, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         """Retires a prompt, or brings it back."""
-        _, words = self.auth.acts(request, "lead"), translator_for(request)
+        _, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             act, prompt_id = chosen(event)
             if act not in ("retire", "restore"):
@@ -120,34 +120,34 @@ class PromptsSection:
             (prompt_use.retire if act == "retire" else prompt_use.restore)(self.store, [prompt_id])
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.message: EMPTY, **self._now(words, acts=True, text=text or "")}
+        return {self.message: EMPTY, **self._now(translate, acts=True, text=text or "")}
 
     def choose_starters(self, choice: str, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             prompt_use.use_starters(self.store, cast(Any, choice), visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.message: EMPTY, **self._now(words, acts=True)}
+        return {self.message: EMPTY, **self._now(translate, acts=True)}
 
     def retry(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         """Lets every model be asked again for a prompt."""
-        _, words = self.auth.acts(request, "lead"), translator_for(request)
+        _, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             _, prompt_id = chosen(event)
         except StoreError as error:
             return {self.message: refusal(error)}
         refusals.clear(self.store, [prompt_id])
-        return {self.message: EMPTY, **self._now(words, acts=True)}
+        return {self.message: EMPTY, **self._now(translate, acts=True)}
 
     def import_file(self, path: str | None, map: str, encoding: str, look: bool, request: gr.Request) -> dict[Component, Any]:
         """Imports the valid rows of a file; each invalid row is reported with its reason.
 
         The format is recognised, unless a map says which field is what. With `look` the file is only read, and nothing imported.
         """
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         if not path:
-            return {self.message: presenters.notice(words("lead.prompts.no_file"), "bad")}
+            return {self.message: presenters.notice(translate("lead.prompts.no_file"), "bad")}
         try:
             limits = Limits(encoding=encodings.check_encoding(encoding.strip()) if encoding and encoding.strip() else None)
             # Only a saved map, or the entries of one: a path would let the page read any file.
@@ -156,47 +156,47 @@ class PromptsSection:
             format = recognised.format if recognised else "map"
             if look:
                 report = imports.look(self.store, path, format, mapping=mapping, limits=limits)
-                return {self.message: lead_view.preview(words, report, recognised)}
+                return {self.message: lead_view.preview(translate, report, recognised)}
             _, report = imports.import_file(self.store, path, format, mapping=mapping, by=visitor.annotator.id, limits=limits)
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.message: lead_view.import_report(words, report, recognised, format), **self._now(words, acts=True)}
+        return {self.message: lead_view.import_report(translate, report, recognised, format), **self._now(translate, acts=True)}
 
     def add_lines(self, lines: str, kind: str, split: str, request: gr.Request) -> dict[Component, Any]:
         """Imports typed text, one prompt per line."""
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         typed = [line.strip() for line in (lines or "").splitlines() if line.strip()]
         if not typed:
-            return {self.message: presenters.notice(words("lead.prompts.no_lines"), "bad")}
+            return {self.message: presenters.notice(translate("lead.prompts.no_lines"), "bad")}
         of_all = {"kind": (kind or "").strip() or "imported", "split": split if split in ("train", "heldout") else None}
         try:
             rows = [{"prompt": line, **of_all} for line in typed]
             _, report = imports.import_rows(self.store, rows, "prompts", source="typed", by=visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.lines: "", self.message: lead_view.import_report(words, report), **self._now(words, acts=True)}
+        return {self.lines: "", self.message: lead_view.import_report(translate, report), **self._now(translate, acts=True)}
 
     def undo(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             _, import_id = chosen(event)
             imports.undo(self.store, import_id, by=visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
-        undone = presenters.notice(words("lead.prompts.was_undone", number=import_id))
-        return {self.message: undone, **self._now(words, acts=True)}
+        undone = presenters.notice(translate("lead.prompts.was_undone", number=import_id))
+        return {self.message: undone, **self._now(translate, acts=True)}
 
-    def _listed(self, words: Translator, text: str, *, acts: bool) -> str:
+    def _listed(self, translate: Translator, text: str, *, acts: bool) -> str:
         found = prompt_list.search(self.store, text, limit=lead_view.SHOWN_PROMPTS)
-        return lead_view.prompts_listed(words, found, prompt_list.count(self.store, text), acts=acts)
+        return lead_view.prompts_listed(translate, found, prompt_list.count(self.store, text), acts=acts)
 
-    def _now(self, words: Translator, *, acts: bool, text: str = "") -> dict[Component, Any]:
+    def _now(self, translate: Translator, *, acts: bool, text: str = "") -> dict[Component, Any]:
         refused = refusals.all_refusals(self.store)
         asked = prompts.many(self.store, [one.prompt_id for one in refused])
         return {
-            self.starters_now: lead_view.starters_now(words, prompts.starters(self.store)),
-            self.list: self._listed(words, text, acts=acts),
-            self.refused: lead_view.refused_prompts(words, refused, asked, acts=acts),
-            self.counts: lead_view.prompt_counts(words, prompts.by_kind(self.store)),
-            self.imports: lead_view.import_list(words, imports.all_imports(self.store), names(self.store), acts=acts),
+            self.starters_now: lead_view.starters_now(translate, prompts.starters(self.store)),
+            self.list: self._listed(translate, text, acts=acts),
+            self.refused: lead_view.refused_prompts(translate, refused, asked, acts=acts),
+            self.counts: lead_view.prompt_counts(translate, prompts.by_kind(self.store)),
+            self.imports: lead_view.import_list(translate, imports.all_imports(self.store), names(self.store), acts=acts),
         }

@@ -55,30 +55,30 @@ class QualitySection:
 
     def comparison(self, number: int, request: gr.Request) -> Markup:
         """A comparison with all judgments of it."""
-        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         try:
             comparison = comparisons.get(self.store, number)
         except StoreError as error:
             return refusal(error)
         versions = {version.id: version for version in policies.all_versions(self.store)}
         judged = history.of_comparison(self.store, comparison.id)
-        return quality_view.item(words, comparison, judged, versions, names(self.store), acts=visitor.may_act("lead"))
+        return quality_view.item(translate, comparison, judged, versions, names(self.store), acts=visitor.may_act("lead"))
 
     def _figures(self, request: gr.Request, simulated: bool) -> dict[Component, Any]:
-        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         report = agreement.report(self.store, include_simulated=simulated)
         today = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=1)[0]
         return {
             self.counts: quality_view.counts(
-                words,
+                translate,
                 comparisons=stats(self.store)["comparisons"],
                 waiting=queue.depth(self.store),
                 today=today.people + (today.simulated if simulated else 0),
                 report=report,
             ),
-            self.overview: quality_view.overview(words, report),
-            self.annotators: quality_view.annotator_table(words, report.annotators, acts=visitor.may_act("lead")),
-            self.items: quality_view.item_table(words, agreement.items(self.store, ITEMS, include_simulated=simulated))
+            self.overview: quality_view.overview(translate, report),
+            self.annotators: quality_view.annotator_table(translate, report.annotators, acts=visitor.may_act("lead")),
+            self.items: quality_view.item_table(translate, agreement.items(self.store, ITEMS, include_simulated=simulated))
             if report.judgments
             else EMPTY,
         }

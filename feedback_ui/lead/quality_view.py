@@ -21,74 +21,74 @@ def percent(share: float | None) -> str:
     return NOTHING if share is None else f"{100 * share:.0f}%"
 
 
-def p_value(words: Translator, p: float | None) -> str:
+def p_value(translate: Translator, p: float | None) -> str:
     if p is None:
         return ""
-    return words("lead.quality.p_small") if p < 0.001 else words("lead.quality.p", p=f"{p:.3f}")
+    return translate("lead.quality.p_small") if p < 0.001 else translate("lead.quality.p", p=f"{p:.3f}")
 
 
 # ---- the overview
 
 
-def counts(words: Translator, *, comparisons: int, waiting: int, today: int, report: Agreement) -> Markup:
+def counts(translate: Translator, *, comparisons: int, waiting: int, today: int, report: Agreement) -> Markup:
     numbers = {"comparisons": comparisons, "waiting": waiting, "today": today, "votes": report.judgments, "by_two": report.unanimous.of}
-    return figures({words(f"lead.quality.{name}"): f"{number:,}" for name, number in numbers.items()})
+    return figures({translate(f"lead.quality.{name}"): f"{number:,}" for name, number in numbers.items()})
 
 
-def overview(words: Translator, report: Agreement) -> Markup:
+def overview(translate: Translator, report: Agreement) -> Markup:
     """The metrics over all annotators, each as a dot with its interval."""
     if not report.judgments:
-        return empty_state(words("lead.quality.nothing"))
+        return empty_state(translate("lead.quality.nothing"))
     left = report.left_share
     lines = [
-        _line(words, "alpha_nominal", *_alpha(words, report.alpha_nominal, report.units)),
-        _line(words, "alpha_ordinal", *_alpha(words, report.alpha_ordinal, report.units)),
-        _line(words, "unanimous", *_share(words, report.unanimous)),
-        _line(words, "left_share", *_left(words, left), marks=(0.5,)),
+        _line(translate, "alpha_nominal", *_alpha(translate, report.alpha_nominal, report.units)),
+        _line(translate, "alpha_ordinal", *_alpha(translate, report.alpha_ordinal, report.units)),
+        _line(translate, "unanimous", *_share(translate, report.unanimous)),
+        _line(translate, "left_share", *_left(translate, left), marks=(0.5,)),
     ]
     scale = tag("div", *(tag("span", mark) for mark in ("0", "0.5", "1")), class_="rl-scale", aria_hidden="true")
     plot = tag("dl", *lines, class_="rl-dot-plot", data_testid="quality-figures")
-    return fragment(plot, scale, muted(words("lead.quality.intervals")))
+    return fragment(plot, scale, muted(translate("lead.quality.intervals")))
 
 
-def _alpha(words: Translator, alpha: Alpha, units: int) -> tuple[Spread, str, str]:
+def _alpha(translate: Translator, alpha: Alpha, units: int) -> tuple[Spread, str, str]:
     if alpha.value is None:
-        return (None, None, None), NOTHING, words("lead.quality.no_variation" if units else "lead.quality.no_overlap")
-    note = words("lead.quality.of_pairs", count=units) if alpha.low is not None else words("lead.quality.too_few")
-    return (alpha.value, alpha.low, alpha.high), fragment(_number(alpha.value), _ends(words, alpha.low, alpha.high)), note
+        return (None, None, None), NOTHING, translate("lead.quality.no_variation" if units else "lead.quality.no_overlap")
+    note = translate("lead.quality.of_pairs", count=units) if alpha.low is not None else translate("lead.quality.too_few")
+    return (alpha.value, alpha.low, alpha.high), fragment(_number(alpha.value), _ends(translate, alpha.low, alpha.high)), note
 
 
-def _share(words: Translator, share: Share) -> tuple[Spread, str, str]:
+def _share(translate: Translator, share: Share) -> tuple[Spread, str, str]:
     if share.share is None:
-        return (None, None, None), NOTHING, words("lead.quality.no_overlap")
-    shown = fragment(percent(share.share), " ", _between(words, percent(share.low), percent(share.high)))
-    return (share.share, share.low, share.high), shown, words("lead.quality.count_of", count=share.count, of=f"{share.of:,}")
+        return (None, None, None), NOTHING, translate("lead.quality.no_overlap")
+    shown = fragment(percent(share.share), " ", _between(translate, percent(share.low), percent(share.high)))
+    return (share.share, share.low, share.high), shown, translate("lead.quality.count_of", count=share.count, of=f"{share.of:,}")
 
 
-def _left(words: Translator, left: LeftShare) -> tuple[Spread, str, str]:
+def _left(translate: Translator, left: LeftShare) -> tuple[Spread, str, str]:
     if left.share is None or left.p_value is None:
-        return (None, None, None), NOTHING, words("lead.quality.no_sides")
-    shown = fragment(percent(left.share), " ", _between(words, percent(left.low), percent(left.high)))
+        return (None, None, None), NOTHING, translate("lead.quality.no_sides")
+    shown = fragment(percent(left.share), " ", _between(translate, percent(left.low), percent(left.high)))
     verdict = "lead.quality.side_matters" if left.p_value < 0.05 else "lead.quality.side_fair"
-    return (left.share, left.low, left.high), shown, f"{p_value(words, left.p_value)} · {words(verdict)}"
+    return (left.share, left.low, left.high), shown, f"{p_value(translate, left.p_value)} · {translate(verdict)}"
 
 
-def _ends(words: Translator, low: float | None, high: float | None) -> Markup:
-    return EMPTY if low is None or high is None else fragment(" ", _between(words, _number(low), _number(high)))
+def _ends(translate: Translator, low: float | None, high: float | None) -> Markup:
+    return EMPTY if low is None or high is None else fragment(" ", _between(translate, _number(low), _number(high)))
 
 
-def _between(words: Translator, low: str, high: str) -> Markup:
-    return tag("span", words("lead.quality.between", low=low, high=high), class_="rl-muted")
+def _between(translate: Translator, low: str, high: str) -> Markup:
+    return tag("span", translate("lead.quality.between", low=low, high=high), class_="rl-muted")
 
 
 def _number(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
 
 
-def _line(words: Translator, name: str, spread: Spread, shown: str, note: str, marks: Sequence[float] = ()) -> Markup:
+def _line(translate: Translator, name: str, spread: Spread, shown: str, note: str, marks: Sequence[float] = ()) -> Markup:
     return tag(
         "div",
-        tag("dt", words(f"lead.quality.{name}"), _small(words(f"lead.quality.{name}_help"))),
+        tag("dt", translate(f"lead.quality.{name}"), _small(translate(f"lead.quality.{name}_help"))),
         tag("dd", tag("span", shown, class_="rl-value"), interval(spread, marks), _small(note)),
         data_figure=name,
     )
@@ -101,60 +101,60 @@ def _small(note: str) -> Markup:
 # ---- annotators and items
 
 
-def annotator_table(words: Translator, rows: Sequence[AnnotatorRow], *, acts: bool) -> Markup:
+def annotator_table(translate: Translator, rows: Sequence[AnnotatorRow], *, acts: bool) -> Markup:
     if not rows:
         return EMPTY
     heads = [
-        words(f"lead.quality.column.{name}")
+        translate(f"lead.quality.column.{name}")
         for name in ("annotator", "votes", "median", "gold", "consistency", "left", "agreement", "excluded")
     ]
     cells = [
         [
-            fragment(row.name, " ", tag("span", words("data.simulated"), class_="rl-tag")) if row.kind == "simulated" else row.name,
+            fragment(row.name, " ", tag("span", translate("data.simulated"), class_="rl-tag")) if row.kind == "simulated" else row.name,
             f"{row.judgments:,}",
-            NOTHING if row.median_active_s is None else words("lead.quality.seconds", seconds=f"{row.median_active_s:.0f}"),
-            _with_number(words, row.gold.share, row.gold.of),
-            _with_number(words, row.consistency.share, row.consistency.of),
-            _left_cell(words, row.left_share),
-            _with_number(words, row.agreement, row.agreement_units),
+            NOTHING if row.median_active_s is None else translate("lead.quality.seconds", seconds=f"{row.median_active_s:.0f}"),
+            _with_number(translate, row.gold.share, row.gold.of),
+            _with_number(translate, row.consistency.share, row.consistency.of),
+            _left_cell(translate, row.left_share),
+            _with_number(translate, row.agreement, row.agreement_units),
             f"{row.excluded:,}" if row.excluded else NOTHING,
-            button("exclude", row.id, words("lead.exclusions.exclude_short"), row.name) if acts else "",
+            button("exclude", row.id, translate("lead.exclusions.exclude_short"), row.name) if acts else "",
         ]
         for row in rows
     ]
-    return _titled(words("lead.quality.annotators"), table([*heads, ""], cells, caption=heads[0], numbers=range(1, 8)))
+    return _titled(translate("lead.quality.annotators"), table([*heads, ""], cells, caption=heads[0], numbers=range(1, 8)))
 
 
-def _with_number(words: Translator, share: float | None, of: int) -> str:
+def _with_number(translate: Translator, share: float | None, of: int) -> str:
     return NOTHING if share is None else fragment(percent(share), " ", _small(f"/ {of:,}"))
 
 
-def _left_cell(words: Translator, left: LeftShare) -> str:
+def _left_cell(translate: Translator, left: LeftShare) -> str:
     if left.share is None or left.p_value is None:
         return NOTHING
     tone = "rl-warn" if left.p_value < 0.05 else "rl-muted"
     return fragment(
-        _with_number(words, left.share, left.n),
+        _with_number(translate, left.share, left.n),
         interval((left.share, left.low, left.high), (0.5,)),
-        tag("span", p_value(words, left.p_value), class_=f"{tone} rl-small"),
+        tag("span", p_value(translate, left.p_value), class_=f"{tone} rl-small"),
     )
 
 
-def item_table(words: Translator, items: Sequence[ComparisonAgreement]) -> Markup:
+def item_table(translate: Translator, items: Sequence[ComparisonAgreement]) -> Markup:
     if not items:
-        return _titled(words("lead.quality.items"), empty_state(words("lead.quality.no_items")))
+        return _titled(translate("lead.quality.items"), empty_state(translate("lead.quality.no_items")))
     rows = [
         [
             f"{item.comparison_id}",
             tag("span", item.prompt, class_="rl-line-clamp"),
             f"{item.annotators}",
             percent(item.agreement),
-            button("open", item.comparison_id, words("lead.quality.open"), f"{item.comparison_id}"),
+            button("open", item.comparison_id, translate("lead.quality.open"), f"{item.comparison_id}"),
         ]
         for item in items
     ]
-    heads = ["#", *(words(f"lead.quality.column.{name}") for name in ("prompt", "annotators", "agreement_item")), ""]
-    title = words("lead.quality.items")
+    heads = ["#", *(translate(f"lead.quality.column.{name}") for name in ("prompt", "annotators", "agreement_item")), ""]
+    title = translate("lead.quality.items")
     return _titled(title, table(heads, rows, caption=title, numbers=(0, 2, 3), cards=False))
 
 
@@ -166,44 +166,44 @@ def _titled(title: str, body: Markup) -> Markup:
 
 
 def item(
-    words: Translator, comparison: Comparison, judged: Sequence[PastJudgment], policies: Mapping[int, PolicyVersion],
+    translate: Translator, comparison: Comparison, judged: Sequence[PastJudgment], policies: Mapping[int, PolicyVersion],
     names: Mapping[int, str], *, acts: bool,
 ) -> Markup:  # fmt: skip
     """A comparison with its answers, their policy versions, and all judgments of it."""
-    title = words("lead.quality.item_title", number=comparison.id, kind=comparison.prompt.kind.replace("_", " "))
+    title = translate("lead.quality.item_title", number=comparison.id, kind=comparison.prompt.kind.replace("_", " "))
     return tag(
         "section",
         tag("p", title, class_="rl-subheading"),
-        conversation(words, comparison.prompt),
-        answers(words, comparison, policies),
-        tag("h4", words("lead.quality.judgments", count=len(judged)), class_="rl-subheading"),
-        tag("ul", *(_judgment(words, past, names, acts=acts) for past in judged), class_="rl-judgments"),
+        conversation(translate, comparison.prompt),
+        answers(translate, comparison, policies),
+        tag("h4", translate("lead.quality.judgments", count=len(judged)), class_="rl-subheading"),
+        tag("ul", *(_judgment(translate, past, names, acts=acts) for past in judged), class_="rl-judgments"),
         class_="rl-panel rl-comparison",
         data_testid="item",
     )
 
 
-def _judgment(words: Translator, past: PastJudgment, names: Mapping[int, str], *, acts: bool) -> Markup:
+def _judgment(translate: Translator, past: PastJudgment, names: Mapping[int, str], *, acts: bool) -> Markup:
     judgment = past.judgment
-    number = words("lead.quality.judgment_number", number=judgment.id)
+    number = translate("lead.quality.judgment_number", number=judgment.id)
     may_exclude = acts and judgment.counts
-    exclude = button("exclude-one", judgment.id, words("lead.exclusions.exclude_short"), str(judgment.id)) if may_exclude else EMPTY
+    exclude = button("exclude-one", judgment.id, translate("lead.exclusions.exclude_short"), str(judgment.id)) if may_exclude else EMPTY
     return tag(
         "li",
         tag(
             "p",
             tag("strong", names.get(judgment.annotator_id, f"#{judgment.annotator_id}")),
             " ",
-            tag("span", _verdict(words, past), class_="rl-order"),
+            tag("span", _verdict(translate, past), class_="rl-order"),
             " ",
             _small(fragment(f"{number} · ", when(judgment.created_at))),
         ),
         tag("blockquote", judgment.rationale, dir="auto") if judgment.rationale else EMPTY,
-        *(tag("p", line, class_="rl-small") for line in _details(words, past)),
-        *(tag("p", _flag(words, flag, past.comparison), class_="rl-small rl-warn") for flag in past.details.flags),
+        *(tag("p", line, class_="rl-small") for line in _details(translate, past)),
+        *(tag("p", _flag(translate, flag, past.comparison), class_="rl-small rl-warn") for flag in past.details.flags),
         tag(
             "p",
-            _why_not(words, past) or words("lead.quality.counts"),
+            _why_not(translate, past) or translate("lead.quality.counts"),
             " ",
             exclude,
             class_=f"rl-small {'rl-warn' if past.exclusion else 'rl-muted'}",
@@ -212,41 +212,41 @@ def _judgment(words: Translator, past: PastJudgment, names: Mapping[int, str], *
     )
 
 
-def _verdict(words: Translator, past: PastJudgment) -> str:
+def _verdict(translate: Translator, past: PastJudgment) -> str:
     judgment = past.judgment
     if judgment.verdict == "skip":
-        return words("lead.quality.skipped", reason=judgment.skip_reason or "")
+        return translate("lead.quality.skipped", reason=judgment.skip_reason or "")
     order = letters(past.comparison, judgment.tiers)
-    marks = [words(f"lead.strength.{judgment.strength}")] if judgment.strength else []
-    marks += [words("lead.quality.all_bad")] if judgment.all_bad else []
-    marks += [words("lead.quality.partial")] if judgment.partial else []
+    marks = [translate(f"lead.strength.{judgment.strength}")] if judgment.strength else []
+    marks += [translate("lead.quality.all_bad")] if judgment.all_bad else []
+    marks += [translate("lead.quality.partial")] if judgment.partial else []
     return fragment(order, " ", _small(", ".join(marks))) if marks else order
 
 
-def _details(words: Translator, past: PastJudgment) -> list[str]:
+def _details(translate: Translator, past: PastJudgment) -> list[str]:
     letter = {completion.id: LETTERS[i] for i, completion in enumerate(past.comparison.completions)}
     lines = [
         f"{letter.get(completion_id, '?')}: " + ", ".join(f"{aspect} {rating}" for aspect, rating in ratings.items())
         for completion_id, ratings in past.details.aspects.items()
     ]
     if past.details.ideal:
-        lines.append(f"{words('lead.quality.ideal')}: {past.details.ideal.text}")
+        lines.append(f"{translate('lead.quality.ideal')}: {past.details.ideal.text}")
     if past.details.timing:
-        lines.append(words("lead.quality.active", seconds=f"{past.details.timing.active_ms / 1000:.0f}"))
+        lines.append(translate("lead.quality.active", seconds=f"{past.details.timing.active_ms / 1000:.0f}"))
     return lines
 
 
-def _flag(words: Translator, flag: Flag, comparison: Comparison) -> str:
+def _flag(translate: Translator, flag: Flag, comparison: Comparison) -> str:
     letter = {completion.id: LETTERS[i] for i, completion in enumerate(comparison.completions)}
     where = letter.get(flag.completion_id, "") if flag.completion_id else ""
-    return " ".join(filter(None, [words(f"lead.flag.{flag.kind}"), where and f"({where})", flag.note and f"– {flag.note}"]))
+    return " ".join(filter(None, [translate(f"lead.flag.{flag.kind}"), where and f"({where})", flag.note and f"– {flag.note}"]))
 
 
-def _why_not(words: Translator, past: PastJudgment) -> str:
+def _why_not(translate: Translator, past: PastJudgment) -> str:
     """Why a judgment does not count as a vote; empty if it counts."""
     if past.exclusion:
-        excluded_by = words("lead.quality.excluded_by", number=past.exclusion.id, rule=rule(words, past.exclusion.rule))
+        excluded_by = translate("lead.quality.excluded_by", number=past.exclusion.id, rule=rule(translate, past.exclusion.rule))
         return f"{excluded_by}: {past.exclusion.reason}"
     if past.judgment.purpose != "vote":
-        return words(f"lead.quality.purpose.{past.judgment.purpose}")
-    return words("lead.quality.skip_no_vote") if past.judgment.verdict == "skip" else ""
+        return translate(f"lead.quality.purpose.{past.judgment.purpose}")
+    return translate("lead.quality.skip_no_vote") if past.judgment.verdict == "skip" else ""

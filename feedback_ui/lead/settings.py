@@ -53,27 +53,29 @@ class SettingsSection:
         self.save.click(self.change, {*self.fields.values()}, self.message, **QUIET)
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
-        visitor, words = self.auth.reads(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
         now = settings.current(self.store)
         return {
             self.form: gr.Column(visible=acts),
             self.message: EMPTY,
-            self.readers: EMPTY if acts else self._read_only(words, now),
-            **{field: _shown(words, name, getattr(now, name)) for name, field in self.fields.items()},
+            self.readers: EMPTY if acts else self._read_only(translate, now),
+            **{field: _shown(translate, name, getattr(now, name)) for name, field in self.fields.items()},
         }
 
     def change(self, values: dict[Component, Any], request: gr.Request) -> Markup:
-        visitor, words = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
-            values_by_name = {name: _value(words, name, values[field]) for name, field in self.fields.items()}
+            values_by_name = {name: _value(translate, name, values[field]) for name, field in self.fields.items()}
             settings.change(self.store, replace(settings.current(self.store), **values_by_name), visitor.annotator.id)
         except (ValueError, StoreError) as error:
             return refusal(error)
-        return presenters.notice(words("lead.settings.saved"))
+        return presenters.notice(translate("lead.settings.saved"))
 
-    def _read_only(self, words: Translator, now: ProjectSettings) -> Markup:
-        return presenters.figures({words(f"lead.settings.{name}.label"): _plain(words, name, getattr(now, name)) for name in self.fields})
+    def _read_only(self, translate: Translator, now: ProjectSettings) -> Markup:
+        return presenters.figures(
+            {translate(f"lead.settings.{name}.label"): _plain(translate, name, getattr(now, name)) for name in self.fields}
+        )
 
 
 def _field(name: str) -> Component:
@@ -92,25 +94,25 @@ def _field(name: str) -> Component:
     return gr.Textbox(", ".join(default), max_lines=1, **common)
 
 
-def _shown(words: Translator, name: str, value: Any) -> Any:
+def _shown(translate: Translator, name: str, value: Any) -> Any:
     """A setting's value as its component takes it."""
     if get_origin(TYPES[name]) is Literal:
-        return gr.Dropdown([(words(f"lead.settings.{name}.{choice}"), choice) for choice in get_args(TYPES[name])], value=value)
+        return gr.Dropdown([(translate(f"lead.settings.{name}.{choice}"), choice) for choice in get_args(TYPES[name])], value=value)
     return ", ".join(value) if isinstance(value, tuple) else value
 
 
-def _plain(words: Translator, name: str, value: Any) -> str:
+def _plain(translate: Translator, name: str, value: Any) -> str:
     """A setting's value as text."""
     if isinstance(value, bool):
-        return words("lead.settings.yes" if value else "lead.settings.no")
+        return translate("lead.settings.yes" if value else "lead.settings.no")
     if get_origin(TYPES[name]) is Literal:
-        return words(f"lead.settings.{name}.{value}")
+        return translate(f"lead.settings.{name}.{value}")
     if isinstance(value, tuple):
         return ", ".join(value) or "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def _value(words: Translator, name: str, shown: Any) -> Any:
+def _value(translate: Translator, name: str, shown: Any) -> Any:
     """Converts a component's value to the setting's type.
 
     Raises:
@@ -119,7 +121,7 @@ def _value(words: Translator, name: str, shown: Any) -> Any:
     kind = TYPES[name]
     if kind in (int, float):
         if shown is None or shown == "":
-            raise ValueError(words("lead.settings.empty", title=words(f"lead.settings.{name}.label")))
+            raise ValueError(translate("lead.settings.empty", title=translate(f"lead.settings.{name}.label")))
         return kind(shown)
     if kind is bool or get_origin(kind) is Literal:
         return shown

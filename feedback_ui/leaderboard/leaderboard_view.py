@@ -31,60 +31,60 @@ MARGIN = 0.06
 # ---- policy versions
 
 
-def policies(words: Translator, board: Leaderboard, *, with_switch: bool) -> Markup:
+def policies(translate: Translator, board: Leaderboard, *, with_switch: bool) -> Markup:
     """The standings, or how to get some. `with_switch` tells that there are simulated judgments, which a switch includes."""
     if not board.standings:
         none = "none_by_people" if with_switch and not board.include_simulated else "none_yet"
-        return empty_state(words(f"leaderboard.{none}"))
-    parts = [notice(words("leaderboard.apart", count=len(board.references)), "warn")] if not board.connected else []
+        return empty_state(translate(f"leaderboard.{none}"))
+    parts = [notice(translate("leaderboard.apart", count=len(board.references)), "warn")] if not board.connected else []
     for group, reference in enumerate(board.references):
         rows = [standing for standing in board.standings if standing.group == group]
         if not board.connected:
-            parts.append(tag("h3", words("leaderboard.group", number=group + 1)))
-        parts.append(_table(words, rows, reference))
+            parts.append(tag("h3", translate("leaderboard.group", number=group + 1)))
+        parts.append(_table(translate, rows, reference))
     # A vote between two answers is one pair: the number of pairs adds nothing if all votes are such.
     pairs = {"pairs": board.pairs} if board.pairs != board.judgments else {}
     based_on = {"votes": board.judgments, **pairs, "prompts": board.prompts}
     standings = tag(
         "section",
-        tag("h2", words("leaderboard.policies")),
+        tag("h2", translate("leaderboard.policies")),
         *parts,
-        figures({words(f"leaderboard.{name}"): f"{number:,}" for name, number in based_on.items()}),
-        _notes(words, board),
+        figures({translate(f"leaderboard.{name}"): f"{number:,}" for name, number in based_on.items()}),
+        _notes(translate, board),
         class_="rl-card rl-board",
         data_testid="standings",
     )
-    return fragment(standings, _matrix(words, board))
+    return fragment(standings, _matrix(translate, board))
 
 
-def _table(words: Translator, rows: Sequence[Standing], reference: str | None) -> Markup:
+def _table(translate: Translator, rows: Sequence[Standing], reference: str | None) -> Markup:
     scale = Scale.around(rows)
-    over = words("leaderboard.over") if reference else ""
+    over = translate("leaderboard.over") if reference else ""
     heads = [
-        (words("leaderboard.rank"), "rl-rank"),
-        (words("leaderboard.version"), ""),
-        (words("leaderboard.score"), "rl-number"),
-        (fragment(tag("span", words("leaderboard.interval"), class_="rl-sr-only"), scale.marks()), "rl-interval-cell"),
+        (translate("leaderboard.rank"), "rl-rank"),
+        (translate("leaderboard.version"), ""),
+        (translate("leaderboard.score"), "rl-number"),
+        (fragment(tag("span", translate("leaderboard.interval"), class_="rl-sr-only"), scale.marks()), "rl-interval-cell"),
         (over, "rl-number"),
-        (words("leaderboard.record"), "rl-number"),
+        (translate("leaderboard.record"), "rl-number"),
     ]
     head = (tag("th", title, scope="col", class_=name) if title else tag("td") for title, name in heads)
-    body = (_row(words, row, scale, over) for row in rows)
+    body = (_row(translate, row, scale, over) for row in rows)
     return tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body), class_="rl-table rl-standings")
 
 
-def _row(words: Translator, row: Standing, scale: Scale, over: str) -> Markup:
+def _row(translate: Translator, row: Standing, scale: Scale, over: str) -> Markup:
     preferred = EMPTY if row.over_base is None else tag("span", _percent(row.over_base.value), _ends(row.over_base))
-    record = words("leaderboard.won_tied_lost", won=row.wins, tied=row.ties, lost=row.losses)
-    interval = fragment(scale.picture(row), _ends_for_screen_readers(words, row.score))
+    record = translate("leaderboard.won_tied_lost", won=row.wins, tied=row.ties, lost=row.losses)
+    interval = fragment(scale.picture(row), _ends_for_screen_readers(translate, row.score))
     return tag(
         "tr",
         tag("td", f"{row.rank}", class_="rl-rank"),
         tag("th", row.name, scope="row"),
-        tag("td", f"{row.score.value:,.0f}", class_="rl-number rl-value", data_head=words("leaderboard.score")),
-        tag("td", interval, class_="rl-interval-cell", data_head=words("leaderboard.interval")),
+        tag("td", f"{row.score.value:,.0f}", class_="rl-number rl-value", data_head=translate("leaderboard.score")),
+        tag("td", interval, class_="rl-interval-cell", data_head=translate("leaderboard.interval")),
         tag("td", preferred, class_="rl-number", data_head=over),
-        tag("td", record, class_="rl-number", data_head=words("leaderboard.record")),
+        tag("td", record, class_="rl-number", data_head=translate("leaderboard.record")),
         data_policy=row.name,
     )
 
@@ -130,26 +130,26 @@ class Scale:
         )
 
 
-def _ends_for_screen_readers(words: Translator, estimate: ScoreEstimate) -> Markup:
+def _ends_for_screen_readers(translate: Translator, estimate: ScoreEstimate) -> Markup:
     if estimate.low is None:
         return EMPTY
-    return tag("span", words("leaderboard.from_to", low=f"{estimate.low:,.0f}", high=f"{estimate.high:,.0f}"), class_="rl-sr-only")
+    return tag("span", translate("leaderboard.from_to", low=f"{estimate.low:,.0f}", high=f"{estimate.high:,.0f}"), class_="rl-sr-only")
 
 
-def _notes(words: Translator, board: Leaderboard) -> Markup:
+def _notes(translate: Translator, board: Leaderboard) -> Markup:
     """Explanations of the scores, in a collapsed block."""
     bases = sorted({reference for reference in board.references if reference})
-    notes = [words("leaderboard.scale_base", base=", ".join(bases)) if bases else words("leaderboard.scale_mean")]
-    notes.append(words(f"leaderboard.method.{board.method}"))
+    notes = [translate("leaderboard.scale_base", base=", ".join(bases)) if bases else translate("leaderboard.scale_mean")]
+    notes.append(translate(f"leaderboard.method.{board.method}"))
     if board.smoothed:
-        notes.append(words("leaderboard.smoothed"))
+        notes.append(translate("leaderboard.smoothed"))
     if all(standing.score.low is None for standing in board.standings):
-        notes.append(words("leaderboard.too_few", count=FEWEST_CLUSTERS))
+        notes.append(translate("leaderboard.too_few", count=FEWEST_CLUSTERS))
     lines = (tag("p", note) for note in notes)
-    return tag("details", tag("summary", words("leaderboard.how_to_read")), *lines, class_="rl-disclosure")
+    return tag("details", tag("summary", translate("leaderboard.how_to_read")), *lines, class_="rl-disclosure")
 
 
-def _matrix(words: Translator, board: Leaderboard) -> Markup:
+def _matrix(translate: Translator, board: Leaderboard) -> Markup:
     if len(board.standings) < 3:
         # With two versions, the standings show the same numbers.
         return EMPTY
@@ -166,12 +166,12 @@ def _matrix(words: Translator, board: Leaderboard) -> Markup:
         )
         for n, name in enumerate(names, 1)
     )
-    title = words("leaderboard.matrix")
+    title = translate("leaderboard.matrix")
     matrix = tag("table", tag("thead", tag("tr", tag("td"), *head)), tag("tbody", *body), class_="rl-matrix")
     return tag(
         "section",
         tag("h2", title),
-        tag("p", words("leaderboard.matrix_help"), class_="rl-muted"),
+        tag("p", translate("leaderboard.matrix_help"), class_="rl-muted"),
         tag("div", matrix, class_="rl-scroll", role="region", aria_label=title, tabindex="0"),
         class_="rl-card rl-board",
         data_testid="win-matrix",
@@ -197,26 +197,26 @@ def _ends(estimate: ScoreEstimate) -> Markup:
 # ---- the visitor's own progress
 
 
-def own(words: Translator, by_day: Mapping[str, int], total: int, today: date) -> Markup:
+def own(translate: Translator, by_day: Mapping[str, int], total: int, today: date) -> Markup:
     """The visitor's own judgments: today, in total, days in a row, and a bar for each of the last days."""
-    title = words("leaderboard.own")
+    title = translate("leaderboard.own")
     if not total:
-        return _card("own-progress", title, tag("p", words("leaderboard.own_none"), class_="rl-muted"))
+        return _card("own-progress", title, tag("p", translate("leaderboard.own_none"), class_="rl-muted"))
     numbers = {
         "today": f"{by_day.get(today.isoformat(), 0):,}",
         "total": f"{total:,}",
-        "streak": words("leaderboard.days_in_a_row", count=streak(by_day, today)),
+        "streak": translate("leaderboard.days_in_a_row", count=streak(by_day, today)),
     }
     shown = [(today - timedelta(days=ago)).isoformat() for ago in range(DAYS - 1, -1, -1)]
     most = max(by_day.get(iso, 0) for iso in shown)
     chart = tag(
         "figure",
-        tag("figcaption", words("leaderboard.last_days", days=DAYS), class_="rl-muted"),
-        tag("ol", *(_bar(words, iso, by_day.get(iso, 0), most) for iso in shown)),
-        tag("div", *(tag("span", day(words, iso)) for iso in (shown[0], shown[-1])), class_="rl-muted", aria_hidden="true"),
+        tag("figcaption", translate("leaderboard.last_days", days=DAYS), class_="rl-muted"),
+        tag("ol", *(_bar(translate, iso, by_day.get(iso, 0), most) for iso in shown)),
+        tag("div", *(tag("span", day(translate, iso)) for iso in (shown[0], shown[-1])), class_="rl-muted", aria_hidden="true"),
         class_="rl-daily-chart",
     )
-    totals = figures({words(f"leaderboard.{name}"): value for name, value in numbers.items()})
+    totals = figures({translate(f"leaderboard.{name}"): value for name, value in numbers.items()})
     return _card("own-progress", title, totals, chart)
 
 
@@ -229,8 +229,8 @@ def streak(by_day: Mapping[str, int], today: date) -> int:
     return number
 
 
-def _bar(words: Translator, iso: str, number: int, most: int) -> Markup:
-    summary = words("leaderboard.on_day", day=day(words, iso), count=number)
+def _bar(translate: Translator, iso: str, number: int, most: int) -> Markup:
+    summary = translate("leaderboard.on_day", day=day(translate, iso), count=number)
     height = tag("i", style=f"height:{100 * number / most:.0f}%") if number else EMPTY
     return tag("li", tag("span", summary, class_="rl-sr-only"), height, title=summary)
 
@@ -238,14 +238,14 @@ def _bar(words: Translator, iso: str, number: int, most: int) -> Markup:
 # ---- annotators
 
 
-def everyone(words: Translator, annotators: Sequence[Annotator], own_id: int) -> Markup:
+def everyone(translate: Translator, annotators: Sequence[Annotator], own_id: int) -> Markup:
     """People who have judged, most judgments first; by name if they agreed to show it, otherwise by number."""
     judged = sorted((a for a in annotators if a.kind == "human" and a.judged), key=lambda a: (-a.judged, a.pseudonym))
-    title = words("leaderboard.annotators")
+    title = translate("leaderboard.annotators")
     if not judged:
-        return _card("annotators", title, tag("p", words("leaderboard.nobody"), class_="rl-muted"))
-    rows = (_person(words, a, number, judged[0].judged, a.id == own_id) for number, a in enumerate(judged, 1))
-    heads = (tag("th", words(f"leaderboard.{name}"), scope="col") for name in ("annotator", "judgments"))
+        return _card("annotators", title, tag("p", translate("leaderboard.nobody"), class_="rl-muted"))
+    rows = (_person(translate, a, number, judged[0].judged, a.id == own_id) for number, a in enumerate(judged, 1))
+    heads = (tag("th", translate(f"leaderboard.{name}"), scope="col") for name in ("annotator", "judgments"))
     head = tag("thead", tag("tr", *heads), class_="rl-sr-only")
     return _card("annotators", title, tag("table", head, tag("tbody", *rows), class_="rl-people"))
 
@@ -254,9 +254,9 @@ def _card(name: str, title: str, *body: Markup) -> Markup:
     return tag("section", tag("h2", title), *body, class_="rl-card", data_testid=name)
 
 
-def _person(words: Translator, annotator: Annotator, number: int, most: int, own: bool) -> Markup:
-    name = annotator.name if annotator.shows_name else words("leaderboard.someone", number=number)
-    shown_name = words("leaderboard.you", name=name) if own else name
+def _person(translate: Translator, annotator: Annotator, number: int, most: int, own: bool) -> Markup:
+    name = annotator.name if annotator.shows_name else translate("leaderboard.someone", number=number)
+    shown_name = translate("leaderboard.you", name=name) if own else name
     length = tag("i", style=f"width:{100 * annotator.judged / most:.1f}%")
     return tag(
         "tr",

@@ -55,11 +55,11 @@ class LeaderboardPage:
 
     def open(self, minutes_east: float, include_simulated: bool, request: gr.Request) -> dict[Component, Any]:
         """Shows everything that the visitor may see."""
-        visitor, words = self.auth.reads(request, "annotator"), translator_for(request)
-        shown: dict[Component, Any] = self._people(words, visitor, minutes_east)
+        visitor, translate = self.auth.reads(request, "annotator"), translator_for(request)
+        shown: dict[Component, Any] = self._people(translate, visitor, minutes_east)
         if visitor.may_read("lead"):
             shown[self.simulated] = gr.Checkbox(visible=self._has_simulated())
-            shown[self.policies] = self._standings(words, include_simulated)
+            shown[self.policies] = self._standings(translate, include_simulated)
         return shown
 
     def include(self, include_simulated: bool, request: gr.Request) -> Markup:
@@ -68,24 +68,24 @@ class LeaderboardPage:
 
     def name(self, shows: bool, request: gr.Request) -> Markup:
         """Shows or hides the visitor's name in the list of annotators."""
-        visitor, words = self.auth.acts(request, "annotator"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "annotator"), translator_for(request)
         annotators.show_name(self.store, visitor.annotator.id, bool(shows))
-        return leaderboard_view.everyone(words, annotators.all_annotators(self.store), visitor.annotator.id)
+        return leaderboard_view.everyone(translate, annotators.all_annotators(self.store), visitor.annotator.id)
 
-    def _people(self, words: Translator, visitor: Visitor, minutes_east: float) -> dict[Component, Any]:
+    def _people(self, translate: Translator, visitor: Visitor, minutes_east: float) -> dict[Component, Any]:
         minutes = int(max(-FARTHEST_CLOCK, min(FARTHEST_CLOCK, minutes_east or 0)))
         today = (datetime.now(UTC) + timedelta(minutes=minutes)).date()
         own = annotators.get(self.store, visitor.annotator.id)
         by_day = rankings.by_day(self.store, own.id, minutes_east=minutes)
         return {
-            self.own: leaderboard_view.own(words, by_day, own.judged, today),
-            self.everyone: leaderboard_view.everyone(words, annotators.all_annotators(self.store), own.id),
+            self.own: leaderboard_view.own(translate, by_day, own.judged, today),
+            self.everyone: leaderboard_view.everyone(translate, annotators.all_annotators(self.store), own.id),
             self.show_name: gr.Checkbox(own.shows_name, visible=visitor.may_act("annotator")),
         }
 
-    def _standings(self, words: Translator, include_simulated: bool) -> Markup:
+    def _standings(self, translate: Translator, include_simulated: bool) -> Markup:
         board = leaderboard.leaderboard(self.store, include_simulated=bool(include_simulated))
-        return leaderboard_view.policies(words, board, with_switch=self._has_simulated())
+        return leaderboard_view.policies(translate, board, with_switch=self._has_simulated())
 
     def _has_simulated(self) -> bool:
         return any(a.kind == "simulated" and a.judged for a in annotators.all_annotators(self.store))

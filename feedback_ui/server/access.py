@@ -214,21 +214,21 @@ class AccessMiddleware:
 
     def _route_or_refusal(self, request: Request, visitor: Visitor | None) -> Route | Response:
         """The route, if it is open to this visitor from where they are; otherwise the response that refuses it."""
-        words = translator_for(request)
+        translate = translator_for(request)
         client = request.client.host if request.client else ""
         if visitor and not visitor.signed_in and not on_this_machine(client, request.headers.get("host", "")):
-            return refusal(421, words("access.not_here", port=request.scope["server"][1]))
+            return refusal(421, translate("access.not_here", port=request.scope["server"][1]))
         if is_from_elsewhere(request.method, request.headers):
-            return refusal(403, words("access.elsewhere"))
+            return refusal(403, translate("access.elsewhere"))
         if route := next(matching(TO_EVERYBODY, request), None):
             return route
         if visitor is None:
             return not_signed_in(request)
         routes = list(matching(ROUTES, request))
         if not routes:
-            return refusal(404, words("access.no_such_route"))
+            return refusal(404, translate("access.no_such_route"))
         if not routes[0].admits(visitor):
-            return refusal(403, words("access.without_role"))
+            return refusal(403, translate("access.without_role"))
         if request.scope["path"] in PAGES:
             request.scope["query_string"] = b""
         return routes[0]

@@ -104,11 +104,11 @@ class Auth:
 
     def _signed_in_visitor(self, request: Any) -> Visitor:
         if (visitor := self.visitor(request)) is None:
-            words = translator_for(request)
-            raise AccessRefused(words("auth.not_signed_in"), status=401, title=words("auth.not_signed_in_title"))
+            translate = translator_for(request)
+            raise AccessRefused(translate("auth.not_signed_in"), status=401, title=translate("auth.not_signed_in_title"))
         return visitor
 
 
-def _without_role(words: Translator, role: Role) -> AccessRefused:
-    text = words("auth.without_role", role=words(f"roles.{role}"))
-    return AccessRefused(text, status=403, title=words("auth.without_role_title"))
+def _without_role(translate: Translator, role: Role) -> AccessRefused:
+    text = translate("auth.without_role", role=translate(f"roles.{role}"))
+    return AccessRefused(text, status=403, title=translate("auth.without_role_title"))

@@ -54,18 +54,18 @@ class AuthRoutes:
 
     async def sign_in(self, request: Request) -> Response:
         """Checks name and password, and replaces this browser's session with a new one."""
-        store, words = self.auth.store, translator_for(request)
+        store, translate = self.auth.store, translator_for(request)
         if not accounts.any_accounts(store):
             return RedirectResponse("/", 303)
         if (form := await read_form(request)) is None:
-            return self._sign_in_form(request, words("sign_in.wrong"), status=413)
+            return self._sign_in_form(request, translate("sign_in.wrong"), status=413)
         name, password = form.get("name", ""), form.get("password", "")
         try:
             token = await self._check_password(request, name, lambda origin: accounts.sign_in(store, name, password, origin))
         except Busy:
-            return self._sign_in_form(request, words("sign_in.busy", count=COME_AGAIN_S), name=name, status=429, wait_s=COME_AGAIN_S)
+            return self._sign_in_form(request, translate("sign_in.busy", count=COME_AGAIN_S), name=name, status=429, wait_s=COME_AGAIN_S)
         except SignInRefused as error:
-            text = words("sign_in.wait", count=error.wait_s) if error.wait_s else words("sign_in.wrong")
+            text = translate("sign_in.wait", count=error.wait_s) if error.wait_s else translate("sign_in.wrong")
             return self._sign_in_form(request, text, name=name, status=429 if error.wait_s else 401, wait_s=error.wait_s)
         except StoreError as error:
             return self._sign_in_form(request, browser_message(error), name=name, status=503)
@@ -90,25 +90,25 @@ class AuthRoutes:
 
     async def change_password(self, request: Request) -> Response:
         """Changes the visitor's password. This browser gets a new session, and all their other sessions end."""
-        store, words, visitor = self.auth.store, translator_for(request), self.auth.visitor(request)
+        store, translate, visitor = self.auth.store, translator_for(request), self.auth.visitor(request)
         token = self.auth.token(request)
         if visitor is None or not visitor.signed_in or token is None:
             return RedirectResponse("/", 303)
         name = visitor.annotator.name
         if (form := await read_form(request)) is None:
-            return self._password_form(request, name, words("password.long", count=LONGEST_PASSWORD), status=413)
+            return self._password_form(request, name, translate("password.long", count=LONGEST_PASSWORD), status=413)
         current, new, again = (form.get(field, "") for field in ("current", "new", "again"))
-        if problem := _problem_of_new(words, current, new, again):
+        if problem := _problem_of_new(translate, current, new, again):
             return self._password_form(request, name, problem, status=400)
         try:
             new_token = await self._check_password(
                 request, name, lambda origin: accounts.change_password(store, token, current, new, origin)
             )
         except Busy:
-            text = words("sign_in.busy", count=COME_AGAIN_S)
+            text = translate("sign_in.busy", count=COME_AGAIN_S)
             return self._password_form(request, name, text, status=429, wait_s=COME_AGAIN_S)
         except SignInRefused as error:
-            text = words("password.wait", count=error.wait_s) if error.wait_s else words("password.wrong")
+            text = translate("password.wait", count=error.wait_s) if error.wait_s else translate("password.wrong")
             return self._password_form(request, name, text, status=429 if error.wait_s else 403, wait_s=error.wait_s)
         except StoreError as error:
             return self._password_form(request, name, browser_message(error), status=503)
@@ -150,38 +150,38 @@ class AuthRoutes:
             await to_thread.run_sync(accounts.sign_out, self.auth.store, token)
 
     def _sign_in_form(self, request: Request, problem: str = "", *, name: str = "", status: int = 200, wait_s: int = 0) -> Response:
-        words = translator_for(request)
+        translate = translator_for(request)
         texts = {
-            "title": words("sign_in.title"),
-            "name_label": words("sign_in.name"),
-            "password_label": words("sign_in.password"),
-            "submit": words("sign_in.submit"),
-            "help": words("sign_in.help"),
+            "title": translate("sign_in.title"),
+            "name_label": translate("sign_in.name"),
+            "password_label": translate("sign_in.password"),
+            "submit": translate("sign_in.submit"),
+            "help": translate("sign_in.help"),
             "name": name,
             "action": SIGN_IN,
         }
-        return self._page("sign_in.html", words, texts, problem, status=status, wait_s=wait_s)
+        return self._page("sign_in.html", translate, texts, problem, status=status, wait_s=wait_s)
 
     def _password_form(
         self, request: Request, name: str, problem: str = "", *, done: str = "", status: int = 200, wait_s: int = 0
     ) -> Response:
-        words = translator_for(request)
-        texts = {label: words(f"password.{label}") for label in ("title", "submit", "back")}
-        texts |= {f"{label}_label": words(f"password.{label}") for label in ("current", "new", "again")}
+        translate = translator_for(request)
+        texts = {label: translate(f"password.{label}") for label in ("title", "submit", "back")}
+        texts |= {f"{label}_label": translate(f"password.{label}") for label in ("current", "new", "again")}
         texts |= {
-            "whose": words("password.whose", name=name),
-            "help": words("password.help", count=SHORTEST_PASSWORD),
+            "whose": translate("password.whose", name=name),
+            "help": translate("password.help", count=SHORTEST_PASSWORD),
             "shortest": str(SHORTEST_PASSWORD),
             "name": name,
             "action": PASSWORD,
         }
-        return self._page("password.html", words, texts, problem, done=done, status=status, wait_s=wait_s)
+        return self._page("password.html", translate, texts, problem, done=done, status=status, wait_s=wait_s)
 
     def _page(
-        self, template: str, words: Translator, texts: dict[str, str], problem: str, *, done: str = "", status: int, wait_s: int
+        self, template: str, translate: Translator, texts: dict[str, str], problem: str, *, done: str = "", status: int, wait_s: int
     ) -> Response:
         headers = {"Content-Security-Policy": self._policy} | ({"Retry-After": str(wait_s)} if wait_s else {})
-        filled = render_template(template, language=words.language, icon=self._icon, problem=problem, done=done, **texts)
+        filled = render_template(template, language=translate.language, icon=self._icon, problem=problem, done=done, **texts)
         return HTMLResponse(filled, status, headers=headers)
 
 
@@ -219,15 +219,15 @@ async def read_form(request: Request) -> dict[str, str] | None:
     return {name: values[0] for name, values in fields.items()}
 
 
-def _problem_of_new(words: Translator, current: str, new: str, again: str) -> str | None:
+def _problem_of_new(translate: Translator, current: str, new: str, again: str) -> str | None:
     """The error message for a new password; None if it is acceptable."""
     length = len(account_names.composed(new))
     if length < SHORTEST_PASSWORD:
-        return words("password.short", count=SHORTEST_PASSWORD)
+        return translate("password.short", count=SHORTEST_PASSWORD)
     if length > LONGEST_PASSWORD:
-        return words("password.long", count=LONGEST_PASSWORD)
+        return translate("password.long", count=LONGEST_PASSWORD)
     if new != again:
-        return words("password.differ")
+        return translate("password.differ")
     if new == current:
-        return words("password.same")
+        return translate("password.same")
     return None

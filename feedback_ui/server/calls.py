@@ -159,15 +159,15 @@ def _check(block: Any, value: Any) -> None:
 
 def to_http_error(error: Exception, request: Any) -> AccessRefused:
     """The error for a browser: with the fitting HTTP status, and without paths of this machine."""
-    words = translator_for(request)
+    translate = translator_for(request)
     if isinstance(error, AccessRefused):
         return error
-    title = words("body.title")
+    title = translate("body.title")
     if isinstance(error, gr.Error):
         return AccessRefused(browser_message(error), status=400, title=error.title)
     if isinstance(error, StoreError):
         return AccessRefused(browser_message(error), status=503, title=title)
     log.error("a handler failed", exc_info=error)
     if isinstance(error, ARGUMENT_ERRORS):
-        return AccessRefused(words("body.no_call"), status=400, title=title)
-    return AccessRefused(words("body.failed"), status=500, title=title)
+        return AccessRefused(translate("body.no_call"), status=400, title=title)
+    return AccessRefused(translate("body.failed"), status=500, title=title)

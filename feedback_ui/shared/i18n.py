@@ -39,7 +39,7 @@ PLAIN_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Translator:
-    """Looks texts up in one language: `words("training.left", time="4 min")`."""
+    """Looks texts up in one language: `translate("training.left", time="4 min")`."""
 
     language: str
 

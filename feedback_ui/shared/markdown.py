@@ -48,19 +48,19 @@ SHORT = 10_000
 _MARKS = re.compile(r"[\n\r!&*<>\[\\\]_`|#+-]")
 
 
-def render(text: str, words: Translator | None = None) -> Markup:
+def render(text: str, translate: Translator | None = None) -> Markup:
     """Renders a Markdown text as safe HTML. Results are cached, because several people judge the same answers.
 
     A text of more than `LONGEST` characters or `MOST_MARKS` marks is returned as plain text, with a note in the language of
-    `words` (English without it).
+    `translate` (English without it).
     """
     if len(text) > LONGEST or len(_MARKS.findall(text)) > MOST_MARKS:
-        return _plain(text, words or Translator("en"))
+        return _plain(text, translate or Translator("en"))
     return (_render_short if len(text) <= SHORT else _render_long)(text)
 
 
-def _plain(text: str, words: Translator) -> Markup:
-    note = words("common.not_markdown", characters=f"{len(text):,}", longest=f"{LONGEST:,}", marks=f"{MOST_MARKS:,}")
+def _plain(text: str, translate: Translator) -> Markup:
+    note = translate("common.not_markdown", characters=f"{len(text):,}", longest=f"{LONGEST:,}", marks=f"{MOST_MARKS:,}")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd").split("\n")
     return fragment(tag("p", tag("em", note)), "\n", tag("p", Markup("<br>\n").join(lines)))
 

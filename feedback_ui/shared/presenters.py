@@ -20,21 +20,21 @@ from storage.analytics.stats import DayOfJudging
 from storage.core.records import PolicyVersion
 
 
-def duration(words: Translator, seconds: float) -> str:
+def duration(translate: Translator, seconds: float) -> str:
     """A duration in seconds as text: `20 s`, `4 min`, `1 h 20 min`."""
     if seconds < 90:
-        return words("common.seconds", seconds=max(1, round(seconds)))
+        return translate("common.seconds", seconds=max(1, round(seconds)))
     minutes = round(seconds / 60)
     if minutes < 90:
-        return words("common.minutes", minutes=minutes)
+        return translate("common.minutes", minutes=minutes)
     hours, minutes = divmod(minutes, 60)
-    return words("common.hours_minutes", hours=hours, minutes=minutes) if minutes else words("common.hours", hours=hours)
+    return translate("common.hours_minutes", hours=hours, minutes=minutes) if minutes else translate("common.hours", hours=hours)
 
 
-def day(words: Translator, iso: str) -> str:
+def day(translate: Translator, iso: str) -> str:
     """`12 Nov` of a date or a time in ISO 8601."""
     moment = date.fromisoformat(iso[:10])
-    return words("common.day", day=moment.day, month=words(f"common.month.{moment.month}"))
+    return translate("common.day", day=moment.day, month=translate(f"common.month.{moment.month}"))
 
 
 def sentence(error: Exception) -> str:
@@ -48,26 +48,26 @@ def sentence(error: Exception) -> str:
 # ---- Demo
 
 
-def answer(words: Translator, text: str, *, writing: bool = False) -> Markup:
+def answer(translate: Translator, text: str, *, writing: bool = False) -> Markup:
     """One pane of the Demo page, during and after generation."""
-    body = markdown.render(text, words) or tag("p", words("demo.writing" if writing else "demo.empty_answer"), class_="rl-muted")
+    body = markdown.render(text, translate) or tag("p", translate("demo.writing" if writing else "demo.empty_answer"), class_="rl-muted")
     return tag("div", body, class_="rl-prose", dir="auto", aria_busy="true" if writing else None)
 
 
-def answer_cut_short(words: Translator, text: str, error: Exception) -> Markup:
+def answer_cut_short(translate: Translator, text: str, error: Exception) -> Markup:
     """The text that arrived before the policy server failed, and the error."""
-    return fragment(answer(words, text) if text else EMPTY, server_down(words, error))
+    return fragment(answer(translate, text) if text else EMPTY, server_down(translate, error))
 
 
-def server_down(words: Translator, error: Exception) -> Markup:
-    return notice(words("demo.server_down", error=sentence(error)), "bad")
+def server_down(translate: Translator, error: Exception) -> Markup:
+    return notice(translate("demo.server_down", error=sentence(error)), "bad")
 
 
-def missing_versions(words: Translator, base: str | None, tuned: Sequence[str]) -> str:
+def missing_versions(translate: Translator, base: str | None, tuned: Sequence[str]) -> str:
     """What to do when the base or every tuned version is missing; empty otherwise."""
     if base is None:
-        return words("demo.no_base")
-    return "" if tuned else words("demo.no_tuned")
+        return translate("demo.no_base")
+    return "" if tuned else translate("demo.no_tuned")
 
 
 def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) -> tuple[str | None, list[str]]:
@@ -82,13 +82,13 @@ def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) ->
 # ---- Training
 
 
-def pairs_available(words: Translator, people: int, simulated: int, *, unused_starter_votes: int = 0) -> Markup:
+def pairs_available(translate: Translator, people: int, simulated: int, *, unused_starter_votes: int = 0) -> Markup:
     """The number of preference pairs available to a round, people's and simulated ones separately, and the votes left out."""
-    left_out = notice(words("training.unused_starter_votes", count=unused_starter_votes), "warn") if unused_starter_votes else EMPTY
+    left_out = notice(translate("training.unused_starter_votes", count=unused_starter_votes), "warn") if unused_starter_votes else EMPTY
     if not people + simulated:
-        return fragment(notice(words("training.no_pairs")), left_out)
-    from_people = words("training.pairs_from_people", count=people)
-    available = words("training.pairs_and_simulated", people=from_people, simulated=simulated) if simulated else f"{from_people}."
+        return fragment(notice(translate("training.no_pairs")), left_out)
+    from_people = translate("training.pairs_from_people", count=people)
+    available = translate("training.pairs_and_simulated", people=from_people, simulated=simulated) if simulated else f"{from_people}."
     return fragment(notice(available), left_out)
 
 
@@ -118,32 +118,32 @@ MOVES_WITH_THE_QUEUE = ("completions", "comparisons")
 these apart by them, so that only people who do not judge see them."""
 
 
-def overview(words: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJudging], *, blind: bool = False) -> Markup:
+def overview(translate: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJudging], *, blind: bool = False) -> Markup:
     """Counts of everything in the store. People's judgments and simulated ones are never added together.
 
     Args:
         blind: for annotators who are not leads: leaves out the counts that move with the queue.
     """
     if not stats["prompts"]:
-        return empty_state(words("data.nothing_yet"))
+        return empty_state(translate("data.nothing_yet"))
     judgments, annotators, runs = stats["judgments"], stats["annotators"], stats["runs"]
     groups = {
         "judgments": {
-            words("data.by_people"): judgments["human"],
-            words("data.simulated"): judgments["simulated"],
-            **({words("data.labels"): labels} if (labels := sum(stats["labels_not_used_in_training"].values())) else {}),
-            **({} if blind else {words("data.waiting"): stats["queue_depth"]}),
+            translate("data.by_people"): judgments["human"],
+            translate("data.simulated"): judgments["simulated"],
+            **({translate("data.labels"): labels} if (labels := sum(stats["labels_not_used_in_training"].values())) else {}),
+            **({} if blind else {translate("data.waiting"): stats["queue_depth"]}),
         },
-        "annotators": {words("data.people"): annotators["human"], words("data.simulated"): annotators["simulated"]},
-        "material": {words(f"data.material.{name}"): stats[name] for name in MATERIAL if not (blind and name in MOVES_WITH_THE_QUEUE)},
-        "runs": {words(f"run.status.{status}"): number for status, number in runs.items()} or {words("data.no_runs"): 0},
+        "annotators": {translate("data.people"): annotators["human"], translate("data.simulated"): annotators["simulated"]},
+        "material": {translate(f"data.material.{name}"): stats[name] for name in MATERIAL if not (blind and name in MOVES_WITH_THE_QUEUE)},
+        "runs": {translate(f"run.status.{status}"): number for status, number in runs.items()} or {translate("data.no_runs"): 0},
     }
-    under = {"judgments": judgments_by_day(words, days)}
+    under = {"judgments": judgments_by_day(translate, days)}
     return fragment(
         *(
             tag(
                 "section",
-                tag("h2", words(f"data.group.{name}")),
+                tag("h2", translate(f"data.group.{name}")),
                 figures({title: f"{number:,}" for title, number in numbers.items()}),
                 under.get(name, EMPTY),
                 class_="rl-card",
@@ -154,25 +154,25 @@ def overview(words: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJu
     )
 
 
-def judgments_by_day(words: Translator, days: Sequence[DayOfJudging]) -> Markup:
+def judgments_by_day(translate: Translator, days: Sequence[DayOfJudging]) -> Markup:
     """Judgments by day as bars, people's and simulated annotators' in two colours."""
     most = max((max(of.people, of.simulated) for of in days), default=0)
     if not most:
-        return tag("p", words("data.no_judgments_lately", days=len(days)), class_="rl-muted")
+        return tag("p", translate("data.no_judgments_lately", days=len(days)), class_="rl-muted")
     return tag(
         "figure",
         tag(
             "figcaption",
-            words("data.by_day", days=len(days)),
-            tag("span", words("data.by_people"), class_="rl-legend rl-of-people"),
-            tag("span", words("data.simulated"), class_="rl-legend rl-of-simulated"),
+            translate("data.by_day", days=len(days)),
+            tag("span", translate("data.by_people"), class_="rl-legend rl-of-people"),
+            tag("span", translate("data.simulated"), class_="rl-legend rl-of-simulated"),
         ),
-        tag("ol", *(_day_of_bars(words, of, most) for of in days), class_="rl-bars"),
+        tag("ol", *(_day_of_bars(translate, of, most) for of in days), class_="rl-bars"),
         tag(
             "div",
-            tag("span", day(words, days[0].date)),
-            tag("span", words("data.at_most", count=most)),
-            tag("span", day(words, days[-1].date)),
+            tag("span", day(translate, days[0].date)),
+            tag("span", translate("data.at_most", count=most)),
+            tag("span", day(translate, days[-1].date)),
             class_="rl-axis-ends",
             aria_hidden="true",
         ),
@@ -180,8 +180,8 @@ def judgments_by_day(words: Translator, days: Sequence[DayOfJudging]) -> Markup:
     )
 
 
-def _day_of_bars(words: Translator, of: DayOfJudging, most: int) -> Markup:
-    summary = words("data.day_of_judging", day=day(words, of.date), people=of.people, simulated=of.simulated)
+def _day_of_bars(translate: Translator, of: DayOfJudging, most: int) -> Markup:
+    summary = translate("data.day_of_judging", day=day(translate, of.date), people=of.people, simulated=of.simulated)
     columns = (
         tag("i", class_=f"rl-of-{kind}", style=f"height:{100 * number / most:.1f}%")
         for kind, number in (("people", of.people), ("simulated", of.simulated))

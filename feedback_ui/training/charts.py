@@ -62,7 +62,7 @@ POLICY_CHARTS = {
 """Four charts for each method. The methods that sample completions share theirs."""
 
 
-def figure(words: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
+def figure(translate: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Figure:
     """One metric over the steps; empty axes of the same size without points."""
     points = sorted((m.step, m.value) for m in metrics if m.name == chart.metric.name)
     line = go.Scatter(
@@ -71,12 +71,12 @@ def figure(words: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Fig
         mode="lines" if len(points) > 40 else "lines+markers",
         line={"color": LINE, "width": 2},
         marker={"size": 5},
-        hovertemplate=Markup("{} %{{x}}<br>%{{y:{}}}<extra></extra>").format(words("chart.step"), chart.tickformat or ".4~g"),
+        hovertemplate=Markup("{} %{{x}}<br>%{{y:{}}}<extra></extra>").format(translate("chart.step"), chart.tickformat or ".4~g"),
     )
     last = _written(chart, points[-1][1]) if points else ""
     key, unit = f"metric.{chart.metric.key}", chart.metric.unit
-    titles = words(f"{key}.title"), words(f"{key}.unit") if unit else ""
-    plot = _framed(titles, [line], x_title=words("chart.step"), last=last, empty=not points, uirevision=chart.metric.name)
+    titles = translate(f"{key}.title"), translate(f"{key}.unit") if unit else ""
+    plot = _framed(titles, [line], x_title=translate("chart.step"), last=last, empty=not points, uirevision=chart.metric.name)
     # Otherwise a few steps would be labelled 0, 1, 1, 2, 2, because the ticks are halves that are rounded.
     few = bool(points) and points[-1][0] - points[0][0] < 6
     plot.update_xaxes(tickformat="d", dtick=1 if few else None)
@@ -85,7 +85,7 @@ def figure(words: Translator, chart: Chart, metrics: Sequence[Metric]) -> go.Fig
     return plot
 
 
-def score_over_kl(words: Translator, metrics: Sequence[Metric]) -> go.Figure:
+def score_over_kl(translate: Translator, metrics: Sequence[Metric]) -> go.Figure:
     """The reward model's score over the square root of the policy's KL to the base (Gao 2023, arXiv 2210.10760, section 3).
 
     A curve that bends down, or a band that widens, is a sign of over-optimisation.
@@ -99,7 +99,7 @@ def score_over_kl(words: Translator, metrics: Sequence[Metric]) -> go.Figure:
     apart = [of["disagreement"].get(step, 0.0) for step in steps]
     line = go.Scatter(
         x=x, y=y, customdata=steps, mode="lines+markers", line={"color": LINE, "width": 2}, marker={"size": 5},
-        hovertemplate=Markup("{} %{{customdata}}<br>√KL %{{x:.2f}}<br>%{{y:.3g}}<extra></extra>").format(words("chart.step")),
+        hovertemplate=Markup("{} %{{customdata}}<br>√KL %{{x:.2f}}<br>%{{y:.3g}}<extra></extra>").format(translate("chart.step")),
     )  # fmt: skip
     traces = [line]
     if any(apart):
@@ -109,13 +109,15 @@ def score_over_kl(words: Translator, metrics: Sequence[Metric]) -> go.Figure:
             go.Scatter(x=x, y=ends[1], mode="lines", line={"width": 0}, fill="tonexty", fillcolor=BAND, hoverinfo="skip"),
             line,
         ]
-    plot = _framed(_titles(words, "score_over_kl"), traces, x_title=words("chart.sqrt_kl"), empty=not steps, uirevision="score_over_kl")
+    plot = _framed(
+        _titles(translate, "score_over_kl"), traces, x_title=translate("chart.sqrt_kl"), empty=not steps, uirevision="score_over_kl"
+    )
     plot.update_layout(hovermode="closest")
     plot.update_xaxes(rangemode="tozero")
     return plot
 
 
-def learning_curve(words: Translator, validation: Validation | None) -> go.Figure:
+def learning_curve(translate: Translator, validation: Validation | None) -> go.Figure:
     """Accuracy over the number of judgments; extrapolated as a dashed line only if the gain is significant."""
     curve = validation and validation.curve
     points = curve.points if curve else ()
@@ -124,7 +126,7 @@ def learning_curve(words: Translator, validation: Validation | None) -> go.Figur
             x=[p.judgments for p in points], y=[p.accuracy for p in points], mode="markers",
             marker={"size": 6, "color": LINE},
             error_y=_error_bars([p.accuracy for p in points], [p.low for p in points], [p.high for p in points]),
-            hovertemplate=Markup("%{{x:.0f}} {}<br>%{{y:.1%}}<extra></extra>").format(words("chart.judgments")),
+            hovertemplate=Markup("%{{x:.0f}} {}<br>%{{y:.1%}}<extra></extra>").format(translate("chart.judgments")),
         )
     ]  # fmt: skip
     if validation and curve and more_would_help(curve):
@@ -135,7 +137,7 @@ def learning_curve(words: Translator, validation: Validation | None) -> go.Figur
             y = np.concatenate([at(judgments, asymptote, half_saturation) for judgments in x])
             traces.append(go.Scatter(x=x, y=y, mode="lines", line={"color": LINE, "width": 2, "dash": dash}, hoverinfo="skip"))
     name = "learning_curve"
-    plot = _framed(_titles(words, name), traces, x_title=words("chart.judgments"), empty=not points, uirevision=name)
+    plot = _framed(_titles(translate, name), traces, x_title=translate("chart.judgments"), empty=not points, uirevision=name)
     plot.update_yaxes(tickformat=".0%")
     plot.update_xaxes(rangemode="tozero")
     plot.update_layout(hovermode="closest")
@@ -143,7 +145,7 @@ def learning_curve(words: Translator, validation: Validation | None) -> go.Figur
     return plot
 
 
-def reliability(words: Translator, validation: Validation | None) -> go.Figure:
+def reliability(translate: Translator, validation: Validation | None) -> go.Figure:
     """Reliability diagram: the probe's accuracy by its confidence; a calibrated probe lies on the diagonal."""
     calibration = validation and validation.calibration
     bins = [b for b in (calibration.bins if calibration else ()) if b.pairs]
@@ -154,10 +156,12 @@ def reliability(words: Translator, validation: Validation | None) -> go.Figure:
         x=[b.confidence for b in bins], y=[b.accuracy for b in bins], customdata=[b.pairs for b in bins],
         mode="lines+markers", line={"color": LINE, "width": 1}, marker={"color": LINE, "size": sizes, "line": {"width": 0}},
         hovertemplate=Markup("%{{customdata}} {pairs}<br>{sure} %{{x:.0%}}<br>{right} %{{y:.0%}}<extra></extra>").format(
-            pairs=words("chart.pairs"), sure=words("chart.sure"), right=words("chart.right")
+            pairs=translate("chart.pairs"), sure=translate("chart.sure"), right=translate("chart.right")
         ),
     )  # fmt: skip
-    plot = _framed(_titles(words, "reliability"), [diagonal, dots], x_title=words("chart.sure"), empty=not bins, uirevision="reliability")
+    plot = _framed(
+        _titles(translate, "reliability"), [diagonal, dots], x_title=translate("chart.sure"), empty=not bins, uirevision="reliability"
+    )
     plot.update_xaxes(tickformat=".0%", range=[0.48, 1.02])
     plot.update_yaxes(tickformat=".0%", range=[min([0.45, *(b.accuracy - 0.05 for b in bins if b.accuracy is not None)]), 1.05])
     plot.update_layout(hovermode="closest")
@@ -179,8 +183,8 @@ def _error_bars(values: Sequence[float], low: Sequence[float | None], high: Sequ
     }
 
 
-def _titles(words: Translator, name: str) -> tuple[str, str]:
-    return words(f"chart.{name}.title"), words(f"chart.{name}.unit")
+def _titles(translate: Translator, name: str) -> tuple[str, str]:
+    return translate(f"chart.{name}.title"), translate(f"chart.{name}.unit")
 
 
 def _framed(

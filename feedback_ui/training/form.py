@@ -59,29 +59,29 @@ class RoundForm:
         self.auth.reads(request, "researcher")
         return {self.fields[option.name]: option.default for option in options(self.presets[preset])}
 
-    def read(self, words: Translator, values: dict[Component, Any]) -> RoundConfig:
+    def read(self, translate: Translator, values: dict[Component, Any]) -> RoundConfig:
         """The configuration from the form's values.
 
         Raises:
             ConfigError: a field is empty that must not be, or the values do not go together.
         """
         base = self.presets[values[self.preset]]
-        chosen = {option.name: _value(words, option, values[self.fields[option.name]]) for option in options(base)}
+        chosen = {option.name: _value(translate, option, values[self.fields[option.name]]) for option in options(base)}
         return with_options(base, chosen)
 
 
-def as_on_the_page(words: Translator, message: str) -> str:
+def as_on_the_page(translate: Translator, message: str) -> str:
     """Replaces command line options in a message with their titles in the form: `--min-pairs` becomes "Fewest pairs"."""
     names = {option.name for option in options(RoundConfig())}
 
     def on_the_page(option: re.Match[str]) -> str:
-        return words("form.named", title=title(words, option[1])) if option[1] in names else option[0]
+        return translate("form.named", title=title(translate, option[1])) if option[1] in names else option[0]
 
     return re.sub(r"--([a-z0-9-]+)", on_the_page, message)
 
 
-def title(words: Translator, name: str) -> str:
-    return words(f"option.{name}.title")
+def title(translate: Translator, name: str) -> str:
+    return translate(f"option.{name}.title")
 
 
 def _field(option: Option) -> Component:
@@ -96,12 +96,12 @@ def _field(option: Option) -> Component:
     return gr.Textbox(option.default, max_lines=1, **common)
 
 
-def _value(words: Translator, option: Option, shown: Any) -> Any:
+def _value(translate: Translator, option: Option, shown: Any) -> Any:
     if shown is None or shown == "":
         if option.optional:
             return None
-        raise ConfigError(words("form.empty", title=title(words, option.name)))
+        raise ConfigError(translate("form.empty", title=title(translate, option.name)))
     try:
         return option.type(shown)
     except (TypeError, ValueError):
-        raise ConfigError(words("form.cannot_be", title=title(words, option.name), value=repr(shown))) from None
+        raise ConfigError(translate("form.cannot_be", title=title(translate, option.name), value=repr(shown))) from None

@@ -128,33 +128,33 @@ class TrainingPage:
 
     def start_round(self, values: dict[Component, Any], request: gr.Request) -> dict[Block, Any]:
         visitor = self.auth.acts(request, "researcher")
-        words = translator_for(request)
+        translate = translator_for(request)
         try:
-            run = self.jobs.start(self.form.read(words, values), visitor.annotator.id)
+            run = self.jobs.start(self.form.read(translate, values), visitor.annotator.id)
         except REFUSALS as error:
-            return self._refused(words, error)
-        return {self.refusal: EMPTY, **self.show(words, run.id)}
+            return self._refused(translate, error)
+        return {self.refusal: EMPTY, **self.show(translate, run.id)}
 
     def cancel_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:
         self.auth.acts(request, "researcher")
-        words = translator_for(request)
+        translate = translator_for(request)
         try:
             self.jobs.cancel(run_id)
         except REFUSALS as error:
-            return self._refused(words, error)
-        return {self.refusal: EMPTY, **self.show(words, run_id)}
+            return self._refused(translate, error)
+        return {self.refusal: EMPTY, **self.show(translate, run_id)}
 
     def resume_round(self, run_id: str, request: gr.Request) -> dict[Block, Any]:
         self.auth.acts(request, "researcher")
-        words = translator_for(request)
+        translate = translator_for(request)
         try:
             run = self.jobs.resume(run_id)
         except REFUSALS as error:
-            return self._refused(words, error)
-        return {self.refusal: EMPTY, **self.show(words, run.id)}
+            return self._refused(translate, error)
+        return {self.refusal: EMPTY, **self.show(translate, run.id)}
 
-    def _refused(self, words: Translator, error: Exception) -> dict[Block, Any]:
-        return {self.refusal: presenters.notice(refusal(words, error), "bad")}
+    def _refused(self, translate: Translator, error: Exception) -> dict[Block, Any]:
+        return {self.refusal: presenters.notice(refusal(translate, error), "bad")}
 
     # ---- showing runs
 
@@ -164,17 +164,17 @@ class TrainingPage:
         Nothing about a run is sent earlier, so that annotators do not learn the names of policies.
         """
         self.auth.reads(request, "researcher")
-        words = translator_for(request)
+        translate = translator_for(request)
         counts = pair_counts.count(self.store)
         return {
             self.material: presenters.pairs_available(
-                words,
+                translate,
                 counts.total("human"),
                 counts.total("simulated"),
                 unused_starter_votes=prompts.unused_starter_votes(self.store),
             ),
             self.timer: gr.Timer(active=True),
-            **self.show(words, chosen or self._opening_run()),
+            **self.show(translate, chosen or self._opening_run()),
         }
 
     def follow(self, chosen: str | None, shown: ShownState | None, request: gr.Request) -> dict[Block, Any]:
@@ -186,48 +186,48 @@ class TrainingPage:
         run = runs.get(self.store, run_id)
         if not run_view.is_active(run) and shown == self._state_of(run):
             return unchanged()
-        words = translator_for(request)
-        update = self.show(words, run_id, shown)
+        translate = translator_for(request)
+        update = self.show(translate, run_id, shown)
         if chosen and self.picker in update:
             # A tick that began before another run was started or picked must not select the old run again.
-            update[self.picker] = gr.Dropdown(self._choices(words))
+            update[self.picker] = gr.Dropdown(self._choices(translate))
         return update
 
-    def _choices(self, words: Translator) -> list[tuple[str, str]]:
-        return run_view.choices(words, runs.all_runs(self.store))
+    def _choices(self, translate: Translator) -> list[tuple[str, str]]:
+        return run_view.choices(translate, runs.all_runs(self.store))
 
     def pick(self, run_id: str | None, request: gr.Request) -> dict[Block, Any]:
         self.auth.reads(request, "researcher")
         return self.show(translator_for(request), run_id)
 
-    def show(self, words: Translator, run_id: str | None, shown: ShownState | None = None) -> dict[Block, Any]:
+    def show(self, translate: Translator, run_id: str | None, shown: ShownState | None = None) -> dict[Block, Any]:
         """The updates that show one run. With `shown`, the state on the page, only the parts that changed."""
         if run_id is None:
-            return {self.progress: run_view.progress(words, None)}
+            return {self.progress: run_view.progress(translate, None)}
         run = runs.get(self.store, run_id)
         now = self._state_of(run)
         update: dict[Block, Any] = {
-            self.progress: run_view.readable(words, lambda: run_view.progress(words, run)),
-            self.result: run_view.readable(words, lambda: run_view.result(words, run)),
-            self.samples: run_view.samples(words, runs.samples(self.store, run_id)),
+            self.progress: run_view.readable(translate, lambda: run_view.progress(translate, run)),
+            self.result: run_view.readable(translate, lambda: run_view.result(translate, run)),
+            self.samples: run_view.samples(translate, runs.samples(self.store, run_id)),
             self.log: without_paths(self.jobs.log_tail(run_id)),
             self.shown_state: now,
         }
         if shown is None or replace(shown, points=now.points) != now:
             update |= {
-                self.picker: gr.Dropdown(self._choices(words), value=run_id, visible=True),
+                self.picker: gr.Dropdown(self._choices(translate), value=run_id, visible=True),
                 self.cancel: gr.Button(visible=run_view.is_active(run), interactive=not run.cancel_requested),
                 self.resume: gr.Button(visible=run_view.is_resumable(run)),
                 self.log_box: gr.Accordion(visible=True),
-                self.rounds: rounds_table.section(words, runs.all_runs(self.store)),
+                self.rounds: rounds_table.section(translate, runs.all_runs(self.store)),
             }
         if shown is None or (shown.run_id, shown.status, shown.points) != (run_id, now.status, now.points):
-            update |= self._plots(words, run, runs.metrics(self.store, run_id))
+            update |= self._plots(translate, run, runs.metrics(self.store, run_id))
         if shown is None or replace(shown, points=now.points, runs=now.runs) != now:
-            update |= self._validation(words, run)
+            update |= self._validation(translate, run)
         return update
 
-    def _plots(self, words: Translator, run: Run, metrics: Sequence[Metric]) -> dict[Block, Any]:
+    def _plots(self, translate: Translator, run: Run, metrics: Sequence[Metric]) -> dict[Block, Any]:
         method = run_view.method(run)
         charts_by_place = zip(REWARD_PLOTS + POLICY_PLOTS, charts.REWARD_CHARTS + charts.POLICY_CHARTS[method], strict=True)
         logged = {metric.name for metric in metrics}
@@ -239,20 +239,20 @@ class TrainingPage:
         return {
             self.reward_section: section(charts.REWARD_CHARTS, run_view.tunes_reward(run)),
             self.policy_section: section(charts.POLICY_CHARTS[method], True),
-            **{self.plots[name]: charts.figure(words, chart, metrics) for name, chart in charts_by_place},
-            self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(words, metrics), visible=method in run_view.SAMPLING_METHODS),
+            **{self.plots[name]: charts.figure(translate, chart, metrics) for name, chart in charts_by_place},
+            self.plots["score_over_kl"]: gr.Plot(charts.score_over_kl(translate, metrics), visible=method in run_view.SAMPLING_METHODS),
         }
 
-    def _validation(self, words: Translator, run: Run) -> dict[Block, Any]:
+    def _validation(self, translate: Translator, run: Run) -> dict[Block, Any]:
         try:
-            return self._readable_validation(words, run)
+            return self._readable_validation(translate, run)
         except MISREAD as error:
             nothing = replace(run, validation=None)
-            unreadable = {self.validation: gr.Column(visible=True), self.validation_card: run_view.unreadable(words, named(error))}
-            return self._readable_validation(words, nothing) | unreadable
+            unreadable = {self.validation: gr.Column(visible=True), self.validation_card: run_view.unreadable(translate, named(error))}
+            return self._readable_validation(translate, nothing) | unreadable
 
-    def _readable_validation(self, words: Translator, run: Run) -> dict[Block, Any]:
-        card = validation_view.card(words, run)
+    def _readable_validation(self, translate: Translator, run: Run) -> dict[Block, Any]:
+        card = validation_view.card(translate, run)
         people = {annotator.id: annotator for annotator in annotators.all_annotators(self.store)}
         judged = {comparison.id: comparison for comparison in comparisons.many(self.store, validation_view.compared(run))}
         report = validation.of_run(run)
@@ -260,8 +260,8 @@ class TrainingPage:
             self.validation: gr.Column(visible=bool(card)),
             self.validation_card: card,
             self.validation_row: gr.Row(visible=report is not None and report.accuracy is not None),
-            self.validation_details: validation_view.details(words, run, people, judged),
-            **{self.validation_plots[name]: draw(words, report) for name, draw in VALIDATION_CHARTS.items()},
+            self.validation_details: validation_view.details(translate, run, people, judged),
+            **{self.validation_plots[name]: draw(translate, report) for name, draw in VALIDATION_CHARTS.items()},
         }
 
     def _state_of(self, run: Run) -> ShownState:
@@ -282,10 +282,10 @@ def plot(name: str) -> gr.Plot:
     )
 
 
-def refusal(words: Translator, error: Exception) -> str:
+def refusal(translate: Translator, error: Exception) -> str:
     """The message for a refused action: the reason and the remedy, with options named as on the page."""
     if isinstance(error, pairs.NotEnoughPairs) and error.found < error.needed:
-        ways = words("training.or_ask_for_fewer", found=error.found) if error.found else ""
-        missing = words("training.not_enough_pairs", count=error.found, needed=error.needed, missing=error.needed - error.found)
-        return f"{missing}{ways}. {words('training.what_counts')}"
-    return words("training.refused", error=as_on_the_page(words, presenters.sentence(error)))
+        ways = translate("training.or_ask_for_fewer", found=error.found) if error.found else ""
+        missing = translate("training.not_enough_pairs", count=error.found, needed=error.needed, missing=error.needed - error.found)
+        return f"{missing}{ways}. {translate('training.what_counts')}"
+    return translate("training.refused", error=as_on_the_page(translate, presenters.sentence(error)))

@@ -32,14 +32,14 @@ def is_resumable(run: Run | None) -> bool:
     return run is not None and run.status in RESUMABLE_STATUSES and not problem(run)
 
 
-def label(words: Translator, run: Run) -> str:
+def label(translate: Translator, run: Run) -> str:
     """A run's entry in the picker."""
-    return f"{run.id} · {words(f'run.status.{run.status}').lower()}"
+    return f"{run.id} · {translate(f'run.status.{run.status}').lower()}"
 
 
-def choices(words: Translator, runs: Sequence[Run]) -> list[tuple[str, str]]:
+def choices(translate: Translator, runs: Sequence[Run]) -> list[tuple[str, str]]:
     """The picker's entries, in the order of the runs."""
-    return [(label(words, run), run.id) for run in runs]
+    return [(label(translate, run), run.id) for run in runs]
 
 
 def opening_run(runs: Sequence[Run]) -> str | None:
@@ -65,40 +65,40 @@ def learns_from_simulated(run: Run) -> bool:
     return options_of(run).include_simulated
 
 
-def progress(words: Translator, run: Run | None) -> Markup:
+def progress(translate: Translator, run: Run | None) -> Markup:
     """Status, stages and a bar with the time left."""
     if run is None:
-        return empty_state(words("run.none_yet"))
+        return empty_state(translate("run.none_yet"))
     return tag(
         "section",
         tag(
             "p",
-            tag("strong", status(words, run), data_testid="run-status"),
-            simulated_mark(words, run),
-            tag("span", remark(words, run), class_="rl-muted"),
+            tag("strong", status(translate, run), data_testid="run-status"),
+            simulated_mark(translate, run),
+            tag("span", remark(translate, run), class_="rl-muted"),
             class_="rl-status",
         ),
-        steps(words, run),
-        bar(words, run),
-        error(words, run),
+        steps(translate, run),
+        bar(translate, run),
+        error(translate, run),
         class_="rl-run",
         data_status=run.status,
     )
 
 
-def status(words: Translator, run: Run) -> str:
-    return words("run.stopping") if run.cancel_requested and is_active(run) else words(f"run.status.{run.status}")
+def status(translate: Translator, run: Run) -> str:
+    return translate("run.stopping") if run.cancel_requested and is_active(run) else translate(f"run.status.{run.status}")
 
 
-def remark(words: Translator, run: Run) -> str:
+def remark(translate: Translator, run: Run) -> str:
     """The note beside the status: progress and time left of an active run, time taken of an ended one."""
     if is_active(run):
-        left = words("run.left", time=duration(words, run.eta_s)) if run.eta_s else words("run.left_unknown")
+        left = translate("run.left", time=duration(translate, run.eta_s)) if run.eta_s else translate("run.left_unknown")
         return f"{run.progress:.0%}, {left}"
     if run.started_at and run.finished_at:
         took = (datetime.fromisoformat(run.finished_at) - datetime.fromisoformat(run.started_at)).total_seconds()
         # Negative if the clock was set back meanwhile: the duration is unknown then.
-        return words("run.took", time=duration(words, took)) if took >= 0 else ""
+        return translate("run.took", time=duration(translate, took)) if took >= 0 else ""
     return ""
 
 
@@ -117,167 +117,169 @@ def stages(run: Run) -> list[str]:
     return [method(run) if name == "ppo" else name for name in STAGES]
 
 
-def steps(words: Translator, run: Run) -> Markup:
+def steps(translate: Translator, run: Run) -> Markup:
     names = stages(run)
     at = len(names) if run.status == "done" else names.index(run.stage) if run.stage in names else -1
     items = []
     for place, name in enumerate(names):
         state = "done" if place < at else "current" if place == at else "todo"
         current = "step" if state == "current" else None
-        items.append(tag("li", words(f"run.stage.{name}"), class_=f"rl-{state}", data_stage=name, aria_current=current))
+        items.append(tag("li", translate(f"run.stage.{name}"), class_=f"rl-{state}", data_stage=name, aria_current=current))
     return tag("ol", *items, class_="rl-steps", data_testid="stages")
 
 
-def bar(words: Translator, run: Run) -> Markup:
+def bar(translate: Translator, run: Run) -> Markup:
     fraction = 1.0 if run.status == "done" else min(max(run.progress, 0.0), 1.0)
-    return tag("progress", class_="rl-progress", max=1, value=f"{fraction:.3f}", aria_label=words("run.progress"))
+    return tag("progress", class_="rl-progress", max=1, value=f"{fraction:.3f}", aria_label=translate("run.progress"))
 
 
-def unreadable(words: Translator, what: str) -> Markup:
+def unreadable(translate: Translator, what: str) -> Markup:
     """Shown in place of a row's values that have an unknown form."""
-    return tag("p", words("run.unreadable", what=what), class_="rl-notice rl-bad", role="alert", data_testid="run-unreadable")
+    return tag("p", translate("run.unreadable", what=what), class_="rl-notice rl-bad", role="alert", data_testid="run-unreadable")
 
 
-def readable(words: Translator, render_part: Callable[[], Markup]) -> Markup:
+def readable(translate: Translator, render_part: Callable[[], Markup]) -> Markup:
     """Renders a part of a run, or an error message: a damaged row must not make the page unusable for other runs."""
     try:
         return render_part()
     except MISREAD as problem:
-        return unreadable(words, named(problem))
+        return unreadable(translate, named(problem))
 
 
-def error(words: Translator, run: Run) -> Markup:
+def error(translate: Translator, run: Run) -> Markup:
     if reason := problem(run):
-        return unreadable(words, reason)
+        return unreadable(translate, reason)
     if run.error:
-        message = words("run.error", error=without_paths(run.error))
+        message = translate("run.error", error=without_paths(run.error))
         return tag("p", message, class_="rl-notice rl-bad", role="alert", data_testid="run-error")
     if run.status == "lost":
-        return tag("p", words("run.lost"), class_="rl-notice rl-warn", data_testid="run-error")
+        return tag("p", translate("run.lost"), class_="rl-notice rl-warn", data_testid="run-error")
     return EMPTY
 
 
-def simulated_mark(words: Translator, run: Run) -> Markup:
+def simulated_mark(translate: Translator, run: Run) -> Markup:
     if not learns_from_simulated(run):
         return EMPTY
-    return tag("span", words("run.simulated_included"), class_="rl-tag", data_testid="simulated-mark")
+    return tag("span", translate("run.simulated_included"), class_="rl-tag", data_testid="simulated-mark")
 
 
 # ---- result
 
 
-def interval(words: Translator, figure: Estimate) -> str:
+def interval(translate: Translator, figure: Estimate) -> str:
     """`71% (62% to 79%)` of a fraction with its interval."""
-    return words("run.interval", value=f"{figure.value:.0%}", low=f"{figure.low:.0%}", high=f"{figure.high:.0%}")
+    return translate("run.interval", value=f"{figure.value:.0%}", low=f"{figure.low:.0%}", high=f"{figure.high:.0%}")
 
 
 ESTIMATES = ("heldout_accuracy", "heldout_accuracy_on_rule", "win_rate", "win_rate_by_reward_model", "win_rate_by_reward_function")
 """Results with an interval, in the order in which they are shown."""
 
 
-def result(words: Translator, run: Run | None) -> Markup:
+def result(translate: Translator, run: Run | None) -> Markup:
     """The results of a finished round; empty before its end."""
     if run is None or not run.result:
         return EMPTY
     r = results.of_run(run)
-    shown = {words(f"run.figure.{name}"): interval(words, figure) for name in ESTIMATES if (figure := getattr(r, name))}
+    shown = {translate(f"run.figure.{name}"): interval(translate, figure) for name in ESTIMATES if (figure := getattr(r, name))}
     if r.kl is not None:
-        shown[words("run.figure.kl")] = words("run.nats", nats=r.kl)
+        shown[translate("run.figure.kl")] = translate("run.nats", nats=r.kl)
     if r.best_of_n:
-        shown |= _best_of_n(words, r.best_of_n)
+        shown |= _best_of_n(translate, r.best_of_n)
     if r.minutes is not None:
-        shown[words("run.figure.time")] = duration(words, r.minutes * 60)
+        shown[translate("run.figure.time")] = duration(translate, r.minutes * 60)
     if r.peak_memory_gib is not None:
-        shown[words("run.figure.peak_memory")] = f"{r.peak_memory_gib:.1f} GiB"
+        shown[translate("run.figure.peak_memory")] = f"{r.peak_memory_gib:.1f} GiB"
     if r.policy_version:
-        shown[words("run.figure.policy_version")] = r.policy_version
+        shown[translate("run.figure.policy_version")] = r.policy_version
     return tag(
         "section",
-        tag("h2", words("run.result"), simulated_mark(words, run)),
+        tag("h2", translate("run.result"), simulated_mark(translate, run)),
         figures(shown),
-        tag("p", reading(words, run, r), class_="rl-muted"),
+        tag("p", reading(translate, run, r), class_="rl-muted"),
         class_="rl-card",
         data_testid="result",
     )
 
 
-def _best_of_n(words: Translator, beside: BestOfN) -> dict[str, str]:
+def _best_of_n(translate: Translator, beside: BestOfN) -> dict[str, str]:
     """The best-of-n baseline at the same KL: the best of n completions of the base, by the reward model."""
     names = ("win_rate", "win_rate_by_reward_model")
     return {
-        words(f"run.figure.best_of_n.{name}", n=beside.n): interval(words, estimate)
+        translate(f"run.figure.best_of_n.{name}", n=beside.n): interval(translate, estimate)
         for name in names
         if (estimate := getattr(beside, name))
     }
 
 
-def reading(words: Translator, run: Run, r: RoundResult) -> str:
+def reading(translate: Translator, run: Run, r: RoundResult) -> str:
     """What the results are based on, and their limits."""
     parts = []
     if stopped := r.stopped_by_kl:
-        parts.append(words("run.reading.stopped_by_kl", step=stopped.step, nats=stopped.kl, budget=stopped.budget))
+        parts.append(translate("run.reading.stopped_by_kl", step=stopped.step, nats=stopped.kl, budget=stopped.budget))
     if best := r.best_checkpoint:
-        parts.append(words("run.reading.best_checkpoint", step=best.step, steps=best.steps, score=best.conservative_score, nats=best.kl))
+        parts.append(
+            translate("run.reading.best_checkpoint", step=best.step, steps=best.steps, score=best.conservative_score, nats=best.kl)
+        )
     if refused := r.template:
         if refused.folded:
-            parts.append(words("run.reading.folded", count=refused.folded))
+            parts.append(translate("run.reading.folded", count=refused.folded))
         if refused.demonstrations:
-            parts.append(words("run.reading.demonstrations_refused", count=refused.demonstrations))
+            parts.append(translate("run.reading.demonstrations_refused", count=refused.demonstrations))
         for name, ids in (("judgments", refused.judgments), ("prompts", refused.prompts)):
             if ids:
-                parts.append(words(f"run.reading.{name}_refused", count=len(ids), ids=results.some(ids)))
+                parts.append(translate(f"run.reading.{name}_refused", count=len(ids), ids=results.some(ids)))
         if refused.reasons:
-            parts.append(words("run.reading.refused_because", reasons="; ".join(refused.reasons)))
+            parts.append(translate("run.reading.refused_because", reasons="; ".join(refused.reasons)))
     if long := r.lengths:
-        parts.append(words("run.reading.lengths", limit=long.max_length))
+        parts.append(translate("run.reading.lengths", limit=long.max_length))
         if long.cut_answers:
-            parts.append(words("run.reading.cut_answers", count=long.cut_answers))
+            parts.append(translate("run.reading.cut_answers", count=long.cut_answers))
         if long.demonstrations:
-            parts.append(words("run.reading.demonstrations_too_long", count=long.demonstrations))
+            parts.append(translate("run.reading.demonstrations_too_long", count=long.demonstrations))
         for name, ids in (("judgments", long.judgments), ("prompts", long.prompts)):
             if ids:
-                parts.append(words(f"run.reading.{name}_too_long", count=len(ids), ids=results.some(ids)))
+                parts.append(translate(f"run.reading.{name}_too_long", count=len(ids), ids=results.some(ids)))
     if r.heldout_accuracy:
-        parts.append(words("run.reading.accuracy", count=r.heldout_accuracy.cases))
+        parts.append(translate("run.reading.accuracy", count=r.heldout_accuracy.cases))
     if r.win_rate:
-        parts.append(words("run.reading.rule", count=r.win_rate.cases, rule=r.rule))
+        parts.append(translate("run.reading.rule", count=r.win_rate.cases, rule=r.rule))
     if r.win_rate_by_reward_model:
         name = "proxy" if method(run) in SAMPLING_METHODS else "proxy_unpaid"
-        parts.append(words(f"run.reading.{name}", count=r.win_rate_by_reward_model.cases))
+        parts.append(translate(f"run.reading.{name}", count=r.win_rate_by_reward_model.cases))
     if beside := r.best_of_n:
         name = "beyond" if beside.beyond_max_n else "equal"
-        parts.append(words(f"run.reading.best_of_n_{name}", n=beside.n, nats=beside.kl, policy=beside.policy_kl))
+        parts.append(translate(f"run.reading.best_of_n_{name}", n=beside.n, nats=beside.kl, policy=beside.policy_kl))
     if learns_from_simulated(run):
-        parts.append(words("run.reading.simulated"))
+        parts.append(translate("run.reading.simulated"))
     return " ".join(parts)
 
 
 # ---- samples
 
 
-def samples(words: Translator, rows: Sequence[RunSample]) -> Markup:
+def samples(translate: Translator, rows: Sequence[RunSample]) -> Markup:
     """Completions of the same held-out prompts before and after training."""
     if not rows:
         return EMPTY
-    body = (_sample(words, row) for row in rows)
-    return tag("section", tag("h2", words("run.samples")), *body, class_="rl-samples", data_testid="samples")
+    body = (_sample(translate, row) for row in rows)
+    return tag("section", tag("h2", translate("run.samples")), *body, class_="rl-samples", data_testid="samples")
 
 
-def _sample(words: Translator, row: RunSample) -> Markup:
-    after = render(row.after, words) if row.after is not None else tag("p", words("run.not_answered_yet"), class_="rl-muted")
+def _sample(translate: Translator, row: RunSample) -> Markup:
+    after = render(row.after, translate) if row.after is not None else tag("p", translate("run.not_answered_yet"), class_="rl-muted")
     return tag(
         "article",
-        tag("div", render(row.prompt, words), class_="rl-sample-prompt rl-prose", dir="auto"),
+        tag("div", render(row.prompt, translate), class_="rl-sample-prompt rl-prose", dir="auto"),
         tag(
             "div",
-            _answer(words, "before", row.score_before, render(row.before, words)),
-            _answer(words, "after", row.score_after, after),
+            _answer(translate, "before", row.score_before, render(row.before, translate)),
+            _answer(translate, "after", row.score_after, after),
             class_="rl-pair",
         ),
         class_="rl-sample",
     )
 
 
-def _answer(words: Translator, when: str, score: float | None, answer: Markup) -> Markup:
-    scored = EMPTY if score is None else fragment(" ", tag("span", words("run.score", score=score), class_="rl-muted"))
-    return tag("div", tag("h3", words(f"run.sample.{when}"), scored), tag("div", answer, class_="rl-prose", dir="auto"))
+def _answer(translate: Translator, when: str, score: float | None, answer: Markup) -> Markup:
+    scored = EMPTY if score is None else fragment(" ", tag("span", translate("run.score", score=score), class_="rl-muted"))
+    return tag("div", tag("h3", translate(f"run.sample.{when}"), scored), tag("div", answer, class_="rl-prose", dir="auto"))
