@@ -7,7 +7,7 @@ from datetime import datetime
 
 from markupsafe import Markup
 
-from feedback_ui.shared.errors import named, without_paths
+from feedback_ui.shared.errors import browser_message, named, without_paths
 from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import render
@@ -52,7 +52,7 @@ def problem(run: Run) -> str:
     try:
         config_of(run)
     except ConfigError as error:
-        return str(error)
+        return browser_message(error)
     return ""
 
 

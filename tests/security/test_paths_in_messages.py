@@ -19,7 +19,7 @@ from storage.people import accounts
 
 
 def raw_errors(source: Path):
-    """Where the text of an exception is made without `public`: `str(error)`, `f"{error}"`, `error.args`."""
+    """Where the text of an exception is made without `browser_message`: `str(error)`, `f"{error}"`, `error.args`."""
     for handler in (node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.ExceptHandler) and node.name):
         for node in ast.walk(handler):
             inner = None

@@ -26,7 +26,7 @@ EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x7f\u202eevil\u2066\u200b\u2028\x00
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 PASSWORD = "correct horse"
 VERBS = {
-    "serve", "import", "export", "backup", "restore", "simulate", "train", "runs", "stats", "agreement", "leaderboard", "doctor",
+    "serve", "import", "export", "prompts", "backup", "restore", "simulate", "train", "runs", "stats", "agreement", "leaderboard", "doctor",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
 }  # fmt: skip
 
@@ -98,7 +98,8 @@ def test_every_verb_is_here():
         ["train", "--resume", EVIL], ["train", "--resume", "r2"], ["train", "--reward", EVIL], [EVIL], ["stats", EVIL],
         ["restore", f"/tmp/{EVIL[:-2]}".replace("\0", "")], ["backup", f"/nowhere/{EVIL}".replace("\0", "")],
         ["export", f"/nowhere/{EVIL}".replace("\0", "")], ["serve", "--host", EVIL], ["serve", "--port", "1", "--endpoint", EVIL],
-        ["doctor", "--model", EVIL], ["simulate", "--judge", "lexical", "--words", EVIL, "--label-noise", "9"], ["import", "--undo", "1"],
+        ["doctor", "--model", EVIL], ["prompts"], ["prompts", "--search", EVIL], ["prompts", "--retire", EVIL], ["prompts", "--refused"],
+        ["simulate", "--judge", "lexical", "--words", EVIL, "--label-noise", "9"], ["import", "--undo", "1"],
     ],
     ids=lambda arguments: ascii(" ".join(arguments))[:40],
 )  # fmt: skip
@@ -133,7 +134,7 @@ def test_wrong_rows_of_a_file_are_named_without_obeying_them(run, tmp_path):
     file = tmp_path / "rows.jsonl"
     rows = [{"prompt": 5}, {f"k{EVIL}\nroot": 1}, {"prompt": "x", "split": f"s{EVIL}\nroot"}, {"messages": [{"role": EVIL, "content": ""}]}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\x9b\u202e\n", encoding="utf-8")
-    out, err = run("import", str(file))
+    out, err = run("import", "--format", "prompts", str(file))
     assert "wrong rows left out" in out and len(err.splitlines()) >= 4, err
     assert not [line for line in err.splitlines() if line.startswith("root")]
 

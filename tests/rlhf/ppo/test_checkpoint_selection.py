@@ -10,6 +10,7 @@ from scipy.integrate import quad
 
 from rlhf.ppo.checkpoint_selection import PolicyMetrics, best, best_of_n_kl, n_at_kl, smoothed
 from rlhf.ppo.checkpoint_tracker import CheckpointTracker
+from rlhf.runs.results import KLStop
 
 
 @pytest.mark.parametrize("n, kl", [(1, 0.0), (2, 0.193147), (4, 0.636294), (16, 1.835089), (64, 3.174508)])
@@ -67,17 +68,17 @@ def test_the_best_of_all_was_never_let_go(metrics, budget):
     policy = {"w": torch.tensor([-1.0])}
     said = tracker.restore(policy)
     expected = best(of(*metrics), budget)
-    assert policy["w"].item() == expected == said["step"]
-    assert (said["score"], said["kl"], said["of"]) == (*metrics[expected], len(metrics) - 1)
+    assert policy["w"].item() == expected == said.step
+    assert (said.conservative_score, said.kl, said.steps) == (*metrics[expected], len(metrics) - 1)
 
 
 def test_a_budget_is_left_by_going_beyond_it():
     tracker = CheckpointTracker(2.0, keep_best=False)
-    assert not tracker.kl_exceeded and tracker.stopped_by_kl() == {}
+    assert not tracker.kl_exceeded and tracker.stopped_by_kl() is None
     tracker.update(PolicyMetrics(0.5, 2.0), {})
     assert not tracker.kl_exceeded
     tracker.update(PolicyMetrics(0.7, 2.1), {})
-    assert tracker.kl_exceeded and tracker.stopped_by_kl() == {"stopped_by_kl": {"step": 2, "kl": 2.1, "budget": 2.0}}
+    assert tracker.kl_exceeded and tracker.stopped_by_kl() == KLStop(step=2, kl=2.1, budget=2.0)
     assert tracker.weights == {}
 
 

@@ -7,6 +7,7 @@ from small_ppo import CONFIG, trainer
 import rlhf.ppo.trainer as ppo_module
 from rlhf.ppo.distributed import DistributedContext
 from rlhf.ppo.trainer import PPO
+from rlhf.runs.work import Work
 
 
 def test_ranks_ask_other_prompts_and_draw_other_streams_and_one_process_is_as_ever(tiny_folder, monkeypatch):
@@ -24,5 +25,5 @@ def test_ranks_ask_other_prompts_and_draw_other_streams_and_one_process_is_as_ev
     assert cut == [i for step in range(3) for i in alone.batch_indexes(step)], "one pass, cut among them"
     # On the same prompts, still other draws.
     monkeypatch.setattr(PPO, "batch_indexes", lambda *_: [0, 1])
-    ids = [p.collect(p.value_head, lambda: None).responses.tolist() for p in (alone, first, second)]
+    ids = [p.collect(p.value_head, Work()).responses.tolist() for p in (alone, first, second)]
     assert ids[0] == ids[1] != ids[2]

@@ -16,6 +16,8 @@ from rlhf.ppo.ppo_math import kl_per_token
 from rlhf.ppo.rollout import POLICY
 from rlhf.ppo.value_head import ValueHead
 from rlhf.reward.model import TokenizedExample
+from rlhf.runs.results import KLStop, PolicyOutcome
+from rlhf.runs.work import Work
 
 DEMONSTRATIONS = [TokenizedExample([5, 6, 7, 8, 9], 2), TokenizedExample([10, 11, 12], 1), TokenizedExample([13, 14, 15, 16], 3)]
 
@@ -159,8 +161,8 @@ def test_values_that_start_from_the_reward_know_what_can_be_known(tiny_folder):
 def test_the_fit_is_to_what_was_paid_for_the_rest_and_leaves_the_policy_alone(tiny_folder):
     ppo = trainer(tiny_folder, replace(CONFIG, gamma=0.5))
     before = policy_of(ppo)
-    ppo.value_from_scores(lambda: None)
-    rollout = ppo.collect(ppo.value_head, lambda: None, stream=5)
+    ppo.value_from_scores(Work())
+    rollout = ppo.collect(ppo.value_head, Work(), stream=5)
     # The same batch: the mean of the fit is the mean of the returns, a half less for each token before the last.
     lengths = rollout.mask.sum(-1)
     returns = torch.cat([s * 0.5 ** torch.arange(int(n) - 1, -1, -1) for s, n in zip(rollout.scores, lengths, strict=True)])
@@ -168,7 +170,7 @@ def test_the_fit_is_to_what_was_paid_for_the_rest_and_leaves_the_policy_alone(ti
     assert rollout.values[rollout.mask].std() > 0
     assert all(torch.equal(p, before[n]) for n, p in ppo.policy.items())
     # The step learns from other answers to the same prompts: none whose scores the values have seen.
-    learned_from = ppo.collect(ppo.value_head, lambda: None)
+    learned_from = ppo.collect(ppo.value_head, Work())
     assert torch.equal(learned_from.prompts, rollout.prompts) and not torch.equal(learned_from.responses, rollout.responses)
 
 
@@ -201,7 +203,7 @@ def test_a_policy_beyond_its_budget_learns_no_more_and_the_run_is_over(tiny_fold
     resumed = trainer(tiny_folder, replace(CONFIG, kl_budget=0.01))
     resumed.load(tmp_path / "checkpoint")
     assert resumed.done
-    expected = {"stopped_by_kl": {"step": 1, "kl": metrics["objective/kl"], "budget": 0.01}}
+    expected = PolicyOutcome(stopped_by_kl=KLStop(step=1, kl=metrics["objective/kl"], budget=0.01))
     assert ppo.finish() == resumed.finish() == expected
 
 
@@ -211,7 +213,7 @@ def test_within_its_budget_a_run_goes_on_to_its_last_step(tiny_folder, kl_budget
     while not ppo.done:
         ppo.step()
     assert ppo.step_done == CONFIG.steps == 3
-    assert ppo.finish() == {}
+    assert ppo.finish() == PolicyOutcome()
 
 
 class Scripted:
