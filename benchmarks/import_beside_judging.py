@@ -42,6 +42,9 @@ LIMIT_MS = 300
 
 QUIET_S = 5.0
 
+PROMPTS = 20
+"""Prompts of the comparisons that wait: a round of `--round` scores answers to all prompts of the store."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -92,10 +95,11 @@ def at(waits: list[float], percent: int) -> float:
 def fill(store: Database, number: int) -> None:
     """Comparisons that wait for judgments."""
     policy = policies.ensure_base(store, "hub/tiny")
-    asked = [prompts.NewPrompt(({"role": "user", "content": f"Waiting {n}?"},), split="train") for n in range(number)]
+    asked = [prompts.NewPrompt(({"role": "user", "content": f"Waiting {n}?"},), split="train") for n in range(PROMPTS)]
     prompts.add(store, asked, source="benchmark")
     with store.atomic():
-        for prompt_id in range(1, number + 1):
+        for n in range(number):
+            prompt_id = 1 + n % PROMPTS
             ids = [
                 completions.add(
                     store, prompt_id=prompt_id, policy_version_id=policy.id, text=text, sampling=Sampling(), seed=0,

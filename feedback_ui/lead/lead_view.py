@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from markupsafe import Markup
 
+from feedback_ui.lead.running_imports import RunningImport
 from feedback_ui.shared import markdown
 from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, when, with_note
 from feedback_ui.shared.i18n import Translator
@@ -245,6 +246,26 @@ def _with_wrong_rows(translate: Translator, report: Report, summary: str) -> Mar
         tag("ul", *rows, class_="rl-errors"),
         muted(translate("lead.prompts.more_wrong", count=more)) if more > 0 else EMPTY,
     )
+
+
+def running_imports(translate: Translator, running: Sequence[RunningImport], *, acts: bool) -> Markup:
+    """How far each import is that is under way, with a button to stop it."""
+    return fragment(*(tag("p", _how_far(translate, i), " ", _stop(translate, i) if acts else "", class_="rl-muted") for i in running))
+
+
+def _how_far(translate: Translator, running: RunningImport) -> str:
+    key = "taken_back" if running.taking_back else "importing"
+    said = translate(f"lead.prompts.{key}", source=running.source, done=f"{running.done:,}")
+    if running.seconds_left is None:
+        return said
+    left = translate("run.left", time=duration(translate, running.seconds_left))
+    return f"{said} {translate('lead.prompts.of_rows', total=f'{running.total:,}')}, {left}"
+
+
+def _stop(translate: Translator, running: RunningImport) -> Markup | str:
+    if running.taking_back or running.stop_requested:
+        return ""
+    return button("stop", running.id, translate("lead.prompts.stop"), running.source)
 
 
 def import_list(translate: Translator, imports: Sequence[Import], names: Mapping[int, str], *, acts: bool) -> Markup:

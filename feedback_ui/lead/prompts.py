@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
 from gradio.components import Component
 
 from feedback_ui.lead import lead_view
+from feedback_ui.lead.running_imports import RunningImports
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY
@@ -22,6 +24,9 @@ from storage.project import settings
 
 SPLITS = ("auto", "train", "heldout")
 STARTERS = ("auto", "on", "off")
+POLL_S = 2.0
+"""Seconds between two looks at an import that is under way."""
+
 FILE_TYPES = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip"]
 
 
@@ -65,6 +70,9 @@ class PromptsSection:
                             elem_id="prompts-split",
                         )  # fmt: skip
                     self.add_button = gr.Button(label("lead.prompts.add"), variant="primary", elem_id="prompts-add", scale=0, min_width=160)
+        self.running_imports = RunningImports()
+        self.running = listing(elem_id="imports-running", elem_classes="rl-optional")
+        self.timer = gr.Timer(POLL_S, active=False)
         self.message = html(elem_id="prompts-said", elem_classes="rl-optional")
         self.counts = html(elem_id="prompt-counts")
         self.starters = gr.Dropdown(
@@ -77,12 +85,17 @@ class PromptsSection:
         self.refused = listing(elem_id="prompt-refusals", elem_classes="rl-optional")
         self.imports = listing(elem_id="prompt-imports", elem_classes="rl-optional")
         self.changed = [self.message, self.counts, self.starters_now, self.list, self.refused, self.imports]
-        self.shown = [self.adding, self.split, self.starters, self.text, *self.changed]
+        self.progress = [self.running, self.timer]
+        self.shown = [self.adding, self.split, self.starters, self.text, *self.changed, *self.progress]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         self.imports.click(self.undo, None, self.changed, **QUIET)
-        self.file.upload(self.import_file, [self.file, self.map, self.encoding, self.look], self.changed, **QUIET)
+        self.file.upload(self.import_file, [self.file, self.map, self.encoding, self.look], [*self.changed, *self.progress], **QUIET)
+        # Beside it, because the import answers when it is done.
+        self.file.upload(self.watch, None, self.timer, **QUIET)
+        self.timer.tick(self.follow, None, self.progress, **QUIET)
+        self.running.click(self.stop, None, self.progress, **QUIET)
         self.starters.input(self.choose_starters, self.starters, self.changed, **QUIET)
         self.text.submit(self.search, self.text, [self.list], **QUIET)
         self.list.click(self.act, self.text, self.changed, **QUIET)
@@ -103,6 +116,7 @@ class PromptsSection:
             ),
             self.text: "",
             **self._now(translate, acts=acts),
+            **self._progress(translate, acts=acts),
         }
 
     def search(self, text: str | None, request: gr.Request) -> dict[Component, Any]:
@@ -157,10 +171,34 @@ class PromptsSection:
             if look:
                 report = imports.look(self.store, path, format, mapping=mapping, limits=limits)
                 return {self.message: lead_view.preview(translate, report, recognised)}
-            _, report = imports.import_file(self.store, path, format, mapping=mapping, by=visitor.annotator.id, limits=limits)
+            with self.running_imports.run(Path(path).name) as running:
+                _, report = imports.import_file(
+                    self.store, path, format, mapping=mapping, by=visitor.annotator.id, limits=limits,
+                    progress=running.advance, taking_back=running.take_back,
+                )  # fmt: skip
         except StoreError as error:
-            return {self.message: refusal(error)}
-        return {self.message: lead_view.import_report(translate, report, recognised, format), **self._now(translate, acts=True)}
+            return {self.message: refusal(error), **self._progress(translate, acts=True)}
+        message = lead_view.import_report(translate, report, recognised, format)
+        return {self.message: message, **self._now(translate, acts=True), **self._progress(translate, acts=True)}
+
+    def watch(self, request: gr.Request) -> gr.Timer:
+        """Lets the page follow the import that begins at the same time."""
+        self.auth.acts(request, "lead")
+        return gr.Timer(active=True)
+
+    def follow(self, request: gr.Request) -> dict[Component, Any]:
+        """Handles the timer's tick."""
+        visitor = self.auth.reads(request, "lead")
+        return self._progress(translator_for(request), acts=visitor.may_act("lead"))
+
+    def stop(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
+        """Stops an import. Its own answer then says that nothing was imported."""
+        self.auth.acts(request, "lead")
+        try:
+            self.running_imports.stop(chosen(event)[1])
+        except StoreError as error:
+            return {self.running: refusal(error)}
+        return self._progress(translator_for(request), acts=True)
 
     def add_lines(self, lines: str, kind: str, split: str, request: gr.Request) -> dict[Component, Any]:
         """Imports typed text, one prompt per line."""
@@ -185,6 +223,10 @@ class PromptsSection:
             return {self.message: refusal(error)}
         undone = presenters.notice(translate("lead.prompts.was_undone", number=import_id))
         return {self.message: undone, **self._now(translate, acts=True)}
+
+    def _progress(self, translate: Translator, *, acts: bool) -> dict[Component, Any]:
+        running = self.running_imports.all()
+        return {self.running: lead_view.running_imports(translate, running, acts=acts), self.timer: gr.Timer(active=bool(running))}
 
     def _listed(self, translate: Translator, text: str, *, acts: bool) -> str:
         found = prompt_list.search(self.store, text, limit=lead_view.SHOWN_PROMPTS)

@@ -8,6 +8,7 @@ import inspect
 import re
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date
 from html.parser import HTMLParser
@@ -22,6 +23,7 @@ from markupsafe import Markup
 import feedback_ui
 from feedback_ui import visitor
 from feedback_ui.lead import lead_view, quality_view, section
+from feedback_ui.lead.running_imports import RunningImport
 from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import html, markdown, presenters
@@ -31,9 +33,11 @@ from rlhf.analysis.agreement import Agreement, AnnotatorRow, ComparisonAgreement
 from rlhf.analysis.leaderboard import Leaderboard, ScoreEstimate, Standing
 from rlhf.analysis.validation import Validation
 from rlhf.config import RoundConfig
-from rlhf.data.pairs import PreferencePair
 from rlhf.runs.results import RoundResult
 from storage.analytics.stats import DayOfJudging
+from storage.content.prompt_list import ListedPrompt
+from storage.content.prompts import Starters
+from storage.content.refusals import Refusal
 from storage.core.records import (
     Annotator,
     Batch,
@@ -47,6 +51,7 @@ from storage.core.records import (
     Run,
     RunSample,
 )
+from storage.exchange.detect import Recognised
 from storage.exchange.import_writer import Report
 from storage.exchange.imports import Import
 from storage.people.accounts import Account
@@ -89,7 +94,7 @@ def filled(kind, text, name=""):
         return tuple(filled(part, text) for part in arguments if part is not ...)
     if origin in (list, frozenset):
         return origin([filled(arguments[0], text)])
-    if origin is dict:
+    if origin in (dict, Mapping):
         return {filled(arguments[0], text): filled(arguments[1], text)}
     if typing.is_typeddict(kind):
         return {"role": "user", "content": text}
@@ -132,8 +137,9 @@ def a_board(text, versions):
 
 
 STATS = {
-    "prompts": 1, "completions": 1, "comparisons": 1, "judgments": {"human": 1, "simulated": 1}, "policy_versions": 1, "queue_depth": 1,
-    "annotators": {"human": 1, "simulated": 1}, "runs": {"done": 1},
+    "prompts": 1, "prompts_in_use": 1, "completions": 1, "comparisons": 1, "judgments": {"human": 1, "simulated": 1}, "policy_versions": 1,
+    "queue_depth": 1,
+    "annotators": {"human": 1, "simulated": 1}, "runs": {"done": 1}, "labels_not_used_in_training": {"human": 1, "simulated": 1},
 }  # fmt: skip
 DAYS = [DayOfJudging("2026-11-01", 2, 1)]
 MARKDOWN = "Markdown"
@@ -147,7 +153,7 @@ CASES = {
     "presenters.answer": (lambda t, w: presenters.answer(w, t, writing=True), MARKDOWN),
     "presenters.answer_cut_short": (lambda t, w: presenters.answer_cut_short(w, t, error(t)), MARKDOWN),
     "presenters.server_down": lambda t, w: presenters.server_down(w, error(t)),
-    "presenters.pairs_available": lambda t, w: presenters.pairs_available(w, [filled(PreferencePair, t)]),
+    "presenters.pairs_available": lambda t, w: presenters.pairs_available(w, 3, 2, unused_starter_votes=1),
     "presenters.notice": lambda t, w: presenters.notice(t),
     "presenters.empty_state": lambda t, w: presenters.empty_state(t),
     "presenters.figures": lambda t, w: presenters.figures({t: t}),
@@ -160,6 +166,13 @@ CASES = {
     "lead_view.shown_comparison": (lambda t, w: lead_view.shown_comparison(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
     "lead_view.prompt_counts": lambda t, w: lead_view.prompt_counts(w, [(t, "train", 2), (f"{t}.", "heldout", 1)]),
     "lead_view.import_report": lambda t, w: lead_view.import_report(w, replace(filled(Report, t), wrong=60)),
+    "lead_view.preview": lambda t, w: lead_view.preview(w, replace(filled(Report, t), wrong=60), Recognised(t, t)),
+    "lead_view.starters_now": lambda t, w: html.fragment(*(lead_view.starters_now(w, Starters(n, n > 9, 2)) for n in (9, 240))),
+    "lead_view.prompts_listed": lambda t, w: lead_view.prompts_listed(
+        w, [replace(filled(ListedPrompt, t), prompt=a_comparison(t).prompt)], 3, acts=True
+    ),
+    "lead_view.refused_prompts": lambda t, w: lead_view.refused_prompts(w, [filled(Refusal, t)], {1: a_comparison(t).prompt}, acts=True),
+    "lead_view.running_imports": lambda t, w: lead_view.running_imports(w, [RunningImport(1, t, 0.0, 5, 9)], acts=True),
     "lead_view.import_list": lambda t, w: lead_view.import_list(w, [filled(Import, t)], {1: t}, acts=True),
     "lead_view.batch_list": lambda t, w: lead_view.batch_list(
         w, [replace(filled(Batch, t), requested=9, cancelled_at=None), replace(filled(Batch, t), id=2, policy_ids=(1, 7))],

@@ -1,9 +1,12 @@
 """Prompts come from files and from the keyboard."""
 
 import json
+import threading
+import time
 
-from lead_page import HERE, pressed
+from lead_page import EN, HERE, pressed
 
+from feedback_ui.lead import lead_view
 from storage.content import policies, prompts, refusals
 from storage.exchange import imports, maps  # fmt: skip
 
@@ -117,3 +120,30 @@ def test_the_starters_are_switched_and_refused_prompts_tried_again(store, part):
     assert "&lt;i&gt;no&lt;/i&gt; system role" in shown[section.refused] and "140 more prompts are not shown" in shown[section.list]
     assert section.retry(pressed("retry", 1), HERE)[section.refused] == ""
     assert refusals.all_refusals(store) == []
+
+
+def test_an_import_says_how_far_it_is_and_can_be_stopped(store, part, tmp_path):
+    section = part.prompts
+    file = tmp_path / "<b>many.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"Question {n}?", "chosen": "yes", "rejected": "no"}) + "\n" for n in range(20_000)))
+    assert section.follow(HERE)[section.running] == "" and not section.follow(HERE)[section.timer].active
+    assert section.watch(HERE).active
+    shown = {}
+    importing = threading.Thread(target=lambda: shown.update(section.import_file(str(file), "", "", False, HERE)))
+    importing.start()
+    deadline = time.monotonic() + 60
+    while "rows are imported of about" not in (said := section.follow(HERE)[section.running]):
+        assert importing.is_alive() and time.monotonic() < deadline, said
+        time.sleep(0.02)
+    (running,) = section.running_imports.all()
+    assert said.startswith('<p class="rl-muted">&lt;b&gt;many.jsonl: ') and f'data-act="stop" data-row="{running.id}"' in said
+    assert " left" in said
+    assert section.follow(HERE)[section.timer].active and "<button" not in lead_view.running_imports(
+        EN, section.running_imports.all(), acts=False
+    )
+    section.stop(pressed("stop", running.id + 1), HERE)
+    assert "<button" not in section.stop(pressed("stop", running.id), HERE)[section.running]
+    importing.join(60)
+    assert "many.jsonl was stopped after" in shown[section.message] and "Nothing was imported." in shown[section.message]
+    assert shown[section.running] == "" and not shown[section.timer].active
+    assert imports.all_imports(store) == [] and store.value("SELECT count(*) FROM comparisons") == 0
