@@ -88,6 +88,8 @@ TESTED_ELSEWHERE = {
     # Dataclasses and numbers, without anything to run.
     "storage/core/records.py": "tests/storage/judging/test_judgments.py",
     "rlhf/serving/limits.py": "tests/security/test_policy_server.py",
+    # An import that is under way is followed and stopped as the page does it.
+    "feedback_ui/lead/running_imports.py": "tests/feedback_ui/lead/test_prompts.py",
     # What a verb prints is tested where the verb is called.
     **dict.fromkeys([f"rlhf/cli/{name}.py" for name in ("report", "rounds", "tables")], "tests/rlhf/cli/test_cli.py"),
     "rlhf/runs/doctor.py": "tests/rlhf/cli/test_cli.py",
