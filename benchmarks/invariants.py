@@ -54,7 +54,7 @@ BROKEN = {
             GROUP BY j.presentation_id HAVING count(*) > 1)""",
     "annotators who hold two leases": """
         SELECT count(*) FROM (
-            SELECT 1 FROM leases WHERE ended_at IS NULL AND policy != 'undo' GROUP BY annotator_id HAVING count(*) > 1)""",
+            SELECT 1 FROM leases WHERE ended_at IS NULL AND selection != 'undo' GROUP BY annotator_id HAVING count(*) > 1)""",
 }
 
 

@@ -49,7 +49,7 @@ WHERE l.annotator_id = ? AND l.ended_at IS NULL AND c.retired = 0 ORDER BY l.id 
 _IN_USE = f"""
     AND EXISTS (
         SELECT 1 FROM prompts
-        WHERE prompts.id = (SELECT c.prompt_id FROM comparisons c WHERE c.id = {{comparison}}) AND {prompts.IN_USE})"""
+        WHERE prompts.id = (SELECT its.prompt_id FROM comparisons its WHERE its.id = {{comparison}}) AND {prompts.IN_USE})"""
 """The comparison's prompt is in use. Comparisons of other prompts stay in the queue for the day on which their prompts come back."""
 
 _NEXT_IN_USE = _IN_USE.format(comparison="queue.comparison_id")

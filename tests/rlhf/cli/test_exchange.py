@@ -327,7 +327,11 @@ def half_imported(store, tmp_path):
     file.write_text("".join(json.dumps(row) + "\n" for row in many(20_000)))
     before = seen(store), everything(store)
     command = [sys.executable, "launch.py", "import", str(file), "--format", "plain", "--data", str(store.path.parent)]
-    importing = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Whoever runs the tests in the background of a script hands down an ignored Ctrl-C.
+    importing = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not store.value("SELECT count(*) > 100 FROM judgments WHERE import_id = 2"):
         assert importing.poll() is None and time.monotonic() < deadline, importing.communicate()

@@ -8,6 +8,8 @@ from storage.project import runs
 def test_an_empty_store_counts_nothing(store):
     assert stats(store) == {
         "prompts": 0,
+        "prompts_in_use": 0,
+        "unused_starter_votes": 0,
         "completions": 0,
         "comparisons": 0,
         "judgments": {"human": 0, "simulated": 0},
@@ -31,6 +33,8 @@ def test_counts_what_stands(world):
     runs.finish(world.store, "a", "done")
     assert stats(world.store) == {
         "prompts": 1,
+        "prompts_in_use": 1,
+        "unused_starter_votes": 0,
         "completions": 8,
         "comparisons": 4,
         "judgments": {"human": 2, "simulated": 1},

@@ -695,7 +695,8 @@ def test_a_row_with_anything_in_one_place_is_good_or_bad_but_no_crash(module, re
     within[last] = data.draw(ANYTHING)
     try:
         for item in module.read(changed):
-            rows.check(item)
+            if not isinstance(item, Left):
+                rows.check(item)
     except BadRow as error:
         assert str(error)
 

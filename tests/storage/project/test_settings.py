@@ -11,7 +11,7 @@ from storage.core.records import ProjectSettings
 from storage.judging import exclusions, gold, queue
 from storage.project import settings
 
-ALL_DIFFERENT = ProjectSettings(3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000)
+ALL_DIFFERENT = ProjectSettings(3, 30, 0.1, 0.2, False, ("helpful", "정직함"), 7, "required", 50, True, False, False, 2_000, False, "on")
 
 
 def wanted(store):
