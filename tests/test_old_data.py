@@ -6,6 +6,7 @@ writes the old and the new name into `RENAMED`; the figures themselves must not 
 
 import contextlib
 import io
+import html
 import json
 import math
 import re
@@ -141,8 +142,8 @@ def numbers(text):
     return [float(actual) for actual in re.findall(r"(?<![\w.-])-?\d+(?:\.\d+)?", text.replace(",", ""))]
 
 
-def plain(html):
-    return re.sub(r"<[^>]*>", " ", html)
+def plain(markup):
+    return html.unescape(re.sub(r"<[^>]*>", " ", markup))
 
 
 # ---- the store

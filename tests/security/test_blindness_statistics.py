@@ -115,9 +115,9 @@ def observed(site) -> tuple[list[dict[str, float]], list[bool]]:
             started = time.perf_counter()
             reply = site.send("Ann", function, data)
             noted[f"{name} took"] = time.perf_counter() - started
-            view = without_texts(reply.json())
-            noted[f"{name} length"] = len(json.dumps(view))
-            noted |= {f"{name}{path}": number for path, number in numbers_in(view)}
+            bare = without_texts(reply.json())
+            noted[f"{name} length"] = len(json.dumps(bare))
+            noted |= {f"{name}{path}": number for path, number in numbers_in(bare)}
             if name == "judged":
                 view = reply.json()["next"]
         newest = reply.json()["rows"][0]
