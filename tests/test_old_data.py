@@ -5,8 +5,8 @@ writes the old and the new name into `RENAMED`; the figures themselves must not 
 """
 
 import contextlib
-import io
 import html
+import io
 import json
 import math
 import re

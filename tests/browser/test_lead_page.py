@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from storage.content import batches, comparisons
+from storage.exchange import imports
 from storage.judging import exclusions, judgments, queue
 from storage.people import annotators
 from storage.project import guidelines, settings
@@ -134,7 +135,7 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
 def test_a_file_of_prompts_is_imported_and_not_kept(program, page, tmp_path):
     """The browser's own way: the upload, and the call that names it."""
     file = tmp_path / "own prompts.jsonl"
-    file.write_text('{"prompt": "Why is the sky blue?", "kind": "sky"}\n{"nothing": 1}\n', encoding="utf-8")
+    file.write_text('{"prompt": "Why is the sky blue?", "kind": "sky"}\n{"kind": "sky"}\n', encoding="utf-8")
     lead = Lead(page, program.url)
     lead.section("prompts")
     with page.expect_file_chooser() as chooser:
@@ -144,3 +145,5 @@ def test_a_file_of_prompts_is_imported_and_not_kept(program, page, tmp_path):
     lead.says("prompt-imports", "own prompts.jsonl")
     assert program.store.value("SELECT source FROM imports ORDER BY id DESC LIMIT 1") == "own prompts.jsonl"
     assert not [path for path in program.folder.uploads.rglob("*") if path.is_file()]
+    # The tests that share this program judge answers to starter prompts, which are out of use beside imported ones.
+    imports.undo(program.store, program.store.value("SELECT max(id) FROM imports"), by=None)

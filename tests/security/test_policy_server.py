@@ -394,7 +394,7 @@ def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(se
     # Those who wait and leave make room, and so do those who are being answered.
     for caller in callers[-4:] + callers[:2]:
         caller.hang_up()
-    until(lambda: held.begun == answer_pool.AT_ONCE + 2)
+    until(lambda: held.begun >= answer_pool.AT_ONCE + 2)
     held.let_go.set()
     assert all("200 OK" in caller.hear() for caller in callers[2:-4])
     assert chat(server).status_code == 200

@@ -109,7 +109,9 @@ def test_the_key_may_be_spelled_as_it_likes(site, elsewhere):
 def test_a_fifo_does_not_stop_the_server(site, elsewhere):
     """Whoever opens a FIFO waits for the other end; the event loop must never."""
     for path in (str(elsewhere / "fifo"), "/dev/zero"):
-        stuck = threading.Thread(target=lambda path=path: site.predict("annotator", "import_file", [claim(path), "", "", False]), daemon=True)
+        stuck = threading.Thread(
+            target=lambda path=path: site.predict("annotator", "import_file", [claim(path), "", "", False]), daemon=True
+        )
         stuck.start()
         assert site.clients["nobody"].get("/sign-in", timeout=5).status_code == 200
         stuck.join(5)
