@@ -1,5 +1,7 @@
 """The lead page in a browser: what a lead sets up there is what annotators and the policy server go by."""
 
+import json
+
 import pytest
 from playwright.sync_api import expect
 
@@ -135,13 +137,14 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
 def test_a_file_of_prompts_is_imported_and_not_kept(program, page, tmp_path):
     """The browser's own way: the upload, and the call that names it."""
     file = tmp_path / "own prompts.jsonl"
-    file.write_text('{"prompt": "Why is the sky blue?", "kind": "sky"}\n{"kind": "sky"}\n', encoding="utf-8")
+    rows = [{"prompt": f"Why is the sky blue on day {n}?", "kind": "sky"} for n in range(9)] + [{"kind": "sky"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     lead = Lead(page, program.url)
     lead.section("prompts")
     with page.expect_file_chooser() as chooser:
         page.locator("#prompts-file").click()
     chooser.value.set_files(file)
-    lead.says("prompts-said", "1 ")
+    lead.says("prompts-said", "9 ")
     lead.says("prompt-imports", "own prompts.jsonl")
     assert program.store.value("SELECT source FROM imports ORDER BY id DESC LIMIT 1") == "own prompts.jsonl"
     assert not [path for path in program.folder.uploads.rglob("*") if path.is_file()]

@@ -19,6 +19,7 @@ def test_both_pages_run_one_set_of_modules_which_the_browser_keeps(served, page)
     page.on("response", lambda response: loaded.append(response) if is_module(response) else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    served.put_in("This one.", "That one.")
     ComparePage(page, served.url).ready()
     HistoryPage(page)
     names = [response.url.rpartition("/")[2] for response in loaded]
