@@ -117,6 +117,8 @@ class EndpointClient:
             max_retries=0,
             timeout=openai.Timeout(ANSWER_S, connect=CONNECT_S),
         )
+        # Nor the environment's organization and project, which are of an account elsewhere.
+        self._openai.organization = self._openai.project = None
         self._sleep = sleep
         self._budget = RequestBudget(endpoint.requests_per_minute, sleep=sleep)
         self._max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"

@@ -75,10 +75,13 @@ def test_what_the_server_says_it_used_is_kept(endpoint, client):
 
 
 def test_the_key_goes_to_the_server_and_nowhere_else(endpoint, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
+    for name in ("API_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", "of-the-environment")
+    sent = []
+    endpoint.behave = lambda body, headers: sent.append(str(headers)) or says("hello")
     EndpointClient(Endpoint(endpoint.url, "m", api_key="sk-right")).complete(user("Q"), SAMPLING, 1)
     EndpointClient(Endpoint(endpoint.url, "m")).complete(user("Q"), SAMPLING, 1)
-    assert endpoint.keys == ["Bearer sk-right", "Bearer unused"]
+    assert endpoint.keys == ["Bearer sk-right", "Bearer unused"] and "of-the-environment" not in "".join(sent)
     assert "sk-right" not in repr(Endpoint(endpoint.url, "m", api_key="sk-right"))
 
 
