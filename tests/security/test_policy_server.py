@@ -381,9 +381,18 @@ class Caller:
 
 def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(server, monkeypatch):
     held = Held(server, monkeypatch)
-    callers = [Caller(server, stream=i % 2 == 0) for i in range(answer_pool.AT_ONCE + answer_pool.WAITING)]
+    watched, admitted = answer_pool.StreamedAnswer._watch_connection, []
+
+    def counted(answer, receive):
+        admitted.append(answer)
+        return watched(answer, receive)
+
+    monkeypatch.setattr(answer_pool.StreamedAnswer, "_watch_connection", counted)
+    # Those to be answered come first, because requests that are sent at once may arrive in any order.
+    callers = [Caller(server, stream=i % 2 == 0) for i in range(answer_pool.AT_ONCE)]
     until(lambda: held.begun == answer_pool.AT_ONCE)
-    time.sleep(0.3)
+    callers += [Caller(server, stream=i % 2 == 0) for i in range(answer_pool.WAITING)]
+    until(lambda: len(admitted) == answer_pool.AT_ONCE + answer_pool.WAITING)
     assert held.begun == answer_pool.AT_ONCE
     reply = chat(server)
     assert reply.status_code == 503 and reply.headers["retry-after"] == "5" and "try again in 5 s" in error_message(reply)
