@@ -21,6 +21,10 @@ class EngineBusy(Exception):
     """The engine's queue is full, so a request is not taken; the message names the remedy."""
 
 
+class EngineClosed(Exception):
+    """The engine has been closed, so a request is not taken or not completed."""
+
+
 class RequestCancelled(Exception):
     """The request was cancelled before its answer was complete."""
 
@@ -83,10 +87,13 @@ class GenerationStream:
         self._notify: Callable[[], None] = lambda: None
         self.cancelled = False
         """Set by `cancel`; the engine drops the request before its next step."""
+        self.on_cancel: Callable[[], None] = lambda: None
+        """Called by `cancel`; the engine sets it."""
 
     def cancel(self) -> None:
         """Ends the request before the engine's next step. Harmless when it has ended already."""
         self.cancelled = True
+        self.on_cancel()
 
     def put(self, output: TokenOutput | BaseException) -> None:
         """Called by the engine with each token, or with the error that ends the stream."""

@@ -1,8 +1,8 @@
 """Keys and values of the rows that the generation engine decodes.
 
 `SlotCache` holds rows of different lengths, which join and leave between steps: the token at position p of a row stands in column p.
-It serves every architecture whose layers all have attention, full or over a sliding window. `PaddedCache` is for the others, whose
-layers have another state: its rows are padded on the left, begin together and stay until the last has ended.
+It serves every architecture whose layers all have attention, full or over a sliding window. The others, whose layers have another
+state, get transformers' own cache for a batch of rows that begin together.
 """
 
 from __future__ import annotations
@@ -31,62 +31,61 @@ def has_slots(config: Any) -> bool:
 
 
 class SlotCache:
-    """Keys and values of up to `rows` rows. Rows in use are the first ones, so that every view of them is without a copy.
+    """Keys and values of rows of different lengths. Rows in use are the first ones, so that a pass over them needs no copy.
 
-    Memory grows with the rows and the columns in use; on an accelerator it is allocated once for `rows` and `columns`.
+    Memory grows with the rows and the columns in use.
     """
 
-    def __init__(self, config: Any, *, rows: int = 8, columns: int = COLUMNS):
+    def __init__(self, config: Any, *, rows: int = 1, columns: int = COLUMNS):
         self.cache = DynamicCache(config=config)
         self.rows, self.columns = rows, columns
         windows = [layer.sliding_window if isinstance(layer, DynamicSlidingWindowLayer) else None for layer in self.cache.layers]
-        self._layers = [SlotLayer(self) for _ in windows]
-        self.cache.layers = list(self._layers)
-        self._windows = sorted({window for window in windows if window is not None})
+        self.layers = [SlotLayer(self) for _ in windows]
+        self.cache.layers = list(self.layers)
+        self._window = next((window for window in windows if window is not None), None)
         # An architecture with both kinds of attention takes a mask for each, by name.
-        self._mixed = None in windows and bool(self._windows)
-        self.window: slice = slice(0, 0)
-        self.starts: Int[Tensor, " n"] = torch.zeros(0, dtype=torch.long)
+        self._mixed = None in windows and self._window is not None
         self.width = 0
+        """Columns that the pass reads, from column 0 on."""
+        self.positions: Int[Tensor, "n t"] = torch.zeros(0, 0, dtype=torch.long)
+        """The columns that the pass writes, for its rows, which are the first n."""
 
-    def begin(self, first: int, starts: Int[Tensor, " n"], tokens: int, width: int) -> None:
-        """Sets where the next forward pass writes: `tokens` columns from `starts` on, in the rows from `first` on.
+    def begin(self, starts: Int[Tensor, " n"], tokens: int, width: int) -> None:
+        """Announces a forward pass over the first n rows, which writes `tokens` columns from `starts` on.
 
         Args:
-            width: columns that the pass reads, from column 0; `starts + tokens` may not exceed it.
+            width: columns that the pass reads; `starts + tokens` may not exceed it.
         """
-        self._reserve(first + len(starts), width)
-        self.window, self.starts, self.width = slice(first, first + len(starts)), starts, width
+        self.reserve(len(starts), width)
+        self.width = width
         self.positions = starts[:, None] + torch.arange(tokens, device=starts.device)
 
     def mask(self) -> AttentionMask:
-        """For the pass that `begin` announced: each token reads the columns up to its own, within the window where there is one."""
-        columns = torch.arange(self.width, device=self.starts.device)
+        """For the announced pass: each token reads the columns up to its own, within the window where there is one."""
+        columns = torch.arange(self.width, device=self.positions.device)
         full = columns <= self.positions[..., None]
-        if not self._windows:
+        if self._window is None:
             return full[:, None]
-        sliding = full & (columns > self.positions[..., None] - self._windows[0])
+        sliding = full & (columns > self.positions[..., None] - self._window)
         return {FULL: full[:, None], SLIDING: sliding[:, None]} if self._mixed else sliding[:, None]
 
-    def _reserve(self, rows: int, columns: int) -> None:
-        if rows > self.rows or columns > self.columns:
-            self.rows = max(self.rows, rows if rows <= self.rows else max(rows, 2 * self.rows))
-            # Grows by a quarter, so that the copies cost no more than a few steps.
-            self.columns = max(self.columns, -(-max(columns, self.columns * 5 // 4) // COLUMNS) * COLUMNS if columns > self.columns else 0)
-            for layer in self._layers:
-                layer.resize()
+    def reserve(self, rows: int, columns: int) -> None:
+        """Makes room for that many rows and columns."""
+        if rows <= self.rows and columns <= self.columns:
+            return
+        # Grows by a quarter at least, so that copying costs no more than a few steps.
+        if rows > self.rows:
+            self.rows = max(rows, self.rows * 5 // 4)
+        if columns > self.columns:
+            self.columns = -(-max(columns, self.columns * 5 // 4) // COLUMNS) * COLUMNS
+        for layer in self.layers:
+            layer.resize()
 
-    def copy_row(self, source: int, targets: Sequence[int], width: int) -> None:
-        """Copies the first `width` columns of one row to others."""
-        if targets:
-            self._reserve(max(targets) + 1, width)
-            for layer in self._layers:
-                layer.copy_row(source, list(targets), width)
-
-    def move_row(self, source: int, target: int, width: int) -> None:
-        """Moves the first `width` columns of a row; whatever stood there is lost."""
-        if source != target:
-            self.copy_row(source, [target], width)
+    def copy_from(self, other: SlotCache, source: int, targets: Sequence[int], width: int) -> None:
+        """Copies the first `width` columns of another cache's row to these rows; what stood there is lost."""
+        self.reserve(max(targets) + 1, width)
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.copy_from(theirs, source, list(targets), width)
 
 
 class SlotLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers registers subclasses in untyped code
@@ -112,21 +111,26 @@ class SlotLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers 
                 new[: old.shape[0], :, : old.shape[2]] = old
                 setattr(self, name, new)
 
-    def copy_row(self, source: int, targets: list[int], width: int) -> None:
-        if self.is_initialized:
-            self.keys[targets, :, :width] = self.keys[source, :, :width]
-            self.values[targets, :, :width] = self.values[source, :, :width]
+    def copy_from(self, other: SlotLayer, source: int, targets: list[int], width: int) -> None:
+        if not other.is_initialized:
+            # A layer that shares another one's keys and values has none of its own.
+            return
+        if not self.is_initialized:
+            self.lazy_initialization(other.keys, other.values)
+        for target in targets:
+            self.keys[target, :, :width] = other.keys[source, :, :width]
+            self.values[target, :, :width] = other.values[source, :, :width]
 
     def update(
         self, key_states: Float[Tensor, "n h t d"], value_states: Float[Tensor, "n h t e"], *_: Any, **__: Any
     ) -> tuple[Float[Tensor, "n h s d"], Float[Tensor, "n h s e"]]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        slots = self.slots
-        keys, values = (states[slots.window, :, : slots.width] for states in (self.keys, self.values))
-        rows = torch.arange(len(slots.positions), device=keys.device)[:, None]
-        keys[rows, :, slots.positions] = key_states.transpose(1, 2)
-        values[rows, :, slots.positions] = value_states.transpose(1, 2)
+        positions = self.slots.positions
+        keys, values = (states[: len(positions), :, : self.slots.width] for states in (self.keys, self.values))
+        rows = torch.arange(len(positions), device=keys.device)[:, None]
+        keys[rows, :, positions] = key_states.transpose(1, 2)
+        values[rows, :, positions] = value_states.transpose(1, 2)
         return keys, values
 
     def get_seq_length(self) -> int:
@@ -134,14 +138,3 @@ class SlotLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers 
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.slots.width, 0
-
-
-class PaddedCache:
-    """transformers' own cache for a batch of rows that begin together, padded on the left; rows can be repeated, and dropped in some."""
-
-    def __init__(self, config: Any):
-        self.cache = DynamicCache(config=config)
-
-    def select(self, rows: Int[Tensor, " n"]) -> None:
-        """Selects these rows, in this order; a row may be repeated."""
-        self.cache.batch_select_indices(rows)
