@@ -41,6 +41,9 @@ MOST_ROWS = 64
 MOST_QUEUED = 128
 """Requests that may wait for a place."""
 
+MOST_PER_CLIENT = 96
+"""Requests of one client that are computed or wait."""
+
 FOR_CHATS = 8
 """Places that background requests leave free."""
 
@@ -83,9 +86,17 @@ class GenerationEngine:
     Everything but `submit`, `call` and `load` happens in one thread, which alone touches the backbone.
     """
 
-    def __init__(self, backbone: Backbone, *, most_rows: int = MOST_ROWS, most_queued: int = MOST_QUEUED, kv_bytes: int = KV_BYTES):
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        most_rows: int = MOST_ROWS,
+        most_queued: int = MOST_QUEUED,
+        most_per_client: int = MOST_PER_CLIENT,
+        kv_bytes: int = KV_BYTES,
+    ):
         self.backbone = backbone
-        self.most_rows, self.most_queued = most_rows, most_queued
+        self.most_rows, self.most_queued, self.most_per_client = most_rows, most_queued, most_per_client
         self._kv_columns = kv_bytes // max(1, kv_bytes_per_token(backbone))
         self._lanes: dict[str | None, Lane] = {}
         self._prefills: deque[Prefill] = deque()
@@ -98,25 +109,28 @@ class GenerationEngine:
 
     # From any thread.
 
-    def submit(self, request: GenerationRequest, *, background: bool = False) -> GenerationStream:
+    def submit(self, request: GenerationRequest, *, background: bool = False, client: str = "") -> GenerationStream:
         """Adds a request to the queue.
 
         Args:
+            client: whoever asks; each has at most `most_per_client` requests at a time. Empty for no such limit.
             background: nobody waits for it: other requests go first, for a while, and it is never refused as one too many.
 
         Raises:
-            EngineBusy: the queue is full.
+            EngineBusy: the queue is full, or the client has too many requests.
             EngineClosed: the engine has been closed.
             PromptTooLong: the prompt leaves no room for an answer.
         """
         stream = GenerationStream(request)
-        row = Row(request, stream, self.room(request))
+        row = Row(request, stream, client, self.room(request))
         with self._changed:
             if self._closed:
                 raise EngineClosed("the policy server is stopping")
             waiting = sum(not entry.background for entry in self._queue)
             if not background and waiting >= self.most_queued:
                 raise EngineBusy(f"{self.most_rows} answers are computed and {waiting} wait: try again in {RETRY_S} s")
+            if client and self._requests_of(client) >= self.most_per_client:
+                raise EngineBusy(f"{self.most_per_client} requests of this client are computed or wait: try again in {RETRY_S} s")
             self._queue.append(Waiting(time.monotonic() + (BACKGROUND_WAIT_S if background else 0.0), next(self._order), row, background))
             stream.on_cancel = self._wake
             self._changed.notify_all()
@@ -133,7 +147,9 @@ class GenerationEngine:
         prompt, learned = len(request.prompt_ids), self.backbone.virtual_tokens(request.adapter)
         left = self.backbone.context - learned - prompt
         if left < 1:
-            raise PromptTooLong(f"a prompt of {prompt:,} tokens leaves no room for an answer in the model's context of {self.backbone.context:,}")
+            raise PromptTooLong(
+                f"a prompt of {prompt:,} tokens leaves no room for an answer in the model's context of {self.backbone.context:,}"
+            )
         return min(request.sampling.max_new_tokens, left)
 
     def call(self, function: Callable[[], T]) -> T:
@@ -154,6 +170,10 @@ class GenerationEngine:
             self._calls.append(run)
             self._changed.notify_all()
         return future.result()
+
+    def _requests_of(self, client: str) -> int:
+        queued = sum(entry.row.client == client for entry in self._queue)
+        return queued + sum(row.client == client and not was_cancelled(row) for row in self._running())
 
     def load(self) -> EngineLoad:
         with self._changed:
@@ -428,7 +448,7 @@ class GenerationEngine:
             on_progress: its total is the most tokens that the answers can have.
         """
         assert self._thread is None and not self._busy(), "the engine is already generating"
-        rows = [Row(request, None, self.room(request), recorder, number) for number, request in enumerate(requests)]
+        rows = [Row(request, None, "", self.room(request), recorder, number) for number, request in enumerate(requests)]
         on_progress.total(sum(row.longest for row in rows))
         most_rows = self.most_rows
         if recorder is not None:
@@ -462,13 +482,9 @@ def sample(
     return GenerationEngine(backbone).run(requests_for(prompts, sampling, seed, adapter=adapter), on_progress=on_progress)
 
 
-def requests_for(
-    prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int, *, adapter: str | None
-) -> list[GenerationRequest]:
+def requests_for(prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int, *, adapter: str | None) -> list[GenerationRequest]:
     """A request for each prompt, each with a seed of its own that follows from `seed` and its place."""
-    return [
-        GenerationRequest(tuple(prompt), sampling, combined_seed(seed, i), adapter) for i, prompt in enumerate(prompts)
-    ]
+    return [GenerationRequest(tuple(prompt), sampling, combined_seed(seed, i), adapter) for i, prompt in enumerate(prompts)]
 
 
 def rows_by_sampling(rows: Sequence[Row]) -> list[list[int]]:

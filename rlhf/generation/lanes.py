@@ -29,6 +29,8 @@ class Row:
 
     request: GenerationRequest
     stream: GenerationStream | None
+    client: str
+    """Who asked, for the limit of each client; empty for nobody in particular."""
     longest: int
     """Most tokens of its answer: the request's limit, or the room that the context leaves."""
     recorder: RolloutRecorder | None = None
@@ -140,9 +142,7 @@ class SlotLane(Lane):
             hidden = self.backbone.decoder.forward_slots(ids, starts, self.slots, width=max(lengths) + 1, last=self.last)[:, -1]
         if (recorder := rows[0].recorder) is not None and recorder.depths:
             columns = [recorder.longest_prompt - len(row.request.prompt_ids) + row.length - self.prefix for row in rows]
-            recorder.add_step_activations(
-                torch.tensor([row.number for row in rows], device=device), torch.tensor(columns, device=device)
-            )
+            recorder.add_step_activations(torch.tensor([row.number for row in rows], device=device), torch.tensor(columns, device=device))
         for row in rows:
             row.length += 1
         return hidden

@@ -111,17 +111,17 @@ class PolicyService:
             )
         return ids
 
-    def submit(self, version: PolicyVersion, request: GenerationRequest, *, background: bool = False) -> GenerationStream:
+    def submit(self, version: PolicyVersion, request: GenerationRequest, *, background: bool = False, client: str = "") -> GenerationStream:
         """Adds a request to the engine's queue, with the version's adapter, which is loaded at its first use.
 
         Raises:
-            EngineBusy: the queue is full.
+            EngineBusy: the queue is full, or the client has too many requests.
             ModelError: the version's adapter is missing or damaged, or is for another model.
             PromptTooLong: the prompt leaves no room for an answer.
         """
         # In one call: an adapter without requests may be dropped at the next one.
         return self.engine.call(
-            lambda: self.engine.submit(replace(request, adapter=self._adapter(version)), background=background)
+            lambda: self.engine.submit(replace(request, adapter=self._adapter(version)), background=background, client=client)
         )
 
     def generate(

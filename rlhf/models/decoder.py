@@ -187,7 +187,6 @@ class Decoder:
         difference = (full - from_parts)[mask].float().norm()
         return bool(difference <= PARTIAL_FORWARD_TOLERANCE * full[mask].float().norm())
 
-
     @torch.inference_mode()
     def _check_slots(self) -> bool:
         """Whether two rows of different lengths in slots equal a full pass over each, tried on a few tokens in two parts."""
@@ -202,7 +201,9 @@ class Decoder:
             ]
             start = torch.tensor([0, 0], device=device)
             self.forward_slots(ids[:, :3], start, slots, width=3, last=9)
-            parts = self.forward_slots(torch.stack([ids[0, 3:5], ids[1, 2:4]]), start + torch.tensor([3, 2], device=device), slots, width=5, last=9)
+            parts = self.forward_slots(
+                torch.stack([ids[0, 3:5], ids[1, 2:4]]), start + torch.tensor([3, 2], device=device), slots, width=5, last=9
+            )
         except Exception:
             # The architecture is built in another way: whatever it raised, its rows cannot stand in slots.
             return False
