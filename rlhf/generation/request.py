@@ -21,6 +21,10 @@ class EngineBusy(Exception):
     """The engine's queue is full, so a request is not taken; the message names the remedy."""
 
 
+class ClientBusy(EngineBusy):
+    """This client has as many streams as one may have; others are still taken."""
+
+
 class RequestCancelled(Exception):
     """The request was cancelled before its answer was complete."""
 
