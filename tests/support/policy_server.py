@@ -11,7 +11,7 @@ import uvicorn
 from learning import scramble, user
 
 from rlhf.config import AdapterConfig
-from rlhf.generation.engine import Engine
+from rlhf.generation.one_at_a_time import OneAtATime as Engine
 from rlhf.generation.server import build_server
 from rlhf.models.backbone import Backbone
 from rlhf.serving import supervisor
