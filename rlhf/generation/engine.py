@@ -22,6 +22,7 @@ from torch import Tensor
 from rlhf.generation.lanes import Lane, PaddedLane, Prefill, Prompt, Row, SlotLane
 from rlhf.generation.recording import RolloutRecorder
 from rlhf.generation.request import (
+    ClientBusy,
     EngineBusy,
     EngineClosed,
     GenerationRequest,
@@ -130,7 +131,7 @@ class GenerationEngine:
             if not background and waiting >= self.most_queued:
                 raise EngineBusy(f"{self.most_rows} answers are computed and {waiting} wait: try again in {RETRY_S} s")
             if client and self._requests_of(client) >= self.most_per_client:
-                raise EngineBusy(f"{self.most_per_client} requests of this client are computed or wait: try again in {RETRY_S} s")
+                raise ClientBusy(f"{self.most_per_client} requests of this client are computed or wait: try again in {RETRY_S} s")
             self._queue.append(Waiting(time.monotonic() + (BACKGROUND_WAIT_S if background else 0.0), next(self._order), row, background))
             stream.on_cancel = self._wake
             self._changed.notify_all()

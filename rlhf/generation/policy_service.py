@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import TemplateError
 
 from rlhf import model_files
-from rlhf.generation.engine import EngineLoad, GenerationEngine
+from rlhf.generation.engine import GenerationEngine
 from rlhf.generation.request import GenerationRequest, GenerationStream
 from rlhf.generation.sampling import combined_seed
 from rlhf.models.backbone import Backbone
@@ -67,8 +67,9 @@ class PolicyService:
         """Ends every request and the engine's thread."""
         self.engine.close()
 
-    def load(self) -> EngineLoad:
-        return self.engine.load()
+    def metrics(self) -> dict[str, float]:
+        """The numbers of answers that are `queued` and `running`."""
+        return dict(self.engine.load()._asdict())
 
     def versions(self) -> list[PolicyVersion]:
         """The policy versions that this backbone can generate with."""

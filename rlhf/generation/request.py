@@ -21,12 +21,16 @@ class EngineBusy(Exception):
     """The engine's queue is full, so a request is not taken; the message names the remedy."""
 
 
-class EngineClosed(Exception):
-    """The engine has been closed, so a request is not taken or not completed."""
+class ClientBusy(EngineBusy):
+    """This client has as many streams as one may have; others are still taken."""
 
 
 class RequestCancelled(Exception):
     """The request was cancelled before its answer was complete."""
+
+
+class EngineClosed(RequestCancelled):
+    """The engine has been closed, so a request is not taken or not completed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,44 +1,44 @@
-"""The policy server: `python -m rlhf.generation.server`. One frozen backbone, adapters by name, the OpenAI chat protocol.
+"""The policy server: `python -m rlhf.generation.server`. One frozen backbone, adapters by name, OpenAI's protocol.
 
-Binds to loopback. Lists the base and every policy version of the store under `/v1/models`, streams answers, and keeps
-the queue of unjudged comparisons filled. Leaves out training.
+Binds to loopback, or with an API key to another address. Lists the base and every policy version of the store under `/v1/models`,
+streams answers to chats and completions, and keeps the queue of unjudged comparisons filled. Leaves out training; what requests and
+responses look like is in `rlhf.generation.protocol`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import secrets
 import signal
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from jinja2 import TemplateError
+from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
-from rlhf.generation.answer_pool import RETRY_S, AnswerPool, ClientDisconnected, Piece, ServerBusy, StreamedAnswer
-from rlhf.generation.chat_request import ChatRequest
-from rlhf.generation.engine import Engine
 from rlhf.generation.http_guard import PolicyServerMiddleware
+from rlhf.generation.policy_service import PolicyService
+from rlhf.generation.protocol.errors import ApiError, error_object, error_response, validation_error
+from rlhf.generation.protocol.handlers import GenerationService, Handlers
+from rlhf.generation.protocol.metrics import CONTENT_TYPE, ServerMetrics
+from rlhf.generation.protocol.requests import ChatRequest, CompletionRequest
 from rlhf.models.backbone import Backbone
-from rlhf.models.lengths import PromptTooLong
 from rlhf.safe_files import ModelError
-from rlhf.serving import endpoints
+from rlhf.serving import api_key, endpoints
 from rlhf.serving.completion_source import route_by_version
 from rlhf.serving.endpoint_client import EndpointClient, EndpointSource
 from rlhf.serving.endpoints import EndpointOptionError
@@ -47,7 +47,7 @@ from storage.content import policies
 from storage.core import file_modes
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
-from storage.core.records import Message, PolicyVersion
+from storage.core.records import PolicyVersion
 
 log = logging.getLogger("rankloop.serve")
 
@@ -57,119 +57,89 @@ CONNECTIONS = 200
 STOP_S = 5
 """How long answers may go on when the server stops, in seconds."""
 
-MOST_WRONG = 8
-"""Most validation errors of one request that the response lists."""
 
-CLIENT_LEFT = 499
-"""HTTP status for the log, when the client has closed the connection."""
+def build_server(service: GenerationService, filler: ComparisonGenerator | None, *, api_key: str = "") -> FastAPI:
+    """The HTTP application over the engine.
 
+    Args:
+        filler: keeps the queue of comparisons filled; None for a server that only answers requests.
+        api_key: what every request must bring, but those for `/health`; without one only this machine is answered.
+    """
 
-def build_server(engine: Engine, filler: ComparisonGenerator) -> FastAPI:
-    """The HTTP application over the engine and the comparison generator."""
-
-    chats = AnswerPool()
+    metrics = ServerMetrics(service.metrics)
+    handlers = Handlers(service, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        filler.start()
+        service.start()
+        if filler is not None:
+            filler.start()
         yield
-        chats.close()
-        filler.stop()
+        handlers.close()
+        # Ends the completions that the generator waits for, too.
+        service.close()
+        if filler is not None:
+            filler.stop()
 
     # Not published: the description of the protocol is OpenAI's. Tests have it from `openapi`.
     app = FastAPI(title="rankloop policy server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(PolicyServerMiddleware)
+    app.add_middleware(PolicyServerMiddleware, api_key=api_key)
 
-    # OpenAI's clients show an error's words only where their own server has them.
+    @app.exception_handler(ApiError)
+    async def refused(_: Request, error: ApiError) -> JSONResponse:
+        return error_response(error)
+
     @app.exception_handler(StarletteHTTPException)
-    def refused(_: Request, error: StarletteHTTPException) -> JSONResponse:
-        return JSONResponse({"error": {"message": error.detail}}, error.status_code, headers=error.headers)
+    async def no_such_route(_: Request, error: StarletteHTTPException) -> JSONResponse:
+        return JSONResponse(error_object(error.status_code, str(error.detail)), error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
-    def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
-        wrong = "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"][1:])), e["msg"]))) for e in error.errors()[:MOST_WRONG])
-        return JSONResponse({"error": {"message": wrong}}, 400)
+    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(validation_error(error.errors()))
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def prometheus() -> Response:
+        return Response(await run_in_threadpool(metrics.text), headers={"Content-Type": CONTENT_TYPE})
 
     @app.get("/status")
     async def status() -> dict[str, Any]:
         return {
             "ready": True,
-            "filling": filler.filling,
-            "seconds_per_comparison": filler.seconds_per_comparison,
-            "note": filler.note,
-            "batch_notes": filler.batch_notes,
-            "collectors": [version.name for version in filler.collectors],
+            "filling": filler is not None and filler.filling,
+            "seconds_per_comparison": filler and filler.seconds_per_comparison,
+            "note": filler.note if filler else "",
+            "batch_notes": filler.batch_notes if filler else {},
+            "collectors": [version.name for version in filler.collectors] if filler else [],
         }
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        return {
-            "object": "list",
-            "data": [{"id": v.name, "object": "model", "created": 0, "owned_by": v.kind} for v in engine.versions()],
-        }
+        return {"object": "list", "data": [model_object(version) for version in service.versions()]}
+
+    # A hub id has a slash.
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        return model_object(await handlers.version(name))
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def chat(request: ChatRequest, client: Request) -> Response | dict[str, Any]:
-        version = await run_in_threadpool(_version, engine, request.model)
-        messages = [Message(role=m.role, content=m.content) for m in request.messages]
-        try:
-            # Checked before the answer waits in the queue, so that an invalid prompt is refused at once.
-            prompt = await run_in_threadpool(engine.prompt, messages)
-        except (PromptTooLong, TemplateError) as error:
-            raise HTTPException(400, f"messages: {error}") from error
-        sampling = request.sampling
-        seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        try:
-            answer = await chats.begin(lambda on_progress: engine.stream_text(version, prompt, sampling, seed, on_progress), client.receive)
-            pieces = answer.pieces()
-            # Awaited before anything is sent, so that a damaged adapter gives an error and not a broken stream.
-            first = await anext(pieces)
-        except ServerBusy as error:
-            raise HTTPException(503, str(error), {"Retry-After": str(RETRY_S)}) from error
-        except ClientDisconnected:
-            return Response(status_code=CLIENT_LEFT)
-        except ModelError as error:
-            log.warning("%s", error)
-            raise HTTPException(503, engine.without_paths(version, error)) from error
-        head = {"id": f"chatcmpl-{secrets.token_hex(8)}", "created": int(time.time()), "model": version.name}
-        if request.stream:
-            return StreamingResponse(_events(head, first, pieces, answer), media_type="text/event-stream")
-        try:
-            received = [first, *[piece async for piece in pieces]]
-        except ClientDisconnected:
-            return Response(status_code=CLIENT_LEFT)
-        finally:
-            answer.leave()
-        message = {"role": "assistant", "content": "".join(piece for piece, _ in received).strip()}
-        return head | {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": received[-1][1]}]}
+    async def chat(request: ChatRequest, http: Request) -> Response:
+        return await handlers.chat(request, http)
+
+    @app.post("/v1/completions", response_model=None)
+    async def complete(request: CompletionRequest, http: Request) -> Response:
+        return await handlers.complete(request, http)
 
     return app
 
 
-def _version(engine: Engine, name: str) -> PolicyVersion:
-    try:
-        return engine.named(name)
-    except KeyError:
-        names = ", ".join(v.name for v in engine.versions())
-        raise HTTPException(404, f"no model {name!r}; there are: {names}") from None
-
-
-async def _events(head: dict[str, Any], first: Piece, pieces: AsyncIterator[Piece], answer: StreamedAnswer) -> AsyncIterator[str]:
-    head = head | {"object": "chat.completion.chunk"}
-
-    def event(piece: Piece) -> str:
-        delta = {"content": piece[0]} if piece[0] else {}
-        return f"data: {json.dumps(head | {'choices': [{'index': 0, 'delta': delta, 'finish_reason': piece[1]}]})}\n\n"
-
-    try:
-        yield event(first)
-        async for piece in pieces:
-            yield event(piece)
-        yield "data: [DONE]\n\n"
-    except ClientDisconnected:
-        return
-    finally:
-        answer.leave()
+def model_object(version: PolicyVersion) -> dict[str, Any]:
+    """A policy version as the protocol describes a model."""
+    created = int(datetime.fromisoformat(version.created_at).timestamp())
+    return {"id": version.name, "object": "model", "created": created, "owned_by": version.kind}
 
 
 def end_with(parent: int) -> None:
@@ -188,10 +158,13 @@ def end_with(parent: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rlhf.generation.server", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds the store")
-    parser.add_argument("--port", type=int, required=True, help="TCP port on 127.0.0.1")
+    parser.add_argument("--port", type=int, required=True, help="TCP port")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve at; any but this machine's own needs a key")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="`default`, a local folder, or a hub id")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--parent", type=int, help="process id to end with")
+    parser.add_argument("--no-queue", action="store_true", help="answer requests alone, and leave the queue of comparisons as it is")
+    api_key.add_option(parser)
     endpoints.add_options(parser)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
@@ -200,24 +173,27 @@ def main() -> int:
     os.umask(file_modes.UMASK)
     folder = DataFolder(arguments.data)
     try:
+        key = api_key.for_host(arguments.host, arguments.api_key_file)
         chosen = endpoints.from_options(arguments)
         store = Database(folder.database)
-        backbone = Backbone.load(model_files.resolve(arguments.model), arguments.device)
+        # Without a template no prompt can be put to the model, but texts can be continued.
+        backbone = Backbone.load(model_files.resolve(arguments.model), arguments.device, needs_template=not arguments.no_queue)
     except (StoreError, ModelError, EndpointOptionError) as error:
         log.error("%s", error)
         return 2
-    engine = Engine(store, arguments.model, backbone)
+    service = PolicyService(store, arguments.model, backbone)
     collectors = {policies.ensure_external(store, endpoint.version): EndpointClient(endpoint) for endpoint in chosen}
-    generate = route_by_version({version.id: EndpointSource(client) for version, client in collectors.items()}, engine.generate)
+    generate = route_by_version({version.id: EndpointSource(client) for version, client in collectors.items()}, service.generate)
 
     def refusal_reason(version: PolicyVersion) -> str:
-        return collectors[version].down_reason() if version in collectors else engine.refusal_reason(version)
+        return collectors[version].down_reason() if version in collectors else service.refusal_reason(version)
 
-    app = build_server(engine, ComparisonGenerator(store, generate, arguments.model, [*collectors], refusal_reason=refusal_reason))
+    filler = ComparisonGenerator(store, generate, arguments.model, [*collectors], refusal_reason=refusal_reason)
+    app = build_server(service, None if arguments.no_queue else filler, api_key=key)
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(
         app,
-        host="127.0.0.1",
+        host=arguments.host,
         port=arguments.port,
         log_level="warning",
         limit_concurrency=CONNECTIONS,

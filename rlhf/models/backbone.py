@@ -96,8 +96,11 @@ class Backbone:
         self._disabled = ExitStack()
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto", dtype: str = "auto") -> Backbone:
+    def load(cls, folder: Path, device: str = "auto", dtype: str = "auto", *, needs_template: bool = True) -> Backbone:
         """Loads a model from a folder of safetensors.
+
+        Args:
+            needs_template: refuse a model without a chat template, which can only continue texts.
 
         Raises:
             ModelError: the weights are damaged, of an unknown architecture, or not safetensors alone, or come without a chat
@@ -118,13 +121,15 @@ class Backbone:
             # transformers and safetensors raise many kinds for a file that is cut off or of another shape.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(f"{folder}: cannot be read as a causal language model ({reason}). Fetch it again.") from error
-        if tokenizer.chat_template is None:
+        if tokenizer.chat_template is None and needs_template:
             raise ModelError(f"{folder}: its tokenizer has no chat template. Use an instruct or chat model.")
         if not eos_token_ids(model, tokenizer):
             raise ModelError(
                 f"{folder}: neither its tokenizer nor its generation config has an end-of-sequence token: answers could not end."
             )
         backbone = cls(model, tokenizer, device)
+        if tokenizer.chat_template is None:
+            return backbone
         try:
             backbone.encode([{"role": "user", "content": "Hi"}])
         except ChatTemplateError as error:

@@ -10,18 +10,21 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
+
+from rlhf.models.reasoning import END, START
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as TokenizerBase
@@ -40,6 +43,9 @@ MEMORY_BYTES = 512 << 20
 
 LONGEST = 4_000_000
 """Most characters of a rendering's input, and of its output."""
+
+PRIVATE_USE = (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
+"""Characters that Unicode gives no meaning."""
 
 PRERENDERED = "{{ messages[0]['content'] }}"
 
@@ -176,6 +182,59 @@ def renderer() -> TemplateRenderer:
     return shared
 
 
+def control_tokens(tokenizer: Any, template: str) -> list[str]:
+    """The tokens with which the template marks turns: the special ones, and the other added ones that it names. Longest first."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special or token.content in template}
+    # A template names spaces and the marks of reasoning as text, too; neither ends a turn.
+    return sorted((token for token in added if not token.isspace() and token not in (START, END)), key=len, reverse=True)
+
+
+class CutMark:
+    """A character that no message has: between the characters of a control token that a message spells out, it keeps them apart."""
+
+    def __init__(self, character: str, spelled: re.Pattern[str]):
+        self.character, self.spelled = character, spelled
+
+    def inside(self, value: Any) -> Any:
+        """The conversations with every spelled-out control token cut; their keys and roles are left."""
+        if isinstance(value, str):
+            return self.spelled.sub(lambda found: self.character.join(found[0]), value)
+        if isinstance(value, dict):
+            return {key: part if key == "role" else self.inside(part) for key, part in value.items()}
+        return [self.inside(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+    def encode(self, tokenizer: Any, text: str) -> list[int]:
+        """Token ids of a rendered text. It is tokenised in pieces, so that what was cut is text."""
+        first, *others = text.split(self.character)
+        ids: list[int] = tokenizer.encode(first, add_special_tokens=False)
+        # After a line break, because SentencePiece puts a space before what begins a text.
+        line_break: list[int] = tokenizer.encode("\n", add_special_tokens=False)
+        for piece in filter(None, others):
+            encoded: list[int] = tokenizer.encode("\n" + piece, add_special_tokens=False)
+            begins = encoded[: len(line_break)] == line_break
+            ids += encoded[len(line_break) :] if begins else tokenizer.encode(piece, add_special_tokens=False)
+        return ids
+
+
+def cut_mark(conversations: Any, tokens: Sequence[str]) -> CutMark | None:
+    """What cuts the control tokens that the conversations spell out; None where they spell out none."""
+    spelled = re.compile("|".join(map(re.escape, tokens)) or "(?!)")
+    texts = list(_texts(conversations))
+    if not any(spelled.search(text) for text in texts):
+        return None
+    used = set().union(*texts)
+    return CutMark(next(character for character in map(chr, PRIVATE_USE) if character not in used), spelled)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for key, part in value.items() if key != "role" for text in _texts(part))
+    elif isinstance(value, (list, tuple)):
+        yield from (text for part in value for text in _texts(part))
+
+
 class BoundedTemplate(TokenizerBase):
     """A mixin before a tokenizer's class: chat templates are rendered under limits, all else is unchanged."""
 
@@ -200,7 +259,8 @@ class BoundedTemplate(TokenizerBase):
     ) -> Any:
         """As transformers' method, without the options that need the positions of rendered parts in the text.
 
-        Templates that know `enable_thinking` are rendered without reasoning unless it is asked for.
+        Templates that know `enable_thinking` are rendered without reasoning unless it is asked for. Control tokens that a message
+        spells out are tokenised as the text that they are; those that the template writes itself are control tokens.
         """
         if sanitize_control_tokens or return_assistant_tokens_mask:
             raise NotImplementedError("a chat template that is rendered elsewhere does not say where its parts are")
@@ -209,15 +269,29 @@ class BoundedTemplate(TokenizerBase):
             [{key: value for key, value in message.items() if value is not None} for message in messages]
             for messages in (conversation if is_batch else [conversation])
         ]
+        template = self.get_chat_template(chat_template, tools)
+        # Only text that is tokenised can be kept from being read as control tokens.
+        cut = cut_mark(conversations, control_tokens(self, template)) if tokenize else None
         texts = renderer().render(
-            conversations,
-            self.get_chat_template(chat_template, tools),
+            conversations if cut is None else cut.inside(conversations),
+            template,
             tools=tools,
             documents=documents,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             **{"enable_thinking": False, **self.special_tokens_map, **template_kwargs},
         )
+        if cut is not None:
+            rows = [cut.encode(self, text) for text in texts]
+            if truncation and max_length is not None:
+                rows = [row[:max_length] if self.truncation_side == "right" else row[-max_length:] for row in rows]
+            padded = self.pad(
+                {"input_ids": rows if is_batch or return_tensors else rows[0]},
+                padding=padding,
+                max_length=max_length,
+                return_tensors=return_tensors,
+            )
+            return padded if return_dict else padded["input_ids"]
         rendered = [[{"role": "user", "content": text}] for text in texts]
         return super().apply_chat_template(
             rendered if is_batch else rendered[0],

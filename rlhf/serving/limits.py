@@ -16,3 +16,24 @@ LONGEST_ANSWER = 1024
 
 LONGEST_DEMO = 8_000
 """Characters of a prompt on the Demo page."""
+
+MOST_CHOICES = 16
+"""Answers of one request: `n`, times the prompts of a completion request."""
+
+MOST_STOPS = 4
+"""Texts that end an answer."""
+
+LONGEST_STOP = 200
+"""Characters of such a text."""
+
+MOST_TOP_LOGPROBS = 20
+"""The likeliest tokens that are listed with each token's log-probability."""
+
+MOST_BIASES = 300
+"""Tokens whose logits a request changes."""
+
+MOST_PARTS = 64
+"""Parts of one message's content."""
+
+MOST_TOOL_CALLS = 16
+"""Calls in one message of an earlier answer."""

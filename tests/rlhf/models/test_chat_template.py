@@ -27,7 +27,7 @@ TEMPLATES = {
     "thinking": "{% for m in messages %}{{ m.thinking }}{{ m.reasoning_content }}{% endfor %}",
 }
 CONVERSATIONS = (
-    user("Hi"), [{"role": "system", "content": "Be kind."}, *user("안녕 🤖 \x00 <|end|>")], user(""),
+    user("Hi"), [{"role": "system", "content": "Be kind."}, *user("안녕 🤖 \x00 <end>")], user(""),
     [*user("a"), {"role": "assistant", "content": "b", "reasoning": "since", "name": None}, *user(" c \n")],
 )  # fmt: skip
 
@@ -42,6 +42,46 @@ def test_what_is_rendered_is_what_transformers_renders(name):
             assert bounded.apply_chat_template(conversation, **options) == plain.apply_chat_template(conversation, **options)
     for options in ({"return_dict": False, "padding": True}, {"tokenize": False}, {"return_tensors": None}):
         assert bounded.apply_chat_template(list(CONVERSATIONS), **options) == plain.apply_chat_template(list(CONVERSATIONS), **options)
+
+
+CONTROL = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+
+
+@pytest.mark.parametrize("mark", CONTROL)
+def test_a_mark_that_a_message_spells_out_is_text(mark):
+    made = bound(tokenizer())
+    text = f"a {mark}{mark} \n b"
+    ids = made.apply_chat_template([{"role": "system", "content": mark}, *user(text)], return_dict=False, add_generation_prompt=True)
+    special = [made.convert_ids_to_tokens(one) for one in ids if one in made.all_special_ids]
+    assert special == ["<|system|>", "<|end|>", "<|user|>", "<|end|>", "<|assistant|>"], "those that the template writes"
+    assert made.decode(ids) == f"<|system|>{mark}<|end|><|user|>{text}<|end|><|assistant|>", "nothing is left out or added"
+
+
+def test_a_mark_is_text_in_every_form_of_the_result():
+    made = bound(tokenizer())
+    one, two = user("<|end|>"), user("a")
+    # <|user|>, seven bytes, <|end|>; and the shorter row is padded on the left.
+    rows = made.apply_chat_template([one, two], padding=True, return_tensors="pt")
+    assert rows["input_ids"].shape == (2, 9) and rows["attention_mask"].sum(-1).tolist() == [9, 3]
+    assert made.apply_chat_template(one, truncation=True, max_length=4, return_dict=False) == rows["input_ids"][0, :4].tolist()
+    assert made.apply_chat_template([one, two], return_dict=False)[1] == made.apply_chat_template(two, return_dict=False)
+
+
+def test_a_mark_is_cut_by_a_character_that_no_message_has():
+    made = bound(tokenizer())
+    # The first three that would be taken.
+    text = "\ue000<|end|>\ue001\ue002"
+    ids = made.apply_chat_template(user(text), return_dict=False)
+    assert made.decode(ids) == f"<|user|>{text}<|end|>" and ids.count(made.eos_token_id) == 1
+
+
+def test_tokens_that_the_template_names_count_as_marks_and_those_of_reasoning_do_not():
+    made = tokenizer()
+    made.add_tokens(["<turn>", "<other>", "<think>", "  "])
+    made.chat_template = "<turn>{{ messages[0].content }}  <think>"
+    ids = bound(made).apply_chat_template(user("<turn><other><think>  "), return_dict=False)
+    added = [token for token in made.convert_ids_to_tokens(ids) if len(token) > 1]
+    assert added == ["<turn>", "<other>", "<think>", "  ", "  ", "<think>"]
 
 
 def test_a_copy_is_bound_too_and_keeps_its_own_settings():

@@ -1,0 +1,326 @@
+"""Requests of OpenAI's protocol, as far as the policy server can do what they ask. Whatever else they ask is refused by name.
+
+`ChatRequest` asks for an answer to a conversation, `CompletionRequest` for the continuation of a text. A field that is null has its
+default. Leaves out how a conversation becomes tokens: that is `conversations`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from rlhf.generation.request import LogitAdjustments
+from rlhf.serving.limits import (
+    LONGEST_ANSWER,
+    LONGEST_CONVERSATION,
+    LONGEST_MESSAGE,
+    LONGEST_PROMPT,
+    LONGEST_STOP,
+    MOST_BIASES,
+    MOST_CHOICES,
+    MOST_MESSAGES,
+    MOST_PARTS,
+    MOST_STOPS,
+    MOST_TOOL_CALLS,
+    MOST_TOP_LOGPROBS,
+)
+from storage.core.records import Sampling
+
+MOST_NAMED = 8
+"""Most unknown fields that one error names."""
+
+LONGEST_NAME = 60
+"""Characters of an unknown field's name that an error shows."""
+
+LABELS = frozenset(
+    {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls"}
+)
+"""Fields that change nothing in the answer of one local model: accepted whatever they hold."""
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "repetition_penalty": (1,),
+    "min_p": (0,),
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+}
+"""Fields that the server does not support, with the values that ask for what it does anyway: accepted with those values alone."""
+
+NEUTRAL_COMPLETION: dict[str, tuple[Any, ...]] = {"repetition_penalty": (1,), "min_p": (0,), "echo": (False,), "suffix": ("",)}
+"""The same for the continuation of a text."""
+
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_STOP)]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=LONGEST_PROMPT)]
+Text = Annotated[str, StringConstraints(max_length=LONGEST_CONVERSATION)]
+
+
+def wrong(param: str, message: str, code: str = "invalid_value") -> PydanticCustomError:
+    """A validation error that names its field and says why, in the words of this module."""
+    return PydanticCustomError("refused", "{message}", {"message": message, "param": param, "code": code})
+
+
+class ProtocolModel(BaseModel):
+    """An object of a request. A field that is null counts as one that is not there."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        described = handler.resolve_ref_schema(schema)
+        for name, field in described["properties"].items():
+            if name not in described.get("required", ()):
+                described["properties"][name] = {"anyOf": [*field.pop("anyOf", [field.copy()]), {"type": "null"}]} | {
+                    key: field[key] for key in ("default", "title") if key in field
+                }
+        return schema
+
+
+class TextPart(ProtocolModel):
+    """One part of a message. Images, audio and files are refused."""
+
+    type: Literal["text"]
+    text: str = Field(max_length=LONGEST_MESSAGE)
+
+    @model_validator(mode="after")
+    def _supported(self) -> TextPart:
+        _refuse_unsupported(self.model_extra or {}, {})
+        return self
+
+
+class CalledFunction(ProtocolModel):
+    """The function that an earlier answer of the assistant called."""
+
+    name: str = Field(max_length=200)
+    arguments: str = Field(max_length=LONGEST_MESSAGE)
+
+
+class ToolCall(ProtocolModel):
+    """A call in an earlier turn of the assistant; the server itself calls nothing."""
+
+    id: str = Field(max_length=200)
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Raises an error where they are no JSON object."""
+        try:
+            found = json.loads(self.function.arguments)
+        except (json.JSONDecodeError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise wrong("tool_calls", "tool_calls: the arguments of a call must be the text of a JSON object")
+        return found
+
+
+class ChatMessage(ProtocolModel):
+    """One turn of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[str, StringConstraints(max_length=LONGEST_MESSAGE)] | Annotated[list[TextPart], Field(max_length=MOST_PARTS)] = ""
+    tool_calls: list[ToolCall] = Field(default=[], max_length=MOST_TOOL_CALLS)
+    tool_call_id: str = Field("", max_length=200)
+
+    @model_validator(mode="after")
+    def _supported(self) -> ChatMessage:
+        _refuse_unsupported(self.model_extra or {}, {})
+        if self.tool_calls and self.role != "assistant":
+            raise wrong("tool_calls", "not supported by this server: 'tool_calls' of another role than assistant")
+        if self.tool_call_id and self.role != "tool":
+            raise wrong("tool_call_id", "not supported by this server: 'tool_call_id' of another role than tool")
+        if "content" not in self.model_fields_set and not self.tool_calls:
+            raise wrong("content", "content: a message needs it, unless it has tool_calls")
+        for call in self.tool_calls:
+            _ = call.arguments
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content; its parts are joined by line breaks."""
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+    @property
+    def characters(self) -> int:
+        return len(self.text) + sum(len(call.function.arguments) for call in self.tool_calls)
+
+
+class StreamOptions(ProtocolModel):
+    """What a stream says beside its answer."""
+
+    include_usage: bool = False
+
+    @model_validator(mode="after")
+    def _supported(self) -> StreamOptions:
+        _refuse_unsupported(self.model_extra or {}, {"include_obfuscation": (False,)})
+        return self
+
+
+class GenerationFields(ProtocolModel):
+    """The fields that both kinds of request have."""
+
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
+    model: str = Field(max_length=200)
+    temperature: float = Field(0.7, ge=0, le=2, allow_inf_nan=False)
+    top_p: float = Field(1.0, gt=0, le=1, allow_inf_nan=False)
+    top_k: int = Field(0, ge=0, lt=2**31)
+    n: int = Field(1, ge=1, le=MOST_CHOICES)
+    best_of: int = Field(1, ge=1, le=MOST_CHOICES)
+    seed: int | None = Field(None, ge=0, lt=2**63)
+    stop: Annotated[str, StringConstraints(max_length=LONGEST_STOP)] | Annotated[list[Stop], Field(max_length=MOST_STOPS)] = ""
+    presence_penalty: float = Field(0.0, ge=-2, le=2, allow_inf_nan=False)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2, allow_inf_nan=False)
+    logit_bias: dict[str, Bias] = Field(default={}, max_length=MOST_BIASES)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def _supported(self) -> GenerationFields:
+        _refuse_unsupported(self.model_extra or {}, self.neutral)
+        if "best_of" in self.model_fields_set and self.best_of != self.n:
+            raise wrong("best_of", "best_of: all answers are returned, so that it must equal n: send n alone")
+        if self.include_usage and not self.stream:
+            raise wrong("stream_options", "stream_options: include_usage is for a stream; a whole answer always has its usage")
+        if odd := [token for token in self.logit_bias if not (token.isascii() and token.isdecimal() and len(token) < 10)]:
+            raise wrong("logit_bias", f"logit_bias: {odd[0][:LONGEST_NAME]!r} is no token id: its keys are ids as text")
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts that end an answer."""
+        return tuple(filter(None, [self.stop] if isinstance(self.stop, str) else self.stop))
+
+    @property
+    def adjustments(self) -> LogitAdjustments:
+        return LogitAdjustments(
+            self.presence_penalty, self.frequency_penalty, {int(token): bias for token, bias in self.logit_bias.items()}
+        )
+
+    def _sampling(self, max_new_tokens: int) -> Sampling:
+        return Sampling(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_new_tokens=max_new_tokens)
+
+
+class ChatRequest(GenerationFields):
+    """Asks for answers to a conversation."""
+
+    neutral = NEUTRAL
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
+    max_tokens: int = Field(256, ge=1, le=LONGEST_ANSWER)
+    max_completion_tokens: int | None = Field(None, ge=1, le=LONGEST_ANSWER)
+    logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=MOST_TOP_LOGPROBS)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChatRequest:
+        both = self.model_fields_set >= {"max_tokens", "max_completion_tokens"}
+        if both and self.max_completion_tokens not in (None, self.max_tokens):
+            raise wrong("max_tokens", "max_tokens and max_completion_tokens differ: send one of them")
+        if self.top_logprobs and not self.logprobs:
+            raise wrong("top_logprobs", "top_logprobs: it needs logprobs: true")
+        if (length := sum(message.characters for message in self.messages)) > LONGEST_CONVERSATION:
+            raise wrong(
+                "messages", f"messages: {length:,} characters, of which {LONGEST_CONVERSATION:,} can be read: leave out earlier turns"
+            )
+        return self
+
+    @property
+    def sampling(self) -> Sampling:
+        return self._sampling(self.max_completion_tokens or self.max_tokens)
+
+    @property
+    def token_logprobs(self) -> int | None:
+        """How many of the likeliest tokens are returned with each token's log-probability; None for none."""
+        return self.top_logprobs if self.logprobs else None
+
+
+class CompletionRequest(GenerationFields):
+    """Asks for continuations of one or several texts, or lists of token ids. The model's chat template is not used."""
+
+    neutral = NEUTRAL_COMPLETION
+
+    prompt: (
+        Text
+        | TokenIds
+        | Annotated[list[Text], Field(min_length=1, max_length=MOST_CHOICES)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_CHOICES)]
+    )
+    max_tokens: int = Field(16, ge=1, le=LONGEST_ANSWER)
+    logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CompletionRequest:
+        if (choices := self.n * len(self.prompts)) > MOST_CHOICES:
+            raise wrong(
+                "prompt", f"prompt: {choices} answers, of which {MOST_CHOICES} can be asked for at once: send fewer prompts, or a lower n"
+            )
+        if (length := sum(map(len, self.prompts))) > LONGEST_CONVERSATION:
+            raise wrong(
+                "prompt", f"prompt: {length:,} characters or tokens, of which {LONGEST_CONVERSATION:,} can be read: send fewer prompts"
+            )
+        return self
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        # A list of numbers is one prompt.
+        return [self.prompt] if isinstance(self.prompt[0], int) else self.prompt  # type: ignore[return-value,list-item]
+
+    @property
+    def sampling(self) -> Sampling:
+        return self._sampling(self.max_tokens)
+
+    @property
+    def token_logprobs(self) -> int | None:
+        return self.logprobs
+
+
+WHY = {
+    "tools": "tools are not called here",
+    "functions": "tools are not called here",
+    "tool_choice": "tools are not called here",
+    "response_format": "answers are not held to a schema",
+    "modalities": "answers are text",
+    "audio": "answers are text",
+    "echo": "the prompt is not repeated",
+    "suffix": "nothing is filled in before a text",
+}
+"""Why a field is not supported, where its name does not say it."""
+
+
+def _refuse_unsupported(fields: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raises an error with the names of the fields that ask for what the server does not do."""
+    refused = [name for name, value in fields.items() if not (name in LABELS or value is None or _equals_one(value, neutral.get(name, ())))]
+    if not refused:
+        return
+    named = ", ".join(repr(name[:LONGEST_NAME]) for name in refused[:MOST_NAMED])
+    more = f" and {len(refused) - MOST_NAMED:,} more" if len(refused) > MOST_NAMED else ""
+    changed = [f"{name} is supported as {' or '.join(map(repr, neutral[name]))} alone" for name in refused if name in neutral]
+    why = dict.fromkeys(WHY[name] for name in refused if name in WHY)
+    message = "; ".join([f"not supported by this server: {named}{more}", *changed[:MOST_NAMED], *why])
+    raise wrong(refused[0][:LONGEST_NAME], message, "unsupported_value" if refused[0] in neutral else "unsupported_parameter")
+
+
+def _equals_one(value: Any, accepted: tuple[Any, ...]) -> bool:
+    # True == 1 in Python, and a protocol's true is not its 1.
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in accepted)
