@@ -99,7 +99,7 @@ class SlotLane(Lane):
 
     def __init__(self, backbone: Backbone, adapter: str | None):
         super().__init__(backbone, adapter)
-        self.slots = SlotCache(backbone.base.config)
+        self.slots = SlotCache(backbone.base)
         # The adapters of the rows, in the order in which they came, and their weights side by side.
         self._names: list[str] = []
         self._weights: dict[nn.Module, ConcatenatedWeights | None] = {}
@@ -166,7 +166,7 @@ class SlotLane(Lane):
                 self.rows[place] = self.rows[end]
             self.rows.pop()
         if not self.rows:
-            self.slots = SlotCache(self.backbone.base.config)
+            self.slots = SlotCache(self.backbone.base)
 
 
 class Prefill:
@@ -176,7 +176,7 @@ class Prefill:
         self.lane, self.prompts = lane, list(prompts)
         self.longest = max(len(prompt.ids) for prompt in prompts)
         self.done = 0
-        self.slots = SlotCache(lane.backbone.base.config, rows=len(prompts), columns=lane.prefix + self.longest)
+        self.slots = SlotCache(lane.backbone.base, rows=len(prompts), columns=lane.prefix + self.longest)
         self._hidden: Float[Tensor, "n d"] | None = None
 
     def step(self, columns: int) -> bool:

@@ -193,7 +193,7 @@ class Decoder:
         device = next(self.model.parameters()).device
         ids = torch.arange(10, device=device).reshape(2, 5) % self.model.config.get_text_config().vocab_size
         everywhere = torch.ones(1, 5, dtype=torch.bool, device=device)
-        slots = SlotCache(self.model.config)
+        slots = SlotCache(self.model)
         try:
             full = [
                 self.forward(row[None], everywhere[:, : len(row)], positions=torch.arange(len(row), device=device)[None])[0]
