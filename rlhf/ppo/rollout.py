@@ -158,5 +158,5 @@ def _batch(backbone: Backbone, prompts: Sequence[Sequence[int]], responses: Sequ
     """Given prompts and responses, padded as those of a rollout are."""
     prompt_ids, prompt_mask = pad_left(prompts, backbone.pad_id)
     ids, mask = pad_right(responses, backbone.pad_id)
-    batch = torch.cat([prompt_ids, ids], dim=1), torch.cat([prompt_mask, mask], dim=1), mask
-    return TokenBatch(*(x.to(backbone.device) for x in batch))
+    tokens, real = torch.cat([prompt_ids, ids], dim=1), torch.cat([prompt_mask, mask], dim=1)
+    return TokenBatch(tokens.to(backbone.device), real.to(backbone.device), mask.to(backbone.device))

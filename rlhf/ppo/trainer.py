@@ -210,7 +210,7 @@ class PPO:
             if config.entropy_coef and current.entropy is not None:
                 loss = loss - config.entropy_coef * masked_mean(current.entropy, part.mask)
             share = float(part.mask.sum() / tokens)
-            (share * loss).backward()
+            (share * loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
             part_metrics = {
                 "loss/policy_avg": share * policy.loss.item(),
                 "loss/value_avg": share * value.item(),
