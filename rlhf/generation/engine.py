@@ -360,6 +360,10 @@ class GenerationEngine:
     # A step's work.
 
     def _decode(self, lane: Lane) -> None:
+        if isinstance(lane, SlotLane) and all(row.ended for row in lane.rows):
+            lane.pass_forced()
+            lane.drop(list(lane.rows))
+            return
         hidden = lane.decode()
         self._emit(lane, lane.rows, hidden)
 

@@ -143,6 +143,23 @@ class SlotLane(Lane):
             row.length += 1
         return hidden
 
+    def pass_forced(self) -> None:
+        """Passes what is left of the tokens of rows that have all ended through the layers whose activations are recorded."""
+        recorder, device = self.rows[0].recorder, self.backbone.device
+        if recorder is None or not recorder.depths:
+            return
+        longest = max(len(row.forced) for row in self.rows)
+        ids, _ = pad_right([row.forced for row in self.rows], self.backbone.pad_id, width=longest)
+        starts = torch.tensor([row.length for row in self.rows], device=device)
+        width = max(row.length for row in self.rows) + longest
+        with recorder.recording():
+            self.backbone.decoder.forward_slots(
+                ids.to(device), starts, self.slots, width=width, last=self.last, depth=recorder.depths[-1], adapter=self.choice(self.rows)
+            )
+        for i, row in enumerate(self.rows):
+            recorder.add_activations([row.number], i, row.length - self.prefix, len(row.forced))
+            row.forced = []
+
     def join(self, rows: Sequence[Row], slots: SlotCache, source: int) -> None:
         """Adds rows whose prompt stands in a row of another cache."""
         first = len(self.rows)
