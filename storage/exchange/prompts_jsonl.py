@@ -6,6 +6,7 @@ Read are also the prompts of other files: the first of MT-bench's `turns`, Alpac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,41 @@ from storage.exchange.rows import BadRow, Found, Left, Record, conversation
 
 PROMPTS = ("prompt", "messages", "turns", "instruction+input", "text", "question", "context_messages")
 IGNORED = ("id", "question_id", "prompt_id")
-KNOWN = (
-    "prompt", "messages", "turns", "instruction", "input", "text", "question", "context_messages", "kind", "split", "category", "topic",
-    "source", "dataset", "tags", "language", "lang", "output", "reference", "reference_answer", *SYSTEM_COLUMNS, *IGNORED,
-)  # fmt: skip
-"""Fields that a file of prompts may have. `output` and `reference` are answers without a verdict, and are named as left behind."""
+
+_OWN = frozenset(name for path in PROMPTS for name in path.split("+")) | {"kind", "split", "category", *SYSTEM_COLUMNS, *IGNORED}
+# fmt: off
+_ANSWERS = frozenset({"a", "b", "answer", "reply", "response", "completion", "output", "generation", "candidate", "solution",
+    "summary", "option", "assistant", "gpt", "bot", "left", "right", "good", "bad", "positive", "negative"})
+_VERDICTS = frozenset({"chosen", "rejected", "accepted", "preferred", "dispreferred", "preference", "prefer", "better", "worse",
+    "best", "worst", "winner", "loser", "win", "vote", "verdict", "judgment", "judgement", "pick", "selected", "choice"})
+_MARKS = frozenset({"score", "rating", "rank", "ranking", "label", "feedback", "thumb", "upvote", "grade"})
+_PARTS = frozenset({"context", "passage", "document", "article", "history", "dialogue", "dialog", "conversation", "query", "post",
+    "body", "image", "images"})
+# fmt: on
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
+
+def beside(record: Record) -> list[str]:
+    """The fields that hold votes or another part of the prompt, as far as their names and values tell; a file of prompts has none.
+
+    One answer, such as a reference, is no comparison, and a mark without an answer is one of the prompt.
+    """
+    words = {name: _words(name) for name in record if name not in _OWN}
+    answers = [name for name, said in words.items() if said & _ANSWERS]
+    verdicts = [
+        name
+        for name, said in words.items()
+        if said & _VERDICTS or (isinstance(record[name], str) and record[name] in words.keys() - {name})
+    ]
+    marks = [name for name, said in words.items() if said & _MARKS and name not in verdicts]
+    votes = (*answers, *verdicts, *marks) if verdicts or len(answers) > 1 or (answers and marks) else ()
+    return [name for name in words if name in votes or name in _PARTS]
+
+
+def _words(name: str) -> set[str]:
+    """The words in the name of a field, in the singular: `responses_2` holds `response`."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    return {word for spelled in words for word in (spelled, spelled.removesuffix("s"), spelled.removesuffix("ies") + "y")}
 
 
 def read(record: Record) -> Iterator[Found]:

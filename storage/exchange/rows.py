@@ -333,10 +333,10 @@ def conversation(value: Any, *, what: str = "messages") -> list[Message]:
 
 
 SPEAKERS = {
-    "human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant",
-    "developer": "system",
+    "human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bot": "assistant",
+    "chatbot": "assistant", "ai": "assistant", "developer": "system",
 }  # fmt: skip
-"""What files call the roles, beside their usual names."""
+"""What files call the roles, in any case, beside their usual names."""
 
 TOOL_CALLS = ("function_call", "tool_call")
 TOOL_RESULTS = ("tool", "function", "observation", "function_response", "tool_response", "ipython")
@@ -355,6 +355,7 @@ def _message(message: Any, what: str) -> Message:
         content = "\n".join([content or "", *_calls(calls)]).strip()
     if not isinstance(role, str) or not isinstance(content, str):
         raise BadRow(f"each of the {what} must have a role and a content of text")
+    role = role.strip().lower()
     if role in TOOL_CALLS:
         return {"role": "assistant", "content": f"{TOOL_CALL} {content}"}
     if role in TOOL_RESULTS:

@@ -51,7 +51,7 @@ from storage.core.records import (
     Run,
     RunSample,
 )
-from storage.exchange.detect import Recognised
+from storage.exchange.detect import Recognised, Unrecognised
 from storage.exchange.import_writer import Report
 from storage.exchange.imports import Import
 from storage.people.accounts import Account
@@ -166,7 +166,8 @@ CASES = {
     "lead_view.shown_comparison": (lambda t, w: lead_view.shown_comparison(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
     "lead_view.prompt_counts": lambda t, w: lead_view.prompt_counts(w, [(t, "train", 2), (f"{t}.", "heldout", 1)]),
     "lead_view.import_report": lambda t, w: lead_view.import_report(w, replace(filled(Report, t), wrong=60)),
-    "lead_view.preview": lambda t, w: lead_view.preview(w, replace(filled(Report, t), wrong=60), Recognised(t, t)),
+    "lead_view.preview": lambda t, w: lead_view.preview(w, replace(filled(Report, t), wrong=60), Recognised(t, t), t),
+    "lead_view.unrecognised": lambda t, w: lead_view.unrecognised(w, Unrecognised(t, fields=t, likely=t)),
     "lead_view.starters_now": lambda t, w: html.fragment(*(lead_view.starters_now(w, Starters(n, n > 9, 2)) for n in (9, 240))),
     "lead_view.prompts_listed": lambda t, w: lead_view.prompts_listed(
         w, [replace(filled(ListedPrompt, t), prompt=a_comparison(t).prompt)], 3, acts=True

@@ -782,7 +782,10 @@ def test_labelstudio_ranker_orders_the_items_of_a_list():
     item = only(labelstudio.read, {"data": {"prompt": "Name a fruit", "items": items}, "annotations": [{"result": [ranked]}]})
     assert (item.completions, item.models, item.votes[0].tiers) == (("Pear", "Plum", "Fig"), ("m", None, None), ((2,), (0,), (1,)))
     buckets = {"type": "ranker", "value": {"ranker": {"good": ["r"], "bad": ["p", "q"]}}}
-    refused(labelstudio.read, {"data": {"prompt": "x", "items": items}, "annotations": [{"result": [buckets]}]}, "not several buckets")
+    annotations = [{"result": [buckets]}, {"result": [ranked]}]
+    *left, item = labelstudio.read({"data": {"prompt": "x", "items": items}, "annotations": annotations})
+    assert left == [Left("rankings in several buckets"), Left("annotations without a verdict")]
+    assert [vote.tiers for vote in item.votes] == [((2,), (0,), (1,))]
 
 
 @pytest.mark.parametrize(
