@@ -154,6 +154,7 @@ CASES = {
     "presenters.answer_cut_short": (lambda t, w: presenters.answer_cut_short(w, t, error(t)), MARKDOWN),
     "presenters.server_down": lambda t, w: presenters.server_down(w, error(t)),
     "presenters.pairs_available": lambda t, w: presenters.pairs_available(w, 3, 2, unused_starter_votes=1),
+    "presenters.starters_left_out": lambda t, w: presenters.starters_left_out(w, 2),
     "presenters.notice": lambda t, w: presenters.notice(t),
     "presenters.empty_state": lambda t, w: presenters.empty_state(t),
     "presenters.figures": lambda t, w: presenters.figures({t: t}),
