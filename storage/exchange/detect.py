@@ -164,7 +164,7 @@ def _is_dialogue(value: Any) -> bool:
 
 
 def _is_flag(value: Any) -> bool:
-    return str(value).strip().lower() in ("true", "false", "0", "1", "-1", "good", "bad")
+    return str(value).strip().lower() in ("true", "false", "0", "1", "-1", "good", "bad", "desirable", "undesirable")
 
 
 def _is_tree(value: Any) -> bool:

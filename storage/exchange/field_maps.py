@@ -49,8 +49,8 @@ class FieldMap:
     label: Paths = ()
     """Whether the one answer is good: true or false, or one of `good` and `bad`."""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
-    good: Paths = ("true", "1", "good", "thumbsup", "up", "positive")
-    bad: Paths = ("false", "0", "-1", "bad", "thumbsdown", "down", "negative")
+    good: Paths = ("true", "1", "good", "thumbsup", "up", "positive", "desirable")
+    bad: Paths = ("false", "0", "-1", "bad", "thumbsdown", "down", "negative", "undesirable")
     unrated: Paths = ("none", "", "--")
     """Words of `label` that say nothing. A missing value is `none`."""
     strengths: Mapping[str, str] = field(default_factory=dict)
@@ -130,7 +130,11 @@ PAIRWISE = FieldMap(
 )  # fmt: skip
 """Two answers beside each other, and which is better."""
 
+_SEVERAL = replace(PAIRWISE, completions=tuple(f"{answer}s" for answer in ANSWERS), winner=(), outcomes={}, models=("models",))
+
 MAPS: dict[str, FieldMap] = {
+    "scored": replace(_SEVERAL, scores=("scores", "rewards", "ratings")),
+    "ranked": replace(_SEVERAL, ranks=("ranks",)),
     "pairwise": PAIRWISE,
     "pairwise-numbered": replace(
         PAIRWISE, completions=tuple(f"{answer}_1+{answer}_2" for answer in ANSWERS), models=("model_1+model_2",),

@@ -173,6 +173,10 @@ FORMATS: dict[str, Format] = {
         "comparia", ("conversation_a=list", "conversation_b=list", "model_a_name", "model_b_name", "chosen_model_name"),
         ("conversation_a=list", "conversation_b=list", "model_a_name", "model_b_name", "both_equal"),
     ),
+    "scored": _by_map("scored", *(
+        (f"{answer}s=texts", name) for answer in field_maps.ANSWERS for name in ("scores=list", "rewards=list", "ratings=list")
+    )),
+    "ranked": _by_map("ranked", *((f"{answer}s=texts", "ranks=list") for answer in field_maps.ANSWERS)),
     "pairwise": _by_map("pairwise", *_pairwise("_a", "_b")),
     "pairwise-numbered": _by_map("pairwise-numbered", *_pairwise("_1", "_2")),
     "alpacaeval": _by_map(
@@ -199,7 +203,7 @@ FORMATS: dict[str, Format] = {
         ("input", "output", "label=flag"), unit="labelled completions", write=kto.write,
     ),
     "anythingllm": _by_map("anythingllm", ("prompt", "response", "rating", "workspace"), ("prompt", "response", "feedbackScore")),
-    "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=plain.KEEPS),
+    "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=plain.KEEPS, beside=plain.beside),
     "jsonl": Format(plain.read, plain.write_jsonl, "judgments", "json", ignored=plain.DERIVED, keeps=plain.KEEPS),
     "csv": Format(plain.read, plain.write_csv, "judgments", "csv", ignored=plain.DERIVED, keeps=plain.KEEPS),
     "parquet": Format(plain.read, plain.write_parquet, "judgments", "parquet", ignored=plain.DERIVED, keeps=plain.KEEPS),

@@ -30,6 +30,9 @@ from storage.exchange.rows import (
     whole,
 )
 
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+"""Fields of a row that is about more than text."""
+
 Answer = str | list[Message] | list[str]
 """One answer: a text, messages, or a text for each turn of the assistant."""
 
@@ -37,6 +40,8 @@ Answer = str | list[Message] | list[str]
 def read(fields: FieldMap, record: Record) -> Iterator[Found]:
     """One comparison with its votes, one label, or one prompt if the map has no answers, and what of the row is left behind."""
     left: list[Found] = []
+    if media := [name for name in MEDIA if not is_empty(untracked(record).get(name))]:
+        raise BadRow(f"only text can be imported, not {', '.join(media)}")
     if not fields.chosen and not fields.completions:
         yield _prompt_alone(fields, record, left)
         yield from left
@@ -421,7 +426,8 @@ def outcome_of(fields: FieldMap, value: Any, models: Sequence[str | None]) -> Ou
     """What a verdict says; None if it is not among the words of the map, and no model's name."""
     if isinstance(value, str) and list(models).count(value) == 1:
         return list(models).index(value)
-    return (fields.outcomes or LETTERS).get(word_of(value))
+    outcomes, word = fields.outcomes or LETTERS, word_of(value)
+    return outcomes.get(word, outcomes.get(re.sub(r"[\s-]+", "_", word)))
 
 
 def is_true(value: Any) -> bool:
@@ -453,7 +459,14 @@ def _numbered(fields: FieldMap, record: Record, number: int) -> Tiers:
     if len(values) != number:
         raise BadRow(f"{len(values)} numbers in {paths[0]} for {number} answers")
     numbers = [number_of(value) for value in values]
+    for value, number in zip(values, numbers, strict=True):
+        if number is None and word_of(value) not in UNKNOWN:
+            raise BadRow(f"{paths[0]} must hold numbers, not {value!r}")
     return by_score(numbers) if fields.scores else by_rank(numbers)
+
+
+UNKNOWN = ("", "none", "null", "nan", "na", "n/a", "-")
+"""What stands for a number that nobody gave."""
 
 
 def per_answer(paths: Paths, record: Record) -> list[Any] | None:

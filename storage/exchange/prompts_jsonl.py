@@ -6,7 +6,6 @@ Read are also the prompts of other files: the first of MT-bench's `turns`, Alpac
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from storage.content import prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, to_json
 from storage.core.records import Message
-from storage.exchange import files, mapped
+from storage.exchange import files, mapped, unread
 from storage.exchange.export import Exported
 from storage.exchange.field_maps import SYSTEM_COLUMNS
 from storage.exchange.files import Progress
@@ -25,39 +24,11 @@ PROMPTS = ("prompt", "messages", "turns", "instruction+input", "text", "question
 IGNORED = ("id", "question_id", "prompt_id")
 
 _OWN = frozenset(name for path in PROMPTS for name in path.split("+")) | {"kind", "split", "category", *SYSTEM_COLUMNS, *IGNORED}
-# fmt: off
-_ANSWERS = frozenset({"a", "b", "answer", "reply", "response", "completion", "output", "generation", "candidate", "solution",
-    "summary", "option", "assistant", "gpt", "bot", "left", "right", "good", "bad", "positive", "negative"})
-_VERDICTS = frozenset({"chosen", "rejected", "accepted", "preferred", "dispreferred", "preference", "prefer", "better", "worse",
-    "best", "worst", "winner", "loser", "win", "vote", "verdict", "judgment", "judgement", "pick", "selected", "choice"})
-_MARKS = frozenset({"score", "rating", "rank", "ranking", "label", "feedback", "thumb", "upvote", "grade"})
-_PARTS = frozenset({"context", "passage", "document", "article", "history", "dialogue", "dialog", "conversation", "query", "post",
-    "body", "image", "images"})
-# fmt: on
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 def beside(record: Record) -> list[str]:
-    """The fields that hold votes or another part of the prompt, as far as their names and values tell; a file of prompts has none.
-
-    One answer, such as a reference, is no comparison, and a mark without an answer is one of the prompt.
-    """
-    words = {name: _words(name) for name in record if name not in _OWN}
-    answers = [name for name, said in words.items() if said & _ANSWERS]
-    verdicts = [
-        name
-        for name, said in words.items()
-        if said & _VERDICTS or (isinstance(record[name], str) and record[name] in words.keys() - {name})
-    ]
-    marks = [name for name, said in words.items() if said & _MARKS and name not in verdicts]
-    votes = (*answers, *verdicts, *marks) if verdicts or len(answers) > 1 or (answers and marks) else ()
-    return [name for name in words if name in votes or name in _PARTS]
-
-
-def _words(name: str) -> set[str]:
-    """The words in the name of a field, in the singular: `responses_2` holds `response`."""
-    words = [word.lower() for word in _WORD.findall(name)]
-    return {word for spelled in words for word in (spelled, spelled.removesuffix("s"), spelled.removesuffix("ies") + "y")}
+    """The fields that hold votes or another part of the prompt, as far as their names and values tell; a file of prompts has none."""
+    return unread.votes(record, _OWN) + unread.parts(record, _OWN)
 
 
 def read(record: Record) -> Iterator[Found]:

@@ -114,7 +114,13 @@ ROWS = {
             [system("Be brief."), *Q], FRUIT, [A], {"conv_useful_a": 1, "conv_comments_b": 1},
         ),
     ],
+    "scored": [
+        ({"prompt": "Name a fruit", "responses": ["Pear", "Plum"], "rewards": ["0.5", 2]}, Q, FRUIT, [B], {}),
+        ({"prompt": "Name a fruit", "completions": ["Pear", "Plum"], "scores": [1, 1.0], "models": ["m", "n"]}, Q, FRUIT, [TIE], {}),
+    ],
+    "ranked": [({"prompt": "Name a fruit", "completions": ["Pear", "Plum"], "ranks": [3, 1]}, Q, FRUIT, [B], {})],
     "pairwise": [
+        ({"prompt": "Name a fruit", "response_a": "Pear", "response_b": "Plum", "winner": "Response B"}, Q, FRUIT, [B], {}),
         (
             {"id": "7", "prompt": "Name a fruit", "response_a": "Pear", "response_b": "Plum", "winner": "model_b", "model_a": "m",
              "model_b": "n", "language": "en"}, Q, FRUIT, [B], {"language": 1},
@@ -620,6 +626,27 @@ def test_rows_of_several_formats_are_read_by_the_one_of_more_than_half():
     )
     with pytest.raises(detect.Unrecognised):
         detect.recognise([prompt] * 2 + [pair] * 2, "file")
+
+
+def test_a_verdict_under_an_unknown_name_is_not_left_behind():
+    with pytest.raises(detect.Unrecognised, match=r"plain \(knows nothing of best\)"):
+        detect.recognise([{"prompt": "a", "completions": ["x", "y"], "best": 1}], "file")
+    assert detect.recognise([{"prompt": "a", "completions": ["x", "y"], "best": 1, "choice": 1}], "file").format == "plain"
+    with pytest.raises(detect.Unrecognised, match=r"prompts \(knows nothing of answers\)"):
+        detect.recognise([{"question": "a", "answers": [{"text": "x", "score": 1}, {"text": "y", "score": 2}]}], "file")
+
+
+def test_ratings_that_are_no_numbers_are_wrong_rows():
+    row = {"instruction": "Name a fruit", "generations": ["Pear", "Plum", "Fig"]}
+    with pytest.raises(rows.BadRow, match="ratings must hold numbers, not '4/5'"):
+        read("distilabel", row | {"ratings": ["4/5", "3/5", "1/5"]})
+    (item,), _ = read("distilabel", row | {"ratings": ["4.5", "N/A", 3]})
+    assert item.votes[0].tiers == ((0,), (2,))
+
+
+def test_rows_about_images_are_wrong_rows():
+    with pytest.raises(rows.BadRow, match="only text can be imported, not images"):
+        read("trl", {"prompt": "<image>What?", "chosen": "x", "rejected": "y", "images": ["a.png"]})
 
 
 def test_a_file_of_two_kinds_of_rows_is_refused():
