@@ -73,12 +73,12 @@ def recognise(records: Iterable[Record | BadRow], path: str) -> Recognised:
         if format.read is not None and len(signs := [sign for row in rows if (sign := sign_of(format, row))]) > HALF * len(rows)
     }
     of_most = {name: signs for name, signs in found.items() if len(signs) >= MOST * len(rows)}
+    if not found:
+        raise _unrecognised(rows, path)
     if of_most:
         best = max(of_most, key=lambda name: max(map(len, of_most[name])))
     else:
-        best = max(found, key=lambda name: (len(found[name]), max(map(len, found[name]))), default=None)
-    if best is None:
-        raise _unrecognised(rows, path)
+        best = max(found, key=lambda name: (len(found[name]), max(map(len, found[name]))))
     signs = found[best]
     fields = ", ".join(field.split("=")[0] for field in max(set(signs), key=signs.count))
     return Recognised(best, f"by its fields {fields}, in {len(signs)} of {len(rows)} rows")

@@ -459,9 +459,8 @@ def _numbered(fields: FieldMap, record: Record, number: int) -> Tiers:
     if len(values) != number:
         raise BadRow(f"{len(values)} numbers in {paths[0]} for {number} answers")
     numbers = [number_of(value) for value in values]
-    for value, number in zip(values, numbers, strict=True):
-        if number is None and word_of(value) not in UNKNOWN:
-            raise BadRow(f"{paths[0]} must hold numbers, not {value!r}")
+    if unclear := [value for value, read in zip(values, numbers, strict=True) if read is None and word_of(value) not in UNKNOWN]:
+        raise BadRow(f"{paths[0]} must hold numbers, not {unclear[0]!r}")
     return by_score(numbers) if fields.scores else by_rank(numbers)
 
 
