@@ -37,6 +37,12 @@ class OneAtATime(Engine):
         self._threads.submit(self._run, stream)
         return stream
 
+    def start(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     def metrics(self) -> Mapping[str, float]:
         with self._count:
             return {"queued": self._open - self._running, "running": self._running}

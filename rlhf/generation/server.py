@@ -71,12 +71,14 @@ def build_server(service: GenerationService, filler: ComparisonGenerator | None,
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.start()
         if filler is not None:
             filler.start()
         yield
         handlers.close()
         if filler is not None:
             filler.stop()
+        service.close()
 
     # Not published: the description of the protocol is OpenAI's. Tests have it from `openapi`.
     app = FastAPI(title="rankloop policy server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)

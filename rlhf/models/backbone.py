@@ -474,6 +474,8 @@ class Backbone:
         Raises:
             ChatTemplateError: the model's chat template refuses it, or went over a limit.
         """
+        if self.tokenizer.chat_template is None:
+            raise ChatTemplateError("the model has no chat template: it can only continue texts")
         if self.lacks_role_of(messages):
             if not (self.fold_system if fold_system is None else fold_system):
                 raise ChatTemplateError("the chat template has no system role, and system messages are not folded into the user's turn")

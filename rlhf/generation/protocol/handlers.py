@@ -50,6 +50,12 @@ class GenerationService(Protocol):
 
     backbone: Backbone
 
+    def start(self) -> None:
+        """Called once before the first request."""
+
+    def close(self) -> None:
+        """Ends every request."""
+
     def versions(self) -> list[PolicyVersion]:
         """The policy versions that it can generate with."""
 

@@ -64,7 +64,7 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(server):
         ({"max_tokens": 10**6}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
         ({"seed": -1}, "seed"),
         ({"top_p": 0}, "top_p"),
     ],

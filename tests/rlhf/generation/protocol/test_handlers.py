@@ -115,7 +115,7 @@ def test_what_a_text_that_ends_the_answer_cuts(api):
 def test_log_probabilities_are_those_of_the_tokens(api, shared):
     answer = chat(api, temperature=0, logprobs=True, top_logprobs=3)
     content = answer.choices[0].logprobs.content
-    assert bytes(sum((token.bytes for token in content), [])).decode(errors="replace") == answer.choices[0].message.content
+    assert b"".join(map(bytes, (token.bytes for token in content))).decode(errors="replace") == answer.choices[0].message.content
     # At temperature 0 each token is the likeliest one, and three likelier than all others come in order.
     for token in content:
         assert token.token == token.top_logprobs[0].token and token.logprob == token.top_logprobs[0].logprob <= 0
@@ -249,6 +249,7 @@ def test_the_models_are_listed_and_each_has_a_page(api, shared):
             {"messages": HELLO, "foo": 1},
             {"message": "not supported by this server: 'foo'", "param": "foo", "code": "unsupported_parameter"},
         ),
+        ({"messages": [{"role": "user"}]}, {"message": "messages.0.content: a message needs it, unless it has tool_calls"}),
         ({"messages": HELLO, "temperature": 3}, {"param": "temperature", "code": "invalid_value"}),
         ({"messages": [{"role": "user", "content": 7}]}, {"param": "messages.0.content"}),
         ({"messages": [{"role": "user", "content": "x", "name": "a"}]}, {"param": "messages.0.name", "code": "unsupported_parameter"}),
