@@ -14,7 +14,8 @@ from scipy import stats
 
 from rlhf.analysis.intervals import CONFIDENCE, wilson
 from rlhf.data.pairs import PreferencePair
-from rlhf.generation.sampling import GeneratedSequence, generator, sample
+from rlhf.generation.engine import sample
+from rlhf.generation.sampling import GeneratedSequence, combined_seed
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.checkpoint_selection import best_of_n_kl, n_at_kl
 from rlhf.reward.model import RewardModel
@@ -104,11 +105,12 @@ def answers(
     repeated = [p for p in prompts for _ in range(per_prompt)]
     sequences: list[GeneratedSequence] = []
     on_progress.total(len(repeated))
-    with backbone.use_adapter(adapter):
-        for start in range(0, len(repeated), BATCH_SIZE):
-            batch = repeated[start : start + BATCH_SIZE]
-            rng = generator(backbone.device, seed, start)
-            sequences += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, on_progress.part(len(batch)))
+    for start in range(0, len(repeated), BATCH_SIZE):
+        batch = repeated[start : start + BATCH_SIZE]
+        prompt_ids = [backbone.encode(p.messages) for p in batch]
+        sequences += sample(
+            backbone, prompt_ids, sampling, combined_seed(seed, start), adapter=adapter, on_progress=on_progress.part(len(batch))
+        )
     return [Answer(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(repeated, sequences, strict=True)]
 
 

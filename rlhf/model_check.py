@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from rlhf.config import AdapterKind, RoundConfig
-from rlhf.generation.sampling import generator, sample
+from rlhf.generation.engine import sample
 from rlhf.models.backbone import Backbone
 from rlhf.models.chat_template import ChatTemplateError
 from rlhf.runs import memory
@@ -184,9 +184,9 @@ def speed(backbone: Backbone, config: RoundConfig) -> Check:
     """Tokens per second of a short sample, and what that means for the queue and for a round."""
     prompts = [backbone.encode([{"role": "user", "content": f"Name {i + 2} things."}]) for i in range(SAMPLED_ROWS)]
     # The first pass allocates memory and compiles kernels.
-    sample(backbone, prompts, Sampling(max_new_tokens=2), generator(backbone.device, 0))
+    sample(backbone, prompts, Sampling(max_new_tokens=2), 0, adapter=None)
     started = time.perf_counter()
-    sequences = sample(backbone, prompts, Sampling(max_new_tokens=SAMPLED_TOKENS), generator(backbone.device, 1))
+    sequences = sample(backbone, prompts, Sampling(max_new_tokens=SAMPLED_TOKENS), 1, adapter=None)
     rate = sum(len(s.ids) for s in sequences) / (time.perf_counter() - started)
     queue_s = QUEUE_ANSWERS * COLLECTED_TOKENS / rate
     round_min = config.ppo.steps * config.ppo.batch_size * config.sampling.max_new_tokens / rate / 60

@@ -26,7 +26,8 @@ from rlhf.config import RoundConfig
 from rlhf.data import demonstrations, pairs, reliability
 from rlhf.data.demonstrations import Demonstration
 from rlhf.evaluation import Answer, by_prompt
-from rlhf.generation.sampling import generator, sample
+from rlhf.generation.engine import sample
+from rlhf.generation.sampling import combined_seed
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import replace_folder
 from rlhf.models.lengths import fitting_data
@@ -235,9 +236,8 @@ def fit_reward(
         on_features=on_features,
     )
     prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.normalize_samples)]
-    with backbone.use_adapter(None):
-        rng = generator(backbone.device, config.seed, 1)
-        sequences = sample(backbone, prompt_ids, config.sampling.to_sampling(), rng, stage.part(cost["sample"]))
+    seed = combined_seed(config.seed, 1)
+    sequences = sample(backbone, prompt_ids, config.sampling.to_sampling(), seed, adapter=None, on_progress=stage.part(cost["sample"]))
     model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], stage.part(cost["normalise"]))
     model.save(run_dir / "reward")
     return model

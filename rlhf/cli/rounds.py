@@ -85,17 +85,17 @@ def simulate(args: argparse.Namespace) -> int:
     _, store = open_store(args.data)
     fetch_weights(args.model)
 
-    from rlhf.generation.engine import Engine
+    from rlhf.generation.policy_service import PolicyService
     from rlhf.models.backbone import Backbone
     from rlhf.simulation.simulate import Plan, SimulationError
     from rlhf.simulation.simulate import simulate as run
 
-    engine = Engine(store, args.model, Backbone.load(model_files.resolve(args.model), args.device))
+    service = PolicyService(store, args.model, Backbone.load(model_files.resolve(args.model), args.device))
     sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
     plan = Plan(judge, args.judgments, args.annotators, args.label_noise, args.seed, sampling)
     with tqdm(total=args.judgments, unit="judgment", desc="simulated judgments") as bar:
         try:
-            ties = run(store, engine.generate, engine.base, plan, progress=lambda done, total: bar.update(done - bar.n))
+            ties = run(store, service.generate, service.base, plan, progress=lambda done, total: bar.update(done - bar.n))
         except SimulationError as error:
             raise UsageError(str(error)) from error
     print(f"{args.judgments} simulated judgments by the rule {judge.name!r} added ({ties} ties); human data is untouched")

@@ -1,211 +1,516 @@
-"""Generates with the base and the tuned policies by name, on one backbone, for the policy server and the simulation."""
+"""The generation engine: continuous batching on one backbone, with an adapter for each row.
+
+PPO rollouts, evaluation, best-of-n, the comparison queue, the Demo and HTTP clients all generate here. Requests join and leave the
+batch between steps; a step decodes one token of every row and reads one chunk of the prompts that are about to join. Leaves out text,
+policy versions and HTTP.
+"""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from concurrent.futures import Future
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from jinja2 import TemplateError
+from jaxtyping import Float
+from torch import Tensor
 
-from rlhf import model_files
-from rlhf.generation.fair_lock import FairLock
-from rlhf.generation.sampling import DecodeStep, collect_sequences, generator, stream
+from rlhf.generation.lanes import Lane, PaddedLane, Prefill, Prompt, Row, SlotLane
+from rlhf.generation.recording import RolloutRecorder
+from rlhf.generation.request import (
+    ClientBusy,
+    EngineBusy,
+    EngineClosed,
+    GenerationRequest,
+    GenerationStream,
+    RequestCancelled,
+    TokenOutput,
+)
+from rlhf.generation.sampling import GeneratedSequence, adjusted, combined_seed, likeliest, sample_token, uniforms
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
-from rlhf.safe_files import ModelError
-from rlhf.serving.completion_source import GeneratedCompletion, PromptRefused
-from rlhf.serving.limits import LONGEST_PROMPT
-from storage.content import policies
-from storage.core.database import Database, StoreError
-from storage.core.records import Message, PolicyVersion, Prompt, Sampling
-from storage.project import settings
+from rlhf.runs.work import NO_PROGRESS, Work
+from storage.core.records import Sampling
 
-LONGEST_YIELD_S = 0.25
-"""How long the queue's completions wait for chats before each token, in seconds: chats are faster for it, and cannot stop them."""
+MOST_ROWS = 64
+"""Requests that are decoded side by side."""
 
-MOST_YIELDED_S = 5.0
-"""How long a batch of the queue's completions waits for chats in all, in seconds. Older than that, it takes its turns with them."""
+MOST_QUEUED = 128
+"""Requests that may wait for a place."""
+
+MOST_PER_CLIENT = 96
+"""Requests of one client that are computed or wait."""
+
+FOR_CHATS = 8
+"""Places that background requests leave free."""
+
+BACKGROUND_WAIT_S = 5.0
+"""A background request waits this long behind others, in seconds; after that it goes by its age, so that chats cannot stop it."""
+
+KV_BYTES = 2 << 30
+"""Memory for keys and values that is not exceeded by admitting another row; one row alone may take more."""
+
+CHUNK_TOKENS, CHUNK_TOKENS_ALONE = 256, 2048
+"""Tokens of the prompts that are read in one step: while rows are being decoded, which wait for it, and while there are none."""
+
+RETRY_S = 5
+"""After how many seconds a refused client should try again."""
+
+T = TypeVar("T")
 
 
-def nothing() -> None:
-    pass
+class EngineLoad(NamedTuple):
+    """How much the engine has to do."""
+
+    queued: int
+    running: int
+    """Rows that are decoded, or whose prompt is being read."""
 
 
-class Engine:
-    """Generates completions by policy version. The active adapter is state of the backbone, so one step runs at a time, in turns.
+class Waiting(NamedTuple):
+    """A request in the queue."""
 
-    Args:
-        longest_prompt: the most tokens that the prompt of a chat may have; the model's context bounds it too.
+    due: float
+    """Requests are admitted in this order."""
+    order: int
+    row: Row
+    background: bool
+
+
+class GenerationEngine:
+    """Generates for every request that is submitted, in a thread of its own (`start`) or in the caller's (`run`).
+
+    Everything but `submit`, `call` and `load` happens in one thread, which alone touches the backbone.
     """
 
-    def __init__(self, store: Database, model: str, backbone: Backbone, *, longest_prompt: int = LONGEST_PROMPT):
-        self.store, self.model, self.backbone = store, model, backbone
-        self.longest_prompt = min(longest_prompt, (backbone.context or longest_prompt + 1) - 1)
-        self.base = policies.ensure_base(store, model, name=model_files.display_name(model))
-        self._turns = FairLock()
-        self._active_chats = 0
-        self._no_chat = threading.Condition()
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        most_rows: int = MOST_ROWS,
+        most_queued: int = MOST_QUEUED,
+        most_per_client: int = MOST_PER_CLIENT,
+        kv_bytes: int = KV_BYTES,
+    ):
+        self.backbone = backbone
+        self.most_rows, self.most_queued, self.most_per_client = most_rows, most_queued, most_per_client
+        self._kv_columns = kv_bytes // max(1, kv_bytes_per_token(backbone))
+        self._lanes: dict[str | None, Lane] = {}
+        self._prefills: deque[Prefill] = deque()
+        self._queue: list[Waiting] = []
+        self._calls: deque[Callable[[], None]] = deque()
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
 
-    def versions(self) -> list[PolicyVersion]:
-        """The policy versions that this backbone can generate with."""
-        return [v for v in policies.all_versions(self.store) if v.id == self.base.id or (v.kind == "tuned" and v.base_model == self.model)]
+    # From any thread.
 
-    def refusal_reason(self, version: PolicyVersion) -> str:
-        """Why a version cannot generate here, as a sentence; empty when it can."""
-        if version.kind == "external":
-            return f"{version.name} does not run here: it cannot write new answers. Cancel the batch and choose other versions."
-        if version.id not in {served.id for served in self.versions()}:
-            return f"{version.name} stands over another base model: start rankloop with --model {version.base_model}."
-        try:
-            folder = policies.adapter_folder(self.store, version)
-        except StoreError as error:
-            return str(error)
-        if folder is not None and not (folder / "adapter_config.json").is_file():
-            return f"The adapter of {version.name} is missing: put it back into {folder}, or cancel the batch."
-        return ""
-
-    def without_paths(self, version: PolicyVersion, error: Exception) -> str:
-        """The error's message without paths of this machine: the version's folder is replaced by its name."""
-        folder = policies.adapter_folder(self.store, version)
-        return str(error) if folder is None else str(error).replace(str(folder), version.name)
-
-    def named(self, name: str) -> PolicyVersion:
-        """Raises KeyError when no such policy is served here."""
-        return {v.name: v for v in self.versions()}[name]
-
-    def generate(
-        self, requests: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
-    ) -> list[GeneratedCompletion | PromptRefused]:
-        """Complete answers, those of one policy in one batch. Yields to chats for a moment before each token.
-
-        A prompt that the chat template refuses, or that leaves no room for an answer, gets the reason in place of an answer.
-        """
-        completions: dict[int, GeneratedCompletion | PromptRefused] = {}
-        for policy_id in sorted({policy.id for policy, _ in requests}):
-            mine = [i for i, (policy, _) in enumerate(requests) if policy.id == policy_id]
-            started = time.monotonic()
-            refused: dict[int, PromptRefused] = {}
-            encoded: dict[int, list[int]] = {}
-            for i in mine:
-                try:
-                    encoded[i] = self._collectable(requests[i][1], sampling)
-                except (PromptTooLong, TemplateError) as error:
-                    refused[i] = PromptRefused(str(error))
-            completions |= refused
-            if not encoded:
-                continue
-            prompts = list(encoded.values())
-            tokens = self._steps(requests[mine[0]][0], prompts, sampling, generator(self.backbone.device, seed, policy_id), on_progress)
-            sampled = collect_sequences(self._yielding_to_chats(tokens), len(prompts), self.backbone.eos_token_ids)
-            latency = time.monotonic() - started
-            for i, s in zip(encoded, sampled, strict=True):
-                completions[i] = GeneratedCompletion(self.backbone.decode(s.ids), s.finish_reason, latency)
-        return [completions[i] for i in range(len(requests))]
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The token ids of a conversation up to the answer.
-
-        Raises:
-            PromptTooLong: it has more tokens than are allowed.
-            ChatTemplateError: the model's chat template refuses it.
-        """
-        ids = self.backbone.encode(messages, fold_system=settings.current(self.store).fold_system)
-        if len(ids) > self.longest_prompt:
-            raise PromptTooLong(
-                f"the prompt has {len(ids):,} tokens, of which {self.longest_prompt:,} can be read: shorten it, or leave out earlier turns"
-            )
-        return ids
-
-    def _collectable(self, prompt: Prompt, sampling: Sampling) -> list[int]:
-        """The token ids of a stored prompt, which must leave room for the longest answer that may be sampled."""
-        ids = self.prompt(prompt.messages)
-        context = self.backbone.context
-        if context is not None and len(ids) + sampling.max_new_tokens > context:
-            raise PromptTooLong(
-                f"the prompt has {len(ids):,} tokens and its answer up to {sampling.max_new_tokens:,}, which is more than the model's "
-                f"context of {context:,}: shorten it"
-            )
-        return ids
-
-    def stream_text(
-        self, version: PolicyVersion, prompt: Sequence[int], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
-    ) -> Iterator[tuple[str, str | None]]:
-        """Pieces of one answer with None, then an empty piece with the finish reason. Ends at the latest with the context.
+    def submit(self, request: GenerationRequest, *, background: bool = False, client: str = "") -> GenerationStream:
+        """Adds a request to the queue.
 
         Args:
-            on_progress: called before each step, also between the chunks of a long prompt; an exception from it ends the answer.
+            client: whoever asks; each has at most `most_per_client` requests at a time. Empty for no such limit.
+            background: nobody waits for it: other requests go first, for a while, and it is never refused as one too many.
+
+        Raises:
+            EngineBusy: the queue is full, or the client has too many requests.
+            EngineClosed: the engine has been closed.
+            PromptTooLong: the prompt leaves no room for an answer.
         """
-        ids: list[int] = []
-        sent, reason = "", "length"
-        if self.backbone.context:
-            sampling = replace(sampling, max_new_tokens=max(1, min(sampling.max_new_tokens, self.backbone.context - len(prompt))))
-        self._add_active_chats(1)
-        try:
-            for token, *_ in self._steps(version, [prompt], sampling, generator(self.backbone.device, seed), on_progress):
-                if int(token[0]) in self.backbone.eos_token_ids:
-                    reason = "stop"
-                    break
-                ids.append(int(token[0]))
-                text = self.backbone.tokenizer.decode(ids, skip_special_tokens=True)
-                # A character of several tokens decodes to U+FFFD until its last one is there.
-                if not text.endswith("\N{REPLACEMENT CHARACTER}") and len(text) > len(sent):
-                    yield text[len(sent) :], None
-                    sent = text
-            yield "", reason
-        finally:
-            self._add_active_chats(-1)
+        stream = GenerationStream(request)
+        row = Row(request, stream, client, self.room(request))
+        with self._changed:
+            if self._closed:
+                raise EngineClosed("the policy server is stopping")
+            waiting = sum(not entry.background for entry in self._queue)
+            if not background and waiting >= self.most_queued:
+                raise EngineBusy(f"{self.most_rows} answers are computed and {waiting} wait: try again in {RETRY_S} s")
+            if client and self._requests_of(client) >= self.most_per_client:
+                raise ClientBusy(f"{self.most_per_client} requests of this client are computed or wait: try again in {RETRY_S} s")
+            self._queue.append(Waiting(time.monotonic() + (BACKGROUND_WAIT_S if background else 0.0), next(self._order), row, background))
+            stream.on_cancel = self._wake
+            self._changed.notify_all()
+        return stream
 
-    def _steps(
-        self,
-        version: PolicyVersion,
-        prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
-        rng: torch.Generator,
-        on_progress: Callable[[], None],
-    ) -> Iterator[DecodeStep]:
-        """The steps of `stream`, each in its turn and with the version's adapter active."""
-        steps = stream(self.backbone, prompts, sampling, rng, in_chunks=True)
-        while True:
-            on_progress()
-            with self._turns, self.backbone.use_adapter(self._adapter(version)):
-                try:
-                    step = next(steps)
-                except StopIteration:
-                    return
-            # None marks a prefill chunk.
-            if step is not None:
-                yield step
+    def room(self, request: GenerationRequest) -> int:
+        """Most tokens of the request's answer: its limit, or what its prompt leaves of the model's context.
 
-    def _adapter(self, version: PolicyVersion) -> str | None:
-        """The name of a version's adapter, which is loaded at its first use. Call only while holding the turn."""
-        if version.adapter_path is None:
-            return None
-        # PEFT takes no dot in an adapter's name.
-        name = f"v{version.id}"
-        if name not in self.backbone.adapters:
+        Raises:
+            PromptTooLong: that is nothing.
+        """
+        if self.backbone.context is None:
+            return request.sampling.max_new_tokens
+        prompt, learned = len(request.prompt_ids), self.backbone.virtual_tokens(request.adapter)
+        left = self.backbone.context - learned - prompt
+        if left < 1:
+            raise PromptTooLong(
+                f"a prompt of {prompt:,} tokens leaves no room for an answer in the model's context of {self.backbone.context:,}"
+            )
+        return min(request.sampling.max_new_tokens, left)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Runs a function between two steps, for whatever changes the backbone, and returns its result."""
+        if self._thread is None or threading.current_thread() is self._thread:
+            return function()
+        future: Future[T] = Future()
+
+        def run() -> None:
             try:
-                folder = policies.adapter_folder(self.store, version)
-            except StoreError as error:
-                raise ModelError(str(error)) from error
-            if folder is None:
-                return None
-            self.backbone.load_adapter(name, folder)
-        return name
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
 
-    def _yielding_to_chats(self, tokens: Iterator[DecodeStep]) -> Iterator[DecodeStep]:
-        yielded = 0.0
-        for step in tokens:
-            yield step
-            if yielded < MOST_YIELDED_S:
-                started = time.monotonic()
-                with self._no_chat:
-                    self._no_chat.wait_for(lambda: self._active_chats == 0, LONGEST_YIELD_S)
-                yielded += time.monotonic() - started
+        with self._changed:
+            if self._closed:
+                raise EngineClosed("the policy server is stopping")
+            self._calls.append(run)
+            self._changed.notify_all()
+        return future.result()
 
-    def _add_active_chats(self, change: int) -> None:
-        with self._no_chat:
-            self._active_chats += change
-            self._no_chat.notify_all()
+    def _requests_of(self, client: str) -> int:
+        queued = sum(entry.row.client == client for entry in self._queue)
+        return queued + sum(row.client == client and not was_cancelled(row) for row in self._running())
+
+    def load(self) -> EngineLoad:
+        with self._changed:
+            queued = len(self._queue)
+        return EngineLoad(queued, sum(1 for _ in self._running()))
+
+    def adapters_in_use(self) -> set[str]:
+        """Names of the adapters of all requests. Call it in the engine's thread (`call`)."""
+        with self._changed:
+            queued = [entry.row for entry in self._queue]
+        return {row.request.adapter for row in (*queued, *self._running()) if row.request.adapter is not None}
+
+    def forget(self, adapter: str) -> None:
+        """Drops what is cached of an adapter that no request uses. Call it in the engine's thread, before the adapter is deleted."""
+        self._lanes = {name: lane for name, lane in self._lanes.items() if lane.rows or name != adapter}
+        for lane in self._lanes.values():
+            lane.forget(adapter)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the engine's thread runs."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Starts the engine's thread."""
+        self._closed = False
+        self._thread = threading.Thread(target=self._loop, name="generation", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends every request and the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    # In the engine's thread.
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                # Without work the thread sleeps until it is woken, so that an idle server takes no time.
+                self._changed.wait_for(lambda: self._closed or self._calls or self._queue or self._busy())
+                if self._closed:
+                    break
+            self.step()
+        error = EngineClosed("the policy server is stopping")
+        for row in [*(entry.row for entry in self._queue), *self._running()]:
+            end_stream(row, error)
+        for call in self._calls:
+            call()
+
+    def _busy(self) -> bool:
+        return bool(self._prefills) or any(lane.rows for lane in self._lanes.values())
+
+    def _running(self) -> Iterator[Row]:
+        for prefill in list(self._prefills):
+            for prompt in prefill.prompts:
+                yield from prompt.rows
+        for lane in list(self._lanes.values()):
+            yield from [row for row in lane.rows if not row.ended]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Drops what was cancelled, admits what has a place, decodes a token of every row, and reads a chunk of the prompts."""
+        while self._calls:
+            self._calls.popleft()()
+        self._drop_cancelled()
+        self._admit()
+        for lane in list(self._lanes.values()):
+            if lane.rows:
+                self._guarded(lane, lane.rows, lambda lane=lane: self._decode(lane))
+        if self._prefills:
+            prefill = self._prefills.popleft()
+            rows = [row for prompt in prefill.prompts for row in prompt.rows]
+            self._guarded(prefill.lane, rows, lambda: self._read(prefill))
+
+    def _guarded(self, lane: Lane, rows: Sequence[Row], work: Callable[[], None]) -> None:
+        """Runs a part of a step; an error in it ends the requests that it was for, and no others."""
+        rows = list(rows)
+        try:
+            work()
+        except Exception as error:
+            if self._thread is None:
+                raise
+            for row in rows:
+                end_stream(row, error)
+            if any(row in lane.rows for row in rows):
+                self._lanes = {name: other for name, other in self._lanes.items() if other is not lane}
+
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            cancelled = [entry.row for entry in self._queue if was_cancelled(entry.row)]
+            self._queue = [entry for entry in self._queue if not was_cancelled(entry.row)]
+        for prefill in list(self._prefills):
+            for prompt in prefill.prompts:
+                cancelled += [row for row in prompt.rows if was_cancelled(row)]
+                # Their places are kept until the prompts have been read.
+            if all(was_cancelled(row) for prompt in prefill.prompts for row in prompt.rows):
+                self._prefills.remove(prefill)
+        for lane in self._lanes.values():
+            if leaving := [row for row in lane.rows if was_cancelled(row)]:
+                cancelled += leaving
+                for row in leaving:
+                    row.ended = True
+                lane.drop(leaving)
+        for row in cancelled:
+            end_stream(row, RequestCancelled("the request was cancelled"))
+
+    # Admission.
+
+    def _admit(self) -> None:
+        """Gives places to waiting requests, the oldest first, and puts their prompts together."""
+        with self._changed:
+            if not self._queue:
+                return
+            running = list(self._running())
+            now = time.monotonic()
+            # Whoever is due goes by age; a background request that is not due waits for the others.
+            self._queue.sort(key=lambda entry: (entry.due > now, entry.due if entry.due <= now else entry.order, entry.order))
+            admitted: list[Row] = []
+            left: list[Waiting] = []
+            width = max((row.length + 1 for row in running), default=0)
+            for entry in self._queue:
+                places = self.most_rows - (FOR_CHATS if entry.background else 0)
+                count = len(running) + len(admitted)
+                wider = max(width, len(entry.row.request.prompt_ids) + min(entry.row.longest, CHUNK_TOKENS))
+                fits = count < places and (not count or (count + 1) * wider <= self._kv_columns)
+                if fits and self._lane_of(entry.row).takes_rows():
+                    admitted.append(entry.row)
+                    width = wider
+                else:
+                    left.append(entry)
+            self._queue = left
+        self._begin(admitted)
+
+    def _begin(self, rows: Sequence[Row]) -> None:
+        """Starts to read the prompts of these rows."""
+        prompts: dict[tuple[str | None, tuple[int, ...]], Prompt] = {}
+        padded: dict[PaddedLane, list[Row]] = {}
+        for row in rows:
+            lane = self._lane_of(row)
+            if isinstance(lane, PaddedLane):
+                padded.setdefault(lane, []).append(row)
+                continue
+            adapter, ids = row.request.adapter, row.request.prompt_ids
+            prompts.setdefault((adapter, ids), Prompt(ids, adapter, [])).rows.append(row)
+        for lane, members in padded.items():
+            self._guarded(lane, members, lambda lane=lane, members=members: self._emit(lane, members, lane.start(members)))
+        # Prompts of one adapter are read together, up to a chunk's tokens; a longer one is read alone.
+        for adapter in dict.fromkeys(adapter for adapter, _ in prompts):
+            batch: list[Prompt] = []
+            for prompt in (prompt for (name, _), prompt in prompts.items() if name == adapter):
+                longest = max(len(other.ids) for other in (*batch, prompt))
+                if batch and (len(batch) + 1) * longest > CHUNK_TOKENS_ALONE:
+                    self._prefills.append(Prefill(self._slot_lane(batch[0].rows[0]), batch))
+                    batch = []
+                batch.append(prompt)
+            self._prefills.append(Prefill(self._slot_lane(batch[0].rows[0]), batch))
+
+    def _lane_of(self, row: Row) -> Lane:
+        adapter = row.request.adapter
+        shared = adapter is None or self.backbone.is_routable(adapter)
+        name = None if shared else adapter
+        if not self.backbone.decoder.supports_slots:
+            name = adapter
+        if name not in self._lanes or not self._lanes[name].serves(adapter):
+            make = SlotLane if self.backbone.decoder.supports_slots else PaddedLane
+            self._lanes[name] = make(self.backbone, name)
+        return self._lanes[name]
+
+    def _slot_lane(self, row: Row) -> SlotLane:
+        lane = self._lane_of(row)
+        assert isinstance(lane, SlotLane)
+        return lane
+
+    # A step's work.
+
+    def _decode(self, lane: Lane) -> None:
+        hidden = lane.decode()
+        self._emit(lane, lane.rows, hidden)
+
+    def _read(self, prefill: Prefill) -> None:
+        decoding = any(lane.rows for lane in self._lanes.values())
+        tokens = CHUNK_TOKENS if decoding else CHUNK_TOKENS_ALONE
+        if not prefill.step(max(1, tokens // len(prefill.prompts))):
+            # Others read a chunk before it goes on, so that a long prompt does not stop short ones.
+            self._prefills.append(prefill)
+            return
+        rows, hidden = prefill.finish()
+        self._emit(prefill.lane, rows, hidden)
+
+    def _emit(self, lane: Lane, rows: Sequence[Row], hidden: Float[Tensor, "n d"]) -> None:
+        """Samples a token for each of these rows that has not ended, and drops the rows that have passed all theirs."""
+        rows = list(rows)
+        for row in rows:
+            if row.ended and row.forced:
+                row.forced.pop(0)
+        open_rows = [i for i, row in enumerate(rows) if not row.ended]
+        if open_rows:
+            chosen = hidden if len(open_rows) == len(rows) else hidden[torch.tensor(open_rows, device=hidden.device)]
+            self._sample([rows[i] for i in open_rows], chosen)
+        if leaving := [row for row in rows if row.ended and not row.forced]:
+            lane.drop(leaving)
+
+    def _sample(self, rows: Sequence[Row], hidden: Float[Tensor, "n d"]) -> None:
+        device = hidden.device
+        logits = self.backbone.logits(hidden)
+        seeds = torch.tensor([row.request.seed for row in rows], device=device)
+        u = uniforms(seeds, torch.tensor([len(row.ids) for row in rows], device=device))
+        recorder = rows[0].recorder
+        tokens = torch.empty(len(rows), dtype=torch.long, device=device)
+        for indices in rows_by_sampling(rows):
+            at = None if len(indices) == len(rows) else torch.tensor(indices, device=device)
+            part = logits if at is None else logits[at]
+            changed = [i for i in indices if rows[i].request.adjustments]
+            if changed:
+                part = part.float() if at is not None else part.float().clone()
+                for i in changed:
+                    place = indices.index(i)
+                    part[place] = adjusted(part[place], rows[i].request.adjustments, rows[i].ids)
+            sampling = rows[indices[0]].request.sampling
+            sampled, stats = sample_token(part, sampling, u if at is None else u[at], return_stats=recorder is not None)
+            if at is None:
+                tokens = sampled
+            else:
+                tokens[at] = sampled
+            if recorder is not None and stats is not None:
+                # A recorder's requests have the same sampling parameters.
+                positions = [len(row.ids) for row in rows]
+                numbers = torch.tensor([row.number for row in rows], device=device)
+                recorder.add_tokens(
+                    numbers, torch.tensor(positions, device=device), max(positions) + 1, stats.logprobs, stats.entropy, hidden
+                )
+        for i, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+            self._append(row, token, logits[i] if row.request.logprobs is not None else None)
+
+    def _append(self, row: Row, token: int, logits: Float[Tensor, " vocab"] | None) -> None:
+        request = row.request
+        row.ids.append(token)
+        if token in self.backbone.eos_token_ids or token in request.stop_token_ids:
+            reason: Any = "stop"
+        else:
+            reason = "length" if len(row.ids) >= row.longest else None
+        if reason is not None:
+            row.ended = True
+            if row.recorder is not None and row.recorder.depths:
+                # Whatever reads the answer later puts `eos_id` at its end, so the recorded activations are that token's.
+                row.forced = [self.backbone.eos_id] if reason == "stop" else [token, self.backbone.eos_id]
+        if row.stream is not None:
+            logprob, top = (None, ()) if logits is None else likeliest(logits, token, request.logprobs or 0)
+            row.stream.put(TokenOutput(token, reason, logprob, top))
+
+    # In the caller's thread.
+
+    def run(
+        self,
+        requests: Sequence[GenerationRequest],
+        *,
+        recorder: RolloutRecorder | None = None,
+        on_progress: Work = NO_PROGRESS,
+    ) -> list[GeneratedSequence]:
+        """Generates all of these, without the engine's thread. With a recorder, all are decoded side by side.
+
+        Args:
+            on_progress: its total is the most tokens that the answers can have.
+        """
+        assert self._thread is None and not self._busy(), "the engine is already generating"
+        rows = [Row(request, None, "", self.room(request), recorder, number) for number, request in enumerate(requests)]
+        on_progress.total(sum(row.longest for row in rows))
+        most_rows = self.most_rows
+        if recorder is not None:
+            self.most_rows = max(most_rows, len(rows))
+        self._queue = [Waiting(0.0, number, row, False) for number, row in enumerate(rows)]
+        try:
+            seen = [0] * len(rows)
+            while self._queue or self._busy():
+                self.step()
+                done = [row.longest if row.ended else len(row.ids) for row in rows]
+                if new := sum(done) - sum(seen):
+                    on_progress(new)
+                seen = done
+        finally:
+            self.most_rows = most_rows
+            self._queue, self._lanes = [], {}
+            self._prefills.clear()
+        return [GeneratedSequence(row.ids, self.backbone.finish_reason(row.ids)) for row in rows]
+
+
+def sample(
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seed: int,
+    *,
+    adapter: str | None,
+    on_progress: Work = NO_PROGRESS,
+) -> list[GeneratedSequence]:
+    """Samples one answer to each prompt with an adapter, or with the base."""
+    return GenerationEngine(backbone).run(requests_for(prompts, sampling, seed, adapter=adapter), on_progress=on_progress)
+
+
+def requests_for(prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int, *, adapter: str | None) -> list[GenerationRequest]:
+    """A request for each prompt, each with a seed of its own that follows from `seed` and its place."""
+    return [GenerationRequest(tuple(prompt), sampling, combined_seed(seed, i), adapter) for i, prompt in enumerate(prompts)]
+
+
+def rows_by_sampling(rows: Sequence[Row]) -> list[list[int]]:
+    """Indices of the rows that have the same sampling parameters, apart from the length."""
+    groups: dict[tuple[float, float, int], list[int]] = {}
+    for i, row in enumerate(rows):
+        sampling = row.request.sampling
+        groups.setdefault((sampling.temperature, sampling.top_p, sampling.top_k), []).append(i)
+    return list(groups.values())
+
+
+def was_cancelled(row: Row) -> bool:
+    return row.stream is not None and row.stream.cancelled
+
+
+def end_stream(row: Row, error: BaseException) -> None:
+    """Ends a row and raises the error in whoever reads its stream."""
+    if not row.ended and row.stream is not None:
+        row.stream.put(error)
+    row.ended = True
+
+
+def kv_bytes_per_token(backbone: Backbone) -> int:
+    """Memory of one token's keys and values in all layers, in bytes; 0 where the architecture does not say."""
+    config = backbone.base.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", 0)
+    width = getattr(config, "head_dim", None) or backbone.hidden_size // max(1, getattr(config, "num_attention_heads", 1) or 1)
+    return int(2 * backbone.decoder.depth * heads * width * backbone.base.dtype.itemsize)

@@ -29,6 +29,10 @@ class RequestCancelled(Exception):
     """The request was cancelled before its answer was complete."""
 
 
+class EngineClosed(RequestCancelled):
+    """The engine has been closed, so a request is not taken or not completed."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogitAdjustments:
     """Changes of the logits before the temperature, as OpenAI's protocol defines them."""
@@ -87,10 +91,13 @@ class GenerationStream:
         self._notify: Callable[[], None] = lambda: None
         self.cancelled = False
         """Set by `cancel`; the engine drops the request before its next step."""
+        self.on_cancel: Callable[[], None] = lambda: None
+        """Called by `cancel`; the engine sets it."""
 
     def cancel(self) -> None:
         """Ends the request before the engine's next step. Harmless when it has ended already."""
         self.cancelled = True
+        self.on_cancel()
 
     def put(self, output: TokenOutput | BaseException) -> None:
         """Called by the engine with each token, or with the error that ends the stream."""

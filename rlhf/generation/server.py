@@ -31,7 +31,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
 from rlhf.generation.http_guard import PolicyServerMiddleware
-from rlhf.generation.one_at_a_time import OneAtATime
+from rlhf.generation.policy_service import PolicyService
 from rlhf.generation.protocol.errors import ApiError, error_object, error_response, validation_error
 from rlhf.generation.protocol.handlers import GenerationService, Handlers
 from rlhf.generation.protocol.metrics import CONTENT_TYPE, ServerMetrics
@@ -76,9 +76,10 @@ def build_server(service: GenerationService, filler: ComparisonGenerator | None,
             filler.start()
         yield
         handlers.close()
+        # Ends the completions that the generator waits for, too.
+        service.close()
         if filler is not None:
             filler.stop()
-        service.close()
 
     # Not published: the description of the protocol is OpenAI's. Tests have it from `openapi`.
     app = FastAPI(title="rankloop policy server", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -180,15 +181,15 @@ def main() -> int:
     except (StoreError, ModelError, EndpointOptionError) as error:
         log.error("%s", error)
         return 2
-    engine = OneAtATime(store, arguments.model, backbone)
+    service = PolicyService(store, arguments.model, backbone)
     collectors = {policies.ensure_external(store, endpoint.version): EndpointClient(endpoint) for endpoint in chosen}
-    generate = route_by_version({version.id: EndpointSource(client) for version, client in collectors.items()}, engine.generate)
+    generate = route_by_version({version.id: EndpointSource(client) for version, client in collectors.items()}, service.generate)
 
     def refusal_reason(version: PolicyVersion) -> str:
-        return collectors[version].down_reason() if version in collectors else engine.refusal_reason(version)
+        return collectors[version].down_reason() if version in collectors else service.refusal_reason(version)
 
     filler = ComparisonGenerator(store, generate, arguments.model, [*collectors], refusal_reason=refusal_reason)
-    app = build_server(engine, None if arguments.no_queue else filler, api_key=key)
+    app = build_server(service, None if arguments.no_queue else filler, api_key=key)
     log.info("policy server ready on port %d", arguments.port)
     uvicorn.run(
         app,

@@ -43,7 +43,7 @@ from rlhf.models.attention import use_short_row_attention
 from rlhf.models.chat_template import ChatTemplateError, bound, renderer
 from rlhf.models.decoder import CachedHidden, Decoder
 from rlhf.models.lm_head import TokenLogprobs
-from rlhf.models.lora import FusedLinear
+from rlhf.models.lora import FusedLinear, RowAdapters, use_row_adapters
 from rlhf.models.reasoning import ReasoningMarks, reasoning_marks
 from rlhf.safe_files import ModelError, adapter_fields, check_base, check_file
 from storage.core.records import Message
@@ -398,15 +398,34 @@ class Backbone:
         self.decoder.prefix = prefix
         self._active_adapter = adapter
 
+    def virtual_tokens(self, adapter: str | None) -> int:
+        """How many learned vectors the adapter puts before every row."""
+        prefix = None if adapter is None else self._group_of(adapter).prefix(adapter)
+        return 0 if prefix is None else len(prefix)
+
+    def is_routable(self, adapter: str) -> bool:
+        """Whether rows with this adapter can share a batch with rows of other adapters."""
+        group = self._group_of(adapter)
+        layers = [module for _, _, module in group.tuner_layers if adapter in getattr(module, "lora_A", ())]
+        return bool(layers) and all(isinstance(layer, FusedLinear) and layer.is_plain(adapter) for layer in layers)
+
+    @contextmanager
+    def use_row_adapters(self, rows: RowAdapters) -> Iterator[None]:
+        """Inside the block, each row of a batch has its own adapter, all of which are routable."""
+        if rows.names:
+            self._attach(self._group_of(rows.names[0]))
+        with self.use_adapter(None), use_row_adapters(rows):
+            yield
+
     @property
     def prefix_length(self) -> int:
         """How many learned vectors the active adapter puts before every row."""
         return 0 if self.decoder.prefix is None else len(self.decoder.prefix)
 
     def first_adapted_layer(self, adapter: str) -> int:
-        """How many layers lie below the lowest one with weights of the adapter; 0 without partial forward passes."""
+        """How many layers lie below the lowest one with weights of the adapter; 0 where their activations cannot be recorded."""
         adapted = (re.search(r"\.(\d+)\.", name) for name in self.parameters(adapter))
-        return min((int(layer[1]) for layer in adapted if layer), default=0) if self.decoder.supports_partial_forward else 0
+        return min((int(layer[1]) for layer in adapted if layer), default=0) if self.decoder.records_activations else 0
 
     def forward(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, keep: int) -> ModelOutput:
         """Logits and last hidden states of the last `keep` positions.
@@ -578,7 +597,7 @@ class AdapterGroup:
 
     def _collect_tuner_layers(self) -> None:
         self.model.eval()
-        self._tuner_layers = wrapped_layers(self.base)
+        self.tuner_layers = wrapped_layers(self.base)
 
     def prefix(self, adapter: str) -> Float[Tensor, "v d"] | None:
         if not self.is_prompt_learning:
@@ -586,11 +605,11 @@ class AdapterGroup:
         return self.model.prompt_encoder[adapter].get_parameter("embedding.weight")
 
     def attach(self) -> None:
-        for parent, key, wrapped in self._tuner_layers:
+        for parent, key, wrapped in self.tuner_layers:
             setattr(parent, key, wrapped)
 
     def detach(self) -> None:
-        for parent, key, wrapped in self._tuner_layers:
+        for parent, key, wrapped in self.tuner_layers:
             setattr(parent, key, wrapped.get_base_layer())
 
 

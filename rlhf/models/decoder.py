@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from rlhf.models.kv_cache import SlotCache, has_slots
+
 PARTIAL_FORWARD_TOLERANCE = 2e-2
 """Largest relative difference between one full pass and two partial ones; bfloat16 rounds at 4e-3."""
 
@@ -40,6 +42,13 @@ class Decoder:
         self.prefix: Float[Tensor, "v d"] | None = None
         """Learned vectors before the token embeddings of every row (prompt tuning); no output is returned for their positions."""
         self.supports_partial_forward = len(self.layers) > 0 and self._check_partial_forward()
+        self.supports_slots = has_slots(model.config) and self._check_slots()
+        """Whether rows of different lengths can stand in one cache, so that they join and leave a batch between steps."""
+
+    @property
+    def records_activations(self) -> bool:
+        """Whether the activations of the lowest layers can be recorded while answers are sampled, and passes begin above them."""
+        return self.supports_partial_forward and self.supports_slots
 
     def forward(
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b s"], *, positions: Int[Tensor, "b t"], cache: Cache | None = None
@@ -70,6 +79,32 @@ class Decoder:
             "attention_mask": shifted["attention_mask"],
             "position_ids": torch.cat([prefix_positions, shifted["position_ids"]], dim=1),
         }
+
+    def forward_slots(
+        self, ids: Int[Tensor, "n t"], starts: Int[Tensor, " n"], slots: SlotCache, *, width: int, last: int, prefix: bool = False
+    ) -> Float[Tensor, "n t d"]:
+        """The last hidden states of tokens that follow each row's first `starts` columns in the cache.
+
+        Args:
+            width: columns that are read; the longest row's, with these tokens.
+            last: the last position that the model has; columns beyond it, which only padding has, get that position.
+            prefix: put the learned vectors of prompt tuning before the tokens, which then begin after them.
+        """
+        learned = self.prefix if prefix else None
+        tokens = ids.shape[1] + (0 if learned is None else len(learned))
+        slots.begin(starts, tokens, width)
+        if learned is None:
+            given = {"input_ids": ids}
+        else:
+            embedded = self.model.get_input_embeddings()(ids)
+            given = {"inputs_embeds": torch.cat([learned.to(embedded.dtype).expand(len(ids), -1, -1), embedded], dim=1)}
+        # transformers takes a dictionary of masks where layers attend in different ways.
+        mask: Any = slots.mask()
+        out = self.inner(
+            **given, attention_mask=mask, position_ids=slots.positions.clamp(max=last), past_key_values=slots.cache, use_cache=True
+        )
+        hidden: Tensor = out.last_hidden_state
+        return hidden[:, -ids.shape[1] :]
 
     def forward_lower(
         self,
@@ -151,6 +186,31 @@ class Decoder:
             hook.remove()
         difference = (full - from_parts)[mask].float().norm()
         return bool(difference <= PARTIAL_FORWARD_TOLERANCE * full[mask].float().norm())
+
+    @torch.inference_mode()
+    def _check_slots(self) -> bool:
+        """Whether two rows of different lengths in slots equal a full pass over each, tried on a few tokens in two parts."""
+        device = next(self.model.parameters()).device
+        ids = torch.arange(10, device=device).reshape(2, 5) % self.model.config.get_text_config().vocab_size
+        everywhere = torch.ones(1, 5, dtype=torch.bool, device=device)
+        slots = SlotCache(self.model.config)
+        try:
+            full = [
+                self.forward(row[None], everywhere[:, : len(row)], positions=torch.arange(len(row), device=device)[None])[0]
+                for row in (ids[0], ids[1, :4])
+            ]
+            start = torch.tensor([0, 0], device=device)
+            self.forward_slots(ids[:, :3], start, slots, width=3, last=9)
+            parts = self.forward_slots(
+                torch.stack([ids[0, 3:5], ids[1, 2:4]]), start + torch.tensor([3, 2], device=device), slots, width=5, last=9
+            )
+        except Exception:
+            # The architecture is built in another way: whatever it raised, its rows cannot stand in slots.
+            return False
+        return all(
+            bool((row[-2:] - part).float().norm() <= PARTIAL_FORWARD_TOLERANCE * row[-2:].float().norm())
+            for row, part in zip(full, parts, strict=True)
+        )
 
 
 class SkippedLayer(nn.Module):

@@ -2,25 +2,76 @@
 
 PEFT adds the adapter in float32, which copies every input and output several times; of a PPO update on a CPU that is
 most of the time. Here the low-rank product is added to the base's in one fused call. Weights, gradients and optimiser state
-stay float32. Anything but one plain adapter on a plain linear layer falls back to PEFT's own forward.
+stay float32. Anything but one plain adapter on a plain linear layer falls back to PEFT's own forward. `RowAdapters` gives each row
+of a batch an adapter of its own, without gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
 CastWeights = tuple[Float[Tensor, "r k"], Float[Tensor, "n r"]]
 """A and scale * B in the base's precision."""
 
-_cast_cache: ContextVar[dict[tuple[nn.Module, str], CastWeights] | None] = ContextVar("held", default=None)
+_cast_cache: ContextVar[dict[tuple[nn.Module, str], CastWeights] | None] = ContextVar("cast_cache", default=None)
+
+
+class ConcatenatedWeights(NamedTuple):
+    """The adapters of one layer side by side, in the base's precision."""
+
+    a: Float[Tensor, "R k"]
+    b: Float[Tensor, "R n"]
+    """scale * B^T of each adapter."""
+    columns: tuple[tuple[int, int], ...]
+    """(adapter's index, rank) of each adapter that this layer has, in the order of the R rows."""
+
+
+class RowAdapters:
+    """An adapter for each row of a batch: `names[index[i]]` for row i, the base alone where the index is -1.
+
+    The low-rank products of all adapters are computed for every row as two products, and those of other adapters than the row's are
+    set to 0: for a few dozen rows the number of products costs more time than their size.
+
+    Args:
+        weights: cast weights by layer, filled as needed. Its owner empties it when an adapter is trained or `names` change.
+    """
+
+    def __init__(self, names: Sequence[str], index: Int[Tensor, " n"], weights: dict[nn.Module, ConcatenatedWeights | None]):
+        self.names, self.index, self.weights = tuple(names), index, weights
+        self._masks: dict[tuple[tuple[int, int], ...], Tensor] = {}
+
+        # One adapter for all rows needs no mask; looked up once, because on an accelerator the answer is waited for.
+        self._one_for_all = len(self.names) == 1 and bool((index == 0).all())
+
+    def mask(self, columns: tuple[tuple[int, int], ...], dtype: torch.dtype) -> Float[Tensor, "n R"] | None:
+        """1 where a column belongs to the row's adapter; None where all of them do."""
+        if self._one_for_all:
+            return None
+        if columns not in self._masks:
+            owner = torch.cat([self.index.new_full((rank,), adapter) for adapter, rank in columns])
+            self._masks[columns] = (self.index[:, None] == owner).to(dtype)
+        return self._masks[columns]
+
+
+_row_adapters: ContextVar[RowAdapters | None] = ContextVar("row_adapters", default=None)
+
+
+@contextmanager
+def use_row_adapters(rows: RowAdapters) -> Iterator[None]:
+    """Inside the block, each row of the batch has its own adapter, whichever PEFT has active."""
+    token = _row_adapters.set(rows)
+    try:
+        yield
+    finally:
+        _row_adapters.reset(token)
 
 
 @contextmanager
@@ -41,11 +92,13 @@ class FusedLinear(Linear):
     """A linear layer with LoRA adapters, of which one is active."""
 
     def forward(self, x: Float[Tensor, "*b k"], *args: Any, **kwargs: Any) -> Float[Tensor, "*b n"]:
+        if (rows := _row_adapters.get()) is not None:
+            return self._forward_rows(x, rows)
         if args or kwargs or self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return super().forward(x, *args, **kwargs)
         name = self.active_adapters[0]
         base = self.base_layer
-        if name not in self.lora_A or name in self.lora_variant or self.lora_bias[name] or type(base) is not nn.Linear:
+        if name not in self.lora_A or not self.is_plain(name):
             return super().forward(x)
         if not isinstance(self.lora_dropout[name], nn.Identity) and self.training:
             return super().forward(x)
@@ -58,6 +111,33 @@ class FusedLinear(Linear):
         flat = x.reshape(-1, x.shape[-1])
         a_low, b_low = self._cast_weights(name, x.dtype)
         return nn.functional.linear(flat, base.weight, base.bias).addmm_(flat @ a_low.T, b_low.T).view(*x.shape[:-1], -1)
+
+    def is_plain(self, name: str) -> bool:
+        """Whether the layer's output is the base's plus one low-rank product and nothing more."""
+        return name not in self.lora_variant and not self.lora_bias[name] and type(self.base_layer) is nn.Linear
+
+    def _forward_rows(self, x: Float[Tensor, "n *t k"], rows: RowAdapters) -> Float[Tensor, "n *t m"]:
+        base = self.base_layer
+        if self not in rows.weights:
+            rows.weights[self] = self._concatenated_weights(rows.names, x.dtype)
+        weights = rows.weights[self]
+        if weights is None:
+            output: Tensor = base(x)
+            return output
+        flat = x.reshape(-1, x.shape[-1])
+        low = flat @ weights.a.T
+        if (mask := rows.mask(weights.columns, x.dtype)) is not None:
+            low.view(len(mask), -1, low.shape[-1]).mul_(mask[:, None])
+        return nn.functional.linear(flat, base.weight, base.bias).addmm_(low, weights.b).view(*x.shape[:-1], -1)
+
+    def _concatenated_weights(self, names: Sequence[str], dtype: torch.dtype) -> ConcatenatedWeights | None:
+        here = [(i, name) for i, name in enumerate(names) if name in self.lora_A]
+        if not here:
+            return None
+        a, b = zip(*(self._weights(name) for _, name in here), strict=True)
+        scaled = [(weight * self.scaling[name]).T for weight, (_, name) in zip(b, here, strict=True)]
+        columns = tuple((i, len(weight)) for weight, (i, _) in zip(a, here, strict=True))
+        return ConcatenatedWeights(torch.cat(a).to(dtype), torch.cat(scaled).to(dtype).contiguous(), columns)
 
     def _cast_weights(self, name: str, dtype: torch.dtype) -> CastWeights:
         cache = _cast_cache.get()

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rlhf.generation.sampling import PrefixActivationCache, collect_sequences, stream
+from rlhf.generation.engine import GenerationEngine, requests_for
+from rlhf.generation.recording import RolloutRecorder
 from rlhf.models.backbone import Backbone, pad_left, pad_right, positions
 from rlhf.models.decoder import CachedHidden
 from rlhf.reward.scoring import RewardShaper
@@ -92,7 +93,7 @@ def collect(
     value_head: nn.Module,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
-    rng: torch.Generator,
+    seed: int,
     *,
     minibatch_size: int,
     on_progress: Work = NO_PROGRESS,
@@ -103,18 +104,13 @@ def collect(
     """
     lowest = backbone.first_adapted_layer(POLICY)
     for_scoring = min(lowest, reward_shaper.frozen_layers)
-    prefix_cache = PrefixActivationCache(backbone.decoder, (lowest, for_scoring))
+    recorder = RolloutRecorder(backbone, [len(prompt) for prompt in prompts], sampling.max_new_tokens, (lowest, for_scoring))
     on_progress.total(DECODE_COST + 2)
-    with backbone.use_adapter(POLICY):
-        steps = []
-        sampled = on_progress.part(DECODE_COST)
-        sampled.total(sampling.max_new_tokens)
-        for step in stream(backbone, prompts, sampling, rng, return_stats=True, prefix_cache=prefix_cache):
-            steps.append(step)
-            sampled()
-    sequences = collect_sequences(steps, len(prompts), backbone.eos_token_ids)
+    requests = requests_for(prompts, sampling, seed, adapter=POLICY)
+    sequences = GenerationEngine(backbone).run(requests, recorder=recorder, on_progress=on_progress.part(DECODE_COST))
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
-    cached = prefix_cache.cached(for_scoring)
+    responses, mask = (x.to(backbone.device) for x in pad_right([s.ids for s in sequences], backbone.pad_id))
+    cached = recorder.cached(for_scoring)
     scores = reward_shaper(
         prompts,
         sequences,
@@ -124,20 +120,19 @@ def collect(
             CachedHidden(cached.depth, row[prompt_ids.shape[1] - len(prompt) :]) for row, prompt in zip(cached.hidden, prompts, strict=True)
         ],
     )
-    mask = torch.stack([step.active_rows for step in steps], dim=1)
-    stats = [step.stats for step in steps if step.stats is not None]
+    width = mask.shape[1]
     rollout = Rollout(
         prompts=prompt_ids,
         prompt_mask=prompt_mask,
-        responses=torch.stack([step.tokens for step in steps], dim=1),
+        responses=responses,
         mask=mask,
-        logprobs=torch.stack([s.logprobs for s in stats], dim=1) * mask,
+        logprobs=recorder.logprobs[:, :width] * mask,
         ref_logprobs=torch.zeros(mask.shape, device=backbone.device),
-        values=value_head(torch.stack([s.hidden for s in stats], dim=1).float()) * mask,
-        entropy=torch.stack([s.entropy for s in stats], dim=1) * mask,
+        values=value_head(recorder.hidden[:, :width].float()) * mask,
+        entropy=recorder.entropy[:, :width] * mask,
         scores=scores.to(backbone.device),
         finished=torch.tensor([s.finish_reason == "stop" for s in sequences], device=backbone.device),
-        cached=prefix_cache.cached(lowest),
+        cached=recorder.cached(lowest),
     )
     # Rows of similar length share a batch: less padding.
     lengths = rollout.prompt_mask.sum(-1) + rollout.mask.sum(-1)

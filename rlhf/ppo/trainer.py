@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlhf.config import AdapterConfig, PPOConfig, SamplingConfig, ScoringConfig
-from rlhf.generation.sampling import generator
+from rlhf.generation.sampling import combined_seed, generator
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import STATE_FILE, latest_checkpoint, load_optimizer, replace_folder, save_optimizer
 from rlhf.ppo import ptx
@@ -153,7 +153,7 @@ class PPO:
             value_head,
             [self.prompts[i] for i in self.batch_indexes(self.step_done)],
             self.sampling.to_sampling(),
-            generator(self.backbone.device, *self.distributed.key(self.seed, self.step_done, stream)),
+            combined_seed(*self.distributed.key(self.seed, self.step_done, stream)),
             minibatch_size=self.config.minibatch_size,
             on_progress=on_progress,
         )

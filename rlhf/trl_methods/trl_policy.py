@@ -25,7 +25,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-from rlhf.generation.sampling import generator, sample
+from rlhf.generation.engine import sample
+from rlhf.generation.sampling import combined_seed
 from rlhf.models.backbone import Backbone, pad_right, positions
 from rlhf.models.lengths import in_parts
 from rlhf.models.trl_wrapper import wrapper_config
@@ -74,8 +75,8 @@ class Policy(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers 
         prompt_ids = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
         sampling = Sampling(generation_config.temperature, max_new_tokens=generation_config.max_new_tokens)
         part = self.on_progress.part(sampling.max_new_tokens)
-        with backbone.use_adapter(self.inner_model.adapter):
-            sequences = sample(backbone, prompt_ids, sampling, generator(backbone.device, self.seed, self.generate_calls), part)
+        seed = combined_seed(self.seed, self.generate_calls)
+        sequences = sample(backbone, prompt_ids, sampling, seed, adapter=self.inner_model.adapter, on_progress=part)
         self.generate_calls += 1
         answers, _ = pad_right([s.ids for s in sequences], backbone.pad_id)
         return torch.cat([input_ids, answers.to(input_ids.device)], dim=1)

@@ -300,7 +300,7 @@ def test_an_unknown_model_is_named_within_bounds(shared):
 
 
 def test_a_prompt_of_too_many_tokens_is_refused_before_anything_is_computed(shared, monkeypatch):
-    monkeypatch.setattr(shared.engine.backbone.decoder, "forward", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr(shared.service.backbone.decoder, "forward", lambda *_, **__: pytest.fail("it was read"))
     # A byte is a token here: a robot has four, and the template puts three around.
     text = "\N{ROBOT FACE}" * 5000
     reply = chat(shared, text=text)
@@ -341,7 +341,7 @@ def test_the_models_context_bounds_prompt_and_answer(store, tmp_path):
 
 @pytest.mark.slow
 def test_a_template_that_refuses_or_never_ends_is_told_and_the_others_are_answered(server):
-    server.engine.backbone.tokenizer.chat_template = (
+    server.service.backbone.tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
         "{% if messages[0].content == 'sesame' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}x"
     )
@@ -374,7 +374,7 @@ def test_the_clients_own_error_says_that_there_is_no_room(shared, monkeypatch, e
     def full(*_, **__):
         raise error
 
-    monkeypatch.setattr(shared.engine, "submit", full)
+    monkeypatch.setattr(shared.service, "submit", full)
     with pytest.raises(PolicyServerBusy, match=str(error)):
         streamed(shared.client.stream("tiny", user("Hi"), temperature=1.0, max_tokens=5))
     # Whoever only looks is answered all the same.
@@ -383,11 +383,11 @@ def test_the_clients_own_error_says_that_there_is_no_room(shared, monkeypatch, e
 
 def endless(server):
     """Answers go on to their token limit."""
-    tiny.favour(server.engine.backbone, server.engine.backbone.eos_id, -100.0)
+    tiny.favour(server.service.backbone, server.service.backbone.eos_id, -100.0)
 
 
 def running(server):
-    return sum(server.engine.metrics().values())
+    return sum(server.service.metrics().values())
 
 
 @pytest.mark.slow
@@ -422,7 +422,7 @@ def test_work_ends_when_its_reader_leaves(server, stream):
 
 def slow(server, seconds):
     """Each pass over the first layer takes longer by so much."""
-    server.engine.backbone.base.model.layers[0].register_forward_pre_hook(lambda *_: time.sleep(seconds))
+    server.service.backbone.base.model.layers[0].register_forward_pre_hook(lambda *_: time.sleep(seconds))
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -475,7 +475,7 @@ def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeyp
     for thread in threads:
         thread.start()
     try:
-        until(lambda: server.engine._active_chats > 0)
+        until(lambda: server.service._active_chats > 0)
         prompts.add(server.store, [prompts.NewPrompt(user("Q"), "test", "train")], source="test")
         until(lambda: queue.depth(server.store) > 0, 60)
     finally:

@@ -12,7 +12,7 @@ from argument_kinds import PLACE, kinds, put
 from fastapi.testclient import TestClient
 from walk import routes_of
 
-from rlhf.generation.one_at_a_time import OneAtATime as Engine
+from rlhf.generation.policy_service import PolicyService
 from rlhf.generation.server import build_server
 from rlhf.models.backbone import Backbone
 from rlhf.serving.filler import ComparisonGenerator
@@ -46,8 +46,8 @@ def tiny_folder(tmp_path):
 
 @pytest.fixture
 def server(store, tiny_folder):
-    engine = Engine(store, str(tiny_folder), Backbone.load(tiny_folder, "cpu", "float32"))
-    return build_server(engine, ComparisonGenerator(store, engine.generate, str(tiny_folder)))
+    service = PolicyService(store, str(tiny_folder), Backbone.load(tiny_folder, "cpu", "float32"))
+    return build_server(service, ComparisonGenerator(store, service.generate, str(tiny_folder)))
 
 
 def test_every_route_of_the_policy_server_is_walked(server):

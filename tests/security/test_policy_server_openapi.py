@@ -25,7 +25,7 @@ def server(tmp_path_factory):
     store = Database(tmp_path_factory.mktemp("data") / "rankloop.db")
     started = Server(store, tiny.write(tmp_path_factory.mktemp("models") / "tiny"))
     # An answer of a thousand tokens says no more than one of a few.
-    tiny.favour(started.engine.backbone, started.engine.backbone.eos_id, 20.0)
+    tiny.favour(started.service.backbone, started.service.backbone.eos_id, 20.0)
     yield started
     started.stop()
     store.close()

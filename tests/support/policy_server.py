@@ -11,7 +11,7 @@ import uvicorn
 from learning import scramble, user
 
 from rlhf.config import AdapterConfig
-from rlhf.generation.one_at_a_time import OneAtATime as Engine
+from rlhf.generation.policy_service import PolicyService
 from rlhf.generation.server import build_server
 from rlhf.models.backbone import Backbone
 from rlhf.serving import supervisor
@@ -45,9 +45,9 @@ class Server:
 
     def __init__(self, store, folder):
         self.store, self.model = store, str(folder)
-        self.engine = Engine(store, self.model, Backbone.load(folder, "cpu", "float32"))
-        self.filler = ComparisonGenerator(store, self.engine.generate, self.model)
-        self.app = build_server(self.engine, self.filler)
+        self.service = PolicyService(store, self.model, Backbone.load(folder, "cpu", "float32"))
+        self.filler = ComparisonGenerator(store, self.service.generate, self.model)
+        self.app = build_server(self.service, self.filler)
         self.port = supervisor.free_port()
         self._uvicorn = uvicorn.Server(uvicorn.Config(self.app, host="127.0.0.1", port=self.port, log_level="error"))
         self._thread = threading.Thread(target=self._uvicorn.run)

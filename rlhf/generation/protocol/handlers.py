@@ -51,7 +51,7 @@ class GenerationService(Protocol):
     backbone: Backbone
 
     def start(self) -> None:
-        """Called once before the first request."""
+        """Starts to generate; called once, before the first request."""
 
     def close(self) -> None:
         """Ends every request."""

@@ -1,0 +1,257 @@
+"""Rows that are decoded in one forward pass, and the prompts that are about to join them.
+
+Rows whose adapters are plain LoRA, and rows of the base, share one lane; an adapter of another kind has a lane of its own, because it
+cannot be given to some rows of a batch. Leaves out which requests get a place (`engine`) and how tokens are sampled (`sampling`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from rlhf.generation.recording import RolloutRecorder
+from rlhf.generation.request import GenerationRequest, GenerationStream
+from rlhf.models.backbone import Backbone, pad_left, pad_right, positions
+from rlhf.models.kv_cache import SlotCache
+from rlhf.models.lora import ConcatenatedWeights, RowAdapters
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One request while it is computed."""
+
+    request: GenerationRequest
+    stream: GenerationStream | None
+    client: str
+    """Who asked, for the limit of each client; empty for nobody in particular."""
+    longest: int
+    """Most tokens of its answer: the request's limit, or the room that the context leaves."""
+    recorder: RolloutRecorder | None = None
+    number: int = 0
+    """Of the request in its recorder."""
+    ids: list[int] = field(default_factory=list)
+    length: int = 0
+    """Columns of the cache in use, learned vectors included."""
+    forced: list[int] = field(default_factory=list)
+    """Tokens that an ended row still passes through the model, so that their activations are recorded."""
+    ended: bool = False
+
+    @property
+    def next_id(self) -> int:
+        return self.forced[0] if self.ended else self.ids[-1]
+
+
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """Rows with the same prompt and adapter, which is read once for all of them."""
+
+    ids: tuple[int, ...]
+    adapter: str | None
+    rows: list[Row]
+
+
+class Lane:
+    """Base of both kinds of lanes.
+
+    Args:
+        adapter: the adapter of all rows; None for a lane in which each row has its own.
+    """
+
+    def __init__(self, backbone: Backbone, adapter: str | None):
+        self.backbone, self.adapter = backbone, adapter
+        self.rows: list[Row] = []
+        # Learned vectors of prompt tuning stand in the first columns of every row.
+        self.prefix = backbone.virtual_tokens(adapter)
+        self.last = sys.maxsize if backbone.context is None else backbone.context - 1
+
+    def takes_rows(self) -> bool:
+        """Whether rows can join now."""
+        return True
+
+    def forget(self, adapter: str) -> None:
+        """Drops what is cached of an adapter that no row uses."""
+
+    def serves(self, adapter: str | None) -> bool:
+        """Whether the lane is for rows with this adapter."""
+        return self.adapter is None or self.adapter == adapter
+
+    @contextmanager
+    def active(self, rows: Sequence[Row | Prompt]) -> Iterator[None]:
+        """Inside the block, a forward pass over these rows uses their adapters."""
+        with self.backbone.use_adapter(self.adapter):
+            yield
+
+    def recording(self, rows: Sequence[Row]) -> AbstractContextManager[object]:
+        """Inside the block, the rows' recorder sees the activations; all rows of a lane have the same one, or none."""
+        recorder = rows[0].recorder if rows else None
+        return nullcontext() if recorder is None else recorder.recording()
+
+
+class SlotLane(Lane):
+    """Rows join and leave between steps."""
+
+    def __init__(self, backbone: Backbone, adapter: str | None):
+        super().__init__(backbone, adapter)
+        self.slots = SlotCache(backbone.base.config)
+        # The adapters of the rows, in the order in which they came, and their weights side by side.
+        self._names: list[str] = []
+        self._weights: dict[nn.Module, ConcatenatedWeights | None] = {}
+        self._routes: dict[tuple[str | None, ...], RowAdapters] = {}
+
+    @contextmanager
+    def active(self, rows: Sequence[Row | Prompt]) -> Iterator[None]:
+        if self.adapter is not None:
+            with self.backbone.use_adapter(self.adapter):
+                yield
+            return
+        with self.backbone.use_row_adapters(self._route(tuple(adapter_of(row) for row in rows))):
+            yield
+
+    def _route(self, adapters: tuple[str | None, ...]) -> RowAdapters:
+        wanted = {name for name in adapters if name is not None}
+        # Weights of adapters that left are computed for nothing, and putting others together takes as long as a few tokens.
+        if not wanted <= set(self._names) or len(self._names) > 2 * max(1, len(wanted)):
+            self._names = [*(name for name in self._names if name in wanted), *sorted(wanted - set(self._names))]
+            self._weights, self._routes = {}, {}
+        if adapters not in self._routes:
+            index = torch.tensor([-1 if name is None else self._names.index(name) for name in adapters], device=self.backbone.device)
+            # Rows change at most once a step, so the last few ways of mixing them are enough.
+            if len(self._routes) > 8:
+                self._routes.clear()
+            self._routes[adapters] = RowAdapters(self._names if wanted else [], index, self._weights if wanted else {})
+        return self._routes[adapters]
+
+    def forget(self, adapter: str) -> None:
+        if adapter in self._names:
+            self._names, self._weights, self._routes = [], {}, {}
+
+    def decode(self) -> Float[Tensor, "n d"]:
+        """Passes each row's next token through the model; returns the last hidden states."""
+        rows, device = self.rows, self.backbone.device
+        lengths = [row.length for row in rows]
+        ids = torch.tensor([[row.next_id] for row in rows], device=device)
+        starts = torch.tensor(lengths, device=device)
+        with self.active(rows), self.recording(rows):
+            hidden = self.backbone.decoder.forward_slots(ids, starts, self.slots, width=max(lengths) + 1, last=self.last)[:, -1]
+        if (recorder := rows[0].recorder) is not None and recorder.depths:
+            columns = [recorder.longest_prompt - len(row.request.prompt_ids) + row.length - self.prefix for row in rows]
+            recorder.add_step_activations(torch.tensor([row.number for row in rows], device=device), torch.tensor(columns, device=device))
+        for row in rows:
+            row.length += 1
+        return hidden
+
+    def join(self, rows: Sequence[Row], slots: SlotCache, source: int) -> None:
+        """Adds rows whose prompt stands in a row of another cache."""
+        first = len(self.rows)
+        self.slots.copy_from(slots, source, range(first, first + len(rows)), rows[0].length)
+        self.rows.extend(rows)
+
+    def adopt(self, rows: Sequence[Row], slots: SlotCache) -> None:
+        """Takes over another cache, whose rows are these."""
+        self.slots, self.rows = slots, list(rows)
+
+    def drop(self, leaving: Sequence[Row]) -> None:
+        """Removes rows; the last ones take their places."""
+        for row in leaving:
+            place, end = self.rows.index(row), len(self.rows) - 1
+            if place != end:
+                self.slots.copy_from(self.slots, end, [place], self.rows[end].length)
+                self.rows[place] = self.rows[end]
+            self.rows.pop()
+        if not self.rows:
+            self.slots = SlotCache(self.backbone.base.config)
+
+
+class Prefill:
+    """Prompts that are read side by side, in chunks, before their rows join a lane. All have the same adapter."""
+
+    def __init__(self, lane: SlotLane, prompts: Sequence[Prompt]):
+        self.lane, self.prompts = lane, list(prompts)
+        self.longest = max(len(prompt.ids) for prompt in prompts)
+        self.done = 0
+        self.slots = SlotCache(lane.backbone.base.config, rows=len(prompts), columns=lane.prefix + self.longest)
+        self._hidden: Float[Tensor, "n d"] | None = None
+
+    def step(self, columns: int) -> bool:
+        """Reads up to `columns` tokens of each prompt; returns whether all have been read."""
+        lane, backbone = self.lane, self.lane.backbone
+        stop = min(self.done + columns, self.longest)
+        # A prompt that has ended gives padding, whose columns its answer overwrites.
+        ids, _ = pad_right([prompt.ids[self.done : stop] for prompt in self.prompts], backbone.pad_id, width=stop - self.done)
+        first = self.done == 0
+        start = 0 if first else lane.prefix + self.done
+        starts = torch.full((len(self.prompts),), start, device=backbone.device)
+        rows = [prompt.rows[0] for prompt in self.prompts]
+        with lane.active(self.prompts), lane.recording(rows):
+            hidden = backbone.decoder.forward_slots(
+                ids.to(backbone.device), starts, self.slots, width=lane.prefix + stop, last=lane.last, prefix=first
+            )
+        if self._hidden is None:
+            self._hidden = hidden.new_zeros(len(self.prompts), hidden.shape[-1])
+        for i, prompt in enumerate(self.prompts):
+            tokens = min(stop, len(prompt.ids)) - self.done
+            if tokens <= 0:
+                continue
+            if (recorder := prompt.rows[0].recorder) is not None:
+                recorder.add_activations([row.number for row in prompt.rows], i, self.done, tokens)
+            if self.done + tokens == len(prompt.ids):
+                self._hidden[i] = hidden[i, tokens - 1]
+        self.done = stop
+        return stop == self.longest
+
+    def finish(self) -> tuple[list[Row], Float[Tensor, "n d"]]:
+        """Adds the rows to their lane; returns them with the hidden states from which their first tokens are sampled."""
+        assert self._hidden is not None
+        rows = [row for prompt in self.prompts for row in prompt.rows]
+        for prompt in self.prompts:
+            for row in prompt.rows:
+                row.length = self.lane.prefix + len(prompt.ids)
+        if not self.lane.rows and len(rows) == len(self.prompts):
+            self.lane.adopt(rows, self.slots)
+        else:
+            for i, prompt in enumerate(self.prompts):
+                self.lane.join(prompt.rows, self.slots, i)
+        source = [i for i, prompt in enumerate(self.prompts) for _ in prompt.rows]
+        return rows, self._hidden[torch.tensor(source, device=self._hidden.device)]
+
+
+class PaddedLane(Lane):
+    """For architectures whose layers have another state than keys and values: rows begin together, and none joins before all have ended."""
+
+    def takes_rows(self) -> bool:
+        return not self.rows
+
+    def start(self, rows: Sequence[Row]) -> Float[Tensor, "n d"]:
+        """Reads the prompts of these rows, padded on the left; returns the last hidden states."""
+        self.rows = list(rows)
+        self.cache = DynamicCache(config=self.backbone.base.config)
+        ids, self.mask = (x.to(self.backbone.device) for x in pad_left([row.request.prompt_ids for row in rows], self.backbone.pad_id))
+        return self._forward(ids, positions(self.mask))
+
+    def decode(self) -> Float[Tensor, "n d"]:
+        """Passes each row's next token through the model, padding for rows that have ended; returns the last hidden states."""
+        ids = [[self.backbone.pad_id if row.ended else row.next_id] for row in self.rows]
+        # Padding may lie beyond the last position.
+        position_ids = self.mask.sum(-1, keepdim=True).clamp(max=self.last - self.prefix)
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=-1)
+        return self._forward(torch.tensor(ids, device=self.backbone.device), position_ids)
+
+    def _forward(self, ids: Int[Tensor, "n t"], position_ids: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+        with self.active(self.rows):
+            return self.backbone.decoder.forward(ids, self.mask, positions=position_ids, cache=self.cache)[:, -1]
+
+    def drop(self, leaving: Sequence[Row]) -> None:
+        """Rows stay in the batch until all have ended."""
+        if all(row.ended for row in self.rows):
+            self.rows = []
+
+
+def adapter_of(row: Row | Prompt) -> str | None:
+    return row.adapter if isinstance(row, Prompt) else row.request.adapter

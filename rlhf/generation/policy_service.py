@@ -1,0 +1,218 @@
+"""Generates with the base and the tuned policies by name, for the policy server and the simulation: one engine, adapters as needed."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jinja2 import TemplateError
+
+from rlhf import model_files
+from rlhf.generation.engine import GenerationEngine
+from rlhf.generation.request import GenerationRequest, GenerationStream
+from rlhf.generation.sampling import combined_seed
+from rlhf.models.backbone import Backbone
+from rlhf.models.lengths import PromptTooLong
+from rlhf.safe_files import ModelError
+from rlhf.serving.completion_source import GeneratedCompletion, PromptRefused
+from rlhf.serving.limits import LONGEST_PROMPT
+from storage.content import policies
+from storage.core.database import Database, StoreError
+from storage.core.records import Message, PolicyVersion, Prompt, Sampling
+from storage.project import settings
+
+MOST_ADAPTERS = 32
+"""Adapters that stay loaded while no request uses them; beyond that, the one that was used longest ago is dropped."""
+
+Fingerprint = tuple[str, int, int]
+
+
+def nothing() -> None:
+    pass
+
+
+@dataclass(slots=True)
+class LoadedAdapter:
+    """An adapter of a policy version in the backbone."""
+
+    name: str
+    """In the backbone. A version that is loaded again gets another name, so that nothing of the old one is used."""
+    fingerprint: Fingerprint
+    used: float
+
+
+class PolicyService:
+    """Policy versions over one engine. Call `start` before `submit` and `close` at the end; `generate` works without both.
+
+    Args:
+        longest_prompt: the most tokens that the prompt of a chat may have; the model's context bounds it too.
+    """
+
+    def __init__(self, store: Database, model: str, backbone: Backbone, *, longest_prompt: int = LONGEST_PROMPT):
+        self.store, self.model, self.backbone = store, model, backbone
+        self.longest_prompt = min(longest_prompt, (backbone.context or longest_prompt + 1) - 1)
+        self.base = policies.ensure_base(store, model, name=model_files.display_name(model))
+        self.engine = GenerationEngine(backbone)
+        self._loaded: dict[int, LoadedAdapter] = {}
+        self._generations = itertools.count(1)
+
+    def start(self) -> None:
+        """Starts the engine's thread."""
+        self.engine.start()
+
+    def close(self) -> None:
+        """Ends every request and the engine's thread."""
+        self.engine.close()
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers of answers that are `queued` and `running`."""
+        return dict(self.engine.load()._asdict())
+
+    def versions(self) -> list[PolicyVersion]:
+        """The policy versions that this backbone can generate with."""
+        return [v for v in policies.all_versions(self.store) if v.id == self.base.id or (v.kind == "tuned" and v.base_model == self.model)]
+
+    def refusal_reason(self, version: PolicyVersion) -> str:
+        """Why a version cannot generate here, as a sentence; empty when it can."""
+        if version.kind == "external":
+            return f"{version.name} does not run here: it cannot write new answers. Cancel the batch and choose other versions."
+        if version.id not in {served.id for served in self.versions()}:
+            return f"{version.name} stands over another base model: start rankloop with --model {version.base_model}."
+        try:
+            folder = policies.adapter_folder(self.store, version)
+        except StoreError as error:
+            return str(error)
+        if folder is not None and not (folder / "adapter_config.json").is_file():
+            return f"The adapter of {version.name} is missing: put it back into {folder}, or cancel the batch."
+        return ""
+
+    def without_paths(self, version: PolicyVersion, error: Exception) -> str:
+        """The error's message without paths of this machine: the version's folder is replaced by its name."""
+        folder = policies.adapter_folder(self.store, version)
+        return str(error) if folder is None else str(error).replace(str(folder), version.name)
+
+    def named(self, name: str) -> PolicyVersion:
+        """Raises KeyError when no such policy is served here."""
+        return {v.name: v for v in self.versions()}[name]
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The token ids of a conversation up to the answer.
+
+        Raises:
+            PromptTooLong: it has more tokens than are allowed.
+            ChatTemplateError: the model's chat template refuses it.
+        """
+        ids = self.backbone.encode(messages, fold_system=settings.current(self.store).fold_system)
+        if len(ids) > self.longest_prompt:
+            raise PromptTooLong(
+                f"the prompt has {len(ids):,} tokens, of which {self.longest_prompt:,} can be read: shorten it, or leave out earlier turns"
+            )
+        return ids
+
+    def submit(self, version: PolicyVersion, request: GenerationRequest, *, background: bool = False, client: str = "") -> GenerationStream:
+        """Adds a request to the engine's queue, with the version's adapter, which is loaded at its first use.
+
+        Raises:
+            EngineBusy: the queue is full, or the client has too many requests.
+            ModelError: the version's adapter is missing or damaged, or is for another model.
+            PromptTooLong: the prompt leaves no room for an answer.
+        """
+        # In one call: an adapter without requests may be dropped at the next one.
+        return self.engine.call(
+            lambda: self.engine.submit(replace(request, adapter=self._adapter(version)), background=background, client=client)
+        )
+
+    def generate(
+        self, requests: Sequence[tuple[PolicyVersion, Prompt]], sampling: Sampling, seed: int, on_progress: Callable[[], None] = nothing
+    ) -> list[GeneratedCompletion | PromptRefused]:
+        """Complete answers for the comparison queue. They wait behind chats for a while, and join their batch after that.
+
+        A prompt that the chat template refuses, or that leaves no room for an answer, gets the reason in place of an answer.
+
+        Raises:
+            ModelError: the adapter of a version is missing or damaged.
+        """
+        own_thread = self.engine.is_running
+        answers: dict[int, GeneratedCompletion | PromptRefused] = {}
+        streams: dict[int, tuple[GenerationStream, float]] = {}
+        if not own_thread:
+            self.start()
+        try:
+            for i, (version, prompt) in enumerate(requests):
+                try:
+                    request = GenerationRequest(tuple(self._collectable(prompt, sampling)), sampling, combined_seed(seed, version.id, i))
+                except (PromptTooLong, TemplateError) as error:
+                    answers[i] = PromptRefused(str(error))
+                    continue
+                streams[i] = self.submit(version, request, background=True), time.monotonic()
+            for i, (stream, started) in streams.items():
+                ids, reason = [], "length"
+                for output in stream:
+                    on_progress()
+                    ids.append(output.id)
+                    reason = output.finish_reason or reason
+                answers[i] = GeneratedCompletion(self.backbone.decode(ids), reason, time.monotonic() - started)
+        finally:
+            for stream, _ in streams.values():
+                stream.cancel()
+            if not own_thread:
+                self.close()
+        return [answers[i] for i in range(len(requests))]
+
+    def _collectable(self, prompt: Prompt, sampling: Sampling) -> list[int]:
+        """The token ids of a stored prompt, which must leave room for the longest answer that may be sampled."""
+        ids = self.prompt(prompt.messages)
+        context = self.backbone.context
+        if context is not None and len(ids) + sampling.max_new_tokens > context:
+            raise PromptTooLong(
+                f"the prompt has {len(ids):,} tokens and its answer up to {sampling.max_new_tokens:,}, which is more than the model's "
+                f"context of {context:,}: shorten it"
+            )
+        return ids
+
+    def _adapter(self, version: PolicyVersion) -> str | None:
+        """The name of a version's adapter in the backbone, loaded if it is new or has changed. Runs in the engine's thread."""
+        if version.adapter_path is None:
+            return None
+        try:
+            folder = policies.adapter_folder(self.store, version)
+        except StoreError as error:
+            raise ModelError(str(error)) from error
+        if folder is None:
+            return None
+        found = fingerprint(folder)
+        loaded = self._loaded.get(version.id)
+        if loaded is None or loaded.fingerprint != found:
+            # PEFT takes no dot in an adapter's name.
+            name = f"v{version.id}g{next(self._generations)}"
+            self.backbone.load_adapter(name, folder)
+            loaded = self._loaded[version.id] = LoadedAdapter(name, found, 0.0)
+        loaded.used = time.monotonic()
+        self._drop_unused()
+        return loaded.name
+
+    def _drop_unused(self) -> None:
+        """Drops adapters that no request uses: old ones of versions that were loaded again, and the ones unused for longest."""
+        newest = sorted(self._loaded.values(), key=lambda loaded: loaded.used, reverse=True)[:MOST_ADAPTERS]
+        keep = {loaded.name for loaded in newest} | self.engine.adapters_in_use()
+        for name in self.backbone.adapters:
+            if name not in keep:
+                self.engine.forget(name)
+                self.backbone.delete_adapter(name)
+        self._loaded = {version: loaded for version, loaded in self._loaded.items() if loaded.name in keep}
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Changes whenever the adapter in a folder is replaced.
+
+    Raises:
+        ModelError: the folder has no adapter.
+    """
+    try:
+        stat = (folder / "adapter_model.safetensors").stat()
+    except OSError as error:
+        raise ModelError(f"{folder}: its adapter is missing. Put it back, or repeat its run.") from error
+    return str(folder), stat.st_mtime_ns, stat.st_size
