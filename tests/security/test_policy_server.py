@@ -17,7 +17,6 @@ from learning import user
 from policy_server import Server, streamed, until
 
 from rlhf.generation import http_guard
-from rlhf.generation.fair_lock import FairLock
 from rlhf.generation.request import ClientBusy, EngineBusy
 from rlhf.serving.client import PolicyServerBusy, PolicyServerRefused
 from rlhf.serving.limits import LONGEST_CONVERSATION, LONGEST_MESSAGE, LONGEST_PROMPT, MOST_MESSAGES
@@ -464,7 +463,7 @@ def test_an_adapter_that_is_deleted_while_it_streams(server):
 
 @pytest.mark.slow
 def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeypatch):
-    monkeypatch.setattr("rlhf.generation.engine.LONGEST_YIELD_S", 0.02)
+    monkeypatch.setattr("rlhf.generation.engine.BACKGROUND_WAIT_S", 0.1)
     over = threading.Event()
 
     def chatter():
@@ -475,36 +474,13 @@ def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeyp
     for thread in threads:
         thread.start()
     try:
-        until(lambda: server.service._active_chats > 0)
+        until(lambda: running(server) > 0)
         prompts.add(server.store, [prompts.NewPrompt(user("Q"), "test", "train")], source="test")
         until(lambda: queue.depth(server.store) > 0, 60)
     finally:
         over.set()
         for thread in threads:
             thread.join()
-
-
-def test_turns_are_taken_in_order():
-    turns, order, ready = FairLock(), [], []
-
-    def take(name):
-        ready.append(name)
-        with turns:
-            order.append(name)
-
-    with turns:
-        threads = []
-        for name in range(20):
-            threads.append(threading.Thread(target=take, args=(name,)))
-            threads[-1].start()
-            until(lambda name=name: len(turns._waiting) == name + 1)
-    for thread in threads:
-        thread.join()
-    assert order == list(range(20)) and not turns._taken
-    with pytest.raises(RuntimeError), turns:
-        raise RuntimeError
-    with turns:
-        assert turns._taken
 
 
 def test_a_refusal_is_told_apart_by_the_client(shared):

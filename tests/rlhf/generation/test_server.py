@@ -129,11 +129,11 @@ def test_a_reader_who_leaves_frees_the_server(server):
     async def leaves():
         pieces = server.client.stream("tiny", user("Hello"), temperature=1.5, max_tokens=1000)
         await anext(pieces)
-        assert server.service._active_chats == 1
+        assert sum(server.service.metrics().values()) == 1
         await pieces.aclose()
 
     asyncio.run(leaves())
-    until(lambda: server.service._active_chats == 0, 10)
+    until(lambda: sum(server.service.metrics().values()) == 0, 10)
     prompts.add(server.store, [prompts.NewPrompt(user("Q"), "test", "train")], source="test")
     until(lambda: queue.depth(server.store) > 0)
 
