@@ -108,9 +108,8 @@ def answers(
     for start in range(0, len(repeated), BATCH_SIZE):
         batch = repeated[start : start + BATCH_SIZE]
         prompt_ids = [backbone.encode(p.messages) for p in batch]
-        sequences += sample(
-            backbone, prompt_ids, sampling, combined_seed(seed, start), adapter=adapter, on_progress=on_progress.part(len(batch))
-        )
+        part = on_progress.part(len(batch))
+        sequences += sample(backbone, prompt_ids, sampling, combined_seed(seed, start), adapter=adapter, on_progress=part)
     return [Answer(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(repeated, sequences, strict=True)]
 
 

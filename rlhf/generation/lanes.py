@@ -7,8 +7,8 @@ cannot be given to some rows of a batch. Leaves out which requests get a place (
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -18,9 +18,11 @@ from transformers import DynamicCache
 
 from rlhf.generation.recording import RolloutRecorder
 from rlhf.generation.request import GenerationRequest, GenerationStream
-from rlhf.models.backbone import Backbone, pad_left, pad_right, positions
+from rlhf.models.adapters import AdapterChoice
+from rlhf.models.backbone import Backbone
 from rlhf.models.kv_cache import SlotCache
 from rlhf.models.lora import ConcatenatedWeights, RowAdapters
+from rlhf.models.padding import pad_left, pad_right, positions
 
 
 @dataclass(slots=True, eq=False)
@@ -82,11 +84,9 @@ class Lane:
         """Whether the lane is for rows with this adapter."""
         return self.adapter is None or self.adapter == adapter
 
-    @contextmanager
-    def active(self, rows: Sequence[Row | Prompt]) -> Iterator[None]:
-        """Inside the block, a forward pass over these rows uses their adapters."""
-        with self.backbone.use_adapter(self.adapter):
-            yield
+    def choice(self, rows: Sequence[Row | Prompt]) -> AdapterChoice:
+        """What a forward pass over these rows reads through."""
+        return self.adapter
 
     def recording(self, rows: Sequence[Row]) -> AbstractContextManager[object]:
         """Inside the block, the rows' recorder sees the activations; all rows of a lane have the same one, or none."""
@@ -99,20 +99,14 @@ class SlotLane(Lane):
 
     def __init__(self, backbone: Backbone, adapter: str | None):
         super().__init__(backbone, adapter)
-        self.slots = SlotCache(backbone.base.config)
+        self.slots = SlotCache(backbone.base)
         # The adapters of the rows, in the order in which they came, and their weights side by side.
         self._names: list[str] = []
         self._weights: dict[nn.Module, ConcatenatedWeights | None] = {}
         self._routes: dict[tuple[str | None, ...], RowAdapters] = {}
 
-    @contextmanager
-    def active(self, rows: Sequence[Row | Prompt]) -> Iterator[None]:
-        if self.adapter is not None:
-            with self.backbone.use_adapter(self.adapter):
-                yield
-            return
-        with self.backbone.use_row_adapters(self._route(tuple(adapter_of(row) for row in rows))):
-            yield
+    def choice(self, rows: Sequence[Row | Prompt]) -> AdapterChoice:
+        return self._route(tuple(adapter_of(row) for row in rows)) if self.adapter is None else self.adapter
 
     def _route(self, adapters: tuple[str | None, ...]) -> RowAdapters:
         wanted = {name for name in adapters if name is not None}
@@ -138,8 +132,10 @@ class SlotLane(Lane):
         lengths = [row.length for row in rows]
         ids = torch.tensor([[row.next_id] for row in rows], device=device)
         starts = torch.tensor(lengths, device=device)
-        with self.active(rows), self.recording(rows):
-            hidden = self.backbone.decoder.forward_slots(ids, starts, self.slots, width=max(lengths) + 1, last=self.last)[:, -1]
+        with self.recording(rows):
+            hidden = self.backbone.decoder.forward_slots(
+                ids, starts, self.slots, width=max(lengths) + 1, last=self.last, adapter=self.choice(rows)
+            )[:, -1]
         if (recorder := rows[0].recorder) is not None and recorder.depths:
             columns = [recorder.longest_prompt - len(row.request.prompt_ids) + row.length - self.prefix for row in rows]
             recorder.add_step_activations(torch.tensor([row.number for row in rows], device=device), torch.tensor(columns, device=device))
@@ -166,7 +162,7 @@ class SlotLane(Lane):
                 self.rows[place] = self.rows[end]
             self.rows.pop()
         if not self.rows:
-            self.slots = SlotCache(self.backbone.base.config)
+            self.slots = SlotCache(self.backbone.base)
 
 
 class Prefill:
@@ -176,7 +172,7 @@ class Prefill:
         self.lane, self.prompts = lane, list(prompts)
         self.longest = max(len(prompt.ids) for prompt in prompts)
         self.done = 0
-        self.slots = SlotCache(lane.backbone.base.config, rows=len(prompts), columns=lane.prefix + self.longest)
+        self.slots = SlotCache(lane.backbone.base, rows=len(prompts), columns=lane.prefix + self.longest)
         self._hidden: Float[Tensor, "n d"] | None = None
 
     def step(self, columns: int) -> bool:
@@ -189,9 +185,15 @@ class Prefill:
         start = 0 if first else lane.prefix + self.done
         starts = torch.full((len(self.prompts),), start, device=backbone.device)
         rows = [prompt.rows[0] for prompt in self.prompts]
-        with lane.active(self.prompts), lane.recording(rows):
+        with lane.recording(rows):
             hidden = backbone.decoder.forward_slots(
-                ids.to(backbone.device), starts, self.slots, width=lane.prefix + stop, last=lane.last, prefix=first
+                ids.to(backbone.device),
+                starts,
+                self.slots,
+                width=lane.prefix + stop,
+                last=lane.last,
+                prefix=first,
+                adapter=lane.choice(self.prompts),
             )
         if self._hidden is None:
             self._hidden = hidden.new_zeros(len(self.prompts), hidden.shape[-1])
@@ -244,8 +246,7 @@ class PaddedLane(Lane):
         return self._forward(torch.tensor(ids, device=self.backbone.device), position_ids)
 
     def _forward(self, ids: Int[Tensor, "n t"], position_ids: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
-        with self.active(self.rows):
-            return self.backbone.decoder.forward(ids, self.mask, positions=position_ids, cache=self.cache)[:, -1]
+        return self.backbone.decoder.forward(ids, self.mask, positions=position_ids, cache=self.cache, adapter=self.adapter)[:, -1]
 
     def drop(self, leaving: Sequence[Row]) -> None:
         """Rows stay in the batch until all have ended."""

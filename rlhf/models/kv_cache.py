@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 COLUMNS = 64
@@ -22,7 +22,8 @@ COLUMNS = 64
 FULL, SLIDING = "full_attention", "sliding_attention"
 """The names that transformers gives to kinds of attention in `config.layer_types` and in a dictionary of masks."""
 
-AttentionMask = Bool[Tensor, "n 1 t s"] | dict[str, Bool[Tensor, "n 1 t s"]]
+AttentionMask = Shaped[Tensor, "n 1 t s"] | dict[str, Shaped[Tensor, "n 1 t s"]]
+"""Boolean, or numbers that are added to the scores."""
 
 
 def has_slots(config: Any) -> bool:
@@ -36,8 +37,8 @@ class SlotCache:
     Memory grows with the rows and the columns in use.
     """
 
-    def __init__(self, config: Any, *, rows: int = 1, columns: int = COLUMNS):
-        self.cache = DynamicCache(config=config)
+    def __init__(self, model: PreTrainedModel, *, rows: int = 1, columns: int = COLUMNS):
+        self.cache = DynamicCache(config=model.config)
         self.rows, self.columns = rows, columns
         windows = [layer.sliding_window if isinstance(layer, DynamicSlidingWindowLayer) else None for layer in self.cache.layers]
         self.layers = [SlotLayer(self) for _ in windows]
@@ -45,6 +46,8 @@ class SlotCache:
         self._window = next((window for window in windows if window is not None), None)
         # An architecture with both kinds of attention takes a mask for each, by name.
         self._mixed = None in windows and self._window is not None
+        self._added = model.config._attn_implementation == "eager"
+        self._dtype = model.dtype
         self.width = 0
         """Columns that the pass reads, from column 0 on."""
         self.positions: Int[Tensor, "n t"] = torch.zeros(0, 0, dtype=torch.long)
@@ -65,9 +68,17 @@ class SlotCache:
         columns = torch.arange(self.width, device=self.positions.device)
         full = columns <= self.positions[..., None]
         if self._window is None:
-            return full[:, None]
-        sliding = full & (columns > self.positions[..., None] - self._window)
-        return {FULL: full[:, None], SLIDING: sliding[:, None]} if self._mixed else sliding[:, None]
+            return self._prepared(full)
+        sliding = self._prepared(full & (columns > self.positions[..., None] - self._window))
+        return {FULL: self._prepared(full), SLIDING: sliding} if self._mixed else sliding
+
+    def _prepared(self, visible: Bool[Tensor, "n t s"]) -> Shaped[Tensor, "n 1 t s"]:
+        if not self._added:
+            return visible[:, None]
+        # transformers' plain attention adds the mask to the scores.
+        return torch.zeros(visible.shape, dtype=self._dtype, device=visible.device).masked_fill_(~visible, torch.finfo(self._dtype).min)[
+            :, None
+        ]
 
     def reserve(self, rows: int, columns: int) -> None:
         """Makes room for that many rows and columns."""
