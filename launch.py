@@ -1,6 +1,6 @@
 """rankloop's command line and composition root: opens the store, starts the engine's processes, builds the app.
 
-This module has the verbs `serve` and `doctor`; the others are in `rlhf.cli`.
+This module has the verbs `serve`, `policy-server` and `doctor`; the others are in `rlhf.cli`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +23,12 @@ from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, 
 from rlhf.config import DEFAULT_MODEL, DEFAULT_PRESET, PRESETS, ConfigError, with_options
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs import doctor as doctor_checks
+from rlhf.runs.environment import engine_environment
 from rlhf.runs.jobs import Jobs, RoundError
 from rlhf.runs.reward_function import RewardFunctionError
 from rlhf.safe_files import ModelError
 from rlhf.safe_output import escaped_output
-from rlhf.serving import endpoints
+from rlhf.serving import api_key, endpoints
 from rlhf.serving.endpoints import EndpointOptionError
 from rlhf.simulation.judges import JudgeError
 from storage.core import file_modes, file_watch, folder_lock, integrity
@@ -36,6 +38,7 @@ from storage.people import accounts
 
 HOST = "127.0.0.1"
 PORT = 7860
+POLICY_PORT = 8000
 
 REAP_S = 5.0
 """Interval at which `serve` looks for runs whose worker died, in seconds."""
@@ -82,9 +85,12 @@ def serve(args: argparse.Namespace) -> int:
 
     # A wrong option is named before the store and a model are opened; the policy server reads the keys.
     endpoints.from_options(args)
+    api_key.read(args.api_key_file)
     with folder_lock.only_one(DataFolder(args.data.absolute()), "serve") as tell_address:
         if not (port := doctor_checks.free_port(args.port)).ok:
             raise UsageError(f"port {port.found}: {port.remedy}")
+        if args.policy_port is not None:
+            keep_policy_port_free(args.policy_port)
         return serve_folder(args, tell_address)
 
 
@@ -96,9 +102,9 @@ def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) 
     look_after(folder)
     keep_to_this_machine(args, store)
     fetch_weights(args.model)
-    server_options = ["--model", args.model, "--device", args.device, *endpoints.as_arguments(args)]
+    server_options = ["--model", args.model, "--device", args.device, *api_key.as_arguments(args), *endpoints.as_arguments(args)]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = PolicyServer(folder.root, folder.logs / "policy-server.log", server_options)
+    server = PolicyServer(folder.root, folder.logs / "policy-server.log", server_options, args.policy_port)
     # Started first: it loads the model while this process loads the pages.
     server.start()
     try:
@@ -108,6 +114,36 @@ def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) 
         return 0
     finally:
         server.stop()
+
+
+def policy_server(args: argparse.Namespace) -> int:
+    """The policy server alone, for programs that speak OpenAI's protocol, until Ctrl-C: no pages, and no answers for the queue."""
+    # Named before the model is fetched; the process that starts then checks them again.
+    api_key.for_host(args.host, args.api_key_file)
+    keep_policy_port_free(args.port)
+    open_store(args.data)
+    fetch_weights(args.model)
+    command = [
+        sys.executable, "-m", "rlhf.generation.server", "--data", str(args.data.absolute()), "--host", args.host, "--port", str(args.port),
+        "--model", args.model, "--device", args.device, "--no-queue", *api_key.as_arguments(args),
+    ]  # fmt: skip
+    print(f"the policy server will answer at http://{args.host}:{args.port}/v1 when its model is loaded (Ctrl-C stops it)", flush=True)
+    with subprocess.Popen(command, env=engine_environment()) as process:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            print("\nstopping", file=sys.stderr)
+            # Ctrl-C reaches both, and a signal to this process alone must reach the other one too.
+            process.terminate()
+            process.wait()
+            return 0
+
+
+def keep_policy_port_free(port: int) -> None:
+    """Refuses a port at which another program listens."""
+    if not (found := doctor_checks.free_port(port)).ok:
+        raise UsageError(f"the policy server's port {found.found}: choose another one, or end the program that uses it")
 
 
 def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_address: Callable[[str], None] = lambda address: None) -> int:
@@ -120,7 +156,8 @@ def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_addres
 
     config = with_options(PRESETS[DEFAULT_PRESET], {"model": args.model, "device": args.device})
     auth = Auth(jobs.store)
-    app = build_app(jobs.store, jobs, PolicyClient(base_url), auth, default_config=config)
+    client = PolicyClient(base_url, api_key.read(args.api_key_file) or "unused")
+    app = build_app(jobs.store, jobs, client, auth, default_config=config)
     serving = Serving(Web(app, auth), args.host, args.port)
     try:
         tell_address(serving.url)
@@ -207,7 +244,14 @@ def build_parser() -> argparse.ArgumentParser:
     p = verbs.add("serve", serve, [engine_options()])
     p.add_argument("--port", type=int, default=PORT, help="TCP port on 127.0.0.1, or on the address of --host")
     p.add_argument("--host", default=HOST, help="address to serve at; any but this machine's own needs accounts")
+    p.add_argument("--policy-port", type=int, metavar="PORT", help="TCP port of the policy server on 127.0.0.1; a free one otherwise")
+    api_key.add_option(p)
     endpoints.add_options(p)
+
+    p = verbs.add("policy-server", policy_server, [engine_options()])
+    p.add_argument("--port", type=int, default=POLICY_PORT, help="TCP port on 127.0.0.1, or on the address of --host")
+    p.add_argument("--host", default=HOST, help="address to serve at; any but this machine's own needs --api-key-file")
+    api_key.add_option(p)
 
     exchange.add(verbs)
     prompts.add(verbs)

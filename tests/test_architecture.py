@@ -101,8 +101,6 @@ TESTED_ELSEWHERE = {
     "rlhf/runs/plan.py": "tests/rlhf/trl_methods/test_tuning.py",
     # The interface that both makers of completions have.
     "rlhf/serving/completion_source.py": "tests/rlhf/serving/test_filler.py",
-    # Its limits show only with many callers at once.
-    "rlhf/generation/answer_pool.py": "tests/security/test_policy_server.py",
     # Parts of a page that are shown only within it.
     "feedback_ui/data.py": "tests/security/test_blindness_purposes.py",
     "feedback_ui/visitor.py": "tests/browser/test_sign_in.py",

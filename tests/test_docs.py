@@ -21,12 +21,13 @@ TEXTS = {document: document.read_text(encoding="utf-8") for document in DOCUMENT
 OTHER_PROGRAMS = {
     "--system", "--home-dir", "--shell", "--now", "--init",
     "--upgrade", "--constraint", "--editable", "--url",
+    "--apply_chat_template", "--tasks", "--model_args",
 }  # fmt: skip
-"""Options of useradd, docker, systemctl and pip."""
+"""Options of useradd, docker, systemctl, pip and lm-eval."""
 
 BENCHMARKS = {
     "--out", "--label-studio", "--turns", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only", "--seeds", "--pairs",
-    "--budgets",
+    "--budgets", "--clients", "--suite",
 }  # fmt: skip
 
 GENERATOR = {"--check"}
@@ -35,7 +36,7 @@ GENERATOR = {"--check"}
 COMMAND_NAMES = {"rankloop", ".venv/bin/rankloop", "make", "python", "python3", ".venv/bin/python", ".venv/bin/pip"}
 """Programs of this project's own commands, of which each line is checked."""
 
-STRANGE_NAMES = {"litestream", "git", "/tmp/trl/bin/pip", "/tmp/ls-venv/bin/pip", "rsync", "curl"}
+STRANGE_NAMES = {"litestream", "git", "/tmp/trl/bin/pip", "/tmp/ls-venv/bin/pip", "rsync", "curl", "openssl", "lm_eval"}
 """Programs of others that the documents call, whose lines are not checked."""
 
 

@@ -146,55 +146,107 @@ def metrics_page() -> str:
 
 
 def http_api_page() -> str:
-    from rlhf.generation.engine import Engine
+    from rlhf.generation.http_guard import LARGEST_BODY
+    from rlhf.generation.policy_service import PolicyService
+    from rlhf.generation.protocol import requests
     from rlhf.generation.server import build_server
     from rlhf.serving import limits
-    from rlhf.serving.filler import ComparisonGenerator
 
-    # Without a model and a queue, which only a request would need.
-    described = build_server(object.__new__(Engine), object.__new__(ComparisonGenerator)).openapi()
+    # Without a model, which only a request would need.
+    described = build_server(object.__new__(PolicyService), None).openapi()
     parts = []
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
             heading = f"## {method.upper()} {path}"
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-            parts.append(f"{heading}\n\n{ROUTES[path]}" + (f"\n\n{_fields(described, body)}" if body else ""))
+            parts.append(f"{heading}\n\n{ROUTES[path]}" + (f"\n\n{_fields(described, body, set())}" if body else ""))
     rows = [[code(name), f"{value:,}", _documented(limits, name)] for name, value in vars(limits).items() if name.isupper()]
+    rows.append([code("LARGEST_BODY"), f"{LARGEST_BODY:,}", "Bytes of a request's body."])
+    neutral = requests.NEUTRAL | requests.NEUTRAL_COMPLETION
     return page(
         "HTTP API of the policy server",
-        "The policy server speaks OpenAI's chat protocol at 127.0.0.1, so that other programs can ask the base model and every tuned "
-        'version. Its port stands in `data/logs/policy-server.log`. An error is `{"error": {"message": ...}}` and says the limit, what was '
-        "found and what to do. The web application has no public API: its routes are for its own pages.",
+        "The policy server speaks OpenAI's protocol, so that other programs can ask the base model and every tuned version: "
+        "[how to use it](../how-to/my-client.md). `rankloop serve --policy-port` fixes its port, which otherwise stands in "
+        "`data/logs/policy-server.log`; `rankloop policy-server` runs it alone. The web application has no public API: its routes are for "
+        "its own pages.",
         *parts,
+        "## What is not supported\n\nEvery other field is refused with 400 and its name. Accepted with one value alone: "
+        + ", ".join(f"{code(name)} as {' or '.join(code(json.dumps(one)) for one in values)}" for name, values in sorted(neutral.items()))
+        + f". Accepted and without effect: {', '.join(map(code, sorted(requests.LABELS)))}.",
+        f"## Errors\n\n{ERRORS}\n\n{table(['status', 'code', 'when'], STATUSES)}",
         f"## Limits\n\n{table(['limit', 'value', 'of what'], rows)}\n\nWhat the server does when a limit is passed: "
         "[guide for researchers](../guide/researcher.md#limits-of-the-policy-server).",
     )
 
 
 ROUTES = {
-    "/status": "Whether the server is ready, and what it is generating for the queue of comparisons.",
+    "/health": 'Says `{"status": "ok"}` while the server runs; needs no key.',
+    "/metrics": "Counters in Prometheus' text format, by policy version: requests by how they ended, tokens of prompts and answers, the "
+    "time to the first token and of the whole request; and how many answers are queued and running.",
+    "/status": "Whether the server is ready, and what it is generating for the queue of comparisons. For rankloop's own pages.",
     "/v1/models": "The base model and every policy version of the store, as OpenAI lists models.",
-    "/v1/chat/completions": "An answer to a conversation; with `stream` as server-sent events, which end with `data: [DONE]`.",
+    "/v1/models/{name}": "One of them.",
+    "/v1/chat/completions": "Answers to a conversation; with `stream` as server-sent events, which end with `data: [DONE]`. The first one "
+    "has the role, and with `stream_options.include_usage` the last one the usage. A stream that has nothing to say for 10 s sends a comment. "
+    "The answer with index i has the seed `seed + i`. Reasoning is left out of the text and counted in "
+    "`usage.completion_tokens_details.reasoning_tokens`. `max_completion_tokens` is the newer name of `max_tokens`.",
+    "/v1/completions": "Continuations of texts, or of lists of token ids, without the chat template; control tokens in a text are read as "
+    "such. `prompt` is a text, a list of token ids, or a list of either; `logprobs` is the number of likeliest tokens, as in the older "
+    "protocol.",
 }
 """What each route is for: the server's handlers have no docstrings, because nobody publishes them."""
 
+ERRORS = (
+    'An error is `{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`: the message says what was found and what to do, '
+    "and `param` names the field. A stream that has begun ends with such an object as its last event, without `[DONE]`."
+)
 
-def _fields(described: dict[str, Any], schema: dict[str, Any]) -> str:
-    schemas = described["components"]["schemas"]
-    name = schema["$ref"].rsplit("/", 1)[-1]
+STATUSES = [
+    ["400", "`missing_required_parameter`, `invalid_value`, `invalid_json`", "a field is missing, or its value is wrong"],
+    ["400", "`unsupported_parameter`, `unsupported_value`", "the server does not do what the field asks for"],
+    ["400", "`context_length_exceeded`", "the prompt has too many tokens"],
+    ["400", "`chat_template_error`, `no_chat_template`", "the model's chat template refuses the conversation, or there is none"],
+    ["401", "`invalid_api_key`", "the server has a key, and the request has none or another"],
+    ["403, 421", "", "a page of another site asks, or another machine while there is no key"],
+    ["404", "`model_not_found`", "there is no such version"],
+    ["408, 413, 415", "", "the body comes too slowly, is too large, or is no JSON"],
+    ["429", "`too_many_streams`", "this client has too many answers in the queue; `Retry-After` says when to come back"],
+    ["503", "`engine_busy`", "the queue is full; `Retry-After` says when to come back"],
+    ["503", "`adapter_not_readable`", "the version's adapter is missing or damaged"],
+    ["500", "`internal_error`", "a fault of the server, whose log says more"],
+]
+
+
+def _fields(described: dict[str, Any], schema: dict[str, Any], shown: set[str]) -> str:
+    """The table of an object's fields, and those of the objects inside it that are not shown yet."""
+    name = _object(schema)
+    shown.add(name)
+    found = described["components"]["schemas"][name]
     rows, more = [], []
-    for field, details in schemas[name]["properties"].items():
-        found = details.get("anyOf", [details])[0]
-        limits = [f"{word} {_number(found[key])}" for key, word in BOUNDS.items() if key in found]
-        kind = found.get("type", "")
-        if "enum" in found:
-            kind = ", ".join(map(code, found["enum"]))
-        if kind == "array":
-            more.append(found["items"])
-            kind = f"list of {found['items']['$ref'].rsplit('/', 1)[-1]}"
-        default = "required" if field in schemas[name].get("required", []) else code(json.dumps(details.get("default")))
-        rows.append([code(field), kind, ", ".join(limits), default])
-    return "\n\n".join([f"`{name}`:\n\n{table(['field', 'type', 'bounds', 'default'], rows)}", *(_fields(described, one) for one in more)])
+    for field, details in found["properties"].items():
+        kinds = [kind for kind in details.get("anyOf", [details]) if kind.get("type") != "null"]
+        more += [inner for kind in kinds for inner in (kind, kind.get("items", {})) if "$ref" in inner]
+        limits = dict.fromkeys(f"{word} {_number(kind[key])}" for kind in kinds for key, word in BOUNDS.items() if key in kind)
+        default = "required" if field in found.get("required", []) else code(json.dumps(details.get("default")))
+        rows.append([code(field), " or ".join(dict.fromkeys(map(_kind, kinds))), ", ".join(limits), default])
+    inner = [_fields(described, one, shown) for one in more if _object(one) not in shown]
+    return "\n\n".join([f"`{name}`:\n\n{table(['field', 'type', 'bounds', 'default'], rows)}", *dict.fromkeys(inner)])
+
+
+def _object(schema: dict[str, Any]) -> str:
+    return str(schema["$ref"].rsplit("/", 1)[-1])
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return _object(schema)
+    if "const" in schema:
+        return code(schema["const"])
+    if "enum" in schema:
+        return ", ".join(map(code, schema["enum"]))
+    if schema["type"] == "array":
+        return f"list of {_kind(schema['items'])}"
+    return str(schema["type"])
 
 
 def _number(value: float) -> str:

@@ -20,6 +20,11 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def as_arguments(args: argparse.Namespace) -> list[str]:
+    """The same option as a list of arguments, for the policy server's process."""
+    return ["--api-key-file", str(args.api_key_file.absolute())] if args.api_key_file else []
+
+
 def read(file: Path | None) -> str:
     """The key in the file; empty where no file is named.
 

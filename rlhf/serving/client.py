@@ -32,7 +32,7 @@ MAX_AGE_S = 30.0
 """Largest age, in seconds, of an earlier answer that a page gets when the new one does not come in time."""
 
 STREAM_S = 30.0
-"""Longest gap between two pieces of a streamed answer, in seconds. The server begins within 20 s, or refuses."""
+"""Longest gap between two events of a streamed answer, in seconds. The server sends one every 10 s at least."""
 
 
 class PolicyServerDown(Exception):
@@ -128,7 +128,8 @@ class PolicyClient:
 
     def _fetch_status(self) -> ServerStatus:
         with map_client_errors(self.base_url):
-            reply = self._http.get(self.base_url.removesuffix("/v1") + "/status")
+            headers = {"Authorization": f"Bearer {self.api_key}"}
+            reply = self._http.get(self.base_url.removesuffix("/v1") + "/status", headers=headers)
             reply.raise_for_status()
             return ServerStatus(**reply.json())
 
@@ -200,7 +201,7 @@ class map_client_errors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if isinstance(error, openai.APIStatusError):
             # The server also answers 503 where an adapter cannot be read; only a busy one sends retry-after.
-            busy = error.status_code == 503 and "retry-after" in error.response.headers
+            busy = error.status_code in (429, 503) and "retry-after" in error.response.headers
             failure = PolicyServerBusy if busy else PolicyServerRefused if error.status_code < 500 else PolicyServerDown
             raise failure(f"{self.base_url} refused ({error.status_code}): {error.message}") from error
         if isinstance(error, (openai.OpenAIError, httpx2.HTTPError, ValueError, TypeError)):

@@ -31,10 +31,14 @@ def free_port() -> int:
 
 
 class PolicyServer:
-    """The policy server's process and the thread that watches it."""
+    """The policy server's process and the thread that watches it.
 
-    def __init__(self, data: Path, log_file: Path, options: Sequence[str]):
-        self.port = free_port()
+    Args:
+        port: its TCP port; a free one where it is None.
+    """
+
+    def __init__(self, data: Path, log_file: Path, options: Sequence[str], port: int | None = None):
+        self.port = free_port() if port is None else port
         self.log_file = log_file
         self._command = [
             sys.executable, "-m", "rlhf.generation.server", "--data", str(data), "--port", str(self.port),

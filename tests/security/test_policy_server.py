@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import re
+import shutil
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import psutil
@@ -13,11 +16,11 @@ import tiny
 from learning import user
 from policy_server import Server, streamed, until
 
-from rlhf.generation import answer_pool, http_guard, sampling
-from rlhf.generation.fair_lock import FairLock
+from rlhf.generation import http_guard
+from rlhf.generation.request import ClientBusy, EngineBusy
 from rlhf.serving.client import PolicyServerBusy, PolicyServerRefused
 from rlhf.serving.limits import LONGEST_CONVERSATION, LONGEST_MESSAGE, LONGEST_PROMPT, MOST_MESSAGES
-from storage.content import prompts
+from storage.content import policies, prompts
 from storage.core.database import Database
 from storage.judging import queue
 
@@ -202,7 +205,7 @@ NAN, INFINITY = float("nan"), float("inf")
     "change, field",
     [({"temperature": NAN}, "temperature"), ({"temperature": INFINITY}, "temperature"), ({"temperature": -INFINITY}, "temperature"),
      ({"temperature": -1e-300}, "temperature"), ({"temperature": 2.0000001}, "temperature"), ({"temperature": "1"}, "temperature"),
-     ({"temperature": None}, "temperature"), ({"temperature": [1]}, "temperature"), ({"temperature": True}, "temperature"),
+     ({"temperature": [1]}, "temperature"), ({"temperature": True}, "temperature"),
      ({"top_p": NAN}, "top_p"), ({"top_p": INFINITY}, "top_p"), ({"top_p": 0.0}, "top_p"), ({"top_p": -0.0}, "top_p"),
      ({"top_p": 1.1}, "top_p"), ({"top_p": "x"}, "top_p"), ({"top_p": {}}, "top_p"),
      ({"seed": -1}, "seed"), ({"seed": 2**63}, "seed"), ({"seed": 2**64}, "seed"), ({"seed": 10**300}, "seed"), ({"seed": 1.5}, "seed"),
@@ -213,9 +216,11 @@ NAN, INFINITY = float("nan"), float("inf")
      ({"model": 7}, "model"), ({"model": None}, "model"), ({"model": "x" * 201}, "model"), ({"model": "\ud800"}, "model"),
      ({"messages": []}, "messages"), ({"messages": {}}, "messages"), ({"messages": "Hi"}, "messages"), ({"messages": [7]}, "messages.0"),
      ({"messages": list(user("x")) * (MOST_MESSAGES + 1)}, "messages"), ({"messages": [{"role": "user"}]}, "messages.0.content"),
-     ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"), ({"messages": list(user(None))}, "messages.0.content"),
+     ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"), ({"messages": list(user(None))}, "messages.0.content"),
      ({"messages": list(user(["x"]))}, "messages.0.content"), ({"messages": list(user("a\ud800b"))}, "messages.0.content"),
      ({"messages": list(user("\udfff\ud83d"))}, "messages.0.content"),
+     *(({field: {"1": value} if field == "logit_bias" else value}, field)
+       for field in ("presence_penalty", "frequency_penalty", "logit_bias") for value in (NAN, INFINITY, -INFINITY, 1e300, "1")),
      ({"messages": [{"role": "\ud800", "content": "x"}]}, "messages.0.role"),
      ({"messages": list(user("x" * (LONGEST_MESSAGE + 1)))}, "messages.0.content"),
      ({"messages": list(user("x" * LONGEST_MESSAGE)) * 3}, "")],
@@ -255,10 +260,10 @@ def test_odd_requests_that_can_be_answered_are(shared, change):
 
 
 def test_a_field_that_the_server_does_not_know_is_refused_by_its_name(shared):
-    reply = chat(shared, stop=["a"], n=2, frequency_penalty=0.5, foo=1, user="me", logprobs=1)
+    reply = chat(shared, repetition_penalty=2, min_p=0.5, foo=1, user="me")
     assert reply.status_code == 400
-    assert "not supported by this server: 'stop', 'n', 'frequency_penalty', 'foo', 'logprobs'" in error_message(reply)
-    assert "n is supported as 1 alone" in error_message(reply) and "user" not in error_message(reply)
+    assert "not supported by this server: 'repetition_penalty', 'min_p', 'foo'" in error_message(reply)
+    assert "min_p is supported as 0 alone" in error_message(reply) and "user" not in error_message(reply)
     reply = chat(shared, messages=[{"role": "user", "content": "Hi", "tool_call_id": "7"}])
     assert reply.status_code == 400 and error_message(reply).startswith("messages.0") and "'tool_call_id'" in error_message(reply)
     assert len(chat(shared, **{f"{i}" * 500: i for i in range(500)}).content) < 2000
@@ -294,7 +299,7 @@ def test_an_unknown_model_is_named_within_bounds(shared):
 
 
 def test_a_prompt_of_too_many_tokens_is_refused_before_anything_is_computed(shared, monkeypatch):
-    monkeypatch.setattr(shared.engine.backbone.decoder, "forward", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr(shared.service.backbone.decoder, "forward", lambda *_, **__: pytest.fail("it was read"))
     # A byte is a token here: a robot has four, and the template puts three around.
     text = "\N{ROBOT FACE}" * 5000
     reply = chat(shared, text=text)
@@ -335,7 +340,7 @@ def test_the_models_context_bounds_prompt_and_answer(store, tmp_path):
 
 @pytest.mark.slow
 def test_a_template_that_refuses_or_never_ends_is_told_and_the_others_are_answered(server):
-    server.engine.backbone.tokenizer.chat_template = (
+    server.service.backbone.tokenizer.chat_template = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
         "{% if messages[0].content == 'sesame' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}x"
     )
@@ -345,22 +350,6 @@ def test_a_template_that_refuses_or_never_ends_is_told_and_the_others_are_answer
     reply = chat(server, text="sesame")
     assert reply.status_code == 400 and "2 s of processor time" in error_message(reply)
     assert chat(server).status_code == 200
-
-
-class Held:
-    """Answers that go on until the test lets them."""
-
-    def __init__(self, server, monkeypatch):
-        self.begun, self.let_go = 0, threading.Event()
-        real = server.engine.stream_text
-
-        def held(version, prompt, sampling, seed, on_progress):
-            self.begun += 1
-            while not self.let_go.wait(0.01):
-                on_progress()
-            yield from real(version, prompt, sampling, seed, on_progress)
-
-        monkeypatch.setattr(server.engine, "stream_text", held)
 
 
 class Caller:
@@ -379,100 +368,102 @@ class Caller:
         self.line.close()
 
 
-def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(server, monkeypatch):
-    held = Held(server, monkeypatch)
-    watched, admitted = answer_pool.StreamedAnswer._watch_connection, []
+@pytest.mark.parametrize("error", [EngineBusy("64 answers wait: try again"), ClientBusy("8 streams of one address: wait for one")])
+def test_the_clients_own_error_says_that_there_is_no_room(shared, monkeypatch, error):
+    def full(*_, **__):
+        raise error
 
-    def counted(answer, receive):
-        admitted.append(answer)
-        return watched(answer, receive)
-
-    monkeypatch.setattr(answer_pool.StreamedAnswer, "_watch_connection", counted)
-    # Those to be answered come first, because requests that are sent at once may arrive in any order.
-    callers = [Caller(server, stream=i % 2 == 0) for i in range(answer_pool.AT_ONCE)]
-    until(lambda: held.begun == answer_pool.AT_ONCE)
-    callers += [Caller(server, stream=i % 2 == 0) for i in range(answer_pool.WAITING)]
-    until(lambda: len(admitted) == answer_pool.AT_ONCE + answer_pool.WAITING)
-    assert held.begun == answer_pool.AT_ONCE
-    reply = chat(server)
-    assert reply.status_code == 503 and reply.headers["retry-after"] == "5" and "try again in 5 s" in error_message(reply)
-    with pytest.raises(PolicyServerBusy, match=r"refused \(503\)"):
-        streamed(server.client.stream("tiny", user("Hi"), temperature=1.0, max_tokens=5))
+    monkeypatch.setattr(shared.service, "submit", full)
+    with pytest.raises(PolicyServerBusy, match=str(error)):
+        streamed(shared.client.stream("tiny", user("Hi"), temperature=1.0, max_tokens=5))
     # Whoever only looks is answered all the same.
-    assert server.client.models() == ["tiny"] and server.client.status().ready
-    # Those who wait and leave make room, and so do those who are being answered.
-    for caller in callers[-4:] + callers[:2]:
+    assert shared.client.models() == ["tiny"] and shared.client.status().ready
+
+
+def endless(server):
+    """Answers go on to their token limit."""
+    tiny.favour(server.service.backbone, server.service.backbone.eos_id, -100.0)
+
+
+def running(server):
+    return sum(server.service.metrics().values())
+
+
+@pytest.mark.slow
+def test_64_streams_at_once_are_all_answered_and_those_who_leave_make_room(server):
+    endless(server)
+    callers = [Caller(server, stream=True, max_tokens=1000) for _ in range(64)]
+    until(lambda: running(server) == 64)
+    assert server.client.status().ready
+    for caller in callers[8:]:
         caller.hang_up()
-    until(lambda: held.begun >= answer_pool.AT_ONCE + 2)
-    held.let_go.set()
-    assert all("200 OK" in caller.hear() for caller in callers[2:-4])
-    assert chat(server).status_code == 200
-
-
-def test_nobody_waits_for_ever():
-    short = answer_pool.AnswerPool(at_once=1, waiting=1, wait_s=0.2)
-
-    async def two():
-        async def receive():
-            await asyncio.sleep(600)
-
-        first = await short.begin(lambda on_progress: held_open(on_progress), receive)
-        with pytest.raises(answer_pool.ServerBusy, match=r"no answer ended within 0.2 s: try again in 5 s"):
-            await short.begin(lambda on_progress: iter(()), receive)
-        first.leave()
-        with pytest.raises(answer_pool.ClientDisconnected):
-            [piece async for piece in first.pieces()]
-        third = await short.begin(lambda on_progress: iter([("a", None)]), receive)
-        return [piece async for piece in third.pieces()]
-
-    def held_open(on_progress):
-        while True:
-            on_progress()
-            time.sleep(0.01)
-            yield "", None
-
-    assert asyncio.run(two()) == [("a", None)]
+    until(lambda: running(server) <= 8, 10)
+    assert chat(server, max_tokens=3).status_code == 200
+    for caller in callers[:8]:
+        caller.hang_up()
+    until(lambda: running(server) == 0, 10)
+    with ThreadPoolExecutor(64) as pool:
+        replies = [*pool.map(lambda seed: chat(server, stream=bool(seed % 2), seed=seed, max_tokens=8, n=1), range(64))]
+    assert [reply.status_code for reply in replies] == [200] * 64
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_work_ends_when_its_reader_leaves_also_while_the_prompt_is_read(server, monkeypatch, stream):
-    monkeypatch.setattr(sampling, "CHUNK_COLUMNS", 16)
-    real, reads = server.engine.backbone.decoder.forward, []
-
-    def slow(*given, **named):
-        reads.append(given[0].shape[1])
-        time.sleep(0.05)
-        return real(*given, **named)
-
-    monkeypatch.setattr(server.engine.backbone.decoder, "forward", slow)
-    caller = Caller(server, text="x" * 4000, stream=stream)
-    until(lambda: len(reads) > 3)
-    assert max(reads) <= 16 and server.engine._active_chats == 1
+def test_work_ends_when_its_reader_leaves(server, stream):
+    endless(server)
+    caller = Caller(server, text="Hi", stream=stream, max_tokens=1000, n=3)
+    until(lambda: running(server) == 3)
     caller.hang_up()
-    until(lambda: server.engine._active_chats == 0, 5)
-    # 4,003 tokens would be 251 parts.
-    assert len(reads) < 150
+    until(lambda: running(server) == 0, 5)
+    counted = call(server, "/metrics").text
+    (tokens,) = re.findall(r'completion_tokens_total{version="tiny"} (\S+)', counted)
+    assert float(tokens) < 3000 and 'outcome="cancelled",version="tiny"} 1.0' in counted
 
 
-def test_a_short_prompt_is_read_while_a_long_one_is(server, monkeypatch):
-    monkeypatch.setattr(sampling, "CHUNK_COLUMNS", 16)
-    real = server.engine.backbone.decoder.forward
+def slow(server, seconds):
+    """Each pass over the first layer takes longer by so much."""
+    server.service.backbone.base.model.layers[0].register_forward_pre_hook(lambda *_: time.sleep(seconds))
 
-    def slow(*given, **named):
-        time.sleep(0.02)
-        return real(*given, **named)
 
-    monkeypatch.setattr(server.engine.backbone.decoder, "forward", slow)
+@pytest.mark.parametrize("stream", [True, False])
+def test_work_ends_when_its_reader_leaves_while_the_prompt_is_read(server, stream):
+    slow(server, 1.0)
+    caller = Caller(server, text="x" * 4000, stream=stream)
+    until(lambda: running(server) == 1)
+    caller.hang_up()
+    # Read to its end, in parts of 512, it would take 8 s.
+    until(lambda: running(server) == 0, 4)
+
+
+def test_a_short_prompt_is_read_while_a_long_one_is(server):
+    slow(server, 0.3)
     long = Caller(server, text="x" * 4000, stream=True)
-    until(lambda: server.engine._active_chats == 1)
-    assert chat(server, max_tokens=3).status_code == 200
-    assert server.engine._active_chats == 1, "the long one is still read"
+    until(lambda: running(server) == 1)
+    assert chat(server, max_tokens=2).status_code == 200
+    assert running(server) == 1, "the long one is still read"
     long.hang_up()
 
 
 @pytest.mark.slow
+def test_an_adapter_that_is_deleted_while_it_streams(server):
+    endless(server)
+    version = server.register("tiny-r1")
+    folder = policies.adapter_folder(server.store, version)
+    streaming = Caller(server, model="tiny-r1", stream=True, max_tokens=300)
+    assert "200 OK" in streaming.hear()
+    shutil.rmtree(folder)
+    said = ""
+    while "[DONE]" not in said and "error" not in said:
+        said += streaming.hear()
+    assert "[DONE]" in said, "it is in memory, and goes on"
+    # Another answer is either whole or says that the adapter is missing, without the path.
+    reply = chat(server, model="tiny-r1")
+    assert reply.status_code in (200, 503) and str(folder) not in reply.text
+    assert chat(server).status_code == 200
+
+
+@pytest.mark.slow
 def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeypatch):
-    monkeypatch.setattr("rlhf.generation.engine.LONGEST_YIELD_S", 0.02)
+    monkeypatch.setattr("rlhf.generation.engine.BACKGROUND_WAIT_S", 0.1)
     over = threading.Event()
 
     def chatter():
@@ -483,36 +474,13 @@ def test_the_queue_is_filled_while_somebody_chats_without_an_end(server, monkeyp
     for thread in threads:
         thread.start()
     try:
-        until(lambda: server.engine._active_chats > 0)
+        until(lambda: running(server) > 0)
         prompts.add(server.store, [prompts.NewPrompt(user("Q"), "test", "train")], source="test")
         until(lambda: queue.depth(server.store) > 0, 60)
     finally:
         over.set()
         for thread in threads:
             thread.join()
-
-
-def test_turns_are_taken_in_order():
-    turns, order, ready = FairLock(), [], []
-
-    def take(name):
-        ready.append(name)
-        with turns:
-            order.append(name)
-
-    with turns:
-        threads = []
-        for name in range(20):
-            threads.append(threading.Thread(target=take, args=(name,)))
-            threads[-1].start()
-            until(lambda name=name: len(turns._waiting) == name + 1)
-    for thread in threads:
-        thread.join()
-    assert order == list(range(20)) and not turns._taken
-    with pytest.raises(RuntimeError), turns:
-        raise RuntimeError
-    with turns:
-        assert turns._taken
 
 
 def test_a_refusal_is_told_apart_by_the_client(shared):

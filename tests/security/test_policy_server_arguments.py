@@ -12,21 +12,30 @@ from argument_kinds import PLACE, kinds, put
 from fastapi.testclient import TestClient
 from walk import routes_of
 
-from rlhf.generation.engine import Engine
+from rlhf.generation.policy_service import PolicyService
 from rlhf.generation.server import build_server
 from rlhf.models.backbone import Backbone
 from rlhf.serving.filler import ComparisonGenerator
 
-ROUTES = {"GET /status", "GET /v1/models", "POST /v1/chat/completions"}
+ROUTES = {
+    *("GET /health", "GET /metrics", "GET /status", "GET /v1/models", "GET /v1/models/{name:path}"),
+    *("POST /v1/chat/completions", "POST /v1/completions"),
+}
 
 REQUEST = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2, "temperature": 0.7, "seed": 1}
+TEXT = {"model": "tiny", "prompt": "Hi", "max_tokens": 2, "seed": 1}
+BOTH = ("temperature", "top_p", "top_k", "max_tokens", "seed", "stream", "n", "stop", "logprobs", "logit_bias", "presence_penalty",
+        "frequency_penalty", "stream_options", "something_else")  # fmt: skip
 FIELDS = [
-    *({name: PLACE} for name in ("model", "messages", "temperature", "top_p", "max_tokens", "seed", "stream", "something_else")),
+    *({name: PLACE} for name in ("model", "messages", *BOTH, "top_logprobs", "max_completion_tokens")),
     {"messages": [PLACE]},
     {"messages": [{"role": PLACE, "content": "Hi"}]},
     {"messages": [{"role": "user", "content": PLACE}]},
     {"messages": [{"role": "user", "content": PLACE}], "stream": True},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": PLACE}]}]},
+    {"messages": [{"role": "assistant", "tool_calls": [PLACE]}]},
 ]
+TEXT_FIELDS = [*({name: PLACE} for name in ("model", "prompt", *BOTH)), {"prompt": [PLACE]}, {"prompt": [[PLACE]]}]
 LONGEST_S = 8.0
 
 
@@ -37,8 +46,8 @@ def tiny_folder(tmp_path):
 
 @pytest.fixture
 def server(store, tiny_folder):
-    engine = Engine(store, str(tiny_folder), Backbone.load(tiny_folder, "cpu", "float32"))
-    return build_server(engine, ComparisonGenerator(store, engine.generate, str(tiny_folder)))
+    service = PolicyService(store, str(tiny_folder), Backbone.load(tiny_folder, "cpu", "float32"))
+    return build_server(service, ComparisonGenerator(store, service.generate, str(tiny_folder)))
 
 
 def test_every_route_of_the_policy_server_is_walked(server):
@@ -52,10 +61,12 @@ def test_the_policy_server_takes_no_harm_from_any_argument(server, store, tmp_pa
     wrong, sent = [], 0
     with TestClient(server, base_url="http://127.0.0.1:80", client=("127.0.0.1", 50_000), raise_server_exceptions=False) as client:
         for kind in kinds(str(secret), "http://127.0.0.1:1/x"):
-            bodies = [put(REQUEST | field, kind) for field in FIELDS[: 1 if kind.large else None]]
-            for body in (*bodies, put(PLACE, kind)):
+            few = 1 if kind.large else None
+            chats = [("chat/completions", put(REQUEST | field, kind)) for field in FIELDS[:few]]
+            texts = [("completions", put(TEXT | field, kind)) for field in TEXT_FIELDS[:few]]
+            for path, body in (*chats, *texts, ("chat/completions", put(PLACE, kind))):
                 begun = time.monotonic()
-                reply = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+                reply = client.post(f"/v1/{path}", content=body, headers={"content-type": "application/json"})
                 sent += 1
                 said = f"{kind.name}, {body[:100]}: {reply.status_code} {reply.text[:200]}"
                 if reply.status_code >= 500 or time.monotonic() - begun > LONGEST_S:

@@ -42,8 +42,8 @@ def other_site():
 def server(store, tmp_path, monkeypatch):
     started = Server(store, tiny.write(tmp_path / "tiny"))
     started.spoken = []
-    real = started.engine.stream_text
-    monkeypatch.setattr(started.engine, "stream_text", lambda *given: started.spoken.append(given) or real(*given))
+    real = started.service.submit
+    monkeypatch.setattr(started.service, "submit", lambda *given, **named: started.spoken.append(given) or real(*given, **named))
     yield started
     started.stop()
 

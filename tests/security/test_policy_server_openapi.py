@@ -14,6 +14,8 @@ from schemathesis import GenerationMode  # noqa: E402
 from schemathesis.checks import not_a_server_error  # noqa: E402
 from schemathesis.specs.openapi.checks import negative_data_rejection, unsupported_method  # noqa: E402
 
+CHAT = "/v1/chat/completions"
+
 EXAMPLES = 60
 """Of each kind and operation: about 20 s together."""
 
@@ -23,7 +25,7 @@ def server(tmp_path_factory):
     store = Database(tmp_path_factory.mktemp("data") / "rankloop.db")
     started = Server(store, tiny.write(tmp_path_factory.mktemp("models") / "tiny"))
     # An answer of a thousand tokens says no more than one of a few.
-    tiny.favour(started.engine.backbone, started.engine.backbone.eos_id, 20.0)
+    tiny.favour(started.service.backbone, started.service.backbone.eos_id, 20.0)
     yield started
     started.stop()
     store.close()
@@ -32,7 +34,8 @@ def server(tmp_path_factory):
 def described(server):
     found = server.app.openapi()
     # Without this hardly any request would name a model that there is.
-    found["components"]["schemas"]["ChatRequest"]["properties"]["model"]["enum"] = ["tiny"]
+    for request in ("ChatRequest", "CompletionRequest"):
+        found["components"]["schemas"][request]["properties"]["model"]["enum"] = ["tiny"]
     schema = schemathesis.openapi.from_dict(found)
     schema.config.update(base_url=f"http://127.0.0.1:{server.port}")
     return schema
@@ -40,8 +43,16 @@ def described(server):
 
 def test_every_route_is_described(server):
     # FastAPI adds none of its own: the document is not published.
-    assert set(server.app.openapi()["paths"]) == {"/status", "/v1/models", "/v1/chat/completions"}
-    assert {route.path for route in server.app.routes} == set(server.app.openapi()["paths"])
+    assert set(server.app.openapi()["paths"]) == {
+        "/health",
+        "/metrics",
+        "/status",
+        "/v1/models",
+        "/v1/models/{name}",
+        CHAT,
+        "/v1/completions",
+    }
+    assert {route.path.replace(":path", "") for route in server.app.routes} == set(server.app.openapi()["paths"])
 
 
 @pytest.mark.slow

@@ -50,12 +50,19 @@ def validation_error(errors: Sequence[Any]) -> ApiError:
     Args:
         errors: as `RequestValidationError.errors()` has them; the first part of a place is `body`.
     """
-    described = dict.fromkeys(": ".join(filter(None, (_place(error), error["msg"]))) for error in errors)
+    described = dict.fromkeys(map(_described, errors))
     first = errors[0]
-    context = first.get("ctx", {}) if first["type"] == "refused" else {}
+    context = first["ctx"] if first["type"] == "refused" else {}
     code = {"missing": "missing_required_parameter", "json_invalid": "invalid_json"}.get(first["type"], "invalid_value")
     param = ".".join(filter(None, (_place(first), context.get("param"))))
     return ApiError(400, "; ".join([*described][:MOST_WRONG]), param=param or None, code=context.get("code", code))
+
+
+def _described(error: Mapping[str, Any]) -> str:
+    place: str = _place(error)
+    if error["type"] == "refused" and place:
+        place += f".{error['ctx']['param']}"
+    return ": ".join(filter(None, (place, error["msg"])))
 
 
 def _place(error: Mapping[str, Any]) -> str:

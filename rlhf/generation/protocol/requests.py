@@ -124,7 +124,7 @@ class ToolCall(ProtocolModel):
         except (json.JSONDecodeError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise wrong("tool_calls", "tool_calls: the arguments of a call must be the text of a JSON object")
+            raise wrong("tool_calls", "the arguments of a call must be the text of a JSON object")
         return found
 
 
@@ -144,7 +144,7 @@ class ChatMessage(ProtocolModel):
         if self.tool_call_id and self.role != "tool":
             raise wrong("tool_call_id", "not supported by this server: 'tool_call_id' of another role than tool")
         if "content" not in self.model_fields_set and not self.tool_calls:
-            raise wrong("content", "content: a message needs it, unless it has tool_calls")
+            raise wrong("content", "a message needs it, unless it has tool_calls")
         for call in self.tool_calls:
             _ = call.arguments
         return self

@@ -26,7 +26,8 @@ EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x7f\u202eevil\u2066\u200b\u2028\x00
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 PASSWORD = "correct horse"
 VERBS = {
-    "serve", "import", "export", "prompts", "backup", "restore", "simulate", "train", "runs", "stats", "agreement", "leaderboard", "doctor",
+    "serve", "policy-server", "import", "export", "prompts", "backup", "restore", "simulate", "train", "runs", "stats", "agreement",
+    "leaderboard", "doctor",
     "account add", "account list", "account password", "account roles", "account disable", "account enable",
 }  # fmt: skip
 

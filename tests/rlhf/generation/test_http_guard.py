@@ -9,7 +9,7 @@ from rlhf.generation.http_guard import PolicyServerMiddleware
 JSON = {"content-type": "application/json"}
 
 
-def asked(pieces, *, method="POST", peer="127.0.0.1", host="localhost", wait_s=0.0, **headers):
+def asked(pieces, *, method="POST", peer="127.0.0.1", host="localhost", path="/", wait_s=0.0, api_key="", **headers):
     """The status of the response, and the body that the app behind got; None if it was not asked."""
     sent, bodies = [], []
 
@@ -25,8 +25,8 @@ def asked(pieces, *, method="POST", peer="127.0.0.1", host="localhost", wait_s=0
         sent.append(message)
 
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in ({"host": host} | headers).items()]
-    scope = {"type": "http", "method": method, "path": "/", "client": (peer, 1), "headers": named}
-    asyncio.run(PolicyServerMiddleware(app, largest_body=10, body_s=0.2)(scope, receive, send))
+    scope = {"type": "http", "method": method, "path": path, "client": (peer, 1), "headers": named}
+    asyncio.run(PolicyServerMiddleware(app, api_key=api_key, largest_body=10, body_s=0.2)(scope, receive, send))
     return sent[0]["status"], bodies[0] if bodies else None
 
 
@@ -50,3 +50,31 @@ def test_a_body_arrives_whole():
 )
 def test_what_is_refused_reaches_no_route(status, how):
     assert asked(**how) == (status, None)
+
+
+KEY = "k" * 16
+REMOTE = {"peer": "192.0.2.1", "host": "models.example", "api_key": KEY} | JSON
+
+
+@pytest.mark.parametrize(
+    ("status", "how"),
+    [
+        (401, {}),
+        (401, {"authorization": ""}),
+        (401, {"authorization": KEY}),
+        (401, {"authorization": f"Bearer {KEY}x"}),
+        (401, {"authorization": f"Bearer {KEY[1:]}"}),
+        (401, {"authorization": "Bearer \xff"}),
+        (401, {"peer": "127.0.0.1", "host": "localhost"}),
+        (401, {"method": "GET", "path": "/metrics"}),
+        (403, {"authorization": f"Bearer {KEY}", "sec-fetch-site": "cross-site"}),
+        (415, {"authorization": f"Bearer {KEY}", "content-type": "text/plain"}),
+    ],
+)
+def test_with_a_key_whoever_does_not_bring_it_is_refused(status, how):
+    assert asked([b"0"], **REMOTE | how) == (status, None)
+
+
+def test_with_the_key_other_machines_are_answered_and_all_are_told_that_it_runs():
+    assert asked([b"0"], **REMOTE, authorization=f"Bearer {KEY}") == (200, b"0")
+    assert asked([b""], **REMOTE, method="GET", path="/health")[0] == 200

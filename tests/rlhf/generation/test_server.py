@@ -64,7 +64,7 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(server):
         ({"max_tokens": 10**6}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
         ({"seed": -1}, "seed"),
         ({"top_p": 0}, "top_p"),
     ],
@@ -129,11 +129,11 @@ def test_a_reader_who_leaves_frees_the_server(server):
     async def leaves():
         pieces = server.client.stream("tiny", user("Hello"), temperature=1.5, max_tokens=1000)
         await anext(pieces)
-        assert server.engine._active_chats == 1
+        assert sum(server.service.metrics().values()) == 1
         await pieces.aclose()
 
     asyncio.run(leaves())
-    until(lambda: server.engine._active_chats == 0, 10)
+    until(lambda: sum(server.service.metrics().values()) == 0, 10)
     prompts.add(server.store, [prompts.NewPrompt(user("Q"), "test", "train")], source="test")
     until(lambda: queue.depth(server.store) > 0)
 

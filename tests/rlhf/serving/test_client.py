@@ -22,13 +22,14 @@ def test_nothing_listens_is_told_with_what_to_do():
 
 
 def test_an_answer_that_breaks_off_is_told(server, monkeypatch):
-    real = server.engine.stream_text
+    real = server.service.submit
 
-    def breaks(*args):
-        pieces = real(*args)
-        yield next(pieces)
-        raise RuntimeError("the machine burns")
+    def breaks(*given, **named):
+        stream = real(*given, **named)
+        put, outputs = stream.put, iter(range(50))
+        stream.put = lambda output: put(output if next(outputs) < 1 else RuntimeError("the machine burns"))
+        return stream
 
-    monkeypatch.setattr(server.engine, "stream_text", breaks)
+    monkeypatch.setattr(server.service, "submit", breaks)
     with pytest.raises(PolicyServerDown):
         streamed(server.client.stream("tiny", user("Q"), temperature=1.0, max_tokens=50))
