@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -127,8 +128,9 @@ class GenerationEngine:
             if self._closed:
                 raise EngineClosed("the policy server is stopping")
             waiting = sum(not entry.background for entry in self._queue)
-            if not background and waiting >= self.most_queued:
-                raise EngineBusy(f"{self.most_rows} answers are computed and {waiting} wait: try again in {RETRY_S} s")
+            running = sum(1 for _ in self._running())
+            if not background and waiting >= self.most_queued + max(0, self.most_rows - running):
+                raise EngineBusy(f"{running} answers are computed and {waiting} wait: try again in {RETRY_S} s")
             if client and self._requests_of(client) >= self.most_per_client:
                 raise ClientBusy(f"{self.most_per_client} requests of this client are computed or wait: try again in {RETRY_S} s")
             self._queue.append(Waiting(time.monotonic() + (BACKGROUND_WAIT_S if background else 0.0), row, background))
@@ -227,8 +229,7 @@ class GenerationEngine:
                     break
             self.step()
         error = EngineClosed("the policy server is stopping")
-        for row in [*(entry.row for entry in self._queue), *self._running()]:
-            end_stream(row, error)
+        end_streams([*(entry.row for entry in self._queue), *self._running()], error)
         for call in self._calls:
             call()
 
@@ -251,11 +252,11 @@ class GenerationEngine:
         self._admit()
         for lane in list(self._lanes.values()):
             if lane.rows:
-                self._guarded(lane, lane.rows, lambda lane=lane: self._decode(lane))
+                self._guarded(lane, lane.rows, partial(self._decode, lane))
         if self._prefills:
             prefill = self._prefills.popleft()
             rows = [row for prompt in prefill.prompts for row in prompt.rows]
-            self._guarded(prefill.lane, rows, lambda: self._read(prefill))
+            self._guarded(prefill.lane, rows, partial(self._read, prefill))
 
     def _guarded(self, lane: Lane, rows: Sequence[Row], work: Callable[[], None]) -> None:
         """Runs a part of a step; an error in it ends the requests that it was for, and no others."""
@@ -265,8 +266,7 @@ class GenerationEngine:
         except Exception as error:
             if self._thread is None:
                 raise
-            for row in rows:
-                end_stream(row, error)
+            end_streams(rows, error)
             if any(row in lane.rows for row in rows):
                 self._lanes = {name: other for name, other in self._lanes.items() if other is not lane}
 
@@ -282,12 +282,9 @@ class GenerationEngine:
                 self._prefills.remove(prefill)
         for lane in self._lanes.values():
             if leaving := [row for row in lane.rows if was_cancelled(row)]:
-                cancelled += leaving
-                for row in leaving:
-                    row.ended = True
+                end_streams(leaving, RequestCancelled("the request was cancelled"))
                 lane.drop(leaving)
-        for row in cancelled:
-            end_stream(row, RequestCancelled("the request was cancelled"))
+        end_streams(cancelled, RequestCancelled("the request was cancelled"))
 
     # Admission.
 
@@ -328,7 +325,7 @@ class GenerationEngine:
             adapter, ids = row.request.adapter, row.request.prompt_ids
             prompts.setdefault((adapter, ids), Prompt(ids, adapter, [])).rows.append(row)
         for lane, members in padded.items():
-            self._guarded(lane, members, lambda lane=lane, members=members: self._emit(lane, members, lane.start(members)))
+            self._guarded(lane, members, partial(self._start, lane, members))
         # Prompts of one adapter are read together, up to a chunk's tokens; a longer one is read alone.
         for adapter in dict.fromkeys(adapter for adapter, _ in prompts):
             batch: list[Prompt] = []
@@ -357,6 +354,9 @@ class GenerationEngine:
         return lane
 
     # A step's work.
+
+    def _start(self, lane: PaddedLane, rows: Sequence[Row]) -> None:
+        self._emit(lane, rows, lane.start(rows))
 
     def _decode(self, lane: Lane) -> None:
         if isinstance(lane, SlotLane) and all(row.ended for row in lane.rows):
@@ -504,16 +504,17 @@ def was_cancelled(row: Row) -> bool:
     return row.stream is not None and row.stream.cancelled
 
 
-def end_stream(row: Row, error: BaseException) -> None:
-    """Ends a row and raises the error in whoever reads its stream."""
-    if not row.ended and row.stream is not None:
-        row.stream.put(error)
-    row.ended = True
+def end_streams(rows: Sequence[Row], error: BaseException) -> None:
+    """Ends rows that have not ended yet, and raises the error in whoever reads their streams."""
+    for row in rows:
+        if not row.ended and row.stream is not None:
+            row.stream.put(error)
+        row.ended = True
 
 
 def kv_bytes_per_token(backbone: Backbone) -> int:
     """Memory of one token's keys and values in all layers, in bytes; 0 where the architecture does not say."""
     config = backbone.base.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", 0)
-    width = getattr(config, "head_dim", None) or backbone.hidden_size // max(1, getattr(config, "num_attention_heads", 1) or 1)
+    heads: int = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None) or 0
+    width: int = getattr(config, "head_dim", None) or backbone.hidden_size // (getattr(config, "num_attention_heads", None) or 1)
     return int(2 * backbone.decoder.depth * heads * width * backbone.base.dtype.itemsize)

@@ -90,6 +90,14 @@ class Lane:
         """What a forward pass over these rows reads through."""
         return self.adapter
 
+    def decode(self) -> Float[Tensor, "n d"]:
+        """Passes each row's next token through the model; returns the last hidden states."""
+        raise NotImplementedError
+
+    def drop(self, leaving: Sequence[Row]) -> None:
+        """Removes rows that have ended."""
+        raise NotImplementedError
+
     def recording(self, rows: Sequence[Row]) -> AbstractContextManager[object]:
         """Inside the block, the rows' recorder sees the activations; all rows of a lane have the same one, or none."""
         recorder = rows[0].recorder if rows else None

@@ -133,7 +133,7 @@ class Backbone(ChatTokens):
         """The weights of one adapter, by name."""
         return self.adapter_set.parameters(adapter)
 
-    def trained_module(self, adapter: AdapterChoice) -> PreTrainedModel | PeftModel:
+    def trained_module(self, adapter: str | None) -> PreTrainedModel | PeftModel:
         """The module that holds the base and the adapter, whose weights alone have a gradient from now on."""
         self.adapter_set.train_only(adapter)
         return self.adapter_set.module(adapter)

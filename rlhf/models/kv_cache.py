@@ -122,19 +122,21 @@ class SlotLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers 
                 setattr(self, name, new)
 
     def copy_from(self, other: SlotLayer, source: int, target: int, width: int) -> None:
-        if not other.is_initialized:
+        if other.keys is None or other.values is None:
             # A layer that shares another one's keys and values has none of its own.
             return
-        if not self.is_initialized:
+        if self.keys is None or self.values is None:
             self.lazy_initialization(other.keys, other.values)
+        assert self.keys is not None and self.values is not None
         self.keys[target, :, :width] = other.keys[source, :, :width]
         self.values[target, :, :width] = other.values[source, :, :width]
 
     def update(
         self, key_states: Float[Tensor, "n h t d"], value_states: Float[Tensor, "n h t e"], *_: Any, **__: Any
     ) -> tuple[Float[Tensor, "n h s d"], Float[Tensor, "n h s e"]]:
-        if not self.is_initialized:
+        if self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
         positions = self.slots.positions
         keys, values = (states[: len(positions), :, : self.slots.width] for states in (self.keys, self.values))
         rows = torch.arange(len(positions), device=keys.device)[:, None]

@@ -92,6 +92,7 @@ class FusedLinear(Linear):
         flat = x.reshape(-1, x.shape[-1])
         a, b = self._weights(name)
         a_low, b_low = a.to(x.dtype), (b * self.scaling[name]).to(x.dtype)
+        assert isinstance(base, nn.Linear)
         return nn.functional.linear(flat, base.weight, base.bias).addmm_(flat @ a_low.T, b_low.T).view(*x.shape[:-1], -1)
 
     def is_plain(self, name: str) -> bool:
@@ -110,6 +111,7 @@ class FusedLinear(Linear):
         low = flat @ weights.a.T
         if (mask := rows.mask(weights.columns, x.dtype)) is not None:
             low.view(len(mask), -1, low.shape[-1]).mul_(mask[:, None])
+        assert isinstance(base, nn.Linear)
         return nn.functional.linear(flat, base.weight, base.bias).addmm_(low, weights.b).view(*x.shape[:-1], -1)
 
     def _concatenated_weights(self, names: Sequence[str], dtype: torch.dtype) -> ConcatenatedWeights | None:

@@ -19,8 +19,8 @@ from rlhf.generation.sampling import (
     sample_token,
     uniforms,
 )
-from rlhf.models.backbone import pad_left
 from rlhf.models.lm_head import UnnormalizedSoftmax
+from rlhf.models.padding import pad_left
 from storage.core.records import Sampling
 
 CPU = torch.device("cpu")
