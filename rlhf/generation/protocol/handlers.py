@@ -160,8 +160,8 @@ class Handlers:
         try:
             # Nothing is sent before the first token, so that an error is a status and not a broken stream, unless it takes long.
             await asyncio.wait({first}, timeout=KEEP_ALIVE_S if request.stream else None)
-            if first.done() and (error := first.exception()) is not None:
-                raise error
+            if first.done() and (failure := first.exception()) is not None:
+                raise failure
             if request.stream:
                 events = self._events(version, first, answers, form, timer, include_usage=request.include_usage)
                 return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

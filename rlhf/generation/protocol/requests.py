@@ -284,7 +284,9 @@ class CompletionRequest(GenerationFields):
         if isinstance(self.prompt, str):
             return [self.prompt]
         # A list of numbers is one prompt.
-        return [self.prompt] if isinstance(self.prompt[0], int) else self.prompt  # type: ignore[return-value,list-item]
+        one = [token for token in self.prompt if isinstance(token, int)]
+        texts = [text for text in self.prompt if isinstance(text, str)]
+        return [one] if one else texts or [ids for ids in self.prompt if isinstance(ids, list)]
 
     @property
     def sampling(self) -> Sampling:
