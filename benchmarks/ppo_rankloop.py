@@ -15,7 +15,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rlhf import model_files
 from rlhf.config import AdapterConfig, PPOConfig, RewardConfig, SamplingConfig
-from rlhf.generation.sampling import generator, stream
+from rlhf.generation.engine import GenerationEngine, requests_for
+from rlhf.generation.recording import RolloutRecorder
 from rlhf.models.backbone import Backbone
 from rlhf.models.lora import FusedLinear
 from rlhf.ppo import rollout
@@ -157,9 +158,8 @@ def generate(*, by_transformers: bool) -> None:
 
     def run(adapter: str | None) -> None:
         if not by_transformers:
-            rng = generator(backbone.device, 0)
-            for _ in stream(backbone, options, sampling_, rng, adapter=adapter, return_stats=adapter is not None):
-                pass
+            recorder = None if adapter is None else RolloutRecorder(backbone, [len(row) for row in options], work.RESPONSE_TOKENS)
+            GenerationEngine(backbone).run(requests_for(options, sampling_, 0, adapter=adapter), recorder=recorder)
             return
         with backbone.adapter_set.applied(adapter):
             backbone.base.generate(

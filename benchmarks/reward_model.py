@@ -34,7 +34,8 @@ from rlhf import evaluation, model_files
 from rlhf.analysis import validation
 from rlhf.config import AdapterConfig, RewardConfig
 from rlhf.data.pairs import PreferencePair
-from rlhf.generation.sampling import generator, sample
+from rlhf.generation.engine import sample
+from rlhf.generation.sampling import combined_seed
 from rlhf.models.backbone import Backbone
 from rlhf.models.padding import positions
 from rlhf.reward import targets
@@ -191,7 +192,7 @@ class Study:
         for start in range(done, len(self.wanted), BATCH):
             self.clock.check()
             asked = self.wanted[start : start + BATCH]
-            drawn = sample(self.backbone, [self.encoded(i) for i in asked], SAMPLING, generator(self.backbone.device, 0, start))
+            drawn = sample(self.backbone, [self.encoded(i) for i in asked], SAMPLING, combined_seed(0, start), adapter=None)
             lines = [json.dumps({"prompt": i, "text": self.backbone.decode(s.ids)}) + "\n" for i, s in zip(asked, drawn, strict=True)]
             with (self.home / "answers.jsonl").open("a", encoding="utf-8") as file:
                 file.write("".join(lines))

@@ -24,7 +24,7 @@ from feedback_ui.training import charts, rounds_table, run_view, validation_view
 from rlhf.analysis import validation
 from rlhf.config import RoundConfig
 from rlhf.data import pairs
-from rlhf.generation.sampling import generator, sample
+from rlhf.generation.engine import sample
 from rlhf.models.backbone import Backbone
 from storage.content import batches, comparisons, policies, prompts
 from storage.core.database import Database
@@ -338,7 +338,7 @@ def test_adapters_give_the_same_greedy_answers(old):
             backbone.load_adapter(policy.name, folder)
         greedy = Sampling(temperature=0.0, max_new_tokens=max(map(len, EXPECTED["greedy"][policy.name])))
         adapter = policy.name if folder else None
-        plotted = sample(backbone, questions, greedy, generator(backbone.device, 0), adapter=adapter)
+        plotted = sample(backbone, questions, greedy, 0, adapter=adapter)
         actual[policy.name] = [one.ids for one in plotted]
     # The script saw to it that the likeliest token is ahead of the next by a thousand times what processors differ by.
     assert actual == EXPECTED["greedy"]

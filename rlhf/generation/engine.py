@@ -76,7 +76,6 @@ class Waiting(NamedTuple):
 
     due: float
     """Requests are admitted in this order."""
-    order: int
     row: Row
     background: bool
 
@@ -123,7 +122,7 @@ class GenerationEngine:
             PromptTooLong: the prompt leaves no room for an answer.
         """
         stream = GenerationStream(request)
-        row = Row(request, stream, client, self.room(request))
+        row = Row(request, stream, client, next(self._order), self.room(request))
         with self._changed:
             if self._closed:
                 raise EngineClosed("the policy server is stopping")
@@ -132,7 +131,7 @@ class GenerationEngine:
                 raise EngineBusy(f"{self.most_rows} answers are computed and {waiting} wait: try again in {RETRY_S} s")
             if client and self._requests_of(client) >= self.most_per_client:
                 raise ClientBusy(f"{self.most_per_client} requests of this client are computed or wait: try again in {RETRY_S} s")
-            self._queue.append(Waiting(time.monotonic() + (BACKGROUND_WAIT_S if background else 0.0), next(self._order), row, background))
+            self._queue.append(Waiting(time.monotonic() + (BACKGROUND_WAIT_S if background else 0.0), row, background))
             stream.on_cancel = self._wake
             self._changed.notify_all()
         return stream
@@ -300,7 +299,7 @@ class GenerationEngine:
             running = list(self._running())
             now = time.monotonic()
             # Whoever is due goes by age; a background request that is not due waits for the others.
-            self._queue.sort(key=lambda entry: (entry.due > now, entry.due if entry.due <= now else entry.order, entry.order))
+            self._queue.sort(key=lambda entry: (entry.due > now, entry.due if entry.due <= now else 0.0, entry.row.order))
             admitted: list[Row] = []
             left: list[Waiting] = []
             width = max((row.length + 1 for row in running), default=0)
@@ -360,6 +359,10 @@ class GenerationEngine:
     # A step's work.
 
     def _decode(self, lane: Lane) -> None:
+        if isinstance(lane, SlotLane) and all(row.ended for row in lane.rows):
+            lane.pass_forced()
+            lane.drop(list(lane.rows))
+            return
         hidden = lane.decode()
         self._emit(lane, lane.rows, hidden)
 
@@ -449,12 +452,12 @@ class GenerationEngine:
             on_progress: its total is the most tokens that the answers can have.
         """
         assert self._thread is None and not self._busy(), "the engine is already generating"
-        rows = [Row(request, None, "", self.room(request), recorder, number) for number, request in enumerate(requests)]
+        rows = [Row(request, None, "", number, self.room(request), recorder, number) for number, request in enumerate(requests)]
         on_progress.total(sum(row.longest for row in rows))
         most_rows = self.most_rows
         if recorder is not None:
             self.most_rows = max(most_rows, len(rows))
-        self._queue = [Waiting(0.0, number, row, False) for number, row in enumerate(rows)]
+        self._queue = [Waiting(0.0, row, False) for row in rows]
         try:
             seen = [0] * len(rows)
             while self._queue or self._busy():

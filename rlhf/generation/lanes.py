@@ -33,6 +33,8 @@ class Row:
     stream: GenerationStream | None
     client: str
     """Who asked, for the limit of each client; empty for nobody in particular."""
+    order: int
+    """Rows that begin together stand in this order."""
     longest: int
     """Most tokens of its answer: the request's limit, or the room that the context leaves."""
     recorder: RolloutRecorder | None = None
@@ -143,11 +145,29 @@ class SlotLane(Lane):
             row.length += 1
         return hidden
 
-    def join(self, rows: Sequence[Row], slots: SlotCache, source: int) -> None:
-        """Adds rows whose prompt stands in a row of another cache."""
-        first = len(self.rows)
-        self.slots.copy_from(slots, source, range(first, first + len(rows)), rows[0].length)
-        self.rows.extend(rows)
+    def pass_forced(self) -> None:
+        """Passes what is left of the tokens of rows that have all ended through the layers whose activations are recorded."""
+        recorder, device = self.rows[0].recorder, self.backbone.device
+        if recorder is None or not recorder.depths:
+            return
+        longest = max(len(row.forced) for row in self.rows)
+        ids, _ = pad_right([row.forced for row in self.rows], self.backbone.pad_id, width=longest)
+        starts = torch.tensor([row.length for row in self.rows], device=device)
+        width = max(row.length for row in self.rows) + longest
+        with recorder.recording():
+            self.backbone.decoder.forward_slots(
+                ids.to(device), starts, self.slots, width=width, last=self.last, depth=recorder.depths[-1], adapter=self.choice(self.rows)
+            )
+        for i, row in enumerate(self.rows):
+            recorder.add_activations([row.number], i, row.length - self.prefix, len(row.forced))
+            row.forced = []
+
+    def join(self, rows: Sequence[Row], slots: SlotCache, sources: Sequence[int]) -> None:
+        """Adds rows whose prompts stand in these rows of another cache."""
+        self.slots.reserve(len(self.rows) + len(rows), max(row.length for row in rows))
+        for row, source in zip(rows, sources, strict=True):
+            self.slots.copy_from(slots, source, len(self.rows), row.length)
+            self.rows.append(row)
 
     def adopt(self, rows: Sequence[Row], slots: SlotCache) -> None:
         """Takes over another cache, whose rows are these."""
@@ -158,7 +178,7 @@ class SlotLane(Lane):
         for row in leaving:
             place, end = self.rows.index(row), len(self.rows) - 1
             if place != end:
-                self.slots.copy_from(self.slots, end, [place], self.rows[end].length)
+                self.slots.copy_from(self.slots, end, place, self.rows[end].length)
                 self.rows[place] = self.rows[end]
             self.rows.pop()
         if not self.rows:
@@ -211,17 +231,15 @@ class Prefill:
     def finish(self) -> tuple[list[Row], Float[Tensor, "n d"]]:
         """Adds the rows to their lane; returns them with the hidden states from which their first tokens are sampled."""
         assert self._hidden is not None
-        rows = [row for prompt in self.prompts for row in prompt.rows]
-        for prompt in self.prompts:
-            for row in prompt.rows:
-                row.length = self.lane.prefix + len(prompt.ids)
-        if not self.lane.rows and len(rows) == len(self.prompts):
+        places = sorted(((row.order, i, row) for i, prompt in enumerate(self.prompts) for row in prompt.rows), key=lambda place: place[0])
+        rows, sources = [row for _, _, row in places], [i for _, i, _ in places]
+        for row in rows:
+            row.length = self.lane.prefix + len(row.request.prompt_ids)
+        if not self.lane.rows and sources == [*range(len(self.prompts))]:
             self.lane.adopt(rows, self.slots)
         else:
-            for i, prompt in enumerate(self.prompts):
-                self.lane.join(prompt.rows, self.slots, i)
-        source = [i for i, prompt in enumerate(self.prompts) for _ in prompt.rows]
-        return rows, self._hidden[torch.tensor(source, device=self._hidden.device)]
+            self.lane.join(rows, self.slots, sources)
+        return rows, self._hidden[torch.tensor(sources, device=self._hidden.device)]
 
 
 class PaddedLane(Lane):

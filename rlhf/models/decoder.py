@@ -96,6 +96,7 @@ class Decoder:
         width: int,
         last: int,
         prefix: bool = False,
+        depth: int | None = None,
         adapter: AdapterChoice,
     ) -> Float[Tensor, "n t d"]:
         """The last hidden states of tokens that follow each row's first `starts` columns in the cache.
@@ -104,8 +105,10 @@ class Decoder:
             width: columns that are read; the longest row's, with these tokens.
             last: the last position that the model has; columns beyond it, which only padding has, get that position.
             prefix: put the learned vectors of prompt tuning before the tokens, which then begin after them.
+            depth: run this many of the lowest layers alone, for those who record their activations; what is returned has no meaning then.
         """
-        with self.adapters.applied(adapter) as vectors:
+        plan = None if depth is None else LayerPlan(self, None, depth)
+        with self.adapters.applied(adapter) as vectors, _plan.within(plan):
             learned = vectors if prefix else None
             slots.begin(starts, ids.shape[1] + (0 if learned is None else len(learned)), width)
             given = {"input_ids": ids}

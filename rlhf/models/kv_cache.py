@@ -7,7 +7,6 @@ state, get transformers' own cache for a batch of rows that begin together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -92,11 +91,11 @@ class SlotCache:
         for layer in self.layers:
             layer.resize()
 
-    def copy_from(self, other: SlotCache, source: int, targets: Sequence[int], width: int) -> None:
-        """Copies the first `width` columns of another cache's row to these rows; what stood there is lost."""
-        self.reserve(max(targets) + 1, width)
+    def copy_from(self, other: SlotCache, source: int, target: int, width: int) -> None:
+        """Copies the first `width` columns of another cache's row to a row of this one; what stood there is lost."""
+        self.reserve(target + 1, width)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
-            mine.copy_from(theirs, source, list(targets), width)
+            mine.copy_from(theirs, source, target, width)
 
 
 class SlotLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers registers subclasses in untyped code
@@ -122,15 +121,14 @@ class SlotLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers 
                 new[: old.shape[0], :, : old.shape[2]] = old
                 setattr(self, name, new)
 
-    def copy_from(self, other: SlotLayer, source: int, targets: list[int], width: int) -> None:
+    def copy_from(self, other: SlotLayer, source: int, target: int, width: int) -> None:
         if not other.is_initialized:
             # A layer that shares another one's keys and values has none of its own.
             return
         if not self.is_initialized:
             self.lazy_initialization(other.keys, other.values)
-        for target in targets:
-            self.keys[target, :, :width] = other.keys[source, :, :width]
-            self.values[target, :, :width] = other.values[source, :, :width]
+        self.keys[target, :, :width] = other.keys[source, :, :width]
+        self.values[target, :, :width] = other.values[source, :, :width]
 
     def update(
         self, key_states: Float[Tensor, "n h t d"], value_states: Float[Tensor, "n h t e"], *_: Any, **__: Any

@@ -18,11 +18,6 @@ from jaxtyping import Float, Int
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
-CastWeights = tuple[Float[Tensor, "r k"], Float[Tensor, "n r"]]
-"""A and scale * B in the base's precision."""
-
-_cast_cache: ContextVar[dict[tuple[nn.Module, str], CastWeights] | None] = ContextVar("cast_cache", default=None)
-
 
 class ConcatenatedWeights(NamedTuple):
     """The adapters of one layer side by side, in the base's precision."""
@@ -74,20 +69,6 @@ def use_row_adapters(rows: RowAdapters) -> Iterator[None]:
         _row_adapters.reset(token)
 
 
-@contextmanager
-def cast_weight_cache(weights: dict[tuple[nn.Module, str], CastWeights]) -> Iterator[None]:
-    """Inside the block, cast adapter weights are taken from `weights`, and added to it where they are missing.
-
-    For decoding token by token, while the caller knows that no update changes the adapter. The cache cannot notice an update by
-    itself: a fused optimiser changes weights without a trace.
-    """
-    token = _cast_cache.set(weights)
-    try:
-        yield
-    finally:
-        _cast_cache.reset(token)
-
-
 class FusedLinear(Linear):
     """A linear layer with LoRA adapters, of which one is active."""
 
@@ -109,7 +90,8 @@ class FusedLinear(Linear):
             )
             return y
         flat = x.reshape(-1, x.shape[-1])
-        a_low, b_low = self._cast_weights(name, x.dtype)
+        a, b = self._weights(name)
+        a_low, b_low = a.to(x.dtype), (b * self.scaling[name]).to(x.dtype)
         return nn.functional.linear(flat, base.weight, base.bias).addmm_(flat @ a_low.T, b_low.T).view(*x.shape[:-1], -1)
 
     def is_plain(self, name: str) -> bool:
@@ -138,16 +120,6 @@ class FusedLinear(Linear):
         scaled = [(weight * self.scaling[name]).T for weight, (_, name) in zip(b, here, strict=True)]
         columns = tuple((i, len(weight)) for weight, (i, _) in zip(a, here, strict=True))
         return ConcatenatedWeights(torch.cat(a).to(dtype), torch.cat(scaled).to(dtype).contiguous(), columns)
-
-    def _cast_weights(self, name: str, dtype: torch.dtype) -> CastWeights:
-        cache = _cast_cache.get()
-        if cache is not None and (self, name) in cache:
-            return cache[self, name]
-        a, b = self._weights(name)
-        cast_weights = a.to(dtype), (b * self.scaling[name]).to(dtype)
-        if cache is not None:
-            cache[self, name] = cast_weights
-        return cast_weights
 
     def _weights(self, name: str) -> tuple[Float[Tensor, "r k"], Float[Tensor, "n r"]]:
         # PEFT's containers say of what they hold only that it is a module.

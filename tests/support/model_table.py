@@ -17,7 +17,7 @@ from learning import user
 
 from rlhf.config import PRESETS, AdapterConfig, AdapterKind, PPOConfig, RewardConfig, SamplingConfig, with_options
 from rlhf.data.pairs import PreferencePair
-from rlhf.generation.sampling import generator, sample
+from rlhf.generation.engine import sample
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.rollout import POLICY
 from rlhf.ppo.trainer import PPO
@@ -35,7 +35,7 @@ HEADS = ("architecture", "answers", "reward probe", "reward fine-tuning", "PPO",
 
 def answers(backbone: Backbone) -> None:
     prompts = [backbone.encode(pair.prompt) for pair in PAIRS[:2]]
-    assert len(sample(backbone, prompts, Sampling(max_new_tokens=4), generator(backbone.device, 0))) == 2
+    assert len(sample(backbone, prompts, Sampling(max_new_tokens=4), 0, adapter=None)) == 2
 
 
 def fit(backbone: Backbone, epochs: int) -> RewardModel:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from rlhf.config import AdapterConfig, PPOConfig, RewardConfig, SamplingConfig, ScoringConfig
-from rlhf.generation.sampling import generator
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.rollout import collect
 from rlhf.ppo.trainer import PPO
@@ -79,7 +78,7 @@ def taken(ppo: PPO, n: int = 8, temperature: float = 0.7):
         ppo.value_head,
         [PROMPTS[i % len(PROMPTS)] for i in range(n)],
         Sampling(temperature=temperature, max_new_tokens=8),
-        generator(CPU, 5),
+        5,
         minibatch_size=4,
     )
 

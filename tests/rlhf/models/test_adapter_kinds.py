@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from rlhf.config import AdapterConfig, ConfigError, PPOConfig, RewardConfig, RoundConfig, SamplingConfig, with_options
-from rlhf.generation.sampling import generator, sample
+from rlhf.generation.engine import sample
 from rlhf.models.backbone import Backbone
 from rlhf.models.padding import pad_left, pad_right
 from rlhf.ppo.rollout import POLICY
@@ -106,9 +106,9 @@ def test_a_learned_prompt_is_read_as_tokens_are(tiny_folder):
         rtol=0,
     )
     twelve = Sampling(0.7, max_new_tokens=12)
-    drawn = sample(backbone, [[5, 6, 7, 8], [9], [9]], twelve, generator(backbone.device, 3), adapter=POLICY)
+    drawn = sample(backbone, [[5, 6, 7, 8], [9], [9]], twelve, 3, adapter=POLICY)
     told = [[*words, 5, 6, 7, 8], [*words, 9], [*words, 9]]
-    assert drawn == sample(backbone, told, twelve, generator(backbone.device, 3), adapter=None)
+    assert drawn == sample(backbone, told, twelve, 3, adapter=None)
     ids, mask = pad_right([[5, 6, 7, 8], [9, 10]], backbone.pad_id)
     longer, longer_mask = pad_right([[*words, 5, 6, 7, 8], [*words, 9, 10]], backbone.pad_id)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from rlhf.config import PRESETS, AdapterConfig, DPOConfig, GroupConfig, RewardCo
 from rlhf.data.demonstrations import Demonstration
 from rlhf.data.pairs import PreferencePair
 from rlhf.evaluation import pair_scores
-from rlhf.generation.sampling import generator, sample
+from rlhf.generation.engine import sample
 from rlhf.models.backbone import Backbone
 from rlhf.models.padding import pad_left
 from rlhf.ppo.rollout import POLICY
@@ -51,7 +51,8 @@ def test_it_answers(backbone):
         backbone,
         [backbone.encode(user(q)) for q in ("What is the capital of France?", "Say hello.")],
         greedy,
-        generator(torch.device("cpu"), 0),
+        0,
+        adapter=None,
     )
     assert "Paris" in backbone.decode(answers[0].ids)
     assert answers[0].finish_reason == "stop" and answers[0].ids[-1] == backbone.eos_id

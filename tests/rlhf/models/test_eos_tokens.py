@@ -10,7 +10,8 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from rlhf.config import RewardConfig
-from rlhf.generation.sampling import PrefixActivationCache, collect_sequences, generator, sample, stream
+from rlhf.generation.engine import GenerationEngine, requests_for, sample
+from rlhf.generation.recording import RolloutRecorder
 from rlhf.models.backbone import Backbone
 from rlhf.models.padding import pad_left
 from rlhf.reward.model import RewardModel
@@ -87,7 +88,7 @@ def test_the_end_that_the_template_puts_after_an_answer_is_the_one_put_after_tex
 def test_greedy_answers_end_where_those_of_transformers_do(two_ends):
     prompts = [[i, i + 1, i + 2] for i in range(20, 60)]
     tiny.favour(two_ends, OTHER_END, 3.0)
-    ours = sample(two_ends, prompts, Sampling(temperature=0, max_new_tokens=20), generator(CPU, 0))
+    ours = sample(two_ends, prompts, Sampling(temperature=0, max_new_tokens=20), 0, adapter=None)
     ids, mask = pad_left(prompts, two_ends.pad_id)
     config = GenerationConfig(do_sample=False, max_new_tokens=20, eos_token_id=list(two_ends.eos_token_ids), pad_token_id=two_ends.pad_id)
     theirs = two_ends.base.generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)[:, 3:]
@@ -101,13 +102,13 @@ def test_a_sampled_answer_scores_as_its_text_does_whichever_token_ended_it(two_e
     tiny.favour(two_ends, OTHER_END, 3.0)
     reward = RewardModel(two_ends, RewardConfig(), seed=0)
     prompt = two_ends.encode(user("Hi"))
-    cache = PrefixActivationCache(two_ends.decoder, (1,))
-    steps = list(stream(two_ends, [prompt] * 40, Sampling(max_new_tokens=8), generator(CPU, 3), prefix_cache=cache))
-    sampled = collect_sequences(steps, 40, two_ends.eos_token_ids)
+    recorder = RolloutRecorder(two_ends, [len(prompt)] * 40, 8, (1,))
+    requests = requests_for([prompt] * 40, Sampling(max_new_tokens=8), 3, adapter=None)
+    sampled = GenerationEngine(two_ends).run(requests, recorder=recorder)
     assert {s.ids[-1] for s in sampled if s.finish_reason == "stop"} >= {OTHER_END}
     rows = [reward.row(prompt, s.ids) for s in sampled]
     assert all(row.ids[-1] == two_ends.eos_id and OTHER_END not in row.ids[len(prompt) :] for row in rows)
-    recorded = cache.cached(1).hidden
+    recorded = recorder.cached(1).hidden
     for row, hidden in zip(rows, recorded, strict=True):
         ids, mask = pad_left([row.ids], two_ends.pad_id)
         with torch.no_grad():
@@ -131,7 +132,7 @@ def test_the_default_model_with_two_ends_ends_at_the_end_of_its_turn(tmp_path):
     backbone = Backbone.load(folder, "cpu", "float32")
     assert backbone.eos_token_ids == (0, 2) and backbone.eos_id == 2
     prompt = backbone.encode(user("What is the capital of France? One word."))
-    answer = sample(backbone, [prompt], Sampling(temperature=0, max_new_tokens=40), generator(CPU, 0))[0]
+    answer = sample(backbone, [prompt], Sampling(temperature=0, max_new_tokens=40), 0, adapter=None)[0]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     expected = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), do_sample=False, max_new_tokens=40)
     assert answer.ids == expected[0, len(prompt) :].tolist() and len(answer.ids) == 8 and answer.finish_reason == "stop"

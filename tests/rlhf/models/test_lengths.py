@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from rlhf.config import PRESETS, ConfigError, RewardConfig, with_options
 from rlhf.data.demonstrations import Demonstration
 from rlhf.data.pairs import PreferencePair
-from rlhf.generation.sampling import collect_sequences, generator, sample, stream
+from rlhf.generation.engine import sample
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import NothingFits, PromptTooLong, batches, ended_answer, fits, fitting_data, in_parts
 from rlhf.ppo import ptx
@@ -174,15 +174,14 @@ def test_scores_of_long_rows_are_those_of_each_alone(backbone, monkeypatch):
 def test_rows_end_where_learned_positions_do():
     backbone = gpt2()
     tiny.favour(backbone, backbone.eos_id, -100.0)
-    rng = generator(CPU, 0)
-    sequences = sample(backbone, [[5] * 60, [5] * 10, [6] * 63], Sampling(max_new_tokens=30), rng)
-    # 60 tokens of a prompt leave positions for 4 more; the token after the last position is sampled but never read.
-    assert [len(s.ids) for s in sequences] == [5, 30, 2] and {s.finish_reason for s in sequences} == {"length"}
-    alone = sample(backbone, [[5] * 10], Sampling(max_new_tokens=30, temperature=0), generator(CPU, 0))[0]
-    beside = sample(backbone, [[5] * 10, [6] * 63], Sampling(max_new_tokens=30, temperature=0), generator(CPU, 0))[0]
+    sequences = sample(backbone, [[5] * 60, [5] * 10, [6] * 63], Sampling(max_new_tokens=30), 0, adapter=None)
+    # 60 tokens of a prompt leave positions for 4 more, and 63 for one.
+    assert [len(s.ids) for s in sequences] == [4, 30, 1] and {s.finish_reason for s in sequences} == {"length"}
+    alone = sample(backbone, [[5] * 10], Sampling(max_new_tokens=30, temperature=0), 0, adapter=None)[0]
+    beside = sample(backbone, [[5] * 10, [6] * 63], Sampling(max_new_tokens=30, temperature=0), 0, adapter=None)[0]
     assert alone == beside
     with pytest.raises(PromptTooLong, match="64 tokens leaves no room .* context of 64"):
-        collect_sequences(stream(backbone, [[5] * 64], Sampling(max_new_tokens=3), rng), 1, backbone.eos_token_ids)
+        sample(backbone, [[5] * 64], Sampling(max_new_tokens=3), 0, adapter=None)
 
 
 def test_ppo_at_the_limit_reads_every_position_of_learned_ones_and_no_more():

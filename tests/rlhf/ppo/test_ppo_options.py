@@ -10,10 +10,11 @@ from torch.nn.functional import pad
 from torch.testing import assert_close
 
 from rlhf.config import ScoringConfig
-from rlhf.generation import sampling
+from rlhf.generation import engine
 from rlhf.models.lm_head import token_logprobs_from_logits
+from rlhf.ppo import trainer as trainer_module
 from rlhf.ppo.ppo_math import kl_per_token
-from rlhf.ppo.rollout import POLICY
+from rlhf.ppo.rollout import POLICY, collect
 from rlhf.ppo.value_head import ValueHead
 from rlhf.reward.model import TokenizedExample
 from rlhf.runs.results import KLStop, PolicyOutcome
@@ -293,16 +294,22 @@ def test_with_every_option_on_a_resumed_run_is_the_unbroken_one_bit_for_bit(tiny
 
 
 def test_the_figures_with_every_option_off_are_as_they_ever_were(tiny_folder, monkeypatch):
-    """Taken before there were any options, of torch's own draws: an option that is off must not be there.
+    """Taken before there were any options, of torch's own samples: an option that is off must not be there.
 
     Values read a position's hidden state alone then.
     """
+    rng = torch.Generator()
 
-    def draw(logits, asked, rng, *, return_stats):
+    def collected(*arguments, **options):
+        rng.manual_seed(arguments[5])
+        return collect(*arguments, **options)
+
+    def sampled(logits, asked, u, *, return_stats):
         tokens = torch.multinomial((logits / asked.temperature).softmax(-1), 1, generator=rng)[:, 0]
         return tokens, token_logprobs_from_logits(logits, tokens, asked.temperature)
 
-    monkeypatch.setattr(sampling, "sample_token", draw)
+    monkeypatch.setattr(trainer_module, "collect", collected)
+    monkeypatch.setattr(engine, "sample_token", sampled)
     monkeypatch.setattr(ValueHead, "inputs", lambda _, hidden: pad(hidden, (0, 2 * hidden.shape[-1] + 1)))
     ppo = trainer(tiny_folder, learned_reward=True)
     metrics = [ppo.step() for _ in range(3)][-1]

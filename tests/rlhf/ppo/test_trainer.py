@@ -234,7 +234,7 @@ def test_every_step_draws_from_a_stream_of_its_own(tiny_folder, monkeypatch):
         drawn = []
 
         def spy(*arguments, **options):
-            drawn.append(arguments[5].initial_seed())
+            drawn.append(arguments[5])
             return collect(*arguments, **options)
 
         monkeypatch.setattr(ppo_module, "collect", spy)
