@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from small_ppo import CONFIG, gradients, scrambled, trainer
+from small_ppo import ADAPTER_CONFIG, CONFIG, gradients, scrambled, trainer
 from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
+from rlhf.config import RewardConfig
+from rlhf.models.backbone import Backbone
 from rlhf.ppo import ptx
 from rlhf.ppo.rollout import POLICY
-from rlhf.reward.model import TokenizedExample
+from rlhf.reward.model import ADAPTER, RewardModel, TokenizedExample
 from rlhf.runs.work import NO_PROGRESS
 
 DEMONSTRATIONS = [TokenizedExample([5, 6, 7, 8, 9], 2), TokenizedExample([10, 11, 12], 1)]
@@ -46,5 +48,14 @@ def _on_rank(rank: int, world: int, folder: Path, scratch: Path) -> None:
             found |= {f"{loss}.{how}.{name}": p.grad.clone() for name, p in weights.items() if p.grad is not None}
         trained = {id(p) for p in weights.values()}
         assert all(p.grad is None for p in wrapped.parameters() if id(p) not in trained), "the base has no gradient"
+    backbone = Backbone.load(folder, "cpu", "float32")
+    backbone.add_adapter(ADAPTER, ADAPTER_CONFIG, seed=9)
+    model = RewardModel(backbone, RewardConfig(epochs=1, depth=1.0), seed=9)
+    model.prepare_training()
+    rows = model.batch([model.row([5, 6], [7 + rank, 8])])
+    for how, module in (("alone", model), ("together", DistributedDataParallel(model))):
+        model.zero_grad(set_to_none=True)
+        module(*rows).sum().backward()
+        found |= {f"reward.{how}.{name}": p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     save_file(found, scratch / f"{rank}.safetensors")
     distributed.destroy_process_group()

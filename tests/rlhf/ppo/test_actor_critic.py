@@ -56,11 +56,12 @@ def test_what_frozen_layers_computed_changes_nothing(tiny_folder, top_layers, at
 
 @pytest.mark.slow
 def test_distributed_data_parallel_averages_the_gradients_of_all_that_is_trained(tiny_folder, tmp_path):
-    """Two processes with batches of their own: of the losses of PPO, of the value head's warm-up and of demonstrations."""
+    """Two processes with batches of their own: PPO's losses, its value head's warm-up, demonstrations, and the reward model's scores."""
     first, second = gradients_of_each(tiny_folder, tmp_path)
-    weights = {loss: {n.split(".", 2)[2] for n in first if n.startswith(f"{loss}.alone.")} for loss in ("ppo", "warmup", "ptx")}
+    weights = {loss: {n.split(".", 2)[2] for n in first if n.startswith(f"{loss}.alone.")} for loss in ("ppo", "warmup", "ptx", "reward")}
     assert weights["warmup"] == {"weight", "bias"} and weights["ppo"] == weights["ptx"] | {"weight", "bias"}
     assert len(weights["ptx"]) == 2 * 7 * 2, "A and B of seven linear maps in two layers"
+    assert len(weights["reward"]) == 2 * 7 * 2 + 2, "and the head's weight and bias"
     for loss, names in weights.items():
         assert {n.split(".", 2)[2] for n in first if n.startswith(f"{loss}.together.")} == names
         for name in names:
