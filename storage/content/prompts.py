@@ -202,7 +202,7 @@ class Starters:
     serve: bool
     """Whether they are in use now."""
     votes: int
-    """Votes on them, of all annotators. They are left out of training while the starters do not serve."""
+    """Votes on them, of all annotators. They are left out of training and of figures while the starters do not serve."""
 
 
 def starters(store: Database) -> Starters:

@@ -1,7 +1,7 @@
 """What a lead decides about prompts: retiring them, bringing them back, and whether the starter prompts serve.
 
 `storage.content.prompts` says which prompts are in use. A prompt that is not gets no new comparison, and its waiting ones are not
-shown; what was judged stays. Only votes on starter prompts that do not serve are left out of training, too.
+shown; what was judged stays. Only votes on starter prompts that do not serve are left out of training and of figures, too.
 """
 
 from __future__ import annotations
