@@ -225,7 +225,7 @@ def test_fine_tuning_reads_long_answers_cut(backbone, tmp_path):
     assert model.head.weight.isfinite().all()
 
 
-@pytest.mark.parametrize("method", ["ppo", "dpo"])
+@pytest.mark.parametrize("method", ["ppo", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_a_round_counts_what_it_cut_and_left_out(empty_world, method, caplog):
     from rlhf.runs.jobs import Jobs
 
