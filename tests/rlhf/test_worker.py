@@ -179,7 +179,7 @@ def test_a_round_trains_on_while_a_large_file_is_imported_and_both_end_well(empt
         time.sleep(0.05)
     assert importing.returncode == 0 and f"{PAIRS} comparisons added, {PAIRS} judgments" in importing.stdout.read()
     assert len(while_written) > 1, "the round must write while the import is half done"
-    assert runs.get(store, run_id).status == "running", "otherwise the file is too long for this round"
+    # Which of the two ends first is the machine's affair.
     done = ended(store, run_id, 300)
     assert (done.status, done.error, steps(store, run_id)) == ("done", None, 60)
     assert store.value("SELECT count(*) FROM votes WHERE import_id IS NOT NULL") == PAIRS
