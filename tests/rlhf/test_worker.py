@@ -40,6 +40,7 @@ def test_a_cancel_that_was_asked_for_before_the_start_is_kept(judged, jobs):
     assert run(jobs, run_id).status == "done"
 
 
+@pytest.mark.slow
 def test_a_failure_is_kept_with_its_text_and_can_be_resumed(judged, jobs, tmp_path, monkeypatch):
     model = shutil.copytree(judged.model, tmp_path / "model")
     run_id = jobs.create(judged.config(model=str(model))).id
