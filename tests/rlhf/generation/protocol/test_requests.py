@@ -75,7 +75,7 @@ def test_fields_that_ask_for_what_is_done_are_accepted(more):
         ({"stream": True, "stream_options": {"more": 1}}, "not supported by this server: 'more'"),
         ({"messages": [{"role": "user", "content": "Hi", "name": "Ann"}]}, "not supported by this server: 'name'"),
         ({"messages": [{"role": "user", "content": "x" * 15_000}] * 3}, "45,000 characters, of which 40,000 can be read"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "Input should be 'text'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "a part of type 'image_url' is not supported by this server: send text alone"),
         ({"messages": [{"role": "user"}]}, "a message needs it, unless it has tool_calls"),
         ({"messages": [{"role": "user", "content": "", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}]},
          "'tool_calls' of another role than assistant"),
