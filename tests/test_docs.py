@@ -21,7 +21,7 @@ TEXTS = {document: document.read_text(encoding="utf-8") for document in DOCUMENT
 OTHER_PROGRAMS = {
     "--system", "--home-dir", "--shell", "--now", "--init",
     "--upgrade", "--constraint", "--editable", "--url",
-    "--apply_chat_template", "--tasks", "--model_args",
+    "--apply", "--tasks", "--model",
 }  # fmt: skip
 """Options of useradd, docker, systemctl, pip and lm-eval."""
 

@@ -187,9 +187,8 @@ ROUTES = {
     "/v1/models": "The base model and every policy version of the store, as OpenAI lists models.",
     "/v1/models/{name}": "One of them.",
     "/v1/chat/completions": "Answers to a conversation; with `stream` as server-sent events, which end with `data: [DONE]`. The first one "
-    "has the role, and with `stream_options.include_usage` the last one the usage. A stream that has nothing to say for 10 s sends "
-    "a comment. "
-    "The answer with index i has the seed `seed + i`. Reasoning is left out of the text and counted in "
+    "has the role, and with `stream_options.include_usage` the last one the usage. A stream that has nothing to say for 10 s sends a "
+    "comment. The answer with index i has the seed `seed + i`. Reasoning is left out of the text and counted in "
     "`usage.completion_tokens_details.reasoning_tokens`. `max_completion_tokens` is the newer name of `max_tokens`.",
     "/v1/completions": "Continuations of texts, or of lists of token ids, without the chat template; control tokens in a text are read as "
     "such. `prompt` is a text, a list of token ids, or a list of either; `logprobs` is the number of likeliest tokens, as in the older "

@@ -33,7 +33,7 @@ from rlhf.config import DEFAULT_MODEL
 from rlhf.generation.http_guard import PolicyServerMiddleware
 from rlhf.generation.policy_service import PolicyService
 from rlhf.generation.protocol.errors import ApiError, error_object, error_response, validation_error
-from rlhf.generation.protocol.handlers import GenerationService, Handlers
+from rlhf.generation.protocol.handlers import Handlers
 from rlhf.generation.protocol.metrics import CONTENT_TYPE, ServerMetrics
 from rlhf.generation.protocol.requests import ChatRequest, CompletionRequest
 from rlhf.models.backbone import Backbone
@@ -58,7 +58,7 @@ STOP_S = 5
 """How long answers may go on when the server stops, in seconds."""
 
 
-def build_server(service: GenerationService, filler: ComparisonGenerator | None, *, api_key: str = "") -> FastAPI:
+def build_server(service: PolicyService, filler: ComparisonGenerator | None, *, api_key: str = "") -> FastAPI:
     """The HTTP application over the engine.
 
     Args:

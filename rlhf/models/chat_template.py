@@ -285,12 +285,8 @@ class BoundedTemplate(TokenizerBase):
             rows = [cut.encode(self, text) for text in texts]
             if truncation and max_length is not None:
                 rows = [row[:max_length] if self.truncation_side == "right" else row[-max_length:] for row in rows]
-            padded = self.pad(
-                {"input_ids": rows if is_batch or return_tensors else rows[0]},
-                padding=padding,
-                max_length=max_length,
-                return_tensors=return_tensors,
-            )
+            encoded: dict[str, Any] = {"input_ids": rows if is_batch or return_tensors else rows[0]}
+            padded = self.pad(encoded, padding=padding, max_length=max_length, return_tensors=return_tensors)
             return padded if return_dict else padded["input_ids"]
         rendered = [[{"role": "user", "content": text}] for text in texts]
         return super().apply_chat_template(

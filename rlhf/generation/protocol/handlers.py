@@ -7,13 +7,14 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from jinja2 import TemplateError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from rlhf.generation.policy_service import PolicyService
 from rlhf.generation.protocol.answers import Answers, ClientDisconnected
 from rlhf.generation.protocol.conversations import completion_prompts, conversation, vocabulary_size
 from rlhf.generation.protocol.errors import ApiError, error_object
@@ -22,13 +23,12 @@ from rlhf.generation.protocol.requests import ChatRequest, CompletionRequest
 from rlhf.generation.protocol.responses import ChatFormat, CompletionFormat, Delta, Format, Usage
 from rlhf.generation.protocol.text_stream import TextStream
 from rlhf.generation.request import ClientBusy, EngineBusy, GenerationRequest, GenerationStream, RequestCancelled, TokenOutput
-from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
 from rlhf.models.reasoning import ReasoningMarks
 from rlhf.safe_files import ModelError
 from rlhf.serving.http_origin import is_loopback
 from rlhf.serving.limits import LONGEST_PROMPT
-from storage.core.records import Message, PolicyVersion
+from storage.core.records import PolicyVersion
 
 log = logging.getLogger("rankloop.serve")
 
@@ -44,41 +44,10 @@ CLIENT_LEFT = 499
 LARGEST_SEED = 2**63
 
 
-@runtime_checkable
-class GenerationService(Protocol):
-    """The engine, as this server uses it."""
-
-    backbone: Backbone
-
-    def start(self) -> None:
-        """Starts to generate; called once, before the first request."""
-
-    def close(self) -> None:
-        """Ends every request."""
-
-    def versions(self) -> list[PolicyVersion]:
-        """The policy versions that it can generate with."""
-
-    def named(self, name: str) -> PolicyVersion:
-        """Raises KeyError."""
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The token ids of a conversation. Raises PromptTooLong and ChatTemplateError."""
-
-    def submit(self, version: PolicyVersion, request: GenerationRequest, *, client: str = "") -> GenerationStream:
-        """Takes one answer into the queue. Raises EngineBusy and ModelError."""
-
-    def without_paths(self, version: PolicyVersion, error: Exception) -> str:
-        """The error's message without paths of this machine."""
-
-    def metrics(self) -> Mapping[str, float]:
-        """The numbers of answers that are `queued` and `running`."""
-
-
 class Handlers:
     """The two routes that generate."""
 
-    def __init__(self, service: GenerationService, metrics: ServerMetrics):
+    def __init__(self, service: PolicyService, metrics: ServerMetrics):
         self.service, self.metrics = service, metrics
         self._open: set[Answers] = set()
 
@@ -160,8 +129,8 @@ class Handlers:
         try:
             # Nothing is sent before the first token, so that an error is a status and not a broken stream, unless it takes long.
             await asyncio.wait({first}, timeout=KEEP_ALIVE_S if request.stream else None)
-            if first.done() and (error := first.exception()) is not None:
-                raise error
+            if first.done() and (failure := first.exception()) is not None:
+                raise failure
             if request.stream:
                 events = self._events(version, first, answers, form, timer, include_usage=request.include_usage)
                 return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

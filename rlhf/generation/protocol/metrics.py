@@ -44,20 +44,21 @@ class ServerMetrics:
     def __init__(self, engine_counts: Callable[[], Mapping[str, float]]):
         self.registry = CollectorRegistry()
         self.registry.register(_EngineGauges(engine_counts))
-        by_version = {"labelnames": ["version"], "registry": self.registry}
+        by, registry = ["version"], self.registry
         self._requests = Counter(
             "rankloop_requests", "Requests for answers, by how they ended: stop, length, cancelled, refused or failed.",
-            ["version", "outcome"], registry=self.registry,
+            ["version", "outcome"], registry=registry,
         )  # fmt: skip
-        self._prompt_tokens = Counter("rankloop_prompt_tokens", "Tokens of prompts.", **by_version)
-        self._completion_tokens = Counter("rankloop_completion_tokens", "Tokens of answers, reasoning included.", **by_version)
+        self._prompt_tokens = Counter("rankloop_prompt_tokens", "Tokens of prompts.", by, registry=registry)
+        self._completion_tokens = Counter("rankloop_completion_tokens", "Tokens of answers, reasoning included.", by, registry=registry)
         self._first_token_s = Histogram(
-            "rankloop_time_to_first_token_seconds", "From the request to its first token, in seconds.", buckets=FIRST_TOKEN_BUCKETS_S,
-            **by_version,
+            "rankloop_time_to_first_token_seconds", "From the request to its first token, in seconds.", by, registry=registry,
+            buckets=FIRST_TOKEN_BUCKETS_S,
         )  # fmt: skip
         self._whole_s = Histogram(
-            "rankloop_request_seconds", "From the request to the end of its last answer, in seconds.", buckets=WHOLE_BUCKETS_S, **by_version
-        )
+            "rankloop_request_seconds", "From the request to the end of its last answer, in seconds.", by, registry=registry,
+            buckets=WHOLE_BUCKETS_S,
+        )  # fmt: skip
 
     def begin(self, version: str) -> RequestTimer:
         """Called when a request arrives; the version must be one that exists, because each gets rows of its own."""

@@ -136,6 +136,17 @@ class ChatMessage(ProtocolModel):
     tool_calls: list[ToolCall] = Field(default=[], max_length=MOST_TOOL_CALLS)
     tool_call_id: str = Field("", max_length=200)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _text_alone(cls, data: Any) -> Any:
+        parts = data.get("content") if isinstance(data, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            kind = part.get("type") if isinstance(part, dict) else None
+            if isinstance(kind, str) and kind != "text":
+                message = f"a part of type {kind[:LONGEST_NAME]!r} is not supported by this server: send text alone"
+                raise wrong("content", message, "unsupported_value")
+        return data
+
     @model_validator(mode="after")
     def _supported(self) -> ChatMessage:
         _refuse_unsupported(self.model_extra or {}, {})
@@ -284,7 +295,9 @@ class CompletionRequest(GenerationFields):
         if isinstance(self.prompt, str):
             return [self.prompt]
         # A list of numbers is one prompt.
-        return [self.prompt] if isinstance(self.prompt[0], int) else self.prompt  # type: ignore[return-value,list-item]
+        one = [token for token in self.prompt if isinstance(token, int)]
+        texts = [text for text in self.prompt if isinstance(text, str)]
+        return [one] if one else texts or [ids for ids in self.prompt if isinstance(ids, list)]
 
     @property
     def sampling(self) -> Sampling:
