@@ -504,6 +504,7 @@ def test_code_is_named_on_the_command_line_or_does_not_run(capsys, world, data):
         assert runs.get(world.store, "r1").status == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_round_is_paid_by_the_code_that_its_command_line_names(capsys, world, data, tmp_path, monkeypatch):
     (tmp_path / "rewards_on_the_side.py").write_text("def three(prompts, completions):\n    return [3.0] * len(completions)\n")
     monkeypatch.syspath_prepend(tmp_path)
