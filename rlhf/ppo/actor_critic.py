@@ -49,7 +49,7 @@ class ActorCritic(nn.Module):
 
     backbone: Backbone
 
-    def __init__(self, backbone: Backbone, value_head: nn.Module, *, trained: AdapterChoice, temperature: float):
+    def __init__(self, backbone: Backbone, value_head: nn.Module, *, trained: str | None, temperature: float):
         super().__init__()
         self.model = backbone.trained_module(trained)
         self.value_head, self.temperature = value_head, temperature

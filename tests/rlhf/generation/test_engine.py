@@ -2,6 +2,7 @@
 
 import threading
 import time
+from itertools import pairwise
 
 import architectures
 import pytest
@@ -125,7 +126,7 @@ def test_a_long_prompt_does_not_stop_other_rows(running, monkeypatch):
     assert len(list(running.submit(request((9,) * 100, new_tokens=2)))) == 2
     # 100 tokens are seven chunks of 16, and the row that runs gets a token between every two of them.
     chunks = [i for i, width in enumerate(widths) if width > 1]
-    assert len(chunks) == 7 and all(1 in widths[a:b] for a, b in zip(chunks, chunks[1:], strict=False))
+    assert len(chunks) == 7 and all(1 in widths[a:b] for a, b in pairwise(chunks))
     first.cancel()
 
 
