@@ -383,7 +383,7 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
             for part in ("model", "chat template", "thinking", "end tokens", "padding", "context", "layers", "adapters", "memory", "speed")
         ),
     ]
-    assert "m017_completion_labels" in output
+    assert "m018_undos_and_prompt_events" in output
 
 
 def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):
