@@ -32,7 +32,7 @@ def visitor_line(app: gr.Blocks, auth: Auth) -> gr.HTML:
 def trouble(translate: Translator, store: Database) -> Markup:
     """Warnings about the store's files. Every page shows them, because all work is in the store."""
     problems = [translate("visitor.damaged")] if store.damage else []
-    if not store.files_are_ours:
+    if not store.files_unchanged:
         problems.append(translate("visitor.files_gone"))
     return fragment(*(tag("p", text, class_="rl-notice rl-bad", role="alert", data_testid="trouble") for text in problems))
 

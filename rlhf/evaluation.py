@@ -1,6 +1,6 @@
 """Evaluates a round: held-out accuracy of the reward model and win rate of the policy, each with a 95% interval.
 
-Measured on held-out prompts, which no training used. Statistics are scipy's.
+Held-out prompts are not used in training. The statistics are scipy's.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def answer_scores(
 
 
 def best_of(candidates: Sequence[Answer], n: int, values: Sequence[float]) -> list[Answer]:
-    """Of each n answers in a row the one with the highest value; the first of equals."""
+    """The answer with the highest value in each group of n consecutive answers; the first where several are equal."""
     groups = [range(start, start + n) for start in range(0, len(candidates), n)]
     return [candidates[max(group, key=lambda i: values[i])] for group in groups]
 
@@ -139,12 +139,12 @@ def best_of_n(
     seed: int,
     on_progress: Work = NO_PROGRESS,
 ) -> tuple[list[Answer], BestOfN]:
-    """Best-of-n answers of the base, with the n whose KL is nearest to a given one: the same distance, without training.
+    """Best-of-n answers of the base, with the n whose KL is nearest to the given KL: a baseline that needs no training.
 
     Selected by the scores that PPO was trained on (Gao 2023, section 2). Also returns n and its KL, without win rates.
     """
     n = n_at_kl(kl, max_n)
-    # The caller reckons with the most that this may take.
+    # The caller reserves the work of the largest n.
     on_progress.total(max_n)
     on_progress(max_n - n)
     on_progress.total(DECODE_COST + 1)
@@ -152,8 +152,8 @@ def best_of_n(
     prompt_ids = {p.id: backbone.encode(p.messages) for p in prompts}
     sequences = [GeneratedSequence(a.ids, a.finish_reason) for a in candidates]
     scores = scorer([prompt_ids[a.prompt_id] for a in candidates], sequences, on_progress.part(1))
-    beside = BestOfN(n, best_of_n_kl(n), policy_kl=kl, max_n=max_n, beyond_max_n=kl > best_of_n_kl(max_n))
-    return best_of(candidates, n, scores.tolist()), beside
+    result = BestOfN(n, best_of_n_kl(n), policy_kl=kl, max_n=max_n, beyond_max_n=kl > best_of_n_kl(max_n))
+    return best_of(candidates, n, scores.tolist()), result
 
 
 def win_rate(tuned: ValuesByPrompt, base: ValuesByPrompt) -> Estimate | None:

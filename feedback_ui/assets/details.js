@@ -8,7 +8,7 @@ import { t } from "./i18n.js";
 /** @typedef {import("./types.js").ComparisonView} ComparisonView */
 /** @typedef {import("./types.js").Slot} Slot */
 
-const LONGEST = 20000;
+const MAX_CHARACTERS = 20000;
 
 /** The length as the server counts it: an emoji is one character. @param {string} text */
 const lengthOf = (text) => [...text.trim()].length;
@@ -85,7 +85,7 @@ export function makeDetails(root, { changed, nameOf }) {
     const { min_chars } = view.inputs;
     const required = view.inputs.rationale === "required";
     const field = make("textarea", {
-      id: "rl-rationale", rows: 2, maxlength: LONGEST, testid: "rationale", "aria-describedby": "rl-rationale-count",
+      id: "rl-rationale", rows: 2, maxlength: MAX_CHARACTERS, testid: "rationale", "aria-describedby": "rl-rationale-count",
       required, dir: "auto",
     });
     field.value = rationale ?? "";
@@ -129,7 +129,7 @@ export function makeDetails(root, { changed, nameOf }) {
       make("span", {}, slot === null ? t("compare.ideal_nothing") : nameOf(slot)),
     ));
     const field = make("textarea", {
-      id: "rl-ideal", rows: 6, maxlength: LONGEST, testid: "ideal", "aria-label": t("compare.ideal"), dir: "auto",
+      id: "rl-ideal", rows: 6, maxlength: MAX_CHARACTERS, testid: "ideal", "aria-label": t("compare.ideal"), dir: "auto",
     });
     field.value = written.text;
     field.addEventListener("input", () => {

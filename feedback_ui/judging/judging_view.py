@@ -119,7 +119,7 @@ def judged_so_far(translate: Translator, count: int) -> str:
     return translate("compare.judged", count=count, number=f"{count:,}") if count else translate("compare.judged_none")
 
 
-def dry_queue_view(translate: Translator, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
+def empty_queue_view(translate: Translator, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
     """The view for an annotator who has judged every comparison there is."""
     return {
         "state": "empty",

@@ -45,7 +45,7 @@ PASSWORD = "/password"
 RECHECK_S = 5.0
 """How often an open stream checks that its session is still valid, in seconds."""
 
-STREAMS = 64
+MAX_STREAMS = 64
 """The most open streams of one account; each page has one. A further stream ends the oldest."""
 
 HEADERS = {
@@ -62,7 +62,7 @@ HEADERS = {
 }
 """Headers of every response, unless the route sets its own."""
 
-PAGES = ("/", "/config")
+PAGE_PATHS = ("/", "/config")
 """Paths whose query string is only for the page's scripts and is removed: Gradio would read page names and saved files from it."""
 
 PROXY_HEADERS = frozenset((b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"))
@@ -109,7 +109,7 @@ ROUTES = (
     Route("POST", PASSWORD, body="form"),
 )
 
-TO_EVERYBODY = (Route("GET", SIGN_IN), Route("POST", SIGN_IN, body="form"))
+PUBLIC_ROUTES = (Route("GET", SIGN_IN), Route("POST", SIGN_IN, body="form"))
 
 
 class AccessMiddleware:
@@ -220,7 +220,7 @@ class AccessMiddleware:
             return refusal(421, translate("access.not_here", port=request.scope["server"][1]))
         if is_from_elsewhere(request.method, request.headers):
             return refusal(403, translate("access.elsewhere"))
-        if route := next(matching(TO_EVERYBODY, request), None):
+        if route := next(matching(PUBLIC_ROUTES, request), None):
             return route
         if visitor is None:
             return not_signed_in(request)
@@ -229,7 +229,7 @@ class AccessMiddleware:
             return refusal(404, translate("access.no_such_route"))
         if not routes[0].admits(visitor):
             return refusal(403, translate("access.without_role"))
-        if request.scope["path"] in PAGES:
+        if request.scope["path"] in PAGE_PATHS:
             request.scope["query_string"] = b""
         return routes[0]
 
@@ -239,7 +239,7 @@ class AccessMiddleware:
         owner, replaced = visitor.annotator.id if visitor else 0, asyncio.Event()
         streams = self._streams[owner]
         streams.append(replaced)
-        if len(streams) > STREAMS:
+        if len(streams) > MAX_STREAMS:
             streams.pop(0).set()
         ended = asyncio.create_task(self._wait_for_end(request, receive, replaced))
         started = complete = False

@@ -32,7 +32,7 @@ class Serving:
     """
 
     def __init__(self, web: Web, host: str, port: int, limits: ConnectionLimits | None = None):
-        self._socket = bound(host, port)
+        self._socket = bound_socket(host, port)
         self.host, self.port = self._socket.getsockname()[:2]
         self.limits = limits or ConnectionLimits()
         # uvicorn's default: only a proxy on this machine may report the client's address and scheme.
@@ -77,7 +77,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, web: Web, limits: ConnectionLimits):
         super().__init__(config)
         self._web = web
-        self._patience = limits
+        self._limits = limits
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         # Ten ticks make a second.
         if counter % 5 == 0:
-            self._patience.end_overdue(asyncio.get_running_loop().time(), self.server_state.connections)
+            self._limits.end_overdue(asyncio.get_running_loop().time(), self.server_state.connections)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -95,8 +95,8 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket that is bound to the host's first address.
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to the host's first address.
 
     Raises:
         OSError: there is no such host here, or the port is taken.

@@ -28,7 +28,7 @@ from storage.core.data_folder import DataFolder
 MAX_UPLOADS = 4
 """The most uploads of one account at the same time; a further one replaces the oldest."""
 
-NAMED = re.compile(r"([0-9a-f]{32})/([^/\0]{1,100})")
+UPLOAD_NAME = re.compile(r"([0-9a-f]{32})/([^/\0]{1,100})")
 
 
 class Uploads:
@@ -64,7 +64,7 @@ class Uploads:
 
     def find(self, owner: int, named: object) -> Path | None:
         """The path of the upload of that name, if this annotator has uploaded it and it is still a regular file."""
-        if not isinstance(named, str) or not (parts := NAMED.fullmatch(named)) or parts[2] in (".", ".."):
+        if not isinstance(named, str) or not (parts := UPLOAD_NAME.fullmatch(named)) or parts[2] in (".", ".."):
             return None
         folder = self.root / str(owner) / parts[1]
         path = folder / parts[2]

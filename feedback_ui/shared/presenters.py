@@ -113,7 +113,7 @@ def figures(pairs: Mapping[str, str]) -> Markup:
 # ---- Data
 
 MATERIAL = ("prompts_in_use", "completions", "comparisons", "policy_versions")
-MOVES_WITH_THE_QUEUE = ("completions", "comparisons")
+QUEUE_DEPENDENT = ("completions", "comparisons")
 """Their counts grow when a vote leaves the queue and stay when a gold comparison or a repeat is shown. Annotators could tell
 these apart by them, so that only people who do not judge see them."""
 
@@ -135,7 +135,7 @@ def overview(translate: Translator, stats: Mapping[str, Any], days: Sequence[Day
             **({} if blind else {translate("data.waiting"): stats["queue_depth"]}),
         },
         "annotators": {translate("data.people"): annotators["human"], translate("data.simulated"): annotators["simulated"]},
-        "material": {translate(f"data.material.{name}"): stats[name] for name in MATERIAL if not (blind and name in MOVES_WITH_THE_QUEUE)},
+        "material": {translate(f"data.material.{name}"): stats[name] for name in MATERIAL if not (blind and name in QUEUE_DEPENDENT)},
         "runs": {translate(f"run.status.{status}"): number for status, number in runs.items()} or {translate("data.no_runs"): 0},
     }
     under = {"judgments": judgments_by_day(translate, days)}

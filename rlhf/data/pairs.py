@@ -1,6 +1,6 @@
 """Preference pairs, derived from judgments: the training data of the reward model, written as a snapshot with a manifest.
 
-A tier list gives one pair for each two completions in different tiers. A skip gives no pair; a tie ("both bad" is one) gives
+A ranking gives one pair for each two completions in different tiers. A skip gives no pair; a tie ("both bad" is one) gives
 pairs only with `ties=True`. Pairs have their prompt's split, so no prompt is used both for training and for measuring.
 """
 
@@ -97,7 +97,7 @@ def of_store(
 ) -> list[PreferencePair]:
     """The pairs of every active judgment: of people, and with `include_simulated` of simulated annotators. Arguments as in `derive`.
 
-    Judgments on starter prompts are left out while these do not serve (`storage.content.prompts`).
+    Judgments on starter prompts are left out while those prompts are not in use (`storage.content.prompts`).
     """
     return derive(
         judgments.active(store, kinds=_kinds(include_simulated), for_training=True), ties=ties, annotator_weights=annotator_weights
@@ -109,13 +109,13 @@ def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
 
 
 def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes: int = 0) -> None:
-    """Refuses a round that has too few preference pairs.
+    """Checks that there are enough preference pairs for the round.
 
     Args:
-        unused_starter_votes: votes that are left out because the starter prompts do not serve.
+        unused_starter_votes: votes that are left out because the starter prompts are not in use.
 
     Raises:
-        NotEnoughPairs: with the number that is there, the number needed, and what to do.
+        NotEnoughPairs: there are too few; the message has both numbers and the remedy.
     """
     preferred = [p for p in pairs if not p.tie]
     _require(len(preferred), sum(p.split == "train" for p in preferred), min_pairs, unused_starter_votes)
@@ -169,14 +169,14 @@ def write_snapshot(pairs: list[PreferencePair], folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotManifest:
-    """Counts of a snapshot's pairs, for the run's row; ties are counted apart."""
+    """Counts of a snapshot's pairs, for the run's row. Ties are counted separately."""
 
     pairs: int = 0
     train: int = 0
     heldout: int = 0
     simulated: int = 0
     sha256: str = ""
-    """Of the snapshot's file."""
+    """Hash of the snapshot's file."""
     ties: int | None = None
     """None where there are none."""
 
@@ -197,7 +197,7 @@ def manifest(pairs: list[PreferencePair]) -> SnapshotManifest:
 
 
 def manifest_of_run(run: Run) -> SnapshotManifest:
-    """What the run's row says of its snapshot; empty before there is one.
+    """The manifest in the run's row; empty before the snapshot is taken.
 
     Raises:
         UnreadableRecord: rankloop did not write it.

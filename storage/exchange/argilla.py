@@ -43,7 +43,7 @@ PREFERRED = ("preference", "preferred", "better", "best", "winner", "overall", "
 """Usual names of the question which answer is better."""
 
 FLAT_OWN = ("id", "status", "_server_id", "external_id", "inserted_at", "updated_at")
-IGNORED = (*FLAT_OWN, "fields.id", "vectors", "responses[].id", "responses[].inserted_at", "responses[].updated_at")
+IGNORED_FIELDS = (*FLAT_OWN, "fields.id", "vectors", "responses[].id", "responses[].inserted_at", "responses[].updated_at")
 
 
 def read(record: Record) -> Iterator[Found]:

@@ -37,10 +37,10 @@ CHUNK_CHARS = 2_000_000
 REPORTED_ROWS = 100
 """Most wrong rows in the report. `wrong_row` is called for all of them."""
 
-MOST_WRONG = 1_000_000
+MAX_ROW_ERRORS = 1_000_000
 """The import fails after more wrong rows than this."""
 
-LONGEST_REASON = 300
+MAX_ROW_ERROR_CHARS = 300
 """Longest reason in characters: a reason may quote the row."""
 
 UNDONE = "import undone"
@@ -192,7 +192,7 @@ def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
     Raises:
         StoreError: there is no such import, or it was undone before.
     """
-    with unfinished_imports.only_one(store), store.atomic() as connection:
+    with unfinished_imports.import_lock(store), store.atomic() as connection:
         undone = get(store, import_id)
         if undone.undone_at is not None:
             raise StoreError(f"Import {import_id} was undone before, at {undone.undone_at}: there is nothing left to do.")
@@ -327,10 +327,10 @@ def _run(
             report.wrong_rows.append((line, reason))
         if wrong_row:
             wrong_row(line, reason)
-        if report.wrong > MOST_WRONG:
-            raise StoreError(f"More than {MOST_WRONG:,} wrong rows: check the format. Nothing was imported.")
+        if report.wrong > MAX_ROW_ERRORS:
+            raise StoreError(f"More than {MAX_ROW_ERRORS:,} wrong rows: check the format. Nothing was imported.")
 
-    with unfinished_imports.only_one(store), unfinished_imports.synced_at_the_end(store):
+    with unfinished_imports.import_lock(store), unfinished_imports.synced_at_the_end(store):
         with store.atomic():
             _refuse_twice(store, format, sha256, source)
             row = {"format": format, "source": source, "sha256": sha256, "report": "{}", "by_id": by, "created_at": now()}
@@ -348,16 +348,16 @@ def _run(
                 writer.publish()
                 return import_id, report
         except BaseException:
-            _take_back(store, import_id, taking_back)
+            _roll_back(store, import_id, taking_back)
             raise
-        unfinished_imports.take_back(store, import_id, taking_back)
+        unfinished_imports.roll_back(store, import_id, taking_back)
         return None, report
 
 
-def _take_back(store: Database, import_id: int, progress: Progress | None) -> None:
+def _roll_back(store: Database, import_id: int, progress: Progress | None) -> None:
     """Deletes what an import that failed has written; where that fails too, the next start or import does it."""
     try:
-        unfinished_imports.take_back(store, import_id, progress)
+        unfinished_imports.roll_back(store, import_id, progress)
     except StoreError as error:
         log.warning("what was imported could not be taken back yet, and stays invisible: %s", error)
 
@@ -419,7 +419,7 @@ def _chunks(lines: Iterable[Line], pace: unfinished_imports.Pace) -> Iterator[li
 
 def _printable(reason: str) -> str:
     """The reason, shortened and without control characters, safe to print on a terminal."""
-    cut = reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
+    cut = reason if len(reason) <= MAX_ROW_ERROR_CHARS else reason[: MAX_ROW_ERROR_CHARS - 1] + "…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
 
 

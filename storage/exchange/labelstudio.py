@@ -35,12 +35,12 @@ from storage.exchange.things import THINGS
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "dialogue", "context", "text")
 STEMS = ("", "answer", "response", "text", "completion", "output", "reply", "summary", "generation")
-ENDINGS = (("left", "right"), ("1", "2"), ("_1", "_2"), ("a", "b"), ("_a", "_b"), ("_left", "_right"))
-PAIRS = [(stem + one, stem + other) for stem in STEMS for one, other in ENDINGS]
+SIDE_SUFFIXES = (("left", "right"), ("1", "2"), ("_1", "_2"), ("a", "b"), ("_a", "_b"), ("_left", "_right"))
+PAIRS = [(stem + one, stem + other) for stem in STEMS for one, other in SIDE_SUFFIXES]
 REASONS = ("rationale", "reason", "comment", "explanation", "feedback", "justification", "why")
 ITEM_TEXTS = ("body", "text", "html", "title")
 MIN_FIELDS = ("id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time")
-IGNORED = (
+IGNORED_FIELDS = (
     "id", "inner_id", "project", "created_at", "updated_at", "updated_by", "file_upload", "total_annotations", "cancelled_annotations",
     "total_predictions", "comment_count", "unresolved_comment_count", "comment_authors[]", "last_comment_updated_at", "drafts", "meta",
     "annotation_id", "data.id", "annotations[].id", "annotations[].result[].id", "annotations[].result[].origin",

@@ -45,7 +45,7 @@ ROWS, HASHES, MANIFEST = "rows.jsonl", "rows.sha256", "manifest.json"
 HASH_DIGITS = 16
 PROGRESS_ROWS = 5_000
 
-LIMITS = Limits(row_bytes=64 * MIB)
+NATIVE_LIMITS = Limits(row_bytes=64 * MIB)
 MANIFEST_BYTES = 1 * MIB
 
 Manifest = dict[str, Any]
@@ -288,11 +288,11 @@ def _exported_rows(folder: Path, manifest: Manifest) -> Iterator[tuple[str, dict
     number = 0
     try:
         with open(folder / ROWS, "rb") as rows, open(folder / HASHES, "rb") as sums:
-            lines = iter(lambda: rows.readline(LIMITS.row_bytes + 1), b"")
+            lines = iter(lambda: rows.readline(NATIVE_LIMITS.row_bytes + 1), b"")
             digests = iter(lambda: sums.readline(HASH_DIGITS + 2), b"")
             for number, (line, expected) in enumerate(zip_longest(lines, digests, fillvalue=b""), start=1):
-                if len(line) > LIMITS.row_bytes:
-                    raise _damaged(folder, number, f"it has more than {LIMITS.row_bytes // MIB} MiB")
+                if len(line) > NATIVE_LIMITS.row_bytes:
+                    raise _damaged(folder, number, f"it has more than {NATIVE_LIMITS.row_bytes // MIB} MiB")
                 if not line:
                     raise _damaged(folder, number, "rows are missing from here on")
                 if _hash(line) != expected:
@@ -300,7 +300,7 @@ def _exported_rows(folder: Path, manifest: Manifest) -> Iterator[tuple[str, dict
                 rows_sha256.update(line)
                 hashes_sha256.update(expected)
                 text = line.decode()
-                if reason := strict_json.too_large(text, 0, len(text), LIMITS):
+                if reason := strict_json.too_large(text, 0, len(text), NATIVE_LIMITS):
                     raise _damaged(folder, number, str(reason))
                 entry = json.loads(text)
                 yield entry["table"], dict(entry["row"])

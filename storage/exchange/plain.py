@@ -23,12 +23,12 @@ from storage.exchange.sinks import Sink, WriteRow
 from storage.exchange.things import THINGS
 
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
-ENDINGS: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
+CONTAINER_OF_SUFFIX: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
 
 DERIVED = ("comparison", "partial")
 """Fields that are written and follow from the others."""
 
-FIELDS = (
+COLUMNS = (
     "comparison", "messages", "completions", "models", "shown", "tiers", "all_bad", "partial", "strength", "rationale",
     "aspects", "ideal", "annotator", "annotator_kind", "annotator_rule", "created_at", *NUMBERS, "kind", "split",
 )  # fmt: skip
@@ -159,9 +159,9 @@ def container_of(path: Path | str) -> Container:
         StoreError: the ending is unknown.
     """
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
-    if not suffixes or suffixes[-1] not in ENDINGS:
+    if not suffixes or suffixes[-1] not in CONTAINER_OF_SUFFIX:
         raise StoreError(f"{path}: end the name in .jsonl, .csv or .parquet, or say --format jsonl, csv or parquet.")
-    return ENDINGS[suffixes[-1]]
+    return CONTAINER_OF_SUFFIX[suffixes[-1]]
 
 
 def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[Record]:
@@ -244,12 +244,12 @@ def _schema(pa: Any) -> Any:
         "all_bad": pa.bool_(),
         "partial": pa.bool_(),
     } | dict.fromkeys(NUMBERS, pa.int64())
-    return pa.schema([(name, kinds.get(name, pa.string())) for name in FIELDS])
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
 
 
-WRITERS: dict[Container, Sink] = {"json": _jsonl, "csv": partial(sinks.csv_table, columns=FIELDS), "parquet": _parquet}
+WRITERS: dict[Container, Sink] = {"json": _jsonl, "csv": partial(sinks.csv_table, columns=COLUMNS), "parquet": _parquet}
 
-RAW = export.Writer(rows, KEEPS, sink=partial(sinks.csv_table, columns=FIELDS, raw=True))
+RAW = export.Writer(rows, KEEPS, sink=partial(sinks.csv_table, columns=COLUMNS, raw=True))
 """CSV whose cells are as they are, also where a spreadsheet would take one for a formula."""
 
 write_jsonl, write_csv, write_parquet = (export.Writer(rows, KEEPS, sink=WRITERS[container]) for container in ("json", "csv", "parquet"))

@@ -21,10 +21,10 @@ from storage.exchange.files import Progress
 from storage.exchange.rows import BadRow, Found, Left, Record, conversation
 
 PROMPTS = ("prompt", "messages", "turns", "instruction+input", "text", "question", "context_messages")
-IGNORED = ("id", "question_id", "prompt_id")
+IGNORED_FIELDS = ("id", "question_id", "prompt_id")
 KNOWN = (
     "prompt", "messages", "turns", "instruction", "input", "text", "question", "context_messages", "kind", "split", "category", "topic",
-    "source", "dataset", "tags", "language", "lang", "output", "reference", "reference_answer", *SYSTEM_COLUMNS, *IGNORED,
+    "source", "dataset", "tags", "language", "lang", "output", "reference", "reference_answer", *SYSTEM_COLUMNS, *IGNORED_FIELDS,
 )  # fmt: skip
 """Fields that a file of prompts may have. `output` and `reference` are answers without a verdict, and are named as left behind."""
 

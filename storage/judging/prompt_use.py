@@ -1,7 +1,7 @@
-"""What a lead decides about prompts: retiring them, bringing them back, and whether the starter prompts serve.
+"""Retires prompts, brings them back, and sets whether the starter prompts are in use, on a lead's decision.
 
-`storage.content.prompts` says which prompts are in use. A prompt that is not gets no new comparison, and its waiting ones are not
-shown; what was judged stays. Only votes on starter prompts that do not serve are left out of training, too.
+`storage.content.prompts` says which prompts are in use. Other prompts get no new comparisons, and their waiting ones are not
+shown; their judgments stay. Votes on starter prompts that are not in use are also left out of training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def retire(store: Database, prompt_ids: Collection[int]) -> int:
     """Takes prompts out of use, and returns how many of them were not retired before.
 
     Raises:
-        StoreError: one is not there; nothing was changed.
+        StoreError: there is no prompt with one of the ids; nothing was changed.
     """
     return _set_retired(store, prompt_ids, True)
 
@@ -29,7 +29,7 @@ def restore(store: Database, prompt_ids: Collection[int]) -> int:
     """Brings retired prompts back, and returns how many there were among these. Their waiting comparisons are shown again.
 
     Raises:
-        StoreError: one is not there; nothing was changed.
+        StoreError: there is no prompt with one of the ids; nothing was changed.
     """
     with store.atomic():
         restored = _set_retired(store, prompt_ids, False)
@@ -38,7 +38,7 @@ def restore(store: Database, prompt_ids: Collection[int]) -> int:
 
 
 def use_starters(store: Database, choice: Literal["auto", "on", "off"], by: int | None = None) -> prompts.Starters:
-    """Decides whether the starter prompts serve: yes, no, or `auto`, while the store has no others. Returns where they stand then.
+    """Sets whether the starter prompts are in use: `on`, `off`, or `auto`, while the store has no others. Returns their new state.
 
     Raises:
         StoreError: there is no such choice.

@@ -73,7 +73,7 @@ def test_half_a_character_is_refused_in_words_and_the_draft_stays(program, opene
     half = "box => { box.value = 'It is clear \\ud83d'; box.dispatchEvent(new Event('input', {bubbles: true})); }"
     compare.by("rationale").evaluate(half)
     compare.press("1")
-    expect(compare.by("problem")).to_contain_text("half a character that cannot be kept: type it again")
+    expect(compare.by("problem")).to_contain_text("half a surrogate pair, which cannot be stored")
     assert program.judged() == judged
     compare.by("rationale").fill("It is clear")
     compare.judge(button="choose-a")

@@ -113,7 +113,7 @@ def test_an_empty_queue_says_how_long_and_fills_by_itself(new_program, endpoint,
     assert sorted(compare.answers()) == ["Distant answer 0.", "Distant answer 1."]
     compare.by("choose-a").click()
     expect(compare.by("empty-state")).to_contain_text(
-        re.compile(r"The model is writing new answers: about \d+ s\. This page fills by itself\.")
+        re.compile(r"The model is writing new answers: about \d+ s\. This page updates by itself\.")
     )
     assert compare.count() == 1
     endpoint.allow(100)

@@ -115,7 +115,7 @@ def test_a_prompt_that_is_too_long_is_said_and_asks_nobody(demo, server, languag
     server.fall_over("must not be asked")
     panes = final(demo, "Base", "t", "\N{ROBOT FACE}" * 8001, 0.7, 32, request=asking(language))
     assert said in panes[demo.notice] and set(panes) == {demo.notice}
-    assert tables()[language]["demo.limits"].startswith(("Up to 8,000 characters", "최대 8,000자")) and LONGEST_DEMO == 8_000
+    assert tables()[language]["demo.limits"].startswith(("At most 8,000 characters", "최대 8,000자")) and LONGEST_DEMO == 8_000
     assert "4,096" in tables()[language]["demo.limits"] and LONGEST_PROMPT == 4096
 
 
@@ -160,4 +160,4 @@ def test_a_third_prompt_of_one_visitor_is_not_sent(demo, server):
 def test_a_busy_server_is_said_in_words_of_the_page(demo, server):
     server._answer = lambda: (_ for _ in ()).throw(PolicyServerBusy("http://127.0.0.1:1/v1 refused (503): ..."))
     pane = final(demo, "Base", None, "Hi", 0.7, 32)[demo.base_pane]
-    assert "too many answers to write just now" in pane and "127.0.0.1" not in pane
+    assert "generating too many answers" in pane and "127.0.0.1" not in pane

@@ -33,7 +33,7 @@ def test_every_check_of_a_sound_model_passes_in_order(tiny_folder):
     assert all(c.ok for c in checks)
     found = {c.name: c.found for c in checks}
     assert found["chat template"] == "system messages, roles in any order, generation prompt"
-    assert found["thinking"] == "no tokens for it"
+    assert found["thinking"] == "the model has no thinking tokens"
     assert found["end tokens"] == "<|end|>; <|end|> ends a turn"
     assert found["padding"] == "<|pad|>; begin of sequence: none"
     assert found["context"] == "512 tokens; a round reads up to 512, prompts up to 463"
@@ -70,9 +70,13 @@ def test_what_a_template_does_not_know_is_named():
 @pytest.mark.parametrize(
     ("prompt", "found", "warned"),
     [
-        ("<|assistant|>", "reasoning up to </think> is left out of answers", False),
-        ("<|assistant|><think>", "every answer begins with reasoning, which is left out", True),
-        ("<|assistant|>{% if not enable_thinking %}<think></think>{% endif %}", "the template has a switch, and it is off", False),
+        ("<|assistant|>", "reasoning up to </think> is removed from answers", False),
+        ("<|assistant|><think>", "every answer begins with reasoning, which is removed", True),
+        (
+            "<|assistant|>{% if not enable_thinking %}<think></think>{% endif %}",
+            "the template has a switch for it, which is turned off",
+            False,
+        ),
     ],
 )
 def test_how_a_model_thinks_is_named(prompt, found, warned):
@@ -85,7 +89,10 @@ def test_a_turn_that_ends_with_a_token_that_nothing_calls_an_end_is_a_warning():
     backbone = with_template(tiny.TEMPLATE.replace("<|end|>", "<|turn_end|>\n"))
     stray = backbone.tokenizer.convert_tokens_to_ids("<|turn_end|>")
     check = model_check.ends(backbone)
-    assert "ends a turn with <|turn_end|>, which nothing calls an end" in check.warning and f"add {stray} to eos_token_id" in check.warning
+    assert (
+        "ends a turn with <|turn_end|>, which is no end-of-sequence token" in check.warning
+        and f"add {stray} to eos_token_id" in check.warning
+    )
     backbone.eos_token_ids = (*backbone.eos_token_ids, stray)
     assert not model_check.ends(backbone).warning
 

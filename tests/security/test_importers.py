@@ -404,7 +404,7 @@ def test_what_a_row_may_hold(store, change, reason):
         assert report.wrong_rows == [] and report.judgments == 1
     else:
         ((_, message),) = report.wrong_rows
-        assert reason in message and len(message) <= imports.LONGEST_REASON and message.isprintable()
+        assert reason in message and len(message) <= imports.MAX_ROW_ERROR_CHARS and message.isprintable()
 
 
 @pytest.mark.parametrize("field", ["prompt", "completions", "rationale", "ideal"])

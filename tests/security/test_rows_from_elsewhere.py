@@ -54,7 +54,7 @@ def write_run(store, run_id="odd", **columns):
 
 @pytest.mark.parametrize("run_id", IDS, ids=repr)
 def test_an_id_that_is_no_name_is_no_folder(folder, run_id):
-    with pytest.raises(StoreError, match="is no run's id"):
+    with pytest.raises(StoreError, match="is not a run's id"):
         folder.run(run_id)
 
 
@@ -69,9 +69,9 @@ def test_a_run_whose_id_leads_elsewhere_is_shown_and_not_followed(store, folder,
     assert "id of this run cannot be read" in runs.get(store, run_id).problem
     assert jobs.log_tail(run_id) == ""
     for act in (lambda: jobs.resume(run_id), lambda: jobs.requeue(run_id), lambda: jobs.spawn(run_id)):
-        with pytest.raises((RoundError, StoreError), match="is no run's id|cannot be read"):
+        with pytest.raises((RoundError, StoreError), match="is not a run's id|cannot be read"):
             act()
-    with pytest.raises(StoreError, match="is no run's id"):
+    with pytest.raises(StoreError, match="is not a run's id"):
         runs.create(store, run_id, config={}, seed=0, versions={})
     assert sorted(p.name for p in folder.root.parent.iterdir()) == ["data", "escape"]
     assert main(["runs", "--data", str(folder.root)]) == 0
@@ -295,7 +295,7 @@ def test_an_id_that_no_row_can_have_is_told_as_none(world, number):
         lambda: queue.renew(store, number, number), lambda: gold.set_answer(store, number, ((1,), (2,)), None),
         lambda: exclusions.lift(store, number, None, "x"),
     ):  # fmt: skip
-        with pytest.raises((StoreError, TypeError, AttributeError), match=r"There is none: a number|There is no|argument|attribute"):
+        with pytest.raises((StoreError, TypeError, AttributeError), match=r"A number is too large|There is no|argument|attribute"):
             get()
     assert annotators.ensure(store, "after").name == "after"
 

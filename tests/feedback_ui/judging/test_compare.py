@@ -250,7 +250,7 @@ def test_what_fits_nothing_is_refused_and_the_page_goes_on(store, service, local
 def test_another_ones_presentation_is_refused(store, service, local, waiting):
     view = service.next_for(local, EN, {})
     reply = service.judge(annotators.ensure(store, "someone else"), EN, act(view, "a"))
-    assert reply["problem"] == "Not saved. This comparison is not known here any more: reload the page."
+    assert reply["problem"] == "Not saved. This comparison no longer exists here: reload the page."
     assert saved(store) == []
 
 
@@ -334,7 +334,7 @@ def test_a_dry_queue_says_how_long(service, local, server):
     server.fill(20.0)
     view = service.next_for(local, EN, {})
     assert (view["state"], view["count"]) == ("empty", "Nothing judged yet")
-    assert view["note"] == "The model is writing new answers: about 20 s. This page fills by itself."
+    assert view["note"] == "The model is writing new answers: about 20 s. This page updates by itself."
 
 
 def test_a_dry_queue_without_a_server_says_so(service, local, server):
@@ -356,10 +356,10 @@ def test_it_speaks_korean(service, local, waiting):
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        ((True, True, 20.0, ""), "The model is writing new answers: about 20 s. This page fills by itself."),
-        ((True, True, None, ""), "The model is writing new answers. This page fills by itself."),
-        ((False, False, None, ""), "The model is being loaded. This page fills by itself."),
-        ((False, False, None, "Downloading the model."), "Downloading the model. This page fills by itself."),
+        ((True, True, 20.0, ""), "The model is writing new answers: about 20 s. This page updates by itself."),
+        ((True, True, None, ""), "The model is writing new answers. This page updates by itself."),
+        ((False, False, None, ""), "The model is being loaded. This page updates by itself."),
+        ((False, False, None, "Downloading the model."), "Downloading the model. This page updates by itself."),
         ((True, False, None, "Paused while a round trains."), "Paused while a round trains."),
     ],
 )

@@ -41,7 +41,7 @@ def test_a_batch_that_will_not_do_is_refused(store, part):
 
 
 def test_only_versions_that_can_answer_are_offered(store, part, server):
-    assert "No policy version" in part.batches.open(HERE)[part.batches.message]
+    assert "There is no policy version" in part.batches.open(HERE)[part.batches.message]
     base = policies.ensure_base(store, "m")
     imported, distant = policies.ensure_external(store, "somebody's"), policies.ensure_external(store, "distant")
     offered = dict(part.batches.open(HERE)[part.batches.who].choices)
@@ -53,7 +53,7 @@ def test_only_versions_that_can_answer_are_offered(store, part, server):
 def test_a_server_that_is_down_is_told_beside_what_waits(store, part, server):
     batches.request(store, [policies.ensure_base(store, "m").id], completions=2, sampling=Sampling(), count=1, by=None)
     server.fall_over("no answer from the policy server")
-    assert "Nothing is written now. No answer from the policy server" in part.batches.open(HERE)[part.batches.list]
+    assert "Nothing is generated now. No answer from the policy server" in part.batches.open(HERE)[part.batches.list]
 
 
 def test_a_server_that_is_down_still_lets_versions_be_chosen(store, part, server):

@@ -24,8 +24,9 @@ def test_a_known_order_is_read(of_three, said, tiers):
 @pytest.mark.parametrize(
     "said, problem",
     [
-        ("B > A", "C is missing"), ("A > B > C > A", "A stands there twice"), ("A > D > B", "D is no answer here"),
-        ("A B C", "A B C is no answer"), ("", "∅ is no answer"), ("A > > B = C", "∅ is no answer"), ("1 > 2 > 3", "1 is no answer"),
+        ("B > A", "C is missing"), ("A > B > C > A", "A is named twice"), ("A > D > B", "D is not an answer here"),
+        ("A B C", "A B C is not an answer"), ("", "∅ is not an answer"), ("A > > B = C", "∅ is not an answer"),
+        ("1 > 2 > 3", "1 is not an answer"),
     ],
 )  # fmt: skip
 def test_what_is_no_order_is_refused_with_its_cause(of_three, said, problem):

@@ -50,7 +50,7 @@ def test_who_may_only_read_sees_no_buttons(store, lead, part, auth, waiting):
     request = sign_in(store, auth, "Res", "researcher")
     batches.request(store, [policies.all_versions(store)[0].id], completions=2, sampling=Sampling(), count=1, by=None)
     shown = lead.enter("comparisons", None, request)
-    assert "for a lead" in shown[lead.reading]
+    assert "Only leads can make changes" in shown[lead.reading]
     assert shown[part.batches.asking].visible is False and shown[part.gold.setting].visible is False
     assert "rl-table" in shown[part.batches.list] and "data-act" not in shown[part.batches.list]
     assert "Judgments for each comparison" in part.settings.open(request)[part.settings.readers]

@@ -46,7 +46,7 @@ def test_a_map_and_an_encoding_read_what_nothing_recognises(store, part, tmp_pat
     assert "name the encoding of the file" in section.import_file(str(file), "", "", False, HERE)[section.message]
     assert "not UTF-8 text: name the encoding" in section.import_file(str(file), mapping, "", False, HERE)[section.message]
     said = section.import_file(str(file), mapping, "cp1252", False, HERE)
-    assert "Read by the map of its fields. 1 prompt added." in said[section.message] and "Not kept: note (1)." in said[section.message]
+    assert "Read with the given field map. 1 prompt added." in said[section.message] and "Not kept: note (1)." in said[section.message]
     assert store.value("SELECT text FROM completions ORDER BY id DESC LIMIT 1") in ("Käse", "Brot")
     assert "There is no encoding &#39;klingon&#39;" in section.import_file(str(file), "", "klingon", False, HERE)[section.message]
     assert "is not NAME=FIELD" in section.import_file(str(file), "prompt=frage,x", "", False, HERE)[section.message]
@@ -72,7 +72,10 @@ def test_a_look_says_what_a_file_would_bring_and_imports_nothing(store, part, tm
     file.write_text("\n".join(map(json.dumps, rows * 5 + rows[:1] * 20)), encoding="utf-8")
     said = section.import_file(str(file), "", "", True, HERE)[section.message]
     assert "Recognised as kto, by its fields prompt, completion, label, in 25 of 30 rows. Nothing was imported." in said
-    assert "The file holds: 25 answers called good or bad (kept, not used in training), 5 wrong rows left out. Not kept: mood (25)." in said
+    assert (
+        "The file holds: 25 answers labelled good or bad (stored, not used in training), 5 wrong rows left out. Not kept: mood (25)."
+        in said
+    )
     assert store.value("SELECT count(*) FROM imports") == store.value("SELECT count(*) FROM completion_labels") == 0
 
 

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from feedback_ui.server import password_queue
-from feedback_ui.server.password_queue import AT_ONCE, Attempt, Busy, PasswordQueue
+from feedback_ui.server.password_queue import MAX_CONCURRENT_CHECKS, Attempt, Busy, PasswordQueue
 from storage.people.sign_in_throttle import SignInOrigin
 
 
@@ -74,7 +74,7 @@ async def queue():
 
 
 async def test_two_are_looked_at_at_once():
-    assert AT_ONCE == 2
+    assert MAX_CONCURRENT_CHECKS == 2
     async with queue() as (made, tasks):
         await made.come(tasks, "third")
         assert made.order == ["first", "second"]
@@ -129,7 +129,7 @@ async def test_what_was_wrong_is_forgotten_after_an_hour():
 
 
 async def test_whoever_is_last_is_refused_when_there_is_no_room(monkeypatch):
-    monkeypatch.setattr(password_queue, "LONGEST_QUEUE", 2)
+    monkeypatch.setattr(password_queue, "MAX_QUEUE", 2)
     async with queue() as (made, tasks):
         await made.come(tasks, "guess 1", place="198.51.100.1")
         await made.come(tasks, "guess 2", place="198.51.100.1")
@@ -141,7 +141,7 @@ async def test_whoever_is_last_is_refused_when_there_is_no_room(monkeypatch):
 
 
 async def test_nobody_waits_for_ever(monkeypatch):
-    monkeypatch.setattr(password_queue, "LONGEST_STAY_S", 0.01)
+    monkeypatch.setattr(password_queue, "MAX_QUEUE_WAIT_S", 0.01)
     async with queue() as (made, tasks):
         await made.come(tasks, "third")
         await anyio.sleep(0.05)
@@ -155,7 +155,7 @@ async def test_who_leaves_while_waiting_or_at_work_gives_the_place_back():
     made = Desk()
     async with anyio.create_task_group() as tasks:
         async with anyio.create_task_group() as leaving:
-            for number in range(AT_ONCE + 3):
+            for number in range(MAX_CONCURRENT_CHECKS + 3):
                 await made.come(leaving, f"gone {number}")
             leaving.cancel_scope.cancel()
         await made.come(tasks, "a")
@@ -165,7 +165,7 @@ async def test_who_leaves_while_waiting_or_at_work_gives_the_place_back():
 
 
 async def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(password_queue, "MOST_REMEMBERED", 50)
+    monkeypatch.setattr(password_queue, "MAX_REMEMBERED", 50)
     queue = PasswordQueue()
     for number in range(200):
         async with queue.turn(Attempt(f"name {number}", SignInOrigin(f"198.51.100.{number}"))):

@@ -13,7 +13,7 @@ from storage.people import accounts
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sessions, "HEARTBEAT_S", 0.1)
+        patched.setattr(sessions, "PAGE_HEARTBEAT_S", 0.1)
         with served(tmp_path_factory.mktemp("sessions")) as site:
             site.add_accounts()
             site.web.sessions._grace_s = 0.3

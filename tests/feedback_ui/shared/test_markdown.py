@@ -186,7 +186,7 @@ def test_the_work_is_linear_in_what_is_repeated(start):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_work_and_the_html_are_linear_in_the_whole(name, monkeypatch):
-    monkeypatch.setattr(markdown, "MOST_EXPANDED", 0)
+    monkeypatch.setattr(markdown, "MAX_REFERENCE_CHARS", 0)
     assert grows(lambda n: WHOLE[name](n * 100)) < 5
     assert len(markdown._render(WHOLE[name](2_000))) < 5 * len(markdown._render(WHOLE[name](500)))
 
@@ -197,13 +197,13 @@ def test_a_definition_may_be_used_as_often_as_people_do():
 
 
 def test_a_text_that_is_too_long_or_has_too_many_marks_is_plain_with_a_note():
-    assert "<strong>" in render("**a** " + "a" * (markdown.LONGEST - 6))
-    long, marked = "**a** <b>\n" + "a" * markdown.LONGEST, "**a** <b>\n" + "[" * markdown.MOST_MARKS
+    assert "<strong>" in render("**a** " + "a" * (markdown.MAX_CHARS - 6))
+    long, marked = "**a** <b>\n" + "a" * markdown.MAX_CHARS, "**a** <b>\n" + "[" * markdown.MAX_MARKS
     for text in (long, marked):
         found = Inventory(render(text))
         assert set(found.tags) == {"p", "em", "br"}
         assert "**a** &lt;b&gt;<br>\n" in render(text)
-    assert render(marked).startswith("<p><em>Shown as plain text, without formatting: it has 20,010 characters.")
+    assert render(marked).startswith("<p><em>Shown as plain text: it has 20,010 characters,")
     assert render(marked, Translator("ko")).startswith("<p><em>서식 없이 원문 그대로 표시합니다: 20,010자입니다.")
 
 

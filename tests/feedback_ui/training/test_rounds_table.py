@@ -81,7 +81,7 @@ def test_a_round_that_cannot_be_read_is_named_under_the_table():
     other = a_round("r<2>")
     other.config["banana"] = 1
     for shown in (rounds_table.section(EN, [a_round(), other]), rounds_table.section(EN, [other])):
-        assert "r&lt;2&gt; is not in this table, for its row cannot be read: RoundConfig has no banana" in shown
+        assert "r&lt;2&gt; is not in this table, because its row cannot be read: RoundConfig has no banana" in shown
     assert "<table" not in shown
     assert "RoundConfig has no banana" in rounds_table.section(KO, [other])
 

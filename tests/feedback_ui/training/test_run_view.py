@@ -54,7 +54,7 @@ def test_a_cancel_that_is_under_way_shows():
 
 def test_errors_are_shown_as_text():
     assert "out of &lt;i&gt;memory" in run_view.progress(EN, a_run(status="failed", error="out of <i>memory"))
-    assert "Resume goes on" in run_view.progress(EN, a_run(status="lost"))
+    assert "Resume continues" in run_view.progress(EN, a_run(status="lost"))
 
 
 def test_without_runs_the_page_says_what_to_do():
@@ -128,7 +128,7 @@ def test_a_result_with_missing_figures_shows_the_others():
 
 def test_a_method_that_is_not_paid_by_the_reward_model_is_not_said_to_be():
     paid, unpaid = (run_view.result(EN, a_run(status="done", result=RESULT, config={"method": m})) for m in ("grpo", "dpo"))
-    assert "was paid by that score" in paid and "was paid by that score" not in unpaid
+    assert "was trained to maximise that score" in paid and "was trained to maximise that score" not in unpaid
     assert "fitted to the same judgments" in unpaid and "fitted to the same judgments" not in paid
 
 
@@ -143,8 +143,8 @@ def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
     }
     html = run_view.result(EN, a_run(status="done", result=RESULT | watched))
     for said in (
-        "ended at step 7", "12.3 nats", "budget of 10", "after step 5 of 7", "+0.81 at 8.1 nats", "Best of 12 under the rule",
-        "Win rate by reward function", "50% (40% to 60%)", "1.6 nats from it",
+        "stopped early at step 7", "12.3 nats", "budget of 10", "after step 5 of 7", "+0.81 at 8.1 nats", "Best of 12 under the rule",
+        "Win rate by reward function", "50% (40% to 60%)", "have a KL of 1.6 nats",
     ):  # fmt: skip
         assert said in html
     assert "not at equal KL" not in html

@@ -33,8 +33,8 @@ def said(**changes):
 def test_the_card_says_accuracy_gain_and_calibration_in_words():
     html = said()
     for part in (
-        "68%", "63% to 74%", "in 68 of 100 pairs", "200 more judgments would buy about 2.1 points of accuracy (0.4 to 3.9)",
-        "right more often than it says", "7 points off", "up to 3 would be chance", "412 pairs of 96 training prompts",
+        "68%", "63% to 74%", "in 68 of 100 pairs", "200 more judgments would raise the accuracy by about 2.1 points (0.4 to 3.9)",
+        "is underconfident", "7 points off", "up to 3 are expected by chance", "412 pairs of 96 training prompts",
     ):  # fmt: skip
         assert part in html
     # 63.1% and 73.9% of the width, with a mark at half.
@@ -56,7 +56,7 @@ def test_what_cannot_be_told_from_chance_is_a_warning():
 def test_few_prompts_give_no_interval_and_say_how_many_are_needed():
     html = said(accuracy={"value": 0.6, "low": None, "high": None, "pairs": 40, "prompts": 7}, curve__gain=None)
     assert "7 prompts are too few for an interval: judge comparisons of at least 10" in html and "60%" in html
-    assert "fewer than 100 pairs or 10 prompts nothing is said" in html
+    assert "fewer than 100 pairs or 10 prompts, the gain" in html
     one = validation_view.card(EN, a_run({"pairs": 3, "judgments": 3, "prompts": 1, "accuracy": None}))
     assert "All preference pairs are on one prompt" in one
 
@@ -64,15 +64,15 @@ def test_few_prompts_give_no_interval_and_say_how_many_are_needed():
 @pytest.mark.parametrize(("low", "claimed"), [(0.001, True), (0.0, False), (-0.01, False)])
 def test_nothing_is_promised_where_the_interval_reaches_zero(low, claimed):
     curve = {**FOUND["curve"], "gain": {"value": 0.0213, "low": low, "high": 0.0391}}
-    assert ("would buy about" in said(curve=curve)) is claimed
-    assert ("do not tell" in said(curve=curve)) is not claimed
+    assert ("would raise the accuracy by about" in said(curve=curve)) is claimed
+    assert ("do not show" in said(curve=curve)) is not claimed
     lines = [trace for trace in charts.learning_curve(EN, Validation.from_json({**FOUND, "curve": curve})).data if trace.mode == "lines"]
     assert len(lines) == (2 if claimed else 0)
 
 
 @pytest.mark.parametrize(
     ("confidence", "ece", "words"),
-    [(0.61, 0.02, "at their word"), (0.61, 0.074, "right more often"), (0.75, 0.074, "too sure of itself")],
+    [(0.61, 0.02, "are calibrated"), (0.61, 0.074, "underconfident"), (0.75, 0.074, "overconfident")],
 )
 def test_calibration_in_words(confidence, ece, words):
     assert words in said(calibration__confidence=confidence, calibration__ece=ece)
@@ -93,7 +93,7 @@ def test_each_high_loss_judgment_links_to_its_comparison():
     # Of a comparison that is missing, everything but the prompt is still shown.
     assert 'href="#comparison-13"' in html
     assert validation_view.compared(a_run(FOUND)) == [12, 13] and validation_view.compared(a_run()) == []
-    assert "No judgment went against" in validation_view.details(EN, a_run(FOUND, high_loss_judgments=[]), PEOPLE, {})
+    assert "The model disagrees with no judgment" in validation_view.details(EN, a_run(FOUND, high_loss_judgments=[]), PEOPLE, {})
 
 
 def test_korean_says_the_same_figures():

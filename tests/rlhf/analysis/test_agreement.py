@@ -130,7 +130,7 @@ def test_turning_every_pair_round_leaves_alpha_as_it_is(counts, distance):
 def test_a_table_too_wide_for_the_library_gives_the_same(monkeypatch):
     result = units([2, 1, 0], [0, 1, 3], [1, 0, 1])
     by_library = alpha_of(result, "ordinal")
-    monkeypatch.setattr(agreement, "LARGEST_TABLE", 1)
+    monkeypatch.setattr(agreement, "MAX_TABLE_CELLS", 1)
     monkeypatch.setattr(agreement.evalica, "alpha", None)
     assert alpha_of(result, "ordinal") == pytest.approx(by_library)
 

@@ -17,11 +17,11 @@ from rlhf.analysis.validation import (
     FRACTIONS,
     REPEATS,
     Validation,
-    at,
     calibration,
+    curve_accuracy,
+    fit_curve,
     grouped_folds,
     high_loss_judgments,
-    law,
     out_of_fold,
     validate,
 )
@@ -236,26 +236,26 @@ def test_every_pair_is_in_one_bin(margins):
 
 
 def test_the_law_at_known_points():
-    assert at(100, np.array([0.4]), np.array([300.0])) == approx(0.5 + 0.4 * 0.5)
-    assert at(100, np.array([0.2]), np.array([0.0])) == approx(0.7)
+    assert curve_accuracy(100, np.array([0.4]), np.array([300.0])) == approx(0.5 + 0.4 * 0.5)
+    assert curve_accuracy(100, np.array([0.2]), np.array([0.0])) == approx(0.7)
 
 
 @pytest.mark.parametrize(("reach", "half"), [(0.3, 200.0), (0.2, 30.0), (-0.1, 100.0), (0.25, 0.0)])
 def test_the_law_is_found_again_in_points_on_it(reach, half):
     sizes = np.array([50.0, 90, 150, 220, 300, 400])
-    on_it = at(sizes, np.array([reach]), np.array([half]))
-    report = law(sizes, on_it[None])
+    on_it = curve_accuracy(sizes, np.array([reach]), np.array([half]))
+    report = fit_curve(sizes, on_it[None])
     for n in (50, 400, 700):
-        assert at(n, *report) == approx(float(at(n, np.array([reach]), np.array([half]))[0]), abs=0.003)
+        assert curve_accuracy(n, *report) == approx(float(curve_accuracy(n, np.array([reach]), np.array([half]))[0]), abs=0.003)
 
 
 def test_the_law_that_is_fitted_misses_the_points_least():
     sizes, points = np.array([10.0, 40, 160]), np.array([[0.55, 0.64, 0.66]])
-    reach, half = law(sizes, points)
-    missed = np.square(at(sizes, reach, half) - points).sum()
+    reach, half = fit_curve(sizes, points)
+    missed = np.square(curve_accuracy(sizes, reach, half) - points).sum()
     rng = np.random.default_rng(0)
     for other in np.exp(rng.normal(0, 0.3, (200, 2))) * [reach[0], half[0] + 1]:
-        assert missed <= np.square(at(sizes, other[:1], other[1:]) - points).sum() + 1e-5
+        assert missed <= np.square(curve_accuracy(sizes, other[:1], other[1:]) - points).sum() + 1e-5
 
 
 def test_what_more_judgments_would_buy_is_said_where_it_is_known():

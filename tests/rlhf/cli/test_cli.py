@@ -260,7 +260,7 @@ def test_a_round_in_this_process(capsys, data, store, model, world):
     assert f"run {run.id}" in output
     for part in (
         "preference pairs",
-        "6 to learn from, 3 held out; 9 of them simulated",
+        "6 for training, 3 held out; 9 of them from simulated annotators",
         "under the reward model (a proxy)",
         "nats",
         "win rate over the base under the rule 'sentiment'",
@@ -439,12 +439,12 @@ def test_doctor_without_a_model_tries_none(capsys, data, modest, monkeypatch):
 
 def test_doctor_knows_what_is_no_port(capsys, data, model, modest):
     status, output = checks(capsys, data, model, "--port", "70000")
-    assert status == 1 and "70000: no TCP port" in output
+    assert status == 1 and "70000 is not a TCP port" in output
 
 
 def test_doctor_tells_weights_that_are_missing_from_damaged_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("RANKLOOP_CACHE", str(tmp_path))
-    assert "not fetched yet" in doctor.model_weights("default").found
+    assert "not downloaded yet" in doctor.model_weights("default").found
     model_files.default_folder().mkdir(parents=True)
     assert "damaged" in doctor.model_weights("default").found
     assert not doctor.model_weights("default").ok
@@ -459,7 +459,7 @@ def test_doctor_fetches_nothing(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     check = doctor.model_weights("org/name")
-    assert check.ok and "fetched when first used" in check.found
+    assert check.ok and "downloaded at the first use" in check.found
     assert asked["local_files_only"] is True
 
 

@@ -75,7 +75,7 @@ def test_agreement_as_text(capsys, data, store):
     assert ["votes", "23", "on", "12", "comparisons"] in lines
     assert ["pairs", "judged", "by", "two", "annotators", "or", "more", "11"] in lines
     assert any(line[:3] == ["Krippendorff's", "alpha,", "ordinal"] and "to" in line for line in lines)
-    assert ["annotator", "votes", "excluded", "median", "left", "share", "p", "agrees"] in lines
+    assert ["annotator", "votes", "excluded", "median", "left", "share", "p", "agreement"] in lines
     assert any(line[:5] == ["Ann", "11", "1", "12.3", "s"] for line in lines)
     assert "--include-simulated" in output and "docs/research/statistics.md" in output
 

@@ -117,7 +117,7 @@ def test_files_that_were_only_moved_may_come_back(world):
     path = world.store.path
     for end in ("", "-wal", "-shm"):
         path.with_name(path.name + end).rename(path.with_name("away" + end))
-    with pytest.raises(StoreError, match="If the files were only moved, put them back"):
+    with pytest.raises(StoreError, match="If the files were only moved, move them back"):
         world.rank(world.ann)
     for end in ("", "-wal", "-shm"):
         path.with_name("away" + end).rename(path.with_name(path.name + end))
@@ -130,7 +130,7 @@ def test_a_copy_that_cannot_be_written_is_said_and_tried_again(world, monkeypatc
     world.comparisons(1)
     delete("-wal")(world.store.path)
     monkeypatch.setattr("storage.core.file_watch.rescue", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    with pytest.raises(StoreError, match="A copy could not be written: make room in the data folder and leave rankloop running"):
+    with pytest.raises(StoreError, match="A copy could not be written: free disk space for the data folder and leave rankloop running"):
         world.rank(world.ann)
     monkeypatch.undo()
     monkeypatch.setattr(file_watch, "RESCUE_RETRY_S", 0.0)

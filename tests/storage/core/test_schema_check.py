@@ -65,7 +65,7 @@ def test_a_schema_that_is_not_ours_is_refused_with_its_name(store, name, stateme
     store.close()
     change(store.path, *statements)
     kept = store.path.read_bytes()
-    with pytest.raises(StoreError, match=rf"(?s){name}\b.*(restore a backup|rankloop did not make)"):
+    with pytest.raises(StoreError, match=rf"(?s){name}\b.*(restore a backup|with the sqlite3 program)"):
         Database(store.path)
     assert store.path.read_bytes() == kept
     folder = DataFolder(store.path.parents[1] / "other")

@@ -320,7 +320,7 @@ def test_a_round_waits_for_minutes_where_a_page_gives_up(store, monkeypatch):
 
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
     page, worker = Database(store.path), Database(store.path)
-    worker.be_patient()
+    worker.use_training_timeout()
     assert worker.value("PRAGMA busy_timeout") == 600_000
     holder = subprocess.Popen(
         [sys.executable, "-c", f"import sqlite3,time; c=sqlite3.connect({str(store.path)!r}); c.execute('BEGIN IMMEDIATE'); "

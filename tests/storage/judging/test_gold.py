@@ -50,13 +50,13 @@ def test_a_second_answer_corrects_the_first_which_stays(world):
 @pytest.mark.parametrize(
     ("tiers", "why"),
     [
-        (((1,), (2,)), "The known answer of comparison 1 must rank each of its 3 completions once"),
+        (((1,), (2,)), "The gold answer of comparison 1 must rank each of its 3 completions once"),
         (((1,), (2,), (3,), (4,)), "must rank each of its 3 completions once"),
         (((1,), (2,), (3, 1)), "must rank each of its 3 completions once"),
         ((), "must rank each of its 3 completions once"),
-        (((1, 2, 3),), "ties everything tells nobody apart: put one completion first"),
-        (((1, 2, 3), ()), "A tier of the known answer is empty: leave it out"),
-        (((1,), (), (2, 3)), "A tier of the known answer is empty: leave it out"),
+        (((1, 2, 3),), "ties all completions measures nothing: put one completion first"),
+        (((1, 2, 3), ()), "A tier of the gold answer is empty: leave it out"),
+        (((1,), (), (2, 3)), "A tier of the gold answer is empty: leave it out"),
     ],
 )
 def test_an_answer_that_measures_nobody_is_refused(world, tiers, why):

@@ -171,7 +171,7 @@ def test_standing_tells_people_from_rules_and_brings_everything_along(world):
 
 
 def test_standing_reads_pages_and_not_rows(world, monkeypatch):
-    monkeypatch.setattr(judgments, "PAGE_ROWS", 4)
+    monkeypatch.setattr(judgments, "STREAM_ROWS", 4)
     ids = world.comparisons(10)
     for _ in ids:
         world.rank(world.ann)

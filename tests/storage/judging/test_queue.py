@@ -136,7 +136,7 @@ def test_a_late_judgment_is_refused_when_its_place_is_taken(world):
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     lapse(world.store)
     assert world.next(world.bob) == shown.comparison_id
-    with pytest.raises(judgments.LeaseOver, match="given to somebody else"):
+    with pytest.raises(judgments.LeaseOver, match="went to another annotator"):
         judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
     assert judgments.active(world.store) == []
 
@@ -355,7 +355,7 @@ def test_late_gold_is_refused_when_a_vote_in_its_stead_would_be_taken(world, lat
     lapse(world.store)
     for _ in range(2):
         world.rank(world.bob)
-    with pytest.raises(judgments.LeaseOver, match="given to somebody else"):
+    with pytest.raises(judgments.LeaseOver, match="went to another annotator"):
         judgments.save(world.store, late_gold.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
 
 

@@ -37,7 +37,7 @@ def test_nothing_is_no_guidelines(store, text):
 
 
 def test_half_a_character_is_told(store):
-    with pytest.raises(StoreError, match="half a character that cannot be kept: type it again"):
+    with pytest.raises(StoreError, match="half a surrogate pair, which cannot be stored: type it again"):
         guidelines.publish(store, "Be kind \ud83d", by=None)
     assert guidelines.versions(store) == []
 

@@ -102,7 +102,7 @@ def test_the_ends_of_each_range_are_in_it(store, change):
 
 
 def test_a_name_with_half_a_character_is_told(store):
-    with pytest.raises(StoreError, match="half a character that cannot be kept: type it again"):
+    with pytest.raises(StoreError, match="half a surrogate pair, which cannot be stored: type it again"):
         settings.change(store, ProjectSettings(aspects=("\ud83d",)), by=None)
     assert settings.current(store) == ProjectSettings()
 
