@@ -1,6 +1,6 @@
 // @ts-check
-// What a judgment may have beside the choice: ratings by aspect, a rationale, an ideal answer. Only the inputs that the
-// project asks for are on the page.
+// The inputs of a judgment besides the choice: ratings by aspect, a rationale, an ideal answer. The project's settings decide
+// which of them are on the page.
 
 import { closest, find, findAll, keyCap, make, targetOf } from "./dom.js";
 import { t } from "./i18n.js";
@@ -155,7 +155,7 @@ export function makeDetails(root, { changed, nameOf }) {
     return make("div", { class: "rl-field" }, head, chooser, field);
   }
 
-  /** The ideal answer to submit. An answer of the page that was not changed is none. */
+  /** The ideal answer to submit; null if the text is that of an answer on the page, unchanged. */
   function submittedIdeal() {
     if (!ideal?.text.trim()) return null;
     return ideal.slot === null || ideal.text !== sourceOf(ideal.slot) ? { ...ideal } : null;
@@ -286,7 +286,7 @@ export function makeDetails(root, { changed, nameOf }) {
         ideal: submittedIdeal(),
       };
     },
-    /** Everything that was begun, also what would not be submitted. @returns {import("./types.js").Details} */
+    /** All inputs, also those that would not be submitted. @returns {import("./types.js").Details} */
     draft: () => ({ aspects: ratings, rationale: rationale ?? "", ideal: idealEdited ? ideal : null }),
     isRequired: () => view.inputs.rationale === "required" || view.inputs.aspects.length > 0,
   };

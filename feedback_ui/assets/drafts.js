@@ -1,5 +1,5 @@
 // @ts-check
-// Judgments that were begun and not sent, kept in this browser tab: they survive a reload, a lost connection and a lost
+// Drafts of unsent judgments, in this browser tab's session storage: they survive a reload, a lost connection and a lost
 // session.
 
 /** @typedef {import("./types.js").Draft} Draft */

@@ -118,7 +118,7 @@ class CompareService:
         return {"message": message, "next": self._next(annotator, translate, data, project)}
 
     def renew(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
-        """Renews the lease of a presentation. `held` stays true after the lease, as long as a judgment would be accepted."""
+        """Renews the lease of a presentation. `held` stays true after the lease has ended, as long as a judgment would be accepted."""
         shown = self._own(annotator, data)
         if shown is None:
             return {"held": False}
@@ -130,7 +130,7 @@ class CompareService:
     def _save(self, annotator: Annotator, act: dict[str, Any], project: ProjectSettings | None = None) -> None:
         if (shown := self._own(annotator, act)) is None:
             raise BadJudgment("There is no such presentation: reload the page.", "not_there")
-        judgments.save(self.store, shown, annotator.id, project=project, **acts.judged(act, shown.order))
+        judgments.save(self.store, shown, annotator.id, project=project, **acts.judgment_arguments(act, shown.order))
 
     def _own(self, annotator: Annotator, data: dict[str, Any]) -> Presentation | None:
         """The presentation that the page names by its token; None unless it was shown to this annotator."""

@@ -82,7 +82,7 @@ class HistoryService:
         try:
             with self.store.atomic():
                 past = self._own(annotator, act.get("judgment_id"))
-                judgment = acts.judged(act, past.order)
+                judgment = acts.judgment_arguments(act, past.order)
                 corrected = judgments.correct(self.store, past.judgment, annotator.id, presentation=past.presentation, **judgment)
         except StoreError as error:
             problem = translate("compare.not_saved", why=problems.problem(translate, error))

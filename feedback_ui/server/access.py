@@ -1,9 +1,9 @@
-"""ASGI middleware before every route, Gradio's included: checks who sends a request, from where, and with which body.
+"""ASGI middleware before every route, including Gradio's: checks the sender, the origin and the body of each request.
 
 The table `ROUTES` names every route that is open; any other path is answered with 404. Once there is an account, only
 signed-in users reach anything but the sign-in page. Before that, only this machine does, and only under its own host name,
 so that no other site can reach the app through somebody's browser. Permission to call a *handler* is checked again in each
-handler (`feedback_ui.server.auth`). Bodies are checked before the route sees them (`feedback_ui.server.bodies`): a call that
+handler (`feedback_ui.server.auth`). Bodies are checked before the route reads them (`feedback_ui.server.bodies`): a call that
 names a file which this visitor has not uploaded is refused.
 """
 
@@ -46,7 +46,7 @@ RECHECK_S = 5.0
 """How often an open stream checks that its session is still valid, in seconds."""
 
 MAX_STREAMS = 64
-"""The most open streams of one account; each page has one. A further stream ends the oldest."""
+"""Maximum number of open streams of one account; each page has one. A further stream ends the oldest."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -69,7 +69,7 @@ PROXY_HEADERS = frozenset((b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio
 """Headers that Gradio trusts from any sender, so that they are removed. uvicorn has already applied those of a local proxy."""
 
 RELOAD_PAGE = HTMLResponse(Markup('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">'))
-"""Answers a link from another site, whose request has no cookie: the page loads itself again, and then sends the cookie."""
+"""The response to a link from another site, whose request has no cookie: the page reloads itself, and then sends the cookie."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class AuthRoutes:
         await to_thread.run_sync(accounts.check_throttle, store, name, origin)
         async with self._queue.turn(Attempt(account_names.folded(name), origin)) as turn:
             token = await to_thread.run_sync(act, origin, limiter=self._limiter)
-            turn.right()
+            turn.succeed()
         return token
 
     def _begin_session(self, request: Request, token: str, to: str) -> Response:

@@ -19,7 +19,7 @@ BodyKind = Literal["json", "form", "upload"]
 MIB = 2**20
 
 MAX_UPLOAD_BYTES = 64 * MIB
-"""The largest file that a page takes, in bytes. `rankloop import` on the server has no such limit."""
+"""The largest file that can be uploaded, in bytes. `rankloop import` on the server has no such limit."""
 
 MAX_BODY_BYTES: Mapping[BodyKind, int] = {"json": MIB, "form": 2**16, "upload": MAX_UPLOAD_BYTES + 2**16}
 """The largest body of each kind, in bytes. JSON carries everything but files, such as a judgment with its texts or typed prompts.
@@ -29,7 +29,7 @@ BODY_TIMEOUT_S: Mapping[BodyKind, float] = {"json": 30.0, "form": 30.0, "upload"
 """The longest time for a body to arrive, in seconds."""
 
 MAX_PARTS = 50_000
-"""The most lists and objects in one body: a megabyte of brackets would keep the event loop busy for a tenth of a second."""
+"""Maximum number of lists and objects in one body: a megabyte of brackets would block the event loop for a tenth of a second."""
 
 MAX_DEPTH = 64
 """The deepest nesting of lists and objects; code that reads them recurses."""
@@ -62,20 +62,20 @@ def limited(receive: Receive, kind: BodyKind, headers: Mapping[str, str]) -> Rec
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > MAX_BODY_BYTES[kind]:
         raise too_long(kind)
     received = 0
-    whole = False
-    give_up_at = asyncio.get_running_loop().time() + BODY_TIMEOUT_S[kind]
+    complete = False
+    deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT_S[kind]
 
     async def receiving() -> Message:
-        nonlocal received, whole
-        if whole:
+        nonlocal received, complete
+        if complete:
             return await receive()
         try:
-            async with asyncio.timeout_at(give_up_at):
+            async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
             raise BadBody(408, "body.too_slow", seconds=f"{BODY_TIMEOUT_S[kind]:g}") from None
         received += len(message.get("body", b""))
-        whole = not message.get("more_body", False)
+        complete = not message.get("more_body", False)
         if received > MAX_BODY_BYTES[kind]:
             raise too_long(kind)
         return message
@@ -167,7 +167,7 @@ def file_claims(value: Any) -> list[dict[str, Any]]:
 
 def _is_claim(item: dict[str, Any]) -> bool:
     meta = item.get("meta")
-    # An aspect that is rated may be called `path`; its value is a number then.
+    # An aspect may be named `path`; its value is a number.
     return isinstance(item.get("path"), (str, list, dict)) or (isinstance(meta, dict) and "_type" in meta)
 
 

@@ -1,7 +1,7 @@
 """Validates calls of the pages' handlers and maps handlers' errors to HTTP responses.
 
 Gradio passes any value from a browser to a handler, and answers every error with 500. Here each value of a call is checked
-against the handler's input component before Gradio sees it, and each error gets its own status and message. Permission to call
+against the handler's input component before Gradio reads it, and each error gets its own status and message. Permission to call
 a handler is checked in the handler (`feedback_ui.server.auth`).
 """
 

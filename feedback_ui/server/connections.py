@@ -20,7 +20,7 @@ except ImportError:
     resource = None  # type: ignore[assignment]  # there is no such module
 
 MAX_HEADER_BYTES = 2**16
-"""The most bytes around a body: request line, headers, chunk framing and trailers."""
+"""Maximum bytes around a body: request line, headers, chunk framing and trailers."""
 
 RESERVED_DESCRIPTORS = 200
 """File descriptors that are not used for connections: the store needs three per thread, and uploads, logs and libraries need some."""
@@ -30,7 +30,7 @@ MAX_CONNECTIONS = 1000
 
 
 def max_connections() -> int:
-    """The most connections, from the process's limit on open files."""
+    """Maximum number of connections, from the process's limit on open files."""
     if resource is None or (files := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
     return max(64, min(MAX_CONNECTIONS, files - RESERVED_DESCRIPTORS))
@@ -41,7 +41,7 @@ class ConnectionLimits:
     """Limits of one server's connections, in seconds, and the connections that wait for data."""
 
     capacity: int = field(default_factory=max_connections)
-    """The most connections at the same time."""
+    """Maximum number of connections at the same time."""
     headers_s: float = 10.0
     """From the first byte of a request, or from connecting, to the end of the headers."""
     rest_s: float = 30.0
@@ -149,7 +149,7 @@ class LimitedConnection(HttpToolsProtocol):
         """Ends the connection after its time limit: with 408 if the headers are incomplete, otherwise without a response."""
         self.due = None
         if self._in_headers and self._framing_bytes and not self.transport.is_closing():
-            self.refuse(408, b"The request did not come in time.")
+            self.refuse(408, b"The request did not arrive in time.")
         else:
             self.transport.abort()
 

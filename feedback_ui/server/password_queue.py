@@ -23,7 +23,7 @@ from storage.people.sign_in_throttle import SignInOrigin
 MAX_CONCURRENT_CHECKS = 2
 """Password checks at the same time. More would only slow annotators' requests down."""
 MAX_QUEUE = 64
-"""The most waiting attempts; about 5 s of work."""
+"""Maximum number of waiting attempts; about 5 s of work."""
 MAX_QUEUE_WAIT_S = 15.0
 """The longest wait before an attempt is refused, in seconds."""
 RETRY_AFTER_S = 2
@@ -31,7 +31,7 @@ RETRY_AFTER_S = 2
 FORGET_S = 3600.0
 """How long a failed attempt counts, in seconds."""
 MAX_REMEMBERED = 10_000
-"""The most addresses and names whose failures are remembered."""
+"""Maximum number of addresses and names whose failures are remembered."""
 
 
 class Busy(Exception):
@@ -63,11 +63,11 @@ class Turn:
     """A password check that is running."""
 
     def __init__(self) -> None:
-        self.was_right = False
+        self.succeeded = False
 
-    def right(self) -> None:
+    def succeed(self) -> None:
         """Records success: earlier failures of this attempt's name and address no longer count."""
-        self.was_right = True
+        self.succeeded = True
 
 
 class PasswordQueue:
@@ -93,14 +93,14 @@ class PasswordQueue:
         try:
             yield turn
         finally:
-            if turn.was_right:
+            if turn.succeeded:
                 self._count(attempt, -1)
                 self._failures.pop(attempt.keys[1], None)
             self._end_turn()
 
     async def _wait(self, attempt: Attempt) -> None:
-        place = _QueuedAttempt(attempt, next(self._numbers))
-        self._waiting.append(place)
+        queued = _QueuedAttempt(attempt, next(self._numbers))
+        self._waiting.append(queued)
         if len(self._waiting) > MAX_QUEUE:
             last = max(self._waiting, key=self._rank)
             last.refused = True
@@ -109,19 +109,19 @@ class PasswordQueue:
         self._call_next()
         try:
             with anyio.move_on_after(MAX_QUEUE_WAIT_S):
-                await place.called.wait()
+                await queued.called.wait()
         except BaseException:
             # Cancelled, for example by the server's stop: a permission that came at the same moment goes to the next attempt.
-            self._give_up(place)
+            self._give_up(queued)
             raise
-        if place.refused or not place.called.is_set():
-            self._give_up(place)
+        if queued.refused or not queued.called.is_set():
+            self._give_up(queued)
             raise Busy
 
-    def _give_up(self, place: _QueuedAttempt) -> None:
-        if place in self._waiting:
-            self._waiting.remove(place)
-        elif not place.refused:
+    def _give_up(self, queued: _QueuedAttempt) -> None:
+        if queued in self._waiting:
+            self._waiting.remove(queued)
+        elif not queued.refused:
             self._end_turn()
 
     def _end_turn(self) -> None:
@@ -130,14 +130,14 @@ class PasswordQueue:
 
     def _call_next(self) -> None:
         while self._waiting and self._busy < MAX_CONCURRENT_CHECKS:
-            place = min(self._waiting, key=self._rank)
-            self._waiting.remove(place)
+            queued = min(self._waiting, key=self._rank)
+            self._waiting.remove(queued)
             self._busy += 1
-            place.called.set()
+            queued.called.set()
 
-    def _rank(self, place: _QueuedAttempt) -> tuple[bool, int, int, int]:
-        by_origin, by_name = (self._failures_of(key) for key in place.attempt.keys)
-        return (not place.attempt.origin.known, by_origin, by_name, -place.number)
+    def _rank(self, queued: _QueuedAttempt) -> tuple[bool, int, int, int]:
+        by_origin, by_name = (self._failures_of(key) for key in queued.attempt.keys)
+        return (not queued.attempt.origin.known, by_origin, by_name, -queued.number)
 
     def _failures_of(self, key: tuple[str, ...]) -> int:
         number, at = self._failures.get(key, (0, 0.0))

@@ -17,9 +17,9 @@ from feedback_ui.server.connections import ConnectionLimits, LimitedConnection
 from feedback_ui.server.web import Web
 
 START_S = 30.0
-"""The longest wait for the server to start, in seconds."""
+"""Maximum time for the server to start, in seconds."""
 THREADS = 8
-"""Handlers that run at the same time. They share one interpreter, so that more threads would only slow all of them down."""
+"""Number of handlers that run at the same time. They share one interpreter, so that more threads would only slow all of them down."""
 FINISH_S = 3.0
 """How long running requests may take after the server is told to stop, in seconds."""
 
@@ -51,9 +51,9 @@ class Serving:
         # The pages are never freed: excluding them from garbage collection avoids pauses of all requests.
         gc.freeze()
         self._thread.start()
-        give_up_at = monotonic() + START_S
+        deadline = monotonic() + START_S
         while not self._server.started:
-            if not self._thread.is_alive() or monotonic() > give_up_at:
+            if not self._thread.is_alive() or monotonic() > deadline:
                 raise OSError(f"the web server did not start at {host}:{port}: the lines above say why")
             sleep(0.005)
 

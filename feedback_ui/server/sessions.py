@@ -22,7 +22,7 @@ from starlette.responses import Response, StreamingResponse
 from feedback_ui.server.bodies import BadBody
 
 CAPACITY = 300
-"""The most sessions at the same time: fifty people with six pages each."""
+"""Maximum number of sessions at the same time: fifty people with six pages each."""
 
 GRACE_S = 120.0
 """How long a session is kept after its heartbeat has ended, in seconds, so that a page can reconnect."""
@@ -31,7 +31,7 @@ PAGE_HEARTBEAT_S = 15.0
 """How often the server sends a heartbeat to an open page, in seconds."""
 
 MAX_SESSION_NAME_CHARS = 64
-"""The most characters in a session's name; Gradio's pages use eleven."""
+"""Maximum number of characters in a session's name; Gradio's pages use eleven."""
 
 
 class LeanSession(SessionState):
@@ -116,7 +116,7 @@ def session_name(name: Any) -> str:
     """Checks the name of a session.
 
     Raises:
-        BadBody: no page gives its session such a name.
+        BadBody: the name is not one that a page generates.
     """
     if not isinstance(name, str) or not 0 < len(name) <= MAX_SESSION_NAME_CHARS or not name.isascii() or not name.isprintable():
         raise BadBody(400, "body.no_session")

@@ -1,4 +1,4 @@
-"""Files that leads upload: stored in a folder of the app, under names that reveal nothing of the server, and deleted early.
+"""Files that leads upload: stored in a folder of the app, under names that reveal nothing about the server, and deleted early.
 
 A browser names an upload as `<32 hex digits>/<name>`. The folder, `<data folder>/uploads/<annotator id>/`, is never sent to a
 browser. An upload serves one call and is deleted after it; unused uploads are deleted when their owner uploads more, or when the
@@ -26,7 +26,7 @@ from feedback_ui.server.bodies import BadBody
 from storage.core.data_folder import DataFolder
 
 MAX_UPLOADS = 4
-"""The most uploads of one account at the same time; a further one replaces the oldest."""
+"""Maximum number of uploads of one account at the same time; a further one replaces the oldest."""
 
 UPLOAD_NAME = re.compile(r"([0-9a-f]{32})/([^/\0]{1,100})")
 

@@ -37,10 +37,10 @@ MAX_CHARS = 200_000
 """The longest text that is rendered as Markdown, in characters."""
 
 MAX_MARKS = 20_000
-"""The most line breaks and markup characters in such a text. Each costs up to 0.1 ms; other characters cost almost nothing."""
+"""Maximum number of line breaks and markup characters in such a text. Each takes up to 0.1 ms; other characters take almost no time."""
 
 MAX_REFERENCE_CHARS = 100_000
-"""The most characters of addresses and titles that references to link definitions may add; for a longer text, its own length."""
+"""Maximum number of characters of addresses and titles that references to link definitions may add; for a longer text, its own length."""
 
 SHORT_TEXT_CHARS = 10_000
 """The longest text that goes into the large cache, in characters."""

@@ -114,15 +114,15 @@ def figures(pairs: Mapping[str, str]) -> Markup:
 
 MATERIAL = ("prompts_in_use", "completions", "comparisons", "policy_versions")
 QUEUE_DEPENDENT = ("completions", "comparisons")
-"""Their counts grow when a vote leaves the queue and stay when a gold comparison or a repeat is shown. Annotators could tell
-these apart by them, so that only people who do not judge see them."""
+"""These counts grow when a comparison leaves the queue and stay the same when a gold comparison or a repeat is shown. Annotators
+could tell these apart by them, so that only people who do not judge see them."""
 
 
 def overview(translate: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJudging], *, blind: bool = False) -> Markup:
     """Counts of everything in the store. People's judgments and simulated ones are never added together.
 
     Args:
-        blind: for annotators who are not leads: leaves out the counts that move with the queue.
+        blind: leave out `QUEUE_DEPENDENT`, for annotators who are not leads.
     """
     if not stats["prompts"]:
         return empty_state(translate("data.nothing_yet"))

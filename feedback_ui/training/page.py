@@ -21,7 +21,7 @@ from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, rounds_table, run_view, validation_view
-from feedback_ui.training.form import RoundForm, as_on_the_page
+from feedback_ui.training.form import RoundForm, with_option_titles
 from rlhf.analysis import validation
 from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.config import ConfigError, RoundConfig
@@ -36,7 +36,7 @@ from storage.project import runs
 
 POLL_S = 2
 BRING_INTO_VIEW = "() => document.querySelector('#start-refusal .rl-bad, #run-bar').scrollIntoView({block: 'nearest'})"
-"""On a phone the run is below the form: without scrolling, Start would seem to do nothing."""
+"""On a phone the run is below the form and would be out of view after Start."""
 
 REWARD_PLOTS = ("reward-loss", "reward-heldout_accuracy")
 POLICY_PLOTS = ("policy-1", "policy-2", "policy-3", "policy-4")
@@ -288,4 +288,4 @@ def refusal(translate: Translator, error: Exception) -> str:
         ways = translate("training.or_ask_for_fewer", found=error.found) if error.found else ""
         missing = translate("training.not_enough_pairs", count=error.found, needed=error.needed, missing=error.needed - error.found)
         return f"{missing}{ways}. {translate('training.what_counts')}"
-    return translate("training.refused", error=as_on_the_page(translate, presenters.sentence(error)))
+    return translate("training.refused", error=with_option_titles(translate, presenters.sentence(error)))

@@ -39,7 +39,7 @@ def compared(run: Run) -> list[int]:
 
 
 def card(translate: Translator, run: Run) -> Markup:
-    """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they are still to come."""
+    """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they will follow."""
     report = validation.of_run(run)
     body = _not_yet(translate, run) if report is None else _measured(translate, report)
     title = tag("h2", translate("validation.title"), class_="rl-heading")

@@ -28,7 +28,7 @@ CONTAINER_OF_SUFFIX: dict[str, Container] = {".jsonl": "json", ".json": "json", 
 DERIVED = ("comparison", "partial")
 """Fields that are written and follow from the others."""
 
-COLUMNS = (
+RANKING_COLUMNS = (
     "comparison", "messages", "completions", "models", "shown", "tiers", "all_bad", "partial", "strength", "rationale",
     "aspects", "ideal", "annotator", "annotator_kind", "annotator_rule", "created_at", *NUMBERS, "kind", "split",
 )  # fmt: skip
@@ -244,12 +244,12 @@ def _schema(pa: Any) -> Any:
         "all_bad": pa.bool_(),
         "partial": pa.bool_(),
     } | dict.fromkeys(NUMBERS, pa.int64())
-    return pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in RANKING_COLUMNS])
 
 
-WRITERS: dict[Container, Sink] = {"json": _jsonl, "csv": partial(sinks.csv_table, columns=COLUMNS), "parquet": _parquet}
+WRITERS: dict[Container, Sink] = {"json": _jsonl, "csv": partial(sinks.csv_table, columns=RANKING_COLUMNS), "parquet": _parquet}
 
-RAW = export.Writer(rows, KEEPS, sink=partial(sinks.csv_table, columns=COLUMNS, raw=True))
+RAW = export.Writer(rows, KEEPS, sink=partial(sinks.csv_table, columns=RANKING_COLUMNS, raw=True))
 """CSV whose cells are as they are, also where a spreadsheet would take one for a formula."""
 
 write_jsonl, write_csv, write_parquet = (export.Writer(rows, KEEPS, sink=WRITERS[container]) for container in ("json", "csv", "parquet"))

@@ -218,7 +218,7 @@ CASES = {
     "validation_view.card": lambda t, w: validation_view.card(w, a_run(t)),
     "validation_view.details": lambda t, w: validation_view.details(w, a_run(t), {1: filled(Annotator, t)}, {1: a_comparison(t)}),
     "visitor.line": lambda t, w: visitor.line(w, Visitor(filled(Annotator, t), frozenset(("lead",)), True)),
-    "visitor.trouble": lambda t, w: visitor.trouble(w, SimpleNamespace(damage=t, files_unchanged=False)),
+    "visitor.store_warnings": lambda t, w: visitor.store_warnings(w, SimpleNamespace(damage=t, files_unchanged=False)),
 }  # fmt: skip
 
 SHORTENED = {

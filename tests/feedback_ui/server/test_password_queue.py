@@ -58,7 +58,7 @@ class Desk:
                 self.order.append(label)
                 await self._done[label].wait()
                 if label in self._right:
-                    turn.right()
+                    turn.succeed()
         except Busy:
             self.busy.append(label)
 
