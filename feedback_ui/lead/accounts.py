@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui.lead import lead_view
+from feedback_ui.lead import accounts_view, lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, refusal
 from feedback_ui.server.auth import Visitor
 from feedback_ui.shared import presenters
@@ -101,7 +101,7 @@ class AccountsSection:
             self.new_password: "",
             # Creating the first account signs its creator out: further requests from this page would be refused.
             self.adding: gr.Column(visible=not first),
-            self.message: lead_view.reload_notice(translate, added) if first else presenters.notice(added),
+            self.message: accounts_view.reload_notice(translate, added) if first else presenters.notice(added),
         }
 
     def set_roles(self, account_id: int | None, roles: list[Role], request: gr.Request) -> dict[Component, Any]:
@@ -132,7 +132,7 @@ class AccountsSection:
         every = accounts.all_accounts(self.store)
         return {
             self.warning: EMPTY if every else presenters.notice(translate("lead.accounts.first_warning"), "warn"),
-            self.list: lead_view.account_list(translate, every, acts=acts),
+            self.list: accounts_view.account_list(translate, every, acts=acts),
             self.adding: gr.Column(visible=acts),
             self.new_roles: gr.CheckboxGroup(
                 _role_choices(translate), value=["annotator"] if every else ["annotator", "lead", "researcher"]

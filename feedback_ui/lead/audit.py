@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui.lead import lead_view
+from feedback_ui.lead import audit_view
 from feedback_ui.lead.section import SectionContext, names
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, html, label
@@ -46,7 +46,7 @@ class AuditSection:
         entries = audit.entries(self.store, skip=skip, limit=ROWS + 1)
         return {
             self.skipped: skip,
-            self.entries: lead_view.audit_list(translator_for(request), entries[:ROWS], names(self.store)),
+            self.entries: audit_view.audit_list(translator_for(request), entries[:ROWS], names(self.store)),
             self.newer: gr.Button(interactive=skip > 0),
             self.older: gr.Button(interactive=len(entries) > ROWS),
         }

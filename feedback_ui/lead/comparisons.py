@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui.lead import lead_view
+from feedback_ui.lead import batches_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY
@@ -35,7 +35,7 @@ class BatchesSection:
                     elem_id="batch-answers",
                 )  # fmt: skip
                 self.priority = gr.Dropdown(
-                    list(lead_view.PRIORITIES), value="normal", label=label("lead.batches.priority_head"), filterable=False,
+                    list(batches_view.PRIORITIES), value="normal", label=label("lead.batches.priority_head"), filterable=False,
                     min_width=130, elem_id="batch-priority",
                 )  # fmt: skip
             with gr.Accordion(label("lead.batches.sampling"), open=False, elem_id="batch-sampling"):
@@ -77,7 +77,7 @@ class BatchesSection:
         return {
             self.asking: gr.Column(visible=acts),
             self.who: gr.CheckboxGroup([(v.name, v.id) for v in able]),
-            self.priority: gr.Dropdown([(translate(f"lead.batches.priority.{name}"), name) for name in lead_view.PRIORITIES]),
+            self.priority: gr.Dropdown([(translate(f"lead.batches.priority.{name}"), name) for name in batches_view.PRIORITIES]),
             self.message: EMPTY if able else presenters.notice(translate("lead.batches.no_versions"), "warn"),
             **self._list(translate, acts=acts),
         }
@@ -91,7 +91,7 @@ class BatchesSection:
         try:
             batch = batches.request(
                 self.store, values[self.who] or [], completions=int(numbers["answers"]), sampling=sampling, count=int(numbers["count"]),
-                priority=lead_view.PRIORITIES[values[self.priority] or "normal"], by=visitor.annotator.id,
+                priority=batches_view.PRIORITIES[values[self.priority] or "normal"], by=visitor.annotator.id,
             )  # fmt: skip
         except StoreError as error:
             return {self.message: refusal(error)}
@@ -136,5 +136,5 @@ class BatchesSection:
             except PolicyServerDown as error:
                 down = presenters.notice(translate("lead.batches.server_down", error=presenters.sentence(error)), "warn")
         known = {version.id: version for version in policies.all_versions(self.store)}
-        listed = lead_view.batch_list(translate, every, known, names(self.store), notes=notes, seconds_per_comparison=seconds, acts=acts)
+        listed = batches_view.batch_list(translate, every, known, names(self.store), notes=notes, seconds_per_comparison=seconds, acts=acts)
         return {self.list: down + listed, self.timer: gr.Timer(active=unfinished)}

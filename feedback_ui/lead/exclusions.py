@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 from markupsafe import Markup
 
-from feedback_ui.lead import lead_view
+from feedback_ui.lead import exclusions_view, lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY
@@ -41,8 +41,8 @@ class ExclusionsSection:
                 )  # fmt: skip
             with gr.Row(equal_height=False):
                 self.rule = gr.Dropdown(
-                    list(lead_view.EXCLUSION_RULES), label=label("lead.exclusions.rule"), info=label("lead.exclusions.rule_help"),
-                    allow_custom_value=True, value=lead_view.EXCLUSION_RULES[0], min_width=220, elem_id="exclude-rule",
+                    list(exclusions_view.EXCLUSION_RULES), label=label("lead.exclusions.rule"), info=label("lead.exclusions.rule_help"),
+                    allow_custom_value=True, value=exclusions_view.EXCLUSION_RULES[0], min_width=220, elem_id="exclude-rule",
                 )  # fmt: skip
                 self.reason = gr.Textbox(
                     label=label("lead.exclusions.reason"), info=label("lead.exclusions.reason_help"), scale=2, min_width=280,
@@ -80,7 +80,7 @@ class ExclusionsSection:
         return {
             self.excluding: gr.Column(visible=visitor.may_act("lead")),
             self.annotator: gr.Dropdown(everybody),
-            self.rule: gr.Dropdown([(lead_view.rule(translate, r), r) for r in lead_view.EXCLUSION_RULES]),
+            self.rule: gr.Dropdown([(exclusions_view.rule(translate, r), r) for r in exclusions_view.EXCLUSION_RULES]),
             self.message: EMPTY,
             **self._closed(),
             self.list: self._list(translate, acts=visitor.may_act("lead")),
@@ -165,10 +165,10 @@ class ExclusionsSection:
         }
 
     def _title(self, translate: Translator, exclusion: Exclusion) -> str:
-        return translate("lead.exclusions.lift_title", number=exclusion.id, rule=lead_view.rule(translate, exclusion.rule))
+        return translate("lead.exclusions.lift_title", number=exclusion.id, rule=exclusions_view.rule(translate, exclusion.rule))
 
     def _list(self, translate: Translator, *, acts: bool) -> Markup:
-        return lead_view.exclusion_list(translate, exclusions.all_exclusions(self.store), names(self.store), acts=acts)
+        return exclusions_view.exclusion_list(translate, exclusions.all_exclusions(self.store), names(self.store), acts=acts)
 
     def _closed(self) -> dict[Component, Any]:
         return {self.lifted: None, self.lifting: gr.Column(visible=False), self.lift_reason: ""}

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 from markupsafe import Markup
 
-from feedback_ui.lead import lead_view
+from feedback_ui.lead import gold_view, lead_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, refusal
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY
@@ -95,9 +95,9 @@ class GoldSection:
             if number is None:
                 raise StoreError(translate("lead.gold.no_number"))
             comparison = comparisons.get(self.store, int(number))
-            tiers = lead_view.tiers_of(translate, order or "", comparison)
+            tiers = gold_view.tiers_of(translate, order or "", comparison)
             gold.set_answer(self.store, comparison.id, tiers, visitor.annotator.id, note or "")
-        except (lead_view.BadOrder, StoreError) as error:
+        except (gold_view.BadOrder, StoreError) as error:
             return {self.message: refusal(error)}
         saved = translate("lead.gold.saved", number=comparison.id, order=lead_view.letters(comparison, tiers))
         return {self.message: presenters.notice(saved), self.list: self._list(translate, acts=True)}
@@ -105,4 +105,4 @@ class GoldSection:
     def _list(self, translate: Translator, *, acts: bool) -> Markup:
         known = gold.answers(self.store)
         gold_comparisons = comparisons.many(self.store, list(known))
-        return lead_view.gold_list(translate, gold_comparisons, known, gold.results(self.store), acts=acts)
+        return gold_view.gold_list(translate, gold_comparisons, known, gold.results(self.store), acts=acts)

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.components import Component
 from markupsafe import Markup
 
-from feedback_ui.lead import lead_view
+from feedback_ui.lead import guidelines_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY
@@ -62,11 +62,11 @@ class GuidelinesSection:
         if (draft or "").strip() not in ("", *(version.text for version in versions)):
             return unchanged()
         now = versions[0].text if versions else ""
-        return {self.editor: now, self.preview: lead_view.guideline_preview(translator_for(request), now)}
+        return {self.editor: now, self.preview: guidelines_view.guideline_preview(translator_for(request), now)}
 
     def show_preview(self, draft: str, request: gr.Request) -> Markup:
         self.auth.acts(request, "lead")
-        return lead_view.guideline_preview(translator_for(request), draft or "")
+        return guidelines_view.guideline_preview(translator_for(request), draft or "")
 
     def publish(self, draft: str, request: gr.Request) -> dict[Component, Any]:
         visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
@@ -87,7 +87,7 @@ class GuidelinesSection:
             return refusal(error)
         every = guidelines.versions(self.store)
         numbered = next(((len(every) - i, g) for i, g in enumerate(every) if g.id == guidelines_id), None)
-        return lead_view.guideline_version(translate, *numbered) if numbered else EMPTY
+        return guidelines_view.guideline_version(translate, *numbered) if numbered else EMPTY
 
     def _versions(self, translate: Translator) -> Markup:
-        return lead_view.guideline_list(translate, guidelines.versions(self.store), names(self.store))
+        return guidelines_view.guideline_list(translate, guidelines.versions(self.store), names(self.store))

@@ -8,7 +8,7 @@ from typing import Any, cast
 import gradio as gr
 from gradio.components import Component
 
-from feedback_ui.lead import lead_view
+from feedback_ui.lead import imports_view, prompts_view
 from feedback_ui.lead.running_imports import RunningImports
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
 from feedback_ui.shared import presenters
@@ -170,7 +170,7 @@ class PromptsSection:
             format = recognised.format if recognised else "map"
             if look:
                 report = imports.look(self.store, path, format, mapping=mapping, limits=limits)
-                return {self.message: lead_view.preview(translate, report, recognised)}
+                return {self.message: imports_view.preview(translate, report, recognised)}
             with self.running_imports.run(Path(path).name) as running:
                 _, report = imports.import_file(
                     self.store, path, format, mapping=mapping, by=visitor.annotator.id, limits=limits,
@@ -178,7 +178,7 @@ class PromptsSection:
                 )  # fmt: skip
         except StoreError as error:
             return {self.message: refusal(error), **self._progress(translate, acts=True)}
-        message = lead_view.import_report(translate, report, recognised, format)
+        message = imports_view.import_report(translate, report, recognised, format)
         return {self.message: message, **self._now(translate, acts=True), **self._progress(translate, acts=True)}
 
     def watch(self, request: gr.Request) -> gr.Timer:
@@ -212,7 +212,7 @@ class PromptsSection:
             _, report = imports.import_rows(self.store, rows, "prompts", source="typed", by=visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
-        return {self.lines: "", self.message: lead_view.import_report(translate, report), **self._now(translate, acts=True)}
+        return {self.lines: "", self.message: imports_view.import_report(translate, report), **self._now(translate, acts=True)}
 
     def undo(self, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
@@ -226,19 +226,19 @@ class PromptsSection:
 
     def _progress(self, translate: Translator, *, acts: bool) -> dict[Component, Any]:
         running = self.running_imports.all()
-        return {self.running: lead_view.running_imports(translate, running, acts=acts), self.timer: gr.Timer(active=bool(running))}
+        return {self.running: imports_view.running_imports(translate, running, acts=acts), self.timer: gr.Timer(active=bool(running))}
 
     def _listed(self, translate: Translator, text: str, *, acts: bool) -> str:
-        found = prompt_list.search(self.store, text, limit=lead_view.SHOWN_PROMPTS)
-        return lead_view.prompts_listed(translate, found, prompt_list.count(self.store, text), acts=acts)
+        found = prompt_list.search(self.store, text, limit=prompts_view.SHOWN_PROMPTS)
+        return prompts_view.prompts_listed(translate, found, prompt_list.count(self.store, text), acts=acts)
 
     def _now(self, translate: Translator, *, acts: bool, text: str = "") -> dict[Component, Any]:
         refused = refusals.all_refusals(self.store)
         asked = prompts.many(self.store, [one.prompt_id for one in refused])
         return {
-            self.starters_now: lead_view.starters_now(translate, prompts.starters(self.store)),
+            self.starters_now: prompts_view.starters_now(translate, prompts.starters(self.store)),
             self.list: self._listed(translate, text, acts=acts),
-            self.refused: lead_view.refused_prompts(translate, refused, asked, acts=acts),
-            self.counts: lead_view.prompt_counts(translate, prompts.by_kind(self.store)),
-            self.imports: lead_view.import_list(translate, imports.all_imports(self.store), names(self.store), acts=acts),
+            self.refused: prompts_view.refused_prompts(translate, refused, asked, acts=acts),
+            self.counts: prompts_view.prompt_counts(translate, prompts.by_kind(self.store)),
+            self.imports: imports_view.import_list(translate, imports.all_imports(self.store), names(self.store), acts=acts),
         }

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from feedback_ui.lead.lead_view import LETTERS, answers, conversation, letters, rule
+from feedback_ui.lead.exclusions_view import rule
+from feedback_ui.lead.lead_view import LETTERS, answers, conversation, letters
 from feedback_ui.shared.html import EMPTY, NOTHING, Spread, button, fragment, interval, muted, table, tag, when
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import empty_state, figures

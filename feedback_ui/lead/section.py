@@ -23,7 +23,7 @@ element.addEventListener('click', event => {
 """
 
 listing = partial(html, js_on_load=ROW_CHOSEN)
-"""A table from `lead_view`; its click event carries the button's act and its row."""
+"""A table from one of the views; its click event carries the button's act and its row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from storage.core import file_modes, folder_lock, schema_check
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError, foreign_schema
 from storage.core.migrations import NAMES
-from storage.exchange import files
+from storage.exchange import atomic_files
 from storage.exchange.files import Progress
 from storage.exchange.native import beyond_starter
 
@@ -42,7 +42,7 @@ def backup(store: Database, path: Path | str, *, force: bool = False, progress: 
         raise StoreError(f"{path} exists already: choose another name, or replace it with --force.")
     # The copy is made by path, so the file there must be the one that this store writes to.
     store.check_files()
-    with files.atomic_write(path) as unfinished:
+    with atomic_files.atomic_write(path) as unfinished:
         # A backup contains names and password hashes, so it is private.
         file_modes.make_file(unfinished)
         _copy(store.path, unfinished, progress)
@@ -66,7 +66,7 @@ def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progre
         kept = _make_way(database, force=force)
         try:
             os.replace(unfinished, database)
-            files.sync_folder(folder.root)
+            atomic_files.sync_folder(folder.root)
         except OSError as error:
             if kept:
                 os.replace(kept, database)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -116,3 +117,16 @@ class _Recoded(io.RawIOBase):
         self.rest = self.rest[len(piece) :]
         buffer[: len(piece)] = piece
         return len(piece)
+
+
+_UNDECODED = re.compile(r"[\udc80-\udcff]")
+"""Bytes that are no UTF-8, as `surrogateescape` reads them."""
+
+
+def is_undecoded(value: Any) -> bool:
+    """Whether a value holds bytes that are no UTF-8."""
+    if isinstance(value, str):
+        return not value.isascii() and _UNDECODED.search(value) is not None
+    if isinstance(value, dict):
+        return any(is_undecoded(key) or is_undecoded(inner) for key, inner in value.items())
+    return isinstance(value, list) and any(map(is_undecoded, value))

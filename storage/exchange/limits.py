@@ -1,8 +1,11 @@
-"""Limits for reading files: the unpacked size, and the size of a row and of a text."""
+"""Limits for reading files: the unpacked size, the size of a row and of a text, and blank lines."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from storage.core.database import StoreError
+from storage.exchange.rows import BadRow
 
 MIB = 1 << 20
 
@@ -12,6 +15,9 @@ MOST_TIMES = 200
 
 DEEPEST = 500
 """Deepest nesting of lists and objects. A tree of replies takes two levels per turn."""
+
+MOST_BLANK = 1_000_000
+"""Most blank lines: they take time, and a compressed file may contain billions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +54,14 @@ class Limits:
 
 def mib(count: int) -> str:
     return f"{count / MIB:,.0f} MiB" if count >= MIB else f"{count:,} bytes"
+
+
+def too_long(limits: Limits) -> BadRow:
+    """What is said of a row that is larger than `row_bytes`."""
+    return BadRow(f"longer than {mib(limits.row_bytes)}: import with a larger --max-row-mib if it is right")
+
+
+def check_blank(count: int) -> None:
+    """Raises StoreError if a file has more than `MOST_BLANK` blank lines."""
+    if count > MOST_BLANK:
+        raise StoreError(f"More than {MOST_BLANK:,} blank lines: take them out. Nothing was imported.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from storage.core.database import StoreError
-from storage.exchange import files
+from storage.exchange import atomic_files
 from storage.exchange.field_maps import FieldMap, Outcome
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")
@@ -120,7 +120,7 @@ def save(text: str, folder: Path, name: str) -> Path:
     path = saved(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     pairs = (entry.partition("=") for entry in text.split(","))
-    with files.atomic_write_text(path) as file:
+    with atomic_files.atomic_write_text(path) as file:
         for key, _, value in pairs:
             file.write(f"{key.strip()} = {_quoted(value.strip())}\n")
     return path

@@ -27,7 +27,7 @@ import sqlite_utils
 
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.migrations import NAMES, migrations
-from storage.exchange import files, native_values, strict_json
+from storage.exchange import atomic_files, native_values, strict_json
 from storage.exchange.files import Progress
 from storage.exchange.limits import MIB, Limits
 
@@ -80,7 +80,7 @@ def write(
                     raise StoreError("An import is under way, and half of it must not be exported: try again when it is done.")
                 written = write_rows(store.rows, unfinished, progress)
             os.replace(unfinished, path)
-            files.sync_folder(path.parent)
+            atomic_files.sync_folder(path.parent)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:

@@ -16,7 +16,7 @@ from typing import Any
 
 from storage.core.database import StoreError, to_json
 from storage.core.records import Message, Tiers
-from storage.exchange import export, files, sinks, strict_json
+from storage.exchange import atomic_files, export, sinks, strict_json
 from storage.exchange.files import Container
 from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, conversation, name_of, timestamp
 from storage.exchange.sinks import Sink, WriteRow
@@ -24,6 +24,9 @@ from storage.exchange.things import THINGS
 
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
 CONTAINER_OF_SUFFIX: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
+
+PARQUET_ROWS = 256
+"""Rows that are written at once."""
 
 DERIVED = ("comparison", "partial")
 """Fields that are written and follow from the others."""
@@ -215,7 +218,7 @@ def _parquet(path: Path | str) -> Iterator[WriteRow]:
 
     schema = _schema(pa)
     rows: list[dict[str, Any]] = []
-    with files.atomic_write(path) as unfinished:
+    with atomic_files.atomic_write(path) as unfinished:
         with parquet.ParquetWriter(unfinished, schema) as writer:
 
             def flush() -> None:
@@ -225,7 +228,7 @@ def _parquet(path: Path | str) -> Iterator[WriteRow]:
             def write_row(row: dict[str, Any]) -> None:
                 # The project names its aspects, so they cannot be columns of a fixed schema: they are JSON text.
                 rows.append(row | {"aspects": row["aspects"] and to_json(row["aspects"])})
-                if len(rows) == files.PARQUET_ROWS:
+                if len(rows) == PARQUET_ROWS:
                     flush()
 
             yield write_row

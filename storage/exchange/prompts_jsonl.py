@@ -14,7 +14,7 @@ from storage.content import prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, to_json
 from storage.core.records import Message
-from storage.exchange import files, mapped
+from storage.exchange import atomic_files, files, mapped
 from storage.exchange.export import Exported
 from storage.exchange.field_maps import SYSTEM_COLUMNS
 from storage.exchange.files import Progress
@@ -74,7 +74,7 @@ def write(
     """Writes every prompt in use, as messages, without judgments."""
     total = store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}") if progress else 0
     written = 0
-    with files.atomic_write_text(path) as file, store.snapshot():
+    with atomic_files.atomic_write_text(path) as file, store.snapshot():
         for row in store.rows(f"SELECT messages, kind, split FROM prompts WHERE {prompts.IN_USE} ORDER BY id"):
             rest = to_json({"kind": row["kind"], "split": row["split"]})
             file.write(f'{{"messages":{row["messages"]},{rest[1:]}\n')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from storage.core.database import Database, to_json
-from storage.exchange import files
+from storage.exchange import atomic_files
 from storage.exchange.export import Exported
 from storage.exchange.files import Progress
 
@@ -36,7 +36,7 @@ def write(
     name = "a.name" if names else "a.pseudonym"
     total = store.value("SELECT count(*) FROM ideal_answers") if progress else 0
     written = 0
-    with files.atomic_write_text(path) as file, store.snapshot():
+    with atomic_files.atomic_write_text(path) as file, store.snapshot():
         for row in store.rows(_DEMONSTRATIONS.format(name=name), {"simulated": include_simulated}):
             rest = {key: row[key] for key in ("edit_distance", "annotator", "annotator_kind", "kind", "split")}
             completion = to_json([{"role": "assistant", "content": row["text"]}])

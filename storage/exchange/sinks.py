@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.core.database import to_json
-from storage.exchange import cells, files
+from storage.exchange import atomic_files, cells
 from storage.exchange.rows import Record
 
 Row = Record | str
@@ -23,14 +23,14 @@ Sink = Callable[[Path | str], AbstractContextManager[WriteRow]]
 @contextmanager
 def lines(path: Path | str) -> Iterator[WriteRow]:
     """JSON, a row a line."""
-    with files.atomic_write_text(path) as file:
+    with atomic_files.atomic_write_text(path) as file:
         yield lambda row: file.write((row if isinstance(row, str) else to_json(row)) + "\n")
 
 
 @contextmanager
 def json_list(path: Path | str) -> Iterator[WriteRow]:
     """One JSON list."""
-    with files.atomic_write_text(path) as file:
+    with atomic_files.atomic_write_text(path) as file:
         before = "[\n"
 
         def write_row(row: Row) -> None:
@@ -45,7 +45,7 @@ def json_list(path: Path | str) -> Iterator[WriteRow]:
 @contextmanager
 def csv_table(path: Path | str, *, columns: Sequence[str], raw: bool = False) -> Iterator[WriteRow]:
     """CSV with a line of headings; lists and objects as JSON. What a spreadsheet would take for a formula is made text, unless `raw`."""
-    with files.atomic_write_text(path) as file:
+    with atomic_files.atomic_write_text(path) as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         yield lambda row: writer.writerow({name: _cell(value, raw) for name, value in row.items()})

@@ -22,7 +22,19 @@ from markupsafe import Markup
 
 import feedback_ui
 from feedback_ui import visitor
-from feedback_ui.lead import lead_view, quality_view, section
+from feedback_ui.lead import (
+    accounts_view,
+    audit_view,
+    batches_view,
+    exclusions_view,
+    gold_view,
+    guidelines_view,
+    imports_view,
+    lead_view,
+    prompts_view,
+    quality_view,
+    section,
+)
 from feedback_ui.lead.running_imports import RunningImport
 from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.server.auth import Visitor
@@ -58,7 +70,10 @@ from storage.people.accounts import Account
 from storage.people.audit import AuditEntry
 
 NOW = "2026-11-02T10:00:00.000+00:00"
-MODULES = (presenters, markdown, lead_view, quality_view, section, leaderboard_view, run_view, rounds_table, validation_view, visitor)
+MODULES = (
+    presenters, markdown, accounts_view, audit_view, batches_view, exclusions_view, gold_view, guidelines_view, imports_view, lead_view,
+    prompts_view, quality_view, section, leaderboard_view, run_view, rounds_table, validation_view, visitor,
+)  # fmt: skip
 
 FRAGMENTS = (
     "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "' onmouseover='alert(1)", "</td></tr></table>", "javascript:alert(1)",
@@ -164,30 +179,32 @@ CASES = {
     "lead_view.conversation": (lambda t, w: lead_view.conversation(w, a_comparison(t).prompt), MARKDOWN),
     "lead_view.answers": (lambda t, w: lead_view.answers(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
     "lead_view.shown_comparison": (lambda t, w: lead_view.shown_comparison(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
-    "lead_view.prompt_counts": lambda t, w: lead_view.prompt_counts(w, [(t, "train", 2), (f"{t}.", "heldout", 1)]),
-    "lead_view.import_report": lambda t, w: lead_view.import_report(w, replace(filled(Report, t), wrong=60)),
-    "lead_view.preview": lambda t, w: lead_view.preview(w, replace(filled(Report, t), wrong=60), Recognised(t, t)),
-    "lead_view.starters_now": lambda t, w: html.fragment(*(lead_view.starters_now(w, Starters(n, n > 9, 2)) for n in (9, 240))),
-    "lead_view.prompts_listed": lambda t, w: lead_view.prompts_listed(
+    "prompts_view.prompt_counts": lambda t, w: prompts_view.prompt_counts(w, [(t, "train", 2), (f"{t}.", "heldout", 1)]),
+    "imports_view.import_report": lambda t, w: imports_view.import_report(w, replace(filled(Report, t), wrong=60)),
+    "imports_view.preview": lambda t, w: imports_view.preview(w, replace(filled(Report, t), wrong=60), Recognised(t, t)),
+    "prompts_view.starters_now": lambda t, w: html.fragment(*(prompts_view.starters_now(w, Starters(n, n > 9, 2)) for n in (9, 240))),
+    "prompts_view.prompts_listed": lambda t, w: prompts_view.prompts_listed(
         w, [replace(filled(ListedPrompt, t), prompt=a_comparison(t).prompt)], 3, acts=True
     ),
-    "lead_view.refused_prompts": lambda t, w: lead_view.refused_prompts(w, [filled(Refusal, t)], {1: a_comparison(t).prompt}, acts=True),
-    "lead_view.running_imports": lambda t, w: lead_view.running_imports(w, [RunningImport(1, t, 0.0, 5, 9)], acts=True),
-    "lead_view.import_list": lambda t, w: lead_view.import_list(w, [filled(Import, t)], {1: t}, acts=True),
-    "lead_view.batch_list": lambda t, w: lead_view.batch_list(
+    "prompts_view.refused_prompts": lambda t, w: prompts_view.refused_prompts(
+        w, [filled(Refusal, t)], {1: a_comparison(t).prompt}, acts=True
+    ),
+    "imports_view.running_imports": lambda t, w: imports_view.running_imports(w, [RunningImport(1, t, 0.0, 5, 9)], acts=True),
+    "imports_view.import_list": lambda t, w: imports_view.import_list(w, [filled(Import, t)], {1: t}, acts=True),
+    "batches_view.batch_list": lambda t, w: batches_view.batch_list(
         w, [replace(filled(Batch, t), requested=9, cancelled_at=None), replace(filled(Batch, t), id=2, policy_ids=(1, 7))],
         {1: filled(PolicyVersion, t)}, {1: t}, notes={"1": t}, seconds_per_comparison=2.0, acts=True,
     ),
-    "lead_view.progress": lambda t, w: lead_view.progress(w, 1, 2),
-    "lead_view.gold_list": lambda t, w: lead_view.gold_list(w, [a_comparison(t)], {1: ((1,), (2,))}, {1: (3, 2)}, acts=True),
-    "lead_view.exclusion_list": lambda t, w: lead_view.exclusion_list(w, [filled(Exclusion, t)], {1: t}, acts=True),
-    "lead_view.guideline_preview": (lambda t, w: lead_view.guideline_preview(w, t), MARKDOWN),
-    "lead_view.guideline_version": (lambda t, w: lead_view.guideline_version(w, 1, filled(Guidelines, t)), MARKDOWN),
-    "lead_view.guideline_list": lambda t, w: lead_view.guideline_list(w, [filled(Guidelines, t)], {1: t}),
-    "lead_view.account_list": lambda t, w: lead_view.account_list(w, [filled(Account, t)], acts=True),
+    "batches_view.progress": lambda t, w: batches_view.progress(w, 1, 2),
+    "gold_view.gold_list": lambda t, w: gold_view.gold_list(w, [a_comparison(t)], {1: ((1,), (2,))}, {1: (3, 2)}, acts=True),
+    "exclusions_view.exclusion_list": lambda t, w: exclusions_view.exclusion_list(w, [filled(Exclusion, t)], {1: t}, acts=True),
+    "guidelines_view.guideline_preview": (lambda t, w: guidelines_view.guideline_preview(w, t), MARKDOWN),
+    "guidelines_view.guideline_version": (lambda t, w: guidelines_view.guideline_version(w, 1, filled(Guidelines, t)), MARKDOWN),
+    "guidelines_view.guideline_list": lambda t, w: guidelines_view.guideline_list(w, [filled(Guidelines, t)], {1: t}),
+    "accounts_view.account_list": lambda t, w: accounts_view.account_list(w, [filled(Account, t)], acts=True),
     "lead_view.heading": lambda t, w: lead_view.heading(t),
-    "lead_view.reload_notice": lambda t, w: lead_view.reload_notice(w, t),
-    "lead_view.audit_list": lambda t, w: lead_view.audit_list(
+    "accounts_view.reload_notice": lambda t, w: accounts_view.reload_notice(w, t),
+    "audit_view.audit_list": lambda t, w: audit_view.audit_list(
         w, [AuditEntry(NOW, t, "created", "account", "1", t), AuditEntry(NOW, None, "excluded", "exclusion", t, t)], {1: t}
     ),
     "quality_view.counts": lambda t, w: quality_view.counts(w, comparisons=1, waiting=1, today=1, report=filled(Agreement, t)),

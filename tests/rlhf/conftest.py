@@ -10,6 +10,7 @@ from learning import Judged
 from policy_server import Server
 
 from rlhf.models.backbone import Backbone
+from rlhf.runs.jobs import Jobs
 from storage.core.data_folder import DataFolder
 
 
@@ -42,6 +43,11 @@ def empty_world(store, tiny_folder) -> Judged:
 @pytest.fixture
 def judged(empty_world) -> Judged:
     return empty_world.fill()
+
+
+@pytest.fixture
+def jobs(judged) -> Jobs:
+    return Jobs(judged.store, judged.folder)
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ from itertools import pairwise
 
 import pytest
 from learning import Judged
+from rounds import run
 from safetensors import SafetensorError
 
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.trainer import PPO
-from rlhf.round import declared_rule, take_snapshot
 from rlhf.runs import metric_table, progress
 from rlhf.runs.jobs import Jobs, RoundError
-from rlhf.worker import work
 from storage.content import policies
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
@@ -26,16 +25,6 @@ STAGES = ["snapshot", "reward", "ppo", "evaluate", "register"]
 
 class Killed(BaseException):
     """As a kill -9: nothing gets to write how it ended."""
-
-
-@pytest.fixture
-def jobs(judged):
-    return Jobs(judged.store, judged.folder)
-
-
-def run(jobs, run_id, on_change=None):
-    work(jobs.store, jobs.folder, run_id, on_change)
-    return runs.get(jobs.store, run_id)
 
 
 def metrics_of(jobs, run_id):
@@ -288,31 +277,6 @@ def test_one_training_prompt_is_enough_to_take_a_scale_from(empty_world):
     run(jobs, run_id)
     scores = [m.value for m in runs.metrics(empty_world.store, run_id) if m.name == "objective/scores"]
     assert all(abs(s) < 50 for s in scores), "scores are of unit scale, not divided by nothing"
-
-
-def test_the_declared_rule_is_that_of_the_judgments_behind_the_snapshot(judged, jobs):
-    run_id = jobs.create(judged.config()).id
-    snapshot = take_snapshot(judged.store, run_id, judged.config(), judged.folder.run(run_id))
-    assert declared_rule(judged.store, snapshot).name == "sentiment"
-    judged.judge(judged.prompt("Later?", "train"), "yes", "no", rule="lexical", name="later")
-    assert declared_rule(judged.store, snapshot).name == "sentiment"
-    both = take_snapshot(judged.store, run_id, judged.config(), judged.folder.run("another"))
-    assert declared_rule(judged.store, both) is None, "two rules are no one rule"
-    assert declared_rule(judged.store, []) is None
-
-
-def test_a_snapshot_that_was_frozen_before_a_kill_reaches_the_row(judged, jobs, monkeypatch):
-    run_id = jobs.create(judged.config()).id
-
-    def die(*_):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(runs, "set_snapshot", die)
-        with pytest.raises(Killed):
-            take_snapshot(judged.store, run_id, judged.config(), judged.folder.run(run_id))
-    take_snapshot(judged.store, run_id, judged.config(), judged.folder.run(run_id))
-    assert runs.get(judged.store, run_id).snapshot["pairs"] == 9
 
 
 # Real processes.

@@ -1,30 +1,19 @@
 """A whole round with what PPO may be told beyond the paper: what reaches the result, and what is refused before it starts."""
 
-import logging
 from dataclasses import replace
 
 import pytest
+from rounds import done, metric
 
-from rlhf import round as round_module
 from rlhf.cli.report import table
 from rlhf.data.demonstrations import NoDemonstrations
 from rlhf.models.backbone import Backbone
-from rlhf.ppo.checkpoint_selection import best_of_n_kl
-from rlhf.runs.jobs import Jobs, RoundError
+from rlhf.runs.jobs import RoundError
 from rlhf.runs.reward_function import RewardFunctionError
 from rlhf.worker import work
-from storage.content import policies
-from storage.core.records import Details, IdealAnswer
-from storage.judging import judgments, queue
-from storage.people import annotators
 from storage.project import runs
 
 BYTES = "rewards_of_a_test:share_of_vowels"
-
-
-@pytest.fixture
-def jobs(judged):
-    return Jobs(judged.store, judged.folder)
 
 
 @pytest.fixture
@@ -36,16 +25,6 @@ def function(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     return BYTES
-
-
-def done(jobs, config, reward=None):
-    run_id = jobs.create(config).id
-    work(jobs.store, jobs.folder, run_id, reward=reward)
-    return runs.get(jobs.store, run_id)
-
-
-def metric(jobs, run, name):
-    return [m.value for m in runs.metrics(jobs.store, run.id) if m.name == name]
 
 
 # Any Python function.
@@ -96,67 +75,7 @@ def test_a_round_that_would_learn_from_demonstrations_needs_one(judged, jobs):
     assert runs.all_runs(judged.store) == []
 
 
-def test_a_round_learns_from_the_demonstrations_that_it_began_with(judged, jobs, monkeypatch):
-    person = annotators.ensure(judged.store, "Ann")
-    for ideal in ("The best answer.", "Too late."):
-        _, ids = judged.comparison(judged.prompt("Question 0?", "train"), f"{ideal} a", f"{ideal} b")
-        shown = queue.next_presentation(judged.store, person.id)
-        if ideal == "Too late.":
-            run_id = jobs.create(judged.config(ppo_ptx_coef=1.0)).id
-            monkeypatch.setattr(Backbone, "load", None)
-            with pytest.raises(TypeError):
-                work(jobs.store, jobs.folder, run_id)
-            monkeypatch.undo()
-        judgments.save(
-            judged.store,
-            shown[1].id,
-            person.id,
-            verdict="rank",
-            tiers=((shown[1].order[0],), (shown[1].order[1],)),
-            details=Details(ideal=IdealAnswer(ideal)),
-        )
-        assert ids
-    jobs.requeue(run_id)
-    seen = []
-    real = round_module.ptx.encode
-    monkeypatch.setattr(round_module.ptx, "encode", lambda backbone, shown_how: seen.append(shown_how) or real(backbone, shown_how))
-    work(jobs.store, jobs.folder, run_id)
-    assert [d.text for d in seen[0]] == ["The best answer."]
-    losses = metric(jobs, runs.get(jobs.store, run_id), "loss/ptx_avg")
-    assert len(losses) == 2 and all(loss > 0 for loss in losses)
-
-
 # Over-optimisation.
-
-
-def test_a_run_that_left_its_kl_budget_says_so(judged, jobs, caplog):
-    # The first step's update leaves so small a budget, as the second step's batch shows.
-    caplog.set_level(logging.INFO, logger="rankloop.round")
-    run = done(jobs, judged.config(ppo_kl_budget=1e-3, ppo_steps=5, ppo_learning_rate=0.01))
-    stopped = run.result["stopped_by_kl"]
-    assert stopped["step"] == 2 and stopped["kl"] > stopped["budget"] == 1e-3
-    assert len(metric(jobs, run, "objective/kl")) == 2
-    assert "stopped_by_kl" in caplog.text
-
-
-def test_the_best_policy_is_what_is_measured_and_registered(judged, jobs):
-    # Within so small a budget there is the reference alone.
-    run = done(jobs, judged.config(ppo_kl_budget=1e-3, ppo_steps=3, ppo_learning_rate=0.01, ppo_keep="best"))
-    assert run.result["best_checkpoint"]["step"] == 0 and run.result["best_checkpoint"]["steps"] == 1
-    assert run.result["kl"] == pytest.approx(0, abs=1e-4)
-    backbone = Backbone.load(judged.model, "cpu", "float32")
-    backbone.load_adapter("v", policies.adapter_folder(judged.store, policies.latest_tuned(judged.store, str(judged.model))))
-    assert all(p.abs().max() == 0 for n, p in backbone.parameters("v").items() if ".lora_B." in n)
-
-
-def test_best_of_n_stands_beside_the_policy(judged, jobs):
-    run = done(jobs, judged.config(evaluation_best_of=3, ppo_learning_rate=0.05))
-    beside = run.result["best_of_n"]
-    assert beside["policy_kl"] == run.result["kl"]
-    assert beside["kl"] == pytest.approx(best_of_n_kl(beside["n"])) and beside["n"] <= beside["max_n"] == 3
-    assert beside["beyond_max_n"] == (run.result["kl"] > best_of_n_kl(3))
-    for name in ("win_rate", "win_rate_by_reward_model"):
-        assert beside[name]["cases"] == 3 and 0 <= beside[name]["low"] <= beside[name]["high"] <= 1
 
 
 def test_the_terminals_table_says_what_was_watched(judged, jobs):

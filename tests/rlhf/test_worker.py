@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rounds import run
 
 from rlhf import worker
 from rlhf.runs.jobs import Jobs
 from rlhf.runs.progress import Cancelled
-from rlhf.worker import work
 from storage.content import policies, prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
@@ -24,16 +24,6 @@ ROOT = Path(__file__).parents[2]
 
 PAIRS = 5_000
 """Rows of the file that is imported beside a round; `benchmarks/import_beside_judging.py --round` imports 200,000."""
-
-
-@pytest.fixture
-def jobs(judged):
-    return Jobs(judged.store, judged.folder)
-
-
-def run(jobs, run_id, on_change=None):
-    work(jobs.store, jobs.folder, run_id, on_change)
-    return runs.get(jobs.store, run_id)
 
 
 # Stopping and dying.

@@ -1,13 +1,8 @@
 """The audit log, newest first and in the reader's language."""
 
-from lead_page import EN, HERE, KO
+from lead_page import HERE
 
-from feedback_ui.lead import lead_view
-from storage.content import batches, policies
-from storage.core.records import ProjectSettings, Sampling
-from storage.judging import exclusions, judgments, queue
-from storage.people import accounts, annotators, audit
-from storage.project import guidelines, settings
+from storage.project import guidelines
 
 
 def test_the_audit_is_paged_newest_first(store, part, people, monkeypatch):
@@ -22,18 +17,3 @@ def test_the_audit_is_paged_newest_first(store, part, people, monkeypatch):
     last = section.show_older(first[section.skipped], HERE)
     assert "guidelines 1" in last[section.entries] and last[section.newer].interactive and not last[section.older].interactive
     assert "guidelines 3" in section.show_newer(last[section.skipped], HERE)[section.entries]
-
-
-def test_the_audit_is_told_in_the_readers_language(store, part, people, of_three):
-    settings.change(store, ProjectSettings(overlap=4), people.local.id)
-    batch = batches.request(store, [policies.all_versions(store)[0].id], completions=2, sampling=Sampling(), count=7, by=people.local.id)
-    batches.cancel(store, batch.id, people.local.id)
-    vote = judgments.save(store, queue.next_presentation(store, people.ann.id)[1].id, people.ann.id, verdict="skip", skip_reason="<odd>")
-    exclusions.exclude(store, [vote.id], rule="too fast", reason="why", by=people.local.id)
-    accounts.create(store, "Lea", "long enough", ["lead"], people.local.id)
-    english, korean = (
-        lead_view.audit_list(words, audit.entries(store), {a.id: a.name for a in annotators.all_annotators(store)}) for words in (EN, KO)
-    )
-    for said in ("overlap = 4", "7 comparisons", "0 of 7 made", "Too fast: why", "account Lea", "&lt;odd&gt;"):
-        assert said in english, said
-    assert "비교 7개" in korean and "너무 빠름: why" in korean

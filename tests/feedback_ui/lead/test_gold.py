@@ -1,37 +1,11 @@
 """Gold answers are typed, shown and measured."""
 
-import pytest
-from lead_page import EN, HERE, meet_gold, pressed
+from lead_page import HERE, meet_gold, pressed
 
-from feedback_ui.lead import lead_view
 from storage.core.records import ProjectSettings
 from storage.judging import gold
 from storage.people import audit
 from storage.project import settings
-
-
-@pytest.mark.parametrize(
-    "said, tiers",
-    [("B > A = C", ((1,), (0, 2))), (" c>b >a ", ((2,), (1,), (0,))), ("a=b=c", ((0, 1, 2),))],
-)
-def test_a_known_order_is_read(of_three, said, tiers):
-    ids = [c.id for c in of_three.completions]
-    found = lead_view.tiers_of(EN, said, of_three)
-    assert found == tuple(tuple(ids[place] for place in tier) for tier in tiers)
-    assert lead_view.tiers_of(EN, lead_view.letters(of_three, found), of_three) == tuple(tuple(sorted(tier)) for tier in found)
-
-
-@pytest.mark.parametrize(
-    "said, problem",
-    [
-        ("B > A", "C is missing"), ("A > B > C > A", "A is named twice"), ("A > D > B", "D is not an answer here"),
-        ("A B C", "A B C is not an answer"), ("", "∅ is not an answer"), ("A > > B = C", "∅ is not an answer"),
-        ("1 > 2 > 3", "1 is not an answer"),
-    ],
-)  # fmt: skip
-def test_what_is_no_order_is_refused_with_its_cause(of_three, said, problem):
-    with pytest.raises(lead_view.BadOrder, match=problem):
-        lead_view.tiers_of(EN, said, of_three)
 
 
 def test_a_gold_answer_is_set_shown_and_measured(store, part, of_three, people, judge):

@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 from lead_page import EN, HERE, asking, pressed, sign_in
 
-from feedback_ui.lead import lead_view
+from feedback_ui.lead import guidelines_view
 from feedback_ui.server.auth import AccessRefused
 from storage.content import batches, policies
 from storage.core.records import Sampling
@@ -92,7 +92,7 @@ def test_a_draft_is_not_lost_by_looking_at_another_section(part, people):
     section = part.guidelines
     assert section.load("", HERE)[section.editor] == ""
     section.publish("One", HERE)
-    assert section.load("", HERE) == {section.editor: "One", section.preview: lead_view.guideline_preview(EN, "One")}
+    assert section.load("", HERE) == {section.editor: "One", section.preview: guidelines_view.guideline_preview(EN, "One")}
     section.publish("Two", HERE)
     assert section.load("One", HERE)[section.editor] == "Two", "an older version is no draft"
     assert section.editor not in section.load("Three, half wri", HERE)

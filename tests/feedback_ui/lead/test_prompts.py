@@ -6,7 +6,7 @@ import time
 
 from lead_page import EN, HERE, pressed
 
-from feedback_ui.lead import lead_view
+from feedback_ui.lead import imports_view
 from storage.content import policies, prompts, refusals
 from storage.exchange import imports, maps  # fmt: skip
 
@@ -141,7 +141,7 @@ def test_an_import_says_how_far_it_is_and_can_be_stopped(store, part, tmp_path):
     (running,) = section.running_imports.all()
     assert said.startswith('<p class="rl-muted">&lt;b&gt;many.jsonl: ') and f'data-act="stop" data-row="{running.id}"' in said
     assert " left" in said
-    assert section.follow(HERE)[section.timer].active and "<button" not in lead_view.running_imports(
+    assert section.follow(HERE)[section.timer].active and "<button" not in imports_view.running_imports(
         EN, section.running_imports.all(), acts=False
     )
     section.stop(pressed("stop", running.id + 1), HERE)

@@ -8,8 +8,8 @@ from learning import user
 
 from rlhf.data import pairs
 from rlhf.data.pairs import NotEnoughPairs, PreferencePair
-from rlhf.round import take_snapshot
 from rlhf.runs.jobs import Jobs
+from rlhf.stages.snapshot import take_snapshot
 from storage.core.records import Annotator, Completion, JudgedComparison, Judgment, Prompt, Sampling
 from storage.judging import judgments, queue
 from storage.people import annotators

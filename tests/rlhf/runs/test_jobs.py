@@ -12,14 +12,8 @@ import pytest
 from rlhf.config import ConfigError
 from rlhf.data.pairs import NotEnoughPairs
 from rlhf.runs import jobs as jobs_module
-from rlhf.runs.jobs import Jobs, RoundError
+from rlhf.runs.jobs import RoundError
 from storage.project import runs
-
-
-@pytest.fixture
-def jobs(judged):
-    return Jobs(judged.store, judged.folder)
-
 
 # Starting.
 

@@ -1,6 +1,5 @@
-"""Files of every kind as records, broken ones too, and files that appear whole."""
+"""Files of every kind as records, broken ones too: what a file is, how it is packed, its encoding and its progress."""
 
-import bz2
 import contextlib
 import gzip
 import io
@@ -10,75 +9,15 @@ import os
 import random
 import threading
 import zipfile
-from functools import partial
 
 import pyarrow as pa
 import pytest
+from file_rows import GOOD, GOOD_RECORDS, LONGER, packed_as, read
 from pyarrow import parquet
 
 from storage.core.database import StoreError
 from storage.exchange import encodings, files
 from storage.exchange.limits import MIB, Limits
-from storage.exchange.rows import BadRow
-
-DEEP = "not JSON: nested too deeply, more than 500 lists and objects"
-
-
-def read(tmp_path, content, name="rows.jsonl", container=None, **limits):
-    path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    found = files.records(path, container, limits=Limits(**limits))
-    return [(line, f"! {record}" if isinstance(record, BadRow) else record) for line, record in found]
-
-
-def packed_as(ending, content):
-    if ending == ".zip":
-        made = io.BytesIO()
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.mkdir("folder")
-            archive.writestr("folder/rows", content)
-            archive.writestr("__MACOSX/rows", b"x")
-        return made.getvalue()
-    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": partial(pa.compress, codec="zstd", asbytes=True)}
-    return pack[ending](content)
-
-
-GOOD = '{"a": 1}\n\n{"b": "ß"}\n'
-GOOD_RECORDS = [(1, {"a": 1}), (3, {"b": "ß"})]
-
-
-def test_json_lines_plain_and_gzipped(tmp_path):
-    assert read(tmp_path, GOOD) == GOOD_RECORDS
-    assert read(tmp_path, gzip.compress(GOOD.encode()), "rows.jsonl.gz") == GOOD_RECORDS
-    assert read(tmp_path, gzip.compress(GOOD.encode()), "whatever") == GOOD_RECORDS
-    assert read(tmp_path, b"\xef\xbb\xbf" + GOOD.encode()) == GOOD_RECORDS
-    assert read(tmp_path, "") == []
-
-
-def test_a_broken_line_costs_only_itself(tmp_path):
-    content = b'{"a": 1}\n{"a": \n[1]\n"x"\n{"a": "caf\xe9"}\n' + b"[" * 100_000 + b'\n{"a": ' + b"1" * 5_000 + b'}\n{"a": "\0"}\n{"b": 2}'
-    assert read(tmp_path, b'{"z": 0}\n' + content.replace(b"\0", b"x" * 70_000 + b"\0")) == [
-        (1, {"z": 0}),
-        (2, {"a": 1}),
-        (3, "! not JSON"),
-        (4, "! not a JSON object"),
-        (5, "! not a JSON object"),
-        (6, f"! {encodings.NOT_UTF8}"),
-        (7, "! not JSON: nested too deeply, more than 500 lists and objects"),
-        (8, "! not JSON"),
-        (9, "! not JSON"),
-        (10, {"b": 2}),
-    ]
-
-
-LONGER = "! longer than 1 MiB: import with a larger --max-row-mib if it is right"
-
-
-def test_a_line_that_is_too_long_costs_only_itself(tmp_path):
-    exact = '{"a": "' + "x" * (MIB - 9) + '"}'
-    content = json.dumps({"a": "x" * (3 << 20)}) + f'\n{exact}\n{exact[:-1]} }}\n{{"b": 2}}\n'
-    found = read(tmp_path, content, row_bytes=MIB)
-    assert found == [(1, LONGER), (2, json.loads(exact)), (3, LONGER), (4, {"b": 2})]
 
 
 def test_the_other_kinds_of_file_have_the_same_limit_for_a_row(tmp_path):
@@ -91,80 +30,6 @@ def test_the_other_kinds_of_file_have_the_same_limit_for_a_row(tmp_path):
     parquet.write_table(pa.table({"a": ["x", "x" * (3 * MIB), "y"]}), tmp_path / "a.parquet")
     found = read(tmp_path, (tmp_path / "a.parquet").read_bytes(), "b.parquet", row_bytes=MIB)
     assert found == [(1, {"a": "x"}), (2, LONGER), (3, {"a": "y"})]
-
-
-def test_a_row_with_too_many_values_is_refused_before_it_is_decoded(tmp_path):
-    many, text = '{"a": [' + "[]," * 2_000 + "1]}", json.dumps({"a": "[{," * 2_000 + '\\",['})
-    said = "! more than 1,000 values in one row: import with a larger --max-row-mib if it is right"
-    assert read(tmp_path, f"{many}\n{text}\n", row_bytes=100_000) == [(1, said), (2, json.loads(text))]
-    found = read(tmp_path, f"[{text}, {many}, {text}]", row_bytes=100_000)
-    assert found == [(1, json.loads(text)), (2, said), (3, json.loads(text))]
-    # Where one is too long to be decoded first, nobody knows where it ends.
-    found = read(tmp_path, f"[{text}, {many[:-3]}{'[],' * 50_000}1]}}, {text}]", row_bytes=320_000)
-    assert found == [(1, json.loads(text)), (2, f"{said.replace('1,000', '2,000')}; nothing after it was read")]
-
-
-def test_a_key_stands_once_and_what_is_no_number_is_null(tmp_path):
-    content = '{"a": 1, "b": {"c": 1, "c": 2}}\n{"a": NaN, "b": [-Infinity]}\n'
-    twice = "! the key 'c' stands twice in one object"
-    assert read(tmp_path, content) == [(1, twice), (2, {"a": None, "b": [None]})]
-    assert read(tmp_path, "[" + content.strip().replace("\n", ",") + ', {"b": 1}]') == [
-        (1, twice), (2, {"a": None, "b": [None]}), (3, {"b": 1}),
-    ]  # fmt: skip
-
-
-def test_a_column_stands_once(tmp_path):
-    with pytest.raises(StoreError, match="has the column 'b' 2 times: rename all but one"):
-        read(tmp_path, "a,b,b\n1,2,3\n", "rows.csv")
-    with pytest.raises(StoreError, match="has 10,001 columns, at most 10,000 are read"):
-        read(tmp_path, ",".join(map(str, range(10_001))) + "\n", "rows.csv")
-
-
-def test_json_lists_are_read_one_element_at_a_time(tmp_path):
-    rows = [{"n": n, "text": "x" * 3_000, "list": [[n], {"}": "]"}]} for n in range(200)]
-    assert read(tmp_path, json.dumps(rows)) == list(enumerate(rows, start=1))
-    assert read(tmp_path, json.dumps(rows, indent=2), "rows.json") == list(enumerate(rows, start=1))
-    assert read(tmp_path, " [ ] ") == []
-    assert read(tmp_path, '[{"a": 1}, 2, {"b": 3}]') == [(1, {"a": 1}), (2, "! not a JSON object"), (3, {"b": 3})]
-
-
-@pytest.mark.parametrize(
-    "content, said",
-    [
-        ('[{"a": 1}, {"b": ]', "! not JSON, nothing after it was read"),
-        ('[{"a": 1} {"b": 2}]', "! the list breaks off after the row before this one"),
-        ('[{"a": 1}', "! the list breaks off after the row before this one"),
-        ('[{"a": 1},' + "[" * 100_000, f"! {DEEP}; nothing after it was read"),
-    ],
-)
-def test_json_lists_that_break_off(tmp_path, content, said):
-    assert read(tmp_path, content) == [(1, {"a": 1}), (2, said)]
-
-
-def test_csv(tmp_path):
-    content = 'a, b\n1,"x\ny"\n,"say ""hi"""\n\n1,2,3\n5,6\n'
-    assert read(tmp_path, content, "rows.csv") == [
-        (2, {"a": "1", "b": "x\ny"}),
-        (4, {"b": 'say "hi"'}),
-        (6, "! 3 fields under 2 headings"),
-        (7, {"a": "5", "b": "6"}),
-    ]
-    assert read(tmp_path, content, "rows.txt", "csv")[0] == (2, {"a": "1", "b": "x\ny"})
-    assert read(tmp_path, gzip.compress(content.encode()), "rows.csv.gz")[0] == (2, {"a": "1", "b": "x\ny"})
-    assert read(tmp_path, 'a,b\n1,"x"y\n3,4\n', "rows.csv") == [(2, "! not CSV: ',' expected after '\"'"), (3, {"a": "3", "b": "4"})]
-
-
-def test_csv_cells_that_hold_messages_are_messages(tmp_path):
-    messages = [{"role": "user", "content": "Hi; [x]"}]
-    cell = '"' + json.dumps(messages).replace('"', '""') + '"'
-    assert read(tmp_path, f"a,b\n{cell},[1]\n", "rows.csv") == [(2, {"a": messages, "b": "[1]"})]
-    said = "! a holds messages as Python prints them, not as JSON: write the file with JSON in its cells"
-    assert read(tmp_path, f'a,b\n"{messages}",x\n1,2\n', "rows.csv") == [(2, said), (3, {"a": "1", "b": "2"})]
-    assert read(tmp_path, 'a\n"[{""role"": 1"\n', "rows.csv") == [(2, {"a": '[{"role": 1'})]
-
-
-def test_csv_cells_may_be_large(tmp_path):
-    assert len(read(tmp_path, "a\n" + "x" * 500_000 + "\n", "rows.csv")[0][1]["a"]) == 500_000
 
 
 def test_parquet(tmp_path):
@@ -334,35 +199,6 @@ def test_what_stands_in_the_place_of_a_file(tmp_path, content, reason):
         read(tmp_path, content, "rows.json")
 
 
-@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.txt", "rows"])
-@pytest.mark.parametrize(
-    "content",
-    [
-        '{"a": 1}\n{"b": "ß"}',
-        '{"a": 1}\r\n{"b": "ß"}\r\n',
-        '[{"a": 1}, {"b": "ß"}]',
-        '[{"a": 1}]\n[{"b": "ß"}]\n',
-        '[]\n[\n{"a": 1}\n]\n{"b": "ß"}',
-        '{\n  "a": 1\n}\n{\n  "b": "ß"\n}\n',
-        '{"a": 1,\n "c": null}{"b": "ß"}'.replace(',\n "c": null', "\n").replace("1\n}", "1}\n"),
-    ],
-)
-def test_lists_lines_and_documents_whatever_the_ending(tmp_path, name, content):
-    assert [record for _, record in read(tmp_path, content, name)] == [{"a": 1}, {"b": "ß"}]
-
-
-def test_what_follows_a_list_is_not_passed_over(tmp_path):
-    assert read(tmp_path, '[{"a": 1}] x [{"b": 2}]') == [(1, {"a": 1}), (2, "! not JSON; nothing after it was read")]
-
-
-@pytest.mark.parametrize(
-    ("content", "name"),
-    [("a\tb\n1\tx, y\n", "rows.tsv"), ("a\tb\n1\tx, y\n", "rows"), ('a;b\n1;"x, y"\n', "rows.csv"), ('a,b\n1,"x, y"\n', "rows.txt")],
-)
-def test_tables_by_tabs_semicolons_and_commas(tmp_path, content, name):
-    assert read(tmp_path, content, name) == [(2, {"a": "1", "b": "x, y"})]
-
-
 @pytest.mark.parametrize("make", [pa.ipc.new_file, pa.ipc.new_stream])
 def test_arrow(tmp_path, make):
     table = pa.Table.from_pylist([{"a": n, "list": [{"t": str(n)}], "b": None if n % 2 else "x"} for n in range(50)])
@@ -432,25 +268,6 @@ def test_progress_in_parquet_has_no_total_before_the_end(tmp_path):
     assert told == [(256, 0), (512, 0), (600, 600)]
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "out.txt"
-    path.write_text("old")
-    with pytest.raises(RuntimeError):
-        with files.atomic_write_text(path) as file:
-            file.write("half")
-            raise RuntimeError
-    assert path.read_text() == "old" and [item.name for item in tmp_path.iterdir()] == ["out.txt"]
-    with files.atomic_write_text(path) as file:
-        file.write("new")
-    assert path.read_text() == "new" and [item.name for item in tmp_path.iterdir()] == ["out.txt"]
-    with files.atomic_write_text(tmp_path / "out.gz") as file:
-        file.write("zipped")
-    assert gzip.decompress((tmp_path / "out.gz").read_bytes()) == b"zipped"
-    with pytest.raises(StoreError, match="cannot be written .*choose another folder"):
-        with files.atomic_write_text(tmp_path / "nowhere" / "out.txt"):
-            pass
-
-
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -467,10 +284,3 @@ def test_a_row_in_another_encoding_names_the_option(tmp_path, name, text):
     assert "not UTF-8 text: name the encoding of the file with --encoding" in str(second)
     rows = [row for _, row in files.records(path, limits=Limits(encoding="cp1252"))]
     assert rows == [{"prompt": "Why?", "kind": "k"}, {"prompt": "Käse?", "kind": "k"}]
-
-
-def test_headings_in_another_encoding_name_the_option_and_nothing_is_read(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_bytes("größe,prompt\n1,Why?\n".encode("cp1252"))
-    ((line, row),) = files.records(path)
-    assert line == 1 and "--encoding" in str(row)

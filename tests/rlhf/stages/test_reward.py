@@ -4,17 +4,11 @@ import pytest
 
 from rlhf.analysis import validation
 from rlhf.cli import report
-from rlhf.runs.jobs import Jobs
 from rlhf.runs.progress import Cancelled
 from rlhf.worker import work
 from storage.judging import judgments
 from storage.people import annotators
 from storage.project import runs
-
-
-@pytest.fixture
-def jobs(judged):
-    return Jobs(judged.store, judged.folder)
 
 
 def until(stage):

@@ -1,0 +1,108 @@
+"""Presenters of imports: what one brought or would bring, how far a running one is, and the list of all. No Gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from feedback_ui.lead.lead_view import who
+from feedback_ui.lead.running_imports import RunningImport
+from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, when, with_note
+from feedback_ui.shared.i18n import Translator
+from feedback_ui.shared.presenters import duration, notice
+from storage.exchange.detect import Recognised
+from storage.exchange.import_writer import Report
+from storage.exchange.imports import Import
+from storage.exchange.tracking import left_behind
+
+SHOWN_ROW_ERRORS = 50
+
+
+def import_report(translate: Translator, report: Report, recognised: Recognised | None = None, format: str = "prompts") -> Markup:
+    """The result of an import, how its format was recognised, what was not kept, and each invalid row with its reason."""
+    summary = translate("lead.prompts.added", count=report.prompts)
+    if report.prompts_known:
+        summary += " " + translate("lead.prompts.known", count=report.prompts_known)
+    if format != "prompts":
+        summary = f"{_as_what(translate, recognised)} {summary} {_brought(translate, report)}."
+    return _with_wrong_rows(translate, report, summary)
+
+
+def preview(translate: Translator, report: Report, recognised: Recognised | None) -> Markup:
+    """What an import of a file would bring, and what it would leave."""
+    holds = translate("lead.prompts.would_bring", counts=_brought(translate, report))
+    return _with_wrong_rows(translate, report, f"{_as_what(translate, recognised)} {holds}")
+
+
+def _as_what(translate: Translator, recognised: Recognised | None) -> str:
+    if recognised is None:
+        return translate("lead.prompts.by_map")
+    return translate("lead.prompts.recognised", format=recognised.format, evidence=recognised.evidence)
+
+
+def _with_wrong_rows(translate: Translator, report: Report, summary: str) -> Markup:
+    if report.left:
+        summary += " " + translate("lead.prompts.left", names=left_behind(report.left))
+    if not report.wrong:
+        return notice(summary)
+    shown = report.wrong_rows[:SHOWN_ROW_ERRORS]
+    rows = (tag("li", f"{translate('lead.prompts.line', line=line)}: {reason}") for line, reason in shown)
+    more = report.wrong - len(shown)
+    return fragment(
+        notice(summary),
+        notice(translate("lead.prompts.wrong", count=report.wrong), "warn"),
+        tag("ul", *rows, class_="rl-errors"),
+        muted(translate("lead.prompts.more_wrong", count=more)) if more > 0 else EMPTY,
+    )
+
+
+def running_imports(translate: Translator, running: Sequence[RunningImport], *, acts: bool) -> Markup:
+    """How far each import is that is under way, with a button to stop it."""
+    return fragment(*(tag("p", _how_far(translate, i), " ", _stop(translate, i) if acts else "", class_="rl-muted") for i in running))
+
+
+def _how_far(translate: Translator, running: RunningImport) -> str:
+    key = "taken_back" if running.taking_back else "importing"
+    said = translate(f"lead.prompts.{key}", source=running.source, done=f"{running.done:,}")
+    if running.seconds_left is None:
+        return said
+    left = translate("run.left", time=duration(translate, running.seconds_left))
+    return f"{said} {translate('lead.prompts.of_rows', total=f'{running.total:,}')}, {left}"
+
+
+def _stop(translate: Translator, running: RunningImport) -> Markup | str:
+    if running.taking_back or running.stop_requested:
+        return ""
+    return button("stop", running.id, translate("lead.prompts.stop"), running.source)
+
+
+def import_list(translate: Translator, imports: Sequence[Import], names: Mapping[int, str], *, acts: bool) -> Markup:
+    """Every import, newest first; empty if there is none, because the form above says what to do."""
+    if not imports:
+        return EMPTY
+    rows = [
+        [
+            str(i.id),
+            with_note(when(i.created_at), who(translate, names, i.by_id)),
+            with_note(i.source, i.format),
+            _brought(translate, i.report),
+            fragment(translate("lead.prompts.undone"), " ", when(i.undone_at)) if i.undone_at else "",
+            button("undo", i.id, translate("lead.prompts.undo"), str(i.id)) if acts and not i.undone_at else "",
+        ]
+        for i in imports
+    ]
+    heads = ["#", *(translate(f"lead.prompts.{name}") for name in ("imported_at", "source", "brought", "import_state")), ""]
+    listed = table(heads, rows, caption=translate("lead.prompts.imports_title"), numbers=(0,))
+    return tag("section", tag("p", translate("lead.prompts.imports_title"), class_="rl-subheading"), listed)
+
+
+def _brought(translate: Translator, report: Report) -> str:
+    counts = {
+        "prompts": report.prompts,
+        "comparisons": report.comparisons,
+        "judgments": report.judgments,
+        "labels": report.labels,
+        "wrong_rows": report.wrong,
+    }
+    return ", ".join(translate(f"lead.prompts.of_{name}", count=number) for name, number in counts.items() if number) or "0"

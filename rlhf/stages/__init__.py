@@ -1,0 +1,1 @@
+"""The stages of a round, a module each. `rlhf.round` calls them in their order."""

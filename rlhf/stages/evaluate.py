@@ -1,0 +1,185 @@
+"""The evaluate stage: the round's result, on held-out prompts and beside the base model's answers. Formulas: `rlhf.evaluation`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from rlhf import evaluation
+from rlhf.config import RoundConfig
+from rlhf.data import pairs
+from rlhf.evaluation import Answer, by_prompt
+from rlhf.models.backbone import Backbone
+from rlhf.ppo.rollout import POLICY, sequence_kl
+from rlhf.reward.model import RewardModel
+from rlhf.reward.scoring import RewardShaper, Scorer
+from rlhf.runs.progress import Progress
+from rlhf.runs.results import BestOfN, Estimate, PairCounts, RoundResult
+from rlhf.runs.work import DECODE_COST, Work
+from rlhf.simulation.judges import LabelRule
+from storage.core.database import Database
+from storage.core.records import Prompt, Sampling
+from storage.judging import judgments
+from storage.project import runs
+
+T = TypeVar("T")
+
+
+def evaluate(
+    store: Database,
+    run_id: str,
+    config: RoundConfig,
+    backbone: Backbone,
+    model: RewardModel,
+    scorer: Scorer,
+    snapshot: list[pairs.PreferencePair],
+    heldout: list[Prompt],
+    before: list[Answer],
+    progress: Progress,
+    cost: Mapping[str, float],
+) -> RoundResult:
+    """The round's result, measured on held-out prompts."""
+    rule = declared_rule(store, snapshot)
+    heldout_pairs = pairs.of_split(snapshot, "heldout")
+    stage = progress.stage("evaluate")
+    stage.total(sum(cost.values()))
+
+    chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, stage.part(cost["pairs"]))
+    after = answer_heldout(config, backbone, POLICY, heldout, stage.part(cost["sample"]))
+
+    scores_before, scores_after = (
+        evaluation.answer_scores(backbone, model, heldout, answers, stage.part(cost["score"] / 2)) for answers in (before, after)
+    )
+    kl = mean_kl(config, backbone, heldout, after, stage.part(cost["kl"]))
+    save_samples(store, run_id, config, heldout, (before, scores_before), (after, scores_after))
+
+    result = RoundResult(
+        pairs=PairCounts(sum(p.split == "train" and not p.tie for p in snapshot), len(heldout_pairs)),
+        heldout_accuracy=evaluation.accuracy_on_votes(chosen, rejected),
+        win_rate_by_reward_model=evaluation.win_rate(by_prompt(after, scores_after), by_prompt(before, scores_before)),
+        kl=kl,
+    )
+    if rule is not None:
+        result = replace(
+            result,
+            rule=rule.name,
+            heldout_accuracy_on_rule=evaluation.accuracy_on_rule(heldout_pairs, chosen, rejected, rule),
+            win_rate=win_rate_by_rule(rule, after, before),
+        )
+    if config.reward_function is not None:
+        win_rate = win_rate_by(scorer, backbone, heldout, after, before, stage.part(cost["reward_function"]))
+        result = replace(result, win_rate_by_reward_function=win_rate)
+    if config.evaluation.best_of and kl is not None:
+        beside = compare_best_of_n(config, backbone, model, scorer, rule, heldout, before, kl, stage.part(cost["best_of_n"]))
+        result = replace(result, best_of_n=beside)
+    return result
+
+
+def mean_kl(config: RoundConfig, backbone: Backbone, heldout: list[Prompt], answers: list[Answer], on_progress: Work) -> float | None:
+    """KL of the policy to the base on its own answers, in nats per answer; None without answers."""
+    if not answers:
+        return None
+    prompt_ids = {p.id: backbone.encode(p.messages) for p in heldout}
+    kl = sequence_kl(
+        backbone,
+        [prompt_ids[a.prompt_id] for a in answers],
+        [a.ids for a in answers],
+        config.sampling.temperature,
+        batch_size=config.evaluation.batch_size,
+        on_progress=on_progress,
+    )
+    return float(kl.mean())
+
+
+def save_samples(
+    store: Database,
+    run_id: str,
+    config: RoundConfig,
+    heldout: list[Prompt],
+    before: tuple[list[Answer], list[float]],
+    after: tuple[list[Answer], list[float]],
+) -> None:
+    """Writes the answers that the run's page shows, each list with its scores."""
+    columns = [shown(config, column) for column in (*before, *after)]
+    for prompt, base, base_score, tuned, tuned_score in zip(heldout[: config.evaluation.shown_samples], *columns, strict=True):
+        runs.save_sample(store, run_id, prompt.id, before=base.text, score_before=base_score)
+        runs.set_sample_after(store, run_id, prompt.id, after=tuned.text, score_after=tuned_score)
+
+
+def win_rate_by_rule(rule: LabelRule, tuned: list[Answer], base: list[Answer]) -> Estimate | None:
+    return evaluation.win_rate(*(by_prompt(answers, [rule.score(a.text) for a in answers]) for answers in (tuned, base)))
+
+
+def win_rate_by(
+    scorer: Scorer, backbone: Backbone, heldout: list[Prompt], tuned: list[Answer], base: list[Answer], on_progress: Work
+) -> Estimate | None:
+    """Win rate under a scorer, which scores the answers of both in one call."""
+    scores = evaluation.answer_scores(backbone, scorer, heldout, [*base, *tuned], on_progress)
+    return evaluation.win_rate(by_prompt(tuned, scores[len(base) :]), by_prompt(base, scores[: len(base)]))
+
+
+def compare_best_of_n(
+    config: RoundConfig,
+    backbone: Backbone,
+    model: RewardModel,
+    scorer: Scorer,
+    rule: LabelRule | None,
+    heldout: list[Prompt],
+    before: list[Answer],
+    kl: float,
+    on_progress: Work,
+) -> BestOfN:
+    """Best-of-n answers of the base at the policy's KL, under the same two measures as the policy."""
+    reward_shaper = RewardShaper(scorer, config.scoring)
+    candidates_cost, win_rate_cost = config.evaluation.best_of * (DECODE_COST + 1), 2
+    on_progress.total(candidates_cost + win_rate_cost)
+    chosen, beside = evaluation.best_of_n(
+        backbone,
+        reward_shaper,
+        heldout,
+        evaluation_sampling(config),
+        kl=kl,
+        max_n=config.evaluation.best_of,
+        per_prompt=config.evaluation.completions_per_prompt,
+        seed=config.seed + 3,
+        on_progress=on_progress.part(candidates_cost),
+    )
+    return replace(
+        beside,
+        win_rate=None if rule is None else win_rate_by_rule(rule, chosen, before),
+        win_rate_by_reward_model=win_rate_by(model, backbone, heldout, chosen, before, on_progress.part(win_rate_cost)),
+    )
+
+
+def declared_rule(store: Database, snapshot: list[pairs.PreferencePair]) -> LabelRule | None:
+    """The label rule that all simulated annotators of this snapshot share; None if there is none or more than one."""
+    judgment_ids = {p.judgment_id for p in snapshot if p.annotator_kind == "simulated"}
+    if not judgment_ids:
+        return None
+    judged = judgments.active(store, kinds=("simulated",))
+    rules = {j.annotator.rule for j in judged if j.judgment.id in judgment_ids}
+    # The store lets no simulated annotator be without a rule.
+    label_rules = {LabelRule.from_json(rule) for rule in rules if rule is not None}
+    return label_rules.pop() if len(label_rules) == 1 else None
+
+
+def answer_heldout(config: RoundConfig, backbone: Backbone, adapter: str | None, heldout: list[Prompt], on_progress: Work) -> list[Answer]:
+    return evaluation.answers(
+        backbone,
+        adapter,
+        heldout,
+        evaluation_sampling(config),
+        per_prompt=config.evaluation.completions_per_prompt,
+        seed=config.seed + (1 if adapter is None else 2),
+        on_progress=on_progress,
+    )
+
+
+def evaluation_sampling(config: RoundConfig) -> Sampling:
+    return Sampling(temperature=config.sampling.temperature, max_new_tokens=config.evaluation.max_new_tokens)
+
+
+def shown(config: RoundConfig, of_answers: list[T]) -> list[T]:
+    """What belongs to the answers that the run's page shows: the first answer to each of the first prompts."""
+    return of_answers[:: config.evaluation.completions_per_prompt][: config.evaluation.shown_samples]

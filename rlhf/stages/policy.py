@@ -1,0 +1,107 @@
+"""The policy stage: tunes the adapter by PPO, or by one of TRL's methods."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from rlhf.config import RoundConfig
+from rlhf.data import pairs
+from rlhf.data.demonstrations import Demonstration
+from rlhf.models.backbone import Backbone
+from rlhf.models.checkpoint import replace_folder
+from rlhf.ppo import ptx
+from rlhf.ppo.rollout import POLICY
+from rlhf.ppo.trainer import PPO
+from rlhf.reward.scoring import Scorer
+from rlhf.runs import typed_json
+from rlhf.runs.progress import Progress
+from rlhf.runs.results import PolicyOutcome
+from storage.core.database import Database
+from storage.core.records import Prompt
+from storage.project import runs
+
+log = logging.getLogger("rankloop.round")
+
+
+def tune_by_ppo(
+    store: Database,
+    config: RoundConfig,
+    backbone: Backbone,
+    scorer: Scorer,
+    snapshot: list[pairs.PreferencePair],
+    train: list[Prompt],
+    ideal_answers: list[Demonstration],
+    run_dir: Path,
+    progress: Progress,
+) -> PolicyOutcome:
+    """PPO on the training prompts, with a checkpoint after every step; returns how it ended."""
+    # Before the checkpoint is read: what fails there failed in this stage.
+    progress.stage("ppo")
+    prompt_ids = [backbone.encode(p.messages) for p in train]
+    trainer = PPO(
+        backbone,
+        scorer,
+        prompt_ids,
+        config.ppo,
+        config.adapter,
+        sampling=config.sampling,
+        scoring=config.scoring,
+        seed=config.seed,
+        demonstrations=ptx.encode(backbone, ideal_answers),
+    )
+    trainer.load(run_dir / "checkpoint")
+    stage = progress.resume_at(trainer.step_done / trainer.total)
+    stage.total(trainer.total - trainer.step_done)
+    # A kill between a step's metrics and its checkpoint leaves metrics of a step that will be repeated.
+    for prefix in ("objective/", "policy/", "val/", "loss/"):
+        runs.drop_metrics_from(store, progress.run_id, prefix, trainer.step_done + 1)
+    while not trainer.done:
+        metrics = trainer.step(stage.part(1))
+        progress.log(trainer.step_done, metrics)
+        trainer.save(run_dir / "checkpoint")
+    outcome = trainer.finish(stage.part(1))
+    for name, value in typed_json.to_json(outcome).items():
+        log.info("%s: %s", name, value)
+    return outcome
+
+
+def tune_by_trl(
+    store: Database,
+    config: RoundConfig,
+    backbone: Backbone,
+    scorer: Scorer,
+    snapshot: list[pairs.PreferencePair],
+    train: list[Prompt],
+    ideal_answers: list[Demonstration],
+    run_dir: Path,
+    progress: Progress,
+) -> PolicyOutcome:
+    """DPO, RLOO, GRPO or SFT. These write no checkpoints: a resumed run restarts the stage, unless it had ended."""
+    tuned = run_dir / "tuned"
+    if tuned.is_dir():
+        progress.skip(config.method)
+        backbone.load_adapter(POLICY, tuned)
+        return PolicyOutcome()
+    # Importing TRL's trainers takes seconds, and a round by PPO does not need them.
+    from rlhf.trl_methods import tuning
+
+    preferred = [p for p in pairs.of_split(snapshot, "train") if not p.tie]
+    stage = progress.stage(config.method)
+    for prefix in ("objective/", "policy/", "val/", "loss/", f"{config.method}/"):
+        runs.drop_metrics_from(store, progress.run_id, prefix, 0)
+    backbone.add_adapter(POLICY, config.adapter, seed=config.seed)
+    tuning.train(
+        config,
+        backbone,
+        pairs=preferred,
+        demonstrations=ideal_answers,
+        prompts=[p.messages for p in train],
+        scorer=scorer,
+        scratch=run_dir / "scratch",
+        on_progress=stage,
+        log=progress.log,
+    )
+    with replace_folder(tuned) as folder:
+        backbone.save_adapter(POLICY, folder)
+    return PolicyOutcome()

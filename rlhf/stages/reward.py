@@ -1,0 +1,106 @@
+"""The reward stage: fits the reward model, validates its probe, and normalises its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from rlhf import evaluation
+from rlhf.analysis import validation
+from rlhf.analysis.validation import Validation
+from rlhf.config import RoundConfig
+from rlhf.data import pairs
+from rlhf.generation.sampling import generator, sample
+from rlhf.models.backbone import Backbone
+from rlhf.reward import model as reward_model
+from rlhf.reward import targets
+from rlhf.reward.model import RewardModel
+from rlhf.reward.probe import Features, minimise
+from rlhf.runs.progress import Progress
+from storage.core.database import Database
+from storage.core.records import Prompt
+from storage.judging import judgments
+from storage.project import runs
+
+
+def fit_reward(
+    config: RoundConfig,
+    backbone: Backbone,
+    snapshot: list[pairs.PreferencePair],
+    train: list[Prompt],
+    run_dir: Path,
+    progress: Progress,
+    cost: Mapping[str, float],
+) -> RewardModel:
+    """The reward model, normalised on fresh answers of the base model to training prompts."""
+    if RewardModel.is_saved(run_dir / "reward"):
+        progress.skip("reward")
+        return RewardModel.load(backbone, config.reward, run_dir / "reward")
+    train_pairs, heldout_pairs = pairs.of_split(snapshot, "train"), pairs.of_split(snapshot, "heldout")
+    stage = progress.stage("reward")
+    stage.total(sum(cost.values()))
+
+    def report(step: int, total: int, metrics: dict[str, float], model: RewardModel) -> None:
+        progress.log(step, metrics)
+        if heldout_pairs and (step == total or step % max(1, total // 4) == 0):
+            chosen, rejected = evaluation.pair_scores(backbone, model, heldout_pairs, progress.uncounted)
+            if (accuracy := evaluation.accuracy_on_votes(chosen, rejected)) is not None:
+                progress.log(step, {"reward/heldout_accuracy": accuracy.value})
+
+    def on_features(features: Features) -> None:
+        if runs.get(progress.store, progress.run_id).validation is None:
+            result = validate_probe(progress.store, config, train_pairs, features, progress)
+            runs.set_validation(progress.store, progress.run_id, result.to_json())
+
+    model = reward_model.fit(
+        backbone,
+        train_pairs,
+        config.reward,
+        seed=config.seed,
+        scratch=run_dir / "scratch",
+        report=report,
+        on_progress=stage.part(cost["fit"]),
+        on_features=on_features,
+    )
+    prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.normalize_samples)]
+    with backbone.use_adapter(None):
+        rng = generator(backbone.device, config.seed, 1)
+        sequences = sample(backbone, prompt_ids, config.sampling.to_sampling(), rng, stage.part(cost["sample"]))
+    model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], stage.part(cost["normalise"]))
+    model.save(run_dir / "reward")
+    return model
+
+
+def validate_probe(
+    store: Database, config: RoundConfig, train_pairs: list[pairs.PreferencePair], features: Features, progress: Progress
+) -> Validation:
+    """Validates the probe that the reward model starts from; for an ensemble, a single head that is fitted to every prompt."""
+    labels = targets.pair_targets(train_pairs, replace(config.reward, ensemble=1), seed=config.seed)
+    origins = judgments.origins(store, [p.judgment_id for p in train_pairs])
+
+    def fit(mask: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
+        rows, tie_logit = torch.from_numpy(mask.nonzero()[0]), torch.zeros(1, requires_grad=True)
+        subset = labels.select(rows)
+        # The pairs of a few annotators may all have weight 0.
+        subset = subset._replace(weight=subset.weight / subset.weight.mean(0).clamp(min=1e-12))
+        return minimise(
+            features.chosen[rows],
+            features.rejected[rows],
+            lambda d: targets.loss(d[:, None], subset, tie_logit, config.reward),
+            l2=config.reward.probe_l2,
+            extra_parameters=[tie_logit] if targets.fits_tie_logit(subset, config.reward) else [],
+        ).numpy()
+
+    return validation.validate(
+        (features.chosen - features.rejected).numpy(),
+        [origins[p.judgment_id] for p in train_pairs],
+        fit,
+        ties=labels.tie.numpy(),
+        seed=config.seed,
+        on_progress=progress.check,
+    )

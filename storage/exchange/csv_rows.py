@@ -1,0 +1,136 @@
+"""Reads CSV and TSV as records, one at a time, with the headings as names. Cells may hold messages as JSON.
+
+Yields (line, record), with a `BadRow` for a row that cannot be read; `files` says which separator a file has.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from storage.core.database import StoreError
+from storage.exchange import cells, encodings, strict_json
+from storage.exchange.limits import Limits, check_blank, too_long
+from storage.exchange.rows import BadRow, Record
+
+MOST_COLUMNS = 10_000
+"""Most columns of a CSV file."""
+
+
+def rows(file: BinaryIO, path: Path, limits: Limits, delimiter: str) -> Iterator[tuple[int, Record | BadRow]]:
+    # Invalid UTF-8 becomes lone surrogates, so that only its row is refused and not the file.
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        yield from _rows(text, path, limits, delimiter)
+
+
+class _TooLong(Exception):
+    pass
+
+
+class _RecordLines:
+    """The lines of a CSV file for `csv.reader`, with a limit for each record; the reader itself has one for fields only.
+
+    Raises:
+        _TooLong: the lines since `begin` have more characters than `most`.
+    """
+
+    def __init__(self, text: TextIO, most: int):
+        self.text, self.most, self.taken = text, most, 0
+
+    def begin(self) -> None:
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.text.readline(self.most + 1 - self.taken)
+        self.taken += len(line)
+        if self.taken > self.most:
+            raise _TooLong
+        if not line:
+            raise StopIteration
+        return line
+
+
+def _rows(text: TextIO, path: Path, limits: Limits, delimiter: str) -> Iterator[tuple[int, Record | BadRow]]:
+    # This limit is global to the process. The limit of a record is enforced by `_RecordLines`.
+    csv.field_size_limit(2**31 - 1)
+    lines = _RecordLines(text, limits.row_bytes)
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    header: list[str] = []
+    blank = 0
+    while True:
+        line = reader.line_num + 1
+        lines.begin()
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except _TooLong:
+            # The rest may still be inside a quoted text, and must not be read as rows.
+            reason = f"{too_long(limits)}, or a quotation mark was never closed; nothing after it was read"
+            yield line, BadRow(reason)
+            return
+        except csv.Error as error:
+            yield line, BadRow(f"not CSV: {error}")
+            continue
+        if not fields:
+            blank += 1
+            check_blank(blank)
+            continue
+        if any(map(encodings.is_undecoded, fields)):
+            yield line, BadRow(encodings.NOT_UTF8)
+            if not header:
+                return
+            continue
+        if not header:
+            header = [field.strip() for field in fields]
+            _check_header(header, path)
+            continue
+        if len(fields) != len(header):
+            yield line, BadRow(f"{len(fields)} fields under {len(header)} headings")
+            continue
+        if not limits.raw_cells:
+            fields = [cells.raw(field) for field in fields]
+        try:
+            yield line, {name: _cell(name, field, limits) for name, field in zip(header, fields, strict=True) if field != ""}
+        except BadRow as error:
+            yield line, error
+
+
+def _cell(name: str, text: str, limits: Limits) -> Any:
+    """The text of a cell, or the messages that it holds as JSON.
+
+    Raises:
+        BadRow: it holds messages as Python prints them, which would become one text otherwise.
+    """
+    if _PYTHON_MESSAGES.match(text):
+        raise BadRow(f"{name} holds messages as Python prints them, not as JSON: write the file with JSON in its cells")
+    if not _JSON_MESSAGES.match(text):
+        return text
+    try:
+        value = strict_json.decode(text, limits)
+    except (ValueError, RecursionError):
+        return text
+    return text if isinstance(value, BadRow) or not all(isinstance(item, dict) and _ROLES & set(item) for item in value) else value
+
+
+_JSON_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(?:role|content|from|value)"\s*:')
+
+_PYTHON_MESSAGES = re.compile(r"\s*\[\s*\{\s*'(?:role|content|from|value)'\s*:")
+
+_ROLES = {"role", "from"}
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    if len(header) > MOST_COLUMNS:
+        raise StoreError(f"{path} has {len(header):,} columns, at most {MOST_COLUMNS:,} are read. Nothing was imported.")
+    name, count = Counter(filter(None, header)).most_common(1)[0] if any(header) else ("", 1)
+    if count > 1:
+        raise StoreError(f"{path} has the column {name[:40]!r} {count} times: rename all but one. Nothing was imported.")

@@ -1,0 +1,148 @@
+"""Reads JSON as records, one at a time: lines, lists and documents. Only one record and a small buffer are in memory.
+
+Each reader yields (number, record), with a `BadRow` for a record that cannot be read; `files` says which reader a file needs.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO, TextIO
+
+from storage.exchange import encodings, strict_json
+from storage.exchange.limits import Limits, check_blank, too_long
+from storage.exchange.rows import BadRow, Record
+
+CHUNK = 64 * 1024
+
+
+def lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
+    number = blank = 0
+    # One more byte for the line break.
+    while line := file.readline(limits.row_bytes + 1):
+        number += 1
+        if len(line) > limits.row_bytes and not line.endswith(b"\n"):
+            while line and not line.endswith(b"\n"):
+                line = file.readline(CHUNK)
+            yield number, too_long(limits)
+            continue
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        if line.strip():
+            yield number, _object(line, limits)
+        else:
+            blank += 1
+            check_blank(blank)
+
+
+def _object(line: bytes, limits: Limits) -> Record | BadRow:
+    try:
+        value = strict_json.decode(line.decode(), limits)
+    except UnicodeDecodeError:
+        return BadRow(encodings.NOT_UTF8)
+    except (ValueError, RecursionError):
+        return BadRow("not JSON")
+    return value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
+
+
+def of_lines(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
+    """Decodes rows of Parquet, each of which is a line of JSON."""
+    for number, line in enumerate(lines, start=1):
+        row = too_long(limits) if len(line) > limits.row_bytes else _object(line, limits)
+        # A row has null in the columns for which it has no value.
+        yield number, row if isinstance(row, BadRow) else {name: value for name, value in row.items() if value is not None}
+
+
+def documents(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
+        for number, value in enumerate(_Elements(text, limits), start=1):
+            if encodings.is_undecoded(value):
+                value = BadRow(encodings.NOT_UTF8)
+            yield number, value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
+
+
+class _Elements:
+    """Iterates over JSON documents, the elements of lists one by one, and reads the file as needed. It ends at invalid JSON."""
+
+    _space = re.compile(r"[ \t\r\n\x1e]*")
+
+    def __init__(self, file: TextIO, limits: Limits):
+        self.file = file
+        self.limits = limits
+        self.buffer = ""
+        self.at = 0
+        self.ended = False
+
+    def __iter__(self) -> Iterator[Any]:
+        while character := self._next_character():
+            if character == "[":
+                self.at += 1
+                yield from self._list()
+            elif character == "{":
+                yield self._value()
+            else:
+                yield self._end("not JSON; nothing after it was read")
+            if self.ended:
+                return
+
+    def _list(self) -> Iterator[Any]:
+        if self._next_character() == "]":
+            self.at += 1
+            return
+        while True:
+            value = self._value()
+            yield value
+            if self.ended:
+                return
+            after = self._next_character()
+            self.at += 1
+            if after == "]":
+                return
+            if after != ",":
+                yield self._end("the list breaks off after the row before this one")
+                return
+
+    def _value(self) -> Any:
+        self._next_character()
+        while True:
+            # Two chunks decode to a small value in any case, so the size is checked only for longer ones.
+            if len(self.buffer) - self.at > 2 * CHUNK and (refused := self._too_large(len(self.buffer))):
+                return self._end(f"{refused}; nothing after it was read")
+            try:
+                value, end = strict_json.decode_at(self.buffer, self.at)
+                value = self._too_large(end) or value
+                self.at = end
+                return value
+            except RecursionError:
+                return self._end(f"{strict_json.TOO_DEEP}; nothing after it was read")
+            except ValueError:
+                buffered = len(self.buffer) - self.at
+                if buffered > self.limits.row_bytes:
+                    return self._end(f"{too_long(self.limits)}, or not JSON; nothing after it was read")
+                # The buffer doubles each time, so that a long element is not scanned again for every chunk.
+                if not self._read(max(CHUNK, buffered)):
+                    return self._end("not JSON, nothing after it was read")
+
+    def _too_large(self, end: int) -> BadRow | None:
+        return strict_json.too_large(self.buffer, self.at, end, self.limits)
+
+    def _end(self, reason: str) -> BadRow:
+        self.ended = True
+        return BadRow(reason)
+
+    def _next_character(self) -> str:
+        while True:
+            if space := self._space.match(self.buffer, self.at):
+                self.at = space.end()
+            if self.at < len(self.buffer):
+                return self.buffer[self.at]
+            if not self._read(CHUNK):
+                return ""
+
+    def _read(self, characters: int) -> bool:
+        more = self.file.read(characters)
+        self.buffer = self.buffer[self.at :] + more
+        self.at = 0
+        return bool(more)

@@ -1,0 +1,42 @@
+"""Typed orders of a gold comparison's answers, and the order of the list."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from lead_page import EN
+
+from feedback_ui.lead import gold_view, lead_view
+
+
+@pytest.mark.parametrize(
+    "said, tiers",
+    [("B > A = C", ((1,), (0, 2))), (" c>b >a ", ((2,), (1,), (0,))), ("a=b=c", ((0, 1, 2),))],
+)
+def test_a_known_order_is_read(of_three, said, tiers):
+    ids = [c.id for c in of_three.completions]
+    found = gold_view.tiers_of(EN, said, of_three)
+    assert found == tuple(tuple(ids[place] for place in tier) for tier in tiers)
+    assert gold_view.tiers_of(EN, lead_view.letters(of_three, found), of_three) == tuple(tuple(sorted(tier)) for tier in found)
+
+
+@pytest.mark.parametrize(
+    "said, problem",
+    [
+        ("B > A", "C is missing"), ("A > B > C > A", "A is named twice"), ("A > D > B", "D is not an answer here"),
+        ("A B C", "A B C is not an answer"), ("", "∅ is not an answer"), ("A > > B = C", "∅ is not an answer"),
+        ("1 > 2 > 3", "1 is not an answer"),
+    ],
+)  # fmt: skip
+def test_what_is_no_order_is_refused_with_its_cause(of_three, said, problem):
+    with pytest.raises(gold_view.BadOrder, match=problem):
+        gold_view.tiers_of(EN, said, of_three)
+
+
+def test_the_gold_comparison_that_most_judged_wrongly_comes_first(of_three):
+    ids = [c.id for c in of_three.completions]
+    every = [replace(of_three, id=number) for number in (1, 2, 3)]
+    html = gold_view.gold_list(EN, every, dict.fromkeys((1, 2, 3), (tuple(ids),)), {1: (4, 3), 3: (2, 1)}, acts=True)
+    # 1 of 2, then 3 of 4, and at the end the one that nobody judged.
+    assert re.findall(r'data-row="(\d)"', html) == ["3", "1", "2"]
+    assert html.index("1 of 2") < html.index("3 of 4") < html.index("not judged yet")

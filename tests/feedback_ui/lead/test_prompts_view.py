@@ -1,0 +1,41 @@
+"""Prompts counted and listed."""
+
+import re
+
+from lead_page import EN
+
+from feedback_ui.lead import prompts_view
+from storage.content.prompt_list import ListedPrompt
+from storage.content.prompts import Starters
+from storage.core.records import Prompt
+
+
+def numbers(html):
+    return [re.findall(r">([\d,]+)<", row) for row in html.split("<tr>")[2:]]
+
+
+def test_prompts_are_counted_by_kind_and_split_with_a_sum_if_there_are_two_kinds():
+    story = [("story", "train", 1_200), ("story", "heldout", 3)]
+    assert numbers(prompts_view.prompt_counts(EN, story)) == [["1,200", "3", "1,203"]]
+    both = prompts_view.prompt_counts(EN, [*story, ("one_fact", "heldout", 7)])
+    assert numbers(both) == [["0", "7", "7"], ["1,200", "3", "1,203"], ["1,200", "10", "1,210"]]
+    assert "one fact" in both
+
+
+def test_votes_on_starter_prompts_that_are_not_in_use_are_counted():
+    votes = "3 votes on starter prompts are left out"
+    assert votes in prompts_view.starters_now(EN, Starters(240, False, 3))
+    assert votes not in prompts_view.starters_now(EN, Starters(240, True, 3)), "they count then"
+    assert "left out" not in prompts_view.starters_now(EN, Starters(240, False, 0))
+
+
+def test_each_prompt_has_the_button_that_its_state_needs_and_the_rest_is_counted():
+    states = ("in use", "retired", "unused_starter")
+    listed = [
+        ListedPrompt(Prompt(number, ({"role": "user", "content": "Q?"},), "chat", "train"), "file", state.replace(" ", "_"), 0, False)
+        for number, state in enumerate(states, start=1)
+    ]
+    html = prompts_view.prompts_listed(EN, listed, 1_004, acts=True)
+    assert re.findall(r'data-act="(\w+)" data-row="(\d)"', html) == [("retire", "1"), ("restore", "2"), ("retire", "3")]
+    assert "1,001 more prompts are not shown" in html
+    assert "<button" not in (all_of_them := prompts_view.prompts_listed(EN, listed, 3, acts=False)) and "not shown" not in all_of_them
