@@ -46,7 +46,7 @@ LABEL_NOISE = 0.2
 """Probability that a vote is reversed; accuracy against the votes cannot exceed 1 - LABEL_NOISE."""
 SAMPLING = Sampling(temperature=0.7, max_new_tokens=48)
 BATCH = 64
-CHUNK = 320
+ANSWERS_PER_FILE = 320
 """Number of answers whose features are in one file."""
 POOLINGS = ("mean", "last")
 L2 = (0.1, 1.0, 10.0)
@@ -215,10 +215,10 @@ class Study:
 
     def read_features(self) -> None:
         said = self.answers
-        for start in range(0, len(said), CHUNK):
+        for start in range(0, len(said), ANSWERS_PER_FILE):
             if not self.chunk(start).is_file():
                 self.clock.check()
-                rows = [self.row(answer) for answer in said[start : start + CHUNK]]
+                rows = [self.row(answer) for answer in said[start : start + ANSWERS_PER_FILE]]
                 part = self.chunk(start).with_suffix(".part")
                 save_file(of_all_layers(self.backbone, self.reader, rows, self.plan.layers), part)
                 part.replace(self.chunk(start))
@@ -236,7 +236,7 @@ class Study:
 
     @cached_property
     def _features(self) -> dict[str, torch.Tensor]:
-        parts = [load_file(self.chunk(start)) for start in range(0, len(self.answers), CHUNK)]
+        parts = [load_file(self.chunk(start)) for start in range(0, len(self.answers), ANSWERS_PER_FILE)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     # ---- votes
@@ -401,8 +401,8 @@ class Study:
     def run(self) -> None:
         missing = [piece for piece in self.pieces() if not self.cell(piece[0]).is_file()]
         self.clock.plan(self.cost_of_answers(len(self.wanted) - len(self.written())))
-        chunks = range(0, len(self.wanted), CHUNK)
-        self.clock.plan(sum(TOKENS_READ * min(CHUNK, len(self.wanted) - s) for s in chunks if not self.chunk(s).is_file()))
+        chunks = range(0, len(self.wanted), ANSWERS_PER_FILE)
+        self.clock.plan(sum(TOKENS_READ * min(ANSWERS_PER_FILE, len(self.wanted) - s) for s in chunks if not self.chunk(s).is_file()))
         self.clock.plan(sum(cost for _, cost, _ in missing))
         self.write_answers()
         self.read_features()

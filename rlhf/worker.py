@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlhf.runs.jobs import HEARTBEAT_S
-from rlhf.runs.progress import Cancelled, Progress
+from rlhf.runs.progress import Cancelled, RunProgress
 from storage.core import file_modes
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
@@ -39,7 +39,7 @@ def work(
     # A long write by another process, such as a restore, must not fail a round that has trained for hours.
     store.use_training_timeout()
     runs.mark_started(store, run_id, os.getpid())
-    progress = Progress(store, run_id, on_change)
+    progress = RunProgress(store, run_id, on_change)
     try:
         with heartbeat(store, run_id):
             # This import takes seconds and fails where torch is broken: the row must show both.

@@ -70,7 +70,10 @@ TESTED_ELSEWHERE = {
     "storage/exchange/kto.py": "tests/storage/judging/test_completion_labels.py",
     # One table of formats, its reader and what recognises its rows: each test goes through all of them.
     **dict.fromkeys(
-        [f"storage/exchange/{name}.py" for name in ("detect", "field_maps", "groups", "mapped", "maps", "tracking", "trees", "verdicts")],
+        [
+            f"storage/exchange/{name}.py"
+            for name in ("detect", "field_maps", "groups", "mapped", "maps", "tracking", "trees", "choice_labels")
+        ],
         "tests/storage/exchange/test_mapped_formats.py",
     ),
     **dict.fromkeys([f"storage/exchange/{name}.py" for name in ("encodings", "packing")], "tests/storage/exchange/test_files.py"),

@@ -55,7 +55,7 @@ class BatchesSection:
                         elem_id="batch-longest",
                     )  # fmt: skip
             self.ask_button = gr.Button(label("lead.batches.ask"), variant="primary", elem_id="batch-ask", scale=0, min_width=160)
-        self.message = html(elem_id="batches-said", elem_classes="rl-optional")
+        self.message = html(elem_id="batches-message", elem_classes="rl-optional")
         self.list = listing(elem_id="batches-list")
         self.timer = gr.Timer(POLL_S, active=False)
         self.numbers = {

@@ -63,16 +63,16 @@ def running_imports(translate: Translator, running: Sequence[RunningImport], *, 
 
 
 def _how_far(translate: Translator, running: RunningImport) -> str:
-    key = "taken_back" if running.taking_back else "importing"
-    said = translate(f"lead.prompts.{key}", source=running.source, done=f"{running.done:,}")
+    key = "rolling_back" if running.rolling_back else "importing"
+    text = translate(f"lead.prompts.{key}", source=running.source, done=f"{running.done:,}")
     if running.seconds_left is None:
-        return said
+        return text
     left = translate("run.left", time=duration(translate, running.seconds_left))
-    return f"{said} {translate('lead.prompts.of_rows', total=f'{running.total:,}')}, {left}"
+    return f"{text} {translate('lead.prompts.of_rows', total=f'{running.total:,}')}, {left}"
 
 
 def _stop(translate: Translator, running: RunningImport) -> Markup | str:
-    if running.taking_back or running.stop_requested:
+    if running.rolling_back or running.stop_requested:
         return ""
     return button("stop", running.id, translate("lead.prompts.stop"), running.source)
 

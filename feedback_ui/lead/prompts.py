@@ -73,7 +73,7 @@ class PromptsSection:
         self.running_imports = RunningImports()
         self.running = listing(elem_id="imports-running", elem_classes="rl-optional")
         self.timer = gr.Timer(POLL_S, active=False)
-        self.message = html(elem_id="prompts-said", elem_classes="rl-optional")
+        self.message = html(elem_id="prompts-message", elem_classes="rl-optional")
         self.counts = html(elem_id="prompt-counts")
         self.starters = gr.Dropdown(
             list(STARTERS), value="auto", label=label("lead.settings.starters.label"), info=label("lead.settings.starters.help"),
@@ -174,7 +174,7 @@ class PromptsSection:
             with self.running_imports.run(Path(path).name) as running:
                 _, report = imports.import_file(
                     self.store, path, format, mapping=mapping, by=visitor.annotator.id, limits=limits,
-                    progress=running.advance, taking_back=running.take_back,
+                    progress=running.advance, rolling_back=running.roll_back,
                 )  # fmt: skip
         except StoreError as error:
             return {self.message: refusal(error), **self._progress(translate, acts=True)}

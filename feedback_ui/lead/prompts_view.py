@@ -37,7 +37,7 @@ def prompt_counts(translate: Translator, counts: Sequence[tuple[str, str, int]])
 
 def starters_now(translate: Translator, found: Starters) -> Markup:
     """Whether the starter prompts are in use, and the votes on them that are left out of training."""
-    if found.serve:
+    if found.in_use:
         return muted(translate("lead.prompts.starters_in_use", count=found.prompts))
     left_out = notice(translate("training.unused_starter_votes", count=found.votes), "warn") if found.votes else EMPTY
     return fragment(muted(translate("lead.prompts.starters_not_in_use", count=found.prompts)), left_out)

@@ -44,7 +44,7 @@ class SettingsSection:
                         html(static_text(f"lead.settings.group.{group}"), elem_classes="rl-subheading")
                         self.fields |= {name: _field(name) for name in members}
             self.save = gr.Button(label("lead.settings.save"), variant="primary", elem_id="settings-save", scale=0, min_width=160)
-            self.message = html(elem_id="settings-said", elem_classes="rl-optional")
+            self.message = html(elem_id="settings-message", elem_classes="rl-optional")
         self.readers = html(elem_id="settings-read", elem_classes="rl-optional")
         self.shown = [self.form, self.message, self.readers, *self.fields.values()]
 

@@ -25,7 +25,7 @@ from rlhf.analysis.bootstrap import MIN_CLUSTERS
 from rlhf.analysis.intervals import CONFIDENCE, wilson
 from rlhf.runs import typed_json
 from storage.core.records import Run
-from storage.judging.judgments import Origin
+from storage.judging.judgments import JudgmentMetadata
 
 FOLDS = 5
 REPEATS = 4
@@ -182,7 +182,7 @@ def of_run(run: Run) -> Validation | None:
 
 def validate(
     difference: Float[np.ndarray, "n d"],
-    origins: Sequence[Origin],
+    origins: Sequence[JudgmentMetadata],
     fit: Fit,
     *,
     ties: Bool[np.ndarray, " n"] | None = None,
@@ -390,7 +390,7 @@ def _replicates(right: Float[np.ndarray, "sizes repeats n"], prompt: Int[np.ndar
 # ---- judgments with a high loss
 
 
-def high_loss_judgments(margins: Float[np.ndarray, "repeats n"], origins: Sequence[Origin]) -> tuple[HighLossJudgment, ...]:
+def high_loss_judgments(margins: Float[np.ndarray, "repeats n"], origins: Sequence[JudgmentMetadata]) -> tuple[HighLossJudgment, ...]:
     """The judgments with the highest loss -log sigmoid(margin), averaged over their pairs, among those the probe disagrees with."""
     loss = np.logaddexp(0, -margins).mean(0)
     ids, example, which = np.unique([o.judgment_id for o in origins], return_index=True, return_inverse=True)

@@ -105,10 +105,10 @@ def import_(args: argparse.Namespace) -> int:
     with files.regular(args.file, limits) as file:
         format, mapping = _format(args, file, limits)
         try:
-            with import_bar() as (progress, taking_back):
+            with import_bar() as (progress, rolling_back):
                 import_id, counts = imports.import_file(
                     store, file, format, mapping=mapping, strict=args.strict, rule=args.simulated, limits=limits,
-                    wrong_row=name_wrong_row, progress=progress, taking_back=taking_back,
+                    wrong_row=name_wrong_row, progress=progress, rolling_back=rolling_back,
                 )  # fmt: skip
         except KeyboardInterrupt:
             return _stopped(store)

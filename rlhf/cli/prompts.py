@@ -51,7 +51,7 @@ def _change(store: Database, args: argparse.Namespace) -> str:
     if args.retire is not None:
         return f"{prompt_use.retire(store, args.retire)} prompts retired"
     if args.restore is not None:
-        unused = "" if prompts.starters(store).serve else _still_unused(store, args.restore)
+        unused = "" if prompts.starters(store).in_use else _still_unused(store, args.restore)
         return f"{prompt_use.restore(store, args.restore)} prompts brought back{unused}"
     return f"{refusals.clear(store, args.retry or None)} refusals cleared: the models are asked again"
 

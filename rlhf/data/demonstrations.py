@@ -12,7 +12,7 @@ from storage.core.database import Database
 from storage.core.records import Message
 from storage.judging import details, judgments
 
-SNAPSHOT = "demonstrations.jsonl"
+DEMONSTRATIONS_FILE = "demonstrations.jsonl"
 
 
 class NoDemonstrations(ConfigError):
@@ -63,12 +63,12 @@ def require(demonstrations: Sequence[Demonstration], config: RoundConfig) -> Non
 
 def write_snapshot(demonstrations: Sequence[Demonstration], folder: Path) -> None:
     """Writes the demonstrations that a run trains on; the file appears only once it is complete."""
-    part = folder / (SNAPSHOT + ".part")
+    part = folder / (DEMONSTRATIONS_FILE + ".part")
     part.write_text("".join(json.dumps(asdict(d), ensure_ascii=False) + "\n" for d in demonstrations), encoding="utf-8")
-    part.replace(folder / SNAPSHOT)
+    part.replace(folder / DEMONSTRATIONS_FILE)
 
 
 def read_snapshot(folder: Path) -> list[Demonstration]:
     # Split at `\n` alone: `splitlines` also splits at characters that an answer may contain.
-    lines = (folder / SNAPSHOT).read_text(encoding="utf-8").split("\n")
+    lines = (folder / DEMONSTRATIONS_FILE).read_text(encoding="utf-8").split("\n")
     return [Demonstration(tuple(row["prompt"]), row["text"]) for row in map(json.loads, filter(None, lines))]

@@ -20,7 +20,7 @@ from storage.core.database import Database
 from storage.core.records import AnnotatorKind, JudgedComparison, Message, Run, Split, Strength, Tiers
 from storage.judging import judgments, pair_counts
 
-SNAPSHOT = "pairs.jsonl"
+PAIRS_FILE = "pairs.jsonl"
 
 
 class NotEnoughPairs(Exception):
@@ -162,9 +162,9 @@ def _require(found: int, train: int, min_pairs: int, unused_starter_votes: int) 
 def write_snapshot(pairs: list[PreferencePair], folder: Path) -> None:
     """Writes the pairs to a file in `folder`; the file appears only once it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / (SNAPSHOT + ".part")
+    temporary = folder / (PAIRS_FILE + ".part")
     temporary.write_bytes(_jsonl(pairs))
-    temporary.replace(folder / SNAPSHOT)
+    temporary.replace(folder / PAIRS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def _row(pair: PreferencePair) -> dict[str, Any]:
 
 def read_snapshot(folder: Path) -> list[PreferencePair]:
     """The pairs that `write_snapshot` wrote."""
-    with (folder / SNAPSHOT).open(encoding="utf-8") as file:
+    with (folder / PAIRS_FILE).open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return [PreferencePair(**{**row, "prompt": tuple(row["prompt"])}) for row in rows]
 

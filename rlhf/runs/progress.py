@@ -1,4 +1,4 @@
-"""Progress of a round: writes its stage, fraction done and time left to its row, and raises `Cancelled` when asked to stop.
+"""RunProgress of a round: writes its stage, fraction done and time left to its row, and raises `Cancelled` when asked to stop.
 
 Each stage is a `Work`, to which the stage's functions report without knowing about rows. The row is written at most once a
 second.
@@ -21,7 +21,7 @@ class Cancelled(Exception):
     """A user cancelled the run. Its last checkpoint is kept."""
 
 
-class Progress:
+class RunProgress:
     """Follows one run through its stages."""
 
     def __init__(self, store: Database, run_id: str, on_change: Callable[[str, float, float | None], None] | None = None):

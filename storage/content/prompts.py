@@ -199,7 +199,7 @@ class Starters:
     """The packaged starter prompts of a store."""
 
     prompts: int
-    serve: bool
+    in_use: bool
     """Whether they are in use now."""
     votes: int
     """Votes on them, of all annotators, which are left out of training while the starter prompts are not in use."""
@@ -218,7 +218,7 @@ def starters(store: Database) -> Starters:
 def unused_starter_votes(store: Database) -> int:
     """Number of votes that are left out of training because the starter prompts are not in use."""
     found = starters(store)
-    return 0 if found.serve else found.votes
+    return 0 if found.in_use else found.votes
 
 
 def get(store: Database, prompt_id: int) -> Prompt:

@@ -17,7 +17,7 @@ from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError, foreign_schema
 from storage.core.migrations import NAMES
 from storage.exchange import atomic_files
-from storage.exchange.files import Progress
+from storage.exchange.files import RowProgress
 from storage.exchange.native import beyond_starter
 
 PAGES_PER_STEP = 1_000
@@ -29,7 +29,7 @@ STEP_PAUSE_S = 0.001
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
-def backup(store: Database, path: Path | str, *, force: bool = False, progress: Progress | None = None) -> int:
+def backup(store: Database, path: Path | str, *, force: bool = False, progress: RowProgress | None = None) -> int:
     """Copies the store to a file and checks the copy; returns its size in bytes. The file is written atomically.
 
     The copy contains everything that was acknowledged before the call.
@@ -50,7 +50,7 @@ def backup(store: Database, path: Path | str, *, force: bool = False, progress: 
     return path.stat().st_size
 
 
-def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progress: Progress | None = None) -> Path | None:
+def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progress: RowProgress | None = None) -> Path | None:
     """Replaces a data folder's database with a backup; returns the new path of the old database if it was kept.
 
     Raises:
@@ -74,7 +74,7 @@ def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progre
     return kept
 
 
-def _copy(source: Path, target: Path, progress: Progress | None) -> None:
+def _copy(source: Path, target: Path, progress: RowProgress | None) -> None:
     def on_step(status: int, remaining: int, total: int) -> None:
         if progress:
             progress(total - remaining, total)

@@ -1,6 +1,6 @@
 """Writes imported items through the table families' own functions, a slice at a time, each slice in a transaction of its own.
 
-Nobody sees the rows before `Writer.publish`, which makes the whole import visible in one short transaction. The readers in
+Nobody sees the rows before `ImportWriter.publish`, which makes the whole import visible in one short transaction. The readers in
 `storage.exchange` turn the records of each format into items, and `storage.exchange.imports` checks them.
 """
 
@@ -96,7 +96,7 @@ class _StoredComparison:
         return [unused[answer].pop(0) for answer in answers]
 
 
-class Writer:
+class ImportWriter:
     """Writes the slices of one import, which holds the lock of imports."""
 
     def __init__(

@@ -19,10 +19,10 @@ from storage.core import json_columns, unfinished_imports
 from storage.core.database import Database, StoreError, now
 from storage.exchange import files, mapped, tracking
 from storage.exchange.field_maps import FieldMap
-from storage.exchange.files import Progress
+from storage.exchange.files import RowProgress
 from storage.exchange.formats import FORMATS, Format
 from storage.exchange.groups import grouped
-from storage.exchange.import_writer import Line, Report, Writer, WrongRow
+from storage.exchange.import_writer import ImportWriter, Line, Report, WrongRow
 from storage.exchange.limits import Limits
 from storage.exchange.rows import BadRow, Left, NewComparison, NewLabel, Record, check, size_of
 from storage.exchange.tracking import Tracked, left_behind
@@ -82,8 +82,8 @@ def import_file(
     by: int | None = None,
     limits: Limits = Limits(),
     wrong_row: WrongRow | None = None,
-    progress: Progress | None = None,
-    taking_back: Progress | None = None,
+    progress: RowProgress | None = None,
+    rolling_back: RowProgress | None = None,
 ) -> tuple[int | None, Report]:
     """Imports a file and returns the id of the import, None if no item could be imported, and its report.
 
@@ -94,7 +94,7 @@ def import_file(
         by: the id of the annotator who imports.
         limits: the largest file, row and text to read.
         progress: gets the rows that are read, and about how many there are. What it raises stops the import, which is taken back.
-        taking_back: gets the rows that are deleted again, and how many there are, if the import fails or is stopped.
+        rolling_back: gets the rows that are deleted again, and how many there are, if the import fails or is stopped.
 
     Raises:
         StoreError: the file cannot be read, is not what its name says, unpacks to too much, was imported before, or has wrong
@@ -109,7 +109,7 @@ def import_file(
     source = path.name.encode(errors="replace").decode()
     return _run(
         store, records, found, format, source, sha256,
-        strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row, taking_back=taking_back,
+        strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row, rolling_back=rolling_back,
     )  # fmt: skip
 
 
@@ -316,7 +316,7 @@ def _run(
     by: int | None,
     limits: Limits,
     wrong_row: WrongRow | None,
-    taking_back: Progress | None = None,
+    rolling_back: RowProgress | None = None,
 ) -> tuple[int | None, Report]:
     report = Report()
 
@@ -336,7 +336,7 @@ def _run(
             row = {"format": format, "source": source, "sha256": sha256, "report": "{}", "by_id": by, "created_at": now()}
             import_id = store.insert("imports", row | {"state": "writing"})
         try:
-            writer = Writer(store, import_id, format, source, rule, by, report, refuse)
+            writer = ImportWriter(store, import_id, format, source, rule, by, report, refuse)
             most_chars = limits.text_chars or settings.current(store).text_max_chars
             for chunk in _chunks(_items(records, reader, most_chars, report, refuse), writer.pace):
                 # After the first wrong row a strict import only reads on, to report the other wrong rows.
@@ -348,13 +348,13 @@ def _run(
                 writer.publish()
                 return import_id, report
         except BaseException:
-            _roll_back(store, import_id, taking_back)
+            _roll_back(store, import_id, rolling_back)
             raise
-        unfinished_imports.roll_back(store, import_id, taking_back)
+        unfinished_imports.roll_back(store, import_id, rolling_back)
         return None, report
 
 
-def _roll_back(store: Database, import_id: int, progress: Progress | None) -> None:
+def _roll_back(store: Database, import_id: int, progress: RowProgress | None) -> None:
     """Deletes what an import that failed has written; where that fails too, the next start or import does it."""
     try:
         unfinished_imports.roll_back(store, import_id, progress)

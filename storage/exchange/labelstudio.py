@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from storage.core.records import Message, Strength, Tiers
-from storage.exchange import export, sinks, verdicts
+from storage.exchange import choice_labels, export, sinks
 from storage.exchange.rows import (
     FIRST,
     SECOND,
@@ -119,7 +119,7 @@ def _minimal(record: Record) -> Iterator[Found]:
     answers = _answers(record, results, {name: value for name, value in data.items() if isinstance(value, (str, list))})
     for name, value in data.items():
         if name not in answers.names and name not in PROMPT_FIELDS and isinstance(value, str):
-            if verdicts.of(value, answers.names) is not None:
+            if choice_labels.parse(value, answers.names) is not None:
                 results.append({"type": "choices", "from_name": name, "value": {"choices": [record[name]]}})
             elif name in REASONS:
                 results.append({"type": "textarea", "from_name": name, "value": {"text": [record[name]]}})
@@ -181,12 +181,12 @@ def _selected(value: Mapping[str, Any]) -> Tiers:
     return FIRST if side == "left" else SECOND
 
 
-def _chosen(choices: Any, answers: Answers) -> verdicts.Verdict | None:
+def _chosen(choices: Any, answers: Answers) -> choice_labels.ParsedChoice | None:
     if isinstance(choices, str):
         choices = [choices]
     if not isinstance(choices, (list, tuple)) or len(choices) != 1 or not isinstance(choices[0], str):
         return None
-    return verdicts.of(choices[0], answers.names)
+    return choice_labels.parse(choices[0], answers.names)
 
 
 def _ranked(value: Any, answers: Answers) -> Tiers:

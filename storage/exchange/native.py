@@ -28,7 +28,7 @@ import sqlite_utils
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.migrations import NAMES, migrations
 from storage.exchange import atomic_files, native_values, strict_json
-from storage.exchange.files import Progress
+from storage.exchange.files import RowProgress
 from storage.exchange.limits import MIB, Limits
 
 FORMAT = "rankloop-native"
@@ -59,7 +59,7 @@ Execute = Callable[[str], sqlite3.Cursor]
 
 
 def write(
-    store: Database, path: Path | str, *, include_simulated: bool = True, names: bool = True, progress: Progress | None = None
+    store: Database, path: Path | str, *, include_simulated: bool = True, names: bool = True, progress: RowProgress | None = None
 ) -> int:
     """Writes the store as a new folder, atomically, and returns the number of rows.
 
@@ -88,7 +88,7 @@ def write(
     return written
 
 
-def write_rows(execute: Execute, folder: Path, progress: Progress | None) -> int:
+def write_rows(execute: Execute, folder: Path, progress: RowProgress | None) -> int:
     """Writes the three files into an empty folder, from one state of the database, and returns the number of rows."""
     counts = _counts(execute)
     total, written = sum(counts.values()), 0
@@ -128,7 +128,7 @@ def write_rows(execute: Execute, folder: Path, progress: Progress | None) -> int
     return written
 
 
-def read(store: Database, path: Path | str, *, progress: Progress | None = None) -> int:
+def read(store: Database, path: Path | str, *, progress: RowProgress | None = None) -> int:
     """Fills an empty store with the rows of an export, in one transaction, and returns the number of rows.
 
     A store with only starter prompts counts as empty; the starter prompts are deleted. An export of an older version is migrated
@@ -165,7 +165,7 @@ def _check_empty(store: Database) -> None:
 
 
 @contextmanager
-def _migrated(folder: Path, manifest: Manifest, beside: Path, progress: Progress | None) -> Iterator[Database]:
+def _migrated(folder: Path, manifest: Manifest, beside: Path, progress: RowProgress | None) -> Iterator[Database]:
     """A temporary store with the rows of an older export, after today's migrations."""
     names = manifest["migrations"]
     with tempfile.TemporaryDirectory(prefix=".native-", dir=beside) as temporary:
@@ -274,7 +274,7 @@ def _counts(execute: Execute) -> dict[str, int]:
     return {table: execute(f'SELECT count(*) FROM "{table}"').fetchone()[0] for table in _tables(execute)}
 
 
-def _reported(rows: Iterator[tuple[Any, dict[str, Any]]], progress: Progress | None, before: int, total: int) -> Rows:
+def _reported(rows: Iterator[tuple[Any, dict[str, Any]]], progress: RowProgress | None, before: int, total: int) -> Rows:
     """The rows, while `progress` is told how many have passed, `before` included."""
     for number, row in enumerate(rows, start=before + 1):
         yield row

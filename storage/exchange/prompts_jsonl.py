@@ -17,7 +17,7 @@ from storage.core.records import Message
 from storage.exchange import atomic_files, files, mapped
 from storage.exchange.export import Exported
 from storage.exchange.field_maps import SYSTEM_COLUMNS
-from storage.exchange.files import Progress
+from storage.exchange.files import RowProgress
 from storage.exchange.rows import BadRow, Found, Left, Record, conversation
 
 PROMPTS = ("prompt", "messages", "turns", "instruction+input", "text", "question", "context_messages")
@@ -69,7 +69,7 @@ def write(
     include_simulated: bool = False,
     names: bool = False,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> Exported:
     """Writes every prompt in use, as messages, without judgments."""
     total = store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}") if progress else 0

@@ -332,7 +332,7 @@ def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class JudgmentMetadata:
     """The comparison, prompt and annotator of a judgment."""
 
     judgment_id: int
@@ -343,15 +343,15 @@ class Origin:
     """Kind of the prompt."""
 
 
-def origins(store: Database, judgment_ids: Iterable[int]) -> dict[int, Origin]:
-    """The origins of judgments, by judgment id, superseded ones included."""
+def metadata(store: Database, judgment_ids: Iterable[int]) -> dict[int, JudgmentMetadata]:
+    """The metadata of judgments, by judgment id, superseded ones included."""
     rows = store.rows(
         "SELECT j.id, j.comparison_id, c.prompt_id, j.annotator_id, p.kind FROM judgments j "
         "JOIN comparisons c ON c.id = j.comparison_id JOIN prompts p ON p.id = c.prompt_id "
         "WHERE j.id IN (SELECT value FROM json_each(?))",
         [to_json(sorted(set(judgment_ids)))],
     )
-    return {row["id"]: Origin(*row) for row in rows}
+    return {row["id"]: JudgmentMetadata(*row) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,10 +44,10 @@ def use_starters(store: Database, choice: Literal["auto", "on", "off"], by: int 
         StoreError: there is no such choice.
     """
     with store.atomic():
-        served = prompts.starters(store).serve
+        were_in_use = prompts.starters(store).in_use
         settings.change(store, replace(settings.current(store), starters=choice), by)
         now = prompts.starters(store)
-        if now.serve and not served:
+        if now.in_use and not were_in_use:
             queue.requeue(store, _ids(store, "SELECT id FROM prompts WHERE starter = 1"))
         return now
 

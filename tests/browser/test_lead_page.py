@@ -81,11 +81,11 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
     expect(lead.field("setting-overlap")).to_have_value("2")
     lead.fill("setting-overlap", "21")
     lead.press("settings-save")
-    lead.says("settings-said", "overlap must be 1 to 20 judgments, not 21")
+    lead.says("settings-message", "overlap must be 1 to 20 judgments, not 21")
     lead.fill("setting-overlap", "3")
     lead.fill("setting-aspects", "helpful, honest")
     lead.press("settings-save")
-    lead.says("settings-said", "Saved")
+    lead.says("settings-message", "Saved")
     assert settings.current(store).overlap == 3 and settings.current(store).aspects == ("helpful", "honest")
 
     lead.section("comparisons")
@@ -115,7 +115,7 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
     expect(lead.field("exclude-annotator")).to_have_value("Bob")
     lead.fill("exclude-reason", "Judged in <b>one</b> second", kind="textarea, #exclude-reason input")
     lead.press("exclude")
-    lead.says("exclusions-said", "2 judgments excluded")
+    lead.says("exclusions-message", "2 judgments excluded")
     lead.says("exclusions-list", "Judged in <b>one</b> second")
     assert store.value("SELECT sum(counts) FROM judgments WHERE annotator_id = ?", [bob.id]) == 0
     page.locator("#exclusions-list").get_by_role("button", name="Lift").click()
@@ -144,7 +144,7 @@ def test_a_file_of_prompts_is_imported_and_not_kept(program, page, tmp_path):
     with page.expect_file_chooser() as chooser:
         page.locator("#prompts-file").click()
     chooser.value.set_files(file)
-    lead.says("prompts-said", "9 ")
+    lead.says("prompts-message", "9 ")
     lead.says("prompt-imports", "own prompts.jsonl")
     assert program.store.value("SELECT source FROM imports ORDER BY id DESC LIMIT 1") == "own prompts.jsonl"
     assert not [path for path in program.folder.uploads.rglob("*") if path.is_file()]

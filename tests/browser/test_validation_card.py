@@ -46,7 +46,7 @@ def fill(program: Program) -> None:
     agreed = rng.random(len(made)) < 1 / (1 + np.exp(-5 * features @ taste))
     difference = np.where(agreed, 1, -1)[:, None] * features
     difference[-1] = -4 * taste * np.sqrt(30)
-    origins = judgments.origins(store, [j.id for j in made])
+    origins = judgments.metadata(store, [j.id for j in made])
     found = validation.validate(difference, [origins[j.id] for j in made], lambda rows: 0.02 * difference[rows].sum(0), seed=0)
     config = RoundConfig().to_dict()
     runs.create(store, "round-1", config=config, seed=0, versions={})

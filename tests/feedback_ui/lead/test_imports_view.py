@@ -23,7 +23,7 @@ def test_the_first_fifty_wrong_rows_are_shown_and_the_others_counted():
         ({"done": 5}, "a: 5 rows are imported", True),
         ({"done": 1_000, "total": 2_000}, "a: 1,000 rows are imported of about 2,000, about 60 min left", True),
         ({"done": 5, "stop_requested": True}, "a: 5 rows are imported", False),
-        ({"done": 5, "taking_back": True}, "a is not imported: 5 rows are taken back", False),
+        ({"done": 5, "rolling_back": True}, "Rolling back a: 5 rows are deleted", False),
     ],
 )
 def test_an_import_can_be_stopped_until_that_was_asked(state, said, stop):

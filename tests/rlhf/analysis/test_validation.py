@@ -25,7 +25,7 @@ from rlhf.analysis.validation import (
     out_of_fold,
     validate,
 )
-from storage.judging.judgments import Origin
+from storage.judging.judgments import JudgmentMetadata
 
 Z2 = stats.norm.ppf(0.975) ** 2
 
@@ -35,7 +35,7 @@ def origins(prompt, *, judgment=None, annotator=None, kind=None):
     n = len(prompt)
     judgment = range(n) if judgment is None else judgment
     return [
-        Origin(int(j), 1000 + int(j), int(prompt[i]), annotator[i] if annotator else 1, kind[i] if kind else "k")
+        JudgmentMetadata(int(j), 1000 + int(j), int(prompt[i]), annotator[i] if annotator else 1, kind[i] if kind else "k")
         for i, j in enumerate(judgment)
     ]
 

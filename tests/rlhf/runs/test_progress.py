@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf.runs import progress as module
-from rlhf.runs.progress import Cancelled, Progress
+from rlhf.runs.progress import Cancelled, RunProgress
 from storage.project import runs
 
 
@@ -29,7 +29,7 @@ def clock(monkeypatch):
 def progress(store, clock):
     runs.create(store, "r1", config={}, seed=0, versions={})
     runs.mark_started(store, "r1", 1)
-    made = Progress(store, "r1")
+    made = RunProgress(store, "r1")
     made.plan({"first": 30, "second": 10, "third": 60})
     return made
 
@@ -136,7 +136,7 @@ def test_seconds_add_up_over_attempts(progress, clock):
     clock.go(4)
     progress.close_stage()
     assert progress.seconds() == {"time/first": 3, "time/second": 4}
-    again = Progress(progress.store, "r1")
+    again = RunProgress(progress.store, "r1")
     again.skip("first")
     begin(again, "second", 10, done=5)
     clock.go(2)

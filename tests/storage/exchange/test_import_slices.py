@@ -79,13 +79,13 @@ def test_half_an_import_is_invisible_and_a_whole_one_appears_at_once(world, monk
     world.rank(world.ann)
     imports.import_rows(store, [row(1, choice=0, annotator="Ann"), row(7)], "plain")
     before, during = seen(store), []
-    write = import_writer.Writer.write
+    write = import_writer.ImportWriter.write
 
     def look(writer, lines):
         write(writer, lines)
         during.append(seen(store))
 
-    monkeypatch.setattr(import_writer.Writer, "write", look)
+    monkeypatch.setattr(import_writer.ImportWriter, "write", look)
     imports.import_rows(store, many(), "plain")
     assert len(during) > 2 and all(found == before for found in during)
     after = seen(store)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback, verdicts
+from storage.exchange import arena, argilla, choice_labels, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback
 from storage.exchange.rows import BadRow, Left, NewComparison, Vote
 
 
@@ -727,12 +727,12 @@ def test_a_row_with_anything_in_one_place_is_good_or_bad_but_no_crash(module, re
     ],
 )
 def test_a_button_names_the_better_answer(text, names, expected):
-    assert verdicts.of(text, names) == expected
+    assert choice_labels.parse(text, names) == expected
 
 
 @pytest.mark.parametrize("text", ["Safe", "Left is worse", "Good", "Yes", "Helpful", "5", "Response C is better", "A bad question", ""])
 def test_a_button_that_names_none(text):
-    assert verdicts.of(text, ("response_a", "response_b")) is None
+    assert choice_labels.parse(text, ("response_a", "response_b")) is None
 
 
 CHOICES = {"prompt": "Name a fruit", "answer1": "Pear", "answer2": "Plum"}

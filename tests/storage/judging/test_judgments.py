@@ -31,8 +31,8 @@ def history(store):
 def test_where_judgments_come_from_whether_or_not_they_stand(world, shown):
     first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=((1,), (2,), (3,)))
     later = judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=((3,), (2,), (1,)))
-    origin = judgments.Origin(first.id, shown.comparison_id, 1, world.ann.id, "explain")
-    found = judgments.origins(world.store, [later.id, first.id, first.id, 999])
+    origin = judgments.JudgmentMetadata(first.id, shown.comparison_id, 1, world.ann.id, "explain")
+    found = judgments.metadata(world.store, [later.id, first.id, first.id, 999])
     assert found == {first.id: origin, later.id: replace(origin, judgment_id=later.id)}
 
 
