@@ -231,7 +231,7 @@ def verdict(translate: Translator, judgment: Judgment, order: Sequence[int]) -> 
     if choice == "both_bad" and len(order) > 2:
         return translate("compare.says.all_bad")
     strength = judgment.strength if choice in "ab" else None
-    return translate(f"compare.says.{choice}_{strength}" if strength else f"compare.verdict.{choice}")
+    return translate(f"compare.says.{choice}_{strength}" if strength else f"compare.says.{choice}")
 
 
 def skip_reason(translate: Translator, reason: str) -> str:

@@ -106,7 +106,7 @@ def lying_list_bomb(path, count=50_000_000):
 BOMBS = {
     "Parquet under another name": (
         lambda folder: list_bomb(folder / "a.jsonl"),
-        "prompts", r"refused: .*a.jsonl holds Parquet, which its name denies: name it .parquet",
+        "prompts", r"refused: .*a.jsonl holds Parquet, which its name contradicts: rename it to .parquet",
     ),
     "a list of fifty million in Parquet": (
         lambda folder: list_bomb(folder / "a.parquet"), "prompts",

@@ -63,7 +63,7 @@ def test_a_skip_keeps_its_reason_and_no_ratings():
     ],
 )
 def test_what_the_page_never_sends_is_refused(act):
-    with pytest.raises(BadJudgment, match="This is no judgment that the page sends: reload the page"):
+    with pytest.raises(BadJudgment, match="The page sent an invalid judgment: reload the page"):
         judged(act, TWO)
 
 

@@ -139,7 +139,7 @@ def test_a_file_cannot_end_the_element_that_it_stands_in(tmp_path, monkeypatch):
     (tmp_path / "x.js").write_text("a < b && c")
     assert html.inline_script("x.js") == "<script>a < b && c</script>"
     (tmp_path / "x.js").write_text("'</SCRIPT>'")
-    with pytest.raises(ValueError, match="ends the element script"):
+    with pytest.raises(ValueError, match="contains the end tag of script"):
         html.inline_script("x.js")
 
 
