@@ -14,7 +14,7 @@ def python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-def test_the_floors_are_kept():
+def test_the_import_contracts_hold():
     checked = python("import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(cache_dir=None, no_cache=True))")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "11 kept, 0 broken" in checked.stdout
@@ -125,7 +125,7 @@ def test_each_module_has_the_test_file_that_a_reader_looks_for_first():
     assert not gone, f"in TESTED_ELSEWHERE and not there: {sorted(gone)}"
 
 
-def test_nothing_is_sent_home_by_the_engine():
+def test_telemetry_is_off():
     code = "import os; os.environ.pop('HF_HUB_DISABLE_TELEMETRY', None); import rlhf; print(os.environ['HF_HUB_DISABLE_TELEMETRY'])"
     assert python(code).stdout.strip() == "1"
 

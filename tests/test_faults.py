@@ -158,7 +158,7 @@ FAULTS = {"locked": (locked, "something else is writing"), "no room": (no_room, 
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_judgment_that_cannot_be_saved_is_told_and_can_be_sent_again(page, fault):
+def test_a_judgment_that_cannot_be_saved_is_reported_and_can_be_sent_again(page, fault):
     broken, told = FAULTS[fault]
     view = page.shown()
     before = page.rows()
@@ -174,7 +174,7 @@ def test_a_judgment_that_cannot_be_saved_is_told_and_can_be_sent_again(page, fau
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_comparison_that_cannot_be_given_is_told(page, fault):
+def test_a_comparison_that_cannot_be_leased_is_reported(page, fault):
     page.judge(page.shown())
     with FAULTS[fault][0](page.store.path):
         for name in ("next_comparison", "undo"):
@@ -182,7 +182,7 @@ def test_a_comparison_that_cannot_be_given_is_told(page, fault):
     assert page.shown()["state"] == "comparison"
 
 
-def test_a_lock_that_is_given_up_in_time_is_not_noticed(page):
+def test_a_lock_that_is_released_in_time_is_not_noticed(page):
     view = page.shown()
     replies = []
     thread = threading.Thread(target=lambda: replies.append(page.judge(view)))
@@ -229,7 +229,7 @@ def read_only(folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="gives up root's rights the Linux way")
-def test_a_store_that_became_read_only_is_told_and_the_judgment_can_be_sent_again(tmp_path):
+def test_a_read_only_store_is_reported_and_the_judgment_can_be_sent_again(tmp_path):
     path = tmp_path / "data" / "rankloop.db"
     with as_anybody(), serving(path) as page:
         view = page.shown()
@@ -257,7 +257,7 @@ def test_a_program_over_a_read_only_folder_says_so(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root may mount a small disk")
-def test_a_disk_that_is_full_is_told_and_the_judgment_can_be_sent_again(tmp_path):
+def test_a_full_disk_is_reported_and_the_judgment_can_be_sent_again(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True).returncode:

@@ -32,14 +32,14 @@ def said(program):
     return of_judgments(program.store, [saved.id])[saved.id]
 
 
-def test_who_asks_for_nothing_shows_nothing(opened):
+def test_inputs_that_the_project_does_not_ask_for_are_hidden(opened):
     compare = opened(strength=False, flags=False)
     for name in ("details", "save", "flag-button", "missing", "notice", "problem", "ranking"):
         expect(compare.by(name)).to_be_hidden()
     expect(compare.root.locator(".rl-actions button")).to_have_count(6)
 
 
-def test_what_is_missing_gets_the_focus_and_nothing_is_sent_before(program, opened):
+def test_a_missing_input_gets_the_focus_and_nothing_is_sent(program, opened):
     compare = opened(**EVERYTHING)
     shown, judged = compare.presentation(), program.judged()
     a, b = (completion_id for completion_id, _ in program.texts_in_order(shown))
@@ -66,7 +66,7 @@ def test_what_is_missing_gets_the_focus_and_nothing_is_sent_before(program, open
     assert compare.by("rationale").input_value() == ""
 
 
-def test_half_a_character_is_refused_in_words_and_the_draft_stays(program, opened):
+def test_half_a_surrogate_pair_is_refused_and_the_draft_stays(program, opened):
     """What a form can hold and UTF-8 cannot: the refusal comes before any handler, and the page still says it."""
     compare = opened(rationale="required", rationale_min_chars=5)
     judged = program.judged()
@@ -80,7 +80,7 @@ def test_half_a_character_is_refused_in_words_and_the_draft_stays(program, opene
     assert said(program).rationale == "It is clear"
 
 
-def test_what_is_complete_is_sent_by_the_choice(program, opened):
+def test_a_choice_submits_a_complete_judgment(program, opened):
     compare = opened(rationale="required", rationale_min_chars=5)
     compare.press("r")
     compare.page.keyboard.type("Good one")
@@ -89,7 +89,7 @@ def test_what_is_complete_is_sent_by_the_choice(program, opened):
     assert (said(program).rationale, said(program).strength) == ("Good one", "significantly")
 
 
-def test_a_better_answer_begins_from_one_that_was_chosen(program, opened):
+def test_an_ideal_answer_starts_from_the_chosen_answer(program, opened):
     compare = opened(ideal_answers=True)
     (first, first_text), (second, second_text) = program.texts_in_order(compare.presentation())
     compare.press("e")
@@ -164,7 +164,7 @@ def test_only_what_is_ranked_must_be_rated(program, opened):
     assert said(program).aspects == {order[1]: {"Clear": 5}, order[2]: {"Clear": 4}}
 
 
-def test_the_key_map_tells_of_what_there_is(opened):
+def test_the_key_map_lists_the_keys_of_the_inputs_on_the_page(opened):
     compare = opened(flags=False)
     compare.press("?")
     expect(compare.by("help")).to_be_visible()

@@ -28,7 +28,7 @@ def add_judgment(program):
     return judged
 
 
-def test_one_finds_filters_and_corrects(program, add_judgment, page):
+def test_judgments_are_searched_filtered_and_corrected(program, add_judgment, page):
     first = add_judgment("One.", "Other.", tiers=[[0], [1]], question=f"Why bread {program.judged()}?", details=Details(rationale="Crusty"))
     add_judgment("One.", "Other.", question=f"Why cake {program.judged()}?", details=Details(flags=(Flag("unsafe"),)))
     pie = f"Why pie {program.judged()}?"
@@ -100,7 +100,7 @@ def test_pages_go_back_and_new_judgments_come_in(program, add_judgment, page):
     expect(history.rows().nth(0)).to_contain_text("A fresh question")
 
 
-def test_it_is_blind_and_keys_do_not_judge_on_the_hidden_page(program, add_judgment, page):
+def test_the_page_is_blind_and_keys_do_nothing_on_a_hidden_page(program, add_judgment, page):
     add_judgment("One.", "Other.", tiers=[[0], [1]])
     program.put_in("Next one.", "Next other.")
     replies = []

@@ -85,7 +85,7 @@ def test_every_page_is_in_the_browsers_language(reader, locale, language, at_lea
             assert (len(found) >= at_least.get(name, 3)) if other == language else not found, (name, other, found)
 
 
-def test_a_language_that_is_not_ours_reads_english_and_is_called_so(reader):
+def test_a_language_without_translation_gets_english_and_its_lang_attribute(reader):
     page = reader("fr-FR")
     assert page.evaluate("document.documentElement.lang") == "en"
     expect(page.get_by_role("tab", name="Training", exact=True)).to_be_visible()
@@ -93,7 +93,7 @@ def test_a_language_that_is_not_ours_reads_english_and_is_called_so(reader):
     expect(page.get_by_test_id("data-judgments")).to_contain_text("by people")
 
 
-def test_what_the_server_says_later_is_in_the_same_language(reader):
+def test_later_messages_of_the_server_are_in_the_same_language(reader):
     """The button was named by the browser, the figures and the refusal by the server: they must have decided alike."""
     page = reader("ko-KR")
     page.get_by_role("tab", name="학습", exact=True).click()

@@ -62,7 +62,7 @@ def judged(new_program):
     return program
 
 
-def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
+def test_a_lead_sets_up_and_manages_a_project(judged, page):
     program, store = judged, judged.store
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -28,7 +28,7 @@ HOSTILE = (
 )
 
 
-def test_nothing_that_the_compare_page_gets_says_who_wrote_an_answer(program, page):
+def test_nothing_sent_to_the_compare_page_names_the_policy_of_an_answer(program, page):
     shown = [program.put_in(f"This one {i}.", f"That one {i}.") for i in range(3)]
     traffic = Traffic(page)
     compare = ComparePage(page, program.url)
@@ -47,7 +47,7 @@ def test_nothing_that_the_compare_page_gets_says_who_wrote_an_answer(program, pa
         assert program.model.name not in told
 
 
-def test_hostile_answers_are_shown_and_nothing_runs(program, page):
+def test_hostile_answers_are_shown_and_no_script_runs(program, page):
     for i, text in enumerate(HOSTILE):
         program.put_in(text, f"Harmless {i}.", question=f"{text} number {i}-{program.judged()}")
     traffic = Traffic(page)
@@ -70,7 +70,7 @@ def test_hostile_answers_are_shown_and_nothing_runs(program, page):
     assert traffic.hosts() == {"127.0.0.1"}
 
 
-def test_hostile_samples_and_errors_of_a_run_are_shown_and_nothing_runs(program, page):
+def test_hostile_samples_and_errors_of_a_run_are_shown_and_no_script_runs(program, page):
     prompt = prompts.of_split(program.store)[0]
     run_id = f"r-hostile-{program.judged()}"
     text = "\n\n".join(HOSTILE)
@@ -104,7 +104,7 @@ def test_no_route_serves_a_file_of_the_data_folder(program, route):
 
 
 @pytest.mark.parametrize("function", ["__init__", "postprocess", "serve_static_file", "read", "preprocess", "judge.__globals__"])
-def test_the_component_has_no_other_functions_than_its_own(program, function):
+def test_the_component_publishes_only_its_own_server_functions(program, function):
     config = httpx2.get(f"{program.url}/config").json()
     component = next(c for c in config["components"] if c["props"].get("elem_id") == "compare")
     asked = {"data": str(program.folder.database), "component_id": component["id"], "fn_name": function, "session_hash": "x"}
@@ -113,7 +113,7 @@ def test_the_component_has_no_other_functions_than_its_own(program, function):
     assert b"SQLite format" not in reply.content
 
 
-def test_the_program_asks_nothing_of_the_outside(program, silent, page):
+def test_the_program_makes_no_requests_to_other_hosts(program, silent, page):
     ComparePage(page, program.url)
     program.until_answering()
     assert silent.asked_as_proxy == []

@@ -43,7 +43,7 @@ def test_an_acknowledged_judgment_survives_kill_9(new_program, page):
     assert json.loads(program.store.row("SELECT tiers FROM judgments ORDER BY id LIMIT 1 OFFSET 1")[0]) == [[better], [worse]]
 
 
-def test_a_judgment_is_not_acknowledged_into_a_file_that_was_deleted(new_program, page):
+def test_a_judgment_is_not_acknowledged_after_the_database_file_was_deleted(new_program, page):
     """All that was acknowledged before is in the copy that the program makes, and comes back from it."""
     program = new_program()
     for i in range(4):
@@ -71,7 +71,7 @@ def test_a_judgment_is_not_acknowledged_into_a_file_that_was_deleted(new_program
     assert copy.name in program.log()
 
 
-def test_a_second_serve_is_told_of_the_first(new_program):
+def test_a_second_serve_is_refused_and_names_the_first(new_program):
     program = new_program().start()
     command = [sys.executable, "launch.py", "serve", "--data", str(program.folder.root), "--model", str(program.model), "--port", "0"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -104,7 +104,7 @@ def test_a_killed_policy_server_comes_back_and_judging_goes_on_meanwhile(new_pro
     eventually(lambda: program.store.value("SELECT count(*) FROM comparisons") > 4, "the new policy server fills the queue", within_s=60)
 
 
-def test_an_empty_queue_says_how_long_and_fills_by_itself(new_program, endpoint, page):
+def test_an_empty_queue_shows_the_waiting_time_and_updates_by_itself(new_program, endpoint, page):
     program = new_program(*endpoint.options)
     compare = ComparePage(page, program.start().url)
     expect(compare.by("empty-state")).to_contain_text("No comparison is waiting")

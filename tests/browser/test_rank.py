@@ -54,7 +54,7 @@ def test_by_keys_alone(program, compare):
     assert saved_as(program, compare) == [[3], [1, 2]]
 
 
-def test_a_part_is_saved_only_when_that_is_meant(program, compare):
+def test_a_partial_ranking_is_saved_only_after_confirmation(program, compare):
     judged = program.judged()
     compare.press("Enter")
     expect(compare.by("missing")).to_have_text("Rank at least two answers first.")
@@ -149,7 +149,7 @@ def test_by_dragging_alone(program, compare):
     assert saved_as(program, compare) == [[3], [4], [1, 2]]
 
 
-def test_near_the_edge_the_page_goes_on_while_dragging(compare):
+def test_dragging_near_the_edge_scrolls_the_page(compare):
     page = compare.page
     box = compare.by("answer-1").locator("[data-grip]").bounding_box()
     page.mouse.move(box["x"] + 10, box["y"] + 10)

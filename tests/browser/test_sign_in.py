@@ -72,7 +72,7 @@ def test_from_the_local_visitor_to_an_account_and_out_again(own, page):
     expect(page).to_have_url(f"{program.url}/sign-in")
 
 
-def test_every_page_works_behind_the_guard(own, page):
+def test_every_page_works_behind_the_access_middleware(own, page):
     said = []
     page.on("console", lambda message: said.append(message.text))
     traffic = Traffic(page)

@@ -63,7 +63,7 @@ def fill(program: Program) -> None:
     runs.finish(store, "round-1", "done", result=result)
 
 
-def test_the_card_says_what_was_found_and_leads_to_the_judged_comparison(finished, page):
+def test_the_card_shows_the_validation_and_links_to_comparisons(finished, page):
     dialogs = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     page.goto(finished.url)
@@ -104,12 +104,12 @@ def test_the_card_says_what_was_found_and_leads_to_the_judged_comparison(finishe
     assert dialogs == []
 
 
-def test_a_link_to_what_is_not_there_says_so(finished, page):
+def test_a_link_to_a_missing_comparison_shows_an_error(finished, page):
     page.goto(f"{finished.url}/#comparison-99999")
     expect(page.locator("#lead-linked")).to_contain_text("99999")
 
 
-def test_before_the_features_are_read_the_card_says_when(finished, page):
+def test_before_the_validation_the_card_says_when_it_appears(finished, page):
     runs.create(finished.store, "round-2", config=RoundConfig().to_dict(), seed=0, versions={})
     page.goto(finished.url)
     TrainingPage(page)

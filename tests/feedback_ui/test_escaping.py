@@ -287,7 +287,7 @@ def test_every_view_has_its_case():
     assert views == set(CASES)
 
 
-def test_every_module_that_makes_elements_is_looked_at():
+def test_every_module_that_makes_elements_is_tested():
     root = Path(feedback_ui.__file__).parent
     makers = {path for path in root.rglob("*.py") if re.search(r"\btag\(", path.read_text(encoding="utf-8"))}
     without_records = {root / name for name in ("app.py", "server/web.py", "shared/html.py", "shared/scripts.py", "shared/theme.py")}

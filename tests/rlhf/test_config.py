@@ -147,7 +147,7 @@ def test_fields_that_a_row_lacks_have_their_defaults():
         ({"dtype": "float8"}, "--dtype float8: choose one of auto, float32, bfloat16"),
     ],
 )
-def test_what_does_not_go_is_refused_by_name(values, said):
+def test_invalid_options_are_refused_by_name(values, said):
     with pytest.raises(ConfigError, match=said):
         with_options(RoundConfig(), values)
 
@@ -169,7 +169,7 @@ def test_what_may_be_off_may_be_off():
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_presets_are_sound(preset):
+def test_presets_are_valid(preset):
     check(PRESETS[preset])
 
 
@@ -179,6 +179,6 @@ def test_a_change_leaves_the_preset_alone():
     assert PRESETS["laptop"] == before
 
 
-def test_the_face_of_the_floor_needs_no_torch():
+def test_the_torch_free_packages_import_no_torch():
     code = "import sys, rlhf.config, rlhf.runs.jobs, rlhf.serving.client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -100,13 +100,13 @@ def test_answers_come_in_the_order_of_the_prompts(backbone, monkeypatch):
     assert answers_[0].text == backbone.decode(answers_[0].ids)
 
 
-def test_best_of_n_takes_what_is_paid_most():
+def test_best_of_n_takes_the_highest_score():
     answers_ = [SampledCompletion(1, [i], str(i), "stop") for i in range(6)]
     assert [a.text for a in evaluation.best_of(answers_, 3, [1.0, 5.0, 2.0, 7.0, 7.0, 0.0])] == ["1", "3"]
     assert evaluation.best_of(answers_, 1, [0.0] * 6) == answers_
 
 
-def test_best_of_n_draws_n_answers_for_each_one_that_counts(backbone):
+def test_best_of_n_samples_n_answers_for_each_selected_one(backbone):
     seen = []
 
     def low_first_tokens(prompts, sampled, on_progress):

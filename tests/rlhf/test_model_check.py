@@ -58,7 +58,7 @@ GEMMA_LIKE = (
 )
 
 
-def test_what_a_template_does_not_know_is_named():
+def test_unsupported_roles_of_a_template_are_named():
     check = model_check.template(with_template(GEMMA_LIKE))
     assert check.found == "no system messages, roles must alternate, no generation prompt"
     assert "before the first user turn" in check.warning and "may begin with a role's name" in check.warning and check.ok
@@ -79,13 +79,13 @@ def test_what_a_template_does_not_know_is_named():
         ),
     ],
 )
-def test_how_a_model_thinks_is_named(prompt, found, warned):
+def test_reasoning_of_a_model_is_described(prompt, found, warned):
     check = model_check.reasoning(with_template(tiny.TEMPLATE.replace("<|assistant|>{% endif %}", prompt + "{% endif %}")), CONFIG)
     assert (check.found, bool(check.warning)) == (found, warned)
     assert not warned or "96 tokens in collecting, 48 in training" in check.warning
 
 
-def test_a_turn_that_ends_with_a_token_that_nothing_calls_an_end_is_a_warning():
+def test_a_turn_end_that_is_no_eos_token_is_a_warning():
     backbone = with_template(tiny.TEMPLATE.replace("<|end|>", "<|turn_end|>\n"))
     stray = backbone.tokenizer.convert_tokens_to_ids("<|turn_end|>")
     check = model_check.ends(backbone)

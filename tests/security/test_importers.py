@@ -199,7 +199,7 @@ def deep_tree(turns, length):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_takes_little_memory_and_is_told(store, tmp_path, name):
+def test_a_decompression_bomb_takes_little_memory_and_is_reported(store, tmp_path, name):
     make, format, expected = BOMBS[name]
     outcome, left, own, decoder = import_apart(store, make(tmp_path), format)
     assert own < OWN_MIB and decoder < DECODER_MIB, (outcome, own, decoder)
@@ -420,7 +420,7 @@ def test_a_text_has_a_length_that_a_lead_can_raise(store, field):
     assert imports.import_rows(store, [row], "plain")[1].wrong == 0
 
 
-def test_a_name_of_an_account_brings_its_judgments_and_no_right(store):
+def test_an_imported_account_name_gets_judgments_and_no_permission(store):
     lead = accounts.create(store, "Lea", "a long password", ["lead"])
     mina = accounts.create(store, "mina", "another password", ["annotator"], by=lead.annotator.id)
     rows = [{"prompt": f"Q{n}", "completions": ["a", "b"], "choice": 0, "annotator": name, "roles": ["lead"], "is_admin": True}
@@ -433,7 +433,7 @@ def test_a_name_of_an_account_brings_its_judgments_and_no_right(store):
     assert store.value("SELECT count(*) FROM judgments WHERE annotator_id = ?", [mina.annotator.id]) == 2
 
 
-def test_a_native_export_says_nothing_of_accounts(store, tmp_path):
+def test_a_native_export_has_no_accounts(store, tmp_path):
     folder = tmp_path / "out"
     native.write(store, folder)
     row = {"id": 1, "annotator_id": 1, "password_hash": "x", "roles": '["lead"]', "created_at": "2026-01-01", "disabled_at": None}

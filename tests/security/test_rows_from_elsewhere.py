@@ -53,7 +53,7 @@ def write_run(store, run_id="odd", **columns):
 
 
 @pytest.mark.parametrize("run_id", IDS, ids=repr)
-def test_an_id_that_is_no_name_is_no_folder(folder, run_id):
+def test_an_invalid_run_id_is_not_a_folder(folder, run_id):
     with pytest.raises(StoreError, match="is not a run's id"):
         folder.run(run_id)
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_read_says_so_and_is_not_resumed(store, folder, columns):
     "columns", [dict(heartbeat_at="9999"), dict(heartbeat_at=b"x"), dict(heartbeat_at="zz"), dict(pid=-5), dict(pid=2**62), dict(pid="x")],
     ids=repr,
 )  # fmt: skip
-def test_a_run_that_only_says_it_is_running_does_not_stand_in_the_way_for_ever(store, folder, columns):
+def test_a_run_with_a_false_status_running_blocks_rounds_only_for_a_while(store, folder, columns):
     write_run(store, "odd", status="running", result=None, started_at="2026-01-01T00:00:00.000+00:00", **columns)
     Jobs(store, folder).reap()
     assert runs.get(store, "odd").status == "lost"
@@ -230,7 +230,7 @@ BAD = ("", "[", "null", "5", '"x"', "{}", '[{"role": "user"}]', "[[]]", '[["x"]]
 
 
 @pytest.mark.parametrize("value", BAD, ids=repr)
-def test_a_prompt_that_cannot_be_read_is_passed_in_the_line(world, value):
+def test_an_unreadable_prompt_is_skipped_in_the_queue(world, value):
     bad, good = world.comparison(prompt_id=world.prompt("Bad?")), world.comparison(prompt_id=world.prompt("Good?"))
     spoil(world.store, "prompts", "messages", comparisons.get(world.store, bad).prompt.id, value)
     assert world.next(world.ann) == good
@@ -281,7 +281,7 @@ LARGE = (2**63, 2**64, 10**30, -(2**63) - 1)
 
 
 @pytest.mark.parametrize("number", LARGE)
-def test_an_id_that_no_row_can_have_is_told_as_none(world, number):
+def test_an_id_out_of_range_is_reported_as_missing(world, number):
     store = world.store
     from storage.judging import exclusions, history, presentations
     from storage.people import annotators
@@ -307,7 +307,7 @@ def test_the_command_line_too(store, capsys):
 
 
 @pytest.mark.parametrize("wrong", ["\ud800", {"a": 1}, [1], object()], ids=["surrogate", "mapping", "list", "object"])
-def test_what_no_column_can_hold_is_in_no_row(store, wrong):
+def test_values_that_no_column_can_hold_match_no_row(store, wrong):
     with pytest.raises(StoreError, match="[Nn]othing in the store"):
         store.value("SELECT 1 FROM prompts WHERE id = ?", [wrong])
     with pytest.raises(StoreError, match="[Nn]othing in the store"):

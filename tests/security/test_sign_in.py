@@ -130,7 +130,7 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_eighty_wrong_ones_in_flight_do_not_keep_an_honest_one_waiting(site, hasher, ann, here, case):
+def test_eighty_wrong_attempts_do_not_delay_a_right_one(site, hasher, ann, here, case):
     name_of, attacker, _ = CASES[case]
 
     def address_of(number):
@@ -152,7 +152,7 @@ def test_a_known_browser_gets_in_through_a_flood_for_its_own_name_with_all_addre
         assert hasher.right_one_was[-1] - before <= 2 * password_queue.MAX_CONCURRENT_CHECKS + 1
 
 
-def test_whom_the_queue_has_no_room_for_is_told_so_at_once(site, hasher, ann, here, monkeypatch):
+def test_a_full_queue_refuses_at_once(site, hasher, ann, here, monkeypatch):
     monkeypatch.setattr(password_queue, "MAX_QUEUE", 5)
     with flood(site, hasher, lambda i: f"nobody {i}", lambda i: here) as sent:
         pass
@@ -164,7 +164,7 @@ def test_whom_the_queue_has_no_room_for_is_told_so_at_once(site, hasher, ann, he
 # ---- nobody locks anybody out
 
 
-def test_wrong_passwords_keep_only_those_waiting_who_sent_them(site, ann, here):
+def test_wrong_passwords_delay_only_their_origin(site, ann, here):
     attacker = next(addresses)
     replies = [send(site, "Ann", "wrong one", attacker).status_code for _ in range(10)]
     assert replies == [401] * 3 + [429] * 7
@@ -190,7 +190,7 @@ def test_a_known_browser_guesses_no_faster(site, ann, here):
     assert send(site, "Ann", PASSWORD, here).status_code == 303
 
 
-def test_who_guesses_from_many_addresses_is_slowed_down_too(site, ann, here):
+def test_guesses_from_many_addresses_are_slowed_down_too(site, ann, here):
     known = known_cookie(site, send(site, "Ann", PASSWORD, here))
     replies = [send(site, "Ann", "wrong one", f"198.18.{number}.1") for number in range(60)]
     looked_at = [reply for reply in replies if reply.headers.get("retry-after") is None]
@@ -206,7 +206,7 @@ def test_addresses_of_one_ipv6_network_are_one(site, ann):
     assert send(site, "Ann", PASSWORD, "2001:db8:77:2::1").status_code == 303
 
 
-def test_a_note_helps_only_the_account_that_it_is_of(site, ann, here):
+def test_a_note_is_valid_only_for_its_account(site, ann, here):
     site.account("Eve", "annotator")
     of_eve = known_cookie(site, send(site, "Eve", PASSWORD, next(addresses)))
     name, _, note = of_eve.partition("=")
@@ -305,7 +305,7 @@ def test_who_may_not_change_a_password_here(site):
     assert site.form(name="Ann", password=PASSWORD).status_code == 303
 
 
-def test_a_new_password_makes_every_other_browser_a_stranger(site, ann, here):
+def test_a_new_password_makes_every_other_browser_unknown(site, ann, here):
     signed = send(site, "Ann", PASSWORD, here)
     known = known_cookie(site, signed)
     reply = change(site, f"{session_cookie(site, signed)}; {known}", PASSWORD, NEW)
@@ -326,6 +326,6 @@ def test_a_session_that_ended_while_the_form_was_open(site, ann):
 
 
 @pytest.mark.parametrize("name", ["Ann\0", "\0", "Ann\0Bob", "x" * 9000, "\u202eAnn", "A\u0300" * 500, "%00", "Ann\r\nSet-Cookie: x=1"])
-def test_a_strange_name_is_a_wrong_one(site, ann, name):
+def test_an_invalid_name_is_a_wrong_name(site, ann, name):
     reply = send(site, name, PASSWORD, next(addresses))
     assert reply.status_code == 401 and "set-cookie" not in reply.headers

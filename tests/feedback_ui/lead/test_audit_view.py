@@ -10,7 +10,7 @@ from storage.people import accounts, annotators, audit
 from storage.project import settings
 
 
-def test_the_audit_is_told_in_the_readers_language(store, part, people, of_three):
+def test_the_audit_is_in_the_readers_language(store, part, people, of_three):
     settings.change(store, ProjectSettings(overlap=4), people.local.id)
     batch = batches.request(store, [policies.all_versions(store)[0].id], completions=2, sampling=Sampling(), count=7, by=people.local.id)
     batches.cancel(store, batch.id, people.local.id)

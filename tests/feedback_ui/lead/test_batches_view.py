@@ -6,7 +6,7 @@ from feedback_ui.lead import batches_view
 from storage.core.records import Batch, PolicyVersion, Sampling
 
 
-def test_waiting_times_follow_the_line_and_leave_out_what_is_stuck():
+def test_waiting_times_follow_the_queue_and_leave_out_stuck_batches():
     def batch(number, made, priority=0, cancelled=None):
         return Batch(number, (1,), 2, Sampling(), 10, made, priority, None, "2026-01-01T00:00:00+00:00", cancelled)
 

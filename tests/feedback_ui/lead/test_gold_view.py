@@ -13,7 +13,7 @@ from feedback_ui.lead import gold_view, lead_view
     "said, tiers",
     [("B > A = C", ((1,), (0, 2))), (" c>b >a ", ((2,), (1,), (0,))), ("a=b=c", ((0, 1, 2),))],
 )
-def test_a_known_order_is_read(of_three, said, tiers):
+def test_a_gold_ranking_is_parsed(of_three, said, tiers):
     ids = [c.id for c in of_three.completions]
     found = gold_view.tiers_of(EN, said, of_three)
     assert found == tuple(tuple(ids[place] for place in tier) for tier in tiers)
@@ -28,7 +28,7 @@ def test_a_known_order_is_read(of_three, said, tiers):
         ("1 > 2 > 3", "1 is not an answer"),
     ],
 )  # fmt: skip
-def test_what_is_no_order_is_refused_with_its_cause(of_three, said, problem):
+def test_an_invalid_ranking_is_refused_with_its_cause(of_three, said, problem):
     with pytest.raises(gold_view.BadOrder, match=problem):
         gold_view.tiers_of(EN, said, of_three)
 

@@ -38,7 +38,7 @@ def test_a_file_of_judgments_is_recognised_and_what_is_not_kept_is_named(store, 
     assert "cannot tell which format this is" in part.prompts.import_file(str(file), "", "", False, HERE)[part.prompts.message]
 
 
-def test_a_map_and_an_encoding_read_what_nothing_recognises(store, part, tmp_path):
+def test_a_field_map_and_an_encoding_read_an_unrecognised_file(store, part, tmp_path):
     section = part.prompts
     file = tmp_path / "ours.csv"
     file.write_bytes("frage,gut,schlecht,note\nWie heißt es?,Käse,Brot,1\n".encode("cp1252"))
@@ -52,7 +52,7 @@ def test_a_map_and_an_encoding_read_what_nothing_recognises(store, part, tmp_pat
     assert "is not NAME=FIELD" in section.import_file(str(file), "prompt=frage,x", "", False, HERE)[section.message]
 
 
-def test_a_saved_map_is_named_and_a_path_is_none(store, part, tmp_path):
+def test_a_saved_map_is_found_by_name_and_a_path_is_refused(store, part, tmp_path):
     section = part.prompts
     file = tmp_path / "rows.jsonl"
     file.write_text('{"q": "Q", "good": "a", "bad": "b"}\n', encoding="utf-8")
@@ -65,7 +65,7 @@ def test_a_saved_map_is_named_and_a_path_is_none(store, part, tmp_path):
     assert "1 comparison, 1 judgment" in section.import_file(str(file), "ours", "", True, HERE)[section.message]
 
 
-def test_a_look_says_what_a_file_would_bring_and_imports_nothing(store, part, tmp_path):
+def test_a_preview_shows_the_contents_of_a_file_and_imports_nothing(store, part, tmp_path):
     section = part.prompts
     file = tmp_path / "kto.jsonl"
     rows = [{"prompt": "Q", "completion": "a", "label": True, "mood": 1}, {"prompt": "Q", "completion": "b", "label": 7}]
@@ -125,7 +125,7 @@ def test_the_starters_are_switched_and_refused_prompts_tried_again(store, part):
     assert refusals.all_refusals(store) == []
 
 
-def test_an_import_says_how_far_it_is_and_can_be_stopped(store, part, tmp_path):
+def test_an_import_shows_its_progress_and_can_be_stopped(store, part, tmp_path):
     section = part.prompts
     file = tmp_path / "<b>many.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"Question {n}?", "chosen": "yes", "rejected": "no"}) + "\n" for n in range(20_000)))

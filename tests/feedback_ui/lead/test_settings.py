@@ -34,7 +34,7 @@ def section_values(section):
     return ProjectSettings(**{name: _value(EN, name, values[field]) for name, field in section.fields.items()})
 
 
-def test_settings_that_will_not_do_are_told_and_not_saved(store, part):
+def test_invalid_settings_are_refused_and_not_saved(store, part):
     section = part.settings
     assert "overlap must be 1 to 20" in section.change(filled(section, overlap=0), HERE)
     assert "Share of gold is empty" in section.change(filled(section, gold_share=None), HERE)

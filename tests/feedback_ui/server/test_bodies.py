@@ -44,7 +44,7 @@ def test_json_is_read_up_to_a_mebibyte(site, path):
 
 
 @pytest.mark.parametrize("path", JSON_ROUTES)
-def test_what_just_fits_is_read(site, path):
+def test_a_body_at_the_limit_is_read(site, path):
     body = b'{"a": "' + b"x" * (MIB - 9) + b'"}'
     assert len(body) == MAX_BODY_BYTES["json"]
     assert site.clients["annotator"].post(path, content=body, headers=JSON).status_code in (400, 404, 422)
@@ -76,7 +76,7 @@ def test_a_form_is_short(site, path):
     assert site.clients["annotator"].get("/config").status_code == 200
 
 
-def test_a_hundred_megabytes_are_not_kept(site):
+def test_a_hundred_megabytes_are_not_stored_in_memory(site):
     """The server's memory while it refuses them: declared, in chunks, and to routes that read no body at all."""
     process = psutil.Process()
     site.clients["lead"].post("/gradio_api/run/predict", content=pieces(4 * MIB), headers=JSON)
@@ -98,7 +98,7 @@ def test_a_hundred_megabytes_are_not_kept(site):
     assert highest - before < 60 * MIB
 
 
-def test_a_body_that_does_not_come_is_given_up(site, monkeypatch):
+def test_a_body_that_does_not_arrive_times_out(site, monkeypatch):
     monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", dict.fromkeys(MAX_BODY_BYTES, 0.3))
     for path, who in (("/gradio_api/run/predict", "annotator"), ("/gradio_api/upload", "lead"), ("/sign-in", "nobody")):
         with site.connect() as made:
@@ -117,14 +117,14 @@ NO_JSON = [
 
 
 @pytest.mark.parametrize("path", JSON_ROUTES)
-def test_what_is_no_json_is_refused(site, path):
+def test_invalid_json_is_refused(site, path):
     for body in NO_JSON:
         reply = site.clients["annotator"].post(path, content=body, headers=JSON)
         assert reply.status_code == 400 and "no JSON" in reply.json()["error"], body
 
 
 @pytest.mark.parametrize("path", JSON_ROUTES)
-def test_json_that_would_choke_its_reader_is_refused(site, path):
+def test_json_over_the_limits_is_refused(site, path):
     many = b"[" + b",".join([b"{}"] * (MAX_PARTS + 1)) + b"]"
     for body, status, said in (
         (b'{"a": ' + b"[" * 90 + b"]" * 90 + b"}", 400, "nested more than 64"),
@@ -145,14 +145,14 @@ def test_json_that_would_choke_its_reader_is_refused(site, path):
         assert time.monotonic() - began < 2
 
 
-def test_a_form_where_json_belongs_is_refused(site):
+def test_a_form_is_refused_where_json_is_expected(site):
     for path in JSON_ROUTES:
         fields = {"component_id": "1", "session_hash": "s", "fn_name": "judge"}
         reply = site.clients["annotator"].post(path, files={"files": ("a", b"x")}, data=fields)
         assert reply.status_code == 415, path
 
 
-def test_why_is_said_in_the_reader_s_language(site):
+def test_the_reason_is_in_the_readers_language(site):
     reply = site.clients["annotator"].post(JSON_ROUTES[0], content=b"{", headers=JSON | {"accept-language": "ko"})
     assert "JSON이 아닙니다" in reply.json()["error"]
 

@@ -82,7 +82,7 @@ def wrong_with(reply: httpx2.Response) -> str | None:
     return None if said else f"{reply.status_code} without a reason: {reply.text[:200]}"
 
 
-def test_every_kind_of_input_says_what_it_takes(site):
+def test_every_kind_of_input_has_a_check_of_its_values(site):
     used = {type(block) for event in site.pages.fns.values() for block in event.inputs}
     assert used <= set(VALUE_CHECKS), "say in feedback_ui.server.calls what these take from a browser"
 
@@ -121,7 +121,7 @@ def test_every_server_function_refuses_values_that_no_page_sends(site):
     assert not wrong, "\n".join(f"{name}: {found}" for name, found in wrong.items())
 
 
-def test_a_call_of_what_is_not_there_is_refused(site):
+def test_a_call_of_an_unknown_handler_is_refused(site):
     client = site.clients["everybody"]
     good = {"fn_index": site.handler("show_visitor"), "data": [], "session_hash": "s"}
     assert client.post("/gradio_api/run/predict", json=good).status_code == 200

@@ -65,7 +65,7 @@ HALF = [
 
 
 @pytest.mark.parametrize("half", HALF)
-def test_a_request_that_does_not_end_is_given_up(site, half):
+def test_an_unfinished_request_times_out(site, half):
     with site.connect() as made:
         made.sendall(half)
         took, received = ended_after(made)
@@ -100,7 +100,7 @@ def test_a_second_request_has_the_same_time(site):
             assert ended_after(made)[0] < 4
 
 
-def test_a_body_that_nobody_reads_does_not_go_on_for_ever(site):
+def test_an_unread_body_times_out(site):
     with site.connect() as made:
         made.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         made.settimeout(0.1)
@@ -145,7 +145,7 @@ def test_neither_are_trailers_and_the_frames_of_chunks(site):
     assert signs_in(site) == 200
 
 
-def test_whoever_does_not_read_the_answer_is_not_waited_for(site):
+def test_a_client_that_does_not_read_is_disconnected(site):
     cookie = site.cookie("lead")
     with socket.socket() as made:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -164,7 +164,7 @@ def test_whoever_does_not_read_the_answer_is_not_waited_for(site):
 
 
 @pytest.mark.parametrize("say", [*HALF[:4], b"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nna"])
-def test_newcomers_are_answered_while_all_places_are_taken(site, say):
+def test_new_connections_are_answered_at_the_limit(site, say):
     with many(site, 3 * CAPACITY, say) as taken:
         for _ in range(5):
             began = time.monotonic()
@@ -173,7 +173,7 @@ def test_newcomers_are_answered_while_all_places_are_taken(site, say):
         assert still_open(taken) <= CAPACITY
 
 
-def test_whoever_waits_longest_goes_first(site):
+def test_the_longest_waiting_connection_is_closed_first(site):
     until(lambda: site.serving.limits.open < 5)
     site.serving.limits.headers_s = 30.0
     try:
@@ -189,7 +189,7 @@ def test_whoever_waits_longest_goes_first(site):
         site.serving.limits.headers_s = 1.0
 
 
-def test_a_flood_does_not_end_what_is_being_answered(site):
+def test_a_flood_does_not_end_running_responses(site):
     """A page's stream stays, however many come and say nothing."""
     stats = []
 
@@ -209,7 +209,7 @@ def test_a_flood_does_not_end_what_is_being_answered(site):
     assert stats[0] == 200
 
 
-def test_one_account_does_not_take_all_places_with_streams(site, monkeypatch):
+def test_the_streams_of_one_account_are_limited(site, monkeypatch):
     monkeypatch.setattr(access, "MAX_STREAMS", 10)
     cookie = site.cookie("annotator")
     asked = f"GET /gradio_api/heartbeat/s HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode()
@@ -230,13 +230,13 @@ def _has_ended(made: socket.socket) -> bool:
     return not received or received.endswith(b"0\r\n\r\n")
 
 
-def test_places_leave_files_for_the_rest():
+def test_the_limit_on_connections_leaves_file_descriptors_free():
     import resource
 
     assert 64 <= max_connections() <= max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100)
 
 
-def test_websockets_take_no_place(site):
+def test_websockets_are_closed(site):
     until(lambda: site.serving.limits.open < 10)
     ask = b"GET /sign-in HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     ask += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n"

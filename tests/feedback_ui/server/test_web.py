@@ -58,7 +58,7 @@ def test_a_session_in_use_is_renewed_by_any_request(site, ann):
     assert site.store.value("SELECT expires_at FROM sessions") > soon
 
 
-def test_a_store_that_cannot_be_read_is_said(site):
+def test_a_store_that_cannot_be_read_is_reported(site):
     with site.store.atomic() as connection:
         connection.conn.execute("PRAGMA legacy_alter_table=ON")
         connection.conn.execute("ALTER TABLE accounts RENAME TO elsewhere")

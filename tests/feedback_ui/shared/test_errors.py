@@ -35,6 +35,6 @@ def test_a_long_message_takes_no_long_time():
         without_paths(text)
 
 
-def test_what_is_left_out_is_in_the_log(caplog):
+def test_removed_paths_are_in_the_log(caplog):
     browser_message(StoreError("/srv/data/rankloop.db: locked"))
     assert "/srv/data/rankloop.db: locked" in caplog.text

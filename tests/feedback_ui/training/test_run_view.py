@@ -19,7 +19,7 @@ def a_run(**changes):
     return Run(**values | changes)
 
 
-def test_korean_says_the_same_figures():
+def test_korean_shows_the_same_figures():
     run = a_run(status="done", result=RESULT, finished_at="2026-11-02T11:40:00.000+00:00")
     html = run_view.progress(KO, run) + run_view.result(KO, run)
     for said in ("완료", "1시간 40분 걸림", "보상 모델", "71%(62%~79%)", "선호 쌍 118개", "tuned-1"):
@@ -40,14 +40,14 @@ def test_a_finished_run_has_every_stage_done_and_says_how_long():
     assert run_view.remark(EN, run) == "took 14 min"
 
 
-def test_progress_says_what_is_left():
+def test_progress_shows_the_time_left():
     html = run_view.progress(EN, a_run())
     assert "42%, about 11 min left" in html
     assert 'value="0.425"' in html
     assert "time left not known yet" in run_view.progress(EN, a_run(eta_s=None))
 
 
-def test_a_cancel_that_is_under_way_shows():
+def test_a_requested_cancel_is_shown():
     assert run_view.status(EN, a_run(cancel_requested=True)) == "Stopping"
     assert run_view.status(EN, a_run(status="cancelled", cancel_requested=True)) == "Cancelled"
 
@@ -81,7 +81,7 @@ def test_the_page_opens_on_the_active_run_or_the_newest():
     assert [run_id for _, run_id in run_view.choices(EN, [new, old])] == ["new", "old"]
 
 
-def test_a_run_during_which_the_clock_was_set_back_does_not_say_how_long_it_took():
+def test_a_run_during_which_the_clock_was_set_back_has_no_duration():
     times = {"started_at": "2026-11-02T10:00:00.000+00:00", "finished_at": "2026-11-01T10:20:00.000+00:00"}
     assert run_view.remark(EN, a_run(status="done", **times)) == ""
 
@@ -112,7 +112,7 @@ def test_the_result_shows_every_figure_with_its_interval():
     assert "simulated" not in html
 
 
-def test_a_result_that_rests_on_simulated_judgments_is_marked():
+def test_a_result_from_simulated_judgments_is_marked():
     html = run_view.result(EN, a_run(status="done", result=RESULT, config={"include_simulated": True}))
     assert 'data-testid="simulated-mark"' in html
     assert "also learned from simulated judgments" in html
@@ -126,13 +126,13 @@ def test_a_result_with_missing_figures_shows_the_others():
     assert run_view.result(EN, a_run()) == ""
 
 
-def test_a_method_that_is_not_paid_by_the_reward_model_is_not_said_to_be():
+def test_the_proxy_note_depends_on_the_method():
     paid, unpaid = (run_view.result(EN, a_run(status="done", result=RESULT, config={"method": m})) for m in ("grpo", "dpo"))
     assert "was trained to maximise that score" in paid and "was trained to maximise that score" not in unpaid
     assert "fitted to the same judgments" in unpaid and "fitted to the same judgments" not in paid
 
 
-def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
+def test_a_result_shows_early_stopping_the_chosen_checkpoint_and_best_of_n():
     half = {"value": 0.5, "low": 0.4, "high": 0.6, "cases": 40}
     beside = {"n": 12, "kl": 1.57, "policy_kl": 1.6, "max_n": 16, "beyond_max_n": False, "win_rate": half}
     watched = {

@@ -30,7 +30,7 @@ def said(**changes):
     return validation_view.card(EN, a_run(FOUND, **changes))
 
 
-def test_the_card_says_accuracy_gain_and_calibration_in_words():
+def test_the_card_describes_accuracy_gain_and_calibration():
     html = said()
     for part in (
         "68%", "63% to 74%", "in 68 of 100 pairs", "200 more judgments would raise the accuracy by about 2.1 points (0.4 to 3.9)",
@@ -41,13 +41,13 @@ def test_the_card_says_accuracy_gain_and_calibration_in_words():
     assert 'style="left:63.1%;width:10.8%"' in html and 'style="left:50%"' in html
 
 
-def test_before_it_is_known_the_card_says_when_and_a_run_from_before_says_nothing():
+def test_before_the_validation_the_card_is_a_note_and_old_runs_have_none():
     assert "before the policy learns" in validation_view.card(EN, a_run())
     assert validation_view.card(EN, a_run(status="done")) == ""
     assert validation_view.details(EN, a_run(), {}, {}) == ""
 
 
-def test_what_cannot_be_told_from_chance_is_a_warning():
+def test_an_accuracy_that_may_be_chance_is_a_warning():
     html = said(accuracy={"value": 0.53, "low": 0.47, "high": 0.59, "pairs": 412, "prompts": 96})
     assert "coin flips: 53 of 100" in html and "rl-warn" in html
     assert "rl-warn" not in said()
@@ -62,7 +62,7 @@ def test_few_prompts_give_no_interval_and_say_how_many_are_needed():
 
 
 @pytest.mark.parametrize(("low", "claimed"), [(0.001, True), (0.0, False), (-0.01, False)])
-def test_nothing_is_promised_where_the_interval_reaches_zero(low, claimed):
+def test_no_gain_is_claimed_where_the_interval_reaches_zero(low, claimed):
     curve = {**FOUND["curve"], "gain": {"value": 0.0213, "low": low, "high": 0.0391}}
     assert ("would raise the accuracy by about" in said(curve=curve)) is claimed
     assert ("do not show" in said(curve=curve)) is not claimed
@@ -96,7 +96,7 @@ def test_each_high_loss_judgment_links_to_its_comparison():
     assert "The model disagrees with no judgment" in validation_view.details(EN, a_run(FOUND, high_loss_judgments=[]), PEOPLE, {})
 
 
-def test_korean_says_the_same_figures():
+def test_korean_shows_the_same_figures():
     run = a_run(FOUND)
     html = validation_view.card(KO, run) + validation_view.details(KO, run, PEOPLE, JUDGED)
     for part in ("68%", "63%~74%", "약 2.1%p", "선호 쌍 412개", "평가자별", "비교 12 열기"):

@@ -84,7 +84,7 @@ def test_refusals_say_why_and_change_nothing(run, typed, store):
 
 
 @pytest.mark.parametrize("arguments", [["add", "Ann"], ["add", "--role", "lead"], ["add", "Ann", "--role", "king"], [], ["dance"]])
-def test_what_is_no_act(run, capsys, arguments):
+def test_an_unknown_subcommand_is_refused(run, capsys, arguments):
     with pytest.raises(SystemExit) as caught:
         run(*arguments)
     assert caught.value.code == 2 and "usage: rankloop account" in capsys.readouterr().err

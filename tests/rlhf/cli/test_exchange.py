@@ -150,7 +150,7 @@ def test_backup_and_restore(capsys, tmp_path, data, rows):
         (b'{"prompt": 1e999, "completions": NaN}', "needs completions"),
     ],
 )
-def test_bad_files_are_told_in_words(capsys, tmp_path, data, content, messages):
+def test_unreadable_files_are_reported(capsys, tmp_path, data, content, messages):
     path = tmp_path / "bad"
     path.write_bytes(content)
     for format in formats.READABLE:
@@ -303,7 +303,7 @@ def test_open_assistant_trees_give_212_comparisons_and_754_pairs(capsys, tmp_pat
     store.close()
 
 
-def test_labels_are_said_to_be_kept_and_not_used(data, tmp_path, capsys):
+def test_the_summary_says_that_labels_are_stored_and_not_used(data, tmp_path, capsys):
     file = tmp_path / "kto.jsonl"
     rows = [{"prompt": "Q", "completion": "a", "label": True}, {"prompt": "Q", "completion": "b", "label": False}]
     file.write_text("\n".join(map(json.dumps, rows)))
@@ -342,7 +342,7 @@ def half_imported(store, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_takes_an_import_back_and_says_so(half_imported):
+def test_ctrl_c_rolls_an_import_back_and_reports_it(half_imported):
     store, importing, (shown, before) = half_imported
     importing.send_signal(signal.SIGINT)
     out, err = importing.communicate(timeout=120)
@@ -352,7 +352,7 @@ def test_ctrl_c_takes_an_import_back_and_says_so(half_imported):
 
 
 @pytest.mark.slow
-def test_an_import_that_is_killed_is_invisible_and_taken_back_when_the_store_is_opened(half_imported):
+def test_a_killed_import_is_invisible_and_rolled_back_when_the_store_is_opened(half_imported):
     store, importing, (shown, before) = half_imported
     importing.kill()
     importing.wait()
@@ -362,7 +362,7 @@ def test_an_import_that_is_killed_is_invisible_and_taken_back_when_the_store_is_
     assert everything(store) == before and seen(store) == shown
 
 
-def test_a_file_of_which_nothing_can_be_kept_says_what_to_do(data, tmp_path, capsys):
+def test_a_file_without_usable_rows_is_refused_with_a_remedy(data, tmp_path, capsys):
     file = tmp_path / "chats.jsonl"
     file.write_text('{"prompt": "Q", "response": "a", "rating": "--", "workspace": "w"}\n')
     status, said, _ = run(capsys, "import", data, file)

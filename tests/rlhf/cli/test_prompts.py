@@ -45,7 +45,7 @@ def judge(store, prompt):
     judgments.add_simulated(store, comparison, rule.id, tiers=((ids[0],), (ids[1],)))
 
 
-def test_lists_what_is_there_with_its_state(rankloop, store):
+def test_lists_prompts_with_their_state(rankloop, store):
     add(store, "Name a fruit,\nplease", "Name a tree")
     said = rankloop("prompts").out.splitlines()
     assert said[0].split() == ["id", "state", "split", "kind", "source", "comparisons", "prompt"]

@@ -108,7 +108,7 @@ def test_leaderboard_as_text(capsys, data, store):
     assert ["1", "tuned", "100.0%", "(2)"] in lines
 
 
-def test_columns_stand_under_each_other_in_any_script(capsys, data, store):
+def test_columns_are_aligned_in_any_script(capsys, data, store):
     votes(store, ("tuned", "base", "김서연:1 Ann:1"))
     ann, korean = (line for line in run(capsys, "agreement", "--data", data).splitlines() if line.startswith(("Ann", "김")))
     # Three letters that take two places each.

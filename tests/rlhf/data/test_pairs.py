@@ -92,11 +92,11 @@ def test_ties_are_no_preference_pairs():
     assert "ties" not in pairs.manifest([pair()]).to_json()
 
 
-def test_identical_texts_teach_nothing():
+def test_identical_texts_make_no_pair():
     assert said(pairs.derive([judged(((1,), (2,), (3,)), {1: "a", 2: "a", 3: "b"})])) == [("a", "b"), ("a", "b")]
 
 
-def test_people_and_rules_are_not_mixed_unless_asked(judged):
+def test_simulated_judgments_are_included_only_on_request(judged):
     ann = annotators.ensure(judged.store, "Ann")
     comparison, presentation = queue.next_presentation(judged.store, ann.id)
     order = presentation.order
@@ -119,7 +119,7 @@ def test_too_few_pairs_are_refused_with_numbers():
     pairs.require([pair()] * 20, 20)
 
 
-def test_pairs_on_held_out_prompts_alone_teach_nothing():
+def test_pairs_on_held_out_prompts_alone_are_refused():
     with pytest.raises(NotEnoughPairs, match="training prompts"):
         pairs.require([pair("heldout")] * 20, 20)
 
@@ -140,7 +140,7 @@ def test_a_snapshot_comes_back_as_it_was_frozen(tmp_path):
     assert [f.name for f in (tmp_path / "run").iterdir()] == ["pairs.jsonl"]
 
 
-def test_what_is_said_beside_the_order_comes_back_too(tmp_path):
+def test_a_snapshot_keeps_ties_and_strengths(tmp_path):
     frozen = [
         PreferencePair(user("Q"), "a", "b", 0.5, "train", "human", 1, True),
         pair(),

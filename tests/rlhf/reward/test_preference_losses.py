@@ -78,7 +78,7 @@ def test_plackett_luce_is_its_definition(scores):
 
 
 @given(NUMBER, NUMBER)
-def test_of_two_all_readings_agree(first, second):
+def test_all_losses_agree_on_two_completions(first, second):
     differences, stage = ranked([first, second])
     assert_close(plackett_luce(differences, stage), bradley_terry(differences))
 

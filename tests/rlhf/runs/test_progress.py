@@ -92,7 +92,7 @@ def test_time_left_comes_from_the_pace(progress, clock):
     assert row(progress).eta_s == pytest.approx(20 / 0.15 * 0.85)
 
 
-def test_what_an_earlier_attempt_did_is_no_pace(progress, clock):
+def test_work_of_an_earlier_attempt_does_not_count_for_the_time_left(progress, clock):
     progress.skip("first")
     work = begin(progress, "second", 10, done=5)
     assert progress.fraction() == pytest.approx(0.35)

@@ -8,7 +8,7 @@ from storage.core.data_folder import DataFolder, inside, is_run_id
 from storage.core.database import StoreError
 
 
-def test_the_folder_says_where_things_are():
+def test_the_folder_has_the_paths():
     folder = DataFolder(Path("d"))
     assert folder.database == Path("d/rankloop.db")
     assert folder.run_log("r1") == Path("d/runs/r1/log.txt")

@@ -40,7 +40,7 @@ def holder(folder):
     process.communicate()
 
 
-def test_a_second_one_is_told_who_the_first_is(folder, holder):
+def test_a_second_process_is_refused_with_the_holders_name(folder, holder):
     told = rf"rankloop serve \(process {holder.pid}, http://127.0.0.1:4711\)\. Stop that"
     with pytest.raises(folder_lock.FolderInUse, match=told):
         with folder_lock.exclusive(folder, "serve"):
@@ -57,7 +57,7 @@ def test_nothing_is_restored_under_a_serve(folder, holder, store, tmp_path):
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
-def test_it_ends_with_its_process(folder, holder, end):
+def test_the_lock_ends_with_its_process(folder, holder, end):
     if end:
         holder.send_signal(end)
     holder.communicate()
@@ -66,7 +66,7 @@ def test_it_ends_with_its_process(folder, holder, end):
     assert not list(folder.root.glob(".holder*"))
 
 
-def test_what_is_started_meanwhile_does_not_keep_it(folder):
+def test_child_processes_do_not_inherit_the_lock(folder):
     with folder_lock.exclusive(folder, "serve"):
         child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     with folder_lock.exclusive(folder, "serve"):
@@ -74,7 +74,7 @@ def test_what_is_started_meanwhile_does_not_keep_it(folder):
     child.communicate()
 
 
-def test_a_file_system_without_locks_is_told_and_used(folder, monkeypatch, caplog):
+def test_a_file_system_without_locks_is_used_with_a_warning(folder, monkeypatch, caplog):
     def refuse(*_):
         raise OSError(95, "Operation not supported")
 

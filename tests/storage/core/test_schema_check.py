@@ -138,13 +138,13 @@ def test_another_programs_database_is_left_alone(tmp_path):
          "CREATE TABLE IF NOT EXISTS _litestream_lock (id INTEGER)"),
     ],
 )  # fmt: skip
-def test_what_sqlite_and_litestream_add_themselves_is_no_stranger(store, statements):
+def test_tables_of_sqlite_and_litestream_are_allowed(store, statements):
     store.close()
     change(store.path, *statements)
     Database(store.path).close()
 
 
-def test_a_stranger_under_a_known_name_is_one(store):
+def test_a_foreign_object_under_a_known_name_is_refused(store):
     store.close()
     change(store.path, "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER, more TEXT)")
     with pytest.raises(StoreError, match="table _litestream_seq"):

@@ -176,7 +176,7 @@ def newer(path):
         (newer, "written by a newer rankloop .it has m999_future"),
     ],
 )
-def test_what_is_no_sound_backup_is_refused_before_anything_is_touched(world, folder, tmp_path, spoil, reason):
+def test_a_damaged_backup_is_refused_before_anything_is_changed(world, folder, tmp_path, spoil, reason):
     with world.store.atomic():
         world.comparisons(150)
     path = tmp_path / "copy.db"

@@ -63,7 +63,9 @@ def small_parquet(tmp_path):
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.CSV", "rows.ndjson", "rows.txt", "rows.jsonl.gz", "rows.gz"])
 def test_parquet_under_another_name_is_refused(tmp_path, small_parquet, name):
-    with pytest.raises(StoreError, match=f"{name} holds Parquet, which its name contradicts: rename it to .parquet if that is right. Nothing"):
+    with pytest.raises(
+        StoreError, match=f"{name} holds Parquet, which its name contradicts: rename it to .parquet if that is right. Nothing"
+    ):
         read(tmp_path, small_parquet, name)
 
 

@@ -169,7 +169,7 @@ def test_one_import_at_a_time(store, monkeypatch):
     assert imports.import_rows(store, rows(), "plain")[1].comparisons == 3
 
 
-def test_who_signs_in_under_a_name_of_an_unfinished_import_stays(store):
+def test_an_account_with_a_name_of_an_unfinished_import_is_kept(store):
     def rows():
         yield from many()
         annotators.ensure(store, "ann0")

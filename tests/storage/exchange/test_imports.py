@@ -147,7 +147,7 @@ def test_a_person_and_a_rule_never_share_a_name(world, bring):
     assert votes(world.store) == [("Ann", ((1,), (2,)))]
 
 
-def test_wrong_rows_are_told_and_the_others_kept(store, bring):
+def test_wrong_rows_are_reported_and_the_others_kept(store, bring):
     told = []
     import_id, report = bring(row(choice=0), "nothing", row(choice=5), row("And?"), wrong_row=lambda *said: told.append(said))
     assert told == report.wrong_rows == [(2, "not JSON"), (3, "choice must be an index from 0 to 1, tie or both_bad, not 5")]
@@ -213,7 +213,7 @@ def test_an_undone_import_cannot_be_undone_again_nor_one_that_never_was(store, b
         imports.undo(store, 7)
 
 
-def test_what_others_use_outlives_an_undo(world, bring):
+def test_rows_that_others_use_survive_an_undo(world, bring):
     store = world.store
     known = world.prompt("Known?")
     shared = world.comparison(2, world.prompt("Shared?"))

@@ -193,7 +193,7 @@ CASES = [pytest.param(name, *case, id=f"{name}-{number}") for name, cases in ROW
 
 
 @pytest.mark.parametrize(("name", "row", "prompt", "completions", "tiers", "left"), CASES)
-def test_a_row_says_what_it_says_in_its_own_tool(name, row, prompt, completions, tiers, left):
+def test_a_row_has_the_meaning_of_its_own_tool(name, row, prompt, completions, tiers, left):
     assert detect.recognise([row], "file").format == name
     (item,), found = read(name, json.loads(json.dumps(row)))
     assert list(item.messages) == prompt
@@ -285,7 +285,7 @@ def test_a_single_answer_is_labelled_good_or_bad(record, name, expected):
     assert left == {}
 
 
-def test_an_answer_that_nobody_rated_is_named_and_a_strange_label_is_wrong():
+def test_an_unrated_answer_is_counted_and_an_unknown_label_is_wrong():
     row = {"prompt": "Name a fruit", "response": "Pear", "rating": "--", "workspace": "w"}
     assert read("anythingllm", row) == ([], {"answers without a rating": 1})
     with pytest.raises(rows.BadRow, match="label or kto_tag must be one of true, .*, not '2'"):
@@ -501,7 +501,7 @@ def test_each_format_is_recognised(record, format):
     assert detect.recognise([record] * 3, "file").format == format
 
 
-def test_the_evidence_is_told():
+def test_the_evidence_of_a_recognition_is_reported():
     found = detect.recognise([{"prompt": "a", "chosen": "b", "rejected": "c"}] * 9 + [{"x": 1}, rows.BadRow("not JSON")], "file")
     assert found == detect.Recognised("trl", "by its fields prompt, chosen, rejected, in 9 of 10 rows")
 
@@ -610,7 +610,7 @@ def test_numbers_of_a_winner_are_not_guessed(store):
         ("prompt=a,completions=b+c,winner=d,sides=maybe", "sides= is known or unknown"),
     ],
 )
-def test_maps_that_are_none(text, reason):
+def test_invalid_maps_are_refused(text, reason):
     with pytest.raises(StoreError, match=reason):
         maps.parse(text)
 

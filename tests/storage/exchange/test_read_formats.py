@@ -129,7 +129,7 @@ def test_trl_keeps_what_rankloop_writes_beside_the_pair():
         ({}, "needs chosen"),
     ],
 )
-def test_trl_rows_that_are_none(record, reason):
+def test_invalid_trl_rows(record, reason):
     refused(trl.read, record, reason)
 
 
@@ -244,7 +244,7 @@ def test_oasst_equal_ranks_are_tied():
         ({"prompt": said("x", "prompter", *[said(str(n), "assistant", rank=n) for n in range(10)])}, "10 completions"),
     ],
 )
-def test_oasst_trees_that_are_none(record, reason):
+def test_invalid_oasst_trees(record, reason):
     refused(oasst.read, record, reason)
 
 
@@ -395,7 +395,7 @@ def test_argilla_records_that_nobody_answered_wait():
         ),
     ],
 )
-def test_argilla_records_that_are_none(record, reason):
+def test_invalid_argilla_records(record, reason):
     refused(argilla.read, record, reason)
 
 
@@ -762,7 +762,7 @@ def test_labelstudio_choices_are_votes(results, tiers, all_bad):
     assert [(vote.tiers, vote.all_bad, vote.annotator) for vote in item.votes] == [(tiers, all_bad, "labelstudio-3")]
 
 
-def test_labelstudio_says_what_it_leaves():
+def test_labelstudio_counts_unread_fields():
     annotations = [
         {"result": [choice("Safe", "safety")]},
         {"result": [choice("Answer 1")], "was_cancelled": True},

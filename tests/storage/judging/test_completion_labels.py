@@ -34,7 +34,7 @@ def everything(store):
     return {table: [tuple(r) for r in store.rows(f'SELECT * FROM "{table}"')] for table in sorted(store.connection.table_names())}
 
 
-def test_labels_are_kept_with_who_said_so_and_when(store):
+def test_labels_are_stored_with_annotator_and_time(store):
     _, report = imports.import_rows(store, ROWS, "kto", source="some.jsonl")
     assert (report.labels, report.judgments, report.comparisons, report.prompts, report.left) == (4, 0, 0, 3, {})
     assert completion_labels.counts(store) == {"good": 2, "bad": 2}

@@ -19,11 +19,11 @@ from storage.project import settings
         (((1,), (2,)), ((1,), (2, 3)), False),
     ],
 )
-def test_an_answer_is_right_when_it_keeps_every_known_order(said, known, right):
+def test_a_ranking_is_correct_if_it_keeps_the_gold_order(said, known, right):
     assert gold.is_right(said, known) is right
 
 
-def test_results_count_the_latest_word_of_each_annotator(store, world):
+def test_results_count_the_latest_judgment_of_each_annotator(store, world):
     comparison_id = world.comparison()
     other = world.comparison()
     first, second = (

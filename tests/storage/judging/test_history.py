@@ -119,7 +119,7 @@ def test_upper_and_lower_case_are_one_beyond_ascii_too(world):
         assert ids_of(world, text=text) == [saved.id], text
 
 
-def test_the_words_of_the_file_format_are_not_the_words_of_the_prompt(world):
+def test_json_keys_are_not_searched(world):
     compare(world, 'Say "hi"\nthen\\stop')
     saved = rank(world, world.ann)
     for text in ("role", "content", "user", '"}', "\\n"):
@@ -128,7 +128,7 @@ def test_the_words_of_the_file_format_are_not_the_words_of_the_prompt(world):
         assert ids_of(world, text=text) == [saved.id], text
 
 
-def test_wildcards_are_letters(world):
+def test_wildcards_are_searched_literally(world):
     compare(world, "100% sure", "a_b", "x")
     compare(world, "1000 sure", "aXb", "x")
     percent, _ = rank(world, world.ann), rank(world, world.ann)
@@ -151,7 +151,7 @@ def test_every_turn_of_a_conversation_is_searched(world):
         assert ids_of(world, text=text) == [saved.id], text
 
 
-def test_other_people_s_are_never_found(world):
+def test_judgments_of_others_are_never_found(world):
     compare(world, "Why?")
     rank(world, world.bob, Details(rationale="secret", flags=(Flag("unsafe"),)))
     assert ids_of(world) == ids_of(world, text="secret") == ids_of(world, flagged=True) == []

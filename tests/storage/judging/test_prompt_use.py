@@ -31,7 +31,7 @@ def imported(store, *rows, format="prompts"):
 PAIR = {"prompt": "Name a tree.", "chosen": "Oak.", "rejected": "Rose."}
 
 
-def test_starters_serve_only_a_store_without_other_prompts(store):
+def test_starters_are_in_use_only_in_a_store_without_other_prompts(store):
     prompts.load_starter(store)
     assert len(texts(store)) == 240 and prompts.starters(store).in_use
     import_id = imported(store, {"prompt": "Mine?"}, {"prompt": "Mine too?"})
@@ -82,7 +82,7 @@ def test_an_unreadable_setting_means_auto(store):
     assert texts(store) == ["Mine?"]
 
 
-def test_waiting_comparisons_of_starters_are_not_shown_until_these_serve_again(store, world):
+def test_waiting_comparisons_of_starters_are_not_shown_until_they_are_in_use_again(store, world):
     prompts.load_starter(store)
     starter = prompts.of_split(store)[0].id
     waiting = world.comparison(prompt_id=starter)
@@ -115,7 +115,7 @@ def test_a_retired_prompt_is_not_shown_and_comes_back(store, world):
     assert texts(store) == ["Mine?", "Also mine?"]
 
 
-def test_votes_on_starters_are_left_out_of_training_and_counted_while_these_do_not_serve(store, world):
+def test_votes_on_starters_that_are_not_in_use_are_left_out_of_training_and_counted(store, world):
     prompts.load_starter(store)
     world.comparison(prompt_id=prompts.of_split(store)[0].id)
     world.rank(world.ann)
