@@ -373,7 +373,8 @@ def check(config: RoundConfig) -> None:
     ):
         if adapter.kind == "prompt" and adapter.top_layers not in (0, default.top_layers):
             raise ConfigError(
-                f"--{name}-top-layers {adapter.top_layers}: a learned prompt lies before the first layer. Leave the option out, or set it to 0"
+                f"--{name}-top-layers {adapter.top_layers}: a learned prompt lies before the first layer. "
+                "Leave the option out, or set it to 0"
             )
     if config.ppo.kl_target and not config.ppo.kl_horizon:
         raise ConfigError("--ppo-kl-horizon 0: must be greater than 0, or set --ppo-kl-target 0 to keep the coefficient fixed")

@@ -88,13 +88,13 @@ def test_reasoning_of_a_model_is_described(prompt, found, warned):
 def test_a_turn_end_that_is_no_eos_token_is_a_warning():
     backbone = with_template(tiny.TEMPLATE.replace("<|end|>", "<|turn_end|>\n"))
     stray = backbone.tokenizer.convert_tokens_to_ids("<|turn_end|>")
-    check = model_check.ends(backbone)
+    check = model_check.end_tokens(backbone)
     assert (
         "ends a turn with <|turn_end|>, which is no end-of-sequence token" in check.warning
         and f"add {stray} to eos_token_id" in check.warning
     )
     backbone.eos_token_ids = (*backbone.eos_token_ids, stray)
-    assert not model_check.ends(backbone).warning
+    assert not model_check.end_tokens(backbone).warning
 
 
 def test_tokenizers_without_pad_and_begin_are_named():
@@ -109,8 +109,8 @@ def test_a_context_without_room_for_a_prompt_must_be_mended(backbone):
 
 
 def test_architectures_that_cost_more_are_named():
-    assert "about twice as long" in model_check.parts(architectures.backbone("opt")).warning
-    assert "--ppo-microbatch-size" in model_check.parts(architectures.backbone("cohere")).warning
+    assert "about twice as long" in model_check.partial_forward(architectures.backbone("opt")).warning
+    assert "--ppo-microbatch-size" in model_check.partial_forward(architectures.backbone("cohere")).warning
     check = model_check.adapters(architectures.backbone("gpt2"), RoundConfig(adapter=AdapterConfig(kind="peanut")))
     assert check.remedy == "choose another --adapter-kind: lora, rslora, dora, ia3, prompt"
     assert model_check.adapters(architectures.backbone("gpt2"), CONFIG).ok

@@ -389,11 +389,11 @@ def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(se
 
     monkeypatch.setattr(answer_pool.StreamedAnswer, "_watch_connection", counted)
     # Those to be answered come first, because requests that are sent at once may arrive in any order.
-    callers = [Caller(server, stream=i % 2 == 0) for i in range(answer_pool.MAX_CONCURRENT_CHECKS)]
-    until(lambda: held.begun == answer_pool.MAX_CONCURRENT_CHECKS)
+    callers = [Caller(server, stream=i % 2 == 0) for i in range(answer_pool.AT_ONCE)]
+    until(lambda: held.begun == answer_pool.AT_ONCE)
     callers += [Caller(server, stream=i % 2 == 0) for i in range(answer_pool.WAITING)]
-    until(lambda: len(admitted) == answer_pool.MAX_CONCURRENT_CHECKS + answer_pool.WAITING)
-    assert held.begun == answer_pool.MAX_CONCURRENT_CHECKS
+    until(lambda: len(admitted) == answer_pool.AT_ONCE + answer_pool.WAITING)
+    assert held.begun == answer_pool.AT_ONCE
     reply = chat(server)
     assert reply.status_code == 503 and reply.headers["retry-after"] == "5" and "try again in 5 s" in error_message(reply)
     with pytest.raises(PolicyServerBusy, match=r"refused \(503\)"):
@@ -403,7 +403,7 @@ def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(se
     # Those who wait and leave make room, and so do those who are being answered.
     for caller in callers[-4:] + callers[:2]:
         caller.hang_up()
-    until(lambda: held.begun >= answer_pool.MAX_CONCURRENT_CHECKS + 2)
+    until(lambda: held.begun >= answer_pool.AT_ONCE + 2)
     held.let_go.set()
     assert all("200 OK" in caller.hear() for caller in callers[2:-4])
     assert chat(server).status_code == 200

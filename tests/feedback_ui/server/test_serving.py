@@ -5,7 +5,7 @@ import time
 import pytest
 from small_site import serve, until
 
-from feedback_ui.server.serving import bound
+from feedback_ui.server.serving import bound_socket
 
 
 def test_the_server_stops_at_once_with_streams_open(store, caplog):
@@ -25,4 +25,4 @@ def test_the_server_stops_at_once_with_streams_open(store, caplog):
 
 def test_a_taken_port_is_an_error_that_says_so(site):
     with pytest.raises(OSError, match="Address already in use"):
-        bound("127.0.0.1", site.serving.port)
+        bound_socket("127.0.0.1", site.serving.port)

@@ -9,7 +9,7 @@ from storage.exchange import detect, imports, maps, rows
 from storage.exchange.formats import FORMATS
 from storage.exchange.groups import grouped
 from storage.exchange.rows import Left
-from storage.exchange.tracking import MAX_FIELD_NAMES, OTHERS, Tracked
+from storage.exchange.tracking import MAX_FIELD_NAMES, OTHER_FIELDS, Tracked
 
 
 def user(text):
@@ -553,7 +553,7 @@ def test_fields_in_objects_and_lists_are_named_by_their_path():
 def test_the_names_of_a_count_are_bounded_and_printable(store):
     pairs = [{"prompt": f"Q{n}", "chosen": "a", "rejected": "b", f"x\x1b{n}{'y' * 200}": 1} for n in range(MAX_FIELD_NAMES + 50)]
     left = imports.import_rows(store, pairs, "trl")[1].left
-    assert len(left) == MAX_FIELD_NAMES + 1 and left[OTHERS] == 50
+    assert len(left) == MAX_FIELD_NAMES + 1 and left[OTHER_FIELDS] == 50
     assert all(name.isprintable() and len(name) <= 80 for name in left)
 
 
