@@ -156,11 +156,12 @@ def generate(*, by_transformers: bool) -> None:
         plain(backbone)
 
     def run(adapter: str | None) -> None:
-        with backbone.use_adapter(adapter):
-            if not by_transformers:
-                for _ in stream(backbone, options, sampling_, generator(backbone.device, 0), return_stats=adapter is not None):
-                    pass
-                return
+        if not by_transformers:
+            rng = generator(backbone.device, 0)
+            for _ in stream(backbone, options, sampling_, rng, adapter=adapter, return_stats=adapter is not None):
+                pass
+            return
+        with backbone.adapter_set.applied(adapter):
             backbone.base.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),

@@ -35,7 +35,8 @@ from rlhf.analysis import validation
 from rlhf.config import AdapterConfig, RewardConfig
 from rlhf.data.pairs import PreferencePair
 from rlhf.generation.sampling import generator, sample
-from rlhf.models.backbone import Backbone, positions
+from rlhf.models.backbone import Backbone
+from rlhf.models.padding import positions
 from rlhf.reward import targets
 from rlhf.reward.model import ADAPTER, RewardModel, TokenizedExample, fit, pooled
 from rlhf.reward.probe import Features, fit_probe
@@ -145,8 +146,7 @@ def of_all_layers(
         with ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(backbone.decoder.record_hidden(layer, lambda hidden, layer=layer: keep(layer, hidden)))
-            with backbone.use_adapter(None):
-                backbone.decoder.forward(ids, mask, positions=positions(mask))
+            backbone.decoder.forward(ids, mask, positions=positions(mask), adapter=None)
     back = torch.tensor(order).argsort()
     return {name: torch.cat(parts)[back].contiguous() for name, parts in found.items()}
 
@@ -191,8 +191,7 @@ class Study:
         for start in range(done, len(self.wanted), BATCH):
             self.clock.check()
             asked = self.wanted[start : start + BATCH]
-            with self.backbone.use_adapter(None):
-                drawn = sample(self.backbone, [self.encoded(i) for i in asked], SAMPLING, generator(self.backbone.device, 0, start))
+            drawn = sample(self.backbone, [self.encoded(i) for i in asked], SAMPLING, generator(self.backbone.device, 0, start))
             lines = [json.dumps({"prompt": i, "text": self.backbone.decode(s.ids)}) + "\n" for i, s in zip(asked, drawn, strict=True)]
             with (self.home / "answers.jsonl").open("a", encoding="utf-8") as file:
                 file.write("".join(lines))

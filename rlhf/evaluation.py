@@ -104,11 +104,11 @@ def sample_completions(
     repeated = [p for p in prompts for _ in range(per_prompt)]
     sequences: list[GeneratedSequence] = []
     on_progress.total(len(repeated))
-    with backbone.use_adapter(adapter):
-        for start in range(0, len(repeated), BATCH_SIZE):
-            batch = repeated[start : start + BATCH_SIZE]
-            rng = generator(backbone.device, seed, start)
-            sequences += sample(backbone, [backbone.encode(p.messages) for p in batch], sampling, rng, on_progress.part(len(batch)))
+    for start in range(0, len(repeated), BATCH_SIZE):
+        batch = repeated[start : start + BATCH_SIZE]
+        prompt_ids = [backbone.encode(p.messages) for p in batch]
+        rng = generator(backbone.device, seed, start)
+        sequences += sample(backbone, prompt_ids, sampling, rng, on_progress.part(len(batch)), adapter=adapter)
     return [SampledCompletion(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(repeated, sequences, strict=True)]
 
 

@@ -96,6 +96,8 @@ TESTED_ELSEWHERE = {
     # What a verb prints is tested where the verb is called.
     **dict.fromkeys([f"rlhf/cli/{name}.py" for name in ("report", "rounds", "tables")], "tests/rlhf/cli/test_cli.py"),
     "rlhf/runs/doctor.py": "tests/rlhf/cli/test_cli.py",
+    # The adapters of one type, tested through what holds all types.
+    "rlhf/models/adapter_group.py": "tests/rlhf/models/test_adapters.py",
     # A round ends with a result, and a row of an older version is read as one.
     "rlhf/runs/results.py": "tests/rlhf/test_round.py",
     "rlhf/runs/typed_json.py": "tests/test_old_data.py",

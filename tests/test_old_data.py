@@ -336,9 +336,9 @@ def test_adapters_give_the_same_greedy_answers(old):
         folder = policies.adapter_folder(old, policy)
         if folder is not None:
             backbone.load_adapter(policy.name, folder)
-        with backbone.use_adapter(policy.name if folder else None):
-            longest = max(map(len, EXPECTED["greedy"][policy.name]))
-            plotted = sample(backbone, questions, Sampling(temperature=0.0, max_new_tokens=longest), generator(backbone.device, 0))
+        greedy = Sampling(temperature=0.0, max_new_tokens=max(map(len, EXPECTED["greedy"][policy.name])))
+        adapter = policy.name if folder else None
+        plotted = sample(backbone, questions, greedy, generator(backbone.device, 0), adapter=adapter)
         actual[policy.name] = [one.ids for one in plotted]
     # The script saw to it that the likeliest token is ahead of the next by a thousand times what processors differ by.
     assert actual == EXPECTED["greedy"]

@@ -35,7 +35,7 @@ def nothing() -> None:
 
 
 class Engine:
-    """Generates completions by policy version. The active adapter is state of the backbone, so one step runs at a time, in turns.
+    """Generates completions by policy version. One step runs at a time, in turns.
 
     Args:
         longest_prompt: the most tokens that the prompt of a chat may have; the model's context bounds it too.
@@ -166,11 +166,14 @@ class Engine:
         rng: torch.Generator,
         on_progress: Callable[[], None],
     ) -> Iterator[DecodeStep]:
-        """The steps of `stream`, each in its turn and with the version's adapter active."""
-        steps = stream(self.backbone, prompts, sampling, rng, in_chunks=True)
+        """The steps of `stream`, each in its turn."""
+        steps: Iterator[DecodeStep | None] | None = None
         while True:
             on_progress()
-            with self._turns, self.backbone.use_adapter(self._adapter(version)):
+            with self._turns:
+                adapter = self._adapter(version)
+                if steps is None:
+                    steps = stream(self.backbone, prompts, sampling, rng, adapter=adapter, in_chunks=True)
                 try:
                     step = next(steps)
                 except StopIteration:

@@ -16,11 +16,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rlhf.models.backbone import Backbone, pad_left, positions
+from rlhf.models.adapters import AdapterChoice
+from rlhf.models.backbone import Backbone
 from rlhf.models.decoder import BatchKVCache, CachedHidden, Decoder
 from rlhf.models.lengths import PromptTooLong
 from rlhf.models.lm_head import UnnormalizedSoftmax, row_blocks
 from rlhf.models.lora import CastWeights, cast_weight_cache
+from rlhf.models.padding import pad_left, positions
 from rlhf.runs.work import NO_PROGRESS, Work
 from storage.core.records import Sampling
 
@@ -117,6 +119,7 @@ def stream(
     sampling: Sampling,
     rng: torch.Generator,
     *,
+    adapter: AdapterChoice = None,
     return_stats: bool = False,
     prefix_cache: PrefixActivationCache | None = None,
     in_chunks: Literal[False] = False,
@@ -130,6 +133,7 @@ def stream(
     sampling: Sampling,
     rng: torch.Generator,
     *,
+    adapter: AdapterChoice = None,
     return_stats: bool = False,
     prefix_cache: PrefixActivationCache | None = None,
     in_chunks: bool,
@@ -143,6 +147,7 @@ def stream(
     sampling: Sampling,
     rng: torch.Generator,
     *,
+    adapter: AdapterChoice = None,
     return_stats: bool = False,
     prefix_cache: PrefixActivationCache | None = None,
     in_chunks: bool = False,
@@ -153,6 +158,7 @@ def stream(
     where the model's context does. Equal prompts are prefilled once, and rows that have ended are dropped from the batch.
 
     Args:
+        adapter: what the passes read through.
         return_stats: return each step's log-probabilities, entropy and hidden states, so that no later pass need compute them.
         prefix_cache: records the activations of the lowest layers.
         in_chunks: prefill long prompts in chunks, with None after each but the last, so that other requests get their turn
@@ -166,11 +172,11 @@ def stream(
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     first_index = {prompt: i for i, prompt in enumerate(distinct)}
     ids, mask = (x.to(backbone.device) for x in pad_left(distinct, backbone.pad_id))
-    cache = BatchKVCache(backbone.base.config, backbone.prefix_length + ids.shape[1] + sampling.max_new_tokens + 1)
+    cache = BatchKVCache(backbone.base.config, backbone.virtual_tokens(adapter) + ids.shape[1] + sampling.max_new_tokens + 1)
     cast_weights: dict[tuple[nn.Module, str], CastWeights] = {}
     position_ids, width = positions(mask), ids.shape[1]
     # The last position that the model has. Rows that reach it are ended, and only where some row can are they looked at.
-    last = sys.maxsize if backbone.context is None else backbone.context - backbone.prefix_length - 1
+    last = sys.maxsize if backbone.context is None else backbone.context - backbone.virtual_tokens(adapter) - 1
     if width > last:
         raise PromptTooLong(f"a prompt of {width:,} tokens leaves no room for an answer in the model's context of {backbone.context:,}")
     may_overrun = width + sampling.max_new_tokens > last
@@ -180,7 +186,9 @@ def stream(
             yield None
         part = slice(start, start + columns)
         with prefix_cache.recording(), cast_weight_cache(cast_weights):
-            hidden = backbone.decoder.forward(ids[:, part], mask[:, : part.stop], positions=position_ids[:, part], cache=cache.cache)[:, -1]
+            hidden = backbone.decoder.forward(
+                ids[:, part], mask[:, : part.stop], positions=position_ids[:, part], cache=cache.cache, adapter=adapter
+            )[:, -1]
     rows = torch.tensor([first_index[tuple(prompt)] for prompt in prompts], device=backbone.device)
     prefix_cache.store(lambda hidden_states: hidden_states[rows])
     if len(distinct) < len(prompts):
@@ -214,7 +222,7 @@ def stream(
         # Rows that ended stay for a while, and their padding may lie beyond the last position.
         position_ids, mask = mask.sum(-1, keepdim=True).clamp(max=last), _extend_mask(mask, 1)
         with prefix_cache.recording(), cast_weight_cache(cast_weights):
-            hidden = backbone.decoder.forward(token[:, None], mask, positions=position_ids, cache=cache.cache)[:, -1]
+            hidden = backbone.decoder.forward(token[:, None], mask, positions=position_ids, cache=cache.cache, adapter=adapter)[:, -1]
         prefix_cache.store(scatter)
         # Rows are dropped only now, so that the pass covers the token that ended a row.
         if cache.can_drop_rows and remaining <= COMPACT_AT * len(active):
@@ -231,7 +239,12 @@ def stream(
         position_ids = (mask.sum(-1, keepdim=True) + torch.arange(2, device=backbone.device)).clamp(max=last)
         with prefix_cache.recording(), cast_weight_cache(cast_weights):
             backbone.decoder.forward_lower(
-                ends, _extend_mask(mask, 2), positions=position_ids, depth=prefix_cache.depths[-1], cache=cache.cache
+                ends,
+                _extend_mask(mask, 2),
+                positions=position_ids,
+                depth=prefix_cache.depths[-1],
+                cache=cache.cache,
+                adapter=adapter,
             )
         prefix_cache.store(scatter)
 
@@ -322,7 +335,9 @@ def sample(
     sampling: Sampling,
     rng: torch.Generator,
     on_progress: Work = NO_PROGRESS,
+    *,
+    adapter: AdapterChoice = None,
 ) -> list[GeneratedSequence]:
-    """Samples one answer to each prompt with the active adapter."""
+    """Samples one answer to each prompt."""
     on_progress.total(sampling.max_new_tokens)
-    return collect_sequences(stream(backbone, prompts, sampling, rng), len(prompts), backbone.eos_token_ids, on_progress)
+    return collect_sequences(stream(backbone, prompts, sampling, rng, adapter=adapter), len(prompts), backbone.eos_token_ids, on_progress)

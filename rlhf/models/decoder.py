@@ -2,20 +2,30 @@
 
 Partial forward passes make one frozen backbone cheap: activations below the lowest adapter are computed once and cached. They
 work for any architecture with a list of decoder layers that pass one hidden state on; elsewhere `supports_partial_forward` is
-False and every pass is full. Leaves out adapters and heads (`backbone`).
+False and every pass is full. Leaves out log-probabilities (`lm_head`) and what PEFT switches (`adapters`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from rlhf.models.adapters import AdapterChoice, Adapters
+from rlhf.models.padding import positions
+
+T = TypeVar("T")
+
+AttentionMask = Bool[Tensor, "b s"] | Bool[Tensor, "b 1 t s"] | Mapping[str, Bool[Tensor, "b 1 t s"] | None]
 
 PARTIAL_FORWARD_TOLERANCE = 2e-2
 """Largest relative difference between one full pass and two partial ones; bfloat16 rounds at 4e-3."""
@@ -29,33 +39,129 @@ class CachedHidden(NamedTuple):
 
 
 class Decoder:
-    """The layers between the embedding and the final norm of `model`."""
+    """The layers between the embedding and the final norm of `model`.
 
-    def __init__(self, model: PreTrainedModel):
-        self.model = model
+    Each layer's forward is wrapped once, here, by a function that asks what the current pass is to run (`LayerPlan`). Modules, their
+    names and their hooks stay as they are, and a pass in one thread knows nothing of another's.
+    """
+
+    def __init__(self, model: PreTrainedModel, adapters: Adapters | None = None):
+        self.model, self.adapters = model, Adapters(model) if adapters is None else adapters
         self.inner = model.base_model
         self.depth: int = model.config.get_text_config().num_hidden_layers
-        self.name, self.layers = _layer_list(self.inner, self.depth)
-        self._skipped = [SkippedLayer(layer) for layer in self.layers]
-        self.prefix: Float[Tensor, "v d"] | None = None
-        """Learned vectors before the token embeddings of every row (prompt tuning); no output is returned for their positions."""
+        self.layers = _layer_list(self.inner, self.depth)
+        self._layers_return_tuples = False
+        for index, layer in enumerate(self.layers):
+            # A method of the instance: hooks, and what wraps `__call__`, come before it as before any other forward.
+            layer.forward = self._planned(index, layer.forward)
+        self.inner.forward = self._or_given(self.inner.forward)
         self.supports_partial_forward = len(self.layers) > 0 and self._check_partial_forward()
 
     def forward(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b s"], *, positions: Int[Tensor, "b t"], cache: Cache | None = None
+        self,
+        ids: Int[Tensor, "b t"],
+        mask: AttentionMask,
+        *,
+        positions: Int[Tensor, "b t"],
+        cache: Cache | None = None,
+        adapter: AdapterChoice,
     ) -> Float[Tensor, "b t d"]:
-        """The last hidden states, after the final norm. With a cache, `ids` follow what it holds and `mask` covers both."""
-        out = self.inner(**self.inputs(ids, mask, positions, cache), past_key_values=cache, use_cache=cache is not None)
-        hidden: Tensor = out.last_hidden_state
+        """The last hidden states, after the final norm.
+
+        Args:
+            mask: which tokens are read: [b, s], where s covers what the cache holds and `ids`; or which key each query attends to,
+                [b, 1, t, s], for all layers or by their attention type, which is passed to the model as it is.
+            cache: keys and values of the tokens before `ids`, to which those of `ids` are added.
+            adapter: what the pass reads through.
+
+        Raises:
+            ValueError: the adapter is a learned prompt, and the mask has a row for each query.
+        """
+        hidden: Tensor = self._run(ids, mask, positions, cache, adapter).last_hidden_state
         return hidden[:, -ids.shape[1] :]
 
-    def inputs(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b s"], positions: Int[Tensor, "b t"], cache: Cache | None = None
-    ) -> dict[str, Tensor]:
-        """The model's keyword arguments; with a prefix, its output begins with the positions of the prefix."""
-        if self.prefix is None:
+    def forward_lower(
+        self,
+        ids: Int[Tensor, "b t"],
+        mask: AttentionMask,
+        *,
+        positions: Int[Tensor, "b t"],
+        depth: int,
+        cached: CachedHidden | None = None,
+        cache: Cache | None = None,
+        adapter: AdapterChoice,
+    ) -> Float[Tensor, "b t d"]:
+        """The residual stream after the first `depth` layers, before any final norm; layers up to `cached.depth` are skipped.
+
+        With a cache, `ids` follow what it holds and `mask` covers both. Where partial passes are not supported, all layers are run.
+        """
+        if not self.supports_partial_forward:
+            hidden: Tensor = self._run(ids, mask, positions, cache, adapter, output_hidden_states=True).hidden_states[depth]
+            return hidden[:, -ids.shape[1] :]
+        return self._forward_lower(ids, mask, positions, depth, cached, cache, adapter)
+
+    def _forward_lower(
+        self,
+        ids: Tensor,
+        mask: AttentionMask,
+        positions: Tensor,
+        depth: int,
+        cached: CachedHidden | None,
+        cache: Cache | None,
+        adapter: AdapterChoice,
+    ) -> Tensor:
+        if cached is not None and cached.depth == depth:
+            return cached.hidden
+        recorded: list[Tensor] = []
+        with _plan.within(LayerPlan(self, cached, depth)), self.record_hidden(depth, recorded.append):
+            self._run(ids, mask, positions, cache, adapter)
+        return recorded[0][:, -ids.shape[1] :]
+
+    def forward_upper(
+        self,
+        cached: CachedHidden | None,
+        ids: Int[Tensor, "b t"],
+        mask: AttentionMask,
+        *,
+        positions: Int[Tensor, "b t"],
+        adapter: AdapterChoice,
+    ) -> Float[Tensor, "b t d"]:
+        """The last hidden states, after the final norm, computed from the cached activations of the lowest layers."""
+        with _plan.within(LayerPlan(self, cached, self.depth)):
+            return self.forward(ids, mask, positions=positions, adapter=adapter)
+
+    def logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocab"]:
+        """The model's own head on these last hidden states, with whatever it does beside a product (a cap, a scale)."""
+        ids = torch.zeros(1, hidden[..., 0].numel(), dtype=torch.long, device=hidden.device)
+        with _given.within(GivenOutput(self, hidden.reshape(1, -1, hidden.shape[-1]))):
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return logits.view(*hidden.shape[:-1], -1)
+
+    @contextmanager
+    def record_hidden(self, depth: int, record: Callable[[Tensor], Any]) -> Iterator[None]:
+        """Inside the block, `record` is called with the hidden states after the first `depth` layers of each pass of this thread."""
+        with _recorders.within((*_recorders.get(), HiddenRecord(self, depth, record))):
+            yield
+
+    def _run(
+        self, ids: Tensor, mask: AttentionMask, positions: Tensor, cache: Cache | None, adapter: AdapterChoice, **options: bool
+    ) -> Any:
+        """The inner model's output; with a learned prompt it begins with the positions of the prompt."""
+        with self.adapters.applied(adapter) as prefix:
+            inputs = self._inputs(ids, mask, positions, cache, prefix)
+            return self.inner(**inputs, past_key_values=cache, use_cache=cache is not None, **options)
+
+    def _inputs(
+        self, ids: Tensor, mask: AttentionMask, positions: Tensor, cache: Cache | None, prefix: Float[Tensor, "v d"] | None
+    ) -> dict[str, Any]:
+        """The model's keyword arguments."""
+        if not isinstance(mask, Tensor) or mask.dim() > 2:
+            if prefix is not None:
+                raise ValueError("a learned prompt adds positions of its own: give a mask of tokens, [b, s]")
+            return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        if prefix is None:
             return {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
-        rows, width = len(ids), len(self.prefix)
+        rows, width = len(ids), len(prefix)
         shifted = {
             "attention_mask": torch.cat([torch.ones(rows, width, dtype=torch.long, device=ids.device), mask.long()], dim=1),
             "position_ids": positions + width,
@@ -63,69 +169,45 @@ class Decoder:
         if cache is not None and cache.get_seq_length():
             return {"input_ids": ids, **shifted}
         embedded = self.model.get_input_embeddings()(ids)
-        prefix = self.prefix.to(embedded.dtype).expand(rows, -1, -1)
+        vectors = prefix.to(embedded.dtype).expand(rows, -1, -1)
         prefix_positions = torch.arange(width, device=ids.device).expand(rows, -1)
         return {
-            "inputs_embeds": torch.cat([prefix, embedded], dim=1),
+            "inputs_embeds": torch.cat([vectors, embedded], dim=1),
             "attention_mask": shifted["attention_mask"],
             "position_ids": torch.cat([prefix_positions, shifted["position_ids"]], dim=1),
         }
 
-    def forward_lower(
-        self,
-        ids: Int[Tensor, "b t"],
-        mask: Bool[Tensor, "b s"],
-        *,
-        positions: Int[Tensor, "b t"],
-        depth: int,
-        cached: CachedHidden | None = None,
-        cache: Cache | None = None,
-    ) -> Float[Tensor, "b t d"]:
-        """The residual stream after the first `depth` layers, before any final norm; layers up to `cached.depth` are skipped.
+    def _planned(self, index: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """A layer's forward that follows the plan of the current pass: a layer that is not run passes its input on."""
 
-        With a cache, `ids` follow what it holds and `mask` covers both.
-        """
-        if cached is not None and cached.depth == depth:
-            return cached.hidden
-        recorded: list[Tensor] = []
-        with self._only_layers(cached, depth), self.record_hidden(depth, recorded.append):
-            self.inner(**self.inputs(ids, mask, positions, cache), past_key_values=cache, use_cache=cache is not None)
-        return recorded[0][:, -ids.shape[1] :]
+        @wraps(forward)
+        def planned(*args: Any, **kwargs: Any) -> Any:
+            plan = _plan.get()
+            if plan is None or plan.decoder is not self or plan.first <= index < plan.last:
+                output = forward(*args, **kwargs)
+            else:
+                hidden = args[0] if args else kwargs["hidden_states"]
+                if plan.cached is not None and index == plan.first - 1:
+                    hidden = plan.cached.hidden
+                output = (hidden,) if self._layers_return_tuples else hidden
+            for recorder in _recorders.get():
+                if recorder.decoder is self and recorder.depth == index + 1:
+                    recorder.record(output[0] if isinstance(output, tuple) else output)
+            return output
 
-    def forward_upper(
-        self, cached: CachedHidden | None, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], *, positions: Int[Tensor, "b t"]
-    ) -> Float[Tensor, "b t d"]:
-        """The last hidden states, after the final norm, computed from the cached activations of the lowest layers."""
-        with self._only_layers(cached, self.depth):
-            return self.forward(ids, mask, positions=positions)
+        return planned
 
-    @contextmanager
-    def record_hidden(self, depth: int, record: Callable[[Tensor], Any]) -> Iterator[None]:
-        """Inside the block, `record` is called with each pass's hidden states after the first `depth` layers."""
-        hook = self.layers[depth - 1].register_forward_hook(lambda _, __, out: record(out[0] if isinstance(out, tuple) else out))
-        try:
-            yield
-        finally:
-            hook.remove()
+    def _or_given(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The inner model's forward, unless this pass has its output already."""
 
-    @contextmanager
-    def _only_layers(self, cached: CachedHidden | None, last: int) -> Iterator[None]:
-        """Inside the block, a pass starts from `cached` and runs only the layers after it up to `last`; the others pass their input on."""
-        first = 0 if cached is None else cached.depth
-        if (first, last) == (0, self.depth):
-            yield
-            return
-        # The list keeps its length, because architectures look up a layer's attention type by its index.
-        active = [self.layers[i] if first <= i < last else self._skipped[i] for i in range(self.depth)]
-        setattr(self.inner, self.name, nn.ModuleList(active))
-        if cached is not None:
-            self._skipped[first - 1].hidden = cached.hidden
-        try:
-            yield
-        finally:
-            setattr(self.inner, self.name, self.layers)
-            if cached is not None:
-                self._skipped[first - 1].hidden = None
+        @wraps(forward)
+        def computed(*args: Any, **kwargs: Any) -> Any:
+            given = _given.get()
+            if given is None or given.decoder is not self:
+                return forward(*args, **kwargs)
+            return BaseModelOutputWithPast(last_hidden_state=given.hidden)
+
+        return computed
 
     @torch.inference_mode()
     def _check_partial_forward(self) -> bool:
@@ -134,16 +216,15 @@ class Decoder:
         ids = torch.arange(10, device=device).reshape(2, 5) % self.model.config.get_text_config().vocab_size
         mask = torch.ones_like(ids, dtype=torch.bool)
         mask[0, :2] = False
-        position_ids = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        places = positions(mask)
         returned: list[Any] = []
         hook = self.layers[0].register_forward_hook(lambda _, __, out: returned.append(out))
         try:
-            full = self.forward(ids, mask, positions=position_ids)
-            for skipped in self._skipped:
-                skipped.as_tuple = isinstance(returned[0], tuple)
+            full = self.forward(ids, mask, positions=places, adapter=None)
+            self._layers_return_tuples = isinstance(returned[0], tuple)
             middle = max(1, self.depth // 2)
-            lower = self.forward_lower(ids, mask, positions=position_ids, depth=middle)
-            from_parts = self.forward_upper(CachedHidden(middle, lower), ids, mask, positions=position_ids)
+            lower = self._forward_lower(ids, mask, places, middle, None, None, None)
+            from_parts = self.forward_upper(CachedHidden(middle, lower), ids, mask, positions=places, adapter=None)
         except Exception:
             # The architecture is built in another way: whatever it raised, partial passes do not work.
             return False
@@ -153,25 +234,52 @@ class Decoder:
         return bool(difference <= PARTIAL_FORWARD_TOLERANCE * full[mask].float().norm())
 
 
-class SkippedLayer(nn.Module):
-    """Stands in for a layer that is not run, and returns its input or the cached hidden states."""
+class LayerPlan(NamedTuple):
+    """Which layers one pass runs: those after the cached activations and before `last`."""
 
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        # Not a submodule: the layer's weights are the model's.
-        object.__setattr__(self, "layer", layer)
-        self.hidden: Tensor | None = None
-        self.as_tuple = False
+    decoder: Decoder
+    cached: CachedHidden | None
+    last: int
 
-    def __getattr__(self, name: str) -> Any:
+    @property
+    def first(self) -> int:
+        return 0 if self.cached is None else self.cached.depth
+
+
+class GivenOutput(NamedTuple):
+    """The last hidden states of a pass that computes the head alone."""
+
+    decoder: Decoder
+    hidden: Float[Tensor, "1 n d"]
+
+
+class HiddenRecord(NamedTuple):
+    """Who is told the hidden states after the first `depth` layers."""
+
+    decoder: Decoder
+    depth: int
+    record: Callable[[Tensor], Any]
+
+
+class _OfThisPass(Generic[T]):
+    """A value that only the thread which sets it sees, for as long as its block lasts."""
+
+    def __init__(self, name: str, default: T):
+        self._variable: ContextVar[T] = ContextVar(name, default=default)
+        self.get = self._variable.get
+
+    @contextmanager
+    def within(self, value: T) -> Iterator[None]:
+        token = self._variable.set(value)
         try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(object.__getattribute__(self, "layer"), name)
+            yield
+        finally:
+            self._variable.reset(token)
 
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor | tuple[Tensor]:
-        hidden = hidden_states if self.hidden is None else self.hidden
-        return (hidden,) if self.as_tuple else hidden
+
+_plan: _OfThisPass[LayerPlan | None] = _OfThisPass("plan", None)
+_given: _OfThisPass[GivenOutput | None] = _OfThisPass("given", None)
+_recorders: _OfThisPass[tuple[HiddenRecord, ...]] = _OfThisPass("recorders", ())
 
 
 class BatchKVCache:
@@ -228,7 +336,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # trans
             self.keys, self.values = self._keys[:, :, : self.filled], self._values[:, :, : self.filled]
 
 
-def _layer_list(inner: nn.Module, depth: int) -> tuple[str, nn.ModuleList]:
-    """The name and the list of the decoder layers; an empty list where the architecture has none of that length."""
-    candidates = ((name, child) for name, child in inner.named_children() if isinstance(child, nn.ModuleList) and len(child) == depth)
-    return next(candidates, ("", nn.ModuleList()))
+def _layer_list(inner: nn.Module, depth: int) -> nn.ModuleList:
+    """The list of the decoder layers; an empty one where the architecture has none of that length."""
+    lists = (child for child in inner.children() if isinstance(child, nn.ModuleList) and len(child) == depth)
+    return next(lists, nn.ModuleList())

@@ -5,15 +5,17 @@ Ouyang uses pretraining text; here it is the ideal answers of annotators.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from torch import nn
 
 from rlhf.data.demonstrations import Demonstration
-from rlhf.models.backbone import Backbone, pad_right, positions
+from rlhf.models.adapters import AdapterChoice
+from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import ended_answer
+from rlhf.models.padding import pad_right
+from rlhf.ppo.actor_critic import TokenBatch
 from rlhf.reward.model import TokenizedExample
 
 
@@ -26,16 +28,12 @@ def encode(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[
     ]
 
 
-def summed_nll(backbone: Backbone, rows: Sequence[TokenizedExample], temperature: float) -> Float[Tensor, ""]:
-    """-log pi(answer | prompt) in nats, summed over answer tokens, with the active adapter.
-
-    `pi` is the distribution that is sampled, so the temperature divides the logits here too.
-    """
+def tokens(backbone: Backbone, rows: Sequence[TokenizedExample]) -> TokenBatch:
+    """The rows as a forward pass takes them, which is asked for the answers."""
     ids, real = (x.to(backbone.device) for x in pad_right([r.ids for r in rows], backbone.pad_id))
     starts = torch.tensor([r.start for r in rows], device=backbone.device)
-    answer = (real & (torch.arange(ids.shape[1], device=backbone.device) >= starts[:, None]))[:, 1:]
-    hidden = backbone.decoder.forward(ids[:, :-1], real[:, :-1], positions=positions(real[:, :-1]))
-    return -backbone.token_logprobs(hidden[answer], ids[:, 1:][answer], temperature).logprobs.sum()
+    answer = real & (torch.arange(ids.shape[1], device=backbone.device) >= starts[:, None])
+    return TokenBatch(ids, real, answer[:, 1:])
 
 
 def batch(rows: Sequence[TokenizedExample], number: int, size: int, rng: torch.Generator) -> list[TokenizedExample]:
@@ -44,18 +42,18 @@ def batch(rows: Sequence[TokenizedExample], number: int, size: int, rng: torch.G
     return [rows[order[(number * size + i) % len(rows)]] for i in range(min(size, len(rows)))]
 
 
-def add_gradients(
-    backbone: Backbone, rows: Sequence[TokenizedExample], coef: float, temperature: float, *, microbatch_size: int = 0
-) -> float:
-    """Accumulates the gradients of `coef` times the mean loss per answer token; returns that mean.
+def add_gradients(model: nn.Module, batches: Iterable[TokenBatch], coef: float, *, adapter: AdapterChoice) -> float:
+    """Accumulates the gradients of `coef` times the mean loss per answer token; returns that mean, in nats.
+
+    The loss is -log pi(answer | prompt), where `pi` is the distribution that is sampled: the temperature divides the logits here too.
 
     Args:
-        microbatch_size: rows per forward pass; 0 for all at once.
+        model: an `ActorCritic`, or what wraps one.
     """
-    tokens = sum(len(row.ids) - row.start for row in rows)
-    size, total = microbatch_size or len(rows), 0.0
-    for start in range(0, len(rows), size):
-        nll = summed_nll(backbone, rows[start : start + size], temperature)
-        (coef / tokens * nll).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+    batches = list(batches)
+    count, total = sum(int(batch.mask.sum()) for batch in batches), 0.0
+    for batch in batches:
+        nll = -model(batch, adapter=adapter, values=False).logprobs[batch.mask].sum()
+        (coef / count * nll).backward()
         total += nll.item()
-    return total / tokens
+    return total / count

@@ -13,21 +13,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rlhf.generation.sampling import PrefixActivationCache, collect_sequences, stream
-from rlhf.models.backbone import Backbone, pad_left, pad_right, positions
+from rlhf.models.backbone import Backbone
 from rlhf.models.decoder import CachedHidden
+from rlhf.models.padding import pad_left, pad_right
+from rlhf.ppo.actor_critic import TokenBatch, forward_logprobs
 from rlhf.reward.scoring import RewardShaper
 from rlhf.runs.work import DECODE_COST, NO_PROGRESS, Work
 from storage.core.records import Sampling
 
 POLICY = "policy"
-
-
-class TokenStats(NamedTuple):
-    """Results of one forward pass at the response tokens; 0 outside the mask."""
-
-    logprobs: Float[Tensor, "b t"]
-    entropy: Float[Tensor, "b t"] | None
-    values: Float[Tensor, "b t"]
 
 
 class Rollout(NamedTuple):
@@ -46,6 +40,12 @@ class Rollout(NamedTuple):
     cached: CachedHidden | None
     """Activations below the policy's lowest adapter layer, [b, p+t+1, d], which no update changes; None where there is no such layer."""
 
+    def tokens(self) -> TokenBatch:
+        """The rows as a forward pass takes them, which is asked for the responses."""
+        ids = torch.cat([self.prompts, self.responses], dim=1)
+        real = torch.cat([self.prompt_mask, self.mask], dim=1)
+        return TokenBatch(ids, real, self.mask, self.cached)
+
     def select(self, rows: Int[Tensor, " n"]) -> Rollout:
         """These rows, without the columns that are padding in all of them."""
         part = Rollout._make([*(field[rows] for field in self[:-1]), self.cached])
@@ -58,31 +58,6 @@ class Rollout(NamedTuple):
             cached=self.cached and CachedHidden(self.cached.depth, self.cached.hidden[rows, first:last]),
             **{name: getattr(part, name)[:, :width] for name in ("responses", "mask", "logprobs", "ref_logprobs", "values", "entropy")},
         )
-
-
-def forward_logprobs(
-    backbone: Backbone, value_head: nn.Module | None, part: Rollout, temperature: float, *, entropy: bool = False
-) -> TokenStats:
-    """Log-probabilities, entropy and values at the response tokens, with the active adapter.
-
-    Logits are computed at the response tokens only.
-
-    Args:
-        entropy: also compute the entropy, with its gradient. Sampling records it without one.
-    """
-    # No token follows the last one, so its hidden state is not needed.
-    ids = torch.cat([part.prompts, part.responses], dim=1)[:, :-1]
-    real = torch.cat([part.prompt_mask, part.mask], dim=1)[:, :-1]
-    hidden = backbone.decoder.forward_upper(part.cached, ids, real, positions=positions(real))
-    predicting = hidden[:, part.prompts.shape[1] - 1 :]
-    tokens = backbone.token_logprobs(predicting[part.mask], part.responses[part.mask], temperature, entropy=entropy)
-    values = torch.zeros_like(part.values) if value_head is None else value_head(predicting.float()) * part.mask
-    entropies = None if tokens.entropy is None else _scatter(tokens.entropy, part.mask)
-    return TokenStats(_scatter(tokens.logprobs, part.mask), entropies, values)
-
-
-def _scatter(flat: Float[Tensor, " n"], mask: Bool[Tensor, "b t"]) -> Float[Tensor, "b t"]:
-    return torch.zeros(mask.shape, dtype=flat.dtype, device=flat.device).masked_scatter(mask, flat)
 
 
 @torch.no_grad()
@@ -105,13 +80,12 @@ def collect(
     for_scoring = min(lowest, reward_shaper.frozen_layers)
     prefix_cache = PrefixActivationCache(backbone.decoder, (lowest, for_scoring))
     on_progress.total(DECODE_COST + 2)
-    with backbone.use_adapter(POLICY):
-        steps = []
-        sampled = on_progress.part(DECODE_COST)
-        sampled.total(sampling.max_new_tokens)
-        for step in stream(backbone, prompts, sampling, rng, return_stats=True, prefix_cache=prefix_cache):
-            steps.append(step)
-            sampled()
+    steps = []
+    sampled = on_progress.part(DECODE_COST)
+    sampled.total(sampling.max_new_tokens)
+    for step in stream(backbone, prompts, sampling, rng, adapter=POLICY, return_stats=True, prefix_cache=prefix_cache):
+        steps.append(step)
+        sampled()
     sequences = collect_sequences(steps, len(prompts), backbone.eos_token_ids)
     prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
     cached = prefix_cache.cached(for_scoring)
@@ -141,14 +115,13 @@ def collect(
     )
     # Rows of similar length share a batch: less padding.
     lengths = rollout.prompt_mask.sum(-1) + rollout.mask.sum(-1)
-    with backbone.use_adapter(None):
-        referenced = on_progress.part(1)
-        referenced.total(len(prompts))
-        for rows in torch.split(lengths.argsort(stable=True), minibatch_size):
-            part = rollout.select(rows)
-            reference = forward_logprobs(backbone, None, part, sampling.temperature)
-            rollout.ref_logprobs[rows, : part.responses.shape[1]] = reference.logprobs
-            referenced(len(rows))
+    referenced = on_progress.part(1)
+    referenced.total(len(prompts))
+    for rows in torch.split(lengths.argsort(stable=True), minibatch_size):
+        part = rollout.select(rows)
+        reference = forward_logprobs(backbone, None, part.tokens(), sampling.temperature, adapter=None)
+        rollout.ref_logprobs[rows, : part.responses.shape[1]] = reference.logprobs
+        referenced(len(rows))
     return rollout
 
 
@@ -172,19 +145,18 @@ def sequence_kl(
     on_progress.total(2 * len(prompts))
     for start in range(0, len(prompts), batch_size):
         batch = order[start : start + batch_size]
-        part = _unscored_rollout(backbone, [prompts[i] for i in batch], [responses[i] for i in batch])
+        part = _batch(backbone, [prompts[i] for i in batch], [responses[i] for i in batch])
         total = []
         for adapter in (POLICY, None):
-            with backbone.use_adapter(adapter):
-                total.append(forward_logprobs(backbone, None, part, temperature).logprobs.sum(-1))
+            total.append(forward_logprobs(backbone, None, part, temperature, adapter=adapter).logprobs.sum(-1))
             on_progress(len(batch))
         kl[batch] = (total[0] - total[1]).cpu()
     return kl
 
 
-def _unscored_rollout(backbone: Backbone, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Rollout:
-    """A rollout of given prompts and responses, whose other fields are 0."""
-    prompt_ids, prompt_mask = (x.to(backbone.device) for x in pad_left(prompts, backbone.pad_id))
-    ids, mask = (x.to(backbone.device) for x in pad_right(responses, backbone.pad_id))
-    zeros = torch.zeros(mask.shape, device=backbone.device)
-    return Rollout(prompt_ids, prompt_mask, ids, mask, zeros, zeros, zeros, zeros, zeros[:, 0], mask[:, 0], None)
+def _batch(backbone: Backbone, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> TokenBatch:
+    """Given prompts and responses, padded as those of a rollout are."""
+    prompt_ids, prompt_mask = pad_left(prompts, backbone.pad_id)
+    ids, mask = pad_right(responses, backbone.pad_id)
+    tokens, real = torch.cat([prompt_ids, ids], dim=1), torch.cat([prompt_mask, mask], dim=1)
+    return TokenBatch(tokens.to(backbone.device), real.to(backbone.device), mask.to(backbone.device))

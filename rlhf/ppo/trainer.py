@@ -21,6 +21,7 @@ from rlhf.generation.sampling import generator
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import STATE_FILE, latest_checkpoint, load_optimizer, replace_folder, save_optimizer
 from rlhf.ppo import ptx
+from rlhf.ppo.actor_critic import ActorCritic
 from rlhf.ppo.checkpoint_selection import PolicyMetrics
 from rlhf.ppo.checkpoint_tracker import CheckpointTracker
 from rlhf.ppo.distributed import distributed_context
@@ -35,7 +36,7 @@ from rlhf.ppo.ppo_math import (
     value_loss,
     whiten,
 )
-from rlhf.ppo.rollout import POLICY, Rollout, collect, forward_logprobs
+from rlhf.ppo.rollout import POLICY, Rollout, collect
 from rlhf.ppo.value_head import HiddenRecorder, ValueHead, init_from_returns
 from rlhf.reward.model import TokenizedExample
 from rlhf.reward.scoring import RewardShaper, Scorer
@@ -69,6 +70,8 @@ class PPO:
         backbone.add_adapter(POLICY, adapter, seed=seed)
         self.policy = backbone.parameters(POLICY)
         self.value_head = ValueHead(backbone.hidden_size, sampling.max_new_tokens, backbone.device)
+        self.model: nn.Module = ActorCritic(backbone, self.value_head, trained=POLICY, temperature=sampling.temperature)
+        """All that is trained. A process group's gradients are averaged by `DistributedDataParallel` in its place."""
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(self.policy.values()), "lr": config.learning_rate},
@@ -200,16 +203,14 @@ class PPO:
         for microbatch in torch.split(rows, config.microbatch_size or len(rows)):
             part = rollout.select(microbatch)
             width = part.responses.shape[1]
-            with self.backbone.use_adapter(POLICY):
-                current = forward_logprobs(self.backbone, self.value_head, part, self.sampling.temperature, entropy=config.entropy_coef > 0)
+            current = self.model(part.tokens(), adapter=POLICY, train_policy=not self.warming_up, entropy=config.entropy_coef > 0)
             policy = policy_loss(current.logprobs, part.logprobs, advantages[microbatch, :width], part.mask, clip=config.clip)
             value, value_clipfrac = value_loss(current.values, part.values, returns[microbatch, :width], part.mask, clip=config.value_clip)
             loss = policy.loss + config.value_coef * value
             if config.entropy_coef and current.entropy is not None:
                 loss = loss - config.entropy_coef * masked_mean(current.entropy, part.mask)
             share = float(part.mask.sum() / tokens)
-            inputs = list(self.value_head.parameters()) if self.warming_up else None
-            (share * loss).backward(inputs=inputs)  # type: ignore[no-untyped-call]  # torch leaves it without types
+            (share * loss).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
             part_metrics = {
                 "loss/policy_avg": share * policy.loss.item(),
                 "loss/value_avg": share * value.item(),
@@ -227,11 +228,9 @@ class PPO:
         config = self.config
         rng = generator(torch.device("cpu"), *self.distributed.key(self.seed, self.step_done, 1 + config.epochs + epoch))
         rows = ptx.batch(self.demonstrations, number, config.minibatch_size, rng)
-        with self.backbone.use_adapter(POLICY):
-            loss = ptx.add_gradients(
-                self.backbone, rows, config.ptx_coef, self.sampling.temperature, microbatch_size=config.microbatch_size
-            )
-        return {"loss/ptx_avg": loss}
+        size = config.microbatch_size or len(rows)
+        batches = [ptx.tokens(self.backbone, rows[start : start + size]) for start in range(0, len(rows), size)]
+        return {"loss/ptx_avg": ptx.add_gradients(self.model, batches, config.ptx_coef, adapter=POLICY)}
 
     def value_from_scores(self, on_progress: Work) -> None:
         """Fits the value head to the returns of one batch, which the policy samples before its first update."""

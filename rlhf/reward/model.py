@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -28,9 +29,11 @@ from trl import RewardTrainer  # type: ignore[attr-defined]  # TRL's lazy module
 
 from rlhf.config import RewardConfig
 from rlhf.data.pairs import PreferencePair
-from rlhf.models.backbone import Backbone, pad_right
+from rlhf.models.adapters import AdapterChoice
+from rlhf.models.backbone import Backbone
 from rlhf.models.decoder import CachedHidden
 from rlhf.models.lengths import batches, cut_answer, in_parts
+from rlhf.models.padding import pad_right
 from rlhf.models.trl_wrapper import processing_class, wrapper_config
 from rlhf.reward import targets
 from rlhf.reward.probe import Features, minimise
@@ -92,17 +95,23 @@ class RewardModel(nn.Module):
         return self.backbone.first_adapted_layer(self.adapter)
 
     def features(
-        self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], cached: CachedHidden | None = None
+        self,
+        ids: Int[Tensor, "b t"],
+        mask: Bool[Tensor, "b t"],
+        starts: Int[Tensor, " b"],
+        cached: CachedHidden | None = None,
+        *,
+        adapter: AdapterChoice,
     ) -> Float[Tensor, "b d"]:
-        """Pooled hidden states over the answer's tokens, for right-padded rows, with the active adapter."""
-        hidden = self.backbone.hidden(ids, mask, depth=self.depth, cached=cached).float()
+        """Pooled hidden states over the answer's tokens, for right-padded rows."""
+        hidden = self.backbone.hidden(ids, mask, depth=self.depth, cached=cached, adapter=adapter).float()
         return pooled(hidden, mask, starts, how=self.config.pooling)
 
-    def raw(
+    def forward(
         self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], starts: Int[Tensor, " b"], cached: CachedHidden | None = None
     ) -> Float[Tensor, "b m"]:
-        """Each head's scores before normalisation."""
-        scores: Tensor = self.head(self.features(ids, mask, starts, cached))
+        """Each head's scores before normalisation, for right-padded rows."""
+        scores: Tensor = self.head(self.features(ids, mask, starts, cached, adapter=self.adapter))
         return scores
 
     def row(self, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> TokenizedExample:
@@ -126,8 +135,7 @@ class RewardModel(nn.Module):
     @torch.no_grad()
     def ensemble_scores(self, rows: Sequence[TokenizedExample], *, on_progress: Work = NO_PROGRESS) -> Float[Tensor, "m b"]:
         """Each head's normalised scores of rows made by `row`."""
-        with self.backbone.use_adapter(self.adapter):
-            raw = self._map_batches(rows, self.raw, self.ensemble, on_progress)
+        raw = self._map_batches(rows, self, self.ensemble, on_progress)
         return ((raw - self.mean) / self.std).T
 
     def score(self, rows: Sequence[TokenizedExample], *, on_progress: Work = NO_PROGRESS) -> Float[Tensor, " b"]:
@@ -167,8 +175,8 @@ class RewardModel(nn.Module):
         number: dict[tuple[int, ...], int] = {}
         index = torch.tensor([number.setdefault((*row.ids, row.start), len(number)) for row in rows])
         distinct = dict(zip(index.tolist(), rows, strict=True))
-        with self.backbone.use_adapter(None):
-            features = self._map_batches(list(distinct.values()), self.features, self.backbone.hidden_size, on_progress)[index]
+        base_features = partial(self.features, adapter=None)
+        features = self._map_batches(list(distinct.values()), base_features, self.backbone.hidden_size, on_progress)[index]
         return Features(features[: len(chosen)], features[len(chosen) :])
 
     @torch.no_grad()
@@ -254,13 +262,13 @@ class TrainableRewardModel(PreTrainedModel):  # type: ignore[no-untyped-call]  #
         config.num_labels = 1
         super().__init__(config)
         # The whole PEFT model is registered, so that the trainer's optimiser finds the adapter's weights in it.
-        self.peft_model = model.backbone.model
+        self.trained = model.backbone.trained_module(model.adapter)
         self.reward_model = model
 
     def forward(
         self, input_ids: Int[Tensor, "b t"], attention_mask: Int[Tensor, "b t"], starts: Int[Tensor, " b"], **unused: Any
     ) -> SequenceClassifierOutput:
-        return SequenceClassifierOutput(logits=in_parts(self.reward_model.raw, input_ids, attention_mask.bool(), starts))
+        return SequenceClassifierOutput(logits=in_parts(self.reward_model, input_ids, attention_mask.bool(), starts))
 
 
 class RankingBatchSampler(BatchSampler):
@@ -448,18 +456,17 @@ def _fine_tune(
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
-    with backbone.use_adapter(ADAPTER):
-        trainer = PreferenceTrainer(
-            model,
-            labels,
-            tie_logit,
-            args=arguments,
-            train_dataset=_rankings(encoded, labels),
-            processing_class=processing_class(backbone),
-            callbacks=[TrainerLogCallback(report, model, on_progress)],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    trainer = PreferenceTrainer(
+        model,
+        labels,
+        tie_logit,
+        args=arguments,
+        train_dataset=_rankings(encoded, labels),
+        processing_class=processing_class(backbone),
+        callbacks=[TrainerLogCallback(report, model, on_progress)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     backbone.base.eval()
 
 

@@ -68,9 +68,8 @@ def fit_reward(
         on_features=on_features,
     )
     prompt_ids = [backbone.encode(train[i % len(train)].messages) for i in range(config.reward.normalize_samples)]
-    with backbone.use_adapter(None):
-        rng = generator(backbone.device, config.seed, 1)
-        sequences = sample(backbone, prompt_ids, config.sampling.to_sampling(), rng, stage.part(cost["sample"]))
+    rng = generator(backbone.device, config.seed, 1)
+    sequences = sample(backbone, prompt_ids, config.sampling.to_sampling(), rng, stage.part(cost["sample"]), adapter=None)
     model.normalise([model.row(p, s.ids) for p, s in zip(prompt_ids, sequences, strict=True)], stage.part(cost["normalise"]))
     model.save(run_dir / "reward")
     return model

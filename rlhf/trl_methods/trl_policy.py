@@ -26,8 +26,9 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 from rlhf.generation.sampling import generator, sample
-from rlhf.models.backbone import Backbone, pad_right, positions
+from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import in_parts
+from rlhf.models.padding import pad_right, positions
 from rlhf.models.trl_wrapper import wrapper_config
 from rlhf.ppo.rollout import POLICY
 from rlhf.runs.work import NO_PROGRESS, Work
@@ -74,8 +75,8 @@ class Policy(PreTrainedModel):  # type: ignore[no-untyped-call]  # transformers 
         prompt_ids = [row[mask.bool()].tolist() for row, mask in zip(input_ids, attention_mask, strict=True)]
         sampling = Sampling(generation_config.temperature, max_new_tokens=generation_config.max_new_tokens)
         part = self.on_progress.part(sampling.max_new_tokens)
-        with backbone.use_adapter(self.inner_model.adapter):
-            sequences = sample(backbone, prompt_ids, sampling, generator(backbone.device, self.seed, self.generate_calls), part)
+        rng = generator(backbone.device, self.seed, self.generate_calls)
+        sequences = sample(backbone, prompt_ids, sampling, rng, part, adapter=self.inner_model.adapter)
         self.generate_calls += 1
         answers, _ = pad_right([s.ids for s in sequences], backbone.pad_id)
         return torch.cat([input_ids, answers.to(input_ids.device)], dim=1)
@@ -91,7 +92,7 @@ class _HiddenStateModel(nn.Module):
         self.adapter = adapter
         if adapter is not None:
             # Registered, so that the trainer's optimiser finds the adapter's weights in it.
-            self.model = backbone.model
+            self.model = backbone.trained_module(adapter)
         # Not a submodule: the backbone is shared.
         object.__setattr__(self, "backbone", backbone)
 
@@ -100,8 +101,7 @@ class _HiddenStateModel(nn.Module):
         return BaseModelOutput(last_hidden_state=in_parts(self._hidden, input_ids, mask, positions(mask)))
 
     def _hidden(self, ids: Int[Tensor, "b t"], mask: Bool[Tensor, "b t"], position_ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-        with self.backbone.use_adapter(self.adapter):
-            return self.backbone.decoder.forward(ids, mask, positions=position_ids)
+        return self.backbone.decoder.forward(ids, mask, positions=position_ids, adapter=self.adapter)
 
 
 def arguments(backbone: Backbone, scratch: Path, *, seed: int) -> dict[str, Any]:
@@ -123,10 +123,9 @@ def learn(
     make: Callable[[Policy, TrainerCallback], Trainer], backbone: Backbone, *, seed: int, on_progress: Work, log: LogCallback
 ) -> None:
     """Trains the adapter POLICY by the trainer that `make` builds around it."""
-    with backbone.use_adapter(POLICY):
-        trainer = make(Policy(backbone, POLICY, seed=seed, on_progress=on_progress), _ProgressCallback(on_progress, log))
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    trainer = make(Policy(backbone, POLICY, seed=seed, on_progress=on_progress), _ProgressCallback(on_progress, log))
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
 
 
 class _ProgressCallback(TrainerCallback):

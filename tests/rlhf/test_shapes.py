@@ -7,7 +7,7 @@ from jaxtyping import TypeCheckError
 
 from rlhf.analysis.bootstrap import interval
 from rlhf.generation.sampling import sample_from_weights
-from rlhf.models.backbone import positions
+from rlhf.models.padding import positions
 from rlhf.ppo.ppo_math import gae, masked_mean
 from rlhf.reward.preference_losses import plackett_luce
 

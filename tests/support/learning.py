@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from rlhf.config import PRESETS, RoundConfig, with_options
-from rlhf.models.backbone import Backbone, pad_left
+from rlhf.models.backbone import Backbone
+from rlhf.models.padding import pad_left
 from rlhf.ppo import trainer as ppo_trainer
 from storage.content import comparisons, completions, policies, prompts
 from storage.core.data_folder import DataFolder
@@ -124,6 +125,6 @@ def logprob(backbone, adapter, prompt, text):
     """Of a whole answer, summed, read through one adapter and all by itself."""
     ids, asked = answered(backbone, text), backbone.encode(prompt)
     read, mask = pad_left([[*asked, *ids]], backbone.pad_id)
-    with backbone.use_adapter(adapter), torch.no_grad():
-        logits = backbone.forward(read, mask, keep=len(ids) + 1).logits[0, :-1]
+    with torch.no_grad():
+        logits = backbone.forward(read, mask, keep=len(ids) + 1, adapter=adapter).logits[0, :-1]
     return float(logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].sum())

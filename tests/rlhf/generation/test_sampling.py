@@ -19,8 +19,8 @@ from rlhf.generation.sampling import (
     sample_token,
     stream,
 )
-from rlhf.models.backbone import pad_left
 from rlhf.models.lm_head import UnnormalizedSoftmax, token_logprobs_from_logits
+from rlhf.models.padding import pad_left
 from storage.core.records import Sampling
 
 CPU = torch.device("cpu")
@@ -116,7 +116,7 @@ def test_a_model_is_sampled_from_its_own_distribution(backbone):
     prompt = [5, 6, 7, 8]
     ids, mask = pad_left([prompt], backbone.pad_id)
     with torch.no_grad():
-        p = (backbone.forward(ids, mask, keep=1).logits[0, 0].double() / 0.7).softmax(-1)
+        p = (backbone.forward(ids, mask, keep=1, adapter=None).logits[0, 0].double() / 0.7).softmax(-1)
     result = sample(backbone, [prompt] * 3000, Sampling(temperature=0.7, max_new_tokens=1), generator(CPU, 4))
     counts = torch.tensor([s.ids[0] for s in result]).bincount(minlength=len(p)).double()
     common = p * 3000 >= 5
@@ -193,7 +193,7 @@ def test_drawing_with_a_cache_reads_what_one_whole_forward_reads(backbone):
     for i, (prompt, s) in enumerate(zip(rows, result, strict=True)):
         ids, mask = pad_left([[*prompt, *s.ids]], backbone.pad_id)
         with torch.no_grad():
-            alone = backbone.forward(ids, mask, keep=len(s.ids) + 1).logits[:, :-1]
+            alone = backbone.forward(ids, mask, keep=len(s.ids) + 1, adapter=None).logits[:, :-1]
         assert_close(cached[i : i + 1, : len(s.ids)], alone, atol=1e-5, rtol=1e-5)
         drawn_ids = torch.tensor(s.ids)
         stats, read = (token_logprobs_from_logits(logits, drawn_ids, 1.0).logprobs for logits in (cached[i, : len(s.ids)], alone[0]))
@@ -261,9 +261,8 @@ def test_prompts_in_parts_give_what_they_give_whole(backbone, monkeypatch, colum
 
 def test_a_learned_prompt_stands_before_the_first_part_alone(backbone, monkeypatch):
     backbone.add_adapter("p", AdapterConfig(kind="prompt", virtual_tokens=4), seed=0)
-    with backbone.use_adapter("p"):
-        whole = drawn_with(backbone, [[5] * 60])
-        monkeypatch.setattr("rlhf.generation.sampling.CHUNK_COLUMNS", 25)
-        parted = drawn_with(backbone, [[5] * 60], in_chunks=True)
+    whole = drawn_with(backbone, [[5] * 60], adapter="p")
+    monkeypatch.setattr("rlhf.generation.sampling.CHUNK_COLUMNS", 25)
+    parted = drawn_with(backbone, [[5] * 60], adapter="p", in_chunks=True)
     assert parted[:2] == [None, None]
     assert [step.tokens.tolist() for step in parted[2:]] == [step.tokens.tolist() for step in whole]

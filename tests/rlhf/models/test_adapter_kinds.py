@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from rlhf.config import AdapterConfig, ConfigError, PPOConfig, RewardConfig, RoundConfig, SamplingConfig, with_options
 from rlhf.generation.sampling import generator, sample
-from rlhf.models.backbone import Backbone, pad_left, pad_right
+from rlhf.models.backbone import Backbone
+from rlhf.models.padding import pad_left, pad_right
 from rlhf.ppo.rollout import POLICY
 from rlhf.ppo.trainer import PPO
 from rlhf.reward.model import ADAPTER, RewardModel, TokenizedExample
@@ -44,8 +45,8 @@ def trainer(folder, kind, config=PPO_CONFIG, dtype="float32", **options):
 
 def read_all(backbone, adapter, rows=((5, 6, 7, 8, 9), (5, 6))):
     ids, mask = pad_left(rows, backbone.pad_id)
-    with backbone.use_adapter(adapter), torch.no_grad():
-        return backbone.forward(ids, mask, keep=2).logits
+    with torch.no_grad():
+        return backbone.forward(ids, mask, keep=2, adapter=adapter).logits
 
 
 def base_weights(backbone):
@@ -104,18 +105,15 @@ def test_a_learned_prompt_is_read_as_tokens_are(tiny_folder):
         atol=1e-5,
         rtol=0,
     )
-    with backbone.use_adapter(POLICY):
-        drawn = sample(backbone, [[5, 6, 7, 8], [9], [9]], Sampling(0.7, max_new_tokens=12), generator(backbone.device, 3))
-    with backbone.use_adapter(None):
-        told = [[*words, 5, 6, 7, 8], [*words, 9], [*words, 9]]
-        assert drawn == sample(backbone, told, Sampling(0.7, max_new_tokens=12), generator(backbone.device, 3))
+    twelve = Sampling(0.7, max_new_tokens=12)
+    drawn = sample(backbone, [[5, 6, 7, 8], [9], [9]], twelve, generator(backbone.device, 3), adapter=POLICY)
+    told = [[*words, 5, 6, 7, 8], [*words, 9], [*words, 9]]
+    assert drawn == sample(backbone, told, twelve, generator(backbone.device, 3), adapter=None)
     ids, mask = pad_right([[5, 6, 7, 8], [9, 10]], backbone.pad_id)
     longer, longer_mask = pad_right([[*words, 5, 6, 7, 8], [*words, 9, 10]], backbone.pad_id)
     with torch.no_grad():
-        with backbone.use_adapter(POLICY):
-            hidden = backbone.hidden(ids, mask, depth=1)
-        with backbone.use_adapter(None):
-            expected = backbone.hidden(longer, longer_mask, depth=1)[:, 3:]
+        hidden = backbone.hidden(ids, mask, depth=1, adapter=POLICY)
+        expected = backbone.hidden(longer, longer_mask, depth=1, adapter=None)[:, 3:]
     assert_close(hidden[mask], expected[mask], atol=1e-5, rtol=0)
 
 
@@ -177,15 +175,12 @@ def test_kinds_live_side_by_side(tiny_folder, tmp_path, kind):
     server = Backbone.load(tiny_folder, "cpu", "float32")
     for name, folder in (("v1", "policy"), ("judge", "reward"), ("v2", "policy")):
         server.load_adapter(name, tmp_path / folder)
-    with server.use_adapter("v1"):
-        with server.use_adapter("judge"), server.use_adapter(None):
-            assert torch.equal(read_all(server, None), plain)
-        assert torch.equal(read_all(server, "v2"), read_all(alone.backbone, POLICY))
-        # Told of nothing in between, the one that is said outside is in use again.
-        ids, mask = pad_left([[5, 6, 7, 8, 9], [5, 6]], server.pad_id)
-        server.parameters("judge")
-        with torch.no_grad():
-            assert torch.equal(server.forward(ids, mask, keep=2).logits, read_all(alone.backbone, POLICY))
+    read_all(server, "judge")
+    assert torch.equal(read_all(server, None), plain)
+    assert torch.equal(read_all(server, "v2"), read_all(alone.backbone, POLICY))
+    # Weights of another kind are attached to be looked at, and the next pass reads through its own again.
+    server.parameters("judge")
+    assert torch.equal(read_all(server, "v2"), read_all(alone.backbone, POLICY))
 
 
 @pytest.mark.slow
@@ -220,7 +215,7 @@ def test_dora_learns_directions_and_their_lengths(tiny_folder):
     assert_close(m, w.norm(dim=1), atol=1e-5, rtol=0)
     moved = w + 8 / 4 * b @ a
     x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
-    with backbone.use_adapter(POLICY), torch.no_grad():
+    with backbone.adapter_set.applied(POLICY), torch.no_grad():
         assert_close(layer(x), x @ (m[:, None] * moved / moved.norm(dim=1, keepdim=True)).T, atol=1e-4, rtol=0)
 
 

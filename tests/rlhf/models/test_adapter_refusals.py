@@ -9,7 +9,8 @@ from learning import user
 from rlhf.config import AdapterConfig, ConfigError, RewardConfig
 from rlhf.data import pairs as pair_data
 from rlhf.data.pairs import NotEnoughPairs, PreferencePair
-from rlhf.models.backbone import Backbone, pad_left
+from rlhf.models.backbone import Backbone
+from rlhf.models.padding import pad_left
 from rlhf.reward import targets
 from rlhf.round import require_adapters
 
@@ -17,7 +18,7 @@ from rlhf.round import require_adapters
 def logits(backbone):
     ids, mask = pad_left([[5, 6, 7, 8], [9, 10]], backbone.pad_id)
     with torch.no_grad():
-        return backbone.forward(ids, mask, keep=2).logits
+        return backbone.forward(ids, mask, keep=2, adapter=None).logits
 
 
 def test_a_kind_that_a_base_cannot_have_is_refused_with_those_it_can():

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import tiny
 import torch
-from learning import scramble, user
+from learning import scramble
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
@@ -14,31 +14,30 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Llam
 from rlhf import model_files
 from rlhf.config import AdapterConfig
 from rlhf.model_files import ModelError
-from rlhf.models.backbone import Backbone, pad_left, pad_right, positions
+from rlhf.models.backbone import Backbone
+from rlhf.models.padding import pad_left, pad_right, positions
 
 SMALL = AdapterConfig(rank=2, alpha=4)
 
 
-def logits(backbone, rows, *, left=True):
+def logits(backbone, rows, *, left=True, adapter=None):
     """Of every row's last four positions."""
     ids, mask = (pad_left if left else pad_right)(rows, backbone.pad_id)
     with torch.no_grad():
-        return backbone.forward(ids, mask, keep=4).logits
+        return backbone.forward(ids, mask, keep=4, adapter=adapter).logits
 
 
 def bits(backbone, adapter=None, rows=((5, 6, 7, 8, 9),)):
-    with backbone.use_adapter(adapter):
-        return logits(backbone, rows)
+    return logits(backbone, rows, adapter=adapter)
 
 
 def train(backbone, adapter, steps=2):
-    with backbone.use_adapter(adapter):
-        optimizer = torch.optim.SGD(backbone.parameters(adapter).values(), lr=1.0)
-        ids, mask = pad_left([[5, 6, 7, 8, 9]], backbone.pad_id)
-        for _ in range(steps):
-            optimizer.zero_grad()
-            backbone.forward(ids, mask, keep=5).logits.square().mean().backward()
-            optimizer.step()
+    optimizer = torch.optim.SGD(backbone.parameters(adapter).values(), lr=1.0)
+    ids, mask = pad_left([[5, 6, 7, 8, 9]], backbone.pad_id)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        backbone.forward(ids, mask, keep=5, adapter=adapter).logits.square().mean().backward()
+        optimizer.step()
 
 
 def deep_backbone(layers=4):
@@ -59,17 +58,6 @@ def deep_backbone(layers=4):
 
 def layers_of(backbone, adapter):
     return {int(name.split(".layers.")[1].split(".")[0]) for name in backbone.parameters(adapter)}
-
-
-def test_positions_count_real_tokens_only():
-    assert positions(torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]]).bool()).tolist() == [[0, 0, 0, 1, 2], [0, 1, 2, 2, 2]]
-
-
-def test_pads_are_where_they_are_said_to_be():
-    ids, mask = pad_left([[1, 2, 3], [4]], 9)
-    assert ids.tolist() == [[1, 2, 3], [9, 9, 4]] and mask.long().tolist() == [[1, 1, 1], [0, 0, 1]]
-    ids, mask = pad_right([[1, 2, 3], [4]], 9)
-    assert ids.tolist() == [[1, 2, 3], [4, 9, 9]] and mask.long().tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
 def test_left_padding_changes_nothing(backbone):
@@ -114,10 +102,6 @@ def test_adapters_are_switched_by_name_and_trained_one_at_a_time(backbone):
     assert not torch.allclose(policy, reward, atol=1e-4)
     assert torch.equal(reward, bits(backbone, None)), "an untrained adapter reads as the base"
     assert torch.equal(bits(backbone, "policy"), policy), "and switching back finds the same policy"
-    with backbone.use_adapter("policy"):
-        with backbone.use_adapter(None):
-            pass
-        assert torch.equal(logits(backbone, [[5, 6, 7, 8, 9]]), policy), "leaving `using(None)` turns the adapter on again"
 
 
 def test_an_adapters_seed_decides_its_start_and_leaves_the_global_stream_alone(backbone):
@@ -194,18 +178,12 @@ def test_hidden_of_every_layer_is_what_the_whole_model_computes(backbone):
     ids, mask = pad_right([[5, 6, 7, 8], [9, 10]], backbone.pad_id)
     with torch.no_grad():
         whole = backbone.base(input_ids=ids, attention_mask=mask.long(), position_ids=positions(mask), output_hidden_states=True)
-        first = backbone.hidden(ids, mask, depth=1)
-        last = backbone.hidden(ids, mask, depth=2)
+        first = backbone.hidden(ids, mask, depth=1, adapter=None)
+        last = backbone.hidden(ids, mask, depth=2, adapter=None)
         norm = backbone.base.base_model.norm(last)
     assert_close(first[mask], whole.hidden_states[1][mask], atol=1e-5, rtol=0)
     assert_close(norm[mask], whole.hidden_states[2][mask], atol=1e-5, rtol=0)
     assert len(backbone.base.base_model.layers) == 2, "the model has all its layers again"
-
-
-def test_a_conversation_ends_where_the_assistant_begins(backbone):
-    ids = backbone.encode(({"role": "system", "content": "S"}, *user("Hi")))
-    assert backbone.tokenizer.decode(ids) == "<|system|>S<|end|><|user|>Hi<|end|><|assistant|>"
-    assert backbone.decode([*backbone.encode_answer(" caf\u00e9 "), backbone.eos_id]) == "caf\u00e9"
 
 
 # What must be refused, in one line.
@@ -333,13 +311,10 @@ def test_linear_maps_that_are_kept_the_other_way_round_get_adapters_too(backbone
     assert len(other.parameters("policy")) == 8
     ids = torch.arange(6)[None]
     mask = torch.ones_like(ids, dtype=torch.bool)
-    with other.use_adapter(None):
-        base = other.forward(ids, mask, keep=6).logits
+    base = other.forward(ids, mask, keep=6, adapter=None).logits
     with torch.no_grad():
         for name, weight in other.parameters("policy").items():
             if ".lora_B." in name:
                 weight.fill_(0.1)
-    with other.use_adapter("policy"):
-        assert not torch.allclose(other.forward(ids, mask, keep=6).logits, base)
-    with other.use_adapter(None):
-        assert torch.equal(other.forward(ids, mask, keep=6).logits, base)
+    assert not torch.allclose(other.forward(ids, mask, keep=6, adapter="policy").logits, base)
+    assert torch.equal(other.forward(ids, mask, keep=6, adapter=None).logits, base)

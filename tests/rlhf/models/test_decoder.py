@@ -28,14 +28,17 @@ def test_parts_and_steps_make_the_whole(name):
     mask[0, :2] = False
     places = (mask.long().cumsum(-1) - 1).clamp(min=0)
     with torch.no_grad():
-        whole = decoder.forward(ids, mask, positions=places)
-        below = decoder.forward_lower(ids, mask, positions=places, depth=3)
-        assert not torch.allclose(below, decoder.forward_lower(ids, mask, positions=places, depth=2))
-        assert_close(decoder.forward_upper(CachedHidden(3, below), ids, mask, positions=places)[mask], whole[mask], atol=1e-5, rtol=0)
+        whole = decoder.forward(ids, mask, positions=places, adapter=None)
+        below = decoder.forward_lower(ids, mask, positions=places, depth=3, adapter=None)
+        assert not torch.allclose(below, decoder.forward_lower(ids, mask, positions=places, depth=2, adapter=None))
+        assert_close(
+            decoder.forward_upper(CachedHidden(3, below), ids, mask, positions=places, adapter=None)[mask], whole[mask], atol=1e-5, rtol=0
+        )
 
         rows, kept = BatchKVCache(model.config, 6), torch.tensor([2, 0])
-        decoder.forward(ids[:, :4], mask[:, :4], positions=places[:, :4], cache=rows.cache)
+        decoder.forward(ids[:, :4], mask[:, :4], positions=places[:, :4], cache=rows.cache, adapter=None)
         rows.select(kept)
         for t in (4, 5):
-            step = decoder.forward(ids[kept, t : t + 1], mask[kept, : t + 1], positions=places[kept, t : t + 1], cache=rows.cache)
+            now = slice(t, t + 1)
+            step = decoder.forward(ids[kept, now], mask[kept, : t + 1], positions=places[kept, now], cache=rows.cache, adapter=None)
             assert_close(step[:, 0], whole[kept, t], atol=1e-5, rtol=0)

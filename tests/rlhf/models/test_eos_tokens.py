@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from rlhf.config import RewardConfig
 from rlhf.generation.sampling import PrefixActivationCache, collect_sequences, generator, sample, stream
-from rlhf.models.backbone import Backbone, pad_left
+from rlhf.models.backbone import Backbone
+from rlhf.models.padding import pad_left
 from rlhf.reward.model import RewardModel
 from rlhf.safe_files import ModelError
 from storage.core.records import Sampling
@@ -110,7 +111,7 @@ def test_a_sampled_answer_scores_as_its_text_does_whichever_token_ended_it(two_e
     for row, hidden in zip(rows, recorded, strict=True):
         ids, mask = pad_left([row.ids], two_ends.pad_id)
         with torch.no_grad():
-            assert_close(hidden[: len(row.ids)], two_ends.hidden(ids, mask, depth=1)[0], atol=1e-4, rtol=1e-4)
+            assert_close(hidden[: len(row.ids)], two_ends.hidden(ids, mask, depth=1, adapter=None)[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow

@@ -59,14 +59,14 @@ def test_a_rollout_after_an_update_reads_the_new_weights(tiny_folder):
     mask = torch.ones_like(ids, dtype=torch.bool)
     drawn = Sampling(temperature=1.0, max_new_tokens=2)
     stats = []
-    with backbone.use_adapter("policy"):
-        for _ in range(3):
-            steps = list(stream(backbone, ids.tolist(), drawn, generator(torch.device("cpu"), 1), return_stats=True))
-            learned = backbone.decoder.forward(ids, mask, positions=ids)
-            assert_close(steps[0].stats.hidden[0], learned[0, -1].detach(), rtol=0, atol=0)
-            stats.append(steps[0].stats.hidden)
-            learned.float().pow(2).sum().backward()
-            optimizer.step()
+    for _ in range(3):
+        rng = generator(torch.device("cpu"), 1)
+        steps = list(stream(backbone, ids.tolist(), drawn, rng, adapter="policy", return_stats=True))
+        learned = backbone.decoder.forward(ids, mask, positions=ids, adapter="policy")
+        assert_close(steps[0].stats.hidden[0], learned[0, -1].detach(), rtol=0, atol=0)
+        stats.append(steps[0].stats.hidden)
+        learned.float().pow(2).sum().backward()
+        optimizer.step()
     assert not torch.equal(stats[1], stats[2])
 
 

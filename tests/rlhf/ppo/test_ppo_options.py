@@ -122,7 +122,7 @@ def test_the_entropy_bonus_is_the_gradient_of_the_mean_entropy(tiny_folder):
 
     ppo.optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    with ppo.backbone.use_adapter(POLICY):
+    with ppo.backbone.adapter_set.applied(POLICY):
         for i in range(8):
             n = int(rollout.mask[i].sum())
             prompt = rollout.prompts[i][rollout.prompt_mask[i]]

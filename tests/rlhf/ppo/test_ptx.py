@@ -47,7 +47,7 @@ def test_demonstrations_add_their_gradient_to_the_minibatchs(tiny_folder, monkey
         for n, p in ppo.policy.items():
             p.copy_(before[n])
     total = 0.0
-    with ppo.backbone.use_adapter(POLICY):
+    with ppo.backbone.adapter_set.applied(POLICY):
         for row in DEMONSTRATIONS:
             ids = torch.tensor([row.ids])
             logits = ppo.backbone.base(input_ids=ids).logits[0, row.start - 1 : -1] / 0.7

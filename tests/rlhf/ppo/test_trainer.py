@@ -357,7 +357,7 @@ def test_dropout_is_off_after_the_reward_model_was_trained(tiny_folder, tmp_path
     seen = watch_logprobs(monkeypatch)
     PPO(backbone, model, PROMPTS, CONFIG, ADAPTER_CONFIG, sampling=SAMPLING, seed=0).step()
     assert_close(seen[0][0].exp() / seen[0][1].exp(), torch.ones_like(seen[0][0]), atol=1e-5, rtol=1e-5)
-    assert not any(m.training for m in backbone.model.modules() if isinstance(m, nn.Dropout))
+    assert not any(m.training for m in backbone.base.modules() if isinstance(m, nn.Dropout))
 
 
 def test_the_optimiser_and_its_defaults_are_those_of_the_implementation_details(tiny_folder):

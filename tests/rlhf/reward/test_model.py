@@ -103,8 +103,8 @@ def test_the_probe_alone_reads_the_base_whatever_adapter_is_named(backbone, rule
     rows = rows_of(model, rule_pairs)
     scores = model.score(rows)
     assert (scores[0::2] > scores[1::2]).float().mean() > 0.9
-    with backbone.use_adapter(None), torch.no_grad():
-        assert_close(scores, torch.cat([model.raw(*model.batch([row])) for row in rows])[:, 0], atol=1e-4, rtol=0)
+    with torch.no_grad():
+        assert_close(scores, torch.cat([model(*model.batch([row])) for row in rows])[:, 0], atol=1e-4, rtol=0)
     model.save(tmp_path / "kept")
     assert torch.equal(RewardModel.load(backbone, config, tmp_path / "kept").score(rows), scores)
 
@@ -141,13 +141,13 @@ def test_more_rows_than_one_batch_come_back_in_their_order(untrained):
 def test_a_score_pools_the_answer_and_not_the_prompt(untrained):
     backbone = untrained.backbone
     ids, mask, starts = untrained.batch([untrained.row([5, 6, 7], [20, 21])])
-    with backbone.use_adapter(ADAPTER), torch.no_grad():
-        hidden = backbone.hidden(ids, mask, depth=untrained.depth)[0]
+    with torch.no_grad():
+        hidden = backbone.hidden(ids, mask, depth=untrained.depth, adapter=ADAPTER)[0]
         expected = untrained.head(hidden[3:6].mean(0))
-        assert_close(untrained.raw(ids, mask, starts)[0], expected, atol=1e-5, rtol=0)
+        assert_close(untrained(ids, mask, starts)[0], expected, atol=1e-5, rtol=0)
         last = RewardModel(backbone, replace(CONFIG, pooling="last"), seed=0)
         longer = last.batch([last.row([5, 6, 7], [20, 21]), last.row([5], [20] * 9)])
-        assert_close(last.raw(*longer)[0], last.head(hidden[5]), atol=1e-5, rtol=0)
+        assert_close(last(*longer)[0], last.head(hidden[5]), atol=1e-5, rtol=0)
 
 
 def test_a_row_ends_with_exactly_one_end_token(untrained):
@@ -191,7 +191,7 @@ def test_one_raw_score_is_one_standard_deviation_of_the_references(untrained):
     """Raw 1, 3 and 5: mean 3, standard deviation sqrt(8/3)."""
     rows = [untrained.row([5], [6 + i]) for i in range(3)]
     raw = {len(r.ids): torch.tensor([[1.0], [3.0], [5.0]]) for r in rows}
-    untrained.raw = lambda ids, mask, starts, known: raw[ids.shape[1]]
+    untrained.forward = lambda ids, mask, starts, known: raw[ids.shape[1]]
     untrained.normalise(rows)
     assert_close(untrained.score(rows), tensor([-2.0, 0.0, 2.0]) / math.sqrt(8 / 3))
 
@@ -278,8 +278,8 @@ def test_the_features_are_handed_on_in_the_order_of_the_pairs(backbone, rule_pai
     pairs = [*rule_pairs[:5], rule_pairs[0]]
     model = fit(backbone, pairs, config, seed=0, scratch=tmp_path, report=lambda *_: None, on_features=given_.append)
     [features] = given_
-    with backbone.use_adapter(None), torch.no_grad():
-        alone = torch.cat([model.features(*model.batch([row])) for row in rows_of(model, pairs)])
+    with torch.no_grad():
+        alone = torch.cat([model.features(*model.batch([row]), adapter=None) for row in rows_of(model, pairs)])
     assert_close(features.chosen, alone[0::2], atol=1e-5, rtol=0)
     assert_close(features.rejected, alone[1::2], atol=1e-5, rtol=0)
     assert torch.equal(model.head.weight[0], fit_probe(*features, l2=config.probe_l2))
@@ -355,11 +355,10 @@ def ranking(*texts, n=1, strength=None):
 
 def test_plain_votes_have_the_loss_of_trl(backbone, rule_pairs, tmp_path, monkeypatch):
     trainer = trainer_of(backbone, rule_pairs[:12], CONFIG, tmp_path, monkeypatch)
-    with backbone.use_adapter(ADAPTER):
-        for inputs in trainer.get_train_dataloader():
-            ours = trainer.compute_loss(trainer.model, dict(inputs))
-            theirs = RewardTrainer.compute_loss(trainer, trainer.model, dict(inputs))
-            assert torch.equal(ours, theirs) and ours > 0
+    for inputs in trainer.get_train_dataloader():
+        ours = trainer.compute_loss(trainer.model, dict(inputs))
+        theirs = RewardTrainer.compute_loss(trainer, trainer.model, dict(inputs))
+        assert torch.equal(ours, theirs) and ours > 0
     seen = trainer._metrics["train"]["accuracy"]
     assert seen[0::2] == seen[1::2], "and its accuracy"
 
@@ -367,23 +366,22 @@ def test_plain_votes_have_the_loss_of_trl(backbone, rule_pairs, tmp_path, monkey
 def test_margins_have_the_loss_of_trl(backbone, rule_pairs, tmp_path, monkeypatch):
     pairs = [replace(p, strength="better" if i < 3 else "significantly") for i, p in enumerate(rule_pairs[:8])]
     trainer = trainer_of(backbone, pairs, replace(CONFIG, strength="margin"), tmp_path, monkeypatch)
-    with backbone.use_adapter(ADAPTER):
-        [inputs] = trainer.get_train_dataloader()
-        margin = torch.where(inputs["pairs"] < 3, 2 / 3, 1.0)
-        ours = trainer.compute_loss(trainer.model, dict(inputs))
-        theirs = RewardTrainer.compute_loss(trainer, trainer.model, dict(inputs) | {"margin": margin})
-        assert_close(ours, theirs)
+    [inputs] = trainer.get_train_dataloader()
+    margin = torch.where(inputs["pairs"] < 3, 2 / 3, 1.0)
+    ours = trainer.compute_loss(trainer.model, dict(inputs))
+    theirs = RewardTrainer.compute_loss(trainer, trainer.model, dict(inputs) | {"margin": margin})
+    assert_close(ours, theirs)
 
 
 def test_ties_have_a_loss_and_no_accuracy(backbone, rule_pairs, tmp_path, monkeypatch):
     pairs = [replace(p, tie=i >= 3) for i, p in enumerate(rule_pairs[:8])]
     trainer = trainer_of(backbone, pairs, replace(CONFIG, ties="soft"), tmp_path, monkeypatch)
-    with backbone.use_adapter(ADAPTER), torch.no_grad():
+    with torch.no_grad():
         trainer.reward_model.head.weight.zero_()
         [inputs] = trainer.get_train_dataloader()
         assert_close(trainer.compute_loss(trainer.model, dict(inputs)), tensor(math.log(2)))
         # Scores that fall from the first row on: every chosen side lies before its rejected one.
-        trainer.reward_model.raw = lambda ids, mask, starts, cached=None: -torch.arange(len(ids), dtype=torch.float32)[:, None]
+        trainer.reward_model.forward = lambda ids, mask, starts, cached=None: -torch.arange(len(ids), dtype=torch.float32)[:, None]
         trainer.compute_loss(trainer.model, dict(inputs))
         trainer.compute_loss(trainer.model, dict(inputs) | {"chosen": torch.where(inputs["pairs"] < 1, 15, 0)})
         trainer.compute_loss(trainer.model, dict(inputs) | {"pairs": torch.full((8,), 7)})
@@ -402,12 +400,11 @@ def test_a_ranking_is_read_once_and_whole(backbone, tmp_path, monkeypatch):
     for batch, ensemble_scores in zip(batches, found, strict=True):
         completions = sum(k for group, k in zip(groups, (4, 2, 3), strict=True) if group <= ensemble_scores)
         assert len(batch["input_ids"]) == completions
-    with backbone.use_adapter(ADAPTER):
-        scores = trainer.reward_model.score(rows_of(trainer.reward_model, pairs))
-        for batch in batches:
-            logits = trainer.model(**batch).logits[:, 0]
-            for side, offset in (("chosen", 0), ("rejected", 1)):
-                assert_close(logits[batch[side]], scores[2 * batch["pairs"] + offset], atol=1e-5, rtol=0)
+    scores = trainer.reward_model.score(rows_of(trainer.reward_model, pairs))
+    for batch in batches:
+        logits = trainer.model(**batch).logits[:, 0]
+        for side, offset in (("chosen", 0), ("rejected", 1)):
+            assert_close(logits[batch[side]], scores[2 * batch["pairs"] + offset], atol=1e-5, rtol=0)
 
 
 @given(st.lists(st.integers(1, 36), min_size=1, max_size=40), st.integers(1, 20))

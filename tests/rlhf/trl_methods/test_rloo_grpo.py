@@ -63,7 +63,7 @@ def test_the_kl_that_is_logged_is_to_the_base_and_per_completion(policy, tmp_pat
         return torch.arange(len(sampled), dtype=torch.float32)
 
     def kl_of(prompt, ids):
-        with policy.use_adapter(POLICY):
+        with policy.adapter_set.applied(POLICY):
             now = plain_logprob(policy.base, prompt, ids, 0.7)
         log_ratio = now - plain_logprob(reference, prompt, ids, 0.7)
         return float((log_ratio if method == "rloo" else (-log_ratio).exp() - 1 + log_ratio).sum())

@@ -1,0 +1,256 @@
+"""Adapters by name over one frozen base: adding, loading and saving them, and the one that a forward pass reads through.
+
+The adapter is an argument of each pass (`Decoder.forward`), which holds `Adapters.applied` while it runs. Leaves out what PEFT
+knows of one type (`adapter_group`) and how a kind is described to it (`adapter_kinds`).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig, PeftConfig, PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rlhf.config import AdapterConfig
+from rlhf.models.adapter_group import AdapterGroup
+from rlhf.models.adapter_kinds import linear_names, peft_config
+from rlhf.models.lora import FusedLinear
+from rlhf.safe_files import ModelError, adapter_fields, check_file
+
+ADAPTER_UNSET = ""
+"""In place of an adapter's name: what PEFT has active is not known, and must be set before the next forward pass."""
+
+AdapterChoice = str | None
+"""What a forward pass reads through: the adapter of that name, or the base alone."""
+
+
+class Adapters:
+    """The adapters of one base. Forward passes through one adapter may run side by side; another one waits until they have ended."""
+
+    def __init__(self, base: PreTrainedModel):
+        self.base = base
+        # The groups by PEFT's adapter type, and the one whose adapters are attached to the model now.
+        self._groups: dict[str, AdapterGroup] = {}
+        self._attached_group: AdapterGroup | None = None
+        self._active: AdapterChoice = None
+        # The threads whose passes run through `_active` now; PEFT's switches must not be touched under them.
+        self._running: list[int] = []
+        self._changed = threading.Condition()
+
+    @property
+    def names(self) -> list[str]:
+        return [name for group in self._groups.values() for name in group.names]
+
+    @contextmanager
+    def applied(self, adapter: AdapterChoice) -> Iterator[Float[Tensor, "v d"] | None]:
+        """Inside the block, passes of this thread read through the adapter. Yields the vectors that it puts before every row.
+
+        Only a change of adapter costs time: PEFT's switches visit every module, which takes as long as sampling a token.
+
+        Raises:
+            KeyError: no adapter has that name.
+        """
+        group = self._attached_group if adapter is None else self._group_of(adapter)
+        with self._pass(adapter, group):
+            yield None if adapter is None or group is None else group.prefix(adapter)
+
+    @contextmanager
+    def routed(self, adapter: str) -> Iterator[None]:
+        """Inside the block no adapter is active, and the layers of this one's type are in the model: each row can be given its own."""
+        with self._pass(None, self._group_of(adapter)):
+            yield
+
+    @contextmanager
+    def _pass(self, adapter: AdapterChoice, group: AdapterGroup | None) -> Iterator[None]:
+        with self._changed:
+            self._wait_for(lambda: (self._active, self._attached_group) == (adapter, group) or not self._running)
+            self._attach(group)
+            self._select(adapter)
+            self._running.append(threading.get_ident())
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running.remove(threading.get_ident())
+                self._changed.notify_all()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Inside the block no pass runs."""
+        with self._changed:
+            self._wait_for(lambda: not self._running)
+            yield
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        if threading.get_ident() in self._running and not condition():
+            raise RuntimeError(f"a forward pass through the adapter {self._active} cannot change it before it has ended")
+        self._changed.wait_for(condition)
+
+    def _select(self, adapter: AdapterChoice) -> None:
+        if adapter == self._active:
+            return
+        if self._attached_group is not None and not self._attached_group.is_prompt_learning:
+            self._attached_group.select(adapter)
+        self._active = adapter
+
+    def _attach(self, group: AdapterGroup | None) -> None:
+        """Attaches one group's adapters to the model and detaches the other group's."""
+        if group is self._attached_group:
+            return
+        if self._attached_group is not None:
+            self._attached_group.detach()
+        if group is not None:
+            group.attach()
+        self._attached_group, self._active = group, ADAPTER_UNSET
+
+    def _group_of(self, adapter: str) -> AdapterGroup:
+        for group in self._groups.values():
+            if adapter in group.names:
+                return group
+        raise KeyError(f"no adapter {adapter!r}; there are {', '.join(self.names) or 'none'}")
+
+    def virtual_tokens(self, adapter: AdapterChoice) -> int:
+        """How many learned vectors the adapter puts before every row."""
+        prefix = None if adapter is None else self._group_of(adapter).prefix(adapter)
+        return 0 if prefix is None else len(prefix)
+
+    # Adding, loading, saving.
+
+    def add(self, name: str, config: AdapterConfig, layers: range, *, seed: int) -> None:
+        """Adds a new adapter, whose weights have a gradient, on these decoder layers.
+
+        The model's output is unchanged at first (LoRA starts with B = 0). Prompt tuning is the exception: its vectors start as
+        the embeddings of tokens sampled from the vocabulary.
+        """
+        with torch.random.fork_rng(), self._exclusive():
+            torch.manual_seed(seed)
+            attached = self._attached_group
+            self._attach(None)
+            described = peft_config(self.base, config, layers)
+            self._attach(attached)
+            self._insert(name, described)
+            self._group_of(name).set_trained(name, True)
+
+    def _insert(self, name: str, config: PeftConfig) -> None:
+        if isinstance(config, LoraConfig):
+            # A new adapter and a loaded one must compute alike, so that a resumed run ends with the same bits.
+            config._register_custom_module({torch.nn.Linear: FusedLinear})
+        # PEFT sets it in every config of a concrete type.
+        kind = cast(str, config.peft_type)
+        group = self._groups.get(kind)
+        self._attach(group)
+        if group is None:
+            self._attached_group = self._groups[kind] = AdapterGroup(self.base, config, name)
+        else:
+            group.add(name, config)
+        self._active = ADAPTER_UNSET
+
+    def load(self, name: str, folder: Path, device: torch.device) -> None:
+        """Loads an adapter that `save` wrote; its weights have no gradient. If loading fails, no part of it stays in the model.
+
+        Raises:
+            ModelError: the folder is missing or damaged, or the adapter is for another model.
+        """
+        try:
+            # PEFT's own loader is not used: it inserts an untrained adapter first, and falls back to pickle.
+            fields = adapter_fields(folder)
+            weights = load_file(folder / "adapter_model.safetensors", device=str(device))
+            if bad_key := next((key for key, weight in weights.items() if not weight.isfinite().all()), None):
+                raise ModelError(f"{folder}: {bad_key} holds what is no number")
+            config = PeftConfig.from_peft_type(**fields)  # type: ignore[no-untyped-call]  # PEFT leaves it without types
+            with self._exclusive():
+                self._insert(name, config)
+                self._set_weights(name, weights)
+                self._group_of(name).set_trained(name, False)
+        except Exception as error:
+            if name in self.names:
+                self.delete(name)
+            reason = str(error).removeprefix(f"{folder}: ") if isinstance(error, ModelError) else type(error).__name__
+            raise ModelError(f"{folder}: the adapter cannot be read ({reason}). Resume or repeat its run.") from error
+
+    def restore(self, name: str, folder: Path, device: torch.device) -> None:
+        """Sets the weights of an adapter that exists already to those that `save` wrote."""
+        check_file(folder / "adapter_model.safetensors", folder)
+        with self._exclusive():
+            self._set_weights(name, load_file(folder / "adapter_model.safetensors", device=str(device)))
+
+    def _set_weights(self, name: str, weights: dict[str, Tensor]) -> None:
+        group = self._group_of(name)
+        self._attach(group)
+        # torch's pair of missing and unexpected keys, which PEFT does not type.
+        result: Any = set_peft_model_state_dict(group.model, weights, adapter_name=name)
+        missing = [key for key in result.missing_keys if name in key.split(".")]
+        # Prompt tuning has a loader that raises by itself; PEFT reports its one weight as both missing and unexpected.
+        if not group.is_prompt_learning and (wrong := [*result.unexpected_keys, *missing]):
+            raise ValueError(f"{wrong[0]} has no counterpart")
+
+    def save(self, name: str, folder: Path) -> None:
+        """Writes `adapter_model.safetensors` and its config straight into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        group = self._group_of(name)
+        with self._exclusive():
+            self._attach(group)
+            group.model.save_pretrained(str(folder), selected_adapters=[name], save_embedding_layers=False)
+        # PEFT writes every adapter but "default" into a subfolder with the adapter's name.
+        for file in (folder / name).iterdir():
+            file.replace(folder / file.name)
+        (folder / name).rmdir()
+
+    def delete(self, name: str) -> None:
+        """Deletes an adapter; with the last of its type the PEFT model goes too, which cannot exist without one."""
+        group = self._group_of(name)
+        with self._exclusive():
+            self._attach(group)
+            self._active = ADAPTER_UNSET
+            if group.names == [name]:
+                self._attach(None)
+                self._groups = {kind: other for kind, other in self._groups.items() if other is not group}
+            else:
+                group.delete(name)
+
+    # Weights.
+
+    def module(self, adapter: AdapterChoice) -> PreTrainedModel | PeftModel:
+        """The module that holds the base's and the adapter's weights, for whoever trains it: DistributedDataParallel, an optimiser."""
+        if adapter is None:
+            return self.base
+        group = self._group_of(adapter)
+        with self._exclusive():
+            self._attach(group)
+        return group.model
+
+    def parameters(self, adapter: str) -> dict[str, torch.nn.Parameter]:
+        """The weights of one adapter, by name."""
+        group = self._group_of(adapter)
+        with self._exclusive():
+            self._attach(group)
+            return group.parameters(adapter)
+
+    def train_only(self, adapter: AdapterChoice) -> None:
+        """Gives the weights of this adapter a gradient, and those of all others none."""
+        for group in self._groups.values():
+            for name in group.names:
+                group.set_trained(name, name == adapter)
+
+    def first_layer(self, adapter: str) -> int:
+        """How many decoder layers lie below the lowest one with weights of the adapter; 0 where its weights are in no layer."""
+        layers = (re.search(r"\.(\d+)\.", name) for name in self.parameters(adapter))
+        return min((int(layer[1]) for layer in layers if layer), default=0)
+
+    def linears(self, layers: range) -> list[str]:
+        """Names of the base's linear maps inside these decoder layers."""
+        with self._exclusive():
+            attached = self._attached_group
+            self._attach(None)
+            names = linear_names(self.base, layers)
+            self._attach(attached)
+        return names
