@@ -240,7 +240,7 @@ class Endpoint:
 
             do_CONNECT = do_HEAD = do_GET
 
-            def log_message(self, *said) -> None:
+            def log_message(self, *_arguments) -> None:
                 pass
 
         self._server = ThreadingHTTPServer((HOST, 0), Handler)

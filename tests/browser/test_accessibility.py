@@ -51,8 +51,8 @@ def test_two_answers(program, project, look):
     page, query = look
     project(**EVERYTHING)
     guidelines.publish(program.store, "Prefer what is **true**.\n\n- And short.", None)
-    said = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"))
-    conversation = [{"role": role, "content": content} for role, content in said]
+    turns = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"))
+    conversation = [{"role": role, "content": content} for role, content in turns]
     program.put_in("A **good** answer.\n\n1. One\n2. Two", "A `bad` one.", before=conversation)
     compare = ComparePage(page, program.url + query)
     compare.ready()

@@ -154,8 +154,8 @@ def test_on_a_phone_answers_are_stacked_and_every_button_is_in_reach(program, co
 
 
 def test_a_conversation_names_its_speakers_and_a_hidden_system_prompt_is_not_sent(program, project, page):
-    said = (("system", "Be a curt baker."), ("user", "Flat bread."), ("assistant", "Warm it."))
-    before = [{"role": role, "content": content} for role, content in said]
+    turns = (("system", "Be a curt baker."), ("user", "Flat bread."), ("assistant", "Warm it."))
+    before = [{"role": role, "content": content} for role, content in turns]
     program.put_in("So.", "Thus.", question="And then?", before=before)
     compare = ComparePage(page, program.url)
     compare.ready()

@@ -27,7 +27,7 @@ def opened(program, project, page):
     return made
 
 
-def said(program):
+def saved_details(program):
     saved = program.last_judgment()
     return of_judgments(program.store, [saved.id])[saved.id]
 
@@ -58,7 +58,7 @@ def test_a_missing_input_gets_the_focus_and_nothing_is_sent(program, opened):
     compare.page.keyboard.type(" no more")
     compare.press("Control+Enter")
     expect(compare.root).not_to_have_attribute("data-presentation", shown)
-    kept = said(program)
+    kept = saved_details(program)
     assert kept.aspects == {a: {"Helpful": 4, "Honest": 3}, b: {"Helpful": 5, "Honest": 2}}
     assert (kept.rationale, kept.strength, kept.ideal, kept.flags) == ("Too short no more", "better", None, ())
     assert kept.timing.client_ms > 0
@@ -77,7 +77,7 @@ def test_half_a_surrogate_pair_is_refused_and_the_draft_stays(program, opened):
     assert program.judged() == judged
     compare.by("rationale").fill("It is clear")
     compare.judge(button="choose-a")
-    assert said(program).rationale == "It is clear"
+    assert saved_details(program).rationale == "It is clear"
 
 
 def test_a_choice_submits_a_complete_judgment(program, opened):
@@ -86,7 +86,7 @@ def test_a_choice_submits_a_complete_judgment(program, opened):
     compare.page.keyboard.type("Good one")
     compare.press("Escape")
     compare.judge(key="1")
-    assert (said(program).rationale, said(program).strength) == ("Good one", "significantly")
+    assert (saved_details(program).rationale, saved_details(program).strength) == ("Good one", "significantly")
 
 
 def test_an_ideal_answer_starts_from_the_chosen_answer(program, opened):
@@ -102,13 +102,13 @@ def test_an_ideal_answer_starts_from_the_chosen_answer(program, opened):
     expect(compare.by("ideal")).to_have_value("Mine alone.")
     compare.by("ideal-from-1").check(force=True)
     compare.judge(button="choose-a")
-    assert said(program).ideal == IdealAnswer("Mine alone.", second)
+    assert saved_details(program).ideal == IdealAnswer("Mine alone.", second)
     assert program.store.value("SELECT edit_distance FROM ideal_answers ORDER BY judgment_id DESC LIMIT 1") > 3
     # A beginning that nothing was changed of says nothing.
     compare.press("e", "Escape")
     compare.by("choose-a").click()
     expect(compare.by("empty-state")).to_be_visible()
-    assert said(program).ideal is None
+    assert saved_details(program).ideal is None
     assert first != second
 
 
@@ -130,7 +130,7 @@ def test_flags_on_the_prompt_and_on_an_answer(program, opened):
     compare.press("s", "3")
     expect(compare.root).not_to_have_attribute("data-state", "saving")
     compare.ready()
-    assert set(said(program).flags) == {Flag("broken_prompt"), Flag("personal_data", "A telephone number", a)}
+    assert set(saved_details(program).flags) == {Flag("broken_prompt"), Flag("personal_data", "A telephone number", a)}
     expect(compare.by("flags-0")).to_have_count(0)
 
 
@@ -161,7 +161,7 @@ def test_only_what_is_ranked_must_be_rated(program, opened):
     compare.by("save").click()
     expect(compare.root).not_to_have_attribute("data-presentation", shown)
     order = [completion_id for completion_id, _ in program.texts_in_order(shown)]
-    assert said(program).aspects == {order[1]: {"Clear": 5}, order[2]: {"Clear": 4}}
+    assert saved_details(program).aspects == {order[1]: {"Clear": 5}, order[2]: {"Clear": 4}}
 
 
 def test_the_key_map_lists_the_keys_of_the_inputs_on_the_page(opened):

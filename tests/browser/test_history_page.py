@@ -113,6 +113,6 @@ def test_the_page_is_blind_and_keys_do_nothing_on_a_hidden_page(program, add_jud
     page.keyboard.press("Control+Enter")
     expect(history.rows().nth(0)).to_contain_text("A is significantly better")
     assert program.judged() == judged
-    told = [reply.text() for reply in replies] + [page.content()]
-    assert len(told) > 4
-    assert not [name for name in SECRET_MODELS for text in told if name in text]
+    texts = [reply.text() for reply in replies] + [page.content()]
+    assert len(texts) > 4
+    assert not [name for name in SECRET_MODELS for text in texts if name in text]

@@ -126,8 +126,8 @@ def test_a_lead_sets_up_and_manages_a_project(judged, page):
     assert exclusions.all_exclusions(store)[0].lifted_at is not None
 
     lead.section("audit")
-    for said in ("published", "changed", "asked for", "excluded", "lifted"):
-        lead.says("audit-entries", said)
+    for text in ("published", "changed", "asked for", "excluded", "lifted"):
+        lead.says("audit-entries", text)
     page.get_by_role("tab", name="Compare", exact=True).click()
     page.get_by_role("tab", name="Lead", exact=True).click()
     expect(page.locator("#lead-audit-button")).to_have_attribute("aria-selected", "true")

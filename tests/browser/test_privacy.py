@@ -39,12 +39,12 @@ def test_nothing_sent_to_the_compare_page_names_the_policy_of_an_answer(program,
     assert len([url for url in replies if "component_server" in url]) > 0
     secrets = [*SECRET_MODELS, *(str(FIRST_SECRET_ID + i) for i in range(2)), *(str(c.id) for x in shown for c in x.completions)]
     assert len(secrets) == 10
-    for where, told in {**replies, "the page": page.content()}.items():
-        assert not [secret for secret in secrets if secret in told], where
+    for where, text in {**replies, "the page": page.content()}.items():
+        assert not [secret for secret in secrets if secret in text], where
     # The base model's name is a setting of the Training page; here it must not stand either.
-    spoken = [told for url, told in replies.items() if "component_server" in url]
-    for told in [*spoken, compare.root.inner_html()]:
-        assert program.model.name not in told
+    spoken = [text for url, text in replies.items() if "component_server" in url]
+    for text in [*spoken, compare.root.inner_html()]:
+        assert program.model.name not in text
 
 
 def test_hostile_answers_are_shown_and_no_script_runs(program, page):

@@ -74,8 +74,8 @@ def test_a_judgment_is_not_acknowledged_after_the_database_file_was_deleted(new_
 def test_a_second_serve_is_refused_and_names_the_first(new_program):
     program = new_program().start()
     command = [sys.executable, "launch.py", "serve", "--data", str(program.folder.root), "--model", str(program.model), "--port", "0"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert said.returncode == 2 and f"rankloop serve (process {program.process.pid}, {program.url})" in said.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and f"rankloop serve (process {program.process.pid}, {program.url})" in result.stderr
     program.kill()
     program.start()
 

@@ -73,8 +73,8 @@ def test_from_the_local_visitor_to_an_account_and_out_again(own, page):
 
 
 def test_every_page_works_behind_the_access_middleware(own, page):
-    said = []
-    page.on("console", lambda message: said.append(message.text))
+    console = []
+    page.on("console", lambda message: console.append(message.text))
     traffic = Traffic(page)
     compare = ComparePage(page, own.url)
     compare.ready()
@@ -83,7 +83,7 @@ def test_every_page_works_behind_the_access_middleware(own, page):
             tab.click()
             page.wait_for_timeout(700)
     assert [(reply.status, reply.url) for reply in traffic.responses if reply.status >= 400] == []
-    assert [text for text in said if re.search("Content Security Policy|Refused to", text)] == []
+    assert [text for text in console if re.search("Content Security Policy|Refused to", text)] == []
 
 
 def test_the_sign_in_page_without_scripts_in_korean_on_a_dark_phone(own, browser):

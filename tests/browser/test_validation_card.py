@@ -68,10 +68,10 @@ def test_the_card_shows_the_validation_and_links_to_comparisons(finished, page):
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     page.goto(finished.url)
     TrainingPage(page)
-    said = runs.get(finished.store, "round-1").validation
+    validation = runs.get(finished.store, "round-1").validation
 
     card = page.get_by_test_id("validation")
-    expect(card).to_contain_text(f"{100 * said['accuracy']['value']:.0f}%")
+    expect(card).to_contain_text(f"{100 * validation['accuracy']['value']:.0f}%")
     expect(card).to_contain_text("180 pairs of 60 training prompts")
     for plot in ("learning_curve", "reliability", "score_over_kl"):
         expect(page.locator(f"#plot-{plot} .scatterlayer .points path").first).to_be_attached()
@@ -91,7 +91,7 @@ def test_the_card_shows_the_validation_and_links_to_comparisons(finished, page):
     linked = opened.value
     expect(linked.locator("#tab-lead-button")).to_have_attribute("aria-selected", "true")
     item = linked.get_by_test_id("item")
-    worst = said["high_loss_judgments"][0]
+    worst = validation["high_loss_judgments"][0]
     expect(item).to_contain_text(f"{worst['comparison_id']}")
     expect(item).to_contain_text("onerror=alert(1)")
     expect(item).to_contain_text(f"{worst['judgment_id']}")

@@ -98,23 +98,23 @@ def test_streams_are_merged_and_closed_with_the_reader():
             closed.append(name)
 
     async def listen():
-        heard = merge_streams({"a": endless("a"), "b": endless("b"), "c": silent("c")})
+        merged = merge_streams({"a": endless("a"), "b": endless("b"), "c": silent("c")})
         names = set()
         while names != {"a", "b"}:
-            names.add((await anext(heard))[0])
-        await heard.aclose()
+            names.add((await anext(merged))[0])
+        await merged.aclose()
 
     asyncio.run(asyncio.wait_for(listen(), 10))
     assert sorted(closed) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
-    "language, said", [("en", "The prompt has 8,001 characters, of which 8,000 can be read."), ("ko", "프롬프트가 8,001자입니다.")]
+    "language, message", [("en", "The prompt has 8,001 characters, of which 8,000 can be read."), ("ko", "프롬프트가 8,001자입니다.")]
 )
-def test_a_prompt_that_is_too_long_is_refused_and_not_sent(demo, server, language, said):
+def test_a_prompt_that_is_too_long_is_refused_and_not_sent(demo, server, language, message):
     server.fall_over("must not be asked")
     panes = final(demo, "Base", "t", "\N{ROBOT FACE}" * 8001, 0.7, 32, request=asking(language))
-    assert said in panes[demo.notice] and set(panes) == {demo.notice}
+    assert message in panes[demo.notice] and set(panes) == {demo.notice}
     assert tables()[language]["demo.limits"].startswith(("At most 8,000 characters", "최대 8,000자")) and LONGEST_DEMO == 8_000
     assert "4,096" in tables()[language]["demo.limits"] and LONGEST_PROMPT == 4096
 

@@ -181,13 +181,13 @@ def test_details_are_kept_by_completion(store, service, local, waiting):
     settings.change(store, EVERYTHING, None)
     view = service.next_for(local, EN, {})
     a, b = shown_as(service, local, view).order
-    said = {
+    details = {
         "strength": "slightly", "aspects": {"0": {"Helpful": 4}, "1": {"Helpful": 2, "Honest": 5}},
         "rationale": "It is right and says why.",
         "ideal": {"text": "Better still.", "slot": 1}, "timing": {"active_ms": 900, "idle_ms": 100, "client_ms": 1000},
         "flags": [{"kind": "unsafe", "note": "burns", "slot": 0}, {"kind": "broken_prompt", "note": "", "slot": None}],
     }  # fmt: skip
-    assert "problem" not in service.judge(local, EN, act(view, "b", **said))
+    assert "problem" not in service.judge(local, EN, act(view, "b", **details))
     stored = details_of(store)
     assert stored.strength == "slightly"
     assert stored.aspects == {a: {"Helpful": 4}, b: {"Helpful": 2, "Honest": 5}}
@@ -354,7 +354,7 @@ def test_it_speaks_korean(service, local, waiting):
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "expected"),
     [
         ((True, True, 20.0, ""), "The model is writing new answers: about 20 s. This page updates by itself."),
         ((True, True, None, ""), "The model is writing new answers. This page updates by itself."),
@@ -363,9 +363,9 @@ def test_it_speaks_korean(service, local, waiting):
         ((True, False, None, "Paused while a round trains."), "Paused while a round trains."),
     ],
 )
-def test_waiting_notes_of_the_compare_page(status, said):
+def test_waiting_notes_of_the_compare_page(status, expected):
     given = dict(zip(("ready", "filling", "seconds_per_comparison", "note"), status, strict=True))
-    assert judging_view.waiting_note(EN, **given) == said
+    assert judging_view.waiting_note(EN, **given) == expected
 
 
 # ---- access

@@ -89,8 +89,8 @@ def test_a_predefined_skip_reason_is_translated(store, service, local, put):
     first, second = put(local, 2, 2)
     skip(store, first, "Broken prompt")
     skip(store, second, "두 가지를 묻습니다")
-    told = [row["verdict"] for row in service.rows(local, Translator("ko"), {})["rows"]]
-    assert told == ["건너뜀: 두 가지를 묻습니다", "건너뜀: 잘못된 질문"]
+    verdicts = [row["verdict"] for row in service.rows(local, Translator("ko"), {})["rows"]]
+    assert verdicts == ["건너뜀: 두 가지를 묻습니다", "건너뜀: 잘못된 질문"]
 
 
 def test_filters(store, service, local, put):

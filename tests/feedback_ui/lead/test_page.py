@@ -77,8 +77,8 @@ def test_every_section_opens_in_korean_and_says_what_to_do_next(lead, part, stor
     policies.ensure_base(store, "m")
     for name, section in vars(part).items():
         shown = section.open(asking("ko-KR"))
-        said = "".join(value for value in shown.values() if isinstance(value, str)).strip()
-        assert not said or any("가" <= letter <= "힣" for letter in said), name
+        text = "".join(value for value in shown.values() if isinstance(value, str)).strip()
+        assert not text or any("가" <= letter <= "힣" for letter in text), name
     assert "아직" in part.quality.open(asking("ko"))[part.quality.overview]
 
 

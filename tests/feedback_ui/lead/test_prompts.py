@@ -30,9 +30,9 @@ def test_a_file_of_prompts_is_imported_and_its_wrong_rows_are_named(store, part,
 def test_a_file_of_judgments_is_recognised_and_what_is_not_kept_is_named(store, part, tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"prompt": "Q", "chosen": "a", "rejected": "b", "<b>x</b>": 1}\n', encoding="utf-8")
-    said = part.prompts.import_file(str(file), "", "", False, HERE)[part.prompts.message]
-    assert "Recognised as trl, by its fields prompt, chosen, rejected, in 1 of 1 rows." in said and "1 judgment" in said
-    assert "Not kept: &lt;b&gt;x&lt;/b&gt; (1)." in said
+    shown = part.prompts.import_file(str(file), "", "", False, HERE)[part.prompts.message]
+    assert "Recognised as trl, by its fields prompt, chosen, rejected, in 1 of 1 rows." in shown and "1 judgment" in shown
+    assert "Not kept: &lt;b&gt;x&lt;/b&gt; (1)." in shown
     assert store.value("SELECT count(*) FROM judgments") == 1
     file.write_text('{"question": "Q", "good": "a", "bad": "b"}\n', encoding="utf-8")
     assert "cannot tell which format this is" in part.prompts.import_file(str(file), "", "", False, HERE)[part.prompts.message]
@@ -45,8 +45,8 @@ def test_a_field_map_and_an_encoding_read_an_unrecognised_file(store, part, tmp_
     mapping = "prompt=frage,chosen=gut,rejected=schlecht"
     assert "name the encoding of the file" in section.import_file(str(file), "", "", False, HERE)[section.message]
     assert "not UTF-8 text: name the encoding" in section.import_file(str(file), mapping, "", False, HERE)[section.message]
-    said = section.import_file(str(file), mapping, "cp1252", False, HERE)
-    assert "Read with the given field map. 1 prompt added." in said[section.message] and "Not kept: note (1)." in said[section.message]
+    shown = section.import_file(str(file), mapping, "cp1252", False, HERE)
+    assert "Read with the given field map. 1 prompt added." in shown[section.message] and "Not kept: note (1)." in shown[section.message]
     assert store.value("SELECT text FROM completions ORDER BY id DESC LIMIT 1") in ("Käse", "Brot")
     assert "There is no encoding &#39;klingon&#39;" in section.import_file(str(file), "", "klingon", False, HERE)[section.message]
     assert "is not NAME=FIELD" in section.import_file(str(file), "prompt=frage,x", "", False, HERE)[section.message]
@@ -60,8 +60,8 @@ def test_a_saved_map_is_found_by_name_and_a_path_is_refused(store, part, tmp_pat
     secret = tmp_path / "secret.toml"
     secret.write_text('prompt = "q"\nchosen = "good"\nrejected = "bad"\n', encoding="utf-8")
     for path in (str(secret), "../secret", "secret.toml"):
-        said = section.import_file(str(file), path, "", True, HERE)[section.message]
-        assert "cannot be a map" in said or "There is no map" in said, path
+        shown = section.import_file(str(file), path, "", True, HERE)[section.message]
+        assert "cannot be a map" in shown or "There is no map" in shown, path
     assert "1 comparison, 1 judgment" in section.import_file(str(file), "ours", "", True, HERE)[section.message]
 
 
@@ -70,11 +70,11 @@ def test_a_preview_shows_the_contents_of_a_file_and_imports_nothing(store, part,
     file = tmp_path / "kto.jsonl"
     rows = [{"prompt": "Q", "completion": "a", "label": True, "mood": 1}, {"prompt": "Q", "completion": "b", "label": 7}]
     file.write_text("\n".join(map(json.dumps, rows * 5 + rows[:1] * 20)), encoding="utf-8")
-    said = section.import_file(str(file), "", "", True, HERE)[section.message]
-    assert "Recognised as kto, by its fields prompt, completion, label, in 25 of 30 rows. Nothing was imported." in said
+    shown = section.import_file(str(file), "", "", True, HERE)[section.message]
+    assert "Recognised as kto, by its fields prompt, completion, label, in 25 of 30 rows. Nothing was imported." in shown
     assert (
         "The file holds: 25 answers labelled good or bad (stored, not used in training), 5 wrong rows left out. Not kept: mood (25)."
-        in said
+        in shown
     )
     assert store.value("SELECT count(*) FROM imports") == store.value("SELECT count(*) FROM completion_labels") == 0
 
@@ -135,12 +135,12 @@ def test_an_import_shows_its_progress_and_can_be_stopped(store, part, tmp_path):
     importing = threading.Thread(target=lambda: shown.update(section.import_file(str(file), "", "", False, HERE)))
     importing.start()
     deadline = time.monotonic() + 60
-    while "rows are imported of about" not in (said := section.follow(HERE)[section.running]):
-        assert importing.is_alive() and time.monotonic() < deadline, said
+    while "rows are imported of about" not in (shown := section.follow(HERE)[section.running]):
+        assert importing.is_alive() and time.monotonic() < deadline, shown
         time.sleep(0.02)
     (running,) = section.running_imports.all()
-    assert said.startswith('<p class="rl-muted">&lt;b&gt;many.jsonl: ') and f'data-act="stop" data-row="{running.id}"' in said
-    assert " left" in said
+    assert shown.startswith('<p class="rl-muted">&lt;b&gt;many.jsonl: ') and f'data-act="stop" data-row="{running.id}"' in shown
+    assert " left" in shown
     assert section.follow(HERE)[section.timer].active and "<button" not in imports_view.running_imports(
         EN, section.running_imports.all(), acts=False
     )

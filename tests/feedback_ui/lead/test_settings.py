@@ -18,8 +18,10 @@ def filled(section, **changes):
 
 def test_settings_are_saved_as_a_version(store, part):
     section = part.settings
-    said = section.change(filled(section, overlap=3, gold_share=0.1, aspects="helpful, honest ,", rationale="required", flags=False), HERE)
-    assert "Saved" in said
+    message = section.change(
+        filled(section, overlap=3, gold_share=0.1, aspects="helpful, honest ,", rationale="required", flags=False), HERE
+    )
+    assert "Saved" in message
     assert settings.current(store) == ProjectSettings(
         overlap=3, gold_share=0.1, aspects=("helpful", "honest"), rationale="required", flags=False
     )

@@ -78,16 +78,16 @@ def test_pairs_are_shown_if_they_differ_from_the_votes():
 
 
 @pytest.mark.parametrize(
-    ("included", "with_switch", "said"),
+    ("included", "with_switch", "text"),
     [(False, False, "on the Lead page"), (False, True, "count the simulated"), (True, True, "on the Lead page")],
 )
-def test_an_empty_board_says_what_to_do(included, with_switch, said):
-    assert said in leaderboard_view.policies(EN, board(include_simulated=included, references=()), with_switch=with_switch)
+def test_an_empty_board_says_what_to_do(included, with_switch, text):
+    assert text in leaderboard_view.policies(EN, board(include_simulated=included, references=()), with_switch=with_switch)
 
 
 def test_the_method_of_the_scores_is_explained():
-    said = leaderboard_view.policies(EN, board(standing("x", 1100.0), BASE, smoothed=True, method="bradley_terry"), with_switch=False)
-    assert "half a win each way" in said and "fewer than 10 prompts" not in said
+    text = leaderboard_view.policies(EN, board(standing("x", 1100.0), BASE, smoothed=True, method="bradley_terry"), with_switch=False)
+    assert "half a win each way" in text and "fewer than 10 prompts" not in text
     assert "fewer than 10 prompts" in leaderboard_view.policies(EN, board(standing("x", 1100.0)), with_switch=False)
 
 

@@ -56,8 +56,8 @@ def judge(store, who, *, won="Zarquon-7B", lost="Vogsphere-9B", at=None, kind="h
     ]  # fmt: skip
     comparison_id = comparisons.add(store, prompt_id, ids, purpose="versus")
     person = annotators.ensure(store, who, *(("simulated", "concise") if kind == "simulated" else ()))
-    said = {"comparison_id": comparison_id, "annotator_id": person.id, "verdict": "rank", "tiers": [[ids[0]], [ids[1]]]}
-    store.insert("judgments", said | {"created_at": at or now()})
+    values = {"comparison_id": comparison_id, "annotator_id": person.id, "verdict": "rank", "tiers": [[ids[0]], [ids[1]]]}
+    store.insert("judgments", values | {"created_at": at or now()})
 
 
 def test_an_annotator_is_sent_nothing_about_policies(board_page, store, request_of):

@@ -26,8 +26,8 @@ def test_signing_in_gives_a_cookie_that_scripts_and_other_sites_do_not_get(site)
 def test_the_roles_cookie_hides_tabs_and_grants_nothing(site, ann):
     site.account("Bob", "annotator")
     reply = site.form(name="Bob", password=PASSWORD).headers.get_list("set-cookie")
-    session, (name, said) = reply[0].split(";")[0], reply[1].split(";")[0].split("=")
-    assert said == "annotator" and name in site.get("/", cookie=session).text
+    session, (name, value) = reply[0].split(";")[0], reply[1].split(";")[0].split("=")
+    assert value == "annotator" and name in site.get("/", cookie=session).text
     raised = f"{session}; {name}=annotator.lead.researcher"
     assert site.get("/gradio_api/file=/etc/hostname", cookie=raised).status_code == 403
 

@@ -126,7 +126,7 @@ def test_invalid_json_is_refused(site, path):
 @pytest.mark.parametrize("path", JSON_ROUTES)
 def test_json_over_the_limits_is_refused(site, path):
     many = b"[" + b",".join([b"{}"] * (MAX_PARTS + 1)) + b"]"
-    for body, status, said in (
+    for body, status, message in (
         (b'{"a": ' + b"[" * 90 + b"]" * 90 + b"}", 400, "nested more than 64"),
         (b"[" * 40_000 + b"]" * 40_000, 400, "nested more than 64"),
         (b'{"a":' * 40_000 + b"1" + b"}" * 40_000, 400, "nested more than 64"),
@@ -141,7 +141,7 @@ def test_json_over_the_limits_is_refused(site, path):
     ):
         began = time.monotonic()
         reply = site.clients["annotator"].post(path, content=body, headers=JSON)
-        assert reply.status_code == status and said in reply.json()["error"], body[:40]
+        assert reply.status_code == status and message in reply.json()["error"], body[:40]
         assert time.monotonic() - began < 2
 
 

@@ -74,12 +74,12 @@ def wrong_with(reply: httpx2.Response) -> str | None:
     if reply.status_code == 200:
         return None
     try:
-        said = reply.json()["error"]
+        message = reply.json()["error"]
     except (ValueError, KeyError, TypeError):
-        said = None
+        message = None
     if reply.status_code >= 500 and reply.status_code != 503:
         return f"{reply.status_code}: {reply.text[:200]}"
-    return None if said else f"{reply.status_code} without a reason: {reply.text[:200]}"
+    return None if message else f"{reply.status_code} without a reason: {reply.text[:200]}"
 
 
 def test_every_kind_of_input_has_a_check_of_its_values(site):

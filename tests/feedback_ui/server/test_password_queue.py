@@ -18,7 +18,7 @@ def anyio_backend():
 pytestmark = pytest.mark.anyio
 
 
-class Desk:
+class RecordedQueue:
     """A queue with methods for arriving attempts, and a record of which were checked and which refused."""
 
     def __init__(self):
@@ -31,7 +31,7 @@ class Desk:
 
     async def come(self, tasks, label, name="nobody", place="192.0.2.1", known=False):
         self._done[label] = anyio.Event()
-        tasks.start_soon(self._be_looked_at, label, Attempt(name, SignInOrigin(place, known)))
+        tasks.start_soon(self._check, label, Attempt(name, SignInOrigin(place, known)))
         await self.settle()
 
     async def finish(self, *labels, right=False):
@@ -52,7 +52,7 @@ class Desk:
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
 
-    async def _be_looked_at(self, label, attempt):
+    async def _check(self, label, attempt):
         try:
             async with self.queue.turn(attempt) as turn:
                 self.order.append(label)
@@ -65,7 +65,7 @@ class Desk:
 
 @asynccontextmanager
 async def queue():
-    made = Desk()
+    made = RecordedQueue()
     async with anyio.create_task_group() as tasks:
         await made.come(tasks, "first", place="198.51.100.1")
         await made.come(tasks, "second", place="198.51.100.2")
@@ -152,7 +152,7 @@ async def test_a_wait_has_a_limit(monkeypatch):
 
 
 async def test_a_cancelled_attempt_frees_its_place():
-    made = Desk()
+    made = RecordedQueue()
     async with anyio.create_task_group() as tasks:
         async with anyio.create_task_group() as leaving:
             for number in range(MAX_CONCURRENT_CHECKS + 3):

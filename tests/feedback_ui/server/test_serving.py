@@ -12,13 +12,13 @@ def test_the_server_stops_at_once_with_streams_open(store, caplog):
     site = serve(store)
     site.account()
     ann = site.cookie()
-    with site.streaming("/gradio_api/heartbeat/s", ann) as heard:
+    with site.streaming("/gradio_api/heartbeat/s", ann) as received:
         site.post("/gradio_api/queue/join", {"fn_index": 1, "data": [], "session_hash": "g"}, cookie=ann)
         with site.streaming("/gradio_api/queue/data?session_hash=g", ann) as more:
             begun = time.monotonic()
             site.serving.stop()
             assert time.monotonic() - begun < 2.5
-            until(lambda: None in heard and None in more)
+            until(lambda: None in received and None in more)
     assert not site.serving.alive
     assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
 

@@ -103,8 +103,8 @@ def test_both_languages_have_the_same_placeholders():
 
 
 def test_korean_texts_are_korean():
-    said = {key: re.sub(r"\{[^}]*\}", "", text) for key, text in tables()["ko"].items()}
-    assert {key for key, text in said.items() if re.search(r"[^\W\d_]", text) and not HANGUL.search(text)} <= SAME_IN_KOREAN
+    texts = {key: re.sub(r"\{[^}]*\}", "", text) for key, text in tables()["ko"].items()}
+    assert {key for key, text in texts.items() if re.search(r"[^\W\d_]", text) and not HANGUL.search(text)} <= SAME_IN_KOREAN
     assert {key for key, text in tables()["en"].items() if HANGUL.search(text)} == set()
 
 

@@ -14,11 +14,11 @@ EN, KO = Translator("en"), Translator("ko")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [(0.2, "1 s"), (20, "20 s"), (89, "89 s"), (90, "2 min"), (660, "11 min"), (5400, "1 h 30 min"), (7200, "2 h")],
 )
-def test_durations(seconds, said):
-    assert presenters.duration(EN, seconds) == said
+def test_durations(seconds, expected):
+    assert presenters.duration(EN, seconds) == expected
 
 
 def test_pairs_from_people_and_simulated_ones_are_counted_separately():

@@ -44,7 +44,7 @@ def test_start_runs_the_forms_configuration_and_shows_the_run(training, jobs):
     assert shown[training.refusal] == ""
 
 
-@pytest.mark.parametrize(("typed", "said"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must be greater than 0")])
-def test_an_invalid_form_is_refused_with_its_cause(training, jobs, typed, said):
-    assert said in training.start_round(filled_in(training, **typed), ENGLISH)[training.refusal]
+@pytest.mark.parametrize(("typed", "message"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must be greater than 0")])
+def test_an_invalid_form_is_refused_with_its_cause(training, jobs, typed, message):
+    assert message in training.start_round(filled_in(training, **typed), ENGLISH)[training.refusal]
     assert jobs.started == []

@@ -22,7 +22,7 @@ ONLY_HELD_OUT = NotEnoughPairs("every preference pair is on a held-out prompt: j
 
 
 @pytest.mark.parametrize(
-    ("error", "request_", "said"),
+    ("error", "request_", "message"),
     [
         (TOO_FEW, "en", "3 preference pairs, and this round asks for 50: judge 47 more comparisons, or set “Fewest pairs” to 3."),
         (TOO_FEW, "ko", "비교를 47건 더 판정해 주세요. 또는 ‘최소 선호 쌍 수’를 3개로 낮추세요."),
@@ -33,9 +33,9 @@ ONLY_HELD_OUT = NotEnoughPairs("every preference pair is on a held-out prompt: j
         (ConfigError("--no-such: unknown"), "en", "--no-such: unknown."),
     ],
 )
-def test_a_refusal_names_options_as_the_form_does(training, jobs, error, request_, said):
+def test_a_refusal_names_options_as_the_form_does(training, jobs, error, request_, message):
     jobs.refuse(error)
-    assert said in training.start_round(filled_in(training), asking(request_))[training.refusal]
+    assert message in training.start_round(filled_in(training), asking(request_))[training.refusal]
 
 
 def test_cancel_and_resume(training, store):

@@ -22,8 +22,8 @@ def a_run(**changes):
 def test_korean_shows_the_same_figures():
     run = a_run(status="done", result=RESULT, finished_at="2026-11-02T11:40:00.000+00:00")
     html = run_view.progress(KO, run) + run_view.result(KO, run)
-    for said in ("완료", "1시간 40분 걸림", "보상 모델", "71%(62%~79%)", "선호 쌍 118개", "tuned-1"):
-        assert said in html
+    for text in ("완료", "1시간 40분 걸림", "보상 모델", "71%(62%~79%)", "선호 쌍 118개", "tuned-1"):
+        assert text in html
     assert "Held-out" not in html and "Result" not in html
 
 
@@ -72,7 +72,7 @@ def test_what_can_be_done_with_a_run(status, active, resumable):
 
 
 def test_the_page_opens_on_the_active_run_or_the_newest():
-    """Runs come newest first from the store; what the clock said while each was made decides nothing."""
+    """Runs come newest first from the store; the dates of the runs decide nothing."""
     new = a_run(id="new", status="failed", created_at="2026-01-01")
     old = a_run(id="old", status="done", created_at="2026-02-01")
     assert run_view.opening_run([new, old]) == "new"
@@ -142,11 +142,11 @@ def test_a_result_shows_early_stopping_the_chosen_checkpoint_and_best_of_n():
         "win_rate_by_reward_function": half,
     }
     html = run_view.result(EN, a_run(status="done", result=RESULT | watched))
-    for said in (
+    for text in (
         "stopped early at step 7", "12.3 nats", "budget of 10", "after step 5 of 7", "+0.81 at 8.1 nats", "Best of 12 under the rule",
         "Win rate by reward function", "50% (40% to 60%)", "have a KL of 1.6 nats",
     ):  # fmt: skip
-        assert said in html
+        assert text in html
     assert "not at equal KL" not in html
     html = run_view.result(EN, a_run(status="done", result={"best_of_n": beside | {"policy_kl": 9.0, "beyond_max_n": True}})).unescape()
     assert "not at equal KL" in html and "the policy's 9.0" in html

@@ -26,12 +26,12 @@ def a_run(validation=None, status="running", **changes):
     return Run("r1", status, {}, 0, {}, None, "ppo", 0.5, None, False, 1, None, "2026-11-02", None, None, None, None, found)
 
 
-def said(**changes):
+def card(**changes):
     return validation_view.card(EN, a_run(FOUND, **changes))
 
 
 def test_the_card_describes_accuracy_gain_and_calibration():
-    html = said()
+    html = card()
     for part in (
         "68%", "63% to 74%", "in 68 of 100 pairs", "200 more judgments would raise the accuracy by about 2.1 points (0.4 to 3.9)",
         "is underconfident", "7 points off", "up to 3 are expected by chance", "412 pairs of 96 training prompts",
@@ -48,13 +48,13 @@ def test_before_the_validation_the_card_is_a_note_and_old_runs_have_none():
 
 
 def test_an_accuracy_that_may_be_chance_is_a_warning():
-    html = said(accuracy={"value": 0.53, "low": 0.47, "high": 0.59, "pairs": 412, "prompts": 96})
+    html = card(accuracy={"value": 0.53, "low": 0.47, "high": 0.59, "pairs": 412, "prompts": 96})
     assert "coin flips: 53 of 100" in html and "rl-warn" in html
-    assert "rl-warn" not in said()
+    assert "rl-warn" not in card()
 
 
 def test_few_prompts_give_no_interval_and_say_how_many_are_needed():
-    html = said(accuracy={"value": 0.6, "low": None, "high": None, "pairs": 40, "prompts": 7}, curve__gain=None)
+    html = card(accuracy={"value": 0.6, "low": None, "high": None, "pairs": 40, "prompts": 7}, curve__gain=None)
     assert "7 prompts are too few for an interval: judge comparisons of at least 10" in html and "60%" in html
     assert "fewer than 100 pairs or 10 prompts, the gain" in html
     one = validation_view.card(EN, a_run({"pairs": 3, "judgments": 3, "prompts": 1, "accuracy": None}))
@@ -64,8 +64,8 @@ def test_few_prompts_give_no_interval_and_say_how_many_are_needed():
 @pytest.mark.parametrize(("low", "claimed"), [(0.001, True), (0.0, False), (-0.01, False)])
 def test_no_gain_is_claimed_where_the_interval_reaches_zero(low, claimed):
     curve = {**FOUND["curve"], "gain": {"value": 0.0213, "low": low, "high": 0.0391}}
-    assert ("would raise the accuracy by about" in said(curve=curve)) is claimed
-    assert ("do not show" in said(curve=curve)) is not claimed
+    assert ("would raise the accuracy by about" in card(curve=curve)) is claimed
+    assert ("do not show" in card(curve=curve)) is not claimed
     lines = [trace for trace in charts.learning_curve(EN, Validation.from_json({**FOUND, "curve": curve})).data if trace.mode == "lines"]
     assert len(lines) == (2 if claimed else 0)
 
@@ -75,7 +75,7 @@ def test_no_gain_is_claimed_where_the_interval_reaches_zero(low, claimed):
     [(0.61, 0.02, "are calibrated"), (0.61, 0.074, "underconfident"), (0.75, 0.074, "overconfident")],
 )
 def test_calibration_in_words(confidence, ece, words):
-    assert words in said(calibration__confidence=confidence, calibration__ece=ece)
+    assert words in card(calibration__confidence=confidence, calibration__ece=ece)
 
 
 def test_the_tables_escape_names_kinds_and_prompts_and_say_where_there_is_too_little():

@@ -190,29 +190,29 @@ def test_hh_rlhf_rows_that_are_none(chosen, rejected, reason):
 # Open-Assistant
 
 
-def said(text, role, *replies, **more):
+def message(text, role, *replies, **more):
     return {"text": text, "role": role, "replies": list(replies), **more}
 
 
 def test_oasst_ranked_siblings_at_every_depth():
     tree = {
         "message_tree_id": "t",
-        "prompt": said(
+        "prompt": message(
             "Why?", "prompter",
-            said("Magic.", "assistant", rank=2, synthetic=True, model_name="m"),
-            said(
+            message("Magic.", "assistant", rank=2, synthetic=True, model_name="m"),
+            message(
                 "Scattering.", "assistant",
-                said(
+                message(
                     "More?", "prompter",
-                    said("No.", "assistant", rank=1, synthetic=False),
-                    said("Sure.", "assistant", rank=0),
-                    said("Gone.", "assistant", rank=2, deleted=True),
+                    message("No.", "assistant", rank=1, synthetic=False),
+                    message("Sure.", "assistant", rank=0),
+                    message("Gone.", "assistant", rank=2, deleted=True),
                 ),
-                said("And?", "prompter", said("Alone.", "assistant", rank=0)),
+                message("And?", "prompter", message("Alone.", "assistant", rank=0)),
                 rank=0,
             ),
-            said("Light.", "assistant", rank=1),
-            said("Spam.", "assistant"),
+            message("Light.", "assistant", rank=1),
+            message("Spam.", "assistant"),
         ),
     }  # fmt: skip
     first, second = [item for item in oasst.read(tree) if isinstance(item, NewComparison)]
@@ -223,25 +223,27 @@ def test_oasst_ranked_siblings_at_every_depth():
 
 
 def test_oasst_replies_that_are_not_compared_are_counted():
-    replies = [said(text, "assistant", **({"rank": rank} if rank is not None else {})) for text, rank in (("a", 0), ("b", 1), ("c", None))]
-    assert [item for item in oasst.read({"prompt": said("Why?", "prompter", *replies)}) if isinstance(item, Left)] == [
+    replies = [
+        message(text, "assistant", **({"rank": rank} if rank is not None else {})) for text, rank in (("a", 0), ("b", 1), ("c", None))
+    ]
+    assert [item for item in oasst.read({"prompt": message("Why?", "prompter", *replies)}) if isinstance(item, Left)] == [
         Left("replies without a rank", 1)
     ]
 
 
 def test_oasst_equal_ranks_are_tied():
-    replies = [said(text, "assistant", rank=rank) for text, rank in (("a", 0), ("b", 1), ("c", 0))]
-    assert what(only(oasst.read, {"prompt": said("Why?", "prompter", *replies)}))[2] == [((0, 2), (1,))]
+    replies = [message(text, "assistant", rank=rank) for text, rank in (("a", 0), ("b", 1), ("c", 0))]
+    assert what(only(oasst.read, {"prompt": message("Why?", "prompter", *replies)}))[2] == [((0, 2), (1,))]
 
 
 @pytest.mark.parametrize(
     "record, reason",
     [
         ({}, "needs a prompt"),
-        ({"prompt": said("x", "bot")}, "role prompter or assistant"),
+        ({"prompt": message("x", "bot")}, "role prompter or assistant"),
         ({"prompt": {"role": "prompter"}}, "must have a text"),
         ({"prompt": {"role": "prompter", "text": "x", "replies": "y"}}, "replies must be a list"),
-        ({"prompt": said("x", "prompter", *[said(str(n), "assistant", rank=n) for n in range(10)])}, "10 completions"),
+        ({"prompt": message("x", "prompter", *[message(str(n), "assistant", rank=n) for n in range(10)])}, "10 completions"),
     ],
 )
 def test_invalid_oasst_trees(record, reason):
@@ -634,7 +636,7 @@ def test_plain_rows_that_are_none(record, reason):
 
 
 @pytest.mark.parametrize(
-    "said, kept",
+    "text, kept",
     [
         ("2025-01-02T03:04:05Z", "2025-01-02T03:04:05.000+00:00"),
         ("2025-01-02", "2025-01-02T00:00:00.000+00:00"),
@@ -645,8 +647,8 @@ def test_plain_rows_that_are_none(record, reason):
         (None, None),
     ],
 )
-def test_times(said, kept):
-    assert rows.timestamp(said) == kept
+def test_times(text, kept):
+    assert rows.timestamp(text) == kept
 
 
 # Anything at all
@@ -663,7 +665,7 @@ GOOD = [
     (trl, {"prompt": [user("Why?")], "chosen": [assistant("a")], "rejected": [assistant("b")], "annotator": "x", "kind": "k"}),
     (trl, {"chosen": "Why? a", "rejected": "Why? b"}),
     (hh_rlhf, {"chosen": dialogue("Hi", "a"), "rejected": dialogue("Hi", "b")}),
-    (oasst, {"prompt": said("Why?", "prompter", said("a", "assistant", rank=0), said("b", "assistant", rank=1))}),
+    (oasst, {"prompt": message("Why?", "prompter", message("a", "assistant", rank=0), message("b", "assistant", rank=1))}),
     (ultrafeedback, {"instruction": "Why?", "completions": [{"response": "a", "annotations": {"x": {"Rating": "2"}}}] * 2}),
     (helpsteer3, helpsteer(-1, individual_preference=[{"score": -2, "reasoning": "clearer"}])),
     (argilla, {"fields": {"prompt": "Why?", "x": "a", "y": "b"}, "responses": {"r": [{"value": [ranked("x", 1), ranked("y", 2)]}]}}),

@@ -131,9 +131,9 @@ def test_many_at_once_each_once(world):
     ],
 )
 def test_an_invalid_exclusion_is_refused_and_not_stored(world, vote, values, why):
-    said = {"judgment_ids": [vote.id], "rule": "too fast", "reason": "0.2 s", "by": None} | values
+    arguments = {"judgment_ids": [vote.id], "rule": "too fast", "reason": "0.2 s", "by": None} | values
     with pytest.raises(StoreError, match=why):
-        exclusions.exclude(world.store, said.pop("judgment_ids"), **said)
+        exclusions.exclude(world.store, arguments.pop("judgment_ids"), **arguments)
     assert exclusions.all_exclusions(world.store) == []
     assert counting(world.store) == [vote.id]
 

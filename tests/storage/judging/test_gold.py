@@ -118,7 +118,7 @@ def test_a_corrected_answer_judges_anew_who_judged_before(world):
 
 
 @pytest.mark.parametrize(
-    ("said", "known", "right"),
+    ("ranking", "known", "right"),
     [
         (((1,), (2,)), ((1,), (2,)), True),
         (((2,), (1,)), ((1,), (2,)), False),
@@ -131,5 +131,5 @@ def test_a_corrected_answer_judges_anew_who_judged_before(world):
         ((), ((1,), (2,)), False),
     ],
 )
-def test_a_ranking_is_correct_if_it_keeps_every_pair_of_the_gold_answer(said, known, right):
-    assert gold.is_right(said, known) is right
+def test_a_ranking_is_correct_if_it_keeps_every_pair_of_the_gold_answer(ranking, known, right):
+    assert gold.is_right(ranking, known) is right
