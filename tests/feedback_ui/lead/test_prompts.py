@@ -135,12 +135,12 @@ def test_an_import_shows_its_progress_and_can_be_stopped(store, part, tmp_path):
     importing = threading.Thread(target=lambda: shown.update(section.import_file(str(file), "", "", False, HERE)))
     importing.start()
     deadline = time.monotonic() + 60
-    while "rows are imported of about" not in (shown := section.follow(HERE)[section.running]):
-        assert importing.is_alive() and time.monotonic() < deadline, shown
+    while "rows are imported of about" not in (progress := section.follow(HERE)[section.running]):
+        assert importing.is_alive() and time.monotonic() < deadline, progress
         time.sleep(0.02)
     (running,) = section.running_imports.all()
-    assert shown.startswith('<p class="rl-muted">&lt;b&gt;many.jsonl: ') and f'data-act="stop" data-row="{running.id}"' in shown
-    assert " left" in shown
+    assert progress.startswith('<p class="rl-muted">&lt;b&gt;many.jsonl: ') and f'data-act="stop" data-row="{running.id}"' in progress
+    assert " left" in progress
     assert section.follow(HERE)[section.timer].active and "<button" not in imports_view.running_imports(
         EN, section.running_imports.all(), acts=False
     )

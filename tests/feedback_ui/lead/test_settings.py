@@ -18,10 +18,8 @@ def filled(section, **changes):
 
 def test_settings_are_saved_as_a_version(store, part):
     section = part.settings
-    message = section.change(
-        filled(section, overlap=3, gold_share=0.1, aspects="helpful, honest ,", rationale="required", flags=False), HERE
-    )
-    assert "Saved" in message
+    html = section.change(filled(section, overlap=3, gold_share=0.1, aspects="helpful, honest ,", rationale="required", flags=False), HERE)
+    assert "Saved" in html
     assert settings.current(store) == ProjectSettings(
         overlap=3, gold_share=0.1, aspects=("helpful", "honest"), rationale="required", flags=False
     )

@@ -190,29 +190,29 @@ def test_hh_rlhf_rows_that_are_none(chosen, rejected, reason):
 # Open-Assistant
 
 
-def message(text, role, *replies, **more):
+def turn(text, role, *replies, **more):
     return {"text": text, "role": role, "replies": list(replies), **more}
 
 
 def test_oasst_ranked_siblings_at_every_depth():
     tree = {
         "message_tree_id": "t",
-        "prompt": message(
+        "prompt": turn(
             "Why?", "prompter",
-            message("Magic.", "assistant", rank=2, synthetic=True, model_name="m"),
-            message(
+            turn("Magic.", "assistant", rank=2, synthetic=True, model_name="m"),
+            turn(
                 "Scattering.", "assistant",
-                message(
+                turn(
                     "More?", "prompter",
-                    message("No.", "assistant", rank=1, synthetic=False),
-                    message("Sure.", "assistant", rank=0),
-                    message("Gone.", "assistant", rank=2, deleted=True),
+                    turn("No.", "assistant", rank=1, synthetic=False),
+                    turn("Sure.", "assistant", rank=0),
+                    turn("Gone.", "assistant", rank=2, deleted=True),
                 ),
-                message("And?", "prompter", message("Alone.", "assistant", rank=0)),
+                turn("And?", "prompter", turn("Alone.", "assistant", rank=0)),
                 rank=0,
             ),
-            message("Light.", "assistant", rank=1),
-            message("Spam.", "assistant"),
+            turn("Light.", "assistant", rank=1),
+            turn("Spam.", "assistant"),
         ),
     }  # fmt: skip
     first, second = [item for item in oasst.read(tree) if isinstance(item, NewComparison)]
@@ -223,27 +223,25 @@ def test_oasst_ranked_siblings_at_every_depth():
 
 
 def test_oasst_replies_that_are_not_compared_are_counted():
-    replies = [
-        message(text, "assistant", **({"rank": rank} if rank is not None else {})) for text, rank in (("a", 0), ("b", 1), ("c", None))
-    ]
-    assert [item for item in oasst.read({"prompt": message("Why?", "prompter", *replies)}) if isinstance(item, Left)] == [
+    replies = [turn(text, "assistant", **({"rank": rank} if rank is not None else {})) for text, rank in (("a", 0), ("b", 1), ("c", None))]
+    assert [item for item in oasst.read({"prompt": turn("Why?", "prompter", *replies)}) if isinstance(item, Left)] == [
         Left("replies without a rank", 1)
     ]
 
 
 def test_oasst_equal_ranks_are_tied():
-    replies = [message(text, "assistant", rank=rank) for text, rank in (("a", 0), ("b", 1), ("c", 0))]
-    assert what(only(oasst.read, {"prompt": message("Why?", "prompter", *replies)}))[2] == [((0, 2), (1,))]
+    replies = [turn(text, "assistant", rank=rank) for text, rank in (("a", 0), ("b", 1), ("c", 0))]
+    assert what(only(oasst.read, {"prompt": turn("Why?", "prompter", *replies)}))[2] == [((0, 2), (1,))]
 
 
 @pytest.mark.parametrize(
     "record, reason",
     [
         ({}, "needs a prompt"),
-        ({"prompt": message("x", "bot")}, "role prompter or assistant"),
+        ({"prompt": turn("x", "bot")}, "role prompter or assistant"),
         ({"prompt": {"role": "prompter"}}, "must have a text"),
         ({"prompt": {"role": "prompter", "text": "x", "replies": "y"}}, "replies must be a list"),
-        ({"prompt": message("x", "prompter", *[message(str(n), "assistant", rank=n) for n in range(10)])}, "10 completions"),
+        ({"prompt": turn("x", "prompter", *[turn(str(n), "assistant", rank=n) for n in range(10)])}, "10 completions"),
     ],
 )
 def test_invalid_oasst_trees(record, reason):
@@ -665,7 +663,7 @@ GOOD = [
     (trl, {"prompt": [user("Why?")], "chosen": [assistant("a")], "rejected": [assistant("b")], "annotator": "x", "kind": "k"}),
     (trl, {"chosen": "Why? a", "rejected": "Why? b"}),
     (hh_rlhf, {"chosen": dialogue("Hi", "a"), "rejected": dialogue("Hi", "b")}),
-    (oasst, {"prompt": message("Why?", "prompter", message("a", "assistant", rank=0), message("b", "assistant", rank=1))}),
+    (oasst, {"prompt": turn("Why?", "prompter", turn("a", "assistant", rank=0), turn("b", "assistant", rank=1))}),
     (ultrafeedback, {"instruction": "Why?", "completions": [{"response": "a", "annotations": {"x": {"Rating": "2"}}}] * 2}),
     (helpsteer3, helpsteer(-1, individual_preference=[{"score": -2, "reasoning": "clearer"}])),
     (argilla, {"fields": {"prompt": "Why?", "x": "a", "y": "b"}, "responses": {"r": [{"value": [ranked("x", 1), ranked("y", 2)]}]}}),
