@@ -1,4 +1,4 @@
-"""The plan of the house, held by machines: who may import whom, and what a page never loads."""
+"""The layers: which package may import which, and what the web process never loads."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""A disk that is full, a store that may not be written, a store that somebody else holds: what the annotator is told.
+"""A disk that is full, a store that may not be written, a store that another process locks: the message that the annotator gets.
 
 Over HTTP, through the served app, with the real fault. Each time the reply says what is wrong and what to do, nothing is half
 written, and the same act sent again is saved once the fault is gone.

@@ -73,7 +73,7 @@ class BatchesSection:
     def open(self, request: gr.Request) -> dict[Component, Any]:
         visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
-        able = self._able()
+        able = self._available()
         return {
             self.asking: gr.Column(visible=acts),
             self.who: gr.CheckboxGroup([(v.name, v.id) for v in able]),
@@ -117,7 +117,7 @@ class BatchesSection:
             del update[self.list]
         return update
 
-    def _able(self) -> list[PolicyVersion]:
+    def _available(self) -> list[PolicyVersion]:
         """The versions that could write answers: those of an outside model only while the policy server collects from it."""
         try:
             collectors = self.client.status().collectors

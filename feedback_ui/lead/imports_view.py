@@ -1,4 +1,4 @@
-"""Presenters of imports: what one brought or would bring, how far a running one is, and the list of all. No Gradio."""
+"""Presenters of imports: what one added or would add, how far a running one is, and the list of all. No Gradio."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def import_report(translate: Translator, report: Report, recognised: Recognised 
 
 
 def preview(translate: Translator, report: Report, recognised: Recognised | None) -> Markup:
-    """What an import of a file would bring, and what it would leave."""
+    """What an import of a file would add, and what it would leave out."""
     holds = translate("lead.prompts.would_bring", counts=_brought(translate, report))
     return _with_wrong_rows(translate, report, f"{_as_what(translate, recognised)} {holds}")
 

@@ -25,7 +25,7 @@ from storage.project import settings
 SPLITS = ("auto", "train", "heldout")
 STARTERS = ("auto", "on", "off")
 POLL_S = 2.0
-"""Seconds between two looks at an import that is under way."""
+"""Seconds between two updates of a running import."""
 
 FILE_TYPES = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip"]
 
@@ -92,7 +92,7 @@ class PromptsSection:
         tab.select(self.open, None, self.shown, **QUIET)
         self.imports.click(self.undo, None, self.changed, **QUIET)
         self.file.upload(self.import_file, [self.file, self.map, self.encoding, self.look], [*self.changed, *self.progress], **QUIET)
-        # Beside it, because the import answers when it is done.
+        # In parallel, because the handler of the import returns only when the import is done.
         self.file.upload(self.watch, None, self.timer, **QUIET)
         self.timer.tick(self.follow, None, self.progress, **QUIET)
         self.running.click(self.stop, None, self.progress, **QUIET)
@@ -130,7 +130,7 @@ class PromptsSection:
         try:
             act, prompt_id = chosen(event)
             if act not in ("retire", "restore"):
-                raise StoreError("That is no row of this table: reload the page.")
+                raise StoreError("This table has no such row: reload the page.")
             (prompt_use.retire if act == "retire" else prompt_use.restore)(self.store, [prompt_id])
         except StoreError as error:
             return {self.message: refusal(error)}

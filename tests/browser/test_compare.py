@@ -145,7 +145,7 @@ def test_on_a_phone_answers_are_stacked_and_every_button_is_in_reach(program, co
         # Without scrolling: the bar sticks to the bottom.
         assert box["y"] + box["height"] <= 844
         assert box["height"] >= 40
-        # Its words stay within it.
+        # Its text fits into it.
         assert button.evaluate("button => button.scrollWidth <= button.clientWidth + 1")
     compare.by("skip").click()
     for button in compare.by("skip-chooser").get_by_role("button").all():
@@ -247,7 +247,7 @@ def test_the_lease_is_renewed_while_the_annotator_is_active(program, page):
     page.mouse.move(10, 10)
     with page.expect_request(lambda request: asks_for(request, "renew")):
         page.clock.run_for(25_000)
-    # Nobody moves: the lease is left to lapse.
+    # Without input the lease is not renewed.
     renewed = []
     page.on("request", lambda request: renewed.append(request) if asks_for(request, "renew") else None)
     page.clock.run_for(60_000)
@@ -321,7 +321,7 @@ def test_signing_out_keeps_the_draft(new_program, silent, page):
 
 
 def test_names_of_models_in_the_tests_exist(program):
-    """The blindness test looks for these: they must be there to be found."""
+    """The blindness test searches for these names, so they must exist."""
     assert {c.policy_version_id for c in program.put_in("a", "b").completions} == {
         program.store.value("SELECT id FROM policy_versions WHERE name = ?", [name]) for name in SECRET_MODELS
     }

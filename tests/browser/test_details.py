@@ -1,4 +1,4 @@
-"""Ratings, a reason, a better answer and flags: asked for by the project, and never in the way otherwise."""
+"""Ratings, a reason, a better answer and flags: shown only if the project asks for them."""
 
 import pytest
 from playwright.sync_api import expect
@@ -67,7 +67,7 @@ def test_a_missing_input_gets_the_focus_and_nothing_is_sent(program, opened):
 
 
 def test_half_a_surrogate_pair_is_refused_and_the_draft_stays(program, opened):
-    """What a form can hold and UTF-8 cannot: the refusal comes before any handler, and the page still says it."""
+    """A form can hold half a surrogate pair, UTF-8 cannot: it is refused before any handler, and the page shows the message."""
     compare = opened(rationale="required", rationale_min_chars=5)
     judged = program.judged()
     half = "box => { box.value = 'It is clear \\ud83d'; box.dispatchEvent(new Event('input', {bubbles: true})); }"
@@ -97,14 +97,14 @@ def test_an_ideal_answer_starts_from_the_chosen_answer(program, opened):
     compare.by("ideal-from-1").check(force=True)
     expect(compare.by("ideal")).to_have_value(second_text)
     compare.by("ideal").fill("Mine alone.")
-    # Words of one's own are not thrown away for another beginning.
+    # Text that was edited is not replaced by another answer.
     compare.by("ideal-from-0").check(force=True)
     expect(compare.by("ideal")).to_have_value("Mine alone.")
     compare.by("ideal-from-1").check(force=True)
     compare.judge(button="choose-a")
     assert saved_details(program).ideal == IdealAnswer("Mine alone.", second)
     assert program.store.value("SELECT edit_distance FROM ideal_answers ORDER BY judgment_id DESC LIMIT 1") > 3
-    # A beginning that nothing was changed of says nothing.
+    # An answer that was not edited is not saved as an ideal answer.
     compare.press("e", "Escape")
     compare.by("choose-a").click()
     expect(compare.by("empty-state")).to_be_visible()
@@ -171,7 +171,7 @@ def test_the_key_map_lists_the_keys_of_the_inputs_on_the_page(opened):
     plain = compare.by("help").inner_text()
     assert "A is better: significantly to negligibly" in plain
     assert "Flag" not in plain and "Write a reason" not in plain
-    # A key of the page does nothing behind the map.
+    # Keys of the page do nothing while the key map is open.
     shown = compare.presentation()
     compare.press("1", "?")
     expect(compare.by("help")).to_be_hidden()

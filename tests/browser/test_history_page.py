@@ -1,4 +1,4 @@
-"""The History page in a browser: found again, corrected on the same form, and the earlier judgment stays."""
+"""The History page in a browser: judgments are found and corrected in the same form, and the earlier judgment stays."""
 
 import pytest
 from playwright.sync_api import expect
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def add_judgment(program):
-    """Judges what is put in, in slots; the judgments' ids."""
+    """Puts comparisons in and judges them; the judgments' ids."""
     annotator = annotators.ensure(program.store, "local")
 
     def judged(*answers, tiers=None, question=None, **more):
@@ -73,7 +73,7 @@ def test_a_ranking_is_corrected_by_the_same_keys(program, add_judgment, page):
     form = history.open(0)
     page.keyboard.press("1")
     expect(form.get_by_test_id("tier-3").locator("b")).to_have_text("1")
-    # Going back keeps what was begun.
+    # Going back keeps the draft.
     page.keyboard.press("Escape")
     expect(form).to_have_count(0)
     history.open(0)

@@ -1,4 +1,4 @@
-"""The lead page in a browser: what a lead sets up there is what annotators and the policy server go by."""
+"""The Lead page in a browser: what a lead sets there applies to annotators and to the policy server."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.browser.program import eventually
 pytestmark = pytest.mark.slow
 
 WRITTEN_S = 90
-"""Patience with a small batch by the tiny model, most of which is loading it."""
+"""Time limit for a small batch by the tiny model, in seconds; most of it is for loading the model."""
 
 
 class Lead:
@@ -135,7 +135,7 @@ def test_a_lead_sets_up_and_manages_a_project(judged, page):
 
 
 def test_a_file_of_prompts_is_imported_and_not_kept(program, page, tmp_path):
-    """The browser's own way: the upload, and the call that names it."""
+    """The browser uploads the file, and a call names the upload."""
     file = tmp_path / "own prompts.jsonl"
     rows = [{"prompt": f"Why is the sky blue on day {n}?", "kind": "sky"} for n in range(9)] + [{"kind": "sky"}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

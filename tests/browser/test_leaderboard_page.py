@@ -1,4 +1,4 @@
-"""The Leaderboard page in a browser: what is stored is what stands there, on a wide screen and on a phone."""
+"""The Leaderboard page in a browser shows the stored standings, on a wide screen and on a phone."""
 
 import pytest
 from playwright.sync_api import expect
@@ -83,7 +83,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(judged, board):
 
 
 def test_the_interval_is_drawn_at_its_scores(judged, board):
-    """The dot of the row, against the marks of the scale above it."""
+    """Compares the dot of a row with the marks of the scale above it."""
     row = next(s for s in leaderboard(judged.store).standings if s.name == SECRET_MODELS[0])
     marks = board.locator(".rl-scale-marks > i")
     at = {int(marks.nth(i).inner_text().replace(",", "")): centre(marks.nth(i)) for i in range(marks.count())}

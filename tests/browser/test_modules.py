@@ -1,4 +1,4 @@
-"""The JavaScript modules of the judging pages in a browser: loaded once, from one version, and missed in words."""
+"""The JavaScript modules of the judging pages in a browser: loaded once, from one version, with a message where that fails."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a page must not tell, must not run and must not fetch."""
+"""A page shows no secret, runs no script of an answer and fetches nothing from other hosts."""
 
 import httpx2
 import pytest
@@ -41,7 +41,7 @@ def test_nothing_sent_to_the_compare_page_names_the_policy_of_an_answer(program,
     assert len(secrets) == 10
     for where, text in {**replies, "the page": page.content()}.items():
         assert not [secret for secret in secrets if secret in text], where
-    # The base model's name is a setting of the Training page; here it must not stand either.
+    # The base model's name is a setting of the Training page; it must not be on this page either.
     spoken = [text for url, text in replies.items() if "component_server" in url]
     for text in [*spoken, compare.root.inner_html()]:
         assert program.model.name not in text

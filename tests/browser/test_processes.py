@@ -1,4 +1,4 @@
-"""Processes die, are stopped and come back; no judgment and no annotator's time is lost with them."""
+"""Processes are killed, stopped and restarted; no judgment is lost, and annotators can go on."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def test_an_acknowledged_judgment_survives_kill_9(new_program, page):
 
 
 def test_a_judgment_is_not_acknowledged_after_the_database_file_was_deleted(new_program, page):
-    """All that was acknowledged before is in the copy that the program makes, and comes back from it."""
+    """All judgments acknowledged before are in the rescue copy, and can be restored from it."""
     program = new_program()
     for i in range(4):
         program.put_in(f"First {i}.", f"Second {i}.")
@@ -100,7 +100,7 @@ def test_a_killed_policy_server_comes_back_and_judging_goes_on_meanwhile(new_pro
         compare.judge(button="choose-a")
     assert program.judged() == 3
     eventually(lambda: (new := program.policy_server()) and new.pid != server.pid, "the policy server is started again", within_s=15)
-    # Alone, it writes what is missing.
+    # It fills the queue without being asked.
     eventually(lambda: program.store.value("SELECT count(*) FROM comparisons") > 4, "the new policy server fills the queue", within_s=60)
 
 

@@ -1,4 +1,4 @@
-"""How far to trust the reward model: the card of a finished round, and the way from a surprising judgment to its comparison."""
+"""The validation card of a finished round, and the links from judgments with high loss to their comparisons."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ KINDS = ("explain", "short_story", "code")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_model, silent):
-    """A program with a finished round: two people judged by one taste, and Bob turned his last judgment round."""
+    """A program with a finished round: two people judged with the same preference, and Bob reversed his last judgment."""
     program = Program(tmp_path_factory.mktemp("validation") / "data", tiny_model, *silent.options, environment=silent.as_proxy)
     fill(program)
     yield program.start()
@@ -96,7 +96,7 @@ def test_the_card_shows_the_validation_and_links_to_comparisons(finished, page):
     expect(item).to_contain_text("onerror=alert(1)")
     expect(item).to_contain_text(f"{worst['judgment_id']}")
     expect(item).to_be_in_viewport()
-    # The link has done its work: whoever comes back to the page finds it as ever.
+    # The link is followed once: a later visit shows the page as usual.
     assert "#" not in linked.url
     linked.locator("#tab-training-button").click()
     linked.locator("#tab-lead-button").click()
@@ -131,7 +131,7 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
         page.wait_for_timeout(SETTLED_MS)
         open_tab(page, "Training")
         expect(page.get_by_test_id("validation-high-loss")).to_be_visible()
-        # What Gradio shows in the place of a plot that has not come yet is its own.
+        # Gradio's placeholder of a plot that is not there yet is not checked.
         expect(page.locator(".rl-plot .main-svg").first).to_be_visible()
         expect(page.locator(".rl-plot .empty")).to_have_count(0)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

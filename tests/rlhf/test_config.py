@@ -1,4 +1,4 @@
-"""Options: each has a help line and a way there and back, and figures that do not go together are refused by name."""
+"""Options: each has a help line and a round trip through JSON, and values that contradict each other are refused by name."""
 
 import json
 import subprocess

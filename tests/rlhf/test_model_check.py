@@ -1,4 +1,4 @@
-"""What the doctor says about a model: each peculiarity is found, and what it will cost."""
+"""The doctor's report on a model: each peculiarity is found, with its cost."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Where a base model comes from: taken once, checked, made again when damaged, and refused in one line."""
+"""The files of a base model: fetched once, checked, made again when damaged, and refused in one line."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""A whole round with what PPO may be told beyond the paper: what reaches the result, and what is refused before it starts."""
+"""A whole round with options of PPO beyond the paper: which reach the result, and which are refused before it starts."""
 
 from dataclasses import replace
 

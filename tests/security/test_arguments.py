@@ -1,4 +1,4 @@
-"""The walk once more, with arguments that no page sends: each route, handler and server function, as nobody and each role,
+"""Arguments that no page sends: each route, handler and server function, as nobody and each role,
 with each kind of argument.
 
 Found in the running app, so what is added tomorrow is walked too. Whatever is sent: whoever is refused with ordinary

@@ -1,4 +1,4 @@
-"""A database with damaged pages: said at the start and on the pages, with what to do, and nowhere a bare error."""
+"""A database with damaged pages is reported at the start and on the pages, with the remedy, and causes no bare error."""
 
 import asyncio
 

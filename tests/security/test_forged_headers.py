@@ -1,4 +1,4 @@
-"""What somebody writes into headers that a proxy would write."""
+"""Forged headers of a proxy have no effect."""
 
 import json
 from itertools import product

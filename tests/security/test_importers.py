@@ -1,4 +1,4 @@
-"""Files of strangers: whatever is in them, an import ends, takes little memory, and brings rows or says why not.
+"""Files of strangers: whatever they contain, an import ends, takes little memory, and adds rows or gives the reason.
 
 Each bomb is imported by a process of its own, whose peak of memory is read afterwards.
 """

@@ -1,4 +1,4 @@
-"""What a browser hears of an error names no folder of the server; the log does."""
+"""Error messages in a browser name no folder of the server; the log does."""
 
 import ast
 import json

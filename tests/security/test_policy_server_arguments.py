@@ -1,4 +1,4 @@
-"""The walk of the policy server: each of its routes with each kind of argument in each field of its body.
+"""Each route of the policy server with each kind of argument in each field of its body.
 
 Its document of the protocol is tried at random elsewhere; this one knows what an attacker would send.
 """

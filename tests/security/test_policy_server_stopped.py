@@ -1,4 +1,4 @@
-"""The policy server hangs, as under SIGSTOP, while many wait for it on the Demo page: whoever judges or loads a page does not notice."""
+"""The policy server hangs, as under SIGSTOP, while many wait for it on the Demo page: judging and loading pages go on."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Rows that rankloop never writes: they are told as such, lead nowhere, and do not break what stands beside them."""
+"""Rows that rankloop never writes are reported, lead to no file outside the folder, and do not break the rows beside them."""
 
 import os
 

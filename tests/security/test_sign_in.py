@@ -1,4 +1,4 @@
-"""Signing in under attack, over real HTTP: nobody keeps anybody else out, and nobody guesses fast.
+"""Signing in under attack, over real HTTP: an attacker cannot lock anybody out, and cannot guess fast.
 
 What somebody waits for is counted in passwords that are looked at before theirs, not in seconds. Addresses are those that
 a proxy on this machine names.

@@ -1,4 +1,4 @@
-"""Who gets through to what: visitors without accounts, other sites, and those who are not signed in."""
+"""Access to routes for visitors without accounts, for other sites, and for those who are not signed in."""
 
 import json
 from itertools import product

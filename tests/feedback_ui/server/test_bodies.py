@@ -1,4 +1,4 @@
-"""What comes in with a request: too much, too slow, no JSON."""
+"""Request bodies that are too large, too slow or no JSON are refused."""
 
 import socket
 import time

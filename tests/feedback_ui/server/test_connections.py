@@ -1,4 +1,4 @@
-"""Connections that say nothing, little or without end, over real sockets: they are ended, and newcomers are answered meanwhile."""
+"""Connections that send nothing, too little or without end, over real sockets: they are closed, and new ones are answered meanwhile."""
 
 import select
 import socket

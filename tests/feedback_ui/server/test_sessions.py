@@ -1,4 +1,4 @@
-"""What the server keeps of pages: little of each, not many, and none of one that is gone."""
+"""The server keeps little state of a page, of a limited number of pages, and none of a closed one."""
 
 import tracemalloc
 

@@ -1,4 +1,4 @@
-"""What a body says of files: only what this visitor has uploaded exists, and nothing else is ever looked at."""
+"""Files that a body names: only the visitor's own uploads are found, and no other path is looked at."""
 
 import json
 import os

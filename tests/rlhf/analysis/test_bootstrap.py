@@ -1,4 +1,4 @@
-"""Cluster bootstraps, against what they must come to."""
+"""Cluster bootstraps, compared with the values that they must converge to."""
 
 import numpy as np
 import pytest

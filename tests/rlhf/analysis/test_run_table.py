@@ -1,4 +1,4 @@
-"""Finished rounds side by side: which are told of, and what a terminal shows."""
+"""Finished rounds side by side: which are listed, and what a terminal shows."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A terminal is given nothing that commands it, whatever a store, a file or a log holds. Every verb is driven.
+"""No control sequence reaches a terminal, whatever a store, a file or a log contains. Every verb is run.
 
 `VERBS` names all of them by hand: whoever adds one adds a line here, or the first test fails and names it.
 """

@@ -1,4 +1,4 @@
-"""How much a vote counts, by cases worked by hand, and in a room where one annotator contradicts the others."""
+"""The weight of a vote, in cases worked out by hand, and among annotators of whom one contradicts the others."""
 
 import math
 

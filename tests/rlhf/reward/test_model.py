@@ -1,4 +1,4 @@
-"""The reward model: it learns a rule that can be learned, scores a row the same in any company, and touches nothing else."""
+"""The reward model: it learns a rule that can be learned, scores a row the same in any batch, and changes nothing else."""
 
 import json
 import math

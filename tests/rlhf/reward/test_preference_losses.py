@@ -1,4 +1,4 @@
-"""The losses: each on strengths for which the paper's probabilities are fractions, and the laws that hold for all."""
+"""The losses: each on strengths for which the paper's probabilities are fractions, and the properties that all have."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What PPO is paid, by hand: a reward model, an ensemble of them, a penalty, a fixed score, any Python function."""
+"""PPO's scores, worked out by hand: from a reward model, an ensemble, a penalty, a fixed score, and any Python function."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""How far a round is, by a clock that stands still until it is told to go."""
+"""The progress of a round, with a clock that the test sets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A piece of work reports what it announced, whatever the pieces in it do: less, more, or nothing."""
+"""Work reports the total that it announced, whether its parts do less, more, or nothing."""
 
 import pytest
 

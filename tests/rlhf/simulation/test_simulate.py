@@ -1,4 +1,4 @@
-"""Simulated annotators: marked as such everywhere, each comparison once, and what is done stays done."""
+"""Simulated annotators: marked as such everywhere, each comparison once, and a stopped run keeps what it has written."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""What a round is measured by."""
+"""The metrics of the evaluate stage."""
 
 import pytest
 from rounds import done

@@ -1,4 +1,4 @@
-"""What a round says of its reward model, and when: before any policy learns from it, and once."""
+"""The validation of the reward model is stored once, before the policy stage."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What annotators get of a completion's text."""
+"""The text of a completion as annotators get it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What of a data folder others of the machine may read: nothing."""
+"""Other users of the machine cannot read a data folder."""
 
 import os
 import stat

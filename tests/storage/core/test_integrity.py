@@ -1,4 +1,4 @@
-"""A damaged file is found when it is opened, and nobody waits for that."""
+"""A damaged file is found after it is opened, without a wait."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""A store that somebody else made: what its file may hold beside rows, and what its rows may make this program do."""
+"""A store that somebody else made: its file may hold nothing but the schema and rows, and its rows cannot make the program run anything."""
 
 import sqlite3
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""An import is written in slices: nobody sees one that is not whole, and one that never gets whole leaves nothing behind."""
+"""An import is written in slices: an incomplete one is invisible, and one that never completes leaves nothing behind."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What each format's rows mean: small rows by hand, the tiers worked out by hand."""
+"""The meaning of each format's rows: small rows, with tiers worked out by hand."""
 
 import copy
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""JSON of strangers: its size is known before it is decoded, a key stands once, and what is no number is null."""
+"""Untrusted JSON: its size is bounded before it is decoded, repeated keys are refused, and NaN is read as null."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is written, and that it reads back: each writer by hand on a small store, round trips on many."""
+"""Written rows, and that they read back: each writer by hand on a small store, round trips on many."""
 
 import csv
 import json

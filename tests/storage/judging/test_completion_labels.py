@@ -1,4 +1,4 @@
-"""Labels of single completions: imported, counted, exported, taken back and undone."""
+"""Labels of single completions: imported, counted, exported, rolled back and undone."""
 
 import json
 

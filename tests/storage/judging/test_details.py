@@ -1,4 +1,4 @@
-"""What a judgment says beside its tiers: what is refused, what is kept, and the distance of an edit."""
+"""The details of a judgment beside its tiers: which are refused, which are stored, and the edit distance."""
 
 import pytest
 

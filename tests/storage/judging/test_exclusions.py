@@ -1,4 +1,4 @@
-"""Why some judgments do not count: rows with a rule and a reason, and what the triggers make of them."""
+"""Why some judgments do not count: rows with a rule and a reason, and the effect of the triggers."""
 
 import pytest
 

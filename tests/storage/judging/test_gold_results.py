@@ -1,4 +1,4 @@
-"""How annotators fare with comparisons whose right order is known."""
+"""Annotators' results on gold comparisons."""
 
 import pytest
 

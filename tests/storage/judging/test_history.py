@@ -1,4 +1,4 @@
-"""Finding judgments again: what is listed, how it is filtered and paged, and what stands beside each."""
+"""Finding judgments again: what is listed, how it is filtered and paged, and the details of each."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Opaque names of rows: the same for one annotator for good, of no use to anybody else, and of one length."""
+"""Tokens of rows: always the same for one annotator, useless to anybody else, and all of one length."""
 
 import random
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What annotators are told, version after version."""
+"""The guidelines and their versions."""
 
 import pytest
 
