@@ -109,7 +109,7 @@ def test_streams_are_merged_and_closed_with_the_reader():
 
 
 @pytest.mark.parametrize(
-    "language, message", [("en", "The prompt has 8,001 characters, of which 8,000 can be read."), ("ko", "프롬프트가 8,001자입니다.")]
+    "language, message", [("en", "The prompt has 8,001 characters, and the limit is 8,000."), ("ko", "프롬프트가 8,001자입니다.")]
 )
 def test_a_prompt_that_is_too_long_is_refused_and_not_sent(demo, server, language, message):
     server.fall_over("must not be asked")

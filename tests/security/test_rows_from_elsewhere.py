@@ -196,7 +196,7 @@ def test_odd_runs_break_neither_page_nor_command_line(store, folder, capsys):
 @pytest.mark.parametrize("columns", ODD.values(), ids=list(ODD))
 def test_what_cannot_be_read_says_so_and_is_not_resumed(store, folder, columns):
     write_run(store, **{"status": "failed"} | columns)
-    assert runs.get(store, "odd").problem.endswith("of this run cannot be read: rankloop did not write them.")
+    assert runs.get(store, "odd").problem.endswith("of this run cannot be read: the values are invalid.")
     with pytest.raises(StoreError, match="cannot be read"):
         Jobs(store, folder).resume("odd")
 

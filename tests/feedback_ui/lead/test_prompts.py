@@ -107,7 +107,7 @@ def test_prompts_are_listed_searched_retired_and_brought_back(store, part):
     section.act("", pressed("restore", 1), HERE)
     assert len(prompts.of_split(store)) == 2
     assert "no prompt 9" in section.act("", pressed("retire", 9), HERE)[section.message]
-    assert "no row of this table" in section.act("", pressed("delete", 1), HERE)[section.message]
+    assert "This table has no such row" in section.act("", pressed("delete", 1), HERE)[section.message]
 
 
 def test_the_starters_are_switched_and_refused_prompts_tried_again(store, part):

@@ -49,7 +49,7 @@ def test_before_the_validation_the_card_is_a_note_and_old_runs_have_none():
 
 def test_an_accuracy_that_may_be_chance_is_a_warning():
     html = card(accuracy={"value": 0.53, "low": 0.47, "high": 0.59, "pairs": 412, "prompts": 96})
-    assert "coin flips: 53 of 100" in html and "rl-warn" in html
+    assert "in 53 of 100 pairs, which may be chance" in html and "rl-warn" in html
     assert "rl-warn" not in card()
 
 

@@ -121,7 +121,7 @@ def test_help_of_accounts(capsys):
 def test_without_accounts_only_this_machine_is_served(capsys, data, host):
     assert launch.main(["serve", "--data", data, "--host", host, "--port", "0"]) == 2
     error = capsys.readouterr().err
-    assert f"--host {host}: without accounts everybody" in error
+    assert f"--host {host}: without accounts, everybody" in error
     assert f"rankloop account add NAME --role lead --data {data}" in error
 
 

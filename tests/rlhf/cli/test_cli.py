@@ -388,7 +388,7 @@ def test_doctor_passes_on_a_complete_setup(capsys, data, model, modest):
 
 def test_doctor_does_not_create_a_missing_folder(capsys, tmp_path, model, modest):
     status, output = checks(capsys, str(tmp_path / "not" / "yet"), model, "--port", "0")
-    assert status == 0 and "none yet" in output
+    assert status == 0 and "does not exist yet" in output
     assert not (tmp_path / "not").exists()
 
 

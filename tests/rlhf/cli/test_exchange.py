@@ -190,7 +190,9 @@ def test_import_refuses_what_it_does_not_recognise(capsys, tmp_path, data):
     status, out, err = run(capsys, "import", data, *mapped, "--strict", file)
     assert status == 2 and "not kept would be note (1): nothing imported (--strict)" in err
     status, out, _ = run(capsys, "import", data, *mapped, "--save-map", "ours", file)
-    assert status == 0 and "1 judgments" in out and "not kept, with the number of times: note (1)" in out and "say --map ours" in out
+    assert (
+        status == 0 and "1 judgments" in out and "not kept, with the number of times: note (1)" in out and "use it with --map ours" in out
+    )
     file.write_text('{"question": "Name a tree", "good": "Oak", "bad": "Fern"}\n')
     assert run(capsys, "import", data, "--map", "ours", file)[:2] == (
         0, "import 2: 1 comparisons added, 1 judgments, 1 new prompts, 0 wrong rows left out"

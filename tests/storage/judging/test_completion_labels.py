@@ -61,7 +61,7 @@ def test_a_row_of_an_annotator_of_another_kind_is_wrong_and_the_others_are_kept(
 def test_half_an_import_is_invisible_and_leaves_nothing(store, monkeypatch):
     imports.import_rows(store, ROWS[:2], "kto")
     before, seen = everything(store), (look(store), stats.stats(store), prompts.by_kind(store))
-    monkeypatch.setattr(unfinished_imports, "MOST_ROWS", 20)
+    monkeypatch.setattr(unfinished_imports, "MAX_SLICE_ROWS", 20)
 
     def many():
         for n in range(10, 60):
