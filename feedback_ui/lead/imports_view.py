@@ -11,7 +11,7 @@ from feedback_ui.lead.running_imports import RunningImport
 from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, when, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, notice
-from storage.exchange.detect import Recognised
+from storage.exchange.detect import Recognised, Unrecognised
 from storage.exchange.import_writer import Report
 from storage.exchange.imports import Import
 from storage.exchange.tracking import left_behind
@@ -25,19 +25,29 @@ def import_report(translate: Translator, report: Report, recognised: Recognised 
     if report.prompts_known:
         summary += " " + translate("lead.prompts.known", count=report.prompts_known)
     if format != "prompts":
-        summary = f"{_as_what(translate, recognised)} {summary} {_brought(translate, report)}."
+        summary = f"{_as_what(translate, recognised, format)} {summary} {_brought(translate, report)}."
     return _with_wrong_rows(translate, report, summary)
 
 
-def preview(translate: Translator, report: Report, recognised: Recognised | None) -> Markup:
+def preview(translate: Translator, report: Report, recognised: Recognised | None, format: str) -> Markup:
     """What an import of a file would add, and what it would leave out."""
     holds = translate("lead.prompts.would_bring", counts=_brought(translate, report))
-    return _with_wrong_rows(translate, report, f"{_as_what(translate, recognised)} {holds}")
+    return _with_wrong_rows(translate, report, f"{_as_what(translate, recognised, format)} {holds}")
 
 
-def _as_what(translate: Translator, recognised: Recognised | None) -> str:
+def unrecognised(translate: Translator, error: Unrecognised) -> Markup:
+    """That the format of a file is not clear: the fields of its rows, the likely formats, and what to do."""
+    if not error.fields:
+        return notice(translate("lead.prompts.no_rows", reason=error.reason), "bad")
+    said = [translate("lead.prompts.unclear", fields=error.fields)]
+    if error.likely:
+        said.append(translate("lead.prompts.likely", formats=error.likely))
+    return notice(" ".join([*said, translate("lead.prompts.choose_format")]), "bad")
+
+
+def _as_what(translate: Translator, recognised: Recognised | None, format: str) -> str:
     if recognised is None:
-        return translate("lead.prompts.by_map")
+        return translate("lead.prompts.by_map") if format == "map" else translate("lead.prompts.as_chosen", format=format)
     return translate("lead.prompts.recognised", format=recognised.format, evidence=recognised.evidence)
 
 

@@ -17,13 +17,17 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label, static_text
 from storage.content import prompt_list, prompts, refusals
 from storage.core.database import StoreError
-from storage.exchange import detect, encodings, imports, maps
+from storage.exchange import detect, encodings, formats, imports, maps
 from storage.exchange.limits import Limits
 from storage.judging import prompt_use
 from storage.project import settings
 
 SPLITS = ("auto", "train", "heldout")
 STARTERS = ("auto", "on", "off")
+RECOGNISED = "recognised"
+"""The choice of format that leaves it to the fields of the rows."""
+FORMATS = [name for name in formats.READABLE if name != formats.NATIVE]
+
 POLL_S = 2.0
 """Seconds between two updates of a running import."""
 
@@ -45,6 +49,10 @@ class PromptsSection:
                         elem_id="prompts-file",
                     )
                     html(static_text("lead.prompts.file_help"), elem_classes="rl-muted rl-small")
+                    self.format = gr.Dropdown(
+                        [RECOGNISED, *FORMATS], value=RECOGNISED,
+                        label=label("lead.prompts.format"), info=label("lead.prompts.format_help"), elem_id="prompts-format",
+                    )  # fmt: skip
                     self.map = gr.Textbox(
                         label=label("lead.prompts.map"), info=label("lead.prompts.map_help"), max_lines=1, elem_id="prompts-map"
                     )
@@ -86,12 +94,14 @@ class PromptsSection:
         self.imports = listing(elem_id="prompt-imports", elem_classes="rl-optional")
         self.changed = [self.message, self.counts, self.starters_now, self.list, self.refused, self.imports]
         self.progress = [self.running, self.timer]
-        self.shown = [self.adding, self.split, self.starters, self.text, *self.changed, *self.progress]
+        self.shown = [self.adding, self.format, self.split, self.starters, self.text, *self.changed, *self.progress]
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         self.imports.click(self.undo, None, self.changed, **QUIET)
-        self.file.upload(self.import_file, [self.file, self.map, self.encoding, self.look], [*self.changed, *self.progress], **QUIET)
+        self.file.upload(
+            self.import_file, [self.file, self.format, self.map, self.encoding, self.look], [*self.changed, *self.progress], **QUIET
+        )
         # In parallel, because the handler of the import returns only when the import is done.
         self.file.upload(self.watch, None, self.timer, **QUIET)
         self.timer.tick(self.follow, None, self.progress, **QUIET)
@@ -107,6 +117,7 @@ class PromptsSection:
         acts = visitor.may_act("lead")
         return {
             self.adding: gr.Column(visible=acts),
+            self.format: gr.Dropdown([(translate("lead.prompts.format_recognised"), RECOGNISED), *((name, name) for name in FORMATS)]),
             self.split: gr.Dropdown([(translate(f"lead.prompts.split_{split}"), split) for split in SPLITS]),
             self.message: EMPTY,
             self.starters: gr.Dropdown(
@@ -154,10 +165,10 @@ class PromptsSection:
         refusals.clear(self.store, [prompt_id])
         return {self.message: EMPTY, **self._now(translate, acts=True)}
 
-    def import_file(self, path: str | None, map: str, encoding: str, look: bool, request: gr.Request) -> dict[Component, Any]:
+    def import_file(self, path: str | None, format: str, map: str, encoding: str, look: bool, request: gr.Request) -> dict[Component, Any]:
         """Imports the valid rows of a file; each invalid row is reported with its reason.
 
-        The format is recognised, unless a map says which field is what. With `look` the file is only read, and nothing imported.
+        The format is recognised, unless it was chosen or a map says which field is what. With `look` the file is only read.
         """
         visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         if not path:
@@ -166,16 +177,20 @@ class PromptsSection:
             limits = Limits(encoding=encodings.check_encoding(encoding.strip()) if encoding and encoding.strip() else None)
             # Only a saved map, or the entries of one: a path would let the page read any file.
             mapping = maps.given(map.strip(), self.store.path.parent) if map and map.strip() else None
-            recognised = None if mapping else detect.recognise_file(path, limits)
-            format = recognised.format if recognised else "map"
+            if mapping and format != RECOGNISED:
+                return {self.message: presenters.notice(translate("lead.prompts.format_or_map"), "bad")}
+            recognised = detect.recognise_file(path, limits) if not mapping and format == RECOGNISED else None
+            format = "map" if mapping else recognised.format if recognised else format
             if look:
-                report = imports.look(self.store, path, format, mapping=mapping, limits=limits)
-                return {self.message: imports_view.preview(translate, report, recognised)}
+                report = imports.look(self.store, path, format, recognised=recognised is not None, mapping=mapping, limits=limits)
+                return {self.message: imports_view.preview(translate, report, recognised, format)}
             with self.running_imports.run(Path(path).name) as running:
                 _, report = imports.import_file(
-                    self.store, path, format, mapping=mapping, by=visitor.annotator.id, limits=limits,
+                    self.store, path, format, recognised=recognised is not None, mapping=mapping, by=visitor.annotator.id, limits=limits,
                     progress=running.advance, rolling_back=running.roll_back,
                 )  # fmt: skip
+        except detect.Unrecognised as error:
+            return {self.message: imports_view.unrecognised(translate, error)}
         except StoreError as error:
             return {self.message: refusal(error), **self._progress(translate, acts=True)}
         message = imports_view.import_report(translate, report, recognised, format)

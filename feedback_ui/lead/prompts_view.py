@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.shared.presenters import empty_state, notice
+from feedback_ui.shared.presenters import empty_state, starters_left_out
 from storage.content.prompt_list import ListedPrompt
 from storage.content.prompts import Starters
 from storage.content.refusals import Refusal
@@ -36,11 +36,10 @@ def prompt_counts(translate: Translator, counts: Sequence[tuple[str, str, int]])
 
 
 def starters_now(translate: Translator, found: Starters) -> Markup:
-    """Whether the starter prompts are in use, and the votes on them that are left out of training."""
+    """Whether the starter prompts are in use, and the votes on them that are left out of training and of statistics."""
     if found.in_use:
         return muted(translate("lead.prompts.starters_in_use", count=found.prompts))
-    left_out = notice(translate("training.unused_starter_votes", count=found.votes), "warn") if found.votes else EMPTY
-    return fragment(muted(translate("lead.prompts.starters_not_in_use", count=found.prompts)), left_out)
+    return fragment(muted(translate("lead.prompts.starters_not_in_use", count=found.prompts)), starters_left_out(translate, found.votes))
 
 
 def prompts_listed(translate: Translator, found: Sequence[ListedPrompt], matching: int, *, acts: bool) -> Markup:

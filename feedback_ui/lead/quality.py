@@ -11,12 +11,13 @@ from markupsafe import Markup
 
 from feedback_ui.lead import quality_view
 from feedback_ui.lead.section import SectionContext, chosen, listing, names, refusal
-from feedback_ui.shared.html import EMPTY
+from feedback_ui.shared import presenters
+from feedback_ui.shared.html import EMPTY, fragment
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.analysis import agreement
 from storage.analytics.stats import judgments_by_day, stats
-from storage.content import comparisons, policies
+from storage.content import comparisons, policies, prompts
 from storage.core.database import StoreError
 from storage.judging import history, queue
 
@@ -67,6 +68,7 @@ class QualitySection:
     def _figures(self, request: gr.Request, simulated: bool) -> dict[Component, Any]:
         visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         report = agreement.report(self.store, include_simulated=simulated)
+        left_out = presenters.starters_left_out(translate, prompts.unused_starter_votes(self.store))
         today = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=1)[0]
         return {
             self.counts: quality_view.counts(
@@ -76,7 +78,7 @@ class QualitySection:
                 today=today.people + (today.simulated if simulated else 0),
                 report=report,
             ),
-            self.overview: quality_view.overview(translate, report),
+            self.overview: fragment(quality_view.overview(translate, report), left_out),
             self.annotators: quality_view.annotator_table(translate, report.annotators, acts=visitor.may_act("lead")),
             self.items: quality_view.item_table(translate, agreement.items(self.store, ITEMS, include_simulated=simulated))
             if report.judgments

@@ -14,10 +14,13 @@ from markupsafe import Markup
 
 from feedback_ui.leaderboard import leaderboard_view
 from feedback_ui.server.auth import Auth, Visitor
+from feedback_ui.shared import presenters
+from feedback_ui.shared.html import fragment
 from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.analysis import leaderboard
 from storage.analytics import rankings
+from storage.content import prompts
 from storage.core.database import Database
 from storage.people import annotators
 
@@ -85,7 +88,8 @@ class LeaderboardPage:
 
     def _standings(self, translate: Translator, include_simulated: bool) -> Markup:
         board = leaderboard.leaderboard(self.store, include_simulated=bool(include_simulated))
-        return leaderboard_view.policies(translate, board, with_switch=self._has_simulated())
+        left_out = presenters.starters_left_out(translate, prompts.unused_starter_votes(self.store))
+        return fragment(leaderboard_view.policies(translate, board, with_switch=self._has_simulated()), left_out)
 
     def _has_simulated(self) -> bool:
         return any(a.kind == "simulated" and a.judged for a in annotators.all_annotators(self.store))

@@ -84,7 +84,7 @@ def served_versions(served: Sequence[str], versions: Sequence[PolicyVersion]) ->
 
 def pairs_available(translate: Translator, people: int, simulated: int, *, unused_starter_votes: int = 0) -> Markup:
     """The number of preference pairs available to a round, people's and simulated ones separately, and the votes left out."""
-    left_out = notice(translate("training.unused_starter_votes", count=unused_starter_votes), "warn") if unused_starter_votes else EMPTY
+    left_out = starters_left_out(translate, unused_starter_votes)
     if not people + simulated:
         return fragment(notice(translate("training.no_pairs")), left_out)
     from_people = translate("training.pairs_from_people", count=people)
@@ -93,6 +93,11 @@ def pairs_available(translate: Translator, people: int, simulated: int, *, unuse
 
 
 # ---- small pieces of HTML that pages share
+
+
+def starters_left_out(translate: Translator, votes: int) -> Markup:
+    """That votes on starter prompts that do not serve are left out; empty where there are none."""
+    return notice(translate("training.unused_starter_votes", count=votes), "warn") if votes else EMPTY
 
 
 def notice(message: str, tone: str = "muted") -> Markup:

@@ -107,8 +107,8 @@ def import_(args: argparse.Namespace) -> int:
         try:
             with import_bar() as (progress, rolling_back):
                 import_id, counts = imports.import_file(
-                    store, file, format, mapping=mapping, strict=args.strict, rule=args.simulated, limits=limits,
-                    wrong_row=name_wrong_row, progress=progress, rolling_back=rolling_back,
+                    store, file, format, recognised=not args.format, mapping=mapping, strict=args.strict, rule=args.simulated,
+                    limits=limits, wrong_row=name_wrong_row, progress=progress, rolling_back=rolling_back,
                 )  # fmt: skip
         except KeyboardInterrupt:
             return _stopped(store)

@@ -223,10 +223,10 @@ def prompts(found: Sequence[ListedPrompt]) -> str:
 
 
 def starters(found: Starters) -> str:
-    """Whether the starter prompts are in use, and how many votes on them are left out of training."""
+    """Whether the starter prompts are in use, and how many votes on them are left out of training and of statistics."""
     if found.in_use:
         return f"{found.prompts} starter prompts are in use"
-    left_out = f"; {found.votes} votes on them are left out of training" if found.votes else ""
+    left_out = f"; {found.votes} votes on them are left out of training and of figures" if found.votes else ""
     return f"{found.prompts} starter prompts are not in use{left_out} (--starters on uses them)"
 
 

@@ -8,6 +8,8 @@ import json
 from rlhf.cli import report
 from rlhf.cli.terminal import Verbs, open_store
 from storage.analytics.stats import stats
+from storage.content import prompts
+from storage.core.database import Database
 
 
 def add(verbs: Verbs) -> None:
@@ -37,7 +39,7 @@ def agreement_(args: argparse.Namespace) -> int:
     _, store = open_store(args.data)
     result = agreement.report(store, include_simulated=args.include_simulated)
     print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if args.json else tables.agreement(result))
-    return 0
+    return _name_left_out(store, args)
 
 
 def leaderboard_(args: argparse.Namespace) -> int:
@@ -48,4 +50,12 @@ def leaderboard_(args: argparse.Namespace) -> int:
     _, store = open_store(args.data)
     result = leaderboard.leaderboard(store, include_simulated=args.include_simulated)
     print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if args.json else tables.leaderboard(result))
+    return _name_left_out(store, args)
+
+
+def _name_left_out(store: Database, args: argparse.Namespace) -> int:
+    """Says on a terminal which votes are not in the figures; `stats --json` counts them for programs."""
+    left_out = prompts.unused_starter_votes(store)
+    if left_out and not args.json:
+        print(f"\n{left_out} votes on starter prompts are left out, because the store has prompts of its own (prompts --starters on).")
     return 0

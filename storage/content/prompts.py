@@ -202,7 +202,7 @@ class Starters:
     in_use: bool
     """Whether they are in use now."""
     votes: int
-    """Votes on them, of all annotators, which are left out of training while the starter prompts are not in use."""
+    """Votes on them, of all annotators, which are left out of training and of statistics while the starter prompts are not in use."""
 
 
 def starters(store: Database) -> Starters:

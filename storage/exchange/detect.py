@@ -18,15 +18,23 @@ from storage.exchange.rows import BadRow, Record
 SAMPLE = 200
 """Rows that are looked at."""
 
-ENOUGH = 0.8
-"""Part of the rows that must have the fields of a format: the others are wrong rows, which the import names."""
+MOST, HALF = 0.8, 0.5
+"""Parts of the rows that have the fields of a format. Of the formats that most rows have, the one with the most fields is meant; where
+there is none, the one that the most rows have, if these are more than half. The others are wrong rows, which the import names."""
 
 SHOWN_FIELDS = 20
 SHOWN_FORMATS = 3
 
 
 class Unrecognised(StoreError):
-    """The format of a file is not clear; the message names the likely ones."""
+    """The format of a file is not clear; the message names the likely ones, and what to say on the command line."""
+
+    def __init__(self, message: str, *, fields: str = "", likely: str = "", reason: str = ""):
+        super().__init__(message)
+        self.fields = fields
+        """The fields of the rows; empty if no row can be read, and `reason` says why."""
+        self.likely = likely
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +63,30 @@ def recognise(records: Iterable[Record | BadRow], path: str) -> Recognised:
     looked_at = list(islice(records, SAMPLE))
     rows = [record for record in looked_at if isinstance(record, dict)]
     if not rows:
-        first = f" The first row: {looked_at[0]}." if looked_at else ""
-        raise Unrecognised(f"{path} has no row that can be read, so that its format cannot be told: say --format NAME.{first}")
-    best: tuple[int, str, Sign, int] | None = None
-    for name, format in FORMATS.items():
-        if format.read is None or not format.signs:
-            continue
-        signs = [sign for row in rows if (sign := sign_of(format, row))]
-        if len(signs) >= ENOUGH * len(rows):
-            length = max(map(len, signs))
-            if best is None or length > best[0]:
-                best = length, name, max(set(signs), key=signs.count), len(signs)
-    if best is None:
-        raise Unrecognised(_likely(rows, path))
-    _, name, sign, count = best
-    return Recognised(name, f"by its fields {', '.join(field.split('=')[0] for field in sign)}, in {count} of {len(rows)} rows")
+        reason = str(looked_at[0]) if looked_at else "the file is empty"
+        raise Unrecognised(
+            f"{path} has no row that can be read, so that its format cannot be told: {reason}. Nothing was imported.", reason=reason
+        )
+    found = {
+        name: signs
+        for name, format in FORMATS.items()
+        if format.read is not None and len(signs := [sign for row in rows if (sign := sign_of(format, row))]) > HALF * len(rows)
+    }
+    of_most = {name: signs for name, signs in found.items() if len(signs) >= MOST * len(rows)}
+    if not found:
+        raise _unrecognised(rows, path)
+    if of_most:
+        best = max(of_most, key=lambda name: max(map(len, of_most[name])))
+    else:
+        best = max(found, key=lambda name: (len(found[name]), max(map(len, found[name]))))
+    signs = found[best]
+    fields = ", ".join(field.split("=")[0] for field in max(set(signs), key=signs.count))
+    return Recognised(best, f"by its fields {fields}, in {len(signs)} of {len(rows)} rows")
 
 
 def sign_of(format: Format, row: Record) -> Sign | None:
     """The longest sign of a format that a row has."""
-    if format.only and not set(row) <= set(format.only):
+    if format.beside and format.beside(row):
         return None
     return max((sign for sign in format.signs if not missing(sign, row)), key=len, default=None)
 
@@ -92,7 +104,7 @@ def _has(field: str, row: Record) -> bool:
     return value is not None and (not kind or KINDS[kind](value))
 
 
-def _likely(rows: Sequence[Record], path: str) -> str:
+def _unrecognised(rows: Sequence[Record], path: str) -> Unrecognised:
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = ", ".join(_name(name) for name in names[:SHOWN_FIELDS]) + (", …" if len(names) > SHOWN_FIELDS else "")
     union = {name: value for row in reversed(rows) for name, value in row.items()}
@@ -102,7 +114,7 @@ def _likely(rows: Sequence[Record], path: str) -> str:
             continue
         for sign in sorted(format.signs, key=len, reverse=True):
             lacks = missing(sign, union)
-            others = [field for field in union if field not in format.only] if format.only else []
+            others = format.beside(union) if format.beside else ()
             if len(lacks) < len(sign):
                 # The part of the format's fields that the rows have; other fields than its own count against it.
                 part = (len(sign) - len(lacks)) / (len(sign) + 0.5 * len(others))
@@ -112,10 +124,13 @@ def _likely(rows: Sequence[Record], path: str) -> str:
                 break
     near.sort(key=lambda one: -one[0])
     likely = ", ".join(text for _, text in near[:SHOWN_FORMATS])
-    return (
+    return Unrecognised(
         f"{path}: cannot tell which format this is. Its fields: {shown}. "
         + (f"Nearest: {likely}. " if likely else "")
-        + "Say --format NAME, or which field is what: --map prompt=FIELD,chosen=FIELD,rejected=FIELD. Nothing was imported."
+        + "Say --format NAME, or which field is what: --map prompt=FIELD,chosen=FIELD,rejected=FIELD, or --map prompt=FIELD for prompts "
+        "alone. Nothing was imported.",
+        fields=shown,
+        likely=likely,
     )
 
 
@@ -149,7 +164,7 @@ def _is_dialogue(value: Any) -> bool:
 
 
 def _is_flag(value: Any) -> bool:
-    return str(value).strip().lower() in ("true", "false", "0", "1", "-1", "good", "bad")
+    return str(value).strip().lower() in ("true", "false", "0", "1", "-1", "good", "bad", "desirable", "undesirable")
 
 
 def _is_tree(value: Any) -> bool:

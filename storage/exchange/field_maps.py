@@ -8,7 +8,7 @@ Alternatives are tried in turn. Formats that no table describes have a reader of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 Paths = tuple[str, ...]
@@ -27,6 +27,7 @@ class FieldMap:
     usual_prompt: bool = False
     """Whether the alternatives are only usual names: where a row has two of them, none called `prompt`, it is refused."""
     system: Paths = ()
+    """A text. Of a joined path each answer has its own, and it is kept where all are the same."""
     history: Paths = ()
     """Turns before the prompt: messages, or pairs of a question and an answer."""
     chosen: Paths = ()
@@ -48,8 +49,8 @@ class FieldMap:
     label: Paths = ()
     """Whether the one answer is good: true or false, or one of `good` and `bad`."""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
-    good: Paths = ("true", "1", "good", "thumbsup", "up", "positive")
-    bad: Paths = ("false", "0", "-1", "bad", "thumbsdown", "down", "negative")
+    good: Paths = ("true", "1", "good", "thumbsup", "up", "positive", "desirable")
+    bad: Paths = ("false", "0", "-1", "bad", "thumbsdown", "down", "negative", "undesirable")
     unrated: Paths = ("none", "", "--")
     """Words of `label` that say nothing. A missing value is `none`."""
     strengths: Mapping[str, str] = field(default_factory=dict)
@@ -86,18 +87,18 @@ class FieldMap:
 SIDES_KNOWN = "sides_known"
 """A field of rankloop's own in rows of formats that have sides: false where nobody recorded them."""
 
-TIES: Mapping[str, Outcome] = {
+TIES: dict[str, Outcome] = {
     "tie": "tie", "draw": "tie", "equal": "tie", "same": "tie", "both": "tie", "neither": "both_bad", "tie (bothbad)": "both_bad",
     "bothbad": "both_bad", "both_bad": "both_bad", "both bad": "both_bad", "both_good": "tie", "both good": "tie",
 }  # fmt: skip
-LETTER_OUTCOMES: Mapping[str, Outcome] = {
+LETTER_OUTCOMES: dict[str, Outcome] = {
     **{f"{stem}{letter}": index for stem in ("", "model_", "response_", "answer_", "assistant_")
        for index, letter in enumerate("ab")},
     "left": 0, "right": 1, "first": 0, "second": 1, **TIES,
 }  # fmt: skip
 """Words that can mean only one thing. Numbers are not among them: some files count from 0, some from 1."""
 
-ONE_TWO: Mapping[str, Outcome] = {"1": 0, "2": 1, **TIES}
+ONE_TWO: dict[str, Outcome] = {"1": 0, "2": 1, **TIES}
 ZERO_ONE: Mapping[str, Outcome] = {"0": 0, "1": 1, **TIES}
 
 PROMPT_COLUMNS = ("prompt", "input.messages", "instruction+input", "question", "query", "context", "context_messages", "messages",
@@ -115,7 +116,31 @@ TRL = FieldMap(
 )  # fmt: skip
 """Pairs of a better and a worse answer, as TRL, LLaMA-Factory, Axolotl and OpenRLHF read them."""
 
+ANSWERS = ("response", "answer", "completion", "output", "generation")
+VERDICTS = ("winner", "preference", "preferred", "better", "verdict", "vote", "choice", "label")
+"""Usual names of the answers, before `_a` and `_b` or `_1` and `_2`, and of the verdict on them."""
+
+PAIRWISE = FieldMap(
+    prompt=PROMPT_COLUMNS, usual_prompt=True, system=SYSTEM_COLUMNS, history=("history",),
+    completions=tuple(f"{answer}_a+{answer}_b" for answer in ANSWERS), winner=VERDICTS, models=("model_a+model_b",),
+    outcomes=LETTER_OUTCOMES | {f"{answer}_{letter}": index for answer in ANSWERS for index, letter in enumerate("ab")},
+    annotator=("annotator", "judge", "user_id"), created_at=("created_at", "timestamp", "tstamp"),
+    rationale=("rationale", "reason", "comment", "explanation"), kind=("kind", "category"), split=("split",),
+    ignored=("id", "question_id", "prompt_id"),
+)  # fmt: skip
+"""Two answers beside each other, and which is better."""
+
+_SEVERAL = replace(PAIRWISE, completions=tuple(f"{answer}s" for answer in ANSWERS), winner=(), outcomes={}, models=("models",))
+
 MAPS: dict[str, FieldMap] = {
+    "scored": replace(_SEVERAL, scores=("scores", "rewards", "ratings")),
+    "ranked": replace(_SEVERAL, ranks=("ranks",)),
+    "pairwise": PAIRWISE,
+    "pairwise-numbered": replace(
+        PAIRWISE, completions=tuple(f"{answer}_1+{answer}_2" for answer in ANSWERS), models=("model_1+model_2",),
+        outcomes=ONE_TWO | {f"{name}_{number}": number - 1 for name in (*ANSWERS, "model") for number in (1, 2)}
+        | {"first": 0, "second": 1},
+    ),
     "alpacaeval": FieldMap(
         prompt=("prompt", "instruction+input"), completions=("output_1+output_2",), winner=("preference",),
         outcomes={"1": 0, "2": 1, "1.5": "tie", "0": "tie"}, models=("generator_1+generator_2",), annotator=("annotator",),
@@ -135,7 +160,8 @@ MAPS: dict[str, FieldMap] = {
         flags=("winner_model_a", "winner_model_b", "winner_tie", "winner_both_bad"), sides_known=True, ignored=("id",),
     ),
     "comparia": FieldMap(
-        completions=("conversation_a+conversation_b",), winner=("chosen_model_name",), flags=("", "", "both_equal"),
+        system=("system_prompt_a+system_prompt_b",), completions=("conversation_a+conversation_b",),
+        winner=("chosen_model_name",), flags=("", "", "both_equal"),
         models=("model_a_name+model_b_name",), annotator=("visitor_id", "session_hash"), created_at=("timestamp", "tstamp"),
         rationale=("comments",), sides_known=True,
         ignored=("id", "conversation_pair_id", "model_pair_name", "opening_msg", "conv_turns", "selected_category", "session_hash"),

@@ -5,9 +5,10 @@ A reader turns one record of a file into items. The native format exports a whol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 from storage.exchange import (
     arena,
@@ -50,8 +51,8 @@ class Format:
     """The container that the format requires; None if it is detected."""
     signs: Signs = ()
     """What its rows are recognised by, any of these."""
-    only: tuple[str, ...] = ()
-    """If not empty, a row with another field than these is not recognised: it may hold votes that the format knows nothing of."""
+    beside: Callable[[Record], Sequence[str]] | None = None
+    """The fields of a row that the format knows nothing of and that may hold votes. Such a row is not recognised."""
     ignored: tuple[str, ...] = ()
     """Fields that number a row or repeat others: they are not kept, and `--strict` lets them pass."""
     group: str | None = None
@@ -76,12 +77,17 @@ def _pairs(write: export.Writer, *signs: Sign) -> Format:
     return Format(trl.read, write, "preference pairs", signs=signs, ignored=fields.ignored, keeps=field_maps.things_of(fields))
 
 
+def _pairwise(first: str, second: str) -> Iterator[Sign]:
+    for answer, verdict in product(field_maps.ANSWERS, field_maps.VERDICTS):
+        yield answer + first, answer + second, verdict
+
+
 _PLAIN: Signs = (("prompt=text", "completions=texts"), ("messages=list", "completions=texts"))
 
 FORMATS: dict[str, Format] = {
     "prompts": Format(
         prompts_jsonl.read, prompts_jsonl.write, "prompts", signs=tuple((path.split("+")[0],) for path in prompts_jsonl.PROMPTS),
-        only=prompts_jsonl.KNOWN, ignored=prompts_jsonl.IGNORED_FIELDS,
+        beside=prompts_jsonl.beside, ignored=prompts_jsonl.IGNORED_FIELDS,
     ),
     "trl": _pairs(
         trl.write, ("prompt", "chosen", "rejected"), ("chosen=messages", "rejected=messages"), ("query", "chosen", "rejected"),
@@ -114,6 +120,10 @@ FORMATS: dict[str, Format] = {
         trees.read_webui, None, "", ignored=trees.WEBUI_IGNORED_FIELDS,
         keeps=("system", "turns", "several", "models", "annotator", "time", "reason", "ratings"),
         signs=(("data=object", "snapshot=object", "meta=object"),),
+    ),
+    "librechat": Format(
+        trees.read_librechat, None, "", ignored=trees.LIBRECHAT_IGNORED, keeps=("system", "turns", "models", "time", "reason"),
+        signs=(("conversationId", "exportAt", "messages=list"), ("conversationId", "exportAt", "messagesTree=list")),
     ),
     "prism": Format(
         trees.read_prism, None, "", keeps=("turns", "ties", "several", "models", "annotator", "time"),
@@ -159,7 +169,16 @@ FORMATS: dict[str, Format] = {
             "id", "model_a", "model_b", "prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie",
             field_maps.SIDES_KNOWN)),
     ),
-    "comparia": _by_map("comparia", ("conversation_a=list", "conversation_b=list", "model_a_name", "model_b_name")),
+    "comparia": _by_map(
+        "comparia", ("conversation_a=list", "conversation_b=list", "model_a_name", "model_b_name", "chosen_model_name"),
+        ("conversation_a=list", "conversation_b=list", "model_a_name", "model_b_name", "both_equal"),
+    ),
+    "scored": _by_map("scored", *(
+        (f"{answer}s=texts", name) for answer in field_maps.ANSWERS for name in ("scores=list", "rewards=list", "ratings=list")
+    )),
+    "ranked": _by_map("ranked", *((f"{answer}s=texts", "ranks=list") for answer in field_maps.ANSWERS)),
+    "pairwise": _by_map("pairwise", *_pairwise("_a", "_b")),
+    "pairwise-numbered": _by_map("pairwise-numbered", *_pairwise("_1", "_2")),
     "alpacaeval": _by_map(
         "alpacaeval", ("instruction", "output_1", "output_2", "preference"), ("prompt", "output_1", "output_2", "preference"),
         unit="judgments", write=map_writer.writer(field_maps.MAPS["alpacaeval"], "instruction", sink=sinks.json_list),
@@ -184,7 +203,7 @@ FORMATS: dict[str, Format] = {
         ("input", "output", "label=flag"), unit="labelled completions", write=kto.write,
     ),
     "anythingllm": _by_map("anythingllm", ("prompt", "response", "rating", "workspace"), ("prompt", "response", "feedbackScore")),
-    "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=plain.KEEPS),
+    "plain": Format(plain.read, plain.write, "judgments", signs=_PLAIN, ignored=plain.DERIVED, keeps=plain.KEEPS, beside=plain.beside),
     "jsonl": Format(plain.read, plain.write_jsonl, "judgments", "json", ignored=plain.DERIVED, keeps=plain.KEEPS),
     "csv": Format(plain.read, plain.write_csv, "judgments", "csv", ignored=plain.DERIVED, keeps=plain.KEEPS),
     "parquet": Format(plain.read, plain.write_parquet, "judgments", "parquet", ignored=plain.DERIVED, keeps=plain.KEEPS),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from storage.exchange.formats import FORMATS, Format
 from storage.exchange.groups import grouped
 from storage.exchange.import_writer import ImportWriter, Line, Report, WrongRow
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, Left, NewComparison, NewLabel, Record, check, size_of
+from storage.exchange.rows import BadRow, Found, Left, NewComparison, NewLabel, Record, check, size_of
 from storage.exchange.tracking import Tracked, left_behind
 from storage.judging import exclusions
 from storage.project import settings
@@ -76,6 +76,7 @@ def import_file(
     path: Path | str,
     format: str,
     *,
+    recognised: bool = False,
     mapping: FieldMap | None = None,
     strict: bool = False,
     rule: str | None = None,
@@ -89,6 +90,7 @@ def import_file(
 
     Args:
         format: the name of the format, or `map` for rows that `mapping` describes.
+        recognised: nobody named the format: a row that may hold votes of which it knows nothing is wrong then.
         strict: import nothing if any row is wrong, or anything in the file is not kept.
         rule: the name of the rule or model that made the votes; None if people did.
         by: the id of the annotator who imports.
@@ -101,7 +103,7 @@ def import_file(
             rows and `strict` is set. Nothing was imported.
     """
     path = Path(path)
-    found = _reader(format, mapping)
+    found = _reader(format, mapping, recognised=recognised)
     sha256 = files.sha256(path)
     _refuse_twice(store, format, sha256, path)
     records = files.records(path, found.container, limits=limits, progress=progress)
@@ -113,13 +115,21 @@ def import_file(
     )  # fmt: skip
 
 
-def look(store: Database, path: Path | str, format: str, *, mapping: FieldMap | None = None, limits: Limits = Limits()) -> Report:
+def look(
+    store: Database,
+    path: Path | str,
+    format: str,
+    *,
+    recognised: bool = False,
+    mapping: FieldMap | None = None,
+    limits: Limits = Limits(),
+) -> Report:
     """What an import of a file would find, without importing anything: items as the file has them, known ones too.
 
     Raises:
         StoreError: the file cannot be read, is not what its name says, or unpacks to too much.
     """
-    found, report = _reader(format, mapping), Report()
+    found, report = _reader(format, mapping, recognised=recognised), Report()
 
     def refuse(line: int, reason: str) -> None:
         report.wrong += 1
@@ -273,15 +283,31 @@ def _give_back_starters(store: Database) -> None:
     )
 
 
-def _reader(name: str, mapping: FieldMap | None) -> Format:
-    """The format of this name; one made of the mapping for `map`."""
+def _reader(name: str, mapping: FieldMap | None, *, recognised: bool = False) -> Format:
+    """The format of this name; one made of the mapping for `map`. One that was recognised takes no row that may hold more."""
     if mapping is not None:
         return Format(partial(mapped.read, mapping), None, "", ignored=mapping.ignored)
     found = FORMATS.get(name)
     if found is None or found.read is None:
         readable = ", ".join(name for name, format in FORMATS.items() if format.read)
         raise StoreError(f"{name} cannot be imported: choose one of {readable}.")
+    if recognised and found.beside:
+        return replace(found, read=partial(_read_alone, found))
     return found
+
+
+def _read_alone(format: Format, record: Record) -> Iterable[Found]:
+    """The items of a record.
+
+    Raises:
+        BadRow: it may hold more than the format knows of.
+    """
+    assert format.read is not None and format.beside is not None, "checked by _reader"
+    if others := format.beside(dict(record.items())):
+        raise BadRow(
+            f"may hold answers, votes or more of the prompt in {', '.join(others)}: name the format, or prompts for the prompt alone"
+        )
+    return format.read(record)
 
 
 def _refuse_twice(store: Database, format: str, sha256: str | None, path: Path | str) -> None:

@@ -26,8 +26,8 @@ def lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow
                 line = file.readline(CHUNK_BYTES)
             yield number, too_long(limits)
             continue
-        if number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
+        # Files that were joined have one in the middle too.
+        line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
             yield number, _object(line, limits)
         else:
@@ -64,7 +64,7 @@ def documents(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | Ba
 class _Elements:
     """Iterates over JSON documents, the elements of lists one by one, and reads the file as needed. It ends at invalid JSON."""
 
-    _space = re.compile(r"[ \t\r\n\x1e]*")
+    _space = re.compile(r"[ \t\r\n\x1e\ufeff]*")
 
     def __init__(self, file: TextIO, limits: Limits):
         self.file = file

@@ -152,7 +152,10 @@ def _opinion(results: Sequence[Record], answers: Answers) -> tuple[Opinion, list
         if kind == "pairwise":
             said.append(Opinion(_selected(value)))
         elif kind == "ranker":
-            said.append(Opinion(_ranked(value.get("ranker"), answers)))
+            if (ranking := _ranked(value.get("ranker"), answers)) is None:
+                left.append(Left("rankings in several buckets"))
+            else:
+                said.append(Opinion(ranking))
         elif kind == "choices" and (verdict := _chosen(value.get("choices"), answers)):
             said.append(Opinion(verdict.tiers(len(answers.names)), verdict.outcome == "both_bad", verdict.strength))
         elif kind == "rating" and (rated := _rating(result, value, answers, name)):
@@ -189,13 +192,15 @@ def _chosen(choices: Any, answers: Answers) -> choice_labels.ParsedChoice | None
     return choice_labels.parse(choices[0], answers.names)
 
 
-def _ranked(value: Any, answers: Answers) -> Tiers:
-    """The order of the one list that was sorted. Several buckets have no order among them."""
+def _ranked(value: Any, answers: Answers) -> Tiers | None:
+    """The order of the one list that was sorted; None for several buckets, which have no order among them."""
     if isinstance(value, dict):
         buckets = [value[name] for name in value if name != "_"] or [value[name] for name in value]
-        value = buckets[0] if len(buckets) == 1 else None
+        if len(buckets) > 1:
+            return None
+        value = buckets[0] if buckets else None
     if not isinstance(value, (list, tuple)):
-        raise BadRow("a ranker must have one list of items, not several buckets")
+        raise BadRow("a ranker must have a list of items")
     names = [str(item) for item in value]
     if unknown := [name for name in names if name not in answers.names]:
         raise BadRow(f"a ranker names {unknown[0][:40]!r}, which is no item of the task")

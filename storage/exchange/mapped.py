@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+from storage.content.prompts import NewPrompt
 from storage.core.records import Message, Strength, Tiers
 from storage.exchange import hh_rlhf, strict_json
 from storage.exchange.field_maps import LETTER_OUTCOMES, SIDES_KNOWN, FieldMap, Outcome, Paths
@@ -29,13 +30,22 @@ from storage.exchange.rows import (
     whole,
 )
 
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+"""Fields of a row with images, video or audio beside the text."""
+
 CompletionValue = str | list[Message] | list[str]
 """One answer: a text, messages, or a text for each turn of the assistant."""
 
 
 def read(fields: FieldMap, record: Record) -> Iterator[Found]:
-    """One comparison with its votes, or one label, and what of the row is left behind."""
+    """One comparison with its votes, one label, or one prompt if the map has no answers, and what of the row is left behind."""
     left: list[Found] = []
+    if media := [name for name in MEDIA if not is_empty(untracked(record).get(name))]:
+        raise BadRow(f"only text can be imported, not {', '.join(media)}")
+    if not fields.chosen and not fields.completions:
+        yield _prompt_alone(fields, record, left)
+        yield from left
+        return
     if fields.label:
         yield _label(fields, record, left)
         yield from left
@@ -167,11 +177,7 @@ def _prompt_and_texts(
 ) -> tuple[list[Message], list[str]]:
     path = _prompt_path(fields, record)
     value = joined(record, path) if path else None
-    system = first(fields.system, record)
-    if system is not None and not isinstance(system, str):
-        raise BadRow(f"{fields.system[0]} must be text")
-    before: list[Message] = [{"role": "system", "content": system}] if system and system.strip() else []
-    before += _history(fields, record)
+    before = _before(fields, record, left)
     complete = all(_is_whole(answer, value is None) for answer in answers)
     if path and path.endswith("[]"):
         turns, texts = split_shared_prompt([_interleaved(value, answer) for answer in answers])
@@ -188,12 +194,39 @@ def _prompt_and_texts(
     return _after(before, prompt_turns(value, path or "prompt")), [_text(answer) for answer in answers]
 
 
+def _prompt_alone(fields: FieldMap, record: Record, left: list[Found]) -> NewPrompt:
+    path = _prompt_path(fields, record)
+    if path is None:
+        raise BadRow(f"needs {' or '.join(fields.prompt)}")
+    value = joined(record, path)
+    messages = _after(_before(fields, record, left), prompt_turns(value[0] if path.endswith("[]") and value else value, path))
+    return NewPrompt(messages, _name(fields.kind, record) or "imported", _split(fields.split, record))
+
+
+def _before(fields: FieldMap, record: Record, left: list[Found]) -> list[Message]:
+    """The system message and the turns that other fields hold."""
+    path = next((path for path in fields.system if has(record, path)), None)
+    systems = [find(record, part) for part in path.split("+")] if path else [None]
+    if any(system is not None and not isinstance(system, str) for system in systems):
+        raise BadRow(f"{fields.system[0]} must be text")
+    if any(system != systems[0] for system in systems):
+        left.append(Left(OWN_SYSTEMS))
+        systems = [None]
+    system = systems[0]
+    before: list[Message] = [{"role": "system", "content": system}] if system and system.strip() else []
+    return before + _history(fields, record)
+
+
+OWN_SYSTEMS = "system messages that only some of the models had"
+
+
 def _without_own_systems(conversations: Sequence[list[Message]], left: list[Found]) -> Sequence[list[Message]]:
     """The conversations without system messages that differ among them: each model of an arena may have its own."""
     systems = [turns[0] if turns[0]["role"] == "system" else None for turns in conversations]
     if all(system == systems[0] for system in systems):
         return conversations
-    left.append(Left("system messages that only some of the models had"))
+    if Left(OWN_SYSTEMS) not in left:
+        left.append(Left(OWN_SYSTEMS))
     return [turns if system is None else turns[1:] for turns, system in zip(conversations, systems, strict=True)]
 
 
@@ -395,7 +428,8 @@ def outcome_of(fields: FieldMap, value: Any, models: Sequence[str | None]) -> Ou
     """What a verdict says; None if it is not among the words of the map, and no model's name."""
     if isinstance(value, str) and list(models).count(value) == 1:
         return list(models).index(value)
-    return (fields.outcomes or LETTER_OUTCOMES).get(word_of(value))
+    outcomes, word = fields.outcomes or LETTER_OUTCOMES, word_of(value)
+    return outcomes.get(word, outcomes.get(re.sub(r"[\s-]+", "_", word)))
 
 
 def is_true(value: Any) -> bool:
@@ -427,7 +461,13 @@ def _numbered(fields: FieldMap, record: Record, number: int) -> Tiers:
     if len(values) != number:
         raise BadRow(f"{len(values)} numbers in {paths[0]} for {number} answers")
     numbers = [number_of(value) for value in values]
+    if unclear := [value for value, read in zip(values, numbers, strict=True) if read is None and word_of(value) not in UNKNOWN]:
+        raise BadRow(f"{paths[0]} must hold numbers, not {unclear[0]!r}")
     return by_score(numbers) if fields.scores else by_rank(numbers)
+
+
+UNKNOWN = ("", "none", "null", "nan", "na", "n/a", "-")
+"""What stands for a number that nobody gave."""
 
 
 def per_answer(paths: Paths, record: Record) -> list[Any] | None:

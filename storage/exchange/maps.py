@@ -26,9 +26,10 @@ WORDS: Mapping[str, Outcome] = {"first": 0, "second": 1, "third": 2, "tie": "tie
 """What a value of `winner` can mean. `good` and `bad` are those of `label`."""
 
 HELP = (
-    f"which field is what, as prompt=question,chosen=better,rejected=worse: {', '.join(MAP_FIELDS)}; `+` joins fields, `a.b` goes into an "
-    "object, `a[].b` through a list; first=, second=, tie= and both_bad= give the values of winner, good= and bad= those of label; "
-    "`sides=known` says that the answers were shown in this order. Or the name or the TOML file of a map that was saved"
+    f"which field is what, as prompt=question,chosen=better,rejected=worse, or prompt=question alone: {', '.join(MAP_FIELDS)}; `+` joins "
+    "fields, `a.b` goes into an object, `a[].b` through a list; first=, second=, tie= and both_bad= give the values of winner, "
+    "good= and bad= those of label; `sides=known` says that the answers were shown in this order. Or the name or the "
+    "TOML file of a saved map"
 )
 
 
@@ -71,8 +72,11 @@ def of(entries: Mapping[str, str]) -> FieldMap:
         raise StoreError("--map needs both chosen and rejected.")
     if found.chosen and found.completions:
         raise StoreError("--map needs chosen and rejected, or completions, not both.")
-    if not found.chosen and not found.completions:
-        raise StoreError("--map needs the answers: chosen=FIELD,rejected=FIELD or completions=FIELD+FIELD.")
+    if not found.prompt and not found.chosen and not found.completions:
+        raise StoreError("--map needs the prompt, or the answers: prompt=FIELD, chosen=FIELD,rejected=FIELD or completions=FIELD+FIELD.")
+    verdicts = ("winner", "flags", "scores", "ranks", "label", "models")
+    if not found.chosen and not found.completions and (said := [name for name in verdicts if name in entries]):
+        raise StoreError(f"--map has {', '.join(said)} and no answers: chosen=FIELD,rejected=FIELD or completions=FIELD+FIELD.")
     if found.completions and not (found.winner or found.flags or found.scores or found.ranks or found.label):
         raise StoreError("--map needs the verdict beside completions: winner, flags, scores, ranks or label.")
     return found

@@ -16,7 +16,7 @@ from typing import Any
 
 from storage.core.database import StoreError, to_json
 from storage.core.records import Message, Tiers
-from storage.exchange import atomic_files, export, sinks, strict_json
+from storage.exchange import atomic_files, export, sinks, strict_json, unread
 from storage.exchange.files import Container
 from storage.exchange.rows import BadRow, Item, NewComparison, Record, Vote, conversation, name_of, timestamp
 from storage.exchange.sinks import Sink, WriteRow
@@ -38,6 +38,13 @@ RANKING_COLUMNS = (
 
 
 KEEPS = tuple(THINGS)
+
+_OWN = frozenset([*TEXT_FIELDS, "prompt", "choice", "gold"])
+
+
+def beside(record: Record) -> list[str]:
+    """The fields that may be a verdict, in a row that has none of this format."""
+    return [] if "choice" in record or "tiers" in record else unread.verdicts(record, _OWN)
 
 
 def read(record: Record) -> Iterator[Item]:

@@ -14,7 +14,7 @@ from storage.content import prompts
 from storage.content.prompts import NewPrompt
 from storage.core.database import Database, to_json
 from storage.core.records import Message
-from storage.exchange import atomic_files, files, mapped
+from storage.exchange import atomic_files, files, mapped, unread
 from storage.exchange.export import Exported
 from storage.exchange.field_maps import SYSTEM_COLUMNS
 from storage.exchange.files import RowProgress
@@ -22,11 +22,13 @@ from storage.exchange.rows import BadRow, Found, Left, Record, conversation
 
 PROMPTS = ("prompt", "messages", "turns", "instruction+input", "text", "question", "context_messages")
 IGNORED_FIELDS = ("id", "question_id", "prompt_id")
-KNOWN = (
-    "prompt", "messages", "turns", "instruction", "input", "text", "question", "context_messages", "kind", "split", "category", "topic",
-    "source", "dataset", "tags", "language", "lang", "output", "reference", "reference_answer", *SYSTEM_COLUMNS, *IGNORED_FIELDS,
-)  # fmt: skip
-"""Fields that a file of prompts may have. `output` and `reference` are answers without a verdict, and are named as left behind."""
+
+_OWN = frozenset(name for path in PROMPTS for name in path.split("+")) | {"kind", "split", "category", *SYSTEM_COLUMNS, *IGNORED_FIELDS}
+
+
+def beside(record: Record) -> list[str]:
+    """The fields that hold votes or another part of the prompt, judged by their names and values; a file of prompts has none."""
+    return unread.votes(record, _OWN) + unread.parts(record, _OWN)
 
 
 def read(record: Record) -> Iterator[Found]:

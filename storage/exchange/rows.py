@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from storage.content import comparisons, prompts
@@ -333,10 +334,10 @@ def conversation(value: Any, *, what: str = "messages") -> list[Message]:
 
 
 ROLE_ALIASES = {
-    "human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant",
-    "developer": "system",
+    "human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bot": "assistant",
+    "chatbot": "assistant", "ai": "assistant", "developer": "system",
 }  # fmt: skip
-"""What files call the roles, beside their usual names."""
+"""What files call the roles, in any case, beside their usual names."""
 
 TOOL_CALLS = ("function_call", "tool_call")
 TOOL_RESULTS = ("tool", "function", "observation", "function_response", "tool_response", "ipython")
@@ -355,6 +356,7 @@ def _message(message: Any, what: str) -> Message:
         content = "\n".join([content or "", *_calls(calls)]).strip()
     if not isinstance(role, str) or not isinstance(content, str):
         raise BadRow(f"each of the {what} must have a role and a content of text")
+    role = role.strip().lower()
     if role in TOOL_CALLS:
         return {"role": "assistant", "content": f"{TOOL_CALL} {content}"}
     if role in TOOL_RESULTS:
@@ -409,7 +411,7 @@ def split_shared_prompt(conversations: Sequence[Sequence[Message]]) -> tuple[lis
     The prompt ends with the last user turn that all share. All later turns belong to the completions.
 
     Raises:
-        BadRow: they share no user turn, or the first different turn is the user's.
+        BadRow: they share no user turn, or differ in the user's turns alone.
     """
     common = 0
     for turns in zip(*(turns[:-1] for turns in conversations), strict=False):
@@ -417,6 +419,8 @@ def split_shared_prompt(conversations: Sequence[Sequence[Message]]) -> tuple[lis
             break
         common += 1
     first = conversations[0]
+    if common and not any(turn["role"] == "assistant" for turns in conversations for turn in turns[common:]):
+        raise BadRow("the conversations differ in what the user says, not in an answer")
     while common and first[common - 1]["role"] != "user":
         common -= 1
     if not common:
@@ -425,7 +429,7 @@ def split_shared_prompt(conversations: Sequence[Sequence[Message]]) -> tuple[lis
 
 
 def timestamp(value: Any) -> str | None:
-    """A time in the text form of the store, from ISO 8601 text, a datetime, or Unix seconds or milliseconds.
+    """A time in the text form of the store, from ISO 8601 text or that of mails (RFC 2822), a datetime, or a Unix time.
 
     Times without a zone are in UTC.
 
@@ -443,16 +447,24 @@ def timestamp(value: Any) -> str | None:
     return at.isoformat(timespec="milliseconds")
 
 
+_MAIL = re.compile(r"^[A-Z][a-z]{2}, \d")
 _DATE = re.compile(r"^(\d{4})/(\d{2})/(\d{2})")
 
 
 def _datetime_of(value: Any) -> datetime:
     number = number_of(value)
     if number is not None:
-        seconds = number / 1000 if abs(number) > 1e11 else number
+        # Seconds, or milli-, micro- or nanoseconds.
+        seconds = next((number / unit for unit in (1, 1e3, 1e6, 1e9) if abs(number / unit) < 1e11), number)
         return datetime.fromtimestamp(seconds, UTC)
-    at = value if isinstance(value, datetime) else datetime.fromisoformat(_DATE.sub(r"\1-\2-\3", value.strip()))
+    at = value if isinstance(value, datetime) else _from_text(value.strip())
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def _from_text(text: str) -> datetime:
+    if _MAIL.match(text):
+        return parsedate_to_datetime(text)
+    return datetime.fromisoformat(_DATE.sub(r"\1-\2-\3", text))
 
 
 def by_score(scores: Sequence[float | None]) -> Tiers:

@@ -83,6 +83,7 @@ def _unread(value: Any, path: str) -> Iterator[str]:
 def count(counts: dict[str, int], name: str, number: int = 1) -> None:
     """Adds to the count of a name, which may come from a file: it is shortened, and made safe to print."""
     name = _REPEATED.sub(r"\1", name)
+    name = name or "a field without a name"
     shown = name if len(name) <= MAX_FIELD_CHARS else name[: MAX_FIELD_CHARS - 1] + "…"
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
     if shown not in counts and len(counts) >= MAX_FIELD_NAMES:

@@ -6,8 +6,8 @@ A vote is about answers to the same message; the way from the root to it is the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from storage.core.records import Message, Tiers
 from storage.exchange import oasst
@@ -25,6 +25,7 @@ from storage.exchange.rows import (
     number_of,
     text_of,
     timestamp,
+    whole,
 )
 
 _WEBUI_CHAT = (
@@ -88,6 +89,11 @@ def read_webui(record: Record) -> Iterator[Found]:
     data, meta = _object(record, "data"), _object(record, "meta")
     rated = name_of(meta.get("message_id"))
     rating = number_of(data.get("rating"))
+    if rating == 0 or data.get("rating") is None:
+        # The whole row is left behind, and has one name.
+        whole(record)
+        yield Left("answers without a rating")
+        return
     if rating not in (1, -1):
         raise BadRow(f"rating must be 1 or -1, not {data.get('rating')!r}")
     messages = _webui_messages(record)
@@ -156,6 +162,77 @@ def _webui_messages(record: Record) -> dict[str, Said]:
     }  # fmt: skip
 
 
+# ---- LibreChat
+
+LIBRECHAT_IGNORED = (
+    "conversationId", "endpoint", "title", "exportAt", "branches", "recursive", "options",
+    *(f"{messages}[].{name}" for messages in ("messages", "messagesTree", "messages[].children", "messagesTree[].children") for name in (
+        "messageId", "conversationId", "parentMessageId", "sender", "endpoint", "tokenCount", "updatedAt", "createdAt", "unfinished",
+        "error", "user", "_id", "__v", "expiredAt", "children", "depth", "siblingIndex", "model", "iconURL", "clientTimestamp")),
+)  # fmt: skip
+
+
+def read_librechat(record: Record) -> Iterator[Found]:
+    """One label for each answer with a thumb, up or down."""
+    options = _object(record, "options")
+    system = options.get("promptPrefix") or options.get("system")
+    before: list[Message] = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
+    rows = list(_librechat_messages(record.get("messages", record.get("messagesTree"))))
+    messages: dict[str, Said] = {}
+    for row in rows:
+        role = "user" if row.get("isCreatedByUser") is True else "assistant"
+        messages[text_of(row, "messageId")] = Said(
+            role, _librechat_text(row), name_of(row.get("parentMessageId")), name_of(row.get("model"))
+        )
+    # The first message names a parent that no file holds.
+    messages = {key: said if said.parent in messages else replace(said, parent=None) for key, said in messages.items()}
+    unrated = 0
+    for row in rows:
+        said, feedback = messages[text_of(row, "messageId")], _object(row, "feedback")
+        rating = feedback.get("rating")
+        if said.role == "assistant" and rating is None:
+            unrated += 1
+        if rating is None:
+            continue
+        if rating not in ("thumbsUp", "thumbsDown") or said.parent is None:
+            raise BadRow(f"a rating must be thumbsUp or thumbsDown, and of an answer, not {str(rating)[:40]!r}")
+        tag = feedback.get("tag")
+        reasons = [tag.get("key") if isinstance(tag, dict) else tag, feedback.get("text")]
+        yield NewLabel(
+            [*before, *way_to(messages, said.parent)], said.text, rating == "thumbsUp", said.model,
+            created_at=timestamp(row.get("createdAt")),
+            rationale=": ".join(reason for reason in reasons if isinstance(reason, str) and reason.strip()),
+        )  # fmt: skip
+    if unrated:
+        yield Left("answers without a rating", unrated)
+
+
+def _librechat_messages(value: Any) -> Iterator[Record]:
+    """The messages of a list; of a tree, those below each too."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if found is None:
+            continue
+        if not isinstance(found, (list, tuple)) or not all(isinstance(one, dict) for one in found):
+            raise BadRow("messages must be a list of objects")
+        for one in found:
+            yield one
+            waiting.append(one.get("children"))
+
+
+def _librechat_text(row: Record) -> str:
+    """The text of a message: its parts where an agent wrote it."""
+    parts = row.get("content")
+    if not isinstance(parts, (list, tuple)):
+        return text_of(row, "text")
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    texts = [text.get("value") if isinstance(text, dict) else text for text in texts]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        return text_of(row, "text")
+    return "\n".join(cast(list[str], texts))
+
+
 # ---- Open-Assistant's message files
 
 
@@ -214,12 +291,16 @@ def read_prism(record: Record) -> Iterator[Found]:
     if not isinstance(history, list) or not all(isinstance(one, dict) for one in history):
         raise BadRow("needs conversation_history, a list of objects")
     turns: list[Message] = []
-    for number in sorted({turn for one in history if type(turn := one.get("turn")) is int}):
-        said = [one for one in history if one.get("turn") == number]
+    # CSV has numbers as text.
+    numbers = [number_of(one.get("turn")) for one in history]
+    if None in numbers:
+        raise BadRow("each message of conversation_history must have the number of its turn")
+    for number in sorted(set(cast(list[float], numbers))):
+        said = [one for one, turn in zip(history, numbers, strict=True) if turn == number]
         asked = [text_of(one, "content") for one in said if one.get("role") == "user"][:1]
         answers = [one for one in said if one.get("role") == "model"]
         if not asked:
-            raise BadRow(f"turn {number} has no message of the user")
+            raise BadRow(f"turn {number:g} has no message of the user")
         turns = [*turns, {"role": "user", "content": asked[0]}]
         scores = [number_of(one.get("score")) for one in answers]
         texts = tuple(text_of(one, "content") for one in answers)
@@ -229,7 +310,9 @@ def read_prism(record: Record) -> Iterator[Found]:
             yield NewComparison(turns, texts, models, (vote,), kind=name_of(record.get("conversation_type")) or "imported")
         elif answers:
             yield Left("answers without a rival", len(answers))
-        chosen = [text for text, one in zip(texts, answers, strict=True) if one.get("if_chosen")] or list(texts[:1])
+        chosen = [text for text, one in zip(texts, answers, strict=True) if str(one.get("if_chosen")).lower() in ("true", "1")] or list(
+            texts[:1]
+        )
         if chosen:
             turns = [*turns, {"role": "assistant", "content": chosen[0]}]
 

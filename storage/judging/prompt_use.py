@@ -1,7 +1,7 @@
 """Retires prompts, brings them back, and sets whether the starter prompts are in use, on a lead's decision.
 
 `storage.content.prompts` says which prompts are in use. Other prompts get no new comparisons, and their waiting ones are not
-shown; their judgments stay. Votes on starter prompts that are not in use are also left out of training.
+shown; their judgments stay. Only votes on starter prompts that are not in use are also left out of training and of statistics.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from storage.people import annotators
 from storage.project import runs
 from tests.browser.pages import SETTLED_MS, TrainingPage, open_tab
 from tests.browser.program import Program
-from tests.browser.test_accessibility import complaints
+from tests.browser.test_accessibility import violations
 
 pytestmark = pytest.mark.slow
 
@@ -135,5 +135,5 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
         expect(page.locator(".rl-plot .main-svg").first).to_be_visible()
         expect(page.locator(".rl-plot .empty")).to_have_count(0)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert complaints(page) == []
+        assert violations(page) == []
         context.close()

@@ -63,7 +63,7 @@ from storage.core.records import (
     Run,
     RunSample,
 )
-from storage.exchange.detect import Recognised
+from storage.exchange.detect import Recognised, Unrecognised
 from storage.exchange.import_writer import Report
 from storage.exchange.imports import Import
 from storage.people.accounts import Account
@@ -169,6 +169,7 @@ CASES = {
     "presenters.answer_cut_short": (lambda t, w: presenters.answer_cut_short(w, t, error(t)), MARKDOWN),
     "presenters.server_down": lambda t, w: presenters.server_down(w, error(t)),
     "presenters.pairs_available": lambda t, w: presenters.pairs_available(w, 3, 2, unused_starter_votes=1),
+    "presenters.starters_left_out": lambda t, w: presenters.starters_left_out(w, 2),
     "presenters.notice": lambda t, w: presenters.notice(t),
     "presenters.empty_state": lambda t, w: presenters.empty_state(t),
     "presenters.figures": lambda t, w: presenters.figures({t: t}),
@@ -181,7 +182,8 @@ CASES = {
     "lead_view.shown_comparison": (lambda t, w: lead_view.shown_comparison(w, a_comparison(t), {1: filled(PolicyVersion, t)}), MARKDOWN),
     "prompts_view.prompt_counts": lambda t, w: prompts_view.prompt_counts(w, [(t, "train", 2), (f"{t}.", "heldout", 1)]),
     "imports_view.import_report": lambda t, w: imports_view.import_report(w, replace(filled(Report, t), wrong=60)),
-    "imports_view.preview": lambda t, w: imports_view.preview(w, replace(filled(Report, t), wrong=60), Recognised(t, t)),
+    "imports_view.preview": lambda t, w: imports_view.preview(w, replace(filled(Report, t), wrong=60), Recognised(t, t), t),
+    "imports_view.unrecognised": lambda t, w: imports_view.unrecognised(w, Unrecognised(t, fields=t, likely=t)),
     "prompts_view.starters_now": lambda t, w: html.fragment(*(prompts_view.starters_now(w, Starters(n, n > 9, 2)) for n in (9, 240))),
     "prompts_view.prompts_listed": lambda t, w: prompts_view.prompts_listed(
         w, [replace(filled(ListedPrompt, t), prompt=a_comparison(t).prompt)], 3, acts=True

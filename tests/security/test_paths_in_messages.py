@@ -86,8 +86,8 @@ def answers(site):
     uploaded = site.upload("lead", b'{"prompt": "Why?"}\n')
     yield uploaded
     found = {"path": uploaded.json()[0], "meta": {"_type": "gradio.FileData"}}
-    yield site.predict("lead", "import_file", [found, "", "", False])
-    yield site.predict("lead", "import_file", [found, "", "", False])
+    yield site.predict("lead", "import_file", [found, "recognised", "", "", False])
+    yield site.predict("lead", "import_file", [found, "recognised", "", "", False])
     for path in ("/config", "/gradio_api/info", "/gradio_api/file=/etc/passwd", "/gradio_api/startup-events", "/assets/x", "/static/../x"):
         yield client.get(path)
 

@@ -18,24 +18,43 @@ def test_a_file_of_prompts_is_imported_and_its_wrong_rows_are_named(store, part,
     other = {"messages": [{"role": "user", "content": "Q2"}], "split": "heldout"}
     rows = [{"prompt": "Q1", "kind": "story", "split": "train"}, {"prompt": ""}, other]
     file.write_text("\n".join(map(json.dumps, rows)) + '\n{"prompt": "<b>', encoding="utf-8")
-    shown = section.import_file(str(file), "", "", False, HERE)
+    shown = section.import_file(str(file), "recognised", "", "", False, HERE)
     assert "2 prompts added" in shown[section.message] and "2 rows were left out" in shown[section.message]
     assert "Line 2: a message is empty" in shown[section.message] and "Line 4: not JSON" in shown[section.message]
     assert prompts.by_kind(store) == [("imported", "heldout", 1), ("story", "train", 1)]
     assert "some.jsonl" in shown[section.imports] and "2 wrong rows left out" in shown[section.imports]
-    assert "imported before" in section.import_file(str(file), "", "", False, HERE)[section.message]
-    assert "choose it again" in section.import_file(None, "", "", False, HERE)[section.message]
+    assert "imported before" in section.import_file(str(file), "recognised", "", "", False, HERE)[section.message]
+    assert "choose it again" in section.import_file(None, "recognised", "", "", False, HERE)[section.message]
 
 
 def test_a_file_of_judgments_is_recognised_and_what_is_not_kept_is_named(store, part, tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"prompt": "Q", "chosen": "a", "rejected": "b", "<b>x</b>": 1}\n', encoding="utf-8")
-    shown = part.prompts.import_file(str(file), "", "", False, HERE)[part.prompts.message]
+    shown = part.prompts.import_file(str(file), "recognised", "", "", False, HERE)[part.prompts.message]
     assert "Recognised as trl, by its fields prompt, chosen, rejected, in 1 of 1 rows." in shown and "1 judgment" in shown
     assert "Not kept: &lt;b&gt;x&lt;/b&gt; (1)." in shown
     assert store.value("SELECT count(*) FROM judgments") == 1
     file.write_text('{"question": "Q", "good": "a", "bad": "b"}\n', encoding="utf-8")
-    assert "cannot tell which format this is" in part.prompts.import_file(str(file), "", "", False, HERE)[part.prompts.message]
+    shown = part.prompts.import_file(str(file), "recognised", "", "", False, HERE)[part.prompts.message]
+    assert "The format of this file was not recognised. Its fields: question, good, bad. The nearest formats: " in shown
+    assert "Choose its format above, or give a field map" in shown and "--" not in shown
+    file.write_text("", encoding="utf-8")
+    shown = part.prompts.import_file(str(file), "recognised", "", "", False, HERE)[part.prompts.message]
+    assert "No row of this file can be read: the file is empty." in shown and "--" not in shown
+
+
+def test_a_format_that_was_chosen_is_read_as_such(store, part, tmp_path):
+    section = part.prompts
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"prompt": "Q", "chosen": "a", "rejected": "b"}\n', encoding="utf-8")
+    assert section.open(HERE)[section.format].choices[0] == ("recognised", "recognised")
+    assert "Read as prompts." in section.import_file(str(file), "prompts", "", "", True, HERE)[section.message]
+    shown = section.import_file(str(file), "prompts", "", "", False, HERE)[section.message]
+    assert "1 prompt added. Not kept: chosen (1), rejected (1)." in shown
+    assert store.value("SELECT count(*) FROM judgments") == 0
+    both = section.import_file(str(file), "trl", "prompt=q,chosen=good,rejected=bad", "", False, HERE)
+    assert "not both" in both[section.message]
+    assert "Native cannot be imported" in section.import_file(str(file), "native", "", "", False, HERE)[section.message]
 
 
 def test_a_field_map_and_an_encoding_read_an_unrecognised_file(store, part, tmp_path):
@@ -43,13 +62,16 @@ def test_a_field_map_and_an_encoding_read_an_unrecognised_file(store, part, tmp_
     file = tmp_path / "ours.csv"
     file.write_bytes("frage,gut,schlecht,note\nWie heißt es?,Käse,Brot,1\n".encode("cp1252"))
     mapping = "prompt=frage,chosen=gut,rejected=schlecht"
-    assert "name the encoding of the file" in section.import_file(str(file), "", "", False, HERE)[section.message]
-    assert "not UTF-8 text: name the encoding" in section.import_file(str(file), mapping, "", False, HERE)[section.message]
-    shown = section.import_file(str(file), mapping, "cp1252", False, HERE)
+    assert "name the encoding of the file" in section.import_file(str(file), "recognised", "", "", False, HERE)[section.message]
+    assert "not UTF-8 text: name the encoding" in section.import_file(str(file), "recognised", mapping, "", False, HERE)[section.message]
+    shown = section.import_file(str(file), "recognised", mapping, "cp1252", False, HERE)
     assert "Read with the given field map. 1 prompt added." in shown[section.message] and "Not kept: note (1)." in shown[section.message]
     assert store.value("SELECT text FROM completions ORDER BY id DESC LIMIT 1") in ("Käse", "Brot")
-    assert "There is no encoding &#39;klingon&#39;" in section.import_file(str(file), "", "klingon", False, HERE)[section.message]
-    assert "is not NAME=FIELD" in section.import_file(str(file), "prompt=frage,x", "", False, HERE)[section.message]
+    assert (
+        "There is no encoding &#39;klingon&#39;"
+        in section.import_file(str(file), "recognised", "", "klingon", False, HERE)[section.message]
+    )
+    assert "is not NAME=FIELD" in section.import_file(str(file), "recognised", "prompt=frage,x", "", False, HERE)[section.message]
 
 
 def test_a_saved_map_is_found_by_name_and_a_path_is_refused(store, part, tmp_path):
@@ -60,9 +82,9 @@ def test_a_saved_map_is_found_by_name_and_a_path_is_refused(store, part, tmp_pat
     secret = tmp_path / "secret.toml"
     secret.write_text('prompt = "q"\nchosen = "good"\nrejected = "bad"\n', encoding="utf-8")
     for path in (str(secret), "../secret", "secret.toml"):
-        shown = section.import_file(str(file), path, "", True, HERE)[section.message]
+        shown = section.import_file(str(file), "recognised", path, "", True, HERE)[section.message]
         assert "cannot be a map" in shown or "There is no map" in shown, path
-    assert "1 comparison, 1 judgment" in section.import_file(str(file), "ours", "", True, HERE)[section.message]
+    assert "1 comparison, 1 judgment" in section.import_file(str(file), "recognised", "ours", "", True, HERE)[section.message]
 
 
 def test_a_preview_shows_the_contents_of_a_file_and_imports_nothing(store, part, tmp_path):
@@ -70,7 +92,7 @@ def test_a_preview_shows_the_contents_of_a_file_and_imports_nothing(store, part,
     file = tmp_path / "kto.jsonl"
     rows = [{"prompt": "Q", "completion": "a", "label": True, "mood": 1}, {"prompt": "Q", "completion": "b", "label": 7}]
     file.write_text("\n".join(map(json.dumps, rows * 5 + rows[:1] * 20)), encoding="utf-8")
-    shown = section.import_file(str(file), "", "", True, HERE)[section.message]
+    shown = section.import_file(str(file), "recognised", "", "", True, HERE)[section.message]
     assert "Recognised as kto, by its fields prompt, completion, label, in 25 of 30 rows. Nothing was imported." in shown
     assert (
         "The file holds: 25 answers labelled good or bad (stored, not used in training), 5 wrong rows left out. Not kept: mood (25)."
@@ -132,7 +154,7 @@ def test_an_import_shows_its_progress_and_can_be_stopped(store, part, tmp_path):
     assert section.follow(HERE)[section.running] == "" and not section.follow(HERE)[section.timer].active
     assert section.watch(HERE).active
     shown = {}
-    importing = threading.Thread(target=lambda: shown.update(section.import_file(str(file), "", "", False, HERE)))
+    importing = threading.Thread(target=lambda: shown.update(section.import_file(str(file), "recognised", "", "", False, HERE)))
     importing.start()
     deadline = time.monotonic() + 60
     while "rows are imported of about" not in (progress := section.follow(HERE)[section.running]):

@@ -43,7 +43,7 @@ def hidden_in(found: dict) -> list:
 def everywhere(site, who, data):
     """The answers of every route that takes a body with values."""
     client = site.clients[who]
-    predict = {"fn_index": site.handler("import_file"), "data": [data, "", "", False], "session_hash": "files"}
+    predict = {"fn_index": site.handler("import_file"), "data": [data, "recognised", "", "", False], "session_hash": "files"}
     yield client.post("/gradio_api/run/predict", json=predict)
     yield client.post("/gradio_api/run/predict", json=predict | {"data": [None], "event_data": data})
     yield client.post("/gradio_api/queue/join", json=predict)
@@ -83,25 +83,25 @@ NO_UPLOADS = [
 @pytest.mark.parametrize("path", NO_UPLOADS)
 def test_what_is_no_upload_is_refused_at_once(site, path):
     began = time.monotonic()
-    reply = site.predict("lead", "import_file", [claim(path), "", "", False])
+    reply = site.predict("lead", "import_file", [claim(path), "recognised", "", "", False])
     assert reply.status_code == 400 and "not a file that you have uploaded" in reply.json()["error"]
     assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("path", [None, 7, True, ["/etc/passwd"], {"path": "/etc/passwd"}, 1.5])
 def test_a_path_that_is_not_text_is_refused(site, path):
-    assert site.predict("lead", "import_file", [claim(path), "", "", False]).status_code == 400
+    assert site.predict("lead", "import_file", [claim(path), "recognised", "", "", False]).status_code == 400
 
 
 def test_meta_that_is_not_an_object_is_refused(site):
     for meta in ("gradio.FileData", 7, ["_type"], None, {"_type": ["gradio.FileData"]}):
-        assert site.predict("lead", "import_file", [{"path": "/etc/passwd", "meta": meta}, "", "", False]).status_code == 400
+        assert site.predict("lead", "import_file", [{"path": "/etc/passwd", "meta": meta}, "recognised", "", "", False]).status_code == 400
 
 
 def test_an_escaped_key_names_a_file_too(site, elsewhere):
     for key in (r"\u0070ath", r"p\u0061th"):
         found = json.dumps(claim("/etc/passwd")).replace("path", key)
-        body = f'{{"fn_index": {site.handler("import_file")}, "session_hash": "s", "data": [{found}, "", "", false]}}'
+        body = f'{{"fn_index": {site.handler("import_file")}, "session_hash": "s", "data": [{found}, "recognised", "", "", false]}}'
         reply = site.clients["lead"].post("/gradio_api/run/predict", content=body, headers={"content-type": "application/json"})
         assert reply.status_code == 400 and "not a file that you have uploaded" in reply.json()["error"]
 
@@ -110,7 +110,7 @@ def test_a_fifo_does_not_block_the_server(site, elsewhere):
     """Whoever opens a FIFO waits for the other end; the event loop must never."""
     for path in (str(elsewhere / "fifo"), "/dev/zero"):
         stuck = threading.Thread(
-            target=lambda path=path: site.predict("annotator", "import_file", [claim(path), "", "", False]), daemon=True
+            target=lambda path=path: site.predict("annotator", "import_file", [claim(path), "recognised", "", "", False]), daemon=True
         )
         stuck.start()
         assert site.clients["nobody"].get("/sign-in", timeout=5).status_code == 200
@@ -135,14 +135,16 @@ def test_only_a_regular_file_in_the_folder_counts(site, elsewhere, kind):
         token.rmdir()
         token.symlink_to(elsewhere, target_is_directory=True)
         uploaded = f"{token.name}/secret.jsonl"
-    assert site.predict("lead", "import_file", [claim(uploaded), "", "", False]).status_code == 400
+    assert site.predict("lead", "import_file", [claim(uploaded), "recognised", "", "", False]).status_code == 400
     assert site.clients["lead"].get(f"/gradio_api/file={uploaded}").status_code in (403, 404)
 
 
 def test_an_upload_is_imported_and_deleted(site, copies):
     uploaded = site.upload("lead", ROW, "good.jsonl").json()[0]
     assert len(copies()) == 1
-    reply = site.predict("lead", "import_file", [claim(uploaded, url="/gradio_api/file=x", orig_name="../../x", size=3), "", "", False])
+    reply = site.predict(
+        "lead", "import_file", [claim(uploaded, url="/gradio_api/file=x", orig_name="../../x", size=3), "recognised", "", "", False]
+    )
     assert reply.status_code == 200 and site.store.value("SELECT count(*) FROM prompts") == 1
     assert site.store.value("SELECT source FROM imports") == "good.jsonl"
     assert not copies()
@@ -152,19 +154,19 @@ def test_an_upload_is_deleted_when_its_import_fails_too(site, copies):
     for content, name in ((b"no rows", "bad.jsonl"), (ROW, "wrong.exe"), (b"\xff\xfe", "bytes.jsonl")):
         uploaded = site.upload("lead", content, name).json()[0]
         assert len(copies()) == 1
-        site.predict("lead", "import_file", [claim(uploaded), "", "", False])
+        site.predict("lead", "import_file", [claim(uploaded), "recognised", "", "", False])
         assert not copies(), name
 
 
 def test_an_upload_is_for_an_import_by_who_uploaded_it(site):
     uploaded = site.upload("lead", ROW).json()[0]
     for who in ("other lead", "annotator", "researcher"):
-        assert site.predict(who, "import_file", [claim(uploaded), "", "", False]).status_code == 400, who
+        assert site.predict(who, "import_file", [claim(uploaded), "recognised", "", "", False]).status_code == 400, who
         assert site.clients[who].get(f"/gradio_api/file={uploaded}").status_code in (403, 404), who
     assert site.clients["lead"].get(f"/gradio_api/file={uploaded}").content == ROW
     # Not where the page hands files in, and through the queue nobody would know when the act has ended.
     assert site.predict("lead", "add_lines", [claim(uploaded), "x", "auto"]).status_code == 400
-    join = {"fn_index": site.handler("import_file"), "data": [claim(uploaded), "", "", False], "session_hash": "s"}
+    join = {"fn_index": site.handler("import_file"), "data": [claim(uploaded), "recognised", "", "", False], "session_hash": "s"}
     assert site.clients["lead"].post("/gradio_api/queue/join", json=join).status_code == 400
 
 
@@ -224,7 +226,7 @@ def test_gradio_checks_files_too(site, elsewhere, monkeypatch):
     monkeypatch.setattr(access.AccessMiddleware, "_checked_body", lambda self, request, visitor, body: (body, []))
     before = {path for path in site.folder.rglob("*")}
     for path in (elsewhere / "secret.jsonl", "/dev/zero", "/etc/passwd", site.store.path.absolute()):
-        reply = site.predict("lead", "import_file", [claim(str(path)), "", "", False])
+        reply = site.predict("lead", "import_file", [claim(str(path)), "recognised", "", "", False])
         assert reply.status_code != 200 and SECRET not in reply.text
     assert {path for path in site.folder.rglob("*")} - before == set()
     assert json.dumps(SECRET) not in site.clients["lead"].get("/config").text

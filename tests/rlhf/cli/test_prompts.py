@@ -79,15 +79,17 @@ def test_an_import_ends_the_use_of_the_starters_and_names_the_votes_that_no_long
     file.write_text('{"prompt": "Mine?"}\n')
     assert rankloop("import", str(file)).out.splitlines() == [
         "import 1: 1 prompts added, 0 known already, 0 wrong rows left out",
-        "240 starter prompts are not in use; 1 votes on them are left out of training (--starters on uses them)",
+        "240 starter prompts are not in use; 1 votes on them are left out of training and of figures (--starters on uses them)",
     ]
     assert rankloop("prompts").out.splitlines()[1].startswith("241  in use")
     assert rankloop("prompts", "--starters", "on").out == "240 starter prompts are in use\n"
     assert len(prompts.of_split(store)) == 241
     assert (
         rankloop("prompts", "--starters", "auto").out
-        == "240 starter prompts are not in use; 1 votes on them are left out of training (--starters on uses them)\n"
+        == "240 starter prompts are not in use; 1 votes on them are left out of training and of figures (--starters on uses them)\n"
     )
+    assert "1 votes on starter prompts are left out" in rankloop("agreement").out
+    assert "1 votes on starter prompts are left out" in rankloop("leaderboard").out
     assert "1 of them are starter prompts" in rankloop("prompts", "--restore", "1", "241").out
 
 

@@ -17,6 +17,9 @@ def test_json_lines_plain_and_gzipped(tmp_path):
     assert read(tmp_path, gzip.compress(GOOD.encode()), "rows.jsonl.gz") == GOOD_RECORDS
     assert read(tmp_path, gzip.compress(GOOD.encode()), "whatever") == GOOD_RECORDS
     assert read(tmp_path, b"\xef\xbb\xbf" + GOOD.encode()) == GOOD_RECORDS
+    # Files that were joined.
+    assert read(tmp_path, b'{"a": 1}\n\xef\xbb\xbf{"a": 2}\n') == [(1, {"a": 1}), (2, {"a": 2})]
+    assert read(tmp_path, b'[{"a": 1}]\n\xef\xbb\xbf[{"a": 2}]\n') == [(1, {"a": 1}), (2, {"a": 2})]
     assert read(tmp_path, "") == []
 
 

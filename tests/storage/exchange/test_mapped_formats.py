@@ -105,8 +105,32 @@ ROWS = {
         (
             {"model_a_name": "m", "model_b_name": "n", "conversation_a": [system("Be brief."), *Q, assistant("Pear")],
              "conversation_b": [*Q, assistant("Plum")], "chosen_model_name": "m", "both_equal": False, "system_prompt_a": "Be brief."},
-            Q, FRUIT, [A], {"system messages that only some of the models had": 1, "system_prompt_a": 1},
+            Q, FRUIT, [A], {"system messages that only some of the models had": 1},
         ),
+        (
+            {"model_a_name": "m", "model_b_name": "n", "conversation_a": [*Q, assistant("Pear")],
+             "conversation_b": [*Q, assistant("Plum")], "chosen_model_name": "m", "system_prompt_a": "Be brief.",
+             "system_prompt_b": "Be brief.", "conv_useful_a": True, "conv_comments_b": "Too sour."},
+            [system("Be brief."), *Q], FRUIT, [A], {"conv_useful_a": 1, "conv_comments_b": 1},
+        ),
+    ],
+    "scored": [
+        ({"prompt": "Name a fruit", "responses": ["Pear", "Plum"], "rewards": ["0.5", 2]}, Q, FRUIT, [B], {}),
+        ({"prompt": "Name a fruit", "completions": ["Pear", "Plum"], "scores": [1, 1.0], "models": ["m", "n"]}, Q, FRUIT, [TIE], {}),
+    ],
+    "ranked": [({"prompt": "Name a fruit", "completions": ["Pear", "Plum"], "ranks": [3, 1]}, Q, FRUIT, [B], {})],
+    "pairwise": [
+        ({"prompt": "Name a fruit", "response_a": "Pear", "response_b": "Plum", "winner": "Response B"}, Q, FRUIT, [B], {}),
+        (
+            {"id": "7", "prompt": "Name a fruit", "response_a": "Pear", "response_b": "Plum", "winner": "model_b", "model_a": "m",
+             "model_b": "n", "language": "en"}, Q, FRUIT, [B], {"language": 1},
+        ),
+        ({"question": "Name a fruit", "answer_a": "Pear", "answer_b": "Plum", "preferred": "answer_a"}, Q, FRUIT, [A], {}),
+        ({"prompt": "Name a fruit", "output_a": "Pear", "output_b": "Plum", "vote": "Tie"}, Q, FRUIT, [TIE], {}),
+    ],
+    "pairwise-numbered": [
+        ({"prompt": "Name a fruit", "response_1": "Pear", "response_2": "Plum", "winner": 2}, Q, FRUIT, [B], {}),
+        ({"prompt": "Name a fruit", "completion_1": "Pear", "completion_2": "Plum", "better": "completion_1"}, Q, FRUIT, [A], {}),
     ],
     "alpacaeval": [
         (
@@ -442,6 +466,59 @@ def test_open_assistant_messages_are_trees_again():
         read("oasst-messages", *circle)
 
 
+def test_a_rating_of_nothing_in_open_webui_is_no_vote():
+    for rating in (0, "0", None):
+        assert read("open-webui", webui(rating, ["m"])) == ([], {"answers without a rating": 1})
+
+
+def librechat():
+    """A chat with an answer that was asked for again: the first one got a thumb down, the second one up."""
+    thumb = {"rating": "thumbsDown", "tag": {"key": "not_helpful", "label": "x"}, "text": "Too sour."}
+    said = [
+        {"messageId": "1", "parentMessageId": "00000000-0000-0000-0000-000000000000", "isCreatedByUser": True, "text": "Name a fruit"},
+        {"messageId": "2", "parentMessageId": "1", "isCreatedByUser": False, "text": "Pear", "model": "m", "feedback": thumb},
+        {"messageId": "3", "parentMessageId": "1", "isCreatedByUser": False, "text": "", "model": "m", "createdAt": "2025-01-01T00:00:00Z",
+         "content": [{"type": "think", "think": "Hm."}, {"type": "text", "text": "Plum"}],
+         "feedback": {"rating": "thumbsUp", "tag": "accurate_reliable"}},
+        {"messageId": "4", "parentMessageId": "3", "isCreatedByUser": True, "text": "And a tree?"},
+        {"messageId": "5", "parentMessageId": "4", "isCreatedByUser": False, "text": "Oak", "sender": "GPT"},
+    ]  # fmt: skip
+    chat = {"conversationId": "c", "exportAt": "12:00:00", "branches": True, "options": {"promptPrefix": "Be brief."}}
+    return chat, said
+
+
+def test_librechat_thumbs_are_labels():
+    chat, said = librechat()
+    record = chat | {"recursive": False, "messages": said}
+    assert detect.recognise([record], "file").format == "librechat"
+    (down, up), left = read("librechat", record)
+    assert (list(down.messages), down.completion, down.good, down.model) == ([system("Be brief."), *Q], "Pear", False, "m")
+    assert (down.rationale, up.rationale) == ("not_helpful: Too sour.", "accurate_reliable")
+    assert (list(up.messages), up.completion, up.good) == ([system("Be brief."), *Q], "Plum", True)
+    assert up.created_at == "2025-01-01T00:00:00.000+00:00"
+    assert left["answers without a rating"] == 1
+
+
+def test_librechat_trees_are_read_as_lists_are():
+    chat, said = librechat()
+    root, first, second, further, last = said
+    tree = root | {"children": [first | {"children": []}, second | {"children": [further | {"children": [last]}]}]}
+    record = chat | {"recursive": True, "messagesTree": [tree]}
+    assert detect.recognise([record], "file").format == "librechat"
+    assert sorted(read("librechat", record)[0], key=lambda label: label.good) == read("librechat", chat | {"messages": said})[0]
+
+
+def test_prism_utterances_of_a_table_have_their_numbers_as_text():
+    row = {"utterance_id": "1", "conversation_id": "c", "turn": "0", "user_prompt": "Name a fruit", "model_response": "Pear",
+           "model_name": "m", "score": "90", "if_chosen": "True"}  # fmt: skip
+    rows = [row, row | {"model_response": "Plum", "model_name": "n", "score": "10", "if_chosen": "False"}]
+    further = [said | {"turn": "1", "user_prompt": "And a tree?", "model_response": text, "score": score}
+               for said, text, score in ((row, "Fern", "1"), (row, "Oak", "2"))]  # fmt: skip
+    first, second = read("prism-utterances", *rows, *further)[0]
+    assert (first.completions, first.votes[0].tiers) == (FRUIT, A)
+    assert (list(second.messages), second.votes[0].tiers) == ([*Q, assistant("Pear"), user("And a tree?")], B)
+
+
 def test_prism_ranks_each_turn_and_goes_on_with_the_chosen_answer():
     def answer(turn, text, model, score, chosen=False):
         return {"turn": turn, "role": "model", "content": text, "model_name": model, "score": score, "if_chosen": chosen}
@@ -513,12 +590,63 @@ def test_the_evidence_of_a_recognition_is_reported():
         ({"chosen": "The capital is Riga", "rejected": "The capital is Vilnius"}, r"Nearest: trl \(lacks prompt\)"),
         ({"prompt": "Name a fruit", "good_answer": "Pear", "bad_answer": "Plum"}, r"prompts \(knows nothing of good_answer, bad_answer\)"),
         ({"prompt": "Name a fruit", "votes": 3}, "knows nothing of votes"),
+        ({"prompt": "Name a fruit", "x1": "Pear", "x2": "Plum", "who": "x2"}, "knows nothing of who"),
+        ({"instruction": "When?", "context": "In May.", "response": "May"}, r"prompts \(knows nothing of context\)"),
+        ({"question": "Name a fruit", "good": "Pear", "bad": "Plum"}, "knows nothing of good, bad"),
+        ({"prompt": "Name a fruit", "output": "Pear", "score": 3}, r"prompts \(knows nothing of output, score\)"),
         ({"a\x1b": 1}, "Its fields: a\N{REPLACEMENT CHARACTER}. Say --format NAME"),
     ],
 )
 def test_what_is_not_recognised_is_refused_with_the_likely_formats(record, likely):
     with pytest.raises(detect.Unrecognised, match=likely):
         detect.recognise([record], "file")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"difficulty": 3, "author": "bo"},
+        {"instruction_id_list": ["no_comma"], "kwargs": [{}]},
+        {"answer": "72"},
+        {"quality_score": 4},
+        {"output": "", "meta": {"winner": 1}},
+        {"response": "Pear", "model": "m"},
+    ],
+)
+def test_a_file_of_prompts_may_have_fields_of_its_own(beside):
+    assert detect.recognise([{"prompt": "Name a fruit", **beside}], "file").format == "prompts"
+
+
+def test_rows_of_several_formats_are_read_by_the_one_of_more_than_half():
+    pair, prompt = {"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a"}
+    found = detect.recognise([prompt] * 3 + [pair] * 2, "file")
+    assert found == detect.Recognised("prompts", "by its fields prompt, in 3 of 5 rows")
+    assert detect.recognise([prompt] * 2 + [pair] * 3, "file") == detect.Recognised(
+        "trl", "by its fields prompt, chosen, rejected, in 3 of 5 rows"
+    )
+    with pytest.raises(detect.Unrecognised):
+        detect.recognise([prompt] * 2 + [pair] * 2, "file")
+
+
+def test_a_verdict_under_an_unknown_name_is_not_left_behind():
+    with pytest.raises(detect.Unrecognised, match=r"plain \(knows nothing of best\)"):
+        detect.recognise([{"prompt": "a", "completions": ["x", "y"], "best": 1}], "file")
+    assert detect.recognise([{"prompt": "a", "completions": ["x", "y"], "best": 1, "choice": 1}], "file").format == "plain"
+    with pytest.raises(detect.Unrecognised, match=r"prompts \(knows nothing of answers\)"):
+        detect.recognise([{"question": "a", "answers": [{"text": "x", "score": 1}, {"text": "y", "score": 2}]}], "file")
+
+
+def test_ratings_that_are_no_numbers_are_wrong_rows():
+    row = {"instruction": "Name a fruit", "generations": ["Pear", "Plum", "Fig"]}
+    with pytest.raises(rows.BadRow, match="ratings must hold numbers, not '4/5'"):
+        read("distilabel", row | {"ratings": ["4/5", "3/5", "1/5"]})
+    (item,), _ = read("distilabel", row | {"ratings": ["4.5", "N/A", 3]})
+    assert item.votes[0].tiers == ((0,), (2,))
+
+
+def test_rows_about_images_are_wrong_rows():
+    with pytest.raises(rows.BadRow, match="only text can be imported, not images"):
+        read("trl", {"prompt": "<image>What?", "chosen": "x", "rejected": "y", "images": ["a.png"]})
 
 
 def test_a_file_of_two_kinds_of_rows_is_refused():
@@ -591,6 +719,29 @@ def test_maps_of_each_kind_of_verdict(store, text, row, tiers):
     ]
 
 
+def test_a_map_of_the_prompt_alone_reads_prompts(store):
+    row = {"ask": "Name a fruit", "with": "In one word.", "sys": "Be brief.", "topic": "food", "x": 1}
+    _, report = imports.import_rows(store, [row, {"x": 2}], "map", mapping=maps.parse("prompt=ask+with,system=sys,kind=topic"))
+    assert (report.prompts, report.judgments, report.left) == (1, 0, {"x": 1})
+    assert report.wrong_rows == [(2, "needs ask+with")]
+    kind, turns = store.row("SELECT kind, messages FROM prompts")
+    assert kind == "food" and json.loads(turns) == [
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a fruit\nIn one word."},
+    ]  # fmt: skip
+
+
+def test_a_row_with_votes_among_prompts_is_wrong_unless_prompts_were_asked_for(store, tmp_path):
+    path = tmp_path / "mixed.jsonl"
+    path.write_text('{"prompt": "a"}\n{"prompt": "b", "note": 1}\n{"prompt": "c", "chosen": "x", "rejected": "y"}\n', encoding="utf-8")
+    assert imports.look(store, path, "prompts", recognised=True).wrong == 1
+    _, report = imports.import_file(store, path, "prompts", recognised=True)
+    assert (report.prompts, report.wrong, report.left) == (2, 1, {"note": 1})
+    assert report.wrong_rows[0][0] == 3 and "votes or more of the prompt in chosen, rejected" in report.wrong_rows[0][1]
+    imports.undo(store, 1)
+    _, report = imports.import_file(store, path, "prompts")
+    assert (report.prompts, report.wrong, report.left) == (3, 0, {"note": 1, "chosen": 1, "rejected": 1})
+
+
 def test_numbers_of_a_winner_are_not_guessed(store):
     row = {"q": "Name a fruit", "x": "Pear", "y": "Plum", "w": 1}
     _, report = imports.import_rows(store, [row], "map", mapping=maps.parse("prompt=q,completions=x+y,winner=w"))
@@ -604,7 +755,8 @@ def test_numbers_of_a_winner_are_not_guessed(store):
         ("prompt=a,prompt=b", r"prompt stands twice; join fields by \+"),
         ("prompt=a,foo=b", "knows no foo"),
         ("prompt=a,chosen=b", "needs both chosen and rejected"),
-        ("prompt=a", "needs the answers"),
+        ("kind=a", "needs the prompt, or the answers"),
+        ("prompt=a,winner=b", "has winner and no answers"),
         ("prompt=a,completions=b+c", "needs the verdict"),
         ("chosen=a,rejected=b,completions=c", "not both"),
         ("prompt=a,completions=b+c,winner=d,sides=maybe", "sides= is known or unknown"),

@@ -161,6 +161,11 @@ def test_hh_rlhf_dialogues_that_part_where_the_human_speaks_part_at_the_answer_b
     assert what(item)[:2] == ([user("Hi")], ("Hello\n\nHuman: Why?\n\nAssistant: a", "Hello\n\nHuman: How?\n\nAssistant: a"))
 
 
+def test_dialogues_that_differ_only_in_what_the_human_says_last_are_no_comparison():
+    row = {"chosen": dialogue("Hi", "Hello", "Thanks"), "rejected": dialogue("Hi", "Hello", "Bye")}
+    refused(hh_rlhf.read, row, "differ in what the user says")
+
+
 def test_hh_rlhf_two_turns_of_the_assistant_in_a_row_and_an_empty_answer():
     item = only(hh_rlhf.read, {"chosen": dialogue("Hi") + "\n\nAssistant: One.\n\nAssistant: Two.", "rejected": dialogue("Hi", "")})
     assert item.completions == ("One.\n\nAssistant: Two.", "")
@@ -641,6 +646,9 @@ def test_plain_rows_that_are_none(record, reason):
         (1700000000, "2023-11-14T22:13:20.000+00:00"),
         (1700000000123, "2023-11-14T22:13:20.123+00:00"),
         ("1700000000.5", "2023-11-14T22:13:20.500+00:00"),
+        (1700000000123456, "2023-11-14T22:13:20.123+00:00"),
+        (1700000000123456789, "2023-11-14T22:13:20.123+00:00"),
+        ("Thu, 02 Jan 2025 04:04:05 +0100", "2025-01-02T03:04:05.000+00:00"),
         (datetime(2025, 1, 2, 3, tzinfo=UTC), "2025-01-02T03:00:00.000+00:00"),
         (None, None),
     ],
@@ -782,7 +790,10 @@ def test_labelstudio_ranker_orders_the_items_of_a_list():
     item = only(labelstudio.read, {"data": {"prompt": "Name a fruit", "items": items}, "annotations": [{"result": [ranked]}]})
     assert (item.completions, item.models, item.votes[0].tiers) == (("Pear", "Plum", "Fig"), ("m", None, None), ((2,), (0,), (1,)))
     buckets = {"type": "ranker", "value": {"ranker": {"good": ["r"], "bad": ["p", "q"]}}}
-    refused(labelstudio.read, {"data": {"prompt": "x", "items": items}, "annotations": [{"result": [buckets]}]}, "not several buckets")
+    annotations = [{"result": [buckets]}, {"result": [ranked]}]
+    *left, item = labelstudio.read({"data": {"prompt": "x", "items": items}, "annotations": annotations})
+    assert left == [Left("rankings in several buckets"), Left("annotations without a verdict")]
+    assert [vote.tiers for vote in item.votes] == [((2,), (0,), (1,))]
 
 
 @pytest.mark.parametrize(
