@@ -39,7 +39,7 @@ RANKING_COLUMNS = (
 
 KEEPS = tuple(THINGS)
 
-_OWN = frozenset([*TEXT_FIELDS, "prompt", "choice", "gold"])
+_OWN = frozenset([*RANKING_COLUMNS, "prompt", "choice", "gold"])
 
 
 def beside(record: Record) -> list[str]:
