@@ -228,7 +228,7 @@ class ProjectSettings:
     overlap: int = 1
     """Judgments wanted for each comparison, 1 to 20."""
     lease_minutes: int = 15
-    """Minutes for which a comparison is reserved for one annotator, from the last sign of life."""
+    """Minutes for which a comparison is reserved for one annotator, counted from their last activity."""
     gold_share: float = 0.0
     """Share of what is shown that has a known answer, 0 to 0.5."""
     repeat_share: float = 0.0

@@ -113,7 +113,7 @@ def test_before_the_validation_the_card_says_when_it_appears(finished, page):
     runs.create(finished.store, "round-2", config=RoundConfig().to_dict(), seed=0, versions={})
     page.goto(finished.url)
     TrainingPage(page)
-    expect(page.get_by_test_id("validation")).to_contain_text("before the policy learns")
+    expect(page.get_by_test_id("validation")).to_contain_text("before the policy is trained")
     expect(page.locator("#plot-reliability")).not_to_be_visible()
     runs.set_validation(finished.store, "round-2", runs.get(finished.store, "round-1").validation)
     expect(page.get_by_test_id("validation-high-loss")).to_be_visible()

@@ -96,7 +96,7 @@ def test_empty_axes_are_shown_only_for_metrics_to_come(training, store):
 def test_the_validation_card_appears_before_the_policy_is_trained_and_is_sent_once(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     shown = training.show(EN, "r")
-    assert "before the policy learns" in shown[training.validation_card] and shown[training.validation_row].visible is False
+    assert "before the policy is trained" in shown[training.validation_card] and shown[training.validation_row].visible is False
     drawn = shown[training.shown_state]
     assert training.validation_card not in training.follow("r", drawn, ENGLISH)
     runs.set_validation(store, "r", {"pairs": 3, "judgments": 3, "prompts": 1, "accuracy": None})

@@ -149,7 +149,7 @@ def test_a_result_shows_early_stopping_the_chosen_checkpoint_and_best_of_n():
         assert text in html
     assert "not at equal KL" not in html
     html = run_view.result(EN, a_run(status="done", result={"best_of_n": beside | {"policy_kl": 9.0, "beyond_max_n": True}})).unescape()
-    assert "not at equal KL" in html and "the policy's 9.0" in html
+    assert "not at equal KL" in html and "the policy's have 9.0" in html
 
 
 def test_samples_are_rendered_safely():

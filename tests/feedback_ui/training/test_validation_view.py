@@ -42,7 +42,7 @@ def test_the_card_describes_accuracy_gain_and_calibration():
 
 
 def test_before_the_validation_the_card_is_a_note_and_old_runs_have_none():
-    assert "before the policy learns" in validation_view.card(EN, a_run())
+    assert "before the policy is trained" in validation_view.card(EN, a_run())
     assert validation_view.card(EN, a_run(status="done")) == ""
     assert validation_view.details(EN, a_run(), {}, {}) == ""
 
