@@ -47,10 +47,10 @@ TURNS = 10
 """Number of turns of each store."""
 
 BARE = """
-SELECT j.id, j.tiers, a.pseudonym, a.kind, p.messages, p.kind, p.split, c.id, c.text
+SELECT j.id, j.tiers, a.pseudonym, a.kind, p.messages, p.kind, p.split, j.created_at, c.id, c.text, v.name
 FROM judgments j JOIN annotators a ON a.id = j.annotator_id JOIN comparisons k ON k.id = j.comparison_id
 JOIN prompts p ON p.id = k.prompt_id JOIN comparison_completions l ON l.comparison_id = k.id
-JOIN completions c ON c.id = l.completion_id
+JOIN completions c ON c.id = l.completion_id JOIN policy_versions v ON v.id = c.policy_version_id
 WHERE j.counts = 1 AND a.kind = 'human' ORDER BY j.id
 """
 
@@ -130,18 +130,22 @@ def bare_export(database: Path, target: Path) -> int:
     connection = sqlite3.connect(database)
     written = 0
     with target.open("w", encoding="utf-8", newline="\n") as file:
-        for (_, tiers, annotator, annotator_kind, messages, kind, split), rows in itertools.groupby(
-            connection.execute(BARE), key=lambda row: row[:7]
+        for (_, tiers, annotator, annotator_kind, messages, kind, split, created_at), rows in itertools.groupby(
+            connection.execute(BARE), key=lambda row: row[:8]
         ):
-            texts = {row[7]: row[8] for row in rows}
+            answers = {row[8]: row[9:] for row in rows}
             prompt = json.loads(messages)
             for better, worse in judgments.ordered_pairs(json.loads(tiers)):
+                (chosen, chosen_model), (rejected, rejected_model) = answers[better], answers[worse]
                 row = {
                     "prompt": prompt,
-                    "chosen": [{"role": "assistant", "content": texts[better]}],
-                    "rejected": [{"role": "assistant", "content": texts[worse]}],
+                    "chosen": [{"role": "assistant", "content": chosen}],
+                    "rejected": [{"role": "assistant", "content": rejected}],
+                    "chosen_model": chosen_model,
+                    "rejected_model": rejected_model,
                     "annotator": annotator,
                     "annotator_kind": annotator_kind,
+                    "created_at": created_at,
                     "kind": kind,
                     "split": split,
                 }

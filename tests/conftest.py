@@ -1,5 +1,6 @@
 """Fixtures that all tests share, the number of test processes, and the checks of tensor shapes."""
 
+import gc
 import os
 import shutil
 from importlib.util import find_spec
@@ -22,6 +23,12 @@ from storage.core.database import Database  # noqa: E402
 
 def pytest_report_header() -> str | None:
     return None if SHAPES_ARE_CHECKED else "shapes of tensors are not checked: beartype is not installed: pip install -e '.[test]'"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is there to stay. PEFT and TRL collect garbage at each end, which would look through all of it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

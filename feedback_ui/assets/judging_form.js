@@ -1,14 +1,17 @@
 // @ts-check
-// The judging form: one comparison, its inputs, and the bar of buttons. It makes a judgment and hands it to `submit`; it
-// does not know how judgments are sent. Compare and History have one each.
+// The judging form: one comparison, its inputs, and the keys. It makes a judgment and hands it to `submit`; it does not
+// know how judgments are sent. Compare and History have one each.
 
+import { answerCard, turnElement } from "./cards.js";
+import { makeChoiceBar } from "./choice_bar.js";
 import { makeDetails } from "./details.js";
-import { byTestId, closest, find, findAll, isTyping, make, makeButton, setProse, showMessage, targetOf } from "./dom.js";
+import { byTestId, closest, find, findAll, isTyping, showMessage, targetOf } from "./dom.js";
 import { makeFlags } from "./flags.js";
 import { t } from "./i18n.js";
-import { CHOICE_KEYS, SCALE, keyMap } from "./keys.js";
+import { CHOICE_KEYS, keyMap } from "./keys.js";
 import { preferences } from "./preferences.js";
 import { makeRanking } from "./rank.js";
+import { makeSkipForm } from "./skip_form.js";
 
 /** @typedef {import("./types.js").Answer} Answer */
 /** @typedef {import("./types.js").ComparisonView} ComparisonView */
@@ -52,9 +55,6 @@ export function describeJudgment({ choice, strength }, count) {
  */
 export function makeJudgingForm(root, { submit, changed, correcting = false, undo = () => {}, hasGuidelines = () => false }) {
   const actions = find(root, ".rl-actions");
-  const skipForm = find(root, ".rl-skip");
-  const skipOther = find(skipForm, ".rl-skip-other");
-  const skipText = byTestId(skipForm, "skip-text", HTMLInputElement);
   const help = byTestId(root, "help", HTMLDialogElement);
   /** @type {ComparisonView | null} */
   let view = null;
@@ -76,102 +76,29 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     changed();
   }
 
+  const bar = makeChoiceBar(actions, { correcting });
+  const skipForm = makeSkipForm(root, actions, { submit: skip, isEnabled: () => enabled });
   const flags = makeFlags(root, { changed: onInput, nameOf });
   const details = makeDetails(root, { changed: onInput, nameOf });
   const ranking = makeRanking(root, {
     changed() {
       answer = NO_CHOICE;
-      renderChoice();
+      bar.renderChoice(answer);
       onInput();
     },
     announce,
     isEnabled: () => enabled,
   });
 
-  // ---- the bar
-
-  /**
-   * @param {Answer} choice
-   * @param {string} text
-   * @param {string} key
-   * @param {string} testid
-   * @param {string} [kind] further classes
-   * @param {string | null} [label] the name for a screen reader, if it differs
-   */
-  function choiceButton({ choice, strength }, text, key, testid, kind = "", label = null) {
-    return makeButton(text, {
-      key, class: `rl-button ${kind}`, "data-choice": choice, "data-strength": strength, testid, disabled: !enabled,
-      "aria-label": label, "aria-pressed": "false",
-    });
-  }
-
-  function scaleButtons() {
-    return SCALE.map((step, i) => {
-      const { choice, strength } = step;
-      const key = String(i + 1);
-      if (choice === "tie") return choiceButton(step, t("compare.tie"), key, "choose-tie", "rl-strength rl-strength-tie");
-      // "Better" is the choice without a strength, so it has the plain name.
-      const testid = strength === "better" ? `choose-${choice}` : `choose-${choice}-${strength}`;
-      return choiceButton(
-        step, t(`compare.strength.${strength}`), key, testid, `rl-strength rl-strength-${choice}`, t(`compare.says.${choice}_${strength}`),
-      );
-    });
-  }
-
-  /** @param {string} name @param {string} key */
-  function actionButton(name, key) {
-    return makeButton(t(`compare.${name}`), { key, class: "rl-button rl-secondary", "data-act": name, testid: name, disabled: true });
-  }
-
-  function saveButton() {
-    return makeButton(correcting ? t("compare.save_correction") : t("compare.save"), {
-      key: mode === "rank" ? "Enter" : "Ctrl Enter", shortcut: "Control+Enter", class: "rl-button rl-primary rl-save-button",
-      "data-act": "save", testid: "save", disabled: true,
-    });
-  }
+  // ---- rendering
 
   /** Whether a choice alone does not submit the judgment. */
   function needsSave() {
     return mode === "rank" || correcting || (view !== null && details.isRequired());
   }
 
-  function barButtons() {
-    const common = [actionButton("skip", "S")];
-    if (!correcting) common.push(actionButton("undo", "U"));
-    if (needsSave()) common.push(saveButton());
-    const badText = t(mode === "rank" ? "compare.all_bad" : "compare.both_bad");
-    const bad = choiceButton({ choice: "both_bad", strength: null }, badText, "X", "choose-both-bad", "rl-secondary");
-    const row = make("div", { class: "rl-button-row" }, bad, ...common);
-    if (mode === "rank") return [row];
-    if (mode === "scale") {
-      const ends = ["a", "b"].map((choice) => make(
-        "p", { class: `rl-strength-end rl-strength-end-${choice}`, "aria-hidden": "true" }, t(`compare.says.${choice}`),
-      ));
-      return [make("div", { class: "rl-strength-scale" }, ends, scaleButtons()), row];
-    }
-    return [
-      choiceButton({ choice: "a", strength: null }, t("compare.says.a"), "1", "choose-a", "rl-primary"),
-      choiceButton({ choice: "b", strength: null }, t("compare.says.b"), "2", "choose-b", "rl-primary"),
-      choiceButton({ choice: "tie", strength: null }, t("compare.tie"), "T", "choose-tie"),
-      bad, ...common,
-    ];
-  }
-
-  /** Builds the bar, unless it is the right one already. */
   function buildBar() {
-    const wanted = `${mode} ${needsSave()}`;
-    if (actions.dataset.built === wanted) return;
-    actions.dataset.built = wanted;
-    actions.dataset.mode = mode;
-    actions.classList.toggle("rl-with-save", needsSave());
-    actions.replaceChildren(...barButtons());
-  }
-
-  function renderChoice() {
-    for (const button of findAll(actions, "[data-choice]")) {
-      const pressed = button.dataset.choice === answer.choice && (button.dataset.strength ?? null) === answer.strength;
-      button.setAttribute("aria-pressed", String(pressed));
-    }
+    bar.build({ mode, needsSave: needsSave(), enabled });
   }
 
   /** The save button of a ranking tells how much of it would be saved. */
@@ -181,7 +108,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     const ranked = all - ranking.unranked().length;
     const isWhole = answer.choice === "both_bad" || ranked === all || ranked < 2;
     const text = isWhole ? t(correcting ? "compare.save_correction" : "rank.save") : t("rank.save_partial", { ranked, all });
-    find(root, "[data-testid=save] > span").textContent = text;
+    bar.setSaveText(text);
   }
 
   /** @param {string} message */
@@ -189,31 +116,9 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     showMessage(byTestId(root, "missing"), message);
   }
 
-  // ---- rendering
-
   /** @param {string} html @param {Slot} slot */
   function card(html, slot) {
-    const letter = letterOf(slot);
-    const text = make("div", { class: "rl-text", dir: "auto" });
-    setProse(text, html, t("compare.empty_answer"));
-    return make(
-      "article", { class: "rl-answer", "data-slot": slot, testid: `answer-${letter.toLowerCase()}`, "aria-label": nameOf(slot) },
-      make(
-        "header", { class: "rl-answer-head" },
-        make("h2", { "data-grip": mode === "rank" ? slot : null }, letter),
-        make("span", { class: "rl-flags", "data-flags": slot }),
-        make("span", { class: "rl-place-buttons" }),
-      ),
-      text,
-      make("div", { class: "rl-aspects" }),
-    );
-  }
-
-  /** @param {import("./types.js").Turn} turn */
-  function turnElement({ role, speaker, html }) {
-    const text = make("div", { class: "rl-text", dir: "auto" });
-    setProse(text, html, t("compare.empty_turn"));
-    return make("div", { class: `rl-turn rl-turn-${role}` }, speaker ? make("p", { class: "rl-role" }, speaker) : null, text);
+    return answerCard(html, slot, { letter: letterOf(slot), name: nameOf(slot), hasGrip: mode === "rank" });
   }
 
   /** @param {Mode} next */
@@ -228,7 +133,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     setMode(view.answers.length > 2 ? "rank" : view.inputs.strength ? "scale" : "choose");
     preferences.set("mode", mode);
     answer = NO_CHOICE;
-    closeSkip();
+    skipForm.close();
     showMissing("");
     byTestId(root, "prompt-kind").textContent = view.kind;
     find(root, ".rl-turns").replaceChildren(...view.turns.map(turnElement));
@@ -238,7 +143,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     ranking.render(view, findAll(root, ".rl-answer > .rl-text").map((text) => (text.textContent ?? "").trim().slice(0, EXCERPT_CHARACTERS)));
     buildBar();
     if (draft) restore(draft);
-    renderChoice();
+    bar.renderChoice(answer);
     renderSaveButton();
   }
 
@@ -284,7 +189,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
   function missing() {
     if (isRanking() && judgedSlots().length < 2) return { message: t("rank.too_few"), focus: () => root.focus({ preventScroll: true }) };
     if (!answer.choice && !isRanking()) {
-      return { message: t("compare.missing_choice"), focus: () => find(actions, "[data-choice]").focus() };
+      return { message: t("compare.missing_choice"), focus: bar.focusFirst };
     }
     return details.missing(judgedSlots());
   }
@@ -302,7 +207,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
   function choose(chosen) {
     if (!enabled || !view) return;
     answer = chosen;
-    renderChoice();
+    bar.renderChoice(answer);
     renderSaveButton();
     showMissing("");
     changed();
@@ -327,37 +232,9 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     announce(message);
   }
 
-  // ---- skipping
-
-  function openSkip() {
-    if (!enabled) return;
-    skipForm.hidden = false;
-    actions.hidden = true;
-    find(skipForm, "[data-reason]").focus({ preventScroll: true });
-  }
-
-  function closeSkip() {
-    skipForm.hidden = true;
-    skipOther.hidden = true;
-    actions.hidden = false;
-    skipText.value = "";
-  }
-
-  function openOtherReason() {
-    skipOther.hidden = false;
-    skipText.focus();
-  }
-
   /** @param {string} reason */
   function skip(reason) {
     if (enabled) submit({ choice: "skip", reason, rationale: details.value([]).rationale, flags: flags.value() });
-  }
-
-  /** @param {number} number */
-  function skipByNumber(number) {
-    const reasons = findAll(skipForm, "[data-reason]");
-    if (reasons[number - 1]) skip(reasons[number - 1].dataset.reason ?? "");
-    else if (number === reasons.length + 1) openOtherReason();
   }
 
   // ---- events
@@ -365,10 +242,10 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
   /** @type {Record<string, (button?: HTMLElement) => void>} The actions of buttons, by `data-act`; pages add their own. */
   const acts = {
     help: toggleHelp,
-    skip: openSkip,
-    other: openOtherReason,
+    skip: skipForm.open,
+    other: skipForm.openOther,
     "close-skip": () => {
-      closeSkip();
+      skipForm.close();
       root.focus({ preventScroll: true });
     },
     undo,
@@ -416,7 +293,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
   function onKey(event, key) {
     const target = targetOf(event);
     const withControl = event.ctrlKey || event.metaKey;
-    const skipping = !skipForm.hidden;
+    const skipping = skipForm.isOpen();
     if (key === "escape" && skipping) return handled(acts["close-skip"]);
     if (withControl && key === "enter" && !help.open && !flags.isOpen()) return handled(save);
     const inField = isTyping(target) || target.closest(".rl-aspects") !== null;
@@ -425,7 +302,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
     if (withControl) return key === "z" && !event.shiftKey && !help.open && !correcting && handled(undo);
     if (key === "?") return handled(toggleHelp);
     if ((event.shiftKey && key !== "=") || help.open || flags.isOpen()) return false;
-    if (skipping) return /^[1-4]$/.test(key) && handled(() => skipByNumber(Number(key)));
+    if (skipping) return /^[1-4]$/.test(key) && handled(() => skipForm.chooseByNumber(Number(key)));
     if (!view || root.dataset.state === "empty") return key === "u" && !correcting && handled(undo);
     return onJudgingKey(event, key, target);
   }
@@ -457,11 +334,6 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
   });
   // What gets the focus must not stay behind the bar.
   find(root, ".rl-content").addEventListener("focusin", (event) => targetOf(event).scrollIntoView({ block: "nearest" }));
-  skipForm.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const reason = skipText.value.trim();
-    if (reason) skip(reason);
-  });
 
   setMode(mode);
   buildBar();
@@ -469,7 +341,7 @@ export function makeJudgingForm(root, { submit, changed, correcting = false, und
   return {
     render,
     setEnabled,
-    closeSkip,
+    closeSkip: skipForm.close,
     announce,
     onKey,
     acts,

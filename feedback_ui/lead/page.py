@@ -22,6 +22,7 @@ from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import translator_for
+from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.serving.client import PolicyClient
 from storage.core.database import Database
@@ -38,23 +39,6 @@ SECTIONS: dict[str, tuple[Callable[[SectionContext], Any], ...]] = {
 }
 """The sections of each sub-tab, from top to bottom."""
 
-WHERE = """() => {
-  const tab = document.querySelector('#lead-sections [role=tab][aria-selected=true]');
-  const linked = location.hash.match(/^#comparison-(\\d{1,15})$/);
-  return [tab ? tab.id.replace('lead-', '').replace('-button', '') : '', linked ? Number(linked[1]) : null];
-}"""
-"""JavaScript that sends the open sub-tab's name and the comparison in the address's hash, which Gradio does not."""
-
-IS_LINKED = "() => /^#comparison-\\d+$/.test(location.hash)"
-"""JavaScript that tells whether the address links to a comparison."""
-
-LINK_FOLLOWED = """() => {
-  if (!/^#comparison-/.test(location.hash)) return;
-  document.querySelector('#lead-linked')?.scrollIntoView({block: 'nearest'});
-  // Once: whoever comes back to the page later is not taken there again.
-  history.replaceState(null, '', location.pathname + location.search);
-}"""
-
 
 def follow_links(app: gr.Blocks, pages: gr.Tabs, auth: Auth) -> None:
     """Selects the Lead page, which opens the comparison, if the app was opened by a link to one."""
@@ -63,7 +47,7 @@ def follow_links(app: gr.Blocks, pages: gr.Tabs, auth: Auth) -> None:
         auth.reads(request, "lead" if is_linked else "annotator")
         return gr.Tabs(selected="lead") if is_linked else gr.skip()
 
-    app.load(follow, gr.Checkbox(False, visible=False), pages, js=IS_LINKED, **QUIET)
+    app.load(follow, gr.Checkbox(False, visible=False), pages, js=in_browser("isComparisonLink"), **QUIET)
 
 
 class LeadPage:
@@ -83,8 +67,9 @@ class LeadPage:
 
     def wire(self, tab: gr.Tab) -> None:
         everything = [part for parts in self.sections.values() for section in parts for part in section.shown]
-        entered = tab.select(self.enter, [self.where, self.linked], [self.reading, self.linked_item, *everything], js=WHERE, **QUIET)
-        entered.then(None, js=LINK_FOLLOWED)
+        shown = [self.reading, self.linked_item, *everything]
+        entered = tab.select(self.enter, [self.where, self.linked], shown, js=in_browser("leadPlace"), **QUIET)
+        entered.then(None, js=in_browser("showLinkedComparison"))
         for name, parts in self.sections.items():
             for section in parts:
                 section.wire(self.section_tabs[name])

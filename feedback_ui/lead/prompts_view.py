@@ -37,9 +37,13 @@ def prompt_counts(translate: Translator, counts: Sequence[tuple[str, str, int]])
 
 def starters_now(translate: Translator, found: Starters) -> Markup:
     """Whether the starter prompts are in use, and the votes on them that are left out of training and of statistics."""
-    if found.in_use:
-        return muted(translate("lead.prompts.starters_in_use", count=found.prompts))
-    return fragment(muted(translate("lead.prompts.starters_not_in_use", count=found.prompts)), starters_left_out(translate, found.votes))
+    if not found.prompts:
+        now = translate("lead.prompts.no_starters")
+    elif found.in_use:
+        now = translate("lead.prompts.starters_in_use", count=found.prompts)
+    else:
+        now = translate("lead.prompts.starters_not_in_use", count=found.prompts)
+    return fragment(muted(now), EMPTY if found.in_use else starters_left_out(translate, found.votes))
 
 
 def prompts_listed(translate: Translator, found: Sequence[ListedPrompt], matching: int, *, acts: bool) -> Markup:
@@ -52,10 +56,10 @@ def prompts_listed(translate: Translator, found: Sequence[ListedPrompt], matchin
         rows.append(
             [
                 str(one.prompt.id),
-                one.prompt.text,
+                tag("span", one.prompt.text, class_="rl-line-clamp"),
                 translate(f"lead.prompts.split_{one.prompt.split}"),
-                one.prompt.kind,
-                one.source,
+                one.prompt.kind.replace("_", " "),
+                tag("span", one.source, class_="rl-line-clamp"),
                 f"{one.comparisons:,}",
                 translate(f"lead.prompts.state_{one.state}"),
                 button(act, one.prompt.id, translate(f"lead.prompts.{act}"), str(one.prompt.id)) if acts else "",
@@ -75,7 +79,7 @@ def refused_prompts(translate: Translator, refused: Sequence[Refusal], asked: Ma
     rows = [
         [
             str(one.prompt_id),
-            asked[one.prompt_id].text if one.prompt_id in asked else "",
+            tag("span", asked[one.prompt_id].text, class_="rl-line-clamp") if one.prompt_id in asked else "",
             one.base_model,
             one.reason,
             button("retry", one.prompt_id, translate("lead.prompts.retry"), str(one.prompt_id)) if acts else "",

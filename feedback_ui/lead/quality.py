@@ -14,6 +14,7 @@ from feedback_ui.lead.section import SectionContext, chosen, listing, names, ref
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import EMPTY, fragment
 from feedback_ui.shared.i18n import translator_for
+from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.analysis import agreement
 from storage.analytics.stats import judgments_by_day, stats
@@ -22,7 +23,6 @@ from storage.core.database import StoreError
 from storage.judging import history, queue
 
 ITEMS = 20
-INTO_VIEW = "() => document.querySelector('#quality-item').scrollIntoView({block: 'nearest'})"
 
 
 class QualitySection:
@@ -39,7 +39,7 @@ class QualitySection:
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
         self.simulated.input(self.include, self.simulated, [self.counts, self.overview, self.annotators, self.items], **QUIET)
-        self.items.click(self.open_item, None, self.item, **QUIET).then(None, js=INTO_VIEW)
+        self.items.click(self.open_item, None, self.item, **QUIET).then(None, js=in_browser("showQualityItem"))
 
     def open(self, request: gr.Request) -> dict[Component, Any]:
         return {**self._figures(request, False), self.item: EMPTY}

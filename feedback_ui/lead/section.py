@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared import presenters
+from feedback_ui.shared.html import asset
 from feedback_ui.shared.theme import html
 from rlhf.serving.client import PolicyClient
 from storage.core.database import Database, StoreError
 from storage.people import annotators
 
-ROW_CHOSEN = """
-element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-act]');
-  if (button) trigger('click', {act: button.dataset.act, row: Number(button.dataset.row)});
-});
-"""
 
-listing = partial(html, js_on_load=ROW_CHOSEN)
-"""A table from one of the views; its click event carries the button's act and its row."""
+def listing(**options: Any) -> gr.HTML:
+    """A table from one of the views; its click event carries the button's act and its row."""
+    return html(js_on_load=asset("row_buttons.js"), **options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,13 @@ from feedback_ui.server.auth import Auth, Visitor
 from feedback_ui.shared import presenters
 from feedback_ui.shared.html import fragment
 from feedback_ui.shared.i18n import Translator, translator_for
+from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, html, label
 from rlhf.analysis import leaderboard
 from storage.analytics import rankings
 from storage.content import prompts
 from storage.core.database import Database
 from storage.people import annotators
-
-CLOCK = "(_, ...others) => [-new Date().getTimezoneOffset(), ...others]"
-"""JavaScript that sends the browser's offset from UTC in minutes, so that days begin at the reader's midnight."""
 
 MAX_UTC_OFFSET_MIN = 14 * 60
 """The largest offset of any time zone from UTC, in minutes."""
@@ -52,7 +50,7 @@ class LeaderboardPage:
 
     def wire(self, tab: gr.Tab) -> None:
         parts = [self.simulated, self.policies, self.own, self.everyone, self.show_name]
-        tab.select(self.open, [self.clock, self.simulated], parts, js=CLOCK, **QUIET)
+        tab.select(self.open, [self.clock, self.simulated], parts, js=in_browser("withClock"), **QUIET)
         self.simulated.input(self.include, self.simulated, self.policies, **QUIET)
         self.show_name.input(self.name, self.show_name, self.everyone, **QUIET)
 

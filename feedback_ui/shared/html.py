@@ -229,6 +229,15 @@ def button(act: str, row: int, label: str, about: str) -> Markup:
     return tag("button", label, type="button", class_="rl-small-button", data_act=act, data_row=row, aria_label=f"{label}: {about}")
 
 
+_LONG_WORD = re.compile(r"\S{30}")
+"""What would make a table wider than the page, such as an address or a file's name."""
+
+
+def _cell_class(kind: str | None, cell: str) -> str | None:
+    text = cell.striptags() if isinstance(cell, Markup) else cell
+    return " ".join(filter(None, (kind, "rl-long-word" if _LONG_WORD.search(text) else None))) or None
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, numbers: Iterable[int] = (), cards: bool = True) -> Markup:
     """A table; `numbers` are the indices of right-aligned columns.
 
@@ -238,7 +247,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, 
     kinds = ["rl-number" if i in right else None for i in range(len(heads))]
     head = fragment(*(tag("th", name, scope="col", class_=kind) if name else tag("td") for name, kind in zip(heads, kinds, strict=True)))
     body = fragment(
-        *(tag("tr", *(tag("td", tag("div", cell), data_head=heads[i], class_=kinds[i]) for i, cell in enumerate(row))) for row in rows)
+        *(
+            tag("tr", *(tag("td", tag("div", cell), data_head=heads[i], class_=_cell_class(kinds[i], cell)) for i, cell in enumerate(row)))
+            for row in rows
+        )
     )
     return tag(
         "table",

@@ -1,4 +1,4 @@
-"""The JavaScript modules of the judging pages, as the browser gets them: the files of `assets/`, and one module with the texts.
+"""The JavaScript modules of the pages, as the browser gets them: the files of `assets/`, and one module with the texts.
 
 There is no build step. The browser loads the modules from a path that holds a digest of all of them. They can therefore be
 cached without limit, and a page never runs modules of two versions of the app.
@@ -18,13 +18,16 @@ from feedback_ui.shared.html import ASSETS, fragment, tag
 from feedback_ui.shared.i18n import tables
 
 ENTRY = "judging.js"
-"""The module that imports all others."""
+"""The module that imports all others of the judging pages."""
+
+EVENTS = "events.js"
+"""The module whose functions Gradio's events call (`in_browser`)."""
 
 TRANSLATIONS = "translations.js"
 """The module that is made from the locale files."""
 
-CLASSIC_SCRIPTS = ("page.js", "start.js")
-"""Scripts that are no modules: one runs in the page's head, and Gradio runs the other as a function."""
+CLASSIC_SCRIPTS = ("page.js", "start.js", "row_buttons.js")
+"""Scripts that are no modules: the first runs in the page's head, and Gradio runs the others as functions."""
 
 BROWSER_SECTIONS = ("compare", "rank", "history")
 """Sections of the translations that the modules need."""
@@ -58,6 +61,12 @@ def modules() -> Modules:
     names = sorted(sources)
     digest = sha256(json.dumps([[name, sha256(sources[name]).hexdigest()] for name in names]).encode())
     return Modules({name: sources[name] for name in names}, digest.hexdigest()[:16])
+
+
+def in_browser(function: str) -> str:
+    """JavaScript for the `js` of an event: a function of `EVENTS`, called with the event's values."""
+    events = f"new URL({json.dumps(modules().path(EVENTS))}, document.baseURI).href"
+    return f"async (...values) => (await import({events})).{function}(...values)"
 
 
 def browser_texts() -> dict[str, dict[str, str]]:

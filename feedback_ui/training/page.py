@@ -19,6 +19,7 @@ from feedback_ui.shared import presenters
 from feedback_ui.shared.errors import named, without_paths
 from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import Translator, translator_for
+from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, rounds_table, run_view, validation_view
 from feedback_ui.training.form import RoundForm, with_option_titles
@@ -35,8 +36,6 @@ from storage.people import annotators
 from storage.project import runs
 
 POLL_S = 2
-BRING_INTO_VIEW = "() => document.querySelector('#start-refusal .rl-bad, #run-bar').scrollIntoView({block: 'nearest'})"
-"""On a phone the run is below the form and would be out of view after Start."""
 
 REWARD_PLOTS = ("reward-loss", "reward-heldout_accuracy")
 POLICY_PLOTS = ("policy-1", "policy-2", "policy-3", "policy-4")
@@ -120,7 +119,8 @@ class TrainingPage:
         tab.select(self.open, self.picker, [self.material, self.timer, *self.followed], **QUIET)
         self.timer.tick(self.follow, [self.picker, self.shown_state], self.followed, **QUIET)
         self.picker.input(self.pick, self.picker, self.followed, **QUIET)
-        self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET).then(None, js=BRING_INTO_VIEW)
+        started = self.start.click(self.start_round, self.form.components, [self.refusal, *self.followed], **QUIET)
+        started.then(None, js=in_browser("showStartedRun"))
         self.cancel.click(self.cancel_round, self.picker, [self.refusal, *self.followed], **QUIET)
         self.resume.click(self.resume_round, self.picker, [self.refusal, *self.followed], **QUIET)
 

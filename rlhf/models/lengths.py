@@ -169,13 +169,35 @@ class _Measure:
         return len(text.encode()) >= room and len(self.backbone.encode_answer(text)) > room
 
 
+def require_room(backbone: Backbone, prompt_ids: Sequence[int]) -> None:
+    """Refuses a prompt after which not even an end-of-sequence token fits.
+
+    Raises:
+        PromptTooLong: with the numbers.
+    """
+    if backbone.max_length is not None and len(prompt_ids) + 1 > backbone.max_length:
+        raise PromptTooLong(
+            f"a prompt of {len(prompt_ids):,} tokens leaves no room for an answer within {backbone.max_length:,} tokens: "
+            f"raise --max-length (the model's context is {backbone.context or 'not bounded'}), or leave the prompt out"
+        )
+
+
 def cut_answer(backbone: Backbone, prompt_ids: Sequence[int], answer_ids: Sequence[int]) -> Sequence[int]:
-    """The answer, without its end-of-sequence token, up to where prompt, answer and that token fill a row."""
-    return answer_ids if backbone.max_length is None else answer_ids[: max(0, backbone.max_length - len(prompt_ids) - 1)]
+    """The answer, without its end-of-sequence token, up to where prompt, answer and that token fill a row.
+
+    Raises:
+        PromptTooLong: the prompt alone fills it.
+    """
+    require_room(backbone, prompt_ids)
+    return answer_ids if backbone.max_length is None else answer_ids[: backbone.max_length - len(prompt_ids) - 1]
 
 
 def ended_answer(backbone: Backbone, prompt_ids: Sequence[int], text: str) -> list[int]:
-    """An answer's tokens as a policy is trained on them: with an end-of-sequence token, unless it is cut, and ends elsewhere."""
+    """An answer's tokens as a policy is trained on them: with an end-of-sequence token, unless it is cut, and ends elsewhere.
+
+    Raises:
+        PromptTooLong: the prompt alone fills a row.
+    """
     answer = backbone.encode_answer(text)
     kept = cut_answer(backbone, prompt_ids, answer)
     return [*kept, backbone.eos_id] if len(kept) == len(answer) else list(kept)

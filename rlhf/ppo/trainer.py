@@ -20,6 +20,7 @@ from rlhf.config import AdapterConfig, PPOConfig, SamplingConfig, ScoringConfig
 from rlhf.generation.sampling import generator
 from rlhf.models.backbone import Backbone
 from rlhf.models.checkpoint import STATE_FILE, latest_checkpoint, load_optimizer, replace_folder, save_optimizer
+from rlhf.models.lengths import require_room
 from rlhf.ppo import ptx
 from rlhf.ppo.actor_critic import ActorCritic
 from rlhf.ppo.checkpoint_selection import PolicyMetrics
@@ -64,6 +65,8 @@ class PPO:
         seed: int,
         demonstrations: Sequence[TokenizedExample] = (),
     ):
+        for prompt in prompts:
+            require_room(backbone, prompt)
         self.backbone, self.reward_model, self.prompts, self.config, self.seed = backbone, reward_model, prompts, config, seed
         self.sampling, self.reward_shaper = sampling, RewardShaper(reward_model, scoring)
         self.demonstrations, self.distributed = demonstrations, distributed_context()

@@ -77,6 +77,8 @@ class RewardModel(nn.Module):
         # A probe trains the head alone, on the hidden states of the base without an adapter.
         self.adapter = ADAPTER if config.epochs else None
         d, m = backbone.hidden_size, self.ensemble
+        # Before the head, in whose place the optimiser of earlier versions had it too.
+        self.register_module("trained", None)
         self.head = nn.Linear(d, m, device=backbone.device)
         # Stiennon 2020, appendix B: a head initialised from N(0, 1/(d+1)) starts with scores of about unit scale.
         rng = torch.Generator().manual_seed(seed)
@@ -86,6 +88,10 @@ class RewardModel(nn.Module):
         self.mean, self.std = torch.zeros(m), torch.ones(m)
         # Not a submodule: the backbone is shared.
         object.__setattr__(self, "backbone", backbone)
+
+    def prepare_training(self) -> None:
+        """Makes the adapter's weights, which alone have a gradient from now on, parameters of this module beside the head's."""
+        self.trained = self.backbone.trained_module(self.adapter)
 
     @property
     def frozen_layers(self) -> int:
@@ -261,8 +267,7 @@ class TrainableRewardModel(PreTrainedModel):  # type: ignore[no-untyped-call]  #
         # TRL refuses more; `PreferenceTrainer` has its own loss, which handles several heads.
         config.num_labels = 1
         super().__init__(config)
-        # The whole PEFT model is registered, so that the trainer's optimiser finds the adapter's weights in it.
-        self.trained = model.backbone.trained_module(model.adapter)
+        model.prepare_training()
         self.reward_model = model
 
     def forward(

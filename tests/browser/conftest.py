@@ -11,8 +11,9 @@ from playwright.sync_api import expect
 from tests.browser import chromium
 from tests.browser.program import Endpoint, Program
 from tests.support import tiny
+from tests.support.waiting import PATIENCE_S
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=1000 * PATIENCE_S)
 
 
 def pytest_collection_modifyitems(items):
@@ -34,6 +35,7 @@ def browser():
 @pytest.fixture
 def page(browser):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(1000 * PATIENCE_S)
     yield context.new_page()
     context.close()
 

@@ -3,15 +3,61 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Dialog, Locator, Page, Request, Response, expect
 
 from rlhf.config import PRESETS
+from tests.support.waiting import PATIENCE_S
 
 ANSWER_SLOTS = ("answer-a", "answer-b")
-SETTLED_MS = 1500
-"""Until the tabs that do not fit have moved into a menu."""
+STILL_MS = 150
+"""A page that has not changed for so long, while the server owes it nothing, has drawn what there is to draw."""
+
+UNCHANGED = """(still) => new Promise((done) => {
+    let timer = setTimeout(done, still)
+    const seen = new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(done, still) })
+    seen.observe(document, { subtree: true, childList: true, attributes: true, characterData: true })
+    setTimeout(done, 5000)
+})"""
+"""Resolves when nothing has changed in the document for a moment; a clock that ticks on the page holds it up for 5 s at most."""
+
+RESTING = "document.getAnimations().every((each) => each.playState !== 'running' || each.effect.getTiming().iterations === Infinity)"
+
+
+@contextmanager
+def settled(page: Page) -> Iterator[None]:
+    """At the end of the block what it did is done: each request that it led to was answered, and the page has drawn the answers.
+
+    The page's heartbeat never ends and does not count.
+    """
+    open_now: set[Request] = set()
+
+    def begun(request: Request) -> None:
+        if "/heartbeat/" not in request.url:
+            open_now.add(request)
+
+    def ended(request: Request) -> None:
+        open_now.discard(request)
+
+    listeners = {"request": begun, "requestfinished": ended, "requestfailed": ended}
+    for event, listener in listeners.items():
+        page.on(event, listener)
+    try:
+        yield
+        give_up_at = time.monotonic() + PATIENCE_S
+        still = False
+        while not still:
+            assert time.monotonic() < give_up_at, f"these are not answered: {[request.url for request in open_now]}"
+            nothing_owed = not open_now
+            page.evaluate(UNCHANGED, STILL_MS)
+            still = nothing_owed and not open_now
+    finally:
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)
 
 
 def open_tab(page: Page, name: str) -> None:
@@ -35,8 +81,8 @@ class ComparePage:
         return self.root.get_by_test_id(test_id)
 
     def ready(self) -> str:
-        """Waits until a comparison can be judged, and returns its presentation token."""
-        expect(self.root).to_have_attribute("data-state", "ready", timeout=20_000)
+        """Waits until a comparison can be judged; the name that the page has of it."""
+        expect(self.root).to_have_attribute("data-state", "ready")
         return self.presentation()
 
     def presentation(self) -> str:
@@ -65,7 +111,7 @@ class ComparePage:
             self.by(button).click()
         else:
             self.page.keyboard.press(key)
-        expect(self.root).not_to_have_attribute("data-presentation", before, timeout=10_000)
+        expect(self.root).not_to_have_attribute("data-presentation", before)
         return self.ready()
 
 
@@ -78,7 +124,7 @@ class HistoryPage:
             page.goto(url)
         page.locator("#pages [role=tab]").nth(1).click()
         self.root = page.get_by_test_id("history")
-        expect(self.root).to_have_attribute("data-state", "list", timeout=20_000)
+        expect(self.root).to_have_attribute("data-state", "list")
 
     def by(self, test_id: str) -> Locator:
         return self.root.get_by_test_id(test_id)
@@ -106,7 +152,7 @@ class TrainingPage:
 
     def open(self) -> None:
         self.page.get_by_role("tab", name="Training").click()
-        expect(self.page.locator("#pairs-available")).to_contain_text("pair", timeout=15_000)
+        expect(self.page.locator("#pairs-available")).to_contain_text("pair")
 
     def choose_preset(self, name: str) -> None:
         self.page.locator("#preset input").click()

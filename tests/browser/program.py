@@ -33,6 +33,7 @@ from storage.judging import judgments, presentations, queue
 from storage.judging.row_tokens import RowTokens
 from storage.people import annotators
 from storage.project import settings
+from tests.support.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,8 +46,8 @@ FIRST_SECRET_ID = 73_519_400
 """Ids of policies and completions begin here: a number that occurs nowhere else in pages and responses."""
 
 
-def eventually(condition: Callable[[], Any], what: str, *, within_s: float = 30.0, every_s: float = 0.1) -> Any:
-    """Waits until the condition returns a true value, and returns it."""
+def eventually(condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S, every_s: float = 0.1) -> Any:
+    """What the condition gives once it gives something."""
     give_up_at = time.monotonic() + within_s
     while not (found := condition()):
         assert time.monotonic() < give_up_at, f"not within {within_s:.0f} s: {what}"
@@ -63,7 +64,7 @@ def free_port() -> int:
 class Program:
     """`python launch.py serve` over a data folder of its own."""
 
-    starts_within_s = 120.0
+    starts_within_s = 300.0
 
     def __init__(self, data: Path, model: Path, *options: str, environment: Mapping[str, str] | None = None):
         self.folder, self.model, self.options = DataFolder(data), model, options
@@ -91,7 +92,7 @@ class Program:
     def _serves(self) -> bool:
         assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log()}"
         try:
-            return httpx2.get(self.url, timeout=5.0).is_success
+            return httpx2.get(self.url, timeout=PATIENCE_S).is_success
         except httpx2.HTTPError:
             return False
 
@@ -118,7 +119,7 @@ class Program:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(timeout=25)
+                self.process.wait(timeout=PATIENCE_S)
             except subprocess.TimeoutExpired:
                 self.kill()
 

@@ -8,7 +8,7 @@ from storage.core.records import Details, Flag
 from storage.judging import exclusions, judgments, queue
 from storage.people import annotators
 from storage.project import guidelines
-from tests.browser.pages import SETTLED_MS, ComparePage, HistoryPage, open_tab
+from tests.browser.pages import RESTING, ComparePage, HistoryPage, open_tab, settled
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ def violations(page) -> list[str]:
     # axe does not scroll: elements behind the sticky bar at the bottom would count as too small to hit, and
     # elements in a fade-out as too low in contrast.
     page.add_style_tag(content=".rl-action-bar { position: static !important } * { transition: none !important }")
-    page.wait_for_timeout(300)
+    page.wait_for_function(RESTING)
     results = Axe().run(page, options={"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}).response
     return [
         f"{rule['id']}: {node['target']} {node['html'][:140]} ({node['failureSummary'][:260]})"
@@ -111,11 +111,11 @@ def test_history(program, look):
 
 def test_the_other_tabs(program, look):
     page, query = look
-    page.goto(program.url + query)
     results = {}
-    page.wait_for_timeout(SETTLED_MS)
+    with settled(page):
+        page.goto(program.url + query)
     for name in ("Training", "Demo", "Data", "Lead", "Leaderboard"):
-        open_tab(page, name)
-        page.wait_for_timeout(1500)
+        with settled(page):
+            open_tab(page, name)
         results[name] = violations(page)
     assert nothing(results)

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from feedback_ui.shared.i18n import LANGUAGES, Translator, tables
 from rlhf.config import RoundConfig, options
-from tests.browser.pages import SETTLED_MS
+from tests.browser.pages import settled
 from tests.browser.program import Program
 
 pytestmark = pytest.mark.slow
@@ -52,8 +52,8 @@ def shown(page) -> str:
 def pages_of(page, language: str) -> dict[str, str]:
     found = {}
     for name in PAGES:
-        page.get_by_role("tab", name=Translator(language)(f"app.{name}"), exact=True).click()
-        page.wait_for_timeout(SETTLED_MS)
+        with settled(page):
+            page.get_by_role("tab", name=Translator(language)(f"app.{name}"), exact=True).click()
         if name == "training":
             page.locator("#start-round").click()
             expect(page.locator("#start-refusal")).to_contain_text("50")

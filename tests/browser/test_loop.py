@@ -74,7 +74,7 @@ def test_judge_train_and_compare(judged_program, page):
     page.locator("#demo-prompt textarea").fill("Say something.")
     page.locator("#demo-ask").click()
     for pane in ("#demo-base", "#demo-tuned"):
-        expect(page.locator(f"{pane} .rl-prose:not([aria-busy])")).to_be_visible(timeout=30_000)
+        expect(page.locator(f"{pane} .rl-prose:not([aria-busy])")).to_be_visible()
         assert page.locator(f"{pane} .rl-prose").inner_text().strip() not in ("", "The answer is empty.")
 
 
@@ -90,11 +90,11 @@ def test_a_round_outlives_a_restart_of_the_program(judged_program, page):
     program.start()
     page.goto(program.url)
     training.open()
-    training.expect_status("Running", within_s=30)
+    training.expect_status("Running", within_s=ROUND_S)
     eventually(
         lambda: any(m.name == "objective/scores" for m in runs.metrics(program.store, runs.active(program.store).id)),
         "the run goes on", within_s=ROUND_S,
     )  # fmt: skip
-    expect(page.locator("#plot-policy-1 .scatterlayer .js-line")).to_be_attached(timeout=20_000)
+    expect(page.locator("#plot-policy-1 .scatterlayer .js-line")).to_be_attached()
     training.cancel.click()
     training.expect_status("Cancelled", within_s=ROUND_S)

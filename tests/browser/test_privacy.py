@@ -6,8 +6,9 @@ from playwright.sync_api import expect
 
 from storage.content import prompts
 from storage.project import runs
-from tests.browser.pages import ComparePage, Traffic, TrainingPage
+from tests.browser.pages import ComparePage, Traffic, TrainingPage, settled
 from tests.browser.program import FIRST_SECRET_ID, SECRET_MODELS
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -81,12 +82,12 @@ def test_hostile_samples_and_errors_of_a_run_are_shown_and_no_script_runs(progra
     traffic = Traffic(page)
     page.goto(program.url)
     training = TrainingPage(page)
-    training.expect_status("Failed", within_s=10)
+    training.expect_status("Failed", within_s=PATIENCE_S)
     expect(page.get_by_test_id("samples")).to_contain_text("window.ran = 1; alert(1)")
     expect(page.get_by_test_id("run-error")).to_contain_text("<script>window.ran = 1; alert(1)</script>")
     for tab in ("Demo", "Data", "Compare"):
-        page.get_by_role("tab", name=tab).click()
-        page.wait_for_timeout(300)
+        with settled(page):
+            page.get_by_role("tab", name=tab).click()
     assert page.evaluate("window.ran") is None
     assert traffic.dialogs == []
     assert traffic.hosts() == {"127.0.0.1"}
@@ -98,17 +99,17 @@ def test_hostile_samples_and_errors_of_a_run_are_shown_and_no_script_runs(progra
 def test_no_route_serves_a_file_of_the_data_folder(program, route):
     database = program.folder.database
     for name in (str(database), f"../../../../../../..{database}", f"..%2f..%2f..%2f..%2f..%2f..%2f..{str(database).replace('/', '%2f')}"):
-        reply = httpx2.get(program.url + route + name)
+        reply = httpx2.get(program.url + route + name, timeout=PATIENCE_S)
         assert reply.status_code >= 400
         assert b"SQLite format" not in reply.content
 
 
 @pytest.mark.parametrize("function", ["__init__", "postprocess", "serve_static_file", "read", "preprocess", "judge.__globals__"])
-def test_the_component_publishes_only_its_own_server_functions(program, function):
-    config = httpx2.get(f"{program.url}/config").json()
+def test_the_component_has_no_other_functions_than_its_own(program, function):
+    config = httpx2.get(f"{program.url}/config", timeout=PATIENCE_S).json()
     component = next(c for c in config["components"] if c["props"].get("elem_id") == "compare")
     asked = {"data": str(program.folder.database), "component_id": component["id"], "fn_name": function, "session_hash": "x"}
-    reply = httpx2.post(f"{program.url}/gradio_api/component_server", json=asked)
+    reply = httpx2.post(f"{program.url}/gradio_api/component_server", json=asked, timeout=PATIENCE_S)
     assert reply.status_code >= 400
     assert b"SQLite format" not in reply.content
 
@@ -117,4 +118,4 @@ def test_the_program_makes_no_requests_to_other_hosts(program, silent, page):
     ComparePage(page, program.url)
     program.until_answering()
     assert silent.asked_as_proxy == []
-    assert httpx2.get(f"{program.url}/config").json()["analytics_enabled"] is False
+    assert httpx2.get(f"{program.url}/config", timeout=PATIENCE_S).json()["analytics_enabled"] is False

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from storage.people import accounts
-from tests.browser.pages import ComparePage, Traffic
+from tests.browser.pages import ComparePage, Traffic, settled
 
 pytestmark = pytest.mark.slow
 
@@ -72,16 +72,17 @@ def test_from_the_local_visitor_to_an_account_and_out_again(own, page):
     expect(page).to_have_url(f"{program.url}/sign-in")
 
 
-def test_every_page_works_behind_the_access_middleware(own, page):
+def test_every_page_works_behind_the_guard(program, page):
+    program.put_in("First.", "Second.")
     console = []
     page.on("console", lambda message: console.append(message.text))
     traffic = Traffic(page)
-    compare = ComparePage(page, own.url)
+    compare = ComparePage(page, program.url)
     compare.ready()
     for tab in page.get_by_role("tab").all():
         if tab.is_visible():
-            tab.click()
-            page.wait_for_timeout(700)
+            with settled(page):
+                tab.click()
     assert [(reply.status, reply.url) for reply in traffic.responses if reply.status >= 400] == []
     assert [text for text in console if re.search("Content Security Policy|Refused to", text)] == []
 

@@ -10,7 +10,7 @@ from storage.content import prompts
 from storage.judging import judgments, queue
 from storage.people import annotators
 from storage.project import runs
-from tests.browser.pages import SETTLED_MS, TrainingPage, open_tab
+from tests.browser.pages import TrainingPage, open_tab, settled
 from tests.browser.program import Program
 from tests.browser.test_accessibility import violations
 
@@ -127,8 +127,8 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
     for size in ({"width": 1280, "height": 900}, {"width": 390, "height": 844}):
         context = browser.new_context(viewport=size, color_scheme=scheme)
         page = context.new_page()
-        page.goto(f"{finished.url}?__theme={scheme}")
-        page.wait_for_timeout(SETTLED_MS)
+        with settled(page):
+            page.goto(f"{finished.url}?__theme={scheme}")
         open_tab(page, "Training")
         expect(page.get_by_test_id("validation-high-loss")).to_be_visible()
         # Gradio's placeholder of a plot that is not there yet is not checked.

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from called_pages import page
 
 import feedback_ui
 from feedback_ui.app import build_app
@@ -13,6 +14,7 @@ from feedback_ui.server.auth import Auth
 from rlhf.config import PRESETS, RoundConfig
 from rlhf.serving.client import PolicyServerDown, ServerStatus
 from storage.content import comparisons, completions, policies, prompts
+from storage.core.database import Database
 from storage.core.records import Sampling
 from storage.people import annotators
 from storage.project import runs
@@ -152,6 +154,25 @@ def jobs(store):
     return FakeJobs(store)
 
 
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The app over nobody's store, built once, because building it takes longer than most tests."""
+
+    async def made():
+        store = Database(tmp_path_factory.mktemp("nobody's") / "rankloop.db")
+        app = build_app(store, None, None, Auth(store), default_config=PRESETS["laptop"])
+        store.close()
+        return app
+
+    return asyncio.run(made())
+
+
 @pytest.fixture
-def app(build, store, jobs, server):
-    return build(build_app, store, jobs, server, Auth(store), default_config=PRESETS["laptop"])
+def app(built, store, jobs, server, monkeypatch):
+    """The Training and the Demo page of the app over this test's store and processes."""
+    training, demo = page(built, "TrainingPage"), page(built, "DemoPage")
+    for owner in (training, training.form, demo):
+        for name, mine in (("store", store), ("auth", Auth(store)), ("jobs", jobs), ("client", server)):
+            if hasattr(owner, name):
+                monkeypatch.setattr(owner, name, mine)
+    return built

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,6 +9,7 @@ import pytest
 from learning import Judged
 from rounds import run
 from safetensors import SafetensorError
+from waiting import until
 
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.trainer import PPO
@@ -72,6 +72,8 @@ def test_a_round_leaves_a_finished_row_a_version_figures_and_samples(judged, job
     assert result["rule"] == "sentiment" and result["pairs"] == {"train": 6, "heldout": 3}
     for name, cases in {"heldout_accuracy": 3, "heldout_accuracy_on_rule": 3, "win_rate": 3, "win_rate_by_reward_model": 3}.items():
         assert result[name]["cases"] == cases and 0 <= result[name]["low"] <= result[name]["value"] <= result[name]["high"] <= 1
+    of_options = {"best_of_n", "best_checkpoint", "stopped_by_kl", "win_rate_by_reward_function"}
+    assert not of_options & set(result), "with the options off nothing is said of them"
     assert result["minutes"] > 0 and result["peak_memory_gib"] > 0
 
     metrics = {(m.name, m.step) for m in runs.metrics(judged.store, created.id)}
@@ -282,21 +284,13 @@ def test_one_training_prompt_is_enough_to_take_a_scale_from(empty_world):
 # Real processes.
 
 
-def until(what, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-    return found
-
-
 @pytest.fixture
 def long_config(judged):
     """Enough steps to be caught in the middle of."""
     return judged.config(seed=4, ppo_steps=14, ppo_batch_size=16, sampling_max_new_tokens=24)
 
 
-def ended(store, run_id, seconds=120):
+def ended(store, run_id, seconds=300):
     return until(lambda: (r := runs.get(store, run_id)).status not in ("queued", "running") and r, seconds)
 
 
@@ -311,12 +305,12 @@ def test_a_worker_killed_in_the_middle_of_ppo_is_lost_and_resumes_to_the_same_bi
     assert ended(store, unbroken).status == "done", jobs.log_tail(unbroken)
 
     broken = jobs.start(long_config).id
-    until(lambda: steps(store, broken) >= 3, 120)
+    until(lambda: steps(store, broken) >= 3, 300)
     with pytest.raises(RoundError, match="is running"):
         jobs.start(long_config)
     pid = runs.get(store, broken).pid
     os.kill(pid, signal.SIGKILL)
-    until(lambda: jobs.reap() == [broken], 10)
+    until(lambda: jobs.reap() == [broken])
     lost = runs.get(store, broken)
     assert lost.status == "lost" and 3 <= steps(store, broken) < 14
     assert runs.active(store) is None

@@ -107,7 +107,3 @@ def test_the_terminals_table_has_checkpoint_selection_and_best_of_n(judged, jobs
         assert line in said
     plain = table(replace(run, result={"best_of_n": beside | {"beyond_max_n": False}}), [])
     assert "best of 4 reaches" not in plain and "ended early" not in plain and "best checkpoint" not in plain
-
-
-def test_with_the_options_off_the_result_has_no_such_fields(judged, jobs):
-    assert not {"best_of_n", "best_checkpoint", "stopped_by_kl", "win_rate_by_reward_function"} & set(done(jobs, judged.config()).result)

@@ -13,11 +13,12 @@ import subprocess
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import argon2
 import httpx2
 import pytest
+from waiting import PATIENCE_S
 
 from feedback_ui.app import build_app
 from feedback_ui.server.auth import Auth
@@ -32,12 +33,12 @@ from storage.people import accounts
 DEPLOY = (Path(__file__).parents[2] / "docs" / "how-to" / "deploy.md").read_text()
 PASSWORD = "correct horse"
 WORDS = [f"word{number} " for number in range(15)]
-WORD_S = 0.15
-"""How long the model takes for a word, in seconds."""
 
 
 class SlowModel(BaseHTTPRequestHandler):
-    """An endpoint of the OpenAI protocol that writes a word now and then."""
+    """An endpoint of the OpenAI protocol that writes one word, and the others once that one was read or after a minute."""
+
+    first_was_read = Event()
 
     def do_GET(self):
         self._json({"object": "list", "data": [{"id": "Model", "object": "model", "created": 0, "owned_by": "base"}]})
@@ -52,7 +53,7 @@ class SlowModel(BaseHTTPRequestHandler):
             chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "Model", "choices": [choice]}
             self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
             self.wfile.flush()
-            time.sleep(WORD_S)
+            self.first_was_read.wait(PATIENCE_S)
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _json(self, said):
@@ -117,7 +118,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 def started(command: list, port: int, folder: Path) -> subprocess.Popen:
     log = (folder / "proxy.log").open("w")
     process = subprocess.Popen(command, stdout=log, stderr=log, env={"HOME": str(folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
-    give_up_at = time.monotonic() + 20
+    give_up_at = time.monotonic() + PATIENCE_S
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -145,13 +146,13 @@ def test_through_nginx(app, tmp_path):
     )
     process = started(["nginx", "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", "stderr"], port, tmp_path)
     try:
-        redirected = httpx2.get(f"http://127.0.0.1:{plain}/x?y", headers={"host": "localhost"})
+        redirected = httpx2.get(f"http://127.0.0.1:{plain}/x?y", headers={"host": "localhost"}, timeout=PATIENCE_S)
         assert (redirected.status_code, redirected.headers["location"]) == (301, "https://localhost/x?y")
         a_day_of_work(app, f"https://localhost:{port}", ssl.create_default_context(cafile=str(made)))
         sign_in_is_slowed_down(f"https://localhost:{port}", ssl.create_default_context(cafile=str(made)))
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 @pytest.mark.slow
@@ -168,14 +169,14 @@ def test_through_caddy(app, tmp_path):
         a_day_of_work(app, f"https://localhost:{port}", ssl.create_default_context(cafile=str(root)))
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
 
 # ---- what people do through it
 
 
 def a_day_of_work(app, url: str, tls: ssl.SSLContext) -> None:
-    with httpx2.Client(base_url=url, verify=tls, timeout=30) as client:
+    with httpx2.Client(base_url=url, verify=tls, timeout=PATIENCE_S) as client:
         assert client.get("/", headers={"accept": "text/html"}).headers["location"] == "/sign-in"
         cookies = signed_in(client, "annotator")
         assert all("; Secure" in cookie for cookie in cookies)
@@ -188,7 +189,7 @@ def a_day_of_work(app, url: str, tls: ssl.SSLContext) -> None:
         judges(app, client)
         reads_an_answer_while_it_is_written(app, client)
         lies_about_who_is_asking(client)
-    with httpx2.Client(base_url=url, verify=tls, timeout=60) as client:
+    with httpx2.Client(base_url=url, verify=tls, timeout=PATIENCE_S) as client:
         signed_in(client, "lead")
         uploads(client)
 
@@ -218,22 +219,25 @@ def judges(app, client: httpx2.Client) -> None:
 
 
 def reads_an_answer_while_it_is_written(app, client: httpx2.Client) -> None:
-    """Its first word is read long before its last one: nothing in between keeps a stream back."""
+    """Its first word is read before the next is written: nothing in between keeps a stream back."""
     numbers = {event.fn.__qualname__: number for number, event in app.pages.fns.items() if event.fn}
     opened = post(client, "run/predict", {"fn_index": numbers["DemoPage.refresh"], "data": [None], "session_hash": "demo"})
     assert opened.status_code == 200, opened.text
     asked = {"fn_index": numbers["DemoPage.answer"], "data": [None, None, "Hello", 0.7, 32], "session_hash": "demo"}
+    SlowModel.first_was_read.clear()
     joined = post(client, "queue/join", asked)
     assert joined.status_code == 200, joined.text
-    stats: dict[str, float] = {}
-    with client.stream("GET", "/gradio_api/queue/data?session_hash=demo") as lines:
+    first, last = WORDS[0].strip(), WORDS[-1].strip()
+    read = []
+    with client.stream("GET", "/gradio_api/queue/data?session_hash=demo", timeout=2 * PATIENCE_S) as lines:
         for line in lines.iter_lines():
-            for word in (WORDS[0].strip(), WORDS[-1].strip()):
-                if word in line:
-                    stats.setdefault(word, time.monotonic())
+            read.append(line)
+            if first in line and not SlowModel.first_was_read.is_set():
+                assert last not in line, "it was kept back until all was written"
+                SlowModel.first_was_read.set()
             if "close_stream" in line or "process_completed" in line:
                 break
-    assert stats["word14"] - stats["word0"] > WORD_S * len(WORDS) / 2
+    assert SlowModel.first_was_read.is_set() and any(last in line for line in read)
 
 
 def lies_about_who_is_asking(client: httpx2.Client) -> None:
@@ -253,5 +257,5 @@ def uploads(client: httpx2.Client) -> None:
 
 
 def sign_in_is_slowed_down(url: str, tls: ssl.SSLContext) -> None:
-    with httpx2.Client(base_url=url, verify=tls, timeout=30) as client:
+    with httpx2.Client(base_url=url, verify=tls, timeout=PATIENCE_S) as client:
         assert 503 in {client.get("/sign-in").status_code for _ in range(40)}

@@ -209,7 +209,10 @@ def test_a_duplicate_in_a_ranking_is_named_as_on_the_page(site):
         site.call("Ann", "judge", act(view))
 
 
-@pytest.mark.parametrize("function", ["next_comparison", "judge", "undo", "renew", "past_judgments", "past_judgment", "correct"])
+OTHERS = ["next_comparison", "undo", "renew", "past_judgments", "past_judgment", "correct"]
+
+
+@pytest.mark.parametrize("function", ["judge", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_whatever_is_sent_is_answered(site, function):
     """2^63, wrong types, half characters, in every place of every payload."""
     view = shown(site)

@@ -16,6 +16,7 @@ from storage.judging.row_tokens import RowTokens
 from storage.people import accounts
 from tests.browser.program import Endpoint, Program, eventually
 from tests.support import tiny
+from tests.support.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -30,10 +31,7 @@ time.sleep = lambda seconds: select.select([], [], [], max(0, seconds)) and None
 
 
 class Served(Program):
-    """The program with accounts on, over a machine whose clock can be set."""
-
-    starts_within_s = 300.0
-    """libfaketime reads the setting at each look at the clock."""
+    """The program with accounts on, over a machine whose clock can be set: within a second, each process looks at it anew."""
 
     def __init__(self, folder: Path, *options: str):
         folder.mkdir(parents=True)
@@ -43,7 +41,7 @@ class Served(Program):
         patched.mkdir()
         (patched / "sitecustomize.py").write_text(SLEEP_BY_ANOTHER_CALL)
         environment = {
-            "LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(self.setting), "FAKETIME_NO_CACHE": "1",
+            "LD_PRELOAD": str(LIBRARY), "FAKETIME_TIMESTAMP_FILE": str(self.setting), "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1", "PYTHONPATH": os.pathsep.join([str(patched), os.environ.get("PYTHONPATH", "")]),
         }  # fmt: skip
         super().__init__(folder / "data", tiny.write(folder / "model"), *options, environment=environment)
@@ -55,7 +53,7 @@ class Served(Program):
     def _serves(self) -> bool:
         assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log()}"
         try:
-            return httpx2.get(f"{self.url}/sign-in", timeout=5.0).is_success
+            return httpx2.get(f"{self.url}/sign-in", timeout=PATIENCE_S).is_success
         except httpx2.HTTPError:
             return False
 
@@ -65,7 +63,7 @@ class Person:
 
     def __init__(self, program: Program, name: str, address: str):
         self.program, self.name = program, name
-        self.browser = httpx2.Client(base_url=program.url, headers={"x-forwarded-for": address}, timeout=30)
+        self.browser = httpx2.Client(base_url=program.url, headers={"x-forwarded-for": address}, timeout=PATIENCE_S)
         self.acknowledged: list[str] = []
         """Tokens of presentations."""
         self.shown: dict | None = None
@@ -149,7 +147,7 @@ def test_a_clock_that_is_set_while_people_judge_and_sign_in(program):
         assert len({row["comparison_id"] for row in held}) == len(held) == 2
         waiting = stranger.sign_in()
         assert waiting.status_code in (303, 429) and int(waiting.headers.get("retry-after", 0)) <= 2
-        assert eventually(lambda who=stranger: who.sign_in().status_code == 303, "the wait is over", within_s=10)
+        assert eventually(lambda who=stranger: who.sign_in().status_code == 303, "the wait is over")
         # And somebody new gets in at once.
         assert Person(program, "Cy", f"203.0.113.{day}").sign_in().status_code == 303
 
@@ -179,7 +177,7 @@ def test_a_clock_that_was_set_back_while_the_app_was_down(program):
     # Put off by the two seconds that it was, and not by the day.
     refused = stranger.sign_in()
     assert refused.status_code == 429 and int(refused.headers["retry-after"]) <= 2
-    assert eventually(lambda: stranger.sign_in().status_code == 303, "the wait is over", within_s=10)
+    assert eventually(lambda: stranger.sign_in().status_code == 303, "the wait is over")
     # Ann never comes back: nobody waits a day for what she held.
     ends = program.store.value("SELECT max(expires_at) FROM leases WHERE ended_at IS NULL")
     assert program.store.value("SELECT (julianday(?) - julianday('now')) * 24 * 60", [ends]) < 16
@@ -189,5 +187,5 @@ def test_a_clock_that_was_set_back_while_the_app_was_down(program):
 
 def seen_by(program: Program) -> int:
     """How many days the served app's clock is ahead of ours, as it says itself in each answer."""
-    said = parsedate_to_datetime(httpx2.get(f"{program.url}/sign-in").headers["date"])
+    said = parsedate_to_datetime(httpx2.get(f"{program.url}/sign-in", timeout=PATIENCE_S).headers["date"])
     return round((said - datetime.now(UTC)).total_seconds() / 86_400)

@@ -11,6 +11,7 @@ import gradio as gr
 import httpx2
 import pytest
 from served_app import PASSWORD, served
+from waiting import PATIENCE_S
 
 import feedback_ui
 from storage.core import database
@@ -82,7 +83,7 @@ def answers(site):
             if getattr(function, "_is_server_fn", False) is True:
                 asked = {"data": {"presentation_id": 1, "judgment_id": 1}, "component_id": number, "fn_name": name, "session_hash": "paths"}
                 yield client.post("/gradio_api/component_server", json=asked)
-    yield httpx2.post(site.url + "/sign-in", data={"name": "lead", "password": PASSWORD})
+    yield httpx2.post(site.url + "/sign-in", data={"name": "lead", "password": PASSWORD}, timeout=PATIENCE_S)
     uploaded = site.upload("lead", b'{"prompt": "Why?"}\n')
     yield uploaded
     found = {"path": uploaded.json()[0], "meta": {"_type": "gradio.FileData"}}

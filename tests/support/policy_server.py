@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from pathlib import Path
 
 import uvicorn
 from learning import scramble, user
+from waiting import PATIENCE_S, until
 
 from rlhf.config import AdapterConfig
 from rlhf.generation.engine import Engine
@@ -33,13 +33,6 @@ def streamed(pieces):
     return asyncio.run(read())
 
 
-def until(what, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
-
-
 class Server:
     """A running policy server, and requests to it."""
 
@@ -57,7 +50,7 @@ class Server:
 
     def stop(self):
         self._uvicorn.should_exit = True
-        self._thread.join(20)
+        self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
 
     def register(self, name, *, seed=0):

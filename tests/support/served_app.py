@@ -2,14 +2,13 @@
 
 import asyncio
 import socket
-import time
-from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import argon2
 import httpx2
 import pytest
+from waiting import PATIENCE_S
 
 from feedback_ui.app import build_app
 from feedback_ui.server.auth import Auth
@@ -57,11 +56,11 @@ class Served:
 
     def add_accounts(self) -> None:
         """`nobody`, each role, and a second lead."""
-        self.clients["nobody"] = httpx2.Client(base_url=self.url, timeout=30)
+        self.clients["nobody"] = httpx2.Client(base_url=self.url, timeout=PATIENCE_S)
         # The first account has to be a lead's.
         for name, role in (("other lead", "lead"), *((role, role) for role in ACCOUNT_ROLES)):
             accounts.create(self.store, name, PASSWORD, [role])
-            self.clients[name] = httpx2.Client(base_url=self.url, headers={"cookie": self.cookie(name)}, timeout=30)
+            self.clients[name] = httpx2.Client(base_url=self.url, headers={"cookie": self.cookie(name)}, timeout=PATIENCE_S)
 
     def cookie(self, name: str) -> str:
         return f"{self.auth.cookie}={accounts.sign_in(self.store, name, PASSWORD)}"
@@ -91,15 +90,8 @@ class Served:
         return [path for path in (self.folder / "uploads").rglob("*") if not path.is_dir()]
 
     def connect(self) -> socket.socket:
-        made = socket.create_connection(("127.0.0.1", self.serving.port), timeout=20)
+        made = socket.create_connection(("127.0.0.1", self.serving.port), timeout=PATIENCE_S)
         return made
-
-
-def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
-    give_up_at = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not come to that"
-        time.sleep(0.05)
 
 
 @contextmanager

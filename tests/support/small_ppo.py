@@ -127,4 +127,4 @@ def gradients(ppo, rollout, rows=None):
     returns = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(4))
     ppo.optimizer.zero_grad(set_to_none=True)
     figures = ppo.add_gradients(rollout, advantages, returns, torch.arange(8) if rows is None else rows)
-    return figures, {n: p.grad.clone() for n, p in [*ppo.policy.items(), *ppo.value_head.named_parameters()]}
+    return figures, {n: p.grad.clone() for n, p in [*ppo.policy.items(), *ppo.value_head.named_parameters()] if p.grad is not None}

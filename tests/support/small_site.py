@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import gradio as gr
 import httpx2
+from waiting import PATIENCE_S, until
 
 from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving
@@ -47,13 +48,13 @@ class Site:
         self.serving, self.auth, self.store, self.url = serving, gate, gate.store, serving.url
 
     def get(self, path="/", **headers):
-        return httpx2.get(self.url + path, headers=headers)
+        return httpx2.get(self.url + path, headers=headers, timeout=PATIENCE_S)
 
     def post(self, path, body=None, **headers):
-        return httpx2.post(self.url + path, json=body or {}, headers=headers)
+        return httpx2.post(self.url + path, json=body or {}, headers=headers, timeout=PATIENCE_S)
 
     def form(self, path="/sign-in", cookie="", **fields):
-        return httpx2.post(self.url + path, data=fields, headers={"cookie": cookie})
+        return httpx2.post(self.url + path, data=fields, headers={"cookie": cookie}, timeout=PATIENCE_S)
 
     def account(self, name="Ann", *roles):
         return accounts.create(self.store, name, PASSWORD, roles or ["lead", "annotator"])
@@ -71,7 +72,7 @@ class Site:
 
     def raw(self, method: str, path: str, **headers) -> http.client.HTTPResponse:
         """Sends a request without normalising its path."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.serving.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.serving.port, timeout=PATIENCE_S)
         connection.putrequest(method, path, skip_host="host" in headers, skip_accept_encoding=True)
         for name, value in headers.items():
             connection.putheader(name.replace("_", "-"), value)
@@ -84,7 +85,7 @@ class Site:
         heard = []
 
         def listen():
-            with httpx2.stream("GET", self.url + path, headers={"cookie": cookie}, timeout=30) as reply:
+            with httpx2.stream("GET", self.url + path, headers={"cookie": cookie}, timeout=PATIENCE_S) as reply:
                 heard.append(reply.status_code)
                 for line in reply.iter_lines():
                     heard.append(line)
@@ -94,14 +95,7 @@ class Site:
         thread.start()
         until(lambda: len(heard) > 1)
         yield heard
-        thread.join(10)
-
-
-def until(condition, within_s=10.0):
-    give_up_at = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
+        thread.join(PATIENCE_S)
 
 
 def serve(store) -> Site:

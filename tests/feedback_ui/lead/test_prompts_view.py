@@ -27,6 +27,7 @@ def test_votes_on_starter_prompts_that_are_not_in_use_are_counted():
     assert votes in prompts_view.starters_now(EN, Starters(240, False, 3))
     assert votes not in prompts_view.starters_now(EN, Starters(240, True, 3)), "they count then"
     assert "left out" not in prompts_view.starters_now(EN, Starters(240, False, 0))
+    assert "There are no starter prompts" in prompts_view.starters_now(EN, Starters(0, False, 0))
 
 
 def test_each_prompt_has_the_button_that_its_state_needs_and_the_rest_is_counted():

@@ -5,6 +5,7 @@ from itertools import product
 
 import httpx2
 from small_site import PASSWORD
+from waiting import PATIENCE_S
 
 from feedback_ui.shared.scripts import modules
 
@@ -123,7 +124,7 @@ def test_only_leads_upload_files_and_only_their_owner_downloads_them(site, ann):
         site.account(name, role)
     upload = {"files": ("p.jsonl", b"{}")}
     for name, status in (("Ann", 200), ("Bob", 403), ("Rae", 403)):
-        reply = httpx2.post(site.url + "/gradio_api/upload", files=upload, headers={"cookie": site.cookie(name)})
+        reply = httpx2.post(site.url + "/gradio_api/upload", files=upload, headers={"cookie": site.cookie(name)}, timeout=PATIENCE_S)
         assert reply.status_code == status, name
         if name == "Ann":
             uploaded = reply.json()[0]

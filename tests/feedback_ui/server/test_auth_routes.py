@@ -5,6 +5,7 @@ import re
 import httpx2
 import pytest
 from small_site import PASSWORD
+from waiting import PATIENCE_S
 
 from storage.people import accounts
 
@@ -35,7 +36,7 @@ def test_the_roles_cookie_hides_tabs_and_grants_nothing(site, ann):
 def test_the_cookie_is_secure_behind_https(site):
     site.account()
     fields = f"name=Ann&password={PASSWORD}".replace(" ", "+")
-    reply = httpx2.post(site.url + "/sign-in", content=fields, headers=FORM | {"x-forwarded-proto": "https"})
+    reply = httpx2.post(site.url + "/sign-in", content=fields, headers=FORM | {"x-forwarded-proto": "https"}, timeout=PATIENCE_S)
     assert "; Secure" in reply.headers["set-cookie"]
 
 
@@ -56,8 +57,8 @@ def test_too_many_wrong_passwords_say_how_long_to_wait(site, ann):
 
 def test_an_invalid_sign_in_form_is_refused(site, ann):
     assert site.form(name="x" * 20_000, password="x").status_code == 413
-    assert httpx2.post(site.url + "/sign-in", content=b"\xff\xfe=%zz&&&=;", headers=FORM).status_code == 401
-    assert httpx2.post(site.url + "/sign-in", json={"name": "Ann", "password": PASSWORD}).status_code == 401
+    assert httpx2.post(site.url + "/sign-in", content=b"\xff\xfe=%zz&&&=;", headers=FORM, timeout=PATIENCE_S).status_code == 401
+    assert httpx2.post(site.url + "/sign-in", json={"name": "Ann", "password": PASSWORD}, timeout=PATIENCE_S).status_code == 401
 
 
 def test_signing_out_ends_the_session_for_a_stolen_cookie_too(site, ann):

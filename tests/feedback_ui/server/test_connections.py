@@ -8,36 +8,40 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import httpx2
 import pytest
-from served_app import served, until
+from served_app import served
+from waiting import PATIENCE_S, fastest, until
 
 from feedback_ui.server import access
 from feedback_ui.server.connections import MAX_HEADER_BYTES, ConnectionLimits, max_connections
 
 CAPACITY = 80
 
+LIMIT_S = 2.0
+"""How long a connection may say nothing here, or not read."""
+
+ENDED_S = 4.5
+"""In which it is ended on a machine that is not busy. Without our limits uvicorn would end one after 5 s, or never."""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    limits = ConnectionLimits(capacity=CAPACITY, headers_s=1.0, rest_s=1.0, unread_s=1.0)
+    limits = ConnectionLimits(capacity=CAPACITY, headers_s=LIMIT_S, rest_s=LIMIT_S, unread_s=LIMIT_S)
     with served(tmp_path_factory.mktemp("slow"), limits=limits) as site:
         site.add_accounts()
         yield site
 
 
-def ended_after(made: socket.socket, within_s: float = 6.0) -> tuple[float, bytes]:
-    """How long the server took to end the connection, in seconds, and what it said."""
-    began, received = time.monotonic(), b""
-    made.settimeout(within_s)
-    try:
+def said_until_the_end(made: socket.socket) -> bytes:
+    """What the server says until it ends the connection."""
+    received = b""
+    with suppress(ConnectionResetError):
         while piece := made.recv(65536):
             received += piece
-    except ConnectionResetError:
-        pass
-    return time.monotonic() - began, received
+    return received
 
 
 def signs_in(site) -> int:
-    return httpx2.get(site.url + "/sign-in", timeout=10).status_code
+    return httpx2.get(site.url + "/sign-in", timeout=PATIENCE_S).status_code
 
 
 @contextmanager
@@ -64,57 +68,59 @@ HALF = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("half", HALF)
-def test_an_unfinished_request_times_out(site, half):
-    with site.connect() as made:
-        made.sendall(half)
-        took, received = ended_after(made)
-    assert took < 4
+def test_requests_that_do_not_end_are_given_up(site):
+    received = {}
+
+    def attempt():
+        with ExitStack() as stack:
+            opened = {half: stack.enter_context(site.connect()) for half in HALF}
+            for half, made in opened.items():
+                made.sendall(half)
+            received.update({half: said_until_the_end(made) for half, made in opened.items()})
+
+    assert fastest(attempt, ENDED_S) < ENDED_S
     # Nothing is said to who has said nothing: a browser opens connections ahead of need.
-    assert b" 408 " in received or not half.strip()
-    assert half or not received
+    assert all(b" 408 " in said for half, said in received.items() if half.strip()), received
+    assert not received[b""]
 
 
 def test_a_byte_now_and_then_does_not_help(site):
+    assert fastest(lambda: trickle(site, b"GET /"), ENDED_S) < ENDED_S
+
+
+def trickle(site, begin: bytes) -> None:
+    """Says this, and then a byte now and then until the server ends the connection."""
     with site.connect() as made:
-        made.settimeout(0.2)
-        made.sendall(b"GET /")
-        began = time.monotonic()
-        with pytest.raises(OSError):
-            while time.monotonic() - began < 6:
-                made.sendall(b"x")
-                try:
-                    if not made.recv(4096):
-                        raise ConnectionResetError
-                except TimeoutError:
-                    pass
-        assert time.monotonic() - began < 5
-
-
-def test_a_second_request_has_the_same_time(site):
-    for half in (b"GET / HT", b"\r\n"):
-        with site.connect() as made:
-            made.sendall(b"GET /sign-in HTTP/1.1\r\nHost: x\r\n\r\n")
-            until(lambda made=made: select.select([made], [], [], 0)[0])
-            made.sendall(half)
-            assert ended_after(made)[0] < 4
-
-
-def test_an_unread_body_times_out(site):
-    with site.connect() as made:
-        made.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        made.sendall(begin)
         made.settimeout(0.1)
-        began = time.monotonic()
-        with pytest.raises(OSError):
-            while time.monotonic() - began < 6:
+        give_up_at = time.monotonic() + PATIENCE_S
+        with suppress(ConnectionError):
+            while time.monotonic() < give_up_at:
                 made.sendall(b"x")
                 try:
                     while made.recv(65536):
                         pass
-                    raise ConnectionResetError
+                    return
                 except TimeoutError:
                     pass
-        assert time.monotonic() - began < 5
+
+
+def test_a_second_request_has_the_same_time(site):
+    def attempt():
+        with ExitStack() as stack:
+            opened = [stack.enter_context(site.connect()) for _ in range(2)]
+            for half, made in zip((b"GET / HT", b"\r\n"), opened, strict=True):
+                made.sendall(b"GET /sign-in HTTP/1.1\r\nHost: x\r\n\r\n")
+                until(lambda made=made: select.select([made], [], [], 0)[0])
+                made.sendall(half)
+            assert all(said_until_the_end(made).startswith(b"HTTP/1.1 200") for made in opened)
+
+    assert fastest(attempt, ENDED_S) < ENDED_S
+
+
+def test_a_body_that_nobody_reads_does_not_go_on_for_ever(site):
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+    assert fastest(lambda: trickle(site, head), ENDED_S) < ENDED_S
 
 
 @pytest.mark.parametrize("head", [b"GET /sign-in HTTP/1.1\r\nX-Long: ", b"GET /", b"GET /sign-in HTTP/1.1\r\n"])
@@ -164,12 +170,12 @@ def test_a_client_that_does_not_read_is_disconnected(site):
 
 
 @pytest.mark.parametrize("say", [*HALF[:4], b"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nna"])
-def test_new_connections_are_answered_at_the_limit(site, say):
+def test_newcomers_are_answered_while_all_places_are_taken(site, say):
     with many(site, 3 * CAPACITY, say) as taken:
+        statuses = []
         for _ in range(5):
-            began = time.monotonic()
-            assert signs_in(site) == 200
-            assert time.monotonic() - began < 3
+            assert fastest(lambda: statuses.append(signs_in(site)), 3) < 3
+        assert set(statuses) == {200}
         assert still_open(taken) <= CAPACITY
 
 
@@ -186,7 +192,7 @@ def test_the_longest_waiting_connection_is_closed_first(site):
                 select_ended = [each for each in first if select.select([each], [], [], 0)[0]]
                 assert set(select_ended) <= set(first[:20])
     finally:
-        site.serving.limits.headers_s = 1.0
+        site.serving.limits.headers_s = LIMIT_S
 
 
 def test_a_flood_does_not_end_running_responses(site):

@@ -3,7 +3,8 @@
 import tracemalloc
 
 import pytest
-from served_app import served, until
+from served_app import served
+from waiting import until
 
 from feedback_ui.server import sessions
 from feedback_ui.server.sessions import CAPACITY, LeanSession

@@ -3,10 +3,10 @@
 import json
 import os
 import threading
-import time
 
 import pytest
 from served_app import served
+from waiting import PATIENCE_S, fastest
 
 META = {"meta": {"_type": "gradio.FileData"}}
 SECRET = "not for browsers"
@@ -82,10 +82,14 @@ NO_UPLOADS = [
 
 @pytest.mark.parametrize("path", NO_UPLOADS)
 def test_what_is_no_upload_is_refused_at_once(site, path):
-    began = time.monotonic()
-    reply = site.predict("lead", "import_file", [claim(path), "recognised", "", "", False])
-    assert reply.status_code == 400 and "not a file that you have uploaded" in reply.json()["error"]
-    assert time.monotonic() - began < 2
+    replies = []
+
+    def predict():
+        replies.append(site.predict("lead", "import_file", [claim(path), "recognised", "", "", False]))
+
+    assert fastest(predict, 2) < 2
+    for reply in replies:
+        assert reply.status_code == 400 and "not a file that you have uploaded" in reply.json()["error"]
 
 
 @pytest.mark.parametrize("path", [None, 7, True, ["/etc/passwd"], {"path": "/etc/passwd"}, 1.5])
@@ -113,8 +117,8 @@ def test_a_fifo_does_not_block_the_server(site, elsewhere):
             target=lambda path=path: site.predict("annotator", "import_file", [claim(path), "recognised", "", "", False]), daemon=True
         )
         stuck.start()
-        assert site.clients["nobody"].get("/sign-in", timeout=5).status_code == 200
-        stuck.join(5)
+        assert site.clients["nobody"].get("/sign-in").status_code == 200
+        stuck.join(PATIENCE_S)
         assert not stuck.is_alive()
 
 

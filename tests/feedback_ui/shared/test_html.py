@@ -121,6 +121,14 @@ def test_a_style_is_numbers_alone(style):
     assert tag("i", style="left:2.5%;--rl-share:-0.45") == '<i style="left:2.5%;--rl-share:-0.45"></i>'
 
 
+def test_a_cell_with_a_word_that_is_wider_than_a_column_may_break_it():
+    cells = ["x" * 30, "x" * 29, "word " * 30, tag("strong", f"{'y' * 25}&{'y' * 4}"), tag("strong", "short", title="z" * 60), "1"]
+    parsed = Parsed(html.table(["a"] * 6, [cells], caption="c", numbers=(0, 5)))
+    # What the reader sees counts: an ampersand is one character, and an attribute none.
+    classes = [found[1].get("class") for found in parsed.tags if found[0] == "td"]
+    assert classes == ["rl-number rl-long-word", None, None, "rl-long-word", None, "rl-number"]
+
+
 # ---- templates and files
 
 

@@ -1,10 +1,13 @@
-"""The modules of the judging pages: what the browser gets, from which address, and that no two versions mix."""
+"""The modules of the pages: what the browser gets, from which address, and that no two versions mix."""
 
 import json
 import re
+from pathlib import Path
 
 from feedback_ui.shared import scripts
-from feedback_ui.shared.scripts import CLASSIC_SCRIPTS, ENTRY, TRANSLATIONS, browser_texts, modules
+from feedback_ui.shared.scripts import CLASSIC_SCRIPTS, ENTRY, EVENTS, TRANSLATIONS, browser_texts, in_browser, modules
+
+PAGES = Path(scripts.__file__).parents[1]
 
 
 def imports_of(source: bytes) -> set[str]:
@@ -18,8 +21,8 @@ def test_every_import_is_a_module_that_is_served():
     assert imported["server.js"] == {"./i18n.js"}
 
 
-def test_the_entry_reaches_every_module():
-    sources, reached, waiting = modules().sources, set(), [ENTRY]
+def test_the_two_entries_reach_every_module():
+    sources, reached, waiting = modules().sources, set(), [ENTRY, EVENTS]
     while waiting:
         name = waiting.pop()
         if name not in reached:
@@ -33,6 +36,19 @@ def test_every_script_is_checked_for_its_types():
     files = [file for file in scripts.ASSETS.glob("*.js")]
     assert len(files) > 15
     assert [file.name for file in files if not file.read_text().startswith("// @ts-check\n")] == []
+
+
+def test_the_pages_call_every_function_for_events_and_no_other():
+    called = {name for file in PAGES.rglob("*.py") for name in re.findall(r'\bin_browser\("(\w+)"\)', file.read_text())}
+    exported = set(re.findall(r"^export function (\w+)", modules().sources[EVENTS].decode(), flags=re.M))
+    assert called == exported and len(called) == 6
+    path = f"modules/{modules().version}/events.js"
+    assert in_browser("f") == f'async (...values) => (await import(new URL("{path}", document.baseURI).href)).f(...values)'
+
+
+def test_no_script_is_a_text_in_python():
+    scripts_of = {file: re.findall(r"\bjs(?:_on_load)?=(?!in_browser\(|asset\()", file.read_text()) for file in PAGES.rglob("*.py")}
+    assert not [file for file, texts in scripts_of.items() if texts]
 
 
 def test_the_texts_are_a_module():

@@ -504,7 +504,8 @@ def test_a_reward_function_runs_only_if_the_command_line_names_it(capsys, world,
         assert runs.get(world.store, "r1").status == "cancelled"
 
 
-def test_a_round_is_scored_by_the_reward_function_of_its_command_line(capsys, world, data, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_round_is_paid_by_the_code_that_its_command_line_names(capsys, world, data, tmp_path, monkeypatch):
     (tmp_path / "rewards_on_the_side.py").write_text("def three(prompts, completions):\n    return [3.0] * len(completions)\n")
     monkeypatch.syspath_prepend(tmp_path)
     world.fill()

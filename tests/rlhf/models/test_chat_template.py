@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -72,14 +71,18 @@ def put_template(folder, template):
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("template, said", [(LOOPS, "took more than 2 s of processor time"), ("{% for", "unexpected"),
-                                            ("{{ 'a' * 10 ** 10 }}", "took more than 512 MiB of memory")])  # fmt: skip
+@pytest.mark.parametrize(
+    "template, said",
+    [
+        ("{% for", "unexpected"),
+        ("{{ 'a' * 10 ** 10 }}", "took more than 512 MiB of memory"),
+        pytest.param(LOOPS, "took more than 2 s of processor time", marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_whose_template_cannot_be_rendered_is_refused_when_it_is_read(folder, template, said):
     put_template(folder, template)
-    started = time.monotonic()
     with pytest.raises(ModelError, match=f"its chat template cannot be rendered .*{said}.* Use another instruct"):
         Backbone.load(folder, "cpu", "float32")
-    assert time.monotonic() - started < 60
 
 
 @pytest.mark.slow

@@ -1,11 +1,14 @@
 """Reading in parts and with a cache is reading whole, in every architecture that has a list of decoder layers."""
 
+import threading
+
 import pytest
 import torch
 import transformers
 from torch.testing import assert_close
 
 from rlhf.models.decoder import BatchKVCache, CachedHidden, Decoder
+from rlhf.models.padding import positions
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
 CONFIGS = {
@@ -16,17 +19,25 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_parts_and_steps_make_the_whole(name):
+def decoder_of(name):
     kind, sizes = CONFIGS[name]
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(kind(**sizes)).eval()
-    decoder = Decoder(model)
-    assert decoder.supports_partial_forward
-    ids = torch.randint(1, 64, (3, 6))
+    return Decoder(transformers.AutoModelForCausalLM.from_config(kind(**sizes)).eval())
+
+
+def some_rows():
+    """Ids, which of them are real, and their positions; the first row is padded on the left."""
+    ids = torch.randint(1, 64, (3, 6), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids, dtype=torch.bool)
     mask[0, :2] = False
-    places = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    return ids, mask, positions(mask)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_parts_and_steps_make_the_whole(name):
+    decoder = decoder_of(name)
+    assert decoder.supports_partial_forward
+    ids, mask, places = some_rows()
     with torch.no_grad():
         whole = decoder.forward(ids, mask, positions=places, adapter=None)
         below = decoder.forward_lower(ids, mask, positions=places, depth=3, adapter=None)
@@ -35,10 +46,125 @@ def test_parts_and_steps_make_the_whole(name):
             decoder.forward_upper(CachedHidden(3, below), ids, mask, positions=places, adapter=None)[mask], whole[mask], atol=1e-5, rtol=0
         )
 
-        rows, kept = BatchKVCache(model.config, 6), torch.tensor([2, 0])
+        rows, kept = BatchKVCache(decoder.model.config, 6), torch.tensor([2, 0])
         decoder.forward(ids[:, :4], mask[:, :4], positions=places[:, :4], cache=rows.cache, adapter=None)
         rows.select(kept)
         for t in (4, 5):
             now = slice(t, t + 1)
             step = decoder.forward(ids[kept, now], mask[kept, : t + 1], positions=places[kept, now], cache=rows.cache, adapter=None)
             assert_close(step[:, 0], whole[kept, t], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_mask_may_say_which_tokens_each_query_attends_to(name):
+    """For all layers, or by their kind of attention as transformers names it."""
+    decoder = decoder_of(name)
+    ids, mask, places = some_rows()
+    causal = torch.ones(6, 6, dtype=torch.bool).tril() & mask[:, None]
+    # A row of padding attends to itself, so that its softmax is a number.
+    by_query = (causal | torch.eye(6, dtype=torch.bool))[:, None]
+    given = by_query
+    if name == "Gemma3":
+        given = {"full_attention": by_query, "sliding_attention": by_query & torch.ones(6, 6, dtype=torch.bool).triu(-3)}
+    with torch.no_grad():
+        expected = decoder.forward(ids, mask, positions=places, adapter=None)
+        assert_close(decoder.forward(ids, given, positions=places, adapter=None)[mask], expected[mask], atol=1e-5, rtol=0)
+        assert not torch.allclose(decoder.forward(ids, torch.ones_like(by_query), positions=places, adapter=None), expected, atol=1e-3)
+
+
+def test_a_partial_pass_leaves_the_modules_and_their_hooks_as_they_are():
+    decoder = decoder_of("Llama")
+    ids, mask, places = some_rows()
+
+    def tree():
+        return [(name, id(m)) for name, m in decoder.model.named_modules()], [n for n, _ in decoder.model.named_parameters()]
+
+    before, state, seen, called = tree(), list(decoder.model.state_dict()), [], []
+    decoder.layers[2].register_forward_hook(lambda *_: seen.append(tree()))
+    for index, layer in enumerate(decoder.layers):
+        layer.register_forward_hook(lambda *_, index=index: called.append(index))
+    run = []
+    for index, layer in enumerate(decoder.layers):
+        layer.self_attn.register_forward_hook(lambda *_, index=index: run.append(index))
+    with torch.no_grad():
+        below = decoder.forward_lower(ids, mask, positions=places, depth=3, adapter=None)
+        assert run == [0, 1, 2]
+        decoder.forward_upper(CachedHidden(3, below), ids, mask, positions=places, adapter=None)
+        assert run == [0, 1, 2, 3]
+    assert seen == [before, before] and tree() == before and list(decoder.model.state_dict()) == state
+    assert called == [*range(4), *range(4)], "hooks fire, whether the layer is run or not"
+
+
+def test_an_error_in_a_partial_pass_leaves_the_next_one_whole():
+    decoder = decoder_of("Llama")
+    ids, mask, places = some_rows()
+    with torch.no_grad():
+        whole = decoder.forward(ids, mask, positions=places, adapter=None)
+        hook = decoder.layers[0].register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            decoder.forward_lower(ids, mask, positions=places, depth=1, adapter=None)
+        hook.remove()
+        assert torch.equal(decoder.forward(ids, mask, positions=places, adapter=None), whole)
+
+
+def test_threads_with_other_plans_do_not_disturb_each_other():
+    """Four passes of one model, each of which waits in the middle until all others are there."""
+    decoder = decoder_of("Llama")
+    ids, mask, places = some_rows()
+    recorded = {}
+
+    def whole():
+        return decoder.forward(ids, mask, positions=places, adapter=None)
+
+    def lower():
+        return decoder.forward_lower(ids, mask, positions=places, depth=2, adapter=None)
+
+    def upper():
+        return decoder.forward_upper(CachedHidden(2, below), ids, mask, positions=places, adapter=None)
+
+    def watched():
+        hidden = []
+        with decoder.record_hidden(1, hidden.append):
+            whole()
+        recorded[threading.get_ident()] = hidden
+        return hidden[0]
+
+    with torch.no_grad():
+        below = lower()
+        passes = [whole, lower, upper, watched]
+        expected = [one() for one in passes]
+        barrier = threading.Barrier(len(passes))
+
+        def wait_for_the_others(*_):
+            barrier.wait(30)
+
+        decoder.layers[1].register_forward_hook(wait_for_the_others)
+        found = [None] * len(passes)
+
+        def ask(index):
+            with torch.no_grad():
+                found[index] = passes[index]()
+
+        threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(passes))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert [len(hidden) for hidden in recorded.values()] == [1, 1], "nobody else's passes"
+
+
+def test_the_models_own_head_is_computed_on_given_states():
+    """Gemma 2 caps its logits, which no product does."""
+    torch.manual_seed(0)
+    sizes = SIZES | {"head_dim": 8, "num_key_value_heads": 2, "final_logit_softcapping": 0.5}
+    decoder = Decoder(transformers.AutoModelForCausalLM.from_config(transformers.Gemma2Config(**sizes)).eval())
+    ids, mask, places = some_rows()
+    modules = dict(decoder.model.named_modules())
+    with torch.no_grad():
+        hidden = decoder.forward(ids, mask, positions=places, adapter=None)
+        expected = decoder.model(input_ids=ids, attention_mask=mask.long(), position_ids=places).logits
+        assert_close(decoder.logits(hidden), expected, atol=1e-5, rtol=0)
+        assert 0.01 < decoder.logits(hidden).abs().max() <= 0.5
+        assert decoder.logits(hidden[mask]).shape == (int(mask.sum()), 64)
+    assert dict(decoder.model.named_modules()) == modules

@@ -185,6 +185,27 @@ def test_rows_end_where_learned_positions_do():
         collect_sequences(stream(backbone, [[5] * 64], Sampling(max_new_tokens=3), rng), 1, backbone.eos_token_ids)
 
 
+def test_a_prompt_that_fills_a_row_is_refused_wherever_it_enters_training():
+    """Positions beyond the last one are an IndexError of an embedding, deep inside the first pass."""
+    backbone = gpt2()
+    backbone.limit_rows(64)
+    prompt, settings = [5] * 64, config(max_length=64)
+    reward = RewardModel(backbone, RewardConfig(epochs=0), seed=0)
+    refused = "a prompt of 64 tokens leaves no room for an answer within 64 tokens: raise --max-length .*context is 64"
+    for enter in (
+        lambda: reward.row(prompt, [7, 8]),
+        lambda: reward.text_row(prompt, "Yes"),
+        lambda: ended_answer(backbone, prompt, "Yes"),
+        lambda: PPO(backbone, reward, [[7], prompt], settings.ppo, settings.adapter, sampling=settings.sampling, seed=0),
+    ):
+        with pytest.raises(PromptTooLong, match=refused):
+            enter()
+    assert backbone.adapters == [], "before anything is built"
+    # One token less, and the row is full: no answer is left, and its end stands at the last position.
+    assert len(reward.row(prompt[1:], [7, 8]).ids) == 64
+    assert reward.score([reward.row(prompt[1:], [7, 8])]).isfinite().all()
+
+
 def test_ppo_at_the_limit_reads_every_position_of_learned_ones_and_no_more():
     backbone = gpt2()
     settings = config(max_length=64)
@@ -204,7 +225,7 @@ def test_fine_tuning_reads_long_answers_cut(backbone, tmp_path):
     assert model.head.weight.isfinite().all()
 
 
-@pytest.mark.parametrize("method", ["ppo", "dpo"])
+@pytest.mark.parametrize("method", ["ppo", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_a_round_counts_what_it_cut_and_left_out(empty_world, method, caplog):
     from rlhf.runs.jobs import Jobs
 

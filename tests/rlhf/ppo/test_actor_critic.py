@@ -2,19 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
-from small_ppo import CONFIG, scrambled, taken, trainer
+from ranks import gradients_of_each
+from small_ppo import ADAPTER_CONFIG, CONFIG, gradients, scrambled, taken, trainer
+from torch.testing import assert_close
 
 from rlhf.ppo.rollout import POLICY
-
-
-def gradients_of(ppo, rollout):
-    ppo.optimizer.zero_grad(set_to_none=True)
-    seeds = (torch.Generator().manual_seed(seed) for seed in (3, 4))
-    advantages, returns = (torch.randn(rollout.mask.shape, generator=seed) for seed in seeds)
-    metrics = ppo.add_gradients(rollout, advantages, returns, torch.arange(len(rollout.scores)))
-    weights = {**ppo.policy, **dict(ppo.value_head.named_parameters())}
-    return metrics, {name: None if p.grad is None else p.grad.clone() for name, p in weights.items()}
 
 
 def test_its_weights_with_a_gradient_are_the_adapters_and_the_value_heads(tiny_folder):
@@ -31,11 +25,10 @@ def test_warming_up_trains_the_value_head_alone_by_the_same_gradients(tiny_folde
     found = {}
     for warming_up in (False, True):
         ppo = scrambled(trainer(tiny_folder, replace(CONFIG, value_warmup=int(warming_up), entropy_coef=0.1)))
-        found[warming_up] = gradients_of(ppo, taken(ppo))
+        found[warming_up] = gradients(ppo, taken(ppo))
     (metrics, both), (metrics_alone, alone) = found[False], found[True]
-    heads = {"weight", "bias"}
-    assert all(torch.equal(alone[name], both[name]) and alone[name].abs().max() > 0 for name in heads)
-    assert all(alone[name] is None and both[name] is not None for name in set(both) - heads)
+    assert set(alone) == {"weight", "bias"} < set(both)
+    assert all(torch.equal(gradient, both[name]) and gradient.abs().max() > 0 for name, gradient in alone.items())
     assert metrics == metrics_alone
 
 
@@ -46,3 +39,33 @@ def test_hidden_states_are_returned_where_they_are_asked_for(tiny_folder):
     stats = ppo.model(batch, adapter=POLICY, return_hidden=True, values=False)
     assert stats.values is None and stats.hidden.shape == (*batch.mask.shape, ppo.backbone.hidden_size)
     assert torch.equal(ppo.value_head(stats.hidden.float()) * batch.mask, ppo.model(batch, adapter=POLICY).values)
+
+
+@pytest.mark.parametrize("top_layers, atol", [(1, 1e-6), (0, 0.0)])
+def test_what_frozen_layers_computed_changes_nothing(tiny_folder, top_layers, atol):
+    """The same losses and gradients when every layer is computed again; bit for bit where the adapter is on all of them."""
+    ppo = scrambled(trainer(tiny_folder, replace(CONFIG, entropy_coef=0.1), adapter=replace(ADAPTER_CONFIG, top_layers=top_layers)))
+    rollout = taken(ppo)
+    assert (rollout.cached is None) == (top_layers == 0)
+    kept, again = gradients(ppo, rollout), gradients(ppo, rollout._replace(cached=None))
+    assert kept[0] == pytest.approx(again[0], abs=max(atol, 1e-12), rel=atol)
+    for name, gradient in kept[1].items():
+        assert_close(gradient, again[1][name], atol=atol, rtol=0)
+    assert max(float(gradient.abs().max()) for gradient in kept[1].values()) > 1e-2
+
+
+@pytest.mark.slow
+def test_distributed_data_parallel_averages_the_gradients_of_all_that_is_trained(tiny_folder, tmp_path):
+    """Two processes with batches of their own: PPO's losses, its value head's warm-up, demonstrations, and the reward model's scores."""
+    first, second = gradients_of_each(tiny_folder, tmp_path)
+    weights = {loss: {n.split(".", 2)[2] for n in first if n.startswith(f"{loss}.alone.")} for loss in ("ppo", "warmup", "ptx", "reward")}
+    assert weights["warmup"] == {"weight", "bias"} and weights["ppo"] == weights["ptx"] | {"weight", "bias"}
+    assert len(weights["ptx"]) == 2 * 7 * 2, "A and B of seven linear maps in two layers"
+    assert len(weights["reward"]) == 2 * 7 * 2 + 2, "and the head's weight and bias"
+    for loss, names in weights.items():
+        assert {n.split(".", 2)[2] for n in first if n.startswith(f"{loss}.together.")} == names
+        for name in names:
+            alone, together = ([rank[f"{loss}.{how}.{name}"] for rank in (first, second)] for how in ("alone", "together"))
+            assert torch.equal(*together), "each rank takes the same step"
+            assert_close(together[0], (alone[0] + alone[1]) / 2, atol=1e-7, rtol=1e-5)
+        assert any(not torch.allclose(first[f"{loss}.alone.{n}"], second[f"{loss}.alone.{n}"], rtol=1e-2) for n in names)

@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from waiting import until
 
 from rlhf.config import ConfigError
 from rlhf.data.pairs import NotEnoughPairs
@@ -129,14 +129,3 @@ def test_the_end_of_a_log_is_read_without_the_rest(judged, jobs):
     log.parent.mkdir(parents=True)
     log.write_bytes(b"".join(b"line %d\n" % i for i in range(20_000)) + b"caf\xe9\n")
     assert jobs.log_tail("r1", 2) == "line 19999\ncaf\N{REPLACEMENT CHARACTER}"
-
-
-# Real processes.
-
-
-def until(what, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-    return found

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 from learning import user
+from waiting import PATIENCE_S, until
 
 from rlhf.serving import filler as module
 from rlhf.serving.client import PolicyServerDown
@@ -77,13 +78,6 @@ def running(filler):
         yield filler
     finally:
         filler.stop()
-
-
-def until(what, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
 
 
 def test_the_tuned_policy_meets_the_base_every_second_time():
@@ -317,12 +311,12 @@ def test_a_stop_breaks_off_a_batch_in_the_middle(store, asked, caplog):
 
     def generate(asked, sampling, seed, on_progress):
         began.set()
-        stopping.wait(5)
+        assert stopping.wait(PATIENCE_S)
         on_progress()
         raise AssertionError("the tick ends it")
 
     with running(ComparisonGenerator(store, generate, "m")) as filler:
-        began.wait(5)
+        assert began.wait(PATIENCE_S)
         filler._stopping.set()
         stopping.set()
     assert not filler._thread.is_alive()

@@ -2,9 +2,8 @@
 
 import signal
 import sys
-import time
 
-from policy_server import until
+from waiting import PATIENCE_S, until
 
 from rlhf.serving import supervisor
 
@@ -20,21 +19,33 @@ class Sleeper(supervisor.PolicyServer):
 def test_a_server_that_dies_is_started_again(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor, "QUICK_DEATH_S", 0.0)
     process = Sleeper(tmp_path, "import time; time.sleep(600)")
+    real = process._stopping.wait
+    process._stopping.wait = lambda seconds: real(seconds / 50)
     process.start()
     first = process._process
     first.kill()
-    until(lambda: process._process is not first and process._process.poll() is None, 10)
+    until(lambda: process._process is not first and process._process.poll() is None)
     process.stop()
     assert process._process.poll() is not None and not process._thread.is_alive()
 
 
 def test_a_server_that_dies_at_once_is_not_started_in_a_loop(tmp_path):
     process = Sleeper(tmp_path, "print('no luck')")
+    pauses, real = [], process._stopping.wait
+
+    def wait(seconds):
+        """A pause passes at once; between two looks at the process there is a moment."""
+        if seconds == 0.5:
+            return real(0.01)
+        pauses.append(seconds)
+        return len(pauses) == 7
+
+    process._stopping.wait = wait
     process.start()
-    until(lambda: "no luck" in process.log_file.read_text(), 10)
-    time.sleep(1.8)
+    process._thread.join(PATIENCE_S)
     process.stop()
-    assert process.log_file.read_text().count("no luck") == 1
+    assert pauses == [2, 4, 8, 16, 32, 60, 60]
+    assert process.log_file.read_text().count("no luck") == 7
 
 
 def test_a_server_that_will_not_go_is_killed(tmp_path):
@@ -42,7 +53,7 @@ def test_a_server_that_will_not_go_is_killed(tmp_path):
         tmp_path, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
     )
     process.start()
-    until(lambda: "up" in process.log_file.read_text(), 10)
+    until(lambda: "up" in process.log_file.read_text())
     real = process._process.wait
     process._process.wait = lambda timeout=None: real(timeout and 0.3)
     process.stop()

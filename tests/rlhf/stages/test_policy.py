@@ -15,6 +15,7 @@ from storage.people import annotators
 from storage.project import runs
 
 
+@pytest.mark.slow
 def test_a_round_learns_from_the_demonstrations_that_it_began_with(judged, jobs, monkeypatch):
     person = annotators.ensure(judged.store, "Ann")
     for ideal in ("The best answer.", "Too late."):
@@ -45,7 +46,8 @@ def test_a_round_learns_from_the_demonstrations_that_it_began_with(judged, jobs,
     assert len(losses) == 2 and all(loss > 0 for loss in losses)
 
 
-def test_a_run_that_exceeded_its_kl_budget_reports_it(judged, jobs, caplog):
+@pytest.mark.slow
+def test_a_run_that_left_its_kl_budget_says_so(judged, jobs, caplog):
     # The first step's update leaves so small a budget, as the second step's batch shows.
     caplog.set_level(logging.INFO, logger="rankloop.round")
     run = done(jobs, judged.config(ppo_kl_budget=1e-3, ppo_steps=5, ppo_learning_rate=0.01))
@@ -55,6 +57,7 @@ def test_a_run_that_exceeded_its_kl_budget_reports_it(judged, jobs, caplog):
     assert "stopped_by_kl" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_best_policy_is_what_is_measured_and_registered(judged, jobs):
     # Within so small a budget there is the reference alone.
     run = done(jobs, judged.config(ppo_kl_budget=1e-3, ppo_steps=3, ppo_learning_rate=0.01, ppo_keep="best"))

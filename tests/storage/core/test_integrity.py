@@ -1,9 +1,10 @@
 """A damaged file is found after it is opened, without a wait."""
 
-import time
+from threading import Event
 
 import pytest
 from damaged import damage
+from waiting import PATIENCE_S
 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.visitor import store_warnings
@@ -35,6 +36,13 @@ def test_an_intact_store_reports_nothing(store, caplog):
 
 
 def test_nobody_waits_long_for_it(store, monkeypatch):
-    monkeypatch.setattr("storage.core.integrity._check", lambda store: time.sleep(5))
-    began = time.monotonic()
-    assert integrity.start_quick_check(store, wait_s=0.1) == "" and time.monotonic() - began < 4
+    goes_on, ended = Event(), Event()
+
+    def check(store):
+        goes_on.wait(PATIENCE_S)
+        ended.set()
+
+    monkeypatch.setattr("storage.core.integrity._check", check)
+    assert integrity.start_quick_check(store, wait_s=0.05) == "" and not ended.is_set()
+    goes_on.set()
+    assert ended.wait(PATIENCE_S)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -323,15 +324,22 @@ def test_a_round_waits_for_minutes_where_a_page_gives_up(store, monkeypatch):
     worker.use_training_timeout()
     assert worker.value("PRAGMA busy_timeout") == 600_000
     holder = subprocess.Popen(
-        [sys.executable, "-c", f"import sqlite3,time; c=sqlite3.connect({str(store.path)!r}); c.execute('BEGIN IMMEDIATE'); "
-         "print('held', flush=True); time.sleep(1.5)"], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", f"import sqlite3,sys; c=sqlite3.connect({str(store.path)!r}); c.execute('BEGIN IMMEDIATE'); "
+         "print('held', flush=True); sys.stdin.readline()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(StoreLocked), page.atomic():
         pass
-    started = time.monotonic()
-    with worker.atomic():
-        assert time.monotonic() - started > 0.5
-    holder.wait()
+
+    def write():
+        with worker.atomic():
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write)
+        time.sleep(0.3)
+        assert not written.done(), "six times as long as the page waits"
+        holder.communicate("let go\n")
+        written.result()
     page.close()
     worker.close()

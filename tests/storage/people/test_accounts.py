@@ -252,14 +252,15 @@ def test_an_unknown_name_takes_as_long_as_a_wrong_password(store, monkeypatch):
     accounts.create(store, "Ann", PASSWORD, ["lead"])
     assert "m=65536,t=3" in store.value("SELECT password_hash FROM accounts")
 
-    def fastest(names):
-        took = []
-        for name in names:
-            begun = time.perf_counter()
-            refused(store, name, "wrong one")
-            took.append(time.perf_counter() - begun)
-        return min(took)
+    def took(name):
+        begun = time.perf_counter()
+        refused(store, name, "wrong one")
+        return time.perf_counter() - begun
 
-    known, unknown = fastest(["Ann"] * 3), fastest(["Cat", "Dan", "Eve"])
-    assert known > 0.02
-    assert 0.5 < unknown / known < 2
+    # The fastest of each, of as many as a busy machine needs: in turn, so that both meet the same moments.
+    known, unknown = [], []
+    while len(known) < 3 or (not 0.5 < min(unknown) / min(known) < 2 and len(known) < 20):
+        known.append(took("Ann"))
+        unknown.append(took(f"Nobody {len(known)}"))
+    assert min(known) > 0.02
+    assert 0.5 < min(unknown) / min(known) < 2
