@@ -277,6 +277,9 @@ FILLS = {
 }
 LATER_FILLS = {
     "m014_refusals": lambda db: put(db, "prompt_refusals", "prompt_id base_model reason created_at", (1, "m", "long", at(74))),
+    "m017_completion_labels": lambda db: put(
+        db, "completion_labels", "id completion_id annotator_id good rationale created_at import_id", (1, 1, 1, 1, "why", at(75), 1)
+    ),
 }
 """Of tables that came after those whose views are compared below."""
 
