@@ -58,7 +58,7 @@ class Counting:
 def hasher(monkeypatch):
     made = Counting()
     monkeypatch.setattr(accounts, "HASHER", made)
-    monkeypatch.setattr(password_queue, "LONGEST_STAY_S", 5 * PATIENCE_S)
+    monkeypatch.setattr(password_queue, "MAX_QUEUE_WAIT_S", 5 * PATIENCE_S)
     return made
 
 

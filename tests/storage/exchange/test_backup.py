@@ -69,7 +69,7 @@ def test_everything_acknowledged_before_is_in_the_copy(world, folder, tmp_path):
 
 def test_a_large_copy_ends_although_judgments_never_stop(world, tmp_path, monkeypatch):
     """A copy that began anew at each write would never end; it is of one moment instead."""
-    monkeypatch.setattr(backup, "PAGES", 1)
+    monkeypatch.setattr(backup, "PAGES_PER_STEP", 1)
     with world.store.atomic():
         world.comparisons(60)
     written, steps = [], []

@@ -159,7 +159,7 @@ def test_an_import_that_was_killed_is_gone_with_the_next_one(store):
 
 
 def test_one_import_at_a_time(store, monkeypatch):
-    monkeypatch.setattr(unfinished_imports, "WAIT_S", 0.1)
+    monkeypatch.setattr(unfinished_imports, "LOCK_WAIT_S", 0.1)
 
     def rows():
         with pytest.raises(StoreLocked, match="dataset is being imported. Nothing was imported: try again when it is done"):
