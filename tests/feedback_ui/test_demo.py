@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 from called_pages import ENGLISH, asking, page
+from waiting import PATIENCE_S
 
 from feedback_ui import demo as demo_page
 from feedback_ui.demo import merge_streams
@@ -104,7 +105,7 @@ def test_streams_are_merged_and_closed_with_the_reader():
             names.add((await anext(merged))[0])
         await merged.aclose()
 
-    asyncio.run(asyncio.wait_for(listen(), 10))
+    asyncio.run(asyncio.wait_for(listen(), PATIENCE_S))
     assert sorted(closed) == ["a", "b", "c"]
 
 
@@ -145,14 +146,15 @@ def test_a_third_prompt_of_one_visitor_is_not_sent(demo, server):
         answers = [demo.answer("Base", None, "Hi", 0.7, 32, ENGLISH) for _ in range(3)]
         first = [await anext(answer) for answer in answers]
         waiting = [asyncio.create_task(anext(answer)) for answer in answers[:2]]
-        await asyncio.sleep(0.05)
+        while getattr(server, "asked", 0) < 2:
+            await asyncio.sleep(0.01)
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
         again = await anext(demo.answer("Base", None, "Hi", 0.7, 32, ENGLISH))
         return first, again
 
-    (*begun, refused), again = asyncio.run(three())
+    (*begun, refused), again = asyncio.run(asyncio.wait_for(three(), PATIENCE_S))
     assert all(demo.base_pane in update for update in (*begun, again))
     assert "This prompt was not sent: 2 prompts of one person" in refused[demo.notice] and server.asked == 2
 
