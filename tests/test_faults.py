@@ -154,7 +154,7 @@ def no_room(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-FAULTS = {"locked": (locked, "something else is writing"), "no room": (no_room, "disk's free space")}
+FAULTS = {"locked": (locked, "locked by another write"), "no room": (no_room, "disk's free space")}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -315,7 +315,7 @@ def test_a_store_that_another_process_holds_for_long(tmp_path):
                 began = time.monotonic()
                 reply = page.judge(view)
                 took.append(time.monotonic() - began)
-                assert "something else is writing" in reply["problem"]
+                assert "locked by another write" in reply["problem"]
                 assert page.rows() == before
             # One busy moment of the machine is no fault of the app's.
             assert min(took) < PAGE_PATIENCE_S

@@ -19,7 +19,7 @@ def test_two_answers_have_letters_and_more_have_numbers():
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (StoreLocked("database is locked: /srv/data/rankloop.db"), "something else is writing"),
+        (StoreLocked("database is locked: /srv/data/rankloop.db"), "locked by another write"),
         (StoreError("disk I/O error at presentation 4711"), "the store failed"),
     ],
 )

@@ -120,7 +120,7 @@ NO_JSON = [
 def test_invalid_json_is_refused(site, path):
     for body in NO_JSON:
         reply = site.clients["annotator"].post(path, content=body, headers=JSON)
-        assert reply.status_code == 400 and "no JSON" in reply.json()["error"], body
+        assert reply.status_code == 400 and "not the JSON that a page sends" in reply.json()["error"], body
 
 
 @pytest.mark.parametrize("path", JSON_ROUTES)
