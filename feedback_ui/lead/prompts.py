@@ -98,7 +98,8 @@ class PromptsSection:
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
-        self.imports.click(self.undo, None, self.changed, **QUIET)
+        self.imports.click(self.undo, None, [*self.changed, *self.progress], **QUIET)
+        self.imports.click(self.watch, None, self.timer, **QUIET)
         self.file.upload(
             self.import_file, [self.file, self.format, self.map, self.encoding, self.look], [*self.changed, *self.progress], **QUIET
         )
@@ -137,12 +138,12 @@ class PromptsSection:
 
     def act(self, text: str | None, event: gr.EventData, request: gr.Request) -> dict[Component, Any]:
         """Retires a prompt, or brings it back."""
-        _, translate = self.auth.acts(request, "lead"), translator_for(request)
+        visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             act, prompt_id = chosen(event)
             if act not in ("retire", "restore"):
                 raise StoreError("This table has no such row: reload the page.")
-            (prompt_use.retire if act == "retire" else prompt_use.restore)(self.store, [prompt_id])
+            (prompt_use.retire if act == "retire" else prompt_use.restore)(self.store, [prompt_id], visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
         return {self.message: EMPTY, **self._now(translate, acts=True, text=text or "")}
@@ -233,11 +234,12 @@ class PromptsSection:
         visitor, translate = self.auth.acts(request, "lead"), translator_for(request)
         try:
             _, import_id = chosen(event)
-            imports.undo(self.store, import_id, by=visitor.annotator.id)
+            with self.running_imports.run(imports.get(self.store, import_id).source) as running:
+                imports.undo(self.store, import_id, by=visitor.annotator.id, progress=running.roll_back)
         except StoreError as error:
             return {self.message: refusal(error)}
         undone = presenters.notice(translate("lead.prompts.was_undone", number=import_id))
-        return {self.message: undone, **self._now(translate, acts=True)}
+        return {self.message: undone, **self._now(translate, acts=True), **self._progress(translate, acts=True)}
 
     def _progress(self, translate: Translator, *, acts: bool) -> dict[Component, Any]:
         running = self.running_imports.all()

@@ -90,13 +90,7 @@ def import_(args: argparse.Namespace) -> int:
         print(report.imports(imports.all_imports(store)))
         return 0
     if args.undo is not None:
-        undone = imports.undo(store, args.undo)
-        print(
-            f"import {args.undo} undone: {undone.judgments} judgments "
-            + (f"and {undone.labels} labels " if undone.labels else "")
-            + f"no longer count, {undone.comparisons} comparisons and {undone.prompts} prompts retired"
-        )
-        return 0
+        return _undo(store, args.undo)
 
     def name_wrong_row(line: int, reason: str) -> None:
         tqdm.write(f"{args.file}:{line}: {one_line(reason)}", file=sys.stderr)
@@ -116,6 +110,23 @@ def import_(args: argparse.Namespace) -> int:
     if prompts.unused_starter_votes(store) > left_out:
         print(report.starters(prompts.starters(store)))
     return 1 if counts.wrong or import_id is None else 0
+
+
+def _undo(store: Database, import_id: int) -> int:
+    try:
+        with file_bar("undoing", "row") as progress:
+            undone = imports.undo(store, import_id, progress=progress)
+    except KeyboardInterrupt:
+        if not imports.is_being_undone(store, import_id):
+            raise
+        print("\nstopped: the votes no longer count; the next start or import does the rest of the undo")
+        return 130
+    print(
+        f"import {import_id} undone: {undone.judgments} judgments "
+        + (f"and {undone.labels} labels " if undone.labels else "")
+        + f"no longer count, {undone.comparisons} comparisons and {undone.prompts} prompts retired"
+    )
+    return 0
 
 
 def _stopped(store: Database) -> int:

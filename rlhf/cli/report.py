@@ -33,7 +33,8 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
         (
             "preference pairs",
             f"{snapshot.train} for training, {snapshot.heldout} held out"
-            + (f"; {snapshot.simulated} of them from simulated annotators" if snapshot.simulated else ""),
+            + (f"; {snapshot.simulated} of them from simulated annotators" if snapshot.simulated else "")
+            + (f"; {snapshot.labels} answers labelled good or bad left out" if snapshot.labels else ""),
         ),
         ("reward model, cross-validated accuracy of its probe", _cross_validated(run)),
         ("reward model, held-out accuracy against the votes", estimate(result.heldout_accuracy, "pairs")),

@@ -179,12 +179,14 @@ class SnapshotManifest:
     """Hash of the snapshot's file."""
     ties: int | None = None
     """None where there are none."""
+    labels: int | None = None
+    """Answers of the store called good or bad, which no round is trained on; None where there are none."""
 
     def to_json(self) -> dict[str, Any]:
         return typed_json.to_json(self)
 
 
-def manifest(pairs: list[PreferencePair]) -> SnapshotManifest:
+def manifest(pairs: list[PreferencePair], *, labels: int = 0) -> SnapshotManifest:
     preferred = [p for p in pairs if not p.tie]
     return SnapshotManifest(
         pairs=len(preferred),
@@ -193,6 +195,7 @@ def manifest(pairs: list[PreferencePair]) -> SnapshotManifest:
         simulated=sum(p.annotator_kind == "simulated" for p in preferred),
         sha256=hashlib.sha256(_jsonl(pairs)).hexdigest(),
         ties=len(pairs) - len(preferred) or None,
+        labels=labels or None,
     )
 
 

@@ -17,6 +17,7 @@ from rlhf.stages.evaluate import answer_heldout, shown
 from storage.content import prompts
 from storage.core.database import Database
 from storage.core.records import Prompt
+from storage.judging import completion_labels
 from storage.project import runs
 
 
@@ -35,7 +36,7 @@ def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Pa
         pairs.require(collected, config.reward.min_pairs)
         pairs.write_snapshot(collected, run_dir)
     frozen = pairs.read_snapshot(run_dir)
-    runs.set_snapshot(store, run_id, pairs.manifest(frozen).to_json())
+    runs.set_snapshot(store, run_id, pairs.manifest(frozen, labels=sum(completion_labels.counts(store).values())).to_json())
     return frozen
 
 

@@ -42,7 +42,7 @@ RANKINGS = f"""
 SELECT j.id, j.comparison_id, j.annotator_id, j.purpose, coalesce(j.active_ms, -1),
     CASE p.sides_known WHEN 1 THEN CAST(substr(p.slots, 2) AS INTEGER) ELSE -1 END, coalesce(p.sides_known, 1), j.tiers
 FROM judgments j JOIN annotators a ON a.id = j.annotator_id LEFT JOIN presentations p ON p.id = j.presentation_id
-WHERE j.verdict = 'rank' AND a.kind IN (SELECT value FROM json_each(?)) AND coalesce(j.import_id, 0) NOT IN unfinished_imports
+WHERE j.verdict = 'rank' AND a.kind IN (SELECT value FROM json_each(?)) AND coalesce(j.import_id, 0) NOT IN hidden_imports
     AND j.comparison_id NOT IN (SELECT id FROM comparisons WHERE prompt_id IN ({prompt_table.UNUSED_STARTERS})) AND (
     j.counts = 1
     OR j.purpose != 'vote'

@@ -38,14 +38,16 @@ MAX_SLICE_PAUSE_S = 0.2
 
 
 @contextmanager
-def import_lock(store: Database) -> Iterator[None]:
+def import_lock(store: Database, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
     """Holds the lock of imports while the block runs, after rolling back imports that did not finish.
+
+    Another import, or the undo of one, is waited for `wait_s` seconds.
 
     Raises:
         StoreLocked: another import is being written.
     """
     with open(_lock_file(store), "ab") as file:
-        _lock(store, file.fileno(), time.monotonic() + LOCK_WAIT_S)
+        _lock(store, file.fileno(), time.monotonic() + wait_s)
         roll_back_all(store)
         # Closing the file releases the lock.
         yield
@@ -206,8 +208,8 @@ def _lock(store: Database, descriptor: int, deadline: float) -> None:
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 source = store.value("SELECT source FROM imports WHERE state = 'writing'")
-                what = f"{source} is being imported" if source else "another import is running"
-                raise StoreLocked(f"{store.path}: {what}. Nothing was imported: try again when it is done.") from error
+                what = f"{source} is being imported" if source else "another import, or the undo of one, is running"
+                raise StoreLocked(f"{store.path}: {what}. Nothing was changed: try again when it is done.") from error
             time.sleep(LOCK_POLL_S)
         except OSError as error:
             # Some network and container file systems do not support such locks.

@@ -1,6 +1,6 @@
 """Imports of files and datasets. Each becomes visible as a whole or not at all, and can be undone by its id.
 
-An import is written in slices, so that people judge and rounds train meanwhile; `storage.core.unfinished_imports` says how.
+An import is written and undone in slices, so that people judge and rounds train meanwhile; `storage.core.unfinished_imports` says how.
 
 The modules of `storage.exchange` named after a format read its records. An undo deletes nothing: it retires prompts and
 comparisons, and excludes votes.
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from storage.core import json_columns, unfinished_imports
-from storage.core.database import Database, StoreError, now
+from storage.core.database import Database, StoreError, StoreLocked, now, to_json
 from storage.exchange import files, mapped, tracking
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.files import RowProgress
@@ -181,6 +181,11 @@ def is_written(store: Database) -> bool:
     return store.value("SELECT 1 FROM unfinished_imports") is not None
 
 
+def is_being_undone(store: Database, import_id: int) -> bool:
+    """Whether a part of an undo is still to be done."""
+    return store.value("SELECT undoing FROM imports WHERE id = ?", [import_id]) is not None
+
+
 def get(store: Database, import_id: int) -> Import:
     """One import.
 
@@ -193,52 +198,113 @@ def get(store: Database, import_id: int) -> Import:
     return _from_row(row)
 
 
-def undo(store: Database, import_id: int, *, by: int | None = None) -> Undone:
+def undo(store: Database, import_id: int, *, by: int | None = None, progress: RowProgress | None = None) -> Undone:
     """Undoes an import. Its rows remain in the store, but nothing uses them, and the file may be imported again.
 
     Its votes and all votes on its retired comparisons are excluded. Its comparisons are retired, except those with votes of
-    another import; its prompts are retired, except those that something else uses.
+    another import; its prompts are retired, except those that something else uses. None of its votes counts from the first moment on; the
+    rest is done in slices, and by the next start or import if this process ends meanwhile.
+
+    Args:
+        progress: gets the rows that are done, and how many there are.
 
     Raises:
         StoreError: there is no such import, or it was undone before.
+        StoreLocked: another import, or the undo of one, is under way.
     """
-    with unfinished_imports.import_lock(store), store.atomic() as connection:
-        undone = get(store, import_id)
-        if undone.undone_at is not None:
-            raise StoreError(f"Import {import_id} was undone before, at {undone.undone_at}: there is nothing left to do.")
+    with unfinished_imports.import_lock(store):
+        _finish_undos(store)
+        with store.atomic() as connection:
+            undone = get(store, import_id)
+            if undone.undone_at is not None:
+                raise StoreError(f"Import {import_id} was undone before, at {undone.undone_at}: there is nothing left to do.")
+            connection.conn.execute(
+                "UPDATE imports SET undone_by_id = ?, undone_at = ?, undoing = ? WHERE id = ?",
+                [by, now(), _exclusion(store, undone, by), import_id],
+            )
+        return _finish_undo(store, undone, by, progress)
+
+
+def finish_undos(store: Database) -> None:
+    """Finishes undos whose processes have ended. Called when a program starts; does nothing while an import or an undo is under way."""
+    if store.value("SELECT 1 FROM imports WHERE undoing IS NOT NULL") is None:
+        return
+    try:
+        with unfinished_imports.import_lock(store, wait_s=0):
+            _finish_undos(store)
+    except StoreLocked:
+        return
+
+
+def _finish_undos(store: Database) -> None:
+    for row in store.rows("SELECT * FROM imports WHERE undoing IS NOT NULL").fetchall():
+        log.warning("the undo of import %s was interrupted; it is finished now", row["id"])
+        _finish_undo(store, _from_row(row), row["undone_by_id"], None)
+
+
+_COMPARISONS = "SELECT id FROM comparisons WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most"
+_JUDGMENTS = "SELECT id FROM judgments WHERE import_id = :import AND id > :after ORDER BY id LIMIT :most"
+_OF_SLICE = "(SELECT value FROM json_each(:ids))"
+
+_RETIRE = f"""
+UPDATE comparisons SET retired = 1 WHERE id IN {_OF_SLICE} AND retired = 0 AND NOT EXISTS (
+    SELECT 1 FROM judgments j WHERE j.comparison_id = comparisons.id AND j.counts = 1 AND j.import_id != :import)
+"""
+_EXCLUDE_RETIRED = f"""
+INSERT OR IGNORE INTO excluded_judgments (judgment_id, exclusion_id)
+SELECT j.id, :exclusion FROM judgments j JOIN comparisons c ON c.id = j.comparison_id
+WHERE c.id IN {_OF_SLICE} AND c.retired = 1 AND j.counts = 1
+"""
+_EXCLUDE = "INSERT OR IGNORE INTO excluded_judgments (judgment_id, exclusion_id) SELECT value, :exclusion FROM json_each(:ids)"
+
+
+def _finish_undo(store: Database, undone: Import, by: int | None, progress: RowProgress | None) -> Undone:
+    """Does what is left of an undo. The caller holds the lock of imports."""
+    exclusion_id = store.value("SELECT undoing FROM imports WHERE id = ?", [undone.id])
+    total = int(store.value("SELECT (SELECT count(*) FROM comparisons WHERE import_id = ?1) + "
+                            "(SELECT count(*) FROM judgments WHERE import_id = ?1)", [undone.id]))  # fmt: skip
+    done = retired = 0
+    pace = unfinished_imports.Pace(store)
+    # Retired before the votes are excluded: a comparison without its votes would enter the queue again.
+    with unfinished_imports.synced_at_the_end(store):
+        for find, changes in ((_COMPARISONS, (_RETIRE, _EXCLUDE_RETIRED)), (_JUDGMENTS, (_EXCLUDE,))):
+            after, ids = 0, [0]
+            while ids:
+                with pace.slice():
+                    ids = [row["id"] for row in store.rows(find, {"import": undone.id, "after": after, "most": pace.rows})]
+                    # Somebody may judge the first of its comparisons after the undo has begun.
+                    exclusion_id = exclusion_id or _exclusion(store, undone, by)
+                    values = {"ids": to_json(ids), "import": undone.id, "exclusion": exclusion_id}
+                    for sql in changes:
+                        changed = store.connection.conn.execute(sql, values).rowcount
+                        retired += changed if sql is _RETIRE else 0
+                after, done = max(ids, default=after), done + len(ids)
+                if progress:
+                    progress(done, total)
+    with store.atomic() as connection:
         execute = connection.conn.execute
-        # Retired before the votes are excluded: a comparison without its votes would enter the queue again.
-        retired = execute(
-            "UPDATE comparisons SET retired = 1 WHERE import_id = ?1 AND retired = 0 AND NOT EXISTS ("
-            "SELECT 1 FROM judgments j WHERE j.comparison_id = comparisons.id AND j.counts = 1 AND j.import_id != ?1)",
-            [import_id],
-        ).rowcount
-        excluded = _exclude(store, undone, by)
         if undone.report.outdated_exclusion:
             _recount(store, undone, by)
-        execute("UPDATE comparisons SET wanted = human_ranks WHERE import_id = ? AND retired = 0 AND wanted > human_ranks", [import_id])
+        execute("UPDATE comparisons SET wanted = human_ranks WHERE import_id = ? AND retired = 0 AND wanted > human_ranks", [undone.id])
         for comparison_id in undone.report.golden:
             execute("UPDATE comparisons SET gold = 0 WHERE id = ?", [comparison_id])
-        execute("UPDATE imports SET undone_by_id = ?, undone_at = ? WHERE id = ?", [by, now(), import_id])
         retired_prompts = _retire_prompts(store, undone)
         _give_back_starters(store)
-        return Undone(excluded, retired, retired_prompts, undone.report.labels)
+        execute("UPDATE imports SET undoing = NULL WHERE id = ?", [undone.id])
+        excluded = int(store.value("SELECT count(*) FROM excluded_judgments WHERE exclusion_id = ?", [exclusion_id]))
+    return Undone(excluded, retired, retired_prompts, undone.report.labels)
 
 
-def _exclude(store: Database, undone: Import, by: int | None) -> int:
-    reason = f"The import {undone.id} of {undone.source}, which this belongs to, was undone."
-    exclusion = {"rule": UNDONE, "reason": reason, "by_id": by, "created_at": now()}
-    judgments = (
-        "SELECT id FROM judgments WHERE import_id = :id UNION SELECT j.id FROM judgments j "
-        "JOIN comparisons c ON c.id = j.comparison_id WHERE c.import_id = :id AND c.retired = 1 AND j.counts = 1"
+def _exclusion(store: Database, undone: Import, by: int | None) -> int:
+    """The id of a new exclusion for an undo; 0 if there is no vote to exclude."""
+    votes = (
+        "SELECT 1 FROM judgments WHERE import_id = ?1 UNION ALL SELECT 1 FROM judgments j JOIN comparisons c ON c.id = j.comparison_id "
+        "WHERE c.import_id = ?1 AND j.counts = 1"
     )
-    if store.value(f"SELECT NOT EXISTS ({judgments})", {"id": undone.id}):
+    if store.value(votes, [undone.id]) is None:
         return 0
-    exclusion_id = store.insert("exclusions", exclusion)
-    return store.connection.conn.execute(
-        f"INSERT INTO excluded_judgments (judgment_id, exclusion_id) SELECT id, :exclusion FROM ({judgments})",
-        {"id": undone.id, "exclusion": exclusion_id},
-    ).rowcount
+    reason = f"The import {undone.id} of {undone.source}, which this belongs to, was undone."
+    return store.insert("exclusions", {"rule": UNDONE, "reason": reason, "by_id": by, "created_at": now()})
 
 
 def _recount(store: Database, undone: Import, by: int | None) -> None:
@@ -357,6 +423,7 @@ def _run(
             raise StoreError(f"More than {MAX_ROW_ERRORS:,} wrong rows: check the format. Nothing was imported.")
 
     with unfinished_imports.import_lock(store), unfinished_imports.synced_at_the_end(store):
+        _finish_undos(store)
         with store.atomic():
             _refuse_twice(store, format, sha256, source)
             row = {"format": format, "source": source, "sha256": sha256, "report": "{}", "by_id": by, "created_at": now()}

@@ -11,28 +11,28 @@ from dataclasses import replace
 from typing import Literal
 
 from storage.content import prompts
-from storage.core.database import Database, StoreError, to_json
+from storage.core.database import Database, StoreError, now, to_json
 from storage.judging import queue
 from storage.project import settings
 
 
-def retire(store: Database, prompt_ids: Collection[int]) -> int:
-    """Takes prompts out of use, and returns how many of them were not retired before.
+def retire(store: Database, prompt_ids: Collection[int], by: int | None = None) -> int:
+    """Takes prompts out of use, and returns how many of them were not retired before. `by` is who did it, for the audit.
 
     Raises:
         StoreError: there is no prompt with one of the ids; nothing was changed.
     """
-    return _set_retired(store, prompt_ids, True)
+    return _set_retired(store, prompt_ids, True, by)
 
 
-def restore(store: Database, prompt_ids: Collection[int]) -> int:
+def restore(store: Database, prompt_ids: Collection[int], by: int | None = None) -> int:
     """Brings retired prompts back, and returns how many there were among these. Their waiting comparisons are shown again.
 
     Raises:
         StoreError: there is no prompt with one of the ids; nothing was changed.
     """
     with store.atomic():
-        restored = _set_retired(store, prompt_ids, False)
+        restored = _set_retired(store, prompt_ids, False, by)
         queue.requeue(store, prompt_ids)
         return restored
 
@@ -52,7 +52,7 @@ def use_starters(store: Database, choice: Literal["auto", "on", "off"], by: int 
         return now
 
 
-def _set_retired(store: Database, prompt_ids: Iterable[int], retired: bool) -> int:
+def _set_retired(store: Database, prompt_ids: Iterable[int], retired: bool, by: int | None) -> int:
     wanted = sorted(set(prompt_ids))
     with store.atomic() as connection:
         there = set(_ids(store, "SELECT id FROM prompts WHERE id IN (SELECT value FROM json_each(?))", to_json(wanted)))
@@ -60,11 +60,16 @@ def _set_retired(store: Database, prompt_ids: Iterable[int], retired: bool) -> i
             raise StoreError(
                 f"There is no prompt {', '.join(map(str, missing))}: `rankloop prompts` lists those there are. Nothing was changed."
             )
-        return connection.conn.execute(
-            "UPDATE prompts SET retired = ?1 WHERE retired != ?1 AND id IN (SELECT value FROM json_each(?2))",
-            [int(retired), to_json(wanted)],
-        ).rowcount
+        changed = _ids(
+            store, "SELECT id FROM prompts WHERE retired != ? AND id IN (SELECT value FROM json_each(?))", int(retired), to_json(wanted)
+        )
+        connection.conn.execute(
+            "UPDATE prompts SET retired = ? WHERE id IN (SELECT value FROM json_each(?))", [int(retired), to_json(changed)]
+        )
+        act, at = ("retired" if retired else "restored"), now()
+        store.insert_rows("prompt_events", ("prompt_id", "act", "by_id", "created_at"), [(id, act, by, at) for id in changed])
+        return len(changed)
 
 
-def _ids(store: Database, sql: str, *parameters: str) -> list[int]:
+def _ids(store: Database, sql: str, *parameters: str | int) -> list[int]:
     return [row[0] for row in store.rows(sql, parameters)]

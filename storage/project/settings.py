@@ -16,6 +16,9 @@ MAX_SHARE = 0.5
 MIN_TEXT_LIMIT, MAX_TEXT_LIMIT = 1_000, 10_000_000
 """Bounds of the setting `text_max_chars`, the longest text that an import accepts, in characters."""
 
+NO_SYSTEM_ROLE = "the chat template has no system role"
+"""What the reason of a refusal contains where a system message was not folded, see `rlhf.models.chat_tokens`."""
+
 _INTEGER_FIELDS = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars")
 
 
@@ -41,7 +44,8 @@ def _from_json(text: str) -> ProjectSettings:
 
 
 def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
-    """Saves a new version of the settings. A new overlap also changes the votes wanted of the comparisons that exist already.
+    """Saves a new version of the settings. A new overlap also changes the votes wanted of the comparisons that exist already; turning
+    `fold_system` on clears the refusals that came from its being off, so that the models are asked again.
 
     Raises:
         StoreError: a value is out of its range; nothing was changed.
@@ -51,6 +55,8 @@ def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
     with store.atomic() as connection:
         before = current(store)
         store.insert("settings", {"values": asdict(settings), "by_id": by, "created_at": now()})
+        if settings.fold_system and not before.fold_system:
+            connection.conn.execute("DELETE FROM prompt_refusals WHERE instr(reason, ?)", [NO_SYSTEM_ROLE])
         if settings.overlap != before.overlap:
             # With a lower overlap, comparisons that have enough votes stay closed; with a higher one they open again.
             connection.conn.execute(

@@ -166,7 +166,7 @@ def test_every_kind_that_a_round_makes_is_read_and_another_base_is_only_a_name(b
     config = saved(backbone, tmp_path, kind)
     change(config, base_model_name_or_path="../../another/base", revision="evil")
     backbone.load_adapter("v1", tmp_path)
-    in_use = backbone._group_of("v1").model.peft_config["v1"]
+    in_use = backbone.adapter_set._group_of("v1").model.peft_config["v1"]
     assert in_use.base_model_name_or_path != "../../another/base" and in_use.revision is None
 
 

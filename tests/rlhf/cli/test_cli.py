@@ -383,7 +383,7 @@ def test_doctor_passes_on_a_complete_setup(capsys, data, model, modest):
             for part in ("model", "chat template", "thinking", "end tokens", "padding", "context", "layers", "adapters", "memory", "speed")
         ),
     ]
-    assert "m017_completion_labels" in output
+    assert "m018_undos_and_prompt_events" in output
 
 
 def test_doctor_does_not_create_a_missing_folder(capsys, tmp_path, model, modest):

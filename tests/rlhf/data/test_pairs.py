@@ -90,6 +90,7 @@ def test_ties_are_no_preference_pairs():
     summary = pairs.manifest([pair(), tied, tied])
     assert summary.pairs == summary.train == 1 and summary.ties == 2
     assert "ties" not in pairs.manifest([pair()]).to_json()
+    assert "labels" not in pairs.manifest([pair()]).to_json() and pairs.manifest([pair()], labels=3).labels == 3
 
 
 def test_identical_texts_make_no_pair():

@@ -10,6 +10,7 @@ from rlhf.models.chat_template import ChatTemplateError
 from rlhf.models.lengths import NothingFits, fitting_data
 from rlhf.runs.results import TemplateReport
 from storage.core.records import Prompt
+from storage.project.settings import NO_SYSTEM_ROLE
 
 REFUSES = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + tiny.TEMPLATE
 DROPS = tiny.TEMPLATE.replace("{% for m in messages %}", "{% for m in messages if m['role'] != 'system' %}")
@@ -46,10 +47,10 @@ def test_without_one_the_message_is_folded_into_the_first_user_turn(template):
 @pytest.mark.parametrize("template", [REFUSES, DROPS])
 def test_where_nothing_is_folded_the_prompt_is_refused_with_the_reason(template):
     tried = backbone(template)
-    with pytest.raises(ChatTemplateError, match="no system role"):
+    with pytest.raises(ChatTemplateError, match=NO_SYSTEM_ROLE):
         tried.encode(SYSTEM, fold_system=False)
     tried.fold_system = False
-    with pytest.raises(ChatTemplateError, match="no system role"):
+    with pytest.raises(ChatTemplateError, match=NO_SYSTEM_ROLE):
         tried.encode(SYSTEM)
     assert tried.encode(SYSTEM, fold_system=True) and tried.encode(USER)
 

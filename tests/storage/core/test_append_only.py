@@ -28,13 +28,14 @@ MAY_CHANGE = {
     "flags": "",
     "completion_labels": "",
     "gold_answers": "",
+    "prompt_events": "",
     "exclusions": "",
     "excluded_judgments": "",
     "exclusion_lifts": "",
     "settings": "",
     "guidelines": "",
     "account_events": "",
-    "imports": "report undone_by_id undone_at",
+    "imports": "report undone_by_id undone_at undoing",
     "batches": "generated cancelled_by_id cancelled_at",
 }
 """Tables that record an act, with the columns that may change: where a thing stands now, which other rows tell again."""
@@ -87,6 +88,7 @@ def full(world):
         "sign_in_failures": {"name": "eve"},
     }.items():
         store.insert(table, {**values, "created_at": now()})
+    store.insert("prompt_events", {"prompt_id": 1, "act": "retired", "created_at": now()})
     store.insert("completion_labels", {"completion_id": 1, "annotator_id": 1, "good": 1, "created_at": now(), "import_id": 1})
     store.insert("keys", {"name": "x", "value": b"x"})
     refusals.add(store, 1, world.policy, "too long")

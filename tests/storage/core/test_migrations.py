@@ -952,3 +952,29 @@ def test_m017_adds_a_table_of_labels_and_touches_no_other(step):
         words("completion_labels_completion completion_labels_import"), {"active_completion_labels"},
     )  # fmt: skip
     assert done.added("triggers") == words("completion_labels_are_not_changed completion_labels_are_not_deleted")
+
+
+def test_m018_marks_imports_whose_undo_goes_on_and_hides_their_votes(step):
+    done = step("m018_undos_and_prompt_events")
+    assert_kept(done)
+    assert_dropped_nothing(done)
+    assert done.added("columns") == {
+        "imports.undoing", *(f"prompt_events.{column}" for column in words("id prompt_id act by_id created_at")),
+    }  # fmt: skip
+    assert done.added("keys") == {"prompt_events.prompt_id -> prompts.id", "prompt_events.by_id -> annotators.id"}
+    assert (done.added("indexes"), done.added("views")) == ({"imports_undoing", "prompt_events_prompt"}, {"hidden_imports"})
+    assert done.added("triggers") == words("prompt_events_are_not_changed prompt_events_are_not_deleted")
+    assert {row["undoing"] for row in done.new["rows"]["imports"]} == {None}
+
+
+def test_m018_s_views_show_what_they_showed(before):
+    for name, fill in FILLS.items():
+        migrate(before, up_to=name)
+        fill(before)
+    migrate(before, up_to="m017_completion_labels")
+    views = ("active_judgments", "votes", "acts", "audit")
+    old = {view: before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() for view in views}
+    migrate(before, up_to="m018_undos_and_prompt_events")
+    for view, rows in old.items():
+        assert rows
+        assert before.conn.execute(f"SELECT * FROM {view} ORDER BY 1, 2, 3, 4, 5").fetchall() == rows, view

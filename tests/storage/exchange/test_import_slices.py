@@ -162,7 +162,7 @@ def test_one_import_at_a_time(store, monkeypatch):
     monkeypatch.setattr(unfinished_imports, "LOCK_WAIT_S", 0.1)
 
     def rows():
-        with pytest.raises(StoreLocked, match="dataset is being imported. Nothing was imported: try again when it is done"):
+        with pytest.raises(StoreLocked, match="dataset is being imported. Nothing was changed: try again when it is done"):
             imports.import_rows(store, [row(1)], "plain")
         Database(store.path).close()
         yield from many(3)
@@ -343,3 +343,71 @@ def test_a_round_waits_for_minutes_where_a_page_gives_up(store, monkeypatch):
         written.result()
     page.close()
     worker.close()
+
+
+class PowerCut(BaseException):
+    pass
+
+
+def break_off(when):
+    """A callback that ends an undo after some of its slices."""
+
+    def progress(done, total):
+        if done and done >= when:
+            raise PowerCut
+
+    return progress
+
+
+def test_an_undo_is_done_in_slices_and_its_votes_are_gone_at_once(store):
+    import_id, _ = imports.import_rows(store, many(), "plain")
+    seen_so_far = []
+
+    def progress(done, total):
+        seen_so_far.append((done, total))
+        assert judgments.active(store, kinds=("human", "simulated")) == []
+        assert len(rankings.read(store).judgment) == 0
+
+    undone = imports.undo(store, import_id, progress=progress)
+    assert len(seen_so_far) > 4 and seen_so_far[-1] == (ROWS + ROWS // 3, ROWS + ROWS // 3)
+    assert (undone.judgments, undone.comparisons, undone.prompts) == (ROWS // 3, ROWS, ROWS)
+    assert store.value("SELECT undoing FROM imports") is None and queue.depth(store) == 0
+
+
+@pytest.mark.parametrize("when", [1, ROWS + 1])
+def test_an_undo_that_was_broken_off_is_finished_by_the_next_start_or_import(world, when):
+    store = world.store
+    import_id, _ = imports.import_rows(store, [*many(), row(9_999)], "plain")
+    expected = Database(store.path.with_name("other.db"))
+    imports.import_rows(expected, [*many(), row(9_999)], "plain")
+    imports.undo(expected, import_id)
+    with pytest.raises(PowerCut):
+        imports.undo(store, import_id, progress=break_off(when))
+    assert imports.is_being_undone(store, import_id)
+    assert judgments.active(store, kinds=("human", "simulated")) == []
+    imports.finish_undos(store)
+    assert not imports.is_being_undone(store, import_id)
+    for sql in ("SELECT retired, wanted, gold FROM comparisons WHERE import_id = 1 ORDER BY id", "SELECT counts FROM judgments ORDER BY id",
+                "SELECT judgment_id FROM excluded_judgments ORDER BY 1",
+                "SELECT retired FROM prompts WHERE import_id = 1 ORDER BY id"):  # fmt: skip
+        assert [tuple(r) for r in store.rows(sql)] == [tuple(r) for r in expected.rows(sql)], sql
+    assert len(exclusions.all_exclusions(store)) == 1
+    imports.import_rows(store, many(3), "plain")
+
+
+def test_an_import_finishes_the_undo_that_was_broken_off_before_it(store):
+    import_id, _ = imports.import_rows(store, many(), "plain")
+    with pytest.raises(PowerCut):
+        imports.undo(store, import_id, progress=break_off(1))
+    again, report = imports.import_rows(store, many(), "plain")
+    assert again != import_id and report.comparisons == ROWS and len(judgments.active(store)) == ROWS // 3
+
+
+def test_a_vote_after_an_undo_has_begun_is_excluded_too(world):
+    store = world.store
+    import_id, _ = imports.import_rows(store, [row(1), row(2)], "plain")
+    store.connection.conn.execute("UPDATE imports SET undone_at = created_at, undoing = 0 WHERE id = ?", [import_id])
+    world.rank(world.ann)
+    assert len(judgments.active(store)) == 1
+    imports.finish_undos(store)
+    assert judgments.active(store) == [] and exclusions.all_exclusions(store)[0].judgments == 1

@@ -11,7 +11,7 @@ from storage.core.database import Database, StoreError
 from storage.core.records import ProjectSettings
 from storage.exchange import imports
 from storage.judging import judgments, prompt_use, queue
-from storage.people import annotators
+from storage.people import annotators, audit
 from storage.project import settings
 
 
@@ -112,6 +112,12 @@ def test_a_retired_prompt_is_not_shown_and_comes_back(store, world):
     assert world.next(world.ann) == waiting
     with pytest.raises(StoreError, match="no prompt 77, 78"):
         prompt_use.retire(store, [prompt, 78, 77])
+    assert prompt_use.retire(store, [prompt], world.bob.id) == 1
+    acts = [(entry.act, entry.subject, entry.subject_id, entry.who) for entry in audit.entries(store) if entry.subject == "prompt"]
+    assert acts == [
+        ("retired", "prompt", str(prompt), "Bob"), ("restored", "prompt", str(prompt), None), ("retired", "prompt", str(prompt), None),
+    ]  # fmt: skip
+    prompt_use.restore(store, [prompt])
     assert texts(store) == ["Mine?", "Also mine?"]
 
 

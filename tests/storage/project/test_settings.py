@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from storage.content import comparisons
+from storage.content import comparisons, refusals
 from storage.core.database import StoreError
 from storage.core.records import ProjectSettings
 from storage.judging import exclusions, gold, queue
@@ -165,3 +165,15 @@ def test_the_lease_runs_as_long_as_the_settings_say(world):
     lease = queue.lease_of(world.store, shown.id)
     lasts = datetime.fromisoformat(lease.expires_at) - datetime.fromisoformat(lease.created_at)
     assert abs(lasts - timedelta(minutes=90)) < timedelta(seconds=1)
+
+
+def test_folding_system_messages_again_clears_the_refusals_that_came_from_not_folding(world):
+    store = world.store
+    settings.change(store, replace(settings.current(store), fold_system=False), None)
+    reasons = ("the chat template has no system role, and system messages are not folded into the user's turn", "content_filter: refused")
+    for number, reason in enumerate(reasons):
+        refusals.add(store, world.prompt(f"Q{number}?"), world.policy, reason)
+    settings.change(store, replace(settings.current(store), overlap=2), None)
+    assert len(refusals.all_refusals(store)) == 2
+    settings.change(store, replace(settings.current(store), fold_system=True), None)
+    assert [found.reason for found in refusals.all_refusals(store)] == [reasons[1]]
