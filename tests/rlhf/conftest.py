@@ -9,6 +9,7 @@ import tiny
 from learning import Judged
 from policy_server import Server
 
+from rlhf.config import RoundConfig
 from rlhf.models.backbone import Backbone
 from rlhf.runs.jobs import Jobs
 from storage.core.data_folder import DataFolder
@@ -48,6 +49,12 @@ def judged(empty_world) -> Judged:
 @pytest.fixture
 def jobs(judged) -> Jobs:
     return Jobs(judged.store, judged.folder)
+
+
+@pytest.fixture
+def long_config(judged) -> RoundConfig:
+    """Enough steps to be caught in the middle of."""
+    return judged.config(seed=4, ppo_steps=14, ppo_batch_size=16, sampling_max_new_tokens=24)
 
 
 @pytest.fixture

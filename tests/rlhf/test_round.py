@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 from learning import Judged
-from rounds import run
+from rounds import ended, run, steps
 from safetensors import SafetensorError
 from waiting import until
 
@@ -282,20 +282,6 @@ def test_one_training_prompt_is_enough_to_take_a_scale_from(empty_world):
 
 
 # Real processes.
-
-
-@pytest.fixture
-def long_config(judged):
-    """Enough steps to be caught in the middle of."""
-    return judged.config(seed=4, ppo_steps=14, ppo_batch_size=16, sampling_max_new_tokens=24)
-
-
-def ended(store, run_id, seconds=300):
-    return until(lambda: (r := runs.get(store, run_id)).status not in ("queued", "running") and r, seconds)
-
-
-def steps(store, run_id):
-    return max((m.step for m in runs.metrics(store, run_id) if m.name == "objective/kl"), default=0)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from rounds import run
+from rounds import ended, run, steps
 from waiting import until
 
 from rlhf import worker
@@ -99,20 +99,6 @@ def test_heartbeats_go_on_after_one_that_failed(judged, jobs, monkeypatch):
 
 
 # Real processes.
-
-
-@pytest.fixture
-def long_config(judged):
-    """Enough steps to be caught in the middle of."""
-    return judged.config(seed=4, ppo_steps=14, ppo_batch_size=16, sampling_max_new_tokens=24)
-
-
-def ended(store, run_id, seconds=300):
-    return until(lambda: (r := runs.get(store, run_id)).status not in ("queued", "running") and r, seconds)
-
-
-def steps(store, run_id):
-    return max((m.step for m in runs.metrics(store, run_id) if m.name == "objective/kl"), default=0)
 
 
 @pytest.mark.slow
