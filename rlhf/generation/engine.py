@@ -127,8 +127,8 @@ class GenerationEngine:
         with self._changed:
             if self._closed:
                 raise EngineClosed("the policy server is stopping")
-            waiting = sum(not entry.background for entry in self._queue)
-            running = sum(1 for _ in self._running())
+            waiting = sum(not entry.background and not was_cancelled(entry.row) for entry in self._queue)
+            running = sum(not was_cancelled(row) for row in self._running())
             if not background and waiting >= self.most_queued + max(0, self.most_rows - running):
                 raise EngineBusy(f"{running} answers are computed and {waiting} wait: try again in {RETRY_S} s")
             if client and self._requests_of(client) >= self.most_per_client:
@@ -174,8 +174,8 @@ class GenerationEngine:
         return future.result()
 
     def _requests_of(self, client: str) -> int:
-        queued = sum(entry.row.client == client for entry in self._queue)
-        return queued + sum(row.client == client and not was_cancelled(row) for row in self._running())
+        rows = [*(entry.row for entry in self._queue), *self._running()]
+        return sum(row.client == client and not was_cancelled(row) for row in rows)
 
     def load(self) -> EngineLoad:
         with self._changed:
