@@ -65,6 +65,8 @@ FORMATS = "tests/storage/exchange/test_read_formats.py"
 """What each format reads; what it writes is in test_write_formats.py. One table of odd rows serves them all."""
 
 TESTED_ELSEWHERE = {
+    # The engine's rows, seen from outside.
+    "rlhf/generation/lanes.py": "tests/rlhf/generation/test_engine.py",
     **dict.fromkeys(
         [
             f"storage/exchange/{name}.py"
