@@ -27,7 +27,7 @@ OTHER_PROGRAMS = {
 
 BENCHMARKS = {
     "--out", "--label-studio", "--turns", "--seconds", "--quick", "--minutes", "--plots", "--trl", "--only", "--seeds", "--pairs",
-    "--budgets", "--clients", "--suite",
+    "--budgets", "--clients", "--suite", "--rows", "--round",
 }  # fmt: skip
 
 GENERATOR = {"--check"}

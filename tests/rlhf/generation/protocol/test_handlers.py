@@ -125,7 +125,7 @@ def test_log_probabilities_are_those_of_the_tokens(api, shared):
     assert [token for choice in streamed if choice.logprobs for token in choice.logprobs.content] == content
     # Against a pass over the prompt, at temperature 1.
     ids = torch.tensor([shared.service.backbone.encode(HELLO)])
-    logits = shared.service.backbone.forward(ids, torch.ones_like(ids, dtype=torch.bool), keep=1).logits
+    logits = shared.service.backbone.forward(ids, torch.ones_like(ids, dtype=torch.bool), keep=1, adapter=None).logits
     assert content[0].logprob == pytest.approx(logits[0, -1].float().log_softmax(-1).max().item(), abs=1e-4)
 
 
