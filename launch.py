@@ -40,7 +40,7 @@ PORT = 7860
 REAP_S = 5.0
 """Interval at which `serve` looks for runs whose worker died, in seconds."""
 
-REFUSALS = (
+USER_ERRORS = (
     UsageError,
     EndpointOptionError,
     StoreError,
@@ -56,9 +56,9 @@ REFUSALS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit status: 0 done, 1 not well, 2 refused, 130 interrupted."""
-    # Everything that a verb prints may hold names, texts and errors from anybody, and passes through the escaping here.
-    # Exports are meant for other readers; every other file is the store or a copy of it, closed to other users.
+    """Runs one verb; returns the exit status: 0 success, 1 failure, 2 refused, 130 interrupted."""
+    # Verbs print names, texts and errors that may be untrusted, so that all output is escaped here.
+    # Only exports are readable by other users; every other file is the store or a copy of it.
     with escaped_output():
         args = build_parser().parse_args(_with_default_verb(sys.argv[1:] if arguments is None else list(arguments)))
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status: int = args.verb(args)
             return status
-        except REFUSALS as error:
+        except USER_ERRORS as error:
             print(f"rankloop: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(args: argparse.Namespace) -> int:
     """The app and the policy server, until Ctrl-C."""
 
-    # A wrong option is named before the store and a model are opened; the policy server reads the keys.
+    # Checks the options before the store and a model are opened; the policy server reads the keys.
     endpoints.from_options(args)
-    with folder_lock.only_one(DataFolder(args.data.absolute()), "serve") as tell_address:
+    with folder_lock.exclusive(DataFolder(args.data.absolute()), "serve") as tell_address:
         if not (port := doctor_checks.free_port(args.port)).ok:
             raise UsageError(f"port {port.found}: {port.remedy}")
         return serve_folder(args, tell_address)
@@ -93,8 +93,8 @@ def serve_folder(args: argparse.Namespace, tell_address: Callable[[str], None]) 
     from rlhf.serving.supervisor import PolicyServer
 
     folder, store = open_store(args.data)
-    look_after(folder)
-    keep_to_this_machine(args, store)
+    restrict_and_report(folder)
+    require_accounts_for_remote(args, store)
     fetch_weights(args.model)
     server_options = ["--model", args.model, "--device", args.device, *endpoints.as_arguments(args)]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -134,25 +134,25 @@ def serve_pages(args: argparse.Namespace, jobs: Jobs, base_url: str, tell_addres
         serving.stop()
 
 
-def look_after(folder: DataFolder) -> None:
-    """Closes files that an older version left open to other users, and names a rescued copy of a store whose files were gone."""
+def restrict_and_report(folder: DataFolder) -> None:
+    """Removes other users' access to files of older versions, and reports a copy that was saved when the store's files were deleted."""
     if closed := file_modes.restrict_to_owner(folder.root, folder.database):
-        print(f"closed to other users of this machine: {', '.join(closed)}", file=sys.stderr)
+        print(f"no longer accessible to other users of this machine: {', '.join(closed)}", file=sys.stderr)
     if copies := file_watch.rescued(folder.database):
         print(
-            f"{copies[-1]} is a copy of what was saved when the store's files were gone. Bring it back with `rankloop restore --data "
-            f"{folder.root} {copies[-1]} --force`, or move it elsewhere if nothing of it is missing here.",
+            f"{copies[-1]} is a copy of the store from when its files were deleted or replaced. Restore it with `rankloop restore --data "
+            f"{folder.root} {copies[-1]} --force`, or move it elsewhere if this store has all of it.",
             file=sys.stderr,
         )
 
 
-def keep_to_this_machine(args: argparse.Namespace, store: Database) -> None:
-    """Refuses to serve at an address that other machines reach while there are no accounts."""
+def require_accounts_for_remote(args: argparse.Namespace, store: Database) -> None:
+    """Refuses to serve at an address that other machines can reach while there are no accounts."""
     if is_loopback(args.host) or accounts.any_accounts(store):
         return
     raise UsageError(
-        f"--host {args.host}: without accounts everybody who reaches that address could do everything. "
-        f"Make one first: rankloop account add NAME --role lead --data {args.data}"
+        f"--host {args.host}: without accounts, everybody who reaches that address has every role. "
+        f"Add an account first: rankloop account add NAME --role lead --data {args.data}"
     )
 
 
@@ -161,39 +161,39 @@ def is_loopback(host: str) -> bool:
     try:
         addresses = {str(socket_address[0]) for *_, socket_address in socket.getaddrinfo(host, None)}
     except UnicodeError as error:
-        raise UsageError(f"--host {host}: this is no name of a machine: give an address or a name") from error
+        raise UsageError(f"--host {host}: is not a host name: give an address or a host name") from error
     return all(ip_address(address.split("%")[0]).is_loopback for address in addresses)
 
 
 def reap(jobs: Jobs) -> None:
-    """Marks the runs whose worker died. An error, as of a full disk, is logged and does not stop serving."""
+    """Marks the runs whose worker died as lost. An error, such as a full disk, is logged and does not stop serving."""
     try:
         jobs.reap()
     except Exception as error:
-        logging.warning("runs not looked at: %s", error)
+        logging.warning("runs were not checked: %s", error)
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Checks everything that rankloop needs, and tries the model if one is named; says what to do where something is missing or slow."""
-    well = True
+    """Check this machine and the store, and with --model also the model; print a remedy for what is missing or slow."""
+    passed = True
     for check in _checks(args):
-        well &= check.ok
+        passed &= check.ok
         mark = "FIX " if check.remedy else "warn" if check.warning else "ok  "
         print(f"{mark} {check.name}: {check.found}", flush=True)
         for advice in filter(None, (check.remedy, check.warning)):
             print(f"      -> {advice}")
-    return 0 if well else 1
+    return 0 if passed else 1
 
 
 def _checks(args: argparse.Namespace) -> Iterator[doctor_checks.Check]:
-    """The checks of the machine; then, where a model is named, is here and torch can use the device, those that try the model."""
-    well = set()
+    """The checks of the machine; then those of the model, if one is named and downloaded and torch can use the device."""
+    passed = set()
     for check in doctor_checks.checks(DataFolder(args.data), args.model or DEFAULT_MODEL, args.port, args.device):
         if check.ok:
-            well.add(check.name)
+            passed.add(check.name)
         yield check
-    if args.model and {"torch", "weights"} <= well and (folder := model_files.resolve(args.model, fetch=False)) is not None:
-        # Imports torch, which the other checks and verbs do without.
+    if args.model and {"torch", "weights"} <= passed and (folder := model_files.resolve(args.model, fetch=False)) is not None:
+        # This imports torch, which takes seconds.
         from rlhf import model_check
 
         yield from model_check.checks(folder, args.device, PRESETS[DEFAULT_PRESET])
@@ -206,7 +206,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = verbs.add("serve", serve, [engine_options()])
     p.add_argument("--port", type=int, default=PORT, help="TCP port on 127.0.0.1, or on the address of --host")
-    p.add_argument("--host", default=HOST, help="address to serve at; any but this machine's own needs accounts")
+    p.add_argument("--host", default=HOST, help="address to serve at; an address that other machines can reach needs accounts")
     endpoints.add_options(p)
 
     exchange.add(verbs)
@@ -215,8 +215,8 @@ def build_parser() -> argparse.ArgumentParser:
     statistics.add(verbs)
 
     p = verbs.add("doctor", doctor, [engine_options()])
-    p.add_argument("--port", type=int, default=PORT, help="TCP port to look at")
-    # A model that is named is tried, which takes a minute.
+    p.add_argument("--port", type=int, default=PORT, help="TCP port to check")
+    # Without --model, the checks of the model are left out: they take a minute.
     p.set_defaults(model=None)
 
     account_verbs.add(verbs)

@@ -49,13 +49,13 @@ PASSWORD = "correct horse battery"
 
 TRAINING = """
 import math, os, sys, time
-from rlhf.runs.progress import Progress
+from rlhf.runs.progress import RunProgress
 from storage.project import runs
 from storage.core.database import Database
 store = Database(sys.argv[1])
 runs.create(store, sys.argv[2], config={"preset": "benchmark"}, seed=0, versions={})
 runs.mark_started(store, sys.argv[2], os.getpid())
-progress = Progress(store, sys.argv[2])
+progress = RunProgress(store, sys.argv[2])
 progress.plan({"ppo": 1.0})
 work = progress.stage("ppo")
 work.total(100_000)

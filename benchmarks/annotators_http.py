@@ -1,10 +1,10 @@
-"""Fifty annotators at once, each judging as fast as the app answers: `python benchmarks/annotators_http.py --label-studio VENV`.
+"""Fifty concurrent annotators, each judging as fast as the app responds: `python benchmarks/annotators_http.py --label-studio VENV`.
 
 The real `launch.py serve` with accounts on, over a store of prepared comparisons that want three judgments each, while a
 process writes a training run's heartbeats and metrics into the same store. Each annotator has a session cookie and a
 connection of their own and calls the route that the page's script calls; one judgment is one round trip, which saves it and
-brings the next comparison. Afterwards every acknowledgement is looked for in the database, and the database for what nobody
-was acknowledged: nothing lost, nothing twice, nothing beyond what was wanted.
+returns the next comparison. Afterwards the acknowledged judgments are compared with the database: none may be lost, stored twice,
+unacknowledged or beyond the overlap.
 
 With `--label-studio` the same load goes to Label Studio community in turns with ours: as many clients, tasks and judgments
 wanted, on the same machine, both servers up all the time. There one judgment is two requests, the next task and the
@@ -38,7 +38,7 @@ def print_tally(name: str, tally: Tally) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--people", type=int, default=50, help="annotators at once")
+    parser.add_argument("--people", type=int, default=50, help="number of concurrent annotators")
     parser.add_argument("--comparisons", type=int, default=8000, help="comparisons prepared on each side")
     parser.add_argument("--overlap", type=int, default=3, help="judgments wanted for each comparison")
     parser.add_argument("--seconds", type=float, default=20, help="length of one turn")

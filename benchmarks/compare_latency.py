@@ -1,4 +1,4 @@
-"""From the click on a judgment to the next comparison painted, in real Chromium: `python benchmarks/compare_latency.py`.
+"""Latency from the click on a judgment to the painted next comparison, in real Chromium: `python benchmarks/compare_latency.py`.
 
 The real `launch.py serve` over a store in a temporary folder, filled beforehand with comparisons of answers of
 realistic length. Its policy server runs with a model built from a config, and an endpoint that never answers keeps it
@@ -91,7 +91,7 @@ def main() -> int:
     p95 = statistics.quantiles(took, n=20)[-1]
     print(
         f"click to next comparison painted: median {statistics.median(took):.0f} ms, 95th percentile {p95:.0f} ms, "
-        f"most {max(took):.0f} ms (n = {len(took)}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f})"
+        f"max {max(took):.0f} ms (n = {len(took)}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f})"
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""What every benchmark says about its figures: percentiles, and how busy the machine was."""
+"""Shared output of the benchmarks: percentiles, and the machine's load."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def percentile(figures: Sequence[float], percent: float) -> float:
-    """The smallest figure that at least so many percent of all do not exceed; 0 of none."""
+    """The percentile of the figures, by the nearest rank; 0 without figures."""
     if not figures:
         return 0.0
     ordered = sorted(figures)
@@ -17,7 +17,7 @@ def percentile(figures: Sequence[float], percent: float) -> float:
 def spread(figures: Sequence[float]) -> str:
     """Milliseconds, as a line of a table."""
     p50, p95, p99 = (percentile(figures, p) for p in (50, 95, 99))
-    return f"p50 {p50:6.2f}  p95 {p95:6.2f}  p99 {p99:6.2f}  most {max(figures, default=0.0):7.2f} ms (n = {len(figures)})"
+    return f"p50 {p50:6.2f}  p95 {p95:6.2f}  p99 {p99:6.2f}  max {max(figures, default=0.0):7.2f} ms (n = {len(figures)})"
 
 
 def machine() -> str:

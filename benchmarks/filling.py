@@ -1,8 +1,7 @@
-"""Fills a store as years of work would have left it, in minutes: `fill(path, comparisons=1_000_000)`.
+"""Fills a large store with the data of years of judging, in minutes: `fill(path, comparisons=1_000_000)`.
 
-Rows go in in bulk, with the triggers and indexes put aside and put back afterwards, so the columns that triggers keep are
-written here too. That they come out as the product would have written them is not assumed: `benchmarks.invariants` works
-each out again from its definition.
+Rows are inserted in bulk, with triggers and indexes dropped and created again afterwards, so that the columns which triggers
+maintain are written here too. `benchmarks.invariants` recomputes each of them from its definition.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ OVERLAP = 3
 """Judgments wanted for each comparison."""
 
 OPEN_SHARE = 0.2
-"""Of the comparisons, those that still wait: a third each with two votes, with one, with none."""
+"""Share of comparisons that need more votes: a third each with two votes, one and none."""
 
 EAGER_SHARE = 0.25
-"""Of the others, those for which five judgments were wanted and given: with them the mean over all is three."""
+"""Share of the others that have five wanted and given judgments, so that the mean over all is three."""
 
 FOUR_SHARE = 0.05
-"""Of the comparisons, those of four answers instead of two."""
+"""Share of comparisons with four answers instead of two."""
 
 PROMPT_COMPARISONS = 5
 """Comparisons of each prompt."""
@@ -42,10 +41,10 @@ PROMPT_COMPARISONS = 5
 POLICIES = 4
 
 PEOPLE = 40
-"""Annotators with work behind them; the busiest did about twenty times as much as the laziest."""
+"""Number of annotators with judgments; the busiest has about twenty times as many as the least busy."""
 
-HELD = 10
-"""People who left with a comparison on the screen, and whose lease still runs."""
+LEASED = 10
+"""Number of annotators with an active lease."""
 
 SKIP_SHARE, CORRECTION_SHARE, TIE_SHARE, RATIONALE_SHARE = 0.01, 0.01, 0.12, 0.1
 
@@ -75,7 +74,7 @@ COLUMNS = {
 
 @dataclass
 class _Rows:
-    """Rows that wait to be written, and the counts that triggers would have kept."""
+    """Rows to be written, and the counts that triggers would maintain."""
 
     connection: sqlite3.Connection
     waiting: dict[str, list[tuple]] = field(default_factory=lambda: defaultdict(list))
@@ -96,12 +95,12 @@ class _Rows:
 
 
 def old_people() -> list[str]:
-    """Names of the annotators with judgments behind them and nothing on the screen."""
-    return [f"person {n:02}" for n in range(PEOPLE - HELD)]
+    """Names of the annotators with judgments and without a lease."""
+    return [f"person {n:02}" for n in range(PEOPLE - LEASED)]
 
 
 def fill(path: Path, comparisons: int, *, seed: int = 0) -> float:
-    """A store with so many comparisons and about three times as many judgments. Returns the seconds it took."""
+    """Creates a store with this many comparisons and about three times as many judgments. Returns the seconds taken."""
     began = time.monotonic()
     rng = random.Random(seed)
     store = Database(path)
@@ -114,10 +113,10 @@ def fill(path: Path, comparisons: int, *, seed: int = 0) -> float:
     store.close()
 
     connection = sqlite3.connect(path, isolation_level=None)
-    # Exclusive and without a journal: nobody else is there, and a store that breaks here is thrown away.
+    # Exclusive and without a journal: no other process uses the store, and an incomplete one is deleted.
     for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=OFF", "synchronous=OFF", "cache_size=-400000", "foreign_keys=OFF"):
         connection.execute(f"PRAGMA {pragma}")
-    put_back = _put_aside(connection)
+    put_back = _drop_triggers_and_indexes(connection)
     connection.execute("BEGIN")
     rows = _Rows(connection)
     _write_history(rows, comparisons, people, guide.id, rng)
@@ -139,13 +138,13 @@ def fill(path: Path, comparisons: int, *, seed: int = 0) -> float:
 
     store = Database(path)
     _add_golds(store, comparisons, rng)
-    _leave_comparisons_on_screens(store, people[-HELD:])
+    _lease_comparisons(store, people[-LEASED:])
     store.close()
     return time.monotonic() - began
 
 
-def _put_aside(connection: sqlite3.Connection) -> list[str]:
-    """Drops triggers and indexes; the statements that bring them back, indexes first."""
+def _drop_triggers_and_indexes(connection: sqlite3.Connection) -> list[str]:
+    """Drops triggers and indexes; returns the statements that create them again, indexes first."""
     objects = connection.execute(
         "SELECT type, name, sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND sql IS NOT NULL ORDER BY type, rowid"
     ).fetchall()
@@ -156,7 +155,7 @@ def _put_aside(connection: sqlite3.Connection) -> list[str]:
 
 def _write_history(rows: _Rows, comparisons: int, people: list[Annotator], guidelines_id: int, rng: random.Random) -> None:
     pool = [answer(rng) for _ in range(997)]
-    # Those who come often stand in the ring often; a walk round it finds different people for one comparison.
+    # Busy annotators are in the ring several times; different ones are taken for one comparison.
     ring = [person.id for n, person in enumerate(people) for _ in range(max(1, round(100 / (n + 1))))]
     rng.shuffle(ring)
     moment, step = datetime(2024, 1, 1, tzinfo=UTC), timedelta(seconds=20)
@@ -181,7 +180,7 @@ def _write_history(rows: _Rows, comparisons: int, people: list[Annotator], guide
         for turn, annotator_id in enumerate(_different(ring, votes + 1, rng)):
             moment += step
             if turn == votes:
-                # One more was asked, and skipped. What is still open would then have gone to the end of the line.
+                # One more annotator skipped it, which would have moved an open comparison to the end of the queue.
                 if votes < wanted or rng.random() >= SKIP_SHARE:
                     break
                 _judged(rows, comparison_id, annotator_id, shown, guidelines_id, moment, rng, verdict="skip")
@@ -196,7 +195,7 @@ def _write_history(rows: _Rows, comparisons: int, people: list[Annotator], guide
 
 
 def _wanted_and_given(comparison_id: int, comparisons: int, rng: random.Random) -> tuple[int, int]:
-    """People begin with the oldest, so what is open is the newest: first what two have judged, then one, then nobody."""
+    """The oldest comparisons are judged first, so the newest are open: first those with two judgments, then one, then none."""
     done = 1.0 - OPEN_SHARE
     if (at := comparison_id / comparisons) > done:
         return OVERLAP, 2 - min(2, int(3 * (at - done) / OPEN_SHARE))
@@ -216,7 +215,7 @@ def _judged(
     rows: _Rows, comparison_id: int, annotator_id: int, shown: list[int], guidelines_id: int, moment: datetime, rng: random.Random,
     *, verdict: str,
 ) -> None:  # fmt: skip
-    """The presentation, the lease and the judgment, which one in a hundred people corrected afterwards."""
+    """The presentation, the lease and the judgment, of which one in a hundred is corrected."""
     slots = shown[:]
     rng.shuffle(slots)
     presentation_id, lease_id, at = rows.number("presentations"), rows.number("leases"), _iso(moment)
@@ -251,7 +250,7 @@ def _prompt(rows: _Rows, prompt_id: int, text: str, moment: datetime) -> str:
 
 
 def _add_golds(store: Database, comparisons: int, rng: random.Random) -> None:
-    """The last of the line become gold, through the product; as many as there are at the most a hundredth of them."""
+    """Makes the last comparisons of the queue gold through the product's own function, at most a hundredth of all."""
     with store.atomic():
         for comparison_id in range(comparisons, comparisons - min(GOLDS, comparisons // 100), -1):
             shown = [row[0] for row in store.rows(
@@ -260,16 +259,16 @@ def _add_golds(store: Database, comparisons: int, rng: random.Random) -> None:
             gold.set_answer(store, comparison_id, tuple((completion_id,) for completion_id in rng.sample(shown, len(shown))), None)
 
 
-def _leave_comparisons_on_screens(store: Database, people: list[Annotator]) -> None:
+def _lease_comparisons(store: Database, people: list[Annotator]) -> None:
     for n, person in enumerate(people):
         if (shown := queue.next_presentation(store, person.id)) is not None and n % 2:
-            # Every second one judged it and undid that: the same comparison lies before them again.
+            # Every second one judged it and undid that, so that the same comparison is leased to them again.
             judgments.save(store, shown[1].id, person.id, verdict="rank", tiers=tuple((c,) for c in shown[1].order))
             judgments.undo(store, person.id)
 
 
 def answer(rng: random.Random) -> str:
-    """Some sentences with a list between, as long as a model's short answer."""
+    """Some sentences with a list between, of the length of a model's short answer."""
     words, text = TEXT.split(), ""
     while len(text) < ANSWER_CHARACTERS:
         text += rng.choice((" ", " ", " ", " ", ". ", ".\n\n", "\n- ")) + rng.choice(words)

@@ -1,11 +1,11 @@
-"""How long judging waits while a file is imported by another process.
+"""Latency of judging while another process imports a file.
 
     python benchmarks/import_beside_judging.py [--rows 200000] [--annotators 4] [--round 500]
 
 One process imports `--rows` preference pairs through the command line. Annotators, a thread each, judge in this process meanwhile
-as fast as they can think (`--think` seconds): each asks for a comparison and saves a ranking. Printed are the waits before, beside
-and after the import, the rate and the peak memory of the import, and what a reader sees of it before its end, which must be nothing.
-With `--round`, a worker trains a tiny model for so many steps of PPO meanwhile, which must end well too.
+with a pause of `--think` seconds: each fetches a comparison and saves a ranking. Printed are the latencies before, during and
+after the import, the rate and the peak memory of the import, and the number of its rows that are visible before its end, which
+must be 0. With `--round`, a worker trains a tiny model for this many PPO steps meanwhile, and must finish too.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from tests.support import tiny
 from tests.support.learning import Judged
 
 LIMIT_MS = 300
-"""Longest wait of 99 in 100 acts."""
+"""Limit of the 99th percentile of the latency."""
 
 QUIET_S = 5.0
 
 PROMPTS = 20
-"""Prompts of the comparisons that wait: a round of `--round` scores answers to all prompts of the store."""
+"""Number of prompts of the comparisons; a round of `--round` scores answers to all of them."""
 
 
 def main() -> int:
@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--annotators", type=int, default=4)
     parser.add_argument("--think", type=float, default=0.2, help="seconds between two acts of one annotator")
-    parser.add_argument("--round", type=int, default=0, metavar="STEPS", help="steps of PPO that a worker takes beside; 0 for no round")
+    parser.add_argument("--round", type=int, default=0, metavar="STEPS", help="PPO steps of a round that runs meanwhile; 0 for no round")
     args = parser.parse_args()
     print(machine())
     folder = Path(tempfile.mkdtemp(prefix="import-beside-judging-"))
@@ -74,10 +74,16 @@ def measure(folder: Path, rows: int, people: int, think_s: float, ppo_steps: int
     judging.during(lambda: time.sleep(QUIET_S), "after")
     trained = training is None or training.ended_well()
     print(f"{rows:,} rows in {importing.seconds:.0f} s ({rows / importing.seconds:,.0f}/s), peak {importing.peak_mib:.0f} MiB")
-    print(f"seen of it before its end: {importing.seen_early} judgments; after: {importing.seen:,}")
+    print(f"visible before its end: {importing.seen_early} judgments; after: {importing.seen:,}")
     for name, waits in judging.waits.items():
-        print(f"{name:7} {len(waits):6,} acts  p50 {at(waits, 50):6.1f} ms  p99 {at(waits, 99):6.1f} ms  longest {max(waits):6.1f} ms")
-    good = at(judging.waits["beside"], 99) <= LIMIT_MS and importing.seen_early == 0 and importing.seen == rows and not judging.failed
+        p50, p99 = (percentile_of(waits, percent) for percent in (50, 99))
+        print(f"{name:7} {len(waits):6,} acts  p50 {p50:6.1f} ms  p99 {p99:6.1f} ms  max {max(waits):6.1f} ms")
+    good = (
+        percentile_of(judging.waits["beside"], 99) <= LIMIT_MS
+        and importing.seen_early == 0
+        and importing.seen == rows
+        and not judging.failed
+    )
     good = good and trained
     print(machine())
     print(
@@ -88,7 +94,7 @@ def measure(folder: Path, rows: int, people: int, think_s: float, ppo_steps: int
     return 0 if good else 1
 
 
-def at(waits: list[float], percent: int) -> float:
+def percentile_of(waits: list[float], percent: int) -> float:
     return statistics.quantiles(waits, n=100, method="inclusive")[percent - 1]
 
 
@@ -135,7 +141,7 @@ class Importing:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
-            # Read before the process was seen to be alive: a whole import is published just before its end.
+            # The import becomes visible just before its process ends, so that the process is checked after the count.
             self.seen_early = max(self.seen_early, early if early else 0) if not self._whole(store) else self.seen_early
             time.sleep(0.2)
         self.seconds = time.monotonic() - started
@@ -173,7 +179,7 @@ class Training:
 
 
 class Judging:
-    """Annotators who judge in threads, and how long each act took."""
+    """Annotators who judge in threads, and the latency of each act."""
 
     def __init__(self, store: Database, people: int, think_s: float):
         self.store, self.think_s = store, think_s

@@ -1,4 +1,4 @@
-"""`kill -9` of the web process at random moments, with fifty annotators at work: `python benchmarks/kill9.py`.
+"""`kill -9` of the web process at random moments, while fifty annotators judge: `python benchmarks/kill9.py`.
 
 After each kill the database is checked before the program opens it again: its pages, its references and the invariants of
 leases, votes and queue (`benchmarks/invariants.py`). Then the program starts again on the same folder, and the annotators
@@ -59,13 +59,13 @@ class AnnotatorThread:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how often")
-    parser.add_argument("--people", type=int, default=50, help="annotators at once")
+    parser.add_argument("--people", type=int, default=50, help="number of concurrent annotators")
     parser.add_argument("--comparisons", type=int, default=6000, help="comparisons prepared")
     parser.add_argument("--overlap", type=int, default=3, help="judgments wanted for each comparison")
     parser.add_argument("--within", type=float, default=900, help="longest wait for the last judgment at the end, in seconds")
     parser.add_argument("--leaving", type=int, default=1, help="annotators who leave for good with each kill")
     parser.add_argument("--longest", type=float, default=6.0, help="longest time between start and kill, in seconds")
-    parser.add_argument("--seed", type=int, help="of the moments; another each time without")
+    parser.add_argument("--seed", type=int, help="seed of the random moments; random by default")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         room = LoadTest(Path(name), people=args.people, comparisons=args.comparisons, overlap=args.overlap, lease_minutes=LEASE_MINUTES)

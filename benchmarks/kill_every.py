@@ -1,6 +1,6 @@
 """`kill -9` of the web process, the policy server and a training worker, in turn at random moments: `python benchmarks/kill_every.py`.
 
-Annotators judge all the while, as in `benchmarks/kill9.py`, and a real round trains a tiny model. What was acknowledged must be
+Annotators judge all the time, as in `benchmarks/kill9.py`, and a real round trains a tiny model. What was acknowledged must be
 in the database once and unchanged; the policy server must start again; the run must become `lost`, and continue from
 its last checkpoint when it is resumed.
 """
@@ -46,11 +46,11 @@ class Outcome:
     lost: int = 0
     broken: list[str] = field(default_factory=list)
     resumed_at: list[tuple[int, int]] = field(default_factory=list)
-    """Of each kill of the worker: the last step before it, and the first after the resume."""
+    """For each kill of the worker, the last step before it and the first after the resume."""
 
 
 class Scene:
-    """The served program, annotators at work in it, and a round that trains beside them."""
+    """The served program, its annotators, and a training round."""
 
     def __init__(self, folder: Path, *, people: int, comparisons: int):
         self.room = LoadTest(folder, people=people, comparisons=comparisons, overlap=2, lease_minutes=1)
@@ -72,7 +72,7 @@ class Scene:
         return replace(tiny, model=str(self.room.program.model))
 
     def kill(self, victim: str) -> None:
-        """Kills it, looks at what is in the database, and waits until it works again."""
+        """Kills the process, checks the database, and waits until the process works again."""
         getattr(self, f"_kill_{victim.replace(' ', '_')}")()
         self.outcome.kills[victim] += 1
 
@@ -114,7 +114,7 @@ class Scene:
         eventually(reached, f"step {step} of the round", within_s=300)
 
     def end(self) -> Outcome:
-        """Nobody judges any more, the round is cancelled, and everything is compared."""
+        """Stops the annotators, cancels the round, and compares all judgments."""
         self.judging.stop()
         self.jobs.cancel(self.run_id)
         eventually(lambda: runs.get(self.store, self.run_id).status == "cancelled", "the round is cancelled", within_s=120)
@@ -128,10 +128,10 @@ class Scene:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30, help="how often, in turn of web process, policy server and worker")
-    parser.add_argument("--people", type=int, default=10, help="annotators at once")
+    parser.add_argument("--people", type=int, default=10, help="number of concurrent annotators")
     parser.add_argument("--comparisons", type=int, default=6000, help="comparisons prepared")
     parser.add_argument("--longest", type=float, default=6.0, help="longest time between one kill and the next, in seconds")
-    parser.add_argument("--seed", type=int, help="of the moments; another each time without")
+    parser.add_argument("--seed", type=int, help="seed of the random moments; random by default")
     args = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as name:
@@ -150,7 +150,7 @@ def main() -> int:
 
 
 def measure(scene: Scene, kills: int, longest_s: float, rng: random.Random) -> Outcome:
-    """So many kills, in turn, with the annotators at work."""
+    """Kills the processes in turn, `kills` times, while the annotators judge."""
     scene.begin()
     try:
         for number in range(kills):
@@ -159,7 +159,9 @@ def measure(scene: Scene, kills: int, longest_s: float, rng: random.Random) -> O
             began = time.monotonic()
             scene.kill(victim)
             acknowledged = len(scene.judging.tally.acknowledged)
-            print(f"{number + 1:4}  {victim:13}  {acknowledged:8,} acknowledged  back after {time.monotonic() - began:.1f} s", flush=True)
+            print(
+                f"{number + 1:4}  {victim:13}  {acknowledged:8,} acknowledged  restarted after {time.monotonic() - began:.1f} s", flush=True
+            )
     except BaseException:
         scene.judging.stop()
         raise

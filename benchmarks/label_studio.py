@@ -1,7 +1,7 @@
 """Label Studio community as pip installs it, in a virtual environment of its own: started, filled and loaded.
 
-Its own SQLite default, the server that `label-studio start` starts, its REST API with a token for each annotator. What it
-would send home is turned off. An annotator asks `GET /api/projects/ID/next`, which locks the task for them, and posts the
+Its own SQLite default, the server that `label-studio start` starts, its REST API with a token for each annotator. Its telemetry
+is turned off. An annotator asks `GET /api/projects/ID/next`, which locks the task for them, and posts the
 annotation, as its own labelling screen does.
 """
 
@@ -61,7 +61,7 @@ LEFT, RIGHT = "left", "right"
 
 
 class LabelStudio:
-    """A project of pairs with an overlap, and people with a token each."""
+    """A project of pairs with an overlap, and annotators with a token each."""
 
     def __init__(self, folder: Path, venv: Path, *, people: int, tasks: int, overlap: int):
         self.folder, self.venv, self.people, self.tasks, self.overlap = folder, venv, people, tasks, overlap
@@ -116,7 +116,7 @@ class LabelStudio:
                 admin.post(f"/api/projects/{self._project}/import", json=rows).raise_for_status()
 
     def judge(self, seconds: float) -> Tally:
-        """Everybody judges for so long, at once."""
+        """Lets all annotators judge at the same time, for `seconds` seconds."""
         return asyncio.run(self._judge(seconds))
 
     async def _judge(self, seconds: float) -> Tally:
@@ -152,7 +152,7 @@ class LabelStudio:
         await wire.close()
 
     def assigned_badly(self) -> dict[str, int]:
-        """What its database has more of than the project asked for."""
+        """Counts of annotations in its database beyond what the project asked for."""
         connection = sqlite3.connect(self.database)
         table = "task_completion"
         found = {

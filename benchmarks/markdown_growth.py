@@ -1,7 +1,7 @@
-"""How long texts made against a Markdown renderer take: `python benchmarks/markdown_growth.py`.
+"""Rendering time of adversarial Markdown texts: `python benchmarks/markdown_growth.py`.
 
 Each text is one construct, repeated to 5,000, 20,000 and 80,000 characters, rendered as the pages do, but without the limit
-after which a text is shown as it is. Seconds of this process's CPU; linear time grows fourfold from one column to the next.
+above which a text is shown as plain text. Seconds of this process's CPU; linear time grows fourfold from one column to the next.
 """
 
 from __future__ import annotations

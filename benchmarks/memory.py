@@ -2,8 +2,8 @@
 
 The real `launch.py serve` with accounts on. A page load is what a browser asks for when somebody opens the page: the page itself,
 its two handlers under a session of its own, the first comparison, and a heartbeat that ends when the tab is closed. Then
-annotators judge as fast as the app answers. The resident memory of the web process is read all along; it is to stay within 50 MiB
-of what it was after the first loads and judgments, which fill caches and start threads.
+annotators judge as fast as the app answers. The resident memory of the web process is sampled all the time; it must stay within 50 MiB
+of its value after the first loads and judgments, which fill caches and start threads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.figures import machine, spread, verdict
 
 FLAT_MIB = 50.0
 WARM_LOADS, WARM_S = 200, 5.0
-AT_ONCE = 4
+CONCURRENT_LOADS = 4
 """Tabs that open at the same time."""
 
 
@@ -84,7 +84,7 @@ async def loads(room: LoadTest, number: int, memory: Memory, *, first: int, ever
                 if done % every == 0:
                     memory.report(f"{done:,} page loads")
 
-        await asyncio.gather(*(tab() for _ in range(AT_ONCE)))
+        await asyncio.gather(*(tab() for _ in range(CONCURRENT_LOADS)))
     return took_ms
 
 
@@ -103,7 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loads", type=int, default=5000, help="page loads")
     parser.add_argument("--judgments", type=int, default=20_000, help="judgments")
-    parser.add_argument("--people", type=int, default=10, help="annotators at once")
+    parser.add_argument("--people", type=int, default=10, help="number of concurrent annotators")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         room = LoadTest(Path(name), people=args.people, comparisons=args.judgments // 2, overlap=3)

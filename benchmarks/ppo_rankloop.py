@@ -52,7 +52,7 @@ class Clock:
 
 def packaged() -> Backbone:
     backbone = Backbone.load(model_files.resolve("default"), "cpu")
-    backbone.eos_token_ids, backbone.eos_id = (work.NEVER_DRAWN,), work.NEVER_DRAWN
+    backbone.eos_token_ids, backbone.eos_id = (work.NEVER_SAMPLED,), work.NEVER_SAMPLED
     return backbone
 
 
@@ -170,7 +170,7 @@ def generate(*, by_transformers: bool) -> None:
                 top_p=1.0,
                 temperature=1.0,
                 max_new_tokens=work.RESPONSE_TOKENS,
-                eos_token_id=work.NEVER_DRAWN,
+                eos_token_id=work.NEVER_SAMPLED,
                 pad_token_id=backbone.pad_id,
             )
 

@@ -60,7 +60,7 @@ def settings(*, steps: int, batch: int, new_tokens: int, learning_rate: float, k
         lr_scheduler_type="constant",
         kl_coef=kl_coef,
         num_sample_generations=0,
-        stop_token_id=work.NEVER_DRAWN,
+        stop_token_id=work.NEVER_SAMPLED,
         gradient_checkpointing=False,
         logging_steps=1,
     )
@@ -68,8 +68,8 @@ def settings(*, steps: int, batch: int, new_tokens: int, learning_rate: float, k
 
 def step(model: str, top_layers: int) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model)
-    # Its own padding is the end of a turn; TRL wants one that is never drawn.
-    tokenizer.pad_token_id = work.NEVER_DRAWN + 1
+    # Its own padding is the end of a turn; TRL wants one that is never sampled.
+    tokenizer.pad_token_id = work.NEVER_SAMPLED + 1
     policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     critics = [AutoModelForSequenceClassification.from_pretrained(model, num_labels=1, dtype=torch.float32) for _ in range(2)]
     layers = policy.config.num_hidden_layers
@@ -101,7 +101,7 @@ def step(model: str, top_layers: int) -> None:
 
 
 def watch(seconds: dict[str, float], name: str, phase: str) -> None:
-    """Adds up what a function of the trainer takes while nothing is learned."""
+    """Adds up the seconds of a function of the trainer, outside of the update."""
     plain = getattr(ppo_trainer, name)
 
     def timed(*args, **kwargs):
@@ -119,7 +119,7 @@ def watch(seconds: dict[str, float], name: str, phase: str) -> None:
 
 
 class Vowels(torch.nn.Module):
-    """Stands where the reward model is handed over; what it says is put in below."""
+    """Takes the reward model's place; its scores are replaced below."""
 
 
 def vowels(seed: int, lam: float) -> None:

@@ -4,7 +4,7 @@
     python benchmarks/ppo_vs_peers.py --trl /tmp/trl/bin/python
 
 Every run is a process of its own, so that its peak memory is its own. Prints seconds by phase, tokens a second, memory,
-their ratios, and how much of the machine's matrix-product rate each phase reaches. `--only` picks a part of it.
+their ratios, and the share of the machine's matrix-product rate that each phase reaches. `--only` runs one part.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from rlhf.runs.environment import engine_environment
 HERE = Path(__file__).parent
 PHASES = ("rollout", "scoring", "update")
 PUBLISHED = {"TRL 1.12": (0.79, 1.56, 9.0), "trlX": (0.82, 1.45, 4.8)}
-"""Of the vowel task as measured elsewhere on two cores: mean score at the start and the end, seconds a step."""
+"""Published results of the vowel task on two cores: mean score at the start and the end, seconds per step."""
 
 
 def run(python: str, script: str, *arguments: object, own: bool = True) -> dict:
-    """The figures that one process ends with; this project's `own` has the allocator that its workers have."""
+    """The figures that one process prints; with `own`, the process has the allocator settings of this project's workers."""
     command = [python, str(HERE / script), *map(str, arguments)]
     print("  ", *command[1:], flush=True)
     environment = engine_environment() if own and python == sys.executable else None
@@ -45,7 +45,8 @@ def run(python: str, script: str, *arguments: object, own: bool = True) -> dict:
 def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> None:
     """One PPO step with adapters everywhere and with adapters at the top, on both sides, in turns.
 
-    At the top, the reward model's adapter lies where the policy's does; once more with it in all layers, as TRL's reads all.
+    At the top, the reward model's adapter is in the same layers as the policy's; it is measured in all layers too, as TRL's
+    reward model uses all.
     """
     of: dict[tuple[str, int, int], list[dict]] = {}
 
@@ -100,7 +101,7 @@ def steps(trl: str, rounds: int, model: str, top_layers: int, rate: float) -> No
 
 
 def place(row: tuple[str, int, int]) -> str:
-    """Where the adapters are; TRL's reward model has none, and reads all layers."""
+    """The layers with adapters; TRL's reward model has none and uses all layers."""
     side, layers, reward_layers = row
     if not layers:
         return "all"
@@ -108,7 +109,7 @@ def place(row: tuple[str, int, int]) -> str:
 
 
 def profile(layers: int) -> None:
-    """What this project's update is spent on, the dearest first; what is below a hundredth is left out."""
+    """The time of this project's update by kind of operation, the largest first, without those below 1%."""
     spent = run(sys.executable, "ppo_rankloop.py", "profile", "--top-layers", layers)
     del spent["peak_gib"]
     whole = sum(spent.values())
@@ -128,7 +129,7 @@ def generation() -> None:
 
 
 def vowels(trl: str | None, seeds: int) -> None:
-    """Learning, not speed alone: mean score of the first step and of the last three, and the KL at the end."""
+    """Learning results: mean score of the first step and of the last three, and the KL at the end."""
     sides = {"rankloop": (sys.executable, "ppo_rankloop.py")} | ({"TRL 1.12": (trl, "ppo_trl.py")} if trl else {})
     print(f"\n{work.VOWEL_STEPS} PPO steps for vowels")
     print(f"{'':20} {'lambda':>6} {'seed':>4} {'first':>6} {'last 3':>6} {'KL':>6} {'s/step':>7}")

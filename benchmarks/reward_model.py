@@ -1,8 +1,8 @@
-"""What makes a good reward model of few noisy votes: `python benchmarks/reward_model.py --data FOLDER`.
+"""Compares reward models that are fitted to few noisy votes: `python benchmarks/reward_model.py --data FOLDER`.
 
-Real answers of the packaged default model, judged by VADER's sentiment, one vote in five turned round. Linear probes on every
-layer, ensembles, and LoRA, at several budgets of pairs; measured on prompts that nothing was learned from. Each piece is kept
-in FOLDER and never made twice: stop it at any time, or say `--minutes 9`, and start it again. Prints the tables of
+Real answers of the packaged default model, judged by VADER's sentiment, with a label noise of one in five. Linear probes on every
+layer, ensembles, and LoRA, at several budgets of pairs, are measured on held-out prompts. Each result is stored in FOLDER and not
+computed again: stop it at any time, or pass `--minutes 9`, and start it again. Prints the tables of
 docs/research/reward-model.md at the end; `--plots DIR` draws them too.
 """
 
@@ -43,25 +43,25 @@ from rlhf.reward.probe import Features, fit_probe
 from rlhf.simulation.judges import sentiment
 from storage.core.records import Sampling
 
-FLIP = 0.2
-"""Probability that a vote is turned round; accuracy against the votes cannot exceed 1 - FLIP."""
+LABEL_NOISE = 0.2
+"""Probability that a vote is reversed; accuracy against the votes cannot exceed 1 - LABEL_NOISE."""
 SAMPLING = Sampling(temperature=0.7, max_new_tokens=48)
 BATCH = 64
-CHUNK = 320
-"""Answers whose features are kept in one file."""
+ANSWERS_PER_FILE = 320
+"""Number of answers whose features are in one file."""
 POOLINGS = ("mean", "last")
 L2 = (0.1, 1.0, 10.0)
 PACE_PAIRS = 48
-PLAIN = RewardConfig()
-"""What the variants differ from: the mean after 40% of the layers, and a pass of LoRA. The laptop preset differs from it by now."""
+BASELINE = RewardConfig()
+"""The baseline of the variants: mean pooling after 40% of the layers, and one epoch of LoRA. The laptop preset is another."""
 STARTER = Path(__file__).parents[1] / "storage" / "content" / "starter_prompts.jsonl"
 TOKENS_READ, DECODE_COST = 95, 5
-"""Tokens of a prompt and its answer, and what a sampled token costs beside one that is only read: for the time left."""
+"""Tokens of a prompt and its answer, and the cost of a sampled token relative to one in a forward pass; for the time left."""
 
 
 @dataclass(frozen=True)
 class Lora:
-    """A way of fine-tuning; every one starts from the probe."""
+    """A variant of fine-tuning, which starts from the probe."""
 
     key: str
     name: str
@@ -84,24 +84,24 @@ class Plan:
     lora: tuple[Lora, ...]
 
 
-ALL = replace(PLAIN, depth=1.0)
+ALL = replace(BASELINE, depth=1.0)
 FULL = Plan(
     160, 80, 8, 6, (150, 300, 600, 1200), 5, tuple(range(1, 31)),
     (
-        Lora("forty", "LoRA after the probe at 40%", PLAIN, (150, 300, 600, 1200)),
+        Lora("forty", "LoRA after the probe at 40%", BASELINE, (150, 300, 600, 1200)),
         Lora("top", "LoRA on the top third", replace(ALL, adapter=AdapterConfig(top_layers=10)), (150, 300, 600, 1200)),
         Lora("all", "LoRA on all layers", ALL, (150, 300, 600, 1200)),
     ),
 )  # fmt: skip
-QUICK = Plan(16, 12, 6, 4, (20, 40), 2, (6, 12, 30), (Lora("forty", "LoRA after the probe at 40%", PLAIN, (20,)),))
+QUICK = Plan(16, 12, 6, 4, (20, 40), 2, (6, 12, 30), (Lora("forty", "LoRA after the probe at 40%", BASELINE, (20,)),))
 
 
 class Stopped(Exception):
-    """The minutes are over; what was made is kept."""
+    """The minutes are over; the results so far are stored."""
 
 
 class Clock:
-    """Prints what was done and how long the rest will take, from the pace so far."""
+    """Prints the progress and the estimated time left."""
 
     def __init__(self, minutes: float | None):
         self.started = time.monotonic()
@@ -133,7 +133,7 @@ class Answer:
 def of_all_layers(
     backbone: Backbone, reader: RewardModel, rows: Sequence[TokenizedExample], layers: Sequence[int]
 ) -> dict[str, Float[torch.Tensor, "b d"]]:
-    """What a probe can read, by "pooling-layer", from one pass through the frozen model."""
+    """The features of each pooling and layer, by `pooling-layer`, from one forward pass of the frozen model."""
     found: dict[str, list[torch.Tensor]] = {}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     for at in range(0, len(order), 32):
@@ -158,7 +158,7 @@ class Study:
         every = [json.loads(line)["text"] for line in STARTER.read_text(encoding="utf-8").splitlines() if line.strip()]
         random.Random(0).shuffle(every)
         self.prompts = every[: plan.train_prompts + plan.heldout_prompts]
-        """Those that are learned from, then those that are measured on."""
+        """The training prompts, then the held-out ones."""
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -168,7 +168,7 @@ class Study:
 
     @property
     def wanted(self) -> list[int]:
-        """The prompt of every answer; batches hold prompts of like length."""
+        """The prompt of every answer; batches hold prompts of similar length."""
         first = self.plan.train_prompts
         asked = [
             i for i in range(len(self.prompts))
@@ -177,7 +177,7 @@ class Study:
         return sorted(asked, key=lambda i: (len(self.prompts[i]), i))
 
     def written(self) -> list[Answer]:
-        """So far."""
+        """The answers that are stored already."""
         file = self.home / "answers.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         return [Answer(**json.loads(line)) for line in lines]
@@ -214,10 +214,10 @@ class Study:
 
     def read_features(self) -> None:
         said = self.answers
-        for start in range(0, len(said), CHUNK):
+        for start in range(0, len(said), ANSWERS_PER_FILE):
             if not self.chunk(start).is_file():
                 self.clock.check()
-                rows = [self.row(answer) for answer in said[start : start + CHUNK]]
+                rows = [self.row(answer) for answer in said[start : start + ANSWERS_PER_FILE]]
                 part = self.chunk(start).with_suffix(".part")
                 save_file(of_all_layers(self.backbone, self.reader, rows, self.plan.layers), part)
                 part.replace(self.chunk(start))
@@ -228,24 +228,24 @@ class Study:
 
     @cached_property
     def reader(self) -> RewardModel:
-        return RewardModel(self.backbone, PLAIN, seed=0)
+        return RewardModel(self.backbone, BASELINE, seed=0)
 
     def features(self, how: str, layer: int) -> Float[torch.Tensor, "answers d"]:
         return self._features[f"{how}-{layer}"]
 
     @cached_property
     def _features(self) -> dict[str, torch.Tensor]:
-        parts = [load_file(self.chunk(start)) for start in range(0, len(self.answers), CHUNK)]
+        parts = [load_file(self.chunk(start)) for start in range(0, len(self.answers), ANSWERS_PER_FILE)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     # ---- votes
 
     @cached_property
     def comparisons(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pairs of answers to one prompt that the rule tells apart, the better one first.
+        """Pairs of answers to one prompt that the rule scores differently, the better one first.
 
-        To learn from: those in which every answer is fresh, as people are shown them, and the others, which only the largest
-        budget needs too. To measure on: all of the held-out prompts.
+        For training: pairs in which every answer is new, as in comparisons that people judge, then the others, which only the
+        largest budget needs. For evaluation: all pairs of the held-out prompts.
         """
         values = np.array([sentiment(a.text, ()) for a in self.answers])
         by_prompt: dict[int, list[int]] = {}
@@ -265,16 +265,16 @@ class Study:
         fresh, reused, _ = self.comparisons
         rng = np.random.default_rng([1, seed])
         drawn = np.concatenate([rng.permutation(fresh), rng.permutation(reused)])
-        slip = rng.random(len(drawn)) < FLIP
+        slip = rng.random(len(drawn)) < LABEL_NOISE
         return np.where(slip[:, None], drawn[:, ::-1], drawn)[:budget]
 
     @cached_property
     def slips(self) -> np.ndarray:
-        """Of the pairs that are measured on: whether the vote contradicts the rule."""
-        return np.random.default_rng(2).random(len(self.comparisons[2])) < FLIP
+        """For each held-out pair, whether the vote contradicts the rule."""
+        return np.random.default_rng(2).random(len(self.comparisons[2])) < LABEL_NOISE
 
     def measured(self, scores: np.ndarray) -> dict[str, Any]:
-        """Of every held-out prompt its accuracies, and how well probabilities are calibrated against the votes."""
+        """The accuracies of each held-out prompt, and the calibration against the votes."""
         *_, pairs = self.comparisons
         margin = scores[pairs[:, 0]] - scores[pairs[:, 1]]
         credit = validation.credit(margin)
@@ -297,7 +297,7 @@ class Study:
         return self.home / "cells" / f"{name}.json"
 
     def make(self, name: str, cost: float, work: Callable[[], Any]) -> None:
-        """One piece of the study, unless it is there."""
+        """Computes and stores one result, unless it is stored already."""
         if self.cell(name).is_file():
             return
         self.clock.check()
@@ -323,9 +323,9 @@ class Study:
         ]  # fmt: skip
 
     def ensembles(self, how: str, layer: int, members: int) -> list[dict[str, Any]]:
-        """Members of equal weight, each fitted to a bootstrap of the prompts; also: how much more often they are right together."""
+        """An ensemble whose members are fitted to bootstraps of the prompts, and its accuracy where the members agree."""
         found = []
-        config = replace(PLAIN, ensemble=members)
+        config = replace(BASELINE, ensemble=members)
         features = self.features(how, layer)
         for budget in self.plan.budgets:
             for seed in range(self.plan.seeds):
@@ -345,7 +345,7 @@ class Study:
         return {"alike": float(alike.mean()), "right_alike": float(right[alike].mean()), "right_apart": float(right[~alike].mean())}
 
     def lora(self, way: Lora, budget: int, seed: int) -> list[dict[str, Any]]:
-        """After fine-tuning; its probe alone, on the same votes, is among `probes`."""
+        """The results after fine-tuning; those of its probe, on the same votes, are in `probes`."""
         heldout = sorted(set(self.comparisons[2].ravel().tolist()))
 
         def report(step: int, total: int, figures: dict[str, float], model: RewardModel) -> None:
@@ -355,13 +355,13 @@ class Study:
         pairs = self.preferences(self.votes(budget, seed))
         model = fit(self.backbone, pairs, way.config, seed=seed, scratch=self.home / "scratch", report=report)
         scores = np.zeros(len(self.answers))
-        # Not normalised: as the loss sees them, their differences are log-odds.
+        # Not normalised: differences of raw scores are the log-odds of the loss.
         scores[heldout] = model.members([self.row(self.answers[i]) for i in heldout])[0].numpy()
         self.backbone.delete_adapter(ADAPTER)
         return [{"budget": budget, "seed": seed, **self.measured(scores)}]
 
     def pace(self, way: Lora) -> list[dict[str, float]]:
-        """Seconds of processor time that a pair takes, whatever else the machine has to do."""
+        """CPU seconds per pair, which other load on the machine does not affect."""
         pairs = self.preferences(self.votes(PACE_PAIRS, 0))
         started = time.process_time()
         fit(self.backbone, pairs, way.config, seed=0, scratch=self.home / "scratch", report=lambda *_: None)
@@ -379,8 +379,8 @@ class Study:
 
     @property
     def middle(self) -> int:
-        """The layer that the variants are measured against."""
-        return round(PLAIN.depth * 30)
+        """The layer of the baseline."""
+        return round(BASELINE.depth * 30)
 
     def pieces(self) -> Iterator[tuple[str, float, Callable[[], Any]]]:
         for how in POOLINGS:
@@ -390,18 +390,18 @@ class Study:
             yield f"ensemble-{members}", 3000 * members, lambda members=members: self.ensembles("mean", self.middle, members)
         for way in self.plan.lora:
             yield f"pace-{way.key}", TOKENS_READ * 8 * PACE_PAIRS * way.config.depth, lambda way=way: self.pace(way)
-        # The cheapest first, so that a study that is stopped says most.
+        # The cheapest first, so that a stopped study has most of its results.
         for budget, way in sorted(((b, w) for w in self.plan.lora for b in w.budgets), key=lambda piece: piece[0]):
             adapted = way.config.adapter.top_layers / 30 or way.config.depth
-            # Read for the probe and again to learn, which costs twice a reading more in every layer with an adapter.
+            # One forward pass for the probe, and one with a backward pass in every layer that has an adapter.
             cost = TOKENS_READ * (2 * budget * (2 * way.config.depth + 2 * adapted) + 500 * way.config.depth)
             yield way.cell(budget), cost, lambda way=way, budget=budget: self.lora(way, budget, 0)
 
     def run(self) -> None:
         missing = [piece for piece in self.pieces() if not self.cell(piece[0]).is_file()]
         self.clock.plan(self.cost_of_answers(len(self.wanted) - len(self.written())))
-        chunks = range(0, len(self.wanted), CHUNK)
-        self.clock.plan(sum(TOKENS_READ * min(CHUNK, len(self.wanted) - s) for s in chunks if not self.chunk(s).is_file()))
+        chunks = range(0, len(self.wanted), ANSWERS_PER_FILE)
+        self.clock.plan(sum(TOKENS_READ * min(ANSWERS_PER_FILE, len(self.wanted) - s) for s in chunks if not self.chunk(s).is_file()))
         self.clock.plan(sum(cost for _, cost, _ in missing))
         self.write_answers()
         self.read_features()
@@ -413,7 +413,7 @@ class Study:
 
 
 def by_prompt(results: Sequence[dict[str, Any]], what: str) -> dict[int, list[float]]:
-    """Each held-out prompt's figures over the seeds."""
+    """The results of each held-out prompt over the seeds."""
     found: dict[int, list[float]] = {}
     for result in results:
         for prompt, value in zip(result["prompts"], result[what], strict=True):
@@ -422,13 +422,13 @@ def by_prompt(results: Sequence[dict[str, Any]], what: str) -> dict[int, list[fl
 
 
 def percent(results: Sequence[dict[str, Any]], what: str) -> str:
-    """Mean over prompts and seeds; the interval draws prompts again."""
+    """Mean over prompts and seeds, with an interval that resamples prompts."""
     e = evaluation.mean_by_prompt(by_prompt(results, what))
     return f"{100 * e.value:.1f} ({100 * e.low:.1f} to {100 * e.high:.1f})"
 
 
 def gain(results: Sequence[dict[str, Any]], over: Sequence[dict[str, Any]], what: str = "rule") -> str:
-    """Points more than another variant on the same prompts, pairs and seeds."""
+    """Difference in points from another variant on the same prompts, pairs and seeds."""
     mine, theirs = by_prompt(results, what), by_prompt(over, what)
     e = evaluation.mean_by_prompt({p: [a - b for a, b in zip(mine[p], theirs[p], strict=True)] for p in mine})
     return f"{100 * e.value:+.1f} ({100 * e.low:+.1f} to {100 * e.high:+.1f})"
@@ -465,34 +465,34 @@ class Report:
 
     def print(self) -> None:
         fresh, _, measured = self.study.comparisons
-        print(f"{len(self.study.answers)} answers; {len(fresh)} pairs of fresh answers to learn from, {len(measured)} on "
+        print(f"{len(self.study.answers)} answers; {len(fresh)} training pairs of new answers, {len(measured)} on "
               f"{self.plan.heldout_prompts} held-out prompts; {machine()}\n")  # fmt: skip
         for part in (self.layers, self.depths, self.budgets, self.penalties, self.unanimity, self.fine_tuning):
             print(part())
 
     def layers(self) -> str:
-        """Accuracy against the rule by layer at the plain penalty."""
+        """Accuracy against the rule by layer, at the baseline's L2 penalty."""
         rows = []
         for how in POOLINGS:
             for budget in self.plan.budgets:
-                cells = [picked(self.of_probe(how, layer), budget=budget, l2=PLAIN.probe_l2) for layer in self.plan.layers]
+                cells = [picked(self.of_probe(how, layer), budget=budget, l2=BASELINE.probe_l2) for layer in self.plan.layers]
                 rows.append([f"{how}, {budget}", *(f"{100 * np.mean([np.mean(r['rule']) for r in c]):.0f}" for c in cells)])
         return table(["pooling, pairs", *map(str, self.plan.layers)], rows)
 
     def depths(self) -> str:
-        """Mean pooling after other layers, on the same votes and pairs as after the plain one."""
+        """Mean pooling after other layers, on the same votes and pairs as the baseline."""
         rows = []
         for layer in self.plan.layers:
             if layer == self.study.middle or (layer % 6 and layer not in (1, 29)):
                 continue
-            cells = [[picked(self.of_probe("mean", at), budget=budget, l2=PLAIN.probe_l2) for at in (layer, self.study.middle)]
+            cells = [[picked(self.of_probe("mean", at), budget=budget, l2=BASELINE.probe_l2) for at in (layer, self.study.middle)]
                      for budget in self.plan.budgets]  # fmt: skip
             rows.append([layer, *(gain(mine, plain) for mine, plain in cells)])
         return table([f"layer, less layer {self.study.middle}", *(f"{budget} pairs" for budget in self.plan.budgets)], rows)
 
     def variants(self, budget: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         middle, top = self.study.middle, max(self.plan.layers)
-        plain = {"budget": budget, "l2": PLAIN.probe_l2}
+        plain = {"budget": budget, "l2": BASELINE.probe_l2}
         yield f"probe, mean, layer {middle}", picked(self.of_probe("mean", middle), **plain)
         for members in (3, 5):
             yield f"ensemble of {members} on it", picked(self.results(f"ensemble-{members}"), budget=budget)
@@ -512,15 +512,15 @@ class Report:
         return table(head, rows)
 
     def penalties(self) -> str:
-        """The plain probe by penalty: accuracy, calibration error, mean confidence."""
+        """The baseline's probe by L2 penalty: accuracy, calibration error, mean confidence."""
         cells = self.of_probe("mean", self.study.middle)
         rows = []
         for budget in self.plan.budgets:
             for l2 in L2:
                 cell = picked(cells, budget=budget, l2=l2)
-                rows.append([budget, l2, percent(cell, "rule"), gain(cell, picked(cells, budget=budget, l2=PLAIN.probe_l2)), ece(cell),
+                rows.append([budget, l2, percent(cell, "rule"), gain(cell, picked(cells, budget=budget, l2=BASELINE.probe_l2)), ece(cell),
                              f"{np.mean([r['confidence'] for r in cell]):.3f}"])  # fmt: skip
-        return table(["pairs", "L2", "against the rule, %", f"less L2 {PLAIN.probe_l2:g}", "ECE", "mean confidence"], rows)
+        return table(["pairs", "L2", "against the rule, %", f"less L2 {BASELINE.probe_l2:g}", "ECE", "mean confidence"], rows)
 
     def unanimity(self) -> str:
         rows = []
@@ -555,7 +555,7 @@ class Report:
         figure = go.Figure()
         for how, dash in zip(POOLINGS, ("solid", "dot"), strict=True):
             for budget, colour in zip(self.plan.budgets, SHADES, strict=False):
-                cells = [picked(self.of_probe(how, layer), budget=budget, l2=PLAIN.probe_l2) for layer in self.plan.layers]
+                cells = [picked(self.of_probe(how, layer), budget=budget, l2=BASELINE.probe_l2) for layer in self.plan.layers]
                 y = [np.mean([np.mean(r["rule"]) for r in c]) for c in cells]
                 name = f"{how if how == 'mean' else 'last token'}, {budget} pairs"
                 figure.add_scatter(x=list(self.plan.layers), y=y, name=name, line={"color": colour, "dash": dash, "width": 2})
@@ -620,9 +620,9 @@ def draw(figures: dict[Path, go.Figure]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data/reward_model"), help="folder that keeps answers, features and results")
-    parser.add_argument("--quick", action="store_true", help="a few prompts and layers: whether it works, in minutes")
-    parser.add_argument("--minutes", type=float, help="stop after so many, to be gone on with by the same command")
-    parser.add_argument("--report", action="store_true", help="print what is there and compute nothing")
+    parser.add_argument("--quick", action="store_true", help="use a few prompts and layers, for a test that takes minutes")
+    parser.add_argument("--minutes", type=float, help="stop after this many minutes; the same command continues")
+    parser.add_argument("--report", action="store_true", help="print the stored results and compute nothing")
     parser.add_argument("--plots", type=Path, help="draw SVG files into this folder")
     args = parser.parse_args()
     study = Study(args.data / ("quick" if args.quick else "full"), QUICK if args.quick else FULL, Clock(args.minutes))
@@ -630,7 +630,7 @@ def main() -> None:
         try:
             study.run()
         except Stopped:
-            print(f"stopped after {args.minutes:g} minutes: the same command goes on from here", file=sys.stderr)
+            print(f"stopped after {args.minutes:g} minutes: the same command continues from here", file=sys.stderr)
             return
     report = Report(study)
     report.print()

@@ -1,8 +1,8 @@
 """The reward model on votes by people: `python benchmarks/reward_on_people.py --pairs FILE`.
 
 FILE holds dialogues as Anthropic published them (hh-rlhf: a `.jsonl.gz` with `chosen` and `rejected`), which end in two answers
-to the same conversation. Says by cross-validation over all of them which layer a probe should read, and then what the probe
-alone and LoRA after it make of a few hundred, on dialogues that nothing was learned from. Rows of one part share the votes.
+to the same conversation. Compares by cross-validation over all of them the layer that a probe should use, and then the
+probe with LoRA fine-tuning at a few hundred pairs, on held-out dialogues. Rows of one part share the votes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rlhf.reward.probe import fit_probe
 HELD_OUT = 400
 LAYERS = (1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29, 30)
 FOLDS, REPEATS = 5, 4
-LONGEST = 160
+MAX_TOKENS = 160
 """Tokens of a conversation with its longer answer; more than half of the dialogues are longer than what a laptop's round would sample."""
 WAYS = {
     "probe at 40%": RewardConfig(epochs=0),
@@ -66,14 +66,14 @@ def turns(text: str) -> list[dict[str, str]]:
 
 
 def by_layer(backbone: Backbone, pairs: Sequence[PreferencePair]) -> None:
-    """Cross-validated accuracy of probes; every dialogue is judged by probes that never saw it."""
+    """Cross-validated accuracy of probes, by layer."""
     reader = RewardModel(backbone, RewardConfig(), seed=0)
     rows = [reader.row(backbone.encode(p.prompt), backbone.encode_answer(text)) for p in pairs for text in (p.chosen, p.rejected)]
     features = of_all_layers(backbone, reader, rows, LAYERS)
     folds = [np.random.default_rng(seed).permutation(len(pairs)) % FOLDS for seed in range(REPEATS)]
 
     def credit(name: str) -> np.ndarray:
-        """Of each dialogue, over the repeats."""
+        """Mean credit of each dialogue over the repeats."""
         chosen, rejected = features[name][::2], features[name][1::2]
         right = np.zeros(len(pairs))
         for fold in folds:
@@ -97,7 +97,7 @@ def margins(backbone: Backbone, model: RewardModel, pairs: Sequence[PreferencePa
 
 
 def by_way(backbone: Backbone, every: Sequence[PreferencePair], budgets: Sequence[int]) -> None:
-    """What is learned from a few hundred, measured on dialogues that nothing was learned from."""
+    """Held-out accuracy of each variant at each budget of pairs."""
     heldout, learned_from = every[:HELD_OUT], every[HELD_OUT:]
     print(f"{len(heldout)} held out")
     length = np.array([len(p.chosen) - len(p.rejected) for p in heldout])
@@ -105,7 +105,7 @@ def by_way(backbone: Backbone, every: Sequence[PreferencePair], budgets: Sequenc
     print(f"{'pairs':>5}  {'way':42} {'held-out accuracy, %':24} {'over the probe at 40%':24} {'ECE':>6} {'seconds':>8}")
     for budget in budgets:
         if budget > len(learned_from):
-            sys.exit(f"only {len(learned_from)} dialogues are left to learn from: ask for fewer than {budget}")
+            sys.exit(f"only {len(learned_from)} dialogues are left for training: ask for fewer than {budget}")
         first = None
         for name, config in WAYS.items():
             started = time.monotonic()
@@ -134,10 +134,10 @@ def main() -> None:
     backbone = Backbone.load(model_files.resolve("default"))
     every = [
         p for p in dialogues(args.pairs)
-        if len(backbone.encode(p.prompt)) + max(len(backbone.encode_answer(t)) for t in (p.chosen, p.rejected)) < LONGEST
+        if len(backbone.encode(p.prompt)) + max(len(backbone.encode_answer(t)) for t in (p.chosen, p.rejected)) < MAX_TOKENS
     ]  # fmt: skip
     random.Random(0).shuffle(every)
-    print(f"{len(every)} dialogues below {LONGEST} tokens")
+    print(f"{len(every)} dialogues below {MAX_TOKENS} tokens")
     if args.only in (None, "layers"):
         by_layer(backbone, every)
     if args.only in (None, "ways"):

@@ -18,11 +18,11 @@ from playwright.sync_api import Browser, Error, Page, expect
 from tests.browser import chromium
 from tests.browser.pages import ComparePage, TrainingPage
 
-DESK = {"width": 1280, "height": 800}
+DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 QUESTION = "I always feel nervous before giving a talk at work. What should I do?"
 ANSWERED_WITHIN_MS = 180_000
-"""Patience with two answers written on a CPU."""
+"""Time limit for two answers generated on a CPU."""
 
 
 def opened(browser: Browser, viewport: dict[str, int]) -> Page:
@@ -68,14 +68,14 @@ def demo(page: Page, url: str, question: str = QUESTION) -> None:
 
 
 PICTURES = {
-    "compare": (compare, DESK),
+    "compare": (compare, DESKTOP),
     "phone": (compare, PHONE),
-    "rank": (rank, DESK),
-    "history": (tab("history", "[data-testid=past-judgment]"), DESK),
-    "lead": (tab("lead", "#quality-annotators table"), DESK),
-    "leaderboard": (tab("leaderboard", "#leaderboard-standings table"), DESK),
-    "training": (training, DESK),
-    "demo": (demo, DESK),
+    "rank": (rank, DESKTOP),
+    "history": (tab("history", "[data-testid=past-judgment]"), DESKTOP),
+    "lead": (tab("lead", "#quality-annotators table"), DESKTOP),
+    "leaderboard": (tab("leaderboard", "#leaderboard-standings table"), DESKTOP),
+    "training": (training, DESKTOP),
+    "demo": (demo, DESKTOP),
 }
 
 
@@ -83,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:7860", help="where the program serves")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder for the pictures")
-    parser.add_argument("--only", choices=list(PICTURES), action="append", help="this picture alone; may be given again")
+    parser.add_argument("--only", choices=list(PICTURES), action="append", help="only this picture; can be repeated")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     failed = 0

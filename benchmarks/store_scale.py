@@ -1,9 +1,9 @@
-"""Whether the store stays as quick with a million comparisons as with ten thousand: `python benchmarks/store_scale.py`.
+"""Compares the store's latencies at a million comparisons with those at ten thousand: `python benchmarks/store_scale.py`.
 
 Two stores are filled (`benchmarks/filling.py`; the large one takes some minutes and 4 GB of disk) and checked, then used in
-turns, so that a busy machine is as unkind to one as to the other: `queue.next_presentation` and the `judgments.save` that
-answers it, by annotators who are new and by those with the most judgments behind them. Gold comparisons and repeats are
-switched on. Every act ends on the disk: what a bare commit costs on it is printed first.
+turns, so that other load on the machine affects both alike: `queue.next_presentation` and the `judgments.save` that
+answers it, by new annotators and by those with the most judgments. Gold comparisons and repeats are
+switched on. Every act is synced to the disk; the cost of a bare commit is printed first.
 
 The export is measured against a bare `sqlite3` loop that writes the same rows, in turns too.
 """
@@ -41,10 +41,10 @@ NEXT_P99_MS, SAVE_P99_MS, GROWTH = 5.0, 10.0, 1.5
 PAIRS_PER_S, OF_BARE = 100_000, 2.0
 
 FRESH = 40
-"""New annotators beside the old ones."""
+"""Number of new annotators."""
 
 TURNS = 10
-"""How often the measurement goes from one store to the other."""
+"""Number of turns of each store."""
 
 BARE = """
 SELECT j.id, j.tiers, a.pseudonym, a.kind, p.messages, p.kind, p.split, j.created_at, c.id, c.text, v.name
@@ -56,8 +56,8 @@ WHERE j.counts = 1 AND a.kind = 'human' ORDER BY j.id
 
 
 @dataclass
-class Used:
-    """One store under the clock; times in milliseconds."""
+class MeasuredStore:
+    """One store and its measured latencies, in milliseconds."""
 
     name: str
     store: Database
@@ -66,14 +66,14 @@ class Used:
     took: dict[str, list[float]] = field(default_factory=lambda: {"next, new": [], "next, old": [], "save": []})
 
     def turn(self, acts: int, rng: random.Random) -> None:
-        """So many comparisons fetched and judged, half of them by new annotators."""
+        """Fetches and judges `acts` comparisons, half of them by new annotators."""
         for n in range(acts):
             kind, person = ("new", rng.choice(self.fresh)) if n % 2 else ("old", rng.choice(self.old))
             began = time.perf_counter()
             shown = queue.next_presentation(self.store, person.id)
             shown_at = time.perf_counter()
             if shown is None:
-                raise SystemExit(f"{self.name}: nothing is left for {person.name}; ask for fewer --acts")
+                raise SystemExit(f"{self.name}: no comparison is left for {person.name}: lower --acts")
             order = shown[1].order
             saving = time.perf_counter()
             judgments.save(self.store, shown[1].id, person.id, verdict="rank", tiers=tuple((c,) for c in order))
@@ -86,12 +86,12 @@ class Used:
         return self.took["next, new"] + self.took["next, old"]
 
 
-def ready(path: Path, comparisons: int) -> Used:
-    """A store of this size: filled and checked, unless an earlier run left it."""
+def ready(path: Path, comparisons: int) -> MeasuredStore:
+    """A store of this size; filled and checked unless an earlier run has done so."""
     if not path.exists():
         path.parent.mkdir(parents=True)
         seconds = fill(path, comparisons)
-        print(f"{path}: filled in {seconds:.0f} s; looking for what is broken", flush=True)
+        print(f"{path}: filled in {seconds:.0f} s; checking the invariants", flush=True)
         if broken := problems(path):
             raise SystemExit(f"{path}: " + "; ".join(broken))
     store = Database(path)
@@ -103,7 +103,7 @@ def ready(path: Path, comparisons: int) -> Used:
         f"{comparisons:,} comparisons, {written:,} judgments, busiest annotator {old[0].judged:,}, "
         f"{path.stat().st_size / 1e6:,.0f} MB", flush=True,
     )  # fmt: skip
-    return Used(f"{comparisons:,}", store, fresh, old)
+    return MeasuredStore(f"{comparisons:,}", store, fresh, old)
 
 
 def bare_commits(folder: Path, count: int = 300) -> list[float]:
@@ -126,7 +126,7 @@ def bare_commits(folder: Path, count: int = 300) -> list[float]:
 
 
 def bare_export(database: Path, target: Path) -> int:
-    """What `storage.exchange.trl` writes, with as little as possible between the rows and the file."""
+    """Writes the same file as `storage.exchange.trl`, in a minimal loop."""
     connection = sqlite3.connect(database)
     written = 0
     with target.open("w", encoding="utf-8", newline="\n") as file:
@@ -158,7 +158,7 @@ def bare_export(database: Path, target: Path) -> int:
 
 
 def rate(export: Callable[[], int]) -> tuple[float, int]:
-    """Pairs per second, and how many there were."""
+    """Pairs per second, and the number of pairs."""
     gc.collect()
     began = time.perf_counter()
     written = export()
@@ -166,13 +166,13 @@ def rate(export: Callable[[], int]) -> tuple[float, int]:
 
 
 def fingerprint(path: Path) -> int:
-    """The same for the same lines in whatever order."""
+    """A hash of the lines that does not depend on their order."""
     with path.open("rb") as file:
         return sum(int.from_bytes(hashlib.sha256(line).digest()[:8]) for line in file) % 2**64
 
 
 def compare_exports(store: Database, folder: Path, times: int) -> bool:
-    """Prints both rates; whether the target is met."""
+    """Prints both rates; returns whether the target is met."""
     ours, bare = folder / "ours.jsonl", folder / "bare.jsonl"
     rates: dict[str, list[float]] = {"rankloop": [], "bare sqlite3": []}
     for _ in range(times):
@@ -201,7 +201,7 @@ def main() -> int:
     parser.add_argument("--large", type=int, default=1_000_000, help="comparisons in the large store")
     parser.add_argument("--acts", type=int, default=2_000, help="comparisons fetched and judged in each store")
     parser.add_argument("--exports", type=int, default=2, help="exports by each side; 0 leaves them out")
-    parser.add_argument("--folder", type=Path, help="where the stores are made, and kept for a second run; a temporary one otherwise")
+    parser.add_argument("--folder", type=Path, help="folder of the stores, which a second run uses again; a temporary one by default")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="rankloop-scale-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from feedback_ui.shared.theme import QUIET, html
 from storage.analytics.stats import judgments_by_day, stats
 from storage.core.database import Database
 
-DAYS = 28
+CHART_DAYS = 28
 """The days that the chart of judgments covers."""
 
 
@@ -29,5 +29,5 @@ class DataPage:
 
     def show(self, request: gr.Request) -> Markup:
         visitor = self.auth.reads(request, "annotator")
-        days = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=DAYS)
+        days = judgments_by_day(self.store, last=datetime.now(UTC).date(), days=CHART_DAYS)
         return presenters.overview(translator_for(request), stats(self.store), days, blind=not visitor.may_read("lead"))

@@ -34,11 +34,11 @@ EXAMPLES = (
     "Write a kind reply to a neighbour whose dog barks at night.",
 )
 PAINT_S = 0.08
-"""The least time between two repaints, in seconds; text that arrives faster is shown together."""
+"""Minimum time between two repaints, in seconds; text that arrives faster is shown together."""
 MAX_CONCURRENT = 8
-"""The most prompts that are answered at the same time, for all visitors together."""
+"""Maximum number of prompts answered at the same time, for all visitors together."""
 MAX_PER_VISITOR = 2
-"""The most prompts that are answered at the same time for one visitor."""
+"""Maximum number of prompts answered at the same time for one visitor."""
 
 StreamEvent = str | PolicyServerDown | None
 """A piece of a stream's text, or its end: None, or the error that ended it."""

@@ -22,17 +22,17 @@ def visitor_line(app: gr.Blocks, auth: Auth) -> gr.HTML:
 
     def show_visitor(request: gr.Request) -> Markup:
         translate = translator_for(request)
-        return fragment(trouble(translate, auth.store), line(translate, auth.reads(request, "annotator")))
+        return fragment(store_warnings(translate, auth.store), line(translate, auth.reads(request, "annotator")))
 
     placed = html(elem_id="visitor")
     app.load(show_visitor, outputs=placed, **QUIET)
     return placed
 
 
-def trouble(translate: Translator, store: Database) -> Markup:
+def store_warnings(translate: Translator, store: Database) -> Markup:
     """Warnings about the store's files. Every page shows them, because all work is in the store."""
     problems = [translate("visitor.damaged")] if store.damage else []
-    if not store.files_are_ours:
+    if not store.files_unchanged:
         problems.append(translate("visitor.files_gone"))
     return fragment(*(tag("p", text, class_="rl-notice rl-bad", role="alert", data_testid="trouble") for text in problems))
 

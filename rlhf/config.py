@@ -30,18 +30,18 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a field is bounded: the error message ends with it."""
+    """Why a field has its bounds; appended to the error message."""
 
     text: str
 
 
 class Naming(Enum):
-    """How a field's option is called where it is not `--section-field`."""
+    """How the option of a field is named if not `--section-field`."""
 
     UNPREFIXED = "unprefixed"
-    """By the field's name alone, which says enough without its section."""
+    """The field's name alone, without its section."""
     NOT_AN_OPTION = "not an option"
-    """Not at all: only the command line may set the field, never a page's form, which is made from the options."""
+    """The field is not an option: only the command line may set it, not a page's form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class GroupConfig:
     """Completions sampled per step."""
     minibatch_size: PositiveInt = 16
     """Completions per gradient update."""
-    num_generations: Annotated[int, Field(ge=2), Reason("for completions are compared within their group")] = 4
+    num_generations: Annotated[int, Field(ge=2), Reason("because completions are compared within their group")] = 4
     """Completions of one prompt, whose scores serve as each other's baseline."""
     learning_rate: NonNegativeFloat = 3e-4
     """Adam step size of the policy."""
@@ -228,7 +228,7 @@ class EvaluationConfig:
 class RoundConfig:
     model: str = DEFAULT_MODEL
     """`default`, a local folder, or a hub id."""
-    seed: Annotated[int, Field(ge=0, lt=2**32), Reason("as numpy's seeds are")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32), Reason("because numpy's seeds are unsigned 32-bit numbers")] = 0
     """Seed of everything random in the round."""
     include_simulated: bool = False
     """Learn from simulated judgments as well as from people's."""
@@ -297,9 +297,9 @@ RENAMED_OPTIONS: Mapping[str, str] = {
     "reward-reference-samples": "reward-normalize-samples",
     "group-size": "group-num-generations",
 }
-"""Options by their names of version 0.1.0, and today's. An old name is refused, and the error says the new one.
+"""Options by their names in version 0.1.0, with the current names. An old name is refused with an error that gives the current one.
 
-The rows of old runs have today's names too: a migration renamed them.
+The rows of old runs have the current names: a migration renamed them.
 """
 
 
@@ -353,7 +353,7 @@ def check(config: RoundConfig) -> None:
     """Checks each option against its field, and the options that depend on each other.
 
     Raises:
-        ConfigError: the first value that is refused, with its option, the cause and the remedy.
+        ConfigError: an option is invalid; the message has the first one, with cause and remedy.
     """
     for path, rule, value in _fields(config):
         if refusal := rule.refusal(value):
@@ -365,7 +365,7 @@ def check(config: RoundConfig) -> None:
         )
     if config.reward.rankings == "plackett-luce" and (config.reward.ties, config.reward.strength) != ("drop", "off"):
         raise ConfigError(
-            "--reward-rankings plackett-luce: picks know neither ties nor strengths; set --reward-ties drop --reward-strength off"
+            "--reward-rankings plackett-luce: this loss supports neither ties nor strengths; set --reward-ties drop --reward-strength off"
         )
     for name, adapter, default in (
         ("adapter", config.adapter, RoundConfig().adapter),
@@ -373,14 +373,13 @@ def check(config: RoundConfig) -> None:
     ):
         if adapter.kind == "prompt" and adapter.top_layers not in (0, default.top_layers):
             raise ConfigError(
-                f"--{name}-top-layers {adapter.top_layers}: a learned prompt lies before the first layer. Leave it out, or set it to 0"
+                f"--{name}-top-layers {adapter.top_layers}: a learned prompt lies before the first layer. "
+                "Leave the option out, or set it to 0"
             )
     if config.ppo.kl_target and not config.ppo.kl_horizon:
         raise ConfigError("--ppo-kl-horizon 0: must be greater than 0, or set --ppo-kl-target 0 to keep the coefficient fixed")
     if config.ppo.value_warmup and config.ppo.value_warmup >= config.ppo.steps:
-        raise ConfigError(
-            f"--ppo-value-warmup {config.ppo.value_warmup}: of {config.ppo.steps} steps none would be left in which the policy learns"
-        )
+        raise ConfigError(f"--ppo-value-warmup {config.ppo.value_warmup}: leaves the policy none of the {config.ppo.steps} steps; lower it")
     for name, tokens in (("sampling", config.sampling.max_new_tokens), ("evaluation", config.evaluation.max_new_tokens)):
         if tokens + 2 > config.max_length:
             raise ConfigError(
@@ -404,7 +403,7 @@ def _build(cls: type, values: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """What a dataclass says of one of its fields: the type with its bounds, and the line under it."""
+    """The metadata of one field: its type with bounds and choices, and its help text."""
 
     type: type
     optional: bool
@@ -416,7 +415,7 @@ class _Rule:
     adapter: TypeAdapter[Any]
 
     def refusal(self, value: Any) -> str:
-        """`2.0: must be at most 1`, or nothing where the field can have this value."""
+        """An error such as `2.0: must be at most 1`; empty if the value is valid."""
         try:
             self.adapter.validate_python(value)
         except ValidationError as error:
@@ -446,7 +445,7 @@ class _Rule:
 
 @cache
 def _rules(cls: Any) -> dict[str, _Rule]:
-    """By field; a field that is a section of its own has none."""
+    """The rules of a dataclass by field; fields that are sections have none."""
     helps = {p.arg_name: p.description or "" for p in docstring_parser.parse_from_object(cls).params}
     hints = get_type_hints(cls, include_extras=True)
     return {f.name: _rule(hints[f.name], helps.get(f.name, "")) for f in fields(cls) if not is_dataclass(hints[f.name])}
@@ -469,16 +468,16 @@ def _rule(hint: Any, text: str) -> _Rule:
     )
 
 
-BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
+BOUND_WORDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
 """The bounds of a JSON schema in words."""
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
-    return ", ".join(f"{words} {schema[bound]:.10g}" for bound, words in BOUNDS.items() if bound in schema)
+    return ", ".join(f"{words} {schema[bound]:.10g}" for bound, words in BOUND_WORDS.items() if bound in schema)
 
 
 def _fields(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], _Rule, Any]]:
-    """Every field that is an option: where it stands, its rule and its value."""
+    """Every field that is an option: its path, its rule and its value."""
     rules = _rules(type(node))  # type: ignore[arg-type]  # mypy takes the __hash__ of instances for that of the class
     for f in fields(node):
         value = getattr(node, f.name)

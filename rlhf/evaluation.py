@@ -1,6 +1,6 @@
 """Evaluates a round: held-out accuracy of the reward model and win rate of the policy, each with a 95% interval.
 
-Measured on held-out prompts, which no training used. Statistics are scipy's.
+Held-out prompts are not used in training. The statistics are scipy's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SampledCompletion:
     """One sampled answer to a held-out prompt."""
 
     prompt_id: int
@@ -90,7 +90,7 @@ def accuracy_on_rule(pairs: Sequence[PreferencePair], chosen: torch.Tensor, reje
     return proportion(agree, cases)
 
 
-def answers(
+def sample_completions(
     backbone: Backbone,
     adapter: str | None,
     prompts: Sequence[Prompt],
@@ -99,7 +99,7 @@ def answers(
     per_prompt: int,
     seed: int,
     on_progress: Work = NO_PROGRESS,
-) -> list[Answer]:
+) -> list[SampledCompletion]:
     """`per_prompt` answers to each prompt, with one adapter or the base alone, in the order of the prompts."""
     repeated = [p for p in prompts for _ in range(per_prompt)]
     sequences: list[GeneratedSequence] = []
@@ -109,11 +109,11 @@ def answers(
         prompt_ids = [backbone.encode(p.messages) for p in batch]
         rng = generator(backbone.device, seed, start)
         sequences += sample(backbone, prompt_ids, sampling, rng, on_progress.part(len(batch)), adapter=adapter)
-    return [Answer(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(repeated, sequences, strict=True)]
+    return [SampledCompletion(p.id, s.ids, backbone.decode(s.ids), s.finish_reason) for p, s in zip(repeated, sequences, strict=True)]
 
 
-def answer_scores(
-    backbone: Backbone, scorer: Scorer, prompts: Sequence[Prompt], answers: Sequence[Answer], on_progress: Work = NO_PROGRESS
+def score_completions(
+    backbone: Backbone, scorer: Scorer, prompts: Sequence[Prompt], answers: Sequence[SampledCompletion], on_progress: Work = NO_PROGRESS
 ) -> list[float]:
     """The scorer's score of each answer, in their order."""
     prompt_ids = {p.id: backbone.encode(p.messages) for p in prompts}
@@ -121,8 +121,8 @@ def answer_scores(
     return scores
 
 
-def best_of(candidates: Sequence[Answer], n: int, values: Sequence[float]) -> list[Answer]:
-    """Of each n answers in a row the one with the highest value; the first of equals."""
+def best_of(candidates: Sequence[SampledCompletion], n: int, values: Sequence[float]) -> list[SampledCompletion]:
+    """The answer with the highest value in each group of n consecutive answers; the first where several are equal."""
     groups = [range(start, start + n) for start in range(0, len(candidates), n)]
     return [candidates[max(group, key=lambda i: values[i])] for group in groups]
 
@@ -138,22 +138,24 @@ def best_of_n(
     per_prompt: int,
     seed: int,
     on_progress: Work = NO_PROGRESS,
-) -> tuple[list[Answer], BestOfN]:
-    """Best-of-n answers of the base, with the n whose KL is nearest to a given one: the same distance, without training.
+) -> tuple[list[SampledCompletion], BestOfN]:
+    """Best-of-n answers of the base, with the n whose KL is nearest to the given KL: a baseline that needs no training.
 
     Selected by the scores that PPO was trained on (Gao 2023, section 2). Also returns n and its KL, without win rates.
     """
     n = n_at_kl(kl, max_n)
-    # The caller reckons with the most that this may take.
+    # The caller reserves the work of the largest n.
     on_progress.total(max_n)
     on_progress(max_n - n)
     on_progress.total(DECODE_COST + 1)
-    candidates = answers(backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, on_progress=on_progress.part(DECODE_COST))
+    candidates = sample_completions(
+        backbone, None, prompts, sampling, per_prompt=n * per_prompt, seed=seed, on_progress=on_progress.part(DECODE_COST)
+    )
     prompt_ids = {p.id: backbone.encode(p.messages) for p in prompts}
     sequences = [GeneratedSequence(a.ids, a.finish_reason) for a in candidates]
     scores = scorer([prompt_ids[a.prompt_id] for a in candidates], sequences, on_progress.part(1))
-    beside = BestOfN(n, best_of_n_kl(n), policy_kl=kl, max_n=max_n, beyond_max_n=kl > best_of_n_kl(max_n))
-    return best_of(candidates, n, scores.tolist()), beside
+    result = BestOfN(n, best_of_n_kl(n), policy_kl=kl, max_n=max_n, beyond_max_n=kl > best_of_n_kl(max_n))
+    return best_of(candidates, n, scores.tolist()), result
 
 
 def win_rate(tuned: ValuesByPrompt, base: ValuesByPrompt) -> Estimate | None:
@@ -163,7 +165,7 @@ def win_rate(tuned: ValuesByPrompt, base: ValuesByPrompt) -> Estimate | None:
     )
 
 
-def by_prompt(answers: Sequence[Answer], values: Iterable[float]) -> ValuesByPrompt:
+def by_prompt(answers: Sequence[SampledCompletion], values: Iterable[float]) -> ValuesByPrompt:
     """The values of the answers, which are in the same order, by prompt."""
     found: ValuesByPrompt = {}
     for answer, value in zip(answers, values, strict=True):

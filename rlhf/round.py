@@ -20,7 +20,7 @@ from rlhf.ppo.rollout import POLICY
 from rlhf.reward import model as reward_model
 from rlhf.reward.scoring import FunctionReward
 from rlhf.runs import plan, reward_function
-from rlhf.runs.progress import Progress
+from rlhf.runs.progress import RunProgress
 from rlhf.stages.evaluate import evaluate
 from rlhf.stages.policy import tune_by_ppo, tune_by_trl
 from rlhf.stages.reward import fit_reward
@@ -34,7 +34,7 @@ from storage.project import runs
 log = logging.getLogger("rankloop.round")
 
 
-def run_round(store: Database, folder: DataFolder, run_id: str, progress: Progress, reward_named: str | None = None) -> PolicyVersion:
+def run_round(store: Database, folder: DataFolder, run_id: str, progress: RunProgress, reward_named: str | None = None) -> PolicyVersion:
     """Executes one run, from its row in the store to a registered policy version.
 
     Args:
@@ -113,7 +113,7 @@ def virtual_tokens(config: RoundConfig) -> int:
 
 
 def register(
-    store: Database, folder: DataFolder, run_id: str, config: RoundConfig, backbone: Backbone, progress: Progress
+    store: Database, folder: DataFolder, run_id: str, config: RoundConfig, backbone: Backbone, progress: RunProgress
 ) -> PolicyVersion:
     """Saves the tuned adapter where the policy server finds it, and registers it as a policy version."""
     progress.stage("register")

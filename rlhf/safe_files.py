@@ -1,7 +1,7 @@
 """Checks the files of a model or an adapter before any library reads them. No torch here.
 
-A folder from elsewhere may name files that run code when they are read (pickle), files outside of it, another base model, or a
-module to import. The checks read the JSON beside the weights and the file system; they read no weights.
+A downloaded folder may name files that run code when read (pickle), files outside of the folder, another base model, or a
+module to import. The checks read the JSON files and the file system, not the weights.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LONGEST_JSON = 64 << 20
-"""Bytes of a JSON file beside the weights; the index of a model of a trillion parameters has a tenth of it."""
+MAX_JSON_BYTES = 64 << 20
+"""Bytes of a JSON file beside the weights; the index of a model with a trillion parameters is a tenth as large."""
 
-LARGEST_RANK = 4096
+MAX_RANK = 4096
 """Largest rank of an adapter, and largest number of vectors of a learned prompt."""
 
 
@@ -25,7 +25,7 @@ class ModelError(Exception):
 
 
 def check_base(folder: Path) -> None:
-    """Refuses a folder that could not be read as a base model without running code or reading files elsewhere.
+    """Checks that the folder can be read as a base model without running code or reading files outside of it.
 
     Raises:
         ModelError: it is an adapter, names weights that are not safetensors inside it, or has links that lead out of it.
@@ -45,7 +45,7 @@ def check_base(folder: Path) -> None:
         shards = read_json(index).get("weight_map")
         if not isinstance(shards, dict):
             raise ModelError(f"{index}: has no weight_map. Fetch it again.")
-        # One name stands for thousands of weights.
+        # Thousands of weights share a few file names.
         for name in set(map(_hashable, shards.values())):
             check_name(name, folder, (".safetensors",), index.name)
 
@@ -55,14 +55,14 @@ def _hashable(name: Any) -> Any:
 
 
 def check_name(name: Any, folder: Path, endings: tuple[str, ...], where: str) -> None:
-    """Refuses a file name inside another file that is of another kind, missing, or not in this folder itself."""
+    """Checks that a file name found in another file is that of an existing file in this folder, with one of the endings."""
     if not isinstance(name, str) or not name.endswith(endings):
         raise ModelError(
             f"{folder}: {where} names {_short(name)}, which is no safetensors file. Other formats can run code when read: "
             "convert them first."
         )
     if name != Path(name).name:
-        raise ModelError(f"{folder}: {where} names {_short(name)}, which is not in this folder. Put the file there and name it alone.")
+        raise ModelError(f"{folder}: {where} names {_short(name)}, which is not in this folder. Copy it there and use its bare name.")
     if not (folder / name).is_file():
         raise ModelError(f"{folder}: {where} names {_short(name)}, which is missing. Fetch it again.")
     check_file(folder / name, folder)
@@ -74,9 +74,9 @@ def _short(name: Any) -> str:
 
 
 def check_file(file: Path, folder: Path) -> None:
-    """Refuses what is neither a file nor a folder, and links that lead out of the folder.
+    """Checks that the path is a file or a folder, and no link that leads out of the folder.
 
-    The hub's cache is made of links from `snapshots/REVISION/` into `blobs/`, so these are fine.
+    Links from `snapshots/REVISION/` into `blobs/` are allowed: the hub's cache consists of them.
     """
     root_folder = folder.resolve()
     allowed = [root_folder, *([root_folder.parent.parent / "blobs"] if root_folder.parent.name == "snapshots" else [])]
@@ -86,9 +86,9 @@ def check_file(file: Path, folder: Path) -> None:
     except (OSError, RuntimeError) as error:
         raise ModelError(f"{file}: cannot be looked at ({type(error).__name__}). Fetch it again.") from error
     if not any(target.is_relative_to(root) for root in allowed):
-        raise ModelError(f"{file}: is a link to {target}, outside of its folder. Put the file itself there.")
+        raise ModelError(f"{file}: is a link to {target}, outside of its folder. Copy the file into the folder.")
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise ModelError(f"{file}: is neither a file nor a folder. Take it away.")
+        raise ModelError(f"{file}: is neither a file nor a folder. Remove it.")
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def read_json(file: Path) -> dict[str, Any]:
         ModelError: it is missing, too long, or something else.
     """
     try:
-        if (size := file.stat().st_size) > LONGEST_JSON:
-            raise ModelError(f"{file}: has {size:,} bytes, of which {LONGEST_JSON:,} are read. This is no such file: fetch it again.")
+        if (size := file.stat().st_size) > MAX_JSON_BYTES:
+            raise ModelError(f"{file}: has {size:,} bytes, more than the limit of {MAX_JSON_BYTES:,}. Fetch it again.")
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{file}: cannot be read as JSON ({type(error).__name__}). Fetch it again.") from error
@@ -113,7 +113,7 @@ def _flag(value: Any) -> bool:
 
 
 def _size(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= LARGEST_RANK
+    return type(value) is int and 1 <= value <= MAX_RANK
 
 
 def _count(value: Any) -> bool:
@@ -158,10 +158,10 @@ ADAPTER_FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
         "prompt_tuning_init": _one_of("RANDOM", "SAMPLE_VOCAB"),
     },
 }
-"""The kinds of adapter that a round makes, and which of PEFT's fields tell them apart; each with what it may be."""
+"""For each kind of adapter that a round makes, PEFT's fields that define it, each with a check of its value."""
 
-IGNORED_FIELDS = ("peft_type", "peft_version", "base_model_name_or_path", "revision")
-"""Fields that are ignored: the base model is the one of the run."""
+IGNORED_ADAPTER_FIELDS = ("peft_type", "peft_version", "base_model_name_or_path", "revision")
+"""Fields that are ignored, because the run determines the base model."""
 
 NO_EFFECT = {
     "bias": "none",
@@ -180,7 +180,7 @@ NO_EFFECT = {
 def adapter_fields(folder: Path) -> dict[str, Any]:
     """`peft_type` and the fields that make up an adapter, each checked, from its `adapter_config.json`.
 
-    PEFT knows fields that import a module, load another model with its code, or copy layers of the base: none is let through.
+    PEFT has fields that import a module, load another model with its code, or copy layers of the base: these are refused.
 
     Raises:
         ModelError: a file is missing or lies elsewhere, or a field is not one that a round writes.
@@ -195,7 +195,9 @@ def adapter_fields(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder}: adapters of type {_short(kind)} are not read here, only {', '.join(ADAPTER_FIELDS)}")
     known = ADAPTER_FIELDS[kind]
     for field, value in config.items():
-        allowed_value = known[field](value) if field in known else field in IGNORED_FIELDS or not value or NO_EFFECT.get(field) == value
+        allowed_value = (
+            known[field](value) if field in known else field in IGNORED_ADAPTER_FIELDS or not value or NO_EFFECT.get(field) == value
+        )
         if not allowed_value:
             raise ModelError(f"{folder}: adapter_config.json has {_short(field)}: {_short(value)}, which no round writes")
     return {"peft_type": kind, **{field: config[field] for field in known if field in config}}

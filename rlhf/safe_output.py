@@ -1,8 +1,8 @@
-"""Escapes control characters in terminal output: names, texts and errors may come from anybody.
+"""Escapes control characters in terminal output, because names, texts and errors may contain untrusted text.
 
-A terminal takes control characters for commands: they move the cursor, forge lines, change the title, send input in the user's
-name; and marks of writing direction show a text in another order. Each is written as a JSON escape, `\\u001b`, so that it is
-visible, and JSON that contains it keeps its content.
+A terminal executes control characters: they can move the cursor, forge lines, change the title or send input as the user.
+Direction marks display a text in another order. Each is written as a JSON escape, `\\u001b`: it is visible, and JSON that
+contains it keeps its meaning.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-_UNSEEN = re.compile(
+_INVISIBLE = re.compile(
     "["
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0, DEL and C1; a tab and the end of a line are what they are
-    "\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # directions, line ends, things of no width
+    "\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # direction marks, line ends, characters of no width
     "\U000e0000-\U000e007f"  # tags
     "\ud800-\udfff"  # half characters, which no terminal takes
     "]"
@@ -27,7 +27,7 @@ _BAR_MOVES = re.compile(r"\r|(?:\n|\x1b\[A)+\Z")
 
 def escape_controls(text: str) -> str:
     """The text with control and invisible characters escaped. Tabs and line ends stay."""
-    return _UNSEEN.sub(_escape, text)
+    return _INVISIBLE.sub(_escape, text)
 
 
 def one_line(text: str) -> str:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlhf.runs.jobs import HEARTBEAT_S
-from rlhf.runs.progress import Cancelled, Progress
+from rlhf.runs.progress import Cancelled, RunProgress
 from storage.core import file_modes
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError
@@ -36,13 +36,13 @@ def work(
     Raises:
         Exception: whatever ended the round, after its row says `failed`.
     """
-    # A long write by another process, such as a restore, must not cost hours of training.
-    store.be_patient()
+    # A long write by another process, such as a restore, must not fail a round that has trained for hours.
+    store.use_training_timeout()
     runs.mark_started(store, run_id, os.getpid())
-    progress = Progress(store, run_id, on_change)
+    progress = RunProgress(store, run_id, on_change)
     try:
         with heartbeat(store, run_id):
-            # Takes seconds, and fails where torch is broken: both belong in the row.
+            # This import takes seconds and fails where torch is broken: the row must show both.
             from rlhf.round import run_round
 
             version = run_round(store, folder, run_id, progress, reward)
@@ -60,7 +60,7 @@ def work(
 
 @contextmanager
 def heartbeat(store: Database, run_id: str) -> Iterator[None]:
-    """Writes every few seconds to the run's row that this process lives, in a thread of its own."""
+    """Writes a heartbeat to the run's row every few seconds, in a thread of its own."""
     stopped = threading.Event()
 
     def beat() -> None:

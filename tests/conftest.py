@@ -1,4 +1,4 @@
-"""Fixtures that every floor's tests share, how many processes run them, and the shapes that are checked meanwhile."""
+"""Fixtures that all tests share, the number of test processes, and the checks of tensor shapes."""
 
 import gc
 import os
@@ -14,7 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 SHAPES_ARE_CHECKED = find_spec("beartype") is not None
 if SHAPES_ARE_CHECKED:
-    # Before the first of them is imported. Options (`rlhf.config`) are checked by pydantic and say so in their own words.
+    # Before the first of them is imported. Options (`rlhf.config`) are checked by pydantic with messages of their own.
     rooms = ("models", "generation", "reward", "ppo", "trl_methods", "evaluation", "analysis")
     install_import_hook([f"rlhf.{room}" for room in rooms], "shape_check.checked")
 

@@ -1,4 +1,4 @@
-"""The plan of the house, held by machines: who may import whom, and what a page never loads."""
+"""The layers: which package may import which, and what the web process never loads."""
 
 import ast
 import subprocess
@@ -15,7 +15,7 @@ def python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-def test_the_floors_are_kept():
+def test_the_import_contracts_hold():
     checked = python("import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(cache_dir=None, no_cache=True))")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "11 kept, 0 broken" in checked.stdout
@@ -81,7 +81,10 @@ TESTED_ELSEWHERE = {
     "storage/exchange/kto.py": "tests/storage/judging/test_completion_labels.py",
     # One table of formats, its reader and what recognises its rows: each test goes through all of them.
     **dict.fromkeys(
-        [f"storage/exchange/{name}.py" for name in ("detect", "field_maps", "groups", "mapped", "maps", "tracking", "trees", "verdicts")],
+        [
+            f"storage/exchange/{name}.py"
+            for name in ("detect", "field_maps", "groups", "mapped", "maps", "tracking", "trees", "choice_labels")
+        ],
         "tests/storage/exchange/test_mapped_formats.py",
     ),
     **dict.fromkeys([f"storage/exchange/{name}.py" for name in ("encodings", "packing")], "tests/storage/exchange/test_files.py"),
@@ -135,7 +138,7 @@ def test_each_module_has_the_test_file_that_a_reader_looks_for_first():
     assert not gone, f"in TESTED_ELSEWHERE and not there: {sorted(gone)}"
 
 
-def test_nothing_is_sent_home_by_the_engine():
+def test_telemetry_is_off():
     code = "import os; os.environ.pop('HF_HUB_DISABLE_TELEMETRY', None); import rlhf; print(os.environ['HF_HUB_DISABLE_TELEMETRY'])"
     assert python(code).stdout.strip() == "1"
 

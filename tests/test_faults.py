@@ -1,4 +1,4 @@
-"""A disk that is full, a store that may not be written, a store that somebody else holds: what the annotator is told.
+"""A disk that is full, a store that may not be written, a store that another process locks: the message that the annotator gets.
 
 Over HTTP, through the served app, with the real fault. Each time the reply says what is wrong and what to do, nothing is half
 written, and the same act sent again is saved once the fault is gone.
@@ -154,11 +154,11 @@ def no_room(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-FAULTS = {"locked": (locked, "something else is writing"), "no room": (no_room, "disk's free space")}
+FAULTS = {"locked": (locked, "locked by another write"), "no room": (no_room, "disk's free space")}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_judgment_that_cannot_be_saved_is_told_and_can_be_sent_again(page, fault):
+def test_a_judgment_that_cannot_be_saved_is_reported_and_can_be_sent_again(page, fault):
     broken, told = FAULTS[fault]
     view = page.shown()
     before = page.rows()
@@ -174,7 +174,7 @@ def test_a_judgment_that_cannot_be_saved_is_told_and_can_be_sent_again(page, fau
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_comparison_that_cannot_be_given_is_told(page, fault):
+def test_a_comparison_that_cannot_be_leased_is_reported(page, fault):
     page.judge(page.shown())
     with FAULTS[fault][0](page.store.path):
         for name in ("next_comparison", "undo"):
@@ -231,7 +231,7 @@ def read_only(folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="gives up root's rights the Linux way")
-def test_a_store_that_became_read_only_is_told_and_the_judgment_can_be_sent_again(tmp_path):
+def test_a_read_only_store_is_reported_and_the_judgment_can_be_sent_again(tmp_path):
     path = tmp_path / "data" / "rankloop.db"
     with as_anybody(), serving(path) as page:
         view = page.shown()
@@ -259,7 +259,7 @@ def test_a_program_over_a_read_only_folder_says_so(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root may mount a small disk")
-def test_a_disk_that_is_full_is_told_and_the_judgment_can_be_sent_again(tmp_path):
+def test_a_full_disk_is_reported_and_the_judgment_can_be_sent_again(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True).returncode:
@@ -315,7 +315,7 @@ def test_a_store_that_another_process_holds_for_long(tmp_path):
                 began = time.monotonic()
                 reply = page.judge(view)
                 took.append(time.monotonic() - began)
-                assert "something else is writing" in reply["problem"]
+                assert "locked by another write" in reply["problem"]
                 assert page.rows() == before
             # One busy moment of the machine is no fault of the app's.
             assert min(took) < PAGE_PATIENCE_S

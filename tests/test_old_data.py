@@ -197,7 +197,7 @@ def test_statistics_show_the_same(data, figure, whose):
 
 
 @pytest.mark.parametrize("whose", ["people", "everybody"])
-def test_as_much_can_be_learned_from(old, whose):
+def test_the_same_training_data_are_derived(old, whose):
     actual = pairs.of_store(old, include_simulated=whose == "everybody", ties=True)
     # With the hash of all pairs, so that two snapshots of the same judgments are still told to be the same.
     assert_shows(pairs.manifest(actual).to_json(), EXPECTED["pairs"][whose])

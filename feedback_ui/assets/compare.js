@@ -35,7 +35,7 @@ export function startCompare(root, ask) {
   let busy = false;
   /** @type {number | undefined} */
   let poll;
-  /** When the server last learned that the comparison on the page is being judged. */
+  /** Time of the last renewal of the lease. */
   let renewedAt = 0;
 
   putTexts(root);
@@ -137,7 +137,7 @@ export function startCompare(root, ask) {
   /** Every request says which version of the guidelines the page has. @param {object} [data] */
   const withVersion = (data = {}) => ({ ...data, guidelines: guidelines.version() });
 
-  /** @param {boolean} unasked whether the page looks by itself */
+  /** @param {boolean} unasked whether the request is made without the user's action */
   function pollAgain(unasked) {
     poll = window.setTimeout(() => load(unasked), POLL_MS);
   }
@@ -208,7 +208,7 @@ export function startCompare(root, ask) {
     render(reply.next, action.name === "undo" ? undoneDraft(reply.next) : null);
     const { problem = "" } = reply;
     showProblem(reply.lease_over ? "" : problem);
-    // The draft of a judgment that came too late is kept: the comparison may come back.
+    // The draft of a late judgment is kept: the comparison may be shown again.
     showNotice(reply.lease_over ? problem : "");
     const message = reply.message ?? action.message;
     showSaved(problem ? "" : message);
@@ -253,7 +253,7 @@ export function startCompare(root, ask) {
     try {
       reply = await ask("renew", { presentation_id });
     } catch {
-      return; // Whether it is too late is decided when the judgment is saved.
+      return; // The server checks the lease again when the judgment is saved.
     }
     const held = !("problem" in reply) && reply.held;
     if (held || busy || !isStillShown()) return;

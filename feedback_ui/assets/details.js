@@ -1,6 +1,6 @@
 // @ts-check
-// What a judgment may have beside the choice: ratings by aspect, a rationale, an ideal answer. Only the inputs that the
-// project asks for are on the page.
+// The inputs of a judgment besides the choice: ratings by aspect, a rationale, an ideal answer. The project's settings decide
+// which of them are on the page.
 
 import { closest, find, findAll, keyCap, make, targetOf } from "./dom.js";
 import { t } from "./i18n.js";
@@ -8,7 +8,7 @@ import { t } from "./i18n.js";
 /** @typedef {import("./types.js").ComparisonView} ComparisonView */
 /** @typedef {import("./types.js").Slot} Slot */
 
-const LONGEST = 20000;
+const MAX_CHARACTERS = 20000;
 
 /** The length as the server counts it: an emoji is one character. @param {string} text */
 const lengthOf = (text) => [...text.trim()].length;
@@ -85,7 +85,7 @@ export function makeDetails(root, { changed, nameOf }) {
     const { min_chars } = view.inputs;
     const required = view.inputs.rationale === "required";
     const field = make("textarea", {
-      id: "rl-rationale", rows: 2, maxlength: LONGEST, testid: "rationale", "aria-describedby": "rl-rationale-count",
+      id: "rl-rationale", rows: 2, maxlength: MAX_CHARACTERS, testid: "rationale", "aria-describedby": "rl-rationale-count",
       required, dir: "auto",
     });
     field.value = rationale ?? "";
@@ -129,7 +129,7 @@ export function makeDetails(root, { changed, nameOf }) {
       make("span", {}, slot === null ? t("compare.ideal_nothing") : nameOf(slot)),
     ));
     const field = make("textarea", {
-      id: "rl-ideal", rows: 6, maxlength: LONGEST, testid: "ideal", "aria-label": t("compare.ideal"), dir: "auto",
+      id: "rl-ideal", rows: 6, maxlength: MAX_CHARACTERS, testid: "ideal", "aria-label": t("compare.ideal"), dir: "auto",
     });
     field.value = written.text;
     field.addEventListener("input", () => {
@@ -155,7 +155,7 @@ export function makeDetails(root, { changed, nameOf }) {
     return make("div", { class: "rl-field" }, head, chooser, field);
   }
 
-  /** The ideal answer to submit. An answer of the page that was not changed is none. */
+  /** The ideal answer to submit; null if the text is that of an answer on the page, unchanged. */
   function submittedIdeal() {
     if (!ideal?.text.trim()) return null;
     return ideal.slot === null || ideal.text !== sourceOf(ideal.slot) ? { ...ideal } : null;
@@ -286,7 +286,7 @@ export function makeDetails(root, { changed, nameOf }) {
         ideal: submittedIdeal(),
       };
     },
-    /** Everything that was begun, also what would not be submitted. @returns {import("./types.js").Details} */
+    /** All inputs, also those that would not be submitted. @returns {import("./types.js").Details} */
     draft: () => ({ aspects: ratings, rationale: rationale ?? "", ideal: idealEdited ? ideal : null }),
     isRequired: () => view.inputs.rationale === "required" || view.inputs.aspects.length > 0,
   };

@@ -86,7 +86,7 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 /**
- * A key beside what it does, for the eye only: a screen reader reads the button's shortcut.
+ * A key's label, hidden from screen readers, which read the button's shortcut.
  * @param {string} key
  */
 export function keyCap(key) {

@@ -1,10 +1,10 @@
 // @ts-check
-// Judgments that were begun and not sent, kept in this browser tab: they survive a reload, a lost connection and a lost
+// Drafts of unsent judgments, in this browser tab's session storage: they survive a reload, a lost connection and a lost
 // session.
 
 /** @typedef {import("./types.js").Draft} Draft */
 
-const MOST_DRAFTS = 20;
+const MAX_DRAFTS = 20;
 
 /** @param {string} page */
 export function makeDrafts(page) {
@@ -31,7 +31,7 @@ export function makeDrafts(page) {
   function prune() {
     const keys = Object.keys(sessionStorage).filter((key) => key.startsWith(prefix));
     const savedAt = (/** @type {string} */ key) => read(key)?.at ?? 0;
-    for (const key of keys.sort((a, b) => savedAt(b) - savedAt(a)).slice(MOST_DRAFTS)) sessionStorage.removeItem(key);
+    for (const key of keys.sort((a, b) => savedAt(b) - savedAt(a)).slice(MAX_DRAFTS)) sessionStorage.removeItem(key);
   }
 
   return {

@@ -1,5 +1,5 @@
 // @ts-check
-// The panel of guidelines beside the comparison. It stays open or closed as it was left; a badge marks a new version.
+// The panel of guidelines beside the comparison. Whether it is open is remembered; a badge marks a new version.
 
 import { byTestId, find } from "./dom.js";
 import { preferences } from "./preferences.js";

@@ -1,6 +1,6 @@
 // @ts-check
-// Steps of a ranking: functions from tiers to new tiers. Answers that share a place share a tier; an answer in no tier is
-// not ranked.
+// Steps of a ranking: functions from tiers to new tiers. Tied answers share a tier; an answer in no tier is not
+// ranked.
 
 /** @typedef {import("./types.js").Slot} Slot */
 /** @typedef {import("./types.js").Tiers} Tiers */

@@ -1,4 +1,4 @@
-"""Converts a judgment from the browser, which names slots, to the arguments of the store, which name completions. No input is trusted.
+"""Converts a judgment from the browser, which names slots, to the arguments of the store, which name completions. The input is untrusted.
 
 Whether a judgment fits the project and the comparison is checked by `storage.judging.judgments` and `storage.judging.details`.
 """
@@ -15,11 +15,11 @@ PAIR = {"a": [[0], [1]], "b": [[1], [0]]}
 """The tiers of slots for the buttons of a comparison of two answers."""
 
 
-def judged(act: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
+def judgment_arguments(act: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
     """The arguments of `judgments.save` and `judgments.correct` for a judgment on answers that were shown in this order.
 
     Raises:
-        BadJudgment: the page sends no such judgment.
+        BadJudgment: the page's data are not a valid judgment.
     """
     try:
         choice = act["choice"]
@@ -28,7 +28,7 @@ def judged(act: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
         tiers = tuple(tuple(_at(order, slot) for slot in tier) for tier in _slots(act, choice, len(order)))
         return {"verdict": "rank", "tiers": tiers, "all_bad": choice == "both_bad", "details": _details(act, order)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadJudgment("This is no judgment that the page sends: reload the page.") from error
+        raise BadJudgment("The page sent an invalid judgment: reload the page.") from error
 
 
 def _slots(act: Mapping[str, Any], choice: str, shown: int) -> Sequence[Sequence[int]]:

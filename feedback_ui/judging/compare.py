@@ -34,7 +34,7 @@ NextPresentation = tuple[Comparison, Presentation] | None
 def build(store: Database, client: PolicyClient, auth: Auth) -> gr.HTML:
     """Builds the page's component. Gradio publishes its server functions by name and passes the request by its annotation."""
     service = CompareService(store, client)
-    ask = partial(answered, auth)
+    ask = partial(call_as_annotator, auth)
 
     def next_comparison(data: dict[str, Any], request: gr.Request) -> Reply:
         return ask(request, service.next_for, data)
@@ -51,7 +51,9 @@ def build(store: Database, client: PolicyClient, auth: Auth) -> gr.HTML:
     return judging_component("compare", [next_comparison, judge, undo, renew])
 
 
-def answered(auth: Auth, request: gr.Request, function: Callable[[Annotator, Translator, dict[str, Any]], Reply], data: Any) -> Reply:
+def call_as_annotator(
+    auth: Auth, request: gr.Request, function: Callable[[Annotator, Translator, dict[str, Any]], Reply], data: Any
+) -> Reply:
     """The function's reply for the signed-in annotator, or a refusal or problem; then the page keeps its draft and shows the message."""
     try:
         visitor = auth.acts(request, "annotator")
@@ -106,7 +108,7 @@ class CompareService:
         except StoreError as error:
             return self._not_saved(translate, error)
         judged = annotators.get(self.store, annotator.id).judged
-        return {"next": judging_view.dry_queue_view(translate, translate("compare.next_failed"), judged)}
+        return {"next": judging_view.empty_queue_view(translate, translate("compare.next_failed"), judged)}
 
     def undo(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
         """Withdraws the last judgment; its comparison is shown again, in the same order."""
@@ -116,7 +118,7 @@ class CompareService:
         return {"message": message, "next": self._next(annotator, translate, data, project)}
 
     def renew(self, annotator: Annotator, translate: Translator, data: dict[str, Any]) -> Reply:
-        """Renews the lease of a presentation. `held` stays true after the lease, as long as a judgment would be accepted."""
+        """Renews the lease of a presentation. `held` stays true after the lease has ended, as long as a judgment would be accepted."""
         shown = self._own(annotator, data)
         if shown is None:
             return {"held": False}
@@ -128,7 +130,7 @@ class CompareService:
     def _save(self, annotator: Annotator, act: dict[str, Any], project: ProjectSettings | None = None) -> None:
         if (shown := self._own(annotator, act)) is None:
             raise BadJudgment("There is no such presentation: reload the page.", "not_there")
-        judgments.save(self.store, shown, annotator.id, project=project, **acts.judged(act, shown.order))
+        judgments.save(self.store, shown, annotator.id, project=project, **acts.judgment_arguments(act, shown.order))
 
     def _own(self, annotator: Annotator, data: dict[str, Any]) -> Presentation | None:
         """The presentation that the page names by its token; None unless it was shown to this annotator."""
@@ -150,7 +152,7 @@ class CompareService:
         judged = annotator.judged
         guidelines_part = judging_view.guidelines_view(project.guidelines, data.get("guidelines"))
         if following is None:
-            return judging_view.dry_queue_view(translate, self._why_dry(translate), judged, guidelines_part)
+            return judging_view.empty_queue_view(translate, self._empty_queue_note(translate), judged, guidelines_part)
         comparison, shown = following
         return judging_view.comparison_view(
             translate,
@@ -162,7 +164,7 @@ class CompareService:
             guidelines=guidelines_part,
         )
 
-    def _why_dry(self, translate: Translator) -> str:
+    def _empty_queue_note(self, translate: Translator) -> str:
         try:
             status = self.client.status()
         except PolicyServerDown as error:

@@ -16,7 +16,7 @@ STYLES = ("compare.css", "rank.css", "details.css", "history.css")
 
 
 def judging_component(page: str, server_functions: Sequence[Callable[..., Any]]) -> gr.HTML:
-    """The component made of `<page>.html`, which the modules bring to life; its element id is the page's name."""
+    """The component made of the template `<page>.html` and its modules; its element id is the page's name."""
     load_failed = {language: texts["compare.load_failed"] for language, texts in tables().items()}
     return gr.HTML(
         html_template=render_template(

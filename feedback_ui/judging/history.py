@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from feedback_ui.judging import acts, judging_view, problems
-from feedback_ui.judging.compare import Reply, answered
+from feedback_ui.judging.compare import Reply, call_as_annotator
 from feedback_ui.judging.component import judging_component
 from feedback_ui.server.auth import Auth
 from feedback_ui.shared.i18n import Translator
@@ -28,7 +28,7 @@ PAGE_ROWS = 20
 def build(store: Database, auth: Auth) -> gr.HTML:
     """Builds the page's component. Gradio publishes its server functions by name and passes the request by its annotation."""
     service = HistoryService(store)
-    ask = partial(answered, auth)
+    ask = partial(call_as_annotator, auth)
 
     def past_judgments(filters: dict[str, Any], request: gr.Request) -> Reply:
         return ask(request, service.rows, filters)
@@ -82,14 +82,14 @@ class HistoryService:
         try:
             with self.store.atomic():
                 past = self._own(annotator, act.get("judgment_id"))
-                judgment = acts.judged(act, past.order)
+                judgment = acts.judgment_arguments(act, past.order)
                 corrected = judgments.correct(self.store, past.judgment, annotator.id, presentation=past.presentation, **judgment)
         except StoreError as error:
             problem = translate("compare.not_saved", why=problems.problem(translate, error))
-            return self._sent_before(annotator, translate, act) or {"problem": problem}
+            return self._already_saved(annotator, translate, act) or {"problem": problem}
         return {"row": self._row(translate, history.after_correction(self.store, past, corrected)), "replaces": act["judgment_id"]}
 
-    def _sent_before(self, annotator: Annotator, translate: Translator, act: dict[str, Any]) -> Reply | None:
+    def _already_saved(self, annotator: Annotator, translate: Translator, act: dict[str, Any]) -> Reply | None:
         """The reply for a correction that an earlier request has saved already; None if there is none."""
         judgment_id = self.tokens.open("judgment", act.get("judgment_id"), annotator.id)
         for newest in history.of_annotator(self.store, annotator.id, limit=1):

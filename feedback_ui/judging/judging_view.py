@@ -18,9 +18,9 @@ from feedback_ui.shared import markdown
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, sentence
 from storage.content.completions import as_shown
+from storage.content.prompts import MESSAGE_ROLES
 from storage.core.records import Comparison, Details, Guidelines, Judgment, Message, PastJudgment, ProjectSettings
 
-SPEAKERS = ("system", "user", "assistant")
 SKIP_REASONS = {
     "I don't know enough": "compare.skip_unsure",
     "Broken prompt": "compare.skip_broken",
@@ -96,7 +96,7 @@ def turns(translate: Translator, messages: Sequence[Message], *, show_system: bo
 
 
 def _speaker(translate: Translator, role: str) -> str:
-    return translate(f"compare.speaker.{role}") if role in SPEAKERS else role.capitalize()
+    return translate(f"compare.speaker.{role}") if role in MESSAGE_ROLES else role.capitalize()
 
 
 def guidelines_view(guidelines: Guidelines | None, known_version: Any) -> dict[str, Any] | None:
@@ -119,7 +119,7 @@ def judged_so_far(translate: Translator, count: int) -> str:
     return translate("compare.judged", count=count, number=f"{count:,}") if count else translate("compare.judged_none")
 
 
-def dry_queue_view(translate: Translator, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
+def empty_queue_view(translate: Translator, note: str, judged: int, guidelines: dict[str, Any] | None = None) -> dict[str, Any]:
     """The view for an annotator who has judged every comparison there is."""
     return {
         "state": "empty",
@@ -147,7 +147,7 @@ def server_down_note(translate: Translator, error: Exception) -> str:
     return f"{sentence(error)} {translate('compare.server_down')}"
 
 
-# ---- judgments that were given
+# ---- past judgments
 
 
 def past_row(translate: Translator, past: PastJudgment, *, token: str) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def skip_reason(translate: Translator, reason: str) -> str:
 
 
 def marks(translate: Translator, judgment: Judgment, details: Details) -> list[str]:
-    """One word for each further part of a judgment, such as a flag or a rationale."""
+    """A short label for each further part of a judgment, such as a flag or a rationale."""
     shown = [translate(f"compare.flag.{kind}") for kind in dict.fromkeys(flag.kind for flag in details.flags)]
     return shown + [
         translate(f"history.mark.{name}")

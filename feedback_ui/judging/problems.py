@@ -20,7 +20,7 @@ def problem(translate: Translator, error: StoreError) -> str:
     """What went wrong and what to do. A failure of the store itself is logged in full."""
     if isinstance(error, BadJudgment):
         return translate(f"judging.{error.problem}", **_shown_values(translate, error.values))
-    log.warning("an annotator was told that the store failed", exc_info=error)
+    log.warning("the store failed; an annotator was shown an error", exc_info=error)
     if isinstance(error, StoreFilesGone):
         return translate("visitor.files_gone")
     return translate("judging.busy" if isinstance(error, StoreLocked) else "judging.store_failed")

@@ -52,7 +52,7 @@ class AccountsSection:
                     list(ACCOUNT_ROLES), value=["annotator"], label=label("lead.accounts.roles"), min_width=280, elem_id="account-new-roles"
                 )
             self.add_button = gr.Button(label("lead.accounts.add"), variant="primary", elem_id="account-create", scale=0, min_width=160)
-        self.message = html(elem_id="accounts-said", elem_classes="rl-optional")
+        self.message = html(elem_id="accounts-message", elem_classes="rl-optional")
         self.edit_fields = [self.edited, self.editing, self.whose, self.roles, self.password, self.able]
         self.shown = [
             self.warning, self.list, *self.edit_fields, self.adding, self.new_name, self.new_password, self.new_roles, self.message,

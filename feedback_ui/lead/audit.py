@@ -13,7 +13,7 @@ from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, html, label
 from storage.people import audit
 
-ROWS = 50
+PAGE_ROWS = 50
 
 
 class AuditSection:
@@ -35,18 +35,18 @@ class AuditSection:
         return self._page(request, 0, 0)
 
     def show_newer(self, skipped: int, request: gr.Request) -> dict[Component, Any]:
-        return self._page(request, skipped, -ROWS)
+        return self._page(request, skipped, -PAGE_ROWS)
 
     def show_older(self, skipped: int, request: gr.Request) -> dict[Component, Any]:
-        return self._page(request, skipped, ROWS)
+        return self._page(request, skipped, PAGE_ROWS)
 
     def _page(self, request: gr.Request, skipped: int, step: int) -> dict[Component, Any]:
         self.auth.reads(request, "lead")
         skip = max(0, skipped + step)
-        entries = audit.entries(self.store, skip=skip, limit=ROWS + 1)
+        entries = audit.entries(self.store, skip=skip, limit=PAGE_ROWS + 1)
         return {
             self.skipped: skip,
-            self.entries: audit_view.audit_list(translator_for(request), entries[:ROWS], names(self.store)),
+            self.entries: audit_view.audit_list(translator_for(request), entries[:PAGE_ROWS], names(self.store)),
             self.newer: gr.Button(interactive=skip > 0),
-            self.older: gr.Button(interactive=len(entries) > ROWS),
+            self.older: gr.Button(interactive=len(entries) > PAGE_ROWS),
         }

@@ -55,7 +55,7 @@ class BatchesSection:
                         elem_id="batch-longest",
                     )  # fmt: skip
             self.ask_button = gr.Button(label("lead.batches.ask"), variant="primary", elem_id="batch-ask", scale=0, min_width=160)
-        self.message = html(elem_id="batches-said", elem_classes="rl-optional")
+        self.message = html(elem_id="batches-message", elem_classes="rl-optional")
         self.list = listing(elem_id="batches-list")
         self.timer = gr.Timer(POLL_S, active=False)
         self.numbers = {
@@ -73,7 +73,7 @@ class BatchesSection:
     def open(self, request: gr.Request) -> dict[Component, Any]:
         visitor, translate = self.auth.reads(request, "lead"), translator_for(request)
         acts = visitor.may_act("lead")
-        able = self._able()
+        able = self._available()
         return {
             self.asking: gr.Column(visible=acts),
             self.who: gr.CheckboxGroup([(v.name, v.id) for v in able]),
@@ -117,7 +117,7 @@ class BatchesSection:
             del update[self.list]
         return update
 
-    def _able(self) -> list[PolicyVersion]:
+    def _available(self) -> list[PolicyVersion]:
         """The versions that could write answers: those of an outside model only while the policy server collects from it."""
         try:
             collectors = self.client.status().collectors

@@ -55,7 +55,7 @@ class ExclusionsSection:
                 self.failure_button = gr.Button(
                     label("lead.exclusions.since_failure"), elem_id="exclude-since-failure", scale=0, min_width=160
                 )
-        self.message = html(elem_id="exclusions-said", elem_classes="rl-optional")
+        self.message = html(elem_id="exclusions-message", elem_classes="rl-optional")
         self.lifted = gr.State(None)
         with gr.Column(visible=False, elem_classes="rl-action-form rl-panel", elem_id="exclusion-lift") as self.lifting:
             self.which = html(elem_id="lift-which")

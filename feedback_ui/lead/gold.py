@@ -40,7 +40,7 @@ class GoldSection:
                         elem_id="gold-note",
                     )  # fmt: skip
                 self.save = gr.Button(label("lead.gold.save"), variant="primary", elem_id="gold-save", scale=0, min_width=160)
-        self.message = html(elem_id="gold-said", elem_classes="rl-optional")
+        self.message = html(elem_id="gold-message", elem_classes="rl-optional")
         self.list = listing(elem_id="gold-list")
         self.asked = [self.opened, self.answering, self.order, self.note, self.message]
         self.shown = [self.setting, self.number, *self.asked, self.list]

@@ -34,7 +34,7 @@ class GuidelinesSection:
             self.publish_button = gr.Button(
                 label("lead.guidelines.publish"), variant="primary", elem_id="guidelines-publish", scale=0, min_width=160
             )
-            self.message = html(elem_id="guidelines-said", elem_classes="rl-optional")
+            self.message = html(elem_id="guidelines-message", elem_classes="rl-optional")
         self.versions = listing(elem_id="guidelines-versions")
         self.viewed = html(elem_id="guidelines-viewed", elem_classes="rl-optional")
         self.shown = [self.editing, self.message, self.versions, self.viewed]

@@ -1,4 +1,4 @@
-"""Presenters of imports: what one brought or would bring, how far a running one is, and the list of all. No Gradio."""
+"""Presenters of imports: what one added or would add, how far a running one is, and the list of all. No Gradio."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def import_report(translate: Translator, report: Report, recognised: Recognised 
 
 
 def preview(translate: Translator, report: Report, recognised: Recognised | None, format: str) -> Markup:
-    """What an import of a file would bring, and what it would leave."""
+    """What an import of a file would add, and what it would leave out."""
     holds = translate("lead.prompts.would_bring", counts=_brought(translate, report))
     return _with_wrong_rows(translate, report, f"{_as_what(translate, recognised, format)} {holds}")
 
@@ -73,16 +73,16 @@ def running_imports(translate: Translator, running: Sequence[RunningImport], *, 
 
 
 def _how_far(translate: Translator, running: RunningImport) -> str:
-    key = "taken_back" if running.taking_back else "importing"
-    said = translate(f"lead.prompts.{key}", source=running.source, done=f"{running.done:,}")
+    key = "rolling_back" if running.rolling_back else "importing"
+    text = translate(f"lead.prompts.{key}", source=running.source, done=f"{running.done:,}")
     if running.seconds_left is None:
-        return said
+        return text
     left = translate("run.left", time=duration(translate, running.seconds_left))
-    return f"{said} {translate('lead.prompts.of_rows', total=f'{running.total:,}')}, {left}"
+    return f"{text} {translate('lead.prompts.of_rows', total=f'{running.total:,}')}, {left}"
 
 
 def _stop(translate: Translator, running: RunningImport) -> Markup | str:
-    if running.taking_back or running.stop_requested:
+    if running.rolling_back or running.stop_requested:
         return ""
     return button("stop", running.id, translate("lead.prompts.stop"), running.source)
 

@@ -18,7 +18,7 @@ LETTERS = "ABCDEFGHI"
 
 
 def who(translate: Translator, names: Mapping[int, str], annotator_id: int | None) -> Markup:
-    """An annotator's name, or that the program did it."""
+    """An annotator's name; rankloop itself if there is none."""
     if annotator_id is None or annotator_id not in names:
         return tag("span", translate("lead.by_program"), class_="rl-muted")
     return fragment(names[annotator_id])

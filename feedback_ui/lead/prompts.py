@@ -29,7 +29,7 @@ RECOGNISED = "recognised"
 FORMATS = [name for name in formats.READABLE if name != formats.NATIVE]
 
 POLL_S = 2.0
-"""Seconds between two looks at an import that is under way."""
+"""Seconds between two updates of a running import."""
 
 FILE_TYPES = [".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst", ".zip"]
 
@@ -81,7 +81,7 @@ class PromptsSection:
         self.running_imports = RunningImports()
         self.running = listing(elem_id="imports-running", elem_classes="rl-optional")
         self.timer = gr.Timer(POLL_S, active=False)
-        self.message = html(elem_id="prompts-said", elem_classes="rl-optional")
+        self.message = html(elem_id="prompts-message", elem_classes="rl-optional")
         self.counts = html(elem_id="prompt-counts")
         self.starters = gr.Dropdown(
             list(STARTERS), value="auto", label=label("lead.settings.starters.label"), info=label("lead.settings.starters.help"),
@@ -103,7 +103,7 @@ class PromptsSection:
         self.file.upload(
             self.import_file, [self.file, self.format, self.map, self.encoding, self.look], [*self.changed, *self.progress], **QUIET
         )
-        # Beside it, because the import answers when it is done.
+        # In parallel, because the handler of the import returns only when the import is done.
         self.file.upload(self.watch, None, self.timer, **QUIET)
         self.timer.tick(self.follow, None, self.progress, **QUIET)
         self.running.click(self.stop, None, self.progress, **QUIET)
@@ -142,7 +142,7 @@ class PromptsSection:
         try:
             act, prompt_id = chosen(event)
             if act not in ("retire", "restore"):
-                raise StoreError("That is no row of this table: reload the page.")
+                raise StoreError("This table has no such row: reload the page.")
             (prompt_use.retire if act == "retire" else prompt_use.restore)(self.store, [prompt_id], visitor.annotator.id)
         except StoreError as error:
             return {self.message: refusal(error)}
@@ -188,7 +188,7 @@ class PromptsSection:
             with self.running_imports.run(Path(path).name) as running:
                 _, report = imports.import_file(
                     self.store, path, format, recognised=recognised is not None, mapping=mapping, by=visitor.annotator.id, limits=limits,
-                    progress=running.advance, taking_back=running.take_back,
+                    progress=running.advance, rolling_back=running.roll_back,
                 )  # fmt: skip
         except detect.Unrecognised as error:
             return {self.message: imports_view.unrecognised(translate, error)}
@@ -236,7 +236,7 @@ class PromptsSection:
         try:
             _, import_id = chosen(event)
             with self.running_imports.run(imports.get(self.store, import_id).source) as running:
-                imports.undo(self.store, import_id, by=visitor.annotator.id, progress=running.take_back)
+                imports.undo(self.store, import_id, by=visitor.annotator.id, progress=running.roll_back)
         except StoreError as error:
             return {self.message: refusal(error)}
         undone = presenters.notice(translate("lead.prompts.was_undone", number=import_id))

@@ -36,14 +36,14 @@ def prompt_counts(translate: Translator, counts: Sequence[tuple[str, str, int]])
 
 
 def starters_now(translate: Translator, found: Starters) -> Markup:
-    """Whether the starter prompts are in use, and the votes on them that are left out of training and of figures."""
+    """Whether the starter prompts are in use, and the votes on them that are left out of training and of statistics."""
     if not found.prompts:
         now = translate("lead.prompts.no_starters")
-    elif found.serve:
+    elif found.in_use:
         now = translate("lead.prompts.starters_in_use", count=found.prompts)
     else:
         now = translate("lead.prompts.starters_not_in_use", count=found.prompts)
-    return fragment(muted(now), EMPTY if found.serve else starters_left_out(translate, found.votes))
+    return fragment(muted(now), EMPTY if found.in_use else starters_left_out(translate, found.votes))
 
 
 def prompts_listed(translate: Translator, found: Sequence[ListedPrompt], matching: int, *, acts: bool) -> Markup:

@@ -21,7 +21,7 @@ class ImportStopped(StoreError):
 
 @dataclass(slots=True)
 class RunningImport:
-    """One import. Its thread calls `advance` and `take_back`, as the callbacks of `storage.exchange.imports.import_file`."""
+    """One import. Its thread calls `advance` and `roll_back`, as the callbacks of `storage.exchange.imports.import_file`."""
 
     id: int
     source: str
@@ -29,7 +29,7 @@ class RunningImport:
     done: int = 0
     total: int = 0
     """Rows of the file, estimated; 0 if that is not known."""
-    taking_back: bool = False
+    rolling_back: bool = False
     """Whether the rows are deleted again, because the import was stopped or failed."""
     stop_requested: bool = False
 
@@ -43,10 +43,10 @@ class RunningImport:
             raise ImportStopped(f"The import of {self.source} was stopped after {self.done:,} rows. Nothing was imported.")
         self.done, self.total = done, total
 
-    def take_back(self, done: int, total: int) -> None:
+    def roll_back(self, done: int, total: int) -> None:
         """Notes the rows that were deleted again."""
-        if not self.taking_back:
-            self.taking_back, self.started = True, time.monotonic()
+        if not self.rolling_back:
+            self.rolling_back, self.started = True, time.monotonic()
         self.done, self.total = done, total
 
     @property

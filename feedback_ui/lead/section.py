@@ -40,7 +40,7 @@ def chosen(event: gr.EventData) -> tuple[str, int]:
     detail = event._data if isinstance(event._data, dict) else {}
     act, row = detail.get("act"), detail.get("row")
     if not isinstance(act, str) or type(row) is not int:
-        raise StoreError("That is no row of this table: reload the page.")
+        raise StoreError("This table has no such row: reload the page.")
     return act, row
 
 

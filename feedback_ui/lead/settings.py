@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """The groups of fields. A field that is in no group is added to the last one."""
 
-ELSEWHERE = ("starters",)
+IN_PROMPTS_SECTION = ("starters",)
 """Settings that another section has: the Prompts section."""
 
 TYPES = get_type_hints(ProjectSettings)
@@ -36,7 +36,7 @@ class SettingsSection:
         self.store, self.auth = context.store, context.auth
         self.fields: dict[str, Component] = {}
         named = {name for group in GROUPS.values() for name in group}
-        others = tuple(field.name for field in fields(ProjectSettings) if field.name not in named and field.name not in ELSEWHERE)
+        others = tuple(field.name for field in fields(ProjectSettings) if field.name not in named and field.name not in IN_PROMPTS_SECTION)
         with gr.Column(elem_classes="rl-action-form") as self.form:
             with gr.Row(equal_height=False, elem_id="settings-form"):
                 for group, members in (GROUPS | {"adds": GROUPS["adds"] + others}).items():
@@ -44,7 +44,7 @@ class SettingsSection:
                         html(static_text(f"lead.settings.group.{group}"), elem_classes="rl-subheading")
                         self.fields |= {name: _field(name) for name in members}
             self.save = gr.Button(label("lead.settings.save"), variant="primary", elem_id="settings-save", scale=0, min_width=160)
-            self.message = html(elem_id="settings-said", elem_classes="rl-optional")
+            self.message = html(elem_id="settings-message", elem_classes="rl-optional")
         self.readers = html(elem_id="settings-read", elem_classes="rl-optional")
         self.shown = [self.form, self.message, self.readers, *self.fields.values()]
 

@@ -14,14 +14,14 @@ from markupsafe import Markup
 from feedback_ui.shared.html import EMPTY, NOTHING, fragment, tag
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import day, empty_state, figures, notice
-from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
+from rlhf.analysis.bootstrap import MIN_CLUSTERS
 from rlhf.analysis.leaderboard import MEAN_SCORE, Leaderboard, ScoreEstimate, Standing
 from storage.core.records import Annotator
 
-DAYS = 30
+OWN_CHART_DAYS = 30
 """The days that the chart of the visitor's own judgments covers."""
 
-STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+SCALE_STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 """Possible distances between two marks of the scale, in points."""
 
 MARGIN = 0.06
@@ -107,7 +107,7 @@ class Scale:
 
     def marks(self) -> Markup:
         """Round numbers along the scale, five at most."""
-        step = next((s for s in STEPS if (self.high - self.low) / s <= 5), STEPS[-1])
+        step = next((s for s in SCALE_STEPS if (self.high - self.low) / s <= 5), SCALE_STEPS[-1])
         first = int(-(-self.low // step)) * step
         shown = [score for score in range(first, int(self.high) + 1, step) if 4 < self.at(score) < 96]
         marks = (tag("i", f"{score:,}", style=f"left:{self.at(score):.1f}%") for score in shown)
@@ -144,7 +144,7 @@ def _notes(translate: Translator, board: Leaderboard) -> Markup:
     if board.smoothed:
         notes.append(translate("leaderboard.smoothed"))
     if all(standing.score.low is None for standing in board.standings):
-        notes.append(translate("leaderboard.too_few", count=FEWEST_CLUSTERS))
+        notes.append(translate("leaderboard.too_few", count=MIN_CLUSTERS))
     lines = (tag("p", note) for note in notes)
     return tag("details", tag("summary", translate("leaderboard.how_to_read")), *lines, class_="rl-disclosure")
 
@@ -207,11 +207,11 @@ def own(translate: Translator, by_day: Mapping[str, int], total: int, today: dat
         "total": f"{total:,}",
         "streak": translate("leaderboard.days_in_a_row", count=streak(by_day, today)),
     }
-    shown = [(today - timedelta(days=ago)).isoformat() for ago in range(DAYS - 1, -1, -1)]
+    shown = [(today - timedelta(days=ago)).isoformat() for ago in range(OWN_CHART_DAYS - 1, -1, -1)]
     most = max(by_day.get(iso, 0) for iso in shown)
     chart = tag(
         "figure",
-        tag("figcaption", translate("leaderboard.last_days", days=DAYS), class_="rl-muted"),
+        tag("figcaption", translate("leaderboard.last_days", days=OWN_CHART_DAYS), class_="rl-muted"),
         tag("ol", *(_bar(translate, iso, by_day.get(iso, 0), most) for iso in shown)),
         tag("div", *(tag("span", day(translate, iso)) for iso in (shown[0], shown[-1])), class_="rl-muted", aria_hidden="true"),
         class_="rl-daily-chart",

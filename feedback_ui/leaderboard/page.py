@@ -25,7 +25,7 @@ from storage.content import prompts
 from storage.core.database import Database
 from storage.people import annotators
 
-FARTHEST_CLOCK = 14 * 60
+MAX_UTC_OFFSET_MIN = 14 * 60
 """The largest offset of any time zone from UTC, in minutes."""
 
 
@@ -74,7 +74,7 @@ class LeaderboardPage:
         return leaderboard_view.everyone(translate, annotators.all_annotators(self.store), visitor.annotator.id)
 
     def _people(self, translate: Translator, visitor: Visitor, minutes_east: float) -> dict[Component, Any]:
-        minutes = int(max(-FARTHEST_CLOCK, min(FARTHEST_CLOCK, minutes_east or 0)))
+        minutes = int(max(-MAX_UTC_OFFSET_MIN, min(MAX_UTC_OFFSET_MIN, minutes_east or 0)))
         today = (datetime.now(UTC) + timedelta(minutes=minutes)).date()
         own = annotators.get(self.store, visitor.annotator.id)
         by_day = rankings.by_day(self.store, own.id, minutes_east=minutes)

@@ -1,9 +1,9 @@
-"""ASGI middleware before every route, Gradio's included: checks who sends a request, from where, and with which body.
+"""ASGI middleware before every route, including Gradio's: checks the sender, the origin and the body of each request.
 
 The table `ROUTES` names every route that is open; any other path is answered with 404. Once there is an account, only
 signed-in users reach anything but the sign-in page. Before that, only this machine does, and only under its own host name,
 so that no other site can reach the app through somebody's browser. Permission to call a *handler* is checked again in each
-handler (`feedback_ui.server.auth`). Bodies are checked before the route sees them (`feedback_ui.server.bodies`): a call that
+handler (`feedback_ui.server.auth`). Bodies are checked before the route reads them (`feedback_ui.server.bodies`): a call that
 names a file which this visitor has not uploaded is refused.
 """
 
@@ -45,8 +45,8 @@ PASSWORD = "/password"
 RECHECK_S = 5.0
 """How often an open stream checks that its session is still valid, in seconds."""
 
-STREAMS = 64
-"""The most open streams of one account; each page has one. A further stream ends the oldest."""
+MAX_STREAMS = 64
+"""Maximum number of open streams of one account; each page has one. A further stream ends the oldest."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -62,14 +62,14 @@ HEADERS = {
 }
 """Headers of every response, unless the route sets its own."""
 
-PAGES = ("/", "/config")
+PAGE_PATHS = ("/", "/config")
 """Paths whose query string is only for the page's scripts and is removed: Gradio would read page names and saved files from it."""
 
 PROXY_HEADERS = frozenset((b"x-forwarded-host", b"x-forwarded-proto", b"x-gradio-server"))
 """Headers that Gradio trusts from any sender, so that they are removed. uvicorn has already applied those of a local proxy."""
 
 RELOAD_PAGE = HTMLResponse(Markup('<!doctype html><title>rankloop</title><meta http-equiv="refresh" content="0;url=/">'))
-"""Answers a link from another site, whose request has no cookie: the page loads itself again, and then sends the cookie."""
+"""The response to a link from another site, whose request has no cookie: the page reloads itself, and then sends the cookie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ ROUTES = (
     Route("POST", PASSWORD, body="form"),
 )
 
-TO_EVERYBODY = (Route("GET", SIGN_IN), Route("POST", SIGN_IN, body="form"))
+PUBLIC_ROUTES = (Route("GET", SIGN_IN), Route("POST", SIGN_IN, body="form"))
 
 
 class AccessMiddleware:
@@ -220,7 +220,7 @@ class AccessMiddleware:
             return refusal(421, translate("access.not_here", port=request.scope["server"][1]))
         if is_from_elsewhere(request.method, request.headers):
             return refusal(403, translate("access.elsewhere"))
-        if route := next(matching(TO_EVERYBODY, request), None):
+        if route := next(matching(PUBLIC_ROUTES, request), None):
             return route
         if visitor is None:
             return not_signed_in(request)
@@ -229,7 +229,7 @@ class AccessMiddleware:
             return refusal(404, translate("access.no_such_route"))
         if not routes[0].admits(visitor):
             return refusal(403, translate("access.without_role"))
-        if request.scope["path"] in PAGES:
+        if request.scope["path"] in PAGE_PATHS:
             request.scope["query_string"] = b""
         return routes[0]
 
@@ -239,7 +239,7 @@ class AccessMiddleware:
         owner, replaced = visitor.annotator.id if visitor else 0, asyncio.Event()
         streams = self._streams[owner]
         streams.append(replaced)
-        if len(streams) > STREAMS:
+        if len(streams) > MAX_STREAMS:
             streams.pop(0).set()
         ended = asyncio.create_task(self._wait_for_end(request, receive, replaced))
         started = complete = False

@@ -18,16 +18,16 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from feedback_ui.server.access import PASSWORD, SIGN_IN
 from feedback_ui.server.auth import Auth
-from feedback_ui.server.password_queue import AT_ONCE, COME_AGAIN_S, Attempt, Busy, PasswordQueue
+from feedback_ui.server.password_queue import MAX_CONCURRENT_CHECKS, RETRY_AFTER_S, Attempt, Busy, PasswordQueue
 from feedback_ui.shared.errors import browser_message
 from feedback_ui.shared.html import asset, render_template
 from feedback_ui.shared.i18n import Translator, translator_for
 from storage.core.database import StoreError
 from storage.people import account_names, accounts
-from storage.people.accounts import LONGEST_PASSWORD, SHORTEST_PASSWORD, SignInRefused
+from storage.people.accounts import MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, SignInRefused
 from storage.people.sign_in_throttle import SignInOrigin
 
-LONGEST_FORM = 10_000
+MAX_FORM_BYTES = 10_000
 """The largest form that is accepted, in bytes; visitors who are not signed in send these."""
 
 KNOWN_DAYS = 365
@@ -45,7 +45,7 @@ class AuthRoutes:
             f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
         )
         self._queue = PasswordQueue()
-        self._limiter = CapacityLimiter(AT_ONCE)
+        self._limiter = CapacityLimiter(MAX_CONCURRENT_CHECKS)
 
     # ---- signing in and out
 
@@ -63,7 +63,7 @@ class AuthRoutes:
         try:
             token = await self._check_password(request, name, lambda origin: accounts.sign_in(store, name, password, origin))
         except Busy:
-            return self._sign_in_form(request, translate("sign_in.busy", count=COME_AGAIN_S), name=name, status=429, wait_s=COME_AGAIN_S)
+            return self._sign_in_form(request, translate("sign_in.busy", count=RETRY_AFTER_S), name=name, status=429, wait_s=RETRY_AFTER_S)
         except SignInRefused as error:
             text = translate("sign_in.wait", count=error.wait_s) if error.wait_s else translate("sign_in.wrong")
             return self._sign_in_form(request, text, name=name, status=429 if error.wait_s else 401, wait_s=error.wait_s)
@@ -96,7 +96,7 @@ class AuthRoutes:
             return RedirectResponse("/", 303)
         name = visitor.annotator.name
         if (form := await read_form(request)) is None:
-            return self._password_form(request, name, translate("password.long", count=LONGEST_PASSWORD), status=413)
+            return self._password_form(request, name, translate("password.long", count=MAX_PASSWORD_CHARS), status=413)
         current, new, again = (form.get(field, "") for field in ("current", "new", "again"))
         if problem := _problem_of_new(translate, current, new, again):
             return self._password_form(request, name, problem, status=400)
@@ -105,8 +105,8 @@ class AuthRoutes:
                 request, name, lambda origin: accounts.change_password(store, token, current, new, origin)
             )
         except Busy:
-            text = translate("sign_in.busy", count=COME_AGAIN_S)
-            return self._password_form(request, name, text, status=429, wait_s=COME_AGAIN_S)
+            text = translate("sign_in.busy", count=RETRY_AFTER_S)
+            return self._password_form(request, name, text, status=429, wait_s=RETRY_AFTER_S)
         except SignInRefused as error:
             text = translate("password.wait", count=error.wait_s) if error.wait_s else translate("password.wrong")
             return self._password_form(request, name, text, status=429 if error.wait_s else 403, wait_s=error.wait_s)
@@ -125,7 +125,7 @@ class AuthRoutes:
         await to_thread.run_sync(accounts.check_throttle, store, name, origin)
         async with self._queue.turn(Attempt(account_names.folded(name), origin)) as turn:
             token = await to_thread.run_sync(act, origin, limiter=self._limiter)
-            turn.right()
+            turn.succeed()
         return token
 
     def _begin_session(self, request: Request, token: str, to: str) -> Response:
@@ -138,8 +138,8 @@ class AuthRoutes:
         cookie_value = self.auth.cookies(request).get(browser_cookie(self.auth))
         notes = accounts.browser_cookie_value(self.auth.store, account.id, cookie_value)
         for cookie, value, hidden, days in (
-            (self.auth.cookie, token, True, accounts.LONGEST_DAYS),
-            (roles_cookie(self.auth), ".".join(sorted(account.roles)), False, accounts.LONGEST_DAYS),
+            (self.auth.cookie, token, True, accounts.MAX_SESSION_DAYS),
+            (roles_cookie(self.auth), ".".join(sorted(account.roles)), False, accounts.MAX_SESSION_DAYS),
             (browser_cookie(self.auth), notes, True, KNOWN_DAYS),
         ):
             response.set_cookie(cookie, value, httponly=hidden, samesite="strict", secure=secure, path="/", max_age=days * 24 * 3600)
@@ -170,8 +170,8 @@ class AuthRoutes:
         texts |= {f"{label}_label": translate(f"password.{label}") for label in ("current", "new", "again")}
         texts |= {
             "whose": translate("password.whose", name=name),
-            "help": translate("password.help", count=SHORTEST_PASSWORD),
-            "shortest": str(SHORTEST_PASSWORD),
+            "help": translate("password.help", count=MIN_PASSWORD_CHARS),
+            "shortest": str(MIN_PASSWORD_CHARS),
             "name": name,
             "action": PASSWORD,
         }
@@ -209,11 +209,11 @@ def address_of(request: Request) -> str:
 
 
 async def read_form(request: Request) -> dict[str, str] | None:
-    """The fields of a form; None if the body is longer than `LONGEST_FORM`."""
+    """The fields of a form; None if the body is longer than `MAX_FORM_BYTES`."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > LONGEST_FORM:
+        if len(body) > MAX_FORM_BYTES:
             return None
     fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, errors="replace")
     return {name: values[0] for name, values in fields.items()}
@@ -222,10 +222,10 @@ async def read_form(request: Request) -> dict[str, str] | None:
 def _problem_of_new(translate: Translator, current: str, new: str, again: str) -> str | None:
     """The error message for a new password; None if it is acceptable."""
     length = len(account_names.composed(new))
-    if length < SHORTEST_PASSWORD:
-        return translate("password.short", count=SHORTEST_PASSWORD)
-    if length > LONGEST_PASSWORD:
-        return translate("password.long", count=LONGEST_PASSWORD)
+    if length < MIN_PASSWORD_CHARS:
+        return translate("password.short", count=MIN_PASSWORD_CHARS)
+    if length > MAX_PASSWORD_CHARS:
+        return translate("password.long", count=MAX_PASSWORD_CHARS)
     if new != again:
         return translate("password.differ")
     if new == current:

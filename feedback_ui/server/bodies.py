@@ -18,23 +18,23 @@ BodyKind = Literal["json", "form", "upload"]
 
 MIB = 2**20
 
-LONGEST_UPLOAD = 64 * MIB
-"""The largest file that a page takes, in bytes. `rankloop import` on the server has no such limit."""
+MAX_UPLOAD_BYTES = 64 * MIB
+"""The largest file that can be uploaded, in bytes. `rankloop import` on the server has no such limit."""
 
-LONGEST: Mapping[BodyKind, int] = {"json": MIB, "form": 2**16, "upload": LONGEST_UPLOAD + 2**16}
+MAX_BODY_BYTES: Mapping[BodyKind, int] = {"json": MIB, "form": 2**16, "upload": MAX_UPLOAD_BYTES + 2**16}
 """The largest body of each kind, in bytes. JSON carries everything but files, such as a judgment with its texts or typed prompts.
 The limit of an upload includes the form around the file."""
 
-SLOWEST_S: Mapping[BodyKind, float] = {"json": 30.0, "form": 30.0, "upload": 600.0}
+BODY_TIMEOUT_S: Mapping[BodyKind, float] = {"json": 30.0, "form": 30.0, "upload": 600.0}
 """The longest time for a body to arrive, in seconds."""
 
-MOST_PARTS = 50_000
-"""The most lists and objects in one body: a megabyte of brackets would keep the event loop busy for a tenth of a second."""
+MAX_PARTS = 50_000
+"""Maximum number of lists and objects in one body: a megabyte of brackets would block the event loop for a tenth of a second."""
 
-DEEPEST = 64
+MAX_DEPTH = 64
 """The deepest nesting of lists and objects; code that reads them recurses."""
 
-LARGEST = 2**63 - 1
+MAX_NUMBER = 2**63 - 1
 """The largest absolute value of a number: the limit of SQLite's integers."""
 
 
@@ -47,7 +47,7 @@ class BadBody(HTTPException):
 
 
 def too_long(kind: BodyKind) -> BadBody:
-    limit = LONGEST_UPLOAD if kind == "upload" else LONGEST[kind]
+    limit = MAX_UPLOAD_BYTES if kind == "upload" else MAX_BODY_BYTES[kind]
     return BadBody(413, f"body.too_long_{kind}", limit=f"{limit / MIB:g}")
 
 
@@ -59,24 +59,24 @@ def limited(receive: Receive, kind: BodyKind, headers: Mapping[str, str]) -> Rec
     """
     declared = headers.get("content-length", "")
     # The server has checked that it is a number.
-    if declared.isascii() and declared.isdigit() and int(declared[:20]) > LONGEST[kind]:
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > MAX_BODY_BYTES[kind]:
         raise too_long(kind)
     received = 0
-    whole = False
-    give_up_at = asyncio.get_running_loop().time() + SLOWEST_S[kind]
+    complete = False
+    deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT_S[kind]
 
     async def receiving() -> Message:
-        nonlocal received, whole
-        if whole:
+        nonlocal received, complete
+        if complete:
             return await receive()
         try:
-            async with asyncio.timeout_at(give_up_at):
+            async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
-            raise BadBody(408, "body.too_slow", seconds=f"{SLOWEST_S[kind]:g}") from None
+            raise BadBody(408, "body.too_slow", seconds=f"{BODY_TIMEOUT_S[kind]:g}") from None
         received += len(message.get("body", b""))
-        whole = not message.get("more_body", False)
-        if received > LONGEST[kind]:
+        complete = not message.get("more_body", False)
+        if received > MAX_BODY_BYTES[kind]:
             raise too_long(kind)
         return message
 
@@ -113,25 +113,25 @@ def decoded(body: bytes) -> Any:
     """Parses a body as JSON, strictly by RFC 8259 and without duplicate names.
 
     Raises:
-        BadBody: it is not such JSON, nests deeper than `DEEPEST`, has more than `MOST_PARTS` parts or a number beyond `LARGEST`, or
+        BadBody: it is not such JSON, nests deeper than `MAX_DEPTH`, has more than `MAX_PARTS` parts or a number beyond `MAX_NUMBER`, or
             contains a lone surrogate.
     """
     try:
         text = body.decode("utf-8")
-        if text.count("[") + text.count("{") > MOST_PARTS:
-            raise BadBody(413, "body.too_many_parts", limit=f"{MOST_PARTS:,}")
-        value = json.loads(text, object_pairs_hook=_each_name_once, parse_constant=_no_number)
+        if text.count("[") + text.count("{") > MAX_PARTS:
+            raise BadBody(413, "body.too_many_parts", limit=f"{MAX_PARTS:,}")
+        value = json.loads(text, object_pairs_hook=_reject_duplicate_names, parse_constant=_reject_constant)
     except RecursionError:
-        raise BadBody(400, "body.too_deep", limit=DEEPEST) from None
+        raise BadBody(400, "body.too_deep", limit=MAX_DEPTH) from None
     except ValueError:
         raise BadBody(400, "body.no_json") from None
     if "\\u" in text:
         encoded(value)
-    for item, depth in everything_in(value):
-        if depth > DEEPEST:
-            raise BadBody(400, "body.too_deep", limit=DEEPEST)
+    for item, depth in walk(value):
+        if depth > MAX_DEPTH:
+            raise BadBody(400, "body.too_deep", limit=MAX_DEPTH)
         # NaN fails both comparisons, and is refused too.
-        if isinstance(item, (int, float)) and not -LARGEST <= item <= LARGEST:
+        if isinstance(item, (int, float)) and not -MAX_NUMBER <= item <= MAX_NUMBER:
             raise BadBody(400, "body.too_large_a_number")
     return value
 
@@ -148,7 +148,7 @@ def encoded(value: Any) -> bytes:
         raise BadBody(400, "body.half_a_character") from None
 
 
-def everything_in(value: Any) -> Iterator[tuple[Any, int]]:
+def walk(value: Any) -> Iterator[tuple[Any, int]]:
     """Every value nested in a JSON value, itself included, with its depth."""
     waiting = [(value, 0)]
     while waiting:
@@ -162,23 +162,23 @@ def everything_in(value: Any) -> Iterator[tuple[Any, int]]:
 
 def file_claims(value: Any) -> list[dict[str, Any]]:
     """Every object that some version of Gradio may take for a file."""
-    return [item for item, _ in everything_in(value) if isinstance(item, dict) and _is_claim(item)]
+    return [item for item, _ in walk(value) if isinstance(item, dict) and _is_claim(item)]
 
 
 def _is_claim(item: dict[str, Any]) -> bool:
     meta = item.get("meta")
-    # An aspect that is rated may be called `path`; its value is a number then.
+    # An aspect may be named `path`; its value is a number.
     return isinstance(item.get("path"), (str, list, dict)) or (isinstance(meta, dict) and "_type" in meta)
 
 
-def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a name comes twice")
     return made
 
 
-def _no_number(constant: str) -> Any:
+def _reject_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is no number of JSON's")
 
 

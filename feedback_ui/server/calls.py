@@ -1,7 +1,7 @@
 """Validates calls of the pages' handlers and maps handlers' errors to HTTP responses.
 
 Gradio passes any value from a browser to a handler, and answers every error with 500. Here each value of a call is checked
-against the handler's input component before Gradio sees it, and each error gets its own status and message. Permission to call
+against the handler's input component before Gradio reads it, and each error gets its own status and message. Permission to call
 a handler is checked in the handler (`feedback_ui.server.auth`).
 """
 
@@ -65,7 +65,7 @@ def _file(_: Any, value: Any) -> bool:
     return value is None or isinstance(value, dict)
 
 
-TAKES: dict[type[Component], Callable[[Any, Any], bool]] = {
+VALUE_CHECKS: dict[type[Component], Callable[[Any, Any], bool]] = {
     gr.Textbox: _text,
     gr.HTML: _text,
     gr.Number: _number,
@@ -150,7 +150,7 @@ class HandlerCalls:
 
 
 def _check(block: Any, value: Any) -> None:
-    takes = next((takes for kind, takes in TAKES.items() if isinstance(block, kind)), None)
+    takes = next((takes for kind, takes in VALUE_CHECKS.items() if isinstance(block, kind)), None)
     if takes is None or not takes(block, value):
         raise BadBody(400, "body.no_value", kind=type(block).__name__)
     if not isinstance(block, gr.UploadButton) and file_claims(value):

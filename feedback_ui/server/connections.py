@@ -19,29 +19,29 @@ except ImportError:
     # Windows, where the number of open files is no concern.
     resource = None  # type: ignore[assignment]  # there is no such module
 
-LONGEST_HEADERS = 2**16
-"""The most bytes around a body: request line, headers, chunk framing and trailers."""
+MAX_HEADER_BYTES = 2**16
+"""Maximum bytes around a body: request line, headers, chunk framing and trailers."""
 
-FILES_KEPT_BACK = 200
+RESERVED_DESCRIPTORS = 200
 """File descriptors that are not used for connections: the store needs three per thread, and uploads, logs and libraries need some."""
 
 
-MOST_PLACES = 1000
+MAX_CONNECTIONS = 1000
 
 
 def max_connections() -> int:
-    """The most connections, from the process's limit on open files."""
+    """Maximum number of connections, from the process's limit on open files."""
     if resource is None or (files := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) == resource.RLIM_INFINITY:
-        return MOST_PLACES
-    return max(64, min(MOST_PLACES, files - FILES_KEPT_BACK))
+        return MAX_CONNECTIONS
+    return max(64, min(MAX_CONNECTIONS, files - RESERVED_DESCRIPTORS))
 
 
 @dataclass
 class ConnectionLimits:
     """Limits of one server's connections, in seconds, and the connections that wait for data."""
 
-    places: int = field(default_factory=max_connections)
-    """The most connections at the same time."""
+    capacity: int = field(default_factory=max_connections)
+    """Maximum number of connections at the same time."""
     headers_s: float = 10.0
     """From the first byte of a request, or from connecting, to the end of the headers."""
     rest_s: float = 30.0
@@ -55,7 +55,7 @@ class ConnectionLimits:
     def end_overdue(self, now: float, connections: set[Any]) -> None:
         """Ends connections past their time limit. Call it about every second, in the server's event loop."""
         for connection in [each for each in connections if isinstance(each, LimitedConnection) and each.due is not None and each.due < now]:
-            connection.give_up()
+            connection.time_out()
 
 
 class LimitedConnection(HttpToolsProtocol):
@@ -73,19 +73,19 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.limits.open += 1
-        if self.limits.open > self.limits.places:
+        if self.limits.open > self.limits.capacity:
             if not self.limits.waiting:
                 # Every open connection is being answered.
-                self.refuse(503, b"All places are taken: try again in a moment.")
+                self.refuse(503, b"Too many connections are open: try again in a moment.")
                 return
             longest = next(iter(self.limits.waiting))
-            longest._move_on()
+            longest._stop_waiting()
             longest.transport.abort()
         self._wait(self.limits.headers_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.limits.open -= 1
-        self._move_on()
+        self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -95,7 +95,7 @@ class LimitedConnection(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._framing_bytes > LONGEST_HEADERS:
+        if self._framing_bytes > MAX_HEADER_BYTES:
             self.refuse(431, b"The headers are too long.")
         elif self.due is None and self._message_complete and self._is_idle():
             # Line ends before a request do not begin one.
@@ -124,7 +124,7 @@ class LimitedConnection(HttpToolsProtocol):
             # uvicorn's idle timeout began with the response and was cancelled by the data after it.
             self._wait(self.limits.headers_s)
         else:
-            self._move_on()
+            self._stop_waiting()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -145,11 +145,11 @@ class LimitedConnection(HttpToolsProtocol):
         super().resume_writing()
         self.due = None
 
-    def give_up(self) -> None:
+    def time_out(self) -> None:
         """Ends the connection after its time limit: with 408 if the headers are incomplete, otherwise without a response."""
         self.due = None
         if self._in_headers and self._framing_bytes and not self.transport.is_closing():
-            self.refuse(408, b"The request did not come in time.")
+            self.refuse(408, b"The request did not arrive in time.")
         else:
             self.transport.abort()
 
@@ -172,5 +172,5 @@ class LimitedConnection(HttpToolsProtocol):
         self.limits.waiting[self] = None
         self.due = None if seconds is None else self.loop.time() + seconds
 
-    def _move_on(self) -> None:
+    def _stop_waiting(self) -> None:
         self.limits.waiting.pop(self, None)

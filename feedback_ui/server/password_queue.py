@@ -20,22 +20,22 @@ import anyio
 
 from storage.people.sign_in_throttle import SignInOrigin
 
-AT_ONCE = 2
+MAX_CONCURRENT_CHECKS = 2
 """Password checks at the same time. More would only slow annotators' requests down."""
-LONGEST_QUEUE = 64
-"""The most waiting attempts; about 5 s of work."""
-LONGEST_STAY_S = 15.0
+MAX_QUEUE = 64
+"""Maximum number of waiting attempts; about 5 s of work."""
+MAX_QUEUE_WAIT_S = 15.0
 """The longest wait before an attempt is refused, in seconds."""
-COME_AGAIN_S = 2
+RETRY_AFTER_S = 2
 """The wait that a refused client is asked for, in seconds."""
 FORGET_S = 3600.0
 """How long a failed attempt counts, in seconds."""
-MOST_REMEMBERED = 10_000
-"""The most addresses and names whose failures are remembered."""
+MAX_REMEMBERED = 10_000
+"""Maximum number of addresses and names whose failures are remembered."""
 
 
 class Busy(Exception):
-    """The queue is full, or the wait took too long: try again after `COME_AGAIN_S` seconds."""
+    """The queue is full, or the wait took too long: try again after `RETRY_AFTER_S` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Attempt:
 
 
 @dataclass(eq=False, slots=True)
-class _Place:
+class _QueuedAttempt:
     attempt: Attempt
     number: int
     called: anyio.Event = field(default_factory=anyio.Event)
@@ -63,11 +63,11 @@ class Turn:
     """A password check that is running."""
 
     def __init__(self) -> None:
-        self.was_right = False
+        self.succeeded = False
 
-    def right(self) -> None:
+    def succeed(self) -> None:
         """Records success: earlier failures of this attempt's name and address no longer count."""
-        self.was_right = True
+        self.succeeded = True
 
 
 class PasswordQueue:
@@ -76,7 +76,7 @@ class PasswordQueue:
     def __init__(self, now: Callable[[], float] = time.monotonic):
         self._now = now
         self._numbers = count()
-        self._waiting: list[_Place] = []
+        self._waiting: list[_QueuedAttempt] = []
         self._busy = 0
         self._failures: OrderedDict[tuple[str, ...], tuple[int, float]] = OrderedDict()
 
@@ -93,35 +93,35 @@ class PasswordQueue:
         try:
             yield turn
         finally:
-            if turn.was_right:
+            if turn.succeeded:
                 self._count(attempt, -1)
                 self._failures.pop(attempt.keys[1], None)
             self._end_turn()
 
     async def _wait(self, attempt: Attempt) -> None:
-        place = _Place(attempt, next(self._numbers))
-        self._waiting.append(place)
-        if len(self._waiting) > LONGEST_QUEUE:
+        queued = _QueuedAttempt(attempt, next(self._numbers))
+        self._waiting.append(queued)
+        if len(self._waiting) > MAX_QUEUE:
             last = max(self._waiting, key=self._rank)
             last.refused = True
             self._waiting.remove(last)
             last.called.set()
         self._call_next()
         try:
-            with anyio.move_on_after(LONGEST_STAY_S):
-                await place.called.wait()
+            with anyio.move_on_after(MAX_QUEUE_WAIT_S):
+                await queued.called.wait()
         except BaseException:
             # Cancelled, for example by the server's stop: a permission that came at the same moment goes to the next attempt.
-            self._give_up(place)
+            self._give_up(queued)
             raise
-        if place.refused or not place.called.is_set():
-            self._give_up(place)
+        if queued.refused or not queued.called.is_set():
+            self._give_up(queued)
             raise Busy
 
-    def _give_up(self, place: _Place) -> None:
-        if place in self._waiting:
-            self._waiting.remove(place)
-        elif not place.refused:
+    def _give_up(self, queued: _QueuedAttempt) -> None:
+        if queued in self._waiting:
+            self._waiting.remove(queued)
+        elif not queued.refused:
             self._end_turn()
 
     def _end_turn(self) -> None:
@@ -129,15 +129,15 @@ class PasswordQueue:
         self._call_next()
 
     def _call_next(self) -> None:
-        while self._waiting and self._busy < AT_ONCE:
-            place = min(self._waiting, key=self._rank)
-            self._waiting.remove(place)
+        while self._waiting and self._busy < MAX_CONCURRENT_CHECKS:
+            queued = min(self._waiting, key=self._rank)
+            self._waiting.remove(queued)
             self._busy += 1
-            place.called.set()
+            queued.called.set()
 
-    def _rank(self, place: _Place) -> tuple[bool, int, int, int]:
-        by_origin, by_name = (self._failures_of(key) for key in place.attempt.keys)
-        return (not place.attempt.origin.known, by_origin, by_name, -place.number)
+    def _rank(self, queued: _QueuedAttempt) -> tuple[bool, int, int, int]:
+        by_origin, by_name = (self._failures_of(key) for key in queued.attempt.keys)
+        return (not queued.attempt.origin.known, by_origin, by_name, -queued.number)
 
     def _failures_of(self, key: tuple[str, ...]) -> int:
         number, at = self._failures.get(key, (0, 0.0))
@@ -147,5 +147,5 @@ class PasswordQueue:
         for key in attempt.keys:
             self._failures[key] = (max(0, self._failures_of(key) + one), self._now())
             self._failures.move_to_end(key)
-        while len(self._failures) > MOST_REMEMBERED:
+        while len(self._failures) > MAX_REMEMBERED:
             self._failures.popitem(last=False)

@@ -17,9 +17,9 @@ from feedback_ui.server.connections import ConnectionLimits, LimitedConnection
 from feedback_ui.server.web import Web
 
 START_S = 30.0
-"""The longest wait for the server to start, in seconds."""
+"""Maximum time for the server to start, in seconds."""
 THREADS = 8
-"""Handlers that run at the same time. They share one interpreter, so that more threads would only slow all of them down."""
+"""Number of handlers that run at the same time. They share one interpreter, so that more threads would only slow all of them down."""
 FINISH_S = 3.0
 """How long running requests may take after the server is told to stop, in seconds."""
 
@@ -32,7 +32,7 @@ class Serving:
     """
 
     def __init__(self, web: Web, host: str, port: int, limits: ConnectionLimits | None = None):
-        self._socket = bound(host, port)
+        self._socket = bound_socket(host, port)
         self.host, self.port = self._socket.getsockname()[:2]
         self.limits = limits or ConnectionLimits()
         # uvicorn's default: only a proxy on this machine may report the client's address and scheme.
@@ -51,9 +51,9 @@ class Serving:
         # The pages are never freed: excluding them from garbage collection avoids pauses of all requests.
         gc.freeze()
         self._thread.start()
-        give_up_at = monotonic() + START_S
+        deadline = monotonic() + START_S
         while not self._server.started:
-            if not self._thread.is_alive() or monotonic() > give_up_at:
+            if not self._thread.is_alive() or monotonic() > deadline:
                 raise OSError(f"the web server did not start at {host}:{port}: the lines above say why")
             sleep(0.005)
 
@@ -77,7 +77,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, web: Web, limits: ConnectionLimits):
         super().__init__(config)
         self._web = web
-        self._patience = limits
+        self._limits = limits
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         to_thread.current_default_thread_limiter().total_tokens = THREADS
@@ -86,7 +86,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         # Ten ticks make a second.
         if counter % 5 == 0:
-            self._patience.end_overdue(asyncio.get_running_loop().time(), self.server_state.connections)
+            self._limits.end_overdue(asyncio.get_running_loop().time(), self.server_state.connections)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -95,8 +95,8 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket that is bound to the host's first address.
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to the host's first address.
 
     Raises:
         OSError: there is no such host here, or the port is taken.

@@ -22,16 +22,16 @@ from starlette.responses import Response, StreamingResponse
 from feedback_ui.server.bodies import BadBody
 
 CAPACITY = 300
-"""The most sessions at the same time: fifty people with six pages each."""
+"""Maximum number of sessions at the same time: fifty people with six pages each."""
 
 GRACE_S = 120.0
 """How long a session is kept after its heartbeat has ended, in seconds, so that a page can reconnect."""
 
-HEARTBEAT_S = 15.0
+PAGE_HEARTBEAT_S = 15.0
 """How often the server sends a heartbeat to an open page, in seconds."""
 
-LONGEST_NAME = 64
-"""The most characters in a session's name; Gradio's pages use eleven."""
+MAX_SESSION_NAME_CHARS = 64
+"""Maximum number of characters in a session's name; Gradio's pages use eleven."""
 
 
 class LeanSession(SessionState):
@@ -73,7 +73,7 @@ class Sessions(StateHolder):
     def __getitem__(self, session_id: str) -> SessionState:
         if session_id not in self.session_data:
             while len(self.session_data) >= self.capacity:
-                self._drop(self._next_to_go())
+                self._drop(self._eviction_candidate())
             self.session_data[session_id] = LeanSession(self.blocks)
         self.session_data.move_to_end(session_id)
         return self.session_data[session_id]
@@ -88,7 +88,7 @@ class Sessions(StateHolder):
         try:
             while True:
                 yield "data: ALIVE\n\n"
-                await asyncio.sleep(HEARTBEAT_S)
+                await asyncio.sleep(PAGE_HEARTBEAT_S)
         finally:
             self._open[name] -= 1
             if not self._open[name]:
@@ -99,7 +99,7 @@ class Sessions(StateHolder):
         if name not in self._open:
             self._drop(name)
 
-    def _next_to_go(self) -> str:
+    def _eviction_candidate(self) -> str:
         """The least recently used session without a heartbeat, or of all sessions if each has one."""
         return next((name for name in self.session_data if name not in self._open), next(iter(self.session_data)))
 
@@ -116,8 +116,8 @@ def session_name(name: Any) -> str:
     """Checks the name of a session.
 
     Raises:
-        BadBody: no page gives its session such a name.
+        BadBody: the name is not one that a page generates.
     """
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isascii() or not name.isprintable():
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_SESSION_NAME_CHARS or not name.isascii() or not name.isprintable():
         raise BadBody(400, "body.no_session")
     return name

@@ -1,4 +1,4 @@
-"""Files that leads upload: stored in a folder of the app, under names that reveal nothing of the server, and deleted early.
+"""Files that leads upload: stored in a folder of the app, under names that reveal nothing about the server, and deleted early.
 
 A browser names an upload as `<32 hex digits>/<name>`. The folder, `<data folder>/uploads/<annotator id>/`, is never sent to a
 browser. An upload serves one call and is deleted after it; unused uploads are deleted when their owner uploads more, or when the
@@ -26,9 +26,9 @@ from feedback_ui.server.bodies import BadBody
 from storage.core.data_folder import DataFolder
 
 MAX_UPLOADS = 4
-"""The most uploads of one account at the same time; a further one replaces the oldest."""
+"""Maximum number of uploads of one account at the same time; a further one replaces the oldest."""
 
-NAMED = re.compile(r"([0-9a-f]{32})/([^/\0]{1,100})")
+UPLOAD_NAME = re.compile(r"([0-9a-f]{32})/([^/\0]{1,100})")
 
 
 class Uploads:
@@ -64,7 +64,7 @@ class Uploads:
 
     def find(self, owner: int, named: object) -> Path | None:
         """The path of the upload of that name, if this annotator has uploaded it and it is still a regular file."""
-        if not isinstance(named, str) or not (parts := NAMED.fullmatch(named)) or parts[2] in (".", ".."):
+        if not isinstance(named, str) or not (parts := UPLOAD_NAME.fullmatch(named)) or parts[2] in (".", ".."):
             return None
         folder = self.root / str(owner) / parts[1]
         path = folder / parts[2]

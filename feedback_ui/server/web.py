@@ -20,7 +20,7 @@ from starlette.routing import Mount
 from feedback_ui.server.access import PASSWORD, SIGN_IN, SIGN_OUT, AccessMiddleware, refusal, refused_body
 from feedback_ui.server.auth import AccessRefused, Auth
 from feedback_ui.server.auth_routes import AuthRoutes, roles_cookie
-from feedback_ui.server.bodies import LONGEST_UPLOAD, BadBody
+from feedback_ui.server.bodies import MAX_UPLOAD_BYTES, BadBody
 from feedback_ui.server.calls import HandlerCalls
 from feedback_ui.server.sessions import Sessions
 from feedback_ui.server.uploads import Uploads
@@ -61,7 +61,7 @@ class Web(FastAPI):
             pages,
             "/",
             show_error=False,
-            max_file_size=LONGEST_UPLOAD,
+            max_file_size=MAX_UPLOAD_BYTES,
             ssr_mode=False,
             mcp_server=False,
             pwa=False,

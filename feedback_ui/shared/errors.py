@@ -16,8 +16,8 @@ ABSOLUTE_PATH = re.compile(
     r"""(?=[^/\\\s:'"`<>|])""",
     re.MULTILINE,
 )
-"""Matches the folders of an absolute POSIX or Windows path. Ordinary text with a slash may lose some words: the pattern prefers to
-remove too much."""
+"""Matches the folders of an absolute POSIX or Windows path. Ordinary text with a slash may lose some words, because the pattern rather
+removes too much than too little."""
 
 
 def without_paths(text: str) -> str:

@@ -133,7 +133,7 @@ def fragment(*parts: str) -> Markup:
 
 
 def sanitized(untrusted: str, *, tags: Iterable[str], attributes: Mapping[str, set[str]], url_schemes: Iterable[str], rel: str) -> Markup:
-    """What is harmless of HTML that nobody vouches for: these elements with these attributes. Links open in a new tab."""
+    """Untrusted HTML reduced to these elements with these attributes. Links open in a new tab."""
     clean = nh3.clean(
         untrusted,
         tags=set(tags),
@@ -181,14 +181,14 @@ def inline_script(name: str) -> Markup:
 
 
 def _unclosed(name: str, element: str) -> str:
-    """The file's text, which nothing in it may end early.
+    """The file's text, which must not contain the element's end tag.
 
     Raises:
         ValueError: the text has an end tag of the element.
     """
     content = asset(name)
     if f"</{element}" in content.lower():
-        raise ValueError(f"{name} ends the element {element} in which it stands")
+        raise ValueError(f"{name} contains the end tag of {element}, the element that it is put in")
     return content
 
 
@@ -210,7 +210,7 @@ def translated_in_browser(marker: str) -> Markup:
 
 
 def when(iso: str | None) -> Markup:
-    """A time to the minute, in UTC; empty for None."""
+    """A time in UTC, to the minute; empty for None."""
     return tag("time", f"{datetime.fromisoformat(iso):%Y-%m-%d %H:%M}", datetime=iso) if iso else EMPTY
 
 

@@ -23,7 +23,7 @@ LANGUAGES = ("en", "ko")
 
 LOCALES = Path(__file__).parents[1] / "locales"
 
-PLAIN_WORDS = {
+ABBREVIATIONS = {
     "min": "fewest",
     "ppo": "PPO",
     "dpo": "DPO",
@@ -34,7 +34,7 @@ PLAIN_WORDS = {
     "eos": "EOS",
     "num": "number of",
 }
-"""How a page writes those parts of an option's name that are abbreviations."""
+"""The written form of abbreviations in an option's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _metrics_in_english() -> dict[str, str]:
 
 def _title(name: str) -> str:
     """`PPO KL coefficient` of `ppo-kl-coef`."""
-    title = " ".join(PLAIN_WORDS.get(part, part) for part in name.split("-"))
+    title = " ".join(ABBREVIATIONS.get(part, part) for part in name.split("-"))
     return title[:1].upper() + title[1:]
 
 

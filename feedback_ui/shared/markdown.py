@@ -33,16 +33,16 @@ SCHEMES = {"http", "https"}
 LINK_REL = "noopener noreferrer nofollow"
 
 
-LONGEST = 200_000
+MAX_CHARS = 200_000
 """The longest text that is rendered as Markdown, in characters."""
 
-MOST_MARKS = 20_000
-"""The most line breaks and markup characters in such a text. Each costs up to 0.1 ms; other characters cost almost nothing."""
+MAX_MARKS = 20_000
+"""Maximum number of line breaks and markup characters in such a text. Each takes up to 0.1 ms; other characters take almost no time."""
 
-MOST_EXPANDED = 100_000
-"""The most characters of addresses and titles that references to link definitions may add; for a longer text, its own length."""
+MAX_REFERENCE_CHARS = 100_000
+"""Maximum number of characters of addresses and titles that references to link definitions may add; for a longer text, its own length."""
 
-SHORT = 10_000
+SHORT_TEXT_CHARS = 10_000
 """The longest text that goes into the large cache, in characters."""
 
 _MARKS = re.compile(r"[\n\r!&*<>\[\\\]_`|#+-]")
@@ -51,16 +51,16 @@ _MARKS = re.compile(r"[\n\r!&*<>\[\\\]_`|#+-]")
 def render(text: str, translate: Translator | None = None) -> Markup:
     """Renders a Markdown text as safe HTML. Results are cached, because several people judge the same answers.
 
-    A text of more than `LONGEST` characters or `MOST_MARKS` marks is returned as plain text, with a note in the language of
+    A text of more than `MAX_CHARS` characters or `MAX_MARKS` marks is returned as plain text, with a note in the language of
     `translate` (English without it).
     """
-    if len(text) > LONGEST or len(_MARKS.findall(text)) > MOST_MARKS:
+    if len(text) > MAX_CHARS or len(_MARKS.findall(text)) > MAX_MARKS:
         return _plain(text, translate or Translator("en"))
-    return (_render_short if len(text) <= SHORT else _render_long)(text)
+    return (_render_short if len(text) <= SHORT_TEXT_CHARS else _render_long)(text)
 
 
 def _plain(text: str, translate: Translator) -> Markup:
-    note = translate("common.not_markdown", characters=f"{len(text):,}", longest=f"{LONGEST:,}", marks=f"{MOST_MARKS:,}")
+    note = translate("common.not_markdown", characters=f"{len(text):,}", longest=f"{MAX_CHARS:,}", marks=f"{MAX_MARKS:,}")
     lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd").split("\n")
     return fragment(tag("p", tag("em", note)), "\n", tag("p", Markup("<br>\n").join(lines)))
 
@@ -95,7 +95,7 @@ class _References(dict[str, Any]):
 
 def _limit_references(state: StateCore) -> None:
     if "references" in state.env:
-        state.env["references"] = _References(state.env["references"], max(MOST_EXPANDED, len(state.src)))
+        state.env["references"] = _References(state.env["references"], max(MAX_REFERENCE_CHARS, len(state.src)))
 
 
 class _Renderer(RendererHTML):

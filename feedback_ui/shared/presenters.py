@@ -118,16 +118,16 @@ def figures(pairs: Mapping[str, str]) -> Markup:
 # ---- Data
 
 MATERIAL = ("prompts_in_use", "completions", "comparisons", "policy_versions")
-MOVES_WITH_THE_QUEUE = ("completions", "comparisons")
-"""Their counts grow when a vote leaves the queue and stay when a gold comparison or a repeat is shown. Annotators could tell
-these apart by them, so that only people who do not judge see them."""
+QUEUE_DEPENDENT = ("completions", "comparisons")
+"""These counts grow when a comparison leaves the queue and stay the same when a gold comparison or a repeat is shown. Annotators
+could tell these apart by them, so that only people who do not judge see them."""
 
 
 def overview(translate: Translator, stats: Mapping[str, Any], days: Sequence[DayOfJudging], *, blind: bool = False) -> Markup:
     """Counts of everything in the store. People's judgments and simulated ones are never added together.
 
     Args:
-        blind: for annotators who are not leads: leaves out the counts that move with the queue.
+        blind: leave out `QUEUE_DEPENDENT`, for annotators who are not leads.
     """
     if not stats["prompts"]:
         return empty_state(translate("data.nothing_yet"))
@@ -140,7 +140,7 @@ def overview(translate: Translator, stats: Mapping[str, Any], days: Sequence[Day
             **({} if blind else {translate("data.waiting"): stats["queue_depth"]}),
         },
         "annotators": {translate("data.people"): annotators["human"], translate("data.simulated"): annotators["simulated"]},
-        "material": {translate(f"data.material.{name}"): stats[name] for name in MATERIAL if not (blind and name in MOVES_WITH_THE_QUEUE)},
+        "material": {translate(f"data.material.{name}"): stats[name] for name in MATERIAL if not (blind and name in QUEUE_DEPENDENT)},
         "runs": {translate(f"run.status.{status}"): number for status, number in runs.items()} or {translate("data.no_runs"): 0},
     }
     under = {"judgments": judgments_by_day(translate, days)}

@@ -1,7 +1,7 @@
 """The JavaScript modules of the pages, as the browser gets them: the files of `assets/`, and one module with the texts.
 
-There is no build step. The browser loads the modules from a path that holds a digest of all of them. It can therefore keep
-them for as long as it likes, and a page never runs modules of two versions of the app.
+There is no build step. The browser loads the modules from a path that holds a digest of all of them. They can therefore be
+cached without limit, and a page never runs modules of two versions of the app.
 """
 
 from __future__ import annotations

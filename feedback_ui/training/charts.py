@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.validation_view import more_would_help
-from rlhf.analysis.validation import Validation, at
+from rlhf.analysis.validation import Validation, curve_accuracy
 from rlhf.runs.metric_table import BY_NAME, MetricDefinition
 from storage.core.records import Metric
 
@@ -134,7 +134,7 @@ def learning_curve(translate: Translator, validation: Validation | None) -> go.F
         asymptote, half_saturation = np.array([curve.asymptote]), np.array([curve.half_saturation])
         for start, end, dash in ((points[0].judgments, now, "solid"), (now, now + more, "dash")):
             x = np.linspace(start, end, 40)
-            y = np.concatenate([at(judgments, asymptote, half_saturation) for judgments in x])
+            y = np.concatenate([curve_accuracy(judgments, asymptote, half_saturation) for judgments in x])
             traces.append(go.Scatter(x=x, y=y, mode="lines", line={"color": LINE, "width": 2, "dash": dash}, hoverinfo="skip"))
     name = "learning_curve"
     plot = _framed(_titles(translate, name), traces, x_title=translate("chart.judgments"), empty=not points, uirevision=name)
@@ -155,12 +155,12 @@ def reliability(translate: Translator, validation: Validation | None) -> go.Figu
     dots = go.Scatter(
         x=[b.confidence for b in bins], y=[b.accuracy for b in bins], customdata=[b.pairs for b in bins],
         mode="lines+markers", line={"color": LINE, "width": 1}, marker={"color": LINE, "size": sizes, "line": {"width": 0}},
-        hovertemplate=Markup("%{{customdata}} {pairs}<br>{sure} %{{x:.0%}}<br>{right} %{{y:.0%}}<extra></extra>").format(
-            pairs=translate("chart.pairs"), sure=translate("chart.sure"), right=translate("chart.right")
+        hovertemplate=Markup("%{{customdata}} {pairs}<br>{confidence} %{{x:.0%}}<br>{accuracy} %{{y:.0%}}<extra></extra>").format(
+            pairs=translate("chart.pairs"), confidence=translate("chart.confidence"), accuracy=translate("chart.accuracy")
         ),
     )  # fmt: skip
     plot = _framed(
-        _titles(translate, "reliability"), [diagonal, dots], x_title=translate("chart.sure"), empty=not bins, uirevision="reliability"
+        _titles(translate, "reliability"), [diagonal, dots], x_title=translate("chart.confidence"), empty=not bins, uirevision="reliability"
     )
     plot.update_xaxes(tickformat=".0%", range=[0.48, 1.02])
     plot.update_yaxes(tickformat=".0%", range=[min([0.45, *(b.accuracy - 0.05 for b in bins if b.accuracy is not None)]), 1.05])

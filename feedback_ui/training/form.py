@@ -15,10 +15,10 @@ from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.theme import QUIET, FieldTexts, label
 from rlhf.config import PRESETS, ConfigError, Option, RoundConfig, options, with_options
 
-MAIN = ("method", "include-simulated", "min-pairs", "reward-epochs", "ppo-steps", "ppo-kl-coef")
+MAIN_OPTIONS = ("method", "include-simulated", "min-pairs", "reward-epochs", "ppo-steps", "ppo-kl-coef")
 """Options that are always visible; all others are in an accordion."""
 
-OWN = "as started"
+CUSTOM_PRESET = "as started"
 """The preset's name for the configuration that the program was started with, if it equals none of the presets."""
 
 
@@ -31,20 +31,20 @@ class RoundForm:
         self.presets = {name: replace(preset, model=default_config.model, device=default_config.device) for name, preset in PRESETS.items()}
         named = next((name for name, preset in self.presets.items() if preset == default_config), None)
         if named is None:
-            self.presets = {OWN: default_config} | self.presets
+            self.presets = {CUSTOM_PRESET: default_config} | self.presets
         self.preset = gr.Dropdown(
-            [(str(label("form.as_started")) if name == OWN else name, name) for name in self.presets],
-            value=named or OWN,
+            [(str(label("form.as_started")) if name == CUSTOM_PRESET else name, name) for name in self.presets],
+            value=named or CUSTOM_PRESET,
             label=label("form.preset"),
             info=label("form.preset_help"),
             elem_id="preset",
         )
         every = {option.name: option for option in options(default_config)}
-        self.fields = {name: _field(every[name]) for name in MAIN}
+        self.fields = {name: _field(every[name]) for name in MAIN_OPTIONS}
         self.others = [option for name, option in every.items() if name not in self.fields]
 
     def place_others(self) -> None:
-        """Places the options that are seldom changed, in an accordion."""
+        """Builds the remaining options, which are seldom changed, in an accordion."""
         with gr.Accordion(label("form.all_options"), open=False, elem_id="all-options"):
             self.fields |= {option.name: _field(option) for option in self.others}
 
@@ -63,21 +63,21 @@ class RoundForm:
         """The configuration from the form's values.
 
         Raises:
-            ConfigError: a field is empty that must not be, or the values do not go together.
+            ConfigError: a field is empty that must not be, or two values contradict each other.
         """
         base = self.presets[values[self.preset]]
         chosen = {option.name: _value(translate, option, values[self.fields[option.name]]) for option in options(base)}
         return with_options(base, chosen)
 
 
-def as_on_the_page(translate: Translator, message: str) -> str:
+def with_option_titles(translate: Translator, message: str) -> str:
     """Replaces command line options in a message with their titles in the form: `--min-pairs` becomes "Fewest pairs"."""
     names = {option.name for option in options(RoundConfig())}
 
-    def on_the_page(option: re.Match[str]) -> str:
+    def titled(option: re.Match[str]) -> str:
         return translate("form.named", title=title(translate, option[1])) if option[1] in names else option[0]
 
-    return re.sub(r"--([a-z0-9-]+)", on_the_page, message)
+    return re.sub(r"--([a-z0-9-]+)", titled, message)
 
 
 def title(translate: Translator, name: str) -> str:

@@ -22,9 +22,9 @@ from feedback_ui.shared.i18n import Translator, translator_for
 from feedback_ui.shared.scripts import in_browser
 from feedback_ui.shared.theme import QUIET, heading, html, label, unchanged
 from feedback_ui.training import charts, rounds_table, run_view, validation_view
-from feedback_ui.training.form import RoundForm, as_on_the_page
+from feedback_ui.training.form import RoundForm, with_option_titles
 from rlhf.analysis import validation
-from rlhf.analysis.run_table import MISREAD
+from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.data import pairs
 from rlhf.runs.jobs import Jobs, RoundError
@@ -44,7 +44,7 @@ POLICY_PLOTS = ("policy-1", "policy-2", "policy-3", "policy-4")
 VALIDATION_CHARTS = {"learning_curve": charts.learning_curve, "reliability": charts.reliability}
 """The plots of a run's validation."""
 
-REFUSALS = (ConfigError, RoundError, pairs.NotEnoughPairs, StoreError)
+SHOWN_ERRORS = (ConfigError, RoundError, pairs.NotEnoughPairs, StoreError)
 """Errors whose message is shown to the user."""
 
 
@@ -131,7 +131,7 @@ class TrainingPage:
         translate = translator_for(request)
         try:
             run = self.jobs.start(self.form.read(translate, values), visitor.annotator.id)
-        except REFUSALS as error:
+        except SHOWN_ERRORS as error:
             return self._refused(translate, error)
         return {self.refusal: EMPTY, **self.show(translate, run.id)}
 
@@ -140,7 +140,7 @@ class TrainingPage:
         translate = translator_for(request)
         try:
             self.jobs.cancel(run_id)
-        except REFUSALS as error:
+        except SHOWN_ERRORS as error:
             return self._refused(translate, error)
         return {self.refusal: EMPTY, **self.show(translate, run_id)}
 
@@ -149,7 +149,7 @@ class TrainingPage:
         translate = translator_for(request)
         try:
             run = self.jobs.resume(run_id)
-        except REFUSALS as error:
+        except SHOWN_ERRORS as error:
             return self._refused(translate, error)
         return {self.refusal: EMPTY, **self.show(translate, run.id)}
 
@@ -246,7 +246,7 @@ class TrainingPage:
     def _validation(self, translate: Translator, run: Run) -> dict[Block, Any]:
         try:
             return self._readable_validation(translate, run)
-        except MISREAD as error:
+        except MALFORMED_ROW_ERRORS as error:
             nothing = replace(run, validation=None)
             unreadable = {self.validation: gr.Column(visible=True), self.validation_card: run_view.unreadable(translate, named(error))}
             return self._readable_validation(translate, nothing) | unreadable
@@ -288,4 +288,4 @@ def refusal(translate: Translator, error: Exception) -> str:
         ways = translate("training.or_ask_for_fewer", found=error.found) if error.found else ""
         missing = translate("training.not_enough_pairs", count=error.found, needed=error.needed, missing=error.needed - error.found)
         return f"{missing}{ways}. {translate('training.what_counts')}"
-    return translate("training.refused", error=as_on_the_page(translate, presenters.sentence(error)))
+    return translate("training.refused", error=with_option_titles(translate, presenters.sentence(error)))

@@ -14,8 +14,20 @@ from rlhf.analysis.run_table import FinishedRound
 from rlhf.runs.results import Estimate
 from storage.core.records import Run
 
-COLUMNS = ("run", "method", "adapter", "pairs", "judgments", "accuracy", "win_rate", "win_rate_by_reward_model", "kl", "time", "memory")
-NUMBER_COLUMNS = range(COLUMNS.index("accuracy"), len(COLUMNS))
+ROUND_COLUMNS = (
+    "run",
+    "method",
+    "adapter",
+    "pairs",
+    "judgments",
+    "accuracy",
+    "win_rate",
+    "win_rate_by_reward_model",
+    "kl",
+    "time",
+    "memory",
+)
+NUMBER_COLUMNS = range(ROUND_COLUMNS.index("accuracy"), len(ROUND_COLUMNS))
 METHOD_NAMES = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft": "SFT"}
 ADAPTER_NAMES = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT", "ia3": "(IA)³"}
 
@@ -25,7 +37,7 @@ def section(translate: Translator, runs: Sequence[Run]) -> Markup:
     rounds, unreadable = run_table.finished(runs)
     if not rounds and not unreadable:
         return EMPTY
-    heads = [translate(f"rounds.{name}") for name in COLUMNS]
+    heads = [translate(f"rounds.{name}") for name in ROUND_COLUMNS]
     rows = (
         table(heads, [_row(translate, one) for one in rounds], caption=translate("rounds.title"), numbers=NUMBER_COLUMNS)
         if rounds

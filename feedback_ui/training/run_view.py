@@ -12,7 +12,7 @@ from feedback_ui.shared.html import EMPTY, fragment, tag
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.markdown import render
 from feedback_ui.shared.presenters import duration, empty_state, figures
-from rlhf.analysis.run_table import MISREAD, config_of
+from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS, config_of
 from rlhf.config import ConfigError, RoundConfig
 from rlhf.runs import results
 from rlhf.runs.results import BestOfN, Estimate, RoundResult
@@ -142,7 +142,7 @@ def readable(translate: Translator, render_part: Callable[[], Markup]) -> Markup
     """Renders a part of a run, or an error message: a damaged row must not make the page unusable for other runs."""
     try:
         return render_part()
-    except MISREAD as problem:
+    except MALFORMED_ROW_ERRORS as problem:
         return unreadable(translate, named(problem))
 
 
@@ -227,7 +227,7 @@ def reading(translate: Translator, run: Run, r: RoundResult) -> str:
             parts.append(translate("run.reading.demonstrations_refused", count=refused.demonstrations))
         for name, ids in (("judgments", refused.judgments), ("prompts", refused.prompts)):
             if ids:
-                parts.append(translate(f"run.reading.{name}_refused", count=len(ids), ids=results.some(ids)))
+                parts.append(translate(f"run.reading.{name}_refused", count=len(ids), ids=results.first_ids(ids)))
         if refused.reasons:
             parts.append(translate("run.reading.refused_because", reasons="; ".join(refused.reasons)))
     if long := r.lengths:
@@ -238,13 +238,13 @@ def reading(translate: Translator, run: Run, r: RoundResult) -> str:
             parts.append(translate("run.reading.demonstrations_too_long", count=long.demonstrations))
         for name, ids in (("judgments", long.judgments), ("prompts", long.prompts)):
             if ids:
-                parts.append(translate(f"run.reading.{name}_too_long", count=len(ids), ids=results.some(ids)))
+                parts.append(translate(f"run.reading.{name}_too_long", count=len(ids), ids=results.first_ids(ids)))
     if r.heldout_accuracy:
         parts.append(translate("run.reading.accuracy", count=r.heldout_accuracy.cases))
     if r.win_rate:
         parts.append(translate("run.reading.rule", count=r.win_rate.cases, rule=r.rule))
     if r.win_rate_by_reward_model:
-        name = "proxy" if method(run) in SAMPLING_METHODS else "proxy_unpaid"
+        name = "proxy" if method(run) in SAMPLING_METHODS else "proxy_not_maximised"
         parts.append(translate(f"run.reading.{name}", count=r.win_rate_by_reward_model.cases))
     if beside := r.best_of_n:
         name = "beyond" if beside.beyond_max_n else "equal"

@@ -13,9 +13,9 @@ from feedback_ui.shared.html import EMPTY, NOTHING, comparison_link, fragment, i
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.training.run_view import is_active
 from rlhf.analysis import validation
-from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
+from rlhf.analysis.bootstrap import MIN_CLUSTERS
 from rlhf.analysis.validation import (
-    FEWEST_PAIRS,
+    MIN_CURVE_PAIRS,
     Accuracy,
     AnnotatorAccuracy,
     Calibration,
@@ -39,7 +39,7 @@ def compared(run: Run) -> list[int]:
 
 
 def card(translate: Translator, run: Run) -> Markup:
-    """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they are still to come."""
+    """Accuracy, the gain to expect from more judgments, and calibration; during the run, a note that they will follow."""
     report = validation.of_run(run)
     body = _not_yet(translate, run) if report is None else _measured(translate, report)
     title = tag("h2", translate("validation.title"), class_="rl-heading")
@@ -79,7 +79,7 @@ def _accuracy(translate: Translator, accuracy: Accuracy) -> Markup:
 def verdict(translate: Translator, accuracy: Accuracy) -> str:
     """The accuracy as a sentence: whether it is better than chance."""
     if accuracy.low is None:
-        return translate("validation.too_few_prompts", count=accuracy.prompts, needed=FEWEST_CLUSTERS)
+        return translate("validation.too_few_prompts", count=accuracy.prompts, needed=MIN_CLUSTERS)
     beats_chance = accuracy.low > CHANCE
     return translate("validation.beats_chance" if beats_chance else "validation.may_be_chance", share=f"{100 * accuracy.value:.0f}")
 
@@ -93,7 +93,7 @@ def more(translate: Translator, curve: LearningCurve) -> str:
     """The gain to expect from more judgments, or why it is unknown."""
     gain = curve.gain
     if gain is None:
-        return translate("validation.more_unknown", pairs=FEWEST_PAIRS, prompts=FEWEST_CLUSTERS)
+        return translate("validation.more_unknown", pairs=MIN_CURVE_PAIRS, prompts=MIN_CLUSTERS)
     if not more_would_help(curve):
         return translate("validation.more_unclear", more=curve.additional_judgments)
     points = {name: f"{100 * value:.1f}" for name, value in (("value", gain.value), ("low", gain.low), ("high", gain.high))}
@@ -105,8 +105,8 @@ def calibrated(translate: Translator, calibration: Calibration) -> str:
     ece, by_chance = f"{100 * calibration.ece:.0f}", f"{100 * calibration.ece_by_chance:.0f}"
     if calibration.ece <= calibration.ece_by_chance:
         return translate("validation.calibrated", ece=ece, by_chance=by_chance)
-    too_sure = calibration.confidence > calibration.accuracy
-    return translate("validation.too_sure" if too_sure else "validation.too_modest", ece=ece, by_chance=by_chance)
+    overconfident = calibration.confidence > calibration.accuracy
+    return translate("validation.overconfident" if overconfident else "validation.underconfident", ece=ece, by_chance=by_chance)
 
 
 def _share(value: float) -> str:

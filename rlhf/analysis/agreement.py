@@ -31,7 +31,7 @@ from storage.people import annotators
 REPLICATES = 1000
 SEED = 0
 
-LARGEST_TABLE = 20_000_000
+MAX_TABLE_CELLS = 20_000_000
 """Cells of the largest table that evalica gets (it takes about 20 bytes for each); beyond it alpha is computed from totals."""
 
 Distance = Literal["nominal", "ordinal"]
@@ -152,7 +152,7 @@ def report(store: Database, *, include_simulated: bool = False) -> Agreement:
     """Computes the report from the votes of people, or of all annotators."""
     with store.snapshot():
         rankings = ranking_table.read(store, kinds=_kinds(include_simulated))
-        truths = _truths(store, rankings)
+        gold_ranks = _gold_ranks(store, rankings)
         excluded = ranking_table.excluded(store)
         known = [a for a in annotators.all_annotators(store) if a.kind in _kinds(include_simulated)]
     counted = latest_votes(rankings)
@@ -167,7 +167,7 @@ def report(store: Database, *, include_simulated: bool = False) -> Agreement:
         _alpha(units, "ordinal"),
         proportion(int(alike.sum()), int(several.sum())),
         left_share(*map(int, _sides(counted).sum(axis=0))),
-        _annotator_rows(known, rankings, counted, truths, excluded),
+        _annotator_rows(known, rankings, counted, gold_ranks, excluded),
     )
 
 
@@ -217,7 +217,7 @@ def units_of(counted: Rankings) -> Units:
 def alpha_of(units: Units, distance: Distance) -> float:
     """Krippendorff's alpha of units with at least two values each, not all of them the same."""
     widest = int(units.counts.sum(axis=1).max())
-    if widest * len(units.counts) > LARGEST_TABLE or _some(units.unordered):
+    if widest * len(units.counts) > MAX_TABLE_CELLS or _some(units.unordered):
         return float(alpha_of_coincidences(_coincidences(units.counts, units.unordered).sum(axis=0), distance))
     # Alpha does not depend on which annotator gave which value: row r holds the r-th lowest value of each unit.
     upto = units.counts.cumsum(axis=1)
@@ -306,8 +306,8 @@ def _alpha(units: Units, distance: Distance) -> Alpha:
     if np.count_nonzero(_coincidences(units.counts, units.unordered).sum(axis=(0, 1))) < 2:
         return Alpha(None, reason="All annotators had the same preference in every pair: without variation alpha is not defined.")
     value = alpha_of(units, distance)
-    if len(np.unique(units.comparison)) < bootstrap.FEWEST_CLUSTERS:
-        return Alpha(value, reason=f"Fewer than {bootstrap.FEWEST_CLUSTERS} comparisons: too few for an interval.")
+    if len(np.unique(units.comparison)) < bootstrap.MIN_CLUSTERS:
+        return Alpha(value, reason=f"Fewer than {bootstrap.MIN_CLUSTERS} comparisons: too few for an interval.")
     unordered = np.zeros(len(units.counts), dtype=bool) if units.unordered is None else units.unordered
     patterns, pattern = np.unique(np.column_stack([units.counts, unordered]), axis=0, return_inverse=True)
     sampled = bootstrap.totals(units.comparison, pattern, cells=len(patterns), replicates=REPLICATES, seed=SEED)
@@ -342,27 +342,27 @@ def _judgment_key(rankings: Rankings) -> Int64[np.ndarray, " n"]:
     return act
 
 
-def _truths(store: Database, rankings: Rankings) -> Int8[np.ndarray, "c k"]:
+def _gold_ranks(store: Database, rankings: Rankings) -> Int8[np.ndarray, "c k"]:
     """The gold answers as ranks; -1 where there is none."""
-    truths = np.full((len(rankings.comparisons), rankings.ranks.shape[1]), -1, dtype=np.int8)
+    gold_ranks = np.full((len(rankings.comparisons), rankings.ranks.shape[1]), -1, dtype=np.int8)
     answers = gold.answers(store)
     for comparison in comparisons.many(store, list(answers)):
         row = np.searchsorted(rankings.comparisons, comparison.id)
         rank = {completion: rank for rank, tier in enumerate(answers[comparison.id]) for completion in tier}
         for position, completion in enumerate(comparison.completions):
-            truths[row, position] = rank.get(completion.id, -1)
-    return truths
+            gold_ranks[row, position] = rank.get(completion.id, -1)
+    return gold_ranks
 
 
 def _annotator_rows(
-    known: list[Annotator], rankings: Rankings, counted: Rankings, truths: Int8[np.ndarray, "c k"], excluded: dict[int, int]
+    known: list[Annotator], rankings: Rankings, counted: Rankings, gold_ranks: Int8[np.ndarray, "c k"], excluded: dict[int, int]
 ) -> tuple[AnnotatorRow, ...]:
     top = max((a.id for a in known), default=0) + 1
     judged = np.bincount(counted.annotator, minlength=top)
     sides = _sides(counted)
     left, preferred = (np.bincount(counted.annotator, column, minlength=top).astype(int) for column in sides.T)
     agreed, units = _with_others(counted, top)
-    right, known_pairs = _on_gold(rankings, truths, top)
+    right, known_pairs = _on_gold(rankings, gold_ranks, top)
     same, repeated = _on_repeats(rankings, top)
     median = _medians(counted)
     rows = [
@@ -399,10 +399,10 @@ def _with_others(counted: Rankings, top: int) -> tuple[Float[np.ndarray, " a"], 
     return agreed, units
 
 
-def _on_gold(rankings: Rankings, truths: Int8[np.ndarray, "c k"], top: int) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:
+def _on_gold(rankings: Rankings, gold_ranks: Int8[np.ndarray, "c k"], top: int) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:
     """By annotator: ordered pairs of gold answers ranked in the same order, and those of which both were ranked."""
     answers = rankings.where(rankings.purpose == PURPOSES.index("gold"))
-    return _alike(answers.ranks, truths[answers.comparison], answers.annotator, top, ordered=True)
+    return _alike(answers.ranks, gold_ranks[answers.comparison], answers.annotator, top, ordered=True)
 
 
 def _on_repeats(rankings: Rankings, top: int) -> tuple[Int[np.ndarray, " a"], Int[np.ndarray, " a"]]:

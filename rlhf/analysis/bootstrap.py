@@ -12,12 +12,12 @@ from scipy import sparse
 
 from rlhf.analysis.intervals import CONFIDENCE
 
-FEWEST_CLUSTERS = 10
+MIN_CLUSTERS = 10
 """With fewer, a percentile interval is too narrow, and none is computed."""
 
 MULTINOMIAL_UP_TO = 20_000
 """Number of patterns up to which one multinomial sample is faster than sampling every cluster."""
-CHUNK = 4_000_000
+MAX_SAMPLED_NUMBERS = 4_000_000
 """Numbers in memory at a time while replicates are sampled."""
 
 
@@ -32,7 +32,7 @@ def totals(
     pattern_of, counts = _patterns(cluster, cell, cells)
     clusters, patterns = len(pattern_of), counts.shape[0]
     sampled = np.empty((replicates, cells))
-    step = max(1, CHUNK // patterns)
+    step = max(1, MAX_SAMPLED_NUMBERS // patterns)
     for start in range(0, replicates, step):
         number = min(step, replicates - start)
         if patterns <= MULTINOMIAL_UP_TO:

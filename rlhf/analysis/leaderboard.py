@@ -32,9 +32,9 @@ MEAN_SCORE = 1000.0
 POINTS_PER_NAT = 400 / np.log(10)
 """As in Elo: 400 points are odds of ten to one."""
 
-FEWEST_TIES = 0.01
-"""Share of ties below which Newman's iteration oscillates where versions were only compared with a common one."""
-LIMIT = 20_000
+MIN_TIE_SHARE = 0.01
+"""Share of ties below which Newman's iteration oscillates if versions were compared only with a common one."""
+ITERATION_LIMIT = 20_000
 TOLERANCE = 1e-6
 
 WIN, LOSS, TIE = 0, 1, 2
@@ -142,7 +142,7 @@ def leaderboard(store: Database, *, include_simulated: bool = False) -> Leaderbo
     outcomes, votes_of, judgments = _pair_outcomes(counted, version_of, prompt_of, len(known))
     counts = _counts(outcomes, len(known))
     order, references, group_of = _groups(counts, [versions.get(int(version_id)) for version_id in known])
-    method: TieModel = "newman" if counts[..., TIE].sum() >= 2 * FEWEST_TIES * len(outcomes.prompt) else "bradley_terry"
+    method: TieModel = "newman" if counts[..., TIE].sum() >= 2 * MIN_TIE_SHARE * len(outcomes.prompt) else "bradley_terry"
     scores, smoothed = _scores(counts, order, group_of, references, method)
     sampled = _bootstrap_scores(outcomes, counts, order, group_of, references, method)
     ranked = sorted(order, key=lambda i: (group_of[i], -scores[i], versions[int(known[i])].name))
@@ -195,12 +195,12 @@ def strengths(counts: Float[np.ndarray, "p p 3"], method: TieModel) -> Float[np.
         "ys": np.tile(second, 3)[happened].tolist(),
         "winners": winners.tolist(),
         "weights": weights[happened].tolist(),
-        "limit": LIMIT,
+        "limit": ITERATION_LIMIT,
         "tolerance": TOLERANCE,
     }
     fit: evalica.NewmanResult | evalica.BradleyTerryResult | None
     fit = evalica.newman(**arguments) if method == "newman" and tied.any() else None
-    if fit is None or fit.iterations >= LIMIT:
+    if fit is None or fit.iterations >= ITERATION_LIMIT:
         fit = evalica.bradley_terry(**arguments, tie_weight=0.5)
     logs: Float[np.ndarray, " p"] = np.empty(len(counts))
     logs[fit.scores.index] = np.log(fit.scores)
@@ -317,7 +317,7 @@ def _bootstrap_scores(
     group_of_version = np.array([group_of.get(i, -1) for i in range(len(counts))])
     for group, members in _of_groups(order, group_of):
         row = group_of_version[outcomes.first] == group
-        if len(np.unique(outcomes.prompt[row])) < bootstrap.FEWEST_CLUSTERS:
+        if len(np.unique(outcomes.prompt[row])) < bootstrap.MIN_CLUSTERS:
             continue
         here = PairOutcomes(
             outcomes.prompt[row],

@@ -17,8 +17,8 @@ from storage.core.records import Run
 SHOWN_HASH = 7
 """Characters of a snapshot's sha256 that are shown; enough to tell snapshots apart."""
 
-MISREAD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""Exceptions of reading a stored result that does not have the shape of those that a round writes."""
+MALFORMED_ROW_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""Exceptions raised while reading a stored row that a round did not write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class FinishedRound:
     simulated: int
     """Those of simulated annotators among them."""
     judgments: str
-    """The snapshot's hash: rounds with the same one learned from the same judgments and are measured on the same."""
+    """The snapshot's hash: rounds with the same hash were trained and measured on the same judgments."""
     result: RoundResult
-    """Empty where it cannot be read: the page of the run says so."""
+    """Empty where it cannot be read; the run's own page shows the error."""
 
 
 class UnreadableRound(NamedTuple):
@@ -43,7 +43,7 @@ class UnreadableRound(NamedTuple):
 
     id: str
     problem: str
-    """What of its row cannot be read, and why."""
+    """Which part of its row cannot be read, and why."""
 
 
 def finished(runs: Iterable[Run]) -> tuple[list[FinishedRound], list[UnreadableRound]]:
@@ -84,7 +84,7 @@ def config_of(run: Run) -> RoundConfig:
 
 
 def snapshot_or_empty(run: Run) -> SnapshotManifest:
-    """What the run's row says of its snapshot; nothing before there is one, and where that cannot be read."""
+    """The snapshot's manifest in the run's row; an empty one before there is a snapshot, or where it cannot be read."""
     try:
         return pairs.manifest_of_run(run)
     except UnreadableRecord:

@@ -1,9 +1,9 @@
 """Validation of a reward model before a policy is trained with it.
 
-Cross-validates its linear probe on features that are computed already, with all pairs of a prompt in one fold: accuracy,
+Cross-validates its linear probe on given features, with all pairs of a prompt in one fold: accuracy,
 calibration, the gain from more judgments, accuracy by kind of prompt and by annotator, and the judgments with the highest loss.
-Leaves out the features (`reward`), the fit of a probe (`probe`, passed in as `Fit`), and the reward model as fine-tuned
-afterwards, which `evaluation` measures on held-out prompts. No torch.
+The features come from `reward.model`, and `reward.probe` is passed in as `Fit`. The fine-tuned reward model is measured on
+held-out prompts by `evaluation`. No torch.
 
 Probes of different folds learn from mostly the same pairs, so their errors are correlated, and an interval that resamples the
 test pairs alone is too narrow. All intervals are widened by the factor of Nadeau and Bengio (2003, Inference for the
@@ -21,29 +21,29 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from rlhf.analysis import bootstrap
-from rlhf.analysis.bootstrap import FEWEST_CLUSTERS
+from rlhf.analysis.bootstrap import MIN_CLUSTERS
 from rlhf.analysis.intervals import CONFIDENCE, wilson
 from rlhf.runs import typed_json
 from storage.core.records import Run
-from storage.judging.judgments import Origin
+from storage.judging.judgments import JudgmentMetadata
 
 FOLDS = 5
 REPEATS = 4
 """Times that the cross-validation is repeated with other folds; metrics are means over them."""
 FRACTIONS = (0.15, 0.25, 0.4, 0.55, 0.75, 1.0)
 """Of the judgments outside a fold: the sizes of the learning curve."""
-WIDENING = math.sqrt(1 / REPEATS + FOLDS / (FOLDS - 1))
+INTERVAL_WIDENING = math.sqrt(1 / REPEATS + FOLDS / (FOLDS - 1))
 """Nadeau and Bengio's variance of a mean over J = `FOLDS` * `REPEATS` splits is (1 / J + test / train) times that of one split,
 which is `FOLDS` times that of a mean over all pairs; this is the square root of the product."""
 BINS = 10
 REPLICATES = 2000
-MORE = 200
+ADDITIONAL_JUDGMENTS = 200
 """Judgments by which the learning curve is extrapolated."""
-FEWEST_PAIRS = 100
+MIN_CURVE_PAIRS = 100
 """With fewer, the learning curve is not extrapolated."""
-HALVES = 60
+CURVE_GRID_POINTS = 60
 """Grid points of the learning curve's one nonlinear parameter."""
-MOST_HIGH_LOSS = 10
+MAX_HIGH_LOSS_JUDGMENTS = 10
 
 Fit = Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, " d"]]
 """Fits a probe to some of the pairs; a completion's score is its features times the result."""
@@ -96,7 +96,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedGain:
-    """Accuracy that `MORE` judgments would add, as a fraction, with its 95% interval."""
+    """Accuracy that `ADDITIONAL_JUDGMENTS` judgments would add, as a fraction, with its 95% interval."""
 
     value: float
     low: float
@@ -113,7 +113,7 @@ class LearningCurve:
     half_saturation: float
     """Judgments with which the probe's correlation with the best one, squared, is one half."""
     additional_judgments: int
-    """Judgments whose expected gain `gain` is."""
+    """Number of additional judgments for which `gain` is computed."""
     gain: ExpectedGain | None
     """None with too few pairs or prompts."""
 
@@ -182,7 +182,7 @@ def of_run(run: Run) -> Validation | None:
 
 def validate(
     difference: Float[np.ndarray, "n d"],
-    origins: Sequence[Origin],
+    origins: Sequence[JudgmentMetadata],
     fit: Fit,
     *,
     ties: Bool[np.ndarray, " n"] | None = None,
@@ -207,7 +207,7 @@ def validate(
 
     def of(rows: Bool[np.ndarray, " n"]) -> tuple[int, int, Accuracy | None]:
         estimate = accuracy(right[-1][:, rows], prompt[rows], seed=seed)
-        return estimate.pairs, estimate.prompts, estimate if estimate.prompts >= FEWEST_CLUSTERS else None
+        return estimate.pairs, estimate.prompts, estimate if estimate.prompts >= MIN_CLUSTERS else None
 
     return Validation(
         len(origins),
@@ -275,9 +275,9 @@ def credit(margins: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 def accuracy(right: Float[np.ndarray, "repeats n"], prompt: Int[np.ndarray, " n"], *, seed: int) -> Accuracy:
     """The mean over pairs and repeats, with an interval over resampled prompts (percentile bootstrap, widened)."""
     value, prompts, pairs = float(right.mean()), len(np.unique(prompt)), len(prompt)
-    if prompts < FEWEST_CLUSTERS:
+    if prompts < MIN_CLUSTERS:
         return Accuracy(value, None, None, pairs, prompts)
-    # Of one repeat: means over several vary less from pair to pair, but their error is hardly smaller.
+    # One repeat only: means over several repeats vary less between pairs, but their error is hardly smaller.
     values, cell = np.unique(right[0], return_inverse=True)
     if len(values) == 1:
         # Where all pairs have the same value, so has every replicate; Wilson's interval over the prompts takes its place.
@@ -290,7 +290,7 @@ def accuracy(right: Float[np.ndarray, "repeats n"], prompt: Int[np.ndarray, " n"
 
 def _widened(value: float, spread: Float[np.ndarray, " r"]) -> tuple[float, float]:
     low, high = bootstrap.interval(spread)
-    return value + WIDENING * low, value + WIDENING * high
+    return value + INTERVAL_WIDENING * low, value + INTERVAL_WIDENING * high
 
 
 def _most_first(labels: np.ndarray) -> list[Any]:
@@ -332,26 +332,27 @@ def learning_curve(
     *,
     seed: int,
 ) -> LearningCurve:
-    """Accuracy over the number of judgments, and the gain from `MORE` judgments by the curve `at` fitted to it.
+    """Accuracy over the number of judgments, and the gain from `ADDITIONAL_JUDGMENTS` more, by a fitted `curve_accuracy`.
 
-    The gain's interval resamples prompts and repeats, both at once, and fits the law to each replicate.
+    The gain's interval resamples prompts and repeats, both at once, and fits the curve to each replicate.
     """
     points = [accuracy(of_size, prompt, seed=seed) for of_size in right]
-    asymptote, half_saturation = law(sizes, np.array([[p.value for p in points]]))
+    asymptote, half_saturation = fit_curve(sizes, np.array([[p.value for p in points]]))
 
     def added(asymptote: Float[np.ndarray, " r"], half_saturation: Float[np.ndarray, " r"]) -> Float[np.ndarray, " r"]:
-        accuracies: Float[np.ndarray, " r"] = at(judgments + MORE, asymptote, half_saturation) - at(judgments, asymptote, half_saturation)
-        return accuracies
+        now, later = (curve_accuracy(n, asymptote, half_saturation) for n in (judgments, judgments + ADDITIONAL_JUDGMENTS))
+        gained: Float[np.ndarray, " r"] = later - now
+        return gained
 
     gain = None
-    if len(np.unique(prompt)) >= FEWEST_CLUSTERS and len(prompt) >= FEWEST_PAIRS:
+    if len(np.unique(prompt)) >= MIN_CLUSTERS and len(prompt) >= MIN_CURVE_PAIRS:
         value = float(added(asymptote, half_saturation)[0])
-        gain = ExpectedGain(value, *_widened(value, added(*law(sizes, _replicates(right, prompt, seed))) - value))
+        gain = ExpectedGain(value, *_widened(value, added(*fit_curve(sizes, _replicates(right, prompt, seed))) - value))
     shown = tuple(CurvePoint(float(n), p.value, p.low, p.high) for n, p in zip(sizes, points, strict=True))
-    return LearningCurve(shown, float(asymptote[0]), float(half_saturation[0]), MORE, gain)
+    return LearningCurve(shown, float(asymptote[0]), float(half_saturation[0]), ADDITIONAL_JUDGMENTS, gain)
 
 
-def at(
+def curve_accuracy(
     judgments: float | Float[np.ndarray, "#r"], asymptote: Float[np.ndarray, "#r"], half_saturation: Float[np.ndarray, "#r"]
 ) -> Float[np.ndarray, " r"]:
     """Accuracy of a linear classifier that was fitted to n examples, by its correlation with the best one.
@@ -362,11 +363,11 @@ def at(
     return 0.5 + asymptote * np.sqrt(judgments / (judgments + half_saturation))
 
 
-def law(
+def fit_curve(
     sizes: Float[np.ndarray, " sizes"], accuracies: Float[np.ndarray, "r sizes"]
 ) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, " r"]]:
-    """Fits `asymptote` and `half_saturation` of the curve `at` by least squares, the latter on a grid from 0 to 100 times the data."""
-    grid = np.concatenate([[0.0], np.geomspace(1, 100 * sizes[-1], HALVES - 1)])
+    """Fits `curve_accuracy` by least squares; `half_saturation` is searched on a grid from 0 to 100 times the data."""
+    grid = np.concatenate([[0.0], np.geomspace(1, 100 * sizes[-1], CURVE_GRID_POINTS - 1)])
     correlation = np.sqrt(sizes / (sizes + grid[:, None]))
     above = accuracies - 0.5
     norm = (correlation**2).sum(1)
@@ -389,11 +390,11 @@ def _replicates(right: Float[np.ndarray, "sizes repeats n"], prompt: Int[np.ndar
 # ---- judgments with a high loss
 
 
-def high_loss_judgments(margins: Float[np.ndarray, "repeats n"], origins: Sequence[Origin]) -> tuple[HighLossJudgment, ...]:
+def high_loss_judgments(margins: Float[np.ndarray, "repeats n"], origins: Sequence[JudgmentMetadata]) -> tuple[HighLossJudgment, ...]:
     """The judgments with the highest loss -log sigmoid(margin), averaged over their pairs, among those the probe disagrees with."""
     loss = np.logaddexp(0, -margins).mean(0)
     ids, example, which = np.unique([o.judgment_id for o in origins], return_index=True, return_inverse=True)
     mean = np.bincount(which, weights=loss) / np.bincount(which)
-    highest = [i for i in np.argsort(-mean, kind="stable")[:MOST_HIGH_LOSS] if mean[i] > math.log(2)]
+    highest = [i for i in np.argsort(-mean, kind="stable")[:MAX_HIGH_LOSS_JUDGMENTS] if mean[i] > math.log(2)]
     of = [origins[example[i]] for i in range(len(ids))]
     return tuple(HighLossJudgment(of[i].judgment_id, of[i].comparison_id, of[i].annotator_id, math.exp(-mean[i])) for i in highest)

@@ -15,7 +15,7 @@ from storage.people import accounts
 
 
 def add(verbs: Verbs) -> None:
-    acts = verbs.group("account", "Accounts that may sign in, and their roles: add, list, password, roles, disable, enable.")
+    commands = verbs.group("account", "Accounts that may sign in, and their roles: add, list, password, roles, disable, enable.")
     password = argparse.ArgumentParser(add_help=False)
     password.add_argument("--password-stdin", action="store_true", help="read the password from the standard input, not the terminal")
     roles = argparse.ArgumentParser(add_help=False)
@@ -29,11 +29,11 @@ def add(verbs: Verbs) -> None:
     )
 
     def of_one(name: str, run: Callable[[argparse.Namespace], int], *parents: argparse.ArgumentParser) -> None:
-        p = acts.add(name, run, parents)
+        p = commands.add(name, run, parents)
         p.add_argument("name", metavar="NAME", help="also the name of the annotator that the account judges as")
 
     of_one("add", account_add, roles, password)
-    acts.add("list", account_list).add_argument("--json", action="store_true", help="machine-readable")
+    commands.add("list", account_list).add_argument("--json", action="store_true", help="machine-readable")
     of_one("password", account_password, password)
     of_one("roles", account_roles, roles)
     of_one("disable", account_disable)
@@ -100,7 +100,7 @@ def new_password(args: argparse.Namespace) -> str:
     """Reads a password twice from the terminal, or with `--password-stdin` once from the first line of the standard input."""
     if args.password_stdin:
         return sys.stdin.readline().rstrip("\r\n")
-    first = getpass.getpass(f"Password for {args.name} (at least {accounts.SHORTEST_PASSWORD} characters): ")
+    first = getpass.getpass(f"Password for {args.name} (at least {accounts.MIN_PASSWORD_CHARS} characters): ")
     if getpass.getpass("Once more: ") != first:
         raise UsageError("the two passwords differ: nothing was changed")
     return first

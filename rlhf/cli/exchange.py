@@ -18,7 +18,7 @@ from storage.exchange import backup, detect, encodings, files, formats, imports,
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.limits import MIB, Limits
 
-LIMITS = Limits()
+DEFAULT_LIMITS = Limits()
 
 
 def add(verbs: Verbs) -> None:
@@ -34,25 +34,25 @@ def add(verbs: Verbs) -> None:
     p.add_argument(
         "--format",
         choices=formats.READABLE,
-        help="what the file holds (docs/reference/formats.md); without it the fields of the rows tell, or the file is refused; "
-        "prompts are JSONL rows of a prompt or messages",
+        help="the file's format (docs/reference/formats.md); by default it is recognised by the fields of the rows; "
+        "`prompts` are JSONL rows with a prompt or messages",
     )
     p.add_argument("--map", metavar="MAP", help=f"for a file of another kind, {maps.HELP}")
-    p.add_argument("--save-map", metavar="NAME", help="keep the entries of --map in the data folder, for --map NAME")
+    p.add_argument("--save-map", metavar="NAME", help="save the entries of --map in the data folder, for --map NAME")
     p.add_argument(
         "--max-text-chars",
         type=int,
         metavar="N",
-        help="characters of a prompt, an answer or a rationale; the project's own setting otherwise (Lead page, 100,000 at first)",
+        help="longest prompt, answer or rationale, in characters; by default the project's setting (Lead page, initially 100,000)",
     )
-    p.add_argument("--max-row-mib", type=int, default=LIMITS.row_bytes // MIB, metavar="N", help="size of one row, in MiB")
+    p.add_argument("--max-row-mib", type=int, default=DEFAULT_LIMITS.row_bytes // MIB, metavar="N", help="largest size of one row, in MiB")
     p.add_argument(
         "--max-unpacked-mib",
         type=int,
         metavar="N",
-        help="what a gzip or Parquet file may unpack to, in MiB; otherwise 200 times its size, from 64 to 4096",
+        help="largest unpacked size of a gzip or Parquet file, in MiB; by default 200 times its size, within 64 to 4096",
     )
-    p.add_argument("--raw-cells", action="store_true", help="CSV cells as they are, also an apostrophe before what looks like a formula")
+    p.add_argument("--raw-cells", action="store_true", help="keep CSV cells unchanged, also an apostrophe before what looks like a formula")
     p.add_argument("--strict", action="store_true", help="import nothing if any row is wrong, or anything is not kept")
     p.add_argument("--simulated", metavar="RULE", help="the file's judgments were made by this rule or model, not by people")
     p.add_argument("--undo", type=int, metavar="ID", help="undo an import: its judgments no longer count, and no row is deleted")
@@ -66,9 +66,9 @@ def add(verbs: Verbs) -> None:
     p.add_argument(
         "--raw-cells",
         action="store_true",
-        help="CSV cells as they are; otherwise an apostrophe stands before what a spreadsheet would take for a formula",
+        help="write CSV cells unchanged; by default an apostrophe is put before cells that a spreadsheet would run as a formula",
     )
-    p.add_argument("--strict", action="store_true", help="write nothing if the format cannot hold all that people did")
+    p.add_argument("--strict", action="store_true", help="write nothing if the format cannot hold all of the judgments' details")
 
     p = verbs.add("backup", backup_)
     p.add_argument("file", type=Path, help="file to write")
@@ -82,7 +82,7 @@ def add(verbs: Verbs) -> None:
 def import_(args: argparse.Namespace) -> int:
     """Import prompts, comparisons and judgments from a file; wrong rows are named and left out. An import can be undone."""
     if (args.file is not None) + (args.undo is not None) + args.list != 1:
-        raise UsageError("say what to import: a FILE, or --undo ID, or --list")
+        raise UsageError("name a FILE to import, or use --undo ID or --list")
     if args.file is not None and args.format == formats.NATIVE:
         return import_native(args)
     _, store = open_store(args.data)
@@ -99,10 +99,10 @@ def import_(args: argparse.Namespace) -> int:
     with files.regular(args.file, limits) as file:
         format, mapping = _format(args, file, limits)
         try:
-            with import_bar() as (progress, taking_back):
+            with import_bar() as (progress, rolling_back):
                 import_id, counts = imports.import_file(
                     store, file, format, recognised=not args.format, mapping=mapping, strict=args.strict, rule=args.simulated,
-                    limits=limits, wrong_row=name_wrong_row, progress=progress, taking_back=taking_back,
+                    limits=limits, wrong_row=name_wrong_row, progress=progress, rolling_back=rolling_back,
                 )  # fmt: skip
         except KeyboardInterrupt:
             return _stopped(store)
@@ -130,11 +130,11 @@ def _undo(store: Database, import_id: int) -> int:
 
 
 def _stopped(store: Database) -> int:
-    """Says what Ctrl-C has left of an import. A second Ctrl-C ends the taking back too."""
+    """Prints what is left of an import after Ctrl-C. A second Ctrl-C interrupts the rollback too."""
     if imports.is_written(store):
-        print("\nstopped: nothing was imported. What was written already stays invisible until the next start or import deletes it")
+        print("\nstopped: nothing was imported. The rows written so far stay invisible until the next start or import deletes them")
     else:
-        print("\nstopped: nothing was imported, and what was written already was taken back")
+        print("\nstopped: nothing was imported, and the rows written so far were deleted again")
     return 130
 
 
@@ -142,20 +142,20 @@ def _format(args: argparse.Namespace, file: Path, limits: Limits) -> tuple[str, 
     """The format of the file, and the map of its fields if `--map` names one. A format that was recognised is printed."""
     folder = args.data.absolute()
     if args.save_map and "=" not in (args.map or ""):
-        raise UsageError("--save-map is for the entries of a --map: say --map prompt=FIELD,... too")
+        raise UsageError("--save-map is for the entries of a --map: add --map prompt=FIELD,...")
     if args.map and args.format:
-        raise UsageError("say --format or --map, not both")
+        raise UsageError("use --format or --map, not both")
     if args.map:
         mapping = maps.load(args.map, folder)
         if args.save_map:
-            print(f"the map is kept as {maps.save(args.map, folder, args.save_map)}: say --map {args.save_map} from now on")
+            print(f"the map is saved as {maps.save(args.map, folder, args.save_map)}: use it with --map {args.save_map}")
         return "map", mapping
     if args.format:
         return args.format, None
     recognised = detect.recognise_file(file, limits)
-    # Prompts bring no votes that could be misread, and the summary names them.
+    # A file of prompts has no votes that could be misread, and the summary names the prompts.
     if recognised.format != "prompts":
-        print(f"recognised as {recognised.format}, {recognised.evidence}; --format NAME says otherwise")
+        print(f"recognised as {recognised.format}, {recognised.evidence}; --format NAME overrides this")
     return recognised.format, None
 
 
@@ -190,7 +190,7 @@ def export(args: argparse.Namespace) -> int:
     assert write is not None, "the parser offers only formats that are written"
     is_csv = args.format == "csv" or (args.format == "plain" and plain.container_of(args.file) == "csv")
     if args.raw_cells and not is_csv:
-        raise UsageError("--raw-cells is for CSV: say --format csv")
+        raise UsageError("--raw-cells is for CSV: use --format csv")
     write = plain.RAW if args.raw_cells else write
     with file_bar("exporting", "judgment") as progress:
         exported = write(
@@ -201,7 +201,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def backup_(args: argparse.Namespace) -> int:
-    """Write the store to one checked file, also while people judge."""
+    """Write the store to one file and check it; judging can continue meanwhile."""
     _, store = open_store(args.data)
     with file_bar("copying", "page") as progress:
         size = backup.backup(store, args.file, force=args.force, progress=progress)
@@ -210,7 +210,7 @@ def backup_(args: argparse.Namespace) -> int:
 
 
 def restore(args: argparse.Namespace) -> int:
-    """Put a backup in the place of the data folder's store."""
+    """Replace the data folder's store with a backup."""
     folder = DataFolder(args.data.absolute())
     with file_bar("copying", "page") as progress:
         earlier = backup.restore(folder, args.file, force=args.force, progress=progress)

@@ -1,4 +1,4 @@
-"""The verb `prompts`: which prompts there are, which are in use, and which a model refused."""
+"""The verb `prompts`: lists prompts, changes which are in use, and lists those that a model refused."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def add(verbs: Verbs) -> None:
     p = verbs.add("prompts", prompts_)
     p.add_argument("--search", default="", metavar="TEXT", help="only prompts with this text, ignoring case")
     p.add_argument("--json", action="store_true", help="machine-readable, with the whole conversations")
-    p.add_argument("--retire", type=int, nargs="+", metavar="ID", help="take prompts out of use; what was judged of them stays")
+    p.add_argument("--retire", type=int, nargs="+", metavar="ID", help="retire prompts, which get no new comparisons then; judgments stay")
     p.add_argument("--restore", type=int, nargs="+", metavar="ID", help="bring retired prompts back")
     p.add_argument("--refused", action="store_true", help="only prompts that were set aside because a model refused them, with the reason")
-    p.add_argument("--retry", type=int, nargs="*", metavar="ID", help="let refused prompts be asked again; all of them without an ID")
+    p.add_argument("--retry", type=int, nargs="*", metavar="ID", help="let models answer refused prompts again; without an ID, all of them")
     p.add_argument(
         "--starters",
         choices=("auto", "on", "off"),
@@ -33,7 +33,7 @@ def prompts_(args: argparse.Namespace) -> int:
     """The prompts with their split, kind, source, comparisons and state; or a change to which of them are in use."""
     changes = [name for name in ("retire", "restore", "retry", "starters") if getattr(args, name) is not None]
     if len(changes) + args.refused > 1 or (changes and (args.search or args.json)):
-        raise UsageError("--retire, --restore, --retry, --starters and --refused go one at a time; --search and --json are for lists")
+        raise UsageError("--retire, --restore, --retry, --starters and --refused cannot be combined; --search and --json are for lists")
     _, store = open_store(args.data)
     if changes:
         print(_change(store, args))
@@ -45,13 +45,13 @@ def prompts_(args: argparse.Namespace) -> int:
 
 
 def _change(store: Database, args: argparse.Namespace) -> str:
-    """Makes one change, and says what it was."""
+    """Makes one change, and returns the message about it."""
     if args.starters is not None:
         return report.starters(prompt_use.use_starters(store, args.starters))
     if args.retire is not None:
         return f"{prompt_use.retire(store, args.retire)} prompts retired"
     if args.restore is not None:
-        unused = "" if prompts.starters(store).serve else _still_unused(store, args.restore)
+        unused = "" if prompts.starters(store).in_use else _still_unused(store, args.restore)
         return f"{prompt_use.restore(store, args.restore)} prompts brought back{unused}"
     return f"{refusals.clear(store, args.retry or None)} refusals cleared: the models are asked again"
 

@@ -32,9 +32,9 @@ def table(run: Run, metrics: Sequence[Metric]) -> str:
         ("run", f"{run.id} ({run.status})"),
         (
             "preference pairs",
-            f"{snapshot.train} to learn from, {snapshot.heldout} held out"
-            + (f"; {snapshot.simulated} of them simulated" if snapshot.simulated else "")
-            + (f"; {snapshot.labels} answers called good or bad left out" if snapshot.labels else ""),
+            f"{snapshot.train} for training, {snapshot.heldout} held out"
+            + (f"; {snapshot.simulated} of them from simulated annotators" if snapshot.simulated else "")
+            + (f"; {snapshot.labels} answers labelled good or bad left out" if snapshot.labels else ""),
         ),
         ("reward model, cross-validated accuracy of its probe", _cross_validated(run)),
         ("reward model, held-out accuracy against the votes", estimate(result.heldout_accuracy, "pairs")),
@@ -65,7 +65,7 @@ def _cross_validated(run: Run) -> str | None:
 
 
 def _checkpoint_rows(result: RoundResult, rule: str) -> list[tuple[str, str | None]]:
-    """Rows of checkpoint selection (early end, kept checkpoint), and of best-of-n sampling beside the policy."""
+    """Rows of early stopping, of checkpoint selection, and of the best-of-n baseline."""
     rows: list[tuple[str, str | None]] = []
     if stopped := result.stopped_by_kl:
         rows.append(("PPO ended early", f"step {stopped.step}: KL {stopped.kl:.2f} nats, budget {stopped.budget:g}"))
@@ -142,10 +142,10 @@ def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> st
     if result.left:
         left_out += f"\nnot kept, with the number of times: {left_behind(result.left)}"
     if result.numbering:
-        left_out += f"\nnot kept, because it only numbers or repeats: {left_behind(result.numbering)}"
+        left_out += f"\nnot kept, because these fields only number or repeat others: {left_behind(result.numbering)}"
     if import_id is None:
-        remedy = "mend the rows that are named" if result.wrong else "the file has nothing else that this format holds"
-        return f"nothing imported, {left_out}\n{remedy}, or say by --format or --map what its fields are"
+        remedy = "correct the rows that are listed" if result.wrong else "the file has nothing that this format can hold"
+        return f"nothing imported, {left_out}\n{remedy}, or describe its fields with --format or --map"
     if prompts_only:
         return f"import {import_id}: {result.prompts} prompts added, {result.prompts_known} known already, {left_out}"
     gold = f", {result.gold} known answers" if result.gold else ""
@@ -157,7 +157,7 @@ def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> st
 
 
 def _outdated(result: Report) -> str:
-    """Votes that do not count because the same annotator judged again later, and the rows where only the file's order says so."""
+    """Judgments outdated by a later one of the same annotator, and the rows that only their order in the file could tell apart."""
     if not result.outdated:
         return ""
     text = f"; {result.outdated} judgments do not count, because the same annotator judged the comparison again later"
@@ -169,17 +169,17 @@ def _outdated(result: Report) -> str:
 
 def exported(result: Exported, unit: str, path: Path) -> str:
     """The counts of an export, and what is not in the file by name."""
-    said = [f"{result.written} {unit} written to {path}"]
+    lines = [f"{result.written} {unit} written to {path}"]
     if result.left_out:
-        said[0] += f"; {result.left_out} of {result.judgments} judgments are not in it"
+        lines[0] += f"; {result.left_out} of {result.judgments} judgments are not in it"
     for heading, counts in (
         ("not kept, with the number of times", result.lost),
         ("kept in another form", result.reshaped),
         ("not exported", result.aside),
     ):
         if counts:
-            said.append(f"{heading}: {left_behind(counts)}")
-    return "\n".join(said)
+            lines.append(f"{heading}: {left_behind(counts)}")
+    return "\n".join(lines)
 
 
 def imports(all_imports: Sequence[Import]) -> str:
@@ -199,7 +199,7 @@ def imports(all_imports: Sequence[Import]) -> str:
     )
 
 
-LONGEST_SHOWN = 60
+EXCERPT_CHARS = 60
 """Characters of a prompt in a list; a longer one ends in an ellipsis there."""
 
 
@@ -216,7 +216,7 @@ def prompts(found: Sequence[ListedPrompt]) -> str:
             one.prompt.kind,
             one.source,
             str(one.comparisons),
-            _beginning(one.prompt.text),
+            _excerpt(one.prompt.text),
         )
         for one in found
     ]
@@ -224,8 +224,8 @@ def prompts(found: Sequence[ListedPrompt]) -> str:
 
 
 def starters(found: Starters) -> str:
-    """Whether the starter prompts are in use, and how many votes on them are left out of training and of figures."""
-    if found.serve:
+    """Whether the starter prompts are in use, and how many votes on them are left out of training and of statistics."""
+    if found.in_use:
         return f"{found.prompts} starter prompts are in use"
     left_out = f"; {found.votes} votes on them are left out of training and of figures" if found.votes else ""
     return f"{found.prompts} starter prompts are not in use{left_out} (--starters on uses them)"
@@ -235,13 +235,13 @@ def refusals(found: Sequence[tuple[Refusal, str]]) -> str:
     """One line a prompt that a model refused: its id, the model, the reason, and the beginning of its last turn."""
     if not found:
         return "no prompt was refused"
-    rows = [(str(one.prompt_id), one.base_model, one.reason, _beginning(asked)) for one, asked in found]
+    rows = [(str(one.prompt_id), one.base_model, one.reason, _excerpt(prompt)) for one, prompt in found]
     return _columns([("id", "model", "reason", "prompt"), *rows])
 
 
-def _beginning(asked: str) -> str:
-    asked = " ".join(asked.split())
-    return asked if len(asked) <= LONGEST_SHOWN else asked[: LONGEST_SHOWN - 1] + "…"
+def _excerpt(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= EXCERPT_CHARS else text[: EXCERPT_CHARS - 1] + "…"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from rlhf import model_files
-from rlhf.analysis.run_table import MISREAD
+from rlhf.analysis.run_table import MALFORMED_ROW_ERRORS
 from rlhf.cli import report
 from rlhf.cli.terminal import UsageError, Verbs, engine_options, fetch_weights, model_reference, open_store, round_bar
 from rlhf.config import DEFAULT_PRESET, PRESETS, RENAMED_OPTIONS, Option, RoundConfig, options, with_options
@@ -42,7 +42,7 @@ def add(verbs: Verbs) -> None:
     p.add_argument(
         "--reward",
         metavar="MODULE:FUNCTION",
-        help="score completions by this Python function(prompts, completions), not the reward model; name it again to --resume",
+        help="score completions by this Python function(prompts, completions) instead of the reward model; repeat it with --resume",
     )
     p.add_argument("--debug", action="store_true", help="run the round inside this process, for breakpoint() and profilers")
     group = p.add_argument_group("options of the round (defaults are the laptop preset's)")
@@ -63,7 +63,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
 
 
 class Renamed(argparse.Action):
-    """The old name of an option. It is refused, and the error gives the current name."""
+    """The old name of an option: an error that gives the current name."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
@@ -106,9 +106,9 @@ def train(args: argparse.Namespace) -> int:
     """Run one round and show its progress. Ctrl-C cancels it; it can be resumed."""
     folder, store = open_store(args.data)
     jobs = Jobs(store, folder)
-    # Checked and fetched before the row is queued: a download may take long, or fail.
+    # The configuration is checked and the weights are fetched before the row is queued: a download may take long, or fail.
     config = RoundConfig.from_dict(runs.readable(store, args.resume).config) if args.resume else chosen_config(args)
-    # The worker makes the same check; here it runs before there is a row.
+    # The worker checks this too; here it is checked before a row is written.
     reward_function.load_confirmed(config.reward_function, args.reward)
     fetch_weights(config.model)
     if args.resume:
@@ -121,7 +121,7 @@ def train(args: argparse.Namespace) -> int:
         jobs.spawn(run_id, args.reward)
         follow(store, jobs, run_id)
     run = runs.get(store, run_id)
-    print(report.table(run, runs.metrics(store, run_id)) if run.status == "done" else ended_badly(run, jobs))
+    print(report.table(run, runs.metrics(store, run_id)) if run.status == "done" else failure_report(run, jobs))
     return 0 if run.status == "done" else 130 if run.status == "cancelled" else 1
 
 
@@ -141,8 +141,8 @@ def runs_(args: argparse.Namespace) -> int:
     if args.run_id:
         run = runs.get(store, args.run_id)
         try:
-            print(report.table(run, runs.metrics(store, run.id)) if run.result else ended_badly(run, Jobs(store, folder)))
-        except MISREAD as error:
+            print(report.table(run, runs.metrics(store, run.id)) if run.result else failure_report(run, Jobs(store, folder)))
+        except MALFORMED_ROW_ERRORS as error:
             raise UsageError(f"{run.id}: its metrics cannot be read, rankloop did not write them ({error!r})") from error
         return 0
     all_runs = runs.all_runs(store)
@@ -175,7 +175,7 @@ def follow(store: Database, jobs: Jobs, run_id: str) -> None:
                 jobs.cancel(run_id)
 
 
-def ended_badly(run: Run, jobs: Jobs) -> str:
+def failure_report(run: Run, jobs: Jobs) -> str:
     """The status, error and log of a run without a result, and the command that resumes it."""
     lines = [f"{run.id}: {run.status}" + (f" in stage {run.stage}" if run.stage else "")]
     if run.problem:

@@ -27,13 +27,14 @@ def agreement(result: Agreement) -> str:
         ("left share of votes that prefer one of two", left(result.left_share)),
     ]
     width = max(len(name) for name, _ in overall)
-    head = ["annotator", "votes", "excluded", "median", "gold", "same again", "left share", "p", "agrees"]
+    head = ["annotator", "votes", "excluded", "median", "gold", "consistency", "left share", "p", "agreement"]
     return _lines(
         *(f"{name:<{width}}  {value}" for name, value in overall),
         "",
         *_columns([head, *map(_annotator, result.annotators)]),
         "",
-        "median: active seconds; gold: pairs of known answers; same again: repeats; agrees: with the others on the same pairs.",
+        "median: active time per vote; gold: pairs ranked as in the gold answers; consistency: pairs judged the same in a repeat;",
+        "agreement: with the other annotators on the same pairs.",
         NO_SIMULATED if not result.include_simulated else "",
         MEANING,
     )

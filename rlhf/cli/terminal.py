@@ -49,8 +49,8 @@ class Verbs:
         return added
 
     def group(self, name: str, summary: str) -> Verbs:
-        """A verb with acts of its own, as `account add`."""
-        return Verbs(self._parsers.add_parser(name, help=summary, description=summary), "acts", "ACT")
+        """A verb with subcommands, such as `account add`."""
+        return Verbs(self._parsers.add_parser(name, help=summary, description=summary), "commands", "COMMAND")
 
 
 def _data_option() -> argparse.ArgumentParser:
@@ -68,7 +68,7 @@ def engine_options() -> argparse.ArgumentParser:
         default=DEFAULT_MODEL,
         help="`default` (packaged SmolLM2-135M-Instruct), a local folder, or a hub id",
     )
-    engine.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where the model computes")
+    engine.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="device of the model")
     return engine
 
 
@@ -91,33 +91,33 @@ def fetch_weights(model: str) -> None:
     """Downloads and converts the model's weights in a separate process, whose memory is freed at its end."""
     if model == DEFAULT_MODEL and model_files.is_intact(model_files.default_folder()):
         return
-    # The umask lets other users read the files: a model is no secret, and the cache may be shared.
+    # The umask lets other users read the files: a model is not secret, and the cache may be shared.
     if subprocess.run([sys.executable, "-m", "rlhf.model_files", model], env=engine_environment(), umask=0o022).returncode:
         raise UsageError("the model's weights could not be fetched: the line above says why")
 
 
 @contextlib.contextmanager
 def file_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with the time left, on a terminal only, after one second. A total of 0 is not known: then no time is left."""
+    """A progress bar with the time left, on a terminal only, after one second. A total of 0 means unknown: then no time left is shown."""
     with _bar(what, unit) as bar:
         yield partial(_show, bar)
 
 
 @contextlib.contextmanager
 def import_bar() -> Iterator[tuple[Callable[[int, int], None], Callable[[int, int], None]]]:
-    """As `file_bar`, for the rows that are imported, and then for those that are taken back if the import ends before it is whole."""
+    """As `file_bar`, for the rows that are imported, and for those that are deleted again if the import does not finish."""
     with _bar("importing", "row") as bar:
         begun = False
 
-        def take_back(done: int, total: int) -> None:
+        def roll_back(done: int, total: int) -> None:
             nonlocal begun
             if not begun:
                 begun = True
                 bar.reset()
-                bar.set_description("taking back", refresh=False)
+                bar.set_description("rolling back", refresh=False)
             _show(bar, done, total)
 
-        yield partial(_show, bar), take_back
+        yield partial(_show, bar), roll_back
 
 
 def _bar(what: str, unit: str) -> tqdm[NoReturn]:

@@ -1,4 +1,4 @@
-"""Ideal answers that annotators wrote, as demonstrations of how to answer. No torch."""
+"""Demonstrations: the ideal answers that annotators wrote, as training data for SFT and PPO-ptx. No torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage.core.database import Database
 from storage.core.records import Message
 from storage.judging import details, judgments
 
-SNAPSHOT = "demonstrations.jsonl"
+DEMONSTRATIONS_FILE = "demonstrations.jsonl"
 
 
 class NoDemonstrations(ConfigError):
@@ -21,14 +21,14 @@ class NoDemonstrations(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A prompt with the answer that an annotator would have wanted."""
+    """A prompt with the ideal answer that an annotator wrote."""
 
     prompt: tuple[Message, ...]
     text: str
 
 
 def of_store(store: Database, *, include_simulated: bool = False) -> list[Demonstration]:
-    """The ideal answers of all active votes on training prompts, in the order of the votes."""
+    """The ideal answers of the votes that count, on training prompts, in the order of the votes."""
     with store.snapshot():
         judged = judgments.active(store, kinds=("human", "simulated") if include_simulated else ("human",), for_training=True)
         details_of = details.of_judgments(store, [j.judgment.id for j in judged])
@@ -45,10 +45,10 @@ def wanted(config: RoundConfig) -> bool:
 
 
 def require(demonstrations: Sequence[Demonstration], config: RoundConfig) -> None:
-    """Refuses a run that needs more demonstrations than there are.
+    """Checks that there are enough demonstrations for the run.
 
     Raises:
-        NoDemonstrations: with the number that is there, the number needed, and what to do."""
+        NoDemonstrations: there are too few; the message has both numbers and the remedy."""
     if config.method == "sft" and (found := len(demonstrations)) < config.sft.min_answers:
         raise NoDemonstrations(
             f"{found} ideal answers on training prompts, need {config.sft.min_answers}: let the project ask annotators for an "
@@ -63,12 +63,12 @@ def require(demonstrations: Sequence[Demonstration], config: RoundConfig) -> Non
 
 def write_snapshot(demonstrations: Sequence[Demonstration], folder: Path) -> None:
     """Writes the demonstrations that a run trains on; the file appears only once it is complete."""
-    part = folder / (SNAPSHOT + ".part")
+    part = folder / (DEMONSTRATIONS_FILE + ".part")
     part.write_text("".join(json.dumps(asdict(d), ensure_ascii=False) + "\n" for d in demonstrations), encoding="utf-8")
-    part.replace(folder / SNAPSHOT)
+    part.replace(folder / DEMONSTRATIONS_FILE)
 
 
 def read_snapshot(folder: Path) -> list[Demonstration]:
-    # By newlines alone: an answer may hold other marks that Python takes for line ends.
-    lines = (folder / SNAPSHOT).read_text(encoding="utf-8").split("\n")
+    # Split at `\n` alone: `splitlines` also splits at characters that an answer may contain.
+    lines = (folder / DEMONSTRATIONS_FILE).read_text(encoding="utf-8").split("\n")
     return [Demonstration(tuple(row["prompt"]), row["text"]) for row in map(json.loads, filter(None, lines))]

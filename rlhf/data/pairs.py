@@ -1,6 +1,6 @@
 """Preference pairs, derived from judgments: the training data of the reward model, written as a snapshot with a manifest.
 
-A tier list gives one pair for each two completions in different tiers. A skip gives no pair; a tie ("both bad" is one) gives
+A ranking gives one pair for each two completions in different tiers. A skip gives no pair; a tie ("both bad" is one) gives
 pairs only with `ties=True`. Pairs have their prompt's split, so no prompt is used both for training and for measuring.
 """
 
@@ -20,7 +20,7 @@ from storage.core.database import Database
 from storage.core.records import AnnotatorKind, JudgedComparison, Message, Run, Split, Strength, Tiers
 from storage.judging import judgments, pair_counts
 
-SNAPSHOT = "pairs.jsonl"
+PAIRS_FILE = "pairs.jsonl"
 
 
 class NotEnoughPairs(Exception):
@@ -97,7 +97,7 @@ def of_store(
 ) -> list[PreferencePair]:
     """The pairs of every active judgment: of people, and with `include_simulated` of simulated annotators. Arguments as in `derive`.
 
-    Judgments on starter prompts are left out while these do not serve (`storage.content.prompts`).
+    Judgments on starter prompts are left out while those prompts are not in use (`storage.content.prompts`).
     """
     return derive(
         judgments.active(store, kinds=_kinds(include_simulated), for_training=True), ties=ties, annotator_weights=annotator_weights
@@ -109,13 +109,13 @@ def _kinds(include_simulated: bool) -> tuple[AnnotatorKind, ...]:
 
 
 def require(pairs: list[PreferencePair], min_pairs: int, *, unused_starter_votes: int = 0) -> None:
-    """Refuses a round that has too few preference pairs.
+    """Checks that there are enough preference pairs for the round.
 
     Args:
-        unused_starter_votes: votes that are left out because the starter prompts do not serve.
+        unused_starter_votes: votes that are left out because the starter prompts are not in use.
 
     Raises:
-        NotEnoughPairs: with the number that is there, the number needed, and what to do.
+        NotEnoughPairs: there are too few; the message has both numbers and the remedy.
     """
     preferred = [p for p in pairs if not p.tie]
     _require(len(preferred), sum(p.split == "train" for p in preferred), min_pairs, unused_starter_votes)
@@ -162,21 +162,21 @@ def _require(found: int, train: int, min_pairs: int, unused_starter_votes: int) 
 def write_snapshot(pairs: list[PreferencePair], folder: Path) -> None:
     """Writes the pairs to a file in `folder`; the file appears only once it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / (SNAPSHOT + ".part")
+    temporary = folder / (PAIRS_FILE + ".part")
     temporary.write_bytes(_jsonl(pairs))
-    temporary.replace(folder / SNAPSHOT)
+    temporary.replace(folder / PAIRS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotManifest:
-    """Counts of a snapshot's pairs, for the run's row; ties are counted apart."""
+    """Counts of a snapshot's pairs, for the run's row. Ties are counted separately."""
 
     pairs: int = 0
     train: int = 0
     heldout: int = 0
     simulated: int = 0
     sha256: str = ""
-    """Of the snapshot's file."""
+    """Hash of the snapshot's file."""
     ties: int | None = None
     """None where there are none."""
     labels: int | None = None
@@ -200,7 +200,7 @@ def manifest(pairs: list[PreferencePair], *, labels: int = 0) -> SnapshotManifes
 
 
 def manifest_of_run(run: Run) -> SnapshotManifest:
-    """What the run's row says of its snapshot; empty before there is one.
+    """The manifest in the run's row; empty before the snapshot is taken.
 
     Raises:
         UnreadableRecord: rankloop did not write it.
@@ -220,7 +220,7 @@ def _row(pair: PreferencePair) -> dict[str, Any]:
 
 def read_snapshot(folder: Path) -> list[PreferencePair]:
     """The pairs that `write_snapshot` wrote."""
-    with (folder / SNAPSHOT).open(encoding="utf-8") as file:
+    with (folder / PAIRS_FILE).open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return [PreferencePair(**{**row, "prompt": tuple(row["prompt"])}) for row in rows]
 

@@ -1,8 +1,8 @@
 """Annotator weights: the log-odds of being right, estimated from gold answers and from agreement with others.
 
-One number for each annotator, as in the one-coin model of Dawid and Skene (1979): whoever is right with probability p in every
-pair has a vote of weight log(p / (1 - p)) (Nitzan and Paroush 1982, the best weighted majority). A few answers are weak evidence,
-so p is shrunk towards the average. The counts come from `agreement`. No torch.
+One number for each annotator, as in the one-coin model of Dawid and Skene (1979): an annotator who is right with
+probability p in every pair has a vote of weight log(p / (1 - p)) (Nitzan and Paroush 1982, the best weighted majority). Few
+judgments are weak evidence, so p is shrunk towards the average. The counts come from `agreement`. No torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from storage.core.database import Database
 PRIOR_PAIRS = 10.0
 """Weight of the average accuracy in each annotator's estimate, in pairs."""
 
-MOST_ACCURATE = 0.95
+MAX_ACCURACY = 0.95
 """Largest accuracy that is used: log-odds grow without bound."""
 
 UNKNOWN_ACCURACY = 0.75
@@ -34,7 +34,7 @@ def weights(store: Database, *, include_simulated: bool) -> dict[int, float]:
 def average_accuracy(rows: Sequence[AnnotatorRow]) -> float:
     """The accuracy of all annotators together: gold answers, pooled with the accuracy that agreement implies.
 
-    Two who are right with probability p, and err independently, agree on a pair with probability p^2 + (1 - p)^2.
+    Two annotators who are right with probability p, and err independently, agree on a pair with probability p^2 + (1 - p)^2.
     """
     units = sum(row.agreement_units for row in rows)
     agreed = sum(row.agreement * row.agreement_units for row in rows if row.agreement is not None)
@@ -43,7 +43,7 @@ def average_accuracy(rows: Sequence[AnnotatorRow]) -> float:
     if not cases:
         return UNKNOWN_ACCURACY
     # At an average of one half, its log-odds would be 0, and weights are divided by them.
-    return min(MOST_ACCURATE, max(0.55, (implied * units + sum(row.gold.count for row in rows)) / cases))
+    return min(MAX_ACCURACY, max(0.55, (implied * units + sum(row.gold.count for row in rows)) / cases))
 
 
 def accuracy(row: AnnotatorRow, average: float) -> float:
@@ -58,5 +58,5 @@ def accuracy(row: AnnotatorRow, average: float) -> float:
 
 def log_odds(p: float) -> float:
     """log(p / (1 - p)), not below 0: a vote that is wrong more often than right is ignored rather than reversed."""
-    p = min(MOST_ACCURATE, p)
+    p = min(MAX_ACCURACY, p)
     return math.log(p / (1 - p)) if p > 0.5 else 0.0

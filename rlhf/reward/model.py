@@ -1,9 +1,9 @@
 """The reward model: a LoRA adapter and a head or an ensemble of them on the same base, fitted to preference pairs by TRL.
 
 The input is prompt + answer + end-of-sequence, whether or not the model ended the answer itself, so that a score never depends
-on the token limit alone. The head takes the mean of the hidden states over the answer: with a few hundred pairs that is
-learned sooner than a summary in the last token (docs/research/reward-model.md). Leaves out where pairs come from (`data.pairs`) and the
-loss (`targets`).
+on the token limit alone. The head takes the mean of the hidden states over the answer: with a few hundred pairs
+this is learned sooner than from the last token's hidden state (docs/research/reward-model.md). Where pairs come from is in
+`data.pairs`, the loss in `targets`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ RewardLogCallback = Callable[[int, int, dict[str, float], "RewardModel"], None]
 
 
 class TokenizedExample(NamedTuple):
-    """One prompt and answer, as the reward model takes them."""
+    """Token ids of one prompt and answer: one input row of the reward model."""
 
     ids: list[int]
     """Prompt, answer, and exactly one end-of-sequence token; a longer answer is cut before it, so that the row fits the limit."""
@@ -95,7 +95,7 @@ class RewardModel(nn.Module):
 
     @property
     def frozen_layers(self) -> int:
-        """How many of the lowest layers are the base's, without adapter weights; 0 without partial forward passes."""
+        """Number of lowest layers without adapter weights, whose activations can be cached; 0 without partial forward passes."""
         if self.adapter is None:
             return self.depth if self.backbone.decoder.supports_partial_forward else 0
         return self.backbone.first_adapted_layer(self.adapter)
@@ -155,7 +155,7 @@ class RewardModel(nn.Module):
     @staticmethod
     def disagreement(ensemble_scores: Float[Tensor, "m b"]) -> Float[Tensor, " b"]:
         """Standard deviation over the heads; 0 where there is one."""
-        # Not torch's own, which refuses an empty batch.
+        # `torch.std` fails on an empty batch.
         return (ensemble_scores - ensemble_scores.mean(0)).square().mean(0).sqrt()
 
     def _map_batches(
@@ -217,7 +217,7 @@ class RewardModel(nn.Module):
         self.std = torch.where(std > 1e-6, std, 1.0)
 
     def save(self, folder: Path) -> None:
-        """Adapter (of a probe there is none), head and scale; the scale is written last, so its presence marks a complete model."""
+        """Writes the adapter (a probe has none), the head and the scale. The scale is written last: its presence marks a complete model."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.adapter:
             self.backbone.save_adapter(self.adapter, folder)

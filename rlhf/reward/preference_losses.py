@@ -1,7 +1,7 @@
 """Negative log-likelihoods of preference labels given the difference of scores, one number per pair.
 
 Pure formulas over `difference = score of the chosen side - score of the rejected one`, so that adding a constant to all
-scores of a prompt changes nothing. Leaves out weights and batches (`targets`).
+scores of a prompt changes nothing. Weights and batches are in `targets`.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def davidson(
 
 
 def plackett_luce(difference: Float[Tensor, "n ..."], stage: Int[Tensor, " n"]) -> Float[Tensor, "s ..."]:
-    """-log P of each choice of the best among those that are left (Plackett 1975; Luce 1959).
+    """-log P of each successive choice of the best remaining completion (Plackett 1975; Luce 1959).
 
-    One stage is one completion picked before all that rank below it: log(1 + sum over those of exp(-difference)).
+    One stage is one choice: the completion against all that rank below it, log(1 + sum over those of exp(-difference)).
 
     Args:
         stage: which choice a pair belongs to, 0 to s - 1, none of them empty.
@@ -65,7 +65,7 @@ def plackett_luce(difference: Float[Tensor, "n ..."], stage: Int[Tensor, " n"]) 
     stages = int(stage.max()) + 1
     index = stage.view(-1, *[1] * (difference.dim() - 1)).expand_as(difference)
     zero = difference.new_zeros(stages, *difference.shape[1:])
-    # The largest exponent of each stage, at least that of the picked one itself, is taken out before exp.
+    # The largest exponent of each stage, at least the chosen completion's own 0, is subtracted before exp, against overflow.
     largest = zero.scatter_reduce(0, index, -difference.detach(), "amax")
     lower = zero.scatter_add(0, index, (-difference - largest.gather(0, index)).exp())
     return largest + (lower + (-largest).exp()).log()

@@ -1,4 +1,4 @@
-"""Scores of completions: the interface between a policy that is trained and whatever scores it.
+"""Scores of completions: the interface between policy training and the reward model, or a reward function in its place.
 
 A scorer has the reward model's two methods, `row` and `score`; `RewardShaper` turns its scores into those that the policy is
 trained on. Leaves out the KL penalty, which is per token (`ppo_math`).
@@ -41,9 +41,9 @@ class Scores(NamedTuple):
 
     scores: Float[Tensor, " b"]
     proxy: Float[Tensor, " b"]
-    """Mean over the members of an ensemble; the score itself where there is one alone. The proxy of Gao 2023."""
+    """Mean over the ensemble's members; with one member, its score. The proxy score of Gao 2023."""
     disagreement: Float[Tensor, " b"]
-    """Standard deviation over the members; 0 where there is one alone."""
+    """Standard deviation over the members; 0 with one member."""
 
 
 def scores_of(scorer: Scorer, rows: Sequence[TokenizedExample], on_progress: Work = NO_PROGRESS) -> Scores:
@@ -64,11 +64,11 @@ class RewardShaper:
     def __init__(self, scorer: Scorer, config: ScoringConfig = ScoringConfig()):
         self.scorer, self.config = scorer, config
         self.metrics: dict[str, float] = {}
-        """Of the last batch, under their logged names."""
+        """Metrics of the last batch, by the names under which they are logged."""
 
     @property
     def frozen_layers(self) -> int:
-        """How many of the scorer's lowest layers are the base's; 0 where it uses none."""
+        """The reward model's number of lowest layers without adapter weights; 0 for a reward function."""
         return self.scorer.frozen_layers if isinstance(self.scorer, RewardModel) else 0
 
     def _has_reasoning(self, sequence: GeneratedSequence) -> bool:
@@ -103,7 +103,7 @@ class RewardShaper:
 
 
 class FunctionReward:
-    """A Python function in the reward model's place. It takes text, so sampled ids are decoded here."""
+    """A Python function in the reward model's place. It takes text, so token ids are decoded before the call."""
 
     def __init__(self, function: RewardFunction, name: str, backbone: Backbone, prompts: Sequence[Sequence[Message]]):
         self.function, self.name, self.backbone = function, name, backbone

@@ -1,7 +1,7 @@
-"""Training targets of preference pairs as tensors, and the loss that probe and trainer both minimise.
+"""Training targets of preference pairs as tensors, and the loss that the probe and the fine-tuning minimise.
 
-The config's options become numbers here: ties, strengths, rankings, weights, and each ensemble member's own bootstrap. The formulas are
-`preference_losses`.
+The options for ties, strengths, rankings, annotator weights and the ensemble are turned into weights, margins and target
+probabilities. The formulas are in `preference_losses`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PairTargets(NamedTuple):
     """n pairs, for m members of an ensemble."""
 
     weight: Float[Tensor, "n m"]
-    """Of mean 1 over all pairs."""
+    """The mean over all pairs is 1."""
     margin: Float[Tensor, " n"]
     target: Float[Tensor, " n"]
     tie: Bool[Tensor, " n"]
@@ -104,7 +104,7 @@ def loss(difference: Float[Tensor, "n m"], labels: PairTargets, tie_logit: Float
 
 
 def fits_tie_logit(labels: PairTargets, config: RewardConfig) -> bool:
-    """Whether the tie logit is fitted too. Without a single tie the loss has no minimum in it."""
+    """Whether the tie logit is fitted too. With no tie in the data the loss decreases without bound in it."""
     return config.ties in ("rao-kupper", "davidson") and bool(labels.tie.any())
 
 

@@ -1,4 +1,4 @@
-"""The checks of `rankloop doctor`: everything that a round needs, with a remedy where something is wrong. Changes nothing."""
+"""The checks of `rankloop doctor`: the environment that a round needs, with a remedy for each failed check. They change nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Check:
     found: str
     remedy: str = ""
     warning: str = ""
-    """What works and will be slow or different, and what to do about it."""
+    """What passed but will be slow or behave differently, and what to do about it."""
 
     @property
     def ok(self) -> bool:
@@ -89,41 +89,41 @@ def model_weights(model: str) -> Check:
     if model == DEFAULT_MODEL:
         default = model_files.default_folder()
         if model_files.is_intact(default):
-            return Check("weights", f"{default}, every sha256 right")
-        state = "damaged" if default.exists() else "not fetched yet"
-        return Check("weights", f"{default}: {state}", "run `rankloop serve`, which fetches them (93 MB)")
+            return Check("weights", f"{default}, all sha256 match")
+        state = "damaged" if default.exists() else "not downloaded yet"
+        return Check("weights", f"{default}: {state}", "run `rankloop serve`, which downloads them (93 MB)")
     try:
-        # A hub model that is not fetched yet passes; a check does not fetch gigabytes.
+        # A hub model that is not downloaded yet passes: a check does not download gigabytes.
         folder = model_files.resolve(model, fetch=False)
-        return Check("weights", f"{model}: on the hub, fetched when first used" if folder is None else str(folder))
+        return Check("weights", f"{model}: on the hub, downloaded at the first use" if folder is None else str(folder))
     except ModelError as error:
         return Check("weights", model, str(error))
 
 
 def store(folder: DataFolder) -> Check:
     if not folder.database.exists():
-        return Check("store", f"{folder.database}: none yet; the first start makes it")
+        return Check("store", f"{folder.database}: does not exist yet; the first start creates it")
     try:
         examined = examine(folder.database)
     except StoreError as error:
         return Check("store", str(folder.database), str(error))
     remedy = f"the file is damaged ({examined.damage}): restore a backup" if examined.damage else ""
     if examined.foreign:
-        remedy = f"it is not as rankloop made it ({examined.foreign}): restore a backup, or take that out with the sqlite3 program"
+        remedy = f"its schema is not rankloop's ({examined.foreign}): restore a backup, or remove that with the sqlite3 program"
     elif examined.unreadable:
-        remedy = f"rows that rankloop did not write are left out where they are met ({', '.join(examined.unreadable)}): restore a backup"
-    soon = "; the next start brings it up to date" if examined.pending else ""
+        remedy = f"rows with invalid JSON are left out everywhere ({', '.join(examined.unreadable)}): restore a backup"
+    soon = "; the next start migrates it" if examined.pending else ""
     return Check("store", f"{folder.database} at {examined.version}{soon}", remedy)
 
 
 def free_port(port: int) -> Check:
     with socket.socket() as probe:
-        # As the web server does: a port in TIME_WAIT is free.
+        # The web server sets this option too: a port in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OverflowError:
-            return Check("port", f"{port}: no TCP port", "choose one from 1024 to 65535")
+            return Check("port", f"{port} is not a TCP port", "choose one from 1024 to 65535")
         except OSError as error:
             return Check("port", f"{port}: {error.strerror}", f"stop what uses it, or choose another: rankloop serve --port {port + 1}")
     return Check("port", f"{port} is free")

@@ -1,6 +1,6 @@
 """Starts, cancels, resumes and reaps rounds. Each round is a process of its own. No torch here.
 
-A run's row is written before its process starts, so every run that was started has a row.
+A run's row is written before its process starts, so that every started run has a row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEARTBEAT_S = 3.0
 STALE_S = 60.0
 """Age of the last heartbeat, in seconds, at which a run is marked lost."""
 
-RECORDED = ("torch", "transformers", "trl", "peft", "datasets")
+RECORDED_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets")
 
 LOG_TAIL_BYTES = 64 * 1024
 
@@ -44,12 +44,12 @@ class Jobs:
         self.store, self.folder = store, folder
 
     def start(self, config: RoundConfig, by: int | None = None) -> Run:
-        """Writes the run's row and starts its worker, as a page asks for it.
+        """Writes the run's row and starts its worker, at a page's request.
 
         Raises:
-            RoundError: a round is running already, or the configuration names code.
-            NotEnoughPairs: there is too little to learn from.
-            ConfigError: the options do not go together.
+            RoundError: a round is running already, or the configuration names a reward function.
+            NotEnoughPairs: there are fewer preference pairs than the configuration asks for.
+            ConfigError: an option is invalid, or two options contradict each other.
         """
         _refuse_code(config.reward_function, "rankloop train")
         run = self.create(config, by)
@@ -57,7 +57,7 @@ class Jobs:
         return runs.get(self.store, run.id)
 
     def create(self, config: RoundConfig, by: int | None = None) -> Run:
-        """Writes a queued run's row, started by the annotator `by`, once everything that can be checked without a model is checked."""
+        """Checks what can be checked without a model, and writes the row of a queued run that the annotator `by` started."""
         check(config)
         if demonstrations.wanted(config):
             demonstrations.require(demonstrations.of_store(self.store, include_simulated=config.include_simulated), config)
@@ -66,11 +66,11 @@ class Jobs:
         with self.store.atomic():
             self._refuse_second()
             run_id = f"r{datetime.now(UTC):%m%d-%H%M}-{secrets.token_hex(2)}"
-            versions = {name: version(name) for name in RECORDED}
+            versions = {name: version(name) for name in RECORDED_PACKAGES}
             return runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions, by=by)
 
     def resume(self, run_id: str) -> Run:
-        """Goes on from the last checkpoint of a run that failed, was cancelled or was lost, as a page asks for it.
+        """Resumes a run that failed, was cancelled or was lost, from its last checkpoint, at a page's request.
 
         Raises:
             RoundError: the run has another status, it names a reward function, or another round is running.
@@ -106,12 +106,12 @@ class Jobs:
             if run.status != "running" or not run.pid:
                 continue
             if _alive(run):
-                # The worker lives without heartbeats: the machine slept, or the store was locked.
+                # The worker is alive without heartbeats: the machine was suspended, or the store was locked.
                 runs.beat(self.store, run.id)
                 alive.append(run.id)
             # A worker that ended just now has written its status already: the row is read again.
             elif runs.get(self.store, run.id).status == "running":
-                runs.finish(self.store, run.id, "lost", error="the worker process died; resume goes on from its last checkpoint")
+                runs.finish(self.store, run.id, "lost", error="the worker process died; resume continues from its last checkpoint")
                 lost.append(run.id)
         return lost + runs.mark_stale_lost(self.store, STALE_S, alive)
 
@@ -126,7 +126,7 @@ class Jobs:
             return ""
 
     def spawn(self, run_id: str, reward: str | None = None) -> None:
-        """Starts the worker of a run whose row is there. `reward` is the function that the command line names, if any."""
+        """Starts the worker of a run whose row exists. `reward` is the function that the command line names, if any."""
         named = ["--reward", reward] if reward else []
         log = self.folder.run_log(run_id)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ class Jobs:
                 start_new_session=True,
                 env=engine_environment(),
             )
-        # The worker outlives this process on purpose: it is never waited for here, only through its row.
+        # The worker may outlive this process: its end is observed through its row, never with `wait`.
         process.returncode = 0
 
 
@@ -151,7 +151,7 @@ def _refuse_code(named: str | None, command: str) -> None:
 
 
 def _alive(run: Run) -> bool:
-    """Whether the run's process is still its worker: numbers are used again after a restart.
+    """Whether the run's process id still belongs to its worker: the system reuses process ids.
 
     A worker has the run's id among its arguments. `train --debug` names no run: it is this process, or has the verb
     among its arguments, or is older than the run's start, which alone would be wrong once the clock was set.
@@ -164,5 +164,5 @@ def _alive(run: Run) -> bool:
             return True
         return run.started_at is not None and process.create_time() < datetime.fromisoformat(run.started_at).timestamp()
     except (psutil.Error, ValueError, OverflowError):
-        # Numbers that are no process's come from rows that rankloop did not write.
+        # A row that rankloop did not write may hold any number.
         return False

@@ -4,8 +4,8 @@
     training   = collecting + adapter weights with gradients and Adam's two moments + activations of one minibatch
 
 Per token, a trained layer keeps about 16 hidden and 4 feed-forward vectors and one row of attention weights for each head, as float32.
-Everything but the process is multiplied by `SLACK`, for blocks that are freed and kept. On the default model in bfloat16 that is
-2.7 GiB for a PPO round, which was measured at 2.8 GiB.
+Everything but the process is multiplied by `ALLOCATOR_OVERHEAD`, because the allocator keeps freed blocks. On the default model
+in bfloat16 the estimate of a PPO round is 2.7 GiB; measured were 2.8 GiB.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from rlhf.runs.plan import PROMPT_TOKENS
 PROCESS_GIB = 0.9
 """Python with torch, transformers, PEFT and TRL, before a model is loaded."""
 
-SLACK = 1.15
+ALLOCATOR_OVERHEAD = 1.15
 
 DPO_SHARE = 4.5
 """How much more a DPO round takes than a PPO round, beside the process: on the default model 9.4 GiB and 2.8 GiB were measured."""
 
 COLLECTED_ROWS, COLLECTED_TOKENS = 16, 96
-"""Answers that the policy server samples at once, and their most tokens."""
+"""Number of answers that the policy server samples in one batch, and their maximum length."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSizes:
-    """What the estimate reads of a model."""
+    """The sizes of a model that the estimate uses."""
 
     parameters: int
     bytes_per_weight: int
@@ -55,7 +55,7 @@ class MemoryEstimate:
 
 
 def estimate(model: ModelSizes, config: RoundConfig) -> MemoryEstimate:
-    """The peaks of collecting, and of a PPO round with these options."""
+    """Peak memory while collecting, and of a PPO round with these options."""
     weights = model.parameters * model.bytes_per_weight
     per_token = model.layers * model.key_value * model.bytes_per_weight
     logits = 3 * 4 * model.vocabulary
@@ -64,12 +64,12 @@ def estimate(model: ModelSizes, config: RoundConfig) -> MemoryEstimate:
     length = PROMPT_TOKENS + config.sampling.max_new_tokens
     trained = min(config.adapter.top_layers or model.layers, model.layers)
     rows = config.ppo.microbatch_size or config.ppo.minibatch_size
-    kept = 4 * (16 * model.hidden + 4 * model.feedforward + model.heads * length)
+    activations = 4 * (16 * model.hidden + 4 * model.feedforward + model.heads * length)
     adapter = 16 * trained * config.adapter.rank * model.linear
     rollout = config.ppo.batch_size * (length * (per_token + 2 * 4 * model.hidden) + logits)
-    training = adapter + rows * length * trained * kept + rollout
+    training = adapter + rows * length * trained * activations + rollout
     return MemoryEstimate(_gib(weights + collected), _gib(weights + training))
 
 
 def _gib(size: float) -> float:
-    return PROCESS_GIB + SLACK * size / 2**30
+    return PROCESS_GIB + ALLOCATOR_OVERHEAD * size / 2**30

@@ -1,7 +1,7 @@
 """The metrics that a round logs: the name of each, its unit and meaning. The reference and the page's labels come from here. No torch.
 
 Names are TRL's where TRL has the metric. RLOO, GRPO, DPO and SFT also log, as `METHOD/NAME`, what their trainers name and this
-project only passes on; of those this table has the ones that the Training page draws.
+project passes on unchanged; of those this table has the ones that the Training page draws.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from rlhf.config import METHODS
 class MetricDefinition:
     name: str
     unit: str
-    """Empty for a number without one."""
+    """Empty for a number without a unit."""
     meaning: str
     title: str = ""
-    """Label of its chart on the Training page, where it has one."""
+    """Title of its chart on the Training page; empty without a chart."""
 
     @property
     def key(self) -> str:

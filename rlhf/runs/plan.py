@@ -15,8 +15,8 @@ def updates(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> int:
     return config.group.steps * config.group.batch_size // config.group.minibatch_size
 
 
-def ticks(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> int:
-    """Units of work that the stage reports: one for each update, and one for each position of a batch that is sampled."""
+def work_units(config: RoundConfig, n_pairs: int, n_demonstrations: int) -> int:
+    """Units of work that the stage reports: one per update, and one per decoding step of a sampled batch."""
     sampled = config.group.steps * config.sampling.max_new_tokens if config.method in ("rloo", "grpo") else 0
     return sampled + updates(config, n_pairs, n_demonstrations)
 

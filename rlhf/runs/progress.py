@@ -1,7 +1,7 @@
-"""Progress of a round: writes its stage, fraction done and time left to its row, and raises `Cancelled` when asked to stop.
+"""RunProgress of a round: writes its stage, fraction done and time left to its row, and raises `Cancelled` when asked to stop.
 
-A stage is a `Work`: its functions announce their totals and report to it, and know nothing of rows; rows are written once a
-second at most.
+Each stage is a `Work`, to which the stage's functions report without knowing about rows. The row is written at most once a
+second.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ WRITE_EVERY_S = 1.0
 
 
 class Cancelled(Exception):
-    """Someone asked for the run to stop; the last checkpoint is kept."""
+    """A user cancelled the run. Its last checkpoint is kept."""
 
 
-class Progress:
+class RunProgress:
     """Follows one run through its stages."""
 
     def __init__(self, store: Database, run_id: str, on_change: Callable[[str, float, float | None], None] | None = None):
@@ -38,14 +38,14 @@ class Progress:
         self._stage_work = dict(stage_work)
 
     def stage(self, name: str, *, done: float = 0.0) -> Work:
-        """Begins a stage, or the rest of one of which an earlier attempt did a fraction; whoever does its work announces the total."""
+        """Begins a stage, of which an earlier attempt has done the fraction `done`. The function that does the work announces its total."""
         self.close_stage()
         self._stage = name
         self._stage_started = time.monotonic()
         return self.resume_at(done)
 
     def resume_at(self, fraction: float) -> Work:
-        """Records that an earlier attempt did this fraction of the current stage; returns the work that is left."""
+        """Records that an earlier attempt did this fraction of the current stage; returns the remaining work."""
         self._stage_done = fraction
         self._skipped += self._stage_work.get(self._stage or "", 0.0) * fraction
         self._write()
@@ -56,7 +56,7 @@ class Progress:
         self.stage(name, done=1.0)
 
     def close_stage(self) -> None:
-        """Ends the stage and adds its time to the metric `time/<stage>`, which holds that of earlier attempts too."""
+        """Ends the stage and adds its time to the metric `time/<stage>`, which includes earlier attempts."""
         if self._stage is not None:
             name = metric_table.of_stage(self._stage)
             spent = self.seconds().get(name, 0.0) + time.monotonic() - self._stage_started
@@ -73,14 +73,14 @@ class Progress:
 
     @property
     def uncounted(self) -> Work:
-        """Work that the stage's total does not include; a cancel is noticed during it too."""
+        """Work that is not part of the stage's total; it only checks for cancellation."""
         return Work(lambda _: self.check(), 0.0)
 
     def check(self) -> None:
-        """Writes the row, once a second at most.
+        """Writes the row, at most once a second.
 
         Raises:
-            Cancelled: somebody asked for it.
+            Cancelled: a user cancelled the run.
         """
         if time.monotonic() - self._written >= WRITE_EVERY_S:
             self._write()
@@ -99,7 +99,7 @@ class Progress:
         return (sum(self._stage_work[s] for s in earlier) + within) / total
 
     def eta_s(self) -> float | None:
-        """Seconds left at the speed of this attempt; None in its first seconds."""
+        """Estimated seconds left, at the speed of this attempt; None in its first seconds."""
         total = sum(self._stage_work.values())
         fraction = self.fraction()
         done_here = fraction - (self._skipped / total if total else 0.0)

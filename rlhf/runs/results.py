@@ -1,7 +1,7 @@
-"""What a round ends with: the results that its row keeps as JSON, and that the command line and the Training page show.
+"""The results of a round, stored as JSON in its row and shown by the command line and the Training page.
 
-Leaves out how they are measured (`rlhf.evaluation`, `rlhf.ppo`) and the reward model's cross-validation, which is written before
-the policy is trained (`rlhf.analysis.validation`). No torch.
+They are measured by `rlhf.evaluation` and `rlhf.ppo`. The reward model's cross-validation, which is stored before the policy is
+trained, is in `rlhf.analysis.validation`. No torch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class KLStop:
 
 @dataclass(frozen=True, slots=True)
 class BestCheckpoint:
-    """The policy that was kept, of those after each step of PPO."""
+    """The checkpoint that checkpoint selection chose as the round's policy."""
 
     step: int
     steps: int
@@ -52,7 +52,7 @@ class BestCheckpoint:
     conservative_score: float
     """Mean minus standard deviation over the reward ensemble, mean over completions."""
     kl: float
-    """To the reference, in nats per completion."""
+    """KL to the reference, in nats per completion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +79,16 @@ class BestOfN:
 
 @dataclass(frozen=True, slots=True)
 class LengthReport:
-    """What did not fit a row of `max_length` tokens: answers that were cut, and what was left out because its prompt alone is too long."""
+    """Data that exceeded `max_length` tokens: truncated answers, and items left out because the prompt alone is too long."""
 
     max_length: int | None = None
-    """Tokens of prompt and answer together; None where neither the options nor the model have a limit."""
+    """Maximum tokens of prompt and answer together; None where neither the options nor the model set a limit."""
     cut_answers: int = 0
     judgments: list[int] = field(default_factory=list)
     """Ids of the judgments whose pairs were left out."""
     demonstrations: int = 0
     prompts: list[int] = field(default_factory=list)
-    """Ids of the prompts that were not answered."""
+    """Ids of the prompts that were left out."""
 
     def __bool__(self) -> bool:
         return bool(self.cut_answers or self.judgments or self.demonstrations or self.prompts)
@@ -97,20 +97,20 @@ class LengthReport:
         """`2 answers cut, pairs of 1 judgment (17) and 1 prompt (4) left out`."""
         parts = [f"{self.cut_answers} answers cut at their end"] if self.cut_answers else []
         if self.judgments:
-            parts.append(f"pairs of {len(self.judgments)} judgments left out ({some(self.judgments)})")
+            parts.append(f"pairs of {len(self.judgments)} judgments left out ({first_ids(self.judgments)})")
         if self.demonstrations:
             parts.append(f"{self.demonstrations} ideal answers left out")
         if self.prompts:
-            parts.append(f"{len(self.prompts)} prompts left out ({some(self.prompts)})")
+            parts.append(f"{len(self.prompts)} prompts left out ({first_ids(self.prompts)})")
         return f"over {self.max_length} tokens: {', '.join(parts)}"
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateReport:
-    """What the model's chat template does not take: prompts that were left out, and system messages that it has no role for."""
+    """Data that the model's chat template does not support: items that were left out, and system messages without a system role."""
 
     reasons: list[str] = field(default_factory=list)
-    """Why the template refuses them, each reason once."""
+    """The template's error messages, each once."""
     folded: int = 0
     """Prompts whose system message was put before the first user turn."""
     judgments: list[int] = field(default_factory=list)
@@ -126,21 +126,21 @@ class TemplateReport:
         """`pairs of 1 judgments left out (17), 2 prompts left out (4, 9): System role not supported`."""
         parts = [f"system messages of {self.folded} prompts put before the user's turn"] if self.folded else []
         if self.judgments:
-            parts.append(f"pairs of {len(self.judgments)} judgments left out ({some(self.judgments)})")
+            parts.append(f"pairs of {len(self.judgments)} judgments left out ({first_ids(self.judgments)})")
         if self.demonstrations:
             parts.append(f"{self.demonstrations} ideal answers left out")
         if self.prompts:
-            parts.append(f"{len(self.prompts)} prompts left out ({some(self.prompts)})")
+            parts.append(f"{len(self.prompts)} prompts left out ({first_ids(self.prompts)})")
         return ", ".join(parts) + (f": {'; '.join(self.reasons)}" if self.reasons else "")
 
 
-NAMED = 10
-"""Ids that a sentence names; of more it says that there are more."""
+MAX_SHOWN_IDS = 10
+"""Maximum number of ids in a message."""
 
 
-def some(ids: Sequence[int]) -> str:
-    """`3, 5, 8`, the first `NAMED` of them."""
-    return ", ".join(map(str, ids[:NAMED])) + (", ..." if len(ids) > NAMED else "")
+def first_ids(ids: Sequence[int]) -> str:
+    """`3, 5, 8`: the first `MAX_SHOWN_IDS` ids, with `...` if there are more."""
+    return ", ".join(map(str, ids[:MAX_SHOWN_IDS])) + (", ..." if len(ids) > MAX_SHOWN_IDS else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +154,17 @@ class RoundResult:
     """How often the reward model prefers what the annotator preferred."""
     heldout_accuracy_on_rule: Estimate | None = None
     win_rate: Estimate | None = None
-    """Of the policy over the base, under the rule."""
+    """Win rate of the policy over the base, under the rule."""
     win_rate_by_reward_model: Estimate | None = None
     win_rate_by_reward_function: Estimate | None = None
     kl: float | None = None
-    """Of the policy to the base, in nats per completion."""
+    """KL of the policy to the base, in nats per completion."""
     best_of_n: BestOfN | None = None
     stopped_by_kl: KLStop | None = None
     best_checkpoint: BestCheckpoint | None = None
     lengths: LengthReport | None = None
     template: TemplateReport | None = None
-    """None where everything fitted."""
+    """None where the template supports all of the data."""
     policy_version: str | None = None
     minutes: float | None = None
     peak_memory_gib: float | None = None

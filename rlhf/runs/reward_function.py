@@ -1,7 +1,7 @@
 """A Python function as the scorer of PPO: `rankloop train --reward module:function`. No torch.
 
-The function is named on a command line and nowhere else. A run's row records the name, so that its metrics can be explained,
-but a name in a row runs nothing: the worker's own command line names the function too, and both must agree.
+Only a command line can name the function. A run's row records the name for reference, but code is never loaded by a name from
+a row: the worker's command line must name the same function.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def load(name: str) -> RewardFunction:
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise RewardFunctionError(f"--reward {name!r}: write it as module:function, such as my_rewards:brevity")
-    # A console script searches its own folder in place of this one.
+    # Python searches a console script's own folder instead of the working directory.
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:

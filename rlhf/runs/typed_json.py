@@ -1,7 +1,7 @@
 """Records as JSON objects of a run's row, and back: dataclasses, checked by pydantic against the types of their fields.
 
-A store may come from elsewhere, so what is read may hold anything: a value of another type is an error that names the field.
-Fields that a record does not have are ignored, so that an older version reads what a newer one wrote.
+A store may come from another source and hold any value: a value of another type is an error that names the field.
+Unknown fields are ignored, so that an older version reads what a newer one wrote.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TOLD = 3
-"""Faults that an error message names; of more it says how many there are."""
+MAX_SHOWN_FAULTS = 3
+"""Maximum number of faults that an error message lists."""
 
 
 class UnreadableRecord(ValueError):
@@ -49,8 +49,8 @@ def from_json(record_type: type[T], value: Mapping[str, Any]) -> T:
         record: T = _adapter(key).validate_json(encoded, strict=True)
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']}" for fault in error.errors(include_input=False)]
-        more = f"; and {len(faults) - TOLD} more" if len(faults) > TOLD else ""
-        raise UnreadableRecord(f"{record_type.__name__}: {'; '.join(faults[:TOLD])}{more}") from None
+        more = f"; and {len(faults) - MAX_SHOWN_FAULTS} more" if len(faults) > MAX_SHOWN_FAULTS else ""
+        raise UnreadableRecord(f"{record_type.__name__}: {'; '.join(faults[:MAX_SHOWN_FAULTS])}{more}") from None
     except (ValueError, RecursionError) as error:
         raise UnreadableRecord(f"{record_type.__name__}: {error}") from None
     return record

@@ -29,19 +29,19 @@ log = logging.getLogger("rankloop.endpoints")
 CONNECT_S, ANSWER_S = 5.0, 120.0
 """Longest wait for a connection and for a whole answer, in seconds."""
 
-AT_ONCE = 4
+MAX_CONCURRENT_REQUESTS = 4
 """Requests that one endpoint gets at once."""
 
-MOST_ATTEMPTS = 4
+MAX_ATTEMPTS = 4
 """Requests for one answer where the server is overloaded or broken, the first one included."""
 
-FIRST_DOWN_S, LONGEST_DOWN_S = 10.0, 300.0
+FIRST_DOWN_S, MAX_DOWN_S = 10.0, 300.0
 """How long an endpoint that failed is not asked, doubled with each further failure, and its limit, in seconds."""
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+FIRST_PAUSE_S, MAX_RETRY_PAUSE_S = 1.0, 30.0
 """Pause before the second attempt, doubled before each further one, and its limit, in seconds."""
 
-LONGEST_REASON = 300
+MAX_ERROR_CHARS = 300
 """Characters of a server's message that are shown and stored."""
 
 PROBE: Sequence[Message] = ({"role": "user", "content": "Hello"},)
@@ -138,7 +138,7 @@ class EndpointClient:
         try:
             reply = self._complete_or_probe(messages, sampling, seed, on_progress)
         except EndpointDown as error:
-            self._down_s = min(2 * self._down_s, LONGEST_DOWN_S) if self._down_reason else FIRST_DOWN_S
+            self._down_s = min(2 * self._down_s, MAX_DOWN_S) if self._down_reason else FIRST_DOWN_S
             self._down_until, self._down_reason = time.monotonic() + self._down_s, str(error)
             raise
         self._down_until, self._down_reason = 0.0, ""
@@ -168,16 +168,16 @@ class EndpointClient:
 
     def _complete(self, messages: Sequence[Message], sampling: Sampling, seed: int, on_progress: Callable[[], None]) -> EndpointReply:
         pause_s = FIRST_PAUSE_S
-        for attempt in range(1, MOST_ATTEMPTS + 1):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 reply, sent = self._request(messages, sampling, seed, on_progress)
                 break
             except openai.APIStatusError as error:
-                if attempt == MOST_ATTEMPTS or not _may_pass(error):
+                if attempt == MAX_ATTEMPTS or not _may_pass(error):
                     self._raise(error)
-                wait_s = min(max(pause_s, _retry_after_s(error)), LONGEST_PAUSE_S)
+                wait_s = min(max(pause_s, _retry_after_s(error)), MAX_RETRY_PAUSE_S)
             except (openai.APIConnectionError, httpx2.HTTPError) as error:
-                if attempt == MOST_ATTEMPTS:
+                if attempt == MAX_ATTEMPTS:
                     raise self._down(
                         f"no answer ({type(error).__name__})", "check that the server runs and that --endpoint is its address"
                     ) from error
@@ -185,7 +185,7 @@ class EndpointClient:
             except (openai.OpenAIError, ValueError, TypeError) as error:
                 raise self._down(f"its answer does not follow the protocol ({type(error).__name__})", "check --endpoint") from error
             self._pause(wait_s, on_progress)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, MAX_RETRY_PAUSE_S)
         if not reply.choices:
             raise self._down("answered without a choice", "is it an OpenAI-compatible chat endpoint?")
         choice = reply.choices[0]
@@ -301,7 +301,7 @@ def _message(error: openai.APIStatusError) -> str:
     """The server's own words, on one line and within bounds."""
     body = error.body if isinstance(error.body, dict) else {}
     said = body.get("message") or body.get("detail") or error.message
-    return " ".join(str(said).split())[:LONGEST_REASON]
+    return " ".join(str(said).split())[:MAX_ERROR_CHARS]
 
 
 def _reported(reply: ChatCompletion) -> dict[str, Any]:
@@ -341,7 +341,7 @@ class EndpointSource:
                 reply.text, reply.finish_reason, time.monotonic() - started, reply.seed, reply.sampling, reply.reported
             )
 
-        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="endpoint")
+        pool = ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS, thread_name_prefix="endpoint")
         try:
             return list(pool.map(answer, range(len(requests))))
         finally:

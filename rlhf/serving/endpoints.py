@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 REQUESTS_PER_MINUTE = 300
 """Default budget of one endpoint; attempts that failed count too."""
 
-LONGEST_KEY = 10_000
+MAX_KEY_CHARS = 10_000
 """Characters of a key's file that are read."""
 
 
@@ -156,7 +156,7 @@ def read_key(variable: str | None, file: Path | None) -> str:
     if file:
         try:
             with file.open(encoding="utf-8") as opened:
-                key = opened.read(LONGEST_KEY).strip()
+                key = opened.read(MAX_KEY_CHARS).strip()
         except (OSError, UnicodeDecodeError) as error:
             raise EndpointOptionError(f"the key's file {file}: {getattr(error, 'strerror', None) or 'no text'}") from error
     elif variable:

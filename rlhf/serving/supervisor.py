@@ -19,7 +19,7 @@ log = logging.getLogger("rankloop.supervisor")
 QUICK_DEATH_S = 20.0
 """A server that ran shorter than this is restarted after a longer pause each time."""
 
-LONGEST_PAUSE_S = 60.0
+MAX_RESTART_PAUSE_S = 60.0
 
 
 def free_port() -> int:
@@ -85,7 +85,7 @@ class PolicyServer:
             code = self._process.poll()
             if code is None:
                 continue
-            pause = 1.0 if time.monotonic() - started > QUICK_DEATH_S else min(2 * pause, LONGEST_PAUSE_S)
+            pause = 1.0 if time.monotonic() - started > QUICK_DEATH_S else min(2 * pause, MAX_RESTART_PAUSE_S)
             log.warning("the policy server ended with %s; starting it again in %.0f s (log: %s)", code, pause, self.log_file)
             if self._stopping.wait(pause):
                 return

@@ -1,6 +1,6 @@
 """Declared rules: simulated annotators judge by them, and a tuned policy can be evaluated under them.
 
-A rule gives every answer a score; a higher score is better and equal scores tie. None of this is learned.
+A rule gives every answer a score; a higher score is better and equal scores tie. Rules are fixed functions; nothing is learned.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LabelRule:
 
 
 def with_label_noise(tiers: Tiers, flip: float, rng: random.Random) -> Tiers:
-    """The tiers, reversed with probability `flip`: label noise that stands for an annotator's mistakes."""
+    """The tiers, reversed with probability `flip`: label noise, in place of an annotator's mistakes."""
     return tuple(reversed(tiers)) if rng.random() < flip else tiers
 
 

@@ -47,7 +47,7 @@ def simulate(
 ) -> int:
     """Adds `plan.judgments` simulated judgments, each on a comparison that no simulated annotator has judged.
 
-    Comparisons that are missing are generated, on the prompts that have the fewest. Judgments made before an
+    Missing comparisons are generated, on the prompts that have the fewest comparisons. Judgments made before an
     interruption stay. Returns the number of ties under the rule.
 
     Raises:

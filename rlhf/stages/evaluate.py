@@ -1,4 +1,4 @@
-"""The evaluate stage: the round's result, on held-out prompts and beside the base model's answers. Formulas: `rlhf.evaluation`."""
+"""The evaluate stage: measures the result on held-out prompts, against the base model's answers. Formulas: `rlhf.evaluation`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TypeVar
 from rlhf import evaluation
 from rlhf.config import RoundConfig
 from rlhf.data import pairs
-from rlhf.evaluation import Answer, by_prompt
+from rlhf.evaluation import SampledCompletion, by_prompt
 from rlhf.models.backbone import Backbone
 from rlhf.ppo.rollout import POLICY, sequence_kl
 from rlhf.reward.model import RewardModel
 from rlhf.reward.scoring import RewardShaper, Scorer
-from rlhf.runs.progress import Progress
+from rlhf.runs.progress import RunProgress
 from rlhf.runs.results import BestOfN, Estimate, PairCounts, RoundResult
 from rlhf.runs.work import DECODE_COST, Work
 from rlhf.simulation.judges import LabelRule
@@ -35,8 +35,8 @@ def evaluate(
     scorer: Scorer,
     snapshot: list[pairs.PreferencePair],
     heldout: list[Prompt],
-    before: list[Answer],
-    progress: Progress,
+    before: list[SampledCompletion],
+    progress: RunProgress,
     cost: Mapping[str, float],
 ) -> RoundResult:
     """The round's result, measured on held-out prompts."""
@@ -49,7 +49,7 @@ def evaluate(
     after = answer_heldout(config, backbone, POLICY, heldout, stage.part(cost["sample"]))
 
     scores_before, scores_after = (
-        evaluation.answer_scores(backbone, model, heldout, answers, stage.part(cost["score"] / 2)) for answers in (before, after)
+        evaluation.score_completions(backbone, model, heldout, answers, stage.part(cost["score"] / 2)) for answers in (before, after)
     )
     kl = mean_kl(config, backbone, heldout, after, stage.part(cost["kl"]))
     save_samples(store, run_id, config, heldout, (before, scores_before), (after, scores_after))
@@ -71,12 +71,14 @@ def evaluate(
         win_rate = win_rate_by(scorer, backbone, heldout, after, before, stage.part(cost["reward_function"]))
         result = replace(result, win_rate_by_reward_function=win_rate)
     if config.evaluation.best_of and kl is not None:
-        beside = compare_best_of_n(config, backbone, model, scorer, rule, heldout, before, kl, stage.part(cost["best_of_n"]))
-        result = replace(result, best_of_n=beside)
+        best_of_n = compare_best_of_n(config, backbone, model, scorer, rule, heldout, before, kl, stage.part(cost["best_of_n"]))
+        result = replace(result, best_of_n=best_of_n)
     return result
 
 
-def mean_kl(config: RoundConfig, backbone: Backbone, heldout: list[Prompt], answers: list[Answer], on_progress: Work) -> float | None:
+def mean_kl(
+    config: RoundConfig, backbone: Backbone, heldout: list[Prompt], answers: list[SampledCompletion], on_progress: Work
+) -> float | None:
     """KL of the policy to the base on its own answers, in nats per answer; None without answers."""
     if not answers:
         return None
@@ -97,8 +99,8 @@ def save_samples(
     run_id: str,
     config: RoundConfig,
     heldout: list[Prompt],
-    before: tuple[list[Answer], list[float]],
-    after: tuple[list[Answer], list[float]],
+    before: tuple[list[SampledCompletion], list[float]],
+    after: tuple[list[SampledCompletion], list[float]],
 ) -> None:
     """Writes the answers that the run's page shows, each list with its scores."""
     columns = [shown(config, column) for column in (*before, *after)]
@@ -107,15 +109,20 @@ def save_samples(
         runs.set_sample_after(store, run_id, prompt.id, after=tuned.text, score_after=tuned_score)
 
 
-def win_rate_by_rule(rule: LabelRule, tuned: list[Answer], base: list[Answer]) -> Estimate | None:
+def win_rate_by_rule(rule: LabelRule, tuned: list[SampledCompletion], base: list[SampledCompletion]) -> Estimate | None:
     return evaluation.win_rate(*(by_prompt(answers, [rule.score(a.text) for a in answers]) for answers in (tuned, base)))
 
 
 def win_rate_by(
-    scorer: Scorer, backbone: Backbone, heldout: list[Prompt], tuned: list[Answer], base: list[Answer], on_progress: Work
+    scorer: Scorer,
+    backbone: Backbone,
+    heldout: list[Prompt],
+    tuned: list[SampledCompletion],
+    base: list[SampledCompletion],
+    on_progress: Work,
 ) -> Estimate | None:
     """Win rate under a scorer, which scores the answers of both in one call."""
-    scores = evaluation.answer_scores(backbone, scorer, heldout, [*base, *tuned], on_progress)
+    scores = evaluation.score_completions(backbone, scorer, heldout, [*base, *tuned], on_progress)
     return evaluation.win_rate(by_prompt(tuned, scores[len(base) :]), by_prompt(base, scores[: len(base)]))
 
 
@@ -126,7 +133,7 @@ def compare_best_of_n(
     scorer: Scorer,
     rule: LabelRule | None,
     heldout: list[Prompt],
-    before: list[Answer],
+    before: list[SampledCompletion],
     kl: float,
     on_progress: Work,
 ) -> BestOfN:
@@ -134,7 +141,7 @@ def compare_best_of_n(
     reward_shaper = RewardShaper(scorer, config.scoring)
     candidates_cost, win_rate_cost = config.evaluation.best_of * (DECODE_COST + 1), 2
     on_progress.total(candidates_cost + win_rate_cost)
-    chosen, beside = evaluation.best_of_n(
+    chosen, best_of_n = evaluation.best_of_n(
         backbone,
         reward_shaper,
         heldout,
@@ -146,7 +153,7 @@ def compare_best_of_n(
         on_progress=on_progress.part(candidates_cost),
     )
     return replace(
-        beside,
+        best_of_n,
         win_rate=None if rule is None else win_rate_by_rule(rule, chosen, before),
         win_rate_by_reward_model=win_rate_by(model, backbone, heldout, chosen, before, on_progress.part(win_rate_cost)),
     )
@@ -159,13 +166,15 @@ def declared_rule(store: Database, snapshot: list[pairs.PreferencePair]) -> Labe
         return None
     judged = judgments.active(store, kinds=("simulated",))
     rules = {j.annotator.rule for j in judged if j.judgment.id in judgment_ids}
-    # The store lets no simulated annotator be without a rule.
+    # The store requires a rule of every simulated annotator.
     label_rules = {LabelRule.from_json(rule) for rule in rules if rule is not None}
     return label_rules.pop() if len(label_rules) == 1 else None
 
 
-def answer_heldout(config: RoundConfig, backbone: Backbone, adapter: str | None, heldout: list[Prompt], on_progress: Work) -> list[Answer]:
-    return evaluation.answers(
+def answer_heldout(
+    config: RoundConfig, backbone: Backbone, adapter: str | None, heldout: list[Prompt], on_progress: Work
+) -> list[SampledCompletion]:
+    return evaluation.sample_completions(
         backbone,
         adapter,
         heldout,
@@ -181,5 +190,5 @@ def evaluation_sampling(config: RoundConfig) -> Sampling:
 
 
 def shown(config: RoundConfig, of_answers: list[T]) -> list[T]:
-    """What belongs to the answers that the run's page shows: the first answer to each of the first prompts."""
+    """The items of the answers that the run's page shows: the first answer to each of the first prompts."""
     return of_answers[:: config.evaluation.completions_per_prompt][: config.evaluation.shown_samples]

@@ -15,7 +15,7 @@ from rlhf.ppo.rollout import POLICY
 from rlhf.ppo.trainer import PPO
 from rlhf.reward.scoring import Scorer
 from rlhf.runs import typed_json
-from rlhf.runs.progress import Progress
+from rlhf.runs.progress import RunProgress
 from rlhf.runs.results import PolicyOutcome
 from storage.core.database import Database
 from storage.core.records import Prompt
@@ -33,7 +33,7 @@ def tune_by_ppo(
     train: list[Prompt],
     ideal_answers: list[Demonstration],
     run_dir: Path,
-    progress: Progress,
+    progress: RunProgress,
 ) -> PolicyOutcome:
     """PPO on the training prompts, with a checkpoint after every step; returns how it ended."""
     # Before the checkpoint is read: what fails there failed in this stage.
@@ -75,7 +75,7 @@ def tune_by_trl(
     train: list[Prompt],
     ideal_answers: list[Demonstration],
     run_dir: Path,
-    progress: Progress,
+    progress: RunProgress,
 ) -> PolicyOutcome:
     """DPO, RLOO, GRPO or SFT. These write no checkpoints: a resumed run restarts the stage, unless it had ended."""
     tuned = run_dir / "tuned"

@@ -21,7 +21,7 @@ from rlhf.reward import model as reward_model
 from rlhf.reward import targets
 from rlhf.reward.model import RewardModel
 from rlhf.reward.probe import Features, minimise
-from rlhf.runs.progress import Progress
+from rlhf.runs.progress import RunProgress
 from storage.core.database import Database
 from storage.core.records import Prompt
 from storage.judging import judgments
@@ -34,10 +34,10 @@ def fit_reward(
     snapshot: list[pairs.PreferencePair],
     train: list[Prompt],
     run_dir: Path,
-    progress: Progress,
+    progress: RunProgress,
     cost: Mapping[str, float],
 ) -> RewardModel:
-    """The reward model, normalised on fresh answers of the base model to training prompts."""
+    """The reward model, normalised on new answers of the base model to training prompts."""
     if RewardModel.is_saved(run_dir / "reward"):
         progress.skip("reward")
         return RewardModel.load(backbone, config.reward, run_dir / "reward")
@@ -76,11 +76,11 @@ def fit_reward(
 
 
 def validate_probe(
-    store: Database, config: RoundConfig, train_pairs: list[pairs.PreferencePair], features: Features, progress: Progress
+    store: Database, config: RoundConfig, train_pairs: list[pairs.PreferencePair], features: Features, progress: RunProgress
 ) -> Validation:
     """Validates the probe that the reward model starts from; for an ensemble, a single head that is fitted to every prompt."""
     labels = targets.pair_targets(train_pairs, replace(config.reward, ensemble=1), seed=config.seed)
-    origins = judgments.origins(store, [p.judgment_id for p in train_pairs])
+    metadata = judgments.metadata(store, [p.judgment_id for p in train_pairs])
 
     def fit(mask: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " d"]:
         rows, tie_logit = torch.from_numpy(mask.nonzero()[0]), torch.zeros(1, requires_grad=True)
@@ -97,7 +97,7 @@ def validate_probe(
 
     return validation.validate(
         (features.chosen - features.rejected).numpy(),
-        [origins[p.judgment_id] for p in train_pairs],
+        [metadata[p.judgment_id] for p in train_pairs],
         fit,
         ties=labels.tie.numpy(),
         seed=config.seed,

@@ -1,4 +1,4 @@
-"""What a run is trained on and compared with, frozen at its start: pairs, demonstrations, prompts, and the base model's answers."""
+"""The snapshot stage: freezes the run's data at its start: pairs, demonstrations, prompts, and the base model's answers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from rlhf.config import RoundConfig
 from rlhf.data import demonstrations, pairs, reliability
 from rlhf.data.demonstrations import Demonstration
-from rlhf.evaluation import Answer
+from rlhf.evaluation import SampledCompletion
 from rlhf.models.backbone import Backbone
-from rlhf.runs.progress import Progress
+from rlhf.runs.progress import RunProgress
 from rlhf.stages.evaluate import answer_heldout, shown
 from storage.content import prompts
 from storage.core.database import Database
@@ -23,7 +23,7 @@ from storage.project import runs
 
 def take_snapshot(store: Database, run_id: str, config: RoundConfig, run_dir: Path) -> list[pairs.PreferencePair]:
     """Freezes the pairs that this run is trained on; a resumed run uses the frozen ones."""
-    if not (run_dir / pairs.SNAPSHOT).is_file():
+    if not (run_dir / pairs.PAIRS_FILE).is_file():
         with store.snapshot():
             collected = pairs.of_store(
                 store,
@@ -44,7 +44,7 @@ def take_demonstrations(store: Database, config: RoundConfig, run_dir: Path) -> 
     """Freezes the demonstrations that this run is trained on, if any."""
     if not demonstrations.wanted(config):
         return []
-    if not (run_dir / demonstrations.SNAPSHOT).is_file():
+    if not (run_dir / demonstrations.DEMONSTRATIONS_FILE).is_file():
         collected = demonstrations.of_store(store, include_simulated=config.include_simulated)
         demonstrations.require(collected, config)
         demonstrations.write_snapshot(collected, run_dir)
@@ -62,13 +62,13 @@ def take_prompts(store: Database, run_dir: Path) -> tuple[list[Prompt], list[Pro
 
 
 def answer_before(
-    store: Database, run_id: str, config: RoundConfig, backbone: Backbone, heldout: list[Prompt], run_dir: Path, progress: Progress
-) -> list[Answer]:
+    store: Database, run_id: str, config: RoundConfig, backbone: Backbone, heldout: list[Prompt], run_dir: Path, progress: RunProgress
+) -> list[SampledCompletion]:
     """The base model's answers to the held-out prompts; saved, so that a resumed run compares with the same ones."""
     file = run_dir / "before.json"
     if file.is_file():
         progress.skip("snapshot")
-        return [Answer(**row) for row in json.loads(file.read_text())]
+        return [SampledCompletion(**row) for row in json.loads(file.read_text())]
     before = answer_heldout(config, backbone, None, heldout, progress.stage("snapshot"))
     for prompt, answer in zip(heldout[: config.evaluation.shown_samples], shown(config, before), strict=True):
         runs.save_sample(store, run_id, prompt.id, before=answer.text)

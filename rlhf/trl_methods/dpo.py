@@ -33,7 +33,7 @@ class _Trainer(DPOTrainer):
         return WeightedRandomSampler(weights, len(weights), generator=torch.Generator().manual_seed(self.args.seed))
 
     def _prepare_dataset(self, dataset: Dataset, *unused: Any, **unused_kwargs: Any) -> Dataset:
-        """The pairs are token ids already: the trainer would also add the template's text after the end of the answer."""
+        """Returns the dataset unchanged: its rows are token ids, to which the trainer would append the template's text."""
         return dataset
 
 

@@ -34,7 +34,7 @@ PPO_NAMES = {
     "grad_norm": "policy/grad_norm",
     "loss": "loss/policy_avg",
 }
-"""PPO's names for the metrics that both have, by TRL's."""
+"""PPO's name of each metric that TRL's trainer logs too, by TRL's name."""
 
 
 def to_ppo_names(method: str, logged: Mapping[str, float]) -> dict[str, float]:
@@ -79,11 +79,11 @@ def train(
         # With a coefficient TRL would load a reference model from disk; `make` sets one on the shared backbone.
         beta=0.0,
     )
-    # The trainer drops an incomplete batch, so that a few prompts alone would make none: they are repeated.
+    # The trainer drops an incomplete batch: prompts are repeated, so that a few of them make full batches too.
     n_prompts = config.steps * config.batch_size // config.num_generations
     dataset = [{"prompt": list(prompt)} for prompt in (list(prompts) * -(-n_prompts // len(prompts)))[:n_prompts]]
 
-    # TRL makes metric names of this function's name (`rewards/score/mean`), and they are stored: it must stay.
+    # TRL derives stored metric names from this function's name (`rewards/score/mean`): do not rename it.
     def score(prompts: list[list[Message]], completion_ids: list[list[int]], **unused: Any) -> list[float]:
         sequences = [GeneratedSequence(ids, backbone.finish_reason(ids)) for ids in completion_ids]
         return scorer([backbone.encode(prompt) for prompt in prompts], sequences, on_progress.part(0)).tolist()

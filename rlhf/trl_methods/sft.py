@@ -18,14 +18,14 @@ from rlhf.ppo import ptx
 from rlhf.runs.work import Work
 from rlhf.trl_methods.trl_policy import LogCallback, Policy, arguments, learn
 
-IGNORED = -100
+IGNORE_INDEX = -100
 """The label of tokens without a loss."""
 
 
 def rows(backbone: Backbone, demonstrations: Sequence[Demonstration]) -> list[dict[str, list[int]]]:
     """Each demonstration as token ids, with no loss on the prompt's."""
     encoded = ptx.encode(backbone, demonstrations)
-    return [{"input_ids": row.ids, "labels": [IGNORED] * row.start + row.ids[row.start :]} for row in encoded]
+    return [{"input_ids": row.ids, "labels": [IGNORE_INDEX] * row.start + row.ids[row.start :]} for row in encoded]
 
 
 def train(

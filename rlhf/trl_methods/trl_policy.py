@@ -1,7 +1,7 @@
 """The policy under the interface that TRL's trainers expect, and the callback that reports their progress.
 
 A trainer gets a model that wraps the shared backbone and one adapter, so that no weight is in memory twice and every kind of
-adapter works with every method. Leaves out data and losses (`dpo`, `rloo_grpo`, `sft`).
+adapter works with every method. Data and losses are in `dpo`, `rloo_grpo` and `sft`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class _HiddenStateModel(nn.Module):
 
 
 def arguments(backbone: Backbone, scratch: Path, *, seed: int) -> dict[str, Any]:
-    """The arguments that all trainers share: no files, no reports, no progress bar."""
+    """The training arguments that all methods share: no checkpoints, no reports, no progress bar."""
     return {
         "output_dir": str(scratch),
         "seed": seed,
@@ -145,6 +145,6 @@ class _ProgressCallback(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **unused: Any,
     ) -> None:
-        # The last log sums up the training and belongs to no update.
+        # The trainer's last log is a summary of the whole training, without a loss.
         if logs and "loss" in logs:
             self.log(state.global_step, {name: float(value) for name, value in logs.items() if isinstance(value, float | int)})

@@ -1,4 +1,4 @@
-"""Trains the policy's adapter by the method of TRL that the round selects."""
+"""Trains the policy's adapter by the TRL trainer of the round's method."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def train(
 ) -> None:
     """Trains the adapter POLICY, which must exist. `log` gets each step's metrics under their stored names."""
 
-    on_progress.total(plan.ticks(config, len(pairs), len(demonstrations)))
+    on_progress.total(plan.work_units(config, len(pairs), len(demonstrations)))
 
     def log_as_trl(update: int, logged: Mapping[str, float]) -> None:
         log(update, {f"{config.method}/{name}": value for name, value in logged.items()})

@@ -1,4 +1,4 @@
-"""Reads all rankings as columns of numbers, for statistics: a few bytes a vote instead of an object.
+"""Reads all rankings as NumPy columns, for statistics: a few bytes per vote instead of an object.
 
 The statistics are computed in `rlhf.analysis.agreement` and `rlhf.analysis.leaderboard`.
 """
@@ -196,7 +196,7 @@ def _columns(rows: list[tuple[Any, ...]], ids: Int64[np.ndarray, " c"], completi
 def _ranks(tiers: Sequence[str], shown: Int64[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:
     """The tier of each position, from JSON tiers of completion ids such as `[[12],[15,11]]`.
 
-    All texts are joined and parsed with array operations: a million Python lists would keep the garbage collector busy for seconds.
+    All texts are joined and parsed with array operations: creating a million Python lists would take seconds in the garbage collector.
     """
     text = ",".join(tiers)
     letters = np.frombuffer(text.encode("ascii"), dtype=np.uint8)

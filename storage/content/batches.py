@@ -12,7 +12,7 @@ from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Batch, Sampling
 
 MOST = 100_000
-LONGEST_ANSWER = 1024
+MAX_ANSWER_TOKENS = 1024
 """In tokens."""
 
 
@@ -34,7 +34,7 @@ def request(
     if not 1 <= count <= MOST:
         raise StoreError(f"Ask for 1 to {MOST:,} comparisons, not {count}.")
     if reason := problem(sampling):
-        raise StoreError(f"Batch not asked for: {reason}.")
+        raise StoreError(f"Batch not requested: {reason}.")
     with store.atomic():
         stored = store.value("SELECT count(*) FROM policy_versions WHERE id IN (SELECT value FROM json_each(?))", [to_json(ids)])
         if stored != len(ids):
@@ -62,8 +62,8 @@ def problem(sampling: Sampling) -> str | None:
         return f"top-p must be above 0 and at most 1, not {sampling.top_p}"
     if sampling.top_k < 0:
         return f"top-k must be 0 or more, not {sampling.top_k}"
-    if not 1 <= sampling.max_new_tokens <= LONGEST_ANSWER:
-        return f"the longest answer must be 1 to {LONGEST_ANSWER:,} tokens, not {sampling.max_new_tokens}"
+    if not 1 <= sampling.max_new_tokens <= MAX_ANSWER_TOKENS:
+        return f"the longest answer must be 1 to {MAX_ANSWER_TOKENS:,} tokens, not {sampling.max_new_tokens}"
     return None
 
 

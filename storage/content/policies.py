@@ -88,7 +88,7 @@ def adapter_folder(store: Database, version: PolicyVersion) -> Path | None:
         return inside(store.path.parent / path, runs)
     except (StoreError, TypeError, ValueError) as error:
         raise StoreError(
-            f"The adapter of {version.name} is not read ({error}): it must lie in runs/ of the data folder, and be no link out of it. "
+            f"The adapter of {version.name} cannot be used ({error}): it must be in runs/ of the data folder, and not a link out of it. "
             "Put the folder there, or restore a backup."
         ) from error
 

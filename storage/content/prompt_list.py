@@ -20,7 +20,7 @@ EXISTS (
 
 _LISTED = f"""
 SELECT p.id, p.messages, p.kind, p.split, p.source, p.starter,
-    CASE WHEN p.retired THEN 'retired' WHEN p.starter AND NOT {prompts.STARTERS_SERVE} THEN 'unused_starter' ELSE 'in_use' END AS state,
+    CASE WHEN p.retired THEN 'retired' WHEN p.starter AND NOT {prompts.STARTERS_IN_USE} THEN 'unused_starter' ELSE 'in_use' END AS state,
     (SELECT count(*) FROM comparisons c WHERE c.prompt_id = p.id) AS comparisons
 FROM prompts p WHERE (:text = '' OR {_CONTAINS_TEXT})
 """
@@ -34,19 +34,19 @@ class ListedPrompt:
     source: str
     """The file that it came from, `typed`, or `starter`."""
     state: PromptState
-    """In use, retired by a lead or with its import, or a starter prompt while these do not serve."""
+    """In use, retired by a lead or with its import, or a starter prompt that is not in use."""
     comparisons: int
-    """All that were written of it, judged or not."""
+    """Number of its comparisons, judged or not."""
 
     is_starter: bool
-    """Whether it is only a packaged starter prompt."""
+    """Whether it is a packaged starter prompt that was not imported too."""
 
 
 def search(store: Database, text: str = "", *, limit: int | None = None) -> list[ListedPrompt]:
     """Prompts whose turns contain this text, ignoring case, oldest first and those in use first; what cannot be read is left out.
 
     Args:
-        limit: the most that are returned; `count` tells how many there are.
+        limit: the maximum number of results; `count` returns how many there are.
     """
     order = "ORDER BY state != 'in_use', p.id LIMIT :limit"
     rows = store.rows(_LISTED + order, {"text": text.strip().casefold(), "limit": -1 if limit is None else limit})

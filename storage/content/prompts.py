@@ -1,8 +1,8 @@
 """Prompts: each is stored once and belongs permanently to the training or the held-out split.
 
-Which prompts are in use is decided here alone: those that are not retired, and of the packaged starter prompts only while they
-serve. They serve while the store has no other prompts, or as the project's setting says. What is in use gets comparisons, stands in
-the queue, and is trained and evaluated on. `storage.exchange` reads prompts from files.
+Which prompts are in use is decided here alone: those that are not retired, and the packaged starter prompts only while the
+store has no other prompts, or as the project's setting says. Prompts in use get comparisons, are in the queue, and are used in
+training and evaluation. `storage.exchange` reads prompts from files.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from storage.core.records import Message, Prompt, Split
 HELDOUT_ONE_IN = 6
 """One prompt in this many is held out if its split is not specified."""
 
-ROLES = ("system", "user", "assistant")
+MESSAGE_ROLES = ("system", "user", "assistant")
 
-_WHOLE = "coalesce(import_id, 0) NOT IN unfinished_imports"
+_IMPORT_FINISHED = "coalesce(import_id, 0) NOT IN unfinished_imports"
 """SQL: the prompt is not of an import that is being written."""
 
-THEIRS = f"retired = 0 AND starter = 0 AND {_WHOLE}"
-"""SQL: the prompts in use that are no starter prompts."""
+OWN_IN_USE = f"retired = 0 AND starter = 0 AND {_IMPORT_FINISHED}"
+"""SQL: the prompts in use that are not starter prompts."""
 
-STARTERS_SERVE = f"""(
+STARTERS_IN_USE = f"""(
     SELECT CASE (
         SELECT CASE WHEN json_valid("values") THEN json_extract("values", '$.starters') END
         FROM settings WHERE id = (SELECT max(id) FROM settings)
-    ) WHEN 'on' THEN 1 WHEN 'off' THEN 0 ELSE NOT EXISTS (SELECT 1 FROM prompts WHERE {THEIRS}) END
+    ) WHEN 'on' THEN 1 WHEN 'off' THEN 0 ELSE NOT EXISTS (SELECT 1 FROM prompts WHERE {OWN_IN_USE}) END
 )"""
-"""SQL: whether the starter prompts are in use; a scalar that SQLite computes once for a statement."""
+"""SQL: whether the starter prompts are in use; a scalar that SQLite computes once per statement."""
 
-IN_USE = f"retired = 0 AND {_WHOLE} AND (starter = 0 OR {STARTERS_SERVE})"
-"""SQL: the prompts in use, where `prompts` is the only table that the names can mean."""
+IN_USE = f"retired = 0 AND {_IMPORT_FINISHED} AND (starter = 0 OR {STARTERS_IN_USE})"
+"""SQL: the condition that a row of `prompts` is in use; the column names are not qualified."""
 
-UNUSED_STARTERS = f"SELECT id FROM prompts WHERE starter = 1 AND NOT {STARTERS_SERVE}"
-"""SQL: the ids of the starter prompts while they do not serve, which nothing is trained or evaluated on."""
+UNUSED_STARTERS = f"SELECT id FROM prompts WHERE starter = 1 AND NOT {STARTERS_IN_USE}"
+"""SQL: the ids of starter prompts that are not in use, which are left out of training and evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ def problem(messages: Any) -> str | None:
         if not isinstance(message, dict):
             return "each message must be an object with role and content"
         role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            return f"role must be one of {', '.join(ROLES)}, not {role!r}"
+        if role not in MESSAGE_ROLES:
+            return f"role must be one of {', '.join(MESSAGE_ROLES)}, not {role!r}"
         if role == "system" and turn > 0:
             return "a system message may only come first"
         if not isinstance(content, str):
@@ -111,28 +111,28 @@ def splits_of(store: Database, declared: Mapping[str, Split | None], *, import_i
     movable = sorted(key for key, split in declared.items() if split is None)
     both: tuple[tuple[Split, Split], ...] = (("train", "heldout"), ("heldout", "train"))
     for missing, other in both:
-        if not movable or missing in splits.values() or _count_theirs(store, missing, import_id):
+        if not movable or missing in splits.values() or _count_own(store, missing, import_id):
             continue
         moved = next((key for key in movable if splits[key] == other), None)
-        remaining = sum(split == other for split in splits.values()) - 1 + _count_theirs(store, other, import_id)
+        remaining = sum(split == other for split in splits.values()) - 1 + _count_own(store, other, import_id)
         if moved is not None and (missing == "train" or remaining):
             splits[moved] = missing
     return splits
 
 
-def _count_theirs(store: Database, split: Split, import_id: int) -> int:
+def _count_own(store: Database, split: Split, import_id: int) -> int:
     """How many prompts other than starters a split has, of those in use and of this import, counted up to 2."""
-    theirs = f"retired = 0 AND starter = 0 AND ({_WHOLE} OR import_id = ?)"
+    theirs = f"retired = 0 AND starter = 0 AND ({_IMPORT_FINISHED} OR import_id = ?)"
     return int(store.value(f"SELECT count(*) FROM (SELECT 1 FROM prompts WHERE {theirs} AND split = ? LIMIT 2)", [import_id, split]))
 
 
 def add(store: Database, prompts: Iterable[NewPrompt], *, source: str) -> int:
-    """Adds the prompts that are not there yet, all or none, and returns how many that were.
+    """Adds the prompts that the store does not have, all or none, and returns their number.
 
     Retired ones come back, and starter prompts become the store's own.
 
     Raises:
-        StoreError: one of them is no prompt; none was added.
+        StoreError: one of them is not a valid prompt; none was added.
     """
     rows: dict[str, dict[str, Any]] = {}
     for prompt in prompts:
@@ -140,20 +140,20 @@ def add(store: Database, prompts: Iterable[NewPrompt], *, source: str) -> int:
         rows.setdefault(row["digest"], row)
     with store.atomic():
         known = {row["digest"]: row["id"] for row in stored(store, rows)}
-        make_theirs(store, known.values())
+        reactivate(store, known.values())
         return _insert(store, [row for key, row in rows.items() if key not in known])
 
 
 def stored(store: Database, digests: Iterable[str]) -> list[sqlite3.Row]:
-    """The id, digest, import and state of those of these prompts that the store has."""
+    """The id, digest, import and state of each of these prompts that the store has."""
     return store.rows(
         "SELECT id, digest, retired, starter, import_id FROM prompts WHERE digest IN (SELECT value FROM json_each(?))",
         [to_json([*digests])],
     ).fetchall()
 
 
-def make_theirs(store: Database, prompt_ids: Iterable[int]) -> None:
-    """Makes prompts active that somebody imports again, retired ones and starters alike. Call it inside `atomic`."""
+def reactivate(store: Database, prompt_ids: Iterable[int]) -> None:
+    """Puts retired prompts back in use, and makes starter prompts the store's own, that are imported again. Call it inside `atomic`."""
     store.connection.conn.executemany(
         "UPDATE prompts SET retired = 0, starter = 0 WHERE id = ? AND (retired = 1 OR starter = 1)",
         [(prompt_id,) for prompt_id in prompt_ids],
@@ -199,10 +199,10 @@ class Starters:
     """The packaged starter prompts of a store."""
 
     prompts: int
-    serve: bool
+    in_use: bool
     """Whether they are in use now."""
     votes: int
-    """Votes on them, of all annotators. They are left out of training and of figures while the starters do not serve."""
+    """Votes on them, of all annotators, which are left out of training and of statistics while the starter prompts are not in use."""
 
 
 def starters(store: Database) -> Starters:
@@ -210,15 +210,15 @@ def starters(store: Database) -> Starters:
         votes = "SELECT count(*) FROM votes v JOIN comparisons c ON c.id = v.comparison_id JOIN prompts p ON p.id = c.prompt_id"
         return Starters(
             store.value("SELECT count(*) FROM prompts WHERE starter = 1 AND retired = 0"),
-            bool(store.value(f"SELECT {STARTERS_SERVE}")),
+            bool(store.value(f"SELECT {STARTERS_IN_USE}")),
             store.value(f"{votes} WHERE p.starter = 1"),
         )
 
 
 def unused_starter_votes(store: Database) -> int:
-    """How many votes are left out of training because the starter prompts do not serve."""
+    """Number of votes that are left out of training because the starter prompts are not in use."""
     found = starters(store)
-    return 0 if found.serve else found.votes
+    return 0 if found.in_use else found.votes
 
 
 def get(store: Database, prompt_id: int) -> Prompt:
@@ -256,17 +256,19 @@ def from_row(row: sqlite3.Row) -> Prompt:
     return Prompt(row["id"], messages_of(row["id"], row["messages"]), row["kind"], row["split"])
 
 
-def messages_of(prompt_id: int, said: str) -> tuple[Message, ...]:
+def messages_of(prompt_id: int, encoded: str) -> tuple[Message, ...]:
     """The conversation of a row.
 
     Raises:
         Unreadable: it is none.
     """
-    messages = json_columns.from_json(said, list, f"Prompt {prompt_id}")
+    messages = json_columns.from_json(encoded, list, f"Prompt {prompt_id}")
     if not messages or not all(
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
     ):
-        raise json_columns.Unreadable(f"Prompt {prompt_id} cannot be read: it is no conversation. Restore a backup, or leave the row out.")
+        raise json_columns.Unreadable(
+            f"Prompt {prompt_id} cannot be read: it is not a conversation. Restore a backup, or leave the row out."
+        )
     return tuple(messages)
 
 

@@ -9,8 +9,8 @@ from storage.content import prompts
 from storage.core.database import Database, now, to_json
 from storage.core.records import PolicyVersion
 
-LONGEST_REASON = 500
-"""Characters of a reason that are stored: it may be a server's error message of any length."""
+MAX_REFUSAL_CHARS = 500
+"""Characters of a reason that are stored: the reason may be a server's error message of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def add(store: Database, prompt_id: int, version: PolicyVersion, reason: str) ->
         connection.conn.execute(
             "INSERT INTO prompt_refusals (prompt_id, base_model, reason, created_at) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (prompt_id, base_model) DO UPDATE SET reason = excluded.reason, created_at = excluded.created_at",
-            [prompt_id, version.base_model, reason[:LONGEST_REASON], now()],
+            [prompt_id, version.base_model, reason[:MAX_REFUSAL_CHARS], now()],
         )
 
 

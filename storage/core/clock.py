@@ -1,9 +1,9 @@
 """A clock for deadlines and durations that does not jump when the machine's clock is set.
 
 `database.now()` reads the machine's clock and records when something happened. Deadlines, such as the end of a lease or a
-session, use `Clock`, which starts at the machine's time and then follows a monotonic clock. It starts again at every
-restart, so a stored deadline may lie further ahead than it should: readers limit it to the longest possible from now.
-Heartbeats that one process writes and another reads use the machine's clock, and count only inside `window`.
+session, use `Clock`, which starts at the machine's time and then follows a monotonic clock. It starts anew at every
+restart, so that a stored deadline may be too far in the future: readers cap it at the longest possible time from now.
+Heartbeats that one process writes and another reads use the machine's clock, and are valid only within `window`.
 """
 
 from __future__ import annotations

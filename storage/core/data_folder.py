@@ -1,4 +1,4 @@
-"""The data folder: where the database, the folders of runs, uploads and logs are, and which names may lead there."""
+"""The data folder: the paths of the database, runs, uploads and logs, and checks that a name does not lead out of it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DataFolder:
             StoreError: the id is not a valid run id, or the folder is a link to somewhere else.
         """
         if not is_run_id(run_id):
-            raise StoreError(f"{run_id!r} is no run's id (letters, digits, blanks, dots, hyphens and underscores, at most 64).")
+            raise StoreError(f"{run_id!r} is not a run's id (letters, digits, blanks, dots, hyphens and underscores, at most 64).")
         return inside(self.runs / run_id, self.runs)
 
     def run_log(self, run_id: str) -> Path:
@@ -63,7 +63,7 @@ def inside(path: Path, folder: Path) -> Path:
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise StoreError(f"{path.name!r} cannot be followed ({error}): take it away.") from error
+        raise StoreError(f"{path.name!r} cannot be resolved ({error}): remove it.") from error
     if not resolved.is_relative_to(folder.resolve()):
-        raise StoreError(f"{path.name!r} leads out of the folder {folder.name}: put a folder there in place of the link or path.")
+        raise StoreError(f"{path.name!r} leads out of the folder {folder.name}: replace the link with a folder.")
     return path

@@ -1,7 +1,7 @@
 """Opens the SQLite database: one connection per thread, WAL, foreign keys, migrations and transactions.
 
-The tables are defined in `migrations`; the operations on each family of tables are in the module named after it. Where the file
-lies says `data_folder`; a file is examined without opening it by `examine`; `file_watch` notices that files were deleted or replaced.
+The tables are defined in `migrations`; the operations on each family of tables are in the module named after it. `data_folder`
+has the file's path, `examine` checks a file without opening it as a store, and `file_watch` detects deleted or replaced files.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from storage.core.migrations import migrations
 
 BUSY_TIMEOUT_MS = 10_000
 
-PATIENT_TIMEOUT_MS = 600_000
-"""As `BUSY_TIMEOUT_MS`, for a training round: hours of work are at stake, and nobody waits for an answer."""
+TRAINING_BUSY_TIMEOUT_MS = 600_000
+"""As `BUSY_TIMEOUT_MS`, for a training round, which would lose hours of work, and whose writes nobody waits for."""
 
 FETCH_ROWS = 256
 
-DAMAGED = "the file is damaged: stop rankloop and restore a backup (rankloop restore)"
+DAMAGED_MESSAGE = "the file is damaged: stop rankloop and restore a backup (rankloop restore)"
 
 REMEDIES = {
     "locked": "something else is writing, such as an import; wait until it is done",
     "full": "make room on the disk",
     "readonly": "check the permissions of the file and its folder",
-    "malformed": DAMAGED,
-    "not a database": DAMAGED,
+    "malformed": DAMAGED_MESSAGE,
+    "not a database": DAMAGED_MESSAGE,
 }
 """What to do, by a word in SQLite's error message."""
 
-UNREADABLE = (
+FILE_ERROR_CODES = (
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH,
 )  # fmt: skip
@@ -67,8 +67,8 @@ class StoreLocked(StoreError):
 def foreign_schema(path: Path, objects: str) -> StoreError:
     """The error for a store with tables, triggers or other objects that the migrations do not make."""
     return StoreError(
-        f"{path} is not as rankloop made it: {objects}. Such things can change what judging and signing in do, so it is not opened: "
-        "restore a backup, or take out what rankloop did not make with the sqlite3 program."
+        f"{path} has a schema that is not rankloop's: {objects}. Such objects can change judging and sign-in, so it is not opened: "
+        "restore a backup, or remove them with the sqlite3 program."
     )
 
 
@@ -107,7 +107,7 @@ def _switch_to_wal(raw: sqlite3.Connection) -> None:
 
 
 class _StoreCursor(sqlite3.Cursor):
-    """A cursor whose errors are the store's, also when a row in the middle of the result cannot be read."""
+    """A cursor that converts errors to `StoreError`, also those of a row in the middle of the result."""
 
     store: Database
 
@@ -160,10 +160,10 @@ class Database:
         try:
             file_modes.make_folder(self.path.parent)
             self._migrate()
-            unfinished_imports.take_back_left(self)
+            unfinished_imports.roll_back_interrupted(self)
         except (sqlite3.Error, OSError) as error:
             self.close()
-            remedy = DAMAGED if _remedy_of(error) == DAMAGED else "Check the folder's permissions"
+            remedy = DAMAGED_MESSAGE if _remedy_of(error) == DAMAGED_MESSAGE else "Check the folder's permissions"
             raise StoreError(f"{self.path}: {error}. {remedy[0].upper()}{remedy[1:]}, or name another with --data.") from error
         except StoreError:
             self.close()
@@ -174,10 +174,10 @@ class Database:
         """How long a write waits for other writers before it raises `StoreLocked`."""
         return BUSY_TIMEOUT_MS if self._busy_timeout_ms is None else self._busy_timeout_ms
 
-    def be_patient(self) -> None:
-        """From now on writes wait for `PATIENT_TIMEOUT_MS`. Call it before other threads use the store."""
-        self._busy_timeout_ms = PATIENT_TIMEOUT_MS
-        self.connection.conn.execute(f"PRAGMA busy_timeout={PATIENT_TIMEOUT_MS}")
+    def use_training_timeout(self) -> None:
+        """Lets writes wait for `TRAINING_BUSY_TIMEOUT_MS` from now on. Call it before other threads use the store."""
+        self._busy_timeout_ms = TRAINING_BUSY_TIMEOUT_MS
+        self.connection.conn.execute(f"PRAGMA busy_timeout={TRAINING_BUSY_TIMEOUT_MS}")
 
     def _reset(self) -> None:
         self._anchor: sqlite3.Connection | None = None
@@ -212,13 +212,13 @@ class Database:
         first = self._anchor is None
         if first:
             file_modes.make_file(self.path)
-        elif not self.files_are_ours:
+        elif not self.files_unchanged:
             # SQLite would read the new file with the other threads' WAL index of the old file.
             raise self._files_gone()
         raw = sqlite3.connect(self.path, timeout=self.busy_timeout_ms / 1000, isolation_level=None, check_same_thread=False)
         try:
             self._set_up(raw, first)
-            if not first and not self.files_are_ours:
+            if not first and not self.files_unchanged:
                 raise self._files_gone()
         except BaseException as error:
             raw.close()
@@ -280,7 +280,7 @@ class Database:
             return
         # Before the lock is taken, because this may copy a large store, and other writers should not wait for that.
         self.check_files()
-        # Threads poll for SQLite's own lock, and under load some of them never get it.
+        # SQLite's own lock is polled, so that under load some threads would never get it.
         if not self._writing.acquire(timeout=self.busy_timeout_ms / 1000):
             raise self._not_saved(sqlite3.OperationalError("database is locked"))
         try:
@@ -313,10 +313,10 @@ class Database:
         if isinstance(error, OverflowError):
             return _too_large(error)
         if isinstance(error, UnicodeEncodeError):
-            return StoreError("The text holds half a character, which nothing in the store has: type it again.")
+            return StoreError("The text has half a surrogate pair, which the store cannot contain: type it again.")
         if isinstance(error, (sqlite3.InterfaceError, sqlite3.ProgrammingError)) and "binding parameter" in str(error):
-            return StoreError(f"Nothing in the store is of such a kind ({error}): give a number or a text.")
-        if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in UNREADABLE:
+            return StoreError(f"A value of this type cannot be in the store ({error}): pass a number or a text.")
+        if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in FILE_ERROR_CODES:
             self._note_damage(error)
             return StoreError(f"{self.path}: {error}. It cannot be read: {_remedy(error)}, then try again.")
         return error
@@ -331,22 +331,22 @@ class Database:
         Raises:
             StoreError: the files were deleted or replaced; the message says where a copy of the contents is.
         """
-        if not self.files_are_ours:
+        if not self.files_unchanged:
             raise self._files_gone()
         if self._files is not None:
             self._files.note_unchanged()
 
     @property
-    def files_are_ours(self) -> bool:
-        """Whether the files at the store's path are the ones that its connections have open."""
+    def files_unchanged(self) -> bool:
+        """Whether the files at the store's path are still the ones that its connections have open."""
         return self._files is None or self._files.unchanged()
 
     def _files_gone(self) -> StoreFilesGone:
         """The error for files that were deleted or replaced, after an attempt to copy their contents."""
-        assert self._files is not None, "files that no connection has opened are not missed"
+        assert self._files is not None, "the files of a store without an open connection cannot be gone"
         return StoreFilesGone(
-            f"{self._files.changes()}, since rankloop opened it: nothing is saved any more. "
-            f"{self._files.rescue(self._idle_connection)} If the files were only moved, put them back and go on."
+            f"{self._files.changes()}, since rankloop opened it: changes can no longer be saved. "
+            f"{self._files.rescue(self._idle_connection)} If the files were only moved, move them back and continue."
         )
 
     def _idle_connection(self) -> sqlite3.Connection:
@@ -415,7 +415,7 @@ class Database:
             except sqlite3.IntegrityError as error:
                 raise StoreError(f"{table}: {error}. Check the ids and values of {encoded}.") from error
             except UnicodeEncodeError as error:
-                raise StoreError("The text holds half a character that cannot be kept: type it again.") from error
+                raise StoreError("The text has half a surrogate pair, which cannot be stored: type it again.") from error
             except OverflowError as error:
                 raise _too_large(error) from error
             # Never None after an INSERT of one row.
@@ -449,7 +449,7 @@ class Database:
 
 
 def _too_large(error: OverflowError) -> StoreError:
-    return StoreError("There is none: a number that was given is larger than any id in a store (below 2^63). Check it.")
+    return StoreError("A number is too large for an id of the store, which is below 2^63: check it.")
 
 
 def _remedy_of(error: Exception) -> str:

@@ -25,7 +25,7 @@ class Examination:
     foreign: str = ""
     """Tables, indexes, triggers and views that differ from those of the migrations; empty if there are none."""
     unreadable: tuple[str, ...] = ()
-    """JSON columns with values that rankloop never writes, with the number of rows."""
+    """JSON columns with values that are invalid, with the number of rows."""
 
 
 def examine(path: Path) -> Examination:

@@ -1,4 +1,4 @@
-"""File modes of a data folder: only its owner may read it. Applies to POSIX systems only.
+"""File modes of a data folder, which only its owner may read. POSIX systems only.
 
 The store contains answers, judgments, names and password hashes, so other users of the machine must not read the folder or
 a backup. Files written by `export` are meant for sharing and get the mode that the user's umask gives.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 UMASK = 0o077
 
-OTHERS = 0o077
+NON_OWNER_BITS = 0o077
 """The permission bits of everyone except the owner."""
 
 
@@ -46,7 +46,7 @@ def restrict_to_owner(root: Path, database: Path) -> list[str]:
 
 def _restrict(path: Path) -> bool:
     mode = path.stat().st_mode
-    if os.name != "posix" or not mode & OTHERS or path.stat().st_uid != os.geteuid():
+    if os.name != "posix" or not mode & NON_OWNER_BITS or path.stat().st_uid != os.geteuid():
         return False
-    path.chmod(stat.S_IMODE(mode) & ~OTHERS)
+    path.chmod(stat.S_IMODE(mode) & ~NON_OWNER_BITS)
     return True

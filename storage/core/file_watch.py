@@ -21,7 +21,7 @@ from storage.core import file_modes
 
 log = logging.getLogger("rankloop.store")
 
-SIDES = ("", "-wal", "-shm")
+DATABASE_SUFFIXES = ("", "-wal", "-shm")
 
 RESCUE_RETRY_S = 60.0
 """Seconds between two attempts to copy a store whose files were deleted or replaced."""
@@ -37,7 +37,7 @@ class OpenFiles:
         self.database = database
         # SQLite creates the -wal and -shm files beside the file itself, not beside a link to it.
         real = os.path.realpath(database)
-        self._paths = (str(database), *(real + side for side in SIDES[1:]))
+        self._paths = (str(database), *(real + side for side in DATABASE_SUFFIXES[1:]))
         self._opened = self._identities()
         self._rescue_lock = threading.Lock()
         self._rescued: Path | None = None
@@ -50,13 +50,13 @@ class OpenFiles:
     def changes(self) -> str:
         """A description such as `rankloop.db-wal is gone` or `... is another file now`; empty if nothing changed."""
         parts = []
-        for side, opened, current in zip(SIDES, self._opened, self._identities(), strict=True):
+        for side, opened, current in zip(DATABASE_SUFFIXES, self._opened, self._identities(), strict=True):
             if opened != current:
                 parts.append(f"{self.database.name}{side} {'is gone' if current is None else 'is another file now'}")
         return " and ".join(parts)
 
     def note_unchanged(self) -> None:
-        """The files were found unchanged: an earlier copy is out of date, and only newer copies by other processes are complete."""
+        """Records that the files are unchanged: an earlier copy is out of date, and only newer copies by other processes are complete."""
         self._unchanged_at, self._rescued = time.time(), None
 
     def rescue(self, idle_connection: Callable[[], sqlite3.Connection]) -> str:
@@ -66,7 +66,7 @@ class OpenFiles:
             idle_connection: returns an open connection without a transaction, or raises sqlite3.Error if there is none.
         """
         if not self._rescue_lock.acquire(blocking=False):
-            return "What was saved until then is being copied: leave rankloop running and try again in a minute."
+            return "The data saved until then are being copied: leave rankloop running and try again in a minute."
         try:
             if self._rescued is None and time.monotonic() - self._rescue_failed_at > RESCUE_RETRY_S:
                 try:
@@ -75,11 +75,13 @@ class OpenFiles:
                     self._rescue_failed_at = time.monotonic()
                     log.error("%s: %s; a copy could not be written: %s", self.database, self.changes(), error)
                 else:
-                    log.error("%s: %s; what was saved until then is in %s", self.database, self.changes(), self._rescued)
+                    log.error("%s: %s; the data saved until then are in %s", self.database, self.changes(), self._rescued)
             if self._rescued is None:
-                return "A copy could not be written: make room in the data folder and leave rankloop running, it tries again each minute."
+                return (
+                    "A copy could not be written: free disk space for the data folder and leave rankloop running; it retries every minute."
+                )
             return (
-                f"What was saved until then is in {self._rescued.name} in the data folder: stop rankloop, then "
+                f"The data saved until then are in {self._rescued.name} in the data folder: stop rankloop, then "
                 f"`rankloop restore {self._rescued.name} --force`."
             )
         finally:

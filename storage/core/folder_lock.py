@@ -33,7 +33,7 @@ class FolderInUse(StoreError):
 
 
 @contextmanager
-def only_one(folder: DataFolder, verb: str) -> Iterator[Callable[[str], None]]:
+def exclusive(folder: DataFolder, verb: str) -> Iterator[Callable[[str], None]]:
     """Locks the folder while the block runs. Yields a function that records the address at which the folder is served.
 
     Raises:
@@ -57,12 +57,11 @@ def _lock(descriptor: int, folder: DataFolder) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise FolderInUse(
-            f"{folder.root} is in use: {_holder(folder)} works on it. Stop that first (Ctrl-C in its terminal), or name another "
-            "folder with --data."
+            f"{folder.root} is in use by {_holder(folder)}. Stop that first (Ctrl-C in its terminal), or name another folder with --data."
         ) from error
     except OSError as error:
         # Some network and container file systems do not support such locks.
-        log.warning("%s cannot be locked (%s): see to it that only one rankloop serves it", folder.root, error.strerror)
+        log.warning("%s cannot be locked (%s): make sure that only one rankloop serves it", folder.root, error.strerror)
 
 
 def _file(folder: DataFolder) -> Path:

@@ -10,15 +10,15 @@ import sqlite3
 from contextlib import closing
 from threading import Thread
 
-from storage.core.database import DAMAGED, Database
+from storage.core.database import DAMAGED_MESSAGE, Database
 
 log = logging.getLogger("rankloop.store")
 
-WAIT_S = 2.0
+QUICK_CHECK_WAIT_S = 2.0
 """Seconds that a start waits for the result. A later result appears in the log and on the pages."""
 
 
-def start_quick_check(store: Database, *, wait_s: float = WAIT_S) -> str:
+def start_quick_check(store: Database, *, wait_s: float = QUICK_CHECK_WAIT_S) -> str:
     """Starts the check and returns SQLite's report of damage if it comes within `wait_s`; it is stored in `store.damage` in any case."""
     thread = Thread(target=_check, args=(store,), name="integrity", daemon=True)
     thread.start()
@@ -34,4 +34,4 @@ def _check(store: Database) -> None:
         report = str(error)
     if report != "ok":
         store.damage = " ".join(report.split())
-        log.error("%s is damaged (%s): %s", store.path, store.damage, DAMAGED)
+        log.error("%s is damaged (%s): %s", store.path, store.damage, DAMAGED_MESSAGE)

@@ -1,6 +1,6 @@
 """Reads JSON columns and checks their values, so that one invalid row is logged and does not prevent reading the others.
 
-rankloop writes valid values only, but a store from elsewhere, or one that was edited by hand, may contain anything.
+rankloop writes valid values only, but a store from another source, or one that was edited by hand, may contain any value.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger("rankloop.store")
 
 T = TypeVar("T")
 
-SHAPES = {
+JSON_TYPES = {
     ("prompts", "messages"): "array", ("completions", "sampling"): "object", ("presentations", "slots"): "array",
     ("judgments", "tiers"): "array", ("gold_answers", "tiers"): "array", ("settings", '"values"'): "object",
     ("batches", "policy_ids"): "array", ("batches", "sampling"): "object", ("imports", "report"): "object",
@@ -28,11 +28,11 @@ SHAPES = {
 }  # fmt: skip
 """The type of each JSON column, as SQLite's `json_type` names it. NULL is allowed where the schema allows it."""
 
-SAMPLING = {field.name: (int, float) if type(field.default) is float else (int,) for field in fields(Sampling)}
+SAMPLING_TYPES = {field.name: (int, float) if type(field.default) is float else (int,) for field in fields(Sampling)}
 
 
 class Unreadable(StoreError):
-    """A row holds a value that rankloop never writes; the message names the row and the column."""
+    """A row has an invalid value; the message names the row and the column."""
 
 
 def from_json(encoded: Any, kind: type[T], what: str) -> T:
@@ -49,7 +49,7 @@ def from_json(encoded: Any, kind: type[T], what: str) -> T:
     except (TypeError, ValueError, RecursionError) as error:
         raise Unreadable(f"{what} cannot be read: it is not JSON. Restore a backup, or leave the row out.") from error
     if not isinstance(value, kind):
-        raise Unreadable(f"{what} cannot be read: it is not what rankloop writes there. Restore a backup, or leave the row out.")
+        raise Unreadable(f"{what} cannot be read: it has the wrong type. Restore a backup, or leave the row out.")
     return value
 
 
@@ -62,7 +62,7 @@ def sampling_parameters(encoded: Any, what: str) -> dict[str, Any]:
     """Decodes the sampling parameters that were used, without those that are unknown. Raises Unreadable."""
     values = from_json(encoded, dict, what)
     for name, value in values.items():
-        if type(value) not in SAMPLING.get(name, ()):
+        if type(value) not in SAMPLING_TYPES.get(name, ()):
             raise Unreadable(f"{what} cannot be read: {name!r} is not what rankloop writes there. Restore a backup.")
     return values
 
@@ -79,7 +79,7 @@ def ids(encoded: Any, what: str) -> tuple[int, ...]:
     """Decodes a list of ids. Raises Unreadable."""
     values = from_json(encoded, list, what)
     if not all(type(item) is int for item in values):
-        raise Unreadable(f"{what} cannot be read: it is no list of ids. Restore a backup.")
+        raise Unreadable(f"{what} cannot be read: it is not a list of ids. Restore a backup.")
     return tuple(values)
 
 
@@ -96,7 +96,7 @@ def unreadable(raw: sqlite3.Connection) -> list[str]:
     """Counts the rows with invalid JSON, one line per column that has any. Reads every row of the store."""
     tables = {name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
     lines = []
-    for (table, column), shape in SHAPES.items():
+    for (table, column), shape in JSON_TYPES.items():
         if table not in tables or column.strip('"') not in {row[1] for row in raw.execute(f"PRAGMA table_info({table})").fetchall()}:
             continue
         invalid = f"{column} IS NOT NULL AND (NOT json_valid({column}) OR json_type({column}) IS NOT '{shape}')"

@@ -89,7 +89,7 @@ class Completion:
     policy_version_id: int
     text: str
     sampling: Mapping[str, float] = field(hash=False)
-    """The sampling parameters that were used; one that is missing is unknown, as an outside model does not take it."""
+    """The sampling parameters that were used. A missing one is unknown, because an external model does not take it."""
     seed: int | None
     finish_reason: str
     latency_s: float
@@ -202,12 +202,12 @@ class Judgment:
     """The ranking omits some completions and says nothing about them."""
     rationale: str = ""
     counts: bool = False
-    """Whether it counts as a vote: a ranking, not superseded, not excluded, and neither gold nor a repeat."""
+    """Whether it counts as a vote: a ranking that is not superseded, not excluded, and neither of a gold comparison nor of a repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotator:
-    """A person or a rule that judges. Simulated annotators judge by `rule` and are never mixed silently with people."""
+    """A person, or a simulated annotator, who judges by `rule`. Their judgments are always counted separately."""
 
     id: int
     name: str
@@ -228,7 +228,7 @@ class ProjectSettings:
     overlap: int = 1
     """Judgments wanted for each comparison, 1 to 20."""
     lease_minutes: int = 15
-    """Minutes for which a comparison is reserved for one annotator, from the last sign of life."""
+    """Minutes for which a comparison is reserved for one annotator, counted from their last activity."""
     gold_share: float = 0.0
     """Share of what is shown that has a known answer, 0 to 0.5."""
     repeat_share: float = 0.0
@@ -287,7 +287,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A rule and a reason that keep some judgments from counting, until the exclusion is lifted."""
+    """A rule and a reason for which some judgments do not count, until the exclusion is lifted."""
 
     id: int
     rule: str

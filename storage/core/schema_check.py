@@ -1,6 +1,6 @@
 """Checks that a store has exactly the tables, indexes, triggers and views that the migrations make.
 
-Triggers, views and defaults are code that runs during judging and sign-in; in a file from elsewhere that code is not
+Triggers, views and defaults are code that runs during judging and sign-in; in a file from another source that code is not
 rankloop's. Rows are not checked here: the module of each family of tables checks its own.
 """
 

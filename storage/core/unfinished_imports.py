@@ -1,8 +1,8 @@
-"""Lets one import write to a store at a time, and deletes the rows of an import that never got whole.
+"""Lets one import write to a store at a time, and rolls back imports that did not finish.
 
-`storage.exchange.imports` writes an import in slices. Its row in `imports` says `writing` until all of them are written, and the
-reading queries leave out the rows of such an import. A lock on a file beside the database shows whether the process that
-writes it is still at work: the operating system releases the lock when a process ends, however it ends.
+`storage.exchange.imports` writes an import in slices. Its row in `imports` says `writing` until all of them are written, and
+queries leave out the rows of such an import. A lock on a file beside the database shows whether the process that writes it is
+still running: the operating system releases the lock when a process ends for any reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from storage.core.database import Database, StoreError, StoreLocked, to_json
 try:
     import fcntl
 except ImportError:
-    # Windows has no such locks: unfinished imports are then deleted by the next import, not when the store is opened.
+    # Windows has no such locks: unfinished imports are then rolled back by the next import, not when the store is opened.
     fcntl = None  # type: ignore[assignment]  # there is no such module on Windows
 
 log = logging.getLogger("rankloop.store")
@@ -27,19 +27,19 @@ log = logging.getLogger("rankloop.store")
 SLICE_S = 0.015
 """Seconds for which a slice should hold the write lock."""
 
-FEWEST_ROWS, MOST_ROWS = 20, 500
+MIN_SLICE_ROWS, MAX_SLICE_ROWS = 20, 500
 
-WAIT_S = 10.0
+LOCK_WAIT_S = 10.0
 """Seconds that an import waits for another one to end."""
 
-POLL_S = 0.05
+LOCK_POLL_S = 0.05
 
-LONGEST_PAUSE_S = 0.2
+MAX_SLICE_PAUSE_S = 0.2
 
 
 @contextmanager
-def only_one(store: Database, *, wait_s: float = WAIT_S) -> Iterator[None]:
-    """Holds the lock of imports while the block runs, after deleting what an earlier import left behind.
+def import_lock(store: Database, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+    """Holds the lock of imports while the block runs, after rolling back imports that did not finish.
 
     Another import, or the undo of one, is waited for `wait_s` seconds.
 
@@ -48,42 +48,42 @@ def only_one(store: Database, *, wait_s: float = WAIT_S) -> Iterator[None]:
     """
     with open(_lock_file(store), "ab") as file:
         _lock(store, file.fileno(), time.monotonic() + wait_s)
-        take_back_all(store)
+        roll_back_all(store)
         # Closing the file releases the lock.
         yield
 
 
-def take_back_left(store: Database) -> None:
+def roll_back_interrupted(store: Database) -> None:
     """Deletes the unfinished imports whose processes have ended. Called when a store is opened; does nothing inside an import."""
     if fcntl is None or store.value("SELECT 1 FROM unfinished_imports") is None:
         return
     try:
         with open(_lock_file(store), "ab") as file:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            take_back_all(store)
+            roll_back_all(store)
     except BlockingIOError:
         return
     except (OSError, StoreError) as error:
-        log.warning("%s: an import that was broken off could not be taken back yet, and stays invisible: %s", store.path, error)
+        log.warning("%s: an interrupted import could not be rolled back yet; its rows stay invisible: %s", store.path, error)
 
 
-def take_back_all(store: Database) -> None:
-    """Deletes every import that is not whole. The caller holds the lock."""
+def roll_back_all(store: Database) -> None:
+    """Rolls back every unfinished import. The caller holds the lock."""
     for row in store.rows("SELECT id, source FROM imports WHERE state = 'writing'").fetchall():
-        take_back(store, row["id"])
-        log.warning("%s: the import of %s had been broken off; it was taken back", store.path, row["source"])
+        roll_back(store, row["id"])
+        log.warning("%s: the import of %s was interrupted; it was rolled back", store.path, row["source"])
 
 
-def take_back(store: Database, import_id: int, progress: Callable[[int, int], None] | None = None) -> None:
-    """Deletes the rows of an import that is not whole, in slices, so that others can write in between. One that is whole stays.
+def roll_back(store: Database, import_id: int, progress: Callable[[int, int], None] | None = None) -> None:
+    """Deletes the rows of an unfinished import in slices, so that others can write in between. Does nothing to a finished one.
 
-    `progress` gets the rows that are deleted so far, and how many there are.
+    `progress` is called with the number of deleted rows and the number of all.
     """
     if store.value("SELECT state FROM imports WHERE id = ?", [import_id]) != "writing":
         return
     raw = store.connection.conn
     total, done = (_count(store, import_id) if progress else 0), 0
-    # Parents and children go together. The checks would read whole tables for each completion, whose children have no index for it.
+    # Parents and children are deleted together. The checks would scan whole tables, because children have no index on completions.
     raw.execute("PRAGMA foreign_keys=OFF")
     try:
         pace = Pace(store)
@@ -106,26 +106,26 @@ class Pace:
 
     def __init__(self, store: Database):
         self.store = store
-        self.rows = FEWEST_ROWS
+        self.rows = MIN_SLICE_ROWS
         """Rows for the next slice, so that it takes about `SLICE_S` on this machine at this time."""
 
     @contextmanager
     def slice(self) -> Iterator[None]:
         """One transaction, and a pause after it that is twice as long."""
         with self.store.atomic():
-            # How long this waited for others says nothing about how long others wait.
+            # The time spent waiting for the lock does not count: other writers wait only while it is held.
             started = time.monotonic()
             yield
         held = time.monotonic() - started
-        self.rows = min(MOST_ROWS, max(FEWEST_ROWS, 1 + int(self.rows * min(2.0, SLICE_S / held))))
+        self.rows = min(MAX_SLICE_ROWS, max(MIN_SLICE_ROWS, 1 + int(self.rows * min(2.0, SLICE_S / held))))
         # Otherwise the next commit of somebody else would copy the pages of this slice into the database.
         self.store.value("PRAGMA wal_checkpoint(PASSIVE)")
-        time.sleep(min(LONGEST_PAUSE_S, 2 * held))
+        time.sleep(min(MAX_SLICE_PAUSE_S, 2 * held))
 
 
 @contextmanager
 def synced_at_the_end(store: Database) -> Iterator[None]:
-    """Commits in the block need not survive a power cut: an import that is not whole is worth nothing. Shortens each slice."""
+    """Commits in the block need not survive a power cut, because an unfinished import is rolled back anyway. Shortens each slice."""
     raw = store.connection.conn
     raw.execute("PRAGMA synchronous=NORMAL")
     try:
@@ -168,12 +168,12 @@ _SLICES = (
         (f"DELETE FROM prompts WHERE id IN {_OF_SLICE}",),
     ),
 )  # fmt: skip
-"""What is selected for a slice, and the statements that delete it: children first, since their triggers look at the parents.
+"""The query for a slice's ids, and the statements that delete it: children first, because their triggers read the parents.
 
 Each slice begins after the last id of the one before, so that it ends even where a row cannot be deleted."""
 
 _LAST = (
-    # A model or an annotator of the import that something else uses by now stays.
+    # Models and annotators of the import that other rows use by now are kept.
     "UPDATE policy_versions SET import_id = NULL WHERE import_id = ? AND id IN (SELECT policy_version_id FROM completions)",
     "DELETE FROM policy_versions WHERE import_id = ?",
     "UPDATE annotators SET import_id = NULL WHERE import_id = ? AND (id IN (SELECT annotator_id FROM judgments) "
@@ -208,12 +208,12 @@ def _lock(store: Database, descriptor: int, deadline: float) -> None:
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 source = store.value("SELECT source FROM imports WHERE state = 'writing'")
-                what = f"{source} is being imported" if source else "another import, or the undo of one, is under way"
+                what = f"{source} is being imported" if source else "another import, or the undo of one, is running"
                 raise StoreLocked(f"{store.path}: {what}. Nothing was changed: try again when it is done.") from error
-            time.sleep(POLL_S)
+            time.sleep(LOCK_POLL_S)
         except OSError as error:
             # Some network and container file systems do not support such locks.
-            log.warning("%s cannot be locked (%s): see to it that only one import runs", store.path, error.strerror)
+            log.warning("%s cannot be locked (%s): make sure that only one import runs", store.path, error.strerror)
             return
 
 

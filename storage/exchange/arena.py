@@ -46,7 +46,7 @@ def read(record: Record) -> Iterator[NewComparison]:
         TIERS_OF[winner],
         name_of(record.get("judge")),
         all_bad=winner in BOTH_BAD,
-        shown=None if record.get(field_maps.SIDES) is False else (0, 1),
+        shown=None if record.get(field_maps.SIDES_KNOWN) is False else (0, 1),
         created_at=timestamp(record.get("tstamp", record.get("timestamp"))),
     )
     yield pair(messages, left, right, [vote], models=(name_of(record.get("model_a")), name_of(record.get("model_b"))))
@@ -78,7 +78,7 @@ def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedV
             "tstamp": datetime.fromisoformat(vote.created_at).timestamp(),
         }
         # A battle has sides; where nobody recorded them, the row says so.
-        yield row if vote.sides_known else row | {field_maps.SIDES: False}
+        yield row if vote.sides_known else row | {field_maps.SIDES_KNOWN: False}
 
 
 def _winner(vote: export.ExportedVote, left: int) -> str:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from storage.core.records import Message
-from storage.exchange import export, sinks, verdicts
+from storage.exchange import choice_labels, export, sinks
 from storage.exchange.rows import (
     BadRow,
     Found,
@@ -43,7 +43,7 @@ PREFERRED = ("preference", "preferred", "better", "best", "winner", "overall", "
 """Usual names of the question which answer is better."""
 
 FLAT_OWN = ("id", "status", "_server_id", "external_id", "inserted_at", "updated_at")
-IGNORED = (*FLAT_OWN, "fields.id", "vectors", "responses[].id", "responses[].inserted_at", "responses[].updated_at")
+IGNORED_FIELDS = (*FLAT_OWN, "fields.id", "vectors", "responses[].id", "responses[].inserted_at", "responses[].updated_at")
 
 
 def read(record: Record) -> Iterator[Found]:
@@ -191,10 +191,10 @@ def _label_question(by_question: Mapping[str, list[Response]], answers: Sequence
     return next(iter(usual or found), None)
 
 
-def _verdict(value: Any, answers: Sequence[str]) -> verdicts.Verdict | None:
+def _verdict(value: Any, answers: Sequence[str]) -> choice_labels.ParsedChoice | None:
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
-    return verdicts.of(value, answers) if isinstance(value, str) else None
+    return choice_labels.parse(value, answers) if isinstance(value, str) else None
 
 
 def _labelled(value: Any, answers: Sequence[str], user: str | None, at: str | None, question: str) -> Vote:

@@ -17,19 +17,19 @@ from storage.core.data_folder import DataFolder
 from storage.core.database import Database, StoreError, foreign_schema
 from storage.core.migrations import NAMES
 from storage.exchange import atomic_files
-from storage.exchange.files import Progress
+from storage.exchange.files import RowProgress
 from storage.exchange.native import beyond_starter
 
-PAGES = 1_000
+PAGES_PER_STEP = 1_000
 """Database pages copied per step, 4 KiB each."""
 
-PAUSE_S = 0.001
+STEP_PAUSE_S = 0.001
 """Pause between two steps in seconds, so that other processes can use the disk."""
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
-def backup(store: Database, path: Path | str, *, force: bool = False, progress: Progress | None = None) -> int:
+def backup(store: Database, path: Path | str, *, force: bool = False, progress: RowProgress | None = None) -> int:
     """Copies the store to a file and checks the copy; returns its size in bytes. The file is written atomically.
 
     The copy contains everything that was acknowledged before the call.
@@ -50,7 +50,7 @@ def backup(store: Database, path: Path | str, *, force: bool = False, progress: 
     return path.stat().st_size
 
 
-def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progress: Progress | None = None) -> Path | None:
+def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progress: RowProgress | None = None) -> Path | None:
     """Replaces a data folder's database with a backup; returns the new path of the old database if it was kept.
 
     Raises:
@@ -60,7 +60,7 @@ def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progre
     path, database = Path(path), folder.database
     _check_backup(path)
     # The copy is made and checked before the old store is changed.
-    with folder_lock.only_one(folder, "restore"), _beside(database) as unfinished:
+    with folder_lock.exclusive(folder, "restore"), _beside(database) as unfinished:
         _copy(path, unfinished, progress)
         _check_integrity(unfinished, path)
         kept = _make_way(database, force=force)
@@ -74,7 +74,7 @@ def restore(folder: DataFolder, path: Path | str, *, force: bool = False, progre
     return kept
 
 
-def _copy(source: Path, target: Path, progress: Progress | None) -> None:
+def _copy(source: Path, target: Path, progress: RowProgress | None) -> None:
     def on_step(status: int, remaining: int, total: int) -> None:
         if progress:
             progress(total - remaining, total)
@@ -84,7 +84,7 @@ def _copy(source: Path, target: Path, progress: Progress | None) -> None:
             # The read transaction fixes the state to copy. Without it every new judgment would make the copy start again.
             source_db.execute("BEGIN")
             source_db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            source_db.backup(target_db, pages=PAGES, progress=on_step, sleep=PAUSE_S)
+            source_db.backup(target_db, pages=PAGES_PER_STEP, progress=on_step, sleep=STEP_PAUSE_S)
             source_db.rollback()
             # Leaves WAL mode, so that the backup is a single file.
             target_db.execute("PRAGMA journal_mode=DELETE")

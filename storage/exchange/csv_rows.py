@@ -18,8 +18,8 @@ from storage.exchange import cells, encodings, strict_json
 from storage.exchange.limits import Limits, check_blank, too_long
 from storage.exchange.rows import BadRow, Record
 
-MOST_COLUMNS = 10_000
-"""Most columns of a CSV file."""
+MAX_COLUMNS = 10_000
+"""Maximum number of columns of a CSV file."""
 
 
 def rows(file: BinaryIO, path: Path, limits: Limits, delimiter: str) -> Iterator[tuple[int, Record | BadRow]]:
@@ -129,8 +129,8 @@ _ROLES = {"role", "from"}
 
 
 def _check_header(header: list[str], path: Path) -> None:
-    if len(header) > MOST_COLUMNS:
-        raise StoreError(f"{path} has {len(header):,} columns, at most {MOST_COLUMNS:,} are read. Nothing was imported.")
+    if len(header) > MAX_COLUMNS:
+        raise StoreError(f"{path} has {len(header):,} columns, the limit is {MAX_COLUMNS:,}. Nothing was imported.")
     name, count = Counter(filter(None, header)).most_common(1)[0] if any(header) else ("", 1)
     if count > 1:
         raise StoreError(f"{path} has the column {name[:40]!r} {count} times: rename all but one. Nothing was imported.")

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from storage.core.database import StoreError
-
-CHUNK = 64 * 1024
+from storage.exchange.limits import CHUNK_BYTES
 
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -88,7 +87,7 @@ def as_utf8(file: BinaryIO, encoding: str, path: Path) -> io.BufferedReader:
     Raises:
         StoreError: while reading: it is not in this encoding.
     """
-    return io.BufferedReader(_Recoded(file, encoding, path), CHUNK)
+    return io.BufferedReader(_Recoded(file, encoding, path), CHUNK_BYTES)
 
 
 class _Recoded(io.RawIOBase):
@@ -103,7 +102,7 @@ class _Recoded(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self.rest and not self.ended:
-            data = self.file.read(CHUNK)
+            data = self.file.read(CHUNK_BYTES)
             self.ended = not data
             try:
                 text = self.decoder.decode(data, final=self.ended)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from storage.core.database import Database, StoreError
 from storage.core.records import AnnotatorKind, Strength, Tiers
 from storage.exchange import sinks, things
-from storage.exchange.files import Progress
+from storage.exchange.files import RowProgress
 from storage.exchange.rows import Left
 from storage.exchange.sinks import Row, Sink
 from storage.exchange.things import THINGS
@@ -159,7 +159,7 @@ class Writer:
         include_simulated: bool = False,
         names: bool = False,
         strict: bool = False,
-        progress: Progress | None = None,
+        progress: RowProgress | None = None,
     ) -> Exported:
         """Writes the votes and returns the counts. The file appears whole or not at all.
 
@@ -234,7 +234,7 @@ def _count_beside(store: Database, exported: Exported, simulated: bool) -> None:
 
 
 def grouped(
-    store: Database, *, simulated: bool = False, names: bool = False, progress: Progress | None = None
+    store: Database, *, simulated: bool = False, names: bool = False, progress: RowProgress | None = None
 ) -> Iterator[tuple[ExportedComparison, list[ExportedVote]]]:
     """Each comparison that has votes, with its votes, oldest first. Call it inside `store.snapshot()`."""
     total = store.value("SELECT count(*) FROM votes") if progress else 0

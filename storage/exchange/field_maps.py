@@ -69,7 +69,7 @@ class FieldMap:
     rating_offset: int = 0
     """Added to each rating: 1 for scales that begin at 0."""
     sides_known: bool = False
-    """Whether the annotator saw the answers in the order of the row, unless its field `SIDES` is false."""
+    """Whether the annotator saw the answers in the order of the row, unless its field `SIDES_KNOWN` is false."""
     ignored: Paths = ()
     """Fields that only number the row or repeat others. They are named in the summary, but `--strict` lets them pass."""
 
@@ -84,14 +84,14 @@ class FieldMap:
         return list(dict.fromkeys(part for path in listed for part in path.split("+")))
 
 
-SIDES = "sides_known"
+SIDES_KNOWN = "sides_known"
 """A field of rankloop's own in rows of formats that have sides: false where nobody recorded them."""
 
 TIES: dict[str, Outcome] = {
     "tie": "tie", "draw": "tie", "equal": "tie", "same": "tie", "both": "tie", "neither": "both_bad", "tie (bothbad)": "both_bad",
     "bothbad": "both_bad", "both_bad": "both_bad", "both bad": "both_bad", "both_good": "tie", "both good": "tie",
 }  # fmt: skip
-LETTERS: dict[str, Outcome] = {
+LETTER_OUTCOMES: dict[str, Outcome] = {
     **{f"{stem}{letter}": index for stem in ("", "model_", "response_", "answer_", "assistant_")
        for index, letter in enumerate("ab")},
     "left": 0, "right": 1, "first": 0, "second": 1, **TIES,
@@ -123,7 +123,7 @@ VERDICTS = ("winner", "preference", "preferred", "better", "verdict", "vote", "c
 PAIRWISE = FieldMap(
     prompt=PROMPT_COLUMNS, usual_prompt=True, system=SYSTEM_COLUMNS, history=("history",),
     completions=tuple(f"{answer}_a+{answer}_b" for answer in ANSWERS), winner=VERDICTS, models=("model_a+model_b",),
-    outcomes=LETTERS | {f"{answer}_{letter}": index for answer in ANSWERS for index, letter in enumerate("ab")},
+    outcomes=LETTER_OUTCOMES | {f"{answer}_{letter}": index for answer in ANSWERS for index, letter in enumerate("ab")},
     annotator=("annotator", "judge", "user_id"), created_at=("created_at", "timestamp", "tstamp"),
     rationale=("rationale", "reason", "comment", "explanation"), kind=("kind", "category"), split=("split",),
     ignored=("id", "question_id", "prompt_id"),

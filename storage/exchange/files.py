@@ -22,15 +22,14 @@ from typing import Literal
 
 from storage.core.database import StoreError
 from storage.exchange import csv_rows, encodings, json_rows, packing, parquet_rows
-from storage.exchange.limits import MOST_UNPACKED, Limits, mib
+from storage.exchange.limits import CHUNK_BYTES, MAX_UNPACKED_BYTES, Limits, mib
 from storage.exchange.packing import Packing
 from storage.exchange.rows import BadRow, Record
 
-CHUNK = 64 * 1024
 PROGRESS_ROWS = 256
 
 Container = Literal["json", "csv", "parquet"]
-Progress = Callable[[int, int], None]
+RowProgress = Callable[[int, int], None]
 """Called with (done, total) from time to time, in rows or pages. A total of 0 is not known yet. What it raises ends the work."""
 
 PARQUET = b"PAR1"
@@ -51,7 +50,7 @@ TEXT_ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".tab", ".txt")
 
 
 def records(
-    path: Path | str, container: Container | None = None, *, limits: Limits = Limits(), progress: Progress | None = None
+    path: Path | str, container: Container | None = None, *, limits: Limits = Limits(), progress: RowProgress | None = None
 ) -> Iterator[tuple[int, Record | BadRow]]:
     """Yields (number, record), with the line number, or the row number in JSON lists and Parquet. Numbers start at 1.
 
@@ -73,7 +72,7 @@ def records(
                     progress(count, round(count * size / at) if at else 0)
             if progress:
                 progress(count, count)
-    except packing.DAMAGED as error:
+    except packing.DAMAGE_ERRORS as error:
         with open(path, "rb") as raw:
             packed = packing.packing_of(raw.read(16))
         what = f"a damaged {packed.name} file" if packed else "damaged"
@@ -83,13 +82,13 @@ def records(
 
 
 def _records(path: Path, raw: io.BufferedReader, container: Container | None, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
-    start = raw.peek(CHUNK)[:CHUNK]
+    start = raw.peek(CHUNK_BYTES)[:CHUNK_BYTES]
     packed = packing.packing_of(start)
     _check_name(path, start, packed)
     buffered: io.BufferedReader = raw
     if packed:
         buffered = packing.unpacked(packed, raw, os.fstat(raw.fileno()).st_size, path, limits)
-        start = buffered.peek(CHUNK)[:CHUNK]
+        start = buffered.peek(CHUNK_BYTES)[:CHUNK_BYTES]
         if again := packing.packing_of(start):
             twice = f"{packed.name} twice" if again is packed else f"{packed.name} and {again.name}"
             raise StoreError(f"{path} is packed by {twice}: unpack it first. Nothing was imported.")
@@ -105,7 +104,7 @@ def _records(path: Path, raw: io.BufferedReader, container: Container | None, li
     encodings.check_content(start, path)
     if encoding := encodings.encoding_of(start, limits.encoding, path):
         buffered = encodings.as_utf8(buffered, encoding, path)
-        start = buffered.peek(CHUNK)[:CHUNK]
+        start = buffered.peek(CHUNK_BYTES)[:CHUNK_BYTES]
     text = start.removeprefix(codecs.BOM_UTF8).lstrip()
     if container == "csv" or (container is None and _is_csv(path, text)):
         return csv_rows.rows(buffered, path, limits, _delimiter(path, text))
@@ -124,7 +123,7 @@ def _is_csv(path: Path, text: bytes) -> bool:
 
 
 def _delimiter(path: Path, text: bytes) -> str:
-    """What separates the fields: what stands in the line of headings, a comma first where the file is named CSV."""
+    """The field separator: the first of comma, tab and semicolon that the line of headings contains; a tab for TSV."""
     first = text.splitlines()[0] if text else b""
     if _ending(path) in (".tsv", ".tab"):
         return "\t"
@@ -132,32 +131,32 @@ def _delimiter(path: Path, text: bytes) -> str:
 
 
 def _is_spread(text: bytes) -> bool:
-    """Whether a JSON object goes over several lines: its first line ends where no row of JSON lines would."""
+    """Whether a JSON object spans several lines: its first line ends as no row of JSON Lines would."""
     first, newline, _ = text.partition(b"\n")
     return bool(newline) and first.startswith(b"{") and first.rstrip().endswith((b"{", b"[", b","))
 
 
 def _ending(path: Path) -> str:
     """The ending without that of the packing: `.csv` for `a.csv` and `a.csv.gz`."""
-    names = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in packing.ENDINGS]
+    names = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in packing.PACKED_SUFFIXES]
     return names[-1] if names else ""
 
 
 def _check_name(path: Path, start: bytes, packed: Packing | None) -> None:
-    """Refuses a file whose first bytes contradict its name: a person would take it for something else than the reader does."""
+    """Refuses a file whose first bytes contradict its name: a person would expect another format than the reader uses."""
     named = next((one for one in packing.PACKINGS if path.suffix.lower() == one.ending), None)
     ending = _ending(path)
     if start.startswith((PARQUET, *ARROW)) and (named or ending in TEXT_ENDINGS):
         kind, right = ("Parquet", ".parquet") if start.startswith(PARQUET) else ("Arrow", ".arrow")
-        raise StoreError(f"{path} holds {kind}, which its name denies: name it {right} if that is right. Nothing was imported.")
+        raise StoreError(f"{path} holds {kind}, which its name contradicts: rename it to {right} if that is right. Nothing was imported.")
     if packed and packed is not named and (named or ending in (*TEXT_ENDINGS, ".parquet", ".arrow")):
         right = path.with_suffix(packed.ending).name if named else path.name + packed.ending
         raise StoreError(
-            f"{path} is packed by {packed.name}, which its name denies: name it {right} if that is right. Nothing was imported."
+            f"{path} is packed by {packed.name}, which its name contradicts: rename it to {right} if that is right. Nothing was imported."
         )
     if named and start and not packed:
         raise StoreError(
-            f"{path} is not packed by {named.name}, as its name says: take {named.ending} off its name if that is right. "
+            f"{path} is not packed by {named.name}, although its name says so: remove {named.ending} from its name if that is right. "
             "Nothing was imported."
         )
 
@@ -172,7 +171,7 @@ def _check_text(path: Path, start: bytes) -> None:
 
 @contextmanager
 def regular(path: Path | str, limits: Limits = Limits()) -> Iterator[Path]:
-    """Yields the path of a file that can be read twice: what comes from a pipe, or from standard input for `-`, is kept meanwhile.
+    """Yields the path of a file that can be read twice: a pipe, or standard input for `-`, is copied to a temporary file.
 
     Raises:
         StoreError: it cannot be read, or is longer than a packed file may unpack to.
@@ -185,14 +184,14 @@ def regular(path: Path | str, limits: Limits = Limits()) -> Iterator[Path]:
     if not is_pipe:
         yield path
         return
-    most = limits.unpacked_bytes or MOST_UNPACKED
+    most = limits.unpacked_bytes or MAX_UNPACKED_BYTES
     with tempfile.TemporaryDirectory(prefix="rankloop-") as folder:
         kept = Path(folder) / "stdin"
         with open(kept, "xb") as file:
             count = 0
             try:
                 with open(sys.stdin.fileno() if str(path) == "-" else path, "rb", closefd=str(path) != "-") as pipe:
-                    while piece := pipe.read(CHUNK):
+                    while piece := pipe.read(CHUNK_BYTES):
                         count += len(piece)
                         if count > most:
                             raise StoreError(

@@ -87,7 +87,7 @@ _PLAIN: Signs = (("prompt=text", "completions=texts"), ("messages=list", "comple
 FORMATS: dict[str, Format] = {
     "prompts": Format(
         prompts_jsonl.read, prompts_jsonl.write, "prompts", signs=tuple((path.split("+")[0],) for path in prompts_jsonl.PROMPTS),
-        beside=prompts_jsonl.beside, ignored=prompts_jsonl.IGNORED,
+        beside=prompts_jsonl.beside, ignored=prompts_jsonl.IGNORED_FIELDS,
     ),
     "trl": _pairs(
         trl.write, ("prompt", "chosen", "rejected"), ("chosen=messages", "rejected=messages"), ("query", "chosen", "rejected"),
@@ -109,15 +109,15 @@ FORMATS: dict[str, Format] = {
         hh_rlhf.read, hh_rlhf.write, "preference pairs", keeps=hh_rlhf.KEEPS, signs=(("chosen=dialogue", "rejected=dialogue"),)
     ),
     "oasst": Format(
-        oasst.read, oasst.write, "trees", ignored=oasst.IGNORED, keeps=oasst.KEEPS,
+        oasst.read, oasst.write, "trees", ignored=oasst.IGNORED_FIELDS, keeps=oasst.KEEPS,
         signs=(("prompt=object", "message_tree_id"), ("prompt=tree",)),
     ),
     "oasst-messages": Format(
-        trees.read_oasst_messages, None, "", ignored=oasst.IGNORED, group="message_tree_id",
+        trees.read_oasst_messages, None, "", ignored=oasst.IGNORED_FIELDS, group="message_tree_id",
         keeps=oasst.KEEPS, signs=(("message_id", "message_tree_id", "text", "role"),),
     ),
     "open-webui": Format(
-        trees.read_webui, None, "", ignored=trees.WEBUI_IGNORED,
+        trees.read_webui, None, "", ignored=trees.WEBUI_IGNORED_FIELDS,
         keeps=("system", "turns", "several", "models", "annotator", "time", "reason", "ratings"),
         signs=(("data=object", "snapshot=object", "meta=object"),),
     ),
@@ -150,13 +150,13 @@ FORMATS: dict[str, Format] = {
         signs=(("context=list", "response1", "response2", "overall_preference"),),
     ),
     "argilla": Format(
-        argilla.read, argilla.write, "records", ignored=argilla.IGNORED,
+        argilla.read, argilla.write, "records", ignored=argilla.IGNORED_FIELDS,
         keeps=(*argilla.KEEPS, "time", "strength"),
         signs=(("fields=object", "responses"), ("fields=object", "suggestions"), ("fields=object", "status"),
                ("*.responses", "*.responses.users"), ("*-suggestion", "external_id"), ("*-suggestion", "*-suggestion-metadata")),
     ),
     "labelstudio": Format(
-        labelstudio.read, labelstudio.write, "tasks", ignored=labelstudio.IGNORED, keeps=labelstudio.KEEPS,
+        labelstudio.read, labelstudio.write, "tasks", ignored=labelstudio.IGNORED_FIELDS, keeps=labelstudio.KEEPS,
         signs=(("data=object", "annotations=list"), ("annotation_id", "lead_time"), ("annotation_id", "annotator")),
     ),
     "arena": Format(
@@ -167,7 +167,7 @@ FORMATS: dict[str, Format] = {
         "arena-55k", ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b"),
         unit="battles", write=map_writer.writer(field_maps.MAPS["arena-55k"], "prompt[]", csv_columns=(
             "id", "model_a", "model_b", "prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie",
-            field_maps.SIDES)),
+            field_maps.SIDES_KNOWN)),
     ),
     "comparia": _by_map(
         "comparia", ("conversation_a=list", "conversation_b=list", "model_a_name", "model_b_name", "chosen_model_name"),

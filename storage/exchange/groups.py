@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from storage.exchange.rows import BadRow, Record
 
-MOST_ROWS = 5_000
+MAX_GROUP_ROWS = 5_000
 """Most rows of one group: they are in memory together."""
 
-MOST_CHARS = 16_000_000
+MAX_GROUP_CHARS = 16_000_000
 """A group ends when its rows have this many characters and fields: a later row begins another one."""
 
 
@@ -27,7 +27,7 @@ def grouped(records: Iterable[tuple[int, Record | BadRow]], field: str | None) -
         if isinstance(record, BadRow):
             yield number, record
             continue
-        if rows and (record.get(field) != key or len(rows) >= MOST_ROWS or size >= MOST_CHARS):
+        if rows and (record.get(field) != key or len(rows) >= MAX_GROUP_ROWS or size >= MAX_GROUP_CHARS):
             yield begin, {"rows": rows}
             rows, size = [], 0
         if not rows:

@@ -1,6 +1,6 @@
 """Writes imported items through the table families' own functions, a slice at a time, each slice in a transaction of its own.
 
-Nobody sees the rows before `Writer.publish`, which makes the whole import visible in one short transaction. The readers in
+Nobody sees the rows before `ImportWriter.publish`, which makes the whole import visible in one short transaction. The readers in
 `storage.exchange` turn the records of each format into items, and `storage.exchange.imports` checks them.
 """
 
@@ -17,7 +17,7 @@ from storage.content.prompts import NewPrompt
 from storage.core import unfinished_imports
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import Tiers
-from storage.exchange.rows import LONGEST_NAME, BadRow, Item, NewComparison, NewLabel, Vote, check_name
+from storage.exchange.rows import MAX_NAME_CHARS, BadRow, Item, NewComparison, NewLabel, Vote, check_name
 from storage.judging import completion_labels, exclusions, gold, judgments, presentations, queue
 from storage.judging.completion_labels import ImportedLabel
 from storage.judging.judgments import ImportedVote
@@ -96,7 +96,7 @@ class _StoredComparison:
         return [unused[answer].pop(0) for answer in answers]
 
 
-class Writer:
+class ImportWriter:
     """Writes the slices of one import, which holds the lock of imports."""
 
     def __init__(
@@ -114,7 +114,7 @@ class Writer:
         self.store, self.import_id, self.source, self.rule, self.by = store, import_id, source, rule, by
         self.report, self.refuse = report, refuse
         # Votes without an annotator's name are attributed to the file in the plain formats, otherwise to the format.
-        file_name = source.split(".")[0].strip()[:LONGEST_NAME]
+        file_name = source.split(".")[0].strip()[:MAX_NAME_CHARS]
         self.default_annotator = (file_name if format in ("plain", "jsonl", "csv", "parquet", "map") else "") or format
         self.created_at = now()
         self.overlap = settings.current(store).overlap
@@ -157,7 +157,7 @@ class Writer:
         with store.atomic() as connection:
             connection.conn.execute("UPDATE imports SET state = 'whole' WHERE id = ?", [self.import_id])
             annotators.add_judged(store, self.judged)
-            prompts.make_theirs(store, self.restored | self.adopted)
+            prompts.reactivate(store, self.restored | self.adopted)
             comparisons.add_votes(store, self.votes_elsewhere)
             gold.add_imported(store, self.gold_elsewhere, note=f"import {self.import_id}", by=self.by, created_at=self.created_at)
             reason = OUTDATED_REASON.format(id=self.import_id, source=self.source)

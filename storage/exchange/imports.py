@@ -19,10 +19,10 @@ from storage.core import json_columns, unfinished_imports
 from storage.core.database import Database, StoreError, StoreLocked, now, to_json
 from storage.exchange import files, mapped, tracking
 from storage.exchange.field_maps import FieldMap
-from storage.exchange.files import Progress
+from storage.exchange.files import RowProgress
 from storage.exchange.formats import FORMATS, Format
 from storage.exchange.groups import grouped
-from storage.exchange.import_writer import Line, Report, Writer, WrongRow
+from storage.exchange.import_writer import ImportWriter, Line, Report, WrongRow
 from storage.exchange.limits import Limits
 from storage.exchange.rows import BadRow, Found, Left, NewComparison, NewLabel, Record, check, size_of
 from storage.exchange.tracking import Tracked, left_behind
@@ -37,10 +37,10 @@ CHUNK_CHARS = 2_000_000
 REPORTED_ROWS = 100
 """Most wrong rows in the report. `wrong_row` is called for all of them."""
 
-MOST_WRONG = 1_000_000
+MAX_ROW_ERRORS = 1_000_000
 """The import fails after more wrong rows than this."""
 
-LONGEST_REASON = 300
+MAX_ROW_ERROR_CHARS = 300
 """Longest reason in characters: a reason may quote the row."""
 
 UNDONE = "import undone"
@@ -83,8 +83,8 @@ def import_file(
     by: int | None = None,
     limits: Limits = Limits(),
     wrong_row: WrongRow | None = None,
-    progress: Progress | None = None,
-    taking_back: Progress | None = None,
+    progress: RowProgress | None = None,
+    rolling_back: RowProgress | None = None,
 ) -> tuple[int | None, Report]:
     """Imports a file and returns the id of the import, None if no item could be imported, and its report.
 
@@ -96,7 +96,7 @@ def import_file(
         by: the id of the annotator who imports.
         limits: the largest file, row and text to read.
         progress: gets the rows that are read, and about how many there are. What it raises stops the import, which is taken back.
-        taking_back: gets the rows that are deleted again, and how many there are, if the import fails or is stopped.
+        rolling_back: gets the rows that are deleted again, and how many there are, if the import fails or is stopped.
 
     Raises:
         StoreError: the file cannot be read, is not what its name says, unpacks to too much, was imported before, or has wrong
@@ -111,7 +111,7 @@ def import_file(
     source = path.name.encode(errors="replace").decode()
     return _run(
         store, records, found, format, source, sha256,
-        strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row, taking_back=taking_back,
+        strict=strict, rule=rule, by=by, limits=limits, wrong_row=wrong_row, rolling_back=rolling_back,
     )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def get(store: Database, import_id: int) -> Import:
     return _from_row(row)
 
 
-def undo(store: Database, import_id: int, *, by: int | None = None, progress: Progress | None = None) -> Undone:
+def undo(store: Database, import_id: int, *, by: int | None = None, progress: RowProgress | None = None) -> Undone:
     """Undoes an import. Its rows remain in the store, but nothing uses them, and the file may be imported again.
 
     Its votes and all votes on its retired comparisons are excluded. Its comparisons are retired, except those with votes of
@@ -212,7 +212,7 @@ def undo(store: Database, import_id: int, *, by: int | None = None, progress: Pr
         StoreError: there is no such import, or it was undone before.
         StoreLocked: another import, or the undo of one, is under way.
     """
-    with unfinished_imports.only_one(store):
+    with unfinished_imports.import_lock(store):
         _finish_undos(store)
         with store.atomic() as connection:
             undone = get(store, import_id)
@@ -230,7 +230,7 @@ def finish_undos(store: Database) -> None:
     if store.value("SELECT 1 FROM imports WHERE undoing IS NOT NULL") is None:
         return
     try:
-        with unfinished_imports.only_one(store, wait_s=0):
+        with unfinished_imports.import_lock(store, wait_s=0):
             _finish_undos(store)
     except StoreLocked:
         return
@@ -238,7 +238,7 @@ def finish_undos(store: Database) -> None:
 
 def _finish_undos(store: Database) -> None:
     for row in store.rows("SELECT * FROM imports WHERE undoing IS NOT NULL").fetchall():
-        log.warning("the undo of import %s had been broken off; it is finished now", row["id"])
+        log.warning("the undo of import %s was interrupted; it is finished now", row["id"])
         _finish_undo(store, _from_row(row), row["undone_by_id"], None)
 
 
@@ -258,7 +258,7 @@ WHERE c.id IN {_OF_SLICE} AND c.retired = 1 AND j.counts = 1
 _EXCLUDE = "INSERT OR IGNORE INTO excluded_judgments (judgment_id, exclusion_id) SELECT value, :exclusion FROM json_each(:ids)"
 
 
-def _finish_undo(store: Database, undone: Import, by: int | None, progress: Progress | None) -> Undone:
+def _finish_undo(store: Database, undone: Import, by: int | None, progress: RowProgress | None) -> Undone:
     """Does what is left of an undo. The caller holds the lock of imports."""
     exclusion_id = store.value("SELECT undoing FROM imports WHERE id = ?", [undone.id])
     total = int(store.value("SELECT (SELECT count(*) FROM comparisons WHERE import_id = ?1) + "
@@ -408,7 +408,7 @@ def _run(
     by: int | None,
     limits: Limits,
     wrong_row: WrongRow | None,
-    taking_back: Progress | None = None,
+    rolling_back: RowProgress | None = None,
 ) -> tuple[int | None, Report]:
     report = Report()
 
@@ -419,17 +419,17 @@ def _run(
             report.wrong_rows.append((line, reason))
         if wrong_row:
             wrong_row(line, reason)
-        if report.wrong > MOST_WRONG:
-            raise StoreError(f"More than {MOST_WRONG:,} wrong rows: check the format. Nothing was imported.")
+        if report.wrong > MAX_ROW_ERRORS:
+            raise StoreError(f"More than {MAX_ROW_ERRORS:,} wrong rows: check the format. Nothing was imported.")
 
-    with unfinished_imports.only_one(store), unfinished_imports.synced_at_the_end(store):
+    with unfinished_imports.import_lock(store), unfinished_imports.synced_at_the_end(store):
         _finish_undos(store)
         with store.atomic():
             _refuse_twice(store, format, sha256, source)
             row = {"format": format, "source": source, "sha256": sha256, "report": "{}", "by_id": by, "created_at": now()}
             import_id = store.insert("imports", row | {"state": "writing"})
         try:
-            writer = Writer(store, import_id, format, source, rule, by, report, refuse)
+            writer = ImportWriter(store, import_id, format, source, rule, by, report, refuse)
             most_chars = limits.text_chars or settings.current(store).text_max_chars
             for chunk in _chunks(_items(records, reader, most_chars, report, refuse), writer.pace):
                 # After the first wrong row a strict import only reads on, to report the other wrong rows.
@@ -441,16 +441,16 @@ def _run(
                 writer.publish()
                 return import_id, report
         except BaseException:
-            _take_back(store, import_id, taking_back)
+            _roll_back(store, import_id, rolling_back)
             raise
-        unfinished_imports.take_back(store, import_id, taking_back)
+        unfinished_imports.roll_back(store, import_id, rolling_back)
         return None, report
 
 
-def _take_back(store: Database, import_id: int, progress: Progress | None) -> None:
+def _roll_back(store: Database, import_id: int, progress: RowProgress | None) -> None:
     """Deletes what an import that failed has written; where that fails too, the next start or import does it."""
     try:
-        unfinished_imports.take_back(store, import_id, progress)
+        unfinished_imports.roll_back(store, import_id, progress)
     except StoreError as error:
         log.warning("what was imported could not be taken back yet, and stays invisible: %s", error)
 
@@ -512,7 +512,7 @@ def _chunks(lines: Iterable[Line], pace: unfinished_imports.Pace) -> Iterator[li
 
 def _printable(reason: str) -> str:
     """The reason, shortened and without control characters, safe to print on a terminal."""
-    cut = reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
+    cut = reason if len(reason) <= MAX_ROW_ERROR_CHARS else reason[: MAX_ROW_ERROR_CHARS - 1] + "…"
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
 
 

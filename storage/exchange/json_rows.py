@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO
 
 from storage.exchange import encodings, strict_json
-from storage.exchange.limits import Limits, check_blank, too_long
+from storage.exchange.limits import CHUNK_BYTES, Limits, check_blank, too_long
 from storage.exchange.rows import BadRow, Record
-
-CHUNK = 64 * 1024
 
 
 def lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow]]:
@@ -25,7 +23,7 @@ def lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Record | BadRow
         number += 1
         if len(line) > limits.row_bytes and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
-                line = file.readline(CHUNK)
+                line = file.readline(CHUNK_BYTES)
             yield number, too_long(limits)
             continue
         # Files that were joined have one in the middle too.
@@ -108,7 +106,7 @@ class _Elements:
         self._next_character()
         while True:
             # Two chunks decode to a small value in any case, so the size is checked only for longer ones.
-            if len(self.buffer) - self.at > 2 * CHUNK and (refused := self._too_large(len(self.buffer))):
+            if len(self.buffer) - self.at > 2 * CHUNK_BYTES and (refused := self._too_large(len(self.buffer))):
                 return self._end(f"{refused}; nothing after it was read")
             try:
                 value, end = strict_json.decode_at(self.buffer, self.at)
@@ -122,7 +120,7 @@ class _Elements:
                 if buffered > self.limits.row_bytes:
                     return self._end(f"{too_long(self.limits)}, or not JSON; nothing after it was read")
                 # The buffer doubles each time, so that a long element is not scanned again for every chunk.
-                if not self._read(max(CHUNK, buffered)):
+                if not self._read(max(CHUNK_BYTES, buffered)):
                     return self._end("not JSON, nothing after it was read")
 
     def _too_large(self, end: int) -> BadRow | None:
@@ -138,7 +136,7 @@ class _Elements:
                 self.at = space.end()
             if self.at < len(self.buffer):
                 return self.buffer[self.at]
-            if not self._read(CHUNK):
+            if not self._read(CHUNK_BYTES):
                 return ""
 
     def _read(self, characters: int) -> bool:

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from storage.core.records import Message, Strength, Tiers
-from storage.exchange import export, sinks, verdicts
+from storage.exchange import choice_labels, export, sinks
 from storage.exchange.rows import (
     FIRST,
     SECOND,
@@ -35,12 +35,12 @@ from storage.exchange.things import THINGS
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "messages", "dialogue", "context", "text")
 STEMS = ("", "answer", "response", "text", "completion", "output", "reply", "summary", "generation")
-ENDINGS = (("left", "right"), ("1", "2"), ("_1", "_2"), ("a", "b"), ("_a", "_b"), ("_left", "_right"))
-PAIRS = [(stem + one, stem + other) for stem in STEMS for one, other in ENDINGS]
+SIDE_SUFFIXES = (("left", "right"), ("1", "2"), ("_1", "_2"), ("a", "b"), ("_a", "_b"), ("_left", "_right"))
+PAIRS = [(stem + one, stem + other) for stem in STEMS for one, other in SIDE_SUFFIXES]
 REASONS = ("rationale", "reason", "comment", "explanation", "feedback", "justification", "why")
 ITEM_TEXTS = ("body", "text", "html", "title")
 MIN_FIELDS = ("id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time")
-IGNORED = (
+IGNORED_FIELDS = (
     "id", "inner_id", "project", "created_at", "updated_at", "updated_by", "file_upload", "total_annotations", "cancelled_annotations",
     "total_predictions", "comment_count", "unresolved_comment_count", "comment_authors[]", "last_comment_updated_at", "drafts", "meta",
     "annotation_id", "data.id", "annotations[].id", "annotations[].result[].id", "annotations[].result[].origin",
@@ -119,7 +119,7 @@ def _minimal(record: Record) -> Iterator[Found]:
     answers = _answers(record, results, {name: value for name, value in data.items() if isinstance(value, (str, list))})
     for name, value in data.items():
         if name not in answers.names and name not in PROMPT_FIELDS and isinstance(value, str):
-            if verdicts.of(value, answers.names) is not None:
+            if choice_labels.parse(value, answers.names) is not None:
                 results.append({"type": "choices", "from_name": name, "value": {"choices": [record[name]]}})
             elif name in REASONS:
                 results.append({"type": "textarea", "from_name": name, "value": {"text": [record[name]]}})
@@ -184,12 +184,12 @@ def _selected(value: Mapping[str, Any]) -> Tiers:
     return FIRST if side == "left" else SECOND
 
 
-def _chosen(choices: Any, answers: Answers) -> verdicts.Verdict | None:
+def _chosen(choices: Any, answers: Answers) -> choice_labels.ParsedChoice | None:
     if isinstance(choices, str):
         choices = [choices]
     if not isinstance(choices, (list, tuple)) or len(choices) != 1 or not isinstance(choices[0], str):
         return None
-    return verdicts.of(choices[0], answers.names)
+    return choice_labels.parse(choices[0], answers.names)
 
 
 def _ranked(value: Any, answers: Answers) -> Tiers | None:

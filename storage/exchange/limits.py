@@ -9,15 +9,18 @@ from storage.exchange.rows import BadRow
 
 MIB = 1 << 20
 
-LEAST_UNPACKED, MOST_UNPACKED = 64 * MIB, 4096 * MIB
-MOST_TIMES = 200
+CHUNK_BYTES = 64 * 1024
+"""Bytes that are read from a file at a time."""
+
+MIN_UNPACKED_BYTES, MAX_UNPACKED_BYTES = 64 * MIB, 4096 * MIB
+MAX_COMPRESSION_FACTOR = 200
 """Largest compression factor by default. Text compresses 20-fold, repetitive text 100-fold, a decompression bomb 1000-fold or more."""
 
-DEEPEST = 500
+MAX_JSON_DEPTH = 500
 """Deepest nesting of lists and objects. A tree of replies takes two levels per turn."""
 
-MOST_BLANK = 1_000_000
-"""Most blank lines: they take time, and a compressed file may contain billions."""
+MAX_BLANK_LINES = 1_000_000
+"""Maximum number of blank lines: they take time, and a compressed file may contain billions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Limits:
         """Bytes that a packed file of that size may unpack to."""
         if self.unpacked_bytes is not None:
             return self.unpacked_bytes
-        return min(MOST_UNPACKED, max(LEAST_UNPACKED, MOST_TIMES * size))
+        return min(MAX_UNPACKED_BYTES, max(MIN_UNPACKED_BYTES, MAX_COMPRESSION_FACTOR * size))
 
 
 def mib(count: int) -> str:
@@ -57,11 +60,11 @@ def mib(count: int) -> str:
 
 
 def too_long(limits: Limits) -> BadRow:
-    """What is said of a row that is larger than `row_bytes`."""
+    """The error for a row that is larger than `row_bytes`."""
     return BadRow(f"longer than {mib(limits.row_bytes)}: import with a larger --max-row-mib if it is right")
 
 
 def check_blank(count: int) -> None:
-    """Raises StoreError if a file has more than `MOST_BLANK` blank lines."""
-    if count > MOST_BLANK:
-        raise StoreError(f"More than {MOST_BLANK:,} blank lines: take them out. Nothing was imported.")
+    """Raises StoreError if a file has more than `MAX_BLANK_LINES` blank lines."""
+    if count > MAX_BLANK_LINES:
+        raise StoreError(f"More than {MAX_BLANK_LINES:,} blank lines: remove them. Nothing was imported.")

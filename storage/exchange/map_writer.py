@@ -9,7 +9,7 @@ from typing import Any
 
 from storage.core.records import Message
 from storage.exchange import export, sinks
-from storage.exchange.field_maps import SIDES, FieldMap, Outcome, Paths, things_of
+from storage.exchange.field_maps import SIDES_KNOWN, FieldMap, Outcome, Paths, things_of
 from storage.exchange.rows import Left, Record
 from storage.exchange.sinks import Sink
 from storage.exchange.things import THINGS
@@ -39,7 +39,7 @@ def writer(fields: FieldMap, prompt: str, *, sink: Sink = sinks.lines, csv_colum
             _put_each(row, fields.models, [item.model for item in shown])
             yield from _put_verdict(row, fields, vote)
             if fields.sides_known:
-                row[SIDES] = vote.sides_known
+                row[SIDES_KNOWN] = vote.sides_known
             _put(row, fields.annotator, vote.annotator)
             _put(row, fields.created_at, vote.created_at)
             _put(row, fields.rationale, vote.rationale or None)

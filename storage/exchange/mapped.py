@@ -9,7 +9,7 @@ from typing import Any, cast
 from storage.content.prompts import NewPrompt
 from storage.core.records import Message, Strength, Tiers
 from storage.exchange import hh_rlhf, strict_json
-from storage.exchange.field_maps import LETTERS, SIDES, FieldMap, Outcome, Paths
+from storage.exchange.field_maps import LETTER_OUTCOMES, SIDES_KNOWN, FieldMap, Outcome, Paths
 from storage.exchange.rows import (
     FIRST,
     BadRow,
@@ -31,9 +31,9 @@ from storage.exchange.rows import (
 )
 
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
-"""Fields of a row that is about more than text."""
+"""Fields of a row with images, video or audio beside the text."""
 
-Answer = str | list[Message] | list[str]
+CompletionValue = str | list[Message] | list[str]
 """One answer: a text, messages, or a text for each turn of the assistant."""
 
 
@@ -130,7 +130,7 @@ def first(paths: Paths, record: Record) -> Any:
 # ---- the prompt and the answers
 
 
-def _answers(fields: FieldMap, record: Record) -> list[Answer]:
+def _answers(fields: FieldMap, record: Record) -> list[CompletionValue]:
     if fields.chosen:
         chosen, rejected = first(fields.chosen, record), first(fields.rejected, record)
         for value, paths in ((chosen, fields.chosen), (rejected, fields.rejected)):
@@ -157,7 +157,7 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, str) for item in value)
 
 
-def _answer(value: Any, path: str, *, turns: bool = False) -> Answer:
+def _answer(value: Any, path: str, *, turns: bool = False) -> CompletionValue:
     if turns:
         texts = ["" if item is None else item for item in value or ()]
         if not all(isinstance(text, str) for text in texts):
@@ -172,7 +172,9 @@ def _answer(value: Any, path: str, *, turns: bool = False) -> Answer:
     raise BadRow(f"{path} must be text or messages")
 
 
-def _prompt_and_texts(fields: FieldMap, record: Record, answers: Sequence[Answer], left: list[Found]) -> tuple[list[Message], list[str]]:
+def _prompt_and_texts(
+    fields: FieldMap, record: Record, answers: Sequence[CompletionValue], left: list[Found]
+) -> tuple[list[Message], list[str]]:
     path = _prompt_path(fields, record)
     value = joined(record, path) if path else None
     before = _before(fields, record, left)
@@ -241,7 +243,7 @@ def _after(before: list[Message], turns: list[Message]) -> list[Message]:
     return before + turns[1:]
 
 
-def _is_whole(answer: Answer, alone: bool) -> bool:
+def _is_whole(answer: CompletionValue, alone: bool) -> bool:
     """Whether an answer is a conversation that begins with its prompt; without a prompt beside it, also if the assistant began."""
     if not answer or not isinstance(answer[0], dict):
         return False
@@ -309,7 +311,7 @@ def _history(fields: FieldMap, record: Record) -> list[Message]:
     return turns
 
 
-def _interleaved(questions: Any, answer: Answer) -> list[Message]:
+def _interleaved(questions: Any, answer: CompletionValue) -> list[Message]:
     """A conversation of a text for each turn of the user and of the assistant."""
     if not _is_texts(questions) or not isinstance(answer, list) or len(answer) > len(questions):
         raise BadRow("the prompt must have one text for each answer of a model")
@@ -330,7 +332,7 @@ def _check_repeated(value: Any, turns: Sequence[Message], path: str | None) -> N
         raise BadRow(f"{path} says something else than the conversations begin with")
 
 
-def _text(answer: Answer) -> str:
+def _text(answer: CompletionValue) -> str:
     if isinstance(answer, str):
         return answer
     if answer and isinstance(answer[0], str):
@@ -402,7 +404,7 @@ def _decided(
     if outcome is None:
         number = number_of(value)
         if number is None or "1.5" not in fields.outcomes or not 1 <= number <= 2:
-            words = ", ".join(fields.outcomes or LETTERS)
+            words = ", ".join(fields.outcomes or LETTER_OUTCOMES)
             raise BadRow(f"{' or '.join(fields.winner)} must be one of {words}, or the name of a model, not {value!r}")
         # A preference between 1 and 2 says how sure a judge is.
         outcome = 0 if number < 1.5 else 1
@@ -426,7 +428,7 @@ def outcome_of(fields: FieldMap, value: Any, models: Sequence[str | None]) -> Ou
     """What a verdict says; None if it is not among the words of the map, and no model's name."""
     if isinstance(value, str) and list(models).count(value) == 1:
         return list(models).index(value)
-    outcomes, word = fields.outcomes or LETTERS, word_of(value)
+    outcomes, word = fields.outcomes or LETTER_OUTCOMES, word_of(value)
     return outcomes.get(word, outcomes.get(re.sub(r"[\s-]+", "_", word)))
 
 
@@ -497,7 +499,7 @@ def _vote(
         rationale if isinstance(rationale, str) else "",
         _ratings(fields, record),
         # A verdict on two answers that stood side by side.
-        (0, 1) if fields.sides_known and word_of(record.get(SIDES, True)) not in ("0", "false") else None,
+        (0, 1) if fields.sides_known and word_of(record.get(SIDES_KNOWN, True)) not in ("0", "false") else None,
     )
 
 

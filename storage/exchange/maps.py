@@ -14,9 +14,9 @@ from storage.exchange import atomic_files
 from storage.exchange.field_maps import FieldMap, Outcome
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")
-MOST_BYTES = 64 * 1024
+MAX_MAP_BYTES = 64 * 1024
 
-FIELDS = (
+MAP_FIELDS = (
     "prompt", "system", "history", "chosen", "rejected", "completions", "winner", "flags", "scores", "ranks", "label", "models",
     "annotator", "created_at", "rationale", "kind", "split",
 )  # fmt: skip
@@ -26,10 +26,10 @@ WORDS: Mapping[str, Outcome] = {"first": 0, "second": 1, "third": 2, "tie": "tie
 """What a value of `winner` can mean. `good` and `bad` are those of `label`."""
 
 HELP = (
-    f"which field is what, as prompt=question,chosen=better,rejected=worse, or prompt=question alone: {', '.join(FIELDS)}; `+` joins "
+    f"which field is what, as prompt=question,chosen=better,rejected=worse, or prompt=question alone: {', '.join(MAP_FIELDS)}; `+` joins "
     "fields, `a.b` goes into an object, `a[].b` through a list; first=, second=, tie= and both_bad= give the values of winner, "
     "good= and bad= those of label; `sides=known` says that the answers were shown in this order. Or the name or the "
-    "TOML file of a map that was saved"
+    "TOML file of a saved map"
 )
 
 
@@ -56,10 +56,11 @@ def of(entries: Mapping[str, str]) -> FieldMap:
     Raises:
         StoreError: an entry is unknown, or they say too little to read a row.
     """
-    known = {*FIELDS, *WORDS, "good", "bad", "sides"}
+    known = {*MAP_FIELDS, *WORDS, "good", "bad", "sides"}
     if unknown := [name for name in entries if name not in known]:
-        raise StoreError(f"--map knows no {', '.join(unknown)[:80]}: choose from {', '.join([*FIELDS, *WORDS, 'good', 'bad', 'sides'])}.")
-    paths = {name: (tuple(value.split("+")) if name == "flags" else (value,)) for name, value in entries.items() if name in FIELDS}
+        choices = ", ".join([*MAP_FIELDS, *WORDS, "good", "bad", "sides"])
+        raise StoreError(f"--map knows no {', '.join(unknown)[:80]}: choose from {choices}.")
+    paths = {name: (tuple(value.split("+")) if name == "flags" else (value,)) for name, value in entries.items() if name in MAP_FIELDS}
     outcomes = {value.lower(): WORDS[name] for name, value in entries.items() if name in WORDS}
     found = FieldMap(outcomes=outcomes, sides_known=entries.get("sides") == "known", **cast(Any, paths))
     if entries.get("sides", "known") not in ("known", "unknown"):
@@ -92,8 +93,8 @@ def load(given: str, folder: Path) -> FieldMap:
     path = Path(given) if given.endswith(".toml") else saved(folder, given)
     try:
         with open(path, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        entries = tomllib.loads(content.decode()) if len(content) <= MOST_BYTES else None
+            content = file.read(MAX_MAP_BYTES + 1)
+        entries = tomllib.loads(content.decode()) if len(content) <= MAX_MAP_BYTES else None
     except OSError as error:
         there = ", ".join(names(folder)) or "none"
         raise StoreError(f"There is no map {given!r} ({error.strerror}): saved are {there}. Write one as --map prompt=FIELD,….") from error

@@ -28,7 +28,7 @@ import sqlite_utils
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.migrations import NAMES, migrations
 from storage.exchange import atomic_files, native_values, strict_json
-from storage.exchange.files import Progress
+from storage.exchange.files import RowProgress
 from storage.exchange.limits import MIB, Limits
 
 FORMAT = "rankloop-native"
@@ -45,7 +45,7 @@ ROWS, HASHES, MANIFEST = "rows.jsonl", "rows.sha256", "manifest.json"
 HASH_DIGITS = 16
 PROGRESS_ROWS = 5_000
 
-LIMITS = Limits(row_bytes=64 * MIB)
+NATIVE_LIMITS = Limits(row_bytes=64 * MIB)
 MANIFEST_BYTES = 1 * MIB
 
 Manifest = dict[str, Any]
@@ -59,7 +59,7 @@ Execute = Callable[[str], sqlite3.Cursor]
 
 
 def write(
-    store: Database, path: Path | str, *, include_simulated: bool = True, names: bool = True, progress: Progress | None = None
+    store: Database, path: Path | str, *, include_simulated: bool = True, names: bool = True, progress: RowProgress | None = None
 ) -> int:
     """Writes the store as a new folder, atomically, and returns the number of rows.
 
@@ -88,7 +88,7 @@ def write(
     return written
 
 
-def write_rows(execute: Execute, folder: Path, progress: Progress | None) -> int:
+def write_rows(execute: Execute, folder: Path, progress: RowProgress | None) -> int:
     """Writes the three files into an empty folder, from one state of the database, and returns the number of rows."""
     counts = _counts(execute)
     total, written = sum(counts.values()), 0
@@ -128,7 +128,7 @@ def write_rows(execute: Execute, folder: Path, progress: Progress | None) -> int
     return written
 
 
-def read(store: Database, path: Path | str, *, progress: Progress | None = None) -> int:
+def read(store: Database, path: Path | str, *, progress: RowProgress | None = None) -> int:
     """Fills an empty store with the rows of an export, in one transaction, and returns the number of rows.
 
     A store with only starter prompts counts as empty; the starter prompts are deleted. An export of an older version is migrated
@@ -165,7 +165,7 @@ def _check_empty(store: Database) -> None:
 
 
 @contextmanager
-def _migrated(folder: Path, manifest: Manifest, beside: Path, progress: Progress | None) -> Iterator[Database]:
+def _migrated(folder: Path, manifest: Manifest, beside: Path, progress: RowProgress | None) -> Iterator[Database]:
     """A temporary store with the rows of an older export, after today's migrations."""
     names = manifest["migrations"]
     with tempfile.TemporaryDirectory(prefix=".native-", dir=beside) as temporary:
@@ -274,7 +274,7 @@ def _counts(execute: Execute) -> dict[str, int]:
     return {table: execute(f'SELECT count(*) FROM "{table}"').fetchone()[0] for table in _tables(execute)}
 
 
-def _reported(rows: Iterator[tuple[Any, dict[str, Any]]], progress: Progress | None, before: int, total: int) -> Rows:
+def _reported(rows: Iterator[tuple[Any, dict[str, Any]]], progress: RowProgress | None, before: int, total: int) -> Rows:
     """The rows, while `progress` is told how many have passed, `before` included."""
     for number, row in enumerate(rows, start=before + 1):
         yield row
@@ -288,11 +288,11 @@ def _exported_rows(folder: Path, manifest: Manifest) -> Iterator[tuple[str, dict
     number = 0
     try:
         with open(folder / ROWS, "rb") as rows, open(folder / HASHES, "rb") as sums:
-            lines = iter(lambda: rows.readline(LIMITS.row_bytes + 1), b"")
+            lines = iter(lambda: rows.readline(NATIVE_LIMITS.row_bytes + 1), b"")
             digests = iter(lambda: sums.readline(HASH_DIGITS + 2), b"")
             for number, (line, expected) in enumerate(zip_longest(lines, digests, fillvalue=b""), start=1):
-                if len(line) > LIMITS.row_bytes:
-                    raise _damaged(folder, number, f"it has more than {LIMITS.row_bytes // MIB} MiB")
+                if len(line) > NATIVE_LIMITS.row_bytes:
+                    raise _damaged(folder, number, f"it has more than {NATIVE_LIMITS.row_bytes // MIB} MiB")
                 if not line:
                     raise _damaged(folder, number, "rows are missing from here on")
                 if _hash(line) != expected:
@@ -300,7 +300,7 @@ def _exported_rows(folder: Path, manifest: Manifest) -> Iterator[tuple[str, dict
                 rows_sha256.update(line)
                 hashes_sha256.update(expected)
                 text = line.decode()
-                if reason := strict_json.too_large(text, 0, len(text), LIMITS):
+                if reason := strict_json.too_large(text, 0, len(text), NATIVE_LIMITS):
                     raise _damaged(folder, number, str(reason))
                 entry = json.loads(text)
                 yield entry["table"], dict(entry["row"])

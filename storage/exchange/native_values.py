@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-LARGEST_ID = 1 << 53
+MAX_ID = 1 << 53
 """JavaScript numbers are exact up to this integer."""
 
 
@@ -21,7 +21,7 @@ def problem(column: str, declared: str, value: Any) -> str | None:
         # `sqlite_sequence`, which numbers the queue positions, declares no types: its `name` is text.
         return None if declared == "" and isinstance(value, str) else f"{column} must be a whole number"
     if column == "id" or column.endswith(("_id", "_ms")) or column in ("position", "ticket", "seq"):
-        return None if 0 <= value < LARGEST_ID else f"{column} must be from 0 to {LARGEST_ID - 1}, not {value}"
+        return None if 0 <= value < MAX_ID else f"{column} must be from 0 to {MAX_ID - 1}, not {value}"
     return None if -(1 << 63) <= value < 1 << 63 else f"{column} is larger than a column holds"
 
 

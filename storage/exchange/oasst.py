@@ -17,11 +17,11 @@ from storage.exchange.rows import BadRow, Found, Left, NewComparison, Record, Vo
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 _HEADINGS = {"user": "prompter", "assistant": "assistant"}
 
-DEEPEST = 200
+MAX_TREE_DEPTH = 200
 """Most turns of a conversation."""
 
 
-IGNORED = (
+IGNORED_FIELDS = (
     "message_tree_id", "tree_state",
     *(f"{at}{name}" for at in ("prompt.", "prompt.replies[].", "rows[].") for name in (
         "message_id", "parent_id", "message_tree_id", "tree_state", "review_count", "review_result", "synthetic", "deleted", "rank",
@@ -35,8 +35,8 @@ def read(record: Record) -> Iterator[Found]:
 
 
 def _comparisons_in(reply: Record, earlier: tuple[Message, ...]) -> Iterator[Found]:
-    if len(earlier) >= DEEPEST:
-        raise BadRow(f"a conversation of more than {DEEPEST} turns")
+    if len(earlier) >= MAX_TREE_DEPTH:
+        raise BadRow(f"a conversation of more than {MAX_TREE_DEPTH} turns")
     role = _ROLES.get(str(reply.get("role")))
     text = reply.get("text")
     if role is None or not isinstance(text, str):

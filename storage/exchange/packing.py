@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from storage.core.database import StoreError
-from storage.exchange.limits import Limits, mib
-
-CHUNK = 64 * 1024
+from storage.exchange.limits import CHUNK_BYTES, Limits, mib
 
 XZ_MEMORY = 128 << 20
 """Bytes of memory that the dictionary of an xz file may take: a few bytes of a header can ask for 4 GiB."""
@@ -41,9 +39,9 @@ PACKINGS = (
     Packing("zstd", ".zst", b"\x28\xb5\x2f\xfd"),
     Packing("zip", ".zip", b"PK\x03\x04"),
 )
-ENDINGS = tuple(packing.ending for packing in PACKINGS)
+PACKED_SUFFIXES = tuple(packing.ending for packing in PACKINGS)
 
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
+DAMAGE_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
 """What readers raise for a damaged file; `OSError` too."""
 
 
@@ -60,7 +58,7 @@ def unpacked(packing: Packing, raw: io.BufferedReader, size: int, path: Path, li
         StoreError: here or while reading: it holds several files or an office document, or unpacks to too much.
     """
     most = limits.unpacked(size)
-    return io.BufferedReader(_Bounded(_reader(packing, raw, path), most, path), CHUNK)
+    return io.BufferedReader(_Bounded(_reader(packing, raw, path), most, path), CHUNK_BYTES)
 
 
 def _reader(packing: Packing, raw: io.BufferedReader, path: Path) -> Any:
@@ -104,12 +102,12 @@ class _Streams:
     def readinto(self, buffer: Any) -> int:
         while True:
             if self.decompressor.eof:
-                self.rest = self.decompressor.unused_data.lstrip(b"\0") or self.raw.read(CHUNK).lstrip(b"\0")
+                self.rest = self.decompressor.unused_data.lstrip(b"\0") or self.raw.read(CHUNK_BYTES).lstrip(b"\0")
                 if not self.rest:
                     return 0
                 self.decompressor = self.make()
             if self.decompressor.needs_input and not self.rest:
-                self.rest = self.raw.read(CHUNK)
+                self.rest = self.raw.read(CHUNK_BYTES)
                 if not self.rest:
                     raise EOFError("it ends before its end marker")
             piece = self.decompressor.decompress(self.rest, len(buffer))

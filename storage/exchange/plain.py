@@ -23,7 +23,7 @@ from storage.exchange.sinks import Sink, WriteRow
 from storage.exchange.things import THINGS
 
 NUMBERS = ("active_ms", "idle_ms", "client_ms", "server_ms")
-ENDINGS: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
+CONTAINER_OF_SUFFIX: dict[str, Container] = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
 
 PARQUET_ROWS = 256
 """Rows that are written at once."""
@@ -31,7 +31,7 @@ PARQUET_ROWS = 256
 DERIVED = ("comparison", "partial")
 """Fields that are written and follow from the others."""
 
-FIELDS = (
+RANKING_COLUMNS = (
     "comparison", "messages", "completions", "models", "shown", "tiers", "all_bad", "partial", "strength", "rationale",
     "aspects", "ideal", "annotator", "annotator_kind", "annotator_rule", "created_at", *NUMBERS, "kind", "split",
 )  # fmt: skip
@@ -39,7 +39,7 @@ FIELDS = (
 
 KEEPS = tuple(THINGS)
 
-_OWN = frozenset([*FIELDS, "prompt", "choice", "gold"])
+_OWN = frozenset([*RANKING_COLUMNS, "prompt", "choice", "gold"])
 
 
 def beside(record: Record) -> list[str]:
@@ -169,9 +169,9 @@ def container_of(path: Path | str) -> Container:
         StoreError: the ending is unknown.
     """
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
-    if not suffixes or suffixes[-1] not in ENDINGS:
+    if not suffixes or suffixes[-1] not in CONTAINER_OF_SUFFIX:
         raise StoreError(f"{path}: end the name in .jsonl, .csv or .parquet, or say --format jsonl, csv or parquet.")
-    return ENDINGS[suffixes[-1]]
+    return CONTAINER_OF_SUFFIX[suffixes[-1]]
 
 
 def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedVote]) -> Iterator[Record]:
@@ -254,12 +254,12 @@ def _schema(pa: Any) -> Any:
         "all_bad": pa.bool_(),
         "partial": pa.bool_(),
     } | dict.fromkeys(NUMBERS, pa.int64())
-    return pa.schema([(name, kinds.get(name, pa.string())) for name in FIELDS])
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in RANKING_COLUMNS])
 
 
-WRITERS: dict[Container, Sink] = {"json": _jsonl, "csv": partial(sinks.csv_table, columns=FIELDS), "parquet": _parquet}
+WRITERS: dict[Container, Sink] = {"json": _jsonl, "csv": partial(sinks.csv_table, columns=RANKING_COLUMNS), "parquet": _parquet}
 
-RAW = export.Writer(rows, KEEPS, sink=partial(sinks.csv_table, columns=FIELDS, raw=True))
+RAW = export.Writer(rows, KEEPS, sink=partial(sinks.csv_table, columns=RANKING_COLUMNS, raw=True))
 """CSV whose cells are as they are, also where a spreadsheet would take one for a formula."""
 
 write_jsonl, write_csv, write_parquet = (export.Writer(rows, KEEPS, sink=WRITERS[container]) for container in ("json", "csv", "parquet"))

@@ -17,17 +17,17 @@ from storage.core.records import Message
 from storage.exchange import atomic_files, files, mapped, unread
 from storage.exchange.export import Exported
 from storage.exchange.field_maps import SYSTEM_COLUMNS
-from storage.exchange.files import Progress
+from storage.exchange.files import RowProgress
 from storage.exchange.rows import BadRow, Found, Left, Record, conversation
 
 PROMPTS = ("prompt", "messages", "turns", "instruction+input", "text", "question", "context_messages")
-IGNORED = ("id", "question_id", "prompt_id")
+IGNORED_FIELDS = ("id", "question_id", "prompt_id")
 
-_OWN = frozenset(name for path in PROMPTS for name in path.split("+")) | {"kind", "split", "category", *SYSTEM_COLUMNS, *IGNORED}
+_OWN = frozenset(name for path in PROMPTS for name in path.split("+")) | {"kind", "split", "category", *SYSTEM_COLUMNS, *IGNORED_FIELDS}
 
 
 def beside(record: Record) -> list[str]:
-    """The fields that hold votes or another part of the prompt, as far as their names and values tell; a file of prompts has none."""
+    """The fields that hold votes or another part of the prompt, judged by their names and values; a file of prompts has none."""
     return unread.votes(record, _OWN) + unread.parts(record, _OWN)
 
 
@@ -71,7 +71,7 @@ def write(
     include_simulated: bool = False,
     names: bool = False,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> Exported:
     """Writes every prompt in use, as messages, without judgments."""
     total = store.value(f"SELECT count(*) FROM prompts WHERE {prompts.IN_USE}") if progress else 0

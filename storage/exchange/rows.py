@@ -19,7 +19,7 @@ from storage.content.prompts import NewPrompt
 from storage.core.database import to_json
 from storage.core.records import STRENGTHS, Message, ProjectSettings, Split, Strength, Tiers
 
-LONGEST_NAME = 200
+MAX_NAME_CHARS = 200
 """Longest name of an annotator, a model or an aspect, in characters."""
 
 DEFAULT_CHARS = ProjectSettings().text_max_chars
@@ -256,8 +256,8 @@ def check_name(what: str, name: Any) -> None:
         return
     if not isinstance(name, str) or not name.strip():
         raise BadRow(f"{what} must be a name, not {name!r}")
-    if len(name) > LONGEST_NAME:
-        raise BadRow(f"{what} has a name of {len(name):,} characters, at most {LONGEST_NAME} are kept")
+    if len(name) > MAX_NAME_CHARS:
+        raise BadRow(f"{what} has a name of {len(name):,} characters, at most {MAX_NAME_CHARS} are kept")
     _check_text(what, name)
     if any(character in BIDI or unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
         raise BadRow(f"{what} has a name with a control character in it: {name!r}")
@@ -333,7 +333,7 @@ def conversation(value: Any, *, what: str = "messages") -> list[Message]:
     return [_message(message, what) for message in value]
 
 
-SPEAKERS = {
+ROLE_ALIASES = {
     "human": "user", "prompter": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "bot": "assistant",
     "chatbot": "assistant", "ai": "assistant", "developer": "system",
 }  # fmt: skip
@@ -362,7 +362,7 @@ def _message(message: Any, what: str) -> Message:
     if role in TOOL_RESULTS:
         name = message.get("name")
         return {"role": "user", "content": f"{TOOL_RESULT} {name}: {content}" if isinstance(name, str) else f"{TOOL_RESULT} {content}"}
-    return {"role": SPEAKERS.get(role, role), "content": content}
+    return {"role": ROLE_ALIASES.get(role, role), "content": content}
 
 
 def _calls(calls: Any) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from storage.core.database import Database, to_json
 from storage.exchange import atomic_files
 from storage.exchange.export import Exported
-from storage.exchange.files import Progress
+from storage.exchange.files import RowProgress
 
 _DEMONSTRATIONS = """
 SELECT p.messages, i.text, i.edit_distance, {name} AS annotator, s.annotator_kind, p.kind, p.split
@@ -30,7 +30,7 @@ def write(
     include_simulated: bool = False,
     names: bool = False,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: RowProgress | None = None,
 ) -> Exported:
     """Writes one row for each ideal answer of an active judgment that is not excluded."""
     name = "a.name" if names else "a.pseudonym"

@@ -9,14 +9,14 @@ import json
 import re
 from typing import Any
 
-from storage.exchange.limits import DEEPEST, Limits
+from storage.exchange.limits import MAX_JSON_DEPTH, Limits
 from storage.exchange.rows import BadRow
 
 # A string is one token, also an unclosed one: brackets in it are not structure.
 _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]|,', re.DOTALL)
 
 
-TOO_DEEP = f"not JSON: nested too deeply, more than {DEEPEST} lists and objects"
+TOO_DEEP = f"not JSON: nested too deeply, more than {MAX_JSON_DEPTH} lists and objects"
 
 
 class _RepeatedKey(Exception):
@@ -55,14 +55,14 @@ def too_large(text: str, at: int, end: int, limits: Limits) -> BadRow | None:
     """The reason why the value between `at` and at most `end` must not be decoded; None if it may be."""
     opened = text.count("[", at, end) + text.count("{", at, end)
     # A quick upper bound, which counts commas in strings too. Only a text above it is tokenised.
-    if opened <= DEEPEST and opened + text.count(",", at, end) <= limits.values:
+    if opened <= MAX_JSON_DEPTH and opened + text.count(",", at, end) <= limits.values:
         return None
     depth = values = 0
     for token in _TOKENS.finditer(text, at, end):
         mark = token[0][0]
         if mark in "[{":
             depth += 1
-            if depth > DEEPEST:
+            if depth > MAX_JSON_DEPTH:
                 return BadRow(TOO_DEEP)
         elif mark in "]}":
             depth -= 1

@@ -11,14 +11,14 @@ from typing import Any
 
 from storage.exchange.rows import Record
 
-MOST_NAMES = 100
+MAX_FIELD_NAMES = 100
 """Most names of one count: a file may have a new field in every row. All further ones are counted together."""
 
-LONGEST_FIELD = 80
+MAX_FIELD_CHARS = 80
 """Longest name in characters."""
 
-OTHERS = "other fields"
-"""The name under which fields beyond `MOST_NAMES` are counted."""
+OTHER_FIELDS = "other fields"
+"""The name under which fields beyond `MAX_FIELD_NAMES` are counted."""
 
 
 _REPEATED = re.compile(r"(\w+\[\]\.)\1+")
@@ -84,10 +84,10 @@ def count(counts: dict[str, int], name: str, number: int = 1) -> None:
     """Adds to the count of a name, which may come from a file: it is shortened, and made safe to print."""
     name = _REPEATED.sub(r"\1", name)
     name = name or "a field without a name"
-    shown = name if len(name) <= LONGEST_FIELD else name[: LONGEST_FIELD - 1] + "…"
+    shown = name if len(name) <= MAX_FIELD_CHARS else name[: MAX_FIELD_CHARS - 1] + "…"
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
-    if shown not in counts and len(counts) >= MOST_NAMES:
-        shown = OTHERS
+    if shown not in counts and len(counts) >= MAX_FIELD_NAMES:
+        shown = OTHER_FIELDS
     counts[shown] = counts.get(shown, 0) + number
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from storage.core.records import Message, Tiers
 from storage.exchange import oasst
 from storage.exchange.rows import (
-    SPEAKERS,
+    ROLE_ALIASES,
     BadRow,
     Found,
     Left,
@@ -36,7 +36,7 @@ _WEBUI_MESSAGE = (
     "id", "childrenIds", "timestamp", "models", "model", "modelName", "modelIdx", "arena", "done", "annotation", "feedbackId",
 )  # fmt: skip
 _WEBUI_CHATS = ("snapshot.", "snapshot.chat.", "snapshot.chat.chat.")
-WEBUI_IGNORED = (
+WEBUI_IGNORED_FIELDS = (
     "id", "version", "type", "updated_at", "data.model_id", "data.sibling_model_ids", "base_models", "user", "user_id",
     *(f"meta.{name}" for name in ("arena", "chat_id", "message_index", "model_id", "base_models")),
     *(chat + name for chat in _WEBUI_CHATS for name in _WEBUI_CHAT),
@@ -74,8 +74,8 @@ def keys_to(messages: Mapping[str, Said], last: str) -> list[str]:
     while at is not None:
         if at not in messages:
             raise BadRow(f"the message {at[:40]!r} is not there")
-        if len(keys) >= oasst.DEEPEST:
-            raise BadRow(f"a conversation of more than {oasst.DEEPEST} turns")
+        if len(keys) >= oasst.MAX_TREE_DEPTH:
+            raise BadRow(f"a conversation of more than {oasst.MAX_TREE_DEPTH} turns")
         keys.append(at)
         at = messages[at].parent
     return keys[::-1]
@@ -248,7 +248,7 @@ def read_oasst_messages(record: Record) -> Iterator[Found]:
         key, parent, role = text_of(row, "message_id"), name_of(row.get("parent_id")), text_of(row, "role")
         written = row.get("synthetic") is False
         model = name_of(row.get("model_name")) or ("human" if written else None)
-        messages[key] = Said(SPEAKERS.get(role, role), text_of(row, "text"), parent, model)
+        messages[key] = Said(ROLE_ALIASES.get(role, role), text_of(row, "text"), parent, model)
         if parent is None or messages[key].role != "assistant":
             continue
         rank = number_of(row.get("rank"))

@@ -15,7 +15,7 @@ from storage.exchange import export
 from storage.exchange.rows import BadRow, Left, NewComparison, Record, Vote, by_score, name_of, number_of, places, text_of
 from storage.exchange.things import THINGS
 
-LONGEST_SCALE = 10
+MAX_RATING = 10
 
 
 def read(record: Record) -> Iterator[NewComparison]:
@@ -44,9 +44,9 @@ def _score(answer: Record) -> float | None:
 
 
 def _ratings(answer: Record) -> dict[str, int]:
-    """The ratings that can be stored as aspects: whole numbers from 1 to `LONGEST_SCALE`."""
+    """The ratings that can be stored as aspects: whole numbers from 1 to `MAX_RATING`."""
     numbers = {aspect: number_of(_rating(rating)) for aspect, rating in _annotations(answer).items()}
-    return {aspect: int(number) for aspect, number in numbers.items() if number is not None and number in range(1, LONGEST_SCALE + 1)}
+    return {aspect: int(number) for aspect, number in numbers.items() if number is not None and number in range(1, MAX_RATING + 1)}
 
 
 def _annotations(answer: Record) -> Mapping[str, Any]:
@@ -81,7 +81,7 @@ def rows(comparison: export.ExportedComparison, votes: Sequence[export.ExportedV
 
 def _scored(comparison: export.ExportedComparison, vote: export.ExportedVote) -> list[Record]:
     place_of = dict(places(vote.tiers))
-    step = (LONGEST_SCALE - 1) / max(len(vote.tiers) - 1, 1)
+    step = (MAX_RATING - 1) / max(len(vote.tiers) - 1, 1)
     ratings: dict[int, Record] = {item.id: {} for item in comparison.completions}
     for completion_id, aspect, rating in vote.aspects:
         ratings[completion_id][aspect] = {"Rating": str(rating)}
@@ -90,7 +90,7 @@ def _scored(comparison: export.ExportedComparison, vote: export.ExportedVote) ->
             "model": item.model,
             "response": item.text,
             "annotations": ratings[item.id] if item.id in place_of else {},
-            "overall_score": round(LONGEST_SCALE - step * place_of[item.id], 2) if item.id in place_of else None,
+            "overall_score": round(MAX_RATING - step * place_of[item.id], 2) if item.id in place_of else None,
         }
         for item in comparison.completions
     ]

@@ -1,4 +1,4 @@
-"""Completion labels: judgments of one completion, good or bad, without another to compare it with.
+"""Completion labels: single completions judged good or bad, without a comparison.
 
 They come from imports (KTO rows, thumbs up and down). Exports write them; training does not use them, and counts say so.
 """
@@ -23,7 +23,7 @@ class ImportedLabel(NamedTuple):
 
 
 class CompletionLabel(NamedTuple):
-    """A label that stands, with what it is about."""
+    """An active label with its completion, prompt and annotator."""
 
     messages: str
     """The prompt, as JSON text."""
@@ -46,14 +46,14 @@ def add_imported(store: Database, labels: Sequence[ImportedLabel], *, import_id:
 
 
 def counts(store: Database) -> dict[str, int]:
-    """How many labels stand, `good` and `bad`."""
+    """Numbers of active labels, `good` and `bad`."""
     row = store.row("SELECT count(*) AS labels, coalesce(sum(good), 0) AS good FROM active_completion_labels")
     assert row is not None, "an aggregate has one row"
     return {"good": row["good"], "bad": row["labels"] - row["good"]}
 
 
 def active(store: Database, *, simulated: bool = False, names: bool = False) -> Iterator[CompletionLabel]:
-    """The labels that stand, oldest first, by people, or with `simulated` by all annotators.
+    """The active labels, oldest first, by people, or with `simulated` by all annotators.
 
     Annotators are named by pseudonym, or with `names` by their names. Call it inside `store.snapshot()`.
     """

@@ -14,20 +14,20 @@ from rapidfuzz.distance import Levenshtein
 from storage.content.completions import as_shown
 from storage.core.database import Database, StoreError, to_json
 from storage.core.records import FLAG_KINDS, STRENGTHS, Details, Flag, IdealAnswer, ProjectSettings, Tiers, Timing
-from storage.project.settings import MOST_ASPECTS
+from storage.project.settings import MAX_ASPECTS
 
-LONGEST_TEXT = 20_000
+MAX_TEXT_CHARS = 20_000
 """Longest ideal answer or rationale, in characters."""
 
-LONGEST_NOTE = 1_000
-LONGEST_TIME_MS = 7 * 24 * 3600 * 1000
+MAX_NOTE_CHARS = 1_000
+MAX_TIME_MS = 7 * 24 * 3600 * 1000
 
 
-FIELDS = {
+TEXT_FIELDS = {
     "skip_reason": "The reason", "aspect": "The name of an aspect", "rationale": "The rationale", "ideal": "The ideal answer",
     "note": "The note",
 }  # fmt: skip
-"""The texts that an annotator types: the key selects a page's error text, the value names the field in command-line messages."""
+"""The texts that an annotator types: the key selects the page's error text, the value names the field in messages for logs."""
 
 
 class BadJudgment(StoreError):
@@ -56,18 +56,18 @@ def check(submitted: Details, shown: Sequence[int], tiers: Tiers) -> None:
             raise BadJudgment("A strength says how much better one of two answers is: leave it out here.", "strength_misplaced")
     for completion_id, ratings in submitted.aspects.items():
         _check_shown(completion_id, shown)
-        if len(ratings) > MOST_ASPECTS:
+        if len(ratings) > MAX_ASPECTS:
             raise BadJudgment(
-                f"{len(ratings)} aspects are rated, at most {MOST_ASPECTS} are asked for: reload the page.",
-                "too_many_aspects", rated=len(ratings), most=MOST_ASPECTS,
+                f"{len(ratings)} aspects are rated, at most {MAX_ASPECTS} are asked for: reload the page.",
+                "too_many_aspects", rated=len(ratings), most=MAX_ASPECTS,
             )  # fmt: skip
         for aspect in ratings:
-            check_text("aspect", aspect, LONGEST_NOTE)
+            check_text("aspect", aspect, MAX_NOTE_CHARS)
         if any(type(rating) is not int or not 1 <= rating <= 10 for rating in ratings.values()):
             raise BadJudgment(f"A rating is a number from 1 up, not {list(ratings.values())}: choose again.", "rating")
-    check_text("rationale", submitted.rationale, LONGEST_TEXT)
+    check_text("rationale", submitted.rationale, MAX_TEXT_CHARS)
     if submitted.ideal is not None:
-        check_text("ideal", submitted.ideal.text, LONGEST_TEXT)
+        check_text("ideal", submitted.ideal.text, MAX_TEXT_CHARS)
         if not submitted.ideal.text.strip():
             raise BadJudgment("The ideal answer is empty: write it, or leave it out.", "ideal_empty")
         if submitted.ideal.completion_id is not None:
@@ -82,12 +82,12 @@ def check(submitted: Details, shown: Sequence[int], tiers: Tiers) -> None:
     for flag in submitted.flags:
         if flag.kind not in FLAG_KINDS:
             raise BadJudgment(f"Unknown flag {flag.kind!r}: choose one of {', '.join(FLAG_KINDS)}.")
-        check_text("note", flag.note, LONGEST_NOTE)
+        check_text("note", flag.note, MAX_NOTE_CHARS)
         if flag.completion_id is not None:
             _check_shown(flag.completion_id, shown)
     if submitted.timing is not None:
         times = (submitted.timing.active_ms, submitted.timing.idle_ms, submitted.timing.client_ms)
-        if any(type(ms) is not int or not 0 <= ms <= LONGEST_TIME_MS for ms in times):
+        if any(type(ms) is not int or not 0 <= ms <= MAX_TIME_MS for ms in times):
             raise BadJudgment(f"Times must be milliseconds, not {times}: reload the page.")
 
 
@@ -102,8 +102,8 @@ def check_required(submitted: Details, project: ProjectSettings) -> None:
     reason = submitted.rationale.strip()
     if project.rationale == "required" and len(reason) < project.rationale_min_chars:
         raise BadJudgment(
-            f"A reason of at least {project.rationale_min_chars} characters is asked for, and this one has {len(reason)}: write more, "
-            "or reload the page if there is no place for it.",
+            f"A rationale of at least {project.rationale_min_chars} characters is required, and this one has {len(reason)}: write more, "
+            "or reload the page if it has no field for it.",
             "rationale_short", least=project.rationale_min_chars, length=len(reason),
         )  # fmt: skip
 
@@ -180,21 +180,21 @@ def check_text(field: str, text: Any, longest: int) -> None:
     """Checks that a value is text which the store can hold.
 
     Args:
-        field: a key of `FIELDS`; the message begins with its value there.
+        field: a key of `TEXT_FIELDS`; the message begins with its value there.
 
     Raises:
         BadJudgment: the value is not text, is too long, or cannot be encoded as UTF-8.
     """
-    label = FIELDS[field]
+    label = TEXT_FIELDS[field]
     if not isinstance(text, str):
         raise BadJudgment(f"{label} must be text: reload the page.")
     if len(text) > longest:
         raise BadJudgment(
-            f"{label} has {len(text):,} characters, at most {longest:,} are kept: shorten it.",
+            f"{label} has {len(text):,} characters, at most {longest:,} can be stored: shorten it.",
             "text_too_long", field=field, length=len(text), longest=longest,
         )  # fmt: skip
     try:
         text.encode()
     except UnicodeEncodeError:
-        message = f"{label} holds half a character that cannot be kept: type it again."
+        message = f"{label} has half a surrogate pair, which cannot be stored: type it again."
         raise BadJudgment(message, "text_broken", field=field) from None

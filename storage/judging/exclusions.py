@@ -1,4 +1,4 @@
-"""Exclusions: rows with a rule and a reason that keep judgments from counting. Lifting an exclusion adds a row as well.
+"""Exclusions: rows with a rule and a reason for which judgments do not count as votes. Lifting an exclusion adds a row as well.
 
 The judgment's own row is not changed except for `counts`, which triggers set to 0. That puts its comparison back in the queue.
 """
@@ -19,14 +19,14 @@ FROM exclusions e LEFT JOIN exclusion_lifts l ON l.exclusion_id = e.id
 
 
 def exclude(store: Database, judgment_ids: Iterable[int], *, rule: str, reason: str, by: int | None) -> Exclusion:
-    """Keeps these judgments from counting.
+    """Excludes these judgments: they no longer count as votes.
 
     Args:
-        rule: the kind of exclusion, in the same words each time: `gold accuracy`, `too fast`, `asked by the annotator`.
+        rule: the kind of exclusion, always in the same words: `gold accuracy`, `too fast`, `asked by the annotator`.
         reason: the explanation that the annotator reads.
 
     Raises:
-        StoreError: there are no judgments, one of them is not there, or the rule or the reason is empty.
+        StoreError: there is no judgment, one of the ids is unknown, or the rule or the reason is empty.
     """
     ids = sorted(set(judgment_ids))
     rule, reason = rule.strip(), reason.strip()

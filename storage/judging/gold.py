@@ -1,4 +1,4 @@
-"""Gold comparisons: comparisons with a known answer, shown like any other, which measure an annotator's accuracy."""
+"""Gold comparisons: comparisons with a known ranking, shown like any other, which measure an annotator's accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from storage.core.records import Tiers
 
 
 def set_answer(store: Database, comparison_id: int, tiers: Tiers, by: int | None, note: str = "") -> None:
-    """Makes a comparison gold, or corrects its known answer. A gold comparison leaves the queue: the
+    """Makes a comparison gold, or corrects its gold answer. A gold comparison leaves the queue: the
     project's `gold_share` decides how often one is shown.
 
     Raises:
@@ -22,11 +22,11 @@ def set_answer(store: Database, comparison_id: int, tiers: Tiers, by: int | None
         members = [completion.id for completion in comparisons.get(store, comparison_id).completions]
         ranked = [completion_id for tier in tiers for completion_id in tier]
         if sorted(ranked) != sorted(members):
-            raise StoreError(f"The known answer of comparison {comparison_id} must rank each of its {len(members)} completions once.")
+            raise StoreError(f"The gold answer of comparison {comparison_id} must rank each of its {len(members)} completions once.")
         if not all(tiers):
-            raise StoreError("A tier of the known answer is empty: leave it out.")
+            raise StoreError("A tier of the gold answer is empty: leave it out.")
         if len(tiers) < 2:
-            raise StoreError("A known answer that ties everything tells nobody apart: put one completion first.")
+            raise StoreError("A gold answer that ties all completions measures nothing: put one completion first.")
         store.insert(
             "gold_answers",
             {"comparison_id": comparison_id, "tiers": tiers, "note": note.strip(), "by_id": by, "created_at": now()},
@@ -34,19 +34,19 @@ def set_answer(store: Database, comparison_id: int, tiers: Tiers, by: int | None
 
 
 def add_imported(store: Database, answers: Sequence[tuple[int, Tiers]], *, note: str, by: int | None, created_at: str) -> None:
-    """Adds known answers from a file, each as (comparison id, tiers). The caller has checked them, and calls this inside `atomic`."""
+    """Adds gold answers from a file, each as (comparison id, tiers). The caller has checked them, and calls this inside `atomic`."""
     rows = [(comparison_id, to_json(tiers), note, by, created_at) for comparison_id, tiers in answers]
     store.insert_many("gold_answers", ("comparison_id", "tiers", "note", "by_id", "created_at"), rows)
 
 
 def answer(store: Database, comparison_id: int) -> Tiers | None:
-    """The known answer of a comparison; None if it is not gold."""
+    """The gold answer of a comparison; None if it is not gold."""
     encoded = store.value("SELECT tiers FROM gold_answers WHERE comparison_id = ? ORDER BY id DESC LIMIT 1", [comparison_id])
     return None if encoded is None else _tiers(encoded)
 
 
 def answers(store: Database) -> dict[int, Tiers]:
-    """The known answer of each gold comparison, by comparison id; the latest one where it was corrected."""
+    """The gold answer of each gold comparison, by comparison id; the latest one where it was corrected."""
     rows = store.rows(
         "SELECT g.comparison_id, g.tiers FROM gold_answers g JOIN comparisons c ON c.id = g.comparison_id "
         "WHERE coalesce(c.import_id, 0) NOT IN unfinished_imports ORDER BY g.id"
@@ -81,7 +81,7 @@ def _judgments(store: Database, annotator_id: int | None) -> Iterator[tuple[int,
 
 
 def is_right(tiers: Tiers, known: Tiers) -> bool:
-    """Whether a ranking orders every pair as the known answer does. A ranking that omits a completion is not right."""
+    """Whether a ranking orders every pair as the gold answer does. A ranking that omits a completion is not right."""
     rank_of = {completion_id: rank for rank, ids in enumerate(tiers) for completion_id in ids}
     if any(completion_id not in rank_of for ids in known for completion_id in ids):
         return False

@@ -1,4 +1,4 @@
-"""Past judgments, each with its comparison, its details and the exclusion that keeps it from counting, if there is one."""
+"""Past judgments, each with its comparison, its details and its exclusion, if there is one."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def get(store: Database, judgment_id: int) -> PastJudgment:
 
 
 def after_correction(store: Database, past: PastJudgment, corrected: Judgment) -> PastJudgment:
-    """The judgment that supersedes `past`. Only what the correction wrote is read; the rest is that of `past`."""
+    """The judgment that supersedes `past`. Only the rows that the correction wrote are read; the rest is taken from `past`."""
     return PastJudgment(
         corrected,
         details.of_judgments(store, [corrected.id])[corrected.id],
@@ -123,7 +123,7 @@ def _past(store: Database, judgment_ids: list[int]) -> list[PastJudgment]:
 
 
 def _past_judgment(
-    judgment: Judgment, said: Details, comparison: Comparison, exclusion: Exclusion | None, presentation: Presentation | None
+    judgment: Judgment, found: Details, comparison: Comparison, exclusion: Exclusion | None, presentation: Presentation | None
 ) -> PastJudgment:
     order = tuple(c.id for c in comparison.completions) if presentation is None else presentation.order
-    return PastJudgment(judgment, said, comparison, order, exclusion, presentation)
+    return PastJudgment(judgment, found, comparison, order, exclusion, presentation)

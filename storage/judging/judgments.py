@@ -34,13 +34,13 @@ from storage.project import settings
 
 __all__ = ["BadJudgment", "LeaseOver"]
 
-PAGE_ROWS = 500
+STREAM_ROWS = 500
 
 NO_DETAILS = Details()
 
 
 class LeaseOver(BadJudgment):
-    """The lease had lapsed and another annotator had taken the place before the judgment arrived; nothing was saved."""
+    """The lease had expired and another annotator had the comparison before the judgment arrived; nothing was saved."""
 
     def __init__(self, message: str, problem: str = "lease_over"):
         super().__init__(message, problem)
@@ -90,7 +90,7 @@ def save(
         # A judgment of another presentation of the same purpose: the comparison is judged once by each annotator.
         if judged or not queue.can_accept(store, shown, lease):
             raise LeaseOver(
-                "The time for this comparison was over and it was given to somebody else, or it was withdrawn. Here is another one."
+                "The lease of this comparison expired and it went to another annotator, or it was withdrawn. Another one is shown."
             )
         checked = _checked(shown, verdict, tiers, all_bad, skip_reason, details)
         if verdict == "rank":
@@ -213,7 +213,7 @@ def add_imported(store: Database, new: Sequence[ImportedVote], *, import_id: int
 
 @dataclass(frozen=True, slots=True)
 class CountedVote:
-    """Who gave a vote that counts on which comparison, when."""
+    """A vote that counts: its comparison, annotator, time and import."""
 
     id: int
     comparison_id: int
@@ -223,7 +223,7 @@ class CountedVote:
 
 
 def counted(store: Database, comparison_ids: Iterable[int]) -> list[CountedVote]:
-    """The votes on comparisons that count, or will when their import is whole, oldest row first."""
+    """The votes on these comparisons that count, or will count once their import is finished, oldest row first."""
     rows = store.rows(
         "SELECT id, comparison_id, annotator_id, created_at, import_id FROM judgments "
         "WHERE comparison_id IN (SELECT value FROM json_each(?)) AND counts = 1 ORDER BY id",
@@ -298,7 +298,7 @@ def active(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_
     """Every vote in one snapshot, oldest first. Skips, gold, repeats and excluded judgments are left out.
 
     Args:
-        for_training: leave out votes on starter prompts while these do not serve; `prompts.unused_starter_votes` counts them.
+        for_training: leave out votes on starter prompts that are not in use; `prompts.unused_starter_votes` counts them.
     """
     with store.snapshot():
         return list(stream(store, kinds=kinds, for_training=for_training))
@@ -312,7 +312,7 @@ def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_
     while rows := store.rows(
         "SELECT v.*, c.prompt_id FROM votes v JOIN comparisons c ON c.id = v.comparison_id "
         f"WHERE v.id > ? AND v.annotator_kind IN (SELECT value FROM json_each(?)) {left_out}ORDER BY v.id LIMIT ?",
-        [last_id, to_json(list(kinds)), PAGE_ROWS],
+        [last_id, to_json(list(kinds)), STREAM_ROWS],
     ).fetchall():
         prompt_of = prompts.many(store, [row["prompt_id"] for row in rows])
         completions_of = completions.of_comparisons(store, [row["comparison_id"] for row in rows])
@@ -332,7 +332,7 @@ def stream(store: Database, *, kinds: Sequence[AnnotatorKind] = ("human",), for_
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class JudgmentMetadata:
     """The comparison, prompt and annotator of a judgment."""
 
     judgment_id: int
@@ -343,15 +343,15 @@ class Origin:
     """Kind of the prompt."""
 
 
-def origins(store: Database, judgment_ids: Iterable[int]) -> dict[int, Origin]:
-    """The origins of judgments, by judgment id, superseded ones included."""
+def metadata(store: Database, judgment_ids: Iterable[int]) -> dict[int, JudgmentMetadata]:
+    """The metadata of judgments, by judgment id, superseded ones included."""
     rows = store.rows(
         "SELECT j.id, j.comparison_id, c.prompt_id, j.annotator_id, p.kind FROM judgments j "
         "JOIN comparisons c ON c.id = j.comparison_id JOIN prompts p ON p.id = c.prompt_id "
         "WHERE j.id IN (SELECT value FROM json_each(?))",
         [to_json(sorted(set(judgment_ids)))],
     )
-    return {row["id"]: Origin(*row) for row in rows}
+    return {row["id"]: JudgmentMetadata(*row) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +388,7 @@ def _checked(
 ) -> _CheckedJudgment:
     checked = _checked_tiers(tiers, presentation.order)
     if skip_reason is not None:
-        details.check_text("skip_reason", skip_reason, details.LONGEST_NOTE)
+        details.check_text("skip_reason", skip_reason, details.MAX_NOTE_CHARS)
     reason = None if skip_reason is None else skip_reason.strip()
     ranked = sum(len(tier) for tier in checked)
     if verdict not in ("rank", "skip"):

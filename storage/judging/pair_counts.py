@@ -1,7 +1,7 @@
 """The number of preference pairs, counted by SQLite: neither judgments nor completions are loaded for it.
 
 It is the number of pairs that `rlhf.data.pairs` derives without ties: two completions in different tiers of a vote, unless their texts
-are identical. Votes whose tiers cannot be read are left out, as there, and so are votes on starter prompts that do not serve.
+are identical. Votes whose tiers cannot be read are left out, as there, and so are votes on starter prompts that are not in use.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GROUP BY r.annotator_kind, p.split
 
 
 @dataclass(frozen=True, slots=True)
-class PairCounts:
+class PairCountTable:
     """Numbers of preference pairs, by who judged and by the prompt's split."""
 
     by_kind_and_split: dict[tuple[AnnotatorKind, Split], int]
@@ -45,5 +45,5 @@ class PairCounts:
         return sum(self.by_kind_and_split.get((kind, split), 0) for kind in kinds for split in splits)
 
 
-def count(store: Database) -> PairCounts:
-    return PairCounts({(kind, split): pairs for kind, split, pairs in store.rows(_COUNT)})
+def count(store: Database) -> PairCountTable:
+    return PairCountTable({(kind, split): pairs for kind, split, pairs in store.rows(_COUNT)})

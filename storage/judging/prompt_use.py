@@ -1,7 +1,7 @@
-"""What a lead decides about prompts: retiring them, bringing them back, and whether the starter prompts serve.
+"""Retires prompts, brings them back, and sets whether the starter prompts are in use, on a lead's decision.
 
-`storage.content.prompts` says which prompts are in use. A prompt that is not gets no new comparison, and its waiting ones are not
-shown; what was judged stays. Only votes on starter prompts that do not serve are left out of training and of figures, too.
+`storage.content.prompts` says which prompts are in use. Other prompts get no new comparisons, and their waiting ones are not
+shown; their judgments stay. Only votes on starter prompts that are not in use are also left out of training and of statistics.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def retire(store: Database, prompt_ids: Collection[int], by: int | None = None) 
     """Takes prompts out of use, and returns how many of them were not retired before. `by` is who did it, for the audit.
 
     Raises:
-        StoreError: one is not there; nothing was changed.
+        StoreError: there is no prompt with one of the ids; nothing was changed.
     """
     return _set_retired(store, prompt_ids, True, by)
 
@@ -29,7 +29,7 @@ def restore(store: Database, prompt_ids: Collection[int], by: int | None = None)
     """Brings retired prompts back, and returns how many there were among these. Their waiting comparisons are shown again.
 
     Raises:
-        StoreError: one is not there; nothing was changed.
+        StoreError: there is no prompt with one of the ids; nothing was changed.
     """
     with store.atomic():
         restored = _set_retired(store, prompt_ids, False, by)
@@ -38,16 +38,16 @@ def restore(store: Database, prompt_ids: Collection[int], by: int | None = None)
 
 
 def use_starters(store: Database, choice: Literal["auto", "on", "off"], by: int | None = None) -> prompts.Starters:
-    """Decides whether the starter prompts serve: yes, no, or `auto`, while the store has no others. Returns where they stand then.
+    """Sets whether the starter prompts are in use: `on`, `off`, or `auto`, while the store has no others. Returns their new state.
 
     Raises:
         StoreError: there is no such choice.
     """
     with store.atomic():
-        served = prompts.starters(store).serve
+        were_in_use = prompts.starters(store).in_use
         settings.change(store, replace(settings.current(store), starters=choice), by)
         now = prompts.starters(store)
-        if now.serve and not served:
+        if now.in_use and not were_in_use:
             queue.requeue(store, _ids(store, "SELECT id FROM prompts WHERE starter = 1"))
         return now
 

@@ -50,7 +50,7 @@ _IN_USE = f"""
     AND EXISTS (
         SELECT 1 FROM prompts
         WHERE prompts.id = (SELECT its.prompt_id FROM comparisons its WHERE its.id = {{comparison}}) AND {prompts.IN_USE})"""
-"""The comparison's prompt is in use. Comparisons of other prompts stay in the queue for the day on which their prompts come back."""
+"""SQL: the comparison's prompt is in use. Comparisons of other prompts stay in the queue until their prompts are in use again."""
 
 _NEXT_IN_USE = _IN_USE.format(comparison="queue.comparison_id")
 
@@ -201,7 +201,7 @@ def lease_of(store: Database, presentation_id: int) -> Lease | None:
 
 
 def add_imported(store: Database, import_id: int) -> None:
-    """Queues the comparisons of an import that want judgments, in the order of the file. Call it once, inside `atomic`."""
+    """Queues the comparisons of an import that need judgments, in the order of the file. Call it once, inside `atomic`."""
     store.connection.conn.execute(
         "INSERT INTO queue (comparison_id, priority) SELECT id, priority FROM comparisons "
         "WHERE import_id = ? AND human_ranks + leased < wanted AND retired = 0 AND gold = 0 ORDER BY id",
@@ -217,7 +217,7 @@ def depth(store: Database) -> int:
 def requeue(store: Database, prompt_ids: Collection[int]) -> None:
     """Puts the waiting comparisons of prompts that come back into use at the end of the queue.
 
-    Annotators whose cursors have passed them meanwhile meet them again.
+    Annotators whose cursors are past them see them again.
     """
     waiting = "comparison_id IN (SELECT id FROM comparisons WHERE prompt_id IN (SELECT value FROM json_each(?)))"
     with store.atomic() as connection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 
-LONGEST_NAME = 80
+MAX_ACCOUNT_NAME_CHARS = 80
 """In characters."""
 
 _LOOK_LIKE = str.maketrans(
@@ -34,15 +34,15 @@ def normal(name: str) -> str:
 
 def folded(name: str) -> str:
     """The form under which wrong passwords are counted: in lower case, and cut, so that a long text costs no more than a name."""
-    return normal(name).casefold()[: 2 * LONGEST_NAME]
+    return normal(name).casefold()[: 2 * MAX_ACCOUNT_NAME_CHARS]
 
 
 def problem(name: str) -> str | None:
     """Why a normalised name is not allowed, as a sentence; None if it is."""
     if not name:
         return "An account needs a name: type one."
-    if len(name) > LONGEST_NAME or not name.isprintable():
-        return f"A name has at most {LONGEST_NAME} characters, all of them visible: choose another."
+    if len(name) > MAX_ACCOUNT_NAME_CHARS or not name.isprintable():
+        return f"A name has at most {MAX_ACCOUNT_NAME_CHARS} characters, all of them visible: choose another."
     if all(unicodedata.category(letter)[0] in "MZ" or letter in _BLANK for letter in name):
         return "A name needs a letter or a digit that can be seen: choose another."
     return None

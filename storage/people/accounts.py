@@ -2,7 +2,7 @@
 
 While there is no account, everybody who reaches the app is the annotator named `local` with every role. A session is a
 random token of which only the hash is stored. `storage.people.sign_in_throttle` delays repeated wrong passwords. Cookies, pages and the
-rights of each role are in `feedback_ui.server.auth`.
+permissions of each role are in `feedback_ui.server.auth`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ LOCAL_NAME = "local"
 
 IDLE_HOURS = 12
 """Hours without use after which a session ends."""
-LONGEST_DAYS = 7
+MAX_SESSION_DAYS = 7
 """Days after the sign-in after which a session ends, used or not."""
 RENEW_MINUTES = 15
 """A session is renewed in the store when that moves its end by at least this many minutes."""
 
-SHORTEST_PASSWORD = 8
-LONGEST_PASSWORD = 1000
+MIN_PASSWORD_CHARS = 8
+MAX_PASSWORD_CHARS = 1000
 
 SIGNED_OUT = "You are not signed in any more: sign in again, then change the password."
 
@@ -159,7 +159,7 @@ def set_roles(store: Database, account_id: int, roles: Iterable[Role], by: int |
     with store.atomic() as connection:
         account = get(store, account_id)
         if "lead" not in roles:
-            _keep_a_lead(store, account, "lose that role")
+            _require_another_lead(store, account, "lose that role")
         connection.conn.execute("UPDATE accounts SET roles = ? WHERE id = ?", [json.dumps(in_order(roles)), account_id])
         _end_sessions(store, account_id)
         _log(store, account.annotator.id, "roles", ", ".join(in_order(roles)), by)
@@ -191,7 +191,7 @@ def disable(store: Database, account_id: int, by: int | None = None) -> Account:
         account = get(store, account_id)
         if account.disabled:
             return account
-        _keep_a_lead(store, account, "be disabled")
+        _require_another_lead(store, account, "be disabled")
         connection.conn.execute("UPDATE accounts SET disabled_at = ? WHERE id = ?", [now(), account_id])
         _end_sessions(store, account_id)
         _log(store, account.annotator.id, "disabled", "", by)
@@ -394,7 +394,7 @@ def _begin_session(store: Database, account_id: int) -> str:
 
 
 def _verify(hashed: str | None, password: str) -> bool:
-    password = account_names.composed(password)[:LONGEST_PASSWORD]
+    password = account_names.composed(password)[:MAX_PASSWORD_CHARS]
     if hashed is None:
         HASHER.hash(password)
         return False
@@ -406,14 +406,14 @@ def _verify(hashed: str | None, password: str) -> bool:
 
 def _renewed(since: str, at: datetime) -> datetime:
     """The end of a session that is used at `at` and began at `since`."""
-    return min(at + timedelta(hours=IDLE_HOURS), datetime.fromisoformat(since) + timedelta(days=LONGEST_DAYS))
+    return min(at + timedelta(hours=IDLE_HOURS), datetime.fromisoformat(since) + timedelta(days=MAX_SESSION_DAYS))
 
 
 def _unreadable(store: Database, error: sqlite3.Error) -> StoreError:
     return StoreError(f"{store.path} cannot be read: {error}. Check what else has the file open, then try again.")
 
 
-def _keep_a_lead(store: Database, account: Account, what: str) -> None:
+def _require_another_lead(store: Database, account: Account, what: str) -> None:
     leads = [other for other in all_accounts(store) if "lead" in other.roles and not other.disabled]
     if [lead.id for lead in leads] == [account.id]:
         raise StoreError(f"{account.name} is the only lead and cannot {what}: make somebody else a lead first.")
@@ -437,10 +437,10 @@ def _checked_name(name: str) -> str:
 
 def _checked_password(password: str) -> str:
     password = account_names.composed(password)
-    if len(password) < SHORTEST_PASSWORD:
-        raise StoreError(f"The password has {len(password)} characters, need {SHORTEST_PASSWORD}: choose a longer one.")
-    if len(password) > LONGEST_PASSWORD:
-        raise StoreError(f"The password has {len(password)} characters: choose one of at most {LONGEST_PASSWORD}.")
+    if len(password) < MIN_PASSWORD_CHARS:
+        raise StoreError(f"The password has {len(password)} characters, need {MIN_PASSWORD_CHARS}: choose a longer one.")
+    if len(password) > MAX_PASSWORD_CHARS:
+        raise StoreError(f"The password has {len(password)} characters: choose one of at most {MAX_PASSWORD_CHARS}.")
     return password
 
 

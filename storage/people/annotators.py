@@ -57,7 +57,7 @@ def add_judged(store: Database, judged: Mapping[int, int]) -> None:
 
 
 def _take_over(store: Database, row: sqlite3.Row) -> None:
-    """Keeps an annotator whom an unfinished import created, also if that import is deleted: something else uses the name now."""
+    """Keeps an annotator of an unfinished import if that import is rolled back, because other rows use the annotator now."""
     if row["import_id"] is not None:
         store.connection.conn.execute(
             "UPDATE annotators SET import_id = NULL WHERE id = ? AND import_id IN unfinished_imports", [row["id"]]

@@ -11,7 +11,7 @@ import hmac
 import re
 import secrets
 
-MOST_NOTES = 4
+MAX_NOTES = 4
 """Most notes in a cookie; the oldest is dropped first."""
 
 _NOTE = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{64})")
@@ -29,11 +29,11 @@ def id_of(cookie: str, password_hash: str, account_id: int) -> str | None:
 def with_note(cookie: str, password_hash: str, account_id: int) -> str:
     """The cookie with a note of this account in the first place, before its notes of other accounts."""
     mine = _note(password_hash, account_id, id_of(cookie, password_hash, account_id) or secrets.token_hex(16))
-    return ":".join([mine, *(note for note in _notes(cookie) if note != mine)][:MOST_NOTES])
+    return ":".join([mine, *(note for note in _notes(cookie) if note != mine)][:MAX_NOTES])
 
 
 def _notes(cookie: str) -> list[str]:
-    return [note for note in cookie.split(":")[:MOST_NOTES] if _NOTE.fullmatch(note)]
+    return [note for note in cookie.split(":")[:MAX_NOTES] if _NOTE.fullmatch(note)]
 
 
 def _note(password_hash: str, account_id: int, browser_id: str) -> str:

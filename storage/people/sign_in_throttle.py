@@ -16,11 +16,11 @@ from storage.core.database import Database, StoreError
 
 FREE_FAILURES = 3
 """Failures of one origin without a wait."""
-LONGEST_WAIT_S = 300
+MAX_WAIT_S = 300
 """Longest wait of one origin, in seconds. It starts at 2 s and doubles with each further failure."""
 ALL_ADDRESSES_FREE_FAILURES = 30
 """Failures for a name from all addresses together without a wait."""
-ALL_ADDRESSES_LONGEST_WAIT_S = 10
+ALL_ADDRESSES_MAX_WAIT_S = 10
 """Longest wait of every address, in seconds. It starts at 2 s and doubles with each further failure."""
 FORGET_HOURS = 1
 """Hours after which a failure no longer counts."""
@@ -129,11 +129,11 @@ def _remaining_s(wait_s: int, last: str | None, at: datetime) -> int:
 
 
 def _own_wait_s(failures: int) -> int:
-    return _doubling(failures - FREE_FAILURES, LONGEST_WAIT_S)
+    return _doubling(failures - FREE_FAILURES, MAX_WAIT_S)
 
 
 def _all_addresses_wait_s(failures: int) -> int:
-    return _doubling(failures - ALL_ADDRESSES_FREE_FAILURES, ALL_ADDRESSES_LONGEST_WAIT_S)
+    return _doubling(failures - ALL_ADDRESSES_FREE_FAILURES, ALL_ADDRESSES_MAX_WAIT_S)
 
 
 def _doubling(failures: int, longest: int) -> int:

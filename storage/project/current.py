@@ -1,4 +1,4 @@
-"""The project as it is now: its settings and guidelines, read once for an act and handed on to all that the act does."""
+"""The project's current settings and guidelines, read once per request and passed to everything that the request calls."""
 
 from __future__ import annotations
 

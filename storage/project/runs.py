@@ -20,7 +20,7 @@ from storage.core.data_folder import is_run_id
 from storage.core.database import Database, StoreError, now, to_json
 from storage.core.records import ACTIVE_STATUSES, RESUMABLE_STATUSES, Metric, Run, RunSample, RunStatus
 
-LOST = "The worker stopped without writing an error. Its log may say why; resume the run to go on from its last checkpoint."
+LOST = "The worker stopped without an error message; its log may show the cause. Resume the run to continue from its last checkpoint."
 
 _ACTIVE = ", ".join(f"'{status}'" for status in ACTIVE_STATUSES)
 
@@ -32,7 +32,7 @@ def create(store: Database, run_id: str, *, config: dict[str, Any], seed: int, v
         StoreError: there is a run with this id, or the id is not a valid folder name.
     """
     if not is_run_id(run_id):
-        raise StoreError(f"{run_id!r} is no run's id: use letters, digits, blanks, dots, hyphens and underscores, at most 64.")
+        raise StoreError(f"{run_id!r} is not a run's id: use letters, digits, blanks, dots, hyphens and underscores, at most 64.")
     with store.atomic():
         if store.row("SELECT 1 FROM runs WHERE id = ?", [run_id]):
             raise StoreError(f"There is a run {run_id} already: choose another name, or resume it.")
@@ -165,7 +165,7 @@ def mark_stale_lost(store: Database, older_than_s: float, alive: Collection[str]
 
 
 def requeue(store: Database, run_id: str) -> Run:
-    """Queues an ended run again, to go on from its last checkpoint.
+    """Queues an ended run again, to continue from its last checkpoint.
 
     Raises:
         StoreError: the run is done, queued or running, or its row cannot be read.
@@ -248,7 +248,7 @@ def _sample(row: sqlite3.Row) -> RunSample:
     sample = RunSample(last_message, row["before"], row["after"], row["score_before"], row["score_after"])
     scores = [score for score in (sample.score_before, sample.score_after) if score is not None]
     if not (isinstance(sample.before, str) and isinstance(sample.after, str | None) and all(map(_is_number, scores))):
-        raise json_columns.Unreadable(f"The sample of prompt {row['prompt_id']} cannot be read: it is not what rankloop writes there.")
+        raise json_columns.Unreadable(f"The sample of prompt {row['prompt_id']} cannot be read: it has the wrong type.")
     return sample
 
 
@@ -262,8 +262,8 @@ def _update(store: Database, run_id: str, assignments: str, **values: Any) -> No
 
 
 def _from_row(row: sqlite3.Row) -> Run:
-    """A run from a row of any content: columns that cannot be read are left empty, and `problem` names them."""
-    values = {name: row[name] for name in row.keys() if name in FIELDS}  # noqa: SIM118
+    """The run of a row: columns with invalid values are left empty, and `problem` names them."""
+    values = {name: row[name] for name in row.keys() if name in RUN_COLUMNS}  # noqa: SIM118
     values["cancel_requested"] = bool(row["cancel_requested"])
     unreadable = []
     for name, kind in JSON_COLUMNS.items():
@@ -282,7 +282,7 @@ def _from_row(row: sqlite3.Row) -> Run:
         unreadable.append("id")
         values["id"] = run_id if isinstance(run_id, str) else repr(run_id)
     columns = ", ".join(sorted(unreadable))
-    return Run(**values, problem=f"{columns} of this run cannot be read: rankloop did not write them." if unreadable else "")
+    return Run(**values, problem=f"{columns} of this run cannot be read: the values are invalid." if unreadable else "")
 
 
 def _is_time(value: Any) -> bool:
@@ -304,7 +304,7 @@ def _is(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kind)
 
 
-FIELDS = {field.name for field in fields(Run)}
+RUN_COLUMNS = {field.name for field in fields(Run)}
 
 JSON_COLUMNS: dict[str, type] = {"config": dict, "versions": dict, "snapshot": dict, "result": dict, "validation": dict}
 

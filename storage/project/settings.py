@@ -9,17 +9,17 @@ from storage.core import json_columns
 from storage.core.database import Database, StoreError, now
 from storage.core.records import ProjectSettings
 
-MOST_OVERLAP = 20
-MOST_ASPECTS = 8
-LARGEST_SHARE = 0.5
+MAX_OVERLAP = 20
+MAX_ASPECTS = 8
+MAX_SHARE = 0.5
 
-LEAST_TEXT, MOST_TEXT = 1_000, 10_000_000
-"""Bounds of the setting `text_max_chars`, the longest text of an import, in characters."""
+MIN_TEXT_LIMIT, MAX_TEXT_LIMIT = 1_000, 10_000_000
+"""Bounds of the setting `text_max_chars`, the longest text that an import accepts, in characters."""
 
 NO_SYSTEM_ROLE = "the chat template has no system role"
-"""What the reason of a refusal says where a system message was not folded, see `rlhf.models.chat_tokens`."""
+"""What the reason of a refusal contains where a system message was not folded, see `rlhf.models.chat_tokens`."""
 
-_WHOLE = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars")
+_INTEGER_FIELDS = ("overlap", "lease_minutes", "aspect_scale", "rationale_min_chars", "text_max_chars")
 
 
 def current(store: Database) -> ProjectSettings:
@@ -67,18 +67,18 @@ def change(store: Database, settings: ProjectSettings, by: int | None) -> None:
 
 def problem(settings: ProjectSettings) -> str | None:
     """Why these settings are not allowed, as part of a sentence; None if they are."""
-    for name in _WHOLE:
+    for name in _INTEGER_FIELDS:
         if type(getattr(settings, name)) is not int:
             return f"{name} must be a whole number, not {getattr(settings, name)!r}"
-    if not 1 <= settings.overlap <= MOST_OVERLAP:
-        return f"overlap must be 1 to {MOST_OVERLAP} judgments, not {settings.overlap}"
+    if not 1 <= settings.overlap <= MAX_OVERLAP:
+        return f"overlap must be 1 to {MAX_OVERLAP} judgments, not {settings.overlap}"
     if not 1 <= settings.lease_minutes <= 24 * 60:
         return f"a lease lasts 1 minute to 24 hours, not {settings.lease_minutes} minutes"
     for name in ("gold_share", "repeat_share"):
-        if not 0 <= getattr(settings, name) <= LARGEST_SHARE:
-            return f"{name} must be 0 to {LARGEST_SHARE}, not {getattr(settings, name)}"
-    if len(settings.aspects) > MOST_ASPECTS or len(set(settings.aspects)) != len(settings.aspects):
-        return f"aspects must be at most {MOST_ASPECTS} different names"
+        if not 0 <= getattr(settings, name) <= MAX_SHARE:
+            return f"{name} must be 0 to {MAX_SHARE}, not {getattr(settings, name)}"
+    if len(settings.aspects) > MAX_ASPECTS or len(set(settings.aspects)) != len(settings.aspects):
+        return f"aspects must be at most {MAX_ASPECTS} different names"
     if not all(isinstance(aspect, str) and aspect.strip() for aspect in settings.aspects):
         return "an aspect has no name"
     if not 2 <= settings.aspect_scale <= 10:
@@ -91,6 +91,6 @@ def problem(settings: ProjectSettings) -> str | None:
         return f"starters must be auto, on or off, not {settings.starters!r}"
     if not 1 <= settings.rationale_min_chars <= 2000:
         return f"the shortest rationale must be 1 to 2000 characters, not {settings.rationale_min_chars}"
-    if not LEAST_TEXT <= settings.text_max_chars <= MOST_TEXT:
-        return f"the longest text must be {LEAST_TEXT} to {MOST_TEXT} characters, not {settings.text_max_chars}"
+    if not MIN_TEXT_LIMIT <= settings.text_max_chars <= MAX_TEXT_LIMIT:
+        return f"the longest text must be {MIN_TEXT_LIMIT} to {MAX_TEXT_LIMIT} characters, not {settings.text_max_chars}"
     return None

@@ -18,7 +18,7 @@ ARGUMENTS = [
 
 
 def path() -> str | None:
-    """Where it is; the environment's `CHROMIUM` names another. None where there is none."""
+    """The path of Chromium, from the environment variable `CHROMIUM` if it is set; None if there is none."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 

@@ -1,4 +1,4 @@
-"""Real Chromium before the real program. Left out, with the reason, where either cannot be had."""
+"""Real Chromium and the real program. The tests are skipped, with the reason, where either is missing."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def browser():
-    """One Chromium a module: Playwright's event loop must not live on beside tests that run one of their own."""
+    """One Chromium for each module: Playwright's event loop must end before tests that run one of their own."""
     with chromium.opened() as opened:
         yield opened
 
@@ -47,7 +47,7 @@ def tiny_model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def new_program(tmp_path, tiny_model):
-    """Makes programs over the test's own data folder; they end with it."""
+    """Makes programs over the test's own data folder; they end with the test."""
     made = []
 
     def make(*options: str) -> Program:
@@ -68,7 +68,7 @@ def endpoint():
 
 @pytest.fixture(scope="session")
 def silent():
-    """An endpoint that never answers, and the one way out of the program that tests share."""
+    """An endpoint that never answers, and the proxy for outgoing requests of the shared program."""
     made = Endpoint()
     yield made
     made.close()
@@ -76,7 +76,7 @@ def silent():
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory, tiny_model, silent):
-    """A program that several tests share. Nothing is queued that no test put in."""
+    """A program that several tests share. Its queue holds only what a test put in."""
     program = Program(tmp_path_factory.mktemp("served") / "data", tiny_model, *silent.options, environment=silent.as_proxy)
     program.put_in("First answer.", "Second answer.")
     yield program.start()
@@ -92,6 +92,6 @@ def program(served):
 
 @pytest.fixture
 def project(program):
-    """Changes what the shared program's project asks for, and puts it back after the test."""
+    """Changes the settings of the shared program's project, and restores them after the test."""
     yield program.ask_for
     program.ask_for()

@@ -1,4 +1,4 @@
-"""The program's pages as a person uses them, over Playwright."""
+"""Page objects for Playwright: each operates one page of the program."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def settled(page: Page) -> Iterator[None]:
 
 
 def open_tab(page: Page, name: str) -> None:
-    """By its name, whether it stands in the row or in the menu."""
+    """Opens the tab with this name, in the row of tabs or in the overflow menu."""
     tab = page.get_by_role("tab", name=name, exact=True).and_(page.locator(":visible"))
     if not tab.count():
         page.locator("#pages").get_by_role("button", name="More tabs").first.click()
@@ -70,7 +70,7 @@ def open_tab(page: Page, name: str) -> None:
 
 
 class ComparePage:
-    """One comparison after another."""
+    """The Compare page."""
 
     def __init__(self, page: Page, url: str):
         self.page = page
@@ -105,7 +105,7 @@ class ComparePage:
         return [[int(chip.locator("b").inner_text()) for chip in row.locator("[data-chip]").all()] for row in rows]
 
     def judge(self, *, button: str | None = None, key: str | None = None) -> str:
-        """One act; waits for the comparison after it and returns that one's presentation."""
+        """Judges once, waits for the next comparison and returns its presentation token."""
         before = self.ready()
         if button:
             self.by(button).click()
@@ -116,7 +116,7 @@ class ComparePage:
 
 
 class HistoryPage:
-    """One's own judgments, found again."""
+    """The History page."""
 
     def __init__(self, page: Page, url: str | None = None):
         self.page = page
@@ -133,7 +133,7 @@ class HistoryPage:
         return self.by("past-judgment")
 
     def open(self, number: int) -> Locator:
-        """Opens one of the rows; the form to correct it on."""
+        """Opens one of the rows and returns its form."""
         self.rows().nth(number).get_by_role("button").click()
         form = self.by("correcting")
         expect(form).to_have_attribute("data-state", "ready")
@@ -141,7 +141,7 @@ class HistoryPage:
 
 
 class TrainingPage:
-    """The form, and the run that is followed."""
+    """The Training page."""
 
     def __init__(self, page: Page):
         self.page = page
@@ -157,7 +157,7 @@ class TrainingPage:
     def choose_preset(self, name: str) -> None:
         self.page.locator("#preset input").click()
         self.page.get_by_role("option", name=name).click()
-        # The server fills the form: what is typed before that would be typed over.
+        # The server fills the form: text typed before that would be overwritten.
         expect(self.option("ppo-steps")).to_have_value(str(PRESETS[name].ppo.steps))
 
     def option(self, name: str) -> Locator:
@@ -176,12 +176,12 @@ class TrainingPage:
         expect(self.status).to_have_text(status, timeout=1000 * within_s)
 
     def expect_progress(self, *, within_s: float) -> None:
-        """Some part of the round is done."""
+        """Waits until the progress bar is above 0."""
         self.page.wait_for_function("() => document.querySelector('#run-progress progress')?.value > 0", timeout=1000 * within_s)
 
 
 class Traffic:
-    """Everything that a page asked for and got, and whether anything ran that should not."""
+    """All requests and responses of a page, and the dialogs that it opened."""
 
     def __init__(self, page: Page):
         self.requests: list[Request] = []
@@ -196,12 +196,12 @@ class Traffic:
         dialog.dismiss()
 
     def hosts(self) -> set[str]:
-        """Where requests went; what a page has in itself (`data:`, `blob:`) goes nowhere."""
+        """The hosts of all requests; `data:` and `blob:` addresses have none."""
         urls = (urlsplit(request.url) for request in self.requests)
         return {url.hostname for url in urls if url.scheme not in ("data", "blob")}
 
     def replies(self, part: str = "") -> dict[str, str]:
-        """The text of what came back, by address; streams that never end are left out."""
+        """The text of each response, by address; endless streams are left out."""
         return {
             response.url: response.text()
             for response in self.responses

@@ -1,6 +1,6 @@
-"""The real program as a process of its own, with verbs; what it shows is in `pages`.
+"""The real program as a process of its own; its pages are in `pages`.
 
-Tests speak to it as people do: through its port, its signals and its data folder.
+Tests use it through its port, its signals and its data folder.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
 
 SECRET_MODELS = ("Zarquon-7B-teacher", "Vogsphere-9B-pupil")
-"""Who wrote the comparisons that a test puts in; conspicuous, so that a leak can be looked for."""
+"""The models that wrote the comparisons of a test; the names are conspicuous, so that a leak can be found."""
 
 FIRST_SECRET_ID = 73_519_400
-"""Ids of policies and completions begin here: a number that nothing else on the page or the wire has."""
+"""Ids of policies and completions begin here: a number that occurs nowhere else in pages and responses."""
 
 
 def eventually(condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S, every_s: float = 0.1) -> Any:
@@ -100,18 +100,18 @@ class Program:
         return (self.folder.root / "web.log").read_text(errors="replace")
 
     def until_answering(self) -> psutil.Process:
-        """Waits until the policy server has loaded its model; its process."""
+        """Waits until the policy server has loaded its model, and returns its process."""
         policy_log = self.folder.logs / "policy-server.log"
         eventually(lambda: "policy server ready" in policy_log.read_text(errors="replace"), "the policy server is ready", within_s=300)
         return self.policy_server()
 
     def kill(self) -> None:
-        """As `kill -9` does."""
+        """Sends SIGKILL."""
         self.process.kill()
         self.process.wait()
 
     def interrupt(self, *, within_s: float) -> int:
-        """As Ctrl-C does; its exit status."""
+        """Sends SIGINT, and returns the exit status."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout=within_s)
 
@@ -124,7 +124,7 @@ class Program:
                 self.kill()
 
     def end(self) -> None:
-        """Stops it and every run that it started; nothing is left behind a test."""
+        """Stops it and every run that it started."""
         self.stop()
         for process in psutil.process_iter(["cmdline"]):
             if str(self.folder.root) in (process.info["cmdline"] or []):
@@ -132,10 +132,10 @@ class Program:
         self.store.close()
 
     def policy_server(self) -> psutil.Process | None:
-        """Its policy server, if one is up."""
+        """Its policy server, if one is running."""
         children = psutil.Process(self.process.pid).children()
         for child in children:
-            # One that just ended has no arguments any more.
+            # A process that just ended has no arguments any more.
             with suppress(psutil.Error):
                 if "rlhf.generation.server" in child.cmdline():
                     return child
@@ -144,7 +144,7 @@ class Program:
     # ---- what is in its store
 
     def put_in(self, *answers: str, question: str | None = None, before: Sequence[Message] = ()) -> Comparison:
-        """A comparison of two or more answers, each from a model whose name must not be told."""
+        """A comparison of two or more answers, each from a model whose name must not be shown."""
         question = question or f"Question {comparison_numbers()}?"
         messages = (*before, {"role": "user", "content": question})
         prompts.add(self.store, [prompts.NewPrompt(messages, split="train")], source="test")
@@ -176,7 +176,7 @@ class Program:
         settings.change(self.store, ProjectSettings(**settings_), None)
 
     def clear_queue(self) -> None:
-        """Judges whatever waits, so that a test begins with what it puts in."""
+        """Judges all waiting comparisons, so that a test begins with an empty queue."""
         annotator = annotators.ensure(self.store, "local")
         while found := queue.next_presentation(self.store, annotator.id):
             _, shown = found
@@ -192,12 +192,12 @@ class Program:
         return Judgment(**read | {"tiers": tiers, "all_bad": bool(row["all_bad"])})
 
     def presentation_of(self, name: str) -> int:
-        """The id behind the name that the page has of what it shows."""
+        """The id that belongs to a presentation token of the page."""
         annotator = annotators.ensure(self.store, "local")
         return RowTokens(self.store).open("presentation", name, annotator.id)
 
     def texts_in_order(self, shown_as: int | str) -> list[tuple[int, str]]:
-        """The completions of a presentation, by its id or by the page's name for it, slot by slot, as the store has them."""
+        """The completions of a presentation, given by id or by token, slot by slot, as stored."""
         presentation_id = shown_as if isinstance(shown_as, int) else self.presentation_of(shown_as)
         shown = presentations.get(self.store, presentation_id)
         texts = {c.id: c.text for c in comparisons.get(self.store, shown.comparison_id).completions}
@@ -205,10 +205,10 @@ class Program:
 
 
 def as_if_started_by_hand() -> None:
-    # Whoever runs the tests in the background of a script hands down an ignored Ctrl-C.
+    # Tests that run in the background of a script inherit an ignored SIGINT.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
-        # PR_SET_PDEATHSIG: tests that are killed leave no program behind.
+        # PR_SET_PDEATHSIG: the program ends when the tests are killed.
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
@@ -216,7 +216,7 @@ comparison_numbers = count(1).__next__
 
 
 class Endpoint:
-    """An OpenAI-compatible endpoint that answers as often as it is allowed to, and is overloaded otherwise."""
+    """An OpenAI-compatible endpoint that answers as often as `allow` permits, and is overloaded otherwise."""
 
     def __init__(self) -> None:
         self.allowed = 0
@@ -241,7 +241,7 @@ class Endpoint:
 
             do_CONNECT = do_HEAD = do_GET
 
-            def log_message(self, *said) -> None:
+            def log_message(self, *_arguments) -> None:
                 pass
 
         self._server = ThreadingHTTPServer((HOST, 0), Handler)
@@ -254,7 +254,7 @@ class Endpoint:
 
     @property
     def as_proxy(self) -> dict[str, str]:
-        """An environment whose requests to the outside come here, where they are written down and refused."""
+        """An environment with this endpoint as proxy, which records outgoing requests and refuses them."""
         proxy = self.url.removesuffix("/v1")
         names = {name: proxy for name in ("http_proxy", "https_proxy", "all_proxy")} | {"no_proxy": f"{HOST},localhost"}
         return names | {name.upper(): value for name, value in names.items()}

@@ -1,4 +1,4 @@
-"""axe-core finds nothing to complain of: every state of the judging pages and the other tabs, light and dark, wide and phone."""
+"""axe-core finds no violation: every state of the judging pages and the other tabs, light and dark, wide and phone."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -18,9 +18,9 @@ SIZES = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 390, "height
 LOOKS = [(size, scheme) for size in SIZES for scheme in ("light", "dark")]
 
 
-def complaints(page) -> list[str]:
-    # axe does not scroll: what lies behind the bar that sticks to the bottom would seem to be too small to hit. And what is
-    # just fading away would seem to be too pale.
+def violations(page) -> list[str]:
+    # axe does not scroll: elements behind the sticky bar at the bottom would count as too small to hit, and
+    # elements in a fade-out as too low in contrast.
     page.add_style_tag(content=".rl-action-bar { position: static !important } * { transition: none !important }")
     page.wait_for_function(RESTING)
     results = Axe().run(page, options={"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}).response
@@ -51,23 +51,23 @@ def test_two_answers(program, project, look):
     page, query = look
     project(**EVERYTHING)
     guidelines.publish(program.store, "Prefer what is **true**.\n\n- And short.", None)
-    said = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"))
-    conversation = [{"role": role, "content": content} for role, content in said]
+    turns = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"))
+    conversation = [{"role": role, "content": content} for role, content in turns]
     program.put_in("A **good** answer.\n\n1. One\n2. Two", "A `bad` one.", before=conversation)
     compare = ComparePage(page, program.url + query)
     compare.ready()
-    results = {"ready": complaints(page)}
+    results = {"ready": violations(page)}
     compare.press("a", "4")
     compare.press("Escape", "e", "Escape", "f")
     compare.by("flag-unsafe").check()
-    results["flags"] = complaints(page)
+    results["flags"] = violations(page)
     compare.press("Escape", "Control+Enter")
-    results["marked"] = complaints(page)
+    results["marked"] = violations(page)
     compare.press("Escape", "?")
-    results["keys"] = complaints(page)
+    results["keys"] = violations(page)
     compare.press("?", "s")
     expect(compare.by("skip-chooser")).to_be_visible()
-    results["skip"] = complaints(page)
+    results["skip"] = violations(page)
     assert nothing(results)
 
 
@@ -76,15 +76,15 @@ def test_many_answers_and_none(program, look):
     program.put_in(*[f"Answer {i}, of which there is something to say." for i in range(5)])
     compare = ComparePage(page, program.url + query)
     compare.ready()
-    results = {"ready": complaints(page)}
+    results = {"ready": violations(page)}
     compare.press("2", "1", "=", "3")
     if page.viewport_size["width"] < 900:
         compare.by("rank-summary").click()
     compare.by("chip-4").click()
-    results["picked"] = complaints(page)
+    results["picked"] = violations(page)
     compare.press("Escape", "0", "Enter")
     expect(compare.by("empty-state")).to_be_visible()
-    results["empty"] = complaints(page)
+    results["empty"] = violations(page)
     assert nothing(results)
 
 
@@ -99,13 +99,13 @@ def test_history(program, look):
     )
     exclusions.exclude(program.store, [judged.id], rule="too fast", reason="Under two seconds.", by=None)
     history = HistoryPage(page, program.url + query)
-    results = {"list": complaints(page)}
+    results = {"list": violations(page)}
     history.open(0)
-    results["correcting"] = complaints(page)
+    results["correcting"] = violations(page)
     page.keyboard.press("Escape")
     history.by("history-search").fill("nothing like it")
     expect(history.by("history-empty")).to_be_visible()
-    results["nothing"] = complaints(page)
+    results["nothing"] = violations(page)
     assert nothing(results)
 
 
@@ -117,5 +117,5 @@ def test_the_other_tabs(program, look):
     for name in ("Training", "Demo", "Data", "Lead", "Leaderboard"):
         with settled(page):
             open_tab(page, name)
-        results[name] = complaints(page)
+        results[name] = violations(page)
     assert nothing(results)

@@ -41,7 +41,7 @@ def test_the_chosen_answer_is_stored_as_the_better_one(program, compare):
     ("key", "slot", "strength"),
     [("1", 0, "significantly"), ("4", 0, "negligibly"), ("a", 0, "better"), ("5", None, None), ("7", 1, "slightly")],
 )
-def test_one_key_says_which_and_how_much(program, compare, key, slot, strength):
+def test_one_key_chooses_the_answer_and_the_strength(program, compare, key, slot, strength):
     order = [completion_id for completion_id, _ in program.texts_in_order(compare.ready())]
     compare.judge(key=key)
     saved = program.last_judgment()
@@ -49,7 +49,7 @@ def test_one_key_says_which_and_how_much(program, compare, key, slot, strength):
     assert saved.tiers == (((order[slot],), (order[1 - slot],)) if slot is not None else (tuple(order),))
 
 
-def test_one_click_says_which_and_how_much(program, compare):
+def test_one_click_chooses_the_answer_and_the_strength(program, compare):
     compare.judge(button="choose-b-slightly")
     assert program.last_judgment().strength == "slightly"
     compare.judge(button="choose-a")
@@ -145,7 +145,7 @@ def test_on_a_phone_answers_are_stacked_and_every_button_is_in_reach(program, co
         # Without scrolling: the bar sticks to the bottom.
         assert box["y"] + box["height"] <= 844
         assert box["height"] >= 40
-        # Its words stay within it.
+        # Its text fits into it.
         assert button.evaluate("button => button.scrollWidth <= button.clientWidth + 1")
     compare.by("skip").click()
     for button in compare.by("skip-chooser").get_by_role("button").all():
@@ -153,9 +153,9 @@ def test_on_a_phone_answers_are_stacked_and_every_button_is_in_reach(program, co
         assert box is None or (box["x"] >= 0 and box["x"] + box["width"] <= 390 and box["y"] + box["height"] <= 844)
 
 
-def test_a_conversation_says_who_speaks_and_a_hidden_system_prompt_is_nowhere(program, project, page):
-    said = (("system", "Be a curt baker."), ("user", "Flat bread."), ("assistant", "Warm it."))
-    before = [{"role": role, "content": content} for role, content in said]
+def test_a_conversation_names_its_speakers_and_a_hidden_system_prompt_is_not_sent(program, project, page):
+    turns = (("system", "Be a curt baker."), ("user", "Flat bread."), ("assistant", "Warm it."))
+    before = [{"role": role, "content": content} for role, content in turns]
     program.put_in("So.", "Thus.", question="And then?", before=before)
     compare = ComparePage(page, program.url)
     compare.ready()
@@ -170,7 +170,7 @@ def test_a_conversation_says_who_speaks_and_a_hidden_system_prompt_is_nowhere(pr
 # ---- guidelines
 
 
-def test_guidelines_stay_as_they_were_left_and_a_new_version_is_marked(program, compare):
+def test_guidelines_stay_open_or_closed_and_a_new_version_is_marked(program, compare):
     guidelines.publish(program.store, "Prefer what is **true**.", None)
     compare.page.reload()
     compare.ready()
@@ -203,7 +203,7 @@ def test_guidelines_stay_as_they_were_left_and_a_new_version_is_marked(program, 
 # ---- time and leases
 
 
-def test_active_and_idle_time_are_told_apart(program, page):
+def test_active_and_idle_time_are_measured_separately(program, page):
     for i in range(2):
         program.put_in(f"One {i}.", f"Other {i}.")
     page.clock.install()
@@ -237,7 +237,7 @@ HIDE = """hidden => {
 }"""
 
 
-def test_while_somebody_works_the_lease_is_renewed(program, page):
+def test_the_lease_is_renewed_while_the_annotator_is_active(program, page):
     program.put_in("One.", "Other.")
     page.clock.install()
     compare = ComparePage(page, program.url)
@@ -247,7 +247,7 @@ def test_while_somebody_works_the_lease_is_renewed(program, page):
     page.mouse.move(10, 10)
     with page.expect_request(lambda request: asks_for(request, "renew")):
         page.clock.run_for(25_000)
-    # Nobody moves: the lease is left to lapse.
+    # Without input the lease is not renewed.
     renewed = []
     page.on("request", lambda request: renewed.append(request) if asks_for(request, "renew") else None)
     page.clock.run_for(60_000)
@@ -257,7 +257,7 @@ def test_while_somebody_works_the_lease_is_renewed(program, page):
     assert compare.presentation() == shown
 
 
-def test_who_comes_back_too_late_gets_the_next_one_and_keeps_the_draft(program, project, page):
+def test_after_the_lease_the_next_comparison_is_shown_and_the_draft_is_kept(program, project, page):
     project(rationale="optional")
     program.put_in("One.", "Other.")
     program.put_in("Third.", "Fourth.")
@@ -320,8 +320,8 @@ def test_signing_out_keeps_the_draft(new_program, silent, page):
     assert program.last_judgment().rationale == "Much better"
 
 
-def test_names_of_models_are_real(program):
-    """The blindness test looks for these: they must be there to be found."""
+def test_names_of_models_in_the_tests_exist(program):
+    """The blindness test searches for these names, so they must exist."""
     assert {c.policy_version_id for c in program.put_in("a", "b").completions} == {
         program.store.value("SELECT id FROM policy_versions WHERE name = ?", [name]) for name in SECRET_MODELS
     }

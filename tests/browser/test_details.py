@@ -1,4 +1,4 @@
-"""Ratings, a reason, a better answer and flags: asked for by the project, and never in the way otherwise."""
+"""Ratings, a reason, a better answer and flags: shown only if the project asks for them."""
 
 import pytest
 from playwright.sync_api import expect
@@ -27,19 +27,19 @@ def opened(program, project, page):
     return made
 
 
-def said(program):
+def saved_details(program):
     saved = program.last_judgment()
     return of_judgments(program.store, [saved.id])[saved.id]
 
 
-def test_who_asks_for_nothing_shows_nothing(opened):
+def test_inputs_that_the_project_does_not_ask_for_are_hidden(opened):
     compare = opened(strength=False, flags=False)
     for name in ("details", "save", "flag-button", "missing", "notice", "problem", "ranking"):
         expect(compare.by(name)).to_be_hidden()
     expect(compare.root.locator(".rl-actions button")).to_have_count(6)
 
 
-def test_what_is_missing_gets_the_focus_and_nothing_is_sent_before(program, opened):
+def test_a_missing_input_gets_the_focus_and_nothing_is_sent(program, opened):
     compare = opened(**EVERYTHING)
     shown, judged = compare.presentation(), program.judged()
     a, b = (completion_id for completion_id, _ in program.texts_in_order(shown))
@@ -58,7 +58,7 @@ def test_what_is_missing_gets_the_focus_and_nothing_is_sent_before(program, open
     compare.page.keyboard.type(" no more")
     compare.press("Control+Enter")
     expect(compare.root).not_to_have_attribute("data-presentation", shown)
-    kept = said(program)
+    kept = saved_details(program)
     assert kept.aspects == {a: {"Helpful": 4, "Honest": 3}, b: {"Helpful": 5, "Honest": 2}}
     assert (kept.rationale, kept.strength, kept.ideal, kept.flags) == ("Too short no more", "better", None, ())
     assert kept.timing.client_ms > 0
@@ -66,30 +66,30 @@ def test_what_is_missing_gets_the_focus_and_nothing_is_sent_before(program, open
     assert compare.by("rationale").input_value() == ""
 
 
-def test_half_a_character_is_refused_in_words_and_the_draft_stays(program, opened):
-    """What a form can hold and UTF-8 cannot: the refusal comes before any handler, and the page still says it."""
+def test_half_a_surrogate_pair_is_refused_and_the_draft_stays(program, opened):
+    """A form can hold half a surrogate pair, UTF-8 cannot: it is refused before any handler, and the page shows the message."""
     compare = opened(rationale="required", rationale_min_chars=5)
     judged = program.judged()
     half = "box => { box.value = 'It is clear \\ud83d'; box.dispatchEvent(new Event('input', {bubbles: true})); }"
     compare.by("rationale").evaluate(half)
     compare.press("1")
-    expect(compare.by("problem")).to_contain_text("half a character that cannot be kept: type it again")
+    expect(compare.by("problem")).to_contain_text("half a surrogate pair, which cannot be stored")
     assert program.judged() == judged
     compare.by("rationale").fill("It is clear")
     compare.judge(button="choose-a")
-    assert said(program).rationale == "It is clear"
+    assert saved_details(program).rationale == "It is clear"
 
 
-def test_what_is_complete_is_sent_by_the_choice(program, opened):
+def test_a_choice_submits_a_complete_judgment(program, opened):
     compare = opened(rationale="required", rationale_min_chars=5)
     compare.press("r")
     compare.page.keyboard.type("Good one")
     compare.press("Escape")
     compare.judge(key="1")
-    assert (said(program).rationale, said(program).strength) == ("Good one", "significantly")
+    assert (saved_details(program).rationale, saved_details(program).strength) == ("Good one", "significantly")
 
 
-def test_a_better_answer_begins_from_one_that_was_chosen(program, opened):
+def test_an_ideal_answer_starts_from_the_chosen_answer(program, opened):
     compare = opened(ideal_answers=True)
     (first, first_text), (second, second_text) = program.texts_in_order(compare.presentation())
     compare.press("e")
@@ -97,18 +97,18 @@ def test_a_better_answer_begins_from_one_that_was_chosen(program, opened):
     compare.by("ideal-from-1").check(force=True)
     expect(compare.by("ideal")).to_have_value(second_text)
     compare.by("ideal").fill("Mine alone.")
-    # Words of one's own are not thrown away for another beginning.
+    # Text that was edited is not replaced by another answer.
     compare.by("ideal-from-0").check(force=True)
     expect(compare.by("ideal")).to_have_value("Mine alone.")
     compare.by("ideal-from-1").check(force=True)
     compare.judge(button="choose-a")
-    assert said(program).ideal == IdealAnswer("Mine alone.", second)
+    assert saved_details(program).ideal == IdealAnswer("Mine alone.", second)
     assert program.store.value("SELECT edit_distance FROM ideal_answers ORDER BY judgment_id DESC LIMIT 1") > 3
-    # A beginning that nothing was changed of says nothing.
+    # An answer that was not edited is not saved as an ideal answer.
     compare.press("e", "Escape")
     compare.by("choose-a").click()
     expect(compare.by("empty-state")).to_be_visible()
-    assert said(program).ideal is None
+    assert saved_details(program).ideal is None
     assert first != second
 
 
@@ -130,7 +130,7 @@ def test_flags_on_the_prompt_and_on_an_answer(program, opened):
     compare.press("s", "3")
     expect(compare.root).not_to_have_attribute("data-state", "saving")
     compare.ready()
-    assert set(said(program).flags) == {Flag("broken_prompt"), Flag("personal_data", "A telephone number", a)}
+    assert set(saved_details(program).flags) == {Flag("broken_prompt"), Flag("personal_data", "A telephone number", a)}
     expect(compare.by("flags-0")).to_have_count(0)
 
 
@@ -161,17 +161,17 @@ def test_only_what_is_ranked_must_be_rated(program, opened):
     compare.by("save").click()
     expect(compare.root).not_to_have_attribute("data-presentation", shown)
     order = [completion_id for completion_id, _ in program.texts_in_order(shown)]
-    assert said(program).aspects == {order[1]: {"Clear": 5}, order[2]: {"Clear": 4}}
+    assert saved_details(program).aspects == {order[1]: {"Clear": 5}, order[2]: {"Clear": 4}}
 
 
-def test_the_key_map_tells_of_what_there_is(opened):
+def test_the_key_map_lists_the_keys_of_the_inputs_on_the_page(opened):
     compare = opened(flags=False)
     compare.press("?")
     expect(compare.by("help")).to_be_visible()
     plain = compare.by("help").inner_text()
     assert "A is better: significantly to negligibly" in plain
     assert "Flag" not in plain and "Write a reason" not in plain
-    # A key of the page does nothing behind the map.
+    # Keys of the page do nothing while the key map is open.
     shown = compare.presentation()
     compare.press("1", "?")
     expect(compare.by("help")).to_be_hidden()

@@ -1,4 +1,4 @@
-"""The History page in a browser: found again, corrected on the same form, and the earlier judgment stays."""
+"""The History page in a browser: judgments are found and corrected in the same form, and the earlier judgment stays."""
 
 import pytest
 from playwright.sync_api import expect
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def add_judgment(program):
-    """Judges what is put in, in slots; the judgments' ids."""
+    """Puts comparisons in and judges them; the judgments' ids."""
     annotator = annotators.ensure(program.store, "local")
 
     def judged(*answers, tiers=None, question=None, **more):
@@ -28,7 +28,7 @@ def add_judgment(program):
     return judged
 
 
-def test_one_finds_filters_and_corrects(program, add_judgment, page):
+def test_judgments_are_searched_filtered_and_corrected(program, add_judgment, page):
     first = add_judgment("One.", "Other.", tiers=[[0], [1]], question=f"Why bread {program.judged()}?", details=Details(rationale="Crusty"))
     add_judgment("One.", "Other.", question=f"Why cake {program.judged()}?", details=Details(flags=(Flag("unsafe"),)))
     pie = f"Why pie {program.judged()}?"
@@ -73,7 +73,7 @@ def test_a_ranking_is_corrected_by_the_same_keys(program, add_judgment, page):
     form = history.open(0)
     page.keyboard.press("1")
     expect(form.get_by_test_id("tier-3").locator("b")).to_have_text("1")
-    # Going back keeps what was begun.
+    # Going back keeps the draft.
     page.keyboard.press("Escape")
     expect(form).to_have_count(0)
     history.open(0)
@@ -100,7 +100,7 @@ def test_pages_go_back_and_new_judgments_come_in(program, add_judgment, page):
     expect(history.rows().nth(0)).to_contain_text("A fresh question")
 
 
-def test_it_is_blind_and_keys_do_not_judge_on_the_hidden_page(program, add_judgment, page):
+def test_the_page_is_blind_and_keys_do_nothing_on_a_hidden_page(program, add_judgment, page):
     add_judgment("One.", "Other.", tiers=[[0], [1]])
     program.put_in("Next one.", "Next other.")
     replies = []
@@ -113,6 +113,6 @@ def test_it_is_blind_and_keys_do_not_judge_on_the_hidden_page(program, add_judgm
     page.keyboard.press("Control+Enter")
     expect(history.rows().nth(0)).to_contain_text("A is significantly better")
     assert program.judged() == judged
-    told = [reply.text() for reply in replies] + [page.content()]
-    assert len(told) > 4
-    assert not [name for name in SECRET_MODELS for text in told if name in text]
+    texts = [reply.text() for reply in replies] + [page.content()]
+    assert len(texts) > 4
+    assert not [name for name in SECRET_MODELS for text in texts if name in text]

@@ -1,4 +1,4 @@
-"""The page speaks the browser's language, all of it, and says so to whoever reads it aloud."""
+"""Every text of a page is in the browser's language, and its `lang` attribute says so to screen readers."""
 
 import pytest
 from playwright.sync_api import expect
@@ -24,7 +24,7 @@ def program(tmp_path_factory, tiny_model, silent):
 
 @pytest.fixture
 def reader(browser, program):
-    """Opens the program as somebody whose browser asks for that language."""
+    """Opens the program in a browser that asks for that language."""
     contexts = []
 
     def opened(locale: str):
@@ -64,7 +64,7 @@ def pages_of(page, language: str) -> dict[str, str]:
 
 
 def own_texts(language: str) -> set[str]:
-    """The texts that only this language has, whole ones that stand on a line of their own; values of options are no language's."""
+    """The texts that only this language has, as whole lines; values of options belong to no language."""
     others = {value for option in options(RoundConfig()) for value in option.choices}
     others |= {text for other in LANGUAGES if other != language for text in tables()[other].values()}
     return {text for text in tables()[language].values() if "{" not in text} - others
@@ -85,7 +85,7 @@ def test_every_page_is_in_the_browsers_language(reader, locale, language, at_lea
             assert (len(found) >= at_least.get(name, 3)) if other == language else not found, (name, other, found)
 
 
-def test_a_language_that_is_not_ours_reads_english_and_is_called_so(reader):
+def test_a_language_without_translation_gets_english_and_its_lang_attribute(reader):
     page = reader("fr-FR")
     assert page.evaluate("document.documentElement.lang") == "en"
     expect(page.get_by_role("tab", name="Training", exact=True)).to_be_visible()
@@ -93,8 +93,8 @@ def test_a_language_that_is_not_ours_reads_english_and_is_called_so(reader):
     expect(page.get_by_test_id("data-judgments")).to_contain_text("by people")
 
 
-def test_what_the_server_says_later_is_in_the_same_language(reader):
-    """The button was named by the browser, the figures and the refusal by the server: they must have decided alike."""
+def test_later_messages_of_the_server_are_in_the_same_language(reader):
+    """The browser translates the button, the server the figures and the refusal: both must choose the same language."""
     page = reader("ko-KR")
     page.get_by_role("tab", name="학습", exact=True).click()
     expect(page.locator("#start-round")).to_have_text("라운드 시작")

@@ -1,4 +1,4 @@
-"""The lead page in a browser: what a lead sets up there is what annotators and the policy server go by."""
+"""The Lead page in a browser: what a lead sets there applies to annotators and to the policy server."""
 
 import json
 
@@ -15,7 +15,7 @@ from tests.browser.program import eventually
 pytestmark = pytest.mark.slow
 
 WRITTEN_S = 90
-"""Patience with a small batch by the tiny model, most of which is loading it."""
+"""Time limit for a small batch by the tiny model, in seconds; most of it is for loading the model."""
 
 
 class Lead:
@@ -62,7 +62,7 @@ def judged(new_program):
     return program
 
 
-def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
+def test_a_lead_sets_up_and_manages_a_project(judged, page):
     program, store = judged, judged.store
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -81,11 +81,11 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
     expect(lead.field("setting-overlap")).to_have_value("2")
     lead.fill("setting-overlap", "21")
     lead.press("settings-save")
-    lead.says("settings-said", "overlap must be 1 to 20 judgments, not 21")
+    lead.says("settings-message", "overlap must be 1 to 20 judgments, not 21")
     lead.fill("setting-overlap", "3")
     lead.fill("setting-aspects", "helpful, honest")
     lead.press("settings-save")
-    lead.says("settings-said", "Saved")
+    lead.says("settings-message", "Saved")
     assert settings.current(store).overlap == 3 and settings.current(store).aspects == ("helpful", "honest")
 
     lead.section("comparisons")
@@ -115,7 +115,7 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
     expect(lead.field("exclude-annotator")).to_have_value("Bob")
     lead.fill("exclude-reason", "Judged in <b>one</b> second", kind="textarea, #exclude-reason input")
     lead.press("exclude")
-    lead.says("exclusions-said", "2 judgments excluded")
+    lead.says("exclusions-message", "2 judgments excluded")
     lead.says("exclusions-list", "Judged in <b>one</b> second")
     assert store.value("SELECT sum(counts) FROM judgments WHERE annotator_id = ?", [bob.id]) == 0
     page.locator("#exclusions-list").get_by_role("button", name="Lift").click()
@@ -126,8 +126,8 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
     assert exclusions.all_exclusions(store)[0].lifted_at is not None
 
     lead.section("audit")
-    for said in ("published", "changed", "asked for", "excluded", "lifted"):
-        lead.says("audit-entries", said)
+    for text in ("published", "changed", "asked for", "excluded", "lifted"):
+        lead.says("audit-entries", text)
     page.get_by_role("tab", name="Compare", exact=True).click()
     page.get_by_role("tab", name="Lead", exact=True).click()
     expect(page.locator("#lead-audit-button")).to_have_attribute("aria-selected", "true")
@@ -135,7 +135,7 @@ def test_a_lead_sets_the_project_up_and_looks_after_it(judged, page):
 
 
 def test_a_file_of_prompts_is_imported_and_not_kept(program, page, tmp_path):
-    """The browser's own way: the upload, and the call that names it."""
+    """The browser uploads the file, and a call names the upload."""
     file = tmp_path / "own prompts.jsonl"
     rows = [{"prompt": f"Why is the sky blue on day {n}?", "kind": "sky"} for n in range(9)] + [{"kind": "sky"}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -144,7 +144,7 @@ def test_a_file_of_prompts_is_imported_and_not_kept(program, page, tmp_path):
     with page.expect_file_chooser() as chooser:
         page.locator("#prompts-file").click()
     chooser.value.set_files(file)
-    lead.says("prompts-said", "9 ")
+    lead.says("prompts-message", "9 ")
     lead.says("prompt-imports", "own prompts.jsonl")
     assert program.store.value("SELECT source FROM imports ORDER BY id DESC LIMIT 1") == "own prompts.jsonl"
     assert not [path for path in program.folder.uploads.rglob("*") if path.is_file()]

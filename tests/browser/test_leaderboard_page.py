@@ -1,4 +1,4 @@
-"""The Leaderboard page in a browser: what is stored is what stands there, on a wide screen and on a phone."""
+"""The Leaderboard page in a browser shows the stored standings, on a wide screen and on a phone."""
 
 import pytest
 from playwright.sync_api import expect
@@ -48,7 +48,7 @@ def test_the_standings_are_those_of_the_store(judged, board):
     assert shown.locator("tbody tr").first.get_attribute("data-policy") == standings[0].name
 
 
-def test_own_progress_grows_when_one_comes_back(judged, board):
+def test_own_progress_is_updated_when_the_tab_is_opened_again(judged, board):
     total = judged.judged()
     own = board.get_by_test_id("own-progress")
     expect(own).to_contain_text(f"{total}")
@@ -59,7 +59,7 @@ def test_own_progress_grows_when_one_comes_back(judged, board):
     expect(own.locator("dd").nth(1)).to_have_text(f"{total + 1}")
 
 
-def test_a_name_stands_there_as_long_as_its_owner_wants_it(judged, board):
+def test_a_name_is_shown_as_long_as_its_owner_wants(judged, board):
     listed = board.get_by_test_id("annotators")
     expect(listed).to_contain_text("Annotator 1 (you)")
     board.locator("#leaderboard-show-name input").check()
@@ -82,8 +82,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(judged, board):
     assert board.locator("#leaderboard-show-name label").bounding_box()["height"] >= 24
 
 
-def test_the_interval_lies_where_its_scores_are(judged, board):
-    """The dot of the row, against the marks of the scale above it."""
+def test_the_interval_is_drawn_at_its_scores(judged, board):
+    """Compares the dot of a row with the marks of the scale above it."""
     row = next(s for s in leaderboard(judged.store).standings if s.name == SECRET_MODELS[0])
     marks = board.locator(".rl-scale-marks > i")
     at = {int(marks.nth(i).inner_text().replace(",", "")): centre(marks.nth(i)) for i in range(marks.count())}

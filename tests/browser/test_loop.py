@@ -1,4 +1,4 @@
-"""The whole loop, as a person goes through it: judge, train, compare the versions; and rounds that are broken off."""
+"""The whole loop in a browser: judge, train, compare the versions; and interrupted rounds."""
 
 import pytest
 from playwright.sync_api import expect
@@ -11,12 +11,12 @@ from tests.browser.program import eventually
 pytestmark = pytest.mark.slow
 
 ROUND_S = 120.0
-"""Patience with a tiny round, most of which is imports."""
+"""Time limit for a tiny round, in seconds; most of it is for importing torch."""
 
 
 @pytest.fixture
 def judged_program(new_program):
-    """A program with four comparisons to judge and three prompts to be measured on."""
+    """A program with four comparisons to judge and three held-out prompts."""
     program = new_program()
     for i in range(4):
         program.put_in(f"First answer {i}.", f"Second answer {i}.")

@@ -1,4 +1,4 @@
-"""The JavaScript modules of the judging pages in a browser: loaded once, from one version, and missed in words."""
+"""The JavaScript modules of the judging pages in a browser: loaded once, from one version, with a message where that fails."""
 
 import re
 
@@ -14,7 +14,7 @@ def is_module(response) -> bool:
     return "/modules/" in response.url
 
 
-def test_both_pages_run_one_set_of_modules_which_the_browser_keeps(served, page):
+def test_both_pages_share_one_set_of_modules_which_the_browser_caches(served, page):
     loaded, errors = [], []
     page.on("response", lambda response: loaded.append(response) if is_module(response) else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -34,7 +34,7 @@ def test_both_pages_run_one_set_of_modules_which_the_browser_keeps(served, page)
 
 
 @pytest.mark.parametrize(("locale", "message"), [("en-US", "This page could not be loaded completely"), ("ko-KR", "새로 고쳐 주세요")])
-def test_a_page_without_its_modules_says_so(served, browser, locale, message):
+def test_a_page_whose_modules_cannot_be_loaded_shows_a_message(served, browser, locale, message):
     context = browser.new_context(locale=locale)
     page = context.new_page()
     page.route("**/modules/*/rank.js", lambda route: route.abort())

@@ -36,7 +36,7 @@ def test_from_the_pages_to_a_new_password_and_back(own, page, browser):  # noqa:
     expect(page.get_by_role("alert")).to_contain_text("differ")
     change(page, PASSWORD, NEW, NEW)
     expect(page.get_by_role("status")).to_contain_text("Your password is changed")
-    # What was typed is nowhere left on the page.
+    # No typed password is left on the page.
     assert NEW not in page.content() and PASSWORD not in page.content()
 
     page.get_by_role("link", name="Back to the pages").click()

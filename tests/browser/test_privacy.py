@@ -1,4 +1,4 @@
-"""What a page must not tell, must not run and must not fetch."""
+"""A page shows no secret, runs no script of an answer and fetches nothing from other hosts."""
 
 import httpx2
 import pytest
@@ -29,7 +29,7 @@ HOSTILE = (
 )
 
 
-def test_nothing_that_the_compare_page_gets_says_who_wrote_an_answer(program, page):
+def test_nothing_sent_to_the_compare_page_names_the_policy_of_an_answer(program, page):
     shown = [program.put_in(f"This one {i}.", f"That one {i}.") for i in range(3)]
     traffic = Traffic(page)
     compare = ComparePage(page, program.url)
@@ -40,15 +40,15 @@ def test_nothing_that_the_compare_page_gets_says_who_wrote_an_answer(program, pa
     assert len([url for url in replies if "component_server" in url]) > 0
     secrets = [*SECRET_MODELS, *(str(FIRST_SECRET_ID + i) for i in range(2)), *(str(c.id) for x in shown for c in x.completions)]
     assert len(secrets) == 10
-    for where, told in {**replies, "the page": page.content()}.items():
-        assert not [secret for secret in secrets if secret in told], where
-    # The base model's name is a setting of the Training page; here it must not stand either.
-    spoken = [told for url, told in replies.items() if "component_server" in url]
-    for told in [*spoken, compare.root.inner_html()]:
-        assert program.model.name not in told
+    for where, text in {**replies, "the page": page.content()}.items():
+        assert not [secret for secret in secrets if secret in text], where
+    # The base model's name is a setting of the Training page; it must not be on this page either.
+    spoken = [text for url, text in replies.items() if "component_server" in url]
+    for text in [*spoken, compare.root.inner_html()]:
+        assert program.model.name not in text
 
 
-def test_hostile_answers_are_shown_and_nothing_runs(program, page):
+def test_hostile_answers_are_shown_and_no_script_runs(program, page):
     for i, text in enumerate(HOSTILE):
         program.put_in(text, f"Harmless {i}.", question=f"{text} number {i}-{program.judged()}")
     traffic = Traffic(page)
@@ -71,7 +71,7 @@ def test_hostile_answers_are_shown_and_nothing_runs(program, page):
     assert traffic.hosts() == {"127.0.0.1"}
 
 
-def test_hostile_samples_and_errors_of_a_run_are_shown_and_nothing_runs(program, page):
+def test_hostile_samples_and_errors_of_a_run_are_shown_and_no_script_runs(program, page):
     prompt = prompts.of_split(program.store)[0]
     run_id = f"r-hostile-{program.judged()}"
     text = "\n\n".join(HOSTILE)
@@ -114,7 +114,7 @@ def test_the_component_has_no_other_functions_than_its_own(program, function):
     assert b"SQLite format" not in reply.content
 
 
-def test_the_program_asks_nothing_of_the_outside(program, silent, page):
+def test_the_program_makes_no_requests_to_other_hosts(program, silent, page):
     ComparePage(page, program.url)
     program.until_answering()
     assert silent.asked_as_proxy == []

@@ -1,4 +1,4 @@
-"""Processes die, are stopped and come back; no judgment and no annotator's time is lost with them."""
+"""Processes are killed, stopped and restarted; no judgment is lost, and annotators can go on."""
 
 import json
 import re
@@ -44,8 +44,8 @@ def test_an_acknowledged_judgment_survives_kill_9(new_program, page):
     assert json.loads(program.store.row("SELECT tiers FROM judgments ORDER BY id LIMIT 1 OFFSET 1")[0]) == [[better], [worse]]
 
 
-def test_a_judgment_is_not_acknowledged_into_a_file_that_was_deleted(new_program, page):
-    """All that was acknowledged before is in the copy that the program makes, and comes back from it."""
+def test_a_judgment_is_not_acknowledged_after_the_database_file_was_deleted(new_program, page):
+    """All judgments acknowledged before are in the rescue copy, and can be restored from it."""
     program = new_program()
     for i in range(4):
         program.put_in(f"First {i}.", f"Second {i}.")
@@ -72,11 +72,11 @@ def test_a_judgment_is_not_acknowledged_into_a_file_that_was_deleted(new_program
     assert copy.name in program.log()
 
 
-def test_a_second_serve_is_told_of_the_first(new_program):
+def test_a_second_serve_is_refused_and_names_the_first(new_program):
     program = new_program().start()
     command = [sys.executable, "launch.py", "serve", "--data", str(program.folder.root), "--model", str(program.model), "--port", "0"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S)
-    assert said.returncode == 2 and f"rankloop serve (process {program.process.pid}, {program.url})" in said.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S)
+    assert result.returncode == 2 and f"rankloop serve (process {program.process.pid}, {program.url})" in result.stderr
     program.kill()
     program.start()
 
@@ -105,7 +105,7 @@ def test_a_killed_policy_server_comes_back_and_judging_goes_on_meanwhile(new_pro
     eventually(lambda: program.store.value("SELECT count(*) FROM comparisons") > 4, "the new policy server fills the queue", within_s=300)
 
 
-def test_an_empty_queue_says_how_long_and_fills_by_itself(new_program, endpoint, page):
+def test_an_empty_queue_shows_the_waiting_time_and_updates_by_itself(new_program, endpoint, page):
     program = new_program(*endpoint.options)
     compare = ComparePage(page, program.start().url)
     expect(compare.by("empty-state")).to_contain_text("No comparison is waiting")
@@ -114,7 +114,7 @@ def test_an_empty_queue_says_how_long_and_fills_by_itself(new_program, endpoint,
     assert sorted(compare.answers()) == ["Distant answer 0.", "Distant answer 1."]
     compare.by("choose-a").click()
     expect(compare.by("empty-state")).to_contain_text(
-        re.compile(r"The model is writing new answers: about \d+ s\. This page fills by itself\.")
+        re.compile(r"The model is writing new answers: about \d+ s\. This page updates by itself\.")
     )
     assert compare.count() == 1
     endpoint.allow(100)

@@ -54,7 +54,7 @@ def test_by_keys_alone(program, compare):
     assert saved_as(program, compare) == [[3], [1, 2]]
 
 
-def test_a_part_is_saved_only_when_that_is_meant(program, compare):
+def test_a_partial_ranking_is_saved_only_after_confirmation(program, compare):
     judged = program.judged()
     compare.press("Enter")
     expect(compare.by("missing")).to_have_text("Rank at least two answers first.")
@@ -84,7 +84,7 @@ def test_arrows_move_the_answer_in_focus(compare):
     compare.press("ArrowDown")
     assert compare.tiers() == [[1, 3], [2]]
     expect(chip).to_have_attribute("aria-label", "Answer 3, 1st place")
-    # Down out of a shared place is a place of its own below it.
+    # Moved down out of a shared tier, the answer gets a tier of its own below.
     compare.press("ArrowDown")
     assert compare.tiers() == [[1], [3], [2]]
     compare.press("Delete")
@@ -99,7 +99,7 @@ def test_by_taps_alone(program, compare):
     assert compare.tiers() == [[3], [1, 4]]
     compare.by("take-1").click()
     assert compare.tiers() == [[3], [4]]
-    # Picked up in the panel, it goes where is tapped next: into a tier, between two, out.
+    # An answer picked up in the panel goes where the next tap is: into a tier, between two, or out of the ranking.
     compare.by("chip-1").click()
     compare.by("tier-1").locator(".rl-tier-place").click()
     assert compare.tiers() == [[1, 3], [4]]
@@ -134,7 +134,7 @@ def test_by_dragging_alone(program, compare):
     assert compare.tiers() == [[1, 3], [4], [2]]
     drag(page, compare.by("chip-1"), compare.by("tier-3"))
     assert compare.tiers() == [[3], [4], [1, 2]]
-    # A drag is no tap, and Escape lets go.
+    # A drag is no tap, and Escape cancels it.
     expect(compare.root.locator("[data-chip][aria-pressed=true]")).to_have_count(0)
     box = compare.by("chip-3").bounding_box()
     page.mouse.move(box["x"] + 20, box["y"] + 10)
@@ -149,7 +149,7 @@ def test_by_dragging_alone(program, compare):
     assert saved_as(program, compare) == [[3], [4], [1, 2]]
 
 
-def test_near_the_edge_the_page_goes_on_while_dragging(compare):
+def test_dragging_near_the_edge_scrolls_the_page(compare):
     page = compare.page
     box = compare.by("answer-1").locator("[data-grip]").bounding_box()
     page.mouse.move(box["x"] + 10, box["y"] + 10)
@@ -192,7 +192,7 @@ def test_by_finger_on_a_phone(program, browser):
 
 
 def touch_drag(page, start, end):
-    """With real touch events: Playwright's own finger only taps."""
+    """Drags with touch events: Playwright's touchscreen only taps."""
     a, b = start.bounding_box(), end.bounding_box()
     session = page.context.new_cdp_session(page)
 

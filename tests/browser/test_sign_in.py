@@ -1,4 +1,4 @@
-"""Signing in and out in a real browser, and what becomes of an open page when accounts are made."""
+"""Signing in and out in a real browser, and an open page when the first account is made."""
 
 import re
 
@@ -15,7 +15,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture
 def own(new_program, silent):
-    """A program of the test's own: accounts, once made, are there to stay."""
+    """A program of the test's own, because accounts cannot be deleted."""
     program = new_program(*silent.options)
     for i in range(5):
         program.put_in(f"First {i}.", f"Second {i}.")
@@ -59,7 +59,7 @@ def test_from_the_local_visitor_to_an_account_and_out_again(own, page):
     shown.judge(button="choose-b")
     assert [a.name for a in accounts.all_accounts(program.store)] == ["Ann <b>"]
     assert accounts.named(program.store, "Ann <b>").annotator.judged == 1
-    # The guard keeps nothing from the page that it needs, and its policy stops nothing that the page does.
+    # The middleware and the content security policy block nothing that the page needs.
     refused = [(reply.status, reply.url) for reply in traffic.responses if reply.status >= 400]
     assert refused == []
 
@@ -74,8 +74,8 @@ def test_from_the_local_visitor_to_an_account_and_out_again(own, page):
 
 def test_every_page_works_behind_the_guard(program, page):
     program.put_in("First.", "Second.")
-    said = []
-    page.on("console", lambda message: said.append(message.text))
+    console = []
+    page.on("console", lambda message: console.append(message.text))
     traffic = Traffic(page)
     compare = ComparePage(page, program.url)
     compare.ready()
@@ -84,7 +84,7 @@ def test_every_page_works_behind_the_guard(program, page):
             with settled(page):
                 tab.click()
     assert [(reply.status, reply.url) for reply in traffic.responses if reply.status >= 400] == []
-    assert [text for text in said if re.search("Content Security Policy|Refused to", text)] == []
+    assert [text for text in console if re.search("Content Security Policy|Refused to", text)] == []
 
 
 def test_the_sign_in_page_without_scripts_in_korean_on_a_dark_phone(own, browser):

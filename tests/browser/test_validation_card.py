@@ -1,4 +1,4 @@
-"""How far to trust the reward model: the card of a finished round, and the way from a surprising judgment to its comparison."""
+"""The validation card of a finished round, and the links from judgments with high loss to their comparisons."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from storage.people import annotators
 from storage.project import runs
 from tests.browser.pages import TrainingPage, open_tab, settled
 from tests.browser.program import Program
-from tests.browser.test_accessibility import complaints
+from tests.browser.test_accessibility import violations
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ KINDS = ("explain", "short_story", "code")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_model, silent):
-    """A program with a finished round: two people judged by one taste, and Bob turned his last judgment round."""
+    """A program with a finished round: two people judged with the same preference, and Bob reversed his last judgment."""
     program = Program(tmp_path_factory.mktemp("validation") / "data", tiny_model, *silent.options, environment=silent.as_proxy)
     fill(program)
     yield program.start()
@@ -46,7 +46,7 @@ def fill(program: Program) -> None:
     agreed = rng.random(len(made)) < 1 / (1 + np.exp(-5 * features @ taste))
     difference = np.where(agreed, 1, -1)[:, None] * features
     difference[-1] = -4 * taste * np.sqrt(30)
-    origins = judgments.origins(store, [j.id for j in made])
+    origins = judgments.metadata(store, [j.id for j in made])
     found = validation.validate(difference, [origins[j.id] for j in made], lambda rows: 0.02 * difference[rows].sum(0), seed=0)
     config = RoundConfig().to_dict()
     runs.create(store, "round-1", config=config, seed=0, versions={})
@@ -63,15 +63,15 @@ def fill(program: Program) -> None:
     runs.finish(store, "round-1", "done", result=result)
 
 
-def test_the_card_says_what_was_found_and_leads_to_the_judged_comparison(finished, page):
+def test_the_card_shows_the_validation_and_links_to_comparisons(finished, page):
     dialogs = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     page.goto(finished.url)
     TrainingPage(page)
-    said = runs.get(finished.store, "round-1").validation
+    validation = runs.get(finished.store, "round-1").validation
 
     card = page.get_by_test_id("validation")
-    expect(card).to_contain_text(f"{100 * said['accuracy']['value']:.0f}%")
+    expect(card).to_contain_text(f"{100 * validation['accuracy']['value']:.0f}%")
     expect(card).to_contain_text("180 pairs of 60 training prompts")
     for plot in ("learning_curve", "reliability", "score_over_kl"):
         expect(page.locator(f"#plot-{plot} .scatterlayer .points path").first).to_be_attached()
@@ -91,12 +91,12 @@ def test_the_card_says_what_was_found_and_leads_to_the_judged_comparison(finishe
     linked = opened.value
     expect(linked.locator("#tab-lead-button")).to_have_attribute("aria-selected", "true")
     item = linked.get_by_test_id("item")
-    worst = said["high_loss_judgments"][0]
+    worst = validation["high_loss_judgments"][0]
     expect(item).to_contain_text(f"{worst['comparison_id']}")
     expect(item).to_contain_text("onerror=alert(1)")
     expect(item).to_contain_text(f"{worst['judgment_id']}")
     expect(item).to_be_in_viewport()
-    # The link has done its work: whoever comes back to the page finds it as ever.
+    # The link is followed once: a later visit shows the page as usual.
     assert "#" not in linked.url
     linked.locator("#tab-training-button").click()
     linked.locator("#tab-lead-button").click()
@@ -104,16 +104,16 @@ def test_the_card_says_what_was_found_and_leads_to_the_judged_comparison(finishe
     assert dialogs == []
 
 
-def test_a_link_to_what_is_not_there_says_so(finished, page):
+def test_a_link_to_a_missing_comparison_shows_an_error(finished, page):
     page.goto(f"{finished.url}/#comparison-99999")
     expect(page.locator("#lead-linked")).to_contain_text("99999")
 
 
-def test_before_the_features_are_read_the_card_says_when(finished, page):
+def test_before_the_validation_the_card_says_when_it_appears(finished, page):
     runs.create(finished.store, "round-2", config=RoundConfig().to_dict(), seed=0, versions={})
     page.goto(finished.url)
     TrainingPage(page)
-    expect(page.get_by_test_id("validation")).to_contain_text("before the policy learns")
+    expect(page.get_by_test_id("validation")).to_contain_text("before the policy is trained")
     expect(page.locator("#plot-reliability")).not_to_be_visible()
     runs.set_validation(finished.store, "round-2", runs.get(finished.store, "round-1").validation)
     expect(page.get_by_test_id("validation-high-loss")).to_be_visible()
@@ -131,9 +131,9 @@ def test_axe_finds_nothing_to_complain_of_and_a_phone_need_not_scroll_sideways(f
             page.goto(f"{finished.url}?__theme={scheme}")
         open_tab(page, "Training")
         expect(page.get_by_test_id("validation-high-loss")).to_be_visible()
-        # What Gradio shows in the place of a plot that has not come yet is its own.
+        # Gradio's placeholder of a plot that is not there yet is not checked.
         expect(page.locator(".rl-plot .main-svg").first).to_be_visible()
         expect(page.locator(".rl-plot .empty")).to_have_count(0)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert complaints(page) == []
+        assert violations(page) == []
         context.close()

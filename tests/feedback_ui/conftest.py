@@ -1,4 +1,4 @@
-"""A store with comparisons to judge, and fakes at the two process seams: the worker and the policy server."""
+"""A store with comparisons to judge, and fakes of the two other processes: the worker and the policy server."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -39,7 +39,7 @@ def test_without_a_tuned_version_the_page_says_where_to_train_one(demo, store, s
     assert "Train one on the Training page" in demo.refresh(None, ENGLISH)[demo.notice]
 
 
-def test_a_server_that_is_down_is_said_in_words(demo, server):
+def test_a_server_that_is_down_is_reported(demo, server):
     server.fall_over("no answer at :1")
     shown = demo.refresh(None, ENGLISH)
     assert "No answer at :1." in shown[demo.notice]
@@ -64,7 +64,7 @@ def test_both_panes_end_with_the_whole_answer_made_safe(demo, server):
     assert "aria-busy" not in panes[demo.base_pane] + panes[demo.tuned_pane]
 
 
-def test_a_server_that_goes_away_leaves_what_it_had_written(demo, server):
+def test_a_failed_stream_keeps_its_text(demo, server):
     async def broken(model, messages, **_):
         yield "Half an"
         raise PolicyServerDown("connection lost")
@@ -75,12 +75,12 @@ def test_a_server_that_goes_away_leaves_what_it_had_written(demo, server):
     assert demo.tuned_pane not in panes
 
 
-def test_an_empty_prompt_asks_nobody(demo, server):
+def test_an_empty_prompt_is_not_sent(demo, server):
     server.fall_over("must not be asked")
     assert final(demo, "Base", "t", "  ", 0.7, 32) == {}
 
 
-def test_streams_are_heard_side_by_side_and_closed_when_nobody_listens():
+def test_streams_are_merged_and_closed_with_the_reader():
     closed = []
 
     async def endless(name):
@@ -99,28 +99,28 @@ def test_streams_are_heard_side_by_side_and_closed_when_nobody_listens():
             closed.append(name)
 
     async def listen():
-        heard = merge_streams({"a": endless("a"), "b": endless("b"), "c": silent("c")})
+        merged = merge_streams({"a": endless("a"), "b": endless("b"), "c": silent("c")})
         names = set()
         while names != {"a", "b"}:
-            names.add((await anext(heard))[0])
-        await heard.aclose()
+            names.add((await anext(merged))[0])
+        await merged.aclose()
 
     asyncio.run(asyncio.wait_for(listen(), PATIENCE_S))
     assert sorted(closed) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
-    "language, said", [("en", "The prompt has 8,001 characters, of which 8,000 can be read."), ("ko", "프롬프트가 8,001자입니다.")]
+    "language, message", [("en", "The prompt has 8,001 characters, and the limit is 8,000."), ("ko", "프롬프트가 8,001자입니다.")]
 )
-def test_a_prompt_that_is_too_long_is_said_and_asks_nobody(demo, server, language, said):
+def test_a_prompt_that_is_too_long_is_refused_and_not_sent(demo, server, language, message):
     server.fall_over("must not be asked")
     panes = final(demo, "Base", "t", "\N{ROBOT FACE}" * 8001, 0.7, 32, request=asking(language))
-    assert said in panes[demo.notice] and set(panes) == {demo.notice}
-    assert tables()[language]["demo.limits"].startswith(("Up to 8,000 characters", "최대 8,000자")) and LONGEST_DEMO == 8_000
+    assert message in panes[demo.notice] and set(panes) == {demo.notice}
+    assert tables()[language]["demo.limits"].startswith(("At most 8,000 characters", "최대 8,000자")) and LONGEST_DEMO == 8_000
     assert "4,096" in tables()[language]["demo.limits"] and LONGEST_PROMPT == 4096
 
 
-def test_one_visitor_is_answered_twice_at_a_time_and_all_eight_times():
+def test_concurrent_prompts_are_limited_per_visitor_and_in_total():
     asking = demo_page.PromptAdmission()
     with ExitStack() as open_now:
 
@@ -159,7 +159,7 @@ def test_a_third_prompt_of_one_visitor_is_not_sent(demo, server):
     assert "This prompt was not sent: 2 prompts of one person" in refused[demo.notice] and server.asked == 2
 
 
-def test_a_busy_server_is_said_in_words_of_the_page(demo, server):
+def test_a_busy_server_is_reported(demo, server):
     server._answer = lambda: (_ for _ in ()).throw(PolicyServerBusy("http://127.0.0.1:1/v1 refused (503): ..."))
     pane = final(demo, "Base", None, "Hi", 0.7, 32)[demo.base_pane]
-    assert "too many answers to write just now" in pane and "127.0.0.1" not in pane
+    assert "generating too many answers" in pane and "127.0.0.1" not in pane

@@ -237,7 +237,7 @@ CASES = {
     "validation_view.card": lambda t, w: validation_view.card(w, a_run(t)),
     "validation_view.details": lambda t, w: validation_view.details(w, a_run(t), {1: filled(Annotator, t)}, {1: a_comparison(t)}),
     "visitor.line": lambda t, w: visitor.line(w, Visitor(filled(Annotator, t), frozenset(("lead",)), True)),
-    "visitor.trouble": lambda t, w: visitor.trouble(w, SimpleNamespace(damage=t, files_are_ours=False)),
+    "visitor.store_warnings": lambda t, w: visitor.store_warnings(w, SimpleNamespace(damage=t, files_unchanged=False)),
 }  # fmt: skip
 
 SHORTENED = {
@@ -289,7 +289,7 @@ def test_every_view_has_its_case():
     assert views == set(CASES)
 
 
-def test_every_module_that_makes_elements_is_looked_at():
+def test_every_module_that_makes_elements_is_tested():
     root = Path(feedback_ui.__file__).parent
     makers = {path for path in root.rglob("*.py") if re.search(r"\btag\(", path.read_text(encoding="utf-8"))}
     without_records = {root / name for name in ("app.py", "server/web.py", "shared/html.py", "shared/scripts.py", "shared/theme.py")}

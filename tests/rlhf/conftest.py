@@ -1,4 +1,4 @@
-"""A tiny model on disk, and a small world of judged comparisons, for everything that learns or speaks."""
+"""A tiny model on disk and a store with a few judged comparisons, for tests that train or generate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def eos_pad_folder(tmp_path_factory) -> Path:
-    """The same, with one token for the end and for padding, as the default model has it."""
+    """The same model with one token for end of sequence and padding, as in the default model."""
     return tiny.write(tmp_path_factory.mktemp("models") / "tiny-eos-pad", pad_is_eos=True)
 
 

@@ -1,4 +1,4 @@
-"""Options: each has a help line and a way there and back, and figures that do not go together are refused by name."""
+"""Options: each has a help line and a round trip through JSON, and values that contradict each other are refused by name."""
 
 import json
 from dataclasses import replace
@@ -110,7 +110,7 @@ def test_fields_that_a_row_lacks_have_their_defaults():
         ({"ppo-kl-coef": 10**400}, "must be float"),
         ({"reward-ties": 1}, "--reward-ties 1: choose one of drop, soft"),
         ({"seed": -1}, "--seed -1: must not be negative"),
-        ({"seed": 2**32}, "--seed 4294967296: must be below 4294967296, as numpy's seeds are"),
+        ({"seed": 2**32}, "--seed 4294967296: must be below 4294967296, because numpy's seeds are unsigned 32-bit numbers"),
         ({"ppo-steps": 0}, "--ppo-steps 0: must be greater than 0"),
         ({"sampling-temperature": 0.0}, "--sampling-temperature 0.0: must be greater than 0"),
         ({"min-pairs": 0}, "--min-pairs 0"),
@@ -125,7 +125,7 @@ def test_fields_that_a_row_lacks_have_their_defaults():
         ({"ppo-kl-estimator": "k2"}, "--ppo-kl-estimator k2: choose one of k1, k3"),
         ({"ppo-keep": "first"}, "--ppo-keep first: choose one of last, best"),
         ({"ppo-value-init": "random"}, "--ppo-value-init random: choose one of zero, reward"),
-        ({"ppo-steps": 3, "ppo-value-warmup": 3}, "--ppo-value-warmup 3: of 3 steps none would be left"),
+        ({"ppo-steps": 3, "ppo-value-warmup": 3}, "--ppo-value-warmup 3: leaves the policy none of the 3 steps"),
         ({"reward-function": "os:system"}, "unknown option 'reward-function'"),
         ({"scoring-missing-eos-score": float("inf")}, "must be finite"),
         (
@@ -145,7 +145,7 @@ def test_fields_that_a_row_lacks_have_their_defaults():
         ({"dtype": "float8"}, "--dtype float8: choose one of auto, float32, bfloat16"),
     ],
 )
-def test_what_does_not_go_is_refused_by_name(values, said):
+def test_invalid_options_are_refused_by_name(values, said):
     with pytest.raises(ConfigError, match=said):
         with_options(RoundConfig(), values)
 
@@ -167,7 +167,7 @@ def test_what_may_be_off_may_be_off():
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_presets_are_sound(preset):
+def test_presets_are_valid(preset):
     check(PRESETS[preset])
 
 

@@ -7,7 +7,7 @@ from learning import user
 from rlhf import evaluation
 from rlhf.config import AdapterConfig, RewardConfig
 from rlhf.data.pairs import PreferencePair
-from rlhf.evaluation import Answer, accuracy_on_rule, accuracy_on_votes, by_prompt, mean_by_prompt, proportion, win_rate
+from rlhf.evaluation import SampledCompletion, accuracy_on_rule, accuracy_on_votes, by_prompt, mean_by_prompt, proportion, win_rate
 from rlhf.reward.model import ADAPTER, RewardModel
 from rlhf.runs.results import BestOfN, Estimate
 from rlhf.simulation.judges import LabelRule
@@ -15,7 +15,7 @@ from storage.core.records import Prompt, Sampling
 
 
 def answer(prompt_id, text):
-    return Answer(prompt_id, [1], text, "stop")
+    return SampledCompletion(prompt_id, [1], text, "stop")
 
 
 def pair(chosen, rejected):
@@ -93,20 +93,20 @@ def test_pair_scores_are_those_of_the_chosen_and_the_rejected(backbone):
 def test_answers_come_in_the_order_of_the_prompts(backbone, monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH_SIZE", 4)
     prompts = [Prompt(i, user(f"Q{i}"), "test", "heldout") for i in (5, 3, 9)]
-    answers_ = evaluation.answers(backbone, None, prompts, Sampling(max_new_tokens=6), per_prompt=3, seed=1)
+    answers_ = evaluation.sample_completions(backbone, None, prompts, Sampling(max_new_tokens=6), per_prompt=3, seed=1)
     assert [a.prompt_id for a in answers_] == [5, 5, 5, 3, 3, 3, 9, 9, 9]
     assert len({a.text for a in answers_}) == 9, "each is a draw of its own, in every batch"
-    assert answers_ == evaluation.answers(backbone, None, prompts, Sampling(max_new_tokens=6), per_prompt=3, seed=1)
+    assert answers_ == evaluation.sample_completions(backbone, None, prompts, Sampling(max_new_tokens=6), per_prompt=3, seed=1)
     assert answers_[0].text == backbone.decode(answers_[0].ids)
 
 
-def test_best_of_n_takes_what_is_paid_most():
-    answers_ = [Answer(1, [i], str(i), "stop") for i in range(6)]
+def test_best_of_n_takes_the_highest_score():
+    answers_ = [SampledCompletion(1, [i], str(i), "stop") for i in range(6)]
     assert [a.text for a in evaluation.best_of(answers_, 3, [1.0, 5.0, 2.0, 7.0, 7.0, 0.0])] == ["1", "3"]
     assert evaluation.best_of(answers_, 1, [0.0] * 6) == answers_
 
 
-def test_best_of_n_draws_n_answers_for_each_one_that_counts(backbone):
+def test_best_of_n_samples_n_answers_for_each_selected_one(backbone):
     seen = []
 
     def low_first_tokens(prompts, sampled, on_progress):

@@ -1,4 +1,4 @@
-"""What the doctor says about a model: each peculiarity is found, and what it will cost."""
+"""The doctor's report on a model: each peculiarity is found, with its cost."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_every_check_of_a_sound_model_passes_in_order(tiny_folder):
     assert all(c.ok for c in checks)
     found = {c.name: c.found for c in checks}
     assert found["chat template"] == "system messages, roles in any order, generation prompt"
-    assert found["thinking"] == "no tokens for it"
+    assert found["thinking"] == "the model has no thinking tokens"
     assert found["end tokens"] == "<|end|>; <|end|> ends a turn"
     assert found["padding"] == "<|pad|>; begin of sequence: none"
     assert found["context"] == "512 tokens; a round reads up to 512, prompts up to 463"
@@ -58,7 +58,7 @@ GEMMA_LIKE = (
 )
 
 
-def test_what_a_template_does_not_know_is_named():
+def test_unsupported_roles_of_a_template_are_named():
     check = model_check.template(with_template(GEMMA_LIKE))
     assert check.found == "no system messages, roles must alternate, no generation prompt"
     assert "before the first user turn" in check.warning and "may begin with a role's name" in check.warning and check.ok
@@ -70,24 +70,31 @@ def test_what_a_template_does_not_know_is_named():
 @pytest.mark.parametrize(
     ("prompt", "found", "warned"),
     [
-        ("<|assistant|>", "reasoning up to </think> is left out of answers", False),
-        ("<|assistant|><think>", "every answer begins with reasoning, which is left out", True),
-        ("<|assistant|>{% if not enable_thinking %}<think></think>{% endif %}", "the template has a switch, and it is off", False),
+        ("<|assistant|>", "reasoning up to </think> is removed from answers", False),
+        ("<|assistant|><think>", "every answer begins with reasoning, which is removed", True),
+        (
+            "<|assistant|>{% if not enable_thinking %}<think></think>{% endif %}",
+            "the template has a switch for it, which is turned off",
+            False,
+        ),
     ],
 )
-def test_how_a_model_thinks_is_named(prompt, found, warned):
+def test_reasoning_of_a_model_is_described(prompt, found, warned):
     check = model_check.reasoning(with_template(tiny.TEMPLATE.replace("<|assistant|>{% endif %}", prompt + "{% endif %}")), CONFIG)
     assert (check.found, bool(check.warning)) == (found, warned)
     assert not warned or "96 tokens in collecting, 48 in training" in check.warning
 
 
-def test_a_turn_that_ends_with_a_token_that_nothing_calls_an_end_is_a_warning():
+def test_a_turn_end_that_is_no_eos_token_is_a_warning():
     backbone = with_template(tiny.TEMPLATE.replace("<|end|>", "<|turn_end|>\n"))
     stray = backbone.tokenizer.convert_tokens_to_ids("<|turn_end|>")
-    check = model_check.ends(backbone)
-    assert "ends a turn with <|turn_end|>, which nothing calls an end" in check.warning and f"add {stray} to eos_token_id" in check.warning
+    check = model_check.end_tokens(backbone)
+    assert (
+        "ends a turn with <|turn_end|>, which is no end-of-sequence token" in check.warning
+        and f"add {stray} to eos_token_id" in check.warning
+    )
     backbone.eos_token_ids = (*backbone.eos_token_ids, stray)
-    assert not model_check.ends(backbone).warning
+    assert not model_check.end_tokens(backbone).warning
 
 
 def test_tokenizers_without_pad_and_begin_are_named():
@@ -102,8 +109,8 @@ def test_a_context_without_room_for_a_prompt_must_be_mended(backbone):
 
 
 def test_architectures_that_cost_more_are_named():
-    assert "about twice as long" in model_check.parts(architectures.backbone("opt")).warning
-    assert "--ppo-microbatch-size" in model_check.parts(architectures.backbone("cohere")).warning
+    assert "about twice as long" in model_check.partial_forward(architectures.backbone("opt")).warning
+    assert "--ppo-microbatch-size" in model_check.partial_forward(architectures.backbone("cohere")).warning
     check = model_check.adapters(architectures.backbone("gpt2"), RoundConfig(adapter=AdapterConfig(kind="peanut")))
     assert check.remedy == "choose another --adapter-kind: lora, rslora, dora, ia3, prompt"
     assert model_check.adapters(architectures.backbone("gpt2"), CONFIG).ok

@@ -1,4 +1,4 @@
-"""Where a base model comes from: taken once, checked, made again when damaged, and refused in one line."""
+"""The files of a base model: fetched once, checked, made again when damaged, and refused in one line."""
 
 import hashlib
 import shutil
@@ -170,7 +170,7 @@ def test_only_data_is_asked_of_the_hub(tiny_folder, monkeypatch):
     assert not any(pattern.endswith((".py", ".bin", ".pt", "*")) for pattern in asked["allow_patterns"])
 
 
-def test_looking_without_fetching_touches_no_network(tmp_path, monkeypatch):
+def test_resolving_without_fetching_uses_no_network(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     assert model_files.resolve("org-that-is-not/here", fetch=False) is None
 

@@ -1,4 +1,4 @@
-"""A whole round: what it leaves, that it goes on after any death with the same figures, and how it is started and stopped."""
+"""A whole round: its files, that it resumes after any interruption with the same figures, and how it is started and stopped."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A whole round with what PPO may be told beyond the paper: what reaches the result, and what is refused before it starts."""
+"""A whole round with options of PPO beyond the paper: which reach the result, and which are refused before it starts."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def function(tmp_path, monkeypatch):
 # Any Python function.
 
 
-def test_a_round_is_paid_by_the_function_that_the_command_line_names(judged, jobs, function):
+def test_a_round_is_scored_by_the_function_that_the_command_line_names(judged, jobs, function):
     run = done(jobs, replace(judged.config(), reward_function=function), function)
     assert run.status == "done" and run.config["reward_function"] == function
     scores = metric(jobs, run, "objective/scores")
@@ -40,7 +40,7 @@ def test_a_round_is_paid_by_the_function_that_the_command_line_names(judged, job
 
 
 @pytest.mark.parametrize("named", [None, "json:loads"])
-def test_a_worker_refuses_code_that_its_own_command_line_does_not_name(judged, jobs, function, monkeypatch, named):
+def test_a_worker_refuses_a_reward_function_that_its_command_line_does_not_name(judged, jobs, function, monkeypatch, named):
     monkeypatch.setattr(Backbone, "load", None)
     run_id = jobs.create(replace(judged.config(), reward_function=function)).id
     with pytest.raises(RewardFunctionError):
@@ -78,7 +78,7 @@ def test_a_round_that_would_learn_from_demonstrations_needs_one(judged, jobs):
 # Over-optimisation.
 
 
-def test_the_terminals_table_says_what_was_watched(judged, jobs):
+def test_the_terminals_table_has_checkpoint_selection_and_best_of_n(judged, jobs):
     figure = {"value": 0.6, "low": 0.5, "high": 0.7, "cases": 3}
     beside = {
         "n": 4,

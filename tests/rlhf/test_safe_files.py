@@ -1,4 +1,4 @@
-"""What a folder from elsewhere may name, and what is read of it: safetensors that lie in it, and nothing else."""
+"""Folders from elsewhere: only safetensors inside them are read."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""The whole app, served once for every walk of this folder, and a client for each kind of visitor."""
+"""The whole app, served once for all tests of this folder, and a client for each kind of visitor."""
 
 import asyncio
 from pathlib import Path
@@ -34,7 +34,7 @@ NOBODY_THERE = "http://127.0.0.1:9/v1"
 
 @pytest.fixture(scope="module")
 def uploads(tmp_path_factory) -> Path:
-    """Where Gradio keeps what is uploaded, and what it copies."""
+    """The folder of Gradio's uploads and copies."""
     return tmp_path_factory.mktemp("uploads")
 
 
@@ -42,7 +42,7 @@ def uploads(tmp_path_factory) -> Path:
 def pages(tmp_path_factory, uploads):
     store = Database(tmp_path_factory.mktemp("walk") / "rankloop.db")
 
-    # In a loop that runs: Gradio opens one and never closes it where there is none.
+    # In a running event loop: without one, Gradio opens one and never closes it.
     async def made() -> Web:
         auth = Auth(store)
         return Web(build_app(store, NoJobs(), PolicyClient(NOBODY_THERE), auth, default_config=RoundConfig()), auth)
@@ -55,11 +55,11 @@ def pages(tmp_path_factory, uploads):
 
 @pytest.fixture(scope="module")
 def visitors(pages):
-    """The app served, and for each visitor a client that is signed in as that and nothing else."""
+    """The served app, and a client for each visitor, signed in with that role alone."""
     store = pages.auth.store
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(accounts, "HASHER", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-        # A lead who can be counted on, whatever the walk does to the others.
+        # A lead whose account no test changes.
         accounts.create(store, "first lead", "correct horse", ["lead"])
         serving = Serving(pages, "127.0.0.1", 0)
         clients = {"nobody": httpx2.Client(base_url=serving.url, timeout=10)}

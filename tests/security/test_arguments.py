@@ -1,4 +1,4 @@
-"""The walk once more, with arguments that no page sends: each route, handler and server function, as nobody and each role,
+"""Arguments that no page sends: each route, handler and server function, as nobody and each role,
 with each kind of argument.
 
 Found in the running app, so what is added tomorrow is walked too. Whatever is sent: whoever is refused with ordinary
@@ -30,7 +30,7 @@ from feedback_ui.shared.i18n import Translator
 from storage.core.records import ACCOUNT_ROLES
 
 SECRET = "canary-5f0c1d7e"
-LONGEST_S = 8.0
+MAX_SECONDS = 8.0
 """For one answer, in seconds, beside seven other suites on two cores. A hang takes longer."""
 WIDE = 3
 """A handler of more arguments than this gets each kind in all of them at once, and alone in one of them in turn."""
@@ -107,7 +107,7 @@ class Walk:
 def problems(answer: Answer, ordinary: Answer | None, role: str, private: list[str]) -> Iterator[str]:
     """What is wrong with an answer to such an argument, beside the answer to an ordinary one."""
     reply = f"{answer.status} {answer.text[:200]}"
-    if answer.took_s > LONGEST_S:
+    if answer.took_s > MAX_SECONDS:
         yield f"took {answer.took_s:.1f} s"
     if answer.status >= 500 and not message_of(answer.text):
         yield f"a crash without a word: {reply}"

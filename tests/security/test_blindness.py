@@ -113,7 +113,7 @@ def test_a_page_goes_back_by_an_opaque_name(site):
     assert len(first["rows"]) == 20 and len(ids) == len(set(ids)) == 25 and second["older"] is None
 
 
-def test_a_name_is_of_no_use_to_somebody_else_or_for_something_else(site):
+def test_a_token_is_valid_for_one_annotator_and_one_kind_of_row(site):
     view = shown(site)
     assert site.call("Ann", "renew", act(view)) == {"held": True}
     assert site.call("Bob", "renew", act(view)) == {"held": False}
@@ -127,7 +127,7 @@ def test_a_name_is_of_no_use_to_somebody_else_or_for_something_else(site):
     assert site.call("Ann", "renew", {"presentation_id": mine}) == {"held": False}
 
 
-def test_an_id_of_the_store_is_no_name(site):
+def test_an_id_of_the_store_is_not_a_valid_token(site):
     view = shown(site)
     presentation_id = site.store.value("SELECT max(presentation_id) FROM leases WHERE ended_at IS NULL")
     assert site.call("Ann", "renew", {"presentation_id": presentation_id}) == {"held": False}
@@ -165,7 +165,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_wrong_judgment_is_refused_in_words_without_ids(site, language):
+def test_every_invalid_judgment_is_refused_without_ids(site, language):
     view = shown(site)
     before = site.store.value("SELECT count(*) FROM judgments")
     said = set()
@@ -184,7 +184,7 @@ def test_every_wrong_judgment_is_refused_in_words_without_ids(site, language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_wrong_correction_is_refused_in_words_without_ids(site, language):
+def test_every_invalid_correction_is_refused_without_ids(site, language):
     site.call("Ann", "judge", act(shown(site)))
     row = site.call("Ann", "past_judgments")["rows"][0]
     for bad in BAD:
@@ -198,7 +198,7 @@ def test_every_wrong_correction_is_refused_in_words_without_ids(site, language):
     assert site.call("Ann", "past_judgments")["rows"][0] == row
 
 
-def test_a_ranking_twice_is_told_in_the_names_that_the_page_shows(site):
+def test_a_duplicate_in_a_ranking_is_named_as_on_the_page(site):
     seen = set()
     while seen != {2, 4}:
         view = shown(site)
@@ -227,7 +227,7 @@ def test_whatever_is_sent_is_answered(site, function):
     shown(site)
 
 
-def test_the_errors_of_the_store_itself_are_told_without_ids(site, monkeypatch):
+def test_errors_of_the_store_are_reported_without_ids(site, monkeypatch):
     """Such as a foreign key: the message names the table, and the values of the whole row."""
     view = shown(site)
     site.call("Ann", "judge", act(view))
@@ -248,7 +248,7 @@ def test_the_errors_of_the_store_itself_are_told_without_ids(site, monkeypatch):
         assert all("try again" in reply["problem"] for reply in told), told
 
 
-def test_a_lease_that_is_over_and_what_was_withdrawn_are_told_without_ids(site):
+def test_expired_leases_and_withdrawn_comparisons_are_reported_without_ids(site):
     settings.change(site.store, ProjectSettings(), None)
     for name in ("Ann", "Bob"):
         site.call(name, "judge", act(shown(site, name)))
@@ -292,7 +292,7 @@ def test_no_other_page_tells_an_id_or_links_an_answer_to_a_version(site):
         assert TUNED not in reply.text and BASE not in reply.text, name
 
 
-def test_an_annotators_data_page_does_not_move_with_the_queue(site):
+def test_an_annotators_data_page_does_not_change_with_the_queue(site):
     """Gold and repeats take no place in the line: whoever sees its length change knows that this one was a vote."""
 
     def overview(name):

@@ -198,7 +198,7 @@ def alike(stats: list[Any]) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_what_a_comparison_is_for_cannot_be_told_from_any_answer(prepared, name):
+def test_the_purpose_of_a_comparison_cannot_be_inferred_from_any_reply(prepared, name):
     verbs = SEQUENCES[name].split()
 
     def sequence(ann: Ann) -> None:

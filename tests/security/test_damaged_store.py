@@ -1,4 +1,4 @@
-"""A database with damaged pages: said at the start and on the pages, with what to do, and nowhere a bare error."""
+"""A database with damaged pages is reported at the start and on the pages, with the remedy, and causes no bare error."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from feedback_ui.server.auth import Auth
 from feedback_ui.server.serving import Serving
 from feedback_ui.server.web import Web
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.visitor import trouble
+from feedback_ui.visitor import store_warnings
 from launch import main
 from rlhf.config import RoundConfig
 from rlhf.runs.jobs import Jobs
@@ -52,7 +52,7 @@ def damaged(store):
         lambda store: prompts.add(store, [prompts.NewPrompt([{"role": "user", "content": "New?"}])], source="x"),
     ],
 )
-def test_what_cannot_be_read_or_saved_says_what_to_do(damaged, act):
+def test_read_and_write_errors_have_a_remedy(damaged, act):
     with pytest.raises(StoreError, match="stop rankloop and restore a backup"):
         act(damaged)
     assert damaged.damage
@@ -61,11 +61,11 @@ def test_what_cannot_be_read_or_saved_says_what_to_do(damaged, act):
 
 def test_the_pages_say_it(damaged):
     integrity.start_quick_check(damaged, wait_s=60)
-    assert "file is damaged" in trouble(Translator("en"), damaged)
-    assert "손상" in trouble(Translator("ko"), damaged)
+    assert "file is damaged" in store_warnings(Translator("en"), damaged)
+    assert "손상" in store_warnings(Translator("ko"), damaged)
 
 
-def test_a_handler_tells_it_on_the_page(damaged):
+def test_a_handler_shows_the_error_on_the_page(damaged):
     jobs = Jobs(damaged, DataFolder(damaged.path.parent))
 
     # In a loop that runs: Gradio opens one and never closes it where there is none.
@@ -84,10 +84,10 @@ def test_a_handler_tells_it_on_the_page(damaged):
     assert reply.status_code == 503 and "restore a backup" in reply.json()["error"]
 
 
-def test_files_that_are_gone_are_on_every_page(store):
+def test_deleted_files_are_reported_on_every_page(store):
     annotators.ensure(store, "Ann")
     store.path.with_name("rankloop.db-wal").unlink()
-    assert "nothing is saved any more" in trouble(Translator("en"), store)
+    assert "nothing is saved any more" in store_warnings(Translator("en"), store)
 
 
 def test_the_command_line_says_what_to_do_and_has_no_traceback(damaged, capsys):

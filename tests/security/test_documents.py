@@ -1,4 +1,4 @@
-"""What SECURITY.md says in figures is what the code says."""
+"""The limits in SECURITY.md are those of the code."""
 
 import re
 from importlib import import_module

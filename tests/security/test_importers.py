@@ -1,4 +1,4 @@
-"""Files of strangers: whatever is in them, an import ends, takes little memory, and brings rows or says why not.
+"""Files of strangers: whatever they contain, an import ends, takes little memory, and adds rows or gives the reason.
 
 Each bomb is imported by a process of its own, whose peak of memory is read afterwards.
 """
@@ -109,7 +109,7 @@ def lying_list_bomb(path, count=50_000_000):
 BOMBS = {
     "Parquet under another name": (
         lambda folder: list_bomb(folder / "a.jsonl"),
-        "prompts", r"refused: .*a.jsonl holds Parquet, which its name denies: name it .parquet",
+        "prompts", r"refused: .*a.jsonl holds Parquet, which its name contradicts: rename it to .parquet",
     ),
     "a list of fifty million in Parquet": (
         lambda folder: list_bomb(folder / "a.parquet"), "prompts",
@@ -133,7 +133,7 @@ BOMBS = {
     ),
     "a packed CSV of headings": (
         lambda folder: zipped(folder / "a.csv.gz", repeat(b"a," * MIB, 7)),
-        "csv", r"refused: .*has 7,340,033 columns, at most 10,000",
+        "csv", r"refused: .*has 7,340,033 columns, the limit is 10,000",
     ),
     "a packed CSV with an open quotation mark": (
         lambda folder: zipped(folder / "a.csv.gz", [b'prompt,a\n"', *repeat(b"x\n" * MIB, 300)]),
@@ -202,7 +202,7 @@ def deep_tree(turns, length):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_takes_little_memory_and_is_told(store, tmp_path, name):
+def test_a_decompression_bomb_takes_little_memory_and_is_reported(store, tmp_path, name):
     make, format, expected = BOMBS[name]
     outcome, left, own, decoder = import_apart(store, make(tmp_path), format)
     assert own < OWN_MIB and decoder < DECODER_MIB, (outcome, own, decoder)
@@ -407,7 +407,7 @@ def test_what_a_row_may_hold(store, change, reason):
         assert report.wrong_rows == [] and report.judgments == 1
     else:
         ((_, message),) = report.wrong_rows
-        assert reason in message and len(message) <= imports.LONGEST_REASON and message.isprintable()
+        assert reason in message and len(message) <= imports.MAX_ROW_ERROR_CHARS and message.isprintable()
 
 
 @pytest.mark.parametrize("field", ["prompt", "completions", "rationale", "ideal"])
@@ -423,7 +423,7 @@ def test_a_text_has_a_length_that_a_lead_can_raise(store, field):
     assert imports.import_rows(store, [row], "plain")[1].wrong == 0
 
 
-def test_a_name_of_an_account_brings_its_judgments_and_no_right(store):
+def test_an_imported_account_name_gets_judgments_and_no_permission(store):
     lead = accounts.create(store, "Lea", "a long password", ["lead"])
     mina = accounts.create(store, "mina", "another password", ["annotator"], by=lead.annotator.id)
     rows = [{"prompt": f"Q{n}", "completions": ["a", "b"], "choice": 0, "annotator": name, "roles": ["lead"], "is_admin": True}
@@ -436,7 +436,7 @@ def test_a_name_of_an_account_brings_its_judgments_and_no_right(store):
     assert store.value("SELECT count(*) FROM judgments WHERE annotator_id = ?", [mina.annotator.id]) == 2
 
 
-def test_a_native_export_says_nothing_of_accounts(store, tmp_path):
+def test_a_native_export_has_no_accounts(store, tmp_path):
     folder = tmp_path / "out"
     native.write(store, folder)
     row = {"id": 1, "annotator_id": 1, "password_hash": "x", "roles": '["lead"]', "created_at": "2026-01-01", "disabled_at": None}

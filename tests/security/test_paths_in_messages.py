@@ -1,4 +1,4 @@
-"""What a browser hears of an error names no folder of the server; the log does."""
+"""Error messages in a browser name no folder of the server; the log does."""
 
 import ast
 import json
@@ -32,7 +32,7 @@ def raw_errors(source: Path):
                 yield f"{source.name}:{node.lineno}"
 
 
-def test_no_page_puts_an_error_into_words_by_itself():
+def test_every_page_formats_errors_by_the_shared_function():
     sources = list(Path(feedback_ui.__file__).parent.rglob("*.py"))
     found = [place for source in sources for place in raw_errors(source)]
     # Of what the browser itself has sent.

@@ -409,7 +409,7 @@ def test_a_few_are_answered_at_once_a_few_wait_and_the_others_come_back_later(se
     assert chat(server).status_code == 200
 
 
-def test_nobody_waits_for_ever():
+def test_a_wait_has_a_limit():
     short = answer_pool.AnswerPool(at_once=1, waiting=1, wait_s=0.2)
 
     async def two():

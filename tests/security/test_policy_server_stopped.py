@@ -1,4 +1,4 @@
-"""The policy server hangs, as under SIGSTOP, while many wait for it on the Demo page: whoever judges or loads a page does not notice."""
+"""The policy server hangs, as under SIGSTOP, while many wait for it on the Demo page: judging and loading pages go on."""
 
 import signal
 import threading
@@ -124,9 +124,9 @@ def test_judging_and_pages_go_on_while_eight_wait_for_a_server_that_hangs(progra
     server.send_signal(signal.SIGSTOP)
     stats = [[] for _ in tabs]
     with ThreadPoolExecutor(2 * TABS) as pool:
-        waiting = [pool.submit(tab.ask, "Hi", said) for tab, said in zip(tabs, stats, strict=True)]
+        waiting = [pool.submit(tab.ask, "Hi", message) for tab, message in zip(tabs, stats, strict=True)]
         opening = [pool.submit(tab.open_demo) for tab in tabs]
-        eventually(lambda: all(any("process_generating" in line for line in said) for said in stats), "all are being answered")
+        eventually(lambda: all(any("process_generating" in line for line in message) for message in stats), "all are being answered")
         took = []
         for _ in range(8):
             act = {"presentation_id": shown["presentation_id"], "choice": "rank", "tiers": [[0], [1]], "timing": TIMING}
@@ -157,16 +157,16 @@ def test_stop_makes_room_at_once(program):
     first, _ = tab.send(), tab.send()
     threading.Thread(target=tab.return_stats, args=(stats,), daemon=True).start()
 
-    def said(event, what):
+    def has_message(event, what):
         return any(event in line and what in line for line in list(stats))
 
     eventually(lambda: sum("process_generating" in line for line in list(stats)) >= 2, "both are begun")
     refused = tab.send()
-    eventually(lambda: said(refused, "This prompt was not sent"), "the third is refused")
+    eventually(lambda: has_message(refused, "This prompt was not sent"), "the third is refused")
     tab.stop(first)
     again = tab.send()
-    eventually(lambda: said(again, "process_generating"), "there is room", within_s=STREAM_S / 2)
-    assert not said(again, "This prompt was not sent")
+    eventually(lambda: has_message(again, "process_generating"), "there is room", within_s=STREAM_S / 2)
+    assert not has_message(again, "This prompt was not sent")
 
 
 def test_a_dry_queue_is_told_at_once_while_the_server_hangs(program):

@@ -1,4 +1,4 @@
-"""The walk: every way into the app, taken by everybody, over HTTP.
+"""Every route, handler and server function of the app, called by every kind of visitor, over HTTP.
 
 Three tables say by hand who may do what: `ROUTES` for every HTTP route of the mounted app, `HANDLERS` for every event of
 the pages, `FUNCTIONS` for every server function of a component. Whoever adds one of these adds a line to its table, or

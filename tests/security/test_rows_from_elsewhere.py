@@ -1,4 +1,4 @@
-"""Rows that rankloop never writes: they are told as such, lead nowhere, and do not break what stands beside them."""
+"""Rows that rankloop never writes are reported, lead to no file outside the folder, and do not break the rows beside them."""
 
 import os
 
@@ -53,8 +53,8 @@ def write_run(store, run_id="odd", **columns):
 
 
 @pytest.mark.parametrize("run_id", IDS, ids=repr)
-def test_an_id_that_is_no_name_is_no_folder(folder, run_id):
-    with pytest.raises(StoreError, match="is no run's id"):
+def test_an_invalid_run_id_is_not_a_folder(folder, run_id):
+    with pytest.raises(StoreError, match="is not a run's id"):
         folder.run(run_id)
 
 
@@ -69,9 +69,9 @@ def test_a_run_whose_id_leads_elsewhere_is_shown_and_not_followed(store, folder,
     assert "id of this run cannot be read" in runs.get(store, run_id).problem
     assert jobs.log_tail(run_id) == ""
     for act in (lambda: jobs.resume(run_id), lambda: jobs.requeue(run_id), lambda: jobs.spawn(run_id)):
-        with pytest.raises((RoundError, StoreError), match="is no run's id|cannot be read"):
+        with pytest.raises((RoundError, StoreError), match="is not a run's id|cannot be read"):
             act()
-    with pytest.raises(StoreError, match="is no run's id"):
+    with pytest.raises(StoreError, match="is not a run's id"):
         runs.create(store, run_id, config={}, seed=0, versions={})
     assert sorted(p.name for p in folder.root.parent.iterdir()) == ["data", "escape"]
     assert main(["runs", "--data", str(folder.root)]) == 0
@@ -196,7 +196,7 @@ def test_odd_runs_break_neither_page_nor_command_line(store, folder, capsys):
 @pytest.mark.parametrize("columns", ODD.values(), ids=list(ODD))
 def test_what_cannot_be_read_says_so_and_is_not_resumed(store, folder, columns):
     write_run(store, **{"status": "failed"} | columns)
-    assert runs.get(store, "odd").problem.endswith("of this run cannot be read: rankloop did not write them.")
+    assert runs.get(store, "odd").problem.endswith("of this run cannot be read: the values are invalid.")
     with pytest.raises(StoreError, match="cannot be read"):
         Jobs(store, folder).resume("odd")
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_read_says_so_and_is_not_resumed(store, folder, columns):
     "columns", [dict(heartbeat_at="9999"), dict(heartbeat_at=b"x"), dict(heartbeat_at="zz"), dict(pid=-5), dict(pid=2**62), dict(pid="x")],
     ids=repr,
 )  # fmt: skip
-def test_a_run_that_only_says_it_is_running_does_not_stand_in_the_way_for_ever(store, folder, columns):
+def test_a_run_with_a_false_status_running_blocks_rounds_only_for_a_while(store, folder, columns):
     write_run(store, "odd", status="running", result=None, started_at="2026-01-01T00:00:00.000+00:00", **columns)
     Jobs(store, folder).reap()
     assert runs.get(store, "odd").status == "lost"
@@ -230,7 +230,7 @@ BAD = ("", "[", "null", "5", '"x"', "{}", '[{"role": "user"}]', "[[]]", '[["x"]]
 
 
 @pytest.mark.parametrize("value", BAD, ids=repr)
-def test_a_prompt_that_cannot_be_read_is_passed_in_the_line(world, value):
+def test_an_unreadable_prompt_is_skipped_in_the_queue(world, value):
     bad, good = world.comparison(prompt_id=world.prompt("Bad?")), world.comparison(prompt_id=world.prompt("Good?"))
     spoil(world.store, "prompts", "messages", comparisons.get(world.store, bad).prompt.id, value)
     assert world.next(world.ann) == good
@@ -281,7 +281,7 @@ LARGE = (2**63, 2**64, 10**30, -(2**63) - 1)
 
 
 @pytest.mark.parametrize("number", LARGE)
-def test_an_id_that_no_row_can_have_is_told_as_none(world, number):
+def test_an_id_out_of_range_is_reported_as_missing(world, number):
     store = world.store
     from storage.judging import exclusions, history, presentations
     from storage.people import annotators
@@ -295,7 +295,7 @@ def test_an_id_that_no_row_can_have_is_told_as_none(world, number):
         lambda: queue.renew(store, number, number), lambda: gold.set_answer(store, number, ((1,), (2,)), None),
         lambda: exclusions.lift(store, number, None, "x"),
     ):  # fmt: skip
-        with pytest.raises((StoreError, TypeError, AttributeError), match=r"There is none: a number|There is no|argument|attribute"):
+        with pytest.raises((StoreError, TypeError, AttributeError), match=r"A number is too large|There is no|argument|attribute"):
             get()
     assert annotators.ensure(store, "after").name == "after"
 
@@ -307,7 +307,7 @@ def test_the_command_line_too(store, capsys):
 
 
 @pytest.mark.parametrize("wrong", ["\ud800", {"a": 1}, [1], object()], ids=["surrogate", "mapping", "list", "object"])
-def test_what_no_column_can_hold_is_in_no_row(store, wrong):
+def test_values_that_no_column_can_hold_match_no_row(store, wrong):
     with pytest.raises(StoreError, match="[Nn]othing in the store"):
         store.value("SELECT 1 FROM prompts WHERE id = ?", [wrong])
     with pytest.raises(StoreError, match="[Nn]othing in the store"):

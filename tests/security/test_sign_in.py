@@ -1,4 +1,4 @@
-"""Signing in under attack, over real HTTP: nobody keeps anybody else out, and nobody guesses fast.
+"""Signing in under attack, over real HTTP: an attacker cannot lock anybody out, and cannot guess fast.
 
 What somebody waits for is counted in passwords that are looked at before theirs, not in seconds. Addresses are those that
 a proxy on this machine names.
@@ -16,7 +16,7 @@ from small_site import PASSWORD, Site, serve
 from waiting import PATIENCE_S, until
 
 from feedback_ui.server import auth_routes, password_queue
-from feedback_ui.server.password_queue import AT_ONCE, PasswordQueue
+from feedback_ui.server.password_queue import MAX_CONCURRENT_CHECKS, PasswordQueue
 from storage.core.database import Database
 from storage.people import accounts, sign_in_throttle
 
@@ -58,7 +58,7 @@ class Counting:
 def hasher(monkeypatch):
     made = Counting()
     monkeypatch.setattr(accounts, "HASHER", made)
-    monkeypatch.setattr(password_queue, "LONGEST_STAY_S", 5 * PATIENCE_S)
+    monkeypatch.setattr(password_queue, "MAX_QUEUE_WAIT_S", 5 * PATIENCE_S)
     return made
 
 
@@ -125,7 +125,9 @@ def flood(site, hasher, name_of, address_of):
     with ThreadPoolExecutor(FLOOD) as pool:
         try:
             sent = [pool.submit(send, site, name_of(i), "wrong one", address_of(i)) for i in range(FLOOD)]
-            until(lambda: hasher.begun - before == AT_ONCE == FLOOD - len(site.queue._waiting) - sum(one.done() for one in sent))
+            until(
+                lambda: hasher.begun - before == MAX_CONCURRENT_CHECKS == FLOOD - len(site.queue._waiting) - sum(one.done() for one in sent)
+            )
             yield sent
         finally:
             hasher.goes_on.set()
@@ -140,7 +142,7 @@ def gets_in_first(site, hasher, address, cookie="") -> bool:
         until(lambda: reply.done() or max(place.number for place in site.queue._waiting) > newest)
         hasher.goes_on.set()
         # Those that were being looked at end together: what comes next begins at the same moment as hers.
-        return reply.result().status_code == 303 and hasher.right_one_was[-1] - before <= AT_ONCE
+        return reply.result().status_code == 303 and hasher.right_one_was[-1] - before <= MAX_CONCURRENT_CHECKS
 
 
 # ---- nobody has to stand behind a flood
@@ -156,7 +158,7 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_eighty_wrong_ones_in_flight_do_not_keep_an_honest_one_waiting(site, hasher, ann, here, case):
+def test_eighty_wrong_attempts_do_not_delay_a_right_one(site, hasher, ann, here, case):
     name_of, attacker, _ = CASES[case]
 
     def address_of(number):
@@ -172,18 +174,18 @@ def test_a_known_browser_gets_in_through_a_flood_for_its_own_name_with_all_addre
         assert gets_in_first(site, hasher, here, known)
 
 
-def test_whom_the_queue_has_no_room_for_is_told_so_at_once(site, hasher, ann, here, monkeypatch):
-    monkeypatch.setattr(password_queue, "LONGEST_QUEUE", 5)
+def test_a_full_queue_refuses_at_once(site, hasher, ann, here, monkeypatch):
+    monkeypatch.setattr(password_queue, "MAX_QUEUE", 5)
     with flood(site, hasher, lambda i: f"nobody {i}", lambda i: here) as sent:
         busy = [one.result() for one in sent if one.done()]
-    assert {reply.status_code for reply in busy} == {429} and len(busy) == FLOOD - AT_ONCE - 5
+    assert {reply.status_code for reply in busy} == {429} and len(busy) == FLOOD - MAX_CONCURRENT_CHECKS - 5
     assert busy[0].headers["retry-after"] == "2" and "Many people sign in" in busy[0].text
 
 
 # ---- nobody locks anybody out
 
 
-def test_wrong_passwords_keep_only_those_waiting_who_sent_them(site, ann, here):
+def test_wrong_passwords_delay_only_their_origin(site, ann, here):
     attacker = next(addresses)
     replies = [send(site, "Ann", "wrong one", attacker).status_code for _ in range(10)]
     assert replies == [401] * 3 + [429] * 7
@@ -209,13 +211,13 @@ def test_a_known_browser_guesses_no_faster(site, ann, here):
     assert send(site, "Ann", PASSWORD, here).status_code == 303
 
 
-def test_who_guesses_from_many_addresses_is_slowed_down_too(site, ann, here):
+def test_guesses_from_many_addresses_are_slowed_down_too(site, ann, here):
     known = known_cookie(site, send(site, "Ann", PASSWORD, here))
     replies = [send(site, "Ann", "wrong one", f"198.18.{number}.1") for number in range(60)]
     looked_at = [reply for reply in replies if reply.headers.get("retry-after") is None]
     assert len(looked_at) == sign_in_throttle.ALL_ADDRESSES_FREE_FAILURES
     waits = [int(reply.headers["retry-after"]) for reply in replies if reply not in looked_at]
-    assert len(waits) == 30 and max(waits) <= sign_in_throttle.ALL_ADDRESSES_LONGEST_WAIT_S
+    assert len(waits) == 30 and max(waits) <= sign_in_throttle.ALL_ADDRESSES_MAX_WAIT_S
     assert send(site, "Ann", PASSWORD, here, known).status_code == 303
 
 
@@ -225,7 +227,7 @@ def test_addresses_of_one_ipv6_network_are_one(site, ann):
     assert send(site, "Ann", PASSWORD, "2001:db8:77:2::1").status_code == 303
 
 
-def test_a_note_helps_only_the_account_that_it_is_of(site, ann, here):
+def test_a_note_is_valid_only_for_its_account(site, ann, here):
     site.account("Eve", "annotator")
     of_eve = known_cookie(site, send(site, "Eve", PASSWORD, next(addresses)))
     name, _, note = of_eve.partition("=")
@@ -324,7 +326,7 @@ def test_who_may_not_change_a_password_here(site):
     assert site.form(name="Ann", password=PASSWORD).status_code == 303
 
 
-def test_a_new_password_makes_every_other_browser_a_stranger(site, ann, here):
+def test_a_new_password_makes_every_other_browser_unknown(site, ann, here):
     signed = send(site, "Ann", PASSWORD, here)
     known = known_cookie(site, signed)
     reply = change(site, f"{session_cookie(site, signed)}; {known}", PASSWORD, NEW)
@@ -345,6 +347,6 @@ def test_a_session_that_ended_while_the_form_was_open(site, ann):
 
 
 @pytest.mark.parametrize("name", ["Ann\0", "\0", "Ann\0Bob", "x" * 9000, "\u202eAnn", "A\u0300" * 500, "%00", "Ann\r\nSet-Cookie: x=1"])
-def test_a_strange_name_is_a_wrong_one(site, ann, name):
+def test_an_invalid_name_is_a_wrong_name(site, ann, name):
     reply = send(site, name, PASSWORD, next(addresses))
     assert reply.status_code == 401 and "set-cookie" not in reply.headers

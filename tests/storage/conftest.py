@@ -1,4 +1,4 @@
-"""A small world to judge in, with verbs for what people do in it."""
+"""A small store with annotators, and methods for what they do."""
 
 from dataclasses import dataclass
 
@@ -50,7 +50,7 @@ class World:
         return None if shown is None else shown[0].id
 
     def rank(self, annotator: Annotator) -> Judgment | None:
-        """Ranks what is shown next as it is shown, first slot best."""
+        """Ranks the next comparison in the order of its slots, the first one best."""
         shown = queue.next_presentation(self.store, annotator.id)
         if shown is None:
             return None
@@ -85,5 +85,5 @@ def world(store):
 
 @pytest.fixture
 def new_world():
-    """For tests that need more than one store."""
+    """Makes worlds, for tests that need more than one store."""
     return make_world

@@ -1,4 +1,4 @@
-"""Kinds of argument that no page sends and an attacker does, each as JSON text, with what it must not bring about."""
+"""Kinds of argument that an attacker may send and no page sends, each as JSON text."""
 
 import json
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 MARKUP = '<script>alert("walk")</script><img src=x onerror=alert("walk")>'
 
 PLACE = "@@0@@"
-"""Where an argument goes in a body that is filled with `put`; `place` says where further ones go."""
+"""The placeholder of an argument in a body that `put` fills; `place` gives those of further arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     name: str
     json: str
-    """As it stands in a body. No JSON library is asked whether this may be sent."""
+    """The argument as JSON text, which may be invalid JSON."""
     large: bool = False
-    """Megabytes, or slow to read."""
+    """Whether it has megabytes, or is slow to parse."""
 
     @property
     def text(self) -> str:
-        """As it stands in a path, a query or a form."""
+        """The argument as text in a path, a query or a form."""
         try:
             value = json.loads(self.json)
         except (ValueError, RecursionError):
@@ -28,7 +28,7 @@ class Kind:
 
 
 def kinds(secret: str, address: str) -> list[Kind]:
-    """Each kind once. `secret` is the path of a file that no page may read, `address` a server that nobody may be sent to."""
+    """Each kind once. `secret` is the path of a file that no page may read, `address` a server to which no request may be sent."""
 
     def file(path: str, **more: str) -> dict:
         return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}
@@ -76,7 +76,7 @@ def place(number: int) -> str:
 
 
 def put(body: object, *kinds: Kind) -> bytes:
-    """The body as JSON, with each argument wherever its place stands."""
+    """The body as JSON, with each argument in the place of its placeholder."""
     text = json.dumps(body)
     for number, kind in enumerate(kinds):
         text = text.replace(json.dumps(place(number)), kind.json)

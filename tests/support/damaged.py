@@ -1,4 +1,4 @@
-"""A store file that is damaged as a disk damages it."""
+"""A store file with damage as from a failing disk."""
 
 import sqlite3
 from contextlib import closing

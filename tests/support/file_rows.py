@@ -1,4 +1,4 @@
-"""Files as their records, and packed files."""
+"""The records of a file, and packed files."""
 
 import bz2
 import gzip
@@ -14,7 +14,7 @@ from storage.exchange.limits import Limits
 from storage.exchange.rows import BadRow
 
 LONGER = "! longer than 1 MiB: import with a larger --max-row-mib if it is right"
-"""What is said of a row when a row may have 1 MiB."""
+"""The error of a longer row where the limit is 1 MiB."""
 
 
 def read(tmp_path, content, name="rows.jsonl", container=None, **limits):

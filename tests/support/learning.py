@@ -1,4 +1,4 @@
-"""What tests of learning share: an adapter that says something, and a small world of judged comparisons."""
+"""Shared by tests of training: an adapter that is not zero, and a store with judged comparisons."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def user(text: str) -> tuple[Message, ...]:
 
 
 def scramble(backbone: Backbone, adapter: str, *, seed: int = 0, scale: float = 0.1) -> None:
-    """Makes an adapter say something: its B matrices are 0 at first."""
+    """Sets an adapter's B matrices, which are 0 at first, to random values."""
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in backbone.parameters(adapter).items():
@@ -34,7 +34,7 @@ def scramble(backbone: Backbone, adapter: str, *, seed: int = 0, scale: float = 
 
 
 def watch_logprobs(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """From now on, for each minibatch of PPO: log-probabilities at the update and at the rollout, of real tokens."""
+    """Records, for each minibatch of PPO, the log-probabilities of real tokens at the update and at the rollout."""
     seen = []
     real = ppo_trainer.policy_loss
 
@@ -48,7 +48,7 @@ def watch_logprobs(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 @dataclass
 class Judged:
-    """A store in which a rule judged comparisons of a tiny model's would-be answers."""
+    """A store in which a rule judged comparisons of made-up answers."""
 
     store: Database
     folder: DataFolder
@@ -88,7 +88,7 @@ class Judged:
         return self
 
     def config(self, **options) -> RoundConfig:
-        """Small enough to run in a second; every figure that a test counts on is said here and not left to the preset."""
+        """Small enough to run in a second; every value that a test depends on is set here and not left to the preset."""
         values = {
             "model": str(self.model),
             "device": "cpu",
@@ -111,7 +111,7 @@ class Judged:
 
 
 def plain_logprob(model, prompt, answer, temperature=1.0):
-    """Of an answer's tokens by the plain definition, without padding."""
+    """The log-probability of each token of an answer, by the plain definition, without padding."""
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1] / temperature
     return logits.log_softmax(-1)[torch.arange(len(answer)), torch.tensor(answer)]
@@ -122,7 +122,7 @@ def answered(backbone, text):
 
 
 def logprob(backbone, adapter, prompt, text):
-    """Of a whole answer, summed, read through one adapter and all by itself."""
+    """The log-probability of a whole answer under one adapter, computed without a batch."""
     ids, asked = answered(backbone, text), backbone.encode(prompt)
     read, mask = pad_left([[*asked, *ids]], backbone.pad_id)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What works with which architecture: each stage of a round, tried on a tiny random model, as the table of docs/reference/models.md.
+"""Each stage of a round tried on a tiny random model of each architecture, as the table of docs/reference/models.md.
 
 `python tests/support/model_table.py` writes the page; `tests/rlhf/models/test_architectures.py` compares every row.
 """

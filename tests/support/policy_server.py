@@ -1,4 +1,4 @@
-"""A policy server over real HTTP in this process, with verbs; and how its streams are read."""
+"""A policy server over real HTTP in this process, and functions that read its streams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from storage.project import runs
 
 
 def streamed(pieces):
-    """What a stream says, to its end."""
+    """The text of a whole stream."""
 
     async def read():
         return [piece async for piece in pieces]
@@ -34,7 +34,7 @@ def streamed(pieces):
 
 
 class Server:
-    """A running policy server with verbs."""
+    """A running policy server, and requests to it."""
 
     def __init__(self, store, folder):
         self.store, self.model = store, str(folder)
@@ -54,7 +54,7 @@ class Server:
         assert not self._thread.is_alive()
 
     def register(self, name, *, seed=0):
-        """As a finished round does it."""
+        """Registers a policy version, as a finished round does."""
         run_id = f"run-{name}"
         runs.create(self.store, run_id, config={}, seed=0, versions={})
         maker = Backbone.load(Path(self.model), "cpu", "float32")

@@ -7,7 +7,7 @@ from storage.project import runs
 
 
 def run(jobs, run_id, on_change=None, reward=None):
-    """The run's row after this process has worked on it."""
+    """Runs the worker in this process, and returns the run's row."""
     work(jobs.store, jobs.folder, run_id, on_change, reward=reward)
     return runs.get(jobs.store, run_id)
 

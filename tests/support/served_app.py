@@ -25,7 +25,7 @@ PASSWORD = "correct horse"
 
 
 class NoJobs:
-    """The process seam to the worker, where no round ever starts."""
+    """Starts no round: a stand-in for the worker."""
 
     def start(self, config, by=None):
         raise RoundError("no rounds here")
@@ -37,7 +37,7 @@ class NoJobs:
 
 
 class NoServer:
-    """The process seam to the policy server, which is down."""
+    """A stand-in for a policy server that is down."""
 
     def models(self):
         raise PolicyServerDown("no models here")
@@ -46,7 +46,7 @@ class NoServer:
 
 
 class Served:
-    """A served app with verbs for its visitors."""
+    """A served app, and requests of its visitors."""
 
     def __init__(self, web: Web, serving: Serving):
         self.web, self.serving, self.url = web, serving, serving.url
@@ -66,7 +66,7 @@ class Served:
         return f"{self.auth.cookie}={accounts.sign_in(self.store, name, PASSWORD)}"
 
     def handler(self, name: str) -> int:
-        """The number under which a browser calls the handler whose qualified name ends so."""
+        """The number by which a browser calls the handler whose qualified name ends with `name`."""
         found = [number for number, event in self.pages.fns.items() if event.fn and event.fn.__qualname__.endswith(name)]
         return found[0]
 

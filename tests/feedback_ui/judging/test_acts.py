@@ -2,7 +2,7 @@
 
 import pytest
 
-from feedback_ui.judging.acts import judged
+from feedback_ui.judging.acts import judgment_arguments
 from storage.core.records import Details, Flag, IdealAnswer, Timing
 from storage.judging.details import BadJudgment
 
@@ -19,17 +19,17 @@ TWO, THREE = (71, 70), (72, 70, 71)
         ({"choice": "rank", "tiers": [[1], [0, 2]]}, THREE, ((70,), (72, 71)), False),
     ],
 )
-def test_slots_become_completions(act, order, tiers, all_bad):
-    assert judged(act, order) == {"verdict": "rank", "tiers": tiers, "all_bad": all_bad, "details": Details()}
+def test_slots_are_converted_to_completions(act, order, tiers, all_bad):
+    assert judgment_arguments(act, order) == {"verdict": "rank", "tiers": tiers, "all_bad": all_bad, "details": Details()}
 
 
-def test_details_come_along():
+def test_details_are_converted_too():
     act = {
         "choice": "a", "strength": 2, "rationale": "clear", "aspects": {"1": {"Helpful": 4}}, "ideal": {"text": "Better.", "slot": 0},
         "flags": [{"kind": "unsafe", "note": "look", "slot": 1}, {"kind": "broken_prompt"}],
         "timing": {"active_ms": 900, "idle_ms": 20, "client_ms": 950},
     }  # fmt: skip
-    assert judged(act, TWO)["details"] == Details(
+    assert judgment_arguments(act, TWO)["details"] == Details(
         strength=2,
         aspects={70: {"Helpful": 4}},
         rationale="clear",
@@ -41,7 +41,7 @@ def test_details_come_along():
 
 def test_a_skip_keeps_its_reason_and_no_ratings():
     act = {"choice": "skip", "reason": "not sure", "strength": 2, "rationale": "hm"}
-    assert judged(act, TWO) == {"verdict": "skip", "skip_reason": "not sure", "details": Details(rationale="hm")}
+    assert judgment_arguments(act, TWO) == {"verdict": "skip", "skip_reason": "not sure", "details": Details(rationale="hm")}
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_a_skip_keeps_its_reason_and_no_ratings():
         {"choice": "a", "aspects": {"9": {}}},
     ],
 )
-def test_what_the_page_never_sends_is_refused(act):
-    with pytest.raises(BadJudgment, match="This is no judgment that the page sends: reload the page"):
-        judged(act, TWO)
+def test_invalid_judgments_are_refused(act):
+    with pytest.raises(BadJudgment, match="The page sent an invalid judgment: reload the page"):
+        judgment_arguments(act, TWO)
 
 
-def test_a_button_for_two_answers_is_none_for_three():
+def test_buttons_of_two_answers_are_refused_for_three():
     with pytest.raises(BadJudgment):
-        judged({"choice": "a"}, THREE)
+        judgment_arguments({"choice": "a"}, THREE)

@@ -77,7 +77,7 @@ def test_the_view_is_blind(store, service, local, waiting, project):
     assert policies.by_name(store, "SecretModel").name not in json.dumps(view)
 
 
-def test_nothing_tells_gold_and_repeats_from_votes(store, service, local, waiting):
+def test_gold_and_repeats_cannot_be_told_from_votes(store, service, local, waiting):
     shapes = []
     for purpose in ("vote", "gold", "repeat"):
         shown = presentations.record(store, waiting[0], local.id, purpose=purpose)
@@ -146,7 +146,7 @@ def test_the_chosen_slot_wins(store, service, local, waiting, choice, slot):
     assert "problem" not in reply
 
 
-def test_what_was_read_as_better_is_what_is_stored(store, service, local, waiting):
+def test_the_answer_shown_as_better_is_stored_as_better(store, service, local, waiting):
     for _ in waiting:
         view = service.next_for(local, EN, {})
         choice = "a" if "good" in view["answers"][0] else "b"
@@ -171,7 +171,7 @@ def test_slots_of_a_ranking_become_completions(store, service, local, four):
     assert (row["partial"], row["all_bad"]) == (1, 0)
 
 
-def test_all_bad_is_said_of_every_answer(store, service, local, four):
+def test_all_bad_ties_every_answer(store, service, local, four):
     service.judge(local, EN, act(service.next_for(local, EN, {}), "both_bad"))
     (row,) = saved(store)
     assert ([len(tier) for tier in json.loads(row["tiers"])], row["all_bad"], row["partial"]) == ([4], 1, 0)
@@ -181,13 +181,13 @@ def test_details_are_kept_by_completion(store, service, local, waiting):
     settings.change(store, EVERYTHING, None)
     view = service.next_for(local, EN, {})
     a, b = shown_as(service, local, view).order
-    said = {
+    details = {
         "strength": "slightly", "aspects": {"0": {"Helpful": 4}, "1": {"Helpful": 2, "Honest": 5}},
         "rationale": "It is right and says why.",
         "ideal": {"text": "Better still.", "slot": 1}, "timing": {"active_ms": 900, "idle_ms": 100, "client_ms": 1000},
         "flags": [{"kind": "unsafe", "note": "burns", "slot": 0}, {"kind": "broken_prompt", "note": "", "slot": None}],
     }  # fmt: skip
-    assert "problem" not in service.judge(local, EN, act(view, "b", **said))
+    assert "problem" not in service.judge(local, EN, act(view, "b", **details))
     stored = details_of(store)
     assert stored.strength == "slightly"
     assert stored.aspects == {a: {"Helpful": 4}, b: {"Helpful": 2, "Honest": 5}}
@@ -207,7 +207,7 @@ def test_a_skip_keeps_its_reason_and_its_flags_and_nothing_of_the_answers(store,
     assert (stored.flags, stored.strength, stored.aspects) == ((Flag("personal_data"),), None, {})
 
 
-def test_sent_twice_it_counts_once(store, service, local, waiting):
+def test_a_judgment_that_is_sent_twice_counts_once(store, service, local, waiting):
     view = service.next_for(local, EN, {})
     first = service.judge(local, EN, act(view, "a"))
     again = service.judge(local, EN, act(view, "b"))
@@ -239,7 +239,7 @@ BAD_ACTS = [
 
 
 @pytest.mark.parametrize("bad", BAD_ACTS)
-def test_what_fits_nothing_is_refused_and_the_page_goes_on(store, service, local, waiting, bad):
+def test_an_invalid_judgment_is_refused_and_the_next_comparison_is_shown(store, service, local, waiting, bad):
     view = service.next_for(local, EN, {})
     reply = service.judge(local, EN, act(view, "a") | {"reason": None} | bad)
     assert reply["problem"].startswith("Not saved. ")
@@ -247,10 +247,10 @@ def test_what_fits_nothing_is_refused_and_the_page_goes_on(store, service, local
     assert saved(store) == []
 
 
-def test_another_ones_presentation_is_refused(store, service, local, waiting):
+def test_the_presentation_of_another_annotator_is_refused(store, service, local, waiting):
     view = service.next_for(local, EN, {})
     reply = service.judge(annotators.ensure(store, "someone else"), EN, act(view, "a"))
-    assert reply["problem"] == "Not saved. This comparison is not known here any more: reload the page."
+    assert reply["problem"] == "Not saved. This comparison no longer exists here: reload the page."
     assert saved(store) == []
 
 
@@ -262,7 +262,7 @@ def lapse(store):
         connection.conn.execute("UPDATE leases SET expires_at = '2000-01-01T00:00:00.000+00:00'")
 
 
-def test_a_sign_of_life_keeps_the_comparison(store, service, local, waiting):
+def test_a_renewal_extends_the_lease(store, service, local, waiting):
     view = service.next_for(local, EN, {})
     lapse(store)
     assert service.renew(local, EN, {"presentation_id": view["presentation_id"]}) == {"held": True}
@@ -277,7 +277,7 @@ def test_a_sign_of_life_keeps_the_comparison(store, service, local, waiting):
         assert service.renew(local, EN, nonsense) == {"held": False}
 
 
-def test_a_judgment_that_comes_too_late_says_so_and_shows_another(store, service, local, waiting):
+def test_a_late_judgment_is_refused_and_another_comparison_is_shown(store, service, local, waiting):
     view = service.next_for(local, EN, {})
     lapse(store)
     other = annotators.ensure(store, "other")
@@ -302,7 +302,7 @@ def test_saving_and_choosing_are_one_commit(store, service, local, waiting):
     assert commits == ["BEGIN IMMEDIATE", "COMMIT"]
 
 
-def test_what_goes_wrong_with_the_next_does_not_cost_the_judgment(store, service, local, waiting, monkeypatch):
+def test_an_error_in_the_queue_does_not_lose_the_judgment(store, service, local, waiting, monkeypatch):
     view = service.next_for(local, EN, {})
 
     def broken(*_, **__):
@@ -330,14 +330,14 @@ def test_a_store_that_cannot_write_leaves_the_page_as_it_is(store, service, loca
 # ---- nothing to judge
 
 
-def test_a_dry_queue_says_how_long(service, local, server):
+def test_an_empty_queue_shows_the_waiting_time(service, local, server):
     server.fill(20.0)
     view = service.next_for(local, EN, {})
     assert (view["state"], view["count"]) == ("empty", "Nothing judged yet")
-    assert view["note"] == "The model is writing new answers: about 20 s. This page fills by itself."
+    assert view["note"] == "The model is writing new answers: about 20 s. This page updates by itself."
 
 
-def test_a_dry_queue_without_a_server_says_so(service, local, server):
+def test_an_empty_queue_without_a_policy_server_shows_an_error(service, local, server):
     server.fall_over("no answer from the policy server at http://127.0.0.1:1/v1")
     assert service.next_for(local, EN, {})["note"].startswith("No answer from the policy server at http://127.0.0.1:1/v1. Until then")
 
@@ -354,18 +354,18 @@ def test_it_speaks_korean(service, local, waiting):
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "expected"),
     [
-        ((True, True, 20.0, ""), "The model is writing new answers: about 20 s. This page fills by itself."),
-        ((True, True, None, ""), "The model is writing new answers. This page fills by itself."),
-        ((False, False, None, ""), "The model is being loaded. This page fills by itself."),
-        ((False, False, None, "Downloading the model."), "Downloading the model. This page fills by itself."),
+        ((True, True, 20.0, ""), "The model is writing new answers: about 20 s. This page updates by itself."),
+        ((True, True, None, ""), "The model is writing new answers. This page updates by itself."),
+        ((False, False, None, ""), "The model is being loaded. This page updates by itself."),
+        ((False, False, None, "Downloading the model."), "Downloading the model. This page updates by itself."),
         ((True, False, None, "Paused while a round trains."), "Paused while a round trains."),
     ],
 )
-def test_waiting_notes_of_the_compare_page(status, said):
+def test_waiting_notes_of_the_compare_page(status, expected):
     given = dict(zip(("ready", "filling", "seconds_per_comparison", "note"), status, strict=True))
-    assert judging_view.waiting_note(EN, **given) == said
+    assert judging_view.waiting_note(EN, **given) == expected
 
 
 # ---- access
@@ -398,7 +398,7 @@ def test_server_functions_know_who_asks(call, store, local, waiting):
     assert call("undo", None, request)["next"] == view
 
 
-def test_who_is_not_signed_in_is_told_so(call, store, waiting):
+def test_a_visitor_who_is_not_signed_in_gets_a_refusal(call, store, waiting):
     accounts.create(store, "Ann", "correct horse", ["lead"])
     request = SimpleNamespace(headers={}, cookies={})
     for name in ("next_comparison", "judge", "undo", "renew"):
@@ -408,7 +408,7 @@ def test_who_is_not_signed_in_is_told_so(call, store, waiting):
     assert saved(store) == []
 
 
-def test_a_lead_alone_does_not_judge(call, store, waiting):
+def test_a_lead_without_the_role_annotator_cannot_judge(call, store, waiting):
     account = accounts.create(store, "Lea", "correct horse", ["lead"])
     request = SimpleNamespace(headers={}, cookies={Auth(store).cookie: accounts.sign_in(store, "Lea", "correct horse")})
     reply = call("next_comparison", {}, request)
@@ -432,7 +432,7 @@ def test_the_templates_hold_nothing_that_gradio_would_evaluate(assets):
         assert not any(mark in text for mark in ("${", "{{", "`", "\\", "@children")), name
 
 
-def test_the_script_asks_for_texts_that_there_are(assets):
+def test_the_scripts_use_existing_translations(assets):
     """A key that is put together is looked for by its beginning."""
     known = browser_texts()["en"]
     sources = [source.decode() for name, source in modules().sources.items() if name != TRANSLATIONS]

@@ -68,7 +68,7 @@ def rows(service, annotator, **filters):
     return service.rows(annotator, EN, filters)["rows"]
 
 
-def test_each_kind_of_judgment_is_told_in_words(store, service, local, put):
+def test_each_kind_of_judgment_has_its_text(store, service, local, put):
     pair, tied, bad, skipped, ranked, partial, all_bad = put(local, 2, 2, 2, 2, 4, 4, 3)
     rank(store, pair, [[1], [0]], details=Details(strength="slightly"))
     rank(store, tied, [[0, 1]])
@@ -85,12 +85,12 @@ def test_each_kind_of_judgment_is_told_in_words(store, service, local, put):
     assert found[-1]["prompt"] == "Question 0?"
 
 
-def test_a_ready_made_reason_is_told_in_the_readers_language(store, service, local, put):
+def test_a_predefined_skip_reason_is_translated(store, service, local, put):
     first, second = put(local, 2, 2)
     skip(store, first, "Broken prompt")
     skip(store, second, "두 가지를 묻습니다")
-    told = [row["verdict"] for row in service.rows(local, Translator("ko"), {})["rows"]]
-    assert told == ["건너뜀: 두 가지를 묻습니다", "건너뜀: 잘못된 질문"]
+    verdicts = [row["verdict"] for row in service.rows(local, Translator("ko"), {})["rows"]]
+    assert verdicts == ["건너뜀: 두 가지를 묻습니다", "건너뜀: 잘못된 질문"]
 
 
 def test_filters(store, service, local, put):
@@ -136,7 +136,7 @@ def test_one_sees_only_ones_own(store, service, local, put):
     assert judgments.get(store, theirs.id).counts
 
 
-def test_what_is_shown_is_blind_and_tells_gold_from_votes_nowhere(store, service, local, put):
+def test_past_judgments_are_blind_and_gold_looks_like_a_vote(store, service, local, put):
     shapes = set()
     for purpose in ("vote", "gold", "repeat"):
         (shown,) = put(local, 2, purpose=purpose)
@@ -151,7 +151,7 @@ def test_what_is_shown_is_blind_and_tells_gold_from_votes_nowhere(store, service
     assert len(shapes) == 1
 
 
-def test_opened_it_says_in_slots_what_was_said(store, service, local, put):
+def test_an_opened_judgment_is_shown_in_slots(store, service, local, put):
     settings.change(store, ProjectSettings(aspects=("Clear",), flags=False), None)
     (shown,) = put(local, 2)
     a, b = shown.order
@@ -168,7 +168,7 @@ def test_opened_it_says_in_slots_what_was_said(store, service, local, put):
     assert len(view["sources"]) == 2
 
 
-def test_a_correction_takes_the_place_of_what_was_said(store, service, local, put):
+def test_a_correction_supersedes_the_judgment(store, service, local, put):
     (shown,) = put(local, 2)
     judged = rank(store, shown, [[0], [1]])
     act = {"judgment_id": name_of(service, judged), "choice": "b", "strength": "slightly"}
@@ -193,7 +193,7 @@ def test_a_skip_can_become_a_ranking_and_a_ranking_a_skip(store, service, local,
     assert (first["row"]["verdict"], second["row"]["verdict"]) == ("2 > 1 = 3 = 4", "Skipped: Unsafe content")
 
 
-def test_a_correction_that_fits_nothing_is_refused(store, service, local, put):
+def test_an_invalid_correction_is_refused(store, service, local, put):
     judged = rank(store, put(local, 2)[0], [[0], [1]])
     for bad in ({"choice": "c"}, {"choice": "rank", "tiers": [[0], [5]]}, {}):
         assert service.correct(local, EN, {"judgment_id": name_of(service, judged)} | bad)["problem"].startswith("Not saved. ")

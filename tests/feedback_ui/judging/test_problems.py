@@ -17,14 +17,14 @@ def test_two_answers_have_letters_and_more_have_numbers():
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "expected"),
     [
-        (StoreLocked("database is locked: /srv/data/rankloop.db"), "something else is writing"),
+        (StoreLocked("database is locked: /srv/data/rankloop.db"), "locked by another write"),
         (StoreError("disk I/O error at presentation 4711"), "the store failed"),
     ],
 )
-def test_a_failure_of_the_store_is_told_in_words_and_logged_in_full(caplog, error, said):
+def test_a_failure_of_the_store_gets_a_message_and_is_logged_in_full(caplog, error, expected):
     with caplog.at_level(logging.WARNING):
-        told = problem(EN, error)
-    assert said in told and "4711" not in told and "/srv" not in told
+        message = problem(EN, error)
+    assert expected in message and "4711" not in message and "/srv" not in message
     assert str(error) in caplog.text

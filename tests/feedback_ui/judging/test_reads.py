@@ -75,11 +75,11 @@ def test_next_comparison(project, service, local):
     assert len(found) == RELOAD
 
 
-@pytest.mark.parametrize("said", [{"choice": "a"}, {"choice": "skip", "reason": "unsure"}], ids=["rank", "skip"])
-def test_a_judgment_and_what_comes_next(project, service, local, said):
+@pytest.mark.parametrize("choice", [{"choice": "a"}, {"choice": "skip", "reason": "unsure"}], ids=["rank", "skip"])
+def test_a_judgment_and_what_comes_next(project, service, local, choice):
     view = service.next_for(local, EN, {})
     with reads(project) as found:
-        reply = service.judge(local, EN, act(view, **said))
+        reply = service.judge(local, EN, act(view, **choice))
     assert reply["next"]["state"] == "comparison"
     assert reply["next"]["count"] != view["count"], "the number of judgments is the one after this"
     assert_read_once(found)

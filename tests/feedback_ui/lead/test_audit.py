@@ -6,9 +6,9 @@ from storage.project import guidelines
 
 
 def test_the_audit_is_paged_newest_first(store, part, people, monkeypatch):
-    monkeypatch.setattr("feedback_ui.lead.audit.ROWS", 2)
+    monkeypatch.setattr("feedback_ui.lead.audit.PAGE_ROWS", 2)
     section = part.audit
-    assert "Nobody has done anything" in section.open(HERE)[section.entries]
+    assert "No act is recorded yet" in section.open(HERE)[section.entries]
     for text in ("one", "two", "three"):
         guidelines.publish(store, text, people.local.id)
     first = section.open(HERE)

@@ -10,7 +10,7 @@ from storage.people import accounts, annotators, audit
 from storage.project import settings
 
 
-def test_the_audit_is_told_in_the_readers_language(store, part, people, of_three):
+def test_the_audit_is_in_the_readers_language(store, part, people, of_three):
     settings.change(store, ProjectSettings(overlap=4), people.local.id)
     batch = batches.request(store, [policies.all_versions(store)[0].id], completions=2, sampling=Sampling(), count=7, by=people.local.id)
     batches.cancel(store, batch.id, people.local.id)
@@ -20,6 +20,6 @@ def test_the_audit_is_told_in_the_readers_language(store, part, people, of_three
     english, korean = (
         audit_view.audit_list(words, audit.entries(store), {a.id: a.name for a in annotators.all_annotators(store)}) for words in (EN, KO)
     )
-    for said in ("overlap = 4", "7 comparisons", "0 of 7 made", "Too fast: why", "account Lea", "&lt;odd&gt;"):
-        assert said in english, said
+    for text in ("overlap = 4", "7 comparisons", "0 of 7 made", "Too fast: why", "account Lea", "&lt;odd&gt;"):
+        assert text in english, text
     assert "비교 7개" in korean and "너무 빠름: why" in korean

@@ -6,7 +6,7 @@ from feedback_ui.lead import batches_view
 from storage.core.records import Batch, PolicyVersion, Sampling
 
 
-def test_waiting_times_follow_the_line_and_leave_out_what_is_stuck():
+def test_waiting_times_follow_the_queue_and_leave_out_stuck_batches():
     def batch(number, made, priority=0, cancelled=None):
         return Batch(number, (1,), 2, Sampling(), 10, made, priority, None, "2026-01-01T00:00:00+00:00", cancelled)
 
@@ -15,7 +15,7 @@ def test_waiting_times_follow_the_line_and_leave_out_what_is_stuck():
     rows = html.split("<tr>")[2:]
     # Batch 3 is more urgent: 6 x 20 s; batch 1 waits for it and for its own 5. Batch 2 is stuck and says why.
     states = ("done", "cancelled", "about 2 min left", "The adapter is &lt;missing&gt;.", "about 4 min left")
-    assert [[said in row for said in states] for row in rows] == [[i == j for j in range(5)] for i in range(5)]
+    assert [[state in row for state in states] for row in rows] == [[i == j for j in range(5)] for i in range(5)]
     assert [row.count('data-act="cancel"') for row in rows] == [0, 0, 1, 1, 1]
 
 

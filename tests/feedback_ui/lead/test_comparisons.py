@@ -31,7 +31,7 @@ def test_a_batch_is_asked_for_followed_and_cancelled(store, part, server, people
     assert batches.get(store, batch.id).cancelled_at is not None
 
 
-def test_a_batch_that_will_not_do_is_refused(store, part):
+def test_an_invalid_batch_is_refused(store, part):
     section, base = part.batches, policies.ensure_base(store, "m")
     assert "at least one policy version" in section.ask(asked(section, []), HERE)[section.message]
     assert "2 to 9 answers" in section.ask(asked(section, [base.id], answers=10), HERE)[section.message]
@@ -41,7 +41,7 @@ def test_a_batch_that_will_not_do_is_refused(store, part):
 
 
 def test_only_versions_that_can_answer_are_offered(store, part, server):
-    assert "No policy version" in part.batches.open(HERE)[part.batches.message]
+    assert "There is no policy version" in part.batches.open(HERE)[part.batches.message]
     base = policies.ensure_base(store, "m")
     imported, distant = policies.ensure_external(store, "somebody's"), policies.ensure_external(store, "distant")
     offered = dict(part.batches.open(HERE)[part.batches.who].choices)
@@ -50,10 +50,10 @@ def test_only_versions_that_can_answer_are_offered(store, part, server):
     assert dict(part.batches.open(HERE)[part.batches.who].choices) == {base.name: base.id, distant.name: distant.id}
 
 
-def test_a_server_that_is_down_is_told_beside_what_waits(store, part, server):
+def test_a_server_that_is_down_is_shown_above_the_waiting_batches(store, part, server):
     batches.request(store, [policies.ensure_base(store, "m").id], completions=2, sampling=Sampling(), count=1, by=None)
     server.fall_over("no answer from the policy server")
-    assert "Nothing is written now. No answer from the policy server" in part.batches.open(HERE)[part.batches.list]
+    assert "Nothing is generated now. No answer from the policy server" in part.batches.open(HERE)[part.batches.list]
 
 
 def test_a_server_that_is_down_still_lets_versions_be_chosen(store, part, server):

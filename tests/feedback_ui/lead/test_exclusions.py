@@ -37,8 +37,8 @@ def test_single_judgments_and_a_day_narrow_an_exclusion(store, part, people, wai
 @pytest.mark.parametrize(
     "given, problem",
     [
-        ((None, "", "", "other", "why"), "Choose an annotator"), ((None, "", "x", "other", "why"), "X is no judgment"),
-        ((1, "yesterday", "", "other", "why"), "Yesterday is no day"), ((None, "", "77", "other", "why"), "not in the store"),
+        ((None, "", "", "other", "why"), "Choose an annotator"), ((None, "", "x", "other", "why"), "X is not a judgment&#39;s number"),
+        ((1, "yesterday", "", "other", "why"), "Yesterday is not a date"), ((None, "", "77", "other", "why"), "not in the store"),
         ((None, "", "77", "other", ""), "needs a rule and a reason"),
     ],
 )  # fmt: skip

@@ -18,5 +18,5 @@ def test_each_offered_rule_is_translated_and_another_stays_as_it_was_typed():
 def test_only_what_holds_can_be_lifted():
     holds, lifted = Exclusion(2, "other", "why", None, AT, 1_500), Exclusion(1, "other", "why", None, AT, 1, lifted_at=AT)
     first, second = exclusions_view.exclusion_list(EN, [holds, lifted], {}, acts=True).split("<tr>")[2:]
-    assert "holds" in first and "1,500" in first and 'data-act="lift" data-row="2"' in first
+    assert "active" in first and "1,500" in first and 'data-act="lift" data-row="2"' in first
     assert "lifted" in second and "<button" not in second

@@ -13,8 +13,8 @@ def test_a_gold_answer_is_set_shown_and_measured(store, part, of_three, people, 
     assert "There is no comparison 99" in section.show(99, HERE)[section.message]
     assert "Type the number" in section.show(None, HERE)[section.message]
     shown = section.show(of_three.id, HERE)
-    for said in ("Three?", "answer &lt;i&gt;2&lt;/i&gt;", "m</span>"):
-        assert said in shown[section.opened]
+    for text in ("Three?", "answer &lt;i&gt;2&lt;/i&gt;", "m</span>"):
+        assert text in shown[section.opened]
     assert "C is missing" in section.set_answer(of_three.id, "B > A", "", HERE)[section.message]
     shown = section.set_answer(of_three.id, "B > A = C", "B is <right>", HERE)
     ids = [c.id for c in of_three.completions]

@@ -10,26 +10,27 @@ from feedback_ui.lead import gold_view, lead_view
 
 
 @pytest.mark.parametrize(
-    "said, tiers",
+    "typed, tiers",
     [("B > A = C", ((1,), (0, 2))), (" c>b >a ", ((2,), (1,), (0,))), ("a=b=c", ((0, 1, 2),))],
 )
-def test_a_known_order_is_read(of_three, said, tiers):
+def test_a_gold_ranking_is_parsed(of_three, typed, tiers):
     ids = [c.id for c in of_three.completions]
-    found = gold_view.tiers_of(EN, said, of_three)
+    found = gold_view.tiers_of(EN, typed, of_three)
     assert found == tuple(tuple(ids[place] for place in tier) for tier in tiers)
     assert gold_view.tiers_of(EN, lead_view.letters(of_three, found), of_three) == tuple(tuple(sorted(tier)) for tier in found)
 
 
 @pytest.mark.parametrize(
-    "said, problem",
+    "typed, problem",
     [
-        ("B > A", "C is missing"), ("A > B > C > A", "A stands there twice"), ("A > D > B", "D is no answer here"),
-        ("A B C", "A B C is no answer"), ("", "∅ is no answer"), ("A > > B = C", "∅ is no answer"), ("1 > 2 > 3", "1 is no answer"),
+        ("B > A", "C is missing"), ("A > B > C > A", "A is named twice"), ("A > D > B", "D is not an answer here"),
+        ("A B C", "A B C is not an answer"), ("", "∅ is not an answer"), ("A > > B = C", "∅ is not an answer"),
+        ("1 > 2 > 3", "1 is not an answer"),
     ],
 )  # fmt: skip
-def test_what_is_no_order_is_refused_with_its_cause(of_three, said, problem):
+def test_an_invalid_ranking_is_refused_with_its_cause(of_three, typed, problem):
     with pytest.raises(gold_view.BadOrder, match=problem):
-        gold_view.tiers_of(EN, said, of_three)
+        gold_view.tiers_of(EN, typed, of_three)
 
 
 def test_the_gold_comparison_that_most_judged_wrongly_comes_first(of_three):

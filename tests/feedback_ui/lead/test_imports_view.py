@@ -18,16 +18,16 @@ def test_the_first_fifty_wrong_rows_are_shown_and_the_others_counted():
 
 
 @pytest.mark.parametrize(
-    "state, said, stop",
+    "state, text, stop",
     [
         ({"done": 5}, "a: 5 rows are imported", True),
         ({"done": 1_000, "total": 2_000}, "a: 1,000 rows are imported of about 2,000, about 60 min left", True),
         ({"done": 5, "stop_requested": True}, "a: 5 rows are imported", False),
-        ({"done": 5, "taking_back": True}, "a is not imported: 5 rows are taken back", False),
+        ({"done": 5, "rolling_back": True}, "Rolling back a: 5 rows are deleted", False),
     ],
 )
-def test_an_import_can_be_stopped_until_that_was_asked(state, said, stop):
+def test_an_import_can_be_stopped_until_that_was_asked(state, text, stop):
     running = RunningImport(1, "a", started=time.monotonic() - 3_600, **state)
     html = imports_view.running_imports(EN, [running], acts=True)
-    assert html.startswith(f'<p class="rl-muted">{said} ') and ('data-act="stop"' in html) == stop
+    assert html.startswith(f'<p class="rl-muted">{text} ') and ('data-act="stop"' in html) == stop
     assert "<button" not in imports_view.running_imports(EN, [running], acts=False)

@@ -45,18 +45,18 @@ def test_every_handler_checks_access(store, app, auth):
                 called(handler, researcher)
 
 
-def test_who_may_only_read_sees_no_buttons(store, lead, part, auth, waiting):
+def test_readers_see_no_buttons(store, lead, part, auth, waiting):
     sign_in(store, auth, "Lea", "lead")
     request = sign_in(store, auth, "Res", "researcher")
     batches.request(store, [policies.all_versions(store)[0].id], completions=2, sampling=Sampling(), count=1, by=None)
     shown = lead.enter("comparisons", None, request)
-    assert "for a lead" in shown[lead.reading]
+    assert "Only leads can make changes" in shown[lead.reading]
     assert shown[part.batches.asking].visible is False and shown[part.gold.setting].visible is False
     assert "rl-table" in shown[part.batches.list] and "data-act" not in shown[part.batches.list]
     assert "Judgments for each comparison" in part.settings.open(request)[part.settings.readers]
 
 
-def test_coming_to_the_page_opens_the_section_that_was_left(lead, part):
+def test_opening_the_page_updates_the_open_section(lead, part):
     assert part.quality.overview in lead.enter("", None, HERE)
     assert part.audit.entries in lead.enter("audit", None, HERE) and part.quality.overview not in lead.enter("audit", None, HERE)
     assert part.quality.overview in lead.enter("no such section", None, HERE)
@@ -77,18 +77,18 @@ def test_every_section_opens_in_korean_and_says_what_to_do_next(lead, part, stor
     policies.ensure_base(store, "m")
     for name, section in vars(part).items():
         shown = section.open(asking("ko-KR"))
-        said = "".join(value for value in shown.values() if isinstance(value, str)).strip()
-        assert not said or any("가" <= letter <= "힣" for letter in said), name
+        text = "".join(value for value in shown.values() if isinstance(value, str)).strip()
+        assert not text or any("가" <= letter <= "힣" for letter in text), name
     assert "아직" in part.quality.open(asking("ko"))[part.quality.overview]
 
 
-def test_a_click_that_no_table_sends_is_refused_in_words(part):
+def test_a_forged_click_is_refused(part):
     for event in (gr.EventData(None, None), gr.EventData(None, {"act": "lift", "row": "1; DROP"}), gr.EventData(None, {"row": 1})):
         assert "reload the page" in part.exclusions.choose(event, HERE)[part.exclusions.message]
         assert "reload the page" in part.quality.open_item(event, HERE)
 
 
-def test_a_draft_is_not_lost_by_looking_at_another_section(part, people):
+def test_a_draft_survives_a_change_of_section(part, people):
     section = part.guidelines
     assert section.load("", HERE)[section.editor] == ""
     section.publish("One", HERE)

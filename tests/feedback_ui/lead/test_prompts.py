@@ -30,17 +30,17 @@ def test_a_file_of_prompts_is_imported_and_its_wrong_rows_are_named(store, part,
 def test_a_file_of_judgments_is_recognised_and_what_is_not_kept_is_named(store, part, tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"prompt": "Q", "chosen": "a", "rejected": "b", "<b>x</b>": 1}\n', encoding="utf-8")
-    said = part.prompts.import_file(str(file), "recognised", "", "", False, HERE)[part.prompts.message]
-    assert "Recognised as trl, by its fields prompt, chosen, rejected, in 1 of 1 rows." in said and "1 judgment" in said
-    assert "Not kept: &lt;b&gt;x&lt;/b&gt; (1)." in said
+    shown = part.prompts.import_file(str(file), "recognised", "", "", False, HERE)[part.prompts.message]
+    assert "Recognised as trl, by its fields prompt, chosen, rejected, in 1 of 1 rows." in shown and "1 judgment" in shown
+    assert "Not kept: &lt;b&gt;x&lt;/b&gt; (1)." in shown
     assert store.value("SELECT count(*) FROM judgments") == 1
     file.write_text('{"question": "Q", "good": "a", "bad": "b"}\n', encoding="utf-8")
-    said = part.prompts.import_file(str(file), "recognised", "", "", False, HERE)[part.prompts.message]
-    assert "It is not clear what this file holds. Its fields: question, good, bad. The nearest formats: " in said
-    assert "Choose its format above, or say which field is what" in said and "--" not in said
+    shown = part.prompts.import_file(str(file), "recognised", "", "", False, HERE)[part.prompts.message]
+    assert "The format of this file was not recognised. Its fields: question, good, bad. The nearest formats: " in shown
+    assert "Choose its format above, or give a field map" in shown and "--" not in shown
     file.write_text("", encoding="utf-8")
-    said = part.prompts.import_file(str(file), "recognised", "", "", False, HERE)[part.prompts.message]
-    assert "No row of this file can be read: the file is empty." in said and "--" not in said
+    shown = part.prompts.import_file(str(file), "recognised", "", "", False, HERE)[part.prompts.message]
+    assert "No row of this file can be read: the file is empty." in shown and "--" not in shown
 
 
 def test_a_format_that_was_chosen_is_read_as_such(store, part, tmp_path):
@@ -49,23 +49,23 @@ def test_a_format_that_was_chosen_is_read_as_such(store, part, tmp_path):
     file.write_text('{"prompt": "Q", "chosen": "a", "rejected": "b"}\n', encoding="utf-8")
     assert section.open(HERE)[section.format].choices[0] == ("recognised", "recognised")
     assert "Read as prompts." in section.import_file(str(file), "prompts", "", "", True, HERE)[section.message]
-    said = section.import_file(str(file), "prompts", "", "", False, HERE)[section.message]
-    assert "1 prompt added. Not kept: chosen (1), rejected (1)." in said
+    shown = section.import_file(str(file), "prompts", "", "", False, HERE)[section.message]
+    assert "1 prompt added. Not kept: chosen (1), rejected (1)." in shown
     assert store.value("SELECT count(*) FROM judgments") == 0
     both = section.import_file(str(file), "trl", "prompt=q,chosen=good,rejected=bad", "", False, HERE)
     assert "not both" in both[section.message]
     assert "Native cannot be imported" in section.import_file(str(file), "native", "", "", False, HERE)[section.message]
 
 
-def test_a_map_and_an_encoding_read_what_nothing_recognises(store, part, tmp_path):
+def test_a_field_map_and_an_encoding_read_an_unrecognised_file(store, part, tmp_path):
     section = part.prompts
     file = tmp_path / "ours.csv"
     file.write_bytes("frage,gut,schlecht,note\nWie heißt es?,Käse,Brot,1\n".encode("cp1252"))
     mapping = "prompt=frage,chosen=gut,rejected=schlecht"
     assert "name the encoding of the file" in section.import_file(str(file), "recognised", "", "", False, HERE)[section.message]
     assert "not UTF-8 text: name the encoding" in section.import_file(str(file), "recognised", mapping, "", False, HERE)[section.message]
-    said = section.import_file(str(file), "recognised", mapping, "cp1252", False, HERE)
-    assert "Read by the map of its fields. 1 prompt added." in said[section.message] and "Not kept: note (1)." in said[section.message]
+    shown = section.import_file(str(file), "recognised", mapping, "cp1252", False, HERE)
+    assert "Read with the given field map. 1 prompt added." in shown[section.message] and "Not kept: note (1)." in shown[section.message]
     assert store.value("SELECT text FROM completions ORDER BY id DESC LIMIT 1") in ("Käse", "Brot")
     assert (
         "There is no encoding &#39;klingon&#39;"
@@ -74,7 +74,7 @@ def test_a_map_and_an_encoding_read_what_nothing_recognises(store, part, tmp_pat
     assert "is not NAME=FIELD" in section.import_file(str(file), "recognised", "prompt=frage,x", "", False, HERE)[section.message]
 
 
-def test_a_saved_map_is_named_and_a_path_is_none(store, part, tmp_path):
+def test_a_saved_map_is_found_by_name_and_a_path_is_refused(store, part, tmp_path):
     section = part.prompts
     file = tmp_path / "rows.jsonl"
     file.write_text('{"q": "Q", "good": "a", "bad": "b"}\n', encoding="utf-8")
@@ -82,19 +82,22 @@ def test_a_saved_map_is_named_and_a_path_is_none(store, part, tmp_path):
     secret = tmp_path / "secret.toml"
     secret.write_text('prompt = "q"\nchosen = "good"\nrejected = "bad"\n', encoding="utf-8")
     for path in (str(secret), "../secret", "secret.toml"):
-        said = section.import_file(str(file), "recognised", path, "", True, HERE)[section.message]
-        assert "cannot be a map" in said or "There is no map" in said, path
+        shown = section.import_file(str(file), "recognised", path, "", True, HERE)[section.message]
+        assert "cannot be a map" in shown or "There is no map" in shown, path
     assert "1 comparison, 1 judgment" in section.import_file(str(file), "recognised", "ours", "", True, HERE)[section.message]
 
 
-def test_a_look_says_what_a_file_would_bring_and_imports_nothing(store, part, tmp_path):
+def test_a_preview_shows_the_contents_of_a_file_and_imports_nothing(store, part, tmp_path):
     section = part.prompts
     file = tmp_path / "kto.jsonl"
     rows = [{"prompt": "Q", "completion": "a", "label": True, "mood": 1}, {"prompt": "Q", "completion": "b", "label": 7}]
     file.write_text("\n".join(map(json.dumps, rows * 5 + rows[:1] * 20)), encoding="utf-8")
-    said = section.import_file(str(file), "recognised", "", "", True, HERE)[section.message]
-    assert "Recognised as kto, by its fields prompt, completion, label, in 25 of 30 rows. Nothing was imported." in said
-    assert "The file holds: 25 answers called good or bad (kept, not used in training), 5 wrong rows left out. Not kept: mood (25)." in said
+    shown = section.import_file(str(file), "recognised", "", "", True, HERE)[section.message]
+    assert "Recognised as kto, by its fields prompt, completion, label, in 25 of 30 rows. Nothing was imported." in shown
+    assert (
+        "The file holds: 25 answers labelled good or bad (stored, not used in training), 5 wrong rows left out. Not kept: mood (25)."
+        in shown
+    )
     assert store.value("SELECT count(*) FROM imports") == store.value("SELECT count(*) FROM completion_labels") == 0
 
 
@@ -126,7 +129,7 @@ def test_prompts_are_listed_searched_retired_and_brought_back(store, part):
     section.act("", pressed("restore", 1), HERE)
     assert len(prompts.of_split(store)) == 2
     assert "no prompt 9" in section.act("", pressed("retire", 9), HERE)[section.message]
-    assert "no row of this table" in section.act("", pressed("delete", 1), HERE)[section.message]
+    assert "This table has no such row" in section.act("", pressed("delete", 1), HERE)[section.message]
 
 
 def test_the_starters_are_switched_and_refused_prompts_tried_again(store, part):
@@ -144,7 +147,7 @@ def test_the_starters_are_switched_and_refused_prompts_tried_again(store, part):
     assert refusals.all_refusals(store) == []
 
 
-def test_an_import_says_how_far_it_is_and_can_be_stopped(store, part, tmp_path):
+def test_an_import_shows_its_progress_and_can_be_stopped(store, part, tmp_path):
     section = part.prompts
     file = tmp_path / "<b>many.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"Question {n}?", "chosen": "yes", "rejected": "no"}) + "\n" for n in range(20_000)))
@@ -156,12 +159,12 @@ def test_an_import_says_how_far_it_is_and_can_be_stopped(store, part, tmp_path):
     importing = threading.Thread(target=lambda: shown.update(section.import_file(str(file), "recognised", "", "", False, HERE)))
     importing.start()
     deadline = time.monotonic() + 60
-    while "rows are imported of about" not in (said := section.follow(HERE)[section.running]):
-        assert importing.is_alive() and time.monotonic() < deadline, said
+    while "rows are imported of about" not in (progress := section.follow(HERE)[section.running]):
+        assert importing.is_alive() and time.monotonic() < deadline, progress
         time.sleep(0.02)
     (running,) = section.running_imports.all()
-    assert said.startswith('<p class="rl-muted">&lt;b&gt;many.jsonl: ') and f'data-act="stop" data-row="{running.id}"' in said
-    assert " left" in said
+    assert progress.startswith('<p class="rl-muted">&lt;b&gt;many.jsonl: ') and f'data-act="stop" data-row="{running.id}"' in progress
+    assert " left" in progress
     assert section.follow(HERE)[section.timer].active and "<button" not in imports_view.running_imports(
         EN, section.running_imports.all(), acts=False
     )

@@ -8,7 +8,7 @@ from storage.people import annotators
 from storage.project import settings
 
 
-def test_the_first_wrong_gold_answer_is_where_trust_ended(store, part, people, of_three):
+def test_exclusion_starts_at_the_first_gold_failure(store, part, people, of_three):
     section = part.exclusions
     gold.set_answer(store, of_three.id, tuple((c.id,) for c in of_three.completions), None)
     settings.change(store, ProjectSettings(gold_share=0.5), None)
@@ -42,7 +42,7 @@ def test_quality_shows_figures_annotators_and_items(store, part, people, waiting
     assert [row.count("0%") for row in rows] == [1, 1] and "100%" not in rows[0] and "100%" in rows[1], "the lowest comes first"
 
 
-def test_an_item_tells_everything_that_was_said_of_it(store, part, people, waiting, judge):
+def test_a_comparison_shows_all_its_judgments(store, part, people, waiting, judge):
     settings.change(store, ProjectSettings(overlap=2), None)
     comparison = waiting[0]
     judge(people.ann, (0, 1), strength="slightly", rationale="Because <i>so</i>", flags=(Flag("unsafe", "knives & forks"),))

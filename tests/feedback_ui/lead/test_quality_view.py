@@ -19,7 +19,7 @@ def test_intervals_are_drawn_between_0_and_1(spread, drawn):
     assert drawn in quality_view.interval(spread)
 
 
-def test_a_side_that_matters_stands_out():
+def test_a_significant_position_bias_is_highlighted():
     rows = [quality_view._left_cell(EN, LeftShare(0.9, 0.7, 0.98, 20, p)) for p in (0.0004, 0.2)]
     assert "rl-warn" in rows[0] and "p &lt; 0.001" in rows[0]
     assert "rl-warn" not in rows[1] and "p = 0.200" in rows[1]

@@ -4,7 +4,7 @@ import docstring_parser
 import gradio as gr
 from lead_page import EN, HERE
 
-from feedback_ui.lead.settings import ELSEWHERE
+from feedback_ui.lead.settings import IN_PROMPTS_SECTION
 from storage.core.records import ProjectSettings
 from storage.project import settings
 
@@ -18,8 +18,8 @@ def filled(section, **changes):
 
 def test_settings_are_saved_as_a_version(store, part):
     section = part.settings
-    said = section.change(filled(section, overlap=3, gold_share=0.1, aspects="helpful, honest ,", rationale="required", flags=False), HERE)
-    assert "Saved" in said
+    html = section.change(filled(section, overlap=3, gold_share=0.1, aspects="helpful, honest ,", rationale="required", flags=False), HERE)
+    assert "Saved" in html
     assert settings.current(store) == ProjectSettings(
         overlap=3, gold_share=0.1, aspects=("helpful", "honest"), rationale="required", flags=False
     )
@@ -34,7 +34,7 @@ def section_values(section):
     return ProjectSettings(**{name: _value(EN, name, values[field]) for name, field in section.fields.items()})
 
 
-def test_settings_that_will_not_do_are_told_and_not_saved(store, part):
+def test_invalid_settings_are_refused_and_not_saved(store, part):
     section = part.settings
     assert "overlap must be 1 to 20" in section.change(filled(section, overlap=0), HERE)
     assert "Share of gold is empty" in section.change(filled(section, gold_share=None), HERE)
@@ -43,9 +43,9 @@ def test_settings_that_will_not_do_are_told_and_not_saved(store, part):
 
 def test_every_setting_is_in_the_form_with_its_docstring_as_help(part):
     helps = {p.arg_name: p.description for p in docstring_parser.parse_from_object(ProjectSettings).params}
-    assert set(part.settings.fields) == set(helps) - {*ELSEWHERE}
+    assert set(part.settings.fields) == set(helps) - {*IN_PROMPTS_SECTION}
     for name, help_ in helps.items():
         assert EN(f"lead.settings.{name}.help") == help_
-        if name in ELSEWHERE:
+        if name in IN_PROMPTS_SECTION:
             continue
         assert part.settings.fields[name].info.key == f"lead.settings.{name}.help"

@@ -38,14 +38,14 @@ def test_an_interval_is_coloured_where_it_lies_on_one_side():
     assert ["rl-below" in s for s in shown] == [False, False, True, False]
 
 
-def test_the_interval_is_said_in_words_too():
+def test_the_interval_is_in_the_text_too():
     shown = leaderboard_view.policies(
         EN, board(standing("x", 1100.0, 1050.0, 1150.0, over=ScoreEstimate(0.64, 0.57, 0.70)), BASE), with_switch=False
     )
     assert "1,050 to 1,150" in shown and "64%" in shown and "57%–70%" in shown and "20 · 4 · 6" in shown
 
 
-def test_a_score_stands_where_the_scale_has_it():
+def test_a_score_is_drawn_at_its_position_on_the_scale():
     scale = leaderboard_view.Scale(900.0, 1100.0)
     # 6% of 200 points to each side: 888 to 1112.
     assert (scale.at(888.0), scale.at(1000.0), scale.at(1112.0)) == (pytest.approx(0), pytest.approx(50), pytest.approx(100))
@@ -65,29 +65,29 @@ def test_a_name_stays_text():
     assert "<b>x" not in shown and "&lt;b&gt;x" in shown
 
 
-def test_groups_that_have_not_met_are_said_to_be_apart():
+def test_groups_without_comparisons_between_them_are_announced():
     shown = leaderboard_view.policies(
         EN, board(standing("x", 1100.0), BASE, standing("p", 1010.0, group=1), references=("base", None)), with_switch=False
     )
-    assert "2 groups that have not met" in shown and "Group 2" in shown
+    assert "2 groups without comparisons between them" in shown and "Group 2" in shown
 
 
-def test_pairs_are_told_where_they_are_not_the_votes():
+def test_pairs_are_shown_if_they_differ_from_the_votes():
     assert "pairs</dt>" not in leaderboard_view.policies(EN, board(BASE), with_switch=False)
     assert "pairs</dt>" in leaderboard_view.policies(EN, board(BASE, pairs=90), with_switch=False)
 
 
 @pytest.mark.parametrize(
-    ("included", "with_switch", "said"),
+    ("included", "with_switch", "text"),
     [(False, False, "on the Lead page"), (False, True, "count the simulated"), (True, True, "on the Lead page")],
 )
-def test_an_empty_board_says_what_to_do(included, with_switch, said):
-    assert said in leaderboard_view.policies(EN, board(include_simulated=included, references=()), with_switch=with_switch)
+def test_an_empty_board_says_what_to_do(included, with_switch, text):
+    assert text in leaderboard_view.policies(EN, board(include_simulated=included, references=()), with_switch=with_switch)
 
 
-def test_what_the_scores_rest_on_can_be_read():
-    said = leaderboard_view.policies(EN, board(standing("x", 1100.0), BASE, smoothed=True, method="bradley_terry"), with_switch=False)
-    assert "half a win each way" in said and "fewer than 10 prompts" not in said
+def test_the_method_of_the_scores_is_explained():
+    text = leaderboard_view.policies(EN, board(standing("x", 1100.0), BASE, smoothed=True, method="bradley_terry"), with_switch=False)
+    assert "half a win each way" in text and "fewer than 10 prompts" not in text
     assert "fewer than 10 prompts" in leaderboard_view.policies(EN, board(standing("x", 1100.0)), with_switch=False)
 
 
@@ -107,7 +107,7 @@ def test_own_progress_counts_today_and_draws_thirty_days():
     assert 'style="height:100%"' in shown and 'style="height:50%"' in shown
 
 
-def test_before_the_first_judgment_the_page_says_where_to_begin():
+def test_before_the_first_judgment_the_page_says_where_to_judge():
     assert "Compare page" in own(EN, {}, 0, TODAY) and "‘비교’ 페이지" in own(KO, {}, 0, TODAY)
 
 

@@ -56,8 +56,8 @@ def judge(store, who, *, won="Zarquon-7B", lost="Vogsphere-9B", at=None, kind="h
     ]  # fmt: skip
     comparison_id = comparisons.add(store, prompt_id, ids, purpose="versus")
     person = annotators.ensure(store, who, *(("simulated", "concise") if kind == "simulated" else ()))
-    said = {"comparison_id": comparison_id, "annotator_id": person.id, "verdict": "rank", "tiers": [[ids[0]], [ids[1]]]}
-    store.insert("judgments", said | {"created_at": at or now()})
+    values = {"comparison_id": comparison_id, "annotator_id": person.id, "verdict": "rank", "tiers": [[ids[0]], [ids[1]]]}
+    store.insert("judgments", values | {"created_at": at or now()})
 
 
 def test_an_annotator_is_sent_nothing_about_policies(board_page, store, request_of):
@@ -100,7 +100,7 @@ def test_a_name_is_shown_once_its_owner_wants_that(board_page, store, request_of
     assert ">Ann<" not in board_page.open(0, False, bob)[board_page.everyone]
 
 
-def test_only_an_annotator_may_put_a_name_there(board_page, store, request_of):
+def test_only_an_annotator_may_show_their_name(board_page, store, request_of):
     lead = request_of("Lea", "lead")
     with pytest.raises(AccessRefused):
         board_page.name(True, lead)
@@ -138,7 +138,7 @@ def test_the_page_speaks_korean(board_page, store, request_of):
     assert "나의 진행 상황" in shown[board_page.own] and "평가자 1(나)" in shown[board_page.everyone]
 
 
-def test_now_is_a_day_that_the_picture_reaches(board_page, store, request_of):
+def test_the_chart_includes_today(board_page, store, request_of):
     judge(store, "local", at=(datetime.now(UTC) - timedelta(days=200)).isoformat(timespec="milliseconds"))
     shown = board_page.open(0, False, request_of())[board_page.own]
     assert "<dd>0 days</dd>" in shown and "<dd>1</dd>" in shown and "height:" not in shown

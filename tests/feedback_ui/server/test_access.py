@@ -1,4 +1,4 @@
-"""Who gets through to what: visitors without accounts, other sites, and those who are not signed in."""
+"""Access to routes for visitors without accounts, for other sites, and for those who are not signed in."""
 
 import json
 from itertools import product
@@ -83,7 +83,7 @@ PATHS = [
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY"]
 
 
-def test_nobody_reaches_anything_but_the_sign_in_page_by_whatever_path(site, ann):
+def test_without_a_session_only_the_sign_in_page_is_served(site, ann):
     for method, path in product(METHODS, PATHS):
         reply = site.raw(method, path, content_length="0")
         body = reply.read()
@@ -105,21 +105,21 @@ def test_websockets_are_refused(site, ann):
         assert site.raw("GET", path, cookie=cookie, **upgrade).status != 101
 
 
-def test_a_server_function_is_refused_in_words(site, ann):
+def test_a_refused_server_function_returns_a_message(site, ann):
     site.account("Eve", "annotator")
     assert site.call("lead_only", ann).json() == "Ann"
     reply = site.call("lead_only", site.cookie("Eve"))
     assert reply.status_code == 403 and "needs the role lead" in reply.json()["error"]
 
 
-def test_a_link_from_another_site_asks_again_as_itself(site, ann):
+def test_a_link_from_another_site_reloads_the_page(site, ann):
     """A link from another site sends no strict cookie: a redirect would show the sign-in page to a signed-in user."""
     link = BROWSER | {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
     reply = site.get("/", **link)
     assert reply.status_code == 200 and 'content="0;url=/"' in reply.text and "component" not in reply.text
 
 
-def test_files_come_in_from_leads_only_and_go_out_to_who_brought_them(site, ann):
+def test_only_leads_upload_files_and_only_their_owner_downloads_them(site, ann):
     for name, role in (("Bob", "annotator"), ("Rae", "researcher")):
         site.account(name, role)
     upload = {"files": ("p.jsonl", b"{}")}
@@ -133,7 +133,7 @@ def test_files_come_in_from_leads_only_and_go_out_to_who_brought_them(site, ann)
     assert site.get(f"/gradio_api/file={uploaded}").status_code == 401
 
 
-def test_what_no_page_needs_does_not_exist(site, ann):
+def test_other_routes_of_gradio_are_not_found(site, ann):
     for path in (
         "/gradio_api/file=http://127.0.0.1:1/x", "/gradio_api/file=//evil.example/x", "/gradio_api/proxy=http://x", "/monitoring",
         "/gradio_api/openapi.json", "/gradio_api/deep_link?session_hash=s", "/docs", "/openapi.json",

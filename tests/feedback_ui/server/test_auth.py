@@ -92,7 +92,7 @@ def test_a_refusal_is_in_the_readers_language_and_prints_no_traceback(gate, stor
     assert caught.value.print_exception is False
 
 
-def test_gradios_request_is_read_as_the_one_underneath(gate):
+def test_gradios_request_is_unwrapped(gate):
     request = gr.Request(signed_in(gate, "Cat", "annotator"))
     assert gate.acts(request, "annotator").annotator.name == "Cat"
 
@@ -111,7 +111,7 @@ def test_two_folders_have_two_cookies(tmp_path, gate):
     other.close()
 
 
-def test_asking_takes_less_than_a_millisecond(gate):
+def test_a_check_takes_less_than_a_millisecond(gate):
     request = signed_in(gate, "Cat", "annotator")
     took = []
     for _ in range(300):

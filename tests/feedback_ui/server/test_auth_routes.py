@@ -24,11 +24,11 @@ def test_signing_in_gives_a_cookie_that_scripts_and_other_sites_do_not_get(site)
     assert site.get("/sign-in", cookie=cookie).headers["location"] == "/"
 
 
-def test_the_page_may_know_which_tabs_are_its_own_and_nothing_believes_it(site, ann):
+def test_the_roles_cookie_hides_tabs_and_grants_nothing(site, ann):
     site.account("Bob", "annotator")
     reply = site.form(name="Bob", password=PASSWORD).headers.get_list("set-cookie")
-    session, (name, said) = reply[0].split(";")[0], reply[1].split(";")[0].split("=")
-    assert said == "annotator" and name in site.get("/", cookie=session).text
+    session, (name, value) = reply[0].split(";")[0], reply[1].split(";")[0].split("=")
+    assert value == "annotator" and name in site.get("/", cookie=session).text
     raised = f"{session}; {name}=annotator.lead.researcher"
     assert site.get("/gradio_api/file=/etc/hostname", cookie=raised).status_code == 403
 
@@ -55,7 +55,7 @@ def test_too_many_wrong_passwords_say_how_long_to_wait(site, ann):
     assert re.search(r"Try again in \d seconds?", refused.text)
 
 
-def test_what_is_no_sign_in_form_is_refused(site, ann):
+def test_an_invalid_sign_in_form_is_refused(site, ann):
     assert site.form(name="x" * 20_000, password="x").status_code == 413
     assert httpx2.post(site.url + "/sign-in", content=b"\xff\xfe=%zz&&&=;", headers=FORM, timeout=PATIENCE_S).status_code == 401
     assert httpx2.post(site.url + "/sign-in", json={"name": "Ann", "password": PASSWORD}, timeout=PATIENCE_S).status_code == 401
@@ -70,7 +70,7 @@ def test_signing_out_ends_the_session_for_a_stolen_cookie_too(site, ann):
     assert site.get("/sign-out", cookie=ann).status_code == 401
 
 
-def test_a_session_that_somebody_else_laid_is_not_taken_over(site):
+def test_a_session_cookie_set_by_somebody_else_is_replaced(site):
     site.account()
     site.account("Eve", "annotator")
     laid = site.cookie("Eve")

@@ -1,4 +1,4 @@
-"""What comes in with a request: too much, too slow, no JSON."""
+"""Request bodies that are too large, too slow or no JSON are refused."""
 
 import socket
 from itertools import product
@@ -10,7 +10,7 @@ from served_app import PASSWORD, served
 from waiting import PATIENCE_S, fastest
 
 from feedback_ui.server import bodies
-from feedback_ui.server.bodies import LONGEST, LONGEST_UPLOAD, MIB, MOST_PARTS
+from feedback_ui.server.bodies import MAX_BODY_BYTES, MAX_PARTS, MAX_UPLOAD_BYTES, MIB
 from storage.core.records import ACCOUNT_ROLES
 from storage.people import accounts
 
@@ -44,15 +44,15 @@ def test_json_is_read_up_to_a_mebibyte(site, path):
 
 
 @pytest.mark.parametrize("path", JSON_ROUTES)
-def test_what_just_fits_is_read(site, path):
+def test_a_body_at_the_limit_is_read(site, path):
     body = b'{"a": "' + b"x" * (MIB - 9) + b'"}'
-    assert len(body) == LONGEST["json"]
+    assert len(body) == MAX_BODY_BYTES["json"]
     assert site.clients["annotator"].post(path, content=body, headers=JSON).status_code in (400, 404, 422)
 
 
 def test_a_file_is_taken_up_to_its_limit(site, monkeypatch):
-    monkeypatch.setattr(bodies, "LONGEST_UPLOAD", MIB)
-    monkeypatch.setattr(bodies, "LONGEST", dict(LONGEST) | {"upload": MIB + 2**16})
+    monkeypatch.setattr(bodies, "MAX_UPLOAD_BYTES", MIB)
+    monkeypatch.setattr(bodies, "MAX_BODY_BYTES", dict(MAX_BODY_BYTES) | {"upload": MIB + 2**16})
     before = len(site.uploads())
     assert site.upload("lead", b"x" * (MIB - 10)).status_code == 200
     reply = site.upload("lead", b"x" * (2 * MIB))
@@ -65,7 +65,7 @@ def test_a_file_is_taken_up_to_its_limit(site, monkeypatch):
 
 
 def test_the_limit_that_the_text_names_is_the_limit():
-    assert LONGEST_UPLOAD == 64 * MIB and LONGEST["upload"] > LONGEST_UPLOAD
+    assert MAX_UPLOAD_BYTES == 64 * MIB and MAX_BODY_BYTES["upload"] > MAX_UPLOAD_BYTES
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/sign-out"])
@@ -76,7 +76,7 @@ def test_a_form_is_short(site, path):
     assert site.clients["annotator"].get("/config").status_code == 200
 
 
-def test_a_hundred_megabytes_are_not_kept(site):
+def test_a_hundred_megabytes_are_not_stored_in_memory(site):
     """The server's memory while it refuses them: declared, in chunks, and to routes that read no body at all."""
     process = psutil.Process()
     site.clients["lead"].post("/gradio_api/run/predict", content=pieces(4 * MIB), headers=JSON)
@@ -98,8 +98,8 @@ def test_a_hundred_megabytes_are_not_kept(site):
     assert highest - before < 60 * MIB
 
 
-def test_a_body_that_does_not_come_is_given_up(site, monkeypatch):
-    monkeypatch.setattr(bodies, "SLOWEST_S", dict.fromkeys(LONGEST, 0.3))
+def test_a_body_that_does_not_arrive_times_out(site, monkeypatch):
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", dict.fromkeys(MAX_BODY_BYTES, 0.3))
     for path, who in (("/gradio_api/run/predict", "annotator"), ("/gradio_api/upload", "lead"), ("/sign-in", "nobody")):
         with site.connect() as made:
             cookie = site.clients[who].headers.get("cookie", "")
@@ -117,27 +117,27 @@ NO_JSON = [
 
 
 @pytest.mark.parametrize("path", JSON_ROUTES)
-def test_what_is_no_json_is_refused(site, path):
+def test_invalid_json_is_refused(site, path):
     for body in NO_JSON:
         reply = site.clients["annotator"].post(path, content=body, headers=JSON)
-        assert reply.status_code == 400 and "no JSON" in reply.json()["error"], body
+        assert reply.status_code == 400 and "not the JSON that a page sends" in reply.json()["error"], body
 
 
 @pytest.mark.parametrize("path", JSON_ROUTES)
-def test_json_that_would_choke_its_reader_is_refused(site, path):
-    many = b"[" + b",".join([b"{}"] * (MOST_PARTS + 1)) + b"]"
-    for body, status, said in (
-        (b'{"a": ' + b"[" * 90 + b"]" * 90 + b"}", 400, "nests more than 64"),
-        (b"[" * 40_000 + b"]" * 40_000, 400, "nests more than 64"),
-        (b'{"a":' * 40_000 + b"1" + b"}" * 40_000, 400, "nests more than 64"),
+def test_json_over_the_limits_is_refused(site, path):
+    many = b"[" + b",".join([b"{}"] * (MAX_PARTS + 1)) + b"]"
+    for body, status, message in (
+        (b'{"a": ' + b"[" * 90 + b"]" * 90 + b"}", 400, "nested more than 64"),
+        (b"[" * 40_000 + b"]" * 40_000, 400, "nested more than 64"),
+        (b'{"a":' * 40_000 + b"1" + b"}" * 40_000, 400, "nested more than 64"),
         (b"[" * 40_000, 400, ""),
         (many, 413, "more than 50,000 lists"),
         (b'{"a": 9223372036854775808}', 400, "too large"),
         (b'{"a": [{"b": -9223372036854775808}]}', 400, "too large"),
         (b'{"a": 1e400}', 400, "too large"),
         (b'{"a": 1e30}', 400, "too large"),
-        (rb'{"a": "\ud83d"}', 400, "half a character"),
-        (rb'{"\udc00": 1}', 400, "half a character"),
+        (rb'{"a": "\ud83d"}', 400, "half a surrogate pair"),
+        (rb'{"\udc00": 1}', 400, "half a surrogate pair"),
     ):
         replies = []
 
@@ -146,17 +146,17 @@ def test_json_that_would_choke_its_reader_is_refused(site, path):
 
         assert fastest(post, 2) < 2
         for reply in replies:
-            assert reply.status_code == status and said in reply.json()["error"], body[:40]
+            assert reply.status_code == status and message in reply.json()["error"], body[:40]
 
 
-def test_a_form_where_json_belongs_is_refused(site):
+def test_a_form_is_refused_where_json_is_expected(site):
     for path in JSON_ROUTES:
         fields = {"component_id": "1", "session_hash": "s", "fn_name": "judge"}
         reply = site.clients["annotator"].post(path, files={"files": ("a", b"x")}, data=fields)
         assert reply.status_code == 415, path
 
 
-def test_why_is_said_in_the_reader_s_language(site):
+def test_the_reason_is_in_the_readers_language(site):
     reply = site.clients["annotator"].post(JSON_ROUTES[0], content=b"{", headers=JSON | {"accept-language": "ko"})
     assert "JSON이 아닙니다" in reply.json()["error"]
 

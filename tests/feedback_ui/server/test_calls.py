@@ -7,8 +7,8 @@ import httpx2
 import pytest
 from served_app import PASSWORD, served
 
-from feedback_ui.server.calls import TAKES
-from feedback_ui.server.sessions import LONGEST_NAME
+from feedback_ui.server.calls import VALUE_CHECKS
+from feedback_ui.server.sessions import MAX_SESSION_NAME_CHARS
 from storage.core.records import ACCOUNT_ROLES
 from storage.people import accounts
 
@@ -74,17 +74,17 @@ def wrong_with(reply: httpx2.Response) -> str | None:
     if reply.status_code == 200:
         return None
     try:
-        said = reply.json()["error"]
+        message = reply.json()["error"]
     except (ValueError, KeyError, TypeError):
-        said = None
+        message = None
     if reply.status_code >= 500 and reply.status_code != 503:
         return f"{reply.status_code}: {reply.text[:200]}"
-    return None if said else f"{reply.status_code} without a reason: {reply.text[:200]}"
+    return None if message else f"{reply.status_code} without a reason: {reply.text[:200]}"
 
 
-def test_every_kind_of_input_says_what_it_takes(site):
+def test_every_kind_of_input_has_a_check_of_its_values(site):
     used = {type(block) for event in site.pages.fns.values() for block in event.inputs}
-    assert used <= set(TAKES), "say in feedback_ui.server.calls what these take from a browser"
+    assert used <= set(VALUE_CHECKS), "say in feedback_ui.server.calls what these take from a browser"
 
 
 @pytest.mark.slow
@@ -121,13 +121,14 @@ def test_every_server_function_refuses_values_that_no_page_sends(site):
     assert not wrong, "\n".join(f"{name}: {found}" for name, found in wrong.items())
 
 
-def test_a_call_of_what_is_not_there_is_refused(site):
+def test_a_call_of_an_unknown_handler_is_refused(site):
     client = site.clients["everybody"]
     good = {"fn_index": site.handler("show_visitor"), "data": [], "session_hash": "s"}
     assert client.post("/gradio_api/run/predict", json=good).status_code == 200
     for change in (
         {"fn_index": 10**6}, {"fn_index": -1}, {"fn_index": None}, {"fn_index": "0"}, {"fn_index": True}, {"data": None}, {"data": {}},
-        {"data": [1]}, {"session_hash": None}, {"session_hash": ""}, {"session_hash": "s" * (LONGEST_NAME + 1)}, {"session_hash": 7},
+        {"data": [1]}, {"session_hash": None}, {"session_hash": ""}, {"session_hash": "s" * (MAX_SESSION_NAME_CHARS + 1)},
+    {"session_hash": 7},
         {"session_hash": "\n"},
     ):  # fmt: skip
         for path in ("/gradio_api/run/predict", "/gradio_api/queue/join"):

@@ -1,4 +1,4 @@
-"""Connections that say nothing, little or without end, over real sockets: they are ended, and newcomers are answered meanwhile."""
+"""Connections that send nothing, too little or without end, over real sockets: they are closed, and new ones are answered meanwhile."""
 
 import select
 import socket
@@ -12,9 +12,9 @@ from served_app import served
 from waiting import PATIENCE_S, fastest, until
 
 from feedback_ui.server import access
-from feedback_ui.server.connections import LONGEST_HEADERS, ConnectionLimits, max_connections
+from feedback_ui.server.connections import MAX_HEADER_BYTES, ConnectionLimits, max_connections
 
-PLACES = 80
+CAPACITY = 80
 
 LIMIT_S = 2.0
 """How long a connection may say nothing here, or not read."""
@@ -25,7 +25,7 @@ ENDED_S = 4.5
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    limits = ConnectionLimits(places=PLACES, headers_s=LIMIT_S, rest_s=LIMIT_S, unread_s=LIMIT_S)
+    limits = ConnectionLimits(capacity=CAPACITY, headers_s=LIMIT_S, rest_s=LIMIT_S, unread_s=LIMIT_S)
     with served(tmp_path_factory.mktemp("slow"), limits=limits) as site:
         site.add_accounts()
         yield site
@@ -130,7 +130,7 @@ def test_headers_are_not_kept_without_end(site, head):
         sent = len(head)
         made.sendall(head)
         with pytest.raises(OSError):
-            while sent < 40 * LONGEST_HEADERS:
+            while sent < 40 * MAX_HEADER_BYTES:
                 made.sendall(piece)
                 sent += len(piece)
                 time.sleep(0.0005)
@@ -144,14 +144,14 @@ def test_neither_are_trailers_and_the_frames_of_chunks(site):
             made.sendall(start + endless)
             sent = 0
             with pytest.raises(OSError):
-                while sent < 40 * LONGEST_HEADERS:
+                while sent < 40 * MAX_HEADER_BYTES:
                     made.sendall(b"x" * 1000)
                     sent += 1000
                     time.sleep(0.0005)
     assert signs_in(site) == 200
 
 
-def test_whoever_does_not_read_the_answer_is_not_waited_for(site):
+def test_a_client_that_does_not_read_is_disconnected(site):
     cookie = site.cookie("lead")
     with socket.socket() as made:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -171,22 +171,22 @@ def test_whoever_does_not_read_the_answer_is_not_waited_for(site):
 
 @pytest.mark.parametrize("say", [*HALF[:4], b"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nna"])
 def test_newcomers_are_answered_while_all_places_are_taken(site, say):
-    with many(site, 3 * PLACES, say) as taken:
+    with many(site, 3 * CAPACITY, say) as taken:
         statuses = []
         for _ in range(5):
             assert fastest(lambda: statuses.append(signs_in(site)), 3) < 3
         assert set(statuses) == {200}
-        assert still_open(taken) <= PLACES
+        assert still_open(taken) <= CAPACITY
 
 
-def test_whoever_waits_longest_goes_first(site):
+def test_the_longest_waiting_connection_is_closed_first(site):
     until(lambda: site.serving.limits.open < 5)
     site.serving.limits.headers_s = 30.0
     try:
-        with many(site, PLACES - 10) as first:
-            until(lambda: site.serving.limits.open >= PLACES - 10)
+        with many(site, CAPACITY - 10) as first:
+            until(lambda: site.serving.limits.open >= CAPACITY - 10)
             with many(site, 20) as later:
-                until(lambda: still_open(first) <= PLACES - 20)
+                until(lambda: still_open(first) <= CAPACITY - 20)
                 time.sleep(0.3)
                 assert still_open(later) == 20
                 select_ended = [each for each in first if select.select([each], [], [], 0)[0]]
@@ -195,7 +195,7 @@ def test_whoever_waits_longest_goes_first(site):
         site.serving.limits.headers_s = LIMIT_S
 
 
-def test_a_flood_does_not_end_what_is_being_answered(site):
+def test_a_flood_does_not_end_running_responses(site):
     """A page's stream stays, however many come and say nothing."""
     stats = []
 
@@ -209,17 +209,17 @@ def test_a_flood_does_not_end_what_is_being_answered(site):
     listening = threading.Thread(target=return_stats, daemon=True)
     listening.start()
     until(lambda: len(stats) > 1)
-    with many(site, 3 * PLACES):
+    with many(site, 3 * CAPACITY):
         assert signs_in(site) == 200
         assert None not in stats
     assert stats[0] == 200
 
 
-def test_one_account_does_not_take_all_places_with_streams(site, monkeypatch):
-    monkeypatch.setattr(access, "STREAMS", 10)
+def test_the_streams_of_one_account_are_limited(site, monkeypatch):
+    monkeypatch.setattr(access, "MAX_STREAMS", 10)
     cookie = site.cookie("annotator")
     asked = f"GET /gradio_api/heartbeat/s HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode()
-    with many(site, PLACES - 20, asked) as taken:
+    with many(site, CAPACITY - 20, asked) as taken:
         until(lambda: sum(not _has_ended(each) for each in taken) <= 12)
         assert not _has_ended(taken[-1])
         assert site.clients["lead"].get("/config").status_code == 200
@@ -236,17 +236,17 @@ def _has_ended(made: socket.socket) -> bool:
     return not received or received.endswith(b"0\r\n\r\n")
 
 
-def test_places_leave_files_for_the_rest():
+def test_the_limit_on_connections_leaves_file_descriptors_free():
     import resource
 
     assert 64 <= max_connections() <= max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100)
 
 
-def test_websockets_take_no_place(site):
+def test_websockets_are_closed(site):
     until(lambda: site.serving.limits.open < 10)
     ask = b"GET /sign-in HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     ask += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n"
-    for _ in range(PLACES):
+    for _ in range(CAPACITY):
         with site.connect() as made:
             made.sendall(ask)
             assert b" 101 " not in made.recv(4096)

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from feedback_ui.server import password_queue
-from feedback_ui.server.password_queue import AT_ONCE, Attempt, Busy, PasswordQueue
+from feedback_ui.server.password_queue import MAX_CONCURRENT_CHECKS, Attempt, Busy, PasswordQueue
 from storage.people.sign_in_throttle import SignInOrigin
 
 
@@ -18,7 +18,7 @@ def anyio_backend():
 pytestmark = pytest.mark.anyio
 
 
-class Desk:
+class RecordedQueue:
     """A queue with methods for arriving attempts, and a record of which were checked and which refused."""
 
     def __init__(self):
@@ -31,7 +31,7 @@ class Desk:
 
     async def come(self, tasks, label, name="nobody", place="192.0.2.1", known=False):
         self._done[label] = anyio.Event()
-        tasks.start_soon(self._be_looked_at, label, Attempt(name, SignInOrigin(place, known)))
+        tasks.start_soon(self._check, label, Attempt(name, SignInOrigin(place, known)))
         await self.settle()
 
     async def finish(self, *labels, right=False):
@@ -52,20 +52,20 @@ class Desk:
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
 
-    async def _be_looked_at(self, label, attempt):
+    async def _check(self, label, attempt):
         try:
             async with self.queue.turn(attempt) as turn:
                 self.order.append(label)
                 await self._done[label].wait()
                 if label in self._right:
-                    turn.right()
+                    turn.succeed()
         except Busy:
             self.busy.append(label)
 
 
 @asynccontextmanager
 async def queue():
-    made = Desk()
+    made = RecordedQueue()
     async with anyio.create_task_group() as tasks:
         await made.come(tasks, "first", place="198.51.100.1")
         await made.come(tasks, "second", place="198.51.100.2")
@@ -73,8 +73,8 @@ async def queue():
         await made.finish_all()
 
 
-async def test_two_are_looked_at_at_once():
-    assert AT_ONCE == 2
+async def test_two_attempts_are_checked_at_the_same_time():
+    assert MAX_CONCURRENT_CHECKS == 2
     async with queue() as (made, tasks):
         await made.come(tasks, "third")
         assert made.order == ["first", "second"]
@@ -82,21 +82,21 @@ async def test_two_are_looked_at_at_once():
         assert made.order == ["first", "second", "third"]
 
 
-async def test_among_equals_the_last_to_come_goes_first():
+async def test_among_equals_the_newest_goes_first():
     async with queue() as (made, tasks):
         for label in "abc":
             await made.come(tasks, label, place=f"203.0.113.{ord(label)}")
     assert made.order == ["first", "second", "c", "b", "a"]
 
 
-async def test_who_got_it_wrong_goes_after_who_did_not():
+async def test_an_origin_with_failures_goes_after_one_without():
     async with queue() as (made, tasks):
         await made.come(tasks, "honest", name="ann", place="203.0.113.1")
         await made.come(tasks, "again", place="198.51.100.1")
     assert made.order == ["first", "second", "honest", "again"]
 
 
-async def test_at_one_address_it_is_by_name():
+async def test_at_one_address_failures_count_by_name():
     async with queue() as (made, tasks):
         await made.come(tasks, "honest", name="ann", place="198.51.100.1")
         await made.come(tasks, "again", name="nobody", place="198.51.100.1")
@@ -110,7 +110,7 @@ async def test_a_known_browser_goes_first():
     assert made.order == ["first", "second", "known", "stranger"]
 
 
-async def test_who_was_right_is_as_good_as_new():
+async def test_a_success_clears_the_failures():
     async with queue() as (made, tasks):
         await made.finish("first", right=True)
         await made.come(tasks, "third", place="198.51.100.3")
@@ -120,7 +120,7 @@ async def test_who_was_right_is_as_good_as_new():
     assert made.order == ["first", "second", "third", "again", "stranger"]
 
 
-async def test_what_was_wrong_is_forgotten_after_an_hour():
+async def test_failures_are_forgotten_after_an_hour():
     async with queue() as (made, tasks):
         made.seconds += password_queue.FORGET_S + 1
         await made.come(tasks, "other", place="203.0.113.9")
@@ -128,8 +128,8 @@ async def test_what_was_wrong_is_forgotten_after_an_hour():
     assert made.order == ["first", "second", "again", "other"]
 
 
-async def test_whoever_is_last_is_refused_when_there_is_no_room(monkeypatch):
-    monkeypatch.setattr(password_queue, "LONGEST_QUEUE", 2)
+async def test_the_last_attempt_is_refused_when_the_queue_is_full(monkeypatch):
+    monkeypatch.setattr(password_queue, "MAX_QUEUE", 2)
     async with queue() as (made, tasks):
         await made.come(tasks, "guess 1", place="198.51.100.1")
         await made.come(tasks, "guess 2", place="198.51.100.1")
@@ -140,8 +140,8 @@ async def test_whoever_is_last_is_refused_when_there_is_no_room(monkeypatch):
     assert made.order == ["first", "second", "honest", "guess 3"]
 
 
-async def test_nobody_waits_for_ever(monkeypatch):
-    monkeypatch.setattr(password_queue, "LONGEST_STAY_S", 0.01)
+async def test_a_wait_has_a_limit(monkeypatch):
+    monkeypatch.setattr(password_queue, "MAX_QUEUE_WAIT_S", 0.01)
     async with queue() as (made, tasks):
         await made.come(tasks, "third")
         await anyio.sleep(0.05)
@@ -151,11 +151,11 @@ async def test_nobody_waits_for_ever(monkeypatch):
         assert made.order == ["first", "second", "fourth"]
 
 
-async def test_who_leaves_while_waiting_or_at_work_gives_the_place_back():
-    made = Desk()
+async def test_a_cancelled_attempt_frees_its_place():
+    made = RecordedQueue()
     async with anyio.create_task_group() as tasks:
         async with anyio.create_task_group() as leaving:
-            for number in range(AT_ONCE + 3):
+            for number in range(MAX_CONCURRENT_CHECKS + 3):
                 await made.come(leaving, f"gone {number}")
             leaving.cancel_scope.cancel()
         await made.come(tasks, "a")
@@ -164,8 +164,8 @@ async def test_who_leaves_while_waiting_or_at_work_gives_the_place_back():
         await made.finish("a", "b")
 
 
-async def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(password_queue, "MOST_REMEMBERED", 50)
+async def test_the_remembered_failures_are_bounded(monkeypatch):
+    monkeypatch.setattr(password_queue, "MAX_REMEMBERED", 50)
     queue = PasswordQueue()
     for number in range(200):
         async with queue.turn(Attempt(f"name {number}", SignInOrigin(f"198.51.100.{number}"))):

@@ -6,7 +6,7 @@ import pytest
 from small_site import serve
 from waiting import until
 
-from feedback_ui.server.serving import bound
+from feedback_ui.server.serving import bound_socket
 
 
 def test_the_server_stops_at_once_with_streams_open(store, caplog):
@@ -17,13 +17,13 @@ def test_the_server_stops_at_once_with_streams_open(store, caplog):
         if not took:
             site.account()
         ann = site.cookie()
-        with site.streaming("/gradio_api/heartbeat/s", ann) as heard:
+        with site.streaming("/gradio_api/heartbeat/s", ann) as received:
             site.post("/gradio_api/queue/join", {"fn_index": 1, "data": [], "session_hash": "g"}, cookie=ann)
             with site.streaming("/gradio_api/queue/data?session_hash=g", ann) as more:
                 begun = time.monotonic()
                 site.serving.stop()
                 took.append(time.monotonic() - begun)
-                until(lambda heard=heard, more=more: None in heard and None in more)
+                until(lambda received=received, more=more: None in received and None in more)
         assert not site.serving.alive
     assert min(took) < 2.5
     assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
@@ -31,4 +31,4 @@ def test_the_server_stops_at_once_with_streams_open(store, caplog):
 
 def test_a_taken_port_is_an_error_that_says_so(site):
     with pytest.raises(OSError, match="Address already in use"):
-        bound("127.0.0.1", site.serving.port)
+        bound_socket("127.0.0.1", site.serving.port)

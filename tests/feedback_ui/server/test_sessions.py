@@ -1,4 +1,4 @@
-"""What the server keeps of pages: little of each, not many, and none of one that is gone."""
+"""The server keeps little state of a page, of a limited number of pages, and none of a closed one."""
 
 import tracemalloc
 
@@ -14,7 +14,7 @@ from storage.people import accounts
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sessions, "HEARTBEAT_S", 0.1)
+        patched.setattr(sessions, "PAGE_HEARTBEAT_S", 0.1)
         with served(tmp_path_factory.mktemp("sessions")) as site:
             site.add_accounts()
             site.web.sessions._grace_s = 0.3
@@ -39,14 +39,14 @@ def test_a_call_of_a_component_makes_no_session(site):
     assert set(site.web.sessions.session_data) == before
 
 
-def test_there_are_never_more_sessions_than_places(site):
+def test_the_number_of_sessions_is_limited(site):
     for n in range(CAPACITY + 20):
         assert visit(site, f"many{n}").status_code == 200
     assert len(site.web.sessions.session_data) == CAPACITY
     assert own(site, "many0") not in site.web.sessions and own(site, f"many{CAPACITY + 19}") in site.web.sessions
 
 
-def test_an_open_page_keeps_its_session_while_others_come(site):
+def test_an_open_page_keeps_its_session_at_the_limit(site):
     with site.clients["annotator"].stream("GET", "/gradio_api/heartbeat/open") as beats:
         lines = beats.iter_lines()
         assert next(lines) == "data: ALIVE"
@@ -57,7 +57,7 @@ def test_an_open_page_keeps_its_session_while_others_come(site):
         assert len(site.web.sessions.session_data) == CAPACITY
 
 
-def test_a_session_goes_with_its_heartbeat(site):
+def test_a_session_is_dropped_after_its_heartbeat_ends(site):
     with site.clients["annotator"].stream("GET", "/gradio_api/heartbeat/gone") as beats:
         lines = beats.iter_lines()
         next(lines)

@@ -1,4 +1,4 @@
-"""What a body says of files: only what this visitor has uploaded exists, and nothing else is ever looked at."""
+"""Files that a body names: only the visitor's own uploads are found, and no other path is looked at."""
 
 import json
 import os
@@ -93,16 +93,16 @@ def test_what_is_no_upload_is_refused_at_once(site, path):
 
 
 @pytest.mark.parametrize("path", [None, 7, True, ["/etc/passwd"], {"path": "/etc/passwd"}, 1.5])
-def test_a_path_that_is_no_text_is_refused(site, path):
+def test_a_path_that_is_not_text_is_refused(site, path):
     assert site.predict("lead", "import_file", [claim(path), "recognised", "", "", False]).status_code == 400
 
 
-def test_meta_that_is_no_object_is_refused(site):
+def test_meta_that_is_not_an_object_is_refused(site):
     for meta in ("gradio.FileData", 7, ["_type"], None, {"_type": ["gradio.FileData"]}):
         assert site.predict("lead", "import_file", [{"path": "/etc/passwd", "meta": meta}, "recognised", "", "", False]).status_code == 400
 
 
-def test_the_key_may_be_spelled_as_it_likes(site, elsewhere):
+def test_an_escaped_key_names_a_file_too(site, elsewhere):
     for key in (r"\u0070ath", r"p\u0061th"):
         found = json.dumps(claim("/etc/passwd")).replace("path", key)
         body = f'{{"fn_index": {site.handler("import_file")}, "session_hash": "s", "data": [{found}, "recognised", "", "", false]}}'
@@ -110,7 +110,7 @@ def test_the_key_may_be_spelled_as_it_likes(site, elsewhere):
         assert reply.status_code == 400 and "not a file that you have uploaded" in reply.json()["error"]
 
 
-def test_a_fifo_does_not_stop_the_server(site, elsewhere):
+def test_a_fifo_does_not_block_the_server(site, elsewhere):
     """Whoever opens a FIFO waits for the other end; the event loop must never."""
     for path in (str(elsewhere / "fifo"), "/dev/zero"):
         stuck = threading.Thread(
@@ -195,7 +195,7 @@ def test_what_is_no_upload_form_is_refused(site, copies):
     assert not copies()
 
 
-def test_somebody_s_old_uploads_make_room_for_new_ones(site):
+def test_a_new_upload_replaces_the_oldest_of_its_owner(site):
     before = len(site.uploads())
     for _ in range(12):
         assert site.upload("other lead", ROW).status_code == 200
@@ -223,7 +223,7 @@ def test_the_folder_is_emptied_at_the_start(tmp_path):
     assert (tmp_path / "kept.txt").read_text() == "kept"
 
 
-def test_gradio_checks_for_itself_behind_the_guard(site, elsewhere, monkeypatch):
+def test_gradio_checks_files_too(site, elsewhere, monkeypatch):
     """The second wall: with the guard's look at bodies away, Gradio refuses what is not in the app's own folder."""
     from feedback_ui.server import access
 

@@ -73,14 +73,14 @@ def stats(client, most: int = 10_000) -> str:
     return text
 
 
-def test_nobody_hears_what_another_ones_page_has_begun(site):
+def test_nobody_receives_the_events_of_another_visitors_page(site):
     ann, eve = site
     begin(ann)
     assert "Ann counts" not in stats(eve, 300)
     assert "Ann counts 19" in stats(ann)
 
 
-def test_nobody_ends_what_another_ones_page_has_begun(site):
+def test_nobody_cancels_the_events_of_another_visitors_page(site):
     ann, eve = site
     begin(ann)
     assert eve.post("/gradio_api/cancel", json={"session_hash": "known", "fn_index": 0, "event_id": "guessed"}).status_code == 200
@@ -89,7 +89,7 @@ def test_nobody_ends_what_another_ones_page_has_begun(site):
     assert "Ann counts 19" in stats(ann)
 
 
-def test_nobody_reads_or_changes_what_is_kept_for_another_ones_page(site):
+def test_nobody_reads_or_changes_the_state_of_another_visitors_page(site):
     ann, eve = site
 
     def said(client, number: int) -> list:

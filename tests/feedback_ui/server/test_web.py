@@ -26,27 +26,27 @@ def quick_recheck(monkeypatch):
 
 @pytest.mark.parametrize("way", ["sign out", "expire"])
 def test_a_stream_ends_with_its_session(site, ann, quick_recheck, way):
-    with site.streaming("/gradio_api/heartbeat/s", ann) as heard:
-        assert heard[0] == 200
+    with site.streaming("/gradio_api/heartbeat/s", ann) as received:
+        assert received[0] == 200
         time.sleep(0.2)
-        assert None not in heard
+        assert None not in received
         if way == "sign out":
             accounts.sign_out(site.store, ann.split("=")[1])
         else:
             with site.store.atomic() as connection:
                 connection.conn.execute("UPDATE sessions SET expires_at = '2020-01-01'")
-        until(lambda: None in heard)
+        until(lambda: None in received)
 
 
 def test_a_generator_that_streams_is_cut_off_with_its_session(site, ann, quick_recheck):
     joined = site.post("/gradio_api/queue/join", {"fn_index": 1, "data": [], "session_hash": "g"}, cookie=ann)
     assert joined.status_code == 200
-    with site.streaming("/gradio_api/queue/data?session_hash=g", ann) as heard:
-        until(lambda: len(heard) > 20)
+    with site.streaming("/gradio_api/queue/data?session_hash=g", ann) as received:
+        until(lambda: len(received) > 20)
         accounts.disable(site.store, site.account("Bob", "lead").id)
-        assert None not in heard
+        assert None not in received
         accounts.sign_out(site.store, ann.split("=")[1])
-        until(lambda: None in heard)
+        until(lambda: None in received)
     assert site.get("/gradio_api/queue/data?session_hash=g").status_code == 401
 
 
@@ -58,7 +58,7 @@ def test_a_session_in_use_is_renewed_by_any_request(site, ann):
     assert site.store.value("SELECT expires_at FROM sessions") > soon
 
 
-def test_a_store_that_cannot_be_read_is_said(site):
+def test_a_store_that_cannot_be_read_is_reported(site):
     with site.store.atomic() as connection:
         connection.conn.execute("PRAGMA legacy_alter_table=ON")
         connection.conn.execute("ALTER TABLE accounts RENAME TO elsewhere")

@@ -1,4 +1,4 @@
-"""What a browser is told of an error: no folder of the server."""
+"""Error messages in a browser name no folder of the server."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from storage.core.database import StoreError
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "shown"),
     [
         ("/srv/data/rankloop.db: database is locked. Nothing was saved.", "rankloop.db: database is locked. Nothing was saved."),
         ("/home/ann lee/my data/rankloop.db: disk full, then try", "rankloop.db: disk full, then try"),
@@ -26,8 +26,8 @@ from storage.core.database import StoreError
         ("", "StoreError"),
     ],
 )
-def test_a_path_is_cut_down_to_its_name(message, told):
-    assert browser_message(StoreError(message)) == told
+def test_a_path_is_cut_down_to_its_name(message, shown):
+    assert browser_message(StoreError(message)) == shown
 
 
 def test_a_long_message_takes_no_long_time():
@@ -35,6 +35,6 @@ def test_a_long_message_takes_no_long_time():
         without_paths(text)
 
 
-def test_what_is_left_out_is_in_the_log(caplog):
+def test_removed_paths_are_in_the_log(caplog):
     browser_message(StoreError("/srv/data/rankloop.db: locked"))
     assert "/srv/data/rankloop.db: locked" in caplog.text

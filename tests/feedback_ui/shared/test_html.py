@@ -74,7 +74,7 @@ def test_text_stays_text_in_a_table_a_button_and_a_note(cells):
         )
 
 
-def test_what_is_html_already_is_not_escaped_again():
+def test_markup_is_not_escaped_again():
     assert tag("p", tag("i", "x"), "&") == "<p><i>x</i>&amp;</p>"
     assert fragment("<", tag("br"), "") == "&lt;<br>"
     assert type(fragment()) is type(tag("br")) is Markup and EMPTY == ""
@@ -147,7 +147,7 @@ def test_a_file_cannot_end_the_element_that_it_stands_in(tmp_path, monkeypatch):
     (tmp_path / "x.js").write_text("a < b && c")
     assert html.inline_script("x.js") == "<script>a < b && c</script>"
     (tmp_path / "x.js").write_text("'</SCRIPT>'")
-    with pytest.raises(ValueError, match="ends the element script"):
+    with pytest.raises(ValueError, match="contains the end tag of script"):
         html.inline_script("x.js")
 
 
@@ -222,7 +222,7 @@ def test_only_the_toolkit_makes_html(module):
      "Markup(x)", "Markup(f'{x}')", "markupsafe.Markup('<p>' + x)", "Markup('<a href=\"{}\">').format(x)", "Markup(x, 'utf-8')",
      "import html", "from html import escape", "gr.HTML(x)", "from markdown_it.common.utils import escapeHtml"],
 )  # fmt: skip
-def test_each_other_way_is_found(source):
+def test_other_ways_to_make_html_are_detected(source):
     assert faults(source)
 
 

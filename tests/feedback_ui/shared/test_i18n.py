@@ -96,15 +96,15 @@ def test_a_text_that_depends_on_a_number_has_every_form_that_its_language_needs(
     assert {key for key in korean if key.endswith(".one")} == set()
 
 
-def test_both_languages_have_the_same_places_to_fill():
+def test_both_languages_have_the_same_placeholders():
     english, korean = (tables()[language] for language in LANGUAGES)
     other = {key: korean.get(key, korean.get(f"{without_number(key)}.other", "")) for key in english}
     assert {key: other[key] for key in english if places(english[key]) != places(other[key])} == {}
 
 
 def test_korean_texts_are_korean():
-    said = {key: re.sub(r"\{[^}]*\}", "", text) for key, text in tables()["ko"].items()}
-    assert {key for key, text in said.items() if re.search(r"[^\W\d_]", text) and not HANGUL.search(text)} <= SAME_IN_KOREAN
+    texts = {key: re.sub(r"\{[^}]*\}", "", text) for key, text in tables()["ko"].items()}
+    assert {key for key, text in texts.items() if re.search(r"[^\W\d_]", text) and not HANGUL.search(text)} <= SAME_IN_KOREAN
     assert {key for key, text in tables()["en"].items() if HANGUL.search(text)} == set()
 
 
@@ -119,7 +119,7 @@ def test_every_text_that_a_source_asks_for_exists():
     assert {key: str(file) for key, file in keys.items() if key not in there} == {}
 
 
-def test_every_text_gets_what_it_needs():
+def test_every_placeholder_gets_a_value():
     english = tables()["en"]
     wrong = {}
     for file, call in literal_calls():
@@ -130,7 +130,7 @@ def test_every_text_gets_what_it_needs():
     assert wrong == {}
 
 
-def test_every_text_is_asked_for():
+def test_every_text_is_used():
     used = mentioned()
     assert [key for key in tables()["en"] if not used.fullmatch(without_number(key))] == []
 
@@ -148,7 +148,7 @@ def test_an_option_is_explained_in_english_as_on_the_command_line():
     assert Translator("en")("option.ppo-kl-coef.title") == "PPO KL coefficient"
 
 
-def test_one_and_many():
+def test_singular_and_plural():
     english, korean = Translator("en"), Translator("ko")
     assert english("training.pairs_from_people", count=1) == "1 preference pair from people"
     assert english("training.pairs_from_people", count=0) == "0 preference pairs from people"
@@ -156,11 +156,11 @@ def test_one_and_many():
     assert korean("training.pairs_from_people", count=1) == "사람이 만든 선호 쌍 1개"
 
 
-def test_what_is_put_in_is_not_read_again():
+def test_values_are_not_formatted_again():
     assert Translator("en")("run.error", error="{nats} {0}") == "{nats} {0}"
 
 
-def test_a_missing_text_is_said_by_name():
+def test_a_missing_text_is_an_error_with_its_key():
     with pytest.raises(KeyError, match=r"no text 'run\.no_such' in locales/ko\.json"):
         Translator("ko")("run.no_such")
     with pytest.raises(KeyError, match=r"no text 'run\.no_such\.other'"):
@@ -191,7 +191,7 @@ def test_the_browsers_first_preference_decides(accepted, language):
     assert translator_for(request).language == language
 
 
-def test_who_says_no_language_reads_english():
+def test_without_a_preference_the_language_is_english():
     assert translator_for(Request({"type": "http", "headers": []})).language == "en"
     assert translator_for(SimpleNamespace()).language == translator_for(None).language == "en"
 

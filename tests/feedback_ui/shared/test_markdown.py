@@ -86,7 +86,7 @@ def test_only_allow_listed_tags_and_attributes_come_out(text):
 
 
 @pytest.mark.parametrize("text", ["${alert(1)}", "{{value}}", "$\\frac{a}{b}$", "$$x$$", "<b>bold</b>", "a & b < c"])
-def test_marks_of_other_languages_stay_text(text):
+def test_markup_of_other_languages_stays_text(text):
     assert unescape(render(text)) == f"<p>{text}</p>"
 
 
@@ -95,7 +95,7 @@ def test_a_link_shows_its_address():
     assert ">your bank (https://evil.example/a)</a>" in html
 
 
-def test_a_bare_address_is_not_said_twice():
+def test_a_bare_address_is_shown_once():
     assert render("<https://ok.example>").count("https://ok.example") == 2  # once as href, once as text
 
 
@@ -103,7 +103,7 @@ def test_an_image_is_its_alternative_text():
     assert render("![a **cat**](https://evil.example/pixel.png)") == "<p>a cat</p>"
 
 
-def test_other_schemes_are_no_links():
+def test_other_schemes_are_not_linked():
     assert "<a" not in render("[a](javascript:alert(1)) [b](file:///etc/passwd) [c](mailto:x@y.z) [d](/local)")
 
 
@@ -116,7 +116,7 @@ def test_tables_and_code():
     assert render("```python\nif a < b:\n    pass\n```") == "<pre><code>if a &lt; b:\n    pass\n</code></pre>"
 
 
-def test_nothing_gives_nothing():
+def test_an_empty_text_gives_no_html():
     assert render("") == render(" \n ") == ""
 
 
@@ -178,32 +178,32 @@ def grows(text_of):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
-def test_the_work_is_linear_in_what_is_repeated(start):
+def test_the_time_is_linear_in_the_repetitions(start):
     for unit in REPEATED:
         times = (250 if start else 2_000) // len(unit)
         assert grows(lambda n, unit=unit, times=times: STARTS[start] + unit * (n * times)) < 5, repr(unit)
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_the_work_and_the_html_are_linear_in_the_whole(name, monkeypatch):
-    monkeypatch.setattr(markdown, "MOST_EXPANDED", 0)
+def test_the_time_and_the_html_are_linear_in_the_text(name, monkeypatch):
+    monkeypatch.setattr(markdown, "MAX_REFERENCE_CHARS", 0)
     assert grows(lambda n: WHOLE[name](n * 100)) < 5
     assert len(markdown._render(WHOLE[name](2_000))) < 5 * len(markdown._render(WHOLE[name](500)))
 
 
-def test_a_definition_may_be_used_as_often_as_people_do():
+def test_a_definition_may_be_used_many_times():
     text = "[a]: http://x.y/" + "b" * 100 + "\n\n" + "[a] " * 500
     assert render(text).count("<a ") == 500
 
 
 def test_a_text_that_is_too_long_or_has_too_many_marks_is_plain_with_a_note():
-    assert "<strong>" in render("**a** " + "a" * (markdown.LONGEST - 6))
-    long, marked = "**a** <b>\n" + "a" * markdown.LONGEST, "**a** <b>\n" + "[" * markdown.MOST_MARKS
+    assert "<strong>" in render("**a** " + "a" * (markdown.MAX_CHARS - 6))
+    long, marked = "**a** <b>\n" + "a" * markdown.MAX_CHARS, "**a** <b>\n" + "[" * markdown.MAX_MARKS
     for text in (long, marked):
         found = Inventory(render(text))
         assert set(found.tags) == {"p", "em", "br"}
         assert "**a** &lt;b&gt;<br>\n" in render(text)
-    assert render(marked).startswith("<p><em>Shown as plain text, without formatting: it has 20,010 characters.")
+    assert render(marked).startswith("<p><em>Shown as plain text: it has 20,010 characters,")
     assert render(marked, Translator("ko")).startswith("<p><em>서식 없이 원문 그대로 표시합니다: 20,010자입니다.")
 
 

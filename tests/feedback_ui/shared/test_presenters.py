@@ -14,14 +14,14 @@ EN, KO = Translator("en"), Translator("ko")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [(0.2, "1 s"), (20, "20 s"), (89, "89 s"), (90, "2 min"), (660, "11 min"), (5400, "1 h 30 min"), (7200, "2 h")],
 )
-def test_durations(seconds, said):
-    assert presenters.duration(EN, seconds) == said
+def test_durations(seconds, expected):
+    assert presenters.duration(EN, seconds) == expected
 
 
-def test_pairs_from_people_and_simulated_ones_are_told_apart():
+def test_pairs_from_people_and_simulated_ones_are_counted_separately():
     html = presenters.pairs_available(EN, 2, 1)
     assert "2 preference pairs from people, 1 from simulated annotators (used only if included)." in html
     assert "judge some comparisons" in presenters.pairs_available(EN, 0, 0)
@@ -48,7 +48,7 @@ def test_an_error_reads_as_a_sentence():
     assert presenters.sentence(ValueError("http://127.0.0.1/v1 refused.")) == "http://127.0.0.1/v1 refused."
 
 
-def test_the_overview_keeps_people_and_rules_apart():
+def test_the_overview_counts_people_and_simulated_annotators_separately():
     stats = {
         "prompts": 241, "prompts_in_use": 241, "completions": 1600, "comparisons": 8, "judgments": {"human": 1204, "simulated": 31},
         "annotators": {"human": 1, "simulated": 2}, "runs": {"done": 1}, "policy_versions": 2, "queue_depth": 5,
@@ -74,12 +74,12 @@ def test_a_bar_a_day_is_as_high_as_its_share_of_the_highest():
     assert "highest bar: 8 judgments" in html
 
 
-def test_days_without_judgments_say_where_they_are_given():
+def test_without_judgments_the_chart_says_where_to_judge():
     html = presenters.judgments_by_day(EN, [DayOfJudging("2026-11-01", 0, 0)])
     assert "They are given on the Compare page." in html and "<figure" not in html
 
 
-def test_a_day_is_said_in_the_readers_order():
+def test_a_day_is_formatted_for_the_language():
     assert presenters.day(EN, "2026-03-09") == "9 Mar"
     assert presenters.day(KO, "2026-03-09T23:10:00.000+00:00") == "3월 9일"
 

@@ -11,7 +11,7 @@ from storage.core.records import Metric
 EN, KO = Translator("en"), Translator("ko")
 
 
-def test_the_learning_curve_shows_points_with_intervals_and_carries_on_by_two_hundred():
+def test_the_learning_curve_shows_intervals_and_extrapolates_by_two_hundred():
     figure = charts.learning_curve(EN, Validation.from_json(FOUND))
     dots, until_now, beyond = figure.data
     assert (list(dots.x), list(dots.y)) == ([60, 320], [0.6, 0.68])

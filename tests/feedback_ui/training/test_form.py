@@ -18,7 +18,7 @@ def test_every_option_of_a_round_is_in_the_form_with_its_help(training):
         assert i18n.translations["en"][shown[option.name].info.key] == option.help
 
 
-def test_the_form_says_what_its_preset_says(training):
+def test_the_form_shows_the_values_of_its_preset(training):
     assert training.form.read(EN, filled_in(training)) == PRESETS["laptop"]
 
 
@@ -28,14 +28,14 @@ def test_choosing_a_preset_fills_the_form(training):
     assert form.read(EN, values) == PRESETS["tiny"]
 
 
-def test_a_configuration_of_ones_own_stands_first(build, store, jobs, server):
+def test_a_custom_configuration_is_the_first_preset(build, store, jobs, server):
     own = replace(RoundConfig(), seed=7)
     form = page(build(build_app, store, jobs, server, Auth(store), default_config=own), "TrainingPage").form
     assert form.preset.value == "as started"
     assert form.presets["as started"] == own
 
 
-def test_start_starts_what_the_form_says_and_shows_it(training, jobs):
+def test_start_runs_the_forms_configuration_and_shows_the_run(training, jobs):
     shown = training.start_round(filled_in(training, ppo_steps=3, include_simulated=True), ENGLISH)
     (config,) = jobs.started
     assert (config.ppo.steps, config.include_simulated) == (3, True)
@@ -44,7 +44,7 @@ def test_start_starts_what_the_form_says_and_shows_it(training, jobs):
     assert shown[training.refusal] == ""
 
 
-@pytest.mark.parametrize(("typed", "said"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must be greater than 0")])
-def test_a_form_that_makes_no_sense_says_why(training, jobs, typed, said):
-    assert said in training.start_round(filled_in(training, **typed), ENGLISH)[training.refusal]
+@pytest.mark.parametrize(("typed", "message"), [({"ppo_steps": None}, "PPO steps is empty"), ({"ppo_steps": -1}, "must be greater than 0")])
+def test_an_invalid_form_is_refused_with_its_cause(training, jobs, typed, message):
+    assert message in training.start_round(filled_in(training, **typed), ENGLISH)[training.refusal]
     assert jobs.started == []

@@ -34,7 +34,7 @@ def filled_in(training):
     return {training.form.preset: training.form.preset.value} | {c: c.value for c in training.form.fields.values()}
 
 
-def test_the_form_has_no_place_for_code(training):
+def test_the_form_has_no_field_for_a_reward_function(training):
     assert not any("function" in name for name in training.form.fields)
     assert training.form.read(Translator("en"), filled_in(training)).reward_function is None
 
@@ -48,7 +48,7 @@ def test_a_forged_option_is_refused(training, monkeypatch):
         training.form.read(Translator("en"), filled_in(training) | {field: "os:system"})
 
 
-def test_a_configuration_that_names_code_is_not_started_from_the_page(training, store):
+def test_a_configuration_with_a_reward_function_is_not_started_from_the_page(training, store):
     name, preset = next(iter(training.form.presets.items()))
     training.form.presets[name] = replace(preset, reward_function="os:system")
     shown = training.start_round(filled_in(training) | {training.form.preset: name}, ENGLISH)
@@ -56,7 +56,7 @@ def test_a_configuration_that_names_code_is_not_started_from_the_page(training, 
     assert runs.all_runs(store) == []
 
 
-def test_a_run_that_is_paid_by_code_is_not_resumed_from_the_page(training, store):
+def test_a_run_with_a_reward_function_is_not_resumed_from_the_page(training, store):
     config = replace(RoundConfig(), reward_function="os:system")
     runs.create(store, "r1", config=config.to_dict(), seed=0, versions={})
     runs.finish(store, "r1", "cancelled")
@@ -73,7 +73,7 @@ def test_a_run_whose_options_cannot_be_read_is_not_resumed(training, store):
     assert runs.get(store, "r1").status == "cancelled"
 
 
-def test_pages_start_rounds_by_the_two_verbs_that_refuse_code():
+def test_pages_start_rounds_only_by_the_functions_that_refuse_reward_functions():
     sources = "\n".join(f.read_text() for f in Path(feedback_ui.__file__).parent.rglob("*.py"))
     # A metric that a page shows; it names no code.
     sources = sources.replace("win_rate_by_reward_function", "")

@@ -22,7 +22,7 @@ ONLY_HELD_OUT = NotEnoughPairs("every preference pair is on a held-out prompt: j
 
 
 @pytest.mark.parametrize(
-    ("error", "request_", "said"),
+    ("error", "request_", "message"),
     [
         (TOO_FEW, "en", "3 preference pairs, and this round asks for 50: judge 47 more comparisons, or set “Fewest pairs” to 3."),
         (TOO_FEW, "ko", "비교를 47건 더 판정해 주세요. 또는 ‘최소 선호 쌍 수’를 3개로 낮추세요."),
@@ -33,9 +33,9 @@ ONLY_HELD_OUT = NotEnoughPairs("every preference pair is on a held-out prompt: j
         (ConfigError("--no-such: unknown"), "en", "--no-such: unknown."),
     ],
 )
-def test_a_refusal_calls_things_by_the_forms_own_names(training, jobs, error, request_, said):
+def test_a_refusal_names_options_as_the_form_does(training, jobs, error, request_, message):
     jobs.refuse(error)
-    assert said in training.start_round(filled_in(training), asking(request_))[training.refusal]
+    assert message in training.start_round(filled_in(training), asking(request_))[training.refusal]
 
 
 def test_cancel_and_resume(training, store):
@@ -79,7 +79,7 @@ def test_a_tick_draws_a_plot_again_only_for_new_points(training, store):
     assert plots <= set(training.follow("r", drawn, ENGLISH))
 
 
-def test_empty_axes_wait_for_what_is_to_come_and_for_nothing_else(training, store):
+def test_empty_axes_are_shown_only_for_metrics_to_come(training, store):
     def sections(update):
         return [update[section].visible for section in (training.reward_section, training.policy_section)]
 
@@ -93,10 +93,10 @@ def test_empty_axes_wait_for_what_is_to_come_and_for_nothing_else(training, stor
     assert sections(training.follow("r", shown[training.shown_state], ENGLISH)) == [True, False]
 
 
-def test_the_card_about_the_reward_model_appears_while_the_policy_learns_and_is_sent_once(training, store):
+def test_the_validation_card_appears_before_the_policy_is_trained_and_is_sent_once(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     shown = training.show(EN, "r")
-    assert "before the policy learns" in shown[training.validation_card] and shown[training.validation_row].visible is False
+    assert "before the policy is trained" in shown[training.validation_card] and shown[training.validation_row].visible is False
     drawn = shown[training.shown_state]
     assert training.validation_card not in training.follow("r", drawn, ENGLISH)
     runs.set_validation(store, "r", {"pairs": 3, "judgments": 3, "prompts": 1, "accuracy": None})
@@ -109,7 +109,7 @@ def test_the_card_about_the_reward_model_appears_while_the_policy_learns_and_is_
     assert training.show(EN, "from before")[training.validation].visible is False
 
 
-def test_a_tick_leaves_the_open_list_of_runs_in_peace(training, store):
+def test_a_tick_does_not_update_the_open_list_of_runs(training, store):
     runs.create(store, "r", config={}, seed=0, versions={})
     drawn = training.show(EN, "r")[training.shown_state]
     assert training.picker not in training.follow("r", drawn, ENGLISH)

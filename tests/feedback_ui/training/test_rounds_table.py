@@ -42,7 +42,7 @@ def test_nothing_is_shown_before_a_round_has_finished():
     assert rounds_table.section(EN, [a_round(status="running"), a_round(status="failed")]) == ""
 
 
-def test_a_row_tells_what_a_round_learned_from_and_what_came_of_it():
+def test_a_row_shows_the_data_and_the_results_of_a_round():
     (row,) = cells(rounds_table.section(EN, [a_round(simulated=1000)]))
     small = '<br><span class="rl-muted">'
     assert row == [
@@ -81,12 +81,12 @@ def test_a_round_that_cannot_be_read_is_named_under_the_table():
     other = a_round("r<2>")
     other.config["banana"] = 1
     for shown in (rounds_table.section(EN, [a_round(), other]), rounds_table.section(EN, [other])):
-        assert "r&lt;2&gt; is not in this table, for its row cannot be read: RoundConfig has no banana" in shown
+        assert "r&lt;2&gt; is not in this table, because its row cannot be read: RoundConfig has no banana" in shown
     assert "<table" not in shown
     assert "RoundConfig has no banana" in rounds_table.section(KO, [other])
 
 
-def test_what_a_row_says_is_only_text():
+def test_a_row_escapes_its_values():
     assert "<b>" not in rounds_table.section(EN, [a_round("<b>")])
 
 
@@ -97,7 +97,7 @@ def test_a_run_whose_options_cannot_be_read_is_named_and_not_resumed():
     assert "PPOConfig has no banana" in run_view.progress(EN, bad) and "banana" not in run_view.progress(EN, good)
 
 
-def test_the_stage_in_which_the_policy_learns_is_called_by_its_method():
+def test_the_stage_that_trains_the_policy_has_the_name_of_the_method():
     run = a_round(config=RoundConfig(method="grpo"), status="running", stage="grpo")
     html = run_view.steps(EN, run)
     assert 'data-stage="grpo" aria-current="step">GRPO<' in html and "PPO" not in html

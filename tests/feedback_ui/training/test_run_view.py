@@ -19,11 +19,11 @@ def a_run(**changes):
     return Run(**values | changes)
 
 
-def test_korean_says_the_same_figures():
+def test_korean_shows_the_same_figures():
     run = a_run(status="done", result=RESULT, finished_at="2026-11-02T11:40:00.000+00:00")
     html = run_view.progress(KO, run) + run_view.result(KO, run)
-    for said in ("완료", "1시간 40분 걸림", "보상 모델", "71%(62%~79%)", "선호 쌍 118개", "tuned-1"):
-        assert said in html
+    for text in ("완료", "1시간 40분 걸림", "보상 모델", "71%(62%~79%)", "선호 쌍 118개", "tuned-1"):
+        assert text in html
     assert "Held-out" not in html and "Result" not in html
 
 
@@ -40,21 +40,21 @@ def test_a_finished_run_has_every_stage_done_and_says_how_long():
     assert run_view.remark(EN, run) == "took 14 min"
 
 
-def test_progress_says_what_is_left():
+def test_progress_shows_the_time_left():
     html = run_view.progress(EN, a_run())
     assert "42%, about 11 min left" in html
     assert 'value="0.425"' in html
     assert "time left not known yet" in run_view.progress(EN, a_run(eta_s=None))
 
 
-def test_a_cancel_that_is_under_way_shows():
+def test_a_requested_cancel_is_shown():
     assert run_view.status(EN, a_run(cancel_requested=True)) == "Stopping"
     assert run_view.status(EN, a_run(status="cancelled", cancel_requested=True)) == "Cancelled"
 
 
 def test_errors_are_shown_as_text():
     assert "out of &lt;i&gt;memory" in run_view.progress(EN, a_run(status="failed", error="out of <i>memory"))
-    assert "Resume goes on" in run_view.progress(EN, a_run(status="lost"))
+    assert "Resume continues" in run_view.progress(EN, a_run(status="lost"))
 
 
 def test_without_runs_the_page_says_what_to_do():
@@ -72,7 +72,7 @@ def test_what_can_be_done_with_a_run(status, active, resumable):
 
 
 def test_the_page_opens_on_the_active_run_or_the_newest():
-    """Runs come newest first from the store; what the clock said while each was made decides nothing."""
+    """Runs come newest first from the store; the dates of the runs decide nothing."""
     new = a_run(id="new", status="failed", created_at="2026-01-01")
     old = a_run(id="old", status="done", created_at="2026-02-01")
     assert run_view.opening_run([new, old]) == "new"
@@ -81,7 +81,7 @@ def test_the_page_opens_on_the_active_run_or_the_newest():
     assert [run_id for _, run_id in run_view.choices(EN, [new, old])] == ["new", "old"]
 
 
-def test_a_run_during_which_the_clock_was_set_back_does_not_say_how_long_it_took():
+def test_a_run_during_which_the_clock_was_set_back_has_no_duration():
     times = {"started_at": "2026-11-02T10:00:00.000+00:00", "finished_at": "2026-11-01T10:20:00.000+00:00"}
     assert run_view.remark(EN, a_run(status="done", **times)) == ""
 
@@ -112,7 +112,7 @@ def test_the_result_shows_every_figure_with_its_interval():
     assert "simulated" not in html
 
 
-def test_a_result_that_rests_on_simulated_judgments_is_marked():
+def test_a_result_from_simulated_judgments_is_marked():
     html = run_view.result(EN, a_run(status="done", result=RESULT, config={"include_simulated": True}))
     assert 'data-testid="simulated-mark"' in html
     assert "also learned from simulated judgments" in html
@@ -126,13 +126,13 @@ def test_a_result_with_missing_figures_shows_the_others():
     assert run_view.result(EN, a_run()) == ""
 
 
-def test_a_method_that_is_not_paid_by_the_reward_model_is_not_said_to_be():
+def test_the_proxy_note_depends_on_the_method():
     paid, unpaid = (run_view.result(EN, a_run(status="done", result=RESULT, config={"method": m})) for m in ("grpo", "dpo"))
-    assert "was paid by that score" in paid and "was paid by that score" not in unpaid
+    assert "was trained to maximise that score" in paid and "was trained to maximise that score" not in unpaid
     assert "fitted to the same judgments" in unpaid and "fitted to the same judgments" not in paid
 
 
-def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
+def test_a_result_shows_early_stopping_the_chosen_checkpoint_and_best_of_n():
     half = {"value": 0.5, "low": 0.4, "high": 0.6, "cases": 40}
     beside = {"n": 12, "kl": 1.57, "policy_kl": 1.6, "max_n": 16, "beyond_max_n": False, "win_rate": half}
     watched = {
@@ -142,14 +142,14 @@ def test_a_result_says_why_ppo_ended_what_was_kept_and_how_its_yardstick_did():
         "win_rate_by_reward_function": half,
     }
     html = run_view.result(EN, a_run(status="done", result=RESULT | watched))
-    for said in (
-        "ended at step 7", "12.3 nats", "budget of 10", "after step 5 of 7", "+0.81 at 8.1 nats", "Best of 12 under the rule",
-        "Win rate by reward function", "50% (40% to 60%)", "1.6 nats from it",
+    for text in (
+        "stopped early at step 7", "12.3 nats", "budget of 10", "after step 5 of 7", "+0.81 at 8.1 nats", "Best of 12 under the rule",
+        "Win rate by reward function", "50% (40% to 60%)", "have a KL of 1.6 nats",
     ):  # fmt: skip
-        assert said in html
+        assert text in html
     assert "not at equal KL" not in html
     html = run_view.result(EN, a_run(status="done", result={"best_of_n": beside | {"policy_kl": 9.0, "beyond_max_n": True}})).unescape()
-    assert "not at equal KL" in html and "the policy's 9.0" in html
+    assert "not at equal KL" in html and "the policy's have 9.0" in html
 
 
 def test_samples_are_rendered_safely():

@@ -77,7 +77,7 @@ def room(store):
     return Room(store)
 
 
-def test_the_library_is_fed_as_the_published_example():
+def test_alpha_of_the_published_example():
     table = pd.DataFrame(KRIPPENDORFF, dtype=float)
     assert evalica.alpha(table, "nominal").alpha == pytest.approx(0.743, abs=5e-4)
     assert evalica.alpha(table, "ordinal").alpha == pytest.approx(0.815, abs=5e-4)
@@ -110,7 +110,7 @@ def test_alpha_with_a_tie_by_hand():
 
 @settings(max_examples=25, deadline=None)
 @given(COUNTS, DISTANCES)
-def test_alpha_from_totals_is_the_librarys(counts, distance):
+def test_alpha_from_totals_equals_evalicas(counts, distance):
     result = units(*counts)
     if np.count_nonzero(result.counts.sum(axis=0)) < 2:
         return
@@ -120,22 +120,22 @@ def test_alpha_from_totals_is_the_librarys(counts, distance):
 
 @settings(max_examples=25, deadline=None)
 @given(COUNTS, DISTANCES)
-def test_turning_every_pair_round_leaves_alpha_as_it_is(counts, distance):
+def test_alpha_does_not_change_when_every_pair_is_reversed(counts, distance):
     result = units(*counts)
     if np.count_nonzero(result.counts.sum(axis=0)) < 2:
         return
     assert alpha_of(units(*[c[::-1] for c in counts]), distance) == pytest.approx(alpha_of(result, distance), abs=1e-9)
 
 
-def test_a_table_too_wide_for_the_library_gives_the_same(monkeypatch):
+def test_alpha_of_a_large_table_is_the_same(monkeypatch):
     result = units([2, 1, 0], [0, 1, 3], [1, 0, 1])
     by_library = alpha_of(result, "ordinal")
-    monkeypatch.setattr(agreement, "LARGEST_TABLE", 1)
+    monkeypatch.setattr(agreement, "MAX_TABLE_CELLS", 1)
     monkeypatch.setattr(agreement.evalica, "alpha", None)
     assert alpha_of(result, "ordinal") == pytest.approx(by_library)
 
 
-def test_the_report_reads_the_store_as_the_hand_does(room):
+def test_the_report_equals_one_worked_out_by_hand(room):
     """The pairs of `test_alpha_by_hand`, as votes."""
     for ann, bob in (("a b", "a b"), ("b a", "b a"), ("a b", "b a")):
         comparison = room.comparison()
@@ -165,7 +165,7 @@ def test_names_and_order_of_annotators_do_not_matter(room, store, tmp_path):
     other.store.close()
 
 
-def test_alpha_that_is_not_defined_says_why(room):
+def test_an_undefined_alpha_has_a_reason(room):
     assert report(room.store).alpha_nominal.reason == "No pair has been judged by two annotators yet."
     comparison = room.comparison()
     room.says("Ann", comparison, "a b")
@@ -174,7 +174,7 @@ def test_alpha_that_is_not_defined_says_why(room):
     assert "without variation" in report(room.store).alpha_nominal.reason
 
 
-def test_the_interval_draws_comparisons_and_not_pairs(room):
+def test_the_interval_resamples_comparisons_and_not_pairs(room):
     """Two people, alike on half of the comparisons and opposite on the others: with nine pairs a comparison as certain as with one."""
     for i in range(12):
         for size, store_of in ((2, "pair"), (4, "four")):
@@ -203,7 +203,7 @@ def test_a_ranking_of_three_gives_its_pairs_and_ties_are_ties(room):
     assert result.counts.tolist() == [[1, 0, 1], [1, 0, 1], [0, 1, 1]]
 
 
-def test_what_was_left_out_of_a_ranking_gives_no_value(room):
+def test_an_unranked_completion_gives_no_value(room):
     comparison = room.comparison(3)
     room.says("Ann", comparison, "b a")
     room.says("Bob", comparison, "a b c")
@@ -273,7 +273,7 @@ def test_intervals_of_shares():
     assert proportion(0, 0).share is None and left_share(0, 0).p_value is None
 
 
-def test_gold_accuracy_counts_the_ordered_pairs_of_the_known_answer(room):
+def test_gold_accuracy_counts_the_ordered_pairs_of_the_gold_answer(room):
     comparison = room.comparison(3)
     a, b, c = (completion.id for completion in comparison.completions)
     lead = annotators.ensure(room.store, "Lead")
@@ -284,7 +284,7 @@ def test_gold_accuracy_counts_the_ordered_pairs_of_the_known_answer(room):
     assert (result.gold.count, result.gold.of, result.judgments) == (1, 2, 0)
 
 
-def test_the_latest_known_answer_is_the_one_that_holds(room):
+def test_the_latest_gold_answer_is_used(room):
     comparison = room.comparison()
     a, b = (completion.id for completion in comparison.completions)
     gold.set_answer(room.store, comparison.id, ((a,), (b,)), None)
@@ -307,13 +307,13 @@ def test_self_consistency_compares_a_repeat_with_the_first_judgment(room):
     assert room.row("Bob").consistency.of == 0
 
 
-def test_a_repeat_without_a_first_judgment_says_nothing(room):
+def test_a_repeat_without_a_first_judgment_is_ignored(room):
     room.says("Ann", room.comparison(), "a b")
     room.says("Ann", room.comparison(), "a b", purpose="repeat")
     assert room.row("Ann").consistency.share is None
 
 
-def test_agreement_with_others_is_the_mean_share_of_others_who_said_the_same(room):
+def test_agreement_with_others_is_the_mean_share_with_the_same_preference(room):
     one, two, alone = room.comparison(), room.comparison(), room.comparison()
     for who, first, second in (("Ann", "a b", "a b"), ("Bob", "a b", "b a"), ("Cat", "b a", "a b")):
         room.says(who, one, first)
@@ -332,7 +332,7 @@ def test_median_active_time_is_of_the_votes_that_were_timed(room):
     assert (room.row("Ann").median_active_s, room.row("Bob").median_active_s) == (4.0, None)
 
 
-def test_what_is_excluded_enters_no_figure_and_is_counted(room):
+def test_excluded_judgments_are_left_out_and_counted(room):
     comparison = room.comparison()
     room.says("Ann", comparison, "a b")
     wrong = [room.says("Bob", comparison, "b a"), room.says("Bob", room.comparison(), "b a", purpose="gold")]

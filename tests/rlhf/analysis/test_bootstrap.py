@@ -1,4 +1,4 @@
-"""Cluster bootstraps, against what they must come to."""
+"""Cluster bootstraps, compared with the values that they must converge to."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from rlhf.analysis import bootstrap
 
 
-def test_replicates_draw_whole_clusters():
+def test_replicates_resample_whole_clusters():
     """Cluster 0 holds cell 0 twice, the other nine hold cell 1 once: totals are 2d and 10 - d."""
     cluster = np.array([0, 0, *range(1, 10)])
     drawn = bootstrap.totals(cluster, np.array([0, 0, *[1] * 9]), cells=2, replicates=4000, seed=1)
@@ -16,7 +16,7 @@ def test_replicates_draw_whole_clusters():
     assert (drawn[:, 0] / 2).var() == pytest.approx(0.9, abs=0.08)
 
 
-def test_both_ways_of_drawing_give_the_same_distribution(monkeypatch):
+def test_both_ways_of_sampling_give_the_same_distribution(monkeypatch):
     rng = np.random.default_rng(0)
     cluster, cell = np.repeat(np.arange(300), 2), rng.integers(4, size=600)
     by_make = bootstrap.totals(cluster, cell, cells=4, replicates=3000, seed=1)

@@ -114,7 +114,7 @@ def test_three_versions_are_as_strong_as_the_library_says():
     assert strengths(result, "newman") == pytest.approx(logs - logs.mean(), abs=1e-4)
 
 
-def test_newmans_iteration_is_not_believed_where_it_swings():
+def test_an_oscillating_newman_iteration_is_not_used():
     """Two versions without a tie: the library comes back with equal strengths after every step it was given."""
     W = evalica.Winner
     assert evalica.newman([0, 0], [1, 1], [W.X, W.Y], weights=[60.0, 40.0], limit=1000).scores[0] == pytest.approx(1.0)
@@ -132,7 +132,7 @@ def test_other_names_permute_the_strengths(results, order):
     assert there == pytest.approx(strengths(result, "newman")[list(order)], abs=1e-3)
 
 
-def test_strengths_are_finite_only_where_everybody_lost_once():
+def test_strengths_are_finite_only_if_no_set_of_versions_always_won():
     assert is_finite(counts((0, 1, 3, 1, 0), (1, 2, 3, 1, 0)), "newman")
     assert not is_finite(counts((0, 1, 3, 0, 0)), "newman")
     # In Davidson's model a tie does not hold a version back that never lost; as half a win it does.
@@ -140,7 +140,7 @@ def test_strengths_are_finite_only_where_everybody_lost_once():
     assert is_finite(counts((0, 1, 3, 0, 2)), "bradley_terry")
 
 
-def test_half_a_win_each_way_goes_to_those_who_met():
+def test_half_a_win_each_way_is_added_for_compared_versions():
     result = counts((0, 1, 5, 0, 0), (1, 2, 0, 0, 0))
     assert smooth(result, result.sum(axis=-1) > 0)[0, 1].tolist() == [5.5, 0.5, 0.0]
     assert smooth(result, result.sum(axis=-1) > 0)[1, 2].tolist() == [0.0, 0.0, 0.0]
@@ -176,7 +176,7 @@ def test_the_interval_holds_the_score_and_narrows_with_votes(arena):
     assert narrow.high - narrow.low < 0.7 * (wide.high - wide.low)
 
 
-def test_the_interval_draws_prompts_and_not_votes(arena, tmp_path):
+def test_the_interval_resamples_prompts_and_not_votes(arena, tmp_path):
     """The same votes, ten to a prompt and all of one mind there: much less is known."""
     store = Database(tmp_path / "clustered.db")
     clustered = Arena(store)
@@ -207,7 +207,7 @@ def test_a_ranking_of_three_gives_three_pairs_and_one_vote(arena):
     ]  # fmt: skip
 
 
-def test_what_a_partial_ranking_leaves_out_has_met_nobody(arena):
+def test_an_unranked_completion_is_compared_with_none(arena):
     arena.meet("x b")
     row = arena.store.row("SELECT * FROM judgments")
     shown = [r[0] for r in arena.store.rows("SELECT completion_id FROM comparison_completions ORDER BY position")]
@@ -260,7 +260,7 @@ def test_a_version_that_won_everything_has_a_finite_score_that_says_so(arena):
     assert arena.standing("x").score.value == pytest.approx(1000 + 400 * math.log10(10.5 / 0.5), abs=0.05)
 
 
-def test_only_ties_are_a_draw(arena):
+def test_only_ties_give_equal_scores(arena):
     arena.meet("xb", 12)
     result = arena.standing("x").score
     assert (result.value, result.low, result.high) == (pytest.approx(1000, abs=0.01),) * 3
@@ -289,13 +289,13 @@ def test_simulated_votes_enter_only_when_asked_for(arena):
     assert (result.wins, result.losses) == (3, 5)
 
 
-def test_what_was_excluded_does_not_count(arena):
+def test_excluded_votes_do_not_count(arena):
     arena.meet("x b", 3)
     exclusions.exclude(arena.store, [1], rule="other", reason="Asleep.", by=None)
     assert leaderboard(arena.store).judgments == 2
 
 
-def test_with_several_base_models_the_one_that_met_most_is_the_reference(arena):
+def test_with_several_base_models_the_most_compared_one_is_the_reference(arena):
     other = policies.ensure_base(arena.store, "newer")
     arena.versions["n"] = other
     arena.meet("n b", 2)

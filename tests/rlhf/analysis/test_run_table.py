@@ -1,4 +1,4 @@
-"""Finished rounds side by side: which are told of, and what a terminal shows."""
+"""Finished rounds side by side: which are listed, and what a terminal shows."""
 
 from dataclasses import replace
 
@@ -60,13 +60,13 @@ def test_a_round_of_before_there_were_methods_was_ppo_on_lora():
 
 
 def test_a_round_that_cannot_be_read_is_named():
-    other, broken = a_round("r2"), replace(a_round("r3"), problem="stage of this run cannot be read: rankloop did not write them.")
+    other, broken = a_round("r2"), replace(a_round("r3"), problem="stage of this run cannot be read: the values are invalid.")
     other.config["ppo"]["banana"] = 1
     rounds, unreadable = run_table.finished([other, a_round("r1"), broken])
     assert [one.id for one in rounds] == ["r1"]
     assert unreadable == [
         ("r2", "PPOConfig has no banana: the run was made by another version"),
-        ("r3", "stage of this run cannot be read: rankloop did not write them."),
+        ("r3", "stage of this run cannot be read: the values are invalid."),
     ]
     shown = report.comparison([other, a_round("r1"), broken]).splitlines()
     assert shown[2].startswith("r2 is not in the table, because its row cannot be read: PPOConfig has no banana")

@@ -17,15 +17,15 @@ from rlhf.analysis.validation import (
     FRACTIONS,
     REPEATS,
     Validation,
-    at,
     calibration,
+    curve_accuracy,
+    fit_curve,
     grouped_folds,
     high_loss_judgments,
-    law,
     out_of_fold,
     validate,
 )
-from storage.judging.judgments import Origin
+from storage.judging.judgments import JudgmentMetadata
 
 Z2 = stats.norm.ppf(0.975) ** 2
 
@@ -35,7 +35,7 @@ def origins(prompt, *, judgment=None, annotator=None, kind=None):
     n = len(prompt)
     judgment = range(n) if judgment is None else judgment
     return [
-        Origin(int(j), 1000 + int(j), int(prompt[i]), annotator[i] if annotator else 1, kind[i] if kind else "k")
+        JudgmentMetadata(int(j), 1000 + int(j), int(prompt[i]), annotator[i] if annotator else 1, kind[i] if kind else "k")
         for i, j in enumerate(judgment)
     ]
 
@@ -57,7 +57,7 @@ def world(n, prompts, d, *, seed, strength):
 # ---- what must come out
 
 
-def test_a_taste_that_is_one_direction_is_found_by_every_fold():
+def test_a_linear_preference_is_found_by_every_fold():
     rng = np.random.default_rng(0)
     difference = np.abs(rng.standard_normal((120, 3)))
     report = validate(difference, origins(np.arange(120) % 40), mean_of(difference), seed=0)
@@ -68,7 +68,7 @@ def test_a_taste_that_is_one_direction_is_found_by_every_fold():
     assert report.high_loss_judgments == () and report.curve.gain.low <= 0 <= report.curve.gain.high
 
 
-def test_coin_flips_are_known_for_what_they_are():
+def test_random_votes_have_chance_accuracy():
     held, claimed = 0, 0
     for seed in range(12):
         difference, prompt = world(150, 50, 20, seed=seed, strength=0)
@@ -78,7 +78,7 @@ def test_coin_flips_are_known_for_what_they_are():
     assert held >= 11 and claimed == 0
 
 
-def test_a_prompt_that_was_seen_would_give_its_pairs_away():
+def test_a_leak_between_folds_would_be_detected():
     """Each prompt has an axis of its own: a probe that saw it knows its other pairs, one that did not knows nothing."""
     prompt = np.repeat(np.arange(30), 4)
     difference = np.eye(30)[prompt]
@@ -90,7 +90,7 @@ def test_a_prompt_that_was_seen_would_give_its_pairs_away():
 
 @given(st.lists(st.integers(0, 12), min_size=2, max_size=60).filter(lambda p: len(set(p)) >= 2), st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
-def test_no_prompt_is_on_both_sides_and_each_size_holds_the_one_before(prompt, seed):
+def test_no_prompt_is_in_both_folds_and_sizes_are_nested(prompt, seed):
     prompt, calls = np.array(prompt), []
 
     def fit(rows):
@@ -110,7 +110,7 @@ def test_no_prompt_is_on_both_sides_and_each_size_holds_the_one_before(prompt, s
 
 @given(st.lists(st.integers(-5, 30), min_size=1, max_size=80), st.integers(1, 8), st.integers(0, 2**32 - 1))
 @settings(deadline=None)
-def test_prompts_are_dealt_out_whole_and_evenly(prompt, folds, seed):
+def test_prompts_are_assigned_to_folds_whole_and_evenly(prompt, folds, seed):
     fold = grouped_folds(np.array(prompt), folds, np.random.default_rng(seed))
     of_prompt = {}
     for p, f in zip(prompt, fold.tolist(), strict=True):
@@ -119,7 +119,7 @@ def test_prompts_are_dealt_out_whole_and_evenly(prompt, folds, seed):
     assert dealt.max() - dealt.min() <= 1 and fold.max() < folds
 
 
-def test_the_order_of_the_pairs_says_nothing():
+def test_the_order_of_the_pairs_does_not_matter():
     rng = np.random.default_rng(1)
     # Whole numbers, so that sums are the same in any order.
     difference, prompt = rng.integers(-3, 4, (90, 4)).astype(float), rng.integers(20, size=90)
@@ -144,7 +144,7 @@ def test_the_interval_is_the_cluster_bootstrap_widened():
     assert (report.low, report.high) == (approx(0.6 - 0.2 * math.sqrt(1.5)), approx(0.6 + 0.2 * math.sqrt(1.5)))
 
 
-def test_pairs_of_one_prompt_that_agree_tell_no_more_than_one_of_them():
+def test_duplicated_pairs_of_a_prompt_do_not_narrow_the_interval():
     once = np.repeat([[1.0] * 12 + [0.0] * 8], REPEATS, axis=0)
     one = validation.accuracy(once, np.arange(20), seed=0)
     four = validation.accuracy(np.repeat(once, 4, axis=1), np.repeat(np.arange(20), 4), seed=0)
@@ -152,7 +152,7 @@ def test_pairs_of_one_prompt_that_agree_tell_no_more_than_one_of_them():
     assert (four.pairs, four.prompts) == (80, 20)
 
 
-def test_a_margin_of_nothing_is_half_right():
+def test_a_margin_of_zero_is_half_right():
     assert validation.credit(np.array([2.0, 0.0, -0.1])).tolist() == [1.0, 0.5, 0.0]
 
 
@@ -169,7 +169,7 @@ def test_a_single_prompt_cannot_be_validated_on():
     assert (report.pairs, report.prompts, report.accuracy, report.curve, report.high_loss_judgments) == (5, 1, None, None, ())
 
 
-def test_ties_may_be_learned_from_and_are_not_measured_on():
+def test_ties_may_be_trained_on_and_are_not_measured():
     difference = np.ones((40, 1))
     difference[::2] = -1
     ties, seen = np.arange(40) % 2 == 0, []
@@ -183,7 +183,7 @@ def test_ties_may_be_learned_from_and_are_not_measured_on():
     assert any((rows & ties).any() for rows in seen)
 
 
-def test_everything_fits_into_a_row():
+def test_the_report_survives_its_row():
     difference, prompt = world(120, 30, 5, seed=3, strength=2)
     report = validate(difference.astype(np.float32), origins(prompt), mean_of(difference.astype(np.float32)), seed=3)
     assert Validation.from_json(json.loads(json.dumps(report.to_json(), allow_nan=False))) == report
@@ -196,7 +196,7 @@ def margin(probability):
     return math.log(probability / (1 - probability))
 
 
-def test_confidence_that_comes_true_has_no_error():
+def test_calibrated_confidence_has_no_error():
     # Of those it gives 3/5, it is right in 3 of 5; of those it gives 9/10, in 9 of 10.
     margins = [margin(0.62)] * 31 + [-margin(0.62)] * 19 + [margin(0.92)] * 46 + [-margin(0.92)] * 4
     report = calibration(np.array(margins), seed=0)
@@ -235,30 +235,30 @@ def test_every_pair_is_in_one_bin(margins):
 # ---- more judgments
 
 
-def test_the_law_at_known_points():
-    assert at(100, np.array([0.4]), np.array([300.0])) == approx(0.5 + 0.4 * 0.5)
-    assert at(100, np.array([0.2]), np.array([0.0])) == approx(0.7)
+def test_the_curve_at_known_points():
+    assert curve_accuracy(100, np.array([0.4]), np.array([300.0])) == approx(0.5 + 0.4 * 0.5)
+    assert curve_accuracy(100, np.array([0.2]), np.array([0.0])) == approx(0.7)
 
 
 @pytest.mark.parametrize(("reach", "half"), [(0.3, 200.0), (0.2, 30.0), (-0.1, 100.0), (0.25, 0.0)])
-def test_the_law_is_found_again_in_points_on_it(reach, half):
+def test_the_fit_recovers_a_curve_from_its_points(reach, half):
     sizes = np.array([50.0, 90, 150, 220, 300, 400])
-    on_it = at(sizes, np.array([reach]), np.array([half]))
-    report = law(sizes, on_it[None])
+    on_it = curve_accuracy(sizes, np.array([reach]), np.array([half]))
+    report = fit_curve(sizes, on_it[None])
     for n in (50, 400, 700):
-        assert at(n, *report) == approx(float(at(n, np.array([reach]), np.array([half]))[0]), abs=0.003)
+        assert curve_accuracy(n, *report) == approx(float(curve_accuracy(n, np.array([reach]), np.array([half]))[0]), abs=0.003)
 
 
-def test_the_law_that_is_fitted_misses_the_points_least():
+def test_the_fit_has_the_smallest_squared_error():
     sizes, points = np.array([10.0, 40, 160]), np.array([[0.55, 0.64, 0.66]])
-    reach, half = law(sizes, points)
-    missed = np.square(at(sizes, reach, half) - points).sum()
+    reach, half = fit_curve(sizes, points)
+    missed = np.square(curve_accuracy(sizes, reach, half) - points).sum()
     rng = np.random.default_rng(0)
     for other in np.exp(rng.normal(0, 0.3, (200, 2))) * [reach[0], half[0] + 1]:
-        assert missed <= np.square(at(sizes, other[:1], other[1:]) - points).sum() + 1e-5
+        assert missed <= np.square(curve_accuracy(sizes, other[:1], other[1:]) - points).sum() + 1e-5
 
 
-def test_what_more_judgments_would_buy_is_said_where_it_is_known():
+def test_the_gain_from_more_judgments_is_estimated():
     difference, prompt = world(600, 150, 200, seed=0, strength=4)
     report = validate(difference, origins(prompt), mean_of(difference), seed=0).curve
     assert report.additional_judgments == 200 and 0 < report.gain.low < report.gain.value < report.gain.high
@@ -277,7 +277,7 @@ def test_what_more_judgments_would_buy_is_said_where_it_is_known():
     assert report.gain.low <= np.mean(more) - np.mean(other) <= report.gain.high
 
 
-def test_nothing_is_carried_on_from_fewer_than_a_hundred_pairs():
+def test_nothing_is_extrapolated_from_fewer_than_a_hundred_pairs():
     for pairs, known in ((99, False), (100, True)):
         difference, prompt = world(pairs, 30, 5, seed=0, strength=3)
         report = validate(difference, origins(prompt), mean_of(difference), seed=0)
@@ -288,7 +288,7 @@ def test_nothing_is_carried_on_from_fewer_than_a_hundred_pairs():
 # ---- who and what
 
 
-def test_an_annotator_who_says_the_opposite_stands_out_and_one_with_little_to_show_is_not_judged():
+def test_a_contrary_annotator_has_a_low_accuracy_and_one_with_few_prompts_none():
     rng = np.random.default_rng(0)
     difference = np.abs(rng.standard_normal((100, 2)))
     annotator = [1] * 70 + [2] * 21 + [3] * 9
@@ -314,7 +314,7 @@ def test_high_loss_judgments_are_judgments_by_their_mean_loss():
     assert [(s.judgment_id, s.comparison_id, s.probability) for s in report] == [(4, 1004, approx(0.05)), (1, 1001, approx(0.2))]
 
 
-def test_a_surprise_is_one_in_every_draw():
+def test_high_loss_judgments_are_the_same_in_every_repeat():
     # Probabilities 1/100 and 99/100 in two draws: the mean loss is 2.31, more than always giving 1/5, whose is 1.61.
     margins = np.array([[margin(0.01), margin(0.2)], [margin(0.99), margin(0.2)]])
     first, second = high_loss_judgments(margins, origins([0, 1]))

@@ -84,7 +84,7 @@ def test_refusals_say_why_and_change_nothing(run, typed, store):
 
 
 @pytest.mark.parametrize("arguments", [["add", "Ann"], ["add", "--role", "lead"], ["add", "Ann", "--role", "king"], [], ["dance"]])
-def test_what_is_no_act(run, capsys, arguments):
+def test_an_unknown_subcommand_is_refused(run, capsys, arguments):
     with pytest.raises(SystemExit) as caught:
         run(*arguments)
     assert caught.value.code == 2 and "usage: rankloop account" in capsys.readouterr().err
@@ -121,7 +121,7 @@ def test_help_of_accounts(capsys):
 def test_without_accounts_only_this_machine_is_served(capsys, data, host):
     assert launch.main(["serve", "--data", data, "--host", host, "--port", "0"]) == 2
     error = capsys.readouterr().err
-    assert f"--host {host}: without accounts everybody" in error
+    assert f"--host {host}: without accounts, everybody" in error
     assert f"rankloop account add NAME --role lead --data {data}" in error
 
 

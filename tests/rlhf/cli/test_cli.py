@@ -69,7 +69,7 @@ def test_help_names_every_verb(capsys):
         ("doctor", ["TCP port"]),
     ],
 )
-def test_each_verbs_help_says_what_and_in_which_unit(capsys, verb, parts):
+def test_the_help_of_each_verb_names_units(capsys, verb, parts):
     text = help_of(capsys, verb)
     assert "folder of the store, runs, uploads and logs" in text
     for part in parts:
@@ -83,7 +83,7 @@ def test_every_option_of_a_round_is_on_the_command_line_with_its_help(capsys):
         assert option.help.replace("`", "").replace(" ", "") in text.replace(" ", ""), option.name
 
 
-def test_serving_is_what_happens_when_no_verb_is_said(monkeypatch):
+def test_serve_is_the_default_verb(monkeypatch):
     served = []
     monkeypatch.setattr(launch, "serve", lambda given: served.append(given.port) or 0)
     launch.serve.__doc__ = "Serves."
@@ -169,7 +169,7 @@ def test_a_store_of_a_newer_version_is_left_alone(capsys, data, store):
     assert "written by a newer rankloop" in output and "m999_future" in output and "upgrade" in output
 
 
-def test_a_file_that_is_no_store_is_refused(capsys, tmp_path):
+def test_a_file_that_is_not_a_store_is_refused(capsys, tmp_path):
     (tmp_path / "rankloop.db").write_bytes(b"something else entirely" * 100)
     assert launch.main(["stats", "--data", str(tmp_path)]) == 2
     assert "rankloop.db" in capsys.readouterr().err
@@ -212,7 +212,7 @@ def test_simulated_judgments_are_added_and_counted(capsys, data, store, model, w
         (["--judge", "concise", "--judgments", "0"], "at least 1"),
     ],
 )
-def test_a_simulation_that_makes_no_sense_is_refused(capsys, data, options_, message):
+def test_an_invalid_simulation_is_refused(capsys, data, options_, message):
     assert launch.main(["simulate", "--data", data, *options_]) == 2
     assert message in capsys.readouterr().err
 
@@ -260,7 +260,7 @@ def test_a_round_in_this_process(capsys, data, store, model, world):
     assert f"run {run.id}" in output
     for part in (
         "preference pairs",
-        "6 to learn from, 3 held out; 9 of them simulated",
+        "6 for training, 3 held out; 9 of them from simulated annotators",
         "under the reward model (a proxy)",
         "nats",
         "win rate over the base under the rule 'sentiment'",
@@ -281,7 +281,7 @@ def test_a_round_in_a_process_of_its_own(capsys, data, store, model, world):
     assert runs.all_runs(store)[0].status == "done" and "policy version" in capsys.readouterr().out
 
 
-def test_a_round_on_too_little_is_refused_with_numbers(capsys, data, store, model, world):
+def test_a_round_with_too_few_pairs_is_refused_with_numbers(capsys, data, store, model, world):
     world.fill(2, 1)
     assert train(data, model, "--min-pairs", "4") == 2
     assert "rankloop: 3 preference pairs, need 4: judge 1 more" in capsys.readouterr().err
@@ -303,7 +303,7 @@ def test_a_second_round_is_refused(capsys, data, store, model, world):
     assert f"{waiting.id} is queued: wait for it" in capsys.readouterr().err
 
 
-def test_a_run_that_is_not_there(capsys, data, world):
+def test_a_missing_run_is_an_error(capsys, data, world):
     world.fill(1, 0)
     assert launch.main(["runs", "--data", data, "r-nowhere"]) == 2
     assert "There is no run r-nowhere" in capsys.readouterr().err
@@ -311,7 +311,7 @@ def test_a_run_that_is_not_there(capsys, data, world):
     assert "no runs yet" in capsys.readouterr().out
 
 
-def test_a_run_that_ended_badly_says_why_and_how_to_go_on(capsys, data, store, world):
+def test_a_failed_run_shows_its_error_and_how_to_resume(capsys, data, store, world):
     world.fill()
     run = jobs.Jobs(store, world.folder).create(world.config())
     runs.mark_started(store, run.id, os.getpid())
@@ -337,7 +337,7 @@ def busy_port():
         yield taken.getsockname()[1]
 
 
-def test_a_port_in_use_is_told_with_another_one(data, busy_port):
+def test_a_port_in_use_is_reported_with_another_one(data, busy_port):
     served = subprocess.run(
         [sys.executable, "launch.py", "serve", "--data", data, "--port", str(busy_port)],
         capture_output=True,
@@ -363,7 +363,7 @@ def modest(monkeypatch):
     monkeypatch.setattr(doctor, "NEEDED_DISK_GIB", 0.0)
 
 
-def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
+def test_doctor_passes_on_a_complete_setup(capsys, data, model, modest):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         free = probe.getsockname()[1]
@@ -386,9 +386,9 @@ def test_doctor_on_a_fine_set_up(capsys, data, model, modest):
     assert "m018_undos_and_prompt_events" in output
 
 
-def test_doctor_on_a_folder_that_is_not_there_yet_makes_none(capsys, tmp_path, model, modest):
+def test_doctor_does_not_create_a_missing_folder(capsys, tmp_path, model, modest):
     status, output = checks(capsys, str(tmp_path / "not" / "yet"), model, "--port", "0")
-    assert status == 0 and "none yet" in output
+    assert status == 0 and "does not exist yet" in output
     assert not (tmp_path / "not").exists()
 
 
@@ -411,7 +411,7 @@ def test_doctor_names_each_fault_and_what_to_do(capsys, tmp_path, store, data, m
     assert "close programs" in output and "no *.safetensors" in output and "malformed" in output
 
 
-def test_a_store_that_opens_and_is_damaged_further_in_is_found_out(store, data):
+def test_doctor_finds_damage_inside_a_store_that_opens(store, data):
     prompts.add(store, [prompts.NewPrompt([{"role": "user", "content": f"Q{i} " * 200}], "test", "train") for i in range(200)], source="t")
     store.close()
     file = Path(data) / "rankloop.db"
@@ -437,14 +437,14 @@ def test_doctor_without_a_model_tries_none(capsys, data, modest, monkeypatch):
     assert status == 0 and "weights: default" in said and "chat template" not in said
 
 
-def test_doctor_knows_what_is_no_port(capsys, data, model, modest):
+def test_doctor_refuses_an_invalid_port(capsys, data, model, modest):
     status, output = checks(capsys, data, model, "--port", "70000")
-    assert status == 1 and "70000: no TCP port" in output
+    assert status == 1 and "70000 is not a TCP port" in output
 
 
-def test_doctor_tells_weights_that_are_missing_from_damaged_ones(tmp_path, monkeypatch):
+def test_doctor_distinguishes_missing_from_damaged_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("RANKLOOP_CACHE", str(tmp_path))
-    assert "not fetched yet" in doctor.model_weights("default").found
+    assert "not downloaded yet" in doctor.model_weights("default").found
     model_files.default_folder().mkdir(parents=True)
     assert "damaged" in doctor.model_weights("default").found
     assert not doctor.model_weights("default").ok
@@ -459,18 +459,18 @@ def test_doctor_fetches_nothing(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     check = doctor.model_weights("org/name")
-    assert check.ok and "fetched when first used" in check.found
+    assert check.ok and "downloaded at the first use" in check.found
     assert asked["local_files_only"] is True
 
 
-def test_the_store_of_another_thread_can_be_looked_at(data):
+def test_doctor_examines_a_store_that_is_in_use(data):
     """Doctor opens the store while the program serves it."""
     other = Database(Path(data) / "rankloop.db")
     assert doctor.store(DataFolder(Path(data))).ok
     other.close()
 
 
-def test_a_debugged_round_that_is_cancelled_says_how_to_go_on(capsys, data, store, model, world, monkeypatch):
+def test_a_cancelled_debug_round_shows_how_to_resume(capsys, data, store, model, world, monkeypatch):
     world.fill()
 
     def cancelled(store, folder, run_id, show, reward):
@@ -483,13 +483,13 @@ def test_a_debugged_round_that_is_cancelled_says_how_to_go_on(capsys, data, stor
     assert "--resume" in capsys.readouterr().out
 
 
-def test_a_model_that_cannot_be_had_leaves_no_queued_run(data, store, world):
+def test_a_model_that_cannot_be_fetched_leaves_no_queued_run(data, store, world):
     world.fill()
     assert train(data, "/nowhere/at-all", "--min-pairs", "4") == 2
     assert runs.all_runs(store) == []
 
 
-def test_code_is_named_on_the_command_line_or_does_not_run(capsys, world, data):
+def test_a_reward_function_runs_only_if_the_command_line_names_it(capsys, world, data):
     world.fill()
     start = ["train", "--data", data, "--model", str(world.model), "--preset", "tiny", "--include-simulated"]
     assert launch.main([*start, "--reward", "no_such_module:f"]) == 2

@@ -73,7 +73,7 @@ def test_wrong_rows_by_line_and_strict(capsys, tmp_path, data, rows):
     rows.write_text("nothing\n")
     assert run(capsys, "import", data, "--format", "plain", rows)[:2] == (
         1,
-        "nothing imported, 1 wrong rows left out\nmend the rows that are named, or say by --format or --map what its fields are",
+        "nothing imported, 1 wrong rows left out\ncorrect the rows that are listed, or describe its fields with --format or --map",
     )
 
 
@@ -96,7 +96,7 @@ def test_undo_list_and_the_same_file_again(capsys, tmp_path, data, rows):
 @pytest.mark.parametrize("arguments", [[], ["FILE", "--undo", "1"], ["FILE", "--list"], ["--undo", "1", "--list"]])
 def test_import_wants_one_thing(capsys, data, rows, arguments):
     given = [rows if item == "FILE" else item for item in arguments]
-    assert run(capsys, "import", data, *given)[::2] == (2, "rankloop: say what to import: a FILE, or --undo ID, or --list")
+    assert run(capsys, "import", data, *given)[::2] == (2, "rankloop: name a FILE to import, or use --undo ID or --list")
 
 
 def test_simulated_judgments_stay_apart(capsys, tmp_path, data, rows):
@@ -186,9 +186,9 @@ def test_import_recognises_the_format_and_says_by_what(capsys, tmp_path, data):
     status, out, err = run(capsys, "import", data, file)
     assert (status, err, out.split("\n")) == (0, "", [
         "recognised as arena-55k, by its fields prompt, response_a, response_b, winner_model_a, winner_model_b, in 2 of 2 rows; --format "
-        "NAME says otherwise",
+        "NAME overrides this",
         "import 1: 2 comparisons added, 2 judgments, 2 new prompts, 0 wrong rows left out",
-        "not kept, because it only numbers or repeats: id (2)",
+        "not kept, because these fields only number or repeat others: id (2)",
     ])  # fmt: skip
 
 
@@ -201,7 +201,9 @@ def test_import_refuses_what_it_does_not_recognise(capsys, tmp_path, data):
     status, out, err = run(capsys, "import", data, *mapped, "--strict", file)
     assert status == 2 and "not kept would be note (1): nothing imported (--strict)" in err
     status, out, _ = run(capsys, "import", data, *mapped, "--save-map", "ours", file)
-    assert status == 0 and "1 judgments" in out and "not kept, with the number of times: note (1)" in out and "say --map ours" in out
+    assert (
+        status == 0 and "1 judgments" in out and "not kept, with the number of times: note (1)" in out and "use it with --map ours" in out
+    )
     file.write_text('{"question": "Name a tree", "good": "Oak", "bad": "Fern"}\n')
     assert run(capsys, "import", data, "--map", "ours", file)[:2] == (
         0, "import 2: 1 comparisons added, 1 judgments, 1 new prompts, 0 wrong rows left out"
@@ -281,7 +283,7 @@ def test_formulas_are_neutralised_in_csv_unless_asked(capsys, tmp_path, data):
     assert ",'+1,'=cmd|'/C calc'!A0," in out.read_text()
     run(capsys, "export", data, "--format", "csv", "--names", "--raw-cells", out)
     assert ",+1,=cmd|'/C calc'!A0," in out.read_text()
-    assert "--raw-cells is for CSV: say --format csv" in run(capsys, "export", data, "--raw-cells", out)[2]
+    assert "--raw-cells is for CSV: use --format csv" in run(capsys, "export", data, "--raw-cells", out)[2]
 
 
 @pytest.mark.skipif(not HH.exists(), reason=f"{HH} is not here")
@@ -314,7 +316,7 @@ def test_open_assistant_trees_give_212_comparisons_and_754_pairs(capsys, tmp_pat
     store.close()
 
 
-def test_labels_are_said_to_be_kept_and_not_used(data, tmp_path, capsys):
+def test_the_summary_says_that_labels_are_stored_and_not_used(data, tmp_path, capsys):
     file = tmp_path / "kto.jsonl"
     rows = [{"prompt": "Q", "completion": "a", "label": True}, {"prompt": "Q", "completion": "b", "label": False}]
     file.write_text("\n".join(map(json.dumps, rows)))
@@ -353,17 +355,17 @@ def half_imported(store, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_takes_an_import_back_and_says_so(half_imported):
+def test_ctrl_c_rolls_an_import_back_and_reports_it(half_imported):
     store, importing, (shown, before) = half_imported
     importing.send_signal(signal.SIGINT)
     out, err = importing.communicate(timeout=120)
     assert (importing.returncode, err) == (130, "")
-    assert out == "\nstopped: nothing was imported, and what was written already was taken back\n"
+    assert out == "\nstopped: nothing was imported, and the rows written so far were deleted again\n"
     assert everything(store) == before and seen(store) == shown
 
 
 @pytest.mark.slow
-def test_an_import_that_is_killed_is_invisible_and_taken_back_when_the_store_is_opened(half_imported):
+def test_a_killed_import_is_invisible_and_rolled_back_when_the_store_is_opened(half_imported):
     store, importing, (shown, before) = half_imported
     importing.kill()
     importing.wait()
@@ -373,11 +375,11 @@ def test_an_import_that_is_killed_is_invisible_and_taken_back_when_the_store_is_
     assert everything(store) == before and seen(store) == shown
 
 
-def test_a_file_of_which_nothing_can_be_kept_says_what_to_do(data, tmp_path, capsys):
+def test_a_file_without_usable_rows_is_refused_with_a_remedy(data, tmp_path, capsys):
     file = tmp_path / "chats.jsonl"
     file.write_text('{"prompt": "Q", "response": "a", "rating": "--", "workspace": "w"}\n')
     status, said, _ = run(capsys, "import", data, file)
     assert (
         status == 1 and "nothing imported, 0 wrong rows left out\nnot kept, with the number of times: answers without a rating (1)" in said
     )
-    assert said.endswith("the file has nothing else that this format holds, or say by --format or --map what its fields are")
+    assert said.endswith("the file has nothing that this format can hold, or describe its fields with --format or --map")

@@ -45,7 +45,7 @@ def judge(store, prompt):
     judgments.add_simulated(store, comparison, rule.id, tiers=((ids[0],), (ids[1],)))
 
 
-def test_lists_what_is_there_with_its_state(rankloop, store):
+def test_lists_prompts_with_their_state(rankloop, store):
     add(store, "Name a fruit,\nplease", "Name a tree")
     said = rankloop("prompts").out.splitlines()
     assert said[0].split() == ["id", "state", "split", "kind", "source", "comparisons", "prompt"]
@@ -69,7 +69,7 @@ def test_retires_and_brings_back(rankloop, store):
     assert rankloop("prompts", "--restore", "2").out == "1 prompts brought back\n"
     assert [p.text for p in prompts.of_split(store)] == ["b"]
     assert "no prompt 3" in rankloop("prompts", "--retire", "3", status=2).err
-    assert "one at a time" in rankloop("prompts", "--retire", "1", "--restore", "2", status=2).err
+    assert "cannot be combined" in rankloop("prompts", "--retire", "1", "--restore", "2", status=2).err
 
 
 def test_an_import_ends_the_use_of_the_starters_and_names_the_votes_that_no_longer_count(rankloop, store, tmp_path):

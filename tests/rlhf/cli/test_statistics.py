@@ -75,7 +75,7 @@ def test_agreement_as_text(capsys, data, store):
     assert ["votes", "23", "on", "12", "comparisons"] in lines
     assert ["pairs", "judged", "by", "two", "annotators", "or", "more", "11"] in lines
     assert any(line[:3] == ["Krippendorff's", "alpha,", "ordinal"] and "to" in line for line in lines)
-    assert ["annotator", "votes", "excluded", "median", "left", "share", "p", "agrees"] in lines
+    assert ["annotator", "votes", "excluded", "median", "left", "share", "p", "agreement"] in lines
     assert any(line[:5] == ["Ann", "11", "1", "12.3", "s"] for line in lines)
     assert "--include-simulated" in output and "docs/research/statistics.md" in output
 
@@ -108,7 +108,7 @@ def test_leaderboard_as_text(capsys, data, store):
     assert ["1", "tuned", "100.0%", "(2)"] in lines
 
 
-def test_columns_stand_under_each_other_in_any_script(capsys, data, store):
+def test_columns_are_aligned_in_any_script(capsys, data, store):
     votes(store, ("tuned", "base", "김서연:1 Ann:1"))
     ann, korean = (line for line in run(capsys, "agreement", "--data", data).splitlines() if line.startswith(("Ann", "김")))
     # Three letters that take two places each.

@@ -1,4 +1,4 @@
-"""A terminal is given nothing that commands it, whatever a store, a file or a log holds. Every verb is driven.
+"""No control sequence reaches a terminal, whatever a store, a file or a log contains. Every verb is run.
 
 `VERBS` names all of them by hand: whoever adds one adds a line here, or the first test fails and names it.
 """
@@ -103,25 +103,25 @@ def test_every_verb_is_here():
     ],
     ids=lambda arguments: ascii(" ".join(arguments))[:40],
 )  # fmt: skip
-def test_nothing_commands_the_terminal(run, arguments):
+def test_no_output_has_control_characters(run, arguments):
     out, err = run(*arguments)
     assert out or err
 
 
-def test_what_a_name_says_is_still_seen_and_begins_no_line(run):
+def test_a_hostile_name_is_visible_and_begins_no_line(run):
     for arguments in (["agreement"], ["leaderboard"], ["runs"], ["account", "list"], ["import", "--list"]):
         out, _ = run(*arguments)
         assert r"\u001b]0;owned\u0007" in out and r"\u202eevil" in out
         assert not [line for line in out.splitlines() if line.startswith("root")]
 
 
-def test_columns_stand_under_each_other_with_names_that_are_written_out(run):
+def test_columns_are_aligned_with_escaped_names(run):
     lines = run("agreement")[0].splitlines()
     ends = {line.index("12.3 s") for line in lines if "12.3 s" in line}
     assert len(ends) == 1
 
 
-def test_json_is_json_and_says_what_the_store_says(run):
+def test_json_output_keeps_the_stores_texts(run):
     evil = re.sub(r"\s", "", EVIL)
     names = [row["name"] for row in json.loads(run("agreement", "--json")[0])["annotators"]]
     assert f"Ann{evil}" in names
@@ -130,7 +130,7 @@ def test_json_is_json_and_says_what_the_store_says(run):
     assert json.loads(run("stats", "--json")[0])["annotators"]["human"] == 4
 
 
-def test_wrong_rows_of_a_file_are_named_without_obeying_them(run, tmp_path):
+def test_control_characters_in_wrong_rows_are_escaped(run, tmp_path):
     file = tmp_path / "rows.jsonl"
     rows = [{"prompt": 5}, {f"k{EVIL}\nroot": 1}, {"prompt": "x", "split": f"s{EVIL}\nroot"}, {"messages": [{"role": EVIL, "content": ""}]}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\x9b\u202e\n", encoding="utf-8")
@@ -139,7 +139,7 @@ def test_wrong_rows_of_a_file_are_named_without_obeying_them(run, tmp_path):
     assert not [line for line in err.splitlines() if line.startswith("root")]
 
 
-def test_an_error_that_nobody_foresaw_is_made_visible_too(tmp_path):
+def test_an_unexpected_error_is_escaped_too(tmp_path):
     """The interpreter itself prints it, after the verb has ended."""
     code = (
         "import sys, launch\n"

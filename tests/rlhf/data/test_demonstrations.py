@@ -43,7 +43,7 @@ def test_ideal_answers_on_training_prompts_that_count_are_demonstrations(empty_w
     assert demonstrations.read_snapshot(empty_world.folder.root) == found
 
 
-def test_none_are_refused_with_what_to_do():
+def test_too_few_demonstrations_are_refused_with_a_remedy():
     with pytest.raises(NoDemonstrations, match="--ppo-ptx-coef: 0 ideal answers on training prompts, need 1: .* or set --ppo-ptx-coef 0"):
         demonstrations.require([], RoundConfig())
 

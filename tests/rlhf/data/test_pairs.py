@@ -21,7 +21,7 @@ def judged(tiers, texts, *, split="train", kind="human", verdict="rank", strengt
     return JudgedComparison(judgment, Annotator(annotator_id, "Ann", kind, None), Prompt(1, user("Q"), "test", split), completions)
 
 
-def said(found):
+def summary(found):
     return [(p.chosen, p.rejected) for p in found]
 
 
@@ -36,7 +36,7 @@ def test_two_ranked_completions_are_one_pair():
 
 def test_every_strict_order_is_a_pair_and_ties_are_none():
     found = pairs.derive([judged(((2,), (1, 4), (3,)), {1: "a", 2: "b", 3: "c", 4: "d"})])
-    assert said(found) == [("b", "a"), ("b", "d"), ("b", "c"), ("a", "c"), ("d", "c")]
+    assert summary(found) == [("b", "a"), ("b", "d"), ("b", "c"), ("a", "c"), ("d", "c")]
     assert pairs.derive([judged(((1, 2),), {1: "a", 2: "b"})]) == []
     assert pairs.derive([judged((), {1: "a", 2: "b"}, verdict="skip")]) == []
 
@@ -87,17 +87,17 @@ def test_ties_are_no_preference_pairs():
         pairs.require([pair()] * 2 + [tied] * 5, 3)
     with pytest.raises(NotEnoughPairs, match="training prompts"):
         pairs.require([pair("heldout")] * 3 + [tied], 3)
-    said = pairs.manifest([pair(), tied, tied])
-    assert said.pairs == said.train == 1 and said.ties == 2
+    summary = pairs.manifest([pair(), tied, tied])
+    assert summary.pairs == summary.train == 1 and summary.ties == 2
     assert "ties" not in pairs.manifest([pair()]).to_json()
     assert "labels" not in pairs.manifest([pair()]).to_json() and pairs.manifest([pair()], labels=3).labels == 3
 
 
-def test_identical_texts_teach_nothing():
-    assert said(pairs.derive([judged(((1,), (2,), (3,)), {1: "a", 2: "a", 3: "b"})])) == [("a", "b"), ("a", "b")]
+def test_identical_texts_make_no_pair():
+    assert summary(pairs.derive([judged(((1,), (2,), (3,)), {1: "a", 2: "a", 3: "b"})])) == [("a", "b"), ("a", "b")]
 
 
-def test_people_and_rules_are_not_mixed_unless_asked(judged):
+def test_simulated_judgments_are_included_only_on_request(judged):
     ann = annotators.ensure(judged.store, "Ann")
     comparison, presentation = queue.next_presentation(judged.store, ann.id)
     order = presentation.order
@@ -105,7 +105,7 @@ def test_people_and_rules_are_not_mixed_unless_asked(judged):
     people = pairs.of_store(judged.store, include_simulated=False)
     assert [p.annotator_kind for p in people] == ["human"]
     text = {c.id: c.text for c in comparison.completions}
-    assert said(people) == [(text[order[1]], text[order[0]])]
+    assert summary(people) == [(text[order[1]], text[order[0]])]
     everybody = pairs.of_store(judged.store, include_simulated=True)
     assert sorted(p.annotator_kind for p in everybody) == ["human"] + ["simulated"] * 9
     assert {p.split for p in everybody} == {"train", "heldout"}
@@ -120,7 +120,7 @@ def test_too_few_pairs_are_refused_with_numbers():
     pairs.require([pair()] * 20, 20)
 
 
-def test_pairs_on_held_out_prompts_alone_teach_nothing():
+def test_pairs_on_held_out_prompts_alone_are_refused():
     with pytest.raises(NotEnoughPairs, match="training prompts"):
         pairs.require([pair("heldout")] * 20, 20)
 
@@ -141,7 +141,7 @@ def test_a_snapshot_comes_back_as_it_was_frozen(tmp_path):
     assert [f.name for f in (tmp_path / "run").iterdir()] == ["pairs.jsonl"]
 
 
-def test_what_is_said_beside_the_order_comes_back_too(tmp_path):
+def test_a_snapshot_keeps_ties_and_strengths(tmp_path):
     frozen = [
         PreferencePair(user("Q"), "a", "b", 0.5, "train", "human", 1, True),
         pair(),

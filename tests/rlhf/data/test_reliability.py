@@ -1,4 +1,4 @@
-"""How much a vote counts, by cases worked by hand, and in a room where one annotator contradicts the others."""
+"""The weight of a vote, in cases worked out by hand, and among annotators of whom one contradicts the others."""
 
 import math
 
@@ -27,16 +27,16 @@ def test_gold_answers_count_beside_agreement():
     assert reliability.average_accuracy([row(0.68, 20), row(right=9, known=10)]) == pytest.approx(25 / 30)
 
 
-def test_nothing_known_is_no_difference():
+def test_without_evidence_all_weights_are_one():
     assert reliability.average_accuracy([row(), row()]) == reliability.UNKNOWN_ACCURACY
     assert reliability.accuracy(row(), 0.8) == pytest.approx(0.8)
 
 
-def test_one_who_agrees_as_the_average_is_as_accurate():
+def test_an_annotator_with_average_agreement_has_average_accuracy():
     assert reliability.accuracy(row(0.68, 30), 0.8) == pytest.approx(0.8)
 
 
-def test_few_cases_are_drawn_to_the_average():
+def test_few_cases_are_shrunk_to_the_average():
     """Agreement .5 with those who are right in .8 is a coin's: (.5 - .2) / .6. With ten prior pairs: (5 + 8) / 20, (45 + 8) / 100."""
     assert reliability.accuracy(row(0.5, 10), 0.8) == pytest.approx(13 / 20)
     assert reliability.accuracy(row(0.5, 90), 0.8) == pytest.approx(53 / 100)
@@ -53,7 +53,7 @@ def test_log_odds():
     assert reliability.log_odds(1.0) == pytest.approx(math.log(19)), "certainty is not believed"
 
 
-def test_annotators_no_better_than_coins_leave_something_to_weigh_by():
+def test_annotators_at_chance_do_not_make_all_weights_zero():
     assert reliability.average_accuracy([row(0.5, 40)]) == pytest.approx(0.55)
 
 
@@ -95,7 +95,7 @@ def vote(store, number, who, first_is_better):
     return annotator.id
 
 
-def test_who_contradicts_the_others_counts_less(store):
+def test_an_annotator_who_contradicts_the_others_has_a_lower_weight(store):
     for number in range(12):
         ids = [vote(store, number, "Ann", True), vote(store, number, "Bo", True), vote(store, number, "Cy", number % 2 == 0)]
     alone = vote(store, 99, "Di", True)

@@ -1,4 +1,4 @@
-"""The reward model: it learns a rule that can be learned, scores a row the same in any company, and touches nothing else."""
+"""The reward model: it learns a rule that can be learned, scores a row the same in any batch, and changes nothing else."""
 
 import json
 import math
@@ -120,7 +120,7 @@ def test_the_same_seed_learns_the_same_bits(tiny_folder, rule_pairs, tmp_path):
     assert not torch.equal(first.head.weight, other.head.weight)
 
 
-def test_a_score_does_not_depend_on_the_company(untrained):
+def test_a_score_does_not_depend_on_the_batch(untrained):
     rows = [untrained.row([5] * n, list(range(10, 10 + m))) for n, m in [(3, 1), (9, 20), (1, 7), (30, 2)]]
     together = untrained.score(rows)
     alone = torch.cat([untrained.score([row]) for row in rows])
@@ -138,7 +138,7 @@ def test_more_rows_than_one_batch_come_back_in_their_order(untrained):
     assert untrained.score([]).shape == (0,)
 
 
-def test_a_score_reads_the_answer_through_the_prompt_and_not_the_prompt_itself(untrained):
+def test_a_score_pools_the_answer_and_not_the_prompt(untrained):
     backbone = untrained.backbone
     ids, mask, starts = untrained.batch([untrained.row([5, 6, 7], [20, 21])])
     with torch.no_grad():
@@ -288,14 +288,14 @@ def test_the_features_are_handed_on_in_the_order_of_the_pairs(backbone, rule_pai
 # ---- ensembles
 
 
-def test_one_head_alone_never_disagrees(untrained):
+def test_one_head_has_no_disagreement(untrained):
     rows = [untrained.row([5], [6 + i]) for i in range(3)]
     ensemble_scores = untrained.ensemble_scores(rows)
     assert ensemble_scores.shape == (1, 3) and torch.equal(ensemble_scores[0], untrained.score(rows))
     assert untrained.disagreement(ensemble_scores).tolist() == [0.0] * 3
 
 
-def test_a_conservative_score_takes_off_the_spread_of_the_heads(backbone):
+def test_a_conservative_score_subtracts_the_standard_deviation_of_the_heads(backbone):
     """Members say 1, 3 and 3, 3: means 2 and 3, standard deviations 1 and 0."""
     model = RewardModel(backbone, replace(CONFIG, ensemble=2, std_penalty=0.5), seed=0)
     ensemble_scores = tensor([[1.0, 3.0], [3.0, 3.0]])
@@ -320,7 +320,7 @@ def test_each_head_is_the_probe_of_its_own_bootstrap(backbone, rule_pairs, tmp_p
 
 
 @pytest.mark.slow
-def test_an_ensemble_learns_is_kept_and_has_a_scale_for_each_head(tiny_folder, rule_pairs, tmp_path):
+def test_an_ensemble_learns_and_is_saved_with_a_scale_for_each_head(tiny_folder, rule_pairs, tmp_path):
     config = replace(CONFIG, ensemble=3)
     model, _ = learned(Backbone.load(tiny_folder, "cpu", "float32"), rule_pairs, tmp_path, config)
     rows = rows_of(model, rule_pairs)
@@ -424,7 +424,7 @@ def test_no_ranking_is_cut_and_none_is_lost(sizes, batch_size):
      {"rankings": "plackett-luce"}, {"pooling": "last"}],
     ids=lambda options: "-".join(options.values() if all(isinstance(v, str) for v in options.values()) else options),
 )  # fmt: skip
-def test_every_reading_of_votes_learns_the_rule(backbone, rule_pairs, tmp_path, options):
+def test_every_loss_learns_the_rule(backbone, rule_pairs, tmp_path, options):
     ties = [replace(pair("ab", "ba", f"T{i}"), tie=True, judgment_id=i) for i in range(6)] if "ties" in options else []
     votes = [replace(p, strength="better") for p in rule_pairs]
     model, log = learned(backbone, [*votes, *ties], tmp_path, replace(CONFIG, **options))

@@ -1,4 +1,4 @@
-"""The losses: each on strengths for which the paper's probabilities are fractions, and the laws that hold for all."""
+"""The losses: each on strengths for which the paper's probabilities are fractions, and the properties that all have."""
 
 import math
 
@@ -78,7 +78,7 @@ def test_plackett_luce_is_its_definition(scores):
 
 
 @given(NUMBER, NUMBER)
-def test_of_two_all_readings_agree(first, second):
+def test_all_losses_agree_on_two_completions(first, second):
     differences, stage = ranked([first, second])
     assert_close(plackett_luce(differences, stage), bradley_terry(differences))
 

@@ -1,4 +1,4 @@
-"""The probe finds the likeliest weights, however pairs are weighed and whatever they are said to be."""
+"""The probe finds the maximum-likelihood weights, for all pair weights and targets."""
 
 import math
 

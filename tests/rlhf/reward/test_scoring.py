@@ -1,4 +1,4 @@
-"""What PPO is paid, by hand: a reward model, an ensemble of them, a penalty, a fixed score, any Python function."""
+"""PPO's scores, worked out by hand: from a reward model, an ensemble, a penalty, a fixed score, and any Python function."""
 
 import pytest
 import torch
@@ -17,16 +17,16 @@ TWO = [GeneratedSequence([1, 200], "stop"), GeneratedSequence([1, 2, 3], "length
 """The bytes reward gives .5 and 1."""
 
 
-def test_length_costs_by_the_token():
+def test_the_length_penalty_is_per_token():
     assert_close(RewardShaper(ByteReward(), ScoringConfig(length_penalty=0.1))([[5], [6]], TWO), torch.tensor([0.5 - 0.2, 1 - 0.3]))
 
 
-def test_a_fixed_score_is_not_made_shorter_by_the_penalty():
+def test_the_score_of_a_missing_eos_has_no_length_penalty():
     reward_shaper = RewardShaper(ByteReward(), ScoringConfig(length_penalty=0.1, missing_eos_score=-2.0))
     assert_close(reward_shaper([[5], [6]], TWO), torch.tensor([0.3, -2.0]))
 
 
-def test_one_reward_model_is_its_own_proxy_and_never_in_doubt():
+def test_one_reward_model_is_its_own_proxy_without_disagreement():
     reward_shaper = RewardShaper(ByteReward(), ScoringConfig(length_penalty=9.0, missing_eos_score=-7.0))
     reward_shaper([[5], [6]], TWO)
     # What is watched is what the reward model says, whatever else is paid.
@@ -41,7 +41,7 @@ class ThreeHeads(RewardModel):
         return torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 3.0]])
 
 
-def test_an_ensemble_pays_its_mean_less_its_doubt(backbone):
+def test_an_ensembles_score_is_its_mean_minus_the_penalty(backbone):
     model = ThreeHeads(backbone, RewardConfig(ensemble=3, std_penalty=0.5), seed=0)
     ticks = []
     reward_shaper = RewardShaper(model)
@@ -54,7 +54,7 @@ def test_an_ensemble_pays_its_mean_less_its_doubt(backbone):
     assert len(ticks) == 1, "each row is read once"
 
 
-def test_an_ensemble_scores_the_same_wherever_it_is_asked(backbone):
+def test_an_ensemble_scores_the_same_in_every_function(backbone):
     config = RewardConfig(adapter=AdapterConfig(rank=2), depth=1.0, ensemble=3, std_penalty=0.5)
     backbone.add_adapter(ADAPTER, config.adapter, seed=9)
     model = RewardModel(backbone, config, seed=9)
@@ -78,7 +78,7 @@ def of_function(backbone, function):
     return RewardShaper(FunctionReward(function, "mine:reward", backbone, [user("Hi?"), user("Why?")]))
 
 
-def test_a_function_gets_conversations_and_texts_and_is_paid_as_it_says(backbone):
+def test_a_reward_function_gets_conversations_and_texts_and_returns_the_scores(backbone):
     seen = []
 
     def function(prompts, completions):
@@ -102,7 +102,7 @@ def test_a_function_gets_conversations_and_texts_and_is_paid_as_it_says(backbone
         ([1.0, float("-inf")], "mine:reward gave -inf: return finite numbers"),
     ],
 )
-def test_what_no_policy_can_learn_from_is_refused(backbone, returned, said):
+def test_invalid_results_of_a_reward_function_are_refused(backbone, returned, said):
     asked = [backbone.encode(user("Why?"))] * 2
     with pytest.raises(RewardFunctionError, match=said):
         of_function(backbone, lambda prompts, completions: returned)(asked, [GeneratedSequence([1], "stop")] * 2)

@@ -69,14 +69,14 @@ def ranking(*texts, n=1):
     return [pair(n, texts[i], texts[j], weight=1 / (k - 1)) for i in range(k) for j in range(i + 1, k)]
 
 
-def test_of_two_all_pairs_and_picks_are_the_same():
+def test_pairs_and_plackett_luce_agree_on_two_completions():
     pairs = [*ranking("a", "b"), *ranking("c", "a", n=2)]
     found = [loss([0.7, -1.3], pairs, rankings=how) for how in ("pairs", "plackett-luce")]
     assert_close(found[0], found[1])
     assert_close(found[0], tensor((log(1 + math.exp(-0.7)) + log(1 + math.exp(1.3))) / 2))
 
 
-def test_three_ranked_are_three_pairs_or_two_picks():
+def test_three_ranked_completions_are_three_pairs_or_two_choices():
     """Strengths 4, 2, 1: picks of probability 4/7 and 2/3; pairs of 2/3, 4/5 and 2/3, each half a vote."""
     differences = [log(2), log(4), log(2)]
     picks = loss(differences, ranking("a", "b", "c"), rankings="plackett-luce")
@@ -88,7 +88,7 @@ def test_three_ranked_are_three_pairs_or_two_picks():
     assert_close(read(beside, rankings="plackett-luce").weight[:, 0], torch.ones(4))
 
 
-def test_a_batch_holds_any_of_the_picks():
+def test_a_batch_may_hold_some_of_the_choices():
     config = RewardConfig(rankings="plackett-luce")
     votes = targets.pair_targets([*ranking("a", "b"), *ranking("a", "b", "c", n=2)], config, seed=0)
     part = votes.select(tensor([1, 2, 3]))
@@ -101,7 +101,7 @@ def test_the_same_answers_ranked_by_two_people_are_two_rankings():
     assert votes.ranking.tolist() == [0, 1] and votes.stage.tolist() == [0, 1]
 
 
-def test_a_bootstrap_draws_prompts_and_not_pairs():
+def test_a_bootstrap_resamples_prompts_and_not_pairs():
     pairs = [pair(n, f"a{i}", judgment=10 * n + i) for n in range(20) for i in range(3)]
     weight = read(pairs, ensemble=4).weight
     assert weight.shape == (60, 4)

@@ -26,7 +26,7 @@ def test_too_few_pairs_are_refused_with_numbers_before_there_is_a_row(judged, jo
     assert runs.all_runs(judged.store) == []
 
 
-def test_options_that_do_not_go_together_are_refused_before_there_is_a_row(judged, jobs):
+def test_options_that_contradict_each_other_are_refused_before_a_row_is_written(judged, jobs):
     config = judged.config()
     with pytest.raises(ConfigError):
         jobs.create(replace(config, ppo=replace(config.ppo, minibatch_size=3)))
@@ -82,7 +82,7 @@ def test_a_run_whose_process_is_gone_is_lost(judged, jobs):
     assert jobs.reap() == [run_id]
 
 
-def test_a_number_that_another_process_has_now_is_no_worker(judged, jobs):
+def test_a_reused_process_id_is_not_the_worker(judged, jobs):
     run_id = started(jobs, judged.config(), 0)
     stranger = process()
     # The system knows a process's age to the second only: when it booted is kept as a whole number of them.
@@ -96,7 +96,7 @@ def test_a_number_that_another_process_has_now_is_no_worker(judged, jobs):
         stranger.communicate()
 
 
-def test_a_worker_that_lives_is_not_lost_however_silent(judged, jobs):
+def test_a_live_worker_is_not_lost_without_heartbeats(judged, jobs):
     """As after the machine slept: the process is there, its last beat is old."""
     run_id = jobs.create(judged.config()).id
     alive = process(run_id)
@@ -116,7 +116,7 @@ def test_a_round_inside_an_older_process_is_not_lost(judged, jobs):
     assert jobs.reap() == [] and runs.get(judged.store, run_id).status == "running"
 
 
-def test_a_worker_that_never_came_up_is_lost_after_a_while(judged, jobs, monkeypatch):
+def test_a_worker_that_never_started_is_lost_after_a_while(judged, jobs, monkeypatch):
     run_id = jobs.create(judged.config()).id
     assert jobs.reap() == []
     monkeypatch.setattr(jobs_module, "STALE_S", -1.0)

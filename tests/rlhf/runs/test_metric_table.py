@@ -36,7 +36,7 @@ def test_every_metric_of_the_table_is_logged():
     assert ours - {name for name, _ in logged()} == set()
 
 
-def test_no_metric_stands_twice_or_without_a_meaning():
+def test_every_metric_is_unique_and_has_a_meaning():
     assert len(BY_NAME) == len(METRICS) == len({metric.key for metric in METRICS})
     assert [metric.name for metric in METRICS if not metric.meaning.endswith(".")] == []
 
@@ -46,6 +46,6 @@ def test_those_with_a_title_are_those_with_a_chart():
     assert {metric.name for metric in drawn} == {metric.name for metric in METRICS if metric.title}
 
 
-def test_a_name_that_nobody_declared_is_not_known():
+def test_an_undeclared_metric_is_unknown():
     assert metric_table.is_known("objective/kl") and metric_table.is_known("time/ppo") and metric_table.is_known("dpo/logits/chosen")
     assert not metric_table.is_known("objective/kll")

@@ -1,9 +1,9 @@
-"""How far a round is, by a clock that stands still until it is told to go."""
+"""The progress of a round, with a clock that the test sets."""
 
 import pytest
 
 from rlhf.runs import progress as module
-from rlhf.runs.progress import Cancelled, Progress
+from rlhf.runs.progress import Cancelled, RunProgress
 from storage.project import runs
 
 
@@ -29,7 +29,7 @@ def clock(monkeypatch):
 def progress(store, clock):
     runs.create(store, "r1", config={}, seed=0, versions={})
     runs.mark_started(store, "r1", 1)
-    made = Progress(store, "r1")
+    made = RunProgress(store, "r1")
     made.plan({"first": 30, "second": 10, "third": 60})
     return made
 
@@ -92,7 +92,7 @@ def test_time_left_comes_from_the_pace(progress, clock):
     assert row(progress).eta_s == pytest.approx(20 / 0.15 * 0.85)
 
 
-def test_what_an_earlier_attempt_did_is_no_pace(progress, clock):
+def test_work_of_an_earlier_attempt_does_not_count_for_the_time_left(progress, clock):
     progress.skip("first")
     work = begin(progress, "second", 10, done=5)
     assert progress.fraction() == pytest.approx(0.35)
@@ -136,7 +136,7 @@ def test_seconds_add_up_over_attempts(progress, clock):
     clock.go(4)
     progress.close_stage()
     assert progress.seconds() == {"time/first": 3, "time/second": 4}
-    again = Progress(progress.store, "r1")
+    again = RunProgress(progress.store, "r1")
     again.skip("first")
     begin(again, "second", 10, done=5)
     clock.go(2)

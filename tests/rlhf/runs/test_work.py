@@ -1,4 +1,4 @@
-"""A piece of work reports what it announced, whatever the pieces in it do: less, more, or nothing."""
+"""Work reports the total that it announced, whether its parts do less, more, or nothing."""
 
 import pytest
 
@@ -58,14 +58,14 @@ def test_a_total_that_is_announced_again_is_of_what_is_left(reported):
     assert reported == [0.75, 0.125]
 
 
-def test_without_a_total_the_listener_is_called_all_the_same(reported):
+def test_without_a_total_the_listener_is_called_too(reported):
     uncounted = Work(reported.append, 0.0)
     sampled(uncounted.part(3), positions=2, ended_after=2)
     uncounted()
     assert set(reported) == {0.0} and len(reported) >= 3
 
 
-def test_nobody_need_listen():
+def test_work_without_a_listener_reports_nothing():
     NO_PROGRESS.total(3)
     sampled(NO_PROGRESS.part(1), positions=2, ended_after=1)
     NO_PROGRESS.done()

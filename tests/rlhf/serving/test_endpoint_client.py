@@ -1,4 +1,4 @@
-"""An outside server: what it is asked, what it refuses, and when it is left alone."""
+"""An external endpoint: the requests it gets, its refusals, and when it is not asked."""
 
 import json
 

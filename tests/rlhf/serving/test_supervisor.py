@@ -1,4 +1,4 @@
-"""The policy server as a child process: it is started again when it dies, and ended when it will not go."""
+"""The policy server as a child process: it is restarted when it dies, and killed when it does not stop."""
 
 import signal
 import sys

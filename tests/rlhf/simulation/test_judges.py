@@ -46,7 +46,7 @@ def test_a_rule_is_written_down_and_read_back():
 
 
 @pytest.mark.parametrize("flip", [0.0, 0.1, 0.5])
-def test_judgments_are_turned_round_as_often_as_said(flip):
+def test_judgments_are_reversed_with_the_probability_of_the_label_noise(flip):
     rng, tiers = random.Random(0), ((1,), (2, 3), (4,))
     drawn = [with_label_noise(tiers, flip, rng) for _ in range(4000)]
     assert set(drawn) <= {tiers, ((4,), (2, 3), (1,))}

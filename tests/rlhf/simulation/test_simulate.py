@@ -1,4 +1,4 @@
-"""Simulated annotators: marked as such everywhere, each comparison once, and what is done stays done."""
+"""Simulated annotators: marked as such everywhere, each comparison once, and a stopped run keeps what it has written."""
 
 import json
 import random
@@ -73,7 +73,7 @@ def test_ties_are_counted(store, base):
     assert all(len(j.judgment.tiers) == 1 for j in judgments.active(store, kinds=("simulated",)))
 
 
-def test_slips_come_as_often_as_said(store, base):
+def test_label_noise_has_its_probability(store, base):
     simulate(store, FakeModel(), base, plan(1))
     comparison = comparisons.get(store, 1)
     right = judge_comparison(comparison, plan(flip=0.0), random.Random(0))
@@ -125,7 +125,7 @@ def test_without_prompts_it_is_refused(store):
         simulate(store, FakeModel(), policies.ensure_base(store, "m"), plan(1))
 
 
-def test_a_model_that_cannot_be_told_apart_is_refused(store, base):
+def test_a_model_with_identical_answers_is_refused(store, base):
     model = FakeModel()
     model.same = {f"Q{i}" for i in range(4)}
     with pytest.raises(SimulationError, match="--temperature"):

@@ -1,4 +1,4 @@
-"""What a round is measured by."""
+"""The metrics of the evaluate stage."""
 
 import pytest
 from rounds import done
@@ -20,7 +20,7 @@ def test_the_declared_rule_is_that_of_the_judgments_behind_the_snapshot(judged, 
 
 
 @pytest.mark.slow
-def test_best_of_n_stands_beside_the_policy(judged, jobs):
+def test_best_of_n_is_compared_with_the_policy(judged, jobs):
     run = done(jobs, judged.config(evaluation_best_of=3, ppo_learning_rate=0.05))
     beside = run.result["best_of_n"]
     assert beside["policy_kl"] == run.result["kl"]

@@ -1,4 +1,4 @@
-"""What PPO learns from beside the rewards, and how it ends."""
+"""The inputs of PPO beside the rewards, and how it ends."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What a round says of its reward model, and when: before any policy learns from it, and once."""
+"""The validation of the reward model is stored once, before the policy stage."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def until(stage):
     return stop
 
 
-def test_it_is_said_before_the_policy_learns_and_not_worked_out_again(judged, jobs, monkeypatch):
+def test_the_validation_is_stored_before_the_policy_is_trained_and_not_computed_again(judged, jobs, monkeypatch):
     run_id = jobs.create(judged.config()).id
     with pytest.raises(KeyboardInterrupt):
         work(jobs.store, jobs.folder, run_id, until("ppo"))
@@ -61,7 +61,7 @@ def test_a_cancel_is_noticed_between_two_fits(judged, jobs, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ties_that_are_learned_from_are_not_measured_on(judged, jobs):
+def test_ties_that_are_trained_on_are_not_measured(judged, jobs):
     prompt = judged.prompt("A tie?", "train")
     comparison, ids = judged.comparison(prompt, "one", "other")
     judge = annotators.all_annotators(judged.store)[0]

@@ -1,4 +1,4 @@
-"""A policy that has trained a little, as TRL gets it."""
+"""A policy whose adapter is not zero, in the wrapper that TRL gets."""
 
 import pytest
 

@@ -39,7 +39,7 @@ def test_dpo_starts_at_log_2_and_comes_to_prefer_what_was_chosen(backbone, tmp_p
     assert logprob(backbone, None, PAIRS[0].prompt, "aaaa") == base_before, "the base is as it was"
 
 
-def test_dpo_draws_a_pair_as_often_as_it_weighs(policy, tmp_path, monkeypatch):
+def test_dpo_samples_a_pair_in_proportion_to_its_weight(policy, tmp_path, monkeypatch):
     """Of 4,000 draws, weights of 3 to 1 give 3,000 to 1,000; the standard deviation is sqrt(4000 * .75 * .25) = 27.4."""
     drawn = []
     monkeypatch.setattr(dpo._Trainer, "train", lambda trainer: drawn.append(list(trainer._get_train_sampler())))

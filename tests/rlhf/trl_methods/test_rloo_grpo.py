@@ -33,7 +33,7 @@ def by_group(backbone, method, config, tmp_path, *, scorer, prompts=(user("Hi?")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["rloo", "grpo"])
-def test_group_methods_come_to_say_what_is_paid(policy, tmp_path, method):
+def test_group_methods_learn_to_maximise_the_score(policy, tmp_path, method):
     paid = []
 
     def scorer(prompts, sampled, on_progress):
@@ -76,7 +76,7 @@ def test_the_kl_that_is_logged_is_to_the_base_and_per_completion(policy, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_price_on_kl_keeps_rloo_near_the_base(policy, tmp_path):
+def test_a_kl_penalty_keeps_rloo_near_the_base(policy, tmp_path):
     def scorer(prompts, sampled, on_progress):
         return torch.tensor([sum(i < 64 for i in s.ids) / len(s.ids) for s in sampled])
 

@@ -52,7 +52,7 @@ def test_training_never_turns_dropout_on(policy):
     assert ours.training and not any(module.training for module in policy.base.modules())
 
 
-def test_what_is_generated_is_drawn_at_the_temperature_from_all_tokens(policy):
+def test_completions_are_sampled_at_the_temperature_from_all_tokens(policy):
     """Against the distribution itself: 4,000 first tokens, and a far colder draw that must differ."""
     scramble(policy, POLICY)
     ours = Policy(policy, POLICY, seed=3)
@@ -71,7 +71,7 @@ def test_what_is_generated_is_drawn_at_the_temperature_from_all_tokens(policy):
     assert float((first(0.1) - expected).abs().sum()) / 2 > 4 * noise
 
 
-def test_two_draws_differ_and_the_same_seed_draws_the_same(policy):
+def test_two_samples_differ_and_a_seed_reproduces_them(policy):
     ids, mask = pad_left([[5, 6, 7], [9]], policy.pad_id)
     wanted = GenerationConfig(temperature=0.7, max_new_tokens=12, do_sample=True)
     one, same = Policy(policy, POLICY, seed=3), Policy(policy, POLICY, seed=3)

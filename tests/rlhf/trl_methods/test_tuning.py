@@ -106,7 +106,7 @@ def test_a_round_that_was_cut_short_ends_as_an_unbroken_one(judged, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dpo", "sft"])
-def test_a_cancel_is_heard_between_updates(judged, monkeypatch, method):
+def test_a_cancel_is_noticed_between_updates(judged, monkeypatch, method):
     write_ideal_answers(judged)
     monkeypatch.setattr(progress, "WRITE_EVERY_S", 0.0)
     jobs = Jobs(judged.store, judged.folder)
@@ -144,6 +144,6 @@ def test_sft_without_ideal_answers_is_refused_with_what_to_do(judged):
         ({"group-batch-size": 0}, "--group-batch-size 0"),
     ],
 )
-def test_figures_that_do_not_go_together_are_refused(values, said):
+def test_options_that_contradict_each_other_are_refused(values, said):
     with pytest.raises(ConfigError, match=said):
         with_options(RoundConfig(), values)

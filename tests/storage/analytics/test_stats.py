@@ -21,7 +21,7 @@ def test_an_empty_store_counts_nothing(store):
     }
 
 
-def test_counts_what_stands(world):
+def test_counts_active_rows(world):
     one, *_ = world.comparisons(4)
     world.rank(world.ann)
     world.skip(world.ann)
@@ -46,7 +46,7 @@ def test_counts_what_stands(world):
     }
 
 
-def test_judgments_stand_on_their_day_by_kind(world):
+def test_judgments_are_counted_by_day_and_kind(world):
     one, *_ = world.comparisons(4)
     world.rank(world.ann)
     world.skip(world.ann)

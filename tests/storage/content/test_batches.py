@@ -14,7 +14,7 @@ def ask(world, policy_ids=None, **values):
     return batches.request(world.store, [world.policy.id] if policy_ids is None else policy_ids, **arguments)
 
 
-def test_what_was_asked_for_comes_back(world):
+def test_a_batch_is_stored_as_requested(world):
     other = policies.ensure_external(world.store, "gpt")
     batch = ask(world, [other.id, world.policy.id, other.id], completions=3, count=7, priority=2)
     assert (batch.policy_ids, batch.completions, batch.requested, batch.generated) == ((other.id, world.policy.id), 3, 7, 0)
@@ -36,7 +36,7 @@ def test_what_was_asked_for_comes_back(world):
         ({"by": 99}, "batches: FOREIGN KEY constraint failed"),
     ],
 )
-def test_what_cannot_be_made_is_told(world, values, why):
+def test_an_invalid_batch_is_refused_with_its_cause(world, values, why):
     with pytest.raises(StoreError, match=why):
         ask(world, **values)
     assert batches.all_batches(world.store) == []
@@ -54,7 +54,7 @@ def test_the_most_urgent_is_first_and_then_the_oldest(world):
     assert [batch.id for batch in batches.all_batches(world.store)] == [patient.id, late.id, urgent.id, old.id]
 
 
-def test_it_is_over_when_all_of_it_is_made(world):
+def test_a_batch_is_finished_when_all_is_generated(world):
     batch = ask(world, count=3)
     batches.add_generated(world.store, batch.id, 2)
     assert [(item.generated, item.requested) for item in batches.unfinished(world.store)] == [(2, 3)]
@@ -63,7 +63,7 @@ def test_it_is_over_when_all_of_it_is_made(world):
     assert batches.get(world.store, batch.id).generated == 3
 
 
-def test_what_was_made_goes_with_the_transaction_that_makes_it(world):
+def test_the_generated_count_is_in_the_transaction_of_the_comparisons(world):
     batch = ask(world)
     with pytest.raises(ZeroDivisionError), world.store.atomic():
         batches.add_generated(world.store, batch.id, 1)
@@ -71,7 +71,7 @@ def test_what_was_made_goes_with_the_transaction_that_makes_it(world):
     assert batches.get(world.store, batch.id).generated == 0
 
 
-def test_cancelling_ends_what_is_under_way_once_and_says_who(world):
+def test_cancelling_is_recorded_once_with_the_person(world):
     batch, done = ask(world), ask(world, count=1)
     batches.add_generated(world.store, batch.id, 2)
     batches.add_generated(world.store, done.id, 1)
@@ -86,6 +86,6 @@ def test_cancelling_ends_what_is_under_way_once_and_says_who(world):
     assert batches.get(world.store, done.id).cancelled_at is None
 
 
-def test_one_that_is_not_there_is_told(world):
+def test_a_missing_batch_is_an_error(world):
     with pytest.raises(StoreError, match="There is no batch 9: reload the page"):
         batches.get(world.store, 9)

@@ -1,4 +1,4 @@
-"""What annotators get of a completion's text."""
+"""The text of a completion as annotators get it."""
 
 import pytest
 
@@ -19,6 +19,6 @@ from storage.content.completions import as_shown
         ("", ""),
     ],
 )
-def test_blanks_around_and_ends_of_lines_tell_nothing(text, shown):
+def test_surrounding_blanks_and_line_ends_are_removed(text, shown):
     assert as_shown(text) == shown
     assert as_shown(as_shown(text)) == shown

@@ -52,7 +52,7 @@ def test_a_relative_data_folder_works_too(tmp_path, monkeypatch):
     store.close()
 
 
-def test_refuses_what_it_could_not_find_again(store, run):
+def test_refuses_adapters_outside_the_data_folder(store, run):
     def register(name="t1", adapter_path="runs/r1/adapter", run_id=run):
         return policies.register_tuned(store, name=name, base_model="a/tiny", adapter_path=adapter_path, run_id=run_id)
 

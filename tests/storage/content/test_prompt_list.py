@@ -2,7 +2,7 @@ from storage.content import prompt_list, prompts
 from storage.judging import prompt_use
 
 
-def test_the_list_says_where_each_prompt_stands(store, world):
+def test_the_list_has_the_state_of_each_prompt(store, world):
     prompts.load_starter(store)
     mine = world.prompt("Wie heißt der größte Baum?", kind="facts")
     world.comparison(prompt_id=mine)

@@ -97,5 +97,5 @@ def test_get_returns_the_whole_conversation(store):
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "must be the user's"),
     ],
 )
-def test_says_what_is_wrong_with_messages(messages, reason):
+def test_invalid_messages_have_a_reason(messages, reason):
     assert reason in prompts.problem(messages)

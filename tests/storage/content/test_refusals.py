@@ -15,6 +15,6 @@ def test_a_refusal_is_of_one_prompt_and_one_model(store):
     refusals.add(store, two.id, outside, "filtered")
     assert refusals.by_model(store) == {"m": {one.id}, "x": {one.id, two.id}}
     found = {(r.prompt_id, r.base_model): r.reason for r in refusals.all_refusals(store)}
-    assert found[one.id, "m"] == "no system role" and len(found[one.id, "x"]) == refusals.LONGEST_REASON
+    assert found[one.id, "m"] == "no system role" and len(found[one.id, "x"]) == refusals.MAX_REFUSAL_CHARS
     assert refusals.clear(store, [two.id]) == 1 and refusals.by_model(store) == {"m": {one.id}, "x": {one.id}}
     assert refusals.clear(store) == 2 and refusals.all_refusals(store) == []

@@ -129,7 +129,7 @@ def test_every_table_is_in_one_of_the_two_lists(store):
     assert tables(store) == sorted([*MAY_CHANGE, *BOOKKEEPING])
 
 
-def test_what_was_written_is_not_changed(full):
+def test_rows_cannot_be_changed(full):
     before = everything(full)
     refused = {
         f"{table}.{column}": refusal(full, f'UPDATE {table} SET "{column}" = "{column}"')
@@ -143,14 +143,14 @@ def test_what_was_written_is_not_changed(full):
     assert everything(full) == before
 
 
-def test_what_was_written_is_not_deleted(full):
+def test_rows_cannot_be_deleted(full):
     before = everything(full)
     refused = {table: refusal(full, f"DELETE FROM {table}") for table in MAY_CHANGE}
     assert refused == {table: f"{table} are append-only" for table in MAY_CHANGE}
     assert everything(full) == before
 
 
-def test_what_was_written_is_not_replaced_either(full):
+def test_rows_cannot_be_replaced(full):
     # REPLACE deletes what is in its way, and SQLite tells the triggers only if it is asked to.
     before = everything(full)
     refused = {table: refusal(full, f"REPLACE INTO {table} SELECT * FROM {table}") for table in MAY_CHANGE}
@@ -169,7 +169,7 @@ def test_an_account_is_disabled_and_not_deleted(full):
     assert refusal(full, "DELETE FROM accounts") == "accounts are disabled, not deleted"
 
 
-def test_the_refusal_reaches_who_writes_through_the_store(full):
+def test_the_refusal_is_raised_as_a_store_error(full):
     with pytest.raises(sqlite3.IntegrityError, match="guidelines are append-only"), full.atomic() as connection:
         connection.conn.execute("UPDATE guidelines SET text = 'Be quick.'")
     assert guidelines.current(full).text == "Be kind."

@@ -76,7 +76,7 @@ def test_a_duration_is_never_negative(machine):
     assert clock.ms_since("2026-03-02T12:00:00.000+00:00") is None
 
 
-def test_near_is_both_sides_of_the_machines_clock():
+def test_the_window_reaches_both_sides_of_the_machines_clock():
     since, until = window(seconds=60)
     assert since < datetime.now(UTC).isoformat() < until
 
@@ -189,14 +189,14 @@ def put(store, run_id, column, **ahead):
 
 
 @pytest.mark.parametrize("step", [{"days": 1}, {"days": -1}])
-def test_a_run_that_never_came_up_does_not_wait_for_the_clock(store, step):
+def test_a_run_that_never_started_is_lost_whatever_the_clock_does(store, step):
     runs.create(store, "r1", config={}, seed=1, versions={})
     put(store, "r1", "created_at", **step)
     assert runs.mark_stale_lost(store, 60) == ["r1"]
 
 
 @pytest.mark.parametrize("step", [{"days": 1}, {"days": -1}])
-def test_a_run_that_is_known_to_live_is_not_lost_to_the_clock(store, step):
+def test_a_live_run_is_not_lost_when_the_clock_is_set(store, step):
     runs.create(store, "r1", config={}, seed=1, versions={})
     runs.mark_started(store, "r1", 1)
     put(store, "r1", "heartbeat_at", **step)
@@ -212,7 +212,7 @@ def test_the_newest_run_is_the_one_that_was_made_last(store):
 
 
 @pytest.mark.parametrize(("ahead", "waiting"), [({"days": 1}, 2), ({"minutes": -5}, 1)])
-def test_who_asked_before_the_clock_was_set_is_not_expected_for_a_day(world, ahead, waiting):
+def test_an_annotator_is_not_active_for_a_day_when_the_clock_is_set(world, ahead, waiting):
     """Ann has one of two left. Whether she counts as present is by when she asked."""
     world.comparisons(2)
     world.rank(world.ann)
@@ -223,4 +223,4 @@ def test_who_asked_before_the_clock_was_set_is_not_expected_for_a_day(world, ahe
 
 
 def test_the_longest_waits_are_what_the_documents_say():
-    assert (sign_in_throttle.LONGEST_WAIT_S, sign_in_throttle.ALL_ADDRESSES_LONGEST_WAIT_S) == (300, 10)
+    assert (sign_in_throttle.MAX_WAIT_S, sign_in_throttle.ALL_ADDRESSES_MAX_WAIT_S) == (300, 10)

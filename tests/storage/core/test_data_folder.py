@@ -8,7 +8,7 @@ from storage.core.data_folder import DataFolder, inside, is_run_id
 from storage.core.database import StoreError
 
 
-def test_the_folder_says_where_things_are():
+def test_the_folder_has_the_paths():
     folder = DataFolder(Path("d"))
     assert folder.database == Path("d/rankloop.db")
     assert folder.run_log("r1") == Path("d/runs/r1/log.txt")
@@ -23,7 +23,7 @@ def test_names_that_runs_may_have(run_id):
 @pytest.mark.parametrize("run_id", ["", ".", "..", "../x", "a/b", "-x", " x", "a" * 65, "é", "x\n", None, 3])
 def test_names_that_no_run_has(run_id):
     assert not is_run_id(run_id)
-    with pytest.raises(StoreError, match="is no run's id"):
+    with pytest.raises(StoreError, match="is not a run's id"):
         DataFolder(Path("d")).run(run_id)
 
 
@@ -35,5 +35,5 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
         DataFolder(tmp_path).run("out")
     assert DataFolder(tmp_path).run("in") == tmp_path / "runs" / "in"
     (tmp_path / "runs" / "round").symlink_to(tmp_path / "runs" / "round")
-    with pytest.raises(StoreError, match="cannot be followed"):
+    with pytest.raises(StoreError, match="cannot be resolved"):
         inside(tmp_path / "runs" / "round", tmp_path / "runs")

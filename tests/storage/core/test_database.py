@@ -30,13 +30,13 @@ def test_what_was_written_is_there_when_opened_again(tmp_path):
     again.close()
 
 
-def test_a_file_from_the_future_is_left_alone(store):
+def test_a_store_of_a_newer_version_is_not_changed(store):
     store.insert("_sqlite_migrations", {"migration_set": "rankloop", "name": "m999_later", "applied_at": "2099"})
     with pytest.raises(StoreError, match="newer rankloop .*m999_later.*upgrade rankloop, or name another folder"):
         Database(store.path)
 
 
-def test_a_file_that_is_no_database_is_told_and_kept(tmp_path):
+def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path):
     path = tmp_path / "rankloop.db"
     path.write_text("dear diary, " * 100)
     with pytest.raises(StoreError, match="not a database.*name another with --data"):
@@ -44,7 +44,7 @@ def test_a_file_that_is_no_database_is_told_and_kept(tmp_path):
     assert path.read_text().startswith("dear diary")
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="name another with --data"):
         Database(tmp_path / "file" / "rankloop.db")
@@ -54,14 +54,14 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_told(tmp_path):
+def test_a_read_only_folder_is_an_error(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(StoreError, match="Check the folder's permissions"):
         Database(tmp_path / "rankloop.db")
     tmp_path.chmod(0o700)
 
 
-def test_an_act_is_saved_whole_or_not_at_all(store):
+def test_a_transaction_is_saved_completely_or_not_at_all(store):
     with pytest.raises(ZeroDivisionError), store.atomic():
         annotators.ensure(store, "Ann")
         _ = 1 / 0
@@ -70,7 +70,7 @@ def test_an_act_is_saved_whole_or_not_at_all(store):
     assert [annotator.name for annotator in annotators.all_annotators(store)] == ["Bob"]
 
 
-def test_a_commit_that_fails_does_not_swallow_the_next_act(store):
+def test_a_failed_commit_does_not_affect_the_next_transaction(store):
     with pytest.raises(sqlite3.IntegrityError), store.atomic() as connection:
         connection.conn.execute("PRAGMA defer_foreign_keys=ON")
         connection.conn.execute("INSERT INTO comparisons (prompt_id, purpose, created_at) VALUES (99, 'x', 'now')")
@@ -80,7 +80,7 @@ def test_a_commit_that_fails_does_not_swallow_the_next_act(store):
     other.close()
 
 
-def test_a_store_that_stays_locked_is_told(store, monkeypatch):
+def test_a_store_that_stays_locked_is_an_error(store, monkeypatch):
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
     patient = Database(store.path)
     with store.atomic(), pytest.raises(StoreError, match="locked. Nothing was saved.*try again"):
@@ -206,7 +206,7 @@ def test_every_acknowledged_judgment_outlives_kill_9(world):
     again.close()
 
 
-def test_opening_and_closing_leaves_nothing_to_warn_about(tmp_path):
+def test_opening_and_closing_causes_no_warnings(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         store = Database(tmp_path / "rankloop.db")

@@ -8,7 +8,7 @@ from storage.core.database import Database, StoreError
 from storage.core.examine import examine
 
 
-def test_says_what_a_store_has_and_what_is_to_come(tmp_path):
+def test_reports_applied_and_pending_migrations(tmp_path):
     Database(tmp_path / "new.db").close()
     assert examine(tmp_path / "new.db").pending == ()
     with sqlite3.connect(tmp_path / "old.db") as raw:
@@ -20,7 +20,7 @@ def test_says_what_a_store_has_and_what_is_to_come(tmp_path):
     assert (tmp_path / "old.db").read_bytes() == before
 
 
-def test_tells_what_is_no_store(tmp_path):
+def test_a_file_that_is_not_a_store_is_an_error(tmp_path):
     (tmp_path / "notes.db").write_text("not a database, only a long line of plain text that is read as one" * 10)
     with pytest.raises(StoreError, match="not a database"):
         examine(tmp_path / "notes.db")

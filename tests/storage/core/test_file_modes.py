@@ -1,4 +1,4 @@
-"""What of a data folder others of the machine may read: nothing."""
+"""Other users of the machine cannot read a data folder."""
 
 import os
 import stat
@@ -47,7 +47,7 @@ def old_store(root):
     root.chmod(0o755)
 
 
-def test_an_older_store_is_closed_to_others_with_a_word(tmp_path):
+def test_the_files_of_an_older_store_are_restricted_and_reported(tmp_path):
     root = tmp_path / "data"
     old_store(root)
     said = file_modes.restrict_to_owner(root, root / "rankloop.db")

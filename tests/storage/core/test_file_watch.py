@@ -72,7 +72,7 @@ def rescued(store):
     return sorted(store.path.parent.glob("rankloop-rescued-*.db"))
 
 
-def test_what_would_be_lost_is_not_acknowledged_and_the_rest_is_copied(world, mischief):
+def test_a_write_to_deleted_files_fails_and_the_data_are_copied(world, mischief):
     act, says = mischief
     world.comparisons(6)
     acknowledged = {world.rank(world.ann).id for _ in range(3)}
@@ -89,7 +89,7 @@ def test_what_would_be_lost_is_not_acknowledged_and_the_rest_is_copied(world, mi
     restored.close()
 
 
-def test_a_thread_that_comes_later_writes_nothing_either(world, mischief):
+def test_a_later_thread_cannot_write_either(world, mischief):
     act, says = mischief
     world.comparisons(2)
     act(world.store.path)
@@ -97,7 +97,7 @@ def test_a_thread_that_comes_later_writes_nothing_either(world, mischief):
         pool.submit(world.rank, world.ann).result()
 
 
-def test_no_backup_is_taken_of_what_lies_there_instead(world, mischief, tmp_path):
+def test_a_replaced_file_is_not_backed_up(world, mischief, tmp_path):
     act, says = mischief
     act(world.store.path)
     with pytest.raises(StoreError, match=says):
@@ -105,7 +105,7 @@ def test_no_backup_is_taken_of_what_lies_there_instead(world, mischief, tmp_path
     assert not (tmp_path / "copy.db").exists()
 
 
-def test_files_that_went_while_an_act_was_written_cost_its_acknowledgement(world):
+def test_a_write_is_not_acknowledged_if_the_files_are_deleted_meanwhile(world):
     world.comparisons(1)
     with pytest.raises(StoreError, match="rankloop.db-wal is gone"), world.store.atomic():
         world.rank(world.ann)
@@ -117,20 +117,20 @@ def test_files_that_were_only_moved_may_come_back(world):
     path = world.store.path
     for end in ("", "-wal", "-shm"):
         path.with_name(path.name + end).rename(path.with_name("away" + end))
-    with pytest.raises(StoreError, match="If the files were only moved, put them back"):
+    with pytest.raises(StoreError, match="If the files were only moved, move them back"):
         world.rank(world.ann)
     for end in ("", "-wal", "-shm"):
         path.with_name("away" + end).rename(path.with_name(path.name + end))
     assert world.rank(world.ann)
 
 
-def test_a_copy_that_cannot_be_written_is_said_and_tried_again(world, monkeypatch):
+def test_a_failed_copy_is_reported_and_retried(world, monkeypatch):
     from storage.core import file_watch
 
     world.comparisons(1)
     delete("-wal")(world.store.path)
     monkeypatch.setattr("storage.core.file_watch.rescue", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    with pytest.raises(StoreError, match="A copy could not be written: make room in the data folder and leave rankloop running"):
+    with pytest.raises(StoreError, match="A copy could not be written: free disk space for the data folder and leave rankloop running"):
         world.rank(world.ann)
     monkeypatch.undo()
     monkeypatch.setattr(file_watch, "RESCUE_RETRY_S", 0.0)
@@ -138,7 +138,7 @@ def test_a_copy_that_cannot_be_written_is_said_and_tried_again(world, monkeypatc
         world.rank(world.ann)
 
 
-def test_a_database_behind_a_link_is_watched_where_it_lies(tmp_path):
+def test_a_database_behind_a_link_is_watched_at_its_target(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "rankloop.db").symlink_to(tmp_path / "disk" / "big.db")
@@ -151,7 +151,7 @@ def test_a_database_behind_a_link_is_watched_where_it_lies(tmp_path):
     store.close()
 
 
-def test_threads_and_other_processes_coming_and_going_are_no_mischief(world):
+def test_threads_and_other_processes_do_not_count_as_changes(world):
     world.comparisons(20)
     for _ in range(5):
         with ThreadPoolExecutor(1) as pool:

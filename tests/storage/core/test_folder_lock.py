@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from storage.core import folder_lock
 from storage.core.data_folder import DataFolder
-with folder_lock.only_one(DataFolder(Path(sys.argv[1])), "serve") as tell:
+with folder_lock.exclusive(DataFolder(Path(sys.argv[1])), "serve") as tell:
     tell("http://127.0.0.1:4711")
     print("held", flush=True)
     sys.stdin.read()
@@ -40,10 +40,10 @@ def holder(folder):
     process.communicate()
 
 
-def test_a_second_one_is_told_who_the_first_is(folder, holder):
-    told = rf"rankloop serve \(process {holder.pid}, http://127.0.0.1:4711\) works on it. Stop that"
+def test_a_second_process_is_refused_with_the_holders_name(folder, holder):
+    told = rf"rankloop serve \(process {holder.pid}, http://127.0.0.1:4711\)\. Stop that"
     with pytest.raises(folder_lock.FolderInUse, match=told):
-        with folder_lock.only_one(folder, "serve"):
+        with folder_lock.exclusive(folder, "serve"):
             pass
 
 
@@ -57,28 +57,28 @@ def test_nothing_is_restored_under_a_serve(folder, holder, store, tmp_path):
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, None])
-def test_it_ends_with_its_process(folder, holder, end):
+def test_the_lock_ends_with_its_process(folder, holder, end):
     if end:
         holder.send_signal(end)
     holder.communicate()
-    with folder_lock.only_one(folder, "serve"):
+    with folder_lock.exclusive(folder, "serve"):
         pass
     assert not list(folder.root.glob(".holder*"))
 
 
-def test_what_is_started_meanwhile_does_not_keep_it(folder):
-    with folder_lock.only_one(folder, "serve"):
+def test_child_processes_do_not_inherit_the_lock(folder):
+    with folder_lock.exclusive(folder, "serve"):
         child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    with folder_lock.only_one(folder, "serve"):
+    with folder_lock.exclusive(folder, "serve"):
         pass
     child.communicate()
 
 
-def test_a_file_system_without_locks_is_told_and_used(folder, monkeypatch, caplog):
+def test_a_file_system_without_locks_is_used_with_a_warning(folder, monkeypatch, caplog):
     def refuse(*_):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with folder_lock.only_one(folder, "serve"):
+    with folder_lock.exclusive(folder, "serve"):
         pass
     assert "cannot be locked (Operation not supported)" in caplog.text

@@ -1,4 +1,4 @@
-"""A damaged file is found when it is opened, and nobody waits for that."""
+"""A damaged file is found after it is opened, without a wait."""
 
 from threading import Event
 
@@ -7,7 +7,7 @@ from damaged import damage
 from waiting import PATIENCE_S
 
 from feedback_ui.shared.i18n import Translator
-from feedback_ui.visitor import trouble
+from feedback_ui.visitor import store_warnings
 from storage.core import integrity
 from storage.core.database import Database
 from tests.storage.conftest import make_world
@@ -25,14 +25,14 @@ def damaged(store):
     again.close()
 
 
-def test_it_is_found_at_the_start(damaged, caplog):
+def test_damage_is_found_at_the_start(damaged, caplog):
     assert integrity.start_quick_check(damaged, wait_s=60) and damaged.damage
     assert "is damaged" in caplog.text and "restore a backup (rankloop restore)" in caplog.text
 
 
-def test_a_sound_store_says_nothing(store, caplog):
+def test_an_intact_store_reports_nothing(store, caplog):
     assert integrity.start_quick_check(store, wait_s=60) == "" and caplog.text == ""
-    assert trouble(Translator("en"), store) == ""
+    assert store_warnings(Translator("en"), store) == ""
 
 
 def test_nobody_waits_long_for_it(store, monkeypatch):

@@ -9,7 +9,7 @@ from storage.core.json_columns import Unreadable
 from storage.core.records import Sampling
 
 
-def test_what_rankloop_writes_is_read():
+def test_valid_columns_are_read():
     assert json_columns.ids("[3, 1, 2]", "x") == (3, 1, 2)
     assert json_columns.id_lists("[[3], [1, 2]]", "x") == ((3,), (1, 2))
     assert json_columns.sampling('{"temperature": 1, "max_new_tokens": 48}', "x") == Sampling(temperature=1, max_new_tokens=48)
@@ -33,7 +33,7 @@ def test_what_rankloop_writes_is_read():
         (json_columns.sampling, '{"beams": 4}'),
     ],
 )
-def test_what_it_never_writes_is_named_by_row_and_column(read, encoded):
+def test_invalid_columns_are_named_by_row_and_column(read, encoded):
     with pytest.raises(Unreadable, match=r"^The order of presentation 7 cannot be read: "):
         read(encoded, "The order of presentation 7")
 

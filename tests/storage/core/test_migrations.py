@@ -503,7 +503,7 @@ def test_m004_refuses_words_that_nobody_agreed_on(before, table, columns, row):
         put(before, table, columns, row)
 
 
-def test_m005_makes_the_line_and_says_what_counts(step):
+def test_m005_adds_the_queue_and_counts(step):
     done = step("m005_leases")
     assert_kept(done, "presentations.answered", "presentations.undone_by", "judgments.counts")
     assert done.added("columns") == words(
@@ -545,7 +545,7 @@ def test_m005_makes_the_line_and_says_what_counts(step):
     assert done.rows("SELECT DISTINCT leased, gold FROM comparisons") == [(0, 0)]
 
 
-def test_m005_s_line_is_what_people_have_not_ranked_enough_oldest_first_and_skipped_ones_last(step):
+def test_m005_queues_comparisons_that_need_votes_oldest_first_and_skipped_ones_last(step):
     done = step("m005_leases")
     # 1 and 5 have their one; 6 wants a second; 8 is urgent, 9 wants two. Skipped were 2 and 6.
     assert done.rows("SELECT comparison_id, priority FROM line ORDER BY ticket") == [
@@ -553,7 +553,7 @@ def test_m005_s_line_is_what_people_have_not_ranked_enough_oldest_first_and_skip
     ]  # fmt: skip
 
 
-def test_m006_only_forbids_and_looks(step):
+def test_m006_adds_only_triggers_and_views(step):
     done = step("m006_audit")
     assert_kept(done)
     for kind in ("columns", "keys", "indexes"):
@@ -571,7 +571,7 @@ def test_m006_only_forbids_and_looks(step):
     } == done.added("triggers")
 
 
-def test_m006_s_audit_tells_what_was_there_before_it(step):
+def test_m006_audit_includes_earlier_acts(step):
     done = step("m006_audit")
     assert done.rows("SELECT at, by_id, act, subject, subject_id, detail FROM audit ORDER BY at, subject, act, subject_id, by_id") == [
         (at(4), ANN, "judged", "comparison", "1", ""),
@@ -616,7 +616,7 @@ def test_m007_gives_a_run_room_for_its_validation(step):
     ]  # fmt: skip
 
 
-def test_m008_notes_what_gold_and_repeats_would_have_lost(step):
+def test_m008_records_released_gold_and_repeats(step):
     done = step("m008_blindness")
     assert_kept(done)
     assert done.added("columns") == words("keys.name keys.value given_back.presentation_id given_back.ticket given_back.at")
@@ -867,7 +867,7 @@ def test_a_shipped_store_is_judged_to_its_end(shipped):
     ]  # fmt: skip
 
 
-def test_what_was_said_in_a_shipped_store_can_be_taken_back_and_corrected(shipped):
+def test_judgments_of_a_shipped_store_can_be_undone_and_corrected(shipped):
     store, _ = shipped
     undone = judgments.undo(store, BOB)
     assert (undone.id, undone.comparison_id) == (9, 6)

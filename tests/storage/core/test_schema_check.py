@@ -1,4 +1,4 @@
-"""A store that somebody else made: what its file may hold beside rows, and what its rows may make this program do."""
+"""A store that somebody else made: its file may hold nothing but the schema and rows, and its rows cannot make the program run anything."""
 
 import sqlite3
 from contextlib import closing
@@ -65,7 +65,7 @@ def test_a_schema_that_is_not_ours_is_refused_with_its_name(store, name, stateme
     store.close()
     change(store.path, *statements)
     kept = store.path.read_bytes()
-    with pytest.raises(StoreError, match=rf"(?s){name}\b.*(restore a backup|rankloop did not make)"):
+    with pytest.raises(StoreError, match=rf"(?s){name}\b.*(restore a backup|with the sqlite3 program)"):
         Database(store.path)
     assert store.path.read_bytes() == kept
     folder = DataFolder(store.path.parents[1] / "other")
@@ -138,13 +138,13 @@ def test_another_programs_database_is_left_alone(tmp_path):
          "CREATE TABLE IF NOT EXISTS _litestream_lock (id INTEGER)"),
     ],
 )  # fmt: skip
-def test_what_sqlite_and_litestream_add_themselves_is_no_stranger(store, statements):
+def test_tables_of_sqlite_and_litestream_are_allowed(store, statements):
     store.close()
     change(store.path, *statements)
     Database(store.path).close()
 
 
-def test_a_stranger_under_a_known_name_is_one(store):
+def test_a_foreign_object_under_a_known_name_is_refused(store):
     store.close()
     change(store.path, "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER, more TEXT)")
     with pytest.raises(StoreError, match="table _litestream_seq"):

@@ -69,7 +69,7 @@ def test_everything_acknowledged_before_is_in_the_copy(world, folder, tmp_path):
 
 def test_a_large_copy_ends_although_judgments_never_stop(world, tmp_path, monkeypatch):
     """A copy that began anew at each write would never end; it is of one moment instead."""
-    monkeypatch.setattr(backup, "PAGES", 1)
+    monkeypatch.setattr(backup, "PAGES_PER_STEP", 1)
     with world.store.atomic():
         world.comparisons(60)
     written, steps = [], []
@@ -176,7 +176,7 @@ def newer(path):
         (newer, "written by a newer rankloop .it has m999_future"),
     ],
 )
-def test_what_is_no_sound_backup_is_refused_before_anything_is_touched(world, folder, tmp_path, spoil, reason):
+def test_a_damaged_backup_is_refused_before_anything_is_changed(world, folder, tmp_path, spoil, reason):
     with world.store.atomic():
         world.comparisons(150)
     path = tmp_path / "copy.db"

@@ -13,7 +13,7 @@ from storage.exchange import files
 def test_a_column_stands_once(tmp_path):
     with pytest.raises(StoreError, match="has the column 'b' 2 times: rename all but one"):
         read(tmp_path, "a,b,b\n1,2,3\n", "rows.csv")
-    with pytest.raises(StoreError, match="has 10,001 columns, at most 10,000 are read"):
+    with pytest.raises(StoreError, match="has 10,001 columns, the limit is 10,000"):
         read(tmp_path, ",".join(map(str, range(10_001))) + "\n", "rows.csv")
 
 

@@ -63,7 +63,9 @@ def small_parquet(tmp_path):
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.CSV", "rows.ndjson", "rows.txt", "rows.jsonl.gz", "rows.gz"])
 def test_parquet_under_another_name_is_refused(tmp_path, small_parquet, name):
-    with pytest.raises(StoreError, match=f"{name} holds Parquet, which its name denies: name it .parquet if that is right. Nothing"):
+    with pytest.raises(
+        StoreError, match=f"{name} holds Parquet, which its name contradicts: rename it to .parquet if that is right. Nothing"
+    ):
         read(tmp_path, small_parquet, name)
 
 
@@ -74,12 +76,12 @@ def test_what_a_file_is_its_first_bytes_say(tmp_path, small_parquet):
         (gzip.compress(small_parquet), "rows.parquet.gz", None, "holds Parquet inside gzip: unpack it first"),
         (GOOD.encode(), "rows.parquet", None, "is no Parquet file: it does not begin as one"),
         (GOOD.encode(), "rows.jsonl", "parquet", "is no Parquet file: it does not begin as one"),
-        (GOOD.encode(), "rows.jsonl.gz", None, "is not packed by gzip, as its name says: take .gz off its name"),
-        (gzip.compress(GOOD.encode()), "rows.jsonl", None, "is packed by gzip, which its name denies: name it rows.jsonl.gz"),
+        (GOOD.encode(), "rows.jsonl.gz", None, "is not packed by gzip, although its name says so: remove .gz from its name"),
+        (gzip.compress(GOOD.encode()), "rows.jsonl", None, "is packed by gzip, which its name contradicts: rename it to rows.jsonl.gz"),
         (gzip.compress(gzip.compress(GOOD.encode())), "rows.jsonl.gz", None, "is packed by gzip twice: unpack it first"),
-        (b"PK\x03\x04\x14\0", "rows.csv", None, "is packed by zip, which its name denies: name it rows.csv.zip"),
+        (b"PK\x03\x04\x14\0", "rows.csv", None, "is packed by zip, which its name contradicts: rename it to rows.csv.zip"),
         (b"PK\x03\x04\x14\0", "rows.zip", "json", "is a damaged zip file"),
-        (packed_as(".xz", GOOD.encode()), "rows.jsonl.gz", None, "is packed by xz, which its name denies: name it rows.jsonl.xz"),
+        (packed_as(".xz", GOOD.encode()), "rows.jsonl.gz", None, "is packed by xz, which its name contradicts: rename it to rows.jsonl.xz"),
         (gzip.compress(b"SQLite format 3\0"), "rows.gz", None, "is an SQLite database"),
         (b"BZh91AY&SY\0", "rows.csv", None, "is packed by bzip2"),
         (b"\x80\x04\x95\0\0", "rows.jsonl", None, "is a pickle, which is never read"),
@@ -127,7 +129,7 @@ def test_each_packing_is_read_and_bounded(tmp_path, ending):
         read(tmp_path, packed_as(ending, b'{"a": "%s"}\n' % (b"x" * 1_000) * 2_000), f"rows.jsonl{ending}", unpacked_bytes=MIB)
     with pytest.raises(StoreError, match="rows.jsonl.* (is a damaged|cannot be read)"):
         read(tmp_path, packed[:-40], f"rows.jsonl{ending}")
-    with pytest.raises(StoreError, match="which its name denies: name it"):
+    with pytest.raises(StoreError, match="which its name contradicts: rename it"):
         read(tmp_path, packed, "rows.jsonl")
     with pytest.raises(StoreError, match="is not packed by"):
         read(tmp_path, GOOD, f"rows.jsonl{ending}")
@@ -210,7 +212,7 @@ def test_arrow(tmp_path, make):
     with pytest.raises(StoreError, match="is no Arrow file that can be read"):
         list(files.records(path))
     assert path.rename(tmp_path / "rows.json")
-    with pytest.raises(StoreError, match="holds Arrow, which its name denies"):
+    with pytest.raises(StoreError, match="holds Arrow, which its name contradicts"):
         list(files.records(tmp_path / "rows.json"))
 
 

@@ -1,4 +1,4 @@
-"""An import is written in slices: nobody sees one that is not whole, and one that never gets whole leaves nothing behind."""
+"""An import is written in slices: an incomplete one is invisible, and one that never completes leaves nothing behind."""
 
 import json
 import os
@@ -80,13 +80,13 @@ def test_half_an_import_is_invisible_and_a_whole_one_appears_at_once(world, monk
     world.rank(world.ann)
     imports.import_rows(store, [row(1, choice=0, annotator="Ann"), row(7)], "plain")
     before, during = seen(store), []
-    write = import_writer.Writer.write
+    write = import_writer.ImportWriter.write
 
     def look(writer, lines):
         write(writer, lines)
         during.append(seen(store))
 
-    monkeypatch.setattr(import_writer.Writer, "write", look)
+    monkeypatch.setattr(import_writer.ImportWriter, "write", look)
     imports.import_rows(store, many(), "plain")
     assert len(during) > 2 and all(found == before for found in during)
     after = seen(store)
@@ -159,7 +159,7 @@ def test_an_import_that_was_killed_is_gone_with_the_next_one(store):
 
 
 def test_one_import_at_a_time(store, monkeypatch):
-    monkeypatch.setattr(unfinished_imports, "WAIT_S", 0.1)
+    monkeypatch.setattr(unfinished_imports, "LOCK_WAIT_S", 0.1)
 
     def rows():
         with pytest.raises(StoreLocked, match="dataset is being imported. Nothing was changed: try again when it is done"):
@@ -170,7 +170,7 @@ def test_one_import_at_a_time(store, monkeypatch):
     assert imports.import_rows(store, rows(), "plain")[1].comparisons == 3
 
 
-def test_who_signs_in_under_a_name_of_an_unfinished_import_stays(store):
+def test_an_account_with_a_name_of_an_unfinished_import_is_kept(store):
     def rows():
         yield from many()
         annotators.ensure(store, "ann0")
@@ -321,7 +321,7 @@ def test_a_round_waits_for_minutes_where_a_page_gives_up(store, monkeypatch):
 
     monkeypatch.setattr(database, "BUSY_TIMEOUT_MS", 50)
     page, worker = Database(store.path), Database(store.path)
-    worker.be_patient()
+    worker.use_training_timeout()
     assert worker.value("PRAGMA busy_timeout") == 600_000
     holder = subprocess.Popen(
         [sys.executable, "-c", f"import sqlite3,sys; c=sqlite3.connect({str(store.path)!r}); c.execute('BEGIN IMMEDIATE'); "

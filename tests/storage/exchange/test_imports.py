@@ -50,8 +50,10 @@ def as_listed(store, tiers):
 
 
 def test_a_vote_with_all_its_rows(store, bring):
-    said = row(models=["m1", "m2"], tiers=[[1], [0]], shown=[1, 0], annotator="Ann", created_at="2025-01-02T03:04:05Z", strength="slightly")
-    import_id, report = bring(said | {"aspects": [{"honest": 2}, {"honest": 5}], "ideal": "ab", "active_ms": 7, "rationale": "clear"})
+    given = row(
+        models=["m1", "m2"], tiers=[[1], [0]], shown=[1, 0], annotator="Ann", created_at="2025-01-02T03:04:05Z", strength="slightly"
+    )
+    import_id, report = bring(given | {"aspects": [{"honest": 2}, {"honest": 5}], "ideal": "ab", "active_ms": 7, "rationale": "clear"})
     (found,) = judgments.active(store)
     ids = list(found.completions)
     assert (report.prompts, report.comparisons, report.judgments, report.wrong) == (1, 1, 1, 0)
@@ -147,21 +149,21 @@ def test_a_person_and_a_rule_never_share_a_name(world, bring):
     assert votes(world.store) == [("Ann", ((1,), (2,)))]
 
 
-def test_wrong_rows_are_told_and_the_others_kept(store, bring):
-    told = []
-    import_id, report = bring(row(choice=0), "nothing", row(choice=5), row("And?"), wrong_row=lambda *said: told.append(said))
-    assert told == report.wrong_rows == [(2, "not JSON"), (3, "choice must be an index from 0 to 1, tie or both_bad, not 5")]
+def test_wrong_rows_are_reported_and_the_others_kept(store, bring):
+    reported = []
+    import_id, report = bring(row(choice=0), "nothing", row(choice=5), row("And?"), wrong_row=lambda *wrong: reported.append(wrong))
+    assert reported == report.wrong_rows == [(2, "not JSON"), (3, "choice must be an index from 0 to 1, tie or both_bad, not 5")]
     assert (report.comparisons, report.wrong) == (2, 2)
     kept = imports.get(store, import_id)
-    assert (kept.format, kept.report.wrong, [tuple(r) for r in kept.report.wrong_rows]) == ("jsonl", 2, told)
+    assert (kept.format, kept.report.wrong, [tuple(r) for r in kept.report.wrong_rows]) == ("jsonl", 2, reported)
 
 
 def test_strict_imports_nothing_and_names_every_wrong_row(store, bring):
-    before, told = counts(store), []
+    before, reported = counts(store), []
     rows = [row(f"Q{n}") for n in range(1200)]
     with pytest.raises(StoreError, match=r"2 wrong rows, nothing imported \(--strict\)"):
-        bring(*rows, "x", row("last"), "y", strict=True, wrong_row=lambda *said: told.append(said))
-    assert told == [(1201, "not JSON"), (1203, "not JSON")] and counts(store) == before
+        bring(*rows, "x", row("last"), "y", strict=True, wrong_row=lambda *wrong: reported.append(wrong))
+    assert reported == [(1201, "not JSON"), (1203, "not JSON")] and counts(store) == before
 
 
 def test_a_file_that_breaks_off_imports_nothing(store, tmp_path):
@@ -213,7 +215,7 @@ def test_an_undone_import_cannot_be_undone_again_nor_one_that_never_was(store, b
         imports.undo(store, 7)
 
 
-def test_what_others_use_outlives_an_undo(world, bring):
+def test_rows_that_others_use_survive_an_undo(world, bring):
     store = world.store
     known = world.prompt("Known?")
     shared = world.comparison(2, world.prompt("Shared?"))
@@ -265,9 +267,9 @@ def test_datasets_in_memory_take_the_same_path(store):
     ]  # fmt: skip
     datasets = pytest.importorskip("datasets")
     dataset = datasets.Dataset.from_list(rows)
-    told = []
-    _, report = imports.import_rows(store, dataset, "trl", source="hub/set", wrong_row=lambda *said: told.append(said))
-    assert (report.judgments, told) == (4, [(4, "chosen and rejected are the same: there is nothing to compare")])
+    reported = []
+    _, report = imports.import_rows(store, dataset, "trl", source="hub/set", wrong_row=lambda *wrong: reported.append(wrong))
+    assert (report.judgments, reported) == (4, [(4, "chosen and rejected are the same: there is nothing to compare")])
     _, again = imports.import_rows(store, dataset.to_iterable_dataset(), "trl")
     assert (again.comparisons_known, again.judgments) == (4, 4)
     plain = datasets.Dataset.from_list([row(tiers=[[1], [0]]), row("And?", strength=None)])

@@ -9,7 +9,7 @@ from storage.exchange import detect, imports, maps, rows
 from storage.exchange.formats import FORMATS
 from storage.exchange.groups import grouped
 from storage.exchange.rows import Left
-from storage.exchange.tracking import MOST_NAMES, OTHERS, Tracked
+from storage.exchange.tracking import MAX_FIELD_NAMES, OTHER_FIELDS, Tracked
 
 
 def user(text):
@@ -217,7 +217,7 @@ CASES = [pytest.param(name, *case, id=f"{name}-{number}") for name, cases in ROW
 
 
 @pytest.mark.parametrize(("name", "row", "prompt", "completions", "tiers", "left"), CASES)
-def test_a_row_says_what_it_says_in_its_own_tool(name, row, prompt, completions, tiers, left):
+def test_a_row_has_the_meaning_of_its_own_tool(name, row, prompt, completions, tiers, left):
     assert detect.recognise([row], "file").format == name
     (item,), found = read(name, json.loads(json.dumps(row)))
     assert list(item.messages) == prompt
@@ -309,7 +309,7 @@ def test_a_single_answer_is_labelled_good_or_bad(record, name, expected):
     assert left == {}
 
 
-def test_an_answer_that_nobody_rated_is_named_and_a_strange_label_is_wrong():
+def test_an_unrated_answer_is_counted_and_an_unknown_label_is_wrong():
     row = {"prompt": "Name a fruit", "response": "Pear", "rating": "--", "workspace": "w"}
     assert read("anythingllm", row) == ([], {"answers without a rating": 1})
     with pytest.raises(rows.BadRow, match="label or kto_tag must be one of true, .*, not '2'"):
@@ -578,7 +578,7 @@ def test_each_format_is_recognised(record, format):
     assert detect.recognise([record] * 3, "file").format == format
 
 
-def test_the_evidence_is_told():
+def test_the_evidence_of_a_recognition_is_reported():
     found = detect.recognise([{"prompt": "a", "chosen": "b", "rejected": "c"}] * 9 + [{"x": 1}, rows.BadRow("not JSON")], "file")
     assert found == detect.Recognised("trl", "by its fields prompt, chosen, rejected, in 9 of 10 rows")
 
@@ -679,9 +679,9 @@ def test_fields_in_objects_and_lists_are_named_by_their_path():
 
 
 def test_the_names_of_a_count_are_bounded_and_printable(store):
-    pairs = [{"prompt": f"Q{n}", "chosen": "a", "rejected": "b", f"x\x1b{n}{'y' * 200}": 1} for n in range(MOST_NAMES + 50)]
+    pairs = [{"prompt": f"Q{n}", "chosen": "a", "rejected": "b", f"x\x1b{n}{'y' * 200}": 1} for n in range(MAX_FIELD_NAMES + 50)]
     left = imports.import_rows(store, pairs, "trl")[1].left
-    assert len(left) == MOST_NAMES + 1 and left[OTHERS] == 50
+    assert len(left) == MAX_FIELD_NAMES + 1 and left[OTHER_FIELDS] == 50
     assert all(name.isprintable() and len(name) <= 80 for name in left)
 
 
@@ -762,7 +762,7 @@ def test_numbers_of_a_winner_are_not_guessed(store):
         ("prompt=a,completions=b+c,winner=d,sides=maybe", "sides= is known or unknown"),
     ],
 )
-def test_maps_that_are_none(text, reason):
+def test_invalid_maps_are_refused(text, reason):
     with pytest.raises(StoreError, match=reason):
         maps.parse(text)
 

@@ -1,4 +1,4 @@
-"""The whole store out and in again: the same rows, in every table, or nothing."""
+"""Export and import of a whole store: the same rows, in every table, or nothing."""
 
 import json
 import sqlite3

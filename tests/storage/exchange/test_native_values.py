@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage.exchange.native_values import LARGEST_ID, problem
+from storage.exchange.native_values import MAX_ID, problem
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from storage.exchange.native_values import LARGEST_ID, problem
         ("created_at", "TEXT", "2025-01-02T03:04:05.678+00:00"),
         ("latency_s", "REAL", 1),
         ("latency_s", "REAL", 0.5),
-        ("id", "INTEGER", LARGEST_ID - 1),
+        ("id", "INTEGER", MAX_ID - 1),
         ("position", "INTEGER", 0),
         ("seed", "INTEGER", -(2**63)),
         ("seed", "INTEGER", 2**63 - 1),

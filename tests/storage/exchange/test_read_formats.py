@@ -1,4 +1,4 @@
-"""What each format's rows mean: small rows by hand, the tiers worked out by hand."""
+"""The meaning of each format's rows: small rows, with tiers worked out by hand."""
 
 import copy
 from datetime import UTC, datetime
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.exchange import arena, argilla, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback, verdicts
+from storage.exchange import arena, argilla, choice_labels, helpsteer3, hh_rlhf, labelstudio, oasst, plain, rows, trl, ultrafeedback
 from storage.exchange.rows import BadRow, Left, NewComparison, Vote
 
 
@@ -129,7 +129,7 @@ def test_trl_keeps_what_rankloop_writes_beside_the_pair():
         ({}, "needs chosen"),
     ],
 )
-def test_trl_rows_that_are_none(record, reason):
+def test_invalid_trl_rows(record, reason):
     refused(trl.read, record, reason)
 
 
@@ -195,29 +195,29 @@ def test_hh_rlhf_rows_that_are_none(chosen, rejected, reason):
 # Open-Assistant
 
 
-def said(text, role, *replies, **more):
+def turn(text, role, *replies, **more):
     return {"text": text, "role": role, "replies": list(replies), **more}
 
 
 def test_oasst_ranked_siblings_at_every_depth():
     tree = {
         "message_tree_id": "t",
-        "prompt": said(
+        "prompt": turn(
             "Why?", "prompter",
-            said("Magic.", "assistant", rank=2, synthetic=True, model_name="m"),
-            said(
+            turn("Magic.", "assistant", rank=2, synthetic=True, model_name="m"),
+            turn(
                 "Scattering.", "assistant",
-                said(
+                turn(
                     "More?", "prompter",
-                    said("No.", "assistant", rank=1, synthetic=False),
-                    said("Sure.", "assistant", rank=0),
-                    said("Gone.", "assistant", rank=2, deleted=True),
+                    turn("No.", "assistant", rank=1, synthetic=False),
+                    turn("Sure.", "assistant", rank=0),
+                    turn("Gone.", "assistant", rank=2, deleted=True),
                 ),
-                said("And?", "prompter", said("Alone.", "assistant", rank=0)),
+                turn("And?", "prompter", turn("Alone.", "assistant", rank=0)),
                 rank=0,
             ),
-            said("Light.", "assistant", rank=1),
-            said("Spam.", "assistant"),
+            turn("Light.", "assistant", rank=1),
+            turn("Spam.", "assistant"),
         ),
     }  # fmt: skip
     first, second = [item for item in oasst.read(tree) if isinstance(item, NewComparison)]
@@ -228,28 +228,28 @@ def test_oasst_ranked_siblings_at_every_depth():
 
 
 def test_oasst_replies_that_are_not_compared_are_counted():
-    replies = [said(text, "assistant", **({"rank": rank} if rank is not None else {})) for text, rank in (("a", 0), ("b", 1), ("c", None))]
-    assert [item for item in oasst.read({"prompt": said("Why?", "prompter", *replies)}) if isinstance(item, Left)] == [
+    replies = [turn(text, "assistant", **({"rank": rank} if rank is not None else {})) for text, rank in (("a", 0), ("b", 1), ("c", None))]
+    assert [item for item in oasst.read({"prompt": turn("Why?", "prompter", *replies)}) if isinstance(item, Left)] == [
         Left("replies without a rank", 1)
     ]
 
 
 def test_oasst_equal_ranks_are_tied():
-    replies = [said(text, "assistant", rank=rank) for text, rank in (("a", 0), ("b", 1), ("c", 0))]
-    assert what(only(oasst.read, {"prompt": said("Why?", "prompter", *replies)}))[2] == [((0, 2), (1,))]
+    replies = [turn(text, "assistant", rank=rank) for text, rank in (("a", 0), ("b", 1), ("c", 0))]
+    assert what(only(oasst.read, {"prompt": turn("Why?", "prompter", *replies)}))[2] == [((0, 2), (1,))]
 
 
 @pytest.mark.parametrize(
     "record, reason",
     [
         ({}, "needs a prompt"),
-        ({"prompt": said("x", "bot")}, "role prompter or assistant"),
+        ({"prompt": turn("x", "bot")}, "role prompter or assistant"),
         ({"prompt": {"role": "prompter"}}, "must have a text"),
         ({"prompt": {"role": "prompter", "text": "x", "replies": "y"}}, "replies must be a list"),
-        ({"prompt": said("x", "prompter", *[said(str(n), "assistant", rank=n) for n in range(10)])}, "10 completions"),
+        ({"prompt": turn("x", "prompter", *[turn(str(n), "assistant", rank=n) for n in range(10)])}, "10 completions"),
     ],
 )
-def test_oasst_trees_that_are_none(record, reason):
+def test_invalid_oasst_trees(record, reason):
     refused(oasst.read, record, reason)
 
 
@@ -400,7 +400,7 @@ def test_argilla_records_that_nobody_answered_wait():
         ),
     ],
 )
-def test_argilla_records_that_are_none(record, reason):
+def test_invalid_argilla_records(record, reason):
     refused(argilla.read, record, reason)
 
 
@@ -639,7 +639,7 @@ def test_plain_rows_that_are_none(record, reason):
 
 
 @pytest.mark.parametrize(
-    "said, kept",
+    "text, kept",
     [
         ("2025-01-02T03:04:05Z", "2025-01-02T03:04:05.000+00:00"),
         ("2025-01-02", "2025-01-02T00:00:00.000+00:00"),
@@ -653,8 +653,8 @@ def test_plain_rows_that_are_none(record, reason):
         (None, None),
     ],
 )
-def test_times(said, kept):
-    assert rows.timestamp(said) == kept
+def test_times(text, kept):
+    assert rows.timestamp(text) == kept
 
 
 # Anything at all
@@ -671,7 +671,7 @@ GOOD = [
     (trl, {"prompt": [user("Why?")], "chosen": [assistant("a")], "rejected": [assistant("b")], "annotator": "x", "kind": "k"}),
     (trl, {"chosen": "Why? a", "rejected": "Why? b"}),
     (hh_rlhf, {"chosen": dialogue("Hi", "a"), "rejected": dialogue("Hi", "b")}),
-    (oasst, {"prompt": said("Why?", "prompter", said("a", "assistant", rank=0), said("b", "assistant", rank=1))}),
+    (oasst, {"prompt": turn("Why?", "prompter", turn("a", "assistant", rank=0), turn("b", "assistant", rank=1))}),
     (ultrafeedback, {"instruction": "Why?", "completions": [{"response": "a", "annotations": {"x": {"Rating": "2"}}}] * 2}),
     (helpsteer3, helpsteer(-1, individual_preference=[{"score": -2, "reasoning": "clearer"}])),
     (argilla, {"fields": {"prompt": "Why?", "x": "a", "y": "b"}, "responses": {"r": [{"value": [ranked("x", 1), ranked("y", 2)]}]}}),
@@ -735,12 +735,12 @@ def test_a_row_with_anything_in_one_place_is_good_or_bad_but_no_crash(module, re
     ],
 )
 def test_a_button_names_the_better_answer(text, names, expected):
-    assert verdicts.of(text, names) == expected
+    assert choice_labels.parse(text, names) == expected
 
 
 @pytest.mark.parametrize("text", ["Safe", "Left is worse", "Good", "Yes", "Helpful", "5", "Response C is better", "A bad question", ""])
 def test_a_button_that_names_none(text):
-    assert verdicts.of(text, ("response_a", "response_b")) is None
+    assert choice_labels.parse(text, ("response_a", "response_b")) is None
 
 
 CHOICES = {"prompt": "Name a fruit", "answer1": "Pear", "answer2": "Plum"}
@@ -770,7 +770,7 @@ def test_labelstudio_choices_are_votes(results, tiers, all_bad):
     assert [(vote.tiers, vote.all_bad, vote.annotator) for vote in item.votes] == [(tiers, all_bad, "labelstudio-3")]
 
 
-def test_labelstudio_says_what_it_leaves():
+def test_labelstudio_counts_unread_fields():
     annotations = [
         {"result": [choice("Safe", "safety")]},
         {"result": [choice("Answer 1")], "was_cancelled": True},

@@ -69,7 +69,7 @@ def stores(draw):
     return [row for number in range(draw(st.integers(1, 3))) for row in draw(comparison(number))]
 
 
-def told(store, omits):
+def judged(store, omits):
     """The votes that a format does not leave out, with their comparisons and the `THINGS` they hold."""
     found = []
     with store.snapshot():
@@ -90,7 +90,7 @@ def facts(item, one, keeps):
     def shown(key):
         return (answers[key].text, answers[key].model if "models" in keeps else None)
 
-    said = {
+    votes_of = {
         "messages": item.messages,
         "answers": frozenset(shown(key) for key in answers if "unranked" in keeps or key in ranked),
         "tiers": tuple(frozenset(shown(key) for key in tier) for tier in one.tiers),
@@ -102,7 +102,7 @@ def facts(item, one, keeps):
         "ratings": frozenset((shown(key), aspect, rating) for key, aspect, rating in one.aspects),
         "duration": (one.active_ms, one.idle_ms, one.client_ms, one.server_ms),
     }  # fmt: skip
-    return said | {name: value for name, value in optional.items() if name in keeps}
+    return votes_of | {name: value for name, value in optional.items() if name in keeps}
 
 
 def bent(name, item, one):
@@ -142,14 +142,14 @@ NAMED = {*THINGS.values(), f"ties in {THINGS['several']}"}
 def test_what_a_format_keeps_of_a_vote_is_kept_and_the_rest_counted(empty_store, name, rows):
     writer = FORMATS[name].write
 
-    def said(votes):
+    def votes_of(votes):
         return Counter(frozenset(facts(item, vote, writer.keeps).items()) for item, vote in votes)
 
     with tempfile.TemporaryDirectory() as folder:
         one, exported, other = through(empty_store, rows, name, folder)
-        before = [(item, vote) for item, vote, _ in told(one, writer.omits)]
+        before = [(item, vote) for item, vote, _ in judged(one, writer.omits)]
         held = [(item, bent(name, item, vote)) for item, vote in before]
-        assert said((item, vote) for item, vote, _ in told(other, export.omits_none)) == said(held)
+        assert votes_of((item, vote) for item, vote, _ in judged(other, export.omits_none)) == votes_of(held)
         bends = sum(before[index] != held[index] for index in range(len(before)))
         assert sum(number for what, number in exported.lost.items() if what not in NAMED) == bends, exported
         assert_counted(one, exported, writer)
@@ -158,7 +158,7 @@ def test_what_a_format_keeps_of_a_vote_is_kept_and_the_rest_counted(empty_store,
 
 
 def assert_counted(store, exported, writer):
-    everything = told(store, export.omits_none)
+    everything = judged(store, export.omits_none)
     held = [held for _, _, held in everything]
     assert exported.judgments == len(held)
     assert exported.left_out == sum(writer.omits(held, vote) is not None for _, vote, held in everything)
@@ -185,10 +185,10 @@ def test_what_a_format_keeps_of_a_pair_is_kept_and_the_rest_counted(empty_store,
 
     with tempfile.TemporaryDirectory() as folder:
         one, exported, other = through(empty_store, rows, name, folder)
-        before = pairs(told(one, writer.omits))
+        before = pairs(judged(one, writer.omits))
         # Without annotators all votes on one pair are of one annotator, and the last one counts.
         unnamed = "annotator" not in writer.keeps
-        after = pairs(told(other, export.omits_none))
+        after = pairs(judged(other, export.omits_none))
         assert not unnamed or exported.written == sum(before.values())
         assert (set(after) <= set(before)) if unnamed else (after == before)
         assert_counted(one, exported, writer)

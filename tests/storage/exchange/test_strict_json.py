@@ -1,8 +1,8 @@
-"""JSON of strangers: its size is known before it is decoded, a key stands once, and what is no number is null."""
+"""Untrusted JSON: its size is bounded before it is decoded, repeated keys are refused, and NaN is read as null."""
 
 import pytest
 
-from storage.exchange.limits import DEEPEST, Limits
+from storage.exchange.limits import MAX_JSON_DEPTH, Limits
 from storage.exchange.rows import BadRow
 from storage.exchange.strict_json import TOO_DEEP, decode, decode_at, too_large
 
@@ -40,8 +40,8 @@ def test_values_are_counted_outside_of_strings():
 
 
 def test_depth_has_a_limit():
-    assert decode("[" * DEEPEST + "]" * DEEPEST) is not None
-    assert why(decode("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1))) == TOO_DEEP
+    assert decode("[" * MAX_JSON_DEPTH + "]" * MAX_JSON_DEPTH) is not None
+    assert why(decode("[" * (MAX_JSON_DEPTH + 1) + "]" * (MAX_JSON_DEPTH + 1))) == TOO_DEEP
 
 
 def test_the_first_of_several_values_is_decoded_with_its_end():

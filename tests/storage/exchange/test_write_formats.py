@@ -1,4 +1,4 @@
-"""What is written, and that it reads back: each writer by hand on a small store, round trips on many."""
+"""Written rows, and that they read back: each writer by hand on a small store, round trips on many."""
 
 import csv
 import json
@@ -368,9 +368,9 @@ def test_progress_is_told_up_to_the_end(small, tmp_path):
     for name, format in FORMATS.items():
         if format.write is None:
             continue
-        told = []
-        format.write(small, tmp_path / f"{name}.jsonl", progress=lambda done, total: told.append((done, total)))  # noqa: B023
-        assert not told or told[-1][0] == told[-1][1] == {"sft": 1}.get(name, 3), name
+        reported = []
+        format.write(small, tmp_path / f"{name}.jsonl", progress=lambda done, total: reported.append((done, total)))  # noqa: B023
+        assert not reported or reported[-1][0] == reported[-1][1] == {"sft": 1}.get(name, 3), name
 
 
 def test_every_format_is_read_or_written():
@@ -404,7 +404,7 @@ def judged(draw):
     }
 
 
-def said(store):
+def exported_votes(store):
     """Every vote by what it says, whatever the ids."""
     found = []
     for item in judgments.active(store):
@@ -435,7 +435,7 @@ def test_plain_votes_survive_the_way_out_and_in(name, rows):
         assert (exported.judgments, exported.left_out, exported.lost) == (len(rows) - report.outdated, 0, {})
         _, again = imports.import_file(other, path, name)
         assert (again.judgments, again.wrong) == (exported.judgments, 0), again
-        assert said(other) == said(one)
+        assert exported_votes(other) == exported_votes(one)
         one.close()
         other.close()
 

@@ -1,4 +1,4 @@
-"""Labels of single completions: imported, counted, exported, taken back and undone."""
+"""Labels of single completions: imported, counted, exported, rolled back and undone."""
 
 import json
 
@@ -34,7 +34,7 @@ def everything(store):
     return {table: [tuple(r) for r in store.rows(f'SELECT * FROM "{table}"')] for table in sorted(store.connection.table_names())}
 
 
-def test_labels_are_kept_with_who_said_so_and_when(store):
+def test_labels_are_stored_with_annotator_and_time(store):
     _, report = imports.import_rows(store, ROWS, "kto", source="some.jsonl")
     assert (report.labels, report.judgments, report.comparisons, report.prompts, report.left) == (4, 0, 0, 3, {})
     assert completion_labels.counts(store) == {"good": 2, "bad": 2}
@@ -61,7 +61,7 @@ def test_a_row_of_an_annotator_of_another_kind_is_wrong_and_the_others_are_kept(
 def test_half_an_import_is_invisible_and_leaves_nothing(store, monkeypatch):
     imports.import_rows(store, ROWS[:2], "kto")
     before, seen = everything(store), (look(store), stats.stats(store), prompts.by_kind(store))
-    monkeypatch.setattr(unfinished_imports, "MOST_ROWS", 20)
+    monkeypatch.setattr(unfinished_imports, "MAX_SLICE_ROWS", 20)
 
     def many():
         for n in range(10, 60):

@@ -1,4 +1,4 @@
-"""What a judgment says beside its tiers: what is refused, what is kept, and the distance of an edit."""
+"""The details of a judgment beside its tiers: which are refused, which are stored, and the edit distance."""
 
 import pytest
 
@@ -50,21 +50,21 @@ def of(world, judgment):
         (Details(aspects={1: {"helpful": "5"}}), "A rating is a number"),
         (Details(aspects={1: {"helpful": 5}, 2: {"helpful": None}}), "A rating is a number"),
         (Details(aspects={1: {7: 5}}), "The name of an aspect must be text: reload the page"),
-        (Details(aspects={1: {"\ud83d": 5}}), "The name of an aspect holds half a character"),
-        (Details(aspects={1: {"a" * 1001: 5}}), "The name of an aspect has 1,001 characters, at most 1,000 are kept: shorten it"),
+        (Details(aspects={1: {"\ud83d": 5}}), "The name of an aspect has half a surrogate pair"),
+        (Details(aspects={1: {"a" * 1001: 5}}), "The name of an aspect has 1,001 characters, at most 1,000 can be stored: shorten it"),
         (Details(aspects={1: dict.fromkeys("abcdefghi", 5)}), "9 aspects are rated, at most 8 are asked for: reload the page"),
-        (Details(rationale="x" * 20_001), "The rationale has 20,001 characters, at most 20,000 are kept: shorten it"),
+        (Details(rationale="x" * 20_001), "The rationale has 20,001 characters, at most 20,000 can be stored: shorten it"),
         (Details(rationale=None), "The rationale must be text: reload the page"),
-        (Details(rationale="\ud83d"), "The rationale holds half a character that cannot be kept: type it again"),
+        (Details(rationale="\ud83d"), "The rationale has half a surrogate pair, which cannot be stored: type it again"),
         (Details(ideal=IdealAnswer("  ")), "The ideal answer is empty: write it, or leave it out"),
         (Details(ideal=IdealAnswer(["x"])), "The ideal answer must be text"),
         (Details(ideal=IdealAnswer("x" * 20_001)), "The ideal answer has 20,001 characters"),
-        (Details(ideal=IdealAnswer("\udc00")), "The ideal answer holds half a character"),
+        (Details(ideal=IdealAnswer("\udc00")), "The ideal answer has half a surrogate pair"),
         (Details(ideal=IdealAnswer("x", 3)), "3 was not shown"),
         (Details(flags=(Flag("boring"),)), "Unknown flag 'boring': choose one of unsafe, personal_data, wrong_language, broken_prompt"),
-        (Details(flags=(Flag("unsafe", "x" * 1001),)), "The note has 1,001 characters, at most 1,000 are kept: shorten it"),
+        (Details(flags=(Flag("unsafe", "x" * 1001),)), "The note has 1,001 characters, at most 1,000 can be stored: shorten it"),
         (Details(flags=(Flag("unsafe", None),)), "The note must be text"),
-        (Details(flags=(Flag("unsafe", "\ud83d"),)), "The note holds half a character"),
+        (Details(flags=(Flag("unsafe", "\ud83d"),)), "The note has half a surrogate pair"),
         (Details(flags=(Flag("unsafe"), Flag("unsafe", "", 3))), "3 was not shown"),
         (Details(timing=Timing(-1, 0, 0)), "Times must be milliseconds, not .-1, 0, 0.: reload the page"),
         (Details(timing=Timing(0, 0.5, 0)), "Times must be milliseconds"),
@@ -73,7 +73,7 @@ def of(world, judgment):
         (Details(timing=Timing(0, None, 0)), "Times must be milliseconds"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_to_do(submitted, why):
+def test_invalid_details_are_refused_with_a_remedy(submitted, why):
     with pytest.raises(BadJudgment, match=why):
         details.check(submitted, SHOWN, BETTER)
 
@@ -102,13 +102,13 @@ def test_a_strength_is_of_one_of_two_answers_over_the_other(shown, tiers):
         details.check(Details("better"), shown, tiers)
 
 
-def test_what_was_said_comes_back_as_it_was(world, shown):
+def test_details_are_read_as_written(world, shown):
     saved = save(world, shown, WHOLE)
     assert of(world, saved) == WHOLE
     assert (saved.strength, saved.rationale) == ("slightly", "더 짧고 정확합니다.")
 
 
-def test_nothing_said_comes_back_as_nothing(world, shown):
+def test_empty_details_are_read_as_empty(world, shown):
     assert of(world, save(world, shown, Details())) == Details()
     for table in ("aspect_ratings", "ideal_answers", "flags"):
         assert world.store.value(f"SELECT count(*) FROM {table}") == 0
@@ -124,24 +124,24 @@ def test_a_skip_keeps_its_flags_and_its_reason_in_words(world, shown):
     ("reason", "why"),
     [
         (["not sure"], "The reason must be text: reload the page"),
-        ("x" * 1001, "The reason has 1,001 characters, at most 1,000 are kept: shorten it"),
-        ("\ud83d", "The reason holds half a character that cannot be kept: type it again"),
+        ("x" * 1001, "The reason has 1,001 characters, at most 1,000 can be stored: shorten it"),
+        ("\ud83d", "The reason has half a surrogate pair, which cannot be stored: type it again"),
     ],
 )
-def test_a_skip_s_reason_is_text_of_a_bearable_length(world, shown, reason, why):
+def test_the_reason_of_a_skip_has_a_length_limit(world, shown, reason, why):
     with pytest.raises(BadJudgment, match=why):
         judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason=reason)
     assert world.store.value("SELECT count(*) FROM judgments") == 0
 
 
-def test_a_correction_says_everything_anew_and_the_first_keeps_its_own(world, shown):
+def test_a_correction_has_its_own_details_and_the_first_keeps_its_own(world, shown):
     first = save(world, shown, WHOLE)
     submitted = Details("better", {1: {"helpful": 3}}, "On reflection.")
     second = judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=BETTER, details=submitted)
     assert details.of_judgments(world.store, [first.id, second.id]) == {first.id: WHOLE, second.id: submitted}
 
 
-def test_what_is_refused_leaves_no_part_behind(world, shown):
+def test_a_refused_judgment_writes_no_details(world, shown):
     submitted = Details(aspects={1: {"helpful": 3}}, flags=(Flag("unsafe", "", 9),))
     with pytest.raises(BadJudgment):
         save(world, shown, submitted)
@@ -205,7 +205,7 @@ def test_times_stand_beside_the_judgment_client_s_and_server_s(world, shown):
     assert 0 <= row["server_ms"] < 60_000
 
 
-def test_a_completion_of_the_same_prompt_that_was_not_shown_is_a_stranger(world, shown):
+def test_a_completion_that_was_not_shown_is_refused(world, shown):
     stranger = completions.add(
         world.store, prompt_id=1, policy_version_id=world.policy.id, text="x", sampling=Sampling(), seed=1,
         finish_reason="stop", latency_s=1.0,

@@ -1,4 +1,4 @@
-"""Why some judgments do not count: rows with a rule and a reason, and what the triggers make of them."""
+"""Why some judgments do not count: rows with a rule and a reason, and the effect of the triggers."""
 
 import pytest
 
@@ -83,7 +83,7 @@ def test_a_lifted_exclusion_does_not_follow_a_correction(world, vote):
     assert exclusions.of_judgment(world.store, corrected.id) == []
 
 
-def test_what_was_taken_back_does_not_count_again_when_its_exclusion_is_lifted(world, vote):
+def test_a_retracted_vote_does_not_count_again_when_its_exclusion_is_lifted(world, vote):
     excluded = exclude(world, vote.id)
     judgments.undo(world.store, world.ann.id)
     exclusions.lift(world.store, excluded.id, reason="no", by=None)
@@ -130,15 +130,15 @@ def test_many_at_once_each_once(world):
         ({"by": 99}, "exclusions: FOREIGN KEY constraint failed"),
     ],
 )
-def test_what_cannot_be_excluded_is_told_and_nothing_is_kept(world, vote, values, why):
-    said = {"judgment_ids": [vote.id], "rule": "too fast", "reason": "0.2 s", "by": None} | values
+def test_an_invalid_exclusion_is_refused_and_not_stored(world, vote, values, why):
+    arguments = {"judgment_ids": [vote.id], "rule": "too fast", "reason": "0.2 s", "by": None} | values
     with pytest.raises(StoreError, match=why):
-        exclusions.exclude(world.store, said.pop("judgment_ids"), **said)
+        exclusions.exclude(world.store, arguments.pop("judgment_ids"), **arguments)
     assert exclusions.all_exclusions(world.store) == []
     assert counting(world.store) == [vote.id]
 
 
-def test_lifting_needs_a_reason_and_an_exclusion_that_stands(world, vote):
+def test_lifting_needs_a_reason_and_an_active_exclusion(world, vote):
     excluded = exclude(world, vote.id)
     with pytest.raises(StoreError, match="Lifting an exclusion needs a reason"):
         exclusions.lift(world.store, excluded.id, reason=" ", by=None)

@@ -27,7 +27,7 @@ def judge(world, annotator, shown, *tiers):
     return judgments.save(world.store, shown.id, annotator.id, verdict="rank", tiers=tiers)
 
 
-def test_a_comparison_is_gold_once_its_answer_is_known_and_leaves_the_line(world):
+def test_a_comparison_with_a_gold_answer_leaves_the_queue(world):
     one, two = world.comparisons(2)
     assert gold.answer(world.store, one) is None
     gold.set_answer(world.store, one, ((2,), (1,)), by=world.bob.id, note=" A is wrong. ")
@@ -50,16 +50,16 @@ def test_a_second_answer_corrects_the_first_which_stays(world):
 @pytest.mark.parametrize(
     ("tiers", "why"),
     [
-        (((1,), (2,)), "The known answer of comparison 1 must rank each of its 3 completions once"),
+        (((1,), (2,)), "The gold answer of comparison 1 must rank each of its 3 completions once"),
         (((1,), (2,), (3,), (4,)), "must rank each of its 3 completions once"),
         (((1,), (2,), (3, 1)), "must rank each of its 3 completions once"),
         ((), "must rank each of its 3 completions once"),
-        (((1, 2, 3),), "ties everything tells nobody apart: put one completion first"),
-        (((1, 2, 3), ()), "A tier of the known answer is empty: leave it out"),
-        (((1,), (), (2, 3)), "A tier of the known answer is empty: leave it out"),
+        (((1, 2, 3),), "ties all completions measures nothing: put one completion first"),
+        (((1, 2, 3), ()), "A tier of the gold answer is empty: leave it out"),
+        (((1,), (), (2, 3)), "A tier of the gold answer is empty: leave it out"),
     ],
 )
-def test_an_answer_that_measures_nobody_is_refused(world, tiers, why):
+def test_an_invalid_gold_answer_is_refused(world, tiers, why):
     one = world.comparison(3)
     with pytest.raises(StoreError, match=why):
         gold.set_answer(world.store, one, tiers, by=None)
@@ -80,7 +80,7 @@ def test_votes_from_before_it_was_gold_go_on_counting_and_their_end_does_not_ope
     assert waiting(world.store) == []
 
 
-def test_a_lease_from_before_it_was_gold_may_be_judged_and_may_lapse(world):
+def test_a_lease_from_before_it_was_gold_may_be_judged_and_may_expire(world):
     one, two = world.comparisons(2)
     assert (world.next(world.ann), world.next(world.bob)) == (one, two)
     gold.set_answer(world.store, one, ((1,), (2,)), by=None)
@@ -92,7 +92,7 @@ def test_a_lease_from_before_it_was_gold_may_be_judged_and_may_lapse(world):
     assert [tuple(row) for row in world.store.rows("SELECT human_ranks, leased FROM comparisons")] == [(1, 0), (0, 0)]
 
 
-def test_results_count_who_judged_it_rightly_and_first_failure_says_when(world):
+def test_results_count_correct_judgments_and_first_failure_has_its_time(world):
     one = world.comparison(3)
     world.comparison()
     gold.set_answer(world.store, one, ((1,), (2, 3)), by=None)
@@ -118,7 +118,7 @@ def test_a_corrected_answer_judges_anew_who_judged_before(world):
 
 
 @pytest.mark.parametrize(
-    ("said", "known", "right"),
+    ("ranking", "known", "right"),
     [
         (((1,), (2,)), ((1,), (2,)), True),
         (((2,), (1,)), ((1,), (2,)), False),
@@ -131,5 +131,5 @@ def test_a_corrected_answer_judges_anew_who_judged_before(world):
         ((), ((1,), (2,)), False),
     ],
 )
-def test_rightly_is_every_pair_that_the_known_answer_orders(said, known, right):
-    assert gold.is_right(said, known) is right
+def test_a_ranking_is_correct_if_it_keeps_every_pair_of_the_gold_answer(ranking, known, right):
+    assert gold.is_right(ranking, known) is right

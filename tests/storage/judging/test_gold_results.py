@@ -1,4 +1,4 @@
-"""How annotators fare with comparisons whose right order is known."""
+"""Annotators' results on gold comparisons."""
 
 import pytest
 
@@ -9,21 +9,21 @@ from storage.project import settings
 
 
 @pytest.mark.parametrize(
-    "said, known, right",
+    "ranking, known, right",
     [
         (((1,), (2,), (3,)), ((1,), (2,), (3,)), True),
         (((1,), (3,), (2,)), ((1,), (2,), (3,)), False),
-        # What the known answer ties may be said in any order; what it orders may not be tied.
+        # Completions tied in the known answer may be ranked in any order; completions that it orders may not be tied.
         (((1,), (3,), (2,)), ((1,), (2, 3)), True),
         (((1, 2), (3,)), ((1,), (2, 3)), False),
         (((1,), (2,)), ((1,), (2, 3)), False),
     ],
 )
-def test_an_answer_is_right_when_it_keeps_every_known_order(said, known, right):
-    assert gold.is_right(said, known) is right
+def test_a_ranking_is_correct_if_it_keeps_the_gold_order(ranking, known, right):
+    assert gold.is_right(ranking, known) is right
 
 
-def test_results_count_the_latest_word_of_each_annotator(store, world):
+def test_results_count_the_latest_judgment_of_each_annotator(store, world):
     comparison_id = world.comparison()
     other = world.comparison()
     first, second = (

@@ -1,4 +1,4 @@
-"""Finding judgments again: what is listed, how it is filtered and paged, and what stands beside each."""
+"""Finding judgments again: what is listed, how it is filtered and paged, and the details of each."""
 
 import pytest
 
@@ -19,10 +19,10 @@ def compare(world, question="Why is the sky blue?", *answers, messages=None):
     return comparisons.add(world.store, prompt_id, ids, purpose="collect")
 
 
-def rank(world, annotator, said=None):
+def rank(world, annotator, details=None):
     shown = queue.next_presentation(world.store, annotator.id)[1]
     tiers = tuple((item,) for item in shown.order)
-    return judgments.save(world.store, shown.id, annotator.id, verdict="rank", tiers=tiers, details=said or Details())
+    return judgments.save(world.store, shown.id, annotator.id, verdict="rank", tiers=tiers, details=details or Details())
 
 
 def ids_of(world, annotator=None, **filters):
@@ -39,15 +39,15 @@ def test_nobody_has_a_history_before_the_first_judgment(world):
 def test_one_s_own_newest_first_with_all_it_was_about(world):
     one = compare(world, "Why?", "Because.", "So.")
     compare(world)
-    said = Details("better", {2: {"helpful": 4}}, "Shorter.", None, (Flag("unsafe", "note", 1),), Timing(1, 2, 3))
+    details = Details("better", {2: {"helpful": 4}}, "Shorter.", None, (Flag("unsafe", "note", 1),), Timing(1, 2, 3))
     shown = queue.next_presentation(world.store, world.ann.id)[1]
-    first = rank(world, world.ann, said)
+    first = rank(world, world.ann, details)
     compare(world)
     rank(world, world.bob)
     second = world.skip(world.ann)
     newer, older = history.of_annotator(world.store, world.ann.id)
     assert (newer.judgment, older.judgment) == (second, first)
-    assert (older.details, older.exclusion) == (said, None)
+    assert (older.details, older.exclusion) == (details, None)
     assert older.comparison == comparisons.get(world.store, one)
     assert older.order == shown.order
     assert history.get(world.store, first.id) == older
@@ -119,7 +119,7 @@ def test_upper_and_lower_case_are_one_beyond_ascii_too(world):
         assert ids_of(world, text=text) == [saved.id], text
 
 
-def test_the_words_of_the_file_format_are_not_the_words_of_the_prompt(world):
+def test_json_keys_are_not_searched(world):
     compare(world, 'Say "hi"\nthen\\stop')
     saved = rank(world, world.ann)
     for text in ("role", "content", "user", '"}', "\\n"):
@@ -128,7 +128,7 @@ def test_the_words_of_the_file_format_are_not_the_words_of_the_prompt(world):
         assert ids_of(world, text=text) == [saved.id], text
 
 
-def test_wildcards_are_letters(world):
+def test_wildcards_are_searched_literally(world):
     compare(world, "100% sure", "a_b", "x")
     compare(world, "1000 sure", "aXb", "x")
     percent, _ = rank(world, world.ann), rank(world, world.ann)
@@ -151,7 +151,7 @@ def test_every_turn_of_a_conversation_is_searched(world):
         assert ids_of(world, text=text) == [saved.id], text
 
 
-def test_other_people_s_are_never_found(world):
+def test_judgments_of_others_are_never_found(world):
     compare(world, "Why?")
     rank(world, world.bob, Details(rationale="secret", flags=(Flag("unsafe"),)))
     assert ids_of(world) == ids_of(world, text="secret") == ids_of(world, flagged=True) == []

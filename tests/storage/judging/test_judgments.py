@@ -28,11 +28,11 @@ def history(store):
     return [tuple(row) for row in store.rows("SELECT * FROM judgments ORDER BY id")]
 
 
-def test_where_judgments_come_from_whether_or_not_they_stand(world, shown):
+def test_metadata_of_active_and_superseded_judgments(world, shown):
     first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=((1,), (2,), (3,)))
     later = judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=((3,), (2,), (1,)))
-    origin = judgments.Origin(first.id, shown.comparison_id, 1, world.ann.id, "explain")
-    found = judgments.origins(world.store, [later.id, first.id, first.id, 999])
+    origin = judgments.JudgmentMetadata(first.id, shown.comparison_id, 1, world.ann.id, "explain")
+    found = judgments.metadata(world.store, [later.id, first.id, first.id, 999])
     assert found == {first.id: origin, later.id: replace(origin, judgment_id=later.id)}
 
 
@@ -50,7 +50,7 @@ def test_a_ranking_is_kept_as_it_was_given(world, shown):
     assert [judged.judgment for judged in judgments.active(world.store)] == [saved]
 
 
-def test_a_skip_keeps_its_reason_and_trains_nobody(world, shown):
+def test_a_skip_keeps_its_reason_and_is_no_vote(world, shown):
     saved = judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason=" unsafe ")
     assert (saved.verdict, saved.tiers, saved.skip_reason) == ("skip", (), "unsafe")
     assert judgments.active(world.store) == []
@@ -156,7 +156,7 @@ def test_a_person_cannot_be_simulated(world):
     assert world.store.value("SELECT count(*) FROM presentations") == 0
 
 
-def test_standing_tells_people_from_rules_and_brings_everything_along(world):
+def test_active_selects_kinds_and_loads_prompts_and_completions(world):
     one, two = world.comparisons(2)
     by_rule = world.rule_ranks(two)
     by_ann = world.rank(world.ann)
@@ -170,8 +170,8 @@ def test_standing_tells_people_from_rules_and_brings_everything_along(world):
     assert [item.judgment.id for item in both] == [by_rule, by_ann.id]
 
 
-def test_standing_reads_pages_and_not_rows(world, monkeypatch):
-    monkeypatch.setattr(judgments, "PAGE_ROWS", 4)
+def test_active_reads_pages_of_rows(world, monkeypatch):
+    monkeypatch.setattr(judgments, "STREAM_ROWS", 4)
     ids = world.comparisons(10)
     for _ in ids:
         world.rank(world.ann)
@@ -213,7 +213,7 @@ def test_only_one_s_own_standing_judgment_can_be_corrected(world, shown):
         judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[2], [3], [1]])
 
 
-def test_a_skip_turns_into_a_ranking_only_while_its_place_is_free(world, shown):
+def test_a_skip_is_corrected_to_a_ranking_only_while_votes_are_wanted(world, shown):
     skipped = judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason="unsure")
     world.rank(world.bob)
     with pytest.raises(judgments.LeaseOver, match="others have judged it since"):
@@ -225,7 +225,7 @@ def test_a_skip_turns_into_a_ranking_only_while_its_place_is_free(world, shown):
     assert judgments.correct(world.store, skipped.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]]).counts
 
 
-def test_a_correction_does_not_shake_off_an_exclusion(world, shown):
+def test_a_correction_keeps_the_exclusion(world, shown):
     first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
     made = exclusions.exclude(world.store, [first.id], rule="gold accuracy", reason="3 of 10", by=None)
     second = judgments.correct(world.store, first.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]])
@@ -235,21 +235,21 @@ def test_a_correction_does_not_shake_off_an_exclusion(world, shown):
     assert [judged.judgment.id for judged in judgments.active(world.store)] == [second.id]
 
 
-def test_neither_does_an_undo(world, shown):
+def test_a_judgment_after_an_undo_keeps_the_exclusion(world, shown):
     first = judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[1], [2], [3]])
     exclusions.exclude(world.store, [first.id], rule="gold accuracy", reason="3 of 10", by=None)
     judgments.undo(world.store, world.ann.id)
     assert not judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=[[3], [2], [1]]).counts
 
 
-def test_an_undone_skip_does_not_come_back_when_others_have_taken_its_place(world, shown):
+def test_an_undone_skip_does_not_come_back_when_no_votes_are_wanted(world, shown):
     judgments.save(world.store, shown.id, world.ann.id, verdict="skip", skip_reason="unsure")
     world.rank(world.bob)
     assert judgments.undo(world.store, world.ann.id).verdict == "skip"
     assert world.next(world.ann) is None
 
 
-def test_undoing_a_rule_s_judgment_takes_no_person_s_place(world):
+def test_undoing_a_simulated_judgment_leases_nothing(world):
     one = world.comparison()
     world.rule_ranks(one)
     judgments.undo(world.store, world.rule.id)

@@ -9,7 +9,7 @@ from storage.core.database import StoreError
 from storage.judging import presentations
 
 
-def test_an_order_is_kept_as_it_was_drawn(world):
+def test_the_shuffled_order_is_stored(world):
     comparison = comparisons.get(world.store, world.comparison(4))
     shown = presentations.record(world.store, comparison, world.ann.id, random.Random(1))
     assert sorted(shown.order) == sorted(completion.id for completion in comparison.completions)

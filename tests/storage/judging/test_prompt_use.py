@@ -31,9 +31,9 @@ def imported(store, *rows, format="prompts"):
 PAIR = {"prompt": "Name a tree.", "chosen": "Oak.", "rejected": "Rose."}
 
 
-def test_starters_serve_only_a_store_without_other_prompts(store):
+def test_starters_are_in_use_only_in_a_store_without_other_prompts(store):
     prompts.load_starter(store)
-    assert len(texts(store)) == 240 and prompts.starters(store).serve
+    assert len(texts(store)) == 240 and prompts.starters(store).in_use
     import_id = imported(store, {"prompt": "Mine?"}, {"prompt": "Mine too?"})
     assert texts(store) == ["Mine?", "Mine too?"]
     assert [number for _, _, number in prompts.by_kind(store)] == [1, 1]
@@ -52,9 +52,9 @@ def test_prompts_of_an_imported_comparison_are_the_stores_own(store):
 def test_starters_are_used_or_not_as_the_project_says(store):
     prompts.load_starter(store)
     imported(store, {"prompt": "Mine?"})
-    assert prompt_use.use_starters(store, "on").serve and len(texts(store)) == 241
-    assert not prompt_use.use_starters(store, "off").serve and texts(store) == ["Mine?"]
-    assert not prompt_use.use_starters(store, "auto").serve
+    assert prompt_use.use_starters(store, "on").in_use and len(texts(store)) == 241
+    assert not prompt_use.use_starters(store, "off").in_use and texts(store) == ["Mine?"]
+    assert not prompt_use.use_starters(store, "auto").in_use
     prompt_use.retire(store, [241])
     assert len(texts(store)) == 240
     prompt_use.use_starters(store, "off")
@@ -77,12 +77,12 @@ def test_an_unreadable_setting_means_auto(store):
     store.insert("settings", {"values": "x", "by_id": None, "created_at": "2026-01-01"})
     store.connection.conn.execute("DROP TRIGGER settings_are_not_changed")
     store.connection.conn.execute("UPDATE settings SET \"values\" = 'not json'")
-    assert prompts.starters(store).serve
+    assert prompts.starters(store).in_use
     imported(store, {"prompt": "Mine?"})
     assert texts(store) == ["Mine?"]
 
 
-def test_waiting_comparisons_of_starters_are_not_shown_until_these_serve_again(store, world):
+def test_waiting_comparisons_of_starters_are_not_shown_until_they_are_in_use_again(store, world):
     prompts.load_starter(store)
     starter = prompts.of_split(store)[0].id
     waiting = world.comparison(prompt_id=starter)
@@ -121,7 +121,7 @@ def test_a_retired_prompt_is_not_shown_and_comes_back(store, world):
     assert texts(store) == ["Mine?", "Also mine?"]
 
 
-def test_votes_on_starters_are_left_out_of_training_and_counted_while_these_do_not_serve(store, world):
+def test_votes_on_starters_that_are_not_in_use_are_left_out_of_training_and_counted(store, world):
     prompts.load_starter(store)
     world.comparison(prompt_id=prompts.of_split(store)[0].id)
     world.rank(world.ann)

@@ -34,7 +34,7 @@ def test_oldest_first_until_nothing_is_left(world):
     assert world.next(world.ann) is None
 
 
-def test_an_empty_store_has_nothing_and_a_stranger_gets_told(world):
+def test_an_empty_store_has_nothing_and_an_unknown_annotator_is_an_error(world):
     assert queue.next_presentation(world.store, world.ann.id) is None
     with pytest.raises(StoreError, match="no annotator 99"):
         queue.next_presentation(world.store, 99)
@@ -56,7 +56,7 @@ def test_overlap_is_how_many_judge_one(world):
     assert (world.next(world.ann), world.next(world.bob)) == (two, None)
 
 
-def test_a_comparison_keeps_its_place_until_it_has_all_its_judgments(world):
+def test_a_comparison_stays_queued_until_it_has_all_its_judgments(world):
     ask_for(world, overlap=2)
     one, two, three = world.comparisons(3)
     assert [world.rank(world.ann).comparison_id for _ in range(2)] == [one, two]
@@ -100,7 +100,7 @@ def test_an_expired_lease_gives_the_comparison_to_somebody_else(world):
     assert [tuple(row) for row in outcomes] == [(world.ann.id, "expired"), (world.bob.id, None), (cy(world).id, None)]
 
 
-def test_who_let_it_lapse_may_meet_it_again(world):
+def test_an_annotator_whose_lease_expired_may_see_the_comparison_again(world):
     ask_for(world, overlap=2)
     one = world.comparison()
     world.next(world.ann)
@@ -109,7 +109,7 @@ def test_who_let_it_lapse_may_meet_it_again(world):
     assert world.next(world.ann) == one
 
 
-def test_renewing_keeps_it_and_comes_too_late_when_it_expired(world):
+def test_a_lease_can_be_renewed_until_it_expires(world):
     world.comparison()
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     before = queue.lease_of(world.store, shown.id).expires_at
@@ -121,7 +121,7 @@ def test_renewing_keeps_it_and_comes_too_late_when_it_expired(world):
     assert not queue.renew(world.store, shown.id, world.ann.id)
 
 
-def test_a_late_judgment_is_kept_while_its_place_is_free(world):
+def test_a_late_judgment_is_saved_while_votes_are_wanted(world):
     world.comparison()
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     lapse(world.store)
@@ -131,17 +131,17 @@ def test_a_late_judgment_is_kept_while_its_place_is_free(world):
     assert queue.depth(world.store) == 0
 
 
-def test_a_late_judgment_is_refused_when_its_place_is_taken(world):
+def test_a_late_judgment_is_refused_when_no_votes_are_wanted(world):
     world.comparison()
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     lapse(world.store)
     assert world.next(world.bob) == shown.comparison_id
-    with pytest.raises(judgments.LeaseOver, match="given to somebody else"):
+    with pytest.raises(judgments.LeaseOver, match="went to another annotator"):
         judgments.save(world.store, shown.id, world.ann.id, verdict="rank", tiers=(shown.order,))
     assert judgments.active(world.store) == []
 
 
-def test_a_judgment_of_what_was_withdrawn_is_refused(world):
+def test_a_judgment_of_a_withdrawn_comparison_is_refused(world):
     world.comparison()
     shown = queue.next_presentation(world.store, world.ann.id)[1]
     world.store.connection.conn.execute("UPDATE comparisons SET retired = 1")
@@ -162,14 +162,14 @@ def test_two_presentations_of_one_comparison_make_one_vote(world):
         judgments.save(world.store, old.id, world.ann.id, verdict="rank", tiers=(old.order,))
 
 
-def test_a_rule_s_ranking_does_not_take_it_from_people(world):
+def test_a_simulated_ranking_does_not_count_towards_the_overlap(world):
     one = world.comparison()
     world.rule_ranks(one)
     assert queue.depth(world.store) == 1
     assert world.next(world.ann) == one
 
 
-def test_skipped_ones_go_to_others_last_and_never_back_to_the_skipper(world):
+def test_skipped_comparisons_go_to_others_last_and_not_to_the_same_annotator(world):
     one, two, three = world.comparisons(3)
     assert world.skip(world.ann).comparison_id == one
     assert [world.rank(world.bob).comparison_id for _ in range(3)] == [two, three, one]
@@ -292,7 +292,7 @@ def test_gold_comes_by_its_share_once_each_with_its_probability(world):
     assert (shown.purpose, queue.lease_of(world.store, shown.id).propensity) == ("vote", 1.0)
 
 
-def test_the_line_s_probability_is_what_gold_leaves(world):
+def test_the_probability_of_the_queue_is_one_minus_that_of_gold(world):
     for _ in range(2):
         gold.set_answer(world.store, (marked := world.comparison()), ((2 * marked - 1,), (2 * marked,)), by=None)
     world.comparisons(2)
@@ -320,7 +320,7 @@ def test_a_repeat_is_an_own_vote_from_a_while_ago_with_sides_swapped(world):
     assert shown.purpose == "vote"
 
 
-def test_neither_gold_nor_repeats_take_a_place(world):
+def test_gold_and_repeats_do_not_count_towards_the_overlap(world):
     marked = world.comparison()
     gold.set_answer(world.store, marked, ((1,), (2,)), by=None)
     ask_for(world, gold_share=0.5)
@@ -342,7 +342,7 @@ def late_gold(world):
     return shown
 
 
-def test_late_gold_is_kept_while_a_vote_in_its_stead_would_still_wait(world, late_gold):
+def test_late_gold_is_saved_while_a_vote_in_its_position_would_still_wait(world, late_gold):
     lapse(world.store)
     world.rank(world.bob)
     # A vote would stand behind the one that still waits.
@@ -351,22 +351,22 @@ def test_late_gold_is_kept_while_a_vote_in_its_stead_would_still_wait(world, lat
     assert saved.purpose == "gold"
 
 
-def test_late_gold_is_refused_when_a_vote_in_its_stead_would_be_taken(world, late_gold):
+def test_late_gold_is_refused_when_a_vote_in_its_position_would_be_leased_to_others(world, late_gold):
     lapse(world.store)
     for _ in range(2):
         world.rank(world.bob)
-    with pytest.raises(judgments.LeaseOver, match="given to somebody else"):
+    with pytest.raises(judgments.LeaseOver, match="went to another annotator"):
         judgments.save(world.store, late_gold.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
 
 
-def test_late_gold_is_kept_when_nobody_else_asked(world, late_gold):
+def test_late_gold_is_saved_when_nobody_else_requested(world, late_gold):
     lapse(world.store)
     for _ in range(2):
         world.rank(world.ann)
     assert queue.can_accept(world.store, late_gold, queue.lease_of(world.store, late_gold.id))
 
 
-def test_gold_that_was_ranked_keeps_its_place_and_gold_that_was_skipped_does_not(world, late_gold):
+def test_ranked_gold_is_accepted_again_and_skipped_gold_is_not(world, late_gold):
     first = judgments.save(world.store, late_gold.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
     for _ in range(2):
         world.rank(world.bob)
@@ -378,19 +378,19 @@ def test_gold_that_was_ranked_keeps_its_place_and_gold_that_was_skipped_does_not
         judgments.correct(world.store, skipped.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
 
 
-def test_gold_that_was_withdrawn_is_refused_as_a_vote_is(world, late_gold):
+def test_withdrawn_gold_is_refused_like_a_vote(world, late_gold):
     world.store.connection.conn.execute("UPDATE comparisons SET retired = 1 WHERE id = ?", [late_gold.comparison_id])
     assert not queue.renew(world.store, late_gold.id, world.ann.id)
     with pytest.raises(judgments.LeaseOver, match="withdrawn"):
         judgments.save(world.store, late_gold.id, world.ann.id, verdict="rank", tiers=(late_gold.order,))
 
 
-def test_the_defaults_ask_for_neither(world):
+def test_by_default_there_is_no_gold_and_no_repeat(world):
     assert (ProjectSettings().gold_share, ProjectSettings().repeat_share) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["LEASED", "NEXT_IN_QUEUE", "UNSEEN_GOLD", "REPEATABLE"])
-def test_asks_indexes_only_and_sorts_nothing(store, name):
+def test_the_queries_use_indexes_and_do_not_sort(store, name):
     given = [1] if name == "LEASED" else {"annotator": 1, "priority": 0, "among": 9, "after": 1}
     plan = [row["detail"] for row in store.rows(f"EXPLAIN QUERY PLAN {getattr(queue, name)}", given)]
     walks = [step for step in plan if step.startswith("SCAN") and "INDEX" not in step and step not in ("SCAN mine", "SCAN CONSTANT ROW")]

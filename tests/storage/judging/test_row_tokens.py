@@ -1,4 +1,4 @@
-"""Opaque names of rows: the same for one annotator for good, of no use to anybody else, and of one length."""
+"""Tokens of rows: always the same for one annotator, useless to anybody else, and all of one length."""
 
 import random
 from itertools import pairwise
@@ -19,7 +19,7 @@ def token(tokens):
     return tokens.seal("presentation", 5, 7)
 
 
-def test_a_token_leads_back_to_its_row(tokens):
+def test_a_token_is_opened_to_its_row(tokens):
     ids = (0, 1, 2, 2**31, 2**63 - 1)
     made = [tokens.seal("presentation", row_id, 7) for row_id in ids]
     assert [tokens.open("presentation", token, 7) for token in made] == list(ids)
@@ -64,7 +64,7 @@ def test_it_is_bound_to_its_annotator_and_its_kind(tokens, token):
     assert len({tokens.seal(kind, 5, who) for kind in ("presentation", "judgment") for who in (7, 8)}) == 4
 
 
-def test_what_was_not_given_is_none(tokens, token):
+def test_an_invalid_token_opens_to_none(tokens, token):
     letters = "".join(random.Random(1).choices(token, k=32))
     every_bit = [token[:n] + ("A" if token[n] != "A" else "B") + token[n + 1 :] for n in range(32)]
     strange = (token[:-1], token + "=", token[:-1] + "=", "=" * 32, "!" * 32, "A" * 29 + "!!!", "ü" * 32, "\ud83d" * 32, "a\x00" * 16)

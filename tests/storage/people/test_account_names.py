@@ -1,4 +1,4 @@
-"""Names that look alike are one name to a reader."""
+"""Names that look alike are refused."""
 
 import argon2
 import pytest

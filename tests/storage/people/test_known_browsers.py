@@ -1,6 +1,6 @@
 """Cookies with signed notes of the accounts that a browser has signed in as."""
 
-from storage.people.known_browsers import MOST_NOTES, id_of, with_note
+from storage.people.known_browsers import MAX_NOTES, id_of, with_note
 
 
 def test_a_browser_is_known_for_the_account_whose_note_it_has():
@@ -29,6 +29,6 @@ def test_a_second_sign_in_keeps_the_browsers_id():
 
 def test_the_oldest_note_is_dropped():
     cookie = ""
-    for account in range(MOST_NOTES + 1):
+    for account in range(MAX_NOTES + 1):
         cookie = with_note(cookie, f"hash {account}", account)
-    assert [id_of(cookie, f"hash {account}", account) is not None for account in range(MOST_NOTES + 1)] == [False] + [True] * MOST_NOTES
+    assert [id_of(cookie, f"hash {account}", account) is not None for account in range(MAX_NOTES + 1)] == [False] + [True] * MAX_NOTES

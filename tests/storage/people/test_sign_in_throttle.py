@@ -1,4 +1,4 @@
-"""Guessing a password is slowed down, and nobody else is. Clocks are set by moving the rows."""
+"""Guessing a password is slowed down, and other people's sign-ins are not. Clocks are set by moving the rows."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta

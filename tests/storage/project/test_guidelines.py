@@ -1,4 +1,4 @@
-"""What annotators are told, version after version."""
+"""The guidelines and their versions."""
 
 import pytest
 
@@ -36,8 +36,8 @@ def test_nothing_is_no_guidelines(store, text):
     assert guidelines.versions(store) == []
 
 
-def test_half_a_character_is_told(store):
-    with pytest.raises(StoreError, match="half a character that cannot be kept: type it again"):
+def test_half_a_surrogate_pair_is_refused(store):
+    with pytest.raises(StoreError, match="half a surrogate pair, which cannot be stored: type it again"):
         guidelines.publish(store, "Be kind \ud83d", by=None)
     assert guidelines.versions(store) == []
 

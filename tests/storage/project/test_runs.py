@@ -33,7 +33,7 @@ def test_a_new_run_is_queued(store, run):
         runs.get(store, "r9")
 
 
-def test_a_run_lives_and_ends(store, run):
+def test_a_run_starts_reports_and_finishes(store, run):
     runs.mark_started(store, run, 4242)
     started = runs.get(store, run)
     assert (started.status, started.pid) == ("running", 4242)
@@ -49,7 +49,7 @@ def test_a_run_lives_and_ends(store, run):
     assert ended.finished_at is not None
 
 
-def test_what_was_found_of_the_reward_model_outlives_a_restart(store, run):
+def test_the_validation_survives_a_resume(store, run):
     assert runs.get(store, run).validation is None
     runs.mark_started(store, run, 1)
     report = {"pairs": 40, "by_kind": [{"kind": "설명", "accuracy": None}]}
@@ -71,13 +71,13 @@ def test_a_failed_run_keeps_how_far_it_got(store, run):
 
 
 @pytest.mark.parametrize("act", [runs.beat, lambda store, run_id: runs.set_stage(store, run_id, "ppo", 0.1, None)])
-def test_signs_of_life_are_kept(store, run, act):
+def test_heartbeats_are_stored(store, run, act):
     long_ago(store, run)
     act(store, run)
     assert runs.get(store, run).heartbeat_at > "2021"
 
 
-def test_what_is_said_of_an_unknown_run_is_refused(store):
+def test_updates_of_an_unknown_run_are_refused(store):
     for act in (
         lambda: runs.beat(store, "r9"),
         lambda: runs.mark_started(store, "r9", 1),
@@ -103,7 +103,7 @@ def test_newest_first_and_the_running_one_is_active(store):
     assert runs.active(store) is None
 
 
-def test_cancel_is_asked_for_and_seen(store, run):
+def test_a_cancel_is_requested_and_read(store, run):
     runs.mark_started(store, run, 1)
     assert not runs.cancel_requested(store, run)
     runs.request_cancel(store, run)
@@ -111,7 +111,7 @@ def test_cancel_is_asked_for_and_seen(store, run):
     assert runs.get(store, run).cancel_requested
 
 
-def test_a_cancel_before_the_worker_is_up_is_not_forgotten(store, run):
+def test_a_cancel_before_the_worker_starts_is_kept(store, run):
     runs.request_cancel(store, run)
     runs.mark_started(store, run, 1)
     assert runs.cancel_requested(store, run)
@@ -155,7 +155,7 @@ def test_only_an_ended_run_is_queued_again(store, run):
         runs.requeue(store, run)
 
 
-def test_silent_runs_are_lost(store):
+def test_runs_without_heartbeats_are_lost(store):
     for run_id in ("beating", "silent", "never up", "new", "done"):
         runs.create(store, run_id, config={}, seed=1, versions={})
     for run_id in ("beating", "silent", "done"):

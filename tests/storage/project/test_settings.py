@@ -26,7 +26,7 @@ def overlap(world, number):
     settings.change(world.store, replace(settings.current(world.store), overlap=number), by=None)
 
 
-def test_before_the_first_change_the_defaults_hold(store):
+def test_before_the_first_change_the_defaults_apply(store):
     assert settings.current(store) == ProjectSettings()
     assert settings.problem(ProjectSettings()) is None
 
@@ -101,8 +101,8 @@ def test_the_ends_of_each_range_are_in_it(store, change):
     assert settings.current(store) == changed
 
 
-def test_a_name_with_half_a_character_is_told(store):
-    with pytest.raises(StoreError, match="half a character that cannot be kept: type it again"):
+def test_a_name_with_half_a_surrogate_pair_is_refused(store):
+    with pytest.raises(StoreError, match="half a surrogate pair, which cannot be stored: type it again"):
         settings.change(store, ProjectSettings(aspects=("\ud83d",)), by=None)
     assert settings.current(store) == ProjectSettings()
 
@@ -127,7 +127,7 @@ def test_less_overlap_lets_those_finish_who_hold_a_lease(world):
     assert tuple(world.store.row("SELECT human_ranks, leased FROM comparisons")) == (2, 0)
 
 
-def test_another_change_leaves_the_line_as_it_is(world):
+def test_another_change_leaves_the_queue_unchanged(world):
     world.comparisons(3)
     world.skip(world.ann)
     before = [tuple(row) for row in world.store.rows("SELECT * FROM queue")]

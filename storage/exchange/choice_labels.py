@@ -1,4 +1,4 @@
-"""What people write on a button that says which answer is better: `Answer 1`, `left`, `B is slightly better`, `Tie`, `Both are bad`."""
+"""Parses the labels of choice buttons that name the better answer: `Answer 1`, `left`, `B is slightly better`, `Tie`, `Both are bad`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ _BOTH_BAD = ("both bad", "bothbad", "neither", "neither good", "none", "none goo
 _SIDES = (("left", "right"), ("first", "second"), ("a", "b"), ("1", "2"))
 
 
-class Verdict(NamedTuple):
+class ParsedChoice(NamedTuple):
+    """The outcome that a choice's label names, and its strength if it names one."""
+
     outcome: Outcome
     strength: Strength | None = None
 
@@ -56,8 +58,8 @@ class Verdict(NamedTuple):
         return ((self.outcome,), tuple(index for index in everything if index != self.outcome))
 
 
-def of(text: str, names: Sequence[str]) -> Verdict | None:
-    """What a choice says about the answers in the fields of these names, in their order; None if it says nothing of them.
+def parse(text: str, names: Sequence[str]) -> ParsedChoice | None:
+    """The outcome that a label names for the answers in the fields of these names; None if it names none.
 
     The name of a field comes first; then `left`, `A`, `1` and the like where there are two.
     """
@@ -71,21 +73,21 @@ def of(text: str, names: Sequence[str]) -> Verdict | None:
         [word for word in words if word not in _FILLERS or word == "a"],
         [word for word in words if word not in _FILLERS],
     ):
-        said, together = " ".join(candidate), "".join(candidate)
-        if plain.count(together) == 1:
-            return Verdict(plain.index(together), strength)
-        if len(names) == 2 and (pair := next((pair for pair in _SIDES if said in pair), None)):
-            return Verdict(pair.index(said), strength)
-        if said in _BOTH_BAD:
-            return Verdict("both_bad")
-        if said in _TIES:
-            return Verdict("tie")
+        phrase, joined_words = " ".join(candidate), "".join(candidate)
+        if plain.count(joined_words) == 1:
+            return ParsedChoice(plain.index(joined_words), strength)
+        if len(names) == 2 and (pair := next((pair for pair in _SIDES if phrase in pair), None)):
+            return ParsedChoice(pair.index(phrase), strength)
+        if phrase in _BOTH_BAD:
+            return ParsedChoice("both_bad")
+        if phrase in _TIES:
+            return ParsedChoice("tie")
     if len(names) == 2 and len(words) <= 8:
         return _by_side(words, strength)
     return None
 
 
-def _by_side(words: Sequence[str], strength: Strength | None) -> Verdict | None:
+def _by_side(words: Sequence[str], strength: Strength | None) -> ParsedChoice | None:
     # `A is better than B` names both: the first one named is meant, unless it is called worse.
     joined = " ".join(words)
     match = re.search(
@@ -95,7 +97,7 @@ def _by_side(words: Sequence[str], strength: Strength | None) -> Verdict | None:
     ) or re.search(r"\b(left|right|first|second)\b", joined)
     if match is None or re.search(r"\b(worse|worst|not|bad|neither|both)\b", joined):
         return None
-    return next((Verdict(pair.index(match[1]), strength) for pair in _SIDES if match[1] in pair), None)
+    return next((ParsedChoice(pair.index(match[1]), strength) for pair in _SIDES if match[1] in pair), None)
 
 
 def _plain(name: str) -> str:
