@@ -200,6 +200,7 @@ class PromptsSection:
     def watch(self, request: gr.Request) -> gr.Timer:
         """Lets the page follow the import that begins at the same time."""
         self.auth.acts(request, "lead")
+        self.running_imports.await_one()
         return gr.Timer(active=True)
 
     def follow(self, request: gr.Request) -> dict[Component, Any]:
@@ -243,7 +244,10 @@ class PromptsSection:
 
     def _progress(self, translate: Translator, *, acts: bool) -> dict[Component, Any]:
         running = self.running_imports.all()
-        return {self.running: imports_view.running_imports(translate, running, acts=acts), self.timer: gr.Timer(active=bool(running))}
+        return {
+            self.running: imports_view.running_imports(translate, running, acts=acts),
+            self.timer: gr.Timer(active=bool(running) or self.running_imports.is_awaited),
+        }
 
     def _listed(self, translate: Translator, text: str, *, acts: bool) -> str:
         found = prompt_list.search(self.store, text, limit=prompts_view.SHOWN_PROMPTS)

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from storage.core.database import StoreError
 
+AWAITED_S = 60.0
+"""How long a page waits for an announced import to begin: before that the file's format is recognised."""
+
 
 class ImportStopped(StoreError):
     """Somebody stopped the import; nothing of it is in the store."""
@@ -61,6 +64,16 @@ class RunningImports:
         self._ids = itertools.count(1)
         self._running: dict[int, RunningImport] = {}
         self._lock = threading.Lock()
+        self._awaited_until = 0.0
+
+    def await_one(self) -> None:
+        """Notes that an import is about to begin: whoever follows must not stop before it does."""
+        self._awaited_until = time.monotonic() + AWAITED_S
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether an import that was announced has not begun, for up to `AWAITED_S`."""
+        return time.monotonic() < self._awaited_until
 
     @contextmanager
     def run(self, source: str) -> Iterator[RunningImport]:
@@ -68,6 +81,7 @@ class RunningImports:
         with self._lock:
             running = RunningImport(next(self._ids), source)
             self._running[running.id] = running
+            self._awaited_until = 0.0
         try:
             yield running
         finally:

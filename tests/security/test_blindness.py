@@ -229,9 +229,10 @@ def test_whatever_is_sent_is_answered(site, function):
 
 def test_errors_of_the_store_are_reported_without_ids(site, monkeypatch):
     """Such as a foreign key: the message names the table, and the values of the whole row."""
-    view = shown(site)
-    site.call("Ann", "judge", act(view))
+    said = act(shown(site))
+    site.call("Ann", "judge", said)
     view, row = shown(site), site.call("Ann", "past_judgments")["rows"][0]
+    again = {name: value for name, value in said.items() if name != "presentation_id"} | {"judgment_id": row["id"]}
     secret = f"{site.store.path}: judgments: FOREIGN KEY: check the ids of {{'completion_id': {FIRST_IDS['completions']}}}, {TUNED}"
     for kind in (StoreError, StoreLocked):
 
@@ -243,7 +244,7 @@ def test_errors_of_the_store_are_reported_without_ids(site, monkeypatch):
                 patched.setattr(module, name, broken)
             told = [
                 site.call("Ann", "judge", act(view)), site.call("Ann", "next_comparison"), site.call("Ann", "undo"),
-                site.call("Ann", "correct", {"judgment_id": row["id"], "choice": "a"}),
+                site.call("Ann", "correct", again),
             ]  # fmt: skip
         assert all("try again" in reply["problem"] for reply in told), told
 

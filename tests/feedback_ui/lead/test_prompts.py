@@ -153,6 +153,8 @@ def test_an_import_shows_its_progress_and_can_be_stopped(store, part, tmp_path):
     file.write_text("".join(json.dumps({"prompt": f"Question {n}?", "chosen": "yes", "rejected": "no"}) + "\n" for n in range(20_000)))
     assert section.follow(HERE)[section.running] == "" and not section.follow(HERE)[section.timer].active
     assert section.watch(HERE).active
+    # A tick may come before the import has begun, while its format is recognised: the page must go on following.
+    assert section.follow(HERE)[section.timer].active
     shown = {}
     importing = threading.Thread(target=lambda: shown.update(section.import_file(str(file), "recognised", "", "", False, HERE)))
     importing.start()
