@@ -24,7 +24,7 @@ KEY = "0123456789abcdef"
     [
         (["--host", "0.0.0.0"], "--host 0.0.0.0: without a key everybody who reaches that address could use the model"),
         (["--api-key-file", "no-such-file"], "the key's file no-such-file"),
-        (["--port", "99999"], "the policy server's port 99999: no TCP port"),
+        (["--port", "99999"], "the policy server's port 99999 is not a TCP port"),
     ],
 )
 def test_what_cannot_be_served_is_told_before_a_model_is_read(tmp_path, capsys, monkeypatch, arguments, said):
