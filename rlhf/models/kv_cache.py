@@ -21,13 +21,18 @@ COLUMNS = 64
 FULL, SLIDING = "full_attention", "sliding_attention"
 """The names that transformers gives to kinds of attention in `config.layer_types` and in a dictionary of masks."""
 
+OWN_MASKS = ("gpt_neo",)
+"""Architectures whose layers count a window back from the last column that is read, which is not where a shorter row ends."""
+
 AttentionMask = Shaped[Tensor, "n 1 t s"] | dict[str, Shaped[Tensor, "n 1 t s"]]
 """Boolean, or numbers that are added to the scores."""
 
 
 def has_slots(config: Any) -> bool:
-    """Whether rows of this architecture can stand in slots: no layer has a state beside keys and values."""
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=config).layers)
+    """Whether rows of this architecture can stand in slots: no layer has a state beside keys and values, or a mask of its own."""
+    return config.model_type not in OWN_MASKS and all(
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=config).layers
+    )
 
 
 class SlotCache:

@@ -7,7 +7,8 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from rlhf.models.decoder import BatchKVCache, CachedHidden, Decoder
+from rlhf.models.decoder import CachedHidden, Decoder
+from rlhf.models.kv_cache import SlotCache
 from rlhf.models.padding import positions
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -46,13 +47,30 @@ def test_parts_and_steps_make_the_whole(name):
             decoder.forward_upper(CachedHidden(3, below), ids, mask, positions=places, adapter=None)[mask], whole[mask], atol=1e-5, rtol=0
         )
 
-        rows, kept = BatchKVCache(decoder.model.config, 6), torch.tensor([2, 0])
-        decoder.forward(ids[:, :4], mask[:, :4], positions=places[:, :4], cache=rows.cache, adapter=None)
-        rows.select(kept)
+        cache = transformers.DynamicCache(config=decoder.model.config)
+        decoder.forward(ids[:, :4], mask[:, :4], positions=places[:, :4], cache=cache, adapter=None)
         for t in (4, 5):
             now = slice(t, t + 1)
-            step = decoder.forward(ids[kept, now], mask[kept, : t + 1], positions=places[kept, now], cache=rows.cache, adapter=None)
-            assert_close(step[:, 0], whole[kept, t], atol=1e-5, rtol=0)
+            step = decoder.forward(ids[:, now], mask[:, : t + 1], positions=places[:, now], cache=cache, adapter=None)
+            assert_close(step[:, 0], whole[:, t], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_of_different_lengths_in_slots_are_whole_rows(name):
+    """The second row has one token less: its last one is read where the first row's last but one is."""
+    decoder = decoder_of(name)
+    assert decoder.supports_slots and decoder.records_activations
+    ids, _, _ = some_rows()
+    everywhere = torch.ones(1, 6, dtype=torch.bool)
+    with torch.no_grad():
+        slots = SlotCache(decoder.model)
+        first = decoder.forward_slots(ids[1:, :4], torch.tensor([0, 0]), slots, width=4, last=63, adapter=None)
+        rest = torch.stack([ids[1, 4:6], ids[2, 3:5]])
+        second = decoder.forward_slots(rest, torch.tensor([4, 3]), slots, width=6, last=63, adapter=None)
+        for row, length in ((1, 6), (2, 5)):
+            whole = decoder.forward(ids[row : row + 1, :length], everywhere[:, :length], positions=torch.arange(length)[None], adapter=None)
+            assert_close(second[row - 1], whole[0, -2:], atol=1e-5, rtol=0)
+            assert_close(first[row - 1, : length - 2], whole[0, : length - 2], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
