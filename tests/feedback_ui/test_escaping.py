@@ -262,6 +262,9 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, name, attributes):
+        # The one class that a text decides, by the length of its words.
+        without = [(key, value.replace("rl-long-word", "").strip() if key == "class" and value else value) for key, value in attributes]
+        attributes = [(key, value) for key, value in without if (key, value) != ("class", "")]
         self.names.append(name)
         self.elements.append((name, [key for key, _ in attributes]))
         self.attributes += attributes
