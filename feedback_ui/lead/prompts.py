@@ -98,13 +98,14 @@ class PromptsSection:
 
     def wire(self, tab: gr.Tab) -> None:
         tab.select(self.open, None, self.shown, **QUIET)
-        self.imports.click(self.undo, None, [*self.changed, *self.progress], **QUIET)
+        # The browser calls the handlers of one event one after the other, and that of an import or an undo returns only when it is
+        # done: what lets the page follow it comes first.
         self.imports.click(self.watch, None, self.timer, **QUIET)
+        self.imports.click(self.undo, None, [*self.changed, *self.progress], **QUIET)
+        self.file.upload(self.watch, None, self.timer, **QUIET)
         self.file.upload(
             self.import_file, [self.file, self.format, self.map, self.encoding, self.look], [*self.changed, *self.progress], **QUIET
         )
-        # In parallel, because the handler of the import returns only when the import is done.
-        self.file.upload(self.watch, None, self.timer, **QUIET)
         self.timer.tick(self.follow, None, self.progress, **QUIET)
         self.running.click(self.stop, None, self.progress, **QUIET)
         self.starters.input(self.choose_starters, self.starters, self.changed, **QUIET)

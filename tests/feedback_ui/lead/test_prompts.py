@@ -174,3 +174,11 @@ def test_an_import_shows_its_progress_and_can_be_stopped(store, part, tmp_path):
     assert "many.jsonl was stopped after" in shown[section.message] and "Nothing was imported." in shown[section.message]
     assert shown[section.running] == "" and not shown[section.timer].active
     assert imports.all_imports(store) == [] and store.value("SELECT count(*) FROM comparisons") == 0
+
+
+def test_the_page_begins_to_follow_before_what_it_follows(app, part):
+    """The browser calls the handlers of one event one after the other, and the import's returns only when it is done."""
+    section = part.prompts
+    for component, event, act in ((section.file, "upload", "import_file"), (section.imports, "click", "undo")):
+        called = [fn.fn.__name__ for fn in app.fns.values() if (component._id, event) in fn.targets]
+        assert called == ["watch", act]
