@@ -234,7 +234,7 @@ class ProjectSettings:
     repeat_share: float = 0.0
     """Share of what is shown that was judged before by the same annotator, sides swapped, 0 to 0.5."""
     strength: bool = True
-    """Ask how much better, of two answers."""
+    """Ask how much better the preferred one of two answers is."""
     aspects: tuple[str, ...] = ()
     """Names of the aspects to rate each answer on."""
     aspect_scale: int = 5

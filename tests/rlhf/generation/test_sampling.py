@@ -121,7 +121,7 @@ def test_a_model_is_sampled_from_its_own_distribution(backbone):
     prompt = [5, 6, 7, 8]
     ids, mask = pad_left([prompt], backbone.pad_id)
     with torch.no_grad():
-        p = (backbone.forward(ids, mask, keep=1).logits[0, 0].double() / 0.7).softmax(-1)
+        p = (backbone.forward(ids, mask, keep=1, adapter=None).logits[0, 0].double() / 0.7).softmax(-1)
     result = sample(backbone, [prompt] * 3000, Sampling(temperature=0.7, max_new_tokens=1), 4, adapter=None)
     counts = torch.tensor([s.ids[0] for s in result]).bincount(minlength=len(p)).double()
     common = p * 3000 >= 5

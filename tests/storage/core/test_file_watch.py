@@ -78,7 +78,7 @@ def test_a_write_to_deleted_files_fails_and_the_data_are_copied(world, mischief)
     acknowledged = {world.rank(world.ann).id for _ in range(3)}
     act(world.store.path)
     for _ in range(2):
-        with pytest.raises(StoreError, match=rf"{says}.*nothing is saved any more.*rankloop restore rankloop-rescued-\S+ --force"):
+        with pytest.raises(StoreError, match=rf"{says}.*changes can no longer be saved.*rankloop restore rankloop-rescued-\S+ --force"):
             world.rank(world.ann)
     (copy,) = rescued(world.store)
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600

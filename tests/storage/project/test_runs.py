@@ -172,7 +172,7 @@ def test_runs_without_heartbeats_are_lost(store):
         "new": "queued",
         "done": "done",
     }
-    assert "resume" in runs.get(store, "silent").error
+    assert "Resume the run" in runs.get(store, "silent").error
     assert runs.mark_stale_lost(store, 60) == []
 
 
