@@ -240,7 +240,7 @@ class ProjectSettings:
     aspect_scale: int = 5
     """Highest rating of an aspect; the lowest is 1."""
     rationale: Literal["off", "optional", "required"] = "off"
-    """Whether a reason is asked for in words."""
+    """Whether annotators are asked for a written reason."""
     rationale_min_chars: int = 20
     """Shortest rationale that is accepted where one is required, in characters."""
     ideal_answers: bool = False
