@@ -267,8 +267,9 @@ class GenerationEngine:
             if self._thread is None:
                 raise
             end_streams(rows, error)
+            # The lane itself stays: prompts that are being read will join it.
             if any(row in lane.rows for row in rows):
-                self._lanes = {name: other for name, other in self._lanes.items() if other is not lane}
+                lane.clear()
 
     def _drop_cancelled(self) -> None:
         with self._changed:

@@ -79,6 +79,10 @@ class Lane:
         """Whether rows can join now."""
         return True
 
+    def clear(self) -> None:
+        """Drops all rows, whatever state they are in."""
+        self.rows = []
+
     def forget(self, adapter: str) -> None:
         """Drops what is cached of an adapter that no row uses."""
 
@@ -190,7 +194,11 @@ class SlotLane(Lane):
                 self.rows[place] = self.rows[end]
             self.rows.pop()
         if not self.rows:
-            self.slots = SlotCache(self.backbone.base)
+            self.clear()
+
+    def clear(self) -> None:
+        super().clear()
+        self.slots = SlotCache(self.backbone.base)
 
 
 class Prefill:

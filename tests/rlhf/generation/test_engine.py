@@ -216,12 +216,20 @@ def test_an_error_ends_the_requests_that_it_is_of_and_no_others(many):
         ill = engine.submit(request(new_tokens=300, seed=2, adapter="dora"))
         next(iter(healthy)), next(iter(ill))
 
+        lane = engine._lanes["dora"]
+        decode, reading = lane.decode, []
+
         def broken():
+            # A long prompt is being read when the error comes; its answer is not lost with the others.
+            lane.decode = decode
+            reading.append(engine.submit(request((9,) * 300, new_tokens=3, adapter="dora")))
+            engine._admit()
             raise ValueError("a broken layer")
 
-        engine.call(lambda: setattr(engine._lanes["dora"], "decode", broken))
+        engine.call(lambda: setattr(lane, "decode", broken))
         with pytest.raises(ValueError, match="a broken layer"):
             list(ill)
+        assert len(list(reading[0])) == 3
         assert len(list(healthy)) == 299
         assert len(list(engine.submit(request(new_tokens=3, adapter="dora")))) == 3
     finally:
