@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from feedback_ui.shared.html import EMPTY, table, tag, with_note
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration
+from feedback_ui.training import round_view
 from rlhf.analysis import run_table
+from rlhf.analysis.round_story import State
 from rlhf.analysis.run_table import FinishedRound
 from rlhf.runs.results import Estimate
 from storage.core.records import Run
@@ -26,20 +28,30 @@ ROUND_COLUMNS = (
     "kl",
     "time",
     "memory",
+    "became",
 )
-NUMBER_COLUMNS = range(ROUND_COLUMNS.index("accuracy"), len(ROUND_COLUMNS))
+NUMBER_COLUMNS = range(ROUND_COLUMNS.index("accuracy"), ROUND_COLUMNS.index("became"))
 METHOD_NAMES = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft": "SFT"}
 ADAPTER_NAMES = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT", "ia3": "(IA)³"}
 
 
-def section(translate: Translator, runs: Sequence[Run]) -> Markup:
-    """The table, in the order of the runs; empty without a finished round. Rounds that cannot be read are named under it."""
+def section(translate: Translator, runs: Sequence[Run], became: Mapping[str, State] | None = None) -> Markup:
+    """The table, in the order of the runs; empty without a finished round. Rounds that cannot be read are named under it.
+
+    Args:
+        became: by the run's id, what became of its policy version.
+    """
     rounds, unreadable = run_table.finished(runs)
     if not rounds and not unreadable:
         return EMPTY
     heads = [translate(f"rounds.{name}") for name in ROUND_COLUMNS]
     rows = (
-        table(heads, [_row(translate, one) for one in rounds], caption=translate("rounds.title"), numbers=NUMBER_COLUMNS)
+        table(
+            heads,
+            [_row(translate, one, (became or {}).get(one.id)) for one in rounds],
+            caption=translate("rounds.title"),
+            numbers=NUMBER_COLUMNS,
+        )
         if rounds
         else EMPTY
     )
@@ -51,7 +63,7 @@ def section(translate: Translator, runs: Sequence[Run]) -> Markup:
     return tag("section", tag("h2", translate("rounds.title")), rows, *missing, note, class_="rl-card rl-rounds", data_testid="rounds")
 
 
-def _row(translate: Translator, one: FinishedRound) -> list[str]:
+def _row(translate: Translator, one: FinishedRound, became: State | None) -> list[str]:
     return [
         one.id,
         METHOD_NAMES[one.method],
@@ -64,6 +76,7 @@ def _row(translate: Translator, one: FinishedRound) -> list[str]:
         "" if one.result.kl is None else translate("run.nats", nats=one.result.kl),
         "" if one.result.minutes is None else duration(translate, one.result.minutes * 60),
         "" if one.result.peak_memory_gib is None else f"{one.result.peak_memory_gib:.1f} GiB",
+        "" if became is None else round_view.state(translate, became),
     ]
 
 
