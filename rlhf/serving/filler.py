@@ -18,7 +18,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from rlhf.serving.client import PolicyServerDown
-from rlhf.serving.comparison_plan import Assignments, Policies, Versions, assign, assign_prompts, plan, policies_now
+from rlhf.serving.comparison_plan import Assignments, Policies, Versions, assign, assign_prompts, deciding, plan, policies_now
 from rlhf.serving.completion_source import CompletionSource, GeneratedCompletion, PromptRefused
 from storage.content import batches, comparisons, completions, policies, prompts, refusals
 from storage.core.database import Database
@@ -354,7 +354,7 @@ class ComparisonGenerator:
     def _versions_to_compare(self, count: int) -> tuple[Policies, list[Versions | None], str]:
         """The versions that may be compared now; the pair of each of the next comparisons, None for the current policy's; and a note."""
         now = policies_now(self.store, self.base_model)
-        if now.asked is not None and now.asked.version is not None and self.refusal_reason(now.asked.version):
+        if (decides := deciding(now)) is not None and any(map(self.refusal_reason, decides.versions)):
             now = replace(now, asked=None)
         if self.collectors:
             total = sum(comparisons.prompt_usage(self.store).values())
