@@ -146,12 +146,15 @@ def decisions_of(store: Database, round_id: int) -> list[Decision]:
 
 def states(store: Database) -> dict[int, VersionState]:
     """What became of each version that was decided about, by its id. A base that nothing has replaced is not among them."""
+    # A base is never taken back: new comparisons set the current policy beside it.
+    bases = {row["id"] for row in store.rows("SELECT id FROM policy_versions WHERE kind = 'base'")}
     state: dict[int, VersionState] = {}
     for made in _decisions(store).values():
         if made.act == "rejected":
             state[made.version_id] = "rejected"
         else:
-            state[made.current_before_id] = "replaced" if made.act == "promoted" else "rolled back"
+            is_replaced = made.act == "promoted" or made.current_before_id in bases
+            state[made.current_before_id] = "replaced" if is_replaced else "rolled back"
             state[made.version_id] = "current"
     return state
 
@@ -302,11 +305,11 @@ def asked_comparisons(store: Database, round_id: int) -> int:
 
 def revision(store: Database) -> tuple[int, ...]:
     """Changes with every act that could change what is decided: judgments, exclusions, settings, decisions and rounds."""
-    tables = ("judgments", "exclusions", "exclusion_lifts", "settings", "decisions", "rounds")
+    tables = ("judgments", "exclusions", "settings", "decisions", "rounds")
     newest = ", ".join(f"(SELECT max(id) FROM {table})" for table in tables)
     row = store.row(
         f"SELECT {newest}, (SELECT count(*) FROM rounds WHERE guards IS NOT NULL), "
-        "(SELECT count(*) FROM imports WHERE undone_at IS NOT NULL)"
+        "(SELECT count(*) FROM exclusion_lifts), (SELECT count(*) FROM imports WHERE undone_at IS NOT NULL)"
     )
     assert row is not None
     return tuple(int(value or 0) for value in row)

@@ -280,6 +280,13 @@ LATER_FILLS = {
     "m017_completion_labels": lambda db: put(
         db, "completion_labels", "id completion_id annotator_id good rationale created_at import_id", (1, 1, 1, 1, "why", at(75), 1)
     ),
+    "m018_undos_and_prompt_events": lambda db: put(db, "prompt_events", "prompt_id act by_id created_at", (3, "retired", ANN, at(76))),
+    "m019_rounds": lambda db: put(
+        db,
+        "decisions",
+        "round_id version_id act decided_by reason current_before_id created_at",
+        (1, 2, "promoted", "comparisons", "It wins.", 1, at(77)),
+    ),
 }
 """Of tables that came after those whose views are compared below."""
 
