@@ -28,9 +28,8 @@ ROUND_COLUMNS = (
     "kl",
     "time",
     "memory",
-    "became",
 )
-NUMBER_COLUMNS = range(ROUND_COLUMNS.index("accuracy"), ROUND_COLUMNS.index("became"))
+NUMBER_COLUMNS = range(ROUND_COLUMNS.index("accuracy"), len(ROUND_COLUMNS))
 METHOD_NAMES = {"ppo": "PPO", "rloo": "RLOO", "grpo": "GRPO", "dpo": "DPO", "sft": "SFT"}
 ADAPTER_NAMES = {"lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "peanut": "PEANuT", "ia3": "(IA)³"}
 
@@ -44,11 +43,12 @@ def section(translate: Translator, runs: Sequence[Run], became: Mapping[str, Sta
     rounds, unreadable = run_table.finished(runs)
     if not rounds and not unreadable:
         return EMPTY
-    heads = [translate(f"rounds.{name}") for name in ROUND_COLUMNS]
+    # Without rounds nothing became of any version, and there is no such column.
+    heads = [translate(f"rounds.{name}") for name in (*ROUND_COLUMNS, *(["became"] if became else []))]
     rows = (
         table(
             heads,
-            [_row(translate, one, (became or {}).get(one.id)) for one in rounds],
+            [[*_row(translate, one), *_became(translate, one, became)] for one in rounds],
             caption=translate("rounds.title"),
             numbers=NUMBER_COLUMNS,
         )
@@ -63,7 +63,13 @@ def section(translate: Translator, runs: Sequence[Run], became: Mapping[str, Sta
     return tag("section", tag("h2", translate("rounds.title")), rows, *missing, note, class_="rl-card rl-rounds", data_testid="rounds")
 
 
-def _row(translate: Translator, one: FinishedRound, became: State | None) -> list[str]:
+def _became(translate: Translator, one: FinishedRound, became: Mapping[str, State] | None) -> list[str]:
+    if not became:
+        return []
+    return [round_view.state(translate, became[one.id]) if one.id in became else ""]
+
+
+def _row(translate: Translator, one: FinishedRound) -> list[str]:
     return [
         one.id,
         METHOD_NAMES[one.method],
@@ -76,7 +82,6 @@ def _row(translate: Translator, one: FinishedRound, became: State | None) -> lis
         "" if one.result.kl is None else translate("run.nats", nats=one.result.kl),
         "" if one.result.minutes is None else duration(translate, one.result.minutes * 60),
         "" if one.result.peak_memory_gib is None else f"{one.result.peak_memory_gib:.1f} GiB",
-        "" if became is None else round_view.state(translate, became),
     ]
 
 

@@ -192,7 +192,7 @@ def decide(
         if before.id == version.id:
             remedy = "" if act == "promoted" else ": roll back instead (rankloop round rollback)"
             raise StoreError(f"{version.name} is the current policy{remedy}.")
-        return _insert(store, found and found.id, version, act, decided_by, reason, by, evidence or {}, before)
+        return _insert(store, None if found is None else found.id, version, act, decided_by, reason, by, evidence or {}, before)
 
 
 def rollback_target(store: Database, base_model: str) -> PolicyVersion | None:
@@ -226,7 +226,7 @@ def roll_back(store: Database, base_model: str, *, reason: str, by: int | None =
         if target.base_model != base_model or not was_current:
             raise StoreError(f"{target.name} was never the current policy of {base_model}: promote it instead.")
         found = None if before.run_id is None else of_run(store, before.run_id)
-        return _insert(store, found and found.id, target, "rolled back", "person", reason, by, {}, before)
+        return _insert(store, None if found is None else found.id, target, "rolled back", "person", reason, by, {}, before)
 
 
 def _insert(
