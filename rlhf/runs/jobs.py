@@ -77,7 +77,7 @@ class Jobs:
             run = runs.create(self.store, run_id, config=config.to_dict(), seed=config.seed, versions=versions, by=by)
             policies.ensure_base(self.store, config.model, name=model_files.display_name(config.model))
             baseline = rounds.current(self.store, config.model)
-            rounds.create(self.store, run_id, trigger=trigger, judges=judges, baseline=baseline, by=by)
+            rounds.create(self.store, run_id, trigger=trigger, judges=judges, baseline=baseline)
             return run
 
     def resume(self, run_id: str) -> Run:

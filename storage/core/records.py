@@ -401,6 +401,7 @@ class Round:
     guards: GuardsState | None
     """None before the new version was measured, and in rounds of older versions."""
     by_id: int | None
+    """The person who started its run; None for the command line and the program itself."""
     created_at: str
     status: RunStatus
     """That of its run."""

@@ -34,7 +34,7 @@ VersionState = Literal["current", "replaced", "rejected", "rolled back"]
 MAX_REASON_CHARS = 2_000
 
 _ROUNDS = """
-SELECT r.*, runs.status,
+SELECT r.*, runs.status, runs.by_id,
     (SELECT max(v.id) FROM policy_versions v WHERE v.run_id = r.run_id AND v.kind = 'tuned') AS version_id,
     (SELECT max(d.id) FROM decisions d WHERE d.round_id = r.id) AS decision_id
 FROM rounds r JOIN runs ON runs.id = r.run_id
@@ -60,12 +60,10 @@ class AlreadyDecided(StoreError):
 # ---- rounds
 
 
-def create(
-    store: Database, run_id: str, *, trigger: RoundTrigger, judges: RoundJudges, baseline: PolicyVersion, by: int | None = None
-) -> Round:
+def create(store: Database, run_id: str, *, trigger: RoundTrigger, judges: RoundJudges, baseline: PolicyVersion) -> Round:
     """Writes the round of a run, whose row is there. `baseline` is the policy that is current now."""
     with store.atomic():
-        values = {"run_id": run_id, "trigger": trigger, "judges": judges, "baseline_version_id": baseline.id, "by_id": by}
+        values = {"run_id": run_id, "trigger": trigger, "judges": judges, "baseline_version_id": baseline.id}
         return get(store, store.insert("rounds", {**values, "created_at": now()}))
 
 

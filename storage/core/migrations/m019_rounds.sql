@@ -10,19 +10,18 @@ CREATE TABLE rounds (
     judges TEXT NOT NULL CHECK (judges IN ('people', 'simulated')),
     baseline_version_id INTEGER REFERENCES policy_versions(id),
     guards TEXT CHECK (guards IN ('passed', 'failed')),
-    by_id INTEGER REFERENCES annotators(id),
     created_at TEXT NOT NULL
 );
 
-INSERT INTO rounds (run_id, "trigger", judges, baseline_version_id, by_id, created_at)
+INSERT INTO rounds (run_id, "trigger", judges, baseline_version_id, created_at)
 SELECT runs.id, 'hand', 'people',
     (SELECT base.id FROM policy_versions tuned JOIN policy_versions base ON base.kind = 'base' AND base.base_model = tuned.base_model
     WHERE tuned.run_id = runs.id ORDER BY tuned.id LIMIT 1),
-    runs.by_id, runs.created_at
-FROM runs ORDER BY runs.rowid;
+    runs.created_at
+FROM runs ORDER BY runs.created_at, runs.id;
 
 CREATE TRIGGER rounds_are_not_changed
-BEFORE UPDATE OF id, run_id, "trigger", judges, baseline_version_id, by_id, created_at ON rounds
+BEFORE UPDATE OF id, run_id, "trigger", judges, baseline_version_id, created_at ON rounds
 BEGIN SELECT RAISE(ABORT, 'rounds are append-only'); END;
 
 CREATE TRIGGER rounds_are_guarded_once BEFORE UPDATE OF guards ON rounds WHEN OLD.guards IS NOT NULL AND NEW.guards IS NOT OLD.guards

@@ -993,7 +993,7 @@ def test_m019_gives_every_run_a_round_and_leaves_the_base_current(step):
     assert_dropped_nothing(done)
     assert done.added("columns") == {
         "comparisons.round_id",
-        *(f"rounds.{column}" for column in words("id run_id trigger judges baseline_version_id guards by_id created_at")),
+        *(f"rounds.{column}" for column in words("id run_id trigger judges baseline_version_id guards created_at")),
         *(
             f"decisions.{column}"
             for column in words("id round_id version_id act decided_by by_id reason evidence current_before_id created_at")
@@ -1003,7 +1003,6 @@ def test_m019_gives_every_run_a_round_and_leaves_the_base_current(step):
         "comparisons.round_id -> rounds.id",
         "rounds.run_id -> runs.id",
         "rounds.baseline_version_id -> policy_versions.id",
-        "rounds.by_id -> annotators.id",
         "decisions.round_id -> rounds.id",
         "decisions.version_id -> policy_versions.id",
         "decisions.by_id -> annotators.id",
@@ -1013,9 +1012,9 @@ def test_m019_gives_every_run_a_round_and_leaves_the_base_current(step):
     assert done.added("triggers") == words(
         "rounds_are_not_changed rounds_are_guarded_once rounds_are_not_deleted decisions_are_not_changed decisions_are_not_deleted"
     )
-    assert done.rows('SELECT run_id, "trigger", judges, baseline_version_id, guards, by_id, created_at FROM rounds ORDER BY id') == [
-        ("round-1", "hand", "people", 1, None, None, at(8)),
-        ("round-2", "hand", "people", None, None, None, at(8)),
+    assert done.rows('SELECT run_id, "trigger", judges, baseline_version_id, guards, created_at FROM rounds ORDER BY id') == [
+        ("round-1", "hand", "people", 1, None, at(8)),
+        ("round-2", "hand", "people", None, None, at(8)),
     ]
     assert {row["round_id"] for row in done.new["rows"]["comparisons"]} == {None}
 

@@ -32,8 +32,8 @@ def reject(play, found, **more):
 
 def test_a_round_begins_beside_the_current_policy_and_is_open_once_its_version_passed_its_guards(play):
     base = policies.ensure_base(play.store, BASE)
-    runs.create(play.store, "r1", config={}, seed=1, versions={})
-    begun = rounds.create(play.store, "r1", trigger="judgments", judges="people", baseline=base, by=play.ann.id)
+    runs.create(play.store, "r1", config={}, seed=1, versions={}, by=play.ann.id)
+    begun = rounds.create(play.store, "r1", trigger="judgments", judges="people", baseline=base)
     assert (begun.run_id, begun.trigger, begun.judges, begun.baseline_version_id) == ("r1", "judgments", "people", base.id)
     assert (begun.by_id, begun.status, begun.version, begun.decision, begun.is_open) == (play.ann.id, "queued", None, None, False)
     tuned = policies.register_tuned(play.store, name="t", base_model=BASE, adapter_path="runs/r1/policy", run_id="r1")
