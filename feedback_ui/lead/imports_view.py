@@ -12,8 +12,8 @@ from feedback_ui.shared.html import EMPTY, button, fragment, muted, table, tag, 
 from feedback_ui.shared.i18n import Translator
 from feedback_ui.shared.presenters import duration, notice
 from storage.exchange.detect import Recognised, Unrecognised
+from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
 from storage.exchange.tracking import left_behind
 
 SHOWN_ROW_ERRORS = 50

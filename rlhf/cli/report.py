@@ -17,8 +17,8 @@ from storage.content.prompts import Starters
 from storage.content.refusals import Refusal
 from storage.core.records import Metric, Run
 from storage.exchange.export import Exported
+from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
 from storage.exchange.tracking import left_behind
 
 

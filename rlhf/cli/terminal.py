@@ -20,7 +20,7 @@ from storage.analytics.stats import stats
 from storage.content import prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
-from storage.exchange import imports
+from storage.exchange import undos
 
 
 class UsageError(Exception):
@@ -81,7 +81,7 @@ def open_store(data: Path) -> tuple[DataFolder, Database]:
     """Opens the folder's store; adds the starter prompts if it has no prompt, and finishes undos that were broken off."""
     folder = DataFolder(data.absolute())
     store = Database(folder.database)
-    imports.finish_undos(store)
+    undos.finish_undos(store)
     if not stats(store)["prompts"]:
         prompts.load_starter(store)
     return folder, store

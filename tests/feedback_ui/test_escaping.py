@@ -64,8 +64,8 @@ from storage.core.records import (
     RunSample,
 )
 from storage.exchange.detect import Recognised, Unrecognised
+from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
 from storage.people.accounts import Account
 from storage.people.audit import AuditEntry
 

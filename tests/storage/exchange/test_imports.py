@@ -10,7 +10,7 @@ import pytest
 from storage.content import comparisons, policies, prompts
 from storage.core.database import StoreError
 from storage.core.records import ProjectSettings
-from storage.exchange import imports, trl
+from storage.exchange import import_records, imports, trl, undos
 from storage.judging import exclusions, gold, judgments, queue
 from storage.project import settings
 
@@ -154,7 +154,7 @@ def test_wrong_rows_are_reported_and_the_others_kept(store, bring):
     import_id, report = bring(row(choice=0), "nothing", row(choice=5), row("And?"), wrong_row=lambda *wrong: reported.append(wrong))
     assert reported == report.wrong_rows == [(2, "not JSON"), (3, "choice must be an index from 0 to 1, tie or both_bad, not 5")]
     assert (report.comparisons, report.wrong) == (2, 2)
-    kept = imports.get(store, import_id)
+    kept = import_records.get(store, import_id)
     assert (kept.format, kept.report.wrong, [tuple(r) for r in kept.report.wrong_rows]) == ("jsonl", 2, reported)
 
 
@@ -177,7 +177,7 @@ def test_a_file_that_breaks_off_imports_nothing(store, tmp_path):
 
 def test_nothing_good_leaves_no_import(store, bring):
     assert bring("x")[0] is None and bring()[0] is None
-    assert imports.all_imports(store) == []
+    assert import_records.all_imports(store) == []
 
 
 def test_the_same_file_twice_is_refused_until_the_first_is_undone(store, bring):
@@ -185,7 +185,7 @@ def test_the_same_file_twice_is_refused_until_the_first_is_undone(store, bring):
     with pytest.raises(StoreError, match=r"imported before: it is import 1 \(a.jsonl, .*Z\).* rankloop import --undo 1 --data "):
         bring(row(choice=0), name="b.jsonl")
     bring(row(choice=0), name="b.jsonl", format="plain")
-    imports.undo(store, first)
+    undos.undo(store, first)
     second, report = bring(row(choice=0), name="b.jsonl")
     assert second == 3 and report.judgments == 1
 
@@ -195,24 +195,24 @@ def test_undo_takes_everything_out_and_deletes_nothing(world, bring, tmp_path):
     import_id, _ = bring(row(choice=0), row("And?", choice=1), row("Waits?"), row("Gold?", choice=0, gold=True))
     before = counts(store)
     assert world.rank(world.ann) is not None
-    undone = imports.undo(store, import_id, by=world.bob.id)
+    undone = undos.undo(store, import_id, by=world.bob.id)
     assert (undone.judgments, undone.comparisons, undone.prompts) == (3, 4, 4)
     assert counts(store) == before | {"judgments": before["judgments"] + 1, "presentations": before["presentations"] + 1}
     assert votes(store) == [] and queue.depth(store) == 0 and world.next(world.bob) is None
     assert prompts.of_split(store) == [] and trl.write(store, tmp_path / "x").written == 0
     (exclusion,) = exclusions.all_exclusions(store)
     assert (exclusion.rule, exclusion.by_id, exclusion.judgments) == ("import undone", world.bob.id, 3)
-    kept = imports.get(store, import_id)
+    kept = import_records.get(store, import_id)
     assert kept.undone_at and store.value("SELECT undone_by_id FROM imports") == world.bob.id
 
 
 def test_an_undone_import_cannot_be_undone_again_nor_one_that_never_was(store, bring):
     import_id, _ = bring(row(choice=0))
-    imports.undo(store, import_id)
+    undos.undo(store, import_id)
     with pytest.raises(StoreError, match="undone before"):
-        imports.undo(store, import_id)
+        undos.undo(store, import_id)
     with pytest.raises(StoreError, match="There is no import 7"):
-        imports.undo(store, 7)
+        undos.undo(store, 7)
 
 
 def test_rows_that_others_use_survive_an_undo(world, bring):
@@ -223,7 +223,7 @@ def test_rows_that_others_use_survive_an_undo(world, bring):
     collected = store.value("SELECT id FROM prompts WHERE messages LIKE '%Collected%'")
     world.comparison(2, collected)
     bring(row("Why?", choice=1, annotator="Bob"))
-    undone = imports.undo(store, first)
+    undone = undos.undo(store, first)
     assert (undone.judgments, undone.comparisons, undone.prompts) == (3, 2, 0)
     assert [name for name, _ in votes(store)] == ["Bob"]
     assert {prompt.id for prompt in prompts.of_split(store)} >= {known, collected, store.value("SELECT max(id) FROM prompts")}
@@ -233,26 +233,26 @@ def test_rows_that_others_use_survive_an_undo(world, bring):
 
 def test_prompts_come_back_with_a_second_import_and_go_with_it(store, bring):
     first, _ = bring({"prompt": "One?"}, {"prompt": "Two?"}, format="prompts")
-    imports.undo(store, first)
+    undos.undo(store, first)
     assert prompts.of_split(store) == []
     second, report = bring({"prompt": "Two?"}, {"prompt": "Three?"}, {"prompt": "Two?"}, format="prompts")
     assert (report.prompts, report.prompts_known, report.reused) == (2, 0, [(2, 2)])
     assert [prompt.text for prompt in prompts.of_split(store)] == ["Two?", "Three?"]
-    assert imports.undo(store, second).prompts == 2 and prompts.of_split(store) == []
+    assert undos.undo(store, second).prompts == 2 and prompts.of_split(store) == []
 
 
 def test_a_prompt_that_two_imports_name_goes_with_the_last_of_them(store, bring):
     first, _ = bring({"prompt": "One?"}, {"prompt": "Two?"}, format="prompts")
     second, report = bring({"prompt": "Two?"}, format="prompts")
     assert (report.prompts, report.prompts_known) == (0, 1)
-    assert imports.undo(store, first).prompts == 1
+    assert undos.undo(store, first).prompts == 1
     assert [prompt.text for prompt in prompts.of_split(store)] == ["Two?"]
-    assert imports.undo(store, second).prompts == 1 and prompts.of_split(store) == []
+    assert undos.undo(store, second).prompts == 1 and prompts.of_split(store) == []
 
 
 def test_votes_come_back_with_a_second_import(store, bring):
     first, _ = bring(row(choice=0), name="a.jsonl")
-    imports.undo(store, first)
+    undos.undo(store, first)
     bring(row(choice=0), name="a.jsonl")
     assert [tiers for _, tiers in votes(store)] == [((3,), (4,))]
     assert [prompt.text for prompt in prompts.of_split(store)] == ["Why?"]

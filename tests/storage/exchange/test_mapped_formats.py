@@ -5,7 +5,7 @@ import json
 import pytest
 
 from storage.core.database import StoreError
-from storage.exchange import detect, imports, maps, rows
+from storage.exchange import detect, import_records, imports, maps, rows, undos
 from storage.exchange.formats import FORMATS
 from storage.exchange.groups import grouped
 from storage.exchange.rows import Left
@@ -666,7 +666,7 @@ def test_an_import_names_what_it_leaves_and_strict_refuses_it(store):
     assert store.value("SELECT count(*) FROM imports") == 0
     import_id, report = imports.import_rows(store, pairs, "trl")
     assert report.left == {"margin": 3, "meta": 3} and report.numbering == {"id": 3}
-    assert imports.get(store, import_id).report.left == report.left
+    assert import_records.get(store, import_id).report.left == report.left
     plain = [{"prompt": "Q", "chosen": "a", "rejected": "b", "id": 1}]
     assert imports.import_rows(store, plain, "trl", strict=True)[1].judgments == 1
 
@@ -737,7 +737,7 @@ def test_a_row_with_votes_among_prompts_is_wrong_unless_prompts_were_asked_for(s
     _, report = imports.import_file(store, path, "prompts", recognised=True)
     assert (report.prompts, report.wrong, report.left) == (2, 1, {"note": 1})
     assert report.wrong_rows[0][0] == 3 and "votes or more of the prompt in chosen, rejected" in report.wrong_rows[0][1]
-    imports.undo(store, 1)
+    undos.undo(store, 1)
     _, report = imports.import_file(store, path, "prompts")
     assert (report.prompts, report.wrong, report.left) == (3, 0, {"note": 1, "chosen": 1, "rejected": 1})
 
