@@ -194,7 +194,7 @@ class PromptsSection:
         except detect.Unrecognised as error:
             return {self.message: imports_view.unrecognised(translate, error)}
         except StoreError as error:
-            return {self.message: refusal(error), **self._progress(translate, acts=True)}
+            return {self.message: imports_view.refused(translate, error), **self._progress(translate, acts=True)}
         message = imports_view.import_report(translate, report, recognised, format)
         return {self.message: message, **self._now(translate, acts=True), **self._progress(translate, acts=True)}
 

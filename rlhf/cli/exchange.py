@@ -14,7 +14,7 @@ from rlhf.safe_output import one_line
 from storage.content import prompts
 from storage.core.data_folder import DataFolder
 from storage.core.database import Database
-from storage.exchange import backup, detect, encodings, files, formats, import_records, imports, maps, native, plain, undos
+from storage.exchange import backup, detect, encodings, files, formats, import_records, imports, maps, native, plain, publications, undos
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.limits import MIB, Limits
 
@@ -106,7 +106,7 @@ def import_(args: argparse.Namespace) -> int:
                 )  # fmt: skip
         except KeyboardInterrupt:
             return _stopped(store)
-    print(report.imported(import_id, counts, prompts_only=format == "prompts"))
+    print(report.imported(import_id, counts, prompts_only=format in formats.PROMPTS_ALONE))
     if prompts.unused_starter_votes(store) > left_out:
         print(report.starters(prompts.starters(store)))
     return 1 if counts.wrong or import_id is None else 0
@@ -131,7 +131,9 @@ def _undo(store: Database, import_id: int) -> int:
 
 def _stopped(store: Database) -> int:
     """Prints what is left of an import after Ctrl-C. A second Ctrl-C interrupts the rollback too."""
-    if import_records.is_written(store):
+    if publications.is_unfinished(store):
+        print("\nstopped: the import is whole; the next start or import counts the rest of its votes")
+    elif import_records.is_written(store):
         print("\nstopped: nothing was imported. The rows written so far stay invisible until the next start or import deletes them")
     else:
         print("\nstopped: nothing was imported, and the rows written so far were deleted again")

@@ -14,15 +14,17 @@ from pathlib import Path
 
 from storage.core import unfinished_imports
 from storage.core.database import Database, StoreError, now
-from storage.exchange import files, mapped, tracking, undos
+from storage.exchange import detect, files, import_records, interrupted, mapped, paths, publications, tracking
+from storage.exchange.columns import Respelling
 from storage.exchange.field_maps import FieldMap
 from storage.exchange.files import RowProgress
 from storage.exchange.formats import FORMATS, Format
 from storage.exchange.groups import grouped
 from storage.exchange.import_writer import ImportWriter, Line, Report, WrongRow
 from storage.exchange.limits import Limits
-from storage.exchange.rows import BadRow, Found, Left, NewComparison, NewLabel, Record, check, size_of
+from storage.exchange.rows import BadRow, Found, Left, NewComparison, NewLabel, ReadAs, Record, Row, check, size_of
 from storage.exchange.tracking import Tracked, left_behind
+from storage.exchange.wrapped import IsRow
 from storage.project import settings
 
 log = logging.getLogger("rankloop.store")
@@ -75,7 +77,7 @@ def import_file(
     found = _reader(format, mapping, recognised=recognised)
     sha256 = files.sha256(path)
     _refuse_twice(store, format, sha256, path)
-    records = files.records(path, found.container, limits=limits, progress=progress)
+    records = files.records(path, found.container, limits=limits, is_row=_is_row(mapping), progress=progress)
     # A file's name may contain bytes that are not valid UTF-8.
     source = path.name.encode(errors="replace").decode()
     return _run(
@@ -106,7 +108,7 @@ def look(
             report.wrong_rows.append((line, _printable(reason)))
 
     most_chars = limits.text_chars or settings.current(store).text_max_chars
-    records = files.records(Path(path), found.container, limits=limits)
+    records = files.records(Path(path), found.container, limits=limits, is_row=_is_row(mapping))
     for _, item in _items(records, found, most_chars, report, refuse):
         if isinstance(item, NewComparison):
             report.comparisons += 1
@@ -143,7 +145,7 @@ def import_rows(
 def _reader(name: str, mapping: FieldMap | None, *, recognised: bool = False) -> Format:
     """The format of this name; one made of the mapping for `map`. One that was recognised takes no row that may hold more."""
     if mapping is not None:
-        return Format(partial(mapped.read, mapping), None, "", ignored=mapping.ignored)
+        return Format(partial(mapped.read, mapping), None, "", ignored=mapping.ignored, columns=mapping.columns())
     found = FORMATS.get(name)
     if found is None or found.read is None:
         readable = ", ".join(name for name, format in FORMATS.items() if format.read)
@@ -151,6 +153,15 @@ def _reader(name: str, mapping: FieldMap | None, *, recognised: bool = False) ->
     if recognised and found.beside:
         return replace(found, read=partial(_read_alone, found))
     return found
+
+
+def _is_row(mapping: FieldMap | None) -> IsRow:
+    """What tells a row from an object that holds rows."""
+    if mapping is None:
+        return detect.is_row
+    spelling = Respelling(mapping.columns())
+    parts = (*mapping.prompt, *mapping.chosen, *mapping.completions)
+    return lambda record: any(paths.has(spelling.respelt(record), part) for part in parts)
 
 
 def _read_alone(format: Format, record: Record) -> Iterable[Found]:
@@ -188,7 +199,7 @@ def _record(row: object) -> Record | BadRow:
 
 def _run(
     store: Database,
-    records: Iterable[tuple[int, Record | BadRow]],
+    records: Iterable[tuple[int, Row]],
     reader: Format,
     format: str,
     source: str,
@@ -214,7 +225,7 @@ def _run(
             raise StoreError(f"More than {MAX_ROW_ERRORS:,} wrong rows: check the format. Nothing was imported.")
 
     with unfinished_imports.import_lock(store), unfinished_imports.synced_at_the_end(store):
-        undos.finish_all(store)
+        interrupted.finish_all(store)
         with store.atomic():
             _refuse_twice(store, format, sha256, source)
             row = {"format": format, "source": source, "sha256": sha256, "report": "{}", "by_id": by, "created_at": now()}
@@ -230,12 +241,15 @@ def _run(
                 _refuse_incomplete(report)
             if report.good:
                 writer.publish()
-                return import_id, report
         except BaseException:
             _roll_back(store, import_id, rolling_back)
             raise
-        unfinished_imports.roll_back(store, import_id, rolling_back)
-        return None, report
+        if not report.good:
+            unfinished_imports.roll_back(store, import_id, rolling_back)
+            return None, report
+        published = import_records.get(store, import_id)
+        publications.finish_or_leave(store, published)
+        return import_id, replace(report, unfinished=published.report.unfinished)
 
 
 def _roll_back(store: Database, import_id: int, progress: RowProgress | None) -> None:
@@ -254,15 +268,16 @@ def _refuse_incomplete(report: Report) -> None:
         raise StoreError(f"not kept would be {left_behind(report.left)}: nothing imported (--strict)")
 
 
-def _items(
-    records: Iterable[tuple[int, Record | BadRow]], reader: Format, most_chars: int, report: Report, refuse: WrongRow
-) -> Iterator[Line]:
+def _items(records: Iterable[tuple[int, Row]], reader: Format, most_chars: int, report: Report, refuse: WrongRow) -> Iterator[Line]:
     """The valid items of each record. `refuse` is called with the line and the reason for every invalid one.
 
     What a record holds that no item does is counted in the report.
     """
     assert reader.read is not None, "checked by _reader"
-    for line, record in grouped(records, reader.group):
+    for line, record in grouped(Respelling(reader.names, reader.ignored).rows(records), reader.group):
+        if isinstance(record, (Left, ReadAs)):
+            _note(report, record)
+            continue
         try:
             if isinstance(record, BadRow):
                 raise record
@@ -278,7 +293,7 @@ def _items(
             tracking.count(report.numbering if name in reader.ignored else report.left, name)
         for item in converted:
             if isinstance(item, Left):
-                tracking.count(report.left, item.what, item.count)
+                _note(report, item)
                 continue
             try:
                 check(item, most_chars)
@@ -286,6 +301,13 @@ def _items(
                 refuse(line, str(error))
                 continue
             yield line, item
+
+
+def _note(report: Report, said: Left | ReadAs) -> None:
+    if isinstance(said, Left):
+        tracking.count(report.numbering if said.harmless else report.left, said.what, said.count)
+    elif len(report.read_as) < tracking.MAX_FIELD_NAMES:
+        report.read_as[tracking.shown(said.name)] = said.what
 
 
 def _chunks(lines: Iterable[Line], pace: unfinished_imports.Pace) -> Iterator[list[Line]]:

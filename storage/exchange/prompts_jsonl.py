@@ -23,7 +23,9 @@ from storage.exchange.rows import BadRow, Found, Left, Record, conversation
 PROMPTS = ("prompt", "messages", "turns", "instruction+input", "text", "question", "context_messages")
 IGNORED_FIELDS = ("id", "question_id", "prompt_id")
 
-_OWN = frozenset(name for path in PROMPTS for name in path.split("+")) | {"kind", "split", "category", *SYSTEM_COLUMNS, *IGNORED_FIELDS}
+COLUMNS = (*(name for path in PROMPTS for name in path.split("+")), "kind", "split", "category", *SYSTEM_COLUMNS)
+
+_OWN = frozenset((*COLUMNS, *IGNORED_FIELDS))
 
 
 def beside(record: Record) -> list[str]:

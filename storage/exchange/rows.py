@@ -100,6 +100,20 @@ class Left:
     what: str
     """A short name, the same for all of its kind: `draft responses`."""
     count: int = 1
+    harmless: bool = False
+    """Whether it says nothing, or nothing new: blank lines, numbers of rows. `--strict` lets it pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAs:
+    """Something in a file that was read under another name than its own, for the summary."""
+
+    name: str
+    what: str
+
+
+Row = Record | BadRow | Left | ReadAs
+"""What a file gives one after the other: records, and what is to be said of those that are none."""
 
 
 Item = NewPrompt | NewComparison | NewLabel

@@ -9,7 +9,8 @@ import logging
 from dataclasses import dataclass
 
 from storage.core import unfinished_imports
-from storage.core.database import Database, StoreError, StoreLocked, now, to_json
+from storage.core.database import Database, StoreError, now, to_json
+from storage.exchange import publications
 from storage.exchange.files import RowProgress
 from storage.exchange.import_records import Import, all_imports, from_row, get
 from storage.judging import exclusions
@@ -45,6 +46,7 @@ def undo(store: Database, import_id: int, *, by: int | None = None, progress: Ro
         StoreLocked: another import, or the undo of one, is under way.
     """
     with unfinished_imports.import_lock(store):
+        publications.finish_all(store)
         finish_all(store)
         with store.atomic() as connection:
             undone = get(store, import_id)
@@ -57,15 +59,9 @@ def undo(store: Database, import_id: int, *, by: int | None = None, progress: Ro
         return _finish_undo(store, undone, by, progress)
 
 
-def finish_undos(store: Database) -> None:
-    """Finishes undos whose processes have ended. Called when a program starts; does nothing while an import or an undo is under way."""
-    if store.value("SELECT 1 FROM imports WHERE undoing IS NOT NULL") is None:
-        return
-    try:
-        with unfinished_imports.import_lock(store, wait_s=0):
-            finish_all(store)
-    except StoreLocked:
-        return
+def is_unfinished(store: Database) -> bool:
+    """Whether a part of an undo is still to be done."""
+    return store.value("SELECT 1 FROM imports WHERE undoing IS NOT NULL") is not None
 
 
 def finish_all(store: Database) -> None:

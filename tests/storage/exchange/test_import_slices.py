@@ -15,7 +15,7 @@ from storage.analytics import rankings, stats
 from storage.content import comparisons, policies, prompts
 from storage.core import unfinished_imports
 from storage.core.database import Database, StoreError, StoreLocked
-from storage.exchange import export, import_records, import_writer, imports, native, undos
+from storage.exchange import export, import_records, import_writer, imports, interrupted, native, undos
 from storage.judging import exclusions, gold, history, judgments, queue
 from storage.people import annotators, audit
 from storage.project import settings
@@ -385,7 +385,7 @@ def test_an_undo_that_was_broken_off_is_finished_by_the_next_start_or_import(wor
         undos.undo(store, import_id, progress=break_off(when))
     assert import_records.is_being_undone(store, import_id)
     assert judgments.active(store, kinds=("human", "simulated")) == []
-    undos.finish_undos(store)
+    interrupted.finish(store)
     assert not import_records.is_being_undone(store, import_id)
     for sql in ("SELECT retired, wanted, gold FROM comparisons WHERE import_id = 1 ORDER BY id", "SELECT counts FROM judgments ORDER BY id",
                 "SELECT judgment_id FROM excluded_judgments ORDER BY 1",
@@ -409,5 +409,5 @@ def test_a_vote_after_an_undo_has_begun_is_excluded_too(world):
     store.connection.conn.execute("UPDATE imports SET undone_at = created_at, undoing = 0 WHERE id = ?", [import_id])
     world.rank(world.ann)
     assert len(judgments.active(store)) == 1
-    undos.finish_undos(store)
+    interrupted.finish(store)
     assert judgments.active(store) == [] and exclusions.all_exclusions(store)[0].judgments == 1
