@@ -161,7 +161,15 @@ def _is_row(mapping: FieldMap | None) -> IsRow:
         return detect.is_row
     spelling = Respelling(mapping.columns())
     parts = (*mapping.prompt, *mapping.chosen, *mapping.completions)
-    return lambda record: any(paths.has(spelling.respelt(record), part) for part in parts)
+
+    def is_row(record: Record) -> bool:
+        try:
+            return any(paths.has(spelling.respelt(record), part) for part in parts)
+        except BadRow:
+            # It has the columns, and what is wrong with them is said where it is read.
+            return True
+
+    return is_row
 
 
 def _read_alone(format: Format, record: Record) -> Iterable[Found]:
