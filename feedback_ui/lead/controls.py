@@ -33,4 +33,5 @@ def by_controls(translate: Translator, message: str) -> str:
         return translate(COMMAND_LINE[match[0]]) if match[0] in COMMAND_LINE else match[0]
 
     message = _UNDO.sub(lambda match: translate("lead.prompts.undo_there", number=int(match[1])), message)
+    message = message.replace("`rankloop import --list`", translate("lead.prompts.imports_below"))
     return _OPTION.sub(label, message)

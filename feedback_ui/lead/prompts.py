@@ -239,7 +239,7 @@ class PromptsSection:
             with self.running_imports.run(import_records.get(self.store, import_id).source) as running:
                 undos.undo(self.store, import_id, by=visitor.annotator.id, progress=running.roll_back)
         except StoreError as error:
-            return {self.message: refusal(error)}
+            return {self.message: imports_view.refused(translate, error)}
         undone = presenters.notice(translate("lead.prompts.was_undone", number=import_id))
         return {self.message: undone, **self._now(translate, acts=True), **self._progress(translate, acts=True)}
 

@@ -70,9 +70,10 @@ def recognise(records: Iterable[Row], path: str) -> Recognised:
     rows = [record for record in looked_at if isinstance(record, dict)]
     if not rows:
         reason = str(looked_at[0]) if looked_at else "the file is empty"
+        if reason == "not JSON":
+            reason = f"{reason}; {AS_TEXT}"
         raise Unrecognised(
-            f"{path} has no row that can be read, so that its format cannot be told: {reason}. {AS_TEXT} Nothing was imported.",
-            reason=reason,
+            f"{path} has no row that can be read, so that its format cannot be told: {reason}. Nothing was imported.", reason=reason
         )
     found = _matching(rows, respelt=False) or _matching(rows, respelt=True)
     of_most = {name: signs for name, signs in found.items() if len(signs) >= MOST * len(rows)}
@@ -87,7 +88,7 @@ def recognise(records: Iterable[Row], path: str) -> Recognised:
     return Recognised(best, f"by its fields {fields}, in {len(signs)} of {len(rows)} rows")
 
 
-AS_TEXT = "For a text with a prompt in each line say --format lines, with blank lines between the prompts --format paragraphs."
+AS_TEXT = "a text with a prompt in each line is read with --format lines, one with blank lines between the prompts with --format paragraphs"
 
 
 def _matching(rows: Sequence[Record], *, respelt: bool) -> dict[str, list[Sign]]:
@@ -131,8 +132,8 @@ def _has(field: str, row: Record) -> bool:
 
 
 def _unrecognised(rows: Sequence[Record], path: str) -> Unrecognised:
-    if reason := _twice(rows):
-        return Unrecognised(f"{path}: {reason}. Nothing was imported.", reason=reason)
+    if twice := _twice(rows):
+        return Unrecognised(f"{path}: {twice}. Nothing was imported.", reason=twice)
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = ", ".join(_name(name) for name in names[:SHOWN_FIELDS]) + (", …" if len(names) > SHOWN_FIELDS else "")
     union = {name: value for row in reversed(rows) for name, value in row.items()}
@@ -141,8 +142,9 @@ def _unrecognised(rows: Sequence[Record], path: str) -> Unrecognised:
         if format.read is None:
             continue
         for sign in sorted(format.signs, key=len, reverse=True):
-            lacks = missing(sign, union)
-            others = format.beside(union) if format.beside else ()
+            spelt = _respelt(format, union)
+            lacks = missing(sign, spelt)
+            others = format.beside(spelt) if format.beside else ()
             if len(lacks) < len(sign):
                 # The part of the format's fields that the rows have; other fields than its own count against it.
                 part = (len(sign) - len(lacks)) / (len(sign) + 0.5 * len(others))
@@ -155,11 +157,22 @@ def _unrecognised(rows: Sequence[Record], path: str) -> Unrecognised:
     return Unrecognised(
         f"{path}: cannot tell which format this is. Its fields: {shown}. "
         + (f"Nearest: {likely}. " if likely else "")
+        + (ONE_COLUMN if len(names) == 1 else "")
         + "Say --format NAME, or which field is what: --map prompt=FIELD,chosen=FIELD,rejected=FIELD, or --map prompt=FIELD for prompts "
         "alone. Nothing was imported.",
         fields=shown,
         likely=likely,
     )
+
+
+def _respelt(format: Format, row: Record) -> Record:
+    try:
+        return Respelling(format.names, format.ignored).respelt(row)
+    except BadRow:
+        return row
+
+
+ONE_COLUMN = "If its first line is a prompt and no heading, say --format lines. "
 
 
 def _twice(rows: Sequence[Record]) -> str:

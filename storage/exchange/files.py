@@ -140,29 +140,48 @@ def _layout(path: Path, packed: Packing | None, limits: Limits, is_row: IsRow) -
 
 
 def _kind_of_text(path: Path, text: bytes) -> Container:
-    """What a text is, by its ending and its beginning."""
+    """What a text is, by its ending and its beginning.
+
+    Raises:
+        StoreError: they contradict each other.
+    """
+    ending = _ending(path)
     if _is_csv(path, text):
+        if _JSON_ROWS.match(text):
+            raise StoreError(f"{path} holds JSON, which its name contradicts: rename it to .json if that is right. Nothing was imported.")
         return "csv"
-    return "lines" if _ending(path) == ".txt" and text and not _JSON.match(text) else "json"
+    if ending in JSON_ENDINGS and text and text[:1].isalpha() and any(fold(name) in _HEADINGS for name in _headings(text)[1:]):
+        raise StoreError(f"{path} looks like CSV, which its name contradicts: rename it to .csv if that is right. Nothing was imported.")
+    return "lines" if ending == ".txt" and text and not _JSON.match(text) else "json"
 
 
+JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 _JSON = re.compile(rb'[\[{]\s*(?:["{\[\]}]|\Z)')
-"""How JSON begins. `[1] One, two` is text."""
+_JSON_ROWS = re.compile(rb'(?:\{\s*"|\[\s*\{)')
+"""How JSON begins, and how it certainly does. `[1] One, two` is text."""
+
+
+def _headings(text: bytes) -> list[str]:
+    first = text.splitlines()[0] if text else b""
+    return re.split(r"[,;\t]", first.decode(errors="replace"))
 
 
 def _is_csv(path: Path, text: bytes) -> bool:
     """Whether a text is CSV: by its ending, or because it begins with a line of headings where no ending says otherwise.
 
-    A text with the ending `.txt` may have commas in its first line too: there one of the headings must be the name of a column.
+    A `.txt` file may hold sentences with commas: there the headings are words without blanks, or one of them is a usual name of a column.
     """
     ending = _ending(path)
     if ending in (".csv", ".tsv", ".tab"):
         return True
     first = text.splitlines()[0] if text else b""
-    headed = ending not in (".json", ".jsonl", ".ndjson") and bool(re.match(rb"[\w\"]", first)) and any(mark in first for mark in b",\t;")
-    return headed and (ending != ".txt" or any(fold(name) in _HEADINGS for name in re.split(r"[,;\t]", first.decode(errors="replace"))))
+    if ending in JSON_ENDINGS or not re.match(rb"[\w\"]", first) or not any(mark in first for mark in b",\t;"):
+        return False
+    headings = _headings(text)
+    return ending != ".txt" or all(map(_WORD.fullmatch, headings)) or any(fold(name) in _HEADINGS for name in headings)
 
 
+_WORD = re.compile(r'"?[A-Za-z_][A-Za-z0-9_.-]*"?')
 _HEADINGS = frozenset(map(fold, (
     "prompt", "prompts", "question", "instruction", "text", "messages", "query", "chosen", "rejected", "winner", "completion",
     "completions", "response_a", "response_1", "answer_a", "answer_1",

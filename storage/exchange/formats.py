@@ -125,7 +125,8 @@ FORMATS: dict[str, Format] = {
     "paragraphs": Format(prompts_jsonl.read, None, "", "paragraphs"),
     "trl": _pairs(
         trl.write, ("prompt", "chosen", "rejected"), ("chosen=messages", "rejected=messages"), ("query", "chosen", "rejected"),
-        ("input=object", "preferred_output", "non_preferred_output"),
+        ("input=object", "preferred_output", "non_preferred_output"), ("prompt", "chosen_response", "rejected_response"),
+        ("question", "chosen_response", "rejected_response"), ("prompt", "preferred_output", "non_preferred_output"),
     ),
     "trl-implicit": _pairs(trl.write_implicit),
     "llama-factory": _pairs(

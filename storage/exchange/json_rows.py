@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, TextIO
 
 from storage.exchange import encodings, strict_json
@@ -20,6 +20,10 @@ LONGEST_NUMBER = 400
 
 
 def lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Row]]:
+    yield from _as_records(_lines(file, limits))
+
+
+def _lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Any]]:
     number = blank = 0
     # One more byte for the line break.
     while line := file.readline(limits.row_bytes + 1):
@@ -32,25 +36,33 @@ def lines(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Row]]:
         # Files that were joined have one in the middle too.
         line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
-            yield number, _object(line, limits)
+            yield number, _value_of(line, limits)
         else:
             blank += 1
             check_blank(blank)
 
 
-def _object(line: bytes, limits: Limits) -> Record | BadRow:
+def _value_of(line: bytes, limits: Limits) -> Any:
     try:
-        value = strict_json.decode(line.decode(), limits)
+        return strict_json.decode(line.decode(), limits)
     except UnicodeDecodeError:
         return BadRow(encodings.NOT_UTF8)
     except (ValueError, RecursionError):
         return BadRow("not JSON")
-    return record_of(value)
 
 
-def record_of(value: Any) -> Record | BadRow:
-    """A JSON value as a record: a text of its own is a prompt."""
-    if isinstance(value, str):
+def _as_records(values: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Row]]:
+    """The values as records. In a file that begins with a text, each text is a prompt."""
+    texts: bool | None = None
+    for number, value in values:
+        if texts is None and not isinstance(value, BadRow):
+            texts = isinstance(value, str)
+        yield number, record_of(value, texts=bool(texts))
+
+
+def record_of(value: Any, *, texts: bool = False) -> Record | BadRow:
+    """A JSON value as a record; if texts are meant to be prompts, a text too."""
+    if texts and isinstance(value, str):
         return {"prompt": value}
     return value if isinstance(value, (dict, BadRow)) else BadRow("not a JSON object")
 
@@ -58,15 +70,14 @@ def record_of(value: Any) -> Record | BadRow:
 def of_lines(lines: Iterator[bytes], limits: Limits) -> Iterator[tuple[int, Row]]:
     """Decodes rows of Parquet, each of which is a line of JSON."""
     for number, line in enumerate(lines, start=1):
-        row = too_long(limits) if len(line) > limits.row_bytes else _object(line, limits)
+        row = too_long(limits) if len(line) > limits.row_bytes else record_of(_value_of(line, limits))
         # A row has null in the columns for which it has no value.
         yield number, row if isinstance(row, BadRow) else {name: value for name, value in row.items() if value is not None}
 
 
 def documents(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Row]]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
-        for number, value in enumerate(Elements(text, limits), start=1):
-            yield number, record_of(decoded(value))
+        yield from _as_records(enumerate(map(decoded, Elements(text, limits)), start=1))
 
 
 def decoded(value: Any) -> Any:
@@ -85,6 +96,7 @@ class Elements:
         self.buffer = ""
         self.at = 0
         self.ended = False
+        self.exhausted = False
         self.read_chars = 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -173,7 +185,8 @@ class Elements:
             try:
                 value, end = strict_json.decode_at(self.buffer, self.at)
                 # A number may go on in what is not read yet.
-                if isinstance(value, (int, float)) and len(self.buffer) - end < LONGEST_NUMBER and self._read(CHUNK_BYTES):
+                if isinstance(value, (int, float)) and len(self.buffer) - end < LONGEST_NUMBER and not self.exhausted:
+                    self._read(CHUNK_BYTES)
                     continue
                 value = self._too_large(end) or value
                 self.at = end
@@ -206,6 +219,7 @@ class Elements:
 
     def _read(self, characters: int) -> bool:
         more = self.file.read(characters)
+        self.exhausted = not more
         self.read_chars += len(more)
         self.buffer = self.buffer[self.at :] + more
         self.at = 0

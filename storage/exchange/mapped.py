@@ -70,9 +70,10 @@ def read(fields: FieldMap, record: Record) -> Iterator[Found]:
 def _answers(fields: FieldMap, record: Record) -> list[CompletionValue]:
     if fields.chosen:
         chosen, rejected = first(fields.chosen, record), first(fields.rejected, record)
-        for value, paths in ((chosen, fields.chosen), (rejected, fields.rejected)):
-            if value is None:
-                raise BadRow(f"needs {' or '.join(paths)}")
+        if chosen is None:
+            chosen = _empty(fields.chosen, record)
+        if rejected is None:
+            rejected = _empty(fields.rejected, record)
         worse = rejected if _is_texts(rejected) else [rejected]
         if _is_texts(chosen):
             raise BadRow(f"{fields.chosen[0]} must be text or messages")
@@ -88,6 +89,18 @@ def _answers(fields: FieldMap, record: Record) -> list[CompletionValue]:
             return [_answer(find(record, part), part, turns=part.endswith("[]")) for part in parts]
         return [_answer(value, path) for value in as_list(find(record, path), path) or ()]
     raise BadRow(f"needs {' or '.join(fields.completions)}")
+
+
+def _empty(paths: Paths, record: Record) -> str:
+    """The answer of a model that said nothing.
+
+    Raises:
+        BadRow: there is no answer, not even an empty one.
+    """
+    path = next((path for path in paths if untracked(record).get(path) == ""), None)
+    if path is None:
+        raise BadRow(f"needs {' or '.join(paths)}")
+    return str(record[path])
 
 
 def _is_texts(value: Any) -> bool:

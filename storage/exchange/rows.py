@@ -463,6 +463,8 @@ def timestamp(value: Any) -> str | None:
 
 _MAIL = re.compile(r"^[A-Z][a-z]{2}, \d")
 _DATE = re.compile(r"^(\d{4})/(\d{2})/(\d{2})")
+_ZONE = re.compile(r"\s*(?:UTC|GMT|\s([+-]\d{2}:?\d{2})(?:\s*UTC)?)$")
+"""How some programs write the zone after a time: `UTC`, or an offset after a blank."""
 
 
 def _datetime_of(value: Any) -> datetime:
@@ -478,7 +480,7 @@ def _datetime_of(value: Any) -> datetime:
 def _from_text(text: str) -> datetime:
     if _MAIL.match(text):
         return parsedate_to_datetime(text)
-    return datetime.fromisoformat(_DATE.sub(r"\1-\2-\3", text))
+    return datetime.fromisoformat(_ZONE.sub(r"\1", _DATE.sub(r"\1-\2-\3", text)))
 
 
 def by_score(scores: Sequence[float | None]) -> Tiers:

@@ -49,7 +49,7 @@ def paragraphs(file: BinaryIO, limits: Limits) -> Iterator[tuple[int, Row]]:
         if not together and wrong is None:
             begin = number
         if isinstance(line, BadRow):
-            wrong, together = line, []
+            wrong, together = wrong or line, []
         elif wrong is None:
             together.append(line.rstrip())
             size += len(line)

@@ -42,7 +42,8 @@ def _decided(
         number = number_of(value)
         if number is None or "1.5" not in fields.outcomes or not 1 <= number <= 2:
             words = ", ".join(fields.outcomes or LETTER_OUTCOMES)
-            raise BadRow(f"{' or '.join(fields.winner)} must be one of {words}, or the name of a model, not {value!r}")
+            path = annotator or next(path for path in fields.winner if has(record, path))
+            raise BadRow(f"{path} is {str(value)[:80]!r}, which is no model's name and none of {words}")
         # A preference between 1 and 2 says how sure a judge is.
         outcome = 0 if number < 1.5 else 1
         left.append(Left("how sure a preference is"))

@@ -33,7 +33,7 @@ HELD_OUT = frozenset({"test", "validation", "valid", "val", "dev", "eval", "eval
 INSIDE = ("row", "item", "record", "example", "node", "fields", "_source", "value", "data", "doc", "sample")
 NUMBERING = frozenset({"row_idx", "truncated_cells", "num_rows_total", "num_rows_per_page", "num_rows", "partial", "total", "count",
     "total_count", "length", "size", "page", "per_page", "limit", "offset", "next", "previous", "has_more", "cursor", "index", "id", "_id",
-    "createdTime", "_index", "_type", "_score"})
+    "features", "schema", "createdTime", "_index", "_type", "_score"})
 HEADINGS = ("columns", "column_names", "header", "headers", "headings")
 # fmt: on
 """Names of lists of rows, of splits, of what holds a row, of what only numbers rows, and of the list of headings beside lists of cells."""
@@ -61,6 +61,8 @@ class Layout:
     """The member of each row that holds what the row says; empty if the row does."""
     headings: str = ""
     """The list of headings, where each row is a list of cells."""
+    texts: bool = False
+    """Whether the items are texts, each of which is a prompt."""
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class _Seen:
         return [
             name
             for name in self.lengths
-            if all(isinstance(item, dict) and not _is_message(item) for item in self.values[name]) and not unread.names_answers(name)
+            if isinstance(self.values[name][0], dict) and not _is_message(self.values[name][0]) and not unread.names_answers(name)
         ]
 
     def texts(self) -> list[str]:
@@ -88,14 +90,18 @@ def layout_of(file: BinaryIO, path: Path, limits: Limits, is_row: IsRow) -> Layo
     Raises:
         StoreError: it holds several lists of rows, and nothing says which are meant.
     """
-    elements = Elements(io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape"), limits)
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
+        return _layout(Elements(text, limits), path, is_row)
+
+
+def _layout(elements: Elements, path: Path, is_row: IsRow) -> Layout | None:
     if elements.opens_list:
         return _of_rows(next(iter(elements), None), is_row)
     seen = _look(elements)
     if seen is None:
         return None
     alone = not elements.follows
-    if alone and elements.read_chars <= limits.row_bytes and (kind := _as_table(seen, is_row)):
+    if alone and elements.read_chars <= elements.limits.row_bytes and (kind := _as_table(seen, is_row)):
         return Layout(kind)
     if is_row(seen.values) or any(fold(name) in PARTS and isinstance(value, str) for name, value in seen.values.items()):
         return None
@@ -103,7 +109,8 @@ def layout_of(file: BinaryIO, path: Path, limits: Limits, is_row: IsRow) -> Layo
         cells = [name for name in seen.lengths if all(isinstance(item, list) for item in seen.values[name])]
         return Layout("cells", (cells[0],), headings=headings) if len(cells) == 1 else None
     if lists := _lists(seen, path, alone) or _nested(seen, path, alone):
-        return Layout("lists", lists, _inside(_first(seen.values, lists[0]), is_row))
+        first = _first(seen.values, lists[0])
+        return Layout("lists", lists, _inside(first, is_row), texts=isinstance(first, str))
     return _of_rows(seen.values, is_row)
 
 
@@ -113,11 +120,14 @@ def _of_rows(first: Any, is_row: IsRow) -> Layout | None:
 
 
 def _look(elements: Elements) -> _Seen | None:
-    """What the first document holds; None if it is no JSON, or has too many members."""
+    """What the first document holds, as far as it can be read; None if that is no list, or if it has too many members."""
     seen = _Seen()
     for name, value, is_item in elements.members():
-        if isinstance(value, BadRow) or len(seen.values) > MAX_NAMES:
+        if len(seen.values) > MAX_NAMES:
             return None
+        if isinstance(value, BadRow):
+            # The reader names it after the rows before it.
+            return seen if seen.lengths else None
         # What is larger than a row is none: then only the kinds of values matter.
         kept = value if elements.read_chars <= 2 * elements.limits.row_bytes else _kind_of(value)
         if not is_item:
@@ -280,7 +290,7 @@ def _of_nested(value: Mapping[str, Any], name: str, paths: list[str], layout: La
 def _unwrapped(item: Any, layout: Layout, beside: dict[str, int]) -> Record | BadRow:
     """The row in an item. A row whose cells the datasets viewer shortened is refused."""
     if not layout.inside or not isinstance(item, dict):
-        return record_of(item)
+        return record_of(item, texts=layout.texts)
     if cut := item.get("truncated_cells"):
         return BadRow(f"its cells were shortened where it comes from: {', '.join(map(str, cut))[:80]}; download the file itself")
     for name, value in item.items():

@@ -196,7 +196,7 @@ def test_datasets_in_memory_take_the_same_path(store):
 
 def test_formats_that_cannot_be_read(store, tmp_path):
     for name in ("sft", "nonsense"):
-        with pytest.raises(StoreError, match=f"{name} cannot be imported: choose one of prompts, trl"):
+        with pytest.raises(StoreError, match=f"{name} cannot be imported: choose one of prompts, lines, paragraphs, trl"):
             imports.import_file(store, tmp_path / "x", name)
 
 

@@ -13,7 +13,7 @@ from storage.exchange import import_records, imports, interrupted, publications,
 from storage.judging import exclusions, judgments, queue
 
 ROWS = 60
-"""More than two slices at the slowest pace."""
+"""Three slices at the slowest pace."""
 
 
 def row(n, **more):
@@ -58,13 +58,14 @@ def test_the_later_votes_count_and_everything_waits_in_the_queue(store):
     assert len(found["votes"]) == ROWS and queue.depth(store) == ROWS and len(found["prompts"]) == 2 * ROWS
     # Each comparison from before has one vote, the later one.
     assert {ranks for _, ranks, _, _ in found["ranks"][:ROWS]} == {1}
-    (exclusion, _) = exclusions.all_exclusions(store)
+    (exclusion,) = exclusions.all_exclusions(store)
     assert (exclusion.rule, exclusion.judgments) == ("judged again later", 2 * ROWS)
     assert not publications.is_unfinished(store)
 
 
 CRASH = """
 import os, signal, sys
+from storage.core import unfinished_imports
 from storage.core.database import Database
 from storage.exchange import imports, publications
 from storage.judging import exclusions, queue
@@ -73,6 +74,7 @@ from tests.storage.exchange.test_publications import rows
 module, name = {act!r}.split(".")
 module = dict(exclusions=exclusions, queue=queue, comparisons=comparisons, prompts=prompts)[module]
 act, calls = getattr(module, name), []
+unfinished_imports.MAX_SLICE_ROWS = 20
 def once(*args):
     act(*args)
     calls.append(1)

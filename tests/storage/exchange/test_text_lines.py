@@ -41,7 +41,7 @@ def test_text_that_nobody_called_text_names_the_ways_to_read_it(tmp_path):
     path = tmp_path / "mine.md"
     path.write_text("# Prompts\n\nWhy?\n", encoding="utf-8")
     with pytest.raises(
-        StoreError, match=r"not JSON\. For a text with a prompt in each line say --format lines, with blank lines .* paragraphs"
+        StoreError, match=r"not JSON; a text with a prompt in each line is read with --format lines, .* --format paragraphs"
     ):
         detect.recognise_file(path)
 
@@ -57,6 +57,14 @@ def test_a_table_and_json_may_be_called_txt(tmp_path, text, format):
     path.write_text(text, encoding="utf-8")
     assert detect.recognise_file(path).format == format
     assert LINES not in [row for _, row in read(path)]
+
+
+def test_a_table_of_one_column_without_a_heading_names_the_way_to_read_it(store, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("Why is the sky blue?\nName a fruit\n", encoding="utf-8")
+    with pytest.raises(StoreError, match=r"If its first line is a prompt and no heading, say --format lines\."):
+        detect.recognise_file(path)
+    assert imports.import_file(store, path, "lines")[1].prompts == 2
 
 
 @pytest.mark.parametrize("text", ["[1] Why?\n[2] How?\n", "[INST] Why? [/INST]\nHow?\n", "Explain tides, please\nWrite, or sing\n"])

@@ -60,7 +60,7 @@ def test_lists_of_splits_are_the_splits_of_their_rows(tmp_path):
     found = read(tmp_path, {"train": [PAIR], "test": [OTHER], "features": {"a": 1}})
     assert found == [
         ReadAs("train", "rows"), ReadAs("test", "rows"), PAIR | {"split": "train"}, OTHER | {"split": "heldout"},
-        Left("features beside the rows", 1),
+        Left("features beside the rows", 1, harmless=True),
     ]  # fmt: skip
     # A split of the row's own holds.
     assert records(tmp_path, {"validation": [PAIR | {"split": "train"}]}) == [PAIR | {"split": "train"}]
@@ -114,10 +114,11 @@ def test_a_list_of_texts_is_a_list_of_prompts(store, tmp_path):
     for content in (["One?", "Two?"], {"prompts": ["One?", "Two?"]}, '"One?"\n"Two?"\n'):
         assert records(tmp_path, content) == [{"prompt": "One?"}, {"prompt": "Two?"}]
     assert detect.recognise_file(tmp_path / "x.json").format == "prompts"
-    # Elsewhere a text is a row without the rest.
-    (tmp_path / "y.json").write_text(json.dumps([PAIR, "One?"]), encoding="utf-8")
-    _, report = imports.import_file(store, tmp_path / "y.json", "trl")
-    assert (report.judgments, report.wrong) == (1, 1)
+    # Between other rows it is none.
+    for content in ([{"prompt": "Q"}, "[DONE]"], {"data": [{"prompt": "Q"}, "[DONE]"]}):
+        (tmp_path / "y.json").write_text(json.dumps(content), encoding="utf-8")
+        _, report = imports.import_file(store, tmp_path / "y.json", "prompts")
+        assert report.wrong_rows == [(2, "not a JSON object")]
 
 
 def test_pages_that_follow_each_other(tmp_path):
@@ -140,7 +141,7 @@ def test_cells_that_were_shortened_are_wrong_rows(tmp_path):
 
 def test_only_a_row_is_in_memory_and_no_longer_than_allowed(tmp_path):
     rows = [PAIR | {"chosen": f"{n} " * 200} for n in range(2 * CHUNK_BYTES // 400)]
-    content = {"n": 12345.5, "data": [*rows, PAIR | {"chosen": "x" * 5_000}]}
+    content = {"n": 12345.5, "data": [*rows, PAIR | {"chosen": "x" * 5 * CHUNK_BYTES}]}
     found = read(tmp_path, content, row_bytes=2_000)
     assert found[1:-2] == rows and isinstance(found[-2], BadRow) and "longer than 2,000 bytes" in str(found[-2])
     # Numbers at the end of what was read so far are whole.
