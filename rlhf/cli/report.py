@@ -17,9 +17,9 @@ from storage.content.prompts import Starters
 from storage.content.refusals import Refusal
 from storage.core.records import Metric, Run
 from storage.exchange.export import Exported
+from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
-from storage.exchange.tracking import left_behind
+from storage.exchange.tracking import left_behind, read_otherwise
 
 
 def table(run: Run, metrics: Sequence[Metric]) -> str:
@@ -139,10 +139,12 @@ def comparison(runs: Sequence[Run]) -> str:
 def imported(import_id: int | None, result: Report, *, prompts_only: bool) -> str:
     """The counts of an import, in one line."""
     left_out = f"{result.wrong} wrong rows left out"
+    if result.read_as:
+        left_out += f"\nread {read_otherwise(result.read_as)}"
     if result.left:
         left_out += f"\nnot kept, with the number of times: {left_behind(result.left)}"
     if result.numbering:
-        left_out += f"\nnot kept, because these fields only number or repeat others: {left_behind(result.numbering)}"
+        left_out += f"\nnot kept, because these only number or repeat others, or are blank: {left_behind(result.numbering)}"
     if import_id is None:
         remedy = "correct the rows that are listed" if result.wrong else "the file has nothing that this format can hold"
         return f"nothing imported, {left_out}\n{remedy}, or describe its fields with --format or --map"

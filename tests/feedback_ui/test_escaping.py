@@ -54,6 +54,7 @@ from storage.analytics.stats import DayOfJudging
 from storage.content.prompt_list import ListedPrompt
 from storage.content.prompts import Starters
 from storage.content.refusals import Refusal
+from storage.core.database import StoreError
 from storage.core.records import (
     Annotator,
     Batch,
@@ -70,8 +71,8 @@ from storage.core.records import (
     RunSample,
 )
 from storage.exchange.detect import Recognised, Unrecognised
+from storage.exchange.import_records import Import
 from storage.exchange.import_writer import Report
-from storage.exchange.imports import Import
 from storage.people.accounts import Account
 from storage.people.audit import AuditEntry
 
@@ -217,6 +218,7 @@ CASES = {
     "prompts_view.refused_prompts": lambda t, w: prompts_view.refused_prompts(
         w, [filled(Refusal, t)], {1: a_comparison(t).prompt}, acts=True
     ),
+    "imports_view.refused": lambda t, w: imports_view.refused(w, StoreError(f"{t}: say --format")),
     "imports_view.running_imports": lambda t, w: imports_view.running_imports(w, [RunningImport(1, t, 0.0, 5, 9)], acts=True),
     "imports_view.import_list": lambda t, w: imports_view.import_list(w, [filled(Import, t)], {1: t}, acts=True),
     "batches_view.batch_list": lambda t, w: batches_view.batch_list(
