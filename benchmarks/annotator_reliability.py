@@ -31,13 +31,13 @@ LAYER = 18
 PLAN = Plan(160, 80, 8, 6, (), 0, (LAYER,), ())
 ANNOTATORS, AT_RANDOM = 10, 3
 LABEL_NOISE = 0.1
-DESIGNS = ((600, 1), (600, 2), (600, 3), (1200, 2), (1200, 3), (1800, 3))
+DESIGNS = ((600, 1), (600, 2), (1200, 2), (1200, 3), (1800, 3))
 """Votes, and annotators of each comparison."""
 
 
-def prepared(folder: Path, minutes: float | None) -> Study:
+def prepared(folder: Path) -> Study:
     """The answers and their features; what is stored is not computed again."""
-    study = Study(folder, PLAN, Clock(minutes))
+    study = Study(folder, PLAN, Clock(None))
     study.clock.plan(study.cost_of_answers(len(study.wanted) - len(study.written())))
     study.clock.plan(TOKENS_READ * len(study.wanted))
     study.write_answers()
@@ -90,7 +90,7 @@ def row(name: str, results: Sequence[tuple[float, ...]], rng: np.random.Generato
     found = np.array(results)
     nobody, ones, weighted, known = found.mean(axis=0)
     resampled = found[rng.integers(len(found), size=(2000, len(found)))].mean(axis=1)
-    back = (resampled[:, 2] - resampled[:, 1]) / (resampled[:, 0] - resampled[:, 1])
+    back = (resampled[:, 2] - resampled[:, 1]) / np.maximum(1e-6, resampled[:, 0] - resampled[:, 1])
     low, high = np.quantile(back, [0.025, 0.975])
     share = (weighted - ones) / (nobody - ones)
     accuracies = " | ".join(f"{value:.1%}" for value in (nobody, ones, weighted, known))
@@ -101,11 +101,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the study")
     parser.add_argument("--seeds", type=int, default=40)
-    parser.add_argument("--minutes", type=float, help="stop after so many minutes of writing answers")
+    parser.add_argument("--as-it-is", action="store_true", help="use the answers that are stored, and write no others")
     arguments = parser.parse_args()
-    study = prepared(arguments.data, arguments.minutes)
+    study = Study(arguments.data, PLAN, Clock(None)) if arguments.as_it_is else prepared(arguments.data)
     rng = np.random.default_rng(0)
-    print(f"{machine()}; {arguments.seeds} seeds\n")
+    print(f"{machine()}; {len(study.answers):,} answers, {arguments.seeds} seeds\n")
     heads = ("votes, annotators of each", "nobody at random", "weights of 1", "estimated weights", "random ones left out", "comes back")
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     shares = []
