@@ -48,8 +48,12 @@ def add(
     wanted: int | None = None,
     batch_id: int | None = None,
     import_id: int | None = None,
+    round_id: int | None = None,
 ) -> int:
     """Creates a comparison and returns its id. It needs `wanted` judgments; None takes the number from the settings.
+
+    Args:
+        round_id: the round that it helps to decide, if any.
 
     Raises:
         StoreError: not 2 to 9 different completions of this prompt.
@@ -75,6 +79,7 @@ def add(
                 "wanted": settings.current(store).overlap if wanted is None else wanted,
                 "batch_id": batch_id,
                 "import_id": import_id,
+                "round_id": round_id,
                 "digest": digest_of(prompt_digest, [(row["name"], row["text"]) for row in answers]),
                 "created_at": now(),
             },
