@@ -105,12 +105,17 @@ def heads(features: torch.Tensor, votes: Int[np.ndarray, "n 2"], prompt: Int[np.
     return np.stack([learned(features, votes, sample.astype(float)) for sample in samples])
 
 
+def smoothed(means: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """The mean of three points each: five seeds leave a point of noise in one."""
+    curve_of_means: Float[np.ndarray, " k"] = np.convolve(np.pad(means, 1, mode="edge"), np.full(3, 1 / 3), mode="valid")
+    return curve_of_means
+
+
 def votes_needed(means: Float[np.ndarray, " k"], goal: float) -> float:
-    """Votes from which the mean curve, smoothed over three points, stays at the goal or above; infinite where it does not."""
-    smooth = np.convolve(np.pad(means, 1, mode="edge"), np.full(3, 1 / 3), mode="valid")
-    below = np.flatnonzero(smooth < goal)
+    """Votes from which the smoothed curve stays at the goal or above; infinite where it does not."""
+    below = np.flatnonzero(smoothed(means) < goal)
     at = int(below[-1]) + 1 if len(below) else 0
-    return AT_ONCE * (at + 1) if at < len(smooth) else np.inf
+    return AT_ONCE * (at + 1) if at < len(means) else np.inf
 
 
 def main() -> None:
@@ -132,7 +137,7 @@ def main() -> None:
         for rule in RULES:
             curves = np.array([curve(study, pool, rule, seed) for seed in range(arguments.seeds)])
             means = curves.mean(axis=0)
-            goal = float(means[-3:].mean()) if rule == "random" else goal
+            goal = float(smoothed(means)[-1]) if rule == "random" else goal
             needed = votes_needed(means, goal)
             cells = " | ".join(f"{means[n // AT_ONCE - 1]:.1%}" for n in points)
             print(f"| {name} | {rule} | {cells} | {f'{needed:.0f}' if np.isfinite(needed) else f'over {VOTES}'} |", flush=True)
