@@ -4,6 +4,8 @@
 
 const COMPARISON_LINK = /^#comparison-(\d{1,15})$/;
 const DEMO_LINK = /^#(demo|gallery|version)-(.+)$/;
+/** @type {Record<string, string>} */
+const DEMO_SECTIONS = { demo: "trying", gallery: "gallery", version: "versions" };
 
 /** Brings what Start led to into view: on a phone the run is below the form, and Start would seem to do nothing. */
 export function showStartedRun() {
@@ -54,7 +56,7 @@ export function isDemoLink() {
 /** The section of the Demo page that the address links to; empty for none. */
 export function demoSection() {
   const linked = location.hash.match(DEMO_LINK);
-  return linked ? { demo: "trying", gallery: "gallery", version: "versions" }[linked[1]] : "";
+  return linked ? DEMO_SECTIONS[linked[1]] : "";
 }
 
 /**

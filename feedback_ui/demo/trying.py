@@ -13,7 +13,7 @@ from typing import Any
 
 import gradio as gr
 from anyio import to_thread
-from gradio.components import Component
+from gradio.blocks import Block
 
 from feedback_ui.demo import demo_view
 from feedback_ui.demo.conversation import Answer, Conversation, Refusal, Verdict, from_link, to_link
@@ -43,7 +43,7 @@ PAINT_S = 0.08
 TIERS: dict[Verdict, tuple[tuple[int, ...], ...]] = {"a": ((0,), (1,)), "b": ((1,), (0,)), "tie": ((0, 1),), "both_bad": ((0, 1),)}
 """The ranking that each verdict with a vote stands for, as places in the order shown."""
 
-Update = dict[Component, Any]
+Update = dict[Block, Any]
 
 
 class TryingSection:
