@@ -47,8 +47,11 @@ def ordered(samples: Sequence[GallerySample], order: Order) -> list[GallerySampl
     """In the order asked for. Samples without the figure that decides it come last, in their own order."""
 
     def key(of: GallerySample) -> float:
-        lost = None if of.gain is None else -of.gain
-        figure = {"changed": of.change and of.change.after.per_token, "gained": of.gain, "lost": lost}[order]
+        gain = of.gain
+        if order == "changed":
+            figure = None if of.change is None else of.change.after.per_token
+        else:
+            figure = gain if order == "gained" or gain is None else -gain
         return float("inf") if figure is None else -figure
 
     return list(samples) if order == "asked" else sorted(samples, key=key)
@@ -93,11 +96,11 @@ def legend(translate: Translator) -> Markup:
 
 def _sample(translate: Translator, of: GallerySample, *, shaded: bool) -> Markup:
     sample, change = of.sample, of.change if shaded else None
-    before = _text(translate, sample.before, change and change.before)
+    before = _text(translate, sample.before, None if change is None else change.before)
     if sample.after is None:
         after = tag("p", translate("run.not_answered_yet"), class_="rl-muted")
     else:
-        after = _text(translate, sample.after, change and change.after)
+        after = _text(translate, sample.after, None if change is None else change.after)
     return tag(
         "article",
         tag("div", markdown.render(sample.prompt, translate), class_="rl-sample-prompt rl-prose", dir="auto"),

@@ -145,26 +145,29 @@ class TryingSection:
         if conversation.turns:
             # It is on the page already, and may be on its way.
             return {self.versions: gr.Dropdown(interactive=False)}
-        shown: Update = {}
+        filled: Update = {}
         if linked:
             try:
                 conversation = from_link(linked)
-                shown = self._filled(conversation) | {self.notice: presenters.notice(translate("demo.from_link"))}
+                filled = self._filled(conversation) | {self.notice: presenters.notice(translate("demo.from_link"))}
             except Refusal as refusal:
-                shown = {self.notice: demo_view.refused(translate, refusal)}
-        shown = self._settled(translate, conversation, votes=visitor.may_act("annotator")) | shown
+                filled = {self.notice: demo_view.refused(translate, refusal)}
+        shown = self._settled(translate, conversation, votes=visitor.may_act("annotator"))
         if conversation.turns:
             names = list(conversation.versions)
-            return shown | {self.versions: gr.Dropdown(names, value=names, interactive=False)}
+            return shown | filled | {self.versions: gr.Dropdown(names, value=names, multiselect=True, interactive=False)}
         try:
             answering = demo_view.available(self.client.models(), policies.all_versions(self.store))
         except PolicyServerDown as error:
             return shown | {self.notice: presenters.server_down(translate, error), self.ask: off()}
+        names = [version.name for version in answering]
         choice = demo_view.opening_choice(answering, chosen)
-        return {self.notice: demo_view.missing(translate, answering)} | shown | {
-            self.versions: gr.Dropdown([version.name for version in answering], value=choice, interactive=bool(answering)),
-            self.ask: gr.Button(interactive=bool(answering)),
-        }  # fmt: skip
+        shown |= {
+            self.notice: demo_view.missing(translate, answering),
+            self.versions: gr.Dropdown(names, value=choice, multiselect=True, interactive=bool(names)),
+            self.ask: gr.Button(interactive=bool(names)),
+        }
+        return shown | filled
 
     def _filled(self, conversation: Conversation) -> Update:
         """The sampling parameters of a linked conversation, for the turns that come after it."""

@@ -47,8 +47,8 @@ def log_ratios(
         if not mask.any():
             found += [[] for _ in responses[rows]]
             continue
-        parts = (torch.cat([prompt_ids, ids], dim=1), torch.cat([prompt_mask, mask], dim=1), mask)
-        batch = TokenBatch(*(part.to(backbone.device) for part in parts))
+        tokens, real = torch.cat([prompt_ids, ids], dim=1), torch.cat([prompt_mask, mask], dim=1)
+        batch = TokenBatch(tokens.to(backbone.device), real.to(backbone.device), mask.to(backbone.device))
         policy, base = (forward_logprobs(backbone, None, batch, temperature, adapter=adapter).logprobs for adapter in (POLICY, None))
         difference = (policy - base).float().cpu()
         found += [difference[i, : len(row)].tolist() for i, row in enumerate(responses[rows])]

@@ -27,6 +27,7 @@ def test_without_a_link_the_open_section_stays(demo, section):
 
 
 def test_annotators_open_the_first_section_alone(demo, store):
+    accounts.create(store, "lead", PASSWORD, ["lead"])
     accounts.create(store, "ann", PASSWORD, ["annotator"])
     token = accounts.sign_in(store, "ann", PASSWORD)
     ann = SimpleNamespace(headers={}, cookies={demo.auth.cookie: token})
