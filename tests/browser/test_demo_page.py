@@ -66,7 +66,8 @@ class Demo:
 
     def __init__(self, page, url, query=""):
         self.page = page
-        page.goto(url + query)
+        with settled(page):
+            page.goto(url + query)
         with settled(page):
             open_tab(page, "Demo")
         expect(page.locator("#demo-versions-chosen")).to_contain_text(BASE)
