@@ -3,10 +3,10 @@
 
 element.addEventListener("click", async (event) => {
   const button = event.target instanceof Element ? event.target.closest("button[data-act=copy]") : null;
-  const answer = button?.closest("[data-text]");
-  if (!(button instanceof HTMLButtonElement) || !(answer instanceof HTMLElement)) return;
+  const answer = button?.closest("article");
+  if (!(button instanceof HTMLButtonElement) || !answer) return;
   const name = button.textContent;
-  const text = answer.dataset.text ?? "";
+  const text = answer.querySelector(".rl-source")?.textContent ?? "";
   try {
     await navigator.clipboard.writeText(text);
   } catch {

@@ -54,6 +54,7 @@ def turn(translate: Translator, conversation: Conversation, number: int, *, writ
     went_on = of.continued is not None and number + 1 < len(conversation.turns)
     return tag(
         "section",
+        tag("h2", translate("demo.turn", number=number + 1), class_="rl-sr-only"),
         tag("div", markdown.render(of.user, translate), class_="rl-asked rl-prose", dir="auto"),
         tag("p", asked_with, class_="rl-muted rl-small"),
         tag(
@@ -94,9 +95,9 @@ def _answer(translate: Translator, title: str, answer: Answer, max_tokens: int, 
         body,
         presenters.notice(mark, "warn") if mark else EMPTY,
         presenters.notice(answer.problem, "bad"),
-        copy if answer.text and not on_its_way else EMPTY,
+        # What is copied is the text as it was written, and not what Markdown made of it.
+        fragment(tag("div", answer.text, class_="rl-source"), copy) if answer.text and not on_its_way else EMPTY,
         class_="rl-panel rl-answer",
-        data_text=answer.text if answer.text and not on_its_way else None,
         data_copied=translate("demo.copied"),
     )
 

@@ -74,7 +74,8 @@ def gallery(translate: Translator, samples: Sequence[GallerySample], *, shaded: 
     measured = any(of.change for of in samples)
     above = legend(translate) if shaded and measured else EMPTY
     missing = notice(translate("gallery.not_measured")) if shaded and not measured else EMPTY
-    return fragment(above, missing, *(_sample(translate, of, shaded=shaded) for of in samples))
+    title = tag("h2", translate("demo.tab.gallery"), class_="rl-sr-only")
+    return fragment(title, above, missing, *(_sample(translate, of, shaded=shaded) for of in samples))
 
 
 def legend(translate: Translator) -> Markup:

@@ -77,7 +77,7 @@ class TryingSection:
             self.stop = gr.Button(label("demo.stop"), elem_id="demo-stop", interactive=False, min_width=100, scale=0)
             self.retry = gr.Button(label("demo.retry"), elem_id="demo-retry", interactive=False, min_width=100, scale=0)
             self.link = gr.Button(label("demo.link"), elem_id="demo-link", interactive=False, min_width=100, scale=0)
-            self.begin_anew = gr.Button(label("demo.new"), elem_id="demo-new", interactive=False, min_width=140, scale=0)
+            self.begin_anew = gr.Button(label("demo.new"), elem_id="demo-new", interactive=False, min_width=190, scale=0)
             # Beside the buttons, so that nothing moves when it appears.
             self.notice = html(elem_id="demo-notice", elem_classes="rl-optional", min_width=260)
         self.address = gr.Textbox(visible=False, interactive=False, label=label("demo.link_made"), elem_id="demo-address", buttons=["copy"])

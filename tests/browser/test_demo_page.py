@@ -87,7 +87,7 @@ class Demo:
         return self.page.locator("#demo-current .rl-answer h3").all_inner_texts()
 
     def texts(self):
-        return [each.get_attribute("data-text") for each in self.page.locator("#demo-current .rl-answer").all()]
+        return self.page.locator("#demo-current .rl-source").all_text_contents()
 
 
 @pytest.fixture
@@ -107,6 +107,7 @@ def test_a_conversation_of_two_turns_and_another_try(demo, page):
     expect(page.locator("#demo-current")).to_contain_text("Seed 1,")
     demo.written("And then?")
     assert demo.texts() != second
+    page.locator("#demo-more button").first.click()
     expect(page.locator("#demo-seed input")).to_have_value("1")
     page.locator("#demo-new").click()
     expect(page.locator("#demo-current")).to_contain_text("The answers appear here")
@@ -129,7 +130,7 @@ def test_stop_keeps_what_has_come(demo, page):
     page.locator("#demo-tokens input[type=number]").fill("1024")
     page.locator("#demo-prompt textarea").fill("Write on")
     page.locator("#demo-ask").click()
-    eventually(lambda: len(page.locator("#demo-current .rl-prose").first.inner_text()) > 20, "something has come")
+    eventually(lambda: len(page.locator("#demo-current .rl-answer .rl-prose").first.inner_text()) > 20, "something has come")
     page.locator("#demo-stop").click()
     expect(page.locator("#demo-ask")).to_be_enabled()
     expect(page.locator("#demo-current [aria-busy]")).to_have_count(0)
@@ -184,7 +185,8 @@ def test_a_link_writes_the_same_conversation_again(demo, page, program, browser)
     address = page.locator("#demo-address textarea, #demo-address input")
     expect(address).to_be_visible()
     link = eventually(lambda: (value := address.input_value()).startswith("http") and value, "the whole address is there")
-    assert link.startswith(f"{program.url}/#demo-") and page.url == link
+    assert link.startswith(f"{program.url}/#demo-")
+    expect(page).to_have_url(link)
     context = browser.new_context()
     other = context.new_page()
     with settled(other):
@@ -214,7 +216,7 @@ def test_the_gallery_has_an_address_and_an_order(page, program):
     expect(page.locator(".rl-token")).to_have_count(0)
     page.locator("#gallery-run input").click()
     page.get_by_role("option", name="run-1 · tuned-two").click()
-    eventually(lambda: page.url.endswith("#gallery-run-1"), "the address follows")
+    expect(page).to_have_url(f"{program.url}/#gallery-run-1")
 
 
 def test_a_version_has_an_address(page, program):
@@ -226,7 +228,7 @@ def test_a_version_has_an_address(page, program):
     page.locator("#demo-version-card input").click()
     page.get_by_role("option", name=f"{BASE} · base").click()
     expect(card.locator("h2")).to_have_text(BASE)
-    eventually(lambda: page.url.endswith(f"#version-{BASE}"), "the address follows")
+    expect(page).to_have_url(f"{program.url}/#version-{BASE}")
     with settled(page):
         page.reload()
     expect(card.locator("h2")).to_have_text(BASE)

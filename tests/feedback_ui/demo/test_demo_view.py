@@ -30,14 +30,14 @@ def test_versions_to_choose_are_those_served_the_base_first_and_the_newest_next(
 def test_answers_stand_beside_each_other_with_their_names_and_copies():
     html = demo_view.turn(EN, conversation(Answer("a **b**", "stop"), Answer("<c>", "length")), 0)
     assert html.count("<article") == 2 and "<h3>base</h3>" in html and "<h3>&lt;t1&gt;</h3>" in html
-    assert 'data-text="a **b**"' in html and 'data-text="&lt;c&gt;"' in html and html.count('data-act="copy"') == 2
+    assert 'rl-source">a **b**<' in html and 'rl-source">&lt;c&gt;<' in html and html.count('data-act="copy"') == 2
     assert "Seed 3, temperature 0.7, at most 96 tokens" in html and html.count("Cut off here: the limit is 96 tokens.") == 1
     assert "시드 3, 온도 0.7, 최대 96토큰" in demo_view.turn(KO, conversation(Answer("a", "stop"), Answer("b", "stop")), 0)
 
 
 def test_while_it_is_written_an_answer_has_no_button():
     html = demo_view.turn(EN, conversation(Answer("a"), Answer("")), 0, writing=True)
-    assert html.count('aria-busy="true"') == 2 and "Writing" in html and "data-act" not in html and "data-text" not in html
+    assert html.count('aria-busy="true"') == 2 and "Writing" in html and "data-act" not in html and "rl-source" not in html
 
 
 def test_an_answer_that_broke_off_says_why_beside_what_has_come():

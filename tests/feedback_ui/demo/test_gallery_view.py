@@ -58,7 +58,7 @@ def test_the_end_of_an_answer_is_shown():
     of = GallerySample(RunSample("p", "x", "x", 0, 1), SampleChange(1, change(0.0), after))
     html = gallery_view.gallery(EN, [of], shaded=True)
     assert '<span class="rl-token rl-down-3 rl-end" title="-2.00 nats">end</span>' in html
-    assert "Score +1.00 · Changed by 1.00 nats per token" in html
+    assert "Score changed by +1.00 · Changed by 1.00 nats per token" in html
 
 
 def test_without_shades_answers_are_markdown():
