@@ -37,7 +37,7 @@ EXAMPLES = (
     "Explain in two sentences why bread dough rises.",
     "Write a kind reply to a neighbour whose dog barks at night.",
 )
-PAINT_S = 0.08
+PAINT_S = 0.2
 """Minimum time between two repaints, in seconds; text that arrives faster is shown together."""
 
 TIERS: dict[Verdict, tuple[tuple[int, ...], ...]] = {"a": ((0,), (1,)), "b": ((1,), (0,)), "tie": ((0, 1),), "both_bad": ((0, 1),)}
@@ -104,7 +104,8 @@ class TryingSection:
             self.conversation, self.earlier, self.current, self.notice, self.stop, self.ask, self.retry, self.link, self.begin_anew,
             self.versions, self.blind, self.vote_bar, *self.votes.values(), self.address,
         ]  # fmt: skip
-        written = [self.conversation, self.earlier, self.current, self.notice, self.prompt, self.seed]
+        # As few as possible: Gradio updates each of them with every piece of an answer.
+        written = [self.conversation, self.earlier, self.current, self.notice]
         tab.select(
             self.open,
             [self.place, self.conversation, self.versions],
@@ -124,9 +125,11 @@ class TryingSection:
         sampling = [self.temperature, self.max_tokens, self.top_p, self.top_k, self.seed]
         answering = asked.then(self.answer, [self.conversation, self.versions, self.blind, self.prompt, *sampling], written, **options)
         answering.then(self.end, self.conversation, settled, **QUIET)
+        answering.then(self.clear_prompt, [self.conversation, self.prompt], self.prompt, **QUIET)
         retried = self.retry.click(self.begin, outputs=begun, **QUIET)
         retrying = retried.then(self.answer_again, self.conversation, written, **options)
         retrying.then(self.end, self.conversation, settled, **QUIET)
+        retrying.then(self.show_seed, self.conversation, self.seed, **QUIET)
         self.stop.click(self.end, self.conversation, settled, cancels=[answering, retrying], **QUIET)
         self.begin_anew.click(self.reset, outputs=settled, **QUIET)
         judges = (self.prefer_a, self.call_a_tie, self.prefer_b, self.call_both_bad)
@@ -214,8 +217,7 @@ class TryingSection:
             yield {self.notice: demo_view.refused(translate, refusal)}
             return
         async for update in self._write(translate, asked, visitor.annotator.id):
-            # An admitted prompt leaves its box, so that the next one can be typed.
-            yield update | ({self.prompt: ""} if self.conversation in update and asked is not conversation else {})
+            yield update
 
     async def answer_again(self, conversation: Conversation, request: gr.Request) -> AsyncIterator[Update]:
         """Writes the answers of the last turn once more, with the next seed."""
@@ -227,7 +229,7 @@ class TryingSection:
             yield {self.notice: demo_view.refused(translate, refusal)}
             return
         async for update in self._write(translate, again, visitor.annotator.id):
-            yield update | ({self.seed: again.turns[-1].seed} if self.conversation in update else {})
+            yield update
 
     async def _write(self, translate: Translator, conversation: Conversation, visitor: int) -> AsyncIterator[Update]:
         unknown = await to_thread.run_sync(self._unknown, conversation)
@@ -285,6 +287,16 @@ class TryingSection:
         # A refusal of the prompt stays to be read.
         del shown[self.notice]
         return shown
+
+    def clear_prompt(self, conversation: Conversation, prompt: str | None, request: gr.Request) -> str:
+        """A prompt that became a turn leaves its box, so that the next one can be typed; one that was refused stays."""
+        self.auth.reads(request, "annotator")
+        return "" if conversation.turns and conversation.turns[-1].user == prompt else prompt or ""
+
+    def show_seed(self, conversation: Conversation, request: gr.Request) -> int:
+        """The seed of the last turn, from which the next try counts on."""
+        self.auth.reads(request, "annotator")
+        return conversation.turns[-1].seed if conversation.turns else 0
 
     def reset(self, request: gr.Request) -> Update:
         """A new conversation; the versions can be chosen again."""

@@ -127,17 +127,17 @@ def test_an_empty_prompt_leaves_the_answers(demo, page):
 
 
 def test_stop_keeps_what_has_come(demo, page):
-    page.locator("#demo-tokens input[type=number]").fill("1024")
+    page.locator("#demo-tokens input[type=number]").fill("512")
     page.locator("#demo-prompt textarea").fill("Write on")
     page.locator("#demo-ask").click()
-    eventually(lambda: len(page.locator("#demo-current .rl-answer .rl-prose").first.inner_text()) > 20, "something has come")
+    eventually(lambda: len(page.locator("#demo-current .rl-answer .rl-prose").first.inner_text()) > 5, "something has come")
     page.locator("#demo-stop").click()
     expect(page.locator("#demo-ask")).to_be_enabled()
     expect(page.locator("#demo-current [aria-busy]")).to_have_count(0)
     expect(page.locator("#demo-current .rl-warn").first).to_contain_text("You stopped it here.")
     said = demo.texts()
     page.wait_for_timeout(500)
-    assert demo.texts() == said and len(said[0]) > 10
+    assert demo.texts() == said and len(said[0]) > 5
 
 
 def test_an_answer_is_copied(browser, program):

@@ -129,6 +129,8 @@ HANDLERS = {
     "demo.trying.TryingSection.answer": ALL,
     "demo.trying.TryingSection.answer_again": ALL,
     "demo.trying.TryingSection.end": ALL,
+    "demo.trying.TryingSection.clear_prompt": ALL,
+    "demo.trying.TryingSection.show_seed": ALL,
     "demo.trying.TryingSection.reset": ALL,
     "demo.trying.TryingSection.make_link": ALL,
     "demo.trying.TryingSection.show_names": ALL,

@@ -94,7 +94,7 @@ def test_all_versions_answer_side_by_side(demo, server):
     sent = final(ask(demo))
     assert answers(sent, demo) == ["**ab** <img src=x>", "${x}"]
     assert "<strong>ab</strong> &lt;img src=x&gt;" in sent[demo.current] and "${x}" in sent[demo.current]
-    assert "aria-busy" not in sent[demo.current] and sent[demo.prompt] == ""
+    assert "aria-busy" not in sent[demo.current]
 
 
 def test_each_turn_is_asked_for_with_its_own_sampling_and_history(demo, server):
@@ -144,11 +144,18 @@ def test_an_empty_prompt_changes_nothing_but_the_note(demo, server):
         assert set(sent) == {demo.notice} and "Write a prompt first." in sent[demo.notice]
 
 
+def test_a_prompt_that_became_a_turn_leaves_its_box(demo):
+    conversation = final(ask(demo, "Hi"))[demo.conversation]
+    assert demo.clear_prompt(conversation, "Hi", ENGLISH) == ""
+    assert demo.clear_prompt(conversation, "Refused", ENGLISH) == "Refused"
+    assert demo.clear_prompt(Conversation(), "Hi", ENGLISH) == "Hi"
+
+
 def test_a_retry_asks_with_the_next_seed(demo, server):
     first = final(ask(demo))[demo.conversation]
     server.answers["t1"] = ["another"]
     sent = final(demo.answer_again(first, ENGLISH))
-    assert answers(sent, demo) == ["I am the base", "another"] and sent[demo.seed] == 12
+    assert answers(sent, demo) == ["I am the base", "another"] and demo.show_seed(sent[demo.conversation], ENGLISH) == 12
     assert [request[3] for request in server.requests] == [11, 11, 12, 12]
     assert "no answer to repeat" in final(demo.answer_again(Conversation(), ENGLISH))[demo.notice]
 
