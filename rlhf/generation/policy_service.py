@@ -14,6 +14,7 @@ from rlhf import model_files
 from rlhf.generation.engine import GenerationEngine
 from rlhf.generation.request import GenerationRequest, GenerationStream
 from rlhf.generation.sampling import combined_seed
+from rlhf.generation.torch_thread import TorchThread
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
 from rlhf.safe_files import ModelError
@@ -22,10 +23,13 @@ from rlhf.serving.limits import LONGEST_PROMPT
 from storage.content import policies
 from storage.core.database import Database, StoreError
 from storage.core.records import Message, PolicyVersion, Prompt, Sampling
-from storage.project import settings
+from storage.project import rounds, settings
 
 MOST_ADAPTERS = 32
 """Adapters that stay loaded while no request uses them; beyond that, the one that was used longest ago is dropped."""
+
+CURRENT = "current"
+"""The name under which the current policy answers, whichever version that is at the moment."""
 
 Fingerprint = tuple[str, int, int]
 
@@ -49,13 +53,22 @@ class PolicyService:
 
     Args:
         longest_prompt: the most tokens that the prompt of a chat may have; the model's context bounds it too.
+        thread: where the backbone was loaded, and will generate.
     """
 
-    def __init__(self, store: Database, model: str, backbone: Backbone, *, longest_prompt: int = LONGEST_PROMPT):
+    def __init__(
+        self,
+        store: Database,
+        model: str,
+        backbone: Backbone,
+        *,
+        longest_prompt: int = LONGEST_PROMPT,
+        thread: TorchThread | None = None,
+    ):
         self.store, self.model, self.backbone = store, model, backbone
         self.longest_prompt = min(longest_prompt, (backbone.context or longest_prompt + 1) - 1)
         self.base = policies.ensure_base(store, model, name=model_files.display_name(model))
-        self.engine = GenerationEngine(backbone)
+        self.engine = GenerationEngine(backbone, thread=thread)
         self._loaded: dict[int, LoadedAdapter] = {}
         self._generations = itertools.count(1)
 
@@ -95,7 +108,13 @@ class PolicyService:
         return str(error) if folder is None else str(error).replace(str(folder), version.name)
 
     def named(self, name: str) -> PolicyVersion:
-        """Raises KeyError when no such policy is served here."""
+        """The version of this name; `CURRENT` is looked up anew each time, so that the next request follows a decision.
+
+        Raises:
+            KeyError: no such policy is served here.
+        """
+        if name == CURRENT:
+            return rounds.current(self.store, self.model)
         return {v.name: v for v in self.versions()}[name]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:

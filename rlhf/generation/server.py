@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from rlhf import model_files
 from rlhf.config import DEFAULT_MODEL
 from rlhf.generation.http_guard import PolicyServerMiddleware
-from rlhf.generation.policy_service import PolicyService
+from rlhf.generation.policy_service import CURRENT, PolicyService
 from rlhf.generation.protocol.errors import ApiError, error_object, error_response, validation_error
 from rlhf.generation.protocol.handlers import Handlers
 from rlhf.generation.protocol.metrics import CONTENT_TYPE, ServerMetrics
 from rlhf.generation.protocol.requests import ChatRequest, CompletionRequest
+from rlhf.generation.torch_thread import TorchThread
 from rlhf.models.backbone import Backbone
 from rlhf.safe_files import ModelError
 from rlhf.serving import api_key, endpoints
@@ -118,12 +120,13 @@ def build_server(service: PolicyService, filler: ComparisonGenerator | None, *, 
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        return {"object": "list", "data": [model_object(version) for version in service.versions()]}
+        named = [model_object(version) for version in service.versions()]
+        return {"object": "list", "data": [model_object(service.named(CURRENT), CURRENT), *named]}
 
     # A hub id has a slash.
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        return model_object(await handlers.version(name))
+        return model_object(await handlers.version(name), name)
 
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(request: ChatRequest, http: Request) -> Response:
@@ -136,10 +139,10 @@ def build_server(service: PolicyService, filler: ComparisonGenerator | None, *, 
     return app
 
 
-def model_object(version: PolicyVersion) -> dict[str, Any]:
-    """A policy version as the protocol describes a model."""
+def model_object(version: PolicyVersion, name: str | None = None) -> dict[str, Any]:
+    """A policy version as the protocol describes a model, under its own name or another; `root` is its own."""
     created = int(datetime.fromisoformat(version.created_at).timestamp())
-    return {"id": version.name, "object": "model", "created": created, "owned_by": version.kind}
+    return {"id": name or version.name, "object": "model", "created": created, "owned_by": version.kind, "root": version.name}
 
 
 def end_with(parent: int) -> None:
@@ -177,11 +180,13 @@ def main() -> int:
         chosen = endpoints.from_options(arguments)
         store = Database(folder.database)
         # Without a template no prompt can be put to the model, but texts can be continued.
-        backbone = Backbone.load(model_files.resolve(arguments.model), arguments.device, needs_template=not arguments.no_queue)
+        weights, thread = model_files.resolve(arguments.model), TorchThread()
+        loading = thread.submit(partial(Backbone.load, weights, arguments.device, needs_template=not arguments.no_queue))
+        backbone = loading.result()
     except (StoreError, ModelError, EndpointOptionError) as error:
         log.error("%s", error)
         return 2
-    service = PolicyService(store, arguments.model, backbone)
+    service = PolicyService(store, arguments.model, backbone, thread=thread)
     collectors = {policies.ensure_external(store, endpoint.version): EndpointClient(endpoint) for endpoint in chosen}
     generate = route_by_version({version.id: EndpointSource(client) for version, client in collectors.items()}, service.generate)
 
