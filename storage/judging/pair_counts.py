@@ -14,6 +14,8 @@ from storage.content import comparisons, prompts
 from storage.core.database import Database
 from storage.core.records import AnnotatorKind, Split
 
+_NO_DEMO = f"c.purpose != '{comparisons.DEMO}'"
+
 _COUNT = f"""
 WITH ranked AS (
     SELECT v.annotator_kind, v.comparison_id, CASE WHEN json_valid(v.tiers) THEN v.tiers ELSE '[]' END AS tiers FROM votes v
@@ -27,7 +29,7 @@ CROSS JOIN json_each(r.tiers) lower ON lower.key > upper.key
 CROSS JOIN json_each(CASE lower.type WHEN 'array' THEN lower.value ELSE '[]' END) worse
 CROSS JOIN completions chosen ON chosen.id = better.value
 CROSS JOIN completions rejected ON rejected.id = worse.value
-WHERE (:demo_votes OR c.purpose != '{comparisons.DEMO}') AND p.id NOT IN ({prompts.UNUSED_STARTERS})
+WHERE {_NO_DEMO} AND p.id NOT IN ({prompts.UNUSED_STARTERS})
     AND chosen.text != rejected.text AND NOT EXISTS (
     SELECT 1 FROM json_each(r.tiers) tier
     WHERE tier.type != 'array' OR json_array_length(tier.value) = 0
@@ -48,5 +50,5 @@ class PairCountTable:
 
 
 def count(store: Database, *, demo_votes: bool = False) -> PairCountTable:
-    rows = store.rows(_COUNT, {"demo_votes": int(demo_votes)})
+    rows = store.rows(_COUNT.replace(_NO_DEMO, "true") if demo_votes else _COUNT)
     return PairCountTable({(kind, split): pairs for kind, split, pairs in rows})
