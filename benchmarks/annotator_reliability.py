@@ -31,7 +31,7 @@ LAYER = 18
 PLAN = Plan(160, 80, 8, 6, (), 0, (LAYER,), ())
 ANNOTATORS, AT_RANDOM = 10, 3
 LABEL_NOISE = 0.1
-DESIGNS = ((600, 1), (600, 2), (1200, 2), (1200, 3), (1800, 3))
+DESIGNS = ((600, 1), (600, 2), (1200, 2), (1200, 3))
 """Votes, and annotators of each comparison."""
 
 
@@ -100,7 +100,7 @@ def row(name: str, results: Sequence[tuple[float, ...]], rng: np.random.Generato
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the study")
-    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=60)
     parser.add_argument("--as-it-is", action="store_true", help="use the answers that are stored, and write no others")
     arguments = parser.parse_args()
     study = Study(arguments.data, PLAN, Clock(None)) if arguments.as_it_is else prepared(arguments.data)
