@@ -34,6 +34,7 @@ from rlhf.generation.request import (
 )
 from rlhf.generation.sampling import GeneratedSequence, adjusted, combined_seed, likeliest, sample_token, uniforms
 from rlhf.generation.static_decode import Graphs, StaticLane, graphs_for, is_static, static_refusal
+from rlhf.generation.torch_thread import TorchThread
 from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
 from rlhf.runs.work import NO_PROGRESS, Work
@@ -94,6 +95,7 @@ class GenerationEngine:
     Everything but `submit`, `call` and `load` happens in one thread, which alone touches the backbone.
 
     Args:
+        thread: the thread in which the backbone was loaded, where that is not the caller's; `start` makes one otherwise.
         static: decode with fixed shapes whatever can be (`is_static`, `static_refusal`); by default on an accelerator. The host then
             looks at the tokens every few steps.
         graphs: how such steps are captured; by default as CUDA graphs, where there is CUDA.
@@ -109,21 +111,21 @@ class GenerationEngine:
         kv_bytes: int = KV_BYTES,
         static: bool | None = None,
         graphs: Graphs | None = None,
+        thread: TorchThread | None = None,
     ):
         self.backbone = backbone
+        self._torch_thread = thread
         self.most_rows, self.most_queued, self.most_per_client = most_rows, most_queued, most_per_client
         self._kv_columns = kv_bytes // max(1, kv_bytes_per_token(backbone))
         self._static, self._graphs = backbone.device.type != "cpu" if static is None else static, graphs
-        if self._static and (refusal := static_refusal(backbone)):
-            log.warning("decode steps have no fixed shapes, and are slower: %s", refusal)
-            self._static = False
+        self._model_was_tried = False
         self._lanes: dict[str | None, Lane] = {}
         self._prefills: deque[Prefill] = deque()
         self._queue: list[Waiting] = []
         self._calls: deque[Callable[[], None]] = deque()
         self._order = itertools.count()
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._loop_ends: Future[None] | None = None
         self._closed = False
 
     # From any thread.
@@ -174,7 +176,7 @@ class GenerationEngine:
 
     def call(self, function: Callable[[], T]) -> T:
         """Runs a function between two steps, for whatever changes the backbone, and returns its result."""
-        if self._thread is None or threading.current_thread() is self._thread:
+        if self._torch_thread is None or not self.is_running or threading.current_thread() is self._torch_thread.thread:
             return function()
         future: Future[T] = Future()
 
@@ -226,22 +228,23 @@ class GenerationEngine:
     @property
     def is_running(self) -> bool:
         """Whether the engine's thread runs."""
-        return self._thread is not None
+        return self._loop_ends is not None
 
     def start(self) -> None:
         """Starts the engine's thread."""
         self._closed = False
-        self._thread = threading.Thread(target=self._loop, name="generation", daemon=True)
-        self._thread.start()
+        if self._torch_thread is None:
+            self._torch_thread = TorchThread()
+        self._loop_ends = self._torch_thread.submit(self._loop)
 
     def close(self) -> None:
         """Ends every request and the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._loop_ends is not None:
+            self._loop_ends.result()
+            self._loop_ends = None
 
     def _wake(self) -> None:
         with self._changed:
@@ -293,7 +296,7 @@ class GenerationEngine:
         try:
             work()
         except Exception as error:
-            if self._thread is None:
+            if not self.is_running:
                 raise
             end_streams(rows, error)
             # The lane itself stays: prompts that are being read will join it.
@@ -369,7 +372,7 @@ class GenerationEngine:
 
     def _lane_of(self, row: Row) -> Lane:
         adapter = row.request.adapter
-        if self._static and is_static(self.backbone, row.request):
+        if self._decodes_static() and is_static(self.backbone, row.request):
             return self._static_lane()
         shared = adapter is None or self.backbone.is_routable(adapter)
         name = None if shared else adapter
@@ -379,6 +382,15 @@ class GenerationEngine:
             make = SlotLane if self.backbone.decoder.supports_slots else PaddedLane
             self._lanes[name] = make(self.backbone, name)
         return self._lanes[name]
+
+    def _decodes_static(self) -> bool:
+        """Whether steps can have fixed shapes. The model is tried once, in the engine's thread."""
+        if self._static and not self._model_was_tried:
+            self._model_was_tried = True
+            if refusal := static_refusal(self.backbone):
+                log.warning("decode steps have no fixed shapes, and are slower: %s", refusal)
+                self._static = False
+        return self._static
 
     def _static_lane(self) -> Lane:
         if STATIC not in self._lanes:
@@ -496,7 +508,7 @@ class GenerationEngine:
         Args:
             on_progress: its total is the most tokens that the answers can have.
         """
-        assert self._thread is None and not self._busy(), "the engine is already generating"
+        assert not self.is_running and not self._busy(), "the engine is already generating"
         rows = [Row(request, None, "", number, self.room(request), recorder, number) for number, request in enumerate(requests)]
         on_progress.total(sum(row.longest for row in rows))
         most_rows = self.most_rows

@@ -66,6 +66,7 @@ class StepShape(NamedTuple):
 
 
 @runtime_checkable
+@runtime_checkable
 class Graphs(Protocol):
     """Captures steps. A captured step repeats the same operations on the same memory."""
 

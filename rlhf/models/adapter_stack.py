@@ -45,10 +45,9 @@ class AdapterStack:
         self.names = (*(name for name in self.names if name in wanted), *sorted(set(wanted) - present))
         layers = self.adapters.lora_layers(self.names)
         of_layer = {layer: {name: layer.concatenated_weights([name], self.adapters.base.dtype) for name in self.names} for layer in layers}
-        ranks = {
-            name: max((len(weights[name].a) for weights in of_layer.values() if weights[name] is not None), default=0)
-            for name in self.names
-        }
+        ranks = dict.fromkeys(self.names, 0)
+        for weights in of_layer.values():
+            ranks |= {name: max(ranks[name], len(found.a)) for name, found in weights.items() if found is not None}
         allocated = self._allocate(of_layer, sum(ranks.values()))
         self._fill(of_layer, ranks)
         return allocated

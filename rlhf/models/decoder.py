@@ -245,7 +245,7 @@ class Decoder:
     def _checkpointed(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A layer's output, whose activations the backward pass computes again (Chen 2016, arXiv 1604.06174).
 
-        It does so when another pass may have switched the adapter, and in a thread of its own on an accelerator, so the adapter is bound here.
+        By then another pass may have switched the adapter, and on an accelerator another thread computes it: the adapter is bound here.
         """
         adapter = _adapter.get()
 

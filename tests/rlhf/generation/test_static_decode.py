@@ -47,7 +47,7 @@ def alone(backbone, asked):
 
 @pytest.fixture
 def many(backbone):
-    """The base with two plain LoRA adapters, one of them in the last layer alone, and two of kinds that are not decoded with fixed shapes."""
+    """The base with plain LoRA adapters, one of them in the last layer alone, and two of kinds that are not decoded with fixed shapes."""
     for name, config in (
         ("one", AdapterConfig(rank=4)),
         ("two", AdapterConfig(rank=8, top_layers=1)),
@@ -134,13 +134,13 @@ def test_memory_and_captured_steps_serve_other_adapters_and_trained_ones(many):
 def test_a_step_that_cannot_be_captured_runs_uncaptured_with_one_warning(many, caplog):
     class Broken(OpTape):
         def capture(self, step):
-            raise RuntimeError("operation not permitted when stream is capturing")
+            raise RuntimeError("not permitted while a stream is capturing")
 
     asked = [request(prompt, seed=i, new_tokens=30) for i, prompt in enumerate(PROMPTS)]
     answers = GenerationEngine(many, static=True, graphs=Broken()).run(asked)
     assert [answer.ids for answer in answers] == alone(many, asked)
     assert [record.message for record in caplog.records] == [
-        "decode steps run uncaptured, and slower: one could not be captured (RuntimeError: operation not permitted when stream is capturing)"
+        "decode steps run uncaptured, and slower: one could not be captured (RuntimeError: not permitted while a stream is capturing)"
     ]
 
 
@@ -250,7 +250,7 @@ def lane_of(backbone, names):
     engine = GenerationEngine(backbone, static=True)
     for i, name in enumerate(names):
         engine.submit(request(seed=i, adapter=name, new_tokens=40))
-    while not STATIC in engine._lanes or len(engine._lanes[STATIC].rows) < len(names):
+    while STATIC not in engine._lanes or len(engine._lanes[STATIC].rows) < len(names):
         engine.step()
     lane = engine._lanes[STATIC]
     lane.decode_group()
