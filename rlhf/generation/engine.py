@@ -348,27 +348,27 @@ class GenerationEngine:
 
     def _begin(self, rows: Sequence[Row]) -> None:
         """Starts to read the prompts of these rows."""
-        prompts: dict[tuple[str | None, tuple[int, ...]], Prompt] = {}
+        slots: dict[tuple[SlotLane, str | None], dict[tuple[int, ...], Prompt]] = {}
         padded: dict[PaddedLane, list[Row]] = {}
         for row in rows:
-            lane = self._lane_of(row)
+            lane, adapter, ids = self._lane_of(row), row.request.adapter, row.request.prompt_ids
             if isinstance(lane, PaddedLane):
                 padded.setdefault(lane, []).append(row)
                 continue
-            adapter, ids = row.request.adapter, row.request.prompt_ids
-            prompts.setdefault((adapter, ids), Prompt(ids, adapter, [])).rows.append(row)
+            assert isinstance(lane, SlotLane)
+            slots.setdefault((lane, adapter), {}).setdefault(ids, Prompt(ids, adapter, [])).rows.append(row)
         for lane, members in padded.items():
             self._guarded(lane, members, partial(self._start, lane, members))
         # Prompts of one adapter are read together, up to a chunk's tokens; a longer one is read alone.
-        for adapter in dict.fromkeys(adapter for adapter, _ in prompts):
+        for (lane, _), prompts in slots.items():
             batch: list[Prompt] = []
-            for prompt in (prompt for (name, _), prompt in prompts.items() if name == adapter):
+            for prompt in prompts.values():
                 longest = max(len(other.ids) for other in (*batch, prompt))
                 if batch and (len(batch) + 1) * longest > CHUNK_TOKENS_ALONE:
-                    self._prefills.append(Prefill(self._slot_lane(batch[0].rows[0]), batch))
+                    self._prefills.append(Prefill(lane, batch))
                     batch = []
                 batch.append(prompt)
-            self._prefills.append(Prefill(self._slot_lane(batch[0].rows[0]), batch))
+            self._prefills.append(Prefill(lane, batch))
 
     def _lane_of(self, row: Row) -> Lane:
         adapter = row.request.adapter
@@ -397,11 +397,6 @@ class GenerationEngine:
             graphs = graphs_for(self.backbone.device) if self._graphs is None else self._graphs
             self._lanes[STATIC] = StaticLane(self.backbone, most_rows=self.most_rows, kv_columns=self._kv_columns, graphs=graphs)
         return self._lanes[STATIC]
-
-    def _slot_lane(self, row: Row) -> SlotLane:
-        lane = self._lane_of(row)
-        assert isinstance(lane, SlotLane)
-        return lane
 
     # A step's work.
 

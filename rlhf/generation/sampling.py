@@ -152,7 +152,7 @@ def _filter_top_k_top_p(
         ranked, order = (weights / weights.sum(-1, keepdim=True)).sort(descending=True)
         outside = ranked.cumsum(-1) - ranked >= top_p
         # The most probable token stays however small the nucleus is: float32 rounds a top-p below 1e-45 to 0.
-        outside[:, 0] = False
+        outside[:, 0].fill_(False)
         nucleus = torch.zeros_like(weights).scatter(-1, order, ranked.masked_fill(outside, 0.0))
         weights = torch.where(top_p < 1, nucleus, weights) if isinstance(top_p, Tensor) else nucleus
     return weights

@@ -24,7 +24,11 @@ HOST_READS = {
 FROM_HOST = {"aten::lift_fresh", "aten::lift_fresh_copy"}
 """Operations that begin with a tensor made of numbers of the host."""
 
-ALLOCATIONS = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided", "aten::detach"}
+NO_WORK = {
+    "aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided", "aten::detach",
+    "aten::_unsafe_view",
+}  # fmt: skip
+"""Operations that launch nothing, beside views: allocations, and other names of the same memory."""
 
 
 class OperationCount:
@@ -74,7 +78,7 @@ class _Dispatches(TorchDispatchMode):
         name = func._schema.name
         if name in HOST_READS or name in FROM_HOST or _indexes_by_mask(name, args):
             self.count.host_reads[name] += 1
-        if not func.is_view and name not in ALLOCATIONS:
+        if not func.is_view and name not in NO_WORK:
             self.count.operations[name] += 1
         return func(*args, **(kwargs or {}))
 

@@ -16,7 +16,6 @@ from rlhf.generation.static_decode import (
     STOP_TOKENS,
     SYNC_STEPS,
     StaticLane,
-    StepShape,
     batch_bucket,
     is_static,
     static_refusal,
@@ -76,9 +75,9 @@ def test_every_request_gets_the_tokens_that_the_plain_path_gives_it_alone(many, 
         assert captured.replays > captured.captures > 0
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gemma2", "gemma3_text", "mistral", "opt", "qwen2", "phi3", "cohere", "falcon"])
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "gemma3_text", "mistral", "opt", "qwen2", "phi3", "cohere", "qwen3_moe"])
 def test_other_architectures_sample_what_the_plain_path_does(name, monkeypatch):
-    """With learned positions, sliding windows of 4 tokens, capped logits, an offset, layers beside each other."""
+    """With learned positions, sliding windows of 4 tokens, capped logits, an offset, layers beside each other, and a mixture of experts."""
     if name in ("gemma2", "gemma3_text", "mistral"):
         monkeypatch.setitem(architectures.ARCHITECTURES, name, {**architectures.ARCHITECTURES[name], "sliding_window": 4})
     model = architectures.backbone(name)
@@ -107,8 +106,8 @@ def test_what_a_rollout_records_is_what_the_plain_path_records(backbone, adapter
     assert plain.width == static.width
     for row, answer in enumerate(answers[0]):
         length = len(answer.ids)
-        for name in ("logprobs", "entropy", "hidden"):
-            assert_close(getattr(static, name)[row, :length], getattr(plain, name)[row, :length], atol=1e-5, rtol=1e-5)
+        for name, atol in (("logprobs", 1e-5), ("entropy", 1e-5), ("hidden", 3e-5)):
+            assert_close(getattr(static, name)[row, :length], getattr(plain, name)[row, :length], atol=atol, rtol=1e-5)
         # Prompt, answer and the end token after it.
         ended = length if answer.finish_reason == "stop" else length + 1
         columns = slice(max(map(len, prompts)) - len(prompts[row]), max(map(len, prompts)) + ended)
@@ -117,6 +116,7 @@ def test_what_a_rollout_records_is_what_the_plain_path_records(backbone, adapter
 
 def test_memory_and_captured_steps_serve_other_adapters_and_trained_ones(many):
     """A second run, with weights that were trained, and a third, with another adapter: nothing is allocated or captured again."""
+    favour(many, many.eos_id, -100.0)
     tape = OpTape()
     engine = GenerationEngine(many, static=True, graphs=tape)
     asked = [request(prompt, seed=i, adapter="one", new_tokens=30) for i, prompt in enumerate(PROMPTS)]
@@ -214,7 +214,7 @@ def test_other_requests_go_the_plain_way_beside_those(many):
     [
         ("mamba", "its rows cannot stand in slots"),
         ("bloom", "its rows cannot stand in slots"),
-        ("qwen3_moe", "its forward pass asks the host for a number"),
+        ("falcon", "its forward pass asks the host for a number (aten::lift_fresh)"),
     ],
 )
 def test_a_model_that_cannot_have_fixed_shapes_is_decoded_the_plain_way(name, reason, caplog):
@@ -223,7 +223,8 @@ def test_a_model_that_cannot_have_fixed_shapes_is_decoded_the_plain_way(name, re
     asked = [request(prompt, seed=i) for i, prompt in enumerate(PROMPTS)]
     engine = GenerationEngine(model, static=True)
     assert [answer.ids for answer in engine.run(asked)] == alone(model, asked)
-    assert [record.message for record in caplog.records] == [f"decode steps have no fixed shapes, and are slower: {static_refusal(model)}"]
+    warnings = [record.message for record in caplog.records if record.name.startswith("rankloop")]
+    assert warnings == [f"decode steps have no fixed shapes, and are slower: {static_refusal(model)}"]
 
 
 def test_sizes_of_batches_and_widths():
@@ -257,12 +258,33 @@ def lane_of(backbone, names):
     return lane, lane._shape(20)
 
 
-STEP_OPERATIONS, LAYER_OPERATIONS = 0, 0
-"""Most operations of a step, for each layer and beside them, with an adapter on every linear map."""
-
-
-def operations(lane, shape: StepShape) -> OperationCount:
+def operations(lane, shape):
     lane.buffers.tick.zero_()
     with torch.no_grad(), OperationCount() as count:
         lane.step(shape)
     return count
+
+
+def test_a_step_takes_a_fixed_number_of_operations_and_no_look_of_the_host(many):
+    """Whatever the mixture of adapters. On an accelerator each operation is a kernel at least; the bounds are what they are now."""
+    favour(many, many.eos_id, -100.0)
+    base = operations(*lane_of(many, [None] * 4))
+    one = operations(*lane_of(many, ["one"] * 4))
+    mixtures = [operations(*lane_of(many, names)) for names in ([None, "one", "one", "one"], ["one", "two", None, "two"])]
+    for count in (base, one, *mixtures):
+        assert not count.host_reads
+    assert mixtures[0].operations == mixtures[1].operations
+    # Two layers of seven linear maps: two more products for each, and with several adapters a mask for each.
+    assert base.total <= 189 and one.total <= base.total + 28 and mixtures[0].total <= one.total + 16
+
+
+def test_the_host_looks_at_the_tokens_every_few_steps(many):
+    """Looks of the host for each token, with those of the prompt, of its first token and of the state of rows that join."""
+    favour(many, many.eos_id, -100.0)
+    engine = GenerationEngine(many, static=True)
+    asked = [request(PROMPTS[i % 4], seed=i, new_tokens=1 + 8 * SYNC_STEPS) for i in range(4)]
+    engine.run(asked)
+    with OperationCount() as count:
+        engine.run(asked)
+    assert count.host_reads["tolist"] == 1 + 8, "the first tokens, and eight groups"
+    assert count.host_reads.total() <= 28, "for 260 tokens"
