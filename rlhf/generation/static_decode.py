@@ -80,8 +80,8 @@ class CudaGraphs:
     """CUDA graphs. What they compute on the way shares one pool of memory, as they run one after another."""
 
     def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]  # torch leaves it without types
-        self._stream = torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves it without types
 
     def warm_up(self, step: Callable[[], None]) -> None:
         current = torch.cuda.current_stream()

@@ -47,12 +47,12 @@ class OperationCount:
 
     def __enter__(self) -> OperationCount:
         for mode in self._modes:
-            mode.__enter__()
+            mode.__enter__()  # type: ignore[no-untyped-call]  # torch leaves it without types
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for mode in reversed(self._modes):
-            mode.__exit__(kind, error, trace)
+            mode.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # torch leaves it without types
 
 
 class _Methods(TorchFunctionMode):
@@ -69,9 +69,9 @@ class _Methods(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Dispatches(TorchDispatchMode):
+class _Dispatches(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it without types
     def __init__(self, count: OperationCount):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
         self.count = count
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
