@@ -249,6 +249,7 @@ def test_room_is_taken_once_for_as_many_rows_as_the_budget_holds(backbone):
 def lane_of(backbone, names):
     """A lane with a row for each name, and the shape of its step."""
     engine = GenerationEngine(backbone, static=True)
+    assert not static_refusal(backbone)
     for i, name in enumerate(names):
         engine.submit(request(seed=i, adapter=name, new_tokens=40))
     while STATIC not in engine._lanes or len(engine._lanes[STATIC].rows) < len(names):
