@@ -58,19 +58,21 @@ def many(backbone):
     return backbone
 
 
-@pytest.mark.parametrize("graphs", [None, OpTape])
-@pytest.mark.parametrize("adapters", [(None,), ("one",), (None, "one", "two"), (None, "one", "two", "dora", "prompt")])
+@pytest.mark.parametrize(
+    "adapters, graphs",
+    [((None,), OpTape), (("one",), OpTape), ((None, "one", "two"), None), ((None, "one", "two", "dora", "prompt"), OpTape)],
+)
 def test_every_request_gets_the_tokens_that_the_plain_path_gives_it_alone(many, adapters, graphs):
-    """Rows of all kinds, of many lengths, which join, end and are moved: five places for twenty requests."""
+    """Rows of all kinds, of many lengths, which join, end and are moved: five places for fifteen requests."""
     favour(many, many.eos_id, 2.0)
     asked = [
-        request(PROMPTS[i % 4], seed=i, adapter=adapters[i % len(adapters)], new_tokens=1 + (11 * i) % 37, sampling=SAMPLINGS[i % 5])
-        for i in range(20)
+        request(PROMPTS[i % 4], seed=i, adapter=adapters[i % len(adapters)], new_tokens=1 + (11 * i) % 29, sampling=SAMPLINGS[i % 5])
+        for i in range(15)
     ]
     captured = graphs and graphs()
     answers = GenerationEngine(many, most_rows=5, static=True, graphs=captured).run(asked)
     assert [answer.ids for answer in answers] == alone(many, asked)
-    assert len({len(answer.ids) for answer in answers}) > 8 and {answer.finish_reason for answer in answers} == {"stop", "length"}
+    assert len({len(answer.ids) for answer in answers}) > 6 and {answer.finish_reason for answer in answers} == {"stop", "length"}
     if captured:
         assert captured.replays > captured.captures > 0
 
@@ -87,8 +89,7 @@ def test_other_architectures_sample_what_the_plain_path_does(name, monkeypatch):
     assert [answer.ids for answer in answers] == alone(model, asked)
 
 
-@pytest.mark.parametrize("graphs", [None, OpTape])
-@pytest.mark.parametrize("adapter", [None, "policy"])
+@pytest.mark.parametrize("adapter, graphs", [(None, None), ("policy", OpTape)])
 def test_what_a_rollout_records_is_what_the_plain_path_records(backbone, adapter, graphs):
     if adapter is not None:
         backbone.add_adapter(adapter, AdapterConfig(rank=4, top_layers=1), seed=0)
