@@ -23,7 +23,7 @@ from feedback_ui.shared.html import EMPTY
 from feedback_ui.shared.i18n import translator_for
 from feedback_ui.shared.theme import QUIET, heading, html, label, quiet
 from rlhf.serving.client import PolicyClient, PolicyServerBusy, PolicyServerDown
-from rlhf.serving.limits import LONGEST_DEMO
+from rlhf.serving.limits import MAX_DEMO_CHARS
 from storage.content import policies
 from storage.core.database import Database
 from storage.core.records import Message
@@ -60,7 +60,7 @@ class DemoPage:
                     elem_id="demo-prompt",
                     placeholder=label("demo.ask_something"),
                     info=label("demo.limits"),
-                    max_length=LONGEST_DEMO,
+                    max_length=MAX_DEMO_CHARS,
                 )
                 gr.Examples([[text] for text in EXAMPLES], self.prompt, label=label("demo.examples"), elem_id="demo-examples")
             with gr.Column(scale=2, min_width=260):
@@ -129,8 +129,8 @@ class DemoPage:
         models = {pane: model for pane, model in ((self.base_pane, base), (self.tuned_pane, tuned)) if model}
         if not prompt.strip() or not models:
             return
-        if len(prompt) > LONGEST_DEMO:
-            yield {self.notice: presenters.notice(translate("demo.too_long", found=len(prompt), limit=LONGEST_DEMO), "warn")}
+        if len(prompt) > MAX_DEMO_CHARS:
+            yield {self.notice: presenters.notice(translate("demo.too_long", found=len(prompt), limit=MAX_DEMO_CHARS), "warn")}
             return
         with self.admission.admit(visitor.annotator.id) as admitted:
             if not admitted:

@@ -18,13 +18,13 @@ from rlhf.models.backbone import Backbone
 from rlhf.models.lengths import PromptTooLong
 from rlhf.safe_files import ModelError
 from rlhf.serving.completion_source import GeneratedCompletion, PromptRefused
-from rlhf.serving.limits import LONGEST_PROMPT
+from rlhf.serving.limits import MAX_PROMPT_TOKENS
 from storage.content import policies
 from storage.core.database import Database, StoreError
 from storage.core.records import Message, PolicyVersion, Prompt, Sampling
 from storage.project import settings
 
-MOST_ADAPTERS = 32
+MAX_ADAPTERS = 32
 """Adapters that stay loaded while no request uses them; beyond that, the one that was used longest ago is dropped."""
 
 Fingerprint = tuple[str, int, int]
@@ -51,7 +51,7 @@ class PolicyService:
         longest_prompt: the most tokens that the prompt of a chat may have; the model's context bounds it too.
     """
 
-    def __init__(self, store: Database, model: str, backbone: Backbone, *, longest_prompt: int = LONGEST_PROMPT):
+    def __init__(self, store: Database, model: str, backbone: Backbone, *, longest_prompt: int = MAX_PROMPT_TOKENS):
         self.store, self.model, self.backbone = store, model, backbone
         self.longest_prompt = min(longest_prompt, (backbone.context or longest_prompt + 1) - 1)
         self.base = policies.ensure_base(store, model, name=model_files.display_name(model))
@@ -196,7 +196,7 @@ class PolicyService:
 
     def _drop_unused(self) -> None:
         """Drops adapters that no request uses: old ones of versions that were loaded again, and the ones unused for longest."""
-        newest = sorted(self._loaded.values(), key=lambda loaded: loaded.used, reverse=True)[:MOST_ADAPTERS]
+        newest = sorted(self._loaded.values(), key=lambda loaded: loaded.used, reverse=True)[:MAX_ADAPTERS]
         keep = {loaded.name for loaded in newest} | self.engine.adapters_in_use()
         for name in self.backbone.adapters:
             if name not in keep:

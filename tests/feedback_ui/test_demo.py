@@ -11,7 +11,7 @@ from feedback_ui import demo as demo_page
 from feedback_ui.demo import merge_streams
 from feedback_ui.shared.i18n import tables
 from rlhf.serving.client import PolicyServerBusy, PolicyServerDown
-from rlhf.serving.limits import LONGEST_DEMO, LONGEST_PROMPT
+from rlhf.serving.limits import MAX_DEMO_CHARS, MAX_PROMPT_TOKENS
 from storage.content import policies
 from storage.project import runs
 
@@ -116,8 +116,8 @@ def test_a_prompt_that_is_too_long_is_refused_and_not_sent(demo, server, languag
     server.fall_over("must not be asked")
     panes = final(demo, "Base", "t", "\N{ROBOT FACE}" * 8001, 0.7, 32, request=asking(language))
     assert message in panes[demo.notice] and set(panes) == {demo.notice}
-    assert tables()[language]["demo.limits"].startswith(("At most 8,000 characters", "최대 8,000자")) and LONGEST_DEMO == 8_000
-    assert "4,096" in tables()[language]["demo.limits"] and LONGEST_PROMPT == 4096
+    assert tables()[language]["demo.limits"].startswith(("At most 8,000 characters", "최대 8,000자")) and MAX_DEMO_CHARS == 8_000
+    assert "4,096" in tables()[language]["demo.limits"] and MAX_PROMPT_TOKENS == 4096
 
 
 def test_concurrent_prompts_are_limited_per_visitor_and_in_total():
